@@ -1,0 +1,25 @@
+"""Strict settings for every test, made before JAX starts its backend."""
+
+import jax
+import pytest
+from absl import flags
+
+# Grain reads absl flags in its workers, also when no absl app was started.
+flags.FLAGS.mark_as_parsed()
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_key_reuse", True)
+jax.config.update("jax_default_matmul_precision", "highest")
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """The reference values of the original PyTorch VOneNet, see tests/golden/README.md."""
+    from pathlib import Path
+
+    import numpy as np
+
+    with np.load(Path(__file__).parent / "golden" / "vonenet_golden.npz") as archive:
+        return dict(archive)

@@ -1,0 +1,18 @@
+"""Standard CNNs and VOneNets: ResNet-18, ResNet-50, AlexNet, CORnet-S, plain or behind V1."""
+
+from vone_jax.models.classifier import is_stochastic, logits_fn, response_fn, without_noise
+from vone_jax.models.create import NAMES, create
+from vone_jax.models.network import BaseNetwork, VOneNet
+from vone_jax.models.small_images import v1_config
+
+__all__ = [
+    "NAMES",
+    "BaseNetwork",
+    "VOneNet",
+    "create",
+    "is_stochastic",
+    "logits_fn",
+    "response_fn",
+    "v1_config",
+    "without_noise",
+]

@@ -1,0 +1,97 @@
+"""AlexNet (Krizhevsky 2014, as in torchvision) and the back end that VOneAlexNet uses.
+
+The VOneNet's back end differs from torchvision's: its second convolution has stride 2 and its
+pools are padded, so that the maps are 56, 28, 14, 7, 7 pixels wide.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vone_jax.models.layers import (
+    Dtype,
+    adaptive_average_pool,
+    linear,
+    max_pool,
+    torch_bias,
+    torch_uniform,
+)
+
+
+def _conv(
+    x: jax.Array, features: int, kernel: int, stride: int, padding: int, name: str, dtype: Dtype
+) -> jax.Array:
+    """Convolution with bias and PyTorch's initialisation (in the caller's scope), then ReLU."""
+    x = nn.Conv(
+        features,
+        (kernel, kernel),
+        (stride, stride),
+        padding=padding,
+        kernel_init=torch_uniform,
+        bias_init=torch_bias(kernel * kernel * x.shape[-1]),
+        dtype=dtype,
+        name=name,
+    )(x)
+    return nn.relu(x)
+
+
+class AlexNetStem(nn.Module):
+    """First convolution, ReLU and max pooling.
+
+    Attributes:
+      features: output channels.
+      kernel: side of the kernel in pixels.
+      stride: of the convolution.
+      padding: of the convolution.
+      pool_padding: of the 3x3 max pool of stride 2 that follows.
+    """
+
+    features: int = 64
+    kernel: int = 11
+    stride: int = 4
+    padding: int = 2
+    pool_padding: int = 0
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> dict[str, jax.Array]:
+        x = _conv(x, self.features, self.kernel, self.stride, self.padding, "conv1", self.dtype)
+        return {"conv1": max_pool(x, self.pool_padding)}
+
+
+class AlexNetBackEnd(nn.Module):
+    """Convolutions 2 to 5 and the three fully connected layers.
+
+    Attributes:
+      num_classes: number of logits.
+      conv2_stride: 1 in AlexNet, 2 in VOneAlexNet.
+      pool_padding: of the max pools: 0 in AlexNet, 1 in VOneAlexNet.
+      pool_size: side of the adaptive average pool: 6 in AlexNet, 7 in VOneAlexNet.
+      width: features of the stem; all layers scale with width / 64.
+    """
+
+    num_classes: int
+    conv2_stride: int = 1
+    pool_padding: int = 0
+    pool_size: int = 6
+    width: int = 64
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> dict[str, jax.Array]:
+        layers = {}
+        w = self.width
+        x = _conv(x, 3 * w, 5, self.conv2_stride, 2, "conv2", self.dtype)
+        x = layers["conv2"] = max_pool(x, self.pool_padding)
+        x = layers["conv3"] = _conv(x, 6 * w, 3, 1, 1, "conv3", self.dtype)
+        x = layers["conv4"] = _conv(x, 4 * w, 3, 1, 1, "conv4", self.dtype)
+        x = _conv(x, 4 * w, 3, 1, 1, "conv5", self.dtype)
+        x = layers["conv5"] = max_pool(x, self.pool_padding)
+        x = adaptive_average_pool(x, self.pool_size)
+        x = x.reshape(x.shape[0], -1)
+        for name in ("fc6", "fc7"):
+            x = nn.Dropout(0.5, deterministic=not train)(x)
+            x = linear(64 * w, x.shape[-1], name=name, dtype=self.dtype)(x)
+            x = layers[name] = nn.relu(x)
+        layers["logits"] = linear(self.num_classes, x.shape[-1], name="fc8", dtype=self.dtype)(x)
+        return layers

@@ -1,0 +1,115 @@
+"""Layers with PyTorch's conventions, which the published networks were trained with."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Dtype = Any
+
+# He et al. (2015), fan out: N(0, sqrt(2 / (k^2 * output channels))).
+he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+# PyTorch's default for convolutions and linear layers: U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+torch_uniform = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
+
+
+def torch_bias(fan_in: int) -> Callable[..., jax.Array]:
+    """PyTorch's default bias initialiser, U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
+    bound = 1.0 / math.sqrt(fan_in)
+
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def conv(
+    features: int, kernel: int, stride: int = 1, *, name: str, dtype: Dtype = jnp.float32
+) -> nn.Conv:
+    """Convolution without bias, zero padding kernel // 2 on every side, He initialisation."""
+    # 'SAME' pads asymmetrically at stride 2; PyTorch networks pad the same on both sides.
+    return nn.Conv(
+        features,
+        (kernel, kernel),
+        (stride, stride),
+        padding=kernel // 2,
+        use_bias=False,
+        kernel_init=he_normal_fan_out,
+        dtype=dtype,
+        name=name,
+    )
+
+
+def linear(features: int, fan_in: int, *, name: str, dtype: Dtype = jnp.float32) -> nn.Dense:
+    """Linear layer with PyTorch's initialisation."""
+    return nn.Dense(
+        features, kernel_init=torch_uniform, bias_init=torch_bias(fan_in), dtype=dtype, name=name
+    )
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation with PyTorch's constants.
+
+    Differs from ``nn.BatchNorm`` in what it keeps: running values move by 0.1 per step and the
+    running variance is the unbiased one. The variance is computed in two passes. Statistics are
+    float32 and, under ``jit`` over a mesh, those of the global batch.
+
+    Attributes:
+      dtype: of the output.
+    """
+
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Normalises (N, H, W, C) over all but the last axis; batch statistics if ``train``."""
+        shape = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        x = x.astype(jnp.float32)
+        if train:
+            mean = jnp.mean(x, axis=(0, 1, 2))
+            var = jnp.mean(jnp.square(x - mean[None, None, None]), axis=(0, 1, 2))
+            if not self.is_initializing():
+                count = x.size // x.shape[-1]
+                unbiased = var * (count / max(count - 1, 1))
+                running_mean.value = 0.9 * running_mean.value + 0.1 * mean
+                running_var.value = 0.9 * running_var.value + 0.1 * unbiased
+        else:
+            mean, var = running_mean.value, running_var.value
+        gain = scale * jax.lax.rsqrt(var + 1e-5)
+        y = (x - mean[None, None, None]) * gain[None, None, None] + bias[None, None, None]
+        return y.astype(self.dtype)
+
+
+def max_pool(x: jax.Array, padding: int) -> jax.Array:
+    """Maximum over 3x3 windows at stride 2; the padding never wins."""
+    return nn.max_pool(x, (3, 3), (2, 2), [(padding, padding)] * 2)
+
+
+def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
+    """Averages (N, H, W, C) over a size x size grid of windows, as PyTorch's adaptive pooling.
+
+    Window i of ``size`` over H positions is floor(i H / size) to ceil((i + 1) H / size).
+    """
+    rows, cols = (jnp.asarray(_pooling_matrix(n, size), x.dtype) for n in x.shape[1:3])
+    return jnp.einsum("ih,nhwc,jw->nijc", rows, x, cols)
+
+
+def _pooling_matrix(length: int, size: int) -> np.ndarray:
+    weights = np.zeros((size, length), np.float32)
+    for i in range(size):
+        start, stop = i * length // size, -((-(i + 1) * length) // size)
+        weights[i, start:stop] = 1.0 / (stop - start)
+    return weights
+
+
+def global_average_pool(x: jax.Array) -> jax.Array:
+    """Mean over positions in float32: (N, H, W, C) to (N, C), in the type of ``x``."""
+    return jnp.mean(x.astype(jnp.float32), axis=(1, 2)).astype(x.dtype)

@@ -1,0 +1,108 @@
+"""A network is a front end (learned stem, or V1) and a back end. Each owns its normalisation."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vone_jax.models.layers import Dtype, he_normal_fan_out
+from vone_jax.v1 import VOneBlock, VOneBlockConfig, noise_free_responses
+
+
+class BaseNetwork(nn.Module):
+    """A standard CNN: normalisation, stem, back end.
+
+    Attributes:
+      stem: module ``(x, train) -> {name: array}``; the last entry goes on.
+      back_end: module ``(x, train) -> {name: array}`` with an entry ``logits``.
+      mean: per channel, subtracted from images in [0, 1].
+      std: per channel, divides them.
+      dtype: in which the layers compute.
+    """
+
+    stem: nn.Module
+    back_end: nn.Module
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    dtype: Dtype = jnp.float32
+
+    def features(
+        self, images: jax.Array, train: bool = False, noise_key: jax.Array | None = None
+    ) -> dict[str, jax.Array]:
+        """Named activations, see ``VOneNet.features``. ``noise_key`` is accepted and ignored."""
+        _check_images(images, len(self.mean))
+        mean = jnp.asarray(self.mean, jnp.float32)[None, None, None]
+        std = jnp.asarray(self.std, jnp.float32)[None, None, None]
+        x = ((images.astype(jnp.float32) - mean) / std).astype(self.dtype)
+        layers = self.stem(x, train)
+        layers = layers | self.back_end(list(layers.values())[-1], train)
+        return layers | {"logits": layers["logits"].astype(jnp.float32)}
+
+    def __call__(
+        self, images: jax.Array, train: bool = False, noise_key: jax.Array | None = None
+    ) -> jax.Array:
+        """Logits, see ``VOneNet.__call__``."""
+        return self.features(images, train, noise_key)["logits"]
+
+
+class VOneNet(nn.Module):
+    """VOneBlock, 1x1 bottleneck (no bias, no nonlinearity), back end of a standard CNN.
+
+    Attributes:
+      v1: configuration of the VOneBlock.
+      back_end: module ``(x, train) -> {name: array}`` with an entry ``logits``.
+      bottleneck_features: output channels of the bottleneck.
+      dtype: in which the bottleneck and the back end compute. V1 is always float32.
+    """
+
+    v1: VOneBlockConfig
+    back_end: nn.Module
+    bottleneck_features: int = 64
+    dtype: Dtype = jnp.float32
+
+    def setup(self):
+        self.block = VOneBlock(self.v1)
+        self.bottleneck = nn.Conv(
+            self.bottleneck_features,
+            (1, 1),
+            use_bias=False,
+            kernel_init=he_normal_fan_out,
+            dtype=self.dtype,
+        )
+
+    def features(
+        self, images: jax.Array, train: bool = False, noise_key: jax.Array | None = None
+    ) -> dict[str, jax.Array]:
+        """Named activations, in processing order.
+
+        Args:
+          images: float (N, H, W, C) in [0, 1].
+          train: batch norm uses (and updates) batch statistics, dropout is on. Noise does not
+            depend on it.
+          noise_key: one typed key, or one per example, see ``VOneBlock.__call__``.
+
+        Returns:
+          ``v1.simple`` and ``v1.complex`` (before noise), ``v1`` (with noise), ``bottleneck``,
+          the stages of the back end, ``logits``. Maps are NHWC.
+        """
+        responses = noise_free_responses(self.v1, images)
+        layers = {
+            "v1.simple": responses[..., : self.v1.simple_channels],
+            "v1.complex": responses[..., self.v1.simple_channels :],
+            "v1": self.block.add_noise(responses, noise_key),
+        }
+        layers["bottleneck"] = self.bottleneck(layers["v1"].astype(self.dtype))
+        layers |= self.back_end(layers["bottleneck"], train)
+        return layers | {"logits": layers["logits"].astype(jnp.float32)}
+
+    def __call__(
+        self, images: jax.Array, train: bool = False, noise_key: jax.Array | None = None
+    ) -> jax.Array:
+        """float32 logits (N, num_classes); arguments as in ``features``."""
+        return self.features(images, train, noise_key)["logits"]
+
+
+def _check_images(images: jax.Array, channels: int) -> None:
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(f"images must be floating point in [0, 1], got dtype {images.dtype}")
+    if images.ndim != 4 or images.shape[-1] != channels:
+        raise ValueError(f"images must have shape (N, H, W, {channels}), got {images.shape}")

@@ -1,0 +1,122 @@
+"""ResNet-18 and ResNet-50 (He et al. 2016; stride on the 3x3 convolution, as in torchvision).
+
+The network is cut behind its stem, because the VOneBlock and its bottleneck replace just that.
+Submodules carry PyTorch's names, so that checkpoints convert by rule.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vone_jax.models.layers import (
+    BatchNorm,
+    Dtype,
+    conv,
+    global_average_pool,
+    linear,
+    max_pool,
+)
+
+
+class ResNetStem(nn.Module):
+    """Convolution, batch norm, ReLU and (optionally) max pooling.
+
+    Attributes:
+      features: output channels.
+      kernel: side of the kernel in pixels.
+      stride: of the convolution.
+      pool: whether a 3x3 max pool of stride 2 follows.
+    """
+
+    features: int = 64
+    kernel: int = 7
+    stride: int = 2
+    pool: bool = True
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> dict[str, jax.Array]:
+        x = conv(self.features, self.kernel, self.stride, name="conv1", dtype=self.dtype)(x)
+        x = nn.relu(BatchNorm(self.dtype, name="bn1")(x, train))
+        return {"stem": max_pool(x, padding=1) if self.pool else x}
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around a skip connection."""
+
+    features: int
+    stride: int
+    dtype: Dtype = jnp.float32
+
+    expansion = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        y = conv(self.features, 3, self.stride, name="conv1", dtype=self.dtype)(x)
+        y = nn.relu(BatchNorm(self.dtype, name="bn1")(y, train))
+        y = conv(self.features, 3, name="conv2", dtype=self.dtype)(y)
+        y = BatchNorm(self.dtype, name="bn2")(y, train)
+        return nn.relu(y + _shortcut(x, self.features, self.stride, train, self.dtype))
+
+
+class BottleneckBlock(nn.Module):
+    """1x1, 3x3 (carrying the stride) and 1x1 convolutions around a skip connection."""
+
+    features: int
+    stride: int
+    dtype: Dtype = jnp.float32
+
+    expansion = 4
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        y = conv(self.features, 1, name="conv1", dtype=self.dtype)(x)
+        y = nn.relu(BatchNorm(self.dtype, name="bn1")(y, train))
+        y = conv(self.features, 3, self.stride, name="conv2", dtype=self.dtype)(y)
+        y = nn.relu(BatchNorm(self.dtype, name="bn2")(y, train))
+        y = conv(4 * self.features, 1, name="conv3", dtype=self.dtype)(y)
+        y = BatchNorm(self.dtype, name="bn3")(y, train)
+        return nn.relu(y + _shortcut(x, 4 * self.features, self.stride, train, self.dtype))
+
+
+def _shortcut(x: jax.Array, features: int, stride: int, train: bool, dtype: Dtype) -> jax.Array:
+    """The input itself, projected where the block changes its shape (in the caller's scope)."""
+    if stride == 1 and x.shape[-1] == features:
+        return x
+    x = conv(features, 1, stride, name="downsample_0", dtype=dtype)(x)
+    return BatchNorm(dtype, name="downsample_1")(x, train)
+
+
+class ResNetBackEnd(nn.Module):
+    """The four stages, global average pooling and the classifier.
+
+    Attributes:
+      block: ``BasicBlock`` or ``BottleneckBlock``.
+      blocks: number of blocks in each stage.
+      num_classes: number of logits.
+      width: features of the first stage; each stage doubles them.
+    """
+
+    block: type[BasicBlock] | type[BottleneckBlock]
+    blocks: Sequence[int]
+    num_classes: int
+    width: int = 64
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> dict[str, jax.Array]:
+        layers = {}
+        for stage, count in enumerate(self.blocks, start=1):
+            for i in range(count):
+                x = self.block(
+                    features=self.width * 2 ** (stage - 1),
+                    stride=2 if stage > 1 and i == 0 else 1,
+                    dtype=self.dtype,
+                    name=f"layer{stage}_{i}",
+                )(x, train)
+            layers[f"layer{stage}"] = x
+        x = layers["avgpool"] = global_average_pool(x)
+        layers["logits"] = linear(self.num_classes, x.shape[-1], name="fc", dtype=self.dtype)(x)
+        return layers

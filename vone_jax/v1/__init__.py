@@ -1,0 +1,27 @@
+"""A fixed-weight model of primate primary visual cortex (V1), after Dapello, Marques et al. 2020."""
+
+from vone_jax.v1 import distributions
+from vone_jax.v1.block import VOneBlock, VOneBlockConfig, noise_free_responses
+from vone_jax.v1.gabor import (
+    GaborKernels,
+    GaborParameters,
+    gabor_kernels,
+    sample_gabor_parameters,
+    spatial_frequency_histogram,
+)
+from vone_jax.v1.noise import GaussianNoise, NeuronalNoise, standard_normal
+
+__all__ = [
+    "GaborKernels",
+    "GaborParameters",
+    "GaussianNoise",
+    "NeuronalNoise",
+    "VOneBlock",
+    "VOneBlockConfig",
+    "distributions",
+    "gabor_kernels",
+    "noise_free_responses",
+    "sample_gabor_parameters",
+    "spatial_frequency_histogram",
+    "standard_normal",
+]

@@ -1,0 +1,250 @@
+"""The VOneBlock: Gabor bank, simple and complex cells, stochasticity. Nothing in it is learned.
+
+Reference: Dapello, Marques et al., NeurIPS 2020, section 3 and figure 1.
+"""
+
+import dataclasses
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vone_jax import prng
+from vone_jax.v1 import noise as noise_models
+from vone_jax.v1.filter_bank import FilterBank
+from vone_jax.v1.gabor import (
+    GaborParameters,
+    check_kernel_size,
+    check_nyquist,
+    gabor_kernels,
+    sample_gabor_parameters,
+    spatial_frequency_histogram,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class VOneBlockConfig:
+    """Everything that defines a VOneBlock. The defaults are the published ImageNet model.
+
+    Attributes:
+      simple_channels: number of simple cells per position, >= 0.
+      complex_channels: number of complex cells per position, >= 0.
+      image_size: pixels that span ``visual_degrees``. Images of any other size and aspect are
+        accepted; they are then seen at the same number of pixels per degree.
+      visual_degrees: field of view in degrees of visual angle.
+      kernel_size: side of the kernels in pixels, odd.
+      stride: distance of neighbouring positions in pixels.
+      gabor_seed: seed of the bank.
+      sf_min: lowest spatial frequency in cycles per degree (selects histogram bins).
+      sf_max: highest spatial frequency in cycles per degree (selects histogram bins).
+      distribution: see ``sample_gabor_parameters``.
+      k_exc: gain. 25 gives a mean response near 1 on ImageNet; responses are linear in it.
+      in_channels: number of image channels.
+      noise: ``NeuronalNoise``, ``GaussianNoise`` or None.
+      bank: explicit Gabor parameters, which override sampling.
+      allow_aliasing: accept spatial frequencies beyond the Nyquist limit of the pixel grid.
+      image_mean: subtracted from images; with ``image_std`` 0.5 each maps [0, 1] to [-1, 1],
+        so that zero padding is mid-grey.
+      image_std: divides images after the subtraction.
+
+    Raises:
+      ValueError: naming the field that is out of range.
+    """
+
+    simple_channels: int = 256
+    complex_channels: int = 256
+    image_size: int = 224
+    visual_degrees: float = 8.0
+    kernel_size: int = 25
+    stride: int = 4
+    gabor_seed: int = 0
+    sf_min: float = 0.0
+    sf_max: float = 9.0
+    distribution: str = "physiological"
+    k_exc: float = 25.0
+    in_channels: int = 3
+    noise: noise_models.NeuronalNoise | noise_models.GaussianNoise | None = (
+        noise_models.NeuronalNoise()
+    )
+    bank: GaborParameters | None = None
+    allow_aliasing: bool = False
+    image_mean: float = 0.5
+    image_std: float = 0.5
+
+    def __post_init__(self):
+        for name in ("simple_channels", "complex_channels"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if self.num_channels < 1:
+            raise ValueError("simple_channels and complex_channels must not both be 0")
+        for name in ("image_size", "visual_degrees", "stride", "in_channels", "k_exc", "image_std"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be > 0, got {value}")
+        check_kernel_size(self.kernel_size)
+        if self.noise is not None and not isinstance(
+            self.noise, noise_models.NeuronalNoise | noise_models.GaussianNoise
+        ):
+            raise ValueError(
+                f"noise must be NeuronalNoise(...), GaussianNoise(...) or None, got {self.noise!r}"
+            )
+        if self.bank is None:
+            top = spatial_frequency_histogram(self.distribution, self.sf_min, self.sf_max).edges[-1]
+            if not self.allow_aliasing:
+                check_nyquist(top, self.pixels_per_degree)
+        else:
+            self._check_bank(self.bank)
+
+    def _check_bank(self, bank: GaborParameters) -> None:
+        if len(bank) != self.num_channels:
+            raise ValueError(
+                f"bank must have simple_channels + complex_channels = {self.num_channels} "
+                f"filters, got {len(bank)}"
+            )
+        highest = max(int(bank.channel.max()), int(bank.channel_quadrature.max()))
+        if highest >= self.in_channels:
+            raise ValueError(f"bank reads channel {highest}, but in_channels is {self.in_channels}")
+        if not self.allow_aliasing:
+            check_nyquist(float(bank.sf.max()), self.pixels_per_degree)
+
+    @property
+    def num_channels(self) -> int:
+        """Simple and complex cells per position."""
+        return self.simple_channels + self.complex_channels
+
+    @property
+    def pixels_per_degree(self) -> float:
+        """Pixels per degree of visual angle."""
+        return self.image_size / self.visual_degrees
+
+    def gabor_parameters(self) -> GaborParameters:
+        """The given bank, or the one sampled from ``gabor_seed``."""
+        if self.bank is not None:
+            return self.bank
+        return sample_gabor_parameters(
+            self.num_channels,
+            seed=self.gabor_seed,
+            sf_min=self.sf_min,
+            sf_max=self.sf_max,
+            distribution=self.distribution,
+            in_channels=self.in_channels,
+        )
+
+
+@functools.lru_cache(maxsize=16)
+def _filter_bank(config: VOneBlockConfig) -> FilterBank:
+    """The bank of a configuration, cached because a model is traced many times."""
+    parameters = config.gabor_parameters()
+    kernels = gabor_kernels(
+        parameters, config.kernel_size, config.pixels_per_degree, config.allow_aliasing
+    )
+    return FilterBank.build(
+        kernels, parameters.channel, parameters.channel_quadrature, config.simple_channels
+    )
+
+
+def noise_free_responses(config: VOneBlockConfig, images: jax.Array) -> jax.Array:
+    """Responses of simple, then complex cells, before noise.
+
+    simple: k_exc max(q0, 0); complex: k_exc sqrt(q0^2 + q1^2) / sqrt(2), with the responses q0,
+    q1 of a filter and its quadrature partner. The value is exact; the gradient of the root is
+    defined as 0 where both vanish, so it is finite for every image.
+
+    Args:
+      config: of the block.
+      images: float (N, H, W, in_channels) in [0, 1].
+
+    Returns:
+      float32 (N, ceil(H/stride), ceil(W/stride), num_channels), >= 0.
+
+    Raises:
+      TypeError: if images are not of a floating-point type.
+      ValueError: if their shape does not fit the configuration.
+    """
+    _check_images(config, images)
+    normalised = (images.astype(jnp.float32) - config.image_mean) / config.image_std
+    in_phase, quadrature = _filter_bank(config)(normalised, config.stride)
+    simple = jax.nn.relu(in_phase[..., : config.simple_channels])
+    energy = jnp.square(in_phase[..., config.simple_channels :]) + jnp.square(quadrature)
+    positive = energy > 0
+    # Both branches are differentiated, so the root must not see a zero in either of them.
+    magnitude = jnp.where(positive, jnp.sqrt(jnp.where(positive, energy, 1.0)), 0.0)
+    return config.k_exc * jnp.concatenate([simple, magnitude / math.sqrt(2.0)], axis=-1)
+
+
+def _check_images(config: VOneBlockConfig, images: jax.Array) -> None:
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(f"images must be floating point in [0, 1], got dtype {images.dtype}")
+    if images.ndim != 4 or images.shape[-1] != config.in_channels:
+        raise ValueError(
+            f"images must have shape (N, H, W, {config.in_channels}), got {images.shape}"
+        )
+
+
+class VOneBlock(nn.Module):
+    """Flax form of the block. It has no variables: the bank is a constant of the model.
+
+    Attributes:
+      config: see ``VOneBlockConfig``.
+    """
+
+    config: VOneBlockConfig = VOneBlockConfig()
+
+    def __call__(
+        self,
+        images: jax.Array,
+        noise_key: jax.Array | None = None,
+        standard_normal: jax.Array | None = None,
+    ) -> jax.Array:
+        """Responses of V1 to images.
+
+        The noise of an example is a function of (key, example): the same in any batch, on any
+        number of devices. It is on in training and in evaluation alike.
+
+        Args:
+          images: float (N, H, W, in_channels) in [0, 1].
+          noise_key: one typed key, which numbers the examples by position, or (N,) keys.
+            Without it, the key given as ``rngs={"noise": key}`` is used in the same way.
+          standard_normal: draws to use instead of a key, of the shape of the responses.
+
+        Returns:
+          float32 (N, ceil(H/stride), ceil(W/stride), num_channels), >= 0: simple cells first.
+
+        Raises:
+          TypeError: for images that are not floating point, or an untyped key.
+          ValueError: for a wrong shape, or if the noise has neither key nor draws.
+        """
+        responses = noise_free_responses(self.config, images)
+        return self.add_noise(responses, noise_key, standard_normal)
+
+    def add_noise(
+        self,
+        responses: jax.Array,
+        noise_key: jax.Array | None = None,
+        standard_normal: jax.Array | None = None,
+    ) -> jax.Array:
+        """The stochastic part of the block alone; arguments and result as in ``__call__``."""
+        if self.config.noise is None:
+            return responses
+        if standard_normal is None:
+            keys = prng.example_keys(self._noise_key(noise_key), responses.shape[0])
+            standard_normal = noise_models.standard_normal(keys, responses.shape[1:])
+        elif standard_normal.shape != responses.shape:
+            raise ValueError(
+                f"standard_normal must have the shape of the responses, {responses.shape}, got "
+                f"{standard_normal.shape}"
+            )
+        return self.config.noise(responses, standard_normal)
+
+    def _noise_key(self, noise_key: jax.Array | None) -> jax.Array:
+        if noise_key is not None:
+            return noise_key
+        if not self.has_rng("noise"):
+            raise ValueError(
+                f"{self.config.noise} needs a key: pass rngs={{'noise': key}} or noise_key=key"
+            )
+        # The key as the caller gave it. make_rng would fold in the path of this module, and the
+        # same block would draw other noise alone than inside a network.
+        return self.scope.rngs["noise"].rng

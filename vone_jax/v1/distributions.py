@@ -1,0 +1,138 @@
+"""Published distributions of receptive-field parameters in macaque V1.
+
+Every number here was measured by the cited laboratory and compiled for VOneNets by Dapello,
+Marques et al. (NeurIPS 2020, supplementary section A).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+Scale = Literal["linear", "log2", "log10"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Histogram:
+    """A histogram that can be sampled.
+
+    Attributes:
+      edges: ascending bin edges, one more than there are bins.
+      weights: counts (or relative weights) of the bins.
+      scale: the scale of the edges on which a bin is uniform.
+    """
+
+    edges: tuple[float, ...]
+    weights: tuple[float, ...]
+    scale: Scale = "linear"
+
+    def __post_init__(self):
+        if len(self.edges) != len(self.weights) + 1:
+            raise ValueError(
+                f"edges must have one entry more than weights, got {len(self.edges)} and "
+                f"{len(self.weights)}"
+            )
+        if not np.all(np.diff(self.edges) > 0):
+            raise ValueError(f"edges must ascend, got {self.edges}")
+        if min(self.weights) < 0 or sum(self.weights) <= 0:
+            raise ValueError(f"weights must be >= 0 and not all 0, got {self.weights}")
+
+    def inverse_cdf(self, uniform: np.ndarray) -> np.ndarray:
+        """Maps uniform numbers in [0, 1) to values of the distribution, same shape."""
+        forward, backward = _SCALES[self.scale]
+        cumulative = np.concatenate([[0.0], np.cumsum(np.array(self.weights) / sum(self.weights))])
+        return backward(np.interp(uniform, cumulative, forward(np.array(self.edges))))
+
+    def between(self, low: float, high: float, include_high: bool = True) -> "Histogram":
+        """The bins whose edges all lie in [low, high].
+
+        Args:
+          low: first edge to keep is the first one >= ``low``.
+          high: last edge to keep is the last one <= ``high`` (< ``high`` without
+            ``include_high``).
+          include_high: whether an edge equal to ``high`` is kept.
+
+        Raises:
+          ValueError: if no bin is left.
+        """
+        kept = [
+            i
+            for i, edge in enumerate(self.edges)
+            if low <= edge and (edge <= high if include_high else edge < high)
+        ]
+        if len(kept) < 2:
+            raise ValueError(
+                f"no bin lies between sf_min={low} and sf_max={high}; the edges are {self.edges}"
+            )
+        first, last = kept[0], kept[-1]
+        return Histogram(self.edges[first : last + 1], self.weights[first:last], self.scale)
+
+
+_SCALES = {
+    "linear": (lambda x: x, lambda x: x),
+    "log2": (np.log2, lambda x: 2.0**x),
+    "log10": (np.log10, lambda x: 10.0**x),
+}
+
+# Carrier phase in degrees; no preference is known.
+PHASE = Histogram((0.0, 360.0), (1.0,))
+
+# Preferred orientation in degrees; De Valois, Yund, Hepler (1982), Vision Research 22:531-544.
+# The first bin is centred on 0: its negative half stands for angles just below 180.
+ORIENTATION = Histogram((-22.5, 22.5, 67.5, 112.5, 157.5), (66.0, 49.0, 77.0, 54.0))
+
+# Preferred spatial frequency in cycles per degree; De Valois, Albrecht, Thorell (1982), Vision
+# Research 22:545-559.
+SPATIAL_FREQUENCY = Histogram(
+    (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0),
+    (4.0, 4.0, 8.0, 25.0, 32.0, 26.0, 28.0, 12.0),
+    "log2",
+)
+
+# The same with the bin above 8 cycles per degree that Baidya et al. (2021), arXiv:2110.10645,
+# append for their high-frequency variants.
+SPATIAL_FREQUENCY_EXTENDED = Histogram(
+    (*SPATIAL_FREQUENCY.edges, 11.2), (*SPATIAL_FREQUENCY.weights, 8.0), "log2"
+)
+
+# Receptive-field size along (nx) and across (ny) the carrier, as standard deviations of the
+# Gaussian in carrier periods; Ringach (2002), J. Neurophysiology 88:455-463. Rows are nx bins,
+# columns ny bins.
+SIZE_EDGES: tuple[float, ...] = tuple(
+    float(10.0**e) for e in (-1.0, -0.76, -0.52, -0.28, -0.04, 0.2)
+)
+SIZE_COUNTS: tuple[tuple[float, ...], ...] = (
+    (2.0, 0.0, 1.0, 0.0, 0.0),
+    (8.0, 9.0, 4.0, 1.0, 0.0),
+    (1.0, 2.0, 19.0, 17.0, 3.0),
+    (0.0, 0.0, 1.0, 7.0, 4.0),
+    (0.0, 0.0, 0.0, 0.0, 0.0),
+)
+SIZE_X = Histogram(SIZE_EDGES, tuple(sum(row) for row in SIZE_COUNTS), "log10")
+# The marginal distribution of ny, for figures.
+SIZE_Y = Histogram(SIZE_EDGES, tuple(sum(col) for col in zip(*SIZE_COUNTS, strict=True)), "log10")
+
+# Correlation of the Gaussian copula between nx and spatial frequency; Schiller, Finlay, Volman
+# (1976), J. Neurophysiology 39:1320-1333.
+SIZE_FREQUENCY_CORRELATION = 0.75
+
+
+def size_y_given_x(size_x: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    """Samples ny from the row of the joint histogram in which nx lies.
+
+    Args:
+      size_x: nx in carrier periods, shape (n,).
+      uniform: uniform numbers in [0, 1), shape (n,).
+
+    Returns:
+      ny in carrier periods, shape (n,).
+    """
+    row = np.searchsorted(SIZE_EDGES, size_x, side="left") - 1
+    rows: Sequence[int] = np.clip(row, 0, len(SIZE_COUNTS) - 1)
+    sizes = np.empty_like(size_x)
+    for i in np.unique(rows):
+        inside = rows == i
+        histogram = Histogram(SIZE_EDGES, SIZE_COUNTS[i], "log10")
+        sizes[inside] = histogram.inverse_cdf(uniform[inside])
+    return sizes

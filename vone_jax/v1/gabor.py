@@ -1,0 +1,272 @@
+"""The Gabor filter bank: its parameters, how they are sampled, and its kernels.
+
+Reference: Dapello, Marques et al., Simulating a primary visual cortex at the front of CNNs
+improves robustness to image perturbations, NeurIPS 2020.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import ndtr
+
+from vone_jax.v1 import distributions
+
+DISTRIBUTIONS = ("physiological", "physiological_extended", "uniform")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GaborParameters:
+    """Parameters of a bank of n quadrature pairs. Arrays of shape (n,), read-only.
+
+    Attributes:
+      sf: spatial frequency of the carrier in cycles per degree, > 0.
+      theta: orientation in degrees. The grating that drives a filter best has the orientation
+        (90 - theta) mod 180 in image coordinates (0: luminance varies from left to right).
+      phase: phase of the carrier in degrees.
+      nx: standard deviation of the envelope along the carrier, in carrier periods, > 0.
+      ny: the same across the carrier.
+      channel: index of the one input channel that the filter reads.
+      channel_quadrature: the same for the quadrature partner (phase + 90 degrees). Equal to
+        ``channel`` unless an original checkpoint says otherwise: the original drew it
+        separately, which breaks the phase invariance of complex cells on coloured images.
+
+    Raises:
+      ValueError: if shapes differ or a value is out of range or not finite.
+    """
+
+    sf: np.ndarray
+    theta: np.ndarray
+    phase: np.ndarray
+    nx: np.ndarray
+    ny: np.ndarray
+    channel: np.ndarray
+    channel_quadrature: np.ndarray | None = None
+
+    def __post_init__(self):
+        if self.channel_quadrature is None:
+            object.__setattr__(self, "channel_quadrature", self.channel)
+        n = np.size(self.sf)
+        for field in dataclasses.fields(self):
+            given = np.asarray(getattr(self, field.name))
+            if given.shape != (n,) or n == 0:
+                raise ValueError(
+                    f"{field.name} must be an array of shape (n,) like sf, got {given.shape}, sf "
+                    f"has {np.shape(self.sf)}"
+                )
+            integer = field.name.startswith("channel")
+            if integer and not (np.issubdtype(given.dtype, np.integer) and given.min() >= 0):
+                raise ValueError(f"{field.name} must be integers >= 0, got {given}")
+            array = np.array(given, np.int64 if integer else np.float64)
+            if not np.all(np.isfinite(array)):
+                raise ValueError(f"{field.name} must be finite, got {array[~np.isfinite(array)]}")
+            if field.name in ("sf", "nx", "ny") and array.min() <= 0:
+                raise ValueError(f"{field.name} must be > 0, got {array.min()}")
+            array.flags.writeable = False
+            object.__setattr__(self, field.name, array)
+
+    def __len__(self) -> int:
+        return len(self.sf)
+
+    def _bytes(self) -> tuple[bytes, ...]:
+        return tuple(getattr(self, field.name).tobytes() for field in dataclasses.fields(self))
+
+    # By value, so that a model that holds a bank stays a hashable, comparable description.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GaborParameters) and self._bytes() == other._bytes()
+
+    def __hash__(self) -> int:
+        return hash(self._bytes())
+
+    def __repr__(self) -> str:
+        values = ", ".join(
+            f"{field.name}={getattr(self, field.name).tolist()}"
+            for field in dataclasses.fields(self)
+        )
+        return f"GaborParameters({values})"
+
+
+def spatial_frequency_histogram(
+    distribution: str, sf_min: float, sf_max: float
+) -> distributions.Histogram:
+    """The part of the spatial-frequency histogram that a bank samples from.
+
+    ``sf_min`` and ``sf_max`` select whole bins: ``sf_max=9`` keeps bins up to 8 cycles per
+    degree, ``sf_max=6`` up to 5.6. The uniform variant gives each kept bin the same weight and,
+    like the original, leaves out an edge equal to ``sf_max``.
+
+    Args:
+      distribution: one of ``DISTRIBUTIONS``.
+      sf_min: lowest frequency in cycles per degree.
+      sf_max: highest frequency in cycles per degree.
+
+    Raises:
+      ValueError: for an unknown distribution or if no bin is left.
+    """
+    if distribution == "physiological":
+        return distributions.SPATIAL_FREQUENCY.between(sf_min, sf_max)
+    if distribution == "physiological_extended":
+        return distributions.SPATIAL_FREQUENCY_EXTENDED.between(sf_min, sf_max)
+    if distribution == "uniform":
+        kept = distributions.SPATIAL_FREQUENCY.between(sf_min, sf_max, include_high=False)
+        return dataclasses.replace(kept, weights=(1.0,) * len(kept.weights))
+    raise ValueError(f"distribution must be one of {DISTRIBUTIONS}, got {distribution!r}")
+
+
+def sample_gabor_parameters(
+    num_filters: int,
+    seed: int = 0,
+    sf_min: float = 0.0,
+    sf_max: float = 9.0,
+    distribution: str = "physiological",
+    correlation: float = distributions.SIZE_FREQUENCY_CORRELATION,
+    in_channels: int = 3,
+) -> GaborParameters:
+    """Samples a bank; seed 0 with 512 filters is the bank of the published VOneNets.
+
+    The generator is NumPy's legacy ``RandomState`` and the order of the draws is fixed, because
+    published banks are defined by them. The colour channel is drawn from the same seed
+    (restarted, as in the receptive-field variants of arXiv:2310.10575), one per
+    quadrature pair.
+
+    Args:
+      num_filters: number n of quadrature pairs. Another n gives another bank, not a prefix.
+      seed: seed of the bank, 0 <= seed < 2**32.
+      sf_min: lowest spatial frequency in cycles per degree, see
+        ``spatial_frequency_histogram``.
+      sf_max: highest spatial frequency in cycles per degree.
+      distribution: ``"physiological"``, ``"physiological_extended"`` (with the bin from 8 to
+        11.2 cycles per degree) or ``"uniform"`` (no V1 statistics: all parameters independent).
+      correlation: of the Gaussian copula between nx and spatial frequency, in [0, 1).
+        Without effect on the uniform variant.
+      in_channels: number of input channels, >= 1.
+
+    Returns:
+      The parameters of the bank.
+
+    Raises:
+      ValueError: for an argument out of range.
+    """
+    for name, value in (("num_filters", num_filters), ("in_channels", in_channels)):
+        if value < 1:
+            raise ValueError(f"{name} must be >= 1, got {value}")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be in [0, 2**32), got {seed}")
+    if not 0.0 <= correlation < 1.0:
+        raise ValueError(f"correlation must be in [0, 1), got {correlation}")
+    frequency = spatial_frequency_histogram(distribution, sf_min, sf_max)
+
+    generator = np.random.RandomState(seed)
+    phase = distributions.PHASE.inverse_cdf(generator.random_sample(num_filters))
+    orientation_uniform = generator.random_sample(num_filters)
+    if distribution == "uniform":
+        theta = 180.0 * orientation_uniform
+        low, high = np.log10([distributions.SIZE_EDGES[0], distributions.SIZE_EDGES[-1]])
+        sf = frequency.inverse_cdf(generator.random_sample(num_filters))
+        nx = 10.0 ** (low + (high - low) * generator.random_sample(num_filters))
+        ny = 10.0 ** (low + (high - low) * generator.random_sample(num_filters))
+    else:
+        theta = distributions.ORIENTATION.inverse_cdf(orientation_uniform)
+        theta = np.where(theta < 0, theta + 180.0, theta)
+        normal = _correlated_normals(generator, num_filters, correlation)
+        nx = distributions.SIZE_X.inverse_cdf(ndtr(normal[0]))
+        sf = frequency.inverse_cdf(ndtr(normal[1]))
+        ny = distributions.size_y_given_x(nx, generator.random_sample(num_filters))
+    channel = np.random.RandomState(seed).randint(0, in_channels, num_filters)
+    return GaborParameters(sf=sf, theta=theta, phase=phase, nx=nx, ny=ny, channel=channel)
+
+
+def _correlated_normals(
+    generator: np.random.RandomState, n: int, correlation: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """What ``RandomState.multivariate_normal`` gives, without its singular value decomposition.
+
+    The signs of singular vectors are the linear-algebra library's choice; written out, the bank
+    is the same on every machine.
+    """
+    z0, z1 = generator.standard_normal((n, 2)).T
+    if correlation == 0.0:
+        return z0, z1
+    along = np.sqrt(1.0 + correlation) * z0 / np.sqrt(2.0)
+    across = np.sqrt(1.0 - correlation) * z1 / np.sqrt(2.0)
+    return -(along + across), -(along - across)
+
+
+class GaborKernels(NamedTuple):
+    """Kernels of a bank, float32 arrays of shape (n, kernel_size, kernel_size), [row, column]."""
+
+    in_phase: np.ndarray
+    quadrature: np.ndarray
+
+
+def gabor_kernels(
+    parameters: GaborParameters,
+    kernel_size: int,
+    pixels_per_degree: float,
+    allow_aliasing: bool = False,
+) -> GaborKernels:
+    """Samples Gabor functions on the pixel grid.
+
+    With x the row and y the column offset from the centre pixel,
+
+        x_r = x cos(theta) + y sin(theta),   y_r = -x sin(theta) + y cos(theta),
+        g = exp(-(x_r^2 / sigma_x^2 + y_r^2 / sigma_y^2) / 2) / (2 pi sigma_x sigma_y)
+            * cos(2 pi f x_r + phase),
+
+    f = sf / pixels_per_degree, sigma_x = nx / f, sigma_y = ny / f. There is no further
+    normalisation and the mean is not removed.
+
+    Args:
+      parameters: n quadrature pairs.
+      kernel_size: odd number of pixels.
+      pixels_per_degree: pixels per degree of visual angle, > 0.
+      allow_aliasing: accept frequencies at or above half a cycle per pixel, which the pixel
+        grid cannot carry.
+
+    Returns:
+      The kernels at the given phase and at phase + 90 degrees.
+
+    Raises:
+      ValueError: for an argument out of range, or an aliased frequency.
+    """
+    check_kernel_size(kernel_size)
+    if not (np.isfinite(pixels_per_degree) and pixels_per_degree > 0):
+        raise ValueError(f"pixels_per_degree must be > 0, got {pixels_per_degree}")
+    if not allow_aliasing:
+        check_nyquist(float(parameters.sf.max()), pixels_per_degree)
+
+    # Python floats and [:, None, None] keep every operand three-dimensional.
+    theta = np.deg2rad(parameters.theta)[:, None, None]
+    phase = np.deg2rad(parameters.phase)[:, None, None]
+    frequency = (parameters.sf / pixels_per_degree)[:, None, None]
+    sigma_x = parameters.nx[:, None, None] / frequency
+    sigma_y = parameters.ny[:, None, None] / frequency
+
+    offset = np.arange(kernel_size) - kernel_size // 2
+    x, y = offset[None, :, None], offset[None, None, :]
+    x_r = x * np.cos(theta) + y * np.sin(theta)
+    y_r = -x * np.sin(theta) + y * np.cos(theta)
+    envelope = np.exp(-0.5 * ((x_r / sigma_x) ** 2 + (y_r / sigma_y) ** 2))
+    envelope /= 2.0 * np.pi * sigma_x * sigma_y
+    carrier = 2.0 * np.pi * frequency * x_r + phase
+    return GaborKernels(
+        in_phase=(envelope * np.cos(carrier)).astype(np.float32),
+        quadrature=(envelope * np.cos(carrier + np.pi / 2)).astype(np.float32),
+    )
+
+
+def check_kernel_size(kernel_size: int) -> None:
+    """Raises a ValueError unless ``kernel_size`` is an odd number of pixels >= 1."""
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size must be odd and >= 1, got {kernel_size}")
+
+
+def check_nyquist(sf: float, pixels_per_degree: float) -> None:
+    """Raises a ValueError if ``sf`` cycles per degree reach half a cycle per pixel."""
+    if sf / pixels_per_degree >= 0.5:
+        raise ValueError(
+            f"a spatial frequency of {sf:.3g} cycles per degree is {sf / pixels_per_degree:.3g} "
+            f"cycles per pixel at {pixels_per_degree:.3g} pixels per degree, beyond the Nyquist "
+            f"limit of 0.5; lower sf_max (below {pixels_per_degree / 2:.3g}), reduce the field of "
+            f"view, enlarge the image, or pass allow_aliasing=True"
+        )
