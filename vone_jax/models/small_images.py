@@ -1,8 +1,8 @@
 """What changes between ImageNet's 224 pixels and small images of 28, 32 or 64.
 
-A stem that divides 224 pixels by 4 leaves nothing of 32. Small-image networks keep maps of about
-32 positions behind the stem, and their V1 keeps about 28 to 32 pixels per degree, so that the
-bank's frequencies stay below the Nyquist limit: the field of view shrinks, not the resolution.
+A stem that divides 224 pixels by 4 leaves nothing of 32. Small-image networks divide less, and
+their V1 keeps 28 to 32 pixels per degree, so that the bank's frequencies stay below the Nyquist
+limit: the field of view shrinks, not the resolution. V1 has the stride of the stem it replaces.
 """
 
 import dataclasses
@@ -32,14 +32,17 @@ FULL_SIZE = 112
 def stem_form(image_size: int) -> StemForm:
     """The stem of ResNets and CORnet-S.
 
-    ImageNet: 7x7 of stride 2 and a pool. Tiny ImageNet (64): 7x7 of stride 1 and a pool.
-    CIFAR (28, 32): 3x3 of stride 1 and no pool (He et al. 2016, section 4.2).
+    ImageNet: 7x7 of stride 2 and a pool. Tiny ImageNet (64): 7x7 of stride 1 and a pool. CIFAR
+    (32): 3x3 of stride 1 and no pool (He et al. 2016, section 4.2). MNIST (28): 7x7 of stride 2
+    and no pool, the size for experiments on a CPU (this project's choice).
     """
     if image_size >= FULL_SIZE:
         return StemForm(kernel=7, stride=2, pool=True)
     if image_size >= 48:
         return StemForm(kernel=7, stride=1, pool=True)
-    return StemForm(kernel=3, stride=1, pool=False)
+    if image_size >= 32:
+        return StemForm(kernel=3, stride=1, pool=False)
+    return StemForm(kernel=7, stride=2, pool=False)
 
 
 def v1_config(image_size: int, in_channels: int) -> VOneBlockConfig:
@@ -47,8 +50,9 @@ def v1_config(image_size: int, in_channels: int) -> VOneBlockConfig:
 
     From 112 pixels on, the published block at 28 pixels per degree (224 pixels: 8 degrees). At 48
     and more, the Tiny ImageNet block of Baidya et al. (2021), arXiv:2110.10645: 32 pixels per
-    degree, stride 2. Below, 28 pixels per degree for 28 and 32 for 32 pixels (1 degree), stride 1,
-    with the published distributions, gain and noise (this project's choice).
+    degree, stride 2. Below, 28 pixels per degree for 28 pixels at stride 2, 32 pixels per degree
+    for 32 pixels at stride 1 (1 degree), with the published distributions, gain and noise (this
+    project's choice).
     """
     if image_size >= FULL_SIZE:
         return VOneBlockConfig(
@@ -69,6 +73,6 @@ def v1_config(image_size: int, in_channels: int) -> VOneBlockConfig:
         image_size=image_size,
         visual_degrees=image_size / (28 if image_size < 32 else 32),
         kernel_size=21,
-        stride=1,
+        stride=2 if image_size < 32 else 1,
         in_channels=in_channels,
     )

@@ -1,4 +1,4 @@
-"""A fixed-weight model of primate primary visual cortex (V1), after Dapello, Marques et al. 2020."""
+"""A fixed-weight model of primate primary visual cortex (V1)."""
 
 from vone_jax.v1 import distributions
 from vone_jax.v1.block import VOneBlock, VOneBlockConfig, noise_free_responses

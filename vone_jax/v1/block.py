@@ -230,6 +230,9 @@ class VOneBlock(nn.Module):
             return responses
         if standard_normal is None:
             keys = prng.example_keys(self._noise_key(noise_key), responses.shape[0])
+            # A stream of its own, so that the caller's keys are never consumed: to pass them
+            # again is how noise is frozen.
+            keys = prng.stream(keys, "v1 noise")
             standard_normal = noise_models.standard_normal(keys, responses.shape[1:])
         elif standard_normal.shape != responses.shape:
             raise ValueError(

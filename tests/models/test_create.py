@@ -1,0 +1,154 @@
+"""Networks by name: sizes, layers, and errors. Shapes only, nothing is computed."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vone_jax import models, v1
+
+
+def abstract(model, image_size, channels):
+    """Shapes of variables and features."""
+    images = jax.ShapeDtypeStruct((2, image_size, image_size, channels), jnp.float32)
+    key = jax.random.key(0)
+    variables = jax.eval_shape(lambda x: model.init(key, x, noise_key=key), images)
+    features = jax.eval_shape(
+        lambda v, x: model.apply(v, x, noise_key=key, method="features"), variables, images
+    )
+    return variables, features
+
+
+def count(variables):
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(variables["params"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("resnet18", 11_689_512),
+        ("resnet50", 25_557_032),
+        ("alexnet", 61_100_840),
+        ("cornet_s", 53_416_616),
+        ("vone_resnet18", 11_712_744),
+        ("vone_resnet50", 25_580_264),
+        ("vone_alexnet", 74_741_800),
+        ("vone_cornet_s", 53_402_856),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(name, parameters):
+    """torchvision, CORnet-S and VOneNet with 1000 classes; the fixed bank is not a parameter."""
+    variables, _ = abstract(models.create(name), 224, 3)
+    assert count(variables) == parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "classes", "parameters"),
+    [
+        ("resnet18", 32, 10, 11_173_962),
+        ("vone_resnet18", 32, 10, 11_204_874),
+        ("resnet18", 64, 200, 11_279_112),
+        ("vone_resnet18", 64, 200, 11_302_344),
+    ],
+)
+def test_small_image_parameter_counts_are_the_published_ones(name, size, classes, parameters):
+    variables, _ = abstract(models.create(name, classes, size), size, 3)
+    assert count(variables) == parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "vone_resnet50",
+            {
+                "v1.simple": (56, 56, 256),
+                "v1.complex": (56, 56, 256),
+                "v1": (56, 56, 512),
+                "bottleneck": (56, 56, 64),
+                "layer1": (56, 56, 256),
+                "layer2": (28, 28, 512),
+                "layer3": (14, 14, 1024),
+                "layer4": (7, 7, 2048),
+                "avgpool": (2048,),
+                "logits": (1000,),
+            },
+        ),
+        (
+            "vone_alexnet",
+            {"bottleneck": (56, 56, 64), "conv2": (14, 14, 192), "conv5": (7, 7, 256)},
+        ),
+        ("alexnet", {"conv1": (27, 27, 64), "conv2": (13, 13, 192), "conv5": (6, 6, 256)}),
+        ("resnet18", {"stem": (56, 56, 64), "layer4": (7, 7, 512)}),
+        (
+            "cornet_s",
+            {
+                "V1": (56, 56, 64),
+                "V2": (28, 28, 128),
+                "V4.step3": (14, 14, 256),
+                "IT": (7, 7, 512),
+            },
+        ),
+    ],
+)
+def test_layers_have_stable_names_and_published_map_sizes(name, expected):
+    _, features = abstract(models.create(name), 224, 3)
+    assert {k: features[k].shape[1:] for k in expected} == expected
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize(("size", "channels"), [(28, 1), (32, 3), (64, 3)])
+def test_small_images_keep_their_resolution(name, size, channels):
+    model = models.create(name, 10, size, channels, width=8)
+    _, features = abstract(model, size, channels)
+    assert features["logits"].shape == (2, 10)
+    if name.startswith("vone_"):
+        assert 28 <= model.v1.pixels_per_degree <= 32
+        _, plain = abstract(
+            models.create(name.removeprefix("vone_"), 10, size, channels, width=8), size, channels
+        )
+        # AlexNet's stem ends with a pool, VOneAlexNet's second convolution strides instead.
+        for stage in {"stem", "V1", "conv2"} & set(plain):
+            replaced = features["conv2" if stage == "conv2" else "bottleneck"]
+            assert replaced.shape == plain[stage].shape
+
+
+def test_width_scales_every_layer():
+    _, features = abstract(models.create("vone_resnet18", 10, 32, width=16), 32, 3)
+    assert features["bottleneck"].shape[-1] == 16
+    assert features["layer4"].shape[-1] == 128
+
+
+def test_non_square_images():
+    model = models.create("vone_alexnet", 10, 32, width=8)
+    images = jax.ShapeDtypeStruct((1, 33, 47, 3), jnp.float32)
+    key = jax.random.key(0)
+    _, variables = jax.eval_shape(lambda x: model.init_with_output(key, x, noise_key=key), images)
+    assert count(variables) == count(abstract(model, 32, 3)[0])
+
+
+def test_a_given_v1_decides_image_size_and_channels():
+    config = v1.VOneBlockConfig(image_size=32, visual_degrees=1.0, stride=1, in_channels=1)
+    model = models.create("vone_resnet18", 10, v1=config)
+    assert model.v1 is config
+    with pytest.raises(ValueError, match="image_size is 28, but v1.image_size is 32"):
+        models.create("vone_resnet18", 10, image_size=28, v1=config)
+    with pytest.raises(ValueError, match="in_channels is 3, but v1.in_channels is 1"):
+        models.create("vone_resnet18", 10, in_channels=3, v1=config)
+    with pytest.raises(ValueError, match="'vone_resnet18'"):
+        models.create("resnet18", 10, v1=config)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("vone_resnet5",), "did you mean 'vone_resnet50'"),
+        (("vgg16",), "name must be one of resnet18"),
+        (("resnet18", 0), "num_classes must be >= 1"),
+        (("resnet18", 10, 4), "image_size must be >= 8"),
+        (("resnet18", 10, 32, 0), "in_channels must be >= 1"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        models.create(*arguments)

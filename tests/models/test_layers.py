@@ -1,0 +1,84 @@
+"""Layers with PyTorch's conventions, against their definitions in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vone_jax.models import layers
+
+
+def test_batch_norm_keeps_pytorchs_running_values():
+    """Momentum 0.1 for the new value, and an unbiased running variance."""
+    x = np.random.default_rng(0).normal(3.0, 2.0, (4, 3, 3, 2)).astype(np.float32)
+    norm = layers.BatchNorm()
+    variables = norm.init(jax.random.key(0), x, train=True)
+    np.testing.assert_array_equal(variables["batch_stats"]["mean"], [0, 0])
+    y, updates = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+    flat = x.astype(np.float64).reshape(-1, 2)
+    mean, variance = flat.mean(0), flat.var(0)
+    np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance + 1e-5), atol=1e-5)
+    stats = updates["batch_stats"]
+    np.testing.assert_allclose(stats["mean"], 0.1 * mean, rtol=1e-5)
+    np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * flat.var(0, ddof=1), rtol=1e-5)
+
+
+def test_batch_norm_is_accurate_far_from_zero():
+    x = np.random.default_rng(0).normal(1000.0, 0.1, (8, 4, 4, 1)).astype(np.float32)
+    norm = layers.BatchNorm()
+    variables = norm.init(jax.random.key(0), x, train=True)
+    y, _ = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+    assert float(jnp.std(y)) == pytest.approx(1.0, abs=1e-2)
+
+
+def test_batch_norm_evaluates_with_running_values():
+    x = jnp.ones((1, 1, 1, 1))
+    variables = {
+        "params": {"scale": jnp.array([2.0]), "bias": jnp.array([0.5])},
+        "batch_stats": {"mean": jnp.array([0.0]), "var": jnp.array([4.0])},
+    }
+    y = layers.BatchNorm().apply(variables, x, train=False)
+    assert float(y[0, 0, 0, 0]) == pytest.approx(2.0 / np.sqrt(4.0 + 1e-5) + 0.5)
+
+
+@pytest.mark.parametrize(("length", "size"), [(13, 6), (7, 7), (3, 5), (8, 4)])
+def test_adaptive_pool_averages_pytorchs_windows(length, size):
+    x = np.random.default_rng(0).random((1, length, length + 1, 2)).astype(np.float32)
+
+    def window(i, n):
+        return slice(i * n // size, int(np.ceil((i + 1) * n / size)))
+
+    expected = np.array(
+        [
+            [x[0, window(i, length), window(j, length + 1)].mean((0, 1)) for j in range(size)]
+            for i in range(size)
+        ]
+    )
+    np.testing.assert_allclose(layers.adaptive_average_pool(x, size)[0], expected, rtol=1e-5)
+
+
+def test_max_pool_ignores_its_padding():
+    x = jnp.full((1, 4, 4, 1), -3.0)
+    assert float(layers.max_pool(x, padding=1).max()) == -3.0
+    assert layers.max_pool(x, padding=1).shape == (1, 2, 2, 1)
+
+
+def test_initialisation_has_pytorchs_spread():
+    conv = layers.conv(64, 3, name="conv")
+    kernel = conv.init(jax.random.key(0), jnp.zeros((1, 8, 8, 32)))["params"]["kernel"]
+    assert float(kernel.std()) == pytest.approx(np.sqrt(2 / (9 * 64)), rel=0.02)
+    dense = layers.linear(500, 200, name="fc")
+    params = dense.init(jax.random.key(0), jnp.zeros((1, 200)))["params"]
+    bound = 1 / np.sqrt(200)
+    for leaf in (params["kernel"], params["bias"]):
+        assert float(jnp.abs(leaf).max()) <= bound
+        assert float(leaf.std()) == pytest.approx(bound / np.sqrt(3), rel=0.1)
+
+
+def test_strided_convolutions_pad_the_same_on_both_sides():
+    """'SAME' would look one pixel further right than PyTorch does."""
+    conv = layers.conv(1, 3, 2, name="conv")
+    variables = {"params": {"kernel": jnp.zeros((3, 3, 1, 1)).at[0, 0].set(1.0)}}
+    x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    y = conv.apply(variables, x)[0, :, :, 0]
+    np.testing.assert_array_equal(y, [[0, 0], [0, 5]])

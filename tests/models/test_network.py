@@ -1,0 +1,177 @@
+"""Whole networks: noise wiring, training mode, precision, devices."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from vone_jax import models, prng, v1
+
+
+@pytest.fixture(scope="module")
+def model():
+    config = v1.VOneBlockConfig(
+        simple_channels=4,
+        complex_channels=4,
+        image_size=16,
+        visual_degrees=0.5,
+        kernel_size=5,
+        stride=2,
+    )
+    return models.create("vone_resnet18", 10, v1=config, width=4)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).random((8, 16, 16, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def variables(model, images):
+    key = jax.random.key(0)
+    return jax.jit(lambda x: model.init({"params": key, "noise": key}, x))(images)
+
+
+@pytest.fixture(scope="module")
+def call():
+    return jax.jit(lambda fn, key, x: fn(key, x))
+
+
+def test_rngs_noise_key_and_logits_fn_agree(model, variables, images, call):
+    key = jax.random.key(1)
+    logits = call(models.logits_fn(model, variables), key, images)
+    by_rngs = jax.jit(lambda v, x: model.apply(v, x, rngs={"noise": key}))(variables, images)
+    np.testing.assert_allclose(by_rngs, logits, rtol=1e-4, atol=1e-4)
+    keys = prng.example_keys(key, 8)
+    by_example = call(models.logits_fn(model, variables), keys, images)
+    np.testing.assert_allclose(by_example, logits, rtol=1e-4, atol=1e-4)
+
+
+def test_an_example_has_the_same_logits_in_any_batch(model, variables, images, call):
+    fn = models.logits_fn(model, variables)
+    key = jax.random.key(1)
+    whole = call(fn, prng.index_keys(key, jnp.arange(8)), images)
+    half = call(fn, prng.index_keys(key, jnp.arange(4, 8)), images[4:])
+    np.testing.assert_allclose(half, whole[4:], rtol=1e-4, atol=1e-4)
+
+
+def test_logits_are_the_same_on_four_devices(model, variables, images, call):
+    fn = models.logits_fn(model, variables)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    sharded = jax.device_put(images, NamedSharding(mesh, PartitionSpec("data")))
+    everywhere = jax.device_put(fn, NamedSharding(mesh, PartitionSpec()))
+    np.testing.assert_allclose(
+        call(everywhere, jax.random.key(2), sharded),
+        call(fn, jax.random.key(2), images),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
+def test_logits_fn_does_not_compile_again_for_other_weights(model, variables, images):
+    traces = []
+
+    @jax.jit
+    def evaluate(fn, x):
+        traces.append(1)
+        return fn(jax.random.key(0), x)
+
+    first = evaluate(models.logits_fn(model, variables), images)
+    other = jax.tree.map(lambda leaf: 1.1 * leaf, variables)
+    assert not np.allclose(evaluate(models.logits_fn(model, other), images), first)
+    assert len(traces) == 1
+
+
+def test_features_contain_the_parts_of_v1(model, variables, images):
+    features = jax.jit(
+        lambda v, x: model.apply(v, x, noise_key=jax.random.key(0), method="features")
+    )(variables, images)
+    quiet = jnp.concatenate([features["v1.simple"], features["v1.complex"]], -1)
+    np.testing.assert_allclose(quiet, v1.noise_free_responses(model.v1, images), rtol=1e-5)
+    block = v1.VOneBlock(model.v1).apply({}, images, noise_key=jax.random.key(0))
+    np.testing.assert_allclose(features["v1"], block, rtol=1e-4, atol=1e-4)
+    kernel = variables["params"]["bottleneck"]["kernel"][0, 0]
+    np.testing.assert_allclose(
+        features["bottleneck"], features["v1"] @ kernel, rtol=1e-3, atol=1e-3
+    )
+
+
+def test_without_noise_the_key_does_not_matter(model, variables, images, call):
+    assert models.is_stochastic(model)
+    quiet = models.without_noise(model)
+    assert not models.is_stochastic(quiet)
+    assert models.without_noise(quiet) is quiet
+    fn = models.logits_fn(quiet, variables)
+    one, other = (call(fn, jax.random.key(k), images) for k in (0, 1))
+    np.testing.assert_array_equal(one, other)
+    noisy = call(models.logits_fn(model, variables), jax.random.key(0), images)
+    assert not np.allclose(noisy, one)
+
+
+def test_training_moves_batch_statistics_and_every_parameter_has_a_gradient(
+    model, variables, images
+):
+    def loss(params):
+        logits, updates = model.apply(
+            {**variables, "params": params},
+            images,
+            train=True,
+            noise_key=jax.random.key(0),
+            mutable=["batch_stats"],
+        )
+        return jnp.sum(jax.nn.logsumexp(logits, axis=-1) - logits[:, 0]), updates
+
+    gradient, updates = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
+    assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(gradient))
+    moved = jax.tree.map(
+        lambda a, b: float(jnp.abs(a - b).max()), updates["batch_stats"], variables["batch_stats"]
+    )
+    assert min(jax.tree.leaves(moved)) > 0
+    assert set(variables) == {"params", "batch_stats"}
+
+
+def test_bfloat16_keeps_parameters_statistics_v1_and_logits_in_float32(model, images):
+    mixed = model.clone(
+        dtype=jnp.bfloat16, back_end=model.back_end.clone(dtype=jnp.bfloat16, parent=None)
+    )
+    assert mixed == models.create("vone_resnet18", 10, v1=model.v1, width=4, dtype=jnp.bfloat16)
+    key = jax.random.key(0)
+    variables = jax.eval_shape(lambda x: mixed.init(key, x, noise_key=key), images)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    features = jax.eval_shape(
+        lambda v, x: mixed.apply(v, x, noise_key=key, method="features"), variables, images
+    )
+    assert features["v1"].dtype == features["logits"].dtype == jnp.float32
+    assert features["layer1"].dtype == jnp.bfloat16
+
+
+def test_dropout_needs_and_uses_its_own_stream(images):
+    model = models.create("alexnet", 10, 16, width=2)
+    variables = model.init(jax.random.key(0), images)
+
+    def logits(train, key):
+        return model.apply(variables, images, train=train, rngs={"dropout": key})
+
+    assert not np.allclose(logits(True, jax.random.key(0)), logits(True, jax.random.key(1)))
+    np.testing.assert_array_equal(
+        logits(False, jax.random.key(0)), logits(False, jax.random.key(1))
+    )
+
+
+def test_wrong_images_are_refused(model, variables, images):
+    base = models.create("resnet18", 10, 16, width=4)
+    for network in (model, base):
+        with pytest.raises(ValueError, match=r"\(N, H, W, 3\), got \(8, 16, 16, 1\)"):
+            network.init(jax.random.key(0), images[..., :1], noise_key=jax.random.key(0))
+        with pytest.raises(TypeError, match="floating point"):
+            network.init(
+                jax.random.key(0), (255 * images).astype(np.uint8), noise_key=jax.random.key(0)
+            )
+
+
+def test_models_are_hashable_descriptions(model):
+    again = models.create("vone_resnet18", 10, v1=dataclasses.replace(model.v1), width=4)
+    assert again == model and hash(again) == hash(model)

@@ -1,0 +1,55 @@
+"""Named key streams."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vone_jax import prng
+
+
+def bits(key):
+    return np.asarray(jax.random.key_data(key))
+
+
+def test_streams_and_steps_differ_and_repeat():
+    key = jax.random.key(0)
+    derived = [
+        key,
+        prng.stream(key, "noise"),
+        prng.stream(key, "data"),
+        prng.fold(key, 0),
+        prng.fold(key, 1),
+    ]
+    assert len({bits(k).tobytes() for k in derived}) == len(derived)
+    np.testing.assert_array_equal(bits(prng.stream(key, "noise")), bits(derived[1]))
+
+
+def test_streams_are_the_same_in_every_process():
+    """The name is hashed with CRC-32, not with Python's hash, which differs between runs."""
+    expected = jax.random.fold_in(jax.random.key(0), jnp.uint32(0xFDA99629))
+    np.testing.assert_array_equal(bits(prng.stream(jax.random.key(0), "noise")), bits(expected))
+
+
+def test_arrays_of_keys_are_folded_elementwise():
+    keys = prng.example_keys(jax.random.key(0), 6).reshape(2, 3)
+    folded = prng.fold(keys, 7)
+    assert folded.shape == (2, 3)
+    np.testing.assert_array_equal(bits(folded[1, 2]), bits(jax.random.fold_in(keys[1, 2], 7)))
+
+
+def test_positions_number_examples_like_indices():
+    key = jax.random.key(0)
+    by_position = prng.example_keys(key, 4)
+    by_index = prng.index_keys(key, jnp.arange(4))
+    np.testing.assert_array_equal(bits(by_position), bits(by_index))
+    np.testing.assert_array_equal(bits(prng.example_keys(by_index, 4)), bits(by_index))
+
+
+def test_wrong_keys_are_refused():
+    with pytest.raises(TypeError, match="typed key made by jax.random.key, got ArrayImpl"):
+        prng.example_keys(jax.random.PRNGKey(0), 4)
+    with pytest.raises(TypeError, match="got int"):
+        prng.fold(3, 1)
+    with pytest.raises(ValueError, match=r"\(4,\), got shape \(3,\)"):
+        prng.example_keys(prng.example_keys(jax.random.key(0), 3), 4)

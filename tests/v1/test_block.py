@@ -1,0 +1,251 @@
+"""The VOneBlock against the original (tests/golden), and relations that must hold."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from vone_jax import prng, v1
+
+SMALL = v1.VOneBlockConfig(
+    simple_channels=6,
+    complex_channels=6,
+    image_size=24,
+    visual_degrees=1.0,
+    kernel_size=9,
+    stride=3,
+)
+QUIET = dataclasses.replace(SMALL, noise=None)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).random((8, 24, 24, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    block = v1.VOneBlock(SMALL)
+    return jax.jit(lambda key, x: block.apply({}, x, noise_key=key))
+
+
+@pytest.fixture(scope="module")
+def quiet():
+    return jax.jit(lambda x: v1.noise_free_responses(QUIET, x))
+
+
+@pytest.fixture(scope="module")
+def original(golden):
+    """Responses of the original's block, and ours on the same bank, images and draws."""
+    bank = dataclasses.replace(
+        v1.sample_gabor_parameters(512),
+        channel=golden["channel_q0"],
+        channel_quadrature=golden["channel_q1"],
+    )
+    x = np.random.Generator(np.random.PCG64(0)).random((2, 224, 224, 3)).astype(np.float32)
+    z = np.random.Generator(np.random.PCG64(1)).standard_normal((2, 56, 56, 512))
+
+    def respond(noise):
+        block = v1.VOneBlock(v1.VOneBlockConfig(noise=noise, bank=bank))
+        responses = block.apply({}, jnp.asarray(x), standard_normal=jnp.asarray(z, jnp.float32))
+        return np.asarray(responses).transpose(0, 3, 1, 2)
+
+    return respond
+
+
+@pytest.mark.parametrize(
+    ("noise", "reference"),
+    [
+        (None, "response"),
+        (v1.NeuronalNoise(0.35, 0.07), "neuronal"),
+        (v1.GaussianNoise(0.5), "gaussian05"),
+    ],
+)
+def test_responses_equal_the_original(original, golden, noise, reference):
+    responses = original(noise)
+    expected = golden[f"vone_block_{reference}_sub"]
+    np.testing.assert_allclose(
+        responses[:, :, ::7, ::7], expected, rtol=0, atol=1e-5 * expected.max()
+    )
+    if reference != "gaussian05":
+        mean = golden[f"vone_block_{reference}_mean"]
+        np.testing.assert_allclose(responses.mean((2, 3)), mean, rtol=0, atol=1e-5 * mean.max())
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 24), (25, 31), (17, 40), (1, 3)])
+def test_any_image_size(height, width):
+    responses = v1.noise_free_responses(QUIET, jnp.ones((1, height, width, 3)))
+    assert responses.shape == (1, -(-height // 3), -(-width // 3), 12)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
+def test_gradient_is_finite_on_constant_images(level):
+    block = v1.VOneBlock(dataclasses.replace(SMALL, noise=v1.NeuronalNoise(0.35, 0.0)))
+
+    def total(x):
+        return block.apply({}, x, rngs={"noise": jax.random.key(0)}).sum()
+
+    assert bool(jnp.isfinite(jax.grad(total)(jnp.full((1, 24, 24, 3), level))).all())
+
+
+def test_gradient_equals_finite_differences(images):
+    x = jnp.asarray(images[:1])
+    direction = jax.random.normal(jax.random.key(1), x.shape)
+
+    def total(step):
+        return jnp.sum(v1.noise_free_responses(QUIET, x + step * direction) ** 2)
+
+    slope = jax.grad(total)(0.0)
+    numeric = (total(1e-2) - total(-1e-2)) / 2e-2
+    assert float(slope) == pytest.approx(float(numeric), rel=2e-3)
+
+
+def test_responses_scale_with_contrast(quiet, images):
+    contrast = 0.5 + 0.25 * (images - 0.5)
+    np.testing.assert_allclose(quiet(contrast), 0.25 * quiet(images), rtol=1e-4, atol=1e-5)
+
+
+def test_half_a_period_silences_simple_cells_and_leaves_complex_cells(quiet):
+    """A grating of opposite contrast: a simple cell answers one of the two, a complex cell both."""
+    rng = np.random.default_rng(1)
+    pattern = 0.4 * (rng.random((1, 24, 24, 3)) - 0.5)
+    plus, minus = (quiet((0.5 + sign * pattern).astype(np.float32)) for sign in (1, -1))
+    assert float(jnp.minimum(plus, minus)[..., :6].max()) < 1e-5
+    np.testing.assert_allclose(plus[..., 6:], minus[..., 6:], rtol=1e-4, atol=1e-4)
+
+
+def test_an_image_in_one_colour_drives_the_filters_of_that_colour(quiet):
+    image = np.full((1, 24, 24, 3), 0.5, np.float32)
+    image[..., 1] = np.random.default_rng(2).random((1, 24, 24))
+    driven = np.asarray(quiet(image)).max((0, 1, 2)) > 1e-4
+    np.testing.assert_array_equal(driven, SMALL.gabor_parameters().channel == 1)
+
+
+def test_moving_the_image_by_one_stride_moves_the_map_by_one(quiet, images):
+    moved = np.roll(images, 3, axis=1)
+    inner = slice(3, -3)
+    np.testing.assert_allclose(
+        quiet(moved)[:, 3:-2, inner], quiet(images)[:, 2:-3, inner], rtol=1e-4, atol=1e-4
+    )
+
+
+def test_complex_cells_do_not_see_the_phase_of_a_coloured_grating():
+    """Both phases read one channel; with the original's separate channels this fails."""
+    n = 3
+    bank = v1.GaborParameters(
+        sf=np.full(n, 4.0),
+        theta=np.full(n, 90.0),
+        phase=np.array([0.0, 40.0, 80.0]),
+        nx=np.full(n, 0.8),
+        ny=np.full(n, 0.5),
+        channel=np.arange(n),
+    )
+    axis = np.arange(24) / 24
+
+    def red_grating(phase):
+        image = np.full((1, 24, 24, 3), 0.5, np.float32)
+        image[..., 0] = 0.5 + 0.4 * np.cos(2 * np.pi * 4 * axis + phase)[None, None]
+        return image
+
+    def modulation(bank, cell):
+        config = dataclasses.replace(
+            QUIET, simple_channels=0, complex_channels=n, kernel_size=23, bank=bank
+        )
+        phases = np.linspace(0, 2 * np.pi, 8, endpoint=False)
+        curve = [v1.noise_free_responses(config, red_grating(p))[0, 4, 4, cell] for p in phases]
+        return float(np.ptp(curve) / np.mean(curve))
+
+    split = dataclasses.replace(bank, channel_quadrature=np.array([1, 2, 0]))
+    assert modulation(bank, cell=0) < 0.02
+    assert modulation(split, cell=0) > 1.0
+
+
+def test_noise_does_not_depend_on_the_batch(noisy, images):
+    key = jax.random.key(3)
+    whole = noisy(key, images)
+    np.testing.assert_array_equal(whole[:3], noisy(key, images[:3]))
+    np.testing.assert_array_equal(whole, noisy(prng.example_keys(key, 8), images))
+    last = noisy(prng.index_keys(key, jnp.arange(5, 8)), images[5:])
+    np.testing.assert_allclose(last, whole[5:], rtol=1e-5, atol=1e-5)
+
+
+def test_noise_draws_are_bit_identical_in_any_batch():
+    key = jax.random.key(3)
+    draws = v1.standard_normal(prng.example_keys(key, 8), (4, 5))
+    last = v1.standard_normal(prng.index_keys(key, jnp.array([6, 7])), (4, 5))
+    np.testing.assert_array_equal(last, draws[6:])
+
+
+def test_noise_draws_are_bit_identical_on_four_devices():
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    key = jax.random.key(3)
+    index = jax.device_put(jnp.arange(8), NamedSharding(mesh, PartitionSpec("data")))
+    draw = jax.jit(lambda index: v1.standard_normal(prng.index_keys(key, index), (4, 5)))
+    on_four = draw(index)
+    assert len(on_four.sharding.device_set) == 4
+    np.testing.assert_array_equal(on_four, draw(jnp.arange(8)))
+
+
+def test_keys_decide_the_noise(noisy, images):
+    one, again, other = (noisy(jax.random.key(k), images) for k in (0, 0, 1))
+    np.testing.assert_array_equal(one, again)
+    assert not np.allclose(one, other)
+    assert not np.allclose(one[0] - one[1], 0)
+
+
+def test_the_block_alone_and_by_rngs_draws_the_same_noise(noisy, images):
+    key = jax.random.key(5)
+    by_rngs = v1.VOneBlock(SMALL).apply({}, images, rngs={"noise": key})
+    np.testing.assert_allclose(by_rngs, noisy(key, images), rtol=1e-5, atol=1e-5)
+
+
+def test_noise_without_a_key_says_what_to_pass(images):
+    with pytest.raises(ValueError, match=r"rngs=\{'noise': key\}"):
+        v1.VOneBlock(SMALL).apply({}, images)
+
+
+def test_untyped_keys_are_refused(images):
+    with pytest.raises(TypeError, match="typed key"):
+        v1.VOneBlock(SMALL).apply({}, images, noise_key=jax.random.PRNGKey(0))
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        (np.zeros((1, 24, 24, 1), np.float32), ValueError, r"\(N, H, W, 3\)"),
+        (np.zeros((24, 24, 3), np.float32), ValueError, r"\(N, H, W, 3\)"),
+        (np.zeros((1, 24, 24, 3), np.uint8), TypeError, "floating point.*uint8"),
+    ],
+)
+def test_wrong_images_are_refused(bad, error, message):
+    with pytest.raises(error, match=message):
+        v1.noise_free_responses(QUIET, bad)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"kernel_size": 8}, "kernel_size must be odd"),
+        ({"stride": 0}, "stride must be > 0"),
+        ({"visual_degrees": -1.0}, "visual_degrees must be > 0"),
+        ({"visual_degrees": 8.0}, "Nyquist"),
+        ({"simple_channels": -1}, "simple_channels must be >= 0"),
+        ({"simple_channels": 0, "complex_channels": 0}, "must not both be 0"),
+        ({"noise": 0.35}, "noise must be NeuronalNoise"),
+        ({"bank": v1.sample_gabor_parameters(5)}, "12 filters, got 5"),
+        ({"bank": v1.sample_gabor_parameters(12, in_channels=4)}, "reads channel 3"),
+        ({"k_exc": float("nan")}, "k_exc must be > 0"),
+    ],
+)
+def test_configurations_are_checked(overrides, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SMALL, **overrides)
+
+
+def test_only_simple_and_only_complex_cells():
+    for simple, complex_ in ((4, 0), (0, 4)):
+        config = dataclasses.replace(QUIET, simple_channels=simple, complex_channels=complex_)
+        assert v1.noise_free_responses(config, jnp.ones((1, 9, 9, 3))).shape == (1, 3, 3, 4)

@@ -1,0 +1,152 @@
+"""Sampled parameters and kernels against the original (tests/golden) and their equations."""
+
+import numpy as np
+import pytest
+
+from vone_jax import v1
+from vone_jax.v1.gabor import GaborParameters
+
+
+def one_filter(**overrides):
+    values = {"sf": 2.0, "theta": 30.0, "phase": 0.0, "nx": 0.5, "ny": 0.5} | overrides
+    return GaborParameters(**{k: np.array([v]) for k, v in values.items()}, channel=np.array([0]))
+
+
+@pytest.mark.parametrize("sf_max", [6, 9])
+@pytest.mark.parametrize("distribution", ["physiological", "uniform"])
+@pytest.mark.parametrize("parameter", ["sf", "theta", "phase", "nx", "ny"])
+def test_parameters_equal_the_original(golden, sf_max, distribution, parameter):
+    bank = v1.sample_gabor_parameters(512, seed=0, sf_max=sf_max, distribution=distribution)
+    reference = golden[f"gabor_sfmax{sf_max}_{distribution}_{parameter}"]
+    np.testing.assert_allclose(getattr(bank, parameter), reference, rtol=1e-13)
+
+
+def test_extended_bank_equals_published_values():
+    """First values of the bank of arXiv:2110.10645 (edge 11.2 appended), sf_max 11.3."""
+    bank = v1.sample_gabor_parameters(512, sf_max=11.3, distribution="physiological_extended")
+    np.testing.assert_allclose(
+        bank.sf[:5], [2.284210, 6.432919, 4.621965, 6.665000, 4.092417], atol=5e-7
+    )
+
+
+def test_colour_channels_come_from_the_seed():
+    """First colours of the banks of arXiv:2310.10575, which draw them the same way."""
+    bank = v1.sample_gabor_parameters(512, seed=0)
+    assert bank.channel[:10].tolist() == [0, 1, 0, 1, 1, 2, 0, 2, 0, 0]
+    np.testing.assert_array_equal(bank.channel, bank.channel_quadrature)
+    assert v1.sample_gabor_parameters(64, in_channels=1).channel.max() == 0
+    assert set(v1.sample_gabor_parameters(64, in_channels=5).channel) == set(range(5))
+
+
+@pytest.mark.parametrize("seed", [1, 1234])
+def test_other_seeds_sample_numpys_multivariate_normal(seed):
+    """nx and sf are the images of numpy's correlated normals, drawn after 2 n uniforms."""
+    from scipy.special import ndtr
+
+    n, rho = 300, 0.4
+    generator = np.random.RandomState(seed)
+    generator.random_sample(2 * n)
+    pairs = generator.multivariate_normal([0, 0], [[1, rho], [rho, 1]], n)
+    bank = v1.sample_gabor_parameters(n, seed=seed, correlation=rho)
+    frequency = v1.spatial_frequency_histogram("physiological", 0.0, 9.0)
+    np.testing.assert_allclose(bank.nx, v1.distributions.SIZE_X.inverse_cdf(ndtr(pairs[:, 0])))
+    np.testing.assert_allclose(bank.sf, frequency.inverse_cdf(ndtr(pairs[:, 1])))
+
+
+def test_copula_correlates_size_and_frequency():
+    correlated = v1.sample_gabor_parameters(4000)
+    independent = v1.sample_gabor_parameters(4000, correlation=0.0)
+    uniform = v1.sample_gabor_parameters(4000, distribution="uniform")
+
+    def correlation(bank):
+        return np.corrcoef(np.log(bank.nx), np.log(bank.sf))[0, 1]
+
+    assert correlation(correlated) == pytest.approx(0.75, abs=0.03)
+    assert abs(correlation(independent)) < 0.05
+    assert abs(correlation(uniform)) < 0.05
+
+
+def test_sampling_leaves_the_global_generator_alone():
+    np.random.seed(7)  # noqa: NPY002
+    expected = np.random.random()  # noqa: NPY002
+    np.random.seed(7)  # noqa: NPY002
+    v1.sample_gabor_parameters(16)
+    assert np.random.random() == expected  # noqa: NPY002
+
+
+def test_kernels_equal_the_original(golden):
+    kernels = v1.gabor_kernels(v1.sample_gabor_parameters(512, sf_max=9.0), 25, 28.0)
+    index = golden["kernel_index"]
+    np.testing.assert_allclose(kernels.in_phase[index], golden["kernel_q0"], atol=2e-8)
+    np.testing.assert_allclose(kernels.quadrature[index], golden["kernel_q1"], atol=2e-8)
+
+
+def test_rows_are_x():
+    """theta 0: the carrier runs down the rows, so a horizontal grating drives the filter."""
+    kernel = v1.gabor_kernels(one_filter(theta=0.0), 21, 20.0).in_phase[0]
+    rows, columns = kernel[:, 10], kernel[10, :]
+    assert (np.diff(np.sign(rows)) != 0).sum() >= 2
+    assert (columns > 0).all()
+
+
+def test_phase_and_symmetry():
+    even = v1.gabor_kernels(one_filter(phase=0.0), 15, 20.0)
+    np.testing.assert_allclose(even.in_phase[0], even.in_phase[0][::-1, ::-1], atol=1e-9)
+    np.testing.assert_allclose(even.quadrature[0], -even.quadrature[0][::-1, ::-1], atol=1e-9)
+    shifted = v1.gabor_kernels(one_filter(phase=90.0), 15, 20.0)
+    np.testing.assert_allclose(shifted.in_phase, even.quadrature, atol=1e-9)
+
+
+@pytest.mark.parametrize("kernel_size", [0, -3, 24])
+def test_kernel_size_must_be_odd_and_positive(kernel_size):
+    with pytest.raises(ValueError, match=f"kernel_size must be odd.*{kernel_size}"):
+        v1.gabor_kernels(one_filter(), kernel_size, 28.0)
+
+
+def test_aliased_frequencies_need_permission():
+    with pytest.raises(ValueError, match="Nyquist"):
+        v1.gabor_kernels(one_filter(sf=5.0), 15, 10.0)
+    v1.gabor_kernels(one_filter(sf=5.0), 15, 10.0, allow_aliasing=True)
+    v1.gabor_kernels(one_filter(sf=4.9), 15, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"num_filters": 0}, "num_filters"),
+        ({"in_channels": 0}, "in_channels"),
+        ({"seed": -1}, "seed"),
+        ({"correlation": 1.0}, "correlation"),
+        ({"distribution": "physiologic"}, "distribution must be one of.*'physiologic'"),
+        ({"sf_max": 0.6}, "no bin lies"),
+    ],
+)
+def test_sampling_refuses(overrides, message):
+    with pytest.raises(ValueError, match=message):
+        v1.sample_gabor_parameters(**({"num_filters": 4} | overrides))
+
+
+def test_parameters_are_checked_read_only_and_compared_by_value():
+    bank = v1.sample_gabor_parameters(4)
+    assert bank == v1.sample_gabor_parameters(4) and hash(bank) == hash(
+        v1.sample_gabor_parameters(4)
+    )
+    assert bank != v1.sample_gabor_parameters(4, seed=1)
+    with pytest.raises(ValueError, match="read-only"):
+        bank.sf[0] = 1.0
+    with pytest.raises(ValueError, match="nx must be > 0"):
+        one_filter(nx=0.0)
+    with pytest.raises(ValueError, match="theta must be finite"):
+        one_filter(theta=np.nan)
+    with pytest.raises(ValueError, match="channel must be integers"):
+        GaborParameters(*[np.ones(2)] * 5, channel=np.array([0.5, 1.0]))
+    with pytest.raises(ValueError, match="ny must be an array of shape"):
+        GaborParameters(*[np.ones(2)] * 4, ny=np.ones(3), channel=np.array([0, 1]))
+
+
+def test_parameters_print_as_code():
+    from numpy import array, array_equal
+
+    bank = v1.sample_gabor_parameters(2)
+    again = eval(repr(bank), {"GaborParameters": GaborParameters, "array": array})
+    assert again == bank and array_equal(again.sf, bank.sf)

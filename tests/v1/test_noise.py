@@ -1,0 +1,67 @@
+"""Moments of the noise, its exact equations, and errors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vone_jax import prng, v1
+
+
+@pytest.mark.parametrize(
+    ("response", "mean", "variance"),
+    [(0.0, 0.3018, 0.1950), (1.0, 1.3440, 1.9568), (10.0, 10.067, 27.532)],
+)
+def test_moments_of_the_released_noise(response, mean, variance):
+    """Closed form: moments of a rectified normal, for scale 0.35 and level 0.07."""
+    z = v1.standard_normal(prng.example_keys(jax.random.key(0), 20), (50_000,))
+    noisy = v1.NeuronalNoise(0.35, 0.07)(jnp.full_like(z, response), z)
+    count = z.size
+    assert float(noisy.mean()) == pytest.approx(mean, abs=5 * (variance / count) ** 0.5 + 1e-3)
+    assert float(noisy.var()) == pytest.approx(variance, rel=0.02)
+
+
+def test_neuronal_noise_is_the_published_equation():
+    rng = np.random.default_rng(0)
+    r, z = rng.random(100) * 5, rng.standard_normal(100)
+    u = 0.2 * r + 0.1
+    expected = np.maximum((u + z * np.sqrt(u + 1e-4) - 0.1) / 0.2, 0)
+    result = v1.NeuronalNoise(0.2, 0.1)(jnp.float32(r), jnp.float32(z))
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_variance_equals_the_mean_count_before_rectification():
+    """Far from zero the Fano factor of the output is 1 / scale."""
+    z = v1.standard_normal(prng.example_keys(jax.random.key(1), 1), (200_000,))
+    noisy = v1.NeuronalNoise(0.35, 0.0)(jnp.full_like(z, 100.0), z)
+    assert float(noisy.var() / noisy.mean()) == pytest.approx(1 / 0.35, rel=0.02)
+
+
+def test_gaussian_noise_rectifies_the_sum():
+    r, z = jnp.array([0.0, 1.0, 1.0]), jnp.array([-1.0, 1.0, -4.0])
+    np.testing.assert_allclose(v1.GaussianNoise(0.5)(r, z), [0.0, 1.5, 0.0])
+    np.testing.assert_array_equal(v1.GaussianNoise(0.0)(r, z), r)
+
+
+def test_gradients_are_finite_and_pass_through_mean_and_deviation():
+    noise = v1.NeuronalNoise(0.35, 0.0)
+    slope = jax.vmap(jax.grad(lambda r, z: noise(r, z)))(
+        jnp.array([0.0, 1.0, 1.0]), jnp.array([1.0, 0.0, 1.0])
+    )
+    assert bool(jnp.isfinite(slope).all())
+    assert float(slope[1]) == pytest.approx(1.0)
+    # d/dr of r + z sqrt(s r + 1e-4) / s
+    assert float(slope[2]) == pytest.approx(1 + 0.5 / np.sqrt(0.35 + 1e-4), rel=1e-4)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan")])
+def test_neuronal_scale_must_be_positive(scale):
+    with pytest.raises(ValueError, match="scale must be > 0"):
+        v1.NeuronalNoise(scale=scale)
+
+
+def test_levels_and_gaussian_scales_must_not_be_negative():
+    with pytest.raises(ValueError, match="level must be >= 0"):
+        v1.NeuronalNoise(level=-0.1)
+    with pytest.raises(ValueError, match="scale must be >= 0"):
+        v1.GaussianNoise(float("inf"))
