@@ -1,0 +1,48 @@
+from importlib import resources
+
+import numpy as np
+import pytest
+
+from vone_jax import data
+from vone_jax.data import embedded
+
+
+@pytest.mark.parametrize(("split", "per_class"), [("train", 1000), ("test", 200)])
+def test_balanced_and_named(split, per_class):
+    source = data.load("fashion_mnist_small", split)
+    assert len(source) == 10 * per_class
+    assert source.image_shape == (28, 28, 1) and source.num_classes == 10
+    assert (source.name, source.split) == ("fashion_mnist_small", split)
+    labels = [source[i]["label"] for i in range(len(source))]
+    assert np.bincount(labels).tolist() == [per_class] * 10
+
+
+def test_class_names_fit_the_images():
+    """Trousers are tall and leave the sides empty; ankle boots come first in the file."""
+    source = data.load("fashion_mnist_small", "train")
+    assert source.class_names[source[0]["label"]] == "Ankle boot"
+    images = np.stack([source[i]["image"] for i in range(len(source))])
+    labels = np.array([source[i]["label"] for i in range(len(source))])
+    sides = images[:, :, :6].mean(axis=(1, 2, 3))
+    emptiest = np.argmin([sides[labels == label].mean() for label in range(10)])
+    assert source.class_names[emptiest] in ("Trouser", "Dress")
+
+
+def test_wrong_split_names_the_choices():
+    with pytest.raises(ValueError, match="'validation'.*train, test"):
+        data.load("fashion_mnist_small", "validation")
+
+
+def test_licence_travels_with_the_images():
+    folder = resources.files("vone_jax.data").joinpath("fashion_mnist_small")
+    licence = folder.joinpath("LICENSE").read_text()
+    assert "MIT" in licence and "Zalando" in licence
+
+
+def test_selection_takes_the_first_of_each_class_in_file_order():
+    labels = np.array([3, 3, 0, 3, *range(10), *range(10)])
+    assert embedded.select(labels, 2).tolist() == [0, 1, 2, 4, 5, 6, 8, 9, 10, 11, 12, 13] + [
+        15, 16, 18, 19, 20, 21, 22, 23
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="'Trouser' has 2 examples, 3"):
+        embedded.select(labels, 3)

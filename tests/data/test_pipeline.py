@@ -1,0 +1,399 @@
+"""Order, randomness, padding and position of the batches."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import grain
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from PIL import Image
+
+from vone_jax import data
+
+# Everything random at once.
+AUGMENT = data.Augment(
+    random_resized_crop=True,
+    affine_degrees=20.0,
+    affine_shift=0.1,
+    affine_scale=(0.9, 1.1),
+    crop_padding=2,
+    flip=True,
+)
+
+
+@pytest.fixture(scope="module")
+def source():
+    """23 images of 12 x 12 px; the label is the index modulo 7."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (23, 12, 12, 3), np.uint8)
+    names = tuple("abcdefg")
+    return data.ArraySource(images, np.arange(23) % 7, class_names=names, name="toy")
+
+
+def train(source, **options):
+    options = {"batch_size": 4, "seed": 0, "image_size": 12, "augment": AUGMENT} | options
+    return data.train_batches(source, **options)
+
+
+def take(batches, number):
+    return [next(batches) for _ in range(number)]
+
+
+def all_equal(first, second):
+    assert len(first) == len(second)
+    for one, other in zip(first, second, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+
+
+def indices(batches):
+    return np.concatenate([batch["index"] for batch in batches])
+
+
+def by_example(batches):
+    """(epoch-local) index -> image, over batches of one epoch."""
+    return {
+        int(index): image
+        for batch in batches
+        for index, image in zip(batch["index"], batch["image"], strict=True)
+    }
+
+
+class TestTraining:
+    def test_batches_hold_the_examples(self, source):
+        batches = list(train(source, augment=None, epochs=2))
+        assert len(batches) == 2 * data.batches_per_epoch(source, 4) == 10
+        for batch in batches:
+            assert {name: (b.dtype.name, b.shape) for name, b in batch.items()} == {
+                "image": ("float32", (4, 12, 12, 3)),
+                "label": ("int32", (4,)),
+                "index": ("uint32", (4,)),
+            }
+            for image, label, index in zip(*batch.values(), strict=True):
+                expected = source[int(index)]["image"].astype(np.float32) / np.float32(255)
+                np.testing.assert_array_equal(image, expected)
+                assert label == int(index) % 7
+        extremes = np.zeros((1, 12, 12, 3), np.uint8)
+        extremes[0, 0] = 255
+        extremes = data.ArraySource(extremes, np.array([0]), class_names=("a",))
+        (batch,) = train(extremes, batch_size=1, augment=None, epochs=1)
+        assert batch["image"].min() == 0 and batch["image"].max() == 1
+
+    def test_every_epoch_is_a_new_permutation(self, source):
+        batches = list(train(source, batch_size=23, epochs=3))
+        orders = [batch["index"].tolist() for batch in batches]
+        assert all(sorted(order) == list(range(23)) for order in orders)
+        assert len({tuple(order) for order in orders}) == 3
+        images = [by_example([batch])[5] for batch in batches]
+        assert not np.array_equal(images[0], images[1])
+
+    def test_remainder_is_dropped_per_epoch(self, source):
+        batches = list(train(source, epochs=2))
+        for epoch in (batches[:5], batches[5:]):
+            assert len(set(indices(epoch).tolist())) == 20
+
+    def test_runs_without_end(self, source):
+        with contextlib.closing(train(source, batch_size=23)) as batches:
+            assert all(len(set(batch["index"].tolist())) == 23 for batch in take(batches, 4))
+
+    def test_seed_decides(self, source):
+        with contextlib.closing(train(source)) as one, contextlib.closing(train(source)) as two:
+            all_equal(take(one, 7), take(two, 7))
+        # Grain's own seeding would make seed 1 the run of seed 0 without its first epoch.
+        first = [batch["index"].tolist() for batch in train(source, batch_size=23, epochs=3)]
+        other = [
+            batch["index"].tolist() for batch in train(source, batch_size=23, epochs=3, seed=1)
+        ]
+        assert not {tuple(order) for order in first} & {tuple(order) for order in other}
+
+    def test_augmentation_does_not_depend_on_batch_size(self, source):
+        small = by_example(train(source, batch_size=1, epochs=1))
+        large = by_example(train(source, batch_size=23, epochs=1))
+        assert small.keys() == large.keys() == set(range(23))
+        for index, image in small.items():
+            np.testing.assert_array_equal(image, large[index])
+
+    def test_order_does_not_depend_on_batch_size(self, source):
+        assert indices(train(source, batch_size=1, epochs=1)).tolist() == (
+            indices(train(source, batch_size=23, epochs=1)).tolist()
+        )
+
+    @pytest.mark.parametrize("process_count", [2, 4])
+    def test_processes_share_the_global_batch_in_order(self, source, process_count):
+        whole = list(train(source, epochs=2))
+        parts = [
+            list(train(source, epochs=2, process_index=p, process_count=process_count))
+            for p in range(process_count)
+        ]
+        joined = [
+            {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+            for batches in zip(*parts, strict=True)
+        ]
+        all_equal(whole, joined)
+
+    def test_grey_images_and_another_size(self):
+        small = data.load("fashion_mnist_small", "test")
+        with contextlib.closing(train(small, image_size=32, batch_size=8)) as batches:
+            assert next(batches)["image"].shape == (8, 32, 32, 1)
+
+
+class TestEvaluation:
+    @pytest.mark.parametrize("batch_size", [4, 8, 12, 40])
+    @pytest.mark.parametrize("process_count", [1, 2, 4])
+    @pytest.mark.parametrize("start", [0, 5, 22])
+    def test_every_example_once_on_any_number_of_processes(
+        self, source, batch_size, process_count, start
+    ):
+        parts = [
+            list(
+                data.eval_batches(
+                    source,
+                    batch_size=batch_size,
+                    image_size=12,
+                    start=start,
+                    process_index=p,
+                    process_count=process_count,
+                )
+            )
+            for p in range(process_count)
+        ]
+        assert len({len(part) for part in parts}) == 1
+        assert sum(batch["mask"].sum() for part in parts for batch in part) == 23 - start
+        seen = []
+        for batches in zip(*parts, strict=True):
+            for batch in batches:
+                assert len(batch["mask"]) == batch_size // process_count
+                assert batch["mask"].dtype == bool
+                seen += batch["index"][batch["mask"]].tolist()
+                assert (batch["index"][~batch["mask"]] == 23).all()
+                assert not batch["image"][~batch["mask"]].any()
+        assert seen == list(range(start, 23))
+
+    def test_images_and_labels(self, source):
+        batches = data.eval_batches(source, batch_size=23, image_size=12)
+        (batch,) = list(batches)
+        for index in range(23):
+            expected = source[index]["image"].astype(np.float32) / np.float32(255)
+            np.testing.assert_array_equal(batch["image"][index], expected)
+            assert batch["label"][index] == index % 7
+
+    def test_start_at_the_end_gives_nothing(self, source):
+        assert not list(data.eval_batches(source, batch_size=4, image_size=12, start=23))
+
+    @pytest.mark.parametrize(
+        ("image_size", "center_crop", "border"),
+        [(224, None, True), (64, None, False), (224, 1.0, False), (64, 0.875, True)],
+    )
+    def test_photographs_are_cropped_as_imagenet_by_default(
+        self, tmp_path, image_size, center_crop, border
+    ):
+        """A square photograph with a white frame: the centre crop cuts the frame off."""
+        image = np.full((320, 320, 3), 255, np.uint8)
+        image[15:-15, 15:-15] = 0
+        (tmp_path / "val" / "a").mkdir(parents=True)
+        Image.fromarray(image).save(tmp_path / "val/a/x.png")
+        photos = data.load(f"folder:{tmp_path}", "val")
+        options = {"batch_size": 1, "image_size": image_size, "center_crop": center_crop}
+        (batch,) = list(data.eval_batches(photos, **options))
+        assert (batch["image"].max() == 0) == border
+
+
+class TestPosition:
+    @pytest.mark.parametrize("position", [0, 3, 5, 7])
+    def test_restored_run_equals_the_uninterrupted_one(self, source, position):
+        with contextlib.closing(train(source)) as batches:
+            take(batches, position)
+            state = json.loads(json.dumps(batches.get_state()))
+            expected = take(batches, 6)
+        with contextlib.closing(train(source)) as restored:
+            take(restored, 2)
+            restored.set_state(state)
+            assert restored.get_state() == state
+            all_equal(take(restored, 6), expected)
+
+    def test_end_of_a_finite_run(self, source):
+        batches = train(source, epochs=1)
+        assert len(list(batches)) == 5
+        restored = train(source, epochs=1)
+        restored.set_state(batches.get_state())
+        assert list(restored) == []
+
+    def test_state_fits_another_number_of_processes(self, source):
+        with contextlib.closing(train(source, process_count=2)) as half:
+            take(half, 3)
+            state = half.get_state()
+        with contextlib.closing(train(source)) as whole, contextlib.closing(train(source)) as again:
+            take(whole, 3)
+            again.set_state(state)
+            all_equal(take(whole, 2), take(again, 2))
+
+    def test_evaluation(self, source):
+        options = {"batch_size": 4, "image_size": 12, "start": 2}
+        with contextlib.closing(data.eval_batches(source, **options)) as batches:
+            take(batches, 2)
+            state = batches.get_state()
+            expected = list(batches)
+        restored = data.eval_batches(source, **options)
+        restored.set_state(state)
+        all_equal(list(restored), expected)
+
+    @pytest.mark.parametrize("change", [{"seed": 1}, {"batch_size": 8}])
+    def test_other_pipelines_are_refused(self, source, change):
+        state = train(source).get_state()
+        (name,) = change
+        with pytest.raises(ValueError, match=f"{name}="):
+            train(source, **change).set_state(state)
+
+    def test_other_sets_and_kinds_are_refused(self, source):
+        state = train(source).get_state()
+        other = data.load("fashion_mnist_small", "test")
+        with pytest.raises(ValueError, match="dataset='toy'"):
+            train(other).set_state(state)
+        with pytest.raises(ValueError, match="kind='train'"):
+            data.eval_batches(source, batch_size=4, image_size=12).set_state(state)
+
+    def test_orbax_saves_and_restores_it(self, source, tmp_path):
+        with contextlib.closing(train(source)) as batches:
+            take(batches, 3)
+            with ocp.CheckpointManager(tmp_path) as manager:
+                manager.save(
+                    0, args=ocp.args.Composite(data=grain.checkpoint.CheckpointSave(batches))
+                )
+            expected = take(batches, 3)
+        with contextlib.closing(train(source)) as restored:
+            with ocp.CheckpointManager(tmp_path) as manager:
+                args = ocp.args.Composite(data=grain.checkpoint.CheckpointRestore(restored))
+                manager.restore(0, args=args)
+            all_equal(take(restored, 3), expected)
+
+    def test_closed_iterator_refuses(self, source):
+        batches = train(source)
+        next(batches)
+        batches.close()
+        batches.close()
+        with pytest.raises(ValueError, match="closed"):
+            next(batches)
+
+
+class Broken(data.ArraySource):
+    """A source whose third example is bad in a way of our choice."""
+
+    def __getitem__(self, index):
+        example = super().__getitem__(index)
+        return {**example, **self.bad} if index == 2 else example
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("bad", "message"),
+        [
+            ({"image": np.zeros((12, 12, 1), np.uint8)}, r"image 2 of 'toy'.*3 channel"),
+            ({"image": np.zeros((12, 12, 3), np.float32)}, "image 2 of 'toy'.*float32"),
+            ({"label": -1}, r"label -1 of example 2 of 'toy'.*\[0, 1\)"),
+        ],
+    )
+    def test_bad_example_is_named_and_not_passed_over(self, bad, message):
+        images = np.zeros((4, 12, 12, 3), np.uint8)
+        broken = Broken(images, np.zeros(4, int), class_names=("a",), name="toy")
+        broken.bad = bad
+        with contextlib.closing(data.eval_batches(broken, batch_size=1, image_size=12)) as batches:
+            take(batches, 2)
+            for _ in range(2):
+                with pytest.raises(ValueError, match=message):
+                    next(batches)
+                assert batches.get_state()["position"] == 2
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"batch_size": 24}, "batch_size 24 is larger than the 23 examples of 'toy'"),
+            ({"batch_size": 0}, "batch_size"),
+            ({"batch_size": 2.0}, "batch_size"),
+            ({"image_size": 0}, "image_size"),
+            ({"seed": -1}, "seed"),
+            ({"seed": 2**32}, "seed"),
+            ({"epochs": 0}, "epochs"),
+            ({"workers": -1}, "workers"),
+            ({"process_count": 3}, "divisible by process_count, got 4 and 3"),
+            ({"process_count": 2, "process_index": 2}, "process_index"),
+            ({"center_crop": 1.5}, "center_crop"),
+        ],
+    )
+    def test_training_arguments(self, source, options, message):
+        with pytest.raises(ValueError, match=message):
+            train(source, **options)
+
+    @pytest.mark.parametrize("options", [{"start": -1}, {"start": 24}, {"process_index": 1}])
+    def test_evaluation_arguments(self, source, options):
+        (name,) = options
+        with pytest.raises(ValueError, match=name):
+            data.eval_batches(source, **{"batch_size": 4, "image_size": 12, **options})
+
+    def test_empty_source(self, source, monkeypatch):
+        monkeypatch.setattr(data.ArraySource, "__len__", lambda self: 0)
+        for make in (train, lambda s: data.eval_batches(s, batch_size=4, image_size=12)):
+            with pytest.raises(ValueError, match="'toy' 'train' has no examples"):
+                make(source)
+
+
+def test_worker_processes(tmp_path):
+    """In a program that parses no absl flags and imports JAX: the same batches, a state that fits
+    another number of workers, errors that name the file, and silence at exit without close()."""
+    (tmp_path / "images/train/a").mkdir(parents=True)
+    for number in range(6):
+        noise = np.random.default_rng(number).integers(0, 256, (14, 11, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"images/train/a/{number}.png")
+    script = tmp_path / "program.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import jax
+            import numpy as np
+            from vone_jax import data
+
+            def start(workers):
+                source = data.load("folder:{tmp_path}/images", "train")
+                return data.train_batches(
+                    source, batch_size=2, seed=3, image_size=8, workers=workers,
+                    augment=data.AUGMENTS["imagenet"],
+                )
+
+            if __name__ == "__main__":
+                plain, parallel = start(0), start(2)
+                for _ in range(5):
+                    one, other = next(plain), next(parallel)
+                    assert all(np.array_equal(one[name], other[name]) for name in one)
+                parallel.set_state(plain.get_state())
+                plain.set_state(parallel.get_state())
+                for _ in range(2):
+                    one, other = next(plain), next(parallel)
+                    assert all(np.array_equal(one[name], other[name]) for name in one)
+                parallel.close()
+                open("{tmp_path}/images/train/a/4.png", "wb").close()
+                failing = start(1)
+                try:
+                    for _ in range(3):
+                        next(failing)
+                except ValueError as error:
+                    print("error:", error)
+                # `plain` and `failing` are left open.
+            """
+        )
+    )
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run(
+        [sys.executable, "-W", "error", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "images/train/a/4.png cannot be decoded (the file is empty)" in result.stdout
+    assert result.stderr == ""

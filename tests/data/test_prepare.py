@@ -1,0 +1,192 @@
+"""IDX files -> TFDS files -> the reading path that every TFDS set takes."""
+
+import contextlib
+import gzip
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vone_jax import data
+from vone_jax.data import embedded, prepare, tfds_sets
+from vone_jax.data.idx import read_idx, read_idx_folder
+
+DEBIAN = Path(prepare.DEBIAN_FASHION_MNIST)
+needs_debian = pytest.mark.skipif(
+    not DEBIAN.is_dir(), reason=f"{DEBIAN} is missing: apt install dataset-fashion-mnist"
+)
+
+
+def write_idx(path, array):
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    content = header + array.tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory):
+    """A folder of IDX files, two of them gzipped, and what they hold."""
+    folder = tmp_path_factory.mktemp("idx")
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, prefix, count, ending in [("train", "train", 23, ".gz"), ("test", "t10k", 12, "")]:
+        images = rng.integers(0, 256, (count, 28, 28), np.uint8)
+        labels = rng.integers(0, 10, count).astype(np.uint8)
+        write_idx(folder / f"{prefix}-images-idx3-ubyte{ending}", images)
+        write_idx(folder / f"{prefix}-labels-idx1-ubyte{ending}", labels)
+        arrays[split] = images[:, :, :, None], labels
+    return folder, arrays
+
+
+def contents(images, labels):
+    """Examples as a sorted list, for comparing sets in different order."""
+    return sorted(
+        (image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def prepared(synthetic, tmp_path_factory):
+    """The directory in which the command has prepared the synthetic set."""
+    data_dir = tmp_path_factory.mktemp("tfds")
+    status = prepare.main(["idx", "--source", str(synthetic[0]), "--data-dir", str(data_dir)])
+    assert status == 0
+    return data_dir
+
+
+class TestIdx:
+    def test_plain_and_gzipped(self, synthetic):
+        folder, arrays = synthetic
+        read = read_idx_folder(folder)
+        for split, (images, labels) in arrays.items():
+            np.testing.assert_array_equal(read[split][0], images)
+            np.testing.assert_array_equal(read[split][1], labels)
+
+    @pytest.mark.parametrize("damage", ["cut", "long", "type", "short", "gzip"])
+    def test_damaged_file_is_named(self, tmp_path, damage):
+        path = tmp_path / ("x.gz" if damage == "gzip" else "x")
+        write_idx(path, np.zeros((2, 3), np.uint8))
+        content = path.read_bytes()
+        path.write_bytes(
+            {
+                "cut": content[:-1],
+                "long": content + b"\0",
+                "type": b"\0\0\x0d" + content[3:],
+                "short": b"\0",
+                "gzip": content[:-12],
+            }[damage]
+        )
+        with pytest.raises(ValueError, match=str(path)):
+            read_idx(path)
+
+    def test_missing_file_is_named(self, tmp_path, capsys):
+        assert prepare.main(["idx", "--source", str(tmp_path)]) == 1
+        assert "train-images-idx3-ubyte" in capsys.readouterr().err
+
+    def test_counts_must_agree(self, tmp_path):
+        for prefix in ("train", "t10k"):
+            write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", np.zeros((3, 28, 28), np.uint8))
+            write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", np.zeros(2, np.uint8))
+        with pytest.raises(ValueError, match=r"\(3, 28, 28\).*\(2,\)"):
+            read_idx_folder(tmp_path)
+
+
+class TestTfdsLayout:
+    @pytest.mark.parametrize("split", ["train", "test"])
+    def test_every_example_is_read_back(self, synthetic, prepared, split):
+        source = data.load("tfds:fashion_mnist", split, data_dir=prepared)
+        examples = [source[i] for i in range(len(source))]
+        read = contents(*zip(*[(e["image"], e["label"]) for e in examples], strict=True))
+        assert read == contents(*synthetic[1][split])
+        assert source.image_shape == examples[0]["image"].shape == (28, 28, 1)
+        assert source.class_names == embedded.CLASS_NAMES
+
+    def test_layout_is_the_one_of_tfds(self, prepared):
+        folder = prepared / "fashion_mnist" / "3.0.1"
+        names = sorted(path.name for path in folder.iterdir())
+        assert "dataset_info.json" in names
+        assert "fashion_mnist-train.array_record-00000-of-00001" in names
+
+    def test_existing_set_is_left_alone(self, synthetic, prepared, capsys):
+        record = prepared / "fashion_mnist/3.0.1/fashion_mnist-test.array_record-00000-of-00001"
+        before = os.stat(record).st_mtime_ns
+        prepare.main(["idx", "--source", str(synthetic[0]), "--data-dir", str(prepared)])
+        assert os.stat(record).st_mtime_ns == before
+        assert str(prepared / "fashion_mnist") in capsys.readouterr().out
+
+    def test_wrong_split_names_the_choices(self, prepared):
+        with pytest.raises(ValueError, match="'validation'.*train, test"):
+            data.load("tfds:fashion_mnist", "validation", data_dir=prepared)
+
+    def test_slices_of_a_split(self, prepared):
+        assert len(data.load("tfds:fashion_mnist", "train[:10]", data_dir=prepared)) == 10
+        with pytest.raises(ValueError, match=r"cannot open split 'train\[:0\]'"):
+            data.load("tfds:fashion_mnist", "train[:0]", data_dir=prepared)
+
+    def test_batches(self, synthetic, prepared):
+        source = data.load("tfds:fashion_mnist", "test", data_dir=prepared)
+        batches = list(data.eval_batches(source, batch_size=5, image_size=28))
+        mask = np.concatenate([batch["mask"] for batch in batches])
+        images = np.concatenate([batch["image"] for batch in batches])[mask]
+        labels = np.concatenate([batch["label"] for batch in batches])[mask]
+        bytes_again = np.round(images * 255).astype(np.uint8)
+        assert contents(bytes_again, labels) == contents(*synthetic[1]["test"])
+
+    def test_source_goes_to_workers(self, prepared):
+        source = data.load("tfds:fashion_mnist", "test", data_dir=prepared)
+        copy = pickle.loads(pickle.dumps(source))
+        assert (copy.name, len(copy), copy.class_names) == (
+            "tfds:fashion_mnist",
+            len(source),
+            source.class_names,
+        )
+        np.testing.assert_array_equal(copy[3]["image"], source[3]["image"])
+
+    def test_wrong_shape_is_refused(self, tmp_path, capsys):
+        for prefix in ("train", "t10k"):
+            write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", np.zeros((3, 32, 32), np.uint8))
+            write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", np.zeros(3, np.uint8))
+        arguments = ["idx", "--source", str(tmp_path), "--data-dir", str(tmp_path / "out")]
+        assert prepare.main(arguments) == 1
+        assert "(28, 28, 1)" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+
+@needs_debian
+class TestDebianPackage:
+    def test_embedded_subset_is_what_the_command_makes(self, tmp_path):
+        path = tmp_path / "subset.npz"
+        assert prepare.main(["embedded", "--source", str(DEBIAN), "--output", str(path)]) == 0
+        with np.load(path) as made:
+            for split in ("train", "test"):
+                source = data.load("fashion_mnist_small", split)
+                images = np.stack([source[i]["image"] for i in range(len(source))])
+                np.testing.assert_array_equal(made[f"{split}_images"], images)
+                labels = [source[i]["label"] for i in range(len(source))]
+                np.testing.assert_array_equal(made[f"{split}_labels"], labels)
+
+    def test_real_images_through_tfds(self, tmp_path):
+        images, labels = read_idx_folder(DEBIAN)["test"]
+        tfds_sets.prepare_from_arrays("fashion_mnist", {"test": (images, labels)}, tmp_path)
+        source = data.load("tfds:fashion_mnist", "test", data_dir=tmp_path)
+        assert len(source) == 10_000
+        examples = [source[i] for i in range(0, 10_000, 97)]
+        known = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
+        assert all(known[e["image"].tobytes()] == e["label"] for e in examples)
+        batches = data.train_batches(source, batch_size=64, seed=0, image_size=28, epochs=1)
+        with contextlib.closing(batches):
+            batch = next(batches)
+        assert batch["image"].shape == (64, 28, 28, 1) and len(set(batch["index"])) == 64
+
+    @pytest.mark.slow
+    def test_full_set_by_the_command(self, tmp_path):
+        """All 70,000 images: ten seconds on an idle machine."""
+        assert prepare.main(["idx", "--data-dir", str(tmp_path)]) == 0
+        splits = read_idx_folder(DEBIAN)
+        for split, size in {"train": 60_000, "test": 10_000}.items():
+            source = data.load("tfds:fashion_mnist", split, data_dir=tmp_path)
+            read = [source[i] for i in range(size)]
+            read = contents(*zip(*[(e["image"], e["label"]) for e in read], strict=True))
+            assert read == contents(*splits[split])

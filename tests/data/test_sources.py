@@ -1,0 +1,167 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from vone_jax import data
+from vone_jax.data.images import decode_image
+from vone_jax.data.sources import Source
+
+
+def save(path, colour=(10, 20, 30), size=(8, 6), mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, colour).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """train: cat (2 images), dog (1); val: dog (1)."""
+    save(tmp_path / "train/cat/b.png", (1, 0, 0))
+    save(tmp_path / "train/cat/deeper/a.JPEG", (2, 0, 0))
+    save(tmp_path / "train/dog/c.png", (3, 0, 0), size=(5, 9))
+    save(tmp_path / "val/dog/d.png", (4, 0, 0))
+    (tmp_path / "train/cat/notes.txt").write_text("not an image")
+    (tmp_path / "train/.cache").mkdir()
+    return tmp_path
+
+
+class TestArraySource:
+    def test_holds_what_it_is_given(self):
+        images = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4, 1)
+        source = data.ArraySource(images, np.array([1, 0]), class_names=("a", "b"))
+        assert isinstance(source, Source)
+        assert (len(source), source.num_classes, source.image_shape) == (2, 2, (3, 4, 1))
+        np.testing.assert_array_equal(source[0]["image"], images[0])
+        assert source[0]["label"] == 1
+
+    @pytest.mark.parametrize(
+        ("images", "labels", "message"),
+        [
+            (np.zeros((2, 4, 4, 1)), np.zeros(2, int), "uint8"),
+            (np.zeros((2, 4, 4), np.uint8), np.zeros(2, int), "shape"),
+            (np.zeros((2, 4, 4, 2), np.uint8), np.zeros(2, int), "C = 1 or 3"),
+            (np.zeros((2, 4, 4, 1), np.uint8), np.zeros(3, int), "one per image"),
+            (np.zeros((2, 4, 4, 1), np.uint8), np.zeros(2), "integers"),
+            (np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 2]), r"in \[0, 2\)"),
+            (np.zeros((2, 4, 4, 1), np.uint8), np.array([0, -1]), r"in \[0, 2\)"),
+            (np.zeros((0, 4, 4, 1), np.uint8), np.zeros(0, int), "no images"),
+        ],
+    )
+    def test_refuses(self, images, labels, message):
+        with pytest.raises(ValueError, match=message):
+            data.ArraySource(images, labels, class_names=("a", "b"))
+
+
+class TestFolder:
+    def test_classes_files_and_pixels(self, folder):
+        source = data.load(f"folder:{folder}", "train")
+        assert isinstance(source, Source)
+        assert source.class_names == ("cat", "dog") and source.num_classes == 2
+        assert source.image_shape == (None, None, 3)
+        assert [source[i]["label"] for i in range(len(source))] == [0, 0, 1]
+        assert source[2]["image"].shape == (9, 5, 3)
+        assert source[2]["image"][0, 0].tolist() == [3, 0, 0]
+
+    def test_train_numbers_the_classes_of_every_split(self, folder):
+        source = data.load(f"folder:{folder}", "val")
+        assert source.class_names == ("cat", "dog")
+        assert len(source) == 1 and source[0]["label"] == 1
+
+    def test_class_that_train_lacks(self, folder):
+        save(folder / "val/newt/x.png")
+        with pytest.raises(ValueError, match="'newt'"):
+            data.load(f"folder:{folder}", "val")
+
+    def test_grey_and_palette_images_become_rgb(self, tmp_path):
+        save(tmp_path / "train/a/1.png", 77, mode="L")
+        save(tmp_path / "train/a/2.gif", 3, mode="P")
+        save(tmp_path / "train/a/3.png", (1, 2, 3, 0), mode="RGBA")
+        source = data.load(f"folder:{tmp_path}", "train")
+        assert source[0]["image"][0, 0].tolist() == [77, 77, 77]
+        assert source[1]["image"].shape == (6, 8, 3)
+        assert source[2]["image"][0, 0].tolist() == [1, 2, 3]
+
+    def test_one_channel_wants_grey_files(self, tmp_path):
+        save(tmp_path / "train/a/1.png", 77, mode="L")
+        colour = save(tmp_path / "train/a/2.png")
+        source = data.FolderSource(tmp_path, "train", channels=1)
+        assert source[0]["image"].shape == (6, 8, 1)
+        with pytest.raises(ValueError, match=f"{colour}.*1 channel"):
+            source[1]
+
+    def test_wrong_split_names_the_choices(self, folder):
+        with pytest.raises(ValueError, match="'test'.*train, val"):
+            data.load(f"folder:{folder}", "test")
+
+    def test_missing_folder(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            data.load(f"folder:{tmp_path / 'nowhere'}", "train")
+
+    def test_split_without_classes(self, tmp_path):
+        save(tmp_path / "train/image.png")
+        with pytest.raises(ValueError, match=f"{tmp_path / 'train'} has no class folders"):
+            data.load(f"folder:{tmp_path}", "train")
+
+    def test_empty_class_folder(self, folder):
+        (folder / "train/eel").mkdir()
+        (folder / "train/eel/readme.txt").touch()
+        with pytest.raises(ValueError, match=f"{folder / 'train/eel'} holds no image"):
+            data.load(f"folder:{folder}", "train")
+
+    def test_image_that_vanished(self, folder):
+        source = data.load(f"folder:{folder}", "train")
+        (folder / "train/cat/b.png").unlink()
+        with pytest.raises(FileNotFoundError, match="train/cat/b.png"):
+            source[0]
+
+
+class TestDecode:
+    @pytest.mark.parametrize("damage", ["empty", "text", "cut", "flipped"])
+    @pytest.mark.parametrize("ending", ["png", "jpg"])
+    def test_damaged_file_is_named(self, tmp_path, ending, damage):
+        path = tmp_path / f"x.{ending}"
+        noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(noise).save(path)
+        content = path.read_bytes()
+        damaged = {
+            "empty": b"",
+            "text": b"not an image",
+            "cut": content[: len(content) // 2],
+            "flipped": b"\0\0\0\0" + content[4:],
+        }[damage]
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=f"{path} cannot be decoded"):
+            decode_image(path, 3)
+
+    def test_sixteen_bits_are_refused(self, tmp_path):
+        path = tmp_path / "deep.png"
+        Image.fromarray(np.full((4, 4), 3000, np.uint16)).save(path)
+        with pytest.raises(ValueError, match=f"{path}.*8 bits"):
+            decode_image(path, 3)
+
+    def test_bytes_and_path_agree(self, tmp_path):
+        path = save(tmp_path / "x.png")
+        np.testing.assert_array_equal(decode_image(path, 3), decode_image(path.read_bytes(), 3))
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("name", "suggestion"),
+        [
+            ("fashion_mnist_smal", "fashion_mnist_small"),
+            ("cifar10", "tfds:cifar10"),
+            ("tdfs:imagenet2012", "tfds:imagenet2012"),
+        ],
+    )
+    def test_nearest_name_is_suggested(self, name, suggestion):
+        with pytest.raises(ValueError, match=f"did you mean '{suggestion}'.*folder:<path>"):
+            data.load(name, "train")
+
+    @pytest.mark.parametrize("name", ["", "tfds:", "folder:", "zzzzzzzzzzzz"])
+    def test_no_such_kind(self, name):
+        with pytest.raises(ValueError, match="accepted are 'fashion_mnist_small'"):
+            data.load(name, "train")
+
+    def test_data_dir_is_for_tfds(self, tmp_path):
+        with pytest.raises(ValueError, match="data_dir"):
+            data.load("fashion_mnist_small", "train", data_dir=tmp_path)

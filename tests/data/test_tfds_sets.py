@@ -1,0 +1,157 @@
+import io
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from vone_jax import data
+from vone_jax.data import prepare, tfds_sets
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "num_classes"),
+    [
+        ("imagenet2012", (None, None, 3), 1000),
+        ("imagenet_resized/64x64", (64, 64, 3), 1000),
+        ("imagenette", (None, None, 3), 10),
+        ("cifar10", (32, 32, 3), 10),
+        ("cifar100", (32, 32, 3), 100),
+        ("cifar10_corrupted/gaussian_noise_1", (32, 32, 3), 10),
+        ("fashion_mnist", (28, 28, 1), 10),
+    ],
+)
+def test_registered_sets(name, shape, num_classes):
+    with tfds.testing.mock_data(num_examples=5):
+        source = data.load(f"tfds:{name}", "train")
+    assert isinstance(source, data.Source)
+    assert (len(source), source.num_classes) == (5, num_classes)
+    assert source.image_shape == shape
+    assert source[3]["image"].dtype == np.uint8 and 0 <= source[3]["label"] < num_classes
+    batches = list(data.eval_batches(source, batch_size=3, image_size=32))
+    assert [batch["mask"].tolist() for batch in batches] == [[True] * 3, [True, True, False]]
+    assert batches[0]["image"].shape == (3, 32, 32, shape[2])
+
+
+def test_tensorflow_is_not_needed():
+    assert "tensorflow" not in sys.modules
+
+
+def test_unknown_name_suggests_the_nearest(tmp_path):
+    with pytest.raises(ValueError, match="'imagenet2013'.*imagenet2012"):
+        data.load("tfds:imagenet2013", "train", data_dir=tmp_path)
+
+
+def test_unknown_configuration(tmp_path):
+    with pytest.raises(ValueError, match="65x65"):
+        data.load("tfds:imagenet_resized/65x65", "train", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "fashion_mnist"])
+def test_unprepared_set_says_the_command(name, tmp_path):
+    command = f"python -m vone_jax.data.prepare tfds {name}"
+    with pytest.raises(FileNotFoundError, match=f"not prepared in {tmp_path}.*{command}"):
+        data.load(f"tfds:{name}", "train", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["ag_news_subset", "celeb_a", "voc"])
+def test_other_kinds_of_sets_are_refused(name, tmp_path):
+    with pytest.raises(ValueError, match="not an image classification set.*features are"):
+        data.load(f"tfds:{name}", "train", data_dir=tmp_path)
+
+
+def test_set_that_needs_another_package(tmp_path):
+    with pytest.raises(ModuleNotFoundError, match="'coco'.*tensorflow"):
+        data.load("tfds:coco", "train", data_dir=tmp_path)
+
+
+def write_set(data_dir, encoded, *, shape=(None, None, 3), file_format="array_record"):
+    """Writes a set of our own, ``oddities``, with already encoded images."""
+    builder = tfds.core.DatasetIdentity(
+        name="oddities", version=tfds.core.Version("1.0.0"), data_dir=str(data_dir), module_name=""
+    )
+    info = tfds.core.DatasetInfo(
+        builder=builder,
+        features=tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=shape),
+                "label": tfds.features.ClassLabel(names=["a", "b"]),
+            }
+        ),
+        supervised_keys=("image", "label"),
+    )
+    writer = tfds.core.SequentialWriter(info, 1000, file_format=file_format)
+    writer.initialize_splits(["test"])
+    writer.add_examples({"test": [{"image": image, "label": 1} for image in encoded]})
+    writer.close_all()
+
+
+def png(mode="RGB", size=(9, 7)):
+    file = io.BytesIO()
+    Image.new(mode, size).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def own_set(tmp_path):
+    """Writes images into a set and opens it."""
+
+    def open_set(*encoded, **options):
+        folder = tmp_path / "oddities" / "1.0.0"
+        folder.mkdir(parents=True)
+        write_set(folder, encoded, **options)
+        return data.load("tfds:oddities", "test", data_dir=tmp_path)
+
+    return open_set
+
+
+def test_own_set_without_code(own_set):
+    source = own_set(png(), png("L"), png("P"))
+    assert source.class_names == ("a", "b")
+    assert {source[i]["image"].shape for i in range(3)} == {(7, 9, 3)}
+    assert source[1]["label"] == 1
+
+
+def test_corrupt_image_names_the_example(own_set):
+    source = own_set(png(), png()[:30])
+    with pytest.raises(ValueError, match="image 1 of tfds:oddities test cannot be decoded"):
+        source[1]
+
+
+def test_colours_in_a_grey_set_name_the_example(own_set):
+    source = own_set(png("L"), png("RGB"), shape=(None, None, 1))
+    assert source[0]["image"].shape == (7, 9, 1)
+    with pytest.raises(ValueError, match="image 1 of tfds:oddities test has colours"):
+        source[1]
+
+
+def test_four_channels_are_refused(own_set):
+    with pytest.raises(ValueError, match=r"\(None, None, 4\).*1 or 3 channels"):
+        own_set(png("RGBA"), shape=(None, None, 4))
+
+
+def test_missing_tensorflow_is_explained(tmp_path, monkeypatch, capsys):
+    def download_and_prepare(self, **_):
+        raise ModuleNotFoundError("No module named 'tensorflow'")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", download_and_prepare)
+    assert prepare.main(["tfds", "cifar10", "--data-dir", str(tmp_path)]) == 1
+    assert "vone-jax[prepare]" in capsys.readouterr().err
+
+
+def test_prepare_writes_array_records(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def download_and_prepare(self, **_):
+        asked.append((self.name, self.info.file_format.value))
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", download_and_prepare)
+    assert prepare.main(["tfds", "cifar10", "--data-dir", str(tmp_path)]) == 0
+    assert asked == [("cifar10", "array_record")]
+    assert str(tmp_path / "cifar10") in capsys.readouterr().out
+
+
+def test_registered_names_know_the_published_recipes():
+    names = tfds_sets.registered_names()
+    assert {"cifar10", "imagenet2012", "imagenette", "imagenet_resized"} <= set(names)

@@ -1,0 +1,177 @@
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vone_jax.data import AUGMENTS, Augment, transforms
+
+
+@pytest.fixture
+def photo():
+    """A smooth, lopsided RGB image, 40 x 60."""
+    y, x = np.mgrid[:40, :60]
+    channels = [128 + 100 * np.sin(x / 7 + y / 11 * k) for k in (1, 2, 3)]
+    return np.stack(channels, axis=-1).astype(np.uint8)
+
+
+def rng(*seed):
+    return np.random.default_rng(seed or (0,))
+
+
+class TestEvaluationTransform:
+    def test_imagenet_protocol_is_resize_256_and_center_crop_224(self):
+        image = rng().integers(0, 256, (300, 401, 3), np.uint8)
+        # The same two steps written out: the longer side is truncated to int(256 * 401 / 300).
+        resized = np.asarray(Image.fromarray(image).resize((342, 256), Image.Resampling.BILINEAR))
+        expected = resized[16:240, 59:283]
+        np.testing.assert_array_equal(
+            transforms.resize_and_center_crop(image, 224, 0.875), expected
+        )
+
+    @pytest.mark.parametrize("shape", [(30, 50, 1), (50, 30, 3), (7, 9, 3), (100, 100, 1)])
+    @pytest.mark.parametrize("center_crop", [1.0, 0.875])
+    def test_result_is_square(self, shape, center_crop):
+        image = transforms.resize_and_center_crop(np.zeros(shape, np.uint8), 28, center_crop)
+        assert image.shape == (28, 28, shape[2]) and image.dtype == np.uint8
+
+    def test_right_size_is_left_alone(self):
+        image = rng().integers(0, 256, (28, 28, 1), np.uint8)
+        assert transforms.resize_and_center_crop(image, 28) is image
+
+
+class TestRandomResizedCrop:
+    def test_boxes_are_uniform_in_area_and_log_ratio(self):
+        """On a square image most boxes fit, so the draws show through."""
+        boxes = [
+            transforms._crop_box(1000, 1000, rng(i), (0.08, 0.5), (3 / 4, 4 / 3))
+            for i in range(2000)
+        ]
+        area = np.array([height * width for _, _, height, width in boxes]) / 1e6
+        log_ratio = np.log([width / height for _, _, height, width in boxes])
+        assert area.min() >= 0.0795 and area.max() <= 0.5005
+        assert abs(area.mean() - 0.29) < 0.01
+        assert np.abs(log_ratio).max() <= math.log(4 / 3) + 0.01
+        assert abs(log_ratio.mean()) < 0.01
+        tops = np.array([top / (1000 - height) for top, _, height, _ in boxes])
+        assert abs(tops.mean() - 0.5) < 0.02 and tops.min() >= 0 and tops.max() <= 1
+
+    def test_falls_back_to_the_largest_central_crop(self):
+        # No box of at least the whole area and a ratio near 1 fits a 10 x 100 image.
+        box = transforms._crop_box(10, 100, rng(), (1.0, 1.0), (3 / 4, 4 / 3))
+        assert box == (0, 43, 10, 13)
+        box = transforms._crop_box(100, 10, rng(), (1.0, 1.0), (3 / 4, 4 / 3))
+        assert box == (43, 0, 13, 10)
+
+    def test_whole_image_is_a_plain_resize(self, photo):
+        square = photo[:, :40]
+        crop = transforms.random_resized_crop(square, 20, rng(), (1.0, 1.0), (1.0, 1.0))
+        np.testing.assert_array_equal(crop, transforms.resize_and_center_crop(square, 20))
+
+
+class TestAffine:
+    def test_identity(self, photo):
+        same = transforms.affine(photo, degrees=0, shift=(0, 0), scale=1.0)
+        np.testing.assert_array_equal(same, photo)
+
+    def test_positive_angles_turn_clockwise(self, photo):
+        square = photo[:, :40]
+        turned = transforms.affine(square, degrees=90, shift=(0, 0), scale=1.0)
+        np.testing.assert_array_equal(turned, np.rot90(square, k=-1))
+
+    def test_shift_moves_right_and_down_over_black(self, photo):
+        moved = transforms.affine(photo, degrees=0, shift=(3, 5), scale=1.0)
+        np.testing.assert_array_equal(moved[5:, 3:], photo[:-5, :-3])
+        assert not moved[:5].any() and not moved[:, :3].any()
+
+    def test_scale_magnifies_about_the_centre(self):
+        image = np.zeros((20, 20, 1), np.uint8)
+        image[8:12, 8:12] = 255
+        doubled = transforms.affine(image, degrees=0, shift=(0, 0), scale=2.0)
+        expected = np.zeros_like(image)
+        expected[6:14, 6:14] = 255
+        np.testing.assert_array_equal(doubled, expected)
+
+    def test_random_draws_stay_in_range(self, photo, monkeypatch):
+        drawn = []
+        monkeypatch.setattr(
+            transforms, "affine", lambda image, **values: drawn.append(values) or image
+        )
+        for i in range(300):
+            transforms.random_affine(
+                photo, rng(i), degrees=30, shift=0.05, scale=(1, 1.2), interpolation="nearest"
+            )
+        degrees = np.array([values["degrees"] for values in drawn])
+        shifts = np.array([values["shift"] for values in drawn])
+        scales = np.array([values["scale"] for values in drawn])
+        assert -30 <= degrees.min() < -25 and 25 < degrees.max() <= 30
+        # 5 % of 60 and of 40 pixels.
+        assert np.abs(shifts).max(axis=0).tolist() == [3, 2]
+        assert 1 <= scales.min() < 1.02 and 1.18 < scales.max() <= 1.2
+
+
+def test_shifted_crop_reaches_every_offset():
+    image = np.arange(1, 17, dtype=np.uint8).reshape(4, 4, 1)
+    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
+    windows = {padded[t : t + 4, s : s + 4].tobytes() for t in range(3) for s in range(3)}
+    seen = {transforms.random_shifted_crop(image, 1, rng(i)).tobytes() for i in range(200)}
+    assert seen == windows
+
+
+def test_flip_mirrors_half_of_the_images(photo):
+    flipped = [transforms.random_flip(photo, rng(i)) for i in range(200)]
+    mirrored = sum(np.array_equal(image, photo[:, ::-1]) for image in flipped)
+    assert mirrored + sum(np.array_equal(image, photo) for image in flipped) == 200
+    assert 70 < mirrored < 130
+
+
+class TestAugment:
+    @pytest.mark.parametrize("name", AUGMENTS)
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_recipes_give_square_images_that_depend_on_the_generator_alone(self, name, channels):
+        image = rng(9).integers(0, 256, (40, 60, channels), np.uint8)
+        first, again = (AUGMENTS[name](image, 32, rng(5)) for _ in range(2))
+        assert first.shape == (32, 32, channels) and first.dtype == np.uint8
+        np.testing.assert_array_equal(first, again)
+        others = [AUGMENTS[name](image, 32, rng(seed)) for seed in range(20)]
+        assert all(np.array_equal(first, other) for other in others) == (name == "none")
+
+    def test_default_does_nothing(self, photo):
+        square = photo[:, :40]
+        assert Augment()(square, 40, rng()) is square
+
+    def test_is_a_value(self):
+        assert Augment(flip=True) == Augment(flip=True)
+        assert hash(AUGMENTS["imagenet"]) == hash(AUGMENTS["imagenette"])
+        assert eval(repr(AUGMENTS["tiny_imagenet"])) == AUGMENTS["tiny_imagenet"]
+
+    def test_published_recipes(self):
+        imagenet = AUGMENTS["imagenet"]
+        assert imagenet.random_resized_crop and imagenet.flip
+        assert imagenet.crop_scale == (0.08, 1.0) and imagenet.crop_ratio == (3 / 4, 4 / 3)
+        tiny = AUGMENTS["tiny_imagenet"]
+        assert (tiny.affine_degrees, tiny.affine_shift) == (30.0, 0.05)
+        assert tiny.affine_scale == (1.0, 1.2) and tiny.flip and not tiny.random_resized_crop
+        assert AUGMENTS["cifar10"] == Augment(crop_padding=4, flip=True)
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("flip", 1),
+            ("random_resized_crop", "yes"),
+            ("crop_scale", (0.5, 0.1)),
+            ("crop_scale", (0.5, 1.5)),
+            ("crop_scale", [0.1, 0.5]),
+            ("crop_ratio", (0.0, 1.0)),
+            ("affine_degrees", 200.0),
+            ("affine_degrees", math.nan),
+            ("affine_shift", 1.0),
+            ("affine_scale", (1.0, math.inf)),
+            ("affine_interpolation", "cubic"),
+            ("crop_padding", -1),
+            ("crop_padding", 1.5),
+        ],
+    )
+    def test_out_of_range_fields_are_named(self, field, value):
+        with pytest.raises(ValueError, match=field):
+            Augment(**{field: value})

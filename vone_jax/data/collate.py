@@ -1,0 +1,87 @@
+"""From the numbers of the examples in a batch to their images and labels.
+
+The callables are plain values that pickle, for worker processes; what they return depends on
+nothing but their fields and the numbers they are called with.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vone_jax.data.augment import Augment
+from vone_jax.data.sources import Source
+from vone_jax.data.transforms import resize_and_center_crop
+
+Batch = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainBatch:
+    """Numbers ``epoch * len(source) + index`` of a global batch to this process's part of it."""
+
+    source: Source
+    rows: slice
+    seed: int
+    image_size: int
+    augment: Augment
+    center_crop: float
+
+    def __call__(self, numbers: np.ndarray) -> Batch:
+        epochs, indices = np.divmod(numbers[self.rows], len(self.source))
+        examples = [_read(self.source, int(index)) for index in indices]
+        images = [
+            self.augment(
+                example["image"],
+                self.image_size,
+                np.random.default_rng((self.seed, int(epoch), int(index))),
+                self.center_crop,
+            )
+            for example, epoch, index in zip(examples, epochs, indices, strict=True)
+        ]
+        return {
+            "image": np.stack(images),
+            "label": np.array([example["label"] for example in examples], np.int32),
+            "index": indices.astype(np.uint32),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalBatch:
+    """Indices of a global batch, padded beyond the end, to this process's part of it."""
+
+    source: Source
+    rows: slice
+    image_size: int
+    center_crop: float
+
+    def __call__(self, numbers: np.ndarray) -> Batch:
+        numbers = numbers[self.rows]
+        size = self.image_size
+        images = np.zeros((len(numbers), size, size, self.source.image_shape[-1]), np.uint8)
+        labels = np.zeros(len(numbers), np.int32)
+        mask = numbers < len(self.source)
+        for row, index in enumerate(numbers[mask]):
+            example = _read(self.source, int(index))
+            images[row] = resize_and_center_crop(example["image"], size, self.center_crop)
+            labels[row] = example["label"]
+        index = np.minimum(numbers, len(self.source)).astype(np.uint32)
+        return {"image": images, "label": labels, "index": index, "mask": mask}
+
+
+def _read(source: Source, index: int) -> dict[str, Any]:
+    """An example, checked: a wrong label or channel count must never reach a number."""
+    example = source[index]
+    image, label = example["image"], example["label"]
+    channels = source.image_shape[-1]
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != channels:
+        raise ValueError(
+            f"image {index} of {source.name!r} {source.split!r} is {image.dtype} of shape "
+            f"{image.shape}; expected uint8 with {channels} channel(s)"
+        )
+    if not 0 <= label < source.num_classes:
+        raise ValueError(
+            f"label {label} of example {index} of {source.name!r} {source.split!r} is not in "
+            f"[0, {source.num_classes})"
+        )
+    return example

@@ -1,0 +1,95 @@
+"""What a data set is: a random-access sequence of uint8 images with labels."""
+
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A split of an image classification set.
+
+    ``source[i]`` is ``{"image": uint8 array (H, W, C), "label": int}`` for
+    ``0 <= i < len(source)``. Sources are pickled when worker processes read them.
+
+    Attributes:
+      name: name of the set, as given to ``load``.
+      split: name of the split.
+      class_names: one name per class, in the order of the labels.
+      image_shape: (H, W, C); H and W are None where they vary from image to image. C is 1 or 3.
+      num_classes: number of classes, ``len(class_names)``.
+    """
+
+    name: str
+    split: str
+    class_names: tuple[str, ...]
+    image_shape: tuple[int | None, int | None, int]
+
+    @property
+    def num_classes(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+
+class ArraySource:
+    """Images that fit in memory.
+
+    Args:
+      images: uint8, shape (N, H, W, C) with C = 1 or 3.
+      labels: integers in ``[0, len(class_names))``, shape (N,).
+      class_names: one name per class.
+      name: name of the set, for messages and result files.
+      split: name of the split.
+
+    Raises:
+      ValueError: if a shape, a dtype or a label does not fit, or if there are no images.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        *,
+        class_names: tuple[str, ...],
+        name: str = "arrays",
+        split: str = "train",
+    ):
+        images, labels = np.asarray(images), np.asarray(labels)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+            raise ValueError(
+                f"images must be uint8 of shape (N, H, W, C) with C = 1 or 3, "
+                f"got {images.dtype} of shape {images.shape}"
+            )
+        if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+            raise ValueError(
+                f"labels must be {len(images)} integers, one per image, "
+                f"got {labels.dtype} of shape {labels.shape}"
+            )
+        if len(images) == 0:
+            raise ValueError(f"split {split!r} of {name!r} has no images")
+        if labels.min() < 0 or labels.max() >= len(class_names):
+            raise ValueError(
+                f"labels must be in [0, {len(class_names)}), one per class name, "
+                f"got {labels.min()} to {labels.max()}"
+            )
+        self.name = name
+        self.split = split
+        self.class_names = tuple(class_names)
+        self.image_shape: tuple[int | None, int | None, int] = images.shape[1:]
+        self._images = images
+        self._labels = labels
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"image": self._images[index], "label": int(self._labels[index])}
+
+    def __repr__(self) -> str:
+        return f"ArraySource({self.name!r}, {self.split!r}, {len(self)} images)"

@@ -1,0 +1,236 @@
+"""TensorFlow Datasets without TensorFlow: the only module that imports TFDS.
+
+Sets are read from array_record files through ``as_data_source``, and decoded here with Pillow, so
+that the pixels do not depend on whether OpenCV happens to be installed.
+"""
+
+import difflib
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from vone_jax.data.images import decode_image
+
+# Sets published as four IDX files, which `prepare idx` handles without TensorFlow.
+IDX_SETS = ("fashion_mnist", "mnist", "kmnist")
+
+
+class TfdsSource:
+    """A split of a prepared TFDS image classification set.
+
+    Args:
+      name: TFDS name, for instance ``"cifar10"`` or ``"imagenet_resized/64x64"``.
+      split: TFDS split; slices such as ``"train[90%:]"`` are allowed.
+      data_dir: where TFDS keeps its sets; ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets`` by
+        default.
+
+    Raises:
+      FileNotFoundError: if the set is not prepared; the message has the command that does it.
+      ValueError: if the name or the split does not exist, if the files have no random access, or
+        if the set is not one of 8-bit images with one class label each.
+    """
+
+    def __init__(self, name: str, split: str, data_dir: str | os.PathLike | None = None):
+        builder = _builder(name, data_dir)
+        self.name = f"tfds:{name}"
+        self.split = split
+        self._image_key, self._label_key = _supervised_keys(name, builder.info)
+        image = builder.info.features[self._image_key]
+        self.image_shape: tuple[int | None, int | None, int] = tuple(image.shape)
+        self.class_names = tuple(builder.info.features[self._label_key].names)
+        try:
+            self._records = builder.as_data_source(split=split)
+        except (AssertionError, KeyError, NotImplementedError, ValueError) as error:
+            raise _explain(error, name, split, builder) from error
+        # Set afterwards: asked for decoders, TFDS's mock_data would encode with TensorFlow.
+        self._records.decoders = {self._image_key: tfds.decode.SkipDecoding()}
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = self._records[index]
+        image = example[self._image_key]
+        if not isinstance(image, np.ndarray):
+            image = decode_image(
+                image, self.image_shape[-1], f"{index} of {self.name} {self.split}"
+            )
+        return {"image": image, "label": int(example[self._label_key])}
+
+    def __repr__(self) -> str:
+        return f"TfdsSource({self.name!r}, {self.split!r}, {len(self)} images)"
+
+
+def registered_names() -> list[str]:
+    """Names of the sets that this version of TFDS knows."""
+    return sorted(set(tfds.list_builders(with_community_datasets=False)))
+
+
+def prepare(
+    name: str, data_dir: str | os.PathLike | None = None, manual_dir: str | None = None
+) -> str:
+    """Downloads a set and writes it as array_record files, with TFDS's own code.
+
+    Args:
+      name: TFDS name.
+      data_dir: where TFDS keeps its sets.
+      manual_dir: where files lie that TFDS cannot fetch by itself (ImageNet's archives).
+
+    Returns:
+      The directory of the prepared set.
+
+    Raises:
+      ModuleNotFoundError: if TFDS needs a package that is not installed, as a rule TensorFlow,
+        which encodes the images of many sets.
+    """
+    builder = _builder(name, data_dir, file_format="array_record")
+    config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
+    try:
+        builder.download_and_prepare(download_config=config)
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            f"preparing {name!r} needs a package that is not installed: {error}. For TensorFlow, "
+            f"pip install 'vone-jax[prepare]'; reading the prepared set does not need it."
+        ) from error
+    return str(builder.data_path)
+
+
+def prepare_from_arrays(
+    name: str,
+    splits: dict[str, tuple[np.ndarray, np.ndarray]],
+    data_dir: str | os.PathLike | None = None,
+) -> str:
+    """Writes arrays in the layout of a registered TFDS set, without TensorFlow.
+
+    The examples have the keys that TFDS gives to MNIST and its relatives, their place in the file,
+    so they are stored in the same order as by TFDS itself.
+
+    Args:
+      name: registered TFDS set whose features the arrays have, for instance ``"fashion_mnist"``.
+      splits: for each split uint8 images (N, H, W, C) and integer labels (N,).
+      data_dir: where TFDS keeps its sets.
+
+    Returns:
+      The directory of the prepared set. One that is there already is left as it is.
+
+    Raises:
+      ValueError: if the images or labels do not fit the set's features.
+    """
+    registered = _builder(name, data_dir)
+    features = registered.info.features
+    shape, num_classes = features["image"].shape, features["label"].num_classes
+    for split, (images, labels) in splits.items():
+        if images.shape[1:] != shape or images.dtype != np.uint8:
+            raise ValueError(
+                f"images of {name!r} are uint8 of shape {shape}, "
+                f"the {split} images are {images.dtype} of shape {images.shape[1:]}"
+            )
+        if len(labels) == 0 or labels.max() >= num_classes:
+            raise ValueError(
+                f"labels of {name!r} are below {num_classes}, the {split} labels are "
+                + (f"up to {labels.max()}" if len(labels) else "missing")
+            )
+
+    base: Any = type(registered)
+
+    class Builder(base, skip_registration=True):  # pyright: ignore
+        # TFDS would derive the name from the class.
+        name = registered.name
+
+        def _split_generators(self, dl_manager):
+            return {split: self._generate_examples(*arrays) for split, arrays in splits.items()}
+
+        def _generate_examples(self, images, labels) -> Iterator[tuple[int, dict[str, Any]]]:
+            for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+                # TFDS encodes arrays with TensorFlow but takes encoded bytes as they are.
+                yield index, {"image": _png(image), "label": int(label)}
+
+    builder = Builder(data_dir=_expand(data_dir), file_format="array_record")
+    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    builder.download_and_prepare(download_config=config)
+    return str(builder.data_path)
+
+
+def _png(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(file, "PNG")
+    return file.getvalue()
+
+
+def _builder(name: str, data_dir: str | os.PathLike | None, **kwargs: Any) -> Any:
+    """``tfds.builder`` with errors that help; Any, as TFDS's annotations misfit its builders."""
+    try:
+        return tfds.builder(name, data_dir=_expand(data_dir), **kwargs)
+    except tfds.core.DatasetNotFoundError:
+        near = difflib.get_close_matches(name, registered_names(), n=3, cutoff=0)
+        raise ValueError(
+            f"TFDS has no set {name!r}; the nearest names are {', '.join(near)}. A set of your own "
+            f"must be prepared in {_expand(data_dir) or '~/tensorflow_datasets'}."
+        ) from None
+    except ImportError as error:
+        raise ModuleNotFoundError(f"TFDS cannot describe {name!r}: {error}") from error
+
+
+def _expand(data_dir: str | os.PathLike | None) -> Path | None:
+    return None if data_dir is None else Path(data_dir).expanduser()
+
+
+def _supervised_keys(name: str, info: Any) -> tuple[str, str]:
+    """The keys of image and label, or a ValueError if this is no image classification set."""
+    image_key, label_key = "image", "label"
+    if isinstance(info.supervised_keys, tuple) and len(info.supervised_keys) == 2:
+        image_key, label_key = info.supervised_keys
+    is_dict = isinstance(info.features, tfds.features.FeaturesDict)
+    features: dict[str, Any] = dict(info.features.items()) if is_dict else {}
+    image, label = features.get(image_key), features.get(label_key)
+    if not isinstance(image, tfds.features.Image) or not isinstance(
+        label, tfds.features.ClassLabel
+    ):
+        listed = ", ".join(f"{key}: {type(value).__name__}" for key, value in features.items())
+        raise ValueError(
+            f"TFDS set {name!r} is not an image classification set: it must have an Image and a "
+            f"ClassLabel, its features are {listed or info.features}"
+        )
+    _check_pixels(name, image)
+    return image_key, label_key
+
+
+def _check_pixels(name: str, image: Any) -> None:
+    if image.np_dtype != np.uint8 or len(image.shape) != 3 or image.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"TFDS set {name!r} has {np.dtype(image.np_dtype).name} images of shape "
+            f"{image.shape}; accepted are uint8 images with 1 or 3 channels"
+        )
+
+
+def _explain(error: Exception, name: str, split: str, builder: Any) -> Exception:
+    """The error a user can act on, for a failure of TFDS to open a split."""
+    command = f"python -m vone_jax.data.prepare tfds {name}"
+    if name in IDX_SETS:
+        command += f" (or, from the four IDX files, prepare idx --name {name})"
+    if not builder.is_prepared():
+        return FileNotFoundError(
+            f"TFDS set {name!r} is not prepared in {builder.data_path}; prepare it with {command}"
+        )
+    formats = {file_format.value for file_format in builder.info.available_file_formats()}
+    if not formats & {"array_record", "parquet"}:
+        return ValueError(
+            f"TFDS set {name!r} in {builder.data_path} is stored as {', '.join(sorted(formats))}, "
+            f"which has no random access; prepare it again in another data_dir with {command}"
+        )
+    if split.partition("[")[0] not in builder.info.splits:
+        return ValueError(
+            f"TFDS set {name!r} has no split {split!r}; "
+            f"its splits are {', '.join(builder.info.splits)}"
+        )
+    return ValueError(f"cannot open split {split!r} of TFDS set {name!r}: {error}")
