@@ -1,0 +1,1 @@
+"""Figures as inline SVG (line plots) and PNG data URIs (images)."""

@@ -1,0 +1,43 @@
+"""All measured numbers as a CSV file."""
+
+import csv
+import io
+from collections.abc import Sequence
+
+from vone_jax.report.load import Run
+
+COLUMNS = (
+    "run", "network", "model", "kind", "result", "dataset", "split", "norm", "eps", "eps_label",
+    "attack", "eot_samples", "corruption", "severity", "noise", "draws", "accuracy", "low", "high",
+    "correct", "seen", "images", "interval_method",
+)  # fmt: skip
+
+
+def numbers_csv(runs: Sequence[Run]) -> str:
+    """One line per measured accuracy, with its interval and condition, full precision."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", restval="", extrasaction="ignore")
+    writer.writeheader()
+    for run in runs:
+        for result in run.of_kind("clean", "attack", "corruption"):
+            protocol = result.record.get("protocol")
+            row = {
+                **result.condition,
+                **result.record["sums"],
+                "run": str(run.path),
+                "network": run.label,
+                "model": run.model,
+                "kind": result.kind,
+                "result": result.name,
+                "dataset": result.dataset.name,
+                "split": result.dataset.split,
+                "noise": result.noise,
+                "draws": protocol.get("draws", "") if isinstance(protocol, dict) else "",
+                "accuracy": result.accuracy,
+                "low": result.interval[0],
+                "high": result.interval[1],
+                "images": result.images,
+                "interval_method": result.record.get("interval_method", ""),
+            }
+            writer.writerow(row)
+    return text.getvalue()
