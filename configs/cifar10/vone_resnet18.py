@@ -1,0 +1,28 @@
+"""VOneResNet-18 on CIFAR-10 with the recipe of cifar10/resnet18.
+
+The front end is this project's form for 32 pixels: 1 degree of visual angle, stride 1, neuronal
+noise. That of the published network is not public beyond its stride; it had Gaussian noise.
+
+Paper row: VOneResNet-18 on CIFAR-10 (Dapello et al. 2021, arXiv:2111.06979): 89.11 % clean.
+Expected: not measured.
+Hardware: planned for one GPU. Wall time: not measured.
+Data: TFDS cifar10 (python -m vone_jax.data.prepare tfds cifar10).
+Command: python train.py cifar10/vone_resnet18
+"""
+
+from dataclasses import replace
+
+from configs.cifar10.resnet18 import experiment as base
+from vone_jax import models
+from vone_jax.training import ModelConfig
+
+experiment = replace(
+    base,
+    name="cifar10-vone_resnet18",
+    model=ModelConfig(
+        name="vone_resnet18",
+        num_classes=10,
+        image_size=32,
+        v1=models.v1_config(32, in_channels=3),
+    ),
+)

@@ -1,0 +1,24 @@
+"""AlexNet on ImageNet: the base network of VOneAlexNet.
+
+The recipe of imagenet/resnet50 but for the learning rate, 0.01, which is this project's choice: the
+authors' rate for AlexNet is not published, and AlexNet has no batch norm to bear 0.1.
+
+Paper row: AlexNet (Dapello, Marques et al. 2020; the numbers of the tables are not public).
+Expected: not measured.
+Hardware: planned for 8 GPUs or a TPU slice. Wall time: not measured.
+Data: TFDS imagenet2012, prepared as array_record (python -m vone_jax.data.prepare tfds
+imagenet2012), which needs the archives by hand.
+Command: python train.py imagenet/alexnet
+"""
+
+from dataclasses import replace
+
+from configs.imagenet.resnet50 import experiment as recipe
+from vone_jax.training import ModelConfig
+
+experiment = replace(
+    recipe,
+    name="imagenet-alexnet",
+    model=ModelConfig(name="alexnet", num_classes=1000),
+    optimizer=replace(recipe.optimizer, learning_rate=0.01),
+)

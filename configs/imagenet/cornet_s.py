@@ -1,0 +1,22 @@
+"""CORnet-S on ImageNet with the recipe of imagenet/resnet50: the base network of VOneCORnet-S.
+
+That the authors used the same recipe for CORnet-S is likely, not published.
+
+Paper row: CORnet-S (Dapello, Marques et al. 2020; the numbers of the tables are not public).
+Expected: not measured.
+Hardware: planned for 8 GPUs or a TPU slice. Wall time: not measured.
+Data: TFDS imagenet2012, prepared as array_record (python -m vone_jax.data.prepare tfds
+imagenet2012), which needs the archives by hand.
+Command: python train.py imagenet/cornet_s
+"""
+
+from dataclasses import replace
+
+from configs.imagenet.resnet50 import experiment as recipe
+from vone_jax.training import ModelConfig
+
+experiment = replace(
+    recipe,
+    name="imagenet-cornet_s",
+    model=ModelConfig(name="cornet_s", num_classes=1000),
+)

@@ -1,0 +1,34 @@
+"""ResNet-50 on ImageNet with the VOneNet authors' recipe: the base network of VOneResNet-50.
+
+70 epochs of batch 256, SGD 0.1 with momentum 0.9 and weight decay 1e-4 on all parameters, the rate
+times 0.1 after 20, 40 and 60 epochs, RandomResizedCrop and flip.
+
+Paper row: ResNet-50 (Dapello, Marques et al. 2020; the numbers of the tables are not public).
+Expected: not measured. Torchvision's ResNet-50, with another recipe: 76.13 % top-1.
+Hardware: planned for 8 GPUs or a TPU slice. Wall time: not measured.
+Data: TFDS imagenet2012, prepared as array_record (python -m vone_jax.data.prepare tfds
+imagenet2012), which needs the archives by hand.
+Command: python train.py imagenet/resnet50
+"""
+
+from vone_jax.data import AUGMENTS
+from vone_jax.training import DataConfig, Experiment, ModelConfig, OptimizerConfig, Step
+
+experiment = Experiment(
+    name="imagenet-resnet50",
+    model=ModelConfig(name="resnet50", num_classes=1000),
+    data=DataConfig(
+        source="tfds:imagenet2012",
+        eval_split="validation",
+        batch_size=256,
+        augment=AUGMENTS["imagenet"],
+        workers=8,
+    ),
+    optimizer=OptimizerConfig(
+        learning_rate=0.1,
+        schedule=Step(epochs=(20, 40, 60), decay=0.1),
+        momentum=0.9,
+        weight_decay=1e-4,
+    ),
+    epochs=70,
+)

@@ -1,0 +1,29 @@
+"""VOneResNet-50 on ImageNet with the authors' recipe, which is that of imagenet/resnet50.
+
+The front end keeps frequencies up to 5.6 cycles per degree (sf_max 6), the setting of the authors'
+training script; their model builder has had 9 since 2021.
+
+Paper row: VOneResNet-50 (Dapello, Marques et al. 2020; the numbers of the tables are not public).
+Expected: not measured.
+Hardware: planned for 8 GPUs or a TPU slice. Wall time: not measured (the authors' code took about
+5 days on one Quadro RTX 6000).
+Data: TFDS imagenet2012, prepared as array_record (python -m vone_jax.data.prepare tfds
+imagenet2012), which needs the archives by hand.
+Command: python train.py imagenet/vone_resnet50
+"""
+
+from dataclasses import replace
+
+from configs.imagenet.resnet50 import experiment as base
+from vone_jax.training import ModelConfig
+from vone_jax.v1 import NeuronalNoise, VOneBlockConfig
+
+experiment = replace(
+    base,
+    name="imagenet-vone_resnet50",
+    model=ModelConfig(
+        name="vone_resnet50",
+        num_classes=1000,
+        v1=VOneBlockConfig(sf_max=6.0, noise=NeuronalNoise(scale=0.35, level=0.07)),
+    ),
+)

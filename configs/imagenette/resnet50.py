@@ -1,0 +1,26 @@
+"""ResNet-50 on Imagenette, ten classes of ImageNet: the base network of imagenette/vone_resnet50.
+
+The VOneNet authors' ImageNet recipe as it stands; that it suits the smaller set is not shown.
+
+Paper row: none.
+Expected: not measured.
+Hardware: planned for one GPU. Wall time: not measured.
+Data: TFDS imagenette/320px-v2 (python -m vone_jax.data.prepare tfds imagenette/320px-v2).
+Command: python train.py imagenette/resnet50
+"""
+
+from dataclasses import replace
+
+from configs.imagenet.resnet50 import experiment as recipe
+from vone_jax.data import AUGMENTS
+
+experiment = replace(
+    recipe,
+    name="imagenette-resnet50",
+    model=replace(recipe.model, num_classes=10),
+    data=replace(
+        recipe.data,
+        source="tfds:imagenette/320px-v2",
+        augment=AUGMENTS["imagenette"],
+    ),
+)

@@ -1,0 +1,31 @@
+"""VOneResNet-18 on the embedded subset of Fashion-MNIST: the VOneNet of the quickstart.
+
+Differs from quickstart/resnet18 in the front end alone: a VOneBlock and a bottleneck in the place
+of the stem.
+
+Paper row: none; a small-image form of this project.
+Expected: not measured.
+Hardware: 2 CPU cores. Wall time: not measured.
+Command: python train.py quickstart/vone_resnet18
+"""
+
+from dataclasses import replace
+
+from configs.quickstart.resnet18 import experiment as base
+from vone_jax import models
+from vone_jax.training import ModelConfig
+
+experiment = replace(
+    base,
+    name="quickstart-vone_resnet18",
+    model=ModelConfig(
+        name="vone_resnet18",
+        num_classes=10,
+        image_size=28,
+        in_channels=1,
+        width=8,
+        # A gain of 15 instead of 25: the mean response to these images, which have far more
+        # contrast than photographs, is then near 1, as the noise constants assume.
+        v1=replace(models.v1_config(28, 1), simple_channels=32, complex_channels=32, k_exc=15.0),
+    ),
+)

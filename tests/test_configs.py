@@ -1,0 +1,143 @@
+"""Every config builds, says what it should, and gives the shapes of a training step."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vone_jax import mesh as meshes
+from vone_jax import training
+from vone_jax.training.optimizer import learning_rate, make_optimizer
+from vone_jax.training.setup import build_model, initial_state
+from vone_jax.training.step import make_train_step
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+NAMES = training.config_names(CONFIGS)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def experiment(name):
+    return training.load_config(name, CONFIGS)
+
+
+def test_every_network_has_its_control():
+    """Each VOneNet is there with its base network, and they differ in the front end alone."""
+    assert len(NAMES) >= 14
+    for name in NAMES:
+        group, _, model = name.partition("/")
+        if model.startswith("vone_"):
+            vone = training.to_json(training.load_config(name, CONFIGS))
+            base = training.to_json(
+                training.load_config(f"{group}/{model.removeprefix('vone_')}", CONFIGS)
+            )
+            assert vone["model"].pop("v1") is not None and base["model"].pop("v1") is None
+            assert vone["model"].pop("name") == "vone_" + base["model"].pop("name")
+            assert vone.pop("name") != base.pop("name")
+            assert vone == base
+
+
+def test_names_are_those_of_the_files(name, experiment):
+    assert experiment.name == name.replace("/", "-")
+    assert name.endswith("/" + experiment.model.name)
+
+
+def test_the_docstring_has_the_facts(name):
+    path = CONFIGS / f"{name}.py"
+    text = path.read_text().split('"""')[1]
+    for heading in ("Paper row:", "Expected:", "Hardware:", "Wall time:"):
+        assert heading in text, f"{path} does not say: {heading}"
+    assert re.search(rf"^Command: python train.py {name}$", text, re.MULTILINE)
+
+
+def test_json_gives_an_equal_experiment(experiment):
+    assert training.from_json(json.loads(json.dumps(training.to_json(experiment)))) == experiment
+
+
+def test_shapes_of_a_step(experiment):
+    """Without data, memory or time: parameters come out as they went in, the loss is a scalar."""
+    model = build_model(experiment.model, experiment.precision)
+    state = jax.eval_shape(lambda: initial_state(experiment, model))
+    step = make_train_step(
+        model,
+        make_optimizer(experiment.optimizer),
+        learning_rate(experiment.optimizer, 100, experiment.total_steps(100)),
+        seed=experiment.seed,
+        label_smoothing=experiment.optimizer.label_smoothing,
+        mesh=meshes.data_mesh(),
+    )
+    size, channels = experiment.model.image_size, experiment.model.in_channels
+    batch = {
+        "image": jax.ShapeDtypeStruct((4, size, size, channels), jnp.float32),
+        "label": jax.ShapeDtypeStruct((4,), jnp.int32),
+        "index": jax.ShapeDtypeStruct((4,), jnp.uint32),
+    }
+    after, metrics = jax.eval_shape(step, state, batch)
+    describe = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)  # noqa: E731
+    assert describe(after) == describe(state)
+    assert metrics.sums.loss.shape == () and metrics.sums.loss.dtype == np.float32
+
+
+def test_imagenet_networks_have_the_published_number_of_parameters():
+    published = {
+        "resnet50": 25_557_032,
+        "vone_resnet50": 25_580_264,
+        "cornet_s": 53_416_616,
+        "vone_cornet_s": 53_402_856,
+        "alexnet": 61_100_840,
+        "vone_alexnet": 74_741_800,
+    }
+    for name, expected in published.items():
+        experiment = training.load_config(f"imagenet/{name}", CONFIGS)
+        model = build_model(experiment.model)
+        params = jax.eval_shape(lambda e=experiment, m=model: initial_state(e, m)).params
+        assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == expected
+
+
+def test_an_unknown_name_lists_the_names():
+    with pytest.raises(ValueError, match="did you mean 'quickstart/resnet18'") as error:
+        training.load_config("quickstart/resnet19", CONFIGS)
+    for name in NAMES:
+        assert name in str(error.value)
+
+
+def test_a_file_anywhere_is_a_config_and_may_build_on_ours(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import replace\n"
+        "from configs.quickstart.resnet18 import experiment as base\n"
+        "experiment = replace(base, name='mine', seed=3)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert training.load_config("mine.py", CONFIGS).seed == 3
+    assert training.load_config(str(tmp_path / "mine.py"), CONFIGS).name == "mine"
+    assert training.load_config("quickstart/resnet18", CONFIGS).seed == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must define experiment = Experiment"),
+        ("experiment = 3", "must define experiment = Experiment.*, it has 3"),
+        (
+            "from vone_jax.training import ModelConfig\nModelConfig(name='resnet')",
+            "broken.py: name must be one of",
+        ),
+        (
+            "from vone_jax.training import OptimizerConfig\nOptimizerConfig(lerning_rate=1)",
+            "broken.py: .*unexpected keyword argument 'lerning_rate'",
+        ),
+    ],
+)
+def test_a_file_that_is_no_config_is_named(tmp_path, text, message):
+    (tmp_path / "broken.py").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        training.load_config(str(tmp_path / "broken.py"), CONFIGS)

@@ -1,0 +1,69 @@
+"""Arrays come back from a mesh as they went, and what does not fit is refused."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+
+from vone_jax import mesh as meshes
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return meshes.data_mesh()
+
+
+def test_the_mesh_has_all_devices_on_one_auto_axis(mesh):
+    assert mesh.axis_names == ("data",)
+    assert mesh.axis_types == (AxisType.Auto,)
+    assert mesh.size == jax.device_count() == 4
+    assert meshes.data_mesh(jax.devices()[1:3]).devices.tolist() == jax.devices()[1:3]
+
+
+def test_a_mesh_needs_a_device():
+    with pytest.raises(ValueError, match="devices must name at least one"):
+        meshes.data_mesh([])
+
+
+def test_a_batch_is_split_over_the_devices_in_order(mesh):
+    batch = {"image": np.arange(24, dtype=np.float32).reshape(8, 3), "label": np.arange(8)}
+    placed = meshes.shard_batch(mesh, batch)
+    assert [shard.data.shape for shard in placed["image"].addressable_shards] == [(2, 3)] * 4
+    shard = placed["image"].addressable_shards[2]
+    np.testing.assert_array_equal(shard.data, batch["image"][shard.index[0]])
+    np.testing.assert_array_equal(meshes.fetch(placed)["image"], batch["image"])
+
+
+def test_a_replicated_tree_is_whole_on_every_device(mesh):
+    placed = meshes.replicate(mesh, {"a": np.arange(3, dtype=np.int32)})
+    assert len(placed["a"].addressable_shards) == 4
+    for shard in placed["a"].addressable_shards:
+        np.testing.assert_array_equal(shard.data, [0, 1, 2])
+
+
+def test_fetched_arrays_survive_the_donation_of_the_originals(mesh):
+    placed = meshes.replicate(mesh, np.ones(1000, np.float32))
+    host = meshes.fetch(placed)
+    jax.block_until_ready(jax.jit(lambda x: x + 1, donate_argnums=0)(placed))
+    np.testing.assert_array_equal(host, 1)
+    assert host.flags.owndata
+
+
+@pytest.mark.parametrize("size", [0, 6, -4])
+def test_a_batch_that_does_not_divide_is_refused_by_name(mesh, size):
+    with pytest.raises(ValueError, match=f"data.batch_size .* number of devices, 4,.* got {size}"):
+        meshes.check_batch_size(mesh, size, "data.batch_size")
+
+
+def test_a_batch_that_does_not_divide_is_not_placed(mesh):
+    with pytest.raises(ValueError, match="got 6"):
+        meshes.shard_batch(mesh, np.zeros((6, 2), np.float32))
+
+
+def test_one_process_speaks_for_itself():
+    assert meshes.any_process(True) is True
+    assert meshes.any_process(False) is False
+
+
+def test_the_devices_in_words(mesh):
+    assert meshes.describe(mesh) == "4 x cpu (cpu)"

@@ -1,0 +1,147 @@
+"""The command line of train.py: what it says and with which status it ends."""
+
+import importlib.util
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vone_jax import training
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def train():
+    spec = importlib.util.spec_from_file_location("train", ROOT / "train.py")
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        # tyro looks the source up there.
+        patch.setitem(sys.modules, "train", module)
+        spec.loader.exec_module(module)
+        yield module
+
+
+@pytest.fixture
+def planned(train, monkeypatch):
+    """What would be trained: a list that the command line fills instead of training."""
+    calls = []
+
+    def record(experiment, run_dir, **arguments):
+        calls.append((experiment, run_dir, arguments))
+        return training.Outcome(step=1, finished=True)
+
+    monkeypatch.setattr(training, "train", record)
+    return calls
+
+
+def test_help_names_the_configs(train, capsys):
+    assert train.main(["--help"]) == 0
+    assert "quickstart/vone_resnet18" in capsys.readouterr().out
+
+
+def test_no_config_is_a_usage_error(train, capsys):
+    assert train.main([]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and "imagenet/vone_resnet50" in captured.err
+    assert train.main(["--seed", "3"]) == 2
+
+
+def test_an_unknown_config_is_named_with_the_nearest(train, capsys):
+    assert train.main(["quickstart/vone_resnet"]) == 2
+    message = capsys.readouterr().err
+    assert "no config 'quickstart/vone_resnet'; did you mean 'quickstart/vone_resnet18'" in message
+
+
+def test_help_for_a_config_lists_fields_with_their_values(train, capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.main(["tiny_imagenet/vone_resnet18", "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for field in ("--optimizer.learning-rate", "--optimizer.schedule.patience", "--model.v1.k-exc"):
+        assert field in text
+    assert "--model.v1.noise.scale" in text and "0.286" in text
+
+
+def test_overrides_reach_the_experiment(train, planned):
+    arguments = ["--optimizer.learning-rate", "0.05", "--model.v1.noise.scale=0.5", "--seed", "7"]
+    assert train.main(["quickstart/vone_resnet18", *arguments, "--run-dir", "/x/y"]) == 0
+    ((experiment, run_dir, options),) = planned
+    plain = training.load_config("quickstart/vone_resnet18", ROOT / "configs")
+    assert experiment.optimizer.learning_rate == 0.05
+    assert experiment.model.v1.noise.scale == 0.5
+    assert experiment.seed == 7
+    assert experiment.data == plain.data
+    assert experiment.optimizer.schedule == plain.optimizer.schedule
+    assert run_dir == Path("/x/y")
+    assert options["command"].startswith("python train.py quickstart/vone_resnet18 --optimizer.")
+
+
+def test_the_run_directory_is_named_after_the_experiment(train, planned):
+    assert train.main(["quickstart/resnet18"]) == 0
+    assert planned[0][1] == Path("runs/quickstart-resnet18")
+    assert train.main(["quickstart/resnet18", "--name", "mine"]) == 0
+    assert planned[1][1] == Path("runs/mine")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--optimizer.learning-rat", "0.1"], "--optimizer.learning-rate"),
+        (["--learning-rate", "0.1"], "--optimizer.learning-rate"),
+        (["--optimizer.learning-rate", "fast"], "fast"),
+        (["--optimizer.learning-rate=-1"], "learning_rate must be a finite number > 0"),
+        (["--optimizer.learning-rate=nan"], "learning_rate must be a finite number > 0"),
+        (["--seed", "1.5"], "1.5"),
+        (["--precision", "float16"], "bfloat16"),
+        (["--model.name", "resnet17"], "did you mean"),
+        (["--data.batch-size", "0"], "batch_size must be an integer >= 1"),
+        (["--optimizer.schedule.patience", "3"], "--optimizer.schedule.patience"),
+    ],
+)
+def test_wrong_arguments_are_named_and_nothing_is_trained(
+    train, planned, capsys, arguments, message
+):
+    with pytest.raises(SystemExit) as stop:
+        train.main(["quickstart/vone_resnet18", *arguments])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+    assert planned == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("no split 'trian'"),
+        FileNotFoundError("no such folder"),
+        training.RunDirectoryError("in use"),
+        training.NonFiniteError("the loss is nan at step 5"),
+        training.CheckpointError("disk full"),
+    ],
+)
+def test_errors_are_one_line_and_status_1(train, monkeypatch, capsys, error):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(training, "train", fail)
+    assert train.main(["quickstart/resnet18"]) == 1
+    assert capsys.readouterr().err == f"train.py: {error}\n"
+
+
+def test_a_second_signal_ends_the_program_at_once():
+    program = (
+        "import os, signal, time\n"
+        "from vone_jax.training.signals import StopOnSignal\n"
+        "with StopOnSignal() as stop:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print('asked to stop:', stop(), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(30)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.stdout == "asked to stop: True\n"
+    assert result.returncode == -signal.SIGTERM

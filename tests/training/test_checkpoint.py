@@ -1,0 +1,203 @@
+"""Checkpoints give back what was saved, or say that they cannot."""
+
+import resource
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vone_jax import mesh as meshes
+from vone_jax.training.checkpoint import CheckpointError, Checkpoints, Position
+from vone_jax.training.schedules import PlateauState
+from vone_jax.training.state import TrainState
+
+# When one of several reads or writes fails, Orbax closes its event loop under the others.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+POSITION = Position({"position": 3, "dataset": "x"}, validated=2, interval={"loss": 0.1, "seen": 4})
+
+
+def make_state(seed, size=40):
+    params = {
+        "kernel": jax.random.normal(jax.random.key(seed), (size, size)),
+        "bias": jnp.full((3,), seed, jnp.float32),
+    }
+    return TrainState(
+        step=jnp.int32(seed),
+        params=params,
+        batch_stats={},
+        opt_state=optax.chain(optax.trace(0.9)).init(params),
+        plateau=PlateauState.start(),
+    )
+
+
+def assert_same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+LIKE = jax.eval_shape(lambda: make_state(0))
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A directory with the checkpoints 1, 2 and 3."""
+    with Checkpoints(tmp_path / "checkpoints", keep=3) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, make_state(step), POSITION)
+    return tmp_path / "checkpoints"
+
+
+def restore(directory, **arguments):
+    with Checkpoints(directory, read_only=True) as checkpoints:
+        return checkpoints.restore(LIKE, **arguments)
+
+
+def largest_file(directory):
+    return max((p for p in directory.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 8
+    path.write_bytes(content)
+
+
+def test_nothing_there_is_nothing_restored(tmp_path):
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.restore(LIKE) is None
+
+
+def test_the_newest_is_restored_bit_for_bit(written):
+    step, state, position = restore(written)
+    assert step == 3 and position == POSITION
+    assert_same(state, make_state(3))
+
+
+def test_an_older_one_can_be_asked_for(written):
+    step, state, _ = restore(written, step=1)
+    assert step == 1
+    assert_same(state, make_state(1))
+    with pytest.raises(CheckpointError, match=r"no checkpoint 7 .* there are \[1, 2, 3\]"):
+        restore(written, step=7)
+
+
+def test_the_oldest_ones_are_dropped(tmp_path):
+    with Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, make_state(step), POSITION)
+        checkpoints.wait()
+        assert checkpoints.steps() == [2, 3]
+
+
+def test_a_state_may_be_donated_as_soon_as_save_returns(tmp_path):
+    """The file is written in the background; the state's memory is reused meanwhile."""
+    mesh = meshes.data_mesh()
+    state = meshes.replicate(mesh, make_state(1, size=500))
+    expected = meshes.fetch(state)
+    overwrite = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
+    like = jax.eval_shape(lambda: make_state(0, size=500))
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(1, state, POSITION)
+        for _ in range(5):
+            state = overwrite(state)
+        checkpoints.wait()
+        assert_same(checkpoints.restore(like)[1], expected)
+
+
+def test_a_restored_state_goes_on_any_mesh(written):
+    _, state, _ = restore(written)
+    for devices in (jax.devices()[:1], jax.devices()):
+        placed = meshes.replicate(meshes.data_mesh(devices), state)
+        assert len(placed.params["bias"].sharding.device_set) == len(devices)
+        assert_same(meshes.fetch(placed), make_state(3))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "bit flipped", "metadata gone", "file gone"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(written, damage):
+    victim = largest_file(written / "3" / "state")
+    if damage == "truncated":
+        victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
+    elif damage == "bit flipped":
+        flip_a_bit(victim)
+    elif damage == "metadata gone":
+        (written / "3" / "metadata" / "metadata").unlink()
+    else:
+        victim.unlink()
+    with pytest.warns(UserWarning, match="damaged, going back to step 2: .*checkpoints/3"):
+        step, state, _ = restore(written)
+    assert step == 2
+    assert_same(state, make_state(2))
+
+
+def test_a_damaged_checkpoint_that_was_asked_for_is_an_error(written):
+    flip_a_bit(largest_file(written / "3" / "state"))
+    with pytest.raises(CheckpointError, match="no checkpoint can be read: .*checkpoints/3"):
+        restore(written, step=3)
+
+
+def test_all_damaged_is_an_error_that_names_them(written):
+    for step in (1, 2, 3):
+        flip_a_bit(largest_file(written / str(step) / "state"))
+    with pytest.raises(CheckpointError, match=r"checkpoints/3 .*checkpoints/2 .*checkpoints/1 "):
+        restore(written)
+
+
+def test_a_position_that_was_changed_is_damage(written):
+    path = written / "3" / "metadata" / "metadata"
+    path.write_text(path.read_text().replace('"validated": 2', '"validated": 1'))
+    with pytest.warns(UserWarning, match="does not match its digest"):
+        assert restore(written)[0] == 2
+
+
+def test_another_network_is_refused_and_not_taken_for_damage(written):
+    other = jax.eval_shape(lambda: make_state(0, size=41))
+    with Checkpoints(written, read_only=True) as checkpoints:
+        with pytest.raises(ValueError, match="belongs to another network or optimiser"):
+            checkpoints.restore(other)
+
+
+def test_damaged_checkpoints_are_set_aside_so_that_new_ones_take_their_place(written):
+    with Checkpoints(written, keep=3) as checkpoints:
+        checkpoints.set_aside(newer_than=2)
+        assert checkpoints.steps() == [1, 2]
+        checkpoints.save(3, make_state(30), POSITION)
+        checkpoints.wait()
+        checkpoints.set_aside(newer_than=2)
+    assert sorted(p.name for p in (written.parent / "damaged").iterdir()) == ["3-0", "3-1"]
+    assert restore(written)[0] == 2
+
+
+def test_reading_changes_nothing(written):
+    leftover = written / "4.orbax-checkpoint-tmp"
+    leftover.mkdir()
+    before = sorted(written.rglob("*"))
+    assert restore(written)[0] == 3
+    assert sorted(written.rglob("*")) == before
+
+
+def test_a_step_is_not_written_twice(written):
+    with Checkpoints(written, keep=3) as checkpoints:
+        with pytest.raises(CheckpointError, match="checkpoint 3 is not newer than"):
+            checkpoints.save(3, make_state(3), POSITION)
+
+
+def test_a_full_disk_is_an_error_and_older_checkpoints_stay(tmp_path):
+    """A limit on the size of files stands in for the full disk."""
+    directory = tmp_path / "checkpoints"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(CheckpointError, match=r"could not be written .* steps \[1\] are intact"):
+        with Checkpoints(directory) as checkpoints:
+            checkpoints.save(1, make_state(1), POSITION)
+            checkpoints.wait()
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+            try:
+                checkpoints.save(2, make_state(2), POSITION)
+                checkpoints.wait()
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    step, state, _ = restore(directory)
+    assert step == 1
+    assert_same(state, make_state(1))

@@ -1,0 +1,66 @@
+"""A real VOneNet through train.py: stopped by a signal, continued, loaded."""
+
+import importlib.util
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from vone_jax import training
+from vone_jax.training.log import RunLog, read_log
+
+pytestmark = pytest.mark.usefixtures("cached_compilation")
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = [
+    "quickstart/vone_resnet18",
+    "--model.name=vone_alexnet",
+    "--model.width=2",
+    "--model.v1.simple-channels=4",
+    "--model.v1.complex-channels=4",
+    "--data.batch-size=32",
+    "--steps=4",
+    "--log-every=1",
+    "--evaluate-every=10",
+]
+
+
+@pytest.fixture
+def train(monkeypatch):
+    spec = importlib.util.spec_from_file_location("train", ROOT / "train.py")
+    module = importlib.util.module_from_spec(spec)
+    # tyro looks the source up there.
+    monkeypatch.setitem(sys.modules, "train", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_signal_saves_and_the_same_command_goes_on(train, tmp_path, monkeypatch):
+    """SIGTERM while step 2 is logged; the second start finishes the run."""
+    write = RunLog.write
+
+    def interrupt(self, record):
+        write(self, record)
+        if record["step"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    command = [*TINY, "--run-dir", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "write", interrupt)
+        assert train.main(command) == 75
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    kinds = [record["kind"] for record in read_log(tmp_path / "log.jsonl")]
+    assert kinds == ["train"] * 3
+    assert train.main(command) == 0
+    records = read_log(tmp_path / "log.jsonl")
+    assert [r["step"] for r in records if r["kind"] == "train"] == [1, 2, 3, 4]
+    assert [r["seen"] for r in records if r["kind"] == "validation"] == [2000]
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["experiment"]["model"]["v1"]["simple_channels"] == 4
+    experiment, model, variables = training.load_run(tmp_path)
+    assert model.v1 == experiment.model.v1
+    assert config["parameters"] == sum(x.size for x in jax.tree.leaves(variables["params"]))

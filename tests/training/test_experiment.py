@@ -1,0 +1,180 @@
+"""Experiments go through JSON unchanged, and mistakes are named."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from vone_jax import data, models, training, v1
+from vone_jax.training import DataConfig, Experiment, ModelConfig, OptimizerConfig
+from vone_jax.training.experiment import differences
+
+
+@pytest.fixture
+def experiment():
+    return Experiment(
+        name="test",
+        model=ModelConfig(name="vone_resnet18", num_classes=10, image_size=28, in_channels=1),
+        data=DataConfig(source="fashion_mnist_small", augment=data.AUGMENTS["tiny_imagenet"]),
+        optimizer=OptimizerConfig(schedule=training.Step(epochs=(1, 2.5)), gradient_clip=5),
+    )
+
+
+def through_json(experiment):
+    return training.from_json(json.loads(json.dumps(training.to_json(experiment), allow_nan=False)))
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        training.Constant(),
+        training.Step(epochs=(20, 40), decay=0.2),
+        training.Cosine(final=0.01),
+        training.OneCycle(rise=0.1),
+        training.Plateau(patience=3),
+    ],
+)
+@pytest.mark.parametrize("noise", [v1.NeuronalNoise(level=0.1), v1.GaussianNoise(scale=4.0), None])
+def test_json_gives_an_equal_experiment(experiment, schedule, noise):
+    changed = replace(
+        experiment,
+        model=replace(experiment.model, v1=replace(experiment.model.v1, noise=noise)),
+        optimizer=replace(experiment.optimizer, schedule=schedule),
+    )
+    assert through_json(changed) == changed
+    assert type(through_json(changed).optimizer.schedule) is type(schedule)
+
+
+def test_json_keeps_an_explicit_bank(experiment):
+    config = replace(experiment.model.v1, simple_channels=2, complex_channels=2)
+    bank = config.gabor_parameters()
+    changed = replace(experiment, model=replace(experiment.model, v1=replace(config, bank=bank)))
+    restored = through_json(changed).model.v1.bank
+    for name in ("sf", "theta", "phase", "nx", "ny", "channel"):
+        np.testing.assert_array_equal(getattr(restored, name), getattr(bank, name))
+
+
+def test_the_default_front_end_is_written_out(experiment):
+    assert experiment.model.v1 == models.v1_config(28, 1)
+    assert ModelConfig(name="resnet18").v1 is None
+
+
+def test_an_unknown_field_is_named_with_the_nearest(experiment):
+    tree = training.to_json(experiment)
+    tree["optimizer"]["learnig_rate"] = tree["optimizer"].pop("learning_rate")
+    expected = "experiment.optimizer has no field 'learnig_rate'; did you mean 'learning_rate'"
+    with pytest.raises(ValueError, match=expected):
+        training.from_json(tree)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("seed",), "1", "experiment.seed must be of type int, got '1'"),
+        (("seed",), True, "experiment.seed must be of type int, got True"),
+        (("data", "augment", "flip"), 1, "experiment.data.augment.flip must be of type bool"),
+        (("precision",), "float16", "experiment.precision must be of type .*bfloat16"),
+        (("optimizer", "learning_rate"), -1, "experiment.optimizer: learning_rate .* got -1"),
+        (
+            ("optimizer", "schedule", "kind"),
+            "Cosin",
+            r"schedule.kind must be one of Constant, Step",
+        ),
+        (("model", "v1", "noise", "kind"), None, "noise.kind must be one of NeuronalNoise"),
+        (("model",), None, "experiment.model must be of type ModelConfig"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_path(experiment, path, value, message):
+    tree = training.to_json(experiment)
+    inner = tree
+    for name in path[:-1]:
+        inner = inner[name]
+    inner[path[-1]] = value
+    with pytest.raises(ValueError, match=message):
+        training.from_json(tree)
+
+
+def test_a_missing_field_is_named(experiment):
+    tree = training.to_json(experiment)
+    del tree["data"]["source"]
+    with pytest.raises(ValueError, match="experiment.data lacks the field 'source'"):
+        training.from_json(tree)
+
+
+def test_what_is_no_experiment_is_refused():
+    with pytest.raises(ValueError, match="experiment must be a JSON object"):
+        training.from_json([1])
+
+
+def test_differing_fields_are_named(experiment):
+    other = replace(
+        experiment, seed=3, optimizer=replace(experiment.optimizer, schedule=training.Cosine())
+    )
+    assert differences(experiment, experiment) == []
+    assert differences(replace(experiment, epochs=3), replace(experiment, epochs=3.0)) == []
+    named = differences(experiment, other)
+    assert "seed: 0 is not 3" in named
+    assert 'optimizer.schedule.kind: "Step" is not "Cosine"' in named
+    assert "optimizer.schedule.final: absent is not 0.0" in named
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ModelConfig(name="resnet19"), "did you mean 'resnet18'"),
+        (lambda: ModelConfig(name="resnet18", width=0), "width must be >= 1, got 0"),
+        (lambda: ModelConfig(name="resnet18", num_classes=0), "num_classes must be .*>= 1, got 0"),
+        (lambda: ModelConfig(name="resnet18", v1=v1.VOneBlockConfig()), "v1 is for VOneNets"),
+        (
+            lambda: ModelConfig(name="vone_resnet18", image_size=64, v1=v1.VOneBlockConfig()),
+            "image_size is 64, but v1.image_size is 224",
+        ),
+        (lambda: DataConfig(source="x", batch_size=0), "batch_size must be an integer >= 1"),
+        (lambda: DataConfig(source="x", workers=-1), "workers must be an integer >= 0, got -1"),
+        (lambda: DataConfig(source="x", center_crop=2.0), r"center_crop must be in \(0, 1\]"),
+        (lambda: OptimizerConfig(learning_rate=0.0), "learning_rate must be a finite number > 0"),
+        (lambda: OptimizerConfig(learning_rate=math.inf), "learning_rate .* got inf"),
+        (lambda: OptimizerConfig(momentum=1.0), "momentum must be .* < 1, got 1.0"),
+        (lambda: OptimizerConfig(label_smoothing=-0.1), "label_smoothing must be .* >= 0"),
+        (lambda: OptimizerConfig(gradient_clip=0.0), "gradient_clip must be a finite number > 0"),
+        (lambda: OptimizerConfig(decayed="kernel"), "did you mean 'kernels'"),
+        (lambda: OptimizerConfig(momentum=0, nesterov=True), "nesterov needs momentum"),
+        (
+            lambda: OptimizerConfig(schedule=training.OneCycle(), warmup_epochs=1),
+            "warmup_epochs must be 0 with OneCycle",
+        ),
+    ],
+)
+def test_impossible_parts_are_refused_by_name(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "a/b"}, "name must be usable as the name of a directory, got 'a/b'"),
+        ({"name": ""}, "name must be usable"),
+        ({"epochs": 0.0}, "epochs must be a finite number > 0"),
+        ({"steps": 0}, "steps must be an integer >= 1, got 0"),
+        ({"seed": -1}, "seed must be an integer >= 0, got -1"),
+        ({"seed": 2**32}, r"seed must be < 2\*\*32"),
+        ({"precision": "float16"}, "did you mean 'bfloat16'"),
+        ({"matmul_precision": "best"}, "matmul_precision must be one of default, high, highest"),
+        ({"evaluate_every": 0.0}, "evaluate_every must be a finite number > 0"),
+        ({"checkpoint_every": math.nan}, "checkpoint_every must be a finite number > 0"),
+        ({"keep_checkpoints": 0}, "keep_checkpoints must be an integer >= 1"),
+        ({"log_every": 0}, "log_every must be an integer >= 1"),
+    ],
+)
+def test_impossible_experiments_are_refused_by_name(experiment, change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(experiment, **change)
+
+
+def test_steps_take_precedence_over_epochs(experiment):
+    assert replace(experiment, epochs=2.5).total_steps(10) == 25
+    assert replace(experiment, epochs=0.001).total_steps(10) == 1
+    assert replace(experiment, epochs=2.5, steps=7).total_steps(10) == 7

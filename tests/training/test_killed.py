@@ -1,0 +1,81 @@
+"""A run that is killed at any moment, again and again, ends as if nothing had happened."""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from tiny import TinyNet
+from train_tiny import EXPERIMENT
+
+from vone_jax.training.checkpoint import Checkpoints
+from vone_jax.training.log import read_log
+from vone_jax.training.setup import initial_state
+
+ROOT = Path(__file__).resolve().parents[2]
+KILLS = 6
+
+
+def start(run_dir, cache):
+    """A process that trains; what it says goes to a file beside the run."""
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+        # So that the time goes into steps and checkpoints, not into the compiler.
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    script = Path(__file__).with_name("train_tiny.py")
+    with open(run_dir.with_suffix(".err"), "w") as stderr:
+        return subprocess.Popen(
+            [sys.executable, str(script), str(run_dir)], env=environment, stderr=stderr
+        )
+
+
+def end_state(run_dir):
+    like = jax.eval_shape(lambda: initial_state(EXPERIMENT, TinyNet()))
+    with Checkpoints(run_dir / "checkpoints", read_only=True) as checkpoints:
+        step, state, position = checkpoints.restore(like)
+    log = [
+        {name: value for name, value in record.items() if name != "examples_per_second"}
+        for record in read_log(run_dir / "log.jsonl")
+    ]
+    return step, state, position, log
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_leave_no_trace(tmp_path):
+    whole, killed, cache = tmp_path / "whole", tmp_path / "killed", tmp_path / "cache"
+    assert start(whole, cache).wait() == 0, whole.with_suffix(".err").read_text()
+
+    moments = random.Random(0)
+    reached = []
+    while len(reached) < KILLS:
+        process = start(killed, cache)
+        before = reached[-1] if reached else 0
+        while process.poll() is None and newest(killed) <= before:
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0.0, 0.1))
+        process.kill()
+        process.wait()
+        reached.append(newest(killed))
+    assert start(killed, cache).wait() == 0, killed.with_suffix(".err").read_text()
+
+    assert len(set(reached)) > 1, "every kill came before or after the run"
+    step, state, position, log = end_state(killed)
+    expected_step, expected_state, expected_position, expected_log = end_state(whole)
+    assert step == expected_step == 40
+    assert position == expected_position
+    assert log == expected_log
+    jax.tree.map(np.testing.assert_array_equal, state, expected_state)
+
+
+def newest(run_dir):
+    """The highest step of a checkpoint that looks complete, 0 if there is none."""
+    names = (path.name for path in (run_dir / "checkpoints").glob("*"))
+    return max((int(name) for name in names if name.isdigit()), default=0)

@@ -1,0 +1,328 @@
+"""The loop: fence posts, going on bit for bit, and every way to stop."""
+
+import json
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from tiny import TinyNet
+
+from vone_jax import training
+from vone_jax.training.checkpoint import Checkpoints
+from vone_jax.training.log import RunLog, read_log
+from vone_jax.training.setup import Setup, initial_state
+
+pytestmark = [
+    # See test_checkpoint.py.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("cached_compilation"),
+]
+
+ONE = jax.devices()[:1]
+
+
+class StopAt:
+    """Says stop from the n-th time on that it is asked.
+
+    The loop asks once at every step, from step 0 on, and a validation for each of its 3 batches.
+    """
+
+    def __init__(self, number):
+        self.left = number
+
+    def __call__(self):
+        self.left -= 1
+        return self.left <= 0
+
+
+def train(experiment, run_dir, **arguments):
+    return training.train(experiment, run_dir, **{"devices": ONE, **arguments})
+
+
+def final_state(experiment, run_dir, step=None):
+    like = jax.eval_shape(lambda: initial_state(experiment, TinyNet()))
+    with Checkpoints(run_dir / "checkpoints", read_only=True) as checkpoints:
+        return checkpoints.restore(like, step)
+
+
+def log(run_dir):
+    """The log without what depends on the clock."""
+    records = read_log(run_dir / "log.jsonl")
+    return [{k: v for k, v in r.items() if k != "examples_per_second"} for r in records]
+
+
+def steps(run_dir, kind):
+    return [record["step"] for record in log(run_dir) if record["kind"] == kind]
+
+
+def assert_same_run(experiment, ours, theirs):
+    """Equal states, positions and logs, to the last bit."""
+    (step1, state1, position1), (step2, state2, position2) = (
+        final_state(experiment, run_dir) for run_dir in (ours, theirs)
+    )
+    assert step1 == step2 and position1 == position2
+    jax.tree.map(np.testing.assert_array_equal, state1, state2)
+    assert log(ours) == log(theirs)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The run that was not disturbed; made by the first test that asks for it."""
+    return tmp_path_factory.mktemp("uninterrupted") / "run"
+
+
+@pytest.fixture
+def whole(tiny, uninterrupted):
+    if not uninterrupted.exists():
+        assert train(tiny, uninterrupted) == training.Outcome(step=6, finished=True)
+    return uninterrupted
+
+
+def test_fence_posts(tiny, whole):
+    """6 steps, 3 an epoch: nothing at 0; validation and checkpoint at 3 and 6; log at 2, 4, 6."""
+    assert steps(whole, "train") == [2, 4, 6]
+    assert steps(whole, "validation") == [3, 6]
+    step, state, position = final_state(tiny, whole)
+    assert step == int(state.step) == position.validated == 6
+    assert position.data["position"] == 6
+    assert position.interval == {"loss": 0.0, "correct": 0, "seen": 0}
+    step, state, position = final_state(tiny, whole, step=3)
+    assert step == int(state.step) == position.validated == position.data["position"] == 3
+    assert position.interval["seen"] == 8
+
+
+def test_the_log_says_what_the_contract_says(whole):
+    first, *_ = log(whole)
+    assert first.keys() == {
+        "kind", "step", "epoch", "loss", "accuracy", "learning_rate", "gradient_norm"
+    }  # fmt: skip
+    assert first["epoch"] == pytest.approx(2 / 3)
+    assert all(0 <= record["accuracy"] <= 1 for record in log(whole))
+    assert [r["seen"] for r in log(whole) if r["kind"] == "validation"] == [10, 10]
+    assert read_log(whole / "log.jsonl")[0]["examples_per_second"] > 0
+    config = json.loads((whole / "config.json").read_text())
+    assert config["experiment"]["model"]["num_classes"] == 3
+    assert (whole / "log.csv").read_text().startswith("kind,step,epoch,loss,accuracy")
+
+
+def test_a_finished_run_is_left_as_it_is(tiny, whole):
+    before = log(whole)
+    assert train(tiny, whole) == training.Outcome(step=6, finished=True)
+    assert log(whole) == before
+
+
+@pytest.mark.parametrize(("asked", "step"), [(2, 1), (3, 2), (8, 4)])
+def test_a_stopped_run_goes_on_bit_for_bit(tiny, whole, tmp_path, asked, step):
+    """Stopped off and on the fence posts of the log, before and after the first validation."""
+    outcome = train(tiny, tmp_path, stop=StopAt(asked))
+    assert outcome == training.Outcome(step, finished=False)
+    assert final_state(tiny, tmp_path)[0] == step
+    assert train(tiny, tmp_path).finished
+    assert_same_run(tiny, tmp_path, whole)
+
+
+def test_a_run_stopped_where_it_validates_does_so_when_it_goes_on(tiny, whole, tmp_path):
+    assert train(tiny, tmp_path, stop=StopAt(4)) == training.Outcome(step=3, finished=False)
+    assert steps(tmp_path, "validation") == []
+    assert final_state(tiny, tmp_path)[2].validated == 0
+    assert train(tiny, tmp_path).finished
+    assert_same_run(tiny, tmp_path, whole)
+
+
+def test_a_run_stopped_while_it_validates_saves_at_once(tiny, whole, tmp_path):
+    """The loop has asked 4 times when it validates at 3; this is the second batch."""
+    assert train(tiny, tmp_path, stop=StopAt(6)) == training.Outcome(step=3, finished=False)
+    assert steps(tmp_path, "validation") == []
+    assert train(tiny, tmp_path).finished
+    assert_same_run(tiny, tmp_path, whole)
+
+
+def test_a_run_stopped_before_its_first_step_starts_over(tiny, whole, tmp_path):
+    assert train(tiny, tmp_path, stop=StopAt(1)) == training.Outcome(step=0, finished=False)
+    assert train(tiny, tmp_path).finished
+    assert_same_run(tiny, tmp_path, whole)
+
+
+def test_work_after_the_last_checkpoint_is_done_again(tiny, whole, tmp_path):
+    """An error after step 4 leaves the checkpoint at 3 and a log beyond it, as a kill does."""
+    write = RunLog.write
+
+    def fail(self, record):
+        write(self, record)
+        if record["step"] == 4:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(RunLog, "write", fail)
+        train(tiny, tmp_path)
+    assert steps(tmp_path, "train") == [2, 4]
+    assert final_state(tiny, tmp_path)[0] == 3
+    assert train(tiny, tmp_path).finished
+    assert_same_run(tiny, tmp_path, whole)
+
+
+def test_another_number_of_devices_gives_the_same_curve(tiny, whole, tmp_path):
+    """And a checkpoint that was written on one device is continued on four."""
+    train(tiny, tmp_path, stop=StopAt(3))
+    assert train(tiny, tmp_path, devices=jax.devices()).finished
+    for ours, theirs in zip(log(tmp_path), log(whole), strict=True):
+        assert ours.pop("kind") == theirs.pop("kind")
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    state, expected = final_state(tiny, tmp_path)[1], final_state(tiny, whole)[1]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        state.params,
+        expected.params,
+    )
+
+
+def test_a_damaged_checkpoint_costs_the_work_since_the_one_before(tiny, whole, tmp_path):
+    assert train(tiny, tmp_path).finished
+    (tmp_path / "checkpoints" / "6" / "metadata" / "metadata").write_text("{")
+    with pytest.warns(UserWarning, match="checkpoints/6 .*|going back to step 3"):
+        assert train(tiny, tmp_path).finished
+    assert (tmp_path / "damaged" / "6-0").is_dir()
+    assert_same_run(tiny, tmp_path, whole)
+
+
+def poison_batch(monkeypatch, number, value):
+    """Fills the images of the ``number``-th batch that goes to the devices with ``value``."""
+    calls, shard = [], Setup.shard
+
+    def poison(self, batch):
+        calls.append(None)
+        if len(calls) == number:
+            batch = batch | {"image": np.full_like(batch["image"], value)}
+        return shard(self, batch)
+
+    monkeypatch.setattr(Setup, "shard", poison)
+
+
+def test_a_nan_in_the_images_stops_the_run_with_the_step_named(tiny, tmp_path, monkeypatch):
+    """At step 5, whose metrics come after the checkpoint at 3."""
+
+    experiment = replace(tiny, evaluate_every=10.0)
+    poison_batch(monkeypatch, 5, np.nan)
+    with pytest.raises(training.NonFiniteError, match="the loss is nan at step 5 of 6 .* step 3$"):
+        train(experiment, tmp_path)
+    assert steps(tmp_path, "train") == [2, 4]
+    assert all(np.isfinite(record["loss"]) for record in log(tmp_path))
+    step, state, _ = final_state(experiment, tmp_path)
+    assert step == 3
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def test_a_nan_where_the_run_saves_is_not_saved(tiny, tmp_path, monkeypatch):
+    """The metrics of a step are read before its state is written."""
+    poison_batch(monkeypatch, 3, np.inf)
+    with pytest.raises(training.NonFiniteError, match="at step 3 of 6"):
+        train(tiny, tmp_path)
+    assert final_state(tiny, tmp_path) is None
+
+
+def test_a_nan_in_validation_stops_the_run(tiny, tmp_path, monkeypatch):
+    result = {"loss": float("nan"), "accuracy": 0.0, "seen": 10}
+    monkeypatch.setattr(Setup, "validate", lambda self, state, stop: result)
+    with pytest.raises(training.NonFiniteError, match="validation loss is nan at step 3"):
+        train(tiny, tmp_path)
+
+
+def test_a_learning_rate_that_is_too_high_stops_the_run(tiny, tmp_path):
+    wild = replace(tiny, optimizer=replace(tiny.optimizer, learning_rate=1e30, gradient_clip=None))
+    with pytest.raises(training.NonFiniteError, match="is (nan|inf) at step [23] of 6 .learning"):
+        train(wild, tmp_path)
+
+
+def test_plateau_follows_the_validation_loss_also_after_a_stop(tiny, tmp_path, monkeypatch):
+    """Losses that never fall: the rate is halved after every second validation."""
+    losses = iter([])
+
+    def validate(self, state, stop):
+        return {"loss": next(losses), "accuracy": 0.0, "seen": 10}
+
+    monkeypatch.setattr(Setup, "validate", validate)
+    experiment = replace(
+        tiny,
+        optimizer=training.OptimizerConfig(
+            learning_rate=0.1, schedule=training.Plateau(decay=0.5, patience=1)
+        ),
+        evaluate_every=1 / 3,
+        checkpoint_every=1 / 3,
+        log_every=1,
+    )
+    losses = iter([1.0] * 6)
+    assert train(experiment, tmp_path / "whole").finished
+    rates = [r["learning_rate"] for r in log(tmp_path / "whole") if r["kind"] == "train"]
+    np.testing.assert_allclose(rates, [0.1, 0.1, 0.1, 0.05, 0.05, 0.025])
+    losses = iter([1.0] * 6)
+    train(experiment, tmp_path / "stopped", stop=StopAt(3))
+    assert train(experiment, tmp_path / "stopped").finished
+    assert_same_run(experiment, tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_another_experiment_does_not_touch_the_run(tiny, whole):
+    before = log(whole)
+    with pytest.raises(training.RunDirectoryError, match="seed: 5 is not 0"):
+        train(replace(tiny, seed=5), whole)
+    assert log(whole) == before
+
+
+def test_batches_that_do_not_fit_the_devices_are_refused(tiny, tmp_path):
+    uneven = replace(tiny, data=replace(tiny.data, batch_size=6))
+    with pytest.raises(ValueError, match="data.batch_size .* 4.* got 6"):
+        train(uneven, tmp_path / "run", devices=jax.devices())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_classes": 7}, "model.num_classes is 7, but the images of 'tiny' 'train' have 3"),
+        ({"in_channels": 3}, r"model.in_channels is 3, but .* have 1 channel"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_data_is_refused(tiny, tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        train(replace(tiny, model=replace(tiny.model, **change)), tmp_path)
+
+
+def test_more_examples_than_a_batch_are_needed(tiny, tmp_path):
+    large = replace(tiny, data=replace(tiny.data, batch_size=32))
+    with pytest.raises(ValueError, match="batch_size 32 is larger than the 24 examples"):
+        train(large, tmp_path)
+
+
+def test_a_run_is_loaded_with_the_variables_of_its_last_checkpoint(tiny, whole, monkeypatch):
+    monkeypatch.setattr(training.runs, "build_model", lambda config, precision: TinyNet())
+    experiment, model, variables = training.load_run(whole)
+    _, state, _ = final_state(tiny, whole)
+    assert experiment == replace(tiny, model=replace(tiny.model, num_classes=3))
+    assert variables.keys() == {"params", "batch_stats"}
+    jax.tree.map(np.testing.assert_array_equal, variables["params"], state.params)
+    logits = model.apply(variables, np.zeros((2, 8, 8, 1), np.float32))
+    assert logits.shape == (2, 3)
+    step, *_, earlier = training.restore_run(whole, step=3)
+    assert step == 3
+    assert np.any(earlier["params"]["conv"]["kernel"] != variables["params"]["conv"]["kernel"])
+
+
+def test_what_is_no_trained_run_is_named(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(training.runs, "build_model", lambda config, precision: TinyNet())
+    with pytest.raises(training.RunDirectoryError, match="holds no run"):
+        training.load_run(tmp_path)
+    train(tiny, tmp_path, stop=StopAt(1))
+    with pytest.raises(training.RunDirectoryError, match="has no checkpoint yet"):
+        training.load_run(tmp_path)
+
+
+def test_a_line_for_each_validation_where_there_is_no_terminal(tiny, tmp_path, capsys):
+    train(tiny, tmp_path, progress=True)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert "from the start to step 6, 1 x cpu" in lines[0]
+    assert lines[1].startswith("step 3, epoch 1: validation loss ")
+    assert lines[2].startswith("step 6, epoch 2: validation loss ")
+    assert lines[3] == "finished at step 6"
+    assert len(lines) == 4

@@ -1,0 +1,92 @@
+"""A run directory belongs to one experiment and to one process at a time."""
+
+import json
+from dataclasses import replace
+
+import jax
+import pytest
+
+from vone_jax.training import DataConfig, Experiment, ModelConfig, RunDirectoryError
+from vone_jax.training.run_dir import config_path, open_run, read_experiment
+
+EXPERIMENT = Experiment(
+    name="test", model=ModelConfig(name="resnet18"), data=DataConfig(source="tfds:cifar10")
+)
+
+
+def opened(run_dir, experiment=EXPERIMENT):
+    return open_run(run_dir, experiment, parameters=12, device="1 x abacus", command="train it")
+
+
+def test_a_new_run_describes_itself(tmp_path):
+    with opened(tmp_path / "runs" / "a"):
+        pass
+    config = json.loads(config_path(tmp_path / "runs" / "a").read_text())
+    assert config["format"] == 1
+    assert config["parameters"] == 12
+    assert config["device"] == "1 x abacus"
+    assert config["command"] == "train it"
+    assert config["versions"]["jax"] == jax.__version__
+    assert {"python", "flax", "numpy"} <= config["versions"].keys()
+    assert read_experiment(tmp_path / "runs" / "a") == EXPERIMENT
+
+
+def test_the_same_experiment_may_go_on(tmp_path):
+    with opened(tmp_path):
+        pass
+    before = config_path(tmp_path).read_text()
+    with opened(tmp_path):
+        pass
+    assert config_path(tmp_path).read_text() == before
+
+
+def test_another_experiment_is_refused_and_the_fields_named(tmp_path):
+    with opened(tmp_path):
+        pass
+    other = replace(EXPERIMENT, seed=1, optimizer=replace(EXPERIMENT.optimizer, momentum=0.5))
+    expected = "another experiment.*\n.*optimizer.momentum: 0.5 is not 0.9\n.*seed: 1 is not 0"
+    with pytest.raises(RunDirectoryError, match=expected):
+        with opened(tmp_path, other):
+            pass
+    assert read_experiment(tmp_path) == EXPERIMENT
+
+
+def test_a_second_process_is_refused(tmp_path):
+    with opened(tmp_path):
+        with pytest.raises(RunDirectoryError, match="another process is training in"):
+            with opened(tmp_path):
+                pass
+    with opened(tmp_path):
+        pass
+
+
+def test_the_lock_is_free_after_an_error(tmp_path):
+    with pytest.raises(KeyError):
+        with opened(tmp_path):
+            raise KeyError
+    with opened(tmp_path):
+        pass
+
+
+def test_remains_without_a_description_are_not_built_upon(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(RunDirectoryError, match="holds checkpoints but no config.json"):
+        with opened(tmp_path):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "holds no run: there is no config.json"),
+        ("{", "is not JSON"),
+        ('{"format": 9}', "has format 9, this version reads 1"),
+        ('{"format": 1}', "experiment must be a JSON object"),
+        ('{"format": 1, "experiment": {"nam": "x"}}', "no field 'nam'; did you mean 'name'"),
+    ],
+)
+def test_what_is_no_run_is_named(tmp_path, content, message):
+    if content is not None:
+        config_path(tmp_path).write_text(content)
+    with pytest.raises(RunDirectoryError, match=message):
+        read_experiment(tmp_path)

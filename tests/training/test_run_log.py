@@ -1,0 +1,113 @@
+"""The log holds every step once, whatever happened to the run."""
+
+import csv
+import json
+import math
+
+import pytest
+
+from vone_jax.training.log import RunLog, export_csv, read_log
+
+
+def train_record(step):
+    return {"kind": "train", "step": step, "loss": 1.0 / step}
+
+
+def validation_record(step):
+    return {"kind": "validation", "step": step, "accuracy": 0.5, "seen": 10}
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A log of the steps 2, 4 and 6 with validations at 3 and 6."""
+    path = tmp_path / "log.jsonl"
+    with RunLog(path, step=0, validated=0) as log:
+        for record in (
+            train_record(2),
+            validation_record(3),
+            train_record(4),
+            train_record(6),
+            validation_record(6),
+        ):
+            log.write(record)
+    return path
+
+
+def steps(path, kind):
+    return [record["step"] for record in read_log(path) if record["kind"] == kind]
+
+
+def test_records_come_back(path):
+    assert read_log(path)[:2] == [train_record(2), validation_record(3)]
+    assert [json.loads(line) for line in path.read_text().splitlines()] == read_log(path)
+
+
+def test_no_file_is_an_empty_log(tmp_path):
+    assert read_log(tmp_path / "log.jsonl") == []
+
+
+def test_a_record_is_in_the_file_as_soon_as_it_is_written(tmp_path):
+    with RunLog(tmp_path / "log.jsonl", step=0, validated=0) as log:
+        log.write(train_record(1))
+        log.sync()
+        assert read_log(tmp_path / "log.jsonl") == [train_record(1)]
+
+
+def test_going_on_from_a_checkpoint_drops_what_comes_after_it(path):
+    with RunLog(path, step=4, validated=3) as log:
+        log.write(train_record(6))
+    assert steps(path, "train") == [2, 4, 6]
+    assert steps(path, "validation") == [3]
+
+
+def test_a_validation_that_the_checkpoint_does_not_know_is_dropped(path):
+    with RunLog(path, step=6, validated=3):
+        pass
+    assert steps(path, "train") == [2, 4, 6]
+    assert steps(path, "validation") == [3]
+
+
+def test_a_new_start_empties_the_log(path):
+    with RunLog(path, step=0, validated=0):
+        pass
+    assert read_log(path) == []
+
+
+def test_a_line_that_was_cut_off_is_dropped(path):
+    with open(path, "a") as file:
+        file.write('{"kind": "train", "st')
+    assert steps(path, "train") == [2, 4, 6]
+    with RunLog(path, step=6, validated=6) as log:
+        log.write(train_record(8))
+    assert steps(path, "train") == [2, 4, 6, 8]
+
+
+def test_a_broken_line_elsewhere_is_an_error_that_names_it(path):
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], "oops", *lines[1:]]))
+    with pytest.raises(ValueError, match="log.jsonl, line 2 is not JSON: 'oops'"):
+        read_log(path)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_is_never_logged(path, value):
+    with RunLog(path, step=6, validated=6) as log:
+        with pytest.raises(ValueError, match="Out of range float values"):
+            log.write({"kind": "train", "step": 7, "loss": value})
+    assert steps(path, "train") == [2, 4, 6]
+
+
+def test_csv_has_a_column_for_every_name(path):
+    with open(export_csv(path)) as file:
+        rows = list(csv.DictReader(file))
+    assert path.with_suffix(".csv").exists()
+    assert [row["step"] for row in rows] == ["2", "3", "4", "6", "6"]
+    assert rows[0] == {"kind": "train", "step": "2", "loss": "0.5", "accuracy": "", "seen": ""}
+
+
+def test_tensorboard_files_on_request(tmp_path):
+    pytest.importorskip("tensorboardX")
+    with RunLog(tmp_path / "log.jsonl", step=0, validated=0, tensorboard=tmp_path / "tb") as log:
+        log.write(train_record(1))
+    (events,) = (tmp_path / "tb").iterdir()
+    assert b"train/loss" in events.read_bytes()

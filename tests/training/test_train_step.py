@@ -1,0 +1,150 @@
+"""The compiled step: the same on any mesh, a function of (seed, step, examples) alone."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import TinyNet, tiny_source
+
+from vone_jax import mesh as meshes
+from vone_jax.training import Cosine, OptimizerConfig
+from vone_jax.training.optimizer import learning_rate, make_optimizer
+from vone_jax.training.state import create_state
+from vone_jax.training.step import make_eval_step, make_train_step
+
+CONFIG = OptimizerConfig(learning_rate=0.1, schedule=Cosine(), weight_decay=1e-3)
+OPTIMIZER = make_optimizer(CONFIG)
+MODEL = TinyNet()
+
+
+def host_batch(order=slice(None)):
+    source = tiny_source("train")
+    return {
+        "image": np.stack([source[i]["image"] for i in range(8)]).astype(np.float32)[order] / 255,
+        "label": np.array([source[i]["label"] for i in range(8)], np.int32)[order],
+        "index": np.arange(8, dtype=np.uint32)[order],
+    }
+
+
+class OnMesh:
+    """The functions of a run on some devices."""
+
+    def __init__(self, devices):
+        self.mesh = meshes.data_mesh(devices)
+        self.step = make_train_step(
+            MODEL,
+            OPTIMIZER,
+            learning_rate(CONFIG, 3, 6),
+            seed=7,
+            label_smoothing=0.1,
+            mesh=self.mesh,
+        )
+        self.eval_step = make_eval_step(MODEL, seed=7, mesh=self.mesh)
+
+    def start(self):
+        state = create_state(MODEL, OPTIMIZER, 7, (8, 8, 1))
+        return meshes.replicate(self.mesh, meshes.fetch(state))
+
+    def shard(self, batch):
+        return meshes.shard_batch(self.mesh, batch)
+
+
+@pytest.fixture(scope="module")
+def one():
+    return OnMesh(jax.devices()[:1])
+
+
+@pytest.fixture(scope="module")
+def four():
+    return OnMesh(jax.devices())
+
+
+def run(on, steps, batch=None):
+    state, batch = on.start(), on.shard(host_batch() if batch is None else batch)
+    metrics = None
+    for _ in range(steps):
+        state, metrics = on.step(state, batch)
+    return meshes.fetch(state), meshes.fetch(metrics)
+
+
+def assert_close(a, b, tolerance):
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance), a, b
+    )
+
+
+def test_four_devices_do_what_one_does(one, four):
+    """Up to the order of float32 sums; noise and dropout masks are the same."""
+    (state1, metrics1), (state4, metrics4) = run(one, 4), run(four, 4)
+    assert_close(state1, state4, 1e-5)
+    assert_close(metrics1, metrics4, 1e-5)
+    assert int(state4.step) == 4
+    assert len(four.start().params["conv"]["kernel"].sharding.device_set) == 4
+
+
+def test_a_step_trains_and_counts(one):
+    first, metrics = run(one, 1)
+    start = meshes.fetch(one.start())
+    assert int(first.step) == 1
+    assert int(metrics.sums.seen) == 8
+    assert metrics.learning_rate == np.float32(0.1)
+    assert metrics.gradient_norm > 0
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), start.params, first.params)
+    assert all(jax.tree.leaves(moved))
+    assert np.isfinite(metrics.sums.loss)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_step_other_noise(one):
+    (first, _), (again, _) = run(one, 3), run(one, 3)
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    batch = one.shard(host_batch())
+    state = one.start()
+    _, shifted = one.step(state.replace(step=state.step + 1), batch)
+    _, unshifted = run(one, 1)
+    assert shifted.sums.loss != unshifted.sums.loss
+
+
+def test_noise_belongs_to_examples_not_to_rows(one):
+    """Without dropout, whose masks are by row, the order of the batch only reorders sums."""
+    order = np.array([3, 1, 7, 0, 2, 6, 5, 4])
+
+    def eval_sums(batch):
+        batch |= {"mask": np.ones(8, bool)}
+        return meshes.fetch(one.eval_step(one.start().variables, one.shard(batch)))
+
+    plain, permuted = eval_sums(host_batch()), eval_sums(host_batch(order))
+    assert_close(plain, permuted, 1e-6)
+    renumbered = host_batch(order) | {"index": np.arange(8, dtype=np.uint32)}
+    assert eval_sums(renumbered).loss != pytest.approx(plain.loss, rel=1e-6)
+
+
+def test_validation_ignores_padded_rows(four):
+    variables = four.start().variables
+    batch = host_batch() | {"mask": np.arange(8) < 5}
+    poisoned = {name: array.copy() for name, array in batch.items()}
+    poisoned["image"][5:] = np.nan
+    first, second = (
+        meshes.fetch(four.eval_step(variables, four.shard(b))) for b in (batch, poisoned)
+    )
+    assert int(first.seen) == 5 and np.isfinite(second.loss)
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+def test_the_plateau_scales_the_rate(one):
+    state = one.start()
+    halved = state.plateau._replace(factor=jnp.float32(0.5))
+    placed = meshes.replicate(one.mesh, meshes.fetch(halved))
+    _, metrics = one.step(state.replace(plateau=placed), one.shard(host_batch()))
+    assert metrics.learning_rate == np.float32(0.05)
+
+
+def test_the_state_is_donated_and_the_step_compiled_once(four):
+    batch = four.shard(host_batch())
+    state = four.start()
+    for _ in range(3):
+        previous = state
+        state, _ = four.step(state, batch)
+        assert previous.params["conv"]["kernel"].is_deleted()
+    assert four.step._cache_size() == 1
+    chex.assert_tree_all_finite(meshes.fetch(state.params))

@@ -1,0 +1,35 @@
+"""A network and a data set of a few bytes, in the place of the real ones."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vone_jax import data, prng
+from vone_jax.models.layers import BatchNorm
+
+
+class TinyNet(nn.Module):
+    """What the loop asks of a network: noise by example, batch norm, dropout."""
+
+    num_classes: int = 3
+
+    @nn.compact
+    def __call__(self, images, train=False, noise_key=None):
+        keys = prng.example_keys(noise_key, len(images)) if noise_key is not None else None
+        x = nn.Conv(4, (3, 3), use_bias=False, name="conv")(images)
+        if keys is not None:
+            x += 0.1 * jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(keys)
+        x = nn.relu(BatchNorm(name="norm")(x, train))
+        x = nn.Dropout(0.2, deterministic=not train)(jnp.mean(x, axis=(1, 2)))
+        return nn.Dense(self.num_classes, name="logits")(x)
+
+
+def tiny_source(split):
+    """24 training or 10 test images of three classes that differ in brightness."""
+    rng = np.random.default_rng(0 if split == "train" else 1)
+    labels = np.arange(24 if split == "train" else 10) % 3
+    images = rng.integers(0, 60, (len(labels), 8, 8, 1)) + 60 * labels[:, None, None, None]
+    return data.ArraySource(
+        images.astype(np.uint8), labels, class_names=("a", "b", "c"), name="tiny", split=split
+    )

@@ -1,0 +1,227 @@
+"""Checkpoints of a run. The one module that imports Orbax.
+
+A checkpoint at step k holds everything the step k + 1 depends on: the training state and the
+position of the data iterator, with the interval that the log is averaging over. Nothing in it
+depends on the number of devices, processes or data workers. It is written in the background,
+appears under its name only when it is whole, and carries a digest of its content, so that a damaged
+one is found out and the one before it is used.
+"""
+
+import dataclasses
+import hashlib
+import json
+import warnings
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from vone_jax import mesh as meshes
+from vone_jax.training.state import TrainState
+
+_FORMAT = 1
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written, or none of those there could be read."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """What belongs to a checkpoint beside the training state, as JSON values.
+
+    Attributes:
+      data: state of the data iterator, the same in all processes.
+      validated: the last step at which the run was validated, 0 if never.
+      interval: sums that the log has gathered since its last line.
+    """
+
+    data: dict[str, Any]
+    validated: int
+    interval: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run; use it in a ``with`` block, which waits for the last write.
+
+    All processes must make the same calls; the files are written once.
+
+    Args:
+      directory: made if it is not there.
+      keep: number of checkpoints kept, the newest ones.
+      read_only: touch no file, because another process may be writing there.
+    """
+
+    def __init__(self, directory: Path, keep: int = 2, read_only: bool = False):
+        self.directory = Path(directory).absolute()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=None if read_only else keep,
+            create=not read_only,
+            cleanup_tmp_directories=not read_only,
+        )
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.wait()
+        except CheckpointError:
+            if error is None:
+                raise
+            # The error that ended the block is the one to see.
+        finally:
+            self._manager.close()
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints that are there, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, state: TrainState, position: Position) -> None:
+        """Starts writing a checkpoint; returns once ``state`` may be donated.
+
+        Args:
+          step: its number, above that of every checkpoint there.
+          state: on any mesh.
+          position: see ``Position``.
+
+        Raises:
+          CheckpointError: if this one cannot be started, or the one before could not be written.
+        """
+        host_state = meshes.fetch(state)
+        content = dataclasses.asdict(position)
+        metadata = {
+            "format": _FORMAT,
+            "layout": _layout(host_state),
+            "digest": _digest(host_state, content),
+            "position": content,
+        }
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(host_state), metadata=ocp.args.JsonSave(metadata)
+        )
+        try:
+            saved = self._manager.save(step, args=items)
+        except Exception as error:
+            raise self._not_written(error) from error
+        if not saved:
+            raise CheckpointError(f"checkpoint {step} is not newer than {self.steps()}")
+
+    def wait(self) -> None:
+        """Returns when everything is on disk.
+
+        Raises:
+          CheckpointError: if a checkpoint could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._not_written(error) from error
+
+    def restore(
+        self, like: TrainState, step: int | None = None
+    ) -> tuple[int, TrainState, Position] | None:
+        """The newest checkpoint that is undamaged, or the one at ``step``.
+
+        A damaged checkpoint is named in a warning and left where it is.
+
+        Args:
+          like: shapes and dtypes of the state, see ``jax.eval_shape``.
+          step: of the one to read; default: the newest, or an older one if that is damaged.
+
+        Returns:
+          Its step, state (NumPy arrays, for any mesh) and position; None if there are none.
+
+        Raises:
+          CheckpointError: if those there are all damaged, or ``step`` is not among them.
+          ValueError: if it belongs to another network or optimiser than ``like``.
+        """
+        steps = self.steps()
+        if step is not None and step not in steps:
+            raise CheckpointError(f"no checkpoint {step} in {self.directory}; there are {steps}")
+        damaged = []
+        for candidate in [step] if step is not None else reversed(steps):
+            problem, restored = self._read(candidate, like)
+            # Processes must not go on from different checkpoints.
+            if not meshes.any_process(restored is None) and restored is not None:
+                if damaged:
+                    warnings.warn(
+                        f"checkpoint damaged, going back to step {candidate}: "
+                        + "; ".join(damaged),
+                        stacklevel=2,
+                    )
+                return candidate, restored[0], restored[1]
+            damaged.append(f"{self.directory / str(candidate)} ({problem})")
+        if damaged:
+            raise CheckpointError("no checkpoint can be read: " + "; ".join(damaged))
+        return None
+
+    def set_aside(self, newer_than: int) -> None:
+        """Moves the checkpoints above a step to ``damaged/`` beside the directory."""
+        for step in self.steps():
+            if step > newer_than and jax.process_index() == 0:
+                aside = self.directory.parent / "damaged"
+                aside.mkdir(exist_ok=True)
+                number = sum(1 for path in aside.iterdir() if path.name.startswith(f"{step}-"))
+                (self.directory / str(step)).rename(aside / f"{step}-{number}")
+        meshes.barrier("set aside")
+        self._manager.reload()
+
+    def _read(self, step: int, like: TrainState) -> tuple[str, tuple[TrainState, Position] | None]:
+        """What is wrong with a checkpoint, or its content."""
+        target = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
+        try:
+            metadata = self._manager.restore(
+                step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore())
+            )["metadata"]
+            layout, digest = metadata["layout"], metadata["digest"]
+            position = Position(**metadata["position"])
+        except Exception as error:
+            return _first_line(error), None
+        if layout != _layout(target):
+            raise ValueError(
+                f"checkpoint {self.directory / str(step)} belongs to another network or optimiser: "
+                "its arrays have other names, shapes or dtypes"
+            )
+        try:
+            state = self._manager.restore(
+                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
+            )["state"]
+        except Exception as error:
+            return _first_line(error), None
+        if digest != _digest(state, metadata["position"]):
+            return "its content does not match its digest", None
+        return "", (state, position)
+
+    def _not_written(self, error: Exception) -> CheckpointError:
+        return CheckpointError(
+            f"a checkpoint could not be written to {self.directory}: {_first_line(error)}; "
+            f"those of the steps {self.steps()} are intact"
+        )
+
+
+def _layout(state: TrainState) -> str:
+    """A digest of the names, shapes and dtypes of all arrays."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    text = "\n".join(f"{jax.tree_util.keystr(k)} {x.dtype} {x.shape}" for k, x in leaves)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _digest(state: TrainState, position: dict[str, Any]) -> str:
+    """A digest of all that a checkpoint holds."""
+    digest = hashlib.sha256(json.dumps(position, sort_keys=True).encode())
+    for leaf in jax.tree.leaves(state):
+        digest.update(np.ascontiguousarray(leaf).data)
+    return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"

@@ -1,0 +1,217 @@
+"""What an experiment is: a tree of frozen dataclasses that says everything a run depends on.
+
+An experiment prints as code, goes through JSON unchanged and is checked when it is built, so a
+mistake shows before anything is computed. Lengths of time are in epochs unless a name says
+otherwise; one epoch is ``steps_per_epoch`` steps, see ``data.train_batches``.
+"""
+
+import dataclasses
+import json
+from typing import Any, Literal
+
+from vone_jax import data, models
+from vone_jax.training import codec
+from vone_jax.training.checks import check_at_least, check_choice, check_number
+from vone_jax.training.schedules import Constant, Cosine, OneCycle, Plateau, Step
+from vone_jax.v1 import VOneBlockConfig
+
+Precision = Literal["float32", "bfloat16"]
+MatmulPrecision = Literal["default", "high", "highest"]
+DecayedParameters = Literal["all", "kernels"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network, see ``models.create``."""
+
+    # One of models.NAMES.
+    name: str
+    # Number of logits; None takes the number of classes of the data.
+    num_classes: int | None = None
+    # Side of the images in pixels.
+    image_size: int = 224
+    # 3 for RGB, 1 for grey.
+    in_channels: int = 3
+    # Channels behind the stem; the published networks have 64.
+    width: int = 64
+    # The front end of a VOneNet. None takes models.v1_config for the image size and writes it
+    # here, so that a stored experiment does not depend on defaults.
+    v1: VOneBlockConfig | None = None
+
+    def __post_init__(self):
+        if self.num_classes is not None:
+            check_at_least("num_classes", self.num_classes, 1)
+        check_at_least("image_size", self.image_size, 8)
+        check_at_least("in_channels", self.in_channels, 1)
+        if self.v1 is None and self.name in models.NAMES and self.name.startswith("vone_"):
+            object.__setattr__(self, "v1", models.v1_config(self.image_size, self.in_channels))
+        # Building is cheap and checks the rest: the name, the width, and v1 against both.
+        models.create(self.name, 1, self.image_size, self.in_channels, v1=self.v1, width=self.width)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """The images."""
+
+    # A name that data.load knows: "fashion_mnist_small", "tfds:<name>" or "folder:<path>".
+    source: str
+    # Trained on.
+    train_split: str = "train"
+    # Validated on while training.
+    eval_split: str = "test"
+    # Where TFDS keeps its prepared sets; None is the default of TFDS.
+    data_dir: str | None = None
+    # Global, over all devices and processes.
+    batch_size: int = 128
+    # The same, in validation; it decides memory and speed, never a number.
+    eval_batch_size: int = 256
+    # Random transforms of training images.
+    augment: data.Augment = data.Augment()
+    # Share of the shorter side that is kept where an image is resized without a random crop;
+    # None: 0.875 for photographs at 112 pixels or more, else 1.
+    center_crop: float | None = None
+    # Processes that decode and augment; 0 does it in threads of this one.
+    workers: int = 0
+
+    def __post_init__(self):
+        check_at_least("batch_size", self.batch_size, 1)
+        check_at_least("eval_batch_size", self.eval_batch_size, 1)
+        check_at_least("workers", self.workers, 0)
+        if self.center_crop is not None and not 0 < self.center_crop <= 1:
+            raise ValueError(f"center_crop must be in (0, 1] or None, got {self.center_crop!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """Stochastic gradient descent in PyTorch's form, see ``optimizer.make_optimizer``."""
+
+    # The base rate, which the schedule multiplies.
+    learning_rate: float = 0.1
+    # How the rate moves over the run.
+    schedule: Constant | Step | Cosine | OneCycle | Plateau = Constant()
+    # Epochs in which a linear rise from 0 to 1 multiplies the rate of the schedule.
+    warmup_epochs: float = 0.0
+    # Share of the last step's direction that is kept, in [0, 1).
+    momentum: float = 0.9
+    # Look ahead along the momentum (Nesterov's form).
+    nesterov: bool = False
+    # Times the parameters, added to the gradient before momentum (coupled, as in PyTorch).
+    weight_decay: float = 1e-4
+    # "all" trained parameters, or "kernels": none of batch norm's and no biases.
+    decayed: DecayedParameters = "all"
+    # Share of the target distribution that is spread evenly over the classes.
+    label_smoothing: float = 0.0
+    # Longest gradient over all parameters (Euclidean norm); None does not clip.
+    gradient_clip: float | None = None
+
+    def __post_init__(self):
+        check_number("learning_rate", self.learning_rate, positive=True)
+        check_number("warmup_epochs", self.warmup_epochs)
+        check_number("momentum", self.momentum, most=1.0, below=True)
+        check_number("weight_decay", self.weight_decay)
+        check_choice("decayed", self.decayed, DecayedParameters)
+        check_number("label_smoothing", self.label_smoothing, most=1.0, below=True)
+        if self.gradient_clip is not None:
+            check_number("gradient_clip", self.gradient_clip, positive=True)
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum > 0, got momentum 0")
+        if self.warmup_epochs and isinstance(self.schedule, OneCycle):
+            raise ValueError("warmup_epochs must be 0 with OneCycle, which has its own warm-up")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One training run, to the last number."""
+
+    # Of the experiment, and by default of its run directory.
+    name: str
+    # The network.
+    model: ModelConfig
+    # The images.
+    data: DataConfig
+    # Stochastic gradient descent.
+    optimizer: OptimizerConfig = OptimizerConfig()
+    # The length of the run.
+    epochs: float = 1.0
+    # The length in steps; if given, epochs says nothing.
+    steps: int | None = None
+    # Root of all randomness: initialisation, order, augmentation, noise, dropout.
+    seed: int = 0
+    # In which the layers behind V1 compute; parameters, batch statistics, V1 and the loss are
+    # float32 either way.
+    precision: Precision = "float32"
+    # Of float32 matrix products and convolutions on GPU and TPU; a CPU always has the highest.
+    matmul_precision: MatmulPrecision = "highest"
+    # Validation, at these intervals and at the end.
+    evaluate_every: float = 1.0
+    # Checkpoints, at these intervals and at the end.
+    checkpoint_every: float = 1.0
+    # Checkpoints that are kept. With one alone there is none to go back to if it is damaged.
+    keep_checkpoints: int = 2
+    # A line in the log every so many steps.
+    log_every: int = 50
+
+    def __post_init__(self):
+        if not self.name or "/" in self.name or self.name.startswith("."):
+            raise ValueError(f"name must be usable as the name of a directory, got {self.name!r}")
+        check_number("epochs", self.epochs, positive=True)
+        if self.steps is not None:
+            check_at_least("steps", self.steps, 1)
+        check_at_least("seed", self.seed, 0)
+        if self.seed >= 2**32:
+            raise ValueError(f"seed must be < 2**32, got {self.seed}")
+        check_choice("precision", self.precision, Precision)
+        check_choice("matmul_precision", self.matmul_precision, MatmulPrecision)
+        check_number("evaluate_every", self.evaluate_every, positive=True)
+        check_number("checkpoint_every", self.checkpoint_every, positive=True)
+        check_at_least("keep_checkpoints", self.keep_checkpoints, 1)
+        check_at_least("log_every", self.log_every, 1)
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Number of optimiser steps of the whole run, at least 1."""
+        if self.steps is not None:
+            return self.steps
+        return max(1, round(self.epochs * steps_per_epoch))
+
+
+def to_json(experiment: Experiment) -> dict[str, Any]:
+    """The experiment as a tree of JSON values; ``from_json`` gives it back, equal."""
+    return codec.encode(experiment)
+
+
+def from_json(data: Any) -> Experiment:
+    """The experiment of ``to_json``.
+
+    Raises:
+      ValueError: naming an unknown field (and the nearest known one), a missing or a mistyped one.
+    """
+    if not isinstance(data, dict):
+        raise ValueError(f"experiment must be a JSON object, got {data!r}")
+    return codec.decode(Experiment, data, "experiment")
+
+
+def differences(ours: Experiment, theirs: Experiment) -> list[str]:
+    """The fields in which two experiments differ, as ``"optimizer.momentum: 0.9 is not 0.8"``."""
+    flat_ours, flat_theirs = _flatten(to_json(ours)), _flatten(to_json(theirs))
+    return [
+        f"{name}: {_show(flat_ours, name)} is not {_show(flat_theirs, name)}"
+        for name in sorted(flat_ours.keys() | flat_theirs.keys())
+        # As values, since 3 and 3.0 epochs are the same.
+        if flat_ours.get(name, _ABSENT) != flat_theirs.get(name, _ABSENT)
+    ]
+
+
+_ABSENT = object()
+
+
+def _flatten(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {path: value}
+    flat = {}
+    for name, item in value.items():
+        flat |= _flatten(item, f"{path}.{name}" if path else name)
+    return flat
+
+
+def _show(flat: dict[str, Any], name: str) -> str:
+    return json.dumps(flat[name]) if name in flat else "absent"
