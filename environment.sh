@@ -1,8 +1,8 @@
 # Sourced by quickstart.sh and test.sh: makes the virtual environment .venv and installs the
-# project with the extras named in $extras. PYTHON chooses the interpreter (3.11 or newer).
+# project with the extras in $extras, such as "[dev]". PYTHON chooses the interpreter (3.11 or newer).
 
 python=${PYTHON:-python3}
-stamp=.venv/installed-$extras
+stamp=".venv/installed$extras"
 
 if [ ! -x .venv/bin/python ]; then
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
@@ -17,6 +17,6 @@ if [ ! -x .venv/bin/python ]; then
 fi
 if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
     echo "Installing (about 1 GB, once) ..." >&2
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".[$extras]"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".$extras"
     touch "$stamp"
 fi

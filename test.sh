@@ -4,7 +4,7 @@
 #   sh test.sh -m slow    the slow ones
 set -eu
 cd "$(dirname "$0")"
-extras=dev
+extras='[dev]'
 . ./environment.sh
 # One process per core; each file stays in one process, to share what it compiles.
 exec .venv/bin/python -m pytest -n auto --dist loadfile "$@"

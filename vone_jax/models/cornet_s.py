@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vone_jax.models.convolution import convolve
 from vone_jax.models.layers import (
     BatchNorm,
     Dtype,
@@ -54,7 +55,7 @@ class SteppedConv(nn.Module):
     def __call__(self, x: jax.Array, stride: int) -> jax.Array:
         shape = (3, 3, x.shape[-1], self.features)
         kernel = self.param("kernel", he_normal_fan_out, shape, jnp.float32)
-        return jax.lax.conv_general_dilated(
+        return convolve(
             x.astype(self.dtype),
             kernel.astype(self.dtype),
             (stride, stride),

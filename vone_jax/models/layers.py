@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vone_jax.models.convolution import convolve
+
 Dtype = Any
 
 # He et al. (2015), fan out: N(0, sqrt(2 / (k^2 * output channels))).
@@ -40,6 +42,7 @@ def conv(
         use_bias=False,
         kernel_init=he_normal_fan_out,
         dtype=dtype,
+        conv_general_dilated=convolve,
         name=name,
     )
 

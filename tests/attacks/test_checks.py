@@ -1,0 +1,117 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vone_jax.attacks import FGSM, PGD
+
+KEY = jax.random.key(0)
+
+
+def logits_fn(key, images):
+    return images.reshape(images.shape[0], -1)[:, :3]
+
+
+IMAGES, LABELS = jnp.full((2, 4, 4, 1), 0.5), jnp.asarray([0, 2])
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        (dict(norm="l3"), ValueError, "norm must be one of linf, l2, l1; got 'l3'"),
+        (dict(eps=-0.1), ValueError, "eps must be a finite number >= 0.*-0.1"),
+        (dict(eps=float("nan")), ValueError, "eps"),
+        (dict(eps=float("inf")), ValueError, "eps"),
+        (dict(eps="8/255"), TypeError, "eps must be a number"),
+        (dict(eps=None), TypeError, "eps must be a number"),
+        (dict(steps=0), ValueError, "steps must be an integer >= 1, got 0"),
+        (dict(steps=2.5), ValueError, "steps must be an integer"),
+        (dict(steps=True), ValueError, "steps must be an integer"),
+        (dict(step_size=-1.0), ValueError, "step_size"),
+        (dict(step_rule="eps/5"), ValueError, "step_rule must be one of"),
+        (dict(restarts=0), ValueError, "restarts"),
+        (dict(eot_samples=0), ValueError, "eot_samples"),
+        (dict(random_start=1), TypeError, "random_start must be True or False"),
+        (dict(estimator="mean"), ValueError, "estimator must be one of mean_loss"),
+        (dict(loss="hinge"), ValueError, "loss must be one of cross_entropy, margin, dlr"),
+        (dict(l1_step="fast"), ValueError, "l1_step"),
+        (dict(projection="none"), ValueError, "projection"),
+        (dict(order="box"), ValueError, "order"),
+        (dict(loss="dlr", targeted=True), ValueError, "untargeted"),
+    ],
+)
+def test_fields_out_of_range_are_refused(fields, error, message):
+    with pytest.raises(error, match=message):
+        PGD(**{"norm": "linf", "eps": 0.1, **fields})
+    shared = {field.name for field in dataclasses.fields(FGSM)}
+    if set(fields) <= shared:
+        with pytest.raises(error, match=message):
+            FGSM(**{"norm": "linf", "eps": 0.1, **fields})
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "error", "message"),
+    [
+        (np.zeros((2, 4, 4, 1), np.uint8), LABELS, TypeError, "uint8; divide by 255"),
+        (IMAGES.astype(jnp.float16), LABELS, TypeError, "float16"),
+        (IMAGES * 2, LABELS * 0, None, None),  # exactly 1 is inside
+        (IMAGES * 510, LABELS, ValueError, r"\[0, 1\], got values from 255 to 255"),
+        (IMAGES - 0.6, LABELS, ValueError, "values from -0.1"),
+        (IMAGES - 0.5 - 3e-8, LABELS, None, None),  # the rounding of a resized image is accepted
+        (IMAGES.at[0, 0, 0, 0].set(jnp.nan), LABELS, ValueError, "NaN"),
+        (IMAGES[0], LABELS, ValueError, r"shape \(N, H, W, C\), got \(4, 4, 1\)"),
+        (IMAGES[:0], LABELS[:0], ValueError, "shape"),
+        (jnp.zeros((2, 3, 8, 8)), LABELS, ValueError, "NCHW"),
+        (
+            IMAGES,
+            jnp.asarray([0, 3]),
+            ValueError,
+            r"\[0, 2\] for 3 classes, got values from 0 to 3",
+        ),
+        (IMAGES, jnp.asarray([-1, 0]), ValueError, "from -1"),
+        (IMAGES, jnp.asarray([0.0, 1.0]), TypeError, "labels must be integers"),
+        (IMAGES, jnp.zeros((2, 3), jnp.int32), ValueError, "one-hot"),
+        (IMAGES, jnp.zeros(3, jnp.int32), ValueError, r"shape \(2,\), got \(3,\)"),
+    ],
+)
+def test_batches_that_do_not_fit_are_refused(images, labels, error, message):
+    attack = PGD("linf", 0.1, steps=1)
+    if error is None:
+        assert attack(KEY, logits_fn, images, labels).shape == images.shape
+        return
+    with pytest.raises(error, match=message):
+        attack(KEY, logits_fn, images, labels)
+
+
+def test_keys_that_do_not_fit_are_refused():
+    attack = FGSM("linf", 0.1)
+    with pytest.raises(TypeError, match="typed key"):
+        attack(jnp.zeros(2, jnp.uint32), logits_fn, IMAGES, LABELS)
+    with pytest.raises(ValueError, match=r"shape \(2,\)"):
+        attack(jax.random.split(KEY, 3), logits_fn, IMAGES, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        (lambda key, x: jnp.argmax(x.reshape(2, -1), axis=-1), ValueError, "shape"),
+        (lambda key, x: jnp.zeros((2, 1)), ValueError, "at least 2 classes"),
+        (lambda key, x: jnp.zeros((2, 3), jnp.int32), TypeError, "floating-point logits"),
+        (lambda key, x: {"logits": x}, ValueError, "got dict"),
+        ("resnet18", TypeError, "logits_fn must be a function"),
+        (lambda key, x: logits_fn(key, x) / 0.0, FloatingPointError, r"positions \[0, 1\]"),
+    ],
+)
+def test_classifiers_that_do_not_fit_are_refused(bad, error, message):
+    with pytest.raises(error, match=message):
+        PGD("linf", 0.1, steps=1)(KEY, bad, IMAGES, LABELS)
+
+
+def test_an_attack_prints_as_code_and_hashes():
+    attack = PGD("linf", 0.1)
+    assert eval(repr(attack)) == attack
+    assert hash(attack) == hash(PGD("linf", 0.1)) != hash(PGD("linf", 0.2))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        attack.eps = 0.2

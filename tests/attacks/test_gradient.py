@@ -1,0 +1,308 @@
+"""Attacks with known optima and metamorphic relations between runs."""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+from tests.attacks import toy
+from vone_jax import mesh, prng
+from vone_jax.attacks import FGSM, PGD, losses, norms
+from vone_jax.attacks import attack as attack_module
+
+KEY = jax.random.key(11)
+EPS = {"linf": 0.05, "l2": 0.3, "l1": 1.0}
+
+
+@pytest.fixture(scope="module")
+def batch():
+    images = jax.random.uniform(jax.random.key(1), (6, 8, 8, 1))
+    return images, jnp.asarray([0, 1, 2, 3, 0, 1])
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    return Partial(toy.noisy_network, toy.make_network(0.5), jnp.float32(0.5))
+
+
+@pytest.fixture(scope="module")
+def still():
+    return Partial(toy.noisy_network, toy.make_network(0.0), jnp.float32(0.0))
+
+
+def loss_of(logits_fn, images, labels):
+    return losses.cross_entropy(logits_fn(jax.random.key(99), images), labels)
+
+
+def inside(adversarial, images, norm, eps):
+    delta = np.asarray(adversarial, np.float64) - np.asarray(images, np.float64)
+    order = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
+    length = np.linalg.norm(delta.reshape(len(delta), -1), ord=order, axis=1)
+    # Each value of an image is rounded to half a unit in the last place of 1.
+    rounding = np.full(delta[0].size, 2.0**-24)
+    assert np.all(length <= eps * (1 + 2**-22) + np.linalg.norm(rounding, ord=order))
+    assert np.all(adversarial >= 0) and np.all(adversarial <= 1)
+
+
+# Closed forms: a linear model loses exactly eps times the dual norm of the weight difference.
+
+
+@pytest.mark.parametrize("norm", norms.NORMS)
+def test_linear_model_reaches_the_closed_form(norm):
+    weights = jax.random.normal(jax.random.key(3), (12, 2))
+    images = jax.random.uniform(jax.random.key(4), (5, 2, 6, 1), minval=0.4, maxval=0.6)
+    labels = jnp.asarray([0, 1, 0, 1, 1])
+    eps = 0.1
+    l1_step = "max_coordinate"
+    slope = weights[:, 1] - weights[:, 0]
+    order = {"linf": 1, "l2": 2, "l1": np.inf}[norm]
+    gain = eps * np.linalg.norm(np.asarray(slope), ord=order)
+    logits_fn = Partial(toy.linear, weights)
+    before = losses.margin(logits_fn(KEY, images), labels)
+    for attack in (
+        FGSM(norm, eps, l1_step=l1_step),
+        PGD(norm, eps, steps=10, l1_step=l1_step),
+        PGD(norm, eps, steps=10, l1_step=l1_step, step_rule="eps/4", order="box_then_ball"),
+        PGD(norm, eps, steps=60, l1_step=l1_step, random_start=True, step_size=0.5 * eps,
+            projection="exact"),
+    ):  # fmt: skip
+        after = losses.margin(logits_fn(KEY, attack(KEY, logits_fn, images, labels)), labels)
+        np.testing.assert_allclose(after, before + gain, rtol=2e-5, err_msg=repr(attack))
+    # The model resists exactly up to the distance of the boundary.
+    distance = -np.asarray(before) / (gain / eps)
+    right = distance > 0
+    for factor, broken in ((0.99, False), (1.01, True)):
+        attack = FGSM(norm, float(distance[right].min()) * factor, l1_step=l1_step)
+        adversarial = attack(KEY, logits_fn, images, labels)
+        wrong = losses.margin(logits_fn(KEY, adversarial), labels)[right] > 0
+        assert bool(jnp.any(wrong)) == broken
+
+
+def test_targeted_attack_moves_the_other_way():
+    weights = jax.random.normal(jax.random.key(3), (12, 3))
+    images = jax.random.uniform(jax.random.key(4), (2, 2, 6, 1))
+    logits_fn = Partial(toy.linear, weights)
+    target = jnp.argmin(logits_fn(KEY, images), axis=-1)
+    for loss in ("cross_entropy", "margin"):
+        attack = PGD("linf", 0.05, steps=5, targeted=True, loss=loss)
+        adversarial = attack(KEY, logits_fn, images, target)
+        assert np.all(
+            loss_of(logits_fn, adversarial, target) < loss_of(logits_fn, images, target) - 0.1
+        )
+
+
+def test_a_planted_adversarial_example_is_found(batch):
+    """One value decides: the class flips when pixel (2, 3) of the image is raised by 0.04."""
+    images = batch[0].at[:, 2, 3, 0].set(0.5)
+
+    def planted(key, images):
+        evidence = 50.0 * (images[:, 2, 3, 0] - 0.54)
+        return jnp.stack([jnp.zeros_like(evidence), evidence], axis=-1)
+
+    labels = jnp.zeros(6, jnp.int32)
+    for norm in norms.NORMS:
+        adversarial = PGD(norm, 0.05, steps=20)(KEY, planted, images, labels)
+        assert np.all(jnp.argmax(planted(KEY, adversarial), axis=-1) == 1), norm
+
+
+# Relations between runs.
+
+
+@pytest.mark.parametrize("norm", norms.NORMS)
+def test_ball_and_box_hold(batch, noisy, norm):
+    images, labels = batch
+    images = jnp.round(images * 3) / 3  # many values on the border of the box
+    for random_start, order in ((False, "ball_then_box"), (True, "box_then_ball")):
+        attack = PGD(norm, EPS[norm], steps=5, random_start=random_start, order=order,
+                     step_rule="eps/4")  # fmt: skip
+        adversarial = attack(KEY, noisy, images, labels)
+        inside(adversarial, images, norm, EPS[norm])
+        assert adversarial.dtype == images.dtype
+        assert np.all(norms.size(adversarial - images, norm) > 0.2 * EPS[norm])
+
+
+@pytest.mark.parametrize("norm", norms.NORMS)
+def test_one_step_equals_fgsm_and_zero_radius_returns_the_images(batch, noisy, norm):
+    images, labels = batch
+    for eps in (EPS[norm], 0.0):
+        one = PGD(norm, eps, steps=1, step_size=eps, eot_samples=2)(KEY, noisy, images, labels)
+        fast = FGSM(norm, eps, eot_samples=2)(KEY, noisy, images, labels)
+        np.testing.assert_array_equal(one, fast)
+        assert bool(jnp.all(fast == images)) == (eps == 0)
+
+
+@pytest.mark.parametrize("norm", norms.NORMS)
+def test_an_example_does_not_depend_on_its_batch(batch, noisy, norm):
+    images, labels = batch
+    keys = prng.index_keys(KEY, jnp.asarray([5, 9, 2, 40, 41, 7]))
+
+    def attack(keys, images, labels, eps=EPS[norm]):
+        attack = PGD(norm, eps, steps=4, eot_samples=2, random_start=True, restarts=2)
+        return attack(keys, noisy, images, labels)
+
+    whole = attack(keys, images, labels)
+    halves = [attack(keys[a:b], images[a:b], labels[a:b]) for a, b in ((0, 3), (3, 6))]
+    np.testing.assert_allclose(whole, jnp.concatenate(halves), atol=1e-6)
+    order = jnp.asarray([3, 1, 0, 5, 4, 2])
+    permuted = attack(keys[order], images[order], labels[order])
+    np.testing.assert_allclose(permuted, whole[order], atol=1e-6)
+    # A scalar key stands for the keys of the positions.
+    by_position = attack(prng.example_keys(KEY, 6), images, labels)
+    np.testing.assert_array_equal(attack(KEY, images, labels), by_position)
+    # The start and the choice among restarts, too, vanish with the radius.
+    np.testing.assert_array_equal(attack(keys, images, labels, eps=0.0), images)
+
+
+def test_attack_raises_the_loss_and_more_steps_do_not_hurt(batch, still):
+    images, labels = batch
+    clean = loss_of(still, images, labels)
+    results = [
+        loss_of(still, PGD("l2", 0.3, steps=n, step_size=0.05)(KEY, still, images, labels), labels)
+        for n in (1, 4, 12)
+    ]
+    assert np.all(results[0] > clean)
+    assert results[0].sum() < results[1].sum() < results[2].sum()
+
+
+def test_more_restarts_never_lower_the_loss(batch, still):
+    images, labels = batch
+    worst = -np.inf * np.ones(6)
+    for restarts in (1, 3):
+        attack = PGD("linf", 0.05, steps=2, random_start=True, restarts=restarts)
+        now = np.asarray(loss_of(still, attack(KEY, still, images, labels), labels))
+        assert np.all(now >= worst - 1e-6)
+        worst = now
+
+
+def test_same_key_same_result_and_other_key_other_result(batch, noisy):
+    images, labels = batch
+    attack = PGD("linf", 0.05, steps=4, eot_samples=2)
+    first = attack(KEY, noisy, images, labels)
+    np.testing.assert_array_equal(first, attack(KEY, noisy, images, labels))
+    assert np.any(first != attack(jax.random.key(12), noisy, images, labels))
+
+
+def test_four_devices_equal_one(batch, noisy):
+    images, labels = (jnp.concatenate([part, part])[:8] for part in batch)
+    keys = prng.example_keys(KEY, 8)
+    attack = PGD("linf", 0.05, steps=4, eot_samples=2, random_start=True)
+    alone = attack(keys, noisy, images, labels)
+    four = mesh.data_mesh(jax.devices()[:4])
+    spread = jax.device_put((keys, images, labels), mesh.sharded(four))
+    together = attack(spread[0], mesh.replicate(four, noisy), *spread[1:])
+    assert len(together.sharding.device_set) == 4
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_vmap_over_keys_and_over_radii(batch, noisy):
+    images, labels = batch
+    keys = jax.vmap(jax.random.key)(jnp.arange(2))
+    attack = PGD("linf", 0.05, steps=2)
+    several = jax.vmap(lambda key: attack(key, noisy, images, labels))(keys)
+    for key, result in zip(keys, several, strict=True):
+        np.testing.assert_allclose(attack(key, noisy, images, labels), result, atol=1e-6)
+    radii = (0.01, 0.05)
+    ladder = jax.vmap(
+        lambda eps: PGD("linf", eps, steps=2)(jax.random.key(0), noisy, images, labels)
+    )(jnp.asarray(radii))
+    for eps, result in zip(radii, ladder, strict=True):
+        alone = PGD("linf", eps, steps=2)(jax.random.key(0), noisy, images, labels)
+        np.testing.assert_allclose(alone, result, atol=1e-6)
+
+
+def test_a_ladder_of_radii_and_other_weights_compile_once(batch):
+    images, labels = batch
+    chex.clear_trace_counter()
+    before = attack_module._compiled._cache_size()
+
+    @chex.assert_max_traces(n=1)
+    def traced(weights, key, images):
+        return toy.linear(weights, key, images)
+
+    for seed in (0, 1):
+        weights = jax.random.normal(jax.random.key(seed), (64, 4))
+        for eps in (0.01, 0.02, 0.04):
+            PGD("linf", eps, steps=3)(KEY, Partial(traced, weights), images, labels)
+    assert attack_module._compiled._cache_size() - before == 1
+
+
+# Noise.
+
+
+def test_one_draw_equals_the_plain_gradient(batch, noisy):
+    """At the key that the attack derives for its first step and draw."""
+    images, labels = batch
+    keys = prng.stream(prng.fold(prng.example_keys(KEY, 6), 0), "noise")
+    keys = prng.fold(prng.fold(keys, 0), 0)
+    slope = jax.grad(lambda x: jnp.sum(losses.cross_entropy(noisy(keys, x), labels)))(images)
+    expected = jnp.clip(images + 0.03 * jnp.sign(slope), 0, 1)
+    np.testing.assert_allclose(FGSM("linf", 0.03)(KEY, noisy, images, labels), expected, atol=1e-6)
+
+
+def test_variance_of_the_gradient_falls_as_one_over_the_draws():
+    """Logits x.W + z: the gradient of the mean loss has a known expectation and variance."""
+    weights = jax.random.normal(jax.random.key(3), (4, 3))
+    images, labels = jnp.full((1, 2, 2, 1), 0.5), jnp.asarray([1])
+
+    def logits_fn(key, images):
+        return toy.linear(weights, key, images) + 2 * jax.random.normal(key, (len(images), 3))
+
+    def l2_step(key, samples):
+        attack = FGSM("l2", 1e-3, eot_samples=samples)
+        return (attack(key, logits_fn, images, labels) - images).ravel() * 1e3
+
+    ways = {
+        samples: np.asarray(jax.vmap(partial(l2_step, samples=samples))(
+            jax.random.split(jax.random.key(samples), 300)
+        ))
+        for samples in (4, 64)
+    }  # fmt: skip
+    spread = {samples: way.var(axis=0).sum() for samples, way in ways.items()}
+    assert 8 < spread[4] / spread[64] < 32
+    np.testing.assert_allclose(ways[4].mean(0), ways[64].mean(0), atol=0.1)
+
+
+def test_the_bank_runs_once_whatever_the_number_of_draws(batch, noisy):
+    """Counts multiplications of the convolutions that read the image or its gradient."""
+    images, labels = batch
+    bank = toy.make_network(0.5)["bank"].shape
+
+    def bank_batches(samples):
+        attack = PGD("linf", 0.05, steps=2, eot_samples=samples)
+        jaxpr = jax.make_jaxpr(lambda x: attack(KEY, noisy, x, labels))(images)
+        shapes = [tuple(v.aval.shape for v in eqn.invars) for eqn in convolutions(jaxpr.jaxpr)]
+        return [data for data, kernel in shapes if set(kernel) == set(bank)], len(shapes)
+
+    one, total = bank_batches(1)
+    ten, total_of_ten = bank_batches(10)
+    assert len(one) == 2 and total == 4  # forward and backward, of the bank and of the body
+    assert ten == one and total_of_ten == total
+
+
+def convolutions(jaxpr):
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "conv_general_dilated":
+            yield eqn
+        for value in eqn.params.values():
+            for inner in value if isinstance(value, (tuple, list)) else (value,):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from convolutions(inner)
+
+
+@pytest.mark.parametrize("estimator", ["mean_loss", "mean_probability"])
+def test_no_attack_moves_the_coin(estimator):
+    """The coin is right with probability p; restarts and averaging must not lower it."""
+    images = jax.random.uniform(jax.random.key(1), (400, 4, 4, 1))
+    labels = jnp.zeros(400, jnp.int32)
+    attack = PGD("linf", 0.1, steps=3, random_start=True, restarts=3, eot_samples=4,
+                 estimator=estimator)  # fmt: skip
+    coin = Partial(toy.coin, jnp.float32(0.9))
+    adversarial = attack(KEY, coin, images, labels)
+    score_keys = jax.vmap(jax.random.key)(jnp.arange(5))
+    right = jnp.argmax(jax.vmap(coin, (0, None))(score_keys, adversarial), axis=-1) == 0
+    assert abs(float(right.mean()) - 0.9) < 4 * np.sqrt(0.9 * 0.1 / 2000)

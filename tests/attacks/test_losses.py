@@ -1,0 +1,60 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vone_jax.attacks import losses
+
+LABELS = jnp.asarray([0, 3, 1])
+
+
+@pytest.fixture(scope="module")
+def logits():
+    return 3 * jax.random.normal(jax.random.key(0), (5, 3, 4))
+
+
+def test_losses_equal_their_definitions(logits):
+    for draw in np.asarray(logits, np.float64):
+        for i, y in enumerate(np.asarray(LABELS)):
+            z = draw[i]
+            other = np.delete(z, y).max()
+            top = np.sort(z)[::-1]
+            expected = {
+                "cross_entropy": np.log(np.exp(z).sum()) - z[y],
+                "margin": other - z[y],
+                "dlr": -(z[y] - other) / (top[0] - top[2] + 1e-12),
+            }
+            for name, value in expected.items():
+                ours = losses.LOSSES[name](jnp.asarray(draw, jnp.float32), LABELS)[i]
+                np.testing.assert_allclose(ours, value, rtol=1e-4, atol=1e-5)
+
+
+def test_averages_equal_their_definitions(logits):
+    z = np.asarray(logits, np.float64)
+    y = np.asarray(LABELS)
+
+    def entropy(z):
+        return np.log(np.exp(z).sum(-1)) - z[..., np.arange(3), y]
+
+    probability = np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+    expected = {
+        "mean_loss": entropy(z).mean(0),
+        "mean_logits": entropy(z.mean(0)),
+        "mean_probability": -np.log(probability.mean(0)[np.arange(3), y]),
+    }
+    for name, value in expected.items():
+        ours = losses.averaged(losses.cross_entropy, name, logits, LABELS)
+        np.testing.assert_allclose(ours, value, rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", losses.LOSSES)
+@pytest.mark.parametrize("estimator", losses.ESTIMATORS)
+def test_one_draw_makes_all_averages_equal(logits, loss, estimator):
+    function = losses.LOSSES[loss]
+    ours = losses.averaged(function, estimator, logits[:1], LABELS)
+    np.testing.assert_allclose(ours, function(logits[0], LABELS), rtol=1e-5, atol=1e-6)
+
+
+def test_dlr_refuses_two_classes(logits):
+    with pytest.raises(ValueError, match="at least 3 classes, got 2"):
+        losses.dlr(logits[..., :2], LABELS)

@@ -1,0 +1,100 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vone_jax.attacks import norms
+
+SHAPE = (4, 3, 2)
+
+
+@pytest.fixture(scope="module")
+def deltas():
+    return jax.random.normal(jax.random.key(0), (6, *SHAPE)) * jnp.asarray(
+        [0.01, 0.1, 1.0, 2.0, 5.0, 0.0], jnp.float32
+    ).reshape(6, 1, 1, 1)
+
+
+@pytest.mark.parametrize(("norm", "order"), [("linf", np.inf), ("l2", 2), ("l1", 1)])
+def test_size_equals_numpy(deltas, norm, order):
+    expected = np.linalg.norm(np.asarray(deltas).reshape(6, -1), ord=order, axis=1)
+    np.testing.assert_allclose(norms.size(deltas, norm), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("norm", norms.NORMS)
+@pytest.mark.parametrize("projection", norms.PROJECTIONS)
+def test_projection_ends_in_the_ball_and_keeps_what_is_inside(deltas, norm, projection):
+    eps = 0.8
+    projected = norms.project(deltas, norm, eps, projection)
+    before, after = norms.size(deltas, norm), norms.size(projected, norm)
+    assert np.all(after <= eps * (1 + 1e-6))
+    np.testing.assert_allclose(after, np.minimum(before, eps), rtol=1e-5)
+    np.testing.assert_array_equal(projected[before <= eps], deltas[before <= eps])
+    np.testing.assert_array_equal(norms.project(deltas, norm, 0.0, projection), 0 * deltas)
+
+
+def test_exact_l1_projection_is_the_nearest_point(deltas):
+    """Against bisection on the dual variable, in float64."""
+    eps = 0.8
+    projected = np.asarray(norms.project(deltas, "l1", eps, "exact")).reshape(6, -1)
+    for ours, delta in zip(projected, np.asarray(deltas, np.float64).reshape(6, -1), strict=True):
+        low, high = 0.0, np.abs(delta).max()
+        for _ in range(60):
+            middle = (low + high) / 2
+            total = np.maximum(np.abs(delta) - middle, 0).sum()
+            low, high = (middle, high) if total > eps else (low, middle)
+        inside = np.abs(delta).sum() <= eps
+        expected = delta if inside else np.sign(delta) * np.maximum(np.abs(delta) - high, 0)
+        np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", norms.NORMS)
+def test_direction_is_the_steepest_of_norm_one(norm):
+    """It attains the dual norm of the gradient, also for tiny gradients; zero stays zero."""
+    gradient = jax.random.normal(jax.random.key(1), (3, *SHAPE))
+    dual = {"linf": "l1", "l2": "l2", "l1": "linf"}[norm]
+    step = {"l1": "max_coordinate"}.get(norm, "dense")
+    for scale in (1.0, 1e-30):
+        way = norms.direction(gradient * scale, norm, step, jnp.full_like(gradient, 0.5))
+        np.testing.assert_allclose(norms.size(way, norm), 1.0, rtol=1e-5)
+        gain = jnp.sum(way * gradient, axis=(1, 2, 3))
+        np.testing.assert_allclose(gain, norms.size(gradient, dual), rtol=1e-5)
+    zero = jnp.zeros_like(gradient)
+    np.testing.assert_array_equal(norms.direction(zero, norm, step, zero), zero)
+
+
+def test_dense_l1_direction_is_the_gradient_over_its_l1_norm():
+    gradient = jax.random.normal(jax.random.key(1), (3, *SHAPE))
+    way = norms.direction(gradient, "l1", "dense", jnp.full_like(gradient, 0.5))
+    expected = gradient / jnp.abs(gradient).sum(axis=(1, 2, 3), keepdims=True)
+    np.testing.assert_allclose(way, expected, rtol=1e-5)
+
+
+def test_sparse_l1_direction_takes_the_top_percent_and_stays_in_the_box():
+    gradient = jnp.arange(1.0, 201.0).reshape(1, 10, 20, 1)
+    middle = jnp.full_like(gradient, 0.5)
+    way = norms.direction(gradient, "l1", "sparse", middle).ravel()
+    np.testing.assert_array_equal(np.flatnonzero(way), [198, 199])
+    np.testing.assert_allclose(way[198:], 0.5)
+    at_border = middle.at[0, 9, 19, 0].set(1.0)
+    way = norms.direction(gradient, "l1", "sparse", at_border).ravel()
+    np.testing.assert_array_equal(np.flatnonzero(way), [197, 198])
+
+
+@pytest.mark.parametrize("norm", norms.NORMS)
+@pytest.mark.parametrize("l1_step", norms.L1_STEPS)
+def test_direction_does_not_lose_nan(norm, l1_step):
+    gradient = jnp.ones((1, *SHAPE)).at[0, 0, 0, 0].set(jnp.nan)
+    way = norms.direction(gradient, norm, l1_step, jnp.full_like(gradient, 0.5))
+    assert np.isnan(way).any()
+
+
+@pytest.mark.parametrize("norm", norms.NORMS)
+def test_random_points_fill_the_ball_evenly(norm):
+    """The volume of a ball grows as r^d, so (r / eps)^d is uniform on [0, 1]."""
+    keys = jax.vmap(jax.random.key)(jnp.arange(4000))
+    points = norms.sample(keys, (2, 2, 1), norm, 0.5, jnp.float32)
+    volume = np.sort(np.asarray(norms.size(points, norm) / 0.5) ** 4)
+    even = (np.arange(4000) + 0.5) / 4000
+    assert np.abs(volume - even).max() < 1.95 / np.sqrt(4000)  # Kolmogorov-Smirnov, p = .001
+    assert np.abs(np.asarray(points).mean(axis=0)).max() < 0.03

@@ -1,0 +1,180 @@
+"""Against independent references in NumPy, SciPy and Pillow; errors in grey levels (1/255)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from vone_jax import corruptions, prng
+from vone_jax.corruptions import tables
+
+KEY = jax.random.key(3)
+NOISE = ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise")
+STILL = tuple(name for name in corruptions.NAMES if name not in NOISE)
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    """Two smooth colour images of 32 pixels in eight bits, one with black and white parts."""
+    rng = np.random.default_rng(0)
+    images = ndimage.gaussian_filter(rng.random((2, 32, 32, 3)), (0, 2, 2, 0))
+    images = (images - images.min()) / np.ptp(images)
+    images[1] = np.clip(3 * images[1] - 1, 0, 1)
+    images[1, :4, :4] = 0
+    return jnp.asarray(np.round(images * 255) / 255, jnp.float32)
+
+
+def reference(name, image, parameter):
+    """One image (H, W, C) in float64, before clipping."""
+    if name == "gaussian_blur":
+        sigma = (parameter, parameter, 0)
+        return ndimage.gaussian_filter(image, sigma, mode="nearest", truncate=4)
+    if name == "defocus_blur":
+        radius, smoothing = parameter
+        reach = max(8, int(np.ceil(radius)))
+        y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+        disk = (x**2 + y**2 <= radius**2) / (x**2 + y**2 <= radius**2).sum()
+        window = 1 if radius <= 8 else 2
+        disk = ndimage.gaussian_filter(disk, smoothing, mode="mirror", radius=window)
+        planes = [ndimage.correlate(image[..., c], disk, mode="mirror") for c in range(3)]
+        return np.stack(planes, axis=-1)
+    if name == "contrast":
+        mean = image.mean(axis=(0, 1), keepdims=True)
+        return (image - mean) * parameter + mean
+    if name == "brightness":
+        import colorsys
+
+        out = np.empty_like(image)
+        for i, j in np.ndindex(image.shape[:2]):
+            h, s, v = colorsys.rgb_to_hsv(*image[i, j])
+            out[i, j] = colorsys.hsv_to_rgb(h, s, np.clip(v + parameter, 0, 1))
+        return out
+    assert name == "pixelate"
+    eight_bit = Image.fromarray(np.round(image * 255).astype(np.uint8))
+    size = [int(side * parameter) for side in image.shape[:2]]
+    small = eight_bit.resize(size, Image.Resampling.BOX)
+    return np.asarray(small.resize(image.shape[:2], Image.Resampling.BOX)) / 255
+
+
+@pytest.mark.parametrize("name", STILL)
+def test_equals_the_reference_at_every_severity(photographs, name):
+    images = photographs[:1] if name == "brightness" else photographs
+    for table in corruptions.TABLES:
+        for severity in corruptions.SEVERITIES:
+            parameter = tables.SEVERITIES[name][table][severity - 1]
+            ours = corruptions.corrupt(KEY, images, name, severity, table=table)
+            for image, result in zip(np.asarray(images, np.float64), ours, strict=True):
+                expected = np.clip(reference(name, image, parameter), 0, 1)
+                error = 255 * np.abs(np.asarray(result, np.float64) - expected).max()
+                assert error < 0.01, (name, table, severity, error)
+
+
+def test_brightness_of_black_and_grey(photographs):
+    black = jnp.zeros((1, 4, 4, 3))
+    ours = corruptions.corrupt(KEY, black, "brightness", 2, table="imagenet")
+    np.testing.assert_allclose(ours, 0.2, rtol=1e-6)
+    grey = photographs[:, :28, :28, :1]
+    ours = corruptions.corrupt(KEY, grey, "brightness", 5)
+    np.testing.assert_allclose(ours, jnp.clip(grey + 0.3, 0, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("severity", [1, 5])
+def test_noise_has_the_moments_of_its_definition(severity):
+    """Mean and variance per grey level, over 12288 values, before clipping bites."""
+    for value in (0.25, 0.5):
+        images = jnp.full((4, 32, 32, 3), value)
+        for name in NOISE:
+            p = tables.SEVERITIES[name]["cifar"][severity - 1]
+            ours = np.asarray(corruptions.corrupt(KEY, images, name, severity), np.float64)
+            mean, variance = {
+                "gaussian_noise": (value, p**2),
+                "shot_noise": (value, value / p),
+                "impulse_noise": (
+                    (1 - p) * value + p / 2,
+                    (1 - p) * value**2 + p / 2 - ((1 - p) * value + p / 2) ** 2,
+                ),
+                "speckle_noise": (value, (value * p) ** 2),
+            }[name]
+            assert abs(ours.mean() - mean) < 4 * np.sqrt(variance / ours.size), name
+            assert abs(ours.var() / variance - 1) < 0.15, name
+
+
+def test_noise_has_the_shape_of_its_distribution():
+    images = jnp.full((4, 32, 32, 3), 0.5)
+    shot = np.asarray(corruptions.corrupt(KEY, images, "shot_noise", 5)) * 50
+    np.testing.assert_allclose(shot, np.round(shot), atol=1e-4)
+    impulse = np.asarray(corruptions.corrupt(KEY, images, "impulse_noise", 5))
+    salt, pepper = (impulse == 1).mean(), (impulse == 0).mean()
+    assert abs(salt - 0.035) < 0.008 and abs(pepper - 0.035) < 0.008
+    assert (impulse == 0.5).mean() > 0.9
+
+
+@pytest.mark.parametrize("name", corruptions.NAMES)
+def test_relations_between_runs(photographs, name):
+    images = photographs
+    keys = prng.index_keys(KEY, jnp.asarray([4, 17]))
+    np.testing.assert_array_equal(corruptions.corrupt(keys, images, name, 0), images)
+    results = [corruptions.corrupt(keys, images, name, s) for s in corruptions.SEVERITIES]
+    distance = [float(jnp.abs(result - images).mean()) for result in results]
+    assert distance == sorted(distance) and distance[0] < distance[-1]
+    last = results[-1]
+    assert last.dtype == jnp.float32 and float(last.min()) >= 0 and float(last.max()) <= 1
+    swapped = corruptions.corrupt(keys[::-1], images[::-1], name, 5)
+    np.testing.assert_allclose(swapped[::-1], last, atol=1e-6)
+    compiled = jax.jit(lambda keys, x: corruptions.corrupt(keys, x, name, 5))(keys, images)
+    np.testing.assert_allclose(compiled, last, atol=1e-6)
+    other = corruptions.corrupt(jax.random.key(4), images, name, 5)
+    assert bool(jnp.any(other != last)) == (name in NOISE)
+
+
+def test_shot_noise_accepts_other_generators():
+    images = jnp.full((1, 8, 8, 1), 0.5)
+    key = jax.random.key(0, impl="rbg")
+    assert float(corruptions.corrupt(key, images, "shot_noise", 5).std()) > 0
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28, 1), (1, 33, 21, 3)])
+def test_grey_and_odd_sizes(shape):
+    images = jax.random.uniform(jax.random.key(1), shape)
+    for name in STILL:
+        assert corruptions.corrupt(KEY, images, name, 3).shape == shape
+
+
+@pytest.mark.parametrize(
+    ("side", "table"),
+    [
+        (28, "cifar"),
+        (32, "cifar"),
+        (64, "tiny"),
+        (96, "tiny"),
+        (160, "imagenet"),
+        (224, "imagenet"),
+    ],
+)
+def test_the_size_chooses_the_table(side, table):
+    assert corruptions.table_for(side, side) == table
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (dict(name="gausian_noise"), ValueError, "did you mean 'gaussian_noise'"),
+        (dict(severity=6), ValueError, "severity must be an integer from 0 to 5, got 6"),
+        (dict(severity=2.0), ValueError, "severity"),
+        (dict(severity=True), ValueError, "severity"),
+        (dict(table="mnist"), ValueError, "table must be one of imagenet, tiny, cifar"),
+        (dict(images=np.zeros((1, 8, 8, 3), np.uint8)), TypeError, "divide by 255"),
+        (dict(images=jnp.full((1, 8, 8, 3), 1.5)), ValueError, r"\[0, 1\]"),
+        (dict(images=jnp.full((1, 8, 8, 3), jnp.nan)), ValueError, "nan"),
+        (dict(images=jnp.zeros((8, 8, 3))), ValueError, "shape"),
+        (dict(images=jnp.zeros((1, 8, 8, 4))), ValueError, "1 or 3"),
+        (dict(images=jnp.zeros((1, 8, 8, 1)), name="defocus_blur"), ValueError, "larger than 10"),
+        (dict(key=jnp.zeros(2, jnp.uint32)), TypeError, "typed key"),
+    ],
+)
+def test_bad_input_is_refused(change, error, message):
+    arguments = dict(key=KEY, images=jnp.zeros((1, 12, 12, 3)), name="contrast", severity=1)
+    with pytest.raises(error, match=message):
+        corruptions.corrupt(**(arguments | change))

@@ -1,0 +1,195 @@
+"""Accuracy on arrays: the coin, closed forms, and relations between runs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+from tests.attacks import toy
+from vone_jax import evaluation, prng
+from vone_jax.attacks import FGSM, PGD
+from vone_jax.evaluation import protocol
+
+KEY = jax.random.key(21)
+ATTACK = PGD("linf", 0.05, steps=3, eot_samples=2)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    images = jax.random.uniform(jax.random.key(1), (9, 8, 8, 1))
+    return images, jnp.arange(9, dtype=jnp.int32) % 4
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    return Partial(toy.noisy_network, toy.make_network(2.0), jnp.float32(2.0))
+
+
+@pytest.mark.parametrize("p", [0.9, 0.7])
+def test_the_coin_is_reported_as_it_is(p):
+    """Right with probability p under any attack: reports p, and not a power of it."""
+    images = jax.random.uniform(jax.random.key(1), (400, 4, 4, 1))
+    labels = jnp.zeros(400, jnp.int32)
+    coin = Partial(toy.coin, jnp.float32(p))
+    error = 4 * np.sqrt(p * (1 - p) / (400 * 10))
+    clean = evaluation.accuracy(KEY, coin, images, labels)
+    assert abs(clean.accuracy - p) < error
+    attack = PGD("linf", 0.1, steps=3, restarts=3, random_start=True, eot_samples=3)
+    robust = evaluation.robust_accuracy(KEY, coin, images, labels, attack=attack)
+    assert abs(robust.accuracy - p) < error
+    # Over images too, the shares scatter as p does: no example is worse than chance has it.
+    assert abs(robust.per_example.var() - p * (1 - p) / 10) < 0.01
+    frozen = evaluation.robust_accuracy(KEY, coin, images, labels, attack=attack, noise="frozen")
+    assert abs(frozen.accuracy - p) < 4 * np.sqrt(p * (1 - p) / 400)
+
+
+def test_a_linear_model_loses_what_the_closed_form_says():
+    weights = jax.random.normal(jax.random.key(3), (16, 2))
+    images = jax.random.uniform(jax.random.key(4), (200, 4, 4, 1), minval=0.3, maxval=0.7)
+    logits_fn = Partial(toy.linear, weights)
+    margin = np.asarray(logits_fn(KEY, images) @ jnp.asarray([1.0, -1.0]))
+    labels = jnp.asarray(margin < 0, jnp.int32)
+    for eps in (0.0, 0.02, 0.1):
+        result = evaluation.robust_accuracy(
+            KEY, logits_fn, images, labels, "linf", eps, steps=4, step_rule="eps/4", draws=1
+        )
+        cost = eps * float(jnp.abs(weights[:, 0] - weights[:, 1]).sum())
+        expected = np.mean(np.abs(margin) > cost)
+        assert result.accuracy == pytest.approx(expected, abs=0.006)
+        np.testing.assert_allclose(result.distance, eps, atol=1e-6)
+        assert result.interval[0] <= result.accuracy <= result.interval[1]
+
+
+def test_zero_radius_equals_clean(batch, noisy):
+    images, labels = batch
+    clean = evaluation.accuracy(KEY, noisy, images, labels, draws=4)
+    attack = PGD("linf", 0.0, steps=3, eot_samples=2)
+    robust = evaluation.robust_accuracy(KEY, noisy, images, labels, attack=attack, draws=4)
+    np.testing.assert_array_equal(clean.per_example, robust.per_example)
+    np.testing.assert_allclose(clean.loss, robust.loss, rtol=1e-6)
+    assert 0 < clean.accuracy < 1 and not set(clean.per_example) <= {0.0, 1.0}
+    assert clean.distance is None
+
+
+def test_batches_and_order_change_nothing(batch, noisy):
+    images, labels = batch
+    whole = evaluation.robust_accuracy(KEY, noisy, images, labels, attack=ATTACK, draws=4)
+    parts = evaluation.robust_accuracy(
+        KEY, noisy, images, labels, attack=ATTACK, draws=4, batch_size=4
+    )
+    np.testing.assert_array_equal(whole.per_example, parts.per_example)
+    np.testing.assert_allclose(whole.loss, parts.loss, rtol=1e-5)
+    order = np.random.default_rng(0).permutation(9)
+    keys = prng.example_keys(KEY, 9)[order]
+    permuted = evaluation.robust_accuracy(
+        keys, noisy, images[order], labels[order], attack=ATTACK, draws=4
+    )
+    np.testing.assert_array_equal(permuted.per_example, whole.per_example[order])
+
+
+def test_many_draws_converge_and_are_shared_between_calls(batch, noisy):
+    images, labels = batch
+    few = evaluation.accuracy(KEY, noisy, images, labels, draws=4)
+    many = evaluation.accuracy(KEY, noisy, images, labels, draws=23)
+    assert many.draws == 23 and np.allclose(many.per_example * 23 % 1, 0, atol=1e-9)
+    assert np.abs(few.per_example - many.per_example).mean() < 0.35
+    alone = [
+        np.argmax(noisy(prng.fold(protocol.judge_keys(prng.example_keys(KEY, 9)), r), images), -1)
+        for r in range(4)
+    ]
+    right = np.stack(alone) == np.asarray(labels)
+    np.testing.assert_array_equal(few.per_example, np.mean(right, axis=0))
+
+
+def test_frozen_noise_is_one_deterministic_network(batch, noisy):
+    images, labels = batch
+    keys = prng.example_keys(KEY, 9)
+    frozen = evaluation.Protocol("frozen", 1).classifier(noisy, keys)
+    once = frozen(prng.stream(keys, "one"), images)
+    np.testing.assert_array_equal(once, frozen(prng.stream(keys, "two"), images))
+    assert np.any(once != noisy(keys, images))
+    result = evaluation.robust_accuracy(
+        KEY, noisy, images, labels, attack=PGD("linf", 0.0, steps=1), noise="frozen"
+    )
+    np.testing.assert_array_equal(result.per_example, np.argmax(once, axis=-1) == labels)
+
+
+def test_a_surrogate_is_attacked_and_the_classifier_judged(batch, noisy):
+    images, labels = batch
+    blind = Partial(toy.linear, jnp.zeros((64, 4)))
+    result = evaluation.robust_accuracy(
+        KEY, noisy, images, labels, attack=ATTACK, draws=4, surrogate=blind
+    )
+    # A surrogate without gradients leaves the images alone.
+    clean = evaluation.accuracy(KEY, noisy, images, labels, draws=4)
+    np.testing.assert_array_equal(result.distance, 0)
+    np.testing.assert_array_equal(result.per_example, clean.per_example)
+
+
+def test_attack_and_judgement_share_no_key():
+    keys = prng.example_keys(KEY, 50)
+    streams = [f(keys) for f in (
+        protocol.attack_keys, protocol.judge_keys, protocol.corruption_keys
+    )]  # fmt: skip
+    data = np.concatenate([jax.random.key_data(stream) for stream in [keys, *streams]])
+    assert len(np.unique(data, axis=0)) == 200
+
+
+def test_functions_of_a_scalar_key_and_of_many_are_both_accepted(batch):
+    images, labels = batch
+
+    def scalar(key, images):
+        noise = jax.random.normal(key, (images.shape[0], 4))
+        return images.reshape(images.shape[0], -1)[:, :4] + noise
+
+    def many(keys, images):
+        noise = jax.vmap(lambda key: jax.random.normal(key, (1, 4)))(keys)[:, 0]
+        return images.reshape(images.shape[0], -1)[:, :4] + noise
+
+    results = [evaluation.accuracy(KEY, f, images, labels, draws=4) for f in (scalar, many)]
+    np.testing.assert_array_equal(results[0].per_example, results[1].per_example)
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        (dict(), ValueError, "needs norm and eps, or attack"),
+        (dict(norm="linf"), ValueError, "needs norm and eps"),
+        (dict(norm="linf", eps=0.1, attack=ATTACK), ValueError, "must not be"),
+        (dict(attack=ATTACK, steps=3), ValueError, r"\['steps'\] must not be"),
+        (dict(attack="pgd"), TypeError, "attack must be an attack"),
+        (dict(norm="linf", eps=0.1, stps=3), TypeError, "stps"),
+        (dict(norm="linf", eps=0.1, noise="cold"), ValueError, "noise must be one of fresh"),
+        (dict(norm="linf", eps=0.1, noise="frozen", draws=5), ValueError, "draws must be 1"),
+        (dict(norm="linf", eps=0.1, draws=0), ValueError, "draws"),
+        (dict(norm="linf", eps=0.1, batch_size=0), ValueError, "batch_size"),
+        (dict(norm="linf", eps=-0.1), ValueError, "eps"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(batch, fields, error, message):
+    logits_fn = Partial(toy.linear, jnp.ones((64, 4)))
+    with pytest.raises(error, match=message):
+        evaluation.robust_accuracy(KEY, logits_fn, *batch, **fields)
+
+
+def test_logits_that_are_not_finite_raise(batch):
+    images, labels = batch
+
+    def broken(key, images):
+        logits = images.reshape(images.shape[0], -1)[:, :4]
+        return jnp.where(images[:, :1, 0, 0] == images[3, :1, 0, 0][None], jnp.nan, logits)
+
+    with pytest.raises(FloatingPointError, match=r"examples \[3\]"):
+        evaluation.accuracy(KEY, broken, images, labels, draws=1)
+
+
+def test_the_authors_attack_is_the_default(monkeypatch, batch):
+    seen = []
+    monkeypatch.setattr(
+        PGD, "__call__", lambda self, key, f, images, y: seen.append(self) or images
+    )
+    logits_fn = Partial(toy.linear, jnp.ones((64, 4)))
+    evaluation.robust_accuracy(KEY, logits_fn, *batch, "l2", 0.15, draws=1)
+    assert seen == [PGD("l2", 0.15, steps=64, step_rule="eps/32", eot_samples=10)]
+    assert evaluation.Attacked(FGSM("linf", 1 / 255)).name == "attack-linf-0.003922"

@@ -1,0 +1,135 @@
+"""The program eval.py: what it accepts, refuses, prints and leaves on disk."""
+
+import json
+
+import pytest
+
+import eval as program
+from tests.evaluation import tiny
+from tests.quick_compile import quick_compile  # noqa: F401
+from vone_jax import training
+from vone_jax.models import create
+
+EXPERIMENT = training.Experiment(
+    name="tiny",
+    model=training.ModelConfig(
+        name="vone_resnet18", image_size=12, in_channels=1, num_classes=10, v1=tiny.CONFIG
+    ),
+    data=training.DataConfig(source="fashion_mnist_small"),
+)
+
+
+@pytest.fixture
+def run_dir(tmp_path, monkeypatch):
+    """A run that restores to a tiny network; only the reading of checkpoints is replaced."""
+    directory = tmp_path / "runs" / "tiny"
+    directory.mkdir(parents=True)
+    (directory / "config.json").write_text("{}")
+    restore = training.restore_run
+
+    def restore_run(path, step=None):
+        if path != directory:
+            return restore(path, step)
+        return 7, EXPERIMENT, *tiny.tiny_network(classes=10)
+
+    monkeypatch.setattr(training, "restore_run", restore_run)
+    return directory
+
+
+FAST = ["--examples", "8", "--batch-size", "4", "--draws", "2", "--steps", "2",
+        "--eot-samples", "2"]  # fmt: skip
+
+
+def test_a_suite_runs_is_printed_and_continues(run_dir, capsys):
+    arguments = [str(run_dir), "--suite", "clean", "linf", "gallery", "v1", "--eps", "0.05",
+                 "--gallery-images", "2", *FAST]  # fmt: skip
+    assert program.main(arguments) == 0
+    shown = capsys.readouterr()
+    assert "VOneResNet-18 (tiny, step 7) on 8 images of fashion_mnist_small test" in shown.out
+    assert [line.split()[0] for line in shown.out.splitlines()[4:6]] == ["clean", "PGD"]
+    assert "attack-linf-0.05: " in shown.err
+    results = run_dir / "results"
+    names = {"clean", "attack-linf-0.05", "gallery-linf-0.01569", "v1"}
+    assert {path.stem for path in results.iterdir() if path.suffix == ".json"} == names
+    record = json.loads((results / "attack-linf-0.05.json").read_text())
+    assert record["command"] == "python eval.py " + " ".join(arguments)
+    assert record["matmul_precision"] == "highest" and record["versions"]["jax"]
+    assert record["config"] == training.to_json(EXPERIMENT)
+    assert record["dataset"]["stride"] == 250
+    before = {path: path.read_bytes() for path in results.iterdir()}
+    assert program.main(arguments) == 0
+    assert before == {path: path.read_bytes() for path in results.iterdir()}
+    # Another seed is another evaluation.
+    assert program.main([*arguments, "--seed", "1"]) == 1
+    assert "key.seed is 1, was 0" in capsys.readouterr().err
+
+
+def test_ctrl_c_keeps_what_is_done(run_dir, capsys, monkeypatch):
+    arguments = [str(run_dir), "--suite", "clean", *FAST]
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(program.evaluation, "evaluate", interrupt)
+        assert program.main(arguments) == 75
+    assert "the same command goes on from here" in capsys.readouterr().err
+    assert program.main(arguments) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--suite", "lnf"], "did you mean 'linf'"),
+        (["--suit", "linf"], "--suite"),
+        (["--examples", "many"], "invalid literal"),
+        (["--examples", "0"], "examples must be between 1 and the 2000"),
+        (["--examples", "2001"], "examples must be between 1 and the 2000"),
+        (["--batch-size", "0"], "batch_size must be a positive multiple"),
+        (["--draws", "0"], "draws must be an integer >= 1"),
+        (["--steps", "-1"], "steps must be an integer >= 1"),
+        (["--eot-samples", "0"], "eot_samples must be"),
+        (["--step-rule", "eps/5"], "step_rule must be one of"),
+        (["--points", "5"], "points must be one of 9, 4, 2"),
+        (["--eps", "nan", "--suite", "linf"], "eps must be a finite number"),
+        (["--eps", "0.1", "--suite", "linf", "l2"], "eps is for one norm"),
+        (["--noise", "warm"], "noise must be one of fresh, frozen"),
+        (["--seed", "-1"], "seed must be in"),
+        (["--severities", "6"], "severity must be an integer from 0 to 5"),
+        (["--corruptions", "contrst"], "did you mean 'contrast'"),
+        (["--split", "tst"], "no split 'tst'"),
+        (["--source", "fashion_mnist_smal"], "did you mean 'fashion_mnist_small'"),
+        (["--gallery-images", "0"], "gallery_images must be >= 1"),
+        (["--gallery-norm", "l7"], "norm must be one of"),
+        (["--tag", "a/b"], "tag must consist of"),
+    ],
+)
+def test_wrong_arguments_end_with_status_2(run_dir, capsys, arguments, message):
+    try:
+        status = program.main([str(run_dir), *arguments])
+    except SystemExit as exit:  # the command-line parser's own errors
+        status = exit.code
+    shown = capsys.readouterr()
+    assert status == 2
+    assert message in " ".join((shown.out + shown.err).split())
+    assert not (run_dir / "results").exists()
+
+
+def test_wrong_runs_end_with_status_2(run_dir, capsys, monkeypatch):
+    assert program.main([]) == 2
+    assert "RUN_DIR" in capsys.readouterr().err
+    assert program.main([str(run_dir.with_name("tinny"))]) == 2
+    assert f"did you mean {run_dir}?" in capsys.readouterr().err
+    # A network without V1 has no V1 to show; only if asked for by name is that an error.
+    base = create("resnet18", 10, 12, 1, width=2)
+    experiment = training.Experiment(
+        name="base",
+        model=training.ModelConfig(name="resnet18", image_size=12, in_channels=1, num_classes=10),
+        data=EXPERIMENT.data,
+    )
+    monkeypatch.setattr(
+        training, "restore_run", lambda path, step: (1, experiment, base, {"params": {}})
+    )
+    monkeypatch.setattr(program.evaluation.Subject, "num_classes", lambda self: 10)
+    assert program.main([str(run_dir), "--suite", "v1"]) == 2
+    assert "suite v1 is for VOneNets, tiny is a resnet18" in capsys.readouterr().err

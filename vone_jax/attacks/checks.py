@@ -1,0 +1,105 @@
+"""Refuses bad input to an attack before any compute, and results that are not finite."""
+
+import math
+import numbers
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from vone_jax import prng
+from vone_jax.attacks import classifier
+
+# Resizing and decoding leave values like -3e-8; eight-bit inputs are off by hundreds.
+BOX_TOLERANCE = 1e-6
+
+
+def radius(name: str, value) -> None:
+    """Raises unless ``value`` is a finite number that is not negative. Traced values pass."""
+    if not isinstance(value, numbers.Real):
+        # A leaf of a pytree that JAX is rebuilding: a tracer, an array or a placeholder.
+        if isinstance(value, (str, bytes, list, tuple, dict, complex)) or value is None:
+            raise TypeError(f"{name} must be a number, got {value!r}")
+        return
+    if isinstance(value, bool) or not math.isfinite(value) or value < 0:
+        raise ValueError(f"{name} must be a finite number >= 0 in pixel units, got {value!r}")
+
+
+def count(name: str, value) -> None:
+    """Raises unless ``value`` is an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+
+
+def flag(name: str, value) -> None:
+    """Raises unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
+def choice(name: str, value, choices) -> None:
+    """Raises unless ``value`` is one of ``choices``."""
+    if value not in tuple(choices):
+        raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
+
+
+def batch(key, logits_fn, images, labels) -> tuple[jax.Array, jax.Array]:
+    """Checks a batch and returns its images and labels as arrays.
+
+    Shapes and dtypes are checked always, values only where they are known, that is outside of
+    ``jit`` and the other transformations.
+
+    Raises:
+      TypeError: for images that are not float32 or float64, labels that are not integers, or a
+        key that is not typed.
+      ValueError: for shapes that do not fit, images outside [0, 1] or NaN, labels out of range.
+    """
+    images, labels = jnp.asarray(images), jnp.asarray(labels)
+    # The same type whether or not the caller's arrays were made from Python numbers.
+    images = jax.lax.convert_element_type(images, images.dtype)
+    if images.dtype not in (jnp.float32, jnp.float64):
+        hint = "; divide by 255" if images.dtype == jnp.uint8 else ""
+        raise TypeError(f"images must be float32 in [0, 1], got {images.dtype}{hint}")
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"images must have shape (N, H, W, C), got {images.shape}")
+    if images.shape[-1] not in (1, 3) and images.shape[1] in (1, 3):
+        raise ValueError(f"images must be NHWC, got shape {images.shape}, which looks like NCHW")
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"labels must be integers of shape (N,), got dtype {labels.dtype}")
+    if labels.shape != images.shape[:1]:
+        one_hot = "; one-hot labels are not accepted" if labels.ndim == 2 else ""
+        raise ValueError(f"labels must have shape {images.shape[:1]}, got {labels.shape}{one_hot}")
+    keys = prng.example_keys(key, images.shape[0])
+    if not (isinstance(images, Tracer) or isinstance(labels, Tracer)):
+        call = classifier.per_example(logits_fn, keys, images)
+        _values(images, labels, jax.eval_shape(call, keys, images).shape[-1])
+    return images, labels.astype(jnp.int32)
+
+
+def _values(images: jax.Array, labels: jax.Array, classes: int) -> None:
+    low, high = float(jnp.min(images)), float(jnp.max(images))
+    if not (low >= -BOX_TOLERANCE and high <= 1 + BOX_TOLERANCE):
+        what = "NaN" if math.isnan(low) or math.isnan(high) else f"values from {low:g} to {high:g}"
+        raise ValueError(
+            f"images must lie in [0, 1], got {what}; a normalisation belongs into the model"
+        )
+    first, last = int(jnp.min(labels)), int(jnp.max(labels))
+    if first < 0 or last >= classes:
+        raise ValueError(
+            f"labels must lie in [0, {classes - 1}] for {classes} classes, "
+            f"got values from {first} to {last}"
+        )
+
+
+def finite(adversarial: jax.Array) -> jax.Array:
+    """Returns the result of an attack; raises a FloatingPointError if it is known to hold NaN."""
+    if isinstance(adversarial, Tracer):
+        return adversarial
+    bad = ~jnp.all(jnp.isfinite(adversarial), axis=(1, 2, 3))
+    if bool(jnp.any(bad)):
+        positions = jnp.flatnonzero(bad)[:8].tolist()
+        raise FloatingPointError(
+            f"the attack met a gradient or logits that are not finite, at batch positions "
+            f"{positions}"
+        )
+    return adversarial

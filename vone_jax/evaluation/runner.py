@@ -1,0 +1,262 @@
+"""Evaluates conditions over a dataset and writes their results, going on after a kill."""
+
+import contextlib
+import dataclasses
+import datetime
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from vone_jax import data, mesh, models, prng
+from vone_jax.evaluation import intervals, scoring, store
+from vone_jax.evaluation.conditions import Attacked, Condition
+from vone_jax.evaluation.protocol import Protocol
+from vone_jax.evaluation.subject import Examples, Subject, check_fit
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Job:
+    """What the conditions of an evaluation have in common.
+
+    Attributes:
+      subject: the network.
+      examples: the images.
+      protocol: how noise is drawn; ignored by a network that draws none.
+      results: directory of the result files.
+      devices: mesh over which a batch is split. It changes no result.
+      seed: root of all randomness.
+      batch_size: examples at a time, a multiple of the number of devices. It changes no result.
+      workers: processes that decode images, see ``data.eval_batches``.
+      tag: appended to the names of the results.
+      overwrite: replace results of other evaluations that have the same name.
+      provenance: fields for the result files, such as versions and command.
+
+    Raises:
+      ValueError: if network, images, devices and batch size do not fit.
+    """
+
+    subject: Subject
+    examples: Examples
+    protocol: Protocol
+    results: Path
+    devices: mesh.Mesh
+    seed: int = 0
+    batch_size: int = 50
+    workers: int = 0
+    tag: str = ""
+    overwrite: bool = False
+    provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        mesh.check_batch_size(self.devices, self.batch_size)
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be in [0, 2**32), got {self.seed}")
+        if self.workers < 0:
+            raise ValueError(f"workers must be >= 0, got {self.workers}")
+        if not re.fullmatch(r"[\w.-]*", self.tag):
+            raise ValueError(
+                f"tag must consist of letters, digits, '-', '_' and '.', got {self.tag!r}"
+            )
+        check_fit(self.subject, self.examples)
+
+    @property
+    def how(self) -> Protocol:
+        """The protocol as it applies to the network: one draw if it has no noise."""
+        return self.protocol if self.subject.stochastic else Protocol("fresh", 1)
+
+    def identity(self, kind: str, name: str, condition: dict[str, Any]) -> dict[str, Any]:
+        """The fields of a result that say what is measured, see ``store.IDENTITY``."""
+        noise = self.how.noise if self.subject.stochastic else "none"
+        parts = [name, "frozen" if noise == "frozen" else "", self.tag]
+        values = {
+            "kind": kind,
+            "name": "-".join(part for part in parts if part),
+            "model": self.subject.record(),
+            "dataset": self.examples.record(),
+            "condition": condition,
+            "protocol": {
+                "noise": noise,
+                "draws": self.how.draws,
+                "decision": "of a single draw",
+            },
+            "key": {
+                "seed": self.seed,
+                "stream": "evaluation / index in the dataset / purpose (attack, judge, ...)",
+            },
+            "config": self.subject.config,
+            "checkpoint_step": self.subject.checkpoint_step,
+            "weights": self.subject.weights,
+        }
+        return {field: values[field] for field in store.IDENTITY}
+
+    def record(self, identity: dict[str, Any], started: str, seconds: float) -> dict[str, Any]:
+        """The fields that every result file has."""
+        return {
+            "format": FORMAT,
+            "run": self.subject.run,
+            **identity,
+            "config_hash": store.config_hash(identity),
+            **self.provenance,
+            "device": mesh.describe(self.devices),
+            "matmul_precision": _matmul_precision(),
+            "started": started,
+            "wall_seconds": round(seconds, 3),
+        }
+
+    def previous(self, identity: dict[str, Any]) -> dict[str, Any] | None:
+        """The result of this evaluation, if it has been finished before."""
+        try:
+            return store.finished(self.results, identity)
+        except store.ResultError:
+            if not self.overwrite:
+                raise
+            store.remove(self.results, identity["name"])
+            return None
+
+    def example_keys(self, indices: jax.Array) -> jax.Array:
+        """The root of everything random that happens to each example, by dataset index."""
+        root = prng.stream(jax.random.key(self.seed), "evaluation")
+        return _index_keys(root, indices)
+
+
+_index_keys = jax.jit(prng.index_keys)
+
+
+def _matmul_precision() -> str:
+    return jax.config.jax_default_matmul_precision or "default"  # pyright: ignore
+
+
+def now() -> str:
+    """The time, for a result file."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def evaluate(
+    job: Job, condition: Condition, progress: Callable[[int], Any] = lambda count: None
+) -> dict[str, Any]:
+    """Evaluates one condition and writes its result.
+
+    Each batch is a chunk on disk when it is done. Called again after a kill, it computes what is
+    missing, and the result is the one that an uninterrupted call would have written. A result that
+    is finished is returned as it is.
+
+    Args:
+      job: what to evaluate, and how.
+      condition: what is done to the images.
+      progress: called with the number of examples that are done since the last call.
+
+    Returns:
+      The content of the result's JSON file.
+
+    Raises:
+      store.ResultError: if files of the same name are damaged or of another evaluation.
+      FloatingPointError: if gradients or logits are not finite.
+    """
+    identity = job.identity(condition.kind, condition.name, condition.record())
+    record = job.previous(identity)
+    if record is not None:
+        progress(len(job.examples))
+        return record
+    started = now()
+    chunks = _open_chunks(job, identity)
+    done = sum(len(chunk["index"]) for chunk in chunks)
+    progress(done)
+    for chunk in _measured(job, condition, done):
+        store.write_chunk(job.results, identity["name"], done, chunk)
+        chunks.append(chunk)
+        done += len(chunk["index"])
+        progress(len(chunk["index"]))
+    arrays = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    seconds = float(arrays.pop("seconds").sum())
+    correct, seen = float(arrays["probability_correct"].sum()), len(job.examples)
+    record = job.record(identity, started, seconds) | {
+        "accuracy": correct / seen,
+        "interval": list(intervals.wilson(correct, seen)),
+        "interval_method": intervals.METHOD,
+        "sums": {"correct": correct, "seen": seen},
+    }
+    store.publish(job.results, record, arrays)
+    return record
+
+
+def _open_chunks(job: Job, identity: dict[str, Any]) -> list[dict[str, np.ndarray]]:
+    """The chunks of an earlier call: one after the other from the first example on."""
+    try:
+        chunks = store.open_chunks(job.results, identity)
+    except store.ResultError:
+        if not job.overwrite:
+            raise
+        store.discard(job.results, identity["name"])
+        chunks = store.open_chunks(job.results, identity)
+    position, kept = 0, []
+    while position in chunks:
+        kept.append(chunks[position])
+        position += len(kept[-1]["index"])
+    return kept
+
+
+def _measured(job: Job, condition: Condition, start: int):
+    """Yields a chunk of arrays for each batch from the position ``start`` on."""
+    logits_fn, surrogate = classifiers(job, condition)
+    with contextlib.closing(
+        data.eval_batches(
+            job.examples,
+            batch_size=job.batch_size,
+            image_size=job.subject.image_size,
+            center_crop=job.subject.center_crop,
+            start=start,
+            workers=job.workers,
+        )
+    ) as batches:
+        for batch in batches:
+            since = time.perf_counter()
+            mask = batch["mask"]
+            index, keys, images, labels = place(job, batch)
+            found = scoring.measure(condition, job.how, keys, logits_fn, surrogate, images, labels)
+            found = {name: value[mask] for name, value in mesh.fetch(found).items()}
+            scoring.check_finite(found["loss"], index[mask])
+            chunk = {
+                "index": index[mask].astype(np.int64),
+                "label": batch["label"][mask].astype(np.int32),
+                "probability_correct": found.pop("correct") / job.how.draws,
+                **found,
+            }
+            yield chunk | {"seconds": np.array([time.perf_counter() - since])}
+
+
+def classifiers(job: Job, condition: Condition):
+    """The classifier to judge, and the one to attack where that is another."""
+    subject = job.subject
+    variables = mesh.replicate(job.devices, subject.variables)
+    logits_fn = models.logits_fn(subject.model, variables)
+    if not (isinstance(condition, Attacked) and condition.noise_free_gradients):
+        return logits_fn, None
+    return logits_fn, models.logits_fn(models.without_noise(subject.model), variables)
+
+
+def place(job: Job, batch: dict[str, np.ndarray]):
+    """Puts a batch of ``data.eval_batches`` on the devices.
+
+    Returns:
+      Indices in the dataset (NumPy), keys, images and labels (on the devices), all (N, ...).
+    """
+    # What the mask hides becomes a copy of the first example: a valid image, so that padding can
+    # raise no alarm.
+    rows = np.where(batch["mask"], np.arange(len(batch["mask"])), 0)
+    index = job.examples.indices[batch["index"][rows]]
+    placed = mesh.shard_batch(
+        job.devices,
+        {
+            "index": index.astype(np.uint32),
+            "image": batch["image"][rows],
+            "label": batch["label"][rows],
+        },
+    )
+    return index, job.example_keys(placed["index"]), placed["image"], placed["label"]

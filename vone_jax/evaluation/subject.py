@@ -1,0 +1,142 @@
+"""Who is examined, and on which examples."""
+
+import dataclasses
+import functools
+import zlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from vone_jax import data, models
+from vone_jax.evaluation import labels
+from vone_jax.models import BaseNetwork, VOneNet
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """A trained network.
+
+    Attributes:
+      run: name of its run.
+      name: of the network, one of ``models.NAMES``.
+      model: the module.
+      variables: ``{"params": ..., "batch_stats": ...}``.
+      image_size: side of the images in pixels.
+      in_channels: 1 or 3.
+      center_crop: see ``data.eval_batches``.
+      checkpoint_step: which of its checkpoints this is.
+      config: the experiment as JSON values.
+    """
+
+    run: str
+    name: str
+    model: BaseNetwork | VOneNet
+    variables: Any
+    image_size: int
+    in_channels: int
+    center_crop: float | None
+    checkpoint_step: int
+    config: dict[str, Any]
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether its logits depend on the key."""
+        return models.is_stochastic(self.model)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C)."""
+        return self.image_size, self.image_size, self.in_channels
+
+    def num_classes(self) -> int:
+        """Number of logits."""
+        image = jax.ShapeDtypeStruct((1, *self.image_shape), np.float32)
+        logits_fn = models.logits_fn(self.model, self.variables)
+        return jax.eval_shape(logits_fn, jax.random.key(0), image).shape[-1]
+
+    def record(self) -> dict[str, Any]:
+        """The network for a result file."""
+        parameters = jax.tree.leaves(self.variables["params"])
+        return {
+            "name": self.name,
+            "label": labels.network(self.name),
+            "stochastic": self.stochastic,
+            "parameters": int(sum(leaf.size for leaf in parameters)),
+        }
+
+    @functools.cached_property
+    def weights(self) -> str:
+        """A checksum of all variables: a network trained anew is another one."""
+        checksum = 0
+        for leaf in jax.tree.leaves(self.variables):
+            checksum = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), checksum)
+        return f"{checksum:08x}"
+
+
+class Examples:
+    """Every k-th example of a split, itself a ``data.Source``.
+
+    The stride is ``len(source) // count``, as in the VOneNet authors' protocol (every tenth of
+    ImageNet's 50,000 validation images).
+
+    Args:
+      source: the split.
+      count: number of examples; None takes all.
+
+    Raises:
+      ValueError: if ``count`` is not between 1 and the number there are.
+    """
+
+    def __init__(self, source: data.Source, count: int | None = None):
+        total = len(source)
+        count = total if count is None else count
+        if not 1 <= count <= total:
+            raise ValueError(
+                f"examples must be between 1 and the {total} of {source.name!r} "
+                f"{source.split!r}, got {count}"
+            )
+        self.name = source.name
+        self.split = source.split
+        self.class_names = source.class_names
+        self.image_shape = source.image_shape
+        self.stride = total // count
+        self.total = total
+        self.indices = np.arange(count) * self.stride
+        self._source = source
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._source[int(self.indices[index])]
+
+    def record(self) -> dict[str, Any]:
+        """The examples for a result file."""
+        return {
+            "name": self.name,
+            "split": self.split,
+            "examples": len(self),
+            "stride": self.stride,
+            "total": self.total,
+            "class_names": list(self.class_names),
+        }
+
+
+def check_fit(subject: Subject, examples: Examples) -> None:
+    """Raises a ValueError unless the network can be examined on the examples."""
+    channels = examples.image_shape[-1]
+    if channels != subject.in_channels:
+        raise ValueError(
+            f"{examples.name!r} has images of {channels} channels, {subject.run} was trained on "
+            f"{subject.in_channels}"
+        )
+    classes = subject.num_classes()
+    if examples.num_classes > classes:
+        raise ValueError(
+            f"{examples.name!r} has {examples.num_classes} classes, {subject.run} knows {classes}"
+        )
