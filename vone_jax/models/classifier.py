@@ -17,7 +17,7 @@ class _Apply:
     layer: str
 
     def __call__(self, variables: Any, key: jax.Array, images: jax.Array) -> jax.Array:
-        features = self.model.apply(
+        features: Any = self.model.apply(
             variables, images, train=False, noise_key=key, method="features"
         )
         return features[self.layer]

@@ -93,7 +93,9 @@ class BatchNorm(nn.Module):
 
 def max_pool(x: jax.Array, padding: int) -> jax.Array:
     """Maximum over 3x3 windows at stride 2; the padding never wins."""
-    return nn.max_pool(x, (3, 3), (2, 2), [(padding, padding)] * 2)
+    # Flax annotates padding as a string, but documents pairs.
+    pairs: Any = [(padding, padding)] * 2
+    return nn.max_pool(x, (3, 3), (2, 2), pairs)
 
 
 def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:

@@ -5,7 +5,6 @@ Marques et al. (NeurIPS 2020, supplementary section A).
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -129,7 +128,7 @@ def size_y_given_x(size_x: np.ndarray, uniform: np.ndarray) -> np.ndarray:
       ny in carrier periods, shape (n,).
     """
     row = np.searchsorted(SIZE_EDGES, size_x, side="left") - 1
-    rows: Sequence[int] = np.clip(row, 0, len(SIZE_COUNTS) - 1)
+    rows = np.clip(row, 0, len(SIZE_COUNTS) - 1)
     sizes = np.empty_like(size_x)
     for i in np.unique(rows):
         inside = rows == i

@@ -41,7 +41,7 @@ class GaborParameters:
     nx: np.ndarray
     ny: np.ndarray
     channel: np.ndarray
-    channel_quadrature: np.ndarray | None = None
+    channel_quadrature: np.ndarray = dataclasses.field(default=None)  # pyright: ignore
 
     def __post_init__(self):
         if self.channel_quadrature is None:
