@@ -39,6 +39,7 @@ def importers(*names):
         ("v1", {"v1", "prng"}),
         ("models", {"models", "v1", "prng"}),
         ("convert", {"convert", "models", "v1"}),
+        ("interop", {"interop", "models", "prng"}),
         ("attacks", {"attacks", "prng"}),
         ("corruptions", {"corruptions", "prng"}),
         ("data", {"data", "prng"}),

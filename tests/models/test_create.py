@@ -152,3 +152,11 @@ def test_a_given_v1_decides_image_size_and_channels():
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         models.create(*arguments)
+
+
+def test_models_are_listed_by_pattern():
+    assert models.list_models() == sorted(models.NAMES)
+    assert models.list_models("*resnet50") == ["resnet50", "vone_resnet50"]
+    assert models.list_models("vone_*", exclude_filters=["*resnet*", "*alex*"]) == ["vone_cornet_s"]
+    assert models.list_models(exclude_filters="*18") == models.list_models("*[!8]")
+    assert models.list_models("nothing") == []

@@ -32,10 +32,12 @@ class Source:
     Attributes:
       name: of the tensor in the PyTorch state dict, without ``module.``.
       to_flax: from the tensor's layout to the leaf's.
+      to_torch: back again.
     """
 
     name: str
     to_flax: Callable[[np.ndarray], np.ndarray]
+    to_torch: Callable[[np.ndarray], np.ndarray]
 
 
 def source(model: BaseNetwork | VOneNet, path: tuple[str, ...]) -> Source:
@@ -58,8 +60,8 @@ def source(model: BaseNetwork | VOneNet, path: tuple[str, ...]) -> Source:
     if isinstance(model, VOneNet) and part == "back_end":
         name = f"model.{name}"
     flattened = isinstance(model.back_end, AlexNetBackEnd) and path[1:] == ("fc6", "kernel")
-    to_flax = _after_flatten(model.back_end.pool_size) if flattened else _layout
-    return Source(f"{name}.{_LEAVES[leaf]}", to_flax)
+    layouts = _after_flatten(model.back_end.pool_size) if flattened else (_to_flax, _to_torch)
+    return Source(f"{name}.{_LEAVES[leaf]}", *layouts)
 
 
 def _module(name: str) -> str:
@@ -74,14 +76,17 @@ def _alexnet_module(name: str, with_v1: bool) -> str:
     return _VONE_ALEXNET[number - 2] if with_v1 else _ALEXNET[number - 1]
 
 
-def _layout(tensor: np.ndarray) -> np.ndarray:
+def _to_flax(tensor: np.ndarray) -> np.ndarray:
     """OIHW -> HWIO for convolutions, (out, in) -> (in, out) for linear layers."""
-    return {4: lambda t: t.transpose(2, 3, 1, 0), 2: lambda t: t.T}.get(tensor.ndim, lambda t: t)(
-        tensor
-    )
+    return tensor.transpose({4: (2, 3, 1, 0), 2: (1, 0)}.get(tensor.ndim, range(tensor.ndim)))
 
 
-def _after_flatten(size: int) -> Callable[[np.ndarray], np.ndarray]:
+def _to_torch(leaf: np.ndarray) -> np.ndarray:
+    """HWIO -> OIHW for convolutions, (in, out) -> (out, in) for linear layers."""
+    return leaf.transpose({4: (3, 2, 0, 1), 2: (1, 0)}.get(leaf.ndim, range(leaf.ndim)))
+
+
+def _after_flatten(size: int) -> tuple[Callable[[np.ndarray], np.ndarray], ...]:
     """The linear layer behind a flattened size x size map: PyTorch flattens CHW, Flax HWC."""
 
     def to_flax(tensor: np.ndarray) -> np.ndarray:
@@ -90,4 +95,8 @@ def _after_flatten(size: int) -> Callable[[np.ndarray], np.ndarray]:
         maps = tensor.reshape(tensor.shape[0], -1, size, size)
         return maps.transpose(2, 3, 1, 0).reshape(tensor.shape[1], tensor.shape[0])
 
-    return to_flax
+    def to_torch(leaf: np.ndarray) -> np.ndarray:
+        maps = leaf.reshape(size, size, -1, leaf.shape[1])
+        return maps.transpose(3, 2, 0, 1).reshape(leaf.shape[1], leaf.shape[0])
+
+    return to_flax, to_torch

@@ -75,9 +75,7 @@ def front_end(job: Job) -> dict[str, Any]:
         return record
     started, since = now(), time.perf_counter()
     bank = config.gabor_parameters()
-    kernels = v1.gabor_kernels(
-        bank, config.kernel_size, config.pixels_per_degree, config.allow_aliasing
-    )
+    kernels = config.gabor_kernels()
     _, keys, images, _ = place(job, _first(job, 1))
     noise_keys = prng.fold(protocol.judge_keys(keys), 0)
     block = v1.VOneBlock(config)

@@ -2,7 +2,8 @@
 
 import dataclasses
 import difflib
-from collections.abc import Callable
+import fnmatch
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import flax.linen as nn
@@ -85,6 +86,25 @@ _NETWORKS = {
 }
 
 NAMES = (*_NETWORKS, *(f"vone_{name}" for name in _NETWORKS))
+
+
+def list_models(filter: str = "", exclude_filters: str | Sequence[str] = ()) -> list[str]:
+    """Names that ``create`` takes, as timm lists them.
+
+    Args:
+      filter: pattern in the style of file names, such as ``"vone_*"``. Default: all.
+      exclude_filters: one or several patterns of names to leave out.
+
+    Returns:
+      The names, sorted.
+    """
+    excluded = (exclude_filters,) if isinstance(exclude_filters, str) else exclude_filters
+    return sorted(
+        name
+        for name in NAMES
+        if fnmatch.fnmatchcase(name, filter or "*")
+        and not any(fnmatch.fnmatchcase(name, pattern) for pattern in excluded)
+    )
 
 
 def create(

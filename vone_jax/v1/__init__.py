@@ -9,12 +9,14 @@ from vone_jax.v1.gabor import (
     sample_gabor_parameters,
     spatial_frequency_histogram,
 )
+from vone_jax.v1.imported_bank import ImportedBank
 from vone_jax.v1.noise import GaussianNoise, NeuronalNoise, standard_normal
 
 __all__ = [
     "GaborKernels",
     "GaborParameters",
     "GaussianNoise",
+    "ImportedBank",
     "NeuronalNoise",
     "VOneBlock",
     "VOneBlockConfig",

@@ -6,15 +6,18 @@ Reference: Dapello, Marques et al., NeurIPS 2020, section 3 and figure 1.
 import dataclasses
 import functools
 import math
+from typing import cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core.scope import LazyRng
 
 from vone_jax import prng
 from vone_jax.v1 import noise as noise_models
 from vone_jax.v1.filter_bank import FilterBank
 from vone_jax.v1.gabor import (
+    GaborKernels,
     GaborParameters,
     check_kernel_size,
     check_nyquist,
@@ -22,6 +25,7 @@ from vone_jax.v1.gabor import (
     sample_gabor_parameters,
     spatial_frequency_histogram,
 )
+from vone_jax.v1.imported_bank import ImportedBank
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +47,7 @@ class VOneBlockConfig:
       k_exc: gain. 25 gives a mean response near 1 on ImageNet; responses are linear in it.
       in_channels: number of image channels.
       noise: ``NeuronalNoise``, ``GaussianNoise`` or None.
-      bank: explicit Gabor parameters, which override sampling.
+      bank: explicit Gabor parameters, or the kernels of a checkpoint; they override sampling.
       allow_aliasing: accept spatial frequencies beyond the Nyquist limit of the pixel grid.
       image_mean: subtracted from images; with ``image_std`` 0.5 each maps [0, 1] to [-1, 1],
         so that zero padding is mid-grey.
@@ -68,7 +72,7 @@ class VOneBlockConfig:
     noise: noise_models.NeuronalNoise | noise_models.GaussianNoise | None = (
         noise_models.NeuronalNoise()
     )
-    bank: GaborParameters | None = None
+    bank: GaborParameters | ImportedBank | None = None
     allow_aliasing: bool = False
     image_mean: float = 0.5
     image_std: float = 0.5
@@ -97,17 +101,24 @@ class VOneBlockConfig:
         else:
             self._check_bank(self.bank)
 
-    def _check_bank(self, bank: GaborParameters) -> None:
+    def _check_bank(self, bank: GaborParameters | ImportedBank) -> None:
+        parameters = self.gabor_parameters()
         if len(bank) != self.num_channels:
             raise ValueError(
                 f"bank must have simple_channels + complex_channels = {self.num_channels} "
                 f"filters, got {len(bank)}"
             )
-        highest = max(int(bank.channel.max()), int(bank.channel_quadrature.max()))
+        highest = max(int(parameters.channel.max()), int(parameters.channel_quadrature.max()))
         if highest >= self.in_channels:
             raise ValueError(f"bank reads channel {highest}, but in_channels is {self.in_channels}")
-        if not self.allow_aliasing:
-            check_nyquist(float(bank.sf.max()), self.pixels_per_degree)
+        if isinstance(bank, ImportedBank):
+            for name in ("kernel_size", "pixels_per_degree"):
+                if not math.isclose(getattr(bank, name), getattr(self, name), rel_tol=1e-9):
+                    raise ValueError(
+                        f"bank has {name} {getattr(bank, name)}, the block {getattr(self, name)}"
+                    )
+        elif not self.allow_aliasing:
+            check_nyquist(float(parameters.sf.max()), self.pixels_per_degree)
 
     @property
     def num_channels(self) -> int:
@@ -120,7 +131,9 @@ class VOneBlockConfig:
         return self.image_size / self.visual_degrees
 
     def gabor_parameters(self) -> GaborParameters:
-        """The given bank, or the one sampled from ``gabor_seed``."""
+        """Of the given bank, or of the one sampled from ``gabor_seed``."""
+        if isinstance(self.bank, ImportedBank):
+            return self.bank.parameters
         if self.bank is not None:
             return self.bank
         return sample_gabor_parameters(
@@ -132,16 +145,24 @@ class VOneBlockConfig:
             in_channels=self.in_channels,
         )
 
+    def gabor_kernels(self) -> GaborKernels:
+        """The kernels that the block applies: those of an imported bank, or the computed ones."""
+        if isinstance(self.bank, ImportedBank):
+            return self.bank.kernels
+        return gabor_kernels(
+            self.gabor_parameters(), self.kernel_size, self.pixels_per_degree, self.allow_aliasing
+        )
+
 
 @functools.lru_cache(maxsize=16)
 def _filter_bank(config: VOneBlockConfig) -> FilterBank:
     """The bank of a configuration, cached because a model is traced many times."""
     parameters = config.gabor_parameters()
-    kernels = gabor_kernels(
-        parameters, config.kernel_size, config.pixels_per_degree, config.allow_aliasing
-    )
     return FilterBank.build(
-        kernels, parameters.channel, parameters.channel_quadrature, config.simple_channels
+        config.gabor_kernels(),
+        parameters.channel,
+        parameters.channel_quadrature,
+        config.simple_channels,
     )
 
 
@@ -250,4 +271,5 @@ class VOneBlock(nn.Module):
             )
         # The key as the caller gave it. make_rng would fold in the path of this module, and the
         # same block would draw other noise alone than inside a network.
-        return self.scope.rngs["noise"].rng
+        assert self.scope is not None
+        return cast(LazyRng, self.scope.rngs["noise"]).rng

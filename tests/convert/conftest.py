@@ -1,0 +1,43 @@
+"""Small networks with random weights, and the state dicts of such."""
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from vone_jax import convert, models, v1
+from vone_jax.convert.state_dict import abstract_variables
+
+
+def random_variables(model, seed=0):
+    """Random values for every variable; nothing is compiled."""
+    rng = np.random.default_rng(seed)
+    return unflatten_dict(
+        {
+            path: (0.5 + rng.random(leaf.shape)).astype(np.float32)
+            for path, leaf in abstract_variables(model).items()
+        }
+    )
+
+
+def small(name, **arguments):
+    """A narrow network in the 224-pixel form; VOneNets have 8 + 8 filters."""
+    if name.startswith("vone_"):
+        arguments["v1"] = v1.VOneBlockConfig(simple_channels=8, complex_channels=8)
+    return models.create(name, 5, width=2, **arguments)
+
+
+def equal(tree, other):
+    """Whether two trees have the same leaves, bit for bit."""
+    one, two = flatten_dict(jax.device_get(tree)), flatten_dict(jax.device_get(other))
+    return one.keys() == two.keys() and all(
+        np.array_equal(one[path], two[path]) and one[path].dtype == two[path].dtype for path in one
+    )
+
+
+@pytest.fixture(scope="session")
+def vone():
+    """A VOneResNet-18, its variables and its state dict."""
+    model = small("vone_resnet18")
+    variables = random_variables(model)
+    return model, variables, convert.to_torch(model, variables)

@@ -1,0 +1,48 @@
+"""The command says what a file is, writes the folder, and explains what is wrong."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.convert.conftest import equal
+from tests.convert.torch_writer import archive
+from vone_jax import convert
+from vone_jax.convert.__main__ import main
+
+
+@pytest.fixture
+def file(vone, tmp_path):
+    path = tmp_path / "net.pth"
+    path.write_bytes(archive({"state_dict": vone[2]}))
+    return path
+
+
+def test_it_converts(vone, file, tmp_path, capsys):
+    assert main([str(file), "--out", str(tmp_path / "net"), "--licence", "mit"]) == 0
+    output = capsys.readouterr().out
+    assert "vone_resnet18 (torch.save archive)" in output and "bank: 16 pairs" in output
+    model, variables = convert.load_folder(tmp_path / "net")
+    assert equal(variables, vone[1])
+    assert "converted from net.pth" in (tmp_path / "net" / "README.md").read_text()
+
+
+def test_errors_are_short_and_complete(file, tmp_path, capsys):
+    assert main([str(file), "--name", "resnet18"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: net.pth does not convert to resnet18:\n  ")
+    assert main([str(tmp_path / "nothing.pth")]) == 1
+    assert "No such file" in capsys.readouterr().err
+    assert main([str(tmp_path)]) == 1
+    with pytest.raises(SystemExit):
+        main([str(file), "--name", "resnet19"])
+
+
+def test_it_runs_as_a_module(tmp_path):
+    path = tmp_path / "bad.pth"
+    path.write_bytes(b"nonsense")
+    done = subprocess.run(
+        [sys.executable, "-m", "vone_jax.convert", path], capture_output=True, text=True
+    )
+    assert done.returncode == 1 and done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr

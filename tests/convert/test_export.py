@@ -1,0 +1,48 @@
+"""A classifier as an artefact that runs in a process that has never seen the project."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vone_jax import convert, models, v1
+
+pytest.importorskip("flatbuffers", reason="jax.export needs flatbuffers (extra: export)")
+
+SCRIPT = """
+import sys
+import jax, jax.export, numpy as np
+folder = sys.argv[1]
+classify = jax.export.deserialize(bytearray(open(folder + "/net.jax", "rb").read())).call
+images = np.load(folder + "/images.npy")
+for n in (1, 3):
+    np.save(f"{folder}/logits{n}.npy", classify(jax.random.key(7), images[:n]))
+assert "vone_jax" not in sys.modules and "flax" not in sys.modules
+"""
+
+
+def test_an_artefact_runs_in_a_fresh_process(tmp_path):
+    config = v1.VOneBlockConfig(
+        simple_channels=4, complex_channels=4, image_size=32, visual_degrees=1.0, kernel_size=9
+    )
+    model = models.create("vone_alexnet", 5, width=2, v1=config)
+    images = np.random.default_rng(0).random((3, 32, 32, 3)).astype(np.float32)
+    key = jax.random.key(0)
+    variables = model.init({"params": key}, jnp.asarray(images[:1]), noise_key=key)
+    (tmp_path / "net.jax").write_bytes(convert.export(model, variables))
+    np.save(tmp_path / "images.npy", images)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, tmp_path], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    logits = np.asarray(models.logits_fn(model, variables)(jax.random.key(7), images))
+    for n in (1, 3):
+        np.testing.assert_allclose(np.load(tmp_path / f"logits{n}.npy"), logits[:n], atol=2e-5)
+    exported = convert.load_exported((tmp_path / "net.jax").read_bytes())
+    other = exported(jax.random.key(8), images)
+    assert np.abs(other - logits).max() > 1e-3  # The key is an argument, not a constant.
+    with pytest.raises(ValueError, match="image_size must be >= 8"):
+        convert.export(model, variables, image_size=4)

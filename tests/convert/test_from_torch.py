@@ -1,0 +1,227 @@
+"""Checkpoints of all the kinds people have, and the reports on those that do not fit."""
+
+import numpy as np
+import pytest
+
+from tests.convert.conftest import equal, random_variables, small
+from tests.convert.torch_writer import archive, sequence
+from vone_jax import convert, models, v1
+from vone_jax.convert.safetensors import write_safetensors
+
+FLAGS = {
+    "arch": "resnet18",
+    "stride": 4,
+    "simple_channels": 8,
+    "complex_channels": 8,
+    "k_exc": 25.0,
+    "noise_mode": "neuronal",
+    "noise_scale": 0.35,
+    "noise_level": 0.07,
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(state_dict, flags=FLAGS, prefix="", form=archive):
+        path = tmp_path / "file.pth.tar"
+        content = {"state_dict": {prefix + name: t for name, t in state_dict.items()}}
+        path.write_bytes(form(content | ({} if flags is None else {"flags": flags})))
+        return path
+
+    return write
+
+
+def errors(path, **arguments):
+    with pytest.raises(convert.CheckpointError) as error:
+        convert.from_torch(path, **arguments)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("form", [archive, sequence])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_published_vonenets(vone, write, form, prefix):
+    model, variables, state_dict = vone
+    conversion = convert.read(write(state_dict, prefix=prefix, form=form))
+    assert conversion.name == "vone_resnet18"
+    assert equal(conversion.variables, variables)
+    config = conversion.model.v1
+    assert (config.stride, config.simple_channels, config.noise) == (4, 8, v1.NeuronalNoise())
+    for kernels, expected in zip(config.gabor_kernels(), model.v1.gabor_kernels(), strict=True):
+        np.testing.assert_array_equal(kernels, expected)
+    assert conversion.residual.shape == (16,) and conversion.residual.max() < 1e-6
+    assert any("physiological one of seed 0, sf_max 9" in note for note in conversion.notes)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_the_two_extra_tensors_of_the_adversarially_trained_file_are_dropped(vone, write, prefix):
+    extra = {f"vone_block.div_{x}.weight": np.ones((1, 1, 3, 3), np.float32) for x in "ut"}
+    path = write(vone[2] | extra, prefix=prefix)
+    conversion = convert.read(path)
+    assert equal(conversion.variables, vone[1])
+    assert sum("left out: vone_block.div_" in note for note in conversion.notes) == 2
+
+
+def test_files_of_the_training_script_name_the_architecture_differently(vone, write):
+    flags = {k: v for k, v in FLAGS.items() if k != "arch"} | {"model_arch": "resnet18"}
+    assert convert.read(write(vone[2], flags)).name == "vone_resnet18"
+    report = errors(write(vone[2], flags | {"model_arch": "cornets"}))
+    assert "the flags say 'cornets', but the tensors are those of vone_resnet18" in report
+
+
+@pytest.mark.parametrize(
+    ("flags", "noise"),
+    [
+        ({"noise_mode": None}, None),
+        ({"noise_mode": "gaussian", "noise_scale": 4}, v1.GaussianNoise(4.0)),
+        ({"noise_scale": "0.5", "noise_level": 0}, v1.NeuronalNoise(0.5, 0.0)),
+    ],
+)
+def test_noise_comes_from_the_flags(vone, write, flags, noise):
+    assert convert.from_torch(write(vone[2], FLAGS | flags))[0].v1.noise == noise
+
+
+def test_flags_that_make_no_sense_are_reported_together(vone, write):
+    flags = FLAGS | {"stride": 2.5, "k_exc": "many", "noise_mode": "pink", "simple_channels": 9}
+    report = errors(write(vone[2], flags))
+    assert "flag stride must be of type int, got 2.5" in report
+    assert "flag k_exc must be of type float, got 'many'" in report
+    assert "flag noise_mode must be 'neuronal', 'gaussian' or None" in report
+    assert "simple_channels + complex_channels = 17 filters, got 16" in report
+
+
+def test_without_flags_the_published_values_are_assumed_and_said(vone, write):
+    conversion = convert.read(write(vone[2], flags=None))
+    assert conversion.model.v1.noise == v1.NeuronalNoise()
+    assert any("published values" in note for note in conversion.notes)
+    assert any("half of the filters" in note for note in conversion.notes)
+
+
+def test_a_given_configuration_wins_but_for_the_bank(vone, write):
+    config = v1.VOneBlockConfig(simple_channels=16, complex_channels=0, k_exc=3.0, noise=None)
+    model, _ = convert.from_torch(write(vone[2]), v1=config)
+    assert (model.v1.simple_channels, model.v1.k_exc, model.v1.noise) == (16, 3.0, None)
+    np.testing.assert_array_equal(model.v1.gabor_kernels()[0], vone[0].v1.gabor_kernels()[0])
+
+
+def test_image_size_keeps_the_pixels_per_degree(vone, write):
+    model, _ = convert.from_torch(write(vone[2]), image_size=112)
+    assert (model.v1.image_size, model.v1.visual_degrees) == (112, 4.0)
+
+
+def test_all_problems_of_a_file_are_reported_at_once(vone, write):
+    broken = dict(vone[2])
+    del broken["model.layer3.1.bn2.bias"]
+    broken["model.fc.bias"] = np.zeros(11, np.float32)
+    broken["bottleneck.weight"] = np.full_like(broken["bottleneck.weight"], np.nan)
+    broken["model.layer9.0.conv1.weight"] = np.zeros(1, np.float32)
+    broken["model.layer1.0.bn1.weight"] = np.ones(2, np.int64)
+    q0 = broken["vone_block.simple_conv_q0.weight"].copy()
+    q0[4] = 1.0
+    broken["vone_block.simple_conv_q0.weight"] = q0
+    report = errors(write(broken, FLAGS | {"noise_scale": -1.0}))
+    for problem in (
+        "missing: model.layer3.1.bn2.bias",
+        "shape: model.fc.bias gives (11,)",
+        "not finite: bottleneck.weight",
+        "unused: model.layer9.0.conv1.weight",
+        "type: model.layer1.0.bn1.weight is int64",
+        "filter 4 (in phase) reads channels [0, 1, 2], not exactly one",
+        "flags of the noise: scale must be > 0, got -1.0",
+    ):
+        assert problem in report
+
+
+def test_a_missing_half_of_the_bank(vone, write):
+    broken = dict(vone[2])
+    del broken["vone_block.simple_conv_q1.weight"]
+    assert "missing: vone_block.simple_conv_q1.weight" in errors(write(broken))
+
+
+def test_a_bank_of_another_shape(vone, write):
+    broken = {
+        name: tensor[..., :24, :24] if name.startswith("vone_block") else tensor
+        for name, tensor in vone[2].items()
+    }
+    assert "odd side of at least 3, got (16, 3, 24, 24)" in errors(write(broken))
+
+
+@pytest.mark.parametrize("name", [n for n in models.NAMES if n != "vone_resnet18"])
+def test_every_architecture_is_recognised(name, tmp_path):
+    model = small(name)
+    variables = random_variables(model)
+    path = tmp_path / "weights.safetensors"
+    write_safetensors(path, convert.to_torch(model, variables))
+    conversion = convert.read(path)
+    assert conversion.name == name
+    assert conversion.model.back_end == model.back_end
+    assert equal(conversion.variables, variables)
+    if not name.startswith("vone_"):
+        assert conversion.model == model
+
+
+def test_unknown_architectures(write):
+    def conv(n):
+        return {f"layer{s}.{i}.conv1.weight": np.zeros(1) for s in range(1, 5) for i in range(n)}
+
+    assert "ResNet with (4, 4, 4, 4) basic blocks" in errors(write(conv(4), None))
+    report = errors(write({"encoder.weight": np.zeros(1, np.float32)}, None))
+    assert "no known architecture" in report and "encoder.weight" in report
+    report = errors(write(conv(2), None), name="resnet34")
+    assert "name must be a network of models.NAMES, got 'resnet34'" in report
+
+
+def test_a_given_name_is_not_overruled(write):
+    tensors = convert.to_torch(small("resnet18"), random_variables(small("resnet18")))
+    report = errors(write(tensors, None), name="cornet_s")
+    assert "missing: V2.conv_input.weight" in report and "unused: fc.weight" in report
+
+
+def robustness(network, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)):
+    """The state dict of MadryLab's AttackerModel around a network."""
+    normaliser = {
+        "new_mean": np.array(mean, np.float32)[:, None, None],
+        "new_std": np.array(std, np.float32)[:, None, None],
+    }
+    return (
+        {f"normalizer.{name}": value for name, value in normaliser.items()}
+        | {f"model.{name}": tensor for name, tensor in network.items()}
+        | {f"attacker.normalize.{name}": value for name, value in normaliser.items()}
+        | {f"attacker.model.{name}": tensor for name, tensor in network.items()}
+    )
+
+
+@pytest.fixture(scope="module")
+def resnet50():
+    model = small("resnet50")
+    variables = random_variables(model)
+    return model, variables, convert.to_torch(model, variables)
+
+
+def test_checkpoints_of_robustness(resnet50, tmp_path):
+    model, variables, network = resnet50
+    path = tmp_path / "imagenet_linf_4.pt"
+    wrapped = {"module." + name: tensor for name, tensor in robustness(network).items()}
+    path.write_bytes(sequence({"model": wrapped, "epoch": 90, "optimizer": {}}))
+    conversion = convert.read(path)
+    assert conversion.name == "resnet50" and equal(conversion.variables, variables)
+    np.testing.assert_allclose(conversion.model.mean, (0.5, 0.4, 0.3), rtol=1e-7)
+    np.testing.assert_allclose(conversion.model.std, (0.2, 0.3, 0.4), rtol=1e-7)
+
+
+def test_wrappers_that_contradict_themselves(resnet50, write):
+    network = resnet50[2]
+    wrapped = robustness(network)
+    wrapped["attacker.model.fc.bias"] = wrapped["attacker.model.fc.bias"] + 1
+    del wrapped["normalizer.new_std"]
+    report = errors(write(wrapped, None))
+    assert "differs from the network it should copy: attacker.model.fc.bias" in report
+    assert "missing or not finite: normalizer.new_std" in report
+    assert "must be > 0" in errors(write(robustness(network, std=(0.2, 0.0, 0.4)), None))
+    assert "2 and 2 channels, images have 3" in errors(
+        write(robustness(network, (0.5, 0.5), (0.5, 0.5)), None)
+    )
+
+
+def test_v1_is_for_vonenets(resnet50, write):
+    report = errors(write(resnet50[2], None), v1=v1.VOneBlockConfig())
+    assert "v1 is for VOneNets, but the file holds a resnet50" in report

@@ -1,0 +1,206 @@
+"""Out and in again is the identity, bit for bit; names and shapes outside are those of PyTorch."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flax.traverse_util import unflatten_dict
+
+from tests.convert.conftest import equal, random_variables, small
+from vone_jax import convert, models, v1
+from vone_jax.convert.safetensors import read_safetensors, write_safetensors
+from vone_jax.convert.state_dict import abstract_variables
+
+SHAPES = json.loads((Path(__file__).parents[1] / "golden" / "state_dict_keys.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("resnet50", "resnet50"),
+        ("alexnet", "alexnet"),
+        ("cornet_s", "cornet_s"),
+        ("vone_resnet50", "vone_resnet50"),
+        ("vone_alexnet", "vone_alexnet"),
+        ("vone_cornet_s", "vone_cornets"),
+    ],
+)
+def test_names_and_shapes_are_the_originals(name, reference):
+    """At full width, with arrays that take no memory."""
+    model = models.create(name)
+    zeros = {
+        path: np.broadcast_to(np.float32(0), leaf.shape)
+        for path, leaf in abstract_variables(model).items()
+    }
+    tensors = convert.to_torch(model, unflatten_dict(zeros))
+    assert {n: list(t.shape) for n, t in tensors.items()} == SHAPES[reference]
+
+
+@pytest.mark.parametrize("name", ["vone_alexnet", "vone_cornet_s", "resnet18"])
+@pytest.mark.parametrize("suffix", ["safetensors", "folder"])
+def test_out_and_in_is_the_identity(name, suffix, tmp_path):
+    model = small(name)
+    variables = random_variables(model)
+    if suffix == "folder":
+        convert.save_folder(tmp_path, model, variables)
+        again, values = convert.load_folder(tmp_path)
+        assert again == model
+    else:
+        path = tmp_path / "weights.safetensors"
+        convert.save_torch(path, model, variables)
+        again, values = convert.from_torch(path)
+        config = getattr(again, "v1", None)
+        assert config is None or dataclasses.replace(config, bank=None, allow_aliasing=False) == (
+            model.v1
+        )
+        second = tmp_path / "again.safetensors"
+        convert.save_torch(second, again, values)
+        assert second.read_bytes() == path.read_bytes()
+    assert equal(values, variables)
+
+
+BANK = v1.sample_gabor_parameters(8, sf_max=6.0)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"noise": None, "distribution": "uniform", "sf_max": 5.0},
+        {"noise": v1.GaussianNoise(2.0), "image_size": 32, "visual_degrees": 1.0, "stride": 1},
+        {"bank": BANK, "image_mean": 0.4, "image_std": 0.25},
+        {"bank": v1.ImportedBank(*v1.gabor_kernels(BANK, 25, 28.0), BANK, 28.0)},
+    ],
+)
+def test_folders_keep_the_front_end(config, tmp_path):
+    config = v1.VOneBlockConfig(simple_channels=5, complex_channels=3, **config)
+    model = models.create("vone_resnet18", 3, width=2, v1=config)
+    variables = random_variables(model)
+    convert.save_folder(tmp_path, model, variables)
+    again, values = convert.load_folder(tmp_path)
+    assert again == model and equal(values, variables)
+
+
+@pytest.mark.parametrize("image_size", [28, 32, 64, 224])
+@pytest.mark.parametrize("name", ["resnet18", "alexnet"])
+def test_folders_keep_the_form_of_base_networks(name, image_size, tmp_path):
+    model = models.create(name, 3, image_size=image_size, in_channels=1, width=2)
+    model = model.clone(mean=(0.2,), std=(0.3,))
+    variables = random_variables(model)
+    convert.save_folder(tmp_path, model, variables)
+    again, values = convert.load_folder(tmp_path)
+    assert again == model and equal(values, variables)
+
+
+@pytest.fixture
+def folder(vone, tmp_path):
+    return convert.save_folder(tmp_path / "net", vone[0], vone[1], licence="mit", source="a test")
+
+
+def test_the_card_says_what_was_measured_and_no_more(vone, folder, tmp_path):
+    card = (folder / "README.md").read_text()
+    assert "license: mit" in card and "Weights: a test" in card
+    assert "Nothing was measured" in card
+    assert "8 simple and 8 complex cells" in card
+    assert "NeuronalNoise (scale 0.35, level 0.07)" in card
+    results = [
+        {
+            "kind": "attack",
+            "accuracy": 0.25,
+            "interval": [0.2, 0.3],
+            "condition": {"norm": "linf", "eps": 0.01, "eps_label": "4/255", "attack": "PGD(...)"},
+            "dataset": {"name": "imagenette", "split": "validation", "examples": 100},
+        },
+        {"kind": "v1"},
+    ]
+    convert.save_folder(tmp_path / "b", vone[0], vone[1], results=results)
+    card = (tmp_path / "b" / "README.md").read_text()
+    row = "| PGD(...), linf 4/255 | imagenette validation | 100 | 0.2500 | 0.2000 to 0.3000 |"
+    assert row in card
+    assert card.count("\n| ") == 3
+
+
+def test_damaged_folders(folder):
+    config = folder / "config.json"
+    good = json.loads(config.read_text())
+
+    def refused(change, message):
+        config.write_text(json.dumps(change) if isinstance(change, dict) else change)
+        with pytest.raises(convert.CheckpointError, match=message):
+            convert.load_folder(folder)
+
+    refused("{", "not JSON")
+    refused({"format": 1}, "describes no network")
+    refused(good | {"format": 2}, "format 2, not 1")
+    refused(good | {"network": good["network"] | {"name": "resnet9"}}, "name must be one of")
+    refused(good | {"network": good["network"] | {"v1": {"noise": 3}}}, "damaged")
+    refused(good | {"network": good["network"] | {"num_classes": 6}}, "shape: params.back_end.fc")
+    config.write_text(json.dumps(good))
+    weights = folder / "model.safetensors"
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-8])
+    with pytest.raises(convert.CheckpointError, match="truncated"):
+        convert.load_folder(folder)
+
+
+def test_variables_of_another_network_are_refused(vone, tmp_path):
+    for write in (convert.to_torch, lambda m, v: convert.save_folder(tmp_path, m, v)):
+        with pytest.raises(convert.CheckpointError, match="bottleneck"):
+            write(small("resnet18"), vone[1])
+    with pytest.raises(ValueError, match="none that models.create builds"):
+        convert.save_folder(tmp_path, vone[0].clone(bottleneck_features=3), vone[1])
+
+
+def test_safetensors_of_every_type_are_those_of_the_reference(tmp_path):
+    import ml_dtypes
+
+    arrays = {
+        "a": np.arange(6, dtype=np.float32).reshape(2, 3).T,
+        "b": np.array(1.5, np.float64),
+        "c": np.zeros((0, 2), np.int64),
+        "d": np.ones(3, ml_dtypes.bfloat16),
+        "e": np.array([True, False]),
+        "f": np.ones(5, np.uint8),
+    }
+    path = tmp_path / "x.safetensors"
+    write_safetensors(path, arrays, {"who": "me"})
+    again, metadata = read_safetensors(path)
+    assert metadata == {"who": "me"} and equal(again, arrays)
+    try:
+        from safetensors.numpy import load_file, save_file
+    except ImportError:
+        return  # The reference implementation is not a dependency.
+    del arrays["d"]  # Not a type of NumPy.
+    write_safetensors(path, arrays)
+    assert equal(load_file(path), arrays)
+    save_file({n: np.array(a, order="C") for n, a in arrays.items()}, path)
+    assert equal(read_safetensors(path)[0], arrays)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{",
+        b"[]",
+        b'{"a": 3}',
+        b'{"a": {"dtype": "F7", "shape": [1], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, -4]}}',
+        b'{"a": {"dtype": "F32", "shape": [1099511627776], "data_offsets": [0, 4398046511104]}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, '
+        b'"b": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}',
+        b'{"__metadata__": 3}',
+        b"[" * 100_000,
+    ],
+)
+def test_malformed_safetensors(tmp_path, header):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(convert.CheckpointError):
+        read_safetensors(path)
+    path.write_bytes((2**60).to_bytes(8, "little") + header)
+    with pytest.raises(convert.CheckpointError, match="truncated"):
+        read_safetensors(path)

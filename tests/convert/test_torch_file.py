@@ -1,0 +1,245 @@
+"""Files of torch.save: read without torch; damaged and hostile ones give an error, nothing else."""
+
+import pickle
+import zipfile
+from collections import OrderedDict
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from tests.convert.torch_writer import Call, Name, Stored, archive, sequence, tensor
+from vone_jax.convert.checkpoint import read_checkpoint
+from vone_jax.convert.errors import CheckpointError
+from vone_jax.convert.torch_file import open_torch_file
+
+FORMATS = {"archive": archive, "sequence": sequence}
+
+
+@pytest.fixture(params=FORMATS)
+def write(request, tmp_path):
+    """Writes content in one of the formats and gives the path."""
+
+    def write(*args, **kwargs):
+        path = tmp_path / "file.pth"
+        path.write_bytes(FORMATS[request.param](*args, **kwargs))
+        return path
+
+    return write
+
+
+def weights():
+    rng = np.random.default_rng(0)
+    return OrderedDict(
+        a=rng.random((2, 3)).astype(np.float32),
+        b=rng.random(5),
+        c=rng.random((2, 2)).astype(np.float16),
+        d=rng.random((3, 1)).astype(ml_dtypes.bfloat16),
+        e=np.array(7),
+        f=np.zeros((0, 3), np.float32),
+    )
+
+
+def test_tensors_of_every_type(write):
+    content = {"state_dict": weights(), "epoch": 3, "flags": {"arch": "resnet50", "k": 0.5}}
+    checkpoint = read_checkpoint(write(content))
+    assert checkpoint.flags == {"arch": "resnet50", "k": 0.5}
+    assert checkpoint.state_dict.keys() == weights().keys()
+    for name, array in weights().items():
+        assert checkpoint.state_dict[name].dtype == array.dtype
+        np.testing.assert_array_equal(checkpoint.state_dict[name], array)
+
+
+def test_views_share_a_storage(write):
+    storage = Stored("0", np.arange(12, dtype=np.float32))
+    content = {
+        "transposed": tensor(storage, (3, 4), strides=(1, 3)),
+        "part": tensor(storage, (2,), offset=10),
+        "broadcast": tensor(storage, (3, 2), offset=4, strides=(0, 1)),
+    }
+    arrays = read_checkpoint(write(content, [storage])).state_dict
+    np.testing.assert_array_equal(arrays["transposed"], np.arange(12).reshape(4, 3).T)
+    np.testing.assert_array_equal(arrays["part"], [10, 11])
+    np.testing.assert_array_equal(arrays["broadcast"], [[4, 5]] * 3)
+
+
+def test_what_training_scripts_save_besides_weights_is_passed_over(write):
+    scalar = Call(
+        Name("numpy.core.multiarray", "scalar"),
+        (Call(Name("numpy", "dtype"), ("f8", False, True)), b"12345678"),
+    )
+    content = {
+        "state_dict": weights(),
+        "best": scalar,
+        "where": Call(Name("pathlib", "PosixPath"), ("a", "b")),
+        "optimizer": {"state": {0: {"momentum_buffer": np.ones(3, np.float32)}}, "groups": [{}]},
+    }
+    assert "a" in read_checkpoint(write(content)).state_dict
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model", "model_state_dict", "net"])
+def test_weights_are_found_under_usual_names(write, key):
+    assert "a" in read_checkpoint(write({key: weights()})).state_dict
+
+
+def test_files_without_weights_say_what_they_hold(write):
+    with pytest.raises(CheckpointError, match="no state dict.*its keys are: epoch, loss"):
+        read_checkpoint(write({"epoch": 3, "loss": 0.5}))
+    with pytest.raises(CheckpointError, match="holds a list"):
+        read_checkpoint(write([1, 2]))
+
+
+@pytest.mark.parametrize(
+    ("module", "attribute"),
+    [
+        ("os", "system"),
+        ("posix", "system"),
+        ("builtins", "eval"),
+        ("builtins", "getattr"),
+        ("torch.hub", "load"),
+        ("torch.serialization", "load"),
+        ("numpy", "load"),
+        ("vone_jax.convert", "from_torch"),
+    ],
+)
+def test_hostile_pickles_are_refused_and_not_run(write, tmp_path, module, attribute):
+    victim = tmp_path / "victim"
+    content = {"state_dict": weights(), "x": Call(Name(module, attribute), (f"touch {victim}",))}
+    with pytest.raises(CheckpointError, match=f"'{module}.{attribute}', which is not plain data"):
+        read_checkpoint(write(content))
+    assert not victim.exists()
+
+
+def test_a_plain_hostile_pickle(tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return print, ("executed",)
+
+    path = tmp_path / "file.pth"
+    for protocol in range(6):
+        path.write_bytes(pickle.dumps(Hostile(), protocol=protocol))
+        with pytest.raises(CheckpointError):
+            read_checkpoint(path)
+
+
+def test_known_names_cannot_be_used_for_something_else(write):
+    rebuild = Name("torch._utils", "_rebuild_tensor_v2")
+    for arguments in [(), ("x",) * 6, (None, -1, (2,), (1,)), (None, 0, (2**70,), (1,))]:
+        with pytest.raises(CheckpointError):
+            read_checkpoint(write({"a": Call(rebuild, arguments)}, []))
+    with pytest.raises(CheckpointError, match="has no storage"):
+        read_checkpoint(write({"a": Call(rebuild, ("x", 0, (2,), (1,)))}, []))
+
+
+def test_truncation_anywhere_is_an_error(write, tmp_path):
+    data = write({"state_dict": weights()}).read_bytes()
+    path = tmp_path / "short.pth"
+    for length in sorted({*range(0, len(data), 37), 1, 3, 4, len(data) - 1}):
+        path.write_bytes(data[:length])
+        with pytest.raises(CheckpointError):
+            read_checkpoint(path)
+
+
+def test_damage_anywhere_is_an_error_or_harmless(write, tmp_path):
+    """Random bytes: whatever is damaged, nothing but CheckpointError comes out."""
+    data = write({"state_dict": weights()}).read_bytes()
+    path = tmp_path / "damaged.pth"
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        damaged = bytearray(data)
+        for place in rng.integers(0, len(data), 3):
+            damaged[place] = rng.integers(0, 256)
+        path.write_bytes(damaged)
+        try:
+            read_checkpoint(path)
+        except CheckpointError:
+            pass
+
+
+def test_tensors_may_not_be_larger_than_their_storage(write):
+    storage = Stored("0", np.ones(4, np.float32))
+    for shape, offset, strides in [
+        ((2**20, 2**20), 0, (0, 0)),
+        ((5,), 0, (1,)),
+        ((2,), 3, (1,)),
+        ((2,), 0, (9,)),
+    ]:
+        with pytest.raises(CheckpointError, match="does not fit its storage"):
+            read_checkpoint(write({"a": tensor(storage, shape, offset, strides)}, [storage]))
+
+
+def test_storages_must_be_as_described(write):
+    for described in [
+        Stored("0", np.ones(4, np.float32), length=2**40),
+        Stored("0", np.ones(4, np.float32), length=-1),
+        Stored("0", np.ones(4, np.float32), kind="DoubleStorage"),
+        Stored("0", np.ones(4, np.float32), kind="QInt8Storage"),
+    ]:
+        with pytest.raises(CheckpointError):
+            read_checkpoint(write({"a": tensor(described, (1,))}, [described]))
+    other = Stored("0", np.ones(4), kind="DoubleStorage")
+    good = Stored("0", np.ones(4, np.float32))
+    with pytest.raises(CheckpointError, match="described in two ways"):
+        read_checkpoint(write({"a": tensor(good, (1,)), "b": tensor(other, (1,))}, [good]))
+
+
+def test_huge_lengths_in_a_pickle_allocate_nothing(tmp_path):
+    path = tmp_path / "file.pth"
+    for hostile in (
+        b"\x80\x04\x8e" + (2**50).to_bytes(8, "little"),  # BINBYTES8
+        b"\x80\x04N" + b"r" + (2**31 - 1).to_bytes(4, "little") + b".",  # LONG_BINPUT
+        b"\x80\x04\x8d" + (2**62).to_bytes(8, "little"),  # BINUNICODE8
+    ):
+        path.write_bytes(hostile)
+        with pytest.raises(CheckpointError):
+            read_checkpoint(path)
+
+
+def test_nested_keys_do_not_hang(tmp_path):
+    """A key of 60 nested pairs, ((), ()) doubled each time: to hash it would visit 2^60 tuples."""
+    path = tmp_path / "file.pth"
+    path.write_bytes(b"\x80\x02})" + b"q\x00h\x00\x86" * 60 + b"Ns.")
+    with pytest.raises(CheckpointError):
+        read_checkpoint(path)
+
+
+def test_too_many_instructions_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("vone_jax.convert.pickle_reader._MOST_INSTRUCTIONS", 1000)
+    path = tmp_path / "file.pth"
+    path.write_bytes(b"\x80\x02" + b"}" * 2000 + b".")
+    with pytest.raises(CheckpointError, match="more than 1000 instructions"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"compression": zipfile.ZIP_DEFLATED}, "compressed or overlapping"),
+        ({"extra": [("net/constants.pkl", b"")]}, "TorchScript"),
+        ({"extra": [("net/byteorder", b"middle")]}, "byte order"),
+        ({"extra": [("other/data.pkl", b"")]}, "no data.pkl"),
+    ],
+)
+def test_archives_that_are_refused(tmp_path, arguments, message):
+    path = tmp_path / "file.pth"
+    path.write_bytes(archive({"a": np.zeros(500, np.float32)}, **arguments))
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(path)
+
+
+def test_big_endian_archives(tmp_path):
+    storage = Stored("0", np.arange(3).astype(">f4"), kind="FloatStorage")
+    path = tmp_path / "file.pth"
+    path.write_bytes(
+        archive({"a": tensor(storage, (3,))}, [storage], extra=[("net/byteorder", b"big")])
+    )
+    np.testing.assert_array_equal(read_checkpoint(path).state_dict["a"], [0, 1, 2])
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"\x1f\x8b\x08", b"\x80", b"PK\x03\x04"])
+def test_other_files_are_refused(tmp_path, data):
+    path = tmp_path / "file.pth"
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError):
+        with open_torch_file(path):
+            pass

@@ -1,0 +1,211 @@
+"""Networks of PyTorch with random weights give the same activations after conversion."""
+
+import jax
+import numpy as np
+import pytest
+
+from tests.convert.conftest import equal
+from tests.convert.torch_writer import Stored, archive, tensor
+from vone_jax import convert, models, v1
+from vone_jax.convert.checkpoint import read_checkpoint
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: convert)")
+torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed")
+torch_networks = pytest.importorskip("tests.convert.torch_networks")
+pytestmark = pytest.mark.torch
+
+IMAGENET = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
+
+
+def images(size, count=2):
+    return np.random.default_rng(0).random((count, size, size, 3)).astype(np.float32)
+
+
+def randomised(network, seed=0):
+    """Random weights and statistics, so that no layer is a special case. For evaluation."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1, generator=generator)
+                module.running_var.uniform_(0.5, 1.5, generator=generator)
+                module.weight.uniform_(0.5, 1.0, generator=generator)
+                module.bias.normal_(0, 0.1, generator=generator)
+    return network.eval()
+
+
+def to_torch_images(x, mean, std):
+    return torch.from_numpy(np.ascontiguousarray(((x - mean) / std).transpose(0, 3, 1, 2)))
+
+
+def converted(network, path, **kwargs):
+    torch.save({"state_dict": network.state_dict(), **kwargs}, path)
+    return convert.from_torch(path)
+
+
+def logits_of(model, variables, x):
+    # The weights are an argument: as constants, XLA would transpose them when it compiles.
+    classify = jax.jit(lambda logits_fn, x: logits_fn(jax.random.key(0), x))
+    return np.asarray(classify(models.logits_fn(model, variables), x))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "arguments"),
+    [
+        ("resnet18", 96, {"num_classes": 10}),
+        ("resnet50", 64, {"num_classes": 10}),
+        ("alexnet", 128, {"num_classes": 10}),
+    ],
+)
+def test_torchvision(name, size, arguments, tmp_path):
+    torch.manual_seed(0)
+    network = randomised(torchvision.models.get_model(name, weights=None, **arguments))
+    x = images(size)
+    with torch.no_grad():
+        expected = network(to_torch_images(x, *IMAGENET)).numpy()
+    model, variables = converted(network, tmp_path / "net.pth")
+    assert model == models.create(name, 10)
+    tolerance = min(2e-4, 1e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(logits_of(model, variables, x), expected, rtol=0, atol=tolerance)
+
+
+def test_resnet18_layer_by_layer(tmp_path):
+    torch.manual_seed(1)
+    network = randomised(torchvision.models.resnet18(weights=None, num_classes=10))
+    names = {"maxpool": "stem", **{f"layer{i}": f"layer{i}" for i in range(1, 5)}, "fc": "logits"}
+    expected = {}
+    for module, name in names.items():
+        network.get_submodule(module).register_forward_hook(
+            lambda _, __, output, name=name: expected.update({name: output.numpy()})
+        )
+    x = images(96)
+    with torch.no_grad():
+        network(to_torch_images(x, *IMAGENET))
+    model, variables = converted(network, tmp_path / "net.pth")
+    layers = jax.jit(lambda v, x: model.apply(v, x, method="features"))(variables, x)
+    for name, output in expected.items():
+        ours = np.asarray(layers[name])
+        ours = ours.transpose(0, 3, 1, 2) if ours.ndim == 4 else ours
+        np.testing.assert_allclose(
+            ours, output, rtol=0, atol=1e-5 * np.abs(output).max(), err_msg=name
+        )
+
+
+def test_cornet_s(tmp_path):
+    torch.manual_seed(2)
+    network = randomised(torch_networks.CORnetS(16, 10))
+    x = images(64)
+    with torch.no_grad():
+        expected = network(to_torch_images(x, *IMAGENET)).numpy()
+    model, variables = converted(network, tmp_path / "net.pth")
+    assert model == models.create("cornet_s", 10, width=16)
+    np.testing.assert_allclose(logits_of(model, variables, x), expected, rtol=0, atol=2e-4)
+
+
+@pytest.fixture(scope="module")
+def vone_cornet_s():
+    """A VOneCORnet-S whose two phases read different channels, with a bank of another seed."""
+    torch.manual_seed(3)
+    back_end = torch_networks.CORnetS(16, 10)
+    back_end.V1 = torch.nn.Identity()
+    network = torch_networks.VOneNet(torch_networks.FrontEnd(24, 8), back_end, 16)
+    kernels = v1.gabor_kernels(v1.sample_gabor_parameters(32, seed=4), 25, 28.0)
+    rng = np.random.default_rng(0)
+    for conv, values in zip(
+        (network.vone_block.simple_conv_q0, network.vone_block.simple_conv_q1), kernels, strict=True
+    ):
+        weights = np.zeros((32, 3, 25, 25), np.float32)
+        weights[np.arange(32), rng.integers(0, 3, 32)] = values
+        conv.weight.data = torch.from_numpy(weights)
+    return randomised(network)
+
+
+FLAGS = {
+    "model_arch": "cornets",
+    "stride": 4,
+    "simple_channels": 24,
+    "complex_channels": 8,
+    "k_exc": 25.0,
+    "noise_mode": None,
+    "gabor_seed": 4,
+}
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_vonenet(vone_cornet_s, tmp_path, wrapped, zipped):
+    network = torch.nn.DataParallel(vone_cornet_s) if wrapped else vone_cornet_s
+    path = tmp_path / "net.pth.tar"
+    optimizer = torch.optim.SGD(vone_cornet_s.parameters(), 0.1, momentum=0.9)
+    torch.save(
+        {
+            "epoch": 3,
+            "flags": FLAGS,
+            "state_dict": network.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        },
+        path,
+        _use_new_zipfile_serialization=zipped,
+    )
+    conversion = convert.read(path)
+    assert any("of seed 4, sf_max 9" in note for note in conversion.notes)
+    x = images(96)
+    with torch.no_grad():
+        expected = vone_cornet_s(to_torch_images(x, 0.5, 0.5)).numpy()
+    if not (wrapped and zipped):  # The same variables: one compilation is enough.
+        assert equal(convert.to_torch(conversion.model, conversion.variables), _arrays(network))
+        return
+    logits = logits_of(conversion.model, conversion.variables, x)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-4)
+
+
+def _arrays(network):
+    return {n.removeprefix("module."): t.numpy() for n, t in network.state_dict().items()}
+
+
+def test_a_saved_network_loads_into_the_original_class(vone_cornet_s, tmp_path):
+    path = tmp_path / "net.pth"
+    model, variables = converted(vone_cornet_s, path, flags=FLAGS)
+    back = tmp_path / "back.pth"
+    convert.save_torch(back, model, variables, prefix="module.")
+    loaded = torch.load(back, weights_only=True)
+    assert loaded["flags"]["arch"] == "cornets" and loaded["flags"]["noise_mode"] is None
+    assert loaded["flags"]["simple_channels"] == 24
+    other = torch.nn.DataParallel(
+        torch_networks.VOneNet(torch_networks.FrontEnd(24, 8), torch_networks.CORnetS(16, 10), 16)
+    )
+    other.module.model.V1 = torch.nn.Identity()
+    other.load_state_dict(loaded["state_dict"], strict=True)
+    assert equal(_arrays(other), _arrays(vone_cornet_s))
+
+
+def test_types_and_views_are_read_as_torch_reads_them(tmp_path):
+    base = torch.arange(24, dtype=torch.float32)
+    content = {
+        "a": base.reshape(4, 6).T,
+        "b": base[5:9],
+        "c": torch.nn.Parameter(base.double()),
+        "d": base.half(),
+        "e": torch.tensor(3),
+        "f": base[:1].expand(5),
+        "g": torch.zeros(0, 2),
+        "h": base.to(torch.bool),
+    }
+    for zipped in (True, False):
+        path = tmp_path / f"{zipped}.pth"
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
+        theirs = torch.load(path, weights_only=True)
+        arrays = read_checkpoint(path).state_dict
+        assert equal(arrays, {name: t.detach().numpy() for name, t in theirs.items()})
+    torch.save({"a": torch.ones(1).expand(5)}, path)
+    with pytest.raises(convert.CheckpointError, match="does not fit its storage"):
+        read_checkpoint(path)  # What could be a bomb is not unpacked.
+
+
+def test_our_test_files_are_read_by_torch(tmp_path):
+    """The hand-written files of the other tests are files of torch.save."""
+    storage = Stored("0", np.arange(6, dtype=np.float32))
+    path = tmp_path / "x.pth"
+    path.write_bytes(archive({"a": tensor(storage, (2, 3))}, [storage]))
+    loaded = torch.load(path, weights_only=True)
+    np.testing.assert_array_equal(loaded["a"].numpy(), np.arange(6).reshape(2, 3))

@@ -1,0 +1,232 @@
+"""From a file of weights to a network that is ready to run."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from vone_jax import models, v1
+from vone_jax.convert.architecture import BANK, Architecture, recognise
+from vone_jax.convert.checkpoint import Checkpoint, read_checkpoint
+from vone_jax.convert.errors import CheckpointError
+from vone_jax.convert.flags import architecture_problem, v1_settings
+from vone_jax.convert.gabor_fit import BankFit, read_bank
+from vone_jax.convert.state_dict import fill
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """A converted network and how it was read.
+
+    Attributes:
+      name: of the architecture, one of ``models.NAMES``.
+      model: the network.
+      variables: its weights.
+      format: of the file, in words.
+      residual: (n,), deviation of each filter pair from its fitted Gabor relative to its peak;
+        None for base networks.
+      notes: what was assumed, left out or found, one line each.
+    """
+
+    name: str
+    model: models.BaseNetwork | models.VOneNet
+    variables: dict[str, Any]
+    format: str
+    residual: np.ndarray | None
+    notes: tuple[str, ...]
+
+
+def from_torch(
+    path: str | Path,
+    name: str | None = None,
+    v1: v1.VOneBlockConfig | None = None,
+    image_size: int | None = None,
+) -> tuple[models.BaseNetwork | models.VOneNet, dict[str, Any]]:
+    """Loads a network from a PyTorch checkpoint or a safetensors file.
+
+    ``model, variables = from_torch("voneresnet50_e70.pth.tar")``. See ``read``, which takes the
+    same arguments and also tells how the file was understood.
+    """
+    conversion = read(path, name=name, v1=v1, image_size=image_size)
+    return conversion.model, conversion.variables
+
+
+def read(
+    path: str | Path,
+    name: str | None = None,
+    v1: v1.VOneBlockConfig | None = None,
+    image_size: int | None = None,
+) -> Conversion:
+    """Loads a network from a PyTorch checkpoint or a safetensors file.
+
+    Reads files of dicarlolab/vonenet, torchvision, CORnet-S and MadryLab's robustness, and plain
+    state dicts of these architectures. PyTorch is not needed, and nothing in the file is executed.
+    The Gabor bank is that of the file, exactly.
+
+    Args:
+      path: a file of ``torch.save``, or ``*.safetensors``.
+      name: of the architecture; recognised from the names of the tensors if it is not given.
+      v1: configuration of a VOneNet's front end, its bank apart. Default: what the file's flags
+        say, and the published values for what they do not.
+      image_size: in pixels, for which the network is made. Default: 224, or 32 for a base network
+        whose first kernel is smaller than 7 pixels.
+
+    Returns:
+      The network, its variables, and notes on the conversion.
+
+    Raises:
+      CheckpointError: (a ValueError) listing every problem of a file that is damaged, hostile or
+        does not fit.
+      OSError: if the file cannot be read.
+    """
+    checkpoint = read_checkpoint(path)
+    architecture = recognise(checkpoint.state_dict, name)
+    if isinstance(architecture, str):
+        raise CheckpointError(f"{Path(path).name}: {architecture}")
+    problems = [architecture_problem(checkpoint.flags, architecture.name)]
+    state_dict = dict(checkpoint.state_dict)
+    notes = list(checkpoint.notes)
+    residual = None
+    if architecture.name.startswith("vone_"):
+        bank = {key: state_dict.pop(key) for key in BANK if key in state_dict}
+        config, fit = _front_end(checkpoint, architecture, bank, v1, image_size, problems, notes)
+        residual = None if fit is None else fit.residual
+        # With a wrong bank, weights are still compared, to report all problems at once.
+        model = _create(architecture, problems, v1=config)
+    else:
+        if v1 is not None:
+            problems.append(f"v1 is for VOneNets, but the file holds a {architecture.name}")
+        size = image_size or architecture.image_size
+        model = _create(
+            architecture, problems, image_size=size, in_channels=architecture.in_channels
+        )
+        if model is not None and checkpoint.mean is not None:
+            if len(checkpoint.mean) != len(model.mean) or len(checkpoint.std) != len(model.std):
+                problems.append(
+                    f"shape: the normaliser has {len(checkpoint.mean)} and {len(checkpoint.std)} "
+                    f"channels, images have {len(model.mean)}"
+                )
+            else:
+                model = model.clone(mean=checkpoint.mean, std=checkpoint.std)
+    variables: dict[str, Any] = {}
+    if model is not None:
+        variables, more = fill(model, state_dict)
+        problems += more
+    problems = [problem for problem in problems if problem is not None]
+    if problems:
+        raise CheckpointError(
+            f"{Path(path).name} does not convert to {architecture.name}:", problems
+        )
+    if model is None:
+        raise CheckpointError(f"{Path(path).name} does not convert to {architecture.name}")
+    count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    notes.append(f"parameters: {count}")
+    return Conversion(
+        architecture.name, model, variables, checkpoint.format, residual, tuple(notes)
+    )
+
+
+def _create(architecture: Architecture, problems: list, **arguments: Any) -> Any:
+    """The network; None if its description is impossible, which is then a problem."""
+    try:
+        return models.create(
+            architecture.name, architecture.num_classes, width=architecture.width, **arguments
+        )
+    except ValueError as error:
+        problems.append(str(error))
+        return None
+
+
+def _front_end(
+    checkpoint: Checkpoint,
+    architecture: Architecture,
+    bank: dict[str, np.ndarray],
+    given: v1.VOneBlockConfig | None,
+    image_size: int | None,
+    problems: list,
+    notes: list[str],
+) -> tuple[v1.VOneBlockConfig, BankFit | None]:
+    """Configuration of V1 with the bank of the file.
+
+    Where that fails, one of as many channels, so that the weights can be compared with it.
+    """
+    if given is None:
+        fields, more = v1_settings(checkpoint.flags)
+        problems += more
+        missing = [f for f in ("stride", "k_exc", "noise_mode") if f not in checkpoint.flags]
+        if missing:
+            notes.append(f"published values for what the file does not say: {', '.join(missing)}")
+    else:
+        fields = {
+            f.name: getattr(given, f.name) for f in dataclasses.fields(given) if f.name != "bank"
+        }
+    if image_size is not None:
+        # At the same pixels per degree, as for the kernels of the file.
+        degrees = fields.get("visual_degrees", 8.0) / fields.get("image_size", 224)
+        fields |= {"image_size": image_size, "visual_degrees": image_size * degrees}
+    fields |= {"in_channels": architecture.in_channels, "allow_aliasing": True}
+    problems += [f"missing: {name}" for name in BANK if name not in bank]
+    fit = None
+    n, _, _, k = (*bank.get(BANK[0], np.zeros(0)).shape, 0, 0, 0, 0)[:4]
+    try:
+        if len(bank) == 2:
+            fields["kernel_size"] = k if k % 2 else 25
+            if not {"simple_channels", "complex_channels"} & fields.keys():
+                fields |= {"simple_channels": n - n // 2, "complex_channels": n // 2}
+                notes.append("half of the filters taken for simple cells, half for complex cells")
+            ppd = v1.VOneBlockConfig(**fields).pixels_per_degree
+            fit = read_bank(bank[BANK[0]], bank[BANK[1]], ppd)
+            problems += fit.problems
+            if fit.bank is not None:
+                notes += _describe(fit, fields)
+                return v1.VOneBlockConfig(**fields, bank=fit.bank), fit
+        return v1.VOneBlockConfig(**fields), fit
+    except ValueError as error:
+        problems.append(str(error))
+        stand_in = v1.VOneBlockConfig(
+            simple_channels=n or 512, complex_channels=0, in_channels=architecture.in_channels
+        )
+        return stand_in, fit
+
+
+def _describe(fit: BankFit, fields: dict[str, Any]) -> list[str]:
+    """What the bank is, in words; notes a seed into ``fields`` if the bank was sampled from it."""
+    parameters, worst = fit.bank.parameters, int(fit.residual.argmax())
+    shared = np.mean(parameters.channel == parameters.channel_quadrature)
+    lines = [
+        f"bank: {len(fit.bank)} pairs of {fit.bank.kernel_size}x{fit.bank.kernel_size} kernels; "
+        f"largest deviation from the fitted Gabors {fit.residual.max():.2g} of the peak (filter "
+        f"{worst})",
+        f"bank: sf {parameters.sf.min():.3g} to {parameters.sf.max():.3g} cycles per degree; "
+        f"both phases read the same channel in {shared:.0%} of the pairs",
+    ]
+    seed = fields.get("gabor_seed", 0)
+    for sf_max in dict.fromkeys((fields.get("sf_max", 9.0), 9.0, 6.0)):
+        for distribution in ("physiological", "uniform"):
+            candidate = {"sf_max": sf_max, "distribution": distribution, "gabor_seed": seed}
+            if _sampled(fit, candidate):
+                fields |= candidate
+                return [*lines, f"bank: the {distribution} one of seed {seed}, sf_max {sf_max:g}"]
+    return [*lines, f"bank: none that seed {seed} samples with sf_max 6 or 9"]
+
+
+def _sampled(fit: BankFit, candidate: dict[str, Any]) -> bool:
+    try:
+        sampled = v1.sample_gabor_parameters(
+            len(fit.bank),
+            seed=candidate["gabor_seed"],
+            sf_max=candidate["sf_max"],
+            distribution=candidate["distribution"],
+        )
+    except ValueError:  # Not a seed or frequency that could be sampled.
+        return False
+    angles = (
+        np.exp(1j * np.deg2rad(getattr(fit.bank.parameters, name) - getattr(sampled, name)))
+        for name in ("theta", "phase")
+    )
+    return all(np.abs(angle - 1).max() < 1e-3 for angle in angles) and all(
+        np.allclose(getattr(fit.bank.parameters, name), getattr(sampled, name), rtol=1e-3, atol=0)
+        for name in ("sf", "nx", "ny")
+    )

@@ -1,0 +1,146 @@
+"""Reads a Gabor bank back from the weights of a checkpoint.
+
+A quadrature pair determines its parameters without any search. With the in-phase kernel
+q0 = E cos(c) and its partner q1 = E cos(c + 90 degrees),
+
+    z = q0 - i q1 = E exp(i c),    c = 2 pi f (x cos(theta) + y sin(theta)) + phase:
+
+the angle between neighbouring pixels of z gives the frequency along rows and columns, the angle
+at the centre the phase, and log |z| is quadratic in (x, y) with the envelope as coefficients.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from vone_jax.v1 import GaborParameters, ImportedBank, gabor_kernels
+
+# Largest deviation of a kernel from its fitted Gabor, relative to the peak of the pair. Kernels
+# computed in float32 stay below 1e-5, those stored in half precision below 1e-3.
+TOLERANCE = 2e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class BankFit:
+    """A bank read from weights, or why it could not be.
+
+    Attributes:
+      bank: the exact kernels with the fitted parameters; None if there are problems.
+      residual: (n,), largest deviation of a pair from its fitted Gabor, relative to its peak.
+      problems: one line for each filter that is not a Gabor of one input channel.
+    """
+
+    bank: ImportedBank | None
+    residual: np.ndarray
+    problems: tuple[str, ...]
+
+
+def read_bank(in_phase: np.ndarray, quadrature: np.ndarray, pixels_per_degree: float) -> BankFit:
+    """Reads the channels, kernels and parameters of a bank from its convolution weights.
+
+    Args:
+      in_phase: weights (n, C, k, k), float. Every filter must read exactly one of C channels.
+      quadrature: the same of the second phase; its channels may be others.
+      pixels_per_degree: of the images that the bank sees.
+
+    Returns:
+      The fit. Parameters follow ``GaborParameters``: sf in cycles per degree, theta and phase in
+      degrees in [0, 360).
+    """
+    problems = []
+    shape = in_phase.shape
+    if len(shape) != 4 or shape != quadrature.shape or shape[2] != shape[3]:
+        problems.append(
+            f"shape: the weights of the two phases must both be (n, C, k, k), got {shape} and "
+            f"{quadrature.shape}"
+        )
+    elif shape[0] < 1 or shape[1] < 1 or shape[2] % 2 == 0 or shape[2] < 3:
+        problems.append(f"shape: Gabor kernels must have an odd side of at least 3, got {shape}")
+    if problems:
+        return BankFit(None, np.zeros(0), tuple(problems))
+
+    kernels, channels = [], []
+    for weights, phase in ((in_phase, "in phase"), (quadrature, "in quadrature")):
+        weights = weights.astype(np.float32)
+        strength = np.abs(weights).sum(axis=(2, 3), dtype=np.float64)
+        channel = strength.argmax(axis=1)
+        for i in range(len(weights)):
+            read = np.flatnonzero(strength[i])  # NaN counts as non-zero.
+            if not np.isfinite(strength[i]).all():
+                problems.append(f"filter {i} ({phase}) is not finite")
+            elif len(read) != 1:
+                what = f"channels {read.tolist()}" if len(read) else "no channel"
+                problems.append(f"filter {i} ({phase}) reads {what}, not exactly one")
+        kernels.append(weights[np.arange(len(weights)), channel])
+        channels.append(channel)
+    if problems:
+        return BankFit(None, np.zeros(0), tuple(problems))
+
+    values = _fit(kernels[0].astype(np.float64), kernels[1].astype(np.float64), pixels_per_degree)
+    usable = np.all([np.isfinite(v) for v in values.values()], axis=0)
+    for name in ("sf", "nx", "ny"):
+        usable &= values[name] > 0
+    values = {name: np.where(usable, value, 1.0) for name, value in values.items()}
+    parameters = GaborParameters(**values, channel=channels[0], channel_quadrature=channels[1])
+    # Aliasing is for whoever made the bank to judge: these kernels are what was trained on.
+    fitted = gabor_kernels(parameters, shape[2], pixels_per_degree, allow_aliasing=True)
+    deviation = np.maximum(
+        np.abs(fitted.in_phase - kernels[0]).max(axis=(1, 2)),
+        np.abs(fitted.quadrature - kernels[1]).max(axis=(1, 2)),
+    )
+    peak = np.hypot(kernels[0], kernels[1]).max(axis=(1, 2))
+    residual = np.where(usable, deviation.astype(np.float64) / peak, np.inf)
+    problems = tuple(
+        f"filter {i} is not a Gabor pair: it deviates by {residual[i]:.2g} of its peak from the "
+        f"nearest fit"
+        for i in np.flatnonzero(residual > TOLERANCE)
+    )
+    bank = None if problems else ImportedBank(*kernels, parameters, float(pixels_per_degree))
+    return BankFit(bank, residual, problems)
+
+
+def _fit(q0: np.ndarray, q1: np.ndarray, pixels_per_degree: float) -> dict[str, np.ndarray]:
+    """Parameters (n,) of kernels (n, k, k); not finite where a pair is no Gabor."""
+    z = q0 - 1j * q1
+    size = np.abs(z)
+    peak = size.max(axis=(1, 2), keepdims=True)
+    z, size = z / peak, size / peak
+    half = z.shape[1] // 2
+    offset = np.arange(z.shape[1], dtype=np.float64) - half
+
+    with np.errstate(all="ignore"):
+        # Cycles per pixel: the mean phase step to the next row (column), weighted by the size.
+        down = np.angle((z[:, 1:] * z[:, :-1].conj()).sum(axis=(1, 2))) / (2 * np.pi)
+        right = np.angle((z[:, :, 1:] * z[:, :, :-1].conj()).sum(axis=(1, 2))) / (2 * np.pi)
+        frequency = np.hypot(down, right)
+        cos, sin = down / frequency, right / frequency
+        phase = np.angle(z[:, half, half])
+
+        # log E = a - (m_xx x^2 + 2 m_xy x y + m_yy y^2) / 2, weighted by E^2: there the logarithm
+        # has a relative error, so the far tails carry no information.
+        x, y = np.meshgrid(offset, offset, indexing="ij")
+        terms = np.stack([np.ones_like(x), -x * x / 2, -x * y, -y * y / 2], axis=-1)
+        weight = np.where(size > 1e-6, size, 0.0)[..., None]
+        design = (weight * terms).reshape(len(z), -1, 4)
+        target = (weight[..., 0] * np.log(np.maximum(size, 1e-6))).reshape(len(z), -1, 1)
+        moments = design.transpose(0, 2, 1) @ design
+        # Scaled to a unit diagonal: the moments span six orders of magnitude.
+        scale = np.einsum("nii->ni", moments)
+        moments = moments / np.sqrt(scale[:, :, None] * scale[:, None, :])
+        right_side = (design.transpose(0, 2, 1) @ target) / np.sqrt(scale)[..., None]
+        solvable = np.isfinite(moments).all(axis=(1, 2)) & np.isfinite(right_side).all(axis=(1, 2))
+        moments[~solvable] = np.eye(4)
+        solution = (np.linalg.pinv(moments, hermitian=True) @ right_side)[..., 0] / np.sqrt(scale)
+        _, xx, xy, yy = solution.T
+        # Curvatures along and across the carrier. A bank may hold envelopes much wider than its
+        # kernels, whose curvature is all but zero.
+        along = np.maximum(xx * cos**2 + 2 * xy * cos * sin + yy * sin**2, 1e-12)
+        across = np.maximum(xx * sin**2 - 2 * xy * cos * sin + yy * cos**2, 1e-12)
+        usable = np.where(solvable, 1.0, np.nan)
+        return {
+            "sf": frequency * pixels_per_degree,
+            "theta": np.rad2deg(np.arctan2(sin, cos)) % 360.0,
+            "phase": np.rad2deg(phase) % 360.0,
+            "nx": usable * frequency / np.sqrt(along),
+            "ny": usable * frequency / np.sqrt(across),
+        }

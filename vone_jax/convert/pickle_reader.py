@@ -1,0 +1,279 @@
+"""Reads the data in a PyTorch pickle without running anything that is in it.
+
+A pickle is a program. This interpreter knows the few instructions that build containers, numbers
+and strings; it imports nothing, calls nothing, and builds tensors as descriptions of where their
+numbers lie. A pickle that names anything else is refused.
+"""
+
+import dataclasses
+import pickletools
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+from vone_jax.convert.errors import CheckpointError
+
+# Storage class -> name of the type of its numbers, in NumPy's or ml_dtypes' words.
+STORAGES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+}
+# Things in training checkpoints that say nothing about the weights (best accuracies as NumPy
+# scalars, paths, devices). They are read as ``Ignored`` and not built.
+_IGNORED = {
+    "_codecs.encode",
+    "collections.Counter",
+    "collections.defaultdict",
+    "builtins.set",
+    "builtins.dict",
+    "builtins.list",
+    "__builtin__.dict",
+    "__builtin__.list",
+    "__builtin__.set",
+    "numpy.dtype",
+    "numpy.ndarray",
+    "numpy.core.multiarray.scalar",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray.scalar",
+    "numpy._core.multiarray._reconstruct",
+    "pathlib.PosixPath",
+    "pathlib.WindowsPath",
+    "torch.Size",
+    "torch.device",
+    *(f"torch.{name}" for name in STORAGES.values()),
+}
+_MARK = object()
+# A training checkpoint of ResNet-50 with its optimiser has about 30 thousand instructions. The
+# limit bounds the memory that a hostile pickle of empty containers can take.
+_MOST_INSTRUCTIONS = 2_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Ignored:
+    """A value that is not needed. ``name``: what the pickle calls it."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Global:
+    """A name that the pickle refers to, not imported."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredTensor:
+    """Where the numbers of a tensor lie.
+
+    Attributes:
+      storage: what the file's reader made of the storage's persistent id.
+      offset: of the first number in the storage.
+      shape: of the tensor.
+      strides: in numbers, one for each dimension.
+    """
+
+    storage: Any
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def read_pickle(file: BinaryIO, storage: Callable[[tuple], Any]) -> Any:
+    """The object in a pickle, up to its end mark.
+
+    Args:
+      file: at the beginning of the pickle; left behind its end.
+      storage: from the persistent id of a storage to what stands for it.
+
+    Returns:
+      Numbers, strings, bytes, None; lists, tuples, dictionaries (also for ordered dictionaries and
+      ``argparse.Namespace``); ``StoredTensor``; ``Ignored``.
+
+    Raises:
+      CheckpointError: if the pickle is damaged, or names anything that is not plain data.
+    """
+    try:
+        return _Machine(storage).run(file)
+    except CheckpointError:
+        raise
+    except (ValueError, IndexError, TypeError, KeyError, OverflowError, MemoryError) as error:
+        raise CheckpointError(f"the pickle is truncated or damaged: {error}") from None
+
+
+class _Machine:
+    """The stack machine of the pickle format, reduced to data."""
+
+    def __init__(self, storage: Callable[[tuple], Any]):
+        self._storage = storage
+        self._stack: list[Any] = []
+        self._memo: dict[int, Any] = {}
+
+    def run(self, file: BinaryIO) -> Any:
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+            if opcode.name == "STOP":
+                (value,) = self._stack
+                return value
+            if count > _MOST_INSTRUCTIONS:
+                raise CheckpointError(f"the pickle has more than {_MOST_INSTRUCTIONS} instructions")
+            self._step(opcode.name, argument)
+        raise ValueError("no end mark")
+
+    def _step(self, name: str, argument: Any) -> None:
+        stack = self._stack
+        if name in ("PROTO", "FRAME"):
+            pass
+        elif name in _LITERALS:
+            stack.append(argument)
+        elif name in _CONSTANTS:
+            stack.append(_CONSTANTS[name]())
+        elif name == "MARK":
+            stack.append(_MARK)
+        elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
+            stack.append(tuple(self._pop(int(name[-1]))))
+        elif name in ("TUPLE", "LIST"):
+            items = self._pop_to_mark()
+            stack.append(tuple(items) if name == "TUPLE" else items)
+        elif name == "DICT":
+            items = self._pop_to_mark()
+            stack.append({})
+            self._set_items(items)
+        elif name in ("APPEND", "APPENDS", "ADDITEMS"):
+            items = self._pop(1) if name == "APPEND" else self._pop_to_mark()
+            if isinstance(stack[-1], list):
+                stack[-1].extend(items)
+            elif not isinstance(stack[-1], Ignored):
+                raise ValueError("items appended to something that is not a list")
+        elif name in ("SETITEM", "SETITEMS"):
+            self._set_items(self._pop(2) if name == "SETITEM" else self._pop_to_mark())
+        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
+            self._memo[int(argument)] = stack[-1]
+        elif name == "MEMOIZE":
+            self._memo[len(self._memo)] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET", "GET"):
+            stack.append(self._memo[int(argument)])
+        elif name == "GLOBAL":
+            stack.append(self._global(argument.replace(" ", ".")))
+        elif name == "STACK_GLOBAL":
+            module, attribute = self._pop(2)
+            stack.append(self._global(f"{module}.{attribute}"))
+        elif name in ("REDUCE", "NEWOBJ"):
+            callee, arguments = self._pop(2)
+            stack.append(self._build(callee, arguments))
+        elif name == "BUILD":
+            (state,) = self._pop(1)
+            # OrderedDicts with attributes (a state dict's _metadata) arrive here, too.
+            if isinstance(stack[-1], _Namespace) and isinstance(state, dict):
+                stack[-1].update(state)
+            elif not isinstance(stack[-1], (dict, Ignored)):
+                raise CheckpointError("the pickle sets the state of an object that is not data")
+        elif name == "BINPERSID":
+            (identity,) = self._pop(1)
+            if not isinstance(identity, tuple):
+                raise ValueError(f"a storage must be identified by a tuple, got {type(identity)}")
+            stack.append(self._storage(identity))
+        elif name == "POP":
+            self._pop(1)
+        elif name == "DUP":
+            stack.append(stack[-1])
+        else:
+            raise CheckpointError(f"the pickle uses the instruction {name}, which is not for data")
+
+    def _pop(self, count: int) -> list[Any]:
+        items = self._stack[len(self._stack) - count :]
+        if len(items) != count or any(item is _MARK for item in items):
+            raise ValueError("the stack ran out")
+        del self._stack[-count:]
+        return items
+
+    def _pop_to_mark(self) -> list[Any]:
+        for i in range(len(self._stack) - 1, -1, -1):
+            if self._stack[i] is _MARK:
+                items = self._stack[i + 1 :]
+                del self._stack[i:]
+                return items
+        raise ValueError("no mark on the stack")
+
+    def _set_items(self, items: list[Any]) -> None:
+        target = self._stack[-1]
+        if isinstance(target, Ignored):
+            return
+        if not isinstance(target, dict) or len(items) % 2:
+            raise ValueError("items set on something that is not a dictionary")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            # Hashing a nested tuple can take forever.
+            if key is not None and not isinstance(key, (str, int, float, bytes)):
+                key = Ignored(type(key).__name__)
+            target[key] = value
+
+    def _global(self, name: str) -> Any:
+        if name in _IGNORED:
+            return Ignored(name)
+        if name in _BUILDERS or name.removeprefix("torch.") in STORAGES:
+            return Global(name)
+        raise CheckpointError(
+            f"the pickle refers to {name[:100]!r}, which is not plain data. Nothing was executed. "
+            f"If you trust the file, load it with the program that wrote it and save its state "
+            f"dict alone"
+        )
+
+    def _build(self, callee: Any, arguments: Any) -> Any:
+        if isinstance(callee, Ignored):
+            return callee
+        if not isinstance(callee, Global) or callee.name not in _BUILDERS:
+            raise CheckpointError(f"the pickle calls {type(callee).__name__}, which is not data")
+        return _BUILDERS[callee.name](*arguments)
+
+
+class _Namespace(dict):
+    """The attributes of an ``argparse.Namespace``."""
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> StoredTensor:
+    for values in ((offset,), shape, strides):
+        if not isinstance(values, tuple) or not all(
+            type(v) is int and 0 <= v < 2**62 for v in values
+        ):
+            raise ValueError("offset, shape and strides of a tensor must be integers >= 0")
+    if len(shape) != len(strides) or len(shape) > 8:
+        raise ValueError(f"a tensor of {len(shape)} dimensions has {len(strides)} strides")
+    return StoredTensor(storage, offset, shape, strides)
+
+
+def _ordered_dict(items: Any = ()) -> dict:
+    if not isinstance(items, (list, tuple)) or any(
+        not isinstance(item, (list, tuple)) or len(item) != 2 or not isinstance(item[0], (str, int))
+        for item in items
+    ):
+        raise ValueError("an ordered dictionary must be made of pairs")
+    return {key: value for key, value in items}
+
+
+_BUILDERS: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": _ordered_dict,
+    "argparse.Namespace": lambda: _Namespace(),
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": lambda data, *_: data,
+}
+_LITERALS = {
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+    *("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+}
+_CONSTANTS: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_SET": list,
+}

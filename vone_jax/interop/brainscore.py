@@ -1,0 +1,151 @@
+"""A network as Brain-Score's ``activations_model``.
+
+Brain-Score's model contract names no framework: batches of image files go in, named activations in
+N,C,H,W come out. Brain-Score is not a dependency, and its versions of NumPy are older than those
+of JAX (see docs/convert.md). A plugin registers
+
+    activations = ActivationsModel("vone", model, variables, key, trials=20)
+    ModelCommitment("vone", activations, layers=["v1", "layer1"])
+"""
+
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from vone_jax import models, prng
+
+
+class ActivationsModel:
+    """Activations of the layers that ``method="features"`` names, averaged over trials.
+
+    The noise of an image is a function of (key, pixels, trial): the same in any batch, and in a
+    second call. Averages are taken here because Brain-Score shows an image once and caches.
+
+    Attributes:
+      image_size: side in pixels to which images are resized.
+      layers: names of all layers, sorted.
+    """
+
+    def __init__(
+        self,
+        identifier: str,
+        model: models.BaseNetwork | models.VOneNet,
+        variables: Any,
+        key: jax.Array,
+        trials: int = 1,
+        image_size: int | None = None,
+        extractor: Callable[..., Any] | None = None,
+    ):
+        """Wraps a network.
+
+        Args:
+          identifier: name of the model, under which Brain-Score caches activations.
+          model: from ``models.create``.
+          variables: its weights.
+          key: typed key of the noise.
+          trials: stochastic passes that are averaged, >= 1.
+          image_size: in pixels. Default: that of V1, or 224.
+          extractor: stands in for Brain-Score's ``ActivationsExtractorHelper``, which is imported
+            by default.
+
+        Raises:
+          TypeError: if ``key`` is not a typed key.
+          ValueError: if ``trials`` is out of range.
+          ImportError: without Brain-Score and without ``extractor``.
+        """
+        prng.check_key(key)
+        if trials < 1:
+            raise ValueError(f"trials must be >= 1, got {trials}")
+        if extractor is None:
+            from brainscore_vision.model_helpers.activations.core import (
+                ActivationsExtractorHelper as extractor,
+            )
+        v1 = getattr(model, "v1", None)
+        self.image_size = image_size or (v1.image_size if v1 else 224)
+        self._channels = v1.in_channels if v1 else len(model.mean)
+        self._variables = variables
+        self._key = prng.stream(key, "brain-score")
+        self._trials = trials if models.is_stochastic(model) else 1
+
+        def features(variables, keys, images):
+            return model.apply(variables, images, noise_key=keys, method="features")
+
+        shape = (1, self.image_size, self.image_size, self._channels)
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+        images = jax.ShapeDtypeStruct(shape, jnp.float32)
+        self.layers = tuple(jax.eval_shape(features, variables, keys, images))
+        self._features = jax.jit(
+            lambda variables, keys, images, names: {
+                name: features(variables, keys, images)[name] for name in names
+            },
+            static_argnums=3,
+        )
+        self._extractor = extractor(
+            get_activations=self.get_activations,
+            preprocessing=self.preprocessing,
+            identifier=identifier,
+        )
+        self._extractor.insert_attrs(self)
+
+    @property
+    def identifier(self) -> str:
+        """Name of the model."""
+        return self._extractor.identifier
+
+    @identifier.setter
+    def identifier(self, value: str) -> None:
+        self._extractor.identifier = value
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Activations of stimuli, by way of the extractor."""
+        return self._extractor(*args, **kwargs)
+
+    def preprocessing(self, paths: Sequence[str]) -> np.ndarray:
+        """Image files as float32 (N, C, size, size) in [0, 1]; the network normalises."""
+        mode = "L" if self._channels == 1 else "RGB"
+        images = []
+        for path in paths:
+            with Image.open(path) as image:
+                size = (self.image_size, self.image_size)
+                resized = image.convert(mode).resize(size, Image.Resampling.BILINEAR)
+            pixels = np.asarray(resized, np.float32) / 255.0
+            images.append(np.atleast_3d(pixels).transpose(2, 0, 1))
+        return np.stack(images)
+
+    def get_activations(
+        self, images: np.ndarray, layer_names: Sequence[str]
+    ) -> "OrderedDict[str, np.ndarray]":
+        """Activations averaged over trials.
+
+        Args:
+          images: (N, C, H, W) in [0, 1].
+          layer_names: of ``layers``.
+
+        Returns:
+          Name -> (N, C, H, W) for maps, (N, features) for vectors, in the order asked for.
+
+        Raises:
+          ValueError: for an unknown layer.
+        """
+        unknown = [name for name in layer_names if name not in self.layers]
+        if unknown:
+            raise ValueError(f"layer_names must be of {', '.join(self.layers)}; got {unknown}")
+        images = np.ascontiguousarray(np.transpose(np.asarray(images, np.float32), (0, 2, 3, 1)))
+        labels = jnp.asarray([zlib.crc32(image.tobytes()) for image in images], jnp.uint32)
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(self._key, labels)
+        total: dict[str, Any] = {}
+        for trial in range(self._trials):
+            layers = self._features(
+                self._variables, prng.fold(keys, trial), jnp.asarray(images), tuple(layer_names)
+            )
+            total = {name: total.get(name, 0.0) + value for name, value in layers.items()}
+        averages = ((name, np.asarray(total[name]) / self._trials) for name in layer_names)
+        return OrderedDict(
+            (name, a.transpose(0, 3, 1, 2) if a.ndim == 4 else a) for name, a in averages
+        )
