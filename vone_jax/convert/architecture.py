@@ -16,7 +16,10 @@ _ENDS = {
     "alexnet": ("features.0.weight", "classifier.6.weight"),
 }
 _MOST_CHANNELS = 1024
-_RESNETS = {((2, 2, 2, 2), False): "resnet18", ((3, 4, 6, 3), True): "resnet50"}
+_RESNETS: dict[tuple[tuple[int, ...], bool], str] = {
+    ((2, 2, 2, 2), False): "resnet18",
+    ((3, 4, 6, 3), True): "resnet50",
+}
 
 
 @dataclasses.dataclass(frozen=True)

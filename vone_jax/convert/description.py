@@ -87,13 +87,16 @@ def bank_arrays(model: models.BaseNetwork | models.VOneNet) -> dict[str, np.ndar
 
 
 def _describe_v1(config: v1.VOneBlockConfig) -> dict[str, Any]:
-    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    fields: dict[str, Any] = {
+        field.name: getattr(config, field.name) for field in dataclasses.fields(config)
+    }
     if config.noise is not None:
         fields["noise"] = {"kind": type(config.noise).__name__, **vars(config.noise)}
     if config.bank is not None:
-        fields["bank"] = {"kind": type(config.bank).__name__}
+        bank: dict[str, Any] = {"kind": type(config.bank).__name__}
         if isinstance(config.bank, v1.ImportedBank):
-            fields["bank"]["pixels_per_degree"] = config.bank.pixels_per_degree
+            bank["pixels_per_degree"] = config.bank.pixels_per_degree
+        fields["bank"] = bank
     json.dumps(fields, allow_nan=False)
     return fields
 

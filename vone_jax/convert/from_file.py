@@ -102,7 +102,7 @@ def read(
         model = _create(
             architecture, problems, image_size=size, in_channels=architecture.in_channels
         )
-        if model is not None and checkpoint.mean is not None:
+        if model is not None and checkpoint.mean is not None and checkpoint.std is not None:
             if len(checkpoint.mean) != len(model.mean) or len(checkpoint.std) != len(model.std):
                 problems.append(
                     f"shape: the normaliser has {len(checkpoint.mean)} and {len(checkpoint.std)} "
@@ -180,7 +180,7 @@ def _front_end(
             fit = read_bank(bank[BANK[0]], bank[BANK[1]], ppd)
             problems += fit.problems
             if fit.bank is not None:
-                notes += _describe(fit, fields)
+                notes += _describe(fit.bank, fit.residual, fields)
                 return v1.VOneBlockConfig(**fields, bank=fit.bank), fit
         return v1.VOneBlockConfig(**fields), fit
     except ValueError as error:
@@ -191,13 +191,13 @@ def _front_end(
         return stand_in, fit
 
 
-def _describe(fit: BankFit, fields: dict[str, Any]) -> list[str]:
+def _describe(bank: v1.ImportedBank, residual: np.ndarray, fields: dict[str, Any]) -> list[str]:
     """What the bank is, in words; notes a seed into ``fields`` if the bank was sampled from it."""
-    parameters, worst = fit.bank.parameters, int(fit.residual.argmax())
+    parameters, worst = bank.parameters, int(residual.argmax())
     shared = np.mean(parameters.channel == parameters.channel_quadrature)
     lines = [
-        f"bank: {len(fit.bank)} pairs of {fit.bank.kernel_size}x{fit.bank.kernel_size} kernels; "
-        f"largest deviation from the fitted Gabors {fit.residual.max():.2g} of the peak (filter "
+        f"bank: {len(bank)} pairs of {bank.kernel_size}x{bank.kernel_size} kernels; "
+        f"largest deviation from the fitted Gabors {residual.max():.2g} of the peak (filter "
         f"{worst})",
         f"bank: sf {parameters.sf.min():.3g} to {parameters.sf.max():.3g} cycles per degree; "
         f"both phases read the same channel in {shared:.0%} of the pairs",
@@ -206,16 +206,16 @@ def _describe(fit: BankFit, fields: dict[str, Any]) -> list[str]:
     for sf_max in dict.fromkeys((fields.get("sf_max", 9.0), 9.0, 6.0)):
         for distribution in ("physiological", "uniform"):
             candidate = {"sf_max": sf_max, "distribution": distribution, "gabor_seed": seed}
-            if _sampled(fit, candidate):
+            if _sampled(bank, candidate):
                 fields |= candidate
                 return [*lines, f"bank: the {distribution} one of seed {seed}, sf_max {sf_max:g}"]
     return [*lines, f"bank: none that seed {seed} samples with sf_max 6 or 9"]
 
 
-def _sampled(fit: BankFit, candidate: dict[str, Any]) -> bool:
+def _sampled(bank: v1.ImportedBank, candidate: dict[str, Any]) -> bool:
     try:
         sampled = v1.sample_gabor_parameters(
-            len(fit.bank),
+            len(bank),
             seed=candidate["gabor_seed"],
             sf_max=candidate["sf_max"],
             distribution=candidate["distribution"],
@@ -223,10 +223,10 @@ def _sampled(fit: BankFit, candidate: dict[str, Any]) -> bool:
     except ValueError:  # Not a seed or frequency that could be sampled.
         return False
     angles = (
-        np.exp(1j * np.deg2rad(getattr(fit.bank.parameters, name) - getattr(sampled, name)))
+        np.exp(1j * np.deg2rad(getattr(bank.parameters, name) - getattr(sampled, name)))
         for name in ("theta", "phase")
     )
     return all(np.abs(angle - 1).max() < 1e-3 for angle in angles) and all(
-        np.allclose(getattr(fit.bank.parameters, name), getattr(sampled, name), rtol=1e-3, atol=0)
+        np.allclose(getattr(bank.parameters, name), getattr(sampled, name), rtol=1e-3, atol=0)
         for name in ("sf", "nx", "ny")
     )

@@ -95,7 +95,11 @@ def read_bank(in_phase: np.ndarray, quadrature: np.ndarray, pixels_per_degree: f
         f"nearest fit"
         for i in np.flatnonzero(residual > TOLERANCE)
     )
-    bank = None if problems else ImportedBank(*kernels, parameters, float(pixels_per_degree))
+    bank = (
+        None
+        if problems
+        else ImportedBank(kernels[0], kernels[1], parameters, float(pixels_per_degree))
+    )
     return BankFit(bank, residual, problems)
 
 

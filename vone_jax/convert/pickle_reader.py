@@ -8,7 +8,7 @@ numbers lie. A pickle that names anything else is refused.
 import dataclasses
 import pickletools
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any
 
 from vone_jax.convert.errors import CheckpointError
 
@@ -86,11 +86,11 @@ class StoredTensor:
     strides: tuple[int, ...]
 
 
-def read_pickle(file: BinaryIO, storage: Callable[[tuple], Any]) -> Any:
+def read_pickle(file: Any, storage: Callable[[tuple], Any]) -> Any:
     """The object in a pickle, up to its end mark.
 
     Args:
-      file: at the beginning of the pickle; left behind its end.
+      file: a binary file or a memory map, at the beginning of the pickle; left behind its end.
       storage: from the persistent id of a storage to what stands for it.
 
     Returns:
@@ -116,7 +116,7 @@ class _Machine:
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
 
-    def run(self, file: BinaryIO) -> Any:
+    def run(self, file: Any) -> Any:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
             if opcode.name == "STOP":
                 (value,) = self._stack

@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -71,12 +72,13 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str,
         return arrays, metadata
 
 
-def _place(name: str, entry: object) -> tuple[np.dtype, tuple[int, ...], int, int]:
+def _place(name: str, entry: Any) -> tuple[np.dtype, tuple[int, ...], int, int]:
     """Type, shape, first and last byte of a tensor."""
-    kind = entry.get("dtype") if isinstance(entry, dict) else None
+    entry = entry if isinstance(entry, dict) else {}
+    kind = entry.get("dtype")
     if not isinstance(kind, str) or kind not in _TYPES:
         raise CheckpointError(f"tensor {name!r} has a type that is not supported: {str(kind)[:40]}")
-    dtype, shape, offsets = _TYPES[kind], entry.get("shape"), entry.get("data_offsets")
+    dtype, shape, offsets = _TYPES[kind], entry.get("shape", ()), entry.get("data_offsets", ())
     for numbers in (shape, offsets):
         if not isinstance(numbers, list) or not all(
             type(n) is int and 0 <= n < 2**62 for n in numbers

@@ -89,7 +89,7 @@ def to_torch(model: BaseNetwork | VOneNet, variables: Any) -> dict[str, np.ndarr
     Raises:
       ValueError: if variables are not those of the model.
     """
-    values = flatten_dict(jax.device_get(variables))
+    values: dict[tuple[str, ...], Any] = flatten_dict(jax.device_get(variables))
     expected = abstract_variables(model)
     problems = [f"missing: {'/'.join(path)}" for path in expected.keys() - values.keys()]
     problems += [f"unknown: {'/'.join(path)}" for path in values.keys() - expected.keys()]

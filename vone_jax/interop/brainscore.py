@@ -63,9 +63,11 @@ class ActivationsModel:
         if trials < 1:
             raise ValueError(f"trials must be >= 1, got {trials}")
         if extractor is None:
-            from brainscore_vision.model_helpers.activations.core import (
+            # Not in our environments: its releases need an older NumPy.
+            from brainscore_vision.model_helpers.activations.core import (  # pyright: ignore
                 ActivationsExtractorHelper as extractor,
             )
+        assert extractor is not None
         v1 = getattr(model, "v1", None)
         self.image_size = image_size or (v1.image_size if v1 else 224)
         self._channels = v1.in_channels if v1 else len(model.mean)

@@ -6,7 +6,7 @@ Reference: Rauber, Zimmermann, Bethge, Brendel, Foolbox Native, JOSS 2020.
 from collections.abc import Callable
 
 import jax
-from foolbox import JAXModel
+from foolbox.models.jax import JAXModel
 
 from vone_jax.interop.calls import CallKeys, Noise
 
