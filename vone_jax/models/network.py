@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from vone_jax.models.layers import Dtype, he_normal_fan_out
 from vone_jax.v1 import VOneBlock, VOneBlockConfig, noise_free_responses
+from vone_jax.v1.block import check_images
 
 
 class BaseNetwork(nn.Module):
@@ -29,7 +30,7 @@ class BaseNetwork(nn.Module):
         self, images: jax.Array, train: bool = False, noise_key: jax.Array | None = None
     ) -> dict[str, jax.Array]:
         """Named activations, see ``VOneNet.features``. ``noise_key`` is accepted and ignored."""
-        _check_images(images, len(self.mean))
+        check_images(images, len(self.mean))
         mean = jnp.asarray(self.mean, jnp.float32)[None, None, None]
         std = jnp.asarray(self.std, jnp.float32)[None, None, None]
         x = ((images.astype(jnp.float32) - mean) / std).astype(self.dtype)
@@ -99,10 +100,3 @@ class VOneNet(nn.Module):
     ) -> jax.Array:
         """float32 logits (N, num_classes); arguments as in ``features``."""
         return self.features(images, train, noise_key)["logits"]
-
-
-def _check_images(images: jax.Array, channels: int) -> None:
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(f"images must be floating point in [0, 1], got dtype {images.dtype}")
-    if images.ndim != 4 or images.shape[-1] != channels:
-        raise ValueError(f"images must have shape (N, H, W, {channels}), got {images.shape}")

@@ -184,7 +184,7 @@ def noise_free_responses(config: VOneBlockConfig, images: jax.Array) -> jax.Arra
       TypeError: if images are not of a floating-point type.
       ValueError: if their shape does not fit the configuration.
     """
-    _check_images(config, images)
+    check_images(images, config.in_channels)
     normalised = (images.astype(jnp.float32) - config.image_mean) / config.image_std
     in_phase, quadrature = _filter_bank(config)(normalised, config.stride)
     simple = jax.nn.relu(in_phase[..., : config.simple_channels])
@@ -195,13 +195,12 @@ def noise_free_responses(config: VOneBlockConfig, images: jax.Array) -> jax.Arra
     return config.k_exc * jnp.concatenate([simple, magnitude / math.sqrt(2.0)], axis=-1)
 
 
-def _check_images(config: VOneBlockConfig, images: jax.Array) -> None:
+def check_images(images: jax.Array, in_channels: int) -> None:
+    """Raises unless images are floating point (TypeError) of shape (N, H, W, in_channels)."""
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(f"images must be floating point in [0, 1], got dtype {images.dtype}")
-    if images.ndim != 4 or images.shape[-1] != config.in_channels:
-        raise ValueError(
-            f"images must have shape (N, H, W, {config.in_channels}), got {images.shape}"
-        )
+    if images.ndim != 4 or images.shape[-1] != in_channels:
+        raise ValueError(f"images must have shape (N, H, W, {in_channels}), got {images.shape}")
 
 
 class VOneBlock(nn.Module):
