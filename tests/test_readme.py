@@ -9,12 +9,18 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def test_files_that_the_documents_name_are_there():
-    text = README + (ROOT / "docs" / "guide.md").read_text()
-    named = set(re.findall(r"\bsh (\w+\.sh)|\]\(([\w./-]+)\)|python (\w+\.py)", text))
-    paths = {path for match in named for path in match if path}
-    assert {"quickstart.sh", "test.sh", "train.py", "eval.py"} <= paths
-    assert all((ROOT / path).exists() for path in paths), paths
+@pytest.mark.parametrize("document", ["README.md", "docs/guide.md", "docs/convert.md"])
+def test_files_that_a_document_names_are_there(document):
+    path = ROOT / document
+    text = path.read_text()
+    links = [path.parent / link for link in re.findall(r"\]\(([\w./-]+)\)", text)]
+    commands = re.findall(r"\bsh (\w+\.sh)|python (\w+\.py)", text)
+    scripts = [ROOT / name for match in commands for name in match if name]
+    assert all(named.exists() for named in links + scripts), links + scripts
+
+
+def test_the_readme_has_its_two_commands():
+    assert "\nsh quickstart.sh" in README and "\nsh test.sh" in README
 
 
 def test_configs_that_the_guide_names_are_there():
