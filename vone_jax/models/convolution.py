@@ -20,7 +20,7 @@ def convolve(
     """``lax.conv_general_dilated`` for NHWC images, HWIO kernels and explicit padding.
 
     Where the image is smaller than the kernel, as 2x2 maps are in the last stages of small-image
-    networks, XLA leaves its fast convolution on CPUs (15 times slower for 3x3 kernels on 2x2 maps
+    networks, XLA leaves its fast convolution on CPUs (12 times slower for 3x3 kernels on 2x2 maps
     of 64 channels). There the patches are multiplied as a matrix; the result is the same up to
     rounding.
     """
