@@ -44,7 +44,12 @@ def importers(*names):
         ("corruptions", {"corruptions", "prng"}),
         ("data", {"data", "prng"}),
         ("report", {"report"}),
-        ("training", {"training", "data", "models", "v1", "mesh", "prng"}),
+        ("neurophysiology", {"neurophysiology", "prng"}),
+        (
+            "training",
+            {"training", "attacks", "corruptions", "data", "models", "v1", "mesh", "prng"},
+        ),
+        ("sweep", {"sweep", "training"}),
     ],
 )
 def test_packages_import_only_what_lies_below_them(package, allowed):
@@ -70,3 +75,9 @@ def test_meshes_are_made_in_one_place():
 
 def test_nothing_imports_tensorflow():
     assert not importers("tensorflow")
+
+
+def test_the_package_imports_nothing_that_lies_around_it():
+    around = ("benchmarks", "configs", "tests", "train", "eval")
+    inside = {i for path in modules() for i in imports(path)}
+    assert not {i for i in inside if i.split(".")[0] in around}

@@ -9,6 +9,7 @@ from vone_jax.data.folder import FolderSource
 from vone_jax.data.loading import load
 from vone_jax.data.pipeline import Batches, batches_per_epoch, eval_batches, train_batches
 from vone_jax.data.sources import ArraySource, Source
+from vone_jax.data.subset import Subset
 
 __all__ = [
     "AUGMENTS",
@@ -17,6 +18,7 @@ __all__ = [
     "Batches",
     "FolderSource",
     "Source",
+    "Subset",
     "batches_per_epoch",
     "eval_batches",
     "load",

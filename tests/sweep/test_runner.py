@@ -1,0 +1,183 @@
+"""Sweeps with stand-ins for train.py and eval.py: what runs, what is skipped, what stops."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vone_jax import sweep as sweeps
+from vone_jax import training
+from vone_jax.sweep import Member, Shard, Sweep, SweepError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+BASE = training.load_config("quickstart/resnet18", CONFIGS)
+
+# Writes down how it was called, and does as the file `behave` beside it says.
+_PROGRAM = """
+import os, pathlib, sys, time
+here = pathlib.Path(__file__).parent
+with open(here / "calls", "a") as file:
+    file.write(" ".join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]) + "\\n")
+if "--run-dir" in sys.argv:
+    os.makedirs(sys.argv[sys.argv.index("--run-dir") + 1], exist_ok=True)
+for line in (here / "behave").read_text().splitlines():
+    word, action = line.split()
+    if word in " ".join(sys.argv):
+        if action == "sleep":
+            time.sleep(60)
+        sys.exit(int(action))
+"""
+
+
+@pytest.fixture
+def root(tmp_path):
+    for name in ("train.py", "eval.py"):
+        (tmp_path / name).write_text(_PROGRAM)
+    (tmp_path / "behave").write_text("")
+    return tmp_path
+
+
+def make(labels="abc", **fields):
+    members = {label: Member(replace(BASE, seed=ord(label))) for label in labels}
+    given = {"members": members, "evaluations": [("--suite", "clean")]} | fields
+    return Sweep("s", "group", **given)
+
+
+def calls(root):
+    path = root / "calls"
+    found = path.read_text().splitlines() if path.exists() else []
+    path.unlink(missing_ok=True)
+    return [call.replace(str(root), "").replace("/runs/group/", "") for call in found]
+
+
+def run(root, sweep, steps=("train", "evaluate"), **options):
+    return sweeps.run("lab/s", sweep, root=root, runs=root / "runs", steps=steps, **options)
+
+
+def test_everything_runs_once(root):
+    assert run(root, make("ab")) == 0
+    assert calls(root) == [
+        "train.py lab/s:a --run-dir a",
+        "eval.py a --suite clean",
+        "train.py lab/s:b --run-dir b",
+        "eval.py b --suite clean",
+    ]
+    assert run(root, make("ab")) == 0
+    assert calls(root) == []
+
+
+def test_only_what_is_new_runs(root):
+    run(root, make("a"))
+    calls(root)
+    more = make("a", evaluations=[("--suite", "clean"), ("--suite", "linf")])
+    run(root, more)
+    assert calls(root) == ["eval.py a --suite linf"]
+    # Another sweep of the group that has the same network under the same label.
+    assert sweeps.run("lab/t", more, root=root, runs=root / "runs", steps=("train",)) == 0
+    assert calls(root) == []
+    changed = replace(more, members={"a": Member(replace(BASE, seed=99))})
+    run(root, changed)
+    assert calls(root)[0].startswith("train.py")
+
+
+def test_a_member_may_have_evaluations_of_its_own(root):
+    sweep = make("a", members={"a": Member(BASE, [("--noise", "frozen"), ("--suite", "clean")])})
+    assert sweep.evaluations_of("a") == [("--suite", "clean"), ("--noise", "frozen")]
+
+
+def test_shards_share_out_the_members(root):
+    for index in (1, 2):
+        run(root, make("abcde"), shard=Shard(index, 2), steps=("train",))
+        assert [call.split()[-1] for call in calls(root)] == [["a", "c", "e"], ["b", "d"]][
+            index - 1
+        ]
+    labels = list("abcde")
+    parts = [Shard(index, 3).of(labels) for index in (1, 2, 3)]
+    assert parts == [["a", "d"], ["b", "e"], ["c"]]
+
+
+def test_a_failure_is_told_and_the_others_run(root):
+    (root / "behave").write_text("s:b 1\n")
+    with pytest.raises(SweepError, match=r"train.py lab/s:b .*exit status 1"):
+        run(root, make())
+    assert [call.split()[1] for call in calls(root)] == ["lab/s:a", "a", "lab/s:b", "lab/s:c", "c"]
+    (root / "behave").write_text("")
+    assert run(root, make()) == 0
+    assert [call.split()[1] for call in calls(root)] == ["lab/s:b", "b"]
+
+
+def test_a_stopped_command_stops_the_sweep_and_runs_again(root):
+    (root / "behave").write_text("s:b 75\n")
+    assert run(root, make()) == 75
+    assert len(calls(root)) == 3
+    (root / "behave").write_text("")
+    assert run(root, make()) == 0
+    assert calls(root)[0].startswith("train.py lab/s:b")
+
+
+def test_a_torn_record_only_repeats_its_command(root):
+    run(root, make("a"))
+    calls(root)
+    record = root / "runs" / "group" / "a" / "sweep.jsonl"
+    record.write_text(record.read_text()[:-40])
+    assert run(root, make("a")) == 0
+    assert calls(root) == ["eval.py a --suite clean"]
+
+
+def test_sigterm_reaches_the_command(root):
+    (root / "behave").write_text("s:a sleep\n")
+    (root / "go.py").write_text(
+        "import sys, pathlib\n"
+        "from tests.sweep.test_runner import make, run\n"
+        f"sys.exit(run(pathlib.Path({str(root)!r}), make('ab')))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(CONFIGS.parent)}
+    process = subprocess.Popen([sys.executable, root / "go.py"], env=environment)
+    while not (root / "calls").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 75
+    assert len(calls(root)) == 1
+
+
+def test_a_dry_run_prints_and_does_nothing(root, capsys):
+    assert run(root, make("ab"), dry_run=True) == 0
+    assert capsys.readouterr().out.count("[") == 4 and calls(root) == []
+
+
+@pytest.mark.parametrize("text", ["3", "0/2", "3/2", "a/b", "1/0"])
+def test_a_wrong_shard_is_refused(text):
+    with pytest.raises(ValueError, match="shard must be INDEX/COUNT"):
+        Shard.parse(text)
+
+
+def test_wrong_sweeps_are_refused(root):
+    with pytest.raises(ValueError, match="members must name at least one"):
+        Sweep("s", "g", {})
+    with pytest.raises(ValueError, match="name of a directory, got 'a/b'"):
+        Sweep("s", "g", {"a/b": Member(BASE)})
+    with pytest.raises(ValueError, match=r"must be a Member\(...\)"):
+        Sweep("s", "g", {"a": BASE})  # pyright: ignore
+    with pytest.raises(ValueError, match="only must be among train, evaluate, report"):
+        run(root, make(), steps=("trian",))
+
+
+def test_a_member_is_a_config(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from configs.quickstart.resnet18 import experiment\n"
+        "from vone_jax.sweep import Member, Sweep\n"
+        "sweep = Sweep('mine', 'mine', {'base': Member(experiment)})\n"
+    )
+    assert training.load_config(f"{path}:base", CONFIGS) == BASE
+    with pytest.raises(ValueError, match="has no member 'bass'; did you mean 'base'"):
+        training.load_config(f"{path}:bass", CONFIGS)
+    assert sweeps.load_sweep(str(path), CONFIGS).members["base"].experiment == BASE
+    with pytest.raises(ValueError, match="must define sweep"):
+        sweeps.load_sweep(str(CONFIGS / "quickstart" / "resnet18.py"), CONFIGS)

@@ -1,0 +1,148 @@
+"""Neural-similarity regularisation against NumPy and closed forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vone_jax.training import similarity, similarity_targets
+from vone_jax.training.similarity import Similarity
+
+
+def features(seed, shape=(5, 4, 4, 3)):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def test_similarity_is_the_correlation_coefficient():
+    found = similarity.correlation(features(0))
+    flat = np.asarray(features(0)).reshape(5, -1)
+    np.testing.assert_allclose(found, np.corrcoef(flat), atol=1e-6)
+
+
+def test_constant_features_have_no_similarity_and_a_finite_gradient():
+    constant = features(1).at[2].set(3.0)
+    assert np.all(np.asarray(similarity.correlation(constant))[2] == 0)
+    gradient = jax.grad(lambda x: jnp.sum(similarity.correlation(x)))(constant)
+    assert np.isfinite(gradient).all()
+
+
+def test_loss_is_the_mean_squared_difference_of_inverse_hyperbolic_tangents():
+    layers = {"a": features(2), "b": features(3, (5, 7)), "other": features(4)}
+    weights = jnp.array([0.3, -1.0])
+    target = np.corrcoef(np.random.RandomState(0).randn(5, 40)).astype(np.float32)
+    gamma = np.exp(weights) / np.exp(weights).sum()
+    ours = sum(
+        g * np.corrcoef(np.asarray(layers[name]).reshape(5, -1)) for g, name in zip(gamma, "ab", strict=True)
+    )
+    pairs = np.triu_indices(5, k=1)
+    expected = np.mean((np.arctanh(ours[pairs]) - np.arctanh(target[pairs])) ** 2)
+    found = similarity.loss(layers, ("a", "b"), weights, jnp.asarray(target))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_loss_vanishes_where_the_network_agrees_and_finds_the_layer_that_does():
+    layers = {"a": features(5), "b": features(6)}
+    target = similarity.correlation(layers["b"])
+    only_b = jnp.array([-50.0, 50.0])
+    assert similarity.loss(layers, ("a", "b"), only_b, target) < 1e-9
+    slope = jax.grad(similarity.loss, argnums=2)(layers, ("a", "b"), jnp.zeros(2), target)
+    assert slope[0] > 0 > slope[1]
+
+
+def test_identical_images_do_not_make_it_infinite():
+    twins = jnp.repeat(features(7)[:1], 5, axis=0)
+    value, slope = jax.value_and_grad(
+        lambda x: similarity.loss({"a": x}, ("a",), jnp.zeros(1), jnp.eye(5))
+    )(twins)
+    np.testing.assert_allclose(value, np.arctanh(0.9999) ** 2, rtol=1e-2)
+    assert np.isfinite(slope).all()
+
+
+def targets(**fields):
+    config = Similarity(images=20, batch=8, **fields)
+    return similarity_targets.make_targets(config, "fashion_mnist_small", None, 28, 1, seed=0)
+
+
+def test_pixel_similarities_below_the_threshold_are_zero():
+    found = targets(target="pixels", threshold=0.8)
+    all_of_them = np.corrcoef(found.images.reshape(20, -1))
+    expected = np.where(np.abs(all_of_them) < 0.8, 0, all_of_them)
+    assert 0 < np.count_nonzero(np.triu(expected, 1)) < 190
+    np.testing.assert_allclose(found.similarity, expected, atol=1e-5)
+
+
+def test_v1_similarities_are_those_of_centred_population_responses():
+    from vone_jax import models
+    from vone_jax.v1 import noise_free_responses
+
+    found = targets(target="v1")
+    responses = noise_free_responses(models.v1_config(28, 1), jnp.asarray(found.images))
+    responses = np.asarray(responses, np.float64).reshape(20, -1)
+    responses -= responses.mean(axis=0)
+    responses /= np.linalg.norm(responses, axis=1, keepdims=True)
+    np.testing.assert_allclose(found.similarity, responses @ responses.T, atol=1e-4)
+
+
+def test_shuffling_keeps_the_values_and_moves_them():
+    straight, shuffled = targets(target="v1"), targets(target="v1", shuffled=True)
+    assert np.array_equal(straight.images, shuffled.images)
+    assert not np.allclose(straight.similarity, shuffled.similarity, atol=0.1)
+    np.testing.assert_allclose(
+        np.sort(straight.similarity, axis=None), np.sort(shuffled.similarity, axis=None)
+    )
+
+
+def matrix(tmp_path, **changes):
+    path = tmp_path / "matrix.npz"
+    images = np.random.RandomState(0).randint(0, 256, (6, 28, 28)).astype(np.uint8)
+    similarity = np.corrcoef(images.reshape(6, -1))
+    content = {"images": images, "similarity": similarity} | changes
+    np.savez(path, **{name: value for name, value in content.items() if value is not None})
+    return path
+
+
+def test_a_measured_matrix_is_read(tmp_path):
+    config = Similarity(target="neural", path=str(matrix(tmp_path)), images=6, batch=4)
+    found = similarity_targets.make_targets(config, "fashion_mnist_small", None, 28, 1, seed=0)
+    assert found.images.shape == (6, 28, 28, 1) and found.images.dtype == np.float32
+    assert found.images.max() <= 1
+    np.testing.assert_allclose(np.diag(found.similarity), 1.0)
+    with pytest.raises(ValueError, match=r"must have shape \(32, 32, 1\) for this network"):
+        similarity_targets.make_targets(config, "fashion_mnist_small", None, 32, 1, seed=0)
+
+
+_ASYMMETRIC = np.eye(6) + np.triu(np.full((6, 6), 0.5), 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"similarity": None}, "lacks similarity"),
+        ({"similarity": np.eye(5)}, r"shape \(6, 6\) for 6 images, got \(5, 5\)"),
+        ({"similarity": np.full((6, 6), np.nan)}, "must be finite"),
+        ({"similarity": 3 * np.eye(6)}, r"must lie in \[-1, 1\]"),
+        ({"similarity": _ASYMMETRIC}, "must be symmetric"),
+        ({"similarity": np.zeros((6, 6))}, "must have 1 on its diagonal"),
+        ({"images": np.full((6, 28, 28), 9.0)}, r"bytes, or floats in \[0, 1\]"),
+        ({"images": np.zeros((6, 28))}, r"got \(6, 28\)"),
+    ],
+)
+def test_a_wrong_matrix_is_refused(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        similarity_targets.load_matrix(matrix(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"target": "brain"}, "target must be one of neural, v1, pixels, got 'brain'"),
+        ({"target": "neural"}, "path is the file of target 'neural'"),
+        ({"target": "v1", "path": "x.npz"}, "path is the file of target 'neural'"),
+        ({"target": "v1", "alpha": -1.0}, "alpha must be"),
+        ({"target": "v1", "layers": ()}, "layers must be different names"),
+        ({"target": "v1", "images": 8, "batch": 9}, "batch must be <= images, 8, got 9"),
+    ],
+)
+def test_wrong_fields_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Similarity(**fields)
