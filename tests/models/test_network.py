@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -175,3 +176,73 @@ def test_wrong_images_are_refused(model, variables, images):
 def test_models_are_hashable_descriptions(model):
     again = models.create("vone_resnet18", 10, v1=dataclasses.replace(model.v1), width=4)
     assert again == model and hash(again) == hash(model)
+
+
+# Noise behind the stem of a base network: the control "noise alone".
+
+
+class Stem(nn.Module):
+    def __call__(self, x, train):
+        return {"stem": nn.relu(x)}
+
+
+class BackEnd(nn.Module):
+    def __call__(self, x, train):
+        return {"logits": jnp.mean(x, axis=(1, 2))}
+
+
+@pytest.fixture(scope="module")
+def noisy_base():
+    return models.BaseNetwork(
+        Stem(), BackEnd(), (0.0,) * 3, (0.1,) * 3,
+        stem_noise=v1.NeuronalNoise(0.5, 0.1), stem_gain=2.5,
+    )  # fmt: skip
+
+
+def example_keys(order=slice(None)):
+    return prng.index_keys(jax.random.key(1), jnp.arange(8)[order])
+
+
+def test_stem_noise_is_the_noise_of_v1_in_its_place(noisy_base, images):
+    features = noisy_base.apply({}, images, noise_key=jax.random.key(1), method="features")
+    assert list(features) == ["stem", "stem.noise", "logits"]
+    np.testing.assert_allclose(features["stem"], images / np.float32(0.1), rtol=1e-6)
+    mean = 2.5 * np.asarray(features["stem"], np.float64)
+    # In spikes the variance is the mean, where rectification leaves the noise alone.
+    large = mean > 10
+    z = (np.asarray(features["stem.noise"]) - mean)[large] * 0.5
+    z /= np.sqrt(0.5 * mean[large] + 0.1 + 1e-4)
+    assert large.sum() > 3000
+    assert abs(z.mean()) < 4 / np.sqrt(large.sum())
+    assert abs(z.std() - 1) < 4 / np.sqrt(2 * large.sum())
+
+
+def test_stem_noise_belongs_to_the_example(noisy_base, images, call):
+    fn = models.logits_fn(noisy_base, {})
+    whole = call(fn, example_keys(), images)
+    half = call(fn, example_keys(slice(4, 8)), images[4:])
+    np.testing.assert_allclose(half, whole[4:], rtol=2e-6)
+    assert not np.allclose(call(fn, example_keys(slice(None, None, -1)), images), whole)
+
+
+def test_noise_is_taken_away_and_given(noisy_base, images, model):
+    assert models.is_stochastic(noisy_base)
+    assert models.noise_of(noisy_base) == v1.NeuronalNoise(0.5, 0.1)
+    quiet = models.without_noise(noisy_base)
+    assert not models.is_stochastic(quiet)
+    # The gain stays: what follows was trained behind it.
+    logits = quiet.apply({}, images)
+    np.testing.assert_allclose(logits, 25 * images.mean(axis=(1, 2)), rtol=1e-4)
+    assert models.with_noise(quiet, v1.NeuronalNoise(0.5, 0.1)) == noisy_base
+    assert models.with_noise(models.without_noise(model), model.v1.noise) == model
+
+
+def test_stem_noise_needs_a_key_and_a_stem(noisy_base, images):
+    with pytest.raises(ValueError, match="needs a key: pass noise_key"):
+        noisy_base.apply({}, images)
+    with pytest.raises(ValueError, match="stem_noise and stem_gain are for base networks"):
+        models.create("vone_resnet18", 10, 32, stem_noise=v1.NeuronalNoise())
+    with pytest.raises(ValueError, match="stem_gain must be > 0, got 0"):
+        models.create("resnet18", 10, 32, stem_gain=0.0)
+    made = models.create("resnet18", 10, 32, stem_noise=v1.GaussianNoise(1.0), stem_gain=2.0)
+    assert models.noise_of(made) == v1.GaussianNoise(1.0) and made.stem_gain == 2.0

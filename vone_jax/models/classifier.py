@@ -7,6 +7,7 @@ import jax
 from jax.tree_util import Partial
 
 from vone_jax.models.network import BaseNetwork, VOneNet
+from vone_jax.v1 import GaussianNoise, NeuronalNoise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +45,27 @@ def response_fn(model: BaseNetwork | VOneNet, variables: Any, layer: str) -> Par
 
 
 def without_noise(model: BaseNetwork | VOneNet) -> BaseNetwork | VOneNet:
-    """The same network with the noise of V1 switched off; it shares its variables."""
-    if not is_stochastic(model):
-        return model
-    return model.clone(v1=dataclasses.replace(model.v1, noise=None))
+    """The same network with its noise switched off; it shares its variables."""
+    return with_noise(model, None) if is_stochastic(model) else model
+
+
+def with_noise(
+    model: BaseNetwork | VOneNet, noise: NeuronalNoise | GaussianNoise | None
+) -> BaseNetwork | VOneNet:
+    """The same network with other noise in V1, or behind the stem of a base network.
+
+    A network trained without noise can so be examined with it.
+    """
+    if isinstance(model, VOneNet):
+        return model.clone(v1=dataclasses.replace(model.v1, noise=noise))
+    return model.clone(stem_noise=noise)
+
+
+def noise_of(model: BaseNetwork | VOneNet) -> NeuronalNoise | GaussianNoise | None:
+    """The noise of a network's V1 or stem."""
+    return model.v1.noise if isinstance(model, VOneNet) else model.stem_noise
 
 
 def is_stochastic(model: BaseNetwork | VOneNet) -> bool:
     """Whether the network's logits depend on the key."""
-    return isinstance(model, VOneNet) and model.v1.noise is not None
+    return noise_of(model) is not None

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import fnmatch
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -15,7 +16,7 @@ from vone_jax.models.layers import Dtype
 from vone_jax.models.network import BaseNetwork, VOneNet
 from vone_jax.models.resnet import BasicBlock, BottleneckBlock, ResNetBackEnd, ResNetStem
 from vone_jax.models.small_images import FULL_SIZE, stem_form, v1_config
-from vone_jax.v1 import VOneBlockConfig
+from vone_jax.v1 import GaussianNoise, NeuronalNoise, VOneBlockConfig
 
 # Of ImageNet's training images, RGB; what torchvision's networks expect.
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -115,6 +116,8 @@ def create(
     v1: VOneBlockConfig | None = None,
     width: int = 64,
     dtype: Dtype = jnp.float32,
+    stem_noise: NeuronalNoise | GaussianNoise | None = None,
+    stem_gain: float = 1.0,
 ) -> BaseNetwork | VOneNet:
     """Builds a network.
 
@@ -132,6 +135,8 @@ def create(
         networks have 64.
       dtype: ``jnp.float32``, or ``jnp.bfloat16`` for mixed precision: parameters, batch
         statistics and V1 stay float32.
+      stem_noise: for base networks, see ``BaseNetwork``. Default: none, as published.
+      stem_gain: the same.
 
     Returns:
       A Flax Linen module; see ``VOneNet`` for how to apply it.
@@ -162,6 +167,10 @@ def create(
     ):
         if value < least:
             raise ValueError(f"{field} must be >= {least}, got {value}")
+    if not (math.isfinite(stem_gain) and stem_gain > 0):
+        raise ValueError(f"stem_gain must be > 0, got {stem_gain}")
+    if with_v1 and (stem_noise is not None or stem_gain != 1.0):
+        raise ValueError(f"stem_noise and stem_gain are for base networks; {name!r} has v1.noise")
     parts = _NETWORKS[name.removeprefix("vone_")]
     back_end = parts.back_end(image_size, with_v1, num_classes, width, dtype)
     if with_v1:
@@ -174,4 +183,6 @@ def create(
         mean=_IMAGENET_MEAN if rgb else (0.5,) * in_channels,
         std=_IMAGENET_STD if rgb else (0.5,) * in_channels,
         dtype=dtype,
+        stem_noise=stem_noise,
+        stem_gain=stem_gain,
     )

@@ -4,9 +4,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vone_jax import prng
 from vone_jax.models.layers import Dtype, he_normal_fan_out
-from vone_jax.v1 import VOneBlock, VOneBlockConfig, noise_free_responses
+from vone_jax.v1 import (
+    GaussianNoise,
+    NeuronalNoise,
+    VOneBlock,
+    VOneBlockConfig,
+    noise_free_responses,
+)
 from vone_jax.v1.block import check_images
+from vone_jax.v1.noise import standard_normal
 
 
 class BaseNetwork(nn.Module):
@@ -18,6 +26,9 @@ class BaseNetwork(nn.Module):
       mean: per channel, subtracted from images in [0, 1].
       std: per channel, divides them.
       dtype: in which the layers compute.
+      stem_noise: of the stem's output, or None. V1's stochasticity without V1, a control of the
+        paper: noise alone, in the place where a VOneNet has it.
+      stem_gain: multiplies the stem's output before the noise, as V1's gain does its responses.
     """
 
     stem: nn.Module
@@ -25,18 +36,36 @@ class BaseNetwork(nn.Module):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     dtype: Dtype = jnp.float32
+    stem_noise: NeuronalNoise | GaussianNoise | None = None
+    stem_gain: float = 1.0
 
     def features(
         self, images: jax.Array, train: bool = False, noise_key: jax.Array | None = None
     ) -> dict[str, jax.Array]:
-        """Named activations, see ``VOneNet.features``. ``noise_key`` is accepted and ignored."""
+        """Named activations, see ``VOneNet.features``.
+
+        ``noise_key`` is ignored by a network without noise; with noise, the stem's layer is its
+        output before it, and ``stem.noise`` what goes on.
+        """
         check_images(images, len(self.mean))
         mean = jnp.asarray(self.mean, jnp.float32)[None, None, None]
         std = jnp.asarray(self.std, jnp.float32)[None, None, None]
         x = ((images.astype(jnp.float32) - mean) / std).astype(self.dtype)
         layers = self.stem(x, train)
+        if self.stem_noise is not None or self.stem_gain != 1.0:
+            layers["stem.noise"] = self._noisy(list(layers.values())[-1], noise_key)
         layers = layers | self.back_end(list(layers.values())[-1], train)
         return layers | {"logits": layers["logits"].astype(jnp.float32)}
+
+    def _noisy(self, responses: jax.Array, noise_key: jax.Array | None) -> jax.Array:
+        responses = self.stem_gain * responses
+        if self.stem_noise is None:
+            return responses
+        if noise_key is None:
+            raise ValueError(f"{self.stem_noise} needs a key: pass noise_key=key")
+        keys = prng.stream(prng.example_keys(noise_key, responses.shape[0]), "stem noise")
+        z = standard_normal(keys, responses.shape[1:])
+        return self.stem_noise(responses.astype(jnp.float32), z).astype(self.dtype)
 
     def __call__(
         self, images: jax.Array, train: bool = False, noise_key: jax.Array | None = None
