@@ -1,10 +1,11 @@
 """The fast bank against a naive float64 correlation with the dense kernels."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vone_jax import v1
+from vone_jax import prng, v1
 from vone_jax.v1.filter_bank import FilterBank
 from vone_jax.v1.gabor import GaborKernels
 
@@ -23,24 +24,93 @@ def naive(images, kernels, channel, stride):
     return out
 
 
-@pytest.mark.parametrize(
-    ("shape", "stride", "in_channels"),
-    [((2, 16, 16, 3), 4, 3), ((1, 17, 13, 3), 2, 3), ((1, 9, 21, 1), 1, 1), ((1, 8, 8, 5), 3, 5)],
-)
-def test_bank_equals_naive_correlation(shape, stride, in_channels):
+def random_bank(in_channels, num_simple=4):
+    """Ten pairs of 7x7 kernels, their channels, and the bank."""
     rng = np.random.default_rng(0)
-    images = rng.standard_normal(shape).astype(np.float32)
     kernels = GaborKernels(*rng.standard_normal((2, 10, 7, 7)).astype(np.float32))
     # Channel 1 of three is read by nobody in phase, and the phases read different channels.
     channel = rng.integers(0, in_channels, 10)
     channel[channel == 1] = 0
     quadrature = rng.integers(0, in_channels, 10)
-    bank = FilterBank.build(kernels, channel, quadrature, num_simple=4)
-    in_phase, out_of_phase = jax.jit(bank, static_argnums=1)(images, stride)
+    return kernels, channel, quadrature, FilterBank.build(kernels, channel, quadrature, num_simple)
+
+
+def in_phase(q0):
+    return q0
+
+
+def both(q0, q1):
+    """Shows each phase, as long as they are compared to an absolute tolerance."""
+    return q0 + 100 * q1
+
+
+@pytest.mark.parametrize(
+    ("shape", "stride", "in_channels"),
+    [((2, 16, 16, 3), 4, 3), ((1, 17, 13, 3), 2, 3), ((1, 9, 21, 1), 1, 1), ((1, 8, 8, 5), 3, 5)],
+)
+def test_bank_equals_naive_correlation(shape, stride, in_channels):
+    images = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    kernels, channel, quadrature, bank = random_bank(in_channels)
+    cells = jax.jit(lambda images: bank(images, stride, in_phase, both))(images)
     expected = naive(images, kernels.in_phase, channel, stride)
-    np.testing.assert_allclose(in_phase, expected, rtol=0, atol=2e-5)
-    expected = naive(images, kernels.quadrature[4:], quadrature[4:], stride)
-    np.testing.assert_allclose(out_of_phase, expected, rtol=0, atol=2e-5)
+    expected[..., 4:] += 100 * naive(images, kernels.quadrature[4:], quadrature[4:], stride)
+    np.testing.assert_allclose(cells[..., :4], expected[..., :4], rtol=0, atol=2e-5)
+    np.testing.assert_allclose(cells[..., 4:], expected[..., 4:], rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("num_simple", [0, 10])
+def test_banks_of_one_kind_of_cell(num_simple):
+    images = np.random.default_rng(2).standard_normal((1, 9, 9, 3)).astype(np.float32)
+    kernels, channel, _, bank = random_bank(3, num_simple)
+    cells = bank(images, 2, in_phase, lambda q0, q1: q0)
+    expected = naive(images, kernels.in_phase, channel, 2)
+    np.testing.assert_allclose(cells, expected, rtol=0, atol=2e-5)
+
+
+def test_derivatives_are_the_bank_and_its_transpose():
+    """The bank is linear: its derivative is itself, and <A u, v> = <u, A' v>, also under vmap."""
+    rng = np.random.default_rng(3)
+    *_, bank = random_bank(3)
+
+    def apply(images):
+        return bank(images, 2, in_phase, lambda q0, q1: q0 - q1)
+
+    u = jnp.asarray(rng.standard_normal((2, 1, 12, 10, 3)), jnp.float32)
+    responses, tangents = jax.jit(jax.vmap(lambda u: jax.jvp(apply, (jnp.ones_like(u),), (u,))))(u)
+    np.testing.assert_allclose(tangents, jax.vmap(apply)(u), rtol=0, atol=2e-5)
+    v = jnp.asarray(rng.standard_normal(responses.shape), jnp.float32)
+    (pulled,) = jax.jit(jax.vmap(lambda u, v: jax.vjp(apply, u)[1](v)))(u, v)
+    for draw in range(2):
+        forward = np.vdot(np.float64(tangents[draw]), np.float64(v[draw]))
+        backward = np.vdot(np.float64(u[draw]), np.float64(pulled[draw]))
+        assert forward == pytest.approx(backward, rel=1e-4)
+
+
+def test_the_gradient_permutes_and_does_not_scatter():
+    *_, bank = random_bank(3)
+    gradient = jax.grad(lambda images: jnp.sum(bank(images, 2, jnp.square, both)))
+    program = jax.jit(gradient).lower(jnp.ones((1, 9, 9, 3))).as_text()
+    assert "gather" in program and "scatter" not in program
+
+
+def test_the_bank_runs_once_each_way_whatever_the_number_of_draws():
+    """Batch sizes of all convolutions with the kernels' spatial extent, in a traced gradient."""
+    config = v1.VOneBlockConfig(4, 4, image_size=16, visual_degrees=0.5, kernel_size=5)
+    block = v1.VOneBlock(config)
+
+    def loss(images):
+        keys = jax.vmap(lambda n: prng.fold(jax.random.key(0), n))(jnp.arange(7))
+        draws = jax.vmap(lambda key: block.apply({}, images, noise_key=key))(keys)
+        return jnp.sum(draws)
+
+    jaxpr = jax.make_jaxpr(jax.grad(loss))(jnp.ones((2, 16, 16, 3)))
+    batches = [
+        equation.invars[0].aval.shape[0]
+        for equation in jaxpr.eqns
+        if equation.primitive.name == "conv_general_dilated"
+    ]
+    channels = len(np.unique(config.gabor_parameters().channel))
+    assert batches == [2] * channels * 2
 
 
 def test_work_is_one_channel_per_filter_and_no_quadrature_for_simple_cells():

@@ -21,6 +21,31 @@ def test_moments_of_the_released_noise(response, mean, variance):
     assert float(noisy.var()) == pytest.approx(variance, rel=0.02)
 
 
+def test_normals_of_jax_can_be_chosen():
+    key = jax.random.key(2)
+    draws = v1.standard_normal(prng.example_keys(key, 3), (4, 5), "jax")
+    expected = jax.random.normal(jax.random.fold_in(key, 1), (4, 5))
+    np.testing.assert_array_equal(draws[1], expected)
+    assert not np.allclose(draws, v1.standard_normal(prng.example_keys(key, 3), (4, 5)))
+
+
+def test_the_block_draws_with_the_generator_of_its_configuration():
+    def responses(generator):
+        config = v1.VOneBlockConfig(
+            2, 2, image_size=16, visual_degrees=0.5, kernel_size=5, noise_generator=generator
+        )
+        return v1.VOneBlock(config).apply({}, jnp.ones((1, 8, 8, 3)), noise_key=jax.random.key(0))
+
+    assert not np.allclose(responses("jax"), responses("counter"))
+
+
+def test_unknown_generators_are_refused():
+    with pytest.raises(ValueError, match="generator must be one of counter, jax, got 'numpy'"):
+        v1.standard_normal(prng.example_keys(jax.random.key(0), 1), (2,), "numpy")
+    with pytest.raises(ValueError, match="noise_generator must be one of counter, jax"):
+        v1.VOneBlockConfig(noise_generator="numpy")
+
+
 def test_neuronal_noise_is_the_published_equation():
     rng = np.random.default_rng(0)
     r, z = rng.random(100) * 5, rng.standard_normal(100)
@@ -35,6 +60,13 @@ def test_variance_equals_the_mean_count_before_rectification():
     z = v1.standard_normal(prng.example_keys(jax.random.key(1), 1), (200_000,))
     noisy = v1.NeuronalNoise(0.35, 0.0)(jnp.full_like(z, 100.0), z)
     assert float(noisy.var() / noisy.mean()) == pytest.approx(1 / 0.35, rel=0.02)
+
+
+def test_strength_multiplies_the_deviation_alone():
+    r, z = jnp.full(3, 20.0), jnp.array([-1.0, 0.0, 1.0])
+    once, twice = (v1.NeuronalNoise(strength=strength)(r, z) for strength in (1.0, 2.0))
+    np.testing.assert_allclose(twice - r, 2 * (once - r), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(v1.NeuronalNoise(strength=0.0)(r, z), r, rtol=1e-6)
 
 
 def test_gaussian_noise_rectifies_the_sum():
@@ -63,5 +95,7 @@ def test_neuronal_scale_must_be_positive(scale):
 def test_levels_and_gaussian_scales_must_not_be_negative():
     with pytest.raises(ValueError, match="level must be >= 0"):
         v1.NeuronalNoise(level=-0.1)
+    with pytest.raises(ValueError, match="strength must be >= 0"):
+        v1.NeuronalNoise(strength=-1.0)
     with pytest.raises(ValueError, match="scale must be >= 0"):
         v1.GaussianNoise(float("inf"))

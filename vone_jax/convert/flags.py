@@ -69,11 +69,17 @@ def v1_settings(flags: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def flags_of(name: str, config: VOneBlockConfig | None) -> dict[str, Any]:
-    """The flags that the original's loader reads, for an architecture and its V1."""
+    """The flags that the original's loader reads, for an architecture and its V1.
+
+    Raises:
+      ValueError: if the noise has a strength other than 1, which the original does not know.
+    """
     flags: dict[str, Any] = {"arch": name.removeprefix("vone_").replace("_", "")}
     if config is None:
         return flags
     noise = config.noise
+    if isinstance(noise, NeuronalNoise) and noise.strength != 1:
+        raise ValueError(f"noise.strength must be 1 in a checkpoint of PyTorch, got {noise}")
     flags |= {flag: getattr(config, field) for flag, (field, _) in _NUMBERS.items()}
     return flags | {
         "noise_mode": {NeuronalNoise: "neuronal", GaussianNoise: "gaussian"}.get(type(noise)),

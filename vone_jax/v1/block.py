@@ -47,6 +47,7 @@ class VOneBlockConfig:
       k_exc: gain. 25 gives a mean response near 1 on ImageNet; responses are linear in it.
       in_channels: number of image channels.
       noise: ``NeuronalNoise``, ``GaussianNoise`` or None.
+      noise_generator: of the normals that the noise is made of, see ``noise.standard_normal``.
       bank: explicit Gabor parameters, or the kernels of a checkpoint; they override sampling.
       allow_aliasing: accept spatial frequencies beyond the Nyquist limit of the pixel grid.
       image_mean: subtracted from images; with ``image_std`` 0.5 each maps [0, 1] to [-1, 1],
@@ -72,6 +73,7 @@ class VOneBlockConfig:
     noise: noise_models.NeuronalNoise | noise_models.GaussianNoise | None = (
         noise_models.NeuronalNoise()
     )
+    noise_generator: str = "counter"
     bank: GaborParameters | ImportedBank | None = None
     allow_aliasing: bool = False
     image_mean: float = 0.5
@@ -94,6 +96,7 @@ class VOneBlockConfig:
             raise ValueError(
                 f"noise must be NeuronalNoise(...), GaussianNoise(...) or None, got {self.noise!r}"
             )
+        noise_models.check_generator("noise_generator", self.noise_generator)
         if self.bank is None:
             top = spatial_frequency_histogram(self.distribution, self.sf_min, self.sf_max).edges[-1]
             if not self.allow_aliasing:
@@ -186,13 +189,16 @@ def noise_free_responses(config: VOneBlockConfig, images: jax.Array) -> jax.Arra
     """
     check_images(images, config.in_channels)
     normalised = (images.astype(jnp.float32) - config.image_mean) / config.image_std
-    in_phase, quadrature = _filter_bank(config)(normalised, config.stride)
-    simple = jax.nn.relu(in_phase[..., : config.simple_channels])
-    energy = jnp.square(in_phase[..., config.simple_channels :]) + jnp.square(quadrature)
+    bank = _filter_bank(config)
+    return config.k_exc * bank(normalised, config.stride, jax.nn.relu, _complex_cell)
+
+
+def _complex_cell(in_phase: jax.Array, quadrature: jax.Array) -> jax.Array:
+    energy = jnp.square(in_phase) + jnp.square(quadrature)
     positive = energy > 0
     # Both branches are differentiated, so the root must not see a zero in either of them.
     magnitude = jnp.where(positive, jnp.sqrt(jnp.where(positive, energy, 1.0)), 0.0)
-    return config.k_exc * jnp.concatenate([simple, magnitude / math.sqrt(2.0)], axis=-1)
+    return magnitude / math.sqrt(2.0)
 
 
 def check_images(images: jax.Array, in_channels: int) -> None:
@@ -253,7 +259,9 @@ class VOneBlock(nn.Module):
             # A stream of its own, so that the caller's keys are never consumed: to pass them
             # again is how noise is frozen.
             keys = prng.stream(keys, "v1 noise")
-            standard_normal = noise_models.standard_normal(keys, responses.shape[1:])
+            standard_normal = noise_models.standard_normal(
+                keys, responses.shape[1:], self.config.noise_generator
+            )
         elif standard_normal.shape != responses.shape:
             raise ValueError(
                 f"standard_normal must have the shape of the responses, {responses.shape}, got "

@@ -1,0 +1,79 @@
+"""The bank alone, and the block with neuronal noise."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from benchmarks import naive, torch_baseline
+from benchmarks.sizes import Sizes
+from benchmarks.timing import OURS, Measurement, Program, jax_program, measure
+from vone_jax import v1
+
+
+def images_of(sizes: Sizes, count: int) -> np.ndarray:
+    """Random images of the front end's size, (N, H, W, C) in [0, 1)."""
+    side = sizes.v1.image_size
+    rng = np.random.default_rng(0)
+    return rng.random((count, side, side, sizes.v1.in_channels)).astype(np.float32)
+
+
+def bank(sizes: Sizes) -> list[Measurement]:
+    """Linear responses of both phases; ours are the responses of the cells, without noise."""
+    images = images_of(sizes, sizes.batch)
+
+    def by_torch() -> Program:
+        import torch
+
+        front_end = torch_baseline.front_end(sizes.v1)
+        tensor, _ = torch_baseline.tensors(images, np.zeros(len(images)))
+        return torch_baseline.program(torch.no_grad()(lambda: front_end.bank(tensor)))
+
+    return measure(
+        "bank",
+        len(images),
+        {
+            # Cells included: they are computed on the way, and the others have yet to do it.
+            OURS: lambda: jax_program(
+                lambda images: v1.noise_free_responses(sizes.v1, images), images
+            ),
+            "naive JAX": lambda: jax_program(
+                lambda images: naive.dense_bank(sizes.v1, images), images
+            ),
+            "PyTorch": by_torch,
+        },
+        sizes.repeats,
+    )
+
+
+def block(sizes: Sizes) -> list[Measurement]:
+    """The whole block with neuronal noise, fresh in every call but for the same key."""
+    images, key = images_of(sizes, sizes.batch), jax.random.key(0)
+
+    def noisy(config: v1.VOneBlockConfig, responses):
+        def run(key, images):
+            return v1.VOneBlock(config).apply(
+                {}, responses(config, images), key, method="add_noise"
+            )
+
+        return lambda: jax_program(run, key, images)
+
+    def by_torch() -> Program:
+        import torch
+
+        front_end = torch_baseline.front_end(sizes.v1)
+        tensor, _ = torch_baseline.tensors(images, np.zeros(len(images)))
+        return torch_baseline.program(torch.no_grad()(lambda: front_end(tensor)))
+
+    jax_noise = dataclasses.replace(sizes.v1, noise_generator="jax")
+    return measure(
+        "block with noise",
+        len(images),
+        {
+            OURS: noisy(sizes.v1, v1.noise_free_responses),
+            "vone_jax, noise of jax.random": noisy(jax_noise, v1.noise_free_responses),
+            "naive JAX": noisy(jax_noise, naive.dense_responses),
+            "PyTorch": by_torch,
+        },
+        sizes.repeats,
+    )

@@ -1,0 +1,203 @@
+"""The VOneResNet: logits, input gradient, a step of PGD with several draws, a training step."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks import torch_baseline
+from benchmarks.front_end import images_of
+from benchmarks.naive import NaiveVOneNet
+from benchmarks.sizes import Sizes
+from benchmarks.timing import OURS, Measurement, Program, jax_program, measure, repeated
+from vone_jax import attacks, models, prng
+
+NUM_CLASSES = 1000
+EPS = 1 / 255
+
+
+@dataclasses.dataclass(frozen=True)
+class _Networks:
+    """One set of weights in two networks, and data."""
+
+    ours: models.VOneNet
+    naive: NaiveVOneNet
+    variables: Any
+    key: jax.Array
+    images: jax.Array
+    labels: jax.Array
+
+
+def _networks(sizes: Sizes, batch: int) -> _Networks:
+    ours = models.create(f"vone_{sizes.network}", NUM_CLASSES, v1=sizes.v1, width=sizes.width)
+    assert isinstance(ours, models.VOneNet)
+    images = jnp.asarray(images_of(sizes, batch))
+    key = jax.random.key(0)
+    # Weights of the usual size, drawn without compiling a program that initialises.
+    shapes = jax.eval_shape(ours.init, {"params": key, "noise": key}, images)
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda leaf: _weights(rng, leaf.shape), shapes)
+    naive = NaiveVOneNet(
+        v1=dataclasses.replace(sizes.v1, noise_generator="jax"),
+        back_end=ours.back_end,
+        bottleneck_features=ours.bottleneck_features,
+    )
+    return _Networks(ours, naive, variables, key, images, jnp.zeros(batch, jnp.int32))
+
+
+def _weights(rng: np.random.Generator, shape: tuple[int, ...]) -> jax.Array:
+    if len(shape) < 2:
+        return jnp.ones(shape, jnp.float32)
+    return jnp.asarray(rng.normal(0, (2 / np.prod(shape[:-1])) ** 0.5, shape), jnp.float32)
+
+
+def _torch(sizes: Sizes, batch: int, train: bool = False):
+    model = torch_baseline.network(sizes.v1, sizes.network, NUM_CLASSES).train(train)
+    tensors = torch_baseline.tensors(images_of(sizes, batch), np.zeros(batch))
+    return model, *tensors
+
+
+def _loss(logits_fn, key, images, labels):
+    logits = logits_fn(key, images)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+def _contenders(
+    run: Callable[..., Any], networks: _Networks, torch_program: Callable[[], Program]
+) -> dict[str, Callable[[], Program]]:
+    """``run(logits_fn, key, images, labels)`` of both networks, and PyTorch."""
+
+    def build(model):
+        logits_fn = models.logits_fn(model, networks.variables)
+        return jax_program(run, logits_fn, networks.key, networks.images, networks.labels)
+
+    return {
+        OURS: lambda: build(networks.ours),
+        "naive JAX": lambda: build(networks.naive),
+        "PyTorch": torch_program,
+    }
+
+
+def forward(sizes: Sizes) -> list[Measurement]:
+    """Logits of a batch, with noise."""
+
+    def by_torch() -> Program:
+        import torch
+
+        model, images, _ = _torch(sizes, sizes.batch)
+        return torch_baseline.program(torch.no_grad()(lambda: model(images)))
+
+    contenders = _contenders(
+        lambda logits_fn, key, images, labels: logits_fn(key, images),
+        _networks(sizes, sizes.batch),
+        by_torch,
+    )
+    return measure("network, forward", sizes.batch, contenders, sizes.repeats)
+
+
+def input_gradient(sizes: Sizes) -> list[Measurement]:
+    """Gradient of the loss with respect to the images, one draw."""
+
+    def by_torch() -> Program:
+        model, images, labels = _torch(sizes, sizes.batch)
+        model.requires_grad_(False)
+        return torch_baseline.program(lambda: torch_baseline.image_gradient(model, images, labels))
+
+    contenders = _contenders(jax.grad(_loss, argnums=2), _networks(sizes, sizes.batch), by_torch)
+    return measure("network, input gradient", sizes.batch, contenders, sizes.repeats)
+
+
+def averaged_step(sizes: Sizes) -> list[Measurement]:
+    """One step of PGD along the gradient averaged over several draws."""
+    networks = _networks(sizes, sizes.draw_batch)
+    attack = attacks.PGD(norm="linf", eps=EPS, steps=1, step_size=EPS / 8, eot_samples=sizes.draws)
+
+    def ours() -> Program:
+        keys = prng.example_keys(networks.key, sizes.draw_batch)
+        logits_fn = models.logits_fn(networks.ours, networks.variables)
+        return jax_program(attack.perturb, keys, logits_fn, networks.images, networks.labels)
+
+    def naive() -> Program:
+        gradient = _contenders(jax.grad(_loss, argnums=2), networks, lambda: Program(int))
+        program = gradient["naive JAX"]()
+
+        def step(one_gradient):
+            mean = sum(one_gradient() for _ in range(sizes.draws)) / sizes.draws
+            moved = networks.images + EPS / 8 * jnp.sign(mean)
+            moved = jnp.clip(moved, networks.images - EPS, networks.images + EPS)
+            return jax.block_until_ready(jnp.clip(moved, 0.0, 1.0))
+
+        return repeated(program, step)
+
+    def by_torch() -> Program:
+        model, images, labels = _torch(sizes, sizes.draw_batch)
+        model.requires_grad_(False)
+
+        def step():
+            gradient = torch_baseline.image_gradient(model, images, labels)
+            for _ in range(sizes.draws - 1):
+                gradient += torch_baseline.image_gradient(model, images, labels)
+            moved = images + EPS / 8 * gradient.sign()
+            return moved.clamp(images - EPS, images + EPS).clamp(0, 1)
+
+        return torch_baseline.program(step)
+
+    return measure(
+        f"network, PGD step with {sizes.draws} draws",
+        sizes.draw_batch,
+        {OURS: ours, "naive JAX": naive, "PyTorch": by_torch},
+        sizes.repeats,
+    )
+
+
+def training_step(sizes: Sizes) -> list[Measurement]:
+    """Loss, gradient of all weights, batch statistics, and SGD with momentum."""
+    networks = _networks(sizes, sizes.batch)
+    optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(0.1, momentum=0.9))
+
+    def step(model):
+        def run(variables, opt_state, key, images, labels):
+            def loss(params):
+                logits, updated = model.apply(
+                    {**variables, "params": params}, images, train=True, noise_key=key,
+                    mutable=["batch_stats"],
+                )  # fmt: skip
+                losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+                return losses.mean(), updated
+
+            (value, updated), gradients = jax.value_and_grad(loss, has_aux=True)(
+                variables["params"]
+            )
+            updates, opt_state = optimizer.update(gradients, opt_state, variables["params"])
+            params = optax.apply_updates(variables["params"], updates)
+            return value, {"params": params, **updated}, opt_state
+
+        opt_state = optimizer.init(networks.variables["params"])
+        return lambda: jax_program(
+            run, networks.variables, opt_state, networks.key, networks.images, networks.labels
+        )
+
+    def by_torch() -> Program:
+        import torch
+
+        model, images, labels = _torch(sizes, sizes.batch, train=True)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        sgd = torch.optim.SGD(trained, lr=0.1, momentum=0.9, weight_decay=1e-4)
+
+        def run():
+            sgd.zero_grad()
+            torch.nn.functional.cross_entropy(model(images), labels).backward()
+            sgd.step()
+
+        return torch_baseline.program(run)
+
+    return measure(
+        "network, training step",
+        sizes.batch,
+        {OURS: step(networks.ours), "naive JAX": step(networks.naive), "PyTorch": by_torch},
+        sizes.repeats,
+    )

@@ -1,0 +1,62 @@
+"""How large the measured programs are."""
+
+import dataclasses
+
+from vone_jax.v1 import VOneBlockConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Sizes of all cases.
+
+    Attributes:
+      v1: the front end.
+      network: base network behind it, as torchvision names it.
+      width: channels behind the bottleneck; torchvision's networks always have 64.
+      batch: images per call.
+      draws: noise draws per gradient of an attack.
+      draw_batch: images per call in the case with several draws.
+      loop_batch: images per attack on the small CNN.
+      loop_steps: steps of that attack.
+      loop_width: channels of the small CNN's first layer.
+      repeats: timed calls of each program.
+    """
+
+    v1: VOneBlockConfig
+    network: str
+    width: int
+    batch: int
+    draws: int
+    draw_batch: int
+    loop_batch: int
+    loop_steps: int
+    loop_width: int
+    repeats: int
+
+
+FULL = Sizes(
+    v1=VOneBlockConfig(),
+    network="resnet50",
+    width=64,
+    batch=8,
+    draws=10,
+    draw_batch=2,
+    loop_batch=256,
+    loop_steps=50,
+    loop_width=32,
+    repeats=5,
+)
+
+# Says that everything runs; its times mean nothing.
+QUICK = Sizes(
+    v1=VOneBlockConfig(4, 4, image_size=32, visual_degrees=1.0, kernel_size=5),
+    network="resnet18",
+    width=4,
+    batch=2,
+    draws=2,
+    draw_batch=1,
+    loop_batch=2,
+    loop_steps=2,
+    loop_width=4,
+    repeats=1,
+)

@@ -1,0 +1,149 @@
+"""A PyTorch VOneNet of the usual cost: two dense banks, ``torch.randn``, torchvision's trunk.
+
+Written from the published equations. Everything imports PyTorch when it is called, because the
+benchmarks run without it, too.
+"""
+
+import resource
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks.naive import dense_kernels
+from benchmarks.timing import Program
+from vone_jax.v1 import NeuronalNoise, VOneBlockConfig
+
+
+def device() -> str:
+    """The device that PyTorch computes on, in float32 proper: its convolutions default to TF32."""
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = False
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def front_end(config: VOneBlockConfig):
+    """The block as a module on NCHW images in [0, 1], with the kernels of a configuration.
+
+    Returns:
+      A ``torch.nn.Module`` with methods ``bank``, ``noise_free`` and ``forward``.
+    """
+    import torch
+    from torch import nn
+
+    def convolution(kernels):
+        weight = torch.from_numpy(np.ascontiguousarray(kernels.transpose(3, 2, 0, 1)))
+        shape = (config.in_channels, config.num_channels, config.kernel_size)
+        conv = nn.Conv2d(*shape, stride=config.stride, padding=config.kernel_size // 2, bias=False)
+        conv.weight = nn.Parameter(weight, requires_grad=False)
+        return conv
+
+    class FrontEnd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q0, self.q1 = map(convolution, dense_kernels(config))
+
+        def bank(self, images):
+            images = (images - config.image_mean) / config.image_std
+            return self.q0(images), self.q1(images)
+
+        def noise_free(self, images):
+            q0, q1 = self.bank(images)
+            n = config.simple_channels
+            simple = torch.relu(q0[:, :n])
+            complex_ = torch.sqrt(q0[:, n:] ** 2 + q1[:, n:] ** 2) / 2**0.5
+            return config.k_exc * torch.cat([simple, complex_], dim=1)
+
+        def forward(self, images):
+            responses = self.noise_free(images)
+            noise = config.noise
+            assert isinstance(noise, NeuronalNoise)
+            mean = noise.scale * responses + noise.level
+            count = mean + torch.randn_like(mean) * torch.sqrt(torch.relu(mean) + 1e-4)
+            return torch.relu((count - noise.level) / noise.scale)
+
+    return FrontEnd().to(device())
+
+
+def network(config: VOneBlockConfig, name: str, num_classes: int):
+    """Front end, 1x1 bottleneck, and a torchvision ResNet without its stem."""
+    import torchvision
+    from torch import nn
+
+    trunk = getattr(torchvision.models, name)(num_classes=num_classes)
+    for stem in ("conv1", "bn1", "relu", "maxpool"):
+        setattr(trunk, stem, nn.Identity())
+    bottleneck = nn.Conv2d(config.num_channels, 64, 1, bias=False)
+    return nn.Sequential(front_end(config), bottleneck, trunk).to(device())
+
+
+def small_cnn(width: int, num_classes: int):
+    """Three 3x3 convolutions with ReLU, average pooling and a linear layer."""
+    from torch import nn
+
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(width, 2 * width, 3, stride=2, padding=1), nn.ReLU(),
+        nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, num_classes),
+    ).eval().to(device())  # fmt: skip
+
+
+def tensors(images: np.ndarray, labels: np.ndarray):
+    """NHWC images and labels as NCHW tensors on the device."""
+    import torch
+
+    nchw = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    return nchw.to(device()), torch.from_numpy(labels.astype(np.int64)).to(device())
+
+
+def image_gradient(model, images, labels):
+    """Gradient of the mean cross-entropy with respect to images."""
+    import torch
+
+    images = images.detach().requires_grad_()
+    loss = torch.nn.functional.cross_entropy(model(images), labels)
+    return torch.autograd.grad(loss, images)[0]
+
+
+def program(run: Callable[[], Any]) -> Program:
+    """Waits for the device after each run, and knows the peak of its memory.
+
+    On a GPU that is what PyTorch allocated. On a Linux CPU it is the growth of the resident
+    memory of the process during one more call; elsewhere it is unknown.
+    """
+    import torch
+
+    cuda = device() == "cuda"
+
+    def run_and_wait():
+        run()
+        if cuda:
+            torch.cuda.synchronize()
+
+    def memory() -> int | None:
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+            run_and_wait()
+            return torch.cuda.max_memory_allocated()
+        return _resident_growth(run_and_wait)
+
+    return Program(run_and_wait, memory=memory)
+
+
+def _resident_growth(run: Callable[[], Any]) -> int | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        with open("/proc/self/clear_refs", "w") as refs:
+            refs.write("5")  # sets the peak back to the present value
+    except OSError:
+        return None
+    with open("/proc/self/statm") as statm:
+        before = int(statm.read().split()[1]) * resource.getpagesize()
+    run()
+    with open("/proc/self/status") as status:
+        peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    return max(0, peak * 1024 - before)

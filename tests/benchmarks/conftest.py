@@ -1,0 +1,1 @@
+from tests.quick_compile import quick_compile  # noqa: F401
