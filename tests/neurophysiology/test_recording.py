@@ -1,0 +1,206 @@
+"""What is shown to a layer, what is kept, and what is refused."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.neurophysiology.conftest import SMALL_DISPLAY, small_layer
+from vone_jax import neurophysiology, prng
+from vone_jax.neurophysiology import stimuli
+from vone_jax.neurophysiology.locate import is_stochastic, locate
+from vone_jax.neurophysiology.recording import batch_size, record, record_blank
+from vone_jax.neurophysiology.selection import (
+    find_units,
+    receptive_field_centres,
+    receptive_field_maps,
+)
+
+KEY = jax.random.key(0)
+FEW = stimuli.grating_set(
+    "few",
+    radius=np.array([0.4, 3.0]),
+    spatial_frequency=1.0,
+    orientation=np.array([0.0, 60.0]),
+    phase=np.array([0.0, 90.0]),
+)
+
+
+def noisy_layer(key, images):
+    responses = small_layer(key, images)
+    keys = prng.example_keys(key, images.shape[0])
+    return responses + jax.vmap(lambda k: jax.random.normal(k, responses.shape[1:]))(keys)
+
+
+@pytest.fixture(scope="module")
+def small_site():
+    return locate(small_layer, KEY, SMALL_DISPLAY)
+
+
+def test_crops_are_found_and_give_the_same_responses(small_site):
+    whole = locate(small_layer, KEY, SMALL_DISPLAY, crop=False)
+    assert whole.window == SMALL_DISPLAY.whole()
+    assert small_site.window.height < 64 and len(small_site) == len(whole)
+    for name in ("row", "col", "channel"):
+        np.testing.assert_array_equal(getattr(small_site, name), getattr(whole, name))
+    cropped = record(small_layer, KEY, FEW, small_site)
+    np.testing.assert_allclose(cropped, record(small_layer, KEY, FEW, whole), atol=1e-5)
+    np.testing.assert_allclose(
+        record_blank(small_layer, KEY, small_site), record_blank(small_layer, KEY, whole), atol=1e-6
+    )
+
+
+def test_responses_are_those_of_the_units_to_the_whole_image(small_site):
+    pixels = np.asarray(stimuli.render(FEW.table, SMALL_DISPLAY)).astype(np.float32) / 255
+    full = np.asarray(small_layer(KEY, jnp.asarray(pixels[..., None])))
+    expected = full[:, small_site.row, small_site.col, small_site.channel]
+    np.testing.assert_allclose(record(small_layer, KEY, FEW, small_site), expected, atol=1e-5)
+
+
+def test_layers_that_see_everything_are_not_cropped():
+    def normalised(key, images):
+        responses = small_layer(key, images)
+        return responses / (1.0 + responses.mean((1, 2), keepdims=True))
+
+    assert locate(normalised, KEY, SMALL_DISPLAY).window == SMALL_DISPLAY.whole()
+
+
+def test_layers_of_one_image_size_are_not_cropped():
+    class WrongSize(Exception):
+        pass
+
+    def rigid(key, images):
+        if images.shape[1] != 64:
+            raise WrongSize("images must have 64 pixels")
+        return small_layer(key, images)
+
+    assert locate(rigid, KEY, SMALL_DISPLAY).window == SMALL_DISPLAY.whole()
+
+
+def test_layers_without_a_map_have_units_only():
+    def flat(key, images):
+        return small_layer(key, images)[:, 30:40, 30:40].reshape(images.shape[0], -1)
+
+    site = locate(flat, KEY, SMALL_DISPLAY)
+    assert len(site) == 800 and not site.row.any()
+    # The same units as those of the map, at rows and columns 30 to 39.
+    mapped = locate(small_layer, KEY, SMALL_DISPLAY)
+    one = (mapped.row == 36) & (mapped.col == 35)
+    np.testing.assert_allclose(
+        record(flat, KEY, FEW, site)[:, (6 * 10 + 5) * 8 :][:, :8],
+        record(small_layer, KEY, FEW, mapped.keep(one)),
+        atol=1e-5,
+    )
+
+
+def test_receptive_fields_are_where_the_units_look(small_site):
+    maps = receptive_field_maps(small_layer, KEY, small_site)
+    centres = receptive_field_centres(maps)
+    pixels = np.array([[SMALL_DISPLAY.pixel_of(y), SMALL_DISPLAY.pixel_of(x)] for y, x in centres])
+    where = np.stack([small_site.row, small_site.col], axis=1)
+    # One step of the grid is 2 pixels.
+    assert np.abs(pixels - where).max() < 2.0
+
+
+def test_centres_are_centroids_above_the_threshold():
+    maps = np.zeros((21, 21, 2), np.float32)
+    # Positions 0.5 and 1.0 with weights 3 and 1; 4 % of the largest is left out.
+    maps[12, 14, 0], maps[14, 14, 0], maps[0, 0, 0] = 3.0, 1.0, 0.12
+    centres = receptive_field_centres(maps)
+    np.testing.assert_allclose(centres[0], [0.625, 1.0])
+    assert np.isnan(centres[1]).all()
+
+
+def test_units_are_kept_within_015_degrees():
+    site, centres = find_units(small_layer, KEY, SMALL_DISPLAY)
+    assert len(site) >= 20
+    assert (np.hypot(*(centres - 0.5).T) <= 0.15).all()
+    # Stimulus centre at pixel 35.57: the four nearest locations.
+    assert set(site.row) | set(site.col) <= {34, 35, 36, 37}
+
+
+def test_trials_do_not_depend_on_batches_and_average(small_site, monkeypatch):
+    site = dataclasses.replace(small_site.keep(np.arange(len(small_site)) < 40))
+    together = record(noisy_layer, KEY, FEW, site, trials=3)
+    assert batch_size(site.window, 8, 1) == 8
+    monkeypatch.setattr("vone_jax.neurophysiology.recording._LARGEST_BATCH", 3)
+    assert batch_size(site.window, 8, 1) == 3
+    np.testing.assert_allclose(record(noisy_layer, KEY, FEW, site, trials=3), together, atol=1e-5)
+    other = record(noisy_layer, jax.random.key(1), FEW, site, trials=3)
+    assert np.abs(other - together).max() > 0.1
+
+
+def test_noise_is_noticed():
+    assert is_stochastic(noisy_layer, KEY, SMALL_DISPLAY)
+    assert not is_stochastic(small_layer, KEY, SMALL_DISPLAY)
+
+
+def test_layers_that_take_one_key_only_are_called_image_by_image(small_site):
+    def one_key(key, images):
+        return small_layer(key, images) + jax.random.uniform(key)
+
+    responses = record(one_key, KEY, FEW, small_site)
+    shifts = responses - record(small_layer, KEY, FEW, small_site)
+    np.testing.assert_allclose(shifts, np.broadcast_to(shifts[:, :1], shifts.shape), atol=1e-5)
+    assert len(np.unique(shifts[:, 0].round(4))) == len(FEW)
+
+
+def score_small(layer, **options):
+    return neurophysiology.score(layer, 8.0, 64, 1, KEY, **options)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (lambda key, images: 0 * small_layer(key, images), "responds to no grating"),
+        (lambda key, images: small_layer(key, images) * jnp.nan, "not finite"),
+        (lambda key, images: small_layer(key, images)[0], "shape"),
+        (lambda key, images: small_layer(key, images).sum((1, 2, 3)), "shape"),
+        (lambda key, images: {"v1": small_layer(key, images)}, "got dict"),
+        (lambda key, images: small_layer(key, images)[..., :4], "at least 20"),
+        (noisy_layer, "selection_response_fn"),
+    ],
+    ids=["silent", "NaN", "no batch", "scalars", "dict", "few units", "noise"],
+)
+def test_layers_that_cannot_be_scored_are_refused(layer, message):
+    with pytest.raises(ValueError, match=message):
+        score_small(layer)
+
+
+def test_the_selection_must_be_free_of_noise():
+    with pytest.raises(ValueError, match="must not draw noise"):
+        score_small(noisy_layer, selection_response_fn=noisy_layer)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"trials": 0}, ValueError, "trials"),
+        ({"bootstraps": 1.5}, ValueError, "bootstraps"),
+        ({"references": {"colour": np.zeros(3)}}, ValueError, "colour"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(options, error, message):
+    with pytest.raises(error, match=message):
+        score_small(small_layer, **options)
+
+
+def test_keys_and_layers_are_checked():
+    with pytest.raises(TypeError, match="key"):
+        neurophysiology.score(small_layer, 8.0, 64, 1, jax.random.PRNGKey(0))
+    with pytest.raises(ValueError, match="scalar"):
+        neurophysiology.score(small_layer, 8.0, 64, 1, jax.random.split(KEY, 2))
+    with pytest.raises(TypeError, match="response_fn"):
+        score_small(np.zeros(3))
+    with pytest.raises(TypeError, match="floating"):
+        score_small(lambda key, images: small_layer(key, images).astype(jnp.int32))
+
+
+def test_nan_in_a_recording_is_an_error(small_site):
+    def bright_fails(key, images):
+        return jnp.where(images.max() > 0.8, jnp.nan, small_layer(key, images))
+
+    with pytest.raises(ValueError, match="not finite"):
+        record(bright_fails, KEY, FEW, small_site)

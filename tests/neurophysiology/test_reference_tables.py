@@ -1,0 +1,331 @@
+"""Tables and recordings of the user: what is read, and what is refused."""
+
+import hashlib
+import importlib.util
+
+import numpy as np
+import pytest
+from scipy.io import netcdf_file
+
+from vone_jax.neurophysiology import netcdf, reference_tables
+from vone_jax.neurophysiology.properties import PROPERTIES
+from vone_jax.neurophysiology.recorded_neurons import Recordings, load_recordings
+from vone_jax.neurophysiology.references import references
+
+CELLS = 30
+needs_h5netcdf = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("h5netcdf", "h5py"))), reason="needs h5netcdf and h5py"
+)
+
+
+def ringach(cells=CELLS):
+    generator = np.random.default_rng(0)
+    bandwidth = generator.uniform(5, 60, cells)
+    bandwidth[::5] = np.nan
+    return {
+        "circular_variance": generator.uniform(0, 1, cells),
+        "or_bandwidth": bandwidth,
+        "max_dc": generator.uniform(5, 240, cells),
+    }
+
+
+def write_csv(path, columns, header=None):
+    header = list(columns) if header is None else header
+    rows = zip(*columns.values(), strict=True)
+    lines = [",".join("" if np.isnan(v) else repr(float(v)) for v in row) for row in rows]
+    path.write_text("\n".join([",".join(header), *lines]) + "\n")
+    return path
+
+
+def write_netcdf_3(path, names, table, bins, transposed=False):
+    width = max(map(len, names))
+    with netcdf_file(path, "w") as file:
+        for dimension, size in (("neuroid", len(table)), ("neuronal_property", len(names))):
+            file.createDimension(dimension, size)
+        file.createDimension("string", width)
+        text = file.createVariable("neuronal_property", "S1", ("neuronal_property", "string"))
+        text[:] = np.array([list(name.ljust(width)) for name in names], "S1")
+        dims = ("neuroid", "neuronal_property")
+        variable = file.createVariable("table", "f8", dims[::-1] if transposed else dims)
+        variable[:] = table.T if transposed else table
+        variable.number_of_trials = 20
+        for name, edges in bins.items():
+            setattr(variable, f"{name}_bins", edges)
+    return path
+
+
+def write_netcdf_4(path, names, table, bins, transposed=False):
+    h5netcdf = pytest.importorskip("h5netcdf")
+    with h5netcdf.File(path, "w") as file:
+        file.dimensions = {"neuroid": len(table), "neuronal_property": len(names)}
+        text = file.create_variable(
+            "neuronal_property", ("neuronal_property",), h5netcdf.core.h5py.string_dtype()
+        )
+        text[:] = np.array(names, object)
+        dims = ("neuroid", "neuronal_property")
+        variable = file.create_variable("table", dims[::-1] if transposed else dims, "f8")
+        variable[:] = table.T if transposed else table
+        variable.attrs["number_of_trials"] = 20
+        for name, edges in bins.items():
+            variable.attrs[f"{name}_bins"] = edges
+    return path
+
+
+def test_every_property_has_a_range_that_holds_its_bins():
+    assert set(reference_tables._RANGES) == set(PROPERTIES)
+    for name, (low, high) in reference_tables._RANGES.items():
+        edges = PROPERTIES[name].edges
+        assert low <= edges[0] and edges[-1] <= high, name
+
+
+def test_csv(tmp_path):
+    columns = ringach()
+    path = write_csv(tmp_path / "ringach.csv", columns)
+    table = reference_tables.load(path)
+    assert len(table) == CELLS
+    assert list(table.values) == list(columns)
+    for name, values in columns.items():
+        np.testing.assert_array_equal(table.values[name], values)
+    assert table.sha1 == hashlib.sha1(path.read_bytes()).hexdigest()
+    assert (table.identifier, table.bins, table.ignored) == (None, {}, ())
+    assert table.number_of_trials is None
+
+
+def test_names_with_the_study_stored_names_and_a_column_of_cells(tmp_path):
+    header = ["Ringach2002-circular_variance", "bandwidth", "Marques2020_Ringach2002-max_dc"]
+    path = write_csv(tmp_path / "a.csv", ringach(), header)
+    lines = path.read_text().splitlines()
+    named = ["cell," + lines[0], *(f"k{i}," + line for i, line in enumerate(lines[1:]))]
+    # Excel's byte-order mark and line ends.
+    path.write_bytes(("\ufeff" + "\r\n".join(named) + "\r\n\r\n").encode())
+    table = reference_tables.load(path)
+    assert list(table.values) == list(ringach())
+    np.testing.assert_array_equal(table.values["max_dc"], ringach()["max_dc"])
+
+
+def test_an_empty_line_of_a_single_column_is_a_cell_without_a_value(tmp_path):
+    path = tmp_path / "schiller.csv"
+    path.write_text("sf_bandwidth\n" + "50\n\n" * 20 + "NaN\n")
+    table = reference_tables.load(path)
+    assert len(table) == 41
+    assert np.isnan(table.values["sf_bandwidth"]).sum() == 21
+
+
+def test_values_become_references(tmp_path):
+    table = reference_tables.load(write_csv(tmp_path / "ringach.csv", ringach()))
+    reference = references(table.values)["or_bandwidth"]
+    assert (reference.neurons, reference.undefined) == (CELLS, CELLS // 5)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(
+    "write", [write_netcdf_3, pytest.param(write_netcdf_4, marks=needs_h5netcdf)]
+)
+def test_netcdf_as_brain_score_stores_it(tmp_path, write, transposed):
+    columns = ringach()
+    names = ["circular_variance", "baseline", "bandwidth", "max_dc"]
+    table = np.stack(
+        [columns["circular_variance"], np.full(CELLS, 0.8), *list(columns.values())[1:]], axis=1
+    )
+    bins = {"bandwidth": np.linspace(0, 90, 18), "baseline": np.array([0.0, 1.0, 2.0])}
+    loaded = reference_tables.load(write(tmp_path / "t.nc", names, table, bins, transposed))
+    assert list(loaded.values) == list(columns)
+    for name, values in columns.items():
+        np.testing.assert_array_equal(loaded.values[name], values)
+    assert loaded.ignored == ("baseline",)
+    assert loaded.number_of_trials == 20
+    assert list(loaded.bins) == ["or_bandwidth"]
+    np.testing.assert_allclose(loaded.bins["or_bandwidth"], PROPERTIES["or_bandwidth"].edges)
+
+
+def test_netcdf_4_without_its_packages_names_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    path = tmp_path / "t.nc"
+    path.write_bytes(netcdf._NETCDF_4 + b"\0" * 100)
+    with pytest.raises(ImportError, match="needs h5netcdf and h5py: pip install"):
+        reference_tables.load(path)
+
+
+@needs_h5netcdf
+def test_a_damaged_netcdf_4_is_refused(tmp_path):
+    path = tmp_path / "t.nc"
+    path.write_bytes(netcdf._NETCDF_4 + b"\0" * 100)
+    with pytest.raises(ValueError, match="cannot be read as NetCDF"):
+        reference_tables.load(path)
+
+
+def test_a_damaged_netcdf_3_is_refused(tmp_path):
+    path = write_netcdf_3(tmp_path / "t.nc", ["max_dc"], np.ones((30, 1)), {})
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(ValueError, match="cannot be read as NetCDF"):
+        reference_tables.load(path)
+
+
+def test_netcdf_without_the_dimensions_is_refused(tmp_path):
+    path = tmp_path / "t.nc"
+    with netcdf_file(path, "w") as file:
+        file.createDimension("cell", 3)
+        file.createVariable("max_dc", "f8", ("cell",))[:] = [1.0, 2.0, 3.0]
+    with pytest.raises(ValueError, match="one variable over the dimensions .* it holds max_dc"):
+        reference_tables.load(path)
+
+
+def test_bins_must_ascend(tmp_path):
+    bins = {"max_dc": np.array([1.0, 1.0, 2.0])}
+    path = write_netcdf_3(tmp_path / "t.nc", ["max_dc"], np.ones((30, 1)), bins)
+    with pytest.raises(ValueError, match="max_dc_bins must be ascending"):
+        reference_tables.load(path)
+
+
+def test_known_files_are_recognised(tmp_path, monkeypatch):
+    path = write_csv(tmp_path / "ringach.csv", ringach())
+    sha1 = hashlib.sha1(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(reference_tables, "KNOWN_FILES", {sha1: "shapley.Ringach2002"})
+    assert reference_tables.load(path).identifier == "shapley.Ringach2002"
+
+
+def test_known_files_are_those_of_the_storage():
+    known = reference_tables.KNOWN_FILES
+    assert known["0f3e19140bd9f930109879a38e574471d9576cf5"] == "shapley.Ringach2002"
+    assert all(len(sha1) == 40 and int(sha1, 16) for sha1 in known)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("circular_varianse\n.5\n", "unknown property 'circular_varianse'; the nearest is 'circ"),
+        ("peak sf\n.5\n", "unknown property 'peak sf'; the nearest is 'peak_sf'"),
+        ("max_dc,Ringach2002-max_dc\n5,5\n5,5\n", "holds the property 'max_dc' twice"),
+        ("max_dc\nhigh\n", "row 2, column 'max_dc': 'high' is not a number"),
+        ("max_dc\n5\ninf\n", r"max_dc must lie in \[0, 1000\] spikes/s, got inf for cell 2"),
+        ("max_dc\n5\n-1\n", r"got -1 for cell 2"),
+        ("circular_variance\n.5\n55\n", r"must lie in \[0, 1\], got 55"),
+        ("pref_or\n10\n170\n", r"got 170 for cell 2; subtract 180 degrees"),
+        ("sf_bandwidth\n0.5\n101\n", r"must lie in \[0, 100\] %, got 101"),
+        ("or_selective\n1\n0.5\n", "or_selective must be 0 or 1, got 0.5"),
+        ("max_dc,circular_variance\n5\n", "row 2: 1 fields, the header has 2"),
+        ("max_dc,max_texture\n5,5\n5,5\n", "must hold one study.*of 2: max_dc, max_texture"),
+        ("pref_or,peak_sf\n5,5\n5,5\n", "must hold one study"),
+        ("baseline\n5\n", "holds no property"),
+        ("max_dc\n", "must have a header line and one row per cell"),
+        ("", "must have a header line and one row per cell"),
+    ],
+)
+def test_bad_tables_are_refused(tmp_path, text, message):
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        reference_tables.load(path, min_cells=1)
+
+
+def test_too_few_cells_missing_files_and_other_formats_are_refused(tmp_path):
+    path = write_csv(tmp_path / "a.csv", ringach())
+    # A fifth of the 30 cells has no bandwidth.
+    with pytest.raises(ValueError, match="or_bandwidth must have a value for at least 25.* got 24"):
+        reference_tables.load(path, min_cells=25)
+    with pytest.raises(ValueError, match="min_cells must be >= 1"):
+        reference_tables.load(path, min_cells=0)
+    with pytest.raises(FileNotFoundError):
+        reference_tables.load(tmp_path / "none.csv")
+    path.write_bytes(b"PK\x03\x04\xff\xfe")
+    with pytest.raises(ValueError, match="neither NetCDF nor comma-separated UTF-8"):
+        reference_tables.load(path)
+
+
+def recorded():
+    return {
+        "responses": np.random.default_rng(0).poisson(5, (6, 4, 3)),
+        "strata": np.array(["noise", "texture"] * 3),
+        "image_ids": np.arange(6),
+    }
+
+
+def test_recordings_from_npz(tmp_path):
+    np.savez(tmp_path / "r.npz", **recorded())
+    loaded = load_recordings(tmp_path / "r.npz")
+    np.testing.assert_array_equal(loaded.responses, recorded()["responses"])
+    assert loaded.responses.dtype == np.float64
+    np.testing.assert_array_equal(loaded.strata, recorded()["strata"])
+    np.testing.assert_array_equal(loaded.image_ids, np.arange(6))
+    assert loaded.sha1 == hashlib.sha1((tmp_path / "r.npz").read_bytes()).hexdigest()
+
+
+def test_recordings_from_netcdf_3(tmp_path):
+    arrays = recorded()
+    with netcdf_file(tmp_path / "r.nc", "w") as file:
+        for name, size in (("image", 6), ("repetition", 4), ("neuron", 3), ("string", 7)):
+            file.createDimension(name, size)
+        dims = ("image", "repetition", "neuron")
+        file.createVariable("responses", "f4", dims)[:] = arrays["responses"]
+        text = np.array([list(s.ljust(7, "\0")) for s in arrays["strata"]], "S1")
+        file.createVariable("strata", "S1", ("image", "string"))[:] = text
+        file.createVariable("image_ids", "i4", ("image",))[:] = arrays["image_ids"]
+    loaded = load_recordings(tmp_path / "r.nc")
+    np.testing.assert_array_equal(loaded.responses, arrays["responses"])
+    np.testing.assert_array_equal(loaded.strata, arrays["strata"])
+    assert loaded.image_ids.dtype.isnative
+
+
+@needs_h5netcdf
+def test_recordings_from_netcdf_4(tmp_path):
+    h5netcdf = pytest.importorskip("h5netcdf")
+    arrays = recorded()
+    with h5netcdf.File(tmp_path / "r.nc", "w") as file:
+        file.dimensions = {"image": 6, "repetition": 4, "neuron": 3}
+        dims = ("image", "repetition", "neuron")
+        file.create_variable("responses", dims, "f8")[:] = arrays["responses"]
+        text = file.create_variable("strata", ("image",), h5netcdf.core.h5py.string_dtype())
+        text[:] = arrays["strata"].astype(object)
+        file.create_variable("image_ids", ("image",), "i8")[:] = arrays["image_ids"]
+    loaded = load_recordings(tmp_path / "r.nc")
+    np.testing.assert_array_equal(loaded.responses, arrays["responses"])
+    np.testing.assert_array_equal(loaded.strata, arrays["strata"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"strata": None}, "lacks strata; it holds responses, image_ids"),
+        ({"responses": np.ones((6, 3))}, "responses must have shape"),
+        ({"responses": np.ones((6, 1, 3))}, "repetitions >= 2"),
+        ({"responses": np.full((6, 2, 3), np.nan)}, "must be finite, got 36 NaN"),
+        ({"responses": np.full((6, 2, 3), "a")}, "must be real numbers, got <U1"),
+        (
+            {"strata": np.arange(5)},
+            r"strata must be text or integers of shape \(6,\), got int64 of",
+        ),
+        ({"strata": np.ones(6)}, "strata must be text or integers"),
+        ({"image_ids": np.array([0, 1, 2, 3, 3, 5])}, "image_ids must differ, got .*3.* twice"),
+        ({"image_ids": np.array([None] * 6)}, "cannot be read as NPZ"),
+    ],
+)
+def test_bad_recordings_are_refused(tmp_path, change, message):
+    arrays = {k: v for k, v in (recorded() | change).items() if v is not None}
+    np.savez(tmp_path / "r.npz", **arrays)
+    with pytest.raises(ValueError, match=message):
+        load_recordings(tmp_path / "r.npz")
+
+
+def test_files_that_hold_no_recordings_are_refused(tmp_path):
+    path = tmp_path / "r.npz"
+    path.write_text("responses\n1\n")
+    with pytest.raises(ValueError, match="must be an NPZ or NetCDF file"):
+        load_recordings(path)
+    path.write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(ValueError, match="cannot be read as NPZ"):
+        load_recordings(path)
+    with pytest.raises(FileNotFoundError):
+        load_recordings(tmp_path / "none.npz")
+
+
+def test_recordings_feed_the_explained_variance(tmp_path):
+    from vone_jax.neurophysiology.explained_variance import explained_variance
+
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(40, 6))
+    responses = features[:, None] @ generator.normal(size=(6, 5)) + generator.normal(
+        size=(40, 8, 5)
+    )
+    recordings = Recordings(responses, np.arange(40) % 2, np.arange(40), sha1="")
+    result = explained_variance(features, recordings.responses, recordings.strata, components=6)
+    assert 0.9 < result.score() <= 1.05

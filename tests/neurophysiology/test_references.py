@@ -1,0 +1,131 @@
+"""The published distributions and those of a user, and what is said without them."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from vone_jax import neurophysiology
+from vone_jax.neurophysiology import PROPERTIES, PUBLISHED, compare
+from vone_jax.neurophysiology.references import from_values, references
+
+# Sizes of the samples and medians within bins, of the cited papers.
+SAMPLES = {
+    "pref_or": 385,
+    "peak_sf": 363,
+    "sf_bandwidth": 87,
+    "sf_selective": 87,
+    "grating_summation_field": 190,
+    "surround_diameter": 190,
+    "surround_suppression_index": 190,
+}
+MEDIANS = {
+    "peak_sf": 2.85,
+    "sf_bandwidth": 46.1,
+    "grating_summation_field": 0.78,
+    "surround_diameter": 2.6,
+    "surround_suppression_index": 0.33,
+}
+
+
+def test_the_samples_are_complete_and_seven():
+    assert {name: r.neurons for name, r in PUBLISHED.items()} == SAMPLES
+    for name, reference in PUBLISHED.items():
+        assert len(reference.counts) == len(PROPERTIES[name].edges) - 1
+        assert PROPERTIES[name].neurons == reference.neurons
+
+
+@pytest.mark.parametrize("name", MEDIANS)
+def test_medians_within_bins_are_the_published_ones(name):
+    edges, counts = PROPERTIES[name].edges, PUBLISHED[name].counts
+    octaves = name in ("peak_sf", "grating_summation_field", "surround_diameter")
+    scale = np.log2 if octaves else np.asarray
+    cumulative = np.concatenate([[0], np.cumsum(counts)]) / counts.sum()
+    median = np.interp(0.5, cumulative, scale(edges))
+    assert (2.0**median if octaves else median) == pytest.approx(MEDIANS[name], rel=0.02)
+
+
+def test_78_percent_of_cells_are_suppressed():
+    # Cavanaugh 2002: 148 of 190 cells by at least 10 %; the other 42 have no diameters.
+    assert PUBLISHED["surround_diameter"].counts.sum() == 148
+
+
+def test_there_are_22_properties_in_seven_groups():
+    assert len(PROPERTIES) == 22 and len(neurophysiology.GROUPS) == 7
+    assert [len(members) for members in neurophysiology.GROUPS.values()] == [7, 3, 4, 2, 1, 2, 3]
+    for about in PROPERTIES.values():
+        assert np.all(np.diff(about.edges) > 0)
+
+
+def test_properties_without_neurons_need_data():
+    rng = np.random.default_rng(0)
+    values = {"circular_variance": rng.random(50), "peak_sf": 2.0 ** rng.normal(1.5, 1.0, 50)}
+    scores = compare(jax.random.key(0), values)
+    assert list(scores) == list(PROPERTIES)
+    assert scores["circular_variance"].status == "needs data"
+    assert scores["circular_variance"].score is None
+    assert scores["circular_variance"].units == 50
+    assert scores["pref_or"].status == "needs stimuli" and scores["pref_or"].neurons == 385
+    assert scores["peak_sf"].status == "scored"
+
+
+def test_a_users_table_scores_what_needed_data():
+    rng = np.random.default_rng(0)
+    cells = np.where(rng.random(304) < 0.1, np.nan, rng.random(304))
+    known = references({"circular_variance": cells})
+    assert known["circular_variance"].undefined == np.isnan(cells).sum()
+    # Units that are the cells: as similar as the ceiling, but for the bootstrap.
+    score = compare(jax.random.key(0), {"circular_variance": cells}, known)["circular_variance"]
+    assert score.status == "scored" and score.source == "user table"
+    assert score.score == pytest.approx(1.0, abs=0.01)
+    assert score.distribution == score.reference_distribution
+    json.dumps(score.summary(), allow_nan=False)
+
+
+def test_one_property_does_not_change_the_draws_of_another():
+    values = {"peak_sf": np.linspace(1.0, 8.0, 30), "pref_or": np.linspace(-20.0, 150.0, 30)}
+    both = compare(jax.random.key(0), values, bootstraps=20)
+    alone = compare(jax.random.key(0), {"pref_or": values["pref_or"]}, bootstraps=20)
+    assert both["pref_or"].score == alone["pref_or"].score
+
+
+def test_no_unit_that_counts_scores_0():
+    score = compare(jax.random.key(0), {"peak_sf": np.zeros(0)})["peak_sf"]
+    assert score.score == 0.0 and score.units == 0 and score.median is None
+
+
+def test_group_scores_are_means_of_complete_groups():
+    values = {
+        "peak_sf": np.linspace(1.0, 8.0, 30),
+        "sf_bandwidth": np.linspace(20.0, 70.0, 30),
+        "sf_selective": np.ones(30),
+        "pref_or": np.zeros(30),
+    }
+    scores = compare(jax.random.key(0), values, bootstraps=20)
+    groups = neurophysiology.group_scores(scores)
+    members = [scores[name].score or 0 for name in ("peak_sf", "sf_bandwidth", "sf_selective")]
+    assert min(members) > 0
+    assert groups["spatial_frequency"] == pytest.approx(sum(members) / 3)
+    assert groups["orientation"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("circular_varianz", np.zeros(3), "must be of"),
+        ("peak_sf", np.zeros((3, 2)), "shape"),
+        ("peak_sf", np.array([1.0, np.inf]), "infinite"),
+        ("peak_sf", np.full(3, np.nan), "not all NaN"),
+    ],
+)
+def test_tables_that_cannot_be_used_are_refused(name, values, message):
+    with pytest.raises(ValueError, match=message):
+        from_values(name, values)
+
+
+def test_unknown_values_are_refused():
+    with pytest.raises(ValueError, match="values must be of"):
+        compare(jax.random.key(0), {"colour": np.zeros(3)})
+    with pytest.raises(ValueError, match="finite"):
+        compare(jax.random.key(0), {"peak_sf": np.array([np.inf])})

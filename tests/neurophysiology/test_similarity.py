@@ -1,0 +1,97 @@
+"""The similarity of distributions, and the ceilings of the published ones.
+
+The ceilings are asserted by Brain-Score's own tests (brain-score/vision, MarquesEtAl2020, tolerance
+0.005) for the per-cell data; the published counts must give the same.
+"""
+
+import jax
+import numpy as np
+import pytest
+
+from vone_jax import neurophysiology
+from vone_jax.neurophysiology import similarity as similarities
+from vone_jax.neurophysiology.similarity import distance, histogram, similarity
+
+CEILINGS = {
+    "pref_or": 0.962,
+    "peak_sf": 0.967,
+    "sf_bandwidth": 0.933,
+    "sf_selective": 0.963,
+    "grating_summation_field": 0.956,
+    "surround_diameter": 0.955,
+    "surround_suppression_index": 0.958,
+}
+
+
+@pytest.mark.parametrize("name", CEILINGS)
+def test_the_published_counts_have_the_published_ceilings(name):
+    reference = neurophysiology.PUBLISHED[name]
+    found = neurophysiology.ceiling(jax.random.key(0), reference)
+    assert found == pytest.approx(CEILINGS[name], abs=0.005)
+
+
+def test_a_draw_of_units_equals_the_multinomial_draw_of_their_bins():
+    # The definition, unit by unit: resample with NaN, drop them, compare histograms.
+    rng = np.random.default_rng(0)
+    values = np.where(rng.random(200) < 0.3, np.nan, rng.normal(1.0, 1.0, 200))
+    edges = np.linspace(-1.0, 3.0, 9)
+    reference = np.array([4, 10, 30, 40, 30, 10, 4, 2])
+    counts, undefined = histogram(values, edges)
+    found, deviation = similarity(jax.random.key(1), counts, undefined, reference, 20, 4000)
+    each = []
+    for _ in range(4000):
+        drawn = rng.choice(values, 150)
+        drawn = np.clip(drawn[~np.isnan(drawn)], edges[0], edges[-1])
+        m = np.histogram(drawn, edges)[0] / len(drawn)
+        gap = np.abs(np.cumsum(m) - np.cumsum(reference) / reference.sum()).max()
+        largest = max(1 - 4 / 130, 1 - 2 / 130)
+        each.append(1 - gap / largest)
+    assert found == pytest.approx(np.mean(each), abs=4 * np.std(each) / np.sqrt(4000) * np.sqrt(2))
+    assert deviation == pytest.approx(np.std(each), rel=0.1)
+
+
+def test_histograms_clip_to_the_edges_and_count_what_is_undefined():
+    counts, undefined = histogram(
+        np.array([-5.0, 0.0, 0.5, 1.0, 9.0, np.nan]), np.array([0.0, 0.5, 1.0])
+    )
+    np.testing.assert_array_equal(counts, [2, 3])
+    assert undefined == 1
+
+
+def test_distance_is_0_for_equal_and_1_for_the_farther_end():
+    reference = np.array([0.1, 0.2, 0.3, 0.4])
+    ends = np.eye(4)[[0, 3]]
+    assert distance(reference, reference) == 0.0
+    np.testing.assert_allclose(distance(ends, reference), [1.0, 0.6 / 0.9])
+
+
+def test_keys_decide_the_bootstrap():
+    arguments = (np.array([3, 4, 5]), 2, np.array([5, 4, 3]), 0)
+    first, again, other = (
+        similarity(jax.random.key(seed), *arguments, bootstraps=50) for seed in (0, 0, 1)
+    )
+    assert first == again != other
+
+
+def test_mostly_undefined_populations_have_no_similarity():
+    # Each of 3 draws is undefined with probability 0.9: 73 % of populations have no value.
+    assert similarity(jax.random.key(0), np.array([1, 0]), 9, np.array([2, 1]), 0) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.array([1, 2]), 0, np.array([1, 2, 3]), 0), "one shape"),
+        ((np.array([0, 0]), 0, np.array([1, 2]), 0), "empty"),
+        ((np.array([1, 2]), 0, np.array([0, 0]), 3), "empty"),
+        ((np.array([1, 2]), 0, np.array([1, 2]), 0, 0), "bootstraps"),
+    ],
+)
+def test_populations_that_cannot_be_compared_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        similarity(jax.random.key(0), *arguments)
+
+
+def test_the_bootstrap_needs_a_typed_key():
+    with pytest.raises(TypeError, match="key"):
+        similarities.similarity(np.zeros(2, np.uint32), np.ones(2), 0, np.ones(2), 0)  # pyright: ignore

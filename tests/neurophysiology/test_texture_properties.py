@@ -1,0 +1,141 @@
+"""Texture properties against closed forms and against the formulas written out with loops."""
+
+import numpy as np
+import pytest
+
+from vone_jax.neurophysiology import texture_properties as properties
+from vone_jax.neurophysiology.properties import PROPERTIES
+
+
+def random_rates(seed=0, units=6):
+    generator = np.random.default_rng(seed)
+    return generator.gamma(2.0, 10.0, (15, 15, 2, units)), generator.gamma(1.0, 2.0, units)
+
+
+def test_names_are_those_of_the_benchmarks():
+    rates, blank = random_rates()
+    measured = properties.texture_properties(rates, blank)
+    expected = {name for name, p in PROPERTIES.items() if p.experiment == "texture"}
+    assert set(measured) == set(properties.PROPERTIES) == expected
+    assert all(values.shape == (6,) for values in measured.values())
+
+
+def test_every_property_is_its_formula():
+    rates, blank = random_rates()
+    measured = properties.texture_properties(rates, blank)
+    for unit in range(rates.shape[-1]):
+        noise, texture = rates[:, :, 0, unit], rates[:, :, 1, unit]
+        n, t = noise - blank[unit], texture - blank[unit]
+        index = sum((t[f].mean() - n[f].mean()) / (t[f].mean() + n[f].mean()) for f in range(15))
+        families = t.mean(axis=1)
+        v = np.sqrt(texture / 10) + np.sqrt(texture / 10 + 1)
+        within = sum((v[f, s] - v[f].mean()) ** 2 for f in range(15) for s in range(15)) / (15 * 14)
+        between = 15 * sum((v[f].mean() - v.mean()) ** 2 for f in range(15)) / 14
+        family = (between - within) / 15
+        total = within + family
+        expected = {
+            "texture_modulation_index": index / 15,
+            "abs_texture_modulation_index": abs(index / 15),
+            "texture_selectivity": (1 - families.mean() ** 2 / (families**2).mean()) / (1 - 1 / 15),
+            "texture_sparseness": (1 - t.mean() ** 2 / (t**2).mean()) / (1 - 1 / 225),
+            "texture_variance_ratio": (family / total + 0.02) / (within / total + 0.02),
+            "max_texture": t.max(),
+            "max_noise": n.max(),
+        }
+        found = {name: values[unit] for name, values in measured.items()}
+        assert found == pytest.approx(expected, rel=1e-10)
+
+
+def test_equal_textures_and_noise_have_no_modulation():
+    rates, blank = random_rates()
+    rates[:, :, 1] = rates[:, :, 0]
+    measured = properties.texture_properties(rates, blank)
+    np.testing.assert_array_equal(measured["texture_modulation_index"], 0)
+    np.testing.assert_array_equal(measured["max_texture"], measured["max_noise"])
+
+
+def test_modulation_index_changes_sign_with_the_roles_and_leaves_silent_families_out():
+    texture = np.array([[30.0], [0.0], [10.0]])
+    noise = np.array([[10.0], [0.0], [30.0]])
+    # (30 - 10) / 40 and (10 - 30) / 40; the silent family counts for nothing.
+    assert properties.texture_modulation_index(texture, noise) == pytest.approx(0.0)
+    assert properties.texture_modulation_index(texture[:2], noise[:2]) == pytest.approx(0.5)
+    assert properties.texture_modulation_index(noise[:2], texture[:2]) == pytest.approx(-0.5)
+    assert np.isnan(properties.texture_modulation_index(texture[1:2], noise[1:2]))
+
+
+@pytest.mark.parametrize("count", [2, 15, 225])
+def test_sparseness_is_0_for_constant_and_1_for_one_response(count):
+    constant, single = np.full((count, 1), 7.0), np.zeros((count, 1))
+    single[count // 2] = 3.0
+    assert properties.sparseness(constant) == pytest.approx(0.0, abs=1e-12)
+    assert properties.sparseness(single) == pytest.approx(1.0)
+    assert np.isnan(properties.sparseness(np.zeros((count, 1))))
+
+
+def test_variance_ratio_limits():
+    generator = np.random.default_rng(0)
+    # Families differ, samples do not: 1.02 / 0.02.
+    pure = np.broadcast_to(generator.gamma(2.0, 10.0, (15, 1, 1)), (15, 15, 1))
+    assert properties.variance_ratio(pure) == pytest.approx(51.0, rel=1e-9)
+    # Exactly equal family means: the family variance is estimated as -1/15 of the sample variance.
+    same = np.broadcast_to(generator.gamma(2.0, 10.0, (1, 15, 1)), (15, 15, 1))
+    expected = (-1 / 14 + 0.02) / (15 / 14 + 0.02)
+    assert properties.variance_ratio(same) == pytest.approx(expected, rel=1e-9)
+    assert expected == pytest.approx(-0.047, abs=5e-4)
+    assert np.isnan(properties.variance_ratio(np.full((15, 15, 1), 11.3)))
+
+
+def test_variance_ratio_of_independent_samples():
+    # Median and 95 % range of samples without families, by Monte Carlo: .017, -.02 to +.08.
+    rates = np.random.default_rng(0).gamma(4.0, 5.0, (15, 15, 4000))
+    low, median, high = np.quantile(properties.variance_ratio(rates), [0.025, 0.5, 0.975])
+    assert low == pytest.approx(-0.02, abs=0.006)
+    assert median == pytest.approx(0.017, abs=0.004)
+    assert high == pytest.approx(0.08, abs=0.012)
+
+
+def test_properties_do_not_depend_on_the_order_of_families_and_samples():
+    rates, blank = random_rates()
+    generator = np.random.default_rng(1)
+    shuffled = generator.permuted(rates[generator.permutation(15)], axis=1)
+    before = properties.texture_properties(rates, blank)
+    # Samples are shuffled per unit and type: everything but their pairing stays.
+    after = properties.texture_properties(shuffled, blank)
+    for name in properties.PROPERTIES:
+        np.testing.assert_allclose(after[name], before[name], rtol=1e-9)
+
+
+def test_responsive_units_exceed_the_blank_by_more_than_5_spikes_per_second():
+    rates = np.full((2, 2, 2, 3), 2.0)
+    rates[1, 0, 1] = [7.0, 7.1, 2.0]
+    rates[0, 1, 0, 2] = 9.0
+    np.testing.assert_array_equal(
+        properties.responsive(rates, np.full(3, 2.0)), [False, True, True]
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r, b: (r[:, :, 0], b), r"rates must have shape \(families, samples, 2, units\)"),
+        (lambda r, b: (r[:1], b), "at least 2 families"),
+        (lambda r, b: (r, b[:-1]), r"blank must have shape \(6,\)"),
+        (lambda r, b: (-r, b), "rates must be >= 0"),
+        (lambda r, b: (r, b - 100), "blank must be >= 0"),
+        (lambda r, b: (np.where(r == r.max(), np.nan, r), b), "rates must be finite"),
+        (lambda r, b: (r, b * np.inf), "blank must be finite"),
+    ],
+)
+def test_bad_rates_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        properties.texture_properties(*change(*random_rates()))
+
+
+def test_too_few_values_are_refused():
+    with pytest.raises(ValueError, match="at least 2 per unit"):
+        properties.sparseness(np.ones((1, 3)))
+    with pytest.raises(ValueError, match="2 families of 2 samples, got 3 of 1"):
+        properties.variance_ratio(np.ones((3, 1, 2)))
+    with pytest.raises(ValueError, match="rates must be >= 0"):
+        properties.variance_ratio(-np.ones((3, 2, 2)))

@@ -1,0 +1,117 @@
+"""Contrast response functions: how responses grow, and saturate, with contrast.
+
+Reference: Albrecht, Hamilton (1982), J. Neurophysiology 48:217-237.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from vone_jax.neurophysiology import stimuli, tuning
+from vone_jax.neurophysiology.recording import ResponseFn, Site, record, record_blank
+
+CONTRASTS = 2.0 ** np.arange(-4.0, 0.5, 0.5)
+RADIUS = 1.0
+
+# The grid of the fit. Semi-saturation is searched beyond contrast 1, because a unit that does not
+# saturate is fitted best by a very large one.
+_EXPONENTS = np.arange(0.5, 5.01, 0.05)
+_SEMI_SATURATIONS = 2.0 ** np.arange(-6.0, 4.01, 0.1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ContrastResponse:
+    """Contrast response functions of units and their fit r_max c^n / (c^n + c50^n).
+
+    Attributes:
+      contrasts: Michelson contrasts, ascending, (levels,).
+      curves: the better of F0 - grey and F1, at each unit's best frequency and orientation at the
+        highest contrast, in units of the layer, (levels, U).
+      r_max: the fit's largest response, (U,); NaN for a unit that does not respond.
+      c50: its semi-saturation contrast. Far above 1: no saturation.
+      exponent: its n.
+      explained: fraction of the curve's power that the fit explains.
+    """
+
+    contrasts: np.ndarray
+    curves: np.ndarray
+    r_max: np.ndarray
+    c50: np.ndarray
+    exponent: np.ndarray
+    explained: np.ndarray
+
+
+def contrast_response(
+    response_fn: ResponseFn,
+    key: jax.Array,
+    site: Site,
+    contrasts: np.ndarray = CONTRASTS,
+    trials: int = 1,
+) -> ContrastResponse:
+    """Records gratings of rising contrast, of 1 degree radius: 4 frequencies, 6 orientations.
+
+    Args:
+      response_fn: the layer.
+      key: typed key of its noise.
+      site: the units, from ``find_units``.
+      contrasts: ascending, in (0, 1]; at least 3. One grey level is a contrast of 0.8 %.
+      trials: presentations of each grating.
+
+    Raises:
+      ValueError: for contrasts out of range or order.
+    """
+    contrasts = np.asarray(contrasts, np.float64)
+    ascending = contrasts.ndim == 1 and len(contrasts) >= 3 and np.all(np.diff(contrasts) > 0)
+    if not ascending or not (contrasts[0] > 0 and contrasts[-1] <= 1):
+        raise ValueError(f"contrasts must be 3 or more, ascending in (0, 1], got {contrasts}")
+    gratings = stimuli.grating_set(
+        "contrast",
+        contrast=contrasts,
+        spatial_frequency=stimuli.COARSE_SPATIAL_FREQUENCIES,
+        orientation=stimuli.COARSE_ORIENTATIONS,
+        phase=stimuli.PHASES,
+        radius=RADIUS,
+    )
+    flat = record(response_fn, key, gratings, site, trials)
+    responses = flat.reshape(*gratings.shape, len(site))
+    blank = record_blank(response_fn, key, site, trials)
+    either = np.stack([tuning.f0(responses) - blank, tuning.f1(responses)])
+    kind, *best = tuning.best_condition(either[:, -1])
+    level = np.zeros_like(kind)  # The factor to vary; its index is not used.
+    curves = tuning.curve_along(either, 1, (kind, level, *best)).astype(np.float64)
+    return ContrastResponse(contrasts, curves, *fit_saturation(contrasts, curves))
+
+
+def fit_saturation(contrasts: np.ndarray, curves: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Least squares of r_max c^n / (c^n + c50^n) over a grid of n and c50.
+
+    The exponent is resolved to 0.05, the semi-saturation contrast to a tenth of an octave.
+
+    Args:
+      contrasts: (levels,).
+      curves: (levels, U).
+
+    Returns:
+      r_max, c50, n and the explained fraction of the power; each (U,), NaN for a curve of zeros.
+    """
+    exponent, semi = (g.ravel() for g in np.meshgrid(_EXPONENTS, _SEMI_SATURATIONS))
+    # c^n / (c^n + c50^n) without large powers.
+    shapes = 1.0 / (1.0 + (semi[:, None] / contrasts) ** exponent[:, None])
+    power = np.square(shapes).sum(axis=1)[:, None]
+    projection = shapes @ curves
+    gain = np.where(projection > 0, np.square(projection) / power, 0.0)
+    best = gain.argmax(axis=0)
+    units = np.arange(curves.shape[1])
+    total = np.square(curves).sum(axis=0)
+    responds = gain[best, units] > 0
+
+    def known(values: np.ndarray) -> np.ndarray:
+        return np.where(responds, values, np.nan)
+
+    return (
+        known(projection[best, units] / power[best, 0]),
+        known(semi[best]),
+        known(exponent[best]),
+        known(gain[best, units] / np.where(total > 0, total, 1.0)),
+    )

@@ -1,0 +1,298 @@
+"""Reads the user's own tables of properties of V1 neurons, one file per study.
+
+Formats:
+
+  CSV: comma-separated UTF-8, one header line with property names, one row per cell, every cell of
+    the sample with its own row. An empty field or NaN means that the property is undefined for
+    the cell. One more column named ``cell`` may hold the cells' names.
+  NetCDF, as Brain-Score stores it: one variable over the dimensions ``neuroid`` and
+    ``neuronal_property``, the names in the coordinate ``neuronal_property``, and as attributes
+    of the variable or the file ``<property>_bins`` (edges) and ``number_of_trials``.
+
+Property names are those of ``properties.PROPERTIES``, with or without the study in front
+(``circular_variance``, ``Ringach2002-circular_variance``), or Brain-Score's own for stored tables
+(``orthogonal_preferred_ratio``). Names that Brain-Score stores but does not score are passed over.
+Cells without a value count in the size of the sample, so rows must not be left out, and tables of
+different studies must not be joined side by side.
+
+NetCDF 3 is read with SciPy; NetCDF 4 needs the packages h5netcdf and h5py.
+"""
+
+import csv
+import dataclasses
+import difflib
+import hashlib
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from vone_jax.neurophysiology.netcdf import is_netcdf, read_netcdf
+from vone_jax.neurophysiology.properties import PROPERTIES
+
+# SHA-1 of files in Brain-Score's data storage.
+KNOWN_FILES = {
+    "0f3e19140bd9f930109879a38e574471d9576cf5": "shapley.Ringach2002",
+    "e665522d9a32e6cd6c3ebc61ff65fd3899c8d3e6": "movshon.FreemanZiemba2013_V1_properties",
+    "761c08f796db4e342555cdb60eef23a4f19ead43": "movshon.FreemanZiemba2013.public",
+    "6f7bcb5d0c01e81c9fbdcec9bf586cbb579a9b02": "FreemanZiemba2013_properties (csv)",
+    "c64a0d6b447676a6d5cff3d3625a5f294e62ff97": "FreemanZiemba2013_properties (zip)",
+    "194c9b301a4e3e9cff02481d4c19b39331d52660": "FreemanZiemba2013.aperture-public (csv)",
+    "3a6fec1fc28c212882d6833e267ea8654d289611": "FreemanZiemba2013.aperture-public (zip)",
+}
+
+# What Brain-Score calls a property in stored tables, where the benchmark has another name.
+_STORED_NAMES = {
+    "preferred_orientation": "pref_or",
+    "bandwidth": "or_bandwidth",
+    "orthogonal_preferred_ratio": "orth_pref_ratio",
+    "orientation_selective": "or_selective",
+    "circular_variance_bandwidth_ratio": "cv_bandwidth_ratio",
+    "orthogonal_preferred_ratio_circular_variance_difference": "opr_cv_diff",
+    "peak_spatial_frequency": "peak_sf",
+    "spatial_frequency_bandwidth": "sf_bandwidth",
+    "spatial_frequency_selective": "sf_selective",
+    "variance_ratio": "texture_variance_ratio",
+    "absolute_texture_modulation_index": "abs_texture_modulation_index",
+}
+_NOT_SCORED = frozenset(
+    {
+        "baseline",
+        "max_ac",
+        "min_dc",
+        "orthogonal_preferred_ratio_bandwidth_ratio",
+        "strongly_suppressed",
+        "surround_grating_summation_field_ratio",
+        "noise_selectivity",
+        "noise_sparseness",
+        "sample_variance",
+        "family_variance",
+    }
+)
+
+# Smallest and largest believable value: they catch a wrong unit (radians, percent, octaves) or a
+# wrong column, not an unusual cell.
+_RANGES: dict[str, tuple[float, float]] = {
+    "pref_or": (-22.5, 157.5),
+    "circular_variance": (0.0, 1.0),
+    "or_bandwidth": (0.0, 90.0),
+    "orth_pref_ratio": (0.0, 2.0),
+    "or_selective": (0.0, 1.0),
+    "cv_bandwidth_ratio": (0.0, 2.0),
+    "opr_cv_diff": (-1.0, 2.0),
+    "peak_sf": (0.01, 100.0),
+    "sf_bandwidth": (0.0, 100.0),
+    "sf_selective": (0.0, 1.0),
+    "modulation_ratio": (0.0, 3.0),
+    "texture_selectivity": (0.0, 1.0),
+    "texture_sparseness": (0.0, 1.0),
+    "texture_variance_ratio": (-0.1, 51.0),
+    "grating_summation_field": (0.01, 50.0),
+    "surround_diameter": (0.01, 50.0),
+    "surround_suppression_index": (0.0, 2.0),
+    "texture_modulation_index": (-1.0, 1.0),
+    "abs_texture_modulation_index": (0.0, 1.0),
+    "max_dc": (0.0, 1000.0),
+    "max_texture": (0.0, 1000.0),
+    "max_noise": (0.0, 1000.0),
+}
+_HINTS = {"pref_or": "; subtract 180 degrees from orientations of 157.5 and above"}
+_YES_NO = ("or_selective", "sf_selective")
+# Rounding in a file, relative to the range.
+_SLACK = 1e-6
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ReferenceTable:
+    """Properties of the cells of one study.
+
+    Attributes:
+      values: property -> float64 (cells,), NaN where undefined. ``score(references=...)`` takes
+        this mapping; join the mappings of several studies with ``|``.
+      bins: property -> bin edges that the file gives; empty for CSV. They are for information:
+        scores use the bins of ``properties.PROPERTIES``.
+      ignored: names in the file that are stored but not scored.
+      number_of_trials: presentations per stimulus that the file states, or None.
+      sha1: of the file.
+      identifier: of the file of that SHA-1 in Brain-Score's data storage, or None if it is none
+        of ``KNOWN_FILES``.
+    """
+
+    values: Mapping[str, np.ndarray]
+    bins: Mapping[str, np.ndarray]
+    ignored: tuple[str, ...]
+    number_of_trials: int | None
+    sha1: str
+    identifier: str | None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.values.values())))
+
+
+def load(path: str | os.PathLike, min_cells: int = 20) -> ReferenceTable:
+    """Reads and checks a table of properties; the module describes the formats.
+
+    Args:
+      path: of a CSV or NetCDF file, told apart by content.
+      min_cells: how many cells with a value each property must have at least.
+
+    Returns:
+      The table.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ImportError: for NetCDF 4 if h5netcdf or h5py is not installed.
+      ValueError: for an unknown property (the nearest name is given), one that comes twice,
+        properties of several studies, values that are no numbers or out of range, too few cells,
+        or bins that do not ascend.
+    """
+    path = Path(path).expanduser()
+    content = path.read_bytes()
+    if min_cells < 1:
+        raise ValueError(f"min_cells must be >= 1, got {min_cells}")
+    if is_netcdf(content):
+        columns, attributes = _netcdf_columns(path)
+    else:
+        columns, attributes = _csv_columns(path, content), {}
+    names = [_property(name, path) for name, _ in columns]
+    values: dict[str, np.ndarray] = {}
+    ignored = []
+    for (given, column), name in zip(columns, names, strict=True):
+        if name is None:
+            ignored.append(given)
+            continue
+        if name in values:
+            raise ValueError(f"{path} holds the property {name!r} twice")
+        values[name] = _checked_column(name, column, min_cells, path)
+    if not values:
+        raise ValueError(f"{path} holds no property; known are {', '.join(PROPERTIES)}")
+    _check_one_study(values, path)
+    trials = attributes.get("number_of_trials")
+    sha1 = hashlib.sha1(content).hexdigest()
+    return ReferenceTable(
+        values=values,
+        bins=_bins(attributes, path),
+        ignored=tuple(ignored),
+        number_of_trials=None if trials is None else int(np.asarray(trials).item()),
+        sha1=sha1,
+        identifier=KNOWN_FILES.get(sha1),
+    )
+
+
+def _csv_columns(path: Path, content: bytes) -> list[tuple[str, np.ndarray]]:
+    try:
+        lines = io.StringIO(content.decode("utf-8-sig"), newline="")
+        rows = list(csv.reader(lines, strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is neither NetCDF nor comma-separated UTF-8 ({error})") from error
+    header = [name.strip() for name in rows[0]] if rows else []
+    if len(header) == 1:
+        # In a single column, an empty line is an empty field: a cell without a value.
+        rows = [row or [""] for row in rows]
+    numbered = [(line, row) for line, row in enumerate(rows[1:], 2) if row]
+    if not header or not numbered:
+        raise ValueError(f"{path} must have a header line and one row per cell")
+    for line, row in numbered:
+        if len(row) != len(header):
+            raise ValueError(f"{path}, row {line}: {len(row)} fields, the header has {len(header)}")
+    return [
+        (name, np.array([_number(row[i], name, line, path) for line, row in numbered]))
+        for i, name in enumerate(header)
+        if name != "cell"
+    ]
+
+
+def _number(field: str, name: str, line: int, path: Path) -> float:
+    field = field.strip()
+    if not field:
+        return np.nan
+    try:
+        return float(field)
+    except ValueError:
+        raise ValueError(
+            f"{path}, row {line}, column {name!r}: {field!r} is not a number"
+        ) from None
+
+
+def _netcdf_columns(path: Path) -> tuple[list[tuple[str, np.ndarray]], Mapping[str, np.ndarray]]:
+    dataset = read_netcdf(path)
+    dims = ("neuroid", "neuronal_property")
+    tables = [v for v in dataset.variables.items() if set(v[1][0]) == set(dims)]
+    if len(tables) != 1 or "neuronal_property" not in dataset.variables:
+        raise ValueError(
+            f"{path} must hold one variable over the dimensions {dims} and the coordinate "
+            f"neuronal_property; it holds "
+            + ", ".join(f"{name} {d}" for name, (d, _) in dataset.variables.items())
+        )
+    variable, (order, table) = tables[0]
+    if table.dtype.kind not in "fiu":
+        raise ValueError(f"{variable} in {path} must be real numbers, got {table.dtype}")
+    table = table if order == dims else table.T
+    names = [str(name) for name in dataset.variables["neuronal_property"][1]]
+    columns = [(name, table[:, i].astype(np.float64)) for i, name in enumerate(names)]
+    return columns, {**dataset.attributes, **dataset.variable_attributes[variable]}
+
+
+def _property(given: str, path: Path) -> str | None:
+    """The property of a name in a file; None for those that are stored but not scored."""
+    name = given.strip().removeprefix("Marques2020_")
+    studies = {p.benchmark: key for key, p in PROPERTIES.items()}
+    for candidate in (studies.get(name), _STORED_NAMES.get(name), name):
+        if candidate in PROPERTIES:
+            return candidate
+    if name in _NOT_SCORED:
+        return None
+    known = [*PROPERTIES, *studies, *_STORED_NAMES]
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    raise ValueError(f"{path} holds the unknown property {given!r}; the nearest is {nearest[0]!r}")
+
+
+def _checked_column(name: str, column: np.ndarray, min_cells: int, path: Path) -> np.ndarray:
+    defined = column[~np.isnan(column)]
+    if len(defined) < min_cells:
+        raise ValueError(
+            f"{path}: {name} must have a value for at least {min_cells} cells, got {len(defined)}"
+        )
+    low, high = _RANGES[name]
+    slack = _SLACK * (high - low)
+    bad = np.flatnonzero(~np.isnan(column) & ~((column >= low - slack) & (column <= high + slack)))
+    if bad.size:
+        raise ValueError(
+            f"{path}: {name} must lie in [{low:g}, {high:g}] {PROPERTIES[name].unit}".rstrip()
+            + f", got {column[bad[0]]:g} for cell {bad[0] + 1}"
+            + _HINTS.get(name, "")
+        )
+    if name in _YES_NO and not np.isin(defined, (0.0, 1.0)).all():
+        raise ValueError(
+            f"{path}: {name} must be 0 or 1, got {defined[~np.isin(defined, (0, 1))][0]}"
+        )
+    return column
+
+
+def _check_one_study(values: Mapping[str, np.ndarray], path: Path) -> None:
+    """The sample size of a table is its number of rows, which studies do not share."""
+    studies: dict[tuple[str, int], str] = {}
+    for name in values:
+        p = PROPERTIES[name]
+        studies.setdefault((p.benchmark.split("-")[0], p.neurons), name)
+    if len(studies) > 1:
+        raise ValueError(
+            f"{path} must hold one study, since cells without a value count in its sample; it "
+            f"holds properties of {len(studies)}: {', '.join(studies.values())}"
+        )
+
+
+def _bins(attributes: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
+    found = {}
+    for attribute, value in attributes.items():
+        if not attribute.endswith("_bins"):
+            continue
+        name = _property(attribute.removesuffix("_bins"), path)
+        edges = np.asarray(value, np.float64)
+        if edges.ndim != 1 or edges.size < 2 or not np.all(np.diff(edges) > 0):
+            raise ValueError(f"{path}: {attribute} must be ascending bin edges, got {edges}")
+        if name is not None:
+            found[name] = edges
+    return found

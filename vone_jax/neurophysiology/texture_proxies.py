@@ -1,0 +1,255 @@
+"""Stand-ins for the texture images of Freeman & Ziemba (2013): a proxy, not their stimuli.
+
+A proxy has the same form (families, samples, textures and noise with the same spectrum, equal
+contrast) and exercises everything that is computed from the images. Its numbers say nothing
+about the match to the recorded neurons: the families and the synthesis are different ones.
+"""
+
+import math
+import os
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vone_jax import prng
+from vone_jax.neurophysiology.display import GREY
+from vone_jax.neurophysiology.textures import (
+    IMAGE_DEGREES,
+    TextureSet,
+    check_pixels,
+    files_in,
+    read_grey,
+)
+
+_IMAGE_ENDINGS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".tif", ".tiff")
+# A texture has heavier tails than its noise; clipping more would make their contrasts unequal.
+_MOST_CLIPPED = 0.01
+
+
+def proxy_from_images(
+    key: jax.Array,
+    images: Mapping[str, np.ndarray],
+    samples: int = 15,
+    pixels: int = 112,
+    rms_contrast: float = 40.0,
+) -> TextureSet:
+    """A proxy of the Freeman & Ziemba set: random crops of one image per family, and their noise.
+
+    Crops of one image may overlap. Every crop has mean 128 and the same root-mean-square
+    contrast as its noise image.
+
+    Args:
+      key: scalar typed key. Family names and sample numbers are folded in, so that more
+        samples or families leave the others as they are.
+      images: name of the family -> grey image, real (H, W), at least ``pixels`` on each side.
+      samples: crops per family.
+      pixels: side of a crop, a multiple of 8. It will span 4 degrees: 112 are 28 per degree.
+      rms_contrast: standard deviation in grey levels of 8 bits.
+
+    Returns:
+      The set, with ``is_proxy`` True.
+
+    Raises:
+      ValueError: if an image is too small, not finite or constant within a crop, if the contrast
+        does not fit into 8 bits, or a number is out of range.
+    """
+    if not images:
+        raise ValueError("images must hold at least one family, got none")
+    _check_set(samples, pixels, rms_contrast)
+    for name, image in images.items():
+        image = np.asarray(image)
+        if image.ndim != 2 or min(image.shape) < pixels:
+            raise ValueError(
+                f"images[{name!r}] must be a grey image (H, W) of at least {pixels} x {pixels} "
+                f"pixels, got shape {image.shape}"
+            )
+
+    def crop(name: str, sample_key: jax.Array) -> np.ndarray:
+        image = np.asarray(images[name], np.float64)
+        room = jnp.asarray([side - pixels + 1 for side in image.shape], jnp.int32)
+        corner = jax.random.randint(prng.stream(sample_key, "corner"), (2,), 0, room)
+        top, left = (int(c) for c in corner)
+        return image[top : top + pixels, left : left + pixels]
+
+    names = tuple(images)
+    return _proxy(key, names, crop, samples, rms_contrast, f"crops of {', '.join(names)}")
+
+
+def procedural_proxy(
+    key: jax.Array,
+    samples: int = 15,
+    pixels: int = 112,
+    rms_contrast: float = 40.0,
+    families: tuple[str, ...] | None = None,
+) -> TextureSet:
+    """A proxy of the Freeman & Ziemba set that needs no images.
+
+    Every texture is filtered noise on a torus, put through a nonlinearity that leaves structure
+    beyond the spectrum: blobs, creases, dots, strokes and weaves, each at 1, 2 and 4 cycles per
+    degree. Nothing is cut at the edges, so the spectra of texture and noise hold no cross.
+
+    Args:
+      key: scalar typed key.
+      samples: textures per family.
+      pixels: side of an image, a multiple of 8, at least 64. It will span 4 degrees.
+      rms_contrast: standard deviation in grey levels of 8 bits.
+      families: some of ``PROCEDURAL_FAMILIES``; all 15 by default.
+
+    Returns:
+      The set, with ``is_proxy`` True.
+
+    Raises:
+      ValueError: for an unknown family or a number out of range.
+    """
+    families = PROCEDURAL_FAMILIES if families is None else tuple(families)
+    unknown = [name for name in families if name not in PROCEDURAL_FAMILIES]
+    if unknown or not families:
+        raise ValueError(
+            f"families must be some of {', '.join(PROCEDURAL_FAMILIES)}; got "
+            f"{', '.join(unknown) or 'none'}"
+        )
+    _check_set(samples, pixels, rms_contrast)
+    if pixels < 64:
+        raise ValueError(f"pixels must be >= 64 for 4 cycles per degree, got {pixels}")
+
+    def draw(name: str, sample_key: jax.Array) -> np.ndarray:
+        kind, frequency = name.split("-")
+        white = jax.random.normal(prng.stream(sample_key, "white"), (pixels, pixels), jnp.float32)
+        cycles = float(frequency.removesuffix("cpd")) * IMAGE_DEGREES
+        return _KINDS[kind](np.fft.fft2(np.asarray(white, np.float64)), cycles)
+
+    return _proxy(key, families, draw, samples, rms_contrast, "procedural textures")
+
+
+def phase_randomised(key: jax.Array, image: np.ndarray) -> np.ndarray:
+    """An image with the same amplitude spectrum and the phases of white noise.
+
+    Args:
+      key: scalar typed key.
+      image: real (P, Q).
+
+    Returns:
+      float64 (P, Q) with the same mean and the same variance (Parseval).
+
+    Raises:
+      ValueError: if the image is not finite or not two-dimensional.
+    """
+    image = np.asarray(image, np.float64)
+    if image.ndim != 2 or not np.all(np.isfinite(image)):
+        raise ValueError(f"image must be a finite (P, Q) array, got shape {image.shape}")
+    white = jax.random.normal(prng.stream(key, "phases"), image.shape, jnp.float32)
+    # The phases of a real image are odd, as those of another real image must be.
+    phases = np.exp(1j * np.angle(np.fft.fft2(np.asarray(white, np.float64))))
+    phases[0, 0] = 1.0
+    amplitude = np.abs(np.fft.fft2(image))
+    amplitude[0, 0] = image.sum()
+    return np.real(np.fft.ifft2(amplitude * phases))
+
+
+def load_images(folder: str | os.PathLike) -> dict[str, np.ndarray]:
+    """One grey image per family for ``proxy_from_images``.
+
+    Args:
+      folder: holds one 8-bit image file per family (PNG, JPEG, TIFF, BMP, PGM). The name of a
+        file without its ending is the name of the family; colours become luminance.
+
+    Returns:
+      Family -> uint8 (H, W), in the sorted order of the names.
+
+    Raises:
+      FileNotFoundError: if there is no such folder.
+      ValueError: if it holds no image, two files give the same name, or one cannot be read.
+    """
+    found: dict[str, np.ndarray] = {}
+    for path in files_in(folder, lambda name: name.lower().endswith(_IMAGE_ENDINGS)):
+        if path.stem in found:
+            raise ValueError(f"{folder} has two images for the family {path.stem!r}")
+        found[path.stem] = read_grey(path)
+    if not found:
+        raise ValueError(f"{folder} holds no image; accepted endings are {_IMAGE_ENDINGS}")
+    return found
+
+
+def _proxy(
+    key: jax.Array,
+    families: tuple[str, ...],
+    texture: Callable[[str, jax.Array], np.ndarray],
+    samples: int,
+    rms_contrast: float,
+    source: str,
+) -> TextureSet:
+    """Textures by ``texture(family, key)``, their noise, and both at the same contrast."""
+    prng.check_key(key)
+    stacked = []
+    for name in families:
+        for sample in range(samples):
+            sample_key = prng.fold(prng.stream(key, f"texture {name}"), sample)
+            contrast = _standardised(texture(name, sample_key), name) * rms_contrast
+            noise = phase_randomised(sample_key, contrast)
+            stacked += [_eight_bit(noise, name), _eight_bit(contrast, name)]
+    pixels = stacked[0].shape[0]
+    return TextureSet(
+        images=np.stack(stacked).reshape(len(families), samples, 2, pixels, pixels),
+        families=tuple(families),
+        is_proxy=True,
+        source=f"proxy, not the images of Freeman & Ziemba: {source}",
+    )
+
+
+def _standardised(image: np.ndarray, name: str) -> np.ndarray:
+    """Mean 0 and standard deviation 1."""
+    centred = image - image.mean()
+    deviation = centred.std()
+    if not np.isfinite(deviation):
+        raise ValueError(f"the image of family {name!r} holds NaN or infinite values")
+    if deviation < 1e-9 * max(1.0, float(np.abs(image).max())):
+        raise ValueError(f"a crop of family {name!r} has no contrast")
+    return centred / deviation
+
+
+def _eight_bit(contrast: np.ndarray, name: str) -> np.ndarray:
+    grey = np.rint(contrast + GREY)
+    clipped = float(np.mean((grey < 0) | (grey > 255)))
+    if clipped > _MOST_CLIPPED:
+        raise ValueError(
+            f"rms_contrast is too large for family {name!r}: {clipped:.1%} of an image would "
+            f"leave [0, 255], at most {_MOST_CLIPPED:.0%} is accepted"
+        )
+    return np.clip(grey, 0, 255).astype(np.uint8)
+
+
+def _band(spectrum: np.ndarray, cycles: float, orientation: float | None = None) -> np.ndarray:
+    """Noise of about one octave around ``cycles`` per image, standard deviation 1."""
+    pixels = len(spectrum)
+    y, x = np.meshgrid(*[np.fft.fftfreq(pixels, 1 / pixels)] * 2, indexing="ij")
+    radius = np.hypot(x, y)
+    radius[0, 0] = 1.0
+    gain = np.exp(-(np.log(radius / cycles) ** 2) / (2 * 0.35**2))
+    gain[0, 0] = 0.0
+    if orientation is not None:
+        angle = np.angle(np.exp(2j * (np.arctan2(y, x) - np.deg2rad(orientation)))) / 2
+        gain = gain * np.exp(-(angle**2) / (2 * np.deg2rad(12.0) ** 2))
+    noise = np.real(np.fft.ifft2(spectrum * gain))
+    return noise / noise.std()
+
+
+_KINDS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
+    "blobs": lambda spectrum, cycles: np.tanh(3 * _band(spectrum, cycles)),
+    "creases": lambda spectrum, cycles: np.sqrt(np.abs(_band(spectrum, cycles))),
+    "dots": lambda spectrum, cycles: np.tanh(4 * (_band(spectrum, cycles) - 1)),
+    "strokes": lambda spectrum, cycles: np.tanh(3 * _band(spectrum, cycles, 30.0)),
+    "weave": lambda spectrum, cycles: np.tanh(
+        3 * np.maximum(_band(spectrum, cycles, 0.0), _band(spectrum, cycles, 90.0))
+    ),
+}
+PROCEDURAL_FAMILIES = tuple(f"{kind}-{cpd}cpd" for kind in _KINDS for cpd in (1, 2, 4))
+
+
+def _check_set(samples: int, pixels: int, rms_contrast: float) -> None:
+    if samples < 2:
+        raise ValueError(f"samples must be >= 2, got {samples}")
+    check_pixels(pixels)
+    if not (math.isfinite(rms_contrast) and rms_contrast > 0):
+        raise ValueError(f"rms_contrast must be > 0, got {rms_contrast}")

@@ -1,0 +1,266 @@
+"""Naturalistic textures and spectrally matched noise, and their place in the visual field.
+
+Freeman, Ziemba et al. (2013), Nature Neuroscience 16:974-981, showed V1 neurons 15 families of
+synthetic textures, 15 samples each, and for every sample a noise image with the same amplitude
+spectrum. Those 450 images are the user's own to supply (``load_freeman_ziemba``); where they are
+missing, ``texture_proxies`` makes a set of the same form, which says that it is a proxy.
+
+Images are 8-bit grey values around 128. A texture image spans 4 degrees.
+"""
+
+import dataclasses
+import math
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vone_jax.neurophysiology.display import GREY, Display, Window
+
+IMAGE_DEGREES = 4.0
+CANVAS_DEGREES = 8.0
+# Degrees to the right of and below fixation, the centre of the stimulus.
+STIMULUS_CENTRE = 0.5
+TYPES = ("noise", "texture")
+
+FREEMAN_ZIEMBA_FAMILIES = (13, 18, 23, 30, 38, 48, 52, 56, 60, 71, 99, 327, 336, 393, 402)
+FREEMAN_ZIEMBA_SAMPLES = 15
+_FILE_NAME = re.compile(r"(aperture_)?(tex|noise)-\d+x\d+-im(\d+)-smp(\d+)\.png")
+_EIGHT_BIT_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TextureSet:
+    """Textures and their noise images.
+
+    Images are numbered with the type varying fastest, then the sample, then the family, so that
+    ``rates.reshape(*textures.shape, units)`` is what the texture properties take.
+
+    Attributes:
+      images: uint8 (families, samples, 2, P, P) in grey levels around 128. Type 0 is the noise,
+        type 1 the texture (types 1 and 2 of Freeman & Ziemba). P is a multiple of 8, so that the
+        stimulus centre falls on a pixel.
+      families: one name per family.
+      is_proxy: False only for the images of Freeman & Ziemba.
+      source: where the images come from, in words.
+      has_aperture: False for plain images of 4 degrees; True where the images are the 8-degree
+        canvas with the aperture already applied.
+
+    Raises:
+      TypeError: if images are not uint8.
+      ValueError: if shapes do not fit.
+    """
+
+    images: np.ndarray
+    families: tuple[str, ...]
+    is_proxy: bool
+    source: str
+    has_aperture: bool = False
+
+    def __post_init__(self):
+        _check_uint8(self.images)
+        shape = self.images.shape
+        if len(shape) != 5 or shape[2] != 2 or shape[3] != shape[4] or 0 in shape:
+            raise ValueError(f"images must have shape (families, samples, 2, P, P), got {shape}")
+        check_pixels(shape[-1])
+        if len(self.families) != shape[0]:
+            raise ValueError(f"families must name {shape[0]} families, got {len(self.families)}")
+
+    def __len__(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Families, samples, types."""
+        families, samples, types = self.images.shape[:3]
+        return families, samples, types
+
+
+def render(
+    textures: TextureSet, indices: np.ndarray, display: Display, window: Window | None = None
+) -> np.ndarray:
+    """Images of the texture benchmarks as a layer sees them.
+
+    The contrast around 128 is multiplied by 0.5 (1 + cos(pi d / 2 deg)) up to a distance d of 2
+    degrees from the point 0.5 degrees right of and below fixation, and by 0 beyond.
+
+    Args:
+      textures: the set.
+      indices: which of its images, integers (n,).
+      display: what the layer sees.
+      window: the part of the image to return. Default: all of it.
+
+    Returns:
+      uint8 (n, window.height, window.width).
+    """
+    images = textures.images.reshape(len(textures), *textures.images.shape[-2:])[indices]
+    if not textures.has_aperture:
+        images = _with_aperture(images)
+    framed = reframe(images, CANVAS_DEGREES, display)
+    window = window or display.whole()
+    rows = slice(window.top, window.top + window.height)
+    return framed[:, rows, window.left : window.left + window.width]
+
+
+def reframe(images: np.ndarray, degrees: float, display: Display) -> np.ndarray:
+    """Images of a known size in degrees, centred at fixation, as a layer sees them.
+
+    They are cut around the centre where they are larger than the field of view and padded with
+    grey 128 where they are smaller, then resized with an antialiased bilinear filter.
+
+    Args:
+      images: uint8 (N, P, P).
+      degrees: side of the images in degrees, for instance 4 for those of the recordings.
+      display: what the layer sees.
+
+    Returns:
+      uint8 (N, image_size, image_size).
+
+    Raises:
+      TypeError: if images are not uint8.
+      ValueError: if the shape or ``degrees`` is out of range.
+    """
+    _check_uint8(images)
+    images = np.asarray(images)
+    if images.ndim != 3 or images.shape[1] != images.shape[2] or 0 in images.shape:
+        raise ValueError(f"images must have shape (N, P, P), got {images.shape}")
+    if not (math.isfinite(degrees) and degrees > 0):
+        raise ValueError(f"degrees must be > 0, got {degrees}")
+    side = images.shape[1]
+    # An even difference leaves the centre where it is.
+    border = max(round((display.visual_degrees / degrees - 1) * side / 2), (1 - side) // 2)
+    if border >= 0:
+        field = np.pad(images, ((0, 0), (border, border), (border, border)), constant_values=GREY)
+    else:
+        field = images[:, -border : side + border, -border : side + border]
+    size = (display.image_size, display.image_size)
+    if field.shape[1:] == size:
+        return field
+    resized = [Image.fromarray(f).resize(size, Image.Resampling.BILINEAR) for f in field]
+    return np.stack([np.asarray(image) for image in resized])
+
+
+def load_freeman_ziemba(folder: str | os.PathLike) -> TextureSet:
+    """The 450 images of Freeman & Ziemba (2013), from the user's own copy.
+
+    The files are 8-bit PNGs named ``tex-320x320-im<family>-smp<sample>.png`` for textures and
+    ``noise-320x320-im<family>-smp<sample>.png`` for noise, with the 15 family numbers of
+    ``FREEMAN_ZIEMBA_FAMILIES`` and 15 samples each. Two forms are read: the original images of 4
+    degrees, and those of Brain-Score's stimulus set FreemanZiemba2013_properties, which start
+    with ``aperture_`` and show the 8-degree canvas with the aperture applied. Other files in the
+    folder are passed over.
+
+    Args:
+      folder: holds the files.
+
+    Returns:
+      The set, with ``is_proxy`` False; families and samples in ascending order of their numbers.
+
+    Raises:
+      FileNotFoundError: if there is no such folder.
+      ValueError: if images are missing or in excess, both forms are mixed, sizes differ, or a
+        file cannot be read.
+    """
+    files: dict[tuple[int, int, str], Path] = {}
+    forms = set()
+    for path in files_in(folder, lambda name: _FILE_NAME.fullmatch(name) is not None):
+        match = _FILE_NAME.fullmatch(path.name)
+        assert match is not None
+        aperture, kind, family, sample = match.groups()
+        forms.add(aperture is not None)
+        kind = "texture" if kind == "tex" else "noise"
+        if (int(family), int(sample), kind) in files and len(forms) == 1:
+            raise ValueError(f"{folder} has two files for {kind} {family}, sample {sample}")
+        files[int(family), int(sample), kind] = path
+    if not files:
+        raise ValueError(f"{folder} holds no file named like tex-320x320-im13-smp1.png")
+    if len(forms) > 1:
+        raise ValueError(f"{folder} mixes images with and without the prefix aperture_")
+    samples = sorted({sample for _, sample, _ in files})
+    if len(samples) != FREEMAN_ZIEMBA_SAMPLES:
+        raise ValueError(
+            f"{folder} must hold {FREEMAN_ZIEMBA_SAMPLES} samples per family, got the sample "
+            f"numbers {samples}"
+        )
+    expected = [(f, s, t) for f in FREEMAN_ZIEMBA_FAMILIES for s in samples for t in TYPES]
+    missing = [entry for entry in expected if entry not in files]
+    excess = [files[entry].name for entry in files if entry not in set(expected)]
+    if missing or excess:
+        raise ValueError(
+            f"{folder} must hold the 450 images of the families {FREEMAN_ZIEMBA_FAMILIES}; "
+            f"{len(missing)} are missing, first (family, sample, type) {missing[:3]}; "
+            f"{len(excess)} are of other families, first {excess[:3]}"
+        )
+    images = [read_grey(files[entry]) for entry in expected]
+    shapes = sorted({image.shape for image in images})
+    if len(shapes) > 1 or shapes[0][0] != shapes[0][1]:
+        raise ValueError(f"the images of {folder} must be squares of one size, got {shapes}")
+    stack = np.stack(images).reshape(len(FREEMAN_ZIEMBA_FAMILIES), len(samples), 2, *shapes[0])
+    return TextureSet(
+        images=stack,
+        families=tuple(f"im{family}" for family in FREEMAN_ZIEMBA_FAMILIES),
+        is_proxy=False,
+        source=f"Freeman & Ziemba (2013), read from {os.fspath(folder)}",
+        has_aperture=forms == {True},
+    )
+
+
+def read_grey(path: Path) -> np.ndarray:
+    """An 8-bit image file as uint8 (H, W); colours become luminance.
+
+    Raises:
+      ValueError: if it cannot be decoded or has more than 8 bits per channel.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+    # Pillow's decoders raise almost anything on damaged files.
+    except Exception as error:
+        raise ValueError(f"image {path} cannot be decoded ({error})") from error
+    if image.mode not in _EIGHT_BIT_MODES:
+        raise ValueError(f"image {path} must have 8 bits per channel, got mode {image.mode}")
+    return np.asarray(image.convert("L"))
+
+
+def files_in(folder: str | os.PathLike, wanted: Callable[[str], bool]) -> list[Path]:
+    """Sorted paths of the files in a folder whose name is wanted.
+
+    Raises:
+      FileNotFoundError: if there is no such folder.
+    """
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root} is not a directory")
+    return sorted(path for path in root.iterdir() if path.is_file() and wanted(path.name))
+
+
+def check_pixels(pixels: int) -> None:
+    """Raises a ValueError unless the side of an image is a multiple of 8 pixels."""
+    if pixels < 8 or pixels % 8:
+        raise ValueError(f"pixels must be a multiple of 8, got {pixels}")
+
+
+def _with_aperture(images: np.ndarray) -> np.ndarray:
+    """The 8-degree canvas with each 4-degree image behind the raised-cosine aperture."""
+    pixels = images.shape[-1]
+    per_degree = pixels / IMAGE_DEGREES
+    # Pixel i of an image lies at (i - pixels / 2) / per_degree from the stimulus centre.
+    axis = (np.arange(pixels) - pixels / 2) / per_degree
+    distance = np.hypot(axis[:, None], axis[None, :])
+    radius = IMAGE_DEGREES / 2
+    aperture = np.where(distance < radius, 0.5 * (1.0 + np.cos(np.pi * distance / radius)), 0.0)
+    side = round(CANVAS_DEGREES * per_degree)
+    canvas = np.full((len(images), side, side), GREY, np.uint8)
+    start = (side - pixels) // 2 + round(STIMULUS_CENTRE * per_degree)
+    inside = slice(start, start + pixels)
+    canvas[:, inside, inside] = np.floor((images.astype(np.float64) - GREY) * aperture + GREY)
+    return canvas
+
+
+def _check_uint8(images: np.ndarray) -> None:
+    dtype = getattr(images, "dtype", None)
+    if dtype != np.uint8:
+        raise TypeError(f"images must be a uint8 array, got {dtype or type(images).__name__}")
