@@ -1,13 +1,18 @@
 """The program eval.py: what it accepts, refuses, prints and leaves on disk."""
 
 import json
+import random
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
 import eval as program
 from tests.evaluation import tiny
 from tests.quick_compile import quick_compile  # noqa: F401
-from vone_jax import training
+from vone_jax import evaluation, training
 from vone_jax.models import create
 
 EXPERIMENT = training.Experiment(
@@ -64,6 +69,100 @@ def test_a_suite_runs_is_printed_and_continues(run_dir, capsys):
     assert "key.seed is 1, was 0" in capsys.readouterr().err
 
 
+def test_averaged_decisions_are_printed_with_their_protocol(run_dir, capsys):
+    arguments = [str(run_dir), "--suite", "clean", "--decision", "vote", "--averaged", "3", *FAST]
+    assert program.main(arguments) == 0
+    assert "vote of 3 draws, 2 decisions an image" in capsys.readouterr().out
+    record = json.loads((run_dir / "results" / "clean-vote-3.json").read_text())
+    assert record["protocol"]["name"] == "averaged decision"
+
+
+@pytest.mark.slow
+def test_every_attack_has_a_suite(run_dir, capsys):
+    """All suites of attacks end to end, and the checks carry over another run's images."""
+    arguments = [
+        str(run_dir), "--suite", "apgd", "square", "worst", "minimal", "masking", "autoattack",
+        "--eps", "0.05", "--masking-images", "4", "--transfer-from", str(run_dir),
+        "--examples", "8", "--batch-size", "4", "--draws", "2", "--steps", "2",
+        "--eot-samples", "2",
+    ]  # fmt: skip
+    assert program.main(arguments) == 0
+    shown = capsys.readouterr().out
+    for name in ("APGD linf", "Square linf", "WorstOf linf", "AutoAttack linf", "zero_radius",
+                 "minimal-fmn-linf: median distance"):  # fmt: skip
+        assert name in shown
+    record = json.loads((run_dir / "results" / "masking-linf-0.05.json").read_text())
+    assert record["dataset"]["examples"] == 4 and record["seen"] == 4
+    checks = {check["name"]: check for check in record["checks"]}
+    assert checks["zero_radius"]["verdict"] == "pass" and "transfer" in checks
+    # The other run is this one without frozen noise: its images do exactly as much.
+    numbers = checks["transfer"]["numbers"]
+    assert numbers["accuracy, transfer"] == numbers["accuracy, eps"]
+    assert program.main(arguments) == 0
+
+
+KILLED = """
+import sys
+from pathlib import Path
+import eval as program
+from tests import test_eval_cli
+from tests.evaluation import tiny
+from vone_jax import training
+training.restore_run = lambda path, step=None: (
+    7, test_eval_cli.EXPERIMENT, *tiny.tiny_network(classes=10)
+)
+sys.exit(program.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_the_results_are_the_same(tmp_path):
+    """SIGKILL, again and again, until the evaluation is through; then all files are compared."""
+    arguments = [
+        "--suite", "clean", "linf", "corruptions_quick", "worst", "gallery",
+        "--corruptions", "gaussian_noise", "--eps", "0.05", "--examples", "12",
+        "--batch-size", "2", "--draws", "2", "--steps", "2", "--eot-samples", "2",
+    ]  # fmt: skip
+
+    def start(run):
+        (run / "results").mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-c", KILLED, str(run), *arguments]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def contents(run):
+        found = {}
+        for path in sorted((run / "results").iterdir()):
+            found[path.name] = path.read_bytes()
+            if path.suffix == ".json":
+                record = json.loads(path.read_text())
+                for field in ("started", "wall_seconds", "command"):
+                    del record[field]
+                found[path.name] = record
+        return found
+
+    def progress(run):
+        """Chunks of finished and of unfinished results."""
+        results = run / "results"
+        return 6 * len(list(results.glob("*.json"))) + len(list(results.glob("*.partial/0*.npz")))
+
+    whole, killed = tmp_path / "whole" / "tiny", tmp_path / "killed" / "tiny"
+    assert start(whole).wait() == 0
+    moments = random.Random(5)
+    for target in sorted(moments.sample(range(1, 24), 3)):
+        process = start(killed)
+        deadline = time.monotonic() + 300
+        while progress(killed) < target:
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0, 0.05))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        assert progress(killed) < 30
+    assert start(killed).wait() == 0
+    expected = contents(whole)
+    assert len(expected) == 10 and contents(killed) == expected
+
+
 def test_ctrl_c_keeps_what_is_done(run_dir, capsys, monkeypatch):
     arguments = [str(run_dir), "--suite", "clean", *FAST]
 
@@ -71,7 +170,7 @@ def test_ctrl_c_keeps_what_is_done(run_dir, capsys, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(program.evaluation, "evaluate", interrupt)
+        patch.setattr(evaluation, "evaluate", interrupt)
         assert program.main(arguments) == 75
     assert "the same command goes on from here" in capsys.readouterr().err
     assert program.main(arguments) == 0
@@ -94,6 +193,13 @@ def test_ctrl_c_keeps_what_is_done(run_dir, capsys, monkeypatch):
         (["--eps", "nan", "--suite", "linf"], "eps must be a finite number"),
         (["--eps", "0.1", "--suite", "linf", "l2"], "eps is for one norm"),
         (["--noise", "warm"], "noise must be one of fresh, frozen"),
+        (["--decision", "median"], "decision must be one of single, mean_logits"),
+        (["--averaged", "3"], "averaged must be 1 for the decision of a single draw"),
+        (["--decision", "vote", "--averaged", "1"], "averaged must be >= 2"),
+        (["--norm", "l7"], "norm must be one of"),
+        (["--form", "png"], "form must be one of float, uint8, jpeg85"),
+        (["--eps", "0.1", "--suite", "apgd", "l2"], "suites attack in l2, linf"),
+        (["--masking-images", "0", "--suite", "masking"], "examples must be between 1"),
         (["--seed", "-1"], "seed must be in"),
         (["--severities", "6"], "severity must be an integer from 0 to 5"),
         (["--corruptions", "contrst"], "did you mean 'contrast'"),
@@ -130,6 +236,6 @@ def test_wrong_runs_end_with_status_2(run_dir, capsys, monkeypatch):
     monkeypatch.setattr(
         training, "restore_run", lambda path, step: (1, experiment, base, {"params": {}})
     )
-    monkeypatch.setattr(program.evaluation.Subject, "num_classes", lambda self: 10)
+    monkeypatch.setattr(evaluation.Subject, "num_classes", lambda self: 10)
     assert program.main([str(run_dir), "--suite", "v1"]) == 2
     assert "suite v1 is for VOneNets, tiny is a resnet18" in capsys.readouterr().err

@@ -9,7 +9,10 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/guide.md", "docs/convert.md"])
+DOCUMENTS = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_files_that_a_document_names_are_there(document):
     path = ROOT / document
     text = path.read_text()
@@ -38,3 +41,15 @@ def test_the_code_runs():
     assert names["adversarial"].shape == names["images"].shape
     change = abs(names["adversarial"] - names["images"]).max()
     assert 0 < float(change) <= 4 / 255 + 1e-6
+
+
+@pytest.mark.slow
+def test_the_code_of_the_attacks_page_runs():
+    text = (ROOT / "docs" / "attacks.md").read_text()
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    names: dict = {}
+    exec(compile(code, "attacks.md", "exec"), names)
+    for found in ("adversarial", "transferred"):
+        change = abs(names[found] - names["images"]).max()
+        assert 0 < float(change) <= 4 / 255 + 1e-6
+    assert names["result"].draws == 20 and names["closest"].found.shape == (4,)

@@ -39,6 +39,8 @@ IMAGES, LABELS = jnp.full((2, 4, 4, 1), 0.5), jnp.asarray([0, 2])
         (dict(l1_step="fast"), ValueError, "l1_step"),
         (dict(projection="none"), ValueError, "projection"),
         (dict(order="box"), ValueError, "order"),
+        (dict(keep="first"), ValueError, "keep must be one of last, best"),
+        (dict(norm_offset=-1e-7), ValueError, "norm_offset"),
         (dict(loss="dlr", targeted=True), ValueError, "untargeted"),
     ],
 )
@@ -102,11 +104,22 @@ def test_keys_that_do_not_fit_are_refused():
         (lambda key, x: {"logits": x}, ValueError, "got dict"),
         ("resnet18", TypeError, "logits_fn must be a function"),
         (lambda key, x: logits_fn(key, x) / 0.0, FloatingPointError, r"positions \[0, 1\]"),
+        (lambda key, x: jax.nn.softmax(logits_fn(key, x)), ValueError, "got probabilities"),
     ],
 )
 def test_classifiers_that_do_not_fit_are_refused(bad, error, message):
     with pytest.raises(error, match=message):
         PGD("linf", 0.1, steps=1)(KEY, bad, IMAGES, LABELS)
+
+
+def test_logits_that_only_resemble_probabilities_are_accepted():
+    """Log-probabilities, and logits of a model whose rows happen to sum to one for one image."""
+
+    def one_row(key, images):
+        return jnp.asarray([[0.5, 0.25, 0.25], [0.5, 0.75, 0.25]]) + 0.0 * jnp.sum(images)
+
+    for good in (one_row, lambda key, x: jax.nn.log_softmax(logits_fn(key, x))):
+        assert FGSM("linf", 0.1)(KEY, good, IMAGES, LABELS).shape == IMAGES.shape
 
 
 def test_an_attack_prints_as_code_and_hashes():

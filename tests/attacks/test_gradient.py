@@ -217,7 +217,7 @@ def test_vmap_over_keys_and_over_radii(batch, noisy):
 def test_a_ladder_of_radii_and_other_weights_compile_once(batch):
     images, labels = batch
     chex.clear_trace_counter()
-    before = attack_module._compiled._cache_size()
+    before = attack_module.compiled._cache_size()
 
     @chex.assert_max_traces(n=1)
     def traced(weights, key, images):
@@ -227,7 +227,66 @@ def test_a_ladder_of_radii_and_other_weights_compile_once(batch):
         weights = jax.random.normal(jax.random.key(seed), (64, 4))
         for eps in (0.01, 0.02, 0.04):
             PGD("linf", eps, steps=3)(KEY, Partial(traced, weights), images, labels)
-    assert attack_module._compiled._cache_size() - before == 1
+    assert attack_module.compiled._cache_size() - before == 1
+
+
+# Choices.
+
+
+def test_the_best_iterate_is_kept(batch, still):
+    """Steps far too long overshoot; the best iterate is at least as good as last and start."""
+    images, labels = batch
+    losses_of = {
+        keep: loss_of(
+            still,
+            PGD("linf", 0.3, steps=7, step_size=0.3, keep=keep)(KEY, still, images, labels),
+            labels,
+        )
+        for keep in ("last", "best")
+    }
+    assert np.all(losses_of["best"] >= losses_of["last"] - 1e-5)
+    assert np.all(losses_of["best"] >= loss_of(still, images, labels) - 1e-5)
+    assert np.any(losses_of["best"] > losses_of["last"] + 0.1)
+
+
+def test_the_best_iterate_of_a_coin_is_not_the_luckiest():
+    """Every image starts where the coin is fair; keeping the best must not choose by luck."""
+    images = jnp.full((200, 4, 4, 1), 0.5)
+    coin = Partial(toy.coin, jnp.float32(0.5))
+    attack = PGD("linf", 0.1, steps=4, keep="best", restarts=2, random_start=True)
+    adversarial = attack(KEY, coin, images, jnp.zeros(200, jnp.int32))
+    score_keys = jax.vmap(jax.random.key)(jnp.arange(5))
+    right = jnp.argmax(jax.vmap(coin, (0, None))(score_keys, adversarial), axis=-1) == 0
+    assert abs(float(right.mean()) - 0.5) < 4 * np.sqrt(0.25 / 1000)
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_the_rules_of_art_1_5(norm):
+    """Steps g / (|g| + 1e-7), then the box, then d min(1, eps / (|d| + 1e-7)), in numpy."""
+    slope = np.linspace(-1.0, 1.0, 16) * 1e-7
+    images = np.linspace(0.3, 0.9, 32).reshape(2, 4, 4, 1)
+    eps, order = {"l2": 0.5, "l1": 1.2}[norm], {"l2": 2, "l1": 1}[norm]
+
+    def length(values):
+        return np.linalg.norm(values.reshape(2, -1), ord=order, axis=1).reshape(2, 1, 1, 1)
+
+    gradient = np.broadcast_to(slope.reshape(1, 4, 4, 1), images.shape)
+    adversarial = images
+    for _ in range(3):
+        step = gradient / (length(gradient) + 1e-7)
+        delta = np.clip(adversarial + eps / 2 * step, 0, 1) - images
+        adversarial = images + delta * np.minimum(1, eps / (length(delta) + 1e-7))
+
+    def logits_fn(key, images):
+        evidence = images.reshape(2, -1) @ jnp.asarray(slope, jnp.float32)
+        return jnp.stack([jnp.zeros_like(evidence), evidence], axis=-1)
+
+    attack = PGD(norm, eps, steps=3, step_size=eps / 2, loss="margin", norm_offset=1e-7,
+                 order="box_then_ball")  # fmt: skip
+    ours = attack(KEY, logits_fn, jnp.asarray(images, jnp.float32), jnp.zeros(2, jnp.int32))
+    np.testing.assert_allclose(ours, adversarial, atol=1e-6)
+    # The offset is felt: these gradients are hardly longer than it.
+    assert length(gradient / (length(gradient) + 1e-7)).max() < 0.9
 
 
 # Noise.

@@ -58,3 +58,17 @@ def test_one_draw_makes_all_averages_equal(logits, loss, estimator):
 def test_dlr_refuses_two_classes(logits):
     with pytest.raises(ValueError, match="at least 3 classes, got 2"):
         losses.dlr(logits[..., :2], LABELS)
+
+
+def test_targeted_dlr_equals_its_definition(logits):
+    targets = jnp.asarray([2, 1, 3])
+    ours = losses.targeted_dlr(logits, LABELS, targets)
+    for k in range(5):
+        for i in range(3):
+            z = np.asarray(logits[k, i], np.float64)
+            top = np.sort(z)[::-1]
+            scale = top[0] - (top[2] + top[3]) / 2 + 1e-12
+            expected = -(z[LABELS[i]] - z[targets[i]]) / scale
+            np.testing.assert_allclose(ours[k, i], expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="at least 4 classes, got 3"):
+        losses.targeted_dlr(logits[..., :3], LABELS, targets)

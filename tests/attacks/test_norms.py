@@ -33,19 +33,62 @@ def test_projection_ends_in_the_ball_and_keeps_what_is_inside(deltas, norm, proj
     np.testing.assert_array_equal(norms.project(deltas, norm, 0.0, projection), 0 * deltas)
 
 
-def test_exact_l1_projection_is_the_nearest_point(deltas):
-    """Against bisection on the dual variable, in float64."""
-    eps = 0.8
-    projected = np.asarray(norms.project(deltas, "l1", eps, "exact")).reshape(6, -1)
-    for ours, delta in zip(projected, np.asarray(deltas, np.float64).reshape(6, -1), strict=True):
-        low, high = 0.0, np.abs(delta).max()
+def nearest_by_sorting(delta, room, eps):
+    """Projection onto ball and box in float64: walks the sorted breakpoints of its length."""
+    magnitude = np.abs(delta)
+
+    def shrink(threshold):
+        return np.clip(magnitude - threshold, 0, room)
+
+    if shrink(0.0).sum() <= eps:
+        return np.sign(delta) * shrink(0.0)
+    knots = np.unique(np.concatenate([[0.0], magnitude, np.maximum(magnitude - room, 0)]))
+    lengths = np.array([shrink(knot).sum() for knot in knots])
+    last = np.flatnonzero(lengths > eps)[-1]
+    part = (lengths[last] - eps) / (lengths[last] - lengths[last + 1])
+    return np.sign(delta) * shrink(knots[last] + part * (knots[last + 1] - knots[last]))
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.05, 0.8, 6.0, 1000.0])
+def test_exact_l1_projections_are_the_nearest_points(deltas, eps):
+    images = jax.random.uniform(jax.random.key(5), deltas.shape)
+    images = jnp.where(images > 0.3, jnp.round(2 * images) / 2, images)
+    ball = np.asarray(norms.project(deltas, "l1", eps, "exact"))
+    both = np.asarray(norms.project_l1_box(images, deltas, eps))
+    for i in range(6):
+        delta, image = np.asarray(deltas[i], np.float64), np.asarray(images[i], np.float64)
+        room = np.where(delta > 0, 1 - image, image)
+        expected = nearest_by_sorting(delta.ravel(), np.full(delta.size, np.inf), eps)
+        np.testing.assert_allclose(ball[i].ravel(), expected, rtol=2e-6, atol=1e-6)
+        expected = nearest_by_sorting(delta.ravel(), room.ravel(), eps)
+        np.testing.assert_allclose(both[i].ravel(), expected, rtol=2e-6, atol=1e-6)
+        for ours in (ball[i], both[i]):
+            assert np.abs(ours.astype(np.float64)).sum() <= eps * (1 + 2**-22)
+        assert np.all(image + both[i] >= 0) and np.all(image + both[i] <= 1 + 2**-24)
+
+
+def test_exact_l1_projection_of_a_large_image():
+    """150,528 values, as many as an ImageNet image has."""
+    keys = jax.random.split(jax.random.key(6), 2)
+    images = jax.random.uniform(keys[0], (1, 224, 224, 3))
+    delta = 0.3 * jax.random.normal(keys[1], images.shape)
+    image, moved = (np.asarray(array, np.float64).ravel() for array in (images, delta))
+    for eps in (40.0, 2560.0):
+        ours = np.asarray(norms.project_l1_box(images, delta, eps), np.float64).ravel()
+        room = np.where(moved > 0, 1 - image, image)
+        low, high = 0.0, np.abs(moved).max()
         for _ in range(60):
             middle = (low + high) / 2
-            total = np.maximum(np.abs(delta) - middle, 0).sum()
-            low, high = (middle, high) if total > eps else (low, middle)
-        inside = np.abs(delta).sum() <= eps
-        expected = delta if inside else np.sign(delta) * np.maximum(np.abs(delta) - high, 0)
+            outside = np.clip(np.abs(moved) - middle, 0, room).sum() > eps
+            low, high = (middle, high) if outside else (low, middle)
+        expected = np.sign(moved) * np.clip(np.abs(moved) - high, 0, room)
         np.testing.assert_allclose(ours, expected, atol=1e-6)
+        assert abs(np.abs(ours).sum() / eps - 1) < 1e-6
+
+
+def test_exact_l1_projection_keeps_nan():
+    delta = jnp.ones((1, *SHAPE)).at[0, 0, 0, 0].set(jnp.nan)
+    assert np.isnan(norms.project_l1_box(jnp.zeros_like(delta), delta, 1.0)).any()
 
 
 @pytest.mark.parametrize("norm", norms.NORMS)
@@ -79,6 +122,14 @@ def test_sparse_l1_direction_takes_the_top_percent_and_stays_in_the_box():
     at_border = middle.at[0, 9, 19, 0].set(1.0)
     way = norms.direction(gradient, "l1", "sparse", at_border).ravel()
     np.testing.assert_array_equal(np.flatnonzero(way), [197, 198])
+
+
+def test_sparse_direction_takes_as_many_values_as_each_example_asks_for():
+    gradient = jnp.arange(-4.0, 8.0).reshape(1, 2, 6, 1) * jnp.ones((4, 1, 1, 1))
+    way = norms.sparse_direction(gradient, jnp.asarray([0.0, 2.9, 4.0, 99.0])).reshape(4, -1)
+    assert np.count_nonzero(way, axis=1).tolist() == [1, 2, 5, 11]  # -4 ties with 4; 0 stays
+    np.testing.assert_allclose(jnp.abs(way).sum(axis=1), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(way[2, [0, 8]], [-1 / 5, 1 / 5], rtol=1e-6)
 
 
 @pytest.mark.parametrize("norm", norms.NORMS)

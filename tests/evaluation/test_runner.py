@@ -14,11 +14,12 @@ import pytest
 
 from tests.evaluation import tiny
 from vone_jax import evaluation, models
-from vone_jax.attacks import PGD
+from vone_jax.attacks import FGSM, PGD
 from vone_jax.evaluation import store
 from vone_jax.report.load import load_runs
 
 ATTACKED = evaluation.Attacked(PGD("linf", 0.05, steps=2, eot_samples=2))
+WORST = evaluation.WorstOf((ATTACKED.attack, FGSM("linf", 0.05, loss="margin")))
 NOISE = evaluation.Corrupted("gaussian_noise", 5)
 
 
@@ -48,8 +49,21 @@ def test_a_result_says_what_was_measured(subject, tmp_path):
     np.testing.assert_array_equal(arrays["index"], [0, 2, 4, 6, 8])  # every second one
     np.testing.assert_array_equal(arrays["label"], np.arange(0, 10, 2) % 3)
     np.testing.assert_allclose(arrays["distance"], 0.05, atol=1e-6)
-    assert set(arrays) == {"index", "label", "probability_correct", "loss", "distance"}
-    assert np.allclose(arrays["probability_correct"] * 3 % 1, 0)
+    assert set(arrays) == {
+        "index", "label", "key", "right", "probability_correct", "loss", "distance",
+        "attack", "eps", "draws",
+    }  # fmt: skip
+    assert arrays["right"].shape == (5, 3) and arrays["right"].dtype == bool
+    np.testing.assert_allclose(arrays["probability_correct"], arrays["right"].mean(1))
+    assert (str(arrays["attack"]), arrays["eps"]) == (repr(ATTACKED.attack), 0.05)
+    assert arrays["draws"] == 3
+    keys = jax.random.key_data(job.example_keys(np.arange(0, 10, 2, dtype=np.uint32)))
+    np.testing.assert_array_equal(arrays["key"], keys)
+    each = arrays["right"].mean(0)
+    assert record["between_draws"]["accuracy"] == pytest.approx(each.tolist())
+    assert record["between_draws"]["standard_error"] == pytest.approx(each.std(ddof=1) / 3**0.5)
+    assert record["statistics"]["right_in_every_draw"] == arrays["right"].all(1).mean()
+    assert record["successes"] == {"wrong": int((~arrays["right"]).sum()), "decisions": 15}
     assert record["accuracy"] == pytest.approx(arrays["probability_correct"].mean())
     assert record["sums"]["seen"] == 5 and record["dataset"]["stride"] == 2
     assert record["model"] == {
@@ -59,7 +73,12 @@ def test_a_result_says_what_was_measured(subject, tmp_path):
         "parameters": sum(x.size for x in jax.tree.leaves(subject.variables["params"])),
     }
     assert record["condition"]["attack"] == repr(ATTACKED.attack)
-    assert (record["protocol"]["noise"], record["protocol"]["draws"]) == ("fresh", 3)
+    assert record["protocol"] == {
+        "name": "fresh noise", "noise": "fresh", "draws": 3, "decision": "single", "averaged": 1
+    }  # fmt: skip
+    assert (record["condition"]["eot_samples"], record["condition"]["estimator"]) == (
+        2, "mean_loss"
+    )  # fmt: skip
     assert record["key"]["seed"] == 3 and record["checkpoint_step"] == 7
     assert record["matmul_precision"] == "highest" and record["config"] == {"seed": 0}
     files = sorted(path.name for path in (tmp_path / "results").iterdir())
@@ -87,7 +106,7 @@ def test_numbers_are_those_of_the_arrays(subject, tmp_path):
     assert 0 < result.accuracy < 1
 
 
-@pytest.mark.parametrize("condition", [ATTACKED, NOISE])
+@pytest.mark.parametrize("condition", [ATTACKED, WORST, NOISE], ids=["attack", "worst", "noise"])
 def test_a_stopped_evaluation_goes_on(subject, tmp_path, condition):
     job = tiny.tiny_job(subject, tmp_path / "whole")
     evaluation.evaluate(job, condition)
@@ -121,16 +140,18 @@ def test_batch_size_and_devices_change_nothing(subject, tmp_path):
     found = []
     for devices, batch_size in ((1, 4), (4, 8)):
         results = tmp_path / f"{devices}-{batch_size}"
-        for condition in (ATTACKED, NOISE):
+        for condition in (ATTACKED, NOISE, WORST):
             job = tiny.tiny_job(subject, results, devices=devices, batch_size=batch_size)
             record = evaluation.evaluate(job, condition)
             with np.load(results / f"{condition.name}.npz") as archive:
                 found.append((condition.name, record["accuracy"], dict(archive)))
-    for name, accuracy, arrays in found[2:]:
-        reference = found[0 if name == found[0][0] else 1]
-        assert accuracy == reference[1]
+    for (name, accuracy, arrays), reference in zip(found[3:], found[:3], strict=True):
+        assert (name, accuracy) == reference[:2]
         for field, values in reference[2].items():
-            np.testing.assert_allclose(arrays[field], values, rtol=1e-5, atol=1e-6)
+            if np.issubdtype(values.dtype, np.floating):
+                np.testing.assert_allclose(arrays[field], values, rtol=1e-5, atol=1e-6)
+            else:
+                np.testing.assert_array_equal(arrays[field], values)
 
 
 def test_other_evaluations_are_not_mixed(subject, tmp_path):
@@ -177,10 +198,21 @@ def test_frozen_noise_has_its_own_name(subject, tmp_path):
     assert (record["protocol"]["noise"], record["protocol"]["draws"]) == ("frozen", 1)
 
 
+def test_an_averaged_decision_has_its_own_name(subject, tmp_path):
+    protocol = evaluation.Protocol("fresh", 2, "vote", 3)
+    job = tiny.tiny_job(subject, tmp_path, protocol=protocol)
+    record = evaluation.evaluate(job, evaluation.Clean())
+    assert record["name"] == "clean-vote-3" and record["protocol"] == {
+        "name": "averaged decision", "noise": "fresh", "draws": 2, "decision": "vote", "averaged": 3
+    }  # fmt: skip
+
+
 def test_a_network_without_noise_has_one_draw(tmp_path):
     job = tiny.tiny_job(tiny.tiny_subject(noise=None), tmp_path)
     record = evaluation.evaluate(job, evaluation.Clean())
-    assert (record["protocol"]["noise"], record["protocol"]["draws"]) == ("none", 1)
+    assert (record["protocol"]["name"], record["protocol"]["draws"]) == ("no noise", 1)
+    assert record["protocol"]["noise"] == "none"
+    assert record["between_draws"]["standard_error"] is None
     with np.load(tmp_path / "clean.npz") as archive:
         assert set(archive["probability_correct"]) <= {0.0, 1.0}
 

@@ -26,24 +26,6 @@ def noisy():
     return Partial(toy.noisy_network, toy.make_network(2.0), jnp.float32(2.0))
 
 
-@pytest.mark.parametrize("p", [0.9, 0.7])
-def test_the_coin_is_reported_as_it_is(p):
-    """Right with probability p under any attack: reports p, and not a power of it."""
-    images = jax.random.uniform(jax.random.key(1), (400, 4, 4, 1))
-    labels = jnp.zeros(400, jnp.int32)
-    coin = Partial(toy.coin, jnp.float32(p))
-    error = 4 * np.sqrt(p * (1 - p) / (400 * 10))
-    clean = evaluation.accuracy(KEY, coin, images, labels)
-    assert abs(clean.accuracy - p) < error
-    attack = PGD("linf", 0.1, steps=3, restarts=3, random_start=True, eot_samples=3)
-    robust = evaluation.robust_accuracy(KEY, coin, images, labels, attack=attack)
-    assert abs(robust.accuracy - p) < error
-    # Over images too, the shares scatter as p does: no example is worse than chance has it.
-    assert abs(robust.per_example.var() - p * (1 - p) / 10) < 0.01
-    frozen = evaluation.robust_accuracy(KEY, coin, images, labels, attack=attack, noise="frozen")
-    assert abs(frozen.accuracy - p) < 4 * np.sqrt(p * (1 - p) / 400)
-
-
 def test_a_linear_model_loses_what_the_closed_form_says():
     weights = jax.random.normal(jax.random.key(3), (16, 2))
     images = jax.random.uniform(jax.random.key(4), (200, 4, 4, 1), minval=0.3, maxval=0.7)
@@ -130,10 +112,10 @@ def test_a_surrogate_is_attacked_and_the_classifier_judged(batch, noisy):
 def test_attack_and_judgement_share_no_key():
     keys = prng.example_keys(KEY, 50)
     streams = [f(keys) for f in (
-        protocol.attack_keys, protocol.judge_keys, protocol.corruption_keys
+        protocol.attack_keys, protocol.choice_keys, protocol.judge_keys, protocol.corruption_keys
     )]  # fmt: skip
     data = np.concatenate([jax.random.key_data(stream) for stream in [keys, *streams]])
-    assert len(np.unique(data, axis=0)) == 200
+    assert len(np.unique(data, axis=0)) == 250
 
 
 def test_functions_of_a_scalar_key_and_of_many_are_both_accepted(batch):
@@ -159,6 +141,18 @@ def test_functions_of_a_scalar_key_and_of_many_are_both_accepted(batch):
         (dict(norm="linf", eps=0.1, attack=ATTACK), ValueError, "must not be"),
         (dict(attack=ATTACK, steps=3), ValueError, r"\['steps'\] must not be"),
         (dict(attack="pgd"), TypeError, "attack must be an attack"),
+        (dict(attack=[ATTACK, "pgd"]), TypeError, "attack must be an attack"),
+        (dict(attack=[]), ValueError, "attacks must be of one norm and radius, got none"),
+        (dict(attack=[ATTACK, FGSM("l2", 0.05)]), ValueError, "of one norm and radius"),
+        (dict(attack=[ATTACK], surrogate=len), ValueError, "surrogate is for one attack"),
+        (dict(norm="linf", eps=0.1, decision="vote"), ValueError, "averaged must be >= 2"),
+        (dict(norm="linf", eps=0.1, averaged=3), ValueError, "averaged must be 1"),
+        (dict(norm="linf", eps=0.1, decision="mean"), ValueError, "decision must be one of"),
+        (
+            dict(norm="linf", eps=0.1, noise="frozen", decision="vote", averaged=3),
+            ValueError,
+            "frozen noise",
+        ),
         (dict(norm="linf", eps=0.1, stps=3), TypeError, "stps"),
         (dict(norm="linf", eps=0.1, noise="cold"), ValueError, "noise must be one of fresh"),
         (dict(norm="linf", eps=0.1, noise="frozen", draws=5), ValueError, "draws must be 1"),
@@ -192,4 +186,5 @@ def test_the_authors_attack_is_the_default(monkeypatch, batch):
     logits_fn = Partial(toy.linear, jnp.ones((64, 4)))
     evaluation.robust_accuracy(KEY, logits_fn, *batch, "l2", 0.15, draws=1)
     assert seen == [PGD("l2", 0.15, steps=64, step_rule="eps/32", eot_samples=10)]
-    assert evaluation.Attacked(FGSM("linf", 1 / 255)).name == "attack-linf-0.003922"
+    assert evaluation.Attacked(FGSM("linf", 1 / 255)).name == "attack-fgsm-linf-0.003922"
+    assert evaluation.Attacked(PGD("linf", 1 / 255)).name == "attack-linf-0.003922"

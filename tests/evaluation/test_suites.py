@@ -1,8 +1,9 @@
+import numpy as np
 import pytest
 from scipy import stats
 
-from vone_jax import evaluation
-from vone_jax.attacks import PGD
+from vone_jax import corruptions, evaluation
+from vone_jax.attacks import PGD, AutoAttack
 from vone_jax.evaluation import intervals, labels, suites, tables
 
 FULL = (224, 224, 3)
@@ -82,7 +83,7 @@ def test_suites_expand_to_conditions():
     both = suites.conditions(
         suites.expand(["quick", "corruptions"]), evaluation.Settings(), FULL, True
     )
-    assert len(quick) == 1 + 4 + 9 and len(both) == 1 + 4 + 45
+    assert len(quick) == 1 + 4 + 9 and len(both) == 1 + 4 + 5 * 19
     # Draws of a network without noise are all the same.
     (attacked,) = suites.conditions(["linf"], evaluation.Settings(eps=(0.1,)), FULL, False)
     assert attacked.attack.eot_samples == 1 and not attacked.noise_free_gradients
@@ -90,6 +91,71 @@ def test_suites_expand_to_conditions():
     (attacked,) = suites.conditions(["linf"], settings, FULL, True)
     assert attacked.attack.eot_samples == 1 and attacked.noise_free_gradients
     assert attacked.name == "attack-linf-0.1-noise-free"
+
+
+def test_suites_of_other_attacks():
+    """Each is named after its attack, in the norm of the settings, at 4/255 or the radii asked."""
+    settings = evaluation.Settings(eot_samples=7)
+    names = ("apgd", "autoattack", "square", "worst", "minimal")
+    found = suites.conditions(names, settings, FULL, True)
+    assert [condition.name for condition in found] == [
+        "attack-apgd-linf-0.01569",
+        "attack-autoattack-linf-0.01569",
+        "attack-square-linf-0.01569",
+        "attack-worst-linf-0.01569",
+        "minimal-fmn-linf",
+    ]
+    records = [condition.record() for condition in found]
+    # The members of AutoAttack's version for stochastic networks average over 20.
+    assert [record["eot_samples"] for record in records] == [7, 20, 7, 7, 7]
+    assert found[1].attack == AutoAttack("linf", 4 / 255, version="rand")
+    assert found[3].attacks[0] == settings.attack("linf", 4 / 255)
+    assert found[4].radii == evaluation.ladder("linf", 9, FULL)
+    quiet = suites.conditions(names, settings, FULL, False)
+    assert quiet[1].attack == AutoAttack("linf", 4 / 255, version="standard")
+    assert [condition.record()["eot_samples"] for condition in quiet] == [1] * 5
+    settings = evaluation.Settings(norm="l1", eps=(3.0, 6.0))
+    found = suites.conditions(["apgd", "minimal"], settings, FULL, False)
+    assert [condition.name for condition in found] == [
+        "attack-apgd-l1-3", "attack-apgd-l1-6", "minimal-fmn-l1"
+    ]  # fmt: skip
+    assert found[2].radii == (3.0, 6.0)
+
+
+def test_the_checks_for_masked_gradients_are_a_suite():
+    settings = evaluation.Settings(norm="l2", eot_samples=7)
+    assert suites.conditions(["masking"], settings, FULL, True) == []
+    (condition,) = suites.masking(settings, FULL, True, "base")
+    assert condition == evaluation.Masking("l2", 2.4, True, "base", eot_samples=7)
+    record = condition.record()
+    assert record["eps_label"] == "2.4" and record["transfer"] == "base"
+    assert record["attacks"]["eps"] == record["attack"]
+    assert "eot_samples=28" in record["attacks"]["4 k draws"]
+    (condition,) = suites.masking(settings, FULL, False)
+    assert condition.record()["eot_samples"] == 1 and "without noise" not in condition.attacks()
+
+
+def test_forms_of_corrupted_images_have_their_names():
+    settings = evaluation.Settings(corruptions=("contrast",), severities=(3,), form="jpeg85")
+    (condition,) = suites.conditions(["corruptions"], settings, FULL, True)
+    assert condition.name == "corruption-contrast-3-jpeg85"
+    assert condition.record()["form"] == "jpeg85"
+
+
+def test_frost_needs_its_photographs(tmp_path):
+    found = suites.conditions(["corruptions"], evaluation.Settings(), FULL, True)
+    names = {condition.corruption for condition in found}
+    assert names == {*corruptions.NAMES} - {"frost"}
+    with pytest.raises(ValueError, match="frost_images must be given"):
+        evaluation.Corrupted("frost", 1)
+    with pytest.raises(ValueError, match="photographs frost_dir must name"):
+        evaluation.Settings(corruptions=("frost",))
+    with pytest.raises(FileNotFoundError, match="lacks the frost images"):
+        settings = evaluation.Settings(frost_dir=tmp_path)
+        suites.conditions(["corruptions"], settings, FULL, True)
+    photographs = corruptions.FrostImages((np.zeros((300, 300, 3), np.uint8),))
+    condition = evaluation.Corrupted("frost", 1, frost_images=photographs)
+    assert condition.name == "corruption-frost-1"
 
 
 @pytest.mark.parametrize(
@@ -112,6 +178,8 @@ def test_unknown_suites_are_refused(names, message):
         (dict(restarts=0), "restarts must be"),
         (dict(eot_samples=0), "eot_samples must be"),
         (dict(l1_step="x"), "l1_step must be one of"),
+        (dict(norm="l0"), "norm must be one of"),
+        (dict(form="png"), "form must be one of float, uint8, jpeg85"),
         (dict(corruptions=("contrasts",)), "did you mean 'contrast'"),
         (dict(severities=(6,)), "severity must be an integer from 0 to 5"),
     ],
@@ -123,8 +191,11 @@ def test_settings_out_of_range_are_refused(fields, message):
 
 def test_radii_for_several_norms_are_refused():
     settings = evaluation.Settings(eps=(0.1,))
-    with pytest.raises(ValueError, match="linf, l2"):
-        suites.conditions(["linf", "l2"], settings, FULL, True)
+    for names in (["linf", "l2"], ["l2", "apgd"], ["l2", "masking"]):
+        with pytest.raises(ValueError, match="l2, linf"):
+            suites.conditions(names, settings, FULL, True)
+    with pytest.raises(ValueError, match="attack in none"):
+        suites.conditions(["clean"], settings, FULL, True)
 
 
 def test_the_table_has_a_line_per_measured_result():

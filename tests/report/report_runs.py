@@ -17,7 +17,7 @@ LADDER = {
     "l1": {"40": 40.0},
 }
 CORRUPTIONS = ("gaussian_noise", "contrast")
-KINDS = ("clean", "attack", "corruption", "gallery", "v1", "training")
+KINDS = ("clean", "attack", "corruption", "masking", "gallery", "v1", "training")
 # Falls to nothing with a rising place on the ladder.
 WEAK = {"clean": 0.9, "linf": (0.5, 0.1, 0.0), "l2": (0.4, 0.0), "l1": (0.2,)}
 STRONG = {"clean": 0.85, "linf": (0.75, 0.4, 0.05), "l2": (0.7, 0.2), "l1": (0.5,)}
@@ -97,6 +97,8 @@ def write_run(
     rng = np.random.default_rng(3)
     if images is None:
         images = rng.random((6, size, size, channels)).astype(np.float32)
+    if "masking" in kinds:
+        write_checks(run, common)
     if "gallery" in kinds:
         _gallery(run, common, images)
     if "v1" in kinds and stochastic:
@@ -148,6 +150,25 @@ def _measured(run, common, kind, name, condition, share, examples):
     if kind == "attack":
         arrays["distance"] = np.full(examples, condition["eps"], np.float32)
     _write(run, name, record, arrays)
+
+
+def write_checks(run, common, verdicts=("pass", "warning")):
+    """Writes checks for masked gradients with the given verdicts; they have no arrays."""
+    checks = [
+        {
+            "name": f"check_{place}",
+            "question": f"Question {place}?",
+            "verdict": verdict,
+            "numbers": {"accuracy, eps": 0.25, "standard error": None, "random": True, "n": 50},
+            "meaning": f"Meaning {place}.",
+        }
+        for place, verdict in enumerate(verdicts)
+    ]
+    condition = {"norm": "linf", "eps": 4 / 255, "eps_label": "4/255", "attack": "PGD(...)",
+                 "attacks": {"eps": "PGD('linf', 4/255)"}}  # fmt: skip
+    record = {**common, "kind": "masking", "name": "masking-linf", "condition": condition}
+    record |= {"checks": checks, "seen": 50}
+    (run / "results" / "masking-linf.json").write_text(json.dumps(record))
 
 
 def _write(run, name, record, arrays):

@@ -25,7 +25,18 @@ def result(correct, index=None, interval=(0.0, 1.0), **condition):
     share = float(np.mean(correct))
     kind = "attack" if condition else "clean"
     return Result(
-        None, kind, "r", DATA, len(correct), condition, "fresh", share, interval, {}, arrays
+        None,
+        kind,
+        "r",
+        DATA,
+        len(correct),
+        condition,
+        "fresh",
+        "single",
+        share,
+        interval,
+        {},
+        arrays,
     )
 
 

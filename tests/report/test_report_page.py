@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from page_reader import read
+from report_runs import KINDS as ALL_KINDS
 from report_runs import STRONG, edit, write_run
 
 from vone_jax import report
@@ -130,7 +131,16 @@ def test_is_well_formed_and_accessible(page):
     assert levels.count(1) == 1
     headings = levels[levels.index(1) :]
     assert all(b <= a + 1 for a, b in zip(headings, headings[1:], strict=False))
-    for part in ("attacks", "gallery", "corruptions", "v1", "training", "numbers", "provenance"):
+    for part in (
+        "attacks",
+        "trust",
+        "gallery",
+        "corruptions",
+        "v1",
+        "training",
+        "numbers",
+        "provenance",
+    ):
         assert tree.find(id=part)
 
 
@@ -200,9 +210,9 @@ def test_strings_of_result_files_are_escaped(tmp_path):
     assert any("<script>" in text.text for svg in tree.all("svg") for text in svg.all("text"))
 
 
-@pytest.mark.parametrize("missing", ["clean", "attack", "corruption", "gallery", "v1", "training"])
+@pytest.mark.parametrize("missing", ALL_KINDS)
 def test_a_missing_kind_leaves_a_note_with_its_command(missing, tmp_path):
-    kinds = {"clean", "attack", "corruption", "gallery", "v1", "training"} - {missing}
+    kinds = set(ALL_KINDS) - {missing}
     run = write_run(tmp_path, "run", "vone_resnet18", kinds=tuple(kinds), examples=40)
     tree = read(report.write([run], tmp_path / "r.html").read_text(encoding="utf-8"))
     notes = [p for p in tree.all("p") if p.attributes.get("class") == "missing"]

@@ -1,6 +1,44 @@
-"""White-box attacks on any classifier ``logits_fn(key, images) -> logits``, stochastic or not."""
+"""Attacks on any classifier ``logits_fn(key, images) -> logits``, stochastic or not.
 
+Within a radius: ``FGSM``, ``PGD``, ``MIFGSM``, ``APGD`` along the gradient, ``SPSA`` and
+``Square`` from scores alone, ``RandomNoise`` as a baseline. The closest adversarial image:
+``FAB``, ``DeepFool``, ``CW``, ``DDN``, ``FMN``. Of several the worst: ``AutoAttack``. Made on
+another network: ``Transfer``.
+"""
+
+from vone_jax.attacks.apgd import APGD
 from vone_jax.attacks.attack import Attack
+from vone_jax.attacks.auto_attack import AutoAttack
+from vone_jax.attacks.carlini_wagner import CW
+from vone_jax.attacks.ddn import DDN
+from vone_jax.attacks.deepfool import DeepFool
+from vone_jax.attacks.fab import FAB
+from vone_jax.attacks.fmn import FMN
 from vone_jax.attacks.gradient import FGSM, PGD, STEP_RULES
+from vone_jax.attacks.minimal import MinimalNormAttack, MinimalPerturbation
+from vone_jax.attacks.momentum import MIFGSM
+from vone_jax.attacks.random_noise import RandomNoise
+from vone_jax.attacks.spsa import SPSA
+from vone_jax.attacks.square import Square
+from vone_jax.attacks.transfer import Transfer
 
-__all__ = ["FGSM", "PGD", "STEP_RULES", "Attack"]
+__all__ = [
+    "APGD",
+    "CW",
+    "DDN",
+    "FAB",
+    "FGSM",
+    "FMN",
+    "MIFGSM",
+    "PGD",
+    "SPSA",
+    "STEP_RULES",
+    "Attack",
+    "AutoAttack",
+    "DeepFool",
+    "MinimalNormAttack",
+    "MinimalPerturbation",
+    "RandomNoise",
+    "Square",
+    "Transfer",
+]

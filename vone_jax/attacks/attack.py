@@ -49,7 +49,7 @@ class Attack(abc.ABC):
         """
         images, labels = checks.batch(key, logits_fn, images, labels)
         keys = prng.example_keys(key, images.shape[0])
-        adversarial = _compiled(self, keys, classifier.as_pytree(logits_fn), images, labels)
+        adversarial = compiled(self, keys, classifier.as_pytree(logits_fn), images, labels)
         return checks.finite(adversarial)
 
     @abc.abstractmethod
@@ -64,6 +64,7 @@ class Attack(abc.ABC):
 
 
 @jax.jit
-def _compiled(attack, keys, logits_fn, images, labels):
+def compiled(attack, keys, logits_fn, images, labels):
+    """The attack as one compiled function, on checked input, with one key per example."""
     logits_fn = classifier.per_example(logits_fn, keys, images)
     return jax.lax.stop_gradient(attack.perturb(keys, logits_fn, images, labels))

@@ -13,6 +13,9 @@ from vone_jax.attacks import classifier
 # Resizing and decoding leave values like -3e-8; eight-bit inputs are off by hundreds.
 BOX_TOLERANCE = 1e-6
 
+# How far the sum of a softmax may be from 1.
+PROBABILITY_TOLERANCE = 1e-5
+
 
 def radius(name: str, value) -> None:
     """Raises unless ``value`` is a finite number that is not negative. Traced values pass."""
@@ -52,7 +55,9 @@ def batch(key, logits_fn, images, labels) -> tuple[jax.Array, jax.Array]:
     Raises:
       TypeError: for images that are not float32 or float64, labels that are not integers, or a
         key that is not typed.
-      ValueError: for shapes that do not fit, images outside [0, 1] or NaN, labels out of range.
+      ValueError: for shapes that do not fit, images outside [0, 1] or NaN, labels out of range,
+        or a classifier that returns probabilities.
+      FloatingPointError: for logits of the images that are not finite.
     """
     images, labels = jnp.asarray(images), jnp.asarray(labels)
     # The same type whether or not the caller's arrays were made from Python numbers.
@@ -73,6 +78,7 @@ def batch(key, logits_fn, images, labels) -> tuple[jax.Array, jax.Array]:
     if not (isinstance(images, Tracer) or isinstance(labels, Tracer)):
         call = classifier.per_example(logits_fn, keys, images)
         _values(images, labels, jax.eval_shape(call, keys, images).shape[-1])
+        _logits(call(keys, images))
     return images, labels.astype(jnp.int32)
 
 
@@ -88,6 +94,23 @@ def _values(images: jax.Array, labels: jax.Array, classes: int) -> None:
         raise ValueError(
             f"labels must lie in [0, {classes - 1}] for {classes} classes, "
             f"got values from {first} to {last}"
+        )
+
+
+def _logits(logits: jax.Array) -> None:
+    if isinstance(logits, Tracer):
+        return
+    bad = ~jnp.all(jnp.isfinite(logits), axis=-1)
+    if bool(jnp.any(bad)):
+        positions = jnp.flatnonzero(bad)[:8].tolist()
+        raise FloatingPointError(
+            f"logits_fn returned logits that are not finite, at batch positions {positions}"
+        )
+    sums = jnp.sum(logits, axis=-1)
+    if bool(jnp.all(logits >= 0) & jnp.all(jnp.abs(sums - 1) < PROBABILITY_TOLERANCE)):
+        raise ValueError(
+            "logits_fn must return logits, got probabilities: values in [0, 1] that sum to 1; "
+            "take them before the softmax, or their logarithm"
         )
 
 

@@ -28,13 +28,15 @@ STEP_RULES = {
 
 ORDERS = ("ball_then_box", "box_then_ball")
 
+KEEP = ("last", "best")
+
 
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=("eps", "step_size"),
     meta_fields=(
         "norm", "steps", "step_rule", "random_start", "restarts", "eot_samples", "estimator",
-        "loss", "targeted", "l1_step", "projection", "order",
+        "loss", "targeted", "l1_step", "projection", "order", "keep", "norm_offset",
     ),
 )  # fmt: skip
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +44,7 @@ class PGD(Attack):
     """Projected gradient descent on an averaged loss.
 
     Each step moves along the direction of steepest ascent in the attack's norm and returns to
-    the ball and to [0, 1]. The result is the last iterate.
+    the ball and to [0, 1].
 
     Attributes:
       norm: "linf", "l2" or "l1".
@@ -60,6 +62,10 @@ class PGD(Attack):
       l1_step: direction of an L1 step, see ``norms.L1_STEPS``.
       projection: "radial" or "exact", see ``norms.PROJECTIONS``.
       order: "ball_then_box", or "box_then_ball" as ART does it. Both end inside of both.
+      keep: "last" returns the last iterate; "best" the one with the highest averaged loss, the
+        start included, judged with keys that no gradient has used.
+      norm_offset: added to the norms of gradient and perturbation before dividing by them, for
+        L2 and L1. ART 1.5 adds 1e-7; with that the steps along tiny gradients become short.
 
     Raises:
       ValueError, TypeError: if a field is out of range; the message names it.
@@ -79,6 +85,8 @@ class PGD(Attack):
     l1_step: str = "dense"
     projection: str = "radial"
     order: str = "ball_then_box"
+    keep: str = "last"
+    norm_offset: float = 0.0
 
     def __post_init__(self):
         checks.choice("norm", self.norm, norms.NORMS)
@@ -95,6 +103,8 @@ class PGD(Attack):
         checks.choice("l1_step", self.l1_step, norms.L1_STEPS)
         checks.choice("projection", self.projection, norms.PROJECTIONS)
         checks.choice("order", self.order, ORDERS)
+        checks.choice("keep", self.keep, KEEP)
+        checks.radius("norm_offset", self.norm_offset)
         if self.targeted and self.loss == "dlr":
             raise ValueError('loss "dlr" is for untargeted attacks; take "margin" for a target')
 
@@ -123,23 +133,34 @@ class PGD(Attack):
 
             def step(adversarial, number):
                 slope = gradient(adversarial, prng.fold(noise_keys, number))
-                way = norms.direction(slope, self.norm, self.l1_step, adversarial)
-                return self._feasible(adversarial + step_size * way, images), None
+                way = norms.direction(slope, self.norm, self.l1_step, adversarial, self.norm_offset)
+                return self._feasible(adversarial + step_size * way, images)
 
-            return jax.lax.scan(step, start, jnp.arange(self.steps, dtype=jnp.uint32))[0]
+            numbers = jnp.arange(self.steps, dtype=jnp.uint32)
+            if self.keep == "last":
+                return jax.lax.scan(lambda x, number: (step(x, number), None), start, numbers)[0]
+            iterate_keys = prng.stream(run_keys, "iterates")
+
+            def step_and_judge(carry, number):
+                adversarial, best = carry
+                adversarial = step(adversarial, number)
+                return (adversarial, stronger(best, adversarial, loss(adversarial, iterate_keys)))
+
+            best = (start, loss(start, iterate_keys))
+            (_, (best_images, _)), _ = jax.lax.scan(
+                lambda carry, number: (step_and_judge(carry, number), None),
+                (start, best),
+                numbers,
+            )
+            return best_images
 
         if self.restarts == 1:
             return run(0)
         judge_keys = prng.stream(keys, "judge")
 
         def restart(best, number):
-            best_images, best_loss = best
             rival = run(number)
-            rival_loss = loss(rival, judge_keys)
-            # A loss of NaN must win, or it would pass in silence.
-            wins = ~(rival_loss <= best_loss)
-            best_images = jnp.where(wins[:, None, None, None], rival, best_images)
-            return (best_images, jnp.where(wins, rival_loss, best_loss)), None
+            return stronger(best, rival, loss(rival, judge_keys)), None
 
         nothing = (images, jnp.full(images.shape[:1], -jnp.inf, images.dtype))
         (best_images, _), _ = jax.lax.scan(
@@ -150,8 +171,18 @@ class PGD(Attack):
     def _feasible(self, adversarial: jax.Array, images: jax.Array) -> jax.Array:
         if self.order == "box_then_ball":
             adversarial = jnp.clip(adversarial, 0.0, 1.0)
-        delta = norms.project(adversarial - images, self.norm, self.eps, self.projection)
+        delta = norms.project(
+            adversarial - images, self.norm, self.eps, self.projection, self.norm_offset
+        )
         return jnp.clip(images + delta, 0.0, 1.0)
+
+
+def stronger(best, rival_images: jax.Array, rival_loss: jax.Array):
+    """Of two pairs of images and losses the one with the higher loss, per example."""
+    best_images, best_loss = best
+    # A loss of NaN must win, or it would pass in silence.
+    wins = ~(rival_loss <= best_loss)
+    return norms.select(wins, rival_images, best_images), jnp.where(wins, rival_loss, best_loss)
 
 
 @functools.partial(

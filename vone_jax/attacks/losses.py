@@ -31,6 +31,29 @@ def dlr(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return margin(logits, labels) / (top[..., 0] - top[..., 2] + 1e-12)
 
 
+def targeted_dlr(logits: jax.Array, labels: jax.Array, targets: jax.Array) -> jax.Array:
+    """Targeted difference-of-logits ratio.
+
+    -(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2 + 1e-12), logits in descending order.
+
+    Args:
+      logits: shape (..., N, C).
+      labels: the classes to leave, shape (N,).
+      targets: the classes to reach, shape (N,).
+
+    Raises:
+      ValueError: with fewer than 4 classes.
+
+    References:
+      Croce and Hein, 2020, arXiv:2003.01690, equation 7.
+    """
+    if logits.shape[-1] < 4:
+        raise ValueError(f'loss "targeted_dlr" needs at least 4 classes, got {logits.shape[-1]}')
+    top = jax.lax.top_k(logits, 4)[0]
+    scale = top[..., 0] - 0.5 * (top[..., 2] + top[..., 3]) + 1e-12
+    return (_at(logits, targets) - _at(logits, labels)) / scale
+
+
 LOSSES = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
 
 ESTIMATORS = ("mean_loss", "mean_logits", "mean_probability")

@@ -34,7 +34,9 @@ def size(delta: jax.Array, norm: str) -> jax.Array:
     return jnp.sum(jnp.abs(flat), axis=-1)
 
 
-def direction(gradient: jax.Array, norm: str, l1_step: str, images: jax.Array) -> jax.Array:
+def direction(
+    gradient: jax.Array, norm: str, l1_step: str, images: jax.Array, offset: float = 0.0
+) -> jax.Array:
     """Direction of one step, of norm one; a gradient of zero gives zero.
 
     Args:
@@ -42,20 +44,19 @@ def direction(gradient: jax.Array, norm: str, l1_step: str, images: jax.Array) -
       norm: one of ``NORMS``.
       l1_step: one of ``L1_STEPS``; used for L1 only.
       images: the current images; "sparse" takes no step across the border of the pixel box.
+      offset: added to the gradient's norm before dividing, for L2 and the dense L1 step.
 
     Returns:
       Array of the gradient's shape. What is not finite in the gradient is not finite here.
     """
     if norm == "linf":
         return jnp.sign(gradient)
-    if norm == "l2":
+    if norm == "l2" or l1_step == "dense":
         # Dividing by the largest value first keeps the square of a tiny gradient from underflow:
         # a confident network must not look robust because of it.
-        scaled = _over(gradient, size(gradient, "linf"))
-        return _over(scaled, size(scaled, "l2"))
-    if l1_step == "dense":
-        scaled = _over(gradient, size(gradient, "linf"))
-        return _over(scaled, size(scaled, "l1"))
+        largest = size(gradient, "linf")
+        scaled = _over(gradient, largest)
+        return _over(scaled, size(scaled, norm) + offset / jnp.where(largest == 0, 1.0, largest))
     if l1_step == "max_coordinate":
         flat = gradient.reshape(gradient.shape[0], -1)
         largest = jnp.argmax(jnp.abs(flat), axis=-1, keepdims=True)
@@ -69,18 +70,70 @@ def direction(gradient: jax.Array, norm: str, l1_step: str, images: jax.Array) -
     return _over(signs, size(signs, "l1"))
 
 
+def sparse_direction(gradient: jax.Array, count: jax.Array) -> jax.Array:
+    """Signs of the largest values of a gradient, scaled to an L1 norm of one.
+
+    Args:
+      gradient: shape (N, H, W, C).
+      count: how many values per example, shape (N,); rounded down, and at least one. Values
+        that tie with the last one count, too.
+    """
+    flat = gradient.reshape(gradient.shape[0], -1)
+    magnitude = jnp.abs(flat)
+    last = jnp.clip(count.astype(jnp.int32), 1, flat.shape[-1]) - 1
+    ascending = jnp.sort(magnitude, axis=-1)
+    threshold = jnp.take_along_axis(ascending, (flat.shape[-1] - 1 - last)[:, None], axis=-1)
+    signs = _signs(flat, magnitude >= threshold).reshape(gradient.shape)
+    return _over(signs, size(signs, "l1"))
+
+
 def project(
-    delta: jax.Array, norm: str, eps: jax.Array | float, projection: str = "radial"
+    delta: jax.Array,
+    norm: str,
+    eps: jax.Array | float,
+    projection: str = "radial",
+    offset: float = 0.0,
 ) -> jax.Array:
-    """The perturbations brought back into the ball of radius ``eps`` around zero."""
+    """The perturbations brought back into the ball of radius ``eps`` around zero.
+
+    Args:
+      delta: perturbations, shape (N, H, W, C).
+      norm: one of ``NORMS``.
+      eps: radius of the ball.
+      projection: one of ``PROJECTIONS``.
+      offset: added to the norm before a perturbation is scaled, which ends inside the ball.
+    """
     if norm == "linf":
         return jnp.clip(delta, -eps, eps)
     if norm == "l1" and projection == "exact":
-        delta = _soft_threshold(delta, eps)
-    length = size(delta, norm)
+        delta = _soft_threshold(delta, jnp.full_like(delta, jnp.inf), eps)
+    return _radial(delta, norm, eps, offset)
+
+
+def project_l1_box(images: jax.Array, delta: jax.Array, eps: jax.Array | float) -> jax.Array:
+    """Euclidean projection of perturbations onto the L1 ball and the pixel box at once.
+
+    Args:
+      images: in [0, 1], shape (N, H, W, C).
+      delta: perturbations of the same shape.
+      eps: radius of the ball.
+
+    Returns:
+      The nearest perturbations with ``images + delta`` in [0, 1], up to the rounding of that
+      sum, and an L1 norm of at most ``eps``.
+
+    References:
+      Croce and Hein, Mind the box, 2021, arXiv:2103.01208, proposition 2.2.
+    """
+    room = jnp.where(delta > 0, 1.0 - images, images)
+    return _radial(_soft_threshold(delta, room, eps), "l1", eps)
+
+
+def _radial(delta, norm, eps, offset=0.0):
+    length = size(delta, norm) + offset
     outside = length > eps
     scale = jnp.where(outside, eps / jnp.where(outside, length, jnp.ones_like(length)), 1.0)
-    return delta * _per_example(scale, delta)
+    return delta * per_example(scale, delta)
 
 
 def sample(
@@ -118,18 +171,36 @@ def sample(
     return jax.vmap(draw)(keys) * eps
 
 
-def _soft_threshold(delta: jax.Array, eps: jax.Array | float) -> jax.Array:
-    """Euclidean projection onto the L1 ball (Duchi et al., 2008), by sorting."""
-    flat = delta.reshape(delta.shape[0], -1)
-    magnitude = jnp.abs(flat)
-    descending = -jnp.sort(-magnitude, axis=-1)
-    rank = jnp.arange(1, flat.shape[-1] + 1, dtype=flat.dtype)[None]
-    thresholds = (jnp.cumsum(descending, axis=-1) - eps) / rank
-    support = jnp.sum(descending > thresholds, axis=-1, keepdims=True)
-    threshold = jnp.take_along_axis(thresholds, jnp.maximum(support - 1, 0), axis=-1)
-    # With eps = 0 no rank qualifies, and everything goes.
-    threshold = jnp.where(support == 0, descending[:, :1], jnp.maximum(threshold, 0.0))
-    return (jnp.sign(flat) * jnp.maximum(magnitude - threshold, 0.0)).reshape(delta.shape)
+def _soft_threshold(delta: jax.Array, room: jax.Array, eps: jax.Array | float) -> jax.Array:
+    """sign(d) min(room, max(|d| - t, 0)) with the smallest t >= 0 that ends in the L1 ball.
+
+    A fixed number of bisections finds which values are cut to zero, shortened or stopped by
+    their room; between these events the length is linear in t, so one more step is exact.
+    """
+    magnitude = jnp.abs(delta).reshape(delta.shape[0], -1)
+    room = room.reshape(magnitude.shape)
+
+    def shrink(threshold):
+        return jnp.clip(magnitude - threshold, 0.0, room)
+
+    def length(threshold):
+        return jnp.sum(shrink(threshold), axis=-1, keepdims=True)
+
+    def halve(_, bracket):
+        low, high = bracket
+        middle = 0.5 * (low + high)
+        outside = length(middle) > eps
+        return jnp.where(outside, middle, low), jnp.where(outside, high, middle)
+
+    zero = jnp.zeros_like(magnitude[:, :1])
+    bracket = (zero, jnp.max(magnitude, axis=-1, keepdims=True))
+    rounds = int(jnp.finfo(delta.dtype).nmant) + 8
+    _, high = jax.lax.fori_loop(0, rounds, halve, bracket)
+    shortened = (magnitude > high) & (magnitude - high < room)
+    count = jnp.sum(shortened, axis=-1, keepdims=True, dtype=delta.dtype)
+    exact = jnp.maximum(high - (eps - length(high)) / jnp.maximum(count, 1.0), 0.0)
+    threshold = jnp.where(length(zero) > eps, exact, zero)
+    return jnp.sign(delta) * shrink(threshold).reshape(delta.shape)
 
 
 def _signs(flat: jax.Array, chosen: jax.Array) -> jax.Array:
@@ -138,8 +209,14 @@ def _signs(flat: jax.Array, chosen: jax.Array) -> jax.Array:
 
 
 def _over(delta: jax.Array, length: jax.Array) -> jax.Array:
-    return delta / _per_example(jnp.where(length == 0, jnp.ones_like(length), length), delta)
+    return delta / per_example(jnp.where(length == 0, jnp.ones_like(length), length), delta)
 
 
-def _per_example(values: jax.Array, like: jax.Array) -> jax.Array:
+def per_example(values: jax.Array, like: jax.Array) -> jax.Array:
+    """Values (N,) in a shape that multiplies or selects arrays (N, H, W, C)."""
     return values.reshape((-1,) + (1,) * (like.ndim - 1))
+
+
+def select(chosen: jax.Array, images: jax.Array, others: jax.Array) -> jax.Array:
+    """``images`` where ``chosen`` (N,) holds and ``others`` elsewhere."""
+    return jnp.where(per_example(chosen, images), images, others)

@@ -1,50 +1,87 @@
 """What is done to images before a classifier sees them. Each condition names its result."""
 
+import abc
 import dataclasses
+from collections import Counter
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from vone_jax import corruptions
-from vone_jax.attacks import Attack, classifier, norms
+from vone_jax.attacks import Attack, AutoAttack, Transfer, checks, norms
+from vone_jax.evaluation import judging, protocol
 from vone_jax.evaluation import labels as wording
-from vone_jax.evaluation import protocol
+from vone_jax.evaluation.judging import Trial
+
+
+class Condition(abc.ABC):
+    """What is measured on a batch, and how a result file tells it.
+
+    Attributes:
+      kind: kind of its result.
+      name: name of its result.
+    """
+
+    kind: str
+    name: str
+
+    @abc.abstractmethod
+    def record(self) -> dict[str, Any]:
+        """The condition for a result file: with the protocol it says all that a number needs."""
+
+    @abc.abstractmethod
+    def measure(self, trial: Trial) -> dict[str, jax.Array]:
+        """Arrays with one entry per example."""
+
+    @abc.abstractmethod
+    def summary(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Fields of the result from the arrays of all examples."""
+
+    def constants(self) -> dict[str, Any]:
+        """Scalars that stand beside the arrays, so that these can be read alone."""
+        return {}
+
+
+class Judged(Condition):
+    """A condition whose images are judged; subclasses say how they come about."""
+
+    @abc.abstractmethod
+    def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The images that are judged, and what else is to be kept of each, arrays (N,)."""
+
+    def measure(self, trial: Trial) -> dict[str, jax.Array]:
+        images, kept = self.perturb(trial)
+        return trial.judge(images) | kept
+
+    def summary(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+        judging.check_finite(arrays["loss"], arrays["index"])
+        return judging.summary(arrays["right"])
 
 
 @dataclasses.dataclass(frozen=True)
-class Clean:
+class Clean(Judged):
     """The images as they are."""
 
     kind = "clean"
     name = "clean"
 
     def record(self) -> dict[str, Any]:
-        """The condition for a result file."""
         return {}
 
-    def perturb(
-        self,
-        example_keys: jax.Array,
-        logits_fn: classifier.LogitsFn,
-        images: jax.Array,
-        labels: jax.Array,
-    ) -> jax.Array:
-        """The images that are judged."""
-        return images
-
-    def distance(self, perturbed: jax.Array, images: jax.Array) -> jax.Array | None:
-        """How far each image was moved, in the condition's norm; None where there is none."""
-        return None
+    def perturb(self, trial):
+        return trial.images, {}
 
 
 @dataclasses.dataclass(frozen=True)
-class Attacked:
+class Attacked(Judged):
     """Adversarial images.
 
     Attributes:
       attack: the attack.
-      noise_free_gradients: attack the network with its noise switched off, and judge the noisy
-        one: the deterministic-surrogate control.
+      noise_free_gradients: attack the surrogate of the trial, the network with its noise switched
+        off, and judge the noisy one: the deterministic-surrogate control.
     """
 
     attack: Attack
@@ -55,54 +92,189 @@ class Attacked:
     @property
     def name(self) -> str:
         suffix = "-noise-free" if self.noise_free_gradients else ""
-        return f"attack-{self.attack.norm}-{self.attack.eps:.4g}{suffix}"
+        return f"attack-{_stem(self.attack)}{suffix}"
 
     def record(self) -> dict[str, Any]:
-        """The condition for a result file."""
         surrogate = " on the network without noise" if self.noise_free_gradients else ""
-        return {
-            "norm": self.attack.norm,
-            "eps": self.attack.eps,
-            "eps_label": wording.eps(self.attack.norm, self.attack.eps),
+        return _bound(self.attack) | {
             "attack": f"{self.attack!r}{surrogate}",
-            "eot_samples": getattr(self.attack, "eot_samples", 1),
+            **_averaging(self.attack),
             "noise_free_gradients": self.noise_free_gradients,
         }
 
-    def perturb(self, example_keys, logits_fn, images, labels):
-        return self.attack(protocol.attack_keys(example_keys), logits_fn, images, labels)
+    def perturb(self, trial):
+        keys = protocol.attack_keys(trial.example_keys)
+        attacked = trial.attacked(self.noise_free_gradients)
+        adversarial = self.attack(keys, attacked, trial.images, trial.labels)
+        return adversarial, _distance(adversarial, trial.images, self.attack.norm)
 
-    def distance(self, perturbed, images):
-        return norms.size(perturbed - images, self.attack.norm)
+    def summary(self, arrays):
+        return super().summary(arrays) | _success(arrays)
+
+    def constants(self):
+        return {"attack": np.str_(repr(self.attack)), "eps": np.float64(self.attack.eps)}
 
 
 @dataclasses.dataclass(frozen=True)
-class Corrupted:
-    """Images with a common corruption, in memory, without 8-bit truncation."""
+class WorstOf(Judged):
+    """The worst of several attacks for each image, and of the image itself.
+
+    The candidate with the lowest probability of being right is chosen, among equals the one with
+    the highest loss, on draws that neither the attacks nor the judgement use: of noisy estimates
+    the lowest is too low, so the one that chose a candidate must not report it.
+
+    Attributes:
+      attacks: of one norm and radius.
+
+    Raises:
+      ValueError: for no attack, or attacks of different norms or radii.
+    """
+
+    attacks: tuple[Attack, ...]
+
+    kind = "attack"
+
+    def __post_init__(self):
+        bounds = {(attack.norm, float(attack.eps)) for attack in self.attacks}
+        if len(bounds) != 1:
+            raise ValueError(
+                f"attacks must be of one norm and radius, got {sorted(bounds) or 'none'}"
+            )
+
+    @property
+    def name(self) -> str:
+        first = self.attacks[0]
+        return f"attack-worst-{first.norm}-{first.eps:.4g}"
+
+    def record(self) -> dict[str, Any]:
+        return _bound(self.attacks[0]) | {
+            "attack": f"WorstOf({', '.join(map(repr, self.attacks))})",
+            **_averaging(*self.attacks),
+            "noise_free_gradients": False,
+            "chosen_by": "lowest probability of being right on draws that are not reported",
+        }
+
+    def perturb(self, trial):
+        choice = protocol.choice_keys(trial.example_keys)
+        # Each attack has the keys that it has alone. The image itself comes last, so that among
+        # equals an attack is named.
+        candidates = [
+            *(Attacked(attack).perturb(trial)[0] for attack in self.attacks),
+            trial.images,
+        ]
+        scores = [
+            judging.judge(trial.judged, choice, images, trial.labels, trial.how)
+            for images in candidates
+        ]
+        right = jnp.stack([jnp.sum(each, axis=1, dtype=jnp.int32) for each, _ in scores])
+        loss = jnp.stack([each for _, each in scores])
+        loss = jnp.where(right == jnp.min(right, axis=0, keepdims=True), loss, -jnp.inf)
+        winner = jnp.argmax(loss, axis=0).astype(jnp.int32)
+        rows = jnp.arange(len(trial.labels))
+        worst = jnp.stack(candidates)[winner, rows]
+        kept = _distance(worst, trial.images, self.attacks[0].norm)
+        return worst, kept | {"winner": winner}
+
+    def summary(self, arrays):
+        names = [*(repr(attack) for attack in self.attacks), "the image itself"]
+        won = Counter(names[place] for place in arrays["winner"])
+        return super().summary(arrays) | _success(arrays) | {"won": {n: won[n] for n in names}}
+
+    def constants(self):
+        attacks = np.array([*(repr(attack) for attack in self.attacks), "the image itself"])
+        return {"attack": attacks, "eps": np.float64(self.attacks[0].eps)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Corrupted(Judged):
+    """Images with a common corruption, made in memory.
+
+    Attributes:
+      corruption: one of ``corruptions.NAMES``.
+      severity: 0 to 5.
+      form: in which form the network gets them, one of ``corruptions.FORMS``.
+      frost_images: the benchmark's photographs, for the corruption "frost".
+
+    Raises:
+      ValueError: for another name, severity or form, or frost without photographs.
+    """
 
     corruption: str
     severity: int
+    form: str = "float"
+    frost_images: corruptions.FrostImages | None = dataclasses.field(default=None, repr=False)
 
     kind = "corruption"
 
     def __post_init__(self):
         corruptions.check_name(self.corruption)
         corruptions.check_severity(self.severity)
+        checks.choice("form", self.form, corruptions.FORMS)
+        if (self.corruption == "frost") != (self.frost_images is not None):
+            raise ValueError(
+                f"frost_images must be given for the corruption 'frost' and for no other, got "
+                f"{self.corruption!r}; 'frost_procedural' does without"
+            )
 
     @property
     def name(self) -> str:
-        return f"corruption-{self.corruption}-{self.severity}"
+        suffix = "" if self.form == "float" else f"-{self.form}"
+        return f"corruption-{self.corruption}-{self.severity}{suffix}"
 
     def record(self) -> dict[str, Any]:
-        """The condition for a result file."""
-        return {"corruption": self.corruption, "severity": self.severity, "form": "float"}
+        return {"corruption": self.corruption, "severity": self.severity, "form": self.form}
 
-    def perturb(self, example_keys, logits_fn, images, labels):
-        keys = protocol.corruption_keys(example_keys)
-        return corruptions.corrupt(keys, images, self.corruption, self.severity)
+    def perturb(self, trial):
+        images = corruptions.corrupt(
+            protocol.corruption_keys(trial.example_keys),
+            trial.images,
+            self.corruption,
+            self.severity,
+            form=self.form,
+            frost_images=self.frost_images,
+        )
+        return images, {}
 
-    def distance(self, perturbed, images):
-        return None
+
+def _stem(attack: Attack) -> str:
+    """Norm and radius, and the attack's name unless it is the usual one."""
+    kind = type(attack).__name__
+    return f"{'' if kind == 'PGD' else f'{kind.lower()}-'}{attack.norm}-{attack.eps:.4g}"
 
 
-Condition = Clean | Attacked | Corrupted
+def _bound(attack: Attack) -> dict[str, Any]:
+    return {
+        "norm": attack.norm,
+        "eps": attack.eps,
+        "eps_label": wording.eps(attack.norm, attack.eps),
+    }
+
+
+def _averaging(*attacks: Attack) -> dict[str, Any]:
+    """The least number of noise draws that any of the attacks averages over, and over what."""
+    draws, estimators = [], []
+    for attack in attacks:
+        if isinstance(attack, AutoAttack):
+            # The draws of its members do not depend on the number of classes.
+            inner = _averaging(*attack.members(classes=10))
+        elif isinstance(attack, Transfer):
+            inner = _averaging(attack.attack)
+        else:
+            fields = vars(attack)
+            inner = {
+                "eot_samples": fields.get("eot_samples", 1),
+                "estimator": fields.get("estimator", "mean_loss"),
+            }
+        draws.append(inner["eot_samples"])
+        estimators.append(inner["estimator"])
+    return {"eot_samples": min(draws), "estimator": ", ".join(dict.fromkeys(estimators))}
+
+
+def _distance(adversarial: jax.Array, images: jax.Array, norm: str) -> dict[str, jax.Array]:
+    return {"distance": norms.size(adversarial - images, norm)}
+
+
+def _success(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """How often the attack got its way: wrong decisions among all of them."""
+    right = arrays["right"]
+    return {"successes": {"wrong": int((~right).sum()), "decisions": int(right.size)}}

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from vone_jax import data, mesh, prng, v1
-from vone_jax.evaluation import protocol, scoring, store
+from vone_jax.evaluation import judging, protocol, store
 from vone_jax.evaluation.conditions import Attacked
-from vone_jax.evaluation.runner import Job, classifiers, now, place
+from vone_jax.evaluation.judging import Trial
+from vone_jax.evaluation.runner import Job, now, place
 
 
 def gallery(job: Job, condition: Attacked, count: int) -> dict[str, Any]:
@@ -35,17 +36,14 @@ def gallery(job: Job, condition: Attacked, count: int) -> dict[str, Any]:
         return record
     started, since = now(), time.perf_counter()
     # A whole number per device, as in any batch.
-    _, keys, images, labels = place(job, _first(job, -(-count // job.devices.size)))
-    logits_fn, surrogate = classifiers(job, condition)
-    judged = job.how.classifier(logits_fn, keys)
-    attacked = judged if surrogate is None else job.how.classifier(surrogate, keys)
-    adversarial = condition.perturb(keys, attacked, images, labels)
+    _, trial = place(job, _first(job, -(-count // job.devices.size)))
+    adversarial, _ = condition.perturb(trial)
     arrays = {
-        "images": images,
+        "images": trial.images,
         "adversarial": adversarial,
-        "label": labels,
-        "predicted_clean": _predict(judged, keys, images, job.how.draws),
-        "predicted_adversarial": _predict(judged, keys, adversarial, job.how.draws),
+        "label": trial.labels,
+        "predicted_clean": _predict(trial, trial.images),
+        "predicted_adversarial": _predict(trial, adversarial),
     }
     arrays = {name: value[:count] for name, value in mesh.fetch(arrays).items()}
     arrays["eps"] = np.float32(condition.attack.eps)
@@ -54,8 +52,9 @@ def gallery(job: Job, condition: Attacked, count: int) -> dict[str, Any]:
     return record
 
 
-def _predict(logits_fn, example_keys, images, draws):
-    probability = scoring.mean_probability(logits_fn, example_keys, images, draws)
+def _predict(trial: Trial, images):
+    draws = trial.how.draws * trial.how.averaged
+    probability = judging.mean_probability(trial.judged, trial.example_keys, images, draws)
     return jnp.argmax(probability, axis=-1)
 
 
@@ -76,8 +75,9 @@ def front_end(job: Job) -> dict[str, Any]:
     started, since = now(), time.perf_counter()
     bank = config.gabor_parameters()
     kernels = config.gabor_kernels()
-    _, keys, images, _ = place(job, _first(job, 1))
-    noise_keys = prng.fold(protocol.judge_keys(keys), 0)
+    _, trial = place(job, _first(job, 1))
+    images = trial.images
+    noise_keys = prng.fold(protocol.judge_keys(trial.example_keys), 0)
     block = v1.VOneBlock(config)
     clean = v1.noise_free_responses(config, images)
     noisy = block.apply({}, images, noise_key=noise_keys)

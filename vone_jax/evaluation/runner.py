@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import datetime
+import functools
 import re
 import time
 from collections.abc import Callable
@@ -13,8 +14,9 @@ import jax
 import numpy as np
 
 from vone_jax import data, mesh, models, prng
-from vone_jax.evaluation import intervals, scoring, store
-from vone_jax.evaluation.conditions import Attacked, Condition
+from vone_jax.evaluation import judging, store
+from vone_jax.evaluation.conditions import Condition, Judged
+from vone_jax.evaluation.judging import Trial
 from vone_jax.evaluation.protocol import Protocol
 from vone_jax.evaluation.subject import Examples, Subject, check_fit
 
@@ -33,6 +35,7 @@ class Job:
       devices: mesh over which a batch is split. It changes no result.
       seed: root of all randomness.
       batch_size: examples at a time, a multiple of the number of devices. It changes no result.
+      other: a network whose adversarial images are carried over, in the conditions that do so.
       workers: processes that decode images, see ``data.eval_batches``.
       tag: appended to the names of the results.
       overwrite: replace results of other evaluations that have the same name.
@@ -49,6 +52,7 @@ class Job:
     devices: mesh.Mesh
     seed: int = 0
     batch_size: int = 50
+    other: Subject | None = None
     workers: int = 0
     tag: str = ""
     overwrite: bool = False
@@ -65,6 +69,11 @@ class Job:
                 f"tag must consist of letters, digits, '-', '_' and '.', got {self.tag!r}"
             )
         check_fit(self.subject, self.examples)
+        if self.other is not None and self.other.image_shape != self.subject.image_shape:
+            raise ValueError(
+                f"{self.other.run} takes images of {self.other.image_shape}, {self.subject.run} "
+                f"of {self.subject.image_shape}, so none carry over"
+            )
 
     @property
     def how(self) -> Protocol:
@@ -73,19 +82,14 @@ class Job:
 
     def identity(self, kind: str, name: str, condition: dict[str, Any]) -> dict[str, Any]:
         """The fields of a result that say what is measured, see ``store.IDENTITY``."""
-        noise = self.how.noise if self.subject.stochastic else "none"
-        parts = [name, "frozen" if noise == "frozen" else "", self.tag]
+        parts = [name, self.how.suffix, self.tag]
         values = {
             "kind": kind,
             "name": "-".join(part for part in parts if part),
             "model": self.subject.record(),
             "dataset": self.examples.record(),
             "condition": condition,
-            "protocol": {
-                "noise": noise,
-                "draws": self.how.draws,
-                "decision": "of a single draw",
-            },
+            "protocol": self.how.record(self.subject.stochastic),
             "key": {
                 "seed": self.seed,
                 "stream": "evaluation / index in the dataset / purpose (attack, judge, ...)",
@@ -119,6 +123,20 @@ class Job:
                 raise
             store.remove(self.results, identity["name"])
             return None
+
+    @functools.cached_property
+    def classifiers(self) -> dict[str, Any]:
+        """The classifiers of a ``Trial``, on the devices."""
+        subject = self.subject
+        variables = mesh.replicate(self.devices, subject.variables)
+        found = {"logits_fn": models.logits_fn(subject.model, variables)}
+        if subject.stochastic:
+            quiet = models.without_noise(subject.model)
+            found["surrogate"] = models.logits_fn(quiet, variables)
+        if self.other is not None:
+            placed = mesh.replicate(self.devices, self.other.variables)
+            found["other"] = models.logits_fn(self.other.model, placed)
+        return found
 
     def example_keys(self, indices: jax.Array) -> jax.Array:
         """The root of everything random that happens to each example, by dataset index."""
@@ -175,14 +193,9 @@ def evaluate(
         progress(len(chunk["index"]))
     arrays = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
     seconds = float(arrays.pop("seconds").sum())
-    correct, seen = float(arrays["probability_correct"].sum()), len(job.examples)
-    record = job.record(identity, started, seconds) | {
-        "accuracy": correct / seen,
-        "interval": list(intervals.wilson(correct, seen)),
-        "interval_method": intervals.METHOD,
-        "sums": {"correct": correct, "seen": seen},
-    }
-    store.publish(job.results, record, arrays)
+    record = job.record(identity, started, seconds) | condition.summary(arrays)
+    constants = {"draws": np.int64(job.how.draws)} | condition.constants()
+    store.publish(job.results, record, arrays | constants)
     return record
 
 
@@ -204,7 +217,6 @@ def _open_chunks(job: Job, identity: dict[str, Any]) -> list[dict[str, np.ndarra
 
 def _measured(job: Job, condition: Condition, start: int):
     """Yields a chunk of arrays for each batch from the position ``start`` on."""
-    logits_fn, surrogate = classifiers(job, condition)
     with contextlib.closing(
         data.eval_batches(
             job.examples,
@@ -218,34 +230,25 @@ def _measured(job: Job, condition: Condition, start: int):
         for batch in batches:
             since = time.perf_counter()
             mask = batch["mask"]
-            index, keys, images, labels = place(job, batch)
-            found = scoring.measure(condition, job.how, keys, logits_fn, surrogate, images, labels)
+            index, trial = place(job, batch)
+            found = condition.measure(trial) | {"key": jax.random.key_data(trial.example_keys)}
             found = {name: value[mask] for name, value in mesh.fetch(found).items()}
-            scoring.check_finite(found["loss"], index[mask])
+            if isinstance(condition, Judged):
+                judging.check_finite(found["loss"], index[mask])
+                found["probability_correct"] = judging.probability_correct(found["right"])
             chunk = {
                 "index": index[mask].astype(np.int64),
                 "label": batch["label"][mask].astype(np.int32),
-                "probability_correct": found.pop("correct") / job.how.draws,
                 **found,
             }
             yield chunk | {"seconds": np.array([time.perf_counter() - since])}
 
 
-def classifiers(job: Job, condition: Condition):
-    """The classifier to judge, and the one to attack where that is another."""
-    subject = job.subject
-    variables = mesh.replicate(job.devices, subject.variables)
-    logits_fn = models.logits_fn(subject.model, variables)
-    if not (isinstance(condition, Attacked) and condition.noise_free_gradients):
-        return logits_fn, None
-    return logits_fn, models.logits_fn(models.without_noise(subject.model), variables)
-
-
-def place(job: Job, batch: dict[str, np.ndarray]):
-    """Puts a batch of ``data.eval_batches`` on the devices.
+def place(job: Job, batch: dict[str, np.ndarray]) -> tuple[np.ndarray, Trial]:
+    """Puts a batch of ``data.eval_batches`` on the devices, before the network.
 
     Returns:
-      Indices in the dataset (NumPy), keys, images and labels (on the devices), all (N, ...).
+      Indices in the dataset, (N,), and the trial.
     """
     # What the mask hides becomes a copy of the first example: a valid image, so that padding can
     # raise no alarm.
@@ -259,4 +262,11 @@ def place(job: Job, batch: dict[str, np.ndarray]):
             "label": batch["label"][rows],
         },
     )
-    return index, job.example_keys(placed["index"]), placed["image"], placed["label"]
+    trial = Trial(
+        how=job.how,
+        example_keys=job.example_keys(placed["index"]),
+        images=placed["image"],
+        labels=placed["label"],
+        **job.classifiers,
+    )
+    return index, trial

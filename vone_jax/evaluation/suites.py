@@ -3,11 +3,19 @@
 import dataclasses
 import difflib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from vone_jax import corruptions
-from vone_jax.attacks import PGD, checks, norms
+from vone_jax.attacks import APGD, FMN, PGD, AutoAttack, Square, checks, norms
 from vone_jax.evaluation import authors
-from vone_jax.evaluation.conditions import Attacked, Clean, Condition, Corrupted
+from vone_jax.evaluation.conditions import Attacked, Clean, Condition, Corrupted, WorstOf
+from vone_jax.evaluation.masking import Masking
+from vone_jax.evaluation.minimal import Minimal
+
+_QUICK = (
+    "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "brightness", "contrast",
+    "pixelate", "speckle_noise", "gaussian_blur",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,6 +25,7 @@ class Settings:
     Attributes:
       points: radii per norm, 9, 4 or 2: the authors' whole ladder, their main or reduced set.
       eps: radii in pixel units to use instead; only with one norm.
+      norm: "linf", "l2" or "l1", for the suites that are not named after one.
       steps: steps of the attack.
       step_rule: length of a step: "2.5*eps/steps", "eps/32" or "eps/4".
       random_start: begin at a random point of the ball.
@@ -25,8 +34,12 @@ class Settings:
       loss: what is increased: "cross_entropy", "margin" or "dlr".
       l1_step: direction of L1 steps: "dense", "max_coordinate" or "sparse".
       noise_free_gradients: attack the network with its noise switched off, judge the noisy one.
-      corruptions: names; none means all.
+      corruptions: names; none means ImageNet-C's 15 and its 4 extra ones, and 9 that are quick
+        to compute in the suite quick.
       severities: of corruptions; none means 1 to 5, and 3 in the suite quick.
+      frost_dir: directory of the benchmark's photographs of frost, see ``corruptions.load_frost``.
+        Without it, a drawn texture takes their place and has its own name, "frost_procedural".
+      form: of corrupted images: "float", "uint8" or "jpeg85".
 
     Raises:
       ValueError, TypeError: naming the field that is out of range.
@@ -34,6 +47,7 @@ class Settings:
 
     points: int = 4
     eps: tuple[float, ...] = ()
+    norm: str = "linf"
     steps: int = 64
     step_rule: str = "eps/32"
     random_start: bool = False
@@ -44,6 +58,8 @@ class Settings:
     noise_free_gradients: bool = False
     corruptions: tuple[str, ...] = ()
     severities: tuple[int, ...] = ()
+    form: str = "float"
+    frost_dir: Path | None = None
 
     def __post_init__(self):
         if self.points not in authors.POINTS:
@@ -52,9 +68,19 @@ class Settings:
             checks.radius("eps", value)
         for name in self.corruptions:
             corruptions.check_name(name)
+        if "frost" in self.corruptions and self.frost_dir is None:
+            raise ValueError(
+                "corruptions has 'frost', whose photographs frost_dir must name; "
+                "'frost_procedural' does without"
+            )
         for severity in self.severities:
             corruptions.check_severity(severity)
-        self.attack("linf", 0.0)
+        checks.choice("form", self.form, corruptions.FORMS)
+        self.attack(self.norm, 0.0)
+
+    def radii(self, image_shape: tuple[int, int, int]) -> tuple[float, ...]:
+        """Radii in ``norm``: those asked for, or the third of the authors' four, 4/255."""
+        return self.eps or (authors.ladder(self.norm, 4, image_shape)[2],)
 
     def attack(self, norm: str, eps: float, stochastic: bool = True) -> PGD:
         """The attack for one radius."""
@@ -89,23 +115,86 @@ def _ladder(norm):
     return conditions
 
 
-def _corruptions(severities):
+def _each_radius(build):
+    """Conditions ``build(settings, eps, noise draws)`` at the radii asked for."""
+
     def conditions(settings, image_shape, stochastic):
+        draws = settings.eot_samples if stochastic else 1
+        return [build(settings, eps, draws) for eps in settings.radii(image_shape)]
+
+    return conditions
+
+
+def _apgd(settings, eps, draws):
+    return Attacked(APGD(settings.norm, eps, eot_samples=draws))
+
+
+def _square(settings, eps, draws):
+    return Attacked(Square(settings.norm, eps, eot_samples=draws))
+
+
+def _autoattack(settings, image_shape, stochastic):
+    version = "rand" if stochastic else "standard"
+    return [
+        Attacked(AutoAttack(settings.norm, eps, version=version))
+        for eps in settings.radii(image_shape)
+    ]
+
+
+def _worst(settings, eps, draws):
+    usual = settings.attack(settings.norm, eps, draws > 1)
+    return WorstOf(
+        (
+            usual,
+            dataclasses.replace(usual, loss="margin", random_start=True),
+            APGD(settings.norm, eps, eot_samples=draws),
+            APGD(settings.norm, eps, eot_samples=draws, loss="margin"),
+        )
+    )
+
+
+def _minimal(settings, image_shape, stochastic):
+    radii = settings.eps or authors.ladder(settings.norm, 9, image_shape)
+    draws = settings.eot_samples if stochastic else 1
+    return [Minimal(FMN(settings.norm, max(radii), eot_samples=draws), radii)]
+
+
+def _corruptions(names, severities):
+    def conditions(settings, image_shape, stochastic):
+        frost = None if settings.frost_dir is None else corruptions.load_frost(settings.frost_dir)
+        found = settings.corruptions or names
+        if frost is None and not settings.corruptions:
+            found = ["frost_procedural" if name == "frost" else name for name in found]
         return [
-            Corrupted(name, severity)
-            for name in settings.corruptions or corruptions.NAMES
+            Corrupted(name, severity, settings.form, frost if name == "frost" else None)
+            for name in found
             for severity in settings.severities or severities
         ]
 
     return conditions
 
 
+# A suite is a function of settings, image shape (H, W, C) and whether the network is stochastic,
+# to conditions; anything that is a condition can be in one.
 _SUITES: dict[str, Callable[..., Sequence[Condition]]] = {
     "clean": _clean,
     **{norm: _ladder(norm) for norm in norms.NORMS},
-    "corruptions": _corruptions(corruptions.SEVERITIES),
-    "corruptions_quick": _corruptions((3,)),
+    "apgd": _each_radius(_apgd),
+    "autoattack": _autoattack,
+    "square": _each_radius(_square),
+    "minimal": _minimal,
+    "worst": _each_radius(_worst),
+    "corruptions": _corruptions(
+        (*corruptions.SETS["common"], *corruptions.SETS["extra"]), corruptions.SEVERITIES
+    ),
+    "corruptions_quick": _corruptions(_QUICK, (3,)),
 }
+
+# Suites whose attacks are in ``Settings.norm``.
+_IN_ONE_NORM = ("apgd", "autoattack", "square", "minimal", "worst", "masking")
+
+# The checks for masked gradients, on few images.
+MASKING = "masking"
 
 # Results that are looked at, see ``exhibits``.
 EXHIBITS = ("gallery", "v1")
@@ -116,7 +205,7 @@ GROUPS = {
     "all": ("clean", *norms.NORMS, "corruptions", *EXHIBITS),
 }
 
-NAMES = (*_SUITES, *EXHIBITS, *GROUPS)
+NAMES = (*_SUITES, MASKING, *EXHIBITS, *GROUPS)
 
 
 def expand(names: Sequence[str]) -> tuple[str, ...]:
@@ -146,7 +235,7 @@ def conditions(
     """The conditions of suites, each once.
 
     Args:
-      suites: expanded names; exhibits have no conditions.
+      suites: expanded names; exhibits have no conditions, and for ``MASKING`` see ``masking``.
       settings: what they share.
       image_shape: (H, W, C) of the images, for the radii.
       stochastic: whether the network draws noise.
@@ -154,11 +243,12 @@ def conditions(
     Raises:
       ValueError: if ``settings.eps`` is given for several norms.
     """
-    attacked = [name for name in suites if name in norms.NORMS]
+    attacked = {name for name in suites if name in norms.NORMS}
+    attacked |= {settings.norm for name in suites if name in _IN_ONE_NORM}
     if settings.eps and len(attacked) != 1:
         raise ValueError(
             f"eps is for one norm, since each has its own units; the suites attack in "
-            f"{', '.join(attacked) or 'none'}"
+            f"{', '.join(sorted(attacked)) or 'none'}"
         )
     found = [
         condition
@@ -167,3 +257,20 @@ def conditions(
         for condition in _SUITES[name](settings, image_shape, stochastic)
     ]
     return list({condition.name: condition for condition in found}.values())
+
+
+def masking(
+    settings: Settings, image_shape: tuple[int, int, int], stochastic: bool, transfer: str = ""
+) -> list[Masking]:
+    """The checks for masked gradients, one per radius.
+
+    Args:
+      settings: norm and radii, and the noise draws of a gradient.
+      image_shape: (H, W, C) of the images, for the radius.
+      stochastic: whether the network draws noise.
+      transfer: name of another network whose adversarial images are carried over, if any.
+    """
+    return [
+        Masking(settings.norm, eps, stochastic, transfer, eot_samples=settings.eot_samples)
+        for eps in settings.radii(image_shape)
+    ]

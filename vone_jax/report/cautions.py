@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vone_jax.report import compare
+from vone_jax.report import compare, trust
 from vone_jax.report.load import Run
 from vone_jax.report.wording import NORM_NAMES, count, eps_label, listing, percent
 
@@ -18,6 +18,7 @@ def cautions(runs: Sequence[Run]) -> list[str]:
         *_datasets(runs),
         *(warning for run in runs for warning in run.warnings),
         *(warning for run in runs for warning in _unfinished(run)),
+        *trust.warnings(runs),
         *(warning for run in runs for warning in _attack_strength(run)),
         *_unbroken(runs),
         *_settings(runs),

@@ -3,7 +3,8 @@
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +17,14 @@ QUANTILE = 1.959964
 
 
 def as_deployed(run: Run, result: Result) -> bool:
-    """Whether a network was measured as it would be used: with fresh noise if it is stochastic."""
-    return not run.stochastic or result.noise == "fresh"
+    """Whether a network was measured as it would be used: with fresh noise if it is stochastic,
+    one draw for a decision."""
+    return not run.stochastic or (result.noise == "fresh" and result.decision == "single")
+
+
+def protocol(run: Run, result: Result) -> str:
+    """The protocol in words where it is not that of a network as deployed, else nothing."""
+    return "" if as_deployed(run, result) else result.protocol
 
 
 def _budget(result: Result) -> float:
@@ -54,20 +61,31 @@ def curve(run: Run, norm: str) -> dict[float, Result]:
     return dict(sorted(worst.items()))
 
 
+def form(condition: Mapping[str, Any]) -> str:
+    """In what form the network got corrupted images, where that is not floating point."""
+    value = condition.get("form", "float")
+    return {"float": "", "uint8": "8 bits", "jpeg85": "JPEG 85"}.get(value, str(value))
+
+
 def corruptions(run: Run) -> dict[tuple[str, int], Result]:
-    """(corruption, severity) -> result of a network as deployed, in the order of the files."""
-    return {
-        (result.condition["corruption"], result.condition["severity"]): result
-        for result in run.of_kind("corruption")
-        if as_deployed(run, result)
+    """(corruption, severity) -> result of a network as deployed, in the order of the files.
+
+    Where a condition was measured in several forms, that in floating point counts.
+    """
+    results = [result for result in run.of_kind("corruption") if as_deployed(run, result)]
+    # Sorted backwards: where a condition was measured in several forms, floating point stays.
+    results.sort(key=lambda result: form(result.condition), reverse=True)
+    found = {
+        (result.condition["corruption"], result.condition["severity"]): result for result in results
     }
+    return {key: found[key] for key in sorted(found)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
     """One condition and its result for each run, None where a run has none.
 
-    ``noise`` is empty if stochastic networks were measured as deployed, with fresh noise.
+    ``noise`` is empty if stochastic networks were measured as deployed, else their protocol.
     """
 
     kind: str
@@ -95,13 +113,13 @@ def attack_settings(result: Result) -> str:
 
 
 def _row_key(run: Run, result: Result) -> tuple:
-    noise = "" if as_deployed(run, result) else result.noise
+    noise = protocol(run, result)
     condition = result.condition
     if result.kind == "attack":
         order = NORMS.index(condition["norm"])
         return (1, order, _budget(result), attack_settings(result), noise)
     if result.kind == "corruption":
-        return (2, condition["corruption"], condition["severity"], noise)
+        return (2, condition["corruption"], condition["severity"], form(condition), noise)
     return (0, noise)
 
 
@@ -129,7 +147,7 @@ def rows(runs: Sequence[Run]) -> list[Row]:
 def _row(key: tuple, results: list[Result | None], full: bool) -> Row:
     """The row of a key; ``full`` spells an attack out, to tell it from another in the table."""
     first = next(result for result in results if result is not None)
-    noise = f"{key[-2]} noise" if key[-2] else ""
+    noise = key[-2]
     condition = first.condition
     if first.kind == "attack":
         attack = attack_settings(first) if full else str(condition.get("attack", ""))
@@ -138,7 +156,8 @@ def _row(key: tuple, results: list[Result | None], full: bool) -> Row:
         name = attack if full else attack.partition("(")[0]
         detail = ", ".join(filter(None, (name, surrogate, noise)))
     elif first.kind == "corruption":
-        label, detail = f"{words(condition['corruption'])}, severity {condition['severity']}", noise
+        label = f"{words(condition['corruption'])}, severity {condition['severity']}"
+        detail = ", ".join(filter(None, (form(condition), noise)))
     else:
         label, detail = "Clean images", noise
     return Row(first.kind, key[-2], label, detail, tuple(results))

@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from vone_jax.report import cautions, compare, findings, provenance, wording
+from vone_jax.report import cautions, compare, findings, provenance, trust, wording
 from vone_jax.report.figures import bank, curves, gallery, images, maps, svg
 from vone_jax.report.load import Run
 from vone_jax.report.results import Result
@@ -17,20 +17,26 @@ from vone_jax.report.results import Result
 COMMANDS = {
     "clean": "python eval.py {run} --suite clean",
     "attack": "python eval.py {run} --suite linf l2 l1",
+    "masking": "python eval.py {run} --suite masking",
     "gallery": "python eval.py {run} --suite gallery",
     "corruption": "python eval.py {run} --suite corruptions",
     "v1": "python eval.py {run} --suite v1",
     "training": "python train.py",
 }
 
+# The parts of the table of all numbers. Parts with more rows are folded up.
+GROUPS = {"clean": "Clean images", "attack": "Attacks", "corruption": "Corruptions"}
+OPEN_ROWS = 30
+
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A number in a table: an accuracy with its interval and where it comes from."""
+    """A number in a table: an accuracy with its interval, its protocol and where it comes from."""
 
     accuracy: float
     low: float
     high: float
+    protocol: str
     anchor: str
 
 
@@ -77,6 +83,9 @@ def _context(runs: Sequence[Run]) -> dict[str, Any]:
         "attack_panels": [(norm, curves.attack_panel(runs, norm)) for norm in compare.norms(runs)],
         "attacks": _attack_settings(runs),
         "chance": _chance(runs),
+        "check_lists": trust.check_lists(runs),
+        "distances": trust.distances(runs),
+        "corruption_means": trust.corruption_means(runs),
         "exhibits": gallery.exhibits(runs),
         "corruptions": _corruptions(runs),
         "banks": _banks(runs),
@@ -98,7 +107,8 @@ def _context(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _cell(position: int, run: Run, result: Result) -> Cell:
-    return Cell(result.accuracy, *result.interval, provenance.anchor(position, result, run))
+    anchor = provenance.anchor(position, result, run)
+    return Cell(result.accuracy, *result.interval, result.protocol, anchor)
 
 
 def _card(position: int, run: Run) -> dict[str, Any]:
@@ -206,9 +216,14 @@ def _table(runs: Sequence[Run]) -> dict[str, Any]:
             base, vone = row.results[first], row.results[second]
             differences.append(compare.difference([base], [vone]) if base and vone else None)
         body.append({"row": row, "cells": cells, "differences": differences})
+    groups = []
+    for kind, name in GROUPS.items():
+        lines = [line for line in body if line["row"].kind == kind]
+        if lines:
+            groups.append({"name": name, "body": lines, "open": len(lines) <= OPEN_ROWS})
     unpaired = any(item and not item.paired for line in body for item in line["differences"])
     named = [(runs[first].label, runs[second].label) for first, second in pairs]
-    return {"pairs": named, "body": body, "unpaired": unpaired}
+    return {"pairs": named, "groups": groups, "unpaired": unpaired}
 
 
 def _missing(runs: Sequence[Run]) -> dict[str, str]:

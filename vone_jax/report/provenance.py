@@ -112,19 +112,22 @@ def _group(position: int, run: Run, results: Sequence[Result]) -> Group:
     )
 
 
+def _draw_error(spread: Any) -> str:
+    """The standard error of an accuracy over the decisions about the same images."""
+    error = spread.get("standard_error") if isinstance(spread, Mapping) else None
+    return f"{100 * error:.2g} points" if isinstance(error, int | float) else "–"
+
+
 def _entry(result: Result) -> dict[str, str]:
     record = result.record
     condition = dict(result.condition)
     attack = condition.pop("attack", None)
     wall = record.get("wall_seconds")
-    protocol = record.get("protocol")
-    draws = protocol.get("draws") if isinstance(protocol, Mapping) else None
     return {
         "condition": str(attack) if attack else _text(condition) if condition else result.kind,
         "data": f"{result.dataset.name}, {result.dataset.split}, {count(result.images, 'image')}",
-        "noise": f"{result.noise}, {count(draws, 'draw')} per image"
-        if isinstance(draws, int)
-        else result.noise,
+        "protocol": result.protocol,
+        "error over draws": _draw_error(record.get("between_draws")),
         "config hash": _text(record.get("config_hash")),
         "started": _text(record.get("started")),
         "wall time": duration(wall) if isinstance(wall, int | float) else _UNKNOWN,

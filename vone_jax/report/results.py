@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from vone_jax.report import table_records
 from vone_jax.report.records import Record, ReportError, read_arrays, read_json
+from vone_jax.report.wording import count
 
 FORMAT = 1
 MEASURED = ("clean", "attack", "corruption")
@@ -35,13 +37,14 @@ class Result:
 
     Attributes:
       path: the JSON file.
-      kind: ``clean``, ``attack``, ``corruption``, ``gallery`` or ``v1``.
+      kind: one of ``MEASURED``, ``SHOWN`` and ``table_records.CHECKS``.
       name: name of the condition, the stem of the file.
       dataset: what was evaluated.
       examples: how many examples the evaluation was to cover.
       condition: norm and eps of an attack, name and severity of a corruption.
       noise: how the noise of a stochastic network was drawn, ``fresh`` for every forward pass.
-      accuracy: share of correct answers, in [0, 1]; NaN for ``gallery`` and ``v1``.
+      decision: what a decision is made from: ``single``, one noise draw, or several.
+      accuracy: share of correct answers, in [0, 1]; NaN unless the kind is in ``MEASURED``.
       interval: its confidence interval (low, high).
       record: the whole JSON object, for the provenance.
       arrays: the arrays of the NPZ file; empty if there is none.
@@ -54,10 +57,29 @@ class Result:
     examples: int
     condition: Mapping[str, Any]
     noise: str
+    decision: str
     accuracy: float
     interval: tuple[float, float]
     record: Mapping[str, Any]
     arrays: Mapping[str, np.ndarray]
+
+    @property
+    def protocol(self) -> str:
+        """How the network was judged, in words: ``fresh noise, 10 draws``."""
+        how = self.record.get("protocol")
+        how = how if isinstance(how, Mapping) else {}
+        draws, averaged = how.get("draws"), how.get("averaged")
+        if self.noise == "none":
+            return "no noise"
+        if self.noise == "frozen":
+            return "frozen noise"
+        single = self.decision == "single"
+        parts = [f"{self.noise} noise" if single else self.decision.replace("_", " ")]
+        if not single and isinstance(averaged, int):
+            parts[0] += f" of {count(averaged, 'draw')}"
+        if isinstance(draws, int):
+            parts.append(count(draws, "draw" if single else "decision"))
+        return ", ".join(parts)
 
     @property
     def images(self) -> int:
@@ -93,19 +115,21 @@ def load_result(path: Path, warnings: list[str]) -> Result | None:
     """
     record = read_format(path)
     kind = record.text("kind")
-    if kind not in MEASURED + SHOWN:
+    if kind not in (*MEASURED, *SHOWN, *table_records.CHECKS):
         warnings.append(f"{path}: results of the kind {kind!r} are not shown by this version.")
         return None
     archive = path.with_suffix(".npz")
     arrays = read_arrays(archive) if archive.exists() else {}
     if not arrays and kind in SHOWN:
         raise ReportError(f"{path}: its arrays {archive.name} are missing; run eval.py again")
-    if not arrays:
+    if not arrays and kind in MEASURED:
         warnings.append(
             f"{archive} is missing: without the answers for each image, the difference between "
             f"networks is known less precisely."
         )
-    dataset = record.section("dataset")
+    dataset, protocol = record.section("dataset"), record.section("protocol")
+    if kind in table_records.CHECKS:
+        table_records.CHECKS[kind](record)
     result = Result(
         path=path,
         kind=kind,
@@ -117,23 +141,25 @@ def load_result(path: Path, warnings: list[str]) -> Result | None:
         ),
         examples=dataset.integer("examples", low=1),
         condition=_condition(record, kind),
-        noise=record.section("protocol").text("noise"),
+        noise=protocol.text("noise"),
+        decision=protocol.text("decision") if "decision" in protocol.data else "single",
         accuracy=_accuracy(record) if kind in MEASURED else float("nan"),
         interval=_interval(record) if kind in MEASURED else (float("nan"), float("nan")),
         record=record.data,
         arrays=arrays,
     )
     checks = {"gallery": _check_gallery, "v1": _check_v1}
-    if arrays:
+    if arrays and kind not in table_records.CHECKS:
         checks.get(kind, _check_examples)(archive, result)
     return result
 
 
 def _condition(record: Record, kind: str) -> Mapping[str, Any]:
     condition = record.section("condition") if kind not in ("clean", "v1") else None
-    if kind in ("attack", "gallery") and condition:
+    if kind in ("attack", "gallery", "masking", "minimal") and condition:
         condition.text("norm", choices=NORMS)
-        condition.number("eps", low=0)
+        if kind != "minimal":
+            condition.number("eps", low=0)
         for name in ("attack", "eps_label"):
             if name in condition.data:
                 condition.text(name)

@@ -8,8 +8,9 @@ from vone_jax.report.load import Run
 
 COLUMNS = (
     "run", "network", "model", "kind", "result", "dataset", "split", "norm", "eps", "eps_label",
-    "attack", "eot_samples", "corruption", "severity", "noise", "draws", "accuracy", "low", "high",
-    "correct", "seen", "images", "interval_method",
+    "attack", "eot_samples", "estimator", "corruption", "severity", "form", "noise", "draws",
+    "decision", "averaged", "protocol", "accuracy", "low", "high",
+    "standard_error_over_draws", "correct", "seen", "images", "interval_method",
 )  # fmt: skip
 
 
@@ -20,7 +21,8 @@ def numbers_csv(runs: Sequence[Run]) -> str:
     writer.writeheader()
     for run in runs:
         for result in run.of_kind("clean", "attack", "corruption"):
-            protocol = result.record.get("protocol")
+            protocol = result.record["protocol"]
+            spread = result.record.get("between_draws", {})
             row = {
                 **result.condition,
                 **result.record["sums"],
@@ -32,7 +34,11 @@ def numbers_csv(runs: Sequence[Run]) -> str:
                 "dataset": result.dataset.name,
                 "split": result.dataset.split,
                 "noise": result.noise,
-                "draws": protocol.get("draws", "") if isinstance(protocol, dict) else "",
+                "draws": protocol.get("draws", ""),
+                "decision": result.decision,
+                "averaged": protocol.get("averaged", ""),
+                "protocol": result.protocol,
+                "standard_error_over_draws": spread.get("standard_error"),
                 "accuracy": result.accuracy,
                 "low": result.interval[0],
                 "high": result.interval[1],

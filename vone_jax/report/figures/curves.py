@@ -150,7 +150,7 @@ def _line(
         tip = f"tip{len(tips)}"
         tips[tip] = (
             f"{run.label}, {points[place][0]}: {percent(result.accuracy)} "
-            f"({interval(*result.interval)})"
+            f"({interval(*result.interval)}), {result.protocol}"
         )
         axes.plot([place], [result.accuracy], svg.marker(position), gid=tip, clip_on=False, **style)
 

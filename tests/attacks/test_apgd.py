@@ -1,0 +1,327 @@
+"""Auto-PGD against closed forms, its published schedule, and relations between runs."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+from tests.attacks import toy
+from vone_jax import prng
+from vone_jax.attacks import APGD, PGD, losses, norms, step_control
+from vone_jax.attacks import attack as attack_module
+
+KEY = jax.random.key(11)
+EPS = {"linf": 0.05, "l2": 0.3, "l1": 1.0}
+
+
+@pytest.fixture(scope="module")
+def batch():
+    images = jax.random.uniform(jax.random.key(1), (6, 8, 8, 1))
+    return images, jnp.asarray([0, 1, 2, 3, 0, 1])
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    return Partial(toy.noisy_network, toy.make_network(0.5), jnp.float32(0.5))
+
+
+@pytest.fixture(scope="module")
+def still():
+    """A network without noise, and its own predictions on the batch."""
+    network = Partial(toy.noisy_network, toy.make_network(0.0), jnp.float32(0.0))
+    images = jax.random.uniform(jax.random.key(1), (6, 8, 8, 1))
+    return network, jnp.argmax(network(KEY, images), axis=-1).astype(jnp.int32)
+
+
+# The published schedule.
+
+
+@pytest.mark.parametrize(
+    ("steps", "variant", "expected"),
+    [
+        (100, "paper", [22, 41, 57, 70, 80, 87, 93, 99]),
+        (100, "code", [22, 41, 57, 70, 80, 87, 93, 99]),
+        (50, "paper", [11, 21, 29, 35, 40, 44, 47, 50]),
+        (50, "code", [11, 21, 30, 38, 45]),
+        (20, "paper", [5, 9, 12, 14, 16, 18, 19, 20]),
+        (20, "code", [4, 7, *range(9, 21)]),
+        (3, "paper", [1, 2, 3]),
+    ],
+)
+def test_checkpoints_are_those_of_paper_and_program(steps, variant, expected):
+    assert step_control.checkpoints(steps, variant) == expected
+
+
+def test_stages_and_checkpoints_of_the_l1_attack():
+    assert step_control.stages(100, True) == [(3, 30), (2, 30), (1, 40)]
+    assert step_control.stages(50, True) == [(3, 15), (2, 15), (1, 20)]
+    assert step_control.stages(100, False) == [(1, 100)]
+    assert step_control.sparse_checkpoints(100) == list(range(4, 101, 4))
+    assert step_control.sparse_checkpoints(5) == [1, 2, 3, 4, 5]
+    gaps = step_control.gaps_before([22, 41, 57], 60)
+    assert gaps[22] == 22 and gaps[41] == 19 and gaps[57] == 16 and gaps.sum() == 57
+
+
+def test_steps_are_halved_by_the_two_conditions():
+    """Four examples: always rising; rising in exactly rho of the steps; stuck twice; never."""
+    rho, gap = 0.75, jnp.int32(4)
+    rises = jnp.asarray([4.0, 3.0, 4.0, 0.0])
+    control = step_control.Halving.start(jnp.full(4, 0.8))._replace(rises=rises)
+    best = jnp.asarray([1.0, 1.0, 1.0, 1.0])
+    for variant, expected in (("paper", [0, 0, 0, 1]), ("code", [0, 1, 0, 1])):
+        after, back = control.check(gap, best, rho, variant)
+        np.testing.assert_array_equal(back, expected)
+        np.testing.assert_allclose(after.step_size, np.where(expected, 0.4, 0.8))
+    # Nothing halved last time and no better point since: halved although the loss rose enough.
+    after = after._replace(rises=jnp.full(4, 4.0), halved=jnp.asarray([False, True, False, True]))
+    _, back = after.check(gap, jnp.asarray([1.0, 1.0, 2.0, 1.0]), rho, "paper")
+    np.testing.assert_array_equal(back, [True, False, False, False])
+
+
+def test_rises_are_counted_from_the_first_step_on():
+    for variant, first in (("paper", 0.0), ("code", 1.0)):
+        control = step_control.Halving.start(jnp.ones(1))
+        counts = []
+        for number, loss in enumerate([5.0, 4.0, 4.5, 4.5, 6.0]):
+            control = control.observe(jnp.asarray([loss]), jnp.int32(number), variant)
+            counts.append(float(control.rises[0]))
+        # The authors' program compares the first step with 0 instead of the start's loss.
+        np.testing.assert_array_equal(
+            counts, np.array([0, 0, 1, 1, 2]) + np.array([0, *4 * [first]])
+        )
+
+
+def test_sparsity_restarts_the_step_or_shortens_it():
+    control = step_control.Sparsity(jnp.full(3, 0.5), jnp.full(3, 20.0), jnp.full(3, 100.0))
+    after, back = control.check(jnp.asarray([94.0, 95.0, 100.0]), jnp.float32(4.0))
+    np.testing.assert_array_equal(back, [True, False, False])
+    np.testing.assert_allclose(after.step_size, [4.0, 0.4, 0.4])  # not below a tenth of eps
+    np.testing.assert_allclose(after.moved, np.array([94.0, 95.0, 100.0]) / 1.5, rtol=1e-6)
+
+
+# Closed forms.
+
+
+def centred(weights, key, images):
+    return toy.linear(weights, key, images - 0.5)
+
+
+@pytest.mark.parametrize("norm", norms.NORMS)
+def test_linear_model_reaches_the_closed_form(norm):
+    """The margin moves by eps times the dual norm of the weight difference, and no further."""
+    weights = jax.random.normal(jax.random.key(3), (12, 2))
+    images = jax.random.uniform(jax.random.key(4), (5, 2, 6, 1), minval=0.4, maxval=0.6)
+    logits_fn = Partial(centred, weights)
+    labels = jnp.argmax(logits_fn(KEY, images), axis=-1).astype(jnp.int32)
+    before = np.asarray(losses.margin(logits_fn(KEY, images), labels))
+    slope = np.asarray(weights[:, 1] - weights[:, 0])
+    dual = np.linalg.norm(slope, ord={"linf": 1, "l2": 2, "l1": np.inf}[norm])
+    distance = np.sort(-before / dual)
+    assert distance[-1] < 0.3  # so far the box does not count
+    for eps, fallen in ((0.99 * distance[2], 2), (1.01 * distance[2], 3)):
+        attack = APGD(norm, float(eps), steps=60)
+        adversarial = attack(KEY, logits_fn, images, labels)
+        after = np.asarray(losses.margin(logits_fn(KEY, adversarial), labels))
+        assert (after > 0).sum() == fallen
+        # What is misclassified may be any iterate; the others have to be the optimum.
+        resists = after <= 0
+        np.testing.assert_allclose(after[resists], before[resists] + eps * dual, atol=1e-5 * dual)
+
+
+@pytest.mark.parametrize(
+    ("norm", "loss"), [("linf", "targeted_dlr"), ("l2", "dlr"), ("l1", "cross_entropy")]
+)
+def test_a_planted_adversarial_example_is_found(batch, norm, loss):
+    """One value decides: the class flips when pixel (2, 3) of the image is raised by 0.04."""
+    images = batch[0].at[:, 2, 3, 0].set(0.5)
+
+    def planted(key, images):
+        evidence = 50.0 * (images[:, 2, 3, 0] - 0.54)
+        zero = jnp.zeros_like(evidence)
+        return jnp.stack([zero, evidence, zero - 20, zero - 30], axis=-1)
+
+    labels = jnp.zeros(6, jnp.int32)
+    adversarial = APGD(norm, 0.05, steps=20, loss=loss)(KEY, planted, images, labels)
+    assert np.all(jnp.argmax(planted(KEY, adversarial), axis=-1) == 1)
+
+
+def test_targets_are_the_likeliest_other_classes():
+    """Only the third likeliest class can be reached; one target does not find it."""
+    images = jnp.full((2, 2, 2, 1), 0.5)
+
+    def steps_to_class(key, images):
+        value = images.reshape(2, -1)[:, 0]
+        flat = jnp.zeros_like(value)
+        reachable = jnp.where(value > 0.55, 3.0, 0.0) + value - 0.5
+        return jnp.stack([flat - 2.0, flat + 1.0, reachable, flat + 0.5, flat - 1.0], axis=-1)
+
+    labels = jnp.ones(2, jnp.int32)
+    for targets, broken in ((1, False), (9, True)):
+        attack = APGD("linf", 0.1, steps=10, loss="targeted_dlr", targets=targets)
+        # The start is random: a seed where no run begins beyond the step.
+        adversarial = attack(jax.random.key(4), steps_to_class, images, labels)
+        wrong = jnp.argmax(steps_to_class(KEY, adversarial), axis=-1) != labels
+        assert bool(jnp.all(wrong)) == broken, targets
+
+
+# Relations between runs.
+
+
+def noisy_attack(norm, eps):
+    return APGD(norm, eps, steps=6, restarts=2, eot_samples=2, large_eps_schedule=True)
+
+
+@pytest.mark.parametrize("norm", norms.NORMS)
+def test_ball_and_box_hold_and_zero_radius_returns_the_images(batch, noisy, norm):
+    images, labels = batch
+    images = jnp.round(images * 3) / 3  # many values on the border of the box
+    for eps in (EPS[norm], 0.0):
+        adversarial = noisy_attack(norm, eps)(KEY, noisy, images, labels)
+        delta = np.asarray(adversarial, np.float64) - np.asarray(images, np.float64)
+        order = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
+        length = np.linalg.norm(delta.reshape(6, -1), ord=order, axis=1)
+        # Each value of an image is rounded to half a unit in the last place of 1.
+        rounding = np.linalg.norm(np.full(64, 2.0**-24), ord=order)
+        assert np.all(length <= eps * (1 + 2**-22) + rounding)
+        assert np.all(adversarial >= 0) and np.all(adversarial <= 1)
+        assert adversarial.dtype == images.dtype
+        assert np.all(length > 0.2 * eps) if eps else np.all(length == 0)
+
+
+@pytest.mark.parametrize("norm", norms.NORMS)
+def test_an_example_does_not_depend_on_its_batch(batch, noisy, norm):
+    images, labels = batch
+    keys = prng.index_keys(KEY, jnp.asarray([5, 9, 2, 40, 41, 7]))
+    attack = noisy_attack(norm, EPS[norm])
+    whole = attack(keys, noisy, images, labels)
+    halves = [attack(keys[a:b], noisy, images[a:b], labels[a:b]) for a, b in ((0, 3), (3, 6))]
+    np.testing.assert_allclose(whole, jnp.concatenate(halves), atol=1e-6)
+    np.testing.assert_array_equal(whole, attack(keys, noisy, images, labels))
+    assert np.any(whole != attack(KEY, noisy, images, labels))
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_it_is_no_weaker_than_projected_gradient_descent(batch, still, norm):
+    """With as many steps, in the number of images that resist."""
+    images, (network, labels) = batch[0], still
+    plain = PGD(norm, EPS[norm] / 2, steps=20, l1_step="max_coordinate")
+    fewest = resisting(plain, network, images, labels)
+    ours = resisting(APGD(norm, EPS[norm] / 2, steps=20), network, images, labels)
+    assert ours.sum() <= fewest.sum()
+
+
+def test_restarts_do_not_weaken_it(batch, still):
+    images, (network, labels) = batch[0], still
+    once, often = (
+        resisting(APGD("linf", 0.01, steps=3, restarts=number), network, images, labels)
+        for number in (1, 4)
+    )
+    assert not np.any(often & ~once)
+
+
+def resisting(attack, network, images, labels):
+    logits = network(KEY, attack(KEY, network, images, labels))
+    return np.asarray(jnp.argmax(logits, axis=-1) == labels)
+
+
+def test_a_ladder_of_radii_and_other_weights_compile_once(batch):
+    images, labels = batch
+    chex.clear_trace_counter()
+    before = attack_module.compiled._cache_size()
+
+    @chex.assert_max_traces(n=1)
+    def traced(weights, key, images):
+        return toy.linear(weights, key, images)
+
+    for seed in (0, 1):
+        weights = jax.random.normal(jax.random.key(seed), (64, 4))
+        for eps in (0.01, 0.02, 0.04):
+            APGD("linf", eps, steps=3)(KEY, Partial(traced, weights), images, labels)
+    assert attack_module.compiled._cache_size() - before == 1
+
+
+def test_vmap_over_radii(batch, noisy):
+    images, labels = batch
+    radii = (0.01, 0.05)
+
+    def attack(eps):
+        return APGD("linf", eps, steps=4)(jax.random.key(0), noisy, images, labels)
+
+    for eps, result in zip(radii, jax.vmap(attack)(jnp.asarray(radii)), strict=True):
+        np.testing.assert_allclose(attack(eps), result, atol=1e-6)
+
+
+# Noise.
+
+
+def test_success_has_to_be_borne_out_by_other_draws():
+    """A lucky draw far from the truth must not replace the point of the highest loss.
+
+    The classifier is wrong by luck in a tenth of the draws, whatever the image, and it is surely
+    wrong beyond 0.58 in the mean. Iterates below that are taken for a success by luck often.
+    """
+
+    def lucky(key, images):
+        luck = jax.random.uniform(key, (images.shape[0],)) < 0.1
+        evidence = 40.0 * (jnp.mean(images, axis=(1, 2, 3)) - 0.58) + jnp.where(luck, 9.0, 0.0)
+        return jnp.stack([jnp.zeros_like(evidence), evidence], axis=-1)
+
+    images = jnp.full((40, 4, 4, 1), 0.5)
+    attack = APGD("linf", 0.1, steps=10, eot_samples=4)
+    adversarial = attack(KEY, lucky, images, jnp.zeros(40, jnp.int32))
+    assert np.all(jnp.mean(adversarial, axis=(1, 2, 3)) > 0.58)
+
+
+def test_no_attack_moves_the_coin():
+    """The coin is right with probability p; restarts and targets must not lower it."""
+    images = jax.random.uniform(jax.random.key(1), (400, 4, 4, 1))
+    labels = jnp.zeros(400, jnp.int32)
+    coin = Partial(toy.coin, jnp.float32(0.9))
+    attack = APGD("linf", 0.1, steps=3, restarts=2, targets=2, loss="targeted_dlr",
+                  eot_samples=2)  # fmt: skip
+    adversarial = attack(KEY, coin, images, labels)
+    score_keys = jax.vmap(jax.random.key)(jnp.arange(5))
+    right = jnp.argmax(jax.vmap(coin, (0, None))(score_keys, adversarial), axis=-1) == 0
+    assert abs(float(right.mean()) - 0.9) < 4 * np.sqrt(0.9 * 0.1 / 2000)
+
+
+# Errors.
+
+
+def test_a_gradient_that_is_not_finite_is_reported():
+    """The square root of zero, at the second image only."""
+
+    def rooted(key, images):
+        root = jnp.sqrt(jnp.sum(jnp.square(images - 0.5), axis=(1, 2, 3)) * 0.0)
+        return jnp.stack([root, images.reshape(2, -1)[:, 0]], axis=-1)
+
+    images = jnp.full((2, 4, 4, 1), 0.5)
+    with pytest.raises(FloatingPointError, match=r"positions \[0, 1\]"):
+        APGD("linf", 0.1, steps=3)(KEY, rooted, images, jnp.zeros(2, jnp.int32))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(loss="hinge"), "loss must be one of cross_entropy, margin, dlr, targeted_dlr"),
+        (dict(targets=0), "targets must be an integer >= 1"),
+        (dict(rho=-1.0), "rho"),
+        (dict(checkpoints="program"), "checkpoints must be one of paper, code"),
+        (dict(large_eps_schedule=True, steps=2), "at least 3 steps, got 2"),
+        (dict(norm="l0"), "norm must be one of"),
+        (dict(eps=-1.0), "eps"),
+    ],
+)
+def test_fields_out_of_range_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        APGD(**{"norm": "linf", "eps": 0.1, **fields})
+
+
+def test_dlr_losses_refuse_too_few_classes():
+    images, labels = jnp.full((2, 4, 4, 1), 0.5), jnp.zeros(2, jnp.int32)
+    for loss, least in (("dlr", 3), ("targeted_dlr", 4)):
+        few = Partial(toy.linear, jnp.ones((16, least - 1)))
+        with pytest.raises(ValueError, match=f"at least {least} classes, got {least - 1}"):
+            APGD("linf", 0.1, loss=loss)(KEY, few, images, labels)

@@ -1,0 +1,244 @@
+"""The ensemble: its members, the worst case per image, and that luck does not count."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+from tests.attacks import toy
+from vone_jax import mesh, prng
+from vone_jax.attacks import APGD, FAB, FGSM, Attack, AutoAttack, RandomNoise, Square, norms
+from vone_jax.attacks import attack as attack_module
+
+KEY = jax.random.key(11)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    images = jax.random.uniform(jax.random.key(1), (10, 8, 8, 1))
+    network = Partial(toy.noisy_network, toy.make_network(0.0), jnp.float32(0.0))
+    return network, images, jnp.argmax(network(KEY, images), axis=-1).astype(jnp.int32)
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=("eps",), meta_fields=("norm",))
+@dataclasses.dataclass(frozen=True)
+class Darken(Attack):
+    """Takes eps from every value: the cheapest attack."""
+
+    norm: str
+    eps: float
+
+    def perturb(self, keys, logits_fn, images, labels):
+        return jnp.maximum(images - self.eps, 0.0)
+
+
+def small(eps=0.02, batch_size=4):
+    """Two members, of which the second beats images that the first does not."""
+    members = (Darken("linf", eps), APGD("linf", eps, steps=6))
+    return AutoAttack("linf", eps, version="custom", attacks=members, batch_size=batch_size)
+
+
+def resisting(network, images, labels):
+    return np.asarray(jnp.argmax(network(KEY, images), axis=-1) == labels)
+
+
+# The members of Croce and Hein.
+
+
+def test_standard_members():
+    for norm in ("linf", "l2"):
+        assert AutoAttack(norm, 0.1).members(10) == (
+            APGD(norm, 0.1),
+            APGD(norm, 0.1, loss="targeted_dlr", targets=9),
+            FAB(norm, 0.1, targets=9),
+            Square(norm, 0.1, queries=5000),
+        )
+    assert AutoAttack("l1", 6.0).members(1000) == (
+        APGD("l1", 6.0, restarts=5, large_eps_schedule=True),
+        APGD("l1", 6.0, loss="targeted_dlr", targets=5, large_eps_schedule=True),
+        FAB("l1", 6.0, targets=9),
+        Square("l1", 6.0, queries=5000),
+    )
+
+
+def test_members_of_the_other_versions():
+    assert AutoAttack("l2", 0.5, version="plus").members(10) == (
+        APGD("l2", 0.5, restarts=5),
+        APGD("l2", 0.5, restarts=5, loss="dlr"),
+        FAB("l2", 0.5, restarts=5),
+        Square("l2", 0.5),
+        APGD("l2", 0.5, loss="targeted_dlr"),
+        FAB("l2", 0.5, targets=9),
+    )
+    assert AutoAttack("linf", 0.1, version="rand").members(10) == (
+        APGD("linf", 0.1, eot_samples=20),
+        APGD("linf", 0.1, loss="dlr", eot_samples=20),
+    )
+    assert all(member.steps == 100 and member.rho == 0.75 for member in
+               (*AutoAttack("linf", 0.1).members(10)[:2],
+                *AutoAttack("linf", 0.1, version="rand").members(10)))  # fmt: skip
+    custom = (FGSM("linf", 0.1),)
+    assert AutoAttack("linf", 0.1, version="custom", attacks=custom).members(10) == custom
+
+
+def test_no_more_targets_than_other_classes():
+    _, targeted, fab, _ = AutoAttack("linf", 0.1).members(4)
+    assert targeted.targets == fab.targets == 3
+
+
+# The worst case.
+
+
+def test_it_is_the_worst_case_of_its_members(batch):
+    """With noise off an image resists if and only if it resists every member."""
+    network, images, labels = batch
+    ensemble = small()
+    survivors = np.ones(10, bool)
+    for number, member in enumerate(ensemble.attacks):
+        keys = prng.stream(prng.example_keys(KEY, 10), f"member {number}")
+        left = resisting(network, member(keys, network, images, labels), labels)
+        assert np.any(survivors & ~left)
+        survivors &= left
+    adversarial = ensemble(KEY, network, images, labels)
+    np.testing.assert_array_equal(resisting(network, adversarial, labels), survivors)
+    assert 0 < survivors.sum() < 10
+    assert np.all(norms.size(adversarial - images, "linf") <= 0.02 * (1 + 1e-6) + 2.0**-24)
+    assert np.all(adversarial >= 0) and np.all(adversarial <= 1)
+
+
+def test_leaving_out_what_has_fallen_changes_nothing(batch):
+    """In portions of any size, under jit with no image left out, and in any batch."""
+    network, images, labels = batch
+    keys = prng.index_keys(KEY, jnp.arange(20, 30))
+    whole = small(batch_size=10)(keys, network, images, labels)
+    packed = small()(keys, network, images, labels)
+    np.testing.assert_allclose(packed, whole, atol=1e-6)
+    parts = [slice(0, 4), slice(4, 8)]
+    alone = [small()(keys[part], network, images[part], labels[part]) for part in parts]
+    np.testing.assert_allclose(jnp.concatenate(alone), whole[:8], atol=1e-6)
+    traced = jax.jit(lambda x: small()(keys, network, x, labels))(images)
+    np.testing.assert_allclose(traced, whole, atol=1e-6)
+
+
+def test_nothing_compiles_anew_for_other_radii_and_fewer_survivors(batch):
+    network, images, labels = batch
+    small()(KEY, network, images, labels)
+    before = attack_module.compiled._cache_size()
+    for eps in (0.01, 0.03, 0.0):
+        adversarial = small(eps=eps)(KEY, network, images, labels)
+    assert attack_module.compiled._cache_size() == before
+    np.testing.assert_array_equal(adversarial, images)
+
+
+def test_images_that_have_fallen_are_left_alone(batch):
+    """A second member that would move every image leaves those alone that the first one beat."""
+    network, images, labels = batch
+    first, second = Darken("linf", 0.02), RandomNoise("linf", 0.02)
+    pair = AutoAttack("linf", 0.02, version="custom", attacks=(first, second), batch_size=4)
+    keys = prng.example_keys(KEY, 10)
+    dark = first(prng.stream(keys, "member 0"), network, images, labels)
+    adversarial = pair(keys, network, images, labels)
+    clean = resisting(network, images, labels)
+    fallen = clean & ~resisting(network, dark, labels)
+    assert fallen.any() and clean.all()
+    np.testing.assert_array_equal(adversarial[fallen], dark[fallen])
+
+
+def test_four_devices_equal_one(batch):
+    network, images, labels = batch
+    keys = prng.example_keys(KEY, 8)
+    alone = small()(keys, network, images[:8], labels[:8])
+    four = mesh.data_mesh(jax.devices()[:4])
+    spread = jax.device_put((keys, images[:8], labels[:8]), mesh.sharded(four))
+    together = small()(spread[0], mesh.replicate(four, network), *spread[1:])
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+# Noise.
+
+
+def score(logits_fn, images, draws=5):
+    keys = jax.vmap(jax.random.key)(jnp.arange(draws) + 1000)
+    return np.asarray(jnp.argmax(jax.vmap(logits_fn, (0, None))(keys, images), axis=-1) == 0)
+
+
+@pytest.mark.parametrize("p", [0.7, 0.95])
+def test_the_coin_is_reported_as_it_is(p):
+    """Right with probability p whatever the image, so p has to come out, and not p cubed.
+
+    The members are those of version "rand", in number and in losses, with fewer steps.
+    """
+    images = jax.random.uniform(jax.random.key(1), (500, 4, 4, 1))
+    labels = jnp.zeros(500, jnp.int32)
+    coin = Partial(toy.coin, jnp.float32(p))
+    members = tuple(APGD("linf", 1e-9, steps=2, eot_samples=4, loss=loss)
+                    for loss in ("cross_entropy", "dlr"))  # fmt: skip
+    attack = AutoAttack("linf", 1e-9, version="custom", attacks=members, batch_size=500)
+    right = score(coin, attack(KEY, coin, images, labels))
+    assert abs(right.mean() - p) < 4 * np.sqrt(p * (1 - p) / right.size)
+    assert abs(right.mean() - p**3) > 8 * np.sqrt(p * (1 - p) / right.size)
+
+
+def test_the_candidate_that_is_right_least_often_is_kept():
+    """The second candidate is right in 40 % of the draws, the others in 80 %: it is kept."""
+
+    def halfway(key, images):
+        dark = jnp.mean(images, axis=(1, 2, 3)) < 0.47
+        right = jax.random.uniform(key, (images.shape[0],)) < jnp.where(dark, 0.4, 0.8)
+        first = jnp.where(right, 1.0, -1.0)
+        return jnp.stack([first, -first], axis=-1) + 1e-6 * jnp.sum(images, axis=(1, 2, 3))[:, None]
+
+    images = jnp.full((200, 4, 4, 1), 0.5)
+    labels = jnp.zeros(200, jnp.int32)
+
+    members = (RandomNoise("linf", 0.05), Darken("linf", 0.05), RandomNoise("linf", 0.05))
+    attack = AutoAttack("linf", 0.05, version="custom", attacks=members)
+    right = score(halfway, attack(KEY, halfway, images, labels))
+    assert abs(right.mean() - 0.4) < 4 * np.sqrt(0.24 / right.size)
+
+
+# Errors.
+
+
+def test_what_is_not_finite_is_reported_with_its_place(batch):
+    _, images, labels = batch
+
+    def rooted(key, images):
+        root = jnp.sqrt(jnp.square(images[:, 0, 0, 0] - 0.5))
+        return jnp.stack([root, root - 1.0], axis=-1)
+
+    images = images.at[:, 0, 0, 0].set(0.9).at[7, 0, 0, 0].set(0.5)
+    attack = AutoAttack("linf", 0.02, version="custom", attacks=(FGSM("linf", 0.02),), batch_size=4)
+    with pytest.raises(FloatingPointError, match=r"positions \[7\]"):
+        attack(KEY, rooted, images, jnp.zeros(10, jnp.int32))
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        (dict(norm="l3"), ValueError, "norm must be one of"),
+        (dict(eps=-1.0), ValueError, "eps"),
+        (dict(version="fast"), ValueError, "version must be one of standard, plus, rand, custom"),
+        (dict(judge_draws=0), ValueError, "judge_draws"),
+        (dict(batch_size=0), ValueError, "batch_size"),
+        (dict(version="custom"), ValueError, "got 0 attacks"),
+        (dict(attacks=(FGSM("linf", 0.1),)), ValueError, 'version "standard"'),
+        (dict(version="custom", attacks=[FGSM("linf", 0.1)]), TypeError, "tuple of attacks"),
+        (dict(version="custom", attacks=("apgd",)), TypeError, "tuple of attacks"),
+        (dict(version="custom", attacks=(FGSM("l2", 0.1),)), ValueError, "of norm linf"),
+        (dict(version="custom", attacks=(FGSM("linf", 0.2),)), ValueError, "of radius 0.1"),
+    ],
+)
+def test_fields_out_of_range_are_refused(fields, error, message):
+    with pytest.raises(error, match=message):
+        AutoAttack(**{"norm": "linf", "eps": 0.1, **fields})
+
+
+def test_it_prints_as_code_and_hashes():
+    attack = small()
+    assert eval(repr(attack)) == attack
+    assert hash(attack) == hash(small()) != hash(small(eps=0.01))

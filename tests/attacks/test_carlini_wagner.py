@@ -1,0 +1,71 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests.attacks import linear_problem as problem
+from vone_jax.attacks import adam, losses, norms
+from vone_jax.attacks.carlini_wagner import CW
+
+
+def test_linear_classifier_to_within_two_percent():
+    images, labels = problem.IMAGES, problem.labels(problem.TWO_CLASSES)
+    optimum = problem.distances("l2", problem.TWO_CLASSES)
+    attack = CW("l2", 1.0, steps=200, initial_const=1e-2)
+    result = attack.minimal(problem.KEY, problem.TWO_CLASSES, images, labels)
+    assert np.all(result.found)
+    assert np.all(result.distance > optimum * (1 - 1e-5) - problem.rounding("l2"))
+    # The nearest boundaries are as near as the first steps of Adam are long.
+    assert np.all(result.distance < 1.02 * optimum + 2e-3)
+
+
+def test_confidence_is_reached_and_costs_its_distance():
+    """A margin of k in a linear classifier is k / |w| farther away."""
+    images, labels = problem.IMAGES, problem.labels(problem.TWO_CLASSES)
+    attack = CW("l2", 1.0, steps=200, initial_const=1e-2, confidence=0.5)
+    result = attack.minimal(problem.KEY, problem.TWO_CLASSES, images, labels)
+    assert np.all(result.found)
+    margin = losses.margin(problem.TWO_CLASSES(problem.KEY, result.images), labels)
+    assert np.all(margin > 0.5 - 1e-5)
+    assert np.mean(margin) < 0.52
+    np.testing.assert_allclose(norms.size(result.images - images, "l2"), result.distance, rtol=1e-6)
+
+
+def test_each_image_searches_its_own_constant():
+    """A classifier with a hundredth of the logits needs a hundred times the constant."""
+    images, labels = problem.IMAGES, problem.labels(problem.TWO_CLASSES)
+
+    def scaled(key, images):
+        factor = jnp.where(jnp.arange(16) % 2 == 0, 1.0, 0.01)[:, None]
+        return factor * problem.TWO_CLASSES(key, images)
+
+    def run(binary_search_steps):
+        attack = CW("l2", 1.0, 100, binary_search_steps, learning_rate=1e-3)
+        return attack.minimal(problem.KEY, scaled, images, labels)
+
+    optimum = problem.distances("l2", problem.TWO_CLASSES)
+    far = optimum > 0.02
+    few, many = run(3), run(9)
+    assert not np.any(few.found[far & (np.arange(16) % 2 == 1)])
+    assert np.all(many.found[far])
+    assert np.all(many.distance[far] < 1.15 * optimum[far])
+
+
+def test_adam_equals_optax():
+    gradients = jax.random.normal(jax.random.key(0), (5, 2, 3))
+    moments = adam.initial(gradients[0])
+    reference = optax.scale_by_adam()
+    with jax.numpy_dtype_promotion("standard"):
+        state = reference.init(gradients[0])
+        for number, gradient in enumerate(gradients):
+            expected, state = reference.update(gradient, state)
+            ours, moments = adam.direction(gradient, moments, jnp.int32(number))
+            np.testing.assert_allclose(ours, expected, rtol=2e-5)
+
+
+def test_bad_fields_are_refused():
+    with pytest.raises(ValueError, match="norm must be one of l2; got 'linf'"):
+        CW("linf", 0.5)
+    with pytest.raises(TypeError, match="abort_early must be True or False"):
+        CW("l2", 0.5, abort_early=1)  # pyright: ignore[reportArgumentType]

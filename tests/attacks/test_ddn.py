@@ -1,0 +1,56 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.attacks import linear_problem as problem
+from vone_jax.attacks import ddn
+from vone_jax.attacks.ddn import DDN
+
+
+def test_linear_classifier_to_within_a_percent():
+    images, labels = problem.IMAGES, problem.labels(problem.TWO_CLASSES)
+    optimum = problem.distances("l2", problem.TWO_CLASSES)
+    result = DDN("l2", 1.0, steps=200).minimal(problem.KEY, problem.TWO_CLASSES, images, labels)
+    assert np.all(result.found)
+    assert np.all(result.distance > optimum * (1 - 1e-5) - problem.rounding("l2"))
+    # The radius can fall to .95^200 = 3.5e-5 only; farther boundaries are met closely.
+    assert np.all(result.distance < 1.01 * optimum + 1e-3)
+
+
+def test_one_step_lies_on_the_first_sphere_changed_by_gamma():
+    """From the image itself, which is not adversarial, to radius 1.05 along the gradient."""
+    images, labels = problem.IMAGES, problem.labels(problem.TWO_CLASSES)
+    attack = DDN("l2", 1.0, steps=1, initial_norm=0.2)
+    result = attack.minimal(problem.KEY, problem.TWO_CLASSES, images, labels)
+    np.testing.assert_allclose(result.distance[result.found], 0.21, rtol=1e-5)
+    assert np.all(
+        result.found == (result.found & (problem.distances("l2", problem.TWO_CLASSES) < 0.21))
+    )
+    assert np.sum(result.found) > 10
+
+
+def test_steps_fall_along_a_cosine():
+    values = ddn.cosine(100, 1.0, 0.01, jnp.float32)
+    expected = 0.01 + 0.99 * (1 + np.cos(np.pi * np.arange(100) / 100)) / 2
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
+
+
+def test_a_vanishing_gradient_is_replaced_by_a_random_direction():
+    """Scores that are rounded have no gradient; half of all directions cross this boundary."""
+    images = jnp.full((16, 2, 2, 1), 0.5)
+
+    def rounded(key, images):
+        evidence = jnp.round(10 * (jnp.sum(images, axis=(1, 2, 3)) - 2.0)) / 10
+        return jnp.stack([jnp.full_like(evidence, 0.05), evidence], axis=-1)
+
+    labels = jnp.zeros(16, jnp.int32)
+    attack = DDN("l2", 1.0, steps=10, initial_norm=0.5)
+    result = attack.minimal(problem.KEY, rounded, images, labels)
+    assert np.sum(result.found) > 4  # without the replacement none
+
+
+def test_bad_fields_are_refused():
+    with pytest.raises(ValueError, match="norm must be one of l2"):
+        DDN("l1", 0.5)
+    with pytest.raises(ValueError, match="steps must be an integer >= 1"):
+        DDN("l2", 0.5, steps=0)

@@ -1,0 +1,167 @@
+"""What holds for every minimal-norm attack: relations between runs, noise, and bad values."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+from tests.attacks import linear_problem as problem
+from tests.attacks import toy
+from vone_jax import prng
+from vone_jax.attacks import norms
+from vone_jax.attacks.carlini_wagner import CW
+from vone_jax.attacks.ddn import DDN
+from vone_jax.attacks.deepfool import DeepFool
+from vone_jax.attacks.fab import FAB
+from vone_jax.attacks.fmn import FMN
+
+KEY = jax.random.key(11)
+INDICES = jnp.asarray([5, 9, 2, 40, 41, 7])
+ATTACKS = [
+    FAB("linf", 0.03, steps=6, eot_samples=4),
+    FAB("l1", 0.5, steps=6, targets=2, eot_samples=4),
+    DeepFool("l2", 0.1, steps=8, eot_samples=4),
+    CW("l2", 0.1, steps=20, binary_search_steps=3, learning_rate=0.05, eot_samples=4),
+    DDN("l2", 0.1, steps=12, eot_samples=4),
+    FMN("l1", 0.5, steps=12, eot_samples=4),
+]
+each_attack = pytest.mark.parametrize(
+    "attack", ATTACKS, ids=lambda a: f"{type(a).__name__}-{a.norm}"
+)
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Half of the values lie on the border of the pixel box."""
+    images = jax.random.uniform(jax.random.key(1), (6, 8, 8, 1))
+    return jnp.where(images > 0.5, jnp.round(images), images)
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return toy.make_network(0.5)
+
+
+@pytest.fixture(scope="module")
+def labels(images, weights):
+    """The classes of the classifier without noise, but a wrong one for the first image."""
+    labels = jnp.argmax(toy.noisy_network(weights, 0.0, KEY, images), axis=-1)
+    return labels.at[0].set((labels[0] + 1) % 4)
+
+
+def run(attack, weights, images, labels, scale=0.5, keys=None):
+    # Weights and noise are leaves of the classifier, so one attack is compiled once.
+    logits_fn = Partial(toy.noisy_network, weights, jnp.float32(scale))
+    return attack.minimal(
+        prng.index_keys(KEY, INDICES) if keys is None else keys, logits_fn, images, labels
+    )
+
+
+@each_attack
+def test_what_is_found_is_adversarial_and_as_far_as_it_says(attack, images, weights, labels):
+    result = run(attack, weights, images, labels, scale=0.0)
+    logits = toy.noisy_network(weights, 0.0, KEY, result.images)
+    np.testing.assert_array_equal(jnp.argmax(logits, axis=-1) != labels, result.found)
+    assert np.sum(result.found) >= 4
+    assert np.all(result.images >= 0) and np.all(result.images <= 1)
+    length = norms.size(result.images - images, attack.norm)
+    np.testing.assert_allclose(length, jnp.where(result.found, result.distance, 0), rtol=1e-5)
+    assert np.all(jnp.isinf(result.distance) == ~result.found)
+    # The first image is misclassified as it is.
+    assert result.distance[0] == 0 and bool(result.found[0])
+    np.testing.assert_array_equal(result.images[0], images[0])
+
+
+@each_attack
+def test_an_example_does_not_depend_on_its_batch(attack, images, weights, labels):
+    """Among other images in another order; the key goes with the example."""
+    keys = prng.index_keys(KEY, INDICES)
+    whole = run(attack, weights, images, labels)
+    order = jnp.asarray([3, 1, 0, 3, 1, 1])
+    other = run(attack, weights, images[order], labels[order], keys=keys[order])
+    np.testing.assert_allclose(other.images, whole.images[order], atol=1e-6)
+    np.testing.assert_array_equal(other.found, whole.found[order])
+    again = run(attack, weights, images, labels)
+    np.testing.assert_array_equal(again.images, whole.images)
+
+
+@each_attack
+def test_zero_gradients_end_with_nothing_found(attack, images, weights, labels):
+    """A network with a head of zeros; only the bias decides."""
+    flat = weights | {"head": 0 * weights["head"], "bias": jnp.asarray([0.0, 1.0, 2.0, 3.0])}
+    result = run(attack, flat, images, jnp.full_like(labels, 3))
+    assert not np.any(result.found)
+    np.testing.assert_array_equal(result.images, images)
+
+
+@each_attack
+def test_values_that_are_not_finite_raise(attack, images, weights, labels):
+    bad = weights | {"bias": weights["bias"].at[0].set(jnp.nan)}
+    with pytest.raises(FloatingPointError, match=r"positions \[0, 1, 2, 3, 4, 5\]"):
+        run(attack, bad, images, labels)
+
+
+def test_a_call_keeps_to_its_radius(images, weights, labels):
+    """One search serves all radii; the radius is a leaf and compiles once."""
+    attack = ATTACKS[4]
+    logits_fn = Partial(toy.noisy_network, weights, jnp.float32(0.0))
+    result = run(attack, weights, images, labels, scale=0.0)
+    keys = prng.index_keys(KEY, INDICES)
+    middle = float(np.sort(result.distance)[3])
+    for eps in (0.0, middle, 1.0):
+        attack = dataclasses.replace(attack, eps=eps)
+        adversarial = attack(keys, logits_fn, images, labels)
+        length = norms.size(adversarial - images, attack.norm)
+        assert np.all(length <= eps * (1 + 1e-6))
+        fooled = jnp.argmax(toy.noisy_network(weights, 0.0, KEY, adversarial), -1) != labels
+        if eps == 0:
+            np.testing.assert_array_equal(adversarial, images)
+            assert np.sum(fooled) == 1
+    assert np.sum(fooled) == np.sum(result.found)
+
+
+def test_no_attack_claims_the_coin():
+    """The coin is right with probability 0.7 whatever the image; its mean logits are right.
+
+    The mean of 20 draws is wrong in 5 % of the cases: a search that trusts the best of its
+    decisions would claim a quarter of the images, here it takes two standard errors and a
+    judgement on fresh keys.
+    """
+    images = jax.random.uniform(jax.random.key(1), (400, 2, 5, 1))
+    labels = jnp.zeros(400, jnp.int32)
+    coin = Partial(toy.coin, jnp.float32(0.7))
+    result = FMN("linf", 0.5, steps=5, eot_samples=20).minimal(KEY, coin, images, labels)
+    assert np.sum(result.found) <= 2
+    score_keys = jax.vmap(jax.random.key)(jnp.arange(5))
+    right = jnp.argmax(jax.vmap(coin, (0, None))(score_keys, result.images), axis=-1) == 0
+    assert abs(float(right.mean()) - 0.7) < 4 * np.sqrt(0.7 * 0.3 / 2000)
+
+
+@pytest.mark.parametrize("attack", [
+    CW("l2", 1.0, steps=100, binary_search_steps=3, learning_rate=0.05, targeted=True),
+    DDN("l2", 1.0, targeted=True),
+    FMN("linf", 1.0, targeted=True),
+], ids=["CW", "DDN", "FMN"])  # fmt: skip
+def test_targeted_attacks_reach_their_class(attack, images, weights):
+    logits = toy.noisy_network(weights, 0.0, KEY, images)
+    targets = jnp.argsort(logits, axis=-1)[:, -2]
+    result = run(attack, weights, images, targets, scale=0.0)
+    reached = jnp.argmax(toy.noisy_network(weights, 0.0, KEY, result.images), axis=-1) == targets
+    np.testing.assert_array_equal(reached, result.found)
+    assert np.sum(result.found) >= 5
+
+
+def test_vmap_over_radii():
+    images, labels = problem.IMAGES, problem.labels(problem.TWO_CLASSES)
+
+    def attack(eps):
+        return DDN("l2", eps, steps=5, initial_norm=0.1)(KEY, problem.TWO_CLASSES, images, labels)
+
+    radii = (0.0, 0.02, 1.0)
+    ladder = jax.vmap(attack)(jnp.asarray(radii))
+    for eps, together in zip(radii, ladder, strict=True):
+        np.testing.assert_allclose(together, attack(eps), atol=1e-6)
+    assert np.any(ladder[1] != ladder[2])

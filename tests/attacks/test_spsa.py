@@ -1,0 +1,90 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.attacks import linear_problem as problem
+from vone_jax import prng
+from vone_jax.attacks import losses
+from vone_jax.attacks.spsa import SPSA
+
+
+def gain(logits_fn, adversarial, labels):
+    before = losses.margin(logits_fn(problem.KEY, problem.IMAGES), labels)
+    return np.asarray(losses.margin(logits_fn(problem.KEY, adversarial), labels) - before)
+
+
+def test_linear_classifier_approaches_the_closed_form():
+    """The optimum is eps times the L1 norm of the weight difference; small weights are lost."""
+    logits_fn = problem.TWO_CLASSES
+    labels = problem.labels(logits_fn)
+    slope = problem.WEIGHTS[:, 1] - problem.WEIGHTS[:, 0]
+    best = 0.02 * float(jnp.sum(jnp.abs(slope)))
+    attack = SPSA("linf", 0.02, steps=30, samples=64)
+    adversarial = attack(problem.KEY, logits_fn, problem.IMAGES, labels)
+    reached = gain(logits_fn, adversarial, labels)
+    assert np.all(reached <= best * (1 + 1e-4)) and np.all(reached > 0.9 * best)
+    assert np.all(jnp.abs(adversarial - problem.IMAGES) <= 0.02 + 1e-7)
+    # The same run towards a class that is the label already moves away from the other one.
+    other = SPSA("linf", 0.02, steps=30, samples=64, targeted=True)
+    reached = gain(logits_fn, other(problem.KEY, logits_fn, problem.IMAGES, labels), labels)
+    assert np.all(reached < -0.9 * best)
+
+
+def test_one_step_follows_the_average_of_the_directions():
+    """Adam's first step is the sign of the estimate, which each example draws for itself."""
+    logits_fn = problem.TWO_CLASSES
+    labels = problem.labels(logits_fn)
+    keys = prng.example_keys(problem.KEY, 16)
+    attack = SPSA("linf", 1.0, steps=1, samples=3, learning_rate=0.01)
+    adversarial = attack(keys, logits_fn, problem.IMAGES, labels)
+    step_keys = prng.fold(keys, 0)
+    total = np.zeros(problem.IMAGES.shape)
+    for number in range(3):
+        way_keys = prng.stream(prng.fold(step_keys, number), "direction")
+        way = np.stack([np.asarray(jax.random.rademacher(key, (5, 10, 1))) for key in way_keys])
+        weights = np.asarray(problem.WEIGHTS)
+        slope = (weights[:, 1] - weights[:, 0]) * (1 - 2 * np.asarray(labels))[:, None]
+        total += np.einsum("nd,nd->n", slope, way.reshape(16, -1))[:, None, None, None] * way
+    moved = (adversarial - problem.IMAGES) / 0.01
+    clear = np.abs(total) > 1e-3  # differences of float32 logits leave noise around zero
+    np.testing.assert_allclose(np.asarray(moved)[clear], np.sign(total)[clear], atol=1e-3)
+    order = jnp.asarray([3, 1, 0] * 5 + [7])
+    other = attack(keys[order], logits_fn, problem.IMAGES[order], labels[order])
+    np.testing.assert_allclose(other, adversarial[order], atol=1e-6)
+
+
+def test_masked_gradients_do_not_protect():
+    """Scores in small steps have no gradients, but differences at distance delta."""
+    labels = problem.labels(problem.TWO_CLASSES)
+
+    def rounded(key, images):
+        return jnp.round(50 * problem.TWO_CLASSES(key, images)) / 50
+
+    adversarial = SPSA("linf", 0.02, steps=10, samples=32)(
+        problem.KEY, rounded, problem.IMAGES, labels
+    )
+    assert np.all(jnp.argmax(problem.TWO_CLASSES(problem.KEY, adversarial), axis=-1) != labels)
+
+
+def test_noise_is_averaged_and_shared_by_both_sides():
+    """Noise that adds to the logits cancels in the difference: the run equals that without."""
+    logits_fn = problem.TWO_CLASSES
+    labels = problem.labels(logits_fn)
+
+    def noisy(key, images):
+        return logits_fn(key, images) + 5 * jax.random.normal(key, (images.shape[0], 2))
+
+    attack = SPSA("linf", 0.02, steps=5, samples=32, eot_samples=2)
+    reached = gain(logits_fn, attack(problem.KEY, noisy, problem.IMAGES, labels), labels)
+    best = 0.02 * float(jnp.sum(jnp.abs(problem.WEIGHTS[:, 1] - problem.WEIGHTS[:, 0])))
+    assert np.mean(reached) > 0.5 * best
+
+
+def test_bad_fields_are_refused():
+    with pytest.raises(ValueError, match="norm must be one of linf; got 'l2'"):
+        SPSA("l2", 0.5)
+    with pytest.raises(ValueError, match="delta must be above 0"):
+        SPSA("linf", 0.5, delta=0.0)
+    with pytest.raises(ValueError, match='loss "dlr" is for untargeted attacks'):
+        SPSA("linf", 0.5, loss="dlr", targeted=True)

@@ -1,0 +1,226 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+from tests.attacks import linear_problem as problem
+from tests.attacks import toy
+from vone_jax import prng
+from vone_jax.attacks import losses, norms, square_patterns
+from vone_jax.attacks.square import Square
+
+KEY = jax.random.key(11)
+EPS = {"linf": 0.05, "l2": 0.3, "l1": 1.0}
+INDICES = jnp.asarray([5, 9, 2, 40, 41, 7])
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Four values in ten lie on the border of the pixel box."""
+    images = jax.random.uniform(jax.random.key(1), (6, 8, 10, 3), minval=-1 / 3, maxval=4 / 3)
+    return jnp.clip(images, 0.0, 1.0)
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return toy.make_network(0.0, channels=3)
+
+
+@pytest.fixture(scope="module")
+def labels(images, weights):
+    return jnp.argmax(toy.noisy_network(weights, 0.0, KEY, images), axis=-1)
+
+
+def margin(weights, images, labels):
+    return losses.margin(toy.noisy_network(weights, 0.0, KEY, images), labels)
+
+
+def run(attack, weights, images, labels, scale=0.0, keys=None):
+    logits_fn = Partial(toy.noisy_network, weights, jnp.float32(scale))
+    keys = prng.index_keys(KEY, INDICES) if keys is None else keys
+    return attack(keys, logits_fn, images, labels)
+
+
+# The patterns.
+
+
+def bump(height, width, power):
+    """Written down as the paper has it: one square after the other, in float64."""
+    total = np.zeros((height, width))
+    row, column = height // 2, width // 2
+    for k in range(max(row, column) + 1):
+        rows = slice(max(row - k, 0), min(row + k + 1, height))
+        columns = slice(max(column - k, 0), min(column + k + 1, width))
+        total[rows, columns] += 1 / (k + 1) ** power
+    return total
+
+
+@pytest.mark.parametrize(("norm", "power", "order"), [("l2", 2, 2), ("l1", 4, 1)])
+@pytest.mark.parametrize("side", [1, 2, 3, 5, 8])
+def test_a_pair_of_bumps_equals_the_paper(norm, power, order, side):
+    upper, lower = bump(side // 2, side, power), bump(side - side // 2, side, power)
+    upper /= max(np.linalg.norm(upper.ravel(), ord=order), 1e-9)
+    lower /= np.linalg.norm(lower.ravel(), ord=order)
+    expected = np.concatenate([upper, -lower])
+    expected /= np.linalg.norm(expected.ravel(), ord=order)
+    padded = np.zeros((9, 12))
+    padded[1 : 1 + side, 2 : 2 + side] = expected
+    rows = jnp.broadcast_to(jnp.arange(9)[:, None] - 1, (9, 12))
+    columns = jnp.broadcast_to(jnp.arange(12)[None] - 2, (9, 12))
+    pair = jax.jit(square_patterns.bump_pair, static_argnums=(4, 5))
+    ours = pair(rows, columns, side, False, norm, jnp.float32)
+    np.testing.assert_allclose(ours, padded, atol=1e-6)
+    turned = pair(rows, columns, side, True, norm, jnp.float32)
+    padded[1 : 1 + side, 2 : 2 + side] = expected.T
+    np.testing.assert_allclose(turned, padded, atol=1e-6)
+
+
+def test_squares_shrink_as_the_paper_says():
+    """Halved after query 10, 50, 200, 500, 1000, 2000, 4000, 6000 and 8000 of 10000."""
+    queries = [1, 10, 11, 50, 51, 200, 201, 501, 1001, 2001, 4001, 6001, 8000, 8001]
+    halvings = [0, 0, 1, 1, 2, 2, 3, 4, 5, 6, 7, 8, 8, 9]
+    attack = Square("linf", 0.1)
+    for query, count in zip(queries, halvings, strict=True):
+        assert float(attack.part(jnp.int32(query))) == pytest.approx(0.8 / 2**count)
+    rescaled = Square("linf", 0.1, queries=100, rescale_schedule=True, p_init=0.4)
+    assert float(rescaled.part(jnp.int32(1))) == pytest.approx(0.4 / 2**2)
+    assert float(rescaled.part(jnp.int32(6))) == pytest.approx(0.4 / 2**4)
+
+
+def test_windows_lie_anywhere_and_change_one_square():
+    """A window of 3 x 3 in 8 x 10 pixels has 6 x 8 places, the last ones included."""
+    keys = jax.vmap(jax.random.key)(jnp.arange(2000))
+    start = jnp.zeros((8, 10, 2))
+    changed = jax.jit(jax.vmap(lambda key: square_patterns.signed_window(key, start, 3, 0.5)))(keys)
+    changed = np.asarray(changed)
+    assert set(np.unique(changed)) == {-0.5, 0.0, 0.5}
+    inside = changed != 0
+    np.testing.assert_array_equal(inside.sum(axis=(1, 2, 3)), 18)
+    corners = {(np.argmax(hit.any(1)), np.argmax(hit.any(0))) for hit in inside[..., 0]}
+    assert corners == {(row, column) for row in range(6) for column in range(8)}
+    # One sign per channel, and all four combinations.
+    means = {tuple(np.sign(image.sum(axis=(0, 1)))) for image in changed}
+    assert len(means) == 4
+
+
+# The attack.
+
+
+@pytest.mark.parametrize("norm", norms.NORMS)
+def test_ball_box_progress_and_independence_of_the_batch(norm, images, weights, labels):
+    attack = Square(norm, EPS[norm], queries=60)
+    clean = margin(weights, images, labels)
+    adversarial = run(attack, weights, images, labels)
+    length = norms.size(adversarial - images, norm)
+    # Rounding of each value of the image adds up.
+    order = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
+    rounding = np.linalg.norm(np.full(240, 2.0**-24), ord=order)
+    assert np.all(length <= EPS[norm] * (1 + 2**-22) + rounding)
+    assert np.all(length > 0.7 * EPS[norm])  # the box cuts a part off
+    assert np.all(adversarial >= 0) and np.all(adversarial <= 1)
+    reached = margin(weights, adversarial, labels)
+    assert np.all(reached > clean + 0.02 * jnp.abs(clean))
+    # No radius, no change; the radius is a leaf and compiles once.
+    nothing = run(dataclasses.replace(attack, eps=0.0), weights, images, labels)
+    np.testing.assert_array_equal(nothing, images)
+    # Among other images in another order.
+    order = jnp.asarray([3, 1, 0, 3, 1, 1])
+    keys = prng.index_keys(KEY, INDICES)[order]
+    other = run(attack, weights, images[order], labels[order], keys=keys)
+    np.testing.assert_allclose(other, adversarial[order], atol=1e-6)
+    # What is misclassified stays as it is.
+    wrong = labels.at[2].set((labels[2] + 1) % 4)
+    np.testing.assert_array_equal(run(attack, weights, images, wrong)[2], images[2])
+    bad = weights | {"bias": weights["bias"].at[0].set(jnp.nan)}
+    with pytest.raises(FloatingPointError, match=r"positions \[0, 1, 2, 3, 4, 5\]"):
+        run(attack, bad, images, labels)
+
+
+def test_more_restarts_never_lower_the_margin(images, weights, labels):
+    worst = np.full(6, -np.inf)
+    for restarts in (1, 2):
+        attack = Square("linf", 0.02, queries=60, restarts=restarts)
+        now = np.asarray(margin(weights, run(attack, weights, images, labels), labels))
+        assert np.all(now >= np.where(worst > 0, 0, worst) - 1e-4)
+        worst = now
+
+
+@pytest.mark.parametrize(("norm", "share"), [("linf", 0.95), ("l2", 0.6), ("l1", 0.4)])
+def test_linear_classifier_approaches_the_optimum_from_below(norm, share):
+    """The gain of the best perturbation is eps times the dual norm of the weight difference."""
+    images, logits_fn = problem.IMAGES, problem.TWO_CLASSES
+    labels = problem.labels(logits_fn)
+    eps = {"linf": 0.02, "l2": 0.1, "l1": 0.3}[norm]
+    # Several draws of a classifier without noise: nothing ends early.
+    attack = Square(norm, eps, queries=1500, eot_samples=2)
+    adversarial = attack(KEY, logits_fn, images, labels)
+    gain = losses.margin(logits_fn(KEY, adversarial), labels) - losses.margin(
+        logits_fn(KEY, images), labels
+    )
+    slope = problem.WEIGHTS[:, 1] - problem.WEIGHTS[:, 0]
+    best = eps * np.linalg.norm(slope, ord={"linf": 1, "l2": 2, "l1": np.inf}[norm])
+    assert np.all(gain <= best * (1 + 1e-4))
+    assert np.mean(gain) > share * best
+
+
+def test_masked_gradients_do_not_protect(images):
+    """Planted: one pixel, raised by 0.04, decides, behind a rounding without gradients."""
+    images = images.at[:, 2, 3].set(0.5)
+
+    def planted(key, images):
+        evidence = jnp.round(50.0 * (jnp.mean(images[:, 2, 3], axis=-1) - 0.54))
+        return jnp.stack([jnp.zeros_like(evidence), evidence], axis=-1)
+
+    targets = jnp.ones(6, jnp.int32)
+    attack = Square("linf", 0.055, queries=300, targeted=True, loss="cross_entropy")
+    adversarial = attack(KEY, planted, images, targets)
+    np.testing.assert_array_equal(jnp.argmax(planted(KEY, adversarial), axis=-1), targets)
+
+
+def test_no_lucky_draw_moves_the_coin():
+    """The coin is right with probability p whatever the image; searching must not lower it."""
+    images = jax.random.uniform(jax.random.key(1), (400, 4, 4, 1))
+    labels = jnp.zeros(400, jnp.int32)
+    coin = Partial(toy.coin, jnp.float32(0.9))
+    attack = Square("linf", 0.1, queries=20, eot_samples=4, restarts=2)
+    adversarial = attack(KEY, coin, images, labels)
+    score_keys = jax.vmap(jax.random.key)(jnp.arange(5))
+    right = jnp.argmax(jax.vmap(coin, (0, None))(score_keys, adversarial), axis=-1) == 0
+    assert abs(float(right.mean()) - 0.9) < 4 * np.sqrt(0.9 * 0.1 / 2000)
+
+
+def test_averaging_makes_progress_against_noise(images, weights, labels):
+    """On fresh keys, and more of it than with one draw and its early end."""
+    score_keys = jax.vmap(jax.random.key)(jnp.arange(50))
+
+    def score(adversarial):
+        logits = jax.vmap(toy.noisy_network, (None, None, 0, None))(
+            weights, 0.5, score_keys, adversarial
+        )
+        return np.asarray(losses.margin(logits, labels).mean(axis=0))
+
+    one, many = (
+        score(run(Square("linf", 0.05, queries=60, eot_samples=k), weights, images, labels, 0.5))
+        for k in (1, 8)
+    )
+    clean = score(images)
+    assert np.all(many > clean) and many.mean() > one.mean()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"norm": "l0"}, "norm must be one of linf, l2, l1"),
+        ({"queries": 0}, "queries must be an integer >= 1"),
+        ({"p_init": 0.0}, "p_init must lie above 0 and be at most 1, got 0.0"),
+        ({"p_init": 1.5}, "p_init must lie above 0 and be at most 1, got 1.5"),
+        ({"loss": "hinge"}, "loss must be one of"),
+        ({"loss": "dlr", "targeted": True}, 'loss "dlr" is for untargeted attacks'),
+    ],
+)
+def test_bad_fields_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Square(**({"norm": "l2", "eps": 0.5} | fields))

@@ -1,0 +1,275 @@
+"""The checks for masked gradients: an honest network passes, masked ones fail, each in its way."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+from tests.attacks import toy
+from tests.evaluation import tiny
+from vone_jax import evaluation
+from vone_jax.evaluation import masking_checks, tables
+
+KEY = jax.random.key(5)
+EPS = 0.02
+
+
+def honest(weights, key, images):
+    """Twelve classes, linear in the image: every attack finds what is there."""
+    return toy.linear(weights, key, images)
+
+
+def quantised(weights, key, images):
+    """The same decisions from logits in whole steps: no gradient anywhere."""
+    return jnp.round(4 * toy.linear(weights, key, images))
+
+
+def saturated(weights, key, images):
+    """The same decisions from huge logits: in float32 the cross-entropy has no gradient."""
+    return 1e4 * toy.linear(weights, key, images)
+
+
+def shifted(weights, noise, key, images):
+    """Noise on the image before the linear map, one draw per key."""
+    draws = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(key)
+    return toy.linear(weights, key, images + noise * draws)
+
+
+def detour(weights, key, images):
+    """Honest decisions, but the backward pass runs into the opposite direction."""
+    logits = toy.linear(weights, key, images)
+    return 2 * jax.lax.stop_gradient(logits) - logits
+
+
+@pytest.fixture(scope="module")
+def batch():
+    weights = jax.random.normal(jax.random.key(3), (64, 12))
+    images = jax.random.uniform(jax.random.key(4), (40, 8, 8, 1), minval=0.2, maxval=0.8)
+    labels = jnp.argmax(toy.linear(weights, KEY, images), axis=-1).astype(jnp.int32)
+    return weights, images, labels
+
+
+SMALL = dict(steps=8, queries=100, restarts=2, eot_samples=2)
+
+
+def examine(logits_fn, batch, stochastic=False, **given):
+    condition = evaluation.Masking("linf", EPS, stochastic, given.pop("transfer", ""), **SMALL)
+    checks = evaluation.examine(KEY, logits_fn, *batch[1:], condition, **given)
+    assert len({check.name for check in checks}) == len(checks)
+    for check in checks:
+        json.dumps(check.record(), allow_nan=False)
+        assert check.question.endswith("?") and check.meaning.endswith(".") and check.numbers
+    return {check.name: check for check in checks}
+
+
+def verdicts(checks, verdict):
+    return {name for name, check in checks.items() if check.verdict == verdict}
+
+
+def test_an_honest_network_passes(batch):
+    found = examine(Partial(honest, batch[0]), batch)
+    assert verdicts(found, "pass") == set(found), found
+    assert len(found) == 14
+    numbers = found["radius"].numbers
+    assert numbers["accuracy, clean"] == 1 > numbers["accuracy, eps"] > numbers["accuracy, 4 eps"]
+    assert found["unbounded"].numbers["accuracy at eps = 1"] == 0
+
+
+def test_quantised_logits_fail(batch):
+    found = examine(Partial(quantised, batch[0]), batch)
+    assert {"gradients", "unbounded", "loss"} <= verdicts(found, "fail")
+    assert found["black_box"].verdict != "pass"  # scores see what gradients do not
+    assert found["gradients"].numbers["share zero, cross-entropy"] == 1
+    assert found["random_noise"].verdict == "warning"
+
+
+def test_saturated_logits_fail(batch):
+    found = examine(Partial(saturated, batch[0]), batch)
+    assert {"gradients", "other_loss", "black_box", "unbounded"} <= verdicts(found, "fail")
+    assert found["gradients"].numbers["share zero, margin loss"] == 0
+
+
+@pytest.mark.slow
+def test_probabilities_in_the_place_of_logits_fail(batch):
+    def probabilities(weights, key, images):
+        return jax.nn.softmax(10 * toy.linear(weights, key, images))
+
+    found = examine(Partial(probabilities, batch[0]), batch)
+    assert found["logits"].verdict == "fail"
+    assert found["logits"].numbers["largest distance of a sum from 1"] < 1e-5
+
+
+@pytest.mark.slow
+def test_gradients_that_mislead_fail(batch):
+    found = examine(Partial(detour, batch[0]), batch)
+    assert {"black_box", "unbounded", "loss"} <= verdicts(found, "fail")
+    assert found["random_noise"].verdict != "pass"
+    assert found["gradients"].verdict == "pass"
+
+
+@pytest.mark.slow
+def test_an_honest_stochastic_network_passes(batch):
+    noisy = Partial(shifted, batch[0], jnp.float32(0.02))
+    quiet = Partial(honest, batch[0])
+    found = examine(noisy, batch, stochastic=True, draws=4, surrogate=quiet)
+    assert not verdicts(found, "fail"), found
+    assert {"draws", "equal_cost", "noise_off"} <= set(found)
+    assert found["randomness"].numbers["random"]
+    # Taken for deterministic it is found out.
+    assert examine(noisy, batch)["randomness"].verdict == "fail"
+
+
+@pytest.mark.slow
+def test_noise_that_masks_gradients_fails(batch):
+    """Gradients come from a draw of an unrelated network; without noise they are honest."""
+
+    def masked(weights, key, images):
+        logits = toy.linear(weights, key, images)
+        other = jax.vmap(lambda key: jax.random.normal(key, weights.shape))(key)
+        flat = images.reshape(images.shape[0], -1)
+        misleading = jnp.einsum("nd,ndc->nc", flat, other) / 8
+        random = jax.vmap(lambda key: jax.random.normal(key, (12,)))(jax.random.wrap_key_data(
+            jax.random.key_data(key) ^ jnp.uint32(1)
+        ))  # fmt: skip
+        visible = jax.lax.stop_gradient(logits + 0.01 * random)
+        return visible + misleading - jax.lax.stop_gradient(misleading)
+
+    quiet = Partial(honest, batch[0])
+    found = examine(
+        Partial(masked, batch[0]), batch, stochastic=True, draws=4, surrogate=quiet,
+        other=quiet, transfer="twin",
+    )  # fmt: skip
+    assert {"noise_off", "transfer", "black_box"} <= verdicts(found, "fail")
+    assert "twin" in found["transfer"].question
+
+
+def test_gradients_that_are_not_finite_fail_and_do_not_end_the_checks(batch):
+    def broken(weights, key, images):
+        # As the energy of a complex cell: the root of zero has no finite slope.
+        size = jnp.sqrt(jnp.sum(jnp.square(images - images[:, :1, :1]), axis=(1, 2, 3)))
+        return toy.linear(weights, key, images) + 0.0 * size[:, None]
+
+    weights, images, labels = batch
+    images = images.at[0].set(0.4)
+    found = examine(Partial(broken, weights), (weights, images, labels))
+    assert found["gradients"].verdict == "fail"
+    assert found["gradients"].numbers["share not finite, constant images"] == 1
+    assert found["gradients"].numbers["share not finite, margin loss"] == pytest.approx(1 / 40)
+    assert "not finite" in found["radius"].meaning and found["radius"].verdict == "fail"
+
+
+# The checks on numbers alone.
+
+rng = np.random.default_rng(0)
+SAME = rng.random(50)
+LOW, HIGH = np.zeros(50), np.ones(50)
+
+
+def few(count):
+    """One in ``count`` of the images, else 0."""
+    return np.where(np.arange(50) < count, 1.0, 0.0)
+
+
+@pytest.mark.parametrize(("count", "verdict"), [(1, "pass"), (4, "warning"), (9, "fail")])
+def test_a_rise_counts_in_standard_errors(count, verdict):
+    """Of 50 pairs, c differ by one: mean c/50, error sqrt(c/50 (1 - c/50) / 49)."""
+    share = count / 50
+    mean, error = masking_checks.paired(LOW, few(count))
+    assert (mean, error) == pytest.approx((share, np.sqrt(share * (1 - share) / 49)))
+    check = masking_checks.falls("x", "x?", {"weak": LOW, "strong": few(count)}, "good", "bad")
+    assert check.verdict == verdict
+    assert check.meaning == ("good" if verdict == "pass" else "bad")
+    assert masking_checks.falls("x", "x?", {"a": few(count), "b": LOW}, "", "").verdict == "pass"
+
+
+def test_paired_differences_see_what_separate_intervals_do_not():
+    """A constant rise of each image is certain, however much the images differ."""
+    check = masking_checks.falls("x", "x?", {"a": SAME, "b": SAME + 0.01}, "", "")
+    assert check.verdict == "fail"
+
+
+@pytest.mark.parametrize(
+    ("check", "verdict"),
+    [
+        (masking_checks.plateau("x", "?", {"1": SAME, "5": SAME}, "runs"), "pass"),
+        (masking_checks.plateau("x", "?", {"1": SAME, "5": SAME - 0.01}, "runs"), "pass"),
+        (masking_checks.plateau("x", "?", {"1": HIGH, "5": 1 - few(12)}, "runs"), "warning"),
+        (masking_checks.plateau("x", "?", {"1": LOW, "5": few(12)}, "runs"), "fail"),
+        (masking_checks.unbounded(LOW, 10, False), "pass"),
+        (masking_checks.unbounded(few(1), 10, False), "warning"),
+        (masking_checks.unbounded(few(1), 10, True), "pass"),  # luck
+        (masking_checks.unbounded(few(12), 10, True), "fail"),
+        (masking_checks.beats_noise(HIGH, LOW), "pass"),
+        (masking_checks.beats_noise(HIGH, HIGH), "warning"),
+        (masking_checks.beats_noise(LOW, few(12)), "fail"),
+        (masking_checks.loss_rises({"0": SAME, "10": SAME + 1}), "pass"),
+        (masking_checks.loss_rises({"0": SAME, "9": SAME + 1, "10": SAME + 0.99}), "pass"),
+        (masking_checks.loss_rises({"0": SAME, "9": SAME + 2, "10": SAME + 1}), "fail"),
+        (masking_checks.loss_rises({"0": SAME, "10": SAME}), "fail"),
+        (masking_checks.zero_radius(SAME, SAME), "pass"),
+        (masking_checks.zero_radius(few(1), LOW), "fail"),
+        (masking_checks.randomness(np.full(5, 1e-5), False), "pass"),
+        (masking_checks.randomness(np.full(5, 1e-3), False), "fail"),
+        (masking_checks.randomness(np.zeros(5), True), "warning"),
+        (masking_checks.randomness(np.full(5, np.nan), True), "pass"),
+        (masking_checks.outputs(np.zeros(5), np.ones(5), np.full(5, 1e-6)), "fail"),
+        (masking_checks.outputs(np.zeros(5), np.ones(5), np.full(5, 0.1)), "pass"),
+        (masking_checks.outputs(np.full(5, -1.0), np.ones(5), np.zeros(5)), "pass"),
+        (masking_checks.outputs(np.full(5, np.nan), np.ones(5), np.zeros(5)), "fail"),
+        (masking_checks.enough_classes(10), "pass"),
+        (masking_checks.enough_classes(2), "warning"),
+        (masking_checks.gradients({"a": HIGH}, np.ones((50, 3))), "pass"),
+        (masking_checks.gradients({"a": 1 - few(3)}, np.ones((50, 3))), "warning"),
+        (masking_checks.gradients({"a": 1 - few(9)}, np.ones((50, 3))), "fail"),
+        (masking_checks.gradients({"a": HIGH}, np.zeros((50, 3))), "warning"),
+        (masking_checks.gradients({"a": HIGH}, np.full((50, 3), np.inf)), "fail"),
+        (masking_checks.beats_noise(HIGH, np.full(50, np.nan)), "fail"),
+    ],
+)
+def test_verdicts(check, verdict):
+    assert check.verdict == verdict, check
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(norm="l0"), "norm must be one of"),
+        (dict(eps=0.0), "eps > 0"),
+        (dict(steps=3), "steps >= 4"),
+        (dict(restarts=1), "restarts >= 2"),
+        (dict(queries=0), "queries must be"),
+    ],
+)
+def test_masking_out_of_range_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        evaluation.Masking(**dict(norm="linf", eps=0.1, stochastic=False) | fields)
+
+
+def test_classifiers_that_the_checks_need(batch):
+    quiet = Partial(honest, batch[0])
+    for stochastic, transfer, name in ((True, "", "surrogate"), (False, "twin", "other")):
+        condition = evaluation.Masking("linf", EPS, stochastic, transfer)
+        with pytest.raises(ValueError, match=f"{name} must be given"):
+            evaluation.examine(KEY, quiet, *batch[1:], condition)
+
+
+@pytest.mark.slow
+def test_the_checks_of_a_run_are_written_and_continue(tmp_path):
+    subject = tiny.tiny_subject()
+    condition = evaluation.Masking("linf", 0.05, True, **SMALL)
+    whole = tiny.tiny_job(subject, tmp_path / "whole")
+    record = evaluation.evaluate(whole, condition)
+    assert record["name"] == "masking-linf-0.05" and record["kind"] == "masking"
+    assert sum(record["verdicts"].values()) == len(record["checks"]) == 17
+    with np.load(tmp_path / "whole" / "masking-linf-0.05.npz") as archive:
+        arrays = dict(archive)
+    assert arrays["right eps"].shape == (10, 3) and arrays["gradient constant"].shape == (10, 3)
+    checks = condition.checks(arrays)
+    assert [check.record() for check in checks] == record["checks"]
+    again = tiny.tiny_job(subject, tmp_path / "other", batch_size=8, devices=4)
+    other = evaluation.evaluate(again, condition)
+    assert [check["verdict"] for check in other["checks"]] == [c.verdict for c in checks]
+    assert "pass" in tables.checks(record) and "zero_radius" in tables.checks(record)

@@ -1,0 +1,197 @@
+"""The three protocols and the worst of several attacks, on classifiers with known answers."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+from scipy import stats
+
+from tests.attacks import toy
+from vone_jax import evaluation, prng
+from vone_jax.attacks import FGSM, PGD, AutoAttack
+from vone_jax.evaluation import judging
+from vone_jax.evaluation.judging import Trial
+
+KEY = jax.random.key(21)
+ATTACKS = (
+    PGD("linf", 0.1, steps=2, restarts=3, random_start=True, eot_samples=3),
+    PGD("linf", 0.1, steps=2, loss="margin"),
+    FGSM("linf", 0.1),
+)
+PROTOCOLS = {
+    "fresh": dict(draws=10),
+    "frozen": dict(noise="frozen"),
+    "mean_logits": dict(draws=5, decision="mean_logits", averaged=3),
+    "mean_probability": dict(draws=5, decision="mean_probability", averaged=3),
+    "vote": dict(draws=5, decision="vote", averaged=3),
+}
+
+
+def truth(p: float, how: str) -> float:
+    """Probability that a decision of the coin is right, in closed form.
+
+    A decision of three draws goes with the majority: two of either outcome outweigh the third in
+    logits (+1 against -1) and in probability (+.147 against -.258).
+    """
+    return p if how in ("fresh", "frozen") else float(stats.binom.sf(1, 3, p))
+
+
+@pytest.mark.parametrize("p", [0.9, 0.7])
+@pytest.mark.parametrize("how", PROTOCOLS)
+@pytest.mark.parametrize("attack", [ATTACKS[0], ATTACKS], ids=["one", "worst of three"])
+def test_the_coin_is_reported_as_it_is(p, how, attack):
+    """Right with probability p under any attack: reports p, and not a power of it."""
+    images = jax.random.uniform(jax.random.key(1), (400, 4, 4, 1))
+    labels = jnp.zeros(400, jnp.int32)
+    logits_fn = Partial(toy.coin, jnp.float32(p))
+    result = evaluation.robust_accuracy(
+        KEY, logits_fn, images, labels, attack=attack, **PROTOCOLS[how]
+    )
+    expected, draws = truth(p, how), PROTOCOLS[how].get("draws", 1)
+    assert abs(result.accuracy - expected) < 4 * math.sqrt(expected * (1 - expected) / 400 / draws)
+    if draws > 1:
+        # Over images too, the shares scatter as chance has it: no example is worse than another.
+        spread = expected * (1 - expected) / draws
+        assert abs(result.per_example.var() - spread) < 0.2 * spread
+        error = math.sqrt(expected * (1 - expected) / 400 / draws)
+        assert 0.4 * error < result.standard_error < 1.9 * error
+        assert result.right_in_every_draw == pytest.approx(expected**draws, abs=0.1)
+        assert result.right_in_every_draw < result.accuracy
+    assert (result.winner is None) == isinstance(attack, PGD)
+
+
+@pytest.mark.slow
+def test_the_coin_survives_autoattack():
+    """The ensemble drops an image on one noisy pass in its authors' code, and reports p cubed."""
+    images = jax.random.uniform(jax.random.key(1), (400, 3, 4, 1))
+    logits_fn = Partial(toy.coin, jnp.float32(0.9))
+    attack = AutoAttack("linf", 0.1, version="rand")
+    result = evaluation.robust_accuracy(
+        KEY, logits_fn, images, jnp.zeros(400, jnp.int32), attack=[attack, ATTACKS[0]]
+    )
+    assert abs(result.accuracy - 0.9) < 4 * math.sqrt(0.9 * 0.1 / 4000)
+
+
+def test_choosing_on_the_reported_draws_would_be_wrong():
+    """The least of four noisy estimates is far below p: why the choice has its own draws."""
+    right = np.random.default_rng(0).random((4, 4000, 10)) < 0.7
+    share = right.mean(2)
+    assert share.min(0).mean() < 0.57
+    assert right.mean() == pytest.approx(0.7, abs=0.005)
+
+
+def test_the_coin_is_reported_without_an_attack():
+    images = jax.random.uniform(jax.random.key(1), (400, 4, 4, 1))
+    logits_fn = Partial(toy.coin, jnp.float32(0.7))
+    for decision, averaged in (("single", 1), ("vote", 5)):
+        expected = float(stats.binom.sf(averaged // 2, averaged, 0.7))
+        result = evaluation.accuracy(
+            KEY, logits_fn, images, jnp.zeros(400, jnp.int32),
+            draws=5, decision=decision, averaged=averaged,
+        )  # fmt: skip
+        assert abs(result.accuracy - expected) < 4 * math.sqrt(0.25 / 2000)
+
+
+def test_decisions_of_several_draws():
+    """Three draws and three classes, worked out by hand."""
+    logits = jnp.log(jnp.asarray([
+        [[0.5, 0.4, 0.1]], [[0.5, 0.4, 0.1]], [[0.001, 0.4, 0.599]],
+    ]))  # fmt: skip
+
+    def decide(name, draws=3):
+        return int(evaluation.Protocol("fresh", 1, name, draws).decide(logits)[0])
+
+    assert decide("vote") == 0
+    assert decide("mean_probability") == 1  # .334, .4, .266
+    assert decide("mean_logits") == 1
+    # One draw of overwhelming logits decides their mean, not the mean probability.
+    strong = logits.at[2].multiply(20.0)
+    how = evaluation.Protocol("fresh", 1, "mean_logits", 3)
+    assert int(how.decide(strong)[0]) == 2
+    # Two against two: the more probable wins, not the lower number.
+    tied = jnp.log(jnp.asarray([[[0.5, 0.4, 0.1]], [[0.01, 0.39, 0.6]]]))
+    assert int(evaluation.Protocol("fresh", 1, "vote", 2).decide(tied)[0]) == 2
+
+
+def test_repeated_decisions_use_new_draws():
+    """R decisions of K draws are made from the first R K single draws, each used once."""
+    network = Partial(toy.noisy_network, toy.make_network(2.0), jnp.float32(2.0))
+    images = jax.random.uniform(jax.random.key(1), (6, 8, 8, 1))
+    labels = jnp.arange(6, dtype=jnp.int32) % 4
+    keys = prng.example_keys(KEY, 6)
+    how = evaluation.Protocol("fresh", 4, "mean_logits", 3)
+    right, loss = judging.judge(network, keys, images, labels, how)
+    singles = jnp.stack([network(prng.fold(keys, r), images) for r in range(12)])
+    means = singles.reshape(4, 3, 6, 4).mean(1)
+    np.testing.assert_array_equal(right, (jnp.argmax(means, -1) == labels[None]).T)
+    single = judging.judge(network, keys, images, labels, evaluation.Protocol("fresh", 12))
+    np.testing.assert_allclose(loss, single[1], rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return Partial(toy.noisy_network, toy.make_network(0.0), jnp.float32(0.0))
+
+
+def test_worst_of_is_the_worst_per_image(network):
+    """Without noise: right only where every attack and the image itself are."""
+    images = jax.random.uniform(jax.random.key(3), (24, 8, 8, 1))
+    labels = jnp.argmax(network(KEY, images), axis=-1).astype(jnp.int32).at[0].add(1) % 4
+    attacks = (
+        PGD("linf", 0.02, steps=2),
+        PGD("linf", 0.02, steps=2, random_start=True, loss="margin"),
+    )
+    alone = [
+        evaluation.robust_accuracy(KEY, network, images, labels, attack=attack, draws=1)
+        for attack in attacks
+    ]
+    clean = evaluation.accuracy(KEY, network, images, labels, draws=1)
+    worst = evaluation.robust_accuracy(KEY, network, images, labels, attack=attacks, draws=1)
+    every = np.min([r.per_example for r in (*alone, clean)], axis=0)
+    np.testing.assert_array_equal(worst.per_example, every)
+    assert 0 < worst.accuracy < clean.accuracy
+    # The winner is one of those that break the image; among them the one of the highest loss.
+    for i, winner in enumerate(worst.winner):
+        rivals = [r for r in (*alone, clean) if r.per_example[i] == worst.per_example[i]]
+        assert worst.loss[i] == pytest.approx(max(r.loss[i] for r in rivals), rel=1e-5)
+        assert worst.loss[i] == pytest.approx((*alone, clean)[winner].loss[i], rel=1e-5)
+    assert len(set(worst.winner)) > 1
+
+
+def test_the_record_names_the_attack_that_won(network):
+    images = jax.random.uniform(jax.random.key(3), (4, 8, 8, 1))
+    labels = jnp.argmax(network(KEY, images), axis=-1).astype(jnp.int32)
+    # The second does nothing, as the image itself; the first raises the loss.
+    weak = PGD("linf", 0.02, steps=1, step_size=0.0)
+    condition = evaluation.WorstOf((weak, PGD("linf", 0.02, steps=2)))
+    how = evaluation.Protocol("fresh", 1)
+    found = condition.measure(Trial(how, prng.example_keys(KEY, 4), network, images, labels))
+    arrays = {name: np.asarray(value) for name, value in found.items()} | {"index": np.arange(4)}
+    won = condition.summary(arrays)["won"]
+    assert list(won.values()) == [0, 4, 0] and list(won)[1] == repr(condition.attacks[1])
+    assert list(won)[2] == "the image itself"
+    record = condition.record()
+    assert record["attack"] == f"WorstOf({condition.attacks[0]!r}, {condition.attacks[1]!r})"
+    assert record["eps_label"] == "0.02" and record["chosen_by"]
+    assert condition.name == "attack-worst-linf-0.02"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(noise="warm"), "noise must be one of"),
+        (dict(draws=0), "draws must be"),
+        (dict(decision="median"), "decision must be one of single, mean_logits"),
+        (dict(averaged=0), "averaged must be"),
+        (dict(averaged=2), "averaged must be 1 for the decision of a single draw"),
+        (dict(decision="vote"), "averaged must be >= 2"),
+        (dict(noise="frozen"), "draws must be 1"),
+        (dict(noise="frozen", draws=1, decision="vote", averaged=2), "frozen noise"),
+    ],
+)
+def test_protocols_that_make_no_sense_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        evaluation.Protocol(**fields)

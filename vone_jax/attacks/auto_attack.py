@@ -1,0 +1,214 @@
+"""AutoAttack: an ensemble of attacks without parameters, and for each image the worst of them.
+
+References:
+  Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse
+    parameter-free attacks, 2020, arXiv:2003.01690.
+  Croce and Hein, Mind the box: l1-APGD for sparse adversarial attacks on image classifiers,
+    2021, arXiv:2103.01208.
+"""
+
+import dataclasses
+import functools
+import math
+import numbers
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from vone_jax import prng
+from vone_jax.attacks import attack as attack_module
+from vone_jax.attacks import checks, classifier, judging, norms
+from vone_jax.attacks.apgd import APGD
+from vone_jax.attacks.attack import Attack
+from vone_jax.attacks.fab import FAB
+from vone_jax.attacks.square import Square
+
+VERSIONS = ("standard", "plus", "rand", "custom")
+
+_EOT_SAMPLES = 20
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("eps", "attacks"),
+    meta_fields=("norm", "version", "judge_draws", "batch_size"),
+)
+@dataclasses.dataclass(frozen=True)
+class AutoAttack(Attack):
+    """The members of a version of AutoAttack one after the other, each from the clean image.
+
+    For each image the strongest candidate is kept, the clean image among them: the one that is
+    classified right in the fewest noise draws and, among equals, has the largest mean margin.
+    These draws belong to no attack. An image is left alone by the later members only once all of
+    these draws are wrong. So a classifier with noise is not beaten by luck: to score the result,
+    use other draws again. For a classifier without noise this is the usual worst case.
+
+    Attributes:
+      norm: "linf", "l2" or "l1".
+      eps: radius of the ball in pixel units.
+      version: "standard", "plus", "rand" for classifiers with noise, or "custom".
+      attacks: the members of a "custom" version, of the same norm and radius; else empty.
+      judge_draws: noise draws by which candidates are compared.
+      batch_size: images per compiled call. What still stands is packed into as few calls as it
+        takes, so a smaller number saves more work once most images have fallen.
+
+    Raises:
+      ValueError, TypeError: if a field is out of range; the message names it.
+    """
+
+    norm: str
+    eps: float
+    version: str = "standard"
+    attacks: tuple[Attack, ...] = ()
+    judge_draws: int = 20
+    batch_size: int = 64
+
+    def __post_init__(self):
+        checks.choice("norm", self.norm, norms.NORMS)
+        checks.radius("eps", self.eps)
+        checks.choice("version", self.version, VERSIONS)
+        checks.count("judge_draws", self.judge_draws)
+        checks.count("batch_size", self.batch_size)
+        if not isinstance(self.attacks, tuple):
+            # A pytree that JAX is rebuilding may hold a placeholder here.
+            if isinstance(self.attacks, (list, Attack, str)):
+                raise TypeError(f"attacks must be a tuple of attacks, got {self.attacks!r}")
+            return
+        if (self.version == "custom") != bool(self.attacks):
+            raise ValueError(
+                f'attacks go with version "custom" and with no other, got {len(self.attacks)} '
+                f'attacks with version "{self.version}"'
+            )
+        for member in self.attacks:
+            _check_member(member, self.norm, self.eps)
+
+    def members(self, classes: int) -> tuple[Attack, ...]:
+        """The attacks in their order, for a classifier of so many classes."""
+        norm, eps = self.norm, self.eps
+        targets = min(9, classes - 1)
+        if self.version == "custom":
+            return self.attacks
+        if self.version == "rand":
+            return (
+                APGD(norm, eps, eot_samples=_EOT_SAMPLES),
+                APGD(norm, eps, loss="dlr", eot_samples=_EOT_SAMPLES),
+            )
+        if self.version == "plus":
+            return (
+                APGD(norm, eps, restarts=5),
+                APGD(norm, eps, restarts=5, loss="dlr"),
+                FAB(norm, eps, restarts=5),
+                Square(norm, eps),
+                APGD(norm, eps, loss="targeted_dlr", targets=targets),
+                FAB(norm, eps, targets=targets),
+            )
+        l1 = norm == "l1"
+        return (
+            APGD(norm, eps, restarts=5 if l1 else 1, large_eps_schedule=l1),
+            APGD(
+                norm,
+                eps,
+                loss="targeted_dlr",
+                targets=min(5, targets) if l1 else targets,
+                large_eps_schedule=l1,
+            ),
+            FAB(norm, eps, targets=targets),
+            Square(norm, eps),
+        )
+
+    def __call__(self, key, logits_fn, images, labels):
+        """As for every attack; between the members, images that have fallen are left out.
+
+        That happens on the host. Under ``jit``, and for arrays that other hosts hold a part of,
+        every member attacks every image instead, with the same result.
+        """
+        images, labels = checks.batch(key, logits_fn, images, labels)
+        keys = prng.example_keys(key, images.shape[0])
+        logits_fn = classifier.as_pytree(logits_fn)
+        leaves = (*jax.tree.leaves(self), keys, images, labels)
+        traced = any(isinstance(leaf, Tracer) for leaf in leaves)
+        if traced or not images.is_fully_addressable:
+            return checks.finite(attack_module.compiled(self, keys, logits_fn, images, labels))
+        classes = jax.eval_shape(
+            classifier.per_example(logits_fn, keys, images), keys, images
+        ).shape[-1]
+        judge_keys = prng.stream(keys, "judge")
+        best = (images, judging.nothing_yet(images[:, 0, 0, 0]))
+
+        def compare(best, rows, adversarial):
+            part = (_take(array, rows) for array in (judge_keys, labels))
+            verdict = _judged(self.judge_draws, logits_fn, adversarial, *part)
+            return _keep_stronger(best, rows, adversarial, verdict)
+
+        for rows in self._calls(images, np.arange(images.shape[0])):
+            best = compare(best, rows, _take(images, rows))
+        for number, member in enumerate(self.members(classes)):
+            member_keys = prng.stream(keys, f"member {number}")
+            for rows in self._calls(images, np.flatnonzero(np.asarray(best[1].right) > 0)):
+                part = [_take(array, rows) for array in (member_keys, images, labels)]
+                adversarial = attack_module.compiled(member, part[0], logits_fn, *part[1:])
+                best = compare(best, rows, adversarial)
+        return checks.finite(best[0])
+
+    def perturb(self, keys, logits_fn, images, labels):
+        classes = jax.eval_shape(logits_fn, keys, images).shape[-1]
+        judge_keys = prng.stream(keys, "judge")
+
+        def judge(adversarial):
+            return judging.judge(logits_fn, judge_keys, adversarial, labels, self.judge_draws)
+
+        best = (images, judge(images))
+        for number, member in enumerate(self.members(classes)):
+            member_keys = prng.stream(keys, f"member {number}")
+            adversarial = member.perturb(member_keys, logits_fn, images, labels)
+            best = _stronger(best, adversarial, judge(adversarial))
+        return best[0]
+
+    def _calls(self, images: jax.Array, rows: np.ndarray) -> list[np.ndarray]:
+        """The rows in portions of one size, filled up with the first row."""
+        devices = len(images.sharding.device_set)
+        size = math.ceil(min(self.batch_size, images.shape[0]) / devices) * devices
+        padding = -len(rows) % size
+        padded = np.concatenate([rows, np.repeat(rows[:1], padding)])
+        return list(padded.reshape(-1, size))
+
+
+def _check_member(member, norm: str, eps) -> None:
+    if not isinstance(member, Attack):
+        raise TypeError(f"attacks must be a tuple of attacks, got {member!r} in it")
+    if member.norm != norm:
+        raise ValueError(f"attacks must be of norm {norm}, got {member!r}")
+    radii = (member.eps, eps)
+    if all(isinstance(radius, numbers.Real) for radius in radii) and radii[0] != radii[1]:
+        raise ValueError(f"attacks must be of radius {eps}, got {member!r}")
+
+
+def _take(array: jax.Array, rows: np.ndarray) -> jax.Array:
+    """Rows of an array, spread over devices as the array is."""
+    return jax.device_put(array[rows], array.sharding)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _judged(draws, logits_fn, images, keys, labels):
+    logits_fn = classifier.per_example(logits_fn, keys, images)
+    return judging.judge(logits_fn, keys, images, labels, draws)
+
+
+@jax.jit
+def _keep_stronger(best, rows, adversarial, verdict):
+    """The best candidates after some rows were attacked; a row may be there twice, as padding."""
+    part = jax.tree.map(lambda array: array[rows], best)
+    stronger = _stronger(part, adversarial, verdict)
+    return jax.tree.map(lambda array, values: array.at[rows].set(values), best, stronger)
+
+
+def _stronger(best, adversarial, verdict):
+    best_images, best_verdict = best
+    # A result that is not finite stays, or it would pass in silence.
+    broken = ~jnp.all(jnp.isfinite(adversarial), axis=(1, 2, 3))
+    verdict = verdict._replace(right=jnp.where(broken, 0.0, verdict.right))
+    wins = (best_verdict.right > 0) & (broken | verdict.beats(best_verdict))
+    images = norms.select(wins, adversarial, best_images)
+    return images, judging.either(wins, verdict, best_verdict)

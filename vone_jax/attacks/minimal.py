@@ -1,0 +1,167 @@
+"""Minimal-norm attacks: the closest adversarial image, whatever its distance.
+
+One run serves a whole ladder of radii: an image resists a radius if it is smaller than the
+distance found. An attack is called like the others, too, and then keeps to its ``eps``.
+"""
+
+import abc
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vone_jax import prng
+from vone_jax.attacks import checks, classifier, losses, norms
+from vone_jax.attacks.attack import Attack
+
+# A classifier with noise is fooled where its mean logits are wrong by this many standard errors.
+STANDARD_ERRORS = 2.0
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("images", "distance", "found"),
+    meta_fields=(),
+)
+@dataclasses.dataclass(frozen=True)
+class MinimalPerturbation:
+    """What a minimal-norm attack found for each image.
+
+    Attributes:
+      images: the closest adversarial images in [0, 1], shape (N, H, W, C); the original image
+        where none was found.
+      distance: their distance from the originals in the norm of the attack, shape (N,); 0 for an
+        image that is misclassified as it is, infinite where none was found.
+      found: whether an adversarial image was found, shape (N,).
+    """
+
+    images: jax.Array
+    distance: jax.Array
+    found: jax.Array
+
+
+class Closest(NamedTuple):
+    """The closest adversarial images so far, and their distance: infinite before the first."""
+
+    images: jax.Array
+    distance: jax.Array
+
+
+class MinimalNormAttack(Attack):
+    """Base of the attacks that look for the closest adversarial image.
+
+    The classifier decides by its mean logits over ``eot_samples`` noise draws. With several draws
+    an image counts as adversarial only if the mean margin is positive by two standard errors, and
+    what was found counts only if keys that the search has not used agree. A single draw is right
+    for a classifier without noise; with noise it would take luck for success.
+
+    Attributes:
+      norm: norm of the distance.
+      eps: radius that a call keeps to: it returns the closest adversarial image where that lies
+        within ``eps``, and the original elsewhere. ``minimal`` does not restrict the distance.
+      eot_samples: noise draws per decision and gradient.
+    """
+
+    eot_samples: int
+    targeted: bool = False
+
+    def minimal(
+        self,
+        key: jax.Array,
+        logits_fn: classifier.LogitsFn,
+        images: jax.Array,
+        labels: jax.Array,
+    ) -> MinimalPerturbation:
+        """The closest adversarial images; arguments and errors are those of a call."""
+        images, labels = checks.batch(key, logits_fn, images, labels)
+        keys = prng.example_keys(key, images.shape[0])
+        result = _compiled(self, keys, classifier.as_pytree(logits_fn), images, labels)
+        checks.finite(result.images)
+        return result
+
+    def perturb(self, keys, logits_fn, images, labels):
+        result = self.closest(keys, logits_fn, images, labels)
+        kept = (result.distance <= self.eps) | jnp.isnan(result.distance)
+        return jnp.where(kept[:, None, None, None], result.images, images)
+
+    def closest(self, keys, logits_fn, images, labels) -> MinimalPerturbation:
+        """The search and its verdict: pure, on checked input, with one key per example."""
+        nothing = Closest(images, jnp.full(images.shape[:1], jnp.inf, images.dtype))
+        logits = self.logits(logits_fn, prng.stream(keys, "clean"), images)
+        start, _ = self.closer(nothing, images, logits, images, labels)
+        best = self.search(prng.stream(keys, "search"), logits_fn, images, labels, start)
+        logits = self.logits(logits_fn, prng.stream(keys, "judge"), best.images)
+        found = (self.margin(jnp.mean(logits, axis=0), labels) > 0) & jnp.isfinite(best.distance)
+        broken = jnp.isnan(best.distance)
+        return MinimalPerturbation(
+            images=jnp.where((found | broken)[:, None, None, None], best.images, images),
+            distance=jnp.where(found | broken, best.distance, jnp.inf),
+            found=found,
+        )
+
+    @abc.abstractmethod
+    def search(self, keys, logits_fn, images, labels, closest: Closest) -> Closest:
+        """Goes on from what is known, which is the image itself if it is misclassified."""
+
+    def logits(self, logits_fn, keys: jax.Array, images: jax.Array) -> jax.Array:
+        """Logits of the draws that decide, shape (k, N, C)."""
+        return classifier.draws(logits_fn, keys, images, self.eot_samples)
+
+    def margin(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """Positive where logits (N, C) are those of an adversarial image, shape (N,)."""
+        margin = losses.margin(logits, labels)
+        return -margin if self.targeted else margin
+
+    def closer(
+        self,
+        closest: Closest,
+        candidates: jax.Array,
+        logits: jax.Array,
+        images: jax.Array,
+        labels: jax.Array,
+    ) -> tuple[Closest, jax.Array]:
+        """Takes over the candidates that are adversarial and closer than anything before.
+
+        Args:
+          closest: the closest so far.
+          candidates: images, shape (N, H, W, C).
+          logits: their logits, shape (k, N, C).
+          images: the original images.
+          labels: integers of shape (N,).
+
+        Returns:
+          The closest now, NaN for good where logits were not finite, and which candidates are
+          adversarial, shape (N,).
+        """
+        mean = jnp.mean(logits, axis=0)
+        margin = self.margin(mean, labels)
+        adversarial = margin > STANDARD_ERRORS * _standard_error(logits, mean, labels)
+        distance = norms.size(candidates - images, self.norm)
+        better = adversarial & (distance < closest.distance)
+        broken = ~jnp.isfinite(margin)
+        distance = jnp.where(better, distance, closest.distance)
+        taken = jnp.where(better[:, None, None, None], candidates, closest.images)
+        return Closest(
+            images=jnp.where(broken[:, None, None, None], jnp.nan, taken),
+            # No distance is less than NaN, so nothing replaces it.
+            distance=jnp.where(broken, jnp.nan, distance),
+        ), adversarial
+
+
+def _standard_error(logits: jax.Array, mean: jax.Array, labels: jax.Array) -> jax.Array:
+    """Standard error of the gap between the label and its rival; 0 for one draw."""
+    count = logits.shape[0]
+    if count == 1:
+        return jnp.zeros(labels.shape, logits.dtype)
+    label = jax.nn.one_hot(labels, mean.shape[-1], dtype=mean.dtype)
+    rival = jnp.argmax(jnp.where(label > 0, -jnp.inf, mean), axis=-1)
+    weights = jax.nn.one_hot(rival, mean.shape[-1], dtype=mean.dtype) - label
+    return jnp.std(jnp.sum(logits * weights[None], axis=-1), axis=0, ddof=1) / count**0.5
+
+
+@jax.jit
+def _compiled(attack, keys, logits_fn, images, labels):
+    logits_fn = classifier.per_example(logits_fn, keys, images)
+    return jax.lax.stop_gradient(attack.closest(keys, logits_fn, images, labels))

@@ -1,0 +1,49 @@
+"""Transfer: adversarial images made on one classifier, to be judged on another."""
+
+import dataclasses
+import functools
+
+import jax
+
+from vone_jax.attacks import classifier
+from vone_jax.attacks.attack import Attack
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=("attack", "surrogate"), meta_fields=()
+)
+@dataclasses.dataclass(frozen=True)
+class Transfer(Attack):
+    """An attack that sees only a surrogate of the classifier it is called with.
+
+    A white-box attack that does less than its transfer from another network, or from the same
+    network without noise, has met masked gradients.
+
+    Attributes:
+      attack: the attack, with its norm and radius.
+      surrogate: classifier ``(key, images) -> logits`` that the attack is made on. It is a pytree,
+        see ``classifier.as_pytree``: other weights do not compile anew.
+
+    Raises:
+      TypeError: if ``attack`` is not an attack or ``surrogate`` cannot be called.
+    """
+
+    attack: Attack
+    surrogate: classifier.LogitsFn
+
+    def __post_init__(self):
+        if not isinstance(self.attack, Attack):
+            raise TypeError(f"attack must be an Attack, got {type(self.attack).__name__}")
+        object.__setattr__(self, "surrogate", classifier.as_pytree(self.surrogate))
+
+    @property
+    def norm(self) -> str:
+        return self.attack.norm
+
+    @property
+    def eps(self) -> float:
+        return self.attack.eps
+
+    def perturb(self, keys, logits_fn, images, labels):
+        surrogate = classifier.per_example(self.surrogate, keys, images)
+        return self.attack.perturb(keys, surrogate, images, labels)

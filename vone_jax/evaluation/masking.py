@@ -1,0 +1,348 @@
+"""The condition ``Masking``: attacks a network in many ways to see whether the attacks work."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vone_jax import prng
+from vone_jax.attacks import FGSM, PGD, Attack, RandomNoise, Square, checks, classifier, losses
+from vone_jax.attacks.attack import compiled
+from vone_jax.evaluation import labels as wording
+from vone_jax.evaluation import masking_checks, protocol
+from vone_jax.evaluation.conditions import Condition
+from vone_jax.evaluation.judging import Trial, checked, probability_correct
+from vone_jax.evaluation.masking_checks import Check
+
+# Passes by which randomness is looked for, as in AutoAttack.
+_PASSES = 5
+_GREYS = (0.0, 0.5, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Masking(Condition):
+    """Checks for masked gradients, see ``masking_checks``.
+
+    The images are attacked by PGD at several radii, numbers of steps, restarts and noise draws,
+    with two losses, by one step, by random noise and by the scores alone, and through other
+    networks where there are any.
+
+    Attributes:
+      norm: "linf", "l2" or "l1".
+      eps: radius in pixel units.
+      stochastic: whether the network has noise.
+      transfer: name of another network whose adversarial images are carried over, if any.
+      steps: steps S of PGD; their length is 2.5 eps / S, as in the runs of S/4 and 4 S steps.
+      eot_samples: noise draws averaged in a gradient; one without noise.
+      queries: of the attack by scores.
+      restarts: runs from random points.
+
+    Raises:
+      ValueError: if a field is out of range.
+    """
+
+    norm: str
+    eps: float
+    stochastic: bool
+    transfer: str = ""
+    steps: int = 40
+    eot_samples: int = 10
+    queries: int = 1000
+    restarts: int = 5
+
+    kind = "masking"
+
+    def __post_init__(self):
+        checks.choice("norm", self.norm, ("linf", "l2", "l1"))
+        checks.radius("eps", self.eps)
+        checks.count("steps", self.steps)
+        checks.count("eot_samples", self.eot_samples)
+        checks.count("queries", self.queries)
+        checks.count("restarts", self.restarts)
+        if self.eps == 0 or self.steps < 4 or self.restarts < 2:
+            raise ValueError(
+                f"masking needs eps > 0, steps >= 4 and restarts >= 2, got {self.eps}, "
+                f"{self.steps} and {self.restarts}"
+            )
+
+    @property
+    def name(self) -> str:
+        return f"masking-{self.norm}-{self.eps:.4g}"
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "norm": self.norm,
+            "eps": self.eps,
+            "eps_label": wording.eps(self.norm, self.eps),
+            "attack": repr(self._base),
+            "attacks": {name: repr(attack) for name, attack in self.attacks().items()},
+            "eot_samples": self._base.eot_samples,
+            "estimator": self._base.estimator,
+            "transfer": self.transfer,
+        }
+
+    @functools.cached_property
+    def _base(self) -> PGD:
+        draws = self.eot_samples if self.stochastic else 1
+        step = 2.5 * self.eps / self.steps
+        return PGD(self.norm, self.eps, self.steps, step_size=step, eot_samples=draws)
+
+    def attacks(self) -> dict[str, Attack]:
+        """The attacks by name. The last two names go through another network."""
+        base, eps, steps = self._base, self.eps, self.steps
+        change = functools.partial(dataclasses.replace, base)
+
+        def radius(factor):
+            return change(eps=factor * eps, step_size=factor * base.step_size)
+
+        started = change(random_start=True)
+        found: dict[str, Attack] = {
+            "eps 0": radius(0.0),
+            "eps/4": radius(0.25),
+            "eps": base,
+            "4 eps": radius(4.0),
+            "unbounded": change(norm="linf", eps=1.0, step_size=2.5 / steps),
+            "S/4 steps": change(steps=steps // 4),
+            "4 S steps": change(steps=4 * steps),
+            "one step": FGSM(self.norm, eps, eot_samples=base.eot_samples),
+            "margin loss": change(loss="margin"),
+            "1 restart": started,
+            "restarts": dataclasses.replace(started, restarts=self.restarts),
+            "random noise": RandomNoise(self.norm, eps, noise="signs"),
+            "scores": Square(
+                self.norm, eps, self.queries, eot_samples=base.eot_samples, rescale_schedule=True
+            ),
+        }
+        if self.stochastic:
+            many = self.eot_samples
+            found |= {
+                "1 draw": change(eot_samples=1),
+                "4 k draws": change(eot_samples=4 * many),
+                "k S steps of 1 draw": change(
+                    eot_samples=1, steps=many * steps, step_size=2.5 * eps / (many * steps)
+                ),
+                "without noise": change(eot_samples=1),
+            }
+        if self.transfer:
+            found["transfer"] = base
+        return found
+
+    def measure(self, trial: Trial) -> dict[str, jax.Array]:
+        found = _diagnose(trial.judged, trial.example_keys, trial.images, trial.labels)
+        found |= _kept("clean", trial.judge(trial.images))
+        for name, attack in self.attacks().items():
+            attacked = trial.attacked(surrogate=name == "without noise")
+            if name == "transfer":
+                assert trial.other is not None, "a job with a transfer check has another network"
+                attacked = trial.other
+            # Compiled, and not called: a call raises for gradients that are not finite and for
+            # outputs that are no logits, which is what the checks are there to report.
+            adversarial = compiled(
+                attack,
+                protocol.attack_keys(trial.example_keys),
+                classifier.as_pytree(attacked),
+                trial.images,
+                trial.labels,
+            )
+            found |= _kept(name, trial.judge(adversarial))
+        return found
+
+    def checks(self, arrays: dict[str, np.ndarray]) -> list[Check]:
+        """The checks, from what ``measure`` found for all images."""
+
+        def right(*names):
+            return {name: share[name] for name in names}
+
+        classes = int(arrays["classes"][0])
+        share = {name: _share(name, arrays) for name in ("clean", *self.attacks())}
+        found = [
+            masking_checks.outputs(arrays["lowest"], arrays["highest"], arrays["sum error"]),
+            masking_checks.randomness(arrays["spread"], self.stochastic),
+            masking_checks.gradients(
+                {
+                    "cross-entropy": arrays["gradient cross_entropy"],
+                    "margin loss": arrays["gradient margin"],
+                },
+                arrays["gradient constant"],
+            ),
+            masking_checks.enough_classes(classes),
+            masking_checks.zero_radius(share["clean"], share["eps 0"]),
+            masking_checks.unbounded(share["unbounded"], classes, self.stochastic),
+            masking_checks.falls(
+                "radius",
+                "Does accuracy fall as the budget grows?",
+                right("clean", "eps/4", "eps", "4 eps"),
+                "A larger budget never leaves more accuracy.",
+                "A larger budget leaves more accuracy: the attack does not use it.",
+            ),
+            masking_checks.falls(
+                "steps",
+                "Does accuracy fall with more steps of the same length?",
+                right("S/4 steps", "eps", "4 S steps"),
+                "More steps never leave more accuracy.",
+                "More steps leave more accuracy: they do not lead uphill.",
+            ),
+            masking_checks.loss_rises(
+                {
+                    "clean": arrays["loss clean"],
+                    "S/4 steps": arrays["loss S/4 steps"],
+                    "S steps": arrays["loss eps"],
+                }
+            ),
+            masking_checks.falls(
+                "iterative",
+                "Do many steps do at least as well as one?",
+                right("one step", "eps"),
+                "Many steps do at least as well as one.",
+                "One step does more than many: gradients mislead.",
+            ),
+            masking_checks.falls(
+                "other_loss",
+                "Does the cross-entropy do at least as well as the margin loss?",
+                right("margin loss", "eps"),
+                "The margin loss finds no more.",
+                "The margin loss finds more: the cross-entropy is flat where it should lead.",
+            ),
+            masking_checks.beats_noise(share["random noise"], share["eps"]),
+            masking_checks.falls(
+                "black_box",
+                "Do gradients do at least as well as scores alone?",
+                right("scores", "eps"),
+                "An attack without gradients finds no more.",
+                "An attack without gradients finds more: gradients are masked.",
+            ),
+            masking_checks.plateau(
+                "restarts",
+                "Has the attack converged in restarts?",
+                right("1 restart", "restarts"),
+                "restarts",
+            ),
+        ]
+        if self.stochastic:
+            found += [
+                masking_checks.plateau(
+                    "draws",
+                    "Has the attack converged in noise draws per gradient?",
+                    right("1 draw", "eps", "4 k draws"),
+                    "draws",
+                ),
+                masking_checks.falls(
+                    "equal_cost",
+                    "Do k draws per step do at least as well as k times more steps of one draw?",
+                    right("k S steps of 1 draw", "eps"),
+                    "At equal cost, averaging over draws does at least as well.",
+                    "At equal cost, more steps of one draw do more than averaging over draws.",
+                ),
+                masking_checks.falls(
+                    "noise_off",
+                    "Do gradients with noise do at least as well as those without?",
+                    right("without noise", "eps"),
+                    "The network without its noise gives no better attack.",
+                    "Attacking the network without its noise does more: noise masks gradients.",
+                ),
+            ]
+        if self.transfer:
+            found.append(
+                masking_checks.falls(
+                    "transfer",
+                    f"Do own gradients do at least as well as those of {self.transfer}?",
+                    right("transfer", "eps"),
+                    "The other network's adversarial images do no more.",
+                    "The other network's adversarial images do more: gradients are masked.",
+                )
+            )
+        return found
+
+    def summary(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+        found = self.checks(arrays)
+        verdicts = [check.verdict for check in found]
+        return {
+            "checks": [check.record() for check in found],
+            "verdicts": {name: verdicts.count(name) for name in masking_checks.VERDICTS},
+            "seen": len(arrays["classes"]),
+        }
+
+
+def examine(
+    key: jax.Array,
+    logits_fn: classifier.LogitsFn,
+    images: jax.Array,
+    labels: jax.Array,
+    condition: Masking,
+    *,
+    draws: int | None = None,
+    surrogate: classifier.LogitsFn | None = None,
+    other: classifier.LogitsFn | None = None,
+) -> list[Check]:
+    """The checks for a classifier on arrays.
+
+    Args:
+      key: typed key; a scalar numbers the examples by position, or one key per example.
+      logits_fn: classifier ``(key, images) -> logits``.
+      images: floating point in [0, 1], shape (N, H, W, C).
+      labels: true classes, integers of shape (N,).
+      condition: what is asked.
+      draws: decisions by which an image is judged. Default: 10, and 1 without noise.
+      surrogate: the classifier without its noise; needed if the condition is stochastic.
+      other: another classifier; needed if the condition has a transfer.
+
+    Raises:
+      TypeError, ValueError: for input that does not fit.
+    """
+    images, labels = checked(key, logits_fn, images, labels)
+    for name, needed, given in (
+        ("surrogate", condition.stochastic, surrogate),
+        ("other", bool(condition.transfer), other),
+    ):
+        if needed and given is None:
+            raise ValueError(f"{name} must be given for {condition}")
+    how = protocol.Protocol("fresh", draws or (10 if condition.stochastic else 1))
+    keys = prng.example_keys(key, images.shape[0])
+    trial = Trial(how, keys, logits_fn, images, labels, surrogate, other)
+    found = condition.measure(trial)
+    return condition.checks({name: np.asarray(value) for name, value in found.items()})
+
+
+def _kept(name: str, judged: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return {f"right {name}": judged["right"], f"loss {name}": judged["loss"]}
+
+
+def _share(name: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """Shares (N,) of the decisions that are right; NaN where the loss is not finite."""
+    usable = np.isfinite(arrays[f"loss {name}"])
+    return np.where(usable, probability_correct(arrays[f"right {name}"]), np.nan)
+
+
+@jax.jit
+def _diagnose(logits_fn, example_keys, images, labels) -> dict[str, jax.Array]:
+    """What outputs and gradients look like for each image, arrays (N, ...)."""
+    keys = prng.stream(example_keys, "diagnosis")
+    call = classifier.per_example(logits_fn, keys, images)
+    passes = classifier.draws(call, keys, images, _PASSES)
+    size = jnp.sqrt(jnp.sum(jnp.square(passes), axis=-1, keepdims=True))
+    unit = passes / jnp.maximum(size, jnp.finfo(size.dtype).tiny)
+    apart = jnp.sqrt(jnp.sum(jnp.square(unit[:, None] - unit[None]), axis=-1))
+
+    def gradient(loss, images, name):
+        noise_keys = prng.stream(keys, name)
+
+        def total(images):
+            return jnp.sum(loss(call(noise_keys, images), labels))
+
+        return jnp.max(jnp.abs(jax.grad(total)(images)), axis=(1, 2, 3))
+
+    greys = [jnp.full_like(images, grey) for grey in _GREYS]
+    constant = [gradient(losses.cross_entropy, grey, f"grey {i}") for i, grey in enumerate(greys)]
+    return {
+        "classes": jnp.full(labels.shape, passes.shape[-1], jnp.int32),
+        "lowest": jnp.min(passes, axis=(0, 2)),
+        "highest": jnp.max(passes, axis=(0, 2)),
+        "sum error": jnp.max(jnp.abs(jnp.sum(passes, axis=-1) - 1.0), axis=0),
+        "spread": jnp.max(apart, axis=(0, 1)),
+        "gradient cross_entropy": gradient(losses.cross_entropy, images, "cross_entropy"),
+        "gradient margin": gradient(losses.margin, images, "margin"),
+        "gradient constant": jnp.stack(constant, axis=-1),
+    }
