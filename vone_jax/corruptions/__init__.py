@@ -1,8 +1,35 @@
 """Common image corruptions (ImageNet-C) as pure, keyed functions on the device."""
 
-from vone_jax.corruptions.catalogue import NAMES, SEVERITIES, check_name, check_severity, corrupt
+from vone_jax.corruptions import mce
+from vone_jax.corruptions.catalogue import (
+    CORRUPTIONS,
+    FORMS,
+    NAMES,
+    SETS,
+    SEVERITIES,
+    Corruption,
+    check_name,
+    check_severity,
+    corrupt,
+    prepare,
+)
+from vone_jax.corruptions.frost import FrostImages, load_frost
 from vone_jax.corruptions.tables import TABLES, table_for
 
 __all__ = [
-    "NAMES", "SEVERITIES", "TABLES", "check_name", "check_severity", "corrupt", "table_for",
-]  # fmt: skip
+    "CORRUPTIONS",
+    "FORMS",
+    "NAMES",
+    "SETS",
+    "SEVERITIES",
+    "TABLES",
+    "Corruption",
+    "FrostImages",
+    "check_name",
+    "check_severity",
+    "corrupt",
+    "load_frost",
+    "mce",
+    "prepare",
+    "table_for",
+]

@@ -1,15 +1,10 @@
-"""Blurs as linear maps that are built on the host, once per size and severity.
-
-The separable ones are one matrix per axis with the treatment of the border folded in, so that
-on the device a blur is two matrix products.
-"""
+"""Gaussian, defocus and zoom blur: linear maps that are built on the host."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-# The default on accelerators would round the operands: errors up to one grey level.
-_PRECISION = jax.lax.Precision.HIGHEST
+from vone_jax.corruptions import matrices
 
 
 def gaussian_matrices(deviation: float, shape: tuple[int, int, int]) -> tuple:
@@ -17,18 +12,39 @@ def gaussian_matrices(deviation: float, shape: tuple[int, int, int]) -> tuple:
 
     This is ``skimage.filters.gaussian`` with its defaults, as ImageNet-C calls it.
     """
-    radius = int(4 * deviation + 0.5)
-    taps = _gaussian_taps(deviation, radius)
-    return tuple(
-        _matrix(taps, np.clip(_neighbours(side, radius), 0, side - 1)) for side in shape[:2]
-    )
+    return tuple(matrices.gaussian(side, deviation) for side in shape[:2])
 
 
-def separable(keys: jax.Array, images: jax.Array, matrices: tuple) -> jax.Array:
+def separable(keys: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
     """Applies one matrix per axis to images (N, H, W, C); draws nothing."""
-    rows, columns = matrices
-    images = jnp.einsum("ih,nhwc->niwc", rows, images, precision=_PRECISION)
-    return jnp.einsum("jw,niwc->nijc", columns, images, precision=_PRECISION)
+    return matrices.separable(images, *arrays)
+
+
+def zoom_matrices(parameters: tuple[float, float], shape: tuple[int, int, int]) -> tuple:
+    """Row and column matrices (factors, side, side) of the zooms from 1 to ``stop``.
+
+    Returns:
+      (rows, columns, count): padded with zeros to the same number at all severities. ``count``
+      is the number of matrices to use; the zoom by 1, which is the image itself, is left out.
+    """
+    stop, step = parameters
+    # The benchmark's numpy.arange: rounding decides whether ``stop`` is among the factors.
+    factors = np.arange(1, stop, step)[1:]
+    pairs = [[matrices.zoom(side, float(factor)) for factor in factors] for side in shape[:2]]
+    missing = _MOST_FACTORS - len(factors)
+    padded = (np.pad(np.stack(pair), ((0, missing), (0, 0), (0, 0))) for pair in pairs)
+    return *padded, np.int32(len(factors))
+
+
+def zoom(keys: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
+    """The mean of the image, once more the image, and its zooms; draws nothing."""
+    rows, columns, count = arrays
+
+    def add(index, total):
+        return total + matrices.separable(images, rows[index], columns[index])
+
+    total = jax.lax.fori_loop(0, count, add, 2 * images)
+    return total / (count + 2).astype(images.dtype)
 
 
 def disk_kernel(parameters: tuple[float, float], shape: tuple[int, int, int]) -> np.ndarray:
@@ -57,9 +73,10 @@ def disk_kernel(parameters: tuple[float, float], shape: tuple[int, int, int]) ->
     disk = (across[:, None] ** 2 + across[None] ** 2 <= radius**2).astype(np.float64)
     # OpenCV smooths with a window of 3 or 5 taps and mirrors the disk at its border.
     window = 1 if radius <= 8 else 2
-    smooth = _matrix(
-        _gaussian_taps(smoothing, window), _mirrored(_neighbours(len(across), window), len(across))
-    )
+    positions = matrices.mirrored(matrices.neighbours(len(across), window), len(across))
+    smooth = matrices.from_taps(matrices.gaussian_taps(smoothing, window), positions)
+    # The benchmark's kernels are float32.
+    smooth = smooth.astype(np.float32)
     kernel = smooth @ (disk / disk.sum()) @ smooth.T
     return np.pad(kernel, _LARGEST_REACH - reach).astype(np.float32)
 
@@ -67,42 +84,20 @@ def disk_kernel(parameters: tuple[float, float], shape: tuple[int, int, int]) ->
 def disk(keys: jax.Array, images: jax.Array, kernel: jax.Array) -> jax.Array:
     """Correlates each channel with the kernel, mirroring at the border; draws nothing."""
     reach = _LARGEST_REACH
+    height, width = images.shape[1:3]
     padded = jnp.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="reflect")
-    planes = jnp.moveaxis(padded, -1, 1).reshape(-1, *padded.shape[1:3], 1)
-    blurred = jax.lax.conv_general_dilated(
-        planes,
-        kernel[:, :, None, None],
-        (1, 1),
-        "VALID",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=_PRECISION,
-    )
-    count, height, width, channels = images.shape
-    return jnp.moveaxis(blurred.reshape(count, channels, height, width), 1, -1)
+
+    # A sum of shifted images, row by row of the kernel: XLA's convolution of single channels is
+    # several times slower on a CPU.
+    def add_row(row, total):
+        band = jax.lax.dynamic_slice_in_dim(padded, row, height, axis=1)
+        for column in range(2 * reach + 1):
+            total = total + kernel[row, column] * band[:, :, column : column + width]
+        return total
+
+    return jax.lax.fori_loop(0, 2 * reach + 1, add_row, jnp.zeros_like(images))
 
 
 _LARGEST_REACH = 10
-
-
-def _gaussian_taps(deviation: float, radius: int) -> np.ndarray:
-    taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / deviation) ** 2)
-    return taps / taps.sum()
-
-
-def _neighbours(side: int, radius: int) -> np.ndarray:
-    """Positions read for each output position, shape (side, 2 radius + 1), borders ignored."""
-    return np.arange(side)[:, None] + np.arange(-radius, radius + 1)[None]
-
-
-def _mirrored(positions: np.ndarray, side: int) -> np.ndarray:
-    """Reflection that does not repeat the border value (OpenCV's default)."""
-    positions = np.abs(positions)
-    return np.where(positions >= side, 2 * (side - 1) - positions, positions)
-
-
-def _matrix(taps: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """The linear map that reads ``positions`` with weights ``taps``."""
-    side = len(positions)
-    matrix = np.zeros((side, side))
-    np.add.at(matrix, (np.arange(side)[:, None], positions), np.broadcast_to(taps, positions.shape))
-    return matrix.astype(np.float32)
+# Of all tables, without the factor 1.
+_MOST_FACTORS = 25

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_PRECISION = jax.lax.Precision.HIGHEST
+from vone_jax.corruptions import levels, matrices
 
 
 def brightness(keys: jax.Array, images: jax.Array, amount: jax.Array) -> jax.Array:
@@ -16,6 +16,31 @@ def brightness(keys: jax.Array, images: jax.Array, amount: jax.Array) -> jax.Arr
     brighter = jnp.clip(value + amount, 0.0, 1.0)
     black = value <= 0
     return jnp.where(black, brighter, images * (brighter / jnp.where(black, 1.0, value)))
+
+
+def saturation_numbers(parameters: tuple[float, float], shape: tuple[int, int, int]) -> np.ndarray:
+    """Factor and addend of the saturation, float32 (2,)."""
+    return np.asarray(parameters, np.float32)
+
+
+def saturate(keys: jax.Array, images: jax.Array, numbers: jax.Array) -> jax.Array:
+    """S of HSV becomes clip(factor S + addend, 0, 1), with hue and value kept.
+
+    Grey pixels have no hue; as in the benchmark theirs is red, which shows where an addend gives
+    them a saturation. Grey images become the luma of that.
+    """
+    factor, addend = numbers
+    value = jnp.max(images, axis=-1, keepdims=True)
+    spread = value - jnp.min(images, axis=-1, keepdims=True)
+    grey = spread <= 0
+    saturation = jnp.where(grey, 0.0, spread / jnp.where(grey, 1.0, value))
+    target = jnp.clip(factor * saturation + addend, 0.0, 1.0)
+    # V - (V - x) S' / S, with S = spread / V.
+    kept = value - (value - images) * (target * value / jnp.where(grey, 1.0, spread))
+    if images.shape[-1] == 1:
+        return jnp.where(grey, value * (1 - (1 - levels.LUMA[0]) * target), kept)
+    others = jnp.asarray([0.0, 1.0, 1.0], images.dtype)[None, None, None]
+    return jnp.where(grey, value * (1 - others * target), kept)
 
 
 def contrast(keys: jax.Array, images: jax.Array, factor: jax.Array) -> jax.Array:
@@ -33,19 +58,15 @@ def box_matrices(share: float, shape: tuple[int, int, int]) -> tuple:
     return down, up
 
 
-def pixelate(keys: jax.Array, images: jax.Array, matrices: tuple) -> jax.Array:
+def pixelate(keys: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
     """Resizes down and up again in eight bits, columns first and rounding after each pass."""
-    levels = _round(images * 255)
-    for rows, columns in matrices:
-        levels = _round(jnp.einsum("jw,nhwc->nhjc", columns, levels, precision=_PRECISION))
-        levels = _round(jnp.einsum("ih,nhjc->nijc", rows, levels, precision=_PRECISION))
-    return levels / 255
-
-
-def _round(levels: jax.Array) -> jax.Array:
-    # Half goes up. Averages of few integers lie on halves or well away from them, and the
-    # small term brings those back that float32 leaves just below.
-    return jnp.floor(levels + (0.5 + 1e-3))
+    values = levels.from_images(images)
+    for rows, columns in arrays:
+        values = jnp.einsum("jw,nhwc->nhjc", columns, values, precision=matrices.PRECISION)
+        values = levels.nearest(values)
+        values = jnp.einsum("ih,nhjc->nijc", rows, values, precision=matrices.PRECISION)
+        values = levels.nearest(values)
+    return values / 255
 
 
 def _box_matrix(source: int, target: int) -> np.ndarray:

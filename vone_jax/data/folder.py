@@ -19,7 +19,8 @@ class FolderSource:
 
     Args:
       path: directory that holds the splits.
-      split: name of the split's directory.
+      split: name of the split's directory; ``"."`` if ``path`` itself holds the class folders, as
+        one severity of ImageNet-C does.
       channels: 3 (grey images become RGB) or 1 (every image must be grey).
 
     Raises:
@@ -34,7 +35,7 @@ class FolderSource:
             raise ValueError(f"channels must be 1 or 3, got {channels!r}")
         if not root.is_dir():
             raise FileNotFoundError(f"{root} is not a directory")
-        splits = _subfolders(root)
+        splits = _subfolders(root) if split != "." else ["."]
         if split not in splits:
             raise ValueError(
                 f"{root} has no split {split!r}; its folders are {', '.join(splits) or 'none'}"

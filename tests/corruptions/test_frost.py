@@ -1,0 +1,75 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from vone_jax import corruptions
+from vone_jax.corruptions import frost
+
+KEY = jax.random.key(1)
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    """Five images whose values say where they are: (number, row, column)."""
+    images = []
+    for number, (height, width) in enumerate([(60, 50), (45, 70), (80, 41), (50, 50), (64, 90)]):
+        rows, columns = np.mgrid[:height, :width]
+        images.append(np.stack([0 * rows + number, rows, columns], -1).astype(np.uint8))
+    return corruptions.FrostImages(tuple(images))
+
+
+def test_frost_adds_a_crop(photographs):
+    """0.7 x + 0.7 crop at severity 3, and the crop is in one piece and inside."""
+    images = jax.random.uniform(jax.random.key(2), (64, 32, 32, 3)) / 8
+    out = corruptions.corrupt(KEY, images, "frost", 3, "imagenet", frost_images=photographs)
+    crops = 255 * (np.asarray(out) / 0.7 - np.asarray(images))
+    np.testing.assert_allclose(crops, np.round(crops), atol=1e-3)
+    crops = np.round(crops).astype(int)
+    numbers, tops, lefts = crops[:, 0, 0].T
+    for crop, number, top, left in zip(crops, numbers, tops, lefts, strict=True):
+        whole = photographs.images[number].astype(int)
+        np.testing.assert_array_equal(crop, whole[top : top + 32, left : left + 32])
+    assert set(numbers) == {0, 1, 2, 3, 4}
+    assert len(set(tops)) > 10 and len(set(lefts)) > 10
+
+
+def test_photographs_must_be_larger_than_the_images(photographs):
+    with pytest.raises(ValueError, match="45x41 at scale 1; got 48x48"):
+        corruptions.corrupt(
+            KEY, jnp.zeros((1, 48, 48, 3)), "frost", 1, "imagenet", frost_images=photographs
+        )
+
+
+def test_load_frost_checks_the_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match="lacks the frost images frost1.png, frost2.png"):
+        corruptions.load_frost(tmp_path)
+    for name in frost.MD5:
+        Image.new("RGBA" if name.endswith("png") else "RGB", (6, 4), (9, 8, 7)).save(
+            tmp_path / name, quality=100
+        )
+    with pytest.raises(ValueError, match="frost1.png is not the benchmark's: its MD5 sum is"):
+        corruptions.load_frost(tmp_path)
+    loaded = corruptions.load_frost(tmp_path, verify=False)
+    assert [image.shape for image in loaded.images] == [(4, 6, 3)] * 5
+    assert loaded.images[0][0, 0].tolist() == [9, 8, 7]
+
+
+@pytest.mark.parametrize("images", [(), (np.zeros((4, 4, 3)),), (np.zeros((4, 4), np.uint8),)])
+def test_other_photographs_are_refused(images):
+    with pytest.raises(ValueError, match="images must"):
+        corruptions.FrostImages(images)
+
+
+def test_the_drawn_texture_has_the_statistics_of_photographs():
+    """Mean and contrast of crops of the benchmark's five photographs lie in these ranges:
+    means 0.44 to 0.80, standard deviations of the grey values 0.06 to 0.14; all are bluish."""
+    draws = frost.draw_textures(jax.random.split(KEY, 16), (64, 64, 3), jnp.zeros(2))
+    alone = jnp.asarray([1.0, 1.0])
+    texture = jax.jit(frost.procedural)(draws, jnp.zeros((16, 64, 64, 3)), alone)
+    grey = np.asarray(texture).mean(axis=-1)
+    assert 0.4 < grey.mean() < 0.8
+    assert 0.06 < grey.std(axis=(1, 2)).mean() < 0.2
+    red, green, blue = np.asarray(texture).mean(axis=(0, 1, 2))
+    assert red < green < blue

@@ -1,0 +1,81 @@
+import pytest
+
+from vone_jax import corruptions
+from vone_jax.corruptions import mce
+
+COMMON = corruptions.SETS["common"]
+
+
+def table(error):
+    """The same error at all severities, from a function of the name."""
+    return {name: {severity: error(name) for severity in range(1, 6)} for name in COMMON}
+
+
+ALEXNET = table(lambda name: mce.ALEXNET_ERRORS[name])
+
+
+def test_alexnet_itself_has_100():
+    assert mce.mean_corruption_error(ALEXNET) == pytest.approx(100, abs=1e-9)
+    assert mce.relative_mean_corruption_error(ALEXNET, 0.4348) == pytest.approx(100, abs=1e-9)
+
+
+def test_resnet50_of_the_paper():
+    """Table 1 of arXiv:1903.12261 for ResNet-50: mCE 76.7 and the CE, which are rounded."""
+    paper = (80, 82, 83, 75, 89, 78, 80, 78, 75, 66, 57, 71, 85, 77, 77)
+    ces = dict(zip(COMMON, paper, strict=True))
+    errors = table(lambda name: ces[name] / 100 * mce.ALEXNET_ERRORS[name])
+    assert mce.corruption_errors(errors) == pytest.approx(ces)
+    assert mce.mean_corruption_error(errors) == pytest.approx(76.7, abs=0.5)
+
+
+def test_severities_are_summed_before_the_division():
+    """CE = sum over s of E / sum over s of AlexNet's E, by hand for one corruption."""
+    errors = table(lambda name: 0.5)
+    errors["fog"] = {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4, 5: 0.9}
+    assert mce.corruption_errors(errors)["fog"] == pytest.approx(100 * 1.9 / (5 * 0.819324))
+    relative = mce.relative_corruption_errors(errors, 0.1)["fog"]
+    assert relative == pytest.approx(100 * (0.38 - 0.1) / (0.819324 - 0.4348))
+
+
+def test_two_ways_to_average():
+    """Noise counts three times in 15 and once in four."""
+    errors = table(lambda name: 1.0 if name in corruptions.SETS["noise"] else 0.0)
+    categories = {"noise": 100, "blur": 0, "weather": 0, "digital": 0}
+    assert mce.category_errors(errors) == pytest.approx(categories)
+    assert mce.mean_over_corruptions(errors) == pytest.approx(20)
+    assert mce.mean_over_categories(errors) == pytest.approx(25)
+
+
+def without(name, severity=None):
+    errors = {one: dict(values) for one, values in ALEXNET.items()}
+    if severity is None:
+        del errors[name]
+    else:
+        del errors[name][severity]
+    return errors
+
+
+@pytest.mark.parametrize(
+    ("errors", "message"),
+    [
+        (without("fog"), "fog is missing"),
+        (without("fog", 3), r"errors\['fog'\] must have the severities 1 to 5, got 1, 2, 4, 5"),
+        (ALEXNET | {"jpeg": ALEXNET["fog"]}, "'jpeg', which is not one"),
+        (ALEXNET | {"gausian_noise": {}}, "did you mean 'gaussian_noise'"),
+        (ALEXNET | {"spatter": ALEXNET["fog"]}, "'spatter', which is not one of the 15"),
+        (ALEXNET | {"fog": dict(ALEXNET["fog"]) | {2: 55.0}}, r"\['fog'\]\[2\].*got 55.0"),
+        (ALEXNET | {"fog": dict(ALEXNET["fog"]) | {2: float("nan")}}, "got nan"),
+        ({}, "are missing"),
+    ],
+)
+def test_anything_but_the_15_by_5_is_refused(errors, message):
+    for summary in (mce.mean_corruption_error, mce.category_errors, mce.mean_over_corruptions):
+        with pytest.raises(ValueError, match=message):
+            summary(errors)
+    with pytest.raises(ValueError, match=message):
+        mce.relative_mean_corruption_error(errors, 0.3)
+
+
+def test_a_clean_error_in_percent_is_refused():
+    with pytest.raises(ValueError, match="clean_error.*43.5"):
+        mce.relative_mean_corruption_error(ALEXNET, 43.5)

@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from vone_jax import data
+from vone_jax.data.corrupted import load_corrupted
+
+
+@pytest.fixture
+def imagenet_c(tmp_path):
+    """fog at severities 1 and 5, snow at 1; two classes with one image each, of a level each."""
+    for level, (name, severity) in enumerate([("fog", 1), ("fog", 5), ("snow", 1)]):
+        for label, wnid in enumerate(("n01440764", "n01443537")):
+            path = tmp_path / name / str(severity) / wnid / "ILSVRC2012_val_00000001.JPEG"
+            path.parent.mkdir(parents=True)
+            Image.new("L", (8, 8), 40 * level + 10 * label).save(path, "PNG")
+    return tmp_path
+
+
+@pytest.fixture
+def cifar_10_c(tmp_path):
+    """Three images per severity; every pixel is 10 times the severity plus the index."""
+    levels = [10 * severity + index for severity in range(1, 6) for index in range(3)]
+    images = np.zeros((15, 32, 32, 3), np.uint8) + np.array(levels, np.uint8)[:, None, None, None]
+    np.save(tmp_path / "fog.npy", images)
+    np.save(tmp_path / "labels.npy", np.array([9, 1, 4] * 5, np.uint8))
+    return tmp_path
+
+
+def test_folder_of_imagenet_c(imagenet_c):
+    source = load_corrupted(f"folder:{imagenet_c}", "fog", 5)
+    assert isinstance(source, data.Source)
+    assert source.class_names == ("n01440764", "n01443537") and len(source) == 2
+    assert source[1]["label"] == 1 and (source[1]["image"] == 50).all()
+
+
+def test_one_severity_as_an_ordinary_folder(imagenet_c):
+    """The path itself holds the classes: the split is "."."""
+    source = data.load(f"folder:{imagenet_c}/snow/1", ".")
+    assert [source[i]["label"] for i in range(len(source))] == [0, 1]
+    assert (source[0]["image"] == 80).all()
+
+
+@pytest.mark.parametrize("severity", [1, 5])
+def test_rows_of_cifar_10_c_are_ordered_by_severity(cifar_10_c, severity):
+    source = load_corrupted(f"npy:{cifar_10_c}", "fog", severity)
+    assert isinstance(source, data.Source) and len(source) == 3
+    assert source.class_names[9] == "truck" and source.num_classes == 10
+    assert [source[i]["label"] for i in range(3)] == [9, 1, 4]
+    assert [int(source[i]["image"].mean()) for i in range(3)] == [
+        10 * severity + i for i in range(3)
+    ]
+
+
+def test_labels_above_nine_are_numbered_classes(cifar_10_c):
+    np.save(cifar_10_c / "labels.npy", np.array([99, 1, 4] * 5))
+    assert load_corrupted(f"npy:{cifar_10_c}", "fog", 1).num_classes == 100
+
+
+@pytest.mark.parametrize("name", ["imagenet2012_corrupted", "cifar10_corrupted"])
+def test_sets_of_tfds(name):
+    with tfds.testing.mock_data(num_examples=3):
+        source = load_corrupted(f"tfds:{name}", "gaussian_noise", 3)
+    assert source.name == f"tfds:{name}/gaussian_noise_3" and len(source) == 3
+
+
+def test_missing_sets_say_what_there_is(imagenet_c, cifar_10_c, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no corruption 'frog'; did you mean 'fog'"):
+        load_corrupted(f"folder:{imagenet_c}", "frog", 1)
+    with pytest.raises(ValueError, match="no split '3'; its folders are 1, 5"):
+        load_corrupted(f"folder:{imagenet_c}", "fog", 3)
+    with pytest.raises(FileNotFoundError, match="no corruption 'fogg'; did you mean 'fog'"):
+        load_corrupted(f"npy:{cifar_10_c}", "fogg", 1)
+    with pytest.raises(FileNotFoundError, match="nowhere is not a directory"):
+        load_corrupted("folder:/nowhere", "fog", 1)
+    command = "python -m vone_jax.data.prepare tfds cifar10_corrupted/fog_2"
+    with pytest.raises(FileNotFoundError, match=command):
+        load_corrupted("tfds:cifar10_corrupted", "fog", 2, data_dir=tmp_path / "tfds")
+    with pytest.raises(ValueError, match="fogg_2"):
+        load_corrupted("tfds:cifar10_corrupted", "fogg", 2, data_dir=tmp_path / "tfds")
+
+
+def test_missing_labels(cifar_10_c):
+    (cifar_10_c / "labels.npy").unlink()
+    with pytest.raises(FileNotFoundError, match="no labels.npy"):
+        load_corrupted(f"npy:{cifar_10_c}", "fog", 1)
+
+
+@pytest.mark.parametrize(
+    ("files", "severity", "message"),
+    [
+        ("imagenet_c", 1, "accepted are 'folder:<path>', 'npy:<path>'"),
+        ("tfds:cifar10", 1, "accepted are"),
+        ("folder:x", 6, "severity must be an integer from 1 to 5, got 6"),
+        ("folder:x", 0, "severity"),
+    ],
+)
+def test_other_files_and_severities_are_refused(files, severity, message):
+    with pytest.raises(ValueError, match=message):
+        load_corrupted(files, "fog", severity)
+
+
+def test_arrays_of_another_layout_are_refused(cifar_10_c):
+    np.save(cifar_10_c / "labels.npy", np.zeros(3, int))
+    with pytest.raises(ValueError, match=r"15 images and labels \(3,\)"):
+        load_corrupted(f"npy:{cifar_10_c}", "fog", 1)

@@ -1,0 +1,200 @@
+"""Frost: a crop of a photograph of frost blended in, and a drawn texture for lack of photographs.
+
+The benchmark's photographs state no licence, so they do not come with this package. They are in
+its repository and in the package imagecorruptions; ``load_frost`` reads them from a directory.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import io
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from vone_jax.corruptions import levels, weather
+
+# The benchmark draws from the first five of its six files.
+MD5 = {
+    "frost1.png": "6ead634ace1f366d77e87078b465863c",
+    "frost2.png": "98f0d2b1d74a048d3bc9c7ecfd886939",
+    "frost3.png": "b3ed8eb147824261888e730f916c0d8b",
+    "frost4.jpg": "d70b9d6aa0b1fe7bd8133b113787e078",
+    "frost5.jpg": "50984ae2c871b7df2c28f1d71ca460a0",
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FrostImages:
+    """Photographs of frost for the corruption ``frost``.
+
+    Attributes:
+      images: uint8 arrays (H, W, 3); their sizes may differ.
+
+    Raises:
+      ValueError: if there are none, or one is not such an array.
+    """
+
+    images: tuple[np.ndarray, ...]
+
+    def __post_init__(self):
+        if not self.images:
+            raise ValueError("images must hold at least one photograph of frost, got none")
+        for image in self.images:
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+                raise ValueError(
+                    f"images must be uint8 arrays (H, W, 3), got {image.dtype} {image.shape}"
+                )
+
+
+def load_frost(path: str | os.PathLike, verify: bool = True) -> FrostImages:
+    """Reads the benchmark's photographs ``frost1.png`` to ``frost5.jpg`` from a directory.
+
+    Args:
+      path: the directory, for instance ``ImageNet-C/imagenet_c/imagenet_c/frost`` in the
+        benchmark's repository.
+      verify: whether the files must be the benchmark's, by their MD5 sums.
+
+    Raises:
+      FileNotFoundError: if a file is missing; the message lists those that are.
+      ValueError: if a file differs from the benchmark's.
+    """
+    folder = Path(path).expanduser()
+    missing = [name for name in MD5 if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{folder} lacks the frost images {', '.join(missing)}")
+    images = []
+    for name, expected in MD5.items():
+        content = (folder / name).read_bytes()
+        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        if verify and found != expected:
+            raise ValueError(
+                f"{folder / name} is not the benchmark's: its MD5 sum is {found}, expected "
+                f"{expected}; pass verify=False to use it all the same"
+            )
+        with Image.open(io.BytesIO(content)) as image:
+            images.append(np.asarray(image.convert("RGB")))
+    return FrostImages(tuple(images))
+
+
+def prepare(
+    parameters: tuple[float, float],
+    shape: tuple[int, int, int],
+    photographs: FrostImages | None,
+    scale: float,
+) -> tuple:
+    """Weights of image and frost, and the photographs stacked and padded, with their sizes.
+
+    Raises:
+      ValueError: without photographs, or if one is not larger than the images.
+      TypeError: if ``photographs`` is something else.
+    """
+    if photographs is None:
+        raise ValueError(
+            "frost needs the benchmark's photographs: pass frost_images=corruptions.load_frost("
+            "path), or use frost_procedural, a drawn texture that is no part of the benchmark"
+        )
+    if not isinstance(photographs, FrostImages):
+        raise TypeError(
+            f"frost_images must be a FrostImages, see load_frost; got {type(photographs).__name__}"
+        )
+    stack, sizes = _packed(photographs, scale)
+    smallest = sizes.min(axis=0)
+    if smallest[0] <= shape[0] or smallest[1] <= shape[1]:
+        raise ValueError(
+            f"frost needs images smaller than its photographs, which are {smallest[0]}x"
+            f"{smallest[1]} at scale {scale:g}; got {shape[0]}x{shape[1]}. table= chooses the scale"
+        )
+    return np.asarray(parameters, np.float32), stack, sizes
+
+
+@functools.lru_cache(maxsize=4)
+def _packed(photographs: FrostImages, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """The photographs at ``scale`` in one uint8 array (n, H, W, 3), and their sizes (n, 2)."""
+    images = [_resized(image, scale) for image in photographs.images]
+    sizes = np.asarray([image.shape[:2] for image in images], np.int32)
+    stack = np.zeros((len(images), *sizes.max(axis=0), 3), np.uint8)
+    for slot, image in zip(stack, images, strict=True):
+        slot[: image.shape[0], : image.shape[1]] = image
+    return stack, sizes
+
+
+def _resized(image: np.ndarray, scale: float) -> np.ndarray:
+    """Bilinear without antialiasing, as OpenCV resizes."""
+    if scale == 1:
+        return image
+    values = image.astype(np.float64)
+    for axis in (0, 1):
+        side = image.shape[axis]
+        position = (np.arange(round(side * scale)) + 0.5) / scale - 0.5
+        position = np.clip(position, 0, side - 1)
+        low = np.minimum(np.floor(position).astype(int), side - 2)
+        weight = np.expand_dims(position - low, tuple(a for a in range(3) if a != axis))
+        values = (1 - weight) * values.take(low, axis) + weight * values.take(low + 1, axis)
+    return np.round(values).astype(np.uint8)
+
+
+def draw_crops(keys: jax.Array, shape: tuple[int, int, int], arrays: tuple) -> tuple:
+    """Which photograph, int32 (N,), and where its crop starts, int32 (N, 2)."""
+    sizes = arrays[2]
+
+    def draw(key):
+        index = jax.random.randint(jax.random.fold_in(key, 0), (), 0, len(sizes))
+        room = jnp.asarray(sizes)[index] - jnp.asarray(shape[:2], jnp.int32)
+        start = jax.random.randint(jax.random.fold_in(key, 1), (2,), 0, room)
+        return index, start
+
+    return jax.vmap(draw)(keys)
+
+
+def frost(draws: tuple, images: jax.Array, arrays: tuple) -> jax.Array:
+    """The weighted sum of the images and crops of the photographs."""
+    weights, stack, _ = arrays
+
+    def crop(index, start):
+        place = (index, start[0], start[1], jnp.int32(0))
+        return jax.lax.dynamic_slice(jnp.asarray(stack), place, (1, *images.shape[1:3], 3))[0]
+
+    photographs = jax.vmap(crop)(*draws).astype(jnp.float32) / 255
+    return _blend(images, photographs, weights)
+
+
+def procedural_arrays(parameters: tuple[float, float], shape: tuple[int, int, int]) -> np.ndarray:
+    """Weights of image and frost, float32 (2,)."""
+    return np.asarray(parameters, np.float32)
+
+
+def draw_textures(keys: jax.Array, shape: tuple[int, int, int], arrays: jax.Array) -> jax.Array:
+    """The draws of two plasmas per image, (N, 2, side^2 - 1), see ``weather.plasma``."""
+    count = weather.plasma_side(shape) ** 2 - 1
+    draw = lambda key: jax.random.uniform(key, (2, count), jnp.float32, -1.0, 1.0)  # noqa: E731
+    return jax.vmap(draw)(keys)
+
+
+def procedural(draws: jax.Array, images: jax.Array, arrays: jax.Array) -> jax.Array:
+    """Blends in a drawn texture: bright needles along the ridges of a plasma, cloudy between.
+
+    It has about the mean, contrast and tint of the benchmark's photographs, not their shapes.
+    """
+    height, width = images.shape[1:3]
+    needles, clouds = (
+        weather.plasma(draws[:, layer], jnp.float32(decay))[:, :height, :width, None]
+        for layer, decay in enumerate((1.35, 1.8))
+    )
+    ridges = (1 - jnp.abs(2 * needles - 1)) ** 3
+    frosted = 0.15 + 0.35 * clouds + 0.6 * ridges * (0.4 + 0.6 * clouds)
+    tint = jnp.asarray(_TINT, jnp.float32)[None, None, None]
+    return _blend(images, jnp.clip(frosted * tint, 0.0, 1.0), arrays)
+
+
+_TINT = (0.85, 1.0, 1.1)
+
+
+def _blend(images: jax.Array, layer: jax.Array, weights: jax.Array) -> jax.Array:
+    if images.shape[-1] == 1:
+        layer = levels.luma(layer)
+    return weights[0] * images + weights[1] * layer

@@ -1,0 +1,85 @@
+"""Linear maps along one axis, built on the host once per size and severity.
+
+The treatment of the border is folded in, so that on the device a separable map is two matrix
+products.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# The default on accelerators would round the operands: errors up to one grey level.
+PRECISION = jax.lax.Precision.HIGHEST
+
+
+def separable(images: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """Applies (H', H) to the rows and (W', W) to the columns of images (N, H, W, C)."""
+    images = jnp.einsum("ih,nhwc->niwc", rows, images, precision=PRECISION)
+    return jnp.einsum("jw,niwc->nijc", columns, images, precision=PRECISION)
+
+
+def gaussian(
+    side: int, deviation: float, *, border: str = "nearest", truncate: float = 4
+) -> np.ndarray:
+    """Smoothing with a Gaussian cut off at ``truncate`` deviations, float32 (side, side).
+
+    This is ``skimage.filters.gaussian``: ``border`` "nearest" repeats the border value and
+    "reflect" mirrors with the border value repeated.
+    """
+    radius = int(truncate * deviation + 0.5)
+    positions = neighbours(side, radius)
+    if border == "nearest":
+        positions = np.clip(positions, 0, side - 1)
+    else:
+        positions = positions % (2 * side)
+        positions = np.minimum(positions, 2 * side - 1 - positions)
+    return from_taps(gaussian_taps(deviation, radius), positions).astype(np.float32)
+
+
+def zoom(side: int, factor: float) -> np.ndarray:
+    """Enlargement of the centre, float32 (side, side): ``scipy.ndimage.zoom`` of order 1.
+
+    The central ``ceil(side / factor)`` values are spread over ``round(side_in * factor)``, first
+    on first and last on last, and the central ``side`` of those are kept.
+    """
+    inside = math.ceil(side / factor)
+    outside = round(inside * factor)
+    trim = (outside - side) // 2
+    step = (inside - 1) / (outside - 1) if outside > 1 else 0.0
+    position = (np.arange(side) + trim) * step
+    low = np.clip(np.floor(position).astype(int), 0, max(inside - 2, 0))
+    weight = position - low
+    first = (side - inside) // 2
+    matrix = np.zeros((side, side))
+    np.add.at(matrix, (np.arange(side), first + low), 1 - weight)
+    np.add.at(matrix, (np.arange(side), first + np.minimum(low + 1, inside - 1)), weight)
+    return matrix.astype(np.float32)
+
+
+def gaussian_taps(deviation: float, radius: int) -> np.ndarray:
+    """Weights of a Gaussian at -radius to radius; they sum to 1."""
+    if radius == 0:
+        return np.ones(1)
+    taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / deviation) ** 2)
+    return taps / taps.sum()
+
+
+def neighbours(side: int, radius: int) -> np.ndarray:
+    """Positions read for each output position, shape (side, 2 radius + 1), borders ignored."""
+    return np.arange(side)[:, None] + np.arange(-radius, radius + 1)[None]
+
+
+def mirrored(positions: np.ndarray, side: int) -> np.ndarray:
+    """Reflection that does not repeat the border value (OpenCV's default)."""
+    positions = np.abs(positions)
+    return np.where(positions >= side, 2 * (side - 1) - positions, positions)
+
+
+def from_taps(taps: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """The linear map that reads ``positions`` with weights ``taps``, float64."""
+    side = len(positions)
+    matrix = np.zeros((side, side))
+    np.add.at(matrix, (np.arange(side)[:, None], positions), np.broadcast_to(taps, positions.shape))
+    return matrix

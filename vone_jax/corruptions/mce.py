@@ -1,0 +1,132 @@
+"""Summaries of errors under the 15 common corruptions: mean corruption error and plain means.
+
+Errors are shares from 0 to 1, given as ``errors[name][severity]`` for exactly the 15 corruptions
+``SETS["common"]`` and the severities 1 to 5. Summaries are percentages. Reference: Hendrycks and
+Dietterich, 2019, arXiv:1903.12261, section 4.2.
+"""
+
+import difflib
+import math
+from collections.abc import Mapping
+
+from vone_jax.corruptions.catalogue import SETS, SEVERITIES
+
+Errors = Mapping[str, Mapping[int, float]]
+
+# Of AlexNet on ImageNet-C, mean over the severities, and on ImageNet: the table published with
+# AugMix (Hendrycks et al., 2020, arXiv:1912.02781). There is none for other image sets.
+ALEXNET_ERRORS = {
+    "gaussian_noise": 0.886428,
+    "shot_noise": 0.894468,
+    "impulse_noise": 0.922640,
+    "defocus_blur": 0.819880,
+    "glass_blur": 0.826268,
+    "motion_blur": 0.785948,
+    "zoom_blur": 0.798360,
+    "snow": 0.866816,
+    "frost": 0.826572,
+    "fog": 0.819324,
+    "brightness": 0.564592,
+    "contrast": 0.853204,
+    "elastic_transform": 0.646056,
+    "pixelate": 0.717840,
+    "jpeg_compression": 0.606500,
+}
+ALEXNET_CLEAN_ERROR = 0.4348
+
+CATEGORIES = ("noise", "blur", "weather", "digital")
+
+
+def corruption_errors(errors: Errors) -> dict[str, float]:
+    """CE: the error summed over severities, in percent of AlexNet's, for each corruption.
+
+    Raises:
+      ValueError: unless exactly the 15 x 5 errors are there, each from 0 to 1.
+    """
+    return {name: 100 * mean / ALEXNET_ERRORS[name] for name, mean in _means(errors).items()}
+
+
+def mean_corruption_error(errors: Errors) -> float:
+    """mCE: the mean of the 15 CE, in percent."""
+    return _mean(corruption_errors(errors).values())
+
+
+def relative_corruption_errors(errors: Errors, clean_error: float) -> dict[str, float]:
+    """Relative CE: the rise of the error over the clean one, in percent of AlexNet's rise.
+
+    Args:
+      errors: see above.
+      clean_error: the error on images without corruption, from 0 to 1.
+
+    Raises:
+      ValueError: as ``corruption_errors``.
+    """
+    _check_error(clean_error, "clean_error")
+    return {
+        name: 100 * (mean - clean_error) / (ALEXNET_ERRORS[name] - ALEXNET_CLEAN_ERROR)
+        for name, mean in _means(errors).items()
+    }
+
+
+def relative_mean_corruption_error(errors: Errors, clean_error: float) -> float:
+    """Relative mCE: the mean of the 15 relative CE, in percent."""
+    return _mean(relative_corruption_errors(errors, clean_error).values())
+
+
+def category_errors(errors: Errors) -> dict[str, float]:
+    """The mean error of noise, blur, weather and digital corruptions, in percent."""
+    means = _means(errors)
+    return {
+        category: 100 * _mean(means[name] for name in SETS[category]) for category in CATEGORIES
+    }
+
+
+def mean_over_corruptions(errors: Errors) -> float:
+    """The mean error over all 15 corruptions ("unnormalised mCE"), in percent."""
+    return 100 * _mean(_means(errors).values())
+
+
+def mean_over_categories(errors: Errors) -> float:
+    """The mean of the four means of ``category_errors``, in percent.
+
+    It differs from ``mean_over_corruptions``, as there are three kinds of noise and four of each
+    other category.
+    """
+    return _mean(category_errors(errors).values())
+
+
+def _means(errors: Errors) -> dict[str, float]:
+    """The mean error over severities for each of the 15 corruptions, in their order."""
+    common = SETS["common"]
+    for name in errors:
+        if name not in common:
+            close = difflib.get_close_matches(str(name), common, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(
+                f"errors has {name!r}, which is not one of the 15 common corruptions{hint}"
+            )
+    missing = [name for name in common if name not in errors]
+    if missing:
+        raise ValueError(
+            f"errors must have all 15 common corruptions; {', '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing"
+        )
+    for name in common:
+        if sorted(errors[name]) != list(SEVERITIES):
+            raise ValueError(
+                f"errors[{name!r}] must have the severities 1 to 5, "
+                f"got {', '.join(map(str, errors[name])) or 'none'}"
+            )
+        for severity in SEVERITIES:
+            _check_error(errors[name][severity], f"errors[{name!r}][{severity}]")
+    return {name: _mean(errors[name].values()) for name in common}
+
+
+def _check_error(error: float, name: str) -> None:
+    if not (math.isfinite(error) and 0 <= error <= 1):
+        raise ValueError(f"{name} must be a share from 0 to 1, got {error!r}")
+
+
+def _mean(values) -> float:
+    values = [float(value) for value in values]
+    return math.fsum(values) / len(values)
