@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import jax
 import tyro
 
-from vone_jax import training
+from vone_jax import mesh, training
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 STOPPED = 75  # EX_TEMPFAIL: not done yet, try again.
@@ -32,6 +33,11 @@ class Arguments:
     run_dir: Path | None = None
     # Also write TensorBoard's files, to RUN_DIR/tensorboard (needs tensorboardX).
     tensorboard: bool = False
+    # Where compiled programs are kept, so that the next start does not wait for the compiler.
+    compilation_cache: Path | None = None
+    # Train with other processes that run the same command: "auto" under Slurm, Open MPI or on
+    # Cloud TPU, or HOST:PORT,N,I for process I of N, the first of which is reached at HOST:PORT.
+    distributed: str | None = None
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,7 +59,11 @@ def main(argv: Sequence[str]) -> int:
         config=(tyro.conf.AvoidSubcommands,),
     )
     experiment = arguments.experiment
+    if arguments.compilation_cache is not None:
+        jax.config.update("jax_compilation_cache_dir", str(arguments.compilation_cache.absolute()))
     try:
+        if arguments.distributed is not None:
+            mesh.join_processes(arguments.distributed)
         with training.StopOnSignal() as stop:
             outcome = training.train(
                 experiment,
@@ -67,10 +77,15 @@ def main(argv: Sequence[str]) -> int:
         ValueError,
         OSError,
         training.NonFiniteError,
+        training.UnreadableDataError,
         training.RunDirectoryError,
         training.CheckpointError,
     ) as error:
         return _fail(error, status=1)
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        return _fail(RuntimeError(f"another process seems to have failed: {error}"), status=1)
     return 0 if outcome.finished else STOPPED
 
 
@@ -80,4 +95,5 @@ def _fail(error: Exception, status: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with mesh.ending_together():
+        sys.exit(main(sys.argv[1:]))

@@ -1,5 +1,9 @@
 """Arrays come back from a mesh as they went, and what does not fit is refused."""
 
+import socket
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -67,3 +71,62 @@ def test_one_process_speaks_for_itself():
 
 def test_the_devices_in_words(mesh):
     assert meshes.describe(mesh) == "4 x cpu (cpu)"
+
+
+@pytest.mark.parametrize(
+    "cluster",
+    ["", "localhost", "localhost:1234", "localhost:1234,2", "localhost:1234,2,2", "host,2,0",
+     "localhost:1234,2,-1", "localhost:1234,2,0,1", "Auto"],
+)  # fmt: skip
+def test_processes_that_are_not_named_as_they_should_be_are_refused(cluster):
+    with pytest.raises(ValueError, match="auto or HOST:PORT,N,I with 0 <= I < N, got "):
+        meshes.join_processes(cluster)
+
+
+def test_too_late_to_join_is_said():
+    """The devices of this process are in use already."""
+    with pytest.raises(ConnectionError, match="cannot join the other processes: .*before any JAX"):
+        meshes.join_processes("localhost:1234,1,0")
+
+
+PROGRAM = """
+import sys
+from vone_jax import mesh
+
+with mesh.ending_together():
+    if sys.argv[1] == "nowhere":
+        try:
+            mesh.join_processes("auto")
+        except ValueError as error:
+            print(error)
+        sys.exit(0)
+    mesh.join_processes(f"localhost:{sys.argv[2]},1,0")
+    print("joined", flush=True)
+    if sys.argv[1] == "error":
+        raise KeyError("lost")
+    sys.exit(int(sys.argv[1]))
+"""
+
+
+def program(*arguments):
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_no_cluster_is_named():
+    result = program("nowhere")
+    assert "no cluster was found (" in result.stdout and "give HOST:PORT,N,I" in result.stdout
+
+
+@pytest.mark.parametrize(("ending", "status"), [("75", 75), ("1", 1), ("error", 1)])
+def test_a_program_of_processes_ends_with_its_status(ending, status, free_port):
+    result = program(ending, str(free_port))
+    assert (result.stdout, result.returncode) == ("joined\n", status)
+    assert ("KeyError: 'lost'" in result.stderr) == (ending == "error")
+
+
+@pytest.fixture
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]

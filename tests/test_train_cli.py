@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
-from vone_jax import training
+from vone_jax import mesh, training
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -119,6 +120,8 @@ def test_wrong_arguments_are_named_and_nothing_is_trained(
         training.RunDirectoryError("in use"),
         training.NonFiniteError("the loss is nan at step 5"),
         training.CheckpointError("disk full"),
+        training.UnreadableDataError("101 training images could not be read"),
+        ChildProcessError("a data worker died"),
     ],
 )
 def test_errors_are_one_line_and_status_1(train, monkeypatch, capsys, error):
@@ -128,6 +131,41 @@ def test_errors_are_one_line_and_status_1(train, monkeypatch, capsys, error):
     monkeypatch.setattr(training, "train", fail)
     assert train.main(["quickstart/resnet18"]) == 1
     assert capsys.readouterr().err == f"train.py: {error}\n"
+
+
+def test_compiled_programs_are_kept_where_it_is_said(train, planned, tmp_path):
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        assert train.main(["quickstart/resnet18", "--compilation-cache", str(tmp_path)]) == 0
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_processes_are_joined_before_anything_is_trained(train, planned, monkeypatch, capsys):
+    joined = []
+    monkeypatch.setattr(mesh, "join_processes", joined.append)
+    assert train.main(["quickstart/resnet18", "--distributed", "auto"]) == 0
+    assert joined == ["auto"] and len(planned) == 1
+    monkeypatch.undo()
+    assert train.main(["quickstart/resnet18", "--distributed", "host:1,2"]) == 1
+    assert "the processes must be given as auto or HOST:PORT,N,I" in capsys.readouterr().err
+
+
+def test_no_config_touches_the_devices():
+    """Processes can be joined only before that."""
+    program = (
+        "import sys, train\n"
+        "from vone_jax import mesh, training\n"
+        "training.train = lambda *arguments, **options: sys.exit(3)\n"
+        "mesh.join_processes = lambda cluster: print(xla_bridge.backends_are_initialized())\n"
+        "from jax._src import xla_bridge\n"
+        "train.main(['imagenet/vone_cornet_s', '--distributed', 'auto'])\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (result.stdout, result.returncode) == ("False\n", 3), result.stderr
 
 
 def test_a_second_signal_ends_the_program_at_once():

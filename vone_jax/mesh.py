@@ -5,7 +5,12 @@ The program is written in the global view: a batch is one array that is split ov
 communication. The same code runs on one CPU and on several machines.
 """
 
-from collections.abc import Sequence
+import contextlib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,16 +21,85 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 AXIS = "data"
 
 
+def join_processes(cluster: str) -> None:
+    """Makes this process one of several that run the same program. To be called before all else.
+
+    Args:
+      cluster: ``"auto"`` where Slurm, Open MPI, Cloud TPU or Kubernetes tell a process of the
+        others, or ``"HOST:PORT,N,I"``: an address on which process 0 can be reached, the number
+        of processes, and which of them this one is, from 0.
+
+    Raises:
+      ValueError: if ``cluster`` is neither, or nothing is found to tell of the others.
+      ConnectionError: if the others cannot be reached, or JAX has touched its devices already.
+    """
+    arguments: dict[str, Any] = {}
+    if cluster != "auto":
+        address, number, index = _parse_cluster(cluster)
+        # Detection would add what the scheduler says, for instance one device for each process.
+        arguments = {
+            "coordinator_address": address,
+            "num_processes": number,
+            "process_id": index,
+            "cluster_detection_method": "deactivate",
+        }
+    try:
+        jax.distributed.initialize(**arguments)
+    except ValueError as error:
+        raise ValueError(
+            f"no cluster was found ({error}); give HOST:PORT,N,I: the address of process 0, the "
+            "number of processes, and which of them this one is"
+        ) from error
+    except RuntimeError as error:
+        raise ConnectionError(f"cannot join the other processes: {error}") from error
+
+
+def _parse_cluster(cluster: str) -> tuple[str, int, int]:
+    """Address, number of processes and index of this one."""
+    match = re.fullmatch(r"([^,\s]+:\d+),(\d+),(\d+)", cluster)
+    if match is None or not int(match[3]) < int(match[2]):
+        raise ValueError(
+            f"the processes must be given as auto or HOST:PORT,N,I with 0 <= I < N, got {cluster!r}"
+        )
+    return match[1], int(match[2]), int(match[3])
+
+
+@contextlib.contextmanager
+def ending_together() -> Iterator[None]:
+    """Around a program of several processes: if it fails in one, it ends in all, soon.
+
+    JAX waits for every process before one may end. The others, in the middle of a computation,
+    would wait for the one that failed, and it for them; so that one ends without a goodbye, and
+    the broken connection ends the others. Exits with another status than 1 are left alone.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not jax.distributed.is_initialized():
+            raise
+        if isinstance(error, SystemExit):
+            if error.code != 1:
+                raise
+        else:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+
+
 def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh with the one axis ``data``.
 
     Args:
-      devices: the ``jax.Device``s to use, of all processes; default: all there are.
+      devices: the ``jax.Device``s to use, of all processes; default: all there are, process by
+        process, so that the part of a batch that a process loads stays together.
 
     Raises:
       ValueError: if ``devices`` is empty.
     """
-    devices = jax.devices() if devices is None else list(devices)
+    if devices is None:
+        devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    devices = list(devices)
     if not devices:
         raise ValueError("devices must name at least one device, got none")
     # Auto axes are written out: with Explicit ones some convolution gradients are refused.

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -289,6 +290,24 @@ class Broken(data.ArraySource):
         return {**example, **self.bad} if index == 2 else example
 
 
+class Unreadable:
+    """A source some of whose examples raise what no reader of ours does."""
+
+    def __init__(self, source, rotten):
+        self.source, self.rotten = source, rotten
+
+    def __getattr__(self, name):
+        return getattr(self.source, name)
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, index):
+        if index in self.rotten:
+            raise KeyError(f"rotten {index}")
+        return self.source[index]
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("bad", "message"),
@@ -309,9 +328,47 @@ class TestBadInput:
                     next(batches)
                 assert batches.get_state()["position"] == 2
 
+    def test_what_cannot_be_read_is_named_and_ends_the_run(self, source):
+        broken = Unreadable(source, {7})
+        with contextlib.closing(train(broken, batch_size=23)) as batches:
+            for _ in range(2):
+                with pytest.raises(ValueError, match="example 7 of 'toy' 'train' .*: 'rotten 7'"):
+                    next(batches)
+
+    def test_what_cannot_be_read_gives_its_place_to_the_next(self, source):
+        """Each is named once an epoch; the rest of the batches is as it was."""
+        broken = Unreadable(source, {7, 8, 22})
+        options = {"batch_size": 23, "epochs": 2, "augment": None}
+        with pytest.warns(UserWarning, match="rotten") as warned:
+            batches = list(train(broken, unreadable="skip", **options))
+        names = [f"rotten {i}" in str(w.message) for w in warned for i in (7, 8, 22)]
+        assert len(warned) == 6 and sum(names) == 2 * (1 + 2 + 1)
+        for batch, expected in zip(batches, train(source, **options), strict=True):
+            assert batch.keys() == {"image", "label", "index", "unreadable"}
+            moved = {7: 9, 8: 9, 22: 0}
+            index = [moved.get(i, i) for i in expected["index"].tolist()]
+            assert batch["index"].tolist() == index
+            assert batch["label"].tolist() == [i % 7 for i in index]
+            np.testing.assert_array_equal(batch["unreadable"], batch["index"] != expected["index"])
+            image = source[9]["image"].astype(np.float32) / np.float32(255)
+            for row in np.flatnonzero(batch["index"] == 9):
+                np.testing.assert_array_equal(batch["image"][row], image)
+
+    def test_a_set_that_cannot_be_read_at_all_is_not_skipped(self, source):
+        broken = Unreadable(source, set(range(23)))
+        with contextlib.closing(train(broken, unreadable="skip")) as batches:
+            with pytest.raises(ValueError, match="10 examples in a row: .*rotten"):
+                next(batches)
+
+    def test_evaluation_never_skips(self, source):
+        batches = data.eval_batches(Unreadable(source, {2}), batch_size=23, image_size=12)
+        with contextlib.closing(batches), pytest.raises(ValueError, match="rotten 2"):
+            next(batches)
+
     @pytest.mark.parametrize(
         ("options", "message"),
         [
+            ({"unreadable": "ignore"}, "unreadable must be 'raise' or 'skip', got 'ignore'"),
             ({"batch_size": 24}, "batch_size 24 is larger than the 23 examples of 'toy'"),
             ({"batch_size": 0}, "batch_size"),
             ({"batch_size": 2.0}, "batch_size"),
@@ -397,3 +454,58 @@ def test_worker_processes(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "images/train/a/4.png cannot be decoded (the file is empty)" in result.stdout
     assert result.stderr == ""
+
+
+def test_worker_that_is_killed(tmp_path):
+    """Named, or started again where the policy is to skip: the batches are the same."""
+    script = tmp_path / "program.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import multiprocessing
+            import warnings
+            import numpy as np
+            from vone_jax import data
+
+            def start(workers, unreadable):
+                source = data.load("fashion_mnist_small", "test")
+                return data.train_batches(
+                    source, batch_size=500, seed=3, image_size=28, workers=workers,
+                    unreadable=unreadable,
+                )
+
+            def kill_workers():
+                for worker in multiprocessing.active_children():
+                    worker.kill()
+
+            if __name__ == "__main__":
+                plain, failing, going_on = start(0, "skip"), start(1, "raise"), start(1, "skip")
+                expected = [next(plain)["index"] for _ in range(12)]
+                next(failing)
+                kill_workers()
+                try:
+                    for _ in range(12):
+                        next(failing)
+                except ChildProcessError as error:
+                    print("error:", error)
+                next(going_on)
+                kill_workers()
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    found = [next(going_on)["index"] for _ in range(11)]
+                assert all(map(np.array_equal, found, expected[1:]))
+                print("warnings:", *{str(warning.message) for warning in caught})
+                for batches in (plain, failing, going_on):
+                    batches.close()
+            """
+        )
+    )
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=300, env=environment
+    )
+    assert result.returncode == 0, result.stderr
+    error, warnings = result.stdout.splitlines()
+    died = "a data worker died at batch [0-9]+ of 'fashion_mnist_small' 'test'.*exit code -9"
+    assert re.match(f"error: {died}", error)
+    assert re.match(f"warnings: {died}.*; starting it again", warnings)

@@ -47,6 +47,13 @@ def test_json_gives_an_equal_experiment(experiment, schedule, noise):
     assert type(through_json(changed).optimizer.schedule) is type(schedule)
 
 
+def test_json_keeps_corruptions(experiment):
+    names = ("gaussian_noise", "contrast")
+    augmented = replace(experiment.data, corruptions=names, corruption_severity=(2, 4))
+    changed = replace(experiment, data=augmented, non_finite="skip", accumulation_steps=4)
+    assert through_json(changed) == changed
+
+
 def test_json_keeps_an_explicit_bank(experiment):
     config = replace(experiment.model.v1, simple_channels=2, complex_channels=2)
     bank = config.gabor_parameters()
@@ -115,6 +122,8 @@ def test_differing_fields_are_named(experiment):
     assert differences(experiment, experiment) == []
     assert differences(replace(experiment, epochs=3), replace(experiment, epochs=3.0)) == []
     named = differences(experiment, other)
+    moved = replace(experiment, data=replace(experiment.data, workers=8), remat=True)
+    assert differences(experiment, moved) == []
     assert "seed: 0 is not 3" in named
     assert 'optimizer.schedule.kind: "Step" is not "Cosine"' in named
     assert "optimizer.schedule.final: absent is not 0.0" in named
@@ -134,6 +143,19 @@ def test_differing_fields_are_named(experiment):
         (lambda: DataConfig(source="x", batch_size=0), "batch_size must be an integer >= 1"),
         (lambda: DataConfig(source="x", workers=-1), "workers must be an integer >= 0, got -1"),
         (lambda: DataConfig(source="x", center_crop=2.0), r"center_crop must be in \(0, 1\]"),
+        (
+            lambda: DataConfig(source="x", unreadable="stop"),
+            "unreadable must be one of raise, skip",
+        ),
+        (lambda: DataConfig(source="x", unreadable_limit=-1), "unreadable_limit must be .*>= 0"),
+        (lambda: DataConfig(source="x", corruptions=("fogg", "fog")), "'fogg'; did you mean"),
+        (
+            lambda: DataConfig(source="x", corruption_severity=(3, 2)),
+            r"corruption_severity must be a pair .* 1 <= low <= high <= 5, got \(3, 2\)",
+        ),
+        (lambda: DataConfig(source="x", corruption_severity=(0, 2)), r"got \(0, 2\)"),
+        (lambda: DataConfig(source="x", corruption_severity=(1,)), r"got \(1,\)"),
+        (lambda: DataConfig(source="x", corruption_probability=1.1), "corruption_probability"),
         (lambda: OptimizerConfig(learning_rate=0.0), "learning_rate must be a finite number > 0"),
         (lambda: OptimizerConfig(learning_rate=math.inf), "learning_rate .* got inf"),
         (lambda: OptimizerConfig(momentum=1.0), "momentum must be .* < 1, got 1.0"),
@@ -163,6 +185,10 @@ def test_impossible_parts_are_refused_by_name(make, message):
         ({"seed": 2**32}, r"seed must be < 2\*\*32"),
         ({"precision": "float16"}, "did you mean 'bfloat16'"),
         ({"matmul_precision": "best"}, "matmul_precision must be one of default, high, highest"),
+        ({"accumulation_steps": 0}, "accumulation_steps must be an integer >= 1, got 0"),
+        ({"accumulation_steps": 3}, "accumulation_steps must divide data.batch_size, 128, got 3"),
+        ({"non_finite": "ignore"}, "non_finite must be one of stop, skip, got 'ignore'"),
+        ({"non_finite_limit": -1}, "non_finite_limit must be an integer >= 0"),
         ({"evaluate_every": 0.0}, "evaluate_every must be a finite number > 0"),
         ({"checkpoint_every": math.nan}, "checkpoint_every must be a finite number > 0"),
         ({"keep_checkpoints": 0}, "keep_checkpoints must be an integer >= 1"),

@@ -1,17 +1,22 @@
 """The loop: fence posts, going on bit for bit, and every way to stop."""
 
+import contextlib
 import json
+import re
+import resource
 from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
-from tiny import TinyNet
+from tiny import TinyNet, tiny_source
 
-from vone_jax import training
+from vone_jax import data, training
+from vone_jax import mesh as meshes
 from vone_jax.training.checkpoint import Checkpoints
 from vone_jax.training.log import RunLog, read_log
-from vone_jax.training.setup import Setup, initial_state
+from vone_jax.training.monitor import Monitor
+from vone_jax.training.setup import Setup, initial_state, prepare
 
 pytestmark = [
     # See test_checkpoint.py.
@@ -190,22 +195,27 @@ def poison_batch(monkeypatch, number, value):
     """Fills the images of the ``number``-th batch that goes to the devices with ``value``."""
     calls, shard = [], Setup.shard
 
-    def poison(self, batch):
+    def poison(self, batch, *stop):
         calls.append(None)
         if len(calls) == number:
             batch = batch | {"image": np.full_like(batch["image"], value)}
-        return shard(self, batch)
+        return shard(self, batch, *stop)
 
     monkeypatch.setattr(Setup, "shard", poison)
 
 
 def test_a_nan_in_the_images_stops_the_run_with_the_step_named(tiny, tmp_path, monkeypatch):
-    """At step 5, whose metrics come after the checkpoint at 3."""
-
+    """At step 5, whose metrics come after the checkpoint at 3; its batch is kept."""
     experiment = replace(tiny, evaluate_every=10.0)
     poison_batch(monkeypatch, 5, np.nan)
-    with pytest.raises(training.NonFiniteError, match="the loss is nan at step 5 of 6 .* step 3$"):
+    with pytest.raises(training.NonFiniteError) as error:
         train(experiment, tmp_path)
+    assert re.search("the loss is nan at step 5 of 6 .* of step 3$", str(error.value))
+    assert str(tmp_path / "non_finite" / "step-5.npz") in str(error.value)
+    with np.load(tmp_path / "non_finite" / "step-5.npz") as batch:
+        assert batch["image"].shape == (8, 8, 8, 1) and np.isnan(batch["image"]).all()
+        assert len(set(batch["index"].tolist())) == 8
+        assert batch["label"].tolist() == [index % 3 for index in batch["index"]]
     assert steps(tmp_path, "train") == [2, 4]
     assert all(np.isfinite(record["loss"]) for record in log(tmp_path))
     step, state, _ = final_state(experiment, tmp_path)
@@ -216,9 +226,162 @@ def test_a_nan_in_the_images_stops_the_run_with_the_step_named(tiny, tmp_path, m
 def test_a_nan_where_the_run_saves_is_not_saved(tiny, tmp_path, monkeypatch):
     """The metrics of a step are read before its state is written."""
     poison_batch(monkeypatch, 3, np.inf)
-    with pytest.raises(training.NonFiniteError, match="at step 3 of 6"):
+    with pytest.raises(training.NonFiniteError, match="at step 3 of 6 .* nothing is saved yet"):
         train(tiny, tmp_path)
     assert final_state(tiny, tmp_path) is None
+
+
+def test_a_batch_that_cannot_be_kept_does_not_hide_the_step(tiny, tmp_path, monkeypatch):
+    def full(path, **arrays):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    poison_batch(monkeypatch, 2, np.nan)
+    with pytest.raises(training.NonFiniteError, match="at step 2 of 6 .*No space left on device"):
+        train(tiny, tmp_path)
+
+
+def test_a_skipped_step_changes_nothing_but_the_count(tiny, tmp_path, monkeypatch):
+    """Step 5 of 6 is passed over, also by a run that is stopped before and after it."""
+    with contextlib.closing(prepare(tiny, meshes.data_mesh(ONE)).train_batches()) as batches:
+        order = [next(batches)["index"].tolist() for _ in range(6)]
+    shard = Setup.shard
+
+    def poison(self, batch, *stop):
+        if "mask" not in batch and batch["index"].tolist() == order[4]:
+            batch = batch | {"image": np.full_like(batch["image"], np.nan)}
+        return shard(self, batch, *stop)
+
+    monkeypatch.setattr(Setup, "shard", poison)
+    experiment = replace(
+        tiny, non_finite="skip", non_finite_limit=1, log_every=1, checkpoint_every=1 / 3,
+        keep_checkpoints=6, evaluate_every=10.0,
+    )  # fmt: skip
+    assert train(experiment, tmp_path / "whole").finished
+    assert steps(tmp_path / "whole", "train") == [1, 2, 3, 4, 6]
+    (skipped,) = [record for record in log(tmp_path / "whole") if record["kind"] == "skipped"]
+    assert skipped == {"kind": "skipped", "step": 5, "skipped": 1}
+    assert (tmp_path / "whole" / "non_finite" / "step-5.npz").exists()
+    before, after = (final_state(experiment, tmp_path / "whole", step) for step in (4, 5))
+    assert after[1].step == 5 and after[2].passed_over == {"steps": 1, "examples": 0}
+    jax.tree.map(np.testing.assert_array_equal, before[1].replace(step=after[1].step), after[1])
+
+    for asked in (3, 4):
+        train(experiment, tmp_path / "stopped", stop=StopAt(asked))
+    assert train(experiment, tmp_path / "stopped").finished
+    assert_same_run(experiment, tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_too_many_skipped_steps_end_the_run_also_after_a_stop(tiny, tmp_path, monkeypatch):
+    poison_batch(monkeypatch, 2, np.nan)
+    experiment = replace(tiny, non_finite="skip", non_finite_limit=1, evaluate_every=10.0)
+    assert train(experiment, tmp_path, stop=StopAt(4)) == training.Outcome(3, finished=False)
+    poison_batch(monkeypatch, 2, np.nan)
+    with pytest.raises(training.NonFiniteError, match="step 5 of 6 .* 2 such steps, non_finite_l"):
+        train(experiment, tmp_path)
+
+
+class Rotten(data.ArraySource):
+    """The example 5 cannot be read."""
+
+    def __getitem__(self, index):
+        if index == 5:
+            raise OSError("rotten")
+        return super().__getitem__(index)
+
+
+@pytest.fixture
+def rotten(tiny, monkeypatch):
+    """The experiment, which skips such examples."""
+    plain = tiny_source("train")
+    images = np.stack([plain[i]["image"] for i in range(24)])
+    labels = np.arange(24) % 3
+    names = plain.class_names
+    source = Rotten(images, labels, class_names=names, name="tiny", split="train")
+    sources = {"train": source, "test": tiny_source("test")}
+    monkeypatch.setattr(data, "load", lambda name, split, data_dir=None: sources[split])
+    return replace(tiny, data=replace(tiny.data, unreadable="skip", unreadable_limit=2))
+
+
+def test_images_that_cannot_be_read_are_named_and_counted_over_a_stop(rotten, tmp_path):
+    """One in each of 2 epochs."""
+    with pytest.warns(UserWarning, match="example 5 of 'tiny' 'train' cannot be read: rotten"):
+        assert train(rotten, tmp_path / "whole").finished
+        for asked in (3, 3):
+            train(rotten, tmp_path / "stopped", stop=StopAt(asked))
+        assert train(rotten, tmp_path / "stopped").finished
+    counts = [r["unreadable"] for r in log(tmp_path / "whole") if r["kind"] == "train"]
+    assert counts == sorted(counts) and counts[-1] == 2
+    assert final_state(rotten, tmp_path / "whole")[2].passed_over == {"steps": 0, "examples": 2}
+    assert_same_run(rotten, tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_too_many_images_that_cannot_be_read_end_the_run(rotten, tmp_path):
+    strict = replace(rotten, data=replace(rotten.data, unreadable_limit=1))
+    expected = "2 training images could not be read up to step [456], data.unreadable_limit is 1"
+    with pytest.warns(UserWarning, match="rotten"):
+        with pytest.raises(training.UnreadableDataError, match=expected):
+            train(strict, tmp_path)
+    raising = replace(rotten, data=replace(rotten.data, unreadable="raise"))
+    with pytest.raises(ValueError, match="example 5 of 'tiny' 'train' cannot be read: rotten"):
+        train(raising, tmp_path)
+
+
+def test_a_full_disk_is_an_error_and_the_run_goes_on_when_there_is_room(tiny, whole, tmp_path):
+    """A limit on the size of files stands in for the full disk. It hits the checkpoint at 6."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    save = Checkpoints.save
+
+    def fill(self, step, state, position):
+        if step == 6:
+            self.wait()
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2048, hard))
+        save(self, step, state, position)
+
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Checkpoints, "save", fill)
+            with pytest.raises(training.CheckpointError, match=r"could not be written .*\[3\] are"):
+                train(tiny, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert train(tiny, tmp_path).finished
+    assert_same_run(tiny, tmp_path, whole)
+
+
+def test_what_changes_no_number_may_change_on_the_way(tiny, whole, tmp_path):
+    train(tiny, tmp_path, stop=StopAt(3))
+    moved = replace(
+        tiny, data=replace(tiny.data, eval_batch_size=5), checkpoint_every=0.5, keep_checkpoints=4
+    )
+    assert train(moved, tmp_path).finished
+    for ours, theirs in zip(log(tmp_path), log(whole), strict=True):
+        assert ours.pop("kind") == theirs.pop("kind")
+        assert ours == pytest.approx(theirs, rel=1e-6)
+    state, expected = final_state(moved, tmp_path)[1], final_state(tiny, whole)[1]
+    jax.tree.map(np.testing.assert_array_equal, state, expected)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["experiment"]["data"]["eval_batch_size"] == 5
+
+
+def test_the_next_batch_is_placed_before_the_last_step_is_waited_for(tiny, tmp_path, monkeypatch):
+    """The order of what the host does: the device always has the next step."""
+    done = []
+    shard, read = Setup.shard, Monitor.read
+
+    def place(self, batch, *stop):
+        if "mask" not in batch:
+            done.append("place")
+        return shard(self, batch, *stop)
+
+    def wait(self, pending, saved):
+        done.append(f"read {pending[0]}")
+        return read(self, pending, saved)
+
+    monkeypatch.setattr(Setup, "shard", place)
+    monkeypatch.setattr(Monitor, "read", wait)
+    train(replace(tiny, evaluate_every=10.0, checkpoint_every=10.0, steps=4), tmp_path)
+    assert done == ["place", "place", "read 1", "place", "read 2", "place", "read 3", "read 4"]
 
 
 def test_a_nan_in_validation_stops_the_run(tiny, tmp_path, monkeypatch):

@@ -1,7 +1,13 @@
 """A run directory belongs to one experiment and to one process at a time."""
 
+import errno
+import fcntl
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import pytest
@@ -9,6 +15,7 @@ import pytest
 from vone_jax.training import DataConfig, Experiment, ModelConfig, RunDirectoryError
 from vone_jax.training.run_dir import config_path, open_run, read_experiment
 
+ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENT = Experiment(
     name="test", model=ModelConfig(name="resnet18"), data=DataConfig(source="tfds:cifar10")
 )
@@ -53,7 +60,7 @@ def test_another_experiment_is_refused_and_the_fields_named(tmp_path):
 
 def test_a_second_process_is_refused(tmp_path):
     with opened(tmp_path):
-        with pytest.raises(RunDirectoryError, match="another process is training in"):
+        with pytest.raises(RunDirectoryError, match=f"is training in .*: process {os.getpid()} on"):
             with opened(tmp_path):
                 pass
     with opened(tmp_path):
@@ -66,6 +73,53 @@ def test_the_lock_is_free_after_an_error(tmp_path):
             raise KeyError
     with opened(tmp_path):
         pass
+
+
+def test_the_lock_of_a_process_that_was_killed_is_free(tmp_path):
+    program = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from vone_jax.training.run_dir import _lock\n"
+        "with _lock(Path(sys.argv[1])):\n"
+        "    print('locked', flush=True)\n"
+        "    time.sleep(100)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(RunDirectoryError, match=f"in .*: process {other.pid} on"):
+            with opened(tmp_path):
+                pass
+        other.kill()
+        other.wait()
+    with opened(tmp_path):
+        pass
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(RunDirectoryError, match="cannot be locked .*No locks available"):
+        with opened(tmp_path):
+            pass
+
+
+def test_what_changes_no_number_may_change_and_is_written_down(tmp_path):
+    with opened(tmp_path):
+        pass
+    moved = replace(
+        EXPERIMENT,
+        data=replace(EXPERIMENT.data, workers=3, data_dir="/elsewhere"),
+        keep_checkpoints=5,
+        non_finite="skip",
+    )
+    with opened(tmp_path, moved):
+        pass
+    assert read_experiment(tmp_path) == moved
+    assert json.loads(config_path(tmp_path).read_text())["command"] == "train it"
 
 
 def test_remains_without_a_description_are_not_built_upon(tmp_path):

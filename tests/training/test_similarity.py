@@ -32,7 +32,8 @@ def test_loss_is_the_mean_squared_difference_of_inverse_hyperbolic_tangents():
     target = np.corrcoef(np.random.RandomState(0).randn(5, 40)).astype(np.float32)
     gamma = np.exp(weights) / np.exp(weights).sum()
     ours = sum(
-        g * np.corrcoef(np.asarray(layers[name]).reshape(5, -1)) for g, name in zip(gamma, "ab", strict=True)
+        g * np.corrcoef(np.asarray(layers[name]).reshape(5, -1))
+        for g, name in zip(gamma, "ab", strict=True)
     )
     pairs = np.triu_indices(5, k=1)
     expected = np.mean((np.arctanh(ours[pairs]) - np.arctanh(target[pairs])) ** 2)

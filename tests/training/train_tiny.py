@@ -1,4 +1,4 @@
-"""``python train_tiny.py RUN_DIR``: a run of 40 steps on the tiny network, to be killed."""
+"""``python train_tiny.py RUN_DIR``: a run of 400 steps on the tiny network, to be killed."""
 
 import sys
 
@@ -12,7 +12,7 @@ EXPERIMENT = training.Experiment(
     model=training.ModelConfig(name="resnet18", image_size=8, in_channels=1),
     data=training.DataConfig(source="tiny", batch_size=8, eval_batch_size=4),
     optimizer=training.OptimizerConfig(schedule=training.Plateau(patience=2)),
-    steps=40,
+    steps=400,
     # Every step: most of the time is spent writing checkpoints, so most kills hit one.
     checkpoint_every=1 / 3,
     log_every=3,

@@ -15,10 +15,18 @@ from vone_jax.data.transforms import resize_and_center_crop
 
 Batch = dict[str, np.ndarray]
 
+# So many examples in a row that cannot be read are a broken set.
+_REPLACEMENTS = 10
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainBatch:
-    """Numbers ``epoch * len(source) + index`` of a global batch to this process's part of it."""
+    """Numbers ``epoch * len(source) + index`` of a global batch to this process's part of it.
+
+    With ``replace_unreadable`` an example that cannot be read gives its place to the next one in
+    the set that can, with that one's label and index. The batch then says in ``problem`` (b,) what
+    was wrong, an empty text where nothing was.
+    """
 
     source: Source
     rows: slice
@@ -26,10 +34,15 @@ class TrainBatch:
     image_size: int
     augment: Augment
     center_crop: float
+    replace_unreadable: bool = False
 
     def __call__(self, numbers: np.ndarray) -> Batch:
         epochs, indices = np.divmod(numbers[self.rows], len(self.source))
-        examples = [_read(self.source, int(index)) for index in indices]
+        if self.replace_unreadable:
+            found = [_read_or_next(self.source, int(index)) for index in indices]
+        else:
+            found = [(int(index), _read(self.source, int(index)), "") for index in indices]
+        used, examples, problems = zip(*found, strict=True)
         images = [
             self.augment(
                 example["image"],
@@ -39,11 +52,12 @@ class TrainBatch:
             )
             for example, epoch, index in zip(examples, epochs, indices, strict=True)
         ]
-        return {
+        batch = {
             "image": np.stack(images),
             "label": np.array([example["label"] for example in examples], np.int32),
-            "index": indices.astype(np.uint32),
+            "index": np.array(used, np.uint32),
         }
+        return batch | ({"problem": np.array(problems)} if self.replace_unreadable else {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +83,32 @@ class EvalBatch:
         return {"image": images, "label": labels, "index": index, "mask": mask}
 
 
+class UnreadableError(ValueError):
+    """An example of a set cannot be read; the message names it."""
+
+
+def _read_or_next(source: Source, index: int) -> tuple[int, dict[str, Any], str]:
+    """Of the first example from ``index`` on that can be read: index, content; what was wrong."""
+    problems = []
+    for used in (*range(index, len(source)), *range(index)):
+        try:
+            return used, _read(source, used), "; ".join(problems)
+        except UnreadableError as error:
+            problems.append(str(error))
+        if len(problems) == _REPLACEMENTS:
+            break
+    raise UnreadableError(f"{len(problems)} examples in a row: " + "; ".join(problems))
+
+
 def _read(source: Source, index: int) -> dict[str, Any]:
     """An example, checked: a wrong label or channel count must never reach a number."""
-    example = source[index]
+    try:
+        example = source[index]
+    # Sources read files of any kind with any library, which may raise anything.
+    except Exception as error:
+        raise UnreadableError(
+            f"example {index} of {source.name!r} {source.split!r} cannot be read: {error}"
+        ) from error
     image, label = example["image"], example["label"]
     channels = source.image_shape[-1]
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != channels:

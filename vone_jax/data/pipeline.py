@@ -8,6 +8,7 @@ processes.
 """
 
 import os
+import warnings
 import weakref
 import zlib
 from typing import Any
@@ -16,12 +17,21 @@ import grain
 import numpy as np
 from absl import flags
 
+from vone_jax.data.arguments import (
+    center_crop_share,
+    check_count,
+    check_not_empty,
+    identity,
+    rows_of_process,
+)
 from vone_jax.data.augment import Augment
 from vone_jax.data.collate import Batch, EvalBatch, TrainBatch
 from vone_jax.data.sources import Source
 
 # Whole batches are made in parallel: Pillow releases the interpreter lock while it decodes.
 _THREADS = min(4, os.cpu_count() or 1)
+# More deaths at one batch have a cause in it.
+_RESTARTS = 3
 
 
 def train_batches(
@@ -34,6 +44,7 @@ def train_batches(
     center_crop: float | None = None,
     epochs: int | None = None,
     workers: int = 0,
+    unreadable: str = "raise",
     process_index: int = 0,
     process_count: int = 1,
 ) -> "Batches":
@@ -54,24 +65,31 @@ def train_batches(
       epochs: number of epochs; without end by default.
       workers: processes that prepare batches; 0 uses threads of this process. Scripts that ask
         for workers need an ``if __name__ == "__main__"`` guard, as they are spawned.
+      unreadable: ``"raise"``, or ``"skip"``: an example that cannot be read is named in a warning
+        and gives its place to the next one that can; a worker process that dies is started again,
+        a few times. Which examples a batch holds then still depends on the files alone.
       process_index: which of the processes this one is.
       process_count: number of processes, a divisor of ``batch_size``.
 
     Returns:
       An iterator of ``{"image": float32 (b, H, W, C) in [0, 1], "label": int32 (b,),
-      "index": uint32 (b,)}`` with ``b = batch_size // process_count``, see ``Batches``.
+      "index": uint32 (b,)}`` with ``b = batch_size // process_count``, see ``Batches``. With
+      ``unreadable="skip"`` also ``"unreadable"``: bool (b,), True for what took another's place.
 
     Raises:
       ValueError: if an argument is out of its range, or the split has fewer than ``batch_size``
-        examples.
+        examples. The iterator raises one, which names the example, where it cannot be read, and a
+        ChildProcessError where a worker process dies.
     """
-    rows = _rows(batch_size, process_index, process_count)
+    rows = rows_of_process(batch_size, process_index, process_count)
     batches_per_epoch(source, batch_size)
-    _check_count("image_size", image_size, 1)
+    check_count("image_size", image_size, 1)
+    if unreadable not in ("raise", "skip"):
+        raise ValueError(f"unreadable must be 'raise' or 'skip', got {unreadable!r}")
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must be in [0, 2**32), got {seed!r}")
     if epochs is not None:
-        _check_count("epochs", epochs, 1)
+        check_count("epochs", epochs, 1)
     # Grain's order of epoch e is a function of seed + e. The hash keeps seeds that differ by one
     # from being the same run, shifted by an epoch.
     order_seed = zlib.crc32(f"order {seed}".encode())
@@ -82,12 +100,14 @@ def train_batches(
         seed=int(seed),
         image_size=image_size,
         augment=augment or Augment(),
-        center_crop=_center_crop(center_crop, source, image_size),
+        center_crop=center_crop_share(center_crop, source, image_size),
+        replace_unreadable=unreadable == "skip",
     )
     return Batches(
         numbers.batch(batch_size, drop_remainder=True).repeat(epochs).map(make),
         workers,
-        {"kind": "train", **_identity(source, batch_size), "seed": int(seed)},
+        {"kind": "train", **identity(source, batch_size), "seed": int(seed)},
+        restarts=_RESTARTS if unreadable == "skip" else 0,
     )
 
 
@@ -126,9 +146,9 @@ def eval_batches(
     Raises:
       ValueError: if an argument is out of its range.
     """
-    rows = _rows(batch_size, process_index, process_count)
-    _check_count("image_size", image_size, 1)
-    _check_not_empty(source)
+    rows = rows_of_process(batch_size, process_index, process_count)
+    check_count("image_size", image_size, 1)
+    check_not_empty(source)
     if not 0 <= start <= len(source):
         raise ValueError(f"start must be in [0, {len(source)}], got {start!r}")
     num_batches = -(-(len(source) - start) // batch_size)
@@ -138,12 +158,12 @@ def eval_batches(
         source=source,
         rows=rows,
         image_size=image_size,
-        center_crop=_center_crop(center_crop, source, image_size),
+        center_crop=center_crop_share(center_crop, source, image_size),
     )
     return Batches(
         numbers.batch(batch_size).map(make),
         workers,
-        {"kind": "eval", **_identity(source, batch_size), "start": int(start)},
+        {"kind": "eval", **identity(source, batch_size), "start": int(start)},
     )
 
 
@@ -153,8 +173,8 @@ def batches_per_epoch(source: Source, batch_size: int) -> int:
     Raises:
       ValueError: if ``source`` is empty or smaller than ``batch_size``.
     """
-    _check_not_empty(source)
-    _check_count("batch_size", batch_size, 1)
+    check_not_empty(source)
+    check_count("batch_size", batch_size, 1)
     if batch_size > len(source):
         raise ValueError(
             f"batch_size {batch_size} is larger than the {len(source)} examples of "
@@ -171,31 +191,63 @@ class Batches(grain.DatasetIterator):
     number of workers and processes. Close the iterator when done (``contextlib.closing`` helps):
     threads and worker processes end with it. After an error the position is still at the batch
     that failed.
+
+    Args:
+      batches: of uint8 images, see ``collate.py``.
+      workers: processes that make them; 0 uses threads.
+      identity: what has to agree when a position is restored.
+      restarts: how often in a row workers are started again when one has died.
     """
 
-    def __init__(self, batches: grain.MapDataset, workers: int, identity: dict[str, Any]):
+    def __init__(
+        self,
+        batches: grain.MapDataset,
+        workers: int,
+        identity: dict[str, Any],
+        restarts: int = 0,
+    ):
         super().__init__()
         # Holds the Grain iterator while it runs. The finalizer empties it at interpreter exit too,
         # while the modules that Grain needs for closing are still there.
         self._running: list[grain.DatasetIterator] = []
         weakref.finalize(self, _close_all, self._running)
-        _check_count("workers", workers, 0)
+        check_count("workers", workers, 0)
         self._batches = batches
         self._workers = workers
         self._identity = identity
+        self._restarts = restarts
         self._position = 0
 
     def __next__(self) -> Batch:
+        for restarts_left in reversed(range(self._restarts + 1)):
+            try:
+                batch = self._read()
+                break
+            except ChildProcessError as error:
+                if not restarts_left:
+                    raise
+                warnings.warn(f"{error}; starting it again", stacklevel=2)
+        self._position += 1
+        for problem in filter(None, batch.pop("problem", ())):
+            warnings.warn(f"{problem}; the next one takes its place", stacklevel=2)
+        return batch
+
+    def _read(self) -> Batch:
+        """The batch at the position."""
         try:
-            batch = next(self._open())
+            return next(self._open())
         except StopIteration:
             raise
-        except BaseException:
+        except BaseException as error:
             # Grain has passed the batch that failed; start again from it.
             _close_all(self._running)
+            if self._workers and isinstance(error, RuntimeError):
+                where = f"{self._identity['dataset']!r} {self._identity['split']!r}"
+                raise ChildProcessError(
+                    f"a data worker died at batch {self._position} of {where}, as it does where "
+                    f"memory runs out ({error})"
+                ) from error
             raise
-        self._position += 1
-        return batch
 
     def get_state(self) -> dict[str, Any]:
         """The number of batches delivered, and what has to agree when it is restored."""
@@ -254,52 +306,12 @@ def _number(number: int, _: int) -> int:
 def _to_float(batch: Batch) -> Batch:
     # Arrays of a worker live in shared memory; what leaves here is ordinary memory.
     plain = {name: np.array(value) for name, value in batch.items() if name != "image"}
+    if "problem" in plain:
+        plain["unreadable"] = plain["problem"] != ""
     # In two steps: division with a dtype is buffered, and several times slower.
     image = np.asarray(batch["image"]).astype(np.float32)
     image /= np.float32(255)
     return {"image": image, **plain}
-
-
-def _center_crop(center_crop: float | None, source: Source, image_size: int) -> float:
-    if center_crop is None:
-        photographs = None in source.image_shape
-        return 0.875 if photographs and image_size >= 112 else 1.0
-    if not 0 < center_crop <= 1:
-        raise ValueError(f"center_crop must be in (0, 1], got {center_crop!r}")
-    return float(center_crop)
-
-
-def _rows(batch_size: int, process_index: int, process_count: int) -> slice:
-    """The part of a global batch that belongs to a process."""
-    _check_count("batch_size", batch_size, 1)
-    _check_count("process_count", process_count, 1)
-    if batch_size % process_count:
-        raise ValueError(
-            f"batch_size must be divisible by process_count, got {batch_size} and {process_count}"
-        )
-    if not 0 <= process_index < process_count:
-        raise ValueError(f"process_index must be in [0, {process_count}), got {process_index!r}")
-    local = batch_size // process_count
-    return slice(process_index * local, (process_index + 1) * local)
-
-
-def _identity(source: Source, batch_size: int) -> dict[str, Any]:
-    return {
-        "dataset": source.name,
-        "split": source.split,
-        "examples": len(source),
-        "batch_size": int(batch_size),
-    }
-
-
-def _check_not_empty(source: Source) -> None:
-    if len(source) == 0:
-        raise ValueError(f"{source.name!r} {source.split!r} has no examples")
-
-
-def _check_count(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} must be an integer, {least} or more, got {value!r}")
 
 
 def _let_grain_read_its_flag() -> None:

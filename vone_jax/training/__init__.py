@@ -10,7 +10,8 @@ from vone_jax.training.experiment import (
     from_json,
     to_json,
 )
-from vone_jax.training.loop import NonFiniteError, Outcome, train
+from vone_jax.training.loop import Outcome, train
+from vone_jax.training.monitor import NonFiniteError, UnreadableDataError
 from vone_jax.training.run_dir import RunDirectoryError
 from vone_jax.training.runs import load_run, restore_run
 from vone_jax.training.schedules import Constant, Cosine, OneCycle, Plateau, Step
@@ -31,6 +32,7 @@ __all__ = [
     "RunDirectoryError",
     "Step",
     "StopOnSignal",
+    "UnreadableDataError",
     "config_names",
     "from_json",
     "load_config",

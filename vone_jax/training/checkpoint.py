@@ -37,11 +37,13 @@ class Position:
       data: state of the data iterator, the same in all processes.
       validated: the last step at which the run was validated, 0 if never.
       interval: sums that the log has gathered since its last line.
+      passed_over: what the run has done without since it began, see ``meters.PassedOver``.
     """
 
     data: dict[str, Any]
     validated: int
     interval: dict[str, Any]
+    passed_over: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 class Checkpoints:

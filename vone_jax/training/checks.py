@@ -33,3 +33,13 @@ def check_choice(name: str, value: str, literal: Any) -> None:
             f"{name} must be one of {', '.join(choices)}, got {value!r}"
             + nearest(str(value), choices)
         )
+
+
+def check_span(name: str, value: tuple[int, int], choices: tuple[int, ...]) -> None:
+    """A pair (low, high) of two of the increasing ``choices``."""
+    valid = isinstance(value, tuple) and len(value) == 2 and all(v in choices for v in value)
+    if not valid or value[0] > value[1]:
+        raise ValueError(
+            f"{name} must be a pair (low, high) with {choices[0]} <= low <= high <= {choices[-1]}, "
+            f"got {value!r}"
+        )

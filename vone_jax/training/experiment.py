@@ -9,15 +9,17 @@ import dataclasses
 import json
 from typing import Any, Literal
 
-from vone_jax import data, models
+from vone_jax import corruptions, data, models
 from vone_jax.training import codec
-from vone_jax.training.checks import check_at_least, check_choice, check_number
+from vone_jax.training.checks import check_at_least, check_choice, check_number, check_span
 from vone_jax.training.schedules import Constant, Cosine, OneCycle, Plateau, Step
 from vone_jax.v1 import VOneBlockConfig
 
 Precision = Literal["float32", "bfloat16"]
 MatmulPrecision = Literal["default", "high", "highest"]
 DecayedParameters = Literal["all", "kernels"]
+Unreadable = Literal["raise", "skip"]
+NonFinite = Literal["stop", "skip"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,11 +74,33 @@ class DataConfig:
     center_crop: float | None = None
     # Processes that decode and augment; 0 does it in threads of this one.
     workers: int = 0
+    # A training image that cannot be read ends the run ("raise"), or gives its place to the next
+    # one in the set ("skip"), is named in a warning and counted in the log.
+    unreadable: Unreadable = "raise"
+    # Images that may be skipped over the whole run, each epoch counted; one more ends it.
+    unreadable_limit: int = 100
+    # Common corruptions that training images get after the augmentation, see
+    # corruptions.NAMES. Each step draws one of them and one severity for the whole batch.
+    corruptions: tuple[str, ...] = ()
+    # The lowest and the highest severity.
+    corruption_severity: tuple[int, int] = (1, 3)
+    # Of each image of a batch to be corrupted; the others stay as they are.
+    corruption_probability: float = 0.5
 
     def __post_init__(self):
         check_at_least("batch_size", self.batch_size, 1)
         check_at_least("eval_batch_size", self.eval_batch_size, 1)
         check_at_least("workers", self.workers, 0)
+        check_choice("unreadable", self.unreadable, Unreadable)
+        check_at_least("unreadable_limit", self.unreadable_limit, 0)
+        for name in self.corruptions:
+            if name not in corruptions.NAMES:
+                raise ValueError(
+                    f"corruptions must be among {', '.join(corruptions.NAMES)}, got {name!r}"
+                    + codec.nearest(str(name), corruptions.NAMES)
+                )
+        check_span("corruption_severity", self.corruption_severity, corruptions.SEVERITIES)
+        check_number("corruption_probability", self.corruption_probability, most=1.0)
         if self.center_crop is not None and not 0 < self.center_crop <= 1:
             raise ValueError(f"center_crop must be in (0, 1] or None, got {self.center_crop!r}")
 
@@ -142,6 +166,17 @@ class Experiment:
     precision: Precision = "float32"
     # Of float32 matrix products and convolutions on GPU and TPU; a CPU always has the highest.
     matmul_precision: MatmulPrecision = "highest"
+    # Parts of each batch whose gradients are computed one after another, with the memory of one.
+    # Batch norm then sees one part at a time.
+    accumulation_steps: int = 1
+    # Keep only the results of convolutions and matrix products of the forward pass and compute
+    # the rest again in the backward pass: less memory, more time, the same result.
+    remat: bool = False
+    # A step whose loss, gradient or result is NaN or infinite is never taken. It ends the run
+    # ("stop"), or is passed over and counted in the log ("skip").
+    non_finite: NonFinite = "stop"
+    # Steps that may be passed over in the whole run; one more ends it.
+    non_finite_limit: int = 10
     # Validation, at these intervals and at the end.
     evaluate_every: float = 1.0
     # Checkpoints, at these intervals and at the end.
@@ -162,6 +197,14 @@ class Experiment:
             raise ValueError(f"seed must be < 2**32, got {self.seed}")
         check_choice("precision", self.precision, Precision)
         check_choice("matmul_precision", self.matmul_precision, MatmulPrecision)
+        check_at_least("accumulation_steps", self.accumulation_steps, 1)
+        if self.data.batch_size % self.accumulation_steps:
+            raise ValueError(
+                f"accumulation_steps must divide data.batch_size, {self.data.batch_size}, got "
+                f"{self.accumulation_steps}"
+            )
+        check_choice("non_finite", self.non_finite, NonFinite)
+        check_at_least("non_finite_limit", self.non_finite_limit, 0)
         check_number("evaluate_every", self.evaluate_every, positive=True)
         check_number("checkpoint_every", self.checkpoint_every, positive=True)
         check_at_least("keep_checkpoints", self.keep_checkpoints, 1)
@@ -190,14 +233,34 @@ def from_json(data: Any) -> Experiment:
     return codec.decode(Experiment, data, "experiment")
 
 
+# Fields that decide how a run gets on but no number in it, except by rounding: it may go on with
+# others.
+_OPERATION = (
+    "checkpoint_every",
+    "keep_checkpoints",
+    "non_finite",
+    "non_finite_limit",
+    "remat",
+    "data.data_dir",
+    "data.eval_batch_size",
+    "data.unreadable",
+    "data.unreadable_limit",
+    "data.workers",
+)
+
+
 def differences(ours: Experiment, theirs: Experiment) -> list[str]:
-    """The fields in which two experiments differ, as ``"optimizer.momentum: 0.9 is not 0.8"``."""
+    """The fields in which two experiments differ, as ``"optimizer.momentum: 0.9 is not 0.8"``.
+
+    Those that change no number of a run are passed over: where the data lie, the number of
+    workers, when checkpoints are written, what happens on errors.
+    """
     flat_ours, flat_theirs = _flatten(to_json(ours)), _flatten(to_json(theirs))
     return [
         f"{name}: {_show(flat_ours, name)} is not {_show(flat_theirs, name)}"
         for name in sorted(flat_ours.keys() | flat_theirs.keys())
         # As values, since 3 and 3.0 epochs are the same.
-        if flat_ours.get(name, _ABSENT) != flat_theirs.get(name, _ABSENT)
+        if name not in _OPERATION and flat_ours.get(name, _ABSENT) != flat_theirs.get(name, _ABSENT)
     ]
 
 

@@ -9,7 +9,10 @@ that the validation at k has judged, and the data iterator that has given k batc
   - A run of n steps makes n updates; the last one is in the checkpoint n.
   - A run that is asked to stop at k saves at k without validating; the next start validates first.
   - The metrics of step k are read after step k + 1 has been dispatched, so that the device does not
-    wait for the log; before validating or saving they are read at once.
+    wait for the log; before validating or saving they are read at once. So the batch of step k + 1
+    is loaded and placed while step k runs.
+  - Several processes hear in the metrics that one of them was asked to stop, so that they stop at
+    the same step; that is one or two steps later.
 """
 
 import contextlib
@@ -26,15 +29,11 @@ from vone_jax.training import run_dir as run_dirs
 from vone_jax.training.checkpoint import Checkpoints, Position
 from vone_jax.training.experiment import Experiment
 from vone_jax.training.log import RunLog
-from vone_jax.training.meters import Clock, Interval
+from vone_jax.training.meters import Interval, PassedOver
+from vone_jax.training.monitor import Monitor, NonFiniteError
 from vone_jax.training.progress import Progress
 from vone_jax.training.schedules import after_validation
 from vone_jax.training.setup import Setup, prepare
-from vone_jax.training.step import StepMetrics
-
-
-class NonFiniteError(FloatingPointError):
-    """A loss or gradient is NaN or infinite; the message names the step."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +68,8 @@ def train(
       experiment: what to train.
       run_dir: see ``run_dir.py``; made if it is not there.
       devices: the ``jax.Device``s to train on; default: all.
-      stop: asked at every step; once it says True (and it must stay there), the run is saved and
-        the call returns.
+      stop: asked at every step; once it says True (and it must stay there), in any process, the
+        run is saved and the call returns.
       command: for the record in ``config.json``.
       tensorboard: write TensorBoard's files too, to ``run_dir/tensorboard``.
       progress: report on stderr.
@@ -82,7 +81,9 @@ def train(
       ValueError: if parts of the experiment do not fit each other or the data.
       RunDirectoryError: if the directory is in use or of another experiment.
       CheckpointError: if a checkpoint cannot be written, or all there are damaged.
-      NonFiniteError: at the first loss or gradient that is NaN or infinite.
+      NonFiniteError: at a loss or gradient that is NaN or infinite, see ``Experiment.non_finite``.
+      UnreadableDataError: if too many images cannot be read, see ``DataConfig.unreadable``.
+      OSError: if a data worker dies, or the log cannot be written.
     """
     run_dir = Path(run_dir)
     mesh = meshes.data_mesh(devices)
@@ -107,7 +108,7 @@ def train(
 
         # Restore: from a checkpoint of this run if there is one, else a new start.
         state = setup.initial_state()
-        step, validated, interval = 0, 0, Interval()
+        step, validated, interval, passed_over = 0, 0, Interval(), PassedOver()
         restored = checkpoints.restore(jax.eval_shape(lambda: state))
         if restored is not None:
             step, host_state, position = restored
@@ -115,7 +116,8 @@ def train(
             state = meshes.replicate(mesh, host_state)
             batches.set_state(position.data)
             validated, interval = position.validated, Interval(**position.interval)
-        saved, pending, clock = step, None, Clock()
+            passed_over = PassedOver(**position.passed_over)
+        saved, pending = step, None
         log = enter(
             RunLog(
                 run_dirs.log_path(run_dir),
@@ -126,23 +128,29 @@ def train(
         )
         report = enter(Progress(step, setup.total_steps, progress))
         report.line(_opening(setup, step))
+        monitor = Monitor(setup, run_dir, log, report, interval, passed_over)
 
         while True:
-            stopping = meshes.any_process(stop())
+            asked = stop()
+            stopping = monitor.stop if jax.process_count() > 1 else asked
             last = step == setup.total_steps
             validating = (last or setup.validates_at(step)) and validated < step
             saving = (last or stopping or setup.saves_at(step)) and saved < step
 
             # Metrics of the last step, where somebody needs them now.
             if pending is not None and (validating or saving):
-                _read(pending, saved, setup, interval, clock, log, report)
+                monitor.read(pending, saved)
                 pending = None
+                # Also those who asked for a stop with it want it now.
+                if monitor.stop and not stopping:
+                    continue
 
             # Validate.
             if validating and not stopping:
-                with clock.paused():
+                with monitor.clock.paused():
                     result = setup.validate(state, stop)
                 if result is None:  # It was asked to stop; so are we.
+                    monitor.stop = True
                     continue
                 if not math.isfinite(result["loss"]):
                     raise NonFiniteError(f"the validation loss is {result['loss']} at step {step}")
@@ -160,10 +168,13 @@ def train(
 
             # Save.
             if saving:
-                with clock.paused():
+                with monitor.clock.paused():
                     log.sync()
                     position = Position(
-                        batches.get_state(), validated, dataclasses.asdict(interval)
+                        batches.get_state(),
+                        validated,
+                        dataclasses.asdict(interval),
+                        dataclasses.asdict(passed_over),
                     )
                     checkpoints.save(step, state, position)
                 saved = step
@@ -172,54 +183,17 @@ def train(
                 break
 
             # Next batch, step, metrics of the step before.
-            batch = setup.shard(next(batches))
+            batch = setup.shard(next(batches), asked)
             state, metrics = setup.train_step(state, batch)
             step += 1
             if pending is not None:
-                _read(pending, saved, setup, interval, clock, log, report)
-            pending = (step, metrics)
+                monitor.read(pending, saved)
+            pending = (step, batch, metrics)
 
         checkpoints.wait()
         finished = last and validated == step
         report.line(f"finished at step {step}" if finished else f"stopped and saved at step {step}")
         return Outcome(step, finished)
-
-
-def _read(
-    pending: tuple[int, StepMetrics],
-    saved: int,
-    setup: Setup,
-    interval: Interval,
-    clock: Clock,
-    log: RunLog,
-    report: Progress,
-) -> None:
-    """Fetches the metrics of a step, stops the run if they are not finite, and logs them."""
-    step, metrics = pending
-    host = meshes.fetch(metrics)
-    checkpoint = f"the last checkpoint is that of step {saved}" if saved else "nothing is saved yet"
-    loss, norm = float(host.sums.loss) / int(host.sums.seen), float(host.gradient_norm)
-    for name, value in (("loss", loss), ("gradient norm", norm)):
-        if not math.isfinite(value):
-            raise NonFiniteError(
-                f"the {name} is {value} at step {step} of {setup.total_steps} (learning rate "
-                f"{float(host.learning_rate):.4g}); {checkpoint}"
-            )
-    interval.add(host.sums)
-    clock.add(host.sums.seen)
-    report.advance(loss)
-    if step % setup.experiment.log_every == 0 or step == setup.total_steps:
-        log.write(
-            {
-                "kind": "train",
-                "step": step,
-                "epoch": step / setup.steps_per_epoch,
-                **interval.take_means(),
-                "learning_rate": float(host.learning_rate),
-                "gradient_norm": norm,
-                "examples_per_second": clock.take_rate(),
-            }
-        )
 
 
 def _opening(setup: Setup, step: int) -> str:

@@ -37,6 +37,19 @@ class Interval:
         return means
 
 
+@dataclasses.dataclass
+class PassedOver:
+    """What a run has done without since it began; part of every checkpoint.
+
+    Attributes:
+      steps: that were not finite.
+      examples: that could not be read, each time counted.
+    """
+
+    steps: int = 0
+    examples: int = 0
+
+
 class Clock:
     """Examples per second of training alone.
 

@@ -1,9 +1,10 @@
 """The directory of a run: who may use it, and what it says about the run.
 
-    config.json    the experiment, versions, command, device: written once
+    config.json    the experiment, versions, command, device: written at the start
     log.jsonl      one record a line, the source of truth; log.csv is exported from it
     checkpoints/   see checkpoint.py
-    lock           held while a process trains here
+    lock           held while a process trains here, and says which
+    non_finite/    batches of steps with a loss or gradient that was NaN or infinite, see monitor.py
 
 Evaluations add results/ and read the rest.
 """
@@ -87,7 +88,8 @@ def open_run(
 
     Raises:
       RunDirectoryError: if another process trains there, or the run there is of an experiment
-        that differs; the fields are named.
+        that differs; the fields are named. Fields that change no number may differ, see
+        ``experiment.differences``; ``config.json`` then takes the new ones.
     """
     run_dir = Path(run_dir)
     with contextlib.ExitStack() as stack:
@@ -97,7 +99,7 @@ def open_run(
                 run_dir.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(_lock(run_dir))
                 if config_path(run_dir).exists():
-                    _check_same(run_dir, experiment)
+                    _continue(run_dir, experiment)
                 else:
                     _check_unused(run_dir)
                     _write(
@@ -130,15 +132,25 @@ def versions() -> dict[str, str]:
 @contextlib.contextmanager
 def _lock(run_dir: Path) -> Iterator[None]:
     # The kernel drops the lock with the process, however that ends.
-    with open(run_dir / "lock", "w") as file:
+    with open(run_dir / "lock", "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunDirectoryError(f"another process is training in {run_dir}") from None
+            file.seek(0)
+            raise RunDirectoryError(
+                f"another process is training in {run_dir}: {file.read().strip() or 'unknown'}"
+            ) from None
+        except OSError as error:
+            raise RunDirectoryError(
+                f"{run_dir} cannot be locked ({error}); it must be on a file system with flock"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
         yield
 
 
-def _check_same(run_dir: Path, experiment: Experiment) -> None:
+def _continue(run_dir: Path, experiment: Experiment) -> None:
     differing = experiments.differences(experiment, read_experiment(run_dir))
     if differing:
         raise RunDirectoryError(
@@ -146,6 +158,10 @@ def _check_same(run_dir: Path, experiment: Experiment) -> None:
             + "\n  ".join(differing)
             + "\nchoose another --run-dir, or delete that run"
         )
+    config = json.loads(config_path(run_dir).read_text())
+    ours = experiments.to_json(experiment)
+    if ours != config["experiment"]:
+        _write(config_path(run_dir), config | {"experiment": ours})
 
 
 def _check_unused(run_dir: Path) -> None:

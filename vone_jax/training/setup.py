@@ -7,15 +7,17 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vone_jax import data, models
 from vone_jax import mesh as meshes
+from vone_jax.training.augmentation import make_augmentation
 from vone_jax.training.experiment import Experiment, ModelConfig
 from vone_jax.training.optimizer import learning_rate, make_optimizer
 from vone_jax.training.state import TrainState, create_state
-from vone_jax.training.step import StepMetrics, make_eval_step, make_train_step
+from vone_jax.training.step import MARKS, StepMetrics, make_eval_step, make_train_step
 
-_FIELDS_ON_DEVICE = ("image", "label", "index", "mask")
+_FIELDS_ON_DEVICE = ("image", "label", "index", "mask", *MARKS)
 
 
 def build_model(config: ModelConfig, precision: str = "float32") -> nn.Module:
@@ -90,6 +92,7 @@ class Setup:
             batch_size=config.batch_size,
             seed=self.experiment.seed,
             augment=config.augment,
+            unreadable=config.unreadable,
             **self._reading(),
         )
 
@@ -98,9 +101,16 @@ class Setup:
         batch_size = self.experiment.data.eval_batch_size
         return data.eval_batches(self.eval_source, batch_size=batch_size, **self._reading())
 
-    def shard(self, batch: dict[str, Any]) -> dict[str, jax.Array]:
-        """A batch of the host, on the devices."""
+    def shard(self, batch: dict[str, Any], stop: bool = False) -> dict[str, jax.Array]:
+        """A batch of the host, on the devices.
+
+        Args:
+          batch: this process's part.
+          stop: whether this process was asked to stop; others hear it from the step.
+        """
         fields = {name: batch[name] for name in _FIELDS_ON_DEVICE if name in batch}
+        if "mask" not in batch and jax.process_count() > 1:
+            fields["stop"] = np.full(len(batch["label"]), stop)
         return meshes.shard_batch(self.mesh, fields)
 
     def validate(self, state: TrainState, stop: Callable[[], bool]) -> dict[str, float] | None:
@@ -160,7 +170,8 @@ def prepare(experiment: Experiment, mesh: meshes.Mesh) -> Setup:
       ValueError: if the data, the network and the mesh do not fit each other.
     """
     config = experiment.data
-    meshes.check_batch_size(mesh, config.batch_size, "data.batch_size")
+    part_size = config.batch_size // experiment.accumulation_steps
+    meshes.check_batch_size(mesh, part_size, "data.batch_size / accumulation_steps")
     meshes.check_batch_size(mesh, config.eval_batch_size, "data.eval_batch_size")
     train_source = data.load(config.source, config.train_split, data_dir=config.data_dir)
     eval_source = data.load(config.source, config.eval_split, data_dir=config.data_dir)
@@ -185,6 +196,11 @@ def prepare(experiment: Experiment, mesh: meshes.Mesh) -> Setup:
             seed=experiment.seed,
             label_smoothing=experiment.optimizer.label_smoothing,
             mesh=mesh,
+            augment=make_augmentation(
+                config.corruptions, config.corruption_severity, config.corruption_probability
+            ),
+            accumulation_steps=experiment.accumulation_steps,
+            remat=experiment.remat,
         ),
         eval_step=make_eval_step(model, seed=experiment.seed, mesh=mesh),
     )

@@ -5,7 +5,6 @@ they run. Keys are derived inside, from (seed, stream, step, example), so nothin
 and the noise of an example does not depend on the mesh.
 """
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -19,10 +18,14 @@ import optax
 from vone_jax import mesh as meshes
 from vone_jax import prng
 from vone_jax.training import objective
+from vone_jax.training.augmentation import Augmentation
 from vone_jax.training.optimizer import apply_updates
 from vone_jax.training.state import TrainState
 
 Batch = dict[str, jax.Array]
+
+# Fields of a batch that mark rows; a step counts the marks over all processes.
+MARKS = ("unreadable", "stop")
 
 
 @flax.struct.dataclass
@@ -33,11 +36,16 @@ class StepMetrics:
       sums: over the batch, of the loss that was minimised, before the update.
       gradient_norm: Euclidean norm over all parameters, before clipping, float32.
       learning_rate: that the step used, float32.
+      finite: whether the step was taken, bool; it is not where the loss, the gradient or the
+        state it leads to has a NaN or an infinity.
+      marks: rows that are marked, int32, for each of ``MARKS`` that the batch has.
     """
 
     sums: objective.Sums
     gradient_norm: jax.Array
     learning_rate: jax.Array
+    finite: jax.Array
+    marks: dict[str, jax.Array]
 
 
 def make_train_step(
@@ -48,6 +56,9 @@ def make_train_step(
     seed: int,
     label_smoothing: float,
     mesh: meshes.Mesh,
+    augment: Augmentation | None = None,
+    accumulation_steps: int = 1,
+    remat: bool = False,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
     """Compiles the step once for a batch shape.
 
@@ -58,45 +69,109 @@ def make_train_step(
       seed: of the experiment.
       label_smoothing: see ``objective.cross_entropy``.
       mesh: that the state is replicated on and batches are sharded over.
+      augment: what happens to the images first, see ``make_augmentation``.
+      accumulation_steps: number of parts, a divisor of the batch size. The gradient is the mean
+        of theirs. Batch norm uses the statistics of one part at a time, and moves its running
+        values after each, so only networks without it learn the same from any number of parts.
+      remat: keep only the results of convolutions and matrix products of the forward pass.
 
     Returns:
       ``(state, batch) -> (state, metrics)``. The batch has ``image`` (N, H, W, C), ``label``
-      (N,) and ``index`` (N,), the example's number in the data set. The state passed in is
+      (N,), ``index`` (N,), the example's number in the data set, and perhaps ``MARKS``, bool (N,).
+      A step that is not finite leaves all but ``state.step`` as it was. The state passed in is
       donated: it must not be used again.
     """
+
+    def loss_fn(params: Any, batch_stats: Any, batch: Batch, noise_key: Any, dropout_key: Any):
+        variables = {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
+        logits, updated = model.apply(
+            variables,
+            batch["image"],
+            train=True,
+            noise_key=prng.index_keys(noise_key, batch["index"]),
+            rngs={"dropout": dropout_key},
+            mutable=["batch_stats"],
+        )
+        losses = objective.cross_entropy(logits, batch["label"], label_smoothing)
+        sums = objective.batch_sums(losses, logits, batch["label"])
+        return jnp.mean(losses), (sums, updated.get("batch_stats", {}))
+
+    if remat:
+        loss_fn = jax.checkpoint(loss_fn, policy=jax.checkpoint_policies.dots_saveable)
+    gradient_fn = jax.grad(loss_fn, has_aux=True)
 
     @partial(jax.jit, donate_argnums=0, out_shardings=meshes.replicated(mesh))
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         root = jax.random.key(seed)
-        noise_key = prng.fold(prng.stream(root, "train noise"), state.step)
-        rngs = {"dropout": prng.fold(prng.stream(root, "dropout"), state.step)}
+        noise_key, dropout_key, augmentation_key = (
+            prng.fold(prng.stream(root, name), state.step)
+            for name in ("train noise", "dropout", "augmentation")
+        )
+        marks = {m: jnp.sum(batch[m], dtype=jnp.int32) for m in MARKS if m in batch}
+        batch = {name: batch[name] for name in ("image", "label", "index")}
+        if augment is not None:
+            batch["image"] = augment(augmentation_key, batch["image"], batch["index"])
 
-        def loss_fn(params: Any):
-            logits, updated = model.apply(
-                dataclasses.replace(state, params=params).variables,
-                batch["image"],
-                train=True,
-                noise_key=prng.index_keys(noise_key, batch["index"]),
-                rngs=rngs,
-                mutable=["batch_stats"],
+        if accumulation_steps == 1:
+            gradients, (sums, batch_stats) = gradient_fn(
+                state.params, state.batch_stats, batch, noise_key, dropout_key
             )
-            losses = objective.cross_entropy(logits, batch["label"], label_smoothing)
-            sums = objective.batch_sums(losses, logits, batch["label"])
-            return jnp.mean(losses), (sums, updated.get("batch_stats", {}))
+        else:
+            gradients, (sums, batch_stats) = _accumulated(
+                lambda stats, part, number: gradient_fn(
+                    state.params, stats, part, noise_key, prng.fold(dropout_key, number)
+                ),
+                state.batch_stats,
+                batch,
+                accumulation_steps,
+            )
 
-        gradients, (sums, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
+        norm = optax.tree.norm(gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         learning_rate = rate(state.step) * state.plateau.factor
-        new_state = TrainState(
-            step=state.step + 1,
-            params=apply_updates(state.params, updates, learning_rate),
-            batch_stats=batch_stats,
-            opt_state=opt_state,
-            plateau=state.plateau,
+        before = (state.params, state.batch_stats, state.opt_state)
+        after = (apply_updates(state.params, updates, learning_rate), batch_stats, opt_state)
+        finite = _all_finite((sums.loss, norm, after))
+        params, batch_stats, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old), after, before
         )
-        return new_state, StepMetrics(sums, optax.tree.norm(gradients), learning_rate)
+        new_state = TrainState(state.step + 1, params, batch_stats, opt_state, state.plateau)
+        return new_state, StepMetrics(sums, norm, learning_rate, finite, marks)
 
     return train_step
+
+
+def _accumulated(
+    gradient_fn: Callable[[Any, Batch, jax.Array], Any], batch_stats: Any, batch: Batch, parts: int
+) -> Any:
+    """Mean gradient, sums and last batch statistics over the parts of a batch, one by one.
+
+    Part i has the rows i, i + parts, i + 2 parts, ...: a share of those of every device.
+
+    Args:
+      gradient_fn: ``(batch_stats, part, number) -> (gradients, (sums, batch_stats))``.
+      batch_stats: before the first part.
+      batch: of N rows, a multiple of ``parts``.
+      parts: number of parts.
+    """
+    stacked = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch)
+    first = jax.tree.map(lambda x: x[0], stacked)
+    shapes = jax.eval_shape(gradient_fn, batch_stats, first, jnp.int32(0))
+    gradients, (sums, _) = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+    def add(carry: Any, part_and_number: Any):
+        totals, batch_stats = carry
+        gradients, (sums, batch_stats) = gradient_fn(batch_stats, *part_and_number)
+        return (jax.tree.map(jnp.add, totals, (gradients, sums)), batch_stats), None
+
+    start = ((gradients, sums), batch_stats)
+    ((gradients, sums), batch_stats), _ = jax.lax.scan(add, start, (stacked, jnp.arange(parts)))
+    return jax.tree.map(lambda g: g / parts, gradients), (sums, batch_stats)
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    """Whether no array of a tree has a NaN or an infinity."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
 def make_eval_step(

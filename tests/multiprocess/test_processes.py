@@ -1,0 +1,174 @@
+"""Two processes with two devices each train as one process with four.
+
+Equal means: noise to the bit, everything else up to the order of float32 sums. The processes talk
+over Gloo on this machine.
+"""
+
+import os
+import random
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from job import EXPERIMENT, TinyNet, noise_of_a_batch, tiny_source
+
+from vone_jax import data, training
+from vone_jax.training import setup as setups
+from vone_jax.training.checkpoint import Checkpoints
+from vone_jax.training.log import read_log
+from vone_jax.training.setup import initial_state
+
+ROOT = Path(__file__).resolve().parents[2]
+TOLERANCE = 1e-5
+
+
+def free_port(ports):
+    for port in random.sample(ports, len(ports)):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("localhost", port))
+            except OSError:
+                continue
+            return port
+    pytest.fail("no free port")
+
+
+def start(run_dir, cluster, index, fault="", **environment):
+    environment = os.environ | environment
+    environment |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, Path(__file__).with_name("job.py"), run_dir, cluster, fault]
+    with open(f"{run_dir}.{index}.err", "w") as said:
+        return subprocess.Popen(command, env=environment, stdout=said, stderr=said)
+
+
+def start_two(run_dir, fault=""):
+    """A pair that is told of each other on the command line; the fault is that of process 1."""
+    port = free_port(range(20_000, 30_000))
+    return [
+        start(run_dir, f"localhost:{port},2,{index}", index, fault if index == 1 else "")
+        for index in range(2)
+    ]
+
+
+def start_two_under_slurm(run_dir):
+    """A pair that finds the environment of a Slurm step."""
+    # JAX makes the port from the number of the job.
+    job = free_port(range(65535 - 2**12 + 1, 65535)) - (65535 - 2**12 + 1)
+    slurm = {
+        "SLURM_JOB_ID": str(job),
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_STEP_NUM_NODES": "1",
+        "SLURM_NTASKS": "2",
+    }
+    return [
+        start(run_dir, "auto", i, **slurm, SLURM_PROCID=str(i), SLURM_LOCALID=str(i))
+        for i in range(2)
+    ]
+
+
+def statuses(pair, run_dir):
+    """How both end, and what they said."""
+    try:
+        ended = [process.wait(timeout=240) for process in pair]
+    finally:
+        for process in pair:
+            process.kill()
+            process.wait()
+    return ended, [Path(f"{run_dir}.{index}.err").read_text() for index in range(2)]
+
+
+def content(run_dir):
+    """Step, state and position of the last checkpoint, and the log without the clock."""
+    like = jax.eval_shape(lambda: initial_state(EXPERIMENT, TinyNet()))
+    with Checkpoints(run_dir / "checkpoints", read_only=True) as checkpoints:
+        step, state, position = checkpoints.restore(like)
+    log = [
+        {name: value for name, value in record.items() if name != "examples_per_second"}
+        for record in read_log(run_dir / "log.jsonl")
+    ]
+    return step, state, position, log
+
+
+def assert_same_run(ours, theirs):
+    step1, state1, position1, log1 = content(ours)
+    step2, state2, position2, log2 = content(theirs)
+    assert step1 == step2 == 9
+    assert position1.data == position2.data
+    for one, other in zip(log1, log2, strict=True):
+        assert one.pop("kind") == other.pop("kind")
+        assert one == pytest.approx(other, rel=TOLERANCE)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE),
+        state1,
+        state2,
+    )
+
+
+def train_here(run_dir, **arguments):
+    """With one process and four devices."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "load", lambda name, split, data_dir=None: tiny_source(split))
+        patch.setattr(setups, "build_model", lambda config, precision: TinyNet())
+        return training.train(EXPERIMENT, run_dir, **arguments)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run of one process."""
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    assert train_here(run_dir) == training.Outcome(step=9, finished=True)
+    return run_dir
+
+
+def test_two_processes_train_as_one(whole, tmp_path):
+    run_dir = tmp_path / "run"
+    ended, said = statuses(start_two_under_slurm(run_dir), run_dir)
+    assert ended == [0, 0], said
+    assert_same_run(run_dir, whole)
+    for index in range(2):
+        noise = np.load(run_dir / f"noise-{index}.npy")
+        np.testing.assert_array_equal(noise, noise_of_a_batch())
+    # Process 0 alone writes and reports.
+    assert "4 x cpu" in said[0] and "finished at step 9" in said[0]
+    assert "finished" not in said[1]
+    assert sorted(path.name for path in (run_dir / "checkpoints").iterdir()) == ["6", "9"]
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_stops_both_and_one_process_goes_on(whole, tmp_path):
+    run_dir = tmp_path / "run"
+    ended, said = statuses(start_two(run_dir, fault="term"), run_dir)
+    assert ended == [75, 75], said
+    assert content(run_dir)[0] in (5, 6, 7)
+    assert train_here(run_dir).finished
+    assert_same_run(run_dir, whole)
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_where_one_was_stopped(whole, tmp_path):
+    run_dir, asked = tmp_path / "run", []
+
+    def stop():
+        asked.append(None)
+        return len(asked) > 2
+
+    assert train_here(run_dir, stop=stop) == training.Outcome(step=2, finished=False)
+    ended, said = statuses(start_two(run_dir), run_dir)
+    assert ended == [0, 0], said
+    assert_same_run(run_dir, whole)
+
+
+@pytest.mark.slow
+def test_an_error_in_one_ends_both_and_leaves_the_checkpoints(whole, tmp_path):
+    run_dir = tmp_path / "run"
+    ended, said = statuses(start_two(run_dir, fault="unreadable"), run_dir)
+    assert ended == [1, 1], said
+    assert "train.py: image 3 cannot be decoded" in said[1]
+    assert "train.py: another process seems to have failed" in said[0]
+    assert content(run_dir)[0] == 3
+    assert train_here(run_dir).finished
+    assert_same_run(run_dir, whole)

@@ -1,0 +1,39 @@
+"""A long run takes no more memory than a short one, and leaves no arrays behind."""
+
+import gc
+from dataclasses import replace
+
+import jax
+import pytest
+
+from vone_jax import training
+from vone_jax.training.monitor import Monitor
+
+pytestmark = pytest.mark.usefixtures("cached_compilation")
+
+
+def resident_bytes():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_over_1000_steps(tiny, tmp_path, monkeypatch):
+    """Between the steps 200 and 1,000, with validations and checkpoints on the way."""
+    seen = {}
+    read = Monitor.read
+
+    def watch(self, pending, saved):
+        read(self, pending, saved)
+        # Not at a fence post, so that each time the same is under way.
+        if pending[0] in (202, 602, 1001):
+            gc.collect()
+            seen[pending[0]] = (len(jax.live_arrays()), resident_bytes())
+
+    monkeypatch.setattr(Monitor, "read", watch)
+    experiment = replace(tiny, steps=1002, evaluate_every=30.0, checkpoint_every=30.0)
+    assert training.train(experiment, tmp_path, devices=jax.devices()[:1]).finished
+    (arrays, early), (_, middle), (arrays_late, late) = (seen[step] for step in (202, 602, 1001))
+    assert arrays == arrays_late
+    # The memory of the allocator comes in pieces; 16 MB are 20 kB a step.
+    assert late - early < 16e6 and late - middle < 16e6

@@ -1,0 +1,206 @@
+"""Options of a step: parts of a batch, less memory, corruptions, low precision."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_train_step import CONFIG, MODEL, OPTIMIZER, assert_close, host_batch
+
+from vone_jax import corruptions, models, prng, v1
+from vone_jax import mesh as meshes
+from vone_jax.training.augmentation import make_augmentation
+from vone_jax.training.optimizer import learning_rate
+from vone_jax.training.state import create_state
+from vone_jax.training.step import make_train_step
+
+ONE, FOUR = jax.devices()[:1], jax.devices()
+
+
+class PlainNet(nn.Module):
+    """Noise by example, but neither batch norm nor dropout."""
+
+    @nn.compact
+    def __call__(self, images, train=False, noise_key=None):
+        x = nn.relu(nn.Conv(4, (3, 3), name="conv")(images))
+        if noise_key is not None:
+            keys = prng.example_keys(noise_key, len(images))
+            x += 0.1 * jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(keys)
+        return nn.Dense(3, name="logits")(jnp.mean(x, axis=(1, 2)))
+
+
+def run(model, devices=ONE, steps=2, batch=None, **options):
+    """State and metrics after some steps on the same batch."""
+    mesh = meshes.data_mesh(devices)
+    batch = host_batch() if batch is None else batch
+    step = make_train_step(
+        model, OPTIMIZER, learning_rate(CONFIG, 3, 6), seed=7, label_smoothing=0.1, mesh=mesh,
+        **options,
+    )  # fmt: skip
+    state = create_state(model, OPTIMIZER, 7, batch["image"].shape[1:])
+    state, metrics = meshes.replicate(mesh, meshes.fetch(state)), None
+    for _ in range(steps):
+        state, metrics = step(state, meshes.shard_batch(mesh, batch))
+    return meshes.fetch(state), meshes.fetch(metrics)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return run(PlainNet())
+
+
+@pytest.mark.parametrize(("parts", "devices"), [(2, ONE), (4, ONE), (2, FOUR)])
+def test_without_batch_norm_parts_of_a_batch_learn_as_the_batch(plain, parts, devices):
+    state, metrics = run(PlainNet(), devices, accumulation_steps=parts)
+    assert_close(state, plain[0], 1e-6)
+    assert_close(metrics, plain[1], 1e-5)
+    assert int(metrics.sums.seen) == 8
+
+
+def test_batch_norm_sees_one_part_after_the_other():
+    """Reference: the network applied to the rows 0, 2, 4, 6 and then to 1, 3, 5, 7."""
+    state, _ = run(MODEL, steps=1, accumulation_steps=2)
+    start = create_state(MODEL, OPTIMIZER, 7, (8, 8, 1))
+    noise_key = prng.fold(prng.stream(jax.random.key(7), "train noise"), 0)
+    variables, batch = start.variables, host_batch()
+    for rows in (slice(0, None, 2), slice(1, None, 2)):
+        _, updated = MODEL.apply(
+            variables,
+            batch["image"][rows],
+            train=True,
+            noise_key=prng.index_keys(noise_key, batch["index"][rows]),
+            rngs={"dropout": jax.random.key(0)},
+            mutable=["batch_stats"],
+        )
+        variables = variables | updated
+    assert_close(state.batch_stats, variables["batch_stats"], 1e-6)
+
+
+def test_parts_do_not_depend_on_the_number_of_devices():
+    one, four = (run(MODEL, devices, accumulation_steps=2) for devices in (ONE, FOUR))
+    assert_close(one, four, 1e-5)
+
+
+def test_computing_again_gives_the_same_step():
+    """With noise, dropout and batch norm, whose keys and statistics must come out the same."""
+    assert_close(run(MODEL, remat=True), run(MODEL), 1e-6)
+
+
+def test_a_step_that_is_not_finite_moves_only_the_step():
+    batch = host_batch()
+    batch["image"][3] = np.nan
+    start = create_state(MODEL, OPTIMIZER, 7, (8, 8, 1))
+    state, metrics = run(MODEL, batch=batch)
+    assert not metrics.finite and int(state.step) == 2
+    jax.tree.map(
+        np.testing.assert_array_equal, state, meshes.fetch(start.replace(step=jnp.int32(2)))
+    )
+    assert run(MODEL)[1].finite
+
+
+def test_marks_are_counted_over_all_devices():
+    batch = host_batch() | {"unreadable": np.arange(8) % 3 == 0}
+    _, metrics = run(PlainNet(), FOUR, steps=1, batch=batch)
+    assert {name: int(count) for name, count in metrics.marks.items()} == {"unreadable": 3}
+
+
+# Corruptions.
+
+NAMES = ("gaussian_noise", "brightness")
+KEY = jax.random.key(5)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return jax.random.uniform(jax.random.key(1), (64, 8, 8, 1))
+
+
+@pytest.fixture(scope="module")
+def augmented(images):
+    """What half of 64 images become, by key."""
+    augment = jax.jit(make_augmentation(NAMES, (1, 2), 0.5))
+    return lambda key, order: augment(key, images[order], jnp.asarray(order, jnp.uint32))
+
+
+def changed(before, after):
+    return np.any(np.asarray(before) != np.asarray(after), axis=(1, 2, 3))
+
+
+def test_one_corruption_at_probability_1_is_that_corruption(images):
+    augment = make_augmentation(("gaussian_noise",), (2, 2), 1.0)
+    indices = jnp.arange(64, dtype=jnp.uint32)
+    keys = prng.stream(prng.index_keys(KEY, indices), "draws")
+    expected = corruptions.corrupt(keys, images, "gaussian_noise", 2)
+    np.testing.assert_array_equal(augment(KEY, images, indices), expected)
+
+
+def test_some_images_are_corrupted_and_the_others_left(images, augmented):
+    order = np.arange(64)
+    share = np.mean(changed(images, augmented(KEY, order)))
+    # Four standard deviations of 64 draws at 0.5.
+    assert abs(share - 0.5) < 0.25
+
+
+def test_an_image_gets_the_same_in_any_place_of_a_batch(augmented):
+    order = np.random.default_rng(0).permutation(64)
+    plain, permuted = augmented(KEY, np.arange(64)), augmented(KEY, order)
+    np.testing.assert_array_equal(np.asarray(plain)[order], permuted)
+
+
+def test_steps_draw_all_corruptions(images, augmented):
+    """Both names at both severities show among 40 keys: four values of the mean brightness."""
+    seen = set()
+    for number in range(40):
+        after = np.asarray(augmented(prng.fold(KEY, number), np.arange(64)))
+        moved = changed(images, after)
+        shift = float(np.median((after - np.asarray(images))[moved]))
+        spread = float(np.std((after - np.asarray(images))[moved]))
+        seen.add((round(shift, 1), round(spread, 2)))
+    assert len(seen) >= 4
+
+
+def test_no_corruption_is_no_augmentation():
+    assert make_augmentation((), (1, 3), 0.5) is None
+    assert make_augmentation(NAMES, (1, 3), 0.0) is None
+
+
+def test_a_step_learns_from_corrupted_images_on_any_mesh():
+    augment = make_augmentation(NAMES, (1, 3), 0.5)
+    one, four = (run(PlainNet(), devices, augment=augment) for devices in (ONE, FOUR))
+    assert_close(one, four, 1e-5)
+    clean = run(PlainNet())
+    assert one[1].sums.loss != pytest.approx(clean[1].sums.loss, rel=1e-4)
+
+
+def test_bfloat16_layers_train_float32_parameters_and_statistics():
+    """V1 and its noise are float32 either way: the two networks see the same responses."""
+    config = v1.VOneBlockConfig(
+        image_size=28, visual_degrees=1.0, kernel_size=9, stride=4, simple_channels=4,
+        complex_channels=4, in_channels=1,
+    )  # fmt: skip
+    low, high = (
+        models.create("vone_resnet18", 3, 28, 1, v1=config, width=2, dtype=dtype)
+        for dtype in (jnp.bfloat16, jnp.float32)
+    )
+    step = make_train_step(
+        low, OPTIMIZER, learning_rate(CONFIG, 3, 6), seed=7, label_smoothing=0.0,
+        mesh=meshes.data_mesh(ONE),
+    )  # fmt: skip
+    images = jax.random.uniform(KEY, (8, 28, 28, 1))
+    batch = host_batch() | {"image": images}
+    start = jax.eval_shape(lambda: create_state(low, OPTIMIZER, 7, (28, 28, 1)))
+    state, metrics = jax.eval_shape(step, start, batch)
+    leaves = jax.tree.leaves((state.params, state.batch_stats, state.opt_state))
+    assert {leaf.dtype for leaf in (*leaves, metrics.sums.loss)} == {np.dtype(np.float32)}
+    variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), start.variables)
+    keys = prng.index_keys(KEY, jnp.arange(8, dtype=jnp.uint32))
+
+    def responses(model):
+        features = partial(model.apply, noise_key=keys, method="features")
+        return jax.jit(lambda v: features(v, images)["v1"])(variables)
+
+    first, second = responses(low), responses(high)
+    assert first.dtype == jnp.float32 and np.ptp(first) > 0
+    np.testing.assert_array_equal(first, second)
