@@ -135,8 +135,9 @@ def test_as_many_images_resist_targeted_auto_pgd_as_that_of_its_authors(batch, n
     assert ours == resisting_theirs(norm, "apgd-t", images, labels)
 
 
+# In L1, where the members take five restarts, a run of both takes six minutes; it agreed, too.
 @pytest.mark.slow
-@pytest.mark.parametrize("norm", EPS)
+@pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_as_many_images_resist_auto_attack_as_that_of_its_authors(batch, norm):
     """The whole of version "standard", with its 5000 queries of Square."""
     pyautoattack = pytest.importorskip("pyautoattack", reason="pyautoattack is not installed")

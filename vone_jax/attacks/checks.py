@@ -78,7 +78,8 @@ def batch(key, logits_fn, images, labels) -> tuple[jax.Array, jax.Array]:
     if not (isinstance(images, Tracer) or isinstance(labels, Tracer)):
         call = classifier.per_example(logits_fn, keys, images)
         _values(images, labels, jax.eval_shape(call, keys, images).shape[-1])
-        _logits(call(keys, images))
+        # Keys of its own: the caller's are for the attack.
+        _logits(call(prng.stream(keys, "check"), images))
     return images, labels.astype(jnp.int32)
 
 

@@ -12,10 +12,12 @@ from vone_jax.training.experiment import (
 )
 from vone_jax.training.loop import Outcome, train
 from vone_jax.training.monitor import NonFiniteError, UnreadableDataError
+from vone_jax.training.perturbation import GaussianImageNoise
 from vone_jax.training.run_dir import RunDirectoryError
 from vone_jax.training.runs import load_run, restore_run
 from vone_jax.training.schedules import Constant, Cosine, OneCycle, Plateau, Step
 from vone_jax.training.signals import StopOnSignal
+from vone_jax.training.similarity import Similarity
 
 __all__ = [
     "CheckpointError",
@@ -23,6 +25,7 @@ __all__ = [
     "Cosine",
     "DataConfig",
     "Experiment",
+    "GaussianImageNoise",
     "ModelConfig",
     "NonFiniteError",
     "OneCycle",
@@ -30,6 +33,7 @@ __all__ = [
     "Outcome",
     "Plateau",
     "RunDirectoryError",
+    "Similarity",
     "Step",
     "StopOnSignal",
     "UnreadableDataError",

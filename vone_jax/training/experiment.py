@@ -12,8 +12,10 @@ from typing import Any, Literal
 from vone_jax import corruptions, data, models
 from vone_jax.training import codec
 from vone_jax.training.checks import check_at_least, check_choice, check_number, check_span
+from vone_jax.training.perturbation import Perturbation
 from vone_jax.training.schedules import Constant, Cosine, OneCycle, Plateau, Step
-from vone_jax.v1 import VOneBlockConfig
+from vone_jax.training.similarity import Similarity
+from vone_jax.v1 import GaussianNoise, NeuronalNoise, VOneBlockConfig
 
 Precision = Literal["float32", "bfloat16"]
 MatmulPrecision = Literal["default", "high", "highest"]
@@ -39,6 +41,10 @@ class ModelConfig:
     # The front end of a VOneNet. None takes models.v1_config for the image size and writes it
     # here, so that a stored experiment does not depend on defaults.
     v1: VOneBlockConfig | None = None
+    # Noise behind the stem of a base network: the control of noise without V1.
+    stem_noise: NeuronalNoise | GaussianNoise | None = None
+    # Multiplies the stem's output before that noise.
+    stem_gain: float = 1.0
 
     def __post_init__(self):
         if self.num_classes is not None:
@@ -48,7 +54,16 @@ class ModelConfig:
         if self.v1 is None and self.name in models.NAMES and self.name.startswith("vone_"):
             object.__setattr__(self, "v1", models.v1_config(self.image_size, self.in_channels))
         # Building is cheap and checks the rest: the name, the width, and v1 against both.
-        models.create(self.name, 1, self.image_size, self.in_channels, v1=self.v1, width=self.width)
+        models.create(
+            self.name,
+            1,
+            self.image_size,
+            self.in_channels,
+            v1=self.v1,
+            width=self.width,
+            stem_noise=self.stem_noise,
+            stem_gain=self.stem_gain,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,10 +109,12 @@ class DataConfig:
         check_choice("unreadable", self.unreadable, Unreadable)
         check_at_least("unreadable_limit", self.unreadable_limit, 0)
         for name in self.corruptions:
-            if name not in corruptions.NAMES:
+            # Frost needs photographs that are not the project's to give.
+            known = [name for name in corruptions.NAMES if name != "frost"]
+            if name not in known:
                 raise ValueError(
-                    f"corruptions must be among {', '.join(corruptions.NAMES)}, got {name!r}"
-                    + codec.nearest(str(name), corruptions.NAMES)
+                    f"corruptions must be among {', '.join(known)}, got {name!r}"
+                    + codec.nearest(str(name), known)
                 )
         check_span("corruption_severity", self.corruption_severity, corruptions.SEVERITIES)
         check_number("corruption_probability", self.corruption_probability, most=1.0)
@@ -159,6 +176,12 @@ class Experiment:
     epochs: float = 1.0
     # The length in steps; if given, epochs says nothing.
     steps: int | None = None
+    # What the network is trained on in the place of its images: those of an attack on the network
+    # as it is (adversarial training), or noisy ones. Batch norm uses its running values in the
+    # attack.
+    perturbation: Perturbation = None
+    # Draws the similarities of images in the network to those of neurons, V1 or pixels.
+    similarity: Similarity | None = None
     # Root of all randomness: initialisation, order, augmentation, noise, dropout.
     seed: int = 0
     # In which the layers behind V1 compute; parameters, batch statistics, V1 and the loss are

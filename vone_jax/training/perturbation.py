@@ -8,7 +8,9 @@ References:
 """
 
 import dataclasses
+from typing import Any, cast
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -51,3 +53,28 @@ class GaussianImageNoise:
 
 
 Perturbation = PGD | GaussianImageNoise | None
+
+
+def perturbed(
+    perturbation: PGD | GaussianImageNoise,
+    model: nn.Module,
+    variables: Any,
+    keys: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+) -> jax.Array:
+    """The images to train on.
+
+    Args:
+      perturbation: what is done.
+      model: see ``models.create``.
+      variables: the network as it is; batch norm uses its running values.
+      keys: one per example, shape (N,).
+      images: (N, H, W, C) in [0, 1].
+      labels: int (N,).
+    """
+
+    def logits_fn(keys: jax.Array, images: jax.Array) -> jax.Array:
+        return cast(jax.Array, model.apply(variables, images, train=False, noise_key=keys))
+
+    return perturbation.perturb(keys, logits_fn, images, labels)

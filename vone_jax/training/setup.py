@@ -12,8 +12,10 @@ import numpy as np
 from vone_jax import data, models
 from vone_jax import mesh as meshes
 from vone_jax.training.augmentation import make_augmentation
+from vone_jax.training.codec import nearest
 from vone_jax.training.experiment import Experiment, ModelConfig
 from vone_jax.training.optimizer import learning_rate, make_optimizer
+from vone_jax.training.similarity_targets import make_targets
 from vone_jax.training.state import TrainState, create_state
 from vone_jax.training.step import MARKS, StepMetrics, make_eval_step, make_train_step
 
@@ -35,6 +37,8 @@ def build_model(config: ModelConfig, precision: str = "float32") -> nn.Module:
         config.in_channels,
         v1=config.v1,
         width=config.width,
+        stem_noise=config.stem_noise,
+        stem_gain=config.stem_gain,
         dtype=jnp.bfloat16 if precision == "bfloat16" else jnp.float32,
     )
 
@@ -43,7 +47,8 @@ def initial_state(experiment: Experiment, model: nn.Module) -> TrainState:
     """The state at step 0; under ``jax.eval_shape``, its shapes."""
     size, channels = experiment.model.image_size, experiment.model.in_channels
     optimizer = make_optimizer(experiment.optimizer)
-    return create_state(model, optimizer, experiment.seed, (size, size, channels))
+    compared = 0 if experiment.similarity is None else len(experiment.similarity.layers)
+    return create_state(model, optimizer, experiment.seed, (size, size, channels), compared)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,9 +206,44 @@ def prepare(experiment: Experiment, mesh: meshes.Mesh) -> Setup:
             ),
             accumulation_steps=experiment.accumulation_steps,
             remat=experiment.remat,
+            perturbation=experiment.perturbation,
+            similarity=experiment.similarity,
+            targets=_targets(experiment, model, mesh),
         ),
         eval_step=make_eval_step(model, seed=experiment.seed, mesh=mesh),
     )
+
+
+def _targets(experiment: Experiment, model: nn.Module, mesh: meshes.Mesh) -> Any:
+    """Images and similarities of the regularisation, on every device; None without it."""
+    config = experiment.similarity
+    if config is None:
+        return None
+    meshes.check_batch_size(mesh, config.batch, "similarity.batch")
+    size, channels = experiment.model.image_size, experiment.model.in_channels
+    image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
+    key = jax.random.key(0)
+    layers = jax.eval_shape(
+        lambda x: model.init_with_output(
+            {"params": key, "noise": key}, x, noise_key=key, method="features"
+        )[0],
+        image,
+    )
+    for layer in config.layers:
+        if layer not in layers:
+            raise ValueError(
+                f"similarity.layers must be among {', '.join(layers)}; got {layer!r}"
+                + nearest(layer, layers)
+            )
+    targets = make_targets(
+        config,
+        experiment.data.source,
+        experiment.data.data_dir,
+        size,
+        channels,
+        experiment.seed,
+    )
+    return meshes.replicate(mesh, {"images": targets.images, "similarity": targets.similarity})
 
 
 def _fit(experiment: Experiment, *sources: data.Source) -> Experiment:

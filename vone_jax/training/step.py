@@ -20,6 +20,9 @@ from vone_jax import prng
 from vone_jax.training import objective
 from vone_jax.training.augmentation import Augmentation
 from vone_jax.training.optimizer import apply_updates
+from vone_jax.training.perturbation import Perturbation, perturbed
+from vone_jax.training.similarity import Similarity
+from vone_jax.training.similarity_step import make_similarity_gradient
 from vone_jax.training.state import TrainState
 
 Batch = dict[str, jax.Array]
@@ -59,6 +62,9 @@ def make_train_step(
     augment: Augmentation | None = None,
     accumulation_steps: int = 1,
     remat: bool = False,
+    perturbation: Perturbation = None,
+    similarity: Similarity | None = None,
+    targets: Any = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
     """Compiles the step once for a batch shape.
 
@@ -74,6 +80,11 @@ def make_train_step(
         of theirs. Batch norm uses the statistics of one part at a time, and moves its running
         values after each, so only networks without it learn the same from any number of parts.
       remat: keep only the results of convolutions and matrix products of the forward pass.
+      perturbation: what is done to the images after that, from the labels and the network as it
+        is, in evaluation mode.
+      similarity: adds the gradient of similarity regularisation, which the reported loss leaves
+        out.
+      targets: images and similarities of the regularisation, see ``make_similarity_gradient``.
 
     Returns:
       ``(state, batch) -> (state, metrics)``. The batch has ``image`` (N, H, W, C), ``label``
@@ -98,14 +109,34 @@ def make_train_step(
 
     if remat:
         loss_fn = jax.checkpoint(loss_fn, policy=jax.checkpoint_policies.dots_saveable)
-    gradient_fn = jax.grad(loss_fn, has_aux=True)
+    plain_gradient_fn = jax.grad(loss_fn, has_aux=True)
+    similarity_fn = None
+    if similarity is not None:
+        similarity_fn = make_similarity_gradient(model, similarity, mesh)
+
+    def gradient_fn(
+        params: Any,
+        batch_stats: Any,
+        batch: Batch,
+        noise_key: Any,
+        dropout_key: Any,
+        attack_key: Any,
+    ):
+        if perturbation is not None:
+            variables = {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
+            keys = prng.index_keys(attack_key, batch["index"])
+            images, labels = batch["image"], batch["label"]
+            batch = batch | {
+                "image": perturbed(perturbation, model, variables, keys, images, labels)
+            }
+        return plain_gradient_fn(params, batch_stats, batch, noise_key, dropout_key)
 
     @partial(jax.jit, donate_argnums=0, out_shardings=meshes.replicated(mesh))
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+    def train_step(state: TrainState, batch: Batch, targets: Any) -> tuple[TrainState, StepMetrics]:
         root = jax.random.key(seed)
-        noise_key, dropout_key, augmentation_key = (
+        noise_key, dropout_key, augmentation_key, attack_key = (
             prng.fold(prng.stream(root, name), state.step)
-            for name in ("train noise", "dropout", "augmentation")
+            for name in ("train noise", "dropout", "augmentation", "perturbation")
         )
         marks = {m: jnp.sum(batch[m], dtype=jnp.int32) for m in MARKS if m in batch}
         batch = {name: batch[name] for name in ("image", "label", "index")}
@@ -114,17 +145,22 @@ def make_train_step(
 
         if accumulation_steps == 1:
             gradients, (sums, batch_stats) = gradient_fn(
-                state.params, state.batch_stats, batch, noise_key, dropout_key
+                state.params, state.batch_stats, batch, noise_key, dropout_key, attack_key
             )
         else:
             gradients, (sums, batch_stats) = _accumulated(
                 lambda stats, part, number: gradient_fn(
-                    state.params, stats, part, noise_key, prng.fold(dropout_key, number)
+                    state.params, stats, part, noise_key, prng.fold(dropout_key, number), attack_key
                 ),
                 state.batch_stats,
                 batch,
                 accumulation_steps,
             )
+
+        if similarity_fn is not None:
+            key = prng.fold(prng.stream(root, "similarity"), state.step)
+            extra = similarity_fn(state.params, state.batch_stats, targets, key)
+            gradients = jax.tree.map(jnp.add, gradients, extra)
 
         norm = optax.tree.norm(gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -138,7 +174,7 @@ def make_train_step(
         new_state = TrainState(state.step + 1, params, batch_stats, opt_state, state.plateau)
         return new_state, StepMetrics(sums, norm, learning_rate, finite, marks)
 
-    return train_step
+    return lambda state, batch: train_step(state, batch, targets)
 
 
 def _accumulated(

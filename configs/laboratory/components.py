@@ -1,0 +1,27 @@
+"""Which parts of V1 matter: distributions, spatial frequencies, cell types, noise.
+
+Paper row: the ablations (table 2 of Dapello, Marques et al. 2020) in small; the cut-offs of the
+frequency bands are those of Baidya et al. 2021, arXiv:2110.10645.
+Expected: not measured yet.
+Hardware: 2 CPU cores. Wall time: not measured yet.
+Command: python sweep.py laboratory/components
+"""
+
+from configs.laboratory.networks import NETWORKS
+from vone_jax.sweep import Member, Sweep
+
+_LABELS = [
+    "base-0", "vone-0", "vone-uniform", "vone-low", "vone-mid", "vone-high", "vone-simple",
+    "vone-complex", "vone-quiet", "vone-noise-0.5", "vone-noise-2",
+]  # fmt: skip
+
+sweep = Sweep(
+    name="components",
+    group="laboratory",
+    members={label: Member(NETWORKS[label]) for label in _LABELS},
+    evaluations=[
+        ["--suite", "clean"],
+        ["--suite", "linf", "--examples", "200"],
+        ["--suite", "corruptions", "--examples", "500", "--draws", "1"],
+    ],
+)

@@ -1,0 +1,24 @@
+"""Base network against VOneNet, three seeds each: clean, white-box and corrupted accuracy.
+
+Paper row: the main comparison (figure 2 and table 1 of Dapello, Marques et al. 2020) in small.
+Expected: not measured yet.
+Hardware: 2 CPU cores. Wall time: not measured yet.
+Command: python sweep.py laboratory/headline
+"""
+
+from configs.laboratory.networks import NETWORKS, SEEDS
+from vone_jax.sweep import Member, Sweep
+
+_LABELS = [f"{network}-{seed}" for network in ("base", "vone") for seed in SEEDS]
+
+sweep = Sweep(
+    name="headline",
+    group="laboratory",
+    members={label: Member(NETWORKS[label]) for label in _LABELS},
+    evaluations=[
+        ["--suite", "clean"],
+        ["--suite", "linf", "--examples", "200"],
+        ["--suite", "l2", "l1", "--examples", "200", "--points", "2"],
+        ["--suite", "corruptions", "--examples", "500", "--draws", "1"],
+    ],
+)

@@ -1,0 +1,74 @@
+"""The networks of the laboratory: small ResNet-18s on Fashion-MNIST, every control of the paper.
+
+Full Fashion-MNIST at 28 pixels, 3 epochs: small enough for 2 CPU cores, so that every experiment
+of the paper can be run again by anybody. ``python -m vone_jax.data.prepare idx`` gets the images.
+Sweeps pick networks from here by label. A label is also the name of a run directory, so sweeps
+share what is trained.
+"""
+
+from dataclasses import replace
+
+from configs.quickstart.resnet18 import experiment as quickstart
+from configs.quickstart.vone_resnet18 import experiment as quickstart_vone
+from vone_jax.attacks import PGD
+from vone_jax.training import Experiment, GaussianImageNoise, Similarity
+from vone_jax.v1 import NeuronalNoise
+
+_base = replace(
+    quickstart,
+    name="laboratory-base",
+    data=replace(quickstart.data, source="tfds:fashion_mnist"),
+    epochs=3,
+)
+_vone = replace(_base, name="laboratory-vone", model=quickstart_vone.model)
+
+
+def _v1(**fields) -> Experiment:
+    """The VOneNet with another front end."""
+    assert _vone.model.v1 is not None
+    return replace(_vone, model=replace(_vone.model, v1=replace(_vone.model.v1, **fields)))
+
+
+def _frequencies(low: float, high: float) -> Experiment:
+    return _v1(sf_min=low, sf_max=high, distribution="physiological_extended")
+
+
+def _fast(eps: float) -> PGD:
+    """One step from a random start (Wong et al. 2020)."""
+    return PGD("linf", eps, steps=1, step_size=1.25 * eps, random_start=True)
+
+
+def _similar(**fields) -> Experiment:
+    return replace(_base, similarity=Similarity(**fields))
+
+
+SEEDS = (0, 1, 2)
+
+NETWORKS: dict[str, Experiment] = {
+    **{f"base-{seed}": replace(_base, seed=seed) for seed in SEEDS},
+    **{f"vone-{seed}": replace(_vone, seed=seed) for seed in SEEDS},
+    # Components of the front end.
+    "vone-uniform": _v1(distribution="uniform"),
+    "vone-low": _frequencies(0, 2),
+    "vone-mid": _frequencies(2, 5.6),
+    "vone-high": _frequencies(5.6, 11.3),
+    "vone-simple": _v1(simple_channels=64, complex_channels=0),
+    "vone-complex": _v1(simple_channels=0, complex_channels=64),
+    # Stochasticity. The gain behind the stem makes its mean response about 1, that of V1.
+    "vone-quiet": _v1(noise=None),
+    "vone-noise-0.5": _v1(noise=NeuronalNoise(strength=0.5)),
+    "vone-noise-2": _v1(noise=NeuronalNoise(strength=2.0)),
+    "base-stem-noise": replace(
+        _base, model=replace(_base.model, stem_noise=NeuronalNoise(), stem_gain=2.5)
+    ),
+    # Training on other images.
+    "base-adversarial-2": replace(_base, perturbation=_fast(2 / 255)),
+    "base-adversarial-8": replace(_base, perturbation=_fast(8 / 255)),
+    "base-pgd-8": replace(_base, perturbation=PGD("linf", 8 / 255, steps=5, random_start=True)),
+    "vone-adversarial-8": replace(_vone, perturbation=_fast(8 / 255)),
+    "base-gaussian": replace(_base, perturbation=GaussianImageNoise(0.2)),
+    # Similarity regularisation (Li et al. 2019; Attias et al. 2024 for pixels).
+    "base-similar-v1": _similar(target="v1"),
+    "base-similar-pixels": _similar(target="pixels", alpha=10.0, threshold=0.8),
+    "base-similar-shuffled": _similar(target="v1", shuffled=True),
+}

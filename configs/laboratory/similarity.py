@@ -1,0 +1,24 @@
+"""Networks drawn to the similarities of V1, of pixels, and of shuffled V1 as the control.
+
+Paper row: Li et al. 2019, arXiv:1911.05072, figure 4, with V1 in the place of mouse neurons; Attias
+et al. 2024, arXiv:2410.03952, for pixels. Images are grey, as theirs.
+Expected: not measured yet.
+Hardware: 2 CPU cores. Wall time: not measured yet.
+Command: python sweep.py laboratory/similarity
+"""
+
+from configs.laboratory.networks import NETWORKS
+from vone_jax.sweep import Member, Sweep
+
+_LABELS = ["base-0", "base-similar-v1", "base-similar-pixels", "base-similar-shuffled"]
+
+sweep = Sweep(
+    name="similarity",
+    group="laboratory",
+    members={label: Member(NETWORKS[label]) for label in _LABELS},
+    evaluations=[
+        ["--suite", "clean"],
+        ["--suite", "linf", "--examples", "200"],
+        ["--suite", "corruptions", "--examples", "500", "--draws", "1"],
+    ],
+)

@@ -1,0 +1,27 @@
+"""A VOneNet against training on other images: adversarial, noisy, and both together.
+
+Paper row: the comparison with adversarial training and augmentation (table 1 of Dapello, Marques et
+al. 2020) in small.
+Expected: not measured yet.
+Hardware: 2 CPU cores. Wall time: not measured yet.
+Command: python sweep.py laboratory/training
+"""
+
+from configs.laboratory.networks import NETWORKS
+from vone_jax.sweep import Member, Sweep
+
+_LABELS = [
+    "base-0", "vone-0", "base-adversarial-2", "base-adversarial-8", "base-pgd-8",
+    "vone-adversarial-8", "base-gaussian", "base-stem-noise",
+]  # fmt: skip
+
+sweep = Sweep(
+    name="training",
+    group="laboratory",
+    members={label: Member(NETWORKS[label]) for label in _LABELS},
+    evaluations=[
+        ["--suite", "clean"],
+        ["--suite", "linf", "--examples", "200"],
+        ["--suite", "corruptions", "--examples", "500", "--draws", "1"],
+    ],
+)

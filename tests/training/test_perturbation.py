@@ -1,0 +1,162 @@
+"""Training on perturbed images, and the similarity term, inside the compiled step."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tiny import TinyNet  # isort: skip
+from vone_jax import mesh as meshes
+from vone_jax import prng
+from vone_jax.attacks import PGD
+from vone_jax.training import GaussianImageNoise, similarity, step
+from vone_jax.training.perturbation import perturbed
+from vone_jax.training.similarity_step import WEIGHTS
+from vone_jax.training.state import create_state
+
+
+class Recorder:
+    """A perturbation that returns other images, and so shows what the step does with it."""
+
+    def perturb(self, keys, logits_fn, images, labels):
+        return 0.5 * images
+
+
+class FeaturesNet(TinyNet):
+    """With the method that similarity regularisation asks for."""
+
+    def features(self, images, train=False, noise_key=None):
+        logits = self(images, train, noise_key)
+        return {"pixels": images, "logits": logits}
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    return {
+        "image": rng.random((8, 8, 8, 1)).astype(np.float32),
+        "label": np.arange(8, dtype=np.int32) % 3,
+        "index": np.arange(8, dtype=np.uint32),
+    }
+
+
+def make(model=None, compared=0, **options):
+    """A step that subtracts the gradient, and the state before it."""
+    model = model or TinyNet()
+    optimizer = optax.identity()
+    mesh = meshes.data_mesh(jax.devices()[:1])
+    take = step.make_train_step(
+        model,
+        optimizer,
+        lambda number: jnp.float32(1.0),
+        seed=0,
+        label_smoothing=0.0,
+        mesh=mesh,
+        **options,
+    )
+    return take, create_state(model, optimizer, 0, (8, 8, 1), compared)
+
+
+def copy(tree):
+    return jax.tree.map(jnp.array, tree)
+
+
+def test_the_step_learns_from_the_perturbed_images(batch):
+    take, state = make(perturbation=Recorder())
+    plain, same = make()
+    after, metrics = take(state, batch)
+    expected, other = plain(same, batch | {"image": 0.5 * batch["image"]})
+    jax.tree.map(np.testing.assert_allclose, after.params, expected.params)
+    np.testing.assert_allclose(metrics.sums.loss, other.sums.loss)
+
+
+def test_an_attack_sees_the_network_as_it_is(batch):
+    """The step of adversarial training against the attack called by hand."""
+    attack = PGD("linf", 0.1, steps=2, random_start=True)
+    take, state = make(perturbation=attack)
+    model, variables = TinyNet(), copy(state.variables)
+    root = prng.fold(prng.stream(jax.random.key(0), "perturbation"), state.step)
+    keys = prng.index_keys(root, jnp.asarray(batch["index"]))
+    images = perturbed(attack, model, variables, keys, batch["image"], batch["label"])
+    assert 0.05 < float(abs(images - batch["image"]).max()) <= 0.1 + 1e-6
+    plain, same = make()
+    after, _ = take(state, batch)
+    expected, _ = plain(same, batch | {"image": images})
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),
+        after.params,
+        expected.params,
+    )
+
+
+def test_accumulation_attacks_the_same_images(batch):
+    """What an example becomes does not depend on the part of the batch that it is in."""
+    attack = PGD("linf", 0.1, steps=1, random_start=True)
+    model, state = TinyNet(), make()[1]
+    keys = prng.index_keys(jax.random.key(3), jnp.arange(8))
+    whole = perturbed(attack, model, state.variables, keys, batch["image"], batch["label"])
+    keys = prng.index_keys(jax.random.key(3), jnp.arange(0, 8, 2))
+    part = perturbed(attack, model, state.variables, keys, batch["image"][::2], batch["label"][::2])
+    np.testing.assert_allclose(part, whole[::2], atol=1e-6)
+
+
+def test_gaussian_image_noise_has_its_scale_and_share():
+    images = jnp.full((400, 8, 8, 1), 0.5)
+    keys = prng.index_keys(jax.random.key(0), jnp.arange(400))
+    found = GaussianImageNoise(0.05, share=0.75).perturb(keys, None, images, None)
+    changed = np.asarray(jnp.any(found != images, axis=(1, 2, 3)))
+    # Four standard deviations of a binomial share.
+    assert abs(changed.mean() - 0.75) < 4 * np.sqrt(0.75 * 0.25 / 400)
+    deviations = np.asarray(found - images)[changed]
+    assert abs(deviations.std() - 0.05) < 0.001 and abs(deviations.mean()) < 0.002
+    clipped = GaussianImageNoise(5.0, share=1.0).perturb(
+        prng.index_keys(jax.random.key(0), jnp.arange(400)), None, images, None
+    )
+    assert clipped.min() == 0 and clipped.max() == 1
+    with pytest.raises(ValueError, match="share must be"):
+        GaussianImageNoise(0.1, share=1.5)
+    with pytest.raises(ValueError, match="scale must be"):
+        GaussianImageNoise(0.0)
+
+
+@pytest.fixture(scope="module")
+def targets(batch):
+    target = np.corrcoef(np.random.default_rng(1).random((8, 20))).astype(np.float32)
+    return {"images": batch["image"], "similarity": target}
+
+
+def test_the_similarity_term_adds_its_gradient(batch, targets):
+    config = similarity.Similarity("v1", alpha=3.0, layers=("pixels", "logits"), images=8, batch=8)
+    take, state = make(FeaturesNet(), 2, similarity=config, targets=targets)
+    plain, same = make(FeaturesNet(), 2)
+    before = copy(state.params)
+    after, metrics = take(state, batch)
+    expected, other = plain(same, batch)
+    # The loss that is reported is the classifier's.
+    np.testing.assert_allclose(metrics.sums.loss, other.sums.loss, rtol=1e-6)
+    np.testing.assert_array_equal(before[WEIGHTS], [0, 0])
+    np.testing.assert_array_equal(expected.params[WEIGHTS], [0, 0])
+    assert np.all(np.abs(after.params[WEIGHTS]) > 1e-4)
+    np.testing.assert_allclose(np.sum(after.params[WEIGHTS]), 0, atol=1e-6)
+    assert not np.allclose(after.params["conv"]["kernel"], expected.params["conv"]["kernel"])
+
+
+def test_pixels_alone_give_the_network_no_gradient_and_the_weights_the_known_one(batch, targets):
+    """One layer that is the input: its term is constant, whatever the network."""
+    config = similarity.Similarity("v1", layers=("pixels",), images=8, batch=8)
+    take, state = make(FeaturesNet(), 1, similarity=config, targets=targets)
+    plain, same = make(FeaturesNet(), 1)
+    after, expected = take(state, batch)[0], plain(same, batch)[0]
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), after.params, expected.params
+    )
+
+
+def test_layer_weights_are_no_part_of_the_network(batch):
+    state = make(FeaturesNet(), 2)[1]
+    assert WEIGHTS in state.params and WEIGHTS not in state.variables["params"]
+    renamed = dataclasses.replace(state, batch_stats={})
+    assert set(renamed.variables) == {"params"}
