@@ -9,6 +9,7 @@ RUN_DIR is a directory that train.py has made; the results go to RUN_DIR/results
   worst                      several attacks, of which the worst counts for each image
   masking                    checks whether the attacks work
   corruptions, corruptions_quick   five severities, one
+  physiology                 are its --layers like macaque V1?
   gallery, v1                adversarial images; Gabor bank and responses
   quick, all                 several of these
 
@@ -29,7 +30,7 @@ import tyro
 from tqdm import tqdm
 
 from vone_jax import evaluation, training
-from vone_jax.evaluation import planning, tables
+from vone_jax.evaluation import physiology, planning, tables
 
 STOPPED = 75  # EX_TEMPFAIL: not done yet, try again.
 
@@ -67,8 +68,7 @@ def main(argv: Sequence[str]) -> int:
         return _fail(error, status=1)
     try:
         records = _run(plan)
-        for exhibit in plan.exhibits:
-            exhibit(records)
+        layers = _exhibit(plan, records)
     except KeyboardInterrupt:
         print("eval.py: stopped; the same command goes on from here", file=sys.stderr)
         return STOPPED
@@ -76,6 +76,8 @@ def main(argv: Sequence[str]) -> int:
         return _fail(error, status=1)
     for text in tables.summary(records):
         print(f"{text}\n")
+    if layers:
+        print(f"{physiology.table(layers)}\n")
     print(f"results in {plan.job.results}")
     return 0
 
@@ -97,6 +99,17 @@ def _run(plan: planning.Plan) -> list[dict[str, Any]]:
             bar.write(tables.line(record), file=sys.stderr)
             records.append(record)
     return records
+
+
+def _exhibit(plan: planning.Plan, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Makes the exhibits; returns the layers that were recorded among them."""
+    layers = []
+    for exhibit in plan.exhibits:
+        record = exhibit(records)
+        if record is not None and record["kind"] == physiology.KIND:
+            print(physiology.line(record), file=sys.stderr)
+            layers.append(record)
+    return layers
 
 
 def _fail(error: Exception, status: int) -> int:

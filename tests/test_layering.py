@@ -36,12 +36,12 @@ def importers(*names):
 @pytest.mark.parametrize(
     ("package", "allowed"),
     [
-        ("v1", {"v1", "prng"}),
-        ("models", {"models", "v1", "prng"}),
+        ("v1", {"v1", "prng", "counter_random"}),
+        ("models", {"models", "v1", "prng", "counter_random"}),
         ("convert", {"convert", "models", "v1"}),
         ("interop", {"interop", "models", "prng"}),
-        ("attacks", {"attacks", "prng"}),
-        ("corruptions", {"corruptions", "prng"}),
+        ("attacks", {"attacks", "prng", "counter_random"}),
+        ("corruptions", {"corruptions", "prng", "counter_random"}),
         ("data", {"data", "prng"}),
         ("report", {"report"}),
         ("neurophysiology", {"neurophysiology", "prng"}),
@@ -64,7 +64,7 @@ def test_the_report_needs_neither_jax_nor_flax():
     assert not {f for f in importers("jax", "flax") if f.startswith("report/")}
 
 
-@pytest.mark.parametrize("library", ["orbax", "grain", "tensorflow_datasets"])
+@pytest.mark.parametrize("library", ["orbax", "grain", "tensorflow_datasets", "sklearn"])
 def test_changing_libraries_have_one_importer(library):
     assert len(importers(library)) == 1
 

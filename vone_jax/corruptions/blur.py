@@ -20,20 +20,25 @@ def separable(keys: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
     return matrices.separable(images, *arrays)
 
 
-def zoom_matrices(parameters: tuple[float, float], shape: tuple[int, int, int]) -> tuple:
-    """Row and column matrices (factors, side, side) of the zooms from 1 to ``stop``.
+def zoom_places(parameters: tuple[float, float], shape: tuple[int, int, int]) -> tuple:
+    """Where the zooms from 1 to ``stop`` read, see ``matrices.zoom_places``.
 
     Returns:
-      (rows, columns, count): padded with zeros to the same number at all severities. ``count``
-      is the number of matrices to use; the zoom by 1, which is the image itself, is left out.
+      (rows, columns, count): three arrays (factors, side) for either axis, padded with zeros to
+      the same number at all severities. ``count`` is the number of zooms to use; the one by 1,
+      which is the image itself, is left out.
     """
     stop, step = parameters
     # The benchmark's numpy.arange: rounding decides whether ``stop`` is among the factors.
     factors = np.arange(1, stop, step)[1:]
-    pairs = [[matrices.zoom(side, float(factor)) for factor in factors] for side in shape[:2]]
-    missing = _MOST_FACTORS - len(factors)
-    padded = (np.pad(np.stack(pair), ((0, missing), (0, 0), (0, 0))) for pair in pairs)
-    return *padded, np.int32(len(factors))
+    missing = ((0, _MOST_FACTORS - len(factors)), (0, 0))
+
+    def padded(side):
+        places = zip(*(matrices.zoom_places(side, float(f)) for f in factors), strict=True)
+        low, high, weight = (np.pad(np.stack(column), missing) for column in places)
+        return low.astype(np.int32), high.astype(np.int32), weight.astype(np.float32)
+
+    return padded(shape[0]), padded(shape[1]), np.int32(len(factors))
 
 
 def zoom(keys: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
@@ -41,10 +46,22 @@ def zoom(keys: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
     rows, columns, count = arrays
 
     def add(index, total):
-        return total + matrices.separable(images, rows[index], columns[index])
+        low, high, weight = (column[index] for column in rows)
+        weight = weight[None, :, None, None]
+        between = (1 - weight) * _read(images, low, 1) + weight * _read(images, high, 1)
+        # Without the barrier the compiler would compute every row again for each of its readers.
+        between = jax.lax.optimization_barrier(between)
+        low, high, weight = (column[index] for column in columns)
+        weight = weight[None, None, :, None]
+        return total + (1 - weight) * _read(between, low, 2) + weight * _read(between, high, 2)
 
     total = jax.lax.fori_loop(0, count, add, 2 * images)
     return total / (count + 2).astype(images.dtype)
+
+
+def _read(images: jax.Array, places: jax.Array, axis: int) -> jax.Array:
+    index = (slice(None),) * axis + (places,)
+    return images.at[index].get(mode="promise_in_bounds")
 
 
 def disk_kernel(parameters: tuple[float, float], shape: tuple[int, int, int]) -> np.ndarray:

@@ -57,12 +57,12 @@ class Corruption:
 
 CORRUPTIONS = {
     "gaussian_noise": Corruption(noise.gaussian),
-    "shot_noise": Corruption(noise.shot),
+    "shot_noise": Corruption(noise.shot, noise.shot_arrays),
     "impulse_noise": Corruption(noise.impulse),
     "defocus_blur": Corruption(blur.disk, blur.disk_kernel),
     "glass_blur": Corruption(glass.blur, glass.prepare, glass.draw_moves),
     "motion_blur": Corruption(motion.blur, motion.taps, motion.draw_angles),
-    "zoom_blur": Corruption(blur.zoom, blur.zoom_matrices),
+    "zoom_blur": Corruption(blur.zoom, blur.zoom_places),
     "snow": Corruption(weather.snow, weather.snow_arrays, weather.draw_snow),
     "frost": Corruption(frost.frost, frost.prepare, frost.draw_crops),
     "fog": Corruption(weather.fog, weather.fog_arrays, weather.draw_plasma),

@@ -102,29 +102,38 @@ def _coded(plane: jax.Array, table: jax.Array) -> jax.Array:
     plane = jnp.pad(plane, ((0, 0), (0, -height % 8), (0, -width % 8)), mode="edge")
     down, across = plane.shape[1] // 8, plane.shape[2] // 8
     # The blocks come last: long rows are what vector units want.
-    blocks = plane.reshape(count, down, 8, across, 8).transpose(2, 4, 0, 1, 3).reshape(8, 8, -1)
-    blocks = _transformed(_DCT, blocks - 128, 1, _BITS - _KEPT)
-    blocks = _transformed(_DCT, blocks, 0, _BITS + _KEPT)
+    blocks = plane.reshape(count, down, 8, across, 8).transpose(4, 2, 0, 1, 3).reshape(8, 8, -1)
+    blocks = _transformed(_DCT, blocks - 128, (_BITS - _KEPT, _BITS + _KEPT)).swapaxes(0, 1)
     # The transform is scaled by 8. Halves go away from zero. Division of whole numbers is slow; in
     # float32 the half keeps these quotients far enough from whole ones to be cut exactly.
-    step = 8 * table[:, :, None]
+    table = table[:, :, None]
+    step = 8 * table
     quotient = ((jnp.abs(blocks) + step // 2).astype(jnp.float32) + 0.5) / step.astype(jnp.float32)
-    blocks = jnp.sign(blocks) * quotient.astype(jnp.int32) * table[:, :, None]
-    blocks = _transformed(_DCT.T, blocks, 0, _BITS - _KEPT)
-    blocks = _transformed(_DCT.T, blocks, 1, _BITS + _KEPT + 3)
+    blocks = jnp.sign(blocks) * quotient.astype(jnp.int32) * table
+    blocks = _transformed(_DCT.T, blocks, (_BITS - _KEPT, _BITS + _KEPT + 3))
     blocks = jnp.clip(blocks + 128, 0, 255).reshape(8, 8, count, down, across)
     return blocks.transpose(2, 3, 0, 4, 1).reshape(plane.shape)[:, :height, :width]
 
 
-def _transformed(matrix: np.ndarray, blocks: jax.Array, axis: int, shift: int) -> jax.Array:
-    """An integer matrix along one axis of blocks (8, 8, N), then a rounding shift."""
-    rows = [jax.lax.index_in_dim(blocks, k, axis, keepdims=False) for k in range(8)]
-    half = 1 << (shift - 1)
-    out = [
-        (sum((int(m) * row for m, row in zip(line, rows, strict=True)), start=half) >> shift)
-        for line in matrix
-    ]
-    return jnp.stack(out, axis=axis)
+def _transformed(matrix: np.ndarray, blocks: jax.Array, shifts: tuple[int, int]) -> jax.Array:
+    """An integer matrix along the first axis of blocks (8, 8, N), then along the second one.
+
+    A rounding shift follows each time. The axes keep their places.
+    """
+    columns = jnp.asarray(matrix.T[:, :, None, None], jnp.int32)
+    amounts = jnp.asarray(shifts, jnp.int32)
+
+    # Rounds of a loop are stored. Written out, the compiler would fuse them and repeat the first
+    # eight times for the second. Likewise outputs that are computed one by one and stacked would
+    # keep it from using vector units: this is a sum of eight products of all outputs at once.
+    def one_axis(number, blocks):
+        total = jnp.zeros_like(blocks)
+        for k in range(8):
+            total = total + columns[k] * blocks[k][None]
+        half = jnp.int32(1) << (amounts[number] - 1)
+        return ((total + half) >> amounts[number]).swapaxes(0, 1)
+
+    return jax.lax.fori_loop(0, 2, one_axis, blocks)
 
 
 def _dct_matrix() -> np.ndarray:

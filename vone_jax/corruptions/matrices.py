@@ -39,10 +39,23 @@ def gaussian(
 
 
 def zoom(side: int, factor: float) -> np.ndarray:
-    """Enlargement of the centre, float32 (side, side): ``scipy.ndimage.zoom`` of order 1.
+    """Enlargement of the centre as a matrix, float32 (side, side); see ``zoom_places``."""
+    low, high, weight = zoom_places(side, factor)
+    matrix = np.zeros((side, side))
+    np.add.at(matrix, (np.arange(side), low), 1 - weight)
+    np.add.at(matrix, (np.arange(side), high), weight)
+    return matrix.astype(np.float32)
+
+
+def zoom_places(side: int, factor: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Enlargement of the centre: ``scipy.ndimage.zoom`` of order 1.
 
     The central ``ceil(side / factor)`` values are spread over ``round(side_in * factor)``, first
     on first and last on last, and the central ``side`` of those are kept.
+
+    Returns:
+      (low, high, weight), each (side,): every value lies between two, and nearer to the second
+      one as ``weight`` grows from 0 to 1.
     """
     inside = math.ceil(side / factor)
     outside = round(inside * factor)
@@ -50,12 +63,8 @@ def zoom(side: int, factor: float) -> np.ndarray:
     step = (inside - 1) / (outside - 1) if outside > 1 else 0.0
     position = (np.arange(side) + trim) * step
     low = np.clip(np.floor(position).astype(int), 0, max(inside - 2, 0))
-    weight = position - low
     first = (side - inside) // 2
-    matrix = np.zeros((side, side))
-    np.add.at(matrix, (np.arange(side), first + low), 1 - weight)
-    np.add.at(matrix, (np.arange(side), first + np.minimum(low + 1, inside - 1)), weight)
-    return matrix.astype(np.float32)
+    return first + low, first + np.minimum(low + 1, inside - 1), position - low
 
 
 def gaussian_taps(deviation: float, radius: int) -> np.ndarray:

@@ -1,13 +1,15 @@
 """Noise corruptions: each example draws from its own key.
 
-Every function takes keys (N,), images (N, H, W, C) in [0, 1] and a scalar, and returns images
+Every function takes keys (N,), images (N, H, W, C) in [0, 1] and arrays, and returns images
 that may leave [0, 1]; ``corrupt`` clips.
 """
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from vone_jax import prng
+from vone_jax import counter_random
+from vone_jax.corruptions import poisson
 
 
 def gaussian(keys: jax.Array, images: jax.Array, deviation: jax.Array) -> jax.Array:
@@ -15,18 +17,24 @@ def gaussian(keys: jax.Array, images: jax.Array, deviation: jax.Array) -> jax.Ar
     return images + deviation * _normal(keys, images)
 
 
-def shot(keys: jax.Array, images: jax.Array, photons: jax.Array) -> jax.Array:
+def shot_arrays(photons: float, shape: tuple[int, int, int]) -> tuple:
+    """Photons for a value of 1, and the tables of ``poisson``."""
+    return np.float32(photons), poisson.alias_tables()
+
+
+def shot(keys: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
     """Poisson(photons * x) / photons."""
-    rates = jnp.maximum(photons * images, 0.0)
-    counts = jax.vmap(lambda key, rate: jax.random.poisson(_threefry(key), rate))(keys, rates)
-    return counts.astype(images.dtype) / photons
+    photons, tables = arrays
+    counts = jax.vmap(poisson.poisson, in_axes=(0, 0, None))(keys, photons * images, tables)
+    return counts / photons
 
 
 def impulse(keys: jax.Array, images: jax.Array, share: jax.Array) -> jax.Array:
     """Each value is hit with probability ``share`` and becomes 0 or 1 with equal probability."""
-    hit = _uniform(prng.stream(keys, "hit"), images) < share
-    salt = _uniform(prng.stream(keys, "salt"), images) < 0.5
-    return jnp.where(hit, salt.astype(images.dtype), images)
+    draw = lambda key: counter_random.random_words(key, images.shape[1:])  # noqa: E731
+    words, others = jax.vmap(draw)(keys)
+    hit = (words >> 8).astype(jnp.int32).astype(jnp.float32) < share * 2**24
+    return jnp.where(hit, (others >> 31).astype(jnp.int32).astype(images.dtype), images)
 
 
 def speckle(keys: jax.Array, images: jax.Array, deviation: jax.Array) -> jax.Array:
@@ -35,15 +43,4 @@ def speckle(keys: jax.Array, images: jax.Array, deviation: jax.Array) -> jax.Arr
 
 
 def _normal(keys: jax.Array, images: jax.Array) -> jax.Array:
-    draw = lambda key: jax.random.normal(key, images.shape[1:], images.dtype)  # noqa: E731
-    return jax.vmap(draw)(keys)
-
-
-def _uniform(keys: jax.Array, images: jax.Array) -> jax.Array:
-    draw = lambda key: jax.random.uniform(key, images.shape[1:], images.dtype)  # noqa: E731
-    return jax.vmap(draw)(keys)
-
-
-def _threefry(key: jax.Array) -> jax.Array:
-    # jax.random.poisson knows no other generator, and "rbg" is common on TPUs.
-    return jax.random.wrap_key_data(jax.random.bits(key, (2,)), impl="threefry2x32")
+    return jax.vmap(lambda key: counter_random.standard_normal(key, images.shape[1:]))(keys)

@@ -1,6 +1,6 @@
 """Evaluation of classifiers, on arrays or over a dataset with result files."""
 
-from vone_jax.evaluation import suites, tables
+from vone_jax.evaluation import physiology, suites, tables
 from vone_jax.evaluation.authors import ladder, vonenet_pgd
 from vone_jax.evaluation.conditions import Attacked, Clean, Condition, Corrupted, WorstOf
 from vone_jax.evaluation.exhibits import front_end, gallery
@@ -36,6 +36,7 @@ __all__ = [
     "front_end",
     "gallery",
     "ladder",
+    "physiology",
     "robust_accuracy",
     "suites",
     "tables",

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from vone_jax import data, mesh, training
-from vone_jax.evaluation import corruption_means, exhibits, suites
+from vone_jax.evaluation import corruption_means, exhibits, physiology, suites
 from vone_jax.evaluation.conditions import Attacked, Condition
 from vone_jax.evaluation.protocol import Protocol
 from vone_jax.evaluation.runner import Job
@@ -42,6 +42,11 @@ class Request:
       settings: of attacks and corruptions.
       masking_images: images for the checks for masked gradients.
       transfer_from: another run whose adversarial images those checks carry over.
+      layers: of the suite physiology; default: V1 of a VOneNet, all convolutional stages of
+        another network ("all": all of either).
+      physiology_trials: presentations of each grating. One is made without noise, more are made
+        with it.
+      references: tables of neurons, CSV or NetCDF, for the properties without published counts.
       gallery_images: images in the gallery.
       gallery_norm: norm of the gallery's attack.
       gallery_eps: radius of the gallery's attack, in pixel units.
@@ -65,6 +70,9 @@ class Request:
     settings: suites.Settings = suites.Settings()
     masking_images: int = 50
     transfer_from: Path | None = None
+    layers: tuple[str, ...] = ()
+    physiology_trials: int = 1
+    references: tuple[Path, ...] = ()
     gallery_images: int = 8
     gallery_norm: str = "linf"
     gallery_eps: float = 4 / 255
@@ -193,6 +201,12 @@ def _exhibits(job: Job, request: Request, names: tuple[str, ...], stochastic: bo
             raise ValueError(f"gallery_images must be >= 1, got {request.gallery_images}")
         shown = min(request.gallery_images, len(job.examples))
         yield lambda records: exhibits.gallery(job, condition, shown)
+    if suites.PHYSIOLOGY in names:
+        how = physiology.recording(
+            job.subject, request.layers, request.physiology_trials, request.references
+        )
+        for layer in how.layers:
+            yield lambda records, layer=layer: physiology.record_layer(job, how, layer)
     if "v1" in names:
         if getattr(job.subject.model, "v1", None) is not None:
             yield lambda records: exhibits.front_end(job)

@@ -196,6 +196,9 @@ _IN_ONE_NORM = ("apgd", "autoattack", "square", "minimal", "worst", "masking")
 # The checks for masked gradients, on few images.
 MASKING = "masking"
 
+# Layers recorded as if they were V1, see ``physiology``. In no group, since it can take long.
+PHYSIOLOGY = "physiology"
+
 # Results that are looked at, see ``exhibits``.
 EXHIBITS = ("gallery", "v1")
 
@@ -205,7 +208,7 @@ GROUPS = {
     "all": ("clean", *norms.NORMS, "corruptions", *EXHIBITS),
 }
 
-NAMES = (*_SUITES, MASKING, *EXHIBITS, *GROUPS)
+NAMES = (*_SUITES, MASKING, PHYSIOLOGY, *EXHIBITS, *GROUPS)
 
 
 def expand(names: Sequence[str]) -> tuple[str, ...]:
@@ -235,7 +238,8 @@ def conditions(
     """The conditions of suites, each once.
 
     Args:
-      suites: expanded names; exhibits have no conditions, and for ``MASKING`` see ``masking``.
+      suites: expanded names; exhibits and ``PHYSIOLOGY`` have no conditions, and for ``MASKING``
+        see ``masking``.
       settings: what they share.
       image_shape: (H, W, C) of the images, for the radii.
       stochastic: whether the network draws noise.

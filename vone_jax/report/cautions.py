@@ -30,7 +30,7 @@ def cautions(runs: Sequence[Run]) -> list[str]:
 def _datasets(runs: Sequence[Run]) -> list[str]:
     used: dict[str, set[str]] = {}
     for run in runs:
-        for result in run.results:
+        for result in run.on_images:
             name = f"{result.dataset.name} ({result.dataset.split})"
             used.setdefault(name, set()).add(run.label)
     if len(used) < 2:

@@ -184,7 +184,7 @@ def pairs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
 
 
 def _data(run: Run) -> frozenset[tuple[str, str]]:
-    return frozenset((result.dataset.name, result.dataset.split) for result in run.results)
+    return frozenset((result.dataset.name, result.dataset.split) for result in run.on_images)
 
 
 @dataclasses.dataclass(frozen=True)

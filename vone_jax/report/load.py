@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vone_jax.report import physiology_records
 from vone_jax.report.records import Record, ReportError, read_json_lines
 from vone_jax.report.results import Result, load_result, read_format
 from vone_jax.report.wording import listing
@@ -43,6 +44,11 @@ class Run:
     def of_kind(self, *kinds: str) -> list[Result]:
         """The results of some kinds."""
         return [result for result in self.results if result.kind in kinds]
+
+    @property
+    def on_images(self) -> list[Result]:
+        """The results on images of a data set, that is all but those on gratings."""
+        return [result for result in self.results if result.kind != physiology_records.KIND]
 
 
 def load_runs(run_dirs: Iterable[str | os.PathLike]) -> list[Run]:

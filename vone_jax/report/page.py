@@ -8,7 +8,15 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from vone_jax.report import cautions, compare, findings, provenance, trust, wording
+from vone_jax.report import (
+    cautions,
+    compare,
+    findings,
+    physiology,
+    provenance,
+    trust,
+    wording,
+)
 from vone_jax.report.figures import bank, curves, gallery, images, maps, svg
 from vone_jax.report.load import Run
 from vone_jax.report.results import Result
@@ -61,7 +69,7 @@ def render(runs: Sequence[Run]) -> str:
 def _context(runs: Sequence[Run]) -> dict[str, Any]:
     labels = [run.label for run in runs]
     datasets = sorted(
-        {f"{r.dataset.name} ({r.dataset.split} split)" for run in runs for r in run.results}
+        {f"{r.dataset.name} ({r.dataset.split} split)" for run in runs for r in run.on_images}
     )
     started = [
         str(r.record["started"]) for run in runs for r in run.results if r.record.get("started")
@@ -89,6 +97,7 @@ def _context(runs: Sequence[Run]) -> dict[str, Any]:
         "exhibits": gallery.exhibits(runs),
         "corruptions": _corruptions(runs),
         "banks": _banks(runs),
+        "physiology": physiology.section(runs),
         "training": [(q, curves.training_panel(runs, q)) for q in ("loss", "accuracy")]
         if any(run.log for run in runs)
         else [],
@@ -144,7 +153,7 @@ def _attack_settings(runs: Sequence[Run]) -> list[tuple[str, str]]:
 
 
 def _chance(runs: Sequence[Run]) -> float | None:
-    classes = {len(result.dataset.class_names) for run in runs for result in run.results}
+    classes = {len(result.dataset.class_names) for run in runs for result in run.on_images}
     return 1 / classes.pop() if len(classes) == 1 and min(classes) > 1 else None
 
 

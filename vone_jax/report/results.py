@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vone_jax.report import table_records
+from vone_jax.report import physiology_records, table_records
 from vone_jax.report.records import Record, ReportError, read_arrays, read_json
 from vone_jax.report.wording import count
 
@@ -37,7 +37,8 @@ class Result:
 
     Attributes:
       path: the JSON file.
-      kind: one of ``MEASURED``, ``SHOWN`` and ``table_records.CHECKS``.
+      kind: one of ``MEASURED``, ``SHOWN``, ``table_records.CHECKS`` and
+        ``physiology_records.KIND``.
       name: name of the condition, the stem of the file.
       dataset: what was evaluated.
       examples: how many examples the evaluation was to cover.
@@ -115,7 +116,8 @@ def load_result(path: Path, warnings: list[str]) -> Result | None:
     """
     record = read_format(path)
     kind = record.text("kind")
-    if kind not in (*MEASURED, *SHOWN, *table_records.CHECKS):
+    physiology = kind == physiology_records.KIND
+    if kind not in (*MEASURED, *SHOWN, *table_records.CHECKS) and not physiology:
         warnings.append(f"{path}: results of the kind {kind!r} are not shown by this version.")
         return None
     archive = path.with_suffix(".npz")
@@ -130,6 +132,9 @@ def load_result(path: Path, warnings: list[str]) -> Result | None:
     dataset, protocol = record.section("dataset"), record.section("protocol")
     if kind in table_records.CHECKS:
         table_records.CHECKS[kind](record)
+    if physiology:
+        physiology_records.check_record(record)
+        physiology_records.check_arrays(archive, arrays, record.data)
     result = Result(
         path=path,
         kind=kind,
@@ -149,7 +154,7 @@ def load_result(path: Path, warnings: list[str]) -> Result | None:
         arrays=arrays,
     )
     checks = {"gallery": _check_gallery, "v1": _check_v1}
-    if arrays and kind not in table_records.CHECKS:
+    if arrays and kind not in table_records.CHECKS and not physiology:
         checks.get(kind, _check_examples)(archive, result)
     return result
 

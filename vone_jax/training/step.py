@@ -132,7 +132,9 @@ def make_train_step(
         return plain_gradient_fn(params, batch_stats, batch, noise_key, dropout_key)
 
     @partial(jax.jit, donate_argnums=0, out_shardings=meshes.replicated(mesh))
-    def train_step(state: TrainState, batch: Batch, targets: Any) -> tuple[TrainState, StepMetrics]:
+    def train_step(
+        state: TrainState, batch: Batch, targets: Any = None
+    ) -> tuple[TrainState, StepMetrics]:
         root = jax.random.key(seed)
         noise_key, dropout_key, augmentation_key, attack_key = (
             prng.fold(prng.stream(root, name), state.step)
@@ -155,6 +157,8 @@ def make_train_step(
                 state.batch_stats,
                 batch,
                 accumulation_steps,
+                # XLA runs convolutions that are inside a loop many times slower on CPUs.
+                unroll=mesh.devices.flat[0].platform == "cpu",
             )
 
         if similarity_fn is not None:
@@ -174,11 +178,15 @@ def make_train_step(
         new_state = TrainState(state.step + 1, params, batch_stats, opt_state, state.plateau)
         return new_state, StepMetrics(sums, norm, learning_rate, finite, marks)
 
-    return lambda state, batch: train_step(state, batch, targets)
+    return train_step if targets is None else partial(train_step, targets=targets)
 
 
 def _accumulated(
-    gradient_fn: Callable[[Any, Batch, jax.Array], Any], batch_stats: Any, batch: Batch, parts: int
+    gradient_fn: Callable[[Any, Batch, jax.Array], Any],
+    batch_stats: Any,
+    batch: Batch,
+    parts: int,
+    unroll: bool,
 ) -> Any:
     """Mean gradient, sums and last batch statistics over the parts of a batch, one by one.
 
@@ -189,6 +197,7 @@ def _accumulated(
       batch_stats: before the first part.
       batch: of N rows, a multiple of ``parts``.
       parts: number of parts.
+      unroll: compile each part by itself instead of a loop over them.
     """
     stacked = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch)
     first = jax.tree.map(lambda x: x[0], stacked)
@@ -201,7 +210,9 @@ def _accumulated(
         return (jax.tree.map(jnp.add, totals, (gradients, sums)), batch_stats), None
 
     start = ((gradients, sums), batch_stats)
-    ((gradients, sums), batch_stats), _ = jax.lax.scan(add, start, (stacked, jnp.arange(parts)))
+    ((gradients, sums), batch_stats), _ = jax.lax.scan(
+        add, start, (stacked, jnp.arange(parts)), unroll=unroll
+    )
     return jax.tree.map(lambda g: g / parts, gradients), (sums, batch_stats)
 
 

@@ -13,15 +13,15 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from vone_jax.v1 import counter_normal
+from vone_jax import counter_random
 
 # Keeps the slope of the square root finite where the rate is zero. Part of the published model.
 _VARIANCE_FLOOR = 1e-4
 
 
-# How normals are drawn from one key. The first is the fast one, see ``counter_normal``.
+# How normals are drawn from one key. The first is the fast one, see ``counter_random``.
 GENERATORS: dict[str, Callable[[jax.Array, tuple[int, ...]], jax.Array]] = {
-    "counter": counter_normal.standard_normal,
+    "counter": counter_random.standard_normal,
     "jax": lambda key, shape: jax.random.normal(key, shape, jnp.float32),
 }
 

@@ -115,7 +115,7 @@ def _accuracy_axis(axes: Axes, runs: Sequence[Run]) -> None:
     axes.set_ylim(0, 1)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    classes = {len(result.dataset.class_names) for run in runs for result in run.results}
+    classes = {len(result.dataset.class_names) for run in runs for result in run.on_images}
     if len(classes) == 1 and min(classes) > 1:
         axes.axhline(1 / classes.pop(), color=svg.MUTED, linewidth=0.9, linestyle=(0, (1, 2)))
 
