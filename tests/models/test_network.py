@@ -223,6 +223,9 @@ def test_stem_noise_belongs_to_the_example(noisy_base, images, call):
     half = call(fn, example_keys(slice(4, 8)), images[4:])
     np.testing.assert_allclose(half, whole[4:], rtol=2e-6)
     assert not np.allclose(call(fn, example_keys(slice(None, None, -1)), images), whole)
+    key = jax.random.key(1)
+    by_rngs = noisy_base.apply({}, images, rngs={"noise": key})
+    np.testing.assert_allclose(by_rngs, call(fn, key, images), rtol=2e-6)
 
 
 def test_noise_is_taken_away_and_given(noisy_base, images, model):
@@ -238,7 +241,7 @@ def test_noise_is_taken_away_and_given(noisy_base, images, model):
 
 
 def test_stem_noise_needs_a_key_and_a_stem(noisy_base, images):
-    with pytest.raises(ValueError, match="needs a key: pass noise_key"):
+    with pytest.raises(ValueError, match="needs a key: pass rngs"):
         noisy_base.apply({}, images)
     with pytest.raises(ValueError, match="stem_noise and stem_gain are for base networks"):
         models.create("vone_resnet18", 10, 32, stem_noise=v1.NeuronalNoise())

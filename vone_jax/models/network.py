@@ -13,7 +13,7 @@ from vone_jax.v1 import (
     VOneBlockConfig,
     noise_free_responses,
 )
-from vone_jax.v1.block import check_images
+from vone_jax.v1.block import check_images, key_of_noise
 from vone_jax.v1.noise import standard_normal
 
 
@@ -61,9 +61,8 @@ class BaseNetwork(nn.Module):
         responses = self.stem_gain * responses
         if self.stem_noise is None:
             return responses
-        if noise_key is None:
-            raise ValueError(f"{self.stem_noise} needs a key: pass noise_key=key")
-        keys = prng.stream(prng.example_keys(noise_key, responses.shape[0]), "stem noise")
+        key = key_of_noise(self, self.stem_noise, noise_key)
+        keys = prng.stream(prng.example_keys(key, responses.shape[0]), "stem noise")
         z = standard_normal(keys, responses.shape[1:])
         return self.stem_noise(responses.astype(jnp.float32), z).astype(self.dtype)
 

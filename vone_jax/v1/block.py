@@ -255,7 +255,8 @@ class VOneBlock(nn.Module):
         if self.config.noise is None:
             return responses
         if standard_normal is None:
-            keys = prng.example_keys(self._noise_key(noise_key), responses.shape[0])
+            key = key_of_noise(self, self.config.noise, noise_key)
+            keys = prng.example_keys(key, responses.shape[0])
             # A stream of its own, so that the caller's keys are never consumed: to pass them
             # again is how noise is frozen.
             keys = prng.stream(keys, "v1 noise")
@@ -269,14 +270,18 @@ class VOneBlock(nn.Module):
             )
         return self.config.noise(responses, standard_normal)
 
-    def _noise_key(self, noise_key: jax.Array | None) -> jax.Array:
-        if noise_key is not None:
-            return noise_key
-        if not self.has_rng("noise"):
-            raise ValueError(
-                f"{self.config.noise} needs a key: pass rngs={{'noise': key}} or noise_key=key"
-            )
-        # The key as the caller gave it. make_rng would fold in the path of this module, and the
-        # same block would draw other noise alone than inside a network.
-        assert self.scope is not None
-        return cast(LazyRng, self.scope.rngs["noise"]).rng
+
+def key_of_noise(module: nn.Module, noise: noise_models.Noise, key: jax.Array | None) -> jax.Array:
+    """The key that was given for the noise of a module, as an argument or in ``rngs``.
+
+    Raises:
+      ValueError: if there is none.
+    """
+    if key is not None:
+        return key
+    if not module.has_rng("noise"):
+        raise ValueError(f"{noise} needs a key: pass rngs={{'noise': key}} or noise_key=key")
+    # The key as the caller gave it. make_rng would fold in the path of the module, and the same
+    # block would draw other noise alone than inside a network.
+    assert module.scope is not None
+    return cast(LazyRng, module.scope.rngs["noise"]).rng
