@@ -1,0 +1,252 @@
+"""The suite physiology: which layers, what they are shown, and the files that are written."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.evaluation import tiny
+from vone_jax import evaluation, models, neurophysiology, training, v1
+from vone_jax.evaluation import physiology, planning, suites
+from vone_jax.models.network import VOneNet
+
+CONFIG = v1.VOneBlockConfig(
+    simple_channels=4,
+    complex_channels=4,
+    image_size=28,
+    visual_degrees=1.0,
+    kernel_size=21,
+    stride=4,
+    in_channels=1,
+    noise=v1.GaussianNoise(3.0),
+)
+# Rows of a table of Ringach et al.'s properties.
+CELLS = "circular_variance,or_bandwidth\n" + "".join(f"{i / 30},{i + 10}\n" for i in range(25))
+
+
+def vone_subject():
+    model = VOneNet(v1=CONFIG, back_end=tiny.TinyBackEnd(), bottleneck_features=2)
+    keys = {"params": jax.random.key(0), "noise": jax.random.key(1)}
+    variables = model.init(keys, jnp.zeros((1, 28, 28, 1)))
+    return dataclasses.replace(tiny.tiny_subject(), model=model, variables=variables, image_size=28)
+
+
+def base_subject(name="resnet18", image_size=28, in_channels=1):
+    model = models.create(name, 3, image_size, in_channels, width=2)
+    variables = jax.eval_shape(
+        model.init, jax.random.key(0), jnp.zeros((1, image_size, image_size, in_channels))
+    )
+    return dataclasses.replace(
+        tiny.tiny_subject(),
+        name=name,
+        model=model,
+        variables=variables,
+        image_size=image_size,
+        in_channels=in_channels,
+    )
+
+
+@pytest.fixture(scope="module")
+def subject():
+    return vone_subject()
+
+
+@pytest.fixture(scope="module")
+def job(subject, tmp_path_factory):
+    return dataclasses.replace(
+        tiny.tiny_job(tiny.tiny_subject(), tmp_path_factory.mktemp("run") / "results"),
+        subject=subject,
+    )
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tables") / "cells.csv"
+    path.write_text(CELLS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def how(subject, table):
+    return physiology.recording(subject, ("v1", "bottleneck"), references=[table])
+
+
+@pytest.fixture(scope="module")
+def record(job, how):
+    return physiology.record_layer(job, how, "v1")
+
+
+def test_a_layer_has_its_scores_and_its_values_on_disk(job, record):
+    path = job.results / "physiology-v1.json"
+    assert json.loads(path.read_text()) == record
+    assert record["kind"] == "physiology" and record["status"] == "scored"
+    assert record["condition"]["layer"] == "v1" and record["condition"]["noise"] == "off"
+    assert record["protocol"]["noise"] == "none" and record["trials"] == 1
+    # 21 x 21 x 8, 12 x 4 x 24, 22 x 12 x 8 and 12 x 4 x 6 x 8, as the documentation has them.
+    assert record["dataset"]["examples"] == 3528 + 1152 + 2112 + 2304
+    assert (record["image_size"], record["visual_degrees"]) == (224, 8.0)
+    assert record["simple_channels"] == 4
+    scored = {
+        name: entry["score"]
+        for name, entry in record["properties"].items()
+        if entry["score"] is not None
+    }
+    # Seven are published, two are in the table.
+    assert len(scored) == 9 and {"circular_variance", "or_bandwidth", "peak_sf"} <= set(scored)
+    assert record["mean_score"] == pytest.approx(np.mean(list(scored.values())))
+    with np.load(path.with_suffix(".npz")) as arrays:
+        assert arrays["value/peak_sf"].shape == (record["units"],)
+        assert arrays["curve/size"].shape == (12, record["units"])
+        # Complex cells do not follow the phase of a grating, simple cells do.
+        ratio, simple = arrays["value/modulation_ratio"], arrays["unit/channel"] < 4
+        assert np.nanmax(ratio[~simple]) < 0.6 < 1.2 < np.nanmin(ratio[simple])
+
+
+def test_units_keep_their_frequency_on_larger_images(job, record):
+    """Each prefers that of its Gabor within half an octave: degrees and pixels are right."""
+    with np.load(job.results / "physiology-v1.npz") as arrays:
+        channel, frequency = arrays["unit/channel"], arrays["value/peak_sf"]
+    assert np.array_equal(np.unique(channel), np.arange(8))
+    octaves = np.log2(frequency / CONFIG.gabor_parameters().sf[channel])
+    assert np.abs(octaves).max() < 0.5
+
+
+def test_a_finished_layer_is_not_recorded_again(job, how, record, monkeypatch):
+    def fail(*args, **kwargs):
+        raise AssertionError("recorded again")
+
+    monkeypatch.setattr(neurophysiology, "score", fail)
+    assert physiology.record_layer(job, how, "v1") == record
+    # Images and decisions of the other suites are no part of what was measured.
+    other = dataclasses.replace(
+        job, examples=evaluation.Examples(tiny.tiny_source(), 4), batch_size=2,
+        protocol=evaluation.Protocol("frozen", 1),
+    )  # fmt: skip
+    assert physiology.record_layer(other, how, "v1") == record
+    with pytest.raises(evaluation.ResultError, match="condition.trials is 2, was 1"):
+        physiology.record_layer(job, dataclasses.replace(how, trials=2), "v1")
+    with pytest.raises(evaluation.ResultError, match=r"references.cells.csv is absent, was"):
+        physiology.record_layer(job, dataclasses.replace(how, tables={}), "v1")
+    with pytest.raises(evaluation.ResultError, match="key.seed is 1, was 0"):
+        physiology.record_layer(dataclasses.replace(job, seed=1), how, "v1")
+
+
+def test_a_layer_that_cannot_be_scored_says_why_and_resumes(job, how):
+    record = physiology.record_layer(job, how, "bottleneck")
+    assert record["status"].startswith("not scored: the layer has ")
+    assert "at least 20 are needed" in record["status"] and "properties" not in record
+    assert physiology.record_layer(job, how, "bottleneck") == record
+
+
+def test_a_layer_that_is_silent_says_so(job, how, subject):
+    silent = jax.tree.map(jnp.zeros_like, subject.variables)
+    silent_job = dataclasses.replace(
+        job, subject=dataclasses.replace(subject, variables=silent), tag="silent"
+    )
+    record = physiology.record_layer(silent_job, how, "bottleneck")
+    assert record["name"] == "physiology-bottleneck-silent"
+    assert "responds to no grating" in record["status"]
+
+
+def test_the_table_ranks_layers_and_keeps_those_without_scores(record):
+    def layer(name, **fields):
+        return record | {"condition": record["condition"] | {"layer": name}} | fields
+
+    text = physiology.table(
+        [
+            layer("worse", mean_score=0.25),
+            layer("better", mean_score=0.75),
+            layer("lost", status="not scored: nothing there"),
+        ]
+    )
+    lines = text.splitlines()
+    assert lines[0].split() == ["score", "better", "worse"]
+    assert lines[2].split() == ["mean", "0.750", "0.250"]
+    assert lines[-1].startswith("lost: not scored: nothing there")
+    assert f"{record['properties']['peak_sf']['score']:.3f}" in text
+    assert physiology.line(record).startswith(f"v1: mean score {record['mean_score']:.3f}")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("resnet18", ("stem", "layer1", "layer2", "layer3", "layer4")),
+        ("alexnet", ("conv1", "conv2", "conv3", "conv4", "conv5")),
+        ("cornet_s", ("V1", "V2", "V4", "IT")),
+    ],
+)
+def test_base_networks_have_all_convolutional_stages(name, expected):
+    assert physiology.recording(base_subject(name)).layers == expected
+
+
+def test_vonenets_have_v1_or_all_stages(subject):
+    assert physiology.recording(subject).layers == ("v1",)
+    assert physiology.recording(subject, ("all",)).layers == ("v1", "bottleneck")
+    assert physiology.recording(subject, ("v1.simple", "v1.simple")).layers == ("v1.simple",)
+
+
+@pytest.mark.parametrize(
+    ("image_size", "shown"), [(28, (8.0, 224)), (32, (8.0, 256)), (64, (8.0, 256)),
+                              (224, (8.0, 224)), (192, (192 / 28, 192))]
+)  # fmt: skip
+def test_small_images_grow_at_the_same_pixels_per_degree(image_size, shown):
+    display = physiology.display(base_subject(image_size=image_size, in_channels=3))
+    assert (display.visual_degrees, display.image_size) == pytest.approx(shown)
+    assert display.in_channels == 3
+
+
+def test_wrong_requests_are_refused_before_anything_is_recorded(subject, table, tmp_path):
+    with pytest.raises(ValueError, match=r"among v1.simple, .* 'botleneck'; did you mean 'bottl"):
+        physiology.recording(subject, ("botleneck",))
+    with pytest.raises(ValueError, match="physiology_trials must be >= 1, got 0"):
+        physiology.recording(subject, trials=0)
+    wrong = tmp_path / "wrong.csv"
+    wrong.write_text(CELLS.replace("or_bandwidth", "or_bandwith"))
+    with pytest.raises(ValueError, match=r"wrong.csv.*or_bandwith.*or_bandwidth"):
+        physiology.recording(subject, references=[wrong])
+    with pytest.raises(FileNotFoundError, match="nowhere.csv"):
+        physiology.recording(subject, references=[tmp_path / "nowhere.csv"])
+    with pytest.raises(ValueError, match="has circular_variance, or_bandwidth, as a table before"):
+        physiology.recording(subject, references=[table, table])
+    with pytest.raises(ValueError, match="is a directory"):
+        physiology.recording(subject, references=[tmp_path])
+
+
+def test_trials_are_for_networks_with_noise(subject):
+    assert physiology.recording(subject, trials=3).trials == 3
+    assert physiology.recording(base_subject(), trials=3).trials == 1
+
+
+def test_the_suite_makes_one_exhibit_per_layer(subject, tmp_path, monkeypatch):
+    experiment = training.Experiment(
+        name="tiny",
+        model=training.ModelConfig(name="vone_resnet18", image_size=28, in_channels=1, v1=CONFIG),
+        data=training.DataConfig(source="fashion_mnist_small"),
+    )
+    monkeypatch.setattr(planning, "load_subject", lambda *args: (subject, experiment))
+    monkeypatch.setattr(evaluation.Subject, "num_classes", lambda self: 10)
+    recorded = []
+    monkeypatch.setattr(
+        physiology, "record_layer", lambda job, how, layer: recorded.append((how.trials, layer))
+    )
+    request = planning.Request(
+        suite=("physiology",), layers=("bottleneck", "v1"), physiology_trials=4
+    )
+    plan = planning.plan(tmp_path, request, "command")
+    assert plan.tasks == () and len(plan.exhibits) == 2
+    for exhibit in plan.exhibits:
+        exhibit([])
+    assert recorded == [(4, "bottleneck"), (4, "v1")]
+    assert suites.PHYSIOLOGY not in {name for group in suites.GROUPS.values() for name in group}
+
+
+@pytest.mark.slow
+def test_trials_with_noise_are_recorded_as_such(job, subject):
+    noisy = physiology.recording(subject, ("v1",), trials=2)
+    record = physiology.record_layer(dataclasses.replace(job, tag="noisy"), noisy, "v1")
+    assert record["trials"] == 2 and record["condition"]["noise"] == "on"
+    assert record["protocol"]["noise"] == "fresh" and record["protocol"]["draws"] == 2
+    assert record["status"] == "scored"

@@ -1,0 +1,219 @@
+"""The section on whether layers are like V1: scores, figures, and files that are not in order."""
+
+import json
+
+import numpy as np
+import pytest
+from page_reader import read
+from report_runs import STRONG, edit, write_run
+
+from vone_jax import report
+
+EDGES = {"pref_or": [-22.5, 22.5, 67.5, 112.5, 157.5], "peak_sf": [0.5, 1.0, 2.0, 4.0, 8.0],
+         "sf_selective": [0.0, 0.5, 1.0], "circular_variance": [0.0, 0.5, 1.0]}  # fmt: skip
+LABELS = {
+    "pref_or": "preferred orientation",
+    "peak_sf": "preferred spatial frequency",
+    "sf_selective": "spatial-frequency selective",
+    "circular_variance": "circular variance",
+    "max_noise": "largest response to noise",
+}
+UNITS = 30
+
+
+def write_layer(run, layer, scores, *, simple_channels=None, **changes):
+    """A layer with scores of three properties (a fourth has no reference, a fifth no images)."""
+    clean = json.loads((run / "results" / "clean.json").read_text())
+    kept = ("format", "run", "model", "config", "key", "checkpoint_step", "weights", "versions",
+            "device", "command", "started", "wall_seconds")  # fmt: skip
+    properties = {}
+    for name, label in LABELS.items():
+        entry = {"name": name, "label": label, "unit": "deg", "status": "needs data"}
+        if name in EDGES:
+            bins = len(EDGES[name]) - 1
+            shares = np.arange(1, bins + 1) / sum(range(bins + 1))
+            entry |= {"edges": EDGES[name], "distribution": shares.tolist(), "units": UNITS}
+            if name in scores:
+                entry |= {"status": "scored", "score": scores[name], "neurons": 100,
+                          "reference_distribution": shares[::-1].tolist(),
+                          "source": f"Study of {label} (1999)"}  # fmt: skip
+        else:
+            entry["status"] = "needs stimuli"
+        properties[name] = entry
+    record = {name: clean[name] for name in kept} | {
+        "kind": "physiology",
+        "name": f"physiology-{layer}",
+        "condition": {"layer": layer, "trials": 1},
+        "dataset": {"name": "gratings", "split": "MarquesEtAl2020", "examples": 9096},
+        "protocol": {"noise": "none", "draws": 1},
+        "status": "scored",
+        "visual_degrees": 8.0,
+        "image_size": 224,
+        "trials": 1,
+        "units": UNITS,
+        "simple_channels": simple_channels,
+        "properties": properties,
+    }
+    record |= changes
+    rng = np.random.default_rng(0)
+    arrays = {
+        "axis/orientation": np.arange(12) * 15.0,
+        "axis/spatial_frequency": 2.0 ** np.arange(-1, 4),
+        "axis/radius": 2.0 ** np.arange(-3, 3),
+        **{f"unit/{name}": rng.integers(0, 20, UNITS) for name in ("row", "col", "channel")},
+        **{f"unit/field_{name}": 0.5 + 0.1 * rng.random(UNITS) for name in "xy"},
+        **{f"curve/{name}": rng.random((steps, UNITS)) * 30
+           for name, steps in (("orientation", 12), ("spatial_frequency", 5), ("size", 6))},
+        "value/pref_or": rng.uniform(-22.5, 157.5, UNITS),
+        "value/peak_sf": 2.0 ** rng.uniform(-1, 3, UNITS),
+        "value/modulation_ratio": rng.uniform(0, 1.6, UNITS),
+    }  # fmt: skip
+    arrays["value/peak_sf"][:3] = np.nan
+    path = run / "results" / f"physiology-{layer}.json"
+    path.write_text(json.dumps(record))
+    np.savez(path.with_suffix(".npz"), **arrays)
+    return path
+
+
+SCORES = {"pref_or": 0.9, "peak_sf": 0.8, "sf_selective": 0.4}
+
+
+@pytest.fixture
+def runs(tmp_path):
+    base = write_run(tmp_path, "base", "resnet18", kinds=("clean",))
+    vone = write_run(tmp_path, "vone", "vone_resnet18", kinds=("clean",), accuracy=STRONG)
+    return [base, vone]
+
+
+def page_of(runs):
+    return read(report.write(runs, runs[0].parent / "r.html").read_text(encoding="utf-8"))
+
+
+def test_layers_are_ranked_by_the_mean_of_their_scores(runs):
+    base, vone = runs
+    write_layer(base, "stem", {name: 0.2 for name in SCORES})
+    write_layer(base, "layer1", {name: 0.5 for name in SCORES})
+    # A score that only one layer has does not count in the mean, or layers would not compare.
+    write_layer(vone, "v1", SCORES | {"circular_variance": 0.1}, simple_channels=10)
+    page = page_of(runs)
+    section = page.find(id="physiology")
+    (table,) = section.all("table")
+    head = [cell.text for cell in next(table.all("thead")).all("th")]
+    assert head == ["Layer", "Mean", "Preferred orientation", "Preferred spatial frequency",
+                    "Spatial-frequency selective"]  # fmt: skip
+    rows = [row for row in table.all("tr") if list(row.all("td"))]
+    names = [next(row.all("strong")).text for row in rows]
+    assert names == ["v1", "layer1", "stem"]
+    numbers = [[cell.text for cell in row.all("td")] for row in rows]
+    assert numbers[0] == ["0.70", "0.90", "0.80", "0.40"]
+    assert numbers[2] == ["0.20"] * 4
+    for row in rows:
+        link = next(row.all("a"))
+        assert page.find(id=link.attributes["href"][1:])
+    text = " ".join(section.text.split())
+    assert "Most V1-like: v1 of VOneResNet-18, with a mean of 0.70 over 3 properties" in text
+    assert "30 units, 224 px for 8°" in text
+
+
+def test_figures_are_of_the_best_layer_of_each_network(runs):
+    base, vone = runs
+    write_layer(base, "stem", {name: 0.2 for name in SCORES})
+    write_layer(base, "layer1", {name: 0.5 for name in SCORES})
+    path = write_layer(vone, "v1", SCORES, simple_channels=10)
+    section = page_of(runs).find(id="physiology")
+    labels = [svg.attributes["aria-label"] for svg in section.all("svg")
+              if "plot" in svg.attributes.get("class", "")]  # fmt: skip
+    # Three histograms, and for either network three curves, F1/F0 and the fields.
+    assert len(labels) == 3 + 2 * 5
+    orientation = labels[0]
+    assert "V1 neurons: -22.5 to 22.5: 40 %, 22.5 to 67.5: 30 %" in orientation
+    assert "ResNet-18, layer1: -22.5 to 22.5: 10 %, 22.5 to 67.5: 20 %" in orientation
+    assert "VOneResNet-18, v1" in orientation and "stem" not in orientation
+    with np.load(path.with_suffix(".npz")) as arrays:
+        ratio, simple = arrays["value/modulation_ratio"], arrays["unit/channel"] < 10
+        middle = 100 * np.mean(simple & (ratio >= 0.6) & (ratio < 0.8))
+        x = arrays["unit/field_x"].mean()
+    (kinds,) = [label for label in labels if "simple cells" in label]
+    assert f"0.6 to 0.8: {middle:.0f} %" in kinds.partition("simple cells")[2]
+    assert any(label.startswith("Modulation ratio. all units") for label in labels)
+    assert f"on average {x:.3f} degrees right of" in labels[-1]
+    # Example units have a preferred frequency: the first three have none.
+    curves = [label for label in labels if label.startswith("Response against")]
+    assert len(curves) == 6 and all("unit 4 is largest at" in label for label in curves)
+
+
+def test_what_is_missing_is_told_once(runs):
+    for run in runs:
+        write_layer(run, "stem", SCORES)
+    section = page_of(runs).find(id="physiology")
+    assert section.text.count("circular variance") == 1
+    assert section.text.count("largest response to noise") == 1
+    assert "--references" in section.text
+    assert section.text.count("Study of preferred orientation (1999)") == 1
+
+
+def test_layers_without_scores_say_why(runs):
+    write_layer(runs[0], "stem", SCORES)
+    path = write_layer(runs[0], "layer4", SCORES, status="not scored: the layer has 3 units")
+    np.savez(path.with_suffix(".npz"))
+    section = page_of(runs).find(id="physiology")
+    assert "layer4 of ResNet-18 could not be scored: the layer has 3 units." in section.text
+    (runs[0] / "results" / "physiology-stem.json").unlink()
+    (runs[0] / "results" / "physiology-stem.npz").unlink()
+    section = page_of(runs).find(id="physiology")
+    assert "could not be scored" in section.text and not list(section.all("table"))
+
+
+def test_gratings_are_no_data_set_that_accuracies_are_of(runs, tmp_path):
+    before = page_of(runs)
+    for run in runs:
+        write_layer(run, "stem", SCORES)
+    after = page_of(runs)
+    for page in (before, after):
+        assert "different datasets" not in page.text
+        lead = next(p for p in page.all("p") if p.attributes.get("class") == "lead")
+        assert "tested on shapes (test split)" in lead.text
+    with pytest.raises(LookupError):
+        before.find(id="physiology")
+    assert after.find(href="#physiology").text == "Is it V1?"
+
+
+def test_a_run_with_nothing_else_has_a_page(tmp_path):
+    run = write_run(tmp_path, "only", "resnet18", kinds=("clean",))
+    write_layer(run, "stem", SCORES)
+    for suffix in (".json", ".npz"):
+        (run / "results" / "clean").with_suffix(suffix).unlink()
+    assert "Most V1-like: stem" in " ".join(page_of([run]).find(id="physiology").text.split())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"condition": {}}, "condition.layer is missing"),
+        ({"units": 0}, "units must be an integer >= 1"),
+        ({"properties": {}}, "properties must be an object with at least one"),
+        ({"properties": {"pref_or": {"label": "a", "status": "good"}}}, "pref_or.status must be"),
+        ({"units": UNITS + 1}, r"unit/row must be numbers of shape \(31,\)"),
+    ],
+)
+def test_damaged_records_are_named(runs, changes, message):
+    path = write_layer(runs[0], "stem", SCORES)
+    edit(path, **changes)
+    with pytest.raises(report.ReportError, match=message):
+        page_of(runs)
+
+
+def test_shares_must_fit_their_bins(runs):
+    path = write_layer(runs[0], "stem", SCORES)
+    properties = json.loads(path.read_text())["properties"]
+    properties["peak_sf"]["distribution"] = [0.5, 0.5]
+    edit(path, properties=properties)
+    with pytest.raises(report.ReportError, match="peak_sf.distribution must be shares of the 4"):
+        page_of(runs)
+
+
+def test_lost_arrays_are_named(runs):
+    path = write_layer(runs[0], "stem", SCORES)
+    path.with_suffix(".npz").unlink()
+    with pytest.raises(report.ReportError, match="the array unit/row is missing"):
+        page_of(runs)

@@ -1,0 +1,213 @@
+"""The section on whether layers are like V1: their scores, and units of the best ones."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from vone_jax.report import provenance
+from vone_jax.report.figures import svg, tuning
+from vone_jax.report.load import Run
+from vone_jax.report.physiology_records import AXES, KIND, SCORED
+from vone_jax.report.results import Result
+from vone_jax.report.wording import count, words
+
+# Example units, from the lowest to the highest preferred spatial frequency.
+_EXAMPLES = 4
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layer:
+    """A layer in the table.
+
+    Attributes:
+      label: of the network.
+      name: of the layer.
+      position: of the network on the page.
+      anchor: where the result comes from on the page.
+      note: units and what the network was shown.
+      mean: of ``scores``.
+      scores: one per column of the table.
+      result: its files.
+    """
+
+    label: str
+    name: str
+    position: int
+    anchor: str
+    note: str
+    mean: float
+    scores: Sequence[float]
+    result: Result
+
+    @property
+    def dashes(self) -> str:
+        """Of the layer's line in the legend."""
+        return tuning.chip_dashes(self.position)
+
+
+def section(runs: Sequence[Run]) -> dict[str, Any] | None:
+    """What the template shows; None if no layer was recorded."""
+    found = [
+        (position, run, result) for position, run in enumerate(runs) for result in run.of_kind(KIND)
+    ]
+    if not found:
+        return None
+    scored = [item for item in found if item[2].record["status"] == SCORED]
+    columns = _columns([result for _, _, result in scored])
+    layers = sorted(
+        (_layer(position, run, result, columns) for position, run, result in scored),
+        key=lambda layer: -layer.mean,
+    )
+    best: dict[int, Layer] = {}
+    for layer in layers:
+        best.setdefault(layer.position, layer)
+    shown = [best[position] for position in sorted(best)]
+    return {
+        "columns": [label for _, label in columns],
+        "layers": layers,
+        "best": shown,
+        "failed": [
+            (run.label, result.condition["layer"], _reason(result))
+            for _, run, result in found
+            if result.record["status"] != SCORED
+        ],
+        "panels": [_panel(name, shown) for name, _ in columns],
+        "sources": _sources(scored, columns),
+        "needs": _needs([result for _, _, result in scored]),
+        "units": [_units(layer) for layer in shown],
+    }
+
+
+def _columns(results: Sequence[Result]) -> list[tuple[str, str]]:
+    """(name, label) of the properties that have a score in all layers: only these compare."""
+    if not results:
+        return []
+    return [
+        (name, words(item["label"]))
+        for name, item in results[0].record["properties"].items()
+        if all(
+            result.record["properties"].get(name, {}).get("status") == SCORED for result in results
+        )
+    ]
+
+
+def _layer(position: int, run: Run, result: Result, columns: Sequence[tuple[str, str]]) -> Layer:
+    record = result.record
+    scores = [float(record["properties"][name]["score"]) for name, _ in columns]
+    presented = f", {record['trials']} trials with noise" if record["trials"] > 1 else ""
+    return Layer(
+        label=run.label,
+        name=str(result.condition["layer"]),
+        position=position,
+        anchor=provenance.anchor(position, result, run),
+        note=f"{count(record['units'], 'unit')}, {record['image_size']} px for "
+        f"{record['visual_degrees']:.3g}°{presented}",
+        mean=float(np.mean(scores)) if scores else float("nan"),
+        scores=scores,
+        result=result,
+    )
+
+
+def _panel(name: str, shown: Sequence[Layer]) -> tuple[str, Markup]:
+    """The histogram of a property: title and figure."""
+    items = [layer.result.record["properties"][name] for layer in shown]
+    lines = [
+        tuning.Line(f"{layer.label}, {layer.name}", layer.position, item["distribution"])
+        for layer, item in zip(shown, items, strict=True)
+    ]
+    first = items[0]
+    figure = tuning.property_panel(
+        first["edges"],
+        str(first.get("unit", "")),
+        first["reference_distribution"],
+        lines,
+        f"physiology-{name}",
+    )
+    return words(first["label"]), figure
+
+
+def _sources(
+    scored: Sequence[tuple[int, Run, Result]], columns: Sequence[tuple[str, str]]
+) -> list[str]:
+    """Who measured the neurons, each once."""
+    found = {
+        str(result.record["properties"][name]["source"]): None
+        for _, _, result in scored
+        for name, _ in columns
+    }
+    return list(found)
+
+
+def _needs(results: Sequence[Result]) -> list[tuple[str, list[str]]]:
+    """What is missing -> the properties that no layer has a score for because of it."""
+    missing: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    for result in results:
+        for name, item in result.record["properties"].items():
+            labels[name] = item["label"]
+            if item["status"] != SCORED:
+                missing.setdefault(name, item["status"])
+    for result in results:
+        for name, item in result.record["properties"].items():
+            if item["status"] == SCORED:
+                missing.pop(name, None)
+    return [
+        (status, [labels[name] for name, found in missing.items() if found == status])
+        for status in dict.fromkeys(missing.values())
+    ]
+
+
+def _units(layer: Layer) -> dict[str, Any]:
+    """Figures of single units of a layer."""
+    arrays, stem = layer.result.arrays, f"physiology{layer.position}"
+    chosen = _examples(arrays)
+    simple_channels = layer.result.record.get("simple_channels")
+    simple = None if simple_channels is None else arrays["unit/channel"] < simple_channels
+    ratio = np.asarray(arrays["value/modulation_ratio"], float)
+    return {
+        "title": f"{layer.label}, layer {layer.name}",
+        "position": layer.position,
+        "curves": [
+            (
+                words(curve),
+                tuning.tuning_panel(arrays, curve, chosen, layer.position, f"{stem}-{curve}"),
+            )
+            for curve in AXES
+        ]
+        if chosen
+        else [],
+        "examples": [(svg.marker(i), _told(arrays, unit)) for i, unit in enumerate(chosen)],
+        "modulation": tuning.modulation_panel(ratio, simple, layer.position, f"{stem}-f1f0")
+        if np.isfinite(ratio).any()
+        else None,
+        "kinds": simple is not None,
+        "fields": tuning.field_panel(
+            arrays["unit/field_x"], arrays["unit/field_y"], layer.position, f"{stem}-fields"
+        ),
+    }
+
+
+def _examples(arrays: Mapping[str, np.ndarray]) -> list[int]:
+    """Units spread over the preferred spatial frequencies, among those that respond enough."""
+    frequency = np.asarray(arrays["value/peak_sf"], float)
+    usable = np.flatnonzero(np.isfinite(frequency) & np.isfinite(arrays["value/pref_or"]))
+    if not len(usable):
+        return []
+    ordered = usable[np.argsort(frequency[usable], kind="stable")]
+    places = np.linspace(0.1, 0.9, _EXAMPLES) * (len(ordered) - 1)
+    return list(dict.fromkeys(int(ordered[place]) for place in places.astype(int)))
+
+
+def _told(arrays: Mapping[str, np.ndarray], unit: int) -> str:
+    channel, row, col = (int(arrays[f"unit/{name}"][unit]) for name in ("channel", "row", "col"))
+    return (
+        f"channel {channel} at ({row}, {col}): {arrays['value/peak_sf'][unit]:.2g} cycles/degree, "
+        f"{arrays['value/pref_or'][unit] % 180:.0f}°"
+    )
+
+
+def _reason(result: Result) -> str:
+    return str(result.record["status"]).partition(": ")[2] or "no reason given"
