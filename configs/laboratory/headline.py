@@ -6,19 +6,17 @@ Hardware: 2 CPU cores. Wall time: not measured yet.
 Command: python sweep.py laboratory/headline
 """
 
-from configs.laboratory.networks import NETWORKS, SEEDS
-from vone_jax.sweep import Member, Sweep
+from configs.laboratory.networks import EVALUATIONS, SEEDS, members
+from vone_jax.sweep import Sweep
 
 _LABELS = [f"{network}-{seed}" for network in ("base", "vone") for seed in SEEDS]
 
 sweep = Sweep(
     name="headline",
     group="laboratory",
-    members={label: Member(NETWORKS[label]) for label in _LABELS},
+    members=members(_LABELS),
     evaluations=[
-        ["--suite", "clean"],
-        ["--suite", "linf", "--examples", "200"],
-        ["--suite", "l2", "l1", "--examples", "200", "--points", "2"],
-        ["--suite", "corruptions", "--examples", "500", "--draws", "1"],
+        *EVALUATIONS,
+        ("--suite", "l2", "l1", "--examples", "200", "--points", "2"),
     ],
 )

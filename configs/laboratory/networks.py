@@ -6,11 +6,13 @@ Sweeps pick networks from here by label. A label is also the name of a run direc
 share what is trained.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from configs.quickstart.resnet18 import experiment as quickstart
 from configs.quickstart.vone_resnet18 import experiment as quickstart_vone
 from vone_jax.attacks import PGD
+from vone_jax.sweep import Member
 from vone_jax.training import Experiment, GaussianImageNoise, Similarity
 from vone_jax.v1 import NeuronalNoise
 
@@ -72,3 +74,15 @@ NETWORKS: dict[str, Experiment] = {
     "base-similar-pixels": _similar(target="pixels", alpha=10.0, threshold=0.8),
     "base-similar-shuffled": _similar(target="v1", shuffled=True),
 }
+
+# What every network is asked.
+EVALUATIONS = (
+    ("--suite", "clean"),
+    ("--suite", "linf", "--examples", "200"),
+    ("--suite", "corruptions", "--examples", "500", "--draws", "1"),
+)
+
+
+def members(labels: Sequence[str]) -> dict[str, Member]:
+    """Networks by label, as members of a sweep."""
+    return {label: Member(NETWORKS[label]) for label in labels}

@@ -7,18 +7,14 @@ Hardware: 2 CPU cores. Wall time: not measured yet.
 Command: python sweep.py laboratory/similarity
 """
 
-from configs.laboratory.networks import NETWORKS
-from vone_jax.sweep import Member, Sweep
+from configs.laboratory.networks import EVALUATIONS, members
+from vone_jax.sweep import Sweep
 
 _LABELS = ["base-0", "base-similar-v1", "base-similar-pixels", "base-similar-shuffled"]
 
 sweep = Sweep(
     name="similarity",
     group="laboratory",
-    members={label: Member(NETWORKS[label]) for label in _LABELS},
-    evaluations=[
-        ["--suite", "clean"],
-        ["--suite", "linf", "--examples", "200"],
-        ["--suite", "corruptions", "--examples", "500", "--draws", "1"],
-    ],
+    members=members(_LABELS),
+    evaluations=EVALUATIONS,
 )

@@ -7,8 +7,8 @@ Hardware: 2 CPU cores. Wall time: not measured yet.
 Command: python sweep.py laboratory/training
 """
 
-from configs.laboratory.networks import NETWORKS
-from vone_jax.sweep import Member, Sweep
+from configs.laboratory.networks import EVALUATIONS, members
+from vone_jax.sweep import Sweep
 
 _LABELS = [
     "base-0", "vone-0", "base-adversarial-2", "base-adversarial-8", "base-pgd-8",
@@ -18,10 +18,6 @@ _LABELS = [
 sweep = Sweep(
     name="training",
     group="laboratory",
-    members={label: Member(NETWORKS[label]) for label in _LABELS},
-    evaluations=[
-        ["--suite", "clean"],
-        ["--suite", "linf", "--examples", "200"],
-        ["--suite", "corruptions", "--examples", "500", "--draws", "1"],
-    ],
+    members=members(_LABELS),
+    evaluations=EVALUATIONS,
 )
