@@ -10,8 +10,9 @@ import pytest
 
 from tests.evaluation import tiny
 from vone_jax import evaluation, models, neurophysiology, training, v1
-from vone_jax.evaluation import physiology, planning, suites
+from vone_jax.evaluation import physiology, physiology_experiments, planning, suites
 from vone_jax.models.network import VOneNet
+from vone_jax.neurophysiology.rates import RateMap
 
 CONFIG = v1.VOneBlockConfig(
     simple_channels=4,
@@ -250,3 +251,78 @@ def test_trials_with_noise_are_recorded_as_such(job, subject):
     assert record["trials"] == 2 and record["condition"]["noise"] == "on"
     assert record["protocol"]["noise"] == "fresh" and record["protocol"]["draws"] == 2
     assert record["status"] == "scored"
+
+
+def spiking_model(subject, noise):
+    return dataclasses.replace(subject, model=models.with_noise(subject.model, noise))
+
+
+def test_contrast_and_variability_are_stored_beside_the_scores(job, record):
+    with np.load(job.results / "physiology-v1.npz") as arrays:
+        contrasts, curves = arrays["contrast/contrasts"], arrays["contrast/curves"]
+        mean, variance = arrays["variability/mean"], arrays["variability/variance"]
+        c50, unit = arrays["contrast/c50"], arrays["variability/unit"]
+    assert contrasts.tolist() == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0]
+    # A VOneBlock is linear in contrast; 8-bit images round the faint ones.
+    largest = curves[-1]
+    np.testing.assert_allclose(curves[2:] / largest, contrasts[2:, None] + 0 * curves[2:],
+                               atol=0.02)  # fmt: skip
+    assert record["contrast_response"]["median_c50"] == np.median(c50) > 1
+    found = record["variability"]
+    assert (found["trials"], found["gratings"], found["units"]) == (100, *mean.shape)
+    assert mean.shape == variance.shape and len(unit) == mean.shape[1] <= 200
+    # Gaussian noise has no spike counts.
+    assert "median_fano_factor_spikes" not in found
+    # Rectified, a Gaussian about 0 keeps 1/2 - 1/(2 pi) of its variance, one far above 0 all of it.
+    assert 9 * (0.5 - 0.5 / np.pi) < variance.mean() < 9
+    assert found["median_fano_factor"] == pytest.approx(
+        np.median(variance.sum(axis=0) / mean.sum(axis=0))
+    )
+
+
+@pytest.fixture(scope="module")
+def scores(job, record):
+    """As much of the scores as the experiments read, without scoring again."""
+    with np.load(job.results / "physiology-v1.npz") as arrays:
+        units = {name: arrays[f"unit/{name}"] for name in ("row", "col", "channel")}
+    display = neurophysiology.Display(record["visual_degrees"], record["image_size"], 1)
+    return neurophysiology.Scores(
+        properties={}, display=display, rate_map=RateMap(1.0, 0.0), trials=1, units=units,
+        per_unit={}, counted={}, curves={},
+    )  # fmt: skip
+
+
+def run_experiments(subject, layer, scores, monkeypatch, trials=20):
+    monkeypatch.setattr(physiology_experiments, "TRIALS", trials)
+    quiet = models.response_fn(models.without_noise(subject.model), subject.variables, layer)
+    noisy = models.response_fn(subject.model, subject.variables, layer)
+    return physiology_experiments.experiments(
+        subject, layer, scores, quiet, noisy, jax.random.key(1)
+    )
+
+
+def test_the_fano_factor_is_1_in_spikes(subject, scores, monkeypatch):
+    """Much activity, so that hardly anything is rectified: 1 in spikes, 1 / scale in responses."""
+    noise = v1.NeuronalNoise(scale=20.0, level=0.5)
+    fields, arrays = run_experiments(spiking_model(subject, noise), "v1", scores, monkeypatch, 60)
+    found = fields["variability"]
+    assert found["units"] == len(scores.units["row"])
+    assert found["units_above"] == (arrays["variability/spike_mean"] >= 2.0).any(axis=0).sum()
+    assert found["units_above"] > 0.9 * found["units"]
+    # A variance from 60 trials is within 18 % (its deviation); the median of many is closer.
+    assert found["median_fano_factor_spikes"] == pytest.approx(1.0, rel=0.1)
+    assert found["median_fano_factor"] == pytest.approx(1 / 20.0, rel=0.1)
+    np.testing.assert_allclose(arrays["variability/spike_mean"],
+                               20.0 * arrays["variability/mean"] + 0.5)  # fmt: skip
+    np.testing.assert_allclose(arrays["variability/spike_variance"],
+                               400.0 * arrays["variability/variance"])  # fmt: skip
+
+
+def test_variability_is_for_layers_that_noise_reaches(subject, scores, monkeypatch):
+    """Simple cells come first among the channels of v1."""
+    simple = {name: values[scores.units["channel"] < 4] for name, values in scores.units.items()}
+    some = dataclasses.replace(scores, units=simple)
+    fields, arrays = run_experiments(subject, "v1.simple", some, monkeypatch)
+    assert set(fields) == {"contrast_response"}
+    assert arrays["contrast/curves"].shape == (6, len(simple["row"]))
+    assert not any(name.startswith("variability") for name in arrays)

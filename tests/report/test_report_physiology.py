@@ -217,3 +217,82 @@ def test_lost_arrays_are_named(runs):
     path.with_suffix(".npz").unlink()
     with pytest.raises(report.ReportError, match="the array unit/row is missing"):
         page_of(runs)
+
+
+def add_experiments(path, *, spikes=True, c50=9.5):
+    """Adds what a layer with noise has: responses in proportion to contrast, and trials."""
+    rng = np.random.default_rng(1)
+    mean = rng.uniform(0.5, 20, (4, 10))
+    contrasts = np.array([0.05, 0.1, 0.2, 0.4, 0.8, 1.0])
+    variability = {"trials": 100, "gratings": 4, "units": 10, "median_fano_factor": 2.86}
+    with np.load(path.with_suffix(".npz")) as stored:
+        arrays = dict(stored)
+    arrays |= {
+        "contrast/contrasts": contrasts,
+        "contrast/curves": contrasts[:, None] * rng.uniform(1, 9, UNITS),
+        "variability/mean": mean,
+        "variability/variance": 2 * mean,
+    }
+    if spikes:
+        variability |= {"median_fano_factor_spikes": 0.99, "least_mean_spikes": 2.0,
+                        "units_above": 7}  # fmt: skip
+        arrays |= {"variability/spike_mean": 0.5 * mean, "variability/spike_variance": 0.5 * mean}
+    np.savez(path.with_suffix(".npz"), **arrays)
+    contrast = {"median_c50": c50, "median_exponent": 1.05}
+    edit(path, contrast_response=contrast, variability=variability)
+
+
+def drawn(section):
+    return [svg.attributes["aria-label"] for svg in section.all("svg")
+            if "plot" in svg.attributes.get("class", "")]  # fmt: skip
+
+
+def test_contrast_response_and_variability_are_shown(runs):
+    base, vone = runs
+    add_experiments(write_layer(base, "stem", SCORES), spikes=False, c50=0.25)
+    add_experiments(write_layer(vone, "v1", SCORES))
+    section = page_of(runs).find(id="physiology")
+    labels, text = drawn(section), " ".join(section.text.split())
+    contrast = [label for label in labels if "against contrast" in label]
+    assert len(contrast) == 2 and "5 %: 0.05, 10 %: 0.10" in contrast[0]
+    (responses,) = [label for label in labels if "mean of responses" in label]
+    (spikes,) = [label for label in labels if "mean of spikes" in label]
+    assert "40 pairs" in spikes and "ratio is 1.00" in spikes and "ratio is 2.00" in responses
+    assert "The median unit is half saturated at 25.0" in text
+    assert "not half saturated at full contrast; its exponent is 1.05" in text
+    assert "7 units of 10 reach a mean of 2 spikes" in text
+    assert "0.99 in spikes and 2.86 in units of the response" in text
+    assert "ratio of 2.86, but these are responses and not counts" in text
+
+
+def test_results_without_experiments_have_no_room_for_them(runs):
+    write_layer(runs[1], "v1", SCORES)
+    section = page_of(runs).find(id="physiology")
+    assert len(drawn(section)) == 3 + 5
+    assert "Contrast response" not in section.text and "variability" not in section.text
+
+
+def test_units_that_are_too_weak_have_no_fano_factor(runs):
+    path = write_layer(runs[1], "v1", SCORES)
+    add_experiments(path)
+    found = json.loads(path.read_text())["variability"]
+    nothing = {"median_fano_factor_spikes": None, "median_fano_factor": None, "units_above": 0}
+    edit(path, variability=found | nothing)
+    assert "No unit reaches a mean of 2 spikes" in page_of(runs).find(id="physiology").text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"contrast_response": {"median_c50": "a"}}, "contrast_response.median_c50 must be"),
+        ({"variability": {"trials": 1}}, "variability.trials must be an integer >= 2"),
+        ({"variability": {"trials": 9, "gratings": 4, "units": 3, "median_fano_factor": 1.0}},
+         r"variability/mean must be numbers of shape \(4, 3\)"),
+    ],
+)  # fmt: skip
+def test_damaged_experiments_are_named(runs, changes, message):
+    path = write_layer(runs[1], "v1", SCORES)
+    add_experiments(path)
+    edit(path, **changes)
+    with pytest.raises(report.ReportError, match=message):
+        page_of(runs)

@@ -1,7 +1,8 @@
 """Layers of a network recorded as if they were V1, and their result files.
 
 results/physiology-LAYER.json   the scores, distributions and settings
-results/physiology-LAYER.npz    every value and tuning curve per unit
+results/physiology-LAYER.npz    every value and tuning curve per unit, and the arrays of
+                                ``physiology_experiments``
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ import numpy as np
 
 from vone_jax import models, neurophysiology, prng
 from vone_jax.evaluation import store
+from vone_jax.evaluation.physiology_experiments import experiments
 from vone_jax.evaluation.protocol import Protocol
 from vone_jax.evaluation.runner import Job, now
 from vone_jax.evaluation.subject import Subject
@@ -165,7 +167,10 @@ def record_layer(job: Job, how: Recording, layer: str) -> dict[str, Any]:
             # With lists for tuples, as the file has them.
             **json.loads(json.dumps(scores.summary())),
         }
-        arrays = scores.arrays()
+        key = prng.stream(jax.random.key(job.seed), "physiology experiments")
+        more, recorded = experiments(job.subject, layer, scores, quiet, noisy, key)
+        found |= more
+        arrays = scores.arrays() | recorded
     record = job.record(identity, started, time.perf_counter() - since) | found
     store.publish(job.results, record, arrays)
     return record

@@ -10,9 +10,9 @@ from markupsafe import Markup
 from vone_jax.report import provenance
 from vone_jax.report.figures import svg, tuning
 from vone_jax.report.load import Run
-from vone_jax.report.physiology_records import AXES, KIND, SCORED
+from vone_jax.report.physiology_records import AXES, CONTRAST, KIND, SCORED, SPIKES, VARIABILITY
 from vone_jax.report.results import Result
-from vone_jax.report.wording import count, words
+from vone_jax.report.wording import count, percent, words
 
 # Example units, from the lowest to the highest preferred spatial frequency.
 _EXAMPLES = 4
@@ -187,7 +187,71 @@ def _units(layer: Layer) -> dict[str, Any]:
         "fields": tuning.field_panel(
             arrays["unit/field_x"], arrays["unit/field_y"], layer.position, f"{stem}-fields"
         ),
+        "contrast": _contrast(layer, stem),
+        "variability": _variability(layer, stem),
     }
+
+
+def _contrast(layer: Layer, stem: str) -> dict[str, Any] | None:
+    """The contrast response and what it says; None for a layer that has none."""
+    found = layer.result.record.get(CONTRAST)
+    if found is None:
+        return None
+    panel = tuning.contrast_panel(layer.result.arrays, layer.position, f"{stem}-contrast")
+    if panel is None or found["median_c50"] is None or found["median_exponent"] is None:
+        return None
+    c50 = found["median_c50"]
+    told = (
+        f"half saturated at {percent(c50)} contrast"
+        if c50 < 1
+        else "not half saturated at full contrast"
+    )
+    return {
+        "panel": panel,
+        "told": f"The median unit is {told}; its exponent is {found['median_exponent']:.2f}",
+    }
+
+
+def _variability(layer: Layer, stem: str) -> dict[str, Any] | None:
+    """Mean and variance over trials and what they say; None for a layer without noise."""
+    found, arrays = layer.result.record.get(VARIABILITY), layer.result.arrays
+    if found is None:
+        return None
+    space, unit = ("spike_", "spikes") if SPIKES in found else ("", "responses")
+    panel = tuning.variability_panel(
+        arrays[f"variability/{space}mean"],
+        arrays[f"variability/{space}variance"],
+        unit,
+        layer.position,
+        f"{stem}-variability",
+    )
+    if panel is None:
+        return None
+    return {
+        "panel": panel,
+        "trials": found["trials"],
+        "told": _fano_factors(found),
+    }
+
+
+def _fano_factors(found: Mapping[str, Any]) -> str:
+    """The median Fano factors in words."""
+    in_responses = found["median_fano_factor"]
+    if SPIKES not in found:
+        if in_responses is None:
+            return "No unit responds enough for a Fano factor"
+        return (
+            f"The median unit has a ratio of {in_responses:.2f}, but these are responses and not "
+            f"counts of spikes, so only the slope compares with neurons"
+        )
+    least = f"{found['least_mean_spikes']:g} spikes"
+    if found[SPIKES] is None or in_responses is None:
+        return f"No unit reaches a mean of {least}, below which rectification lowers the variance"
+    return (
+        f"{count(found['units_above'], 'unit')} of {found['units']} reach a mean of {least}, below "
+        f"which rectification lowers the variance: their median Fano factor is "
+        f"{found[SPIKES]:.2f} in spikes and {in_responses:.2f} in units of the response"
+    )
 
 
 def _examples(arrays: Mapping[str, np.ndarray]) -> list[int]:

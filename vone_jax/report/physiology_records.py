@@ -9,6 +9,8 @@ from vone_jax.report.records import Record, ReportError
 
 KIND = "physiology"
 SCORED = "scored"
+# Fields of experiments, and the one that only responses with spike counts have.
+CONTRAST, VARIABILITY, SPIKES = "contrast_response", "variability", "median_fano_factor_spikes"
 # Tuning curve -> the axis that it is over.
 AXES = {"orientation": "orientation", "spatial_frequency": "spatial_frequency", "size": "radius"}
 _STATUSES = (SCORED, "needs data", "needs stimuli")
@@ -45,6 +47,7 @@ def check_record(record: Record) -> None:
                 raise item.error(field, f"shares of the {bins} bins of edges")
     if not scored:
         raise record.error("properties", "an object with at least one property that is scored")
+    _check_experiments(record)
 
 
 def check_arrays(path: Path, arrays: Mapping[str, np.ndarray], record: Mapping) -> None:
@@ -60,6 +63,36 @@ def check_arrays(path: Path, arrays: Mapping[str, np.ndarray], record: Mapping) 
         _check_shape(path, arrays, f"curve/{curve}", (steps.size, units))
     for name in ("pref_or", "peak_sf", "modulation_ratio"):
         _check_shape(path, arrays, f"value/{name}", (units,))
+    if record.get(CONTRAST) is not None:
+        levels = arrays.get("contrast/contrasts", np.zeros(0)).size
+        _check_shape(path, arrays, "contrast/contrasts", (levels,))
+        _check_shape(path, arrays, "contrast/curves", (levels, units))
+    if (found := record.get(VARIABILITY)) is not None:
+        spaces = ("", "spike_") if SPIKES in found else ("",)
+        for name in (f"{space}{moment}" for space in spaces for moment in ("mean", "variance")):
+            _check_shape(path, arrays, f"variability/{name}", (found["gratings"], found["units"]))
+
+
+def _check_experiments(record: Record) -> None:
+    """Of fields that older results and layers without noise do not have."""
+    found = []
+    if record.data.get(CONTRAST) is not None:
+        found += [(record.section(CONTRAST), ("median_c50", "median_exponent"))]
+    if record.data.get(VARIABILITY) is not None:
+        variability = record.section(VARIABILITY)
+        variability.integer("trials", low=2)
+        for name in ("gratings", "units"):
+            variability.integer(name, low=1)
+        spiking = (SPIKES,) if SPIKES in variability.data else ()
+        if spiking:
+            variability.number("least_mean_spikes", low=0)
+            variability.integer("units_above")
+        found += [(variability, ("median_fano_factor", *spiking))]
+    for section, names in found:
+        for name in names:
+            # Null where no unit has a value.
+            if name not in section.data or section.data[name] is not None:
+                section.number(name, low=0)
 
 
 def _numbers(record: Record, name: str) -> list[float]:

@@ -7,7 +7,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
 from vone_jax.report.figures import svg
 from vone_jax.report.physiology_records import AXES
@@ -179,6 +179,94 @@ def field_panel(x: np.ndarray, y: np.ndarray, position: int, name: str) -> Marku
         description = (
             f"Centres of {len(x)} receptive fields, on average {np.mean(x):.3f} degrees right of "
             f"and {np.mean(y):.3f} below fixation."
+        )
+        return svg.render(figure, name, description)
+
+
+def contrast_panel(arrays: Mapping[str, np.ndarray], position: int, name: str) -> Markup | None:
+    """Contrast response relative to the largest: median and middle half of the units.
+
+    Args:
+      arrays: of a result of the kind ``physiology``.
+      position: of the network on the page.
+      name: an identifier, unique on the page.
+
+    Returns:
+      The figure; None if no unit responds.
+    """
+    contrasts, curves = arrays["contrast/contrasts"], arrays["contrast/curves"]
+    largest = curves.max(axis=0)
+    if not (largest > 0).any():
+        return None
+    relative = curves[:, largest > 0] / largest[largest > 0]
+    low, middle, high = np.percentile(relative, [25, 50, 75], axis=1)
+    with svg.drawing(2.9, 2.0) as figure:
+        axes = figure.add_subplot()
+        axes.fill_between(
+            contrasts, low, high, color=svg.color(position), alpha=0.25, linewidth=0
+        )  # fmt: skip
+        axes.plot(
+            contrasts, contrasts, color=svg.INK, linewidth=0.9, linestyle=(0, (2, 3)), zorder=3
+        )  # fmt: skip
+        axes.plot(contrasts, middle, color=svg.color(position), marker="o", markersize=3.5)
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_locator(FixedLocator(list(contrasts)))
+        labels = {0.05: "5 %", 0.1: "10 %", 0.2: "20 %", 0.4: "40 %", 1.0: "100 %"}
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: labels.get(value, "")))
+        axes.set_ylim(min(0.0, float(low.min())), 1.08)
+        axes.set_yticks([0, 0.5, 1])
+        axes.set_xlabel("contrast")
+        spoken = ", ".join(
+            f"{100 * c:.3g} %: {value:.2f}" for c, value in zip(contrasts, middle, strict=True)
+        )
+        return svg.render(figure, name, f"Median relative response against contrast: {spoken}.")
+
+
+def variability_panel(
+    mean: np.ndarray, variance: np.ndarray, unit: str, position: int, name: str
+) -> Markup | None:
+    """Variance over trials against the mean, with the line where they are equal.
+
+    Args:
+      mean: of units and gratings.
+      variance: of the same shape.
+      unit: of the mean.
+      position: of the network on the page.
+      name: an identifier, unique on the page.
+
+    Returns:
+      The figure; None if nothing is above 0, as logarithms need.
+    """
+    above = (mean > 0) & (variance > 0)
+    mean, variance = mean[above], variance[above]
+    if not len(mean):
+        return None
+    some = slice(None, None, -(-len(mean) // _MAX_POINTS))
+    with svg.drawing(2.9, 2.2) as figure:
+        axes = figure.add_subplot()
+        axes.scatter(
+            mean[some], variance[some], 6, color=svg.color(position), alpha=0.5, linewidths=0
+        )  # fmt: skip
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        reach = (
+            min(axes.get_xlim()[0], axes.get_ylim()[0]),
+            max(axes.get_xlim()[1], axes.get_ylim()[1]),
+        )
+        axes.plot(reach, reach, color=svg.INK, linewidth=0.9, linestyle=(0, (2, 3)))
+        axes.set_xlim(reach)
+        axes.set_ylim(reach)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_locator(LogLocator(numticks=5))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.set_xlabel(f"mean, {unit}")
+        axes.set_ylabel("variance")
+        ratio = np.median(variance / mean)
+        description = (
+            f"Variance against mean of {unit} of {len(mean)} pairs of unit and grating; the "
+            f"median ratio is {ratio:.2f}."
         )
         return svg.render(figure, name, description)
 

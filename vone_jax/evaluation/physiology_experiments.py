@@ -1,0 +1,156 @@
+"""What is recorded of a layer beside the scores: contrast response and trial-to-trial variability.
+
+Neither has a published distribution to be scored against.
+
+contrast/*      of all scored units: contrasts (C,), curves (C, U), the fit's r_max, c50, exponent
+                and explained (U,)
+variability/*   of some units: their positions among the scored ones, unit (V,); of the gratings
+                spatial_frequency and orientation (G,); mean and variance (G, V), and spike_mean
+                and spike_variance where responses have spike counts
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from vone_jax import models, neurophysiology
+from vone_jax.evaluation.subject import Subject
+from vone_jax.neurophysiology import stimuli
+from vone_jax.neurophysiology.locate import is_stochastic, locate
+from vone_jax.neurophysiology.recording import ResponseFn
+from vone_jax.v1 import NeuronalNoise
+
+CONTRASTS = np.array([0.05, 0.1, 0.2, 0.4, 0.8, 1.0])
+TRIALS = 100
+MAX_UNITS = 200
+# In spikes. Rectification comes after the noise and makes weaker responses less variable.
+LEAST_MEAN = 2.0
+
+# Layers whose responses are the noise's output, where counts can be had back.
+_SPIKING = ("v1", "stem.noise")
+
+Found = tuple[dict[str, Any], dict[str, np.ndarray]]
+
+
+def experiments(
+    subject: Subject,
+    layer: str,
+    scores: neurophysiology.Scores,
+    quiet: ResponseFn,
+    noisy: ResponseFn,
+    key: jax.Array,
+) -> Found:
+    """Shows the scored units gratings of rising contrast, and some of them the same ones again.
+
+    Variability is recorded where the layer's responses depend on the key.
+
+    Args:
+      subject: the network.
+      layer: the layer's name.
+      scores: of the layer.
+      quiet: the layer without noise.
+      noisy: the layer with the network's noise, if it has any.
+      key: typed key of the noise.
+
+    Returns:
+      Fields of the result's JSON file, and arrays of its NPZ file.
+    """
+    site = _site(scores, quiet, key)
+    fields, arrays = _contrast_response(quiet, key, site)
+    if subject.stochastic and is_stochastic(noisy, key, scores.display):
+        more, recorded = _variability(noisy, key, site, _noise_in_spikes(subject, layer))
+        fields, arrays = fields | more, arrays | recorded
+    return fields, arrays
+
+
+def _site(
+    scores: neurophysiology.Scores, quiet: ResponseFn, key: jax.Array
+) -> neurophysiology.Site:
+    """Where the scored units are recorded. Their receptive fields need not be mapped again."""
+    candidates = locate(quiet, key, scores.display)
+    names = ("row", "col", "channel")
+    scored = set(zip(*(scores.units[name].tolist() for name in names), strict=True))
+    places = zip(*(getattr(candidates, name).tolist() for name in names), strict=True)
+    return candidates.keep(np.array([place in scored for place in places]))
+
+
+def _contrast_response(quiet: ResponseFn, key: jax.Array, site: neurophysiology.Site) -> Found:
+    found = neurophysiology.contrast_response(quiet, key, site, CONTRASTS)
+    fields = {
+        "median_c50": _median(found.c50),
+        "median_exponent": _median(found.exponent),
+    }
+    arrays = {
+        f"contrast/{name}": getattr(found, name)
+        for name in ("contrasts", "curves", "r_max", "c50", "exponent", "explained")
+    }
+    return {"contrast_response": fields}, arrays
+
+
+def _variability(
+    noisy: ResponseFn, key: jax.Array, site: neurophysiology.Site, noise: NeuronalNoise | None
+) -> Found:
+    units = np.unique(np.linspace(0, len(site) - 1, min(len(site), MAX_UNITS)).astype(int))
+    some = np.isin(np.arange(len(site)), units)
+    gratings = _gratings()
+    found = neurophysiology.trial_statistics(noisy, key, site.keep(some), TRIALS, gratings)
+    fields: dict[str, Any] = {
+        "trials": TRIALS,
+        "gratings": len(gratings),
+        "units": len(units),
+    }
+    arrays = {
+        "variability/unit": units,
+        "variability/spatial_frequency": np.repeat(
+            stimuli.COARSE_SPATIAL_FREQUENCIES, len(stimuli.COARSE_ORIENTATIONS)
+        ),
+        "variability/orientation": np.tile(
+            stimuli.COARSE_ORIENTATIONS, len(stimuli.COARSE_SPATIAL_FREQUENCIES)
+        ),
+        "variability/mean": found.mean,
+        "variability/variance": found.variance,
+    }
+    least_mean = 0.0
+    if noise is not None:
+        # Counts are an affine function of responses, so their moments need no other recording.
+        counts = neurophysiology.TrialStatistics(
+            noise.scale * found.mean + noise.level, noise.scale**2 * found.variance, TRIALS
+        )
+        least_mean = (LEAST_MEAN - noise.level) / noise.scale
+        fields |= {
+            "median_fano_factor_spikes": _median(counts.fano_factor(LEAST_MEAN)),
+            "least_mean_spikes": LEAST_MEAN,
+            "units_above": int((counts.mean >= LEAST_MEAN).any(axis=0).sum()),
+        }
+        arrays |= {
+            "variability/spike_mean": counts.mean,
+            "variability/spike_variance": counts.variance,
+        }
+    # Of the same gratings as in spikes.
+    fields["median_fano_factor"] = _median(found.fano_factor(least_mean))
+    return {"variability": fields}, arrays
+
+
+def _gratings() -> neurophysiology.GratingSet:
+    """(spatial frequency, orientation): (4, 6), 24 images, of radius 1 degree."""
+    return neurophysiology.grating_set(
+        "evaluation of variability",
+        spatial_frequency=stimuli.COARSE_SPATIAL_FREQUENCIES,
+        orientation=stimuli.COARSE_ORIENTATIONS,
+        phase=0.0,
+        radius=1.0,
+        contrast=1.0,
+    )
+
+
+def _noise_in_spikes(subject: Subject, layer: str) -> NeuronalNoise | None:
+    """The noise that a layer's responses come from, if it is one of spike counts."""
+    noise = models.noise_of(subject.model)
+    return noise if layer in _SPIKING and isinstance(noise, NeuronalNoise) else None
+
+
+def _median(values: np.ndarray) -> float | None:
+    """Over the units that have a value; None if none has."""
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if len(known) else None
