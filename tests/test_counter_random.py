@@ -1,6 +1,6 @@
-"""The counter-based normals: the cipher against its published answers, then the statistics.
+"""The counter-based random numbers: the cipher against its published answers, then the statistics.
 
-Every statistic has a known distribution for independent standard normals (or uniform bits), so
+Every statistic has a known distribution for independent normals, uniforms or bits, so
 each bound is a number of standard errors. The seeds are fixed: a test that passes always passes.
 """
 
@@ -102,6 +102,18 @@ def test_moments(batch):
 def test_distribution(batch):
     """Kolmogorov and Smirnov's distance from the normal distribution."""
     assert stats.kstest(batch.ravel(), "norm").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_symmetric_uniform(seed):
+    """Kolmogorov and Smirnov's distance; the numbers are odd multiples of 2^-24, never 1 or -1."""
+    draws = counter_random.symmetric_uniform(jax.random.key(seed), (64, 64, 64))
+    assert draws.dtype == jnp.float32 and draws.shape == (64, 64, 64)
+    draws = np.asarray(draws, np.float64).ravel()
+    assert stats.kstest(draws, "uniform", (-1, 2)).pvalue > 1e-3
+    assert np.all((draws * 2**24) % 2 == 1) and np.abs(draws).max() < 1
+    alone = counter_random.symmetric_uniform(jax.random.key(seed), (7,))
+    np.testing.assert_array_equal(alone, draws[:7])
 
 
 @pytest.mark.parametrize("sign", [-1, 1])

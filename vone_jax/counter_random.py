@@ -1,4 +1,4 @@
-"""Standard normals as a function of (key, element), made to be cheap.
+"""Random words, normals and uniforms as a function of (key, element), made to be cheap.
 
 ``jax.random.normal`` on a CPU runs Threefry as a loop over arrays in memory, and then costs more
 than the Gabor bank. Here the same cipher is written out element by element: XLA fuses it with
@@ -55,6 +55,15 @@ def standard_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
       ValueError: if ``shape`` has more elements than there are counters.
     """
     return _box_muller(*random_words(key, shape))
+
+
+def symmetric_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Uniform float32 numbers in (-1, 1) of one key, in steps of 2^-23; see ``standard_normal``."""
+    words, _ = random_words(key, shape)
+    # 24 bits are what float32 holds. The half keeps the numbers symmetric and away from the ends.
+    return (words >> jnp.uint32(8)).astype(jnp.int32).astype(jnp.float32) * 2.0**-23 + (
+        2.0**-24 - 1
+    )
 
 
 def random_words(key: jax.Array, shape: tuple[int, ...]) -> Words:

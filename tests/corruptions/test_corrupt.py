@@ -288,3 +288,16 @@ def test_bad_input_is_refused(change, error, message):
     arguments = dict(key=KEY, images=jnp.zeros((1, 12, 12, 3)), name="contrast", severity=1)
     with pytest.raises(error, match=message):
         corruptions.corrupt(**(arguments | change))
+
+
+@pytest.mark.parametrize("name", ["defocus_blur", "gaussian_blur", "zoom_blur", "contrast"])
+def test_gradients_pass_through_what_is_linear(name):
+    """<y, A x> = <A' y, x>, with the transpose that reverse mode finds."""
+    key = jax.random.key(0)
+    x, y = (jax.random.uniform(jax.random.key(seed), (1, 24, 24, 1)) for seed in (1, 2))
+    # Away from 0 and 1, where clipping has no slope.
+    x = 0.4 + 0.2 * x
+    value, transpose = jax.vjp(lambda image: corruptions.corrupt(key, image, name, 2), x)
+    np.testing.assert_allclose(
+        float(jnp.vdot(transpose(y)[0], x)), float(jnp.vdot(y, value)), rtol=1e-4
+    )

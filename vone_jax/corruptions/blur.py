@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax.corruptions import matrices
+from vone_jax.corruptions import matrices, stages
 
 
 def gaussian_matrices(deviation: float, shape: tuple[int, int, int]) -> tuple:
@@ -49,13 +49,12 @@ def zoom(keys: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
         low, high, weight = (column[index] for column in rows)
         weight = weight[None, :, None, None]
         between = (1 - weight) * _read(images, low, 1) + weight * _read(images, high, 1)
-        # Without the barrier the compiler would compute every row again for each of its readers.
-        between = jax.lax.optimization_barrier(between)
+        between = stages.stored(between)
         low, high, weight = (column[index] for column in columns)
         weight = weight[None, None, :, None]
         return total + (1 - weight) * _read(between, low, 2) + weight * _read(between, high, 2)
 
-    total = jax.lax.fori_loop(0, count, add, 2 * images)
+    total = stages.repeated(count, _MOST_FACTORS, add, 2 * images)
     return total / (count + 2).astype(images.dtype)
 
 
@@ -101,18 +100,30 @@ def disk_kernel(parameters: tuple[float, float], shape: tuple[int, int, int]) ->
 def disk(keys: jax.Array, images: jax.Array, kernel: jax.Array) -> jax.Array:
     """Correlates each channel with the kernel, mirroring at the border; draws nothing."""
     reach = _LARGEST_REACH
-    height, width = images.shape[1:3]
+    count, height, width, channels = images.shape
     padded = jnp.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="reflect")
+    # Channels side by side, so that rows are long enough for vector units.
+    padded = padded.reshape(count, height + 2 * reach, -1)
 
     # A sum of shifted images, row by row of the kernel: XLA's convolution of single channels is
-    # several times slower on a CPU.
-    def add_row(row, total):
-        band = jax.lax.dynamic_slice_in_dim(padded, row, height, axis=1)
-        for column in range(2 * reach + 1):
-            total = total + kernel[row, column] * band[:, :, column : column + width]
-        return total
+    # several times slower on a CPU. Opposite rows and columns have the same weights.
+    def add_rows(row, total):
+        above, below = reach - row, reach + row
+        band = jax.lax.dynamic_slice_in_dim(padded, above, height, axis=1)
+        band = band + jax.lax.dynamic_slice_in_dim(padded, below, height, axis=1)
+        weights = kernel[above] * jnp.where(row == 0, 0.5, 1.0)
 
-    return jax.lax.fori_loop(0, 2 * reach + 1, add_row, jnp.zeros_like(images))
+        def column(place):
+            return band[:, :, channels * place : channels * (place + width)]
+
+        for step in range(1, reach + 1):
+            total = total + weights[reach + step] * (column(reach - step) + column(reach + step))
+        return total + weights[reach] * column(reach)
+
+    start = jnp.zeros((count, height, width * channels), images.dtype)
+    # Smaller kernels have rows of zeros above and below.
+    rows = jnp.sum(jnp.any(kernel != 0, axis=1), dtype=jnp.int32) // 2 + 1
+    return stages.repeated(rows, reach + 1, add_rows, start).reshape(images.shape)
 
 
 _LARGEST_REACH = 10

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax.corruptions import levels, matrices
+from vone_jax.corruptions import levels, stages
 
 
 def brightness(keys: jax.Array, images: jax.Array, amount: jax.Array) -> jax.Array:
@@ -49,24 +49,51 @@ def contrast(keys: jax.Array, images: jax.Array, factor: jax.Array) -> jax.Array
     return (images - mean) * factor + mean
 
 
-def box_matrices(share: float, shape: tuple[int, int, int]) -> tuple:
-    """Pillow's BOX resizing to ``share`` of the size and back: (rows, columns) down, then up."""
-    height, width, _ = shape
-    small = max(int(height * share), 1), max(int(width * share), 1)
-    down = _box_matrix(height, small[0]), _box_matrix(width, small[1])
-    up = _box_matrix(small[0], height), _box_matrix(small[1], width)
-    return down, up
+def box_places(share: float, shape: tuple[int, int, int]) -> tuple:
+    """Pillow's BOX resizing to ``share`` of the size and back: (rows, columns) of both ways.
+
+    For either axis: the places that each small pixel is the mean of, (taps, small), how many of
+    them count, (small,), and which small pixel each large one shows, (side,). All int32.
+    """
+    return tuple(_box_places(side, max(int(side * share), 1)) for side in shape[:2])
 
 
 def pixelate(keys: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
     """Resizes down and up again in eight bits, columns first and rounding after each pass."""
-    values = levels.from_images(images)
-    for rows, columns in arrays:
-        values = jnp.einsum("jw,nhwc->nhjc", columns, values, precision=matrices.PRECISION)
-        values = levels.nearest(values)
-        values = jnp.einsum("ih,nhjc->nijc", rows, values, precision=matrices.PRECISION)
-        values = levels.nearest(values)
-    return values / 255
+    rows, columns = arrays
+    count, height, width, channels = images.shape
+    small = _box_mean(levels.from_images(images), 2, *columns[:2])
+    # Channels side by side, so that rows are long enough for vector units.
+    small = stages.stored(small.reshape(count, height, -1))
+    small = stages.stored(_box_mean(small, 1, *rows[:2]) / 255)
+    wide = _read(small.reshape(count, small.shape[1], -1, channels), 2, columns[2])
+    wide = stages.stored(wide.reshape(count, -1, width * channels))
+    return _read(wide, 1, rows[2]).reshape(images.shape)
+
+
+def _box_mean(values: jax.Array, axis: int, places: jax.Array, counts: jax.Array) -> jax.Array:
+    along = [1] * values.ndim
+    along[axis] = -1
+    total = _read(values, axis, places[0])
+    for tap in range(1, len(places)):
+        counted = (counts > tap).astype(values.dtype).reshape(along)
+        total = total + counted * _read(values, axis, places[tap])
+    return levels.nearest(total / counts.astype(values.dtype).reshape(along))
+
+
+def _read(values: jax.Array, axis: int, places: jax.Array) -> jax.Array:
+    return values.at[(slice(None),) * axis + (places,)].get(mode="promise_in_bounds")
+
+
+def _box_places(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pillow's BOX filter: the mean over what a pixel covers; enlarged, the pixel it lies in."""
+    down = _box_matrix(source, target) > 0
+    counts = down.sum(axis=1)
+    taps = np.arange(counts.max())
+    # Places beyond the last one of a pixel do not count, but they are read.
+    places = np.minimum(down.argmax(axis=1) + taps[:, None], source - 1)
+    up = _box_matrix(target, source).argmax(axis=1)
+    return places.astype(np.int32), counts.astype(np.int32), up.astype(np.int32)
 
 
 def _box_matrix(source: int, target: int) -> np.ndarray:

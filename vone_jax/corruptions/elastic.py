@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax.corruptions import matrices
+from vone_jax import counter_random, prng
+from vone_jax.corruptions import matrices, stages
 
 
 def prepare(parameters: tuple[float, float, float], shape: tuple[int, int, int]) -> tuple:
@@ -25,10 +26,10 @@ def draw(keys: jax.Array, shape: tuple[int, int, int], arrays: tuple) -> tuple:
     displacement along x, the second along y.
     """
     height, width = shape[:2]
-    count = 6 + 2 * height * width
-    draw_one = lambda key: jax.random.uniform(key, (count,), jnp.float32, -1.0, 1.0)  # noqa: E731
-    draws = jax.vmap(draw_one)(keys)
-    return draws[:, :6].reshape(-1, 3, 2), draws[:, 6:].reshape(-1, height, width, 2)
+    move = lambda key: jax.random.uniform(key, (3, 2), jnp.float32, -1.0, 1.0)  # noqa: E731
+    field = lambda key: counter_random.symmetric_uniform(key, (height, width, 2))  # noqa: E731
+    moves, fields = (prng.stream(keys, name) for name in ("moves", "fields"))
+    return jax.vmap(move)(moves), jax.vmap(field)(fields)
 
 
 def transform(draws: tuple, images: jax.Array, arrays: tuple) -> jax.Array:
@@ -37,6 +38,7 @@ def transform(draws: tuple, images: jax.Array, arrays: tuple) -> jax.Array:
     rows, columns, amplitude, move = arrays
     images = _affine(images, move * moves)
     field = amplitude * matrices.separable(fields, rows, columns)
+    images, field = stages.stored((images, field))
     y, x = _grid(images)
     return _bilinear(images, y + field[..., 1], x + field[..., 0], _mirror_with_border)
 

@@ -10,16 +10,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vone_jax import counter_random
 from vone_jax.corruptions import levels, matrices
 
 _MOST_PASSES = 3
+_LARGEST_RADIUS = 6  # of the blur, in all tables
 
 
 def prepare(parameters: tuple[float, int, int], shape: tuple[int, int, int]) -> tuple:
-    """Matrices of the blur, largest displacement in pixels and number of passes."""
+    """Taps of the blur, largest displacement in pixels and number of passes."""
     deviation, reach, passes = parameters
-    rows, columns = (matrices.gaussian(side, deviation) for side in shape[:2])
-    return rows, columns, np.int32(reach), np.int32(passes)
+    radius = int(4 * deviation + 0.5)
+    taps = np.pad(matrices.gaussian_taps(deviation, radius), _LARGEST_RADIUS - radius)
+    return taps.astype(np.float32), np.int32(reach), np.int32(passes)
 
 
 def draw_moves(keys: jax.Array, shape: tuple[int, int, int], arrays: tuple) -> jax.Array:
@@ -27,48 +30,46 @@ def draw_moves(keys: jax.Array, shape: tuple[int, int, int], arrays: tuple) -> j
 
     There are always as many passes as the largest severity has; the others go unused.
     """
-    reach = arrays[2].astype(jnp.uint32)
+    reach = arrays[1].astype(jnp.uint32)
 
     def draw(key):
-        bits = jax.random.bits(key, (_MOST_PASSES, *shape[:2]), jnp.uint32)
-        # Two draws of 16 bits each: the chances of the values differ by less than 2^-13.
-        halves = jnp.stack([bits >> 16, bits & 0xFFFF], axis=-1)
-        return ((halves * (2 * reach)) >> 16).astype(jnp.int32) - arrays[2]
+        words, _ = counter_random.random_words(key, (_MOST_PASSES, *shape[:2], 2))
+        # Of each word 16 bits: the chances of the values differ by less than 2^-13.
+        return (((words >> 16) * (2 * reach)) >> 16).astype(jnp.int32) - arrays[1]
 
     return jax.vmap(draw)(keys)
 
 
 def blur(moves: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
     """Glass blur with given displacements, see ``draw_moves``."""
-    rows, columns, reach, passes = arrays
+    taps, reach, passes = arrays
     count, height, width, channels = images.shape
-    smooth = levels.truncate(255 * matrices.separable(images, rows, columns))
+    smooth = levels.truncate(255 * matrices.filtered(images, taps))
     origin = sources(moves, reach, passes)
     pixels = smooth.reshape(count, height * width, channels)
     shuffled = _take(pixels, origin[..., None]).reshape(images.shape)
-    return matrices.separable(shuffled / 255, rows, columns)
+    return matrices.filtered(shuffled / 255, taps)
 
 
 def sources(moves: jax.Array, reach: jax.Array, passes: jax.Array) -> jax.Array:
     """The pixel that each pixel shows after the given passes, raster indices (N, H W)."""
     count, _, height, width, _ = moves.shape
     y, x = jnp.arange(height)[:, None], jnp.arange(width)[None]
-    place = y * width + x
     inside = (y > reach) & (y <= height - reach) & (y < height) & (x > reach) & (x <= width - reach)
+    inside = jnp.broadcast_to(inside.reshape(1, -1), (count, height * width))
+    place = jnp.arange(height * width, dtype=jnp.int32)
+    place = jnp.broadcast_to(place[None], (count, height * width))
 
     def walk(index, origin):
         move = jax.lax.dynamic_index_in_dim(moves, index, axis=1, keepdims=False)
-        there = place[None] + jnp.where(inside[None], move[..., 0] * width + move[..., 1], 0)
-        there = there.reshape(count, height * width)
-        known = jnp.broadcast_to(place.reshape(1, -1), there.shape)
+        step = (move[..., 0] * width + move[..., 1]).reshape(count, -1)
+        there = place + jnp.where(inside, step, 0)
         # Later in raster order means visited earlier.
-        visited = _take(jnp.broadcast_to(inside.reshape(1, -1), there.shape), there)
-        chain = jnp.where(visited & (there > known) & inside.reshape(1, -1), there, known)
-        last = _chase(chain)
+        visited = (there > place) & _take(inside, there)
+        last = _chase(jnp.where(visited, there, place))
         return _take(origin, _take(there, last))
 
-    start = jnp.broadcast_to(place.reshape(1, -1), (count, height * width))
-    return jax.lax.fori_loop(0, passes, walk, start)
+    return jax.lax.fori_loop(0, passes, walk, place)
 
 
 def _chase(links: jax.Array) -> jax.Array:

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vone_jax.corruptions import stages
+
 # The default on accelerators would round the operands: errors up to one grey level.
 PRECISION = jax.lax.Precision.HIGHEST
 
@@ -18,6 +20,28 @@ def separable(images: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Arr
     """Applies (H', H) to the rows and (W', W) to the columns of images (N, H, W, C)."""
     images = jnp.einsum("ih,nhwc->niwc", rows, images, precision=PRECISION)
     return jnp.einsum("jw,niwc->nijc", columns, images, precision=PRECISION)
+
+
+def filtered(images: jax.Array, taps: jax.Array) -> jax.Array:
+    """Correlates images (N, H, W, C) with the same few taps along both axes.
+
+    The number of taps is odd; values beyond the border are those at the border.
+    """
+    count, height, width, channels = images.shape
+    reach = (len(taps) // 2,) * 2
+    # Channels side by side, so that rows are long enough for vector units.
+    padded = jnp.pad(images, ((0, 0), reach, (0, 0), (0, 0)), mode="edge")
+    padded = stages.stored(padded.reshape(count, -1, width * channels))
+    total = jnp.zeros((count, height, width * channels), images.dtype)
+    for k in range(len(taps)):
+        total = total + taps[k] * padded[:, k : k + height]
+    images = total.reshape(images.shape)
+    padded = jnp.pad(images, ((0, 0), (0, 0), reach, (0, 0)), mode="edge")
+    padded = stages.stored(padded.reshape(count, height, -1))
+    total = jnp.zeros_like(total)
+    for k in range(len(taps)):
+        total = total + taps[k] * padded[:, :, channels * k : channels * (k + width)]
+    return total.reshape(images.shape)
 
 
 def gaussian(

@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax.corruptions import levels
+from vone_jax.corruptions import levels, stages
 
 # The largest radius of all tables is 20 pixels.
 _MOST_TAPS = 41
 _REACH = _MOST_TAPS - 1
+# A round over the images costs more time in memory than in sums.
+_TAPS_AT_ONCE = 8
 
 
 def taps(parameters: tuple[float, float], shape: tuple[int, int, int]) -> tuple:
@@ -49,17 +51,30 @@ def blur_levels(angles: jax.Array, values: jax.Array, arrays: tuple) -> jax.Arra
     """
     weights, count = arrays
     angles = jnp.deg2rad(angles)[:, None]
-    steps = jnp.arange(_MOST_TAPS, dtype=jnp.float32)[None]
+    rounds = -(-count // _TAPS_AT_ONCE)
+    missing = -_MOST_TAPS % _TAPS_AT_ONCE
+    weights = jnp.pad(weights, (0, missing))
+    # What weighs nothing is read at the first tap.
+    steps = jnp.pad(jnp.arange(_MOST_TAPS, dtype=jnp.float32), (0, missing))[None]
     down = jnp.ceil(steps * jnp.sin(angles) - 0.5).astype(jnp.int32) + _REACH
     right = jnp.ceil(steps * jnp.cos(angles) - 0.5).astype(jnp.int32) + _REACH
     border = (_REACH, _REACH)
     padded = jnp.pad(values, ((0, 0), border, border, (0, 0)), mode="edge")
+    # Channels side by side, so that rows are long enough for vector units.
+    count_images, height, width, channels = values.shape
+    padded = stages.stored(padded.reshape(count_images, height + 2 * _REACH, -1))
+    start = jnp.zeros((count_images, height, width * channels), values.dtype)
 
     def window(image, top, left):
-        return jax.lax.dynamic_slice(image, (top, left, jnp.int32(0)), values.shape[1:])
+        return jax.lax.dynamic_slice(image, (top, left), start.shape[1:])
 
-    def add(tap, total):
-        return total + weights[tap] * jax.vmap(window)(padded, down[:, tap], right[:, tap])
+    def add(number, total):
+        for tap in range(_TAPS_AT_ONCE):
+            tap += number * _TAPS_AT_ONCE
+            parts = jax.vmap(window)(padded, down[:, tap], channels * right[:, tap])
+            total = total + weights[tap] * parts
+        return total
 
-    # A loop of as many rounds as there are taps: one compilation, no time lost on zeros.
-    return levels.truncate(jax.lax.fori_loop(0, count, add, jnp.zeros_like(values)))
+    # A loop of as many rounds as there are taps for: one compilation, little time lost on zeros.
+    total = jax.lax.fori_loop(0, rounds, add, start)
+    return levels.truncate(total.reshape(values.shape))

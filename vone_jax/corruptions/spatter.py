@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vone_jax import counter_random
 from vone_jax.corruptions import edges, levels, matrices
 
 _WATER = (175, 238, 238)
@@ -30,7 +31,8 @@ def prepare(parameters: tuple, shape: tuple[int, int, int]) -> dict:
 
 def draw(keys: jax.Array, shape: tuple[int, int, int], arrays: dict) -> jax.Array:
     """Standard normal numbers, shape (N, H, W, 1)."""
-    return jax.vmap(lambda key: jax.random.normal(key, (*shape[:2], 1), jnp.float32))(keys)
+    draw_one = lambda key: counter_random.standard_normal(key, (*shape[:2], 1))  # noqa: E731
+    return jax.vmap(draw_one)(keys)
 
 
 def spatter(normal: jax.Array, images: jax.Array, arrays: dict) -> jax.Array:

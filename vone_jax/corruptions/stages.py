@@ -1,0 +1,33 @@
+"""Loops and ends of stages, in the forms that the compiler handles well."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def stored(values: Any) -> Any:
+    """The same arrays, computed once before anything reads them.
+
+    XLA fuses a value into those that read it and computes it anew for each: for a chain of
+    filters with a few taps that multiplies the work at each of them, up to a hundred times on a
+    CPU, where ``lax.optimization_barrier`` does nothing. The results of a conditional are not
+    fused. The loop only hides from the compiler how this one turns out.
+    """
+    always = jax.lax.fori_loop(0, 2, jnp.add, jnp.int32(0)) == 1
+    return jax.lax.cond(always, lambda: values, lambda: jax.tree.map(jnp.zeros_like, values))
+
+
+def repeated(
+    count: jax.Array, most: int, body: Callable[[jax.Array, jax.Array], jax.Array], start: jax.Array
+) -> jax.Array:
+    """``body(number, value)`` for the numbers 0 to ``count - 1``, of ``most`` that there can be.
+
+    As ``lax.fori_loop``, but gradients pass, for which the number of rounds must be known.
+    """
+
+    def step(value, number):
+        return jax.lax.cond(number < count, body, lambda _, same: same, number, value), None
+
+    return jax.lax.scan(step, start, jnp.arange(most, dtype=jnp.int32))[0]
