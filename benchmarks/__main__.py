@@ -1,6 +1,6 @@
 """Measures this project and its alternatives: ``python -m benchmarks [--quick] [--json FILE]``.
 
-Prints a Markdown table. Without PyTorch, torchvision, torchattacks or foolbox their rows say so.
+Prints a Markdown table. Where PyTorch or a library of attacks is not installed, its row says so.
 """
 
 import argparse
@@ -26,6 +26,8 @@ CASES = {
     "draws": network.averaged_step,
     "train": network.training_step,
     "pgd": attack_loops.pgd,
+    "apgd": attack_loops.apgd,
+    "autoattack": attack_loops.auto_attack,
 }
 
 

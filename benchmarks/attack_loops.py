@@ -1,64 +1,37 @@
-"""A whole PGD attack on a small CNN, where the loop itself is a large part of the time."""
+"""Whole attacks on a small CNN, where the loop itself is a large part of the time."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from benchmarks import torch_baseline
+from benchmarks import small_cnn, torch_baseline
 from benchmarks.sizes import Sizes
+from benchmarks.small_cnn import EPS, NUM_CLASSES
 from benchmarks.timing import OURS, Measurement, Program, jax_program, measure
-from vone_jax import attacks, prng
+from vone_jax import attacks
 
-EPS = 8 / 255
 STEP = 2 / 255
-NUM_CLASSES = 10
-SIDE = 32
-
-
-def small_cnn(weights, images: jax.Array) -> jax.Array:
-    """The network of ``torch_baseline.small_cnn``: logits of NHWC images."""
-    x = images
-    for number, kernel in enumerate(weights[:-1]):
-        x = jax.lax.conv_general_dilated(
-            x, kernel, (1 if number == 0 else 2,) * 2, [(1, 1)] * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )  # fmt: skip
-        x = jax.nn.relu(x)
-    return x.mean((1, 2)) @ weights[-1]
 
 
 def pgd(sizes: Sizes) -> list[Measurement]:
     """Linf-PGD on a deterministic classifier, from the image itself, the same for all."""
-    rng = np.random.default_rng(0)
-    images = rng.random((sizes.loop_batch, SIDE, SIDE, 3)).astype(np.float32)
-    labels = rng.integers(0, NUM_CLASSES, sizes.loop_batch)
-    features = [3, *(sizes.loop_width * factor for factor in (1, 2, 4))]
-    weights = [
-        jnp.asarray(rng.normal(0, (2 / (9 * a)) ** 0.5, (3, 3, a, b)), jnp.float32)
-        for a, b in zip(features[:-1], features[1:], strict=True)
-    ]
-    weights.append(jnp.asarray(rng.normal(0, 1, (features[-1], NUM_CLASSES)), jnp.float32))
-    keys = prng.example_keys(jax.random.key(0), sizes.loop_batch)
+    target = small_cnn.target(sizes)
 
     def ours() -> Program:
         attack = attacks.PGD(norm="linf", eps=EPS, steps=sizes.loop_steps, step_size=STEP)
-        logits_fn = jax.tree_util.Partial(
-            lambda weights, key, images: small_cnn(weights, images), weights
-        )
-        return jax_program(
-            attack.perturb, keys, logits_fn, jnp.asarray(images), jnp.asarray(labels, jnp.int32)
-        )
+        return _one_function(attack, target)
 
     def naive() -> Program:
         """A loop in Python around a compiled gradient."""
-        clean = jnp.asarray(images)
+        clean, labels = jnp.asarray(target.images), jnp.asarray(target.labels)
 
         def loss(x):
-            logits = small_cnn(weights, x)
-            return optax.softmax_cross_entropy_with_integer_labels(
-                logits, jnp.asarray(labels, jnp.int32)
-            ).mean()
+            logits = small_cnn.logits(target.weights, x)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
         gradient = jax.jit(jax.grad(loss))
 
@@ -69,34 +42,134 @@ def pgd(sizes: Sizes) -> list[Measurement]:
                 x = jnp.clip(jnp.clip(x, clean - EPS, clean + EPS), 0.0, 1.0)
             return jax.block_until_ready(x)
 
-        return Program(run)
+        return Program(run, resisting=target.resisting)
 
     def by_torchattacks() -> Program:
         import torchattacks
 
-        model = torch_baseline.small_cnn(sizes.loop_width, NUM_CLASSES)
+        model = torch_baseline.small_cnn(target.weights)
         attack = torchattacks.PGD(
             model, eps=EPS, alpha=STEP, steps=sizes.loop_steps, random_start=False
         )
-        tensors = torch_baseline.tensors(images, labels)
-        return torch_baseline.program(lambda: attack(*tensors))
+        return _torch_program(attack, target)
 
     def by_foolbox() -> Program:
         from foolbox.attacks import LinfPGD
         from foolbox.models.pytorch import PyTorchModel
 
         model = PyTorchModel(
-            torch_baseline.small_cnn(sizes.loop_width, NUM_CLASSES),
+            torch_baseline.small_cnn(target.weights),
             bounds=(0, 1),
             device=torch_baseline.device(),
         )
         attack = LinfPGD(abs_stepsize=STEP, steps=sizes.loop_steps, random_start=False)
-        tensors = torch_baseline.tensors(images, labels)
-        return torch_baseline.program(lambda: attack(model, *tensors, epsilons=EPS))
+        return _torch_program(
+            lambda images, labels: attack(model, images, labels, epsilons=EPS)[1], target
+        )
 
     return measure(
         f"PGD-{sizes.loop_steps} on a small CNN",
         sizes.loop_batch,
         {OURS: ours, "naive JAX": naive, "torchattacks": by_torchattacks, "foolbox": by_foolbox},
         sizes.repeats,
+    )
+
+
+def apgd(sizes: Sizes) -> list[Measurement]:
+    """Auto-PGD on the cross-entropy, one run from a random start of each program's own."""
+    target = small_cnn.target(sizes)
+
+    def ours() -> Program:
+        return _one_function(attacks.APGD("linf", EPS, steps=sizes.auto_steps), target)
+
+    def by_torchattacks() -> Program:
+        import torchattacks
+
+        model = torch_baseline.small_cnn(target.weights)
+        attack = torchattacks.APGD(model, norm="Linf", eps=EPS, steps=sizes.auto_steps)
+        return _torch_program(attack, target)
+
+    def by_pyautoattack() -> Program:
+        ensemble = _pyautoattack(target, version="custom", attacks=["apgd-ce"])
+        ensemble.apgd.n_restarts = 1
+        ensemble.apgd.n_iter = sizes.auto_steps
+        return _ensemble_program(ensemble, target)
+
+    return measure(
+        f"APGD-{sizes.auto_steps} on a small CNN",
+        sizes.loop_batch,
+        {OURS: ours, "torchattacks": by_torchattacks, "pyautoattack": by_pyautoattack},
+        sizes.repeats,
+    )
+
+
+def auto_attack(sizes: Sizes) -> list[Measurement]:
+    """AutoAttack with its host loop, which leaves out the images that have fallen."""
+    target = small_cnn.target(sizes).first(sizes.ensemble_batch)
+    steps = sizes.ensemble_steps
+
+    def ours() -> Program:
+        attack = attacks.AutoAttack("linf", EPS)
+        if steps is not None:
+            members = tuple(_shortened(member, steps) for member in attack.members(NUM_CLASSES))
+            attack = attacks.AutoAttack("linf", EPS, version="custom", attacks=members)
+        images, labels = jnp.asarray(target.images), jnp.asarray(target.labels)
+        return Program(
+            lambda: jax.block_until_ready(attack(target.keys, target.logits_fn, images, labels)),
+            compiles_when_run=True,
+            resisting=target.resisting,
+        )
+
+    def by_pyautoattack() -> Program:
+        ensemble = _pyautoattack(target, version="standard")
+        if steps is not None:
+            for member in (ensemble.apgd, ensemble.apgd_targeted, ensemble.fab):
+                member.n_iter = steps
+            ensemble.square.n_queries = steps
+        # Its memory would take another run of minutes.
+        return dataclasses.replace(_ensemble_program(ensemble, target), memory=lambda: None)
+
+    name = "AutoAttack" if steps is None else f"AutoAttack cut to {steps} steps"
+    return measure(
+        f"{name} on a small CNN",
+        sizes.ensemble_batch,
+        {OURS: ours, "pyautoattack": by_pyautoattack},
+        sizes.ensemble_repeats,
+    )
+
+
+def _shortened(member: Any, steps: int) -> Any:
+    field = "queries" if isinstance(member, attacks.Square) else "steps"
+    return dataclasses.replace(member, **{field: steps})
+
+
+def _one_function(attack: attacks.Attack, target: small_cnn.Target) -> Program:
+    images, labels = jnp.asarray(target.images), jnp.asarray(target.labels)
+    program = jax_program(attack.perturb, target.keys, target.logits_fn, images, labels)
+    return dataclasses.replace(program, resisting=target.resisting)
+
+
+def _torch_program(attack: Callable[..., Any], target: small_cnn.Target) -> Program:
+    """A program of a function of images and labels to adversarial images."""
+    tensors = torch_baseline.tensors(target.images, target.labels)
+    return dataclasses.replace(
+        torch_baseline.program(lambda: attack(*tensors)),
+        resisting=lambda adversarial: target.resisting(torch_baseline.from_tensor(adversarial)),
+    )
+
+
+def _pyautoattack(target: small_cnn.Target, **options: Any):
+    import pyautoattack
+
+    model = torch_baseline.small_cnn(target.weights)
+    return pyautoattack.AutoAttack(
+        model, norm="Linf", eps=EPS, seed=0, device=torch_baseline.device(), **options
+    )
+
+
+def _ensemble_program(ensemble, target: small_cnn.Target) -> Program:
+    size = len(target.images)
+    return _torch_program(
+        lambda images, labels: ensemble.run_standard_evaluation(images, labels, batch_size=size)[0],
+        target,
     )

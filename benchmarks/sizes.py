@@ -17,8 +17,13 @@ class Sizes:
       draws: noise draws per gradient of an attack.
       draw_batch: images per call in the case with several draws.
       loop_batch: images per attack on the small CNN.
-      loop_steps: steps of that attack.
+      loop_steps: steps of PGD.
+      auto_steps: steps of Auto-PGD.
       loop_width: channels of the small CNN's first layer.
+      loop_training: training steps of the small CNN.
+      ensemble_batch: images per AutoAttack on the small CNN.
+      ensemble_steps: steps and queries of its members, or None for those of version "standard".
+      ensemble_repeats: timed calls of AutoAttack.
       repeats: timed calls of each program.
     """
 
@@ -30,7 +35,12 @@ class Sizes:
     draw_batch: int
     loop_batch: int
     loop_steps: int
+    auto_steps: int
     loop_width: int
+    loop_training: int
+    ensemble_batch: int
+    ensemble_steps: int | None
+    ensemble_repeats: int
     repeats: int
 
 
@@ -43,7 +53,12 @@ FULL = Sizes(
     draw_batch=2,
     loop_batch=256,
     loop_steps=50,
+    auto_steps=100,
     loop_width=32,
+    loop_training=150,
+    ensemble_batch=32,
+    ensemble_steps=None,
+    ensemble_repeats=1,
     repeats=5,
 )
 
@@ -57,6 +72,11 @@ QUICK = Sizes(
     draw_batch=1,
     loop_batch=2,
     loop_steps=2,
+    auto_steps=2,
     loop_width=4,
+    loop_training=20,
+    ensemble_batch=2,
+    ensemble_steps=2,
+    ensemble_repeats=1,
     repeats=1,
 )

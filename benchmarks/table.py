@@ -15,7 +15,7 @@ from benchmarks.timing import Measurement, ratios
 
 _PACKAGES = (
     "vone-jax", "jax", "jaxlib", "flax", "optax", "numpy", "torch", "torchvision",
-    "torchattacks", "foolbox",
+    "torchattacks", "foolbox", "pyautoattack",
 )  # fmt: skip
 
 
@@ -72,12 +72,12 @@ def to_markdown(surroundings: dict[str, Any], measurements: Sequence[Measurement
         f"Load average at the start: {'unknown' if load is None else f'{load:.1f}'}.",
         "",
         "| case | program | ms per image, median | best | time over vone_jax "
-        "| processor, ms per image | compile, s | memory, MB |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        "| processor, ms per image | compile, s | memory, MB | resisting |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for m, ratio in zip(measurements, ratios(measurements), strict=True):
         if m.median is None:
-            cells = ["not installed", "", "", "", "", ""]
+            cells = ["not installed", *[""] * 6]
         else:
             cells = [
                 f"{1e3 * m.median:.4g}",
@@ -86,6 +86,7 @@ def to_markdown(surroundings: dict[str, Any], measurements: Sequence[Measurement
                 f"{1e3 * min(m.processor_seconds):.4g}",
                 f"{m.compile_seconds:.1f}" if m.compile_seconds else "",
                 f"{m.memory / 1e6:.0f}" if m.memory is not None else "",
+                f"{m.resisting} of {m.images}" if m.resisting is not None else "",
             ]
         lines.append(f"| {m.case} | {m.contender} | {' | '.join(cells)} |")
     return "\n".join(lines)

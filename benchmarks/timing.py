@@ -20,11 +20,16 @@ class Program:
       run: does the work once and returns when it is finished.
       compile_seconds: spent before the first call; 0 where nothing is compiled.
       memory: bytes at the peak of one call, or None where that is unknown.
+      compiles_when_run: the first call compiles; what it takes longer than the others is then
+        the time of compilation.
+      resisting: of an attack, how many images are still classified right, given its result.
     """
 
     run: Callable[[], Any]
     compile_seconds: float = 0.0
     memory: Callable[[], int | None] = lambda: None
+    compiles_when_run: bool = False
+    resisting: Callable[[Any], int] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +44,8 @@ class Measurement:
         others use at the same time it says more; threads that wait busily count, too.
       compile_seconds: see ``Program``.
       memory: see ``Program``, for the whole batch.
+      resisting: see ``Program``, out of ``images``.
+      images: number of images per call.
     """
 
     case: str
@@ -47,6 +54,8 @@ class Measurement:
     processor_seconds: tuple[float, ...] = ()
     compile_seconds: float | None = None
     memory: int | None = None
+    resisting: int | None = None
+    images: int | None = None
 
     @property
     def median(self) -> float | None:
@@ -70,12 +79,17 @@ def measure(
       One measurement per contender, in the given order.
     """
     programs: dict[str, Program] = {}
+    first: dict[str, float] = {}
+    resisting: dict[str, int | None] = {}
     for name, build in contenders.items():
         try:
-            programs[name] = build()
-            programs[name].run()
+            program = build()
+            start = time.perf_counter()
+            result = program.run()
         except ModuleNotFoundError:
             continue
+        programs[name], first[name] = program, time.perf_counter() - start
+        resisting[name] = None if program.resisting is None else program.resisting(result)
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     processor: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(repeats):
@@ -84,14 +98,22 @@ def measure(
             program.run()
             seconds[name].append((time.perf_counter() - start) / images)
             processor[name].append((time.process_time() - processor_start) / images)
+    compilation = {
+        name: max(0.0, first[name] - images * statistics.median(seconds[name]))
+        if program.compiles_when_run
+        else program.compile_seconds
+        for name, program in programs.items()
+    }
     return [
         Measurement(
             case,
             name,
             tuple(seconds[name]),
             tuple(processor[name]),
-            programs[name].compile_seconds,
+            compilation[name],
             programs[name].memory(),
+            resisting[name],
+            images,
         )
         if name in programs
         else Measurement(case, name, ())

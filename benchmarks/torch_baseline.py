@@ -6,7 +6,7 @@ benchmarks run without it, too.
 
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,16 +79,35 @@ def network(config: VOneBlockConfig, name: str, num_classes: int):
     return nn.Sequential(front_end(config), bottleneck, trunk).to(device())
 
 
-def small_cnn(width: int, num_classes: int):
-    """Three 3x3 convolutions with ReLU, average pooling and a linear layer."""
+def small_cnn(weights: Sequence[Any]):
+    """Three 3x3 convolutions with ReLU, average pooling and a linear layer, all without bias.
+
+    ``weights`` are three kernels (HWIO) and the matrix of the linear layer, as arrays.
+    """
+    import torch
     from torch import nn
 
-    return nn.Sequential(
-        nn.Conv2d(3, width, 3, padding=1), nn.ReLU(),
-        nn.Conv2d(width, 2 * width, 3, stride=2, padding=1), nn.ReLU(),
-        nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, num_classes),
-    ).eval().to(device())  # fmt: skip
+    def with_weight(layer, weight):
+        weight = torch.from_numpy(np.ascontiguousarray(weight))
+        layer.weight = nn.Parameter(weight, requires_grad=False)
+        return layer
+
+    layers = []
+    for number, kernel in enumerate(weights[:-1]):
+        kernel = np.asarray(kernel).transpose(3, 2, 0, 1)
+        conv = nn.Conv2d(
+            kernel.shape[1], kernel.shape[0], 3,
+            stride=1 if number == 0 else 2, padding=1, bias=False,
+        )  # fmt: skip
+        layers += [with_weight(conv, kernel), nn.ReLU()]
+    matrix = np.asarray(weights[-1]).T
+    linear = with_weight(nn.Linear(matrix.shape[1], matrix.shape[0], bias=False), matrix)
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear).eval().to(device())
+
+
+def from_tensor(images) -> np.ndarray:
+    """NCHW images on the device as NHWC images."""
+    return images.detach().cpu().numpy().transpose(0, 2, 3, 1)
 
 
 def tensors(images: np.ndarray, labels: np.ndarray):
@@ -119,9 +138,10 @@ def program(run: Callable[[], Any]) -> Program:
     cuda = device() == "cuda"
 
     def run_and_wait():
-        run()
+        result = run()
         if cuda:
             torch.cuda.synchronize()
+        return result
 
     def memory() -> int | None:
         if cuda:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import naive, network, timing, torch_baseline
+from benchmarks import loop_convolution, naive, network, small_cnn, timing, torch_baseline
 from benchmarks.__main__ import CASES, main
 from benchmarks.sizes import QUICK
 from vone_jax import models, v1
@@ -31,6 +31,9 @@ def check_run(cases, tmp_path, capsys):
     for m in measurements:
         (row,) = (r for r in rows if r.startswith(f"| {m['case']} | {m['contender']} |"))
         if m["seconds"]:
+            if "on a small CNN" in m["case"]:
+                assert 0 <= m["resisting"] <= m["images"]
+                assert f"{m['resisting']} of {m['images']}" in row
             assert len(m["seconds"]) == QUICK.repeats and min(m["seconds"]) > 0
         else:
             assert "not installed" in row
@@ -42,7 +45,7 @@ def check_run(cases, tmp_path, capsys):
 
 @pytest.mark.filterwarnings("ignore")  # of the libraries that are compared with
 def test_quick_form_writes_a_table_and_json(tmp_path, capsys):
-    check_run(["bank", "block", "pgd"], tmp_path, capsys)
+    check_run(["bank", "block", "pgd", "apgd"], tmp_path, capsys)
 
 
 @pytest.mark.slow
@@ -74,6 +77,74 @@ def test_pytorch_front_end_computes_the_same(images):
     tensor, _ = torch_baseline.tensors(images, np.zeros(2))
     theirs = torch_baseline.front_end(CONFIG).noise_free(tensor).cpu().numpy()
     np.testing.assert_allclose(theirs.transpose(0, 2, 3, 1), ours, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.torch
+def test_pytorch_small_cnn_computes_the_same(images):
+    pytest.importorskip("torch")
+    weights = small_cnn.target(QUICK).weights
+    ours = np.asarray(small_cnn.logits(weights, jnp.asarray(images)))
+    tensor, _ = torch_baseline.tensors(images, np.zeros(2))
+    theirs = torch_baseline.small_cnn(weights)(tensor).cpu().numpy()
+    assert ours.std() > 0
+    np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("side", [5, 8])
+def test_convolution_of_the_loops_has_the_gradients_of_jax(side, stride):
+    keys = jax.random.split(jax.random.key(0), 3)
+    images = jax.random.normal(keys[0], (2, side, side, 3))
+    kernel = jax.random.normal(keys[1], (3, 3, 3, 4))
+
+    def plain(images, kernel):
+        return jax.lax.conv_general_dilated(
+            images, kernel, (stride,) * 2, [(1, 1)] * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )  # fmt: skip
+
+    def ours(images, kernel):
+        return loop_convolution.convolution(images, kernel, stride)
+
+    expected, pull_back = jax.vjp(plain, images, kernel)
+    found, our_pull_back = jax.vjp(ours, images, kernel)
+    slope = jax.random.normal(keys[2], expected.shape)
+    for one, other in zip(
+        (found, *our_pull_back(slope)), (expected, *pull_back(slope)), strict=True
+    ):
+        np.testing.assert_allclose(np.asarray(one), other, rtol=1e-5, atol=1e-5)
+
+
+def test_an_image_outside_of_the_ball_is_no_success():
+    """On a network whose answer is the colour with the larger mean."""
+    centre = np.zeros((3, 3, 3, 3), np.float32)
+    centre[1, 1] = np.eye(3)
+    weights = [jnp.asarray(centre)] * 3 + [jnp.eye(3)]
+    images = np.full((3, 8, 8, 3), 0.5, np.float32)
+    images[..., 0] += 0.02
+    target = small_cnn.Target(weights, images, np.zeros(3, np.int32), jax.random.key(0))
+    assert target.resisting(images) == 3
+    adversarial = images.copy()
+    adversarial[0, ..., 1] += 0.03  # within 8/255
+    adversarial[1, ..., 1] += 0.04
+    assert target.resisting(adversarial) == 2
+    adversarial[2] = np.nan
+    assert target.resisting(adversarial) == 2
+
+
+def test_compilation_in_the_first_call_is_told_apart(monkeypatch):
+    durations = iter([7.0, 2.0])
+    clock = [0.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+
+    def run():
+        clock[0] += next(durations)
+        return "abc"
+
+    program = timing.Program(run, compiles_when_run=True, resisting=len)
+    (measured,) = timing.measure("case", 4, {timing.OURS: lambda: program}, repeats=1)
+    assert (measured.compile_seconds, measured.seconds) == (5.0, (0.5,))
+    assert (measured.resisting, measured.images) == (3, 4)
 
 
 def test_times_are_per_image_and_in_turn():

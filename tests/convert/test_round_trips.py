@@ -103,7 +103,7 @@ def test_the_card_says_what_was_measured_and_no_more(vone, folder, tmp_path):
     assert "license: mit" in card and "Weights: a test" in card
     assert "Nothing was measured" in card
     assert "8 simple and 8 complex cells" in card
-    assert "NeuronalNoise (scale 0.35, level 0.07)" in card
+    assert "NeuronalNoise (scale 0.35, level 0.07, strength 1.0)" in card
     results = [
         {
             "kind": "attack",
