@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from vone_jax import data, mesh, prng, training
+from vone_jax import data, mesh, prng, training, v1
 from vone_jax.training import setup as setups
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -47,13 +47,13 @@ class FaultySetup(setups.Setup):
 
 
 def noise_of_a_batch():
-    """The noise of 8 examples, drawn where their images would lie."""
+    """V1's noise of 8 examples, drawn where their images would lie."""
     devices = mesh.data_mesh()
     rows = 8 // jax.process_count()
     first = rows * jax.process_index()
     indices = mesh.shard_batch(devices, np.arange(first, first + rows, dtype=np.uint32))
     keys = jax.jit(lambda i: prng.index_keys(jax.random.key(3), i))(indices)
-    draw = jax.jit(jax.vmap(lambda key: jax.random.normal(key, (6,))))
+    draw = jax.jit(lambda keys: v1.standard_normal(keys, (6,)))
     return mesh.fetch(draw(keys))
 
 
