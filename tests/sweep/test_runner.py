@@ -146,6 +146,39 @@ def test_sigterm_reaches_the_command(root):
     assert len(calls(root)) == 1
 
 
+def test_ctrl_c_reaches_the_command_once(root):
+    """A terminal sends the signal to the whole group; a second one would end train.py unsaved."""
+    (root / "train.py").write_text(
+        "import pathlib, signal, time\n"
+        "here = pathlib.Path(__file__).parent\n"
+        "count = 0\n"
+        "def note(number, frame):\n"
+        "    global count\n"
+        "    count += 1\n"
+        "signal.signal(signal.SIGINT, note)\n"
+        "(here / 'calls').touch()\n"
+        "while not count:\n"
+        "    time.sleep(0.05)\n"
+        "time.sleep(1)\n"
+        "(here / 'count').write_text(str(count))\n"
+    )
+    (root / "go.py").write_text(
+        "import sys, pathlib\n"
+        "from tests.sweep.test_runner import make, run\n"
+        f"sys.exit(run(pathlib.Path({str(root)!r}), make('a')))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(CONFIGS.parent)}
+    process = subprocess.Popen(
+        [sys.executable, root / "go.py"], env=environment, start_new_session=True
+    )
+    while not (root / "calls").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=30) == 75
+    assert (root / "count").read_text() == "1"
+
+
 def test_a_dry_run_prints_and_does_nothing(root, capsys):
     assert run(root, make("ab"), dry_run=True) == 0
     assert capsys.readouterr().out.count("[") == 4 and calls(root) == []

@@ -47,17 +47,34 @@ def choice(name: str, value, choices) -> None:
 
 
 def batch(key, logits_fn, images, labels) -> tuple[jax.Array, jax.Array]:
-    """Checks a batch and returns its images and labels as arrays.
+    """Checks a batch and the classifier's answer to it, which takes one forward pass.
+
+    Returns:
+      Images and labels as arrays.
+
+    Raises:
+      TypeError, ValueError: for input that does not fit, see ``arrays``.
+      ValueError: for a classifier that returns probabilities.
+      FloatingPointError: for logits of the images that are not finite.
+    """
+    images, labels = arrays(key, logits_fn, images, labels)
+    if not (isinstance(images, Tracer) or isinstance(labels, Tracer)):
+        # Keys of its own: the caller's are for the attack.
+        keys = prng.stream(prng.example_keys(key, images.shape[0]), "check")
+        _logits(classifier.per_example(logits_fn, keys, images)(keys, images))
+    return images, labels
+
+
+def arrays(key, logits_fn, images, labels) -> tuple[jax.Array, jax.Array]:
+    """Checks any number of images and labels, and returns them as arrays.
 
     Shapes and dtypes are checked always, values only where they are known, that is outside of
-    ``jit`` and the other transformations.
+    ``jit`` and the other transformations. The classifier is traced and not run.
 
     Raises:
       TypeError: for images that are not float32 or float64, labels that are not integers, or a
         key that is not typed.
-      ValueError: for shapes that do not fit, images outside [0, 1] or NaN, labels out of range,
-        or a classifier that returns probabilities.
-      FloatingPointError: for logits of the images that are not finite.
+      ValueError: for shapes that do not fit, images outside [0, 1] or NaN, or labels out of range.
     """
     images, labels = jnp.asarray(images), jnp.asarray(labels)
     # The same type whether or not the caller's arrays were made from Python numbers.
@@ -78,8 +95,6 @@ def batch(key, logits_fn, images, labels) -> tuple[jax.Array, jax.Array]:
     if not (isinstance(images, Tracer) or isinstance(labels, Tracer)):
         call = classifier.per_example(logits_fn, keys, images)
         _values(images, labels, jax.eval_shape(call, keys, images).shape[-1])
-        # Keys of its own: the caller's are for the attack.
-        _logits(call(prng.stream(keys, "check"), images))
     return images, labels.astype(jnp.int32)
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vone_jax import prng
-from vone_jax.attacks import checks, classifier, losses
+from vone_jax.attacks import classifier, losses
 from vone_jax.evaluation import intervals, protocol
 from vone_jax.evaluation.protocol import Protocol
 
@@ -57,31 +57,6 @@ class Trial:
         keys = protocol.judge_keys(self.example_keys)
         right, loss = judge(self.judged, keys, images, self.labels, self.how)
         return {"right": right, "loss": loss}
-
-
-def checked(
-    key: jax.Array, logits_fn: classifier.LogitsFn, images: jax.Array, labels: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Checks any number of images and labels and returns them as arrays.
-
-    As ``attacks.checks.batch``, which runs the classifier on all images at once; here it is not
-    run at all.
-
-    Raises:
-      TypeError, ValueError: for input that does not fit.
-    """
-    prng.check_key(key)
-    images, labels = jnp.asarray(images), jnp.asarray(labels)
-    jax.eval_shape(
-        lambda *given: checks.batch(given[0], logits_fn, *given[1:]), key, images, labels
-    )
-    keys = prng.example_keys(key, images.shape[0])
-    logits = jax.eval_shape(classifier.per_example(logits_fn, keys, images), keys, images)
-
-    def stand_in(keys, images):
-        return jnp.full(logits.shape, 2.0, logits.dtype)
-
-    return checks.batch(key, stand_in, images, labels)
 
 
 @functools.partial(jax.jit, static_argnames="how")

@@ -14,7 +14,7 @@ from vone_jax.attacks.attack import compiled
 from vone_jax.evaluation import labels as wording
 from vone_jax.evaluation import masking_checks, protocol
 from vone_jax.evaluation.conditions import Condition
-from vone_jax.evaluation.judging import Trial, checked, probability_correct
+from vone_jax.evaluation.judging import Trial, probability_correct
 from vone_jax.evaluation.masking_checks import Check
 
 # Passes by which randomness is looked for, as in AutoAttack.
@@ -292,7 +292,7 @@ def examine(
     Raises:
       TypeError, ValueError: for input that does not fit.
     """
-    images, labels = checked(key, logits_fn, images, labels)
+    images, labels = checks.arrays(key, logits_fn, images, labels)
     for name, needed, given in (
         ("surrogate", condition.stochastic, surrogate),
         ("other", bool(condition.transfer), other),

@@ -152,7 +152,7 @@ def robust_accuracy(
 def _over_batches(
     condition, how, key, logits_fn, surrogate, images, labels, batch_size
 ) -> Accuracy:
-    images, labels = judging.checked(key, logits_fn, images, labels)
+    images, labels = checks.arrays(key, logits_fn, images, labels)
     count = images.shape[0]
     if batch_size is not None:
         checks.count("batch_size", batch_size)

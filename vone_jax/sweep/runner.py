@@ -181,7 +181,9 @@ def _execute(command: Sequence[str], root: Path) -> int:
       The exit status, 75 if a signal has asked the sweep to stop.
     """
     stopped = False
-    process = subprocess.Popen(command, env=_environment(root))
+    # In a session of its own: a terminal sends Ctrl-C to all that it started, and with ours the
+    # process would have two, of which the second ends it unsaved.
+    process = subprocess.Popen(command, env=_environment(root), start_new_session=True)
 
     def stop(number, frame):
         nonlocal stopped
