@@ -49,7 +49,9 @@ def standard_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
       shape: of the result; at most 2^32 elements.
 
     Returns:
-      float32 array. It does not depend on how the computation is batched, compiled or sharded.
+      float32 array. Its bits do not depend on how the computation is batched or sharded, or on
+      ``jit``. They may differ by one in the last place between machines, and between levels of
+      the compiler's optimisation, which decide whether a product and a sum are rounded once.
 
     Raises:
       ValueError: if ``shape`` has more elements than there are counters.
