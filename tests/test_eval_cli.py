@@ -11,7 +11,7 @@ import pytest
 
 import eval as program
 from tests.evaluation import tiny
-from tests.quick_compile import quick_compile  # noqa: F401
+from tests.quick_compile import quick_compile_by_module  # noqa: F401
 from vone_jax import evaluation, training
 from vone_jax.models import create
 
