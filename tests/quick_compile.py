@@ -1,8 +1,8 @@
 """Fixtures for tests whose time is the time that XLA compiles.
 
 Their arrays are tiny, so code that is compiled without optimisation runs as fast, and it is there
-three times sooner. A package takes the first by importing it in its ``conftest.py``; a test file, or
-a folder that is no package, takes the second: pytest would keep the first until the last test.
+three times sooner. A package takes the first by importing it in its ``conftest.py``; a test file,
+or a folder that is no package, takes the second: pytest would keep the first until the last test.
 """
 
 import jax
