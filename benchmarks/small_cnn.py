@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.loop_convolution import convolution
 from benchmarks.sizes import Sizes
 from vone_jax import prng
+from vone_jax.convolution import convolve
 from vone_jax.data import embedded
 
 EPS = 8 / 255
@@ -68,7 +68,8 @@ def logits(weights: list[jax.Array], images: jax.Array) -> jax.Array:
     """The network of ``torch_baseline.small_cnn``: logits of NHWC images."""
     x = images
     for number, kernel in enumerate(weights[:-1]):
-        x = jax.nn.relu(convolution(x, kernel, 1 if number == 0 else 2))
+        stride = 1 if number == 0 else 2
+        x = jax.nn.relu(convolve(x, kernel, (stride, stride), [(1, 1), (1, 1)]))
     return x.mean((1, 2)) @ weights[-1]
 
 
@@ -125,7 +126,6 @@ def target(sizes: Sizes) -> Target:
     rows = np.random.default_rng(0).permutation(len(images))
     weights = _initial(sizes.loop_width)
     moments = _OPTIMIZER.init(weights)
-    # A loop in Python: a kernel's gradient is many times slower in a compiled loop on a CPU.
     for number, batch in enumerate(np.resize(rows, (sizes.loop_training, _BATCH))):
         key = prng.fold(jax.random.key(0), number)
         # Optax's Adam mixes integers and floats.

@@ -36,8 +36,8 @@ def importers(*names):
 @pytest.mark.parametrize(
     ("package", "allowed"),
     [
-        ("v1", {"v1", "prng", "counter_random"}),
-        ("models", {"models", "v1", "prng", "counter_random"}),
+        ("v1", {"v1", "prng", "counter_random", "convolution"}),
+        ("models", {"models", "v1", "prng", "counter_random", "convolution"}),
         ("convert", {"convert", "models", "v1"}),
         ("interop", {"interop", "models", "prng"}),
         ("attacks", {"attacks", "prng", "counter_random"}),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import loop_convolution, naive, network, small_cnn, timing, torch_baseline
+from benchmarks import naive, network, small_cnn, timing, torch_baseline
 from benchmarks.__main__ import CASES, main
 from benchmarks.sizes import QUICK
 from vone_jax import models, v1
@@ -88,31 +88,6 @@ def test_pytorch_small_cnn_computes_the_same(images):
     theirs = torch_baseline.small_cnn(weights)(tensor).cpu().numpy()
     assert ours.std() > 0
     np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("side", [5, 8])
-def test_convolution_of_the_loops_has_the_gradients_of_jax(side, stride):
-    keys = jax.random.split(jax.random.key(0), 3)
-    images = jax.random.normal(keys[0], (2, side, side, 3))
-    kernel = jax.random.normal(keys[1], (3, 3, 3, 4))
-
-    def plain(images, kernel):
-        return jax.lax.conv_general_dilated(
-            images, kernel, (stride,) * 2, [(1, 1)] * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )  # fmt: skip
-
-    def ours(images, kernel):
-        return loop_convolution.convolution(images, kernel, stride)
-
-    expected, pull_back = jax.vjp(plain, images, kernel)
-    found, our_pull_back = jax.vjp(ours, images, kernel)
-    slope = jax.random.normal(keys[2], expected.shape)
-    for one, other in zip(
-        (found, *our_pull_back(slope)), (expected, *pull_back(slope)), strict=True
-    ):
-        np.testing.assert_allclose(np.asarray(one), other, rtol=1e-5, atol=1e-5)
 
 
 def test_an_image_outside_of_the_ball_is_no_success():

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from vone_jax.models import layers
-from vone_jax.models.convolution import convolve
 
 
 def test_batch_norm_keeps_pytorchs_running_values():
@@ -83,19 +82,3 @@ def test_strided_convolutions_pad_the_same_on_both_sides():
     x = jnp.arange(16.0).reshape(1, 4, 4, 1)
     y = conv.apply(variables, x)[0, :, :, 0]
     np.testing.assert_array_equal(y, [[0, 0], [0, 5]])
-
-
-@pytest.mark.parametrize("size", [1, 2, 4])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_maps_smaller_than_the_kernel_are_convolved_alike(size, stride):
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((3, size, size + 1, 5)).astype(np.float32)
-    kernel = rng.standard_normal((3, 3, 5, 7)).astype(np.float32)
-    arguments = (x, kernel, (stride, stride), [(1, 1), (1, 1)])
-    numbers = ("NHWC", "HWIO", "NHWC")
-    np.testing.assert_allclose(
-        convolve(*arguments, dimension_numbers=numbers),
-        jax.lax.conv_general_dilated(*arguments, dimension_numbers=numbers),
-        rtol=1e-5,
-        atol=1e-5,
-    )

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vone_jax.convolution import convolve
 from vone_jax.models.layers import (
     Dtype,
     adaptive_average_pool,
@@ -30,6 +31,7 @@ def _conv(
         kernel_init=torch_uniform,
         bias_init=torch_bias(kernel * kernel * x.shape[-1]),
         dtype=dtype,
+        conv_general_dilated=convolve,
         name=name,
     )(x)
     return nn.relu(x)

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vone_jax.models.convolution import convolve
+from vone_jax.convolution import convolve
 from vone_jax.models.layers import (
     BatchNorm,
     Dtype,
@@ -60,7 +60,6 @@ class SteppedConv(nn.Module):
             kernel.astype(self.dtype),
             (stride, stride),
             [(1, 1), (1, 1)],
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
 
 

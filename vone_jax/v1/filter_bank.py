@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from vone_jax.convolution import convolve
 from vone_jax.v1.gabor import GaborKernels
 
 
@@ -135,13 +136,7 @@ class FilterBank:
 def _correlate(images: jax.Array, kernels: np.ndarray, stride: int) -> jax.Array:
     # 'SAME' would pad (10, 11) for a 25-pixel kernel at stride 4; the original pads (12, 12).
     padding = kernels.shape[0] // 2
-    return lax.conv_general_dilated(
-        images,
-        jnp.asarray(kernels),
-        window_strides=(stride, stride),
-        padding=[(padding, padding)] * 2,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+    return convolve(images, jnp.asarray(kernels), (stride, stride), [(padding, padding)] * 2)
 
 
 def _permute(cells: jax.Array, order: np.ndarray) -> jax.Array:
