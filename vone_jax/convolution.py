@@ -53,7 +53,7 @@ def convolve(
       ValueError: for options that ask for another convolution.
     """
     _check(images, kernel, dimension_numbers, options)
-    strides, padding = tuple(strides), tuple(map(tuple, padding))
+    strides, padding = tuple(strides), tuple((before, after) for before, after in padding)
     if kernel.shape[:2] == (1, 1) and padding == ((0, 0), (0, 0)):
         return jnp.matmul(
             images[:, :: strides[0], :: strides[1]], kernel[0, 0], precision=precision
