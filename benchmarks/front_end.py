@@ -9,6 +9,7 @@ from benchmarks import naive, torch_baseline
 from benchmarks.sizes import Sizes
 from benchmarks.timing import OURS, Measurement, Program, jax_program, measure
 from vone_jax import v1
+from vone_jax.v1.block import filter_bank
 
 
 def images_of(sizes: Sizes, count: int) -> np.ndarray:
@@ -19,7 +20,10 @@ def images_of(sizes: Sizes, count: int) -> np.ndarray:
 
 
 def bank(sizes: Sizes) -> list[Measurement]:
-    """Linear responses of both phases; ours are the responses of the cells, without noise."""
+    """Linear responses: of both phases of all filters; ours of those that cells read.
+
+    Another row has the cells as well, without noise.
+    """
     images = images_of(sizes, sizes.batch)
 
     def by_torch() -> Program:
@@ -33,8 +37,10 @@ def bank(sizes: Sizes) -> list[Measurement]:
         "bank",
         len(images),
         {
-            # Cells included: they are computed on the way, and the others have yet to do it.
             OURS: lambda: jax_program(
+                lambda images: filter_bank(sizes.v1).linear(images, sizes.v1.stride), images
+            ),
+            f"{OURS} with cells": lambda: jax_program(
                 lambda images: v1.noise_free_responses(sizes.v1, images), images
             ),
             "naive JAX": lambda: jax_program(

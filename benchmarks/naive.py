@@ -2,6 +2,7 @@
 
 import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,10 +51,34 @@ def dense_responses(config: VOneBlockConfig, images: jax.Array) -> jax.Array:
     )
 
 
+def plain_convolutions(next_method, arguments, options, context):
+    """Interceptor of Flax: an ``nn.Conv`` convolves as it does by itself, 1x1 kernels as well."""
+    module = context.module
+    if not isinstance(module, nn.Conv) or context.method_name != "__call__":
+        return next_method(*arguments, **options)
+    (images,) = arguments
+    kernel = module.get_variable("params", "kernel")
+    # Those of these networks have no bias and are padded alike on all sides.
+    assert not module.use_bias
+    padding = kernel.shape[0] // 2
+    strides = (1, 1) if module.strides is None else module.strides
+    return jax.lax.conv_general_dilated(
+        images,
+        kernel,
+        np.broadcast_to(strides, 2).tolist(),
+        [(padding, padding), (padding, padding)],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
 class NaiveVOneNet(VOneNet):
-    """The network with the dense bank. Its ``v1.noise_generator`` should be "jax"."""
+    """The network with the dense bank and JAX's own convolutions.
+
+    Its ``v1.noise_generator`` should be "jax".
+    """
 
     def features(self, images, train=False, noise_key=None):
         v1 = self.block.add_noise(dense_responses(self.v1, images), noise_key)
-        layers = self.back_end(self.bottleneck(v1), train)
+        with nn.intercept_methods(plain_convolutions):
+            layers = self.back_end(self.bottleneck(v1), train)
         return {"v1": v1} | layers

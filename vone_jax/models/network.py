@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from vone_jax import prng
+from vone_jax.convolution import convolve
 from vone_jax.models.layers import Dtype, he_normal_fan_out
 from vone_jax.v1 import (
     GaussianNoise,
@@ -93,9 +94,11 @@ class VOneNet(nn.Module):
         self.bottleneck = nn.Conv(
             self.bottleneck_features,
             (1, 1),
+            padding=0,
             use_bias=False,
             kernel_init=he_normal_fan_out,
             dtype=self.dtype,
+            conv_general_dilated=convolve,
         )
 
     def features(

@@ -158,7 +158,7 @@ class VOneBlockConfig:
 
 
 @functools.lru_cache(maxsize=16)
-def _filter_bank(config: VOneBlockConfig) -> FilterBank:
+def filter_bank(config: VOneBlockConfig) -> FilterBank:
     """The bank of a configuration, cached because a model is traced many times."""
     parameters = config.gabor_parameters()
     return FilterBank.build(
@@ -189,7 +189,7 @@ def noise_free_responses(config: VOneBlockConfig, images: jax.Array) -> jax.Arra
     """
     check_images(images, config.in_channels)
     normalised = (images.astype(jnp.float32) - config.image_mean) / config.image_std
-    bank = _filter_bank(config)
+    bank = filter_bank(config)
     return config.k_exc * bank(normalised, config.stride, jax.nn.relu, _complex_cell)
 
 

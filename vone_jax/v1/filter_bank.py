@@ -104,6 +104,23 @@ class FilterBank:
             order=np.argsort(np.concatenate([*simple.values(), *complex_.values()])),
         )
 
+    def linear(self, images: jax.Array, stride: int) -> list[jax.Array]:
+        """Linear responses that cells need, by input channel, in the order of ``kernels``.
+
+        They are cross-correlations with symmetric zero padding of k // 2.
+
+        Args:
+          images: float32 (N, H, W, C).
+          stride: in pixels.
+
+        Returns:
+          per entry of ``kernels``, (N, ceil(H/stride), ceil(W/stride), number of kernels).
+        """
+        return [
+            _correlate(images[..., channel : channel + 1], kernels, stride)
+            for channel, kernels in self.kernels
+        ]
+
     def __call__(
         self,
         images: jax.Array,
@@ -112,8 +129,6 @@ class FilterBank:
         complex_cell: Callable[[jax.Array, jax.Array], jax.Array],
     ) -> jax.Array:
         """Responses of the cells.
-
-        The linear response is the cross-correlation with symmetric zero padding of k // 2.
 
         Args:
           images: float32 (N, H, W, C).
@@ -124,10 +139,7 @@ class FilterBank:
         Returns:
           (N, ceil(H/stride), ceil(W/stride), n), the cells in the order of the bank.
         """
-        linear = [
-            _correlate(images[..., channel : channel + 1], kernels, stride)
-            for channel, kernels in self.kernels
-        ]
+        linear = self.linear(images, stride)
         cells = [simple_cell(q0.of(linear)) for q0 in self.simple]
         cells += [complex_cell(q0.of(linear), q1.of(linear)) for q0, q1 in self.complex_]
         return _permute(jnp.concatenate(cells, axis=-1), self.order)
