@@ -77,11 +77,10 @@ def test_shapes_of_a_step(experiment):
 def test_shapes_of_a_step_of_every_member(sweep):
     """With attacks, noisy images and similarities in the step."""
     for label, member in sweeps.load_sweep(sweep, CONFIGS).members.items():
-        print(label)
-        check_shapes_of_a_step(member.experiment)
+        check_shapes_of_a_step(member.experiment, label)
 
 
-def check_shapes_of_a_step(experiment):
+def check_shapes_of_a_step(experiment, label=""):
     size, channels = experiment.model.image_size, experiment.model.in_channels
     model = build_model(experiment.model, experiment.precision)
     state = jax.eval_shape(lambda: initial_state(experiment, model))
@@ -108,8 +107,8 @@ def check_shapes_of_a_step(experiment):
     }
     after, metrics = jax.eval_shape(step, state, batch)
     describe = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)  # noqa: E731
-    assert describe(after) == describe(state)
-    assert metrics.sums.loss.shape == () and metrics.sums.loss.dtype == np.float32
+    assert describe(after) == describe(state), label
+    assert metrics.sums.loss.shape == () and metrics.sums.loss.dtype == np.float32, label
 
 
 @pytest.mark.slow
