@@ -1,5 +1,6 @@
 """Every config builds, says what it should, and gives the shapes of a training step."""
 
+import dataclasses
 import json
 import math
 import re
@@ -9,8 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
+from tests.quick_compile import quick_compile_by_module  # noqa: F401
 from vone_jax import mesh as meshes
+from vone_jax import sweep as sweeps
 from vone_jax import training
 from vone_jax.training.optimizer import learning_rate, make_optimizer
 from vone_jax.training.setup import build_model, initial_state
@@ -65,8 +69,26 @@ def test_json_gives_an_equal_experiment(experiment):
 
 def test_shapes_of_a_step(experiment):
     """Without data, memory or time: parameters come out as they went in, the loss is a scalar."""
+    check_shapes_of_a_step(experiment)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sweep", sweeps.sweep_names(CONFIGS))
+def test_shapes_of_a_step_of_every_member(sweep):
+    """With attacks, noisy images and similarities in the step."""
+    for label, member in sweeps.load_sweep(sweep, CONFIGS).members.items():
+        check_shapes_of_a_step(member.experiment, label)
+
+
+def check_shapes_of_a_step(experiment, label=""):
+    size, channels = experiment.model.image_size, experiment.model.in_channels
     model = build_model(experiment.model, experiment.precision)
     state = jax.eval_shape(lambda: initial_state(experiment, model))
+    targets = None
+    if experiment.similarity is not None:
+        count = experiment.similarity.batch
+        images = np.zeros((count, size, size, channels), np.float32)
+        targets = {"images": images, "similarity": np.eye(count, dtype=np.float32)}
     step = make_train_step(
         model,
         make_optimizer(experiment.optimizer),
@@ -74,8 +96,10 @@ def test_shapes_of_a_step(experiment):
         seed=experiment.seed,
         label_smoothing=experiment.optimizer.label_smoothing,
         mesh=meshes.data_mesh(),
+        perturbation=experiment.perturbation,
+        similarity=experiment.similarity,
+        targets=targets,
     )
-    size, channels = experiment.model.image_size, experiment.model.in_channels
     batch = {
         "image": jax.ShapeDtypeStruct((4, size, size, channels), jnp.float32),
         "label": jax.ShapeDtypeStruct((4,), jnp.int32),
@@ -83,8 +107,24 @@ def test_shapes_of_a_step(experiment):
     }
     after, metrics = jax.eval_shape(step, state, batch)
     describe = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)  # noqa: E731
-    assert describe(after) == describe(state)
-    assert metrics.sums.loss.shape == () and metrics.sums.loss.dtype == np.float32
+    assert describe(after) == describe(state), label
+    assert metrics.sums.loss.shape == () and metrics.sums.loss.dtype == np.float32, label
+
+
+@pytest.mark.slow
+def test_two_steps_on_mocked_data(experiment, tmp_path):
+    """The whole program with the config's data set, shapes and recipe; only width is cut."""
+    data = dataclasses.replace(experiment.data, batch_size=4, eval_batch_size=4, workers=0)
+    model = dataclasses.replace(experiment.model, width=2)
+    small = dataclasses.replace(experiment, data=data, model=model, steps=2)
+    with tfds.testing.mock_data(num_examples=4):
+        outcome = training.train(small, tmp_path / "run")
+    assert outcome.finished
+    log = (tmp_path / "run" / "log.jsonl").read_text()
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert max(line["step"] for line in lines if line["kind"] == "train") == 2
+    validated = [line for line in lines if line["kind"] == "validation"]
+    assert validated and all(np.isfinite(line["loss"]) for line in lines if "loss" in line)
 
 
 def test_imagenet_networks_have_the_published_number_of_parameters():

@@ -77,6 +77,34 @@ def test_averaged_decisions_are_printed_with_their_protocol(run_dir, capsys):
     assert record["protocol"]["name"] == "averaged decision"
 
 
+def test_where_the_noise_is_can_be_chosen(run_dir, capsys):
+    """Removed, at the attack only, and frozen at the attack; each result has its own name."""
+    suite = ["--suite", "linf", "--eps", "0.05", *FAST]
+    for options, printed in (
+        (["--test-noise", "none", "--attack-noise", "trained"], "noise removed"),
+        (["--test-noise", "gaussian:2"], "GaussianNoise(scale=2.0) in place of GaussianNoise"),
+        (["--noise", "frozen_attack"], "noise frozen at the attack, 2 draws an image"),
+        (["--attack-noise", "none"], "PGD linf, noise-free gradients"),
+        # What the network has anyway changes nothing, and has no name of its own.
+        (["--test-noise", "trained", "--attack-noise", "test"], "fresh noise, 2 draws an image"),
+    ):
+        assert program.main([str(run_dir), *suite, *options]) == 0
+        assert printed in capsys.readouterr().out
+    found = {
+        path.stem: json.loads(path.read_text()) for path in (run_dir / "results").glob("*.json")
+    }
+    assert set(found) == {
+        "attack-linf-0.05",
+        "attack-linf-0.05-attacked-gaussian-3-test-none",
+        "attack-linf-0.05-frozen-attack",
+        "attack-linf-0.05-noise-free",
+        "attack-linf-0.05-test-gaussian-2",
+    }
+    # Draws of a gradient: several where the attack sees fresh noise.
+    draws = {name: record["condition"]["eot_samples"] for name, record in found.items()}
+    assert list(draws[name] for name in sorted(draws)) == [2, 2, 1, 1, 2]
+
+
 @pytest.mark.slow
 def test_every_attack_has_a_suite(run_dir, capsys):
     """All suites of attacks end to end, and the checks carry over another run's images."""
@@ -192,7 +220,19 @@ def test_ctrl_c_keeps_what_is_done(run_dir, capsys, monkeypatch):
         (["--points", "5"], "points must be one of 9, 4, 2"),
         (["--eps", "nan", "--suite", "linf"], "eps must be a finite number"),
         (["--eps", "0.1", "--suite", "linf", "l2"], "eps is for one norm"),
-        (["--noise", "warm"], "noise must be one of fresh, frozen"),
+        (["--noise", "warm"], "noise must be one of fresh, frozen, frozen_attack"),
+        (["--test-noise", "loud"], "test_noise must be trained, none, neuronal, neuronal:SCALE"),
+        (["--attack-noise", "loud"], "attack_noise must be test, trained, none, neuronal"),
+        (["--suite", "clean", "--attack-noise", "none"], "suites linf, l2, l1, gallery; got clean"),
+        (["--suite", "apgd", "linf", "--noise-free-gradients"], "noise_free_gradients is for"),
+        (["--suite", "masking", "--noise", "frozen_attack"], "noise 'frozen_attack' is for"),
+        (
+            ["--attack-noise", "test", "--noise-free-gradients", "--noise", "frozen"],
+            "noise 'fresh'",
+        ),
+        (["--attack-noise", "neuronal", "--noise-free-gradients"], "give one of the two"),
+        (["--order", "ball"], "order must be one of"),
+        (["--norm-offset", "-1"], "norm_offset must be"),
         (["--decision", "median"], "decision must be one of single, mean_logits"),
         (["--averaged", "3"], "averaged must be 1 for the decision of a single draw"),
         (["--decision", "vote", "--averaged", "1"], "averaged must be >= 2"),
@@ -205,6 +245,9 @@ def test_ctrl_c_keeps_what_is_done(run_dir, capsys, monkeypatch):
         (["--corruptions", "contrst"], "did you mean 'contrast'"),
         (["--split", "tst"], "no split 'tst'"),
         (["--source", "fashion_mnist_smal"], "did you mean 'fashion_mnist_small'"),
+        (["--source", "tfds:cifar10_corrupted/fog_2"], "is not prepared in"),
+        (["--source", "folder:/nowhere/fog"], "/nowhere/fog"),
+        (["--suite", "physiology", "--layers", "bottlenck"], "did you mean 'bottleneck'"),
         (["--gallery-images", "0"], "gallery_images must be >= 1"),
         (["--gallery-norm", "l7"], "norm must be one of"),
         (["--tag", "a/b"], "tag must consist of"),

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vone_jax import training
 from vone_jax.training import similarity, similarity_targets
 from vone_jax.training.similarity import Similarity
 
@@ -118,7 +119,9 @@ _ASYMMETRIC = np.eye(6) + np.triu(np.full((6, 6), 0.5), 1)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"similarity": None}, "lacks similarity"),
+        ({"similarity": None}, "lacks similarity; it has images"),
+        ({"similarity": np.eye(6) * (1 + 0j)}, "similarity must be real numbers, got complex128"),
+        ({"images": np.zeros((0, 28, 28))}, r"got \(0, 28, 28, 1\)"),
         ({"similarity": np.eye(5)}, r"shape \(6, 6\) for 6 images, got \(5, 5\)"),
         ({"similarity": np.full((6, 6), np.nan)}, "must be finite"),
         ({"similarity": 3 * np.eye(6)}, r"must lie in \[-1, 1\]"),
@@ -131,6 +134,32 @@ _ASYMMETRIC = np.eye(6) + np.triu(np.full((6, 6), 0.5), 1)
 def test_a_wrong_matrix_is_refused(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         similarity_targets.load_matrix(matrix(tmp_path, **changes))
+
+
+def test_a_file_that_is_no_matrix_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no file of similarities .*scan.npz"):
+        similarity_targets.load_matrix(tmp_path / "scan.npz")
+    (tmp_path / "scan.npz").write_text("0.5 1\n")
+    with pytest.raises(ValueError, match="scan.npz is not a readable NPZ file"):
+        similarity_targets.load_matrix(tmp_path / "scan.npz")
+    np.save(tmp_path / "scan.npy", np.eye(3))
+    with pytest.raises(ValueError, match="scan.npy is not a readable NPZ file"):
+        similarity_targets.load_matrix(tmp_path / "scan.npy")
+    torn = matrix(tmp_path)
+    torn.write_bytes(torn.read_bytes()[:-60])
+    with pytest.raises(ValueError, match="matrix.npz is not a readable NPZ file"):
+        similarity_targets.load_matrix(torn)
+
+
+def test_an_unknown_layer_is_named_before_any_training(tmp_path):
+    experiment = training.Experiment(
+        name="x",
+        model=training.ModelConfig(name="resnet18", image_size=28, in_channels=1, width=2),
+        data=training.DataConfig(source="fashion_mnist_small", batch_size=8),
+        similarity=Similarity(target="v1", layers=("layer1", "layr2")),
+    )
+    with pytest.raises(ValueError, match="got 'layr2'; did you mean 'layer2'"):
+        training.train(experiment, tmp_path / "run")
 
 
 @pytest.mark.parametrize(

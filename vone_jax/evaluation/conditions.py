@@ -11,9 +11,10 @@ import numpy as np
 
 from vone_jax import corruptions
 from vone_jax.attacks import Attack, AutoAttack, Transfer, checks, norms
-from vone_jax.evaluation import judging, protocol
+from vone_jax.evaluation import judging, other_noise, protocol
 from vone_jax.evaluation import labels as wording
 from vone_jax.evaluation.judging import Trial
+from vone_jax.v1 import Noise
 
 
 class Condition(abc.ABC):
@@ -82,29 +83,48 @@ class Attacked(Judged):
       attack: the attack.
       noise_free_gradients: attack the surrogate of the trial, the network with its noise switched
         off, and judge the noisy one: the deterministic-surrogate control.
+      attack_noise: attack the network with this noise, and judge it as it is: noise at the attack
+        only, for a network that is judged without any.
+
+    Raises:
+      ValueError: if both are given.
     """
 
     attack: Attack
     noise_free_gradients: bool = False
+    attack_noise: Noise = None
 
     kind = "attack"
+
+    def __post_init__(self):
+        if self.noise_free_gradients and self.attack_noise is not None:
+            raise ValueError(
+                f"attack_noise must be None with noise_free_gradients, got {self.attack_noise}"
+            )
 
     @property
     def name(self) -> str:
         suffix = "-noise-free" if self.noise_free_gradients else ""
+        if self.attack_noise is not None:
+            suffix = f"-attacked-{other_noise.label(self.attack_noise)}"
         return f"attack-{_stem(self.attack)}{suffix}"
 
     def record(self) -> dict[str, Any]:
         surrogate = " on the network without noise" if self.noise_free_gradients else ""
+        given = {}
+        if self.attack_noise is not None:
+            surrogate = f" on the network with {self.attack_noise!r}"
+            given = {"attack_noise": other_noise.words(self.attack_noise)}
         return _bound(self.attack) | {
             "attack": f"{self.attack!r}{surrogate}",
             **_averaging(self.attack),
             "noise_free_gradients": self.noise_free_gradients,
+            **given,
         }
 
     def perturb(self, trial):
         keys = protocol.attack_keys(trial.example_keys)
-        attacked = trial.attacked(self.noise_free_gradients)
+        attacked = trial.attacked(self.noise_free_gradients, self.attack_noise)
         adversarial = self.attack(keys, attacked, trial.images, trial.labels)
         return adversarial, _distance(adversarial, trial.images, self.attack.norm)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from vone_jax import prng
 from vone_jax.attacks import classifier, losses
 from vone_jax.evaluation import intervals, protocol
 from vone_jax.evaluation.protocol import Protocol
+from vone_jax.v1 import Noise
 
 # Noise draws that are computed side by side; more only take memory.
 _DRAWS_AT_ONCE = 10
@@ -31,6 +33,7 @@ class Trial:
       surrogate: a classifier to attack instead where a condition asks for one, as a rule the same
         network without noise.
       other: another network, whose adversarial images are carried over.
+      renoised: the judged network with other noise, for conditions that attack it so.
     """
 
     how: Protocol
@@ -40,17 +43,31 @@ class Trial:
     labels: jax.Array
     surrogate: classifier.LogitsFn | None = None
     other: classifier.LogitsFn | None = None
+    renoised: Callable[[Noise], classifier.LogitsFn] | None = None
 
     @functools.cached_property
     def judged(self) -> classifier.LogitsFn:
         """The classifier under the protocol."""
         return self.how.classifier(self.logits_fn, self.example_keys)
 
-    def attacked(self, surrogate: bool) -> classifier.LogitsFn:
-        """The classifier that an attack sees: the judged one, or the surrogate if there is one."""
-        if not surrogate or self.surrogate is None:
-            return self.judged
-        return self.how.classifier(self.surrogate, self.example_keys)
+    def attacked(self, surrogate: bool = False, noise: Noise = None) -> classifier.LogitsFn:
+        """The classifier that an attack sees.
+
+        Args:
+          surrogate: the surrogate if there is one, instead of the judged one.
+          noise: the judged network with this noise instead.
+
+        Raises:
+          ValueError: for noise, if the trial knows no network that it could be given to.
+        """
+        seen = self.logits_fn
+        if noise is not None:
+            if self.renoised is None:
+                raise ValueError(f"attack_noise is {noise}, but there is no network to give it to")
+            seen = self.renoised(noise)
+        elif surrogate and self.surrogate is not None:
+            seen = self.surrogate
+        return self.how.classifier(seen, self.example_keys, attacked=True)
 
     def judge(self, images: jax.Array) -> dict[str, jax.Array]:
         """``right``, (N, R), and ``loss``, (N,), of images with keys that no attack has seen."""

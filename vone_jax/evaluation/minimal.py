@@ -46,7 +46,7 @@ class Minimal(Condition):
 
     def measure(self, trial: Trial) -> dict[str, jax.Array]:
         keys = protocol.attack_keys(trial.example_keys)
-        found = self.attack.minimal(keys, trial.judged, trial.images, trial.labels)
+        found = self.attack.minimal(keys, trial.attacked(), trial.images, trial.labels)
         clean = trial.judge(trial.images)
         return trial.judge(found.images) | {
             "right clean": clean["right"],

@@ -220,7 +220,7 @@ def _identity(job: Job, how: Recording, layer: str) -> dict[str, Any]:
         "bootstraps": BOOTSTRAPS,
         "references": how.tables,
     }
-    name = "-".join(part for part in (KIND, layer, job.tag) if part)
+    name = "-".join(part for part in (KIND, layer, job.subject.suffix, job.tag) if part)
     return job.identity(KIND, name, condition) | {
         "name": name,
         "dataset": {"name": "gratings", "split": "MarquesEtAl2020", "examples": _num_gratings()},

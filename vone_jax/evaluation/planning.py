@@ -8,16 +8,19 @@ from typing import Any
 
 import jax
 
-from vone_jax import data, mesh, training
-from vone_jax.evaluation import corruption_means, exhibits, physiology, suites
+from vone_jax import data, mesh, models, training
+from vone_jax.evaluation import corruption_means, exhibits, other_noise, physiology, suites
 from vone_jax.evaluation.conditions import Attacked, Condition
 from vone_jax.evaluation.protocol import Protocol
 from vone_jax.evaluation.runner import Job
 from vone_jax.evaluation.subject import Examples, Subject
 from vone_jax.training.run_dir import versions
+from vone_jax.v1 import Noise
 
 _EXAMPLES = 5000
 _BATCH_SIZE = 50
+# The attack sees the noise of the judged network.
+_AS_JUDGED = "test"
 # Each image of the checks for masked gradients is attacked in some twenty ways. Small batches
 # lose little of that when the evaluation is stopped.
 _MASKING_BATCH_SIZE = 10
@@ -35,7 +38,13 @@ class Request:
       seed: root of all randomness.
       draws: decisions R by which an image is judged, each with fresh noise; default: 10.
       noise: "fresh": new draws in every pass. "frozen": one draw an image, for attack and
-        judgement.
+        judgement. "frozen_attack": one draw an image for the attack, new ones for the judgement.
+      test_noise: noise of the network in place of that it was trained with: "none", "neuronal",
+        "neuronal:SCALE,LEVEL[,STRENGTH]" or "gaussian:SCALE"; "trained" is its own. A base network
+        gets it behind the stem.
+      attack_noise: noise of the network that is attacked, as test_noise has it, or "test": that of
+        the judged network. "none" is what --noise-free-gradients says: noise is removed for
+        the attack and restored for the judgement.
       decision: what a decision is made from: one draw ("single"), or "mean_logits",
         "mean_probability" or "vote" of several.
       averaged: draws K that such a decision is made from; default: 1, or 10 for several.
@@ -65,6 +74,8 @@ class Request:
     seed: int = 0
     draws: int | None = None
     noise: str = "fresh"
+    test_noise: str = other_noise.TRAINED
+    attack_noise: str = _AS_JUDGED
     decision: str = "single"
     averaged: int | None = None
     settings: suites.Settings = suites.Settings()
@@ -125,6 +136,9 @@ def plan(run_dir: Path, request: Request, command: str) -> Plan:
     """
     names = suites.expand(request.suite)
     subject, experiment = load_subject(run_dir, request.step)
+    trained = models.noise_of(subject.model)
+    subject = subject.with_noise(other_noise.parse("test_noise", request.test_noise, trained))
+    settings, seen = _seen_noise(request, names, subject, trained)
     other = None if request.transfer_from is None else load_subject(request.transfer_from)[0]
     source = data.load(
         request.source or experiment.data.source,
@@ -153,8 +167,13 @@ def plan(run_dir: Path, request: Request, command: str) -> Plan:
         provenance={"versions": versions(), "command": command},
     )
     stochastic = subject.stochastic and request.noise == "fresh"
-    conditions = suites.conditions(names, request.settings, subject.image_shape, stochastic)
-    tasks = [(job, condition) for condition in conditions]
+    conditions = suites.conditions(
+        names, settings, subject.image_shape, stochastic or seen is not None
+    )
+    tasks: list[tuple[Job, Condition]] = [
+        (job, dataclasses.replace(each, attack_noise=seen) if isinstance(each, Attacked) else each)
+        for each in conditions
+    ]
     if "masking" in names:
         few = dataclasses.replace(
             job,
@@ -162,9 +181,9 @@ def plan(run_dir: Path, request: Request, command: str) -> Plan:
             batch_size=min(batch_size, whole(_MASKING_BATCH_SIZE)),
         )
         transfer = "" if other is None else f"{other.run}, weights {other.weights}"
-        checks = suites.masking(request.settings, subject.image_shape, stochastic, transfer)
+        checks = suites.masking(settings, subject.image_shape, stochastic, transfer)
         tasks += [(few, condition) for condition in checks]
-    return Plan(job, tuple(tasks), tuple(_exhibits(job, request, names, stochastic)))
+    return Plan(job, tuple(tasks), tuple(_exhibits(job, request, names, settings, seen)))
 
 
 def load_subject(run_dir: Path, step: int | None = None) -> tuple[Subject, training.Experiment]:
@@ -190,13 +209,52 @@ def load_subject(run_dir: Path, step: int | None = None) -> tuple[Subject, train
     return subject, experiment
 
 
-def _exhibits(job: Job, request: Request, names: tuple[str, ...], stochastic: bool):
+def _seen_noise(
+    request: Request, names: tuple[str, ...], subject: Subject, trained: Noise
+) -> tuple[suites.Settings, Noise]:
+    """The settings, and the noise that attacks see where the judged network has other noise.
+
+    Raises:
+      ValueError: for options that contradict each other, or have no effect on an attack that is
+        asked for.
+    """
+    settings, judged, seen = request.settings, models.noise_of(subject.model), None
+    if request.attack_noise != _AS_JUDGED:
+        if settings.noise_free_gradients:
+            raise ValueError(
+                f"noise_free_gradients is attack_noise 'none'; give one of the two, got also "
+                f"attack_noise {request.attack_noise!r}"
+            )
+        seen = other_noise.parse("attack_noise", request.attack_noise, trained, _AS_JUDGED)
+        quiet = seen is None and judged is not None
+        settings = dataclasses.replace(settings, noise_free_gradients=quiet)
+        seen = None if seen == judged else seen
+    options = {
+        "attack_noise": request.attack_noise != _AS_JUDGED,
+        "noise_free_gradients": request.settings.noise_free_gradients,
+        "noise 'frozen_attack'": request.noise == "frozen_attack",
+    }
+    given = [option for option, is_given in options.items() if is_given]
+    if given:
+        suites.check_seen_noise(names, given[0])
+    if request.noise != "fresh" and (settings.noise_free_gradients or seen is not None):
+        raise ValueError(
+            f"{given[0]} is for noise 'fresh', got noise {request.noise!r}, which says itself what "
+            f"the attack sees"
+        )
+    return settings, seen
+
+
+def _exhibits(
+    job: Job, request: Request, names: tuple[str, ...], settings: suites.Settings, seen: Noise
+):
     """Functions of the records of all tasks."""
     if "corruptions" in names:
         yield lambda records: corruption_means.write(job, records)
     if "gallery" in names:
-        attack = request.settings.attack(request.gallery_norm, request.gallery_eps, stochastic)
-        condition = Attacked(attack)
+        noisy = seen is not None or (job.subject.stochastic and request.noise == "fresh")
+        attacked = settings.attacked(request.gallery_norm, request.gallery_eps, noisy)
+        condition = dataclasses.replace(attacked, attack_noise=seen)
         if request.gallery_images < 1:
             raise ValueError(f"gallery_images must be >= 1, got {request.gallery_images}")
         shown = min(request.gallery_images, len(job.examples))

@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 from vone_jax import prng
 from vone_jax.attacks import checks, classifier
 
-NOISE = ("fresh", "frozen")
+NOISE = ("fresh", "frozen", "frozen_attack")
 
 # What a decision is made from. "single": one noise draw. The others take several: the class with
 # the highest mean logit, the highest mean probability, or the most votes of the single draws.
@@ -25,8 +25,9 @@ DECISIONS = ("single", "mean_logits", "mean_probability", "vote")
 class Protocol:
     """How noise is drawn and how an example is decided.
 
-    Three protocols have names. *Frozen noise*: each example has one draw, which attack and
-    judgement share. *Fresh noise*: each decision is that of one new draw. *Averaged decision*:
+    Four protocols have names. *Frozen noise*: each example has one draw, which attack and
+    judgement share. *Noise frozen at the attack*: the attack has one draw for each example, the
+    judgement new ones. *Fresh noise*: each decision is that of one new draw. *Averaged decision*:
     each decision is made from ``averaged`` new draws. The probability of being right is the share
     of ``draws`` decisions that are; whether an example is wrong in any of them is no accuracy,
     since it only grows with their number.
@@ -35,8 +36,8 @@ class Protocol:
     of the attack.
 
     Attributes:
-      noise: "fresh" or "frozen". Frozen noise makes of a stochastic network the deterministic one
-        that a noise sample gives.
+      noise: "fresh", "frozen" or "frozen_attack". Frozen noise makes of a stochastic network the
+        deterministic one that a noise sample gives.
       draws: decisions R by which an example is judged.
       decision: one of ``DECISIONS``.
       averaged: draws K that a decision is made from; 1 for "single".
@@ -74,16 +75,16 @@ class Protocol:
     @property
     def name(self) -> str:
         """The name of the protocol."""
-        if self.noise == "frozen":
-            return "frozen noise"
+        if self.noise != "fresh":
+            return "frozen noise" if self.noise == "frozen" else "noise frozen at the attack"
         return "fresh noise" if self.decision == "single" else "averaged decision"
 
     @property
     def suffix(self) -> str:
         """What tells the names of its results from those of the usual protocol."""
-        if self.noise == "frozen":
-            return "frozen"
-        return "" if self.decision == "single" else f"{self.decision}-{self.averaged}"
+        noise = "" if self.noise == "fresh" else self.noise.replace("_", "-")
+        decision = "" if self.decision == "single" else f"{self.decision}-{self.averaged}"
+        return "-".join(filter(None, (noise, decision)))
 
     def record(self, stochastic: bool = True) -> dict[str, Any]:
         """The protocol for a result file, as it applies to a network with or without noise."""
@@ -96,16 +97,17 @@ class Protocol:
         }
 
     def classifier(
-        self, logits_fn: classifier.LogitsFn, example_keys: jax.Array
+        self, logits_fn: classifier.LogitsFn, example_keys: jax.Array, attacked: bool = False
     ) -> classifier.LogitsFn:
-        """The classifier of single draws that this protocol attacks and judges.
+        """The classifier of single draws that this protocol judges.
 
         Args:
           logits_fn: the classifier.
           example_keys: keys of the examples of the batch, shape (N,).
+          attacked: that which it attacks instead.
         """
         logits_fn = classifier.as_pytree(logits_fn)
-        if self.noise == "fresh":
+        if self.noise == "fresh" or (self.noise == "frozen_attack" and not attacked):
             return logits_fn
         return Partial(_frozen, logits_fn, example_keys)
 

@@ -82,7 +82,7 @@ class Job:
 
     def identity(self, kind: str, name: str, condition: dict[str, Any]) -> dict[str, Any]:
         """The fields of a result that say what is measured, see ``store.IDENTITY``."""
-        parts = [name, self.how.suffix, self.tag]
+        parts = [name, self.subject.suffix, self.how.suffix, self.tag]
         values = {
             "kind": kind,
             "name": "-".join(part for part in parts if part),
@@ -129,7 +129,12 @@ class Job:
         """The classifiers of a ``Trial``, on the devices."""
         subject = self.subject
         variables = mesh.replicate(self.devices, subject.variables)
-        found = {"logits_fn": models.logits_fn(subject.model, variables)}
+        found = {
+            "logits_fn": models.logits_fn(subject.model, variables),
+            "renoised": lambda noise: models.logits_fn(
+                models.with_noise(subject.model, noise), variables
+            ),
+        }
         if subject.stochastic:
             quiet = models.without_noise(subject.model)
             found["surrogate"] = models.logits_fn(quiet, variables)

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 
 from vone_jax import data, models
-from vone_jax.evaluation import labels
+from vone_jax.evaluation import labels, other_noise
 from vone_jax.models import BaseNetwork, VOneNet
+from vone_jax.v1 import Noise
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,6 +28,7 @@ class Subject:
       center_crop: see ``data.eval_batches``.
       checkpoint_step: which of its checkpoints this is.
       config: the experiment as JSON values.
+      trained: the module that was trained, where ``model`` has other noise, see ``with_noise``.
     """
 
     run: str
@@ -38,6 +40,21 @@ class Subject:
     center_crop: float | None
     checkpoint_step: int
     config: dict[str, Any]
+    trained: BaseNetwork | VOneNet | None = None
+
+    def with_noise(self, given: Noise) -> "Subject":
+        """The network with other noise in V1, or behind the stem of a base network, or none."""
+        if given == models.noise_of(self.model):
+            return self
+        model = models.with_noise(self.model, given)
+        return dataclasses.replace(self, model=model, trained=self.model)
+
+    @property
+    def suffix(self) -> str:
+        """What tells the names of its results from those of the network as it was trained."""
+        return (
+            "" if self.trained is None else f"test-{other_noise.label(models.noise_of(self.model))}"
+        )
 
     @property
     def stochastic(self) -> bool:
@@ -56,14 +73,21 @@ class Subject:
         return jax.eval_shape(logits_fn, jax.random.key(0), image).shape[-1]
 
     def record(self) -> dict[str, Any]:
-        """The network for a result file."""
+        """The network for a result file: as it was trained, and what noise it has instead."""
         parameters = jax.tree.leaves(self.variables["params"])
-        return {
+        trained = self.model if self.trained is None else self.trained
+        found = {
             "name": self.name,
             "label": labels.network(self.name),
-            "stochastic": self.stochastic,
+            "stochastic": models.is_stochastic(trained),
             "parameters": int(sum(leaf.size for leaf in parameters)),
         }
+        if self.trained is not None:
+            found["noise_at_test"] = {
+                "trained": other_noise.words(models.noise_of(trained)),
+                "given": other_noise.words(models.noise_of(self.model)),
+            }
+        return found
 
     @functools.cached_property
     def weights(self) -> str:

@@ -33,7 +33,10 @@ class Settings:
       eot_samples: noise draws averaged in a gradient; a network without noise has one.
       loss: what is increased: "cross_entropy", "margin" or "dlr".
       l1_step: direction of L1 steps: "dense", "max_coordinate" or "sparse".
-      noise_free_gradients: attack the network with its noise switched off, judge the noisy one.
+      norm_offset: added to L2 and L1 norms before dividing by them; ART before 1.18 has 1e-7.
+      order: of projections in a step: "ball_then_box", or "box_then_ball" as ART has it.
+      noise_free_gradients: attack the network with its noise switched off, judge the noisy one;
+        in the suites linf, l2, l1 and gallery.
       corruptions: names; none means ImageNet-C's 15 and its 4 extra ones, and 9 that are quick
         to compute in the suite quick.
       severities: of corruptions; none means 1 to 5, and 3 in the suite quick.
@@ -55,6 +58,8 @@ class Settings:
     eot_samples: int = 10
     loss: str = "cross_entropy"
     l1_step: str = "dense"
+    norm_offset: float = 0.0
+    order: str = "ball_then_box"
     noise_free_gradients: bool = False
     corruptions: tuple[str, ...] = ()
     severities: tuple[int, ...] = ()
@@ -96,7 +101,14 @@ class Settings:
             eot_samples=self.eot_samples if averaged else 1,
             loss=self.loss,
             l1_step=self.l1_step,
+            norm_offset=self.norm_offset,
+            order=self.order,
         )
+
+    def attacked(self, norm: str, eps: float, stochastic: bool = True) -> Attacked:
+        """The condition for one radius: the attack, and whether it sees the noise."""
+        surrogate = self.noise_free_gradients and stochastic
+        return Attacked(self.attack(norm, eps, stochastic and not surrogate), surrogate)
 
 
 def _clean(settings, image_shape, stochastic):
@@ -106,11 +118,7 @@ def _clean(settings, image_shape, stochastic):
 def _ladder(norm):
     def conditions(settings, image_shape, stochastic):
         radii = settings.eps or authors.ladder(norm, settings.points, image_shape)
-        surrogate = settings.noise_free_gradients and stochastic
-        return [
-            Attacked(settings.attack(norm, eps, stochastic and not surrogate), surrogate)
-            for eps in radii
-        ]
+        return [settings.attacked(norm, eps, stochastic) for eps in radii]
 
     return conditions
 
@@ -193,6 +201,9 @@ _SUITES: dict[str, Callable[..., Sequence[Condition]]] = {
 # Suites whose attacks are in ``Settings.norm``.
 _IN_ONE_NORM = ("apgd", "autoattack", "square", "minimal", "worst", "masking")
 
+# Suites whose attacks may see other noise than the judgement, see ``check_seen_noise``.
+_OF_SEEN_NOISE = (*norms.NORMS, "gallery")
+
 # The checks for masked gradients, on few images.
 MASKING = "masking"
 
@@ -261,6 +272,20 @@ def conditions(
         for condition in _SUITES[name](settings, image_shape, stochastic)
     ]
     return list({condition.name: condition for condition in found}.values())
+
+
+def check_seen_noise(suites: Sequence[str], option: str) -> None:
+    """Checks that an option on the noise that attacks see has an effect on all attacks of suites.
+
+    Raises:
+      ValueError: naming the option, if there is no such attack, or one on which it has none.
+    """
+    deaf = [name for name in suites if name in _IN_ONE_NORM]
+    if deaf or not set(suites) & set(_OF_SEEN_NOISE):
+        got = ", ".join(deaf or suites)
+        raise ValueError(
+            f"{option} is for the attacks of the suites {', '.join(_OF_SEEN_NOISE)}; got {got}"
+        )
 
 
 def masking(

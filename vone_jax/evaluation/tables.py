@@ -63,14 +63,21 @@ def heading(record: dict[str, Any]) -> str:
 def protocol(record: dict[str, Any]) -> str:
     """The protocol of a result in words."""
     how = record["protocol"]
+    other = record["model"].get("noise_at_test")
     if how["noise"] == "none":
-        return "no noise"
+        return "no noise" if other is None else "noise removed"
+    given = "" if other is None else f"{other['given']} in place of {other['trained']}, "
+    return f"{given}{_draws(how)}"
+
+
+def _draws(how: dict[str, Any]) -> str:
     if how["noise"] == "frozen":
         return "frozen noise"
+    at_attack = "noise frozen at the attack, " if how["noise"] == "frozen_attack" else ""
     if how["decision"] == "single":
-        return f"fresh noise, {how['draws']} draws an image"
+        return f"{at_attack or 'fresh noise, '}{how['draws']} draws an image"
     decision = how["decision"].replace("_", " ")
-    return f"{decision} of {how['averaged']} draws, {how['draws']} decisions an image"
+    return f"{at_attack}{decision} of {how['averaged']} draws, {how['draws']} decisions an image"
 
 
 def checks(record: dict[str, Any]) -> str:
@@ -117,6 +124,8 @@ def _condition(record: dict[str, Any]) -> tuple[str, str]:
         name = f"{condition['attack'].partition('(')[0]} {condition['norm']}"
         if condition["noise_free_gradients"]:
             name += ", noise-free gradients"
+        if "attack_noise" in condition:
+            name += f", attacked with {condition['attack_noise']}"
         return name, condition["eps_label"]
     if record["kind"] == "corruption":
         form = "" if condition["form"] == "float" else f", {condition['form']}"

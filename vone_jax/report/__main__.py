@@ -16,11 +16,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run_dirs", nargs="+", metavar="RUN_DIR", help="directory of a run")
     parser.add_argument("--out", default="report.html", help="the page (default: %(default)s)")
     parser.add_argument(
-        "--tables", metavar="DIR", help="also write DIR/numbers.csv with every measured number"
+        "--tables",
+        metavar="DIR",
+        help="also write DIR/numbers.csv with every measured number and DIR/scores.csv and "
+        "DIR/scores.md with the aggregate scores",
+    )
+    parser.add_argument(
+        "--v1-match",
+        metavar="BUDGETS",
+        nargs="?",
+        type=int,
+        const=2,
+        help="also write to DIR how V1-like networks are against how robust: their accuracy at the "
+        "BUDGETS weakest budgets of each norm (default: %(const)s)",
     )
     parsed = parser.parse_args(arguments)
+    if parsed.v1_match is not None and parsed.tables is None:
+        parser.error("--v1-match needs --tables DIR")
     try:
-        path = report.write(parsed.run_dirs, parsed.out, parsed.tables)
+        path = report.write(parsed.run_dirs, parsed.out, parsed.tables, parsed.v1_match)
     except report.ReportError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

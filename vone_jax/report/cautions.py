@@ -77,8 +77,8 @@ def _attack_strength(run: Run) -> list[str]:
     few = [
         result
         for result in run.of_kind("attack")
-        if run.stochastic
-        and not result.condition.get("noise_free_gradients")
+        if result.noise == "fresh"
+        and not result.attack_noise
         and result.condition.get("eot_samples", 1) < 2
     ]
     if few:
@@ -137,8 +137,8 @@ def _settings(runs: Sequence[Run]) -> list[str]:
         ways: dict[str, set[str]] = {}
         for run in runs:
             for result in run.of_kind("attack"):
-                # Gradients without noise are an extra test that only stochastic networks need.
-                extra = result.condition.get("noise_free_gradients")
+                # Controls of the noise are an extra test that only some networks need.
+                extra = result.attack_noise or not compare.as_deployed(run, result)
                 if result.condition["norm"] == norm and not extra:
                     ways.setdefault(compare.attack_settings(result), set()).add(run.label)
         labels: set[str] = set().union(*ways.values())
@@ -159,7 +159,7 @@ def _gaps(runs: Sequence[Run]) -> list[str]:
     table = compare.rows(runs)
     found = []
     for position, run in enumerate(runs):
-        missing = sum(row.results[position] is None and not row.noise for row in table)
+        missing = sum(row.results[position] is None and not row.control for row in table)
         if missing:
             found.append(
                 f"{run.label} lacks {count(missing, 'condition')} that other networks have; "

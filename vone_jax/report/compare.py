@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,15 +11,17 @@ import numpy as np
 
 from vone_jax.report.load import Run
 from vone_jax.report.results import NORMS, Result
-from vone_jax.report.wording import NORM_NAMES, eps_label, words
+from vone_jax.report.wording import NORM_NAMES, count, eps_label, words
 
 # The 97.5 % quantile of the normal distribution: intervals cover 95 %.
 QUANTILE = 1.959964
 
 
 def as_deployed(run: Run, result: Result) -> bool:
-    """Whether a network was measured as it would be used: with fresh noise if it is stochastic,
-    one draw for a decision."""
+    """Whether a network was measured as it would be used: with the noise that it was trained with,
+    fresh if it is stochastic, one draw for a decision."""
+    if result.test_noise:
+        return False
     return not run.stochastic or (result.noise == "fresh" and result.decision == "single")
 
 
@@ -27,7 +30,7 @@ def protocol(run: Run, result: Result) -> str:
     return "" if as_deployed(run, result) else result.protocol
 
 
-def _budget(result: Result) -> float:
+def budget(result: Result) -> float:
     # Rounded, so that 4/255 computed in two ways is one budget.
     return float(f"{result.condition['eps']:.6g}")
 
@@ -55,7 +58,7 @@ def curve(run: Run, norm: str) -> dict[float, Result]:
     worst: dict[float, Result] = {}
     for result in run.of_kind("attack"):
         if result.condition["norm"] == norm and as_deployed(run, result):
-            eps = _budget(result)
+            eps = budget(result)
             if eps not in worst or result.accuracy < worst[eps].accuracy:
                 worst[eps] = result
     return dict(sorted(worst.items()))
@@ -85,11 +88,12 @@ def corruptions(run: Run) -> dict[tuple[str, int], Result]:
 class Row:
     """One condition and its result for each run, None where a run has none.
 
-    ``noise`` is empty if stochastic networks were measured as deployed, else their protocol.
+    ``control`` is empty if networks were measured as deployed, by the usual attack, else says what
+    was done about their noise.
     """
 
     kind: str
-    noise: str
+    control: str
     label: str
     detail: str
     results: tuple[Result | None, ...]
@@ -112,12 +116,30 @@ def attack_settings(result: Result) -> str:
     return text.replace(", )", ")")
 
 
+def _draws(result: Result) -> int:
+    return result.condition.get("eot_samples", 1)
+
+
+def control(run: Run, result: Result) -> str:
+    """What was done about the noise that is not usual: at the attack, in its gradients, or in how
+    the network was judged; else nothing."""
+    draws = ""
+    if result.kind == "attack" and not result.attack_noise:
+        # Of a network's attacks most have the same number; it differs between networks, since one
+        # without noise needs no more than one.
+        counts = Counter(_draws(other) for other in run.of_kind("attack") if not other.attack_noise)
+        usual = min(counts, key=lambda draws: (-counts[draws], draws))
+        if _draws(result) != usual:
+            draws = f"gradients of {count(_draws(result), 'draw')}"
+    return ", ".join(filter(None, (result.attack_noise, draws, protocol(run, result))))
+
+
 def _row_key(run: Run, result: Result) -> tuple:
-    noise = protocol(run, result)
+    noise = control(run, result)
     condition = result.condition
     if result.kind == "attack":
         order = NORMS.index(condition["norm"])
-        return (1, order, _budget(result), attack_settings(result), noise)
+        return (1, order, budget(result), attack_settings(result), noise)
     if result.kind == "corruption":
         return (2, condition["corruption"], condition["severity"], form(condition), noise)
     return (0, noise)
@@ -152,15 +174,14 @@ def _row(key: tuple, results: list[Result | None], full: bool) -> Row:
     if first.kind == "attack":
         attack = attack_settings(first) if full else str(condition.get("attack", ""))
         label = f"{NORM_NAMES[condition['norm']]} {eps_label(condition)}"
-        surrogate = condition.get("noise_free_gradients") and "gradients without noise"
         name = attack if full else attack.partition("(")[0]
-        detail = ", ".join(filter(None, (name, surrogate, noise)))
+        detail = ", ".join(filter(None, (name, noise)))
     elif first.kind == "corruption":
         label = f"{words(condition['corruption'])}, severity {condition['severity']}"
         detail = ", ".join(filter(None, (form(condition), noise)))
     else:
         label, detail = "Clean images", noise
-    return Row(first.kind, key[-2], label, detail, tuple(results))
+    return Row(first.kind, noise, label, detail, tuple(results))
 
 
 def pairs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:

@@ -14,6 +14,7 @@ from vone_jax.report import (
     findings,
     physiology,
     provenance,
+    scores,
     trust,
     wording,
 )
@@ -48,7 +49,7 @@ class Cell:
     anchor: str
 
 
-def render(runs: Sequence[Run]) -> str:
+def render(runs: Sequence[Run], table: scores.Table) -> str:
     """The page as HTML, complete in itself. The same runs always give the same text."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("vone_jax.report", "templates"),
@@ -63,10 +64,10 @@ def render(runs: Sequence[Run]) -> str:
         points=wording.points,
         listing=wording.listing,
     )
-    return environment.get_template("page.html").render(_context(runs))
+    return environment.get_template("page.html").render(_context(runs, table))
 
 
-def _context(runs: Sequence[Run]) -> dict[str, Any]:
+def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
     labels = [run.label for run in runs]
     datasets = sorted(
         {f"{r.dataset.name} ({r.dataset.split} split)" for run in runs for r in run.on_images}
@@ -94,6 +95,8 @@ def _context(runs: Sequence[Run]) -> dict[str, Any]:
         "check_lists": trust.check_lists(runs),
         "distances": trust.distances(runs),
         "corruption_means": trust.corruption_means(runs),
+        "scores": table,
+        "score_titles": scores.TITLES,
         "exhibits": gallery.exhibits(runs),
         "corruptions": _corruptions(runs),
         "banks": _banks(runs),
@@ -146,7 +149,7 @@ def _attack_settings(runs: Sequence[Run]) -> list[tuple[str, str]]:
     found: dict[tuple[str, str], None] = {}
     for run in runs:
         for result in run.of_kind("attack"):
-            draws = result.condition.get("eot_samples", 1) if run.stochastic else 1
+            draws = result.condition.get("eot_samples", 1)
             mean = f", gradient averaged over {draws} noise draws" if draws > 1 else ""
             found[run.label, f"{compare.attack_settings(result) or 'not recorded'}{mean}"] = None
     return list(found)

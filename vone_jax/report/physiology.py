@@ -56,7 +56,7 @@ def section(runs: Sequence[Run]) -> dict[str, Any] | None:
     if not found:
         return None
     scored = [item for item in found if item[2].record["status"] == SCORED]
-    columns = _columns([result for _, _, result in scored])
+    columns = shared_properties([result for _, _, result in scored])
     layers = sorted(
         (_layer(position, run, result, columns) for position, run, result in scored),
         key=lambda layer: -layer.mean,
@@ -81,7 +81,7 @@ def section(runs: Sequence[Run]) -> dict[str, Any] | None:
     }
 
 
-def _columns(results: Sequence[Result]) -> list[tuple[str, str]]:
+def shared_properties(results: Sequence[Result]) -> list[tuple[str, str]]:
     """(name, label) of the properties that have a score in all layers: only these compare."""
     if not results:
         return []
@@ -94,10 +94,17 @@ def _columns(results: Sequence[Result]) -> list[tuple[str, str]]:
     ]
 
 
+def property_scores(result: Result, columns: Sequence[tuple[str, str]]) -> list[float]:
+    """The scores of a layer in properties of ``shared_properties``."""
+    return [float(result.record["properties"][name]["score"]) for name, _ in columns]
+
+
 def _layer(position: int, run: Run, result: Result, columns: Sequence[tuple[str, str]]) -> Layer:
     record = result.record
-    scores = [float(record["properties"][name]["score"]) for name, _ in columns]
+    scores = property_scores(result, columns)
     presented = f", {record['trials']} trials with noise" if record["trials"] > 1 else ""
+    if result.test_noise:
+        presented += f", {result.test_noise}"
     return Layer(
         label=run.label,
         name=str(result.condition["layer"]),

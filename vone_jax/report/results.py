@@ -65,19 +65,44 @@ class Result:
     arrays: Mapping[str, np.ndarray]
 
     @property
+    def test_noise(self) -> str:
+        """The noise that the network had in place of that it was trained with, in words."""
+        other = self.record.get("model", {}).get("noise_at_test")
+        if other is None:
+            return ""
+        if other["given"] == "none":
+            return "noise removed"
+        if other["trained"] == "none":
+            return f"{other['given']} added"
+        return f"{other['given']} in place of {other['trained']}"
+
+    @property
+    def attack_noise(self) -> str:
+        """What the attack saw in place of the judged network's noise, in words."""
+        if self.condition.get("noise_free_gradients"):
+            return "gradients without noise"
+        given = self.condition.get("attack_noise")
+        return f"gradients with {given}" if given else ""
+
+    @property
     def protocol(self) -> str:
         """How the network was judged, in words: ``fresh noise, 10 draws``."""
         how = self.record.get("protocol")
         how = how if isinstance(how, Mapping) else {}
         draws, averaged = how.get("draws"), how.get("averaged")
         if self.noise == "none":
-            return "no noise"
+            return self.test_noise or "no noise"
+        parts = [self.test_noise] if self.test_noise else []
         if self.noise == "frozen":
-            return "frozen noise"
+            return ", ".join([*parts, "frozen noise"])
+        if self.noise == "frozen_attack":
+            parts.append("noise frozen at the attack")
         single = self.decision == "single"
-        parts = [f"{self.noise} noise" if single else self.decision.replace("_", " ")]
-        if not single and isinstance(averaged, int):
-            parts[0] += f" of {count(averaged, 'draw')}"
+        if not single:
+            of = f" of {count(averaged, 'draw')}" if isinstance(averaged, int) else ""
+            parts.append(f"{self.decision.replace('_', ' ')}{of}")
+        elif self.noise != "frozen_attack":
+            parts.append(f"{self.noise} noise")
         if isinstance(draws, int):
             parts.append(count(draws, "draw" if single else "decision"))
         return ", ".join(parts)
@@ -130,6 +155,10 @@ def load_result(path: Path, warnings: list[str]) -> Result | None:
             f"networks is known less precisely."
         )
     dataset, protocol = record.section("dataset"), record.section("protocol")
+    if "noise_at_test" in record.section("model").data:
+        other = record.section("model").section("noise_at_test")
+        for field in ("trained", "given"):
+            other.text(field)
     if kind in table_records.CHECKS:
         table_records.CHECKS[kind](record)
     if physiology:
@@ -165,7 +194,7 @@ def _condition(record: Record, kind: str) -> Mapping[str, Any]:
         condition.text("norm", choices=NORMS)
         if kind != "minimal":
             condition.number("eps", low=0)
-        for name in ("attack", "eps_label"):
+        for name in ("attack", "attack_noise", "eps_label"):
             if name in condition.data:
                 condition.text(name)
         if "eot_samples" in condition.data:

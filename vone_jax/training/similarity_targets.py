@@ -1,6 +1,7 @@
 """Target similarities of neural-similarity regularisation: measured, of V1, or of pixels."""
 
 import dataclasses
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +83,10 @@ def load_matrix(path: str | Path) -> Targets:
       ValueError: saying what of this does not hold.
       FileNotFoundError: if there is no such file.
     """
-    with np.load(path, allow_pickle=False) as file:
-        missing = {"images", "similarity"} - set(file.files)
-        if missing:
-            raise ValueError(f"{path} lacks {', '.join(sorted(missing))}; it has {file.files}")
-        images, similarity = file["images"], file["similarity"]
+    images, similarity = _arrays(Path(path))
     if images.ndim == 3:
         images = images[..., None]
-    if images.ndim != 4:
+    if images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"{path}: images must be (n, H, W) or (n, H, W, C), got {images.shape}")
     if images.dtype == np.uint8:
         images = images.astype(np.float32) / 255
@@ -111,6 +108,26 @@ def load_matrix(path: str | Path) -> Targets:
         if not holds:
             raise ValueError(f"{path}: similarity must {what}")
     return Targets(images, np.clip(similarity, -1, 1).astype(np.float32))
+
+
+def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The two arrays of a file of similarities, of numbers."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file of similarities {path}")
+    try:
+        # Opened here: np.load leaves its own file open when the archive is damaged.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            content = dict(archive)
+    except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is not a readable NPZ file ({error})") from error
+    missing = sorted({"images", "similarity"} - set(content))
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; it has {', '.join(content)}")
+    found = content["images"], content["similarity"]
+    for name, array in zip(("images", "similarity"), found, strict=True):
+        if array.dtype.kind not in "uif":
+            raise ValueError(f"{path}: {name} must be real numbers, got {array.dtype}")
+    return found
 
 
 def _images(

@@ -10,7 +10,7 @@ from vone_jax.v1.gabor import (
     spatial_frequency_histogram,
 )
 from vone_jax.v1.imported_bank import ImportedBank
-from vone_jax.v1.noise import GaussianNoise, NeuronalNoise, standard_normal
+from vone_jax.v1.noise import GaussianNoise, NeuronalNoise, Noise, standard_normal
 
 __all__ = [
     "GaborKernels",
@@ -18,6 +18,7 @@ __all__ = [
     "GaussianNoise",
     "ImportedBank",
     "NeuronalNoise",
+    "Noise",
     "VOneBlock",
     "VOneBlockConfig",
     "distributions",

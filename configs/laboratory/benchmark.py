@@ -1,0 +1,20 @@
+"""The conglomerate benchmark in small: the table of benchmark/vonenet, by the same code.
+
+Paper row: the main comparison (figure 2 and table 1 of Dapello, Marques et al. 2020) in small.
+Expected: not measured yet.
+Hardware: 2 CPU cores. Wall time: not measured yet.
+Command: python sweep.py laboratory/benchmark
+"""
+
+from configs.benchmark.protocol import attacks
+from configs.laboratory.networks import EVALUATIONS, members
+from vone_jax.sweep import Sweep
+
+_LABELS = ["base-0", "vone-0", "base-adversarial-8", "base-gaussian", "base-stem-noise"]
+
+sweep = Sweep(
+    name="benchmark",
+    group="laboratory",
+    members=members(_LABELS),
+    evaluations=[*EVALUATIONS, *attacks(200)],
+)

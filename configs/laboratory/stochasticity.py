@@ -1,0 +1,59 @@
+"""Where the noise must be: in training, at the attack, at the test; frozen; more draws and steps.
+
+The report's table of scores has a line for each. The claim to test is that most of the gain comes
+from noise in training. A base network with V1's noise behind its stem tells the noise from V1.
+
+Paper row: the controls of stochasticity (Dapello, Marques et al. 2020; settings not public), and
+the attack on the network without noise (Zimmermann et al. 2022, arXiv:2206.13991).
+Expected: not measured yet.
+Hardware: 2 CPU cores. Wall time: not measured yet.
+Command: python sweep.py laboratory/stochasticity
+"""
+
+from configs.laboratory.networks import NETWORKS
+from vone_jax.sweep import Member, Sweep
+
+_CLEAN = ("--suite", "clean")
+_LINF = ("--suite", "linf", "--examples", "200")
+_FEWER = ("--suite", "linf", "--examples", "100")
+
+_OFF = ("--test-noise", "none")
+_ON = ("--test-noise", "neuronal")
+
+# Trained with noise: at the attack and the test it may be on or off.
+_NOISY = (
+    (*_LINF, "--attack-noise", "none"),
+    (*_CLEAN, *_OFF),
+    (*_LINF, *_OFF),
+    (*_LINF, *_OFF, "--attack-noise", "trained"),
+)
+
+# Trained without noise, the same.
+_QUIET = (
+    (*_LINF, "--attack-noise", "neuronal"),
+    (*_CLEAN, *_ON),
+    (*_LINF, *_ON),
+    (*_LINF, *_ON, "--attack-noise", "none"),
+)
+
+# How the noise is drawn, and stronger attacks on it.
+_STRONGER = (
+    (*_CLEAN, "--noise", "frozen"),
+    (*_LINF, "--noise", "frozen"),
+    (*_LINF, "--noise", "frozen_attack"),
+    (*_FEWER, "--eot-samples", "1", "--tag", "1-draw"),
+    (*_FEWER, "--eot-samples", "100", "--tag", "100-draws"),
+    (*_LINF, "--steps", "256", "--tag", "256-steps"),
+)
+
+sweep = Sweep(
+    name="stochasticity",
+    group="laboratory",
+    members={
+        "base-0": Member(NETWORKS["base-0"]),
+        "base-stem-noise": Member(NETWORKS["base-stem-noise"], _NOISY),
+        "vone-quiet": Member(NETWORKS["vone-quiet"], _QUIET),
+        "vone-0": Member(NETWORKS["vone-0"], (*_NOISY, *_STRONGER)),
+    },
+    evaluations=[_CLEAN, _LINF],
+)

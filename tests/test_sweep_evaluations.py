@@ -1,0 +1,73 @@
+"""What sweeps measure: every evaluation is one that eval.py accepts, under a name of its own."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tyro
+
+import eval as program
+from vone_jax import data, evaluation, training
+from vone_jax import sweep as sweeps
+from vone_jax.evaluation import planning
+from vone_jax.training.setup import build_model, initial_state
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+NAMES = sweeps.sweep_names(CONFIGS)
+GROUPS = sorted({sweeps.load_sweep(name, CONFIGS).group for name in NAMES})
+
+
+def variables_of(experiment):
+    """Shapes in the place of trained weights."""
+    model = build_model(experiment.model)
+    state = jax.eval_shape(lambda: initial_state(experiment, model))
+    return model, {"params": state.params, "batch_stats": state.batch_stats}
+
+
+@pytest.fixture
+def mocked(monkeypatch):
+    """Restores any experiment that is put in, and images of its size without a file."""
+    current: dict = {}
+    monkeypatch.setattr(training, "restore_run", lambda path, step=None: current["restored"])
+    monkeypatch.setattr(evaluation.Subject, "num_classes", lambda self: current["classes"])
+    monkeypatch.setattr(evaluation.Subject, "weights", "0")
+
+    def load(source, split, data_dir=None):
+        size, channels = current["image"]
+        images = np.broadcast_to(np.zeros((), np.uint8), (10_000, size, size, channels))
+        labels = np.zeros(10_000, int)
+        return data.ArraySource(images, labels, class_names=("a", "b"), name=source, split=split)
+
+    monkeypatch.setattr(data, "load", load)
+    return current
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_no_two_evaluations_of_a_network_write_the_same_result(group, mocked):
+    """Across all sweeps that share its directory: one name, one identity."""
+    members: dict[str, tuple] = {}
+    for name in NAMES:
+        sweep = sweeps.load_sweep(name, CONFIGS)
+        if sweep.group == group:
+            for label, member in sweep.members.items():
+                experiment, wanted = members.setdefault(label, (member.experiment, {}))
+                wanted |= dict.fromkeys(sweep.evaluations_of(label))
+    restored: dict = {}
+    for label, (experiment, wanted) in members.items():
+        # Networks of one shape share a trace.
+        if experiment.model not in restored:
+            restored[experiment.model] = variables_of(experiment)
+        mocked["restored"] = (1, experiment, *restored[experiment.model])
+        mocked["classes"] = experiment.model.num_classes
+        mocked["image"] = experiment.model.image_size, experiment.model.in_channels
+        found: dict[str, dict] = {}
+        for arguments in wanted:
+            parsed = tyro.cli(
+                program.Arguments, args=["run", *arguments], config=(tyro.conf.OmitArgPrefixes,)
+            )
+            plan = planning.plan(parsed.run_dir, parsed.request, "test")
+            for job, condition in plan.tasks:
+                identity = job.identity(condition.kind, condition.name, condition.record())
+                assert found.setdefault(identity["name"], identity) == identity, (label, arguments)
+        assert {"clean"} < set(found), label
