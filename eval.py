@@ -19,11 +19,12 @@ Exit status: 0 finished; 1 failed; 2 wrong arguments; 75 stopped by SIGTERM or C
 again.
 """
 
+import contextlib
 import dataclasses
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,24 +72,46 @@ def main(argv: Sequence[str]) -> int:
             mesh.keep_compiled(arguments.compilation_cache)
         if arguments.distributed is not None:
             mesh.join_processes(arguments.distributed)
-        command = shlex.join(["python", "eval.py", *argv])
-        plan = planning.plan(arguments.run_dir, arguments.request, command)
-    except (ValueError, TypeError, FileNotFoundError, training.RunDirectoryError) as error:
+    except (ValueError, TypeError) as error:
         return _fail(error, status=2)
-    except (ConnectionError, training.CheckpointError) as error:
+    except ConnectionError as error:
         return _fail(error, status=1)
     try:
-        records = _run(plan)
-        layers = _exhibit(plan, records)
+        with _terminated_as_interrupted():
+            return _evaluate(arguments, shlex.join(["python", "eval.py", *argv]))
     except KeyboardInterrupt:
         print("eval.py: stopped; the same command goes on from here", file=sys.stderr)
         return STOPPED
-    except (ValueError, OSError, FloatingPointError, evaluation.ResultError) as error:
-        return _fail(error, status=1)
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
             raise
         return _fail(RuntimeError(f"another process seems to have failed: {error}"), status=1)
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM does what Ctrl-C does. JAX, when it joins processes, would catch it for itself."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        # None stands for a handler that was not set from Python.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)
+
+
+def _evaluate(arguments: Arguments, command: str) -> int:
+    """Plans and does what is asked; returns the exit status."""
+    try:
+        plan = planning.plan(arguments.run_dir, arguments.request, command)
+    except (ValueError, TypeError, FileNotFoundError, training.RunDirectoryError) as error:
+        return _fail(error, status=2)
+    except training.CheckpointError as error:
+        return _fail(error, status=1)
+    try:
+        records = _run(plan)
+        layers = _exhibit(plan, records)
+    except (ValueError, OSError, FloatingPointError, evaluation.ResultError) as error:
+        return _fail(error, status=1)
     if not _reports():
         return 0
     for text in tables.summary(records):
@@ -142,7 +165,5 @@ def _fail(error: Exception, status: int) -> int:
 
 
 if __name__ == "__main__":
-    # As Ctrl-C does: what is done stays, and the exit status says that there is more.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with mesh.ending_together(alone=(1, STOPPED)):
         sys.exit(main(sys.argv[1:]))

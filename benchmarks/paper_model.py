@@ -175,9 +175,7 @@ class _Step:
         lowered = gradient.lower(self.state.params, self.state.batch_stats, self.batch)
         counted = lowered.cost_analysis()
         if counted is None:
-            raise RuntimeError(
-                "this backend of JAX does not count operations; use the one for CPUs"
-            )
+            raise RuntimeError("this backend does not count operations; set JAX_PLATFORMS=cpu")
         return counted["flops"] / self.images
 
     def kept_bytes(self) -> int:

@@ -178,3 +178,26 @@ def test_a_second_signal_ends_the_program_at_once():
     )
     assert result.stdout == "asked to stop: True\n"
     assert result.returncode == -signal.SIGTERM
+
+
+def test_a_second_signal_ends_a_program_that_is_busy_outside_python():
+    """No Python runs in a compiler; here a hash function takes its place, for a minute or so."""
+    program = (
+        "import hashlib\n"
+        "from vone_jax.training.signals import StopOnSignal\n"
+        "with StopOnSignal():\n"
+        "    print('busy', flush=True)\n"
+        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 200_000_000)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE
+    ) as busy:
+        assert busy.stdout.readline() == b"busy\n"
+        busy.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            busy.wait(1.0)
+        busy.send_signal(signal.SIGTERM)
+        try:
+            assert busy.wait(5.0) == 128 + signal.SIGTERM
+        finally:
+            busy.kill()

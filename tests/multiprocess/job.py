@@ -1,7 +1,7 @@
 """``python job.py train|eval RUN_DIR CLUSTER [FAULT]``: a program on a tiny VOneNet, as one of two.
 
 CLUSTER is what ``--distributed`` takes. FAULT happens to this process when it has loaded the fifth
-batch of a training, or the third of an evaluation: "term" is a SIGTERM, "unreadable" an image that
+batch of a training, or the second of an evaluation: "term" is a SIGTERM, "unreadable" an image that
 cannot be decoded.
 """
 
@@ -33,15 +33,15 @@ V1 = v1.VOneBlockConfig(
 EXPERIMENT = training.Experiment(
     name="processes",
     model=training.ModelConfig(name="vone_resnet18", image_size=8, in_channels=1, v1=V1),
-    data=training.DataConfig(source="tiny", batch_size=8, eval_batch_size=4),
+    data=training.DataConfig(source="tiny", batch_size=8, eval_batch_size=8),
     optimizer=training.OptimizerConfig(schedule=training.Plateau(patience=2)),
     steps=9,
     log_every=1,
 )
-# 10 images, the last 2 in a batch of which process 1 has nothing but padding.
+# 10 images: of the second batch process 1 has nothing but padding.
 EVALUATION = [
     "--suite", "clean", "linf", "corruptions_quick", "gallery", "v1", "--eps", "0.05",
-    "--corruptions", "gaussian_noise", "--batch-size", "4", "--draws", "2", "--steps", "2",
+    "--corruptions", "gaussian_noise", "--batch-size", "8", "--draws", "2", "--steps", "2",
     "--eot-samples", "2", "--gallery-images", "2",
 ]  # fmt: skip
 
@@ -120,12 +120,11 @@ def evaluate(run_dir, cluster, fault):
 
     def faulty_place(job, part):
         parts.append(part)
-        if len(parts) == 3:
+        if len(parts) == 2:
             befall(fault)
         return place(job, part)
 
     runner.place = faulty_place
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     return load_program("eval").main([run_dir, *EVALUATION, "--distributed", cluster])
 
 

@@ -40,9 +40,13 @@ def free_port(ports):
     pytest.fail("no free port")
 
 
-def start(what, run_dir, cluster, index, fault="", **environment):
+def start(what, run_dir, cluster, index, fault="", devices=2, **environment):
     environment = os.environ | environment
-    environment |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": str(ROOT)}
+    environment |= {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "PYTHONPATH": str(ROOT),
+    }
     script = Path(__file__).with_name("job.py")
     command = [sys.executable, script, what, run_dir, cluster, fault]
     with open(f"{run_dir}.{index}.err", "w") as said:
@@ -191,8 +195,9 @@ def results(run_dir):
     return found
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_as_one_also_when_stopped(whole, tmp_path):
-    """One of the two is stopped at its third batch. Process 0 alone writes and reports."""
+    """One of the two is stopped at its second batch. Process 0 alone writes and reports."""
     one, two = tmp_path / "one" / "run", tmp_path / "two" / "run"
     for run_dir in (one, two):
         shutil.copytree(whole, run_dir)
@@ -202,7 +207,7 @@ def test_two_processes_evaluate_as_one_also_when_stopped(whole, tmp_path):
         assert eval_program.main([str(one), *EVALUATION]) == 0
     ended, said = statuses(start_two(two, fault="term", what="eval"), two)
     assert ended[1] == 75 and ended[0] in (1, 75), said
-    assert (two / "results" / "clean.partial" / "00000004.npz").exists()
+    assert (two / "results" / "clean.partial" / "00000000.npz").exists()
     ended, said = statuses(start_two(two, what="eval"), two)
     assert ended == [0, 0], said
     expected = results(one)
@@ -210,3 +215,38 @@ def test_two_processes_evaluate_as_one_also_when_stopped(whole, tmp_path):
     assert results(two) == expected
     assert expected["clean.json"]["device"] == "4 x cpu (cpu)"
     assert "results in" in said[0] and "clean" not in said[1]
+
+
+@pytest.mark.slow
+def test_eight_devices_train_and_evaluate_as_one(tmp_path):
+    """The curve, the sums and the adversarial images up to rounding; the noise to the bit."""
+    found = []
+    for devices in (1, 8):
+        run_dir = tmp_path / str(devices) / "run"
+        run_dir.parent.mkdir()
+        for what in ("train", "eval"):
+            cluster = f"localhost:{free_port(range(20_000, 30_000))},1,0"
+            process = start(what, run_dir, cluster, 0, devices=devices)
+            assert process.wait() == 0, Path(f"{run_dir}.0.err").read_text()
+        files = {path.name: path for path in (run_dir / "results").iterdir()}
+        arrays = {name: dict(np.load(path)) for name, path in files.items() if ".npz" in name}
+        records = {
+            name: json.loads(path.read_text()) for name, path in files.items() if ".json" in name
+        }
+        found.append((run_dir, arrays, records, np.load(run_dir / "noise-0.npy")))
+    (one, arrays, records, noise), (eight, *others, noise_of_eight) = found
+    assert_same_run(eight, one)
+    np.testing.assert_array_equal(noise_of_eight, noise)
+    assert records["clean.json"]["device"] == "1 x cpu (cpu)"
+    assert others[1]["clean.json"]["device"] == "8 x cpu (cpu)"
+    for name, record in records.items():
+        assert record.get("sums") == others[1][name].get("sums")
+    assert "adversarial" in arrays["gallery-linf-0.01569.npz"]
+    for name, values in arrays.items():
+        for field, value in values.items():
+            if np.issubdtype(value.dtype, np.floating):
+                np.testing.assert_allclose(
+                    others[0][name][field], value, rtol=TOLERANCE, atol=TOLERANCE
+                )
+            else:
+                np.testing.assert_array_equal(others[0][name][field], value)
