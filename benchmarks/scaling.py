@@ -1,10 +1,12 @@
 """How training scales: ``python -m benchmarks.scaling PART [--quick]``, for docs/scaling.md.
 
-  weak      what the host does in a step on 1, 2, 4 and 8 devices, with the same batch on each
+  weak      what the host does in a step on 1, 2, 4 and 8 devices, with the same batch on each;
+            with --distributed, on those of all processes
   options   what the options of a training run cost and save
   model     ResNet-50-sized training on 256 chips, on paper
 
-Each part prints Markdown. On CPUs there are eight virtual devices, which share its cores.
+Each part prints Markdown. On CPUs the devices are virtual and share the cores: eight, or two in
+each of several processes.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,6 +28,7 @@ from vone_jax.training import Experiment
 from vone_jax.training.setup import Setup, prepare
 
 DEVICES = (1, 2, 4, 8)
+DEVICES_OF_A_PROCESS = 2
 # A VOneNet on the images that come with the package. Nothing happens in it but steps.
 EXPERIMENT = Experiment(
     name="scaling",
@@ -81,25 +85,31 @@ class Watch:
         self._calls += event == "call"
 
 
-def watched(experiment: Experiment, devices: int, first: int, timed: int) -> Watch:
+def watched(
+    experiment: Experiment, devices: int, first: int, timed: int, run_dir: Path | None = None
+) -> Watch:
     """A run of the loop, watched."""
     watch = Watch(first, timed)
-    with tempfile.TemporaryDirectory() as run_dir:
-        training.train(experiment, run_dir, devices=jax.devices()[:devices], stop=watch)
+    with tempfile.TemporaryDirectory() as directory:
+        training.train(
+            experiment, run_dir or directory, devices=jax.devices()[:devices], stop=watch
+        )
     return watch
 
 
-def weak(per_device: int, timed: int) -> list[str]:
-    """Host work on more and more devices."""
+def weak(per_device: int, timed: int, run_dir: Path | None) -> list[str]:
+    """Host work on more and more devices, or on those of all processes."""
     rows = [
-        "| devices | global batch | host, ms/step | Python calls/step | clock, ms/step |",
+        "| processes | devices of each | host, ms/step | Python calls/step | clock, ms/step |",
         "| ---: | ---: | ---: | ---: | ---: |",
     ]
-    for devices in DEVICES:
-        data = dataclasses.replace(EXPERIMENT.data, batch_size=per_device * devices)
-        watch = watched(dataclasses.replace(EXPERIMENT, data=data), devices, 5, timed)
+    processes = jax.process_count()
+    for devices in (jax.device_count(),) if jax.distributed.is_initialized() else DEVICES:
+        sizes = {name: per_device * devices for name in ("batch_size", "eval_batch_size")}
+        data = dataclasses.replace(EXPERIMENT.data, **sizes)
+        watch = watched(dataclasses.replace(EXPERIMENT, data=data), devices, 20, timed, run_dir)
         rows.append(
-            f"| {devices} | {per_device * devices} | {1e3 * watch.host_seconds:.2f} | "
+            f"| {processes} | {devices // processes} | {1e3 * watch.host_seconds:.2f} | "
             f"{watch.calls:.1f} | {1e3 * watch.seconds:.1f} |"
         )
     return rows
@@ -166,21 +176,29 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
     parser.add_argument("part", choices=("weak", "options", "model"))
     parser.add_argument("--quick", action="store_true", help="few steps: only shows that it runs")
+    parser.add_argument("--distributed", help="part weak: as for train.py")
+    parser.add_argument(
+        "--run-dir", type=Path, help="with --distributed: a new directory that all processes share"
+    )
     arguments = parser.parse_args(argv)
     quick = arguments.quick
+    if arguments.distributed is not None:
+        # Says nothing of other platforms.
+        jax.config.update("jax_num_cpu_devices", DEVICES_OF_A_PROCESS)
+        meshes.join_processes(arguments.distributed)
     if arguments.part == "weak":
-        rows = weak(4, 3 if quick else 100)
+        rows = weak(4, 3 if quick else 100, arguments.run_dir)
     elif arguments.part == "options":
         rows = options(*(1, 3) if quick else (15, 60))
         networks = ("vone_resnet18",) if quick else ("cornet_s", "vone_resnet50")
         rows += ["", *paper_model.kept(networks, 64 if quick else 224)]
     else:
         rows = paper_model.table(*("vone_resnet18", 64) if quick else ("vone_resnet50", 224))
-    print("\n".join(rows))
+    if jax.process_index() == 0:
+        print("\n".join(rows))
     return 0
 
 
 if __name__ == "__main__":
-    if jax.config.read("jax_platforms") in (None, "", "cpu"):
-        jax.config.update("jax_num_cpu_devices", max(DEVICES))
+    jax.config.update("jax_num_cpu_devices", max(DEVICES))
     sys.exit(main(sys.argv[1:]))
