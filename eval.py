@@ -15,13 +15,16 @@ RUN_DIR is a directory that train.py has made; the results go to RUN_DIR/results
 
 An evaluation that was stopped goes on when the same command is given again.
 
-Exit status: 0 finished; 1 failed; 2 wrong arguments; 75 stopped by Ctrl-C, to be started again.
+Exit status: 0 finished; 1 failed; 2 wrong arguments; 75 stopped by SIGTERM or Ctrl-C, to be started
+again.
 """
 
+import contextlib
 import dataclasses
 import shlex
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,7 @@ import jax
 import tyro
 from tqdm import tqdm
 
-from vone_jax import evaluation, training
+from vone_jax import evaluation, mesh, training
 from vone_jax.evaluation import physiology, planning, tables
 
 STOPPED = 75  # EX_TEMPFAIL: not done yet, try again.
@@ -42,6 +45,11 @@ class Arguments:
     # Made by train.py.
     run_dir: tyro.conf.Positional[Path]
     request: planning.Request = planning.Request()
+    # Where compiled programs are kept, so that the next start does not wait for the compiler.
+    compilation_cache: Path | None = None
+    # Evaluate with other processes that run the same command: "auto" under Slurm, Open MPI or on
+    # Cloud TPU, or HOST:PORT,N,I for process I of N, the first of which is reached at HOST:PORT.
+    distributed: str | None = None
 
 
 def main(argv: Sequence[str]) -> int:
@@ -60,7 +68,40 @@ def main(argv: Sequence[str]) -> int:
             description="Options:",
             config=(tyro.conf.OmitArgPrefixes,),
         )
-        command = shlex.join(["python", "eval.py", *argv])
+        if arguments.compilation_cache is not None:
+            mesh.keep_compiled(arguments.compilation_cache)
+        if arguments.distributed is not None:
+            mesh.join_processes(arguments.distributed)
+    except (ValueError, TypeError) as error:
+        return _fail(error, status=2)
+    except ConnectionError as error:
+        return _fail(error, status=1)
+    try:
+        with _terminated_as_interrupted():
+            return _evaluate(arguments, shlex.join(["python", "eval.py", *argv]))
+    except KeyboardInterrupt:
+        print("eval.py: stopped; the same command goes on from here", file=sys.stderr)
+        return STOPPED
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        return _fail(RuntimeError(f"another process seems to have failed: {error}"), status=1)
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM does what Ctrl-C does. JAX, when it joins processes, would catch it for itself."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        # None stands for a handler that was not set from Python.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)
+
+
+def _evaluate(arguments: Arguments, command: str) -> int:
+    """Plans and does what is asked; returns the exit status."""
+    try:
         plan = planning.plan(arguments.run_dir, arguments.request, command)
     except (ValueError, TypeError, FileNotFoundError, training.RunDirectoryError) as error:
         return _fail(error, status=2)
@@ -69,17 +110,21 @@ def main(argv: Sequence[str]) -> int:
     try:
         records = _run(plan)
         layers = _exhibit(plan, records)
-    except KeyboardInterrupt:
-        print("eval.py: stopped; the same command goes on from here", file=sys.stderr)
-        return STOPPED
     except (ValueError, OSError, FloatingPointError, evaluation.ResultError) as error:
         return _fail(error, status=1)
+    if not _reports():
+        return 0
     for text in tables.summary(records):
         print(f"{text}\n")
     if layers:
         print(f"{physiology.table(layers)}\n")
     print(f"results in {plan.job.results}")
     return 0
+
+
+def _reports() -> bool:
+    """Of several processes one speaks for all."""
+    return jax.process_index() == 0
 
 
 def _run(plan: planning.Plan) -> list[dict[str, Any]]:
@@ -89,14 +134,15 @@ def _run(plan: planning.Plan) -> list[dict[str, Any]]:
         total=sum(len(job.examples) for job, _ in plan.tasks),
         unit="image",
         file=sys.stderr,
-        disable=not (sys.stderr.isatty() and plan.tasks),
+        disable=not (sys.stderr.isatty() and plan.tasks and _reports()),
         dynamic_ncols=True,
         leave=False,
     ) as bar:
         for job, condition in plan.tasks:
             bar.set_description(condition.name)
             record = evaluation.evaluate(job, condition, bar.update)
-            bar.write(tables.line(record), file=sys.stderr)
+            if _reports():
+                bar.write(tables.line(record), file=sys.stderr)
             records.append(record)
     return records
 
@@ -107,7 +153,8 @@ def _exhibit(plan: planning.Plan, records: list[dict[str, Any]]) -> list[dict[st
     for exhibit in plan.exhibits:
         record = exhibit(records)
         if record is not None and record["kind"] == physiology.KIND:
-            print(physiology.line(record), file=sys.stderr)
+            if _reports():
+                print(physiology.line(record), file=sys.stderr)
             layers.append(record)
     return layers
 
@@ -118,4 +165,5 @@ def _fail(error: Exception, status: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with mesh.ending_together(alone=(1, STOPPED)):
+        sys.exit(main(sys.argv[1:]))

@@ -33,8 +33,6 @@ class Arguments:
     run_dir: Path | None = None
     # Also write TensorBoard's files, to RUN_DIR/tensorboard (needs tensorboardX).
     tensorboard: bool = False
-    # Where compiled programs are kept, so that the next start does not wait for the compiler.
-    compilation_cache: Path | None = None
     # Train with other processes that run the same command: "auto" under Slurm, Open MPI or on
     # Cloud TPU, or HOST:PORT,N,I for process I of N, the first of which is reached at HOST:PORT.
     distributed: str | None = None
@@ -59,8 +57,6 @@ def main(argv: Sequence[str]) -> int:
         config=(tyro.conf.AvoidSubcommands,),
     )
     experiment = arguments.experiment
-    if arguments.compilation_cache is not None:
-        jax.config.update("jax_compilation_cache_dir", str(arguments.compilation_cache.absolute()))
     try:
         if arguments.distributed is not None:
             mesh.join_processes(arguments.distributed)

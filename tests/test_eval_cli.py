@@ -1,6 +1,7 @@
 """The program eval.py: what it accepts, refuses, prints and leaves on disk."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -191,16 +192,19 @@ def test_killed_at_random_moments_the_results_are_the_same(tmp_path):
     assert len(expected) == 10 and contents(killed) == expected
 
 
-def test_ctrl_c_keeps_what_is_done(run_dir, capsys, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_keep_what_is_done(run_dir, capsys, monkeypatch, number):
     arguments = [str(run_dir), "--suite", "clean", *FAST]
 
     def interrupt(*args):
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), number)
+        time.sleep(10)
 
     with monkeypatch.context() as patch:
         patch.setattr(evaluation, "evaluate", interrupt)
         assert program.main(arguments) == 75
     assert "the same command goes on from here" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert program.main(arguments) == 0
 
 

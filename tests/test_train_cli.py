@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import pytest
 
 from vone_jax import mesh, training
@@ -133,13 +132,9 @@ def test_errors_are_one_line_and_status_1(train, monkeypatch, capsys, error):
     assert capsys.readouterr().err == f"train.py: {error}\n"
 
 
-def test_compiled_programs_are_kept_where_it_is_said(train, planned, tmp_path):
-    before = jax.config.jax_compilation_cache_dir
-    try:
-        assert train.main(["quickstart/resnet18", "--compilation-cache", str(tmp_path)]) == 0
-        assert jax.config.jax_compilation_cache_dir == str(tmp_path)
-    finally:
-        jax.config.update("jax_compilation_cache_dir", before)
+def test_the_directory_of_compiled_programs_is_a_field(train, planned, tmp_path):
+    assert train.main(["quickstart/resnet18", "--compilation-cache", str(tmp_path)]) == 0
+    assert planned[0][0].compilation_cache == str(tmp_path)
 
 
 def test_processes_are_joined_before_anything_is_trained(train, planned, monkeypatch, capsys):
@@ -183,3 +178,26 @@ def test_a_second_signal_ends_the_program_at_once():
     )
     assert result.stdout == "asked to stop: True\n"
     assert result.returncode == -signal.SIGTERM
+
+
+def test_a_second_signal_ends_a_program_that_is_busy_outside_python():
+    """No Python runs in a compiler; here a hash function takes its place, for a minute or so."""
+    program = (
+        "import hashlib\n"
+        "from vone_jax.training.signals import StopOnSignal\n"
+        "with StopOnSignal():\n"
+        "    print('busy', flush=True)\n"
+        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 200_000_000)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE
+    ) as busy:
+        assert busy.stdout.readline() == b"busy\n"
+        busy.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            busy.wait(1.0)
+        busy.send_signal(signal.SIGTERM)
+        try:
+            assert busy.wait(5.0) == 128 + signal.SIGTERM
+        finally:
+            busy.kill()

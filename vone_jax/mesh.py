@@ -1,4 +1,4 @@
-"""Devices and processes: the one place that touches mesh APIs.
+"""Devices, processes and how they start: the one place that touches mesh APIs.
 
 The program is written in the global view: a batch is one array that is split over the axis
 ``data`` of a one-dimensional mesh, parameters are on every device, and ``jax.jit`` inserts the
@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "data"
@@ -64,27 +65,43 @@ def _parse_cluster(cluster: str) -> tuple[str, int, int]:
     return match[1], int(match[2]), int(match[3])
 
 
+def keep_compiled(directory: str | os.PathLike) -> None:
+    """Keeps compiled programs in a directory, so that the next start need not compile them.
+
+    Those that took less than a second are not kept. The setting stays for the whole process.
+    """
+    jax.config.update("jax_compilation_cache_dir", os.path.abspath(directory))
+    # JAX decides when it first compiles whether there is a cache, and asks no more.
+    compilation_cache.reset_cache()
+
+
 @contextlib.contextmanager
-def ending_together() -> Iterator[None]:
+def ending_together(alone: Sequence[int] = (1,)) -> Iterator[None]:
     """Around a program of several processes: if it fails in one, it ends in all, soon.
 
     JAX waits for every process before one may end. The others, in the middle of a computation,
     would wait for the one that failed, and it for them; so that one ends without a goodbye, and
-    the broken connection ends the others. Exits with another status than 1 are left alone.
+    the broken connection ends the others.
+
+    Args:
+      alone: exit statuses with which one process may end while others go on. At any other all
+        end at the same point, and are waited for.
     """
     try:
         yield
     except BaseException as error:
         if not jax.distributed.is_initialized():
             raise
+        status = 1
         if isinstance(error, SystemExit):
-            if error.code != 1:
+            if not isinstance(error.code, int) or error.code not in alone:
                 raise
+            status = error.code
         else:
             traceback.print_exc()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(1)
+        os._exit(status)
 
 
 def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
@@ -175,10 +192,28 @@ def any_process(flag: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
 
 
+def same_in_all_processes(number: int) -> bool:
+    """Whether all processes have the same number; returns when all have been asked."""
+    if jax.process_count() == 1:
+        return True
+    numbers = multihost_utils.process_allgather(np.asarray(number, np.int32))
+    return bool((numbers == number).all())
+
+
 def barrier(name: str) -> None:
     """Waits until all processes are here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+@contextlib.contextmanager
+def first_process_first(name: str) -> Iterator[None]:
+    """Process 0 goes through the block before the others enter it, for instance to make files."""
+    if jax.process_index() != 0:
+        barrier(name)
+    yield
+    if jax.process_index() == 0:
+        barrier(name)
 
 
 def describe(mesh: Mesh) -> str:

@@ -276,6 +276,16 @@ def test_jobs_that_do_not_fit_are_refused(subject, tmp_path):
         dataclasses.replace(grey, examples=colour)
 
 
+def test_a_result_that_another_process_is_writing_is_refused(subject, tmp_path):
+    job = tiny.tiny_job(subject, tmp_path)
+    with store.locked(tmp_path, "clean"):
+        with pytest.raises(evaluation.ResultError, match="another process is writing .*/clean; "):
+            evaluation.evaluate(job, evaluation.Clean())
+        evaluation.evaluate(job, NOISE)
+    assert evaluation.evaluate(job, evaluation.Clean())["name"] == "clean"
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
 def test_files_appear_complete(tmp_path, monkeypatch):
     """A write that fails half-way leaves no file under the final name."""
 

@@ -1,7 +1,8 @@
-"""``python job.py RUN_DIR CLUSTER [FAULT]``: train.py on the tiny network, in one of two processes.
+"""``python job.py train|eval RUN_DIR CLUSTER [FAULT]``: a program on a tiny VOneNet, as one of two.
 
 CLUSTER is what ``--distributed`` takes. FAULT happens to this process when it has loaded the fifth
-batch: "term" is a SIGTERM, "unreadable" an image that cannot be decoded.
+batch of a training, or the second of an evaluation: "term" is a SIGTERM, "unreadable" an image that
+cannot be decoded.
 """
 
 import importlib.util
@@ -10,24 +11,65 @@ import signal
 import sys
 from pathlib import Path
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vone_jax import data, mesh, prng, training, v1
+from vone_jax.evaluation import runner
+from vone_jax.models.layers import BatchNorm
+from vone_jax.models.network import VOneNet
 from vone_jax.training import setup as setups
 
 TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS / "training"))
-from tiny import TinyNet, tiny_source  # noqa: E402
+from tiny import tiny_source  # noqa: E402
 
+V1 = v1.VOneBlockConfig(
+    simple_channels=2, complex_channels=2, image_size=8, visual_degrees=8 / 28, kernel_size=5,
+    stride=2, in_channels=1, noise=v1.GaussianNoise(0.5),
+)  # fmt: skip
 EXPERIMENT = training.Experiment(
     name="processes",
-    model=training.ModelConfig(name="resnet18", image_size=8, in_channels=1),
-    data=training.DataConfig(source="tiny", batch_size=8, eval_batch_size=4),
+    model=training.ModelConfig(name="vone_resnet18", image_size=8, in_channels=1, v1=V1),
+    data=training.DataConfig(source="tiny", batch_size=8, eval_batch_size=8),
     optimizer=training.OptimizerConfig(schedule=training.Plateau(patience=2)),
     steps=9,
     log_every=1,
 )
+# 10 images: of the second batch process 1 has nothing but padding.
+EVALUATION = [
+    "--suite", "clean", "linf", "corruptions_quick", "gallery", "v1", "--eps", "0.05",
+    "--corruptions", "gaussian_noise", "--batch-size", "8", "--draws", "2", "--steps", "2",
+    "--eot-samples", "2", "--gallery-images", "2",
+]  # fmt: skip
+
+
+class BackEnd(nn.Module):
+    """Batch norm, dropout and a linear layer."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.relu(BatchNorm(name="norm")(x, train))
+        x = nn.Dropout(0.2, deterministic=not train)(jnp.mean(x, axis=(1, 2)))
+        return {"logits": nn.Dense(3, name="logits")(x)}
+
+
+def network(*_):
+    return VOneNet(v1=V1, back_end=BackEnd(), bottleneck_features=4)
+
+
+def open_source(name, split, data_dir=None):
+    return tiny_source(split)
+
+
+def befall(fault):
+    """What happens to this process."""
+    if fault == "term":
+        os.kill(os.getpid(), signal.SIGTERM)
+    elif fault == "unreadable":
+        raise ValueError("image 3 cannot be decoded")
 
 
 class FaultySetup(setups.Setup):
@@ -36,14 +78,12 @@ class FaultySetup(setups.Setup):
     fault = ""
     batches = 0
 
-    def shard(self, batch, stop=False):
+    def shard(self, batch):
         if "mask" not in batch:
             FaultySetup.batches += 1
-            if FaultySetup.batches == 5 and self.fault == "term":
-                os.kill(os.getpid(), signal.SIGTERM)
-            elif FaultySetup.batches == 5 and self.fault == "unreadable":
-                raise ValueError("image 3 cannot be decoded")
-        return super().shard(batch, stop)
+            if FaultySetup.batches == 5:
+                befall(self.fault)
+        return super().shard(batch)
 
 
 def noise_of_a_batch():
@@ -57,21 +97,43 @@ def noise_of_a_batch():
     return mesh.fetch(draw(keys))
 
 
-def main(run_dir, cluster, fault=""):
-    data.load = lambda name, split, data_dir=None: tiny_source(split)
-    setups.build_model = lambda config, precision: TinyNet()
+def load_program(name):
+    spec = importlib.util.spec_from_file_location(name, TESTS.parent / f"{name}.py")
+    program = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    return program
+
+
+def train(run_dir, cluster, fault):
     setups.Setup = FaultySetup
     FaultySetup.fault = fault
     training.load_config = lambda name, configs: EXPERIMENT
-    spec = importlib.util.spec_from_file_location("train", TESTS.parent / "train.py")
-    train = sys.modules["train"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(train)
-    status = train.main(["processes", "--run-dir", run_dir, "--distributed", cluster])
+    program = load_program("train")
+    status = program.main(["processes", "--run-dir", run_dir, "--distributed", cluster])
     if status == 0:
         np.save(Path(run_dir) / f"noise-{jax.process_index()}.npy", noise_of_a_batch())
     return status
 
 
+def evaluate(run_dir, cluster, fault):
+    place, parts = runner.place, []
+
+    def faulty_place(job, part):
+        parts.append(part)
+        if len(parts) == 2:
+            befall(fault)
+        return place(job, part)
+
+    runner.place = faulty_place
+    return load_program("eval").main([run_dir, *EVALUATION, "--distributed", cluster])
+
+
+def main(what, run_dir, cluster, fault=""):
+    data.load = open_source
+    setups.build_model = training.runs.build_model = network
+    return {"train": train, "eval": evaluate}[what](run_dir, cluster, fault)
+
+
 if __name__ == "__main__":
-    with mesh.ending_together():
+    with mesh.ending_together(alone=(1, 75) if sys.argv[1] == "eval" else (1,)):
         sys.exit(main(*sys.argv[1:]))

@@ -1,11 +1,13 @@
-"""Two processes with two devices each train as one process with four.
+"""Two processes with two devices each train and evaluate as one process with four.
 
 Equal means: noise to the bit, everything else up to the order of float32 sums. The processes talk
 over Gloo on this machine.
 """
 
+import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,8 +16,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from job import EXPERIMENT, TinyNet, noise_of_a_batch, tiny_source
+from job import EVALUATION, EXPERIMENT, network, noise_of_a_batch, open_source
 
+import eval as eval_program
 from vone_jax import data, training
 from vone_jax.training import setup as setups
 from vone_jax.training.checkpoint import Checkpoints
@@ -37,19 +40,24 @@ def free_port(ports):
     pytest.fail("no free port")
 
 
-def start(run_dir, cluster, index, fault="", **environment):
+def start(what, run_dir, cluster, index, fault="", devices=2, **environment):
     environment = os.environ | environment
-    environment |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, Path(__file__).with_name("job.py"), run_dir, cluster, fault]
+    environment |= {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "PYTHONPATH": str(ROOT),
+    }
+    script = Path(__file__).with_name("job.py")
+    command = [sys.executable, script, what, run_dir, cluster, fault]
     with open(f"{run_dir}.{index}.err", "w") as said:
         return subprocess.Popen(command, env=environment, stdout=said, stderr=said)
 
 
-def start_two(run_dir, fault=""):
+def start_two(run_dir, fault="", what="train"):
     """A pair that is told of each other on the command line; the fault is that of process 1."""
     port = free_port(range(20_000, 30_000))
     return [
-        start(run_dir, f"localhost:{port},2,{index}", index, fault if index == 1 else "")
+        start(what, run_dir, f"localhost:{port},2,{index}", index, fault if index == 1 else "")
         for index in range(2)
     ]
 
@@ -65,7 +73,7 @@ def start_two_under_slurm(run_dir):
         "SLURM_NTASKS": "2",
     }
     return [
-        start(run_dir, "auto", i, **slurm, SLURM_PROCID=str(i), SLURM_LOCALID=str(i))
+        start("train", run_dir, "auto", i, **slurm, SLURM_PROCID=str(i), SLURM_LOCALID=str(i))
         for i in range(2)
     ]
 
@@ -83,7 +91,7 @@ def statuses(pair, run_dir):
 
 def content(run_dir):
     """Step, state and position of the last checkpoint, and the log without the clock."""
-    like = jax.eval_shape(lambda: initial_state(EXPERIMENT, TinyNet()))
+    like = jax.eval_shape(lambda: initial_state(EXPERIMENT, network()))
     with Checkpoints(run_dir / "checkpoints", read_only=True) as checkpoints:
         step, state, position = checkpoints.restore(like)
     log = [
@@ -111,8 +119,8 @@ def assert_same_run(ours, theirs):
 def train_here(run_dir, **arguments):
     """With one process and four devices."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "load", lambda name, split, data_dir=None: tiny_source(split))
-        patch.setattr(setups, "build_model", lambda config, precision: TinyNet())
+        patch.setattr(data, "load", open_source)
+        patch.setattr(setups, "build_model", network)
         return training.train(EXPERIMENT, run_dir, **arguments)
 
 
@@ -172,3 +180,73 @@ def test_an_error_in_one_ends_both_and_leaves_the_checkpoints(whole, tmp_path):
     assert content(run_dir)[0] == 3
     assert train_here(run_dir).finished
     assert_same_run(run_dir, whole)
+
+
+def results(run_dir):
+    """Content of all result files, the JSON without clock and command, the NPZ to the byte."""
+    found = {}
+    for path in sorted((run_dir / "results").iterdir()):
+        found[path.name] = path.read_bytes()
+        if path.suffix == ".json":
+            record = json.loads(path.read_text())
+            for field in ("started", "wall_seconds", "command"):
+                del record[field]
+            found[path.name] = record
+    return found
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_as_one_also_when_stopped(whole, tmp_path):
+    """One of the two is stopped at its second batch. Process 0 alone writes and reports."""
+    one, two = tmp_path / "one" / "run", tmp_path / "two" / "run"
+    for run_dir in (one, two):
+        shutil.copytree(whole, run_dir)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "load", open_source)
+        patch.setattr(training.runs, "build_model", network)
+        assert eval_program.main([str(one), *EVALUATION]) == 0
+    ended, said = statuses(start_two(two, fault="term", what="eval"), two)
+    assert ended[1] == 75 and ended[0] in (1, 75), said
+    assert (two / "results" / "clean.partial" / "00000000.npz").exists()
+    ended, said = statuses(start_two(two, what="eval"), two)
+    assert ended == [0, 0], said
+    expected = results(one)
+    assert len(expected) == 10
+    assert results(two) == expected
+    assert expected["clean.json"]["device"] == "4 x cpu (cpu)"
+    assert "results in" in said[0] and "clean" not in said[1]
+
+
+@pytest.mark.slow
+def test_eight_devices_train_and_evaluate_as_one(tmp_path):
+    """The curve, the sums and the adversarial images up to rounding; the noise to the bit."""
+    found = []
+    for devices in (1, 8):
+        run_dir = tmp_path / str(devices) / "run"
+        run_dir.parent.mkdir()
+        for what in ("train", "eval"):
+            cluster = f"localhost:{free_port(range(20_000, 30_000))},1,0"
+            process = start(what, run_dir, cluster, 0, devices=devices)
+            assert process.wait() == 0, Path(f"{run_dir}.0.err").read_text()
+        files = {path.name: path for path in (run_dir / "results").iterdir()}
+        arrays = {name: dict(np.load(path)) for name, path in files.items() if ".npz" in name}
+        records = {
+            name: json.loads(path.read_text()) for name, path in files.items() if ".json" in name
+        }
+        found.append((run_dir, arrays, records, np.load(run_dir / "noise-0.npy")))
+    (one, arrays, records, noise), (eight, *others, noise_of_eight) = found
+    assert_same_run(eight, one)
+    np.testing.assert_array_equal(noise_of_eight, noise)
+    assert records["clean.json"]["device"] == "1 x cpu (cpu)"
+    assert others[1]["clean.json"]["device"] == "8 x cpu (cpu)"
+    for name, record in records.items():
+        assert record.get("sums") == others[1][name].get("sums")
+    assert "adversarial" in arrays["gallery-linf-0.01569.npz"]
+    for name, values in arrays.items():
+        for field, value in values.items():
+            if np.issubdtype(value.dtype, np.floating):
+                np.testing.assert_allclose(
+                    others[0][name][field], value, rtol=TOLERANCE, atol=TOLERANCE
+                )
+            else:
+                np.testing.assert_array_equal(others[0][name][field], value)

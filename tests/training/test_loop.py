@@ -195,11 +195,11 @@ def poison_batch(monkeypatch, number, value):
     """Fills the images of the ``number``-th batch that goes to the devices with ``value``."""
     calls, shard = [], Setup.shard
 
-    def poison(self, batch, *stop):
+    def poison(self, batch):
         calls.append(None)
         if len(calls) == number:
             batch = batch | {"image": np.full_like(batch["image"], value)}
-        return shard(self, batch, *stop)
+        return shard(self, batch)
 
     monkeypatch.setattr(Setup, "shard", poison)
 
@@ -247,10 +247,10 @@ def test_a_skipped_step_changes_nothing_but_the_count(tiny, tmp_path, monkeypatc
         order = [next(batches)["index"].tolist() for _ in range(6)]
     shard = Setup.shard
 
-    def poison(self, batch, *stop):
+    def poison(self, batch):
         if "mask" not in batch and batch["index"].tolist() == order[4]:
             batch = batch | {"image": np.full_like(batch["image"], np.nan)}
-        return shard(self, batch, *stop)
+        return shard(self, batch)
 
     monkeypatch.setattr(Setup, "shard", poison)
     experiment = replace(
@@ -364,15 +364,15 @@ def test_what_changes_no_number_may_change_on_the_way(tiny, whole, tmp_path):
     assert config["experiment"]["data"]["eval_batch_size"] == 5
 
 
-def test_the_next_batch_is_placed_before_the_last_step_is_waited_for(tiny, tmp_path, monkeypatch):
-    """The order of what the host does: the device always has the next step."""
+def follow(monkeypatch):
+    """Fills a list with what the host does, in order."""
     done = []
     shard, read = Setup.shard, Monitor.read
 
-    def place(self, batch, *stop):
+    def place(self, batch):
         if "mask" not in batch:
             done.append("place")
-        return shard(self, batch, *stop)
+        return shard(self, batch)
 
     def wait(self, pending, saved):
         done.append(f"read {pending[0]}")
@@ -380,8 +380,49 @@ def test_the_next_batch_is_placed_before_the_last_step_is_waited_for(tiny, tmp_p
 
     monkeypatch.setattr(Setup, "shard", place)
     monkeypatch.setattr(Monitor, "read", wait)
+    return done
+
+
+def test_the_next_batch_is_placed_before_the_last_step_is_waited_for(tiny, tmp_path, monkeypatch):
+    """The device always has the next step."""
+    done = follow(monkeypatch)
     train(replace(tiny, evaluate_every=10.0, checkpoint_every=10.0, steps=4), tmp_path)
     assert done == ["place", "place", "read 1", "place", "read 2", "place", "read 3", "read 4"]
+
+
+@pytest.mark.parametrize(
+    ("prefetch", "expected"),
+    [
+        (0, ["place", "read 1", "place", "read 2", "place", "read 3", "place", "read 4"]),
+        (3, ["place"] * 4 + ["read 1", "read 2", "read 3", "read 4"]),
+    ],
+)
+def test_as_many_batches_wait_on_the_devices_as_are_asked_for(
+    tiny, tmp_path, monkeypatch, prefetch, expected
+):
+    done = follow(monkeypatch)
+    data = replace(tiny.data, prefetch=prefetch)
+    train(replace(tiny, data=data, evaluate_every=10.0, checkpoint_every=10.0, steps=4), tmp_path)
+    assert done == expected
+
+
+@pytest.mark.parametrize("prefetch", [0, 3])
+def test_batches_that_wait_change_no_number_also_after_a_stop(tiny, whole, tmp_path, prefetch):
+    ahead = replace(tiny, data=replace(tiny.data, prefetch=prefetch))
+    assert train(ahead, tmp_path, stop=StopAt(3)) == training.Outcome(step=2, finished=False)
+    assert train(ahead, tmp_path).finished
+    assert_same_run(tiny, tmp_path, whole)
+
+
+def test_compiled_programs_are_kept_where_it_is_said(tiny, tmp_path):
+    before = jax.config.jax_compilation_cache_dir
+    cache = tmp_path / "compiled"
+    experiment = replace(tiny, steps=1, compilation_cache=str(cache))
+    try:
+        train(experiment, tmp_path / "run", stop=StopAt(2))
+    finally:
+        meshes.keep_compiled(before)
+    assert any("train_step" in path.name for path in cache.iterdir())
 
 
 def test_a_nan_in_validation_stops_the_run(tiny, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import resource
 
 import pytest
 
@@ -111,3 +112,32 @@ def test_tensorboard_files_on_request(tmp_path):
         log.write(train_record(1))
     (events,) = (tmp_path / "tb").iterdir()
     assert b"train/loss" in events.read_bytes()
+
+
+@pytest.fixture
+def full_disk():
+    """A limit on the size of files stands in for it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_log_that_cannot_be_written_is_named(path, full_disk):
+    with pytest.raises(OSError, match="log.jsonl cannot be written: File too large; the checkpoin"):
+        with RunLog(path, step=6, validated=6) as log:
+            full_disk(path.stat().st_size)
+            log.write(train_record(8))
+    with pytest.raises(OSError, match="log.jsonl cannot be written: File too large"):
+        full_disk(10)
+        RunLog(path, step=6, validated=6)
+
+
+def test_a_full_disk_does_not_hide_the_error_before(path, full_disk):
+    """The CSV that closing the log writes does not fit, either."""
+    with pytest.raises(KeyError, match="the error"):
+        with RunLog(path, step=6, validated=6):
+            full_disk(10)
+            raise KeyError("the error")
+    with pytest.raises(OSError, match="log.jsonl cannot be written"):
+        with RunLog(path, step=6, validated=6):
+            full_disk(10)

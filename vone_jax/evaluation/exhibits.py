@@ -1,16 +1,17 @@
 """Results that are looked at: adversarial images, and the V1 of a VOneNet."""
 
+import contextlib
 import time
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import data, mesh, prng, v1
+from vone_jax import mesh, prng, v1
 from vone_jax.evaluation import judging, protocol, store
 from vone_jax.evaluation.conditions import Attacked
 from vone_jax.evaluation.judging import Trial
-from vone_jax.evaluation.runner import Job, now, place
+from vone_jax.evaluation.runner import Job, batches, now, place
 
 
 def gallery(job: Job, condition: Attacked, count: int) -> dict[str, Any]:
@@ -114,14 +115,6 @@ def _published(config: v1.VOneBlockConfig) -> dict[str, np.ndarray]:
 
 
 def _first(job: Job, per_device: int) -> dict[str, np.ndarray]:
-    """The batch of the first examples."""
-    batches = data.eval_batches(
-        job.examples,
-        batch_size=per_device * job.devices.size,
-        image_size=job.subject.image_size,
-        center_crop=job.subject.center_crop,
-    )
-    try:
-        return next(batches)
-    finally:
-        batches.close()
+    """This process's part of the batch of the first examples."""
+    with contextlib.closing(batches(job, per_device * job.devices.size)) as parts:
+        return next(parts)

@@ -140,7 +140,8 @@ def record_layer(job: Job, how: Recording, layer: str) -> dict[str, Any]:
     if record is not None:
         return record
     started, since = now(), time.perf_counter()
-    variables = jax.device_put(job.subject.variables, job.devices.devices.flat[0])
+    # Of several processes each records the layer for itself; process 0 writes.
+    variables = jax.device_put(job.subject.variables, job.devices.local_devices[0])
     quiet = models.response_fn(models.without_noise(job.subject.model), variables, layer)
     noisy = models.response_fn(job.subject.model, variables, layer)
     try:

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from vone_jax import data, mesh, models, training
 from vone_jax.evaluation import corruption_means, exhibits, other_noise, physiology, suites
 from vone_jax.evaluation.conditions import Attacked, Condition
@@ -146,7 +144,7 @@ def plan(run_dir: Path, request: Request, command: str) -> Plan:
         data_dir=request.data_dir or (None if request.source else experiment.data.data_dir),
     )
     count = min(_EXAMPLES, len(source)) if request.examples is None else request.examples
-    devices = mesh.data_mesh(jax.local_devices())
+    devices = mesh.data_mesh()
 
     def whole(size: int) -> int:
         return -(-size // devices.size) * devices.size

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vone_jax import data, mesh, models, prng
@@ -116,6 +117,12 @@ class Job:
 
     def previous(self, identity: dict[str, Any]) -> dict[str, Any] | None:
         """The result of this evaluation, if it has been finished before."""
+        with mesh.first_process_first("finished result"):
+            found = self._previous(identity)
+        self.check_same_files(0 if found is None else 1)
+        return found
+
+    def _previous(self, identity: dict[str, Any]) -> dict[str, Any] | None:
         try:
             return store.finished(self.results, identity)
         except store.ResultError:
@@ -123,6 +130,14 @@ class Job:
                 raise
             store.remove(self.results, identity["name"])
             return None
+
+    def check_same_files(self, found: int) -> None:
+        """Raises a ResultError unless all processes have found as much in the results."""
+        if not mesh.same_in_all_processes(found):
+            raise store.ResultError(
+                f"the processes do not find the same files in {self.results}; it must be on a file "
+                "system that they share"
+            )
 
     @functools.cached_property
     def classifiers(self) -> dict[str, Any]:
@@ -168,7 +183,8 @@ def evaluate(
 
     Each batch is a chunk on disk when it is done. Called again after a kill, it computes what is
     missing, and the result is the one that an uninterrupted call would have written. A result that
-    is finished is returned as it is.
+    is finished is returned as it is. Of several processes all must make the same calls; each loads
+    its part of a batch, and process 0 writes.
 
     Args:
       job: what to evaluate, and how.
@@ -179,7 +195,8 @@ def evaluate(
       The content of the result's JSON file.
 
     Raises:
-      store.ResultError: if files of the same name are damaged or of another evaluation.
+      store.ResultError: if files of the same name are damaged, of another evaluation, or being
+        written by another one.
       FloatingPointError: if gradients or logits are not finite.
     """
     identity = job.identity(condition.kind, condition.name, condition.record())
@@ -188,19 +205,22 @@ def evaluate(
         progress(len(job.examples))
         return record
     started = now()
-    chunks = _open_chunks(job, identity)
-    done = sum(len(chunk["index"]) for chunk in chunks)
-    progress(done)
-    for chunk in _measured(job, condition, done):
-        store.write_chunk(job.results, identity["name"], done, chunk)
-        chunks.append(chunk)
-        done += len(chunk["index"])
-        progress(len(chunk["index"]))
-    arrays = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
-    seconds = float(arrays.pop("seconds").sum())
-    record = job.record(identity, started, seconds) | condition.summary(arrays)
-    constants = {"draws": np.int64(job.how.draws)} | condition.constants()
-    store.publish(job.results, record, arrays | constants)
+    with store.locked(job.results, identity["name"]):
+        with mesh.first_process_first("chunks"):
+            chunks = _open_chunks(job, identity)
+        done = sum(len(chunk["index"]) for chunk in chunks)
+        job.check_same_files(done)
+        progress(done)
+        for chunk in _measured(job, condition, done):
+            store.write_chunk(job.results, identity["name"], done, chunk)
+            chunks.append(chunk)
+            done += len(chunk["index"])
+            progress(len(chunk["index"]))
+        arrays = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+        seconds = float(arrays.pop("seconds").sum())
+        record = job.record(identity, started, seconds) | condition.summary(arrays)
+        constants = {"draws": np.int64(job.how.draws)} | condition.constants()
+        store.publish(job.results, record, arrays | constants)
     return record
 
 
@@ -222,56 +242,76 @@ def _open_chunks(job: Job, identity: dict[str, Any]) -> list[dict[str, np.ndarra
 
 def _measured(job: Job, condition: Condition, start: int):
     """Yields a chunk of arrays for each batch from the position ``start`` on."""
-    with contextlib.closing(
-        data.eval_batches(
-            job.examples,
-            batch_size=job.batch_size,
-            image_size=job.subject.image_size,
-            center_crop=job.subject.center_crop,
-            start=start,
-            workers=job.workers,
-        )
-    ) as batches:
-        for batch in batches:
+    with contextlib.closing(batches(job, start=start, workers=job.workers)) as parts:
+        for part in parts:
             since = time.perf_counter()
-            mask = batch["mask"]
-            index, trial = place(job, batch)
+            placed, trial = place(job, part)
             found = condition.measure(trial) | {"key": jax.random.key_data(trial.example_keys)}
+            given = mesh.fetch(placed)
+            mask, index = given["mask"], given["index"].astype(np.int64)
             found = {name: value[mask] for name, value in mesh.fetch(found).items()}
             if isinstance(condition, Judged):
                 judging.check_finite(found["loss"], index[mask])
                 found["probability_correct"] = judging.probability_correct(found["right"])
-            chunk = {
-                "index": index[mask].astype(np.int64),
-                "label": batch["label"][mask].astype(np.int32),
-                **found,
-            }
+            chunk = {"index": index[mask], "label": given["label"][mask], **found}
             yield chunk | {"seconds": np.array([time.perf_counter() - since])}
 
 
-def place(job: Job, batch: dict[str, np.ndarray]) -> tuple[np.ndarray, Trial]:
-    """Puts a batch of ``data.eval_batches`` on the devices, before the network.
+def batches(job: Job, batch_size: int | None = None, **fields: Any) -> data.Batches:
+    """This process's part of the batches of a job, see ``data.eval_batches``."""
+    return data.eval_batches(
+        job.examples,
+        batch_size=job.batch_size if batch_size is None else batch_size,
+        image_size=job.subject.image_size,
+        center_crop=job.subject.center_crop,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        **fields,
+    )
+
+
+def place(job: Job, part: dict[str, np.ndarray]) -> tuple[dict[str, jax.Array], Trial]:
+    """Puts a batch on the devices, before the network.
+
+    Args:
+      job: what to evaluate, and how.
+      part: this process's part of the batch, see ``batches``.
 
     Returns:
-      Indices in the dataset, (N,), and the trial.
+      ``index`` in the dataset, ``label`` and ``mask`` of the whole batch, (N,), and the trial.
     """
-    # What the mask hides becomes a copy of the first example: a valid image, so that padding can
-    # raise no alarm.
-    rows = np.where(batch["mask"], np.arange(len(batch["mask"])), 0)
-    index = job.examples.indices[batch["index"][rows]]
+    # The padding has the number of no example; which one it gets here does not matter.
+    numbers = np.where(part["mask"], part["index"], 0)
     placed = mesh.shard_batch(
         job.devices,
         {
-            "index": index.astype(np.uint32),
-            "image": batch["image"][rows],
-            "label": batch["label"][rows],
+            "index": job.examples.indices[numbers].astype(np.uint32),
+            "image": part["image"],
+            "label": part["label"],
+            "mask": part["mask"],
         },
     )
+    filled = _fill_padding(job.devices)(placed)
+    images = filled.pop("image")
     trial = Trial(
         how=job.how,
-        example_keys=job.example_keys(placed["index"]),
-        images=placed["image"],
-        labels=placed["label"],
+        example_keys=job.example_keys(filled["index"]),
+        images=images,
+        labels=filled["label"],
         **job.classifiers,
     )
-    return index, trial
+    return filled, trial
+
+
+@functools.cache
+def _fill_padding(devices: mesh.Mesh):
+    """Makes what the mask hides a copy of the first example.
+
+    That is a valid image, so that padding can raise no alarm.
+    """
+
+    def fill(batch):
+        rows = jnp.where(batch["mask"], jnp.arange(len(batch["mask"])), 0)
+        return {name: x if name == "mask" else x[rows] for name, x in batch.items()}
+
+    return jax.jit(fill, out_shardings=mesh.sharded(devices))

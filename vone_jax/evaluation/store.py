@@ -5,18 +5,22 @@
     results/NAME.json, NAME.npz          the finished result
 
 Every file appears under its name complete, by renaming, so a process may be killed at any
-moment and loses at most the chunk it was working on.
+moment and loses at most the chunk it was working on. Of several processes that evaluate together
+all make the same calls, and process 0 writes.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import jax
 import numpy as np
 
 # The fields of a result that say what was measured. A chunk or a result is used again only if
@@ -28,7 +32,7 @@ IDENTITY = (
 
 
 class ResultError(RuntimeError):
-    """A result file is damaged, or belongs to another evaluation."""
+    """A result file is damaged, in use, or belongs to another evaluation."""
 
 
 def config_hash(identity: dict[str, Any]) -> str:
@@ -53,8 +57,37 @@ def finished(results: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     return record
 
 
+@contextlib.contextmanager
+def locked(results: Path, name: str) -> Iterator[None]:
+    """Within the block no other program evaluates what is called ``name``.
+
+    Raises:
+      ResultError: if another one is doing so.
+    """
+    if not _writes():
+        yield
+        return
+    results.mkdir(parents=True, exist_ok=True)
+    path = results / f".{name}.lock"
+    # The kernel drops the lock with the process, however that ends.
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ResultError(
+                f"another process is writing {results / name}; wait for it, or give this one "
+                "another name (--tag)"
+            ) from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
 def publish(results: Path, record: dict[str, Any], arrays: dict[str, Any]) -> None:
     """Writes a finished result and removes its chunks."""
+    if not _writes():
+        return
     results.mkdir(parents=True, exist_ok=True)
     path = results / f"{record['name']}.json"
     # The arrays first: a JSON file stands for a result that is complete.
@@ -65,11 +98,15 @@ def publish(results: Path, record: dict[str, Any], arrays: dict[str, Any]) -> No
 
 def discard(results: Path, name: str) -> None:
     """Removes the chunks of a result."""
+    if not _writes():
+        return
     shutil.rmtree(_partial(results, name), ignore_errors=True)
 
 
 def remove(results: Path, name: str) -> None:
     """Removes a result, finished or not."""
+    if not _writes():
+        return
     discard(results, name)
     for suffix in (".json", ".npz"):
         (results / f"{name}{suffix}").unlink(missing_ok=True)
@@ -82,19 +119,25 @@ def open_chunks(results: Path, identity: dict[str, Any]) -> dict[int, dict[str, 
       ResultError: if they are damaged or of another evaluation.
     """
     directory = _partial(results, identity["name"])
-    directory.mkdir(parents=True, exist_ok=True)
     described = directory / "identity.json"
     if described.exists():
         _check_same(described, identity, _read_json(described))
-    else:
+    elif _writes():
+        directory.mkdir(parents=True, exist_ok=True)
         _replace(described, lambda file: file.write(_dump(identity)))
     return {int(path.stem): _read_arrays(path) for path in sorted(directory.glob("*.npz"))}
 
 
 def write_chunk(results: Path, name: str, position: int, arrays: dict[str, Any]) -> None:
     """Adds the chunk that begins at a position."""
+    if not _writes():
+        return
     path = _partial(results, name) / f"{position:08d}.npz"
     _replace(path, lambda file: np.savez(file, **arrays))
+
+
+def _writes() -> bool:
+    return jax.process_index() == 0
 
 
 def _partial(results: Path, name: str) -> Path:

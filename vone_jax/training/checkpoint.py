@@ -226,4 +226,4 @@ def _digest(state: TrainState, position: dict[str, Any]) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
+    return f"{type(error).__name__}: {str(error).splitlines()[0][:400] if str(error) else ''}"

@@ -89,6 +89,9 @@ class DataConfig:
     center_crop: float | None = None
     # Processes that decode and augment; 0 does it in threads of this one.
     workers: int = 0
+    # Batches that are put on the devices before their step: 0 loads one when the step before has
+    # ended, 1 while it runs, and more make up for batches that come unevenly.
+    prefetch: int = 1
     # A training image that cannot be read ends the run ("raise"), or gives its place to the next
     # one in the set ("skip"), is named in a warning and counted in the log.
     unreadable: Unreadable = "raise"
@@ -106,6 +109,7 @@ class DataConfig:
         check_at_least("batch_size", self.batch_size, 1)
         check_at_least("eval_batch_size", self.eval_batch_size, 1)
         check_at_least("workers", self.workers, 0)
+        check_at_least("prefetch", self.prefetch, 0)
         check_choice("unreadable", self.unreadable, Unreadable)
         check_at_least("unreadable_limit", self.unreadable_limit, 0)
         for name in self.corruptions:
@@ -195,6 +199,9 @@ class Experiment:
     # Keep only the results of convolutions and matrix products of the forward pass and compute
     # the rest again in the backward pass: less memory, more time, the same result.
     remat: bool = False
+    # Directory in which compiled programs are kept, so that the next start does not wait for the
+    # compiler; None keeps none.
+    compilation_cache: str | None = None
     # A step whose loss, gradient or result is NaN or infinite is never taken. It ends the run
     # ("stop"), or is passed over and counted in the log ("skip").
     non_finite: NonFinite = "stop"
@@ -260,12 +267,14 @@ def from_json(data: Any) -> Experiment:
 # others.
 _OPERATION = (
     "checkpoint_every",
+    "compilation_cache",
     "keep_checkpoints",
     "non_finite",
     "non_finite_limit",
     "remat",
     "data.data_dir",
     "data.eval_batch_size",
+    "data.prefetch",
     "data.unreadable",
     "data.unreadable_limit",
     "data.workers",

@@ -1,8 +1,10 @@
 """The log of a run: JSON lines are the truth; CSV and TensorBoard are made from them."""
 
+import contextlib
 import csv
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,6 +29,7 @@ class RunLog:
     Raises:
       ValueError: if TensorBoard's files are wanted and tensorboardX is not installed, or for a log
         that is damaged, see ``read_log``.
+      OSError: naming the log, if it cannot be written.
     """
 
     def __init__(self, path: Path, step: int, validated: int, tensorboard: Path | None = None):
@@ -36,9 +39,10 @@ class RunLog:
             return
         kept = [record for record in read_log(path) if _is_before(record, step, validated)]
         partial = self._path.with_suffix(".partial")
-        partial.write_text("".join(_line(record) for record in kept))
-        partial.replace(self._path)
-        self._file = open(self._path, "a")
+        with _writing(self._path):
+            partial.write_text("".join(_line(record) for record in kept))
+            partial.replace(self._path)
+            self._file = open(self._path, "a")
         if tensorboard is not None:
             try:
                 from tensorboardX import SummaryWriter
@@ -51,12 +55,14 @@ class RunLog:
 
         Raises:
           ValueError: for a number that is not finite.
+          OSError: naming the log, if it cannot be written.
         """
         line = _line(record)
         if self._file is None:
             return
-        self._file.write(line)
-        self._file.flush()
+        with _writing(self._path):
+            self._file.write(line)
+            self._file.flush()
         if self._writer is not None:
             for name, value in record.items():
                 if name not in ("kind", "step"):
@@ -65,7 +71,8 @@ class RunLog:
     def sync(self) -> None:
         """Puts all records on disk. To be called before a checkpoint that builds on them."""
         if self._file is not None:
-            os.fsync(self._file.fileno())
+            with _writing(self._path):
+                os.fsync(self._file.fileno())
 
     def __enter__(self) -> "RunLog":
         return self
@@ -76,11 +83,17 @@ class RunLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        if self._file is not None:
-            self._file.close()
-            export_csv(self._path)
+        try:
+            if self._writer is not None:
+                self._writer.close()
+            if self._file is not None:
+                with _writing(self._path):
+                    self._file.close()
+                    export_csv(self._path)
+        except OSError:
+            if error is None:
+                raise
+            # The error that ended the block is the one to see.
 
 
 def read_log(path: Path) -> list[Record]:
@@ -114,6 +127,18 @@ def export_csv(path: Path) -> Path:
         writer.writeheader()
         writer.writerows(records)
     return target
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Where the disk is full, Python does not say what could not be written."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{path} cannot be written: {error.strerror}; the checkpoints are as they were",
+        ) from error
 
 
 def _line(record: Record) -> str:

@@ -10,7 +10,7 @@ that the validation at k has judged, and the data iterator that has given k batc
   - A run that is asked to stop at k saves at k without validating; the next start validates first.
   - The metrics of step k are read after step k + 1 has been dispatched, so that the device does not
     wait for the log; before validating or saving they are read at once. So the batch of step k + 1
-    is loaded and placed while step k runs.
+    is loaded and placed while step k runs, unless ``data.prefetch`` is 0.
   - Several processes hear in the metrics that one of them was asked to stop, so that they stop at
     the same step; that is one or two steps later.
 """
@@ -31,6 +31,7 @@ from vone_jax.training.experiment import Experiment
 from vone_jax.training.log import RunLog
 from vone_jax.training.meters import Interval, PassedOver
 from vone_jax.training.monitor import Monitor, NonFiniteError
+from vone_jax.training.prefetch import Prefetch
 from vone_jax.training.progress import Progress
 from vone_jax.training.schedules import after_validation
 from vone_jax.training.setup import Setup, prepare
@@ -86,6 +87,8 @@ def train(
       OSError: if a data worker dies, or the log cannot be written.
     """
     run_dir = Path(run_dir)
+    if experiment.compilation_cache is not None:
+        meshes.keep_compiled(experiment.compilation_cache)
     mesh = meshes.data_mesh(devices)
     setup = prepare(experiment, mesh)
     experiment = setup.experiment
@@ -117,6 +120,9 @@ def train(
             batches.set_state(position.data)
             validated, interval = position.validated, Interval(**position.interval)
             passed_over = PassedOver(**position.passed_over)
+        placed = Prefetch(
+            batches, setup.shard, max(0, experiment.data.prefetch - 1), setup.total_steps - step
+        )
         saved, pending = step, None
         log = enter(
             RunLog(
@@ -171,7 +177,7 @@ def train(
                 with monitor.clock.paused():
                     log.sync()
                     position = Position(
-                        batches.get_state(),
+                        placed.get_state(),
                         validated,
                         dataclasses.asdict(interval),
                         dataclasses.asdict(passed_over),
@@ -183,7 +189,10 @@ def train(
                 break
 
             # Next batch, step, metrics of the step before.
-            batch = setup.shard(next(batches), asked)
+            if pending is not None and experiment.data.prefetch == 0:
+                monitor.read(pending, saved)
+                pending = None
+            batch = setup.mark(placed.take(), asked)
             state, metrics = setup.train_step(state, batch)
             step += 1
             if pending is not None:

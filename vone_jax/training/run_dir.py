@@ -174,8 +174,12 @@ def _check_unused(run_dir: Path) -> None:
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     partial = path.with_suffix(".partial")
-    with open(partial, "w") as file:
-        json.dump(content, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with open(partial, "w") as file:
+            json.dump(content, file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        # Where the disk is full, Python does not say what could not be written.
+        raise OSError(error.errno, f"{path} cannot be written: {error.strerror}") from error

@@ -106,17 +106,17 @@ class Setup:
         batch_size = self.experiment.data.eval_batch_size
         return data.eval_batches(self.eval_source, batch_size=batch_size, **self._reading())
 
-    def shard(self, batch: dict[str, Any], stop: bool = False) -> dict[str, jax.Array]:
-        """A batch of the host, on the devices.
-
-        Args:
-          batch: this process's part.
-          stop: whether this process was asked to stop; others hear it from the step.
-        """
+    def shard(self, batch: dict[str, Any]) -> dict[str, jax.Array]:
+        """This process's part of a batch of the host, on the devices."""
         fields = {name: batch[name] for name in _FIELDS_ON_DEVICE if name in batch}
-        if "mask" not in batch and jax.process_count() > 1:
-            fields["stop"] = np.full(len(batch["label"]), stop)
         return meshes.shard_batch(self.mesh, fields)
+
+    def mark(self, batch: dict[str, jax.Array], stop: bool) -> dict[str, jax.Array]:
+        """A placed batch that tells the other processes whether this one was asked to stop."""
+        if jax.process_count() == 1:
+            return batch
+        rows = np.full(len(batch["label"]) // jax.process_count(), stop)
+        return batch | {"stop": meshes.shard_batch(self.mesh, rows)}
 
     def validate(self, state: TrainState, stop: Callable[[], bool]) -> dict[str, float] | None:
         """Mean ``loss`` and ``accuracy`` over the validation split, and ``seen``, its size.

@@ -51,6 +51,37 @@ class StepMetrics:
     marks: dict[str, jax.Array]
 
 
+def make_loss(model: nn.Module, label_smoothing: float, remat: bool) -> Callable[..., Any]:
+    """The loss of a batch in training.
+
+    Args:
+      model: see ``models.create``.
+      label_smoothing: see ``objective.cross_entropy``.
+      remat: keep only the results of convolutions and matrix products for the backward pass.
+
+    Returns:
+      ``(params, batch_stats, batch, noise_key, dropout_key) -> (mean, (sums, batch_stats))``.
+    """
+
+    def loss_fn(params: Any, batch_stats: Any, batch: Batch, noise_key: Any, dropout_key: Any):
+        variables = {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
+        logits, updated = model.apply(
+            variables,
+            batch["image"],
+            train=True,
+            noise_key=prng.index_keys(noise_key, batch["index"]),
+            rngs={"dropout": dropout_key},
+            mutable=["batch_stats"],
+        )
+        losses = objective.cross_entropy(logits, batch["label"], label_smoothing)
+        sums = objective.batch_sums(losses, logits, batch["label"])
+        return jnp.mean(losses), (sums, updated.get("batch_stats", {}))
+
+    if remat:
+        return jax.checkpoint(loss_fn, policy=jax.checkpoint_policies.dots_saveable)
+    return loss_fn
+
+
 def make_train_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
@@ -79,7 +110,7 @@ def make_train_step(
       accumulation_steps: number of parts, a divisor of the batch size. The gradient is the mean
         of theirs. Batch norm uses the statistics of one part at a time, and moves its running
         values after each, so only networks without it learn the same from any number of parts.
-      remat: keep only the results of convolutions and matrix products of the forward pass.
+      remat: see ``make_loss``.
       perturbation: what is done to the images after that, from the labels and the network as it
         is, in evaluation mode.
       similarity: adds the gradient of similarity regularisation, which the reported loss leaves
@@ -93,23 +124,7 @@ def make_train_step(
       donated: it must not be used again.
     """
 
-    def loss_fn(params: Any, batch_stats: Any, batch: Batch, noise_key: Any, dropout_key: Any):
-        variables = {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
-        logits, updated = model.apply(
-            variables,
-            batch["image"],
-            train=True,
-            noise_key=prng.index_keys(noise_key, batch["index"]),
-            rngs={"dropout": dropout_key},
-            mutable=["batch_stats"],
-        )
-        losses = objective.cross_entropy(logits, batch["label"], label_smoothing)
-        sums = objective.batch_sums(losses, logits, batch["label"])
-        return jnp.mean(losses), (sums, updated.get("batch_stats", {}))
-
-    if remat:
-        loss_fn = jax.checkpoint(loss_fn, policy=jax.checkpoint_policies.dots_saveable)
-    plain_gradient_fn = jax.grad(loss_fn, has_aux=True)
+    plain_gradient_fn = jax.grad(make_loss(model, label_smoothing, remat), has_aux=True)
     similarity_fn = None
     if similarity is not None:
         similarity_fn = make_similarity_gradient(model, similarity, mesh)

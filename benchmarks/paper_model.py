@@ -1,0 +1,204 @@
+"""Training on many chips, on paper: operations and bytes of a step against the rates of chips.
+
+Operations, parameters and what is kept for the backward pass are counted by JAX on the network
+itself, before compilation; nothing is computed.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vone_jax.training import DataConfig, Experiment, ModelConfig
+from vone_jax.training.setup import build_model, initial_state
+from vone_jax.training.step import make_loss
+
+CHIPS = 256
+PER_CHIP = (32, 128, 256)
+# Passes over each activation that is kept, at the least: forward it is written, and read by the
+# next layer; backward it is read, and its gradient is written and read.
+_PASSES = 5
+# Global batch norm waits for the sums of all chips twice forward (mean, then variance) and twice
+# backward in each layer.
+_WAITS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """Rates of an accelerator, per second.
+
+    Attributes:
+      name: of the chip and what connects it.
+      operations: bfloat16, dense.
+      memory: bytes.
+      link: bytes to other chips, in one direction.
+      wait: seconds that a small sum over all chips takes. An assumption, not a rate that is
+        published.
+    """
+
+    name: str
+    operations: float
+    memory: float
+    link: float
+    wait: float
+
+
+# Cloud TPU documentation: 197 TFLOP/s, 819 GB/s, 400 GB/s in both directions. H100 SXM data sheet:
+# 989 TFLOP/s dense, 3.35 TB/s; a network port of 400 Gbit/s for each.
+TABLE = (
+    Chip("TPU v5e, 16 x 16 torus", 197e12, 819e9, 200e9, 10e-6),
+    Chip("H100 SXM, 400 Gbit/s each", 989e12, 3.35e12, 50e9, 25e-6),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What a training step does.
+
+    Attributes:
+      operations: of forward and backward pass, per image.
+      kept: bytes kept for the backward pass, per image.
+      parameters: trained.
+      batch_norms: layers of batch norm.
+    """
+
+    operations: float
+    kept: int
+    parameters: int
+    batch_norms: int
+
+
+def table(name: str, size: int) -> list[str]:
+    """The least time of a step of a network on ``CHIPS`` chips, in Markdown."""
+    done = work(name, size, "bfloat16")
+    rows = [
+        f"{name}, {size} px, bfloat16: {done.operations / 1e9:.1f} GFLOP and "
+        f"{done.kept / 1e6:.0f} MB kept per image, {done.parameters / 1e6:.1f} million parameters, "
+        f"{done.batch_norms} layers of batch norm; {CHIPS} chips.",
+        "",
+        "| chip | images/chip | operations, ms | memory, ms | gradients over links, ms "
+        "| sums of batch norm, ms | share of time not spent waiting |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for chip in TABLE:
+        for images in PER_CHIP:
+            times = step_times(done, chip, images)
+            rows.append(
+                f"| {chip.name} | {images} | "
+                + " | ".join(f"{1e3 * seconds:.2f}" for seconds in times)
+                + f" | {efficiency(*times):.2f} |"
+            )
+    return rows
+
+
+def step_times(done: Work, chip: Chip, images: int) -> tuple[float, float, float, float]:
+    """Seconds that a step takes at the least, for each of what may limit it.
+
+    Args:
+      done: per image.
+      chip: its rates.
+      images: per chip.
+
+    Returns:
+      Seconds of operations, of memory, of the sum of the gradients over the links, and of waiting
+      for the sums of batch norm.
+    """
+    # A ring sends every byte twice, less the share that is there already; float32.
+    gradients = 2 * (CHIPS - 1) / CHIPS * 4 * done.parameters
+    return (
+        images * done.operations / chip.operations,
+        images * done.kept * _PASSES / chip.memory,
+        gradients / chip.link,
+        _WAITS * done.batch_norms * chip.wait,
+    )
+
+
+def efficiency(operations: float, memory: float, link: float, waits: float) -> float:
+    """Share of a step in which a chip works.
+
+    Gradients of late layers travel while those of early ones are computed, so that links count
+    only beyond the two thirds of the work that are the backward pass. Nothing hides the waits.
+    """
+    working = max(operations, memory)
+    return working / (working + max(0.0, link - 2 / 3 * working) + waits)
+
+
+def kept(names: Sequence[str], size: int) -> list[str]:
+    """What the backward pass keeps of the forward pass, with and without ``remat``."""
+    rows = [
+        "| network | kept, MB/image | with `remat` | with bfloat16 | with both |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name in names:
+        cells = [
+            f"{_Step(name, size, precision, remat).kept_bytes() / 1e6:.0f}"
+            for precision in ("float32", "bfloat16")
+            for remat in (False, True)
+        ]
+        rows.append(f"| {name}, {size} px | {' | '.join(cells)} |")
+    return rows
+
+
+def work(name: str, size: int, precision: str) -> Work:
+    """Counts the work of a network for images of ``size`` pixels and 1000 classes."""
+    step = _Step(name, size, precision, remat=False)
+    return Work(step.operations(), step.kept_bytes(), step.parameters(), step.batch_norms())
+
+
+class _Step:
+    """The gradient of the loss of two images, in shapes."""
+
+    images = 2
+
+    def __init__(self, name: str, size: int, precision: str, remat: bool):
+        config = ModelConfig(name=name, num_classes=1000, image_size=size)
+        experiment = Experiment(name="paper", model=config, data=DataConfig(source="none"))
+        self.model = build_model(config, precision)
+        self.loss_fn = make_loss(self.model, 0.0, remat)
+        self.state = jax.eval_shape(lambda: initial_state(experiment, self.model))
+        self.batch = {
+            "image": jax.ShapeDtypeStruct((self.images, size, size, 3), jnp.float32),
+            "label": jax.ShapeDtypeStruct((self.images,), jnp.int32),
+            "index": jax.ShapeDtypeStruct((self.images,), jnp.uint32),
+        }
+
+    def _loss(self, params: Any, batch_stats: Any, batch: Any):
+        key = jax.random.key(0)
+        return self.loss_fn(params, batch_stats, batch, key, key)
+
+    def operations(self) -> float:
+        """Floating point operations of the gradient, per image."""
+        gradient = jax.jit(jax.grad(self._loss, has_aux=True))
+        lowered = gradient.lower(self.state.params, self.state.batch_stats, self.batch)
+        counted = lowered.cost_analysis()
+        if counted is None:
+            raise RuntimeError("this backend does not count operations; set JAX_PLATFORMS=cpu")
+        return counted["flops"] / self.images
+
+    def kept_bytes(self) -> int:
+        """Bytes that the backward pass needs of the forward pass beside the weights, per image."""
+
+        def backward(params, batch_stats, batch):
+            # A function that holds what it needs as its leaves.
+            loss = functools.partial(self._loss, batch_stats=batch_stats, batch=batch)
+            return jax.vjp(loss, params, has_aux=True)[1]
+
+        state = self.state
+        held = jax.eval_shape(backward, state.params, state.batch_stats, self.batch)
+        return (_bytes(held) - _bytes(state.params)) // self.images
+
+    def parameters(self) -> int:
+        """Number of trained parameters."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
+
+    def batch_norms(self) -> int:
+        """Number of layers that sum over the whole batch."""
+        # A mean and a variance each.
+        return len(jax.tree.leaves(self.state.batch_stats)) // 2
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,204 @@
+"""How training scales: ``python -m benchmarks.scaling PART [--quick]``, for docs/scaling.md.
+
+  weak      what the host does in a step on 1, 2, 4 and 8 devices, with the same batch on each;
+            with --distributed, on those of all processes
+  options   what the options of a training run cost and save
+  model     ResNet-50-sized training on 256 chips, on paper
+
+Each part prints Markdown. On CPUs the devices are virtual and share the cores: eight, or two in
+each of several processes.
+"""
+
+import argparse
+import dataclasses
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from benchmarks import paper_model
+from vone_jax import mesh as meshes
+from vone_jax import models, training
+from vone_jax.training import Experiment
+from vone_jax.training.setup import Setup, prepare
+
+DEVICES = (1, 2, 4, 8)
+DEVICES_OF_A_PROCESS = 2
+# A VOneNet on the images that come with the package. Nothing happens in it but steps.
+EXPERIMENT = Experiment(
+    name="scaling",
+    model=training.ModelConfig(
+        name="vone_resnet18",
+        image_size=28,
+        in_channels=1,
+        width=4,
+        v1=dataclasses.replace(models.v1_config(28, 1), simple_channels=8, complex_channels=8),
+    ),
+    data=training.DataConfig(source="fashion_mnist_small", batch_size=64),
+    epochs=1000.0,
+    evaluate_every=1000.0,
+    checkpoint_every=1000.0,
+    log_every=1_000_000,
+)
+
+
+class Watch:
+    """Is asked by the training loop at every step whether to stop, and looks at the loop's thread.
+
+    After ``first`` steps it times ``timed`` ones, counts calls in ``timed`` more and stops the run.
+
+    Attributes:
+      seconds: of the clock, per step.
+      host_seconds: of a processor in the thread of the loop, per step; waiting takes none.
+      calls: of Python functions in that thread, per step.
+    """
+
+    def __init__(self, first: int, timed: int):
+        self._first, self._timed, self._asked, self._calls = first, timed, 0, 0
+        self._begun = (0.0, 0.0)
+        self.seconds = self.host_seconds = self.calls = 0.0
+
+    def __call__(self) -> bool:
+        sys.setprofile(None)
+        now = (time.perf_counter(), time.thread_time())
+        step = self._asked - self._first
+        self._asked += 1
+        if step == 0:
+            self._begun = now
+        elif step == self._timed:
+            self.seconds, self.host_seconds = (
+                (end - start) / self._timed for end, start in zip(now, self._begun, strict=True)
+            )
+        elif step == 2 * self._timed:
+            self.calls = self._calls / self._timed
+            return True
+        if step >= self._timed:
+            sys.setprofile(self._count)
+        return step >= 2 * self._timed
+
+    def _count(self, frame: Any, event: str, argument: Any) -> None:
+        self._calls += event == "call"
+
+
+def watched(
+    experiment: Experiment, devices: int, first: int, timed: int, run_dir: Path | None = None
+) -> Watch:
+    """A run of the loop, watched."""
+    watch = Watch(first, timed)
+    with tempfile.TemporaryDirectory() as directory:
+        training.train(
+            experiment, run_dir or directory, devices=jax.devices()[:devices], stop=watch
+        )
+    return watch
+
+
+def weak(per_device: int, timed: int, run_dir: Path | None) -> list[str]:
+    """Host work on more and more devices, or on those of all processes."""
+    rows = [
+        "| processes | devices of each | host, ms/step | Python calls/step | clock, ms/step |",
+        "| ---: | ---: | ---: | ---: | ---: |",
+    ]
+    processes = jax.process_count()
+    for devices in (jax.device_count(),) if jax.distributed.is_initialized() else DEVICES:
+        sizes = {name: per_device * devices for name in ("batch_size", "eval_batch_size")}
+        data = dataclasses.replace(EXPERIMENT.data, **sizes)
+        watch = watched(dataclasses.replace(EXPERIMENT, data=data), devices, 20, timed, run_dir)
+        rows.append(
+            f"| {processes} | {devices // processes} | {1e3 * watch.host_seconds:.2f} | "
+            f"{watch.calls:.1f} | {1e3 * watch.seconds:.1f} |"
+        )
+    return rows
+
+
+def options(repeats: int, steps: int) -> list[str]:
+    """Each option beside the run without it."""
+    rows = ["| option | step, ms | temporary memory, MB |", "| --- | ---: | ---: |"]
+    for text, fields in {
+        "none": {},
+        "`accumulation_steps` 2": {"accumulation_steps": 2},
+        "`accumulation_steps` 4": {"accumulation_steps": 4},
+        "`remat`": {"remat": True},
+        "`precision` bfloat16": {"precision": "bfloat16"},
+    }.items():
+        seconds, memory = _step(dataclasses.replace(EXPERIMENT, **fields), repeats)
+        rows.append(f"| {text} | {1e3 * seconds:.1f} | {memory / 1e6:.1f} |")
+    rows += ["", "| `data.prefetch` | step of the loop, ms |", "| ---: | ---: |"]
+    for prefetch in (0, 1, 2, 4):
+        data = dataclasses.replace(EXPERIMENT.data, prefetch=prefetch)
+        watch = watched(dataclasses.replace(EXPERIMENT, data=data), 1, 5, steps)
+        rows.append(f"| {prefetch} | {1e3 * watch.seconds:.1f} |")
+    rows += ["", "| `compilation_cache` | until the step is compiled, s |", "| --- | ---: |"]
+    with tempfile.TemporaryDirectory() as cache:
+        for text in ("empty", "filled"):
+            meshes.keep_compiled(cache)
+            jax.clear_caches()
+            since = time.perf_counter()
+            _compiled(_one_device(EXPERIMENT))
+            rows.append(f"| {text} | {time.perf_counter() - since:.1f} |")
+    return rows
+
+
+def _one_device(experiment: Experiment) -> Setup:
+    return prepare(experiment, meshes.data_mesh(jax.devices()[:1]))
+
+
+def _compiled(setup: Setup) -> tuple[Any, Any, Any]:
+    """The compiled step, and a state and a batch for it."""
+    batches = setup.train_batches()
+    try:
+        batch = setup.shard(next(batches))
+    finally:
+        batches.close()
+    state = setup.initial_state()
+    step: Any = setup.train_step
+    return step.lower(state, batch).compile(), state, batch
+
+
+def _step(experiment: Experiment, repeats: int) -> tuple[float, int]:
+    """Median seconds of a step, and the bytes that the compiler sets aside for it."""
+    step, state, batch = _compiled(_one_device(experiment))
+    seconds = []
+    for _ in range(repeats + 1):
+        since = time.perf_counter()
+        state, metrics = step(state, batch)
+        jax.block_until_ready((state, metrics))
+        seconds.append(time.perf_counter() - since)
+    return statistics.median(seconds[1:]), step.memory_analysis().temp_size_in_bytes
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs a part; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
+    parser.add_argument("part", choices=("weak", "options", "model"))
+    parser.add_argument("--quick", action="store_true", help="few steps: only shows that it runs")
+    parser.add_argument("--distributed", help="part weak: as for train.py")
+    parser.add_argument(
+        "--run-dir", type=Path, help="with --distributed: a new directory that all processes share"
+    )
+    arguments = parser.parse_args(argv)
+    quick = arguments.quick
+    if arguments.distributed is not None:
+        # Says nothing of other platforms.
+        jax.config.update("jax_num_cpu_devices", DEVICES_OF_A_PROCESS)
+        meshes.join_processes(arguments.distributed)
+    if arguments.part == "weak":
+        rows = weak(4, 3 if quick else 100, arguments.run_dir)
+    elif arguments.part == "options":
+        rows = options(*(1, 3) if quick else (15, 60))
+        networks = ("vone_resnet18",) if quick else ("cornet_s", "vone_resnet50")
+        rows += ["", *paper_model.kept(networks, 64 if quick else 224)]
+    else:
+        rows = paper_model.table(*("vone_resnet18", 64) if quick else ("vone_resnet50", 224))
+    if jax.process_index() == 0:
+        print("\n".join(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_num_cpu_devices", max(DEVICES))
+    sys.exit(main(sys.argv[1:]))
