@@ -114,8 +114,9 @@ def test_centres_are_centroids_above_the_threshold():
 
 
 def test_units_are_kept_within_015_degrees():
-    site, centres = find_units(small_layer, KEY, SMALL_DISPLAY)
-    assert len(site) >= 20
+    site, maps = find_units(small_layer, KEY, SMALL_DISPLAY)
+    centres = receptive_field_centres(maps)
+    assert len(site) >= 20 and maps.shape == (21, 21, len(site))
     assert (np.hypot(*(centres - 0.5).T) <= 0.15).all()
     # Stimulus centre at pixel 35.57: the four nearest locations.
     assert set(site.row) | set(site.col) <= {34, 35, 36, 37}
@@ -167,6 +168,19 @@ def score_small(layer, **options):
 def test_layers_that_cannot_be_scored_are_refused(layer, message):
     with pytest.raises(ValueError, match=message):
         score_small(layer)
+
+
+@pytest.mark.parametrize("image_size", [128, 64])
+def test_a_layer_of_other_images_than_declared_is_refused(image_size):
+    weights = jnp.zeros((64 * 64 * 3, 30))
+
+    def dense(key, images):
+        return images.reshape(images.shape[0], -1) @ weights
+
+    with pytest.raises(
+        ValueError, match=rf"shape \(1, {image_size}, {image_size}, 1\).*dot_general"
+    ):
+        neurophysiology.score(dense, 8.0, image_size, 1, KEY)
 
 
 def test_the_selection_must_be_free_of_noise():

@@ -20,12 +20,37 @@ from vone_jax.neurophysiology.textures import (
     TextureSet,
     check_pixels,
     files_in,
+    holds_freeman_ziemba,
+    load_freeman_ziemba,
     read_grey,
 )
 
 _IMAGE_ENDINGS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".tif", ".tiff")
 # A texture has heavier tails than its noise; clipping more would make their contrasts unequal.
 _MOST_CLIPPED = 0.01
+
+
+def load(folder: str | os.PathLike, key: jax.Array) -> TextureSet:
+    """The texture images of a folder: those of Freeman & Ziemba (2013), or a proxy of them.
+
+    Args:
+      folder: holds either the 450 images (``load_freeman_ziemba``), or photographs of at least 2
+        textures, one per family (``load_images``), of which a proxy is cut.
+      key: scalar typed key of the crops and their noise.
+
+    Raises:
+      FileNotFoundError: if there is no such folder.
+      ValueError: if images are missing, too few, too small or cannot be read.
+    """
+    if holds_freeman_ziemba(folder):
+        return load_freeman_ziemba(folder)
+    photographs = load_images(folder)
+    if len(photographs) < 2:
+        raise ValueError(
+            f"{os.fspath(folder)} must hold photographs of at least 2 textures, or the 450 images "
+            f"of Freeman & Ziemba (2013); got {', '.join(photographs)} only"
+        )
+    return proxy_from_images(key, photographs)
 
 
 def proxy_from_images(
