@@ -346,8 +346,13 @@ def scores(job, record):
     with np.load(job.results / "physiology-v1.npz") as arrays:
         units = {name: arrays[f"unit/{name}"] for name in ("row", "col", "channel")}
     display = neurophysiology.Display(record["visual_degrees"], record["image_size"], 1)
+    row, col, channel = units.values()
+    size = 56  # of the map
+    site = neurophysiology.Site(
+        display, display.whole(), (row * size + col) * 8 + channel, row, col, channel
+    )
     return neurophysiology.Scores(
-        properties={}, display=display, rate_map=RateMap(1.0, 0.0), trials=1, units=units,
+        properties={}, site=site, rate_map=RateMap(1.0, 0.0), trials=1, units=units,
         per_unit={}, counted={}, curves={}, field_maps=np.zeros((21, 21, 0), np.float32),
     )  # fmt: skip
 
@@ -380,9 +385,10 @@ def test_the_fano_factor_is_1_in_spikes(subject, scores, monkeypatch):
 
 def test_variability_is_for_layers_that_noise_reaches(subject, scores, monkeypatch):
     """Simple cells come first among the channels of v1."""
-    simple = {name: values[scores.units["channel"] < 4] for name, values in scores.units.items()}
-    some = dataclasses.replace(scores, units=simple)
+    simple = scores.site.keep(scores.site.channel < 4)
+    units = (simple.row * 56 + simple.col) * 4 + simple.channel
+    some = dataclasses.replace(scores, site=dataclasses.replace(simple, units=units))
     fields, arrays = run_experiments(subject, "v1.simple", some, monkeypatch)
     assert set(fields) == {"contrast_response"}
-    assert arrays["contrast/curves"].shape == (6, len(simple["row"]))
+    assert arrays["contrast/curves"].shape == (6, len(simple))
     assert not any(name.startswith("variability") for name in arrays)

@@ -10,6 +10,7 @@ from vone_jax.neurophysiology import stimuli
 from vone_jax.neurophysiology.comparison import PropertyScore, group_scores
 from vone_jax.neurophysiology.display import Display
 from vone_jax.neurophysiology.rates import RateMap
+from vone_jax.neurophysiology.recording import Site
 from vone_jax.neurophysiology.references import PUBLISHED
 
 
@@ -19,7 +20,7 @@ class Scores(Mapping[str, PropertyScore]):
 
     Attributes:
       properties: the scores.
-      display: what the layer saw.
+      site: the units, and the part of the images that they were shown.
       rate_map: from activations to spikes per second.
       trials: presentations over which responses were averaged.
       units: row, col and channel of each unit, int64, and the centre of its receptive field in
@@ -35,7 +36,7 @@ class Scores(Mapping[str, PropertyScore]):
     """
 
     properties: Mapping[str, PropertyScore]
-    display: Display
+    site: Site
     rate_map: RateMap
     trials: int
     units: Mapping[str, np.ndarray]
@@ -52,6 +53,11 @@ class Scores(Mapping[str, PropertyScore]):
 
     def __len__(self) -> int:
         return len(self.properties)
+
+    @property
+    def display(self) -> Display:
+        """What the layer saw."""
+        return self.site.display
 
     @property
     def mean_score(self) -> float:

@@ -100,7 +100,7 @@ def score(
     scores = compare(prng.stream(key, "bootstrap"), compared, known, bootstraps)
     return Scores(
         properties=scores,
-        display=display,
+        site=site,
         rate_map=rate_map,
         trials=recorder.trials,
         units={

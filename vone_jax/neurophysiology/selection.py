@@ -5,7 +5,7 @@ import numpy as np
 
 from vone_jax.neurophysiology import stimuli
 from vone_jax.neurophysiology.display import Display
-from vone_jax.neurophysiology.locate import locate
+from vone_jax.neurophysiology.locate import cropped, locate
 from vone_jax.neurophysiology.recording import ResponseFn, Site, record, record_blank
 
 # Positions with more than this fraction of a unit's largest response belong to its field.
@@ -72,7 +72,9 @@ def find_units(
     Raises:
       ValueError: as ``locate``, and if fewer than ``MIN_UNITS`` units are left.
     """
-    return select_units(response_fn, key, locate(response_fn, key, display, crop))
+    site, maps = select_units(response_fn, key, locate(response_fn, key, display, crop))
+    # Fewer units, which see less.
+    return (cropped(response_fn, key, site) if crop else site), maps
 
 
 def select_units(response_fn: ResponseFn, key: jax.Array, site: Site) -> tuple[Site, np.ndarray]:
