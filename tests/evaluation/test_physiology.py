@@ -264,7 +264,7 @@ def test_stand_ins_of_textures_are_measured_and_not_scored(job, subject, photogr
     record = physiology.record_layer(dataclasses.replace(job, tag="textures"), how, "v1")
     found = record["textures"]
     assert found["proxy"] and found["families"] == ["sand", "tiles"] and found["units"] >= 20
-    assert found["source"] == "proxy, not the images of Freeman & Ziemba: crops of sand, tiles"
+    assert found["source"].endswith("Freeman & Ziemba: crops of sand, tiles, contrast 40")
     with np.load(job.results / "physiology-v1-textures.npz") as arrays:
         for name, median in found["medians"].items():
             assert median == pytest.approx(np.nanmedian(arrays[f"value/{name}"]))
