@@ -8,10 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import naive, network, small_cnn, timing, torch_baseline
+from benchmarks import (
+    naive,
+    network,
+    physiology,
+    plain_physiology,
+    small_cnn,
+    timing,
+    torch_baseline,
+)
 from benchmarks.__main__ import CASES, main
 from benchmarks.sizes import QUICK
-from vone_jax import models, v1
+from vone_jax import models, neurophysiology, v1
+from vone_jax.neurophysiology import orientation, recording, size, spatial_frequency, stimuli
 
 CONFIG = dataclasses.replace(QUICK.v1, noise=None)
 
@@ -139,3 +148,80 @@ def test_times_are_per_image_and_in_turn():
     fixed = [dataclasses.replace(ours, seconds=(1.0, 9.0, 2.0)), absent]
     fixed.append(dataclasses.replace(other, seconds=(3.0, 3.0, 8.0)))
     assert timing.ratios(fixed) == [1.0, None, 1.5]
+
+
+def test_plain_recordings_are_ours(tmp_path):
+    """Whole images of files against windows of drawings, on a layer that blurs and rectifies."""
+    display = neurophysiology.Display(8.0, 64, 1)
+    kernel = jnp.asarray(np.random.default_rng(0).normal(size=(5, 5, 1, 3)), jnp.float32)
+
+    def layer(images):
+        linear = jax.lax.conv_general_dilated(
+            images, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return jax.nn.relu(linear)
+
+    table = plain_physiology.gratings()[[1700, 4000, 6000, 9095]]
+    paths = plain_physiology.write_stimuli(table, tmp_path)
+    found = plain_physiology.activations(layer, paths, display, slice(16, 18))
+    row, col, channel = (i.ravel() for i in np.indices((2, 2, 3)))
+    site = recording.Site(display, display.whole(), ((row + 16) * 32 + col + 16) * 3 + channel,
+                          row, col, channel)  # fmt: skip
+    gratings = stimuli.GratingSet("some", (4,), table)
+    ours = neurophysiology.record(lambda key, images: layer(images), jax.random.key(0), gratings,
+                                  site)  # fmt: skip
+    np.testing.assert_allclose(found.reshape(4, -1), ours, atol=1e-5)
+    assert np.median(ours.std(axis=0)) > 0.3
+
+
+def test_plain_properties_and_similarities_are_ours():
+    rng = np.random.default_rng(0)
+    sets = (stimuli.orientation_set(), stimuli.spatial_frequency_set(), stimuli.size_set())
+    rates = [rng.gamma(2.0, 10.0, (*one.shape, 12)) for one in sets]
+    blank = rng.gamma(2.0, 1.0, 12)
+    found = plain_physiology.properties(*rates, blank)
+    ours = orientation.orientation_properties(rates[0], blank)
+    ours |= spatial_frequency.spatial_frequency_properties(rates[1], blank)
+    ours |= size.size_properties(rates[2], blank)
+    for name in neurophysiology.PUBLISHED:
+        np.testing.assert_allclose(found[name], ours[name], rtol=1e-12)
+        values = plain_physiology.reference_values(name)
+        plain = plain_physiology.similarity(values, name, rng, 300)
+        ceiling = neurophysiology.ceiling(jax.random.key(0), neurophysiology.PUBLISHED[name])
+        # The bootstrap deviates by 0.02 in a draw.
+        assert plain == pytest.approx(ceiling, abs=0.006)
+
+
+def test_plain_receptive_fields_are_centred_where_ours_are():
+    responses = np.zeros((21, 21, 8, 2))
+    responses[12, 14, 3, 0], responses[14, 14, 0, 0], responses[3, 4, 0, 1] = 4.0, 2.0, 9.0
+    centres = plain_physiology.field_centres(responses.reshape(3528, 2), np.array([1.0, 0.0]))
+    # Above the blank 3 and 1, at 0.5 and 1 degree.
+    np.testing.assert_allclose(centres, [[0.625, 1.0], [-1.75, -1.5]])
+
+
+def test_the_characterisation_is_timed_beside_the_plain_one(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(physiology, "ours", lambda config: (np.array([2.0, 3.0]), 50))
+    path = tmp_path / "results.json"
+    assert physiology.main(["--quick", "--json", str(path)]) == 0
+    result = json.loads(path.read_text())
+    parts, rows = (
+        {name: np.array(pair) for name, pair in result[field].items()}
+        for field in ("plain_seconds_per", "seconds")
+    )
+    assert min(part.min() for part in parts.values()) > 0
+    expected = {
+        "plain: 9097 images": 9097 * parts["image"],
+        "plain: receptive fields of 2048 units": 2048 * parts["mapped unit"],
+        "plain: properties of 50 units": 50 * parts["scored unit"],
+        "plain: bootstraps": parts["bootstraps"],
+    }
+    for name, pair in expected.items():
+        np.testing.assert_allclose(rows[name], pair)
+    total = sum(expected.values())
+    np.testing.assert_allclose(result["ratio"], total / [2.0, 3.0])
+    shown = capsys.readouterr().out
+    assert f"| plain, together | {total[0]:.1f} | {total[1]:.1f} |" in shown
+    assert (
+        f"Plain over vone_jax: {total[0] / 2:.1f}, in processor time {total[1] / 3:.1f}." in shown
+    )

@@ -7,10 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.evaluation import tiny
 from vone_jax import evaluation, models, neurophysiology, training, v1
-from vone_jax.evaluation import physiology, physiology_experiments, planning, suites
+from vone_jax.evaluation import (
+    physiology,
+    physiology_experiments,
+    physiology_inputs,
+    planning,
+    suites,
+)
 from vone_jax.models.network import VOneNet
 from vone_jax.neurophysiology.rates import RateMap
 
@@ -97,10 +104,13 @@ def test_a_layer_has_its_scores_and_its_values_on_disk(job, record):
     }
     # Seven are published, two are in the table.
     assert len(scored) == 9 and {"circular_variance", "or_bandwidth", "peak_sf"} <= set(scored)
-    assert record["mean_score"] == pytest.approx(np.mean(list(scored.values())))
+    # Layers compare by the seven, whoever has a table.
+    seven = [score for name, score in scored.items() if name in neurophysiology.PUBLISHED]
+    assert len(seven) == 7 and record["mean_score"] == pytest.approx(np.mean(seven))
     with np.load(path.with_suffix(".npz")) as arrays:
         assert arrays["value/peak_sf"].shape == (record["units"],)
         assert arrays["curve/size"].shape == (12, record["units"])
+        assert arrays["field/map"].shape == (21, 21, record["units"])
         # Complex cells do not follow the phase of a grating, simple cells do.
         ratio, simple = arrays["value/modulation_ratio"], arrays["unit/channel"] < 4
         assert np.nanmax(ratio[~simple]) < 0.6 < 1.2 < np.nanmin(ratio[simple])
@@ -216,6 +226,56 @@ def test_wrong_requests_are_refused_before_anything_is_recorded(subject, table, 
         physiology.recording(subject, references=[tmp_path])
 
 
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """White noise and its blocks, as two textures."""
+    folder = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    for name, grain in (("sand", 1), ("tiles", 8)):
+        small = rng.integers(60, 196, (160 // grain,) * 2).astype(np.uint8)
+        Image.fromarray(small.repeat(grain, 0).repeat(grain, 1)).save(folder / f"{name}.png")
+    return folder
+
+
+def test_images_of_textures_come_from_a_folder(subject, photographs, tmp_path):
+    how = physiology.recording(subject, textures=photographs)
+    assert how.textures is not None
+    assert how.textures.is_proxy and how.textures.families == ("sand", "tiles")
+    again, other = (physiology.recording(subject, textures=photographs, seed=s) for s in (0, 1))
+    known, same, new = (physiology_inputs.identity(h.textures) for h in (how, again, other))
+    assert known == same != new and known["samples"] == 15
+    with pytest.raises(FileNotFoundError, match="textures: .*nowhere is not a directory"):
+        physiology.recording(subject, textures=tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="textures: .* holds no image"):
+        physiology.recording(subject, textures=tmp_path)
+    (tmp_path / "sand.png").write_bytes((photographs / "sand.png").read_bytes())
+    with pytest.raises(ValueError, match="textures: .* at least 2 textures, .*; got sand only"):
+        physiology.recording(subject, textures=tmp_path)
+    Image.new("L", (60, 200)).save(tmp_path / "small.png")
+    with pytest.raises(ValueError, match=r"textures: images\['small'\] .* 112 x 112"):
+        physiology.recording(subject, textures=tmp_path)
+    Image.new("L", (8, 8)).save(tmp_path / "tex-320x320-im13-smp1.png")
+    with pytest.raises(ValueError, match="textures: .* must hold 15 samples per family"):
+        physiology.recording(subject, textures=tmp_path)
+
+
+def test_stand_ins_of_textures_are_measured_and_not_scored(job, subject, photographs):
+    how = physiology.recording(subject, textures=photographs)
+    record = physiology.record_layer(dataclasses.replace(job, tag="textures"), how, "v1")
+    found = record["textures"]
+    assert found["proxy"] and found["families"] == ["sand", "tiles"] and found["units"] >= 20
+    assert found["source"].endswith("Freeman & Ziemba: crops of sand, tiles, contrast 40")
+    with np.load(job.results / "physiology-v1-textures.npz") as arrays:
+        for name, median in found["medians"].items():
+            assert median == pytest.approx(np.nanmedian(arrays[f"value/{name}"]))
+    # The noise of a texture has its spectrum: V1 makes little of the difference.
+    assert abs(found["medians"]["texture_modulation_index"]) < 0.2
+    assert record["properties"]["texture_sparseness"]["status"] == "needs stimuli"
+    assert (
+        record["condition"]["textures"]["sha1"] == physiology_inputs.identity(how.textures)["sha1"]
+    )
+
+
 def test_trials_are_for_networks_with_noise(subject):
     assert physiology.recording(subject, trials=3).trials == 3
     assert physiology.recording(base_subject(), trials=3).trials == 1
@@ -286,9 +346,14 @@ def scores(job, record):
     with np.load(job.results / "physiology-v1.npz") as arrays:
         units = {name: arrays[f"unit/{name}"] for name in ("row", "col", "channel")}
     display = neurophysiology.Display(record["visual_degrees"], record["image_size"], 1)
+    row, col, channel = units.values()
+    size = 56  # of the map
+    site = neurophysiology.Site(
+        display, display.whole(), (row * size + col) * 8 + channel, row, col, channel
+    )
     return neurophysiology.Scores(
-        properties={}, display=display, rate_map=RateMap(1.0, 0.0), trials=1, units=units,
-        per_unit={}, counted={}, curves={},
+        properties={}, site=site, rate_map=RateMap(1.0, 0.0), trials=1, units=units,
+        per_unit={}, counted={}, curves={}, field_maps=np.zeros((21, 21, 0), np.float32),
     )  # fmt: skip
 
 
@@ -320,9 +385,10 @@ def test_the_fano_factor_is_1_in_spikes(subject, scores, monkeypatch):
 
 def test_variability_is_for_layers_that_noise_reaches(subject, scores, monkeypatch):
     """Simple cells come first among the channels of v1."""
-    simple = {name: values[scores.units["channel"] < 4] for name, values in scores.units.items()}
-    some = dataclasses.replace(scores, units=simple)
+    simple = scores.site.keep(scores.site.channel < 4)
+    units = (simple.row * 56 + simple.col) * 4 + simple.channel
+    some = dataclasses.replace(scores, site=dataclasses.replace(simple, units=units))
     fields, arrays = run_experiments(subject, "v1.simple", some, monkeypatch)
     assert set(fields) == {"contrast_response"}
-    assert arrays["contrast/curves"].shape == (6, len(simple["row"]))
+    assert arrays["contrast/curves"].shape == (6, len(simple))
     assert not any(name.startswith("variability") for name in arrays)

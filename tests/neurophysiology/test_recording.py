@@ -10,7 +10,7 @@ import pytest
 from tests.neurophysiology.conftest import SMALL_DISPLAY, small_layer
 from vone_jax import neurophysiology, prng
 from vone_jax.neurophysiology import stimuli
-from vone_jax.neurophysiology.locate import is_stochastic, locate
+from vone_jax.neurophysiology.locate import cropped, is_stochastic, locate
 from vone_jax.neurophysiology.recording import batch_size, record, record_blank
 from vone_jax.neurophysiology.selection import (
     find_units,
@@ -57,6 +57,22 @@ def test_responses_are_those_of_the_units_to_the_whole_image(small_site):
     full = np.asarray(small_layer(KEY, jnp.asarray(pixels[..., None])))
     expected = full[:, small_site.row, small_site.col, small_site.channel]
     np.testing.assert_allclose(record(small_layer, KEY, FEW, small_site), expected, atol=1e-5)
+
+
+def test_few_units_are_seen_through_a_smaller_crop(small_site):
+    # 9 of 64 pixels: those in the middle of the site see a quarter of the image.
+    middle = (np.abs(small_site.row - 35) < 2) & (np.abs(small_site.col - 35) < 2)
+    few = cropped(small_layer, KEY, small_site.keep(middle))
+    assert few.window.height < small_site.window.height
+    np.testing.assert_allclose(
+        record(small_layer, KEY, FEW, few),
+        record(small_layer, KEY, FEW, small_site)[:, middle],
+        atol=1e-5,
+    )
+    assert cropped(small_layer, KEY, few) is few
+    edge = dataclasses.replace(few, row=few.row - few.row.min(), col=few.col)
+    wide = dataclasses.replace(edge, window=SMALL_DISPLAY.whole())
+    assert cropped(small_layer, KEY, wide).window.top == 0
 
 
 def test_layers_that_see_everything_are_not_cropped():
@@ -114,8 +130,9 @@ def test_centres_are_centroids_above_the_threshold():
 
 
 def test_units_are_kept_within_015_degrees():
-    site, centres = find_units(small_layer, KEY, SMALL_DISPLAY)
-    assert len(site) >= 20
+    site, maps = find_units(small_layer, KEY, SMALL_DISPLAY)
+    centres = receptive_field_centres(maps)
+    assert len(site) >= 20 and maps.shape == (21, 21, len(site))
     assert (np.hypot(*(centres - 0.5).T) <= 0.15).all()
     # Stimulus centre at pixel 35.57: the four nearest locations.
     assert set(site.row) | set(site.col) <= {34, 35, 36, 37}
@@ -167,6 +184,19 @@ def score_small(layer, **options):
 def test_layers_that_cannot_be_scored_are_refused(layer, message):
     with pytest.raises(ValueError, match=message):
         score_small(layer)
+
+
+@pytest.mark.parametrize("image_size", [128, 64])
+def test_a_layer_of_other_images_than_declared_is_refused(image_size):
+    weights = jnp.zeros((64 * 64 * 3, 30))
+
+    def dense(key, images):
+        return images.reshape(images.shape[0], -1) @ weights
+
+    with pytest.raises(
+        ValueError, match=rf"shape \(1, {image_size}, {image_size}, 1\).*dot_general"
+    ):
+        neurophysiology.score(dense, 8.0, image_size, 1, KEY)
 
 
 def test_the_selection_must_be_free_of_noise():

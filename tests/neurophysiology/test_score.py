@@ -94,6 +94,26 @@ def test_the_summary_is_json_and_the_arrays_are_a_file(scores):
         assert arrays["curve/orientation"].shape == (12, len(arrays["unit/channel"]))
 
 
+def test_one_number_is_the_mean_of_the_seven(scores):
+    seven = [scores[name].score for name in SCORED]
+    assert scores.mean_score == pytest.approx(np.mean(seven))
+    assert scores.summary()["mean_score"] == scores.mean_score
+
+
+def test_receptive_field_maps_are_kept_and_lie_around_the_unit(scores):
+    arrays = scores.arrays()
+    stored, places = arrays["field/map"], arrays["axis/position"]
+    assert stored.shape == (21, 21, len(scores.units["channel"]))
+    np.testing.assert_array_equal(stored.max(axis=(0, 1)), 1.0)
+    weights = np.where(stored > 0.05, stored.astype(np.float64), 0.0)
+    right = np.einsum("yxu,x->u", weights, places) / weights.sum(axis=(0, 1))
+    # Half precision; a place at the threshold may fall on the other side of it.
+    np.testing.assert_allclose(right, scores.units["field_x"], atol=0.02)
+    # A kernel of 25 pixels reaches 0.45 degrees, the grating 0.17 more.
+    far = np.abs(places - 0.5) > 0.45 + 0.17 + 0.15
+    assert stored[far].max() == 0 and stored[:, far].max() == 0
+
+
 def test_the_table_names_what_is_missing(scores):
     table = str(scores)
     assert "needs data" in table and "needs stimuli" in table

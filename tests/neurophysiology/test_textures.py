@@ -295,6 +295,19 @@ def test_photographs_as_a_proxy():
     np.testing.assert_allclose(values.mean(axis=(-1, -2)), 128.0, atol=0.8)
 
 
+def test_photographs_with_heavy_tails_take_less_contrast(tmp_path):
+    rng = np.random.default_rng(0)
+    even = rng.integers(100, 156, (120, 120)).astype(np.uint8)
+    # One pixel in 40 lies 6 deviations from the mean: 240 grey levels at a contrast of 40.
+    spots = np.where(rng.random((120, 120)) < 1 / 40, 250, 100).astype(np.uint8)
+    for name, image in (("even", even), ("spots", spots)):
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    loaded = texture_proxies.load(tmp_path, KEY)
+    assert loaded.families == ("even", "spots") and loaded.source.endswith("contrast 20")
+    values = loaded.images.astype(np.float64)
+    np.testing.assert_allclose(values.std(axis=(-1, -2)), 20.0, atol=0.5)
+
+
 def test_load_images(tmp_path):
     colours = np.random.default_rng(0).integers(0, 256, (6, 7, 3)).astype(np.uint8)
     Image.fromarray(colours).save(tmp_path / "grass.PNG")

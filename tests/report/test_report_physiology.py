@@ -242,6 +242,49 @@ def add_experiments(path, *, spikes=True, c50=9.5):
     edit(path, contrast_response=contrast, variability=variability)
 
 
+def add_field_maps(path):
+    """Every unit sees the middle 5 x 5 of 21 x 21 places."""
+    with np.load(path.with_suffix(".npz")) as stored:
+        arrays = dict(stored)
+    maps = np.zeros((21, 21, UNITS), np.float16)
+    maps[8:13, 8:13] = 1.0
+    arrays |= {"axis/position": np.arange(-10, 11) * 0.25, "field/map": maps}
+    np.savez(path.with_suffix(".npz"), **arrays)
+
+
+def test_receptive_field_maps_of_example_units_are_shown(runs):
+    path = write_layer(runs[1], "v1", SCORES)
+    assert "Receptive-field maps" not in " ".join(drawn(page_of(runs).find(id="physiology")))
+    add_field_maps(path)
+    section = page_of(runs).find(id="physiology")
+    (maps,) = [label for label in drawn(section) if label.startswith("Receptive-field maps")]
+    # 25 places of a quarter of a degree.
+    assert maps.count("covers 1.6") == 4 and "unit 4" in maps
+    assert len(list(section.all("image"))) == 4
+    with np.load(path.with_suffix(".npz")) as stored:
+        arrays = dict(stored) | {"axis/position": np.arange(20.0)}
+    np.savez(path.with_suffix(".npz"), **arrays)
+    with pytest.raises(report.ReportError, match=r"field/map must be numbers of shape \(20, 20"):
+        page_of(runs)
+
+
+def test_textures_that_are_stand_ins_are_told_apart(runs):
+    path = write_layer(runs[1], "v1", SCORES)
+    textures = {"source": "proxy: crops of sand", "proxy": True, "families": ["sand"],
+                "samples": 15, "units": 20, "medians": {"max_noise": 31.4}}  # fmt: skip
+    edit(path, textures=textures)
+    text = " ".join(page_of(runs).find(id="physiology").text.split())
+    assert (
+        "Textures, not scored (proxy: crops of sand): medians over 20 units: largest response "
+        "to noise 31." in text
+    )
+    edit(path, textures=textures | {"proxy": False})
+    assert "crops of sand" not in page_of(runs).find(id="physiology").text
+    edit(path, textures=textures | {"medians": {"colour": 1.0}})
+    with pytest.raises(report.ReportError, match="textures.medians must be"):
+        page_of(runs)
+
+
 def drawn(section):
     return [svg.attributes["aria-label"] for svg in section.all("svg")
             if "plot" in svg.attributes.get("class", "")]  # fmt: skip

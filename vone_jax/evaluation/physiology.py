@@ -17,15 +17,16 @@ import jax
 import numpy as np
 
 from vone_jax import models, neurophysiology, prng
-from vone_jax.evaluation import store
+from vone_jax.evaluation import physiology_inputs, store
 from vone_jax.evaluation.physiology_experiments import experiments
 from vone_jax.evaluation.protocol import Protocol
 from vone_jax.evaluation.runner import Job, now
 from vone_jax.evaluation.subject import Subject
 from vone_jax.models import VOneNet
-from vone_jax.neurophysiology import reference_tables, stimuli
+from vone_jax.neurophysiology import stimuli
 from vone_jax.neurophysiology.display import MINIMUM_DEGREES
 from vone_jax.neurophysiology.similarity import BOOTSTRAPS
+from vone_jax.neurophysiology.textures import TextureSet
 
 KIND = "physiology"
 SCORED = "scored"
@@ -45,6 +46,7 @@ class Recording:
         made with it.
       references: values of neurons by property, beside the published counts.
       tables: file name -> SHA-1 of the tables that ``references`` are from.
+      textures: images for the texture properties, if there are any.
     """
 
     layers: tuple[str, ...]
@@ -52,6 +54,7 @@ class Recording:
     trials: int
     references: dict[str, np.ndarray]
     tables: dict[str, str]
+    textures: TextureSet | None = None
 
 
 def recording(
@@ -59,6 +62,8 @@ def recording(
     layers: Sequence[str] = (),
     trials: int = 1,
     references: Sequence[Path] = (),
+    textures: Path | None = None,
+    seed: int = 0,
 ) -> Recording:
     """What is asked for, checked.
 
@@ -68,11 +73,13 @@ def recording(
         network, "all" for all of those of either.
       trials: presentations of each grating; a network without noise is shown each once.
       references: tables of the properties of neurons, see ``reference_tables``.
+      textures: folder of images for the texture properties, see ``texture_proxies.load``.
+      seed: of the crops of such images.
 
     Raises:
       ValueError: for a layer that there is not (the nearest is named), trials below 1, or a
-        table that cannot be used.
-      FileNotFoundError: for a table that is not there.
+        table or images that cannot be used.
+      FileNotFoundError: for a table or folder that is not there.
     """
     if trials < 1:
         raise ValueError(f"physiology_trials must be >= 1, got {trials}")
@@ -91,13 +98,14 @@ def recording(
                 f"layers must be among {', '.join(shapes)} of {subject.run}, or all; "
                 f"got {name!r}{hint}"
             )
-    values, tables = _load(references)
+    values, tables = physiology_inputs.load_references(references)
     return Recording(
         layers=tuple(dict.fromkeys(layers)),
         display=shown,
         trials=trials if subject.stochastic else 1,
         references=values,
         tables=tables,
+        textures=None if textures is None else physiology_inputs.load_textures(textures, seed),
     )
 
 
@@ -154,20 +162,21 @@ def record_layer(job: Job, how: Recording, layer: str) -> dict[str, Any]:
             selection_response_fn=quiet,
             trials=how.trials,
             references=how.references,
+            texture_images=how.textures,
         )
     except ValueError as error:
         reason = str(error).replace("response_fn", "the layer")
         found: dict[str, Any] = {"status": f"not {SCORED}: {reason}"}
         arrays: dict[str, np.ndarray] = {}
     else:
-        each = [score.score for score in scores.values() if score.score is not None]
         found = {
             "status": SCORED,
-            "mean_score": sum(each) / len(each),
             "simple_channels": _simple_channels(job.subject, layer),
             # With lists for tuples, as the file has them.
             **json.loads(json.dumps(scores.summary())),
         }
+        if how.textures is not None:
+            found["textures"] = physiology_inputs.texture_summary(how.textures, scores)
         key = prng.stream(jax.random.key(job.seed), "physiology experiments")
         more, recorded = experiments(job.subject, layer, scores, quiet, noisy, key)
         found |= more
@@ -221,6 +230,8 @@ def _identity(job: Job, how: Recording, layer: str) -> dict[str, Any]:
         "bootstraps": BOOTSTRAPS,
         "references": how.tables,
     }
+    if how.textures is not None:
+        condition["textures"] = physiology_inputs.identity(how.textures)
     name = "-".join(part for part in (KIND, layer, job.subject.suffix, job.tag) if part)
     return job.identity(KIND, name, condition) | {
         "name": name,
@@ -262,22 +273,3 @@ def _simple_channels(subject: Subject, layer: str) -> int | None:
     if layer != "v1" or not isinstance(subject.model, VOneNet):
         return None
     return subject.model.v1.simple_channels
-
-
-def _load(paths: Sequence[Path]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The joined tables, and the SHA-1 of each by its file name."""
-    values: dict[str, np.ndarray] = {}
-    hashes: dict[str, str] = {}
-    for path in paths:
-        try:
-            found = reference_tables.load(path)
-        except ImportError as error:
-            raise ValueError(f"references: {path} cannot be read ({error})") from error
-        except IsADirectoryError as error:
-            raise ValueError(f"references: {path} is a directory, not a table") from error
-        twice = sorted(values.keys() & found.values.keys())
-        if twice:
-            raise ValueError(f"references: {path} has {', '.join(twice)}, as a table before it")
-        values |= found.values
-        hashes[Path(path).name] = found.sha1
-    return values, hashes

@@ -17,7 +17,7 @@ import numpy as np
 from vone_jax import models, neurophysiology
 from vone_jax.evaluation.subject import Subject
 from vone_jax.neurophysiology import stimuli
-from vone_jax.neurophysiology.locate import is_stochastic, locate
+from vone_jax.neurophysiology.locate import is_stochastic
 from vone_jax.neurophysiology.recording import ResponseFn
 from vone_jax.v1 import NeuronalNoise
 
@@ -56,23 +56,11 @@ def experiments(
     Returns:
       Fields of the result's JSON file, and arrays of its NPZ file.
     """
-    site = _site(scores, quiet, key)
-    fields, arrays = _contrast_response(quiet, key, site)
+    fields, arrays = _contrast_response(quiet, key, scores.site)
     if subject.stochastic and is_stochastic(noisy, key, scores.display):
-        more, recorded = _variability(noisy, key, site, _noise_in_spikes(subject, layer))
+        more, recorded = _variability(noisy, key, scores.site, _noise_in_spikes(subject, layer))
         fields, arrays = fields | more, arrays | recorded
     return fields, arrays
-
-
-def _site(
-    scores: neurophysiology.Scores, quiet: ResponseFn, key: jax.Array
-) -> neurophysiology.Site:
-    """Where the scored units are recorded. Their receptive fields need not be mapped again."""
-    candidates = locate(quiet, key, scores.display)
-    names = ("row", "col", "channel")
-    scored = set(zip(*(scores.units[name].tolist() for name in names), strict=True))
-    places = zip(*(getattr(candidates, name).tolist() for name in names), strict=True)
-    return candidates.keep(np.array([place in scored for place in places]))
 
 
 def _contrast_response(quiet: ResponseFn, key: jax.Array, site: neurophysiology.Site) -> Found:

@@ -54,6 +54,8 @@ class Request:
       physiology_trials: presentations of each grating. One is made without noise, more are made
         with it.
       references: tables of neurons, CSV or NetCDF, for the properties without published counts.
+      textures: folder of images for the texture properties: those of Freeman & Ziemba (2013),
+        or one photograph per texture, of which stand-ins are made that are not scored.
       gallery_images: images in the gallery.
       gallery_norm: norm of the gallery's attack.
       gallery_eps: radius of the gallery's attack, in pixel units.
@@ -82,6 +84,7 @@ class Request:
     layers: tuple[str, ...] = ()
     physiology_trials: int = 1
     references: tuple[Path, ...] = ()
+    textures: Path | None = None
     gallery_images: int = 8
     gallery_norm: str = "linf"
     gallery_eps: float = 4 / 255
@@ -259,7 +262,12 @@ def _exhibits(
         yield lambda records: exhibits.gallery(job, condition, shown)
     if suites.PHYSIOLOGY in names:
         how = physiology.recording(
-            job.subject, request.layers, request.physiology_trials, request.references
+            job.subject,
+            request.layers,
+            request.physiology_trials,
+            request.references,
+            request.textures,
+            request.seed,
         )
         for layer in how.layers:
             yield lambda records, layer=layer: physiology.record_layer(job, how, layer)

@@ -6,6 +6,7 @@ not be computed: for the published VOneBlock this is 1/16 of the work. Whether t
 not assumed: the responses to a crop must equal those to the whole image.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -29,7 +30,7 @@ CANDIDATE_THRESHOLD = 0.05
 # Bounds the memory of the receptive-field maps: 441 positions of 4 bytes for each unit.
 MAX_CANDIDATES = 200_000
 # Sides of the crops that are tried, as fractions of the image.
-_CROPS = (0.25, 0.375, 0.5, 0.75)
+_CROPS = (0.25, 0.375, 0.5, 0.625, 0.75)
 # Largest difference between crop and whole image, relative to the largest response.
 _LOCALITY_TOLERANCE = 1e-5
 
@@ -72,24 +73,16 @@ def locate(response_fn: ResponseFn, key: jax.Array, display: Display, crop: bool
     strongest = np.argsort(-strength, kind="stable")[:most]
     locations = np.sort(strongest[strength[strongest] >= CANDIDATE_THRESHOLD * strength.max()])
     rows, cols = np.divmod(locations, width)
-    whole = _site(display, display.whole(), rows, cols, (0, 0), width, channels)
-    if not crop or display.image_size % height or display.image_size % width:
-        return whole
-    return _cropped(function, key, whole, (height, width), channels)
-
-
-def _site(display, window, rows, cols, start, width, channels) -> Site:
-    """All channels of locations, where the map of the window starts at location ``start``."""
-    locations = (rows - start[0]) * width + cols - start[1]
     units = locations[:, None] * channels + np.arange(channels)
-    return Site(
+    whole = Site(
         display=display,
-        window=window,
+        window=display.whole(),
         units=units.ravel(),
         row=np.repeat(rows, channels),
         col=np.repeat(cols, channels),
         channel=np.tile(np.arange(channels), len(locations)),
     )
+    return cropped(function, key, whole) if crop else whole
 
 
 def _central_gratings() -> np.ndarray:
@@ -98,23 +91,41 @@ def _central_gratings() -> np.ndarray:
     return table[np.all(table[:, :2] == stimuli.CENTRE, axis=1)]
 
 
-def _cropped(function, key, whole: Site, map_shape: tuple[int, int], channels: int) -> Site:
-    """The site with the smallest crop that gives the same responses, or as it is."""
-    display, size = whole.display, whole.display.image_size
-    stride = (size // map_shape[0], size // map_shape[1])
-    rows, cols = whole.row[::channels], whole.col[::channels]
+def cropped(response_fn: ResponseFn, key: jax.Array, site: Site) -> Site:
+    """The same units, seen through the smallest crop that gives the same responses.
+
+    Args:
+      response_fn: the layer, without noise.
+      key: typed key, passed to the layer.
+      site: units of a layer with a map, in any window.
+
+    Returns:
+      The site with another window, or as it is where no crop is smaller and enough, or the layer
+      does not accept images of other sizes.
+    """
+    function, display = as_pytree(response_fn), site.display
+    size = display.image_size
+    if site.window.height * site.window.width <= (_CROPS[0] * size) ** 2:
+        return site
     probes = _probes(display)
     images = jnp.asarray(probes)
-    expected = _show(function, key, images, display.in_channels)
-    expected = expected.reshape(len(probes), -1)[:, whole.units]
+    whole = _show(function, key, images, display.in_channels)
+    if whole.ndim == 2:
+        return site
+    map_height, map_width, channels = whole.shape[1:]
+    if size % map_height or size % map_width:
+        return site
+    stride = (size // map_height, size // map_width)
+    expected = whole[:, site.row, site.col, site.channel]
     for fraction in _CROPS:
-        top, height = _span(rows, stride[0], map_shape[0], fraction)
-        left, width = _span(cols, stride[1], map_shape[1], fraction)
-        if not (rows.min() >= top and rows.max() < top + height):
-            continue
-        if not (cols.min() >= left and cols.max() < left + width):
-            continue
+        top, height = _span(site.row, map_height, fraction)
+        left, width = _span(site.col, map_width, fraction)
         window = Window(top * stride[0], left * stride[1], height * stride[0], width * stride[1])
+        if window.height * window.width >= site.window.height * site.window.width:
+            return site
+        row, col = site.row - top, site.col - left
+        if min(row.min(), col.min()) < 0 or row.max() >= height or col.max() >= width:
+            continue
         cut = images[
             :, window.top : window.top + window.height, window.left : window.left + window.width
         ]
@@ -123,17 +134,17 @@ def _cropped(function, key, whole: Site, map_shape: tuple[int, int], channels: i
         except Exception:
             # It took the whole images, so it takes images of one size only. What a layer raises
             # then is its framework's choice.
-            return whole
-        if responses.shape[1:] != (height, width, channels):
-            return whole
-        site = _site(display, window, rows, cols, (top, left), width, channels)
-        difference = np.abs(responses.reshape(len(probes), -1)[:, site.units] - expected).max()
-        if difference <= _LOCALITY_TOLERANCE * np.abs(expected).max():
             return site
-    return whole
+        if responses.shape[1:] != (height, width, channels):
+            return site
+        difference = np.abs(responses[:, row, col, site.channel] - expected).max()
+        if difference <= _LOCALITY_TOLERANCE * np.abs(expected).max():
+            units = (row * width + col) * channels + site.channel
+            return dataclasses.replace(site, window=window, units=units)
+    return site
 
 
-def _span(locations: np.ndarray, stride: int, count: int, fraction: float) -> tuple[int, int]:
+def _span(locations: np.ndarray, count: int, fraction: float) -> tuple[int, int]:
     """First location and number of locations of a crop around locations, inside the map."""
     size = min(int(np.ceil(count * fraction)), count)
     middle = (locations.min() + locations.max() + 1) / 2

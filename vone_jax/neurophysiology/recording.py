@@ -197,7 +197,7 @@ def call_layer(function: ResponseFn, keys: jax.Array, images: jax.Array) -> jax.
       float32 responses (N, H, W, C) or (N, units).
 
     Raises:
-      ValueError: for responses of another shape.
+      ValueError: for a layer that fails on images of this shape, or responses of another shape.
       TypeError: for responses that are not floating point.
     """
 
@@ -205,10 +205,20 @@ def call_layer(function: ResponseFn, keys: jax.Array, images: jax.Array) -> jax.
         return jax.vmap(lambda key, image: function(key, image[None])[0])(keys, images)
 
     call = function
+    # What a layer raises is its framework's choice.
     try:
         jax.eval_shape(function, keys, images)
-    except (TypeError, ValueError):
+    except Exception:
         call = one_by_one
+        try:
+            jax.eval_shape(one_by_one, keys, images)
+        except Exception as error:
+            # What follows the first line is about JAX.
+            reason = str(error).partition("\n")[0]
+            raise ValueError(
+                f"response_fn fails on images of shape {images.shape}; image_size and in_channels "
+                f"must be those of the layer ({type(error).__name__}: {reason})"
+            ) from error
     responses = call(keys, images)
     shape = getattr(responses, "shape", None)
     if shape is None or len(shape) not in (2, 4) or shape[0] != images.shape[0]:

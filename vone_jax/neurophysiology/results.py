@@ -10,6 +10,8 @@ from vone_jax.neurophysiology import stimuli
 from vone_jax.neurophysiology.comparison import PropertyScore, group_scores
 from vone_jax.neurophysiology.display import Display
 from vone_jax.neurophysiology.rates import RateMap
+from vone_jax.neurophysiology.recording import Site
+from vone_jax.neurophysiology.references import PUBLISHED
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -18,7 +20,7 @@ class Scores(Mapping[str, PropertyScore]):
 
     Attributes:
       properties: the scores.
-      display: what the layer saw.
+      site: the units, and the part of the images that they were shown.
       rate_map: from activations to spikes per second.
       trials: presentations over which responses were averaged.
       units: row, col and channel of each unit, int64, and the centre of its receptive field in
@@ -28,16 +30,20 @@ class Scores(Mapping[str, PropertyScore]):
       counted: property -> bool (U,), the units that count.
       curves: "orientation" (12, U), "spatial_frequency" (22, U), "size" (12, U): rates in spikes
         per second through each unit's best condition; the last is evoked.
+      field_maps: what a small grating at each position (y, x) of
+        ``stimuli.RECEPTIVE_FIELD_POSITIONS`` evokes above grey, in activations and without noise,
+        float32 (21, 21, U).
     """
 
     properties: Mapping[str, PropertyScore]
-    display: Display
+    site: Site
     rate_map: RateMap
     trials: int
     units: Mapping[str, np.ndarray]
     per_unit: Mapping[str, np.ndarray]
     counted: Mapping[str, np.ndarray]
     curves: Mapping[str, np.ndarray]
+    field_maps: np.ndarray
 
     def __getitem__(self, name: str) -> PropertyScore:
         return self.properties[name]
@@ -47,6 +53,17 @@ class Scores(Mapping[str, PropertyScore]):
 
     def __len__(self) -> int:
         return len(self.properties)
+
+    @property
+    def display(self) -> Display:
+        """What the layer saw."""
+        return self.site.display
+
+    @property
+    def mean_score(self) -> float:
+        """Mean over the 7 properties that can always be scored: one number for a layer."""
+        scores = [self.properties[name].score or 0.0 for name in PUBLISHED]
+        return sum(scores) / len(scores)
 
     @property
     def groups(self) -> dict[str, float | None]:
@@ -62,16 +79,21 @@ class Scores(Mapping[str, PropertyScore]):
             "units": len(self.units["channel"]),
             "slope": self.rate_map.slope,
             "offset": self.rate_map.offset,
+            "mean_score": self.mean_score,
             "groups": self.groups,
             "properties": {name: score.summary() for name, score in self.properties.items()},
         }
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Everything per unit under flat names, for ``numpy.savez``."""
+        """Everything per unit under flat names, for ``numpy.savez``.
+
+        Receptive-field maps are relative to their largest value, float16.
+        """
         axes = {
             "axis/orientation": stimuli.ORIENTATIONS,
             "axis/spatial_frequency": stimuli.SPATIAL_FREQUENCIES,
             "axis/radius": stimuli.RADII,
+            "axis/position": stimuli.RECEPTIVE_FIELD_POSITIONS,
         }
         parts = {
             "unit": self.units,
@@ -80,7 +102,8 @@ class Scores(Mapping[str, PropertyScore]):
             "curve": self.curves,
         }
         flat = {f"{part}/{name}": a for part, group in parts.items() for name, a in group.items()}
-        return axes | flat
+        fields = self.field_maps / self.field_maps.max(axis=(0, 1))
+        return axes | flat | {"field/map": fields.astype(np.float16)}
 
     def __str__(self) -> str:
         row = "{:30}{:>14}{:>8}{:>9}{:>7}{:>9}"

@@ -16,7 +16,7 @@ from vone_jax.neurophysiology.rates import RESPONSE_THRESHOLD, RateMap, fit_rate
 from vone_jax.neurophysiology.recording import ResponseFn, Site, present, record, record_blank
 from vone_jax.neurophysiology.references import references as all_references
 from vone_jax.neurophysiology.results import Scores
-from vone_jax.neurophysiology.selection import find_units
+from vone_jax.neurophysiology.selection import find_units, receptive_field_centres
 from vone_jax.neurophysiology.similarity import BOOTSTRAPS
 from vone_jax.neurophysiology.size import size_properties
 from vone_jax.neurophysiology.spatial_frequency import spatial_frequency_properties
@@ -84,7 +84,8 @@ def score(
             if selection_response_fn is None
             else "selection_response_fn must not draw noise from its key"
         )
-    site, centres = find_units(without_noise, recording_key, display, crop)
+    site, maps = find_units(without_noise, recording_key, display, crop)
+    centres = receptive_field_centres(maps)
     recorder = _Recorder(response_fn, recording_key, site, trials if noisy else 1)
 
     values, counted, curves, rate_map = recorder.grating_properties()
@@ -99,7 +100,7 @@ def score(
     scores = compare(prng.stream(key, "bootstrap"), compared, known, bootstraps)
     return Scores(
         properties=scores,
-        display=display,
+        site=site,
         rate_map=rate_map,
         trials=recorder.trials,
         units={
@@ -114,6 +115,7 @@ def score(
         },
         counted=counted,
         curves=curves,
+        field_maps=maps,
     )
 
 

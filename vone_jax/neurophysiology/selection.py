@@ -5,7 +5,7 @@ import numpy as np
 
 from vone_jax.neurophysiology import stimuli
 from vone_jax.neurophysiology.display import Display
-from vone_jax.neurophysiology.locate import locate
+from vone_jax.neurophysiology.locate import cropped, locate
 from vone_jax.neurophysiology.recording import ResponseFn, Site, record, record_blank
 
 # Positions with more than this fraction of a unit's largest response belong to its field.
@@ -67,12 +67,14 @@ def find_units(
       crop: see ``locate``.
 
     Returns:
-      Where to record them, and the centres (y, x) of their fields in degrees, (U, 2).
+      Where to record them, and their maps, see ``receptive_field_maps``.
 
     Raises:
       ValueError: as ``locate``, and if fewer than ``MIN_UNITS`` units are left.
     """
-    return select_units(response_fn, key, locate(response_fn, key, display, crop))
+    site, maps = select_units(response_fn, key, locate(response_fn, key, display, crop))
+    # Fewer units, which see less.
+    return (cropped(response_fn, key, site) if crop else site), maps
 
 
 def select_units(response_fn: ResponseFn, key: jax.Array, site: Site) -> tuple[Site, np.ndarray]:
@@ -84,12 +86,13 @@ def select_units(response_fn: ResponseFn, key: jax.Array, site: Site) -> tuple[S
       site: the candidates, see ``locate``.
 
     Returns:
-      The site with the kept units, and the centres (y, x) of their fields in degrees, (U, 2).
+      The site with the kept units, and their maps, see ``receptive_field_maps``.
 
     Raises:
       ValueError: if fewer than ``MIN_UNITS`` units are left.
     """
-    centres = receptive_field_centres(receptive_field_maps(response_fn, key, site))
+    maps = receptive_field_maps(response_fn, key, site)
+    centres = receptive_field_centres(maps)
     distance = np.linalg.norm(centres - np.array(stimuli.CENTRE), axis=1)
     near = distance <= MAX_DISTANCE  # False for NaN: a unit without a field is dropped.
     if near.sum() < MIN_UNITS:
@@ -99,4 +102,4 @@ def select_units(response_fn: ResponseFn, key: jax.Array, site: Site) -> tuple[S
             f"Layers with very large receptive fields, and layers whose units are far apart, "
             f"cannot be characterised in this way"
         )
-    return site.keep(near), centres[near]
+    return site.keep(near), maps[..., near]

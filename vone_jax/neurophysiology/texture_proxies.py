@@ -20,12 +20,49 @@ from vone_jax.neurophysiology.textures import (
     TextureSet,
     check_pixels,
     files_in,
+    holds_freeman_ziemba,
+    load_freeman_ziemba,
     read_grey,
 )
 
 _IMAGE_ENDINGS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".tif", ".tiff")
 # A texture has heavier tails than its noise; clipping more would make their contrasts unequal.
 _MOST_CLIPPED = 0.01
+# Grey levels; photographs with heavy tails take a lower contrast than others.
+_CONTRASTS = (40.0, 30.0, 20.0, 10.0)
+
+
+class ClippingError(ValueError):
+    """Images of a contrast do not fit into 8 bits."""
+
+
+def load(folder: str | os.PathLike, key: jax.Array) -> TextureSet:
+    """The texture images of a folder: those of Freeman & Ziemba (2013), or a proxy of them.
+
+    Args:
+      folder: holds either the 450 images (``load_freeman_ziemba``), or photographs of at least 2
+        textures, one per family (``load_images``), of which a proxy is cut: of a contrast of 40
+        grey levels, or of 30, 20 or 10 where more would not fit into 8 bits.
+      key: scalar typed key of the crops and their noise.
+
+    Raises:
+      FileNotFoundError: if there is no such folder.
+      ValueError: if images are missing, too few, too small or cannot be read.
+    """
+    if holds_freeman_ziemba(folder):
+        return load_freeman_ziemba(folder)
+    photographs = load_images(folder)
+    if len(photographs) < 2:
+        raise ValueError(
+            f"{os.fspath(folder)} must hold photographs of at least 2 textures, or the 450 images "
+            f"of Freeman & Ziemba (2013); got {', '.join(photographs)} only"
+        )
+    for contrast in _CONTRASTS[:-1]:
+        try:
+            return proxy_from_images(key, photographs, rms_contrast=contrast)
+        except ClippingError:
+            continue
+    return proxy_from_images(key, photographs, rms_contrast=_CONTRASTS[-1])
 
 
 def proxy_from_images(
@@ -194,7 +231,7 @@ def _proxy(
         images=np.stack(stacked).reshape(len(families), samples, 2, pixels, pixels),
         families=tuple(families),
         is_proxy=True,
-        source=f"proxy, not the images of Freeman & Ziemba: {source}",
+        source=f"proxy, not the images of Freeman & Ziemba: {source}, contrast {rms_contrast:g}",
     )
 
 
@@ -213,7 +250,7 @@ def _eight_bit(contrast: np.ndarray, name: str) -> np.ndarray:
     grey = np.rint(contrast + GREY)
     clipped = float(np.mean((grey < 0) | (grey > 255)))
     if clipped > _MOST_CLIPPED:
-        raise ValueError(
+        raise ClippingError(
             f"rms_contrast is too large for family {name!r}: {clipped:.1%} of an image would "
             f"leave [0, 255], at most {_MOST_CLIPPED:.0%} is accepted"
         )

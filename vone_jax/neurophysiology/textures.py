@@ -143,6 +143,15 @@ def reframe(images: np.ndarray, degrees: float, display: Display) -> np.ndarray:
     return np.stack([np.asarray(image) for image in resized])
 
 
+def holds_freeman_ziemba(folder: str | os.PathLike) -> bool:
+    """Whether a file of a folder is named as those of Freeman & Ziemba (2013) are.
+
+    Raises:
+      FileNotFoundError: if there is no such folder.
+    """
+    return bool(files_in(folder, lambda name: _FILE_NAME.fullmatch(name) is not None))
+
+
 def load_freeman_ziemba(folder: str | os.PathLike) -> TextureSet:
     """The 450 images of Freeman & Ziemba (2013), from the user's own copy.
 

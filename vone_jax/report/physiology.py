@@ -10,7 +10,16 @@ from markupsafe import Markup
 from vone_jax.report import provenance
 from vone_jax.report.figures import svg, tuning
 from vone_jax.report.load import Run
-from vone_jax.report.physiology_records import AXES, CONTRAST, KIND, SCORED, SPIKES, VARIABILITY
+from vone_jax.report.physiology_records import (
+    AXES,
+    CONTRAST,
+    FIELD_MAPS,
+    KIND,
+    SCORED,
+    SPIKES,
+    TEXTURES,
+    VARIABILITY,
+)
 from vone_jax.report.results import Result
 from vone_jax.report.wording import count, percent, words
 
@@ -194,6 +203,10 @@ def _units(layer: Layer) -> dict[str, Any]:
         "fields": tuning.field_panel(
             arrays["unit/field_x"], arrays["unit/field_y"], layer.position, f"{stem}-fields"
         ),
+        "maps": tuning.field_maps_panel(arrays, chosen, layer.position, f"{stem}-maps")
+        if chosen and FIELD_MAPS in arrays
+        else None,
+        "stand_ins": _stand_ins(layer),
         "contrast": _contrast(layer, stem),
         "variability": _variability(layer, stem),
     }
@@ -217,6 +230,25 @@ def _contrast(layer: Layer, stem: str) -> dict[str, Any] | None:
         "panel": panel,
         "told": f"The median unit is {told}; its exponent is {found['median_exponent']:.2f}",
     }
+
+
+def _stand_ins(layer: Layer) -> str | None:
+    """What the units make of texture images that are no stimuli of a published study."""
+    found = layer.result.record.get(TEXTURES)
+    if found is None or not found["proxy"]:
+        return None
+    properties = layer.result.record["properties"]
+    medians = ", ".join(
+        f"{properties[name]['label']} {value:.2g}"
+        for name, value in found["medians"].items()
+        if value is not None
+    )
+    if not medians:
+        return f"No unit responds enough to the textures ({found['source']})"
+    return (
+        f"Textures, not scored ({found['source']}): medians over "
+        f"{count(found['units'], 'unit')}: {medians}"
+    )
 
 
 def _variability(layer: Layer, stem: str) -> dict[str, Any] | None:

@@ -11,6 +11,8 @@ KIND = "physiology"
 SCORED = "scored"
 # Fields of experiments, and the one that only responses with spike counts have.
 CONTRAST, VARIABILITY, SPIKES = "contrast_response", "variability", "median_fano_factor_spikes"
+# Field of texture images, and array of receptive-field maps, which not every result has.
+TEXTURES, FIELD_MAPS = "textures", "field/map"
 # Tuning curve -> the axis that it is over.
 AXES = {"orientation": "orientation", "spatial_frequency": "spatial_frequency", "size": "radius"}
 _STATUSES = (SCORED, "needs data", "needs stimuli")
@@ -48,6 +50,7 @@ def check_record(record: Record) -> None:
     if not scored:
         raise record.error("properties", "an object with at least one property that is scored")
     _check_experiments(record)
+    _check_textures(record)
 
 
 def check_arrays(path: Path, arrays: Mapping[str, np.ndarray], record: Mapping) -> None:
@@ -63,6 +66,10 @@ def check_arrays(path: Path, arrays: Mapping[str, np.ndarray], record: Mapping) 
         _check_shape(path, arrays, f"curve/{curve}", (steps.size, units))
     for name in ("pref_or", "peak_sf", "modulation_ratio"):
         _check_shape(path, arrays, f"value/{name}", (units,))
+    if FIELD_MAPS in arrays:
+        steps = arrays.get("axis/position", np.zeros(0)).size
+        _check_shape(path, arrays, "axis/position", (steps,))
+        _check_shape(path, arrays, FIELD_MAPS, (steps, steps, units))
     if record.get(CONTRAST) is not None:
         levels = arrays.get("contrast/contrasts", np.zeros(0)).size
         _check_shape(path, arrays, "contrast/contrasts", (levels,))
@@ -93,6 +100,24 @@ def _check_experiments(record: Record) -> None:
             # Null where no unit has a value.
             if name not in section.data or section.data[name] is not None:
                 section.number(name, low=0)
+
+
+def _check_textures(record: Record) -> None:
+    if record.data.get(TEXTURES) is None:
+        return
+    textures = record.section(TEXTURES)
+    textures.text("source")
+    if not isinstance(textures.data.get("proxy"), bool):
+        raise textures.error("proxy", "true or false")
+    for name in ("samples", "units"):
+        textures.integer(name)
+    medians = textures.section("medians")
+    if not medians.data.keys() <= record.section("properties").data.keys():
+        raise textures.error("medians", "an object with values of properties")
+    for name, value in medians.data.items():
+        # Null where no unit has a value.
+        if value is not None:
+            medians.number(name)
 
 
 def _numbers(record: Record, name: str) -> list[float]:

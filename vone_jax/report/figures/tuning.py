@@ -10,11 +10,13 @@ from matplotlib.patches import Circle
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
 from vone_jax.report.figures import svg
-from vone_jax.report.physiology_records import AXES
+from vone_jax.report.physiology_records import AXES, FIELD_MAPS
 
 # Where the gratings are centred, in degrees right of and below fixation, and how far from there
 # the field of a unit that is recorded may be.
 _CENTRE, _RADIUS = 0.5, 0.15
+# Share of a unit's largest response above which a place belongs to its field.
+_IN_FIELD = 0.05
 # Every k-th of more units is shown: each point makes the page longer.
 _MAX_POINTS = 400
 _DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)))
@@ -180,6 +182,46 @@ def field_panel(x: np.ndarray, y: np.ndarray, position: int, name: str) -> Marku
             f"Centres of {len(x)} receptive fields, on average {np.mean(x):.3f} degrees right of "
             f"and {np.mean(y):.3f} below fixation."
         )
+        return svg.render(figure, name, description)
+
+
+def field_maps_panel(
+    arrays: Mapping[str, np.ndarray], units: Sequence[int], position: int, name: str
+) -> Markup:
+    """Receptive-field maps of units: response to a small grating at each place.
+
+    Args:
+      arrays: of a result of the kind ``physiology``.
+      units: which of the layer, at most 4.
+      position: of the network on the page.
+      name: an identifier, unique on the page.
+    """
+    places, maps = arrays["axis/position"], arrays[FIELD_MAPS]
+    half = (places[1] - places[0]) / 2
+    low, high = places[0] - half, places[-1] + half
+    with svg.drawing(2.9, 2.7) as figure:
+        grid = figure.subplots(2, 2, sharex=True, sharey=True, squeeze=False)
+        spoken = []
+        for place, (axes, unit) in enumerate(zip(grid.ravel(), units, strict=False)):
+            # Raw pixels, to be enlarged by the browser.
+            axes.imshow(
+                maps[..., unit].astype(np.float32), cmap="magma", vmin=0.0, vmax=1.0,
+                extent=(low, high, high, low), interpolation="none",
+            )  # fmt: skip
+            axes.grid(False)
+            axes.set_xticks([-2, 0, 2])
+            axes.set_yticks([-2, 0, 2])
+            axes.plot(
+                0.0, 1.09, color=svg.color(position), marker=svg.marker(place), markersize=5,
+                transform=axes.transAxes, clip_on=False,
+            )  # fmt: skip
+            share = np.mean(maps[..., unit] > _IN_FIELD)
+            spoken.append(f"unit {place + 1} covers {share * (high - low) ** 2:.2g}")
+        for axes in grid.ravel()[len(units) :]:
+            axes.set_visible(False)
+        figure.supxlabel("degrees right of fixation", fontsize=9, color=svg.MUTED)
+        figure.supylabel("degrees below", fontsize=9, color=svg.MUTED)
+        description = f"Receptive-field maps, in square degrees: {', '.join(spoken)}."
         return svg.render(figure, name, description)
 
 
