@@ -1,10 +1,12 @@
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vone_jax import prng
 from vone_jax.attacks import FGSM, PGD
 
 KEY = jax.random.key(0)
@@ -24,6 +26,8 @@ IMAGES, LABELS = jnp.full((2, 4, 4, 1), 0.5), jnp.asarray([0, 2])
         (dict(eps=-0.1), ValueError, "eps must be a finite number >= 0.*-0.1"),
         (dict(eps=float("nan")), ValueError, "eps"),
         (dict(eps=float("inf")), ValueError, "eps"),
+        (dict(eps=jnp.float32(-0.1)), ValueError, "eps must be a finite number >= 0.*-0.1"),
+        (dict(eps=np.asarray([0.1, -0.2])), ValueError, "eps must be a finite number >= 0.*-0.2"),
         (dict(eps="8/255"), TypeError, "eps must be a number"),
         (dict(eps=None), TypeError, "eps must be a number"),
         (dict(steps=0), ValueError, "steps must be an integer >= 1, got 0"),
@@ -42,6 +46,7 @@ IMAGES, LABELS = jnp.full((2, 4, 4, 1), 0.5), jnp.asarray([0, 2])
         (dict(keep="first"), ValueError, "keep must be one of last, best"),
         (dict(norm_offset=-1e-7), ValueError, "norm_offset"),
         (dict(loss="dlr", targeted=True), ValueError, "untargeted"),
+        (dict(early_stop=1), TypeError, "early_stop must be True or False"),
     ],
 )
 def test_fields_out_of_range_are_refused(fields, error, message):
@@ -64,7 +69,7 @@ def test_fields_out_of_range_are_refused(fields, error, message):
         (IMAGES - 0.5 - 3e-8, LABELS, None, None),  # the rounding of a resized image is accepted
         (IMAGES.at[0, 0, 0, 0].set(jnp.nan), LABELS, ValueError, "NaN"),
         (IMAGES[0], LABELS, ValueError, r"shape \(N, H, W, C\), got \(4, 4, 1\)"),
-        (IMAGES[:0], LABELS[:0], ValueError, "shape"),
+        (IMAGES[:0], LABELS[:0], ValueError, r"got \(0, 4, 4, 1\), which is empty"),
         (jnp.zeros((2, 3, 8, 8)), LABELS, ValueError, "NCHW"),
         (
             IMAGES,
@@ -74,6 +79,8 @@ def test_fields_out_of_range_are_refused(fields, error, message):
         ),
         (IMAGES, jnp.asarray([-1, 0]), ValueError, "from -1"),
         (IMAGES, jnp.asarray([0.0, 1.0]), TypeError, "labels must be integers"),
+        (IMAGES, jax.nn.one_hot(LABELS, 3), TypeError, "one-hot labels are not accepted"),
+        (IMAGES, None, TypeError, "labels must be an array, got None"),
         (IMAGES, jnp.zeros((2, 3), jnp.int32), ValueError, "one-hot"),
         (IMAGES, jnp.zeros(3, jnp.int32), ValueError, r"shape \(2,\), got \(3,\)"),
     ],
@@ -105,11 +112,45 @@ def test_keys_that_do_not_fit_are_refused():
         ("resnet18", TypeError, "logits_fn must be a function"),
         (lambda key, x: logits_fn(key, x) / 0.0, FloatingPointError, r"positions \[0, 1\]"),
         (lambda key, x: jax.nn.softmax(logits_fn(key, x)), ValueError, "got probabilities"),
+        (
+            lambda key, x: jax.nn.softmax(x.reshape(2, -1).astype(jnp.bfloat16)),
+            ValueError,
+            "got probabilities",
+        ),
     ],
 )
 def test_classifiers_that_do_not_fit_are_refused(bad, error, message):
     with pytest.raises(error, match=message):
         PGD("linf", 0.1, steps=1)(KEY, bad, IMAGES, LABELS)
+
+
+def test_several_radii_are_not_broadcast_over_the_channels():
+    images = jnp.full((2, 4, 4, 3), 0.5)
+    attack = PGD("linf", jnp.asarray([0.1, 0.2, 0.1]), steps=1)
+    with pytest.raises(ValueError, match=r"eps must be one number, got an array of shape \(3,\)"):
+        attack(KEY, logits_fn, images, LABELS)
+    ladder = jax.vmap(lambda attack: attack(KEY, logits_fn, images, LABELS))(attack)
+    np.testing.assert_allclose(jnp.max(ladder, axis=(1, 2, 3, 4)) - 0.5, attack.eps, rtol=1e-5)
+
+
+def test_a_flax_module_with_dropout_takes_the_key_of_each_example():
+    """Flax refuses an array of keys with an error of its own."""
+
+    class Dropped(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(3)(nn.Dropout(0.5, deterministic=False)(x.reshape(x.shape[0], -1)))
+
+    module, keys = Dropped(), prng.example_keys(KEY, 2)
+    variables = module.init(dict(zip(("params", "dropout"), keys, strict=True)), IMAGES)
+
+    def dropped(key, images):
+        return module.apply(variables, images, rngs={"dropout": key})
+
+    attack = PGD("l2", 0.1, steps=1)
+    both = attack(keys, dropped, IMAGES, LABELS)
+    second = attack(keys[1:], dropped, IMAGES[1:], LABELS[1:])
+    np.testing.assert_allclose(both[1:], second, atol=1e-6)
 
 
 def test_logits_that_only_resemble_probabilities_are_accepted():

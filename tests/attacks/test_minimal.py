@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from tests.attacks import linear_problem as problem
 from tests.attacks import toy
 from vone_jax import prng
-from vone_jax.attacks import norms
+from vone_jax.attacks import classifier, linearised, losses, norms
 from vone_jax.attacks.carlini_wagner import CW
 from vone_jax.attacks.ddn import DDN
 from vone_jax.attacks.deepfool import DeepFool
@@ -144,7 +144,9 @@ def test_no_attack_claims_the_coin():
     CW("l2", 1.0, steps=100, binary_search_steps=3, learning_rate=0.05, targeted=True),
     DDN("l2", 1.0, targeted=True),
     FMN("linf", 1.0, targeted=True),
-], ids=["CW", "DDN", "FMN"])  # fmt: skip
+    FAB("l2", 1.0, steps=30, targeted=True),
+    DeepFool("l2", 1.0, targeted=True),
+], ids=["CW", "DDN", "FMN", "FAB", "DeepFool"])  # fmt: skip
 def test_targeted_attacks_reach_their_class(attack):
     """The class of the lowest logit, which no untargeted attack would choose."""
     targets = jnp.argmin(problem.LOGITS_FN(KEY, problem.IMAGES), axis=-1)
@@ -152,6 +154,52 @@ def test_targeted_attacks_reach_their_class(attack):
     assert np.all(result.found)
     reached = jnp.argmax(problem.LOGITS_FN(KEY, result.images), axis=-1)
     np.testing.assert_array_equal(reached, targets)
+
+
+@pytest.mark.parametrize("estimator", losses.ESTIMATORS)
+def test_a_boundary_is_that_of_the_average_that_is_asked_for(estimator, images, labels, weights):
+    """Gap and slope against automatic differentiation of the averaged margin of two classes."""
+    keys = prng.index_keys(KEY, INDICES)
+    rivals = (labels + 1) % 4
+
+    def draws(images):
+        scale = jnp.float32(2.0)
+        return classifier.draws(
+            lambda keys, x: toy.noisy_network(weights, scale, keys, x), keys, images, 3
+        )
+
+    def gap(images):
+        def difference(logits, labels):
+            rows = jnp.arange(6)
+            return logits[..., rows, rivals] - logits[..., rows, labels]
+
+        return losses.averaged(difference, estimator, draws(images), labels)
+
+    boundary, logits = linearised.nearest_boundary(
+        draws, images, labels, rivals[None], "l2", estimator
+    )
+    np.testing.assert_array_equal(logits, draws(images))
+    np.testing.assert_allclose(boundary.gap, gap(images), rtol=1e-4, atol=1e-4)
+    slope = jax.grad(lambda x: jnp.sum(gap(x)))(images)
+    np.testing.assert_allclose(boundary.slope, slope, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("attack", ATTACKS[2:], ids=lambda a: type(a).__name__)
+def test_estimators_differ_with_noise_and_agree_without(attack, images, weights, labels):
+    few = dataclasses.replace(attack, eot_samples=2)
+    found = {
+        (scale, estimator): run(
+            dataclasses.replace(few, estimator=estimator), weights, images, labels, scale
+        ).images
+        for scale in (0.0, 2.0)
+        for estimator in losses.ESTIMATORS
+    }
+    quiet, noisy = ([found[scale, name] for name in losses.ESTIMATORS] for scale in (0.0, 2.0))
+    for other in quiet[1:]:
+        np.testing.assert_allclose(other, quiet[0], atol=1e-4)
+    assert np.any(noisy[0] != noisy[2]) and np.any(noisy[1] != noisy[2])
+    # The linearised ones follow differences of logits, whose mean is that of the mean logits.
+    assert np.any(noisy[0] != noisy[1]) == (not isinstance(attack, DeepFool))
 
 
 def test_vmap_over_radii():

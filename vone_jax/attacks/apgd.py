@@ -31,7 +31,7 @@ _LEAST_JUDGE_DRAWS = 5
     data_fields=("eps",),
     meta_fields=(
         "norm", "steps", "restarts", "loss", "targets", "eot_samples", "estimator", "rho",
-        "checkpoints", "large_eps_schedule",
+        "checkpoints", "large_eps_schedule", "targeted",
     ),
 )  # fmt: skip
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class APGD(Attack):
       restarts: number of runs with other starts, or of rounds over the targets. The strongest
         result is kept, and what is surely misclassified is not attacked again.
       loss: "cross_entropy", "dlr", "margin", or "targeted_dlr", which makes one run for each of
-        the likeliest other classes of the clean image.
+        the likeliest other classes of the clean image, and counts any misclassification.
       targets: number of these classes; never more than there are other classes.
       eot_samples: noise draws per step.
       estimator: what is averaged, see ``losses.averaged``.
@@ -60,6 +60,8 @@ class APGD(Attack):
         loss before the first step for 0.
       large_eps_schedule: spend 30 % of the steps at three times the radius, 30 % at twice the
         radius and the rest at the radius. Part of AutoAttack in L1.
+      targeted: whether labels are classes to reach rather than to leave; with "cross_entropy" or
+        "margin". Then an image is misclassified, above, where its target is reached.
 
     Raises:
       ValueError, TypeError: if a field is out of range; the message names it.
@@ -76,6 +78,7 @@ class APGD(Attack):
     rho: float = 0.75
     checkpoints: str = "paper"
     large_eps_schedule: bool = False
+    targeted: bool = False
 
     def __post_init__(self):
         checks.choice("norm", self.norm, norms.NORMS)
@@ -87,6 +90,11 @@ class APGD(Attack):
         checks.radius("rho", self.rho)
         checks.choice("checkpoints", self.checkpoints, CHECKPOINTS)
         checks.flag("large_eps_schedule", self.large_eps_schedule)
+        checks.flag("targeted", self.targeted)
+        if self.targeted and self.loss in ("dlr", "targeted_dlr"):
+            raise ValueError(
+                f'loss "{self.loss}" is for untargeted attacks; take "margin" for a target'
+            )
         if self.large_eps_schedule and self.steps < 3:
             raise ValueError(f"large_eps_schedule needs at least 3 steps, got {self.steps}")
 
@@ -96,7 +104,7 @@ class APGD(Attack):
         judge_keys = prng.stream(keys, "judge")
 
         def judge(candidate):
-            return judging.judge(logits_fn, judge_keys, candidate, labels, draws)
+            return judging.judge(logits_fn, judge_keys, candidate, labels, draws, self.targeted)
 
         def attempt(state, number):
             best_images, best, finite = state
@@ -143,7 +151,8 @@ class APGD(Attack):
 
     def _loss(self, logits, labels, target):
         if self.loss != "targeted_dlr":
-            return losses.averaged(losses.LOSSES[self.loss], self.estimator, logits, labels)
+            loss = losses.averaged(losses.LOSSES[self.loss], self.estimator, logits, labels)
+            return -loss if self.targeted else loss
         loss = functools.partial(losses.targeted_dlr, targets=target)
         return losses.averaged(loss, self.estimator, logits, labels)
 
@@ -158,7 +167,7 @@ class APGD(Attack):
             loss = self._loss(logits, labels, target)
             # One draw will do: it speaks for a classifier without noise, and with noise it has
             # to be borne out.
-            wrong = jnp.argmax(logits[0], axis=-1).astype(labels.dtype) != labels
+            wrong = judging.misled(logits[0], labels, self.targeted)
             return jnp.sum(loss), (loss, wrong)
 
         gradient = jax.grad(evaluate, has_aux=True)

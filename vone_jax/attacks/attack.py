@@ -18,10 +18,12 @@ class Attack(abc.ABC):
     Attributes:
       norm: "linf", "l2" or "l1", in which the attack is bounded.
       eps: its bound in pixel units.
+      targeted: whether labels are classes to reach rather than to leave.
     """
 
     norm: str
     eps: float
+    targeted: bool = False
 
     def __call__(
         self,
@@ -47,6 +49,7 @@ class Attack(abc.ABC):
           TypeError, ValueError: for input that does not fit, see ``checks.batch``.
           FloatingPointError: if a gradient or the logits were not finite.
         """
+        checks.single("eps", self.eps)
         images, labels = checks.batch(key, logits_fn, images, labels)
         keys = prng.example_keys(key, images.shape[0])
         adversarial = compiled(self, keys, classifier.as_pytree(logits_fn), images, labels)

@@ -121,19 +121,19 @@ class AutoAttack(Attack):
     def __call__(self, key, logits_fn, images, labels):
         """As for every attack; between the members, images that have fallen are left out.
 
-        That happens on the host. Under ``jit``, and for arrays that other hosts hold a part of,
-        every member attacks every image instead, with the same result.
+        That happens on the host. Under ``jit`` and ``vmap``, and for arrays that other hosts hold
+        a part of, every member attacks every image instead, with the same result.
         """
+        checks.single("eps", self.eps)
         images, labels = checks.batch(key, logits_fn, images, labels)
         keys = prng.example_keys(key, images.shape[0])
         logits_fn = classifier.as_pytree(logits_fn)
-        leaves = (*jax.tree.leaves(self), keys, images, labels)
-        traced = any(isinstance(leaf, Tracer) for leaf in leaves)
+        # Traced if anything that the classifier uses is, and within ``jit`` in any case.
+        logits = classifier.per_example(logits_fn, keys, images)(keys, images)
+        traced = any(isinstance(leaf, Tracer) for leaf in (*jax.tree.leaves(self), logits, labels))
         if traced or not images.is_fully_addressable:
             return checks.finite(attack_module.compiled(self, keys, logits_fn, images, labels))
-        classes = jax.eval_shape(
-            classifier.per_example(logits_fn, keys, images), keys, images
-        ).shape[-1]
+        classes = logits.shape[-1]
         judge_keys = prng.stream(keys, "judge")
         best = (images, judging.nothing_yet(images[:, 0, 0, 0]))
 
@@ -178,6 +178,10 @@ class AutoAttack(Attack):
 def _check_member(member, norm: str, eps) -> None:
     if not isinstance(member, Attack):
         raise TypeError(f"attacks must be a tuple of attacks, got {member!r} in it")
+    if member.targeted:
+        raise ValueError(
+            f"attacks must be untargeted, since labels are true classes, got {member!r}"
+        )
     if member.norm != norm:
         raise ValueError(f"attacks must be of norm {norm}, got {member!r}")
     radii = (member.eps, eps)
@@ -187,7 +191,10 @@ def _check_member(member, norm: str, eps) -> None:
 
 def _take(array: jax.Array, rows: np.ndarray) -> jax.Array:
     """Rows of an array, spread over devices as the array is."""
-    return jax.device_put(array[rows], array.sharding)
+    taken = array[rows]
+    # On one device nothing is placed, or the result could not meet arrays on several.
+    several = len(array.sharding.device_set) > 1
+    return jax.device_put(taken, array.sharding) if several else taken
 
 
 @functools.partial(jax.jit, static_argnums=0)

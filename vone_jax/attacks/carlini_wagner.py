@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from vone_jax import prng
-from vone_jax.attacks import adam, checks
+from vone_jax.attacks import adam, checks, losses
 from vone_jax.attacks.minimal import MinimalNormAttack
 
 # Keeps the inverse of the hyperbolic tangent finite for pixels of 0 and 1.
@@ -25,7 +25,8 @@ _PROGRESS = 0.9999
     jax.tree_util.register_dataclass,
     data_fields=("eps", "learning_rate", "initial_const", "confidence"),
     meta_fields=(
-        "norm", "steps", "binary_search_steps", "abort_early", "eot_samples", "targeted",
+        "norm", "steps", "binary_search_steps", "abort_early", "eot_samples", "estimator",
+        "targeted",
     ),
 )  # fmt: skip
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,7 @@ class CW(MinimalNormAttack):
       abort_early: stop an image whose loss no longer falls. The batch goes on until all images
         have stopped, so an image's result does not depend on the others.
       eot_samples: noise draws per step, see ``MinimalNormAttack``.
+      estimator: what a gradient averages over them, see ``losses.averaged``.
       targeted: whether labels are classes to reach rather than to leave.
 
     Raises:
@@ -64,6 +66,7 @@ class CW(MinimalNormAttack):
     confidence: float = 0.0
     abort_early: bool = True
     eot_samples: int = 1
+    estimator: str = "mean_logits"
     targeted: bool = False
 
     def __post_init__(self):
@@ -72,6 +75,7 @@ class CW(MinimalNormAttack):
             checks.radius(name, getattr(self, name))
         for name in ("steps", "binary_search_steps", "eot_samples"):
             checks.count(name, getattr(self, name))
+        checks.choice("estimator", self.estimator, losses.ESTIMATORS)
         for name in ("abort_early", "targeted"):
             checks.flag(name, getattr(self, name))
 
@@ -96,10 +100,13 @@ class CW(MinimalNormAttack):
     def _descend(self, keys, logits_fn, images, labels, closest, const):
         """One run of Adam from the image, and for which images it succeeded."""
 
+        def hinge(logits, labels):
+            return jnp.maximum(-self.margin(logits, labels), 0.0)
+
         def loss(variable, keys):
             point = 0.5 + 0.5 * jnp.tanh(variable)
             logits = self.logits(logits_fn, keys, point)
-            shortfall = jnp.maximum(-self.margin(jnp.mean(logits, axis=0), labels), 0.0)
+            shortfall = losses.averaged(hinge, self.estimator, logits, labels)
             each = jnp.sum(jnp.square(point - images), axis=(1, 2, 3)) + const * shortfall
             return jnp.sum(each), (each, point, logits)
 

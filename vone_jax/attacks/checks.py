@@ -5,6 +5,7 @@ import numbers
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
 from vone_jax import prng
@@ -19,13 +20,27 @@ PROBABILITY_TOLERANCE = 1e-5
 
 def radius(name: str, value) -> None:
     """Raises unless ``value`` is a finite number that is not negative. Traced values pass."""
+    if isinstance(value, (jax.Array, np.ndarray)) and not isinstance(value, Tracer):
+        # Several at a time: a ladder, which ``vmap`` takes apart.
+        worst = np.asarray(value, np.float64)
+        bad = worst[~(np.isfinite(worst) & (worst >= 0))]
+        value = float(bad[0]) if bad.size else 0.0
     if not isinstance(value, numbers.Real):
-        # A leaf of a pytree that JAX is rebuilding: a tracer, an array or a placeholder.
+        # A leaf of a pytree that JAX is rebuilding: a tracer or a placeholder.
         if isinstance(value, (str, bytes, list, tuple, dict, complex)) or value is None:
             raise TypeError(f"{name} must be a number, got {value!r}")
         return
     if isinstance(value, bool) or not math.isfinite(value) or value < 0:
         raise ValueError(f"{name} must be a finite number >= 0 in pixel units, got {value!r}")
+
+
+def single(name: str, value) -> None:
+    """Raises unless ``value`` is one number, traced or not."""
+    if jnp.ndim(value):
+        raise ValueError(
+            f"{name} must be one number, got an array of shape {jnp.shape(value)}; "
+            f"jax.vmap over attacks, or a loop, makes a ladder without compiling again"
+        )
 
 
 def count(name: str, value) -> None:
@@ -58,7 +73,7 @@ def batch(key, logits_fn, images, labels) -> tuple[jax.Array, jax.Array]:
       FloatingPointError: for logits of the images that are not finite.
     """
     images, labels = arrays(key, logits_fn, images, labels)
-    if not (isinstance(images, Tracer) or isinstance(labels, Tracer)):
+    if _known(images, labels):
         # Keys of its own: the caller's are for the attack.
         keys = prng.stream(prng.example_keys(key, images.shape[0]), "check")
         _logits(classifier.per_example(logits_fn, keys, images)(keys, images))
@@ -76,6 +91,9 @@ def arrays(key, logits_fn, images, labels) -> tuple[jax.Array, jax.Array]:
         key that is not typed.
       ValueError: for shapes that do not fit, images outside [0, 1] or NaN, or labels out of range.
     """
+    for name, value in (("images", images), ("labels", labels)):
+        if value is None:
+            raise TypeError(f"{name} must be an array, got None")
     images, labels = jnp.asarray(images), jnp.asarray(labels)
     # The same type whether or not the caller's arrays were made from Python numbers.
     images = jax.lax.convert_element_type(images, images.dtype)
@@ -83,19 +101,32 @@ def arrays(key, logits_fn, images, labels) -> tuple[jax.Array, jax.Array]:
         hint = "; divide by 255" if images.dtype == jnp.uint8 else ""
         raise TypeError(f"images must be float32 in [0, 1], got {images.dtype}{hint}")
     if images.ndim != 4 or 0 in images.shape:
-        raise ValueError(f"images must have shape (N, H, W, C), got {images.shape}")
+        empty = ", which is empty" if 0 in images.shape else ""
+        raise ValueError(f"images must have shape (N, H, W, C), got {images.shape}{empty}")
     if images.shape[-1] not in (1, 3) and images.shape[1] in (1, 3):
         raise ValueError(f"images must be NHWC, got shape {images.shape}, which looks like NCHW")
+    one_hot = "; one-hot labels are not accepted" if labels.ndim == 2 else ""
     if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"labels must be integers of shape (N,), got dtype {labels.dtype}")
+        raise TypeError(
+            f"labels must be integers of shape (N,), got dtype {labels.dtype} and shape "
+            f"{labels.shape}{one_hot}"
+        )
     if labels.shape != images.shape[:1]:
-        one_hot = "; one-hot labels are not accepted" if labels.ndim == 2 else ""
         raise ValueError(f"labels must have shape {images.shape[:1]}, got {labels.shape}{one_hot}")
     keys = prng.example_keys(key, images.shape[0])
-    if not (isinstance(images, Tracer) or isinstance(labels, Tracer)):
+    if _known(images, labels):
         call = classifier.per_example(logits_fn, keys, images)
         _values(images, labels, jax.eval_shape(call, keys, images).shape[-1])
     return images, labels.astype(jnp.int32)
+
+
+def _known(images: jax.Array, labels: jax.Array) -> bool:
+    """Whether there are values to look at.
+
+    Within ``jit`` or ``scan`` there are none, not even of arrays from outside: what is computed
+    from them is traced.
+    """
+    return not any(isinstance(jnp.max(array), Tracer) for array in (images, labels))
 
 
 def _values(images: jax.Array, labels: jax.Array, classes: int) -> None:
@@ -122,8 +153,15 @@ def _logits(logits: jax.Array) -> None:
         raise FloatingPointError(
             f"logits_fn returned logits that are not finite, at batch positions {positions}"
         )
-    sums = jnp.sum(logits, axis=-1)
-    if bool(jnp.all(logits >= 0) & jnp.all(jnp.abs(sums - 1) < PROBABILITY_TOLERANCE)):
+    not_probabilities(logits)
+
+
+def not_probabilities(logits: jax.Array) -> None:
+    """Raises a ValueError if logits (N, C) are probabilities for every example."""
+    # The probabilities of a network in half precision are rounded to it.
+    tolerance = max(PROBABILITY_TOLERANCE, float(jnp.finfo(logits.dtype).eps))
+    sums = jnp.sum(logits.astype(jnp.float32), axis=-1)
+    if bool(jnp.all(logits >= 0) & jnp.all(jnp.abs(sums - 1) < tolerance)):
         raise ValueError(
             "logits_fn must return logits, got probabilities: values in [0, 1] that sum to 1; "
             "take them before the softmax, or their logarithm"

@@ -51,12 +51,8 @@ def per_example(logits_fn: LogitsFn, keys: jax.Array, images: jax.Array) -> Logi
       TypeError: if the logits are not floating point.
     """
 
-    call = functools.partial(_whole_batch, as_pytree(logits_fn))
-    try:
-        logits = jax.eval_shape(call, keys, images)
-    except (TypeError, ValueError):
-        call = functools.partial(_one_by_one, as_pytree(logits_fn))
-        logits = jax.eval_shape(call, keys, images)
+    call = functools.partial(_logits, as_pytree(logits_fn))
+    logits = jax.eval_shape(call, keys, images)
     shape = getattr(logits, "shape", None)
     if shape is None or len(shape) != 2 or shape[0] != images.shape[0] or shape[1] < 2:
         raise ValueError(
@@ -73,13 +69,17 @@ def per_example(logits_fn: LogitsFn, keys: jax.Array, images: jax.Array) -> Logi
 
 
 @jax.jit
-def _whole_batch(logits_fn, keys, images):
-    return logits_fn(keys, images)
+def _logits(logits_fn, keys, images):
+    # The choice is made while this is traced, so it is made once.
+    try:
+        return _whole_batch(logits_fn, keys, images)
+    except Exception:  # Flax, for one, refuses several keys with an error class of its own.
+        return jax.vmap(lambda key, image: logits_fn(key, image[None])[0])(keys, images)
 
 
 @jax.jit
-def _one_by_one(logits_fn, keys, images):
-    return jax.vmap(lambda key, image: logits_fn(key, image[None])[0])(keys, images)
+def _whole_batch(logits_fn, keys, images):
+    return logits_fn(keys, images)
 
 
 def draws(logits_fn: LogitsFn, keys: jax.Array, images: jax.Array, count: int) -> jax.Array:

@@ -20,7 +20,7 @@ from vone_jax.attacks.random_noise import surface
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=("eps", "initial_norm", "gamma"),
-    meta_fields=("norm", "steps", "eot_samples", "targeted"),
+    meta_fields=("norm", "steps", "eot_samples", "estimator", "targeted"),
 )
 @dataclasses.dataclass(frozen=True)
 class DDN(MinimalNormAttack):
@@ -37,6 +37,7 @@ class DDN(MinimalNormAttack):
       initial_norm: radius of the first sphere.
       gamma: relative change of the radius in a step.
       eot_samples: noise draws per step, see ``MinimalNormAttack``.
+      estimator: what a gradient averages over them, see ``losses.averaged``.
       targeted: whether labels are classes to reach rather than to leave.
 
     Raises:
@@ -49,6 +50,7 @@ class DDN(MinimalNormAttack):
     initial_norm: float = 1.0
     gamma: float = 0.05
     eot_samples: int = 1
+    estimator: str = "mean_logits"
     targeted: bool = False
 
     def __post_init__(self):
@@ -57,6 +59,7 @@ class DDN(MinimalNormAttack):
             checks.radius(name, getattr(self, name))
         for name in ("steps", "eot_samples"):
             checks.count(name, getattr(self, name))
+        checks.choice("estimator", self.estimator, losses.ESTIMATORS)
         checks.flag("targeted", self.targeted)
 
     def search(self, keys, logits_fn, images, labels, closest):
@@ -65,7 +68,7 @@ class DDN(MinimalNormAttack):
 
         def loss(point, keys):
             logits = self.logits(logits_fn, keys, point)
-            entropy = losses.averaged(losses.cross_entropy, "mean_logits", logits, labels)
+            entropy = losses.averaged(losses.cross_entropy, self.estimator, logits, labels)
             return jnp.sum(-entropy if self.targeted else entropy), logits
 
         def step(state, number):

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from vone_jax import prng
-from vone_jax.attacks import checks, linearised, norms
+from vone_jax.attacks import checks, linearised, losses, norms
 from vone_jax.attacks.minimal import MinimalNormAttack
 
 # Added to every step, so that a step of vanishing length still crosses the boundary (foolbox).
@@ -22,17 +22,18 @@ _EXTRA = 1e-4
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=("eps", "overshoot"),
-    meta_fields=("norm", "steps", "classes", "eot_samples"),
+    meta_fields=("norm", "steps", "classes", "eot_samples", "estimator", "targeted"),
 )
 @dataclasses.dataclass(frozen=True)
 class DeepFool(MinimalNormAttack):
-    """Minimal perturbations by linearisation. Untargeted.
+    """Minimal perturbations by linearisation.
 
     Each step linearises the classifier, moves to the nearest boundary between the label and
     another class, and goes a little beyond. An image stops at its first adversarial point. The
     direction does not know of the pixel box; the result is clipped to it.
 
-    A step costs a forward and ``classes`` backward passes.
+    A step costs a forward and ``classes`` backward passes. With a target it is one backward pass:
+    the nearest boundary is that to the class that is likeliest at the present point.
 
     Attributes:
       norm: "l2" or "linf".
@@ -41,6 +42,8 @@ class DeepFool(MinimalNormAttack):
       overshoot: how far the sum of the steps is stretched beyond the boundary.
       classes: other classes considered, those of the highest logits of the image; at most all.
       eot_samples: noise draws per step, see ``MinimalNormAttack``.
+      estimator: what is linearised of them, see ``losses.combined``.
+      targeted: whether labels are classes to reach rather than to leave.
 
     Raises:
       ValueError, TypeError: if a field is out of range; the message names it.
@@ -52,6 +55,8 @@ class DeepFool(MinimalNormAttack):
     overshoot: float = 0.02
     classes: int = 9
     eot_samples: int = 1
+    estimator: str = "mean_logits"
+    targeted: bool = False
 
     def __post_init__(self):
         checks.choice("norm", self.norm, ("l2", "linf"))
@@ -59,21 +64,27 @@ class DeepFool(MinimalNormAttack):
         checks.radius("overshoot", self.overshoot)
         for name in ("steps", "classes", "eot_samples"):
             checks.count(name, getattr(self, name))
+        checks.choice("estimator", self.estimator, losses.ESTIMATORS)
+        checks.flag("targeted", self.targeted)
 
     def search(self, keys, logits_fn, images, labels, closest):
-        clean = jnp.mean(self.logits(logits_fn, prng.stream(keys, "classes"), images), axis=0)
-        classes = linearised.rivals(clean, labels, min(self.classes, clean.shape[-1] - 1))
+        classes = None
+        if not self.targeted:
+            clean = jnp.mean(self.logits(logits_fn, prng.stream(keys, "classes"), images), axis=0)
+            classes = linearised.rivals(clean, labels, min(self.classes, clean.shape[-1] - 1))
 
         def step(state, number):
             total, stopped, closest = state
             point = jnp.clip(images + (1 + self.overshoot) * total, 0.0, 1.0)
             boundary, logits = linearised.nearest_boundary(
                 lambda point: self.logits(logits_fn, prng.fold(keys, number), point),
-                point, labels, classes, self.norm,
+                point, labels, classes, self.norm, self.estimator,
             )  # fmt: skip
             closest, adversarial = self.closer(closest, point, logits, images, labels)
             stopped = stopped | adversarial
-            way = norms.direction(boundary.slope, self.norm, "dense", point)
+            # Up to the other class, or down from it to the target.
+            slope = -boundary.slope if self.targeted else boundary.slope
+            way = norms.direction(slope, self.norm, "dense", point)
             moved = total + (boundary.distance + _EXTRA)[:, None, None, None] * way
             return (jnp.where(stopped[:, None, None, None], total, moved), stopped, closest), None
 

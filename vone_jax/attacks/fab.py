@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from vone_jax import prng
-from vone_jax.attacks import box_hyperplane, checks, linearised, norms
+from vone_jax.attacks import box_hyperplane, checks, linearised, losses, norms
 from vone_jax.attacks.minimal import MinimalNormAttack
 from vone_jax.attacks.random_noise import surface
 
@@ -24,7 +24,7 @@ _TINY = 1e-8
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=("eps", "alpha_max", "eta", "beta"),
-    meta_fields=("norm", "steps", "restarts", "targets", "eot_samples"),
+    meta_fields=("norm", "steps", "restarts", "targets", "eot_samples", "estimator", "targeted"),
 )
 @dataclasses.dataclass(frozen=True)
 class FAB(MinimalNormAttack):
@@ -50,6 +50,9 @@ class FAB(MinimalNormAttack):
       eta: extrapolation beyond the boundary, at least 1.
       beta: what is kept of an adversarial perturbation in the step back.
       eot_samples: noise draws per step, see ``MinimalNormAttack``.
+      estimator: what is linearised of them, see ``losses.combined``.
+      targeted: whether labels are classes to reach rather than to leave. Each step then considers
+        the boundary to the class that is likeliest at the present point; goes without ``targets``.
 
     Raises:
       ValueError, TypeError: if a field is out of range; the message names it. A ``targets`` larger
@@ -65,6 +68,8 @@ class FAB(MinimalNormAttack):
     eta: float = 1.05
     beta: float = 0.9
     eot_samples: int = 1
+    estimator: str = "mean_logits"
+    targeted: bool = False
 
     def __post_init__(self):
         checks.choice("norm", self.norm, norms.NORMS)
@@ -74,19 +79,21 @@ class FAB(MinimalNormAttack):
             checks.count(name, getattr(self, name))
         if self.targets is not None:
             checks.count("targets", self.targets)
+        checks.choice("estimator", self.estimator, losses.ESTIMATORS)
+        checks.flag("targeted", self.targeted)
+        if self.targeted and self.targets is not None:
+            raise ValueError(
+                f"targets are classes that an untargeted attack tries in turn, got {self.targets} "
+                "with targeted=True, where the labels name the target"
+            )
 
     def search(self, keys, logits_fn, images, labels, closest):
-        clean = jnp.mean(self.logits(logits_fn, prng.stream(keys, "classes"), images), axis=0)
-        others = clean.shape[-1] - 1
-        if self.targets is not None and self.targets > others:
-            raise ValueError(f"targets must be at most {others}, got {self.targets}")
-        # Groups of classes, shape (groups, classes, N): a run considers the classes of one group.
-        groups = linearised.rivals(clean, labels, self.targets or others)
-        groups = groups[None] if self.targets is None else groups[:, None]
+        groups = None if self.targeted else self._groups(keys, logits_fn, images, labels)
+        count = 1 if groups is None else len(groups)
 
         def run(closest, number):
             run_keys = prng.fold(keys, number)
-            classes = groups[number % len(groups)]
+            classes = None if groups is None else groups[number % count]
             point = images
             if self.restarts > 1:
                 away = surface(
@@ -94,14 +101,14 @@ class FAB(MinimalNormAttack):
                 )
                 radius = 0.5 * jnp.minimum(closest.distance, self.eps)
                 away = jnp.clip(images + radius[:, None, None, None] * away, 0.0, 1.0)
-                point = jnp.where(number < len(groups), images, away)
+                point = jnp.where(number < count, images, away)
 
             def step(state, number):
                 point, closest = state
                 step_keys = prng.fold(prng.stream(run_keys, "steps"), number)
                 boundary, _ = linearised.nearest_boundary(
                     lambda point: self.logits(logits_fn, prng.stream(step_keys, "slope"), point),
-                    point, labels, classes, self.norm,
+                    point, labels, classes, self.norm, self.estimator,
                 )  # fmt: skip
                 point = self._towards(boundary, point, images)
                 logits = self.logits(logits_fn, prng.stream(step_keys, "decision"), point)
@@ -113,8 +120,17 @@ class FAB(MinimalNormAttack):
             (_, closest), _ = jax.lax.scan(step, (point, closest), numbers)
             return closest, None
 
-        runs = jnp.arange(self.restarts * len(groups), dtype=jnp.uint32)
+        runs = jnp.arange(self.restarts * count, dtype=jnp.uint32)
         return jax.lax.scan(run, closest, runs)[0]
+
+    def _groups(self, keys, logits_fn, images, labels):
+        """Classes of which a run considers one group, shape (groups, classes, N)."""
+        clean = jnp.mean(self.logits(logits_fn, prng.stream(keys, "classes"), images), axis=0)
+        others = clean.shape[-1] - 1
+        if self.targets is not None and self.targets > others:
+            raise ValueError(f"targets must be at most {others}, got {self.targets}")
+        groups = linearised.rivals(clean, labels, self.targets or others)
+        return groups[None] if self.targets is None else groups[:, None]
 
     def _towards(self, boundary: linearised.Boundary, point, images):
         """The mean of the steps to the boundary from the point and from the original image."""

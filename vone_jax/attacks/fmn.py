@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from vone_jax import prng
-from vone_jax.attacks import checks, linearised, norms
+from vone_jax.attacks import checks, linearised, losses, norms
 from vone_jax.attacks.ddn import cosine
 from vone_jax.attacks.minimal import MinimalNormAttack
 
@@ -20,7 +20,7 @@ from vone_jax.attacks.minimal import MinimalNormAttack
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=("eps", "first_step", "last_step", "first_gamma", "last_gamma"),
-    meta_fields=("norm", "steps", "eot_samples", "targeted"),
+    meta_fields=("norm", "steps", "eot_samples", "estimator", "targeted"),
 )
 @dataclasses.dataclass(frozen=True)
 class FMN(MinimalNormAttack):
@@ -44,6 +44,7 @@ class FMN(MinimalNormAttack):
       first_gamma: relative change of the radius in the first step.
       last_gamma: what it falls to.
       eot_samples: noise draws per step, see ``MinimalNormAttack``.
+      estimator: what a gradient averages over them, see ``losses.averaged``.
       targeted: whether labels are classes to reach rather than to leave.
 
     Raises:
@@ -58,6 +59,7 @@ class FMN(MinimalNormAttack):
     first_gamma: float = 0.05
     last_gamma: float = 0.001
     eot_samples: int = 1
+    estimator: str = "mean_logits"
     targeted: bool = False
 
     def __post_init__(self):
@@ -66,6 +68,7 @@ class FMN(MinimalNormAttack):
             checks.radius(name, getattr(self, name))
         for name in ("steps", "eot_samples"):
             checks.count(name, getattr(self, name))
+        checks.choice("estimator", self.estimator, losses.ESTIMATORS)
         checks.flag("targeted", self.targeted)
 
     def search(self, keys, logits_fn, images, labels, closest):
@@ -75,7 +78,7 @@ class FMN(MinimalNormAttack):
 
         def margin(point, keys):
             logits = self.logits(logits_fn, keys, point)
-            margin = self.margin(jnp.mean(logits, axis=0), labels)
+            margin = losses.averaged(self.margin, self.estimator, logits, labels)
             return jnp.sum(margin), (margin, logits)
 
         def step(state, number):

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from vone_jax import prng
-from vone_jax.attacks import checks, classifier, losses, norms
+from vone_jax.attacks import checks, classifier, judging, losses, norms
 from vone_jax.attacks.attack import Attack
 
 # Step sizes by name, from the radius and the number of steps. The first is Madry's. The code of
@@ -37,6 +37,7 @@ KEEP = ("last", "best")
     meta_fields=(
         "norm", "steps", "step_rule", "random_start", "restarts", "eot_samples", "estimator",
         "loss", "targeted", "l1_step", "projection", "order", "keep", "norm_offset",
+        "early_stop",
     ),
 )  # fmt: skip
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +67,9 @@ class PGD(Attack):
         start included, judged with keys that no gradient has used.
       norm_offset: added to the norms of gradient and perturbation before dividing by them, for
         L2 and L1. ART 1.5 adds 1e-7; with that the steps along tiny gradients become short.
+      early_stop: an image stays where all draws of a step misclassify it (with a target: reach
+        it), and a run ends when all images have stopped. It saves time and nothing else: what
+        further steps would add to the loss is given up.
 
     Raises:
       ValueError, TypeError: if a field is out of range; the message names it.
@@ -87,6 +91,7 @@ class PGD(Attack):
     order: str = "ball_then_box"
     keep: str = "last"
     norm_offset: float = 0.0
+    early_stop: bool = False
 
     def __post_init__(self):
         checks.choice("norm", self.norm, norms.NORMS)
@@ -95,7 +100,7 @@ class PGD(Attack):
             checks.radius("step_size", self.step_size)
         for name in ("steps", "restarts", "eot_samples"):
             checks.count(name, getattr(self, name))
-        for name in ("random_start", "targeted"):
+        for name in ("random_start", "targeted", "early_stop"):
             checks.flag(name, getattr(self, name))
         checks.choice("step_rule", self.step_rule, STEP_RULES)
         checks.choice("estimator", self.estimator, losses.ESTIMATORS)
@@ -109,13 +114,21 @@ class PGD(Attack):
             raise ValueError('loss "dlr" is for untargeted attacks; take "margin" for a target')
 
     def perturb(self, keys, logits_fn, images, labels):
-        def loss(adversarial, keys):
+        def evaluate(adversarial, keys):
             logits = classifier.draws(logits_fn, keys, adversarial, self.eot_samples)
             value = losses.averaged(losses.LOSSES[self.loss], self.estimator, logits, labels)
-            return -value if self.targeted else value
+            misled = judging.misled(logits, labels[None], self.targeted)
+            return -value if self.targeted else value, jnp.all(misled, axis=0)
 
-        # The examples' losses are summed, so no gradient depends on the size of the batch.
-        gradient = jax.grad(lambda adversarial, keys: jnp.sum(loss(adversarial, keys)))
+        def loss(adversarial, keys):
+            return evaluate(adversarial, keys)[0]
+
+        def total(adversarial, keys):
+            # The examples' losses are summed, so no gradient depends on the size of the batch.
+            value, misled = evaluate(adversarial, keys)
+            return jnp.sum(value), misled
+
+        gradient = jax.grad(total, has_aux=True)
         step_size = self.step_size
         if step_size is None:
             step_size = STEP_RULES[self.step_rule](self.eps, self.steps)
@@ -131,28 +144,33 @@ class PGD(Attack):
                 )
                 start = jnp.clip(images + drawn, 0.0, 1.0)
 
-            def step(adversarial, number):
-                slope = gradient(adversarial, prng.fold(noise_keys, number))
-                way = norms.direction(slope, self.norm, self.l1_step, adversarial, self.norm_offset)
-                return self._feasible(adversarial + step_size * way, images)
-
-            numbers = jnp.arange(self.steps, dtype=jnp.uint32)
-            if self.keep == "last":
-                return jax.lax.scan(lambda x, number: (step(x, number), None), start, numbers)[0]
             iterate_keys = prng.stream(run_keys, "iterates")
 
-            def step_and_judge(carry, number):
-                adversarial, best = carry
-                adversarial = step(adversarial, number)
-                return (adversarial, stronger(best, adversarial, loss(adversarial, iterate_keys)))
+            def step(number, state):
+                adversarial, active, best = state
+                slope, misled = gradient(adversarial, prng.fold(noise_keys, number))
+                way = norms.direction(slope, self.norm, self.l1_step, adversarial, self.norm_offset)
+                moved = self._feasible(adversarial + step_size * way, images)
+                if self.early_stop:
+                    active = active & ~misled
+                    moved = norms.select(active, moved, adversarial)
+                if self.keep == "best":
+                    best = stronger(best, moved, loss(moved, iterate_keys))
+                return moved, active, best
 
-            best = (start, loss(start, iterate_keys))
-            (_, (best_images, _)), _ = jax.lax.scan(
-                lambda carry, number: (step_and_judge(carry, number), None),
-                (start, best),
-                numbers,
-            )
-            return best_images
+            best = (start, loss(start, iterate_keys)) if self.keep == "best" else None
+            state = (start, jnp.ones(labels.shape, bool), best)
+            if self.early_stop:
+                _, state = jax.lax.while_loop(
+                    lambda loop: (loop[0] < self.steps) & jnp.any(loop[1][1]),
+                    lambda loop: (loop[0] + 1, step(*loop)),
+                    (jnp.uint32(0), state),
+                )
+            else:
+                numbers = jnp.arange(self.steps, dtype=jnp.uint32)
+                state, _ = jax.lax.scan(lambda x, number: (step(number, x), None), state, numbers)
+            last, _, best = state
+            return last if best is None else best[0]
 
         if self.restarts == 1:
             return run(0)

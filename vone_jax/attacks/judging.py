@@ -12,8 +12,10 @@ class Verdict(NamedTuple):
     """What a classifier makes of images over several noise draws.
 
     Attributes:
-      right: number of draws in which an image is classified right, shape (N,), float.
-      margin: mean over the draws of the largest other logit minus the label's, shape (N,).
+      right: number of draws in which an image is classified right, shape (N,), float. For a
+        target: in which it is not reached.
+      margin: mean over the draws of the largest other logit minus the label's, shape (N,). For a
+        target: of the target's logit minus the largest other.
     """
 
     right: jax.Array
@@ -31,6 +33,7 @@ def judge(
     images: jax.Array,
     labels: jax.Array,
     draws: int,
+    targeted: bool = False,
 ) -> Verdict:
     """The verdict on images; a classifier without noise is called once whatever the draws.
 
@@ -38,15 +41,20 @@ def judge(
       logits_fn: classifier with one key per example.
       keys: typed keys of shape (N,). Candidates that are compared get the same keys.
       images: shape (N, H, W, C).
-      labels: the true classes, shape (N,).
+      labels: the true classes or, for a target, the classes to reach; shape (N,).
       draws: number of noise draws.
+      targeted: whether they are classes to reach.
     """
     logits = classifier.draws(logits_fn, keys, images, draws)
-    right = jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels[None]
-    return Verdict(
-        jnp.sum(right, axis=0, dtype=logits.dtype),
-        jnp.mean(losses.margin(logits, labels), axis=0),
-    )
+    fooled = misled(logits, labels[None], targeted)
+    margin = jnp.mean(losses.margin(logits, labels), axis=0)
+    return Verdict(jnp.sum(~fooled, axis=0, dtype=logits.dtype), -margin if targeted else margin)
+
+
+def misled(logits: jax.Array, labels: jax.Array, targeted: bool) -> jax.Array:
+    """Which decisions an attacker wants: another class than the label or, for a target, it."""
+    at_label = jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels
+    return at_label if targeted else ~at_label
 
 
 def either(chosen: jax.Array, ours: Verdict, theirs: Verdict) -> Verdict:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vone_jax.attacks import norms
+from vone_jax.attacks import losses, norms
 
 # The norm in which a gradient is measured, so that |f| / size is a distance.
 DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
@@ -49,8 +49,9 @@ def nearest_boundary(
     logits: Callable[[jax.Array], jax.Array],
     images: jax.Array,
     labels: jax.Array,
-    classes: jax.Array,
+    classes: jax.Array | None,
     norm: str,
+    estimator: str,
 ) -> tuple[Boundary, jax.Array]:
     """The nearest linearised boundary to one of several classes.
 
@@ -58,21 +59,25 @@ def nearest_boundary(
     Jacobian of a thousand classes would not fit into memory.
 
     Args:
-      logits: function of images to the logits of k draws, shape (k, N, C); their mean decides.
+      logits: function of images to the logits of k draws, shape (k, N, C).
       images: where it is linearised.
       labels: integers of shape (N,).
-      classes: other classes to consider, integers of shape (K, N).
+      classes: other classes to consider, integers of shape (K, N); None for the likeliest one at
+        this point, which is the one that stands between an image and its label as a target.
       norm: of the distance.
+      estimator: what is linearised of the draws, see ``losses.combined``.
 
     Returns:
       The boundary, and the logits of the draws.
     """
 
-    def mean(images):
+    def combined(images):
         draws = logits(images)
-        return jnp.mean(draws, axis=0), draws
+        return losses.combined(estimator, draws), draws
 
-    value, pull, draws = jax.vjp(mean, images, has_aux=True)
+    value, pull, draws = jax.vjp(combined, images, has_aux=True)
+    if classes is None:
+        classes = rivals(value, labels, 1)
     label = jax.nn.one_hot(labels, value.shape[-1], dtype=value.dtype)
 
     def visit(nearest, rival):

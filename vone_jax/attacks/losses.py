@@ -75,12 +75,20 @@ def averaged(loss, estimator: str, logits: jax.Array, labels: jax.Array) -> jax.
     """
     if estimator == "mean_loss":
         return jnp.mean(loss(logits, labels), axis=0)
-    if estimator == "mean_logits":
-        return loss(jnp.mean(logits, axis=0), labels)
-    log_mean = jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0) - jnp.log(
+    return loss(combined(estimator, logits), labels)
+
+
+def combined(estimator: str, logits: jax.Array) -> jax.Array:
+    """The logits (N, C) that stand for those of k noise draws, (k, N, C).
+
+    Their mean, or for "mean_probability" the logarithm of the mean probability. What is linear in
+    the logits has the same mean as they have, so there "mean_loss" is "mean_logits".
+    """
+    if estimator != "mean_probability":
+        return jnp.mean(logits, axis=0)
+    return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0) - jnp.log(
         jnp.asarray(logits.shape[0], logits.dtype)
     )
-    return loss(log_mean, labels)
 
 
 def _is_label(logits: jax.Array, labels: jax.Array) -> jax.Array:

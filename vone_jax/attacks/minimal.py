@@ -62,10 +62,12 @@ class MinimalNormAttack(Attack):
       eps: radius that a call keeps to: it returns the closest adversarial image where that lies
         within ``eps``, and the original elsewhere. ``minimal`` does not restrict the distance.
       eot_samples: noise draws per decision and gradient.
+      estimator: what a gradient averages over the draws, see ``losses.averaged``. Decisions take
+        the mean logits whatever it is.
     """
 
     eot_samples: int
-    targeted: bool = False
+    estimator: str
 
     def minimal(
         self,
@@ -75,6 +77,7 @@ class MinimalNormAttack(Attack):
         labels: jax.Array,
     ) -> MinimalPerturbation:
         """The closest adversarial images; arguments and errors are those of a call."""
+        checks.single("eps", self.eps)
         images, labels = checks.batch(key, logits_fn, images, labels)
         keys = prng.example_keys(key, images.shape[0])
         result = _compiled(self, keys, classifier.as_pytree(logits_fn), images, labels)

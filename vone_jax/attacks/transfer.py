@@ -5,7 +5,7 @@ import functools
 
 import jax
 
-from vone_jax.attacks import classifier
+from vone_jax.attacks import checks, classifier
 from vone_jax.attacks.attack import Attack
 
 
@@ -43,6 +43,15 @@ class Transfer(Attack):
     @property
     def eps(self) -> float:
         return self.attack.eps
+
+    @property
+    def targeted(self) -> bool:
+        return self.attack.targeted
+
+    def __call__(self, key, logits_fn, images, labels):
+        """As for every attack; the surrogate has to fit as well as the classifier."""
+        checks.batch(key, self.surrogate, images, labels)
+        return super().__call__(key, logits_fn, images, labels)
 
     def perturb(self, keys, logits_fn, images, labels):
         surrogate = classifier.per_example(self.surrogate, keys, images)

@@ -88,6 +88,9 @@ class Attacked(Judged):
 
     Raises:
       ValueError: if both are given.
+
+    Raises:
+      ValueError: for a targeted attack.
     """
 
     attack: Attack
@@ -101,6 +104,7 @@ class Attacked(Judged):
             raise ValueError(
                 f"attack_noise must be None with noise_free_gradients, got {self.attack_noise}"
             )
+        check_untargeted(self.attack)
 
     @property
     def name(self) -> str:
@@ -147,7 +151,7 @@ class WorstOf(Judged):
       attacks: of one norm and radius.
 
     Raises:
-      ValueError: for no attack, or attacks of different norms or radii.
+      ValueError: for no attack, attacks of different norms or radii, or a targeted one.
     """
 
     attacks: tuple[Attack, ...]
@@ -155,6 +159,7 @@ class WorstOf(Judged):
     kind = "attack"
 
     def __post_init__(self):
+        check_untargeted(*self.attacks)
         bounds = {(attack.norm, float(attack.eps)) for attack in self.attacks}
         if len(bounds) != 1:
             raise ValueError(
@@ -254,6 +259,16 @@ class Corrupted(Judged):
             frost_images=self.frost_images,
         )
         return images, {}
+
+
+def check_untargeted(*attacks: Attack) -> None:
+    """Raises a ValueError for an attack that would take the true classes for its targets."""
+    for attack in attacks:
+        if attack.targeted:
+            raise ValueError(
+                f"attack must be untargeted, since the labels are the true classes, got "
+                f"{attack!r}; call it by itself and judge its images as clean ones"
+            )
 
 
 def _stem(attack: Attack) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from vone_jax.attacks import MinimalNormAttack
 from vone_jax.evaluation import intervals, judging, protocol
 from vone_jax.evaluation import labels as wording
-from vone_jax.evaluation.conditions import Condition
+from vone_jax.evaluation.conditions import Condition, check_untargeted
 from vone_jax.evaluation.judging import Trial
 
 
@@ -24,12 +24,18 @@ class Minimal(Condition):
     Attributes:
       attack: the attack; its radius plays no part.
       radii: at which the accuracy is reported.
+
+    Raises:
+      ValueError: for a targeted attack.
     """
 
     attack: MinimalNormAttack
     radii: tuple[float, ...]
 
     kind = "minimal"
+
+    def __post_init__(self):
+        check_untargeted(self.attack)
 
     @property
     def name(self) -> str:
@@ -40,7 +46,7 @@ class Minimal(Condition):
             "norm": self.attack.norm,
             "attack": repr(self.attack),
             "eot_samples": self.attack.eot_samples,
-            "estimator": "mean_logits",
+            "estimator": self.attack.estimator,
             "radii": list(self.radii),
         }
 

@@ -158,6 +158,8 @@ def _over_batches(
         checks.count("batch_size", batch_size)
     size = min(batch_size or count, count)
     keys = prng.example_keys(key, count)
+    call = classifier.per_example(logits_fn, keys[:size], images[:size])
+    checks.not_probabilities(call(prng.stream(keys[:size], "check"), images[:size]))
     parts = []
     for start in range(0, count, size):
         # The last batch is filled up with its last example, so that nothing compiles anew.

@@ -1,0 +1,87 @@
+"""Attacks inside of functions that the user transforms, with arrays from outside of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+from tests.attacks import linear_problem as problem
+from tests.attacks import toy
+from vone_jax import prng
+from vone_jax.attacks import APGD, FGSM, FMN, PGD, AutoAttack
+
+KEY, IMAGES, LABELS = problem.KEY, problem.IMAGES, problem.labels()
+
+
+def pgd(eps, logits_fn, key=KEY):
+    return PGD("linf", eps, steps=2)(key, logits_fn, IMAGES, LABELS)
+
+
+def fmn(eps, logits_fn, key=KEY):
+    return FMN("linf", eps, steps=3).minimal(key, logits_fn, IMAGES, LABELS).images
+
+
+def auto_attack(eps, logits_fn, key=KEY):
+    members = (FGSM("linf", eps), PGD("linf", eps, steps=2))
+    ensemble = AutoAttack("linf", eps, version="custom", attacks=members, batch_size=8)
+    return ensemble(key, logits_fn, IMAGES, LABELS)
+
+
+each_attack = pytest.mark.parametrize("attack", [pgd, fmn, auto_attack])
+
+
+@each_attack
+def test_under_jit_and_scan_with_images_from_outside(attack):
+    """What is not an argument is traced all the same there, and no value can be looked at."""
+    alone = attack(0.02, problem.LOGITS_FN)
+    together = jax.jit(lambda eps: attack(eps, problem.LOGITS_FN))(0.02)
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    _, scanned = jax.lax.scan(
+        lambda carry, key: (carry, attack(0.02, problem.LOGITS_FN, key)), None, KEY[None]
+    )
+    np.testing.assert_allclose(scanned[0], alone, atol=1e-6)
+
+
+@each_attack
+def test_over_networks_that_a_function_closes_over(attack):
+    """Only the weights are traced, where no argument of the attack shows it."""
+    weights = jnp.stack([problem.WEIGHTS, 2 * problem.WEIGHTS[:, ::-1]])
+    together = jax.vmap(
+        lambda weights: attack(0.02, lambda key, x: problem.centred(weights, key, x))
+    )(weights)
+    for one, result in zip(weights, together, strict=True):
+        alone = attack(0.02, Partial(problem.centred, one))
+        np.testing.assert_allclose(result, alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("attack", [
+    PGD("linf", 0.02, steps=2, early_stop=True), APGD("linf", 0.02, steps=2),
+    FMN("linf", 0.02, steps=2),
+], ids=lambda attack: type(attack).__name__)  # fmt: skip
+def test_within_the_loss_of_adversarial_training(attack):
+    """The adversarial images are constants for the gradient with respect to the weights."""
+
+    def loss(weights, adversarial=None):
+        if adversarial is None:
+            adversarial = attack(KEY, Partial(problem.centred, weights), IMAGES, LABELS)
+        return jnp.sum(problem.centred(weights, KEY, adversarial) ** 2)
+
+    slope = jax.jit(jax.grad(loss))(problem.WEIGHTS)
+    adversarial = attack(KEY, problem.LOGITS_FN, IMAGES, LABELS)
+    np.testing.assert_allclose(slope, jax.grad(loss)(problem.WEIGHTS, adversarial), rtol=1e-4)
+
+
+def test_a_classifier_of_one_key_is_traced_for_the_first_radius_only():
+    """It is tried with one key per example, which it refuses; and then no more."""
+    calls = []
+
+    def scalar(key, images):
+        calls.append(key.shape)
+        noise = jax.random.normal(key, (images.shape[0], 3))
+        return toy.linear(problem.WEIGHTS, key, images) + noise
+
+    keys = prng.example_keys(KEY, 16)
+    for eps in (0.01, 0.02, 0.0):
+        PGD("linf", eps, steps=2, eot_samples=2)(keys, scalar, IMAGES, LABELS)
+        assert calls == [(16,), ()]
