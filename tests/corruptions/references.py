@@ -24,9 +24,10 @@ def smooth(image, deviation, **options):
 
 
 def glass(image, parameters, moves):
-    """``moves`` (passes, H, W, 2); used are as many passes as the parameters say."""
+    """``moves`` (passes, 2, H, W); used are as many passes as the parameters say."""
     deviation, reach, passes = parameters
-    levels = np.floor(255 * smooth(image, (deviation, deviation, 0)) + 1e-4)
+    # As in the package, what is within 2e-4 below a whole number belongs to that.
+    levels = np.floor(255 * smooth(image, (deviation, deviation, 0)) + 2e-4)
     return smooth(walk(levels, reach, moves[:passes]) / 255, (deviation, deviation, 0))
 
 
@@ -37,7 +38,7 @@ def walk(values, reach, moves):
     for move in moves:
         for y in range(height - reach, reach, -1):
             for x in range(width - reach, reach, -1):
-                down, right = move[y, x]
+                down, right = move[:, y, x]
                 values[y, x] = values[y + down, x + right]
     return values
 

@@ -48,8 +48,10 @@ def zoom(keys: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
     def add(index, total):
         low, high, weight = (column[index] for column in rows)
         weight = weight[None, :, None, None]
-        between = (1 - weight) * _read(images, low, 1) + weight * _read(images, high, 1)
-        between = stages.stored(between)
+        between = stages.stage(
+            lambda images: (1 - weight) * _read(images, low, 1) + weight * _read(images, high, 1),
+            images,
+        )
         low, high, weight = (column[index] for column in columns)
         weight = weight[None, None, :, None]
         return total + (1 - weight) * _read(between, low, 2) + weight * _read(between, high, 2)

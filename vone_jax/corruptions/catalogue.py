@@ -69,7 +69,7 @@ CORRUPTIONS = {
     "brightness": Corruption(digital.brightness),
     "contrast": Corruption(digital.contrast),
     "elastic_transform": Corruption(elastic.transform, elastic.prepare, elastic.draw),
-    "pixelate": Corruption(digital.pixelate, digital.box_places),
+    "pixelate": Corruption(digital.pixelate, digital.box_weights),
     "jpeg_compression": Corruption(jpeg.compress, jpeg.quantisers),
     "speckle_noise": Corruption(noise.speckle),
     "gaussian_blur": Corruption(blur.separable, blur.gaussian_matrices),

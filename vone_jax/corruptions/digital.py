@@ -49,51 +49,62 @@ def contrast(keys: jax.Array, images: jax.Array, factor: jax.Array) -> jax.Array
     return (images - mean) * factor + mean
 
 
-def box_places(share: float, shape: tuple[int, int, int]) -> tuple:
-    """Pillow's BOX resizing to ``share`` of the size and back: (rows, columns) of both ways.
+def box_weights(share: float, shape: tuple[int, int, int]) -> tuple:
+    """Pillow's BOX resizing to ``share`` of the size and back, as weights for rows and columns.
 
-    For either axis: the places that each small pixel is the mean of, (taps, small), how many of
-    them count, (small,), and which small pixel each large one shows, (side,). All int32.
+    A large pixel shows the small one that it lies in, the mean of those around that cover it. For
+    either axis float32 (2 reach + 1, side): the weights of the neighbours -reach to reach.
     """
-    return tuple(_box_places(side, max(int(side * share), 1)) for side in shape[:2])
+    return tuple(_box_weights(side, max(int(side * share), 1)) for side in shape[:2])
 
 
 def pixelate(keys: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
     """Resizes down and up again in eight bits, columns first and rounding after each pass."""
     rows, columns = arrays
-    count, height, width, channels = images.shape
-    small = _box_mean(levels.from_images(images), 2, *columns[:2])
+    channels = images.shape[-1]
+
     # Channels side by side, so that rows are long enough for vector units.
-    small = stages.stored(small.reshape(count, height, -1))
-    small = stages.stored(_box_mean(small, 1, *rows[:2]) / 255)
-    wide = _read(small.reshape(count, small.shape[1], -1, channels), 2, columns[2])
-    wide = stages.stored(wide.reshape(count, -1, width * channels))
-    return _read(wide, 1, rows[2]).reshape(images.shape)
+    def eight_bits(images):
+        return levels.from_images(images).astype(jnp.uint8).reshape(*images.shape[:2], -1)
+
+    def along_rows(values, weights):
+        mean = _weighted(values, weights[:, None, None], 2, channels)
+        return levels.nearest(mean).astype(jnp.uint8)
+
+    values = _bordered(stages.stage(eight_bits, images), 2, channels * (len(columns) // 2))
+    values = stages.stage(along_rows, values, jnp.repeat(columns, channels, axis=1))
+    values = _bordered(values, 1, len(rows) // 2)
+    mean = _weighted(values, rows[:, None, :, None], 1, 1)
+    return (levels.nearest(mean) / 255).reshape(images.shape)
 
 
-def _box_mean(values: jax.Array, axis: int, places: jax.Array, counts: jax.Array) -> jax.Array:
-    along = [1] * values.ndim
-    along[axis] = -1
-    total = _read(values, axis, places[0])
-    for tap in range(1, len(places)):
-        counted = (counts > tap).astype(values.dtype).reshape(along)
-        total = total + counted * _read(values, axis, places[tap])
-    return levels.nearest(total / counts.astype(values.dtype).reshape(along))
+def _bordered(values: jax.Array, axis: int, width: int) -> jax.Array:
+    """Zeros before and after the values along an axis. They weigh nothing."""
+    border = [(width, width) if one == axis else (0, 0) for one in range(values.ndim)]
+    return stages.stage(lambda values: jnp.pad(values, border), values)
 
 
-def _read(values: jax.Array, axis: int, places: jax.Array) -> jax.Array:
-    return values.at[(slice(None),) * axis + (places,)].get(mode="promise_in_bounds")
+def _weighted(values: jax.Array, weights: jax.Array, axis: int, step: int) -> jax.Array:
+    """The sum of weights times values, which move on by ``step`` along the axis each time."""
+    length = weights.shape[axis + 1]
+    parts = (
+        jax.lax.slice_in_dim(values, step * place, step * place + length, axis=axis)
+        for place in range(len(weights))
+    )
+    total = jnp.float32(0)
+    for weight, part in zip(weights, parts, strict=True):
+        total = total + weight * part.astype(jnp.float32)
+    return total
 
 
-def _box_places(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pillow's BOX filter: the mean over what a pixel covers; enlarged, the pixel it lies in."""
-    down = _box_matrix(source, target) > 0
-    counts = down.sum(axis=1)
-    taps = np.arange(counts.max())
-    # Places beyond the last one of a pixel do not count, but they are read.
-    places = np.minimum(down.argmax(axis=1) + taps[:, None], source - 1)
-    up = _box_matrix(target, source).argmax(axis=1)
-    return places.astype(np.int32), counts.astype(np.int32), up.astype(np.int32)
+def _box_weights(source: int, target: int) -> np.ndarray:
+    shown = _box_matrix(target, source).argmax(axis=1)
+    means = _box_matrix(source, target)[shown]
+    large, small = np.nonzero(means)
+    reach = np.abs(small - large).max()
+    weights = np.zeros((2 * reach + 1, source), np.float32)
+    weights[small - large + reach, large] = means[large, small]
+    return weights
 
 
 def _box_matrix(source: int, target: int) -> np.ndarray:

@@ -3,8 +3,12 @@
 All arrays are levels or distances (N, H, W).
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
+
+from vone_jax.corruptions import stages
 
 # A pixel in the units of distances, in which OpenCV's chamfer lengths for a 5 x 5 mask are whole:
 # 1 straight, 1.4 diagonal, 2.1969 for a knight's move.
@@ -20,11 +24,10 @@ def canny(levels: jax.Array, low: int, high: int) -> jax.Array:
       low: edge points have a larger gradient than this one.
       high: edges are those connected to a point with a larger gradient than this one.
     """
-    padded = jnp.pad(levels, ((0, 0), (1, 1), (1, 1)), mode="edge")
-    smooth = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
-    right = smooth[:, :, 2:] - smooth[:, :, :-2]
-    smooth = padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]
-    down = smooth[:, 2:] - smooth[:, :-2]
+    padded = stages.stage(
+        lambda levels: jnp.pad(levels, ((0, 0), (1, 1), (1, 1)), mode="edge"), levels
+    )
+    right, down = stages.stage(_gradients, padded)
     size = jnp.abs(right) + jnp.abs(down)
     around = _Around(size, 1, 0)
     # tan 22.5 degrees in 15-bit fixed point, as OpenCV has it.
@@ -46,6 +49,14 @@ def canny(levels: jax.Array, low: int, high: int) -> jax.Array:
     return _connected(candidates & (size > high), candidates)
 
 
+def _gradients(padded: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Sobel gradients to the right and down of levels that are padded by one."""
+    smooth = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
+    right = smooth[:, :, 2:] - smooth[:, :, :-2]
+    smooth = padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]
+    return right, smooth[:, 2:] - smooth[:, :-2]
+
+
 def _connected(seeds: jax.Array, candidates: jax.Array) -> jax.Array:
     """The candidates that are connected to a seed over candidates, diagonals included."""
 
@@ -65,8 +76,10 @@ def _connected(seeds: jax.Array, candidates: jax.Array) -> jax.Array:
 def truncated_distance(points: jax.Array, largest: int) -> jax.Array:
     """Chamfer distance to the nearest point, at most ``largest``, times ``UNIT``, int32.
 
-    Paths of straight, diagonal and knight's steps of lengths 1, 1.4 and 2.1969. Each is at least
-    1 long, so ``largest`` rounds of taking the best of all neighbours reach every path.
+    Paths of straight, diagonal and knight's steps of lengths 1, 1.4 and 2.1969. Two straight or
+    two diagonal steps can be taken at once, and a shortest path does not mix straight and diagonal
+    ones, so half as many rounds as its length, rounded up, of taking the best of all neighbours
+    reach every path.
     """
     far = jnp.int32(largest * UNIT)
     start = jnp.where(points, jnp.int32(0), far)
@@ -77,16 +90,14 @@ def truncated_distance(points: jax.Array, largest: int) -> jax.Array:
             distance = jnp.minimum(distance, around(*step) + length)
         return distance
 
-    return jax.lax.fori_loop(0, largest, relax, start)
+    return jax.lax.fori_loop(0, (largest + 1) // 2, relax, start)
 
 
 def equalised(levels: jax.Array, highest: int) -> jax.Array:
     """Histogram equalisation of int32 levels from 0 to ``highest``."""
     total = levels.shape[1] * levels.shape[2]
-    counts = jnp.stack(
-        [jnp.sum(levels == level, axis=(1, 2), dtype=jnp.int32) for level in range(highest + 1)],
-        axis=1,
-    )
+    flat_levels = levels.reshape(len(levels), total)
+    counts = jax.vmap(functools.partial(jnp.bincount, length=highest + 1))(flat_levels)
     below = jnp.cumsum(counts, axis=1)
     lowest = jnp.argmax(counts > 0, axis=1)
     first = jnp.take_along_axis(counts, lowest[:, None], axis=1)
@@ -95,13 +106,14 @@ def equalised(levels: jax.Array, highest: int) -> jax.Array:
     scale = 255 / jnp.where(flat, 1, total - first).astype(jnp.float32)
     spread = jnp.round((below - first).astype(jnp.float32) * scale).astype(jnp.int32)
     table = jnp.where(flat, jnp.arange(highest + 1, dtype=jnp.int32)[None], jnp.maximum(spread, 0))
-    flat_levels = levels.reshape(len(levels), total)
     return jnp.take_along_axis(table, flat_levels, axis=1).reshape(levels.shape)
 
 
 def correlated(values: jax.Array, kernel: tuple[tuple[int, ...], ...]) -> jax.Array:
     """Correlation with a 3 x 3 kernel; the border is mirrored without repeating it."""
-    padded = jnp.pad(values, ((0, 0), (1, 1), (1, 1)), mode="reflect")
+    padded = stages.stage(
+        lambda values: jnp.pad(values, ((0, 0), (1, 1), (1, 1)), mode="reflect"), values
+    )
     height, width = values.shape[1:]
     total = jnp.zeros_like(values)
     for row, line in enumerate(kernel):
@@ -116,8 +128,9 @@ class _Around:
     """Neighbours of each value: ``around(down, right)``, ``outside`` beyond the border."""
 
     def __init__(self, values: jax.Array, reach: int, outside):
-        self._padded = jnp.pad(
-            values, ((0, 0), (reach, reach), (reach, reach)), constant_values=outside
+        border = ((0, 0), (reach, reach), (reach, reach))
+        self._padded = stages.stage(
+            lambda values: jnp.pad(values, border, constant_values=outside), values
         )
         self._reach = reach
         self._shape = values.shape[1:]
@@ -132,8 +145,10 @@ def _ring(reach: int) -> list[tuple[int, int]]:
     return [(down, right) for down in span for right in span if (down, right) != (0, 0)]
 
 
-_CHAMFER = [
-    ((down, right), _STEPS[0 if not down * right else 1 if abs(down) == abs(right) else 2])
-    for down, right in _ring(2)
-    if max(abs(down), abs(right)) == 1 or abs(down * right) == 2
-]
+def _length(down: int, right: int) -> int:
+    if abs(down * right) == 2:
+        return _STEPS[2]
+    return max(abs(down), abs(right)) * _STEPS[1 if down * right else 0]
+
+
+_CHAMFER = [(step, _length(*step)) for step in _ring(2)]

@@ -36,9 +36,8 @@ def transform(draws: tuple, images: jax.Array, arrays: tuple) -> jax.Array:
     """Elastic transform with given draws, see ``draw``."""
     moves, fields = draws
     rows, columns, amplitude, move = arrays
-    images = _affine(images, move * moves)
+    images = stages.stage(_affine, images, move * moves)
     field = amplitude * matrices.separable(fields, rows, columns)
-    images, field = stages.stored((images, field))
     y, x = _grid(images)
     return _bilinear(images, y + field[..., 1], x + field[..., 0], _mirror_with_border)
 

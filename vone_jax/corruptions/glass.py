@@ -3,7 +3,8 @@
 The benchmark walks over the pixels from the last to the first and overwrites each with a random
 neighbour: a copy, although its code reads like a swap. A pixel thus shows what its neighbour
 showed before the walk or, if the walk came by the neighbour earlier, what that one had copied.
-Where a chain of copies ends is found here for all pixels at once by pointer doubling.
+Where a chain of copies ends is found here for all pixels at once by pointer doubling: a link
+that has not come to an end is replaced by the link that it leads to.
 """
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vone_jax import counter_random
-from vone_jax.corruptions import levels, matrices
+from vone_jax.corruptions import levels, matrices, stages
 
 _MOST_PASSES = 3
 _LARGEST_RADIUS = 6  # of the blur, in all tables
@@ -26,63 +27,65 @@ def prepare(parameters: tuple[float, int, int], shape: tuple[int, int, int]) -> 
 
 
 def draw_moves(keys: jax.Array, shape: tuple[int, int, int], arrays: tuple) -> jax.Array:
-    """Displacements (down, right) from -reach to reach - 1, int32 (N, 3, H, W, 2).
+    """Displacements (down, right) from -reach to reach - 1, int32 (N, 3, 2, H, W).
 
     There are always as many passes as the largest severity has; the others go unused.
     """
     reach = arrays[1].astype(jnp.uint32)
-
-    def draw(key):
-        words, _ = counter_random.random_words(key, (_MOST_PASSES, *shape[:2], 2))
-        # Of each word 16 bits: the chances of the values differ by less than 2^-13.
-        return (((words >> 16) * (2 * reach)) >> 16).astype(jnp.int32) - arrays[1]
-
-    return jax.vmap(draw)(keys)
+    draw = jax.vmap(lambda key: counter_random.random_words(key, (2, *shape[:2])))
+    words = jnp.concatenate(stages.stage(draw, keys), axis=1)[:, :_MOST_PASSES, None]
+    # A word has 16 bits for either: the chances of the values differ by less than 2^-13.
+    shifts = jnp.asarray([16, 0], jnp.uint32)[None, None, :, None, None]
+    return ((((words >> shifts) & 0xFFFF) * (2 * reach)) >> 16).astype(jnp.int32) - arrays[1]
 
 
 def blur(moves: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
     """Glass blur with given displacements, see ``draw_moves``."""
     taps, reach, passes = arrays
-    count, height, width, channels = images.shape
-    smooth = levels.truncate(255 * matrices.filtered(images, taps))
-    origin = sources(moves, reach, passes)
-    pixels = smooth.reshape(count, height * width, channels)
-    shuffled = _take(pixels, origin[..., None]).reshape(images.shape)
-    return matrices.filtered(shuffled / 255, taps)
+    smooth = levels.truncate(255 * matrices.filtered(images, taps)).astype(jnp.int32)
+    # The channels of a pixel move together: as the bytes of one number.
+    places = 8 * jnp.arange(images.shape[-1], dtype=jnp.int32)[None, None, None]
+    pixels = jnp.sum(smooth << places, axis=-1)
+    pixels = shuffled(pixels, moves, reach, passes)
+    copied = (pixels[..., None] >> places) & 255
+    return matrices.filtered(copied.astype(jnp.float32) / 255, taps)
 
 
-def sources(moves: jax.Array, reach: jax.Array, passes: jax.Array) -> jax.Array:
-    """The pixel that each pixel shows after the given passes, raster indices (N, H W)."""
-    count, _, height, width, _ = moves.shape
-    y, x = jnp.arange(height)[:, None], jnp.arange(width)[None]
-    inside = (y > reach) & (y <= height - reach) & (y < height) & (x > reach) & (x <= width - reach)
-    inside = jnp.broadcast_to(inside.reshape(1, -1), (count, height * width))
-    place = jnp.arange(height * width, dtype=jnp.int32)
-    place = jnp.broadcast_to(place[None], (count, height * width))
+def shuffled(pixels: jax.Array, moves: jax.Array, reach: jax.Array, passes: jax.Array) -> jax.Array:
+    """What the pixels (N, H, W) are after the given passes; for ``moves`` see ``draw_moves``."""
+    count, height, width = pixels.shape
+    y, x = jnp.arange(height)[None, :, None], jnp.arange(width)[None, None]
+    place = y * width + x
 
-    def walk(index, origin):
-        move = jax.lax.dynamic_index_in_dim(moves, index, axis=1, keepdims=False)
-        step = (move[..., 0] * width + move[..., 1]).reshape(count, -1)
-        there = place + jnp.where(inside, step, 0)
+    def visited(y, x):
+        return (y > reach) & (y <= height - reach) & (x > reach) & (x <= width - reach)
+
+    def walk(index, pixels):
+        down, right = jnp.moveaxis(jax.lax.dynamic_index_in_dim(moves, index, 1, False), 1, 0)
+        there = place + jnp.where(visited(y, x), down * width + right, 0)
         # Later in raster order means visited earlier.
-        visited = (there > place) & _take(inside, there)
-        last = _chase(jnp.where(visited, there, place))
-        return _take(origin, _take(there, last))
+        overwritten = (there > place) & visited(y + down, x + right)
+        return _take(pixels, _followed(jnp.where(overwritten, ~there, there)))
 
-    return jax.lax.fori_loop(0, passes, walk, place)
+    return jax.lax.fori_loop(0, passes, walk, pixels)
 
 
-def _chase(links: jax.Array) -> jax.Array:
-    """Where the chains of links end, by doubling: links that point to themselves are ends."""
+def _followed(links: jax.Array) -> jax.Array:
+    """Places (N, H, W) where the chains of links end, by doubling.
 
-    def advance(state):
-        links, _ = state
-        doubled = _take(links, links)
-        return doubled, jnp.any(doubled != links)
+    A link is the place that a pixel copies. Its complement, below zero, says that the pixel there
+    was overwritten before, so that its link counts.
+    """
 
-    links, _ = jax.lax.while_loop(lambda state: state[1], advance, (links, jnp.bool_(True)))
-    return links
+    def advance(links):
+        return jnp.where(links < 0, _take(links, jnp.where(links < 0, ~links, links)), links)
+
+    return jax.lax.while_loop(lambda links: jnp.any(links < 0), advance, links)
 
 
 def _take(values: jax.Array, index: jax.Array) -> jax.Array:
-    return jnp.take_along_axis(values, index, axis=1, mode="promise_in_bounds")
+    count = len(values)
+    found = jnp.take_along_axis(
+        values.reshape(count, -1), index.reshape(count, -1), axis=1, mode="promise_in_bounds"
+    )
+    return found.reshape(values.shape)

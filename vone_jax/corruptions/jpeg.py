@@ -1,15 +1,20 @@
 """JPEG compression without its lossless part: what Pillow (libjpeg) returns, level for level.
 
-Baseline JPEG with chroma at half the resolution. All arithmetic is that of libjpeg's integer
+Baseline JPEG with chroma at half the resolution. All results are those of libjpeg's integer
 transform: an 8-point DCT with constants of 13 bits (Loeffler, Ligtenberg and Moschytz, 1989),
 written here as one integer matrix, with rounding shifts after each of the two passes.
+
+Along the rows it is a matrix product in float32, along the columns a sum of eight rows in int32.
+A float32 holds whole numbers below 2^24 exactly. Sums of the products reach 128 (8 8192) in the
+forward pass along the rows. In the backward one they are larger, so its matrix is split into
+multiples of 128 and the rest: values are below 2^14 there, and their sums below 2^14 (8 127).
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax.corruptions import levels, stages
+from vone_jax.corruptions import levels, matrices, stages
 
 _LUMINANCE = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -26,6 +31,14 @@ _CHROMINANCE[:4, :4] = ((17, 18, 24, 47), (18, 21, 26, 66), (24, 26, 56, 99), (4
 
 _BITS = 13  # of the constants of the DCT
 _KEPT = 2  # fractional bits that are kept between the two passes
+
+# As multiples of 2^-16.
+_TO_LUMA = (0.299, 0.587, 0.114)
+_TO_BLUENESS = (-0.16874, -0.33126, 0.5)
+_TO_REDNESS = (0.5, -0.41869, -0.08131)
+# Of blueness and redness, what red, green and blue get.
+_FROM_BLUENESS = (0.0, -0.34414, 1.772)
+_FROM_REDNESS = (1.402, -0.71414, 0.0)
 
 
 def quantisers(quality: float, shape: tuple[int, int, int]) -> np.ndarray:
@@ -44,36 +57,49 @@ def compress(keys: jax.Array, images: jax.Array, tables: jax.Array) -> jax.Array
       images: float32 in [0, 1], shape (N, H, W, C); they are rounded to 8 bits first.
       tables: see ``quantisers``.
     """
-    values = levels.from_images(images).astype(jnp.int32)
-    if images.shape[-1] == 1:
-        return _coded(values[..., 0], tables[0])[..., None].astype(jnp.float32) / 255
-    height, width = images.shape[1:3]
-    red, green, blue = values[..., 0], values[..., 1], values[..., 2]
-    luma = _weighted((0.299, 0.587, 0.114), red, green, blue)
-    blueness = 128 + _weighted((-0.16874, -0.33126, 0.5), red, green, blue, less=1)
-    redness = 128 + _weighted((0.5, -0.41869, -0.08131), red, green, blue, less=1)
-    luma, *chroma = stages.stored((luma, _halved(blueness), _halved(redness)))
-    luma = _coded(luma, tables[0])
-    chroma = [_coded(plane, tables[1])[:, :, : -(-width // 2)] for plane in chroma]
-    luma, *chroma = stages.stored((luma, *chroma))
-    chroma = stages.stored([_doubled(plane)[:, :height, :width] - 128 for plane in chroma])
-    blueness, redness = chroma
-    red = luma + _weighted((1.402,), redness)
-    green = luma + _weighted((-0.34414, -0.71414), blueness, redness)
-    blue = luma + _weighted((1.772,), blueness)
-    # As a sum of one channel each: the compiler does not use vector units for stacked ones.
-    coded = jnp.zeros((*luma.shape, 3), jnp.int32)
-    for channel, plane in enumerate((red, green, blue)):
-        coded = coded + plane[..., None] * np.eye(3, dtype=np.int32)[channel][None, None, None]
-    return jnp.clip(coded, 0, 255).astype(jnp.float32) / 255
+    height, width, channels = images.shape[1:]
+    planes = stages.stage(_planes, images)
+    luma = _coded(planes[0], tables[0])
+    if channels == 1:
+        return (luma[:, :height, :width, None] + 128) / 255
+
+    def enlarged(*chroma):
+        # The coder sees what lies outside the image, this filter does not.
+        size = slice(-(-height // 2)), slice(-(-width // 2))
+        return [_doubled(plane[:, *size])[:, :height, :width, None] for plane in chroma]
+
+    blueness, redness = stages.stage(enlarged, *(_coded(plane, tables[1]) for plane in planes[1:]))
+    coded = luma[:, :height, :width, None] + blueness * _fixed(_FROM_BLUENESS)
+    # The sums of red and blue may exceed the 24 bits of float32, but no fraction is so near 1
+    # that this would carry.
+    coded = jnp.floor(coded + redness * _fixed(_FROM_REDNESS) + 128.5)
+    return jnp.clip(coded, 0, 255) / 255
 
 
-def _weighted(weights: tuple[float, ...], *planes: jax.Array, less: int = 0) -> jax.Array:
-    """The rounded sum of weights times planes, in 16-bit fixed point."""
-    total = jnp.full_like(planes[0], (1 << 15) - less)
-    for weight, plane in zip(weights, planes, strict=True):
-        total = total + int(np.floor(weight * (1 << 16) + 0.5)) * plane
-    return total >> 16
+def _planes(images: jax.Array) -> list[jax.Array]:
+    """Whole levels less 128 in float32: luma, then blueness and redness at half the resolution."""
+    values = [levels.from_images(images[..., channel]) for channel in range(images.shape[-1])]
+    if len(values) == 1:
+        return [_filled_up(values[0] - 128)]
+
+    def mixed(weights, half):
+        parts = zip(_fixed(weights).flatten(), values, strict=True)
+        return jnp.floor(sum(weight * value for weight, value in parts) + half)
+
+    below_half = 0.5 - 2.0**-16
+    chroma = [_halved(mixed(weights, below_half)) for weights in (_TO_BLUENESS, _TO_REDNESS)]
+    return [_filled_up(plane) for plane in (mixed(_TO_LUMA, 0.5) - 128, *chroma)]
+
+
+def _fixed(weights: tuple[float, ...]) -> np.ndarray:
+    """Weights rounded to 16 fractional bits, float32 (1, 1, 1, n)."""
+    return (np.floor(np.array([[[weights]]]) * 2**16 + 0.5) / 2**16).astype(np.float32)
+
+
+def _filled_up(plane: jax.Array) -> jax.Array:
+    """Whole blocks: the last row and column are repeated."""
+    height, width = plane.shape[1:]
+    return jnp.pad(plane, ((0, 0), (0, -height % 8), (0, -width % 8)), mode="edge")
 
 
 def _halved(plane: jax.Array) -> jax.Array:
@@ -82,13 +108,13 @@ def _halved(plane: jax.Array) -> jax.Array:
     plane = jnp.pad(plane, ((0, 0), (0, height % 2), (0, -width % 16)), mode="edge")
     total = plane[:, ::2] + plane[:, 1::2]
     total = total[:, :, ::2] + total[:, :, 1::2]
-    bias = 1 + jnp.arange(total.shape[2], dtype=jnp.int32) % 2
-    # What lies right of the image is kept: the coder sees it.
-    return (total + bias[None, None]) >> 2
+    bias = 1 + jnp.arange(total.shape[2]) % 2
+    return jnp.floor((total + bias[None, None].astype(total.dtype)) / 4)
 
 
 def _doubled(plane: jax.Array) -> jax.Array:
     """Twice the size per axis: 3/4 of the nearest value and 1/4 of the next one."""
+    plane = plane.astype(jnp.int32)
     count, height, width = plane.shape
     padded = jnp.pad(plane, ((0, 0), (1, 1), (0, 0)), mode="edge")
     rows = jnp.stack([3 * plane + padded[:, :-2], 3 * plane + padded[:, 2:]], axis=2)
@@ -96,47 +122,56 @@ def _doubled(plane: jax.Array) -> jax.Array:
     padded = jnp.pad(rows, ((0, 0), (0, 0), (1, 1)), mode="edge")
     left = (3 * rows + padded[:, :, :-2] + 8) >> 4
     right = (3 * rows + padded[:, :, 2:] + 7) >> 4
-    return jnp.stack([left, right], axis=3).reshape(count, 2 * height, 2 * width)
+    doubled = jnp.stack([left, right], axis=3).reshape(count, 2 * height, 2 * width)
+    return doubled.astype(jnp.float32)
 
 
 def _coded(plane: jax.Array, table: jax.Array) -> jax.Array:
-    """Levels (N, H, W) after transform, quantisation and back."""
+    """Levels less 128 after transform, quantisation and back; whole blocks (N, H, W), float32."""
     count, height, width = plane.shape
-    plane = jnp.pad(plane, ((0, 0), (0, -height % 8), (0, -width % 8)), mode="edge")
-    down, across = plane.shape[1] // 8, plane.shape[2] // 8
-    # The blocks come last: long rows are what vector units want.
-    blocks = plane.reshape(count, down, 8, across, 8).transpose(4, 2, 0, 1, 3).reshape(8, 8, -1)
-    blocks = _transformed(_DCT, blocks - 128, (_BITS - _KEPT, _BITS + _KEPT)).swapaxes(0, 1)
-    # The transform is scaled by 8. Halves go away from zero. Division of whole numbers is slow; in
-    # float32 the half keeps these quotients far enough from whole ones to be cut exactly.
-    table = table[:, :, None]
-    step = 8 * table
-    quotient = ((jnp.abs(blocks) + step // 2).astype(jnp.float32) + 0.5) / step.astype(jnp.float32)
-    blocks = jnp.sign(blocks) * quotient.astype(jnp.int32) * table
-    blocks = _transformed(_DCT.T, blocks, (_BITS - _KEPT, _BITS + _KEPT + 3))
-    blocks = jnp.clip(blocks + 128, 0, 255).reshape(8, 8, count, down, across)
-    return blocks.transpose(2, 3, 0, 4, 1).reshape(plane.shape)[:, :height, :width]
+    table = jnp.tile(table, (1, width // 8)).astype(jnp.float32)
+    rows = jnp.floor(_along_rows(plane, _FORWARD) + 0.5).astype(jnp.int16)
+    # The transform is scaled by 8.
+    rows = stages.stage(_quantised, rows.reshape(plane.shape), 8 * table, 1 / (8 * table))
+    rows = stages.stage(lambda rows: _along_columns(rows, _DCT.T, _BITS - _KEPT), rows)
+    parts = _along_rows(rows.astype(jnp.float32), _BACKWARD)
+    return stages.stage(_joined, parts.reshape(count, height, width // 8, 2, 8))
 
 
-def _transformed(matrix: np.ndarray, blocks: jax.Array, shifts: tuple[int, int]) -> jax.Array:
-    """An integer matrix along the first axis of blocks (8, 8, N), then along the second one.
+def _quantised(rows: jax.Array, steps: jax.Array, inverse: jax.Array) -> jax.Array:
+    """The second pass of the transform, and quantisation in ``steps`` (8, W); int16."""
+    coefficients = _along_columns(rows, _DCT, _BITS + _KEPT).astype(jnp.float32)
+    blocks = coefficients.reshape(len(rows), -1, *steps.shape)
+    steps, inverse = steps[None, None], inverse[None, None]
+    # Halves go away from zero. The other half keeps the quotients far enough from whole numbers.
+    number = jnp.floor((jnp.abs(blocks) + steps / 2 + 0.5) * inverse)
+    return (jnp.sign(blocks) * number * (steps / 8)).astype(jnp.int16).reshape(rows.shape)
 
-    A rounding shift follows each time. The axes keep their places.
-    """
-    columns = jnp.asarray(matrix.T[:, :, None, None], jnp.int32)
-    amounts = jnp.asarray(shifts, jnp.int32)
 
-    # Rounds of a loop are stored. Written out, the compiler would fuse them and repeat the first
-    # eight times for the second. Likewise outputs that are computed one by one and stacked would
-    # keep it from using vector units: this is a sum of eight products of all outputs at once.
-    def one_axis(number, blocks):
-        total = jnp.zeros_like(blocks)
-        for k in range(8):
-            total = total + columns[k] * blocks[k][None]
-        half = jnp.int32(1) << (amounts[number] - 1)
-        return ((total + half) >> amounts[number]).swapaxes(0, 1)
+def _joined(parts: jax.Array) -> jax.Array:
+    """The last pass from its two parts (N, H, W / 8, 2, 8), rounded and clipped."""
+    total = parts[..., 0, :] + jnp.floor(parts[..., 1, :] / 128)
+    total = jnp.floor(total / 2 ** (_BITS + _KEPT + 3 - 7) + 0.5)
+    return jnp.clip(total, -128, 127).reshape(*parts.shape[:2], -1)
 
-    return jax.lax.fori_loop(0, 2, one_axis, blocks)
+
+def _along_rows(plane: jax.Array, matrix: np.ndarray) -> jax.Array:
+    """Each eight values of a row times a matrix (8, n), shape (blocks, n)."""
+    blocks = plane.reshape(-1, 8)
+    return jnp.matmul(blocks, jnp.asarray(matrix, jnp.float32), precision=matrices.PRECISION)
+
+
+def _along_columns(plane: jax.Array, matrix: np.ndarray, shift: int) -> jax.Array:
+    """A matrix times each eight values of a column, and a rounding shift; int32."""
+    count, height, width = plane.shape
+    blocks = plane.astype(jnp.int32).reshape(count, height // 8, 8, width)
+    # A sum of eight products of all outputs at once: outputs that are computed one by one and
+    # stacked would keep the compiler from using vector units.
+    total = jnp.full(blocks.shape, 1 << (shift - 1), jnp.int32)
+    for k in range(8):
+        column = jnp.asarray(matrix[:, k], jnp.int32)[None, None, :, None]
+        total = total + column * blocks[:, :, k : k + 1]
+    return (total >> shift).reshape(plane.shape)
 
 
 def _dct_matrix() -> np.ndarray:
@@ -164,3 +199,5 @@ def _dct_matrix() -> np.ndarray:
 
 
 _DCT = _dct_matrix()
+_FORWARD = _DCT.T / 2 ** (_BITS - _KEPT)
+_BACKWARD = np.concatenate([_DCT // 128, _DCT % 128], axis=1)

@@ -28,20 +28,22 @@ def filtered(images: jax.Array, taps: jax.Array) -> jax.Array:
     The number of taps is odd; values beyond the border are those at the border.
     """
     count, height, width, channels = images.shape
-    reach = (len(taps) // 2,) * 2
-    # Channels side by side, so that rows are long enough for vector units.
-    padded = jnp.pad(images, ((0, 0), reach, (0, 0), (0, 0)), mode="edge")
-    padded = stages.stored(padded.reshape(count, -1, width * channels))
-    total = jnp.zeros((count, height, width * channels), images.dtype)
-    for k in range(len(taps)):
-        total = total + taps[k] * padded[:, k : k + height]
-    images = total.reshape(images.shape)
-    padded = jnp.pad(images, ((0, 0), (0, 0), reach, (0, 0)), mode="edge")
-    padded = stages.stored(padded.reshape(count, height, -1))
-    total = jnp.zeros_like(total)
-    for k in range(len(taps)):
-        total = total + taps[k] * padded[:, :, channels * k : channels * (k + width)]
-    return total.reshape(images.shape)
+    reach = len(taps) // 2
+    for axis, step, length in ((1, 1, height), (2, channels, channels * width)):
+        border = [(reach, reach) if one == axis else (0, 0) for one in range(4)]
+        rows = height + 2 * reach * (axis == 1)
+
+        # Channels side by side, so that rows are long enough for vector units.
+        def padded(images, border=border, rows=rows):
+            return jnp.pad(images, border, mode="edge").reshape(count, rows, -1)
+
+        values = stages.stage(padded, images)
+        total = jnp.zeros((count, height, width * channels), images.dtype)
+        for k in range(len(taps)):
+            part = jax.lax.slice_in_dim(values, step * k, step * k + length, axis=axis)
+            total = total + taps[k] * part
+        images = total.reshape(images.shape)
+    return images
 
 
 def gaussian(

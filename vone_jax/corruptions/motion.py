@@ -59,10 +59,14 @@ def blur_levels(angles: jax.Array, values: jax.Array, arrays: tuple) -> jax.Arra
     down = jnp.ceil(steps * jnp.sin(angles) - 0.5).astype(jnp.int32) + _REACH
     right = jnp.ceil(steps * jnp.cos(angles) - 0.5).astype(jnp.int32) + _REACH
     border = (_REACH, _REACH)
-    padded = jnp.pad(values, ((0, 0), border, border, (0, 0)), mode="edge")
-    # Channels side by side, so that rows are long enough for vector units.
     count_images, height, width, channels = values.shape
-    padded = stages.stored(padded.reshape(count_images, height + 2 * _REACH, -1))
+
+    # Channels side by side, so that rows are long enough for vector units.
+    def pad(values):
+        padded = jnp.pad(values, ((0, 0), border, border, (0, 0)), mode="edge")
+        return padded.reshape(count_images, height + 2 * _REACH, -1)
+
+    padded = stages.stage(pad, values)
     start = jnp.zeros((count_images, height, width * channels), values.dtype)
 
     def window(image, top, left):

@@ -7,16 +7,18 @@ import jax
 import jax.numpy as jnp
 
 
-def stored(values: Any) -> Any:
-    """The same arrays, computed once before anything reads them.
+def stage(function: Callable[..., Any], *operands: Any) -> Any:
+    """``function(*operands)``, computed apart: operands and results are arrays in memory.
 
     XLA fuses a value into those that read it and computes it anew for each: for a chain of
     filters with a few taps that multiplies the work at each of them, up to a hundred times on a
-    CPU, where ``lax.optimization_barrier`` does nothing. The results of a conditional are not
-    fused. The loop only hides from the compiler how this one turns out.
+    CPU, where ``lax.optimization_barrier`` does nothing. What enters and leaves a conditional is
+    not fused. The loop only hides from the compiler how this one turns out.
     """
     always = jax.lax.fori_loop(0, 2, jnp.add, jnp.int32(0)) == 1
-    return jax.lax.cond(always, lambda: values, lambda: jax.tree.map(jnp.zeros_like, values))
+    shapes = jax.eval_shape(function, *operands)
+    nothing = lambda *_: jax.tree.map(lambda one: jnp.zeros(one.shape, one.dtype), shapes)  # noqa: E731
+    return jax.lax.cond(always, function, nothing, *operands)
 
 
 def repeated(
