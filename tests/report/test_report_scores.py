@@ -191,6 +191,30 @@ def test_rules_of_l2_and_l1_share_the_results_of_l_infinity(tmp_path):
     assert ways([]) == [] and len(ways(loaded.of_kind("attack"))) == 2
 
 
+def test_published_corruptions_are_no_other_data_set(tmp_path):
+    """They have sets of their own, whose images are those of each other and not the clean ones."""
+    run = write_run(tmp_path, "run", "resnet18", **SMALL)
+    for name in COMMON:
+        for severity in (1, 5):
+            path = run / "results" / f"corruption-{name}-{severity}.json"
+            record = json.loads(path.read_text())
+            form = {"form": "published"}
+            dataset = record["dataset"] | {"name": f"npy:{name}"}
+            edit(path, condition=record["condition"] | form, dataset=dataset)
+    (loaded,) = load_runs([run])
+    assert {result.dataset.name for result in loaded.on_images} == {"shapes"}
+    table = scores.table([loaded])
+    assert "corruptions" in table.columns
+    (clean,) = loaded.of_kind("clean")
+    first, second = loaded.of_kind("corruption")[:2]
+    found = bootstrap.accuracies([clean, first, second])
+    assert found is not None
+    together = np.corrcoef(found.T)
+    assert abs(together[0, 1]) < 0.15 and together[1, 2] > 0.3
+    page = report.write([run], tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "different datasets" not in page
+
+
 def test_tables_and_page_have_the_same_numbers(run_dirs, tmp_path):
     out = report.write(run_dirs, tmp_path / "r.html", tmp_path / "t")
     rows = list(csv.DictReader(io.StringIO((tmp_path / "t" / "scores.csv").read_text())))
