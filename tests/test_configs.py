@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from tests.quick_compile import quick_compile_by_module  # noqa: F401
 from vone_jax import mesh as meshes
@@ -114,7 +115,13 @@ def check_shapes_of_a_step(experiment, label=""):
 @pytest.mark.slow
 def test_two_steps_on_mocked_data(experiment, tmp_path):
     """The whole program with the config's data set, shapes and recipe; only width is cut."""
-    data = dataclasses.replace(experiment.data, batch_size=4, eval_batch_size=4, workers=0)
+    data = experiment.data
+    if data.source.startswith("folder:"):
+        write_folder(tmp_path / "data", data, experiment.model)
+        data = dataclasses.replace(data, source=f"folder:{tmp_path / 'data'}")
+    # The embedded set is no mock, and has 2,000 images to be validated on.
+    validated_on = 4 if ":" in data.source else 200
+    data = dataclasses.replace(data, batch_size=4, eval_batch_size=validated_on, workers=0)
     model = dataclasses.replace(experiment.model, width=2)
     small = dataclasses.replace(experiment, data=data, model=model, steps=2)
     with tfds.testing.mock_data(num_examples=4):
@@ -125,6 +132,15 @@ def test_two_steps_on_mocked_data(experiment, tmp_path):
     assert max(line["step"] for line in lines if line["kind"] == "train") == 2
     validated = [line for line in lines if line["kind"] == "validation"]
     assert validated and all(np.isfinite(line["loss"]) for line in lines if "loss" in line)
+
+
+def write_folder(root, data, model):
+    """An image of each class in each split."""
+    image = Image.fromarray(np.zeros((model.image_size, model.image_size, 3), np.uint8))
+    for split in (data.train_split, data.eval_split):
+        for label in range(model.num_classes):
+            (root / split / f"class{label:03d}").mkdir(parents=True)
+            image.save(root / split / f"class{label:03d}" / "image.png")
 
 
 def test_imagenet_networks_have_the_published_number_of_parameters():

@@ -250,6 +250,8 @@ def test_signals_keep_what_is_done(run_dir, capsys, monkeypatch, number):
         (["--split", "tst"], "no split 'tst'"),
         (["--source", "fashion_mnist_smal"], "did you mean 'fashion_mnist_small'"),
         (["--source", "tfds:cifar10_corrupted/fog_2"], "is not prepared in"),
+        (["--suite", "clean", "--corrupted-files", "tfds:cifar10_corrupted"], "suites corruptions"),
+        (["--corrupted-files", "tfds:cifar10_corrupted"], "prepare tfds cifar10_corrupted/"),
         (["--source", "folder:/nowhere/fog"], "/nowhere/fog"),
         (["--suite", "physiology", "--layers", "bottlenck"], "did you mean 'bottleneck'"),
         (["--gallery-images", "0"], "gallery_images must be >= 1"),

@@ -11,7 +11,7 @@ from report_runs import LADDER, STRONG, edit, write_run
 from scipy import stats
 
 from vone_jax import corruptions, report
-from vone_jax.report import bootstrap, scores, tables
+from vone_jax.report import bootstrap, scores, tables, wording
 from vone_jax.report.attack_ways import ways
 from vone_jax.report.load import load_runs
 
@@ -132,6 +132,9 @@ def test_every_way_of_attacking_and_judging_has_its_line(tmp_path):
     run = write_run(tmp_path, "vone", "vone_resnet18", kinds=kinds, ladder={"linf": LADDER["linf"]})
     plain = write_run(tmp_path, "base", "resnet18", kinds=kinds, ladder={"linf": LADDER["linf"]})
     name = "attack-linf-0.00392"
+    neuronal = {"kind": "NeuronalNoise", "scale": 0.35, "level": 0.07, "strength": 1.0}
+    for path in (run / "results").glob("*.json"):
+        edit(path, config={"model": {"name": "vone_resnet18", "v1": {"noise": neuronal}}})
     record = json.loads((run / "results" / f"{name}.json").read_text())
     quiet = record["condition"] | {"eot_samples": 1}
     removed = {"noise_at_test": {"trained": "NeuronalNoise(scale=0.35)", "given": "none"}}
@@ -149,13 +152,13 @@ def test_every_way_of_attacking_and_judging_has_its_line(tmp_path):
     found = [(line.attacked, line.judged, line.attack) for line in table.lines]
     pgd = "PGD, 64 steps of eps/32"
     assert sorted(found) == sorted([
-        ("as judged", "as trained", pgd),
-        ("as judged", "as trained", f"{pgd}, 10 draws"),
-        ("as judged", "as trained", f"{pgd}, 100 draws"),
-        ("gradients without noise", "as trained", pgd),
-        ("frozen", "as trained", pgd),
-        ("as judged", "noise removed", f"{pgd}, 10 draws"),
-        ("gradients with GaussianNoise(scale=2.0)", "noise removed", f"{pgd}, 10 draws"),
+        ("none", "none", pgd),
+        ("neuronal 0.35, 0.07", "neuronal 0.35, 0.07", f"{pgd}, 10 draws"),
+        ("neuronal 0.35, 0.07", "neuronal 0.35, 0.07", f"{pgd}, 100 draws"),
+        ("none", "neuronal 0.35, 0.07", pgd),
+        ("neuronal 0.35, 0.07, frozen", "neuronal 0.35, 0.07", pgd),
+        ("none", "none", f"{pgd}, 10 draws"),
+        ("Gaussian 2", "none", f"{pgd}, 10 draws"),
     ])  # fmt: skip
     # Only whole ladders have a mean; every number is there by its budget.
     means = [line.attack for line in table.lines if "linf" in line.scores]
@@ -179,9 +182,37 @@ def test_rules_of_l2_and_l1_share_the_results_of_l_infinity(tmp_path):
     table = scores.table(load_runs([run]))
     assert len(table.lines) == 2
     assert all({"linf", "l2", "l1", "white_box"} <= set(line.scores) for line in table.lines)
-    assert "l1_step 'max_coordinate'" in "".join(line.attack for line in table.lines)
+    told = {line.attack for line in table.lines}
+    assert told == {
+        "PGD, 64 steps of eps/32",
+        "PGD, 64 steps of eps/32, l1_step max_coordinate, norm_offset 0.0",
+    }
     (loaded,) = load_runs([run])
     assert ways([]) == [] and len(ways(loaded.of_kind("attack"))) == 2
+
+
+def test_published_corruptions_are_no_other_data_set(tmp_path):
+    """They have sets of their own, whose images are those of each other and not the clean ones."""
+    run = write_run(tmp_path, "run", "resnet18", **SMALL)
+    for name in COMMON:
+        for severity in (1, 5):
+            path = run / "results" / f"corruption-{name}-{severity}.json"
+            record = json.loads(path.read_text())
+            form = {"form": "published"}
+            dataset = record["dataset"] | {"name": f"npy:{name}"}
+            edit(path, condition=record["condition"] | form, dataset=dataset)
+    (loaded,) = load_runs([run])
+    assert {result.dataset.name for result in loaded.on_images} == {"shapes"}
+    table = scores.table([loaded])
+    assert "corruptions" in table.columns
+    (clean,) = loaded.of_kind("clean")
+    first, second = loaded.of_kind("corruption")[:2]
+    found = bootstrap.accuracies([clean, first, second])
+    assert found is not None
+    together = np.corrcoef(found.T)
+    assert abs(together[0, 1]) < 0.15 and together[1, 2] > 0.3
+    page = report.write([run], tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "different datasets" not in page
 
 
 def test_tables_and_page_have_the_same_numbers(run_dirs, tmp_path):
@@ -198,3 +229,16 @@ def test_tables_and_page_have_the_same_numbers(run_dirs, tmp_path):
     values = [float(cell.attributes["value"]) for cell in section.all("data")]
     assert any(abs(value - overall) < 1e-12 for value in values)
     assert "L∞ mean: over the budgets 1/255, 4/255 and 16/255." in section.text
+
+
+@pytest.mark.parametrize(
+    ("noise", "words"),
+    [
+        ("NeuronalNoise(scale=0.35, level=0.07, strength=1.0)", "neuronal 0.35, 0.07"),
+        ("NeuronalNoise(scale=0.35, level=0.07, strength=2.0)", "neuronal 0.35, 0.07, strength 2"),
+        ("GaussianNoise(scale=4.0)", "Gaussian 4"),
+        ("none", "none"),
+    ],
+)
+def test_noise_in_short(noise, words):
+    assert wording.noise_words(noise) == words

@@ -2,10 +2,12 @@
 
 import csv
 import io
+import json
+import shutil
 
 import numpy as np
 import pytest
-from report_runs import LADDER, write_run
+from report_runs import LADDER, edit, write_run
 from scipy import stats
 from test_report_physiology import write_layer
 
@@ -46,6 +48,23 @@ def test_the_best_layer_is_paired_with_weak_budgets(pool):
     assert (pearson.value, pearson.p) == pytest.approx(tuple(stats.pearsonr(x, y)))
     assert (spearman.value, spearman.p) == pytest.approx(tuple(stats.spearmanr(x, y)))
     assert pearson.low < pearson.value < pearson.high <= 1
+
+
+def test_a_stronger_attack_on_one_network_does_not_make_it_look_weak(pool, tmp_path):
+    """Controls and other settings that only some have are left out."""
+    strong = shutil.copytree(pool[5], tmp_path / "net5")
+    path = strong / "results" / "attack-linf-0.00392.json"
+    condition = json.loads(path.read_text())["condition"]
+    steps = condition | {"attack": condition["attack"].replace("steps=64", "steps=256")}
+    for name, changed in (("x", steps), ("y", condition | {"noise_free_gradients": True})):
+        low = pool[0] / "results" / path.name
+        for suffix in (".json", ".npz"):
+            target = path.with_name(f"{name}{suffix}")
+            target.write_bytes(low.with_suffix(suffix).read_bytes())
+        edit(path.with_name(f"{name}.json"), name=name, condition=changed)
+    found = v1_match.match(load_runs([*pool[:5], strong]), weakest=1)
+    assert found.points[5].robust == pytest.approx(0.8)
+    assert "steps=64" in found.attacks["linf"]
 
 
 def test_intervals_are_those_of_scipy():

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from vone_jax import data, mesh, models, training
-from vone_jax.evaluation import corruption_means, exhibits, other_noise, physiology, suites
+from vone_jax.evaluation import (
+    corruption_means,
+    exhibits,
+    other_noise,
+    physiology,
+    published,
+    suites,
+)
 from vone_jax.evaluation.conditions import Attacked, Condition
 from vone_jax.evaluation.protocol import Protocol
 from vone_jax.evaluation.runner import Job
@@ -47,6 +54,9 @@ class Request:
         "mean_probability" or "vote" of several.
       averaged: draws K that such a decision is made from; default: 1, or 10 for several.
       settings: of attacks and corruptions.
+      corrupted_files: published corrupted images in place of those made in memory:
+        "tfds:imagenet2012_corrupted", "tfds:cifar10_corrupted", "folder:PATH" (as ImageNet-C) or
+        "npy:PATH" (as CIFAR-10-C).
       masking_images: images for the checks for masked gradients.
       transfer_from: another run whose adversarial images those checks carry over.
       layers: of the suite physiology; default: V1 of a VOneNet, all convolutional stages of
@@ -79,6 +89,7 @@ class Request:
     decision: str = "single"
     averaged: int | None = None
     settings: suites.Settings = suites.Settings()
+    corrupted_files: str | None = None
     masking_images: int = 50
     transfer_from: Path | None = None
     layers: tuple[str, ...] = ()
@@ -175,6 +186,9 @@ def plan(run_dir: Path, request: Request, command: str) -> Plan:
         (job, dataclasses.replace(each, attack_noise=seen) if isinstance(each, Attacked) else each)
         for each in conditions
     ]
+    if request.corrupted_files is not None:
+        kept = request.data_dir or experiment.data.data_dir
+        tasks = published.from_files(tasks, request.corrupted_files, kept)
     if "masking" in names:
         few = dataclasses.replace(
             job,

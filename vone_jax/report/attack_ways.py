@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from vone_jax.report import compare
 from vone_jax.report.results import NORMS, Result
@@ -25,7 +25,8 @@ class Way:
       kind: the attack's name, or all of its text if that has an attack within.
       fields: its settings as text.
       draws: noise draws that a gradient averages over.
-      noise: what it saw of the noise if not what the judgement has, in words.
+      noise: what it saw of the noise if not what the judgement has: "none", "frozen", or other
+        noise as the result states it.
     """
 
     kind: str
@@ -42,8 +43,14 @@ class Way:
 
         return effective(self) == effective(other)
 
-    def words(self, varying: frozenset[str]) -> str:
-        """The attack in short: steps, draws, and those further fields that are asked for."""
+    def words(self, varying: frozenset[str], used: Collection[str]) -> str:
+        """The attack in short: steps, draws, and those further fields that are asked for.
+
+        Args:
+          varying: fields that tell attacks apart.
+          used: norms it was used in; fields without effect in all of them are left out.
+        """
+        idle = frozenset.intersection(*(_WITHOUT_EFFECT[norm] for norm in used))
         parts = [self.kind]
         if "steps" in self.fields:
             length = self.fields.get("step_size", "None")
@@ -51,9 +58,9 @@ class Way:
                 length = self.fields.get("step_rule", "").strip("'\"")
             parts.append(f"{self.fields['steps']} steps of {length}" if length else "")
         parts += [
-            f"{name} {self.fields[name]}"
+            f"{name} {self.fields[name]}".replace("'", "")
             for name in self.fields
-            if name in varying and name not in _STEPS
+            if name in varying and name not in _STEPS and name not in idle
         ]
         if self.draws > 1:
             parts.append(f"{self.draws} draws")
@@ -115,10 +122,12 @@ def _way(result: Result) -> Way:
     if match is not None:
         pairs = [part.partition("=") for part in match[2].split(", ") if "=" in part]
         fields = {name: value for name, _, value in pairs}
-    frozen = "frozen" if result.noise == "frozen_attack" else ""
+    noise = "frozen" if result.noise == "frozen_attack" else ""
+    if result.condition.get("noise_free_gradients"):
+        noise = "none"
     return Way(
         kind=text if match is None else match[1],
         fields=fields,
         draws=result.condition.get("eot_samples", 1),
-        noise=result.attack_noise or frozen,
+        noise=str(result.condition.get("attack_noise", noise)),
     )

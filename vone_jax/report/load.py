@@ -47,8 +47,13 @@ class Run:
 
     @property
     def on_images(self) -> list[Result]:
-        """The results on images of a data set, that is all but those on gratings."""
-        return [result for result in self.results if result.kind != physiology_records.KIND]
+        """The results on images of one data set: all but those on gratings, and on the sets that
+        corrupted images are published as."""
+        return [
+            result
+            for result in self.results
+            if result.kind != physiology_records.KIND and not result.published
+        ]
 
 
 def load_runs(run_dirs: Iterable[str | os.PathLike]) -> list[Run]:

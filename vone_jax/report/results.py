@@ -108,6 +108,11 @@ class Result:
         return ", ".join(parts)
 
     @property
+    def published(self) -> bool:
+        """Whether the images are corrupted ones from files, a data set of their own."""
+        return self.condition.get("form") == "published"
+
+    @property
     def images(self) -> int:
         """The number of images behind the accuracy."""
         index = self.arrays.get("index")

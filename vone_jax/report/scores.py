@@ -16,7 +16,7 @@ from vone_jax.report import bootstrap, compare
 from vone_jax.report.attack_ways import Way, ways
 from vone_jax.report.load import Run
 from vone_jax.report.results import NORMS, Result
-from vone_jax.report.wording import NORM_NAMES, count, eps_label, listing
+from vone_jax.report.wording import NORM_NAMES, count, eps_label, listing, noise_words
 
 # The common corruptions of ImageNet-C. Where photographs of frost are not at hand, a drawn texture
 # takes their place.
@@ -64,8 +64,8 @@ class Line:
     Attributes:
       label: of the network.
       trained: its noise in training, in words.
-      attacked: what noise the attack saw, in words.
-      judged: with what noise it was judged, in words.
+      attacked: the noise that the attack saw, in words; empty without an attack.
+      judged: the noise in the judgement, and what a decision is made from, in words.
       attack: how it was attacked, in words; empty without an attack.
       scores: by the names of ``TITLES``; missing are those that were not measured, or not in the
         same conditions as in the other lines.
@@ -211,13 +211,14 @@ def _line(
         return np.asarray(chosen) / len(members)
 
     weights = _weights(found, ladders, corrupted, mean_of)
-    first = found.any
+    trained = _training_noise(found.run, found.any)
+    judged = _judged(found.any, trained)
     return Line(
         label=found.run.label,
-        trained=_training_noise(found.run, first),
-        attacked="" if found.way is None else found.way.noise or "as judged",
-        judged=_judged(first),
-        attack="" if found.way is None else found.way.words(varying),
+        trained=trained,
+        attacked="" if found.way is None else _attacked(found.way, judged),
+        judged=judged,
+        attack="" if found.way is None else found.way.words(varying, found.attacks),
         scores={name: score(weights[name]) for name in TITLES if name in weights},
         budgets={
             (norm, eps_label(result.condition)): score(mean_of([result]))
@@ -261,25 +262,33 @@ def _over_names(corruptions, names, mean_of) -> np.ndarray:
 
 def _training_noise(run: Run, result: Result) -> str:
     """The noise of V1 or stem in training, from the experiment that the result states."""
-    model = result.record.get("config", {}).get("model", {})
-    config = (model.get("v1") or {}).get("noise") or model.get("stem_noise")
     if not run.stochastic:
         return "none"
+    model = result.record.get("config", {}).get("model", {})
+    config = (model.get("v1") or {}).get("noise") or model.get("stem_noise")
     if not config:
         return "noise"
     numbers = ", ".join(f"{name}={value}" for name, value in config.items() if name != "kind")
-    return f"{config.get('kind', 'noise')}({numbers})"
+    return noise_words(f"{config.get('kind')}({numbers})")
 
 
-def _judged(result: Result) -> str:
-    """The noise in the judgement and what a decision is made from, in words."""
-    parts = [result.test_noise] if result.test_noise else []
-    if result.noise == "frozen":
-        parts.append("frozen")
+def _judged(result: Result, trained: str) -> str:
+    """The noise in the judgement and what a decision is made from."""
+    other = result.record["model"].get("noise_at_test")
+    noise = trained if other is None else noise_words(other["given"])
+    parts = [f"{noise}, frozen" if result.noise == "frozen" else noise]
     if result.decision != "single":
         averaged = result.record["protocol"].get("averaged", "several")
         parts.append(f"{result.decision.replace('_', ' ')} of {averaged} draws")
-    return ", ".join(parts) or "as trained"
+    return "; ".join(parts)
+
+
+def _attacked(way: Way, judged: str) -> str:
+    """The noise that an attack saw, for a judgement in words."""
+    noise = judged.partition(";")[0]
+    if way.noise == "frozen":
+        return f"{noise}, frozen"
+    return noise_words(way.noise) if way.noise else noise
 
 
 def _notes(ladders: Mapping[str, tuple[str, ...]], corrupted: tuple):

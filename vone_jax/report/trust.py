@@ -121,7 +121,8 @@ def corruption_means(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def _budget(result: Result) -> str:
-    return f"{NORM_NAMES[result.condition['norm']]} {eps_label(result.condition)}"
+    budget = f"{NORM_NAMES[result.condition['norm']]} {eps_label(result.condition)}"
+    return ", ".join(filter(None, (budget, result.test_noise)))
 
 
 def _tally(result: Result) -> list[str]:

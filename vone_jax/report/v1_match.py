@@ -8,7 +8,8 @@ neurons with accuracy under white-box attacks).
 import csv
 import dataclasses
 import io
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,12 +74,14 @@ class Match:
       points: the networks, in the order of the runs.
       properties: what the V1 match is the mean of.
       budgets: the weak budgets, (norm, label).
+      attacks: how all networks were attacked, by norm.
       correlations: Pearson's and Spearman's.
     """
 
     points: tuple[Point, ...]
     properties: tuple[str, ...]
     budgets: tuple[tuple[str, str], ...]
+    attacks: Mapping[str, str]
     correlations: tuple[Correlation, ...]
 
 
@@ -102,18 +105,21 @@ def match(runs: Sequence[Run], weakest: int = 2, seed: int = SEED) -> Match:
     _check_there(runs, layers, "no scored layer", "physiology")
     attacked = [bool(compare.norms([run])) for run in runs]
     _check_there(runs, attacked, "no attack", "linf")
-    budgets = _weak_budgets(runs, weakest)
+    attacks = _usual_attacks(runs)
+    budgets = _weak_budgets(runs, attacks, weakest)
     columns = physiology.shared_properties([result for found in layers for result in found])
     if not columns:
         raise ReportError("v1_match: no property is scored in all layers of these networks")
     points = tuple(
-        _point(run, found, columns, budgets) for run, found in zip(runs, layers, strict=True)
+        _point(run, found, columns, budgets, attacks)
+        for run, found in zip(runs, layers, strict=True)
     )
-    first = {(norm, eps): compare.curve(runs[0], norm)[eps] for norm, eps in budgets}
+    first = [_curve(runs[0], norm, attacks[norm])[eps] for norm, eps in budgets]
     return Match(
         points,
         tuple(label for _, label in columns),
-        tuple((norm, eps_label(result.condition)) for (norm, _), result in first.items()),
+        tuple((result.condition["norm"], eps_label(result.condition)) for result in first),
+        {norm: attacks[norm] for norm, _ in budgets},
         correlations([p.match for p in points], [p.robust for p in points], seed),
     )
 
@@ -175,11 +181,43 @@ def _check_there(runs: Sequence[Run], found: Sequence, what: str, suite: str) ->
         )
 
 
-def _weak_budgets(runs: Sequence[Run], weakest: int) -> list[tuple[str, float]]:
+def _attacked(run: Run, norm: str) -> list[Result]:
+    """The results of attacks on a network as deployed, without controls of the noise."""
+    return [
+        result
+        for result in run.of_kind("attack")
+        if result.condition["norm"] == norm and not compare.control(run, result)
+    ]
+
+
+def _usual_attacks(runs: Sequence[Run]) -> dict[str, str]:
+    """Norm -> the settings that most networks were attacked with: stronger ones of a few of them
+    would make these look weak."""
+    found = {}
+    for norm in NORMS:
+        each = [{compare.attack_settings(r) for r in _attacked(run, norm)} for run in runs]
+        counts = Counter(settings for used in each for settings in used)
+        if counts:
+            found[norm] = max(counts, key=lambda settings: (counts[settings], settings))
+    return found
+
+
+def _curve(run: Run, norm: str, settings: str) -> dict[float, Result]:
+    """eps -> result of the attack with such settings."""
+    return {
+        compare.budget(result): result
+        for result in _attacked(run, norm)
+        if compare.attack_settings(result) == settings
+    }
+
+
+def _weak_budgets(
+    runs: Sequence[Run], attacks: Mapping[str, str], weakest: int
+) -> list[tuple[str, float]]:
     """(norm, eps): the smallest that all networks share, of each norm that all were attacked in."""
     found = []
-    for norm in NORMS:
-        curves = [compare.curve(run, norm) for run in runs]
+    for norm, settings in attacks.items():
+        curves = [_curve(run, norm, settings) for run in runs]
         if not all(curves):
             continue
         shared = sorted(eps for eps in set.intersection(*map(set, curves)) if eps > 0)
@@ -190,7 +228,7 @@ def _weak_budgets(runs: Sequence[Run], weakest: int) -> list[tuple[str, float]]:
             )
         found += [(norm, eps) for eps in shared[:weakest]]
     if not found:
-        raise ReportError("v1_match: there is no norm in which all networks were attacked")
+        raise ReportError("v1_match: there is no norm in which all networks were attacked alike")
     return found
 
 
@@ -199,10 +237,11 @@ def _point(
     layers: Sequence[Result],
     columns: Sequence[tuple[str, str]],
     budgets: Sequence[tuple[str, float]],
+    attacks: Mapping[str, str],
 ) -> Point:
     means = [float(np.mean(physiology.property_scores(result, columns))) for result in layers]
     best = int(np.argmax(means))
-    results = [compare.curve(run, norm)[eps] for norm, eps in budgets]
+    results = [_curve(run, norm, attacks[norm])[eps] for norm, eps in budgets]
     # As many budgets of each norm: the mean over norms is that over all.
     robust, low, high = compare.mean_accuracy(results)
     clean = compare.clean(run)
@@ -248,6 +287,7 @@ def to_markdown(found: Match, seed: int = SEED) -> str:
     for item in found.correlations:
         interval = f"{item.low:.2f} to {item.high:.2f}"
         lines.append(f"| {item.name} | {item.value:.3f} | {interval} | {item.p:.2g} |")
+    lines += ["", *(f"{NORM_NAMES[n]}: `{settings}`." for n, settings in found.attacks.items())]
     lines += [
         "",
         f"Intervals: bootstrap over networks, {RESAMPLES} resamples, seed {seed}. Networks of one "

@@ -1,5 +1,6 @@
 """How numbers and names are written on the page."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,6 +42,21 @@ def words(name: str) -> str:
     """'gaussian_noise' -> 'Gaussian noise'."""
     text = name.replace("_", " ").strip().replace("jpeg", "JPEG")
     return text[:1].upper() + text[1:]
+
+
+def noise_words(noise: str) -> str:
+    """'NeuronalNoise(scale=0.35, level=0.07, strength=1.0)' -> 'neuronal 0.35, 0.07'.
+
+    A strength other than 1 is named; what is no such noise stays as it is.
+    """
+    match = re.fullmatch(r"(Neuronal|Gaussian)Noise\((.*)\)", noise)
+    if match is None:
+        return noise
+    fields = dict(part.split("=") for part in match[2].split(", "))
+    strength = float(fields.pop("strength", 1))
+    numbers = ", ".join(f"{float(value):g}" for value in fields.values())
+    kind = "neuronal" if match[1] == "Neuronal" else "Gaussian"
+    return f"{kind} {numbers}" + (f", strength {strength:g}" if strength != 1 else "")
 
 
 def listing(items: Sequence[str]) -> str:
