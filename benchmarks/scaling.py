@@ -200,7 +200,7 @@ def main(argv: Sequence[str]) -> int:
         jax.config.update("jax_num_cpu_devices", DEVICES_OF_A_PROCESS)
         meshes.join_processes(arguments.distributed)
     if arguments.part == "weak":
-        rows = weak(4, 3 if quick else 30, arguments.run_dir)
+        rows = weak(4, 3 if quick else 100, arguments.run_dir)
     elif arguments.part == "options":
         rows = options(*(1, 3) if quick else (15, 60))
         networks = ("vone_resnet18",) if quick else ("cornet_s", "vone_resnet50")
