@@ -117,16 +117,23 @@ def weak(per_device: int, timed: int, run_dir: Path | None) -> list[str]:
 
 def options(repeats: int, steps: int) -> list[str]:
     """Each option beside the run without it."""
-    rows = ["| option | step, ms | temporary memory, MB |", "| --- | ---: | ---: |"]
-    for text, fields in {
-        "none": {},
-        "`accumulation_steps` 2": {"accumulation_steps": 2},
-        "`accumulation_steps` 4": {"accumulation_steps": 4},
-        "`remat`": {"remat": True},
-        "`precision` bfloat16": {"precision": "bfloat16"},
-    }.items():
-        seconds, memory = _step(dataclasses.replace(EXPERIMENT, **fields), repeats)
-        rows.append(f"| {text} | {1e3 * seconds:.1f} | {memory / 1e6:.1f} |")
+    programs = {
+        text: _compiled(_one_device(dataclasses.replace(EXPERIMENT, **fields)))
+        for text, fields in {
+            "none": {},
+            "`accumulation_steps` 2": {"accumulation_steps": 2},
+            "`accumulation_steps` 4": {"accumulation_steps": 4},
+            "`remat`": {"remat": True},
+            "`precision` bfloat16": {"precision": "bfloat16"},
+        }.items()
+    }
+    rows = [
+        "| option | step, ms | processor, ms/step | temporary memory, MB |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for text, (clock, processor) in _times(programs, repeats).items():
+        memory = programs[text][0].memory_analysis().temp_size_in_bytes
+        rows.append(f"| {text} | {1e3 * clock:.1f} | {1e3 * processor:.1f} | {memory / 1e6:.1f} |")
     rows += ["", "| `data.prefetch` | step of the loop, ms |", "| ---: | ---: |"]
     for prefetch in (0, 1, 2, 4):
         data = dataclasses.replace(EXPERIMENT.data, prefetch=prefetch)
@@ -159,16 +166,22 @@ def _compiled(setup: Setup) -> tuple[Any, Any, Any]:
     return step.lower(state, batch).compile(), state, batch
 
 
-def _step(experiment: Experiment, repeats: int) -> tuple[float, int]:
-    """Median seconds of a step, and the bytes that the compiler sets aside for it."""
-    step, state, batch = _compiled(_one_device(experiment))
-    seconds = []
+def _times(programs: dict[str, Any], repeats: int) -> dict[str, tuple[float, float]]:
+    """Median seconds of a step by the clock and of processors, of programs that run in turn."""
+    seconds = {text: [] for text in programs}
+    states = {text: state for text, (_, state, _) in programs.items()}
     for _ in range(repeats + 1):
-        since = time.perf_counter()
-        state, metrics = step(state, batch)
-        jax.block_until_ready((state, metrics))
-        seconds.append(time.perf_counter() - since)
-    return statistics.median(seconds[1:]), step.memory_analysis().temp_size_in_bytes
+        for text, (step, _, batch) in programs.items():
+            begun = time.perf_counter(), time.process_time()
+            states[text], metrics = step(states[text], batch)
+            jax.block_until_ready((states[text], metrics))
+            now = time.perf_counter(), time.process_time()
+            seconds[text].append([end - start for end, start in zip(now, begun, strict=True)])
+    return {
+        text: (statistics.median(clock), statistics.median(processor))
+        for text, measured in seconds.items()
+        for clock, processor in [zip(*measured[1:], strict=True)]
+    }
 
 
 def main(argv: Sequence[str]) -> int:

@@ -283,7 +283,12 @@ def test_a_result_that_another_process_is_writing_is_refused(subject, tmp_path):
             evaluation.evaluate(job, evaluation.Clean())
         evaluation.evaluate(job, NOISE)
     assert evaluation.evaluate(job, evaluation.Clean())["name"] == "clean"
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    # What a process leaves that was killed between publishing and tidying up.
+    (tmp_path / "clean.partial").mkdir()
+    (tmp_path / ".clean.lock").touch()
+    evaluation.evaluate(job, evaluation.Clean())
+    names = {"clean.json", "clean.npz", f"{NOISE.name}.json", f"{NOISE.name}.npz"}
+    assert {path.name for path in tmp_path.iterdir()} == names
 
 
 def test_files_appear_complete(tmp_path, monkeypatch):

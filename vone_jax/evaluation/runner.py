@@ -202,6 +202,7 @@ def evaluate(
     identity = job.identity(condition.kind, condition.name, condition.record())
     record = job.previous(identity)
     if record is not None:
+        store.tidy(job.results, identity["name"])
         progress(len(job.examples))
         return record
     started = now()

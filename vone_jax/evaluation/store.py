@@ -68,7 +68,7 @@ def locked(results: Path, name: str) -> Iterator[None]:
         yield
         return
     results.mkdir(parents=True, exist_ok=True)
-    path = results / f".{name}.lock"
+    path = _lock(results, name)
     # The kernel drops the lock with the process, however that ends.
     with open(path, "w") as file:
         try:
@@ -103,6 +103,14 @@ def discard(results: Path, name: str) -> None:
     shutil.rmtree(_partial(results, name), ignore_errors=True)
 
 
+def tidy(results: Path, name: str) -> None:
+    """Removes what a process has left that was killed just after it had published a result."""
+    if not _writes():
+        return
+    discard(results, name)
+    _lock(results, name).unlink(missing_ok=True)
+
+
 def remove(results: Path, name: str) -> None:
     """Removes a result, finished or not."""
     if not _writes():
@@ -134,6 +142,10 @@ def write_chunk(results: Path, name: str, position: int, arrays: dict[str, Any])
         return
     path = _partial(results, name) / f"{position:08d}.npz"
     _replace(path, lambda file: np.savez(file, **arrays))
+
+
+def _lock(results: Path, name: str) -> Path:
+    return results / f".{name}.lock"
 
 
 def _writes() -> bool:
