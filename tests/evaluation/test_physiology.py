@@ -301,6 +301,9 @@ def test_the_suite_makes_one_exhibit_per_layer(subject, tmp_path, monkeypatch):
     for exhibit in plan.exhibits:
         exhibit([])
     assert recorded == [(4, "bottleneck"), (4, "v1")]
+    missing = dataclasses.replace(request, textures=tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="textures: .*nowhere is not a directory"):
+        planning.plan(tmp_path, missing, "command")
     assert suites.PHYSIOLOGY not in {name for group in suites.GROUPS.values() for name in group}
 
 

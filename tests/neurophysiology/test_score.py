@@ -130,6 +130,8 @@ def test_the_examples_of_the_documentation_run(tmp_path, monkeypatch):
     assert names["scores"]["peak_sf"].score == pytest.approx(0.95, abs=0.02)
     assert names["responses"].shape[:3] == (2, 36, 8)
     assert 0.8 < np.nanmedian(names["fano"]) < 1.1
+    assert names["maps"].shape == (21, 21, len(names["site"]))
+    assert 0.1 < names["result"].score() < names["result"].score("v1-v2") < 0.4
 
 
 @pytest.mark.slow

@@ -197,8 +197,12 @@ def field_maps_panel(
       name: an identifier, unique on the page.
     """
     places, maps = arrays["axis/position"], arrays[FIELD_MAPS]
-    half = (places[1] - places[0]) / 2
-    low, high = places[0] - half, places[-1] + half
+    step = places[1] - places[0]
+    low, high = places[0] - step / 2, places[-1] + step / 2
+    inside = np.unique(np.argwhere(maps[..., list(units)] > _IN_FIELD)[:, :2])
+    # As much as the fields need, around the gratings.
+    reach = np.abs(places - _CENTRE)[inside].max(initial=0.0) + 1.5 * step
+    shown = max(_CENTRE - reach, low), min(_CENTRE + reach, high)
     with svg.drawing(2.9, 2.7) as figure:
         grid = figure.subplots(2, 2, sharex=True, sharey=True, squeeze=False)
         spoken = []
@@ -209,14 +213,15 @@ def field_maps_panel(
                 extent=(low, high, high, low), interpolation="none",
             )  # fmt: skip
             axes.grid(False)
-            axes.set_xticks([-2, 0, 2])
-            axes.set_yticks([-2, 0, 2])
+            axes.set_xlim(*shown)
+            axes.set_ylim(*shown[::-1])
+            axes.locator_params(nbins=4)
             axes.plot(
                 0.0, 1.09, color=svg.color(position), marker=svg.marker(place), markersize=5,
                 transform=axes.transAxes, clip_on=False,
             )  # fmt: skip
-            share = np.mean(maps[..., unit] > _IN_FIELD)
-            spoken.append(f"unit {place + 1} covers {share * (high - low) ** 2:.2g}")
+            area = np.sum(maps[..., unit] > _IN_FIELD) * step**2
+            spoken.append(f"unit {place + 1} covers {area:.2g}")
         for axes in grid.ravel()[len(units) :]:
             axes.set_visible(False)
         figure.supxlabel("degrees right of fixation", fontsize=9, color=svg.MUTED)
