@@ -54,9 +54,9 @@ def test_the_code_of_the_attacks_page_runs():
         change = abs(names[found] - names["images"]).max()
         assert 0 < float(change) <= 4 / 255 + 1e-6
     assert names["result"].draws == 20 and names["closest"].found.shape == (4,)
-    # A float32 difference of values in [0, 1] is exact to one unit in the last place.
-    radii = [1 / 255, 2 / 255, 4 / 255]
-    assert abs(names["ladder"] - np.array(radii)[:, None]).max() < 2**-22
+    # Three steps of a quarter of each radius.
+    way = 3 / 4 * np.array([1, 2, 4]) / 255
+    assert abs(names["ladder"] - way[:, None]).max() < 2**-22
     assert (names["control"].distance <= 4 / 255 + 1e-6).all() and names["control"].draws == 10
     assert names["voted"].protocol.name == "averaged decision" and names["frozen"].draws == 1
     assert names["worst"].winner.shape == (4,) and names["sevens"].shape == (4, 28, 28, 1)

@@ -114,6 +114,9 @@ def test_decisions_of_several_draws():
     # Two against two: the more probable wins, not the lower number.
     tied = jnp.log(jnp.asarray([[[0.5, 0.4, 0.1]], [[0.01, 0.39, 0.6]]]))
     assert int(evaluation.Protocol("fresh", 1, "vote", 2).decide(tied)[0]) == 2
+    # However little more: four votes each, and 1e-7 between the probabilities.
+    near = jnp.asarray(4 * [[[2.0, 0.0, 0.0]], [[0.0, 2.0 + 1e-6, 0.0]]])
+    assert int(evaluation.Protocol("fresh", 1, "vote", 8).decide(near)[0]) == 1
 
 
 def test_repeated_decisions_use_new_draws():

@@ -118,8 +118,10 @@ class Protocol:
             return jnp.argmax(probability, axis=-1)
         if self.decision == "vote":
             cast = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=logits.dtype)
-            # A draw has one vote, so half of a probability decides between equal votes only.
-            return jnp.argmax(jnp.sum(cast, axis=0) + 0.5 * probability, axis=-1)
+            votes = jnp.sum(cast, axis=0)
+            # Between equal votes the probability decides.
+            most = votes == jnp.max(votes, axis=-1, keepdims=True)
+            return jnp.argmax(jnp.where(most, probability, -1.0), axis=-1)
         return jnp.argmax(jnp.mean(logits, axis=0), axis=-1)
 
 

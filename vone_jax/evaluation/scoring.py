@@ -158,13 +158,15 @@ def _over_batches(
         checks.count("batch_size", batch_size)
     size = min(batch_size or count, count)
     keys = prng.example_keys(key, count)
-    call = classifier.per_example(logits_fn, keys[:size], images[:size])
-    checks.not_probabilities(call(prng.stream(keys[:size], "check"), images[:size]))
     parts = []
     for start in range(0, count, size):
         # The last batch is filled up with its last example, so that nothing compiles anew.
         rows = np.minimum(np.arange(start, start + size), count - 1)
         trial = Trial(how, keys[rows], logits_fn, images[rows], labels[rows], surrogate)
+        if start == 0:
+            call = classifier.per_example(logits_fn, trial.example_keys, trial.images)
+            check_keys = prng.stream(trial.example_keys, "check")
+            checks.not_probabilities(call(check_keys, trial.images))
         part = condition.measure(trial)
         parts.append({name: np.asarray(value) for name, value in part.items()})
     found = {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
