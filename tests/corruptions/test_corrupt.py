@@ -92,6 +92,20 @@ def test_equals_the_reference_at_every_severity(photographs, name):
                 assert error < 0.01, (name, table, severity, error)
 
 
+@pytest.mark.parametrize("shape", [(33, 21, 3), (28, 41, 1)])
+def test_pixelate_is_exact_at_odd_sizes(shape):
+    levels = np.random.default_rng(4).integers(0, 256, shape, np.uint8)
+    box = Image.Resampling.BOX
+    for share, severity in ((0.25, 5), (0.6, 1)):
+        image = Image.fromarray(levels if shape[2] == 3 else levels[..., 0])
+        small = [int(side * share) for side in image.size]
+        expected = image.resize(small, box).resize(image.size, box)
+        images = jnp.asarray(levels[None], jnp.float32) / 255
+        ours = corruptions.corrupt(KEY, images, "pixelate", severity, table="imagenet")
+        expected = np.asarray(expected).reshape(shape)
+        np.testing.assert_allclose(255 * np.asarray(ours[0]), expected, atol=1e-3)
+
+
 def test_brightness_of_black_and_grey(photographs):
     black = jnp.zeros((1, 4, 4, 3))
     ours = corruptions.corrupt(KEY, black, "brightness", 2, table="imagenet")
@@ -278,6 +292,8 @@ def test_the_size_chooses_the_table(side, table):
         (dict(images=np.zeros((1, 8, 8, 3), np.uint8)), TypeError, "divide by 255"),
         (dict(images=jnp.full((1, 8, 8, 3), 1.5)), ValueError, r"\[0, 1\]"),
         (dict(images=jnp.full((1, 8, 8, 3), jnp.nan)), ValueError, "nan"),
+        # One among many, which a vectorised minimum may pass over.
+        (dict(images=jnp.zeros((2, 32, 32, 3)).at[0, 0, 0, 0].set(jnp.nan)), ValueError, "nan"),
         (dict(images=jnp.zeros((8, 8, 3))), ValueError, "shape"),
         (dict(images=jnp.zeros((1, 8, 8, 4))), ValueError, "1 or 3"),
         (dict(images=jnp.zeros((1, 8, 8, 1)), name="defocus_blur"), ValueError, "larger than 10"),
