@@ -1,5 +1,7 @@
 """Against independent references in NumPy, SciPy and Pillow; errors in grey levels (1/255)."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -304,6 +306,19 @@ def test_bad_input_is_refused(change, error, message):
     arguments = dict(key=KEY, images=jnp.zeros((1, 12, 12, 3)), name="contrast", severity=1)
     with pytest.raises(error, match=message):
         corruptions.corrupt(**(arguments | change))
+
+
+def test_a_severity_that_is_known_on_the_device_chooses_a_branch(photographs):
+    """Images that a traced function closes over are checked, too."""
+    branches = [
+        functools.partial(corruptions.corrupt, KEY, photographs, "contrast", severity)
+        for severity in corruptions.SEVERITIES
+    ]
+    ours = jax.jit(lambda severity: jax.lax.switch(severity - 1, branches))(4)
+    np.testing.assert_allclose(ours, branches[3](), atol=1e-6)
+    bright = 2 * photographs
+    with pytest.raises(ValueError, match="values from 0 to 2"):
+        jax.jit(lambda: corruptions.corrupt(KEY, bright, "contrast", 1))()
 
 
 @pytest.mark.parametrize("name", ["defocus_blur", "gaussian_blur", "zoom_blur", "contrast"])

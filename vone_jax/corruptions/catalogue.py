@@ -200,7 +200,9 @@ def _check_images(images: jax.Array) -> None:
         raise ValueError(f"images must have shape (N, H, W, 1 or 3), got {images.shape}")
     if not isinstance(images, Tracer):
         # A minimum on the device may pass over NaN; no comparison holds for it.
-        if not bool(jnp.all((images >= -1e-6) & (images <= 1 + 1e-6))):
+        with jax.ensure_compile_time_eval():
+            inside = bool(jnp.all((images >= -1e-6) & (images <= 1 + 1e-6)))
+        if not inside:
             values = np.asarray(images, np.float32)
             raise ValueError(
                 f"images must lie in [0, 1], got values from {values.min():g} to {values.max():g}"
