@@ -80,11 +80,7 @@ def glass_blur_in_python(severity: int, images: np.ndarray) -> Program:
                     values[y, x] = values[y + down, x + right]
         return 255 * np.clip(smooth(values / 255.0), 0, 1)
 
-    def run():
-        for image in images:
-            corrupted(image)
-
-    return Program(run)
+    return Program(lambda: [corrupted(image) for image in images])
 
 
 def frost_photographs() -> corruptions.FrostImages | None:

@@ -35,7 +35,7 @@ def walk(values, reach, moves):
     """Copies from a neighbour, pixel by pixel, in the benchmark's order of visits."""
     values = values.copy()
     height, width = values.shape[:2]
-    for move in moves:
+    for move in moves.astype(int):
         for y in range(height - reach, reach, -1):
             for x in range(width - reach, reach, -1):
                 down, right = move[:, y, x]

@@ -1,5 +1,7 @@
 """Against independent references in NumPy, SciPy and Pillow; errors in grey levels (1/255)."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,6 +92,20 @@ def test_equals_the_reference_at_every_severity(photographs, name):
                 expected = np.clip(reference(name, image, parameter), 0, 1)
                 error = 255 * np.abs(np.asarray(result, np.float64) - expected).max()
                 assert error < 0.01, (name, table, severity, error)
+
+
+@pytest.mark.parametrize("shape", [(33, 21, 3), (28, 41, 1)])
+def test_pixelate_is_exact_at_odd_sizes(shape):
+    levels = np.random.default_rng(4).integers(0, 256, shape, np.uint8)
+    box = Image.Resampling.BOX
+    for share, severity in ((0.25, 5), (0.6, 1)):
+        image = Image.fromarray(levels if shape[2] == 3 else levels[..., 0])
+        small = [int(side * share) for side in image.size]
+        expected = image.resize(small, box).resize(image.size, box)
+        images = jnp.asarray(levels[None], jnp.float32) / 255
+        ours = corruptions.corrupt(KEY, images, "pixelate", severity, table="imagenet")
+        expected = np.asarray(expected).reshape(shape)
+        np.testing.assert_allclose(255 * np.asarray(ours[0]), expected, atol=1e-3)
 
 
 def test_brightness_of_black_and_grey(photographs):
@@ -278,6 +294,8 @@ def test_the_size_chooses_the_table(side, table):
         (dict(images=np.zeros((1, 8, 8, 3), np.uint8)), TypeError, "divide by 255"),
         (dict(images=jnp.full((1, 8, 8, 3), 1.5)), ValueError, r"\[0, 1\]"),
         (dict(images=jnp.full((1, 8, 8, 3), jnp.nan)), ValueError, "nan"),
+        # One among many, which a vectorised minimum may pass over.
+        (dict(images=jnp.zeros((2, 32, 32, 3)).at[0, 0, 0, 0].set(jnp.nan)), ValueError, "nan"),
         (dict(images=jnp.zeros((8, 8, 3))), ValueError, "shape"),
         (dict(images=jnp.zeros((1, 8, 8, 4))), ValueError, "1 or 3"),
         (dict(images=jnp.zeros((1, 8, 8, 1)), name="defocus_blur"), ValueError, "larger than 10"),
@@ -288,6 +306,19 @@ def test_bad_input_is_refused(change, error, message):
     arguments = dict(key=KEY, images=jnp.zeros((1, 12, 12, 3)), name="contrast", severity=1)
     with pytest.raises(error, match=message):
         corruptions.corrupt(**(arguments | change))
+
+
+def test_a_severity_that_is_known_on_the_device_chooses_a_branch(photographs):
+    """Images that a traced function closes over are checked, too."""
+    branches = [
+        functools.partial(corruptions.corrupt, KEY, photographs, "contrast", severity)
+        for severity in corruptions.SEVERITIES
+    ]
+    ours = jax.jit(lambda severity: jax.lax.switch(severity - 1, branches))(4)
+    np.testing.assert_allclose(ours, branches[3](), atol=1e-6)
+    bright = 2 * photographs
+    with pytest.raises(ValueError, match="values from 0 to 2"):
+        jax.jit(lambda: corruptions.corrupt(KEY, bright, "contrast", 1))()
 
 
 @pytest.mark.parametrize("name", ["defocus_blur", "gaussian_blur", "zoom_blur", "contrast"])

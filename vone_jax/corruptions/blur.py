@@ -1,5 +1,7 @@
 """Gaussian, defocus and zoom blur: linear maps that are built on the host."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,6 +45,10 @@ def zoom_places(parameters: tuple[float, float], shape: tuple[int, int, int]) ->
 
 def zoom(keys: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
     """The mean of the image, once more the image, and its zooms; draws nothing."""
+    return stages.one_by_one(functools.partial(_zoomed, arrays=arrays), images)
+
+
+def _zoomed(images: jax.Array, arrays: tuple) -> jax.Array:
     rows, columns, count = arrays
 
     def add(index, total):
@@ -101,11 +107,19 @@ def disk_kernel(parameters: tuple[float, float], shape: tuple[int, int, int]) ->
 
 def disk(keys: jax.Array, images: jax.Array, kernel: jax.Array) -> jax.Array:
     """Correlates each channel with the kernel, mirroring at the border; draws nothing."""
+    return stages.one_by_one(functools.partial(_correlated, kernel=kernel), images)
+
+
+def _correlated(images: jax.Array, kernel: jax.Array) -> jax.Array:
     reach = _LARGEST_REACH
     count, height, width, channels = images.shape
-    padded = jnp.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="reflect")
+    border = ((0, 0), (reach, reach), (reach, reach), (0, 0))
+
     # Channels side by side, so that rows are long enough for vector units.
-    padded = padded.reshape(count, height + 2 * reach, -1)
+    def pad(images):
+        return jnp.pad(images, border, mode="reflect").reshape(count, height + 2 * reach, -1)
+
+    padded = stages.stage(pad, images)
 
     # A sum of shifted images, row by row of the kernel: XLA's convolution of single channels is
     # several times slower on a CPU. Opposite rows and columns have the same weights.

@@ -1,5 +1,7 @@
 """Corruptions of value and resolution. They draw nothing; ``keys`` are there for the form."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,7 @@ def brightness(keys: jax.Array, images: jax.Array, amount: jax.Array) -> jax.Arr
 
     Grey images have one channel, which is V.
     """
-    value = jnp.max(images, axis=-1, keepdims=True)
+    value = functools.reduce(jnp.maximum, levels.channels(images))
     brighter = jnp.clip(value + amount, 0.0, 1.0)
     black = value <= 0
     return jnp.where(black, brighter, images * (brighter / jnp.where(black, 1.0, value)))
@@ -30,8 +32,8 @@ def saturate(keys: jax.Array, images: jax.Array, numbers: jax.Array) -> jax.Arra
     them a saturation. Grey images become the luma of that.
     """
     factor, addend = numbers
-    value = jnp.max(images, axis=-1, keepdims=True)
-    spread = value - jnp.min(images, axis=-1, keepdims=True)
+    value = functools.reduce(jnp.maximum, levels.channels(images))
+    spread = value - functools.reduce(jnp.minimum, levels.channels(images))
     grey = spread <= 0
     saturation = jnp.where(grey, 0.0, spread / jnp.where(grey, 1.0, value))
     target = jnp.clip(factor * saturation + addend, 0.0, 1.0)

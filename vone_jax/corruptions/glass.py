@@ -7,6 +7,8 @@ Where a chain of copies ends is found here for all pixels at once by pointer dou
 that has not come to an end is replaced by the link that it leads to.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,7 +29,7 @@ def prepare(parameters: tuple[float, int, int], shape: tuple[int, int, int]) -> 
 
 
 def draw_moves(keys: jax.Array, shape: tuple[int, int, int], arrays: tuple) -> jax.Array:
-    """Displacements (down, right) from -reach to reach - 1, int32 (N, 3, 2, H, W).
+    """Displacements (down, right) from -reach to reach - 1, int8 (N, 3, 2, H, W).
 
     There are always as many passes as the largest severity has; the others go unused.
     """
@@ -36,11 +38,16 @@ def draw_moves(keys: jax.Array, shape: tuple[int, int, int], arrays: tuple) -> j
     words = jnp.concatenate(stages.stage(draw, keys), axis=1)[:, :_MOST_PASSES, None]
     # A word has 16 bits for either: the chances of the values differ by less than 2^-13.
     shifts = jnp.asarray([16, 0], jnp.uint32)[None, None, :, None, None]
-    return ((((words >> shifts) & 0xFFFF) * (2 * reach)) >> 16).astype(jnp.int32) - arrays[1]
+    moves = (((words >> shifts) & 0xFFFF) * (2 * reach)) >> 16
+    return (moves.astype(jnp.int32) - arrays[1]).astype(jnp.int8)
 
 
 def blur(moves: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
     """Glass blur with given displacements, see ``draw_moves``."""
+    return stages.one_by_one(functools.partial(_blurred, arrays=arrays), moves, images)
+
+
+def _blurred(moves: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
     taps, reach, passes = arrays
     smooth = levels.truncate(255 * matrices.filtered(images, taps)).astype(jnp.int32)
     # The channels of a pixel move together: as the bytes of one number.
@@ -61,7 +68,8 @@ def shuffled(pixels: jax.Array, moves: jax.Array, reach: jax.Array, passes: jax.
         return (y > reach) & (y <= height - reach) & (x > reach) & (x <= width - reach)
 
     def walk(index, pixels):
-        down, right = jnp.moveaxis(jax.lax.dynamic_index_in_dim(moves, index, 1, False), 1, 0)
+        move = jax.lax.dynamic_index_in_dim(moves, index, axis=1, keepdims=False)
+        down, right = jnp.moveaxis(move.astype(jnp.int32), 1, 0)
         there = place + jnp.where(visited(y, x), down * width + right, 0)
         # Later in raster order means visited earlier.
         overwritten = (there > place) & visited(y + down, x + right)

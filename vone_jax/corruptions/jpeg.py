@@ -10,6 +10,8 @@ forward pass along the rows. In the backward one they are larger, so its matrix 
 multiples of 128 and the rest: values are below 2^14 there, and their sums below 2^14 (8 127).
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,6 +59,10 @@ def compress(keys: jax.Array, images: jax.Array, tables: jax.Array) -> jax.Array
       images: float32 in [0, 1], shape (N, H, W, C); they are rounded to 8 bits first.
       tables: see ``quantisers``.
     """
+    return stages.one_by_one(functools.partial(_compressed, tables=tables), images)
+
+
+def _compressed(images: jax.Array, tables: jax.Array) -> jax.Array:
     height, width, channels = images.shape[1:]
     planes = stages.stage(_planes, images)
     luma = _coded(planes[0], tables[0])

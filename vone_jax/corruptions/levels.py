@@ -33,8 +33,16 @@ def luma(images: jax.Array) -> jax.Array:
     """Brightness (N, H, W, 1) of images (N, H, W, C); grey images are their own."""
     if images.shape[-1] == 1:
         return images
-    weights = jnp.asarray(LUMA, images.dtype)[None, None, None]
-    return jnp.sum(images * weights, axis=-1, keepdims=True)
+    red, green, blue = channels(images)
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+
+
+def channels(images: jax.Array) -> list[jax.Array]:
+    """The channels of images (N, H, W, C), each (N, H, W, 1).
+
+    The compiler does not use vector units for reductions over the last axis of so few values.
+    """
+    return [images[..., channel, None] for channel in range(images.shape[-1])]
 
 
 def colour(rgb: tuple[int, int, int], channels: int) -> jax.Array:

@@ -1,5 +1,7 @@
 """Motion blur: one-sided, along a line of a random angle. Snow moves its flakes with it too."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,6 +51,10 @@ def blur_levels(angles: jax.Array, values: jax.Array, arrays: tuple) -> jax.Arra
 
     Values beyond the border are those at the border.
     """
+    return stages.one_by_one(functools.partial(_blurred, arrays=arrays), angles, values)
+
+
+def _blurred(angles: jax.Array, values: jax.Array, arrays: tuple) -> jax.Array:
     weights, count = arrays
     angles = jnp.deg2rad(angles)[:, None]
     rounds = -(-count // _TAPS_AT_ONCE)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vone_jax import counter_random
-from vone_jax.corruptions import edges, levels, matrices
+from vone_jax.corruptions import edges, levels, matrices, stages
 
 _WATER = (175, 238, 238)
 _MUD = (63, 42, 20)
@@ -42,7 +42,8 @@ def spatter(normal: jax.Array, images: jax.Array, arrays: dict) -> jax.Array:
     if arrays["mud"] is None:
         liquid = jnp.where(liquid < threshold, 0.0, liquid)
         # Eight bits overflow where the liquid is thicker than 1, as they do in the benchmark.
-        film = arrays["water"] * water(levels.truncate(255 * liquid[..., 0]) % 256)[..., None]
+        liquid = levels.truncate(255 * liquid[..., 0]) % 256
+        film = arrays["water"] * stages.one_by_one(water, liquid)[..., None]
         return images + film * levels.colour(_WATER, images.shape[-1])
     # What is below the threshold counts as none, what equals it too.
     mask = (liquid > threshold).astype(jnp.float32)

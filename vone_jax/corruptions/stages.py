@@ -21,6 +21,24 @@ def stage(function: Callable[..., Any], *operands: Any) -> Any:
     return jax.lax.cond(always, function, nothing, *operands)
 
 
+def one_by_one(function: Callable[..., jax.Array], *batches: jax.Array) -> jax.Array:
+    """``function(*batches)``: on a CPU for one image after the other, elsewhere for all at once.
+
+    Loops that go over the images again and again are several times faster where one image at a
+    time stays in the cache, and need memory for one. The cores share an image instead of the batch.
+
+    Args:
+      function: takes and returns arrays whose first axis counts the images.
+      batches: its arguments.
+    """
+
+    def mapped(*batches):
+        alone = lambda arrays: function(*(array[None] for array in arrays))[0]  # noqa: E731
+        return jax.lax.map(alone, batches)
+
+    return jax.lax.platform_dependent(*batches, cpu=mapped, default=function)
+
+
 def repeated(
     count: jax.Array, most: int, body: Callable[[jax.Array, jax.Array], jax.Array], start: jax.Array
 ) -> jax.Array:
