@@ -1,6 +1,8 @@
 """Are V1-like networks robust? V1 match against accuracy at weak budgets, over all networks.
 
-The report's v1_match.md has both correlations, v1_match.png the plot.
+The report's v1_match.md has both correlations, v1_match.png the plot. The layers that compete are
+V1 of a VOneNet and, of a base network, the stem and the first two stages: later ones take long on a
+CPU.
 
 Paper row: V1 explained variance against white-box accuracy (figure 1 of Dapello, Marques et al.
 2020), with the tuning of single units in the place of explained variance.
@@ -9,18 +11,25 @@ Hardware: 2 CPU cores. Wall time: not measured yet.
 Command: python sweep.py laboratory/v1_match
 """
 
-from configs.laboratory.networks import NETWORKS, members
-from vone_jax.sweep import Sweep
+from configs.laboratory.networks import NETWORKS
+from vone_jax.sweep import Member, Sweep
+
+_PHYSIOLOGY = ("--suite", "physiology", "--layers")
 
 sweep = Sweep(
     name="v1_match",
     group="laboratory",
-    members=members(list(NETWORKS)),
+    members={
+        label: Member(
+            experiment,
+            [(*_PHYSIOLOGY, *(("v1",) if experiment.model.v1 else ("stem", "layer1", "layer2")))],
+        )
+        for label, experiment in NETWORKS.items()
+    },
     evaluations=[
         ("--suite", "clean"),
         ("--suite", "linf", "--examples", "200"),
         ("--suite", "l2", "l1", "--examples", "200", "--points", "2"),
-        ("--suite", "physiology"),
     ],
     report=("--v1-match",),
 )
