@@ -186,7 +186,7 @@ def test_a_boundary_is_that_of_the_average_that_is_asked_for(estimator, images, 
 
 @pytest.mark.parametrize("attack", [
     DeepFool("l2", 1.0, steps=3),
-    CW("l2", 1.0, steps=30, binary_search_steps=1, initial_const=10.0, learning_rate=0.05),
+    CW("l2", 1.0, steps=60, binary_search_steps=1, initial_const=10.0, learning_rate=0.005),
     DDN("l2", 1.0, steps=5, initial_norm=0.5),
     FMN("l2", 1.0, steps=5),
 ], ids=lambda attack: type(attack).__name__)  # fmt: skip
