@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vone_jax import prng
-from vone_jax.attacks import FGSM, PGD
+from vone_jax.attacks import FGSM, PGD, checks
 
 KEY = jax.random.key(0)
 
@@ -56,6 +56,13 @@ def test_fields_out_of_range_are_refused(fields, error, message):
     if set(fields) <= shared:
         with pytest.raises(error, match=message):
             FGSM(**{"norm": "linf", "eps": 0.1, **fields})
+
+
+def test_one_nan_in_a_large_image_is_seen():
+    """XLA's minimum and maximum pass over it on CPUs."""
+    images = jnp.full((1, 64, 64, 3), 0.5).at[0, 30, 30, 1].set(jnp.nan)
+    with pytest.raises(ValueError, match="NaN"):
+        checks._values(images, jnp.zeros(1, jnp.int32), 10)
 
 
 @pytest.mark.parametrize(

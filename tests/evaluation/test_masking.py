@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from tests.attacks import toy
 from tests.evaluation import tiny
 from vone_jax import evaluation
-from vone_jax.evaluation import masking_checks, tables
+from vone_jax.evaluation import diagnosis, masking_checks, tables
 
 KEY = jax.random.key(5)
 EPS = 0.02
@@ -144,6 +144,11 @@ def test_noise_that_masks_gradients_fails(batch):
     )  # fmt: skip
     assert {"noise_off", "transfer", "black_box"} <= verdicts(found, "fail")
     assert "twin" in found["transfer"].question
+
+
+def test_one_gradient_that_is_no_number_is_seen_in_a_large_image():
+    gradients = jnp.full((2, 40, 40, 3), -0.5).at[1, 20, 20, 1].set(jnp.nan)
+    np.testing.assert_array_equal(diagnosis._largest(gradients), [0.5, np.nan])
 
 
 def test_gradients_that_are_not_finite_fail_and_do_not_end_the_checks(batch):

@@ -5,21 +5,16 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vone_jax import prng
-from vone_jax.attacks import FGSM, PGD, Attack, RandomNoise, Square, checks, classifier, losses
+from vone_jax.attacks import FGSM, PGD, Attack, RandomNoise, Square, checks, classifier
 from vone_jax.attacks.attack import compiled
+from vone_jax.evaluation import diagnosis, masking_checks, protocol
 from vone_jax.evaluation import labels as wording
-from vone_jax.evaluation import masking_checks, protocol
 from vone_jax.evaluation.conditions import Condition
 from vone_jax.evaluation.judging import Trial, probability_correct
 from vone_jax.evaluation.masking_checks import Check
-
-# Passes by which randomness is looked for, as in AutoAttack.
-_PASSES = 5
-_GREYS = (0.0, 0.5, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +126,7 @@ class Masking(Condition):
         return found
 
     def measure(self, trial: Trial) -> dict[str, jax.Array]:
-        found = _diagnose(trial.judged, trial.example_keys, trial.images, trial.labels)
+        found = diagnosis.diagnose(trial.judged, trial.example_keys, trial.images, trial.labels)
         found |= _kept("clean", trial.judge(trial.images))
         for name, attack in self.attacks().items():
             attacked = trial.attacked(surrogate=name == "without noise")
@@ -314,35 +309,3 @@ def _share(name: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
     """Shares (N,) of the decisions that are right; NaN where the loss is not finite."""
     usable = np.isfinite(arrays[f"loss {name}"])
     return np.where(usable, probability_correct(arrays[f"right {name}"]), np.nan)
-
-
-@jax.jit
-def _diagnose(logits_fn, example_keys, images, labels) -> dict[str, jax.Array]:
-    """What outputs and gradients look like for each image, arrays (N, ...)."""
-    keys = prng.stream(example_keys, "diagnosis")
-    call = classifier.per_example(logits_fn, keys, images)
-    passes = classifier.draws(call, keys, images, _PASSES)
-    size = jnp.sqrt(jnp.sum(jnp.square(passes), axis=-1, keepdims=True))
-    unit = passes / jnp.maximum(size, jnp.finfo(size.dtype).tiny)
-    apart = jnp.sqrt(jnp.sum(jnp.square(unit[:, None] - unit[None]), axis=-1))
-
-    def gradient(loss, images, name):
-        noise_keys = prng.stream(keys, name)
-
-        def total(images):
-            return jnp.sum(loss(call(noise_keys, images), labels))
-
-        return jnp.max(jnp.abs(jax.grad(total)(images)), axis=(1, 2, 3))
-
-    greys = [jnp.full_like(images, grey) for grey in _GREYS]
-    constant = [gradient(losses.cross_entropy, grey, f"grey {i}") for i, grey in enumerate(greys)]
-    return {
-        "classes": jnp.full(labels.shape, passes.shape[-1], jnp.int32),
-        "lowest": jnp.min(passes, axis=(0, 2)),
-        "highest": jnp.max(passes, axis=(0, 2)),
-        "sum error": jnp.max(jnp.abs(jnp.sum(passes, axis=-1) - 1.0), axis=0),
-        "spread": jnp.max(apart, axis=(0, 1)),
-        "gradient cross_entropy": gradient(losses.cross_entropy, images, "cross_entropy"),
-        "gradient margin": gradient(losses.margin, images, "margin"),
-        "gradient constant": jnp.stack(constant, axis=-1),
-    }
