@@ -132,7 +132,8 @@ def _known(images: jax.Array, labels: jax.Array) -> bool:
 def _values(images: jax.Array, labels: jax.Array, classes: int) -> None:
     # A minimum on the device may pass over NaN; no comparison holds for it.
     if not jnp.all((images >= -BOX_TOLERANCE) & (images <= 1 + BOX_TOLERANCE)):
-        low, high = float(np.min(images)), float(np.max(images))
+        values = np.asarray(images)
+        low, high = values.min(), values.max()
         what = "NaN" if math.isnan(low) else f"values from {low:g} to {high:g}"
         raise ValueError(
             f"images must lie in [0, 1], got {what}; a normalisation belongs into the model"
