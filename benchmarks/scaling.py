@@ -140,13 +140,17 @@ def options(repeats: int, steps: int) -> list[str]:
         watch = watched(dataclasses.replace(EXPERIMENT, data=data), 1, 5, steps)
         rows.append(f"| {prefetch} | {1e3 * watch.seconds:.1f} |")
     rows += ["", "| `compilation_cache` | until the step is compiled, s |", "| --- | ---: |"]
+    before = jax.config.read("jax_compilation_cache_dir")
     with tempfile.TemporaryDirectory() as cache:
-        for text in ("empty", "filled"):
-            meshes.keep_compiled(cache)
-            jax.clear_caches()
-            since = time.perf_counter()
-            _compiled(_one_device(EXPERIMENT))
-            rows.append(f"| {text} | {time.perf_counter() - since:.1f} |")
+        try:
+            for text in ("empty", "filled"):
+                meshes.keep_compiled(cache)
+                jax.clear_caches()
+                since = time.perf_counter()
+                _compiled(_one_device(EXPERIMENT))
+                rows.append(f"| {text} | {time.perf_counter() - since:.1f} |")
+        finally:
+            meshes.keep_compiled(before)
     return rows
 
 

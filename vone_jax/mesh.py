@@ -65,12 +65,15 @@ def _parse_cluster(cluster: str) -> tuple[str, int, int]:
     return match[1], int(match[2]), int(match[3])
 
 
-def keep_compiled(directory: str | os.PathLike) -> None:
+def keep_compiled(directory: str | os.PathLike | None) -> None:
     """Keeps compiled programs in a directory, so that the next start need not compile them.
+
+    None keeps none any more.
 
     Those that took less than a second are not kept. The setting stays for the whole process.
     """
-    jax.config.update("jax_compilation_cache_dir", os.path.abspath(directory))
+    path = None if directory is None else os.path.abspath(directory)
+    jax.config.update("jax_compilation_cache_dir", path)
     # JAX decides when it first compiles whether there is a cache, and asks no more.
     compilation_cache.reset_cache()
 
