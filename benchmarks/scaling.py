@@ -140,7 +140,7 @@ def options(repeats: int, steps: int) -> list[str]:
         watch = watched(dataclasses.replace(EXPERIMENT, data=data), 1, 5, steps)
         rows.append(f"| {prefetch} | {1e3 * watch.seconds:.1f} |")
     rows += ["", "| `compilation_cache` | until the step is compiled, s |", "| --- | ---: |"]
-    before = jax.config.read("jax_compilation_cache_dir")
+    before = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     with tempfile.TemporaryDirectory() as cache:
         try:
             for text in ("empty", "filled"):
