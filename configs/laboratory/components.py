@@ -1,4 +1,4 @@
-"""Which parts of V1 matter: distributions, spatial frequencies, cell types, noise.
+"""Which parts of V1 matter: distributions, spatial frequencies, cell types, gain, noise.
 
 Paper row: the ablations (table 2 of Dapello, Marques et al. 2020) in small; the cut-offs of the
 frequency bands are those of Baidya et al. 2021, arXiv:2110.10645.
@@ -12,7 +12,7 @@ from vone_jax.sweep import Sweep
 
 _LABELS = [
     "base-0", "vone-0", "vone-uniform", "vone-low", "vone-mid", "vone-high", "vone-simple",
-    "vone-complex", "vone-quiet", "vone-noise-0.5", "vone-noise-2",
+    "vone-complex", "vone-gain-5", "vone-gain-45", "vone-quiet", "vone-noise-0.5", "vone-noise-2",
 ]  # fmt: skip
 
 sweep = Sweep(

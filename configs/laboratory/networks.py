@@ -56,6 +56,10 @@ NETWORKS: dict[str, Experiment] = {
     "vone-high": _frequencies(5.6, 11.3),
     "vone-simple": _v1(simple_channels=64, complex_channels=0),
     "vone-complex": _v1(simple_channels=0, complex_channels=64),
+    # A third and three times the gain: mean responses of about 0.3 and 3. The variance of the noise
+    # follows the mean, so beside the response it is stronger and weaker.
+    "vone-gain-5": _v1(k_exc=5.0),
+    "vone-gain-45": _v1(k_exc=45.0),
     # Stochasticity. The gain behind the stem makes its mean response about 1, that of V1.
     "vone-quiet": _v1(noise=None),
     "vone-noise-0.5": _v1(noise=NeuronalNoise(strength=0.5)),
