@@ -17,6 +17,7 @@ import jax
 
 from benchmarks import attack_loops, front_end, network, table
 from benchmarks.sizes import FULL, QUICK
+from vone_jax import mesh
 
 CASES = {
     "bank": front_end.bank,
@@ -40,6 +41,8 @@ def main(argv: Sequence[str]) -> int:
         "--cases", nargs="+", choices=CASES, default=list(CASES), help="default: all"
     )
     arguments = parser.parse_args(argv)
+    # As train.py does.
+    mesh.use_all_cores()
     sizes = QUICK if arguments.quick else FULL
     surroundings = table.environment(shlex.join(["python", "-m", "benchmarks", *argv]))
     measurements = []

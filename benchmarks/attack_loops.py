@@ -12,7 +12,7 @@ from benchmarks import small_cnn, torch_baseline
 from benchmarks.sizes import Sizes
 from benchmarks.small_cnn import EPS, NUM_CLASSES
 from benchmarks.timing import OURS, Measurement, Program, jax_program, measure
-from vone_jax import attacks
+from vone_jax import attacks, mesh
 
 STEP = 2 / 255
 
@@ -21,9 +21,7 @@ def pgd(sizes: Sizes) -> list[Measurement]:
     """Linf-PGD on a deterministic classifier, from the image itself, the same for all."""
     target = small_cnn.target(sizes)
 
-    def ours() -> Program:
-        attack = attacks.PGD(norm="linf", eps=EPS, steps=sizes.loop_steps, step_size=STEP)
-        return _one_function(attack, target)
+    attack = attacks.PGD(norm="linf", eps=EPS, steps=sizes.loop_steps, step_size=STEP)
 
     def naive() -> Program:
         """A loop in Python around a compiled gradient."""
@@ -48,10 +46,12 @@ def pgd(sizes: Sizes) -> list[Measurement]:
         import torchattacks
 
         model = torch_baseline.small_cnn(target.weights)
-        attack = torchattacks.PGD(
-            model, eps=EPS, alpha=STEP, steps=sizes.loop_steps, random_start=False
+        return _torch_program(
+            torchattacks.PGD(
+                model, eps=EPS, alpha=STEP, steps=sizes.loop_steps, random_start=False
+            ),
+            target,
         )
-        return _torch_program(attack, target)
 
     def by_foolbox() -> Program:
         from foolbox.attacks import LinfPGD
@@ -62,15 +62,20 @@ def pgd(sizes: Sizes) -> list[Measurement]:
             bounds=(0, 1),
             device=torch_baseline.device(),
         )
-        attack = LinfPGD(abs_stepsize=STEP, steps=sizes.loop_steps, random_start=False)
+        linf_pgd = LinfPGD(abs_stepsize=STEP, steps=sizes.loop_steps, random_start=False)
         return _torch_program(
-            lambda images, labels: attack(model, images, labels, epsilons=EPS)[1], target
+            lambda images, labels: linf_pgd(model, images, labels, epsilons=EPS)[1], target
         )
 
     return measure(
         f"PGD-{sizes.loop_steps} on a small CNN",
         sizes.loop_batch,
-        {OURS: ours, "naive JAX": naive, "torchattacks": by_torchattacks, "foolbox": by_foolbox},
+        {
+            **_ours(attack, target, sizes.loop_part),
+            "naive JAX": naive,
+            "torchattacks": by_torchattacks,
+            "foolbox": by_foolbox,
+        },
         sizes.repeats,
     )
 
@@ -78,9 +83,6 @@ def pgd(sizes: Sizes) -> list[Measurement]:
 def apgd(sizes: Sizes) -> list[Measurement]:
     """Auto-PGD on the cross-entropy, one run from a random start of each program's own."""
     target = small_cnn.target(sizes)
-
-    def ours() -> Program:
-        return _one_function(attacks.APGD("linf", EPS, steps=sizes.auto_steps), target)
 
     def by_torchattacks() -> Program:
         import torchattacks
@@ -98,7 +100,11 @@ def apgd(sizes: Sizes) -> list[Measurement]:
     return measure(
         f"APGD-{sizes.auto_steps} on a small CNN",
         sizes.loop_batch,
-        {OURS: ours, "torchattacks": by_torchattacks, "pyautoattack": by_pyautoattack},
+        {
+            **_ours(attacks.APGD("linf", EPS, steps=sizes.auto_steps), target, sizes.loop_part),
+            "torchattacks": by_torchattacks,
+            "pyautoattack": by_pyautoattack,
+        },
         sizes.repeats,
     )
 
@@ -114,6 +120,8 @@ def auto_attack(sizes: Sizes) -> list[Measurement]:
             members = tuple(_shortened(member, steps) for member in attack.members(NUM_CLASSES))
             attack = attacks.AutoAttack("linf", EPS, version="custom", attacks=members)
         images, labels = jnp.asarray(target.images), jnp.asarray(target.labels)
+        if jax.device_count() > 1:
+            images, labels = mesh.shard_batch(mesh.data_mesh(), (target.images, target.labels))
         return Program(
             lambda: jax.block_until_ready(attack(target.keys, target.logits_fn, images, labels)),
             compiles_when_run=True,
@@ -143,10 +151,23 @@ def _shortened(member: Any, steps: int) -> Any:
     return dataclasses.replace(member, **{field: steps})
 
 
-def _one_function(attack: attacks.Attack, target: small_cnn.Target) -> Program:
-    images, labels = jnp.asarray(target.images), jnp.asarray(target.labels)
-    program = jax_program(attack.perturb, target.keys, target.logits_fn, images, labels)
-    return dataclasses.replace(program, resisting=target.resisting)
+def _ours(
+    attack: attacks.Attack, target: small_cnn.Target, part: int
+) -> dict[str, Callable[[], Program]]:
+    """Our attack on all images at once, and on so many at a time on every device."""
+
+    def program(attack: attacks.Attack) -> Program:
+        images, labels = jnp.asarray(target.images), jnp.asarray(target.labels)
+        compiled = jax_program(attack.perturb, target.keys, target.logits_fn, images, labels)
+        return dataclasses.replace(compiled, resisting=target.resisting)
+
+    devices = mesh.data_mesh()
+    return {
+        OURS: lambda: program(attack),
+        f"{OURS}, {part} at a time on {mesh.describe(devices)}": lambda: program(
+            attacks.InBatches(attack, part, devices)
+        ),
+    }
 
 
 def _torch_program(attack: Callable[..., Any], target: small_cnn.Target) -> Program:

@@ -17,6 +17,7 @@ class Sizes:
       draws: noise draws per gradient of an attack.
       draw_batch: images per call in the case with several draws.
       loop_batch: images per attack on the small CNN.
+      loop_part: images at a time where the attack goes through the batch in parts.
       loop_steps: steps of PGD.
       auto_steps: steps of Auto-PGD.
       loop_width: channels of the small CNN's first layer.
@@ -34,6 +35,7 @@ class Sizes:
     draws: int
     draw_batch: int
     loop_batch: int
+    loop_part: int
     loop_steps: int
     auto_steps: int
     loop_width: int
@@ -52,6 +54,7 @@ FULL = Sizes(
     draws=10,
     draw_batch=2,
     loop_batch=256,
+    loop_part=16,
     loop_steps=50,
     auto_steps=100,
     loop_width=32,
@@ -71,6 +74,7 @@ QUICK = Sizes(
     draws=2,
     draw_batch=1,
     loop_batch=2,
+    loop_part=1,
     loop_steps=2,
     auto_steps=2,
     loop_width=4,

@@ -40,7 +40,7 @@ def importers(*names):
         ("models", {"models", "v1", "prng", "counter_random", "convolution"}),
         ("convert", {"convert", "models", "v1"}),
         ("interop", {"interop", "models", "prng"}),
-        ("attacks", {"attacks", "prng", "counter_random"}),
+        ("attacks", {"attacks", "prng", "counter_random", "mesh"}),
         ("corruptions", {"corruptions", "prng", "counter_random"}),
         ("data", {"data", "prng"}),
         ("report", {"report"}),

@@ -10,16 +10,20 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jaxlib
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "data"
+
+# A name that is unknown to XLA ends the process, so it is set only where it has been tried.
+_LIBRARY_FUSIONS = "xla_cpu_experimental_ynn_fusion_type"
 
 
 def join_processes(cluster: str) -> None:
@@ -53,6 +57,21 @@ def join_processes(cluster: str) -> None:
         ) from error
     except RuntimeError as error:
         raise ConnectionError(f"cannot join the other processes: {error}") from error
+
+
+def use_all_cores() -> None:
+    """Lets the convolutions of a single CPU device use all cores. To be called before all else.
+
+    In its 0.10 releases jaxlib leaves most of them to a library that takes one core, and up to
+    twice the processor time in the gradients of kernels. This asks for what it did before, by
+    ``XLA_FLAGS``, unless these speak of the matter already. With a CPU device for each core
+    there are no idle cores, and nothing is changed.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    slow = jaxlib.__version__.startswith("0.10.") and jax.config.jax_num_cpu_devices <= 1
+    if slow and _LIBRARY_FUSIONS not in flags:
+        chosen = f"--{_LIBRARY_FUSIONS}=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
+        os.environ["XLA_FLAGS"] = f"{flags} {chosen}".strip()
 
 
 def _parse_cluster(cluster: str) -> tuple[str, int, int]:
@@ -170,6 +189,18 @@ def shard_batch(mesh: Mesh, batch: Any) -> Any:
 def replicate(mesh: Mesh, tree: Any) -> Any:
     """Puts a tree of arrays, the same in all processes, on every device of the mesh."""
     return jax.device_put(tree, replicated(mesh))
+
+
+def on_each_device(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of arrays as one that every device applies to its share of their first axis.
+
+    Args:
+      mesh: whose devices share the arrays; their first axis must be a multiple of its size.
+      function: of arrays, to a tree of arrays with the same first axis. What it closes over is
+        the same on every device.
+    """
+    split = PartitionSpec(AXIS)
+    return jax.shard_map(function, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)
 
 
 def fetch(tree: Any) -> Any:

@@ -3,7 +3,7 @@
 Within a radius: ``FGSM``, ``PGD``, ``MIFGSM``, ``APGD`` along the gradient, ``SPSA`` and
 ``Square`` from scores alone, ``RandomNoise`` as a baseline. The closest adversarial image:
 ``FAB``, ``DeepFool``, ``CW``, ``DDN``, ``FMN``. Of several the worst: ``AutoAttack``. Made on
-another network: ``Transfer``.
+another network: ``Transfer``. On a few images at a time: ``InBatches``.
 """
 
 from vone_jax.attacks.apgd import APGD
@@ -15,6 +15,7 @@ from vone_jax.attacks.deepfool import DeepFool
 from vone_jax.attacks.fab import FAB
 from vone_jax.attacks.fmn import FMN
 from vone_jax.attacks.gradient import FGSM, PGD, STEP_RULES
+from vone_jax.attacks.in_batches import InBatches
 from vone_jax.attacks.minimal import MinimalNormAttack, MinimalPerturbation
 from vone_jax.attacks.momentum import MIFGSM
 from vone_jax.attacks.random_noise import RandomNoise
@@ -29,6 +30,7 @@ __all__ = [
     "FAB",
     "FGSM",
     "FMN",
+    "InBatches",
     "MIFGSM",
     "PGD",
     "SPSA",
