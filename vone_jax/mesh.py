@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jaxlib
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.experimental.compilation_cache import compilation_cache
@@ -68,8 +67,8 @@ def use_all_cores() -> None:
     there are no idle cores, and nothing is changed.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    slow = jaxlib.__version__.startswith("0.10.") and jax.config.jax_num_cpu_devices <= 1
-    if slow and _LIBRARY_FUSIONS not in flags:
+    devices = jax.config.jax_num_cpu_devices  # pyright: ignore[reportAttributeAccessIssue]
+    if jax.__version__.startswith("0.10.") and devices <= 1 and _LIBRARY_FUSIONS not in flags:
         chosen = f"--{_LIBRARY_FUSIONS}=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
         os.environ["XLA_FLAGS"] = f"{flags} {chosen}".strip()
 
