@@ -28,8 +28,8 @@ sweep = Sweep(
     },
     evaluations=[
         ("--suite", "clean"),
+        # Those of the other norms cost as much again, and at 28 pixels they are weaker still.
         ("--suite", "linf", "--examples", "200"),
-        ("--suite", "l2", "l1", "--examples", "200", "--points", "2"),
     ],
     report=("--v1-match",),
 )
