@@ -21,6 +21,7 @@ from job import EVALUATION, EXPERIMENT, network, noise_of_a_batch, open_source
 
 import eval as eval_program
 from vone_jax import data, training
+from vone_jax.training import file_digests
 from vone_jax.training import setup as setups
 from vone_jax.training.checkpoint import Checkpoints
 from vone_jax.training.log import read_log
@@ -144,7 +145,9 @@ def test_two_processes_train_as_one(whole, tmp_path):
     # Process 0 alone writes and reports.
     assert "4 x cpu" in said[0] and "finished at step 9" in said[0]
     assert "finished" not in said[1]
-    assert sorted(path.name for path in (run_dir / "checkpoints").iterdir()) == ["6", "9"]
+    checkpoints = sorted((run_dir / "checkpoints").iterdir())
+    assert [path.name for path in checkpoints] == ["6", "9"]
+    assert [file_digests.damage(path) for path in checkpoints] == [[], []]
 
 
 @pytest.mark.slow
