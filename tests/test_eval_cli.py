@@ -12,6 +12,7 @@ import pytest
 
 import eval as program
 from tests.evaluation import tiny
+from tests.evaluation.result_files import read_results
 from tests.quick_compile import quick_compile_by_module  # noqa: F401
 from vone_jax import evaluation, training
 from vone_jax.models import create
@@ -158,17 +159,6 @@ def test_killed_at_random_moments_the_results_are_the_same(tmp_path):
         command = [sys.executable, "-c", KILLED, str(run), *arguments]
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    def contents(run):
-        found = {}
-        for path in sorted((run / "results").iterdir()):
-            found[path.name] = path.read_bytes()
-            if path.suffix == ".json":
-                record = json.loads(path.read_text())
-                for field in ("started", "wall_seconds", "command"):
-                    del record[field]
-                found[path.name] = record
-        return found
-
     def progress(run):
         """Chunks of finished and of unfinished results."""
         results = run / "results"
@@ -188,8 +178,8 @@ def test_killed_at_random_moments_the_results_are_the_same(tmp_path):
         assert process.wait() == -signal.SIGKILL
         assert progress(killed) < 30
     assert start(killed).wait() == 0
-    expected = contents(whole)
-    assert len(expected) == 10 and contents(killed) == expected
+    expected = read_results(whole)
+    assert len(expected) == 10 and read_results(killed) == expected
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

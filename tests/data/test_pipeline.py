@@ -457,7 +457,8 @@ def test_worker_processes(tmp_path):
 
 
 def test_worker_that_is_killed(tmp_path):
-    """Named, or started again where the policy is to skip: the batches are the same."""
+    """In training and evaluation: named, or started again where that is asked for, with the same
+    batches."""
     script = tmp_path / "program.py"
     script.write_text(
         textwrap.dedent(
@@ -474,17 +475,22 @@ def test_worker_that_is_killed(tmp_path):
                     unreadable=unreadable,
                 )
 
+            def start_eval(workers, restart):
+                source = data.load("fashion_mnist_small", "test")
+                return data.eval_batches(
+                    source, batch_size=100, image_size=28, workers=workers, restart_workers=restart
+                )
+
             def kill_workers():
                 for worker in multiprocessing.active_children():
                     worker.kill()
 
-            if __name__ == "__main__":
-                plain, failing, going_on = start(0, "skip"), start(1, "raise"), start(1, "skip")
-                expected = [next(plain)["index"] for _ in range(12)]
+            def check(plain, failing, going_on, number):
+                expected = [next(plain)["index"] for _ in range(number)]
                 next(failing)
                 kill_workers()
                 try:
-                    for _ in range(12):
+                    for _ in range(number):
                         next(failing)
                 except ChildProcessError as error:
                     print("error:", error)
@@ -492,11 +498,15 @@ def test_worker_that_is_killed(tmp_path):
                 kill_workers()
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always")
-                    found = [next(going_on)["index"] for _ in range(11)]
+                    found = [next(going_on)["index"] for _ in range(number - 1)]
                 assert all(map(np.array_equal, found, expected[1:]))
                 print("warnings:", *{str(warning.message) for warning in caught})
                 for batches in (plain, failing, going_on):
                     batches.close()
+
+            if __name__ == "__main__":
+                check(start(0, "skip"), start(1, "raise"), start(1, "skip"), 12)
+                check(start_eval(0, True), start_eval(1, False), start_eval(1, True), 20)
             """
         )
     )
@@ -505,7 +515,8 @@ def test_worker_that_is_killed(tmp_path):
         [sys.executable, str(script)], capture_output=True, text=True, timeout=300, env=environment
     )
     assert result.returncode == 0, result.stderr
-    error, warnings = result.stdout.splitlines()
+    said = result.stdout.splitlines()
     died = "a data worker died at batch [0-9]+ of 'fashion_mnist_small' 'test'.*exit code -9"
-    assert re.match(f"error: {died}", error)
-    assert re.match(f"warnings: {died}.*; starting it again", warnings)
+    for error, warnings in (said[:2], said[2:]):
+        assert re.match(f"error: {died}", error)
+        assert re.match(f"warnings: {died}.*; starting it again", warnings)

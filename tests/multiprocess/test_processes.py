@@ -20,7 +20,9 @@ import pytest
 from job import EVALUATION, EXPERIMENT, network, noise_of_a_batch, open_source
 
 import eval as eval_program
+from tests.evaluation.result_files import read_results
 from vone_jax import data, training
+from vone_jax.training import file_digests
 from vone_jax.training import setup as setups
 from vone_jax.training.checkpoint import Checkpoints
 from vone_jax.training.log import read_log
@@ -144,7 +146,9 @@ def test_two_processes_train_as_one(whole, tmp_path):
     # Process 0 alone writes and reports.
     assert "4 x cpu" in said[0] and "finished at step 9" in said[0]
     assert "finished" not in said[1]
-    assert sorted(path.name for path in (run_dir / "checkpoints").iterdir()) == ["6", "9"]
+    checkpoints = sorted((run_dir / "checkpoints").iterdir())
+    assert [path.name for path in checkpoints] == ["6", "9"]
+    assert [file_digests.damage(path) for path in checkpoints] == [[], []]
 
 
 @pytest.mark.slow
@@ -185,19 +189,6 @@ def test_an_error_in_one_ends_both_and_leaves_the_checkpoints(whole, tmp_path):
     assert_same_run(run_dir, whole)
 
 
-def results(run_dir):
-    """Content of all result files, the JSON without clock and command, the NPZ to the byte."""
-    found = {}
-    for path in sorted((run_dir / "results").iterdir()):
-        found[path.name] = path.read_bytes()
-        if path.suffix == ".json":
-            record = json.loads(path.read_text())
-            for field in ("started", "wall_seconds", "command"):
-                del record[field]
-            found[path.name] = record
-    return found
-
-
 @pytest.mark.slow
 def test_two_processes_evaluate_as_one_also_when_stopped(whole, tmp_path):
     """One of the two is stopped at its second batch. Process 0 alone writes and reports."""
@@ -214,9 +205,9 @@ def test_two_processes_evaluate_as_one_also_when_stopped(whole, tmp_path):
     assert not (two / "results" / "clean.json").exists()
     ended, said = statuses(start_two(two, what="eval"), two)
     assert ended == [0, 0], said
-    expected = results(one)
+    expected = read_results(one)
     assert len(expected) == 10
-    assert results(two) == expected
+    assert read_results(two) == expected
     assert expected["clean.json"]["device"] == "4 x cpu (cpu)"
     assert "results in" in said[0] and "clean" not in said[1]
 

@@ -1,5 +1,6 @@
 """Checkpoints give back what was saved, or say that they cannot."""
 
+import json
 import resource
 
 import jax
@@ -115,21 +116,71 @@ def test_a_restored_state_goes_on_any_mesh(written):
         assert_same(meshes.fetch(placed), make_state(3))
 
 
-@pytest.mark.parametrize("damage", ["truncated", "bit flipped", "metadata gone", "file gone"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(written, damage):
-    victim = largest_file(written / "3" / "state")
-    if damage == "truncated":
-        victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
-    elif damage == "bit flipped":
-        flip_a_bit(victim)
-    elif damage == "metadata gone":
-        (written / "3" / "metadata" / "metadata").unlink()
-    else:
-        victim.unlink()
+def flipped(content):
+    """With one bit of the first, the middle or the last byte changed."""
+    for place in (0, len(content) // 2, len(content) - 1):
+        changed = bytearray(content)
+        changed[place] ^= 8
+        yield bytes(changed)
+
+
+def truncated(content):
+    return (content[:length] for length in (0, len(content) // 2, len(content) - 1))
+
+
+def gone(content):
+    return (None,)
+
+
+@pytest.mark.parametrize("damage", [flipped, truncated, gone])
+def test_any_damaged_file_is_named_and_the_checkpoint_before_used(written, damage):
+    files = [path for path in (written / "3").rglob("*") if path.is_file()]
+    assert {"SHA256SUMS", "metadata", "_METADATA", "manifest.ocdbt"} <= {p.name for p in files}
+    with Checkpoints(written, read_only=True) as checkpoints:
+        for path in files:
+            content = path.read_bytes()
+            name = path.relative_to(written / "3").as_posix()
+            for changed in damage(content):
+                path.unlink() if changed is None else path.write_bytes(changed)
+                said = f"damaged, going back to step 2: .*checkpoints/3 \\({name} [^;]*\\)$"
+                with pytest.warns(UserWarning, match=said):
+                    step, state, position = checkpoints.restore(LIKE)
+                assert step == 2 and position == POSITION
+                assert_same(state, make_state(2))
+            path.write_bytes(content)
+        assert checkpoints.restore(LIKE)[0] == 3
+
+
+def test_all_damaged_files_of_a_checkpoint_are_named(written):
+    (written / "3" / "state" / "_METADATA").unlink()
+    listed = written / "3" / "metadata" / "metadata"
+    listed.unlink()
+    listed.mkdir()
+    said = r"metadata/metadata cannot be read: Is a directory; state/_METADATA is missing\)"
+    with pytest.warns(UserWarning, match=said):
+        assert restore(written)[0] == 2
+
+
+def test_a_file_that_was_added_is_no_damage(written):
+    (written / "3" / "state" / "notes.txt").write_text("from a person")
+    assert restore(written)[0] == 3
+
+
+def as_before_there_were_lists(directory):
+    (directory / "SHA256SUMS").unlink()
+    path = directory / "metadata" / "metadata"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 1}))
+
+
+def test_a_checkpoint_without_a_list_of_digests_is_judged_by_its_content(written):
+    for step in (2, 3):
+        as_before_there_were_lists(written / str(step))
+    step, state, _ = restore(written)
+    assert step == 3
+    assert_same(state, make_state(3))
+    flip_a_bit(largest_file(written / "3" / "state"))
     with pytest.warns(UserWarning, match="damaged, going back to step 2: .*checkpoints/3"):
-        step, state, _ = restore(written)
-    assert step == 2
-    assert_same(state, make_state(2))
+        assert restore(written)[0] == 2
 
 
 def test_a_damaged_checkpoint_that_was_asked_for_is_an_error(written):
@@ -145,10 +196,11 @@ def test_all_damaged_is_an_error_that_names_them(written):
         restore(written)
 
 
-def test_a_position_that_was_changed_is_damage(written):
+def test_a_position_that_was_changed_is_damage_without_a_list_too(written):
+    as_before_there_were_lists(written / "3")
     path = written / "3" / "metadata" / "metadata"
     path.write_text(path.read_text().replace('"validated": 2', '"validated": 1'))
-    with pytest.warns(UserWarning, match="does not match its digest"):
+    with pytest.warns(UserWarning, match="its content does not match its digest"):
         assert restore(written)[0] == 2
 
 
@@ -171,11 +223,21 @@ def test_damaged_checkpoints_are_set_aside_so_that_new_ones_take_their_place(wri
 
 
 def test_reading_changes_nothing(written):
-    leftover = written / "4.orbax-checkpoint-tmp"
-    leftover.mkdir()
+    for leftover in ("4.partial.orbax-checkpoint-tmp", "4.partial", "1.partial"):
+        (written / leftover / "state").mkdir(parents=True)
     before = sorted(written.rglob("*"))
     assert restore(written)[0] == 3
     assert sorted(written.rglob("*")) == before
+
+
+def test_what_an_interrupted_write_left_is_removed_by_the_next_writer(written):
+    for leftover in ("4.partial.orbax-checkpoint-tmp", "4.partial", "1.partial"):
+        (written / leftover / "state").mkdir(parents=True)
+    with Checkpoints(written, keep=3) as checkpoints:
+        assert checkpoints.steps() == [1, 2, 3]
+        checkpoints.save(4, make_state(4), POSITION)
+    assert sorted(path.name for path in written.iterdir()) == ["2", "3", "4"]
+    assert restore(written)[0] == 4
 
 
 def test_a_step_is_not_written_twice(written):

@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import resource
+import warnings
 from dataclasses import replace
 
 import jax
@@ -290,15 +291,17 @@ class Rotten(data.ArraySource):
         return super().__getitem__(index)
 
 
+def rotten_source(split):
+    plain = tiny_source(split)
+    images = np.stack([plain[i]["image"] for i in range(len(plain))])
+    labels = np.arange(len(plain)) % 3
+    return Rotten(images, labels, class_names=plain.class_names, name="tiny", split=split)
+
+
 @pytest.fixture
 def rotten(tiny, monkeypatch):
     """The experiment, which skips such examples."""
-    plain = tiny_source("train")
-    images = np.stack([plain[i]["image"] for i in range(24)])
-    labels = np.arange(24) % 3
-    names = plain.class_names
-    source = Rotten(images, labels, class_names=names, name="tiny", split="train")
-    sources = {"train": source, "test": tiny_source("test")}
+    sources = {"train": rotten_source("train"), "test": tiny_source("test")}
     monkeypatch.setattr(data, "load", lambda name, split, data_dir=None: sources[split])
     return replace(tiny, data=replace(tiny.data, unreadable="skip", unreadable_limit=2))
 
@@ -325,6 +328,55 @@ def test_too_many_images_that_cannot_be_read_end_the_run(rotten, tmp_path):
     raising = replace(rotten, data=replace(rotten.data, unreadable="raise"))
     with pytest.raises(ValueError, match="example 5 of 'tiny' 'train' cannot be read: rotten"):
         train(raising, tmp_path)
+
+
+def test_validation_leaves_out_no_image_that_cannot_be_read(tiny, tmp_path, monkeypatch):
+    sources = {"train": tiny_source("train"), "test": rotten_source("test")}
+    monkeypatch.setattr(data, "load", lambda name, split, data_dir=None: sources[split])
+    skipping = replace(tiny, data=replace(tiny.data, unreadable="skip"))
+    with pytest.raises(ValueError, match="example 5 of 'tiny' 'test' cannot be read: rotten"):
+        train(skipping, tmp_path)
+
+
+@pytest.fixture
+def deaths(monkeypatch):
+    """Workers die when they are to give the last batch of a validation, so many times in all."""
+    left, read = [], data.Batches._read
+
+    def die(self):
+        state = self.get_state()
+        if (state["kind"], state["position"]) == ("eval", 2) and left:
+            left.pop()
+            raise ChildProcessError("a data worker died at batch 2 of 'tiny' 'test'")
+        return read(self)
+
+    monkeypatch.setattr(data.Batches, "_read", die)
+    return left
+
+
+def test_a_worker_that_dies_in_validation_is_started_again(tiny, whole, tmp_path, deaths):
+    skipping = replace(tiny, data=replace(tiny.data, unreadable="skip"))
+    deaths += [None] * 3
+    with pytest.warns(UserWarning, match="died at batch 2 of 'tiny' 'test'; starting it again"):
+        assert train(skipping, tmp_path).finished
+    assert not deaths
+
+    def validations(run_dir):
+        return [record for record in log(run_dir) if record["kind"] == "validation"]
+
+    assert validations(tmp_path) == validations(whole)
+
+
+@pytest.mark.parametrize(("policy", "number"), [("raise", 1), ("skip", 4)])
+def test_a_worker_that_dies_in_validation_too_often_ends_the_run(
+    tiny, tmp_path, deaths, policy, number
+):
+    deaths += [None] * number
+    expected = pytest.raises(ChildProcessError, match="died at batch 2 of 'tiny' 'test'")
+    with warnings.catch_warnings(record=True, action="always") as said, expected:
+        train(replace(tiny, data=replace(tiny.data, unreadable=policy)), tmp_path)
+    again = [warning for warning in said if "starting it again" in str(warning.message)]
+    assert len(again) == number - 1
 
 
 def test_a_full_disk_is_an_error_and_the_run_goes_on_when_there_is_room(tiny, whole, tmp_path):

@@ -119,6 +119,7 @@ def eval_batches(
     center_crop: float | None = None,
     start: int = 0,
     workers: int = 0,
+    restart_workers: bool = False,
     process_index: int = 0,
     process_count: int = 1,
 ) -> "Batches":
@@ -137,6 +138,8 @@ def eval_batches(
         size, at 112 px or more (224 px: Resize(256), CenterCrop(224)); else 1, a plain resize.
       start: first example, in [0, len(source)]; an interrupted evaluation goes on from there.
       workers: see ``train_batches``.
+      restart_workers: whether a worker process that dies is named in a warning and started again, a
+        few times; the batches stay the same. By default it ends the iteration.
       process_index: which of the processes this one is.
       process_count: number of processes, a divisor of ``batch_size``.
 
@@ -144,7 +147,8 @@ def eval_batches(
       An iterator of the batches of ``train_batches`` with ``"mask"``: bool (b,) in addition.
 
     Raises:
-      ValueError: if an argument is out of its range.
+      ValueError: if an argument is out of its range. The iterator raises what that of
+        ``train_batches`` does; an example that cannot be read is never left out.
     """
     rows = rows_of_process(batch_size, process_index, process_count)
     check_count("image_size", image_size, 1)
@@ -164,6 +168,7 @@ def eval_batches(
         numbers.batch(batch_size).map(make),
         workers,
         {"kind": "eval", **identity(source, batch_size), "start": int(start)},
+        restarts=_RESTARTS if restart_workers else 0,
     )
 
 

@@ -3,14 +3,22 @@
 A checkpoint at step k holds everything the step k + 1 depends on: the training state and the
 position of the data iterator, with the interval that the log is averaging over. Nothing in it
 depends on the number of devices, processes or data workers. It is written in the background,
-appears under its name only when it is whole, and carries a digest of its content, so that a damaged
-one is found out and the one before it is used.
+and appears under its name only when it is whole:
+
+    N.partial/             of step N while it is written, or removed
+    N/state/               the training state, as Orbax writes it
+    N/metadata/metadata    position, digest of state and position
+    N/SHA256SUMS           digests of all files, those that restoring does not need too
+
+So a damaged one is found out, what is damaged is named, and the one before it is used.
 """
 
 import dataclasses
 import hashlib
 import json
+import shutil
 import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,9 +28,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from vone_jax import mesh as meshes
+from vone_jax.training import file_digests
 from vone_jax.training.state import TrainState
 
-_FORMAT = 1
+# Those of format 1 have no SHA256SUMS.
+_FORMAT = 2
+_PARTIAL = ".partial"
+# Orbax's own, while it writes.
+_TEMPORARY = ".orbax-checkpoint-tmp"
 
 
 class CheckpointError(RuntimeError):
@@ -59,12 +72,17 @@ class Checkpoints:
 
     def __init__(self, directory: Path, keep: int = 2, read_only: bool = False):
         self.directory = Path(directory).absolute()
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=None if read_only else keep,
-            create=not read_only,
-            cleanup_tmp_directories=not read_only,
-        )
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        self._keep = keep
+        self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self._thread = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+        if not read_only:
+            if jax.process_index() == 0:
+                self.directory.mkdir(parents=True, exist_ok=True)
+                for path in self.directory.iterdir():
+                    if path.suffix in (_PARTIAL, _TEMPORARY):
+                        shutil.rmtree(path)
+            meshes.barrier("checkpoints")
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -82,11 +100,15 @@ class Checkpoints:
                 raise
             # The error that ended the block is the one to see.
         finally:
-            self._manager.close()
+            self._thread.shutdown()
+            self._checkpointer.close()
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints that are there, oldest first."""
-        return sorted(self._manager.all_steps())
+        if not self.directory.is_dir():
+            return []
+        names = (path.name for path in self.directory.iterdir())
+        return sorted(int(name) for name in names if name.isdecimal())
 
     def save(self, step: int, state: TrainState, position: Position) -> None:
         """Starts writing a checkpoint; returns once ``state`` may be donated.
@@ -99,6 +121,10 @@ class Checkpoints:
         Raises:
           CheckpointError: if this one cannot be started, or the one before could not be written.
         """
+        self.wait()
+        steps = self.steps()
+        if steps and step <= steps[-1]:
+            raise CheckpointError(f"checkpoint {step} is not newer than {steps}")
         host_state = meshes.fetch(state)
         content = dataclasses.asdict(position)
         metadata = {
@@ -111,11 +137,10 @@ class Checkpoints:
             state=ocp.args.StandardSave(host_state), metadata=ocp.args.JsonSave(metadata)
         )
         try:
-            saved = self._manager.save(step, args=items)
+            self._checkpointer.save(self._partial(step), args=items)
         except Exception as error:
             raise self._not_written(error) from error
-        if not saved:
-            raise CheckpointError(f"checkpoint {step} is not newer than {self.steps()}")
+        self._writing = self._thread.submit(self._complete, step)
 
     def wait(self) -> None:
         """Returns when everything is on disk.
@@ -123,8 +148,11 @@ class Checkpoints:
         Raises:
           CheckpointError: if a checkpoint could not be written.
         """
+        if self._writing is None:
+            return
+        writing, self._writing = self._writing, None
         try:
-            self._manager.wait_until_finished()
+            writing.result()
         except Exception as error:
             raise self._not_written(error) from error
 
@@ -151,8 +179,10 @@ class Checkpoints:
             raise CheckpointError(f"no checkpoint {step} in {self.directory}; there are {steps}")
         damaged = []
         for candidate in [step] if step is not None else reversed(steps):
-            problem, restored = self._read(candidate, like)
-            # Processes must not go on from different checkpoints.
+            problem, restored = self._damage(candidate), None
+            # Processes read at the same time, and must not go on from different checkpoints.
+            if not meshes.any_process(bool(problem)):
+                problem, restored = self._read(candidate, like)
             if not meshes.any_process(restored is None) and restored is not None:
                 if damaged:
                     warnings.warn(
@@ -175,27 +205,51 @@ class Checkpoints:
                 number = sum(1 for path in aside.iterdir() if path.name.startswith(f"{step}-"))
                 (self.directory / str(step)).rename(aside / f"{step}-{number}")
         meshes.barrier("set aside")
-        self._manager.reload()
+
+    def _complete(self, step: int) -> None:
+        """Waits for Orbax, gives a checkpoint its digests and its name, and drops old ones."""
+        self._checkpointer.wait_until_finished()
+        if jax.process_index() == 0:
+            file_digests.write(self._partial(step))
+            self._partial(step).rename(self.directory / str(step))
+            for old in self.steps()[: -self._keep]:
+                # Under its name it would be damaged if the program ended meanwhile.
+                (self.directory / str(old)).rename(self._partial(old))
+                shutil.rmtree(self._partial(old))
+
+    def _partial(self, step: int) -> Path:
+        return self.directory / f"{step}{_PARTIAL}"
+
+    def _damage(self, step: int) -> str:
+        """Which files of a checkpoint are damaged; empty if none, or none has a digest."""
+        directory = self.directory / str(step)
+        if not (directory / file_digests.NAME).exists():
+            return ""
+        return "; ".join(file_digests.damage(directory))
 
     def _read(self, step: int, like: TrainState) -> tuple[str, tuple[TrainState, Position] | None]:
         """What is wrong with a checkpoint, or its content."""
+        directory = self.directory / str(step)
         target = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
         try:
-            metadata = self._manager.restore(
-                step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore())
+            metadata = self._checkpointer.restore(
+                directory, args=ocp.args.Composite(metadata=ocp.args.JsonRestore())
             )["metadata"]
             layout, digest = metadata["layout"], metadata["digest"]
+            listed = metadata["format"] > 1
             position = Position(**metadata["position"])
         except Exception as error:
             return _first_line(error), None
+        if listed and not (directory / file_digests.NAME).exists():
+            return f"{file_digests.NAME} is missing", None
         if layout != _layout(target):
             raise ValueError(
-                f"checkpoint {self.directory / str(step)} belongs to another network or optimiser: "
+                f"checkpoint {directory} belongs to another network or optimiser: "
                 "its arrays have other names, shapes or dtypes"
             )
         try:
-            state = self._manager.restore(
-                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
+            state = self._checkpointer.restore(
+                directory, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
             )["state"]
         except Exception as error:
             return _first_line(error), None

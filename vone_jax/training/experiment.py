@@ -93,7 +93,8 @@ class DataConfig:
     # ended, 1 while it runs, and more make up for batches that come unevenly.
     prefetch: int = 1
     # A training image that cannot be read ends the run ("raise"), or gives its place to the next
-    # one in the set ("skip"), is named in a warning and counted in the log.
+    # one in the set ("skip"), is named in a warning and counted in the log. So does a worker that
+    # dies end the run, or is started again, in training and in validation.
     unreadable: Unreadable = "raise"
     # Images that may be skipped over the whole run, each epoch counted; one more ends it.
     unreadable_limit: int = 100

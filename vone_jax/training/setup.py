@@ -102,9 +102,18 @@ class Setup:
         )
 
     def eval_batches(self) -> data.Batches:
-        """The validation split once, padded and masked; this process's part."""
-        batch_size = self.experiment.data.eval_batch_size
-        return data.eval_batches(self.eval_source, batch_size=batch_size, **self._reading())
+        """The validation split once, padded and masked; this process's part.
+
+        Workers that die are started again as in training. No image may be left out: the results
+        of one validation would be of other images than those of the next.
+        """
+        config = self.experiment.data
+        return data.eval_batches(
+            self.eval_source,
+            batch_size=config.eval_batch_size,
+            restart_workers=config.unreadable == "skip",
+            **self._reading(),
+        )
 
     def shard(self, batch: dict[str, Any]) -> dict[str, jax.Array]:
         """This process's part of a batch of the host, on the devices."""
