@@ -2,7 +2,7 @@
 
 Paper row: the main comparison (figure 2 and table 1 of Dapello, Marques et al. 2020) in small.
 Expected: not measured yet.
-Hardware: 2 CPU cores. Wall time: not measured yet.
+Hardware: 2 CPU cores. Wall time: not measured; a VOneNet's 20 further attacks are most of it.
 Command: python sweep.py laboratory/benchmark
 """
 
