@@ -17,6 +17,9 @@ FORMATS = ("png", "svg")
 def v1_match(found: Match, form: str) -> bytes:
     """V1 match against robust accuracy, a point with its interval and name for each network.
 
+    Networks with the same front end have one V1 match, so names stand in a column beside the plot,
+    in the order of the accuracies, each with a line to its point.
+
     Args:
       found: the networks.
       form: one of ``FORMATS``.
@@ -24,7 +27,8 @@ def v1_match(found: Match, form: str) -> bytes:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({"svg.hashsalt": "vone_jax", "text.parse_math": False})
-        figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+        count = len(found.points)
+        figure = Figure(figsize=(7.2, max(4.4, 0.18 * count)), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         x = [point.match for point in found.points]
@@ -33,13 +37,21 @@ def v1_match(found: Match, form: str) -> bytes:
         # Where images are not known there is no interval, and no bar.
         bars = np.nan_to_num(np.abs(ends.T - y))
         axes.errorbar(x, y, yerr=bars, fmt="o", capsize=2, elinewidth=0.8)
-        for point in found.points:
+        upwards = sorted(found.points, key=lambda point: point.robust)
+        for height, point in zip(np.linspace(0, 1, count), upwards, strict=True):
             axes.annotate(
                 point.name,
                 (point.match, point.robust),
-                xytext=(4, 3),
-                textcoords="offset points",
+                xytext=(1.03, height),
+                textcoords="axes fraction",
+                va="center",
                 fontsize=7,
+                arrowprops={
+                    "arrowstyle": "-",
+                    "relpos": (0, 0.5),
+                    "linewidth": 0.4,
+                    "color": "0.6",
+                },
             )
         axes.set_xlabel("V1 match: mean property score of the best layer")
         budgets = ", ".join(f"{NORM_NAMES[norm]} {label}" for norm, label in found.budgets)
@@ -51,7 +63,7 @@ def v1_match(found: Match, form: str) -> bytes:
                 f"{item.name} {item.value:.2f} ({item.low:.2f} to {item.high:.2f})"
                 for item in found.correlations
             )
-            + f"; n = {len(found.points)}",
+            + f"; n = {count}",
             fontsize=9,
         )
         buffer = io.BytesIO()
