@@ -1,6 +1,7 @@
 """Whole attacks on a small CNN, where the loop itself is a large part of the time."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -120,8 +121,10 @@ def auto_attack(sizes: Sizes) -> list[Measurement]:
             members = tuple(_shortened(member, steps) for member in attack.members(NUM_CLASSES))
             attack = attacks.AutoAttack("linf", EPS, version="custom", attacks=members)
         images, labels = jnp.asarray(target.images), jnp.asarray(target.labels)
-        if jax.device_count() > 1:
-            images, labels = mesh.shard_batch(mesh.data_mesh(), (target.images, target.labels))
+        sharing = math.gcd(jax.device_count(), sizes.ensemble_batch)
+        if sharing > 1:
+            devices = mesh.data_mesh(jax.devices()[:sharing])
+            images, labels = mesh.shard_batch(devices, (target.images, target.labels))
         return Program(
             lambda: jax.block_until_ready(attack(target.keys, target.logits_fn, images, labels)),
             compiles_when_run=True,
