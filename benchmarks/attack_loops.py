@@ -22,8 +22,6 @@ def pgd(sizes: Sizes) -> list[Measurement]:
     """Linf-PGD on a deterministic classifier, from the image itself, the same for all."""
     target = small_cnn.target(sizes)
 
-    attack = attacks.PGD(norm="linf", eps=EPS, steps=sizes.loop_steps, step_size=STEP)
-
     def naive() -> Program:
         """A loop in Python around a compiled gradient."""
         clean, labels = jnp.asarray(target.images), jnp.asarray(target.labels)
@@ -47,12 +45,10 @@ def pgd(sizes: Sizes) -> list[Measurement]:
         import torchattacks
 
         model = torch_baseline.small_cnn(target.weights)
-        return _torch_program(
-            torchattacks.PGD(
-                model, eps=EPS, alpha=STEP, steps=sizes.loop_steps, random_start=False
-            ),
-            target,
+        attack = torchattacks.PGD(
+            model, eps=EPS, alpha=STEP, steps=sizes.loop_steps, random_start=False
         )
+        return _torch_program(attack, target)
 
     def by_foolbox() -> Program:
         from foolbox.attacks import LinfPGD
@@ -63,16 +59,20 @@ def pgd(sizes: Sizes) -> list[Measurement]:
             bounds=(0, 1),
             device=torch_baseline.device(),
         )
-        linf_pgd = LinfPGD(abs_stepsize=STEP, steps=sizes.loop_steps, random_start=False)
+        attack = LinfPGD(abs_stepsize=STEP, steps=sizes.loop_steps, random_start=False)
         return _torch_program(
-            lambda images, labels: linf_pgd(model, images, labels, epsilons=EPS)[1], target
+            lambda images, labels: attack(model, images, labels, epsilons=EPS)[1], target
         )
 
     return measure(
         f"PGD-{sizes.loop_steps} on a small CNN",
         sizes.loop_batch,
         {
-            **_ours(attack, target, sizes.loop_part),
+            **_ours(
+                attacks.PGD("linf", EPS, steps=sizes.loop_steps, step_size=STEP),
+                target,
+                sizes.loop_part,
+            ),
             "naive JAX": naive,
             "torchattacks": by_torchattacks,
             "foolbox": by_foolbox,

@@ -7,6 +7,7 @@ communication. The same code runs on one CPU and on several machines.
 
 import contextlib
 import os
+import platform
 import re
 import sys
 import traceback
@@ -64,11 +65,14 @@ def use_all_cores() -> None:
     In its 0.10 releases jaxlib leaves most of them to a library that takes one core, and up to
     twice the processor time in the gradients of kernels. This asks for what it did before, by
     ``XLA_FLAGS``, unless these speak of the matter already. With a CPU device for each core
-    there are no idle cores, and nothing is changed.
+    there are no idle cores, and nothing is changed; nor elsewhere than on Linux and x86-64, where
+    it has not been tried.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     devices = jax.config.jax_num_cpu_devices  # pyright: ignore[reportAttributeAccessIssue]
-    if jax.__version__.startswith("0.10.") and devices <= 1 and _LIBRARY_FUSIONS not in flags:
+    tried = jax.__version__.startswith("0.10.") and sys.platform == "linux"
+    tried = tried and platform.machine() == "x86_64"
+    if tried and devices <= 1 and _LIBRARY_FUSIONS not in flags:
         chosen = f"--{_LIBRARY_FUSIONS}=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
         os.environ["XLA_FLAGS"] = f"{flags} {chosen}".strip()
 

@@ -82,13 +82,13 @@ def draw(path: Path) -> None:
     lines = scores()
     figure, axes = plt.subplots(1, len(PANELS), figsize=(11, 7), sharey=True)
     rows, names = 0, []
-    for colour, (group, members) in zip(COLOURS, GROUPS.items(), strict=True):
+    for colour, members in zip(COLOURS, GROUPS.values(), strict=True):
         for label, name in members.items():
             for axis, column in zip(axes, PANELS, strict=True):
                 ends = (column, f"{column}_low", f"{column}_high")
                 value, low, high = (100 * float(lines[label][end]) for end in ends)
                 axis.plot([low, high], [rows, rows], color=colour, linewidth=1.5)
-                axis.plot(value, rows, "o", color=colour, label=group)
+                axis.plot(value, rows, "o", color=colour)
             rows, names = rows + 1, [*names, name]
         rows, names = rows + 1, [*names, ""]
     for axis, (column, title) in zip(axes, PANELS.items(), strict=True):

@@ -66,6 +66,35 @@ class Attack(abc.ABC):
         """The attack itself: pure, on checked input, with one key per example."""
 
 
+class Wrapper(Attack):
+    """Base of attacks that make another one in their way; norm, radius and target are its own.
+
+    Attributes:
+      attack: the other attack.
+
+    Raises:
+      TypeError: if ``attack`` is not an attack.
+    """
+
+    attack: Attack
+
+    def __post_init__(self):
+        if not isinstance(self.attack, Attack):
+            raise TypeError(f"attack must be an Attack, got {type(self.attack).__name__}")
+
+    @property
+    def norm(self) -> str:
+        return self.attack.norm
+
+    @property
+    def eps(self) -> float:
+        return self.attack.eps
+
+    @property
+    def targeted(self) -> bool:
+        return self.attack.targeted
+
+
 @jax.jit
 def compiled(attack, keys, logits_fn, images, labels):
     """The attack as one compiled function, on checked input, with one key per example."""

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 
 from vone_jax import mesh as meshes
 from vone_jax.attacks import checks
-from vone_jax.attacks.attack import Attack
+from vone_jax.attacks.attack import Attack, Wrapper
 
 
 @functools.partial(
     jax.tree_util.register_dataclass, data_fields=("attack",), meta_fields=("size", "mesh")
 )
 @dataclasses.dataclass(frozen=True)
-class InBatches(Attack):
+class InBatches(Wrapper):
     """An attack on any number of images that holds only ``size`` of them at a time.
 
     The adversarial images are those of the attack on all images at once, up to the rounding of
@@ -41,8 +41,7 @@ class InBatches(Attack):
     mesh: meshes.Mesh | None = None
 
     def __post_init__(self):
-        if not isinstance(self.attack, Attack):
-            raise TypeError(f"attack must be an Attack, got {type(self.attack).__name__}")
+        super().__post_init__()
         checks.count("size", self.size)
         if self.mesh is not None and not isinstance(self.mesh, meshes.Mesh):
             raise TypeError(f"mesh must be a Mesh or None, got {type(self.mesh).__name__}")
@@ -50,18 +49,6 @@ class InBatches(Attack):
             raise ValueError(
                 f"mesh must have the one axis {meshes.AXIS!r}, got {self.mesh.axis_names}"
             )
-
-    @property
-    def norm(self) -> str:
-        return self.attack.norm
-
-    @property
-    def eps(self) -> float:
-        return self.attack.eps
-
-    @property
-    def targeted(self) -> bool:
-        return self.attack.targeted
 
     def perturb(self, keys, logits_fn, images, labels):
         count = images.shape[0]

@@ -6,14 +6,14 @@ import functools
 import jax
 
 from vone_jax.attacks import checks, classifier
-from vone_jax.attacks.attack import Attack
+from vone_jax.attacks.attack import Attack, Wrapper
 
 
 @functools.partial(
     jax.tree_util.register_dataclass, data_fields=("attack", "surrogate"), meta_fields=()
 )
 @dataclasses.dataclass(frozen=True)
-class Transfer(Attack):
+class Transfer(Wrapper):
     """An attack that sees only a surrogate of the classifier it is called with.
 
     A white-box attack that does less than its transfer from another network, or from the same
@@ -32,21 +32,8 @@ class Transfer(Attack):
     surrogate: classifier.LogitsFn
 
     def __post_init__(self):
-        if not isinstance(self.attack, Attack):
-            raise TypeError(f"attack must be an Attack, got {type(self.attack).__name__}")
+        super().__post_init__()
         object.__setattr__(self, "surrogate", classifier.as_pytree(self.surrogate))
-
-    @property
-    def norm(self) -> str:
-        return self.attack.norm
-
-    @property
-    def eps(self) -> float:
-        return self.attack.eps
-
-    @property
-    def targeted(self) -> bool:
-        return self.attack.targeted
 
     def __call__(self, key, logits_fn, images, labels):
         """As for every attack; the surrogate has to fit as well as the classifier."""

@@ -34,7 +34,7 @@ from vone_jax.training.state import TrainState
 # Those of format 1 have no SHA256SUMS.
 _FORMAT = 2
 _PARTIAL = ".partial"
-# Orbax's own, while it writes.
+# In the names of what Orbax is still writing.
 _TEMPORARY = ".orbax-checkpoint-tmp"
 
 
@@ -80,7 +80,7 @@ class Checkpoints:
             if jax.process_index() == 0:
                 self.directory.mkdir(parents=True, exist_ok=True)
                 for path in self.directory.iterdir():
-                    if path.suffix in (_PARTIAL, _TEMPORARY):
+                    if path.suffix == _PARTIAL or _TEMPORARY in path.name:
                         shutil.rmtree(path)
             meshes.barrier("checkpoints")
 
