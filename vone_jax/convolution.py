@@ -55,14 +55,12 @@ def convolve(
     _check(images, kernel, dimension_numbers, options)
     strides, padding = tuple(strides), tuple((before, after) for before, after in padding)
     if kernel.shape[:2] == (1, 1) and padding == ((0, 0), (0, 0)):
-        return jnp.matmul(
-            images[:, :: strides[0], :: strides[1]], kernel[0, 0], precision=precision
-        )
+        return _product(images[:, :: strides[0], :: strides[1]], kernel, precision)
     if images.shape[1] >= kernel.shape[0] and images.shape[2] >= kernel.shape[1]:
         return _convolve(images, kernel, strides, padding, precision)
     padded = jnp.pad(images, ((0, 0), *padding, (0, 0)))
     height, width = padded.shape[1:3]
-    k_rows, k_columns, _, features = kernel.shape
+    k_rows, k_columns = kernel.shape[:2]
     patches = [
         padded[
             :,
@@ -72,9 +70,18 @@ def convolve(
         for row in range(k_rows)
         for column in range(k_columns)
     ]
-    return jnp.matmul(
-        jnp.concatenate(patches, axis=-1), kernel.reshape(-1, features), precision=precision
+    return _product(jnp.concatenate(patches, axis=-1), kernel, precision)
+
+
+def _product(patches, kernel, precision):
+    """Patches (N, H', W', rows * columns * C) times the kernel: (N, H', W', features)."""
+    features = kernel.shape[-1]
+    # Of matrices: with the axes of images apart, the gradient of the kernel would be taken from
+    # a transposed copy of the outputs' gradient, computed with strides and on one core.
+    product = jnp.matmul(
+        patches.reshape(-1, patches.shape[-1]), kernel.reshape(-1, features), precision=precision
     )
+    return product.reshape(*patches.shape[:3], features)
 
 
 def _check(images, kernel, dimension_numbers, options) -> None:
