@@ -68,6 +68,7 @@ def main(argv: Sequence[str]) -> int:
             description="Options:",
             config=(tyro.conf.OmitArgPrefixes,),
         )
+        mesh.keep_memory()
         if arguments.compilation_cache is not None:
             mesh.keep_compiled(arguments.compilation_cache)
         if arguments.distributed is not None:

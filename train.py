@@ -59,6 +59,7 @@ def main(argv: Sequence[str]) -> int:
     experiment = arguments.experiment
     try:
         mesh.use_all_cores()
+        mesh.keep_memory()
         if arguments.distributed is not None:
             mesh.join_processes(arguments.distributed)
         with training.StopOnSignal() as stop:

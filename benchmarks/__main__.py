@@ -4,6 +4,7 @@ Prints a Markdown table. Where PyTorch or a library of attacks is not installed,
 """
 
 import argparse
+import functools
 import os
 import shlex
 import sys
@@ -15,8 +16,9 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
 
-from benchmarks import attack_loops, front_end, network, table
+from benchmarks import apart, attack_loops, front_end, network, table
 from benchmarks.sizes import FULL, QUICK
+from benchmarks.timing import Here, measure
 from vone_jax import mesh
 
 CASES = {
@@ -40,17 +42,21 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--cases", nargs="+", choices=CASES, default=list(CASES), help="default: all"
     )
+    parser.add_argument(
+        "--together", action="store_true",
+        help="all programs in one process, which changes their times; a TPU needs it",
+    )  # fmt: skip
     arguments = parser.parse_args(argv)
-    # As train.py does.
     mesh.use_all_cores()
     sizes = QUICK if arguments.quick else FULL
     surroundings = table.environment(shlex.join(["python", "-m", "benchmarks", *argv]))
     measurements = []
     for name in arguments.cases:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        # float32 means float32, on a GPU as well.
+        case = CASES[name](sizes)
+        start = Here if arguments.together else functools.partial(apart.Apart, CASES[name], sizes)
         with jax.default_matmul_precision("highest"):
-            measurements += CASES[name](sizes)
+            measurements += measure(case, start)
         # After every case, so that a run that is cut off leaves what it has.
         if arguments.json is not None:
             arguments.json.write_text(table.to_json(surroundings, sizes, measurements))

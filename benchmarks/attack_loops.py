@@ -12,18 +12,18 @@ import optax
 from benchmarks import small_cnn, torch_baseline
 from benchmarks.sizes import Sizes
 from benchmarks.small_cnn import EPS, NUM_CLASSES
-from benchmarks.timing import OURS, Measurement, Program, jax_program, measure
+from benchmarks.timing import KEEPING, OURS, Case, Program, jax_program, keeping_memory
 from vone_jax import attacks, mesh
 
 STEP = 2 / 255
 
 
-def pgd(sizes: Sizes) -> list[Measurement]:
+def pgd(sizes: Sizes) -> Case:
     """Linf-PGD on a deterministic classifier, from the image itself, the same for all."""
-    target = small_cnn.target(sizes)
 
     def naive() -> Program:
         """A loop in Python around a compiled gradient."""
+        target = small_cnn.target(sizes)
         clean, labels = jnp.asarray(target.images), jnp.asarray(target.labels)
 
         def loss(x):
@@ -44,6 +44,7 @@ def pgd(sizes: Sizes) -> list[Measurement]:
     def by_torchattacks() -> Program:
         import torchattacks
 
+        target = small_cnn.target(sizes)
         model = torch_baseline.small_cnn(target.weights)
         attack = torchattacks.PGD(
             model, eps=EPS, alpha=STEP, steps=sizes.loop_steps, random_start=False
@@ -54,6 +55,7 @@ def pgd(sizes: Sizes) -> list[Measurement]:
         from foolbox.attacks import LinfPGD
         from foolbox.models.pytorch import PyTorchModel
 
+        target = small_cnn.target(sizes)
         model = PyTorchModel(
             torch_baseline.small_cnn(target.weights),
             bounds=(0, 1),
@@ -64,58 +66,51 @@ def pgd(sizes: Sizes) -> list[Measurement]:
             lambda images, labels: attack(model, images, labels, epsilons=EPS)[1], target
         )
 
-    return measure(
-        f"PGD-{sizes.loop_steps} on a small CNN",
-        sizes.loop_batch,
-        {
-            **_ours(
-                attacks.PGD("linf", EPS, steps=sizes.loop_steps, step_size=STEP),
-                target,
-                sizes.loop_part,
-            ),
-            "naive JAX": naive,
-            "torchattacks": by_torchattacks,
-            "foolbox": by_foolbox,
-        },
-        sizes.repeats,
-    )
+    contenders = {
+        **_ours(attacks.PGD("linf", EPS, steps=sizes.loop_steps, step_size=STEP), sizes),
+        "naive JAX": keeping_memory(naive),
+        "torchattacks": by_torchattacks,
+        f"torchattacks, {KEEPING}": keeping_memory(by_torchattacks),
+        "foolbox": by_foolbox,
+    }
+    name = f"PGD-{sizes.loop_steps} on a small CNN"
+    return Case(name, sizes.loop_batch, contenders, sizes.repeats)
 
 
-def apgd(sizes: Sizes) -> list[Measurement]:
+def apgd(sizes: Sizes) -> Case:
     """Auto-PGD on the cross-entropy, one run from a random start of each program's own."""
-    target = small_cnn.target(sizes)
 
     def by_torchattacks() -> Program:
         import torchattacks
 
+        target = small_cnn.target(sizes)
         model = torch_baseline.small_cnn(target.weights)
         attack = torchattacks.APGD(model, norm="Linf", eps=EPS, steps=sizes.auto_steps)
         return _torch_program(attack, target)
 
     def by_pyautoattack() -> Program:
+        target = small_cnn.target(sizes)
         ensemble = _pyautoattack(target, version="custom", attacks=["apgd-ce"])
         ensemble.apgd.n_restarts = 1
         ensemble.apgd.n_iter = sizes.auto_steps
         return _ensemble_program(ensemble, target)
 
-    return measure(
-        f"APGD-{sizes.auto_steps} on a small CNN",
-        sizes.loop_batch,
-        {
-            **_ours(attacks.APGD("linf", EPS, steps=sizes.auto_steps), target, sizes.loop_part),
-            "torchattacks": by_torchattacks,
-            "pyautoattack": by_pyautoattack,
-        },
-        sizes.repeats,
-    )
+    contenders = {
+        **_ours(attacks.APGD("linf", EPS, steps=sizes.auto_steps), sizes),
+        "torchattacks": by_torchattacks,
+        f"torchattacks, {KEEPING}": keeping_memory(by_torchattacks),
+        "pyautoattack": by_pyautoattack,
+    }
+    name = f"APGD-{sizes.auto_steps} on a small CNN"
+    return Case(name, sizes.loop_batch, contenders, sizes.repeats)
 
 
-def auto_attack(sizes: Sizes) -> list[Measurement]:
+def auto_attack(sizes: Sizes) -> Case:
     """AutoAttack with its host loop, which leaves out the images that have fallen."""
-    target = small_cnn.target(sizes).first(sizes.ensemble_batch)
     steps = sizes.ensemble_steps
 
     def ours() -> Program:
+        target = small_cnn.target(sizes).first(sizes.ensemble_batch)
         attack = attacks.AutoAttack("linf", EPS)
         if steps is not None:
             members = tuple(_shortened(member, steps) for member in attack.members(NUM_CLASSES))
@@ -132,6 +127,7 @@ def auto_attack(sizes: Sizes) -> list[Measurement]:
         )
 
     def by_pyautoattack() -> Program:
+        target = small_cnn.target(sizes).first(sizes.ensemble_batch)
         ensemble = _pyautoattack(target, version="standard")
         if steps is not None:
             for member in (ensemble.apgd, ensemble.apgd_targeted, ensemble.fab):
@@ -140,13 +136,13 @@ def auto_attack(sizes: Sizes) -> list[Measurement]:
         # Its memory would take another run of minutes.
         return dataclasses.replace(_ensemble_program(ensemble, target), memory=lambda: None)
 
+    contenders = {
+        OURS: keeping_memory(ours),
+        "pyautoattack": by_pyautoattack,
+        f"pyautoattack, {KEEPING}": keeping_memory(by_pyautoattack),
+    }
     name = "AutoAttack" if steps is None else f"AutoAttack cut to {steps} steps"
-    return measure(
-        f"{name} on a small CNN",
-        sizes.ensemble_batch,
-        {OURS: ours, "pyautoattack": by_pyautoattack},
-        sizes.ensemble_repeats,
-    )
+    return Case(f"{name} on a small CNN", sizes.ensemble_batch, contenders, sizes.ensemble_repeats)
 
 
 def _shortened(member: Any, steps: int) -> Any:
@@ -154,22 +150,21 @@ def _shortened(member: Any, steps: int) -> Any:
     return dataclasses.replace(member, **{field: steps})
 
 
-def _ours(
-    attack: attacks.Attack, target: small_cnn.Target, part: int
-) -> dict[str, Callable[[], Program]]:
+def _ours(attack: attacks.Attack, sizes: Sizes) -> dict[str, Callable[[], Program]]:
     """Our attack on all images at once, and on so many at a time on every device."""
 
     def program(attack: attacks.Attack) -> Program:
+        target = small_cnn.target(sizes)
         images, labels = jnp.asarray(target.images), jnp.asarray(target.labels)
         compiled = jax_program(attack.perturb, target.keys, target.logits_fn, images, labels)
         return dataclasses.replace(compiled, resisting=target.resisting)
 
-    devices = mesh.data_mesh()
+    def in_batches() -> Program:
+        return program(attacks.InBatches(attack, sizes.loop_part, mesh.data_mesh()))
+
     return {
-        OURS: lambda: program(attack),
-        f"{OURS}, {part} at a time on {mesh.describe(devices)}": lambda: program(
-            attacks.InBatches(attack, part, devices)
-        ),
+        OURS: keeping_memory(lambda: program(attack)),
+        f"{OURS}, {sizes.loop_part} at a time on every device": keeping_memory(in_batches),
     }
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from scipy import ndimage
 
 from benchmarks import table
-from benchmarks.timing import OURS, Measurement, Program, jax_program, measure
+from benchmarks.timing import OURS, Case, Measurement, Program, jax_program, measure
 from vone_jax import corruptions
 from vone_jax.corruptions import tables
 
@@ -111,7 +111,7 @@ def measured(
             contenders[LOOP] = functools.partial(
                 glass_blur_in_python, severity, images[:references]
             )
-        for one in measure(name, 1, contenders, repeats):
+        for one in measure(Case(name, 1, contenders, repeats)):
             count = len(images) if one.contender == OURS else references
             measurements.append(
                 dataclasses.replace(

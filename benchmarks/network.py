@@ -1,6 +1,7 @@
 """The VOneResNet: logits, input gradient, a step of PGD with several draws, a training step."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from benchmarks import torch_baseline
 from benchmarks.front_end import images_of
 from benchmarks.naive import NaiveVOneNet
 from benchmarks.sizes import Sizes
-from benchmarks.timing import OURS, Measurement, Program, jax_program, measure, repeated
+from benchmarks.timing import KEEPING, OURS, Case, Program, jax_program, keeping_memory, repeated
 from vone_jax import attacks, models, prng
 
 NUM_CLASSES = 1000
@@ -66,23 +67,40 @@ def _loss(logits_fn, key, images, labels):
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
-def _contenders(
-    run: Callable[..., Any], networks: _Networks, torch_program: Callable[[], Program]
-) -> dict[str, Callable[[], Program]]:
-    """``run(logits_fn, key, images, labels)`` of both networks, and PyTorch."""
+def _program(run: Callable[..., Any], networks: _Networks, model: models.VOneNet) -> Program:
+    """``run(logits_fn, key, images, labels)`` of one of the networks."""
+    logits_fn = models.logits_fn(model, networks.variables)
+    return jax_program(run, logits_fn, networks.key, networks.images, networks.labels)
 
-    def build(model):
-        logits_fn = models.logits_fn(model, networks.variables)
-        return jax_program(run, logits_fn, networks.key, networks.images, networks.labels)
 
-    return {
-        OURS: lambda: build(networks.ours),
-        "naive JAX": lambda: build(networks.naive),
-        "PyTorch": torch_program,
+def _case(
+    name: str,
+    sizes: Sizes,
+    batch: int,
+    program: Callable[[_Networks, models.VOneNet], Program],
+    by_torch: Callable[[], Program],
+    naive_program: Callable[[_Networks, models.VOneNet], Program] | None = None,
+) -> Case:
+    """``program`` of both networks in JAX, and PyTorch as it comes and with its memory kept."""
+
+    def ours() -> Program:
+        networks = _networks(sizes, batch)
+        return program(networks, networks.ours)
+
+    def naive() -> Program:
+        networks = _networks(sizes, batch)
+        return (naive_program or program)(networks, networks.naive)
+
+    contenders = {
+        OURS: keeping_memory(ours),
+        "naive JAX": keeping_memory(naive),
+        "PyTorch": by_torch,
+        f"PyTorch, {KEEPING}": keeping_memory(by_torch),
     }
+    return Case(f"network, {name}", batch, contenders, sizes.repeats)
 
 
-def forward(sizes: Sizes) -> list[Measurement]:
+def forward(sizes: Sizes) -> Case:
     """Logits of a batch, with noise."""
 
     def by_torch() -> Program:
@@ -91,15 +109,13 @@ def forward(sizes: Sizes) -> list[Measurement]:
         model, images, _ = _torch(sizes, sizes.batch)
         return torch_baseline.program(torch.no_grad()(lambda: model(images)))
 
-    contenders = _contenders(
-        lambda logits_fn, key, images, labels: logits_fn(key, images),
-        _networks(sizes, sizes.batch),
-        by_torch,
+    program = functools.partial(
+        _program, lambda logits_fn, key, images, labels: logits_fn(key, images)
     )
-    return measure("network, forward", sizes.batch, contenders, sizes.repeats)
+    return _case("forward", sizes, sizes.batch, program, by_torch)
 
 
-def input_gradient(sizes: Sizes) -> list[Measurement]:
+def input_gradient(sizes: Sizes) -> Case:
     """Gradient of the loss with respect to the images, one draw."""
 
     def by_torch() -> Program:
@@ -107,31 +123,27 @@ def input_gradient(sizes: Sizes) -> list[Measurement]:
         model.requires_grad_(False)
         return torch_baseline.program(lambda: torch_baseline.image_gradient(model, images, labels))
 
-    contenders = _contenders(jax.grad(_loss, argnums=2), _networks(sizes, sizes.batch), by_torch)
-    return measure("network, input gradient", sizes.batch, contenders, sizes.repeats)
+    program = functools.partial(_program, jax.grad(_loss, argnums=2))
+    return _case("input gradient", sizes, sizes.batch, program, by_torch)
 
 
-def averaged_step(sizes: Sizes) -> list[Measurement]:
+def averaged_step(sizes: Sizes) -> Case:
     """One step of PGD along the gradient averaged over several draws."""
-    networks = _networks(sizes, sizes.draw_batch)
     attack = attacks.PGD(norm="linf", eps=EPS, steps=1, step_size=EPS / 8, eot_samples=sizes.draws)
 
-    def ours() -> Program:
+    def ours(networks, model) -> Program:
         keys = prng.example_keys(networks.key, sizes.draw_batch)
-        logits_fn = models.logits_fn(networks.ours, networks.variables)
+        logits_fn = models.logits_fn(model, networks.variables)
         return jax_program(attack.perturb, keys, logits_fn, networks.images, networks.labels)
 
-    def naive() -> Program:
-        gradient = _contenders(jax.grad(_loss, argnums=2), networks, lambda: Program(int))
-        program = gradient["naive JAX"]()
-
+    def naive(networks, model) -> Program:
         def step(one_gradient):
             mean = sum(one_gradient() for _ in range(sizes.draws)) / sizes.draws
             moved = networks.images + EPS / 8 * jnp.sign(mean)
             moved = jnp.clip(moved, networks.images - EPS, networks.images + EPS)
             return jax.block_until_ready(jnp.clip(moved, 0.0, 1.0))
 
-        return repeated(program, step)
+        return repeated(_program(jax.grad(_loss, argnums=2), networks, model), step)
 
     def by_torch() -> Program:
         model, images, labels = _torch(sizes, sizes.draw_batch)
@@ -146,20 +158,15 @@ def averaged_step(sizes: Sizes) -> list[Measurement]:
 
         return torch_baseline.program(step)
 
-    return measure(
-        f"network, PGD step with {sizes.draws} draws",
-        sizes.draw_batch,
-        {OURS: ours, "naive JAX": naive, "PyTorch": by_torch},
-        sizes.repeats,
-    )
+    name = f"PGD step with {sizes.draws} draws"
+    return _case(name, sizes, sizes.draw_batch, ours, by_torch, naive)
 
 
-def training_step(sizes: Sizes) -> list[Measurement]:
+def training_step(sizes: Sizes) -> Case:
     """Loss, gradient of all weights, batch statistics, and SGD with momentum."""
-    networks = _networks(sizes, sizes.batch)
     optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(0.1, momentum=0.9))
 
-    def step(model):
+    def program(networks, model) -> Program:
         def run(variables, opt_state, key, images, labels):
             def loss(params):
                 logits, updated = model.apply(
@@ -177,7 +184,7 @@ def training_step(sizes: Sizes) -> list[Measurement]:
             return value, {"params": params, **updated}, opt_state
 
         opt_state = optimizer.init(networks.variables["params"])
-        return lambda: jax_program(
+        return jax_program(
             run, networks.variables, opt_state, networks.key, networks.images, networks.labels
         )
 
@@ -195,9 +202,4 @@ def training_step(sizes: Sizes) -> list[Measurement]:
 
         return torch_baseline.program(run)
 
-    return measure(
-        "network, training step",
-        sizes.batch,
-        {OURS: step(networks.ours), "naive JAX": step(networks.naive), "PyTorch": by_torch},
-        sizes.repeats,
-    )
+    return _case("training step", sizes, sizes.batch, program, by_torch)

@@ -1,5 +1,6 @@
 """Times programs in turn, so that whatever else the machine does meets all of them alike."""
 
+import contextlib
 import dataclasses
 import statistics
 import time
@@ -8,8 +9,12 @@ from typing import Any
 
 import jax
 
+from vone_jax import mesh
+
 # The programs that the others are compared with.
 OURS = "vone_jax"
+# Of a program whose process keeps the memory that it frees.
+KEEPING = "keeping its memory"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,62 +68,109 @@ class Measurement:
         return statistics.median(self.seconds) if self.seconds else None
 
 
-def measure(
-    case: str, images: int, contenders: Mapping[str, Callable[[], Program]], repeats: int
-) -> list[Measurement]:
-    """Builds every contender, calls each once to warm up, then times them in turn.
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Something that several programs do.
+
+    Attributes:
+      name: the work, in words.
+      images: number of images per call.
+      contenders: name and how to build the program. A ModuleNotFoundError means "not installed".
+      repeats: timed calls of each, >= 1.
+    """
+
+    name: str
+    images: int
+    contenders: Mapping[str, Callable[[], Program]]
+    repeats: int
+
+
+class Here:
+    """A program in this process, as ``measure`` calls it. ``benchmarks.apart`` has another."""
+
+    def __init__(self, case: Case, contender: str):
+        """Builds the program; a ModuleNotFoundError means "not installed"."""
+        self._program = case.contenders[contender]()
+        self._result = None
+
+    def call(self) -> tuple[float, float]:
+        """Calls the program once; returns seconds by the clock and of processor cores."""
+        start, processor_start = time.perf_counter(), time.process_time()
+        self._result = self._program.run()
+        return time.perf_counter() - start, time.process_time() - processor_start
+
+    def compilation(self) -> tuple[float, bool]:
+        """Seconds before the first call, and whether the first call compiles as well."""
+        return self._program.compile_seconds, self._program.compiles_when_run
+
+    def outcome(self) -> tuple[int | None, int | None]:
+        """What resists after the last call, and bytes at the peak: see ``Program``."""
+        resisting = self._program.resisting
+        return None if resisting is None else resisting(self._result), self._program.memory()
+
+    def close(self) -> None:
+        """Ends it."""
+
+
+def measure(case: Case, start: Callable[[Case, str], Here] = Here) -> list[Measurement]:
+    """Starts every contender, calls each once to warm up, then times them in turn.
 
     Args:
-      case: name of the case.
-      images: number of images per call.
-      contenders: name and how to build the program. A ModuleNotFoundError means
-        "not installed".
-      repeats: timed calls of each, >= 1.
+      case: what to measure.
+      start: from the case and a contender's name to the running program.
 
     Returns:
       One measurement per contender, in the given order.
     """
-    programs: dict[str, Program] = {}
-    first: dict[str, float] = {}
-    resisting: dict[str, int | None] = {}
-    for name, build in contenders.items():
-        try:
-            program = build()
-            start = time.perf_counter()
-            result = program.run()
-        except ModuleNotFoundError:
-            continue
-        programs[name], first[name] = program, time.perf_counter() - start
-        resisting[name] = None if program.resisting is None else program.resisting(result)
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    processor: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(repeats):
-        for name, program in programs.items():
-            start, processor_start = time.perf_counter(), time.process_time()
-            program.run()
-            seconds[name].append((time.perf_counter() - start) / images)
-            processor[name].append((time.process_time() - processor_start) / images)
-    compilation = {
-        name: max(0.0, first[name] - images * statistics.median(seconds[name]))
-        if program.compiles_when_run
-        else program.compile_seconds
-        for name, program in programs.items()
-    }
-    return [
-        Measurement(
-            case,
-            name,
-            tuple(seconds[name]),
-            tuple(processor[name]),
-            compilation[name],
-            programs[name].memory(),
-            resisting[name],
-            images,
-        )
-        if name in programs
-        else Measurement(case, name, ())
-        for name in contenders
-    ]
+    programs: dict[str, Here] = {}
+    with contextlib.ExitStack() as stack:
+        times: dict[str, list[tuple[float, float]]] = {}
+        for name in case.contenders:
+            try:
+                programs[name] = start(case, name)
+            except ModuleNotFoundError:
+                continue
+            stack.callback(programs[name].close)
+            times[name] = [programs[name].call()]
+        for _ in range(case.repeats):
+            for name, program in programs.items():
+                times[name].append(program.call())
+        return [
+            _measurement(case, name, programs[name], *times[name])
+            if name in programs
+            else Measurement(case.name, name, ())
+            for name in case.contenders
+        ]
+
+
+def _measurement(
+    case: Case, name: str, program: Here, first: tuple[float, float], *times: tuple[float, float]
+) -> Measurement:
+    seconds, processor = zip(*times, strict=True)
+    compilation, compiles_when_run = program.compilation()
+    if compiles_when_run:
+        compilation = max(0.0, first[0] - statistics.median(seconds))
+    resisting, memory = program.outcome()
+    return Measurement(
+        case.name,
+        name,
+        tuple(one / case.images for one in seconds),
+        tuple(one / case.images for one in processor),
+        compilation,
+        memory,
+        resisting,
+        case.images,
+    )
+
+
+def keeping_memory(build: Callable[[], Program]) -> Callable[[], Program]:
+    """The program in a process that keeps its memory, as ``train.py`` and ``eval.py`` do."""
+
+    def kept() -> Program:
+        mesh.keep_memory()
+        return build()
+
+    return kept
 
 
 def jax_program(function: Callable[..., Any], *arguments: Any) -> Program:

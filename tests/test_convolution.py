@@ -114,7 +114,7 @@ def test_gradients_in_a_loop_are_convolutions_in_the_order_that_is_fast(argument
 
 
 def test_the_gradient_of_a_1x1_kernel_is_a_product_of_matrices():
-    """Where it is a sum over three axes, XLA transposes first, which took a third of a training step."""
+    """As a sum over three axes XLA transposes first, which took a third of a training step."""
     x, k = arguments(5, 1)
     ours, _ = pair(1, 0)
     gradient = jax.grad(lambda k: jnp.sum(jnp.sin(ours(x, k))))

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import socket
 import subprocess
 import sys
@@ -139,6 +140,45 @@ def test_releases_that_use_all_cores_by_themselves_are_left_alone():
         timeout=120, check=True,
     )  # fmt: skip
     assert result.stdout.strip() == "None"
+
+
+KEEPING = """
+import resource, sys, threading
+from vone_jax import mesh
+
+if sys.argv[1] == "keep":
+    mesh.keep_memory()
+
+def use():
+    b"x" * 100 * 2**20
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    # XLA computes in threads of its own.
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(*(faults() for _ in range(4)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is changed")
+def test_memory_is_kept_for_the_next_use():
+    """The pages of 100 MiB: asked for once, or every time."""
+
+    def faults(how):
+        result = subprocess.run(
+            [sys.executable, "-c", KEEPING, how], capture_output=True, text=True, timeout=120,
+            check=True,
+        )  # fmt: skip
+        return [int(word) for word in result.stdout.split()]
+
+    pages = 100 * 2**20 // resource.getpagesize()
+    first, *later = faults("keep")
+    assert first > pages // 2 and max(later) < pages // 100
+    assert min(faults("leave")) > pages // 2
 
 
 PROGRAM = """

@@ -1,7 +1,10 @@
 """The benchmarks run, and what they compare computes the same. No test looks at a time."""
 
 import dataclasses
+import functools
 import json
+import multiprocessing
+import os
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import (
+    apart,
     naive,
     network,
     physiology,
@@ -32,7 +36,7 @@ def images():
 
 def check_run(cases, tmp_path, capsys):
     path = tmp_path / "results.json"
-    assert main(["--quick", "--json", str(path), "--cases", *cases]) == 0
+    assert main(["--quick", "--together", "--json", str(path), "--cases", *cases]) == 0
     result = json.loads(path.read_text())
     rows = capsys.readouterr().out.splitlines()
     measurements = result["measurements"]
@@ -126,7 +130,7 @@ def test_compilation_in_the_first_call_is_told_apart(monkeypatch):
         return "abc"
 
     program = timing.Program(run, compiles_when_run=True, resisting=len)
-    (measured,) = timing.measure("case", 4, {timing.OURS: lambda: program}, repeats=1)
+    (measured,) = timing.measure(timing.Case("case", 4, {timing.OURS: lambda: program}, repeats=1))
     assert (measured.compile_seconds, measured.seconds) == (5.0, (0.5,))
     assert (measured.resisting, measured.images) == (3, 4)
 
@@ -141,13 +145,64 @@ def test_times_are_per_image_and_in_turn():
         raise ModuleNotFoundError("no such library")
 
     contenders = {timing.OURS: contender("a"), "b": contender("b"), "c": missing}
-    ours, other, absent = timing.measure("case", 4, contenders, repeats=3)
+    ours, other, absent = timing.measure(timing.Case("case", 4, contenders, repeats=3))
     assert calls == ["a", "b"] * 4
     assert (ours.compile_seconds, ours.memory, len(other.seconds)) == (1.5, 7, 3)
     assert absent.median is None
     fixed = [dataclasses.replace(ours, seconds=(1.0, 9.0, 2.0)), absent]
     fixed.append(dataclasses.replace(other, seconds=(3.0, 3.0, 8.0)))
     assert timing.ratios(fixed) == [1.0, None, 1.5]
+
+
+def _fail():
+    raise ArithmeticError("no such number")
+
+
+def toy_case(sizes):
+    """What a process of its own can go through, with what it holds as the result."""
+    held = []
+
+    def counting():
+        return timing.Program(lambda: held.append(os.getpid()), resisting=lambda _: held[-1])
+
+    def breaking():
+        return timing.Program(_fail)
+
+    def dying():
+        return timing.Program(lambda: os._exit(7))
+
+    def missing():
+        import no_such_library  # pyright: ignore[reportMissingImports]  # noqa: F401
+
+    builders = {"first": counting, "second": counting, "missing": missing}
+    broken = {"broken": _fail, "breaking": breaking, "dying": dying}
+    return timing.Case("toy", 2, broken if sizes.repeats > 1 else builders, 1)
+
+
+def test_programs_run_in_processes_of_their_own():
+    start = functools.partial(apart.Apart, toy_case, QUICK)
+    first, second, missing = timing.measure(toy_case(QUICK), start)
+    assert len({first.resisting, second.resisting, os.getpid()}) == 3
+    assert len(first.seconds) == len(first.processor_seconds) == 1
+    assert missing.median is None
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(
+    ("contender", "message"),
+    [
+        ("broken", "(?s)broken failed.*no such number"),
+        ("breaking", "(?s)breaking failed.*no such number"),
+        ("dying", "dying ended without a word, status 7"),
+    ],
+)
+def test_a_program_that_fails_in_its_process_is_named(contender, message):
+    sizes = dataclasses.replace(QUICK, repeats=2)
+    case = toy_case(sizes)
+    only = dataclasses.replace(case, contenders={contender: case.contenders[contender]})
+    with pytest.raises(apart.ContenderError, match=message):
+        timing.measure(only, functools.partial(apart.Apart, toy_case, sizes))
+    assert not multiprocessing.active_children()
 
 
 def test_plain_recordings_are_ours(tmp_path):
