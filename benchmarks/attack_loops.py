@@ -52,18 +52,17 @@ def pgd(sizes: Sizes) -> Case:
         return _torch_program(attack, target)
 
     def by_foolbox() -> Program:
+        """Its attack on a function in JAX, a compiled one."""
         from foolbox.attacks import LinfPGD
-        from foolbox.models.pytorch import PyTorchModel
+        from foolbox.models.jax import JAXModel
 
         target = small_cnn.target(sizes)
-        model = PyTorchModel(
-            torch_baseline.small_cnn(target.weights),
-            bounds=(0, 1),
-            device=torch_baseline.device(),
-        )
+        images, labels = jnp.asarray(target.images), jnp.asarray(target.labels)
+        model = JAXModel(jax.jit(lambda x: small_cnn.logits(target.weights, x)), bounds=(0, 1))
         attack = LinfPGD(abs_stepsize=STEP, steps=sizes.loop_steps, random_start=False)
-        return _torch_program(
-            lambda images, labels: attack(model, images, labels, epsilons=EPS)[1], target
+        return Program(
+            lambda: jax.block_until_ready(attack(model, images, labels, epsilons=EPS)[1]),
+            resisting=target.resisting,
         )
 
     contenders = {
@@ -71,7 +70,7 @@ def pgd(sizes: Sizes) -> Case:
         "naive JAX": keeping_memory(naive),
         "torchattacks": by_torchattacks,
         f"torchattacks, {KEEPING}": keeping_memory(by_torchattacks),
-        "foolbox": by_foolbox,
+        "foolbox, JAX": keeping_memory(by_foolbox),
     }
     name = f"PGD-{sizes.loop_steps} on a small CNN"
     return Case(name, sizes.loop_batch, contenders, sizes.repeats)
