@@ -23,6 +23,7 @@ class Sizes:
       loop_width: channels of the small CNN's first layer.
       loop_training: training steps of the small CNN.
       ensemble_batch: images per AutoAttack on the small CNN.
+      ensemble_part: images at a time where it attacks them in smaller portions.
       ensemble_steps: steps and queries of its members, or None for those of version "standard".
       ensemble_repeats: timed calls of AutoAttack.
       repeats: timed calls of each program.
@@ -41,6 +42,7 @@ class Sizes:
     loop_width: int
     loop_training: int
     ensemble_batch: int
+    ensemble_part: int
     ensemble_steps: int | None
     ensemble_repeats: int
     repeats: int
@@ -60,6 +62,7 @@ FULL = Sizes(
     loop_width=32,
     loop_training=150,
     ensemble_batch=32,
+    ensemble_part=8,
     ensemble_steps=None,
     ensemble_repeats=1,
     repeats=5,
@@ -80,6 +83,7 @@ QUICK = Sizes(
     loop_width=4,
     loop_training=20,
     ensemble_batch=2,
+    ensemble_part=1,
     ensemble_steps=2,
     ensemble_repeats=1,
     repeats=1,
