@@ -131,7 +131,7 @@ def program(run: Callable[[], Any]) -> Program:
     """Waits for the device after each run, and knows the peak of its memory.
 
     On a GPU that is what PyTorch allocated. On a Linux CPU it is the growth of the resident
-    memory of the process during one more call; elsewhere it is unknown.
+    memory of the process during one more call, if it grows; elsewhere it is unknown.
     """
     import torch
 
@@ -166,4 +166,4 @@ def _resident_growth(run: Callable[[], Any]) -> int | None:
     run()
     with open("/proc/self/status") as status:
         peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-    return max(0, peak * 1024 - before)
+    return max(0, peak * 1024 - before) or None

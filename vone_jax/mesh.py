@@ -86,8 +86,8 @@ def keep_memory() -> None:
 
     XLA asks for the temporaries of every call on a CPU anew, and the C library gives pieces that
     large back to the system at once. A training step of VOneResNet-50 then waits for 250,000
-    pages of zeros. With this they are there from the first step on, and the process stays as large as
-    it has been at its largest. Nothing is changed but on Linux with the GNU C library.
+    pages of zeros. With this they are there from the first step on, and the process stays as
+    large as it was at its largest. Nothing is changed but on Linux with the GNU C library.
     """
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
