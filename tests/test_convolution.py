@@ -12,19 +12,22 @@ from vone_jax.convolution import convolve
 
 NUMBERS = ("NHWC", "HWIO", "NHWC")
 
-# Side of the image, of the kernel, stride, padding: ordinary; smaller than the kernel; 1x1.
+# Channels, side of the image, of the kernel, stride, padding: ordinary; images smaller than the
+# kernel; 1x1; few channels under a small kernel; few channels under a large one.
 CASES = [
-    (8, 3, 1, 1), (9, 3, 2, 1), (8, 3, 2, 1), (7, 5, 3, 0), (12, 5, 4, 2),
-    (1, 3, 1, 1), (2, 3, 2, 1), (2, 3, 1, 1),
-    (5, 1, 1, 0), (5, 1, 2, 0), (4, 1, 2, 1),
+    (5, 8, 3, 1, 1), (5, 9, 3, 2, 1), (5, 8, 3, 2, 1), (5, 7, 5, 3, 0), (5, 12, 5, 4, 2),
+    (5, 1, 3, 1, 1), (5, 2, 3, 2, 1), (5, 2, 3, 1, 1),
+    (5, 5, 1, 1, 0), (5, 5, 1, 2, 0), (5, 4, 1, 2, 1),
+    (3, 8, 3, 1, 1), (1, 9, 3, 2, 1), (3, 3, 3, 1, 0), (1, 7, 5, 3, 0), (1, 8, 2, 3, 1),
+    (1, 13, 9, 1, 4), (1, 14, 9, 2, 4), (3, 12, 5, 4, 2), (3, 11, 9, 3, 0), (2, 16, 7, 2, 5),
 ]  # fmt: skip
 
 
-def arguments(side, kernel):
+def arguments(side, kernel, channels=5):
     keys = jax.random.split(jax.random.key(0), 2)
     return (
-        jax.random.normal(keys[0], (2, side, side + 1, 5)),
-        jax.random.normal(keys[1], (kernel, kernel, 5, 7)),
+        jax.random.normal(keys[0], (2, side, side + 1, channels)),
+        jax.random.normal(keys[1], (kernel, kernel, channels, 7)),
     )
 
 
@@ -42,8 +45,8 @@ def assert_close(found, expected):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **chosen), found, expected)
 
 
-@pytest.mark.parametrize(("side", "kernel", "stride", "padding"), CASES)
-def test_values_and_derivatives_are_those_of_jax(side, kernel, stride, padding):
+@pytest.mark.parametrize(("channels", "side", "kernel", "stride", "padding"), CASES)
+def test_values_and_derivatives_are_those_of_jax(channels, side, kernel, stride, padding):
     """Forward mode, reverse mode in both arguments, and both at once."""
 
     def everything(function):
@@ -57,7 +60,7 @@ def test_values_and_derivatives_are_those_of_jax(side, kernel, stride, padding):
 
         return jax.jit(run)
 
-    x, k = arguments(side, kernel)
+    x, k = arguments(side, kernel, channels)
     ours, theirs = map(everything, pair(stride, padding))
     inputs = (x, k, jnp.cos(x), jnp.cos(k))
     assert_close(ours(*inputs), theirs(*inputs))

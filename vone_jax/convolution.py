@@ -5,6 +5,10 @@ another order it rewrites, but not in the body of a loop: there a plain loop nes
 times slower, and an attack is such a loop. JAX's gradients come in another order. So the
 derivatives are said here in a way whose transposes are in the order of the fast one; the values
 are those of JAX's own rules up to rounding, in forward and reverse mode and under ``vmap``.
+
+What reads images of few channels, a Gabor bank above all, has other trouble. A processor sums over
+the channels of a position, and there are one or three. So rows, or rows and columns, of the
+kernel's window are laid beside each other as channels first.
 """
 
 import functools
@@ -19,6 +23,11 @@ from jax.custom_derivatives import SymbolicZero
 
 _FAST = ("NHWC", "HWIO", "NHWC")
 
+# Images of at most so many channels are brought to more of them.
+_FEW_CHANNELS = 4
+# A kernel that sums over at most so many numbers is applied to explicit patches.
+_FEW_TERMS = 64
+
 
 def convolve(
     images: jax.Array,
@@ -32,10 +41,11 @@ def convolve(
 ) -> jax.Array:
     """``lax.conv_general_dilated`` for NHWC images, HWIO kernels and explicit padding.
 
-    Two kinds of convolution are matrix products, since XLA's is slower on CPUs: those of 1x1
-    kernels (2 to 3 times, and 3 to 8 times in the gradient of the kernel), and those of images
+    Three kinds of convolution are matrix products, since XLA's is slower on CPUs: those of 1x1
+    kernels (2 to 3 times, and 3 to 8 times in the gradient of the kernel); those of images
     smaller than the kernel, as 2x2 maps are in the last stages of small-image networks (12 times
-    for 3x3 kernels and 64 channels).
+    for 3x3 kernels and 64 channels); and those of small kernels on images of few channels, as the
+    stems of small-image networks are (3 times for 3x3 kernels and 3 channels).
 
     Args:
       images: (N, H, W, C).
@@ -56,21 +66,81 @@ def convolve(
     strides, padding = tuple(strides), tuple((before, after) for before, after in padding)
     if kernel.shape[:2] == (1, 1) and padding == ((0, 0), (0, 0)):
         return _product(images[:, :: strides[0], :: strides[1]], kernel, precision)
-    if images.shape[1] >= kernel.shape[0] and images.shape[2] >= kernel.shape[1]:
-        return _convolve(images, kernel, strides, padding, precision)
-    padded = jnp.pad(images, ((0, 0), *padding, (0, 0)))
-    height, width = padded.shape[1:3]
-    k_rows, k_columns = kernel.shape[:2]
-    patches = [
-        padded[
-            :,
-            row : height - k_rows + row + 1 : strides[0],
-            column : width - k_columns + column + 1 : strides[1],
-        ]
-        for row in range(k_rows)
-        for column in range(k_columns)
+    if images.shape[1] < kernel.shape[0] or images.shape[2] < kernel.shape[1]:
+        return _by_patches(images, kernel, strides, padding, precision, together=1)
+    if images.shape[3] <= _FEW_CHANNELS and np.prod(kernel.shape[:3]) <= _FEW_TERMS:
+        return _by_patches(images, kernel, strides, padding, precision, together=2)
+    return _convolve(images, kernel, strides, padding, precision)
+
+
+def _by_patches(images, kernel, strides, padding, precision, together):
+    """The convolution as a product of patches and the kernel.
+
+    ``together`` neighbouring columns of the result come from one patch that is wide enough for
+    them. Patches are fewer then, and the product is less narrow; both outweigh the zeros in its
+    kernels where kernels are small.
+    """
+    rows, columns, _, features = kernel.shape
+    height, width = _extent(images, kernel, strides, padding)
+    groups = -(-width // together)
+    step = together * strides[1]
+    wide = columns + step - strides[1]
+    padded = _padded(images, padding, (groups - 1) * step + wide)
+    strips = [padded[:, :, start : start + (groups - 1) * step + 1 : step] for start in range(wide)]
+    patches = _windows(jnp.concatenate(strips, axis=-1), rows, height, strides[0])
+    offsets = range(0, step, strides[1])
+    beside = [(start, wide - columns - start) for start in offsets]
+    kernels = [jnp.pad(kernel, ((0, 0), pair, (0, 0), (0, 0))) for pair in beside]
+    product = _product(patches, jnp.concatenate(kernels, axis=-1), precision)
+    return product.reshape(images.shape[0], height, groups * together, features)[:, :, :width]
+
+
+def _by_rows(images, kernel, strides, padding, precision):
+    """The convolution as one along columns, of windows of rows that are its channels.
+
+    Columns within a stride are channels as well. Its transpose, in the order of the fast
+    convolution, is what the gradient of images takes: one application of the kernel to the
+    responses alone, where JAX's would spread them with zeros by the stride.
+    """
+    rows, columns, channels, features = kernel.shape
+    height, width = _extent(images, kernel, strides, padding)
+    steps = -(-columns // strides[1])
+    folded = width - 1 + steps
+    padded = _padded(images, padding, folded * strides[1])
+    windows = _windows(padded, rows, height, strides[0])
+    kernel = jnp.pad(kernel, ((0, 0), (0, steps * strides[1] - columns), (0, 0), (0, 0)))
+    kernel = kernel.reshape(rows, steps, strides[1], channels, features).transpose(1, 4, 2, 0, 3)
+    return lax.conv_general_dilated(
+        windows.reshape(images.shape[0], height, folded, -1),
+        kernel.reshape(1, steps, features, -1),
+        (1, 1),
+        "VALID",
+        dimension_numbers=("NHWC", "HWOI", "NHWC"),
+        precision=precision,
+    )
+
+
+def _extent(images, kernel, strides, padding) -> list[int]:
+    """Rows and columns of the result."""
+    return [
+        (images.shape[axis + 1] + sum(padding[axis]) - kernel.shape[axis]) // strides[axis] + 1
+        for axis in range(2)
     ]
-    return _product(jnp.concatenate(patches, axis=-1), kernel, precision)
+
+
+def _padded(images, padding, width):
+    """With zeros around, and brought to so many columns at the end of the rows."""
+    before, after = padding[1]
+    after = width - images.shape[2] - before
+    rows = (*padding[0], 0)
+    zero = jnp.zeros((), images.dtype)
+    return lax.pad(images, zero, [(0, 0, 0), rows, (before, after, 0), (0, 0, 0)])
+
+
+def _windows(images, rows, height, stride):
+    """The ``rows`` rows from every ``stride``-th on as channels: (N, height, W, rows * C)."""
+    last = (height - 1) * stride + 1
+    return jnp.concatenate([images[:, row : row + last : stride] for row in range(rows)], axis=-1)
 
 
 def _product(patches, kernel, precision):
@@ -115,7 +185,11 @@ def _derivative(strides, padding, precision, primals, tangents):
     # The transpose of a convolution exchanges inputs and outputs: those of the kernel for the
     # gradient of the images, examples and channels for the gradient of the kernel. Where they
     # stand exchanged here, they come out in order.
-    if not isinstance(of_images, SymbolicZero):
+    if isinstance(of_images, SymbolicZero):
+        pass
+    elif images.shape[3] <= _FEW_CHANNELS:
+        tangent = _by_rows(of_images, kernel, strides, padding, precision)
+    else:
         tangent = convolution(
             of_images, kernel.swapaxes(2, 3), dimension_numbers=("NHWC", "HWOI", "NHWC")
         )

@@ -96,28 +96,30 @@ class Square(Attack):
             noise_keys = prng.stream(run_keys, "noise")
             query_keys = prng.stream(run_keys, "queries")
             start = self._start(prng.stream(run_keys, "start"), images)
-            start = _chosen(unsolved, start, images)
-            loss, done = score(start, prng.fold(noise_keys, 0))
 
             def unfinished(state):
-                query, _, _, active = state
+                query, _, _, _, active = state
                 return (query < self.queries) & jnp.any(active)
 
             def ask(state):
-                query, current, loss, active = state
-                proposal = self._proposal(prng.fold(query_keys, query), current, images, query)
+                query, proposal, current, loss, active = state
                 fresh_keys = prng.fold(noise_keys, query)
                 if self.eot_samples > 1:
                     loss, _ = score(current, fresh_keys)
                 new_loss, done = score(proposal, fresh_keys)
-                kept = active & ((new_loss > loss) | done | ~jnp.isfinite(new_loss))
+                better = (query == 0) | (new_loss > loss)
+                kept = active & (better | done | ~jnp.isfinite(new_loss))
                 current = _chosen(kept, _finite_or_nan(proposal, new_loss), current)
                 loss = jnp.where(kept, new_loss, loss)
-                return query + 1, current, loss, active & ~done & jnp.isfinite(loss)
+                active = active & ~done & jnp.isfinite(loss)
+                # Made here and not where it is scored, where XLA would compute it once more for
+                # every part of the classifier that reads it.
+                query = query + 1
+                proposal = self._proposal(prng.fold(query_keys, query), current, images, query)
+                return query, proposal, current, loss, active
 
-            active = unsolved & ~done & jnp.isfinite(loss)
-            state = (jnp.int32(1), _finite_or_nan(start, loss), loss, active)
-            return jax.lax.while_loop(unfinished, ask, state)[1]
+            state = (jnp.int32(0), start, images, clean_loss, unsolved)
+            return jax.lax.while_loop(unfinished, ask, state)[2]
 
         clean_loss, done = score(images, prng.stream(keys, "clean"))
         images = _finite_or_nan(images, clean_loss)
