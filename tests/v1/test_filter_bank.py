@@ -107,7 +107,7 @@ def convolution_shapes(function, *arguments):
 
 def test_the_bank_runs_once_each_way_whatever_the_number_of_draws():
     """Batch sizes of all convolutions with the kernels' spatial extent, in a traced gradient."""
-    config = v1.VOneBlockConfig(4, 4, image_size=16, visual_degrees=0.5, kernel_size=5)
+    config = v1.VOneBlockConfig(4, 4, image_size=16, visual_degrees=0.5, kernel_size=9)
     block = v1.VOneBlock(config)
 
     def loss(images):
@@ -124,7 +124,7 @@ def test_the_bank_runs_once_each_way_whatever_the_number_of_draws():
 def test_work_is_one_channel_per_filter_and_no_quadrature_for_simple_cells():
     """Multiply-adds of the convolutions, counted on the traced program."""
     config = v1.VOneBlockConfig(
-        simple_channels=6, complex_channels=2, image_size=16, visual_degrees=0.5, kernel_size=5
+        simple_channels=6, complex_channels=2, image_size=16, visual_degrees=0.5, kernel_size=9
     )
     convolutions = convolution_shapes(
         lambda x: v1.noise_free_responses(config, x), jnp.zeros((1, 16, 16, 3))
@@ -132,4 +132,4 @@ def test_work_is_one_channel_per_filter_and_no_quadrature_for_simple_cells():
     products = sum(
         np.prod(kernels) * np.prod(responses[1:3]) for _, kernels, responses in convolutions
     )
-    assert products == (6 + 2 + 2) * 5 * 5 * 4 * 4
+    assert products == (6 + 2 + 2) * 9 * 9 * 4 * 4

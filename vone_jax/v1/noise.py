@@ -81,7 +81,7 @@ class NeuronalNoise:
 
     def __call__(self, responses: jax.Array, z: jax.Array) -> jax.Array:
         """Adds noise. ``responses`` >= 0 and standard normals ``z`` have the same shape."""
-        mean = self.scale * responses + self.level
+        mean = self.scale * _in_each_draw(responses, z) + self.level
         deviation = self.strength * jnp.sqrt(jax.nn.relu(mean) + _VARIANCE_FLOOR)
         count = mean + z * deviation
         return jax.nn.relu((count - self.level) / self.scale)
@@ -103,7 +103,31 @@ class GaussianNoise:
 
     def __call__(self, responses: jax.Array, z: jax.Array) -> jax.Array:
         """Adds noise. ``responses`` >= 0 and standard normals ``z`` have the same shape."""
-        return jax.nn.relu(responses + self.scale * z)
+        return jax.nn.relu(_in_each_draw(responses, z) + self.scale * z)
 
 
 Noise = NeuronalNoise | GaussianNoise | None
+
+
+@jax.custom_jvp
+def _in_each_draw(responses: jax.Array, z: jax.Array) -> jax.Array:
+    """``responses``, with a gradient that is summed over several draws by a product of matrices.
+
+    Under a ``vmap`` over draws that share the responses, JAX sums the gradient along the axis of
+    draws. jaxlib 0.10 gives that sum to a library that takes 15 times as long on CPUs, a third of
+    an attack on a small network.
+    """
+    return responses * _one(responses, z)
+
+
+@_in_each_draw.defjvp
+def _(primals, tangents):
+    responses, z = primals
+    one = _one(responses, z)
+    tangent = jnp.matmul(one.reshape(1, 1), tangents[0].reshape(1, -1), precision="highest")
+    return responses * one, tangent.reshape(responses.shape)
+
+
+def _one(responses: jax.Array, z: jax.Array) -> jax.Array:
+    """A one that under ``vmap`` is there for each draw of ``z``."""
+    return ((z.reshape(-1)[0] > 0) | True).astype(responses.dtype)
