@@ -96,9 +96,12 @@ def test_gradients_under_vmap_are_those_of_jax(axes):
 
 @pytest.mark.parametrize("argument", [0, 1])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_gradients_in_a_loop_are_convolutions_in_the_order_that_is_fast(argument, stride):
+@pytest.mark.parametrize(("channels", "kernel"), [(5, 3), (1, 9)])
+def test_gradients_in_a_loop_are_convolutions_in_the_order_that_is_fast(
+    argument, stride, channels, kernel
+):
     """What JAX's own rules leave in a loop's body, a CPU computes four to seventy times slower."""
-    x, k = arguments(8, 3)
+    x, k = arguments(12, kernel, channels)
 
     def orders(function):
         gradient = jax.grad(lambda *pair: jnp.sum(jnp.sin(function(*pair))), argnums=argument)
@@ -124,6 +127,28 @@ def test_the_gradient_of_a_1x1_kernel_is_a_product_of_matrices():
     summed = re.findall(r"contracting_dims = (\[.*?\]) x", jax.jit(gradient).lower(k).as_text())
     assert len(summed) == 2
     assert all("," not in axes for axes in summed), summed
+
+
+def test_gradients_of_few_channels_are_not_taken_from_responses_spread_with_zeros():
+    """A large kernel that JAX would move over them."""
+    x, k = arguments(16, 9, 1)
+
+    def program(function):
+        gradient = jax.grad(lambda x: jnp.sum(jnp.sin(function(x, k))))
+        return jax.jit(gradient).lower(x).as_text()
+
+    ours, theirs = map(program, pair(2, 4))
+    assert "stablehlo.convolution" in ours and "lhs_dilate = [2, 2]" not in ours
+    assert "lhs_dilate = [2, 2]" in theirs
+
+
+def test_small_kernels_on_few_channels_are_products_of_matrices():
+    x, k = arguments(8, 3, 3)
+    ours, _ = pair(1, 1)
+    both = jax.grad(lambda x, k: jnp.sum(jnp.sin(ours(x, k))), argnums=(0, 1))
+    program = jax.jit(both).lower(x, k).as_text()
+    assert program.count("stablehlo.dot_general") == 3
+    assert "stablehlo.convolution" not in program
 
 
 def test_a_constant_kernel_costs_no_convolution_of_zeros():
