@@ -74,7 +74,7 @@ def convolve(
 
 
 def _by_patches(images, kernel, strides, padding, precision, together):
-    """The convolution as a product of patches and the kernel.
+    """The convolution as a product of patches and the kernel: (N, H', W', features).
 
     ``together`` neighbouring columns of the result come from one patch that is wide enough for
     them. Patches are fewer then, and the product is less narrow; both outweigh the zeros in its
@@ -96,9 +96,10 @@ def _by_patches(images, kernel, strides, padding, precision, together):
 
 
 def _by_rows(images, kernel, strides, padding, precision):
-    """The convolution as one along columns, of windows of rows that are its channels.
+    """The convolution as one along columns: (N, H', W', features).
 
-    Columns within a stride are channels as well. Its transpose, in the order of the fast
+    Its images are windows of rows as channels, (N, H', columns, stride * rows * C):
+    columns within a stride are channels as well. Its transpose, in the order of the fast
     convolution, is what the gradient of images takes: one application of the kernel to the
     responses alone, where JAX's would spread them with zeros by the stride.
     """
@@ -185,14 +186,13 @@ def _derivative(strides, padding, precision, primals, tangents):
     # The transpose of a convolution exchanges inputs and outputs: those of the kernel for the
     # gradient of the images, examples and channels for the gradient of the kernel. Where they
     # stand exchanged here, they come out in order.
-    if isinstance(of_images, SymbolicZero):
-        pass
-    elif images.shape[3] <= _FEW_CHANNELS:
-        tangent = _by_rows(of_images, kernel, strides, padding, precision)
-    else:
-        tangent = convolution(
-            of_images, kernel.swapaxes(2, 3), dimension_numbers=("NHWC", "HWOI", "NHWC")
-        )
+    if not isinstance(of_images, SymbolicZero):
+        if images.shape[3] <= _FEW_CHANNELS:
+            tangent = _by_rows(of_images, kernel, strides, padding, precision)
+        else:
+            tangent = convolution(
+                of_images, kernel.swapaxes(2, 3), dimension_numbers=("NHWC", "HWOI", "NHWC")
+            )
     if not isinstance(of_kernel, SymbolicZero):
         by_kernel = convolution(
             images.transpose(3, 1, 2, 0),

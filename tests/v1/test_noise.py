@@ -136,3 +136,9 @@ def test_gradients_of_draws_are_summed_by_a_product_of_matrices(shared):
     program = jax.jit(pull_back).lower(responses, jnp.ones((3, *responses.shape))).as_text()
     assert program.count("stablehlo.dot_general") == 1
     assert "stablehlo.reduce" not in program
+
+
+def test_no_images_have_no_noise():
+    nothing = jnp.zeros((0, 4, 4, 5))
+    slope = jax.grad(lambda r: jnp.sum(v1.NeuronalNoise()(r, nothing)))(nothing)
+    assert slope.shape == nothing.shape

@@ -129,5 +129,8 @@ def _(primals, tangents):
 
 
 def _one(responses: jax.Array, z: jax.Array) -> jax.Array:
-    """A one that under ``vmap`` is there for each draw of ``z``."""
+    """A one, shape (), that under ``vmap`` is there for each draw of ``z``."""
+    if z.size == 0:
+        return jnp.ones((), responses.dtype)
+    # It depends on the draw for JAX's eyes only: the compiler makes a constant of it.
     return ((z.reshape(-1)[0] > 0) | True).astype(responses.dtype)
