@@ -17,7 +17,12 @@ import numpy as np
 from jax import lax
 
 from vone_jax.convolution import convolve
+from vone_jax.v1 import fourier
 from vone_jax.v1.gabor import GaborKernels
+
+# A CPU takes the frequency domain for at most this share of the products of a convolution: with
+# more of them, what the transforms read and write outweighs what they spare.
+_WORTHWHILE = 2 / 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,9 +151,21 @@ class FilterBank:
 
 
 def _correlate(images: jax.Array, kernels: np.ndarray, stride: int) -> jax.Array:
+    """With the fewest products on a CPU, with a convolution elsewhere."""
+    size = kernels.shape[0]
     # 'SAME' would pad (10, 11) for a 25-pixel kernel at stride 4; the original pads (12, 12).
-    padding = kernels.shape[0] // 2
-    return convolve(images, jnp.asarray(kernels), (stride, stride), [(padding, padding)] * 2)
+    padding = size // 2
+
+    def directly(images):
+        return convolve(images, jnp.asarray(kernels), (stride, stride), [(padding, padding)] * 2)
+
+    def by_spectra(images):
+        return fourier.correlate(images[..., 0], kernels[:, :, 0], stride)
+
+    positions = (images.shape[1] + 2 * padding - size) // stride + 1
+    if fourier.share_of_products(size, stride, positions) > _WORTHWHILE:
+        return directly(images)
+    return lax.platform_dependent(images, cpu=by_spectra, default=directly)
 
 
 def _permute(cells: jax.Array, order: np.ndarray) -> jax.Array:
