@@ -111,7 +111,8 @@ def test_receptive_field_maps_are_kept_and_lie_around_the_unit(scores):
     np.testing.assert_allclose(right, scores.units["field_x"], atol=0.02)
     # A kernel of 25 pixels reaches 0.45 degrees, the grating 0.17 more.
     far = np.abs(places - 0.5) > 0.45 + 0.17 + 0.15
-    assert stored[far].max() == 0 and stored[:, far].max() == 0
+    # Rows of an image go through a transform, so what a unit does not see leaves rounding.
+    assert stored[far].max() < 1e-6 and stored[:, far].max() < 1e-6
 
 
 def test_the_table_names_what_is_missing(scores):
