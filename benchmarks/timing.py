@@ -16,6 +16,10 @@ OURS = "vone_jax"
 # Of a program whose process keeps the memory that it frees.
 KEEPING = "keeping its memory"
 
+# Seconds between a call and the next. Threads of PyTorch's wait busily for a fifth of a second
+# after their work, and would take a core from the first part of what is timed next.
+_SETTLING = 0.5
+
 
 @dataclasses.dataclass(frozen=True)
 class Program:
@@ -134,6 +138,7 @@ def measure(case: Case, start: Callable[[Case, str], Here] = Here) -> list[Measu
             times[name] = [programs[name].call()]
         for _ in range(case.repeats):
             for name, program in programs.items():
+                time.sleep(_SETTLING)
                 times[name].append(program.call())
         return [
             _measurement(case, name, programs[name], *times[name])
