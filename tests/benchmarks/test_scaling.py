@@ -22,6 +22,11 @@ def test_the_work_is_that_of_the_network():
     assert paper_model.work("resnet18", 224, "bfloat16").kept < done.kept
 
 
+def test_copies_of_weights_are_not_kept_for_each_image():
+    """The 3x3 kernel of IT alone has 151 MB, and CORnet-S applies it twice."""
+    assert paper_model.work("cornet_s", 224, "float32").kept < 150e6
+
+
 def test_times_are_work_over_rates():
     done = Work(operations=3e9, kept=1_000_000, parameters=1_000_000, batch_norms=10)
     chip = Chip("abacus", operations=1e12, memory=1e9, link=1e9, wait=1e-5)
