@@ -6,9 +6,9 @@ times slower, and an attack is such a loop. JAX's gradients come in another orde
 derivatives are said here in a way whose transposes are in the order of the fast one; the values
 are those of JAX's own rules up to rounding, in forward and reverse mode and under ``vmap``.
 
-What reads images of few channels, a Gabor bank above all, has other trouble. A processor sums over
-the channels of a position, and there are one or three. So rows, or rows and columns, of the
-kernel's window are laid beside each other as channels first.
+What reads images of few channels, as stems and small Gabor banks do, has other trouble. A
+processor sums over the channels of a position, and there are one or three. So rows, or rows and
+columns, of the kernel's window are laid beside each other as channels first.
 """
 
 import functools

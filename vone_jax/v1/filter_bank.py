@@ -3,9 +3,10 @@
 Each filter reads one input channel, and only complex cells need the quadrature phase. A dense
 convolution of both phases with all channels spends three quarters of its products on zeros and
 on responses that nobody reads. Here each input channel is convolved, on its own, with just the
-kernels that read it. Filters that read the same channels lie side by side, so that cells are
-computed on slices, and only their responses are put in order: one permutation of n channels,
-where that of both phases costs as much as a third of the convolutions.
+kernels that read it; by a CPU in the frequency domain, if they are large. Filters that read the
+same channels lie side by side, so that cells are computed on slices, and only their responses are
+put in order: one permutation of n channels, where that of both phases costs as much as a third of
+the convolutions.
 """
 
 import dataclasses
