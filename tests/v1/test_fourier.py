@@ -4,6 +4,7 @@ import functools
 import re
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -54,6 +55,15 @@ def test_responses_are_those_of_a_direct_correlation(chosen):
 
 def test_no_images_have_no_responses():
     assert apply(np.zeros((0, 17, 13), np.float32), CASES[1]).shape == (0, 9, 7, 3)
+
+
+def test_the_number_of_images_may_be_open():
+    """As in a classifier that is exported for any number of images."""
+    images, _ = arguments(17, 13, 9)
+    (number,) = jax.export.symbolic_shape("number")
+    shape = jax.ShapeDtypeStruct((number, 17, 13), jnp.float32)
+    exported = jax.export.export(jax.jit(lambda images: apply(images, CASES[1])))(shape)
+    np.testing.assert_allclose(exported.call(images), apply(images, CASES[1]), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("chosen", [(17, 13, 9, 2), (131, 9, 5, 1)])

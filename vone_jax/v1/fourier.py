@@ -99,7 +99,7 @@ def correlate(images: jax.Array, kernels: np.ndarray, stride: int) -> jax.Array:
     back = 2 / tiles.points * tiles.waves()[:, : tiles.rows].conj()
     back = np.stack([back.real, -back.imag], axis=1).reshape(-1, tiles.rows).T
     rows = jnp.matmul(back.astype(np.float32), products.reshape(tiles.points, -1))
-    shape = len(images), tiles.number, width, kernels.shape[2]
+    shape = images.shape[0], tiles.number, width, kernels.shape[2]
     rows = rows.reshape(tiles.rows, *shape).transpose(1, 2, 0, 3, 4)
     return rows.reshape(shape[0], tiles.number * tiles.rows, *shape[2:])[:, :height]
 
