@@ -4,9 +4,12 @@ import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
+import time
+from pathlib import Path
 
 import grain
 import numpy as np
@@ -520,3 +523,54 @@ def test_worker_that_is_killed(tmp_path):
     for error, warnings in (said[:2], said[2:]):
         assert re.match(f"error: {died}", error)
         assert re.match(f"warnings: {died}.*; starting it again", warnings)
+
+
+def test_workers_leave_signals_to_the_program_and_end_with_it(tmp_path):
+    """Signals to all processes, as of a terminal and of a cluster; then the program is killed."""
+    script = tmp_path / "program.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import multiprocessing
+            import os
+            import signal
+            import sys
+            from vone_jax import data
+
+            if __name__ == "__main__":
+                source = data.load("fashion_mnist_small", "test")
+                batches = data.train_batches(
+                    source, batch_size=100, seed=3, image_size=28, workers=1
+                )
+                next(batches)
+                for one in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(one, signal.SIG_IGN)
+                    os.killpg(os.getpgid(0), one)
+                for _ in range(30):
+                    next(batches)
+                (worker,) = multiprocessing.active_children()
+                open(sys.argv[1], "w").write(str(worker.pid))
+                os.kill(os.getpid(), signal.SIGKILL)
+            """
+        )
+    )
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(script), str(tmp_path / "worker")]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    result = subprocess.run(command, **quiet, timeout=300, env=environment, start_new_session=True)
+    assert result.returncode == -signal.SIGKILL
+    worker = int((tmp_path / "worker").read_text())
+    for _ in range(200):
+        if not _runs(worker):
+            return
+        time.sleep(0.05)
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail("the worker has survived the program")
+
+
+def _runs(process):
+    """Whether a process is there and has not ended; what nobody has asked about is a zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -379,6 +379,27 @@ def test_a_worker_that_dies_in_validation_too_often_ends_the_run(
     assert len(again) == number - 1
 
 
+@pytest.mark.parametrize("kind", ["train", "eval"])
+def test_a_worker_that_ends_with_a_request_to_stop_is_no_error(
+    tiny, whole, tmp_path, monkeypatch, kind
+):
+    """As one does that a signal to all processes meets before it has begun."""
+    asked, read = [], data.Batches._read
+
+    def die(self):
+        state = self.get_state()
+        if (state["kind"], state["position"]) == (kind, 1) and not asked:
+            asked.append(True)
+            raise ChildProcessError("a data worker died")
+        return read(self)
+
+    monkeypatch.setattr(data.Batches, "_read", die)
+    stopped = train(tiny, tmp_path, stop=lambda: bool(asked))
+    assert asked and not stopped.finished
+    assert train(tiny, tmp_path).finished
+    assert_same_run(tiny, tmp_path, whole)
+
+
 def test_a_full_disk_is_an_error_and_the_run_goes_on_when_there_is_room(tiny, whole, tmp_path):
     """A limit on the size of files stands in for the full disk. It hits the checkpoint at 6."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -17,6 +17,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from vone_jax.data import worker
 from vone_jax.data.arguments import (
     center_crop_share,
     check_count,
@@ -292,7 +293,8 @@ class Batches(grain.DatasetIterator):
             if self._workers:
                 _let_grain_read_its_flag()
                 batches = batches.mp_prefetch(
-                    grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=2)
+                    grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=2),
+                    worker_init_fn=worker.begin,
                 )
             # Last, in this process: bytes are cheaper than floats to send from a worker.
             self._running.append(iter(batches.map(_to_float)))

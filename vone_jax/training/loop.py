@@ -192,7 +192,14 @@ def train(
             if pending is not None and experiment.data.prefetch == 0:
                 monitor.read(pending, saved)
                 pending = None
-            batch = setup.mark(placed.take(), asked)
+            try:
+                batch = setup.mark(placed.take(), asked)
+            except ChildProcessError:
+                # A signal to all processes also ends workers that have not begun, see
+                # data/worker.py.
+                if asked or not stop():
+                    raise
+                continue
             state, metrics = setup.train_step(state, batch)
             step += 1
             if pending is not None:

@@ -141,6 +141,11 @@ class Setup:
                 if meshes.any_process(stop()):
                     return None
                 sums.append(self.eval_step(state.variables, self.shard(batch)))
+        except ChildProcessError:
+            # A signal to all processes also ends workers that have not begun, see data/worker.py.
+            if jax.process_count() > 1 or not stop():
+                raise
+            return None
         finally:
             batches.close()
         host = meshes.fetch(sums)
