@@ -4,8 +4,9 @@ CONFIG is a name below configs/, such as quickstart/vone_resnet18, or the path o
 defines an experiment. ``python train.py CONFIG --help`` lists every field with its value there.
 A run that was stopped goes on when the same command is given again.
 
-Exit status: 0 finished; 1 failed; 2 wrong arguments; 75 stopped by SIGTERM or Ctrl-C and saved,
-to be started again. A second signal ends the program at once.
+Exit status: 0 finished; 1 failed, as where arguments do not fit the data; 2 wrong arguments;
+75 stopped by SIGTERM or Ctrl-C and saved, to be started again. A second signal ends the program
+at once.
 """
 
 import dataclasses
@@ -48,14 +49,17 @@ def main(argv: Sequence[str]) -> int:
         experiment = training.load_config(argv[0], CONFIGS)
     except ValueError as error:
         return _fail(error, status=2)
-    arguments = tyro.cli(
-        Arguments,
-        args=argv[1:],
-        default=Arguments(experiment),
-        prog=f"train.py {argv[0]}",
-        description="Trains the experiment. Its fields:",
-        config=(tyro.conf.AvoidSubcommands,),
-    )
+    try:
+        arguments = tyro.cli(
+            Arguments,
+            args=argv[1:],
+            default=Arguments(experiment),
+            prog=f"train.py {argv[0]}",
+            description="Trains the experiment. Its fields:",
+            config=(tyro.conf.AvoidSubcommands,),
+        )
+    except (ValueError, TypeError) as error:  # tyro reports those of nested fields alone.
+        return _fail(error, status=2)
     experiment = arguments.experiment
     try:
         mesh.use_all_cores()

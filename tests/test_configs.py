@@ -191,6 +191,8 @@ def test_a_file_anywhere_is_a_config_and_may_build_on_ours(tmp_path, monkeypatch
             "from vone_jax.training import OptimizerConfig\nOptimizerConfig(lerning_rate=1)",
             "broken.py: .*unexpected keyword argument 'lerning_rate'",
         ),
+        ("experiment = (", "broken.py: SyntaxError: "),
+        ("import vone_jacks", "broken.py: ModuleNotFoundError: No module named 'vone_jacks'"),
     ],
 )
 def test_a_file_that_is_no_config_is_named(tmp_path, text, message):

@@ -112,6 +112,24 @@ def test_wrong_arguments_are_named_and_nothing_is_trained(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "0"], "steps must be an integer >= 1, got 0"),
+        (["--name", "a/b"], "name"),
+        (["--evaluate-every=nan"], "evaluate_every must be a finite number"),
+        (["--accumulation-steps", "3"], "accumulation_steps"),
+    ],
+)
+def test_wrong_fields_of_the_experiment_itself_are_named(
+    train, planned, capsys, arguments, message
+):
+    assert train.main(["quickstart/vone_resnet18", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("train.py: ") and message in line
+    assert planned == []
+
+
+@pytest.mark.parametrize(
     "error",
     [
         ValueError("no split 'trian'"),

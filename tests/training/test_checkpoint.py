@@ -250,7 +250,8 @@ def test_a_full_disk_is_an_error_and_older_checkpoints_stay(tmp_path):
     """A limit on the size of files stands in for the full disk."""
     directory = tmp_path / "checkpoints"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with pytest.raises(CheckpointError, match=r"could not be written .* steps \[1\] are intact"):
+    expected = r"could not be written to .*: File too large: .* steps \[1\] are intact"
+    with pytest.raises(CheckpointError, match=expected):
         with Checkpoints(directory) as checkpoints:
             checkpoints.save(1, make_state(1), POSITION)
             checkpoints.wait()

@@ -379,6 +379,17 @@ def test_a_worker_that_dies_in_validation_too_often_ends_the_run(
     assert len(again) == number - 1
 
 
+def test_intervals_longer_than_the_run_are_met_at_its_end(tiny, tmp_path):
+    """However long."""
+    assert train(replace(tiny, evaluate_every=1e308, checkpoint_every=1e308), tmp_path).finished
+    assert [record["kind"] for record in log(tmp_path)].count("validation") == 1
+
+
+def test_more_steps_than_can_be_counted_are_refused(tiny, tmp_path):
+    with pytest.raises(ValueError, match="steps must be at most 2147483647, got 2147483648"):
+        train(replace(tiny, steps=2**31), tmp_path)
+
+
 @pytest.mark.parametrize("kind", ["train", "eval"])
 def test_a_worker_that_ends_with_a_request_to_stop_is_no_error(
     tiny, whole, tmp_path, monkeypatch, kind

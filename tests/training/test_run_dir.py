@@ -122,6 +122,13 @@ def test_what_changes_no_number_may_change_and_is_written_down(tmp_path):
     assert json.loads(config_path(tmp_path).read_text())["command"] == "train it"
 
 
+def test_a_file_in_the_place_of_the_directory_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunDirectoryError, match="file must be a directory, it is a file"):
+        with opened(tmp_path / "file"):
+            pass
+
+
 def test_remains_without_a_description_are_not_built_upon(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(RunDirectoryError, match="holds checkpoints but no config.json"):
@@ -134,6 +141,8 @@ def test_remains_without_a_description_are_not_built_upon(tmp_path):
     [
         (None, "holds no run: there is no config.json"),
         ("{", "is not JSON"),
+        ("\xff", "config.json is not JSON"),
+        ("[]", r"config.json must hold a JSON object, it holds \[\]"),
         ('{"format": 9}', "has format 9, this version reads 1"),
         ('{"format": 1}', "experiment must be a JSON object"),
         ('{"format": 1, "experiment": {"nam": "x"}}', "no field 'nam'; did you mean 'name'"),
@@ -141,6 +150,6 @@ def test_remains_without_a_description_are_not_built_upon(tmp_path):
 )
 def test_what_is_no_run_is_named(tmp_path, content, message):
     if content is not None:
-        config_path(tmp_path).write_text(content)
+        config_path(tmp_path).write_text(content, encoding="latin-1")
     with pytest.raises(RunDirectoryError, match=message):
         read_experiment(tmp_path)

@@ -90,6 +90,19 @@ def test_a_broken_line_elsewhere_is_an_error_that_names_it(path):
         read_log(path)
 
 
+@pytest.mark.parametrize("line", ["5", '{"step": 3}'])
+def test_a_line_that_is_no_record_is_an_error_that_names_it(path, line):
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(ValueError, match="log.jsonl, line .* is no record"):
+        read_log(path)
+
+
+def test_a_log_that_is_no_text_is_named(path):
+    path.write_bytes(path.read_bytes() + b"\xff\n")
+    with pytest.raises(ValueError, match="log.jsonl is damaged"):
+        read_log(path)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_is_not_finite_is_never_logged(path, value):
     with RunLog(path, step=6, validated=6) as log:

@@ -30,6 +30,9 @@ IDENTITY = (
     "checkpoint_step", "weights",
 )  # fmt: skip
 
+# Of a chunk: the names of its arrays.
+_FIELDS = "fields"
+
 
 class ResultError(RuntimeError):
     """A result file is damaged, in use, or belongs to another evaluation."""
@@ -54,6 +57,7 @@ def finished(results: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     _check_same(path, identity, {name: record.get(name) for name in IDENTITY})
     if not path.with_suffix(".npz").exists():
         raise ResultError(f"{path} has lost its arrays; delete it and evaluate again")
+    _read_arrays(path.with_suffix(".npz"))
     return record
 
 
@@ -133,7 +137,7 @@ def open_chunks(results: Path, identity: dict[str, Any]) -> dict[int, dict[str, 
     elif _writes():
         directory.mkdir(parents=True, exist_ok=True)
         _replace(described, lambda file: file.write(_dump(identity)))
-    return {int(path.stem): _read_arrays(path) for path in sorted(directory.glob("*.npz"))}
+    return {int(path.stem): _read_chunk(path) for path in sorted(directory.glob("*.npz"))}
 
 
 def write_chunk(results: Path, name: str, position: int, arrays: dict[str, Any]) -> None:
@@ -141,7 +145,9 @@ def write_chunk(results: Path, name: str, position: int, arrays: dict[str, Any])
     if not _writes():
         return
     path = _partial(results, name) / f"{position:08d}.npz"
-    _replace(path, lambda file: np.savez(file, **arrays))
+    # The list of the archive can be damaged, and then an array is not there.
+    whole: dict[str, Any] = arrays | {_FIELDS: np.array(sorted(arrays))}
+    _replace(path, lambda file: np.savez(file, **whole))
 
 
 def _lock(results: Path, name: str) -> Path:
@@ -194,18 +200,34 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def _read_chunk(path: Path) -> dict[str, np.ndarray]:
+    arrays = _read_arrays(path)
+    fields = arrays.pop(_FIELDS, None)
+    if fields is None or fields.tolist() != sorted(arrays):
+        raise ResultError(f"{path} has lost arrays; delete it and evaluate again")
+    return arrays
+
+
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    # What zipfile raises for a flipped bit depends on the bit.
+    damages = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile)
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return dict(archive)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except damages as error:
         raise ResultError(f"{path} is damaged ({error}); delete it and evaluate again") from error
 
 
 def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        # Where the disk is full, Python does not say what could not be written.
+        raise OSError(
+            error.errno, f"{path} cannot be written: {error.strerror or error}"
+        ) from error

@@ -16,6 +16,8 @@ So a damaged one is found out, what is damaged is named, and the one before it i
 import dataclasses
 import hashlib
 import json
+import os
+import re
 import shutil
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -280,4 +282,8 @@ def _digest(state: TrainState, position: dict[str, Any]) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0][:400] if str(error) else ''}"
+    line = str(error).splitlines()[0] if str(error) else ""
+    # TensorStore says at the end of a long line what the system has said.
+    system = re.search(r"os_error_code='(\d+)'", line)
+    cause = f"{os.strerror(int(system[1]))}: " if system else ""
+    return f"{cause}{type(error).__name__}: {line[:400]}"

@@ -75,6 +75,8 @@ def load(name: str, configs: Path, variable: str) -> Any:
             return runpy.run_path(str(path)).get(variable)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: {error}") from error
+        except Exception as error:
+            raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
 
 
 @contextlib.contextmanager

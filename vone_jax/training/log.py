@@ -100,12 +100,15 @@ def read_log(path: Path) -> list[Record]:
     """The records of a log. A last line that was cut off is left out; no file is an empty log.
 
     Raises:
-      ValueError: naming the line, if any other line is not JSON.
+      ValueError: naming the line, if any other line is not JSON, or any is no record.
     """
     path = Path(path)
     if not path.exists():
         return []
-    lines = path.read_text().splitlines()
+    try:
+        lines = path.read_text().splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
     records = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -114,6 +117,8 @@ def read_log(path: Path) -> list[Record]:
             if number == len(lines):
                 break
             raise ValueError(f"{path}, line {number} is not JSON: {line[:80]!r}") from error
+        if not isinstance(records[-1], dict) or not {"kind", "step"} <= records[-1].keys():
+            raise ValueError(f"{path}, line {number} is no record: {line[:80]!r}")
     return records
 
 

@@ -61,8 +61,10 @@ def read_experiment(run_dir: Path) -> Experiment:
         raise RunDirectoryError(
             f"{run_dir} holds no run: there is no {path.name} in it. train.py makes one"
         ) from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise RunDirectoryError(f"{path} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise RunDirectoryError(f"{path} must hold a JSON object, it holds {config!r:.80}")
     if config.get("format") != FORMAT:
         raise RunDirectoryError(
             f"{path} has format {config.get('format')!r}, this version reads {FORMAT}"
@@ -96,6 +98,8 @@ def open_run(
         problem = None
         if jax.process_index() == 0:
             try:
+                if run_dir.exists() and not run_dir.is_dir():
+                    raise RunDirectoryError(f"{run_dir} must be a directory, it is a file")
                 run_dir.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(_lock(run_dir))
                 if config_path(run_dir).exists():

@@ -20,6 +20,8 @@ from vone_jax.training.state import TrainState, create_state
 from vone_jax.training.step import MARKS, StepMetrics, make_eval_step, make_train_step
 
 _FIELDS_ON_DEVICE = ("image", "label", "index", "mask", *MARKS)
+# The state counts its steps in an int32.
+_MOST_STEPS = 2**31 - 1
 
 
 def build_model(config: ModelConfig, precision: str = "float32") -> nn.Module:
@@ -170,7 +172,8 @@ class Setup:
         return self._every(self.experiment.checkpoint_every, step)
 
     def _every(self, epochs: float, step: int) -> bool:
-        return step > 0 and step % max(1, round(epochs * self.steps_per_epoch)) == 0
+        interval = min(epochs * self.steps_per_epoch, self.total_steps)
+        return step > 0 and step % max(1, round(interval)) == 0
 
     def _reading(self) -> dict[str, Any]:
         return {
@@ -198,6 +201,8 @@ def prepare(experiment: Experiment, mesh: meshes.Mesh) -> Setup:
     model = build_model(experiment.model, experiment.precision)
     steps_per_epoch = data.batches_per_epoch(train_source, config.batch_size)
     total_steps = experiment.total_steps(steps_per_epoch)
+    if total_steps > _MOST_STEPS:
+        raise ValueError(f"steps must be at most {_MOST_STEPS}, got {total_steps} (or by epochs)")
     shapes = jax.eval_shape(lambda: initial_state(experiment, model))
     return Setup(
         experiment=experiment,
