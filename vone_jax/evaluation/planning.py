@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vone_jax import data, mesh, models, training
+from vone_jax.attacks import checks, norms
 from vone_jax.evaluation import (
     corruption_means,
     exhibits,
@@ -190,14 +191,15 @@ def plan(run_dir: Path, request: Request, command: str) -> Plan:
         kept = request.data_dir or experiment.data.data_dir
         tasks = published.from_files(tasks, request.corrupted_files, kept)
     if "masking" in names:
+        checks.count("masking_images", request.masking_images)
         few = dataclasses.replace(
             job,
             examples=Examples(source, min(request.masking_images, count)),
             batch_size=min(batch_size, whole(_MASKING_BATCH_SIZE)),
         )
         transfer = "" if other is None else f"{other.run}, weights {other.weights}"
-        checks = suites.masking(settings, subject.image_shape, stochastic, transfer)
-        tasks += [(few, condition) for condition in checks]
+        conditions = suites.masking(settings, subject.image_shape, stochastic, transfer)
+        tasks += [(few, condition) for condition in conditions]
     return Plan(job, tuple(tasks), tuple(_exhibits(job, request, names, settings, seen)))
 
 
@@ -267,11 +269,12 @@ def _exhibits(
     if "corruptions" in names:
         yield lambda records: corruption_means.write(job, records)
     if "gallery" in names:
+        checks.choice("gallery_norm", request.gallery_norm, norms.NORMS)
+        checks.radius("gallery_eps", request.gallery_eps)
+        checks.count("gallery_images", request.gallery_images)
         noisy = seen is not None or (job.subject.stochastic and request.noise == "fresh")
         attacked = settings.attacked(request.gallery_norm, request.gallery_eps, noisy)
         condition = dataclasses.replace(attacked, attack_noise=seen)
-        if request.gallery_images < 1:
-            raise ValueError(f"gallery_images must be >= 1, got {request.gallery_images}")
         shown = min(request.gallery_images, len(job.examples))
         yield lambda records: exhibits.gallery(job, condition, shown)
     if suites.PHYSIOLOGY in names:
