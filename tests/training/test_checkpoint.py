@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -244,6 +245,20 @@ def test_a_step_is_not_written_twice(written):
     with Checkpoints(written, keep=3) as checkpoints:
         with pytest.raises(CheckpointError, match="checkpoint 3 is not newer than"):
             checkpoints.save(3, make_state(3), POSITION)
+
+
+def test_a_disk_without_room_is_named_before_anything_is_written(tmp_path, monkeypatch):
+    full = shutil.disk_usage(tmp_path)._replace(free=100)
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(1, make_state(1), POSITION)
+        checkpoints.wait()
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "disk_usage", lambda path: full)
+            expected = r"No space left on device, 0.0001 MB are free .* steps \[1\] are intact"
+            with pytest.raises(CheckpointError, match=expected):
+                checkpoints.save(2, make_state(2), POSITION)
+        assert checkpoints.steps() == [1]
+        checkpoints.save(2, make_state(2), POSITION)
 
 
 def test_a_full_disk_is_an_error_and_older_checkpoints_stay(tmp_path):

@@ -14,6 +14,7 @@ So a damaged one is found out, what is damaged is named, and the one before it i
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -128,6 +129,7 @@ class Checkpoints:
         if steps and step <= steps[-1]:
             raise CheckpointError(f"checkpoint {step} is not newer than {steps}")
         host_state = meshes.fetch(state)
+        self._check_room(sum(leaf.nbytes for leaf in jax.tree.leaves(host_state)))
         content = dataclasses.asdict(position)
         metadata = {
             "format": _FORMAT,
@@ -207,6 +209,18 @@ class Checkpoints:
                 number = sum(1 for path in aside.iterdir() if path.name.startswith(f"{step}-"))
                 (self.directory / str(step)).rename(aside / f"{step}-{number}")
         meshes.barrier("set aside")
+
+    def _check_room(self, needed: int) -> None:
+        """Says that the disk is full before Orbax does, which takes hundreds of lines for it."""
+        free = shutil.disk_usage(self.directory).free
+        # What is written is compressed: weights hardly, an optimiser's zeros away.
+        if free < needed / 2:
+            raise self._not_written(
+                OSError(
+                    f"{os.strerror(errno.ENOSPC)}, {free / 1e6:.3g} MB are free and the state has "
+                    f"{needed / 1e6:.3g} MB"
+                )
+            )
 
     def _complete(self, step: int) -> None:
         """Waits for Orbax, gives a checkpoint its digests and its name, and drops old ones."""
