@@ -211,3 +211,10 @@ def test_the_table_has_a_line_per_measured_result():
         "PGD", "linf", "4/255", "50.0", "40.0", "to", "60.0", "100"
     ]  # fmt: skip
     assert tables.table([{"kind": "v1"}]) == ""
+
+
+def test_corruptions_that_images_are_too_small_for_are_named_when_it_is_planned():
+    settings = suites.Settings()
+    assert suites.conditions(("corruptions_quick",), settings, (11, 11, 1), False)
+    with pytest.raises(ValueError, match="defocus_blur needs images larger than 10 pixels"):
+        suites.conditions(("clean", "corruptions_quick"), settings, (8, 8, 1), False)

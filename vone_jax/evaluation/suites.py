@@ -2,10 +2,14 @@
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vone_jax import corruptions
+import jax
+import jax.numpy as jnp
+
+from vone_jax import corruptions, prng
 from vone_jax.attacks import APGD, FMN, PGD, AutoAttack, Square, checks, norms
 from vone_jax.evaluation import authors
 from vone_jax.evaluation.conditions import Attacked, Clean, Condition, Corrupted, WorstOf
@@ -173,13 +177,30 @@ def _corruptions(names, severities):
         found = settings.corruptions or names
         if frost is None and not settings.corruptions:
             found = ["frost_procedural" if name == "frost" else name for name in found]
-        return [
+        made = [
             Corrupted(name, severity, settings.form, frost if name == "frost" else None)
             for name in found
             for severity in settings.severities or severities
         ]
+        _check_size({each.corruption: each for each in made}.values(), image_shape)
+        return made
 
     return conditions
+
+
+def _check_size(corrupted, image_shape) -> None:
+    """Raises a ValueError for corruptions that images of this shape are too small for."""
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    keys = jax.eval_shape(lambda: prng.example_keys(jax.random.key(0), 1))
+    for each in corrupted:
+        corrupt = functools.partial(
+            corruptions.corrupt,
+            name=each.corruption,
+            severity=each.severity,
+            form=each.form,
+            frost_images=each.frost_images,
+        )
+        jax.eval_shape(corrupt, keys, images)
 
 
 # A suite is a function of settings, image shape (H, W, C) and whether the network is stochastic,
