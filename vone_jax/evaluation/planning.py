@@ -198,8 +198,8 @@ def plan(run_dir: Path, request: Request, command: str) -> Plan:
             batch_size=min(batch_size, whole(_MASKING_BATCH_SIZE)),
         )
         transfer = "" if other is None else f"{other.run}, weights {other.weights}"
-        conditions = suites.masking(settings, subject.image_shape, stochastic, transfer)
-        tasks += [(few, condition) for condition in conditions]
+        masking = suites.masking(settings, subject.image_shape, stochastic, transfer)
+        tasks += [(few, condition) for condition in masking]
     return Plan(job, tuple(tasks), tuple(_exhibits(job, request, names, settings, seen)))
 
 

@@ -211,7 +211,7 @@ class Checkpoints:
         meshes.barrier("set aside")
 
     def _check_room(self, needed: int) -> None:
-        """Says that the disk is full before Orbax does, which takes hundreds of lines for it."""
+        """Says that ``needed`` bytes have no room, before Orbax does so in hundreds of lines."""
         free = shutil.disk_usage(self.directory).free
         # What is written is compressed: weights hardly, an optimiser's zeros away.
         if free < needed / 2:

@@ -152,7 +152,10 @@ class FilterBank:
 
 
 def _correlate(images: jax.Array, kernels: np.ndarray, stride: int) -> jax.Array:
-    """With the fewest products on a CPU, with a convolution elsewhere."""
+    """Responses (N, H', W', n) to images (N, H, W, 1) of kernels (k, k, 1, n).
+
+    By a CPU in the frequency domain where that takes fewer products, else by a convolution.
+    """
     size = kernels.shape[0]
     # 'SAME' would pad (10, 11) for a 25-pixel kernel at stride 4; the original pads (12, 12).
     padding = size // 2

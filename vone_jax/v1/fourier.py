@@ -66,6 +66,10 @@ def share_of_products(size: int, stride: int, positions: int) -> float:
       size: k of the kernels, which are k x k.
       stride: in pixels.
       positions: rows of responses.
+
+    Returns:
+      Of the products for all responses, without the small transforms of images and kernels; above
+      1 where a direct convolution takes fewer.
     """
     tiles = _Tiles.of(size, stride, positions)
     # A product of complex numbers is four; the way back is a matrix of rows x points.
@@ -76,7 +80,9 @@ def share_of_products(size: int, stride: int, positions: int) -> float:
 def correlate(images: jax.Array, kernels: np.ndarray, stride: int) -> jax.Array:
     """Cross-correlation of images of one channel, with symmetric zero padding of k // 2.
 
-    Equal to a direct convolution up to the rounding of float32, which depends on all pixels of the
+    Each phase of the rows is correlated as in the module's description, by the theorem that a
+    correlation is the product of one spectrum with the conjugate of the other. Equal to a direct
+    convolution up to the rounding of float32, which depends on all pixels of the
     columns that a response reads: what lies outside of its window contributes rounding, and a pixel
     that is not finite reaches as far.
 
