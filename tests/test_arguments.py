@@ -1,0 +1,46 @@
+"""The checks of arguments: what they accept, and what their errors say."""
+
+import numpy as np
+import pytest
+
+from vone_jax import arguments
+
+
+def test_a_mistyped_name_gets_the_most_similar_choice():
+    assert arguments.nearest("resnet19", ("resnet18", "alexnet")) == "; did you mean 'resnet18'?"
+    assert arguments.nearest("zebra", ("resnet18", "alexnet")) == ""
+    assert arguments.nearest("zebra", ("resnet18", "alexnet"), cutoff=0.0) != ""
+    with pytest.raises(ValueError, match="norm must be one of l1, l2; got 'l3'; did you mean 'l"):
+        arguments.choice("norm", "l3", ("l1", "l2"))
+
+
+@pytest.mark.parametrize("value", [0, 1.0, True, "1", None, np.float32(2)])
+def test_a_count_is_an_integer_from_its_least_value_on(value):
+    with pytest.raises(ValueError, match="steps must be an integer >= 1, got"):
+        arguments.count("steps", value)
+    arguments.count("steps", 1)
+    arguments.count("steps", np.int64(3))
+    arguments.count("steps", 0, least=0)
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), True, "1", None])
+def test_a_number_is_finite_and_not_negative(value):
+    with pytest.raises(ValueError, match="rate must be a finite number >= 0, got"):
+        arguments.number("rate", value)
+    arguments.number("rate", np.float32(0.0))
+
+
+def test_the_bounds_of_a_number_are_named():
+    with pytest.raises(ValueError, match="rate must be a finite number > 0, got 0"):
+        arguments.number("rate", 0, positive=True)
+    with pytest.raises(ValueError, match="rate must be a finite number >= 0 and <= 1, got 2"):
+        arguments.number("rate", 2, most=1)
+    with pytest.raises(ValueError, match="rate must be a finite number >= 0 and < 1, got 1"):
+        arguments.number("rate", 1, most=1, below=True)
+    arguments.number("rate", 1, most=1)
+
+
+def test_a_flag_is_true_or_false():
+    arguments.flag("resume", False)
+    with pytest.raises(TypeError, match="resume must be True or False, got 1"):
+        arguments.flag("resume", 1)

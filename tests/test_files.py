@@ -1,0 +1,61 @@
+"""Files that appear whole, locks and digests."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from vone_jax import files
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "result.json"
+    files.replace_json(path, {"accuracy": 0.5})
+    assert json.loads(path.read_text()) == {"accuracy": 0.5}
+
+    def fails(file):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="result.json cannot be written: No space left") as raised:
+        files.replace(path, fails)
+    assert raised.value.errno == errno.ENOSPC
+    assert json.loads(path.read_text()) == {"accuracy": 0.5}
+
+
+def test_json_has_no_nan(tmp_path):
+    with pytest.raises(ValueError):
+        files.replace_json(tmp_path / "x.json", float("nan"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_is_exclusive_and_ends_with_its_process(tmp_path):
+    path = tmp_path / "lock"
+    program = (
+        "import sys, time; from pathlib import Path; from vone_jax import files\n"
+        f"with files.locked(Path({str(path)!r})):\n    print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(files.LockedError, match=f"process {other.pid} on "):
+            with files.locked(path):
+                pytest.fail("two processes hold the lock")
+        other.kill()
+    with files.locked(path):
+        assert f"process {os.getpid()} on " in path.read_text()
+
+
+def test_digests_name_what_is_damaged(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_text(name)
+    files.write_digests(tmp_path)
+    assert files.damage(tmp_path) == []
+    (tmp_path / "a").write_text("x")
+    (tmp_path / "b").unlink()
+    assert files.damage(tmp_path) == ["a does not match its digest", "b is missing"]
+    content = (tmp_path / files.DIGESTS).read_bytes()
+    (tmp_path / files.DIGESTS).write_bytes(content.replace(b"  c", b"  d"))
+    assert files.damage(tmp_path) == ["SHA256SUMS is damaged"]

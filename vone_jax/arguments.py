@@ -1,0 +1,86 @@
+"""Checks of arguments. Each raises an error that names the argument, its value and what is valid.
+
+Every package uses these, so the messages read alike. The checks see plain Python and NumPy values;
+checks of JAX arrays are in ``attacks`` and ``corruptions``.
+"""
+
+import difflib
+import math
+import numbers
+from collections.abc import Collection
+from typing import Any
+
+
+def nearest(name: Any, choices: Collection[str], cutoff: float = 0.5) -> str:
+    """The end of an error message about a mistyped name.
+
+    Args:
+      name: what was given.
+      choices: the names that exist.
+      cutoff: how similar a choice must be, in [0, 1]; 0 always names one.
+
+    Returns:
+      ``"; did you mean 'x'?"`` for the most similar choice, or an empty string.
+    """
+    close = difflib.get_close_matches(str(name), list(choices), n=1, cutoff=cutoff)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def choice(name: str, value: Any, choices: Collection[str]) -> None:
+    """Check that ``value`` is one of ``choices``.
+
+    Raises:
+      ValueError: if it is not. The message names the most similar choice.
+    """
+    if value not in tuple(choices):
+        raise ValueError(
+            f"{name} must be one of {', '.join(choices)}; got {value!r}{nearest(value, choices)}"
+        )
+
+
+def count(name: str, value: Any, least: int = 1) -> None:
+    """Check that ``value`` is an integer of at least ``least``.
+
+    Raises:
+      ValueError: if it is not. True and False are not integers here.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+
+
+def number(
+    name: str,
+    value: Any,
+    *,
+    positive: bool = False,
+    most: float = math.inf,
+    below: bool = False,
+) -> None:
+    """Check that ``value`` is a finite number, at least 0.
+
+    Args:
+      name: of the argument.
+      value: what was given.
+      positive: refuse 0.
+      most: the largest valid value.
+      below: refuse ``most`` itself.
+
+    Raises:
+      ValueError: if it is not.
+    """
+    valid = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    valid = valid and math.isfinite(value) and (value > 0 if positive else value >= 0)
+    if not valid or value > most or (below and value == most):
+        least = "> 0" if positive else ">= 0"
+        limit = "" if most == math.inf else f" and {'<' if below else '<='} {most:g}"
+        raise ValueError(f"{name} must be a finite number {least}{limit}, got {value!r}")
+
+
+def flag(name: str, value: Any) -> None:
+    """Check that ``value`` is True or False.
+
+    Raises:
+      TypeError: if it is not.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")

@@ -1,0 +1,148 @@
+"""Files that appear whole, locks, and digests of a directory.
+
+A process can be killed at any moment, and a disk can be full. What these functions write is there
+complete or not at all.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+# The list of digests in a directory, in the format of ``sha256sum -c``.
+DIGESTS = "SHA256SUMS"
+
+
+class LockedError(RuntimeError):
+    """Another process holds the lock. The message says which one, if it is known."""
+
+
+def replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Write a file under a temporary name and rename it to ``path`` when it is complete.
+
+    Args:
+      path: the file to make or to replace. Its directory must exist.
+      write: writes the content to the open binary file that it is given.
+
+    Raises:
+      OSError: if the file cannot be written; the message names ``path``.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        # On a full disk, Python does not say which file could not be written.
+        raise OSError(
+            error.errno, f"{path} cannot be written: {error.strerror or error}"
+        ) from error
+
+
+def replace_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON, see ``replace``.
+
+    Raises:
+      OSError: if the file cannot be written.
+      ValueError: if a number is NaN or infinite, which JSON does not have.
+    """
+    content = json.dumps(value, indent=1, allow_nan=False).encode() + b"\n"
+    replace(path, lambda file: file.write(content))
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file within a ``with`` block.
+
+    The kernel releases the lock when the process ends, also when it is killed. The file stays.
+
+    Args:
+      path: the lock file. It is made if it does not exist, and says which process holds it.
+
+    Raises:
+      LockedError: if another process holds the lock.
+      OSError: if the file system has no locks.
+    """
+    with open(path, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise LockedError(file.read().strip() or "an unknown process") from None
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{path.parent} must be on a file system with flock: {error.strerror}",
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 digest of a file, in hexadecimal.
+
+    Raises:
+      OSError: if it cannot be read.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_digests(directory: Path) -> None:
+    """List the digests of all files in a directory and below it, in its file ``SHA256SUMS``.
+
+    The first line is a comment with the digest of the other lines, so that a damaged list is not
+    mistaken for damaged files. The files must not change afterwards.
+
+    Raises:
+      OSError: if a file cannot be read, or the list cannot be written.
+    """
+    paths = sorted(
+        path for path in directory.rglob("*") if path.is_file() and path.name != DIGESTS
+    )
+    lines = [f"{digest(path)}  {path.relative_to(directory).as_posix()}\n" for path in paths]
+    content = _with_digest("".join(lines).encode())
+    replace(directory / DIGESTS, lambda file: file.write(content))
+
+
+def damage(directory: Path) -> list[str]:
+    """Compare a directory with its list of digests.
+
+    Returns:
+      One phrase for each file that is missing, unreadable or changed, and for a damaged list. It
+      is empty if all is well. Files that are not in the list are ignored.
+    """
+    try:
+        content = (directory / DIGESTS).read_bytes()
+    except OSError as error:
+        return [_unreadable(DIGESTS, error)]
+    _, _, lines = content.partition(b"\n")
+    if content != _with_digest(lines):
+        return [f"{DIGESTS} is damaged"]
+    problems = []
+    for line in lines.decode().splitlines():
+        expected, name = line.split("  ", 1)
+        try:
+            if digest(directory / name) != expected:
+                problems.append(f"{name} does not match its digest")
+        except OSError as error:
+            problems.append(_unreadable(name, error))
+    return problems
+
+
+def _with_digest(lines: bytes) -> bytes:
+    return b"# %s\n%s" % (hashlib.sha256(lines).hexdigest().encode(), lines)
+
+
+def _unreadable(name: str, error: OSError) -> str:
+    missing = isinstance(error, FileNotFoundError)
+    return f"{name} is missing" if missing else f"{name} cannot be read: {error.strerror}"
