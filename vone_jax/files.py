@@ -106,9 +106,7 @@ def write_digests(directory: Path) -> None:
     Raises:
       OSError: if a file cannot be read, or the list cannot be written.
     """
-    paths = sorted(
-        path for path in directory.rglob("*") if path.is_file() and path.name != DIGESTS
-    )
+    paths = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != DIGESTS)
     lines = [f"{digest(path)}  {path.relative_to(directory).as_posix()}\n" for path in paths]
     content = _with_digest("".join(lines).encode())
     replace(directory / DIGESTS, lambda file: file.write(content))
