@@ -73,6 +73,10 @@ def test_meshes_are_made_in_one_place():
     assert importers("jax.sharding", "jax.experimental.multihost_utils") == {"mesh.py"}
 
 
+def test_only_commands_import_commands():
+    assert not {f for f in importers("vone_jax.cli") if not f.startswith("cli/")}
+
+
 def test_nothing_imports_tensorflow():
     assert not importers("tensorflow")
 

@@ -1,7 +1,5 @@
 """The command line of train.py: what it says and with which status it ends."""
 
-import importlib.util
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,23 +7,13 @@ from pathlib import Path
 import pytest
 
 from vone_jax import mesh, training
+from vone_jax.cli import train
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(scope="module")
-def train():
-    spec = importlib.util.spec_from_file_location("train", ROOT / "train.py")
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        # tyro looks the source up there.
-        patch.setitem(sys.modules, "train", module)
-        spec.loader.exec_module(module)
-        yield module
-
-
 @pytest.fixture
-def planned(train, monkeypatch):
+def planned(monkeypatch):
     """What would be trained: a list that the command line fills instead of training."""
     calls = []
 
@@ -37,25 +25,32 @@ def planned(train, monkeypatch):
     return calls
 
 
-def test_help_names_the_configs(train, capsys):
+def test_help_names_the_configs(capsys):
     assert train.main(["--help"]) == 0
     assert "quickstart/vone_resnet18" in capsys.readouterr().out
 
 
-def test_no_config_is_a_usage_error(train, capsys):
+def test_the_script_is_the_same_command():
+    command = [sys.executable, "train.py"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.stdout, result.returncode) == ("", 2)
+    assert "quickstart/vone_resnet18" in result.stderr
+
+
+def test_no_config_is_a_usage_error(capsys):
     assert train.main([]) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and "imagenet/vone_resnet50" in captured.err
     assert train.main(["--seed", "3"]) == 2
 
 
-def test_an_unknown_config_is_named_with_the_nearest(train, capsys):
+def test_an_unknown_config_is_named_with_the_nearest(capsys):
     assert train.main(["quickstart/vone_resnet"]) == 2
     message = capsys.readouterr().err
     assert "no config 'quickstart/vone_resnet'; did you mean 'quickstart/vone_resnet18'" in message
 
 
-def test_help_for_a_config_lists_fields_with_their_values(train, capsys):
+def test_help_for_a_config_lists_fields_with_their_values(capsys):
     with pytest.raises(SystemExit) as stop:
         train.main(["tiny_imagenet/vone_resnet18", "--help"])
     assert stop.value.code == 0
@@ -65,7 +60,7 @@ def test_help_for_a_config_lists_fields_with_their_values(train, capsys):
     assert "--model.v1.noise.scale" in text and "0.286" in text
 
 
-def test_overrides_reach_the_experiment(train, planned):
+def test_overrides_reach_the_experiment(planned):
     arguments = ["--optimizer.learning-rate", "0.05", "--model.v1.noise.scale=0.5", "--seed", "7"]
     assert train.main(["quickstart/vone_resnet18", *arguments, "--run-dir", "/x/y"]) == 0
     ((experiment, run_dir, options),) = planned
@@ -79,7 +74,7 @@ def test_overrides_reach_the_experiment(train, planned):
     assert options["command"].startswith("python train.py quickstart/vone_resnet18 --optimizer.")
 
 
-def test_the_run_directory_is_named_after_the_experiment(train, planned):
+def test_the_run_directory_is_named_after_the_experiment(planned):
     assert train.main(["quickstart/resnet18"]) == 0
     assert planned[0][1] == Path("runs/quickstart-resnet18")
     assert train.main(["quickstart/resnet18", "--name", "mine"]) == 0
@@ -101,9 +96,7 @@ def test_the_run_directory_is_named_after_the_experiment(train, planned):
         (["--optimizer.schedule.patience", "3"], "--optimizer.schedule.patience"),
     ],
 )
-def test_wrong_arguments_are_named_and_nothing_is_trained(
-    train, planned, capsys, arguments, message
-):
+def test_wrong_arguments_are_named_and_nothing_is_trained(planned, capsys, arguments, message):
     with pytest.raises(SystemExit) as stop:
         train.main(["quickstart/vone_resnet18", *arguments])
     assert stop.value.code == 2
@@ -120,9 +113,7 @@ def test_wrong_arguments_are_named_and_nothing_is_trained(
         (["--accumulation-steps", "3"], "accumulation_steps"),
     ],
 )
-def test_wrong_fields_of_the_experiment_itself_are_named(
-    train, planned, capsys, arguments, message
-):
+def test_wrong_fields_of_the_experiment_itself_are_named(planned, capsys, arguments, message):
     assert train.main(["quickstart/vone_resnet18", *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("train.py: ") and message in line
@@ -141,7 +132,7 @@ def test_wrong_fields_of_the_experiment_itself_are_named(
         ChildProcessError("a data worker died"),
     ],
 )
-def test_errors_are_one_line_and_status_1(train, monkeypatch, capsys, error):
+def test_errors_are_one_line_and_status_1(monkeypatch, capsys, error):
     def fail(*arguments, **options):
         raise error
 
@@ -150,12 +141,12 @@ def test_errors_are_one_line_and_status_1(train, monkeypatch, capsys, error):
     assert capsys.readouterr().err == f"train.py: {error}\n"
 
 
-def test_the_directory_of_compiled_programs_is_a_field(train, planned, tmp_path):
+def test_the_directory_of_compiled_programs_is_a_field(planned, tmp_path):
     assert train.main(["quickstart/resnet18", "--compilation-cache", str(tmp_path)]) == 0
     assert planned[0][0].compilation_cache == str(tmp_path)
 
 
-def test_processes_are_joined_before_anything_is_trained(train, planned, monkeypatch, capsys):
+def test_processes_are_joined_before_anything_is_trained(planned, monkeypatch, capsys):
     joined = []
     monkeypatch.setattr(mesh, "join_processes", joined.append)
     assert train.main(["quickstart/resnet18", "--distributed", "auto"]) == 0
@@ -168,8 +159,9 @@ def test_processes_are_joined_before_anything_is_trained(train, planned, monkeyp
 def test_no_config_touches_the_devices():
     """Processes can be joined only before that."""
     program = (
-        "import sys, train\n"
+        "import sys\n"
         "from vone_jax import mesh, training\n"
+        "from vone_jax.cli import train\n"
         "training.train = lambda *arguments, **options: sys.exit(3)\n"
         "mesh.join_processes = lambda cluster: print(xla_bridge.backends_are_initialized())\n"
         "from jax._src import xla_bridge\n"
@@ -179,43 +171,3 @@ def test_no_config_touches_the_devices():
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (result.stdout, result.returncode) == ("False\n", 3), result.stderr
-
-
-def test_a_second_signal_ends_the_program_at_once():
-    program = (
-        "import os, signal, time\n"
-        "from vone_jax.training.signals import StopOnSignal\n"
-        "with StopOnSignal() as stop:\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    print('asked to stop:', stop(), flush=True)\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    time.sleep(30)\n"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert result.stdout == "asked to stop: True\n"
-    assert result.returncode == -signal.SIGTERM
-
-
-def test_a_second_signal_ends_a_program_that_is_busy_outside_python():
-    """No Python runs in a compiler; here a hash function takes its place, for a minute or so."""
-    program = (
-        "import hashlib\n"
-        "from vone_jax.training.signals import StopOnSignal\n"
-        "with StopOnSignal():\n"
-        "    print('busy', flush=True)\n"
-        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 200_000_000)\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE
-    ) as busy:
-        assert busy.stdout.readline() == b"busy\n"
-        busy.send_signal(signal.SIGTERM)
-        with pytest.raises(subprocess.TimeoutExpired):
-            busy.wait(1.0)
-        busy.send_signal(signal.SIGTERM)
-        try:
-            assert busy.wait(5.0) == 128 + signal.SIGTERM
-        finally:
-            busy.kill()

@@ -147,6 +147,22 @@ def ending_together(alone: Sequence[int] = (1,)) -> Iterator[None]:
         os._exit(status)
 
 
+@contextlib.contextmanager
+def naming_failures_elsewhere() -> Iterator[None]:
+    """Turn the error of JAX after another process has failed into one that says so.
+
+    Raises:
+      ConnectionError: for a ``JaxRuntimeError`` in a program of several processes. In a single
+        process the error is passed on.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        raise ConnectionError(f"another process seems to have failed: {error}") from error
+
+
 def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh with the one axis ``data``.
 

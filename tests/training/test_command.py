@@ -1,21 +1,18 @@
 """A real VOneNet through train.py: stopped by a signal, continued, loaded."""
 
-import importlib.util
 import json
 import os
 import signal
-import sys
-from pathlib import Path
 
 import jax
 import pytest
 
 from vone_jax import training
+from vone_jax.cli import train
 from vone_jax.training.log import RunLog, read_log
 
 pytestmark = pytest.mark.usefixtures("cached_compilation")
 
-ROOT = Path(__file__).resolve().parents[2]
 TINY = [
     "quickstart/vone_resnet18",
     "--model.name=vone_alexnet",
@@ -29,17 +26,7 @@ TINY = [
 ]
 
 
-@pytest.fixture
-def train(monkeypatch):
-    spec = importlib.util.spec_from_file_location("train", ROOT / "train.py")
-    module = importlib.util.module_from_spec(spec)
-    # tyro looks the source up there.
-    monkeypatch.setitem(sys.modules, "train", module)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_a_signal_saves_and_the_same_command_goes_on(train, tmp_path, monkeypatch):
+def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, monkeypatch):
     """SIGTERM while step 2 is logged; the second start finishes the run."""
     write = RunLog.write
 

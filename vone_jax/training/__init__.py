@@ -16,7 +16,6 @@ from vone_jax.training.perturbation import GaussianImageNoise
 from vone_jax.training.run_dir import RunDirectoryError
 from vone_jax.training.runs import load_run, restore_run
 from vone_jax.training.schedules import Constant, Cosine, OneCycle, Plateau, Step
-from vone_jax.training.signals import StopOnSignal
 from vone_jax.training.similarity import Similarity
 
 __all__ = [
@@ -35,7 +34,6 @@ __all__ = [
     "RunDirectoryError",
     "Similarity",
     "Step",
-    "StopOnSignal",
     "UnreadableDataError",
     "config_names",
     "from_json",

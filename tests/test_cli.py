@@ -1,0 +1,97 @@
+"""What the commands share: messages, exit statuses, signals."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from vone_jax import cli
+
+
+def test_a_failure_is_one_line_on_stderr_and_the_exit_status(capsys):
+    assert cli.fail("train.py", ValueError("no such split")) == 1
+    assert cli.fail("train.py", ValueError("bad"), cli.WRONG_ARGUMENTS) == 2
+    assert cli.stopped("eval.py") == 75
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines()[:2] == ["train.py: no such split", "train.py: bad"]
+    assert captured.err.splitlines()[2].startswith("eval.py: stopped; ")
+
+
+def test_the_configs_are_found_from_any_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert (cli.configs() / "quickstart" / "vone_resnet18.py").is_file()
+
+
+def test_commands_without_jax_stay_without_it():
+    program = "import sys; import vone_jax.cli; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("number", cli.SIGNALS)
+def test_signals_are_passed_to_the_handler_and_restored(number):
+    before = {each: signal.getsignal(each) for each in cli.SIGNALS}
+    received = []
+    with cli.handling_signals(lambda number, frame: received.append(number)):
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+    assert received == [number, number]
+    assert {each: signal.getsignal(each) for each in cli.SIGNALS} == before
+
+
+@pytest.mark.parametrize("number", cli.SIGNALS)
+def test_a_signal_interrupts_a_program_that_can_be_interrupted(number):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), cli.interrupted_by_signals():
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("number", cli.SIGNALS)
+def test_a_signal_sets_the_flag_that_a_loop_polls(number):
+    before = {each: signal.getsignal(each) for each in cli.SIGNALS}
+    with cli.StopOnSignal() as stop:
+        assert not stop()
+        os.kill(os.getpid(), number)
+        assert stop()
+    assert {each: signal.getsignal(each) for each in cli.SIGNALS} == before
+
+
+def test_a_second_signal_ends_the_program_at_once():
+    program = (
+        "import os, signal, time\n"
+        "from vone_jax.cli import StopOnSignal\n"
+        "with StopOnSignal() as stop:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print('asked to stop:', stop(), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(30)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert result.stdout == "asked to stop: True\n"
+    assert result.returncode == -signal.SIGTERM
+
+
+def test_a_second_signal_ends_a_program_that_is_busy_outside_python():
+    """No Python runs in a compiler; here a hash function takes its place, for a minute or so."""
+    program = (
+        "import hashlib\n"
+        "from vone_jax.cli import StopOnSignal\n"
+        "with StopOnSignal():\n"
+        "    print('busy', flush=True)\n"
+        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 200_000_000)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as busy:
+        assert busy.stdout.readline() == b"busy\n"
+        busy.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            busy.wait(1.0)
+        busy.send_signal(signal.SIGTERM)
+        try:
+            assert busy.wait(5.0) == 128 + signal.SIGTERM
+        finally:
+            busy.kill()

@@ -1,0 +1,145 @@
+"""The commands of the project, one module each, and what they share.
+
+This module holds the exit statuses, the form of error messages, the directory of configs, and
+the handling of SIGTERM and Ctrl-C. It imports no JAX, so the report starts quickly.
+
+A command handles signals in one of three ways:
+
+  - A loop that polls uses ``StopOnSignal`` and saves its work when the object returns True.
+  - A program that can be interrupted anywhere uses ``interrupted_by_signals``. It catches
+    ``KeyboardInterrupt`` and calls ``stopped``.
+  - A program with a child process uses ``handling_signals`` to pass the signals on.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+# Exit statuses. 75 is EX_TEMPFAIL of sysexits.h: the work is not done yet, run it again.
+FINISHED = 0
+FAILED = 1
+WRONG_ARGUMENTS = 2
+STOPPED = 75
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Seconds between the second signal and the forced end of a process outside Python code.
+_GRACE = 0.2
+
+
+def fail(program: str, error: Exception, status: int = FAILED) -> int:
+    """Print an error on stderr as ``PROGRAM: MESSAGE``.
+
+    Args:
+      program: the name of the command, for instance ``"train.py"``.
+      error: the error to report.
+      status: the exit status.
+
+    Returns:
+      ``status``, so that ``main`` can end with ``return fail(...)``.
+    """
+    print(f"{program}: {error}", file=sys.stderr)
+    return status
+
+
+def stopped(program: str) -> int:
+    """Print on stderr that the command was stopped and can be continued.
+
+    Returns:
+      The exit status ``STOPPED``.
+    """
+    print(f"{program}: stopped; run the same command again to continue", file=sys.stderr)
+    return STOPPED
+
+
+def configs() -> Path:
+    """The directory of configs: the one beside the package, else ``./configs``."""
+    beside = Path(__file__).resolve().parents[2] / "configs"
+    return beside if beside.is_dir() else Path("configs").absolute()
+
+
+@contextlib.contextmanager
+def handling_signals(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """Call ``handler`` for SIGTERM and Ctrl-C within a ``with`` block.
+
+    The handlers from before the block are restored after it. Only the main thread may use this.
+
+    Args:
+      handler: takes the number of the signal and the current frame, as in ``signal.signal``.
+    """
+    previous = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            # None stands for a handler that was not set from Python.
+            signal.signal(number, signal.SIG_DFL if before is None else before)
+
+
+def interrupted_by_signals() -> contextlib.AbstractContextManager[None]:
+    """Raise ``KeyboardInterrupt`` at SIGTERM, as at Ctrl-C, within a ``with`` block.
+
+    Enter the block after ``mesh.join_processes``: JAX sets a handler of SIGTERM of its own there.
+    """
+    return handling_signals(signal.default_int_handler)
+
+
+class StopOnSignal:
+    """A flag that SIGTERM or Ctrl-C sets within a ``with`` block. Calling the object reads it.
+
+    Use it as ``training.train(..., stop=stop)``, which then saves and returns. A second signal
+    ends the process at once. Only the main thread may use this class.
+    """
+
+    def __init__(self):
+        self._received = False
+        self._exits = contextlib.ExitStack()
+
+    def __call__(self) -> bool:
+        """Return True once a signal has arrived."""
+        return self._received
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._received:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self._received = True
+
+    def __enter__(self) -> "StopOnSignal":
+        # Python runs a signal handler only between two of its own instructions, and XLA compiles
+        # for minutes without one. The numbers of signals reach the pipe at once, so a thread that
+        # reads them can end the process.
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        threading.Thread(target=_end_at_the_second_signal, args=(reading,), daemon=True).start()
+        self._exits.callback(os.close, writing)
+        previous = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        self._exits.callback(signal.set_wakeup_fd, previous)
+        self._exits.enter_context(handling_signals(self._receive))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._exits.close()
+
+
+def _end_at_the_second_signal(pipe: int) -> None:
+    """Read the numbers of signals until the other end of the pipe is closed."""
+    received = 0
+    while number := os.read(pipe, 1):
+        received += number[0] in SIGNALS
+        if received == 2:
+            time.sleep(_GRACE)
+            # The status that a shell reports for a process that the signal has ended.
+            os._exit(128 + number[0])
+    os.close(pipe)

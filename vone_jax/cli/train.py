@@ -1,0 +1,90 @@
+"""Train one experiment: ``python train.py CONFIG [--run-dir DIR] [--FIELD.SUB-FIELD VALUE ...]``.
+
+CONFIG is a name below configs/, such as quickstart/vone_resnet18, or the path of a .py file that
+defines an experiment. ``python train.py CONFIG --help`` lists every field with its value there.
+Run the same command again to continue a run that was stopped.
+
+Exit status: 0 finished; 1 failed, for instance because arguments do not fit the data; 2 wrong
+arguments; 75 stopped by SIGTERM or Ctrl-C, with a checkpoint to continue from. A second signal
+ends the program at once.
+"""
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from vone_jax import cli, mesh, training
+
+PROGRAM = "train.py"
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """The experiment, and where it runs."""
+
+    experiment: Annotated[training.Experiment, tyro.conf.arg(name="")]
+    # Directory of the run. Default: runs/NAME in the current directory.
+    run_dir: Path | None = None
+    # Also write TensorBoard files to RUN_DIR/tensorboard (needs tensorboardX).
+    tensorboard: bool = False
+    # Train together with other processes that run the same command: "auto" under Slurm, Open MPI
+    # or on Cloud TPU, or HOST:PORT,N,I for process I of N, where HOST:PORT reaches process 0.
+    distributed: str | None = None
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command with the given arguments and return its exit status."""
+    configs = cli.configs()
+    if not argv or argv[0].startswith("-"):
+        names = "\n  ".join(training.config_names(configs))
+        print(f"{__doc__}\nConfigs:\n  {names}", file=sys.stdout if argv else sys.stderr)
+        return cli.FINISHED if argv and argv[0] in ("-h", "--help") else cli.WRONG_ARGUMENTS
+    try:
+        experiment = training.load_config(argv[0], configs)
+        arguments = tyro.cli(
+            Arguments,
+            args=argv[1:],
+            default=Arguments(experiment),
+            prog=f"{PROGRAM} {argv[0]}",
+            description="Train the experiment. Its fields:",
+            config=(tyro.conf.AvoidSubcommands,),
+        )
+    # tyro reports errors of nested fields itself, but not those of the experiment's own fields.
+    except (ValueError, TypeError) as error:
+        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS)
+    experiment = arguments.experiment
+    try:
+        mesh.use_all_cores()
+        mesh.keep_memory()
+        if arguments.distributed is not None:
+            mesh.join_processes(arguments.distributed)
+        with mesh.naming_failures_elsewhere(), cli.StopOnSignal() as stop:
+            outcome = training.train(
+                experiment,
+                arguments.run_dir or Path("runs") / experiment.name,
+                stop=stop,
+                command=shlex.join(["python", PROGRAM, *argv]),
+                tensorboard=arguments.tensorboard,
+                progress=True,
+            )
+    except (
+        ValueError,
+        OSError,
+        training.NonFiniteError,
+        training.UnreadableDataError,
+        training.RunDirectoryError,
+        training.CheckpointError,
+    ) as error:
+        return cli.fail(PROGRAM, error)
+    return cli.FINISHED if outcome.finished else cli.STOPPED
+
+
+def run() -> None:
+    """Run the command as a program of its own."""
+    with mesh.ending_together():
+        sys.exit(main(sys.argv[1:]))
