@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 
 from vone_jax import prng
 
@@ -53,3 +54,35 @@ def test_wrong_keys_are_refused():
         prng.fold(3, 1)
     with pytest.raises(ValueError, match=r"\(4,\), got shape \(3,\)"):
         prng.example_keys(prng.example_keys(jax.random.key(0), 3), 4)
+
+
+def test_a_function_of_a_single_key_is_adapted():
+    """Example i gets key i, outputs may be a dictionary, and weights stay leaves."""
+
+    def layer(weight, key, images):
+        assert key.shape == () and images.shape == (1, 2, 2, 1)
+        noise = jax.random.normal(key, (1,))
+        return {"mean": weight * jnp.mean(images, axis=(1, 2, 3)) + noise, "key": noise}
+
+    def keys():
+        return prng.example_keys(jax.random.key(0), 3)
+
+    images = jnp.arange(12.0).reshape(3, 2, 2, 1)
+    adapted = prng.per_example(Partial(layer, jnp.float32(2.0)))
+    outputs = adapted(keys(), images)
+    for i in range(3):
+        expected = layer(2.0, keys()[i], images[i : i + 1])
+        np.testing.assert_allclose(outputs["mean"][i], expected["mean"][0], rtol=1e-6)
+        np.testing.assert_array_equal(outputs["key"][i], expected["key"][0])
+    by_position = adapted(jax.random.key(0), images)
+    np.testing.assert_array_equal(by_position["mean"], outputs["mean"])
+    assert jax.tree.leaves(adapted) == [jnp.float32(2.0)]
+
+
+def test_functions_that_do_not_fit_are_refused():
+    with pytest.raises(TypeError, match=r"net must be a function of \(keys, images\), got str"):
+        prng.as_pytree("resnet18", "net")
+    with pytest.raises(TypeError, match="arguments \\(images\\): too many positional arguments"):
+        prng.as_pytree(lambda images: images, "net")
+    with pytest.raises(TypeError, match="missing a required.* argument: 'train'"):
+        prng.as_pytree(Partial(lambda weights, keys, images, *, train: images, 1.0), "net")

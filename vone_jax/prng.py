@@ -4,12 +4,19 @@ Every random number of the project comes from a typed key that is derived, never
 that is resumed, an evaluation that is split differently and a batch that lands on other devices
 all find the same keys again. ``fold_in`` is the only operation used, so the streams can be
 read as a path, e.g. ``root / "noise" / step / example``.
+
+A classifier or a layer is a function ``(keys, images)`` of one key per example, shape (N,).
+``per_example`` adapts a function of a single key.
 """
 
+import inspect
 import zlib
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 
 def check_key(key: jax.Array, name: str = "key") -> None:
@@ -92,3 +99,95 @@ def index_keys(key: jax.Array, indices: jax.Array) -> jax.Array:
     """
     check_key(key)
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.asarray(indices, jnp.uint32))
+
+
+def per_example(function: Callable[[jax.Array, jax.Array], Any]) -> Partial:
+    """Adapt a function of a single key to the contract of one key per example.
+
+    Args:
+      function: takes a scalar typed key and images of shape (1, H, W, C). The outputs have a
+        leading axis of size 1. A ``jax.tree_util.Partial`` keeps its leaves.
+
+    Returns:
+      A function of keys (N,) and images (N, H, W, C), which applies ``function`` to each example
+      with its own key under ``jax.vmap``. The noise of an example does not depend on its batch.
+      A scalar key numbers the examples by position, see ``example_keys``.
+
+    Raises:
+      TypeError: if ``function`` cannot be called with two positional arguments.
+    """
+    return Partial(_one_by_one, as_pytree(function, "function"))
+
+
+def _one_by_one(function: Partial, keys: jax.Array, images: jax.Array) -> Any:
+    def one(key: jax.Array, image: jax.Array) -> Any:
+        return jax.tree.map(lambda leaf: leaf[0], function(key, image[None]))
+
+    return jax.vmap(one)(example_keys(keys, images.shape[0]), images)
+
+
+def as_pytree(function: Callable[..., Any], name: str) -> Partial:
+    """Return a function of (keys, images) as a pytree, an ordinary argument of compiled functions.
+
+    A ``Partial``, for instance from ``models.logits_fn``, is returned as it is: its weights are
+    leaves, and other weights do not compile again. A plain function gets no leaves and is
+    compiled once per function object.
+
+    Args:
+      function: the classifier or layer.
+      name: its name in error messages, for instance ``"logits_fn"``.
+
+    Raises:
+      TypeError: if ``function`` cannot be called with two positional arguments.
+    """
+    contract = f"{name} must be a function of (keys, images)"
+    if not callable(function):
+        raise TypeError(f"{contract}, got {type(function).__name__}")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # Some builtin functions have no signature.
+        signature = None
+    if signature is not None:
+        try:
+            signature.bind(None, None)
+        except TypeError as error:
+            raise TypeError(
+                f"{contract}: typed keys of shape (N,), one per example, and images of shape "
+                f"(N, H, W, C). Got a function with the arguments {signature}: {error}. "
+                f"A function f of images alone becomes one by lambda keys, images: f(images)"
+            ) from None
+    return function if isinstance(function, Partial) else Partial(function)
+
+
+def call_with_keys(
+    function: Callable[[jax.Array, jax.Array], Any],
+    keys: jax.Array,
+    images: jax.Array,
+    name: str,
+    adapter: str,
+) -> Any:
+    """Call a classifier or layer with one key per example.
+
+    Args:
+      function: see ``as_pytree``.
+      keys: typed keys of shape (N,).
+      images: shape (N, H, W, C).
+      name: the function's name in error messages.
+      adapter: public name of ``per_example``, for instance ``"attacks.per_example"``.
+
+    Returns:
+      The outputs of ``function``.
+
+    Raises:
+      Exception: what ``function`` raises, as it is, with a note that states the contract.
+    """
+    try:
+        return function(keys, images)
+    except Exception as error:
+        # The wrapped function of ``per_example`` got a single key: the note would mislead.
+        if getattr(function, "func", None) is not _one_by_one:
+            error.add_note(
+                f"{name} was called with one key per example, keys of shape {keys.shape}. "
+                f"A function that takes a single key has to be adapted: {adapter}({name})."
+            )
+        raise

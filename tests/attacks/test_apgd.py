@@ -263,6 +263,7 @@ def test_success_has_to_be_borne_out_by_other_draws():
     wrong beyond 0.58 in the mean. Iterates below that are taken for a success by luck often.
     """
 
+    @prng.per_example
     def lucky(key, images):
         luck = jax.random.uniform(key, (images.shape[0],)) < 0.1
         evidence = 40.0 * (jnp.mean(images, axis=(1, 2, 3)) - 0.58) + jnp.where(luck, 9.0, 0.0)

@@ -186,6 +186,7 @@ def test_the_coin_is_reported_as_it_is(p):
 def test_the_candidate_that_is_right_least_often_is_kept():
     """The second candidate is right in 40 % of the draws, the others in 80 %: it is kept."""
 
+    @prng.per_example
     def halfway(key, images):
         dark = jnp.mean(images, axis=(1, 2, 3)) < 0.47
         right = jax.random.uniform(key, (images.shape[0],)) < jnp.where(dark, 0.4, 0.8)

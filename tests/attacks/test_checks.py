@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vone_jax import prng
-from vone_jax.attacks import FGSM, PGD, checks
+from vone_jax.attacks import FGSM, PGD, checks, per_example
 
 KEY = jax.random.key(0)
 
@@ -131,6 +131,47 @@ def test_classifiers_that_do_not_fit_are_refused(bad, error, message):
         PGD("linf", 0.1, steps=1)(KEY, bad, IMAGES, LABELS)
 
 
+def contract_notes(error):
+    """The notes that name the adapter; JAX adds notes of its own."""
+    return [note for note in error.__notes__ if "attacks.per_example(logits_fn)" in note]
+
+
+def test_an_error_of_the_classifier_reaches_the_user_with_the_contract():
+    class OwnError(Exception):
+        pass
+
+    def broken(key, images):
+        raise OwnError("a bug in the classifier")
+
+    with pytest.raises(OwnError, match="a bug in the classifier") as raised:
+        PGD("linf", 0.1, steps=1)(KEY, broken, IMAGES, LABELS)
+    (note,) = contract_notes(raised.value)
+    assert "one key per example, keys of shape (2,)" in note
+    with pytest.raises(OwnError) as raised:
+        PGD("linf", 0.1, steps=1)(KEY, per_example(broken), IMAGES, LABELS)
+    assert not contract_notes(raised.value)
+
+
+def test_a_function_of_a_single_key_is_not_adapted_in_silence():
+    def single(key, images):
+        return logits_fn(key, images) + jax.random.normal(key, (images.shape[0], 3))
+
+    with pytest.raises(ValueError, match="single key") as raised:
+        FGSM("linf", 0.1)(KEY, single, IMAGES, LABELS)
+    assert contract_notes(raised.value)
+    assert FGSM("linf", 0.1)(KEY, per_example(single), IMAGES, LABELS).shape == IMAGES.shape
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_function_of_images_alone_is_refused(adapted):
+    def of_images(images):
+        return logits_fn(None, images)
+
+    with pytest.raises(TypeError, match=r"must be a function of \(keys, images\).*lambda keys"):
+        bad = per_example(of_images) if adapted else of_images
+        FGSM("linf", 0.1)(KEY, bad, IMAGES, LABELS)
+
+
 def test_several_radii_are_not_broadcast_over_the_channels():
     images = jnp.full((2, 4, 4, 3), 0.5)
     attack = PGD("linf", jnp.asarray([0.1, 0.2, 0.1]), steps=1)
@@ -141,7 +182,7 @@ def test_several_radii_are_not_broadcast_over_the_channels():
 
 
 def test_a_flax_module_with_dropout_takes_the_key_of_each_example():
-    """Flax refuses an array of keys with an error of its own."""
+    """Flax refuses an array of keys, so the module is adapted."""
 
     class Dropped(nn.Module):
         @nn.compact
@@ -151,6 +192,7 @@ def test_a_flax_module_with_dropout_takes_the_key_of_each_example():
     module, keys = Dropped(), prng.example_keys(KEY, 2)
     variables = module.init(dict(zip(("params", "dropout"), keys, strict=True)), IMAGES)
 
+    @per_example
     def dropped(key, images):
         return module.apply(variables, images, rngs={"dropout": key})
 

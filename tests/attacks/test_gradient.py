@@ -307,6 +307,7 @@ def test_variance_of_the_gradient_falls_as_one_over_the_draws():
     weights = jax.random.normal(jax.random.key(3), (4, 3))
     images, labels = jnp.full((1, 2, 2, 1), 0.5), jnp.asarray([1])
 
+    @prng.per_example
     def logits_fn(key, images):
         return toy.linear(weights, key, images) + 2 * jax.random.normal(key, (len(images), 3))
 

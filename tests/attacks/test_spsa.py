@@ -72,6 +72,7 @@ def test_noise_is_averaged_and_shared_by_both_sides():
     logits_fn = problem.TWO_CLASSES
     labels = problem.labels(logits_fn)
 
+    @prng.per_example
     def noisy(key, images):
         return logits_fn(key, images) + 5 * jax.random.normal(key, (images.shape[0], 2))
 

@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from vone_jax import prng
 
@@ -51,12 +52,13 @@ def waves(keys, shape):
     return math.sqrt(2) * jnp.cos(2 * math.pi * turns)
 
 
-def coin(p, key, images):
-    """Right (class 0) with probability p whatever the image: no attack exists.
+def coin(p, keys, images):
+    """Right (class 0) with probability p whatever the image: no attack exists."""
+    return prng.per_example(Partial(_flip, p))(keys, images)
 
-    Draws in the plain way, with one key for the batch. The images get a foothold of 1e-6, so
-    that gradients are not zero.
-    """
+
+def _flip(p, key, images):
+    """One draw with a single key. The images get a foothold of 1e-6: no gradient is zero."""
     heads = jax.random.uniform(key, (images.shape[0],)) < p
     other = jnp.where(heads, 0.0, 2.0)
     logits = jnp.stack([jnp.ones_like(other), other] + [jnp.zeros_like(other)] * 8, axis=-1)

@@ -118,9 +118,10 @@ def test_attack_and_judgement_share_no_key():
     assert len(np.unique(data, axis=0)) == 250
 
 
-def test_functions_of_a_scalar_key_and_of_many_are_both_accepted(batch):
+def test_an_adapted_function_of_a_single_key_equals_one_of_many(batch):
     images, labels = batch
 
+    @prng.per_example
     def scalar(key, images):
         noise = jax.random.normal(key, (images.shape[0], 4))
         return images.reshape(images.shape[0], -1)[:, :4] + noise

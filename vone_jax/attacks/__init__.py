@@ -1,4 +1,6 @@
-"""Attacks on any classifier ``logits_fn(key, images) -> logits``, stochastic or not.
+"""Attacks on any classifier ``logits_fn(keys, images) -> logits``, stochastic or not.
+
+A classifier takes one typed key per example; ``per_example`` adapts a function of a single key.
 
 Within a radius: ``FGSM``, ``PGD``, ``MIFGSM``, ``APGD`` along the gradient, ``SPSA`` and
 ``Square`` from scores alone, ``RandomNoise`` as a baseline. The closest adversarial image:
@@ -22,6 +24,7 @@ from vone_jax.attacks.random_noise import RandomNoise
 from vone_jax.attacks.spsa import SPSA
 from vone_jax.attacks.square import Square
 from vone_jax.attacks.transfer import Transfer
+from vone_jax.prng import per_example
 
 __all__ = [
     "APGD",
@@ -43,4 +46,5 @@ __all__ = [
     "RandomNoise",
     "Square",
     "Transfer",
+    "per_example",
 ]

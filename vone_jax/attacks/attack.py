@@ -98,5 +98,5 @@ class Wrapper(Attack):
 @jax.jit
 def compiled(attack, keys, logits_fn, images, labels):
     """The attack as one compiled function, on checked input, with one key per example."""
-    logits_fn = classifier.per_example(logits_fn, keys, images)
+    logits_fn = classifier.checked(logits_fn, keys, images)
     return jax.lax.stop_gradient(attack.perturb(keys, logits_fn, images, labels))

@@ -129,7 +129,7 @@ class AutoAttack(Attack):
         keys = prng.example_keys(key, images.shape[0])
         logits_fn = classifier.as_pytree(logits_fn)
         # Traced if anything that the classifier uses is, and within ``jit`` in any case.
-        logits = classifier.per_example(logits_fn, keys, images)(keys, images)
+        logits = classifier.checked(logits_fn, keys, images)(keys, images)
         traced = any(isinstance(leaf, Tracer) for leaf in (*jax.tree.leaves(self), logits, labels))
         if traced or not images.is_fully_addressable:
             return checks.finite(attack_module.compiled(self, keys, logits_fn, images, labels))
@@ -199,7 +199,7 @@ def _take(array: jax.Array, rows: np.ndarray) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _judged(draws, logits_fn, images, keys, labels):
-    logits_fn = classifier.per_example(logits_fn, keys, images)
+    logits_fn = classifier.checked(logits_fn, keys, images)
     return judging.judge(logits_fn, keys, images, labels, draws)
 
 

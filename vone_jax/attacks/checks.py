@@ -76,7 +76,7 @@ def batch(key, logits_fn, images, labels) -> tuple[jax.Array, jax.Array]:
     if _known(images, labels):
         # Keys of its own: the caller's are for the attack.
         keys = prng.stream(prng.example_keys(key, images.shape[0]), "check")
-        _logits(classifier.per_example(logits_fn, keys, images)(keys, images))
+        _logits(classifier.checked(logits_fn, keys, images)(keys, images))
     return images, labels
 
 
@@ -115,7 +115,7 @@ def arrays(key, logits_fn, images, labels) -> tuple[jax.Array, jax.Array]:
         raise ValueError(f"labels must have shape {images.shape[:1]}, got {labels.shape}{one_hot}")
     keys = prng.example_keys(key, images.shape[0])
     if _known(images, labels):
-        call = classifier.per_example(logits_fn, keys, images)
+        call = classifier.checked(logits_fn, keys, images)
         _values(images, labels, jax.eval_shape(call, keys, images).shape[-1])
     return images, labels.astype(jnp.int32)
 

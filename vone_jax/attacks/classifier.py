@@ -1,4 +1,4 @@
-"""How attacks call a classifier ``logits_fn(key, images) -> logits``: per example and per draw."""
+"""Calls of a classifier ``logits_fn(keys, images) -> logits``, with one key per example."""
 
 import functools
 from collections.abc import Callable
@@ -12,36 +12,21 @@ LogitsFn = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def as_pytree(logits_fn: LogitsFn) -> jax.tree_util.Partial:
-    """The classifier as a pytree, so that compiled functions take it as an ordinary argument.
-
-    ``models.logits_fn`` returns such a pytree already: its weights are leaves, and other weights
-    do not compile anew. A plain function becomes one without leaves and is compiled once per
-    function object.
+    """Return the classifier as a pytree, see ``prng.as_pytree``.
 
     Raises:
-      TypeError: if ``logits_fn`` cannot be called.
+      TypeError: if ``logits_fn`` cannot be called with two positional arguments.
     """
-    if not callable(logits_fn):
-        raise TypeError(
-            f"logits_fn must be a function of (key, images), got {type(logits_fn).__name__}"
-        )
-    if isinstance(logits_fn, jax.tree_util.Partial):
-        return logits_fn
-    return jax.tree_util.Partial(logits_fn)
+    return prng.as_pytree(logits_fn, "logits_fn")
 
 
-def per_example(logits_fn: LogitsFn, keys: jax.Array, images: jax.Array) -> LogitsFn:
-    """The classifier as a function of one key per example.
-
-    Classifiers of this project take an array of N keys. A function that draws with its key in
-    the plain way accepts one scalar key only; it is then applied to each example with that
-    example's key, under ``vmap``, which gives the same guarantee: the noise of an example does
-    not depend on its batch.
+def checked(logits_fn: LogitsFn, keys: jax.Array, images: jax.Array) -> LogitsFn:
+    """Return the classifier as a compiled function, after a check of the shape of its logits.
 
     Args:
-      logits_fn: the classifier.
-      keys: typed keys of shape (N,), here only for their shape.
-      images: shape (N, H, W, C), here only for their shape.
+      logits_fn: the classifier, which takes one key per example.
+      keys: typed keys of shape (N,). Only their shape is used.
+      images: shape (N, H, W, C). Only their shape is used.
 
     Returns:
       A function of keys (N,) and images (N, H, W, C) to logits (N, C).
@@ -50,7 +35,6 @@ def per_example(logits_fn: LogitsFn, keys: jax.Array, images: jax.Array) -> Logi
       ValueError: if the logits do not have shape (N, C) with C at least 2.
       TypeError: if the logits are not floating point.
     """
-
     call = functools.partial(_logits, as_pytree(logits_fn))
     logits = jax.eval_shape(call, keys, images)
     shape = getattr(logits, "shape", None)
@@ -64,22 +48,11 @@ def per_example(logits_fn: LogitsFn, keys: jax.Array, images: jax.Array) -> Logi
     return call
 
 
-# Compiled functions, although they are called while others are traced: JAX then traces a
-# classifier once and not again for each attack.
-
-
 @jax.jit
-def _logits(logits_fn, keys, images):
-    # The choice is made while this is traced, so it is made once.
-    try:
-        return _whole_batch(logits_fn, keys, images)
-    except Exception:  # Flax, for one, refuses several keys with an error class of its own.
-        return jax.vmap(lambda key, image: logits_fn(key, image[None])[0])(keys, images)
-
-
-@jax.jit
-def _whole_batch(logits_fn, keys, images):
-    return logits_fn(keys, images)
+def _logits(logits_fn: jax.tree_util.Partial, keys: jax.Array, images: jax.Array) -> jax.Array:
+    # Compiled, although attacks call this while they are traced themselves: JAX then traces a
+    # classifier once and not again for each attack.
+    return prng.call_with_keys(logits_fn, keys, images, "logits_fn", "attacks.per_example")
 
 
 def draws(logits_fn: LogitsFn, keys: jax.Array, images: jax.Array, count: int) -> jax.Array:

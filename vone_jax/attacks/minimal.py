@@ -166,5 +166,5 @@ def _standard_error(logits: jax.Array, mean: jax.Array, labels: jax.Array) -> ja
 
 @jax.jit
 def _compiled(attack, keys, logits_fn, images, labels):
-    logits_fn = classifier.per_example(logits_fn, keys, images)
+    logits_fn = classifier.checked(logits_fn, keys, images)
     return jax.lax.stop_gradient(attack.closest(keys, logits_fn, images, labels))

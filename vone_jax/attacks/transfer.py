@@ -41,5 +41,5 @@ class Transfer(Wrapper):
         return super().__call__(key, logits_fn, images, labels)
 
     def perturb(self, keys, logits_fn, images, labels):
-        surrogate = classifier.per_example(self.surrogate, keys, images)
+        surrogate = classifier.checked(self.surrogate, keys, images)
         return self.attack.perturb(keys, surrogate, images, labels)

@@ -30,7 +30,7 @@ def diagnose(
       is not finite anywhere is NaN.
     """
     keys = prng.stream(example_keys, "diagnosis")
-    call = classifier.per_example(logits_fn, keys, images)
+    call = classifier.checked(logits_fn, keys, images)
     passes = classifier.draws(call, keys, images, _PASSES)
     size = jnp.sqrt(jnp.sum(jnp.square(passes), axis=-1, keepdims=True))
     unit = passes / jnp.maximum(size, jnp.finfo(size.dtype).tiny)

@@ -88,7 +88,7 @@ def judge(
 
     The loss is the mean cross-entropy of the single draws, whatever the decision is made from.
     """
-    call = classifier.per_example(logits_fn, keys, images)
+    call = classifier.checked(logits_fn, keys, images)
     averaged = how.averaged
 
     def one(number):
@@ -112,7 +112,7 @@ def mean_probability(
 ) -> jax.Array:
     """Class probabilities averaged over the first draws that judge an example, shape (N, C)."""
     keys = protocol.judge_keys(example_keys)
-    call = classifier.per_example(logits_fn, keys, images)
+    call = classifier.checked(logits_fn, keys, images)
     numbers = jnp.arange(draws, dtype=jnp.uint32)
     probability = jax.lax.map(
         lambda number: jax.nn.softmax(call(prng.fold(keys, number), images)),

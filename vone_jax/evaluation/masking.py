@@ -276,7 +276,7 @@ def examine(
 
     Args:
       key: typed key; a scalar numbers the examples by position, or one key per example.
-      logits_fn: classifier ``(key, images) -> logits``.
+      logits_fn: classifier ``(keys, images) -> logits``, with one key per example.
       images: floating point in [0, 1], shape (N, H, W, C).
       labels: true classes, integers of shape (N,).
       condition: what is asked.

@@ -128,7 +128,7 @@ class Protocol:
 def _frozen(logits_fn, example_keys, keys, images):
     # Derived in every call: the same keys, and no key that is consumed twice.
     frozen_keys = prng.stream(example_keys, "frozen noise")
-    return classifier.per_example(logits_fn, frozen_keys, images)(frozen_keys, images)
+    return classifier.checked(logits_fn, frozen_keys, images)(frozen_keys, images)
 
 
 def attack_keys(example_keys: jax.Array) -> jax.Array:

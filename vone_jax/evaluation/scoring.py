@@ -66,7 +66,7 @@ def accuracy(
 
     Args:
       key: typed key; a scalar numbers the examples by position, or one key per example.
-      logits_fn: classifier ``(key, images) -> logits``.
+      logits_fn: classifier ``(keys, images) -> logits``, with one key per example.
       images: floating point in [0, 1], shape (N, H, W, C).
       labels: true classes, integers of shape (N,).
       draws: number R of decisions about each example.
@@ -105,7 +105,7 @@ def robust_accuracy(
 
     Args:
       key: typed key; a scalar numbers the examples by position, or one key per example.
-      logits_fn: classifier ``(key, images) -> logits``.
+      logits_fn: classifier ``(keys, images) -> logits``, with one key per example.
       images: floating point in [0, 1], shape (N, H, W, C).
       labels: true classes, integers of shape (N,).
       norm: "linf", "l2" or "l1".
@@ -164,7 +164,7 @@ def _over_batches(
         rows = np.minimum(np.arange(start, start + size), count - 1)
         trial = Trial(how, keys[rows], logits_fn, images[rows], labels[rows], surrogate)
         if start == 0:
-            call = classifier.per_example(logits_fn, trial.example_keys, trial.images)
+            call = classifier.checked(logits_fn, trial.example_keys, trial.images)
             check_keys = prng.stream(trial.example_keys, "check")
             checks.not_probabilities(call(check_keys, trial.images))
         part = condition.measure(trial)

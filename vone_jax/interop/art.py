@@ -35,7 +35,7 @@ class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Ba
         """Wraps a classifier.
 
         Args:
-          logits_fn: ``(key, images) -> logits``.
+          logits_fn: ``(keys, images) -> logits``, with one key per example.
           key: typed key of the noise.
           input_shape: (H, W, C) of the images.
           num_classes: number of logits.
@@ -56,15 +56,17 @@ class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Ba
         static = () if isinstance(logits_fn, jax.tree_util.Partial) else 0
 
         def loss(images, f, keys, labels):
-            logits = jax.vmap(lambda key: f(key, images))(keys)
+            logits = jax.vmap(lambda key: f(prng.example_keys(key, len(images)), images))(keys)
             each = optax.losses.softmax_cross_entropy(logits, labels[None])
             return jnp.sum(jnp.mean(each, axis=0))
 
         def class_logits(images, f, key, classes):
-            logits = f(key, images)
+            logits = f(prng.example_keys(key, len(images)), images)
             return jnp.sum(jnp.take_along_axis(logits, classes[:, None], axis=1))
 
-        self._logits = jax.jit(lambda f, key, x: f(key, x), static_argnums=static)
+        self._logits = jax.jit(
+            lambda f, key, x: f(prng.example_keys(key, len(x)), x), static_argnums=static
+        )
         self._loss_gradient = jax.jit(
             lambda f, keys, x, labels: jax.grad(loss)(x, f, keys, labels), static_argnums=static
         )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import jax
 from foolbox.models.jax import JAXModel
 
+from vone_jax import prng
 from vone_jax.interop.calls import CallKeys, Noise
 
 
@@ -21,7 +22,8 @@ def foolbox_model(
     ``vone_jax.attacks``.
 
     Args:
-      logits_fn: ``(key, images) -> logits``, for instance ``models.logits_fn(model, variables)``.
+      logits_fn: ``(keys, images) -> logits`` with one key per example, for instance
+        ``models.logits_fn(model, variables)``.
       key: typed key of the noise.
       noise: ``"fresh"`` noise at every call, or ``"frozen"`` noise.
 
@@ -32,7 +34,10 @@ def foolbox_model(
     keys = CallKeys(key, noise)
     # A Partial passes its weights as arguments; any other function is static.
     partial = isinstance(logits_fn, jax.tree_util.Partial)
-    call = jax.jit(lambda f, key, images: f(key, images), static_argnums=() if partial else 0)
+    call = jax.jit(
+        lambda f, key, images: f(prng.example_keys(key, len(images)), images),
+        static_argnums=() if partial else 0,
+    )
     return JAXModel(
         lambda images: call(logits_fn, keys.next(), images),
         bounds=(0, 1),

@@ -25,16 +25,17 @@ class _Apply:
 
 
 def logits_fn(model: BaseNetwork | VOneNet, variables: Any) -> Partial:
-    """The classifier ``logits_fn(key, images) -> logits`` of a trained network.
+    """The classifier ``logits_fn(keys, images) -> logits`` of a trained network.
 
     Args:
       model: from ``create``.
       variables: ``{"params": ..., "batch_stats": ...}``.
 
     Returns:
-      A function of (key, images): a typed key, or one per example, and float images (N, H, W, C)
-      in [0, 1]. It is a pytree with the variables as leaves, so a jitted function takes it as an
-      argument and does not compile again for other weights.
+      A function of (keys, images): one typed key per example, or a single key that numbers the
+      examples by position, and float images (N, H, W, C) in [0, 1]. It is a pytree with the
+      variables as leaves, so a jitted function takes it as an argument and does not compile
+      again for other weights.
     """
     return response_fn(model, variables, "logits")
 
