@@ -1,0 +1,56 @@
+"""The names that all packages share: norms, corruption groups, and how papers write them.
+
+This module imports nothing, so that reports and data frames can use it without JAX.
+"""
+
+# In the order in which tables and figures show them.
+NORMS = ("linf", "l2", "l1")
+NORM_LABELS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
+
+# The 15 common corruptions of ImageNet-C by group (Hendrycks and Dietterich, 2019,
+# arXiv:1903.12261), and its four extra ones.
+CORRUPTION_GROUPS = {
+    "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
+    "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    "weather": ("snow", "frost", "fog", "brightness"),
+    "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+}
+EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
+# Stands in for "frost" where its photographs are not at hand.
+PROCEDURAL_FROST = "frost_procedural"
+SEVERITIES = (1, 2, 3, 4, 5)
+
+_NETWORKS = {
+    "resnet18": "ResNet-18",
+    "resnet50": "ResNet-50",
+    "alexnet": "AlexNet",
+    "cornet_s": "CORnet-S",
+}
+
+
+def network_label(name: str) -> str:
+    """The name of a network as papers write it: ``vone_resnet18`` is VOneResNet-18."""
+    base = name.removeprefix("vone_")
+    label = _NETWORKS.get(base, base)
+    return label if base == name else f"VOne{label}"
+
+
+def eps_label(norm: str, eps: float) -> str:
+    """A radius as papers write it.
+
+    Args:
+      norm: one of ``NORMS``.
+      eps: radius in pixel units, at least 0.
+
+    Returns:
+      A fraction such as ``"4/255"`` or ``"1/1020"`` for a radius in L-infinity that is one, else
+      the number with four digits.
+    """
+    if norm == "linf" and eps > 0:
+        levels = 255 * eps
+        if levels >= 1 and abs(levels - round(levels)) < 1e-6 * levels:
+            return f"{round(levels)}/255"
+        share = 1 / eps
+        if levels < 1 and abs(share - round(share)) < 1e-6 * share:
+            return f"1/{round(share)}"
+    return f"{eps:.4g}"

@@ -1,0 +1,343 @@
+"""Results of many networks: run directories, read and checked, and their data frame."""
+
+import dataclasses
+import glob
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vone_jax.results import format as fmt
+from vone_jax.results.files import ResultError, UnknownKindError, read, read_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = (
+    *("run", "network", "model", "kind", "result", "dataset", "split"),
+    *("norm", "eps", "eps_label", "attack", "attack_settings", "eot_samples", "estimator"),
+    *("attack_noise", "test_noise", "corruption", "severity", "form", "layer"),
+    *("noise", "draws", "decision", "averaged", "protocol"),
+    *("quantity", "value", "low", "high", "standard_error_over_draws", "correct", "seen"),
+    *("images", "interval_method"),
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A network with its training log and its results.
+
+    Attributes:
+      path: the run directory.
+      name: its name.
+      label: the network's name as papers write it; unique among runs that are loaded together.
+      model: the architecture, such as ``"vone_resnet18"``.
+      stochastic: whether the network as trained draws noise.
+      parameters: number of trained parameters.
+      config: the content of config.json; empty if there is none.
+      log: the lines of log.jsonl; empty if there is none.
+      results: all results, in the order of their file names.
+      warnings: problems that leave the results usable.
+    """
+
+    path: Path
+    name: str
+    label: str
+    model: str
+    stochastic: bool
+    parameters: int
+    config: Mapping[str, Any]
+    log: Sequence[Mapping[str, Any]]
+    results: Sequence[fmt.Result]
+    warnings: Sequence[str]
+
+    def of_kind(self, *kinds: str) -> list[fmt.Result]:
+        """The results of some kinds."""
+        return [result for result in self.results if result.kind in kinds]
+
+    @property
+    def on_images(self) -> list[fmt.Result]:
+        """The results on the images of one data set.
+
+        Left out are results on gratings, and on published corrupted images, which are data sets
+        of their own.
+        """
+        return [each for each in self.results if each.kind != "physiology" and not each.published]
+
+
+class Runs(Sequence[Run]):
+    """Several runs, in the order in which they were given."""
+
+    def __init__(self, runs: Iterable[Run]):
+        self._runs = tuple(runs)
+
+    def __getitem__(self, index):
+        return self._runs[index]
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """All measured numbers, one row each, with the columns ``COLUMNS``.
+
+        ``quantity`` names the number: "accuracy" of clean, attacked and corrupted images and at
+        each radius of a ladder, "median distance", means over corruptions, the numbers of the
+        checks for masked gradients as "CHECK: NUMBER", and the scores of a layer as "score:
+        PROPERTY". ``value`` is the number, ``low`` and ``high`` its 95 % interval. A column that
+        does not apply to a row is missing there.
+        """
+        import pandas as pd
+
+        rows = [row for run in self for result in run.results for row in _rows(run, result)]
+        return pd.DataFrame(rows, columns=pd.Index(COLUMNS))
+
+
+def load(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Runs:
+    """Read the results of networks.
+
+    Args:
+      paths: run directories, or one pattern such as ``"runs/*"``. Of the directories that a pattern
+        matches, those without results are left out.
+
+    Returns:
+      The runs in the given order, with distinct labels.
+
+    Raises:
+      ResultError: if there is no directory, one does not exist, has no results or is given
+        twice, or a file in it is damaged or contradicts itself.
+    """
+    if isinstance(paths, str | os.PathLike):
+        pattern = os.fspath(paths)
+        directories = [Path(match) for match in sorted(glob.glob(pattern))]
+        directories = [path for path in directories if any((path / "results").glob("*.json"))]
+        if not directories:
+            raise ResultError(f"{pattern} matches no directory with results (results/*.json)")
+    else:
+        directories = [Path(path) for path in paths]
+    if not directories:
+        raise ResultError("at least one run directory must be named, got none")
+    for path, count in Counter(path.resolve() for path in directories).items():
+        if count > 1:
+            raise ResultError(f"the run directory {path} is given {count} times, give it once")
+    runs = [_load(path) for path in directories]
+    labels = [run.label for run in runs]
+    for distinct in ([run.name for run in runs], [str(run.path) for run in runs]):
+        if len(set(labels)) == len(runs):
+            break
+        labels = [
+            f"{run.label} ({name})" if labels.count(label) > 1 else label
+            for run, label, name in zip(runs, labels, distinct, strict=True)
+        ]
+    return Runs(
+        dataclasses.replace(run, label=label) for run, label in zip(runs, labels, strict=True)
+    )
+
+
+def _load(path: Path) -> Run:
+    if not path.is_dir():
+        state = "is not a directory" if path.exists() else "does not exist"
+        raise ResultError(f"the run directory {path} {state}")
+    warnings: list[str] = []
+    results = list(_results(path / "results", warnings))
+    if not results:
+        inner = sorted(str(folder.parent) for folder in path.glob("*/results"))
+        hint = f"; did you mean {' '.join(inner)}?" if inner else ""
+        raise ResultError(
+            f"the run directory {path} has no results (files results/*.json); make them with "
+            f"python eval.py {path}{hint}"
+        )
+    networks = [result.network for result in results]
+    architectures = sorted({network.name for network in networks})
+    if len(architectures) > 1:
+        raise ResultError(
+            f"{path / 'results'} mixes results of different networks: {', '.join(architectures)}"
+        )
+    config = path / "config.json"
+    if not config.exists():
+        warnings.append(f"{config} is missing: how this network was trained is not known.")
+    return Run(
+        path=path,
+        name=Path(os.path.abspath(path)).name,
+        label=networks[0].label,
+        model=networks[0].name,
+        stochastic=networks[0].stochastic,
+        parameters=networks[0].parameters,
+        config=read_json(config) if config.exists() else {},
+        log=_read_log(path / "log.jsonl", warnings),
+        results=results,
+        warnings=warnings,
+    )
+
+
+def _results(directory: Path, warnings: list[str]) -> Iterator[fmt.Result]:
+    paths = sorted(directory.glob("*.json"))
+    for path in paths:
+        try:
+            result = read(path)
+        except UnknownKindError as error:
+            warnings.append(f"{error}; it is not shown.")
+            continue
+        if not result.arrays and result.kind in ("gallery", "v1"):
+            raise ResultError(f"{path}: its arrays {path.stem}.npz are missing; run eval.py again")
+        if not result.arrays and isinstance(result.measured, fmt.Accuracy):
+            warnings.append(
+                f"{path.with_suffix('.npz')} is missing: without the answers for each image, the "
+                f"difference between networks is known less precisely."
+            )
+        yield result
+    finished = {path.stem for path in paths}
+    unfinished = {path.stem for path in directory.glob("*.partial")}
+    unfinished |= {path.stem for path in directory.glob("*.npz")} - finished
+    if unfinished:
+        warnings.append(
+            f"{directory} has evaluations that have not finished: {', '.join(sorted(unfinished))}. "
+            f"Run the same eval.py command again, it continues where it stopped."
+        )
+
+
+def _read_log(path: Path, warnings: list[str]) -> list[dict[str, Any]]:
+    """The lines of a training log. A writer that was killed leaves the last one cut off."""
+    if not path.exists():
+        return []
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ResultError(f"{path} cannot be read ({error})") from error
+    records = []
+    lines = text.splitlines()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            records.append(_check_line(json.loads(line)))
+        except (ValueError, RecursionError) as error:
+            if number == len(lines) and not text.endswith("\n"):
+                warnings.append(f"the last line of {path} is cut off and was left out.")
+                break
+            raise ResultError(f"{path}, line {number}: {error}") from error
+    return records
+
+
+def _check_line(record: Any) -> dict[str, Any]:
+    if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
+        raise ValueError(f"must hold a JSON object with a kind, got {record!r:.80}")
+    if record["kind"] in ("train", "validation"):
+        for name, low, high in (
+            ("step", 0, float("inf")),
+            ("epoch", 0, float("inf")),
+            ("loss", -float("inf"), float("inf")),
+            ("accuracy", 0, 1),
+        ):
+            value = record.get(name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not low <= value <= high or abs(value) == float("inf"):
+                raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], got {value!r}")
+    return record
+
+
+def _rows(run: Run, result: fmt.Result) -> Iterator[dict[str, Any]]:
+    """The rows of a result in the data frame."""
+    common = _common_columns(run, result)
+    measured = result.measured
+    if isinstance(measured, fmt.Accuracy):
+        error = None if measured.between_draws is None else measured.between_draws.standard_error
+        yield common | {
+            "quantity": "accuracy",
+            "value": measured.accuracy,
+            "low": measured.interval[0],
+            "high": measured.interval[1],
+            "standard_error_over_draws": error,
+            "correct": measured.correct,
+            "seen": measured.seen,
+            "interval_method": measured.interval_method,
+        }
+    elif isinstance(measured, fmt.Distances):
+        assert isinstance(result.condition, fmt.MinimalCondition)
+        norm = result.condition.attack.norm
+        yield common | {"quantity": "median distance", "value": measured.median_distance}
+        for rung in measured.ladder:
+            yield common | {
+                "quantity": "accuracy",
+                "eps": rung.eps,
+                "eps_label": fmt.names.eps_label(norm, rung.eps),
+                "value": rung.accuracy,
+                "low": rung.interval[0],
+                "high": rung.interval[1],
+                "interval_method": measured.interval_method,
+            }
+    elif isinstance(measured, fmt.Checks):
+        for check in measured.checks:
+            for name, value in check.numbers.items():
+                yield common | {"quantity": f"{check.name}: {name}", "value": value}
+    elif isinstance(measured, fmt.CorruptionMeans):
+        numbers = {
+            "mean over corruptions": measured.of_corruptions,
+            "mean over categories": measured.of_categories,
+            **{f"mean over {name}": value for name, value in measured.categories.items()},
+            "mCE": measured.mce,
+            "relative mCE": measured.relative_mce,
+        }
+        for name, value in numbers.items():
+            if value is not None:
+                yield common | {"quantity": name, "value": value}
+    elif isinstance(measured, fmt.Physiology) and measured.scores is not None:
+        yield common | {"quantity": "mean score", "value": measured.scores.mean_score}
+        for name, item in measured.scores.properties.items():
+            if item.score is not None:
+                yield common | {"quantity": f"score: {name}", "value": item.score}
+
+
+def _common_columns(run: Run, result: fmt.Result) -> dict[str, Any]:
+    condition = result.condition
+    noise = result.attack_noise
+    columns: dict[str, Any] = {
+        "run": str(run.path),
+        "network": run.label,
+        "model": run.model,
+        "kind": result.kind,
+        "result": result.name,
+        "dataset": result.dataset.name,
+        "split": result.dataset.split,
+        "test_noise": result.network.noise_change,
+        "noise": result.protocol.noise,
+        "draws": result.protocol.draws,
+        "decision": result.protocol.decision,
+        "averaged": result.protocol.averaged,
+        "protocol": result.protocol_label,
+        "images": result.images,
+    }
+    if isinstance(condition, fmt.AttackCondition):
+        columns |= {
+            "norm": condition.norm,
+            "eps": condition.eps,
+            "eps_label": condition.eps_label,
+            "attack": condition.attack_name,
+            "attack_settings": "; ".join(map(str, condition.attacks)),
+            "eot_samples": condition.eot_samples,
+            "estimator": condition.estimator,
+            "attack_noise": noise if isinstance(noise, str) else noise.slug,
+        }
+    elif isinstance(condition, fmt.MinimalCondition | fmt.MaskingCondition):
+        columns |= {
+            "norm": condition.attack.norm,
+            "attack": condition.attack.name,
+            "attack_settings": str(condition.attack),
+            "eot_samples": condition.eot_samples,
+            "estimator": condition.estimator,
+        }
+        if isinstance(condition, fmt.MaskingCondition):
+            eps = condition.attack.eps
+            columns |= {"eps": eps, "eps_label": condition.attack.eps_label}
+    elif isinstance(condition, fmt.CorruptionCondition):
+        columns |= {
+            "corruption": condition.corruption,
+            "severity": condition.severity,
+            "form": condition.form,
+        }
+    elif isinstance(condition, fmt.CorruptionMeansCondition):
+        columns |= {"form": condition.form}
+    elif isinstance(condition, fmt.PhysiologyCondition):
+        columns |= {"layer": condition.layer}
+    return columns
