@@ -14,7 +14,6 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import pydantic
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -785,23 +784,33 @@ class Provenance:
     wall_seconds: float | None = None
 
 
-# The fields of a result that say what was measured. Unfinished work or a finished result is used
-# again only if all of them agree.
-IDENTITY = ("name", "network", "dataset", "condition", "protocol", "key")
+@dataclass(frozen=True, config=_STRICT, eq=False)
+class Identity:
+    """What is measured. Unfinished work or a finished result is used again only if all agrees.
+
+    Attributes:
+      name: the stem of the files, unique among the results of a network.
+      network: the network.
+      dataset: the examples.
+      condition: what is done to the images; its ``kind`` is the kind of the result.
+      protocol: how the network is judged.
+      key: root of the random numbers.
+    """
+
+    name: str
+    network: Network
+    dataset: Dataset
+    condition: Condition
+    protocol: Protocol
+    key: Key
 
 
 @dataclass(frozen=True, config=_STRICT, eq=False)
-class Result:
-    """One evaluated condition of one network.
+class Result(Identity):
+    """One evaluated condition of one network, with the fields of ``Identity``.
 
     Attributes:
-      name: the stem of its files, unique among the results of a network.
       run: name of the run or network.
-      network: the network.
-      dataset: the examples.
-      condition: what was done to the images; its ``kind`` is the kind of the result.
-      protocol: how the network was judged.
-      key: root of the random numbers.
       provenance: the program and the machine.
       measured: the numbers; None for results that are only looked at.
       format: version of the format.
@@ -809,13 +818,7 @@ class Result:
       path: the JSON file it was read from, as text; not part of it.
     """
 
-    name: str
     run: str
-    network: Network
-    dataset: Dataset
-    condition: Condition
-    protocol: Protocol
-    key: Key
     provenance: Provenance
     measured: Measured | None = None
     format: Literal[2] = FORMAT
@@ -882,24 +885,23 @@ class Result:
             noise
         ]
 
-    def identity(self) -> dict[str, Any]:
-        """The fields of ``IDENTITY`` as JSON values."""
-        values = to_json(self)
-        return {field: values[field] for field in IDENTITY}
-
     @property
     def identity_hash(self) -> str:
         """A hash of what was measured."""
-        canonical = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
+        values = to_json(self)
+        identity = {field.name: values[field.name] for field in dataclasses.fields(Identity)}
+        canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-ADAPTER: pydantic.TypeAdapter[Result] = pydantic.TypeAdapter(Result)
+_RESULT: pydantic.TypeAdapter[Result] = pydantic.TypeAdapter(Result)
+_IDENTITY: pydantic.TypeAdapter[Identity] = pydantic.TypeAdapter(Identity)
 
 
-def to_json(result: Result) -> dict[str, Any]:
-    """A result as JSON values, without its arrays."""
-    return ADAPTER.dump_python(result, mode="json")
+def to_json(value: Identity) -> dict[str, Any]:
+    """A result without its arrays, or an identity, as JSON values."""
+    adapter = _RESULT if isinstance(value, Result) else _IDENTITY
+    return adapter.dump_python(value, mode="json")
 
 
 def from_json(values: dict[str, Any]) -> Result:
@@ -908,7 +910,29 @@ def from_json(values: dict[str, Any]) -> Result:
     Raises:
       pydantic.ValidationError: for a field that is unknown, missing or out of range.
     """
-    return ADAPTER.validate_json(json.dumps(values))
+    return _RESULT.validate_json(json.dumps(values))
+
+
+def differences(ours: Identity, theirs: Identity) -> list[str]:
+    """The fields in which two identities differ, as ``"FIELD is OURS, was THEIRS"``."""
+    fields = [field.name for field in dataclasses.fields(Identity)]
+    here, there = ({k: to_json(value)[k] for k in fields} for value in (ours, theirs))
+    flat, other = _flatten(here), _flatten(there)
+    return [
+        f"{name} is {flat.get(name, 'absent')}, was {other.get(name, 'absent')}"
+        for name in sorted(flat | other)
+        if flat.get(name) != other.get(name)
+    ]
+
+
+def _flatten(value: Any, path: str = "") -> dict[str, str]:
+    """The leaves of a tree of JSON values as text, by their path."""
+    if not isinstance(value, dict):
+        return {path: json.dumps(value)}
+    flat: dict[str, str] = {}
+    for name, item in value.items():
+        flat |= _flatten(item, f"{path}.{name}" if path else name)
+    return flat
 
 
 def _check_interval(accuracy: float, interval: Interval) -> None:
@@ -927,9 +951,3 @@ def _text(value: Any) -> str:
         fields = {key: item for key, item in value.items() if key != "name"}
         return f"{value['name']}({', '.join(f'{k}={_text(v)}' for k, v in fields.items())})"
     return repr(value)
-
-
-def plain(value: np.ndarray | np.generic | float) -> float | int | None:
-    """A NumPy scalar as a JSON number; None for one that is not finite."""
-    number = value.item() if isinstance(value, np.ndarray | np.generic) else value
-    return number if np.isfinite(number) else None
