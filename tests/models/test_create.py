@@ -160,3 +160,33 @@ def test_models_are_listed_by_pattern():
     assert models.list_models("vone_*", exclude_filters=["*resnet*", "*alex*"]) == ["vone_cornet_s"]
     assert models.list_models(exclude_filters="*18") == models.list_models("*[!8]")
     assert models.list_models("nothing") == []
+
+
+def test_the_normalisation_is_per_channel():
+    """In V1 as in a base network: (images - mean) / std, one number for each channel."""
+    mean, std = (0.4, 0.5, 0.6), (0.1, 0.2, 0.4)
+    images = np.random.default_rng(0).random((2, 16, 16, 3)).astype(np.float32)
+    plain = (images - np.float32(mean)) / np.float32(std)
+    fields = {
+        "simple_channels": 4,
+        "complex_channels": 4,
+        "image_size": 16,
+        "visual_degrees": 0.5,
+        "kernel_size": 7,
+    }
+    ours = v1.VOneBlockConfig(**fields, image_mean=list(mean), image_std=std)
+    unscaled = v1.VOneBlockConfig(**fields, image_mean=0.0, image_std=1.0)
+    assert ours.image_mean == mean and hash(ours) != hash(unscaled)
+    np.testing.assert_allclose(
+        v1.noise_free_responses(ours, images), v1.noise_free_responses(unscaled, plain), atol=1e-4
+    )
+    base = models.create("resnet18", 10, 32, mean=mean, std=std)
+    assert (base.mean, base.std) == (mean, std)
+    with pytest.raises(ValueError, match="image_mean must be one number or one per channel, 3"):
+        v1.VOneBlockConfig(image_mean=(0.5, 0.5))
+    with pytest.raises(ValueError, match=r"image_std must be > 0, got \(0.5, 0.0, 0.5\)"):
+        v1.VOneBlockConfig(image_std=(0.5, 0.0, 0.5))
+    with pytest.raises(ValueError, match="std must be > 0"):
+        models.create("resnet18", mean=mean, std=(0.0, 1.0, 1.0))
+    with pytest.raises(ValueError, match="mean and std are for base networks"):
+        models.create("vone_resnet18", mean=mean)

@@ -17,10 +17,12 @@ from vone_jax.models.network import BaseNetwork, VOneNet
 from vone_jax.models.resnet import BasicBlock, BottleneckBlock, ResNetBackEnd, ResNetStem
 from vone_jax.models.small_images import FULL_SIZE, stem_form, v1_config
 from vone_jax.v1 import GaussianNoise, NeuronalNoise, VOneBlockConfig
+from vone_jax.v1.block import check_normalisation
 
-# Of ImageNet's training images, RGB; what torchvision's networks expect.
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
+# The mean and standard deviation of ImageNet's training images, RGB, which torchvision's networks
+# expect.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +120,8 @@ def create(
     dtype: Dtype = jnp.float32,
     stem_noise: NeuronalNoise | GaussianNoise | None = None,
     stem_gain: float = 1.0,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
 ) -> BaseNetwork | VOneNet:
     """Builds a network.
 
@@ -137,6 +141,10 @@ def create(
         statistics and V1 stay float32.
       stem_noise: for base networks, see ``BaseNetwork``. Default: none, as published.
       stem_gain: the same.
+      mean: for base networks, subtracted from images in [0, 1], one number per channel. Default:
+        that of ImageNet's training images, or 0.5 where there are not 3 channels. VOneNets have
+        ``v1.image_mean`` and ``v1.image_std``.
+      std: for base networks, divides images after the subtraction; defaults as for ``mean``.
 
     Returns:
       A Flax Linen module; see ``VOneNet`` for how to apply it.
@@ -171,17 +179,28 @@ def create(
         raise ValueError(f"stem_gain must be > 0, got {stem_gain}")
     if with_v1 and (stem_noise is not None or stem_gain != 1.0):
         raise ValueError(f"stem_noise and stem_gain are for base networks; {name!r} has v1.noise")
+    if with_v1 and (mean is not None or std is not None):
+        raise ValueError(
+            f"mean and std are for base networks; {name!r} has v1.image_mean and v1.image_std"
+        )
     parts = _NETWORKS[name.removeprefix("vone_")]
     back_end = parts.back_end(image_size, with_v1, num_classes, width, dtype)
     if with_v1:
         v1 = v1_config(image_size, in_channels) if v1 is None else v1
         return VOneNet(v1=v1, back_end=back_end, bottleneck_features=width, dtype=dtype)
     rgb = in_channels == 3
+    if mean is None:
+        mean = IMAGENET_MEAN if rgb else (0.5,) * in_channels
+    if std is None:
+        std = IMAGENET_STD if rgb else (0.5,) * in_channels
+    mean, std = tuple(mean), tuple(std)
+    check_normalisation("mean", mean, in_channels)
+    check_normalisation("std", std, in_channels, positive=True)
     return BaseNetwork(
         stem=parts.stem(image_size, width, dtype),
         back_end=back_end,
-        mean=_IMAGENET_MEAN if rgb else (0.5,) * in_channels,
-        std=_IMAGENET_STD if rgb else (0.5,) * in_channels,
+        mean=mean,
+        std=std,
         dtype=dtype,
         stem_noise=stem_noise,
         stem_gain=stem_gain,

@@ -14,7 +14,7 @@ from vone_jax.v1 import (
     VOneBlockConfig,
     noise_free_responses,
 )
-from vone_jax.v1.block import check_images, key_of_noise
+from vone_jax.v1.block import check_images, key_of_noise, normalise
 from vone_jax.v1.noise import standard_normal
 
 
@@ -49,9 +49,7 @@ class BaseNetwork(nn.Module):
         output before it, and ``stem.noise`` what goes on.
         """
         check_images(images, len(self.mean))
-        mean = jnp.asarray(self.mean, jnp.float32)[None, None, None]
-        std = jnp.asarray(self.std, jnp.float32)[None, None, None]
-        x = ((images.astype(jnp.float32) - mean) / std).astype(self.dtype)
+        x = normalise(images, self.mean, self.std).astype(self.dtype)
         layers = self.stem(x, train)
         if self.stem_noise is not None or self.stem_gain != 1.0:
             layers["stem.noise"] = self._noisy(list(layers.values())[-1], noise_key)

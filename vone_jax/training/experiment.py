@@ -45,6 +45,10 @@ class ModelConfig:
     stem_noise: NeuronalNoise | GaussianNoise | None = None
     # Multiplies the stem's output before that noise.
     stem_gain: float = 1.0
+    # Normalisation of images in a base network, one number per channel; None takes the default of
+    # models.create. VOneNets have v1.image_mean and v1.image_std.
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
     def __post_init__(self):
         if self.num_classes is not None:
@@ -63,6 +67,8 @@ class ModelConfig:
             width=self.width,
             stem_noise=self.stem_noise,
             stem_gain=self.stem_gain,
+            mean=self.mean,
+            std=self.std,
         )
 
 

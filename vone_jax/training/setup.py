@@ -41,6 +41,8 @@ def build_model(config: ModelConfig, precision: str = "float32") -> nn.Module:
         width=config.width,
         stem_noise=config.stem_noise,
         stem_gain=config.stem_gain,
+        mean=config.mean,
+        std=config.std,
         dtype=jnp.bfloat16 if precision == "bfloat16" else jnp.float32,
     )
 

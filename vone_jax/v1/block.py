@@ -50,9 +50,9 @@ class VOneBlockConfig:
       noise_generator: of the normals that the noise is made of, see ``noise.standard_normal``.
       bank: explicit Gabor parameters, or the kernels of a checkpoint; they override sampling.
       allow_aliasing: accept spatial frequencies beyond the Nyquist limit of the pixel grid.
-      image_mean: subtracted from images; with ``image_std`` 0.5 each maps [0, 1] to [-1, 1],
-        so that zero padding is mid-grey.
-      image_std: divides images after the subtraction.
+      image_mean: subtracted from images, one number or one per channel. With ``image_std``, 0.5
+        each, [0, 1] becomes [-1, 1], so that zero padding is mid-grey.
+      image_std: divides images after the subtraction, one number or one per channel.
 
     Raises:
       ValueError: naming the field that is out of range.
@@ -76,8 +76,8 @@ class VOneBlockConfig:
     noise_generator: str = "counter"
     bank: GaborParameters | ImportedBank | None = None
     allow_aliasing: bool = False
-    image_mean: float = 0.5
-    image_std: float = 0.5
+    image_mean: float | tuple[float, ...] = 0.5
+    image_std: float | tuple[float, ...] = 0.5
 
     def __post_init__(self):
         for name in ("simple_channels", "complex_channels"):
@@ -85,10 +85,16 @@ class VOneBlockConfig:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
         if self.num_channels < 1:
             raise ValueError("simple_channels and complex_channels must not both be 0")
-        for name in ("image_size", "visual_degrees", "stride", "in_channels", "k_exc", "image_std"):
+        for name in ("image_size", "visual_degrees", "stride", "in_channels", "k_exc"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be > 0, got {value}")
+        for name in ("image_mean", "image_std"):
+            if isinstance(getattr(self, name), list):
+                # A configuration must be hashable.
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        check_normalisation("image_mean", self.image_mean, self.in_channels)
+        check_normalisation("image_std", self.image_std, self.in_channels, positive=True)
         check_kernel_size(self.kernel_size)
         if self.noise is not None and not isinstance(
             self.noise, noise_models.NeuronalNoise | noise_models.GaussianNoise
@@ -188,7 +194,7 @@ def noise_free_responses(config: VOneBlockConfig, images: jax.Array) -> jax.Arra
       ValueError: if their shape does not fit the configuration.
     """
     check_images(images, config.in_channels)
-    normalised = (images.astype(jnp.float32) - config.image_mean) / config.image_std
+    normalised = normalise(images, config.image_mean, config.image_std)
     bank = filter_bank(config)
     return config.k_exc * bank(normalised, config.stride, jax.nn.relu, _complex_cell)
 
@@ -199,6 +205,39 @@ def _complex_cell(in_phase: jax.Array, quadrature: jax.Array) -> jax.Array:
     # Both branches are differentiated, so the root must not see a zero in either of them.
     magnitude = jnp.where(positive, jnp.sqrt(jnp.where(positive, energy, 1.0)), 0.0)
     return magnitude / math.sqrt(2.0)
+
+
+def normalise(
+    images: jax.Array, mean: float | tuple[float, ...], std: float | tuple[float, ...]
+) -> jax.Array:
+    """Subtract the mean from images and divide them by the standard deviation, in float32.
+
+    Args:
+      images: float (N, H, W, C).
+      mean: one number, or C numbers.
+      std: one number, or C numbers.
+    """
+    shape = (1, 1, 1, -1)
+    mean_array = jnp.asarray(mean, jnp.float32).reshape(shape)
+    return (images.astype(jnp.float32) - mean_array) / jnp.asarray(std, jnp.float32).reshape(shape)
+
+
+def check_normalisation(
+    name: str, value: float | tuple[float, ...], channels: int, positive: bool = False
+) -> None:
+    """Check a mean or a standard deviation that normalises images.
+
+    Raises:
+      ValueError: if ``value`` is neither one number nor one per channel, or a number is not finite
+        or (if ``positive``) not > 0.
+    """
+    if isinstance(value, tuple) and len(value) != channels:
+        raise ValueError(
+            f"{name} must be one number or one per channel, {channels} numbers, got {value}"
+        )
+    for number in value if isinstance(value, tuple) else (value,):
+        if not math.isfinite(number) or (positive and number <= 0):
+            raise ValueError(f"{name} must be {'> 0' if positive else 'finite'}, got {value}")
 
 
 def check_images(images: jax.Array, in_channels: int) -> None:
