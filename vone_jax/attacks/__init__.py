@@ -9,7 +9,7 @@ another network: ``Transfer``. On a few images at a time: ``InBatches``.
 """
 
 from vone_jax.attacks.apgd import APGD
-from vone_jax.attacks.attack import Attack
+from vone_jax.attacks.attack import Attack, from_json, to_json
 from vone_jax.attacks.auto_attack import AutoAttack
 from vone_jax.attacks.carlini_wagner import CW
 from vone_jax.attacks.ddn import DDN
@@ -46,5 +46,7 @@ __all__ = [
     "RandomNoise",
     "Square",
     "Transfer",
+    "from_json",
     "per_example",
+    "to_json",
 ]

@@ -5,10 +5,15 @@ serves a whole ladder of radii, and an attack is passed to a jitted function lik
 """
 
 import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, cast
 
 import jax
+import numpy as np
 
 from vone_jax import prng
+from vone_jax.arguments import nearest
 from vone_jax.attacks import checks, classifier
 
 
@@ -100,3 +105,100 @@ def compiled(attack, keys, logits_fn, images, labels):
     """The attack as one compiled function, on checked input, with one key per example."""
     logits_fn = classifier.checked(logits_fn, keys, images)
     return jax.lax.stop_gradient(attack.perturb(keys, logits_fn, images, labels))
+
+
+def to_json(attack: Attack) -> dict[str, Any]:
+    """Return the settings of an attack as a JSON object.
+
+    Args:
+      attack: any attack.
+
+    Returns:
+      ``{"name": "PGD", "norm": "linf", "eps": ...}``: the class name and each field, as None, bool,
+      int, float, str, a list of these, or the object of a nested attack. The surrogate of
+      ``Transfer`` and the mesh of ``InBatches`` are left out: they belong to the running program.
+
+    Raises:
+      TypeError: if a field holds something else. The message names the field.
+    """
+    record: dict[str, Any] = {"name": type(attack).__name__}
+    for field in dataclasses.fields(cast(Any, attack)):
+        if field.metadata.get("stored", True):
+            value = getattr(attack, field.name)
+            record[field.name] = _plain(f"{record['name']}.{field.name}", value)
+    return record
+
+
+def from_json(record: Mapping[str, Any], *, surrogate: Any = None, mesh: Any = None) -> Attack:
+    """Return the attack that ``to_json`` described; the round trip is exact.
+
+    Args:
+      record: the JSON object. A field with a default may be missing.
+      surrogate: classifier for a ``Transfer`` in the record, which holds no weights.
+      mesh: devices for an ``InBatches`` in the record.
+
+    Raises:
+      ValueError: for an unknown attack or field, with the nearest name; for a field that is
+        missing or out of range.
+      TypeError: for a field of the wrong type.
+    """
+    classes = _classes(Attack)
+    name = record.get("name")
+    if name not in classes:
+        raise ValueError(
+            f"attack must be one of {', '.join(classes)}; got {name!r}{nearest(name, classes)}"
+        )
+    attack_class = classes[name]
+    fields = {field.name: field for field in dataclasses.fields(cast(Any, attack_class))}
+    stored = [key for key, field in fields.items() if field.metadata.get("stored", True)]
+    values = {}
+    for key, value in record.items():
+        if key == "name":
+            continue
+        if key not in stored:
+            raise ValueError(f"attack {name} has no field {key!r}{nearest(key, stored)}")
+        values[key] = _restored(value, surrogate, mesh)
+    values |= {
+        key: value
+        for key, value in {"surrogate": surrogate, "mesh": mesh}.items()
+        if key in fields and value is not None
+    }
+    missing = [
+        key
+        for key, field in fields.items()
+        if key not in values and field.default is dataclasses.MISSING
+    ]
+    if missing:
+        raise ValueError(f"attack {name} needs {', '.join(missing)}, got {dict(record)}")
+    return attack_class(**values)
+
+
+def _classes(base: type) -> dict[str, type]:
+    """The attacks by name, from all subclasses of ``base`` that can be called."""
+    classes: dict[str, type] = {}
+    for subclass in base.__subclasses__():
+        if dataclasses.is_dataclass(subclass):
+            classes[subclass.__name__] = subclass
+        # A class of this package wins over a later one of the same name.
+        classes = _classes(subclass) | classes
+    return classes
+
+
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, Attack):
+        return to_json(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(name, item) for item in value]
+    if isinstance(value, (np.generic, np.ndarray, jax.Array)) and value.ndim == 0:
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"{name} cannot be stored as JSON, got {type(value).__name__}: {value!r}")
+
+
+def _restored(value: Any, surrogate: Any, mesh: Any) -> Any:
+    if isinstance(value, Mapping):
+        return from_json(value, surrogate=surrogate, mesh=mesh)
+    if isinstance(value, list):
+        return tuple(_restored(item, surrogate, mesh) for item in value)
+    return value

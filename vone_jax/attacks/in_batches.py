@@ -38,7 +38,7 @@ class InBatches(Wrapper):
 
     attack: Attack
     size: int
-    mesh: meshes.Mesh | None = None
+    mesh: meshes.Mesh | None = dataclasses.field(default=None, metadata={"stored": False})
 
     def __post_init__(self):
         super().__post_init__()

@@ -29,7 +29,7 @@ class Transfer(Wrapper):
     """
 
     attack: Attack
-    surrogate: classifier.LogitsFn
+    surrogate: classifier.LogitsFn = dataclasses.field(metadata={"stored": False})
 
     def __post_init__(self):
         super().__post_init__()

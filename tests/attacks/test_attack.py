@@ -1,0 +1,80 @@
+"""The form that every attack has: its settings as JSON."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.attacks import linear_problem as problem
+from vone_jax import attacks, mesh
+
+SETTINGS = [
+    attacks.PGD("linf", 8 / 255, steps=3, step_size=0.1, random_start=True, early_stop=True),
+    attacks.FGSM("l2", 0.3, eot_samples=2),
+    attacks.MIFGSM("l1", 1.5, variant="foolbox"),
+    attacks.APGD("l1", 12.0, loss="targeted_dlr", large_eps_schedule=True),
+    attacks.SPSA("linf", 0.1, samples=3),
+    attacks.Square("l2", 0.5, p_init=0.3),
+    attacks.RandomNoise("l2", 0.5, noise="signs"),
+    attacks.FAB("linf", 0.1, targets=None),
+    attacks.FAB("linf", 0.1, targets=3),
+    attacks.DeepFool("l2", 0.1),
+    attacks.CW("l2", 0.1, confidence=2.0),
+    attacks.DDN("l2", 0.1),
+    attacks.FMN("l1", 0.1, last_gamma=1e-4),
+    attacks.AutoAttack("linf", 0.1, version="plus"),
+    attacks.AutoAttack(
+        "linf", 0.1, "custom", (attacks.FGSM("linf", 0.1), attacks.Square("linf", 0.1))
+    ),
+    attacks.InBatches(attacks.FGSM("linf", 0.1), size=4),
+    attacks.Transfer(attacks.FGSM("linf", 0.1), problem.LOGITS_FN),
+    attacks.InBatches(attacks.Transfer(attacks.DDN("l2", 0.1), problem.LOGITS_FN), size=4),
+]
+
+
+@pytest.mark.parametrize("attack", SETTINGS, ids=lambda attack: type(attack).__name__)
+def test_settings_survive_json(attack):
+    text = json.dumps(attacks.to_json(attack), allow_nan=False)
+    assert attacks.from_json(json.loads(text), surrogate=problem.LOGITS_FN) == attack
+
+
+def test_every_attack_is_in_that_test():
+    public = [getattr(attacks, name) for name in attacks.__all__]
+    classes = {c for c in public if isinstance(c, type) and issubclass(c, attacks.Attack)}
+    bases = {attacks.Attack, attacks.MinimalNormAttack}
+    assert classes - bases == {type(attack) for attack in SETTINGS}
+
+
+def test_the_object_holds_the_class_name_and_the_fields():
+    nested = attacks.InBatches(attacks.FGSM("l1", jnp.float32(0.5)), np.int32(4), mesh.data_mesh())
+    fields = dict(eot_samples=1, estimator="mean_loss", loss="cross_entropy", targeted=False)
+    assert attacks.to_json(nested) == {
+        "name": "InBatches",
+        "attack": {"name": "FGSM", "norm": "l1", "eps": 0.5, **fields, "l1_step": "dense"},
+        "size": 4,
+    }
+    restored = attacks.from_json(attacks.to_json(nested), mesh=mesh.data_mesh())
+    assert restored == nested
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"name": "PDG"}, "attack must be one of .*; got 'PDG'; did you mean 'PGD'"),
+        ({}, "got None"),
+        ({"name": "FGSM", "norm": "l2", "epss": 1.0}, "no field 'epss'; did you mean 'eps'"),
+        ({"name": "FGSM", "norm": "l2"}, "attack FGSM needs eps"),
+        ({"name": "FGSM", "norm": "l3", "eps": 1.0}, "norm must be one of linf, l2, l1; got 'l3'"),
+        (attacks.to_json(SETTINGS[-2]), "attack Transfer needs surrogate"),
+        ({"name": "MinimalNormAttack"}, "attack must be one of"),
+    ],
+)
+def test_objects_that_are_no_attack_are_refused(record, message):
+    with pytest.raises(ValueError, match=message):
+        attacks.from_json(record)
+
+
+def test_several_radii_are_not_stored():
+    with pytest.raises(TypeError, match=r"PGD.eps cannot be stored as JSON, got ndarray"):
+        attacks.to_json(attacks.PGD("linf", np.asarray([0.1, 0.2])))
