@@ -32,7 +32,7 @@ import jax
 import tyro
 from tqdm import tqdm
 
-from vone_jax import evaluation, mesh, training
+from vone_jax import evaluation, fast, mesh, training
 from vone_jax.evaluation import physiology, planning, tables
 
 STOPPED = 75  # EX_TEMPFAIL: not done yet, try again.
@@ -68,9 +68,9 @@ def main(argv: Sequence[str]) -> int:
             description="Options:",
             config=(tyro.conf.OmitArgPrefixes,),
         )
-        mesh.keep_memory()
+        fast.keep_memory()
         if arguments.compilation_cache is not None:
-            mesh.keep_compiled(arguments.compilation_cache)
+            fast.keep_compiled(arguments.compilation_cache)
         if arguments.distributed is not None:
             mesh.join_processes(arguments.distributed)
     except (ValueError, TypeError) as error:

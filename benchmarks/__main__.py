@@ -19,7 +19,7 @@ import jax
 from benchmarks import apart, attack_loops, front_end, network, table
 from benchmarks.sizes import FULL, QUICK
 from benchmarks.timing import Here, measure
-from vone_jax import mesh
+from vone_jax import fast
 
 CASES = {
     "bank": front_end.bank,
@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         help="all programs in one process, which changes their times; a TPU needs it",
     )  # fmt: skip
     arguments = parser.parse_args(argv)
-    mesh.use_all_cores()
+    fast.use_all_cores()
     sizes = QUICK if arguments.quick else FULL
     surroundings = table.environment(shlex.join(["python", "-m", "benchmarks", *argv]))
     measurements = []

@@ -15,7 +15,7 @@ import jax
 
 from benchmarks.sizes import Sizes
 from benchmarks.timing import Case, Here
-from vone_jax import mesh
+from vone_jax import fast
 
 
 class ContenderError(Exception):
@@ -90,7 +90,7 @@ def _serve(
     connection: Connection, case_of: Callable[[Sizes], Case], sizes: Sizes, contender: str
 ) -> None:
     """Builds the program, then calls it whenever it is asked, until the process is ended."""
-    mesh.use_all_cores()
+    fast.use_all_cores()
     try:
         # float32 means float32, on a GPU as well.
         with jax.default_matmul_precision("highest"):

@@ -14,8 +14,8 @@ import optax
 
 from benchmarks.sizes import Sizes
 from vone_jax import prng
-from vone_jax.convolution import convolve
 from vone_jax.data import embedded
+from vone_jax.fast import convolve
 
 EPS = 8 / 255
 NUM_CLASSES = 10

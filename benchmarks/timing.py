@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from vone_jax import mesh
+from vone_jax import fast
 
 # The programs that the others are compared with.
 OURS = "vone_jax"
@@ -172,7 +172,7 @@ def keeping_memory(build: Callable[[], Program]) -> Callable[[], Program]:
     """The program in a process that keeps its memory, as ``train.py`` and ``eval.py`` do."""
 
     def kept() -> Program:
-        mesh.keep_memory()
+        fast.keep_memory()
         return build()
 
     return kept

@@ -1,8 +1,5 @@
 """Arrays come back from a mesh as they went, and what does not fit is refused."""
 
-import os
-import platform
-import resource
 import socket
 import subprocess
 import sys
@@ -90,102 +87,6 @@ def test_too_late_to_join_is_said():
     """The devices of this process are in use already."""
     with pytest.raises(ConnectionError, match="cannot join the other processes: .*before any JAX"):
         meshes.join_processes("localhost:1234,1,0")
-
-
-CONVOLUTION = """
-import jax, numpy as np
-from vone_jax import mesh
-
-mesh.use_all_cores()
-convolution = lambda x, k: jax.lax.conv_general_dilated(
-    x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-)
-images, kernel = np.ones((4, 32, 32, 32), np.float32), np.ones((3, 3, 32, 64), np.float32)
-print("ynn_fusion" in jax.jit(convolution).lower(images, kernel).compile().as_text())
-"""
-
-
-@pytest.mark.skipif(
-    not jax.__version__.startswith("0.10.")
-    or (sys.platform, platform.machine()) != ("linux", "x86_64"),
-    reason="other releases need no help, other platforms get none",
-)
-@pytest.mark.parametrize(
-    ("variables", "by_library"),
-    [
-        ({}, False),
-        ({"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=true"}, False),
-        ({"XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type=individual_convolution"}, True),
-        ({"JAX_NUM_CPU_DEVICES": "2"}, True),
-    ],
-)
-def test_convolutions_are_kept_from_the_library_that_takes_one_core(variables, by_library):
-    """Unless there is a device for each core, or the user has chosen."""
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    command = [sys.executable, "-c", CONVOLUTION]
-    result = subprocess.run(
-        command, env=environment | variables, capture_output=True, text=True, timeout=120,
-        check=True,
-    )  # fmt: skip
-    assert result.stdout.strip() == str(by_library)
-
-
-def test_releases_that_use_all_cores_by_themselves_are_left_alone():
-    """XLA would not start with a flag that it does not know."""
-    program = "import jax, os; from vone_jax import mesh; jax.__version__ = '0.12.0'; "
-    program += "mesh.use_all_cores(); print(os.environ.get('XLA_FLAGS'))"
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    result = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True,
-        timeout=120, check=True,
-    )  # fmt: skip
-    assert result.stdout.strip() == "None"
-
-
-KEEPING = """
-import ctypes, resource, sys, threading
-from vone_jax import mesh
-
-# No huge pages, of which there would be fewer.
-PR_SET_THP_DISABLE = 41
-assert ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0
-
-if sys.argv[1] == "keep":
-    mesh.keep_memory()
-
-def use():
-    b"x" * 100 * 2**20
-
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    # XLA computes in threads of its own.
-    thread = threading.Thread(target=use)
-    thread.start()
-    thread.join()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-print(*(faults() for _ in range(4)))
-"""
-
-
-@pytest.mark.skipif(
-    sys.platform != "linux" or platform.libc_ver()[0] != "glibc",
-    reason="elsewhere nothing is changed",
-)
-def test_memory_is_kept_for_the_next_use():
-    """The pages of 100 MiB: asked for once, or every time."""
-
-    def faults(how):
-        result = subprocess.run(
-            [sys.executable, "-c", KEEPING, how], capture_output=True, text=True, timeout=120,
-            check=True,
-        )  # fmt: skip
-        return [int(word) for word in result.stdout.split()]
-
-    pages = 100 * 2**20 // resource.getpagesize()
-    first, *later = faults("keep")
-    assert first > pages // 2 and max(later) < pages // 100
-    assert min(faults("leave")) > pages // 2
 
 
 PROGRAM = """

@@ -6,9 +6,7 @@ communication. The same code runs on one CPU and on several machines.
 """
 
 import contextlib
-import ctypes
 import os
-import platform
 import re
 import sys
 import traceback
@@ -18,16 +16,9 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "data"
-
-# A name that is unknown to XLA ends the process, so it is set only where it has been tried.
-_LIBRARY_FUSIONS = "xla_cpu_experimental_ynn_fusion_type"
-
-# Of malloc.h, with values: nothing is given back, no piece is mapped by itself, one heap for all.
-_KEEPING = {"M_TRIM_THRESHOLD": (-1, -1), "M_MMAP_MAX": (-4, 0), "M_ARENA_MAX": (-8, 1)}
 
 
 def join_processes(cluster: str) -> None:
@@ -63,38 +54,6 @@ def join_processes(cluster: str) -> None:
         raise ConnectionError(f"cannot join the other processes: {error}") from error
 
 
-def use_all_cores() -> None:
-    """Lets the convolutions of a single CPU device use all cores. To be called before all else.
-
-    In its 0.10 releases jaxlib leaves most of them to a library that takes one core, and up to
-    twice the processor time in the gradients of kernels. This asks for what it did before, by
-    ``XLA_FLAGS``, unless these speak of the matter already. With a CPU device for each core
-    there are no idle cores, and nothing is changed; nor elsewhere than on Linux and x86-64, where
-    it has not been tried.
-    """
-    flags = os.environ.get("XLA_FLAGS", "")
-    devices = jax.config.jax_num_cpu_devices  # pyright: ignore[reportAttributeAccessIssue]
-    tried = jax.__version__.startswith("0.10.") and sys.platform == "linux"
-    tried = tried and platform.machine() == "x86_64"
-    if tried and devices <= 1 and _LIBRARY_FUSIONS not in flags:
-        chosen = f"--{_LIBRARY_FUSIONS}=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
-        os.environ["XLA_FLAGS"] = f"{flags} {chosen}".strip()
-
-
-def keep_memory() -> None:
-    """Lets this process keep the memory that it frees. To be called before all else.
-
-    XLA asks for the temporaries of every call on a CPU anew, and the C library gives pieces that
-    large back to the system at once. A training step of VOneResNet-50 then waits for 250,000
-    pages of zeros. With this they are there from the first step on, and the process stays as
-    large as it was at its largest. Nothing is changed but on Linux with the GNU C library.
-    """
-    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        for parameter, value in _KEEPING.values():
-            libc.mallopt(parameter, value)
-
-
 def _parse_cluster(cluster: str) -> tuple[str, int, int]:
     """Address, number of processes and index of this one."""
     match = re.fullmatch(r"([^,\s]+:\d+),(\d+),(\d+)", cluster)
@@ -103,19 +62,6 @@ def _parse_cluster(cluster: str) -> tuple[str, int, int]:
             f"the processes must be given as auto or HOST:PORT,N,I with 0 <= I < N, got {cluster!r}"
         )
     return match[1], int(match[2]), int(match[3])
-
-
-def keep_compiled(directory: str | os.PathLike | None) -> None:
-    """Keeps compiled programs in a directory, so that the next start need not compile them.
-
-    None keeps none any more.
-
-    Those that took less than a second are not kept. The setting stays for the whole process.
-    """
-    path = None if directory is None else os.path.abspath(directory)
-    jax.config.update("jax_compilation_cache_dir", path)
-    # JAX decides when it first compiles whether there is a cache, and asks no more.
-    compilation_cache.reset_cache()
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tiny import TinyNet, tiny_source
 
-from vone_jax import data, training
+from vone_jax import data, fast, training
 from vone_jax import mesh as meshes
 from vone_jax.training.checkpoint import Checkpoints
 from vone_jax.training.log import RunLog, read_log
@@ -505,7 +505,7 @@ def test_compiled_programs_are_kept_where_it_is_said(tiny, tmp_path):
     try:
         train(experiment, tmp_path / "run", stop=StopAt(2))
     finally:
-        meshes.keep_compiled(before)
+        fast.keep_compiled(before)
     assert any("train_step" in path.name for path in cache.iterdir())
 
 

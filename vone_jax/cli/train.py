@@ -18,7 +18,7 @@ from typing import Annotated
 
 import tyro
 
-from vone_jax import cli, mesh, training
+from vone_jax import cli, fast, mesh, training
 
 PROGRAM = "train.py"
 
@@ -59,8 +59,8 @@ def main(argv: Sequence[str]) -> int:
         return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS)
     experiment = arguments.experiment
     try:
-        mesh.use_all_cores()
-        mesh.keep_memory()
+        fast.use_all_cores()
+        fast.keep_memory()
         if arguments.distributed is not None:
             mesh.join_processes(arguments.distributed)
         with mesh.naming_failures_elsewhere(), cli.StopOnSignal() as stop:

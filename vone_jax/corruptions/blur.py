@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax.corruptions import matrices, stages
+from vone_jax import fast
+from vone_jax.corruptions import matrices
 
 
 def gaussian_matrices(deviation: float, shape: tuple[int, int, int]) -> tuple:
@@ -45,7 +46,7 @@ def zoom_places(parameters: tuple[float, float], shape: tuple[int, int, int]) ->
 
 def zoom(keys: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
     """The mean of the image, once more the image, and its zooms; draws nothing."""
-    return stages.one_by_one(functools.partial(_zoomed, arrays=arrays), images)
+    return fast.one_by_one(functools.partial(_zoomed, arrays=arrays), images)
 
 
 def _zoomed(images: jax.Array, arrays: tuple) -> jax.Array:
@@ -54,7 +55,7 @@ def _zoomed(images: jax.Array, arrays: tuple) -> jax.Array:
     def add(index, total):
         low, high, weight = (column[index] for column in rows)
         weight = weight[None, :, None, None]
-        between = stages.stage(
+        between = fast.stage(
             lambda images: (1 - weight) * _read(images, low, 1) + weight * _read(images, high, 1),
             images,
         )
@@ -62,7 +63,7 @@ def _zoomed(images: jax.Array, arrays: tuple) -> jax.Array:
         weight = weight[None, None, :, None]
         return total + (1 - weight) * _read(between, low, 2) + weight * _read(between, high, 2)
 
-    total = stages.repeated(count, _MOST_FACTORS, add, 2 * images)
+    total = fast.repeated(count, _MOST_FACTORS, add, 2 * images)
     return total / (count + 2).astype(images.dtype)
 
 
@@ -107,7 +108,7 @@ def disk_kernel(parameters: tuple[float, float], shape: tuple[int, int, int]) ->
 
 def disk(keys: jax.Array, images: jax.Array, kernel: jax.Array) -> jax.Array:
     """Correlates each channel with the kernel, mirroring at the border; draws nothing."""
-    return stages.one_by_one(functools.partial(_correlated, kernel=kernel), images)
+    return fast.one_by_one(functools.partial(_correlated, kernel=kernel), images)
 
 
 def _correlated(images: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -119,7 +120,7 @@ def _correlated(images: jax.Array, kernel: jax.Array) -> jax.Array:
     def pad(images):
         return jnp.pad(images, border, mode="reflect").reshape(count, height + 2 * reach, -1)
 
-    padded = stages.stage(pad, images)
+    padded = fast.stage(pad, images)
 
     # A sum of shifted images, row by row of the kernel: XLA's convolution of single channels is
     # several times slower on a CPU. Opposite rows and columns have the same weights.
@@ -139,7 +140,7 @@ def _correlated(images: jax.Array, kernel: jax.Array) -> jax.Array:
     start = jnp.zeros((count, height, width * channels), images.dtype)
     # Smaller kernels have rows of zeros above and below.
     rows = jnp.sum(jnp.any(kernel != 0, axis=1), dtype=jnp.int32) // 2 + 1
-    return stages.repeated(rows, reach + 1, add_rows, start).reshape(images.shape)
+    return fast.repeated(rows, reach + 1, add_rows, start).reshape(images.shape)
 
 
 _LARGEST_REACH = 10

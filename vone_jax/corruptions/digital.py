@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax.corruptions import levels, stages
+from vone_jax import fast
+from vone_jax.corruptions import levels
 
 
 def brightness(keys: jax.Array, images: jax.Array, amount: jax.Array) -> jax.Array:
@@ -73,8 +74,8 @@ def pixelate(keys: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
         mean = _weighted(values, weights[:, None, None], 2, channels)
         return levels.nearest(mean).astype(jnp.uint8)
 
-    values = _bordered(stages.stage(eight_bits, images), 2, channels * (len(columns) // 2))
-    values = stages.stage(along_rows, values, jnp.repeat(columns, channels, axis=1))
+    values = _bordered(fast.stage(eight_bits, images), 2, channels * (len(columns) // 2))
+    values = fast.stage(along_rows, values, jnp.repeat(columns, channels, axis=1))
     values = _bordered(values, 1, len(rows) // 2)
     mean = _weighted(values, rows[:, None, :, None], 1, 1)
     return (levels.nearest(mean) / 255).reshape(images.shape)
@@ -83,7 +84,7 @@ def pixelate(keys: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
 def _bordered(values: jax.Array, axis: int, width: int) -> jax.Array:
     """Zeros before and after the values along an axis. They weigh nothing."""
     border = [(width, width) if one == axis else (0, 0) for one in range(values.ndim)]
-    return stages.stage(lambda values: jnp.pad(values, border), values)
+    return fast.stage(lambda values: jnp.pad(values, border), values)
 
 
 def _weighted(values: jax.Array, weights: jax.Array, axis: int, step: int) -> jax.Array:

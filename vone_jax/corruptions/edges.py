@@ -8,7 +8,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from vone_jax.corruptions import stages
+from vone_jax import fast
 
 # A pixel in the units of distances, in which OpenCV's chamfer lengths for a 5 x 5 mask are whole:
 # 1 straight, 1.4 diagonal, 2.1969 for a knight's move.
@@ -24,10 +24,10 @@ def canny(levels: jax.Array, low: int, high: int) -> jax.Array:
       low: edge points have a larger gradient than this one.
       high: edges are those connected to a point with a larger gradient than this one.
     """
-    padded = stages.stage(
+    padded = fast.stage(
         lambda levels: jnp.pad(levels, ((0, 0), (1, 1), (1, 1)), mode="edge"), levels
     )
-    right, down = stages.stage(_gradients, padded)
+    right, down = fast.stage(_gradients, padded)
     size = jnp.abs(right) + jnp.abs(down)
     around = _Around(size, 1, 0)
     # tan 22.5 degrees in 15-bit fixed point, as OpenCV has it.
@@ -111,7 +111,7 @@ def equalised(levels: jax.Array, highest: int) -> jax.Array:
 
 def correlated(values: jax.Array, kernel: tuple[tuple[int, ...], ...]) -> jax.Array:
     """Correlation with a 3 x 3 kernel; the border is mirrored without repeating it."""
-    padded = stages.stage(
+    padded = fast.stage(
         lambda values: jnp.pad(values, ((0, 0), (1, 1), (1, 1)), mode="reflect"), values
     )
     height, width = values.shape[1:]
@@ -129,7 +129,7 @@ class _Around:
 
     def __init__(self, values: jax.Array, reach: int, outside):
         border = ((0, 0), (reach, reach), (reach, reach))
-        self._padded = stages.stage(
+        self._padded = fast.stage(
             lambda values: jnp.pad(values, border, constant_values=outside), values
         )
         self._reach = reach

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import counter_random, prng
-from vone_jax.corruptions import matrices, stages
+from vone_jax import fast, prng
+from vone_jax.corruptions import matrices
 
 
 def prepare(parameters: tuple[float, float, float], shape: tuple[int, int, int]) -> tuple:
@@ -27,7 +27,7 @@ def draw(keys: jax.Array, shape: tuple[int, int, int], arrays: tuple) -> tuple:
     """
     height, width = shape[:2]
     move = lambda key: jax.random.uniform(key, (3, 2), jnp.float32, -1.0, 1.0)  # noqa: E731
-    field = lambda key: counter_random.symmetric_uniform(key, (height, width, 2))  # noqa: E731
+    field = lambda key: fast.symmetric_uniform(key, (height, width, 2))  # noqa: E731
     moves, fields = (prng.stream(keys, name) for name in ("moves", "fields"))
     return jax.vmap(move)(moves), jax.vmap(field)(fields)
 
@@ -36,7 +36,7 @@ def transform(draws: tuple, images: jax.Array, arrays: tuple) -> jax.Array:
     """Elastic transform with given draws, see ``draw``."""
     moves, fields = draws
     rows, columns, amplitude, move = arrays
-    images = stages.stage(_affine, images, move * moves)
+    images = fast.stage(_affine, images, move * moves)
     field = amplitude * matrices.separable(fields, rows, columns)
     y, x = _grid(images)
     return _bilinear(images, y + field[..., 1], x + field[..., 0], _mirror_with_border)

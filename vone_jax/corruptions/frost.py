@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from vone_jax import counter_random
+from vone_jax import fast
 from vone_jax.corruptions import levels, weather
 
 # The benchmark draws from the first five of its six files.
@@ -172,7 +172,7 @@ def procedural_arrays(parameters: tuple[float, float], shape: tuple[int, int, in
 def draw_textures(keys: jax.Array, shape: tuple[int, int, int], arrays: jax.Array) -> jax.Array:
     """The draws of two plasmas per image, (N, 2, side^2 - 1), see ``weather.plasma``."""
     count = weather.plasma_side(shape) ** 2 - 1
-    return jax.vmap(lambda key: counter_random.symmetric_uniform(key, (2, count)))(keys)
+    return jax.vmap(lambda key: fast.symmetric_uniform(key, (2, count)))(keys)
 
 
 def procedural(draws: jax.Array, images: jax.Array, arrays: jax.Array) -> jax.Array:

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import counter_random
-from vone_jax.corruptions import levels, matrices, stages
+from vone_jax import fast
+from vone_jax.corruptions import levels, matrices
 
 _MOST_PASSES = 3
 _LARGEST_RADIUS = 6  # of the blur, in all tables
@@ -34,8 +34,8 @@ def draw_moves(keys: jax.Array, shape: tuple[int, int, int], arrays: tuple) -> j
     There are always as many passes as the largest severity has; the others go unused.
     """
     reach = arrays[1].astype(jnp.uint32)
-    draw = jax.vmap(lambda key: counter_random.random_words(key, (2, *shape[:2])))
-    words = jnp.concatenate(stages.stage(draw, keys), axis=1)[:, :_MOST_PASSES, None]
+    draw = jax.vmap(lambda key: fast.random_words(key, (2, *shape[:2])))
+    words = jnp.concatenate(fast.stage(draw, keys), axis=1)[:, :_MOST_PASSES, None]
     # A word has 16 bits for either: the chances of the values differ by less than 2^-13.
     shifts = jnp.asarray([16, 0], jnp.uint32)[None, None, :, None, None]
     moves = (((words >> shifts) & 0xFFFF) * (2 * reach)) >> 16
@@ -44,7 +44,7 @@ def draw_moves(keys: jax.Array, shape: tuple[int, int, int], arrays: tuple) -> j
 
 def blur(moves: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
     """Glass blur with given displacements, see ``draw_moves``."""
-    return stages.one_by_one(functools.partial(_blurred, arrays=arrays), moves, images)
+    return fast.one_by_one(functools.partial(_blurred, arrays=arrays), moves, images)
 
 
 def _blurred(moves: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:

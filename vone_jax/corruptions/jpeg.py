@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax.corruptions import levels, matrices, stages
+from vone_jax import fast
+from vone_jax.corruptions import levels, matrices
 
 _LUMINANCE = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -59,12 +60,12 @@ def compress(keys: jax.Array, images: jax.Array, tables: jax.Array) -> jax.Array
       images: float32 in [0, 1], shape (N, H, W, C); they are rounded to 8 bits first.
       tables: see ``quantisers``.
     """
-    return stages.one_by_one(functools.partial(_compressed, tables=tables), images)
+    return fast.one_by_one(functools.partial(_compressed, tables=tables), images)
 
 
 def _compressed(images: jax.Array, tables: jax.Array) -> jax.Array:
     height, width, channels = images.shape[1:]
-    planes = stages.stage(_planes, images)
+    planes = fast.stage(_planes, images)
     luma = _coded(planes[0], tables[0])
     if channels == 1:
         return (luma[:, :height, :width, None] + 128) / 255
@@ -74,7 +75,7 @@ def _compressed(images: jax.Array, tables: jax.Array) -> jax.Array:
         size = slice(-(-height // 2)), slice(-(-width // 2))
         return [_doubled(plane[:, *size])[:, :height, :width, None] for plane in chroma]
 
-    blueness, redness = stages.stage(enlarged, *(_coded(plane, tables[1]) for plane in planes[1:]))
+    blueness, redness = fast.stage(enlarged, *(_coded(plane, tables[1]) for plane in planes[1:]))
     coded = luma[:, :height, :width, None] + blueness * _fixed(_FROM_BLUENESS)
     # The sums of red and blue may exceed the 24 bits of float32, but no fraction is so near 1
     # that this would carry.
@@ -138,10 +139,10 @@ def _coded(plane: jax.Array, table: jax.Array) -> jax.Array:
     table = jnp.tile(table, (1, width // 8)).astype(jnp.float32)
     rows = jnp.floor(_along_rows(plane, _FORWARD) + 0.5).astype(jnp.int16)
     # The transform is scaled by 8.
-    rows = stages.stage(_quantised, rows.reshape(plane.shape), 8 * table, 1 / (8 * table))
-    rows = stages.stage(lambda rows: _along_columns(rows, _DCT.T, _BITS - _KEPT), rows)
+    rows = fast.stage(_quantised, rows.reshape(plane.shape), 8 * table, 1 / (8 * table))
+    rows = fast.stage(lambda rows: _along_columns(rows, _DCT.T, _BITS - _KEPT), rows)
     parts = _along_rows(rows.astype(jnp.float32), _BACKWARD)
-    return stages.stage(_joined, parts.reshape(count, height, width // 8, 2, 8))
+    return fast.stage(_joined, parts.reshape(count, height, width // 8, 2, 8))
 
 
 def _quantised(rows: jax.Array, steps: jax.Array, inverse: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax.corruptions import stages
+from vone_jax import fast
 
 # The default on accelerators would round the operands: errors up to one grey level.
 PRECISION = jax.lax.Precision.HIGHEST
@@ -37,7 +37,7 @@ def filtered(images: jax.Array, taps: jax.Array) -> jax.Array:
         def padded(images, border=border, rows=rows):
             return jnp.pad(images, border, mode="edge").reshape(count, rows, -1)
 
-        values = stages.stage(padded, images)
+        values = fast.stage(padded, images)
         total = jnp.zeros((count, height, width * channels), images.dtype)
         for k in range(len(taps)):
             part = jax.lax.slice_in_dim(values, step * k, step * k + length, axis=axis)

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax.corruptions import levels, stages
+from vone_jax import fast
+from vone_jax.corruptions import levels
 
 # The largest radius of all tables is 20 pixels.
 _MOST_TAPS = 41
@@ -51,7 +52,7 @@ def blur_levels(angles: jax.Array, values: jax.Array, arrays: tuple) -> jax.Arra
 
     Values beyond the border are those at the border.
     """
-    return stages.one_by_one(functools.partial(_blurred, arrays=arrays), angles, values)
+    return fast.one_by_one(functools.partial(_blurred, arrays=arrays), angles, values)
 
 
 def _blurred(angles: jax.Array, values: jax.Array, arrays: tuple) -> jax.Array:
@@ -72,7 +73,7 @@ def _blurred(angles: jax.Array, values: jax.Array, arrays: tuple) -> jax.Array:
         padded = jnp.pad(values, ((0, 0), border, border, (0, 0)), mode="edge")
         return padded.reshape(count_images, height + 2 * _REACH, -1)
 
-    padded = stages.stage(pad, values)
+    padded = fast.stage(pad, values)
     start = jnp.zeros((count_images, height, width * channels), values.dtype)
 
     def window(image, top, left):

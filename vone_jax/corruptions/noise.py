@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import counter_random
+from vone_jax import fast
 from vone_jax.corruptions import poisson
 
 
@@ -31,7 +31,7 @@ def shot(keys: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
 
 def impulse(keys: jax.Array, images: jax.Array, share: jax.Array) -> jax.Array:
     """Each value is hit with probability ``share`` and becomes 0 or 1 with equal probability."""
-    draw = lambda key: counter_random.random_words(key, images.shape[1:])  # noqa: E731
+    draw = lambda key: fast.random_words(key, images.shape[1:])  # noqa: E731
     words, others = jax.vmap(draw)(keys)
     hit = (words >> 8).astype(jnp.int32).astype(jnp.float32) < share * 2**24
     return jnp.where(hit, (others >> 31).astype(jnp.int32).astype(images.dtype), images)
@@ -43,4 +43,4 @@ def speckle(keys: jax.Array, images: jax.Array, deviation: jax.Array) -> jax.Arr
 
 
 def _normal(keys: jax.Array, images: jax.Array) -> jax.Array:
-    return jax.vmap(lambda key: counter_random.standard_normal(key, images.shape[1:]))(keys)
+    return jax.vmap(lambda key: fast.standard_normal(key, images.shape[1:]))(keys)

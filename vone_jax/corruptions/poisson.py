@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import counter_random
+from vone_jax import fast
 
 LARGEST_RATE = 500
 
@@ -70,7 +70,7 @@ def poisson(key: jax.Array, rates: jax.Array, tables: jax.Array) -> jax.Array:
     """
     bounded = jnp.where(rates > 0, jnp.minimum(rates, float(LARGEST_RATE)), 0.0)
     whole = jnp.floor(bounded)
-    words, others = counter_random.random_words(key, rates.shape)
+    words, others = fast.random_words(key, rates.shape)
     row = whole.astype(jnp.int32)
     place = words >> (32 - _COUNT_BITS)
     index = row * _COUNTS + place.astype(jnp.int32)

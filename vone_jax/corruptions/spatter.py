@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import counter_random
-from vone_jax.corruptions import edges, levels, matrices, stages
+from vone_jax import fast
+from vone_jax.corruptions import edges, levels, matrices
 
 _WATER = (175, 238, 238)
 _MUD = (63, 42, 20)
@@ -31,7 +31,7 @@ def prepare(parameters: tuple, shape: tuple[int, int, int]) -> dict:
 
 def draw(keys: jax.Array, shape: tuple[int, int, int], arrays: dict) -> jax.Array:
     """Standard normal numbers, shape (N, H, W, 1)."""
-    draw_one = lambda key: counter_random.standard_normal(key, (*shape[:2], 1))  # noqa: E731
+    draw_one = lambda key: fast.standard_normal(key, (*shape[:2], 1))  # noqa: E731
     return jax.vmap(draw_one)(keys)
 
 
@@ -43,7 +43,7 @@ def spatter(normal: jax.Array, images: jax.Array, arrays: dict) -> jax.Array:
         liquid = jnp.where(liquid < threshold, 0.0, liquid)
         # Eight bits overflow where the liquid is thicker than 1, as they do in the benchmark.
         liquid = levels.truncate(255 * liquid[..., 0]) % 256
-        film = arrays["water"] * stages.one_by_one(water, liquid)[..., None]
+        film = arrays["water"] * fast.one_by_one(water, liquid)[..., None]
         return images + film * levels.colour(_WATER, images.shape[-1])
     # What is below the threshold counts as none, what equals it too.
     mask = (liquid > threshold).astype(jnp.float32)

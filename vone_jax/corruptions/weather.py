@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import counter_random, prng
+from vone_jax import fast, prng
 from vone_jax.corruptions import levels, matrices, motion
 
 
@@ -23,7 +23,7 @@ def snow_arrays(parameters: tuple, shape: tuple[int, int, int]) -> dict:
 
 def draw_snow(keys: jax.Array, shape: tuple[int, int, int], arrays: dict) -> tuple:
     """Standard normal numbers (N, H, W, 1), and angles in degrees from -135 to -45, (N,)."""
-    normal = lambda key: counter_random.standard_normal(key, (*shape[:2], 1))  # noqa: E731
+    normal = lambda key: fast.standard_normal(key, (*shape[:2], 1))  # noqa: E731
     angle = lambda key: jax.random.uniform(key, (), jnp.float32, -135.0, -45.0)  # noqa: E731
     return jax.vmap(normal)(prng.fold(keys, 0)), jax.vmap(angle)(prng.fold(keys, 1))
 
@@ -54,7 +54,7 @@ def plasma_side(shape: tuple[int, int, int]) -> int:
 def draw_plasma(keys: jax.Array, shape: tuple[int, int, int], arrays: tuple) -> jax.Array:
     """Draws uniform in (-1, 1) in the order in which ``plasma`` takes them, (N, side^2 - 1)."""
     count = plasma_side(shape) ** 2 - 1
-    return jax.vmap(lambda key: counter_random.symmetric_uniform(key, (count,)))(keys)
+    return jax.vmap(lambda key: fast.symmetric_uniform(key, (count,)))(keys)
 
 
 def plasma(draws: jax.Array, decay: jax.Array) -> jax.Array:

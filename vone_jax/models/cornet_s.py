@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vone_jax.convolution import convolve
+from vone_jax.fast import convolve
 from vone_jax.models.layers import (
     BatchNorm,
     Dtype,

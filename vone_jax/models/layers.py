@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax.convolution import convolve
+from vone_jax.fast import convolve
 
 Dtype = Any
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from vone_jax import prng
-from vone_jax.convolution import convolve
+from vone_jax.fast import convolve
 from vone_jax.models.layers import Dtype, he_normal_fan_out
 from vone_jax.v1 import (
     GaussianNoise,

@@ -24,6 +24,7 @@ from typing import Any
 
 import jax
 
+from vone_jax import fast
 from vone_jax import mesh as meshes
 from vone_jax.training import run_dir as run_dirs
 from vone_jax.training.checkpoint import Checkpoints, Position
@@ -88,7 +89,7 @@ def train(
     """
     run_dir = Path(run_dir)
     if experiment.compilation_cache is not None:
-        meshes.keep_compiled(experiment.compilation_cache)
+        fast.keep_compiled(experiment.compilation_cache)
     mesh = meshes.data_mesh(devices)
     setup = prepare(experiment, mesh)
     experiment = setup.experiment

@@ -15,15 +15,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from vone_jax.convolution import convolve
-from vone_jax.v1 import fourier
+from vone_jax import fast
 from vone_jax.v1.gabor import GaborKernels
-
-# A CPU takes the frequency domain for at most this share of the products of a convolution: with
-# more of them, what the transforms read and write outweighs what they spare.
-_WORTHWHILE = 2 / 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +117,7 @@ class FilterBank:
           per entry of ``kernels``, (N, ceil(H/stride), ceil(W/stride), number of kernels).
         """
         return [
-            _correlate(images[..., channel : channel + 1], kernels, stride)
+            fast.correlate(images[..., channel : channel + 1], kernels, stride)
             for channel, kernels in self.kernels
         ]
 
@@ -148,47 +142,4 @@ class FilterBank:
         linear = self.linear(images, stride)
         cells = [simple_cell(q0.of(linear)) for q0 in self.simple]
         cells += [complex_cell(q0.of(linear), q1.of(linear)) for q0, q1 in self.complex_]
-        return _permute(jnp.concatenate(cells, axis=-1), self.order)
-
-
-def _correlate(images: jax.Array, kernels: np.ndarray, stride: int) -> jax.Array:
-    """Responses (N, H', W', n) to images (N, H, W, 1) of kernels (k, k, 1, n).
-
-    By a CPU in the frequency domain where that takes fewer products, else by a convolution.
-    """
-    size = kernels.shape[0]
-    # 'SAME' would pad (10, 11) for a 25-pixel kernel at stride 4; the original pads (12, 12).
-    padding = size // 2
-
-    def directly(images):
-        return convolve(images, jnp.asarray(kernels), (stride, stride), [(padding, padding)] * 2)
-
-    def by_spectra(images):
-        return fourier.correlate(images[..., 0], kernels[:, :, 0], stride)
-
-    positions = (images.shape[1] + 2 * padding - size) // stride + 1
-    if fourier.share_of_products(size, stride, positions) > _WORTHWHILE:
-        return directly(images)
-    return lax.platform_dependent(images, cpu=by_spectra, default=directly)
-
-
-def _permute(cells: jax.Array, order: np.ndarray) -> jax.Array:
-    """``cells[..., order]``, with a gather for a gradient as well.
-
-    JAX transposes a gather to a scatter, which knows nothing of permutations and takes longer
-    than all the rest of the cells. Said as the solution of a linear system, the transpose is
-    the inverse permutation, in forward and reverse mode and under vmap.
-    """
-    if np.array_equal(order, np.arange(len(order))):
-        return cells
-    inverse = np.argsort(order)
-    return lax.custom_linear_solve(
-        lambda x: _gather(x, inverse),
-        cells,
-        solve=lambda _, x: _gather(x, order),
-        transpose_solve=lambda _, x: _gather(x, inverse),
-    )
-
-
-def _gather(cells: jax.Array, order: np.ndarray) -> jax.Array:
-    return cells.at[..., order].get(mode="promise_in_bounds", unique_indices=True)
+        return fast.permute(jnp.concatenate(cells, axis=-1), self.order)

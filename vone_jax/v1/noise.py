@@ -13,15 +13,15 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from vone_jax import counter_random
+from vone_jax import fast
 
 # Keeps the slope of the square root finite where the rate is zero. Part of the published model.
 _VARIANCE_FLOOR = 1e-4
 
 
-# How normals are drawn from one key. The first is the fast one, see ``counter_random``.
+# How normals are drawn from one key. The first is the fast one, see ``fast.counter_random``.
 GENERATORS: dict[str, Callable[[jax.Array, tuple[int, ...]], jax.Array]] = {
-    "counter": counter_random.standard_normal,
+    "counter": fast.standard_normal,
     "jax": lambda key, shape: jax.random.normal(key, shape, jnp.float32),
 }
 
@@ -81,7 +81,7 @@ class NeuronalNoise:
 
     def __call__(self, responses: jax.Array, z: jax.Array) -> jax.Array:
         """Adds noise. ``responses`` >= 0 and standard normals ``z`` have the same shape."""
-        mean = self.scale * _in_each_draw(responses, z) + self.level
+        mean = self.scale * fast.shared_by_draws(responses, z) + self.level
         deviation = self.strength * jnp.sqrt(jax.nn.relu(mean) + _VARIANCE_FLOOR)
         count = mean + z * deviation
         return jax.nn.relu((count - self.level) / self.scale)
@@ -103,34 +103,7 @@ class GaussianNoise:
 
     def __call__(self, responses: jax.Array, z: jax.Array) -> jax.Array:
         """Adds noise. ``responses`` >= 0 and standard normals ``z`` have the same shape."""
-        return jax.nn.relu(_in_each_draw(responses, z) + self.scale * z)
+        return jax.nn.relu(fast.shared_by_draws(responses, z) + self.scale * z)
 
 
 Noise = NeuronalNoise | GaussianNoise | None
-
-
-@jax.custom_jvp
-def _in_each_draw(responses: jax.Array, z: jax.Array) -> jax.Array:
-    """``responses``, with a gradient that is summed over several draws by a product of matrices.
-
-    Under a ``vmap`` over draws that share the responses, JAX sums the gradient along the axis of
-    draws. jaxlib 0.10 gives that sum to a library that takes 15 times as long on CPUs, a third of
-    an attack on a small network.
-    """
-    return responses * _one(responses, z)
-
-
-@_in_each_draw.defjvp
-def _(primals, tangents):
-    responses, z = primals
-    one = _one(responses, z)
-    tangent = jnp.matmul(one.reshape(1, 1), tangents[0].reshape(1, -1), precision="highest")
-    return responses * one, tangent.reshape(responses.shape)
-
-
-def _one(responses: jax.Array, z: jax.Array) -> jax.Array:
-    """A one, shape (), that under ``vmap`` is there for each draw of ``z``."""
-    if z.size == 0:
-        return jnp.ones((), responses.dtype)
-    # It depends on the draw for JAX's eyes only: the compiler makes a constant of it.
-    return ((z.reshape(-1)[0] > 0) | True).astype(responses.dtype)

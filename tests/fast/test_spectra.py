@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vone_jax import mesh, prng, v1
-from vone_jax.v1 import fourier
+from vone_jax.fast import spectra
 from vone_jax.v1.block import filter_bank
 
 # Height and width of the images, size of the kernel, stride; the last two are cut into tiles.
@@ -40,7 +40,7 @@ def arguments(height, width, size):
 def apply(images, chosen):
     """With the kernels of ``chosen``: height, width, size, stride."""
     height, width, size, stride = chosen
-    return fourier.correlate(images, arguments(height, width, size)[1], stride)
+    return spectra.by_spectra(images, arguments(height, width, size)[1], stride)
 
 
 @pytest.mark.parametrize("chosen", CASES)
@@ -92,7 +92,7 @@ def test_it_is_as_exact_as_a_convolution():
     )
     spectral, direct = (
         np.sqrt(np.mean((found - exact) ** 2))
-        for found in (fourier.correlate(images, kernels, 4), convolved)
+        for found in (spectra.by_spectra(images, kernels, 4), convolved)
     )
     assert spectral < 1.5 * direct
     assert spectral < 1e-6 * exact.std()
@@ -102,7 +102,7 @@ def test_products_of_the_program_are_as_many_as_promised():
     """Counted on the traced program of one column of responses, but for the small transforms."""
     size, stride, side, filters = 25, 4, 96, 40
     kernels = np.ones((size, size, filters), np.float32)
-    program = jax.jit(lambda x: fourier.correlate(x, kernels, stride)).lower(
+    program = jax.jit(lambda x: spectra.by_spectra(x, kernels, stride)).lower(
         jnp.ones((1, side, side))
     )
     products = []
@@ -116,7 +116,7 @@ def test_products_of_the_program_are_as_many_as_promised():
         products.append(np.prod(result) * operand[int(summed)])
     positions = side // stride
     direct = positions**2 * size**2 * filters
-    share = fourier.share_of_products(size, stride, positions)
+    share = spectra.share_of_products(size, stride, positions)
     assert share < 0.5
     # Of the four, the first two transform images and kernels.
     assert len(products) == 4
@@ -170,7 +170,7 @@ def test_no_device_of_a_mesh_waits_for_the_images_of_others():
     images = np.random.default_rng(4).standard_normal((2 * devices.size, 262, 20))
 
     def gradient(images):
-        return jax.grad(lambda images: jnp.sum(fourier.correlate(images, kernels, 2) ** 2))(images)
+        return jax.grad(lambda images: jnp.sum(spectra.by_spectra(images, kernels, 2) ** 2))(images)
 
     images = jnp.asarray(images, jnp.float32)
     placed = jax.device_put(images, mesh.sharded(devices))

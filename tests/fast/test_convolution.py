@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from vone_jax.convolution import convolve
+from vone_jax.fast import convolve
 
 NUMBERS = ("NHWC", "HWIO", "NHWC")
 

@@ -1,0 +1,41 @@
+"""The same functions, computed the way that a CPU, a GPU or a TPU is fast at.
+
+Each function here has two forms. The fast form is what the package uses. The plain form beside it
+is the shortest way to write the same function in JAX, and the tests hold that both agree up to the
+rounding of float32. One switch chooses between them:
+
+    from vone_jax import fast
+
+    with fast.plain():                       # plain forms of everything inside
+        logits = logits_fn(key, images)
+
+    VONE_JAX_FAST=0 python eval.py ...       # plain forms in a whole process
+
+See ``fast.switch`` for how the switch and ``jax.jit`` work together.
+"""
+
+from vone_jax.fast.convolution import convolve
+from vone_jax.fast.counter_random import random_words, standard_normal, symmetric_uniform
+from vone_jax.fast.gradients import permute, shared_by_draws
+from vone_jax.fast.process import keep_compiled, keep_memory, use_all_cores
+from vone_jax.fast.spectra import correlate
+from vone_jax.fast.stages import one_by_one, repeated, stage
+from vone_jax.fast.switch import enabled, plain
+
+__all__ = [
+    "convolve",
+    "correlate",
+    "enabled",
+    "keep_compiled",
+    "keep_memory",
+    "one_by_one",
+    "permute",
+    "plain",
+    "random_words",
+    "repeated",
+    "shared_by_draws",
+    "stage",
+    "standard_normal",
+    "symmetric_uniform",
+    "use_all_cores",
+]
