@@ -12,7 +12,7 @@ PACKAGES = (
     # "vone_jax.v1",
     # "vone_jax.models",
     # "vone_jax.attacks",
-    # "vone_jax.corruptions",
+    "vone_jax.corruptions",
     # "vone_jax.neurophysiology",
 )
 

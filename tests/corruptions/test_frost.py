@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from vone_jax import corruptions
-from vone_jax.corruptions import frost
+from vone_jax.corruptions import frost, weather
 
 KEY = jax.random.key(1)
 
@@ -49,7 +49,7 @@ def test_load_frost_checks_the_files(tmp_path):
         Image.new("RGBA" if name.endswith("png") else "RGB", (6, 4), (9, 8, 7)).save(
             tmp_path / name, quality=100
         )
-    with pytest.raises(ValueError, match="frost1.png is not the benchmark's: its MD5 sum is"):
+    with pytest.raises(ValueError, match="frost1.png is not ImageNet-C's file: its MD5 sum is"):
         corruptions.load_frost(tmp_path)
     loaded = corruptions.load_frost(tmp_path, verify=False)
     assert [image.shape for image in loaded.images] == [(4, 6, 3)] * 5
@@ -65,9 +65,9 @@ def test_other_photographs_are_refused(images):
 def test_the_drawn_texture_has_the_statistics_of_photographs():
     """Mean and contrast of crops of the benchmark's five photographs lie in these ranges:
     means 0.44 to 0.80, standard deviations of the grey values 0.06 to 0.14; all are bluish."""
-    draws = frost.draw_textures(jax.random.split(KEY, 16), (64, 64, 3), jnp.zeros(2))
+    draws = weather.draw_frost(jax.random.split(KEY, 16), (64, 64, 3), jnp.zeros(2))
     alone = jnp.asarray([1.0, 1.0])
-    texture = jax.jit(frost.procedural)(draws, jnp.zeros((16, 64, 64, 3)), alone)
+    texture = jax.jit(weather.drawn_frost)(draws, jnp.zeros((16, 64, 64, 3)), alone)
     grey = np.asarray(texture).mean(axis=-1)
     assert 0.4 < grey.mean() < 0.8
     assert 0.06 < grey.std(axis=(1, 2)).mean() < 0.2

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from tests.corruptions import references
 from vone_jax import corruptions
-from vone_jax.corruptions import edges, frost, spatter, tables
+from vone_jax.corruptions import frost, spatter, tables
 
 cv2 = pytest.importorskip("cv2")
 imagecorruptions = pytest.importorskip("imagecorruptions")
@@ -71,10 +71,10 @@ WATER = [
 @pytest.mark.parametrize(("table", "severity", "side"), WATER)
 def test_water_step_by_step(table, severity, side):
     layers, _ = liquids(tables.SEVERITIES["spatter"][table][severity - 1], side)
-    points = np.asarray(edges.canny(jnp.asarray(layers, jnp.int32), 50, 150))
+    points = np.asarray(spatter.canny(jnp.asarray(layers, jnp.int32), 50, 150))
     expected = np.stack([cv2.Canny(layer, 50, 150) for layer in layers]) > 0
     np.testing.assert_array_equal(points, expected)
-    ours = np.asarray(edges.truncated_distance(jnp.asarray(points), 20)) / edges.UNIT
+    ours = np.asarray(spatter.truncated_distance(jnp.asarray(points), 20)) / spatter.UNIT
     distances = [
         cv2.distanceTransform(np.where(one, 0, 255).astype(np.uint8), cv2.DIST_L2, 5)
         for one in expected
@@ -90,7 +90,7 @@ def test_canny_on_noise_and_photographs(photograph):
     noise = ndimage.gaussian_filter(rng.random((5, 48, 64)), (0, 1.5, 1.5))
     noise = (255 * (noise - noise.min()) / np.ptp(noise)).astype(np.uint8)
     for images in (noise, references.eight_bit(photograph[None, ..., 1])):
-        ours = np.asarray(edges.canny(jnp.asarray(images, jnp.int32), 50, 150))
+        ours = np.asarray(spatter.canny(jnp.asarray(images, jnp.int32), 50, 150))
         expected = np.stack([cv2.Canny(image, 50, 150) for image in images]) > 0
         assert 0.02 < expected.mean() < 0.4
         np.testing.assert_array_equal(ours, expected)
@@ -207,6 +207,22 @@ def test_what_draws_nothing_equals_imagecorruptions(photograph, name, severity):
     expected = np.asarray(function(Image.fromarray(image), severity), np.float64)
     ours = 255 * apply(name, "imagenet", severity, photograph[None], None)
     assert np.abs(ours[0] - expected).max() < 0.01
+
+
+@pytest.mark.parametrize(("name", "severity"), [("saturate", 3), ("brightness", 2)])
+def test_uint8_differs_only_where_a_level_is_whole(photograph, name, severity):
+    """imagecorruptions truncates float64 numbers, some of which are just below a whole level."""
+    image = references.eight_bit(photograph)
+    expected = imagecorruptions.corrupt(image, severity=severity, corruption_name=name).astype(int)
+    exact = getattr(imagecorruptions_module(), name)(Image.fromarray(image), severity)
+    ours = corruptions.corrupt(
+        jax.random.key(0), jnp.asarray(image[None], jnp.float32) / 255, name, severity, "imagenet",
+        form="uint8",
+    )  # fmt: skip
+    difference = np.round(255 * np.asarray(ours[0])).astype(int) - expected
+    assert set(np.unique(difference)) == {0, 1} and (difference == 1).mean() < 0.15
+    lost = exact[difference == 1]
+    np.testing.assert_allclose(lost, np.round(lost), atol=2e-4)
 
 
 @pytest.mark.slow

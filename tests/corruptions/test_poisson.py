@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vone_jax.corruptions import poisson
+from vone_jax.corruptions import noise
 
 COUNT = 2**19
 # Tiny rates, whole ones and their neighbours, and where the tables stop to start at a count of 0.
@@ -15,14 +15,14 @@ RATES = (1e-5, 1e-3, 0.1, 0.999, 1.0, 1.5, 3.0, 7.3, 12.0, 59.99, 60.0, 255.5, 2
 
 @pytest.fixture(scope="module")
 def tables():
-    return jnp.asarray(poisson.alias_tables())
+    return jnp.asarray(noise.alias_tables())
 
 
 @pytest.fixture(scope="module")
 def draw(tables):
     """Draws of one rate, a scalar."""
     return jax.jit(
-        lambda key, rate: poisson.poisson(key, jnp.broadcast_to(rate[None], (COUNT,)), tables)
+        lambda key, rate: noise.poisson(key, jnp.broadcast_to(rate[None], (COUNT,)), tables)
     )
 
 
@@ -56,7 +56,7 @@ def test_distribution(draw, number):
 def test_tables_hold_the_distribution():
     """The shares that an entry gives to its place and to the other count, summed: SciPy's pmf."""
     for rate in (0, 1, 2, 12, 60, 100, 255, 256, 257, 400, 500):
-        entries = poisson.alias_tables()[rate]
+        entries = noise.alias_tables()[rate]
         stays = (entries >> 9) / 2**23
         shares = np.zeros(512)
         np.add.at(shares, np.arange(512), stays / 512)
@@ -76,13 +76,13 @@ def test_tails_of_small_rates(rate):
         words = np.asarray([share * (1 - 1e-5), share * (1 + 1e-5)]) * 2**32
         # Between words only whole numbers of 2^-31 can be told apart.
         words = jnp.asarray([words[0] - 4, words[1] + 4], jnp.uint32)
-        counts = poisson._small(words, jnp.full(2, rate, jnp.float32))
+        counts = noise._small(words, jnp.full(2, rate, jnp.float32))
         np.testing.assert_array_equal(counts, [number, number - 1])
 
 
 def test_no_rate_no_photons_and_nothing_hides(tables):
     rates = jnp.array([0.0, -1e-7, jnp.nan, 500.0001])
-    counts = np.asarray(poisson.poisson(jax.random.key(0), rates, tables))
+    counts = np.asarray(noise.poisson(jax.random.key(0), rates, tables))
     np.testing.assert_array_equal(counts[:3], [0, 0, np.nan])
     assert 300 < counts[3] < 700
 
@@ -91,7 +91,7 @@ def test_values_are_drawn_independently(tables):
     """Neighbours in both axes and two examples; 4.5 standard errors of a correlation."""
     rates = jnp.full((2, 128, 128), 7.5)
     keys = jax.random.split(jax.random.key(1), 2)
-    counts = np.asarray(jax.vmap(poisson.poisson, (0, 0, None))(keys, rates, tables), np.float64)
+    counts = np.asarray(jax.vmap(noise.poisson, (0, 0, None))(keys, rates, tables), np.float64)
     pairs = (counts[:, 1:], counts[:, :-1]), (counts[..., 1:], counts[..., :-1]), tuple(counts)
     for one, other in pairs:
         assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 4.5 * one.size**-0.5

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from tests.corruptions import references
 from vone_jax import corruptions, prng
-from vone_jax.corruptions import glass, tables
+from vone_jax.corruptions import blur, tables
 
 KEY = jax.random.key(5)
 SIDE = 32
@@ -76,7 +76,7 @@ def test_glass_blur_copies_the_same_pixels(severity):
     arrays = corruptions.prepare("glass_blur", severity, shape, "imagenet")
     moves = corruptions.CORRUPTIONS["glass_blur"].draw(KEY[None], shape, arrays)
     numbers = np.arange(40 * 29).reshape(40, 29)
-    ours = glass.shuffled(jnp.asarray(numbers[None], jnp.int32), moves, *arrays[1:])[0]
+    ours = blur.shuffled(jnp.asarray(numbers[None], jnp.int32), moves, *arrays[1:])[0]
     reach, passes = int(arrays[1]), int(arrays[2])
     walked = references.walk(numbers, reach, np.asarray(moves[0])[:passes])
     np.testing.assert_array_equal(ours, walked)

@@ -1,40 +1,125 @@
-"""Gaussian, defocus and zoom blur: linear maps that are built on the host."""
+"""Gaussian, defocus, zoom, motion and glass blur."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int, Int8, Key
 
 from vone_jax import fast
-from vone_jax.corruptions import matrices
+from vone_jax.corruptions import levels, matrices
+from vone_jax.corruptions.levels import Images
+
+# The largest of all tables: reach of the defocus kernel and radius of the motion in pixels, zoom
+# factors without 1, passes of glass blur and the radius of its Gaussian in pixels. Arrays are
+# padded to these sizes, so that one compiled function serves all severities.
+_DEFOCUS_REACH = 10
+_MOTION_TAPS = 2 * 20 + 1
+_ZOOM_FACTORS = 25
+_GLASS_PASSES = 3
+_GLASS_RADIUS = 6
+
+# Several taps in one pass over an image: the pass costs more in memory than the sums do.
+_TAPS_AT_ONCE = 8
 
 
-def gaussian_matrices(deviation: float, shape: tuple[int, int, int]) -> tuple:
-    """Row and column matrices of a Gaussian cut off at 4 deviations, border values repeated.
-
-    This is ``skimage.filters.gaussian`` with its defaults, as ImageNet-C calls it.
-    """
+def prepare_gaussian(deviation: float, shape: tuple[int, int, int]) -> tuple:
+    """Return row and column matrices of ``skimage.filters.gaussian`` with its default settings."""
     return tuple(matrices.gaussian(side, deviation) for side in shape[:2])
 
 
-def separable(keys: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
-    """Applies one matrix per axis to images (N, H, W, C); draws nothing."""
+def gaussian(draws: Any, images: Images, arrays: tuple) -> Images:
+    """Blur with the matrices of ``prepare_gaussian``; draws nothing."""
     return matrices.separable(images, *arrays)
 
 
-def zoom_places(parameters: tuple[float, float], shape: tuple[int, int, int]) -> tuple:
-    """Where the zooms from 1 to ``stop`` read, see ``matrices.zoom_places``.
+def prepare_defocus(parameters: tuple[float, float], shape: tuple[int, int, int]) -> np.ndarray:
+    """Return the kernel of a lens out of focus: a disk with a smoothed border.
+
+    Args:
+      parameters: radius of the disk and standard deviation of the smoothing, in pixels.
+      shape: (H, W, C) of the images.
 
     Returns:
-      (rows, columns, count): three arrays (factors, side) for either axis, padded with zeros to
-      the same number at all severities. ``count`` is the number of zooms to use; the one by 1,
-      which is the image itself, is left out.
+      float32 (21, 21), padded with zeros. The kernel sums to 1. As in ImageNet-C, the sum is up to
+      1.013 if the smoothed disk touches the border of its 17 x 17 or 21 x 21 pixels.
+
+    Raises:
+      ValueError: if the image is too small to be mirrored at its border.
     """
-    stop, step = parameters
-    # The benchmark's numpy.arange: rounding decides whether ``stop`` is among the factors.
-    factors = np.arange(1, stop, step)[1:]
-    missing = ((0, _MOST_FACTORS - len(factors)), (0, 0))
+    radius, smoothing = parameters
+    reach = 8 if radius <= 8 else int(radius)
+    if min(shape[:2]) <= _DEFOCUS_REACH:
+        raise ValueError(
+            f"defocus_blur needs images larger than {_DEFOCUS_REACH} pixels, got "
+            f"{shape[0]}x{shape[1]}"
+        )
+    across = np.arange(-reach, reach + 1)
+    disk = (across[:, None] ** 2 + across[None] ** 2 <= radius**2).astype(np.float64)
+    # OpenCV smooths with 3 or 5 taps and mirrors the disk at the border of its array.
+    window = 1 if radius <= 8 else 2
+    positions = matrices.mirrored(matrices.neighbours(len(across), window), len(across))
+    smooth = matrices.from_taps(matrices.gaussian_taps(smoothing, window), positions)
+    # The kernels of ImageNet-C's code are float32.
+    smooth = smooth.astype(np.float32)
+    kernel = smooth @ (disk / disk.sum()) @ smooth.T
+    return np.pad(kernel, _DEFOCUS_REACH - reach).astype(np.float32)
+
+
+def defocus(draws: Any, images: Images, kernel: Float[Array, "21 21"]) -> Images:
+    """Correlate each channel with the kernel, mirrored at the border; draws nothing."""
+    return fast.one_by_one(functools.partial(_correlated, kernel=kernel), images)
+
+
+def _correlated(images: jax.Array, kernel: jax.Array) -> jax.Array:
+    reach = _DEFOCUS_REACH
+    count, height, width, channels = images.shape
+    border = ((0, 0), (reach, reach), (reach, reach), (0, 0))
+
+    # Channels side by side, so that rows are long enough for vector units.
+    def pad(images):
+        return jnp.pad(images, border, mode="reflect").reshape(count, height + 2 * reach, -1)
+
+    padded = fast.stage(pad, images)
+
+    # A sum of shifted images, row by row of the kernel. XLA's convolution of single channels is
+    # several times slower on a CPU. Opposite rows and columns have the same weights.
+    def add_rows(row, total):
+        above, below = reach - row, reach + row
+        band = jax.lax.dynamic_slice_in_dim(padded, above, height, axis=1)
+        band = band + jax.lax.dynamic_slice_in_dim(padded, below, height, axis=1)
+        weights = kernel[above] * jnp.where(row == 0, 0.5, 1.0)
+
+        def column(place):
+            return band[:, :, channels * place : channels * (place + width)]
+
+        for step in range(1, reach + 1):
+            total = total + weights[reach + step] * (column(reach - step) + column(reach + step))
+        return total + weights[reach] * column(reach)
+
+    start = jnp.zeros((count, height, width * channels), images.dtype)
+    # Rows of zeros above and below a smaller kernel are skipped.
+    rows = jnp.sum(jnp.any(kernel != 0, axis=1), dtype=jnp.int32) // 2 + 1
+    return fast.repeated(rows, reach + 1, add_rows, start).reshape(images.shape)
+
+
+def prepare_zoom(parameters: tuple[float, float], shape: tuple[int, int, int]) -> tuple:
+    """Return the positions that the zooms read, see ``matrices.zoom_places``.
+
+    Args:
+      parameters: end and step of the zoom factors, which start at 1.
+      shape: (H, W, C) of the images.
+
+    Returns:
+      ``(rows, columns, count)``. ``rows`` and ``columns`` are three arrays (25, side) each, padded
+      with zeros. ``count`` is the number of zooms, without the factor 1.
+    """
+    end, step = parameters
+    # As ImageNet-C's code: the rounding of numpy.arange decides whether ``end`` is a factor.
+    factors = np.arange(1, end, step)[1:]
+    missing = ((0, _ZOOM_FACTORS - len(factors)), (0, 0))
 
     def padded(side):
         places = zip(*(matrices.zoom_places(side, float(f)) for f in factors), strict=True)
@@ -44,8 +129,8 @@ def zoom_places(parameters: tuple[float, float], shape: tuple[int, int, int]) ->
     return padded(shape[0]), padded(shape[1]), np.int32(len(factors))
 
 
-def zoom(keys: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
-    """The mean of the image, once more the image, and its zooms; draws nothing."""
+def zoom(draws: Any, images: Images, arrays: tuple) -> Images:
+    """Return the mean of the image, once more the image, and its zooms; draws nothing."""
     return fast.one_by_one(functools.partial(_zoomed, arrays=arrays), images)
 
 
@@ -63,7 +148,7 @@ def _zoomed(images: jax.Array, arrays: tuple) -> jax.Array:
         weight = weight[None, None, :, None]
         return total + (1 - weight) * _read(between, low, 2) + weight * _read(between, high, 2)
 
-    total = fast.repeated(count, _MOST_FACTORS, add, 2 * images)
+    total = fast.repeated(count, _ZOOM_FACTORS, add, 2 * images)
     return total / (count + 2).astype(images.dtype)
 
 
@@ -72,77 +157,178 @@ def _read(images: jax.Array, places: jax.Array, axis: int) -> jax.Array:
     return images.at[index].get(mode="promise_in_bounds")
 
 
-def disk_kernel(parameters: tuple[float, float], shape: tuple[int, int, int]) -> np.ndarray:
-    """The kernel of a lens out of focus: a disk with a smoothed border.
+def prepare_motion(parameters: tuple[float, float], shape: tuple[int, int, int]) -> tuple:
+    """Return the weights of the taps, padded with zeros to (41,), and the number of taps.
 
     Args:
-      parameters: radius of the disk and standard deviation of the smoothing, in pixels.
+      parameters: radius and standard deviation in pixels. There are 2 radius + 1 taps
+        exp(-i^2 / (2 deviation^2)), i = 0, 1, ..., scaled to a sum of 1.
       shape: (H, W, C) of the images.
-
-    Returns:
-      float32 array (21, 21). It sums to 1 where the smoothed disk does not touch its border, and
-      to 1.013 at most where it does, as in the benchmark. Smaller kernels are padded with zeros,
-      so that one compiled function serves all severities.
-
-    Raises:
-      ValueError: if the image is too small to be mirrored at its border.
     """
-    radius, smoothing = parameters
-    reach = 8 if radius <= 8 else int(radius)
-    if min(shape[:2]) <= _LARGEST_REACH:
-        raise ValueError(
-            f"defocus_blur needs images larger than {_LARGEST_REACH} pixels, got "
-            f"{shape[0]}x{shape[1]}"
-        )
-    across = np.arange(-reach, reach + 1)
-    disk = (across[:, None] ** 2 + across[None] ** 2 <= radius**2).astype(np.float64)
-    # OpenCV smooths with a window of 3 or 5 taps and mirrors the disk at its border.
-    window = 1 if radius <= 8 else 2
-    positions = matrices.mirrored(matrices.neighbours(len(across), window), len(across))
-    smooth = matrices.from_taps(matrices.gaussian_taps(smoothing, window), positions)
-    # The benchmark's kernels are float32.
-    smooth = smooth.astype(np.float32)
-    kernel = smooth @ (disk / disk.sum()) @ smooth.T
-    return np.pad(kernel, _LARGEST_REACH - reach).astype(np.float32)
+    radius, deviation = parameters
+    count = 2 * int(radius) + 1
+    weights = np.exp(-(np.arange(count) ** 2) / (2.0 * deviation**2))
+    weights /= weights.sum()
+    return np.pad(weights, (0, _MOTION_TAPS - count)).astype(np.float32), np.int32(count)
 
 
-def disk(keys: jax.Array, images: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Correlates each channel with the kernel, mirroring at the border; draws nothing."""
-    return fast.one_by_one(functools.partial(_correlated, kernel=kernel), images)
+def draw_angles(
+    keys: Key[Array, " n"], shape: tuple[int, int, int], arrays: tuple
+) -> Float[Array, " n"]:
+    """Draw angles in degrees, uniform from -45 to 45."""
+    return jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32, -45.0, 45.0))(keys)
 
 
-def _correlated(images: jax.Array, kernel: jax.Array) -> jax.Array:
-    reach = _LARGEST_REACH
-    count, height, width, channels = images.shape
-    border = ((0, 0), (reach, reach), (reach, reach), (0, 0))
+def motion(angles: Float[Array, " n"], images: Images, arrays: tuple) -> Images:
+    """Blur along a line, on eight-bit levels that are truncated, as ImageMagick does.
+
+    Args:
+      angles: degrees.
+      images: the images, in [0, 1].
+      arrays: see ``prepare_motion``.
+    """
+    return motion_levels(angles, levels.from_images(images), arrays) / 255
+
+
+def motion_levels(angles: Float[Array, " n"], values: Images, arrays: tuple) -> Images:
+    """Return sum_i w_i values(y + ceil(i sin - 1/2), x + ceil(i cos - 1/2)), truncated.
+
+    The blur is one-sided. Border values are repeated.
+    """
+    return fast.one_by_one(functools.partial(_moved, arrays=arrays), angles, values)
+
+
+def _moved(angles: jax.Array, values: jax.Array, arrays: tuple) -> jax.Array:
+    weights, count = arrays
+    reach = _MOTION_TAPS - 1
+    angles = jnp.deg2rad(angles)[:, None]
+    rounds = -(-count // _TAPS_AT_ONCE)
+    missing = -_MOTION_TAPS % _TAPS_AT_ONCE
+    weights = jnp.pad(weights, (0, missing))
+    # Taps with a weight of 0 read the position of the first tap.
+    steps = jnp.pad(jnp.arange(_MOTION_TAPS, dtype=jnp.float32), (0, missing))[None]
+    down = jnp.ceil(steps * jnp.sin(angles) - 0.5).astype(jnp.int32) + reach
+    right = jnp.ceil(steps * jnp.cos(angles) - 0.5).astype(jnp.int32) + reach
+    border = (reach, reach)
+    count_images, height, width, channels = values.shape
 
     # Channels side by side, so that rows are long enough for vector units.
-    def pad(images):
-        return jnp.pad(images, border, mode="reflect").reshape(count, height + 2 * reach, -1)
+    def pad(values):
+        padded = jnp.pad(values, ((0, 0), border, border, (0, 0)), mode="edge")
+        return padded.reshape(count_images, height + 2 * reach, -1)
 
-    padded = fast.stage(pad, images)
+    padded = fast.stage(pad, values)
+    start = jnp.zeros((count_images, height, width * channels), values.dtype)
 
-    # A sum of shifted images, row by row of the kernel: XLA's convolution of single channels is
-    # several times slower on a CPU. Opposite rows and columns have the same weights.
-    def add_rows(row, total):
-        above, below = reach - row, reach + row
-        band = jax.lax.dynamic_slice_in_dim(padded, above, height, axis=1)
-        band = band + jax.lax.dynamic_slice_in_dim(padded, below, height, axis=1)
-        weights = kernel[above] * jnp.where(row == 0, 0.5, 1.0)
+    def window(image, top, left):
+        return jax.lax.dynamic_slice(image, (top, left), start.shape[1:])
 
-        def column(place):
-            return band[:, :, channels * place : channels * (place + width)]
+    def add(number, total):
+        for tap in range(_TAPS_AT_ONCE):
+            tap += number * _TAPS_AT_ONCE
+            parts = jax.vmap(window)(padded, down[:, tap], channels * right[:, tap])
+            total = total + weights[tap] * parts
+        return total
 
-        for step in range(1, reach + 1):
-            total = total + weights[reach + step] * (column(reach - step) + column(reach + step))
-        return total + weights[reach] * column(reach)
-
-    start = jnp.zeros((count, height, width * channels), images.dtype)
-    # Smaller kernels have rows of zeros above and below.
-    rows = jnp.sum(jnp.any(kernel != 0, axis=1), dtype=jnp.int32) // 2 + 1
-    return fast.repeated(rows, reach + 1, add_rows, start).reshape(images.shape)
+    # As many rounds as the severity has taps for: one compilation, and little work on zeros.
+    total = jax.lax.fori_loop(0, rounds, add, start)
+    return levels.truncate(total.reshape(values.shape))
 
 
-_LARGEST_REACH = 10
-# Of all tables, without the factor 1.
-_MOST_FACTORS = 25
+def prepare_glass(parameters: tuple[float, int, int], shape: tuple[int, int, int]) -> tuple:
+    """Return the taps of the Gaussian, the largest displacement in pixels, and the passes."""
+    deviation, reach, passes = parameters
+    radius = int(4 * deviation + 0.5)
+    taps = np.pad(matrices.gaussian_taps(deviation, radius), _GLASS_RADIUS - radius)
+    return taps.astype(np.float32), np.int32(reach), np.int32(passes)
+
+
+def draw_moves(
+    keys: Key[Array, " n"], shape: tuple[int, int, int], arrays: tuple
+) -> Int8[Array, "n 3 2 h w"]:
+    """Draw displacements (down, right) from -reach to reach - 1.
+
+    There are always three passes, the largest number; a severity may use fewer.
+    """
+    reach = arrays[1].astype(jnp.uint32)
+    draw = jax.vmap(lambda key: fast.random_words(key, (2, *shape[:2])))
+    words = jnp.concatenate(fast.stage(draw, keys), axis=1)[:, :_GLASS_PASSES, None]
+    # A word has 16 bits for each: the probabilities of the values differ by less than 2^-13.
+    shifts = jnp.asarray([16, 0], jnp.uint32)[None, None, :, None, None]
+    moves = (((words >> shifts) & 0xFFFF) * (2 * reach)) >> 16
+    return (moves.astype(jnp.int32) - arrays[1]).astype(jnp.int8)
+
+
+def glass(moves: Int8[Array, "n passes 2 h w"], images: Images, arrays: tuple) -> Images:
+    """Blur, copy pixels from near ones, and blur again; for ``moves`` see ``draw_moves``."""
+    return fast.one_by_one(functools.partial(_through_glass, arrays=arrays), moves, images)
+
+
+def _through_glass(moves: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
+    taps, reach, passes = arrays
+    smooth = levels.truncate(255 * matrices.filtered(images, taps)).astype(jnp.int32)
+    # The channels of a pixel move together: as the bytes of one number.
+    places = 8 * jnp.arange(images.shape[-1], dtype=jnp.int32)[None, None, None]
+    pixels = jnp.sum(smooth << places, axis=-1)
+    pixels = shuffled(pixels, moves, reach, passes)
+    copied = (pixels[..., None] >> places) & 255
+    return matrices.filtered(copied.astype(jnp.float32) / 255, taps)
+
+
+def shuffled(
+    pixels: Int[Array, "n h w"],
+    moves: Int8[Array, "n passes 2 h w"],
+    reach: Int[Array, ""],
+    passes: Int[Array, ""],
+) -> Int[Array, "n h w"]:
+    """Copy pixels from near ones, as the loop over the pixels in ImageNet-C's code does.
+
+    That loop goes from the last pixel to the first and overwrites each with a random neighbour: a
+    copy, although the code looks like a swap. If the loop visited the neighbour before, the pixel
+    gets what the neighbour had copied. Chains of such copies are followed to their ends for all
+    pixels at once, by pointer doubling.
+
+    Args:
+      pixels: the values.
+      moves: see ``draw_moves``.
+      reach: largest displacement.
+      passes: number of passes over the pixels.
+    """
+    count, height, width = pixels.shape
+    y, x = jnp.arange(height)[None, :, None], jnp.arange(width)[None, None]
+    place = y * width + x
+
+    def visited(y, x):
+        return (y > reach) & (y <= height - reach) & (x > reach) & (x <= width - reach)
+
+    def walk(index, pixels):
+        move = jax.lax.dynamic_index_in_dim(moves, index, axis=1, keepdims=False)
+        down, right = jnp.moveaxis(move.astype(jnp.int32), 1, 0)
+        there = place + jnp.where(visited(y, x), down * width + right, 0)
+        # A pixel that is later in raster order was visited earlier.
+        overwritten = (there > place) & visited(y + down, x + right)
+        return _take(pixels, _chain_ends(jnp.where(overwritten, ~there, there)))
+
+    return jax.lax.fori_loop(0, passes, walk, pixels)
+
+
+def _chain_ends(links: jax.Array) -> jax.Array:
+    """Return the places (N, H, W) where chains of links end.
+
+    A link is the place that a pixel copies. The complement of a place (a negative number) means
+    that the pixel there was overwritten before, so that its own link is to be followed. In each
+    round, such a link is replaced by the link at its place, which doubles the length followed.
+    """
+
+    def advance(links):
+        return jnp.where(links < 0, _take(links, jnp.where(links < 0, ~links, links)), links)
+
+    return jax.lax.while_loop(lambda links: jnp.any(links < 0), advance, links)
+
+
+def _take(values: jax.Array, index: jax.Array) -> jax.Array:
+    count = len(values)
+    taken = jnp.take_along_axis(
+        values.reshape(count, -1), index.reshape(count, -1), axis=1, mode="promise_in_bounds"
+    )
+    return taken.reshape(values.shape)

@@ -1,7 +1,6 @@
 """Corruptions by name and severity."""
 
 import dataclasses
-import difflib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -10,26 +9,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Array, Float, Key
 
-from vone_jax import prng
+from vone_jax import arguments, prng
 from vone_jax.corruptions import (
     blur,
     digital,
-    elastic,
     frost,
-    glass,
     jpeg,
     levels,
-    motion,
     noise,
     spatter,
     tables,
     weather,
 )
 
+# Values may leave [0, 1] by the rounding errors of a resize.
+_TOLERANCE = 1e-6
 
-def _scalar(parameter: float, shape: tuple[int, int, int]) -> np.ndarray:
-    return np.asarray(parameter, np.float32)
+
+def _as_float32(parameters: Any, shape: tuple[int, int, int]) -> np.ndarray:
+    return np.asarray(parameters, np.float32)
 
 
 def _keys(keys: jax.Array, shape: tuple[int, int, int], arrays: Any) -> jax.Array:
@@ -38,47 +38,48 @@ def _keys(keys: jax.Array, shape: tuple[int, int, int], arrays: Any) -> jax.Arra
 
 @dataclasses.dataclass(frozen=True)
 class Corruption:
-    """Three pure functions.
+    """Three pure functions that make a corruption.
 
     Attributes:
-      apply: ``apply(draws, images, arrays)``, the corrupted images before clipping. Noise draws
-        value by value: its ``draws`` are the keys. What draws nothing takes the keys and leaves
-        them alone. All others take numbers, so that those of another implementation can be given.
-      prepare: ``prepare(parameter, (H, W, C))`` runs on the host and returns arrays. They are
-        arguments of the compiled function, so that one compilation serves all severities whose
-        arrays have the same shapes.
-      draw: ``draw(keys, (H, W, C), arrays)``, the random numbers of each image from its key.
+      apply: ``apply(draws, images, arrays)`` returns the corrupted images before clipping.
+        ``draws`` are random numbers, so numbers of another implementation can be passed. The noise
+        corruptions draw value by value and take the keys instead. Corruptions without randomness
+        ignore ``draws``.
+      prepare: ``prepare(parameters, (H, W, C))`` runs on the host and returns arrays. They are
+        arguments of the compiled function, so one compilation serves all severities whose arrays
+        have the same shapes.
+      draw: ``draw(keys, (H, W, C), arrays)`` returns the random numbers of each image.
     """
 
     apply: Callable[[Any, jax.Array, Any], jax.Array]
-    prepare: Callable[..., Any] = _scalar
+    prepare: Callable[..., Any] = _as_float32
     draw: Callable[[jax.Array, tuple[int, int, int], Any], Any] = _keys
 
 
 CORRUPTIONS = {
     "gaussian_noise": Corruption(noise.gaussian),
-    "shot_noise": Corruption(noise.shot, noise.shot_arrays),
+    "shot_noise": Corruption(noise.shot, noise.prepare_shot),
     "impulse_noise": Corruption(noise.impulse),
-    "defocus_blur": Corruption(blur.disk, blur.disk_kernel),
-    "glass_blur": Corruption(glass.blur, glass.prepare, glass.draw_moves),
-    "motion_blur": Corruption(motion.blur, motion.taps, motion.draw_angles),
-    "zoom_blur": Corruption(blur.zoom, blur.zoom_places),
-    "snow": Corruption(weather.snow, weather.snow_arrays, weather.draw_snow),
-    "frost": Corruption(frost.frost, frost.prepare, frost.draw_crops),
-    "fog": Corruption(weather.fog, weather.fog_arrays, weather.draw_plasma),
+    "defocus_blur": Corruption(blur.defocus, blur.prepare_defocus),
+    "glass_blur": Corruption(blur.glass, blur.prepare_glass, blur.draw_moves),
+    "motion_blur": Corruption(blur.motion, blur.prepare_motion, blur.draw_angles),
+    "zoom_blur": Corruption(blur.zoom, blur.prepare_zoom),
+    "snow": Corruption(weather.snow, weather.prepare_snow, weather.draw_snow),
+    "frost": Corruption(frost.frost, frost.prepare, frost.draw),
+    "fog": Corruption(weather.fog, draw=weather.draw_fog),
     "brightness": Corruption(digital.brightness),
     "contrast": Corruption(digital.contrast),
-    "elastic_transform": Corruption(elastic.transform, elastic.prepare, elastic.draw),
-    "pixelate": Corruption(digital.pixelate, digital.box_weights),
+    "elastic_transform": Corruption(digital.elastic, digital.prepare_elastic, digital.draw_elastic),
+    "pixelate": Corruption(digital.pixelate, digital.prepare_pixelate),
     "jpeg_compression": Corruption(jpeg.compress, jpeg.quantisers),
     "speckle_noise": Corruption(noise.speckle),
-    "gaussian_blur": Corruption(blur.separable, blur.gaussian_matrices),
+    "gaussian_blur": Corruption(blur.gaussian, blur.prepare_gaussian),
     "spatter": Corruption(spatter.spatter, spatter.prepare, spatter.draw),
-    "saturate": Corruption(digital.saturate, digital.saturation_numbers),
-    "frost_procedural": Corruption(frost.procedural, frost.procedural_arrays, frost.draw_textures),
+    "saturate": Corruption(digital.saturate),
+    "frost_procedural": Corruption(weather.drawn_frost, draw=weather.draw_frost),
 }
 
-# In the order of ImageNet-C: its 15, its 4 extra ones, and one of this project.
+# In the order of ImageNet-C: its 15 corruptions, its 4 extra ones, and one of this project.
 NAMES = tuple(CORRUPTIONS)
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -95,46 +96,49 @@ FORMS = ("float", "uint8", "jpeg85")
 
 
 def corrupt(
-    key: jax.Array,
-    images: jax.Array,
+    key: Key[Array, ""] | Key[Array, " n"],
+    images: Float[Array, "n h w c"] | Float[np.ndarray, "n h w c"],
     name: str,
     severity: int,
     table: str | None = None,
     *,
     form: str = "float",
     frost_images: frost.FrostImages | None = None,
-) -> jax.Array:
-    """Images with a common corruption, as ImageNet-C defines it.
+) -> Float[Array, "n h w c"]:
+    """Apply a common corruption as ImageNet-C defines it.
 
     Args:
-      key: typed key; a scalar numbers the examples by position, an array of N keys gives each
-        its own draws in any batch.
-      images: floating point in [0, 1], shape (N, H, W, C), 1 or 3 channels. Grey images are
-        treated like colour images with equal channels, and the result is its luma.
+      key: one typed key, which numbers the images by position, or one key for each image. With a
+        key of its own, an image gets the same corruption in any batch.
+      images: floating point in [0, 1], with 1 or 3 channels. A grey image is treated as a colour
+        image with equal channels, and the result is its luma.
       name: one of ``NAMES``.
-      severity: 1 to 5; 0 returns the images as they are.
-      table: whose parameters, one of ``tables.TABLES``. Default: by the size of the images, see
-        ``tables.table_for``.
-      form: one of ``FORMS``. The published files hold the result cut down to 8 bits ("uint8";
-        CIFAR-10-C) and then compressed to JPEG of quality 85 ("jpeg85"; ImageNet-C and
-        Tiny-ImageNet-C). "float" is the result before either.
-      frost_images: the photographs that ``frost`` needs, see ``load_frost``.
+      severity: 1 to 5; 0 returns the images unchanged.
+      table: the benchmark whose parameters are used, one of ``TABLES``. Default: by the size of
+        the images, see ``table_for``.
+      form: one of ``FORMS``: "float" is the result itself; "uint8" is truncated to eight bits, as
+        in CIFAR-10-C; "jpeg85" is then compressed to JPEG of quality 85, as in ImageNet-C and
+        Tiny-ImageNet-C.
+      frost_images: the photographs for ``frost``, see ``load_frost``.
 
     Returns:
-      Images in [0, 1], same shape and dtype. Works under ``jit`` and ``vmap``; name, severity,
-      table and form are static.
+      Images in [0, 1], of the same shape and dtype. The function works under ``jit`` and ``vmap``;
+      name, severity, table and form are static. Values are not checked under ``jit``.
 
     Raises:
-      ValueError: for an unknown name, table or form, a severity that is not an integer from 0 to
-        5, a wrong shape, values outside [0, 1], or frost without photographs.
-      TypeError: for images that are not floating point, or a key that is not typed.
+      ValueError: if the name, table, form or severity does not exist, if images have a wrong shape,
+        are too small, contain NaN or leave [0, 1], or if frost has no photographs.
+      TypeError: if images are not floating point, or the key is not a typed key.
+
+    References:
+      Hendrycks and Dietterich, Benchmarking neural network robustness to common corruptions and
+      perturbations, 2019, arXiv:1903.12261.
     """
     check_name(name)
     check_severity(severity)
-    if table is not None and table not in tables.TABLES:
-        raise ValueError(f"table must be one of {', '.join(tables.TABLES)}; got {table!r}")
-    if form not in FORMS:
-        raise ValueError(f"form must be one of {', '.join(FORMS)}; got {form!r}")
+    if table is not None:
+        arguments.choice("table", table, tables.TABLES)
+    arguments.choice("form", form, FORMS)
     images = jnp.asarray(images)
     _check_images(images)
     keys = prng.example_keys(key, images.shape[0])
@@ -152,19 +156,24 @@ def prepare(
     table: str | None = None,
     frost_images: frost.FrostImages | None = None,
 ) -> Any:
-    """The arrays of a corruption for images (H, W, C), see ``Corruption`` and ``corrupt``."""
+    """Return the arrays of a corruption for one shape (H, W, C) of images; see ``corrupt``."""
     table = table or tables.table_for(*shape[:2])
-    parameters = tables.SEVERITIES[name][table][severity - 1]
     if name == "frost":
+        parameters = tables.SEVERITIES[name][table][severity - 1]
         arrays = frost.prepare(parameters, shape, frost_images, tables.FROST_SCALE[table])
     else:
-        arrays = CORRUPTIONS[name].prepare(parameters, shape)
+        arrays = _prepared(name, severity, shape, table)
     return jax.tree.map(jnp.asarray, arrays)
 
 
+@functools.lru_cache(maxsize=128)
+def _prepared(name: str, severity: int, shape: tuple[int, int, int], table: str) -> Any:
+    return CORRUPTIONS[name].prepare(tables.SEVERITIES[name][table][severity - 1], shape)
+
+
 @functools.partial(jax.jit, static_argnames=("name", "form"))
-def _apply(name, form, keys, images, arrays):
-    # Each corruption draws from its own stream, the same one at every severity.
+def _apply(name: str, form: str, keys: jax.Array, images: jax.Array, arrays: Any) -> jax.Array:
+    # Each corruption draws from a stream of its own, which is the same at every severity.
     keys = prng.stream(keys, name)
     corruption = CORRUPTIONS[name]
     clean = images.astype(jnp.float32)
@@ -178,15 +187,12 @@ def _apply(name, form, keys, images, arrays):
 
 
 def check_name(name: str) -> None:
-    """Raises a ValueError that names the nearest corruption unless ``name`` is one."""
-    if name not in NAMES:
-        close = difflib.get_close_matches(str(name), NAMES, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"name must be one of {', '.join(NAMES)}; got {name!r}{hint}")
+    """Raise a ValueError with the most similar name unless ``name`` is one of ``NAMES``."""
+    arguments.choice("name", name, NAMES)
 
 
 def check_severity(severity: int) -> None:
-    """Raises a ValueError unless ``severity`` is an integer from 0 to 5."""
+    """Raise a ValueError unless ``severity`` is an integer from 0 to 5."""
     whole = isinstance(severity, (int, np.integer)) and not isinstance(severity, bool)
     if not whole or not 0 <= severity <= 5:
         raise ValueError(f"severity must be an integer from 0 to 5, got {severity!r}")
@@ -198,12 +204,22 @@ def _check_images(images: jax.Array) -> None:
         raise TypeError(f"images must be floating point in [0, 1], got {images.dtype}{hint}")
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape:
         raise ValueError(f"images must have shape (N, H, W, 1 or 3), got {images.shape}")
-    if not isinstance(images, Tracer):
-        # A minimum on the device may pass over NaN; no comparison holds for it.
-        with jax.ensure_compile_time_eval():
-            inside = bool(jnp.all((images >= -1e-6) & (images <= 1 + 1e-6)))
-        if not inside:
-            values = np.asarray(images, np.float32)
-            raise ValueError(
-                f"images must lie in [0, 1], got values from {values.min():g} to {values.max():g}"
-            )
+    if isinstance(images, Tracer):
+        return
+    # Images that a traced function closes over are known while it is traced.
+    with jax.ensure_compile_time_eval():
+        if _in_range(images):
+            return
+    values = np.asarray(images, np.float32)
+    missing = np.isnan(values).sum()
+    if missing:
+        actual = f"{missing} value{'s' if missing > 1 else ''} of NaN"
+    else:
+        actual = f"values from {values.min():g} to {values.max():g}"
+    raise ValueError(f"images must lie in [0, 1], got {actual}")
+
+
+@jax.jit
+def _in_range(images: jax.Array) -> jax.Array:
+    """Return True if all values lie in [0, 1]; NaN does not, as no comparison holds for it."""
+    return jnp.all((images >= -_TOLERANCE) & (images <= 1 + _TOLERANCE))

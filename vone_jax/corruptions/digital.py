@@ -1,19 +1,24 @@
-"""Corruptions of value and resolution. They draw nothing; ``keys`` are there for the form."""
+"""Brightness, contrast, saturation, pixelate and the elastic transform."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Key
 
-from vone_jax import fast
-from vone_jax.corruptions import levels
+from vone_jax import fast, prng
+from vone_jax.corruptions import levels, matrices, noise
+from vone_jax.corruptions.levels import Images
 
 
-def brightness(keys: jax.Array, images: jax.Array, amount: jax.Array) -> jax.Array:
-    """Adds to V of HSV. With hue and saturation kept this scales the channels alike.
+def brightness(draws: Any, images: Images, amount: Float[Array, ""]) -> Images:
+    """Add to V of HSV; draws nothing.
 
-    Grey images have one channel, which is V.
+    With hue and saturation unchanged, all channels are scaled alike. V of a grey image is its
+    channel.
     """
     value = functools.reduce(jnp.maximum, levels.channels(images))
     brighter = jnp.clip(value + amount, 0.0, 1.0)
@@ -21,16 +26,17 @@ def brightness(keys: jax.Array, images: jax.Array, amount: jax.Array) -> jax.Arr
     return jnp.where(black, brighter, images * (brighter / jnp.where(black, 1.0, value)))
 
 
-def saturation_numbers(parameters: tuple[float, float], shape: tuple[int, int, int]) -> np.ndarray:
-    """Factor and addend of the saturation, float32 (2,)."""
-    return np.asarray(parameters, np.float32)
+def contrast(draws: Any, images: Images, factor: Float[Array, ""]) -> Images:
+    """Return (x - mean) factor + mean, with the mean of each image and channel; draws nothing."""
+    mean = jnp.mean(images, axis=(1, 2), keepdims=True)
+    return (images - mean) * factor + mean
 
 
-def saturate(keys: jax.Array, images: jax.Array, numbers: jax.Array) -> jax.Array:
-    """S of HSV becomes clip(factor S + addend, 0, 1), with hue and value kept.
+def saturate(draws: Any, images: Images, numbers: Float[Array, " 2"]) -> Images:
+    """Set S of HSV to clip(factor S + addend, 0, 1); draws nothing.
 
-    Grey pixels have no hue; as in the benchmark theirs is red, which shows where an addend gives
-    them a saturation. Grey images become the luma of that.
+    Grey pixels have no hue. As in ImageNet-C they count as red, which shows if the addend gives
+    them a saturation. A grey image becomes the luma of that.
     """
     factor, addend = numbers
     value = functools.reduce(jnp.maximum, levels.channels(images))
@@ -39,30 +45,25 @@ def saturate(keys: jax.Array, images: jax.Array, numbers: jax.Array) -> jax.Arra
     saturation = jnp.where(grey, 0.0, spread / jnp.where(grey, 1.0, value))
     target = jnp.clip(factor * saturation + addend, 0.0, 1.0)
     # V - (V - x) S' / S, with S = spread / V.
-    kept = value - (value - images) * (target * value / jnp.where(grey, 1.0, spread))
+    coloured = value - (value - images) * (target * value / jnp.where(grey, 1.0, spread))
     if images.shape[-1] == 1:
-        return jnp.where(grey, value * (1 - (1 - levels.LUMA[0]) * target), kept)
+        return jnp.where(grey, value * (1 - (1 - levels.LUMA[0]) * target), coloured)
     others = jnp.asarray([0.0, 1.0, 1.0], images.dtype)[None, None, None]
-    return jnp.where(grey, value * (1 - others * target), kept)
+    return jnp.where(grey, value * (1 - others * target), coloured)
 
 
-def contrast(keys: jax.Array, images: jax.Array, factor: jax.Array) -> jax.Array:
-    """(x - mean) factor + mean, with the mean of each image and channel."""
-    mean = jnp.mean(images, axis=(1, 2), keepdims=True)
-    return (images - mean) * factor + mean
+def prepare_pixelate(share: float, shape: tuple[int, int, int]) -> tuple:
+    """Return the weights of Pillow's BOX resizing to ``share`` of the size and back.
 
-
-def box_weights(share: float, shape: tuple[int, int, int]) -> tuple:
-    """Pillow's BOX resizing to ``share`` of the size and back, as weights for rows and columns.
-
-    A large pixel shows the small one that it lies in, the mean of those around that cover it. For
-    either axis float32 (2 reach + 1, side): the weights of the neighbours -reach to reach.
+    After the second resizing a pixel shows the small image's pixel at its place, which is a mean
+    over the pixels around. For rows and for columns, float32 (2 reach + 1, side): the weights of
+    the neighbours at -reach to reach.
     """
     return tuple(_box_weights(side, max(int(side * share), 1)) for side in shape[:2])
 
 
-def pixelate(keys: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
-    """Resizes down and up again in eight bits, columns first and rounding after each pass."""
+def pixelate(draws: Any, images: Images, arrays: tuple) -> Images:
+    """Resize down and up in eight bits, columns first, rounded after each pass; draws nothing."""
     rows, columns = arrays
     channels = images.shape[-1]
 
@@ -71,33 +72,20 @@ def pixelate(keys: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
         return levels.from_images(images).astype(jnp.uint8).reshape(*images.shape[:2], -1)
 
     def along_rows(values, weights):
-        mean = _weighted(values, weights[:, None, None], 2, channels)
+        mean = matrices.weighted(values, weights[:, None, None], 2, channels)
         return levels.nearest(mean).astype(jnp.uint8)
 
     values = _bordered(fast.stage(eight_bits, images), 2, channels * (len(columns) // 2))
     values = fast.stage(along_rows, values, jnp.repeat(columns, channels, axis=1))
     values = _bordered(values, 1, len(rows) // 2)
-    mean = _weighted(values, rows[:, None, :, None], 1, 1)
+    mean = matrices.weighted(values, rows[:, None, :, None], 1, 1)
     return (levels.nearest(mean) / 255).reshape(images.shape)
 
 
 def _bordered(values: jax.Array, axis: int, width: int) -> jax.Array:
-    """Zeros before and after the values along an axis. They weigh nothing."""
-    border = [(width, width) if one == axis else (0, 0) for one in range(values.ndim)]
+    """Add zeros before and after the values along an axis."""
+    border = [(width, width) if dimension == axis else (0, 0) for dimension in range(values.ndim)]
     return fast.stage(lambda values: jnp.pad(values, border), values)
-
-
-def _weighted(values: jax.Array, weights: jax.Array, axis: int, step: int) -> jax.Array:
-    """The sum of weights times values, which move on by ``step`` along the axis each time."""
-    length = weights.shape[axis + 1]
-    parts = (
-        jax.lax.slice_in_dim(values, step * place, step * place + length, axis=axis)
-        for place in range(len(weights))
-    )
-    total = jnp.float32(0)
-    for weight, part in zip(weights, parts, strict=True):
-        total = total + weight * part.astype(jnp.float32)
-    return total
 
 
 def _box_weights(source: int, target: int) -> np.ndarray:
@@ -111,14 +99,118 @@ def _box_weights(source: int, target: int) -> np.ndarray:
 
 
 def _box_matrix(source: int, target: int) -> np.ndarray:
-    """Pillow's BOX filter as a matrix (target, source): the mean over what a pixel covers."""
+    """Return Pillow's BOX filter as a matrix (target, source): means over what a pixel covers."""
     scale = source / target
     support = max(scale, 1.0)
-    matrix = np.zeros((target, source))
-    for i in range(target):
-        centre = (i + 0.5) * scale
-        first = int(max(centre - support / 2 + 0.5, 0))
-        last = int(min(centre + support / 2 + 0.5, source))
-        for j in range(first, last):
-            matrix[i, j] = -0.5 < (j - centre + 0.5) / support <= 0.5
+    centre = (np.arange(target)[:, None] + 0.5) * scale
+    first = np.maximum(centre - support / 2 + 0.5, 0).astype(int)
+    last = np.minimum(centre + support / 2 + 0.5, source).astype(int)
+    place = np.arange(source)
+    offset = (place - centre + 0.5) / support
+    matrix = (first <= place) & (place < last) & (-0.5 < offset) & (offset <= 0.5)
     return (matrix / matrix.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def prepare_elastic(parameters: tuple[float, float, float], shape: tuple[int, int, int]) -> tuple:
+    """Return the smoothing matrices, the amplitude of displacements and the move of the points.
+
+    Args:
+      parameters: amplitude, standard deviation of the smoothing, and largest move of the three
+        points of the affine map, in pixels.
+      shape: (H, W, C) of the images.
+    """
+    amplitude, deviation, move = parameters
+    rows, columns = (
+        matrices.gaussian(side, deviation, border="reflect", truncate=3) for side in shape[:2]
+    )
+    return rows, columns, np.float32(amplitude), np.float32(move)
+
+
+def draw_elastic(
+    keys: Key[Array, " n"], shape: tuple[int, int, int], arrays: tuple
+) -> tuple[Float[Array, "n 3 2"], Float[Array, "n h w 2"]]:
+    """Draw moves of three points and displacements of the pixels, uniform in (-1, 1).
+
+    The last axis holds the part along x, then the part along y.
+    """
+
+    def move(key):
+        return jax.random.uniform(key, (3, 2), jnp.float32, -1.0, 1.0)
+
+    fields = noise.uniform(prng.stream(keys, "fields"), (*shape[:2], 2))
+    return jax.vmap(move)(prng.stream(keys, "moves")), fields
+
+
+def elastic(
+    draws: tuple[Float[Array, "n 3 2"], Float[Array, "n h w 2"]],
+    images: Images,
+    arrays: tuple,
+) -> Images:
+    """Apply a random affine map, then smooth random displacements; see ``draw_elastic``."""
+    moves, fields = draws
+    rows, columns, amplitude, move = arrays
+    images = fast.stage(_affine, images, move * moves)
+    field = amplitude * matrices.separable(fields, rows, columns)
+    y, x = _grid(images)
+    return _bilinear(images, y + field[..., 1], x + field[..., 0], _mirror_with_border)
+
+
+def _affine(images: jax.Array, moves: jax.Array) -> jax.Array:
+    """Apply the affine map that moves three points around the centre (OpenCV, border mirrored)."""
+    height, width = images.shape[1:3]
+    reach = float(min(height, width) // 3)
+    # The points are (+, +), (+, -) and (-, -) of the centre. Seen from the second one, the edges
+    # to the others are (0, 2 reach) and (-2 reach, 0) before and ``first``, ``other`` after.
+    corner_x, corner_y = width // 2 + reach, height // 2 - reach
+    moves = moves[:, :, :, None, None]
+    first = moves[:, 0, 0] - moves[:, 1, 0], moves[:, 0, 1] - moves[:, 1, 1] + 2 * reach
+    other = moves[:, 2, 0] - moves[:, 1, 0] - 2 * reach, moves[:, 2, 1] - moves[:, 1, 1]
+    y, x = _grid(images)
+    x, y = x - (corner_x + moves[:, 1, 0]), y - (corner_y + moves[:, 1, 1])
+    area = first[0] * other[1] - other[0] * first[1]
+    along_first = (other[1] * x - other[0] * y) / area
+    along_other = (first[0] * y - first[1] * x) / area
+    return _bilinear(
+        images, corner_y + 2 * reach * along_first, corner_x - 2 * reach * along_other, _mirror
+    )
+
+
+def _grid(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return y (1, H, 1) and x (1, 1, W) of the pixels."""
+    y, x = (jnp.arange(side, dtype=jnp.float32) for side in images.shape[1:3])
+    return y[None, :, None], x[None, None]
+
+
+def _bilinear(
+    images: jax.Array, y: jax.Array, x: jax.Array, fold: Callable[[jax.Array, int], jax.Array]
+) -> jax.Array:
+    """Read images (N, H, W, C) at real positions (N, H, W); ``fold`` moves positions inside."""
+    count, height, width, channels = images.shape
+    top, left = jnp.floor(y), jnp.floor(x)
+    down, right = (y - top)[..., None], (x - left)[..., None]
+    top, left = top.astype(jnp.int32), left.astype(jnp.int32)
+    rows = [fold(top + step, height) * width for step in (0, 1)]
+    columns = [fold(left + step, width) for step in (0, 1)]
+    pixels = images.reshape(count, height * width, channels)
+
+    def read(row, column):
+        index = (row + column).reshape(count, height * width, 1)
+        values = jnp.take_along_axis(pixels, index, axis=1, mode="promise_in_bounds")
+        return values.reshape(images.shape)
+
+    upper = read(rows[0], columns[0]) * (1 - right) + read(rows[0], columns[1]) * right
+    lower = read(rows[1], columns[0]) * (1 - right) + read(rows[1], columns[1]) * right
+    return upper * (1 - down) + lower * down
+
+
+def _mirror(position: jax.Array, side: int) -> jax.Array:
+    """Reflect positions at the border, any number of times, without repeating the border value."""
+    period = max(2 * (side - 1), 1)
+    position = position % period
+    return jnp.minimum(position, period - position)
+
+
+def _mirror_with_border(position: jax.Array, side: int) -> jax.Array:
+    """Reflect positions at the border, any number of times, and repeat the border value."""
+    position = position % (2 * side)
+    return jnp.minimum(position, 2 * side - 1 - position)

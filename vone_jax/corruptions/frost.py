@@ -1,7 +1,7 @@
-"""Frost: a crop of a photograph of frost blended in, and a drawn texture for lack of photographs.
+"""Frost: crops of photographs of frost, blended into the images.
 
-The benchmark's photographs state no licence, so they do not come with this package. They are in
-its repository and in the package imagecorruptions; ``load_frost`` reads them from a directory.
+The licence of ImageNet-C's photographs is unknown, so this package does not contain them. Its
+repository and the package imagecorruptions do; ``load_frost`` reads them from a directory.
 """
 
 import dataclasses
@@ -14,12 +14,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int, Key
 from PIL import Image
 
-from vone_jax import fast
-from vone_jax.corruptions import levels, weather
+from vone_jax.corruptions import levels
+from vone_jax.corruptions.levels import Images
 
-# The benchmark draws from the first five of its six files.
+# MD5 sums of the files. ImageNet-C has a sixth one, which its code never uses.
 MD5 = {
     "frost1.png": "6ead634ace1f366d77e87078b465863c",
     "frost2.png": "98f0d2b1d74a048d3bc9c7ecfd886939",
@@ -53,16 +54,16 @@ class FrostImages:
 
 
 def load_frost(path: str | os.PathLike, verify: bool = True) -> FrostImages:
-    """Reads the benchmark's photographs ``frost1.png`` to ``frost5.jpg`` from a directory.
+    """Read ImageNet-C's photographs ``frost1.png`` to ``frost5.jpg`` from a directory.
 
     Args:
       path: the directory, for instance ``ImageNet-C/imagenet_c/imagenet_c/frost`` in the
-        benchmark's repository.
-      verify: whether the files must be the benchmark's, by their MD5 sums.
+        repository hendrycks/robustness.
+      verify: check the MD5 sums of the files.
 
     Raises:
-      FileNotFoundError: if a file is missing; the message lists those that are.
-      ValueError: if a file differs from the benchmark's.
+      FileNotFoundError: if a file is missing; the message lists the missing ones.
+      ValueError: if a file differs from ImageNet-C's.
     """
     folder = Path(path).expanduser()
     missing = [name for name in MD5 if not (folder / name).is_file()]
@@ -71,11 +72,11 @@ def load_frost(path: str | os.PathLike, verify: bool = True) -> FrostImages:
     images = []
     for name, expected in MD5.items():
         content = (folder / name).read_bytes()
-        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        if verify and found != expected:
+        actual = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        if verify and actual != expected:
             raise ValueError(
-                f"{folder / name} is not the benchmark's: its MD5 sum is {found}, expected "
-                f"{expected}; pass verify=False to use it all the same"
+                f"{folder / name} is not ImageNet-C's file: its MD5 sum is {actual}, expected "
+                f"{expected}; pass verify=False to use it anyway"
             )
         with Image.open(io.BytesIO(content)) as image:
             images.append(np.asarray(image.convert("RGB")))
@@ -88,16 +89,22 @@ def prepare(
     photographs: FrostImages | None,
     scale: float,
 ) -> tuple:
-    """Weights of image and frost, and the photographs stacked and padded, with their sizes.
+    """Return the weights of image and frost, the photographs in one padded array, and their sizes.
+
+    Args:
+      parameters: the weights.
+      shape: (H, W, C) of the images.
+      photographs: the photographs.
+      scale: size of the photographs relative to their files.
 
     Raises:
-      ValueError: without photographs, or if one is not larger than the images.
-      TypeError: if ``photographs`` is something else.
+      ValueError: without photographs, or if one of them is not larger than the images.
+      TypeError: if ``photographs`` is of another type.
     """
     if photographs is None:
         raise ValueError(
-            "frost needs the benchmark's photographs: pass frost_images=corruptions.load_frost("
-            "path), or use frost_procedural, a drawn texture that is no part of the benchmark"
+            "frost needs ImageNet-C's photographs: pass frost_images=corruptions.load_frost(path), "
+            "or use frost_procedural, a drawn texture that is not part of ImageNet-C"
         )
     if not isinstance(photographs, FrostImages):
         raise TypeError(
@@ -108,14 +115,15 @@ def prepare(
     if smallest[0] <= shape[0] or smallest[1] <= shape[1]:
         raise ValueError(
             f"frost needs images smaller than its photographs, which are {smallest[0]}x"
-            f"{smallest[1]} at scale {scale:g}; got {shape[0]}x{shape[1]}. table= chooses the scale"
+            f"{smallest[1]} at scale {scale:g}; got {shape[0]}x{shape[1]}. The argument table "
+            f"decides the scale"
         )
     return np.asarray(parameters, np.float32), stack, sizes
 
 
 @functools.lru_cache(maxsize=4)
 def _packed(photographs: FrostImages, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """The photographs at ``scale`` in one uint8 array (n, H, W, 3), and their sizes (n, 2)."""
+    """Return the scaled photographs as one uint8 array (n, H, W, 3), and their sizes (n, 2)."""
     images = [_resized(image, scale) for image in photographs.images]
     sizes = np.asarray([image.shape[:2] for image in images], np.int32)
     stack = np.zeros((len(images), *sizes.max(axis=0), 3), np.uint8)
@@ -125,7 +133,7 @@ def _packed(photographs: FrostImages, scale: float) -> tuple[np.ndarray, np.ndar
 
 
 def _resized(image: np.ndarray, scale: float) -> np.ndarray:
-    """Bilinear without antialiasing, as OpenCV resizes."""
+    """Resize bilinearly without antialiasing, as OpenCV does."""
     if scale == 1:
         return image
     values = image.astype(np.float64)
@@ -139,62 +147,34 @@ def _resized(image: np.ndarray, scale: float) -> np.ndarray:
     return np.round(values).astype(np.uint8)
 
 
-def draw_crops(keys: jax.Array, shape: tuple[int, int, int], arrays: tuple) -> tuple:
-    """Which photograph, int32 (N,), and where its crop starts, int32 (N, 2)."""
+def draw(
+    keys: Key[Array, " n"], shape: tuple[int, int, int], arrays: tuple
+) -> tuple[Int[Array, " n"], Int[Array, "n 2"]]:
+    """Draw the index of a photograph and the upper left corner of its crop for each image."""
     sizes = arrays[2]
 
-    def draw(key):
+    def draw_one(key):
         index = jax.random.randint(jax.random.fold_in(key, 0), (), 0, len(sizes))
         room = jnp.asarray(sizes)[index] - jnp.asarray(shape[:2], jnp.int32)
         start = jax.random.randint(jax.random.fold_in(key, 1), (2,), 0, room)
         return index, start
 
-    return jax.vmap(draw)(keys)
+    return jax.vmap(draw_one)(keys)
 
 
-def frost(draws: tuple, images: jax.Array, arrays: tuple) -> jax.Array:
-    """The weighted sum of the images and crops of the photographs."""
+def frost(
+    draws: tuple[Int[Array, " n"], Int[Array, "n 2"]],
+    images: Images,
+    arrays: tuple,
+) -> Images:
+    """Return the weighted sum of the images and of crops of the photographs."""
     weights, stack, _ = arrays
 
     def crop(index, start):
         place = (index, start[0], start[1], jnp.int32(0))
         return jax.lax.dynamic_slice(jnp.asarray(stack), place, (1, *images.shape[1:3], 3))[0]
 
-    photographs = jax.vmap(crop)(*draws).astype(jnp.float32) / 255
-    return _blend(images, photographs, weights)
-
-
-def procedural_arrays(parameters: tuple[float, float], shape: tuple[int, int, int]) -> np.ndarray:
-    """Weights of image and frost, float32 (2,)."""
-    return np.asarray(parameters, np.float32)
-
-
-def draw_textures(keys: jax.Array, shape: tuple[int, int, int], arrays: jax.Array) -> jax.Array:
-    """The draws of two plasmas per image, (N, 2, side^2 - 1), see ``weather.plasma``."""
-    count = weather.plasma_side(shape) ** 2 - 1
-    return jax.vmap(lambda key: fast.symmetric_uniform(key, (2, count)))(keys)
-
-
-def procedural(draws: jax.Array, images: jax.Array, arrays: jax.Array) -> jax.Array:
-    """Blends in a drawn texture: bright needles along the ridges of a plasma, cloudy between.
-
-    It has about the mean, contrast and tint of the benchmark's photographs, not their shapes.
-    """
-    height, width = images.shape[1:3]
-    needles, clouds = (
-        weather.plasma(draws[:, layer], jnp.float32(decay))[:, :height, :width, None]
-        for layer, decay in enumerate((1.35, 1.8))
-    )
-    ridges = (1 - jnp.abs(2 * needles - 1)) ** 3
-    frosted = 0.15 + 0.35 * clouds + 0.6 * ridges * (0.4 + 0.6 * clouds)
-    tint = jnp.asarray(_TINT, jnp.float32)[None, None, None]
-    return _blend(images, jnp.clip(frosted * tint, 0.0, 1.0), arrays)
-
-
-_TINT = (0.85, 1.0, 1.1)
-
-
-def _blend(images: jax.Array, layer: jax.Array, weights: jax.Array) -> jax.Array:
+    layer = jax.vmap(crop)(*draws).astype(jnp.float32) / 255
     if images.shape[-1] == 1:
         layer = levels.luma(layer)
     return weights[0] * images + weights[1] * layer

@@ -1,23 +1,27 @@
-"""JPEG compression without its lossless part: what Pillow (libjpeg) returns, level for level.
+"""JPEG compression without its lossless part; the result equals Pillow's (libjpeg) exactly.
 
-Baseline JPEG with chroma at half the resolution. All results are those of libjpeg's integer
-transform: an 8-point DCT with constants of 13 bits (Loeffler, Ligtenberg and Moschytz, 1989),
-written here as one integer matrix, with rounding shifts after each of the two passes.
+This is baseline JPEG with chroma at half the resolution. The transform is libjpeg's integer one:
+an 8-point DCT with constants of 13 bits (Loeffler, Ligtenberg and Moschytz, 1989). It is written
+as one integer matrix, with a rounding shift after each of the two passes.
 
-Along the rows it is a matrix product in float32, along the columns a sum of eight rows in int32.
-A float32 holds whole numbers below 2^24 exactly. Sums of the products reach 128 (8 8192) in the
-forward pass along the rows. In the backward one they are larger, so its matrix is split into
-multiples of 128 and the rest: values are below 2^14 there, and their sums below 2^14 (8 127).
+The pass along the rows is a matrix product in float32, the pass along the columns a sum of eight
+rows in int32. A float32 represents whole numbers below 2^24 exactly. Sums of products in the
+forward pass along the rows reach 128 (8 8192). In the backward pass they would exceed 2^24, so
+its matrix is split into multiples of 128 and the rest. The values there are below 2^14, and their
+sums below 2^14 (8 127).
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int
 
 from vone_jax import fast
 from vone_jax.corruptions import levels, matrices
+from vone_jax.corruptions.levels import Images
 
 _LUMINANCE = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -33,31 +37,31 @@ _CHROMINANCE = np.full((8, 8), 99)
 _CHROMINANCE[:4, :4] = ((17, 18, 24, 47), (18, 21, 26, 66), (24, 26, 56, 99), (47, 66, 99, 99))
 
 _BITS = 13  # of the constants of the DCT
-_KEPT = 2  # fractional bits that are kept between the two passes
+_FRACTION_BITS = 2  # between the two passes
 
-# As multiples of 2^-16.
+# Weights of red, green and blue. They are rounded to multiples of 2^-16.
 _TO_LUMA = (0.299, 0.587, 0.114)
 _TO_BLUENESS = (-0.16874, -0.33126, 0.5)
 _TO_REDNESS = (0.5, -0.41869, -0.08131)
-# Of blueness and redness, what red, green and blue get.
+# What red, green and blue get of blueness and of redness.
 _FROM_BLUENESS = (0.0, -0.34414, 1.772)
 _FROM_REDNESS = (1.402, -0.71414, 0.0)
 
 
 def quantisers(quality: float, shape: tuple[int, int, int]) -> np.ndarray:
-    """Quantisation of luminance and chrominance at a quality from 1 to 100, int32 (2, 8, 8)."""
+    """Return the steps of luminance and chrominance at a quality from 1 to 100, int32 (2, 8, 8)."""
     quality = int(quality)
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     tables = np.stack([np.asarray(_LUMINANCE), _CHROMINANCE])
     return np.clip((tables * scale + 50) // 100, 1, 255).astype(np.int32)
 
 
-def compress(keys: jax.Array, images: jax.Array, tables: jax.Array) -> jax.Array:
-    """Images after JPEG compression, in 8 bits; draws nothing.
+def compress(draws: Any, images: Images, tables: Int[Array, "2 8 8"]) -> Images:
+    """Compress images with JPEG and return the decoded eight-bit images; draws nothing.
 
     Args:
-      keys: not used.
-      images: float32 in [0, 1], shape (N, H, W, C); they are rounded to 8 bits first.
+      draws: not used.
+      images: the images, in [0, 1]; they are rounded to eight bits first.
       tables: see ``quantisers``.
     """
     return fast.one_by_one(functools.partial(_compressed, tables=tables), images)
@@ -71,23 +75,23 @@ def _compressed(images: jax.Array, tables: jax.Array) -> jax.Array:
         return (luma[:, :height, :width, None] + 128) / 255
 
     def enlarged(*chroma):
-        # The coder sees what lies outside the image, this filter does not.
+        # The blocks cover pixels outside the image, which this filter does not read.
         size = slice(-(-height // 2)), slice(-(-width // 2))
         return [_doubled(plane[:, *size])[:, :height, :width, None] for plane in chroma]
 
     blueness, redness = fast.stage(enlarged, *(_coded(plane, tables[1]) for plane in planes[1:]))
     coded = luma[:, :height, :width, None] + blueness * _fixed(_FROM_BLUENESS)
-    # The sums of red and blue may exceed the 24 bits of float32, but no fraction is so near 1
-    # that this would carry.
+    # The sums of red and blue may exceed the 24 bits of float32. No fraction is so near 1 that
+    # the rounding error would carry.
     coded = jnp.floor(coded + redness * _fixed(_FROM_REDNESS) + 128.5)
     return jnp.clip(coded, 0, 255) / 255
 
 
 def _planes(images: jax.Array) -> list[jax.Array]:
-    """Whole levels less 128 in float32: luma, then blueness and redness at half the resolution."""
+    """Return luma, and blueness and redness at half the resolution: whole levels minus 128."""
     values = [levels.from_images(images[..., channel]) for channel in range(images.shape[-1])]
     if len(values) == 1:
-        return [_filled_up(values[0] - 128)]
+        return [_padded(values[0] - 128)]
 
     def mixed(weights, half):
         parts = zip(_fixed(weights).flatten(), values, strict=True)
@@ -95,22 +99,22 @@ def _planes(images: jax.Array) -> list[jax.Array]:
 
     below_half = 0.5 - 2.0**-16
     chroma = [_halved(mixed(weights, below_half)) for weights in (_TO_BLUENESS, _TO_REDNESS)]
-    return [_filled_up(plane) for plane in (mixed(_TO_LUMA, 0.5) - 128, *chroma)]
+    return [_padded(plane) for plane in (mixed(_TO_LUMA, 0.5) - 128, *chroma)]
 
 
 def _fixed(weights: tuple[float, ...]) -> np.ndarray:
-    """Weights rounded to 16 fractional bits, float32 (1, 1, 1, n)."""
+    """Round weights to 16 fractional bits, float32 (1, 1, 1, n)."""
     return (np.floor(np.array([[[weights]]]) * 2**16 + 0.5) / 2**16).astype(np.float32)
 
 
-def _filled_up(plane: jax.Array) -> jax.Array:
-    """Whole blocks: the last row and column are repeated."""
+def _padded(plane: jax.Array) -> jax.Array:
+    """Repeat the last row and column until there are whole blocks."""
     height, width = plane.shape[1:]
     return jnp.pad(plane, ((0, 0), (0, -height % 8), (0, -width % 8)), mode="edge")
 
 
 def _halved(plane: jax.Array) -> jax.Array:
-    """Means of 2 x 2 pixels; halves go down and up in turn along a row."""
+    """Return means of 2 x 2 pixels. Along a row, halves are rounded down and up in turn."""
     height, width = plane.shape[1:]
     plane = jnp.pad(plane, ((0, 0), (0, height % 2), (0, -width % 16)), mode="edge")
     total = plane[:, ::2] + plane[:, 1::2]
@@ -120,7 +124,7 @@ def _halved(plane: jax.Array) -> jax.Array:
 
 
 def _doubled(plane: jax.Array) -> jax.Array:
-    """Twice the size per axis: 3/4 of the nearest value and 1/4 of the next one."""
+    """Double both sides: 3/4 of the nearest value plus 1/4 of the second nearest."""
     plane = plane.astype(jnp.int32)
     count, height, width = plane.shape
     padded = jnp.pad(plane, ((0, 0), (1, 1), (0, 0)), mode="edge")
@@ -134,46 +138,46 @@ def _doubled(plane: jax.Array) -> jax.Array:
 
 
 def _coded(plane: jax.Array, table: jax.Array) -> jax.Array:
-    """Levels less 128 after transform, quantisation and back; whole blocks (N, H, W), float32."""
+    """Transform, quantise and transform back levels minus 128, whole blocks (N, H, W), float32."""
     count, height, width = plane.shape
     table = jnp.tile(table, (1, width // 8)).astype(jnp.float32)
     rows = jnp.floor(_along_rows(plane, _FORWARD) + 0.5).astype(jnp.int16)
     # The transform is scaled by 8.
     rows = fast.stage(_quantised, rows.reshape(plane.shape), 8 * table, 1 / (8 * table))
-    rows = fast.stage(lambda rows: _along_columns(rows, _DCT.T, _BITS - _KEPT), rows)
+    rows = fast.stage(lambda rows: _along_columns(rows, _DCT.T, _BITS - _FRACTION_BITS), rows)
     parts = _along_rows(rows.astype(jnp.float32), _BACKWARD)
     return fast.stage(_joined, parts.reshape(count, height, width // 8, 2, 8))
 
 
 def _quantised(rows: jax.Array, steps: jax.Array, inverse: jax.Array) -> jax.Array:
-    """The second pass of the transform, and quantisation in ``steps`` (8, W); int16."""
-    coefficients = _along_columns(rows, _DCT, _BITS + _KEPT).astype(jnp.float32)
+    """Do the second pass of the transform and quantise in ``steps`` (8, W); int16."""
+    coefficients = _along_columns(rows, _DCT, _BITS + _FRACTION_BITS).astype(jnp.float32)
     blocks = coefficients.reshape(len(rows), -1, *steps.shape)
     steps, inverse = steps[None, None], inverse[None, None]
-    # Halves go away from zero. The other half keeps the quotients far enough from whole numbers.
+    # Halves are rounded away from zero. The other 0.5 keeps quotients away from whole numbers.
     number = jnp.floor((jnp.abs(blocks) + steps / 2 + 0.5) * inverse)
     return (jnp.sign(blocks) * number * (steps / 8)).astype(jnp.int16).reshape(rows.shape)
 
 
 def _joined(parts: jax.Array) -> jax.Array:
-    """The last pass from its two parts (N, H, W / 8, 2, 8), rounded and clipped."""
+    """Finish the last pass: add its two parts (N, H, W / 8, 2, 8), round and clip."""
     total = parts[..., 0, :] + jnp.floor(parts[..., 1, :] / 128)
-    total = jnp.floor(total / 2 ** (_BITS + _KEPT + 3 - 7) + 0.5)
+    total = jnp.floor(total / 2 ** (_BITS + _FRACTION_BITS + 3 - 7) + 0.5)
     return jnp.clip(total, -128, 127).reshape(*parts.shape[:2], -1)
 
 
 def _along_rows(plane: jax.Array, matrix: np.ndarray) -> jax.Array:
-    """Each eight values of a row times a matrix (8, n), shape (blocks, n)."""
+    """Multiply each eight values of a row by a matrix (8, n); shape (blocks, n)."""
     blocks = plane.reshape(-1, 8)
     return jnp.matmul(blocks, jnp.asarray(matrix, jnp.float32), precision=matrices.PRECISION)
 
 
 def _along_columns(plane: jax.Array, matrix: np.ndarray, shift: int) -> jax.Array:
-    """A matrix times each eight values of a column, and a rounding shift; int32."""
+    """Multiply a matrix by each eight values of a column, with a rounding shift; int32."""
     count, height, width = plane.shape
     blocks = plane.astype(jnp.int32).reshape(count, height // 8, 8, width)
-    # A sum of eight products of all outputs at once: outputs that are computed one by one and
-    # stacked would keep the compiler from using vector units.
+    # Each product computes all outputs at once. The compiler would not use vector units for
+    # outputs that are computed one by one and stacked.
     total = jnp.full(blocks.shape, 1 << (shift - 1), jnp.int32)
     for k in range(8):
         column = jnp.asarray(matrix[:, k], jnp.int32)[None, None, :, None]
@@ -182,8 +186,11 @@ def _along_columns(plane: jax.Array, matrix: np.ndarray, shift: int) -> jax.Arra
 
 
 def _dct_matrix() -> np.ndarray:
-    """The 8-point DCT of Loeffler, Ligtenberg and Moschytz as integers, scaled by 2^13 sqrt(8)."""
-    fixed = lambda number: int(np.floor(number * (1 << _BITS) + 0.5))  # noqa: E731
+    """Return the 8-point DCT of Loeffler, Ligtenberg and Moschytz, scaled by 2^13 sqrt(8)."""
+
+    def fixed(number):
+        return int(np.floor(number * (1 << _BITS) + 0.5))
+
     matrix = np.zeros((8, 8), np.int64)
     x = np.eye(8, dtype=np.int64)
     total, difference = x[:4] + x[:3:-1], x[:4] - x[:3:-1]
@@ -206,5 +213,5 @@ def _dct_matrix() -> np.ndarray:
 
 
 _DCT = _dct_matrix()
-_FORWARD = _DCT.T / 2 ** (_BITS - _KEPT)
+_FORWARD = _DCT.T / 2 ** (_BITS - _FRACTION_BITS)
 _BACKWARD = np.concatenate([_DCT // 128, _DCT % 128], axis=1)

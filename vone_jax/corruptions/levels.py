@@ -1,51 +1,60 @@
-"""Eight-bit levels 0 to 255 held in float32, with the rounding of the benchmark's integer steps."""
+"""Eight-bit levels, 0 to 255 in float32, and the channels of images.
 
-import jax
+ImageNet-C rounds or truncates to eight bits within several corruptions. These functions do the
+same to float32 numbers, whose rounding errors would otherwise move a whole number by one level.
+"""
+
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-# What float32 leaves below a whole number belongs to that number. The slack is above the rounding
-# errors of the sums here and far below a level.
-_SLACK = 2e-4
+# Images with their values in [0, 1], or levels.
+Images = Float[Array, "n h w c"]
 
+# A number that is less than this below a whole number counts as that number. The slack is larger
+# than the rounding errors of float32 here, and far smaller than a level.
+SLACK = 2e-4
+
+# Weights of red, green and blue in the luma (ITU-R BT.601).
 LUMA = (0.299, 0.587, 0.114)
 
 
-def from_images(images: jax.Array) -> jax.Array:
-    """The nearest levels of images in [0, 1]."""
+def from_images(images: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return the nearest levels of images in [0, 1]."""
     return nearest(images * 255)
 
 
-def nearest(levels: jax.Array) -> jax.Array:
-    """Rounds; half goes up.
+def nearest(levels: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Round to whole numbers; halves are rounded up.
 
-    Averages of few integers lie on halves or well away from them, and the small term brings those
-    back that float32 leaves just below.
+    Means of a few integers lie on a half or far from it. The small term rounds up the halves that
+    float32 represents by a number just below.
     """
     return jnp.floor(levels + (0.5 + 1e-3))
 
 
-def truncate(levels: jax.Array) -> jax.Array:
-    """Rounds down, as a conversion to unsigned integers does."""
-    return jnp.floor(levels + _SLACK)
+def truncate(levels: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Round down, as a conversion to unsigned integers does; see ``SLACK``."""
+    return jnp.floor(levels + SLACK)
 
 
-def luma(images: jax.Array) -> jax.Array:
-    """Brightness (N, H, W, 1) of images (N, H, W, C); grey images are their own."""
+def luma(images: Images) -> Float[Array, "n h w 1"]:
+    """Return the luma of colour images, and grey images as they are."""
     if images.shape[-1] == 1:
         return images
     red, green, blue = channels(images)
     return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
 
 
-def channels(images: jax.Array) -> list[jax.Array]:
-    """The channels of images (N, H, W, C), each (N, H, W, 1).
+def channels(images: Images) -> list[Float[Array, "n h w 1"]]:
+    """Split images into their channels.
 
-    The compiler does not use vector units for reductions over the last axis of so few values.
+    Operations between these arrays use the vector units of a CPU. A reduction over a last axis of
+    three values does not.
     """
     return [images[..., channel, None] for channel in range(images.shape[-1])]
 
 
-def colour(rgb: tuple[int, int, int], channels: int) -> jax.Array:
-    """An 8-bit colour as an array (1, 1, 1, channels) in [0, 1]; its luma for grey images."""
+def colour(rgb: tuple[int, int, int], channels: int) -> Float[Array, "1 1 1 {channels}"]:
+    """Return an eight-bit colour in [0, 1], or its luma if ``channels`` is 1."""
     values = jnp.asarray(rgb, jnp.float32)[None, None, None] / 255
     return values if channels == 3 else luma(values)

@@ -1,7 +1,7 @@
-"""Linear maps along one axis, built on the host once per size and severity.
+"""Linear maps along one axis of an image, built on the host once per size and severity.
 
-The treatment of the border is folded in, so that on the device a separable map is two matrix
-products.
+The matrices include the treatment of the border. A separable filter is then two matrix products
+on the device.
 """
 
 import math
@@ -9,28 +9,34 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Shaped
 
 from vone_jax import fast
+from vone_jax.corruptions.levels import Images
 
-# The default on accelerators would round the operands: errors up to one grey level.
+# Accelerators round the operands of a product by default: errors of up to one grey level.
 PRECISION = jax.lax.Precision.HIGHEST
 
 
-def separable(images: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """Applies (H', H) to the rows and (W', W) to the columns of images (N, H, W, C)."""
+def separable(
+    images: Images, rows: Float[Array, "i h"], columns: Float[Array, "j w"]
+) -> Float[Array, "n i j c"]:
+    """Apply one matrix along the rows of images and another one along their columns."""
     images = jnp.einsum("ih,nhwc->niwc", rows, images, precision=PRECISION)
     return jnp.einsum("jw,niwc->nijc", columns, images, precision=PRECISION)
 
 
-def filtered(images: jax.Array, taps: jax.Array) -> jax.Array:
-    """Correlates images (N, H, W, C) with the same few taps along both axes.
+def filtered(images: Images, taps: Float[Array, " k"]) -> Images:
+    """Correlate images with the same taps along both axes; the border values are repeated.
 
-    The number of taps is odd; values beyond the border are those at the border.
+    Args:
+      images: the images.
+      taps: an odd number of weights.
     """
-    count, height, width, channels = images.shape
+    count, height, _, channels = images.shape
     reach = len(taps) // 2
-    for axis, step, length in ((1, 1, height), (2, channels, channels * width)):
-        border = [(reach, reach) if one == axis else (0, 0) for one in range(4)]
+    for axis, step in ((1, 1), (2, channels)):
+        border = [(reach, reach) if dimension == axis else (0, 0) for dimension in range(4)]
         rows = height + 2 * reach * (axis == 1)
 
         # Channels side by side, so that rows are long enough for vector units.
@@ -38,21 +44,43 @@ def filtered(images: jax.Array, taps: jax.Array) -> jax.Array:
             return jnp.pad(images, border, mode="edge").reshape(count, rows, -1)
 
         values = fast.stage(padded, images)
-        total = jnp.zeros((count, height, width * channels), images.dtype)
-        for k in range(len(taps)):
-            part = jax.lax.slice_in_dim(values, step * k, step * k + length, axis=axis)
-            total = total + taps[k] * part
-        images = total.reshape(images.shape)
+        images = weighted(values, taps[:, None, None, None], axis, step).reshape(images.shape)
     return images
+
+
+def weighted(
+    values: Shaped[Array, "n _ _"], weights: Float[Array, "k 1 _ _"], axis: int, step: int
+) -> Float[Array, "n _ _"]:
+    """Sum values times weights, shifted along an axis by ``step`` from one weight to the next.
+
+    Args:
+      values: with a border of ``step * (k - 1)`` values in total along the axis.
+      weights: their last axes have the size of the result, or 1 for the same weight everywhere.
+      axis: 1 or 2.
+      step: number of values, for instance that of the channels in one row.
+
+    Returns:
+      float32, without the border.
+    """
+    length = values.shape[axis] - step * (len(weights) - 1)
+    total = jnp.float32(0)
+    for place, weight in enumerate(weights):
+        part = jax.lax.slice_in_dim(values, step * place, step * place + length, axis=axis)
+        total = total + weight * part.astype(jnp.float32)
+    return total
 
 
 def gaussian(
     side: int, deviation: float, *, border: str = "nearest", truncate: float = 4
 ) -> np.ndarray:
-    """Smoothing with a Gaussian cut off at ``truncate`` deviations, float32 (side, side).
+    """Build the matrix of ``skimage.filters.gaussian``, float32 (side, side).
 
-    This is ``skimage.filters.gaussian``: ``border`` "nearest" repeats the border value and
-    "reflect" mirrors with the border value repeated.
+    Args:
+      side: number of pixels along the axis.
+      deviation: standard deviation in pixels.
+      border: "nearest" repeats the border value; "reflect" mirrors the image, and the border value
+        appears twice.
+      truncate: radius of the filter in standard deviations.
     """
     radius = int(truncate * deviation + 0.5)
     positions = neighbours(side, radius)
@@ -65,7 +93,7 @@ def gaussian(
 
 
 def zoom(side: int, factor: float) -> np.ndarray:
-    """Enlargement of the centre as a matrix, float32 (side, side); see ``zoom_places``."""
+    """Build the matrix that enlarges the centre, float32 (side, side); see ``zoom_places``."""
     low, high, weight = zoom_places(side, factor)
     matrix = np.zeros((side, side))
     np.add.at(matrix, (np.arange(side), low), 1 - weight)
@@ -74,14 +102,15 @@ def zoom(side: int, factor: float) -> np.ndarray:
 
 
 def zoom_places(side: int, factor: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Enlargement of the centre: ``scipy.ndimage.zoom`` of order 1.
+    """Return the positions that an enlargement of the centre reads.
 
-    The central ``ceil(side / factor)`` values are spread over ``round(side_in * factor)``, first
-    on first and last on last, and the central ``side`` of those are kept.
+    This is ``scipy.ndimage.zoom`` of order 1. The central ``ceil(side / factor)`` values are
+    stretched to ``round(ceil(side / factor) * factor)`` values, so that the first and the last
+    values stay at the ends. The central ``side`` values of the result are kept.
 
     Returns:
-      (low, high, weight), each (side,): every value lies between two, and nearer to the second
-      one as ``weight`` grows from 0 to 1.
+      ``(low, high, weight)``, each of shape (side,). Output i is
+      ``(1 - weight[i]) * input[low[i]] + weight[i] * input[high[i]]``.
     """
     inside = math.ceil(side / factor)
     outside = round(inside * factor)
@@ -94,7 +123,7 @@ def zoom_places(side: int, factor: float) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def gaussian_taps(deviation: float, radius: int) -> np.ndarray:
-    """Weights of a Gaussian at -radius to radius; they sum to 1."""
+    """Return the weights of a Gaussian at -radius to radius; they sum to 1."""
     if radius == 0:
         return np.ones(1)
     taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / deviation) ** 2)
@@ -102,18 +131,18 @@ def gaussian_taps(deviation: float, radius: int) -> np.ndarray:
 
 
 def neighbours(side: int, radius: int) -> np.ndarray:
-    """Positions read for each output position, shape (side, 2 radius + 1), borders ignored."""
-    return np.arange(side)[:, None] + np.arange(-radius, radius + 1)[None]
+    """Return the positions -radius to radius around each of ``side`` values, border ignored."""
+    return np.arange(side)[:, None] + np.arange(-radius, radius + 1)
 
 
 def mirrored(positions: np.ndarray, side: int) -> np.ndarray:
-    """Reflection that does not repeat the border value (OpenCV's default)."""
+    """Reflect positions at the border without repeating the border value (OpenCV's default)."""
     positions = np.abs(positions)
     return np.where(positions >= side, 2 * (side - 1) - positions, positions)
 
 
 def from_taps(taps: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """The linear map that reads ``positions`` with weights ``taps``, float64."""
+    """Build the matrix that reads ``positions`` (side, k) with weights ``taps`` (k,), float64."""
     side = len(positions)
     matrix = np.zeros((side, side))
     np.add.at(matrix, (np.arange(side)[:, None], positions), np.broadcast_to(taps, positions.shape))

@@ -1,20 +1,21 @@
 """Summaries of errors under the 15 common corruptions: mean corruption error and plain means.
 
-Errors are shares from 0 to 1, given as ``errors[name][severity]`` for exactly the 15 corruptions
-``SETS["common"]`` and the severities 1 to 5. Summaries are percentages. Reference: Hendrycks and
-Dietterich, 2019, arXiv:1903.12261, section 4.2.
+Errors are shares from 0 to 1: ``errors[name][severity]`` for exactly the 15 corruptions
+``SETS["common"]`` and the severities 1 to 5. Summaries are in percent.
+
+Reference: Hendrycks and Dietterich, 2019, arXiv:1903.12261, section 4.2.
 """
 
-import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from vone_jax import arguments
 from vone_jax.corruptions.catalogue import SETS, SEVERITIES
 
 Errors = Mapping[str, Mapping[int, float]]
 
-# Of AlexNet on ImageNet-C, mean over the severities, and on ImageNet: the table published with
-# AugMix (Hendrycks et al., 2020, arXiv:1912.02781). There is none for other image sets.
+# The errors of AlexNet on ImageNet-C, mean over the severities, and on ImageNet. They are published
+# with AugMix (Hendrycks et al., 2020, arXiv:1912.02781). For other image sets there are none.
 ALEXNET_ERRORS = {
     "gaussian_noise": 0.886428,
     "shot_noise": 0.894468,
@@ -38,28 +39,28 @@ CATEGORIES = ("noise", "blur", "weather", "digital")
 
 
 def corruption_errors(errors: Errors) -> dict[str, float]:
-    """CE: the error summed over severities, in percent of AlexNet's, for each corruption.
+    """Return CE of each corruption: its error summed over severities, in percent of AlexNet's.
 
     Raises:
-      ValueError: unless exactly the 15 x 5 errors are there, each from 0 to 1.
+      ValueError: unless ``errors`` has exactly the 15 x 5 errors, each from 0 to 1.
     """
     return {name: 100 * mean / ALEXNET_ERRORS[name] for name, mean in _means(errors).items()}
 
 
 def mean_corruption_error(errors: Errors) -> float:
-    """mCE: the mean of the 15 CE, in percent."""
+    """Return mCE, the mean of the 15 CE, in percent."""
     return _mean(corruption_errors(errors).values())
 
 
 def relative_corruption_errors(errors: Errors, clean_error: float) -> dict[str, float]:
-    """Relative CE: the rise of the error over the clean one, in percent of AlexNet's rise.
+    """Return relative CE: the increase over the clean error, in percent of AlexNet's increase.
 
     Args:
-      errors: see above.
+      errors: see the module.
       clean_error: the error on images without corruption, from 0 to 1.
 
     Raises:
-      ValueError: as ``corruption_errors``.
+      ValueError: as for ``corruption_errors``, or if ``clean_error`` is not from 0 to 1.
     """
     _check_error(clean_error, "clean_error")
     return {
@@ -69,12 +70,12 @@ def relative_corruption_errors(errors: Errors, clean_error: float) -> dict[str, 
 
 
 def relative_mean_corruption_error(errors: Errors, clean_error: float) -> float:
-    """Relative mCE: the mean of the 15 relative CE, in percent."""
+    """Return relative mCE, the mean of the 15 relative CE, in percent."""
     return _mean(relative_corruption_errors(errors, clean_error).values())
 
 
 def category_errors(errors: Errors) -> dict[str, float]:
-    """The mean error of noise, blur, weather and digital corruptions, in percent."""
+    """Return the mean errors of noise, blur, weather and digital corruptions, in percent."""
     means = _means(errors)
     return {
         category: 100 * _mean(means[name] for name in SETS[category]) for category in CATEGORIES
@@ -82,28 +83,27 @@ def category_errors(errors: Errors) -> dict[str, float]:
 
 
 def mean_over_corruptions(errors: Errors) -> float:
-    """The mean error over all 15 corruptions ("unnormalised mCE"), in percent."""
+    """Return the mean error over all 15 corruptions ("unnormalised mCE"), in percent."""
     return 100 * _mean(_means(errors).values())
 
 
 def mean_over_categories(errors: Errors) -> float:
-    """The mean of the four means of ``category_errors``, in percent.
+    """Return the mean of the four means of ``category_errors``, in percent.
 
-    It differs from ``mean_over_corruptions``, as there are three kinds of noise and four of each
+    It differs from ``mean_over_corruptions``: there are three noise corruptions, and four in each
     other category.
     """
     return _mean(category_errors(errors).values())
 
 
 def _means(errors: Errors) -> dict[str, float]:
-    """The mean error over severities for each of the 15 corruptions, in their order."""
+    """Check the errors and return the mean over severities of each corruption, in order."""
     common = SETS["common"]
     for name in errors:
         if name not in common:
-            close = difflib.get_close_matches(str(name), common, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ValueError(
-                f"errors has {name!r}, which is not one of the 15 common corruptions{hint}"
+                f"errors has {name!r}, which is not one of the 15 common corruptions"
+                f"{arguments.nearest(name, common)}"
             )
     missing = [name for name in common if name not in errors]
     if missing:
@@ -127,6 +127,6 @@ def _check_error(error: float, name: str) -> None:
         raise ValueError(f"{name} must be a share from 0 to 1, got {error!r}")
 
 
-def _mean(values) -> float:
+def _mean(values: Iterable[float]) -> float:
     values = [float(value) for value in values]
     return math.fsum(values) / len(values)

@@ -1,7 +1,8 @@
-"""Severity parameters 1 to 5 of the benchmarks, exactly as their code has them.
+"""Parameters of the severities 1 to 5, as the code of the benchmarks has them.
 
-"imagenet" is ImageNet-C (224 pixels), "tiny" Tiny-ImageNet-C (64), "cifar" CIFAR-10-C (32).
-Lengths are pixels of the benchmark's own size and are not scaled to other sizes.
+"imagenet" is ImageNet-C (224 pixels), "tiny" Tiny-ImageNet-C (64) and "cifar" CIFAR-10-C (32).
+Lengths are pixels at the size of the benchmark. They are not scaled to other sizes.
+
 Reference: Hendrycks and Dietterich, 2019, arXiv:1903.12261, and the code published with it.
 """
 
@@ -20,7 +21,7 @@ SEVERITIES = {
         "tiny": (250, 100, 50, 30, 15),
         "cifar": (500, 250, 100, 75, 50),
     },
-    # Share of the values that are hit.
+    # Share of the values that become 0 or 1.
     "impulse_noise": {
         "imagenet": (0.03, 0.06, 0.09, 0.17, 0.27),
         "tiny": (0.01, 0.02, 0.05, 0.08, 0.14),
@@ -44,7 +45,7 @@ SEVERITIES = {
         "tiny": ((10, 1), (10, 1.5), (10, 2), (10, 2.5), (12, 3)),
         "cifar": ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)),
     },
-    # Stop and step of the zoom factors, from 1.
+    # End and step of the zoom factors, which start at 1.
     "zoom_blur": {
         "imagenet": ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03)),
         "tiny": ((1.06, 0.01), (1.11, 0.01), (1.16, 0.01), (1.21, 0.01), (1.26, 0.01)),
@@ -191,17 +192,17 @@ SEVERITIES = {
 }
 SEVERITIES["frost_procedural"] = SEVERITIES["frost"]
 
-# Size of the frost photographs relative to the files.
+# Size of the frost photographs, relative to their files.
 FROST_SCALE = {"imagenet": 1.0, "tiny": 0.3, "cifar": 0.2}
 
-# Up to which larger side of an image a benchmark's parameters apply. The benchmarks define one
-# size each; the borders between them, and with them the use of the CIFAR parameters for 28-pixel
-# images, grey ones included, are this project's choice.
+# The longest side of an image, in pixels, up to which the parameters of a benchmark are used. Each
+# benchmark defines one size only. The limits are this project's choice, and so is the use of the
+# CIFAR parameters for grey images and for images of 28 pixels.
 _LARGEST_SIDE = (("cifar", 44), ("tiny", 112))
 
 
 def table_for(height: int, width: int) -> str:
-    """The benchmark whose parameters suit an image size in pixels."""
+    """Return the table for images of a size in pixels."""
     for table, largest in _LARGEST_SIDE:
         if max(height, width) <= largest:
             return table

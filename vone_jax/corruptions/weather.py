@@ -1,68 +1,90 @@
-"""Snow and fog."""
+"""Snow, fog, and a drawn texture of frost; ``frost`` has the photographs of ImageNet-C."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Key
 
-from vone_jax import fast, prng
-from vone_jax.corruptions import levels, matrices, motion
+from vone_jax import prng
+from vone_jax.corruptions import blur, levels, matrices, noise
+from vone_jax.corruptions.levels import Images
+
+_FROST_TINT = (0.85, 1.0, 1.1)
 
 
-def snow_arrays(parameters: tuple, shape: tuple[int, int, int]) -> dict:
-    """The severity's numbers, and the zoom of the flakes as matrices."""
+def prepare_snow(parameters: tuple, shape: tuple[int, int, int]) -> dict:
+    """Return the numbers of the severity, and the zoom of the flakes as matrices."""
     mean, deviation, zoom, threshold, radius, streak, mix = parameters
     rows, columns = (matrices.zoom(side, zoom) for side in shape[:2])
     return {
         "flakes": np.asarray([mean, deviation, threshold], np.float32),
         "rows": rows,
         "columns": columns,
-        "taps": motion.taps((radius, streak), shape),
+        "taps": blur.prepare_motion((radius, streak), shape),
         "mix": np.float32(mix),
     }
 
 
-def draw_snow(keys: jax.Array, shape: tuple[int, int, int], arrays: dict) -> tuple:
-    """Standard normal numbers (N, H, W, 1), and angles in degrees from -135 to -45, (N,)."""
-    normal = lambda key: fast.standard_normal(key, (*shape[:2], 1))  # noqa: E731
-    angle = lambda key: jax.random.uniform(key, (), jnp.float32, -135.0, -45.0)  # noqa: E731
-    return jax.vmap(normal)(prng.fold(keys, 0)), jax.vmap(angle)(prng.fold(keys, 1))
+def draw_snow(
+    keys: Key[Array, " n"], shape: tuple[int, int, int], arrays: dict
+) -> tuple[Float[Array, "n h w 1"], Float[Array, " n"]]:
+    """Draw standard normal numbers, and angles in degrees, uniform from -135 to -45."""
+
+    def angle(key):
+        return jax.random.uniform(key, (), jnp.float32, -135.0, -45.0)
+
+    normal = noise.normal(prng.fold(keys, 0), (*shape[:2], 1))
+    return normal, jax.vmap(angle)(prng.fold(keys, 1))
 
 
-def snow(draws: tuple, images: jax.Array, arrays: dict) -> jax.Array:
-    """Whitens the image and adds moving flakes, once upright and once upside down."""
+def snow(
+    draws: tuple[Float[Array, "n h w 1"], Float[Array, " n"]],
+    images: Images,
+    arrays: dict,
+) -> Images:
+    """Whiten the image and add moving flakes twice: upright, and turned by 180 degrees."""
     normal, angles = draws
     mean, deviation, threshold = arrays["flakes"]
     flakes = matrices.separable(mean + deviation * normal, arrays["rows"], arrays["columns"])
     flakes = jnp.where(flakes < threshold, 0.0, jnp.clip(flakes, 0.0, 1.0))
-    flakes = motion.blur_levels(angles, levels.truncate(255 * flakes), arrays["taps"]) / 255
+    flakes = blur.motion_levels(angles, levels.truncate(255 * flakes), arrays["taps"]) / 255
     whitened = jnp.maximum(images, 1.5 * levels.luma(images) + 0.5)
     mixed = arrays["mix"] * images + (1 - arrays["mix"]) * whitened
     return mixed + flakes + flakes[:, ::-1, ::-1]
 
 
-def fog_arrays(parameters: tuple[float, float], shape: tuple[int, int, int]) -> tuple:
-    """Amount of fog and decay of the plasma, as float32."""
-    amount, decay = parameters
-    return np.float32(amount), np.float32(decay)
+def draw_fog(
+    keys: Key[Array, " n"], shape: tuple[int, int, int], arrays: Float[Array, "2"]
+) -> Float[Array, "n draws"]:
+    """Draw the side^2 - 1 numbers of ``plasma``, uniform in (-1, 1)."""
+    return noise.uniform(keys, (_plasma_side(shape) ** 2 - 1,))
 
 
-def plasma_side(shape: tuple[int, int, int]) -> int:
-    """Side of the plasma for images (H, W, C): the smallest power of two that covers them."""
-    return max(2, 1 << (max(shape[:2]) - 1).bit_length())
+def fog(draws: Float[Array, "n draws"], images: Images, arrays: Float[Array, "2"]) -> Images:
+    """Add a plasma and scale the sum so that the largest value of the image stays the same.
+
+    Args:
+      draws: see ``draw_fog``.
+      images: the images.
+      arrays: the amount of fog and the decay of the plasma, see ``plasma``.
+    """
+    amount, decay = arrays
+    height, width = images.shape[1:3]
+    veil = plasma(draws, decay)[:, :height, :width, None]
+    brightest = jnp.max(images, axis=(1, 2, 3), keepdims=True)
+    return (images + amount * veil) * brightest / (brightest + amount)
 
 
-def draw_plasma(keys: jax.Array, shape: tuple[int, int, int], arrays: tuple) -> jax.Array:
-    """Draws uniform in (-1, 1) in the order in which ``plasma`` takes them, (N, side^2 - 1)."""
-    count = plasma_side(shape) ** 2 - 1
-    return jax.vmap(lambda key: fast.symmetric_uniform(key, (count,)))(keys)
+def plasma(draws: Float[Array, "n draws"], decay: Float[Array, ""]) -> Float[Array, "n side side"]:
+    """Make fractal noise from 0 to 1 by diamond-square on a torus.
 
+    Each level halves the cells, and divides the amplitude of the moves by ``decay`` squared. A
+    level with g x g cells takes 3 g^2 draws: for the centres of the cells, for the midpoints of
+    edges in the rows of corners, and for those in the columns of corners.
 
-def plasma(draws: jax.Array, decay: jax.Array) -> jax.Array:
-    """Fractal noise by diamond-square on a torus, from 0 to 1, shape (N, side, side).
-
-    Each level halves the cells and divides the amplitude of the moves by ``decay`` squared. A
-    level with g cells per axis takes 3 g g draws: for the centres of the cells, for the midpoints
-    of edges in the rows of corners and for those in the columns of corners.
+    Args:
+      draws: side^2 - 1 numbers in (-1, 1), in the order in which ImageNet-C's code takes them.
+      decay: divides the amplitude from one level to the next.
     """
     corners = jnp.zeros((len(draws), 1, 1))
     amplitude = jnp.float32(100.0)
@@ -85,10 +107,35 @@ def plasma(draws: jax.Array, decay: jax.Array) -> jax.Array:
     return corners / jnp.max(corners, axis=(1, 2), keepdims=True)
 
 
-def fog(draws: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
-    """Adds a plasma and scales so that the brightest value of the image stays."""
-    amount, decay = arrays
+def _plasma_side(shape: tuple[int, int, int]) -> int:
+    """Return the side of the plasma: the smallest power of two that covers images (H, W, C)."""
+    return max(2, 1 << (max(shape[:2]) - 1).bit_length())
+
+
+def draw_frost(
+    keys: Key[Array, " n"], shape: tuple[int, int, int], arrays: Float[Array, " 2"]
+) -> Float[Array, "n 2 draws"]:
+    """Draw the numbers of two plasmas for each image, see ``plasma``."""
+    return noise.uniform(keys, (2, _plasma_side(shape) ** 2 - 1))
+
+
+def drawn_frost(
+    draws: Float[Array, "n 2 draws"], images: Images, weights: Float[Array, " 2"]
+) -> Images:
+    """Blend in a drawn texture: bright needles along the ridges of a plasma, clouds between them.
+
+    The texture has about the mean, contrast and tint of ImageNet-C's photographs of frost, but not
+    their shapes.
+    """
     height, width = images.shape[1:3]
-    veil = plasma(draws, decay)[:, :height, :width, None]
-    brightest = jnp.max(images, axis=(1, 2, 3), keepdims=True)
-    return (images + amount * veil) * brightest / (brightest + amount)
+    needles, clouds = (
+        plasma(draws[:, layer], jnp.float32(decay))[:, :height, :width, None]
+        for layer, decay in enumerate((1.35, 1.8))
+    )
+    ridges = (1 - jnp.abs(2 * needles - 1)) ** 3
+    frosted = 0.15 + 0.35 * clouds + 0.6 * ridges * (0.4 + 0.6 * clouds)
+    tint = jnp.asarray(_FROST_TINT, jnp.float32)[None, None, None]
+    layer = jnp.clip(frosted * tint, 0.0, 1.0)
+    if images.shape[-1] == 1:
+        layer = levels.luma(layer)
+    return weights[0] * images + weights[1] * layer
