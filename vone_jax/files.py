@@ -87,6 +87,11 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def json_digest(value: Any) -> str:
+    """The SHA-256 digest of a JSON value, in hexadecimal. The order of keys does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def digest(path: Path) -> str:
     """The SHA-256 digest of a file, in hexadecimal.
 

@@ -21,8 +21,7 @@ from job import EVALUATION, EXPERIMENT, network, noise_of_a_batch, open_source
 
 import eval as eval_program
 from tests.evaluation.result_files import read_results
-from vone_jax import data, training
-from vone_jax.training import file_digests
+from vone_jax import data, files, training
 from vone_jax.training import setup as setups
 from vone_jax.training.checkpoint import Checkpoints
 from vone_jax.training.log import read_log
@@ -148,7 +147,7 @@ def test_two_processes_train_as_one(whole, tmp_path):
     assert "finished" not in said[1]
     checkpoints = sorted((run_dir / "checkpoints").iterdir())
     assert [path.name for path in checkpoints] == ["6", "9"]
-    assert [file_digests.damage(path) for path in checkpoints] == [[], []]
+    assert [files.damage(path) for path in checkpoints] == [[], []]
 
 
 @pytest.mark.slow
@@ -197,7 +196,7 @@ def test_two_processes_evaluate_as_one_also_when_stopped(whole, tmp_path):
         shutil.copytree(whole, run_dir)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "load", open_source)
-        patch.setattr(training.runs, "build_model", network)
+        patch.setattr(training.run_dir, "build_model", network)
         assert eval_program.main([str(one), *EVALUATION]) == 0
     ended, said = statuses(start_two(two, fault="term", what="eval"), two)
     assert ended[1] == 75 and ended[0] in (1, 75), said

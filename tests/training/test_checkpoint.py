@@ -12,8 +12,8 @@ import pytest
 
 from vone_jax import mesh as meshes
 from vone_jax.training.checkpoint import CheckpointError, Checkpoints, Position
-from vone_jax.training.schedules import PlateauState
-from vone_jax.training.state import TrainState
+from vone_jax.training.optimizer import PlateauState
+from vone_jax.training.step import TrainState
 
 # When one of several reads or writes fails, Orbax closes its event loop under the others.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -9,7 +9,7 @@ import pytest
 
 from vone_jax import data, models, training, v1
 from vone_jax.training import DataConfig, Experiment, ModelConfig, OptimizerConfig
-from vone_jax.training.experiment import differences
+from vone_jax.training.experiment_files import differences
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_impossible_parts_are_refused_by_name(make, message):
         ({"matmul_precision": "best"}, "matmul_precision must be one of default, high, highest"),
         ({"accumulation_steps": 0}, "accumulation_steps must be an integer >= 1, got 0"),
         ({"accumulation_steps": 3}, "accumulation_steps must divide data.batch_size, 128, got 3"),
-        ({"non_finite": "ignore"}, "non_finite must be one of stop, skip, got 'ignore'"),
+        ({"non_finite": "ignore"}, "non_finite must be one of stop, skip; got 'ignore'"),
         ({"non_finite_limit": -1}, "non_finite_limit must be an integer >= 0"),
         ({"evaluate_every": 0.0}, "evaluate_every must be a finite number > 0"),
         ({"checkpoint_every": math.nan}, "checkpoint_every must be a finite number > 0"),

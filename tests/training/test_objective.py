@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vone_jax.training import objective
+from vone_jax.training import step
 
 LABELS = np.array([0, 3, 4, 1, 1, 2, 0], np.int32)
 
@@ -20,27 +20,27 @@ def test_cross_entropy_with_the_smoothed_target(logits, smoothing):
     x = np.asarray(logits, np.float64)
     log_p = x - np.log(np.exp(x).sum(1, keepdims=True))
     target = (1 - smoothing) * np.eye(5)[LABELS] + smoothing / 5
-    losses = objective.cross_entropy(logits, jnp.asarray(LABELS), smoothing)
+    losses = step.cross_entropy(logits, jnp.asarray(LABELS), smoothing)
     np.testing.assert_allclose(losses, -(target * log_p).sum(1), rtol=1e-5)
 
 
 def test_the_loss_is_float32_for_bfloat16_logits(logits):
-    low = objective.cross_entropy(logits.astype(jnp.bfloat16), jnp.asarray(LABELS))
+    low = step.cross_entropy(logits.astype(jnp.bfloat16), jnp.asarray(LABELS))
     assert low.dtype == jnp.float32
 
 
 def test_large_logits_give_finite_losses():
-    losses = objective.cross_entropy(jnp.asarray([[1e4, -1e4]]), jnp.asarray([1]))
+    losses = step.cross_entropy(jnp.asarray([[1e4, -1e4]]), jnp.asarray([1]))
     np.testing.assert_allclose(losses, [2e4])
 
 
 def test_sums_over_any_partition_are_equal_and_padding_may_hold_nan(logits):
     labels = jnp.asarray(LABELS)
-    losses = objective.cross_entropy(logits, labels)
-    whole = objective.batch_sums(losses, logits, labels)
+    losses = step.cross_entropy(logits, labels)
+    whole = step.batch_sums(losses, logits, labels)
     pad = jnp.full((1, 5), jnp.nan)
-    first = objective.batch_sums(losses[:3], logits[:3], labels[:3])
-    rest = objective.batch_sums(
+    first = step.batch_sums(losses[:3], logits[:3], labels[:3])
+    rest = step.batch_sums(
         jnp.concatenate([losses[3:], jnp.asarray([jnp.nan])]),
         jnp.concatenate([logits[3:], pad]),
         jnp.concatenate([labels[3:], jnp.asarray([0], jnp.int32)]),

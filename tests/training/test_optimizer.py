@@ -1,12 +1,20 @@
-"""The optimiser against torch.optim.SGD's update rule, written out in NumPy float64."""
+"""SGD against torch.optim.SGD's rule in NumPy float64; schedules against their closed forms."""
+
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vone_jax.training import OptimizerConfig
-from vone_jax.training.optimizer import apply_updates, make_optimizer
+from vone_jax.training import Constant, Cosine, OneCycle, OptimizerConfig, Plateau, Step
+from vone_jax.training.optimizer import (
+    PlateauState,
+    after_validation,
+    apply_updates,
+    learning_rate,
+    make_optimizer,
+)
 
 SHAPES = {"conv": {"kernel": (3, 2)}, "norm": {"scale": (2,), "bias": (2,)}}
 
@@ -75,3 +83,106 @@ def test_decay_spares_biases_and_batch_norm_only_when_asked_to():
         np.testing.assert_allclose(updates["conv"]["kernel"], 0.5 * params["conv"]["kernel"])
         assert (np.abs(updates["norm"]["bias"]).max() == 0) == spared
         assert (np.abs(updates["norm"]["scale"]).max() == 0) == spared
+
+
+def curve(schedule, steps_per_epoch=10, total_steps=50, **config):
+    """The learning rate at every step of a run of 5 epochs."""
+    rate = learning_rate(OptimizerConfig(schedule=schedule, **config), steps_per_epoch, total_steps)
+    return np.asarray(jax.vmap(rate)(jnp.arange(total_steps, dtype=jnp.int32)))
+
+
+def test_constant():
+    np.testing.assert_array_equal(curve(Constant(), learning_rate=0.3), np.float32(0.3))
+
+
+def test_step_falls_at_the_start_of_the_given_epochs():
+    rates = curve(Step(epochs=(2, 4), decay=0.1), learning_rate=0.5)
+    expected = [0.5] * 20 + [0.05] * 20 + [0.005] * 10
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
+
+
+def test_cosine_goes_from_the_base_rate_to_the_final_one():
+    rates = curve(Cosine(final=0.1), learning_rate=2.0)
+    expected = [2 * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * t / 50))) for t in range(50)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
+
+
+def test_one_cycle_is_that_of_pytorch():
+    """OneCycleLR(max_lr=0.4, total_steps=50), whose other defaults are ours too."""
+    rates = curve(OneCycle(rise=0.3), learning_rate=0.4)
+    start, end = 0.4 / 25, 0.4 / 25 / 1e4
+
+    def anneal(a, b, share):
+        return b + (a - b) / 2 * (1 + math.cos(math.pi * share))
+
+    expected = [
+        anneal(start, 0.4, t / 14) if t <= 14 else anneal(0.4, end, (t - 14) / 35)
+        for t in range(50)
+    ]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-8)
+    assert rates.argmax() == 14
+    np.testing.assert_allclose(rates[-1], end, rtol=1e-2)
+
+
+@pytest.mark.parametrize(("rise", "total"), [(0.0, 20), (1.0, 20), (0.3, 1), (0.3, 2)])
+def test_one_cycle_is_finite_at_its_limits(rise, total):
+    rates = curve(OneCycle(rise=rise), total_steps=total)
+    assert np.isfinite(rates).all() and (rates > 0).all() and (rates <= 0.1 * (1 + 1e-6)).all()
+
+
+def test_warmup_multiplies_the_schedule_by_a_linear_rise():
+    plain = curve(Cosine())
+    warm = curve(Cosine(), warmup_epochs=1.5)
+    rise = np.minimum(1.0, np.arange(1, 51) / 15)
+    np.testing.assert_allclose(warm, plain * rise, rtol=1e-6)
+
+
+def torch_plateau(losses, decay, patience, threshold):
+    """ReduceLROnPlateau, written from its documentation, in Python floats."""
+    factor, best, waited, factors = 1.0, math.inf, 0, []
+    for loss in losses:
+        if loss < best * (1 - threshold):
+            best, waited = loss, 0
+        else:
+            waited += 1
+        if waited > patience:
+            factor, waited = factor * decay, 0
+        factors.append(factor)
+    return factors
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.01, 0.2])
+def test_plateau_is_that_of_pytorch(threshold):
+    losses = [3.0, 2.0, 1.99, 2.1, 1.7, 1.69, 1.69, 1.8, 1.2, 1.2, 1.2, 1.2, 1.2, 1.1, 1.3, 1.3]
+    schedule = Plateau(decay=0.5, patience=1, threshold=threshold)
+    state = jax.tree.map(np.asarray, PlateauState.start())
+    factors = []
+    for loss in losses:
+        state = after_validation(schedule, state, loss)
+        factors.append(float(state.factor))
+    assert factors == torch_plateau(losses, 0.5, 1, threshold)
+    assert factors[-1] < 1
+    assert state.factor.dtype == state.best.dtype == np.float32 and state.waited.dtype == np.int32
+
+
+def test_other_schedules_ignore_validations():
+    state = jax.tree.map(np.asarray, PlateauState.start())
+    assert after_validation(Cosine(), state, 1.0) is state
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Step(epochs=()), "epochs must be positive and increasing"),
+        (lambda: Step(epochs=(20, 10)), "epochs must be positive and increasing"),
+        (lambda: Step(epochs=(1,), decay=2.0), "decay must be .* <= 1, got 2.0"),
+        (lambda: Cosine(final=-0.1), "final must be .* >= 0 and <= 1, got -0.1"),
+        (lambda: OneCycle(div_factor=0.0), "div_factor must be a finite number > 0, got 0.0"),
+        (lambda: OneCycle(rise=math.nan), "rise must be a finite number .* got nan"),
+        (lambda: Plateau(patience=-1), "patience must be an integer >= 0, got -1"),
+        (lambda: Plateau(threshold=1.0), "threshold must be .* < 1, got 1.0"),
+    ],
+)
+def test_impossible_schedules_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -13,9 +13,9 @@ from vone_jax import mesh as meshes
 from vone_jax import prng
 from vone_jax.attacks import PGD
 from vone_jax.training import GaussianImageNoise, similarity, step
-from vone_jax.training.perturbation import perturbed
-from vone_jax.training.similarity_step import WEIGHTS
-from vone_jax.training.state import create_state
+from vone_jax.training.augmentation import perturbed
+from vone_jax.training.similarity import WEIGHTS
+from vone_jax.training.step import create_state
 
 
 class Recorder:

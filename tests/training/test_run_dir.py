@@ -12,8 +12,15 @@ from pathlib import Path
 import jax
 import pytest
 
-from vone_jax.training import DataConfig, Experiment, ModelConfig, RunDirectoryError
-from vone_jax.training.run_dir import config_path, open_run, read_experiment
+from vone_jax.training import (
+    DataConfig,
+    Experiment,
+    ModelConfig,
+    RunDescription,
+    RunDirectoryError,
+    read_run,
+)
+from vone_jax.training.run_dir import config_path, open_run
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENT = Experiment(
@@ -21,8 +28,14 @@ EXPERIMENT = Experiment(
 )
 
 
-def opened(run_dir, experiment=EXPERIMENT):
-    return open_run(run_dir, experiment, parameters=12, device="1 x abacus", command="train it")
+CLASSES = ("cat", "dog")
+
+
+def opened(run_dir, experiment=EXPERIMENT, class_names=CLASSES):
+    description = RunDescription(
+        experiment, class_names, parameters=12, device="1 x abacus", command="train it"
+    )
+    return open_run(run_dir, description)
 
 
 def test_a_new_run_describes_itself(tmp_path):
@@ -35,7 +48,10 @@ def test_a_new_run_describes_itself(tmp_path):
     assert config["command"] == "train it"
     assert config["versions"]["jax"] == jax.__version__
     assert {"python", "flax", "numpy"} <= config["versions"].keys()
-    assert read_experiment(tmp_path / "runs" / "a") == EXPERIMENT
+    description = read_run(tmp_path / "runs" / "a")
+    assert (description.experiment, description.class_names) == (EXPERIMENT, CLASSES)
+    assert (description.parameters, description.device) == (12, "1 x abacus")
+    assert (description.command, description.versions) == ("train it", config["versions"])
 
 
 def test_the_same_experiment_may_go_on(tmp_path):
@@ -55,7 +71,7 @@ def test_another_experiment_is_refused_and_the_fields_named(tmp_path):
     with pytest.raises(RunDirectoryError, match=expected):
         with opened(tmp_path, other):
             pass
-    assert read_experiment(tmp_path) == EXPERIMENT
+    assert read_run(tmp_path).experiment == EXPERIMENT
 
 
 def test_a_second_process_is_refused(tmp_path):
@@ -79,8 +95,8 @@ def test_the_lock_of_a_process_that_was_killed_is_free(tmp_path):
     program = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from vone_jax.training.run_dir import _lock\n"
-        "with _lock(Path(sys.argv[1])):\n"
+        "from vone_jax import files\n"
+        "with files.locked(Path(sys.argv[1]) / 'lock'):\n"
         "    print('locked', flush=True)\n"
         "    time.sleep(100)\n"
     )
@@ -102,7 +118,7 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(RunDirectoryError, match="cannot be locked .*No locks available"):
+    with pytest.raises(OSError, match="must be on a file system with flock: No locks available"):
         with opened(tmp_path):
             pass
 
@@ -118,7 +134,7 @@ def test_what_changes_no_number_may_change_and_is_written_down(tmp_path):
     )
     with opened(tmp_path, moved):
         pass
-    assert read_experiment(tmp_path) == moved
+    assert read_run(tmp_path).experiment == moved
     assert json.loads(config_path(tmp_path).read_text())["command"] == "train it"
 
 
@@ -152,4 +168,51 @@ def test_what_is_no_run_is_named(tmp_path, content, message):
     if content is not None:
         config_path(tmp_path).write_text(content, encoding="latin-1")
     with pytest.raises(RunDirectoryError, match=message):
-        read_experiment(tmp_path)
+        read_run(tmp_path)
+
+
+def test_every_flipped_bit_of_the_description_is_refused_or_harmless(tmp_path):
+    with opened(tmp_path):
+        pass
+    path = config_path(tmp_path)
+    content, description = path.read_bytes(), read_run(tmp_path)
+    harmless = 0
+    for bit in range(8 * len(content)):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            assert read_run(tmp_path) == description
+            harmless += 1
+        except RunDirectoryError as error:
+            assert str(path) in str(error)
+    # Bits of the name of the digest itself, and of white space.
+    assert harmless < len(content) / 8
+
+
+def without(run_dir, *names):
+    """Rewrite the description as earlier versions did, without some fields."""
+    config = json.loads(config_path(run_dir).read_text())
+    for name in names:
+        del config[name]
+    config_path(run_dir).write_text(json.dumps(config, indent=2))
+
+
+def test_a_run_of_an_earlier_version_is_read_and_gets_what_it_lacks(tmp_path):
+    with opened(tmp_path):
+        pass
+    without(tmp_path, "digest", "class_names")
+    assert read_run(tmp_path).class_names is None
+    assert read_run(tmp_path).experiment == EXPERIMENT
+    with opened(tmp_path):
+        pass
+    assert read_run(tmp_path).class_names == CLASSES
+    assert "digest" in json.loads(config_path(tmp_path).read_text())
+
+
+def test_a_run_does_not_resume_with_other_classes(tmp_path):
+    with opened(tmp_path):
+        pass
+    with pytest.raises(RunDirectoryError, match=r"class names: \('dog', 'cat'\) are not \('cat', "):
+        with opened(tmp_path, class_names=("dog", "cat")):
+            pass

@@ -93,7 +93,7 @@ def test_a_broken_line_elsewhere_is_an_error_that_names_it(path):
 @pytest.mark.parametrize("line", ["5", '{"step": 3}'])
 def test_a_line_that_is_no_record_is_an_error_that_names_it(path, line):
     path.write_text(path.read_text() + line + "\n")
-    with pytest.raises(ValueError, match="log.jsonl, line .* is no record"):
+    with pytest.raises(ValueError, match="log.jsonl, line .* is not a record"):
         read_log(path)
 
 

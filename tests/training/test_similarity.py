@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vone_jax import training
-from vone_jax.training import similarity, similarity_targets
+from vone_jax.training import similarity
 from vone_jax.training.similarity import Similarity
 
 
@@ -62,7 +62,7 @@ def test_identical_images_do_not_make_it_infinite():
 
 def targets(**fields):
     config = Similarity(images=20, batch=8, **fields)
-    return similarity_targets.make_targets(config, "fashion_mnist_small", None, 28, 1, seed=0)
+    return similarity.make_targets(config, "fashion_mnist_small", None, 28, 1, seed=0)
 
 
 def test_pixel_similarities_below_the_threshold_are_zero():
@@ -105,12 +105,12 @@ def matrix(tmp_path, **changes):
 
 def test_a_measured_matrix_is_read(tmp_path):
     config = Similarity(target="neural", path=str(matrix(tmp_path)), images=6, batch=4)
-    found = similarity_targets.make_targets(config, "fashion_mnist_small", None, 28, 1, seed=0)
+    found = similarity.make_targets(config, "fashion_mnist_small", None, 28, 1, seed=0)
     assert found.images.shape == (6, 28, 28, 1) and found.images.dtype == np.float32
     assert found.images.max() <= 1
     np.testing.assert_allclose(np.diag(found.similarity), 1.0)
     with pytest.raises(ValueError, match=r"must have shape \(32, 32, 1\) for this network"):
-        similarity_targets.make_targets(config, "fashion_mnist_small", None, 32, 1, seed=0)
+        similarity.make_targets(config, "fashion_mnist_small", None, 32, 1, seed=0)
 
 
 _ASYMMETRIC = np.eye(6) + np.triu(np.full((6, 6), 0.5), 1)
@@ -119,7 +119,7 @@ _ASYMMETRIC = np.eye(6) + np.triu(np.full((6, 6), 0.5), 1)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"similarity": None}, "lacks similarity; it has images"),
+        ({"similarity": None}, "lacks the array similarity; it has images"),
         ({"similarity": np.eye(6) * (1 + 0j)}, "similarity must be real numbers, got complex128"),
         ({"images": np.zeros((0, 28, 28))}, r"got \(0, 28, 28, 1\)"),
         ({"similarity": np.eye(5)}, r"shape \(6, 6\) for 6 images, got \(5, 5\)"),
@@ -133,22 +133,22 @@ _ASYMMETRIC = np.eye(6) + np.triu(np.full((6, 6), 0.5), 1)
 )
 def test_a_wrong_matrix_is_refused(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
-        similarity_targets.load_matrix(matrix(tmp_path, **changes))
+        similarity.load_matrix(matrix(tmp_path, **changes))
 
 
 def test_a_file_that_is_no_matrix_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no file of similarities .*scan.npz"):
-        similarity_targets.load_matrix(tmp_path / "scan.npz")
+        similarity.load_matrix(tmp_path / "scan.npz")
     (tmp_path / "scan.npz").write_text("0.5 1\n")
     with pytest.raises(ValueError, match="scan.npz is not a readable NPZ file"):
-        similarity_targets.load_matrix(tmp_path / "scan.npz")
+        similarity.load_matrix(tmp_path / "scan.npz")
     np.save(tmp_path / "scan.npy", np.eye(3))
     with pytest.raises(ValueError, match="scan.npy is not a readable NPZ file"):
-        similarity_targets.load_matrix(tmp_path / "scan.npy")
+        similarity.load_matrix(tmp_path / "scan.npy")
     torn = matrix(tmp_path)
     torn.write_bytes(torn.read_bytes()[:-60])
     with pytest.raises(ValueError, match="matrix.npz is not a readable NPZ file"):
-        similarity_targets.load_matrix(torn)
+        similarity.load_matrix(torn)
 
 
 def test_an_unknown_layer_is_named_before_any_training(tmp_path):
@@ -165,9 +165,9 @@ def test_an_unknown_layer_is_named_before_any_training(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"target": "brain"}, "target must be one of neural, v1, pixels, got 'brain'"),
-        ({"target": "neural"}, "path is the file of target 'neural'"),
-        ({"target": "v1", "path": "x.npz"}, "path is the file of target 'neural'"),
+        ({"target": "brain"}, "target must be one of neural, v1, pixels; got 'brain'"),
+        ({"target": "neural"}, "path must be given for target 'neural'"),
+        ({"target": "v1", "path": "x.npz"}, "path must be given for target 'neural'"),
         ({"target": "v1", "alpha": -1.0}, "alpha must be"),
         ({"target": "v1", "layers": ()}, "layers must be different names"),
         ({"target": "v1", "images": 8, "batch": 9}, "batch must be <= images, 8, got 9"),

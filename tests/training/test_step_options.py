@@ -13,8 +13,7 @@ from vone_jax import corruptions, models, prng, v1
 from vone_jax import mesh as meshes
 from vone_jax.training.augmentation import make_augmentation
 from vone_jax.training.optimizer import learning_rate
-from vone_jax.training.state import create_state
-from vone_jax.training.step import make_train_step
+from vone_jax.training.step import create_state, make_train_step
 
 ONE, FOUR = jax.devices()[:1], jax.devices()
 

@@ -10,8 +10,7 @@ from tiny import TinyNet, tiny_source
 from vone_jax import mesh as meshes
 from vone_jax.training import Cosine, OptimizerConfig
 from vone_jax.training.optimizer import learning_rate, make_optimizer
-from vone_jax.training.state import create_state
-from vone_jax.training.step import make_eval_step, make_train_step
+from vone_jax.training.step import create_state, make_eval_step, make_train_step
 
 CONFIG = OptimizerConfig(learning_rate=0.1, schedule=Cosine(), weight_decay=1e-3)
 OPTIMIZER = make_optimizer(CONFIG)

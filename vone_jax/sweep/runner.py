@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vone_jax.sweep.sweep import Sweep
-from vone_jax.training import codec
+from vone_jax.training import to_json
 
 STEPS = ("train", "evaluate", "report")
 STOPPED = 75
@@ -142,7 +142,7 @@ def _commands(name: str, sweep: Sweep, label: str, root: Path, group: Path) -> I
     run_dir = str(group / label)
     # Known by its experiment, not by the sweep's name: another sweep of the group may have
     # trained it.
-    trained = _digest(codec.encode(sweep.members[label].experiment))
+    trained = _digest(to_json(sweep.members[label].experiment))
     train = (str(root / "train.py"), f"{name}:{label}", "--run-dir", run_dir)
     yield _Command(label, "train", train, trained)
     for arguments in sweep.evaluations_of(label):

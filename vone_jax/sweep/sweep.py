@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vone_jax.training import Experiment, config_files
+from vone_jax.training import Experiment, experiment_files
 
 # Arguments of eval.py behind the run directory, such as ("--suite", "linf", "--points", "9").
 Evaluation = Sequence[str]
@@ -63,7 +63,7 @@ class Sweep:
 
 def sweep_names(configs: Path) -> list[str]:
     """Names of the sweeps below a directory, for instance ``"laboratory/components"``."""
-    return config_files.config_names(configs, "sweep")
+    return experiment_files.config_names(configs, "sweep")
 
 
 def load_sweep(name: str, configs: Path) -> Sweep:
@@ -73,7 +73,7 @@ def load_sweep(name: str, configs: Path) -> Sweep:
       ValueError: if there is no such file (the names are listed), or it defines no sweep, or one
         that is wrong.
     """
-    sweep = config_files.load(name, configs, "sweep")
+    sweep = experiment_files.load(name, configs, "sweep")
     if not isinstance(sweep, Sweep):
         raise ValueError(f"{name} must define sweep = Sweep(...), it has {sweep!r}")
     return sweep

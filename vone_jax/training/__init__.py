@@ -1,21 +1,26 @@
-"""Training: experiments, the optimiser, the loop, checkpoints."""
+"""Training: experiments, the optimiser, the loop, checkpoints, and loading of trained runs."""
 
+from vone_jax.training.augmentation import GaussianImageNoise
 from vone_jax.training.checkpoint import CheckpointError
-from vone_jax.training.config_files import config_names, load_config
-from vone_jax.training.experiment import (
-    DataConfig,
-    Experiment,
-    ModelConfig,
-    OptimizerConfig,
-    from_json,
-    to_json,
-)
+from vone_jax.training.experiment import DataConfig, Experiment, ModelConfig
+from vone_jax.training.experiment_files import config_names, from_json, load_config, to_json
 from vone_jax.training.loop import Outcome, train
 from vone_jax.training.monitor import NonFiniteError, UnreadableDataError
-from vone_jax.training.perturbation import GaussianImageNoise
-from vone_jax.training.run_dir import RunDirectoryError
-from vone_jax.training.runs import load_run, restore_run
-from vone_jax.training.schedules import Constant, Cosine, OneCycle, Plateau, Step
+from vone_jax.training.optimizer import (
+    Constant,
+    Cosine,
+    OneCycle,
+    OptimizerConfig,
+    Plateau,
+    Step,
+)
+from vone_jax.training.run_dir import (
+    RunDescription,
+    RunDirectoryError,
+    load_run,
+    read_run,
+    restore_run,
+)
 from vone_jax.training.similarity import Similarity
 
 __all__ = [
@@ -31,6 +36,7 @@ __all__ = [
     "OptimizerConfig",
     "Outcome",
     "Plateau",
+    "RunDescription",
     "RunDirectoryError",
     "Similarity",
     "Step",
@@ -39,6 +45,7 @@ __all__ = [
     "from_json",
     "load_config",
     "load_run",
+    "read_run",
     "restore_run",
     "to_json",
     "train",

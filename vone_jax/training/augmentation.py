@@ -1,12 +1,27 @@
-"""Corruptions as augmentation: what happens to training images on the device, from keys alone."""
+"""Changes of the training images on the device: corruptions, Gaussian noise, attacks.
 
+All randomness comes from keys, so an image's change depends on the key and on the index of the
+image in the data set. It does not depend on the image's place in the batch.
+
+References:
+  Madry et al., 2018, arXiv:1706.06083: training on the images of a PGD attack.
+  Wong, Rice and Kolter, 2020, arXiv:2001.03994: one step from a random start is enough if the step
+    is 1.25 times the radius, ``PGD(norm, eps, steps=1, step_size=1.25 * eps, random_start=True)``.
+  Rusak et al., 2020, arXiv:2001.06057: training with Gaussian noise, half of the images clean.
+"""
+
+import dataclasses
 from collections.abc import Callable
 from functools import partial
+from typing import Any, cast
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vone_jax import corruptions, prng
+from vone_jax import arguments, corruptions, prng
+from vone_jax.attacks import PGD
+from vone_jax.attacks.classifier import LogitsFn
 
 Augmentation = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -14,20 +29,20 @@ Augmentation = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 def make_augmentation(
     names: tuple[str, ...], severities: tuple[int, int], probability: float
 ) -> Augmentation | None:
-    """Corrupts some of the images of a batch.
+    """Return a function that corrupts some of the images of a batch.
 
-    The batch draws one corruption and one severity, and each image whether it gets it: so a step
-    computes one corruption, where a choice for each image would compute all of them. What an
-    image gets depends on the key and its index, not on its place in the batch.
+    The function draws one corruption and one severity for the whole batch, and for each image
+    whether to apply them. So a step computes one corruption; a draw for each image would compute
+    all of them.
 
     Args:
-      names: of ``corruptions.NAMES``; none: no augmentation.
-      severities: lowest and highest, 1 to 5.
-      probability: of an image to be corrupted.
+      names: names in ``corruptions.NAMES``. Without names there is no augmentation.
+      severities: lowest and highest severity, 1 to 5.
+      probability: probability that an image is corrupted, in [0, 1].
 
     Returns:
       ``(key, images, indices) -> images`` with a scalar key, images (N, H, W, C) in [0, 1] and
-      their numbers in the data set (N,); None if there is nothing to do.
+      their indices in the data set (N,). None if there is nothing to do.
     """
     if not names or not probability:
         return None
@@ -49,3 +64,63 @@ def make_augmentation(
 
 def _corrupt(name: str, severity: int, keys: jax.Array, images: jax.Array) -> jax.Array:
     return corruptions.corrupt(keys, images, name, severity)
+
+
+@dataclasses.dataclass(frozen=True)
+class GaussianImageNoise:
+    """Independent Gaussian noise on every pixel value, then clipping to [0, 1].
+
+    Attributes:
+      scale: standard deviation in pixel units, > 0.
+      share: probability that an image is changed, in (0, 1].
+
+    Raises:
+      ValueError: if a field is out of range; the message names it.
+    """
+
+    scale: float
+    share: float = 0.5
+
+    def __post_init__(self):
+        arguments.number("scale", self.scale, positive=True)
+        arguments.number("share", self.share, positive=True, most=1.0)
+
+    def perturb(
+        self, keys: jax.Array, logits_fn: LogitsFn, images: jax.Array, labels: jax.Array
+    ) -> jax.Array:
+        """Return noisy images. The signature is that of attacks; the network is not used."""
+
+        def add_noise(key: jax.Array, image: jax.Array) -> jax.Array:
+            noise = jax.random.normal(prng.stream(key, "noise"), image.shape, image.dtype)
+            hit = jax.random.bernoulli(prng.stream(key, "share"), self.share)
+            return jnp.where(hit, jnp.clip(image + self.scale * noise, 0.0, 1.0), image)
+
+        return jax.vmap(add_noise)(keys, images)
+
+
+Perturbation = PGD | GaussianImageNoise | None
+
+
+def perturbed(
+    perturbation: PGD | GaussianImageNoise,
+    model: nn.Module,
+    variables: Any,
+    keys: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+) -> jax.Array:
+    """Return the perturbed images to train on.
+
+    Args:
+      perturbation: an attack, or Gaussian noise.
+      model: the network, see ``models.create``.
+      variables: its current variables; batch norm uses its running values.
+      keys: one key per example, shape (N,).
+      images: (N, H, W, C) in [0, 1].
+      labels: int (N,).
+    """
+
+    def logits_fn(keys: jax.Array, images: jax.Array) -> jax.Array:
+        return cast(jax.Array, model.apply(variables, images, train=False, noise_key=keys))
+
+    return perturbation.perturb(keys, logits_fn, images, labels)

@@ -1,16 +1,17 @@
-"""Checkpoints of a run. The one module that imports Orbax.
+"""Checkpoints of a run. This is the only module that imports Orbax.
 
-A checkpoint at step k holds everything the step k + 1 depends on: the training state and the
-position of the data iterator, with the interval that the log is averaging over. Nothing in it
-depends on the number of devices, processes or data workers. It is written in the background,
-and appears under its name only when it is whole:
+A checkpoint at step k holds everything that step k + 1 depends on: the training state, the state of
+the data iterator, and the sums since the last line of the log. It does not depend on the number of
+devices, processes or data workers. It is written in the background, and gets its name only when it
+is complete:
 
-    N.partial/             of step N while it is written, or removed
+    N.partial/             step N while it is written or removed
     N/state/               the training state, as Orbax writes it
-    N/metadata/metadata    position, digest of state and position
-    N/SHA256SUMS           digests of all files, those that restoring does not need too
+    N/metadata/metadata    position, and a digest of state and position
+    N/SHA256SUMS           digests of all files, including those that are not needed to restore
 
-So a damaged one is found out, what is damaged is named, and the one before it is used.
+So a damaged checkpoint is detected, the error names the damaged files, and the checkpoint before it
+is used.
 """
 
 import dataclasses
@@ -30,30 +31,30 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from vone_jax import files
 from vone_jax import mesh as meshes
-from vone_jax.training import file_digests
-from vone_jax.training.state import TrainState
+from vone_jax.training.step import TrainState
 
-# Those of format 1 have no SHA256SUMS.
+# Checkpoints of format 1 have no SHA256SUMS.
 _FORMAT = 2
 _PARTIAL = ".partial"
-# In the names of what Orbax is still writing.
+# Part of the names of directories that Orbax is still writing.
 _TEMPORARY = ".orbax-checkpoint-tmp"
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint could not be written, or none of those there could be read."""
+    """A checkpoint could not be written, or no checkpoint could be read."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Position:
-    """What belongs to a checkpoint beside the training state, as JSON values.
+    """The part of a checkpoint beside the training state, as JSON values.
 
     Attributes:
       data: state of the data iterator, the same in all processes.
-      validated: the last step at which the run was validated, 0 if never.
-      interval: sums that the log has gathered since its last line.
-      passed_over: what the run has done without since it began, see ``meters.PassedOver``.
+      validated: step of the last validation, 0 if there was none.
+      interval: sums since the last line of the log, see ``monitor.Interval``.
+      passed_over: counts of what was skipped since the run started, see ``monitor.Skipped``.
     """
 
     data: dict[str, Any]
@@ -63,14 +64,14 @@ class Position:
 
 
 class Checkpoints:
-    """The checkpoints of one run; use it in a ``with`` block, which waits for the last write.
+    """The checkpoints of one run. Use it in a ``with`` block, which waits for the last write.
 
-    All processes must make the same calls; the files are written once.
+    All processes must make the same calls. Process 0 writes the files.
 
     Args:
-      directory: made if it is not there.
-      keep: number of checkpoints kept, the newest ones.
-      read_only: touch no file, because another process may be writing there.
+      directory: the directory of checkpoints. It is made if it does not exist.
+      keep: number of checkpoints to keep, the newest ones.
+      read_only: change no file, because another process may be writing there.
     """
 
     def __init__(self, directory: Path, keep: int = 2, read_only: bool = False):
@@ -101,28 +102,28 @@ class Checkpoints:
         except CheckpointError:
             if error is None:
                 raise
-            # The error that ended the block is the one to see.
+            # The error that ended the block must not be hidden.
         finally:
             self._thread.shutdown()
             self._checkpointer.close()
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints that are there, oldest first."""
+        """Return the steps of the existing checkpoints, oldest first."""
         if not self.directory.is_dir():
             return []
         names = (path.name for path in self.directory.iterdir())
         return sorted(int(name) for name in names if name.isdecimal())
 
     def save(self, step: int, state: TrainState, position: Position) -> None:
-        """Starts writing a checkpoint; returns once ``state`` may be donated.
+        """Start writing a checkpoint, and return once ``state`` may be donated.
 
         Args:
-          step: its number, above that of every checkpoint there.
-          state: on any mesh.
+          step: its step, after that of every existing checkpoint.
+          state: the training state, on any mesh.
           position: see ``Position``.
 
         Raises:
-          CheckpointError: if this one cannot be started, or the one before could not be written.
+          CheckpointError: if this checkpoint cannot be started, or the last one was not written.
         """
         self.wait()
         steps = self.steps()
@@ -147,10 +148,10 @@ class Checkpoints:
         self._writing = self._thread.submit(self._complete, step)
 
     def wait(self) -> None:
-        """Returns when everything is on disk.
+        """Wait until the last checkpoint is on disk.
 
         Raises:
-          CheckpointError: if a checkpoint could not be written.
+          CheckpointError: if it could not be written.
         """
         if self._writing is None:
             return
@@ -163,20 +164,20 @@ class Checkpoints:
     def restore(
         self, like: TrainState, step: int | None = None
     ) -> tuple[int, TrainState, Position] | None:
-        """The newest checkpoint that is undamaged, or the one at ``step``.
+        """Read the newest undamaged checkpoint, or the one at ``step``.
 
-        A damaged checkpoint is named in a warning and left where it is.
+        A warning names damaged checkpoints. They are not changed.
 
         Args:
           like: shapes and dtypes of the state, see ``jax.eval_shape``.
-          step: of the one to read; default: the newest, or an older one if that is damaged.
+          step: step of the checkpoint; default: the newest undamaged one.
 
         Returns:
-          Its step, state (NumPy arrays, for any mesh) and position; None if there are none.
+          Its step, state (NumPy arrays, for any mesh) and position; None if there is no checkpoint.
 
         Raises:
-          CheckpointError: if those there are all damaged, or ``step`` is not among them.
-          ValueError: if it belongs to another network or optimiser than ``like``.
+          CheckpointError: if all checkpoints are damaged, or there is none at ``step``.
+          ValueError: if the checkpoint belongs to another network or optimiser than ``like``.
         """
         steps = self.steps()
         if step is not None and step not in steps:
@@ -184,7 +185,7 @@ class Checkpoints:
         damaged = []
         for candidate in [step] if step is not None else reversed(steps):
             problem, restored = self._damage(candidate), None
-            # Processes read at the same time, and must not go on from different checkpoints.
+            # All processes read at the same time, and must resume from the same checkpoint.
             if not meshes.any_process(bool(problem)):
                 problem, restored = self._read(candidate, like)
             if not meshes.any_process(restored is None) and restored is not None:
@@ -201,7 +202,7 @@ class Checkpoints:
         return None
 
     def set_aside(self, newer_than: int) -> None:
-        """Moves the checkpoints above a step to ``damaged/`` beside the directory."""
+        """Move the checkpoints after a step to ``damaged/`` beside the directory."""
         for step in self.steps():
             if step > newer_than and jax.process_index() == 0:
                 aside = self.directory.parent / "damaged"
@@ -211,9 +212,9 @@ class Checkpoints:
         meshes.barrier("set aside")
 
     def _check_room(self, needed: int) -> None:
-        """Says that ``needed`` bytes have no room, before Orbax does so in hundreds of lines."""
+        """Raise an error if ``needed`` bytes do not fit: that of Orbax has hundreds of lines."""
         free = shutil.disk_usage(self.directory).free
-        # What is written is compressed: weights hardly, an optimiser's zeros away.
+        # Files are compressed. Weights hardly shrink; the zeros of an optimiser vanish.
         if free < needed / 2:
             raise self._not_written(
                 OSError(
@@ -223,13 +224,13 @@ class Checkpoints:
             )
 
     def _complete(self, step: int) -> None:
-        """Waits for Orbax, gives a checkpoint its digests and its name, and drops old ones."""
+        """Wait for Orbax, give a checkpoint its digests and its name, and remove old ones."""
         self._checkpointer.wait_until_finished()
         if jax.process_index() == 0:
-            file_digests.write(self._partial(step))
+            files.write_digests(self._partial(step))
             self._partial(step).rename(self.directory / str(step))
             for old in self.steps()[: -self._keep]:
-                # Under its name it would be damaged if the program ended meanwhile.
+                # Renamed first: a half removed checkpoint would count as damaged.
                 (self.directory / str(old)).rename(self._partial(old))
                 shutil.rmtree(self._partial(old))
 
@@ -237,14 +238,14 @@ class Checkpoints:
         return self.directory / f"{step}{_PARTIAL}"
 
     def _damage(self, step: int) -> str:
-        """Which files of a checkpoint are damaged; empty if none, or none has a digest."""
+        """Name the damaged files of a checkpoint. Empty if there are none, or no digests."""
         directory = self.directory / str(step)
-        if not (directory / file_digests.NAME).exists():
+        if not (directory / files.DIGESTS).exists():
             return ""
-        return "; ".join(file_digests.damage(directory))
+        return "; ".join(files.damage(directory))
 
     def _read(self, step: int, like: TrainState) -> tuple[str, tuple[TrainState, Position] | None]:
-        """What is wrong with a checkpoint, or its content."""
+        """Return an empty string and the content of a checkpoint, or its problem and None."""
         directory = self.directory / str(step)
         target = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
         try:
@@ -256,8 +257,8 @@ class Checkpoints:
             position = Position(**metadata["position"])
         except Exception as error:
             return _first_line(error), None
-        if listed and not (directory / file_digests.NAME).exists():
-            return f"{file_digests.NAME} is missing", None
+        if listed and not (directory / files.DIGESTS).exists():
+            return f"{files.DIGESTS} is missing", None
         if layout != _layout(target):
             raise ValueError(
                 f"checkpoint {directory} belongs to another network or optimiser: "
@@ -276,19 +277,19 @@ class Checkpoints:
     def _not_written(self, error: Exception) -> CheckpointError:
         return CheckpointError(
             f"a checkpoint could not be written to {self.directory}: {_first_line(error)}; "
-            f"those of the steps {self.steps()} are intact"
+            f"the checkpoints of the steps {self.steps()} are intact"
         )
 
 
 def _layout(state: TrainState) -> str:
-    """A digest of the names, shapes and dtypes of all arrays."""
+    """Return a digest of the names, shapes and dtypes of all arrays."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     text = "\n".join(f"{jax.tree_util.keystr(k)} {x.dtype} {x.shape}" for k, x in leaves)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _digest(state: TrainState, position: dict[str, Any]) -> str:
-    """A digest of all that a checkpoint holds."""
+    """Return a digest of the content of a checkpoint."""
     digest = hashlib.sha256(json.dumps(position, sort_keys=True).encode())
     for leaf in jax.tree.leaves(state):
         digest.update(np.ascontiguousarray(leaf).data)
@@ -297,7 +298,7 @@ def _digest(state: TrainState, position: dict[str, Any]) -> str:
 
 def _first_line(error: Exception) -> str:
     line = str(error).splitlines()[0] if str(error) else ""
-    # TensorStore says at the end of a long line what the system has said.
+    # TensorStore puts the error of the system at the end of a long line.
     system = re.search(r"os_error_code='(\d+)'", line)
     cause = f"{os.strerror(int(system[1]))}: " if system else ""
     return f"{cause}{type(error).__name__}: {line[:400]}"

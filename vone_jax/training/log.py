@@ -1,4 +1,4 @@
-"""The log of a run: JSON lines are the truth; CSV and TensorBoard are made from them."""
+"""The log of a run: JSON lines, with a CSV file and TensorBoard files made from them."""
 
 import contextlib
 import csv
@@ -11,25 +11,27 @@ from typing import Any
 
 import jax
 
+from vone_jax import files
+
 Record = dict[str, Any]
 
 
 class RunLog:
-    """Appends records to ``log.jsonl``, in process 0 only; use it in a ``with`` block.
+    """Appends records to ``log.jsonl``. Use it in a ``with`` block.
 
-    Opening it drops what a run that was cut off has written beyond the checkpoint it goes on
-    from, so that every step is in the log once. Closing it writes ``log.csv``.
+    Opening the log removes the records after the checkpoint from which the run resumes, so that
+    every step is in the log once. Closing it writes ``log.csv``. Only process 0 writes.
 
     Args:
-      path: of the JSONL file.
-      step: of the checkpoint; 0 starts an empty log.
-      validated: the last step whose validation the checkpoint knows of.
-      tensorboard: directory for TensorBoard's files, or None for none.
+      path: the JSONL file.
+      step: step of the checkpoint; 0 starts an empty log.
+      validated: step of the last validation before the checkpoint, 0 if there was none.
+      tensorboard: directory for TensorBoard files; None writes none.
 
     Raises:
-      ValueError: if TensorBoard's files are wanted and tensorboardX is not installed, or for a log
-        that is damaged, see ``read_log``.
-      OSError: naming the log, if it cannot be written.
+      ValueError: if TensorBoard files are requested and tensorboardX is not installed, or if the
+        log is damaged, see ``read_log``.
+      OSError: if the log cannot be written; the message names it.
     """
 
     def __init__(self, path: Path, step: int, validated: int, tensorboard: Path | None = None):
@@ -37,11 +39,10 @@ class RunLog:
         self._file = self._writer = None
         if jax.process_index() != 0:
             return
-        kept = [record for record in read_log(path) if _is_before(record, step, validated)]
-        partial = self._path.with_suffix(".partial")
+        before = [record for record in read_log(path) if _is_before(record, step, validated)]
+        content = "".join(_line(record) for record in before).encode()
+        files.replace(self._path, lambda file: file.write(content))
         with _writing(self._path):
-            partial.write_text("".join(_line(record) for record in kept))
-            partial.replace(self._path)
             self._file = open(self._path, "a")
         if tensorboard is not None:
             try:
@@ -51,11 +52,11 @@ class RunLog:
             self._writer = SummaryWriter(str(tensorboard), purge_step=step + 1)
 
     def write(self, record: Record) -> None:
-        """Adds a record with ``kind``, ``step`` and finite numbers.
+        """Append a record with ``kind``, ``step`` and finite numbers.
 
         Raises:
-          ValueError: for a number that is not finite.
-          OSError: naming the log, if it cannot be written.
+          ValueError: if a number is not finite.
+          OSError: if the log cannot be written; the message names it.
         """
         line = _line(record)
         if self._file is None:
@@ -69,7 +70,7 @@ class RunLog:
                     self._writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
 
     def sync(self) -> None:
-        """Puts all records on disk. To be called before a checkpoint that builds on them."""
+        """Flush all records to the disk, as is needed before a checkpoint of the same step."""
         if self._file is not None:
             with _writing(self._path):
                 os.fsync(self._file.fileno())
@@ -93,14 +94,16 @@ class RunLog:
         except OSError:
             if error is None:
                 raise
-            # The error that ended the block is the one to see.
+            # The error that ended the block must not be hidden.
 
 
 def read_log(path: Path) -> list[Record]:
-    """The records of a log. A last line that was cut off is left out; no file is an empty log.
+    """Read the records of a log.
+
+    A truncated last line is ignored, and a file that does not exist is an empty log.
 
     Raises:
-      ValueError: naming the line, if any other line is not JSON, or any is no record.
+      ValueError: if another line is not JSON, or a line is not a record; the message names it.
     """
     path = Path(path)
     if not path.exists():
@@ -118,12 +121,12 @@ def read_log(path: Path) -> list[Record]:
                 break
             raise ValueError(f"{path}, line {number} is not JSON: {line[:80]!r}") from error
         if not isinstance(records[-1], dict) or not {"kind", "step"} <= records[-1].keys():
-            raise ValueError(f"{path}, line {number} is no record: {line[:80]!r}")
+            raise ValueError(f"{path}, line {number} is not a record: {line[:80]!r}")
     return records
 
 
 def export_csv(path: Path) -> Path:
-    """Writes the records of a JSONL log beside it as CSV, one column for each name in it."""
+    """Write the records of a JSONL log to a CSV file beside it, with one column per name."""
     records = read_log(path)
     columns = list(dict.fromkeys(name for record in records for name in record))
     target = Path(path).with_suffix(".csv")
@@ -136,13 +139,13 @@ def export_csv(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Where the disk is full, Python does not say what could not be written."""
+    """Name the file in errors: on a full disk, Python does not say which one was written."""
     try:
         yield
     except OSError as error:
         raise OSError(
             error.errno,
-            f"{path} cannot be written: {error.strerror}; the checkpoints are as they were",
+            f"{path} cannot be written: {error.strerror}; the checkpoints are not affected",
         ) from error
 
 

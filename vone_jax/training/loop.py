@@ -1,23 +1,23 @@
 """The training loop.
 
-Fence posts. "Step k" is the state after k optimiser steps. At each k the loop does, in this order:
-validate, save, and only then take the next batch and step. So a checkpoint at k holds the weights
-that the validation at k has judged, and the data iterator that has given k batches.
+Order of events. "Step k" is the state after k optimiser steps. At each k the loop validates, saves,
+and only then takes the next batch and steps. So a checkpoint at k holds the weights that the
+validation at k has used, and the state of a data iterator that has returned k batches.
 
   - Nothing is validated or saved at step 0. Both happen at their intervals and at the last step,
-    once: a run that goes on from a checkpoint at k does not repeat them.
+    once: a run that resumes from a checkpoint at k does not repeat them.
   - A run of n steps makes n updates; the last one is in the checkpoint n.
-  - A run that is asked to stop at k saves at k without validating; the next start validates first.
+  - A run that is asked to stop at k saves at k without validating. When it resumes, it validates
+    first.
   - The metrics of step k are read after step k + 1 has been dispatched, so that the device does not
-    wait for the log; before validating or saving they are read at once. So the batch of step k + 1
-    is loaded and placed while step k runs, unless ``data.prefetch`` is 0.
-  - Several processes hear in the metrics that one of them was asked to stop, so that they stop at
-    the same step; that is one or two steps later.
+    wait for the log. So the batch of step k + 1 is loaded and placed while step k runs, unless
+    ``data.prefetch`` is 0. Before a validation or a checkpoint, metrics are read at once.
+  - With several processes, the metrics tell all of them that one was asked to stop. So they stop at
+    the same step, which is one or two steps later.
 """
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,21 +30,19 @@ from vone_jax.training import run_dir as run_dirs
 from vone_jax.training.checkpoint import Checkpoints, Position
 from vone_jax.training.experiment import Experiment
 from vone_jax.training.log import RunLog
-from vone_jax.training.meters import Interval, PassedOver
-from vone_jax.training.monitor import Monitor, NonFiniteError
-from vone_jax.training.prefetch import Prefetch
-from vone_jax.training.progress import Progress
-from vone_jax.training.schedules import after_validation
-from vone_jax.training.setup import Setup, prepare
+from vone_jax.training.monitor import Interval, Monitor, Progress, Skipped, Stop
+from vone_jax.training.optimizer import after_validation
+from vone_jax.training.setup import Prefetch, Setup, prepare
+from vone_jax.training.step import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How ``train`` ended.
+    """The end of a call of ``train``.
 
     Attributes:
-      step: optimiser steps done, all of them in a checkpoint.
-      finished: False if the run was asked to stop before its end.
+      step: number of optimiser steps done, all of them in a checkpoint.
+      finished: False if the run was stopped before its end.
     """
 
     step: int
@@ -61,28 +59,28 @@ def train(
     tensorboard: bool = False,
     progress: bool = False,
 ) -> Outcome:
-    """Trains, from the last checkpoint in the run directory if there is one.
+    """Train, from the last checkpoint in the run directory if there is one.
 
-    On CPUs a run that was stopped, or killed, and started again ends with the same bits as one that
-    was not, on the same number of devices; on other meshes up to rounding.
+    A run on CPUs that was stopped or killed, and resumed on the same number of devices, ends with
+    the same bits as a run that was not. On other meshes the results agree up to rounding.
 
     Args:
-      experiment: what to train.
-      run_dir: see ``run_dir.py``; made if it is not there.
+      experiment: the experiment to train.
+      run_dir: directory of the run, see ``run_dir.py``. It is made if it does not exist.
       devices: the ``jax.Device``s to train on; default: all.
-      stop: asked at every step; once it says True (and it must stay there), in any process, the
-        run is saved and the call returns.
-      command: for the record in ``config.json``.
-      tensorboard: write TensorBoard's files too, to ``run_dir/tensorboard``.
+      stop: polled at every step. Once it returns True in any process, the run saves and the call
+        returns. It must then keep returning True. ``cli.StopOnSignal`` is such an object.
+      command: the command that started the program, to be stored in ``config.json``.
+      tensorboard: also write TensorBoard files, to ``run_dir/tensorboard``.
       progress: report on stderr.
 
     Returns:
-      How far it came.
+      The number of steps done, and whether the run is finished.
 
     Raises:
       ValueError: if parts of the experiment do not fit each other or the data.
-      RunDirectoryError: if the directory is in use or of another experiment.
-      CheckpointError: if a checkpoint cannot be written, or all there are damaged.
+      RunDirectoryError: if the directory is in use or holds another experiment.
+      CheckpointError: if a checkpoint cannot be written, or all checkpoints are damaged.
       NonFiniteError: at a loss or gradient that is NaN or infinite, see ``Experiment.non_finite``.
       UnreadableDataError: if too many images cannot be read, see ``DataConfig.unreadable``.
       OSError: if a data worker dies, or the log cannot be written.
@@ -93,26 +91,26 @@ def train(
     mesh = meshes.data_mesh(devices)
     setup = prepare(experiment, mesh)
     experiment = setup.experiment
+    request = Stop(stop)
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
         enter(jax.default_matmul_precision(experiment.matmul_precision))
-        enter(
-            run_dirs.open_run(
-                run_dir,
-                experiment,
-                parameters=setup.parameters,
-                device=meshes.describe(mesh),
-                command=command,
-            )
+        description = run_dirs.RunDescription(
+            experiment,
+            class_names=tuple(setup.train_source.class_names),
+            parameters=setup.parameters,
+            device=meshes.describe(mesh),
+            command=command,
         )
+        enter(run_dirs.open_run(run_dir, description))
         checkpoints = enter(
             Checkpoints(run_dirs.checkpoints_path(run_dir), experiment.keep_checkpoints)
         )
         batches = enter(contextlib.closing(setup.train_batches()))
 
-        # Restore: from a checkpoint of this run if there is one, else a new start.
+        # Restore a checkpoint of this run if there is one; else start anew.
         state = setup.initial_state()
-        step, validated, interval, passed_over = 0, 0, Interval(), PassedOver()
+        step, validated, interval, skipped = 0, 0, Interval(), Skipped()
         restored = checkpoints.restore(jax.eval_shape(lambda: state))
         if restored is not None:
             step, host_state, position = restored
@@ -120,58 +118,44 @@ def train(
             state = meshes.replicate(mesh, host_state)
             batches.set_state(position.data)
             validated, interval = position.validated, Interval(**position.interval)
-            passed_over = PassedOver(**position.passed_over)
+            skipped = Skipped(**position.passed_over)
         placed = Prefetch(
             batches, setup.shard, max(0, experiment.data.prefetch - 1), setup.total_steps - step
         )
         saved, pending = step, None
-        log = enter(
-            RunLog(
-                run_dirs.log_path(run_dir),
-                step,
-                validated,
-                tensorboard=run_dir / "tensorboard" if tensorboard else None,
-            )
-        )
+        tensorboard_dir = run_dir / "tensorboard" if tensorboard else None
+        log = enter(RunLog(run_dirs.log_path(run_dir), step, validated, tensorboard_dir))
         report = enter(Progress(step, setup.total_steps, progress))
         report.line(_opening(setup, step))
-        monitor = Monitor(setup, run_dir, log, report, interval, passed_over)
+        monitor = Monitor(setup, run_dir, log, report, request, interval, skipped)
 
         while True:
-            asked = stop()
-            stopping = monitor.stop if jax.process_count() > 1 else asked
+            request.poll()
+            stopping = request.everywhere
             last = step == setup.total_steps
             validating = (last or setup.validates_at(step)) and validated < step
             saving = (last or stopping or setup.saves_at(step)) and saved < step
 
-            # Metrics of the last step, where somebody needs them now.
+            # Read the metrics of the last step if they are needed now.
             if pending is not None and (validating or saving):
                 monitor.read(pending, saved)
                 pending = None
-                # Also those who asked for a stop with it want it now.
-                if monitor.stop and not stopping:
+                # The metrics may carry a request to stop.
+                if request.everywhere and not stopping:
                     continue
 
             # Validate.
             if validating and not stopping:
                 with monitor.clock.paused():
-                    result = setup.validate(state, stop)
-                if result is None:  # It was asked to stop; so are we.
-                    monitor.stop = True
+                    result = validate(setup, state, request)
+                if result is None:
                     continue
-                if not math.isfinite(result["loss"]):
-                    raise NonFiniteError(f"the validation loss is {result['loss']} at step {step}")
+                monitor.validation(step, result)
                 plateau = after_validation(
                     experiment.optimizer.schedule, meshes.fetch(state.plateau), result["loss"]
                 )
                 state = dataclasses.replace(state, plateau=meshes.replicate(mesh, plateau))
                 validated = step
-                epoch = step / setup.steps_per_epoch
-                log.write({"kind": "validation", "step": step, "epoch": epoch, **result})
-                report.line(
-                    f"step {step}, epoch {epoch:.4g}: validation loss {result['loss']:.4f}, "
-                    f"accuracy {100 * result['accuracy']:.2f} %"
-                )
 
             # Save.
             if saving:
@@ -181,7 +165,7 @@ def train(
                         placed.get_state(),
                         validated,
                         dataclasses.asdict(interval),
-                        dataclasses.asdict(passed_over),
+                        dataclasses.asdict(skipped),
                     )
                     checkpoints.save(step, state, position)
                 saved = step
@@ -189,16 +173,16 @@ def train(
             if last or stopping:
                 break
 
-            # Next batch, step, metrics of the step before.
+            # Take the next batch and step; read the metrics of the step before.
             if pending is not None and experiment.data.prefetch == 0:
                 monitor.read(pending, saved)
                 pending = None
             try:
-                batch = setup.mark(placed.take(), asked)
+                batch = setup.mark(placed.take(), request.here)
             except ChildProcessError:
-                # A signal to all processes also ends workers that have not begun, see
+                # A signal to all processes also ends workers that have not started, see
                 # data/worker.py.
-                if asked or not stop():
+                if request.here or not request.poll():
                     raise
                 continue
             state, metrics = setup.train_step(state, batch)
@@ -213,8 +197,48 @@ def train(
         return Outcome(step, finished)
 
 
+def validate(setup: Setup, state: TrainState, stop: Stop) -> dict[str, float] | None:
+    """Evaluate the network on the validation split.
+
+    Args:
+      setup: the parts of the run.
+      state: the state at any step.
+      stop: the request to stop, polled before each batch.
+
+    Returns:
+      Mean ``loss`` and ``accuracy`` over the split, and ``seen``, its size. None after a request
+      to stop.
+    """
+    sums = []
+    batches = setup.eval_batches()
+    try:
+        for batch in batches:
+            if stop.poll_all():
+                return None
+            sums.append(setup.eval_step(state.variables, setup.shard(batch)))
+    except ChildProcessError:
+        # A signal to all processes also ends workers that have not started, see data/worker.py.
+        if jax.process_count() > 1 or not stop.poll():
+            raise
+        return None
+    finally:
+        batches.close()
+    host = meshes.fetch(sums)
+    seen = sum(int(s.seen) for s in host)
+    if seen != len(setup.eval_source):
+        raise RuntimeError(
+            f"validation counted {seen} of {len(setup.eval_source)} examples: the mask of the "
+            "batches is wrong"
+        )
+    return {
+        "loss": sum(float(s.loss) for s in host) / seen,
+        "accuracy": sum(int(s.correct) for s in host) / seen,
+        "seen": seen,
+    }
+
+
 def _opening(setup: Setup, step: int) -> str:
-    """The line that a run starts with."""
+    """Return the first line of the report."""
     experiment = setup.experiment
     begin = f"from step {step}" if step else "from the start"
     return (

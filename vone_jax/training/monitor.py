@@ -1,22 +1,29 @@
-"""Reads the metrics of finished steps, logs them, and says when a run cannot go on.
+"""The bookkeeping of a run: metrics, speed, skipped steps, the request to stop, the progress bar.
 
-The step itself never takes an update that is not finite, so what is in a checkpoint is sound
-however late its metrics are read.
+The training step never applies an update that is not finite. So a checkpoint is sound even if the
+metrics of its last steps are read later.
 """
 
+import contextlib
+import dataclasses
 import math
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import TracebackType
+from typing import TextIO
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from vone_jax import mesh as meshes
 from vone_jax.training.log import RunLog
-from vone_jax.training.meters import Clock, Interval, PassedOver
-from vone_jax.training.progress import Progress
 from vone_jax.training.setup import Setup
-from vone_jax.training.step import Batch, StepMetrics
+from vone_jax.training.step import Batch, StepMetrics, Sums
 
+# A step whose metrics have not been read: its number, its batch and its metrics.
 Pending = tuple[int, Batch, StepMetrics]
 
 
@@ -28,19 +35,171 @@ class UnreadableDataError(RuntimeError):
     """More training images could not be read than the experiment allows."""
 
 
-class Monitor:
-    """Follows a run from step to step. All processes make the same calls.
+class Stop:
+    """The request to stop a run, which all processes follow at the same step.
 
     Args:
-      setup: of the run.
-      run_dir: where batches go that gave a step that is not finite.
-      log: of the run.
-      report: for people.
-      interval: sums since the last line of the log.
-      passed_over: since the run began.
+      requested: returns True once this process should stop, and then always.
 
     Attributes:
-      stop: whether any process was asked to stop, as far as the metrics read say.
+      here: True if this process was asked to stop when it last polled.
+      everywhere: True once all processes know of a request. Then the run saves and ends.
+    """
+
+    def __init__(self, requested: Callable[[], bool]):
+        self._requested = requested
+        self.here = self.everywhere = False
+
+    def poll(self) -> bool:
+        """Ask whether this process should stop. Other processes learn it from a later step."""
+        self.here = self._requested()
+        if jax.process_count() == 1:
+            self.everywhere |= self.here
+        return self.here
+
+    def poll_all(self) -> bool:
+        """Ask whether any process should stop. All processes must call this at the same point."""
+        self.everywhere |= meshes.any_process(self._requested())
+        return self.everywhere
+
+
+@dataclasses.dataclass
+class Interval:
+    """Sums over the steps since the last line of the log. They are part of every checkpoint.
+
+    Attributes:
+      loss: sum of the losses.
+      correct: number of correctly classified examples.
+      seen: number of examples.
+    """
+
+    loss: float = 0.0
+    correct: int = 0
+    seen: int = 0
+
+    def add(self, sums: Sums) -> None:
+        """Add the sums of a step, NumPy scalars."""
+        self.loss += float(sums.loss)
+        self.correct += int(sums.correct)
+        self.seen += int(sums.seen)
+
+    def take_means(self) -> dict[str, float]:
+        """Return the mean ``loss`` and ``accuracy``, and start a new interval."""
+        means = {"loss": self.loss / self.seen, "accuracy": self.correct / self.seen}
+        self.loss, self.correct, self.seen = 0.0, 0, 0
+        return means
+
+
+@dataclasses.dataclass
+class Skipped:
+    """Counts of what was skipped since the run started. They are part of every checkpoint.
+
+    Attributes:
+      steps: steps that were not finite.
+      examples: examples that could not be read, counted every time.
+    """
+
+    steps: int = 0
+    examples: int = 0
+
+
+class Clock:
+    """A clock that measures examples per second of training.
+
+    It starts at the end of the first step, which includes the time of the compiler.
+    """
+
+    def __init__(self):
+        self._start: float | None = None
+        self._examples = 0
+
+    def add(self, examples: int | np.integer) -> None:
+        """Count the examples of a step."""
+        if self._start is None:
+            self._start = time.perf_counter()
+        else:
+            self._examples += int(examples)
+
+    def take_rate(self) -> float:
+        """Return examples per second since the last call; 0 before the second step."""
+        if self._start is None:
+            return 0.0
+        now = time.perf_counter()
+        rate = self._examples / max(now - self._start, 1e-9)
+        self._start, self._examples = now, 0
+        return rate
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not count the time within a ``with`` block."""
+        begin = time.perf_counter()
+        yield
+        if self._start is not None:
+            self._start += time.perf_counter() - begin
+
+
+class Progress:
+    """Reports on stderr for people: a bar on a terminal, and a line per validation anywhere.
+
+    Only process 0 reports. Use it in a ``with`` block.
+
+    Args:
+      step: number of steps that are done already.
+      total_steps: number of steps in the run.
+      shown: False disables all output.
+      stream: where to write; default: stderr.
+    """
+
+    def __init__(
+        self, step: int, total_steps: int, shown: bool = True, stream: TextIO | None = None
+    ):
+        self._stream = sys.stderr if stream is None else stream
+        self._shown = shown and jax.process_index() == 0
+        self._bar = tqdm(
+            total=total_steps,
+            initial=step,
+            unit="step",
+            file=self._stream,
+            disable=not (self._shown and self._stream.isatty()),
+            dynamic_ncols=True,
+            leave=False,
+        )
+
+    def advance(self, loss: float) -> None:
+        """Move the bar by one step, which had the mean loss ``loss`` over its batch."""
+        self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+        self._bar.update()
+
+    def line(self, text: str) -> None:
+        """Print a line that stays, above the bar if there is one."""
+        if self._shown:
+            self._bar.write(text, file=self._stream)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+
+
+class Monitor:
+    """Follows a run from step to step: reads metrics, logs them, and ends a run that is broken.
+
+    All processes must make the same calls.
+
+    Args:
+      setup: the parts of the run.
+      run_dir: directory of the run, for batches whose step was not finite.
+      log: the log of the run.
+      progress: the report for people.
+      stop: the request to stop, which the metrics carry to all processes.
+      interval: sums since the last line of the log.
+      skipped: counts since the run started.
     """
 
     def __init__(
@@ -48,45 +207,46 @@ class Monitor:
         setup: Setup,
         run_dir: Path,
         log: RunLog,
-        report: Progress,
+        progress: Progress,
+        stop: Stop,
         interval: Interval,
-        passed_over: PassedOver,
+        skipped: Skipped,
     ):
         self.clock = Clock()
-        self.stop = False
         self.interval = interval
-        self.passed_over = passed_over
+        self.skipped = skipped
         self._setup = setup
         self._run_dir = run_dir
         self._log = log
-        self._report = report
+        self._progress = progress
+        self._stop = stop
 
     def read(self, pending: Pending, saved: int) -> None:
-        """Waits for the metrics of a step.
+        """Wait for the metrics of a step, and log them if a line of the log is due.
 
         Args:
-          pending: its number, its batch and its metrics.
+          pending: the step.
           saved: step of the last checkpoint, 0 if there is none.
 
         Raises:
-          NonFiniteError: if the step was not finite and may not, or not any more, be passed over.
+          NonFiniteError: if the step was not finite and may not be skipped.
           UnreadableDataError: if too many examples could not be read.
         """
         step, batch, metrics = pending
         host = meshes.fetch(metrics)
-        self.stop |= bool(host.marks.get("stop", 0))
+        self._stop.everywhere |= bool(host.marks.get("stop", 0))
         self._count_unreadable(step, int(host.marks.get("unreadable", 0)))
         if not host.finite:
-            self._pass_over(step, batch, host, saved)
+            self._skip(step, batch, host, saved)
             return
         self.interval.add(host.sums)
         self.clock.add(host.sums.seen)
-        self._report.advance(float(host.sums.loss) / int(host.sums.seen))
+        self._progress.advance(float(host.sums.loss) / int(host.sums.seen))
         experiment = self._setup.experiment
         if step % experiment.log_every == 0 or step == self._setup.total_steps:
             counts = {}
             if experiment.data.unreadable == "skip":
-                counts["unreadable"] = self.passed_over.examples
+                counts["unreadable"] = self.skipped.examples
             self._log.write(
                 {
                     "kind": "train",
@@ -100,40 +260,55 @@ class Monitor:
                 }
             )
 
+    def validation(self, step: int, result: dict[str, float]) -> None:
+        """Log the result of a validation.
+
+        Raises:
+          NonFiniteError: if its loss is NaN or infinite.
+        """
+        if not math.isfinite(result["loss"]):
+            raise NonFiniteError(f"the validation loss is {result['loss']} at step {step}")
+        epoch = step / self._setup.steps_per_epoch
+        self._log.write({"kind": "validation", "step": step, "epoch": epoch, **result})
+        self._progress.line(
+            f"step {step}, epoch {epoch:.4g}: validation loss {result['loss']:.4f}, "
+            f"accuracy {100 * result['accuracy']:.2f} %"
+        )
+
     def _count_unreadable(self, step: int, number: int) -> None:
-        self.passed_over.examples += number
+        self.skipped.examples += number
         limit = self._setup.experiment.data.unreadable_limit
-        if number and self.passed_over.examples > limit:
+        if number and self.skipped.examples > limit:
             raise UnreadableDataError(
-                f"{self.passed_over.examples} training images could not be read up to step {step}, "
+                f"{self.skipped.examples} training images could not be read up to step {step}, "
                 f"data.unreadable_limit is {limit}"
             )
 
-    def _pass_over(self, step: int, batch: Batch, host: StepMetrics, saved: int) -> None:
-        """Keeps the batch of a step that is not finite; ends the run unless it may go on."""
+    def _skip(self, step: int, batch: Batch, host: StepMetrics, saved: int) -> None:
+        """Store the batch of a step that is not finite, and end the run unless it may continue."""
         experiment = self._setup.experiment
-        where = f"at step {step} of {self._setup.total_steps}"
         loss = float(host.sums.loss) / int(host.sums.seen)
         values = {"loss": loss, "gradient norm": float(host.gradient_norm)}
         bad = [f"the {n} is {v}" for n, v in values.items() if not math.isfinite(v)]
-        what = (
-            f"{bad[0] if bad else 'the update is not finite'} {where} "
-            f"(learning rate {float(host.learning_rate):.4g}); {self._keep(step, batch)}"
+        problem = (
+            f"{bad[0] if bad else 'the update is not finite'} at step {step} of "
+            f"{self._setup.total_steps} (learning rate {float(host.learning_rate):.4g}); "
+            f"{self._store(step, batch)}"
         )
-        self.passed_over.steps += 1
+        self.skipped.steps += 1
         limit = 0 if experiment.non_finite == "stop" else experiment.non_finite_limit
-        if self.passed_over.steps > limit:
+        if self.skipped.steps > limit:
             last = (
                 f"the last checkpoint is that of step {saved}" if saved else "nothing is saved yet"
             )
-            number = self.passed_over.steps
+            number = self.skipped.steps
             many = f"; {number} such steps, non_finite_limit is {limit}" if number > 1 else ""
-            raise NonFiniteError(f"{what}{many}; {last}")
-        self._report.line(f"passed over: {what}")
-        self._log.write({"kind": "skipped", "step": step, "skipped": self.passed_over.steps})
+            raise NonFiniteError(f"{problem}{many}; {last}")
+        self._progress.line(f"skipped: {problem}")
+        self._log.write({"kind": "skipped", "step": step, "skipped": self.skipped.steps})
 
-    def _keep(self, step: int, batch: Batch) -> str:
-        """Writes a batch as the devices got it, before any augmentation there; says where."""
+    def _store(self, step: int, batch: Batch) -> str:
+        """Write a batch as it was put on the devices, and return a phrase that says where."""
         host = meshes.fetch(batch)
         path = self._run_dir / "non_finite" / f"step-{step}.npz"
         if jax.process_index() == 0:

@@ -1,22 +1,216 @@
-"""The optimiser and its learning rate."""
+"""The optimiser: stochastic gradient descent, its settings and its learning-rate schedules.
 
+Every schedule has one method ``factor(step, steps_per_epoch, total_steps)``, a pure function. It
+takes the number of steps done and returns the float32 factor on the base rate for the next step.
+The factor of ``Plateau`` follows the validation loss instead, so it is part of the training state
+(see ``PlateauState``).
+"""
+
+import dataclasses
+import typing
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from vone_jax.training.experiment import OptimizerConfig
+from vone_jax import arguments
+
+DecayedParameters = Literal["all", "kernels"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """The base rate throughout the run."""
+
+    def factor(self, step: jax.Array, steps_per_epoch: int, total_steps: int) -> jax.Array:
+        """Return 1 at every step."""
+        return jnp.ones((), jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """The rate is multiplied by ``decay`` at the start of each of ``epochs``, counted from 0."""
+
+    # Increasing, for instance (20, 40, 60).
+    epochs: tuple[float, ...]
+    # In [0, 1].
+    decay: float = 0.1
+
+    def __post_init__(self):
+        if not self.epochs or list(self.epochs) != sorted(set(self.epochs)) or self.epochs[0] <= 0:
+            raise ValueError(f"epochs must be positive and increasing, got {self.epochs}")
+        arguments.number("decay", self.decay, most=1.0)
+
+    def factor(self, step: jax.Array, steps_per_epoch: int, total_steps: int) -> jax.Array:
+        """Return ``decay`` to the power of the number of ``epochs`` that have started."""
+        boundaries = [round(epoch * steps_per_epoch) for epoch in self.epochs]
+        factors = [self.decay**i for i in range(len(boundaries) + 1)]
+        started = jnp.sum(step >= jnp.asarray(boundaries, jnp.int32), dtype=jnp.int32)
+        return jnp.asarray(factors, jnp.float32)[started]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine:
+    """Half a cosine from the base rate at step 0 to ``final`` times it at the end of the run."""
+
+    # In [0, 1].
+    final: float = 0.0
+
+    def __post_init__(self):
+        arguments.number("final", self.final, most=1.0)
+
+    def factor(self, step: jax.Array, steps_per_epoch: int, total_steps: int) -> jax.Array:
+        """Return final + (1 - final) (1 + cos(pi step / total_steps)) / 2."""
+        return _cosine(1.0, self.final, step.astype(jnp.float32) / total_steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class OneCycle:
+    """Half a cosine up to the base rate, then half a cosine down, as in PyTorch's OneCycleLR.
+
+    The rate starts at 1 / div_factor of the base rate. It ends, at the last step, at
+    1 / (div_factor * final_div_factor) of the base rate. Momentum stays constant.
+
+    Reference: Smith and Topin (2017), arXiv:1708.07120.
+    """
+
+    # Share of the run in which the rate rises.
+    rise: float = 0.3
+    # The base rate divided by the rate at step 0.
+    div_factor: float = 25.0
+    # The rate at step 0 divided by the rate at the last step.
+    final_div_factor: float = 1e4
+
+    def __post_init__(self):
+        arguments.number("rise", self.rise, most=1.0)
+        for name in ("div_factor", "final_div_factor"):
+            arguments.number(name, getattr(self, name), positive=True)
+
+    def factor(self, step: jax.Array, steps_per_epoch: int, total_steps: int) -> jax.Array:
+        """Interpolate by half cosines between step 0, step rise * total_steps - 1 and the last."""
+        start = 1.0 / self.div_factor
+        end = start / self.final_div_factor
+        # The length of a part that is shorter than a step only has to be positive.
+        peak = max(self.rise * total_steps - 1.0, 1e-6)
+        fall = max(total_steps - 1.0 - peak, 1e-6)
+        at = step.astype(jnp.float32)
+        rising = _cosine(start, 1.0, jnp.clip(at / peak, 0.0, 1.0))
+        falling = _cosine(1.0, end, jnp.clip((at - peak) / fall, 0.0, 1.0))
+        return jnp.where(at <= peak, rising, falling)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plateau:
+    """The rate is multiplied by ``decay`` when the validation loss stops falling.
+
+    This is PyTorch's ReduceLROnPlateau in its relative mode. A validation is an improvement if its
+    loss is below (1 - threshold) times the best loss so far. After more than ``patience``
+    validations in a row without improvement the rate falls, and the count starts again.
+    """
+
+    # In [0, 1].
+    decay: float = 0.1
+    # Number of validations; there is one per ``evaluate_every``.
+    patience: int = 10
+    # The smallest improvement that counts, as a share of the best loss, in [0, 1).
+    threshold: float = 1e-4
+
+    def __post_init__(self):
+        arguments.number("decay", self.decay, most=1.0)
+        arguments.count("patience", self.patience, 0)
+        arguments.number("threshold", self.threshold, most=1.0, below=True)
+
+    def factor(self, step: jax.Array, steps_per_epoch: int, total_steps: int) -> jax.Array:
+        """Return 1. The factor that follows the loss is ``PlateauState.factor``."""
+        return jnp.ones((), jnp.float32)
+
+
+class PlateauState(NamedTuple):
+    """The memory of ``Plateau``, as JAX or NumPy scalars. Other schedules do not change it.
+
+    Attributes:
+      factor: factor on the learning rate, scalar float32.
+      best: lowest validation loss so far, scalar float32.
+      waited: number of validations since then, scalar int32.
+    """
+
+    factor: Any
+    best: Any
+    waited: Any
+
+    @staticmethod
+    def start() -> "PlateauState":
+        """Return the state before the first validation."""
+        return PlateauState(jnp.float32(1.0), jnp.float32(jnp.inf), jnp.int32(0))
+
+
+def after_validation(schedule: object, state: PlateauState, loss: float) -> PlateauState:
+    """Return the state after a validation. Only ``Plateau`` changes it.
+
+    Args:
+      schedule: any schedule.
+      state: the state before, NumPy scalars.
+      loss: the mean validation loss, finite.
+    """
+    if not isinstance(schedule, Plateau):
+        return state
+    loss32 = np.float32(loss)
+    if loss32 < state.best * np.float32(1.0 - schedule.threshold):
+        return PlateauState(state.factor, loss32, np.int32(0))
+    waited = np.int32(state.waited + 1)
+    if waited > schedule.patience:
+        return PlateauState(state.factor * np.float32(schedule.decay), state.best, np.int32(0))
+    return PlateauState(state.factor, state.best, waited)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """Stochastic gradient descent in PyTorch's form, see ``make_optimizer``."""
+
+    # Base learning rate, which the schedule multiplies.
+    learning_rate: float = 0.1
+    # Learning-rate schedule over the run.
+    schedule: Constant | Step | Cosine | OneCycle | Plateau = Constant()
+    # Epochs of warm-up: a linear rise from 0 to 1 that multiplies the rate of the schedule.
+    warmup_epochs: float = 0.0
+    # Share of the last update that is kept, in [0, 1).
+    momentum: float = 0.9
+    # Use Nesterov momentum.
+    nesterov: bool = False
+    # Times the parameters, added to the gradient before momentum (coupled, as in PyTorch).
+    weight_decay: float = 1e-4
+    # Parameters that decay: "all", or "kernels" (no biases and no parameters of batch norm).
+    decayed: DecayedParameters = "all"
+    # Share of the target distribution that is spread evenly over the classes.
+    label_smoothing: float = 0.0
+    # Largest Euclidean norm of the gradient over all parameters; None does not clip.
+    gradient_clip: float | None = None
+
+    def __post_init__(self):
+        arguments.number("learning_rate", self.learning_rate, positive=True)
+        arguments.number("warmup_epochs", self.warmup_epochs)
+        arguments.number("momentum", self.momentum, most=1.0, below=True)
+        arguments.number("weight_decay", self.weight_decay)
+        arguments.choice("decayed", self.decayed, typing.get_args(DecayedParameters))
+        arguments.number("label_smoothing", self.label_smoothing, most=1.0, below=True)
+        if self.gradient_clip is not None:
+            arguments.number("gradient_clip", self.gradient_clip, positive=True)
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum > 0, got momentum 0")
+        if self.warmup_epochs and isinstance(self.schedule, OneCycle):
+            raise ValueError("warmup_epochs must be 0 with OneCycle, which has its own warm-up")
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """SGD in PyTorch's form, up to the learning rate.
+    """Return SGD in PyTorch's form, without the learning rate.
 
-    With the gradient g of the loss, clipped first, the update u of a parameter p is
+    Let g be the gradient of the loss, clipped first, and p a parameter. The update u of p is
     g' = g + weight_decay p;  v = momentum v + g';  u = g' + momentum v if nesterov, else v.
-    The step subtracts learning_rate * u, so a change of the rate acts at once on the momentum that
-    has been gathered (``torch.optim.SGD`` with dampening 0).
+    The training step subtracts learning_rate * u. So a change of the rate acts at once on the
+    accumulated momentum, as in ``torch.optim.SGD`` with dampening 0.
     """
     parts = []
     if config.gradient_clip is not None:
@@ -30,16 +224,16 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 def learning_rate(
     config: OptimizerConfig, steps_per_epoch: int, total_steps: int
 ) -> Callable[[jax.Array], jax.Array]:
-    """The learning rate as a function of the number of steps done, before any plateau.
+    """Return the learning rate as a function of the number of steps done, without any plateau.
 
     Args:
-      config: of the optimiser.
-      steps_per_epoch: of the data.
-      total_steps: of the run.
+      config: settings of the optimiser.
+      steps_per_epoch: number of steps in an epoch.
+      total_steps: number of steps in the run.
 
     Returns:
-      A function from a scalar int32 step to the float32 rate of the step that follows: the base
-      rate times the factor of the schedule times, while warming up, (step + 1) / warm-up steps.
+      A function from a scalar int32 step to the float32 rate of the next step: the base rate,
+      times the factor of the schedule, times (step + 1) / warm-up steps during warm-up.
     """
     warmup_steps = max(1, round(config.warmup_epochs * steps_per_epoch))
 
@@ -52,10 +246,15 @@ def learning_rate(
 
 
 def apply_updates(params: Any, updates: Any, rate: jax.Array) -> Any:
-    """params - rate * updates, leaf by leaf."""
+    """Return params - rate * updates, leaf by leaf."""
     return jax.tree.map(lambda p, u: p - rate * u, params, updates)
 
 
 def _is_kernel(params: Any) -> Any:
-    # Biases and batch norm's scales are the parameters with one axis.
+    # Biases and the scales of batch norm are the parameters with one axis.
     return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def _cosine(start: float, end: float, progress: jax.Array) -> jax.Array:
+    """Go from ``start`` to ``end`` along half a cosine as ``progress`` goes from 0 to 1."""
+    return end + (start - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * progress))

@@ -1,62 +1,99 @@
-"""The directory of a run: who may use it, and what it says about the run.
+"""The directory of a run: its files, its description, its lock, and how to load it.
 
-    config.json    the experiment, versions, command, device: written at the start
-    log.jsonl      one record a line, the source of truth; log.csv is exported from it
+    config.json    description of the run: experiment, class names, versions, command, device
+    log.jsonl      one record a line; log.csv is exported from it
     checkpoints/   see checkpoint.py
-    lock           held while a process trains here, and says which
+    lock           held while a process trains here; names that process
     non_finite/    batches of steps with a loss or gradient that was NaN or infinite, see monitor.py
 
-Evaluations add results/ and read the rest.
+Evaluations read these files and add results/.
 """
 
 import contextlib
-import fcntl
+import dataclasses
 import importlib.metadata
 import json
-import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
+from vone_jax import files
 from vone_jax import mesh as meshes
-from vone_jax.training import experiment as experiments
+from vone_jax.training.checkpoint import Checkpoints
 from vone_jax.training.experiment import Experiment
+from vone_jax.training.experiment_files import differences, from_json, to_json
+from vone_jax.training.setup import build_model, initial_state
 
-FORMAT = 1
+_FORMAT = 1
+# Fields of RunDescription that are JSON values already.
+_PLAIN = ("parameters", "device", "command", "versions")
 _PACKAGES = ("vone-jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 class RunDirectoryError(RuntimeError):
-    """A run directory is in use, belongs to another experiment, or is not one."""
+    """A run directory is in use, holds another experiment, is damaged, or holds no run."""
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the installed packages that affect results."""
+    installed = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            installed[package.replace("-", "_")] = importlib.metadata.version(package)
+    return installed
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDescription:
+    """The content of ``config.json``.
+
+    Attributes:
+      experiment: the experiment, with everything that is derived from data filled in.
+      class_names: one name per logit, in order. None for runs that did not store them.
+      parameters: number of trained parameters.
+      device: the devices in words.
+      command: the command that started the run.
+      versions: versions of Python and of packages, by name.
+    """
+
+    experiment: Experiment
+    class_names: tuple[str, ...] | None = None
+    parameters: int = 0
+    device: str = ""
+    command: str = ""
+    versions: dict[str, str] = dataclasses.field(default_factory=versions)
 
 
 def config_path(run_dir: Path) -> Path:
-    """Of the file that describes the run."""
+    """Return the path of the file that describes the run."""
     return Path(run_dir) / "config.json"
 
 
 def log_path(run_dir: Path) -> Path:
-    """Of the log."""
+    """Return the path of the log."""
     return Path(run_dir) / "log.jsonl"
 
 
 def checkpoints_path(run_dir: Path) -> Path:
-    """Of the checkpoints."""
+    """Return the path of the directory of checkpoints."""
     return Path(run_dir) / "checkpoints"
 
 
-def read_experiment(run_dir: Path) -> Experiment:
-    """The experiment of a run.
+def read_run(run_dir: Path | str) -> RunDescription:
+    """Read the description of a run.
 
     Raises:
-      RunDirectoryError: if the directory holds none, or one that this version cannot read.
+      RunDirectoryError: if the directory holds no run, if its description is damaged, or if it was
+        written by a version with another format.
     """
-    path = config_path(run_dir)
+    path = config_path(Path(run_dir))
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunDirectoryError(
             f"{run_dir} holds no run: there is no {path.name} in it. train.py makes one"
@@ -65,33 +102,43 @@ def read_experiment(run_dir: Path) -> Experiment:
         raise RunDirectoryError(f"{path} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise RunDirectoryError(f"{path} must hold a JSON object, it holds {config!r:.80}")
-    if config.get("format") != FORMAT:
+    # Runs of earlier versions have no digest.
+    digest = config.pop("digest", None)
+    if digest is not None and digest != files.json_digest(config):
         raise RunDirectoryError(
-            f"{path} has format {config.get('format')!r}, this version reads {FORMAT}"
+            f"{path} does not match its digest: it was damaged or edited. Restore the file; if the "
+            "edit was intended, remove its field 'digest'"
+        )
+    if config.get("format") != _FORMAT:
+        raise RunDirectoryError(
+            f"{path} has format {config.get('format')!r}, this version reads {_FORMAT}"
         )
     try:
-        return experiments.from_json(config.get("experiment"))
+        experiment = from_json(config.get("experiment"))
     except ValueError as error:
         raise RunDirectoryError(f"{path} cannot be read: {error}") from error
+    class_names = config.get("class_names")
+    return RunDescription(
+        experiment,
+        class_names=None if class_names is None else tuple(class_names),
+        **{name: config[name] for name in _PLAIN if name in config},
+    )
 
 
 @contextlib.contextmanager
-def open_run(
-    run_dir: Path, experiment: Experiment, *, parameters: int, device: str, command: str
-) -> Iterator[None]:
-    """Makes the directory of a new run or checks that it is that of this one, and locks it.
+def open_run(run_dir: Path, description: RunDescription) -> Iterator[None]:
+    """Lock the directory of a run within a ``with`` block, and make it if it does not exist.
 
     Args:
-      run_dir: need not exist.
-      experiment: what is going to be trained.
-      parameters: number of trained parameters.
-      device: the devices, in words.
-      command: that started the program.
+      run_dir: the directory.
+      description: the run that is going to be trained. If there is a run already, fields that
+        affect no result may differ, see ``experiment_files.differences``; ``config.json`` then
+        takes the new ones.
 
     Raises:
-      RunDirectoryError: if another process trains there, or the run there is of an experiment
-        that differs; the fields are named. Fields that change no number may differ, see
-        ``experiment.differences``; ``config.json`` then takes the new ones.
+      RunDirectoryError: if another process trains there, or if the run there has another
+        experiment or other class names; the message names the fields.
+      OSError: if the files cannot be written.
     """
     run_dir = Path(run_dir)
     with contextlib.ExitStack() as stack:
@@ -101,22 +148,13 @@ def open_run(
                 if run_dir.exists() and not run_dir.is_dir():
                     raise RunDirectoryError(f"{run_dir} must be a directory, it is a file")
                 run_dir.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(_lock(run_dir))
+                stack.enter_context(files.locked(run_dir / "lock"))
                 if config_path(run_dir).exists():
-                    _continue(run_dir, experiment)
+                    _resume(run_dir, description)
                 else:
-                    _check_unused(run_dir)
-                    _write(
-                        config_path(run_dir),
-                        {
-                            "format": FORMAT,
-                            "experiment": experiments.to_json(experiment),
-                            "versions": versions(),
-                            "command": command,
-                            "parameters": parameters,
-                            "device": device,
-                        },
-                    )
+                    _start(run_dir, description)
+            except files.LockedError as error:
+                problem = RunDirectoryError(f"another process is training in {run_dir}: {error}")
             except (OSError, RunDirectoryError) as error:
                 problem = error
         if meshes.any_process(problem is not None):
@@ -124,66 +162,81 @@ def open_run(
         yield
 
 
-def versions() -> dict[str, str]:
-    """Of Python and the packages that decide the numbers; absent where not installed."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package.replace("-", "_")] = importlib.metadata.version(package)
-    return found
-
-
-@contextlib.contextmanager
-def _lock(run_dir: Path) -> Iterator[None]:
-    # The kernel drops the lock with the process, however that ends.
-    with open(run_dir / "lock", "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise RunDirectoryError(
-                f"another process is training in {run_dir}: {file.read().strip() or 'unknown'}"
-            ) from None
-        except OSError as error:
-            raise RunDirectoryError(
-                f"{run_dir} cannot be locked ({error}); it must be on a file system with flock"
-            ) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}\n")
-        file.flush()
-        yield
-
-
-def _continue(run_dir: Path, experiment: Experiment) -> None:
-    differing = experiments.differences(experiment, read_experiment(run_dir))
-    if differing:
-        raise RunDirectoryError(
-            f"{run_dir} holds a run of another experiment (here, there):\n  "
-            + "\n  ".join(differing)
-            + "\nchoose another --run-dir, or delete that run"
-        )
-    config = json.loads(config_path(run_dir).read_text())
-    ours = experiments.to_json(experiment)
-    if ours != config["experiment"]:
-        _write(config_path(run_dir), config | {"experiment": ours})
-
-
-def _check_unused(run_dir: Path) -> None:
+def _start(run_dir: Path, description: RunDescription) -> None:
     for path in (log_path(run_dir), checkpoints_path(run_dir)):
         if path.exists():
             raise RunDirectoryError(
                 f"{run_dir} holds {path.name} but no config.json; choose another directory"
             )
+    _write(run_dir, description)
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    partial = path.with_suffix(".partial")
-    try:
-        with open(partial, "w") as file:
-            json.dump(content, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        # Where the disk is full, Python does not say what could not be written.
-        raise OSError(error.errno, f"{path} cannot be written: {error.strerror}") from error
+def _resume(run_dir: Path, description: RunDescription) -> None:
+    before = read_run(run_dir)
+    changes = differences(description.experiment, before.experiment)
+    if before.class_names not in (None, description.class_names):
+        changes.append(f"class names: {description.class_names} are not {before.class_names}")
+    if changes:
+        raise RunDirectoryError(
+            f"{run_dir} holds a run of another experiment (here, there):\n  "
+            + "\n  ".join(changes)
+            + "\nchoose another --run-dir, or delete that run"
+        )
+    after = dataclasses.replace(
+        before, experiment=description.experiment, class_names=description.class_names
+    )
+    if _config(after) != _config(before):
+        _write(run_dir, after)
+
+
+def _write(run_dir: Path, description: RunDescription) -> None:
+    config = _config(description)
+    files.replace_json(config_path(run_dir), config | {"digest": files.json_digest(config)})
+
+
+def _config(description: RunDescription) -> dict[str, Any]:
+    class_names = description.class_names
+    return {
+        "format": _FORMAT,
+        "experiment": to_json(description.experiment),
+        **{name: getattr(description, name) for name in _PLAIN},
+        "class_names": None if class_names is None else list(class_names),
+    }
+
+
+def load_run(
+    run_dir: Path | str, step: int | None = None
+) -> tuple[Experiment, nn.Module, dict[str, Any]]:
+    """Load the experiment, the network and the variables of a run.
+
+    Args:
+      run_dir: directory of the run, which may still be training.
+      step: step of the checkpoint; default: the newest undamaged one.
+
+    Returns:
+      The experiment, the network and ``{"params": ..., "batch_stats": ...}`` on the default device.
+
+    Raises:
+      RunDirectoryError: if the directory holds no run, or no checkpoint yet.
+      CheckpointError: if the checkpoints are damaged, or there is none at ``step``.
+    """
+    _, experiment, model, variables = restore_run(run_dir, step)
+    return experiment, model, variables
+
+
+def restore_run(
+    run_dir: Path | str, step: int | None = None
+) -> tuple[int, Experiment, nn.Module, dict[str, Any]]:
+    """Load a run as ``load_run`` does, with the step of the checkpoint as the first result."""
+    experiment = read_run(run_dir).experiment
+    model = build_model(experiment.model, experiment.precision)
+    directory = checkpoints_path(Path(run_dir))
+    restored = None
+    if directory.is_dir():
+        with Checkpoints(directory, read_only=True) as checkpoints:
+            like = jax.eval_shape(lambda: initial_state(experiment, model))
+            restored = checkpoints.restore(like, step)
+    if restored is None:
+        raise RunDirectoryError(f"{run_dir} has no checkpoint yet")
+    restored_step, state, _ = restored
+    return restored_step, experiment, model, jax.tree.map(jnp.asarray, state.variables)

@@ -1,6 +1,7 @@
-"""From an experiment to the parts of a run: data, network, compiled functions, fence posts."""
+"""The parts of a run: data, network, compiled functions, and the steps of validation and saving."""
 
 import dataclasses
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -9,15 +10,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import data, models
+from vone_jax import arguments, data, models
 from vone_jax import mesh as meshes
 from vone_jax.training.augmentation import make_augmentation
-from vone_jax.training.codec import nearest
 from vone_jax.training.experiment import Experiment, ModelConfig
 from vone_jax.training.optimizer import learning_rate, make_optimizer
-from vone_jax.training.similarity_targets import make_targets
-from vone_jax.training.state import TrainState, create_state
-from vone_jax.training.step import MARKS, StepMetrics, make_eval_step, make_train_step
+from vone_jax.training.similarity import make_targets
+from vone_jax.training.step import (
+    MARKS,
+    Batch,
+    StepMetrics,
+    Sums,
+    TrainState,
+    create_state,
+    make_eval_step,
+    make_train_step,
+)
 
 _FIELDS_ON_DEVICE = ("image", "label", "index", "mask", *MARKS)
 # The state counts its steps in an int32.
@@ -25,13 +33,15 @@ _MOST_STEPS = 2**31 - 1
 
 
 def build_model(config: ModelConfig, precision: str = "float32") -> nn.Module:
-    """The network of an experiment.
+    """Build the network of an experiment.
 
     Raises:
-      ValueError: if the number of classes is open.
+      ValueError: if the number of classes is not set.
     """
     if config.num_classes is None:
-        raise ValueError("model.num_classes must be given where there are no data to take it from")
+        raise ValueError(
+            "model.num_classes must be an integer >= 1, got None: there are no data here"
+        )
     return models.create(
         config.name,
         config.num_classes,
@@ -48,7 +58,7 @@ def build_model(config: ModelConfig, precision: str = "float32") -> nn.Module:
 
 
 def initial_state(experiment: Experiment, model: nn.Module) -> TrainState:
-    """The state at step 0; under ``jax.eval_shape``, its shapes."""
+    """Return the state at step 0; under ``jax.eval_shape``, its shapes."""
     size, channels = experiment.model.image_size, experiment.model.in_channels
     optimizer = make_optimizer(experiment.optimizer)
     compared = 0 if experiment.similarity is None else len(experiment.similarity.layers)
@@ -60,14 +70,14 @@ class Setup:
     """The parts of a run.
 
     Attributes:
-      experiment: with the number of classes filled in.
-      mesh: that it runs on.
+      experiment: the experiment, with the number of classes filled in.
+      mesh: the devices of the run.
       model: the network.
       parameters: number of trained parameters.
       train_source: images to train on.
       eval_source: images to validate on.
-      steps_per_epoch: full batches in an epoch.
-      total_steps: of the run.
+      steps_per_epoch: number of full batches in an epoch.
+      total_steps: number of steps in the run.
       train_step: see ``make_train_step``.
       eval_step: see ``make_eval_step``.
     """
@@ -80,21 +90,21 @@ class Setup:
     eval_source: data.Source
     steps_per_epoch: int
     total_steps: int
-    train_step: Callable[[TrainState, Any], tuple[TrainState, StepMetrics]]
-    eval_step: Callable[[Any, Any], Any]
+    train_step: Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
+    eval_step: Callable[[Any, Batch], Sums]
 
     def initial_state(self) -> TrainState:
-        """The state at step 0, on every device."""
+        """Return the state at step 0, on every device."""
         make = jax.jit(
             lambda: initial_state(self.experiment, self.model),
             out_shardings=meshes.replicated(self.mesh),
-            # Runs once, and optimising its many random draws takes longer than all the rest.
+            # It runs once, and XLA would take long to optimise its many random draws.
             compiler_options={"xla_backend_optimization_level": 0},
         )
         return make()
 
     def train_batches(self) -> data.Batches:
-        """Training batches without end; this process's part."""
+        """Return this process's part of the training batches, without end."""
         config = self.experiment.data
         return data.train_batches(
             self.train_source,
@@ -106,10 +116,10 @@ class Setup:
         )
 
     def eval_batches(self) -> data.Batches:
-        """The validation split once, padded and masked; this process's part.
+        """Return this process's part of the validation batches, padded and masked.
 
-        Workers that die are started again as in training. No image may be left out: the results
-        of one validation would be of other images than those of the next.
+        Workers that die are started again as in training. But an unreadable image is always an
+        error, because validations on different images could not be compared.
         """
         config = self.experiment.data
         return data.eval_batches(
@@ -119,58 +129,24 @@ class Setup:
             **self._reading(),
         )
 
-    def shard(self, batch: dict[str, Any]) -> dict[str, jax.Array]:
-        """This process's part of a batch of the host, on the devices."""
+    def shard(self, batch: dict[str, Any]) -> Batch:
+        """Put this process's part of a batch on the devices."""
         fields = {name: batch[name] for name in _FIELDS_ON_DEVICE if name in batch}
         return meshes.shard_batch(self.mesh, fields)
 
-    def mark(self, batch: dict[str, jax.Array], stop: bool) -> dict[str, jax.Array]:
-        """A placed batch that tells the other processes whether this one was asked to stop."""
+    def mark(self, batch: Batch, stop: bool) -> Batch:
+        """Add to a batch on the devices whether this process was asked to stop."""
         if jax.process_count() == 1:
             return batch
         rows = np.full(len(batch["label"]) // jax.process_count(), stop)
         return batch | {"stop": meshes.shard_batch(self.mesh, rows)}
 
-    def validate(self, state: TrainState, stop: Callable[[], bool]) -> dict[str, float] | None:
-        """Mean ``loss`` and ``accuracy`` over the validation split, and ``seen``, its size.
-
-        Args:
-          state: at any step.
-          stop: asked before each batch; once it says True, the result is None.
-        """
-        sums = []
-        batches = self.eval_batches()
-        try:
-            for batch in batches:
-                if meshes.any_process(stop()):
-                    return None
-                sums.append(self.eval_step(state.variables, self.shard(batch)))
-        except ChildProcessError:
-            # A signal to all processes also ends workers that have not begun, see data/worker.py.
-            if jax.process_count() > 1 or not stop():
-                raise
-            return None
-        finally:
-            batches.close()
-        host = meshes.fetch(sums)
-        seen = sum(int(s.seen) for s in host)
-        if seen != len(self.eval_source):
-            raise RuntimeError(
-                f"validation has seen {seen} of {len(self.eval_source)} examples: the mask of the "
-                "batches is wrong"
-            )
-        return {
-            "loss": sum(float(s.loss) for s in host) / seen,
-            "accuracy": sum(int(s.correct) for s in host) / seen,
-            "seen": seen,
-        }
-
     def validates_at(self, step: int) -> bool:
-        """Whether the run is validated at a step before the last."""
+        """Return True if there is a validation at this step, which is not the last."""
         return self._every(self.experiment.evaluate_every, step)
 
     def saves_at(self, step: int) -> bool:
-        """Whether there is a checkpoint at a step before the last."""
+        """Return True if there is a checkpoint at this step, which is not the last."""
         return self._every(self.experiment.checkpoint_every, step)
 
     def _every(self, epochs: float, step: int) -> bool:
@@ -187,8 +163,46 @@ class Setup:
         }
 
 
+class Prefetch:
+    """Training batches on the devices, some of them loaded before their step.
+
+    Args:
+      batches: this process's part of the batches, at the position to start from.
+      place: puts a batch on the devices without waiting for it.
+      ahead: number of batches on the devices beside the one that is taken.
+      number: number of batches that will be taken. No batch after them is loaded.
+    """
+
+    def __init__(
+        self,
+        batches: data.Batches,
+        place: Callable[[dict[str, Any]], Batch],
+        ahead: int,
+        number: int,
+    ):
+        self._batches = batches
+        self._place = place
+        self._ahead = ahead
+        self._unloaded = number
+        self._waiting: deque[tuple[Batch, dict[str, Any]]] = deque()
+        self._state = batches.get_state()
+
+    def take(self) -> Batch:
+        """Return the next batch."""
+        while self._unloaded and len(self._waiting) <= self._ahead:
+            placed = self._place(next(self._batches))
+            self._waiting.append((placed, self._batches.get_state()))
+            self._unloaded -= 1
+        placed, self._state = self._waiting.popleft()
+        return placed
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the state of the iterator after the last batch that was taken."""
+        return self._state
+
+
 def prepare(experiment: Experiment, mesh: meshes.Mesh) -> Setup:
-    """Opens the data and builds everything; compiles and computes nothing.
+    """Open the data and build everything, without compiling anything.
 
     Raises:
       ValueError: if the data, the network and the mesh do not fit each other.
@@ -204,7 +218,9 @@ def prepare(experiment: Experiment, mesh: meshes.Mesh) -> Setup:
     steps_per_epoch = data.batches_per_epoch(train_source, config.batch_size)
     total_steps = experiment.total_steps(steps_per_epoch)
     if total_steps > _MOST_STEPS:
-        raise ValueError(f"steps must be at most {_MOST_STEPS}, got {total_steps} (or by epochs)")
+        raise ValueError(
+            f"steps must be at most {_MOST_STEPS}, got {total_steps} (from steps or epochs)"
+        )
     shapes = jax.eval_shape(lambda: initial_state(experiment, model))
     return Setup(
         experiment=experiment,
@@ -236,7 +252,7 @@ def prepare(experiment: Experiment, mesh: meshes.Mesh) -> Setup:
 
 
 def _targets(experiment: Experiment, model: nn.Module, mesh: meshes.Mesh) -> Any:
-    """Images and similarities of the regularisation, on every device; None without it."""
+    """Return images and similarities of the regularisation on every device, or None."""
     config = experiment.similarity
     if config is None:
         return None
@@ -254,7 +270,7 @@ def _targets(experiment: Experiment, model: nn.Module, mesh: meshes.Mesh) -> Any
         if layer not in layers:
             raise ValueError(
                 f"similarity.layers must be among {', '.join(layers)}; got {layer!r}"
-                + nearest(layer, layers)
+                + arguments.nearest(layer, layers)
             )
     targets = make_targets(
         config,
@@ -268,7 +284,7 @@ def _targets(experiment: Experiment, model: nn.Module, mesh: meshes.Mesh) -> Any
 
 
 def _fit(experiment: Experiment, *sources: data.Source) -> Experiment:
-    """The experiment with the number of classes of its data."""
+    """Check that an experiment fits its data, and fill in the number of classes."""
     model = experiment.model
     for source in sources:
         where = f"the images of {source.name!r} {source.split!r}"
@@ -283,5 +299,13 @@ def _fit(experiment: Experiment, *sources: data.Source) -> Experiment:
             raise ValueError(
                 f"model.num_classes is {model.num_classes}, but {where} have "
                 f"{source.num_classes} classes"
+            )
+        names, first = source.class_names, sources[0]
+        if names != first.class_names:
+            differing = next(i for i, name in enumerate(names) if name != first.class_names[i])
+            raise ValueError(
+                f"the splits {first.split!r} and {source.split!r} of {source.name!r} must have the "
+                f"same classes, but class {differing} is {first.class_names[differing]!r} in the "
+                f"first and {names[differing]!r} in the second"
             )
     return dataclasses.replace(experiment, model=model)

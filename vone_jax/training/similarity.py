@@ -1,4 +1,4 @@
-"""Neural-similarity regularisation: two images that a brain finds alike, the network should too.
+"""Neural-similarity regularisation: images that a brain finds alike should be alike in the network.
 
 The loss gets the term
 
@@ -6,50 +6,60 @@ The loss gets the term
     S_network = sum_k gamma_k S_k,   gamma = softmax of trained weights,
 
 where S_k is the similarity of the two images in layer k: the cosine of their flattened features,
-each image's mean subtracted.
+each image's mean subtracted. The targets are measured, or computed from V1 or from pixels.
 
 References:
   Li et al., Learning from brains how to regularize machines, NeurIPS 2019, arXiv:1911.05072.
-  Attias, Pehlevan and Obeid, 2024, arXiv:2410.03952: pixel similarity in place of neural data.
+  Attias, Pehlevan and Obeid, 2024, arXiv:2410.03952: pixel similarity instead of neural data.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Literal
+import typing
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from vone_jax.training.checks import check_at_least, check_choice, check_number
-from vone_jax.v1 import VOneBlockConfig
+from vone_jax import arguments, data, models, prng
+from vone_jax import mesh as meshes
+from vone_jax.v1 import VOneBlockConfig, noise_free_responses
 
 Target = Literal["neural", "v1", "pixels"]
 
-# The inverse hyperbolic tangent has no value at 1. Its largest value here is 4.95.
+# Name of the trained layer weights among the parameters, beside those of the network.
+WEIGHTS = "similarity_weights"
+# The inverse hyperbolic tangent is infinite at 1. Clipped here, its largest value is 4.95.
 _LARGEST = 0.9999
+# Images that are compared or propagated at a time when targets are computed.
+_BATCH = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class Similarity:
-    """What similarities a network is drawn to, and how strongly.
+    """Settings of the regularisation: the target similarities, and the weight of the term.
 
     Attributes:
       target: "neural" reads a measured matrix from ``path``; "v1" compares noise-free responses
         of a VOneBlock, "pixels" the images themselves.
-      path: NPZ file for "neural", see ``similarity_targets.load_matrix``.
+      path: NPZ file for "neural", see ``load_matrix``.
       alpha: weight of the term; Li et al. use 20.
-      layers: of the network, as ``features`` names them, that are compared. Li et al. take
-        five convolutions of ResNet-18 spread over its depth.
-      source: images to compare, by a name that ``data.load`` knows; None takes the training images.
-      split: of ``source``.
-      images: number of images, every k-th of the split. The matrix is images x images.
+      layers: layers of the network to compare, by their names in ``features``. Li et al. use five
+        convolutions spread over the depth of ResNet-18.
+      source: data set of the compared images, see ``data.load``. None is the training set.
+      split: split of ``source``.
+      images: number of images, evenly spread over the split. The matrix is images x images.
       batch: images in a training step; all their pairs are compared.
-      threshold: of "pixels": similarities whose size is below it become 0.
-      shuffled: permute the target's images, the control that keeps its distribution alone.
-      v1: the block of "v1"; None takes that of ``models.v1_config``.
+      threshold: for "pixels": similarities with a smaller absolute value are set to 0.
+      shuffled: permute the images of the target: a control that keeps only its distribution.
+      v1: the block for "v1". None is ``models.v1_config``.
 
     Raises:
-      ValueError: naming the field that is out of range.
+      ValueError: if a field is out of range; the message names it.
     """
 
     target: Target
@@ -65,18 +75,18 @@ class Similarity:
     v1: VOneBlockConfig | None = None
 
     def __post_init__(self):
-        check_choice("target", self.target, Target)
+        arguments.choice("target", self.target, typing.get_args(Target))
         if (self.target == "neural") != (self.path is not None):
             raise ValueError(
-                f"path is the file of target 'neural' and of no other; got target "
+                f"path must be given for target 'neural' and for no other; got target "
                 f"{self.target!r} and path {self.path!r}"
             )
-        check_number("alpha", self.alpha)
-        check_number("threshold", self.threshold, most=1.0)
+        arguments.number("alpha", self.alpha)
+        arguments.number("threshold", self.threshold, most=1.0)
         if not self.layers or len(set(self.layers)) != len(self.layers):
             raise ValueError(f"layers must be different names, at least one, got {self.layers}")
-        check_at_least("images", self.images, 2)
-        check_at_least("batch", self.batch, 2)
+        arguments.count("images", self.images, 2)
+        arguments.count("batch", self.batch, 2)
         if self.batch > self.images:
             raise ValueError(f"batch must be <= images, {self.images}, got {self.batch}")
         if self.v1 is not None and self.target != "v1":
@@ -84,19 +94,19 @@ class Similarity:
 
 
 def correlation(features: jax.Array) -> jax.Array:
-    """Similarity of each pair of images.
+    """Return the similarity of each pair of images.
 
     Args:
-      features: (B, ...), of any shape behind.
+      features: (B, ...), any shape after the batch axis.
 
     Returns:
       float32 (B, B) in [-1, 1]: cosines of the flattened features, each image's mean subtracted.
-      An image of constant features has similarity 0 with all.
+      An image with constant features has similarity 0 with all images.
     """
     flat = features.reshape(features.shape[0], -1).astype(jnp.float32)
     flat = flat - jnp.mean(flat, axis=1, keepdims=True)
     power = jnp.sum(jnp.square(flat), axis=1, keepdims=True)
-    # Both branches are differentiated, so the root must not see a zero in either of them.
+    # JAX differentiates both branches, so neither may take the root of zero.
     unit = jnp.where(power > 0, flat / jnp.sqrt(jnp.where(power > 0, power, 1.0)), 0.0)
     return jnp.clip(jnp.matmul(unit, unit.T, precision="highest"), -1.0, 1.0)
 
@@ -107,11 +117,11 @@ def loss(
     weights: jax.Array,
     target: jax.Array,
 ) -> jax.Array:
-    """The regularisation term without its weight alpha.
+    """Return the regularisation term without its weight alpha.
 
     Args:
-      features: of a batch of B images, by layer.
-      layers: those to compare.
+      features: features of a batch of B images, by layer.
+      layers: the layers to compare.
       weights: one per layer, before the softmax.
       target: (B, B) similarities.
 
@@ -124,6 +134,216 @@ def loss(
     squares = jnp.square(_atanh(ours) - _atanh(target))
     pairs = jnp.triu(jnp.ones(target.shape, bool), k=1)
     return jnp.sum(jnp.where(pairs, squares, 0.0)) / jnp.sum(pairs, dtype=squares.dtype)
+
+
+def make_similarity_gradient(
+    model: nn.Module, config: Similarity, mesh: meshes.Mesh
+) -> Callable[[Any, Any, Any, jax.Array], Any]:
+    """Return the gradient of alpha times ``loss`` on a random batch of the target's images.
+
+    Batch norm normalises these images with their own statistics and does not store them. The noise
+    of V1 and dropout are on.
+
+    Args:
+      model: the network, see ``models.create``.
+      config: settings of the regularisation.
+      mesh: the mesh over which the images are spread.
+
+    Returns:
+      ``(params, batch_stats, targets, key) -> gradients`` with the structure of params, which hold
+      the layer weights under ``WEIGHTS``. ``targets`` is ``{"images": (n, H, W, C),
+      "similarity": (n, n)}``.
+    """
+
+    def term(
+        params: Any,
+        batch_stats: Any,
+        images: jax.Array,
+        target: jax.Array,
+        keys: jax.Array,
+        dropout_key: jax.Array,
+    ) -> jax.Array:
+        variables = {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
+        features, _ = model.apply(
+            variables,
+            images,
+            train=True,
+            noise_key=keys,
+            method="features",
+            mutable=["batch_stats"],
+            rngs={"dropout": dropout_key},
+        )
+        return config.alpha * loss(features, config.layers, params[WEIGHTS], target)
+
+    def gradient(params: Any, batch_stats: Any, targets: Any, key: jax.Array) -> Any:
+        count = targets["images"].shape[0]
+        rows = jax.random.choice(prng.stream(key, "rows"), count, (config.batch,), replace=False)
+        images = jax.lax.with_sharding_constraint(targets["images"][rows], meshes.sharded(mesh))
+        target = targets["similarity"][rows][:, rows]
+        keys = prng.index_keys(prng.stream(key, "noise"), rows.astype("uint32"))
+        dropout_key = prng.stream(key, "dropout")
+        return jax.grad(term)(params, batch_stats, images, target, keys, dropout_key)
+
+    return gradient
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Targets:
+    """Images, and the similarities they should have in the network.
+
+    Attributes:
+      images: float32 (n, H, W, C) in [0, 1].
+      similarity: float32 (n, n) in [-1, 1], symmetric.
+    """
+
+    images: np.ndarray
+    similarity: np.ndarray
+
+
+def make_targets(
+    config: Similarity,
+    source: str,
+    data_dir: str | None,
+    image_size: int,
+    in_channels: int,
+    seed: int,
+) -> Targets:
+    """Read or compute the targets.
+
+    Args:
+      config: settings of the regularisation.
+      source: data set of the images if ``config`` names none.
+      data_dir: directory of prepared TFDS sets.
+      image_size: side of the network's images in pixels.
+      in_channels: channels of the network's images.
+      seed: seed of the experiment; it decides the permutation if targets are shuffled.
+
+    Raises:
+      ValueError: if a file of similarities is invalid, or the images do not fit the network.
+    """
+    if config.target == "neural":
+        targets = load_matrix(str(config.path))
+        expected = (image_size, image_size, in_channels)
+        if targets.images.shape[1:] != expected:
+            raise ValueError(
+                f"{config.path}: images must have shape {expected} for this network, got "
+                f"{targets.images.shape[1:]}"
+            )
+        if len(targets.images) < config.batch:
+            raise ValueError(
+                f"{config.path} has {len(targets.images)} images, fewer than batch {config.batch}"
+            )
+    else:
+        images = _images(config, source, data_dir, image_size, in_channels)
+        targets = Targets(images, _similarity(config, images))
+    if not config.shuffled:
+        return targets
+    key = prng.stream(jax.random.key(seed), "shuffled similarity")
+    order = np.asarray(jax.random.permutation(key, len(targets.images)))
+    return Targets(targets.images, targets.similarity[np.ix_(order, order)])
+
+
+def load_matrix(path: str | Path) -> Targets:
+    """Read measured similarities from an NPZ file.
+
+    The file holds ``images``, (n, H, W) or (n, H, W, C), uint8 or floats in [0, 1], and
+    ``similarity``, (n, n): symmetric, in [-1, 1], 1 on the diagonal. Li et al. compute it from
+    responses: centre each neuron over the images, scale each image's population response to unit
+    length, take cosines, and average over recordings.
+
+    Raises:
+      ValueError: if an array does not have this form.
+      FileNotFoundError: if there is no such file.
+    """
+    images, similarity = _arrays(Path(path))
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"{path}: images must be (n, H, W) or (n, H, W, C), got {images.shape}")
+    if images.dtype == np.uint8:
+        images = images.astype(np.float32) / 255
+    images = images.astype(np.float32)
+    if not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
+        raise ValueError(f"{path}: images must be bytes, or floats in [0, 1]")
+    n = len(images)
+    if similarity.shape != (n, n):
+        raise ValueError(
+            f"{path}: similarity must have shape ({n}, {n}) for {n} images, got {similarity.shape}"
+        )
+    similarity = similarity.astype(np.float64)
+    for holds, requirement in (
+        (np.isfinite(similarity).all(), "be finite"),
+        (np.abs(similarity).max() <= 1 + 1e-4, "lie in [-1, 1]"),
+        (np.allclose(similarity, similarity.T, atol=1e-4), "be symmetric"),
+        (np.allclose(np.diag(similarity), 1.0, atol=1e-4), "have 1 on its diagonal"),
+    ):
+        if not holds:
+            raise ValueError(f"{path}: similarity must {requirement}")
+    return Targets(images, np.clip(similarity, -1, 1).astype(np.float32))
+
+
+def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read the two arrays of real numbers from a file of similarities."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file of similarities {path}")
+    try:
+        # Opened here: np.load does not close its own file when the archive is damaged.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            content = dict(archive)
+    except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is not a readable NPZ file ({error})") from error
+    for name in ("images", "similarity"):
+        if name not in content:
+            raise ValueError(f"{path} lacks the array {name}; it has {', '.join(content)}")
+        if content[name].dtype.kind not in "uif":
+            raise ValueError(f"{path}: {name} must be real numbers, got {content[name].dtype}")
+    return content["images"], content["similarity"]
+
+
+def _images(
+    config: Similarity, source: str, data_dir: str | None, image_size: int, in_channels: int
+) -> np.ndarray:
+    images = data.load(config.source or source, config.split, data_dir=data_dir)
+    if images.image_shape[-1] != in_channels:
+        raise ValueError(
+            f"similarity.source has {images.image_shape[-1]} channel(s), the network {in_channels}"
+        )
+    if len(images) < config.images:
+        raise ValueError(f"similarity.images is {config.images}, but there are {len(images)}")
+    batches: Any = data.eval_batches(
+        data.Subset(images, config.images), batch_size=_BATCH, image_size=image_size
+    )
+    try:
+        return np.concatenate([batch["image"][batch["mask"]] for batch in batches])
+    finally:
+        batches.close()
+
+
+def _similarity(config: Similarity, images: np.ndarray) -> np.ndarray:
+    if config.target == "pixels":
+        similarity = np.asarray(correlation(jnp.asarray(images)))
+        small = np.abs(similarity) < config.threshold
+        return np.where(small, 0, similarity).astype(np.float32)
+    block = config.v1 or models.v1_config(images.shape[1], images.shape[3])
+    return _population_similarity(_responses(block, images))
+
+
+def _responses(block: VOneBlockConfig, images: np.ndarray) -> np.ndarray:
+    call = jax.jit(lambda batch: noise_free_responses(block, batch))
+    parts = []
+    for start in range(0, len(images), _BATCH):
+        # The last batch is filled up, so that the function is compiled once.
+        rows = np.minimum(np.arange(start, start + _BATCH), len(images) - 1)
+        parts.append(np.asarray(call(images[rows])).reshape(_BATCH, -1))
+    return np.concatenate(parts)[: len(images)]
+
+
+def _population_similarity(responses: np.ndarray) -> np.ndarray:
+    """Return cosines of population responses (n, units), each unit centred over the images."""
+    centred = responses - responses.mean(axis=0, dtype=np.float64)
+    length = np.linalg.norm(centred, axis=1, keepdims=True)
+    unit = centred / np.where(length > 0, length, 1)
+    return np.clip(unit @ unit.T, -1, 1).astype(np.float32)
 
 
 def _atanh(similarity: jax.Array) -> jax.Array:

@@ -1,8 +1,8 @@
-"""The two compiled functions of a run: one training step, one validation batch.
+"""The training state and the two compiled functions of a run: a training step, a validation batch.
 
-Both are written for the global batch; the sharding of their arguments decides on how many devices
-they run. Keys are derived inside, from (seed, stream, step, example), so nothing random is stored
-and the noise of an example does not depend on the mesh.
+Both functions are written for the global batch. The sharding of their arguments decides on how
+many devices they run. Keys are derived inside, from (seed, stream, step, example). So the state
+holds nothing random, and the noise of an example does not depend on the mesh.
 """
 
 from collections.abc import Callable
@@ -17,34 +17,144 @@ import optax
 
 from vone_jax import mesh as meshes
 from vone_jax import prng
-from vone_jax.training import objective
-from vone_jax.training.augmentation import Augmentation
-from vone_jax.training.optimizer import apply_updates
-from vone_jax.training.perturbation import Perturbation, perturbed
-from vone_jax.training.similarity import Similarity
-from vone_jax.training.similarity_step import make_similarity_gradient
-from vone_jax.training.state import TrainState
+from vone_jax.training.augmentation import Augmentation, Perturbation, perturbed
+from vone_jax.training.optimizer import PlateauState, apply_updates
+from vone_jax.training.similarity import WEIGHTS, Similarity, make_similarity_gradient
 
 Batch = dict[str, jax.Array]
 
-# Fields of a batch that mark rows; a step counts the marks over all processes.
+# Fields of a batch that mark rows. A step counts the marked rows over all processes.
 MARKS = ("unreadable", "stop")
 
 
 @flax.struct.dataclass
-class StepMetrics:
-    """What a training step reports.
+class TrainState:
+    """Everything that changes from step to step. It is frozen; a step returns a new one.
 
     Attributes:
-      sums: over the batch, of the loss that was minimised, before the update.
-      gradient_norm: Euclidean norm over all parameters, before clipping, float32.
-      learning_rate: that the step used, float32.
-      finite: whether the step was taken, bool; it is not where the loss, the gradient or the
-        state it leads to has a NaN or an infinity.
-      marks: rows that are marked, int32, for each of ``MARKS`` that the batch has.
+      step: number of optimiser steps done, scalar int32.
+      params: trained parameters: those of the network and, with similarity regularisation, the
+        weights of the compared layers.
+      batch_stats: running values of batch norm; empty for networks without it.
+      opt_state: state of the optimiser: momentum.
+      plateau: state of the ``Plateau`` schedule.
     """
 
-    sums: objective.Sums
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: optax.OptState
+    plateau: PlateauState
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The variables that ``model.apply`` takes."""
+        params = {name: leaf for name, leaf in self.params.items() if name != WEIGHTS}
+        if not self.batch_stats:
+            return {"params": params}
+        return {"params": params, "batch_stats": self.batch_stats}
+
+
+def create_state(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    image_shape: tuple[int, int, int],
+    compared_layers: int = 0,
+) -> TrainState:
+    """Return the state before the first step: a pure function of its arguments, to be jitted.
+
+    Args:
+      model: the network, see ``models.create``.
+      optimizer: see ``make_optimizer``.
+      seed: seed of the experiment; its stream ``"init"`` draws the initial parameters.
+      image_shape: (H, W, C).
+      compared_layers: number of layers that similarity regularisation compares. Their weights
+        are equal at the start.
+    """
+    root = jax.random.key(seed)
+    keys = {"params": prng.stream(root, "init"), "noise": prng.stream(root, "init noise")}
+    variables = model.init(keys, jnp.zeros((1, *image_shape), jnp.float32))
+    params = dict(variables["params"])
+    if compared_layers:
+        params[WEIGHTS] = jnp.zeros(compared_layers, jnp.float32)
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=optimizer.init(params),
+        plateau=PlateauState.start(),
+    )
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+    """Return the cross-entropy of each example.
+
+    Args:
+      logits: float (N, classes); the loss is computed in float32.
+      labels: int (N,).
+      label_smoothing: share s of the target that is spread evenly over the classes. The target is
+        1 - s + s / classes for the right class and s / classes for the others, as in PyTorch.
+
+    Returns:
+      float32 (N,), in nats.
+    """
+    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
+    right = jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
+    return -(1.0 - label_smoothing) * right - label_smoothing * jnp.mean(log_probabilities, axis=1)
+
+
+@flax.struct.dataclass
+class Sums:
+    """Metrics as sums over examples. Batches add up, and one division at the end gives means.
+
+    Attributes:
+      loss: sum of the losses, float32.
+      correct: number of examples whose largest logit is that of the label, int32.
+      seen: number of examples, int32.
+    """
+
+    loss: jax.Array
+    correct: jax.Array
+    seen: jax.Array
+
+
+def batch_sums(
+    losses: jax.Array, logits: jax.Array, labels: jax.Array, mask: jax.Array | None = None
+) -> Sums:
+    """Return the sums over a batch.
+
+    Args:
+      losses: float32 (N,).
+      logits: (N, classes).
+      labels: int (N,).
+      mask: bool (N,), False for padding, whose values may be NaN; None counts all rows.
+    """
+    if mask is None:
+        mask = jnp.ones(labels.shape, bool)
+    hit = jnp.argmax(logits, axis=-1) == labels
+    # Selected, not multiplied: a NaN in a padded row must not reach the sum.
+    return Sums(
+        loss=jnp.sum(jnp.where(mask, losses, 0.0)),
+        correct=jnp.sum(hit & mask, dtype=jnp.int32),
+        seen=jnp.sum(mask, dtype=jnp.int32),
+    )
+
+
+@flax.struct.dataclass
+class StepMetrics:
+    """The metrics of a training step.
+
+    Attributes:
+      sums: sums over the batch, with the loss that was minimised, before the update.
+      gradient_norm: Euclidean norm of the gradient over all parameters, before clipping, float32.
+      learning_rate: learning rate of the step, float32.
+      finite: True if the update was applied, bool. It is not applied if the loss, the gradient or
+        the new state has a NaN or an infinity.
+      marks: number of marked rows, int32, for each of ``MARKS`` that the batch has.
+    """
+
+    sums: Sums
     gradient_norm: jax.Array
     learning_rate: jax.Array
     finite: jax.Array
@@ -52,12 +162,12 @@ class StepMetrics:
 
 
 def make_loss(model: nn.Module, label_smoothing: float, remat: bool) -> Callable[..., Any]:
-    """The loss of a batch in training.
+    """Return the training loss of a batch as a function.
 
     Args:
-      model: see ``models.create``.
-      label_smoothing: see ``objective.cross_entropy``.
-      remat: keep only the results of convolutions and matrix products for the backward pass.
+      model: the network, see ``models.create``.
+      label_smoothing: see ``cross_entropy``.
+      remat: store only the results of convolutions and matrix products for the backward pass.
 
     Returns:
       ``(params, batch_stats, batch, noise_key, dropout_key) -> (mean, (sums, batch_stats))``.
@@ -73,8 +183,8 @@ def make_loss(model: nn.Module, label_smoothing: float, remat: bool) -> Callable
             rngs={"dropout": dropout_key},
             mutable=["batch_stats"],
         )
-        losses = objective.cross_entropy(logits, batch["label"], label_smoothing)
-        sums = objective.batch_sums(losses, logits, batch["label"])
+        losses = cross_entropy(logits, batch["label"], label_smoothing)
+        sums = batch_sums(losses, logits, batch["label"])
         return jnp.mean(losses), (sums, updated.get("batch_stats", {}))
 
     if remat:
@@ -97,31 +207,32 @@ def make_train_step(
     similarity: Similarity | None = None,
     targets: Any = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
-    """Compiles the step once for a batch shape.
+    """Return the training step, which is compiled once per batch shape.
 
     Args:
-      model: see ``models.create``.
+      model: the network, see ``models.create``.
       optimizer: see ``make_optimizer``.
       rate: see ``learning_rate``.
-      seed: of the experiment.
-      label_smoothing: see ``objective.cross_entropy``.
-      mesh: that the state is replicated on and batches are sharded over.
-      augment: what happens to the images first, see ``make_augmentation``.
-      accumulation_steps: number of parts, a divisor of the batch size. The gradient is the mean
-        of theirs. Batch norm uses the statistics of one part at a time, and moves its running
-        values after each, so only networks without it learn the same from any number of parts.
+      seed: seed of the experiment.
+      label_smoothing: see ``cross_entropy``.
+      mesh: the mesh that the state is replicated on and batches are sharded over.
+      augment: first change of the images, see ``make_augmentation``.
+      accumulation_steps: number of parts of a batch, a divisor of its size. The gradient is the
+        mean over the parts. Batch norm uses the statistics of one part at a time and updates its
+        running values after each. So only networks without batch norm give the same result for
+        any number of parts.
       remat: see ``make_loss``.
-      perturbation: what is done to the images after that, from the labels and the network as it
-        is, in evaluation mode.
-      similarity: adds the gradient of similarity regularisation, which the reported loss leaves
-        out.
+      perturbation: second change of the images. It takes the labels and the current network in
+        evaluation mode.
+      similarity: settings of similarity regularisation, whose gradient is added. The reported
+        loss leaves this term out.
       targets: images and similarities of the regularisation, see ``make_similarity_gradient``.
 
     Returns:
       ``(state, batch) -> (state, metrics)``. The batch has ``image`` (N, H, W, C), ``label``
-      (N,), ``index`` (N,), the example's number in the data set, and perhaps ``MARKS``, bool (N,).
-      A step that is not finite leaves all but ``state.step`` as it was. The state passed in is
-      donated: it must not be used again.
+      (N,), ``index`` (N,), the example's number in the data set, and optionally ``MARKS``, bool
+      (N,). A step that is not finite changes only ``state.step``. The state passed in is donated:
+      do not use it again.
     """
 
     plain_gradient_fn = jax.grad(make_loss(model, label_smoothing, remat), has_aux=True)
@@ -172,7 +283,7 @@ def make_train_step(
                 state.batch_stats,
                 batch,
                 accumulation_steps,
-                # XLA runs convolutions that are inside a loop many times slower on CPUs.
+                # On CPUs, XLA runs convolutions inside a loop many times slower.
                 unroll=mesh.devices.flat[0].platform == "cpu",
             )
 
@@ -203,16 +314,17 @@ def _accumulated(
     parts: int,
     unroll: bool,
 ) -> Any:
-    """Mean gradient, sums and last batch statistics over the parts of a batch, one by one.
+    """Return the mean gradient, the sums and the last batch statistics over parts of a batch.
 
-    Part i has the rows i, i + parts, i + 2 parts, ...: a share of those of every device.
+    The parts are computed one after another. Part i has the rows i, i + parts, i + 2 parts, ...,
+    so every device has a share of each part.
 
     Args:
       gradient_fn: ``(batch_stats, part, number) -> (gradients, (sums, batch_stats))``.
-      batch_stats: before the first part.
-      batch: of N rows, a multiple of ``parts``.
+      batch_stats: running values of batch norm before the first part.
+      batch: a batch of N rows, a multiple of ``parts``.
       parts: number of parts.
-      unroll: compile each part by itself instead of a loop over them.
+      unroll: compile one copy of the computation per part instead of a loop.
     """
     stacked = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch)
     first = jax.tree.map(lambda x: x[0], stacked)
@@ -232,24 +344,25 @@ def _accumulated(
 
 
 def _all_finite(tree: Any) -> jax.Array:
-    """Whether no array of a tree has a NaN or an infinity."""
+    """Return True if no array of a tree has a NaN or an infinity."""
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
 def make_eval_step(
     model: nn.Module, *, seed: int, mesh: meshes.Mesh
-) -> Callable[[Any, Batch], objective.Sums]:
-    """Compiles the sums over one validation batch.
+) -> Callable[[Any, Batch], Sums]:
+    """Return the compiled function that sums over one validation batch.
 
-    The noise of an example depends on its index alone: it is the same in every validation of a
-    run, so the curve over steps is not blurred by other draws.
+    The noise of an example depends only on the seed and the example's index. It is the same in
+    every validation of a run, so changes of the curve over steps are changes of the network.
 
     Returns:
-      ``(variables, batch) -> sums``; the batch has ``mask`` (N,) beside image, label and index.
+      ``(variables, batch) -> sums``; the batch has ``image``, ``label``, ``index`` and ``mask``,
+      bool (N,), False for padding.
     """
 
     @partial(jax.jit, out_shardings=meshes.replicated(mesh))
-    def eval_step(variables: Any, batch: Batch) -> objective.Sums:
+    def eval_step(variables: Any, batch: Batch) -> Sums:
         noise_key = prng.stream(jax.random.key(seed), "validation noise")
         logits: Any = model.apply(
             variables,
@@ -257,7 +370,7 @@ def make_eval_step(
             train=False,
             noise_key=prng.index_keys(noise_key, batch["index"]),
         )
-        losses = objective.cross_entropy(logits, batch["label"])
-        return objective.batch_sums(losses, logits, batch["label"], batch["mask"])
+        losses = cross_entropy(logits, batch["label"])
+        return batch_sums(losses, logits, batch["label"], batch["mask"])
 
     return eval_step

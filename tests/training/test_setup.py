@@ -2,7 +2,7 @@
 
 import pytest
 
-from vone_jax.training.prefetch import Prefetch
+from vone_jax.training.setup import Prefetch
 
 
 class Numbers:

@@ -1,10 +1,10 @@
-"""The bar is for terminals; lines are for everybody; quiet is quiet."""
+"""The progress bar is for terminals, lines are for everybody; the request to stop."""
 
 import io
 
 import pytest
 
-from vone_jax.training.progress import Progress
+from vone_jax.training.monitor import Progress, Stop
 
 
 class Terminal(io.StringIO):
@@ -33,3 +33,16 @@ def test_a_file_has_lines_only():
 @pytest.mark.parametrize("stream", [io.StringIO, Terminal])
 def test_quiet(stream):
     assert use(stream(), shown=False) == ""
+
+
+def test_a_request_to_stop_is_followed_by_a_single_process_at_once():
+    requested = []
+    stop = Stop(lambda: bool(requested))
+    assert not stop.poll() and not stop.poll_all()
+    requested.append(True)
+    assert stop.poll() and stop.here and stop.everywhere
+
+
+def test_a_request_to_stop_during_validation_reaches_all():
+    stop = Stop(lambda: True)
+    assert stop.poll_all() and stop.everywhere

@@ -1,0 +1,274 @@
+"""Experiments in files: Python configs, and JSON.
+
+A config is a Python module that defines ``experiment`` or ``sweep``. A sweep names several
+experiments; ``"sweep:label"`` is one of them.
+
+In JSON a dataclass is an object of its fields. Where a field may hold one of several dataclasses,
+the object also names the class under ``"kind"``.
+"""
+
+import contextlib
+import dataclasses
+import json
+import re
+import runpy
+import sys
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vone_jax.arguments import nearest
+from vone_jax.training.experiment import Experiment
+
+_KIND = "kind"
+
+
+def config_names(configs: Path, variable: str = "experiment") -> list[str]:
+    """List the config files below a directory that define a variable.
+
+    Returns:
+      Sorted names, for instance ``"quickstart/resnet18"``.
+    """
+    return sorted(
+        path.relative_to(configs).with_suffix("").as_posix()
+        for path in configs.rglob("*.py")
+        if re.search(rf"^{variable} = ", path.read_text(), re.MULTILINE)
+    )
+
+
+def load_config(name: str, configs: Path) -> Experiment:
+    """Read an experiment.
+
+    Args:
+      name: one of ``config_names(configs)``, or the path of a Python file (ending in ``.py``) that
+        defines ``experiment``. A config may build on another one, which it imports as
+        ``configs.<group>.<name>``. ``"NAME:LABEL"`` is a member of the sweep in NAME.
+      configs: the directory of configs.
+
+    Raises:
+      ValueError: if there is no such file (the message lists the names), if running it fails, or
+        if it defines no valid experiment.
+    """
+    if ":" not in name:
+        experiment = load(name, configs, "experiment")
+        if not isinstance(experiment, Experiment):
+            raise ValueError(
+                f"{name} must define experiment = Experiment(...), it has {experiment!r}"
+            )
+        return experiment
+    file, _, label = name.rpartition(":")
+    members = getattr(load(file, configs, "sweep"), "members", {})
+    if label not in members:
+        raise ValueError(
+            f"{file} has no member {label!r}{nearest(label, members)}; it has {', '.join(members)}"
+        )
+    return members[label].experiment
+
+
+def load(name: str, configs: Path, variable: str) -> Any:
+    """Run a config file and return one of its variables.
+
+    Args:
+      name: one of ``config_names(configs, variable)``, or the path of a Python file.
+      configs: the directory of configs.
+      variable: name of the variable.
+
+    Returns:
+      The value, or None if the file does not define the variable.
+
+    Raises:
+      ValueError: if there is no such file, or running it fails.
+    """
+    names = config_names(configs, variable)
+    path = configs / f"{name}.py" if name in names else Path(name)
+    if path.suffix != ".py" or not path.is_file():
+        raise ValueError(
+            f"no config {name!r}{nearest(name, names)}; give the path of a .py file or one of:\n  "
+            + "\n  ".join(names)
+        )
+    with _importable(configs.parent):
+        try:
+            return runpy.run_path(str(path)).get(variable)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: {error}") from error
+        except Exception as error:
+            raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+@contextlib.contextmanager
+def _importable(directory: Path) -> Iterator[None]:
+    sys.path.insert(0, str(directory))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(directory))
+
+
+def to_json(experiment: Experiment) -> dict[str, Any]:
+    """Return the experiment as a tree of JSON values, which ``from_json`` turns back."""
+    return _encode(experiment)
+
+
+def from_json(content: Any) -> Experiment:
+    """Return the experiment that ``to_json`` turned into ``content``.
+
+    Raises:
+      ValueError: for an unknown, missing or mistyped field. The message names its path, and the
+        most similar field for an unknown one.
+    """
+    if not isinstance(content, dict):
+        raise ValueError(f"experiment must be a JSON object, got {content!r}")
+    return _decode(Experiment, content, "experiment")
+
+
+# Fields that may change when a run resumes. They affect speed and safety, not results (except for
+# rounding).
+_RESUMABLE = (
+    "checkpoint_every",
+    "compilation_cache",
+    "keep_checkpoints",
+    "non_finite",
+    "non_finite_limit",
+    "remat",
+    "data.data_dir",
+    "data.eval_batch_size",
+    "data.prefetch",
+    "data.unreadable",
+    "data.unreadable_limit",
+    "data.workers",
+)
+
+
+def differences(ours: Experiment, theirs: Experiment) -> list[str]:
+    """List the fields in which two experiments differ, as ``"seed: 3 is not 4"``.
+
+    Fields that affect no result are ignored: the directory of the data, the number of workers, the
+    interval of checkpoints, what happens on errors.
+    """
+    flat_ours, flat_theirs = _flatten(to_json(ours)), _flatten(to_json(theirs))
+    return [
+        f"{name}: {_show(flat_ours, name)} is not {_show(flat_theirs, name)}"
+        for name in sorted(flat_ours.keys() | flat_theirs.keys())
+        # Values are compared, not texts: 3 and 3.0 epochs are the same.
+        if name not in _RESUMABLE and flat_ours.get(name, _ABSENT) != flat_theirs.get(name, _ABSENT)
+    ]
+
+
+_ABSENT = object()
+
+
+def _flatten(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {path: value}
+    flat = {}
+    for name, item in value.items():
+        flat |= _flatten(item, f"{path}.{name}" if path else name)
+    return flat
+
+
+def _show(flat: dict[str, Any], name: str) -> str:
+    return json.dumps(flat[name]) if name in flat else "absent"
+
+
+def _encode(value: Any) -> Any:
+    """Return the JSON form of a dataclass, or of a value that a field of one may hold.
+
+    Raises:
+      TypeError: for a value that has no JSON form.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        hints = typing.get_type_hints(type(value))
+        encoded = {}
+        for field in dataclasses.fields(value):
+            item = _encode(getattr(value, field.name))
+            if isinstance(item, dict) and len(_classes(hints[field.name])) > 1:
+                item = {_KIND: type(getattr(value, field.name)).__name__, **item}
+            encoded[field.name] = item
+        return encoded
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_encode(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"{type(value).__name__} has no JSON form here: {value!r}")
+
+
+def _decode(hint: Any, content: Any, path: str) -> Any:
+    """Return the value of type ``hint`` that ``_encode`` turned into ``content``.
+
+    Args:
+      hint: an annotation: dataclass, union, Literal, tuple, array or plain type.
+      content: parsed JSON.
+      path: name of the value in error messages, for instance ``"experiment.optimizer"``.
+
+    Raises:
+      ValueError: for an unknown, missing or mistyped field; the message names its path.
+    """
+    classes = _classes(hint)
+    if isinstance(content, dict) and classes:
+        return _decode_dataclass(_choose(classes, content, path), content, path)
+    for option in _options(hint):
+        if isinstance(content, list) and option is np.ndarray:
+            return np.asarray(content)
+        if isinstance(content, list) and typing.get_origin(option) is tuple:
+            # All items have one type in each of the tuples that occur.
+            item_type = typing.get_args(option)[0]
+            return tuple(_decode(item_type, item, f"{path}[{i}]") for i, item in enumerate(content))
+        if typing.get_origin(option) is typing.Literal and content in typing.get_args(option):
+            return content
+        if option is float and type(content) is int:
+            return float(content)
+        if option in (bool, int, float, str, types.NoneType) and type(content) is option:
+            return content
+    expected = hint.__name__ if isinstance(hint, type) else str(hint)
+    raise ValueError(f"{path} must be of type {expected}, got {content!r}")
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    """Return the members of a union, or the type itself."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return typing.get_args(hint)
+    return (hint,)
+
+
+def _classes(hint: Any) -> list[type]:
+    return [
+        option
+        for option in _options(hint)
+        if isinstance(option, type) and dataclasses.is_dataclass(option)
+    ]
+
+
+def _choose(classes: list[type], content: dict[str, Any], path: str) -> type:
+    if len(classes) == 1:
+        return classes[0]
+    by_name = {cls.__name__: cls for cls in classes}
+    kind = content.get(_KIND)
+    if kind not in by_name:
+        raise ValueError(f"{path}.{_KIND} must be one of {', '.join(by_name)}, got {kind!r}")
+    return by_name[kind]
+
+
+def _decode_dataclass(cls: type, content: dict[str, Any], path: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    values = {}
+    for name, item in content.items():
+        if name == _KIND and _KIND not in fields:
+            continue
+        if name not in fields:
+            raise ValueError(f"{path} has no field {name!r}{nearest(name, fields)}")
+        values[name] = _decode(hints[name], item, f"{path}.{name}")
+    for name, field in fields.items():
+        required = field.default is field.default_factory is dataclasses.MISSING
+        if name not in values and required:
+            raise ValueError(f"{path} lacks the field {name!r}")
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
