@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vone_jax import data, mesh, prng, training, v1
+from vone_jax.cli import train as train_command
 from vone_jax.evaluation import runner
 from vone_jax.models.layers import BatchNorm
 from vone_jax.models.network import VOneNet
@@ -108,8 +109,7 @@ def train(run_dir, cluster, fault):
     setups.Setup = FaultySetup
     FaultySetup.fault = fault
     training.load_config = lambda name, configs: EXPERIMENT
-    program = load_program("train")
-    status = program.main(["processes", "--run-dir", run_dir, "--distributed", cluster])
+    status = train_command.main(["processes", "--run-dir", run_dir, "--distributed", cluster])
     if status == 0:
         np.save(Path(run_dir) / f"noise-{jax.process_index()}.npy", noise_of_a_batch())
     return status
