@@ -144,9 +144,9 @@ def test_a_given_v1_decides_image_size_and_channels():
     [
         (("vone_resnet5",), "did you mean 'vone_resnet50'"),
         (("vgg16",), "name must be one of resnet18"),
-        (("resnet18", 0), "num_classes must be >= 1"),
-        (("resnet18", 10, 4), "image_size must be >= 8"),
-        (("resnet18", 10, 32, 0), "in_channels must be >= 1"),
+        (("resnet18", 0), "num_classes must be an integer >= 1"),
+        (("resnet18", 10, 4), "image_size must be an integer >= 8"),
+        (("resnet18", 10, 32, 0), "in_channels must be an integer >= 1"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message):

@@ -245,7 +245,7 @@ def test_stem_noise_needs_a_key_and_a_stem(noisy_base, images):
         noisy_base.apply({}, images)
     with pytest.raises(ValueError, match="stem_noise and stem_gain are for base networks"):
         models.create("vone_resnet18", 10, 32, stem_noise=v1.NeuronalNoise())
-    with pytest.raises(ValueError, match="stem_gain must be > 0, got 0"):
+    with pytest.raises(ValueError, match="stem_gain must be a finite number > 0, got 0"):
         models.create("resnet18", 10, 32, stem_gain=0.0)
     made = models.create("resnet18", 10, 32, stem_noise=v1.GaussianNoise(1.0), stem_gain=2.0)
     assert models.noise_of(made) == v1.GaussianNoise(1.0) and made.stem_gain == 2.0

@@ -8,11 +8,20 @@ from vone_jax.models.classifier import (
     with_noise,
     without_noise,
 )
-from vone_jax.models.create import NAMES, create, list_models
+from vone_jax.models.create import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    NAMES,
+    create,
+    list_models,
+    stem_form,
+    v1_config,
+)
 from vone_jax.models.network import BaseNetwork, VOneNet
-from vone_jax.models.small_images import v1_config
 
 __all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
     "NAMES",
     "BaseNetwork",
     "VOneNet",
@@ -22,6 +31,7 @@ __all__ = [
     "logits_fn",
     "noise_of",
     "response_fn",
+    "stem_form",
     "v1_config",
     "with_noise",
     "without_noise",
