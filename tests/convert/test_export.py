@@ -44,5 +44,5 @@ def test_an_artefact_runs_in_a_fresh_process(tmp_path):
     exported = convert.load_exported((tmp_path / "net.jax").read_bytes())
     other = exported(jax.random.key(8), images)
     assert np.abs(other - logits).max() > 1e-3  # The key is an argument, not a constant.
-    with pytest.raises(ValueError, match="image_size must be >= 8"):
+    with pytest.raises(ValueError, match="image_size must be an integer >= 8"):
         convert.export(model, variables, image_size=4)

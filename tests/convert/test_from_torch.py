@@ -1,12 +1,14 @@
 """Checkpoints of all the kinds people have, and the reports on those that do not fit."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from tests.convert.conftest import equal, random_variables, small
 from tests.convert.torch_writer import archive, sequence
 from vone_jax import convert, models, v1
-from vone_jax.convert.safetensors import write_safetensors
+from vone_jax.convert.checkpoint import write_safetensors
 
 FLAGS = {
     "arch": "resnet18",
@@ -87,6 +89,61 @@ def test_flags_that_make_no_sense_are_reported_together(vone, write):
     assert "flag k_exc must be of type float, got 'many'" in report
     assert "flag noise_mode must be 'neuronal', 'gaussian' or None" in report
     assert "simple_channels + complex_channels = 17 filters, got 16" in report
+
+
+# Settings of a training run that are stored with its weights and do not change the network.
+TRAINING = {
+    "in_path": "/data",
+    "output_path": "/runs",
+    "restore_epoch": 0,
+    "restore_path": None,
+    "ngpus": 2,
+    "epochs": 70,
+    "batch_size": 256,
+    "optimizer": "stepLR",
+    "lr": 0.1,
+    "step_size": 20,
+    "momentum": 0.9,
+    "weight_decay": 1e-4,
+    "torch_seed": 0,
+    "workers": 20,
+    "visual_degrees": 8,
+    "ksize": 25,
+    "sf_corr": 0.75,
+    "sf_min": 0,
+    "sf_max": 9,
+    "rand_param": False,
+    "gabor_seed": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "std"),
+    [
+        (None, 0.5, 0.5),
+        ("vonenet", (0.5,) * 3, (0.5,) * 3),
+        ("imagenet", models.IMAGENET_MEAN, models.IMAGENET_STD),
+    ],
+)
+def test_the_normalisation_comes_from_the_flags(vone, write, name, mean, std):
+    path = write(vone[2], FLAGS | TRAINING | {"normalization": name})
+    config = convert.from_torch(path)[0].v1
+    assert (config.image_mean, config.image_std) == (mean, std)
+
+
+def test_a_flag_that_may_change_the_network_is_refused_with_its_name(vone, write):
+    path = write(vone[2], FLAGS | {"color_mode": "opponent", "ksize": 31, "blocks": [1, 2]})
+    report = errors(path)
+    assert "flag 'color_mode' is unknown and may change the network, got 'opponent'" in report
+    assert "flag 'blocks' is unknown and may change the network, got '<list>'" in report
+    assert "flag ksize must be the size of the kernels in the file, 25, got 31" in report
+    report = errors(write(vone[2], FLAGS | {"normalization": "imagenets"}))
+    assert "got 'imagenets'; did you mean 'imagenet'?" in report
+    path = write(vone[2], FLAGS | {"color_mode": "opponent", "unset": None})
+    model, _ = convert.from_torch(path, ignored_flags=["color_mode"])
+    assert model.v1.image_mean == 0.5
+    # A configuration of V1 takes the place of all flags.
+    assert convert.from_torch(path, v1=dataclasses.replace(model.v1, bank=None))[0] == model
 
 
 def test_without_flags_the_published_values_are_assumed_and_said(vone, write):
@@ -206,6 +263,18 @@ def test_checkpoints_of_robustness(resnet50, tmp_path):
     assert conversion.name == "resnet50" and equal(conversion.variables, variables)
     np.testing.assert_allclose(conversion.model.mean, (0.5, 0.4, 0.3), rtol=1e-7)
     np.testing.assert_allclose(conversion.model.std, (0.2, 0.3, 0.4), rtol=1e-7)
+
+
+def test_a_base_network_takes_its_normalisation_from_the_flags(resnet50, write):
+    flags = {"arch": "resnet50", "normalization": "vonenet"}
+    assert convert.from_torch(write(resnet50[2], flags))[0].mean == (0.5, 0.5, 0.5)
+    report = errors(write(robustness(resnet50[2]), flags))
+    assert "the flag normalization contradicts the normaliser of the file" in report
+
+
+def test_the_normaliser_of_a_wrapped_vonenet_is_kept(vone, write):
+    model = convert.from_torch(write(robustness(vone[2]), None))[0]
+    np.testing.assert_allclose(model.v1.image_mean, (0.5, 0.4, 0.3), rtol=1e-7)
 
 
 def test_wrappers_that_contradict_themselves(resnet50, write):

@@ -6,7 +6,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from vone_jax import convert, models
-from vone_jax.convert.names import source
+from vone_jax.convert.state_dict import source
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,14 @@
-"""Weights in from PyTorch; out to PyTorch, to a folder, to a compiled artefact."""
+"""Other people's weights in and out, and adapters for their tools.
 
-from vone_jax.convert.errors import CheckpointError
-from vone_jax.convert.exported import export, load_exported
+The adapters are imported by module: ``convert.tools`` (Foolbox, Brain-Score) and ``convert.art``
+(Adversarial Robustness Toolbox).
+"""
+
+from vone_jax.convert.export import export, load_exported, save_torch
 from vone_jax.convert.folder import load_folder, save_folder
 from vone_jax.convert.from_file import Conversion, from_torch, read
 from vone_jax.convert.state_dict import from_state_dict, to_torch
-from vone_jax.convert.to_file import save_torch
+from vone_jax.convert.untrusted import CheckpointError
 
 __all__ = [
     "CheckpointError",

@@ -1,10 +1,15 @@
-"""Which network a state dict belongs to, told from the names and shapes of its tensors."""
+"""What a file says about its network: by the names and shapes of tensors, and by stored flags."""
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+
+from vone_jax import arguments
+from vone_jax.models import IMAGENET_MEAN, IMAGENET_STD
+from vone_jax.v1 import GaussianNoise, NeuronalNoise, VOneBlockConfig
 
 BANK = ("vone_block.simple_conv_q0.weight", "vone_block.simple_conv_q1.weight")
 
@@ -21,6 +26,45 @@ _RESNETS: dict[tuple[tuple[int, ...], bool], str] = {
     ((3, 4, 6, 3), True): "resnet50",
 }
 
+# Flags of numbers -> field of VOneBlockConfig and type. A flag that the file lacks has the
+# published value, which is also the field's default.
+_NUMBERS = {
+    "stride": ("stride", int),
+    "simple_channels": ("simple_channels", int),
+    "complex_channels": ("complex_channels", int),
+    "k_exc": ("k_exc", float),
+    "image_size": ("image_size", int),
+    "visual_degrees": ("visual_degrees", float),
+    "gabor_seed": ("gabor_seed", int),
+    "sf_min": ("sf_min", float),
+    "sf_max": ("sf_max", float),
+}
+# The image size of a file decides how much is computed to check the file.
+_LARGEST_IMAGE = 4096
+# Values of the flag "normalization": mean and standard deviation per channel.
+_NORMALISATIONS = {
+    "vonenet": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+}
+# Flags that are read elsewhere, or whose effect is in the tensors of the file.
+_READ = {
+    *(*_NUMBERS, "arch", "model_arch", "normalization", "ksize", "sf_corr", "rand_param"),
+    *("noise_mode", "noise_scale", "noise_level"),
+}
+# Flags of training scripts that do not change the trained network.
+_TRAINING = frozenset(
+    """
+    amp batch_size checkpoint_path clip_grad cuda data data_dir data_path dataset debug device
+    dist_backend dist_url distributed epoch epochs evaluate exp_name experiment fp16 gamma gpu gpus
+    grad_clip imagenet_path in_path label_smoothing learning_rate local_rank log_dir log_freq
+    log_interval lr lr_gamma lr_schedule lr_scheduler lr_step manual_seed milestones momentum name
+    nesterov ngpus num_epochs num_workers optim optimizer out_path output_dir output_path patience
+    pretrained print_freq rank restore_epoch restore_path resume run_name save_dir save_every
+    save_freq save_path scheduler seed start_epoch step_size test_batch_size torch_seed use_amp
+    val_batch_size verbose warmup_epochs wd weight_decay workers world_size
+    """.split()
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
@@ -31,7 +75,7 @@ class Architecture:
       num_classes: rows of the last layer.
       width: channels behind the stem or the bottleneck.
       in_channels: of images.
-      image_size: 224 or 32, told from the size of the first kernel; None for a VOneNet.
+      image_size: 224 or 32, by the size of the first kernel; None for a VOneNet.
     """
 
     name: str
@@ -42,14 +86,14 @@ class Architecture:
 
 
 def recognise(state_dict: Mapping[str, np.ndarray], name: str | None = None) -> Architecture | str:
-    """Recognises a network.
+    """Recognise a network by the names and shapes of its tensors.
 
     Args:
       state_dict: arrays by PyTorch name, without prefixes.
-      name: of the network, if it is known.
+      name: the name of the network, if it is known.
 
     Returns:
-      The architecture, or the problem in words if the names are of none that is known.
+      The architecture, or a sentence that says why it is unknown.
     """
     with_v1 = any(tensor in state_dict for tensor in BANK)
     if name is None:
@@ -88,7 +132,7 @@ def recognise(state_dict: Mapping[str, np.ndarray], name: str | None = None) -> 
     )
 
 
-def _trunk(names: Any) -> str:
+def _trunk(names: Collection[str]) -> str:
     """The architecture of the back end, or a sentence that there is none."""
     if "layer1.0.conv1.weight" in names:
         blocks = tuple(
@@ -106,8 +150,170 @@ def _trunk(names: Any) -> str:
         return "cornet_s"
     if "features.0.weight" in names and any(n.startswith("classifier.") for n in names):
         return "alexnet"
-    some = ", ".join(sorted(names)[:8])
+    some = ", ".join(name[:80] for name in sorted(names)[:8])
     return (
         f"the state dict is of no known architecture ({', '.join(_ENDS)}, each also behind a "
         f"VOneBlock); its tensors begin with: {some[:400]}"
     )
+
+
+def v1_settings(flags: Mapping[str, Any], kernel_size: int) -> tuple[dict[str, Any], list[str]]:
+    """Read the fields of ``VOneBlockConfig`` from flags.
+
+    Args:
+      flags: settings of a training script.
+      kernel_size: side of the kernels in the file, in pixels.
+
+    Returns:
+      The fields (see ``normalisation`` for two more), and the problems, one line each.
+    """
+    fields: dict[str, Any] = {}
+    problems: list[str] = []
+    for flag, (field, kind) in _NUMBERS.items():
+        if flags.get(flag) is not None:
+            value = _number(flags[flag])
+            if value is None or (kind is int and value != int(value)):
+                problems.append(f"flag {flag} must be of type {kind.__name__}, got {flags[flag]!r}")
+            else:
+                fields[field] = kind(value)
+    if not 8 <= fields.get("image_size", 224) <= _LARGEST_IMAGE:
+        problems.append(
+            f"flag image_size must be in 8 to {_LARGEST_IMAGE}, got {fields.pop('image_size')}"
+        )
+    if flags.get("ksize") is not None and _number(flags["ksize"]) != kernel_size:
+        problems.append(
+            f"flag ksize must be the size of the kernels in the file, {kernel_size}, got "
+            f"{flags['ksize']!r}"
+        )
+    if _true(flags.get("rand_param")):
+        fields["distribution"] = "uniform"
+    if "noise_mode" in flags:
+        mode = flags["noise_mode"]
+        scale, level = (
+            _number(flags.get(name, default))
+            for name, default in (("noise_scale", 0.35), ("noise_level", 0.07))
+        )
+        try:
+            if mode in (None, "none", "None", ""):
+                fields["noise"] = None
+            elif mode == "neuronal" and scale is not None and level is not None:
+                fields["noise"] = NeuronalNoise(scale=scale, level=level)
+            elif mode == "gaussian" and scale is not None:
+                fields["noise"] = GaussianNoise(scale=scale)
+            else:
+                problems.append(
+                    f"flag noise_mode must be 'neuronal', 'gaussian' or None with a noise_scale "
+                    f"and noise_level, got {mode!r}, {flags.get('noise_scale')!r}, "
+                    f"{flags.get('noise_level')!r}"
+                )
+        except ValueError as error:
+            problems.append(f"flags of the noise: {error}")
+    return fields, problems
+
+
+def normalisation(
+    flags: Mapping[str, Any], in_channels: int
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None, str | None]:
+    """Read the flag ``normalization``.
+
+    Returns:
+      Mean and standard deviation per channel, or None where the network's default holds; and the
+      problem, or None.
+    """
+    name = flags.get("normalization")
+    if name is None:
+        return None, None, None
+    if name not in _NORMALISATIONS:
+        choices = " or ".join(map(repr, _NORMALISATIONS))
+        hint = arguments.nearest(str(name)[:40], _NORMALISATIONS)
+        problem = f"flag normalization must be {choices}, got {str(name)[:40]!r}{hint}"
+        return None, None, problem
+    mean, std = _NORMALISATIONS[name]
+    if name == "vonenet":
+        return mean[:1] * in_channels, std[:1] * in_channels, None
+    if in_channels != len(mean):
+        problem = f"flag normalization is {name!r}, for 3 channels; images have {in_channels}"
+        return None, None, problem
+    return mean, std, None
+
+
+def unknown_flags(flags: Mapping[str, Any], ignored: Iterable[str] = ()) -> list[str]:
+    """List the flags that may change the network and that nothing here understands.
+
+    Args:
+      flags: settings of a training script. A flag whose value is None is not set.
+      ignored: names of flags that the user knows to change nothing.
+    """
+    known = _READ | _TRAINING | set(ignored)
+    return [
+        f"flag {name[:40]!r} is unknown and may change the network, got {str(value)[:40]!r}; if it "
+        f"does not, convert with ignored_flags=[{name[:40]!r}]; otherwise give the front end as v1"
+        for name, value in flags.items()
+        if name not in known and value is not None
+    ]
+
+
+def flags_of(name: str, config: VOneBlockConfig | None) -> dict[str, Any]:
+    """The flags that the original's loader reads, for an architecture and its V1.
+
+    Raises:
+      ValueError: if the noise has a strength other than 1, which the original does not know.
+    """
+    flags: dict[str, Any] = {"arch": name.removeprefix("vone_").replace("_", "")}
+    if config is None:
+        return flags
+    noise = config.noise
+    if isinstance(noise, NeuronalNoise) and noise.strength != 1:
+        raise ValueError(f"noise.strength must be 1 in a checkpoint of PyTorch, got {noise}")
+    flags |= {flag: getattr(config, field) for flag, (field, _) in _NUMBERS.items()}
+    return flags | {
+        "noise_mode": {NeuronalNoise: "neuronal", GaussianNoise: "gaussian"}.get(type(noise)),
+        "noise_scale": 0.35 if noise is None else noise.scale,
+        "noise_level": noise.level if isinstance(noise, NeuronalNoise) else 0.07,
+        "rand_param": config.distribution == "uniform",
+    }
+
+
+def normalisation_flag(
+    mean: float | tuple[float, ...], std: float | tuple[float, ...], channels: int
+) -> str:
+    """The value of the flag ``normalization`` for a mean and a standard deviation.
+
+    Raises:
+      ValueError: if there is none.
+    """
+    ours = np.asarray([np.broadcast_to(v, (channels,)) for v in (mean, std)], np.float32)
+    for name, values in _NORMALISATIONS.items():
+        known = np.asarray(values, np.float32)
+        if name == "vonenet":
+            known = known[:, :1].repeat(channels, axis=1)
+        if ours.shape == known.shape and (ours == known).all():
+            return name
+    raise ValueError(
+        f"mean {mean} and std {std} have no name in a checkpoint of PyTorch, which knows "
+        f"{' and '.join(_NORMALISATIONS)}; use save_folder"
+    )
+
+
+def architecture_problem(flags: Mapping[str, Any], name: str) -> str | None:
+    """A contradiction between the architecture in the flags and the recognised one."""
+    stored = flags.get("arch") or flags.get("model_arch")
+    if stored is None:
+        return None
+    if str(stored).replace("_", "").lower() == name.removeprefix("vone_").replace("_", ""):
+        return None
+    return f"the flags say {str(stored)[:40]!r}, but the tensors are those of {name}"
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            return None
+        return number if math.isfinite(number) else None
+    return None
+
+
+def _true(value: Any) -> bool:
+    return value is True or (isinstance(value, str) and value.lower() in ("true", "1"))

@@ -1,37 +1,44 @@
-"""What people call a checkpoint, reduced to a state dict without wrappers and prefixes."""
+"""Files of weights: safetensors in and out, and checkpoints without wrappers and prefixes."""
 
 import dataclasses
 import json
 import math
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
-from vone_jax.convert.errors import CheckpointError
+from vone_jax import files
 from vone_jax.convert.pickle_reader import StoredTensor
-from vone_jax.convert.safetensors import read_safetensors
 from vone_jax.convert.torch_file import open_torch_file
+from vone_jax.convert.untrusted import CheckpointError, open_regular, parse_json
 
-# Under which names training scripts keep the weights: the VOneNet and PyTorch examples; MadryLab's
+# Names under which training scripts keep the weights: the VOneNet and PyTorch examples; MadryLab's
 # robustness and EVNet; others.
 _HOLDERS = ("state_dict", "model", "model_state_dict", "net")
 _PREFIXES = ("module.", "_orig_mod.")
-# Two constants that the adversarially trained VOneResNet-50 carries and nothing reads.
+# Two constants of the adversarially trained VOneResNet-50 that nothing reads.
 _DROPPED = ("vone_block.div_u.weight", "vone_block.div_t.weight")
+# The header of a network with 300 tensors has about 30 kB. The limit bounds the number of tensors.
+_LARGEST_HEADER = 8 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A state dict and what came with it.
+    """A state dict and what was stored with it.
 
     Attributes:
       state_dict: arrays by PyTorch name, without prefixes.
-      flags: settings that a training script stored with the weights, numbers and text only.
+      flags: settings that a training script stored with the weights. A value that is neither a
+        number nor text is replaced by the name of its type, as ``"<list>"``.
       mean: per channel, of a normaliser that was saved with the network; None without one.
-      std: the same.
-      format: of the file, in words.
-      notes: what was taken off, one line each.
+      std: per channel, of the same normaliser.
+      format: the name of the file format.
+      notes: what was removed, one line each.
     """
 
     state_dict: dict[str, np.ndarray]
@@ -42,8 +49,56 @@ class Checkpoint:
     notes: tuple[str, ...]
 
 
+def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Read a file of safetensors.
+
+    Returns:
+      Arrays by name, and the metadata of the header.
+
+    Raises:
+      CheckpointError: if the file is truncated or malformed.
+      OSError: if it cannot be read.
+    """
+    path = Path(path)
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        header = int.from_bytes(file.read(8), "little")
+    if size < 8 or header > size - 8:
+        raise CheckpointError("the safetensors file is truncated, or its header too large")
+    if header > _LARGEST_HEADER:
+        raise CheckpointError(
+            f"the header of the safetensors file has {header} bytes, more than {_LARGEST_HEADER}"
+        )
+    try:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+            return arrays, dict(file.metadata() or {})
+    # NumPy raises the others for shapes and types that it does not have.
+    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"the safetensors file is truncated or damaged: {error}") from None
+
+
+def write_safetensors(
+    path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write arrays by name, whole or not at all. The same arrays give the same bytes."""
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    content = save(contiguous, dict(metadata or {}))
+    # The package writes the metadata in random order.
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length]) | {"__metadata__": dict(metadata or {})}
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % 8)  # The numbers start at a multiple of 8.
+
+    def write(file: BinaryIO) -> None:
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
+        file.write(memoryview(content)[8 + length :])
+
+    files.replace(Path(path), write)
+
+
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Reads a file of ``torch.save`` or safetensors. Needs no PyTorch and executes nothing.
+    """Read a file of ``torch.save`` or safetensors. Needs no PyTorch and executes nothing.
 
     Raises:
       CheckpointError: if the file is damaged, hostile, or holds no state dict.
@@ -53,7 +108,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     notes: list[str] = []
     if path.suffix == ".safetensors":
         tensors, metadata = read_safetensors(path)
-        flags = _plain_flags(_json(metadata.get("flags", "{}")))
+        flags = _plain_flags(parse_json(metadata.get("flags", "{}"), "the metadata entry 'flags'"))
         kind = "safetensors"
     else:
         with open_torch_file(path) as file:
@@ -72,7 +127,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _find_state_dict(content: Any) -> tuple[dict[str, StoredTensor], dict[str, Any]]:
-    """The dictionary of tensors in what was saved, and the flags next to it."""
+    """The dictionary of tensors in the saved object, and the flags next to it."""
     if not isinstance(content, dict):
         raise CheckpointError(
             f"the file holds a {type(content).__name__}, not a state dict or a dictionary with one"
@@ -86,36 +141,29 @@ def _find_state_dict(content: Any) -> tuple[dict[str, StoredTensor], dict[str, A
             f"the file holds no state dict, neither by itself nor under {', '.join(_HOLDERS)}; its "
             f"keys are: {keys}"
         )
-    strange = [
+    others = [
         f"not a tensor: {str(name)[:80]}"
         for name, value in holder.items()
         if not isinstance(value, StoredTensor) or not isinstance(name, str)
     ]
-    if strange:
-        raise CheckpointError("the state dict holds something else than tensors:", strange)
+    if others:
+        raise CheckpointError("the state dict holds something else than tensors:", others)
     return holder, _plain_flags(content.get("flags", {}))
 
 
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise CheckpointError("the flags in the metadata are not JSON") from None
-
-
 def _plain_flags(flags: Any) -> dict[str, Any]:
-    """The numbers and text among the flags."""
     if not isinstance(flags, dict):
         raise CheckpointError(f"the flags are a {type(flags).__name__}, not a dictionary")
     return {
         str(name): value
-        for name, value in flags.items()
         if value is None or isinstance(value, (bool, int, float, str))
+        else f"<{type(value).__name__}>"
+        for name, value in flags.items()
     }
 
 
 def _without_prefix(tensors: dict[str, np.ndarray], notes: list[str]) -> dict[str, np.ndarray]:
-    """Without what wrappers of PyTorch put in front of every name."""
+    """Remove what wrappers of PyTorch put in front of every name."""
     for prefix in _PREFIXES * 2:
         if tensors and all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): t for name, t in tensors.items()}
@@ -126,7 +174,7 @@ def _without_prefix(tensors: dict[str, np.ndarray], notes: list[str]) -> dict[st
 def _without_robustness_wrapper(
     tensors: dict[str, np.ndarray], notes: list[str]
 ) -> tuple[dict[str, np.ndarray], tuple[float, ...] | None, tuple[float, ...] | None]:
-    """MadryLab's ``AttackerModel``: the network twice, and the normaliser twice."""
+    """Remove MadryLab's ``AttackerModel``, which stores network and normaliser twice."""
     if any(name.startswith("vone_block.") for name in tensors):
         return tensors, None, None
     copies = {n: t for n, t in tensors.items() if n.startswith("attacker.")}

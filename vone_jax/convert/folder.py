@@ -1,12 +1,13 @@
 """A network as a folder in the style of the Hugging Face hub.
 
-config.json         what builds the network again
+config.json         the arguments that build the network again
 model.safetensors   its variables as ``params.back_end.fc.kernel``, and an imported bank
 README.md           the model card, with the numbers that were measured
 """
 
+import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,19 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from vone_jax import models
-from vone_jax.convert.card import model_card
-from vone_jax.convert.description import bank_arrays, build, describe
-from vone_jax.convert.errors import CheckpointError
-from vone_jax.convert.safetensors import read_safetensors, write_safetensors
+from vone_jax import files, models, v1
+from vone_jax.convert.checkpoint import read_safetensors, write_safetensors
+from vone_jax.convert.gabor_fit import check_bank_size
 from vone_jax.convert.state_dict import abstract_variables
+from vone_jax.convert.untrusted import CheckpointError, read_json
 
 _FORMAT = 1
+# One size for each form of a stem, see models.stem_form.
+_SIZES = (224, 64, 32, 28)
+# Larger values in a configuration would make the check of a hostile folder slow.
+_LARGEST = {"num_classes": 2**24, "width": 2**16, "image_size": 4096, "in_channels": 1024}
+_NOISE = {cls.__name__: cls for cls in (v1.NeuronalNoise, v1.GaussianNoise)}
+_PARAMETERS = tuple(field.name for field in dataclasses.fields(v1.GaborParameters))
 
 
 def save_folder(
@@ -34,16 +40,16 @@ def save_folder(
     licence: str = "other",
     source: str = "",
 ) -> Path:
-    """Writes a network as a folder that ``load_folder`` reads back bit for bit.
+    """Write a network as a folder that ``load_folder`` reads back bit for bit.
 
     Args:
       folder: is made if it does not exist; files of the same names are replaced.
       model: a network of ``models.create``.
       variables: its float32 variables.
-      results: parsed result files of ``eval.py``; their numbers go into the model card as they
-        are. Without them the card says that nothing was measured.
+      results: parsed result files of ``eval.py``. The model card shows their numbers. Without them
+        it says that nothing was measured.
       licence: of the weights, an identifier of the hub (``"apache-2.0"``, ``"other"``).
-      source: where the weights come from, in words, for the card.
+      source: the origin of the weights, in words, for the card.
 
     Returns:
       The folder.
@@ -60,36 +66,33 @@ def save_folder(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = {"format": _FORMAT, "library_name": "vone_jax", "network": description}
-    (folder / "config.json").write_text(json.dumps(config, indent=2, allow_nan=False) + "\n")
+    files.replace_json(folder / "config.json", config)
     write_safetensors(
-        folder / "model.safetensors", arrays | bank_arrays(model), {"format": "vone_jax"}
+        folder / "model.safetensors", arrays | _bank_arrays(model), {"format": "vone_jax"}
     )
     parameters = sum(a.size for name, a in arrays.items() if name.startswith("params."))
     card = model_card(description, parameters, list(results), licence, source)
-    (folder / "README.md").write_text(card)
+    files.replace(folder / "README.md", lambda file: file.write(card.encode()))
     return folder
 
 
 def load_folder(
     folder: str | Path,
 ) -> tuple[models.BaseNetwork | models.VOneNet, dict[str, Any]]:
-    """The network and variables that ``save_folder`` wrote.
+    """Load the network and variables that ``save_folder`` wrote.
 
     Raises:
       CheckpointError: listing what is damaged or does not fit.
       OSError: if a file cannot be read.
     """
     folder = Path(folder)
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"config.json is not JSON: {error}") from None
+    config = read_json(folder / "config.json")
     if not isinstance(config, dict) or not isinstance(config.get("network"), dict):
         raise CheckpointError("config.json describes no network")
     if config.get("format") != _FORMAT:
         raise CheckpointError(f"config.json has format {config.get('format')!r}, not {_FORMAT}")
     arrays, _ = read_safetensors(folder / "model.safetensors")
-    model = build(config["network"], arrays)
+    model = _build(config["network"], arrays)
     weights = {name: a for name, a in arrays.items() if not name.startswith("v1.bank.")}
     _check_shapes(model, weights)
     return model, unflatten_dict(
@@ -97,7 +100,9 @@ def load_folder(
     )
 
 
-def _check_shapes(model: Any, arrays: Mapping[str, np.ndarray]) -> None:
+def _check_shapes(
+    model: models.BaseNetwork | models.VOneNet, arrays: Mapping[str, np.ndarray]
+) -> None:
     expected = {".".join(path): target for path, target in abstract_variables(model).items()}
     problems = [f"missing: {name}" for name in sorted(expected.keys() - arrays.keys())]
     problems += [f"unused: {name}" for name in sorted(arrays.keys() - expected.keys())]
@@ -111,3 +116,202 @@ def _check_shapes(model: Any, arrays: Mapping[str, np.ndarray]) -> None:
             problems.append(f"not finite: {name}")
     if problems:
         raise CheckpointError("the variables do not fit the network:", problems)
+
+
+def describe(model: models.BaseNetwork | models.VOneNet) -> dict[str, Any]:
+    """The arguments of ``models.create`` for a network, as JSON.
+
+    The kind of an explicit bank is kept. Its numbers are arrays and go beside the weights.
+
+    Raises:
+      ValueError: if the network is not one that ``models.create`` builds.
+    """
+    with_v1 = isinstance(model, models.VOneNet)
+    for name in models.NAMES:
+        if name.startswith("vone_") != with_v1:
+            continue
+        for size in (model.v1.image_size,) if with_v1 else _SIZES:
+            arguments: dict[str, Any] = {
+                "name": name,
+                "num_classes": model.back_end.num_classes,
+                "image_size": size,
+                "in_channels": model.v1.in_channels if with_v1 else len(model.mean),
+                "width": model.back_end.width,
+            }
+            if with_v1:
+                built = models.create(**arguments, v1=model.v1)
+            else:
+                built = models.create(**arguments, mean=model.mean, std=model.std)
+            if built == model.clone(dtype=built.dtype):
+                if with_v1:
+                    return arguments | {"v1": _describe_v1(model.v1)}
+                return arguments | {"mean": list(model.mean), "std": list(model.std)}
+    raise ValueError("the network is none that models.create builds in float32")
+
+
+def _describe_v1(config: v1.VOneBlockConfig) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        field.name: getattr(config, field.name) for field in dataclasses.fields(config)
+    }
+    if config.noise is not None:
+        fields["noise"] = {"kind": type(config.noise).__name__, **vars(config.noise)}
+    if config.bank is not None:
+        bank: dict[str, Any] = {"kind": type(config.bank).__name__}
+        if isinstance(config.bank, v1.ImportedBank):
+            bank["pixels_per_degree"] = config.bank.pixels_per_degree
+        fields["bank"] = bank
+    json.dumps(fields, allow_nan=False)
+    return fields
+
+
+def _bank_arrays(model: models.BaseNetwork | models.VOneNet) -> dict[str, np.ndarray]:
+    """The numbers of an explicit bank by name; nothing for a bank that is sampled."""
+    bank = model.v1.bank if isinstance(model, models.VOneNet) else None
+    if bank is None:
+        return {}
+    parameters = bank.parameters if isinstance(bank, v1.ImportedBank) else bank
+    arrays = {f"v1.bank.{name}": getattr(parameters, name) for name in _PARAMETERS}
+    if isinstance(bank, v1.ImportedBank):
+        arrays |= {"v1.bank.in_phase": bank.in_phase, "v1.bank.quadrature": bank.quadrature}
+    return arrays
+
+
+def _build(
+    description: Mapping[str, Any], arrays: dict[str, np.ndarray]
+) -> models.BaseNetwork | models.VOneNet:
+    """Build the network of ``describe`` and ``_bank_arrays``."""
+    try:
+        arguments = dict(description)
+        config = arguments.pop("v1", None)
+        for fields in (arguments, config or {}):
+            for name, largest in _LARGEST.items():
+                if fields.get(name, 0) > largest:
+                    raise ValueError(f"{name} must be at most {largest}, got {fields[name]}")
+        for name in ("mean", "std"):
+            if arguments.get(name) is not None:
+                arguments[name] = tuple(map(float, arguments[name]))
+        if config is not None:
+            arguments["v1"] = _build_v1(config, arrays)
+        model = models.create(**arguments)
+        abstract_variables(model)
+        return model
+    except (TypeError, KeyError, ValueError, AttributeError, ArithmeticError) as error:
+        raise CheckpointError(f"the description of the network is damaged: {error}") from error
+
+
+def _build_v1(stored: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> v1.VOneBlockConfig:
+    fields = dict(stored)
+    check_bank_size(fields["simple_channels"] + fields["complex_channels"], fields["kernel_size"])
+    if fields["noise"] is not None:
+        noise = dict(fields["noise"])
+        fields["noise"] = _NOISE[noise.pop("kind")](**noise)
+    if fields["bank"] is not None:
+        kind = fields["bank"]["kind"]
+        bank = v1.GaborParameters(**{name: arrays[f"v1.bank.{name}"] for name in _PARAMETERS})
+        if kind == "ImportedBank":
+            bank = v1.ImportedBank(
+                arrays["v1.bank.in_phase"],
+                arrays["v1.bank.quadrature"],
+                bank,
+                fields["bank"]["pixels_per_degree"],
+            )
+        elif kind != "GaborParameters":
+            raise ValueError(f"bank must be GaborParameters or ImportedBank, got {kind!r}")
+        fields["bank"] = bank
+    return v1.VOneBlockConfig(**fields)
+
+
+def model_card(
+    description: Mapping[str, Any],
+    parameters: int,
+    results: Sequence[Mapping[str, Any]],
+    licence: str,
+    source: str,
+) -> str:
+    """The model card of a network: Markdown with the hub's metadata in front.
+
+    Args:
+      description: of the network, see ``describe``.
+      parameters: number of trained parameters.
+      results: parsed result files; see the keys used below.
+      licence: identifier of the licence of the weights.
+      source: the origin of the weights, in words.
+    """
+    name = description["name"]
+    lines = [
+        "---",
+        "library_name: vone_jax",
+        "pipeline_tag: image-classification",
+        f"license: {licence}",
+        "tags: [jax, flax, image-classification" + (", v1]" if "v1" in description else "]"),
+        "---",
+        "",
+        f"# {name}",
+        "",
+        f"{parameters:,} trained parameters, {description['num_classes']} classes, images of "
+        f"{description['image_size']}x{description['image_size']} pixels and "
+        f"{description['in_channels']} channels in [0, 1].",
+    ]
+    if source:
+        lines += ["", f"Weights: {source}"]
+    if "v1" in description:
+        front_end = description["v1"]
+        lines += [
+            "",
+            f"Front end: fixed Gabor filters of {front_end['simple_channels']} simple and "
+            f"{front_end['complex_channels']} complex cells at stride {front_end['stride']}; "
+            f"noise: {_noise(front_end['noise'])}. The noise is on in training and in evaluation.",
+        ]
+    lines += ["", "## Measured", ""]
+    rows = [_row(result) for result in results if result.get("kind") != "gallery"]
+    rows = [row for row in rows if row]
+    if rows:
+        lines += [
+            "| condition | data | examples | accuracy | interval |",
+            "| --- | --- | ---: | ---: | --- |",
+            *rows,
+        ]
+    else:
+        lines.append("Nothing was measured with these weights.")
+    lines += [
+        "",
+        "## Use",
+        "",
+        "```python",
+        "import jax",
+        "from vone_jax import convert, models",
+        "",
+        'model, variables = convert.load_folder("path/to/this/folder")',
+        "logits = models.logits_fn(model, variables)(jax.random.key(0), images)",
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _noise(noise: Mapping[str, Any] | None) -> str:
+    if noise is None:
+        return "none"
+    values = ", ".join(f"{key} {value}" for key, value in noise.items() if key != "kind")
+    return f"{noise['kind']} ({values})"
+
+
+def _row(result: Mapping[str, Any]) -> str | None:
+    """One table row, for results that have an accuracy."""
+    if "accuracy" not in result:
+        return None
+    condition = result.get("condition") or {}
+    if "eps" in condition:
+        label = condition.get("eps_label", condition["eps"])
+        words = f"{condition.get('attack', 'attack')}, {condition.get('norm', '')} {label}"
+    elif "corruption" in condition:
+        words = f"{condition['corruption']}, severity {condition.get('severity')}"
+    else:
+        words = "clean"
+    data = result.get("dataset", {})
+    low, high = result.get("interval", (None, None))
+    interval = "" if low is None else f"{low:.4f} to {high:.4f}"
+    return (
+        f"| {words} | {data.get('name', '')} {data.get('split', '')} | {data.get('examples', '')} "
+        f"| {result['accuracy']:.4f} | {interval} |"
+    )

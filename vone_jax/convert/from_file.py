@@ -1,6 +1,7 @@
-"""From a file of weights to a network that is ready to run."""
+"""Loads a network that is ready to run from a file of weights."""
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -8,26 +9,33 @@ import jax
 import numpy as np
 
 from vone_jax import models, v1
-from vone_jax.convert.architecture import BANK, Architecture, recognise
+from vone_jax.convert.architecture import (
+    BANK,
+    Architecture,
+    architecture_problem,
+    normalisation,
+    recognise,
+    unknown_flags,
+    v1_settings,
+)
 from vone_jax.convert.checkpoint import Checkpoint, read_checkpoint
-from vone_jax.convert.errors import CheckpointError
-from vone_jax.convert.flags import architecture_problem, v1_settings
-from vone_jax.convert.gabor_fit import BankFit, read_bank
+from vone_jax.convert.gabor_fit import BankFit, check_bank_size, read_bank
 from vone_jax.convert.state_dict import fill
+from vone_jax.convert.untrusted import CheckpointError
 
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """A converted network and how it was read.
+    """A converted network and notes on its conversion.
 
     Attributes:
       name: of the architecture, one of ``models.NAMES``.
       model: the network.
       variables: its weights.
-      format: of the file, in words.
+      format: the name of the file format.
       residual: (n,), deviation of each filter pair from its fitted Gabor relative to its peak;
         None for base networks.
-      notes: what was assumed, left out or found, one line each.
+      notes: what was assumed, left out or recognised, one line each.
     """
 
     name: str
@@ -43,13 +51,14 @@ def from_torch(
     name: str | None = None,
     v1: v1.VOneBlockConfig | None = None,
     image_size: int | None = None,
+    ignored_flags: Collection[str] = (),
 ) -> tuple[models.BaseNetwork | models.VOneNet, dict[str, Any]]:
-    """Loads a network from a PyTorch checkpoint or a safetensors file.
+    """Load a network from a PyTorch checkpoint or a safetensors file.
 
-    ``model, variables = from_torch("voneresnet50_e70.pth.tar")``. See ``read``, which takes the
-    same arguments and also tells how the file was understood.
+    ``model, variables = from_torch("voneresnet50_e70.pth.tar")``. ``read`` takes the same arguments
+    and also returns notes on the conversion.
     """
-    conversion = read(path, name=name, v1=v1, image_size=image_size)
+    conversion = read(path, name=name, v1=v1, image_size=image_size, ignored_flags=ignored_flags)
     return conversion.model, conversion.variables
 
 
@@ -58,8 +67,9 @@ def read(
     name: str | None = None,
     v1: v1.VOneBlockConfig | None = None,
     image_size: int | None = None,
+    ignored_flags: Collection[str] = (),
 ) -> Conversion:
-    """Loads a network from a PyTorch checkpoint or a safetensors file.
+    """Load a network from a PyTorch checkpoint or a safetensors file.
 
     Reads files of dicarlolab/vonenet, torchvision, CORnet-S and MadryLab's robustness, and plain
     state dicts of these architectures. PyTorch is not needed, and nothing in the file is executed.
@@ -67,11 +77,13 @@ def read(
 
     Args:
       path: a file of ``torch.save``, or ``*.safetensors``.
-      name: of the architecture; recognised from the names of the tensors if it is not given.
-      v1: configuration of a VOneNet's front end, its bank apart. Default: what the file's flags
-        say, and the published values for what they do not.
+      name: of the architecture. Default: recognised by the names of the tensors.
+      v1: configuration of a VOneNet's front end, except for its bank. Default: the file's flags,
+        and the published values for flags that the file lacks.
       image_size: in pixels, for which the network is made. Default: 224, or 32 for a base network
         whose first kernel is smaller than 7 pixels.
+      ignored_flags: names of flags that do not change the network. A flag that is neither known
+        nor listed here is refused, unless ``v1`` replaces the flags.
 
     Returns:
       The network, its variables, and notes on the conversion.
@@ -86,12 +98,17 @@ def read(
     if isinstance(architecture, str):
         raise CheckpointError(f"{Path(path).name}: {architecture}")
     problems = [architecture_problem(checkpoint.flags, architecture.name)]
+    if v1 is None:
+        problems += unknown_flags(checkpoint.flags, ignored_flags)
+    mean, std = _normalisation(checkpoint, architecture, problems)
     state_dict = dict(checkpoint.state_dict)
     notes = list(checkpoint.notes)
     residual = None
     if architecture.name.startswith("vone_"):
         bank = {key: state_dict.pop(key) for key in BANK if key in state_dict}
         config, fit = _front_end(checkpoint, architecture, bank, v1, image_size, problems, notes)
+        if v1 is None and mean is not None and std is not None:
+            config = dataclasses.replace(config, image_mean=mean, image_std=std)
         residual = None if fit is None else fit.residual
         # With a wrong bank, weights are still compared, to report all problems at once.
         model = _create(architecture, problems, v1=config)
@@ -99,37 +116,49 @@ def read(
         if v1 is not None:
             problems.append(f"v1 is for VOneNets, but the file holds a {architecture.name}")
         size = image_size or architecture.image_size
+        channels = architecture.in_channels
         model = _create(
-            architecture, problems, image_size=size, in_channels=architecture.in_channels
+            architecture, problems, image_size=size, in_channels=channels, mean=mean, std=std
         )
-        if model is not None and checkpoint.mean is not None and checkpoint.std is not None:
-            if len(checkpoint.mean) != len(model.mean) or len(checkpoint.std) != len(model.std):
-                problems.append(
-                    f"shape: the normaliser has {len(checkpoint.mean)} and {len(checkpoint.std)} "
-                    f"channels, images have {len(model.mean)}"
-                )
-            else:
-                model = model.clone(mean=checkpoint.mean, std=checkpoint.std)
     variables: dict[str, Any] = {}
     if model is not None:
-        variables, more = fill(model, state_dict)
-        problems += more
+        variables, misfits = fill(model, state_dict)
+        problems += misfits
     problems = [problem for problem in problems if problem is not None]
-    if problems:
+    if problems or model is None:
         raise CheckpointError(
             f"{Path(path).name} does not convert to {architecture.name}:", problems
         )
-    if model is None:
-        raise CheckpointError(f"{Path(path).name} does not convert to {architecture.name}")
-    count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    notes.append(f"parameters: {count}")
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    notes.append(f"parameters: {parameters}")
     return Conversion(
         architecture.name, model, variables, checkpoint.format, residual, tuple(notes)
     )
 
 
-def _create(architecture: Architecture, problems: list, **arguments: Any) -> Any:
-    """The network; None if its description is impossible, which is then a problem."""
+def _normalisation(
+    checkpoint: Checkpoint, architecture: Architecture, problems: list[str | None]
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """The mean and standard deviation that the file states, or None for the network's default."""
+    channels = architecture.in_channels
+    mean, std, problem = normalisation(checkpoint.flags, channels)
+    problems.append(problem)
+    if checkpoint.mean is None or checkpoint.std is None:
+        return mean, std
+    if len(checkpoint.mean) != channels or len(checkpoint.std) != channels:
+        problems.append(
+            f"shape: the normaliser has {len(checkpoint.mean)} and {len(checkpoint.std)} "
+            f"channels, images have {channels}"
+        )
+        return None, None
+    stored = (checkpoint.mean, checkpoint.std)
+    if mean is not None and std is not None and not np.allclose((mean, std), stored):
+        problems.append("the flag normalization contradicts the normaliser of the file")
+    return stored
+
+
+def _create(architecture: Architecture, problems: list[str | None], **arguments: Any) -> Any:
+    """The network; None and another problem if its description is impossible."""
     try:
         return models.create(
             architecture.name, architecture.num_classes, width=architecture.width, **arguments
@@ -143,24 +172,25 @@ def _front_end(
     checkpoint: Checkpoint,
     architecture: Architecture,
     bank: dict[str, np.ndarray],
-    given: v1.VOneBlockConfig | None,
+    config: v1.VOneBlockConfig | None,
     image_size: int | None,
-    problems: list,
+    problems: list[str | None],
     notes: list[str],
 ) -> tuple[v1.VOneBlockConfig, BankFit | None]:
-    """Configuration of V1 with the bank of the file.
+    """The configuration of V1 with the bank of the file.
 
-    Where that fails, one of as many channels, so that the weights can be compared with it.
+    If that fails, a configuration with as many channels, so that the weights can be compared.
     """
-    if given is None:
-        fields, more = v1_settings(checkpoint.flags)
-        problems += more
+    n, _, _, k = (*bank.get(BANK[0], np.zeros(0)).shape, 0, 0, 0, 0)[:4]
+    if config is None:
+        fields, misfits = v1_settings(checkpoint.flags, k)
+        problems += misfits
         missing = [f for f in ("stride", "k_exc", "noise_mode") if f not in checkpoint.flags]
         if missing:
             notes.append(f"published values for what the file does not say: {', '.join(missing)}")
     else:
         fields = {
-            f.name: getattr(given, f.name) for f in dataclasses.fields(given) if f.name != "bank"
+            f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != "bank"
         }
     if image_size is not None:
         # At the same pixels per degree, as for the kernels of the file.
@@ -169,7 +199,6 @@ def _front_end(
     fields |= {"in_channels": architecture.in_channels, "allow_aliasing": True}
     problems += [f"missing: {name}" for name in BANK if name not in bank]
     fit = None
-    n, _, _, k = (*bank.get(BANK[0], np.zeros(0)).shape, 0, 0, 0, 0)[:4]
     try:
         if len(bank) == 2:
             fields["kernel_size"] = k if k % 2 else 25
@@ -182,17 +211,20 @@ def _front_end(
             if fit.bank is not None:
                 notes += _describe(fit.bank, fit.residual, fields)
                 return v1.VOneBlockConfig(**fields, bank=fit.bank), fit
-        return v1.VOneBlockConfig(**fields), fit
+        config = v1.VOneBlockConfig(**fields)
+        check_bank_size(config.num_channels, config.kernel_size)
+        return config, fit
     except ValueError as error:
         problems.append(str(error))
-        stand_in = v1.VOneBlockConfig(
-            simple_channels=n or 512, complex_channels=0, in_channels=architecture.in_channels
-        )
-        return stand_in, fit
+        return v1.VOneBlockConfig(
+            simple_channels=min(n, 4096) or 512,
+            complex_channels=0,
+            in_channels=architecture.in_channels,
+        ), fit
 
 
 def _describe(bank: v1.ImportedBank, residual: np.ndarray, fields: dict[str, Any]) -> list[str]:
-    """What the bank is, in words; notes a seed into ``fields`` if the bank was sampled from it."""
+    """Describe the bank in words. If a seed samples the bank, write it into ``fields``."""
     parameters, worst = bank.parameters, int(residual.argmax())
     shared = np.mean(parameters.channel == parameters.channel_quadrature)
     lines = [
@@ -220,7 +252,7 @@ def _sampled(bank: v1.ImportedBank, candidate: dict[str, Any]) -> bool:
             sf_max=candidate["sf_max"],
             distribution=candidate["distribution"],
         )
-    except ValueError:  # Not a seed or frequency that could be sampled.
+    except ValueError:  # This seed or frequency cannot be sampled.
         return False
     angles = (
         np.exp(1j * np.deg2rad(getattr(bank.parameters, name) - getattr(sampled, name)))

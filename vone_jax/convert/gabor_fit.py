@@ -1,6 +1,6 @@
 """Reads a Gabor bank back from the weights of a checkpoint.
 
-A quadrature pair determines its parameters without any search. With the in-phase kernel
+A quadrature pair determines its parameters without a search. With the in-phase kernel
 q0 = E cos(c) and its partner q1 = E cos(c + 90 degrees),
 
     z = q0 - i q1 = E exp(i c),    c = 2 pi f (x cos(theta) + y sin(theta)) + phase:
@@ -18,11 +18,27 @@ from vone_jax.v1 import GaborParameters, ImportedBank, gabor_kernels
 # Largest deviation of a kernel from its fitted Gabor, relative to the peak of the pair. Kernels
 # computed in float32 stay below 1e-5, those stored in half precision below 1e-3.
 TOLERANCE = 2e-3
+# Weights of one phase of a bank. The published bank has 320,000; fitting needs 100 bytes for each.
+MOST_WEIGHTS = 2**23
+
+
+def check_bank_size(filters: int, kernel_size: int) -> None:
+    """Check that a bank is not so large that computing it would exhaust the memory.
+
+    Raises:
+      ValueError: if it is.
+    """
+    weights = filters * kernel_size**2
+    if weights > MOST_WEIGHTS:
+        raise ValueError(
+            f"the bank must have at most {MOST_WEIGHTS} weights, got {filters} filters of "
+            f"{kernel_size}x{kernel_size}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class BankFit:
-    """A bank read from weights, or why it could not be.
+    """A bank read from weights, or the reasons why it cannot be read.
 
     Attributes:
       bank: the exact kernels with the fitted parameters; None if there are problems.
@@ -36,12 +52,12 @@ class BankFit:
 
 
 def read_bank(in_phase: np.ndarray, quadrature: np.ndarray, pixels_per_degree: float) -> BankFit:
-    """Reads the channels, kernels and parameters of a bank from its convolution weights.
+    """Read the channels, kernels and parameters of a bank from its convolution weights.
 
     Args:
       in_phase: weights (n, C, k, k), float. Every filter must read exactly one of C channels.
-      quadrature: the same of the second phase; its channels may be others.
-      pixels_per_degree: of the images that the bank sees.
+      quadrature: weights (n, C, k, k) of the second phase; its channels may differ.
+      pixels_per_degree: resolution of the images.
 
     Returns:
       The fit. Parameters follow ``GaborParameters``: sf in cycles per degree, theta and phase in
@@ -56,6 +72,8 @@ def read_bank(in_phase: np.ndarray, quadrature: np.ndarray, pixels_per_degree: f
         )
     elif shape[0] < 1 or shape[1] < 1 or shape[2] % 2 == 0 or shape[2] < 3:
         problems.append(f"shape: Gabor kernels must have an odd side of at least 3, got {shape}")
+    elif shape[0] * shape[2] * shape[3] > MOST_WEIGHTS:
+        problems.append(f"shape: a bank must have at most {MOST_WEIGHTS} weights, got {shape}")
     if problems:
         return BankFit(None, np.zeros(0), tuple(problems))
 
@@ -82,7 +100,7 @@ def read_bank(in_phase: np.ndarray, quadrature: np.ndarray, pixels_per_degree: f
         usable &= values[name] > 0
     values = {name: np.where(usable, value, 1.0) for name, value in values.items()}
     parameters = GaborParameters(**values, channel=channels[0], channel_quadrature=channels[1])
-    # Aliasing is for whoever made the bank to judge: these kernels are what was trained on.
+    # The network was trained on these kernels, aliased or not.
     fitted = gabor_kernels(parameters, shape[2], pixels_per_degree, allow_aliasing=True)
     deviation = np.maximum(
         np.abs(fitted.in_phase - kernels[0]).max(axis=(1, 2)),
@@ -104,7 +122,7 @@ def read_bank(in_phase: np.ndarray, quadrature: np.ndarray, pixels_per_degree: f
 
 
 def _fit(q0: np.ndarray, q1: np.ndarray, pixels_per_degree: float) -> dict[str, np.ndarray]:
-    """Parameters (n,) of kernels (n, k, k); not finite where a pair is no Gabor."""
+    """The parameters (n,) of kernels (n, k, k); not finite where a pair is no Gabor."""
     z = q0 - 1j * q1
     size = np.abs(z)
     peak = size.max(axis=(1, 2), keepdims=True)

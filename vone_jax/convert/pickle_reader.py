@@ -1,18 +1,19 @@
 """Reads the data in a PyTorch pickle without running anything that is in it.
 
 A pickle is a program. This interpreter knows the few instructions that build containers, numbers
-and strings; it imports nothing, calls nothing, and builds tensors as descriptions of where their
-numbers lie. A pickle that names anything else is refused.
+and strings. It imports nothing, calls nothing, and describes where the numbers of a tensor lie.
+A pickle that names anything else is refused. So is one that needs too much work or memory.
 """
 
 import dataclasses
+import io
 import pickletools
 from collections.abc import Callable
 from typing import Any
 
-from vone_jax.convert.errors import CheckpointError
+from vone_jax.convert.untrusted import CheckpointError
 
-# Storage class -> name of the type of its numbers, in NumPy's or ml_dtypes' words.
+# Storage class -> name of the type of its numbers in NumPy or ml_dtypes.
 STORAGES = {
     "DoubleStorage": "float64",
     "FloatStorage": "float32",
@@ -25,7 +26,7 @@ STORAGES = {
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
 }
-# Things in training checkpoints that say nothing about the weights (best accuracies as NumPy
+# Things in training checkpoints that do not concern the weights (best accuracies as NumPy
 # scalars, paths, devices). They are read as ``Ignored`` and not built.
 _IGNORED = {
     "_codecs.encode",
@@ -50,14 +51,20 @@ _IGNORED = {
     *(f"torch.{name}" for name in STORAGES.values()),
 }
 _MARK = object()
-# A training checkpoint of ResNet-50 with its optimiser has about 30 thousand instructions. The
-# limit bounds the memory that a hostile pickle of empty containers can take.
-_MOST_INSTRUCTIONS = 2_000_000
+# Each instruction costs 1, and so does each item that is copied from one container to another. A
+# training checkpoint of ResNet-50 with its optimiser costs about 30 thousand. An instruction takes
+# up to about 100 bytes, so the limit also bounds the memory.
+_MOST_WORK = 1_000_000
+# The magic number of torch.save has 80 bits, and states of random generators have 128.
+_MOST_BITS = 1024
+_MOST_DIMENSIONS = 8
+# Larger than any real tensor, and small enough for NumPy's and Python's arithmetic.
+_MOST_NUMBERS = 2**48
 
 
 @dataclasses.dataclass(frozen=True)
 class Ignored:
-    """A value that is not needed. ``name``: what the pickle calls it."""
+    """A value that is not needed. ``name`` is the name in the pickle."""
 
     name: str
 
@@ -71,11 +78,11 @@ class Global:
 
 @dataclasses.dataclass(frozen=True)
 class StoredTensor:
-    """Where the numbers of a tensor lie.
+    """The place of a tensor's numbers.
 
     Attributes:
-      storage: what the file's reader made of the storage's persistent id.
-      offset: of the first number in the storage.
+      storage: the description of the storage that ``read_pickle``'s argument made.
+      offset: position of the first number in the storage.
       shape: of the tensor.
       strides: in numbers, one for each dimension.
     """
@@ -86,19 +93,20 @@ class StoredTensor:
     strides: tuple[int, ...]
 
 
-def read_pickle(file: Any, storage: Callable[[tuple], Any]) -> Any:
-    """The object in a pickle, up to its end mark.
+def read_pickle(file: io.BytesIO, storage: Callable[[tuple], Any]) -> Any:
+    """Read the object in a pickle, up to its end mark.
 
     Args:
-      file: a binary file or a memory map, at the beginning of the pickle; left behind its end.
-      storage: from the persistent id of a storage to what stands for it.
+      file: the bytes, at the beginning of the pickle. The position moves behind its end.
+      storage: turns the persistent id of a storage into a description of it.
 
     Returns:
       Numbers, strings, bytes, None; lists, tuples, dictionaries (also for ordered dictionaries and
       ``argparse.Namespace``); ``StoredTensor``; ``Ignored``.
 
     Raises:
-      CheckpointError: if the pickle is damaged, or names anything that is not plain data.
+      CheckpointError: if the pickle is damaged, costs too much, or names anything that is not
+        plain data.
     """
     try:
         return _Machine(storage).run(file)
@@ -115,16 +123,25 @@ class _Machine:
         self._storage = storage
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
+        self._work = 0
 
-    def run(self, file: Any) -> Any:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+    def run(self, file: io.BytesIO) -> Any:
+        for opcode, argument, _ in pickletools.genops(file):
             if opcode.name == "STOP":
                 (value,) = self._stack
                 return value
-            if count > _MOST_INSTRUCTIONS:
-                raise CheckpointError(f"the pickle has more than {_MOST_INSTRUCTIONS} instructions")
+            self._spend(1)
+            if isinstance(argument, int) and argument.bit_length() > _MOST_BITS:
+                raise CheckpointError(f"the pickle has an integer of more than {_MOST_BITS} bits")
             self._step(opcode.name, argument)
         raise ValueError("no end mark")
+
+    def _spend(self, work: int) -> None:
+        self._work += work
+        if self._work > _MOST_WORK:
+            raise CheckpointError(
+                f"the pickle has more than {_MOST_WORK} instructions and copied items"
+            )
 
     def _step(self, name: str, argument: Any) -> None:
         stack = self._stack
@@ -154,6 +171,9 @@ class _Machine:
         elif name in ("SETITEM", "SETITEMS"):
             self._set_items(self._pop(2) if name == "SETITEM" else self._pop_to_mark())
         elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
+            # Larger integers can be made to collide in a dictionary.
+            if not 0 <= int(argument) < 2**32:
+                raise ValueError("an index of the memo is out of range")
             self._memo[int(argument)] = stack[-1]
         elif name == "MEMOIZE":
             self._memo[len(self._memo)] = stack[-1]
@@ -163,6 +183,8 @@ class _Machine:
             stack.append(self._global(argument.replace(" ", ".")))
         elif name == "STACK_GLOBAL":
             module, attribute = self._pop(2)
+            if not isinstance(module, str) or not isinstance(attribute, str):
+                raise ValueError("a name is not text")
             stack.append(self._global(f"{module}.{attribute}"))
         elif name in ("REDUCE", "NEWOBJ"):
             callee, arguments = self._pop(2)
@@ -171,6 +193,7 @@ class _Machine:
             (state,) = self._pop(1)
             # OrderedDicts with attributes (a state dict's _metadata) arrive here, too.
             if isinstance(stack[-1], _Namespace) and isinstance(state, dict):
+                self._spend(len(state))
                 stack[-1].update(state)
             elif not isinstance(stack[-1], (dict, Ignored)):
                 raise CheckpointError("the pickle sets the state of an object that is not data")
@@ -208,10 +231,7 @@ class _Machine:
         if not isinstance(target, dict) or len(items) % 2:
             raise ValueError("items set on something that is not a dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # Hashing a nested tuple can take forever.
-            if key is not None and not isinstance(key, (str, int, float, bytes)):
-                key = Ignored(type(key).__name__)
-            target[key] = value
+            target[_dictionary_key(key)] = value
 
     def _global(self, name: str) -> Any:
         if name in _IGNORED:
@@ -229,6 +249,10 @@ class _Machine:
             return callee
         if not isinstance(callee, Global) or callee.name not in _BUILDERS:
             raise CheckpointError(f"the pickle calls {type(callee).__name__}, which is not data")
+        if not isinstance(arguments, tuple):
+            raise ValueError("arguments must be a tuple")
+        # What is built may copy its arguments and their items.
+        self._spend(len(arguments) + sum(len(a) for a in arguments if isinstance(a, (list, tuple))))
         return _BUILDERS[callee.name](*arguments)
 
 
@@ -236,24 +260,38 @@ class _Namespace(dict):
     """The attributes of an ``argparse.Namespace``."""
 
 
+def _dictionary_key(key: Any) -> Any:
+    """The key itself, or ``Ignored`` for one that can be slow to hash or made to collide."""
+    if isinstance(key, int) and key.bit_length() > 63:
+        return Ignored("int")
+    if key is None or isinstance(key, (str, int, float, bytes)):
+        return key
+    return Ignored(type(key).__name__)
+
+
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> StoredTensor:
     for values in ((offset,), shape, strides):
         if not isinstance(values, tuple) or not all(
-            type(v) is int and 0 <= v < 2**62 for v in values
+            type(v) is int and 0 <= v <= _MOST_NUMBERS for v in values
         ):
-            raise ValueError("offset, shape and strides of a tensor must be integers >= 0")
-    if len(shape) != len(strides) or len(shape) > 8:
+            raise ValueError(
+                f"offset, shape and strides of a tensor must be integers in 0 to {_MOST_NUMBERS}"
+            )
+        if len(values) > _MOST_DIMENSIONS:
+            raise ValueError(
+                f"a tensor must have at most {_MOST_DIMENSIONS} dimensions, got {len(values)}"
+            )
+    if len(shape) != len(strides):
         raise ValueError(f"a tensor of {len(shape)} dimensions has {len(strides)} strides")
     return StoredTensor(storage, offset, shape, strides)
 
 
 def _ordered_dict(items: Any = ()) -> dict:
     if not isinstance(items, (list, tuple)) or any(
-        not isinstance(item, (list, tuple)) or len(item) != 2 or not isinstance(item[0], (str, int))
-        for item in items
+        not isinstance(item, (list, tuple)) or len(item) != 2 for item in items
     ):
         raise ValueError("an ordered dictionary must be made of pairs")
-    return {key: value for key, value in items}
+    return {_dictionary_key(key): value for key, value in items}
 
 
 _BUILDERS: dict[str, Callable[..., Any]] = {

@@ -1,6 +1,11 @@
-"""PyTorch state dicts as Flax variables, and back."""
+"""PyTorch state dicts as Flax variables, and back.
 
-from collections.abc import Mapping
+The names are those of torchvision (ResNet, AlexNet), of CORnet-S and of the published VOneNet
+checkpoints, where the back end is called ``model``.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -9,17 +14,105 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vone_jax.convert.architecture import BANK
-from vone_jax.convert.errors import CheckpointError
-from vone_jax.convert.names import source
+from vone_jax.convert.untrusted import CheckpointError
 from vone_jax.models import BaseNetwork, VOneNet
+from vone_jax.models.alexnet import AlexNetBackEnd
+from vone_jax.models.cornet_s import CORnetSBackEnd
 
 _COUNTER = "num_batches_tracked"
+_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+_ALEXNET = ("features.0", "features.3", "features.6", "features.8", "features.10")
+_VONE_ALEXNET = ("features.0", "features.3", "features.5", "features.7")
+_ALEXNET_LINEAR = {"fc6": "classifier.1", "fc7": "classifier.4", "fc8": "classifier.6"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The PyTorch tensor that fills a leaf.
+
+    Attributes:
+      name: of the tensor in the PyTorch state dict, without ``module.``.
+      to_flax: converts the tensor's layout to the leaf's.
+      to_torch: converts the leaf's layout to the tensor's.
+    """
+
+    name: str
+    to_flax: Callable[[np.ndarray], np.ndarray]
+    to_torch: Callable[[np.ndarray], np.ndarray]
+
+
+def source(model: BaseNetwork | VOneNet, path: tuple[str, ...]) -> Source:
+    """The PyTorch source of one leaf.
+
+    Args:
+      model: the network.
+      path: of the leaf inside its collection, e.g. ``("back_end", "fc", "kernel")``.
+    """
+    part, *modules, leaf = path
+    if part == "bottleneck":
+        name = "bottleneck"
+    elif isinstance(model.back_end, AlexNetBackEnd):
+        name = _alexnet_module(modules[0], isinstance(model, VOneNet))
+    else:
+        name = ".".join(_module(m) for m in modules)
+    if isinstance(model.back_end, CORnetSBackEnd):
+        name = {"stem": f"V1.{name}", "back_end": name}.get(part, name)
+        name = f"decoder.{name}" if name == "linear" else name
+    if isinstance(model, VOneNet) and part == "back_end":
+        name = f"model.{name}"
+    flattened = isinstance(model.back_end, AlexNetBackEnd) and path[1:] == ("fc6", "kernel")
+    layouts = _after_flatten(model.back_end.pool_size) if flattened else (_to_flax, _to_torch)
+    return Source(f"{name}.{_LEAVES[leaf]}", *layouts)
+
+
+def _module(name: str) -> str:
+    """layer1_0 -> layer1.0, downsample_0 -> downsample.0; CORnet's norm1_0 stays."""
+    return name.replace("_", ".") if name.startswith(("layer", "downsample")) else name
+
+
+def _alexnet_module(name: str, with_v1: bool) -> str:
+    if name in _ALEXNET_LINEAR:
+        return _ALEXNET_LINEAR[name]
+    number = int(name.removeprefix("conv"))
+    return _VONE_ALEXNET[number - 2] if with_v1 else _ALEXNET[number - 1]
+
+
+def _to_flax(tensor: np.ndarray) -> np.ndarray:
+    """OIHW -> HWIO for convolutions, (out, in) -> (in, out) for linear layers."""
+    return tensor.transpose({4: (2, 3, 1, 0), 2: (1, 0)}.get(tensor.ndim, range(tensor.ndim)))
+
+
+def _to_torch(leaf: np.ndarray) -> np.ndarray:
+    """HWIO -> OIHW for convolutions, (in, out) -> (out, in) for linear layers."""
+    return leaf.transpose({4: (3, 2, 0, 1), 2: (1, 0)}.get(leaf.ndim, range(leaf.ndim)))
+
+
+def _after_flatten(size: int) -> tuple[Callable[[np.ndarray], np.ndarray], ...]:
+    """The linear layer behind a flattened size x size map: PyTorch flattens CHW, Flax HWC."""
+
+    def to_flax(tensor: np.ndarray) -> np.ndarray:
+        if tensor.ndim != 2 or tensor.shape[1] % size**2:
+            return tensor  # The shape check reports it.
+        maps = tensor.reshape(tensor.shape[0], -1, size, size)
+        return maps.transpose(2, 3, 1, 0).reshape(tensor.shape[1], tensor.shape[0])
+
+    def to_torch(leaf: np.ndarray) -> np.ndarray:
+        maps = leaf.reshape(size, size, -1, leaf.shape[1])
+        return maps.transpose(3, 2, 0, 1).reshape(leaf.shape[1], leaf.shape[0])
+
+    return to_flax, to_torch
 
 
 def from_state_dict(
     model: BaseNetwork | VOneNet, state_dict: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
-    """Fills the variables of a network with the tensors of a PyTorch state dict.
+    """Fill the variables of a network with the tensors of a PyTorch state dict.
 
     Args:
       model: the network, of the architecture, width and number of classes of the state dict.
@@ -43,7 +136,7 @@ def from_state_dict(
 def fill(
     model: BaseNetwork | VOneNet, state_dict: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, Any], list[str]]:
-    """As ``from_state_dict``, with the problems returned instead of raised."""
+    """Do the same as ``from_state_dict``, but return the problems instead of raising them."""
     targets = abstract_variables(model)
     unused = {name for name in state_dict if not name.endswith(_COUNTER)}
     problems, filled = [], {}
@@ -75,8 +168,8 @@ def fill(
 def to_torch(model: BaseNetwork | VOneNet, variables: Any) -> dict[str, np.ndarray]:
     """The state dict that the original's (or torchvision's, CORnet-S's) model class loads.
 
-    Names, shapes and layouts are PyTorch's; a VOneNet's includes its Gabor bank with every filter
-    in the one input channel that it reads. ``num_batches_tracked`` is 0: nothing here counts.
+    Names, shapes and layouts are PyTorch's. A VOneNet's includes its Gabor bank, with every filter
+    in the one input channel that it reads. ``num_batches_tracked`` is 0, as no batches are counted.
 
     Args:
       model: the network.
@@ -131,7 +224,7 @@ def abstract_variables(model: BaseNetwork | VOneNet) -> dict[tuple[str, ...], An
     else:
         size, channels = 224, len(model.mean)
 
-    def init(key):
+    def init(key: jax.Array) -> Any:
         images = jnp.zeros((1, size, size, channels))
         return model.init(key, images, noise_key=key)
 

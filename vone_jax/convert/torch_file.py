@@ -1,9 +1,10 @@
 """Files of ``torch.save``, read without PyTorch and without trusting them.
 
-Two formats: an archive of a pickle and one entry for each storage (PyTorch 1.6 and later), and a
-sequence of pickles followed by the storages (before; the published VOneNets). Neither is larger in
-memory than on disk: entries must be stored uncompressed, and a tensor may not be larger than the
-storage it looks into.
+There are two formats: an archive of a pickle and one entry for each storage (PyTorch 1.6 and
+later), and a sequence of pickles followed by the storages (before; the published VOneNets). A file
+needs a bounded multiple of its own size in memory: entries must be stored uncompressed, a tensor
+may not be larger than its storage, and tensors that share storages may not add up to much more
+than the file.
 """
 
 import contextlib
@@ -12,24 +13,35 @@ import io
 import math
 import mmap
 import struct
+import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from vone_jax.convert.errors import CheckpointError
 from vone_jax.convert.pickle_reader import STORAGES, Global, StoredTensor, read_pickle
+from vone_jax.convert.untrusted import CheckpointError, open_regular
 
 _MAGIC = 0x1950A86A20F9469CFC6C
-_LARGEST_PICKLE = 64 * 2**20
+_LARGEST_PICKLE = 32 * 2**20
+# Python's zipfile needs about ten times the size of an archive's directory.
+_LARGEST_DIRECTORY = 8 * 2**20
+# Tensors may share storages (tied weights), but comparing and copying views costs time.
+_MOST_SHARING = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """A storage that a pickle refers to: its key in the file, type and length."""
+    """A storage that a pickle refers to.
+
+    Attributes:
+      key: its name in the file.
+      dtype: the type of its numbers.
+      length: the number of its numbers.
+    """
 
     key: str
     dtype: np.dtype
@@ -40,17 +52,19 @@ class TorchFile:
     """An open file of ``torch.save``.
 
     Attributes:
-      content: what was saved, with ``StoredTensor`` for tensors, see ``read_pickle``.
-      format: which of the formats it is, in words.
+      content: the saved object, with ``StoredTensor`` for tensors, see ``read_pickle``.
+      format: the name of its format.
     """
 
-    def __init__(self, content: Any, format: str, buffers: "_Buffers"):
+    def __init__(self, content: Any, format: str, size: int, load: Callable[[Storage], np.ndarray]):
         self.content = content
         self.format = format
-        self._buffers = buffers
+        self._load = load
+        self._storages: dict[str, np.ndarray] = {}
+        self._bytes_left = _MOST_SHARING * size
 
     def array(self, tensor: StoredTensor) -> np.ndarray:
-        """The numbers of a tensor, as a read-only view of the file's.
+        """The numbers of a tensor, as a read-only view of its storage.
 
         Raises:
           CheckpointError: if the storage is missing, damaged or too small for the tensor.
@@ -58,7 +72,9 @@ class TorchFile:
         storage = tensor.storage
         if not isinstance(storage, Storage):
             raise CheckpointError("a tensor in the pickle has no storage")
-        numbers = self._buffers.read(storage)
+        if storage.key not in self._storages:
+            self._storages[storage.key] = self._load(storage)
+        numbers = self._storages[storage.key]
         shape, strides = tensor.shape, tensor.strides
         size = math.prod(shape)
         last = tensor.offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
@@ -68,26 +84,34 @@ class TorchFile:
                 f"a tensor of shape {shape} and strides {strides} at {tensor.offset} does not "
                 f"fit its storage of {len(numbers)} numbers"
             )
+        self._bytes_left -= size * numbers.itemsize
+        if self._bytes_left < 0:
+            raise CheckpointError(
+                f"the tensors together have more than {_MOST_SHARING} times the size of the file"
+            )
         if not size:
+            # NumPy refuses an empty array with a huge dimension.
+            if math.prod(max(n, 1) for n in shape) > sys.maxsize // 16:
+                raise CheckpointError(f"a tensor of shape {shape} is too large")
             return np.zeros(shape, storage.dtype)
         return np.lib.stride_tricks.as_strided(
             numbers[tensor.offset :],
             shape,
-            [s * numbers.itemsize for s in strides],
+            # The stride of a dimension of 1 has no meaning and can be any number.
+            [s * numbers.itemsize if n > 1 else 0 for n, s in zip(shape, strides, strict=True)],
             writeable=False,
         )
 
 
 @contextlib.contextmanager
 def open_torch_file(path: str | Path) -> Iterator[TorchFile]:
-    """Opens a file of ``torch.save`` (either format).
+    """Open a file of ``torch.save`` (either format).
 
     Raises:
       CheckpointError: if it is damaged, truncated, or holds anything but data.
       OSError: if it cannot be read.
     """
-    path = Path(path)
-    with path.open("rb") as file:
+    with open_regular(Path(path)) as file:
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
         if size == 0:
@@ -95,12 +119,13 @@ def open_torch_file(path: str | Path) -> Iterator[TorchFile]:
         start = file.read(4)
         file.seek(0)
         if start == b"PK\x03\x04":
+            bounded = _BoundedReads(io.FileIO(file.fileno(), closefd=False))
             with _archive_errors():
-                archive = zipfile.ZipFile(file)
+                archive = zipfile.ZipFile(bounded)
+            bounded.most = sys.maxsize
             with archive:
                 yield _open_archive(archive, size)
         elif start[:1] == b"\x80":
-            # Reading from a memory map never allocates more than the file has.
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
                 yield _open_sequence(mapped)
         else:
@@ -110,16 +135,29 @@ def open_torch_file(path: str | Path) -> Iterator[TorchFile]:
             )
 
 
+class _BoundedReads(io.BufferedReader):
+    """A file that refuses a large read. ``zipfile`` reads the directory of an archive at once."""
+
+    most = _LARGEST_DIRECTORY
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > self.most:
+            raise CheckpointError(f"the directory of the archive has {size} bytes, too many")
+        return super().read(size)
+
+
 @contextlib.contextmanager
 def _archive_errors() -> Iterator[None]:
-    """Whatever zipfile makes of a damaged archive, as one error.
+    """Turn the errors of zipfile into one error.
 
     A damaged entry may claim to be encrypted, of another version, or to lie anywhere.
     """
     damage = (zipfile.BadZipFile, struct.error, EOFError, ValueError, RuntimeError, OSError)
     try:
         yield
-    except damage as error:
+    except CheckpointError:
+        raise
+    except (*damage, OverflowError) as error:
         raise CheckpointError(f"the archive is truncated or damaged: {error}") from None
 
 
@@ -148,26 +186,62 @@ def _open_archive(archive: zipfile.ZipFile, size: int) -> TorchFile:
     order = _entry(archive, f"{root}byteorder") if f"{root}byteorder" in entries else b"little"
     if order not in (b"little", b"big"):
         raise CheckpointError(f"the archive has byte order {order[:20]!r}")
+
+    def load(storage: Storage) -> np.ndarray:
+        if f"{root}data/{storage.key}" not in entries:
+            raise CheckpointError(f"the archive lacks storage {storage.key!r}")
+        data = _entry(archive, f"{root}data/{storage.key}")
+        if len(data) != storage.length * storage.dtype.itemsize:
+            raise CheckpointError(
+                f"storage {storage.key!r} has {len(data)} bytes, not {storage.length} "
+                f"{storage.dtype} numbers"
+            )
+        numbers = np.frombuffer(data, storage.dtype)
+        return numbers.byteswap() if order == b"big" else numbers
+
     content = read_pickle(io.BytesIO(_entry(archive, f"{root}data.pkl")), _Storages())
-    return TorchFile(content, "torch.save archive", _ArchiveBuffers(archive, root, order == b"big"))
+    return TorchFile(content, "torch.save archive", size, load)
 
 
 def _open_sequence(mapped: mmap.mmap) -> TorchFile:
-    if read_pickle(mapped, _Storages()) != _MAGIC:
+    # A copy of the beginning bounds what any instruction of the pickles can read.
+    pickles = io.BytesIO(mapped[:_LARGEST_PICKLE])
+    if read_pickle(pickles, _Storages()) != _MAGIC:
         raise CheckpointError("the pickle was not written by torch.save")
-    if read_pickle(mapped, _Storages()) != 1001:
+    if read_pickle(pickles, _Storages()) != 1001:
         raise CheckpointError("torch.save's file has a protocol other than 1001")
-    system = read_pickle(mapped, _Storages())
+    system = read_pickle(pickles, _Storages())
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise CheckpointError("the file was written on a big-endian machine")
     storages = _Storages()
-    content = read_pickle(mapped, storages)
-    keys = read_pickle(mapped, _Storages())
+    content = read_pickle(pickles, storages)
+    keys = read_pickle(pickles, _Storages())
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise CheckpointError("the list of storages is damaged")
-    return TorchFile(
-        content, "torch.save, before 1.6", _SequenceBuffers(mapped, keys, storages.by_key)
-    )
+
+    # Behind the pickles: for each key the length as int64, then the numbers.
+    places: dict[str, tuple[int, int]] = {}
+    place = pickles.tell()
+    for key in keys:
+        if key not in storages.by_key:
+            raise CheckpointError(f"storage {key!r} belongs to no tensor")
+        (length,) = struct.unpack("<q", mapped[place : place + 8].ljust(8, b"\xff"))
+        nbytes = length * storages.by_key[key].dtype.itemsize
+        if length < 0 or place + 8 + nbytes > len(mapped):
+            raise CheckpointError(f"the file is truncated in storage {key!r}")
+        places[key] = (place + 8, nbytes)
+        place += 8 + nbytes
+
+    def load(storage: Storage) -> np.ndarray:
+        if storage.key not in places:
+            raise CheckpointError(f"the file lacks storage {storage.key!r}")
+        start, nbytes = places[storage.key]
+        if nbytes != storage.length * storage.dtype.itemsize:
+            raise CheckpointError(f"storage {storage.key!r} has not the length it should have")
+        # Slicing copies: the map is closed before the arrays are.
+        return np.frombuffer(mapped[start : start + nbytes], storage.dtype)
+
+    return TorchFile(content, "torch.save, before 1.6", len(mapped), load)
 
 
 class _Storages:
@@ -176,19 +250,12 @@ class _Storages:
     Files of the older format add a view, which is None for everything that was saved since 2017.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.by_key: dict[str, Storage] = {}
 
     def __call__(self, identity: tuple) -> Storage:
-        if (
-            len(identity) not in (5, 6)
-            or identity[0] != "storage"
-            or identity[5:]
-            not in (
-                (),
-                (None,),
-            )
-        ):
+        view = identity[5:]
+        if len(identity) not in (5, 6) or identity[0] != "storage" or view not in ((), (None,)):
             raise CheckpointError("the pickle refers to something outside that is not a storage")
         _, kind, key, _, length = identity[:5]
         if not isinstance(kind, Global) or not isinstance(key, str) or type(length) is not int:
@@ -201,67 +268,3 @@ class _Storages:
         if self.by_key.setdefault(key, storage) != storage:
             raise CheckpointError(f"storage {key[:40]!r} is described in two ways")
         return storage
-
-
-class _Buffers:
-    """The storages of a file, each read once."""
-
-    def __init__(self):
-        self._numbers: dict[str, np.ndarray] = {}
-
-    def read(self, storage: Storage) -> np.ndarray:
-        if storage.key not in self._numbers:
-            self._numbers[storage.key] = self._load(storage)
-        return self._numbers[storage.key]
-
-    def _load(self, storage: Storage) -> np.ndarray:
-        raise NotImplementedError
-
-
-class _ArchiveBuffers(_Buffers):
-    def __init__(self, archive: zipfile.ZipFile, root: str, big_endian: bool):
-        super().__init__()
-        self._archive = archive
-        self._root = root
-        self._big_endian = big_endian
-
-    def _load(self, storage: Storage) -> np.ndarray:
-        try:
-            data = _entry(self._archive, f"{self._root}data/{storage.key}")
-        except KeyError:
-            raise CheckpointError(f"the archive lacks storage {storage.key!r}") from None
-        if len(data) != storage.length * storage.dtype.itemsize:
-            raise CheckpointError(
-                f"storage {storage.key!r} has {len(data)} bytes, not {storage.length} "
-                f"{storage.dtype} numbers"
-            )
-        numbers = np.frombuffer(data, storage.dtype)
-        return numbers.byteswap() if self._big_endian else numbers
-
-
-class _SequenceBuffers(_Buffers):
-    """Behind the pickles: for each key the length as int64, then the numbers."""
-
-    def __init__(self, mapped: mmap.mmap, keys: list[str], storages: dict[str, Storage]):
-        super().__init__()
-        self._data: dict[str, tuple[int, int]] = {}
-        self._mapped = mapped
-        place = mapped.tell()
-        for key in keys:
-            if key not in storages:
-                raise CheckpointError(f"storage {key!r} belongs to no tensor")
-            (length,) = struct.unpack("<q", mapped[place : place + 8].ljust(8, b"\xff"))
-            nbytes = length * storages[key].dtype.itemsize
-            if length < 0 or place + 8 + nbytes > len(mapped):
-                raise CheckpointError(f"the file is truncated in storage {key!r}")
-            self._data[key] = (place + 8, nbytes)
-            place += 8 + nbytes
-
-    def _load(self, storage: Storage) -> np.ndarray:
-        if storage.key not in self._data:
-            raise CheckpointError(f"the file lacks storage {storage.key!r}")
-        place, nbytes = self._data[storage.key]
-        if nbytes != storage.length * storage.dtype.itemsize:
-            raise CheckpointError(f"storage {storage.key!r} has not the length it should have")
-        # Slicing copies: the map is closed before the arrays are.
-        return np.frombuffer(self._mapped[place : place + nbytes], storage.dtype)

@@ -1,10 +1,9 @@
 """A classifier of this project as an estimator of the Adversarial Robustness Toolbox.
 
-Needs the package adversarial-robustness-toolbox. Its white-box attacks run on the gradients that
-this estimator gives.
+Needs the package adversarial-robustness-toolbox. The white-box attacks of the toolbox use the
+gradients of this estimator.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,18 +13,18 @@ import optax
 from art.estimators.classification.classifier import ClassGradientsMixin, ClassifierMixin
 from art.estimators.estimator import BaseEstimator, LossGradientsMixin
 
-from vone_jax import prng
-from vone_jax.interop.calls import CallKeys, Noise
+from vone_jax import arguments, prng
+from vone_jax.convert.tools import CallKeys, LogitsFn, Noise, jit_classifier
 
 
 class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, BaseEstimator):
-    """Images are float32 NHWC NumPy arrays in [0, 1]; predictions are logits."""
+    """A classifier of float32 NHWC NumPy images in [0, 1]. Its predictions are logits."""
 
     estimator_params = BaseEstimator.estimator_params
 
     def __init__(
         self,
-        logits_fn: Callable[[jax.Array, jax.Array], jax.Array],
+        logits_fn: LogitsFn,
         key: jax.Array,
         input_shape: tuple[int, int, int],
         num_classes: int,
@@ -40,56 +39,62 @@ class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Ba
           input_shape: (H, W, C) of the images.
           num_classes: number of logits.
           noise: ``"fresh"`` noise at every call, or ``"frozen"`` noise.
-          eot_samples: noise draws whose averaged loss is differentiated, >= 1.
+          eot_samples: number of noise draws that the loss averages over, >= 1.
 
         Raises:
           TypeError: if ``key`` is not a typed key.
           ValueError: for a ``noise`` or ``eot_samples`` out of range.
         """
-        if eot_samples < 1:
-            raise ValueError(f"eot_samples must be >= 1, got {eot_samples}")
+        arguments.count("eot_samples", eot_samples)
         super().__init__(model=logits_fn, clip_values=(0.0, 1.0))
         self._input_shape = tuple(input_shape)
         self.nb_classes = num_classes
         self._keys = CallKeys(key, noise)
-        # A Partial passes its weights as arguments; any other function is static.
-        static = () if isinstance(logits_fn, jax.tree_util.Partial) else 0
 
-        def loss(images, f, keys, labels):
-            logits = jax.vmap(lambda key: f(prng.example_keys(key, len(images)), images))(keys)
-            each = optax.losses.softmax_cross_entropy(logits, labels[None])
-            return jnp.sum(jnp.mean(each, axis=0))
+        def loss(images: jax.Array, f: LogitsFn, draws: jax.Array, labels: jax.Array) -> jax.Array:
+            def logits(key: jax.Array) -> jax.Array:
+                return f(prng.example_keys(key, len(images)), images)
 
-        def class_logits(images, f, key, classes):
+            losses = optax.losses.softmax_cross_entropy(jax.vmap(logits)(draws), labels[None])
+            return jnp.sum(jnp.mean(losses, axis=0))
+
+        def class_logits(
+            images: jax.Array, f: LogitsFn, key: jax.Array, classes: jax.Array
+        ) -> jax.Array:
             logits = f(prng.example_keys(key, len(images)), images)
             return jnp.sum(jnp.take_along_axis(logits, classes[:, None], axis=1))
 
-        self._logits = jax.jit(
-            lambda f, key, x: f(prng.example_keys(key, len(x)), x), static_argnums=static
+        self._logits = jit_classifier(logits_fn)
+        self._loss_gradient = jit_classifier(
+            logits_fn, lambda f, draws, x, labels: jax.grad(loss)(x, f, draws, labels)
         )
-        self._loss_gradient = jax.jit(
-            lambda f, keys, x, labels: jax.grad(loss)(x, f, keys, labels), static_argnums=static
-        )
-        self._class_gradient = jax.jit(
-            lambda f, key, x, classes: jax.grad(class_logits)(x, f, key, classes),
-            static_argnums=static,
+        self._class_gradient = jit_classifier(
+            logits_fn, lambda f, key, x, classes: jax.grad(class_logits)(x, f, key, classes)
         )
         self._draws = eot_samples
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """(H, W, C)."""
+        """The shape (H, W, C) of the images."""
         return self._input_shape
 
     def predict(self, x: np.ndarray, batch_size: int = 128, **kwargs: Any) -> np.ndarray:
-        """Logits (N, num_classes); one key for each batch."""
+        """Compute logits (N, num_classes). Each batch takes the key of another call."""
         batches = [x[i : i + batch_size] for i in range(0, len(x), batch_size)]
         return np.concatenate(
             [self._logits(self.model, self._keys.next(), _float32(batch)) for batch in batches]
         )
 
     def loss_gradient(self, x: np.ndarray, y: np.ndarray, **kwargs: Any) -> np.ndarray:
-        """Gradient of every example's own cross-entropy; ``y`` is one-hot or class indices."""
+        """Compute the gradient of each example's cross-entropy with respect to its image.
+
+        Args:
+          x: images (N, H, W, C).
+          y: labels, class indices (N,) or one-hot (N, num_classes).
+
+        Returns:
+          Gradients of the shape of ``x``.
+        """
         labels = np.asarray(y)
         if labels.ndim == 1 or labels.shape[1] == 1:
             labels = np.eye(self.nb_classes)[labels.astype(int).ravel()]
@@ -102,9 +107,16 @@ class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Ba
     def class_gradient(
         self, x: np.ndarray, label: int | list[int] | np.ndarray | None = None, **kwargs: Any
     ) -> np.ndarray:
-        """Gradients of logits (N, classes, H, W, C): of all classes, or of one for each example.
+        """Compute gradients of logits with respect to the images.
 
-        All classes of one call see the same noise.
+        All classes of one call share one draw of the noise.
+
+        Args:
+          x: images (N, H, W, C).
+          label: a class, or one class for each example. Default: all classes.
+
+        Returns:
+          Gradients (N, num_classes, H, W, C), or (N, 1, H, W, C) with ``label``.
         """
         key = self._keys.next()
         if label is None:
@@ -120,8 +132,8 @@ class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Ba
         )
 
     def fit(self, x: np.ndarray, y: np.ndarray, **kwargs: Any) -> None:
-        """Not offered: networks are trained by ``train.py``."""
-        raise NotImplementedError("train with train.py, and wrap the result")
+        """Raise NotImplementedError: networks are trained by ``train.py``."""
+        raise NotImplementedError("fit is not supported; train with train.py and wrap the result")
 
 
 def _float32(x: np.ndarray) -> jax.Array:

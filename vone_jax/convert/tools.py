@@ -1,8 +1,8 @@
-"""A network as Brain-Score's ``activations_model``.
+"""Networks of this project inside Foolbox and Brain-Score.
 
-Brain-Score's model contract names no framework: batches of image files go in, named activations in
-N,C,H,W come out. Brain-Score is not a dependency, and its versions of NumPy are older than those
-of JAX (see docs/convert.md). A plugin registers
+Neither is imported before it is needed. Brain-Score is not a dependency, and its versions of NumPy
+are older than those of JAX (see docs/convert.md). Its model contract names no framework: batches of
+image files go in, named activations in N,C,H,W come out. A plugin registers
 
     activations = ActivationsModel("vone", model, variables, key, trials=20)
     ModelCommitment("vone", activations, layers=["v1", "layer1"])
@@ -11,21 +11,101 @@ of JAX (see docs/convert.md). A plugin registers
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from vone_jax import models, prng
+from vone_jax import arguments, models, prng
+
+LogitsFn = Callable[[jax.Array, jax.Array], jax.Array]
+Noise = Literal["fresh", "frozen"]
+
+
+class CallKeys:
+    """The keys of successive calls of a noisy classifier, in tools that have no keys.
+
+    Attributes:
+      calls: number of calls so far. Set it to 0 to repeat a run.
+    """
+
+    def __init__(self, key: jax.Array, noise: Noise):
+        """Make the sequence.
+
+        Args:
+          key: typed key.
+          noise: ``"fresh"`` gives each call another key, ``"frozen"`` gives all the same.
+
+        Raises:
+          TypeError: if ``key`` is not a typed key.
+          ValueError: for another ``noise``.
+        """
+        prng.check_key(key)
+        arguments.choice("noise", noise, ("fresh", "frozen"))
+        self._key = prng.stream(key, "interop call")
+        self._noise = noise
+        self.calls = 0
+
+    def next(self) -> jax.Array:
+        """The key of the next call; ``prng.example_keys`` makes one key per example of it."""
+        number = self.calls if self._noise == "fresh" else 0
+        self.calls += 1
+        return prng.fold(self._key, number)
+
+
+def foolbox_model(logits_fn: LogitsFn, key: jax.Array, noise: Noise = "fresh") -> Any:
+    """A classifier as a Foolbox model with bounds (0, 1) and channels last.
+
+    Needs the package foolbox. Foolbox takes one gradient per step, so its attacks use one draw of
+    the noise at a time. To average gradients over draws, pass a ``logits_fn`` that averages, or use
+    ``vone_jax.attacks``. Reference: Rauber, Zimmermann, Bethge, Brendel, Foolbox Native, JOSS 2020.
+
+    Args:
+      logits_fn: ``(keys, images) -> logits`` with one key per example, for instance
+        ``models.logits_fn(model, variables)``.
+      key: typed key of the noise.
+      noise: ``"fresh"`` noise at every call, or ``"frozen"`` noise.
+
+    Returns:
+      A ``foolbox.models.JAXModel``.
+
+    Raises:
+      ImportError: without foolbox.
+      TypeError: if ``key`` is not a typed key.
+      ValueError: for another ``noise``.
+    """
+    from foolbox.models.jax import JAXModel
+
+    call_keys = CallKeys(key, noise)
+    call = jit_classifier(logits_fn)
+    return JAXModel(
+        lambda images: call(logits_fn, call_keys.next(), images),
+        bounds=(0, 1),
+        data_format="channels_last",
+    )
+
+
+def jit_classifier(logits_fn: LogitsFn, function: Callable[..., Any] | None = None) -> Any:
+    """Compile ``function(logits_fn, key, images, ...)``. Default: the classifier itself.
+
+    A ``Partial`` passes its weights as arguments; any other classifier is static.
+    """
+
+    def classify(f: LogitsFn, key: jax.Array, images: jax.Array) -> jax.Array:
+        return f(prng.example_keys(key, len(images)), images)
+
+    static = () if isinstance(logits_fn, jax.tree_util.Partial) else 0
+    return jax.jit(function or classify, static_argnums=static)
 
 
 class ActivationsModel:
-    """Activations of the layers that ``method="features"`` names, averaged over trials.
+    """A network as Brain-Score's ``activations_model``.
 
+    It gives the activations of the layers that ``method="features"`` names, averaged over trials.
     The noise of an image is a function of (key, pixels, trial): the same in any batch, and in a
-    second call. Averages are taken here because Brain-Score shows an image once and caches.
+    second call. Brain-Score itself shows an image once and caches the activations.
 
     Attributes:
       image_size: side in pixels to which images are resized.
@@ -42,17 +122,17 @@ class ActivationsModel:
         image_size: int | None = None,
         extractor: Callable[..., Any] | None = None,
     ):
-        """Wraps a network.
+        """Wrap a network.
 
         Args:
-          identifier: name of the model, under which Brain-Score caches activations.
+          identifier: name of the model. Brain-Score caches activations under it.
           model: from ``models.create``.
           variables: its weights.
           key: typed key of the noise.
-          trials: stochastic passes that are averaged, >= 1.
+          trials: number of stochastic passes to average, >= 1.
           image_size: in pixels. Default: that of V1, or 224.
-          extractor: stands in for Brain-Score's ``ActivationsExtractorHelper``, which is imported
-            by default.
+          extractor: a class in place of Brain-Score's ``ActivationsExtractorHelper``, which is
+            imported by default.
 
         Raises:
           TypeError: if ``key`` is not a typed key.
@@ -60,8 +140,7 @@ class ActivationsModel:
           ImportError: without Brain-Score and without ``extractor``.
         """
         prng.check_key(key)
-        if trials < 1:
-            raise ValueError(f"trials must be >= 1, got {trials}")
+        arguments.count("trials", trials)
         if extractor is None:
             # Not in our environments: its releases need an older NumPy.
             from brainscore_vision.model_helpers.activations.core import (  # pyright: ignore
@@ -75,7 +154,7 @@ class ActivationsModel:
         self._key = prng.stream(key, "brain-score")
         self._trials = trials if models.is_stochastic(model) else 1
 
-        def features(variables, keys, images):
+        def features(variables: Any, keys: jax.Array, images: jax.Array) -> Any:
             return model.apply(variables, images, noise_key=keys, method="features")
 
         shape = (1, self.image_size, self.image_size, self._channels)
@@ -97,7 +176,7 @@ class ActivationsModel:
 
     @property
     def identifier(self) -> str:
-        """Name of the model."""
+        """The name of the model."""
         return self._extractor.identifier
 
     @identifier.setter
@@ -105,11 +184,11 @@ class ActivationsModel:
         self._extractor.identifier = value
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Activations of stimuli, by way of the extractor."""
+        """Compute activations of stimuli with the extractor."""
         return self._extractor(*args, **kwargs)
 
     def preprocessing(self, paths: Sequence[str]) -> np.ndarray:
-        """Image files as float32 (N, C, size, size) in [0, 1]; the network normalises."""
+        """Read image files as float32 (N, C, size, size) in [0, 1]; the network normalises."""
         mode = "L" if self._channels == 1 else "RGB"
         images = []
         for path in paths:
@@ -123,14 +202,15 @@ class ActivationsModel:
     def get_activations(
         self, images: np.ndarray, layer_names: Sequence[str]
     ) -> "OrderedDict[str, np.ndarray]":
-        """Activations averaged over trials.
+        """Compute activations, averaged over trials.
 
         Args:
           images: (N, C, H, W) in [0, 1].
-          layer_names: of ``layers``.
+          layer_names: names from ``layers``.
 
         Returns:
-          Name -> (N, C, H, W) for maps, (N, features) for vectors, in the order asked for.
+          Name -> (N, C, H, W) for maps, (N, features) for vectors, in the order of
+          ``layer_names``.
 
         Raises:
           ValueError: for an unknown layer.

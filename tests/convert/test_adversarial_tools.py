@@ -10,7 +10,7 @@ import pytest
 from jax.tree_util import Partial
 
 from vone_jax import attacks, v1
-from vone_jax.interop.calls import CallKeys
+from vone_jax.convert.tools import CallKeys
 
 EPS, STEPS = 8 / 255, 4
 LABELS = np.array([0, 1, 2, 3])
@@ -65,7 +65,7 @@ def test_call_keys():
     assert data[0] != data[1] and data[2] == data[3]
     fresh.calls = 0
     assert jax.random.key_data(fresh.next()).tolist() == data[0]
-    with pytest.raises(ValueError, match="noise must be 'fresh' or 'frozen', got 'off'"):
+    with pytest.raises(ValueError, match="noise must be one of fresh, frozen; got 'off'"):
         CallKeys(jax.random.key(0), "off")
     with pytest.raises(TypeError, match="typed key"):
         CallKeys(jax.random.PRNGKey(0), "fresh")
@@ -73,7 +73,7 @@ def test_call_keys():
 
 def test_foolbox_agrees(quiet, images, ours):
     foolbox = pytest.importorskip("foolbox", reason="foolbox is not installed")
-    from vone_jax.interop.foolbox import foolbox_model
+    from vone_jax.convert.tools import foolbox_model
 
     model = foolbox_model(quiet, jax.random.key(0))
     attack = foolbox.attacks.LinfPGD(rel_stepsize=1 / 3, steps=STEPS, random_start=False)
@@ -85,7 +85,7 @@ def test_foolbox_agrees(quiet, images, ours):
 
 def test_foolbox_sees_noise(noisy, images):
     pytest.importorskip("foolbox", reason="foolbox is not installed")
-    from vone_jax.interop.foolbox import foolbox_model
+    from vone_jax.convert.tools import foolbox_model
 
     fresh = foolbox_model(noisy, jax.random.key(0))
     frozen = foolbox_model(noisy, jax.random.key(0), noise="frozen")
@@ -97,7 +97,7 @@ def test_foolbox_sees_noise(noisy, images):
 @pytest.fixture(scope="module")
 def art():
     pytest.importorskip("art", reason="adversarial-robustness-toolbox is not installed")
-    from vone_jax.interop.art import ArtClassifier
+    from vone_jax.convert.art import ArtClassifier
 
     return ArtClassifier
 
@@ -126,7 +126,7 @@ def test_art_estimator(art, quiet, noisy, images):
     np.testing.assert_array_equal(one[:, 0], every[np.arange(4), LABELS])
     with pytest.raises(NotImplementedError):
         estimator.fit(images, LABELS)
-    with pytest.raises(ValueError, match="eot_samples must be >= 1"):
+    with pytest.raises(ValueError, match="eot_samples must be an integer >= 1"):
         art(quiet, jax.random.key(0), (16, 16, 3), 4, eot_samples=0)
 
     averaged = art(noisy, jax.random.key(0), (16, 16, 3), 4, eot_samples=3)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.convert.conftest import random_variables
 from vone_jax import models, v1
-from vone_jax.interop.brainscore import ActivationsModel
+from vone_jax.convert.tools import ActivationsModel
 
 
 class Extractor:
@@ -110,5 +110,5 @@ def test_trials_are_averaged(network, paths):
         return np.abs(responses(1, trials) - responses(2, trials)).mean()
 
     assert distance(trials=16) == pytest.approx(distance(trials=1) / 4, rel=0.35)
-    with pytest.raises(ValueError, match="trials must be >= 1"):
+    with pytest.raises(ValueError, match="trials must be an integer >= 1"):
         wrap(network, trials=0)
