@@ -4,7 +4,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from vone_jax import data
-from vone_jax.data.corrupted import load_corrupted
+from vone_jax.data import load_corrupted
 
 
 @pytest.fixture

@@ -371,7 +371,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"unreadable": "ignore"}, "unreadable must be 'raise' or 'skip', got 'ignore'"),
+            ({"unreadable": "ignore"}, "unreadable must be one of raise, skip; got 'ignore'"),
             ({"batch_size": 24}, "batch_size 24 is larger than the 23 examples of 'toy'"),
             ({"batch_size": 0}, "batch_size"),
             ({"batch_size": 2.0}, "batch_size"),

@@ -4,14 +4,17 @@ import contextlib
 import gzip
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vone_jax import data
-from vone_jax.data import embedded, prepare, tfds_sets
-from vone_jax.data.idx import read_idx, read_idx_folder
+from vone_jax.cli import prepare
+from vone_jax.data import embedded, tfds_sets
+from vone_jax.data.embedded import read_idx, read_idx_folder
 
 DEBIAN = Path(prepare.DEBIAN_FASHION_MNIST)
 needs_debian = pytest.mark.skipif(
@@ -81,9 +84,11 @@ class TestIdx:
         with pytest.raises(ValueError, match=str(path)):
             read_idx(path)
 
-    def test_missing_file_is_named(self, tmp_path, capsys):
-        assert prepare.main(["idx", "--source", str(tmp_path)]) == 1
-        assert "train-images-idx3-ubyte" in capsys.readouterr().err
+    def test_missing_file_is_named(self, tmp_path):
+        """By the documented name of the command."""
+        command = [sys.executable, "-m", "vone_jax.data.prepare", "idx", "--source", str(tmp_path)]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert result.returncode == 1 and "train-images-idx3-ubyte" in result.stderr
 
     def test_counts_must_agree(self, tmp_path):
         for prefix in ("train", "t10k"):

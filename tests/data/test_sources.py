@@ -3,8 +3,8 @@ import pytest
 from PIL import Image
 
 from vone_jax import data
+from vone_jax.data import Source
 from vone_jax.data.images import decode_image
-from vone_jax.data.sources import Source
 
 
 def save(path, colour=(10, 20, 30), size=(8, 6), mode="RGB"):
@@ -108,6 +108,51 @@ class TestFolder:
         with pytest.raises(ValueError, match=f"{folder / 'train/eel'} holds no image"):
             data.load(f"folder:{folder}", "train")
 
+    def test_links_inside_count_once(self, folder):
+        """A folder and a file with a second name, another name for the class, and loops."""
+        cat = folder / "train/cat"
+        plain = data.load(f"folder:{folder}", "train")
+        (cat / "loop").symlink_to("..")
+        (cat / "deeper/loop").symlink_to(".")
+        (cat / "a").symlink_to("deeper")
+        (cat / "0.png").symlink_to("b.png")
+        linked = data.load(f"folder:{folder}", "train")
+        assert len(linked) == len(plain) == 3
+        for one, other in zip(linked, plain, strict=True):
+            assert one["label"] == other["label"]
+            np.testing.assert_array_equal(one["image"], other["image"])
+
+    def test_splits_and_classes_may_be_links_inside(self, folder):
+        (folder / "all").mkdir()
+        (folder / "train/dog").rename(folder / "all/dog")
+        (folder / "train/dog").symlink_to("../all/dog")
+        (folder / "test").symlink_to("train")
+        for split in ("train", "test"):
+            source = data.load(f"folder:{folder}", split)
+            assert [source[i]["label"] for i in range(len(source))] == [0, 0, 1]
+
+    def test_one_file_in_two_classes_is_refused(self, folder):
+        (folder / "train/cat/x.png").symlink_to("../dog/c.png")
+        with pytest.raises(ValueError, match="cat/x.png and .*dog/c.png are the same file"):
+            data.load(f"folder:{folder}", "train")
+
+    @pytest.mark.parametrize("name", ["train/cat/x.png", "train/cat/more", "train/eel", "test"])
+    def test_links_that_leave_the_folder_are_refused(self, folder, tmp_path_factory, name):
+        outside = tmp_path_factory.mktemp("outside")
+        save(outside / "eel/x.png")
+        (folder / name).symlink_to(outside / ("eel/x.png" if name.endswith("png") else ""))
+        if name == "train/eel":
+            (folder / name).unlink()
+            (folder / name).symlink_to(outside / "eel")
+        split = "test" if name == "test" else "train"
+        message = f"{name}.* is a symbolic link that leads out of {folder}, to {outside}.*cp -rL"
+        with pytest.raises(ValueError, match=message):
+            data.FolderSource(folder, split)
+
+    def test_links_to_no_image_are_ignored(self, folder):
+        (folder / "train/cat/readme").symlink_to("/etc/hostname")
+        assert len(data.load(f"folder:{folder}", "train")) == 3
+
     def test_image_that_vanished(self, folder):
         source = data.load(f"folder:{folder}", "train")
         (folder / "train/cat/b.png").unlink()
@@ -154,7 +199,7 @@ class TestNames:
         ],
     )
     def test_nearest_name_is_suggested(self, name, suggestion):
-        with pytest.raises(ValueError, match=f"did you mean '{suggestion}'.*folder:<path>"):
+        with pytest.raises(ValueError, match=f"folder:<path>'; did you mean '{suggestion}'"):
             data.load(name, "train")
 
     @pytest.mark.parametrize("name", ["", "tfds:", "folder:", "zzzzzzzzzzzz"])

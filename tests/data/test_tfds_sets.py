@@ -7,7 +7,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from vone_jax import data
-from vone_jax.data import prepare, tfds_sets
+from vone_jax.cli import prepare
+from vone_jax.data import tfds_sets
 
 
 @pytest.mark.parametrize(

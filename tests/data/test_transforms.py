@@ -173,5 +173,5 @@ class TestAugment:
         ],
     )
     def test_out_of_range_fields_are_named(self, field, value):
-        with pytest.raises(ValueError, match=field):
+        with pytest.raises((ValueError, TypeError), match=field):
             Augment(**{field: value})

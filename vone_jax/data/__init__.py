@@ -1,15 +1,14 @@
-"""Data: where images come from, what is done to them on the host, and in which order.
+"""Data sets, the transforms of their images on the host, and the order of their batches.
 
-``load`` opens a split of a set, ``train_batches`` and ``eval_batches`` turn it into float32 batches
-in [0, 1]. Host code only: NumPy, Pillow, Grain and TFDS.
+``load`` opens a split of a set. ``train_batches`` and ``eval_batches`` make float32 batches in
+[0, 1] of it. All of this runs on the host, with NumPy, Pillow, Grain and TFDS.
 """
 
-from vone_jax.data.augment import AUGMENTS, Augment
-from vone_jax.data.folder import FolderSource
-from vone_jax.data.loading import load
+from vone_jax.data.images import FolderSource
+from vone_jax.data.loading import load, load_corrupted
 from vone_jax.data.pipeline import Batches, batches_per_epoch, eval_batches, train_batches
-from vone_jax.data.sources import ArraySource, Source
-from vone_jax.data.subset import Subset
+from vone_jax.data.sources import ArraySource, Source, Subset
+from vone_jax.data.transforms import AUGMENTS, Augment
 
 __all__ = [
     "AUGMENTS",
@@ -22,5 +21,6 @@ __all__ = [
     "batches_per_epoch",
     "eval_batches",
     "load",
+    "load_corrupted",
     "train_batches",
 ]

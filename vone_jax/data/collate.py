@@ -1,31 +1,30 @@
-"""From the numbers of the examples in a batch to their images and labels.
+"""The images and labels of a batch, from the numbers of its examples.
 
-The callables are plain values that pickle, for worker processes; what they return depends on
-nothing but their fields and the numbers they are called with.
+The callables here are pickled for worker processes. Their results depend on nothing but their
+fields and the numbers that they are called with.
 """
 
-from dataclasses import dataclass
+import dataclasses
 from typing import Any
 
 import numpy as np
 
-from vone_jax.data.augment import Augment
 from vone_jax.data.sources import Source
-from vone_jax.data.transforms import resize_and_center_crop
+from vone_jax.data.transforms import Augment, resize_and_center_crop
 
 Batch = dict[str, np.ndarray]
 
-# So many examples in a row that cannot be read are a broken set.
+# A set with this many unreadable examples in a row is broken.
 _REPLACEMENTS = 10
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainBatch:
-    """Numbers ``epoch * len(source) + index`` of a global batch to this process's part of it.
+    """Make this process's part of a global batch, from the numbers of its examples.
 
-    With ``replace_unreadable`` an example that cannot be read gives its place to the next one in
-    the set that can, with that one's label and index. The batch then says in ``problem`` (b,) what
-    was wrong, an empty text where nothing was.
+    A number is ``epoch * len(source) + index``. With ``replace_unreadable``, the next readable
+    example of the set takes the place of one that cannot be read, with its own label and index.
+    The batch then has ``problem`` (b,): the error message of the replaced example, or "".
     """
 
     source: Source
@@ -39,10 +38,10 @@ class TrainBatch:
     def __call__(self, numbers: np.ndarray) -> Batch:
         epochs, indices = np.divmod(numbers[self.rows], len(self.source))
         if self.replace_unreadable:
-            found = [_read_or_next(self.source, int(index)) for index in indices]
+            read = [_read_or_next(self.source, int(index)) for index in indices]
         else:
-            found = [(int(index), _read(self.source, int(index)), "") for index in indices]
-        used, examples, problems = zip(*found, strict=True)
+            read = [(int(index), _read(self.source, int(index)), "") for index in indices]
+        used, examples, problems = zip(*read, strict=True)
         images = [
             self.augment(
                 example["image"],
@@ -60,9 +59,9 @@ class TrainBatch:
         return batch | ({"problem": np.array(problems)} if self.replace_unreadable else {})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalBatch:
-    """Indices of a global batch, padded beyond the end, to this process's part of it."""
+    """Make this process's part of a global batch, from indices. The padding lies beyond the end."""
 
     source: Source
     rows: slice
@@ -88,7 +87,7 @@ class UnreadableError(ValueError):
 
 
 def _read_or_next(source: Source, index: int) -> tuple[int, dict[str, Any], str]:
-    """Of the first example from ``index`` on that can be read: index, content; what was wrong."""
+    """Read the first readable example from ``index`` on; return its index, it, and the problems."""
     problems = []
     for used in (*range(index, len(source)), *range(index)):
         try:
@@ -101,7 +100,7 @@ def _read_or_next(source: Source, index: int) -> tuple[int, dict[str, Any], str]
 
 
 def _read(source: Source, index: int) -> dict[str, Any]:
-    """An example, checked: a wrong label or channel count must never reach a number."""
+    """Read an example and check its shape and label, as a wrong one would give wrong results."""
     try:
         example = source[index]
     # Sources read files of any kind with any library, which may raise anything.

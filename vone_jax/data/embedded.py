@@ -1,13 +1,20 @@
-"""The default set: a fixed subset of Fashion-MNIST that comes with the package.
+"""The default set, a fixed subset of Fashion-MNIST, and the IDX files that it is made from.
 
-Of the published files it holds the first 1,000 training and the first 200 test images of each
-class, kept in file order: 10,000 and 2,000 images of 28 x 28 px. Rebuild it with
-``python -m vone_jax.data.prepare embedded``. Licence and origin: ``fashion_mnist_small/``.
+The subset is part of the package. It has the first 1,000 training images and the first 200 test
+images of each class, in the order of the published files: 10,000 and 2,000 images of 28 x 28
+pixels. ``python -m vone_jax.data.prepare embedded`` makes it again. Licence and origin are in
+``fashion_mnist_small/``.
+
+MNIST and its relatives are published as IDX files: two zero bytes, the type code, the number of
+dimensions, the dimensions as big-endian 32-bit integers, the data; plain or gzipped. See
+http://yann.lecun.com/exdb/mnist/.
 
 Reference: Xiao, Rasul, Vollgraf, Fashion-MNIST: a novel image dataset for benchmarking machine
 learning algorithms, 2017, arXiv:1708.07747.
 """
 
+import gzip
+import zlib
 from importlib import resources
 from pathlib import Path
 
@@ -18,7 +25,7 @@ from vone_jax.data.sources import ArraySource
 NAME = "fashion_mnist_small"
 ARCHIVE = "fashion_mnist_small/fashion_mnist_small.npz"
 PER_CLASS = {"train": 1000, "test": 200}
-# The names of TFDS and of the authors' repository, in the order of the labels.
+# The names that TFDS and the authors use, in the order of the labels.
 CLASS_NAMES = (
     "T-shirt/top",
     "Trouser",
@@ -32,9 +39,13 @@ CLASS_NAMES = (
     "Ankle boot",
 )
 
+# Split -> beginning of the names of its two IDX files.
+_PREFIXES = {"train": "train", "test": "t10k"}
+_UNSIGNED_BYTE = 0x08
+
 
 def embedded_source(split: str) -> ArraySource:
-    """The embedded subset of Fashion-MNIST.
+    """Open the embedded subset of Fashion-MNIST.
 
     Args:
       split: ``"train"`` (10,000 images) or ``"test"`` (2,000).
@@ -51,7 +62,7 @@ def embedded_source(split: str) -> ArraySource:
 
 
 def select(labels: np.ndarray, per_class: int) -> np.ndarray:
-    """Indices of the first ``per_class`` examples of each class, in file order.
+    """Return the indices of the first ``per_class`` examples of each class, in file order.
 
     Raises:
       ValueError: if a class has fewer examples.
@@ -66,10 +77,71 @@ def select(labels: np.ndarray, per_class: int) -> np.ndarray:
 
 
 def write_archive(splits: dict[str, tuple[np.ndarray, np.ndarray]], path: Path | str) -> None:
-    """Writes the subset of the full set's ``read_idx_folder`` to an ``.npz`` file."""
+    """Write the subset of the splits of ``read_idx_folder`` to an ``.npz`` file."""
     arrays = {}
     for split, per_class in PER_CLASS.items():
         images, labels = splits[split]
         chosen = select(labels, per_class)
         arrays[f"{split}_images"], arrays[f"{split}_labels"] = images[chosen], labels[chosen]
     np.savez_compressed(path, **arrays)
+
+
+def read_idx_folder(folder: Path | str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Read the four IDX files of a set: images and labels for training and for testing.
+
+    Args:
+      folder: holds ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``,
+        ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte``, each plain or with ``.gz``.
+
+    Returns:
+      ``{"train": (images, labels), "test": (images, labels)}``: images uint8 (N, H, W, 1), labels
+      uint8 (N,).
+
+    Raises:
+      FileNotFoundError: if a file is missing.
+      ValueError: if a file is damaged, or the numbers of images and labels differ.
+    """
+    splits = {}
+    for split, prefix in _PREFIXES.items():
+        image_path = _idx_file(Path(folder), f"{prefix}-images-idx3-ubyte")
+        label_path = _idx_file(Path(folder), f"{prefix}-labels-idx1-ubyte")
+        images, labels = read_idx(image_path), read_idx(label_path)
+        if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+            raise ValueError(
+                f"{image_path} holds an array of shape {images.shape} and {label_path} one of "
+                f"shape {labels.shape}; expected (N, height, width) and (N,)"
+            )
+        splits[split] = images[:, :, :, None], labels
+    return splits
+
+
+def read_idx(path: Path | str) -> np.ndarray:
+    """Read one IDX file of unsigned bytes, gzipped if its name ends in ``.gz``.
+
+    Raises:
+      ValueError: if the file is of another type or is damaged; the message names it.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTE:
+        raise ValueError(f"{path} is not an IDX file of unsigned bytes: it begins {content[:4]!r}")
+    header = 4 + 4 * content[3]
+    shape = tuple(int(n) for n in np.frombuffer(content[4:header], ">u4"))
+    if len(shape) != content[3] or len(content) - header != np.prod(shape, dtype=np.int64):
+        raise ValueError(
+            f"{path} is damaged: its header announces the shape {shape}, "
+            f"but {max(0, len(content) - header)} bytes follow"
+        )
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _idx_file(folder: Path, name: str) -> Path:
+    for path in (folder / f"{name}.gz", folder / name):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"neither {name}.gz nor {name} is in {folder}")

@@ -1,34 +1,36 @@
-"""Decodes image files with Pillow, and refuses what cannot be read as 8-bit grey or RGB."""
+"""Image files: decoding one, and a directory of them, ``<path>/<split>/<class>/<image>``."""
 
 import io
-from os import PathLike
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _GREY_MODES = ("1", "L", "LA")
 _COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
-def decode_image(encoded: bytes | str | PathLike, channels: int, name: str = "") -> np.ndarray:
-    """Decodes one image.
+def decode_image(encoded: bytes | str | os.PathLike, channels: int, name: str = "") -> np.ndarray:
+    """Decode one image.
 
-    Grey images become RGB where 3 channels are asked for. An alpha channel is dropped and EXIF
-    orientation is ignored, as torchvision does.
+    With 3 channels, grey images become RGB. As in torchvision, an alpha channel is dropped and the
+    EXIF orientation is ignored.
 
     Args:
       encoded: content of an image file, or its path.
       channels: 1 or 3.
-      name: what to call the image in messages; the path by default.
+      name: name of the image in messages. Default: its path.
 
     Returns:
       uint8 array of shape (H, W, channels).
 
     Raises:
-      FileNotFoundError: if there is no such file.
-      ValueError: if the file is not an image, is cut off, has more than 8 bits per channel, or
-        has colours where one channel is asked for. The message names the image.
+      FileNotFoundError: if the file does not exist.
+      ValueError: if the file is not an image, is truncated, has more than 8 bits per channel, or
+        has colours although ``channels`` is 1. The message names the image.
     """
     if not isinstance(encoded, bytes):
         path = Path(encoded)
@@ -57,3 +59,150 @@ def decode_image(encoded: bytes | str | PathLike, channels: int, name: str = "")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return np.asarray(image.convert("RGB"))
+
+
+class FolderSource:
+    """Images in class folders, as torchvision's ImageFolder reads them.
+
+    Classes are numbered in the sorted order of their names. If ``<path>/train`` exists, its
+    classes number the other splits too, so a split that lacks a class has the same labels. Images
+    may lie deeper inside a class folder. Hidden files and other types of files are ignored.
+
+    A symbolic link must lead to a place inside ``path``. Links to folders are followed, but a file
+    that is reached in several ways counts once, and a link to a folder around it is ignored.
+
+    Args:
+      path: directory that holds the splits.
+      split: name of the split's directory; ``"."`` if ``path`` itself holds the class folders, as
+        one severity of ImageNet-C does.
+      channels: 3 (grey images become RGB) or 1 (every image must be grey).
+
+    Raises:
+      FileNotFoundError: if ``path`` is not a directory.
+      ValueError: if the split, its class folders or the images of a class are missing, if the
+        split has a class that ``train`` lacks, if a symbolic link leads out of ``path``, or if
+        links put one file into two classes.
+    """
+
+    def __init__(self, path: str | os.PathLike, split: str, channels: int = 3):
+        root = Path(path).expanduser()
+        if channels not in (1, 3):
+            raise ValueError(f"channels must be 1 or 3, got {channels!r}")
+        if not root.is_dir():
+            raise FileNotFoundError(f"{root} is not a directory")
+        splits = _subfolders(root) if split != "." else ["."]
+        if split not in splits:
+            raise ValueError(
+                f"{root} has no split {split!r}; its folders are {', '.join(splits) or 'none'}"
+            )
+        _target(root / split, root)
+        classes = _subfolders(root / split)
+        if not classes:
+            raise ValueError(
+                f"{root / split} has no class folders; expected {root / split}/<class>/<image>"
+            )
+        self.name = f"folder:{path}"
+        self.split = split
+        self.class_names = tuple(_subfolders(root / "train") if "train" in splits else classes)
+        self.image_shape: tuple[int | None, int | None, int] = (None, None, channels)
+        unknown = sorted(set(classes) - set(self.class_names))
+        if unknown:
+            raise ValueError(
+                f"{root / split} has the class {unknown[0]!r}, which {root / 'train'} lacks"
+            )
+        self._root = root / split
+        self._files: list[str] = []
+        self._labels: list[int] = []
+        owners: dict[str, str] = {}
+        for label, name in enumerate(self.class_names):
+            if name in classes:
+                files = _images(root, self._root, name)
+                for target, file in files.items():
+                    other = owners.setdefault(target, file)
+                    if other != file:
+                        raise ValueError(
+                            f"{self._root / other} and {self._root / file} are the same file in "
+                            f"two classes; remove one of the symbolic links"
+                        )
+                self._files.extend(sorted(files.values()))
+                self._labels.extend([label] * len(files))
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image = decode_image(self._root / self._files[index], self.image_shape[-1])
+        return {"image": image, "label": self._labels[index]}
+
+    def __repr__(self) -> str:
+        return f"FolderSource({str(self._root)!r}, {len(self)} images)"
+
+
+def _subfolders(folder: Path) -> list[str]:
+    return sorted(
+        entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."
+    )
+
+
+def _images(root: Path, split: Path, class_name: str) -> dict[str, str]:
+    """Find the images of a class.
+
+    Args:
+      root: directory of the set.
+      split: directory of the split.
+      class_name: name of the class folder.
+
+    Returns:
+      For each file without symbolic links, one path to it relative to ``split``.
+    """
+    # A link to one of these would lead back to the class folder.
+    visited = {os.path.realpath(folder) for folder in (root, split)}
+    files: dict[str, str] = {}
+    folders, links = [split / class_name], []
+    while folders or links:
+        if folders:
+            folder = folders.pop()
+            real = _target(folder, root)
+            if real in visited:
+                continue
+            visited.add(real)
+            for entry in os.scandir(folder):
+                if entry.is_symlink():
+                    links.append(Path(entry.path))
+                elif entry.is_dir():
+                    folders.append(Path(entry.path))
+                elif _is_image(entry.name):
+                    files[os.path.join(real, entry.name)] = os.path.relpath(entry.path, split)
+        # Links come after all folders, so that a file keeps the path without links.
+        else:
+            links.sort(reverse=True)
+            link = links.pop()
+            if link.is_dir():
+                folders.append(link)
+            elif _is_image(link.name):
+                files.setdefault(_target(link, root), os.path.relpath(link, split))
+    if not files:
+        raise ValueError(
+            f"class folder {split / class_name} holds no image; "
+            f"accepted endings are {' '.join(_EXTENSIONS)}"
+        )
+    return files
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(_EXTENSIONS) and name[0] != "."
+
+
+def _target(path: Path, root: Path) -> str:
+    """Return a path without symbolic links, or raise a ValueError if it is not inside ``root``."""
+    real = os.path.realpath(path)
+    if not Path(real).is_relative_to(os.path.realpath(root)):
+        raise ValueError(
+            f"{path} is a symbolic link that leads out of {root}, to {real}; put the files "
+            f"themselves there instead of the link (cp -rL)"
+        )
+    return real

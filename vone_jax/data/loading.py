@@ -1,54 +1,146 @@
-"""Finds a set by its name."""
+"""Data sets by name: clean ones, and the published files of corrupted images."""
 
-import difflib
 import os
+from pathlib import Path
 
+import numpy as np
+
+from vone_jax import arguments
 from vone_jax.data.embedded import NAME as EMBEDDED
 from vone_jax.data.embedded import embedded_source
-from vone_jax.data.folder import FolderSource
-from vone_jax.data.sources import Source
+from vone_jax.data.images import FolderSource
+from vone_jax.data.sources import ArraySource, Source
+
+_CIFAR10 = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+_SEVERITIES = (1, 2, 3, 4, 5)
+# Corrupted sets of TFDS and the only split of each.
+_TFDS_SPLITS = {"imagenet2012_corrupted": "validation", "cifar10_corrupted": "test"}
 
 
 def load(name: str, split: str, *, data_dir: str | os.PathLike | None = None) -> Source:
-    """Opens a split of an image classification set.
+    """Open a split of an image classification set.
 
     Args:
-      name: ``"fashion_mnist_small"``, the subset that comes with the package;
+      name: ``"fashion_mnist_small"``, the subset that is part of the package;
         ``"tfds:<name>"``, any TFDS image classification set that is prepared on this machine, for
-        instance ``"tfds:imagenet2012"``; or ``"folder:<path>"``, a directory of images laid out as
-        ``<path>/<split>/<class>/<image>``.
-      split: ``"train"``, ``"test"``, ``"validation"``, ...: whatever the set has.
-      data_dir: where TFDS keeps its sets; ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets`` by
-        default. Only for ``"tfds:"``.
+        instance ``"tfds:imagenet2012"``; or ``"folder:<path>"``, a directory of images
+        ``<path>/<split>/<class>/<image>``, see ``FolderSource``.
+      split: a split of the set, for instance ``"train"``, ``"test"`` or ``"validation"``.
+      data_dir: directory of the prepared TFDS sets. Only for ``"tfds:"``. Default:
+        ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.
 
     Returns:
       A random-access source, see ``Source``.
 
     Raises:
       FileNotFoundError: if a folder does not exist or a TFDS set is not prepared.
-      ValueError: if there is no such set or split; the message names the choices.
+      ValueError: if the set or the split does not exist; the message lists what does.
     """
-    kind, _, rest = name.partition(":")
-    if data_dir is not None and kind != "tfds":
-        raise ValueError(f"data_dir is for 'tfds:' sets, got {data_dir!r} for {name!r}")
+    kind, rest = _kind(name, data_dir)
     if name == EMBEDDED:
         return embedded_source(split)
     if kind == "folder" and rest:
         return FolderSource(rest, split)
-    if kind == "tfds" and rest:
-        # TFDS takes a second to import, and only these sets need it.
-        from vone_jax.data.tfds_sets import TfdsSource
+    # TFDS takes a second to import, so it is imported only when it is needed.
+    from vone_jax.data import tfds_sets
 
-        return TfdsSource(rest, split, data_dir)
+    if kind == "tfds" and rest:
+        return tfds_sets.TfdsSource(rest, split, data_dir)
+    known = [EMBEDDED, *(f"tfds:{registered}" for registered in tfds_sets.registered_names())]
     raise ValueError(
-        f"no data set {name!r}{_suggestion(name)}; accepted are {EMBEDDED!r}, 'tfds:<name>' "
-        f"and 'folder:<path>'"
+        f"no data set {name!r}; accepted are {EMBEDDED!r}, 'tfds:<name>' and 'folder:<path>'"
+        f"{arguments.nearest(name, known)}"
     )
 
 
-def _suggestion(name: str) -> str:
-    from vone_jax.data.tfds_sets import registered_names
+def load_corrupted(
+    files: str, name: str, severity: int, *, data_dir: str | os.PathLike | None = None
+) -> Source:
+    """Open the published images of one corruption at one severity.
 
-    names = {EMBEDDED: EMBEDDED} | {known: f"tfds:{known}" for known in registered_names()}
-    near = difflib.get_close_matches(name.rpartition(":")[2], names, n=1)
-    return f", did you mean {names[near[0]]!r}?" if near else ""
+    Args:
+      files: ``"folder:<path>"``, a directory as ImageNet-C and Tiny-ImageNet-C have it,
+        ``<path>/<name>/<severity>/<class>/<image>``; ``"npy:<path>"``, a directory as CIFAR-10-C
+        has it, ``<path>/<name>.npy`` and ``<path>/labels.npy``; or
+        ``"tfds:imagenet2012_corrupted"`` or ``"tfds:cifar10_corrupted"``, if prepared. TFDS makes
+        its ImageNet-C itself, with other pixels than the published files.
+      name: name of the corruption, as in the files.
+      severity: 1 to 5.
+      data_dir: directory of the prepared TFDS sets. Only for ``"tfds:"``.
+
+    Returns:
+      A random-access source, see ``Source``. Evaluate its images as they are: do not resize or
+      crop them again.
+
+    Raises:
+      FileNotFoundError: if a directory or file is missing; the message has the most similar name.
+      ValueError: if ``files`` or the severity is wrong, or an array does not have the published
+        layout.
+    """
+    if severity not in _SEVERITIES or isinstance(severity, bool):
+        raise ValueError(f"severity must be an integer from 1 to 5, got {severity!r}")
+    kind, rest = _kind(files, data_dir)
+    if kind == "folder" and rest:
+        folder = Path(rest).expanduser()
+        _check_corruption(folder, name, [path.name for path in _listed(folder) if path.is_dir()])
+        return FolderSource(folder / name, str(severity))
+    if kind == "npy" and rest:
+        return _rows(Path(rest).expanduser(), name, severity)
+    if kind == "tfds" and rest in _TFDS_SPLITS:
+        from vone_jax.data.tfds_sets import TfdsSource
+
+        return TfdsSource(f"{rest}/{name}_{severity}", _TFDS_SPLITS[rest], data_dir)
+    raise ValueError(
+        f"no corrupted images {files!r}; accepted are 'folder:<path>', 'npy:<path>', "
+        + " and ".join(f"'tfds:{known}'" for known in _TFDS_SPLITS)
+    )
+
+
+def _kind(name: str, data_dir: str | os.PathLike | None) -> tuple[str, str]:
+    """Split a name at its first colon."""
+    kind, _, rest = name.partition(":")
+    if data_dir is not None and kind != "tfds":
+        raise ValueError(f"data_dir is for 'tfds:' sets, got {data_dir!r} for {name!r}")
+    return kind, rest
+
+
+def _rows(folder: Path, name: str, severity: int) -> ArraySource:
+    """Return one fifth of ``<name>.npy``, whose rows are ordered by severity first."""
+    _check_corruption(
+        folder, name, [path.stem for path in _listed(folder) if path.suffix == ".npy"]
+    )
+    if not (folder / "labels.npy").is_file():
+        raise FileNotFoundError(f"{folder} has no labels.npy")
+    images = np.load(folder / f"{name}.npy", mmap_mode="r")
+    labels = np.load(folder / "labels.npy")
+    if len(images) % 5 or labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"{folder / name}.npy must have the same number of images at each of 5 severities and "
+            f"labels.npy a label for each, got {len(images)} images and labels {labels.shape}"
+        )
+    count = len(images) // 5
+    rows = slice((severity - 1) * count, severity * count)
+    classes = int(labels.max()) + 1
+    return ArraySource(
+        images[rows],
+        labels[rows].astype(np.int64),
+        class_names=_CIFAR10 if classes <= 10 else tuple(str(label) for label in range(classes)),
+        name=f"npy:{folder}/{name}",
+        split=str(severity),
+    )
+
+
+def _listed(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a directory")
+    return sorted(folder.iterdir())
+
+
+def _check_corruption(folder: Path, name: str, existing: list[str]) -> None:
+    if name not in existing:
+        raise FileNotFoundError(
+            f"{folder} has no corruption {name!r}{arguments.nearest(name, existing)} "
+            f"(there: {', '.join(existing) or 'none'})"
+        )

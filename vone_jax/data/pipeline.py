@@ -1,37 +1,33 @@
-"""Batches for training and evaluation: the only module that imports Grain.
+"""Batches for training and evaluation. This is the only module that imports Grain.
 
-Everything is a function of numbers. Grain shuffles the numbers ``epoch * len(source) + index``,
-cuts them into global batches, and one callable turns the numbers of a batch into images. So the
-order depends on the seed alone, the augmentation of an example on (seed, epoch, index) alone, and
-the position in the stream is one integer: it can be restored with another number of workers or
-processes.
+Everything is a function of numbers. Grain shuffles the numbers ``epoch * len(source) + index`` and
+cuts them into global batches; one callable turns the numbers of a batch into images. So the order
+depends only on the seed, and the augmentation of an example only on (seed, epoch, index). The
+position in the stream is one integer, which fits any number of workers and processes.
 """
 
+import multiprocessing
 import os
+import signal
+import threading
 import warnings
 import weakref
 import zlib
+from multiprocessing.connection import wait
 from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
-from vone_jax.data import worker
-from vone_jax.data.arguments import (
-    center_crop_share,
-    check_count,
-    check_not_empty,
-    identity,
-    rows_of_process,
-)
-from vone_jax.data.augment import Augment
+from vone_jax import arguments
 from vone_jax.data.collate import Batch, EvalBatch, TrainBatch
 from vone_jax.data.sources import Source
+from vone_jax.data.transforms import Augment
 
 # Whole batches are made in parallel: Pillow releases the interpreter lock while it decodes.
 _THREADS = min(4, os.cpu_count() or 1)
-# More deaths at one batch have a cause in it.
+# If workers die at one batch more often than this, the batch is the cause.
 _RESTARTS = 3
 
 
@@ -49,7 +45,7 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> "Batches":
-    """Shuffled, augmented batches.
+    """Return shuffled, augmented batches.
 
     Every epoch is a new permutation of the whole split; the last ``len(source) % batch_size``
     examples of each are dropped. The global batches do not depend on ``workers`` and
@@ -60,39 +56,39 @@ def train_batches(
       batch_size: examples per batch over all processes.
       seed: decides order and augmentation, in [0, 2**32).
       image_size: side of the images, in pixels.
-      augment: random transforms; none by default.
-      center_crop: share of the shorter side that is kept when an image is fitted without a random
-        resized crop, see ``eval_batches``.
-      epochs: number of epochs; without end by default.
-      workers: processes that prepare batches; 0 uses threads of this process. Scripts that ask
-        for workers need an ``if __name__ == "__main__"`` guard, as they are spawned.
-      unreadable: ``"raise"``, or ``"skip"``: an example that cannot be read is named in a warning
-        and gives its place to the next one that can; a worker process that dies is started again,
-        a few times. Which examples a batch holds then still depends on the files alone.
-      process_index: which of the processes this one is.
+      augment: random transforms. Default: none.
+      center_crop: share of the shorter side to keep if there is no random resized crop, see
+        ``eval_batches``.
+      epochs: number of epochs. Default: no end.
+      workers: processes that prepare batches; 0 uses threads of this process. A script with
+        workers needs an ``if __name__ == "__main__"`` guard, because they are spawned.
+      unreadable: ``"raise"`` an error at an example that cannot be read, or ``"skip"`` it. Skipping
+        warns and takes the next readable example instead. It also restarts a worker process that
+        dies, up to three times in a row. The batches still depend only on the files.
+      process_index: index of this process, in [0, process_count).
       process_count: number of processes, a divisor of ``batch_size``.
 
     Returns:
       An iterator of ``{"image": float32 (b, H, W, C) in [0, 1], "label": int32 (b,),
       "index": uint32 (b,)}`` with ``b = batch_size // process_count``, see ``Batches``. With
-      ``unreadable="skip"`` also ``"unreadable"``: bool (b,), True for what took another's place.
+      ``unreadable="skip"`` also ``"unreadable"``: bool (b,), True for an example that took the
+      place of another one.
 
     Raises:
       ValueError: if an argument is out of its range, or the split has fewer than ``batch_size``
-        examples. The iterator raises one, which names the example, where it cannot be read, and a
-        ChildProcessError where a worker process dies.
+        examples. The iterator raises one that names an example that cannot be read, and a
+        ChildProcessError if a worker process dies.
     """
-    rows = rows_of_process(batch_size, process_index, process_count)
+    rows = _rows(batch_size, process_index, process_count)
     batches_per_epoch(source, batch_size)
-    check_count("image_size", image_size, 1)
-    if unreadable not in ("raise", "skip"):
-        raise ValueError(f"unreadable must be 'raise' or 'skip', got {unreadable!r}")
+    arguments.count("image_size", image_size)
+    arguments.choice("unreadable", unreadable, ("raise", "skip"))
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must be in [0, 2**32), got {seed!r}")
     if epochs is not None:
-        check_count("epochs", epochs, 1)
-    # Grain's order of epoch e is a function of seed + e. The hash keeps seeds that differ by one
-    # from being the same run, shifted by an epoch.
+        arguments.count("epochs", epochs)
+    # Grain's order of epoch e is a function of seed + e. Without the hash, a run with the next seed
+    # would be this run without its first epoch.
     order_seed = zlib.crc32(f"order {seed}".encode())
     numbers = grain.MapDataset.range(len(source)).map_with_index(_number).shuffle(order_seed)
     make = TrainBatch(
@@ -101,13 +97,13 @@ def train_batches(
         seed=int(seed),
         image_size=image_size,
         augment=augment or Augment(),
-        center_crop=center_crop_share(center_crop, source, image_size),
+        center_crop=_center_crop(center_crop, source, image_size),
         replace_unreadable=unreadable == "skip",
     )
     return Batches(
         numbers.batch(batch_size, drop_remainder=True).repeat(epochs).map(make),
         workers,
-        {"kind": "train", **identity(source, batch_size), "seed": int(seed)},
+        {"kind": "train", **_identity(source, batch_size), "seed": int(seed)},
         restarts=_RESTARTS if unreadable == "skip" else 0,
     )
 
@@ -124,7 +120,7 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> "Batches":
-    """Batches that show every example once, in the order of the set.
+    """Return batches that contain every example once, in the order of the set.
 
     The last batch is padded with black images whose mask is False, label 0 and index
     ``len(source)``, which is out of range on purpose. All processes get the same number of batches,
@@ -135,25 +131,25 @@ def eval_batches(
       batch_size: examples per batch over all processes.
       image_size: side of the images, in pixels. The shorter side of an image is resized to
         ``image_size / center_crop`` and the central square is cut out.
-      center_crop: in (0, 1]. By default 0.875 for photographs, that is, sets whose images vary in
-        size, at 112 px or more (224 px: Resize(256), CenterCrop(224)); else 1, a plain resize.
-      start: first example, in [0, len(source)]; an interrupted evaluation goes on from there.
+      center_crop: in (0, 1]. Default: 0.875 for images of different sizes (photographs) at 112
+        pixels or more, which is Resize(256), CenterCrop(224) at 224 pixels; else 1, a plain resize.
+      start: index of the first example, in [0, len(source)], to continue an evaluation.
       workers: see ``train_batches``.
-      restart_workers: whether a worker process that dies is named in a warning and started again, a
-        few times; the batches stay the same. By default it ends the iteration.
-      process_index: which of the processes this one is.
+      restart_workers: restart a worker process that dies, with a warning, up to three times in a
+        row. The batches stay the same. By default it ends the iteration.
+      process_index: index of this process, in [0, process_count).
       process_count: number of processes, a divisor of ``batch_size``.
 
     Returns:
-      An iterator of the batches of ``train_batches`` with ``"mask"``: bool (b,) in addition.
+      An iterator of the batches of ``train_batches``, with ``"mask"``: bool (b,) in addition.
 
     Raises:
-      ValueError: if an argument is out of its range. The iterator raises what that of
-        ``train_batches`` does; an example that cannot be read is never left out.
+      ValueError: if an argument is out of its range. The iterator raises the errors of
+        ``train_batches``; it never skips an example.
     """
-    rows = rows_of_process(batch_size, process_index, process_count)
-    check_count("image_size", image_size, 1)
-    check_not_empty(source)
+    rows = _rows(batch_size, process_index, process_count)
+    arguments.count("image_size", image_size)
+    _check_not_empty(source)
     if not 0 <= start <= len(source):
         raise ValueError(f"start must be in [0, {len(source)}], got {start!r}")
     num_batches = -(-(len(source) - start) // batch_size)
@@ -163,24 +159,24 @@ def eval_batches(
         source=source,
         rows=rows,
         image_size=image_size,
-        center_crop=center_crop_share(center_crop, source, image_size),
+        center_crop=_center_crop(center_crop, source, image_size),
     )
     return Batches(
         numbers.batch(batch_size).map(make),
         workers,
-        {"kind": "eval", **identity(source, batch_size), "start": int(start)},
+        {"kind": "eval", **_identity(source, batch_size), "start": int(start)},
         restarts=_RESTARTS if restart_workers else 0,
     )
 
 
 def batches_per_epoch(source: Source, batch_size: int) -> int:
-    """Number of full batches in an epoch of ``train_batches``.
+    """Return the number of batches in an epoch of ``train_batches``.
 
     Raises:
       ValueError: if ``source`` is empty or smaller than ``batch_size``.
     """
-    check_not_empty(source)
-    check_count("batch_size", batch_size, 1)
+    _check_not_empty(source)
+    arguments.count("batch_size", batch_size)
     if batch_size > len(source):
         raise ValueError(
             f"batch_size {batch_size} is larger than the {len(source)} examples of "
@@ -191,18 +187,18 @@ def batches_per_epoch(source: Source, batch_size: int) -> int:
 
 
 class Batches(grain.DatasetIterator):
-    """Iterator over batches, with a position that can be saved and restored exactly.
+    """An iterator over batches whose position can be saved and restored exactly.
 
     The state is a small dict that JSON can hold. It is the same on all processes and fits any
-    number of workers and processes. Close the iterator when done (``contextlib.closing`` helps):
-    threads and worker processes end with it. After an error the position is still at the batch
-    that failed.
+    number of workers and processes. Close the iterator when done, for instance with
+    ``contextlib.closing``: this stops threads and worker processes. After an error the position is
+    still at the batch that failed.
 
     Args:
-      batches: of uint8 images, see ``collate.py``.
-      workers: processes that make them; 0 uses threads.
-      identity: what has to agree when a position is restored.
-      restarts: how often in a row workers are started again when one has died.
+      batches: a dataset of batches of uint8 images, see ``collate.py``.
+      workers: processes that make the batches; 0 uses threads.
+      identity: entries of the state that must agree when a position is restored.
+      restarts: how often in a row workers that died are started again.
     """
 
     def __init__(
@@ -213,16 +209,17 @@ class Batches(grain.DatasetIterator):
         restarts: int = 0,
     ):
         super().__init__()
-        # Holds the Grain iterator while it runs. The finalizer empties it at interpreter exit too,
-        # while the modules that Grain needs for closing are still there.
+        # Holds the Grain iterator while it runs. The finalizer empties the list at interpreter exit
+        # too, while the modules that Grain needs for closing still exist.
         self._running: list[grain.DatasetIterator] = []
         weakref.finalize(self, _close_all, self._running)
-        check_count("workers", workers, 0)
+        arguments.count("workers", workers, least=0)
         self._batches = batches
         self._workers = workers
         self._identity = identity
         self._restarts = restarts
         self._position = 0
+        self._ended = False
 
     def __next__(self) -> Batch:
         for restarts_left in reversed(range(self._restarts + 1)):
@@ -239,33 +236,33 @@ class Batches(grain.DatasetIterator):
         return batch
 
     def _read(self) -> Batch:
-        """The batch at the position."""
+        """Return the batch at the position."""
         try:
             return next(self._open())
         except StopIteration:
             raise
         except BaseException as error:
-            # Grain has passed the batch that failed; start again from it.
+            # Grain is already past the batch that failed; start again from it.
             _close_all(self._running)
             if self._workers and isinstance(error, RuntimeError):
                 where = f"{self._identity['dataset']!r} {self._identity['split']!r}"
                 raise ChildProcessError(
-                    f"a data worker died at batch {self._position} of {where}, as it does where "
-                    f"memory runs out ({error})"
+                    f"a data worker died at batch {self._position} of {where}; the cause may be "
+                    f"that memory ran out ({error})"
                 ) from error
             raise
 
     def get_state(self) -> dict[str, Any]:
-        """The number of batches delivered, and what has to agree when it is restored."""
+        """Return the number of batches delivered, and the identity of the stream."""
         return {"position": self._position, **self._identity}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to a saved position.
+        """Go to a saved position.
 
         Raises:
           ValueError: if the state was saved for another set, split, seed or batch size.
         """
-        self._assert_not_closed()
+        self._check_open()
         for name, value in self._identity.items():
             if state.get(name) != value:
                 raise ValueError(
@@ -276,15 +273,20 @@ class Batches(grain.DatasetIterator):
         self._position = int(state["position"])
 
     def start_prefetch(self) -> None:
+        """Start to prepare batches before the first one is needed."""
         self._open().start_prefetch()
 
     def close(self) -> None:
-        """Stops threads and workers. The iterator cannot be used afterwards."""
+        """Stop threads and workers. The iterator cannot be used afterwards."""
         _close_all(self._running)
-        self._closed = True
+        self._ended = True
+
+    def _check_open(self) -> None:
+        if self._ended:
+            raise ValueError("these batches are closed; make new ones")
 
     def _open(self) -> grain.DatasetIterator:
-        self._assert_not_closed()
+        self._check_open()
         if not self._running:
             threads = 1 if self._workers else _THREADS
             batches = self._batches[self._position :].to_iter_dataset(
@@ -294,9 +296,9 @@ class Batches(grain.DatasetIterator):
                 _let_grain_read_its_flag()
                 batches = batches.mp_prefetch(
                     grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=2),
-                    worker_init_fn=worker.begin,
+                    worker_init_fn=_begin_worker,
                 )
-            # Last, in this process: bytes are cheaper than floats to send from a worker.
+            # Last, in this process: a worker sends bytes faster than floats.
             self._running.append(iter(batches.map(_to_float)))
         return self._running[0]
 
@@ -311,7 +313,7 @@ def _number(number: int, _: int) -> int:
 
 
 def _to_float(batch: Batch) -> Batch:
-    # Arrays of a worker live in shared memory; what leaves here is ordinary memory.
+    # Arrays of a worker are in shared memory; copy them to ordinary memory.
     plain = {name: np.array(value) for name, value in batch.items() if name != "image"}
     if "problem" in plain:
         plain["unreadable"] = plain["problem"] != ""
@@ -321,12 +323,70 @@ def _to_float(batch: Batch) -> Batch:
     return {"image": image, **plain}
 
 
-def _let_grain_read_its_flag() -> None:
-    """Lets Grain 0.2.18 start workers in a program that never parses absl flags.
+def _center_crop(center_crop: float | None, source: Source, image_size: int) -> float:
+    """Return the share of the shorter side to keep, see ``eval_batches``."""
+    if center_crop is None:
+        photographs = None in source.image_shape
+        return 0.875 if photographs and image_size >= 112 else 1.0
+    if not 0 < center_crop <= 1:
+        raise ValueError(f"center_crop must be in (0, 1], got {center_crop!r}")
+    return float(center_crop)
 
-    With JAX importable it reads this flag without asking whether flags are parsed, and absl
-    refuses (google/grain#1355). Marking the one flag as present, as Grain does with its others,
-    leaves the program's own flags alone.
+
+def _rows(batch_size: int, process_index: int, process_count: int) -> slice:
+    """Return the rows of a global batch that belong to a process."""
+    arguments.count("batch_size", batch_size)
+    arguments.count("process_count", process_count)
+    if batch_size % process_count:
+        raise ValueError(
+            f"batch_size must be divisible by process_count, got {batch_size} and {process_count}"
+        )
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process_index must be in [0, {process_count}), got {process_index!r}")
+    local = batch_size // process_count
+    return slice(process_index * local, (process_index + 1) * local)
+
+
+def _identity(source: Source, batch_size: int) -> dict[str, Any]:
+    return {
+        "dataset": source.name,
+        "split": source.split,
+        "examples": len(source),
+        "batch_size": int(batch_size),
+    }
+
+
+def _check_not_empty(source: Source) -> None:
+    if len(source) == 0:
+        raise ValueError(f"{source.name!r} {source.split!r} has no examples")
+
+
+def _begin_worker(index: int, count: int) -> None:
+    """Prepare a worker process: it ignores signals and ends when its program ends.
+
+    A terminal sends Ctrl-C, and a cluster SIGTERM, to all processes of a program. A worker that
+    ended then would lose the batch that the program waits for before it saves. A program that is
+    killed cannot end its workers, so each of them watches the program.
+    """
+    del index, count
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
+
+
+def _let_grain_read_its_flag() -> None:
+    """Let Grain 0.2.18 start workers in a program that never parses absl flags.
+
+    If JAX can be imported, Grain reads this flag without checking that flags were parsed, and absl
+    raises an error (google/grain#1355). Grain marks its other flags as present itself; marking this
+    one does not change the flags of the program.
     """
     name = "grain_enable_multiprocess_worker_profiling"
     if name in flags.FLAGS:

@@ -1,4 +1,4 @@
-"""What a data set is: a random-access sequence of uint8 images with labels."""
+"""Data sets as random-access sequences of uint8 images with labels."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,10 +13,10 @@ class Source(Protocol):
     ``0 <= i < len(source)``. Sources are pickled when worker processes read them.
 
     Attributes:
-      name: name of the set, as given to ``load``.
+      name: name of the set, as passed to ``load``.
       split: name of the split.
       class_names: one name per class, in the order of the labels.
-      image_shape: (H, W, C); H and W are None where they vary from image to image. C is 1 or 3.
+      image_shape: (H, W, C); H and W are None if they differ between images. C is 1 or 3.
       num_classes: number of classes, ``len(class_names)``.
     """
 
@@ -44,7 +44,7 @@ class ArraySource:
       split: name of the split.
 
     Raises:
-      ValueError: if a shape, a dtype or a label does not fit, or if there are no images.
+      ValueError: if a shape, a dtype or a label is wrong, or if there are no images.
     """
 
     def __init__(
@@ -93,3 +93,42 @@ class ArraySource:
 
     def __repr__(self) -> str:
         return f"ArraySource({self.name!r}, {self.split!r}, {len(self)} images)"
+
+
+class Subset:
+    """Every k-th example of a split, with k = ``len(source) // count``. It is a ``Source`` too.
+
+    Args:
+      source: the split.
+      count: number of examples; None takes all.
+
+    Raises:
+      ValueError: if ``count`` is not between 1 and ``len(source)``.
+    """
+
+    def __init__(self, source: Source, count: int | None = None):
+        total = len(source)
+        count = total if count is None else count
+        if not 1 <= count <= total:
+            raise ValueError(
+                f"examples must be between 1 and the {total} of {source.name!r} "
+                f"{source.split!r}, got {count}"
+            )
+        self.name = source.name
+        self.split = source.split
+        self.class_names = source.class_names
+        self.image_shape = source.image_shape
+        self.stride = total // count
+        self.total = total
+        self.indices = np.arange(count) * self.stride
+        self._source = source
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._source[int(self.indices[index])]

@@ -1,10 +1,9 @@
-"""TensorFlow Datasets without TensorFlow: the only module that imports TFDS.
+"""TensorFlow Datasets (TFDS) without TensorFlow. This is the only module that imports TFDS.
 
-Sets are read from array_record files through ``as_data_source``, and decoded here with Pillow, so
-that the pixels do not depend on whether OpenCV happens to be installed.
+Sets are read from array_record files through ``as_data_source``. Images are decoded here with
+Pillow: TFDS uses OpenCV if that is installed, and then the pixels differ.
 """
 
-import difflib
 import io
 import os
 from collections.abc import Iterator
@@ -15,9 +14,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from vone_jax import arguments
 from vone_jax.data.images import decode_image
 
-# Sets published as four IDX files, which `prepare idx` handles without TensorFlow.
+# Sets that are published as four IDX files. `prepare idx` reads them without TensorFlow.
 IDX_SETS = ("fashion_mnist", "mnist", "kmnist")
 
 
@@ -27,13 +27,13 @@ class TfdsSource:
     Args:
       name: TFDS name, for instance ``"cifar10"`` or ``"imagenet_resized/64x64"``.
       split: TFDS split; slices such as ``"train[90%:]"`` are allowed.
-      data_dir: where TFDS keeps its sets; ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets`` by
-        default.
+      data_dir: directory of the prepared sets. Default: ``$TFDS_DATA_DIR`` or
+        ``~/tensorflow_datasets``.
 
     Raises:
-      FileNotFoundError: if the set is not prepared; the message has the command that does it.
+      FileNotFoundError: if the set is not prepared; the message has the command that prepares it.
       ValueError: if the name or the split does not exist, if the files have no random access, or
-        if the set is not one of 8-bit images with one class label each.
+        if the set does not have 8-bit images with one class label each.
     """
 
     def __init__(self, name: str, split: str, data_dir: str | os.PathLike | None = None):
@@ -48,7 +48,7 @@ class TfdsSource:
             self._records = builder.as_data_source(split=split)
         except (AssertionError, KeyError, NotImplementedError, ValueError) as error:
             raise _explain(error, name, split, builder) from error
-        # Set afterwards: asked for decoders, TFDS's mock_data would encode with TensorFlow.
+        # Set afterwards: with decoders as an argument, TFDS's mock_data needs TensorFlow.
         self._records.decoders = {self._image_key: tfds.decode.SkipDecoding()}
 
     @property
@@ -72,25 +72,25 @@ class TfdsSource:
 
 
 def registered_names() -> list[str]:
-    """Names of the sets that this version of TFDS knows."""
+    """Return the names of the sets that this version of TFDS knows."""
     return sorted(set(tfds.list_builders(with_community_datasets=False)))
 
 
 def prepare(
     name: str, data_dir: str | os.PathLike | None = None, manual_dir: str | None = None
 ) -> str:
-    """Downloads a set and writes it as array_record files, with TFDS's own code.
+    """Download a set and write it as array_record files, with TFDS's own code.
 
     Args:
       name: TFDS name.
-      data_dir: where TFDS keeps its sets.
-      manual_dir: where files lie that TFDS cannot fetch by itself (ImageNet's archives).
+      data_dir: directory of the prepared sets.
+      manual_dir: directory of files that TFDS cannot download by itself (ImageNet's archives).
 
     Returns:
       The directory of the prepared set.
 
     Raises:
-      ModuleNotFoundError: if TFDS needs a package that is not installed, as a rule TensorFlow,
+      ModuleNotFoundError: if TFDS needs a package that is not installed. Usually it is TensorFlow,
         which encodes the images of many sets.
     """
     builder = _builder(name, data_dir, file_format="array_record")
@@ -100,7 +100,7 @@ def prepare(
     except ImportError as error:
         raise ModuleNotFoundError(
             f"preparing {name!r} needs a package that is not installed: {error}. For TensorFlow, "
-            f"pip install 'vone-jax[prepare]'; reading the prepared set does not need it."
+            f"pip install 'vone-jax[prepare]'; reading the prepared set does not need it"
         ) from error
     return str(builder.data_path)
 
@@ -110,21 +110,21 @@ def prepare_from_arrays(
     splits: dict[str, tuple[np.ndarray, np.ndarray]],
     data_dir: str | os.PathLike | None = None,
 ) -> str:
-    """Writes arrays in the layout of a registered TFDS set, without TensorFlow.
+    """Write arrays in the layout of a registered TFDS set, without TensorFlow.
 
-    The examples have the keys that TFDS gives to MNIST and its relatives, their place in the file,
-    so they are stored in the same order as by TFDS itself.
+    The key of an example is its index in the file, as TFDS has it for MNIST and its relatives. So
+    the examples are stored in the same order as by TFDS itself.
 
     Args:
-      name: registered TFDS set whose features the arrays have, for instance ``"fashion_mnist"``.
+      name: registered TFDS set with the features of the arrays, for instance ``"fashion_mnist"``.
       splits: for each split uint8 images (N, H, W, C) and integer labels (N,).
-      data_dir: where TFDS keeps its sets.
+      data_dir: directory of the prepared sets.
 
     Returns:
-      The directory of the prepared set. One that is there already is left as it is.
+      The directory of the prepared set. A set that exists already is not changed.
 
     Raises:
-      ValueError: if the images or labels do not fit the set's features.
+      ValueError: if the images or labels do not match the features of the set.
     """
     registered = _builder(name, data_dir)
     features = registered.info.features
@@ -168,14 +168,14 @@ def _png(image: np.ndarray) -> bytes:
 
 
 def _builder(name: str, data_dir: str | os.PathLike | None, **kwargs: Any) -> Any:
-    """``tfds.builder`` with errors that help; Any, as TFDS's annotations misfit its builders."""
+    """Call ``tfds.builder``, with errors that say the cure. TFDS's annotations need the Any."""
     try:
         return tfds.builder(name, data_dir=_expand(data_dir), **kwargs)
     except tfds.core.DatasetNotFoundError:
-        near = difflib.get_close_matches(name, registered_names(), n=3, cutoff=0)
         raise ValueError(
-            f"TFDS has no set {name!r}; the nearest names are {', '.join(near)}. A set of your own "
-            f"must be prepared in {_expand(data_dir) or '~/tensorflow_datasets'}."
+            f"TFDS has no set {name!r}, and none of this name is prepared in "
+            f"{_expand(data_dir) or '~/tensorflow_datasets'}"
+            f"{arguments.nearest(name, registered_names(), cutoff=0)}"
         ) from None
     except ImportError as error:
         raise ModuleNotFoundError(f"TFDS cannot describe {name!r}: {error}") from error
@@ -186,7 +186,7 @@ def _expand(data_dir: str | os.PathLike | None) -> Path | None:
 
 
 def _supervised_keys(name: str, info: Any) -> tuple[str, str]:
-    """The keys of image and label, or a ValueError if this is no image classification set."""
+    """Return the keys of image and label; raise a ValueError if it is no classification set."""
     image_key, label_key = "image", "label"
     if isinstance(info.supervised_keys, tuple) and len(info.supervised_keys) == 2:
         image_key, label_key = info.supervised_keys
@@ -214,7 +214,7 @@ def _check_pixels(name: str, image: Any) -> None:
 
 
 def _explain(error: Exception, name: str, split: str, builder: Any) -> Exception:
-    """The error a user can act on, for a failure of TFDS to open a split."""
+    """Return an error that says the cure when TFDS cannot open a split."""
     command = f"python -m vone_jax.data.prepare tfds {name}"
     if name in IDX_SETS:
         command += f" (or, from the four IDX files, prepare idx --name {name})"

@@ -1,29 +1,32 @@
-"""Geometric transforms of one image on the host: uint8 (H, W, C) in, uint8 (H, W, C) out.
+"""Geometric transforms of one image on the host, and the published training recipes.
 
-The definitions are torchvision's on Pillow images, so that published recipes mean the same here:
-bilinear resizing with antialiasing, rounding of crop boxes, the sign of a rotation. Random
-transforms take a NumPy generator and draw from nothing else.
+Images are uint8 arrays (H, W, C). The definitions are torchvision's on Pillow images, so a
+published recipe means the same here: bilinear resizing with antialiasing, rounding of crop boxes,
+the sign of a rotation. Random transforms draw from the NumPy generator that they take.
 """
 
+import dataclasses
 import math
 
 import numpy as np
 from PIL import Image
+
+from vone_jax import arguments
 
 _BILINEAR = Image.Resampling.BILINEAR
 _RESAMPLING = {"nearest": Image.Resampling.NEAREST, "bilinear": _BILINEAR}
 
 
 def resize_and_center_crop(image: np.ndarray, size: int, center_crop: float = 1.0) -> np.ndarray:
-    """Resizes the shorter side to ``size / center_crop`` and cuts out the central square.
+    """Resize the shorter side to ``size / center_crop`` and cut out the central square.
 
-    ``size=224, center_crop=0.875`` is the ImageNet protocol: Resize(256), CenterCrop(224). An
-    image that has the size already is returned as it is when ``center_crop`` is 1.
+    ``size=224, center_crop=0.875`` is the ImageNet protocol: Resize(256), CenterCrop(224).
+    With ``center_crop=1`` an image that has the size already is returned unchanged.
 
     Args:
       image: uint8, shape (H, W, C).
       size: side of the square, in pixels.
-      center_crop: share of the shorter side that is kept, in (0, 1].
+      center_crop: share of the shorter side that the square covers, in (0, 1].
 
     Returns:
       uint8, shape (size, size, C).
@@ -48,7 +51,7 @@ def random_resized_crop(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> np.ndarray:
-    """A crop of random area and aspect ratio, resized to a square (torchvision).
+    """Cut out a box of random area and aspect ratio and resize it to a square (torchvision).
 
     Args:
       image: uint8, shape (H, W, C).
@@ -65,7 +68,7 @@ def random_resized_crop(
 
 
 def random_shifted_crop(image: np.ndarray, padding: int, rng: np.random.Generator) -> np.ndarray:
-    """Pads with black on each side and cuts a random window of the original size.
+    """Pad with black on each side and cut out a random window of the original size.
 
     Args:
       image: uint8, shape (H, W, C).
@@ -91,7 +94,7 @@ def affine(
     scale: float,
     interpolation: str = "nearest",
 ) -> np.ndarray:
-    """Rotates and scales about the centre, then shifts; black where nothing is known.
+    """Rotate and scale about the centre, then shift; pixels from outside the image are black.
 
     Args:
       image: uint8, shape (H, W, C).
@@ -106,7 +109,7 @@ def affine(
     height, width = image.shape[:2]
     cos = math.cos(math.radians(degrees)) / scale
     sin = math.sin(math.radians(degrees)) / scale
-    # Pillow wants the inverse map, from the place in the result to the place in the image.
+    # Pillow takes the inverse map, from a place in the result to the place in the image.
     centre_x, centre_y = width / 2.0, height / 2.0
     x, y = -centre_x - shift[0], -centre_y - shift[1]
     matrix = (
@@ -128,7 +131,7 @@ def random_affine(
     scale: tuple[float, float],
     interpolation: str,
 ) -> np.ndarray:
-    """``affine`` with a rotation, shift and scale drawn uniformly (torchvision's RandomAffine).
+    """Apply ``affine`` with a random rotation, shift and scale (torchvision's RandomAffine).
 
     Args:
       image: uint8, shape (H, W, C).
@@ -155,8 +158,112 @@ def random_affine(
 
 
 def random_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Mirrors the image left to right in half of the draws."""
+    """Mirror the image left to right in half of the draws."""
     return image[:, ::-1] if rng.random() < 0.5 else image
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Augment:
+    """Random transforms of a training image; everything is off by default.
+
+    The transforms are applied in the order of the fields. The random resized crop brings an image
+    to the training size. Without it, the transform of evaluation does.
+
+    Raises:
+      ValueError: if a field is out of its range; the message names the field.
+      TypeError: if ``random_resized_crop`` or ``flip`` is not True or False.
+    """
+
+    # A crop of random area and aspect ratio, resized to the training size.
+    random_resized_crop: bool = False
+    # Smallest and largest area of that crop, as a share of the image, in (0, 1].
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    # Smallest and largest aspect ratio of that crop, width over height.
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    # Largest rotation in either direction, in degrees, in [0, 180].
+    affine_degrees: float = 0.0
+    # Largest shift in each direction, as a share of the side, in [0, 1).
+    affine_shift: float = 0.0
+    # Smallest and largest magnification.
+    affine_scale: tuple[float, float] = (1.0, 1.0)
+    # "nearest", torchvision's default, or "bilinear".
+    affine_interpolation: str = "nearest"
+    # Pixels of black added on each side before a crop of the original size.
+    crop_padding: int = 0
+    # Mirror half of the images left to right.
+    flip: bool = False
+
+    def __post_init__(self):
+        for name in ("random_resized_crop", "flip"):
+            arguments.flag(name, getattr(self, name))
+        for name in ("crop_scale", "crop_ratio", "affine_scale"):
+            pair = getattr(self, name)
+            valid = isinstance(pair, tuple) and len(pair) == 2 and 0 < pair[0] <= pair[1] < np.inf
+            _require(valid, name, "a tuple (low, high) with 0 < low <= high", self)
+        _require(self.crop_scale[1] <= 1, "crop_scale", "at most 1", self)
+        _require(0 <= self.affine_degrees <= 180, "affine_degrees", "in [0, 180]", self)
+        _require(0 <= self.affine_shift < 1, "affine_shift", "in [0, 1)", self)
+        arguments.choice("affine_interpolation", self.affine_interpolation, _RESAMPLING)
+        arguments.count("crop_padding", self.crop_padding, least=0)
+
+    @property
+    def _moves(self) -> bool:
+        return bool(self.affine_degrees or self.affine_shift or self.affine_scale != (1.0, 1.0))
+
+    def __call__(
+        self, image: np.ndarray, size: int, rng: np.random.Generator, center_crop: float = 1.0
+    ) -> np.ndarray:
+        """Augment one image.
+
+        Args:
+          image: uint8, shape (H, W, C).
+          size: side of the result, in pixels.
+          rng: generator of the draws; the same generator state gives the same image.
+          center_crop: see ``resize_and_center_crop``; used without ``random_resized_crop``.
+
+        Returns:
+          uint8, shape (size, size, C).
+        """
+        if self.random_resized_crop:
+            image = random_resized_crop(image, size, rng, self.crop_scale, self.crop_ratio)
+        else:
+            image = resize_and_center_crop(image, size, center_crop)
+        if self._moves:
+            image = random_affine(
+                image,
+                rng,
+                degrees=self.affine_degrees,
+                shift=self.affine_shift,
+                scale=self.affine_scale,
+                interpolation=self.affine_interpolation,
+            )
+        if self.crop_padding:
+            image = random_shifted_crop(image, self.crop_padding, rng)
+        if self.flip:
+            image = random_flip(image, rng)
+        return image
+
+
+def _require(valid: bool, name: str, accepted: str, augment: Augment) -> None:
+    if not valid:
+        raise ValueError(f"{name} must be {accepted}, got {getattr(augment, name)!r}")
+
+
+AUGMENTS = {
+    "none": Augment(),
+    # The VOneNet and EVNet training scripts: RandomResizedCrop(224), flip.
+    "imagenet": Augment(random_resized_crop=True, flip=True),
+    # Ten ImageNet classes, the same recipe.
+    "imagenette": Augment(random_resized_crop=True, flip=True),
+    # The usual recipe. The recipe of the published CIFAR-10 VOneNets is not known.
+    "cifar10": Augment(crop_padding=4, flip=True),
+    # V1-variant ensembles (arXiv 2110.10645), RetinaNets (arXiv 2409.16838): affine and flip.
+    "tiny_imagenet": Augment(
+        affine_degrees=30.0, affine_shift=0.05, affine_scale=(1.0, 1.2), flip=True
+    ),
+    # Our choice: clothes have no left and right, and the frame leaves about 2 pixels.
+    "fashion_mnist": Augment(crop_padding=2, flip=True),
+}
 
 
 def _crop_box(
@@ -166,7 +273,7 @@ def _crop_box(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> tuple[int, int, int, int]:
-    """Top, left, height and width of torchvision's RandomResizedCrop."""
+    """Draw top, left, height and width as torchvision's RandomResizedCrop does."""
     for _ in range(10):
         area = height * width * _uniform(rng, *scale)
         aspect = math.exp(_uniform(rng, math.log(ratio[0]), math.log(ratio[1])))
@@ -175,7 +282,7 @@ def _crop_box(
             top = _integer(rng, height - crop_height)
             left = _integer(rng, width - crop_width)
             return top, left, crop_height, crop_width
-    # Ten misses: the largest central crop of an allowed ratio.
+    # None of ten boxes fits in the image: take the largest central box of an allowed ratio.
     crop_width = min(width, max(1, round(height * ratio[1])))
     crop_height = min(height, max(1, round(width / ratio[0])))
     return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
@@ -186,7 +293,7 @@ def _uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def _integer(rng: np.random.Generator, highest: int) -> int:
-    """A uniform integer from 0 to ``highest``, the end included."""
+    """Draw a uniform integer from 0 to ``highest``, both included."""
     return int(rng.random() * (highest + 1))
 
 

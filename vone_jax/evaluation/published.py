@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vone_jax import mesh
-from vone_jax.data.corrupted import load_corrupted
+from vone_jax.data import load_corrupted
 from vone_jax.evaluation.conditions import Condition, Corrupted, Judged
 from vone_jax.evaluation.runner import Job
 from vone_jax.evaluation.subject import Examples
@@ -49,7 +49,7 @@ def from_files(
 
     Args:
       tasks: any; those without a corruption stay.
-      files: see ``data.corrupted.load_corrupted``.
+      files: see ``data.load_corrupted``.
       data_dir: where TFDS keeps its sets; for those alone.
 
     Raises:

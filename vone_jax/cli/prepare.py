@@ -1,0 +1,96 @@
+"""Prepare data sets: ``python -m vone_jax.data.prepare idx|tfds|embedded``.
+
+``idx`` turns the four IDX files of Fashion-MNIST (as in Debian's package dataset-fashion-mnist),
+MNIST or KMNIST into the array_record files of TFDS, without TensorFlow. ``tfds`` prepares any other
+TFDS set, which may need TensorFlow. ``embedded`` makes the subset of Fashion-MNIST again that is
+part of this package.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from vone_jax import cli
+from vone_jax.data import embedded, tfds_sets
+
+PROGRAM = "python -m vone_jax.data.prepare"
+DEBIAN_FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with the given arguments and return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        print(options.run(options))
+    except (OSError, ValueError, ModuleNotFoundError) as error:
+        return cli.fail(PROGRAM, error)
+    return cli.FINISHED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=PROGRAM, description="Prepare data sets for vone_jax.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    idx = commands.add_parser("idx", help="turn four IDX files into TFDS files")
+    idx.add_argument(
+        "--name", choices=tfds_sets.IDX_SETS, default="fashion_mnist", help="default: %(default)s"
+    )
+    _add_source(idx)
+    _add_data_dir(idx)
+    idx.set_defaults(run=_run_idx)
+
+    tfds = commands.add_parser("tfds", help="download and prepare a TFDS set as array_record files")
+    tfds.add_argument("name", help="TFDS name, for instance cifar10 or imagenette")
+    _add_data_dir(tfds)
+    tfds.add_argument(
+        "--manual-dir", help="directory of archives that must be downloaded by hand (ImageNet)"
+    )
+    tfds.set_defaults(run=_run_tfds)
+
+    subset = commands.add_parser("embedded", help="make the embedded subset of Fashion-MNIST again")
+    _add_source(subset)
+    subset.add_argument(
+        "--output",
+        type=Path,
+        default=Path(str(resources.files("vone_jax.data").joinpath(embedded.ARCHIVE))),
+        help="file to write (default: %(default)s)",
+    )
+    subset.set_defaults(run=_run_embedded)
+    return parser
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--source",
+        default=DEBIAN_FASHION_MNIST,
+        help="directory of the IDX files, plain or gzipped (default: %(default)s)",
+    )
+
+
+def _add_data_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data-dir",
+        help="directory of the prepared sets (default: $TFDS_DATA_DIR or ~/tensorflow_datasets)",
+    )
+
+
+def _run_idx(options: argparse.Namespace) -> str:
+    splits = embedded.read_idx_folder(options.source)
+    path = tfds_sets.prepare_from_arrays(options.name, splits, options.data_dir)
+    return f"'tfds:{options.name}' is ready in {path}"
+
+
+def _run_tfds(options: argparse.Namespace) -> str:
+    path = tfds_sets.prepare(options.name, options.data_dir, options.manual_dir)
+    return f"'tfds:{options.name}' is ready in {path}"
+
+
+def _run_embedded(options: argparse.Namespace) -> str:
+    embedded.write_archive(embedded.read_idx_folder(options.source), options.output)
+    return f"{embedded.NAME!r} is written to {options.output}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
