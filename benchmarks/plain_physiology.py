@@ -14,10 +14,12 @@ import numpy as np
 from PIL import Image
 
 from vone_jax.neurophysiology import PROPERTIES, PUBLISHED, Display, stimuli
-from vone_jax.neurophysiology.orientation import orientation_properties
 from vone_jax.neurophysiology.selection import receptive_field_centres
-from vone_jax.neurophysiology.size import size_properties
-from vone_jax.neurophysiology.spatial_frequency import spatial_frequency_properties
+from vone_jax.neurophysiology.tuning import (
+    orientation_properties,
+    size_properties,
+    spatial_frequency_properties,
+)
 
 BATCH = 64
 CANVAS, PER_DEGREE, GREY = 672, 56, 128

@@ -48,7 +48,7 @@ SHARED = {"arguments", "files"}
         ("corruptions", {"corruptions", "prng", "fast"}),
         ("data", {"data", "prng"}),
         ("report", {"report"}),
-        ("neurophysiology", {"neurophysiology", "prng"}),
+        ("neurophysiology", {"neurophysiology", "arguments", "prng"}),
         (
             "training",
             {"training", "attacks", "corruptions", "data", "models", "v1", "fast", "mesh", "prng"},

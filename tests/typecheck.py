@@ -13,7 +13,7 @@ PACKAGES = (
     # "vone_jax.models",
     # "vone_jax.attacks",
     "vone_jax.corruptions",
-    # "vone_jax.neurophysiology",
+    "vone_jax.neurophysiology",
 )
 
 # An integer is accepted where a number is expected, as Python's own typing rules say.

@@ -24,7 +24,7 @@ from benchmarks import (
 from benchmarks.__main__ import CASES, main
 from benchmarks.sizes import QUICK
 from vone_jax import models, neurophysiology, v1
-from vone_jax.neurophysiology import orientation, recording, size, spatial_frequency, stimuli
+from vone_jax.neurophysiology import recording, stimuli, tuning
 
 CONFIG = dataclasses.replace(QUICK.v1, noise=None)
 
@@ -235,9 +235,9 @@ def test_plain_properties_and_similarities_are_ours():
     rates = [rng.gamma(2.0, 10.0, (*one.shape, 12)) for one in sets]
     blank = rng.gamma(2.0, 1.0, 12)
     found = plain_physiology.properties(*rates, blank)
-    ours = orientation.orientation_properties(rates[0], blank)
-    ours |= spatial_frequency.spatial_frequency_properties(rates[1], blank)
-    ours |= size.size_properties(rates[2], blank)
+    ours = tuning.orientation_properties(rates[0], blank)
+    ours |= tuning.spatial_frequency_properties(rates[1], blank)
+    ours |= tuning.size_properties(rates[2], blank)
     for name in neurophysiology.PUBLISHED:
         np.testing.assert_allclose(found[name], ours[name], rtol=1e-12)
         values = plain_physiology.reference_values(name)

@@ -19,7 +19,7 @@ from vone_jax.evaluation import (
     suites,
 )
 from vone_jax.models.network import VOneNet
-from vone_jax.neurophysiology.rates import RateMap
+from vone_jax.neurophysiology.recording import RateMap
 
 CONFIG = v1.VOneBlockConfig(
     simple_channels=4,
@@ -356,7 +356,7 @@ def scores(job, record):
     )
     return neurophysiology.Scores(
         properties={}, site=site, rate_map=RateMap(1.0, 0.0), trials=1, units=units,
-        per_unit={}, counted={}, curves={}, field_maps=np.zeros((21, 21, 0), np.float32),
+        per_unit={}, counted={}, curves={}, field_maps=np.zeros((21, 21, row.size), np.float32),
     )  # fmt: skip
 
 

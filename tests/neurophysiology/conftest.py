@@ -7,7 +7,7 @@ import pytest
 
 from tests.quick_compile import quick_compile  # noqa: F401
 from vone_jax import neurophysiology, v1
-from vone_jax.neurophysiology.display import Window
+from vone_jax.neurophysiology.stimuli import Window
 from vone_jax.neurophysiology.textures import TextureSet
 
 BLOCK = v1.VOneBlockConfig(

@@ -7,7 +7,7 @@ import pytest
 from sklearn.cross_decomposition import PLSRegression
 
 from vone_jax.neurophysiology import explained_variance as engine
-from vone_jax.neurophysiology.layer_features import layer_features
+from vone_jax.neurophysiology.recording import layer_features
 
 STRATA = np.arange(135) % 2
 
@@ -165,6 +165,7 @@ def _with(array, index, value):
     return changed
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -175,7 +176,7 @@ def _with(array, index, value):
         (lambda f, r: {"features": np.ones_like(f)}, "features must vary between images"),
         (lambda f, r: {"features": np.tile(f[:, :12], 4)}, "components must be at most 12, the"),
         (lambda f, r: {"recordings": r.mean(axis=1)}, "recordings must have shape"),
-        (lambda f, r: {"recordings": r[:, :1]}, "at least 2 repetitions"),
+        (lambda f, r: {"recordings": r[:, :1]}, r"repetitions >= 2, neurons\)"),
         (lambda f, r: {"recordings": _with(r, (0, 0, 7), np.inf)}, r"neurons \[7\] are not"),
         (lambda f, r: {"recordings": _with(r, np.s_[..., 5], 1.0)}, r"neurons \[5\] are constant"),
         (lambda f, r: {"strata": STRATA[:-1]}, r"strata must be text or integers of shape \(135"),
@@ -187,7 +188,8 @@ def _with(array, index, value):
         (lambda f, r: {"splits": 1.5}, "splits must be an integer >= 1"),
         (lambda f, r: {"half_splits": True}, "half_splits must be an integer >= 1"),
         (lambda f, r: {"train_fraction": 1.0}, "train_fraction must lie between 0 and 1"),
-        (lambda f, r: {"seed": -1}, "seed must be an integer in"),
+        (lambda f, r: {"seed": 2**32}, r"seed must be below 2\*\*32"),
+        (lambda f, r: {"seed": -1}, "seed must be an integer >= 0"),
     ],
 )
 def test_bad_input_is_refused(change, message):
@@ -224,16 +226,17 @@ def test_layer_features_are_unscaled_and_do_not_depend_on_the_batch():
     assert np.unique(features[:, 1] - features[:, 0]).size == 5
 
 
+@pytest.mark.untyped
 def test_bad_images_of_layer_features_are_refused():
     images = np.zeros((3, 8, 8), np.uint8)
     key = jax.random.key(0)
     with pytest.raises(TypeError, match="images must be a uint8 array, got float32"):
         layer_features(noisy_layer, key, images.astype(np.float32))
-    with pytest.raises(ValueError, match=r"images must have shape \(N, S, S\)"):
+    with pytest.raises(ValueError, match=r"images must have shape \(n, s, s\)"):
         layer_features(noisy_layer, key, images[0])
     with pytest.raises(TypeError, match="key must be a typed key"):
         layer_features(noisy_layer, jnp.zeros(2, jnp.uint32), images)
-    with pytest.raises(ValueError, match="batch_size must be >= 1"):
+    with pytest.raises(ValueError, match="batch_size must be an integer >= 1"):
         layer_features(noisy_layer, key, images, batch_size=0)
     with pytest.raises(ValueError, match="not finite"):
         layer_features(lambda k, x: jnp.log(x[:, 0, :, 0] - 1.0), key, images)

@@ -7,9 +7,8 @@ import pytest
 
 from tests.neurophysiology.conftest import BLOCK, SMALL_DISPLAY, block_responses, small_layer
 from vone_jax.neurophysiology import Display, find_units, record, stimuli, tuning
-from vone_jax.neurophysiology.locate import locate
-from vone_jax.neurophysiology.orientation import orientation_properties
-from vone_jax.neurophysiology.spatial_frequency import peak_frequency
+from vone_jax.neurophysiology.selection import locate
+from vone_jax.neurophysiology.tuning import orientation_properties, peak_frequency
 
 KEY = jax.random.key(0)
 # (cycles per degree, degrees) at 28 pixels per degree.

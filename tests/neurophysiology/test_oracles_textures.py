@@ -6,9 +6,8 @@ import pytest
 
 from vone_jax import neurophysiology, v1
 from vone_jax.neurophysiology import texture_proxies, textures
-from vone_jax.neurophysiology.display import Window
-from vone_jax.neurophysiology.rates import RateMap
-from vone_jax.neurophysiology.recording import present, record_blank
+from vone_jax.neurophysiology.recording import RateMap, present, record_blank
+from vone_jax.neurophysiology.stimuli import Window
 from vone_jax.neurophysiology.texture_properties import texture_properties
 
 KEY = jax.random.key(0)

@@ -13,7 +13,7 @@ import pytest
 from tests.neurophysiology.conftest import BLOCK, DISPLAY, block_responses
 from vone_jax import v1
 from vone_jax.neurophysiology import record, stimuli, tuning
-from vone_jax.neurophysiology.orientation import orientation_properties
+from vone_jax.neurophysiology.tuning import orientation_properties
 
 KEY = jax.random.key(0)
 

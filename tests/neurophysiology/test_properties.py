@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from vone_jax.neurophysiology import orientation, size, spatial_frequency, tuning
-from vone_jax.neurophysiology.rates import fit_rate_map
+from vone_jax.neurophysiology import tuning
+from vone_jax.neurophysiology.recording import fit_rate_map
 from vone_jax.neurophysiology.stimuli import ORIENTATIONS, PHASES, RADII, SPATIAL_FREQUENCIES
 
 
@@ -56,53 +56,53 @@ class TestDrift:
 class TestOrientation:
     def test_a_flat_curve(self):
         flat = columns(np.ones(12))
-        assert orientation.circular_variance(flat) == pytest.approx(1.0)
-        assert orientation.orthogonal_ratio(flat) == 1.0
-        assert np.isnan(orientation.half_bandwidth(flat))
+        assert tuning.circular_variance(flat) == pytest.approx(1.0)
+        assert tuning.orthogonal_ratio(flat) == 1.0
+        assert np.isnan(tuning.half_bandwidth(flat))
 
     def test_a_single_point(self):
         curve = columns(one_point(at=4))
-        assert orientation.circular_variance(curve) == pytest.approx(0.0)
-        assert orientation.orthogonal_ratio(curve) == 0.0
-        assert orientation.half_bandwidth(curve) == 10.0
-        assert orientation.preferred_orientation(curve) == 60.0
+        assert tuning.circular_variance(curve) == pytest.approx(0.0)
+        assert tuning.orthogonal_ratio(curve) == 0.0
+        assert tuning.half_bandwidth(curve) == 10.0
+        assert tuning.preferred_orientation(curve) == 60.0
 
     def test_a_cosine(self):
         curve = columns(COSINE)
-        assert orientation.circular_variance(curve) == pytest.approx(0.5)
-        assert orientation.orthogonal_ratio(curve) == pytest.approx(0.0)
-        assert orientation.half_bandwidth(curve) == 34.0
+        assert tuning.circular_variance(curve) == pytest.approx(0.5)
+        assert tuning.orthogonal_ratio(curve) == pytest.approx(0.0)
+        assert tuning.half_bandwidth(curve) == 34.0
 
     def test_half_bandwidths_of_gabors_on_the_grid(self):
         # For ny = nx; the continuous curves have 38, 25, 15 and 12.7 degrees.
         curves = columns(*(lobe(n, n) for n in (0.2, 0.3, 0.5, 0.6)))
-        np.testing.assert_array_equal(orientation.half_bandwidth(curves), [40, 28, 18, 16])
+        np.testing.assert_array_equal(tuning.half_bandwidth(curves), [40, 28, 18, 16])
 
     def test_orthogonal_ratios_of_gabors(self):
         # exp(-2 pi^2 (nx^2 + ny^2)).
         curves = columns(lobe(0.2, 0.2), lobe(0.3, 0.3))
-        np.testing.assert_allclose(orientation.orthogonal_ratio(curves), [0.206, 0.0286], rtol=2e-3)
+        np.testing.assert_allclose(tuning.orthogonal_ratio(curves), [0.206, 0.0286], rtol=2e-3)
 
     def test_preferences_from_157_degrees_on_are_negative(self):
         curves = columns(*(one_point(at=at) for at in (0, 10, 11)))
-        np.testing.assert_array_equal(orientation.preferred_orientation(curves), [0, 150, -15])
+        np.testing.assert_array_equal(tuning.preferred_orientation(curves), [0, 150, -15])
 
     def test_preferences_lie_between_the_points(self):
         o0 = 52.0
         curve = columns(np.exp(2 * np.cos(2 * np.deg2rad(ORIENTATIONS - o0))))
-        assert orientation.preferred_orientation(curve) == pytest.approx(o0, abs=1.0)
+        assert tuning.preferred_orientation(curve) == pytest.approx(o0, abs=1.0)
 
     def test_silent_units_are_undefined(self):
         zeros = columns(np.zeros(12))
-        assert np.isnan(orientation.circular_variance(zeros))
-        assert np.isnan(orientation.orthogonal_ratio(zeros))
+        assert np.isnan(tuning.circular_variance(zeros))
+        assert np.isnan(tuning.orthogonal_ratio(zeros))
 
     def test_all_properties_of_a_modulated_unit(self):
         # Rates (1 + sin phase) * cosine tuning at cycles 1 and frequency 2, half elsewhere.
         phases = 1 + np.sin(np.deg2rad(PHASES))
         rates = np.zeros((3, 4, 12, 8, 1)) + 0.5 * (COSINE[:, None] * phases)[..., None]
         rates[1, 2] *= 2
-        found = orientation.orientation_properties(rates, np.array([0.3]))
+        found = tuning.orientation_properties(rates, np.array([0.3]))
         np.testing.assert_allclose(found["orientation_curve"][:, 0], COSINE)
         expected = {"max_dc": 2.0, "modulation_ratio": 1.0, "circular_variance": 0.5,
                     "or_bandwidth": 34.0, "or_selective": 1.0, "cv_bandwidth_ratio": 0.5 / 34,
@@ -116,7 +116,7 @@ class TestSpatialFrequency:
     def test_the_peak_of_a_log_gaussian(self, f0):
         octaves = np.log2(SPATIAL_FREQUENCIES / f0)
         curve = columns(np.exp(-(octaves**2) / 2))
-        found = spatial_frequency.peak_frequency(curve)
+        found = tuning.peak_frequency(curve)
         # Half a step of the 100-point grid is 0.027 octaves.
         assert abs(np.log2(found[0] / f0)) < 0.03
 
@@ -125,12 +125,12 @@ class TestSpatialFrequency:
         # 100 (1 - d) / (1 + d) with d = sqrt(ln 2 / a) / (2 pi nx); smoothing and the grid
         # widen the curve.
         curve = columns(np.exp(-2 * np.pi**2 * nx**2 * (SPATIAL_FREQUENCIES / 3 - 1) ** 2))
-        found = spatial_frequency.bandwidth_ratio(curve)[0]
+        found = tuning.bandwidth_ratio(curve)[0]
         assert expected - 5 < found < expected
 
     def test_low_pass_units_have_no_bandwidth(self):
         curves = columns(np.exp(-SPATIAL_FREQUENCIES), np.linspace(0, 1, 22))
-        assert np.isnan(spatial_frequency.bandwidth_ratio(curves)).all()
+        assert np.isnan(tuning.bandwidth_ratio(curves)).all()
 
     def test_properties_use_the_better_of_f0_and_f1(self):
         # F0 peaks at 1.09 cycles per degree, F1 (higher) at 6.17; both are of one unit.
@@ -139,7 +139,7 @@ class TestSpatialFrequency:
         wave = np.sin(np.deg2rad(PHASES))
         rates = 3 * steady[:, None] + 4 * moving[:, None] * wave
         rates = np.broadcast_to(rates[None, :, None, :, None], (2, 22, 6, 8, 1))
-        found = spatial_frequency.spatial_frequency_properties(rates, np.zeros(1))
+        found = tuning.spatial_frequency_properties(rates, np.zeros(1))
         assert found["peak_sf"][0] == pytest.approx(6.169, rel=0.02)
         np.testing.assert_allclose(found["spatial_frequency_curve"][:, 0], 3 * steady, atol=1e-12)
         assert found["sf_selective"][0] == 1.0
@@ -150,24 +150,24 @@ class TestSize:
 
     def test_by_hand(self):
         curve = columns(self.CURVE)
-        assert size.suppression_index(curve) == pytest.approx(0.5)
+        assert tuning.suppression_index(curve) == pytest.approx(0.5)
         # 95 % of 10 is first reached by 9.6; 5 + 5 % by 5.2.
-        assert size.summation_diameter(curve) == pytest.approx(2 * RADII[4])
-        assert size.surround_diameter(curve) == pytest.approx(2 * RADII[8])
+        assert tuning.summation_diameter(curve) == pytest.approx(2 * RADII[4])
+        assert tuning.surround_diameter(curve) == pytest.approx(2 * RADII[8])
 
     def test_diameters_are_defined_only_with_suppression(self):
         saturating = np.minimum(np.arange(12), 8) - 0.001 * np.arange(12)
         rates = np.stack([self.CURVE, saturating], axis=1)[:, None, None, None, :]
         rates = np.broadcast_to(rates, (12, 4, 6, 8, 2))
-        found = size.size_properties(rates, np.zeros(2))
+        found = tuning.size_properties(rates, np.zeros(2))
         assert found["surround_suppression_index"][1] < 0.1
         for name in ("grating_summation_field", "surround_diameter"):
             assert np.isfinite(found[name][0]) and np.isnan(found[name][1])
 
     def test_no_surround_if_the_largest_is_best(self):
         curve = columns(np.arange(12.0))
-        assert size.suppression_index(curve) == 0.0
-        assert np.isnan(size.surround_diameter(curve))
+        assert tuning.suppression_index(curve) == 0.0
+        assert np.isnan(tuning.surround_diameter(curve))
 
 
 class TestRates:

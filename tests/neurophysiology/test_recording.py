@@ -10,10 +10,12 @@ import pytest
 from tests.neurophysiology.conftest import SMALL_DISPLAY, small_layer
 from vone_jax import neurophysiology, prng
 from vone_jax.neurophysiology import stimuli
-from vone_jax.neurophysiology.locate import cropped, is_stochastic, locate
 from vone_jax.neurophysiology.recording import batch_size, record, record_blank
 from vone_jax.neurophysiology.selection import (
+    cropped,
     find_units,
+    is_stochastic,
+    locate,
     receptive_field_centres,
     receptive_field_maps,
 )
@@ -154,14 +156,38 @@ def test_noise_is_noticed():
     assert not is_stochastic(small_layer, KEY, SMALL_DISPLAY)
 
 
-def test_layers_that_take_one_key_only_are_called_image_by_image(small_site):
-    def one_key(key, images):
-        return small_layer(key, images) + jax.random.uniform(key)
+def one_key_layer(key, images):
+    return small_layer(key, images) + jax.random.uniform(key)
 
-    responses = record(one_key, KEY, FEW, small_site)
+
+def test_a_layer_of_a_single_key_is_adapted(small_site):
+    responses = record(neurophysiology.per_example(one_key_layer), KEY, FEW, small_site)
     shifts = responses - record(small_layer, KEY, FEW, small_site)
     np.testing.assert_allclose(shifts, np.broadcast_to(shifts[:, :1], shifts.shape), atol=1e-5)
     assert len(np.unique(shifts[:, 0].round(4))) == len(FEW)
+
+
+def test_a_layer_of_a_single_key_is_told_how_to_adapt(small_site):
+    with pytest.raises(Exception) as caught:
+        record(one_key_layer, KEY, FEW, small_site)
+    assert any("neurophysiology.per_example(response_fn)" in n for n in caught.value.__notes__)
+
+
+def test_an_error_in_a_layer_reaches_the_user(small_site):
+    calls = []
+
+    def broken(key, images):
+        calls.append(images.shape)
+        return small_layer(key, images) + 1 / len(())
+
+    with pytest.raises(ZeroDivisionError):
+        record(broken, KEY, FEW, small_site)
+    assert len(calls) == 1
+
+
+def test_a_function_of_images_alone_is_refused():
+    with pytest.raises(TypeError, match=r"response_fn must be a function of \(keys, images\)"):
+        score_small(lambda images: images)
 
 
 def score_small(layer, **options):
@@ -193,10 +219,10 @@ def test_a_layer_of_other_images_than_declared_is_refused(image_size):
     def dense(key, images):
         return images.reshape(images.shape[0], -1) @ weights
 
-    with pytest.raises(
-        ValueError, match=rf"shape \(1, {image_size}, {image_size}, 1\).*dot_general"
-    ):
+    with pytest.raises(TypeError, match="dot_general") as caught:
         neurophysiology.score(dense, 8.0, image_size, 1, KEY)
+    shape = f"(1, {image_size}, {image_size}, 1)"
+    assert any(f"images of shape {shape}; image_size" in n for n in caught.value.__notes__)
 
 
 def test_the_selection_must_be_free_of_noise():
@@ -204,6 +230,7 @@ def test_the_selection_must_be_free_of_noise():
         score_small(noisy_layer, selection_response_fn=noisy_layer)
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -217,6 +244,7 @@ def test_arguments_out_of_range_are_refused(options, error, message):
         score_small(small_layer, **options)
 
 
+@pytest.mark.untyped
 def test_keys_and_layers_are_checked():
     with pytest.raises(TypeError, match="key"):
         neurophysiology.score(small_layer, 8.0, 64, 1, jax.random.PRNGKey(0))

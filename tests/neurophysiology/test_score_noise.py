@@ -9,10 +9,10 @@ import pytest
 
 from vone_jax import neurophysiology, prng, v1
 from vone_jax.neurophysiology import Display, Site, compare, stimuli
-from vone_jax.neurophysiology.display import Window
 from vone_jax.neurophysiology.recording import present, record_blank
-from vone_jax.neurophysiology.score import _Recorder
+from vone_jax.neurophysiology.score import Recorder
 from vone_jax.neurophysiology.selection import MAX_DISTANCE
+from vone_jax.neurophysiology.stimuli import Window
 
 KEY = jax.random.key(0)
 TRIALS = 20
@@ -61,7 +61,7 @@ def select_with_noise():
         return mean_of_trials(near_responses(images)[:, site.units], key)
 
     recorded = dataclasses.replace(site, units=np.arange(len(site)))
-    values, counted, _, _ = _Recorder(kept, KEY, recorded, 1).grating_properties()
+    values, counted, _, _ = Recorder(kept, KEY, recorded, 1).grating_properties()
     return site, compare(KEY, {name: values[name][mask] for name, mask in counted.items()})
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from vone_jax import neurophysiology
-from vone_jax.neurophysiology import similarity as similarities
-from vone_jax.neurophysiology.similarity import distance, histogram, similarity
+from vone_jax.neurophysiology.comparison import distance, similarity
+from vone_jax.neurophysiology.references import histogram
 
 CEILINGS = {
     "pref_or": 0.962,
@@ -78,6 +78,7 @@ def test_mostly_undefined_populations_have_no_similarity():
     assert similarity(jax.random.key(0), np.array([1, 0]), 9, np.array([2, 1]), 0) == (0.0, 0.0)
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -92,6 +93,7 @@ def test_populations_that_cannot_be_compared_are_refused(arguments, message):
         similarity(jax.random.key(0), *arguments)
 
 
+@pytest.mark.untyped
 def test_the_bootstrap_needs_a_typed_key():
     with pytest.raises(TypeError, match="key"):
-        similarities.similarity(np.zeros(2, np.uint32), np.ones(2), 0, np.ones(2), 0)  # pyright: ignore
+        similarity(np.zeros(2, np.uint32), np.ones(2), 0, np.ones(2), 0)  # pyright: ignore

@@ -2,14 +2,14 @@
 
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.neurophysiology.conftest import DISPLAY
-from vone_jax.neurophysiology import display as displays
 from vone_jax.neurophysiology import stimuli
-from vone_jax.neurophysiology.display import Display, Window
+from vone_jax.neurophysiology.stimuli import Display, Window
 
 
 def canvas_of(grating):
@@ -75,7 +75,7 @@ def test_resize_is_pillows_to_the_bit(shapes):
     field = np.random.default_rng(0).integers(0, 256, (1, source, source), np.uint8)
     image = Image.fromarray(field[0]).resize((size, size), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(
-        displays.resize(field, display, display.whole())[0], np.asarray(image)
+        stimuli.resize(jnp.asarray(field), display, display.whole())[0], np.asarray(image)
     )
 
 
@@ -115,6 +115,7 @@ def test_the_centre_of_the_stimuli_in_pixels():
     assert Display(7.0, 224, 1).pixel_of(0.5) == pytest.approx(127.79, abs=0.005)
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -115,6 +115,7 @@ def test_responsive_units_exceed_the_blank_by_more_than_5_spikes_per_second():
     )
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vone_jax.neurophysiology import stimuli, texture_proxies, textures
-from vone_jax.neurophysiology.display import Display, Window
+from vone_jax.neurophysiology.stimuli import Display, Window
 
 KEY = jax.random.key(5)
 
@@ -91,14 +91,30 @@ def test_images_of_the_recordings_are_centred_on_grey():
     assert np.all(framed[framed != 0] == 128)
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize(
     ("images", "degrees", "error", "message"),
     [
         (np.zeros((1, 8, 8)), 4.0, TypeError, "images must be a uint8 array, got float64"),
         ([[0]], 4.0, TypeError, "images must be a uint8 array, got list"),
-        (np.zeros((1, 8, 9), np.uint8), 4.0, ValueError, r"images must have shape \(N, P, P\)"),
-        (np.zeros((1, 8, 8), np.uint8), 0.0, ValueError, "degrees must be > 0, got 0"),
-        (np.zeros((1, 8, 8), np.uint8), np.nan, ValueError, "degrees must be > 0, got nan"),
+        (
+            np.zeros((1, 8, 9), np.uint8),
+            4.0,
+            ValueError,
+            r"images must have shape \(n, side, side\)",
+        ),
+        (
+            np.zeros((1, 8, 8), np.uint8),
+            0.0,
+            ValueError,
+            "degrees must be a finite number > 0, got 0",
+        ),
+        (
+            np.zeros((1, 8, 8), np.uint8),
+            np.nan,
+            ValueError,
+            "degrees must be a finite number > 0, got nan",
+        ),
     ],
 )
 def test_bad_images_are_refused(images, degrees, error, message):
@@ -106,10 +122,11 @@ def test_bad_images_are_refused(images, degrees, error, message):
         textures.reframe(images, degrees, Display())
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize(
     ("shape", "changes", "message"),
     [
-        ((1, 1, 1, 8, 8), {}, r"images must have shape \(families, samples, 2, P, P\)"),
+        ((1, 1, 1, 8, 8), {}, r"images must have shape \(families, samples, 2, side, side\)"),
         ((1, 1, 2, 8, 16), {}, "images must have shape"),
         ((1, 1, 2, 12, 12), {}, "pixels must be a multiple of 8, got 12"),
         ((1, 1, 2, 8, 8), {"families": ("a", "b")}, "families must name 1 families, got 2"),
@@ -262,8 +279,6 @@ def test_keys_decide_and_more_of_a_set_leaves_the_rest(procedural):
         jax.random.key(6), samples=2, pixels=64, families=names
     )
     assert not np.array_equal(other.images, fewer.images)
-    with pytest.raises(TypeError, match="key must be a typed key"):
-        texture_proxies.procedural_proxy(jnp.zeros(2, jnp.uint32), samples=2, pixels=64)
 
 
 def test_crops_come_from_the_image():
@@ -326,6 +341,7 @@ def test_load_images(tmp_path):
         texture_proxies.load_images(tmp_path / "none")
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize(
     ("images", "changes", "message"),
     [
@@ -335,8 +351,8 @@ def test_load_images(tmp_path):
         ({"a": np.ones((30, 30))}, {}, "a crop of family 'a' has no contrast"),
         ({"a": np.full((30, 30), np.nan)}, {}, "family 'a' holds NaN"),
         ({"a": np.eye(30)}, {"rms_contrast": 100.0}, "rms_contrast is too large for family 'a'"),
-        ({"a": np.eye(30)}, {"rms_contrast": 0.0}, "rms_contrast must be > 0"),
-        ({"a": np.eye(30)}, {"samples": 1}, "samples must be >= 2"),
+        ({"a": np.eye(30)}, {"rms_contrast": 0.0}, "rms_contrast must be a finite number > 0"),
+        ({"a": np.eye(30)}, {"samples": 1}, "samples must be an integer >= 2"),
         ({"a": np.eye(30)}, {"pixels": 20}, "pixels must be a multiple of 8"),
     ],
 )
@@ -345,7 +361,10 @@ def test_bad_images_of_a_proxy_are_refused(images, changes, message):
         texture_proxies.proxy_from_images(KEY, images, **({"samples": 2, "pixels": 16} | changes))
 
 
-def test_unknown_procedural_families_are_refused():
+@pytest.mark.untyped
+def test_bad_arguments_of_a_procedural_proxy_are_refused():
+    with pytest.raises(TypeError, match="key must be a typed key"):
+        texture_proxies.procedural_proxy(jnp.zeros(2, jnp.uint32), samples=2, pixels=64)
     with pytest.raises(ValueError, match="families must be some of blobs-1cpd, .*got moss"):
         texture_proxies.procedural_proxy(KEY, families=("moss",))
     with pytest.raises(ValueError, match="got none"):

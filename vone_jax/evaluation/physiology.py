@@ -24,8 +24,8 @@ from vone_jax.evaluation.runner import Job, now
 from vone_jax.evaluation.subject import Subject
 from vone_jax.models import VOneNet
 from vone_jax.neurophysiology import stimuli
-from vone_jax.neurophysiology.display import MINIMUM_DEGREES
-from vone_jax.neurophysiology.similarity import BOOTSTRAPS
+from vone_jax.neurophysiology.comparison import BOOTSTRAPS
+from vone_jax.neurophysiology.stimuli import MINIMUM_DEGREES
 from vone_jax.neurophysiology.textures import TextureSet
 
 KIND = "physiology"

@@ -17,8 +17,8 @@ import numpy as np
 from vone_jax import models, neurophysiology
 from vone_jax.evaluation.subject import Subject
 from vone_jax.neurophysiology import stimuli
-from vone_jax.neurophysiology.locate import is_stochastic
 from vone_jax.neurophysiology.recording import ResponseFn
+from vone_jax.neurophysiology.selection import is_stochastic
 from vone_jax.v1 import NeuronalNoise
 
 CONTRASTS = np.array([0.05, 0.1, 0.2, 0.4, 0.8, 1.0])

@@ -10,7 +10,7 @@ import numpy as np
 
 from vone_jax import prng
 from vone_jax.neurophysiology import reference_tables, texture_properties, texture_proxies
-from vone_jax.neurophysiology.results import Scores
+from vone_jax.neurophysiology.score import Scores
 from vone_jax.neurophysiology.textures import TextureSet
 
 

@@ -1,4 +1,9 @@
-"""Properties of a layer's units beside those of neurons."""
+"""Compares the properties of a layer's units with those of neurons.
+
+The similarity of the MarquesEtAl2020 benchmarks is one minus the Kolmogorov-Smirnov distance
+between histograms, relative to the largest possible distance. It is averaged over populations of
+the size of the neural sample, drawn with replacement from the model's units.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,36 +11,40 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float, Int, Key, Shaped
 
-from vone_jax import prng
+from vone_jax import arguments, prng
 from vone_jax.neurophysiology.properties import GROUPS, PROPERTIES
-from vone_jax.neurophysiology.references import PUBLISHED, Reference
-from vone_jax.neurophysiology.similarity import BOOTSTRAPS, histogram, similarity
+from vone_jax.neurophysiology.references import PUBLISHED, Reference, histogram
 
-# "needs data": the distribution over neurons has to come from the user. "needs stimuli": the
-# property was not measured, because its images have to come from the user.
+BOOTSTRAPS = 1000
+# If more populations than this fraction have no defined value, the similarity is 0.
+_MOST_UNDEFINED = 0.1
+
+# "needs data": the user has to supply the distribution over neurons. "needs stimuli": the property
+# was not measured, because the user has to supply its images.
 Status = Literal["scored", "needs data", "needs stimuli"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PropertyScore:
-    """One property of a layer, and how its distribution compares with neurons.
+    """One property of a layer, and the comparison of its distribution with neurons.
 
     Attributes:
-      name: one of ``properties.PROPERTIES``, which says what it is.
-      status: whether there is a score, and what is missing.
-      similarity: to the neurons, in [0, 1]; None unless scored.
-      similarity_std: its bootstrap standard deviation.
+      name: a name in ``properties.PROPERTIES``, which describes the property.
+      status: "scored", or what is missing for a score.
+      similarity: similarity to the neurons, in [0, 1]; None unless scored.
+      similarity_std: bootstrap standard deviation of the similarity.
       ceiling: similarity of the neurons to populations drawn from themselves.
       score: similarity / ceiling, which may exceed 1 a little.
-      units: number of units that count, those without a value included.
-      undefined: units among them for which the property is not defined.
-      median: of the defined values; None if there are none.
-      distribution: fraction of the defined values in each bin, (bins,).
+      units: number of units that count, with and without a value.
+      undefined: number of units that count and have no value.
+      median: median of the defined values; None if there are none.
+      distribution: fraction of the defined values in each bin.
       neurons: size of the reference sample; None without one.
-      reference_undefined: neurons without a value.
-      reference_distribution: as ``distribution``, for the neurons.
-      source: of the reference.
+      reference_undefined: number of neurons without a value.
+      reference_distribution: fraction of the neurons' values in each bin.
+      source: source of the reference.
     """
 
     name: str
@@ -54,7 +63,7 @@ class PropertyScore:
     source: str | None = None
 
     def summary(self) -> dict[str, Any]:
-        """Everything as JSON-able values, with what the property is."""
+        """Return all fields and the description of the property as JSON values."""
         about = PROPERTIES[self.name]
         return {
             **dataclasses.asdict(self),
@@ -67,28 +76,27 @@ class PropertyScore:
 
 
 def compare(
-    key: jax.Array,
-    values: Mapping[str, np.ndarray],
+    key: Key[Array, ""],
+    values: Mapping[str, Shaped[np.ndarray, " _"]],
     references: Mapping[str, Reference] = PUBLISHED,
     bootstraps: int = BOOTSTRAPS,
 ) -> dict[str, PropertyScore]:
-    """Scores properties against neurons.
+    """Score properties against neurons.
 
     Args:
       key: typed key of the bootstraps. Every property has a stream of its own.
-      values: property -> (units that count,), NaN where undefined.
+      values: property -> values of the units that count, NaN where undefined.
       references: property -> distribution over neurons.
       bootstraps: populations drawn for each similarity and ceiling.
 
     Returns:
-      All 22 properties in the order of ``PROPERTIES``, also those that are not measured.
+      All 22 properties in the order of ``PROPERTIES``, also those that were not measured.
 
     Raises:
       ValueError: for an unknown property, or values that are infinite or of another shape.
     """
-    unknown = set(values) - set(PROPERTIES)
-    if unknown:
-        raise ValueError(f"values must be of {', '.join(PROPERTIES)}; got {sorted(unknown)}")
+    for name in values:
+        arguments.choice("values", name, PROPERTIES)
     return {
         name: _score(
             prng.stream(key, name), name, values.get(name), references.get(name), bootstraps
@@ -97,20 +105,87 @@ def compare(
     }
 
 
-def ceiling(key: jax.Array, reference: Reference, bootstraps: int = BOOTSTRAPS) -> float:
-    """Similarity of a sample of neurons to populations drawn from it: the most to expect."""
+def group_scores(scores: Mapping[str, PropertyScore]) -> dict[str, float | None]:
+    """Return the mean score of each group of properties; None where a member has no score."""
+
+    def mean(members: tuple[str, ...]) -> float | None:
+        values = [score for name in members if (score := scores[name].score) is not None]
+        return sum(values) / len(values) if len(values) == len(members) else None
+
+    return {group: mean(members) for group, members in GROUPS.items()}
+
+
+def ceiling(key: Key[Array, ""], reference: Reference, bootstraps: int = BOOTSTRAPS) -> float:
+    """Return the similarity of a sample of neurons to populations drawn from it."""
     counts, undefined = reference.counts, reference.undefined
     return similarity(key, counts, undefined, counts, undefined, bootstraps)[0]
 
 
-def group_scores(scores: Mapping[str, PropertyScore]) -> dict[str, float | None]:
-    """Mean score of each group of properties; None where a member has no score."""
+def similarity(
+    key: Key[Array, ""],
+    counts: Int[np.ndarray, " bins"],
+    undefined: int,
+    reference_counts: Int[np.ndarray, " bins"],
+    reference_undefined: int,
+    bootstraps: int = BOOTSTRAPS,
+) -> tuple[float, float]:
+    """Return the similarity of a population to a reference, and its bootstrap deviation.
 
-    def mean(members: tuple[str, ...]) -> float | None:
-        each = [score for name in members if (score := scores[name].score) is not None]
-        return sum(each) / len(each) if len(each) == len(members) else None
+    Undefined values are drawn like all others and then left out. So a population with many of them
+    is compared by as few values as the neurons.
 
-    return {group: mean(members) for group, members in GROUPS.items()}
+    Args:
+      key: typed key of the bootstrap.
+      counts: units per bin.
+      undefined: units without a value.
+      reference_counts: neurons per bin.
+      reference_undefined: neurons without a value.
+      bootstraps: number of populations drawn, >= 1.
+
+    Returns:
+      The mean over populations, in [0, 1], and the standard deviation.
+
+    Raises:
+      ValueError: for an empty population or reference, or histograms of different bins.
+    """
+    if counts.shape != reference_counts.shape or counts.ndim != 1:
+        raise ValueError(
+            f"counts and reference_counts must have one shape (bins,), got {counts.shape} and "
+            f"{reference_counts.shape}"
+        )
+    arguments.count("bootstraps", bootstraps)
+    if counts.sum() + undefined < 1 or reference_counts.sum() < 1:
+        raise ValueError("counts and reference_counts must not be empty")
+    # A draw of units with replacement, counted in bins, is a multinomial draw.
+    population = np.append(counts, undefined).astype(np.float64)
+    size = int(reference_counts.sum() + reference_undefined)
+    drawn = _generator(key).multinomial(size, population / population.sum(), bootstraps)[:, :-1]
+    totals = drawn.sum(axis=1)
+    defined = totals > 0
+    if np.mean(~defined) > _MOST_UNDEFINED:
+        return 0.0, 0.0
+    fractions = drawn[defined] / totals[defined, None]
+    values = 1.0 - distance(fractions, reference_counts / reference_counts.sum())
+    return float(values.mean()), float(values.std())
+
+
+def distance(
+    fractions: Float[np.ndarray, "*populations bins"], reference: Float[np.ndarray, " bins"]
+) -> Float[np.ndarray, "*populations"] | np.float64:
+    """Return the Kolmogorov-Smirnov distance, relative to the largest possible one.
+
+    Args:
+      fractions: histograms that sum to 1.
+      reference: the histogram to compare with.
+
+    Returns:
+      0 for equal histograms, 1 if all lies in the outer bin that is farther away.
+    """
+    cumulative = np.cumsum(reference)
+    apart = np.abs(np.cumsum(fractions, axis=-1) - cumulative).max(axis=-1)
+    # All in the first bin: cumulative 1 throughout; all in the last: 0 until there.
+    largest = max(1.0 - cumulative[0], cumulative[-2])
+    return apart / largest
 
 
 def _score(
@@ -120,30 +195,31 @@ def _score(
     reference: Reference | None,
     bootstraps: int,
 ) -> PropertyScore:
-    known: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     if reference is not None:
-        known = {
+        fields = {
             "neurons": reference.neurons,
             "reference_undefined": reference.undefined,
             "reference_distribution": _fractions(reference.counts),
             "source": reference.source,
         }
     if values is None:
-        return PropertyScore(name, "needs stimuli", **known)
+        return PropertyScore(name, "needs stimuli", **fields)
     if values.ndim != 1 or np.isinf(values).any():
         raise ValueError(
             f"values[{name!r}] must be finite or NaN, of shape (units,); got shape {values.shape}"
         )
     counts, undefined = histogram(values, PROPERTIES[name].edges)
     defined = values[~np.isnan(values)]
-    known |= {
+    fields |= {
         "units": len(values),
         "undefined": undefined,
         "median": float(np.median(defined)) if len(defined) else None,
         "distribution": _fractions(counts),
     }
     if reference is None:
-        return PropertyScore(name, "needs data", **known)
+        return PropertyScore(name, "needs data", **fields)
+    mean, deviation = 0.0, 0.0  # The score if no unit counts.
     if len(values):
         mean, deviation = similarity(
             prng.stream(key, "model"),
@@ -153,8 +229,6 @@ def _score(
             reference.undefined,
             bootstraps,
         )
-    else:
-        mean, deviation = 0.0, 0.0  # No unit passes the response filter.
     most = ceiling(prng.stream(key, "ceiling"), reference, bootstraps)
     return PropertyScore(
         name,
@@ -163,9 +237,15 @@ def _score(
         similarity_std=deviation,
         ceiling=most,
         score=mean / most,
-        **known,
+        **fields,
     )
 
 
 def _fractions(counts: np.ndarray) -> tuple[float, ...]:
     return tuple((counts / max(counts.sum(), 1)).tolist())
+
+
+def _generator(key: jax.Array) -> np.random.Generator:
+    prng.check_key(key)
+    words = np.asarray(jax.random.key_data(key)).ravel()
+    return np.random.Generator(np.random.PCG64([int(word) for word in words]))

@@ -1,12 +1,12 @@
-"""Contrast response functions: how responses grow, and saturate, with contrast.
+"""Contrast response functions: the growth and saturation of responses with contrast.
 
 Reference: Albrecht, Hamilton (1982), J. Neurophysiology 48:217-237.
 """
 
 import dataclasses
 
-import jax
 import numpy as np
+from jaxtyping import Array, Float, Key
 
 from vone_jax.neurophysiology import stimuli, tuning
 from vone_jax.neurophysiology.recording import ResponseFn, Site, record, record_blank
@@ -25,37 +25,37 @@ class ContrastResponse:
     """Contrast response functions of units and their fit r_max c^n / (c^n + c50^n).
 
     Attributes:
-      contrasts: Michelson contrasts, ascending, (levels,).
-      curves: the better of F0 - grey and F1, at each unit's best frequency and orientation at the
-        highest contrast, in units of the layer, (levels, U).
-      r_max: the fit's largest response, (U,); NaN for a unit that does not respond.
-      c50: its semi-saturation contrast. Far above 1: no saturation.
-      exponent: its n.
+      contrasts: Michelson contrasts, ascending.
+      curves: the larger of F0 - grey and F1, at each unit's best frequency and orientation at the
+        highest contrast, in units of the layer.
+      r_max: largest response of the fit; NaN for a unit that does not respond.
+      c50: semi-saturation contrast of the fit. A value far above 1 means no saturation.
+      exponent: exponent n of the fit.
       explained: fraction of the curve's power that the fit explains.
     """
 
-    contrasts: np.ndarray
-    curves: np.ndarray
-    r_max: np.ndarray
-    c50: np.ndarray
-    exponent: np.ndarray
-    explained: np.ndarray
+    contrasts: Float[np.ndarray, " levels"]
+    curves: Float[np.ndarray, "levels units"]
+    r_max: Float[np.ndarray, " units"]
+    c50: Float[np.ndarray, " units"]
+    exponent: Float[np.ndarray, " units"]
+    explained: Float[np.ndarray, " units"]
 
 
 def contrast_response(
     response_fn: ResponseFn,
-    key: jax.Array,
+    key: Key[Array, ""],
     site: Site,
-    contrasts: np.ndarray = CONTRASTS,
+    contrasts: Float[np.ndarray, " levels"] = CONTRASTS,
     trials: int = 1,
 ) -> ContrastResponse:
-    """Records gratings of rising contrast, of 1 degree radius: 4 frequencies, 6 orientations.
+    """Record gratings of rising contrast, of 1 degree radius: 4 frequencies, 6 orientations.
 
     Args:
       response_fn: the layer.
       key: typed key of its noise.
       site: the units, from ``find_units``.
-      contrasts: ascending, in (0, 1]; at least 3. One grey level is a contrast of 0.8 %.
+      contrasts: at least 3 contrasts, ascending in (0, 1]. One grey level is a contrast of 0.8 %.
       trials: presentations of each grating.
 
     Raises:
@@ -83,17 +83,19 @@ def contrast_response(
     return ContrastResponse(contrasts, curves, *fit_saturation(contrasts, curves))
 
 
-def fit_saturation(contrasts: np.ndarray, curves: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Least squares of r_max c^n / (c^n + c50^n) over a grid of n and c50.
+def fit_saturation(
+    contrasts: Float[np.ndarray, " levels"], curves: Float[np.ndarray, "levels units"]
+) -> tuple[Float[np.ndarray, " units"], ...]:
+    """Fit r_max c^n / (c^n + c50^n) by least squares over a grid of n and c50.
 
     The exponent is resolved to 0.05, the semi-saturation contrast to a tenth of an octave.
 
     Args:
-      contrasts: (levels,).
-      curves: (levels, U).
+      contrasts: the contrasts of the curves.
+      curves: one curve per unit.
 
     Returns:
-      r_max, c50, n and the explained fraction of the power; each (U,), NaN for a curve of zeros.
+      r_max, c50, n and the explained fraction of the power; NaN for a curve of zeros.
     """
     exponent, semi = (g.ravel() for g in np.meshgrid(_EXPONENTS, _SEMI_SATURATIONS))
     # c^n / (c^n + c50^n) without large powers.
@@ -105,13 +107,10 @@ def fit_saturation(contrasts: np.ndarray, curves: np.ndarray) -> tuple[np.ndarra
     units = np.arange(curves.shape[1])
     total = np.square(curves).sum(axis=0)
     responds = gain[best, units] > 0
-
-    def known(values: np.ndarray) -> np.ndarray:
-        return np.where(responds, values, np.nan)
-
-    return (
-        known(projection[best, units] / power[best, 0]),
-        known(semi[best]),
-        known(exponent[best]),
-        known(gain[best, units] / np.where(total > 0, total, 1.0)),
+    fitted = (
+        projection[best, units] / power[best, 0],
+        semi[best],
+        exponent[best],
+        gain[best, units] / np.where(total > 0, total, 1.0),
     )
+    return tuple(np.where(responds, values, np.nan) for values in fitted)

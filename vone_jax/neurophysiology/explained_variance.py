@@ -1,27 +1,34 @@
-"""How much of recorded V1 responses a layer explains: the benchmark FreemanZiemba2013.V1-pls.
+"""The variance of recorded V1 responses that a layer explains: benchmark FreemanZiemba2013.V1-pls.
 
-Partial least squares maps the layer's responses to all neurons at once, on 90 % of the images;
-the prediction for the others is correlated with the recordings, per neuron. The median over
-neurons, averaged over 10 splits, is the raw r. It is put in relation to the ceiling c, the
-Spearman-Brown corrected reliability of the recordings.
-
-Two versions of the score are in use and must not be mixed in one table:
+Partial least squares maps the layer's responses to all neurons at once, on 90 % of the images. The
+prediction for the other images is correlated with the recordings, per neuron. The raw r is the
+median over neurons, averaged over 10 splits. The ceiling c is the Spearman-Brown corrected
+reliability of the recordings. Two versions of the score are in use; never mix them in one table:
 
   ``"v1-v2"``: (r / c)^2, in the papers of 2020 to 2025. It exceeds 1 for noisy recordings.
-  ``"v3"``: r^2 / c, Brain-Score since January 2026. v3 = v1-v2 * c.
+  ``"v3"``: r^2 / c, in Brain-Score since January 2026. v3 = v1-v2 * c.
 
 References: Schrimpf et al. (2018), Brain-Score, bioRxiv 407007; Freeman, Ziemba et al. (2013),
 Nature Neuroscience 16:974-981; partial least squares by scikit-learn.
 """
 
 import dataclasses
+import hashlib
+import io
+import os
 import warnings
+import zipfile
+from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float, Shaped
 from numpy.typing import ArrayLike
 from sklearn.cross_decomposition import PLSRegression
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
+
+from vone_jax import arguments
+from vone_jax.neurophysiology.netcdf import is_netcdf, read_netcdf
 
 VERSIONS = ("v1-v2", "v3")
 # Columns that are reduced at a time, so that a layer of millions of units needs little memory.
@@ -29,40 +36,106 @@ _CHUNK = 8192
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ExplainedVariance:
-    """Result for one layer and one set of recordings.
+class Recordings:
+    """Repeated responses of neurons to images.
 
     Attributes:
-      correlations: Pearson r on held-out images, float64 (splits, neurons). NaN where a neuron
-        or its prediction is constant over the held-out images of a split.
-      reliabilities: Spearman-Brown corrected, float64 (half-splits, neurons).
+      responses: responses of the neurons, for instance spikes per second.
+      strata: texture type of each image, as text or integers.
+      image_ids: text or integers, all different.
+      sha1: SHA-1 of the file.
+
+    Raises:
+      ValueError: if shapes do not fit, a value is not finite, or an image comes twice.
     """
 
-    correlations: np.ndarray
-    reliabilities: np.ndarray
+    responses: Float[np.ndarray, "images repetitions neurons"]
+    strata: Shaped[np.ndarray, " images"]
+    image_ids: Shaped[np.ndarray, " images"]
+    sha1: str
+
+    def __post_init__(self):
+        _check_recordings("responses", self.responses)
+        for name in ("strata", "image_ids"):
+            _check_labels(name, getattr(self, name), len(self.responses))
+        labels, counts = np.unique(self.image_ids, return_counts=True)
+        if len(labels) < len(self.responses):
+            raise ValueError(f"image_ids must differ, got {labels[counts > 1][0]!r} twice")
+
+
+def load_recordings(path: str | os.PathLike) -> Recordings:
+    """Read and check recordings of neurons.
+
+    The file is NPZ or NetCDF (NetCDF 4 needs the packages h5netcdf and h5py) and holds these arrays
+    or variables: ``responses``, real (images, repetitions, neurons), for instance spikes per second
+    from 50 to 200 ms after the onset of an image; ``strata``, the texture type of each image;
+    ``image_ids``.
+
+    Args:
+      path: the file; the content decides about the format.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ImportError: for NetCDF 4 if h5netcdf or h5py is not installed.
+      ValueError: if the format is another one, an array is missing or does not fit, a value is not
+        finite, or an image comes twice.
+    """
+    path = Path(path).expanduser()
+    content = path.read_bytes()
+    if is_netcdf(content):
+        arrays = {name: array for name, (_, array) in read_netcdf(path).variables.items()}
+    elif content[:2] == b"PK":
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+                arrays = dict(archive)
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} cannot be read as NPZ ({error})") from error
+    else:
+        raise ValueError(f"{path} must be an NPZ or NetCDF file")
+    missing = [name for name in ("responses", "strata", "image_ids") if name not in arrays]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(arrays)}")
+    responses = arrays["responses"]
+    if responses.dtype.kind not in "fiu":
+        raise ValueError(f"responses in {path} must be real numbers, got {responses.dtype}")
+    sha1 = hashlib.sha1(content).hexdigest()
+    return Recordings(responses.astype(np.float64), arrays["strata"], arrays["image_ids"], sha1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ExplainedVariance:
+    """The result for one layer and one set of recordings.
+
+    Attributes:
+      correlations: Pearson r on held-out images. NaN where a neuron or its prediction is constant
+        over the held-out images of a split.
+      reliabilities: Spearman-Brown corrected reliabilities.
+    """
+
+    correlations: Float[np.ndarray, "splits neurons"]
+    reliabilities: Float[np.ndarray, "half_splits neurons"]
 
     @property
     def raw(self) -> float:
-        """r: median over neurons (without NaN), mean over splits."""
+        """The r of the score: median over neurons (without NaN), mean over splits."""
         return float(np.nanmedian(self.correlations, axis=1).mean())
 
     @property
     def ceiling(self) -> float:
-        """c: median over neurons, mean over half-splits."""
+        """The c of the score: median over neurons, mean over half-splits."""
         return _ceiling(self.reliabilities)
 
     def score(self, version: str = "v3") -> float:
-        """The ceiled score; 0 where r is negative.
+        """Return the ceiled score; 0 if r is negative.
 
         Args:
           version: ``"v3"`` or ``"v1-v2"``, see the module.
 
         Raises:
-          ValueError: for another version, or a ceiling that is not above 0: the recordings then
+          ValueError: for another version; or for a ceiling <= 0, which means that the recordings
             hold no signal that repeats.
         """
-        if version not in VERSIONS:
-            raise ValueError(f"version must be one of {', '.join(VERSIONS)}; got {version!r}")
+        arguments.choice("version", version, VERSIONS)
         if not self.ceiling > 0:
             raise ValueError(
                 f"the recordings have no reliable signal: their ceiling is {self.ceiling:.3g}"
@@ -81,25 +154,24 @@ def explained_variance(
     half_splits: int = 10,
     seed: int = 1,
 ) -> ExplainedVariance:
-    """Predicts recordings from the responses of a layer; the defaults are Brain-Score's.
+    """Predict recordings from the responses of a layer; the defaults are those of Brain-Score.
 
     The regression centres features and neurons and scales neither (NIPALS). Its result depends on
-    the features only through their inner products, so they are first rotated, without loss, into
-    as many dimensions as there are images.
+    the features only through their inner products. So the features are first rotated, without loss,
+    into as many dimensions as there are images.
 
     Args:
-      features: responses of the layer, (images, ...), flattened; see ``layer_features``.
-      recordings: (images, repetitions, neurons), for instance spikes per second from 50 to 200 ms
-        after onset, in the order of the features.
-      strata: label of each image, (images,), whose shares the splits keep: the texture type.
-      components: of the regression.
+      features: responses of the layer, (images, ...), see ``recording.layer_features``.
+      recordings: (images, repetitions, neurons), in the order of the features.
+      strata: text or integers (images,), for instance the texture type. Splits keep their shares.
+      components: components of the regression.
       splits: stratified random splits of the images.
       train_fraction: share of the images to fit.
       half_splits: random halves of the repetitions for the ceiling.
-      seed: of both kinds of splits, 0 <= seed < 2**32. The same seed gives the same splits.
+      seed: seed of both kinds of splits, 0 <= seed < 2**32.
 
     Returns:
-      Correlations and reliabilities, from which the scores follow.
+      The correlations and reliabilities that define the scores.
 
     Raises:
       ValueError: if shapes do not fit, a value is not finite, a neuron or all features are
@@ -114,12 +186,11 @@ def explained_variance(
             f"features must have shape (images, ...) with the {images} images of the recordings, "
             f"got {features.shape}"
         )
-    if strata.shape != (images,) or strata.dtype.kind not in "biuU":
-        raise ValueError(
-            f"strata must be text or integers of shape ({images},), got {strata.dtype} of shape "
-            f"{strata.shape}"
-        )
-    _check_numbers(components, splits, train_fraction, half_splits, seed)
+    _check_labels("strata", strata, images)
+    for name, value in (("components", components), ("splits", splits)):
+        arguments.count(name, value)
+    if not 0 < train_fraction < 1:
+        raise ValueError(f"train_fraction must lie between 0 and 1, got {train_fraction}")
     features = features.reshape(images, -1)
     train = int(np.floor(train_fraction * images))
     # Centring takes one dimension.
@@ -128,13 +199,15 @@ def explained_variance(
             f"components must be below the {train} images that are fitted and at most the "
             f"{features.shape[1]} features, got {components}"
         )
-    smallest = int(np.unique(strata, return_counts=True)[1].min())
-    if smallest < 2 or len(np.unique(strata)) > images - train:
+    sizes = np.unique(strata, return_counts=True)[1]
+    if sizes.min() < 2 or len(sizes) > images - train:
         raise ValueError(
             f"strata must have at least 2 images each and be no more than the {images - train} "
-            f"images that are held out; got {len(np.unique(strata))} strata, the smallest of "
-            f"{smallest} images"
+            f"images that are held out; got {len(sizes)} strata, the smallest of {sizes.min()} "
+            f"images"
         )
+    # Before the regression, so that bad splits of the repetitions are refused at once.
+    reliability = reliabilities(recordings, half_splits, seed)
     coordinates = rotated(features)
     neurons = recordings.mean(axis=1)
     splitter = StratifiedShuffleSplit(splits, train_size=train_fraction, random_state=seed)
@@ -142,23 +215,26 @@ def explained_variance(
     correlations = []
     for fit, test in splitter.split(coordinates, strata):
         _check_dimensions(coordinates[fit], components, float(precision))
-        correlations.append(_held_out_correlation(coordinates, neurons, components, fit, test))
+        predicted = _predict(coordinates, neurons, components, fit, test)
+        correlations.append(correlation(predicted, neurons[test]))
     correlations = np.stack(correlations)
     if np.isnan(correlations).all(axis=1).any():
         raise ValueError(
             "every neuron, or the prediction for it, is constant over the held-out images of a "
             "split"
         )
-    return ExplainedVariance(correlations, reliabilities(recordings, half_splits, seed))
+    return ExplainedVariance(correlations, reliability)
 
 
 def ceiling(recordings: ArrayLike, half_splits: int = 10, seed: int = 1) -> float:
-    """c alone: median over neurons of ``reliabilities``, mean over half-splits."""
+    """Return c: the median over neurons of ``reliabilities``, averaged over half-splits."""
     return _ceiling(reliabilities(recordings, half_splits, seed))
 
 
-def reliabilities(recordings: ArrayLike, half_splits: int = 10, seed: int = 1) -> np.ndarray:
-    """Split-half reliability of every neuron, extrapolated to all repetitions.
+def reliabilities(
+    recordings: ArrayLike, half_splits: int = 10, seed: int = 1
+) -> Float[np.ndarray, "half_splits neurons"]:
+    """Return the split-half reliability of every neuron, extrapolated to all repetitions.
 
     The repetitions are halved at random, each half is averaged, and the correlation r over images
     becomes 2 r / (1 + r) (Spearman-Brown).
@@ -166,36 +242,39 @@ def reliabilities(recordings: ArrayLike, half_splits: int = 10, seed: int = 1) -
     Args:
       recordings: (images, repetitions, neurons).
       half_splits: number of random halves.
-      seed: of the halves, 0 <= seed < 2**32.
+      seed: seed of the halves, 0 <= seed < 2**32.
 
     Returns:
-      float64 (half_splits, neurons). NaN where a neuron is constant in one half, and where r = -1.
+      float64; NaN where a neuron is constant in one half, and where r = -1.
 
     Raises:
-      ValueError: as ``explained_variance``.
+      ValueError: see ``explained_variance``.
     """
     recordings = _checked_recordings(recordings)
-    _check_numbers(splits=1, half_splits=half_splits, seed=seed)
+    arguments.count("half_splits", half_splits)
+    arguments.count("seed", seed, 0)
+    if seed >= 2**32:
+        raise ValueError(f"seed must be below 2**32, got {seed}")
     splitter = ShuffleSplit(half_splits, train_size=0.5, random_state=seed)
-    found = []
+    corrected = []
     for first, second in splitter.split(np.arange(recordings.shape[1])):
         r = correlation(recordings[:, first].mean(axis=1), recordings[:, second].mean(axis=1))
         r = np.where(r > -1, r, np.nan)
-        found.append(2 * r / (1 + r))
-    result = np.stack(found)
+        corrected.append(2 * r / (1 + r))
+    result = np.stack(corrected)
     if np.isnan(result).all(axis=1).any():
         raise ValueError("every neuron is constant over images in one half of the repetitions")
     return result
 
 
-def rotated(features: np.ndarray) -> np.ndarray:
-    """Centred features in an orthonormal basis of the space that the images span.
+def rotated(features: Shaped[np.ndarray, "images features"]) -> Float[np.ndarray, "images _"]:
+    """Return centred features in an orthonormal basis of the space that the images span.
 
     All distances and angles between images stay as they are: this is a change of basis, not a
     selection of components.
 
     Args:
-      features: (images, features).
+      features: real numbers.
 
     Returns:
       float64 (images, min(images, features)).
@@ -210,7 +289,7 @@ def rotated(features: np.ndarray) -> np.ndarray:
         if not np.all(np.isfinite(chunk)):
             raise ValueError("features must be finite, got NaN or infinite values")
         varies = varies or bool(np.any(chunk != chunk[0]))
-        # The triangular factor of the columns so far stands for them: same inner products.
+        # The triangular factor has the same inner products as the columns so far.
         stacked = np.concatenate([triangle, chunk - chunk.mean(axis=0)], axis=1)
         triangle = np.asarray(np.linalg.qr(stacked.T, mode="r")).T
     if not varies:
@@ -218,8 +297,10 @@ def rotated(features: np.ndarray) -> np.ndarray:
     return triangle
 
 
-def correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Pearson r over the first axis, per column; NaN for a column that is constant in either."""
+def correlation(
+    first: Float[np.ndarray, "n columns"], second: Float[np.ndarray, "n columns"]
+) -> Float[np.ndarray, " columns"]:
+    """Return Pearson r over the first axis; NaN for a column that is constant in either array."""
     constant = np.all(first == first[0], axis=0) | np.all(second == second[0], axis=0)
     first = first - first.mean(axis=0)
     second = second - second.mean(axis=0)
@@ -230,9 +311,10 @@ def correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     )
 
 
-def _held_out_correlation(
+def _predict(
     coordinates: np.ndarray, neurons: np.ndarray, components: int, fit: np.ndarray, test: np.ndarray
 ) -> np.ndarray:
+    """Fit the regression on some images and predict the neurons for others."""
     regression = PLSRegression(n_components=components, scale=False)
     with warnings.catch_warnings():
         # The last components fit noise, where two directions may be equally good and the power
@@ -241,12 +323,11 @@ def _held_out_correlation(
         # Fewer components may suffice to fit all neurons exactly.
         warnings.filterwarnings("ignore", "y residual is constant", UserWarning)
         regression.fit(coordinates[fit], neurons[fit])
-    predicted = regression.predict(coordinates[test]).reshape(len(test), -1)
-    return correlation(predicted, neurons[test])
+    return regression.predict(coordinates[test]).reshape(len(test), -1)
 
 
 def _check_dimensions(coordinates: np.ndarray, components: int, precision: float) -> None:
-    """Further components would be made of rounding errors, and so would the prediction."""
+    """Refuse components that rounding errors would determine, and with them the prediction."""
     singular = np.linalg.svd(coordinates - coordinates.mean(axis=0), compute_uv=False)
     dimensions = int(np.sum(singular > len(coordinates) * precision * singular[0]))
     if components > dimensions:
@@ -262,17 +343,8 @@ def _ceiling(reliability: np.ndarray) -> float:
 
 def _checked_recordings(recordings: ArrayLike) -> np.ndarray:
     recordings = np.asarray(recordings, np.float64)
-    if recordings.ndim != 3 or 0 in recordings.shape:
-        raise ValueError(
-            f"recordings must have shape (images, repetitions, neurons), got {recordings.shape}"
-        )
-    if recordings.shape[1] < 2:
-        raise ValueError("recordings must have at least 2 repetitions for a ceiling, got 1")
-    if not np.all(np.isfinite(recordings)):
-        bad = np.flatnonzero(~np.isfinite(recordings).all(axis=(0, 1)))
-        raise ValueError(f"recordings must be finite; neurons {bad[:8].tolist()} are not")
-    means = recordings.mean(axis=1)
-    constant = np.flatnonzero(np.ptp(means, axis=0) == 0)
+    _check_recordings("recordings", recordings)
+    constant = np.flatnonzero(np.ptp(recordings.mean(axis=1), axis=0) == 0)
     if constant.size:
         raise ValueError(
             f"recordings must vary between images; neurons {constant[:8].tolist()} are constant"
@@ -280,18 +352,18 @@ def _checked_recordings(recordings: ArrayLike) -> np.ndarray:
     return recordings
 
 
-def _check_numbers(
-    components: int = 1,
-    splits: int = 1,
-    train_fraction: float = 0.5,
-    half_splits: int = 1,
-    seed: int = 0,
-) -> None:
-    counts = {"components": components, "splits": splits, "half_splits": half_splits}
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
-    if not 0 < train_fraction < 1:
-        raise ValueError(f"train_fraction must lie between 0 and 1, got {train_fraction}")
-    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be an integer in [0, 2**32), got {seed!r}")
+def _check_recordings(name: str, recordings: np.ndarray) -> None:
+    shape = recordings.shape
+    if len(shape) != 3 or 0 in shape or shape[1] < 2:
+        raise ValueError(f"{name} must have shape (images, repetitions >= 2, neurons), got {shape}")
+    bad = np.flatnonzero(~np.isfinite(recordings).all(axis=(0, 1)))
+    if bad.size:
+        raise ValueError(f"{name} must be finite; neurons {bad[:8].tolist()} are not")
+
+
+def _check_labels(name: str, labels: np.ndarray, images: int) -> None:
+    if labels.shape != (images,) or labels.dtype.kind not in "biuU":
+        raise ValueError(
+            f"{name} must be text or integers of shape ({images},), got {labels.dtype} of shape "
+            f"{labels.shape}"
+        )

@@ -1,4 +1,4 @@
-"""Reads NetCDF files whole: version 3 with SciPy, version 4 with h5netcdf and h5py."""
+"""Reads whole NetCDF files: version 3 with SciPy, version 4 with h5netcdf and h5py."""
 
 import importlib
 import importlib.util
@@ -11,15 +11,20 @@ from scipy.io import netcdf_file
 
 _NETCDF_3 = b"CDF"
 _NETCDF_4 = b"\x89HDF\r\n\x1a\n"
+# SciPy's file and variable objects have these public attributes; all others are NetCDF attributes.
+_SCIPY_NAMES = frozenset(
+    ["data", "dimensions", "filename", "fp", "maskandscale", "mode", "use_mmap", "variables",
+     "version_byte"]
+)  # fmt: skip
 
 
 class Dataset(NamedTuple):
-    """Content of a file.
+    """The content of a file.
 
     Attributes:
-      variables: name -> (names of its dimensions, array). Text is of NumPy's string type.
-      variable_attributes: name of a variable -> its attributes.
-      attributes: of the file.
+      variables: name -> (names of the dimensions, array). Text is of NumPy's string type.
+      variable_attributes: name of a variable -> attributes of the variable.
+      attributes: attributes of the file.
     """
 
     variables: Mapping[str, tuple[tuple[str, ...], np.ndarray]]
@@ -28,15 +33,12 @@ class Dataset(NamedTuple):
 
 
 def is_netcdf(content: bytes) -> bool:
-    """Whether a file starts like NetCDF 3 or 4."""
+    """Return True if a file starts like NetCDF 3 or 4."""
     return content.startswith((_NETCDF_3, _NETCDF_4))
 
 
 def read_netcdf(path: Path) -> Dataset:
-    """Reads a file.
-
-    Args:
-      path: of a file for which ``is_netcdf`` holds.
+    """Read a file for which ``is_netcdf`` holds.
 
     Raises:
       ImportError: for version 4 if h5netcdf or h5py is not installed.
@@ -65,12 +67,18 @@ def _read_3(path: Path) -> Dataset:
                 dimensions, array = _joined(dimensions, array)
             # NetCDF 3 is big-endian.
             variables[name] = dimensions, array.astype(array.dtype.newbyteorder("="))
-        attributes = {name: dict(v._attributes) for name, v in file.variables.items()}
-        return Dataset(variables, attributes, dict(file._attributes))
+        attributes = {name: _attributes_3(v) for name, v in file.variables.items()}
+        return Dataset(variables, attributes, _attributes_3(file))
+
+
+def _attributes_3(owner: Any) -> dict[str, Any]:
+    """Return the NetCDF attributes of a SciPy file or variable."""
+    names = [name for name in vars(owner) if not name.startswith("_") and name not in _SCIPY_NAMES]
+    return {name: getattr(owner, name) for name in names}
 
 
 def _joined(dimensions: tuple[str, ...], array: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
-    """Text that is stored as characters along the last dimension."""
+    """Join text that is stored as characters along the last dimension."""
     width = array.shape[-1]
     text = np.ascontiguousarray(array).view(f"S{width}")[..., 0]
     return dimensions[:-1], np.char.strip(np.char.decode(text, "utf-8"))

@@ -1,4 +1,4 @@
-"""The 22 properties of the MarquesEtAl2020 benchmarks: what they are and how they are binned.
+"""The 22 properties of the MarquesEtAl2020 benchmarks: descriptions and histogram bins.
 
 Reference: Marques, Schrimpf, DiCarlo (2021), bioRxiv 2021.03.01.433495. The neurons are those of
 the papers that name the benchmarks.
@@ -8,10 +8,11 @@ import dataclasses
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
 
 Experiment = Literal["orientation", "spatial frequency", "size", "texture"]
-# What a unit has to do to be counted, beyond 5 spikes per second: "f0", the largest F0 exceeds the
-# rate at grey; "f0 or f1", the larger of F0 - grey and F1 does; "texture", a rate minus grey does.
+# The response that must exceed 5 spikes per second for a unit to count: "f0", the largest
+# F0 - grey; "f0 or f1", the larger of F0 - grey and F1; "texture", the largest rate - grey.
 Driven = Literal["f0", "f0 or f1", "texture"]
 
 
@@ -20,14 +21,14 @@ class Property:
     """One property of a neuron.
 
     Attributes:
-      benchmark: its name in Brain-Score, after "Marques2020_".
-      label: its name in words.
-      unit: of its values; empty for a pure number.
+      benchmark: name in Brain-Score, after "Marques2020_".
+      label: name in words.
+      unit: unit of the values; empty for a pure number.
       group: one of the seven groups over which scores are averaged.
-      experiment: the stimuli that measure it.
-      driven: which units are counted.
-      neurons: number of neurons in the published sample, those without a value included.
-      edges: bins of its histogram.
+      experiment: the stimuli that measure the property.
+      driven: the response that decides which units count.
+      neurons: number of neurons in the published sample, including those without a value.
+      edges: bin edges of the histogram.
     """
 
     benchmark: str
@@ -37,19 +38,19 @@ class Property:
     experiment: Experiment
     driven: Driven
     neurons: int
-    edges: np.ndarray
+    edges: Float[np.ndarray, " edges"]
 
 
-def _ringach(name, label, unit, group, edges) -> Property:
+def _ringach(name: str, label: str, unit: str, group: str, edges: np.ndarray) -> Property:
     return Property(f"Ringach2002-{name}", label, unit, group, "orientation", "f0", 304, edges)
 
 
-def _texture(name, label, unit, group, edges) -> Property:
+def _texture(name: str, label: str, unit: str, group: str, edges: np.ndarray) -> Property:
     benchmark = f"FreemanZiemba2013-{name}"
     return Property(benchmark, label, unit, group, "texture", "texture", 102, edges)
 
 
-def _cavanaugh(name, label, unit, group, edges) -> Property:
+def _cavanaugh(name: str, label: str, unit: str, group: str, edges: np.ndarray) -> Property:
     return Property(f"Cavanaugh2002-{name}", label, unit, group, "size", "f0 or f1", 190, edges)
 
 

@@ -1,4 +1,4 @@
-"""Records a layer as if it were cortex: stimuli in, responses of chosen units out."""
+"""Records a layer as if it were cortex: stimuli in, responses and firing rates of units out."""
 
 import dataclasses
 import functools
@@ -7,13 +7,23 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int, Key, Shaped, UInt8
 
-from vone_jax import prng
+from vone_jax import arguments, prng
 from vone_jax.neurophysiology import stimuli
-from vone_jax.neurophysiology.display import Display, Window
-from vone_jax.neurophysiology.stimuli import GratingSet
+from vone_jax.neurophysiology.stimuli import Display, GratingSet, Window
 
+# A layer: (keys, images) -> responses, with one typed key (n,) for each float32 image (n, h, w, c)
+# in [0, 1], and floating-point responses (n, rows, columns, channels) or (n, units).
 ResponseFn = Callable[[jax.Array, jax.Array], jax.Array]
+
+# Medians and maximum over neurons of macaque V1, in spikes per second, and the rate above grey
+# that a unit must exceed to count: MarquesEtAl2020, from Ringach et al. (2002), J. Neuroscience
+# 22:5639-5651.
+MEDIAN_MAX = 33.8
+MEDIAN_SPONTANEOUS = 0.82
+LARGEST_MAX = 243.1
+RESPONSE_THRESHOLD = 5.0
 
 # Pixels of a batch of images: about 16 images of 224 pixels, 128 of small ones.
 _BATCH_PIXELS = 16 * 224 * 224
@@ -22,66 +32,66 @@ _LARGEST_BATCH = 128
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Site:
-    """Which units are recorded, and how much of the image they have to be shown.
+    """The recorded units of a layer, and the part of the image that they need.
 
     A unit is one channel at one location of the layer.
 
     Attributes:
       display: what the layer sees.
-      window: the part of the image that is shown to the layer; see ``locate``.
-      units: position of each unit in the flattened response to the window, int64 (U,).
-      row: row of each unit in the layer's map, int64 (U,). 0 for layers without a map.
-      col: its column.
-      channel: its channel.
+      window: the part of the image that is shown to the layer; see ``selection.locate``.
+      units: position of each unit in the flattened response to the window.
+      row: row of each unit in the layer's map; 0 for layers without a map.
+      col: column of each unit.
+      channel: channel of each unit.
     """
 
     display: Display
     window: Window
-    units: np.ndarray
-    row: np.ndarray
-    col: np.ndarray
-    channel: np.ndarray
+    units: Int[np.ndarray, " units"]
+    row: Int[np.ndarray, " units"]
+    col: Int[np.ndarray, " units"]
+    channel: Int[np.ndarray, " units"]
 
     def __len__(self) -> int:
         return len(self.units)
 
     def keep(self, mask: np.ndarray) -> "Site":
-        """The site with the units where ``mask``, bool (U,), is true."""
+        """Return the site with the units where ``mask``, bool (units,), is true."""
         arrays = {n: getattr(self, n)[mask] for n in ("units", "row", "col", "channel")}
         return dataclasses.replace(self, **arrays)
 
 
 def record(
     response_fn: ResponseFn,
-    key: jax.Array,
+    key: Key[Array, ""],
     gratings: GratingSet,
     site: Site,
     trials: int = 1,
     reduce_last: int = 1,
-) -> np.ndarray:
-    """Responses to gratings, clipped at 0, averaged over trials.
+) -> Float[np.ndarray, "conditions units"]:
+    """Record responses to gratings, clipped at 0 and averaged over trials.
 
-    Gratings outside the site's window are not shown: they get the response to grey (one draw of
-    it per trial, if the layer has noise).
+    Gratings outside the site's window are not shown. Their response is that to grey, with one draw
+    of the noise per trial.
 
     Args:
-      response_fn: the layer, ``(key, images) -> responses``.
-      key: typed key. Trial t of grating i of a set has a key of its own in any batch.
-      gratings: what to show.
-      site: which units to keep.
+      response_fn: the layer, ``(keys, images) -> responses``.
+      key: typed key. The key of a trial of a grating does not depend on the batch.
+      gratings: the gratings to show.
+      site: the units to record.
       trials: presentations of each grating, >= 1.
-      reduce_last: keeps the maximum over this many consecutive gratings (before averaging).
+      reduce_last: take the maximum over this many consecutive gratings, before averaging.
 
     Returns:
-      float32 (len(gratings) / reduce_last, U).
+      float32 (len(gratings) / reduce_last, units).
 
     Raises:
-      ValueError: if a response is not finite, or has another shape than (N, H, W, C), (N, units).
+      ValueError: if a response is not finite, or its shape is neither (n, rows, columns, channels)
+        nor (n, units).
     """
     visible = stimuli.visible(gratings.table, site.display, site.window)
     shown = np.any(visible.reshape(-1, reduce_last), axis=1)
     indices = np.arange(len(gratings)).reshape(-1, reduce_last)[shown].ravel()
-    # One presentation per trial stands for all gratings that the window does not show.
     hidden = not np.all(shown)
     responses = np.zeros((len(shown), len(site)), np.float32)
     for trial in range(trials):
@@ -97,9 +107,9 @@ def record(
 
 
 def record_blank(
-    response_fn: ResponseFn, key: jax.Array, site: Site, trials: int = 1
-) -> np.ndarray:
-    """Responses to the uniform grey image, clipped at 0, averaged over trials; float32 (U,)."""
+    response_fn: ResponseFn, key: Key[Array, ""], site: Site, trials: int = 1
+) -> Float[np.ndarray, " units"]:
+    """Record responses to uniform grey, clipped at 0 and averaged over trials, in float32."""
     key = prng.stream(key, "blank")
     grey = stimuli.blank(site.display, site.window)
     return present(
@@ -109,36 +119,36 @@ def record_blank(
 
 def present(
     response_fn: ResponseFn,
-    key: jax.Array,
+    key: Key[Array, ""],
     draw: Callable[[np.ndarray], np.ndarray | jax.Array],
-    indices: np.ndarray,
+    indices: Int[np.ndarray, " images"],
     site: Site,
     reduce_last: int = 1,
     rectify: bool = True,
-) -> np.ndarray:
-    """Shows images in batches of one size and fetches the site's responses.
+) -> Float[np.ndarray, "conditions units"]:
+    """Show images in batches of one size and fetch the site's responses.
 
     Args:
       response_fn: the layer.
       key: typed key; the image with index i has the key ``fold_in(key, i)``.
       draw: indices -> uint8 images (n, window height, window width).
-      indices: of the images to show.
-      site: which units to keep.
-      reduce_last: see ``record``.
+      indices: indices of the images to show.
+      site: the units to record.
+      reduce_last: take the maximum over this many consecutive images.
       rectify: clip responses at 0.
 
     Returns:
-      float32 (len(indices) / reduce_last, U).
+      float32 (len(indices) / reduce_last, units).
 
     Raises:
       ValueError: see ``record``.
     """
-    function = as_pytree(response_fn)
+    function = prng.as_pytree(response_fn, "response_fn")
     units = jnp.asarray(site.units, jnp.int32)
     size = batch_size(site.window, len(indices), reduce_last)
     results: list[np.ndarray] = []
     pending: jax.Array | None = None
-    # The next batch is drawn while the device still works on the last one.
+    # The host draws a batch while the device computes the responses to the batch before.
     for batch in _batches(indices, size):
         keys = prng.index_keys(key, jnp.asarray(batch, jnp.uint32))
         images = jnp.asarray(draw(batch))
@@ -152,98 +162,169 @@ def present(
     if not results:
         return np.zeros((0, len(site)), np.float32)
     responses = np.concatenate(results)[: len(indices) // reduce_last]
-    if not np.all(np.isfinite(responses)):
-        raise ValueError("response_fn returned values that are not finite (NaN or infinite)")
+    check_finite(responses)
     return responses
 
 
+def layer_features(
+    response_fn: ResponseFn,
+    key: Key[Array, ""],
+    images: Shaped[np.ndarray, "n s s"],
+    in_channels: int = 3,
+    batch_size: int = 16,
+) -> Float[np.ndarray, "n units"]:
+    """Record a whole layer once, without rectification, as the features of ``explained_variance``.
+
+    Args:
+      response_fn: the layer, ``(keys, images) -> responses``, with float32 images in [0, 1].
+      key: typed key; the key of an image does not depend on the batch.
+      images: grey images in uint8, for instance from ``textures.reframe``.
+      in_channels: number of equal channels to show.
+      batch_size: images per batch.
+
+    Returns:
+      float32 responses, flattened.
+
+    Raises:
+      TypeError: if images are not uint8 or the key is not typed.
+      ValueError: if a shape does not fit or a response is not finite.
+    """
+    prng.check_key(key)
+    if getattr(images, "dtype", None) != np.uint8:
+        raise TypeError(f"images must be a uint8 array, got {getattr(images, 'dtype', images)}")
+    if images.ndim != 3 or 0 in images.shape:
+        raise ValueError(f"images must have shape (n, s, s), got {images.shape}")
+    arguments.count("batch_size", batch_size)
+    function = prng.as_pytree(response_fn, "response_fn")
+    key = prng.stream(key, "explained variance")
+    size = min(batch_size, len(images))
+    batches = []
+    for start in range(0, len(images), size):
+        # The last batch repeats its last image, so that one program fits all batches.
+        batch = np.minimum(np.arange(start, start + size), len(images) - 1)
+        keys = prng.index_keys(key, jnp.asarray(batch, jnp.uint32))
+        batches.append(
+            np.asarray(_flat_responses(function, keys, jnp.asarray(images[batch]), in_channels))
+        )
+    features = np.concatenate(batches)[: len(images)]
+    check_finite(features)
+    return features
+
+
 def batch_size(window: Window, count: int, multiple: int) -> int:
-    """Images per batch for a window, a multiple of ``multiple``, not much above ``count``."""
+    """Return the images per batch, a multiple of ``multiple`` and not much above ``count``."""
     fit = min(_BATCH_PIXELS // (window.height * window.width), _LARGEST_BATCH, count)
     return max(fit // multiple, 1) * multiple
 
 
 def _batches(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Cuts indices into equal batches; the last one repeats its last index."""
+    """Cut indices into equal batches; the last batch repeats its last index."""
     for start in range(0, len(indices), size):
         batch = indices[start : start + size]
         yield np.concatenate([batch, np.repeat(batch[-1:], size - len(batch))])
 
 
-def as_pytree(response_fn: ResponseFn) -> jax.tree_util.Partial:
-    """The layer as a pytree, so that compiled functions take it as an argument.
-
-    Raises:
-      TypeError: if it cannot be called.
-    """
-    if not callable(response_fn):
-        raise TypeError(
-            f"response_fn must be a function of (key, images), got {type(response_fn).__name__}"
-        )
-    if isinstance(response_fn, jax.tree_util.Partial):
-        return response_fn
-    return jax.tree_util.Partial(response_fn)
+def check_finite(responses: np.ndarray) -> None:
+    """Raise a ValueError if a response is NaN or infinite."""
+    if not np.all(np.isfinite(responses)):
+        raise ValueError("response_fn returned values that are not finite (NaN or infinite)")
 
 
-def call_layer(function: ResponseFn, keys: jax.Array, images: jax.Array) -> jax.Array:
-    """Responses of a layer whose key is one per image or, failing that, one scalar.
+def call_layer(
+    function: ResponseFn, keys: Key[Array, " n"], pixels: UInt8[Array, "n h w"], in_channels: int
+) -> Float[Array, "n ..."]:
+    """Call a layer with one key per image, in full float32 precision.
 
     Args:
       function: the layer.
-      keys: typed keys (N,).
-      images: float32 (N, H, W, C) in [0, 1].
+      keys: one key per image.
+      pixels: grey images, repeated in all channels and scaled to [0, 1].
+      in_channels: channels of the layer's images.
 
     Returns:
-      float32 responses (N, H, W, C) or (N, units).
+      float32 responses (n, rows, columns, channels) or (n, units).
 
     Raises:
-      ValueError: for a layer that fails on images of this shape, or responses of another shape.
-      TypeError: for responses that are not floating point.
+      Exception: what the layer raises, with a note that says with what it was called.
+      ValueError: if the responses have another shape.
+      TypeError: if the responses are not floating point.
     """
-
-    def one_by_one(keys, images):
-        return jax.vmap(lambda key, image: function(key, image[None])[0])(keys, images)
-
-    call = function
-    # What a layer raises is its framework's choice.
-    try:
-        jax.eval_shape(function, keys, images)
-    except Exception:
-        call = one_by_one
+    grey = pixels.astype(jnp.float32) / 255.0
+    images = jnp.repeat(grey[..., None], in_channels, axis=-1)
+    # Tuning must not depend on the rounding of an accelerator's fast matrix products.
+    with jax.default_matmul_precision("highest"):
         try:
-            jax.eval_shape(one_by_one, keys, images)
+            responses = prng.call_with_keys(
+                function, keys, images, "response_fn", "neurophysiology.per_example"
+            )
         except Exception as error:
-            # What follows the first line is about JAX.
-            reason = str(error).partition("\n")[0]
-            raise ValueError(
-                f"response_fn fails on images of shape {images.shape}; image_size and in_channels "
-                f"must be those of the layer ({type(error).__name__}: {reason})"
-            ) from error
-    responses = call(keys, images)
+            error.add_note(
+                f"response_fn was called with images of shape {images.shape}; image_size and "
+                f"in_channels must be those of the layer."
+            )
+            raise
     shape = getattr(responses, "shape", None)
     if shape is None or len(shape) not in (2, 4) or shape[0] != images.shape[0]:
         raise ValueError(
-            f"response_fn must return responses of shape (N, H, W, C) or (N, units) with "
-            f"N = {images.shape[0]}, got {type(responses).__name__ if shape is None else shape}"
+            f"response_fn must return responses of shape (n, rows, columns, channels) or "
+            f"(n, units) with n = {images.shape[0]}, got "
+            f"{type(responses).__name__ if shape is None else shape}"
         )
     if not jnp.issubdtype(responses.dtype, jnp.floating):
         raise TypeError(f"response_fn must return floating-point responses, got {responses.dtype}")
     return responses.astype(jnp.float32)
 
 
-def to_images(pixels: jax.Array, in_channels: int) -> jax.Array:
-    """uint8 (N, H, W) as float32 (N, H, W, in_channels) in [0, 1]."""
-    grey = pixels.astype(jnp.float32) / 255.0
-    return jnp.repeat(grey[..., None], in_channels, axis=-1)
-
-
 @functools.partial(jax.jit, static_argnums=(4, 5, 6))
 def _responses(function, keys, pixels, units, in_channels, reduce_last, rectify):
-    # Tuning must not depend on the rounding of an accelerator's fast matrix products.
-    with jax.default_matmul_precision("highest"):
-        responses = call_layer(function, keys, to_images(pixels, in_channels))
-    kept = jnp.take(responses.reshape(responses.shape[0], -1), units, axis=1)
+    responses = call_layer(function, keys, pixels, in_channels)
+    recorded = jnp.take(responses.reshape(responses.shape[0], -1), units, axis=1)
     if rectify:
         # maximum would replace a NaN on some devices; where keeps it.
-        kept = jnp.where(kept < 0, 0.0, kept)
-    return kept.reshape(-1, reduce_last, units.shape[0]).max(axis=1)
+        recorded = jnp.where(recorded < 0, 0.0, recorded)
+    return recorded.reshape(-1, reduce_last, units.shape[0]).max(axis=1)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _flat_responses(function, keys, pixels, in_channels):
+    responses = call_layer(function, keys, pixels, in_channels)
+    return responses.reshape(responses.shape[0], -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class RateMap:
+    """The map rate = max(0, slope * activation + offset) of a whole layer.
+
+    Attributes:
+      slope: spikes per second per unit of activation.
+      offset: spikes per second.
+    """
+
+    slope: float
+    offset: float
+
+    def __call__(self, activations: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        """Return the rates, in spikes per second, of activations."""
+        return np.maximum(self.slope * activations + self.offset, 0.0).astype(activations.dtype)
+
+
+def fit_rate_map(
+    largest_f0: Float[np.ndarray, " units"], blank: Float[np.ndarray, " units"]
+) -> RateMap:
+    """Fit the map under which medians over responsive units are those of macaque V1.
+
+    Args:
+      largest_f0: each unit's largest mean response (F0) in the orientation set.
+      blank: responses to grey.
+
+    Raises:
+      ValueError: if no unit responds more to gratings than to grey.
+    """
+    evoked = largest_f0 - blank
+    if not evoked.max() > 0:
+        raise ValueError("response_fn responds to no grating of the orientation set above grey")
+    responsive = evoked > RESPONSE_THRESHOLD / LARGEST_MAX * evoked.max()
+    top = float(np.median(largest_f0[responsive]))
+    spontaneous = float(np.median(blank[responsive]))
+    slope = (MEDIAN_MAX - MEDIAN_SPONTANEOUS) / (top - spontaneous)
+    return RateMap(slope, MEDIAN_SPONTANEOUS - slope * spontaneous)

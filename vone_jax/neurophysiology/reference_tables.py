@@ -1,34 +1,35 @@
-"""Reads the user's own tables of properties of V1 neurons, one file per study.
+"""Reads a user's tables of properties of V1 neurons, one file per study.
 
 Formats:
 
-  CSV: comma-separated UTF-8, one header line with property names, one row per cell, every cell of
-    the sample with its own row. An empty field or NaN means that the property is undefined for
-    the cell. One more column named ``cell`` may hold the cells' names.
+  CSV: comma-separated UTF-8 with a header line of property names and one row for every cell of the
+    sample. An empty field or NaN means that the property is undefined for the cell. A column named
+    ``cell`` may hold the names of the cells.
   NetCDF, as Brain-Score stores it: one variable over the dimensions ``neuroid`` and
     ``neuronal_property``, the names in the coordinate ``neuronal_property``, and as attributes
     of the variable or the file ``<property>_bins`` (edges) and ``number_of_trials``.
+    NetCDF 4 needs the packages h5netcdf and h5py.
 
 Property names are those of ``properties.PROPERTIES``, with or without the study in front
-(``circular_variance``, ``Ringach2002-circular_variance``), or Brain-Score's own for stored tables
-(``orthogonal_preferred_ratio``). Names that Brain-Score stores but does not score are passed over.
-Cells without a value count in the size of the sample, so rows must not be left out, and tables of
+(``circular_variance``, ``Ringach2002-circular_variance``), or Brain-Score's names in stored tables
+(``orthogonal_preferred_ratio``). Names that Brain-Score stores but does not score are skipped.
+Cells without a value count in the size of the sample. So rows must not be left out, and tables of
 different studies must not be joined side by side.
-
-NetCDF 3 is read with SciPy; NetCDF 4 needs the packages h5netcdf and h5py.
 """
 
 import csv
 import dataclasses
-import difflib
 import hashlib
 import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
+from vone_jax import arguments
 from vone_jax.neurophysiology.netcdf import is_netcdf, read_netcdf
 from vone_jax.neurophysiology.properties import PROPERTIES
 
@@ -43,7 +44,7 @@ KNOWN_FILES = {
     "3a6fec1fc28c212882d6833e267ea8654d289611": "FreemanZiemba2013.aperture-public (zip)",
 }
 
-# What Brain-Score calls a property in stored tables, where the benchmark has another name.
+# Names in Brain-Score's stored tables -> names in its benchmarks, where the two differ.
 _STORED_NAMES = {
     "preferred_orientation": "pref_or",
     "bandwidth": "or_bandwidth",
@@ -72,9 +73,9 @@ _NOT_SCORED = frozenset(
     }
 )
 
-# Smallest and largest believable value: they catch a wrong unit (radians, percent, octaves) or a
-# wrong column, not an unusual cell.
-_RANGES: dict[str, tuple[float, float]] = {
+# Smallest and largest accepted values. They detect a wrong unit (radians, percent, octaves) or a
+# wrong column; unusual cells pass.
+RANGES: dict[str, tuple[float, float]] = {
     "pref_or": (-22.5, 157.5),
     "circular_variance": (0.0, 1.0),
     "or_bandwidth": (0.0, 90.0),
@@ -106,22 +107,22 @@ _SLACK = 1e-6
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ReferenceTable:
-    """Properties of the cells of one study.
+    """The properties of the cells of one study.
 
     Attributes:
-      values: property -> float64 (cells,), NaN where undefined. ``score(references=...)`` takes
-        this mapping; join the mappings of several studies with ``|``.
-      bins: property -> bin edges that the file gives; empty for CSV. They are for information:
-        scores use the bins of ``properties.PROPERTIES``.
+      values: property -> one value per cell, NaN where undefined. ``score(references=...)`` takes
+        this mapping; ``|`` joins the mappings of several studies.
+      bins: property -> bin edges in the file; empty for CSV. Scores do not use them, but the bins
+        of ``properties.PROPERTIES``.
       ignored: names in the file that are stored but not scored.
       number_of_trials: presentations per stimulus that the file states, or None.
-      sha1: of the file.
-      identifier: of the file of that SHA-1 in Brain-Score's data storage, or None if it is none
-        of ``KNOWN_FILES``.
+      sha1: SHA-1 of the file.
+      identifier: name of the file with this SHA-1 in Brain-Score's data storage; None if the SHA-1
+        is not among ``KNOWN_FILES``.
     """
 
-    values: Mapping[str, np.ndarray]
-    bins: Mapping[str, np.ndarray]
+    values: Mapping[str, Float[np.ndarray, " cells"]]
+    bins: Mapping[str, Float[np.ndarray, " _"]]
     ignored: tuple[str, ...]
     number_of_trials: int | None
     sha1: str
@@ -132,26 +133,22 @@ class ReferenceTable:
 
 
 def load(path: str | os.PathLike, min_cells: int = 20) -> ReferenceTable:
-    """Reads and checks a table of properties; the module describes the formats.
+    """Read and check a table of properties; the module describes the formats.
 
     Args:
-      path: of a CSV or NetCDF file, told apart by content.
-      min_cells: how many cells with a value each property must have at least.
-
-    Returns:
-      The table.
+      path: a CSV or NetCDF file; the content decides.
+      min_cells: smallest number of cells with a value for each property.
 
     Raises:
       FileNotFoundError: if there is no such file.
       ImportError: for NetCDF 4 if h5netcdf or h5py is not installed.
-      ValueError: for an unknown property (the nearest name is given), one that comes twice,
-        properties of several studies, values that are no numbers or out of range, too few cells,
+      ValueError: for an unknown property (the message names the nearest one), a property twice,
+        properties of several studies, values that are not numbers or out of range, too few cells,
         or bins that do not ascend.
     """
     path = Path(path).expanduser()
     content = path.read_bytes()
-    if min_cells < 1:
-        raise ValueError(f"min_cells must be >= 1, got {min_cells}")
+    arguments.count("min_cells", min_cells)
     if is_netcdf(content):
         columns, attributes = _netcdf_columns(path)
     else:
@@ -159,15 +156,18 @@ def load(path: str | os.PathLike, min_cells: int = 20) -> ReferenceTable:
     names = [_property(name, path) for name, _ in columns]
     values: dict[str, np.ndarray] = {}
     ignored = []
-    for (given, column), name in zip(columns, names, strict=True):
+    for (stored_name, column), name in zip(columns, names, strict=True):
         if name is None:
-            ignored.append(given)
+            ignored.append(stored_name)
             continue
         if name in values:
             raise ValueError(f"{path} holds the property {name!r} twice")
         values[name] = _checked_column(name, column, min_cells, path)
     if not values:
-        raise ValueError(f"{path} holds no property; known are {', '.join(PROPERTIES)}")
+        raise ValueError(
+            f"{path} must hold one of {', '.join(PROPERTIES)}; it holds "
+            f"{', '.join(ignored) or 'none'}"
+        )
     _check_one_study(values, path)
     trials = attributes.get("number_of_trials")
     sha1 = hashlib.sha1(content).hexdigest()
@@ -216,7 +216,7 @@ def _number(field: str, name: str, line: int, path: Path) -> float:
         ) from None
 
 
-def _netcdf_columns(path: Path) -> tuple[list[tuple[str, np.ndarray]], Mapping[str, np.ndarray]]:
+def _netcdf_columns(path: Path) -> tuple[list[tuple[str, np.ndarray]], Mapping[str, Any]]:
     dataset = read_netcdf(path)
     dims = ("neuroid", "neuronal_property")
     tables = [v for v in dataset.variables.items() if set(v[1][0]) == set(dims)]
@@ -235,9 +235,9 @@ def _netcdf_columns(path: Path) -> tuple[list[tuple[str, np.ndarray]], Mapping[s
     return columns, {**dataset.attributes, **dataset.variable_attributes[variable]}
 
 
-def _property(given: str, path: Path) -> str | None:
-    """The property of a name in a file; None for those that are stored but not scored."""
-    name = given.strip().removeprefix("Marques2020_")
+def _property(stored_name: str, path: Path) -> str | None:
+    """Return the property of a name in a file; None for names that are stored but not scored."""
+    name = stored_name.strip().removeprefix("Marques2020_")
     studies = {p.benchmark: key for key, p in PROPERTIES.items()}
     for candidate in (studies.get(name), _STORED_NAMES.get(name), name):
         if candidate in PROPERTIES:
@@ -245,8 +245,8 @@ def _property(given: str, path: Path) -> str | None:
     if name in _NOT_SCORED:
         return None
     known = [*PROPERTIES, *studies, *_STORED_NAMES]
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    raise ValueError(f"{path} holds the unknown property {given!r}; the nearest is {nearest[0]!r}")
+    hint = arguments.nearest(name, known, cutoff=0.0)
+    raise ValueError(f"{path} holds the unknown property {stored_name!r}{hint}")
 
 
 def _checked_column(name: str, column: np.ndarray, min_cells: int, path: Path) -> np.ndarray:
@@ -255,7 +255,7 @@ def _checked_column(name: str, column: np.ndarray, min_cells: int, path: Path) -
         raise ValueError(
             f"{path}: {name} must have a value for at least {min_cells} cells, got {len(defined)}"
         )
-    low, high = _RANGES[name]
+    low, high = RANGES[name]
     slack = _SLACK * (high - low)
     bad = np.flatnonzero(~np.isnan(column) & ~((column >= low - slack) & (column <= high + slack)))
     if bad.size:
@@ -272,7 +272,7 @@ def _checked_column(name: str, column: np.ndarray, min_cells: int, path: Path) -
 
 
 def _check_one_study(values: Mapping[str, np.ndarray], path: Path) -> None:
-    """The sample size of a table is its number of rows, which studies do not share."""
+    """Refuse properties of several studies: the number of rows is the sample size of one study."""
     studies: dict[tuple[str, int], str] = {}
     for name in values:
         p = PROPERTIES[name]
@@ -284,8 +284,8 @@ def _check_one_study(values: Mapping[str, np.ndarray], path: Path) -> None:
         )
 
 
-def _bins(attributes: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
-    found = {}
+def _bins(attributes: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
+    bins = {}
     for attribute, value in attributes.items():
         if not attribute.endswith("_bins"):
             continue
@@ -294,5 +294,5 @@ def _bins(attributes: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndar
         if edges.ndim != 1 or edges.size < 2 or not np.all(np.diff(edges) > 0):
             raise ValueError(f"{path}: {attribute} must be ascending bin edges, got {edges}")
         if name is not None:
-            found[name] = edges
-    return found
+            bins[name] = edges
+    return bins

@@ -1,16 +1,17 @@
 """Distributions of properties over neurons of macaque V1.
 
-Seven of the 22 were published as counts. The others are known per neuron to their authors; a user
-who has such a table gives it, and nothing is put in its place.
+Seven of the 22 were published as counts. The authors of the studies have the others per neuron; a
+user with such a table passes it (``reference_tables``). Nothing replaces a missing distribution.
 """
 
 import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import Float, Int, Shaped
 
+from vone_jax import arguments
 from vone_jax.neurophysiology.properties import PROPERTIES
-from vone_jax.neurophysiology.similarity import histogram
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -18,15 +19,15 @@ class Reference:
     """The distribution of a property over neurons, in the bins of its ``Property``.
 
     Attributes:
-      counts: neurons per bin, int64 (bins,).
+      counts: neurons per bin.
       undefined: neurons without a value.
-      source: who measured it.
+      source: the paper, or "user table".
 
     Raises:
       ValueError: if counts or ``undefined`` are negative, or there is no neuron with a value.
     """
 
-    counts: np.ndarray
+    counts: Int[np.ndarray, " bins"]
     undefined: int
     source: str
 
@@ -39,7 +40,7 @@ class Reference:
 
     @property
     def neurons(self) -> int:
-        """Size of the sample, neurons without a value included."""
+        """The size of the sample, including neurons without a value."""
         return int(self.counts.sum()) + self.undefined
 
 
@@ -67,34 +68,31 @@ PUBLISHED: dict[str, Reference] = {
 }
 
 
-def references(tables: Mapping[str, np.ndarray] | None = None) -> dict[str, Reference]:
-    """The published distributions, with those of a user's tables added or put in their place.
+def references(
+    tables: Mapping[str, Shaped[np.ndarray, " _"]] | None = None,
+) -> dict[str, Reference]:
+    """Return the published distributions; those of a user's tables are added or replace them.
 
     Args:
-      tables: property -> values of neurons (n,), NaN where undefined; see ``reference_tables``.
-
-    Returns:
-      Property -> distribution.
+      tables: property -> values of neurons, NaN where undefined; see ``reference_tables``.
 
     Raises:
       ValueError: for an unknown property, or values of another shape or all undefined.
     """
-    given = {name: from_values(name, values) for name, values in (tables or {}).items()}
-    return {**PUBLISHED, **given}
+    return PUBLISHED | {name: from_values(name, values) for name, values in (tables or {}).items()}
 
 
-def from_values(name: str, values: np.ndarray) -> Reference:
-    """The distribution of a property over neurons whose values are given.
+def from_values(name: str, values: Shaped[np.ndarray, " neurons"]) -> Reference:
+    """Return the distribution of a property over neurons with known values.
 
     Args:
       name: one of ``PROPERTIES``.
-      values: (n,), NaN where undefined.
+      values: one value per neuron, NaN where undefined.
 
     Raises:
       ValueError: for an unknown property, or values of another shape, infinite, or all undefined.
     """
-    if name not in PROPERTIES:
-        raise ValueError(f"references must be of {', '.join(PROPERTIES)}; got {name!r}")
+    arguments.choice("references", name, PROPERTIES)
     values = np.asarray(values, np.float64)
     if values.ndim != 1 or np.isinf(values).any() or np.isnan(values).all():
         raise ValueError(
@@ -103,3 +101,17 @@ def from_values(name: str, values: np.ndarray) -> Reference:
         )
     counts, undefined = histogram(values, PROPERTIES[name].edges)
     return Reference(counts, undefined, "user table")
+
+
+def histogram(
+    values: Float[np.ndarray, " n"], edges: Float[np.ndarray, " edges"]
+) -> tuple[Int[np.ndarray, " bins"], int]:
+    """Return the counts per bin and the number of undefined values.
+
+    Args:
+      values: NaN where undefined. Values beyond the edges count in the outer bins.
+      edges: ascending bin edges, one more than bins.
+    """
+    defined = values[~np.isnan(values)]
+    counts, _ = np.histogram(np.clip(defined, edges[0], edges[-1]), edges)
+    return counts.astype(np.int64), len(values) - len(defined)

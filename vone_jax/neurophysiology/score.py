@@ -1,27 +1,143 @@
 """Characterises a layer as if it were V1, and compares it with neurons."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, Bool, Float, Key, Shaped
 
-from vone_jax import prng
+from vone_jax import arguments, prng
 from vone_jax.neurophysiology import stimuli, texture_properties, textures, tuning
-from vone_jax.neurophysiology.comparison import compare
-from vone_jax.neurophysiology.display import Display
-from vone_jax.neurophysiology.locate import is_stochastic
-from vone_jax.neurophysiology.orientation import orientation_properties
+from vone_jax.neurophysiology.comparison import BOOTSTRAPS, PropertyScore, compare, group_scores
 from vone_jax.neurophysiology.properties import PROPERTIES
-from vone_jax.neurophysiology.rates import RESPONSE_THRESHOLD, RateMap, fit_rate_map
-from vone_jax.neurophysiology.recording import ResponseFn, Site, present, record, record_blank
+from vone_jax.neurophysiology.recording import (
+    RESPONSE_THRESHOLD,
+    RateMap,
+    ResponseFn,
+    Site,
+    fit_rate_map,
+    present,
+    record,
+    record_blank,
+)
+from vone_jax.neurophysiology.references import PUBLISHED
 from vone_jax.neurophysiology.references import references as all_references
-from vone_jax.neurophysiology.results import Scores
-from vone_jax.neurophysiology.selection import find_units, receptive_field_centres
-from vone_jax.neurophysiology.similarity import BOOTSTRAPS
-from vone_jax.neurophysiology.size import size_properties
-from vone_jax.neurophysiology.spatial_frequency import spatial_frequency_properties
+from vone_jax.neurophysiology.selection import (
+    find_units,
+    is_stochastic,
+    receptive_field_centres,
+)
+from vone_jax.neurophysiology.stimuli import Display
 
 _CURVES = ("orientation", "spatial_frequency", "size")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scores(Mapping[str, PropertyScore]):
+    """The scores of a layer: a mapping from the 22 properties, and all values behind them.
+
+    Attributes:
+      properties: the scores.
+      site: the units, and the part of the images that was shown.
+      rate_map: the map from activations to spikes per second.
+      trials: presentations over which responses were averaged.
+      units: row, col and channel of each unit, and the centre of its receptive field in degrees
+        below (field_y) and right (field_x) of fixation.
+      per_unit: property -> values of all units; NaN where undefined, and where the unit does not
+        respond enough to count. Also baseline and min_dc.
+      counted: property -> True for units that count.
+      curves: "orientation" (12, units), "spatial_frequency" (22, units) and "size" (12, units):
+        rates in spikes per second through each unit's best condition; above grey for "size".
+      field_maps: activations above grey, without noise, for a small grating at each position
+        (y, x) of ``stimuli.RECEPTIVE_FIELD_POSITIONS``.
+    """
+
+    properties: Mapping[str, PropertyScore]
+    site: Site
+    rate_map: RateMap
+    trials: int
+    units: Mapping[str, Shaped[np.ndarray, " units"]]
+    per_unit: Mapping[str, Float[np.ndarray, " units"]]
+    counted: Mapping[str, Bool[np.ndarray, " units"]]
+    curves: Mapping[str, Float[np.ndarray, "_ units"]]
+    field_maps: Float[np.ndarray, "21 21 units"]
+
+    def __getitem__(self, name: str) -> PropertyScore:
+        return self.properties[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.properties)
+
+    def __len__(self) -> int:
+        return len(self.properties)
+
+    @property
+    def display(self) -> Display:
+        """The images that the layer saw."""
+        return self.site.display
+
+    @property
+    def mean_score(self) -> float:
+        """The mean over the 7 properties that can always be scored: one number for a layer."""
+        scores = [self.properties[name].score or 0.0 for name in PUBLISHED]
+        return sum(scores) / len(scores)
+
+    @property
+    def groups(self) -> dict[str, float | None]:
+        """The mean score of each group; None where a member has no score."""
+        return group_scores(self.properties)
+
+    def summary(self) -> dict[str, Any]:
+        """Return scores, distributions and settings as JSON values, without values per unit."""
+        return {
+            "visual_degrees": self.display.visual_degrees,
+            "image_size": self.display.image_size,
+            "trials": self.trials,
+            "units": len(self.units["channel"]),
+            "slope": self.rate_map.slope,
+            "offset": self.rate_map.offset,
+            "mean_score": self.mean_score,
+            "groups": self.groups,
+            "properties": {name: score.summary() for name, score in self.properties.items()},
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return all values per unit under flat names, for ``numpy.savez``.
+
+        Receptive-field maps are relative to their largest value, in float16.
+        """
+        axes = {
+            "axis/orientation": stimuli.ORIENTATIONS,
+            "axis/spatial_frequency": stimuli.SPATIAL_FREQUENCIES,
+            "axis/radius": stimuli.RADII,
+            "axis/position": stimuli.RECEPTIVE_FIELD_POSITIONS,
+        }
+        parts = {
+            "unit": self.units,
+            "value": self.per_unit,
+            "counted": self.counted,
+            "curve": self.curves,
+        }
+        flat = {f"{part}/{name}": a for part, group in parts.items() for name, a in group.items()}
+        fields = self.field_maps / self.field_maps.max(axis=(0, 1))
+        return axes | flat | {"field/map": fields.astype(np.float16)}
+
+    def __str__(self) -> str:
+        row = "{:30}{:>14}{:>8}{:>9}{:>7}{:>9}"
+        lines = [row.format("property", "score", "raw", "ceiling", "units", "median")]
+        for name, score in self.properties.items():
+            outcome = score.status if score.score is None else f"{score.score:.3f}"
+            numbers = (score.similarity, score.ceiling, score.units, score.median)
+            lines.append(row.format(name, outcome, *(_text(number) for number in numbers)))
+        return "\n".join(lines)
+
+
+def _text(number: float | None) -> str:
+    if number is None:
+        return ""
+    return str(number) if isinstance(number, int) else f"{number:.3g}"
 
 
 def score(
@@ -29,64 +145,69 @@ def score(
     visual_degrees: float = 8.0,
     image_size: int = 224,
     in_channels: int = 3,
-    key: jax.Array | None = None,
+    key: Key[Array, ""] | None = None,
     *,
     selection_response_fn: ResponseFn | None = None,
     trials: int = 1,
-    references: Mapping[str, np.ndarray] | None = None,
+    references: Mapping[str, Shaped[np.ndarray, " _"]] | None = None,
     texture_images: textures.TextureSet | None = None,
     bootstraps: int = BOOTSTRAPS,
     crop: bool = True,
 ) -> Scores:
-    """Records a layer with the stimuli of macaque V1 physiology and scores it against neurons.
+    """Record a layer with the stimuli of macaque V1 physiology and score it against neurons.
 
-    The steps are those of the MarquesEtAl2020 benchmarks: map receptive fields, keep the units at
-    the centre of the stimuli, map activations to spikes per second, measure tuning, compare the
+    The steps are those of the MarquesEtAl2020 benchmarks: map receptive fields, select the units at
+    the centre of the stimuli, map activations to spikes per second, measure tuning, and compare the
     distribution of each property with the published one.
 
     Args:
-      response_fn: the layer, ``(key, images) -> responses`` of shape (N, H, W, C) or (N, units),
-        with images float32 (N, image_size, image_size, in_channels) in [0, 1].
+      response_fn: the layer, ``(keys, images) -> responses``: one typed key per image, float32
+        images (n, image_size, image_size, in_channels) in [0, 1], responses of shape
+        (n, rows, columns, channels) or (n, units). ``per_example`` adapts a function of one key.
       visual_degrees: field of view of the images, at least 6.2 degrees.
       image_size: side of the images in pixels.
       in_channels: channels of the images, all equal.
-      key: scalar typed key of noise and bootstraps. Default: ``jax.random.key(0)``.
-      selection_response_fn: the layer without noise, needed if ``response_fn`` has noise:
-        receptive fields must not be mapped with it.
-      trials: presentations of each grating to a layer with noise (Brain-Score takes 20).
-      references: values of neurons by property, see ``reference_tables``. Without them, 7 of the
-        22 properties can be scored, from published counts.
-      texture_images: of Freeman & Ziemba (2013), see ``textures``. Properties of a proxy are
-        measured, but not scored.
+      key: typed key of noise and bootstraps. Default: ``jax.random.key(0)``.
+      selection_response_fn: the layer without noise, which maps the receptive fields. Needed if
+        ``response_fn`` has noise.
+      trials: presentations of each grating to a layer with noise (Brain-Score: 20).
+      references: property -> values of neurons, see ``reference_tables``. Without them 7 of the 22
+        properties are scored, from published counts.
+      texture_images: images of Freeman & Ziemba (2013), see ``textures``. The properties of a proxy
+        are measured, but not scored.
       bootstraps: populations drawn for each similarity.
-      crop: whether to show only the part of the images that reaches the units, if there is one
-        (measured, see ``locate``). The results are the same.
+      crop: show only the part of the images that reaches the units, if the layer accepts such
+        images (measured, see ``selection.locate``). The results are the same.
 
     Returns:
       A mapping from property to score, with all values and curves per unit.
 
     Raises:
-      TypeError: if ``response_fn`` cannot be called or the key is not typed.
-      ValueError: for arguments out of range, responses that are not finite, of another shape, or
-        all 0, or fewer than 20 units at the centre of the stimuli.
+      TypeError: if ``response_fn`` does not take (keys, images), or the key is not typed.
+      ValueError: if an argument is out of range; if responses are not finite, all 0 or of another
+        shape; or if fewer than 20 units are at the centre of the stimuli.
     """
     display = Display(visual_degrees, image_size, in_channels)
     key = jax.random.key(0) if key is None else key
-    _check(key, trials, bootstraps)
-    known = all_references(references)
+    prng.check_key(key)
+    if key.shape != ():
+        raise ValueError(f"key must be one scalar typed key, got shape {key.shape}")
+    arguments.count("trials", trials)
+    arguments.count("bootstraps", bootstraps)
+    neurons = all_references(references)
     recording_key = prng.stream(key, "recording")
     noisy = is_stochastic(response_fn, recording_key, display)
     without_noise = response_fn if selection_response_fn is None else selection_response_fn
     if is_stochastic(without_noise, recording_key, display):
         raise ValueError(
-            "response_fn draws noise from its key; give the same layer without noise as "
+            "response_fn draws noise from its keys; pass the same layer without noise as "
             "selection_response_fn"
             if selection_response_fn is None
-            else "selection_response_fn must not draw noise from its key"
+            else "selection_response_fn must not draw noise from its keys"
         )
     site, maps = find_units(without_noise, recording_key, display, crop)
     centres = receptive_field_centres(maps)
-    recorder = _Recorder(response_fn, recording_key, site, trials if noisy else 1)
+    recorder = Recorder(response_fn, recording_key, site, trials if noisy else 1)
 
     values, counted, curves, rate_map = recorder.grating_properties()
     scored = dict(counted)
@@ -97,7 +218,7 @@ def score(
         if not texture_images.is_proxy:
             scored = counted
     compared = {name: values[name][mask] for name, mask in scored.items()}
-    scores = compare(prng.stream(key, "bootstrap"), compared, known, bootstraps)
+    scores = compare(prng.stream(key, "bootstrap"), compared, neurons, bootstraps)
     return Scores(
         properties=scores,
         site=site,
@@ -119,33 +240,41 @@ def score(
     )
 
 
-class _Recorder:
-    """A layer, the units to record from, and how often each stimulus is shown."""
+class Recorder:
+    """A layer, the units to record, and the number of presentations of each stimulus."""
 
-    def __init__(self, response_fn: ResponseFn, key: jax.Array, site: Site, trials: int):
+    def __init__(self, response_fn: ResponseFn, key: Key[Array, ""], site: Site, trials: int):
         self.response_fn, self.key, self.site, self.trials = response_fn, key, site, trials
         self.blank = record_blank(response_fn, key, site, trials)
 
     def record(self, gratings: stimuli.GratingSet) -> np.ndarray:
-        """Activations, (*shape of the set, U)."""
+        """Return the activations, (*shape of the set, units)."""
         flat = record(self.response_fn, self.key, gratings, self.site, self.trials)
         return flat.reshape(*gratings.shape, len(self.site))
 
     def grating_properties(self) -> tuple[dict, dict, dict, RateMap]:
-        """Values, masks of the units that count, curves, and the rate map of the layer."""
+        """Measure all properties but those of textures.
+
+        Returns:
+          Values, masks of the units that count, curves, and the rate map of the layer.
+        """
         activations = self.record(stimuli.orientation_set())
         largest = tuning.f0(activations).reshape(-1, len(self.site)).max(axis=0)
         rate_map = fit_rate_map(largest, self.blank)
         blank = rate_map(self.blank)
         values: dict[str, np.ndarray] = {}
         driven: dict[tuple[str, str], np.ndarray] = {}
-        for experiment, gratings, properties in (
-            ("orientation", None, orientation_properties),
-            ("spatial frequency", stimuli.spatial_frequency_set(), spatial_frequency_properties),
-            ("size", stimuli.size_set(), size_properties),
+        for experiment, gratings, measure in (
+            ("orientation", None, tuning.orientation_properties),
+            (
+                "spatial frequency",
+                stimuli.spatial_frequency_set(),
+                tuning.spatial_frequency_properties,
+            ),
+            ("size", stimuli.size_set(), tuning.size_properties),
         ):
             rates = rate_map(activations if gratings is None else self.record(gratings))
-            values |= properties(rates, blank)
+            values |= measure(rates, blank)
             evoked = tuning.f0(rates) - blank
             either = np.maximum(evoked, tuning.f1(rates))
             for kind, response in (("f0", evoked), ("f0 or f1", either)):
@@ -162,7 +291,7 @@ class _Recorder:
     def texture_properties(
         self, images: textures.TextureSet, rate_map: RateMap
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Values of the texture properties, and the units that count."""
+        """Return the values of the texture properties, and True for units that count."""
 
         def draw(batch: np.ndarray) -> np.ndarray:
             return textures.render(images, batch, self.site.display, self.site.window)
@@ -176,12 +305,3 @@ class _Recorder:
         blank = rate_map(self.blank)
         measured = texture_properties.texture_properties(rates, blank)
         return measured, texture_properties.responsive(rates, blank)
-
-
-def _check(key: jax.Array, trials: int, bootstraps: int) -> None:
-    prng.check_key(key)
-    if key.shape != ():
-        raise ValueError(f"key must be one scalar typed key, got shape {key.shape}")
-    for name, value in (("trials", trials), ("bootstraps", bootstraps)):
-        if not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, got {value!r}")

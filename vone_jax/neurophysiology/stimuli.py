@@ -1,7 +1,10 @@
-"""Drifting gratings, as eight phases, in the sets with which macaque V1 was characterised.
+"""Drifting gratings, as eight phases, and the images that a layer sees of them.
 
-x points right, y down, both in degrees from fixation. An orientation of 0 means that luminance
-varies along x: vertical bars. Images are 8-bit grey, the background is 128.
+x points right, y down, both in degrees from fixation. At an orientation of 0 the bars are vertical:
+luminance varies along x. Gratings are drawn on a canvas of 12 degrees, 672 pixels, in 8-bit grey on
+a background of 128. A layer with another field of view sees the centre of the canvas (or the canvas
+on a grey ground), resized as Pillow resizes 8-bit images: with an antialiasing triangle filter,
+columns first, and rounding to 8 bits after each pass.
 
 Reference: Marques, Schrimpf, DiCarlo (2021), Multi-scale hierarchical neural network models that
 bridge from single neurons in the primate primary visual cortex to object recognition behavior,
@@ -9,22 +12,27 @@ bioRxiv 2021.03.01.433495 (the MarquesEtAl2020 benchmarks of Brain-Score).
 """
 
 import dataclasses
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, UInt8
 
-from vone_jax.neurophysiology.display import (
-    CANVAS_DEGREES,
-    CANVAS_PIXELS,
-    CANVAS_PIXELS_PER_DEGREE,
-    GREY,
-    Display,
-    Window,
-    resize,
-    source_range,
-)
+from vone_jax import arguments
+
+CANVAS_DEGREES = 12.0
+CANVAS_PIXELS = 672
+CANVAS_PIXELS_PER_DEGREE = CANVAS_PIXELS / CANVAS_DEGREES
+GREY = 128
+
+# All gratings for receptive fields, orientation and spatial frequency lie within this field. Of the
+# twelve sizes, a field below 7.73 degrees cuts the largest two.
+MINIMUM_DEGREES = 6.2
+
+# Pillow's fixed-point weights have this many fractional bits.
+_PRECISION_BITS = 22
 
 CENTRE = (0.5, 0.5)  # (y, x) of every stimulus that does not map receptive fields
 PHASES = np.arange(8) * 45.0
@@ -41,15 +49,134 @@ RECEPTIVE_FIELD_POSITIONS = np.arange(-10, 11) * 0.25
 PARAMETERS = ("y", "x", "radius", "spatial_frequency", "orientation", "phase", "contrast")
 
 
+@dataclasses.dataclass(frozen=True)
+class Display:
+    """The square image that a layer sees, and the field of view that it spans around fixation.
+
+    Attributes:
+      visual_degrees: field of view in degrees of visual angle, at least ``MINIMUM_DEGREES``.
+      image_size: side of the images in pixels.
+      in_channels: number of equal channels, 1 for grey or 3 for RGB images.
+
+    Raises:
+      ValueError: if a field is out of range.
+    """
+
+    visual_degrees: float = 8.0
+    image_size: int = 224
+    in_channels: int = 3
+
+    def __post_init__(self):
+        if not (math.isfinite(self.visual_degrees) and self.visual_degrees >= MINIMUM_DEGREES):
+            raise ValueError(
+                f"visual_degrees must be at least {MINIMUM_DEGREES}, which the gratings need; got "
+                f"{self.visual_degrees}. A convolutional layer with a smaller field can be shown "
+                f"larger images at the same number of pixels per degree"
+            )
+        arguments.count("image_size", self.image_size, 16)
+        arguments.count("in_channels", self.in_channels)
+
+    @property
+    def pixels_per_degree(self) -> float:
+        """The image pixels per degree of visual angle."""
+        return self.image_size / self.visual_degrees
+
+    @property
+    def field_pixels(self) -> int:
+        """The side of the field of view in canvas pixels."""
+        return round(self.visual_degrees * CANVAS_PIXELS_PER_DEGREE)
+
+    @property
+    def field_start(self) -> int:
+        """The canvas pixel at which the field of view starts; negative for a padded canvas."""
+        return (CANVAS_PIXELS - self.field_pixels) // 2
+
+    def pixel_of(self, degrees: float) -> float:
+        """Return the row (or column) of the image at a distance below (right of) fixation."""
+        canvas = CANVAS_PIXELS / 2 + degrees * CANVAS_PIXELS_PER_DEGREE - self.field_start
+        return (canvas + 0.5) * self.image_size / self.field_pixels - 0.5
+
+    def whole(self) -> "Window":
+        """Return the window that is the whole image."""
+        return Window(0, 0, self.image_size, self.image_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """A rectangle of image pixels: first row and column, height and width."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@functools.lru_cache(maxsize=64)
+def _taps(size_in: int, size_out: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the input pixels and weights of Pillow's bilinear resize along one axis.
+
+    Returns:
+      The first input pixel of each output pixel, int32 (size_out,), and the weights of the input
+      pixels from there on, int32 (size_out, taps), in fixed point with ``2**22`` for 1.
+    """
+    scale = size_in / size_out
+    support = max(scale, 1.0)
+    centre = (np.arange(size_out) + 0.5) * scale
+    first = np.maximum((centre - support + 0.5).astype(np.int32), 0)
+    last = np.minimum((centre + support + 0.5).astype(np.int32), size_in)
+    inputs = first[:, None] + np.arange((last - first).max())
+    triangle = np.maximum(1.0 - np.abs(inputs + 0.5 - centre[:, None]) / support, 0.0)
+    triangle = np.where(inputs < last[:, None], triangle, 0.0)
+    weights = triangle / triangle.sum(axis=1, keepdims=True)
+    return first, np.floor(0.5 + weights * 2**_PRECISION_BITS).astype(np.int32)
+
+
+def source_range(display: Display, start: int, count: int) -> tuple[int, int]:
+    """Return the range of field pixels that determine the image pixels start..start + count."""
+    first, weights = _taps(display.field_pixels, display.image_size)
+    stop = start + count
+    return int(first[start]), min(int(first[stop - 1]) + weights.shape[1], display.field_pixels)
+
+
+@functools.partial(jax.jit, static_argnames=("display", "window"))
+def resize(
+    field: UInt8[Array, "n rows columns"], display: Display, window: Window
+) -> UInt8[Array, "n height width"]:
+    """Resize a part of the field of view, bit for bit as Pillow does.
+
+    Args:
+      field: the ``source_range`` of the window along both axes.
+      display: what the layer sees.
+      window: the image pixels to compute.
+    """
+    columns = _resize_axis(field, 2, display, window.left, window.width)
+    return _resize_axis(columns, 1, display, window.top, window.height)
+
+
+def _resize_axis(
+    pixels: jax.Array, axis: int, display: Display, start: int, count: int
+) -> jax.Array:
+    first, weights = _taps(display.field_pixels, display.image_size)
+    first, weights = first[start : start + count] - first[start], weights[start : start + count]
+    shape = (1, 1, count) if axis == 2 else (1, count, 1)
+    # The largest sum is 255 * 2**22 and half a unit, which int32 holds.
+    total = jnp.full((1, 1, 1), 2 ** (_PRECISION_BITS - 1), jnp.int32)
+    for tap in range(weights.shape[1]):
+        inputs = np.minimum(first + tap, pixels.shape[axis] - 1)
+        values = jnp.take(pixels, inputs, axis=axis).astype(jnp.int32)
+        total = total + values * jnp.asarray(weights[:, tap].reshape(shape))
+    return jnp.clip(total >> _PRECISION_BITS, 0, 255).astype(jnp.uint8)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class GratingSet:
     """A full crossing of grating parameters.
 
     Attributes:
-      name: of the experiment; it also names the key stream of its trials.
-      shape: number of levels of each factor; the last varies fastest.
-      table: float64 (number of gratings, 7), the columns as in ``PARAMETERS``: degrees, degrees,
-        degrees, cycles per degree, degrees, degrees, Michelson contrast.
+      name: name of the experiment, and of the key stream of its trials.
+      shape: number of levels of each factor; the last factor varies fastest.
+      table: one row per grating, one column per entry of ``PARAMETERS``: degrees, degrees, degrees,
+        cycles per degree, degrees, degrees, Michelson contrast.
 
     Raises:
       ValueError: if a value is not finite or out of range, or a disk leaves the canvas.
@@ -57,7 +184,7 @@ class GratingSet:
 
     name: str
     shape: tuple[int, ...]
-    table: np.ndarray
+    table: Float[np.ndarray, "gratings 7"]
 
     def __post_init__(self):
         table = self.table
@@ -67,12 +194,17 @@ class GratingSet:
                 f"{table.shape}"
             )
         if not np.all(np.isfinite(table)):
-            raise ValueError("grating parameters must be finite")
+            raise ValueError("grating parameters must be finite, got NaN or infinite values")
         y, x, radius, frequency, _, _, contrast = table.T
         if radius.min() <= 0 or frequency.min() <= 0:
-            raise ValueError("radius and spatial_frequency must be > 0")
+            raise ValueError(
+                f"radius and spatial_frequency must be > 0, got values from {radius.min()} and "
+                f"{frequency.min()}"
+            )
         if contrast.min() < 0 or contrast.max() > 1:
-            raise ValueError(f"contrast must lie in [0, 1], got {contrast.min()}, {contrast.max()}")
+            raise ValueError(
+                f"contrast must lie in [0, 1], got values from {contrast.min()} to {contrast.max()}"
+            )
         reach = np.max(np.maximum(np.abs(y), np.abs(x)) + radius)
         if reach > CANVAS_DEGREES / 2:
             raise ValueError(
@@ -85,17 +217,19 @@ class GratingSet:
 
 
 def grating_set(name: str, **factors: np.ndarray | float) -> GratingSet:
-    """Crosses factors in the order in which they are given.
+    """Cross factors, in the order of the arguments.
 
     Args:
-      name: of the experiment.
-      **factors: values of ``PARAMETERS`` and of ``cycles``, which sets the diameter in cycles of
-        the grating in place of ``radius``. Default: centre (0.5, 0.5) and contrast 1. A scalar is
-        the same for all gratings and no factor of the shape.
+      name: name of the experiment.
+      **factors: values of ``PARAMETERS``; or ``cycles``, the diameter in cycles of the grating, in
+        place of ``radius``. A scalar holds for all gratings and adds no factor. Default: centre
+        (0.5, 0.5) and contrast 1.
+
+    Raises:
+      ValueError: for an unknown factor or a value out of range.
     """
-    unknown = set(factors) - {*PARAMETERS, "cycles"}
-    if unknown:
-        raise ValueError(f"factors must be of {', '.join(PARAMETERS)}, cycles; got {unknown}")
+    for factor in factors:
+        arguments.choice("factors", factor, (*PARAMETERS, "cycles"))
     levels = [np.asarray(values, np.float64) for values in factors.values()]
     mesh = np.meshgrid(*levels, indexing="ij")
     columns = dict(zip(factors, (m.ravel() for m in mesh), strict=True))
@@ -110,7 +244,7 @@ def grating_set(name: str, **factors: np.ndarray | float) -> GratingSet:
 
 
 def receptive_field_set() -> GratingSet:
-    """Small gratings at 21 x 21 positions: (y, x, orientation, phase), 3528 images."""
+    """Return small gratings at 21 x 21 positions: (y, x, orientation, phase), 3528 images."""
     return grating_set(
         "receptive field",
         y=RECEPTIVE_FIELD_POSITIONS,
@@ -123,7 +257,7 @@ def receptive_field_set() -> GratingSet:
 
 
 def orientation_set() -> GratingSet:
-    """(cycles, spatial frequency, orientation, phase): (3, 4, 12, 8), 1152 images."""
+    """Return (cycles, spatial frequency, orientation, phase): (3, 4, 12, 8), 1152 images."""
     return grating_set(
         "orientation",
         cycles=CYCLES,
@@ -134,7 +268,7 @@ def orientation_set() -> GratingSet:
 
 
 def spatial_frequency_set() -> GratingSet:
-    """(radius, spatial frequency, orientation, phase): (2, 22, 6, 8), 2112 images."""
+    """Return (radius, spatial frequency, orientation, phase): (2, 22, 6, 8), 2112 images."""
     return grating_set(
         "spatial frequency",
         radius=SPATIAL_FREQUENCY_RADII,
@@ -145,7 +279,7 @@ def spatial_frequency_set() -> GratingSet:
 
 
 def size_set() -> GratingSet:
-    """(radius, spatial frequency, orientation, phase): (12, 4, 6, 8), 2304 images."""
+    """Return (radius, spatial frequency, orientation, phase): (12, 4, 6, 8), 2304 images."""
     return grating_set(
         "size",
         radius=RADII,
@@ -155,27 +289,26 @@ def size_set() -> GratingSet:
     )
 
 
-def blank(display: Display, window: Window | None = None) -> np.ndarray:
-    """The uniform grey image, uint8 (1, height, width)."""
+def blank(display: Display, window: Window | None = None) -> UInt8[np.ndarray, "1 height width"]:
+    """Return the uniform grey image."""
     window = window or display.whole()
     return np.full((1, window.height, window.width), GREY, np.uint8)
 
 
-def render(table: np.ndarray, display: Display, window: Window | None = None) -> jax.Array:
-    """Images of gratings as a layer sees them.
+def render(
+    table: Float[np.ndarray, "n 7"], display: Display, window: Window | None = None
+) -> UInt8[Array, "n height width"]:
+    """Draw gratings as a layer sees them.
 
-    On the canvas, t = contrast * sin(2 pi f (x cos o + y sin o) + phase) with x, y from the
-    centre of the grating, the value is floor((t + 1) / 2 * 255) inside a hard disk and 128
-    outside. They are computed in float64 on the host, because a floor of a float32 sine is
-    another stimulus; the resize runs on the device.
+    On the canvas the value is floor((t + 1) / 2 * 255) inside a hard disk and 128 outside, with
+    t = contrast * sin(2 pi f (x cos o + y sin o) + phase) and x, y from the centre of the grating.
+    The host computes the values in float64, because the floor of a float32 sine differs in some
+    pixels; the device resizes.
 
     Args:
-      table: gratings, rows of a ``GratingSet.table``, (N, 7).
+      table: rows of a ``GratingSet.table``.
       display: what the layer sees.
       window: the part of the image to compute. Default: all of it.
-
-    Returns:
-      uint8 (N, window.height, window.width).
     """
     window = window or display.whole()
     rows = source_range(display, window.top, window.height)
@@ -198,8 +331,10 @@ def render(table: np.ndarray, display: Display, window: Window | None = None) ->
     return resize(jnp.asarray(field), display, window)
 
 
-def visible(table: np.ndarray, display: Display, window: Window) -> np.ndarray:
-    """Whether a grating reaches into a window, bool (N,); elsewhere the window stays grey."""
+def visible(
+    table: Float[np.ndarray, "n 7"], display: Display, window: Window
+) -> Bool[np.ndarray, " n"]:
+    """Return True for gratings that reach into a window; others leave the window grey."""
     reached = np.ones(len(table), bool)
     for column, start, count in ((0, window.top, window.height), (1, window.left, window.width)):
         degrees = _degrees(display, *source_range(display, start, count))
@@ -209,6 +344,6 @@ def visible(table: np.ndarray, display: Display, window: Window) -> np.ndarray:
 
 
 def _degrees(display: Display, start: int, stop: int) -> np.ndarray:
-    """Degrees from fixation of pixels of the field of view."""
+    """Return the degrees from fixation of pixels of the field of view."""
     canvas = np.arange(start, stop) + display.field_start
     return (canvas - CANVAS_PIXELS / 2) / CANVAS_PIXELS_PER_DEGREE

@@ -1,19 +1,18 @@
 """The seven texture properties of Freeman & Ziemba (2013), from rates.
 
-They are computed on the host in float64: ratios of variances that may vanish need it, and 450
-images of a few thousand units take milliseconds. Definitions follow Freeman, Ziemba et al.
-(2013), Nature Neuroscience 16:974-981, and Ziemba et al. (2016), PNAS 113:E3140-E3149, as
-Brain-Score applies them to models: rates have the blank response subtracted and are not
-rectified, except in the variance ratio, which takes them as they are.
+The host computes them in float64, because variances in a denominator may vanish. Definitions follow
+Freeman, Ziemba et al. (2013), Nature Neuroscience 16:974-981, and Ziemba et al. (2016), PNAS
+113:E3140-E3149, as Brain-Score applies them to models: the response to grey is subtracted from the
+rates, and the result is not rectified. Only the variance ratio takes the rates themselves.
 
 Rates have the shape (families, samples, 2, units) in spikes per second; type 0 is the spectrally
 matched noise, type 1 the texture. A property is NaN for a unit for which it is not defined.
 """
 
 import numpy as np
-from numpy.typing import ArrayLike
+from jaxtyping import Bool, Float
 
-from vone_jax.neurophysiology.rates import RESPONSE_THRESHOLD
+from vone_jax.neurophysiology.recording import RESPONSE_THRESHOLD
 
 PROPERTIES = (
     "texture_modulation_index",
@@ -30,12 +29,14 @@ _WINDOW = 0.1
 _VARIANCE_OFFSET = 0.02
 
 
-def texture_properties(rates: ArrayLike, blank: ArrayLike) -> dict[str, np.ndarray]:
-    """All seven properties of every unit.
+def texture_properties(
+    rates: Float[np.ndarray, "families samples 2 units"], blank: Float[np.ndarray, " units"]
+) -> dict[str, np.ndarray]:
+    """Measure all seven properties of every unit.
 
     Args:
-      rates: (families, samples, 2, units) in spikes per second, >= 0.
-      blank: response to the uniform grey, (units,), in spikes per second.
+      rates: rates >= 0 in spikes per second.
+      blank: rates at uniform grey, in spikes per second.
 
     Returns:
       Property -> float64 (units,), for the names in ``PROPERTIES``.
@@ -59,58 +60,60 @@ def texture_properties(rates: ArrayLike, blank: ArrayLike) -> dict[str, np.ndarr
 
 
 def responsive(
-    rates: ArrayLike, blank: ArrayLike, threshold: float = RESPONSE_THRESHOLD
-) -> np.ndarray:
-    """Which units respond to any of the images by more than ``threshold`` spikes per second.
+    rates: Float[np.ndarray, "families samples 2 units"],
+    blank: Float[np.ndarray, " units"],
+    threshold: float = RESPONSE_THRESHOLD,
+) -> Bool[np.ndarray, " units"]:
+    """Return True for units whose rate for any image exceeds that at grey by ``threshold``.
 
     Args:
-      rates: (families, samples, 2, units) in spikes per second, >= 0.
-      blank: (units,) in spikes per second.
-      threshold: over the blank response.
-
-    Returns:
-      Booleans (units,).
+      rates: rates >= 0 in spikes per second.
+      blank: rates at uniform grey, in spikes per second.
+      threshold: spikes per second.
 
     Raises:
-      ValueError: as ``texture_properties``.
+      ValueError: see ``texture_properties``.
     """
     rates, blank = _checked(rates, blank)
     return (rates - blank).max(axis=(0, 1, 2)) > threshold
 
 
-def texture_modulation_index(texture: ArrayLike, noise: ArrayLike) -> np.ndarray:
-    """Mean over families of (T - N) / (T + N).
+def texture_modulation_index(
+    texture: Float[np.ndarray, "families units"], noise: Float[np.ndarray, "families units"]
+) -> Float[np.ndarray, " units"]:
+    """Return the mean over families of (T - N) / (T + N).
 
     Args:
-      texture: mean response to the textures of each family, (families, units).
-      noise: the same for the noise images.
+      texture: mean rate above grey for the textures of each family.
+      noise: mean rate above grey for the noise images of each family.
 
     Returns:
-      float64 (units,). Families with T + N = 0 are left out; NaN where that leaves none. Weak
-      units may exceed 1 in size, because the blank has been subtracted.
+      float64. Families with T + N = 0 are left out; NaN where no family is left. The index of weak
+      units may exceed 1 in size, because the rate at grey has been subtracted.
     """
-    texture, noise = np.asarray(texture, np.float64), np.asarray(noise, np.float64)
+    texture, noise = texture.astype(np.float64), noise.astype(np.float64)
     total = texture + noise
     defined = total != 0
     index = np.where(defined, (texture - noise) / np.where(defined, total, 1.0), 0.0)
     return _ratio(index.sum(axis=0), defined.sum(axis=0).astype(np.float64))
 
 
-def sparseness(responses: ArrayLike) -> np.ndarray:
-    """(1 - mean(r)^2 / mean(r^2)) / (1 - 1/n): 0 for equal responses, 1 for a single one.
+def sparseness(responses: Float[np.ndarray, "n units"]) -> Float[np.ndarray, " units"]:
+    """Return (1 - mean(r)^2 / mean(r^2)) / (1 - 1/n).
 
-    Vinje and Gallant (2000), Science 287:1273-1276.
+    It is 0 for equal responses and 1 for a single one. Vinje and Gallant (2000), Science
+    287:1273-1276.
 
     Args:
-      responses: (n, units), n >= 2. Means over samples of a family give the selectivity.
+      responses: at least 2 per unit. Means over samples of a family give the selectivity.
 
     Returns:
-      float64 (units,); NaN where all responses are 0.
+      float64; NaN where all responses are 0.
 
     Raises:
       ValueError: for fewer than two responses.
     """
-    responses = np.asarray(responses, np.float64)
+    responses = responses.astype(np.float64)
     count = responses.shape[0]
     if count < 2:
         raise ValueError(f"responses must hold at least 2 per unit, got {count}")
@@ -118,25 +121,26 @@ def sparseness(responses: ArrayLike) -> np.ndarray:
     return (1 - share) / (1 - 1 / count)
 
 
-def variance_ratio(rates: ArrayLike) -> np.ndarray:
-    """Variance between families relative to the variance between samples of a family.
+def variance_ratio(
+    rates: Float[np.ndarray, "families samples units"],
+) -> Float[np.ndarray, " units"]:
+    """Return the variance between families relative to that between samples of a family.
 
-    Nested analysis of variance of v = sqrt(s) + sqrt(s + 1), where s are the spikes in 100 ms, so
-    that Poisson noise has the same variance everywhere. The ratio is
+    This is a nested analysis of variance of v = sqrt(s) + sqrt(s + 1), with s the spikes in 100 ms,
+    so that Poisson noise has the same variance everywhere. The ratio is
     (V_family / V + 0.02) / (V_sample / V + 0.02) with V = V_family + V_sample. The estimate of
     V_family, and with it the ratio, can be a little below 0.
 
     Args:
-      rates: responses to the textures, (families, samples, units), in spikes per second,
-        >= 0, without subtraction of the blank.
+      rates: rates >= 0 for the textures in spikes per second, without subtraction.
 
     Returns:
-      float64 (units,), at most 51; NaN where all rates are equal.
+      float64, at most 51; NaN where all rates are equal.
 
     Raises:
       ValueError: for fewer than two families or samples, or a negative rate.
     """
-    rates = np.asarray(rates, np.float64)
+    rates = rates.astype(np.float64)
     families, samples = rates.shape[:2]
     if families < 2 or samples < 2:
         raise ValueError(
@@ -162,12 +166,13 @@ def variance_ratio(rates: ArrayLike) -> np.ndarray:
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """The quotient, NaN where the denominator is 0."""
+    """Return the quotient; NaN where the denominator is 0."""
     defined = denominator != 0
     return np.where(defined, numerator / np.where(defined, denominator, 1.0), np.nan)
 
 
-def _checked(rates: ArrayLike, blank: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def _checked(rates: np.ndarray, blank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return both arrays in float64, or raise a ValueError that names what is wrong."""
     rates, blank = np.asarray(rates, np.float64), np.asarray(blank, np.float64)
     if rates.ndim != 4 or rates.shape[2] != 2:
         raise ValueError(f"rates must have shape (families, samples, 2, units), got {rates.shape}")

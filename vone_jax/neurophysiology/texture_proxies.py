@@ -1,20 +1,20 @@
-"""Stand-ins for the texture images of Freeman & Ziemba (2013): a proxy, not their stimuli.
+"""Proxies of the texture images of Freeman & Ziemba (2013).
 
-A proxy has the same form (families, samples, textures and noise with the same spectrum, equal
-contrast) and exercises everything that is computed from the images. Its numbers say nothing
-about the match to the recorded neurons: the families and the synthesis are different ones.
+A proxy has the form of the original set (families, samples, textures and noise with the same
+spectrum, equal contrast), so that all texture properties can be computed. Its numbers say nothing
+about the match to the recorded neurons: the families and the synthesis are different.
 """
 
-import math
 import os
 from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Key, Real, UInt8
 
-from vone_jax import prng
-from vone_jax.neurophysiology.display import GREY
+from vone_jax import arguments, prng
+from vone_jax.neurophysiology.stimuli import GREY
 from vone_jax.neurophysiology.textures import (
     IMAGE_DEGREES,
     TextureSet,
@@ -33,17 +33,17 @@ _CONTRASTS = (40.0, 30.0, 20.0, 10.0)
 
 
 class ClippingError(ValueError):
-    """Images of a contrast do not fit into 8 bits."""
+    """An error for images whose contrast does not fit into 8 bits."""
 
 
-def load(folder: str | os.PathLike, key: jax.Array) -> TextureSet:
-    """The texture images of a folder: those of Freeman & Ziemba (2013), or a proxy of them.
+def load(folder: str | os.PathLike, key: Key[Array, ""]) -> TextureSet:
+    """Read the texture images of Freeman & Ziemba (2013) in a folder, or make a proxy of them.
 
     Args:
-      folder: holds either the 450 images (``load_freeman_ziemba``), or photographs of at least 2
-        textures, one per family (``load_images``), of which a proxy is cut: of a contrast of 40
-        grey levels, or of 30, 20 or 10 where more would not fit into 8 bits.
-      key: scalar typed key of the crops and their noise.
+      folder: a folder of the 450 images (``load_freeman_ziemba``), or of photographs of at least 2
+        textures (``load_images``). Crops of photographs become a proxy with a contrast of 40 grey
+        levels, or of 30, 20 or 10 where more would not fit into 8 bits.
+      key: typed key of the crops and their noise.
 
     Raises:
       FileNotFoundError: if there is no such folder.
@@ -66,23 +66,22 @@ def load(folder: str | os.PathLike, key: jax.Array) -> TextureSet:
 
 
 def proxy_from_images(
-    key: jax.Array,
-    images: Mapping[str, np.ndarray],
+    key: Key[Array, ""],
+    images: Mapping[str, Real[np.ndarray, "_ _"]],
     samples: int = 15,
     pixels: int = 112,
     rms_contrast: float = 40.0,
 ) -> TextureSet:
-    """A proxy of the Freeman & Ziemba set: random crops of one image per family, and their noise.
+    """Make a proxy of random crops of one image per family, and their noise.
 
     Crops of one image may overlap. Every crop has mean 128 and the same root-mean-square
     contrast as its noise image.
 
     Args:
-      key: scalar typed key. Family names and sample numbers are folded in, so that more
-        samples or families leave the others as they are.
-      images: name of the family -> grey image, real (H, W), at least ``pixels`` on each side.
-      samples: crops per family.
-      pixels: side of a crop, a multiple of 8. It will span 4 degrees: 112 are 28 per degree.
+      key: typed key. An image depends on the key, its family name and its sample number only.
+      images: name of the family -> grey image, at least ``pixels`` on each side.
+      samples: crops per family, >= 2.
+      pixels: side of a crop, a multiple of 8. It spans 4 degrees: 112 are 28 per degree.
       rms_contrast: standard deviation in grey levels of 8 bits.
 
     Returns:
@@ -99,8 +98,8 @@ def proxy_from_images(
         image = np.asarray(image)
         if image.ndim != 2 or min(image.shape) < pixels:
             raise ValueError(
-                f"images[{name!r}] must be a grey image (H, W) of at least {pixels} x {pixels} "
-                f"pixels, got shape {image.shape}"
+                f"images[{name!r}] must be a grey image (height, width) of at least {pixels} x "
+                f"{pixels} pixels, got shape {image.shape}"
             )
 
     def crop(name: str, sample_key: jax.Array) -> np.ndarray:
@@ -115,24 +114,24 @@ def proxy_from_images(
 
 
 def procedural_proxy(
-    key: jax.Array,
+    key: Key[Array, ""],
     samples: int = 15,
     pixels: int = 112,
     rms_contrast: float = 40.0,
     families: tuple[str, ...] | None = None,
 ) -> TextureSet:
-    """A proxy of the Freeman & Ziemba set that needs no images.
+    """Make a proxy that needs no images.
 
-    Every texture is filtered noise on a torus, put through a nonlinearity that leaves structure
-    beyond the spectrum: blobs, creases, dots, strokes and weaves, each at 1, 2 and 4 cycles per
-    degree. Nothing is cut at the edges, so the spectra of texture and noise hold no cross.
+    Every texture is filtered noise after a nonlinearity, which adds structure beyond the spectrum:
+    blobs, creases, dots, strokes and weaves, each at 1, 2 and 4 cycles per degree. The noise is
+    periodic, so that edges add no cross to the spectra.
 
     Args:
-      key: scalar typed key.
-      samples: textures per family.
-      pixels: side of an image, a multiple of 8, at least 64. It will span 4 degrees.
+      key: typed key.
+      samples: textures per family, >= 2.
+      pixels: side of an image, a multiple of 8, at least 64. It spans 4 degrees.
       rms_contrast: standard deviation in grey levels of 8 bits.
-      families: some of ``PROCEDURAL_FAMILIES``; all 15 by default.
+      families: some of ``PROCEDURAL_FAMILIES``. Default: all 15.
 
     Returns:
       The set, with ``is_proxy`` True.
@@ -160,22 +159,24 @@ def procedural_proxy(
     return _proxy(key, families, draw, samples, rms_contrast, "procedural textures")
 
 
-def phase_randomised(key: jax.Array, image: np.ndarray) -> np.ndarray:
-    """An image with the same amplitude spectrum and the phases of white noise.
+def phase_randomised(
+    key: Key[Array, ""], image: Real[np.ndarray, "height width"]
+) -> Float[np.ndarray, "height width"]:
+    """Return an image with the same amplitude spectrum and the phases of white noise.
 
     Args:
-      key: scalar typed key.
-      image: real (P, Q).
+      key: typed key.
+      image: the image.
 
     Returns:
-      float64 (P, Q) with the same mean and the same variance (Parseval).
+      A float64 image with the same mean and the same variance (Parseval).
 
     Raises:
       ValueError: if the image is not finite or not two-dimensional.
     """
     image = np.asarray(image, np.float64)
     if image.ndim != 2 or not np.all(np.isfinite(image)):
-        raise ValueError(f"image must be a finite (P, Q) array, got shape {image.shape}")
+        raise ValueError(f"image must be a finite (height, width) array, got shape {image.shape}")
     white = jax.random.normal(prng.stream(key, "phases"), image.shape, jnp.float32)
     # The phases of a real image are odd, as those of another real image must be.
     phases = np.exp(1j * np.angle(np.fft.fft2(np.asarray(white, np.float64))))
@@ -185,28 +186,30 @@ def phase_randomised(key: jax.Array, image: np.ndarray) -> np.ndarray:
     return np.real(np.fft.ifft2(amplitude * phases))
 
 
-def load_images(folder: str | os.PathLike) -> dict[str, np.ndarray]:
-    """One grey image per family for ``proxy_from_images``.
+def load_images(folder: str | os.PathLike) -> dict[str, UInt8[np.ndarray, "_ _"]]:
+    """Read one grey image per family for ``proxy_from_images``.
 
     Args:
-      folder: holds one 8-bit image file per family (PNG, JPEG, TIFF, BMP, PGM). The name of a
-        file without its ending is the name of the family; colours become luminance.
+      folder: a folder with one 8-bit image file per family (PNG, JPEG, TIFF, BMP, PGM). The name of
+        a file without its ending is the name of the family; colours become luminance.
 
     Returns:
-      Family -> uint8 (H, W), in the sorted order of the names.
+      Family -> image, in the sorted order of the names.
 
     Raises:
       FileNotFoundError: if there is no such folder.
       ValueError: if it holds no image, two files give the same name, or one cannot be read.
     """
-    found: dict[str, np.ndarray] = {}
+    images: dict[str, np.ndarray] = {}
     for path in files_in(folder, lambda name: name.lower().endswith(_IMAGE_ENDINGS)):
-        if path.stem in found:
+        if path.stem in images:
             raise ValueError(f"{folder} has two images for the family {path.stem!r}")
-        found[path.stem] = read_grey(path)
-    if not found:
-        raise ValueError(f"{folder} holds no image; accepted endings are {_IMAGE_ENDINGS}")
-    return found
+        images[path.stem] = read_grey(path)
+    if not images:
+        raise ValueError(
+            f"{folder} holds no image; accepted endings are {', '.join(_IMAGE_ENDINGS)}"
+        )
+    return images
 
 
 def _proxy(
@@ -217,7 +220,7 @@ def _proxy(
     rms_contrast: float,
     source: str,
 ) -> TextureSet:
-    """Textures by ``texture(family, key)``, their noise, and both at the same contrast."""
+    """Make textures by ``texture(family, key)``, their noise, and both at the same contrast."""
     prng.check_key(key)
     stacked = []
     for name in families:
@@ -236,7 +239,7 @@ def _proxy(
 
 
 def _standardised(image: np.ndarray, name: str) -> np.ndarray:
-    """Mean 0 and standard deviation 1."""
+    """Return the image with mean 0 and standard deviation 1."""
     centred = image - image.mean()
     deviation = centred.std()
     if not np.isfinite(deviation):
@@ -258,7 +261,7 @@ def _eight_bit(contrast: np.ndarray, name: str) -> np.ndarray:
 
 
 def _band(spectrum: np.ndarray, cycles: float, orientation: float | None = None) -> np.ndarray:
-    """Noise of about one octave around ``cycles`` per image, standard deviation 1."""
+    """Return noise of about one octave around ``cycles`` per image, with deviation 1."""
     pixels = len(spectrum)
     y, x = np.meshgrid(*[np.fft.fftfreq(pixels, 1 / pixels)] * 2, indexing="ij")
     radius = np.hypot(x, y)
@@ -285,8 +288,6 @@ PROCEDURAL_FAMILIES = tuple(f"{kind}-{cpd}cpd" for kind in _KINDS for cpd in (1,
 
 
 def _check_set(samples: int, pixels: int, rms_contrast: float) -> None:
-    if samples < 2:
-        raise ValueError(f"samples must be >= 2, got {samples}")
+    arguments.count("samples", samples, 2)
     check_pixels(pixels)
-    if not (math.isfinite(rms_contrast) and rms_contrast > 0):
-        raise ValueError(f"rms_contrast must be > 0, got {rms_contrast}")
+    arguments.number("rms_contrast", rms_contrast, positive=True)

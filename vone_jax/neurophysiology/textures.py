@@ -2,8 +2,8 @@
 
 Freeman, Ziemba et al. (2013), Nature Neuroscience 16:974-981, showed V1 neurons 15 families of
 synthetic textures, 15 samples each, and for every sample a noise image with the same amplitude
-spectrum. Those 450 images are the user's own to supply (``load_freeman_ziemba``); where they are
-missing, ``texture_proxies`` makes a set of the same form, which says that it is a proxy.
+spectrum. The user supplies these 450 images (``load_freeman_ziemba``), or a proxy is made
+(``texture_proxies``).
 
 Images are 8-bit grey values around 128. A texture image spans 4 degrees.
 """
@@ -16,9 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int, UInt8
 from PIL import Image
 
-from vone_jax.neurophysiology.display import GREY, Display, Window
+from vone_jax import arguments
+from vone_jax.neurophysiology.stimuli import GREY, Display, Window
 
 IMAGE_DEGREES = 4.0
 CANVAS_DEGREES = 8.0
@@ -36,25 +38,24 @@ _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 class TextureSet:
     """Textures and their noise images.
 
-    Images are numbered with the type varying fastest, then the sample, then the family, so that
-    ``rates.reshape(*textures.shape, units)`` is what the texture properties take.
+    In the numbering of images the type varies fastest, then the sample, then the family. So
+    ``rates.reshape(*textures.shape, units)`` has the form that the texture properties take.
 
     Attributes:
-      images: uint8 (families, samples, 2, P, P) in grey levels around 128. Type 0 is the noise,
-        type 1 the texture (types 1 and 2 of Freeman & Ziemba). P is a multiple of 8, so that the
-        stimulus centre falls on a pixel.
+      images: grey levels around 128. Type 0 is the noise, type 1 the texture (types 1 and 2 of
+        Freeman & Ziemba). The side is a multiple of 8, so that the stimulus centre is a pixel.
       families: one name per family.
       is_proxy: False only for the images of Freeman & Ziemba.
-      source: where the images come from, in words.
-      has_aperture: False for plain images of 4 degrees; True where the images are the 8-degree
-        canvas with the aperture already applied.
+      source: description of the origin of the images.
+      has_aperture: False for plain images of 4 degrees; True for images of the 8-degree canvas with
+        the aperture applied.
 
     Raises:
       TypeError: if images are not uint8.
       ValueError: if shapes do not fit.
     """
 
-    images: np.ndarray
+    images: UInt8[np.ndarray, "families samples 2 side side"]
     families: tuple[str, ...]
     is_proxy: bool
     source: str
@@ -64,7 +65,9 @@ class TextureSet:
         _check_uint8(self.images)
         shape = self.images.shape
         if len(shape) != 5 or shape[2] != 2 or shape[3] != shape[4] or 0 in shape:
-            raise ValueError(f"images must have shape (families, samples, 2, P, P), got {shape}")
+            raise ValueError(
+                f"images must have shape (families, samples, 2, side, side), got {shape}"
+            )
         check_pixels(shape[-1])
         if len(self.families) != shape[0]:
             raise ValueError(f"families must name {shape[0]} families, got {len(self.families)}")
@@ -74,27 +77,27 @@ class TextureSet:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Families, samples, types."""
+        """The numbers of families, samples and types."""
         families, samples, types = self.images.shape[:3]
         return families, samples, types
 
 
 def render(
-    textures: TextureSet, indices: np.ndarray, display: Display, window: Window | None = None
-) -> np.ndarray:
-    """Images of the texture benchmarks as a layer sees them.
+    textures: TextureSet,
+    indices: Int[np.ndarray, " n"],
+    display: Display,
+    window: Window | None = None,
+) -> UInt8[np.ndarray, "n height width"]:
+    """Place images of the texture benchmarks in the field of view of a layer.
 
     The contrast around 128 is multiplied by 0.5 (1 + cos(pi d / 2 deg)) up to a distance d of 2
     degrees from the point 0.5 degrees right of and below fixation, and by 0 beyond.
 
     Args:
       textures: the set.
-      indices: which of its images, integers (n,).
+      indices: numbers of images of the set.
       display: what the layer sees.
       window: the part of the image to return. Default: all of it.
-
-    Returns:
-      uint8 (n, window.height, window.width).
     """
     images = textures.images.reshape(len(textures), *textures.images.shape[-2:])[indices]
     if not textures.has_aperture:
@@ -105,30 +108,27 @@ def render(
     return framed[:, rows, window.left : window.left + window.width]
 
 
-def reframe(images: np.ndarray, degrees: float, display: Display) -> np.ndarray:
-    """Images of a known size in degrees, centred at fixation, as a layer sees them.
+def reframe(
+    images: UInt8[np.ndarray, "n side side"], degrees: float, display: Display
+) -> UInt8[np.ndarray, "n size size"]:
+    """Place images of a known size in degrees at fixation, in the field of view of a layer.
 
-    They are cut around the centre where they are larger than the field of view and padded with
-    grey 128 where they are smaller, then resized with an antialiased bilinear filter.
+    Larger images are cut around the centre, smaller ones are padded with grey 128. Then they are
+    resized with an antialiased bilinear filter.
 
     Args:
-      images: uint8 (N, P, P).
-      degrees: side of the images in degrees, for instance 4 for those of the recordings.
+      images: grey images.
+      degrees: side of the images in degrees, for instance 4 for the images of the recordings.
       display: what the layer sees.
-
-    Returns:
-      uint8 (N, image_size, image_size).
 
     Raises:
       TypeError: if images are not uint8.
       ValueError: if the shape or ``degrees`` is out of range.
     """
     _check_uint8(images)
-    images = np.asarray(images)
     if images.ndim != 3 or images.shape[1] != images.shape[2] or 0 in images.shape:
-        raise ValueError(f"images must have shape (N, P, P), got {images.shape}")
-    if not (math.isfinite(degrees) and degrees > 0):
-        raise ValueError(f"degrees must be > 0, got {degrees}")
+        raise ValueError(f"images must have shape (n, side, side), got {images.shape}")
+    arguments.number("degrees", degrees, positive=True)
     side = images.shape[1]
     # An even difference leaves the centre where it is.
     border = max(round((display.visual_degrees / degrees - 1) * side / 2), (1 - side) // 2)
@@ -144,7 +144,7 @@ def reframe(images: np.ndarray, degrees: float, display: Display) -> np.ndarray:
 
 
 def holds_freeman_ziemba(folder: str | os.PathLike) -> bool:
-    """Whether a file of a folder is named as those of Freeman & Ziemba (2013) are.
+    """Return True if a file in a folder has a name like those of Freeman & Ziemba (2013).
 
     Raises:
       FileNotFoundError: if there is no such folder.
@@ -153,17 +153,17 @@ def holds_freeman_ziemba(folder: str | os.PathLike) -> bool:
 
 
 def load_freeman_ziemba(folder: str | os.PathLike) -> TextureSet:
-    """The 450 images of Freeman & Ziemba (2013), from the user's own copy.
+    """Read the 450 images of Freeman & Ziemba (2013) from the user's copy.
 
     The files are 8-bit PNGs named ``tex-320x320-im<family>-smp<sample>.png`` for textures and
     ``noise-320x320-im<family>-smp<sample>.png`` for noise, with the 15 family numbers of
     ``FREEMAN_ZIEMBA_FAMILIES`` and 15 samples each. Two forms are read: the original images of 4
     degrees, and those of Brain-Score's stimulus set FreemanZiemba2013_properties, which start
     with ``aperture_`` and show the 8-degree canvas with the aperture applied. Other files in the
-    folder are passed over.
+    folder are skipped.
 
     Args:
-      folder: holds the files.
+      folder: the folder of the files.
 
     Returns:
       The set, with ``is_proxy`` False; families and samples in ascending order of their numbers.
@@ -218,7 +218,7 @@ def load_freeman_ziemba(folder: str | os.PathLike) -> TextureSet:
 
 
 def read_grey(path: Path) -> np.ndarray:
-    """An 8-bit image file as uint8 (H, W); colours become luminance.
+    """Read an 8-bit image file as uint8 (height, width); colours become luminance.
 
     Raises:
       ValueError: if it cannot be decoded or has more than 8 bits per channel.
@@ -235,7 +235,7 @@ def read_grey(path: Path) -> np.ndarray:
 
 
 def files_in(folder: str | os.PathLike, wanted: Callable[[str], bool]) -> list[Path]:
-    """Sorted paths of the files in a folder whose name is wanted.
+    """Return the sorted paths of the files in a folder whose name is wanted.
 
     Raises:
       FileNotFoundError: if there is no such folder.
@@ -247,13 +247,13 @@ def files_in(folder: str | os.PathLike, wanted: Callable[[str], bool]) -> list[P
 
 
 def check_pixels(pixels: int) -> None:
-    """Raises a ValueError unless the side of an image is a multiple of 8 pixels."""
+    """Raise a ValueError unless the side of an image is a multiple of 8 pixels."""
     if pixels < 8 or pixels % 8:
         raise ValueError(f"pixels must be a multiple of 8, got {pixels}")
 
 
 def _with_aperture(images: np.ndarray) -> np.ndarray:
-    """The 8-degree canvas with each 4-degree image behind the raised-cosine aperture."""
+    """Return 8-degree canvases with each 4-degree image behind the raised-cosine aperture."""
     pixels = images.shape[-1]
     per_degree = pixels / IMAGE_DEGREES
     # Pixel i of an image lies at (i - pixels / 2) / per_degree from the stimulus centre.

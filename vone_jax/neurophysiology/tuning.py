@@ -1,48 +1,77 @@
-"""Tuning curves: drift responses, the best condition, smoothing, splines, crossings.
+"""Tuning to orientation, spatial frequency and size, by the formulas of MarquesEtAl2020.
 
-Arrays have the units last. Everything works on all units at once.
+Rates have the shape (factor 1, ..., phases, units) in spikes per second; curves have the shape
+(levels, units). Every function works on all units at once. A property is NaN for a unit for which
+it is not defined.
+
+References: De Valois, Yund, Hepler (1982), Vision Research 22:531-544; De Valois, Albrecht,
+Thorell (1982), Vision Research 22:545-559; Schiller, Finlay, Volman (1976), J. Neurophysiology
+39:1334-1351; Ringach, Shapley, Hawken (2002), J. Neuroscience 22:5639-5651; Cavanaugh, Bair,
+Movshon (2002), J. Neurophysiology 88:2530-2546.
 """
 
 import numpy as np
+from jaxtyping import Float, Int
 from scipy.interpolate import CubicSpline
 
-# The height at which bandwidths are measured, of the peak: 1 / sqrt(2).
+from vone_jax.neurophysiology.stimuli import ORIENTATIONS, RADII, SPATIAL_FREQUENCIES
+
+# Bandwidths are measured at this fraction of the peak: 1 / sqrt(2).
 HEIGHT = 0.707
 
+# Weight of each neighbour when a curve is smoothed.
+_PREFERENCE_NEIGHBOUR = 0.2
+_BANDWIDTH_NEIGHBOUR = 0.4
+_FREQUENCY_NEIGHBOUR = 0.2
+# An orientation curve is repeated on both sides, and its spline is evaluated at these degrees.
+_DEGREES = np.arange(-180, 360)
+_OCTAVES = np.log2(SPATIAL_FREQUENCIES)
+_FINE_OCTAVES = np.linspace(_OCTAVES[0], _OCTAVES[-1], 100)
+# Diameters are defined for units with a larger suppression index than this.
+_SUPPRESSED = 0.1
+_SUMMATION = 0.95
+_SURROUND = 0.05
 
-def f0(responses: np.ndarray) -> np.ndarray:
-    """Mean over the phases: (..., 8, U) -> (..., U)."""
+
+def f0(
+    responses: Float[np.ndarray, "*factors phases units"],
+) -> Float[np.ndarray, "*factors units"]:
+    """Return the mean over the phases."""
     return responses.mean(axis=-2)
 
 
-def f1(responses: np.ndarray) -> np.ndarray:
-    """Amplitude at the drift frequency, 2 |DFT coefficient 1| / 8: (..., 8, U) -> (..., U)."""
+def f1(
+    responses: Float[np.ndarray, "*factors phases units"],
+) -> Float[np.ndarray, "*factors units"]:
+    """Return the amplitude at the drift frequency, 2 |DFT coefficient 1| / phases."""
     phases = responses.shape[-2]
     angle = 2.0 * np.pi * np.arange(phases) / phases
     wave = np.exp(-1j * angle)[:, None]
     return 2.0 / phases * np.abs((responses * wave).sum(axis=-2))
 
 
-def best_condition(responses: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Indices, one array (U,) per factor, of each unit's largest response; the first one wins.
+def best_condition(
+    responses: Float[np.ndarray, "*factors units"],
+) -> tuple[Int[np.ndarray, " units"], ...]:
+    """Return the indices of each unit's largest response, one array per factor.
 
-    Args:
-      responses: (factor 1, ..., factor n, U).
+    The first of equal responses wins.
     """
     flat = responses.reshape(-1, responses.shape[-1])
     return np.unravel_index(flat.argmax(axis=0), responses.shape[:-1])
 
 
-def curve_along(responses: np.ndarray, axis: int, best: tuple[np.ndarray, ...]) -> np.ndarray:
-    """Each unit's curve along one factor through its best condition.
+def curve_along(
+    responses: Float[np.ndarray, "*factors units"],
+    axis: int,
+    best: tuple[Int[np.ndarray, " units"], ...],
+) -> Float[np.ndarray, "levels units"]:
+    """Return each unit's curve along one factor, through its best condition.
 
     Args:
-      responses: (factor 1, ..., factor n, U).
+      responses: responses to all combinations of the factors.
       axis: the factor to vary.
-      best: from ``best_condition``.
-
-    Returns:
-      (levels of the factor, U).
+      best: the result of ``best_condition``.
     """
     units = np.arange(responses.shape[-1])
     levels = np.arange(responses.shape[axis])[:, None]
@@ -50,16 +79,15 @@ def curve_along(responses: np.ndarray, axis: int, best: tuple[np.ndarray, ...]) 
     return responses[(*index, units[None, :])]
 
 
-def smooth(curve: np.ndarray, neighbour: float, circular: bool) -> np.ndarray:
-    """Weighs each point 1 and its two neighbours ``neighbour``, normalised by the sum.
+def smooth(
+    curve: Float[np.ndarray, "levels units"], neighbour: float, circular: bool
+) -> Float[np.ndarray, "levels units"]:
+    """Smooth a curve with the weights 1 for a point and ``neighbour`` for each neighbour.
 
     Args:
-      curve: (points, U).
-      neighbour: weight of a neighbour.
-      circular: whether the first point follows the last; else edge values are repeated.
-
-    Returns:
-      (points, U).
+      curve: the curve.
+      neighbour: the weight of each neighbour. The weights are divided by their sum.
+      circular: True if the first point follows the last one; otherwise the ends are repeated.
     """
     padded = np.concatenate(
         [curve[-1:] if circular else curve[:1], curve, curve[:1] if circular else curve[-1:]]
@@ -68,20 +96,20 @@ def smooth(curve: np.ndarray, neighbour: float, circular: bool) -> np.ndarray:
     return (curve + neighbour * sides) / (1.0 + 2.0 * neighbour)
 
 
-def spline(x: np.ndarray, curve: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Interpolating cubic spline with not-a-knot ends: (points, U) -> (len(at), U)."""
+def _spline(x: np.ndarray, curve: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Interpolate with a cubic spline with not-a-knot ends: (levels, U) -> (len(at), U)."""
     return CubicSpline(x, curve, axis=0, bc_type="not-a-knot")(at)
 
 
-def crossings(curve: np.ndarray, peak: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where a curve falls to ``HEIGHT`` of its peak: the nearest sample on each side.
+def _crossings(curve: np.ndarray, peak: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the nearest samples below and above the peak where a curve falls to ``HEIGHT``.
 
     Args:
       curve: (samples, U).
-      peak: (U,) index of the peak of each unit.
+      peak: index of each unit's peak, (U,).
 
     Returns:
-      Indices of the crossings below and above the peak, float64 (U,); NaN where there is none.
+      Indices below and above the peak, float64 (U,); NaN where the curve does not fall that far.
     """
     samples = np.arange(len(curve))[:, None]
     top = np.take_along_axis(curve, peak[None, :], axis=0)
@@ -92,3 +120,194 @@ def crossings(curve: np.ndarray, peak: np.ndarray) -> tuple[np.ndarray, np.ndarr
         np.where(before < 0, np.nan, before),
         np.where(after == len(curve), np.nan, after),
     )
+
+
+def orientation_properties(
+    rates: Float[np.ndarray, "cycles frequencies 12 8 units"], blank: Float[np.ndarray, " units"]
+) -> dict[str, np.ndarray]:
+    """Measure orientation tuning, modulation and response magnitude.
+
+    Args:
+      rates: rates for the orientation set.
+      blank: rates at grey.
+
+    Returns:
+      Arrays (units,) under the names of ``properties.PROPERTIES``; "baseline" and "min_dc", the
+      rates at grey and at the worst orientation; and "orientation_curve" (12, units), F0 by
+      ``stimuli.ORIENTATIONS`` at the best frequency and size.
+    """
+    mean = f0(rates)
+    best = best_condition(mean)
+    curve = curve_along(mean, 2, best)
+    amplitude = curve_along(f1(rates), 2, best)
+    units = np.arange(curve.shape[-1])
+    max_dc = curve.max(axis=0)
+    variance = circular_variance(curve)
+    width = half_bandwidth(curve)
+    orthogonal = orthogonal_ratio(curve)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        modulation = amplitude[best[2], units] / max_dc
+        per_width = variance / width
+    return {
+        "pref_or": preferred_orientation(curve),
+        "circular_variance": variance,
+        "or_bandwidth": width,
+        "orth_pref_ratio": orthogonal,
+        "or_selective": np.isfinite(width).astype(np.float64),
+        "cv_bandwidth_ratio": per_width,
+        "opr_cv_diff": orthogonal - variance,
+        "modulation_ratio": _finite(modulation),
+        "max_dc": max_dc.astype(np.float64),
+        "orientation_curve": curve,
+        "baseline": blank.astype(np.float64),
+        "min_dc": curve.min(axis=0).astype(np.float64),
+    }
+
+
+def preferred_orientation(
+    curve: Float[np.ndarray, "12 units"],
+) -> Float[np.ndarray, " units"]:
+    """Return the orientation of the peak, in degrees from -22.5 to 157.5."""
+    fine = _fine_orientation_curve(curve, _PREFERENCE_NEIGHBOUR)
+    peak = _orientation_peak(fine) + _DEGREES[0]
+    return np.where(peak >= 157.5, peak - 180.0, peak).astype(np.float64)
+
+
+def circular_variance(curve: Float[np.ndarray, "12 units"]) -> Float[np.ndarray, " units"]:
+    """Return 1 - |sum r exp(2i o)| / sum |r|: 0 for a single orientation, 1 for no tuning."""
+    wave = np.exp(2j * np.deg2rad(ORIENTATIONS))[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        resultant = np.abs((curve * wave).sum(axis=0)) / np.abs(curve).sum(axis=0)
+    return 1.0 - _finite(resultant)
+
+
+def half_bandwidth(curve: Float[np.ndarray, "12 units"]) -> Float[np.ndarray, " units"]:
+    """Return half the width at ``HEIGHT``, in degrees; NaN for a width above 180."""
+    fine = _fine_orientation_curve(curve, _BANDWIDTH_NEIGHBOUR)
+    below, above = _crossings(fine, _orientation_peak(fine))
+    width = above - below
+    return np.where(width > 180.0, np.nan, width) / 2.0
+
+
+def orthogonal_ratio(curve: Float[np.ndarray, "12 units"]) -> Float[np.ndarray, " units"]:
+    """Return the response at 90 degrees from the peak, relative to the peak."""
+    units = np.arange(curve.shape[-1])
+    peak = curve.argmax(axis=0)
+    orthogonal = curve[(peak + len(ORIENTATIONS) // 2) % len(ORIENTATIONS), units]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _finite(orthogonal.astype(np.float64) / curve[peak, units])
+
+
+def _fine_orientation_curve(curve: np.ndarray, neighbour: float) -> np.ndarray:
+    tiled = np.concatenate([smooth(curve, neighbour, circular=True)] * 3)
+    degrees = np.concatenate([ORIENTATIONS + shift for shift in (-180.0, 0.0, 180.0)])
+    return _spline(degrees, tiled, _DEGREES)
+
+
+def _orientation_peak(fine: np.ndarray) -> np.ndarray:
+    """Return the index of the peak among the degrees from 0 to 179."""
+    first = -int(_DEGREES[0])
+    return first + fine[first : first + 180].argmax(axis=0)
+
+
+def _finite(ratio: np.ndarray) -> np.ndarray:
+    """Replace ratios with a denominator of 0 by NaN."""
+    return np.where(np.isfinite(ratio), ratio, np.nan)
+
+
+def spatial_frequency_properties(
+    rates: Float[np.ndarray, "radii 22 orientations 8 units"], blank: Float[np.ndarray, " units"]
+) -> dict[str, np.ndarray]:
+    """Measure the preferred spatial frequency and the bandwidth.
+
+    Args:
+      rates: rates for the spatial-frequency set.
+      blank: rates at grey.
+
+    Returns:
+      Arrays (units,) under the names of ``properties.PROPERTIES``, and "spatial_frequency_curve"
+      (22, units), F0 by ``stimuli.SPATIAL_FREQUENCIES`` at the best size and orientation.
+    """
+    mean = f0(rates)
+    curve = curve_along(mean, 1, best_condition(mean))
+    either = np.stack([mean - blank, f1(rates)])
+    modulated = curve_along(either, 2, best_condition(either))
+    ratio = bandwidth_ratio(curve)
+    return {
+        "peak_sf": peak_frequency(modulated),
+        "sf_bandwidth": ratio,
+        "sf_selective": np.isfinite(ratio).astype(np.float64),
+        "spatial_frequency_curve": curve,
+    }
+
+
+def peak_frequency(curve: Float[np.ndarray, "22 units"]) -> Float[np.ndarray, " units"]:
+    """Return the frequency of the peak in cycles per degree."""
+    return 2.0 ** _FINE_OCTAVES[_fine_frequency_curve(curve).argmax(axis=0)]
+
+
+def bandwidth_ratio(curve: Float[np.ndarray, "22 units"]) -> Float[np.ndarray, " units"]:
+    """Return 100 * low / high frequency at ``HEIGHT``; NaN if one side does not fall that far.
+
+    100 is the narrowest bandwidth; one octave is 50.
+    """
+    fine = _fine_frequency_curve(curve)
+    low, high = _crossings(fine, fine.argmax(axis=0))
+    step = _FINE_OCTAVES[1] - _FINE_OCTAVES[0]
+    return 100.0 * 2.0 ** (step * (low - high))
+
+
+def _fine_frequency_curve(curve: np.ndarray) -> np.ndarray:
+    smoothed = smooth(curve, _FREQUENCY_NEIGHBOUR, circular=False)
+    return _spline(_OCTAVES, smoothed, _FINE_OCTAVES)
+
+
+def size_properties(
+    rates: Float[np.ndarray, "12 frequencies orientations 8 units"],
+    blank: Float[np.ndarray, " units"],
+) -> dict[str, np.ndarray]:
+    """Measure surround suppression and the diameters of centre and surround.
+
+    Args:
+      rates: rates for the size set.
+      blank: rates at grey.
+
+    Returns:
+      Arrays (units,) under the names of ``properties.PROPERTIES``, and "size_curve" (12, units),
+      the larger of F0 - grey and F1 by ``stimuli.RADII`` at the best frequency and orientation.
+    """
+    either = np.stack([f0(rates) - blank, f1(rates)])
+    curve = curve_along(either, 1, best_condition(either))
+    index = suppression_index(curve)
+    suppressed = index > _SUPPRESSED
+    return {
+        "surround_suppression_index": index,
+        "grating_summation_field": np.where(suppressed, summation_diameter(curve), np.nan),
+        "surround_diameter": np.where(suppressed, surround_diameter(curve), np.nan),
+        "size_curve": curve,
+    }
+
+
+def suppression_index(curve: Float[np.ndarray, "12 units"]) -> Float[np.ndarray, " units"]:
+    """Return (peak - p) / peak with p at the largest size: 0 for no suppression, 1 for silence."""
+    peak = curve.max(axis=0).astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(peak > 0, (peak - curve[-1]) / peak, np.nan)
+
+
+def summation_diameter(curve: Float[np.ndarray, "12 units"]) -> Float[np.ndarray, " units"]:
+    """Return the smallest diameter, in degrees, with 95 % of the peak."""
+    return 2.0 * RADII[(curve >= _SUMMATION * curve.max(axis=0)).argmax(axis=0)]
+
+
+def surround_diameter(curve: Float[np.ndarray, "12 units"]) -> Float[np.ndarray, " units"]:
+    """Return the smallest diameter, in degrees, beyond the peak with complete suppression.
+
+    Suppression is complete at p + 0.05 |p| or less, with p the response at the largest size. NaN
+    if the largest size is the best one.
+    """
+    sizes = np.arange(len(curve))[:, None]
+    beyond = sizes > curve.argmax(axis=0)
+    floor = curve[-1] + _SURROUND * np.abs(curve[-1])
+    complete = beyond & (curve <= floor)
+    return np.where(complete.any(axis=0), 2.0 * RADII[complete.argmax(axis=0)], np.nan)
