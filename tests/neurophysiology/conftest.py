@@ -1,4 +1,4 @@
-"""A VOneBlock of another seed, recorded once for all tests that ask what its tuning is."""
+"""Layers that the tests record: a small VOneBlock and a smaller layer of oriented filters."""
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ def small_layer(key, images):
 
 @pytest.fixture(scope="session")
 def scores():
-    """With 8 texture images, white noise that stands in for textures."""
+    """The scores of the block, with 8 texture images of white noise."""
     pixels = np.random.default_rng(0).integers(0, 256, (2, 2, 2, 64, 64), np.uint8)
     proxy = TextureSet(pixels, ("first", "second"), is_proxy=True, source="white noise")
     return neurophysiology.score(
@@ -54,7 +54,7 @@ def scores():
 
 @pytest.fixture(scope="session")
 def site():
-    """The 4 locations nearest to the stimuli, all channels; a window that shows all they see."""
+    """All channels at the 4 locations nearest to the stimuli, with a window that is enough."""
     grid = np.meshgrid([31, 32], [31, 32], np.arange(48), indexing="ij")
     row, col, channel = (axis.ravel() for axis in grid)
     # The window starts at location 25 of the map and has 14 locations.

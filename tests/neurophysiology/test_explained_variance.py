@@ -13,7 +13,7 @@ STRATA = np.arange(135) % 2
 
 
 def synthetic(noise, seed=1):
-    """135 images, 12 latents, 400 features, 60 neurons with 20 repetitions.
+    """Make 135 images with 12 latents and 400 features, and 60 neurons with 20 repetitions.
 
     With this seed the power iteration of the regression meets its limit, which must not warn.
     """
@@ -207,7 +207,7 @@ def test_too_few_images_for_the_components():
 
 
 def noisy_layer(key, images):
-    """Two channels of averages of 4 x 4 pixels, which may be negative, and noise."""
+    """Average 4 x 4 pixels; the first channel may be negative, the second has noise."""
     pooled = images[..., :1].reshape(images.shape[0], 2, 4, 2, 4).mean(axis=(2, 4))
     noise = jax.vmap(lambda k: jax.random.normal(k, (2, 2), jnp.float32))(key)
     return jnp.stack([pooled - 0.5, pooled + noise], axis=-1)

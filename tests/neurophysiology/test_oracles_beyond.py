@@ -26,7 +26,7 @@ NEIGHBOURS = (np.abs(np.subtract.outer(np.arange(64), np.arange(64))) <= 16).ast
 
 
 def divisive(key, images):
-    """Responses divided by those of all orientations in the neighbourhood."""
+    """Divide responses by those of all orientations in the neighbourhood."""
     linear = small_layer(key, images)
     pool = jnp.einsum("yu,nuvc,vx->nyx", NEIGHBOURS, linear, NEIGHBOURS) / linear.shape[-1]
     return linear / (1.0 + 0.05 * pool[..., None])
@@ -108,7 +108,7 @@ def constant_site(units):
 
 
 def constant_layer(x, noise, units=400):
-    """Units with mean ``x`` that are noisy in the way of a function of (mean, normal)."""
+    """Make a layer of units with mean ``x``; ``noise`` is a function of (mean, normal)."""
 
     def layer(key, images):
         keys = prng.example_keys(key, images.shape[0])

@@ -1,4 +1,4 @@
-"""Layers whose tuning is known in closed form, recorded as any other layer."""
+"""Recordings of layers with a tuning that is known in closed form."""
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,10 @@ NUMBERS = ("NHWC", "HWIO", "NHWC")
 
 
 def waves(sf, orientation, size=33):
-    """Full-field gratings of 8 phases around the middle pixel, float32 (8, size, size), and the
-    argument of the sine in radians."""
+    """Return full-field gratings of 8 phases, float32 (8, size, size), and the sine's argument.
+
+    The argument is in radians and 0 at the middle pixel.
+    """
     offset = np.arange(size) - size // 2
     o = np.deg2rad(orientation)
     argument = 2 * np.pi * sf / 28 * (offset * np.cos(o) + (offset * np.sin(o))[:, None])
@@ -120,7 +122,7 @@ def test_the_tuning_of_a_synthetic_layer_is_recovered():
     error = (found["pref_or"] - 22.5 * site.channel + 90) % 180 - 90
     # Half a step of the orientations that are shown, which lie beside those of the filters.
     assert np.abs(error).max() < 7.5 and np.median(np.abs(error)) < 4.0
-    # nx = ny = 0.25, between those of 28 and 40 degrees in test_properties. Pixels are coarse for
+    # nx = ny = 0.25, between those of 28 and 40 degrees in test_tuning. Pixels are coarse for
     # oblique gratings.
     straight = site.channel % 4 == 0
     np.testing.assert_allclose(found["or_bandwidth"][straight], 33.0, atol=1.5)

@@ -1,4 +1,4 @@
-"""The published block on textures and noise of the same spectrum: stand-ins, not the study's."""
+"""The published block on a proxy of the texture images."""
 
 import jax
 import numpy as np

@@ -1,7 +1,6 @@
-"""Tuning of a VOneBlock against what its Gabor parameters predict.
+"""The tuning of a VOneBlock against the predictions from its Gabor parameters.
 
-The bank has seed 7; the relations are those between Gabor functions and gratings, the tolerances
-what was measured for the published bank.
+The bank has seed 7. The tolerances were measured with the published bank.
 """
 
 import dataclasses
@@ -24,12 +23,12 @@ def gabors():
 
 
 def parameter(scores, values):
-    """A parameter of each unit's filter."""
+    """Return a parameter of each unit's filter."""
     return values[scores.units["channel"]]
 
 
 def turned(first, second):
-    """Angle between orientations, 0 to 90 degrees."""
+    """Return the angle between orientations, 0 to 90 degrees."""
     return np.abs((first - second + 90) % 180 - 90)
 
 

@@ -1,4 +1,4 @@
-"""What is shown to a layer, what is kept, and what is refused."""
+"""Recording layers: crops, selection of units, trials, the key contract, and errors."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Tables and recordings of the user: what is read, and what is refused."""
+"""Reading and refusing tables and recordings of users."""
 
 import hashlib
 import importlib.util

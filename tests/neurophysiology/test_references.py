@@ -1,4 +1,4 @@
-"""The published distributions and those of a user, and what is said without them."""
+"""The published distributions, and comparisons with those of a user."""
 
 import json
 

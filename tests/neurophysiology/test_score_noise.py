@@ -21,7 +21,7 @@ DISPLAY = Display(8.0, 224, 1)
 
 
 def mean_of_trials(responses, key):
-    """The mean of 20 draws of the block's noise; the filters need to be applied only once."""
+    """Return the mean of 20 draws of the block's noise; the filters are applied only once."""
     noise, keys = v1.NeuronalNoise(), prng.example_keys(key, responses.shape[0])
 
     def add(trial, total):
@@ -33,13 +33,13 @@ def mean_of_trials(responses, key):
 
 
 def near_responses(images):
-    """Of the 8 x 8 locations around the stimuli, in a window that begins 3 locations before."""
+    """Return responses at the 8 x 8 locations around the stimuli, 3 locations into a window."""
     near = v1.noise_free_responses(CONFIG, images)[:, 3:11, 3:11]
     return near.reshape(near.shape[0], -1)
 
 
 def select_with_noise():
-    """The units that are found if receptive fields are noisy, too, and their scores."""
+    """Return the units selected with noisy receptive fields, and their scores."""
     row, col, channel = (i.ravel() for i in np.indices((8, 8, 512)))
     site = Site(DISPLAY, Window(100, 100, 56, 56), np.arange(row.size), row, col, channel)
 

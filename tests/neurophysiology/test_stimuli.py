@@ -1,4 +1,4 @@
-"""Stimuli against their definition, written out pixel by pixel, and against Pillow."""
+"""Stimuli against a pixel-by-pixel definition and against Pillow."""
 
 import math
 
@@ -13,7 +13,7 @@ from vone_jax.neurophysiology.stimuli import Display, Window
 
 
 def canvas_of(grating):
-    """The 672-pixel canvas, from the definition."""
+    """Draw the 672-pixel canvas from the definition."""
     y0, x0, radius, frequency, orientation, phase, contrast = grating
     degrees = (np.arange(672) - 336) / 56
     y, x = (degrees - y0)[:, None], (degrees - x0)[None, :]
@@ -24,7 +24,7 @@ def canvas_of(grating):
 
 
 def seen(grating, display):
-    """Cut or padded to the field of view and resized by Pillow."""
+    """Cut or pad a grating to the field of view and resize it with Pillow."""
     n = round(display.visual_degrees * 56)
     padded = np.pad(canvas_of(grating), 336, constant_values=128)
     start = 672 - n // 2

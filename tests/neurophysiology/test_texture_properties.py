@@ -1,4 +1,4 @@
-"""Texture properties against closed forms and against the formulas written out with loops."""
+"""Texture properties against closed forms and against formulas in loops."""
 
 import numpy as np
 import pytest

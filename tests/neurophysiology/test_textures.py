@@ -139,7 +139,7 @@ def test_bad_sets_are_refused(shape, changes, message):
 
 @pytest.fixture(scope="module")
 def freeman_ziemba(tmp_path_factory):
-    """450 files of 8 pixels whose grey level tells family, sample and type."""
+    """A folder of 450 files of 8 pixels, with a grey level for each family, sample and type."""
     folder = tmp_path_factory.mktemp("fz")
     for family in range(15):
         for sample in range(15):

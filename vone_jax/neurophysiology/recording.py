@@ -131,7 +131,7 @@ def present(
     Args:
       response_fn: the layer.
       key: typed key; the image with index i has the key ``fold_in(key, i)``.
-      draw: indices -> uint8 images (n, window height, window width).
+      draw: function of indices, which returns uint8 images (n, window height, window width).
       indices: indices of the images to show.
       site: the units to record.
       reduce_last: take the maximum over this many consecutive images.

@@ -16,6 +16,14 @@ from scipy.interpolate import CubicSpline
 
 from vone_jax.neurophysiology.stimuli import ORIENTATIONS, RADII, SPATIAL_FREQUENCIES
 
+Responses = Float[np.ndarray, "*conditions phases units"]
+PerCondition = Float[np.ndarray, "*conditions units"]
+PerUnit = Float[np.ndarray, " units"]
+Condition = tuple[Int[np.ndarray, " units"], ...]
+Curve = Float[np.ndarray, "levels units"]
+OrientationCurve = SizeCurve = Float[np.ndarray, "12 units"]
+FrequencyCurve = Float[np.ndarray, "22 units"]
+
 # Bandwidths are measured at this fraction of the peak: 1 / sqrt(2).
 HEIGHT = 0.707
 
@@ -33,16 +41,12 @@ _SUMMATION = 0.95
 _SURROUND = 0.05
 
 
-def f0(
-    responses: Float[np.ndarray, "*factors phases units"],
-) -> Float[np.ndarray, "*factors units"]:
+def f0(responses: Responses) -> PerCondition:
     """Return the mean over the phases."""
     return responses.mean(axis=-2)
 
 
-def f1(
-    responses: Float[np.ndarray, "*factors phases units"],
-) -> Float[np.ndarray, "*factors units"]:
+def f1(responses: Responses) -> PerCondition:
     """Return the amplitude at the drift frequency, 2 |DFT coefficient 1| / phases."""
     phases = responses.shape[-2]
     angle = 2.0 * np.pi * np.arange(phases) / phases
@@ -50,44 +54,25 @@ def f1(
     return 2.0 / phases * np.abs((responses * wave).sum(axis=-2))
 
 
-def best_condition(
-    responses: Float[np.ndarray, "*factors units"],
-) -> tuple[Int[np.ndarray, " units"], ...]:
-    """Return the indices of each unit's largest response, one array per factor.
-
-    The first of equal responses wins.
-    """
+def best_condition(responses: PerCondition) -> Condition:
+    """Return the indices of each unit's largest (and first) response, one array per factor."""
     flat = responses.reshape(-1, responses.shape[-1])
     return np.unravel_index(flat.argmax(axis=0), responses.shape[:-1])
 
 
-def curve_along(
-    responses: Float[np.ndarray, "*factors units"],
-    axis: int,
-    best: tuple[Int[np.ndarray, " units"], ...],
-) -> Float[np.ndarray, "levels units"]:
-    """Return each unit's curve along one factor, through its best condition.
-
-    Args:
-      responses: responses to all combinations of the factors.
-      axis: the factor to vary.
-      best: the result of ``best_condition``.
-    """
+def curve_along(responses: PerCondition, axis: int, best: Condition) -> Curve:
+    """Return each unit's curve along the factor ``axis``, through its best condition."""
     units = np.arange(responses.shape[-1])
     levels = np.arange(responses.shape[axis])[:, None]
     index = tuple(levels if n == axis else b[None, :] for n, b in enumerate(best))
     return responses[(*index, units[None, :])]
 
 
-def smooth(
-    curve: Float[np.ndarray, "levels units"], neighbour: float, circular: bool
-) -> Float[np.ndarray, "levels units"]:
-    """Smooth a curve with the weights 1 for a point and ``neighbour`` for each neighbour.
+def smooth(curve: Curve, neighbour: float, circular: bool) -> Curve:
+    """Smooth a curve with the weight 1 for a point and ``neighbour`` for each neighbour.
 
-    Args:
-      curve: the curve.
-      neighbour: the weight of each neighbour. The weights are divided by their sum.
-      circular: True if the first point follows the last one; otherwise the ends are repeated.
+    The weights are divided by their sum. If ``circular``, the first point follows the last one;
+    otherwise the ends are repeated.
     """
     padded = np.concatenate(
         [curve[-1:] if circular else curve[:1], curve, curve[:1] if circular else curve[-1:]]
@@ -102,14 +87,9 @@ def _spline(x: np.ndarray, curve: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 
 def _crossings(curve: np.ndarray, peak: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find the nearest samples below and above the peak where a curve falls to ``HEIGHT``.
+    """Return the nearest indices below and above the peak where a curve falls to ``HEIGHT``.
 
-    Args:
-      curve: (samples, U).
-      peak: index of each unit's peak, (U,).
-
-    Returns:
-      Indices below and above the peak, float64 (U,); NaN where the curve does not fall that far.
+    The indices are float64, and NaN where the curve does not fall that far.
     """
     samples = np.arange(len(curve))[:, None]
     top = np.take_along_axis(curve, peak[None, :], axis=0)
@@ -123,12 +103,12 @@ def _crossings(curve: np.ndarray, peak: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def orientation_properties(
-    rates: Float[np.ndarray, "cycles frequencies 12 8 units"], blank: Float[np.ndarray, " units"]
+    rates: Float[np.ndarray, "cycles frequencies 12 8 units"], blank: PerUnit
 ) -> dict[str, np.ndarray]:
     """Measure orientation tuning, modulation and response magnitude.
 
     Args:
-      rates: rates for the orientation set.
+      rates: rates for the orientation set, in spikes per second.
       blank: rates at grey.
 
     Returns:
@@ -164,16 +144,14 @@ def orientation_properties(
     }
 
 
-def preferred_orientation(
-    curve: Float[np.ndarray, "12 units"],
-) -> Float[np.ndarray, " units"]:
+def preferred_orientation(curve: OrientationCurve) -> PerUnit:
     """Return the orientation of the peak, in degrees from -22.5 to 157.5."""
     fine = _fine_orientation_curve(curve, _PREFERENCE_NEIGHBOUR)
     peak = _orientation_peak(fine) + _DEGREES[0]
     return np.where(peak >= 157.5, peak - 180.0, peak).astype(np.float64)
 
 
-def circular_variance(curve: Float[np.ndarray, "12 units"]) -> Float[np.ndarray, " units"]:
+def circular_variance(curve: OrientationCurve) -> PerUnit:
     """Return 1 - |sum r exp(2i o)| / sum |r|: 0 for a single orientation, 1 for no tuning."""
     wave = np.exp(2j * np.deg2rad(ORIENTATIONS))[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -181,7 +159,7 @@ def circular_variance(curve: Float[np.ndarray, "12 units"]) -> Float[np.ndarray,
     return 1.0 - _finite(resultant)
 
 
-def half_bandwidth(curve: Float[np.ndarray, "12 units"]) -> Float[np.ndarray, " units"]:
+def half_bandwidth(curve: OrientationCurve) -> PerUnit:
     """Return half the width at ``HEIGHT``, in degrees; NaN for a width above 180."""
     fine = _fine_orientation_curve(curve, _BANDWIDTH_NEIGHBOUR)
     below, above = _crossings(fine, _orientation_peak(fine))
@@ -189,7 +167,7 @@ def half_bandwidth(curve: Float[np.ndarray, "12 units"]) -> Float[np.ndarray, " 
     return np.where(width > 180.0, np.nan, width) / 2.0
 
 
-def orthogonal_ratio(curve: Float[np.ndarray, "12 units"]) -> Float[np.ndarray, " units"]:
+def orthogonal_ratio(curve: OrientationCurve) -> PerUnit:
     """Return the response at 90 degrees from the peak, relative to the peak."""
     units = np.arange(curve.shape[-1])
     peak = curve.argmax(axis=0)
@@ -216,7 +194,7 @@ def _finite(ratio: np.ndarray) -> np.ndarray:
 
 
 def spatial_frequency_properties(
-    rates: Float[np.ndarray, "radii 22 orientations 8 units"], blank: Float[np.ndarray, " units"]
+    rates: Float[np.ndarray, "radii 22 orientations 8 units"], blank: PerUnit
 ) -> dict[str, np.ndarray]:
     """Measure the preferred spatial frequency and the bandwidth.
 
@@ -241,12 +219,12 @@ def spatial_frequency_properties(
     }
 
 
-def peak_frequency(curve: Float[np.ndarray, "22 units"]) -> Float[np.ndarray, " units"]:
+def peak_frequency(curve: FrequencyCurve) -> PerUnit:
     """Return the frequency of the peak in cycles per degree."""
     return 2.0 ** _FINE_OCTAVES[_fine_frequency_curve(curve).argmax(axis=0)]
 
 
-def bandwidth_ratio(curve: Float[np.ndarray, "22 units"]) -> Float[np.ndarray, " units"]:
+def bandwidth_ratio(curve: FrequencyCurve) -> PerUnit:
     """Return 100 * low / high frequency at ``HEIGHT``; NaN if one side does not fall that far.
 
     100 is the narrowest bandwidth; one octave is 50.
@@ -264,7 +242,7 @@ def _fine_frequency_curve(curve: np.ndarray) -> np.ndarray:
 
 def size_properties(
     rates: Float[np.ndarray, "12 frequencies orientations 8 units"],
-    blank: Float[np.ndarray, " units"],
+    blank: PerUnit,
 ) -> dict[str, np.ndarray]:
     """Measure surround suppression and the diameters of centre and surround.
 
@@ -288,19 +266,19 @@ def size_properties(
     }
 
 
-def suppression_index(curve: Float[np.ndarray, "12 units"]) -> Float[np.ndarray, " units"]:
+def suppression_index(curve: SizeCurve) -> PerUnit:
     """Return (peak - p) / peak with p at the largest size: 0 for no suppression, 1 for silence."""
     peak = curve.max(axis=0).astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(peak > 0, (peak - curve[-1]) / peak, np.nan)
 
 
-def summation_diameter(curve: Float[np.ndarray, "12 units"]) -> Float[np.ndarray, " units"]:
+def summation_diameter(curve: SizeCurve) -> PerUnit:
     """Return the smallest diameter, in degrees, with 95 % of the peak."""
     return 2.0 * RADII[(curve >= _SUMMATION * curve.max(axis=0)).argmax(axis=0)]
 
 
-def surround_diameter(curve: Float[np.ndarray, "12 units"]) -> Float[np.ndarray, " units"]:
+def surround_diameter(curve: SizeCurve) -> PerUnit:
     """Return the smallest diameter, in degrees, beyond the peak with complete suppression.
 
     Suppression is complete at p + 0.05 |p| or less, with p the response at the largest size. NaN

@@ -1,4 +1,4 @@
-"""Formulas of the properties on curves whose values are known in closed form or by hand."""
+"""The formulas of tuning properties, on curves with values in closed form or by hand."""
 
 import numpy as np
 import pytest

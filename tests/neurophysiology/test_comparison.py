@@ -1,4 +1,4 @@
-"""The similarity of distributions, and the ceilings of the published ones.
+"""The similarity of distributions, and the ceilings of the published distributions.
 
 The ceilings are asserted by Brain-Score's own tests (brain-score/vision, MarquesEtAl2020, tolerance
 0.005) for the per-cell data; the published counts must give the same.
