@@ -83,7 +83,7 @@ def load_recordings(path: str | os.PathLike) -> Recordings:
     path = Path(path).expanduser()
     content = path.read_bytes()
     if is_netcdf(content):
-        arrays = {name: array for name, (_, array) in read_netcdf(path).variables.items()}
+        arrays = {name: variable.array for name, variable in read_netcdf(path)[0].items()}
     elif content[:2] == b"PK":
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as archive:

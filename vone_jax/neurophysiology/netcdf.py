@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,18 +17,12 @@ _SCIPY_NAMES = frozenset(
 )  # fmt: skip
 
 
-class Dataset(NamedTuple):
-    """The content of a file.
+class Variable(NamedTuple):
+    """A variable of a file: names of its dimensions, values (text as NumPy strings), attributes."""
 
-    Attributes:
-      variables: name -> (names of the dimensions, array). Text is of NumPy's string type.
-      variable_attributes: name of a variable -> attributes of the variable.
-      attributes: attributes of the file.
-    """
-
-    variables: Mapping[str, tuple[tuple[str, ...], np.ndarray]]
-    variable_attributes: Mapping[str, Mapping[str, Any]]
-    attributes: Mapping[str, Any]
+    dimensions: tuple[str, ...]
+    array: np.ndarray
+    attributes: dict[str, Any]
 
 
 def is_netcdf(content: bytes) -> bool:
@@ -37,8 +30,8 @@ def is_netcdf(content: bytes) -> bool:
     return content.startswith((_NETCDF_3, _NETCDF_4))
 
 
-def read_netcdf(path: Path) -> Dataset:
-    """Read a file for which ``is_netcdf`` holds.
+def read_netcdf(path: Path) -> tuple[dict[str, Variable], dict[str, Any]]:
+    """Read the variables and the attributes of a file for which ``is_netcdf`` holds.
 
     Raises:
       ImportError: for version 4 if h5netcdf or h5py is not installed.
@@ -58,7 +51,7 @@ def read_netcdf(path: Path) -> Dataset:
         raise ValueError(f"{path} cannot be read as NetCDF ({error})") from error
 
 
-def _read_3(path: Path) -> Dataset:
+def _read_3(path: Path) -> tuple[dict[str, Variable], dict[str, Any]]:
     with netcdf_file(path, "r", mmap=False) as file:
         variables = {}
         for name, variable in file.variables.items():
@@ -66,9 +59,9 @@ def _read_3(path: Path) -> Dataset:
             if array.dtype.kind == "S":
                 dimensions, array = _joined(dimensions, array)
             # NetCDF 3 is big-endian.
-            variables[name] = dimensions, array.astype(array.dtype.newbyteorder("="))
-        attributes = {name: _attributes_3(v) for name, v in file.variables.items()}
-        return Dataset(variables, attributes, _attributes_3(file))
+            array = array.astype(array.dtype.newbyteorder("="))
+            variables[name] = Variable(dimensions, array, _attributes_3(variable))
+        return variables, _attributes_3(file)
 
 
 def _attributes_3(owner: Any) -> dict[str, Any]:
@@ -84,7 +77,7 @@ def _joined(dimensions: tuple[str, ...], array: np.ndarray) -> tuple[tuple[str, 
     return dimensions[:-1], np.char.strip(np.char.decode(text, "utf-8"))
 
 
-def _read_4(path: Path) -> Dataset:
+def _read_4(path: Path) -> tuple[dict[str, Variable], dict[str, Any]]:
     h5netcdf = importlib.import_module("h5netcdf")
     with h5netcdf.File(path, "r") as file:
         variables = {}
@@ -93,6 +86,5 @@ def _read_4(path: Path) -> Dataset:
             if array.dtype.kind in "OS":
                 text = [t.decode() if isinstance(t, bytes) else str(t) for t in array.ravel()]
                 array = np.array(text, np.str_).reshape(array.shape)
-            variables[name] = tuple(variable.dimensions), array
-        attributes = {name: dict(v.attrs) for name, v in file.variables.items()}
-        return Dataset(variables, attributes, dict(file.attrs))
+            variables[name] = Variable(tuple(variable.dimensions), array, dict(variable.attrs))
+        return variables, dict(file.attrs)

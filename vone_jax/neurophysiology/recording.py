@@ -161,9 +161,7 @@ def present(
         results.append(np.asarray(pending))
     if not results:
         return np.zeros((0, len(site)), np.float32)
-    responses = np.concatenate(results)[: len(indices) // reduce_last]
-    check_finite(responses)
-    return responses
+    return _finite(np.concatenate(results)[: len(indices) // reduce_last])
 
 
 def layer_features(
@@ -198,17 +196,12 @@ def layer_features(
     function = prng.as_pytree(response_fn, "response_fn")
     key = prng.stream(key, "explained variance")
     size = min(batch_size, len(images))
-    batches = []
-    for start in range(0, len(images), size):
-        # The last batch repeats its last image, so that one program fits all batches.
-        batch = np.minimum(np.arange(start, start + size), len(images) - 1)
+    features = []
+    for batch in _batches(np.arange(len(images)), size):
         keys = prng.index_keys(key, jnp.asarray(batch, jnp.uint32))
-        batches.append(
-            np.asarray(_flat_responses(function, keys, jnp.asarray(images[batch]), in_channels))
-        )
-    features = np.concatenate(batches)[: len(images)]
-    check_finite(features)
-    return features
+        responses = show(function, keys, jnp.asarray(images[batch]), in_channels)
+        features.append(responses.reshape(size, -1))
+    return np.concatenate(features)[: len(images)]
 
 
 def batch_size(window: Window, count: int, multiple: int) -> int:
@@ -222,12 +215,6 @@ def _batches(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
     for start in range(0, len(indices), size):
         batch = indices[start : start + size]
         yield np.concatenate([batch, np.repeat(batch[-1:], size - len(batch))])
-
-
-def check_finite(responses: np.ndarray) -> None:
-    """Raise a ValueError if a response is NaN or infinite."""
-    if not np.all(np.isfinite(responses)):
-        raise ValueError("response_fn returned values that are not finite (NaN or infinite)")
 
 
 def call_layer(
@@ -275,6 +262,22 @@ def call_layer(
     return responses.astype(jnp.float32)
 
 
+def show(
+    function: ResponseFn, keys: Key[Array, " n"], pixels: UInt8[Array, "n h w"], in_channels: int
+) -> Float[np.ndarray, "n ..."]:
+    """Return the responses of the whole layer; see ``call_layer``, here compiled."""
+    return _finite(np.asarray(_call_layer(function, keys, pixels, in_channels)))
+
+
+_call_layer = jax.jit(call_layer, static_argnums=3)
+
+
+def _finite(responses: np.ndarray) -> np.ndarray:
+    if not np.all(np.isfinite(responses)):
+        raise ValueError("response_fn returned values that are not finite (NaN or infinite)")
+    return responses
+
+
 @functools.partial(jax.jit, static_argnums=(4, 5, 6))
 def _responses(function, keys, pixels, units, in_channels, reduce_last, rectify):
     responses = call_layer(function, keys, pixels, in_channels)
@@ -283,12 +286,6 @@ def _responses(function, keys, pixels, units, in_channels, reduce_last, rectify)
         # maximum would replace a NaN on some devices; where keeps it.
         recorded = jnp.where(recorded < 0, 0.0, recorded)
     return recorded.reshape(-1, reduce_last, units.shape[0]).max(axis=1)
-
-
-@functools.partial(jax.jit, static_argnums=3)
-def _flat_responses(function, keys, pixels, in_channels):
-    responses = call_layer(function, keys, pixels, in_channels)
-    return responses.reshape(responses.shape[0], -1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -217,22 +217,23 @@ def _number(field: str, name: str, line: int, path: Path) -> float:
 
 
 def _netcdf_columns(path: Path) -> tuple[list[tuple[str, np.ndarray]], Mapping[str, Any]]:
-    dataset = read_netcdf(path)
+    variables, attributes = read_netcdf(path)
     dims = ("neuroid", "neuronal_property")
-    tables = [v for v in dataset.variables.items() if set(v[1][0]) == set(dims)]
-    if len(tables) != 1 or "neuronal_property" not in dataset.variables:
+    tables = [name for name, v in variables.items() if set(v.dimensions) == set(dims)]
+    if len(tables) != 1 or "neuronal_property" not in variables:
         raise ValueError(
             f"{path} must hold one variable over the dimensions {dims} and the coordinate "
             f"neuronal_property; it holds "
-            + ", ".join(f"{name} {d}" for name, (d, _) in dataset.variables.items())
+            + ", ".join(f"{name} {v.dimensions}" for name, v in variables.items())
         )
-    variable, (order, table) = tables[0]
+    variable = variables[tables[0]]
+    table = variable.array
     if table.dtype.kind not in "fiu":
-        raise ValueError(f"{variable} in {path} must be real numbers, got {table.dtype}")
-    table = table if order == dims else table.T
-    names = [str(name) for name in dataset.variables["neuronal_property"][1]]
+        raise ValueError(f"{tables[0]} in {path} must be real numbers, got {table.dtype}")
+    table = table if variable.dimensions == dims else table.T
+    names = [str(name) for name in variables["neuronal_property"].array]
     columns = [(name, table[:, i].astype(np.float64)) for i, name in enumerate(names)]
-    return columns, {**dataset.attributes, **dataset.variable_attributes[variable]}
+    return columns, attributes | variable.attributes
 
 
 def _property(stored_name: str, path: Path) -> str | None:

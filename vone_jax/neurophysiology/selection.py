@@ -20,9 +20,9 @@ from vone_jax.neurophysiology.recording import (
     ResponseFn,
     Site,
     call_layer,
-    check_finite,
     record,
     record_blank,
+    show,
 )
 from vone_jax.neurophysiology.stimuli import Display, Window
 
@@ -271,11 +271,5 @@ def _accepts(
 
 
 def _show(function: ResponseFn, key: jax.Array, pixels: jax.Array, in_channels: int) -> np.ndarray:
-    """Return the responses of the whole layer."""
-    keys = prng.example_keys(key, pixels.shape[0])
-    responses = np.asarray(_call_layer(function, keys, pixels, in_channels))
-    check_finite(responses)
-    return responses
-
-
-_call_layer = jax.jit(call_layer, static_argnums=3)
+    """Return the responses of the whole layer, with the keys of the first images."""
+    return show(function, prng.example_keys(key, pixels.shape[0]), pixels, in_channels)
