@@ -105,6 +105,20 @@ def test_more_steps_approach_the_boundary(norm, targets):
     assert np.all(result.distance < 1.0055 * optimum + 2 * rounding)
 
 
+@pytest.mark.parametrize(("norm", "offset"), [("linf", 0.0), ("l2", 0.0), ("l1", 1e-8)])
+def test_an_image_on_the_boundary_is_not_stuck_there(norm, offset):
+    """The logits of both classes are equal, or apart by less than the rounding of a pixel."""
+    images = jnp.full((2, 5, 10, 1), 0.5)
+
+    def tied(key, images):
+        logits = problem.TWO_CLASSES(key, images)
+        return logits + jnp.asarray([[offset, 0.0]], images.dtype)
+
+    result = FAB(norm, 1.0, steps=3).minimal(problem.KEY, tied, images, jnp.zeros(2, jnp.int32))
+    assert np.all(result.found)
+    assert np.all(result.distance < 1e-4)
+
+
 def test_restarts_begin_elsewhere():
     """The first run stands where the score is flat, in the middle of a ditch of width 0.04."""
     images = jnp.full((6, 2, 2, 1), 0.5)

@@ -37,12 +37,12 @@ def distances(found, images, norm):
     return np.linalg.norm(delta, ord={"linf": np.inf, "l2": 2, "l1": 1}[norm], axis=1)
 
 
-def ratios(attack, found, batch):
+def ratios(attack, found, batch, logits_fn=network.logits_fn):
     """Our distances over theirs; every image has an adversarial one in both."""
     images, labels = batch
-    ours = attack.minimal(KEY, network.logits_fn, images, labels)
+    ours = attack.minimal(KEY, logits_fn, images, labels)
     assert np.all(ours.found)
-    logits = network.logits_fn(KEY, jnp.asarray(network.from_torch(found)))
+    logits = logits_fn(KEY, jnp.asarray(network.from_torch(found)))
     assert np.all(jnp.argmax(logits, axis=-1) != labels)
     return ours.distance / distances(network.from_torch(found), images, attack.norm)
 
@@ -115,6 +115,26 @@ def test_fab_finds_the_distances_of_its_authors(batch, norm, targets):
     if targets is None:
         assert np.sum(np.abs(ratio - 1) < 1e-2) >= 16, np.sort(ratio)
     assert np.all(ratio < (1.15 if norm == "l1" else 1.01)), np.sort(ratio)
+
+
+@pytest.mark.slow
+def test_fab_fools_an_image_whose_path_meets_the_boundary_exactly(batch, monkeypatch):
+    """Step 11 of an image ends within rounding of the boundary. FAB stayed there, and missed it."""
+    fab = pytest.importorskip("pyautoattack.fab_pt", reason="pyautoattack is not installed")
+    weights = network.draw_weights(2)
+    monkeypatch.setattr(network, "weights", lambda: weights)
+    labels = jnp.asarray(network.labels())
+
+    def logits_fn(keys, images):
+        """Another function object, which is compiled with these weights."""
+        return network.logits_fn(keys, images)
+
+    theirs = fab.FABAttack_PT(
+        network.torch_network(), n_restarts=1, n_iter=100, eps=1e3, seed=0, norm="L1",
+        verbose=False, device="cpu",
+    ).perturb(network.to_torch(batch[0]), network.torch_labels(labels))  # fmt: skip
+    ratio = ratios(FAB("l1", 6.0), theirs, (batch[0], labels), logits_fn)
+    assert np.all(ratio < 1.01) and np.median(ratio) > 0.999, np.sort(ratio)
 
 
 @pytest.mark.parametrize(

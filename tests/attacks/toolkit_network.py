@@ -33,7 +33,14 @@ def weights() -> dict[str, np.ndarray]:
 
     The bias makes the mean logits over the images zero, or one class would win everywhere.
     """
-    rng = np.random.default_rng(0)
+    values = draw_weights(0)
+    centre = np.mean(_features(values, jnp.asarray(images())) @ values["head"].T, axis=0)
+    return values | {"bias": -np.asarray(centre)}
+
+
+def draw_weights(seed: int) -> dict[str, np.ndarray]:
+    """Weights with a bias of zero."""
+    rng = np.random.default_rng(seed)
     shapes = {"first": (16, 3, 3, 3), "second": (32, 16, 3, 3), "head": (10, 32)}
     values = {
         name: (rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))).astype(np.float32)
@@ -41,8 +48,7 @@ def weights() -> dict[str, np.ndarray]:
     }
     # The factor spreads the logits, so that losses are of order one.
     values["head"] *= 20
-    centre = np.mean(_features(values, jnp.asarray(images())) @ values["head"].T, axis=0)
-    return values | {"bias": -np.asarray(centre)}
+    return values | {"bias": np.zeros(10, np.float32)}
 
 
 @functools.cache

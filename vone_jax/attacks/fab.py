@@ -9,6 +9,7 @@ References:
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,9 @@ from vone_jax.attacks.minimal import MinimalNormAttack
 from vone_jax.attacks.random_noise import surface
 
 _TINY = 1e-8
+
+# A step goes at least this many units in the last place of pixels and logits.
+_ROUNDING_STEPS = 16
 
 
 @functools.partial(
@@ -106,10 +110,11 @@ class FAB(MinimalNormAttack):
             def step(state, number):
                 point, closest = state
                 step_keys = prng.fold(prng.stream(run_keys, "steps"), number)
-                boundary, _ = linearised.nearest_boundary(
+                boundary, logits = linearised.nearest_boundary(
                     lambda point: self.logits(logits_fn, prng.stream(step_keys, "slope"), point),
                     point, labels, classes, self.norm, self.estimator,
                 )  # fmt: skip
+                boundary = self._beyond_rounding(boundary, logits)
                 point = self._towards(boundary, point, images)
                 logits = self.logits(logits_fn, prng.stream(step_keys, "decision"), point)
                 closest, adversarial = self.closer(closest, point, logits, images, labels)
@@ -131,6 +136,24 @@ class FAB(MinimalNormAttack):
             raise ValueError(f"targets must be at most {others}, got {self.targets}")
         groups = linearised.rivals(clean, labels, self.targets or others)
         return groups[None] if self.targets is None else groups[:, None]
+
+    def _beyond_rounding(self, boundary: linearised.Boundary, logits: jax.Array):
+        """The boundary, shifted for points that are within rounding of it on the label's side.
+
+        A step that is shorter than the rounding of pixels or logits changes nothing, and ``eta``
+        stretches it by a factor only. Such a point would stay there for all further steps.
+        """
+        rounding = _ROUNDING_STEPS * float(jnp.finfo(logits.dtype).eps)
+        values = math.prod(boundary.slope.shape[1:])
+        # In L2 a step spreads over all values.
+        step = rounding * (math.sqrt(values) if self.norm == "l2" else 1.0)
+        least = jnp.maximum(
+            rounding * jnp.max(jnp.abs(jnp.mean(logits, axis=0)), axis=-1),
+            step * norms.size(boundary.slope, linearised.DUAL[self.norm]),
+        )
+        sign = 1.0 if self.targeted else -1.0
+        ahead = sign * boundary.gap
+        return boundary._replace(gap=sign * jnp.where(ahead >= 0, jnp.maximum(ahead, least), ahead))
 
     def _towards(self, boundary: linearised.Boundary, point, images):
         """The mean of the steps to the boundary from the point and from the original image."""
