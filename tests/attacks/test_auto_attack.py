@@ -218,6 +218,32 @@ def test_what_is_not_finite_is_reported_with_its_place(batch):
         attack(KEY, rooted, images, jnp.zeros(10, jnp.int32))
 
 
+@pytest.mark.parametrize(("version", "least"), [("standard", 4), ("plus", 4), ("rand", 3)])
+def test_classifiers_of_too_few_classes_are_refused_before_any_compute(version, least):
+    calls = []
+
+    def counted(key, images):
+        jax.debug.callback(lambda: calls.append(1))
+        return images.reshape(images.shape[0], -1)[:, : least - 1]
+
+    images, labels = jnp.full((2, 2, 2, 1), 0.5), jnp.asarray([0, 1])
+    attack = AutoAttack("linf", 0.1, version=version)
+    with pytest.raises(ValueError, match=f"needs at least {least} classes.*got {least - 1}; name"):
+        attack(KEY, counted, images, labels)
+    jax.effects_barrier()
+    assert not calls
+    assert attack.members(least)
+
+
+def test_members_of_a_custom_version_decide_on_the_classes():
+    members = (APGD("linf", 0.1, loss="dlr"), FAB("linf", 0.1, targets=4))
+    attack = AutoAttack("linf", 0.1, version="custom", attacks=members)
+    assert attack.least_classes == 5
+    with pytest.raises(ValueError, match="at least 5 classes"):
+        attack.members(4)
+    assert AutoAttack("linf", 0.1, "custom", (FGSM("linf", 0.1),)).least_classes == 2
+
+
 @pytest.mark.parametrize(
     ("fields", "error", "message"),
     [

@@ -28,6 +28,8 @@ IMAGES, LABELS = jnp.full((2, 4, 4, 1), 0.5), jnp.asarray([0, 2])
         (dict(eps=float("inf")), ValueError, "eps"),
         (dict(eps=jnp.float32(-0.1)), ValueError, "eps must be a finite number >= 0.*-0.1"),
         (dict(eps=np.asarray([0.1, -0.2])), ValueError, "eps must be a finite number >= 0.*-0.2"),
+        (dict(eps=8), ValueError, r"eps must be at most 1 in norm linf.*did you mean 8/255\?"),
+        (dict(eps=np.asarray([0.1, 2.0])), ValueError, "got 2; did you mean 2/255"),
         (dict(eps="8/255"), TypeError, "eps must be a number"),
         (dict(eps=None), TypeError, "eps must be a number"),
         (dict(steps=0), ValueError, "steps must be an integer >= 1, got 0"),
@@ -58,11 +60,15 @@ def test_fields_out_of_range_are_refused(fields, error, message):
             FGSM(**{"norm": "linf", "eps": 0.1, **fields})
 
 
+def test_radii_of_1_in_linf_and_above_in_other_norms_are_accepted():
+    assert PGD("linf", 1.0).eps == 1 and PGD("l2", 8.0).eps == 8
+
+
 def test_one_nan_in_a_large_image_is_seen():
     """XLA's minimum and maximum pass over it on CPUs."""
     images = jnp.full((1, 64, 64, 3), 0.5).at[0, 30, 30, 1].set(jnp.nan)
     with pytest.raises(ValueError, match="NaN"):
-        checks._values(images, jnp.zeros(1, jnp.int32), 10)
+        checks.arrays(KEY, logits_fn, images, jnp.zeros(1, jnp.int32))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import numpy as np
 
 from vone_jax import prng
 from vone_jax.attacks import checks, classifier, judging, losses, norms, step_control
-from vone_jax.attacks.attack import Attack
+from vone_jax.attacks.attack import Attack, pytree
 
 CHECKPOINTS = ("paper", "code")
 
@@ -26,14 +26,7 @@ _FIRST_MOVED = 0.2
 _LEAST_JUDGE_DRAWS = 5
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("eps",),
-    meta_fields=(
-        "norm", "steps", "restarts", "loss", "targets", "eot_samples", "estimator", "rho",
-        "checkpoints", "large_eps_schedule", "targeted",
-    ),
-)  # fmt: skip
+@pytree("eps")
 @dataclasses.dataclass(frozen=True)
 class APGD(Attack):
     """Auto-PGD on an averaged loss, each example with its own step size.
@@ -81,20 +74,7 @@ class APGD(Attack):
     targeted: bool = False
 
     def __post_init__(self):
-        checks.choice("norm", self.norm, norms.NORMS)
-        checks.radius("eps", self.eps)
-        for name in ("steps", "restarts", "targets", "eot_samples"):
-            checks.count(name, getattr(self, name))
-        checks.choice("loss", self.loss, (*losses.LOSSES, "targeted_dlr"))
-        checks.choice("estimator", self.estimator, losses.ESTIMATORS)
-        checks.radius("rho", self.rho)
-        checks.choice("checkpoints", self.checkpoints, CHECKPOINTS)
-        checks.flag("large_eps_schedule", self.large_eps_schedule)
-        checks.flag("targeted", self.targeted)
-        if self.targeted and self.loss in ("dlr", "targeted_dlr"):
-            raise ValueError(
-                f'loss "{self.loss}" is for untargeted attacks; take "margin" for a target'
-            )
+        checks.fields(self, loss=(*losses.LOSSES, "targeted_dlr"), checkpoints=CHECKPOINTS)
         if self.large_eps_schedule and self.steps < 3:
             raise ValueError(f"large_eps_schedule needs at least 3 steps, got {self.steps}")
 

@@ -6,15 +6,17 @@ serves a whole ladder of radii, and an attack is passed to a jitted function lik
 
 import abc
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
 
 from vone_jax import prng
 from vone_jax.arguments import nearest
-from vone_jax.attacks import checks, classifier
+from vone_jax.attacks import checks, classifier, losses
+
+Class = TypeVar("Class", bound=type)
 
 
 class Attack(abc.ABC):
@@ -29,6 +31,11 @@ class Attack(abc.ABC):
     norm: str
     eps: float
     targeted: bool = False
+
+    @property
+    def least_classes(self) -> int:
+        """The smallest number of classes for which the attack is defined."""
+        return losses.LEAST_CLASSES.get(getattr(self, "loss", ""), 2)
 
     def __call__(
         self,
@@ -98,6 +105,25 @@ class Wrapper(Attack):
     @property
     def targeted(self) -> bool:
         return self.attack.targeted
+
+    @property
+    def least_classes(self) -> int:
+        return self.attack.least_classes
+
+
+def pytree(*leaves: str) -> Callable[[Class], Class]:
+    """Register a dataclass as a pytree.
+
+    Args:
+      *leaves: names of the fields that are traced. The other fields are static.
+    """
+
+    def register(dataclass: Class) -> Class:
+        names = [field.name for field in dataclasses.fields(cast(Any, dataclass))]
+        static = [name for name in names if name not in leaves]
+        return jax.tree_util.register_dataclass(dataclass, leaves, static)
+
+    return register
 
 
 @jax.jit
@@ -178,7 +204,7 @@ def _classes(base: type) -> dict[str, type]:
     classes: dict[str, type] = {}
     for subclass in base.__subclasses__():
         if dataclasses.is_dataclass(subclass):
-            classes[subclass.__name__] = subclass
+            classes.setdefault(subclass.__name__, subclass)
         # A class of this package wins over a later one of the same name.
         classes = _classes(subclass) | classes
     return classes

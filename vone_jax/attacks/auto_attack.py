@@ -21,7 +21,7 @@ from vone_jax import prng
 from vone_jax.attacks import attack as attack_module
 from vone_jax.attacks import checks, classifier, judging, norms
 from vone_jax.attacks.apgd import APGD
-from vone_jax.attacks.attack import Attack
+from vone_jax.attacks.attack import Attack, pytree
 from vone_jax.attacks.fab import FAB
 from vone_jax.attacks.square import Square
 
@@ -30,11 +30,7 @@ VERSIONS = ("standard", "plus", "rand", "custom")
 _EOT_SAMPLES = 20
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("eps", "attacks"),
-    meta_fields=("norm", "version", "judge_draws", "batch_size"),
-)
+@pytree("eps", "attacks")
 @dataclasses.dataclass(frozen=True)
 class AutoAttack(Attack):
     """The members of a version of AutoAttack one after the other, each from the clean image.
@@ -66,11 +62,7 @@ class AutoAttack(Attack):
     batch_size: int = 64
 
     def __post_init__(self):
-        checks.choice("norm", self.norm, norms.NORMS)
-        checks.radius("eps", self.eps)
-        checks.choice("version", self.version, VERSIONS)
-        checks.count("judge_draws", self.judge_draws)
-        checks.count("batch_size", self.batch_size)
+        checks.fields(self, version=VERSIONS)
         if not isinstance(self.attacks, tuple):
             # A pytree that JAX is rebuilding may hold a placeholder here.
             if isinstance(self.attacks, (list, Attack, str)):
@@ -84,8 +76,29 @@ class AutoAttack(Attack):
         for member in self.attacks:
             _check_member(member, self.norm, self.eps)
 
+    @property
+    def least_classes(self) -> int:
+        if self.version == "custom":
+            return max(member.least_classes for member in self.attacks)
+        # The loss "dlr" needs 3 classes, "targeted_dlr" needs 4.
+        return {"rand": 3, "standard": 4, "plus": 4}[self.version]
+
     def members(self, classes: int) -> tuple[Attack, ...]:
-        """The attacks in their order, for a classifier of so many classes."""
+        """The attacks in their order.
+
+        Args:
+          classes: number of classes of the classifier.
+
+        Raises:
+          ValueError: if a member is not defined for so few classes.
+        """
+        if classes < self.least_classes:
+            raise ValueError(
+                f'AutoAttack version "{self.version}" needs at least {self.least_classes} classes '
+                f"for its losses and targets, got {classes}; name the members with "
+                f'version="custom", for instance APGD with "cross_entropy" and with "margin", FAB '
+                f"and Square"
+            )
         norm, eps = self.norm, self.eps
         targets = min(9, classes - 1)
         if self.version == "custom":
@@ -125,6 +138,9 @@ class AutoAttack(Attack):
         a part of, every member attacks every image instead, with the same result.
         """
         checks.single("eps", self.eps)
+        # Before anything is computed.
+        images, labels = checks.arrays(key, logits_fn, images, labels)
+        self.members(checks.classes(key, logits_fn, images))
         images, labels = checks.batch(key, logits_fn, images, labels)
         keys = prng.example_keys(key, images.shape[0])
         logits_fn = classifier.as_pytree(logits_fn)

@@ -6,13 +6,13 @@ References:
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 
 from vone_jax import prng
 from vone_jax.attacks import adam, checks, losses
+from vone_jax.attacks.attack import pytree
 from vone_jax.attacks.minimal import MinimalNormAttack
 
 # Keeps the inverse of the hyperbolic tangent finite for pixels of 0 and 1.
@@ -21,14 +21,7 @@ _INSIDE = 0.999999
 _PROGRESS = 0.9999
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("eps", "learning_rate", "initial_const", "confidence"),
-    meta_fields=(
-        "norm", "steps", "binary_search_steps", "abort_early", "eot_samples", "estimator",
-        "targeted",
-    ),
-)  # fmt: skip
+@pytree("eps", "learning_rate", "initial_const", "confidence")
 @dataclasses.dataclass(frozen=True)
 class CW(MinimalNormAttack):
     """Minimal L2 perturbations: Adam on distance plus c times a hinge on the margin.
@@ -70,14 +63,7 @@ class CW(MinimalNormAttack):
     targeted: bool = False
 
     def __post_init__(self):
-        checks.choice("norm", self.norm, ("l2",))
-        for name in ("eps", "learning_rate", "initial_const", "confidence"):
-            checks.radius(name, getattr(self, name))
-        for name in ("steps", "binary_search_steps", "eot_samples"):
-            checks.count(name, getattr(self, name))
-        checks.choice("estimator", self.estimator, losses.ESTIMATORS)
-        for name in ("abort_early", "targeted"):
-            checks.flag(name, getattr(self, name))
+        checks.fields(self, norm=("l2",))
 
     def search(self, keys, logits_fn, images, labels, closest):
         def attempt(state, number):

@@ -1,15 +1,19 @@
-"""Refuses bad input to an attack before any compute, and results that are not finite."""
+"""Checks of the fields and input of an attack before any compute, and of its result."""
 
+import dataclasses
 import math
 import numbers
+import typing
+from collections.abc import Collection
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from vone_jax import prng
-from vone_jax.attacks import classifier
+from vone_jax import arguments, prng
+from vone_jax.attacks import classifier, losses, norms
 
 # Resizing and decoding leave values like -3e-8; eight-bit inputs are off by hundreds.
 BOX_TOLERANCE = 1e-6
@@ -18,8 +22,62 @@ BOX_TOLERANCE = 1e-6
 PROBABILITY_TOLERANCE = 1e-5
 
 
+# Values of the fields that several attacks share.
+_CHOICES = {"norm": norms.NORMS, "estimator": losses.ESTIMATORS, "loss": losses.LOSSES}
+
+
+def fields(attack: Any, **choices: Collection[str]) -> None:
+    """Check the fields of an attack by their types.
+
+    An integer is a count of at least 1, a float is finite and not negative, a bool is a flag, and
+    a string is one of the choices of its field. ``| None`` also allows None.
+
+    Args:
+      attack: a dataclass. Fields of other types are not checked.
+      **choices: values of the string fields that are its own, or that it restricts.
+
+    Raises:
+      ValueError, TypeError: if a field is out of range. The message names it.
+    """
+    for field in dataclasses.fields(attack):
+        name, value = field.name, getattr(attack, field.name)
+        types = typing.get_args(field.type) or (field.type,)
+        if value is None and type(None) in types:
+            continue
+        if bool in types:
+            arguments.flag(name, value)
+        elif int in types:
+            arguments.count(name, value)
+        elif float in types:
+            radius(name, value)
+        elif str in types:
+            arguments.choice(name, value, (_CHOICES | choices)[name])
+    norm, loss = getattr(attack, "norm", None), getattr(attack, "loss", None)
+    if norm == "linf":
+        largest = _largest(attack.eps)
+        if largest is not None and largest > 1:
+            raise ValueError(
+                f"eps must be at most 1 in norm linf, since images lie in [0, 1], got "
+                f"{largest:g}; did you mean {largest:g}/255?"
+            )
+    if getattr(attack, "targeted", False) and loss in ("dlr", "targeted_dlr"):
+        raise ValueError(f'loss "{loss}" is for untargeted attacks; take "margin" for a target')
+
+
+def _largest(value: Any) -> float | None:
+    """The largest of one or several numbers; None while JAX traces or rebuilds a pytree."""
+    if isinstance(value, Tracer) or not isinstance(value, (numbers.Real, jax.Array, np.ndarray)):
+        return None
+    return float(np.max(np.asarray(value, np.float64)))
+
+
 def radius(name: str, value) -> None:
-    """Raises unless ``value`` is a finite number that is not negative. Traced values pass."""
+    """Check that ``value`` is a finite number, at least 0. Traced values pass.
+
+    Raises:
+      ValueError: if it is not.
+      TypeError: if it is no number.
+    """
     if isinstance(value, (jax.Array, np.ndarray)) and not isinstance(value, Tracer):
         # Several at a time: a ladder, which ``vmap`` takes apart.
         worst = np.asarray(value, np.float64)
@@ -31,34 +89,20 @@ def radius(name: str, value) -> None:
             raise TypeError(f"{name} must be a number, got {value!r}")
         return
     if isinstance(value, bool) or not math.isfinite(value) or value < 0:
-        raise ValueError(f"{name} must be a finite number >= 0 in pixel units, got {value!r}")
+        raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
 
 
 def single(name: str, value) -> None:
-    """Raises unless ``value`` is one number, traced or not."""
+    """Check that ``value`` is one number, traced or not.
+
+    Raises:
+      ValueError: if it is an array of several.
+    """
     if jnp.ndim(value):
         raise ValueError(
             f"{name} must be one number, got an array of shape {jnp.shape(value)}; "
             f"jax.vmap over attacks, or a loop, makes a ladder without compiling again"
         )
-
-
-def count(name: str, value) -> None:
-    """Raises unless ``value`` is an integer of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
-
-
-def flag(name: str, value) -> None:
-    """Raises unless ``value`` is True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-
-
-def choice(name: str, value, choices) -> None:
-    """Raises unless ``value`` is one of ``choices``."""
-    if value not in tuple(choices):
-        raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
 
 
 def batch(key, logits_fn, images, labels) -> tuple[jax.Array, jax.Array]:
@@ -73,7 +117,7 @@ def batch(key, logits_fn, images, labels) -> tuple[jax.Array, jax.Array]:
       FloatingPointError: for logits of the images that are not finite.
     """
     images, labels = arrays(key, logits_fn, images, labels)
-    if _known(images, labels):
+    if not isinstance(_ranges(images, labels)[0], Tracer):
         # Keys of its own: the caller's are for the attack.
         keys = prng.stream(prng.example_keys(key, images.shape[0]), "check")
         _logits(classifier.checked(logits_fn, keys, images)(keys, images))
@@ -95,8 +139,9 @@ def arrays(key, logits_fn, images, labels) -> tuple[jax.Array, jax.Array]:
         if value is None:
             raise TypeError(f"{name} must be an array, got None")
     images, labels = jnp.asarray(images), jnp.asarray(labels)
-    # The same type whether or not the caller's arrays were made from Python numbers.
-    images = jax.lax.convert_element_type(images, images.dtype)
+    if images.weak_type:
+        # The same type whether or not the caller's arrays were made from Python numbers.
+        images = jax.lax.convert_element_type(images, images.dtype)
     if images.dtype not in (jnp.float32, jnp.float64):
         hint = "; divide by 255" if images.dtype == jnp.uint8 else ""
         raise TypeError(f"images must be float32 in [0, 1], got {images.dtype}{hint}")
@@ -114,31 +159,38 @@ def arrays(key, logits_fn, images, labels) -> tuple[jax.Array, jax.Array]:
     if labels.shape != images.shape[:1]:
         raise ValueError(f"labels must have shape {images.shape[:1]}, got {labels.shape}{one_hot}")
     keys = prng.example_keys(key, images.shape[0])
-    if _known(images, labels):
-        call = classifier.checked(logits_fn, keys, images)
-        _values(images, labels, jax.eval_shape(call, keys, images).shape[-1])
+    ranges = _ranges(images, labels)
+    if not isinstance(ranges[0], Tracer):
+        _values(images, ranges, classes(keys, logits_fn, images))
     return images, labels.astype(jnp.int32)
 
 
-def _known(images: jax.Array, labels: jax.Array) -> bool:
-    """Whether there are values to look at.
+def classes(key: jax.Array, logits_fn: classifier.LogitsFn, images: jax.Array) -> int:
+    """Return the number of classes of a classifier, which is traced and not run."""
+    keys = prng.example_keys(key, images.shape[0])
+    return jax.eval_shape(classifier.checked(logits_fn, keys, images), keys, images).shape[-1]
 
-    Within ``jit`` or ``scan`` there are none, not even of arrays from outside: what is computed
-    from them is traced.
+
+@jax.jit
+def _ranges(images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Whether all images lie in [0, 1], and the smallest and largest label.
+
+    Within ``jit`` or ``scan`` the results are tracers, also for arrays from outside.
     """
-    return not any(isinstance(jnp.max(array), Tracer) for array in (images, labels))
-
-
-def _values(images: jax.Array, labels: jax.Array, classes: int) -> None:
     # A minimum on the device may pass over NaN; no comparison holds for it.
-    if not jnp.all((images >= -BOX_TOLERANCE) & (images <= 1 + BOX_TOLERANCE)):
+    inside = jnp.all((images >= -BOX_TOLERANCE) & (images <= 1 + BOX_TOLERANCE))
+    return inside, jnp.min(labels), jnp.max(labels)
+
+
+def _values(images: jax.Array, ranges: tuple[jax.Array, ...], classes: int) -> None:
+    inside, first, last = jax.device_get(ranges)
+    if not inside:
         values = np.asarray(images)
         low, high = values.min(), values.max()
         what = "NaN" if math.isnan(low) else f"values from {low:g} to {high:g}"
         raise ValueError(
             f"images must lie in [0, 1], got {what}; a normalisation belongs into the model"
         )
-    first, last = int(jnp.min(labels)), int(jnp.max(labels))
     if first < 0 or last >= classes:
         raise ValueError(
             f"labels must lie in [0, {classes - 1}] for {classes} classes, "
@@ -149,9 +201,8 @@ def _values(images: jax.Array, labels: jax.Array, classes: int) -> None:
 def _logits(logits: jax.Array) -> None:
     if isinstance(logits, Tracer):
         return
-    bad = ~jnp.all(jnp.isfinite(logits), axis=-1)
-    if bool(jnp.any(bad)):
-        positions = jnp.flatnonzero(bad)[:8].tolist()
+    positions = _not_finite(logits)
+    if positions:
         raise FloatingPointError(
             f"logits_fn returned logits that are not finite, at batch positions {positions}"
         )
@@ -159,26 +210,50 @@ def _logits(logits: jax.Array) -> None:
 
 
 def not_probabilities(logits: jax.Array) -> None:
-    """Raises a ValueError if logits (N, C) are probabilities for every example."""
-    # The probabilities of a network in half precision are rounded to it.
-    tolerance = max(PROBABILITY_TOLERANCE, float(jnp.finfo(logits.dtype).eps))
-    sums = jnp.sum(logits.astype(jnp.float32), axis=-1)
-    if bool(jnp.all(logits >= 0) & jnp.all(jnp.abs(sums - 1) < tolerance)):
+    """Check that logits (N, C) are not probabilities for every example.
+
+    Raises:
+      ValueError: if they are.
+    """
+    if bool(_are_probabilities(logits)):
         raise ValueError(
             "logits_fn must return logits, got probabilities: values in [0, 1] that sum to 1; "
             "take them before the softmax, or their logarithm"
         )
 
 
+@jax.jit
+def _are_probabilities(logits: jax.Array) -> jax.Array:
+    # The probabilities of a network in half precision are rounded to it.
+    tolerance = max(PROBABILITY_TOLERANCE, float(jnp.finfo(logits.dtype).eps))
+    sums = jnp.sum(logits.astype(jnp.float32), axis=-1)
+    return jnp.all(logits >= 0) & jnp.all(jnp.abs(sums - 1) < tolerance)
+
+
 def finite(adversarial: jax.Array) -> jax.Array:
-    """Returns the result of an attack; raises a FloatingPointError if it is known to hold NaN."""
+    """Return the result of an attack after a check that its values are finite.
+
+    Raises:
+      FloatingPointError: if a value is not. Traced results are not checked.
+    """
     if isinstance(adversarial, Tracer):
         return adversarial
-    bad = ~jnp.all(jnp.isfinite(adversarial), axis=(1, 2, 3))
-    if bool(jnp.any(bad)):
-        positions = jnp.flatnonzero(bad)[:8].tolist()
+    positions = _not_finite(adversarial)
+    if positions:
         raise FloatingPointError(
             f"the attack met a gradient or logits that are not finite, at batch positions "
             f"{positions}"
         )
     return adversarial
+
+
+def _not_finite(values: jax.Array) -> list[int]:
+    """The first positions in the batch with a value that is not finite."""
+    bad, somewhere = _faults(values)
+    return jnp.flatnonzero(bad)[:8].tolist() if bool(somewhere) else []
+
+
+@jax.jit
+def _faults(values: jax.Array) -> tuple[jax.Array, jax.Array]:
+    bad = ~jnp.all(jnp.isfinite(values), axis=tuple(range(1, values.ndim)))
+    return bad, jnp.any(bad)

@@ -6,22 +6,18 @@ References:
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 
 from vone_jax import prng
 from vone_jax.attacks import checks, losses, norms
+from vone_jax.attacks.attack import pytree
 from vone_jax.attacks.minimal import MinimalNormAttack
 from vone_jax.attacks.random_noise import surface
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("eps", "initial_norm", "gamma"),
-    meta_fields=("norm", "steps", "eot_samples", "estimator", "targeted"),
-)
+@pytree("eps", "initial_norm", "gamma")
 @dataclasses.dataclass(frozen=True)
 class DDN(MinimalNormAttack):
     """Minimal L2 perturbations: gradient steps on a sphere that shrinks and grows.
@@ -54,13 +50,7 @@ class DDN(MinimalNormAttack):
     targeted: bool = False
 
     def __post_init__(self):
-        checks.choice("norm", self.norm, ("l2",))
-        for name in ("eps", "initial_norm", "gamma"):
-            checks.radius(name, getattr(self, name))
-        for name in ("steps", "eot_samples"):
-            checks.count(name, getattr(self, name))
-        checks.choice("estimator", self.estimator, losses.ESTIMATORS)
-        checks.flag("targeted", self.targeted)
+        checks.fields(self, norm=("l2",))
 
     def search(self, keys, logits_fn, images, labels, closest):
         largest = norms.size(jnp.maximum(images, 1.0 - images), "l2")

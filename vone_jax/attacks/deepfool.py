@@ -6,24 +6,20 @@ References:
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 
 from vone_jax import prng
-from vone_jax.attacks import checks, linearised, losses, norms
+from vone_jax.attacks import checks, linearised, norms
+from vone_jax.attacks.attack import pytree
 from vone_jax.attacks.minimal import MinimalNormAttack
 
 # Added to every step, so that a step of vanishing length still crosses the boundary (foolbox).
 _EXTRA = 1e-4
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("eps", "overshoot"),
-    meta_fields=("norm", "steps", "classes", "eot_samples", "estimator", "targeted"),
-)
+@pytree("eps", "overshoot")
 @dataclasses.dataclass(frozen=True)
 class DeepFool(MinimalNormAttack):
     """Minimal perturbations by linearisation.
@@ -59,13 +55,7 @@ class DeepFool(MinimalNormAttack):
     targeted: bool = False
 
     def __post_init__(self):
-        checks.choice("norm", self.norm, ("l2", "linf"))
-        checks.radius("eps", self.eps)
-        checks.radius("overshoot", self.overshoot)
-        for name in ("steps", "classes", "eot_samples"):
-            checks.count(name, getattr(self, name))
-        checks.choice("estimator", self.estimator, losses.ESTIMATORS)
-        checks.flag("targeted", self.targeted)
+        checks.fields(self, norm=("l2", "linf"))
 
     def search(self, keys, logits_fn, images, labels, closest):
         classes = None

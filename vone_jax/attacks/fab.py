@@ -8,14 +8,14 @@ References:
 """
 
 import dataclasses
-import functools
 import math
 
 import jax
 import jax.numpy as jnp
 
 from vone_jax import prng
-from vone_jax.attacks import box_hyperplane, checks, linearised, losses, norms
+from vone_jax.attacks import box_hyperplane, checks, linearised, norms
+from vone_jax.attacks.attack import pytree
 from vone_jax.attacks.minimal import MinimalNormAttack
 from vone_jax.attacks.random_noise import surface
 
@@ -25,11 +25,7 @@ _TINY = 1e-8
 _ROUNDING_STEPS = 16
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("eps", "alpha_max", "eta", "beta"),
-    meta_fields=("norm", "steps", "restarts", "targets", "eot_samples", "estimator", "targeted"),
-)
+@pytree("eps", "alpha_max", "eta", "beta")
 @dataclasses.dataclass(frozen=True)
 class FAB(MinimalNormAttack):
     """Minimal perturbations by projections onto linearised boundaries within the pixel box.
@@ -76,20 +72,16 @@ class FAB(MinimalNormAttack):
     targeted: bool = False
 
     def __post_init__(self):
-        checks.choice("norm", self.norm, norms.NORMS)
-        for name in ("eps", "alpha_max", "eta", "beta"):
-            checks.radius(name, getattr(self, name))
-        for name in ("steps", "restarts", "eot_samples"):
-            checks.count(name, getattr(self, name))
-        if self.targets is not None:
-            checks.count("targets", self.targets)
-        checks.choice("estimator", self.estimator, losses.ESTIMATORS)
-        checks.flag("targeted", self.targeted)
+        checks.fields(self)
         if self.targeted and self.targets is not None:
             raise ValueError(
                 f"targets are classes that an untargeted attack tries in turn, got {self.targets} "
                 "with targeted=True, where the labels name the target"
             )
+
+    @property
+    def least_classes(self) -> int:
+        return max(2, (self.targets or 0) + 1)
 
     def search(self, keys, logits_fn, images, labels, closest):
         groups = None if self.targeted else self._groups(keys, logits_fn, images, labels)

@@ -6,22 +6,18 @@ References:
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 
 from vone_jax import prng
 from vone_jax.attacks import checks, linearised, losses, norms
+from vone_jax.attacks.attack import pytree
 from vone_jax.attacks.ddn import cosine
 from vone_jax.attacks.minimal import MinimalNormAttack
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("eps", "first_step", "last_step", "first_gamma", "last_gamma"),
-    meta_fields=("norm", "steps", "eot_samples", "estimator", "targeted"),
-)
+@pytree("eps", "first_step", "last_step", "first_gamma", "last_gamma")
 @dataclasses.dataclass(frozen=True)
 class FMN(MinimalNormAttack):
     """Minimal perturbations: gradient steps on the margin in a ball that adapts its radius.
@@ -63,13 +59,7 @@ class FMN(MinimalNormAttack):
     targeted: bool = False
 
     def __post_init__(self):
-        checks.choice("norm", self.norm, norms.NORMS)
-        for name in ("eps", "first_step", "last_step", "first_gamma", "last_gamma"):
-            checks.radius(name, getattr(self, name))
-        for name in ("steps", "eot_samples"):
-            checks.count(name, getattr(self, name))
-        checks.choice("estimator", self.estimator, losses.ESTIMATORS)
-        checks.flag("targeted", self.targeted)
+        checks.fields(self)
 
     def search(self, keys, logits_fn, images, labels, closest):
         largest = norms.size(jnp.maximum(images, 1.0 - images), self.norm)

@@ -9,14 +9,13 @@ References:
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 
 from vone_jax import prng
 from vone_jax.attacks import checks, classifier, judging, losses, norms
-from vone_jax.attacks.attack import Attack
+from vone_jax.attacks.attack import Attack, pytree
 
 # Step sizes by name, from the radius and the number of steps. The first is Madry's. The code of
 # the VOneNet authors exists with the other two: 64 steps travel 2 eps and 16 eps.
@@ -31,15 +30,7 @@ ORDERS = ("ball_then_box", "box_then_ball")
 KEEP = ("last", "best")
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("eps", "step_size"),
-    meta_fields=(
-        "norm", "steps", "step_rule", "random_start", "restarts", "eot_samples", "estimator",
-        "loss", "targeted", "l1_step", "projection", "order", "keep", "norm_offset",
-        "early_stop",
-    ),
-)  # fmt: skip
+@pytree("eps", "step_size")
 @dataclasses.dataclass(frozen=True)
 class PGD(Attack):
     """Projected gradient descent on an averaged loss.
@@ -94,24 +85,14 @@ class PGD(Attack):
     early_stop: bool = False
 
     def __post_init__(self):
-        checks.choice("norm", self.norm, norms.NORMS)
-        checks.radius("eps", self.eps)
-        if self.step_size is not None:
-            checks.radius("step_size", self.step_size)
-        for name in ("steps", "restarts", "eot_samples"):
-            checks.count(name, getattr(self, name))
-        for name in ("random_start", "targeted", "early_stop"):
-            checks.flag(name, getattr(self, name))
-        checks.choice("step_rule", self.step_rule, STEP_RULES)
-        checks.choice("estimator", self.estimator, losses.ESTIMATORS)
-        checks.choice("loss", self.loss, losses.LOSSES)
-        checks.choice("l1_step", self.l1_step, norms.L1_STEPS)
-        checks.choice("projection", self.projection, norms.PROJECTIONS)
-        checks.choice("order", self.order, ORDERS)
-        checks.choice("keep", self.keep, KEEP)
-        checks.radius("norm_offset", self.norm_offset)
-        if self.targeted and self.loss == "dlr":
-            raise ValueError('loss "dlr" is for untargeted attacks; take "margin" for a target')
+        checks.fields(
+            self,
+            step_rule=STEP_RULES,
+            l1_step=norms.L1_STEPS,
+            projection=norms.PROJECTIONS,
+            order=ORDERS,
+            keep=KEEP,
+        )
 
     def perturb(self, keys, logits_fn, images, labels):
         def evaluate(adversarial, keys):
@@ -203,11 +184,7 @@ def stronger(best, rival_images: jax.Array, rival_loss: jax.Array):
     return norms.select(wins, rival_images, best_images), jnp.where(wins, rival_loss, best_loss)
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("eps",),
-    meta_fields=("norm", "eot_samples", "estimator", "loss", "targeted", "l1_step"),
-)
+@pytree("eps")
 @dataclasses.dataclass(frozen=True)
 class FGSM(Attack):
     """One step of length ``eps`` along the steepest direction: the fast gradient (sign) method.

@@ -1,7 +1,6 @@
 """An attack made on a few images at a time, on one device or several."""
 
 import dataclasses
-import functools
 import math
 
 import jax
@@ -9,12 +8,10 @@ import jax.numpy as jnp
 
 from vone_jax import mesh as meshes
 from vone_jax.attacks import checks
-from vone_jax.attacks.attack import Attack, Wrapper
+from vone_jax.attacks.attack import Attack, Wrapper, pytree
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=("attack",), meta_fields=("size", "mesh")
-)
+@pytree("attack")
 @dataclasses.dataclass(frozen=True)
 class InBatches(Wrapper):
     """An attack on any number of images that holds only ``size`` of them at a time.
@@ -42,7 +39,7 @@ class InBatches(Wrapper):
 
     def __post_init__(self):
         super().__post_init__()
-        checks.count("size", self.size)
+        checks.fields(self)
         if self.mesh is not None and not isinstance(self.mesh, meshes.Mesh):
             raise TypeError(f"mesh must be a Mesh or None, got {type(self.mesh).__name__}")
         if self.mesh is not None and self.mesh.axis_names != (meshes.AXIS,):

@@ -56,6 +56,9 @@ def targeted_dlr(logits: jax.Array, labels: jax.Array, targets: jax.Array) -> ja
 
 LOSSES = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
 
+# Classes that a loss needs; every other needs 2.
+LEAST_CLASSES = {"dlr": 3, "targeted_dlr": 4}
+
 ESTIMATORS = ("mean_loss", "mean_logits", "mean_probability")
 
 

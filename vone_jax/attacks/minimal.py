@@ -6,7 +6,6 @@ distance found. An attack is called like the others, too, and then keeps to its 
 
 import abc
 import dataclasses
-import functools
 from typing import NamedTuple
 
 import jax
@@ -14,17 +13,13 @@ import jax.numpy as jnp
 
 from vone_jax import prng
 from vone_jax.attacks import checks, classifier, losses, norms
-from vone_jax.attacks.attack import Attack
+from vone_jax.attacks.attack import Attack, pytree
 
 # A classifier with noise is fooled where its mean logits are wrong by this many standard errors.
 STANDARD_ERRORS = 2.0
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("images", "distance", "found"),
-    meta_fields=(),
-)
+@pytree("images", "distance", "found")
 @dataclasses.dataclass(frozen=True)
 class MinimalPerturbation:
     """What a minimal-norm attack found for each image.

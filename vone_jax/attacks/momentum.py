@@ -5,23 +5,18 @@ References:
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 
 from vone_jax import prng
 from vone_jax.attacks import checks, classifier, losses, norms
-from vone_jax.attacks.attack import Attack
+from vone_jax.attacks.attack import Attack, pytree
 
 VARIANTS = ("paper", "foolbox")
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("eps", "step_size", "decay"),
-    meta_fields=("norm", "steps", "variant", "eot_samples", "estimator", "loss", "targeted"),
-)
+@pytree("eps", "step_size", "decay")
 @dataclasses.dataclass(frozen=True)
 class MIFGSM(Attack):
     """Gradient ascent along a decaying sum of normalised gradients, from the clean image.
@@ -55,19 +50,7 @@ class MIFGSM(Attack):
     targeted: bool = False
 
     def __post_init__(self):
-        checks.choice("norm", self.norm, norms.NORMS)
-        checks.radius("eps", self.eps)
-        if self.step_size is not None:
-            checks.radius("step_size", self.step_size)
-        checks.radius("decay", self.decay)
-        checks.count("steps", self.steps)
-        checks.choice("variant", self.variant, VARIANTS)
-        checks.count("eot_samples", self.eot_samples)
-        checks.choice("estimator", self.estimator, losses.ESTIMATORS)
-        checks.choice("loss", self.loss, losses.LOSSES)
-        checks.flag("targeted", self.targeted)
-        if self.targeted and self.loss == "dlr":
-            raise ValueError('loss "dlr" is for untargeted attacks; take "margin" for a target')
+        checks.fields(self, variant=VARIANTS)
 
     def perturb(self, keys, logits_fn, images, labels):
         noise_keys = prng.stream(keys, "noise")

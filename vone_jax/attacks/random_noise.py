@@ -1,23 +1,18 @@
 """Random noise of a given norm: the baseline that every attack has to beat."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 
 from vone_jax import prng
 from vone_jax.attacks import checks, classifier, losses, norms
-from vone_jax.attacks.attack import Attack
+from vone_jax.attacks.attack import Attack, pytree
 
 NOISES = ("uniform", "gaussian", "signs")
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("eps",),
-    meta_fields=("norm", "draws", "noise", "eot_samples"),
-)
+@pytree("eps")
 @dataclasses.dataclass(frozen=True)
 class RandomNoise(Attack):
     """Noise of norm ``eps``, clipped to the pixel box.
@@ -45,11 +40,7 @@ class RandomNoise(Attack):
     eot_samples: int = 1
 
     def __post_init__(self):
-        checks.choice("norm", self.norm, norms.NORMS)
-        checks.radius("eps", self.eps)
-        checks.count("draws", self.draws)
-        checks.count("eot_samples", self.eot_samples)
-        checks.choice("noise", self.noise, NOISES)
+        checks.fields(self, noise=NOISES)
 
     def perturb(self, keys, logits_fn, images, labels):
         def noisy(number):

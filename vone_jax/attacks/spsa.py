@@ -6,21 +6,16 @@ References:
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 
 from vone_jax import prng
 from vone_jax.attacks import adam, checks, classifier, losses, norms
-from vone_jax.attacks.attack import Attack
+from vone_jax.attacks.attack import Attack, pytree
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("eps", "delta", "learning_rate"),
-    meta_fields=("norm", "steps", "samples", "eot_samples", "loss", "targeted"),
-)
+@pytree("eps", "delta", "learning_rate")
 @dataclasses.dataclass(frozen=True)
 class SPSA(Attack):
     """Adam on simultaneous perturbations: an attack that needs no gradients.
@@ -57,17 +52,9 @@ class SPSA(Attack):
     targeted: bool = False
 
     def __post_init__(self):
-        checks.choice("norm", self.norm, ("linf",))
-        for name in ("eps", "delta", "learning_rate"):
-            checks.radius(name, getattr(self, name))
+        checks.fields(self, norm=("linf",))
         if isinstance(self.delta, (int, float)) and self.delta == 0:
             raise ValueError("delta must be above 0: the loss is compared at this distance")
-        for name in ("steps", "samples", "eot_samples"):
-            checks.count(name, getattr(self, name))
-        checks.choice("loss", self.loss, losses.LOSSES)
-        checks.flag("targeted", self.targeted)
-        if self.targeted and self.loss == "dlr":
-            raise ValueError('loss "dlr" is for untargeted attacks; take "margin" for a target')
 
     def perturb(self, keys, logits_fn, images, labels):
         def loss(point, keys):

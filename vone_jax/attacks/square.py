@@ -15,20 +15,14 @@ import jax.numpy as jnp
 
 from vone_jax import prng
 from vone_jax.attacks import checks, classifier, losses, norms, square_patterns
-from vone_jax.attacks.attack import Attack
+from vone_jax.attacks.attack import Attack, pytree
 
 # Queries after which the part of the image that a square covers is halved.
 SCHEDULE = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _SCHEDULE_LENGTH = 10000
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("eps", "p_init"),
-    meta_fields=(
-        "norm", "queries", "restarts", "eot_samples", "rescale_schedule", "loss", "targeted",
-    ),
-)  # fmt: skip
+@pytree("eps", "p_init")
 @dataclasses.dataclass(frozen=True)
 class Square(Attack):
     """Random search: a change of a square window is kept if it raises the loss.
@@ -69,18 +63,9 @@ class Square(Attack):
     targeted: bool = False
 
     def __post_init__(self):
-        checks.choice("norm", self.norm, norms.NORMS)
-        checks.radius("eps", self.eps)
-        for name in ("queries", "restarts", "eot_samples"):
-            checks.count(name, getattr(self, name))
-        checks.radius("p_init", self.p_init)
+        checks.fields(self)
         if isinstance(self.p_init, (int, float)) and not 0 < self.p_init <= 1:
             raise ValueError(f"p_init must lie above 0 and be at most 1, got {self.p_init!r}")
-        for name in ("rescale_schedule", "targeted"):
-            checks.flag(name, getattr(self, name))
-        checks.choice("loss", self.loss, losses.LOSSES)
-        if self.targeted and self.loss == "dlr":
-            raise ValueError('loss "dlr" is for untargeted attacks; take "margin" for a target')
 
     def perturb(self, keys, logits_fn, images, labels):
         def score(candidates, keys):

@@ -1,17 +1,12 @@
 """Transfer: adversarial images made on one classifier, to be judged on another."""
 
 import dataclasses
-import functools
-
-import jax
 
 from vone_jax.attacks import checks, classifier
-from vone_jax.attacks.attack import Attack, Wrapper
+from vone_jax.attacks.attack import Attack, Wrapper, pytree
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=("attack", "surrogate"), meta_fields=()
-)
+@pytree("attack", "surrogate")
 @dataclasses.dataclass(frozen=True)
 class Transfer(Wrapper):
     """An attack that sees only a surrogate of the classifier it is called with.

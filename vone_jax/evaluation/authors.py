@@ -5,7 +5,8 @@ Reference: Dapello, Marques et al., NeurIPS 2020, and the attack code published 
 
 import math
 
-from vone_jax.attacks import PGD, checks, norms
+from vone_jax import arguments
+from vone_jax.attacks import PGD, norms
 
 # Nine radii per norm, each twice the one before, for images of 224 x 224 x 3 values in [0, 1].
 _FIRST_RADIUS = {"linf": 1 / 4080, "l2": 0.0375, "l1": 10.0}
@@ -46,7 +47,7 @@ def ladder(norm: str, points: int, image_shape: tuple[int, int, int]) -> tuple[f
     Raises:
       ValueError: for another norm or number of points.
     """
-    checks.choice("norm", norm, norms.NORMS)
+    arguments.choice("norm", norm, norms.NORMS)
     if points not in POINTS:
         raise ValueError(f"points must be one of {', '.join(map(str, POINTS))}, got {points!r}")
     size = math.prod(image_shape) / _FULL_SIZE

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import corruptions
-from vone_jax.attacks import Attack, AutoAttack, Transfer, checks, norms
+from vone_jax import arguments, corruptions
+from vone_jax.attacks import Attack, AutoAttack, Transfer, norms
 from vone_jax.evaluation import judging, other_noise, protocol
 from vone_jax.evaluation import labels as wording
 from vone_jax.evaluation.judging import Trial
@@ -234,7 +234,7 @@ class Corrupted(Judged):
     def __post_init__(self):
         corruptions.check_name(self.corruption)
         corruptions.check_severity(self.severity)
-        checks.choice("form", self.form, corruptions.FORMS)
+        arguments.choice("form", self.form, corruptions.FORMS)
         if (self.corruption == "frost") != (self.frost_images is not None):
             raise ValueError(
                 f"frost_images must be given for the corruption 'frost' and for no other, got "

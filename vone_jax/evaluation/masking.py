@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
 import numpy as np
 
-from vone_jax import prng
+from vone_jax import arguments, prng
 from vone_jax.attacks import FGSM, PGD, Attack, RandomNoise, Square, checks, classifier
 from vone_jax.attacks.attack import compiled
 from vone_jax.evaluation import diagnosis, masking_checks, protocol
@@ -51,12 +52,12 @@ class Masking(Condition):
     kind = "masking"
 
     def __post_init__(self):
-        checks.choice("norm", self.norm, ("linf", "l2", "l1"))
+        arguments.choice("norm", self.norm, ("linf", "l2", "l1"))
         checks.radius("eps", self.eps)
-        checks.count("steps", self.steps)
-        checks.count("eot_samples", self.eot_samples)
-        checks.count("queries", self.queries)
-        checks.count("restarts", self.restarts)
+        arguments.count("steps", self.steps)
+        arguments.count("eot_samples", self.eot_samples)
+        arguments.count("queries", self.queries)
+        arguments.count("restarts", self.restarts)
         if self.eps == 0 or self.steps < 4 or self.restarts < 2:
             raise ValueError(
                 f"masking needs eps > 0, steps >= 4 and restarts >= 2, got {self.eps}, "
@@ -91,7 +92,9 @@ class Masking(Condition):
         change = functools.partial(dataclasses.replace, base)
 
         def radius(factor):
-            return change(eps=factor * eps, step_size=factor * base.step_size)
+            # In L-infinity a ball of radius 1 holds all images already.
+            largest = 1.0 if self.norm == "linf" else math.inf
+            return change(eps=min(factor * eps, largest), step_size=factor * base.step_size)
 
         started = change(random_start=True)
         found: dict[str, Attack] = {

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vone_jax import data, mesh, models, training
+from vone_jax import arguments, data, mesh, models, training
 from vone_jax.attacks import checks, norms
 from vone_jax.evaluation import (
     corruption_means,
@@ -191,7 +191,7 @@ def plan(run_dir: Path, request: Request, command: str) -> Plan:
         kept = request.data_dir or experiment.data.data_dir
         tasks = published.from_files(tasks, request.corrupted_files, kept)
     if "masking" in names:
-        checks.count("masking_images", request.masking_images)
+        arguments.count("masking_images", request.masking_images)
         few = dataclasses.replace(
             job,
             examples=Examples(source, min(request.masking_images, count)),
@@ -269,9 +269,9 @@ def _exhibits(
     if "corruptions" in names:
         yield lambda records: corruption_means.write(job, records)
     if "gallery" in names:
-        checks.choice("gallery_norm", request.gallery_norm, norms.NORMS)
+        arguments.choice("gallery_norm", request.gallery_norm, norms.NORMS)
         checks.radius("gallery_eps", request.gallery_eps)
-        checks.count("gallery_images", request.gallery_images)
+        arguments.count("gallery_images", request.gallery_images)
         noisy = seen is not None or (job.subject.stochastic and request.noise == "fresh")
         attacked = settings.attacked(request.gallery_norm, request.gallery_eps, noisy)
         condition = dataclasses.replace(attacked, attack_noise=seen)

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from vone_jax import prng
-from vone_jax.attacks import checks, classifier
+from vone_jax import arguments, prng
+from vone_jax.attacks import classifier
 
 NOISE = ("fresh", "frozen", "frozen_attack")
 
@@ -53,10 +53,10 @@ class Protocol:
     averaged: int = 1
 
     def __post_init__(self):
-        checks.choice("noise", self.noise, NOISE)
-        checks.choice("decision", self.decision, DECISIONS)
-        checks.count("draws", self.draws)
-        checks.count("averaged", self.averaged)
+        arguments.choice("noise", self.noise, NOISE)
+        arguments.choice("decision", self.decision, DECISIONS)
+        arguments.count("draws", self.draws)
+        arguments.count("averaged", self.averaged)
         if self.decision == "single" and self.averaged != 1:
             raise ValueError(
                 f"averaged must be 1 for the decision of a single draw, got {self.averaged}; "

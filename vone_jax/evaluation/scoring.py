@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from vone_jax import prng
+from vone_jax import arguments, prng
 from vone_jax.attacks import Attack, checks, classifier
 from vone_jax.evaluation import judging
 from vone_jax.evaluation.authors import vonenet_pgd
@@ -155,7 +155,7 @@ def _over_batches(
     images, labels = checks.arrays(key, logits_fn, images, labels)
     count = images.shape[0]
     if batch_size is not None:
-        checks.count("batch_size", batch_size)
+        arguments.count("batch_size", batch_size)
     size = min(batch_size or count, count)
     keys = prng.example_keys(key, count)
     parts = []

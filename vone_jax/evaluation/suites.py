@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from vone_jax import corruptions, prng
+from vone_jax import arguments, corruptions, prng
 from vone_jax.attacks import APGD, FMN, PGD, AutoAttack, Square, checks, norms
 from vone_jax.evaluation import authors
 from vone_jax.evaluation.conditions import Attacked, Clean, Condition, Corrupted, WorstOf
@@ -84,7 +84,7 @@ class Settings:
             )
         for severity in self.severities:
             corruptions.check_severity(severity)
-        checks.choice("form", self.form, corruptions.FORMS)
+        arguments.choice("form", self.form, corruptions.FORMS)
         self.attack(self.norm, 0.0)
 
     def radii(self, image_shape: tuple[int, int, int]) -> tuple[float, ...]:
