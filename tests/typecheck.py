@@ -9,7 +9,7 @@ purpose, to see the function's own error, switches the checker off with
 from beartype import BeartypeConf, beartype
 
 PACKAGES = (
-    # "vone_jax.v1",
+    "vone_jax.v1",
     # "vone_jax.models",
     # "vone_jax.attacks",
     "vone_jax.corruptions",

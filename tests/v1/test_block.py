@@ -207,11 +207,13 @@ def test_noise_without_a_key_says_what_to_pass(images):
         v1.VOneBlock(SMALL).apply({}, images)
 
 
+@pytest.mark.untyped
 def test_untyped_keys_are_refused(images):
     with pytest.raises(TypeError, match="typed key"):
         v1.VOneBlock(SMALL).apply({}, images, noise_key=jax.random.PRNGKey(0))
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize(
     ("bad", "error", "message"),
     [
@@ -225,19 +227,20 @@ def test_wrong_images_are_refused(bad, error, message):
         v1.noise_free_responses(QUIET, bad)
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         ({"kernel_size": 8}, "kernel_size must be odd"),
-        ({"stride": 0}, "stride must be > 0"),
-        ({"visual_degrees": -1.0}, "visual_degrees must be > 0"),
+        ({"stride": 0}, "stride must be an integer >= 1, got 0"),
+        ({"visual_degrees": -1.0}, "visual_degrees must be a finite number > 0"),
         ({"visual_degrees": 8.0}, "Nyquist"),
-        ({"simple_channels": -1}, "simple_channels must be >= 0"),
+        ({"simple_channels": -1}, "simple_channels must be an integer >= 0"),
         ({"simple_channels": 0, "complex_channels": 0}, "must not both be 0"),
         ({"noise": 0.35}, "noise must be NeuronalNoise"),
         ({"bank": v1.sample_gabor_parameters(5)}, "12 filters, got 5"),
         ({"bank": v1.sample_gabor_parameters(12, in_channels=4)}, "reads channel 3"),
-        ({"k_exc": float("nan")}, "k_exc must be > 0"),
+        ({"k_exc": float("nan")}, "k_exc must be a finite number > 0"),
     ],
 )
 def test_configurations_are_checked(overrides, message):

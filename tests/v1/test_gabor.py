@@ -144,6 +144,7 @@ def test_parameters_are_checked_read_only_and_compared_by_value():
         GaborParameters(*[np.ones(2)] * 4, ny=np.ones(3), channel=np.array([0, 1]))
 
 
+@pytest.mark.untyped  # The code has lists.
 def test_parameters_print_as_code():
     from numpy import array, array_equal
 

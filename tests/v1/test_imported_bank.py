@@ -50,14 +50,15 @@ def test_a_block_applies_its_kernels():
     assert config(bank=doubled).gabor_parameters() == PARAMETERS
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         ({"in_phase": KERNELS.in_phase[:5]}, "in_phase must have shape"),
         ({"quadrature": KERNELS.quadrature[:, :8, :8]}, "kernel_size must be odd"),
-        ({"quadrature": KERNELS.quadrature[:, 1:8, 1:8]}, "one shape"),
+        ({"quadrature": KERNELS.quadrature[:, 1:8, 1:8]}, "the same shape"),
         ({"in_phase": np.full_like(KERNELS.in_phase, np.nan)}, "in_phase must be finite"),
-        ({"pixels_per_degree": 0.0}, "pixels_per_degree must be > 0"),
+        ({"pixels_per_degree": 0.0}, "pixels_per_degree must be a finite number > 0"),
     ],
 )
 def test_it_is_checked(overrides, message):
@@ -68,8 +69,8 @@ def test_it_is_checked(overrides, message):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"kernel_size": 11}, "bank has kernel_size 9, the block 11"),
-        ({"visual_degrees": 4.0}, "bank has pixels_per_degree 28.0, the block 56.0"),
+        ({"kernel_size": 11}, "bank has kernel_size 9, the block has 11"),
+        ({"visual_degrees": 4.0}, "bank has pixels_per_degree 28.0, the block has 56.0"),
         ({"simple_channels": 4}, "filters, got 6"),
         ({"in_channels": 1}, "in_channels is 1"),
     ],

@@ -1,4 +1,4 @@
-"""The VOneBlock: Gabor bank, simple and complex cells, stochasticity. Nothing in it is learned.
+"""The VOneBlock: a Gabor bank, simple and complex cells, and stochasticity. Nothing is learned.
 
 Reference: Dapello, Marques et al., NeurIPS 2020, section 3 and figure 1.
 """
@@ -6,14 +6,14 @@ Reference: Dapello, Marques et al., NeurIPS 2020, section 3 and figure 1.
 import dataclasses
 import functools
 import math
-from typing import cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.core.scope import LazyRng
+import numpy as np
+from jaxtyping import Array, Float, Float32, Key
 
-from vone_jax import prng
+from vone_jax import arguments, prng
 from vone_jax.v1 import noise as noise_models
 from vone_jax.v1.filter_bank import FilterBank
 from vone_jax.v1.gabor import (
@@ -30,13 +30,13 @@ from vone_jax.v1.imported_bank import ImportedBank
 
 @dataclasses.dataclass(frozen=True)
 class VOneBlockConfig:
-    """Everything that defines a VOneBlock. The defaults are the published ImageNet model.
+    """The configuration of a VOneBlock. The defaults are the published ImageNet model.
 
     Attributes:
       simple_channels: number of simple cells per position, >= 0.
       complex_channels: number of complex cells per position, >= 0.
-      image_size: pixels that span ``visual_degrees``. Images of any other size and aspect are
-        accepted; they are then seen at the same number of pixels per degree.
+      image_size: number of pixels that span ``visual_degrees``. Images of other sizes and aspect
+        ratios are accepted; they have the same number of pixels per degree.
       visual_degrees: field of view in degrees of visual angle.
       kernel_size: side of the kernels in pixels, odd.
       stride: distance of neighbouring positions in pixels.
@@ -44,18 +44,18 @@ class VOneBlockConfig:
       sf_min: lowest spatial frequency in cycles per degree (selects histogram bins).
       sf_max: highest spatial frequency in cycles per degree (selects histogram bins).
       distribution: see ``sample_gabor_parameters``.
-      k_exc: gain. 25 gives a mean response near 1 on ImageNet; responses are linear in it.
+      k_exc: gain of all responses. 25 gives a mean response near 1 on ImageNet.
       in_channels: number of image channels.
       noise: ``NeuronalNoise``, ``GaussianNoise`` or None.
-      noise_generator: of the normals that the noise is made of, see ``noise.standard_normal``.
+      noise_generator: generator of the normals, see ``noise.standard_normal``.
       bank: explicit Gabor parameters, or the kernels of a checkpoint; they override sampling.
       allow_aliasing: accept spatial frequencies beyond the Nyquist limit of the pixel grid.
-      image_mean: subtracted from images, one number or one per channel. With ``image_std``, 0.5
-        each, [0, 1] becomes [-1, 1], so that zero padding is mid-grey.
+      image_mean: subtracted from images, one number or one per channel. With ``image_mean`` and
+        ``image_std`` of 0.5, [0, 1] becomes [-1, 1], so that zero padding is mid-grey.
       image_std: divides images after the subtraction, one number or one per channel.
 
     Raises:
-      ValueError: naming the field that is out of range.
+      ValueError: if a field is out of range; the message names it.
     """
 
     simple_channels: int = 256
@@ -81,14 +81,13 @@ class VOneBlockConfig:
 
     def __post_init__(self):
         for name in ("simple_channels", "complex_channels"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+            arguments.count(name, getattr(self, name), least=0)
         if self.num_channels < 1:
             raise ValueError("simple_channels and complex_channels must not both be 0")
-        for name in ("image_size", "visual_degrees", "stride", "in_channels", "k_exc"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be > 0, got {value}")
+        for name in ("image_size", "stride", "in_channels"):
+            arguments.count(name, getattr(self, name))
+        for name in ("visual_degrees", "k_exc"):
+            arguments.number(name, getattr(self, name), positive=True)
         for name in ("image_mean", "image_std"):
             if isinstance(getattr(self, name), list):
                 # A configuration must be hashable.
@@ -102,7 +101,7 @@ class VOneBlockConfig:
             raise ValueError(
                 f"noise must be NeuronalNoise(...), GaussianNoise(...) or None, got {self.noise!r}"
             )
-        noise_models.check_generator("noise_generator", self.noise_generator)
+        arguments.choice("noise_generator", self.noise_generator, noise_models.GENERATORS)
         if self.bank is None:
             top = spatial_frequency_histogram(self.distribution, self.sf_min, self.sf_max).edges[-1]
             if not self.allow_aliasing:
@@ -119,28 +118,32 @@ class VOneBlockConfig:
             )
         highest = max(int(parameters.channel.max()), int(parameters.channel_quadrature.max()))
         if highest >= self.in_channels:
-            raise ValueError(f"bank reads channel {highest}, but in_channels is {self.in_channels}")
+            raise ValueError(
+                f"bank reads channel {highest}, but in_channels is {self.in_channels}, so the last "
+                f"channel is {self.in_channels - 1}"
+            )
         if isinstance(bank, ImportedBank):
             for name in ("kernel_size", "pixels_per_degree"):
                 if not math.isclose(getattr(bank, name), getattr(self, name), rel_tol=1e-9):
                     raise ValueError(
-                        f"bank has {name} {getattr(bank, name)}, the block {getattr(self, name)}"
+                        f"bank has {name} {getattr(bank, name)}, the block has "
+                        f"{getattr(self, name)}; they must be equal"
                     )
         elif not self.allow_aliasing:
             check_nyquist(float(parameters.sf.max()), self.pixels_per_degree)
 
     @property
     def num_channels(self) -> int:
-        """Simple and complex cells per position."""
+        """The number of simple and complex cells per position."""
         return self.simple_channels + self.complex_channels
 
     @property
     def pixels_per_degree(self) -> float:
-        """Pixels per degree of visual angle."""
+        """The number of pixels per degree of visual angle."""
         return self.image_size / self.visual_degrees
 
     def gabor_parameters(self) -> GaborParameters:
-        """Of the given bank, or of the one sampled from ``gabor_seed``."""
+        """Return the parameters of ``bank``, or of a bank sampled from ``gabor_seed``."""
         if isinstance(self.bank, ImportedBank):
             return self.bank.parameters
         if self.bank is not None:
@@ -155,7 +158,7 @@ class VOneBlockConfig:
         )
 
     def gabor_kernels(self) -> GaborKernels:
-        """The kernels that the block applies: those of an imported bank, or the computed ones."""
+        """Return the kernels that the block applies, imported or computed from parameters."""
         if isinstance(self.bank, ImportedBank):
             return self.bank.kernels
         return gabor_kernels(
@@ -165,7 +168,7 @@ class VOneBlockConfig:
 
 @functools.lru_cache(maxsize=16)
 def filter_bank(config: VOneBlockConfig) -> FilterBank:
-    """The bank of a configuration, cached because a model is traced many times."""
+    """Return the bank of a configuration. It is cached, because a model is traced many times."""
     parameters = config.gabor_parameters()
     return FilterBank.build(
         config.gabor_kernels(),
@@ -175,22 +178,27 @@ def filter_bank(config: VOneBlockConfig) -> FilterBank:
     )
 
 
-def noise_free_responses(config: VOneBlockConfig, images: jax.Array) -> jax.Array:
-    """Responses of simple, then complex cells, before noise.
+def noise_free_responses(
+    config: VOneBlockConfig, images: Float[Array | np.ndarray, "n h w c"]
+) -> Float32[Array, "n _ _ channels"]:
+    """Return the responses of simple cells, then of complex cells, before noise.
 
-    simple: k_exc max(q0, 0); complex: k_exc sqrt(q0^2 + q1^2) / sqrt(2), with the responses q0,
-    q1 of a filter and its quadrature partner. The value is exact; the gradient of the root is
-    defined as 0 where both vanish, so it is finite for every image.
+    With the linear responses q0 of a filter and q1 of its quadrature partner,
+
+        simple = k_exc max(q0, 0),   complex = k_exc sqrt(q0^2 + q1^2) / sqrt(2)
+
+    (Dapello, Marques et al., section 3). The values are exact. The gradient of the root is defined
+    as 0 where q0 and q1 are both 0, so that gradients are finite for every image.
 
     Args:
-      config: of the block.
-      images: float (N, H, W, in_channels) in [0, 1].
+      config: configuration of the block.
+      images: in [0, 1], with ``config.in_channels`` channels.
 
     Returns:
-      float32 (N, ceil(H/stride), ceil(W/stride), num_channels), >= 0.
+      Responses >= 0 of shape (n, ceil(h/stride), ceil(w/stride), num_channels).
 
     Raises:
-      TypeError: if images are not of a floating-point type.
+      TypeError: if images are not floating point.
       ValueError: if their shape does not fit the configuration.
     """
     check_images(images, config.in_channels)
@@ -202,20 +210,23 @@ def noise_free_responses(config: VOneBlockConfig, images: jax.Array) -> jax.Arra
 def _complex_cell(in_phase: jax.Array, quadrature: jax.Array) -> jax.Array:
     energy = jnp.square(in_phase) + jnp.square(quadrature)
     positive = energy > 0
-    # Both branches are differentiated, so the root must not see a zero in either of them.
+    # JAX differentiates both branches of ``where``, so the root never gets a zero, even where its
+    # result is not used.
     magnitude = jnp.where(positive, jnp.sqrt(jnp.where(positive, energy, 1.0)), 0.0)
     return magnitude / math.sqrt(2.0)
 
 
 def normalise(
-    images: jax.Array, mean: float | tuple[float, ...], std: float | tuple[float, ...]
-) -> jax.Array:
+    images: Float[Array | np.ndarray, "n h w c"],
+    mean: float | tuple[float, ...],
+    std: float | tuple[float, ...],
+) -> Float32[Array, "n h w c"]:
     """Subtract the mean from images and divide them by the standard deviation, in float32.
 
     Args:
-      images: float (N, H, W, C).
-      mean: one number, or C numbers.
-      std: one number, or C numbers.
+      images: in [0, 1].
+      mean: one number, or one per channel.
+      std: one number, or one per channel.
     """
     shape = (1, 1, 1, -1)
     mean_array = jnp.asarray(mean, jnp.float32).reshape(shape)
@@ -240,8 +251,13 @@ def check_normalisation(
             raise ValueError(f"{name} must be {'> 0' if positive else 'finite'}, got {value}")
 
 
-def check_images(images: jax.Array, in_channels: int) -> None:
-    """Raises unless images are floating point (TypeError) of shape (N, H, W, in_channels)."""
+def check_images(images: jax.Array | np.ndarray, in_channels: int) -> None:
+    """Check that images are floating point and have the shape (N, H, W, in_channels).
+
+    Raises:
+      TypeError: if images are not floating point.
+      ValueError: if they have another shape.
+    """
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(f"images must be floating point in [0, 1], got dtype {images.dtype}")
     if images.ndim != 4 or images.shape[-1] != in_channels:
@@ -249,7 +265,7 @@ def check_images(images: jax.Array, in_channels: int) -> None:
 
 
 class VOneBlock(nn.Module):
-    """Flax form of the block. It has no variables: the bank is a constant of the model.
+    """The block as a Flax module. It has no variables, because the bank is a constant.
 
     Attributes:
       config: see ``VOneBlockConfig``.
@@ -259,45 +275,45 @@ class VOneBlock(nn.Module):
 
     def __call__(
         self,
-        images: jax.Array,
-        noise_key: jax.Array | None = None,
-        standard_normal: jax.Array | None = None,
-    ) -> jax.Array:
-        """Responses of V1 to images.
+        images: Float[Array | np.ndarray, "n h w c"],
+        noise_key: Key[Array, "*keys"] | None = None,
+        standard_normal: Float32[Array, "n _ _ channels"] | None = None,
+    ) -> Float32[Array, "n _ _ channels"]:
+        """Return the responses of V1 to images.
 
-        The noise of an example is a function of (key, example): the same in any batch, on any
-        number of devices. It is on in training and in evaluation alike.
+        The noise of an example is a function of (key, example): it is the same in any batch and on
+        any number of devices. It is on in training and in evaluation.
 
         Args:
-          images: float (N, H, W, in_channels) in [0, 1].
-          noise_key: one typed key, which numbers the examples by position, or (N,) keys.
-            Without it, the key given as ``rngs={"noise": key}`` is used in the same way.
-          standard_normal: draws to use instead of a key, of the shape of the responses.
+          images: in [0, 1], with ``config.in_channels`` channels.
+          noise_key: one typed key per example, or a single one, from which each example gets a key
+            by its position. Default: the key given as ``rngs={"noise": key}``.
+          standard_normal: draws to use in place of a key, of the shape of the responses.
 
         Returns:
-          float32 (N, ceil(H/stride), ceil(W/stride), num_channels), >= 0: simple cells first.
+          Responses >= 0, (n, ceil(h/stride), ceil(w/stride), num_channels), simple cells first.
 
         Raises:
-          TypeError: for images that are not floating point, or an untyped key.
-          ValueError: for a wrong shape, or if the noise has neither key nor draws.
+          TypeError: if images are not floating point, or a key is not a typed key.
+          ValueError: if a shape is wrong, or if the noise has neither a key nor draws.
         """
         responses = noise_free_responses(self.config, images)
         return self.add_noise(responses, noise_key, standard_normal)
 
     def add_noise(
         self,
-        responses: jax.Array,
-        noise_key: jax.Array | None = None,
-        standard_normal: jax.Array | None = None,
-    ) -> jax.Array:
-        """The stochastic part of the block alone; arguments and result as in ``__call__``."""
+        responses: Float[Array, "n _ _ channels"],
+        noise_key: Key[Array, "*keys"] | None = None,
+        standard_normal: Float32[Array, "n _ _ channels"] | None = None,
+    ) -> Float[Array, "n _ _ channels"]:
+        """Apply the stochastic part of the block alone; see ``__call__`` for the arguments."""
         if self.config.noise is None:
             return responses
         if standard_normal is None:
             key = key_of_noise(self, self.config.noise, noise_key)
             keys = prng.example_keys(key, responses.shape[0])
-            # A stream of its own, so that the caller's keys are never consumed: to pass them
-            # again is how noise is frozen.
+            # A separate stream, so that the caller's keys are not consumed. Noise is frozen by
+            # passing the same keys again.
             keys = prng.stream(keys, "v1 noise")
             standard_normal = noise_models.standard_normal(
                 keys, responses.shape[1:], self.config.noise_generator
@@ -311,16 +327,17 @@ class VOneBlock(nn.Module):
 
 
 def key_of_noise(module: nn.Module, noise: noise_models.Noise, key: jax.Array | None) -> jax.Array:
-    """The key that was given for the noise of a module, as an argument or in ``rngs``.
+    """Return the key for the noise of a module: the argument ``key``, or the one in ``rngs``.
 
     Raises:
-      ValueError: if there is none.
+      ValueError: if the caller gave no key.
     """
     if key is not None:
         return key
     if not module.has_rng("noise"):
         raise ValueError(f"{noise} needs a key: pass rngs={{'noise': key}} or noise_key=key")
-    # The key as the caller gave it. make_rng would fold in the path of the module, and the same
-    # block would draw other noise alone than inside a network.
+    # The only leaf of the stream is the key that the caller gave. ``make_rng`` would fold the path
+    # of the module into it, and a block would draw other noise alone than inside a network.
     assert module.scope is not None
-    return cast(LazyRng, module.scope.rngs["noise"]).rng
+    (given,) = jax.tree.leaves(module.scope.rngs["noise"])
+    return given

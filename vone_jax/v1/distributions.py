@@ -1,13 +1,14 @@
 """Published distributions of receptive-field parameters in macaque V1.
 
-Every number here was measured by the cited laboratory and compiled for VOneNets by Dapello,
-Marques et al. (NeurIPS 2020, supplementary section A).
+The cited laboratories measured every number here. Dapello, Marques et al. compiled them for
+VOneNets (NeurIPS 2020, supplementary section A).
 """
 
 import dataclasses
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
 
 Scale = Literal["linear", "log2", "log10"]
 
@@ -18,8 +19,11 @@ class Histogram:
 
     Attributes:
       edges: ascending bin edges, one more than there are bins.
-      weights: counts (or relative weights) of the bins.
-      scale: the scale of the edges on which a bin is uniform.
+      weights: counts or relative weights of the bins, >= 0.
+      scale: the scale on which values are uniform inside a bin.
+
+    Raises:
+      ValueError: if edges and weights do not form a histogram.
     """
 
     edges: tuple[float, ...]
@@ -37,34 +41,33 @@ class Histogram:
         if min(self.weights) < 0 or sum(self.weights) <= 0:
             raise ValueError(f"weights must be >= 0 and not all 0, got {self.weights}")
 
-    def inverse_cdf(self, uniform: np.ndarray) -> np.ndarray:
-        """Maps uniform numbers in [0, 1) to values of the distribution, same shape."""
+    def inverse_cdf(self, uniform: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+        """Map uniform numbers in [0, 1) to values of the distribution."""
         forward, backward = _SCALES[self.scale]
         cumulative = np.concatenate([[0.0], np.cumsum(np.array(self.weights) / sum(self.weights))])
         return backward(np.interp(uniform, cumulative, forward(np.array(self.edges))))
 
     def between(self, low: float, high: float, include_high: bool = True) -> "Histogram":
-        """The bins whose edges all lie in [low, high].
+        """Return the part of the histogram whose bins lie in [low, high] as a whole.
 
         Args:
-          low: first edge to keep is the first one >= ``low``.
-          high: last edge to keep is the last one <= ``high`` (< ``high`` without
-            ``include_high``).
-          include_high: whether an edge equal to ``high`` is kept.
+          low: the lowest edge of the result is the first one >= ``low``.
+          high: the highest edge of the result is the last one <= ``high``.
+          include_high: keep an edge that equals ``high``.
 
         Raises:
           ValueError: if no bin is left.
         """
-        kept = [
+        inside = [
             i
             for i, edge in enumerate(self.edges)
             if low <= edge and (edge <= high if include_high else edge < high)
         ]
-        if len(kept) < 2:
+        if len(inside) < 2:
             raise ValueError(
                 f"no bin lies between sf_min={low} and sf_max={high}; the edges are {self.edges}"
             )
-        first, last = kept[0], kept[-1]
+        first, last = inside[0], inside[-1]
         return Histogram(self.edges[first : last + 1], self.weights[first:last], self.scale)
 
 
@@ -78,7 +81,7 @@ _SCALES = {
 PHASE = Histogram((0.0, 360.0), (1.0,))
 
 # Preferred orientation in degrees; De Valois, Yund, Hepler (1982), Vision Research 22:531-544.
-# The first bin is centred on 0: its negative half stands for angles just below 180.
+# The first bin is centred on 0. Its negative half stands for angles just below 180.
 ORIENTATION = Histogram((-22.5, 22.5, 67.5, 112.5, 157.5), (66.0, 49.0, 77.0, 54.0))
 
 # Preferred spatial frequency in cycles per degree; De Valois, Albrecht, Thorell (1982), Vision
@@ -89,7 +92,7 @@ SPATIAL_FREQUENCY = Histogram(
     "log2",
 )
 
-# The same with the bin above 8 cycles per degree that Baidya et al. (2021), arXiv:2110.10645,
+# The same with a bin above 8 cycles per degree, which Baidya et al. (2021), arXiv:2110.10645,
 # append for their high-frequency variants.
 SPATIAL_FREQUENCY_EXTENDED = Histogram(
     (*SPATIAL_FREQUENCY.edges, 11.2), (*SPATIAL_FREQUENCY.weights, 8.0), "log2"
@@ -117,15 +120,17 @@ SIZE_Y = Histogram(SIZE_EDGES, tuple(sum(col) for col in zip(*SIZE_COUNTS, stric
 SIZE_FREQUENCY_CORRELATION = 0.75
 
 
-def size_y_given_x(size_x: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """Samples ny from the row of the joint histogram in which nx lies.
+def size_y_given_x(
+    size_x: Float[np.ndarray, " n"], uniform: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    """Sample ny from the row of the joint histogram that nx selects.
 
     Args:
-      size_x: nx in carrier periods, shape (n,).
-      uniform: uniform numbers in [0, 1), shape (n,).
+      size_x: nx in carrier periods.
+      uniform: uniform numbers in [0, 1).
 
     Returns:
-      ny in carrier periods, shape (n,).
+      ny in carrier periods.
     """
     row = np.searchsorted(SIZE_EDGES, size_x, side="left") - 1
     rows = np.clip(row, 0, len(SIZE_COUNTS) - 1)

@@ -1,12 +1,11 @@
-"""Applies a Gabor bank and its cells to images at the cost it must have, no more.
+"""Applies a Gabor bank and its cells to images, with no more work than the model needs.
 
 Each filter reads one input channel, and only complex cells need the quadrature phase. A dense
-convolution of both phases with all channels spends three quarters of its products on zeros and
-on responses that nobody reads. Here each input channel is convolved, on its own, with just the
-kernels that read it; by a CPU in the frequency domain, if they are large. Filters that read the
-same channels lie side by side, so that cells are computed on slices, and only their responses are
-put in order: one permutation of n channels, where that of both phases costs as much as a third of
-the convolutions.
+convolution of both phases with all channels would spend three quarters of its products on zeros and
+on responses that nothing reads. Here each input channel is correlated on its own with the kernels
+that read it. Filters that read the same channels are neighbours, so cells are computed on slices.
+Only the responses of cells are then put in order, by one permutation of n channels; to order both
+phases instead would cost a third as much as the convolutions.
 """
 
 import dataclasses
@@ -15,6 +14,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float32, Int
 
 from vone_jax import fast
 from vone_jax.v1.gabor import GaborKernels
@@ -22,14 +22,14 @@ from vone_jax.v1.gabor import GaborKernels
 
 @dataclasses.dataclass(frozen=True)
 class _Slice:
-    """Some responses of one convolution, by its place in ``FilterBank.kernels``."""
+    """Neighbouring responses of one entry of ``FilterBank.kernels``."""
 
-    convolution: int
+    entry: int
     start: int
     stop: int
 
-    def of(self, responses: list[jax.Array]) -> jax.Array:
-        return responses[self.convolution][..., self.start : self.stop]
+    def read(self, responses: list[jax.Array]) -> jax.Array:
+        return responses[self.entry][..., self.start : self.stop]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,10 +37,10 @@ class FilterBank:
     """Kernels sorted by the input channel that they read.
 
     Attributes:
-      kernels: per input channel that any filter reads, the channel and its float32 kernels of
-        shape (k, k, 1, number of kernels).
-      simple: where the responses of simple cells are.
-      complex_: where both phases of complex cells are, pair by pair in the same order.
+      kernels: one entry for each input channel that a filter reads: the channel, and float32
+        kernels of shape (k, k, 1, number of kernels).
+      simple: slices with the responses of simple cells.
+      complex_: pairs of slices with both phases of complex cells, in the same order.
       order: position of each cell in the concatenation of ``simple`` and ``complex_``.
     """
 
@@ -53,20 +53,20 @@ class FilterBank:
     def build(
         cls,
         kernels: GaborKernels,
-        channel: np.ndarray,
-        channel_quadrature: np.ndarray,
+        channel: Int[np.ndarray, " n"],
+        channel_quadrature: Int[np.ndarray, " n"],
         num_simple: int,
     ) -> "FilterBank":
-        """Sorts the kernels that are needed.
+        """Sort the kernels that the cells need.
 
         Args:
-          kernels: both phases, float32 (n, k, k).
-          channel: input channel of each in-phase kernel, (n,).
-          channel_quadrature: input channel of each quadrature kernel, (n,).
+          kernels: both phases of n filters.
+          channel: input channel of each in-phase kernel.
+          channel_quadrature: input channel of each quadrature kernel.
           num_simple: the first ``num_simple`` filters are simple cells, whose quadrature phase
             is not computed.
         """
-        # A population is all cells of a kind that read the same channel or pair of channels.
+        # Each array has the cells of one kind that read the same channel or pair of channels.
         number = np.arange(len(channel))
         simple = {
             int(c): number[:num_simple][channel[:num_simple] == c]
@@ -104,17 +104,17 @@ class FilterBank:
             order=np.argsort(np.concatenate([*simple.values(), *complex_.values()])),
         )
 
-    def linear(self, images: jax.Array, stride: int) -> list[jax.Array]:
-        """Linear responses that cells need, by input channel, in the order of ``kernels``.
-
-        They are cross-correlations with symmetric zero padding of k // 2.
+    def linear(
+        self, images: Float32[Array | np.ndarray, "n h w c"], stride: int
+    ) -> list[Float32[Array, "n _ _ _"]]:
+        """Cross-correlate each input channel with its kernels, with zero padding k // 2.
 
         Args:
-          images: float32 (N, H, W, C).
+          images: normalised images.
           stride: in pixels.
 
         Returns:
-          per entry of ``kernels``, (N, ceil(H/stride), ceil(W/stride), number of kernels).
+          For each entry of ``kernels``, (n, ceil(h/stride), ceil(w/stride), number of kernels).
         """
         return [
             fast.correlate(images[..., channel : channel + 1], kernels, stride)
@@ -123,23 +123,23 @@ class FilterBank:
 
     def __call__(
         self,
-        images: jax.Array,
+        images: Float32[Array | np.ndarray, "n h w c"],
         stride: int,
         simple_cell: Callable[[jax.Array], jax.Array],
         complex_cell: Callable[[jax.Array, jax.Array], jax.Array],
-    ) -> jax.Array:
-        """Responses of the cells.
+    ) -> Float32[Array, "n _ _ cells"]:
+        """Return the responses of all cells.
 
         Args:
-          images: float32 (N, H, W, C).
+          images: normalised images.
           stride: in pixels.
-          simple_cell: elementwise, from the in-phase response.
-          complex_cell: elementwise, from the in-phase and the quadrature response.
+          simple_cell: elementwise function of the in-phase response.
+          complex_cell: elementwise function of the in-phase and the quadrature response.
 
         Returns:
-          (N, ceil(H/stride), ceil(W/stride), n), the cells in the order of the bank.
+          (n, ceil(h/stride), ceil(w/stride), cells), in the order of the bank.
         """
         linear = self.linear(images, stride)
-        cells = [simple_cell(q0.of(linear)) for q0 in self.simple]
-        cells += [complex_cell(q0.of(linear), q1.of(linear)) for q0, q1 in self.complex_]
+        cells = [simple_cell(q0.read(linear)) for q0 in self.simple]
+        cells += [complex_cell(q0.read(linear), q1.read(linear)) for q0, q1 in self.complex_]
         return fast.permute(jnp.concatenate(cells, axis=-1), self.order)

@@ -8,8 +8,10 @@ import dataclasses
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float32
 from scipy.special import ndtr
 
+from vone_jax import arguments
 from vone_jax.v1 import distributions
 
 DISTRIBUTIONS = ("physiological", "physiological_extended", "uniform")
@@ -25,14 +27,15 @@ class GaborParameters:
         (90 - theta) mod 180 in image coordinates (0: luminance varies from left to right).
       phase: phase of the carrier in degrees.
       nx: standard deviation of the envelope along the carrier, in carrier periods, > 0.
-      ny: the same across the carrier.
+      ny: standard deviation of the envelope across the carrier, in carrier periods, > 0.
       channel: index of the one input channel that the filter reads.
-      channel_quadrature: the same for the quadrature partner (phase + 90 degrees). Equal to
-        ``channel`` unless an original checkpoint says otherwise: the original drew it
-        separately, which breaks the phase invariance of complex cells on coloured images.
+      channel_quadrature: index of the input channel that the quadrature partner (phase + 90
+        degrees) reads. Default: ``channel``. Original checkpoints have other values, because the
+        original drew them separately, which breaks the phase invariance of complex cells on
+        coloured images.
 
     Raises:
-      ValueError: if shapes differ or a value is out of range or not finite.
+      ValueError: if shapes differ, or if a value is out of range or not finite.
     """
 
     sf: np.ndarray
@@ -48,16 +51,16 @@ class GaborParameters:
             object.__setattr__(self, "channel_quadrature", self.channel)
         n = np.size(self.sf)
         for field in dataclasses.fields(self):
-            given = np.asarray(getattr(self, field.name))
-            if given.shape != (n,) or n == 0:
+            values = np.asarray(getattr(self, field.name))
+            if values.shape != (n,) or n == 0:
                 raise ValueError(
-                    f"{field.name} must be an array of shape (n,) like sf, got {given.shape}, sf "
-                    f"has {np.shape(self.sf)}"
+                    f"{field.name} must be an array of shape (n,) like sf, got shape "
+                    f"{values.shape}; sf has shape {np.shape(self.sf)}"
                 )
             integer = field.name.startswith("channel")
-            if integer and not (np.issubdtype(given.dtype, np.integer) and given.min() >= 0):
-                raise ValueError(f"{field.name} must be integers >= 0, got {given}")
-            array = np.array(given, np.int64 if integer else np.float64)
+            if integer and not (np.issubdtype(values.dtype, np.integer) and values.min() >= 0):
+                raise ValueError(f"{field.name} must be integers >= 0, got {values}")
+            array = np.array(values, np.int64 if integer else np.float64)
             if not np.all(np.isfinite(array)):
                 raise ValueError(f"{field.name} must be finite, got {array[~np.isfinite(array)]}")
             if field.name in ("sf", "nx", "ny") and array.min() <= 0:
@@ -71,7 +74,7 @@ class GaborParameters:
     def _bytes(self) -> tuple[bytes, ...]:
         return tuple(getattr(self, field.name).tobytes() for field in dataclasses.fields(self))
 
-    # By value, so that a model that holds a bank stays a hashable, comparable description.
+    # Compared by value, so that a model with a bank stays a hashable, comparable description.
     def __eq__(self, other: object) -> bool:
         return isinstance(other, GaborParameters) and self._bytes() == other._bytes()
 
@@ -89,11 +92,11 @@ class GaborParameters:
 def spatial_frequency_histogram(
     distribution: str, sf_min: float, sf_max: float
 ) -> distributions.Histogram:
-    """The part of the spatial-frequency histogram that a bank samples from.
+    """Return the part of the spatial-frequency histogram that a bank samples from.
 
     ``sf_min`` and ``sf_max`` select whole bins: ``sf_max=9`` keeps bins up to 8 cycles per
-    degree, ``sf_max=6`` up to 5.6. The uniform variant gives each kept bin the same weight and,
-    like the original, leaves out an edge equal to ``sf_max``.
+    degree, ``sf_max=6`` up to 5.6. The uniform variant gives each of these bins the same weight.
+    Like the original, it drops an edge that equals ``sf_max``.
 
     Args:
       distribution: one of ``DISTRIBUTIONS``.
@@ -101,16 +104,15 @@ def spatial_frequency_histogram(
       sf_max: highest frequency in cycles per degree.
 
     Raises:
-      ValueError: for an unknown distribution or if no bin is left.
+      ValueError: if the distribution is unknown, or if no bin is left.
     """
+    arguments.choice("distribution", distribution, DISTRIBUTIONS)
     if distribution == "physiological":
         return distributions.SPATIAL_FREQUENCY.between(sf_min, sf_max)
     if distribution == "physiological_extended":
         return distributions.SPATIAL_FREQUENCY_EXTENDED.between(sf_min, sf_max)
-    if distribution == "uniform":
-        kept = distributions.SPATIAL_FREQUENCY.between(sf_min, sf_max, include_high=False)
-        return dataclasses.replace(kept, weights=(1.0,) * len(kept.weights))
-    raise ValueError(f"distribution must be one of {DISTRIBUTIONS}, got {distribution!r}")
+    bins = distributions.SPATIAL_FREQUENCY.between(sf_min, sf_max, include_high=False)
+    return dataclasses.replace(bins, weights=(1.0,) * len(bins.weights))
 
 
 def sample_gabor_parameters(
@@ -122,38 +124,35 @@ def sample_gabor_parameters(
     correlation: float = distributions.SIZE_FREQUENCY_CORRELATION,
     in_channels: int = 3,
 ) -> GaborParameters:
-    """Samples a bank; seed 0 with 512 filters is the bank of the published VOneNets.
+    """Sample a bank. Seed 0 with 512 filters gives the bank of the published VOneNets.
 
     The generator is NumPy's legacy ``RandomState`` and the order of the draws is fixed, because
-    published banks are defined by them. The colour channel is drawn from the same seed
-    (restarted, as in the receptive-field variants of arXiv:2310.10575), one per
-    quadrature pair.
+    they define the published banks. Each quadrature pair gets one colour channel, drawn from the
+    same seed after a restart, as in the receptive-field variants of arXiv:2310.10575.
 
     Args:
       num_filters: number n of quadrature pairs. Another n gives another bank, not a prefix.
       seed: seed of the bank, 0 <= seed < 2**32.
-      sf_min: lowest spatial frequency in cycles per degree, see
-        ``spatial_frequency_histogram``.
+      sf_min: lowest spatial frequency in cycles per degree, see ``spatial_frequency_histogram``.
       sf_max: highest spatial frequency in cycles per degree.
       distribution: ``"physiological"``, ``"physiological_extended"`` (with the bin from 8 to
         11.2 cycles per degree) or ``"uniform"`` (no V1 statistics: all parameters independent).
-      correlation: of the Gaussian copula between nx and spatial frequency, in [0, 1).
-        Without effect on the uniform variant.
+      correlation: correlation of nx and spatial frequency in their Gaussian copula, in [0, 1).
+        It has no effect on the uniform variant.
       in_channels: number of input channels, >= 1.
 
     Returns:
       The parameters of the bank.
 
     Raises:
-      ValueError: for an argument out of range.
+      ValueError: if an argument is out of range.
     """
-    for name, value in (("num_filters", num_filters), ("in_channels", in_channels)):
-        if value < 1:
-            raise ValueError(f"{name} must be >= 1, got {value}")
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be in [0, 2**32), got {seed}")
-    if not 0.0 <= correlation < 1.0:
-        raise ValueError(f"correlation must be in [0, 1), got {correlation}")
+    arguments.count("num_filters", num_filters)
+    arguments.count("in_channels", in_channels)
+    arguments.count("seed", seed, least=0)
+    if seed >= 2**32:
+        raise ValueError(f"seed must be below 2**32, got {seed}")
+    arguments.number("correlation", correlation, most=1.0, below=True)
     frequency = spatial_frequency_histogram(distribution, sf_min, sf_max)
 
     generator = np.random.RandomState(seed)
@@ -179,10 +178,10 @@ def sample_gabor_parameters(
 def _correlated_normals(
     generator: np.random.RandomState, n: int, correlation: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What ``RandomState.multivariate_normal`` gives, without its singular value decomposition.
+    """Draw the numbers of ``RandomState.multivariate_normal``, without its decomposition.
 
-    The signs of singular vectors are the linear-algebra library's choice; written out, the bank
-    is the same on every machine.
+    The signs of singular vectors depend on the linear-algebra library. Written out, the bank is
+    the same on every machine.
     """
     z0, z1 = generator.standard_normal((n, 2)).T
     if correlation == 0.0:
@@ -193,10 +192,10 @@ def _correlated_normals(
 
 
 class GaborKernels(NamedTuple):
-    """Kernels of a bank, float32 arrays of shape (n, kernel_size, kernel_size), [row, column]."""
+    """The kernels of a bank, indexed as [filter, row, column]."""
 
-    in_phase: np.ndarray
-    quadrature: np.ndarray
+    in_phase: Float32[np.ndarray, "n k k"]
+    quadrature: Float32[np.ndarray, "n k k"]
 
 
 def gabor_kernels(
@@ -205,33 +204,32 @@ def gabor_kernels(
     pixels_per_degree: float,
     allow_aliasing: bool = False,
 ) -> GaborKernels:
-    """Samples Gabor functions on the pixel grid.
+    """Sample Gabor functions on the pixel grid.
 
-    With x the row and y the column offset from the centre pixel,
+    With x the row offset and y the column offset from the centre pixel,
 
         x_r = x cos(theta) + y sin(theta),   y_r = -x sin(theta) + y cos(theta),
         g = exp(-(x_r^2 / sigma_x^2 + y_r^2 / sigma_y^2) / 2) / (2 pi sigma_x sigma_y)
             * cos(2 pi f x_r + phase),
 
-    f = sf / pixels_per_degree, sigma_x = nx / f, sigma_y = ny / f. There is no further
-    normalisation and the mean is not removed.
+    where f = sf / pixels_per_degree, sigma_x = nx / f and sigma_y = ny / f (Dapello, Marques et
+    al., section 3). There is no further normalisation, and the mean is not removed.
 
     Args:
       parameters: n quadrature pairs.
-      kernel_size: odd number of pixels.
+      kernel_size: side k of the kernels in pixels, odd.
       pixels_per_degree: pixels per degree of visual angle, > 0.
-      allow_aliasing: accept frequencies at or above half a cycle per pixel, which the pixel
-        grid cannot carry.
+      allow_aliasing: accept frequencies of half a cycle per pixel and above, which the pixel
+        grid cannot represent.
 
     Returns:
-      The kernels at the given phase and at phase + 90 degrees.
+      Kernels at ``phase`` and at ``phase`` + 90 degrees, float32 (n, k, k) each.
 
     Raises:
-      ValueError: for an argument out of range, or an aliased frequency.
+      ValueError: if an argument is out of range, or a frequency is aliased.
     """
     check_kernel_size(kernel_size)
-    if not (np.isfinite(pixels_per_degree) and pixels_per_degree > 0):
-        raise ValueError(f"pixels_per_degree must be > 0, got {pixels_per_degree}")
+    arguments.number("pixels_per_degree", pixels_per_degree, positive=True)
     if not allow_aliasing:
         check_nyquist(float(parameters.sf.max()), pixels_per_degree)
 
@@ -256,17 +254,17 @@ def gabor_kernels(
 
 
 def check_kernel_size(kernel_size: int) -> None:
-    """Raises a ValueError unless ``kernel_size`` is an odd number of pixels >= 1."""
+    """Raise a ValueError unless ``kernel_size`` is an odd number of pixels >= 1."""
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f"kernel_size must be odd and >= 1, got {kernel_size}")
 
 
 def check_nyquist(sf: float, pixels_per_degree: float) -> None:
-    """Raises a ValueError if ``sf`` cycles per degree reach half a cycle per pixel."""
+    """Raise a ValueError if ``sf`` cycles per degree are half a cycle per pixel or more."""
     if sf / pixels_per_degree >= 0.5:
         raise ValueError(
             f"a spatial frequency of {sf:.3g} cycles per degree is {sf / pixels_per_degree:.3g} "
             f"cycles per pixel at {pixels_per_degree:.3g} pixels per degree, beyond the Nyquist "
             f"limit of 0.5; lower sf_max (below {pixels_per_degree / 2:.3g}), reduce the field of "
-            f"view, enlarge the image, or pass allow_aliasing=True"
+            "view, enlarge the image, or pass allow_aliasing=True"
         )

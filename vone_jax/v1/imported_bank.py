@@ -1,77 +1,78 @@
-"""A bank whose kernels came from elsewhere and are kept exactly, as those of a checkpoint."""
+"""A bank whose exact kernels are given, such as the bank of a checkpoint."""
 
 import dataclasses
 import functools
 import hashlib
-import math
 
 import numpy as np
+from jaxtyping import Float32
 
+from vone_jax import arguments
 from vone_jax.v1.gabor import GaborKernels, GaborParameters, check_kernel_size
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImportedBank:
-    """Kernels of n quadrature pairs, with the Gabor parameters that describe them.
+    """The kernels of n quadrature pairs, with the Gabor parameters that describe them.
 
-    The kernels are what a block applies. The parameters say what the filters are (for physiology
-    and reports) and which input channel each of them reads; they need not give the kernels bit
-    for bit.
+    A block applies the kernels. The parameters describe the filters for physiology and reports, and
+    name the input channel of each filter. They need not give the kernels bit by bit.
 
     Attributes:
-      in_phase: float32 (n, k, k), [row, column], read-only. k is odd.
-      quadrature: the same for the quadrature partners.
-      parameters: of the n pairs; ``channel`` and ``channel_quadrature`` are exact.
-      pixels_per_degree: at which the kernels have the spatial frequencies ``parameters.sf``.
+      in_phase: kernels, indexed as [filter, row, column], read-only. k is odd.
+      quadrature: kernels of the quadrature partners.
+      parameters: parameters of the n pairs; ``channel`` and ``channel_quadrature`` are exact.
+      pixels_per_degree: the resolution at which the kernels have the spatial frequencies
+        ``parameters.sf``, in pixels per degree of visual angle.
 
     Raises:
-      ValueError: if shapes differ or a value is out of range or not finite.
+      ValueError: if shapes differ, or if a value is out of range or not finite.
     """
 
-    in_phase: np.ndarray
-    quadrature: np.ndarray
+    in_phase: Float32[np.ndarray, "n k k"]
+    quadrature: Float32[np.ndarray, "n k k"]
     parameters: GaborParameters
     pixels_per_degree: float
 
     def __post_init__(self):
         for name in ("in_phase", "quadrature"):
-            given = np.asarray(getattr(self, name))
-            k = given.shape[-1] if given.ndim == 3 else 0
-            if given.ndim != 3 or given.shape != (len(self.parameters), k, k):
+            kernels = np.asarray(getattr(self, name))
+            k = kernels.shape[-1] if kernels.ndim == 3 else 0
+            if kernels.ndim != 3 or kernels.shape != (len(self.parameters), k, k):
                 raise ValueError(
                     f"{name} must have shape (n, k, k) with n = {len(self.parameters)} "
-                    f"parameters, got {given.shape}"
+                    f"parameters, got {kernels.shape}"
                 )
             check_kernel_size(k)
-            array = np.array(given, np.float32)
+            array = np.array(kernels, np.float32)
             if not np.all(np.isfinite(array)):
                 raise ValueError(f"{name} must be finite")
             array.flags.writeable = False
             object.__setattr__(self, name, array)
         if self.in_phase.shape != self.quadrature.shape:
             raise ValueError(
-                f"in_phase and quadrature must have one shape, got {self.in_phase.shape} and "
+                "in_phase and quadrature must have the same shape, got "
+                f"{self.in_phase.shape} and "
                 f"{self.quadrature.shape}"
             )
-        if not (math.isfinite(self.pixels_per_degree) and self.pixels_per_degree > 0):
-            raise ValueError(f"pixels_per_degree must be > 0, got {self.pixels_per_degree}")
+        arguments.number("pixels_per_degree", self.pixels_per_degree, positive=True)
 
     def __len__(self) -> int:
         return len(self.parameters)
 
     @property
     def kernel_size(self) -> int:
-        """Side of the kernels in pixels."""
+        """The side k of the kernels in pixels."""
         return self.in_phase.shape[-1]
 
     @property
     def kernels(self) -> GaborKernels:
-        """Both phases."""
+        """The kernels of both phases."""
         return GaborKernels(self.in_phase, self.quadrature)
 
     @functools.cached_property
     def _digest(self) -> str:
-        # Once: a model that holds the bank is hashed and compared whenever it is traced.
+        # Computed once, because JAX hashes and compares a model at every trace.
         digest = hashlib.sha256(self.in_phase.tobytes())
         digest.update(self.quadrature.tobytes())
         digest.update(repr((self.parameters, self.pixels_per_degree)).encode())

@@ -1,25 +1,24 @@
-"""Neuronal stochasticity, reparameterised: a pure function of responses and standard normals.
+"""Neuronal stochasticity, reparameterised as a pure function of responses and standard normals.
 
-Gradients flow through the mean and the standard deviation of the noise. Freezing the noise
-means to use the same key (or the same array of standard normals) again.
+Gradients flow through the mean and the standard deviation of the noise. To freeze the noise, use
+the same key, or the same array of standard normals, again.
 
 Reference: Dapello, Marques et al., NeurIPS 2020, section 3 (stochasticity generator).
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Key
 
-from vone_jax import fast
+from vone_jax import arguments, fast
 
-# Keeps the slope of the square root finite where the rate is zero. Part of the published model.
+# Keeps the slope of the square root finite at a rate of zero. It is part of the published model.
 _VARIANCE_FLOOR = 1e-4
 
-
-# How normals are drawn from one key. The first is the fast one, see ``fast.counter_random``.
+# Generators of the normals of one key. The first is the fast one, see ``fast.counter_random``.
 GENERATORS: dict[str, Callable[[jax.Array, tuple[int, ...]], jax.Array]] = {
     "counter": fast.standard_normal,
     "jax": lambda key, shape: jax.random.normal(key, shape, jnp.float32),
@@ -27,44 +26,46 @@ GENERATORS: dict[str, Callable[[jax.Array, tuple[int, ...]], jax.Array]] = {
 
 
 def standard_normal(
-    keys: jax.Array, shape: tuple[int, ...], generator: str = "counter"
-) -> jax.Array:
-    """Standard normals of a batch in which each example has its own key.
+    keys: Key[Array, " n"], shape: tuple[int, ...], generator: str = "counter"
+) -> Float32[Array, "n ..."]:
+    """Draw standard normals for a batch in which each example has its own key.
 
     Args:
-      keys: typed keys of shape (N,).
-      shape: shape of one example's draws.
-      generator: "counter", or "jax" for ``jax.random.normal``: other draws, as good, slower.
+      keys: one typed key per example.
+      shape: shape of the draws of one example.
+      generator: "counter", or "jax" for ``jax.random.normal``, whose draws are others, equally
+        good and slower.
 
     Returns:
-      float32 array (N, *shape); row i depends on ``keys[i]`` alone.
+      Draws of shape (n, *shape); row i depends on ``keys[i]`` alone.
 
     Raises:
-      ValueError: for an unknown generator.
+      ValueError: if the generator is unknown.
     """
-    check_generator("generator", generator)
+    arguments.choice("generator", generator, GENERATORS)
     return jax.vmap(lambda key: GENERATORS[generator](key, shape))(keys)
-
-
-def check_generator(name: str, generator: str) -> None:
-    """Raises a ValueError that names the argument unless ``generator`` is one."""
-    if generator not in GENERATORS:
-        raise ValueError(f"{name} must be one of {', '.join(GENERATORS)}, got {generator!r}")
 
 
 @dataclasses.dataclass(frozen=True)
 class NeuronalNoise:
-    """Poisson-like noise: variance equal to the mean, in spikes.
+    """Poisson-like noise, whose variance equals the mean in units of spikes.
 
-    With u = scale * r + level (the mean spike count), v = u + z sqrt(max(u, 0) + 1e-4) and the
-    output max((v - level) / scale, 0). The Fano factor is 1 in u and 1 / scale in the output.
-    The defaults are those of the released models.
+    With responses r, standard normals z and the mean spike count u,
+
+        u = scale * r + level,   v = u + strength * z sqrt(max(u, 0) + 1e-4),
+        output = max((v - level) / scale, 0).
+
+    The Fano factor is 1 in v and 1 / scale in the output. The defaults are those of the released
+    models.
 
     Attributes:
-      scale: from responses to mean spike counts, > 0.
+      scale: factor from responses to mean spike counts, > 0.
       level: spontaneous activity in spikes, >= 0.
-      strength: multiplies z, >= 0: other than 1, noise that is not Poisson-like (Baidya et al.
-        2021, arXiv:2110.10645, compare 1 and a half).
+      strength: factor of z, >= 0. At other values than 1 the noise is not Poisson-like; Baidya et
+        al. (2021), arXiv:2110.10645, compare 1 and 0.5.
+
+    Raises:
+      ValueError: if a field is out of range.
     """
 
     scale: float = 0.35
@@ -72,15 +73,16 @@ class NeuronalNoise:
     strength: float = 1.0
 
     def __post_init__(self):
-        if not (math.isfinite(self.scale) and self.scale > 0):
-            raise ValueError(f"scale must be > 0, got {self.scale}; noise=None switches it off")
-        if not (math.isfinite(self.level) and self.level >= 0):
-            raise ValueError(f"level must be >= 0, got {self.level}")
-        if not (math.isfinite(self.strength) and self.strength >= 0):
-            raise ValueError(f"strength must be >= 0, got {self.strength}")
+        if self.scale == 0:
+            raise ValueError("scale must be > 0, got 0; to switch the noise off, pass noise=None")
+        arguments.number("scale", self.scale, positive=True)
+        arguments.number("level", self.level)
+        arguments.number("strength", self.strength)
 
-    def __call__(self, responses: jax.Array, z: jax.Array) -> jax.Array:
-        """Adds noise. ``responses`` >= 0 and standard normals ``z`` have the same shape."""
+    def __call__(
+        self, responses: Float[Array, "*shape"], z: Float[Array, "*shape"]
+    ) -> Float[Array, "*shape"]:
+        """Add noise to responses >= 0, from standard normals ``z``."""
         mean = self.scale * fast.shared_by_draws(responses, z) + self.level
         deviation = self.strength * jnp.sqrt(jax.nn.relu(mean) + _VARIANCE_FLOOR)
         count = mean + z * deviation
@@ -93,16 +95,20 @@ class GaussianNoise:
 
     Attributes:
       scale: standard deviation in units of the response, >= 0.
+
+    Raises:
+      ValueError: if ``scale`` is out of range.
     """
 
     scale: float
 
     def __post_init__(self):
-        if not (math.isfinite(self.scale) and self.scale >= 0):
-            raise ValueError(f"scale must be >= 0, got {self.scale}")
+        arguments.number("scale", self.scale)
 
-    def __call__(self, responses: jax.Array, z: jax.Array) -> jax.Array:
-        """Adds noise. ``responses`` >= 0 and standard normals ``z`` have the same shape."""
+    def __call__(
+        self, responses: Float[Array, "*shape"], z: Float[Array, "*shape"]
+    ) -> Float[Array, "*shape"]:
+        """Add noise to responses >= 0, from standard normals ``z``."""
         return jax.nn.relu(fast.shared_by_draws(responses, z) + self.scale * z)
 
 
