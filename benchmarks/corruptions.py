@@ -1,23 +1,21 @@
-"""Measures the corruptions and imagecorruptions: ``python -m benchmarks.corruptions``.
+"""Measure the corruptions beside imagecorruptions: ``python -m benchmarks.corruptions``.
 
-Prints a Markdown table with one row per corruption and the mean over the 15 common ones. The
-reference works on one image at a time on the host; without it (package imagecorruptions, or its
-fork imagecorruptions-imaug) its columns stay empty. Its loop of glass_blur is compiled by Numba;
-the benchmark's own is a loop in Python, which has a row as well. Times are per image, by the clock
-and as time of processor cores, all threads together.
+It prints a Markdown table with one row per corruption and the mean over the 15 common ones. The
+reference (package imagecorruptions, or its fork imagecorruptions-imaug) works on one image at a
+time on the host; if it is not installed, its columns stay empty. Its loop of glass_blur is compiled
+by Numba. ImageNet-C's own loop is in Python and has a row as well. Times are per image, by the
+clock and of all processor cores together.
 """
 
-import argparse
 import dataclasses
 import functools
-import json
 import os
-import shlex
 import statistics
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,14 +32,16 @@ LOOP = "loop in Python"
 
 
 def photographs(count: int, side: int) -> np.ndarray:
-    """Smooth random images in 8 bits, (N, side, side, 3). Times hardly depend on their content."""
+    """Return smooth random images in 8 bits, (N, side, side, 3). Content hardly affects times."""
     rng = np.random.default_rng(0)
     images = ndimage.gaussian_filter(rng.standard_normal((count, side, side, 3)), (0, 3, 3, 0))
     return np.clip(128 + 400 * images, 0, 255).astype(np.uint8)
 
 
-def ours(name: str, severity: int, images: np.ndarray, frost) -> Program:
-    """One call for the whole batch, random numbers and the check of the images included."""
+def ours(
+    name: str, severity: int, images: np.ndarray, frost: corruptions.FrostImages | None
+) -> Program:
+    """Build one call for the whole batch, with its random numbers and the check of images."""
     function = functools.partial(
         corruptions.corrupt, name=name, severity=severity, table="imagenet", frost_images=frost
     )
@@ -52,7 +52,7 @@ def ours(name: str, severity: int, images: np.ndarray, frost) -> Program:
 
 
 def reference(name: str, severity: int, images: np.ndarray) -> Program:
-    """A loop in Python, image by image."""
+    """Build a loop in Python over images."""
     import imagecorruptions  # pyright: ignore[reportMissingImports]
 
     def run():
@@ -63,7 +63,7 @@ def reference(name: str, severity: int, images: np.ndarray) -> Program:
 
 
 def glass_blur_in_python(severity: int, images: np.ndarray) -> Program:
-    """The definition of glass_blur as ImageNet-C's code runs it: pixel by pixel, in Python."""
+    """Build glass_blur from its definition, as a loop over pixels in Python."""
     deviation, reach, passes = tables.SEVERITIES["glass_blur"]["imagenet"][severity - 1]
 
     def smooth(image):
@@ -83,7 +83,7 @@ def glass_blur_in_python(severity: int, images: np.ndarray) -> Program:
 
 
 def frost_photographs() -> corruptions.FrostImages | None:
-    """Those that come with imagecorruptions, if it is installed."""
+    """Return the frost images of imagecorruptions, or None if it is not installed."""
     try:
         import imagecorruptions  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
@@ -94,7 +94,7 @@ def frost_photographs() -> corruptions.FrostImages | None:
 def measured(
     names: Sequence[str], severity: int, images: np.ndarray, references: int, repeats: int
 ) -> list[Measurement]:
-    """Both programs for each corruption, in turn. The reference gets ``references`` images."""
+    """Time both programs for each corruption in turn, the reference on ``references`` images."""
     frost = frost_photographs()
     measurements = []
     for name in names:
@@ -123,9 +123,9 @@ def measured(
 
 
 def to_markdown(measurements: Sequence[Measurement]) -> str:
-    """One row per corruption and reference, and means over the common corruptions.
+    """Return a row per corruption and reference, and rows with means over common corruptions.
 
-    Medians of milliseconds per image, by the clock and of processor cores, with their ratios.
+    Times are medians in milliseconds per image, by the clock and of processor cores, with ratios.
     """
     by_case: dict[str, dict[str, Measurement]] = {}
     for one in measurements:
@@ -138,20 +138,20 @@ def to_markdown(measurements: Sequence[Measurement]) -> str:
     ]
     # Milliseconds of both programs: by the clock, then of processor cores.
     common, with_loop = [], []
-    for name, found in by_case.items():
-        mine = found.pop(OURS)
+    for name, programs in by_case.items():
+        mine = programs.pop(OURS)
         memory = "" if mine.memory is None else f"{mine.memory / 1e6:.0f}"
         last = f"{mine.compile_seconds or 0:.1f} | {memory}"
-        if not found:
+        if not programs:
             lines.append(f"| {name} | {1e3 * _medians(mine)[0]:.3g} | | | | | | {last} |")
-        for contender, other in found.items():
+        for contender, other in programs.items():
             pairs = tuple(zip(_medians(mine), _medians(other), strict=True))
             label = name if contender == REFERENCE else f"{name}, {contender}"
             lines.append(f"| {label} | {_cells(pairs)} | {last} |")
             if name in corruptions.SETS["common"]:
                 if contender == REFERENCE:
                     common.append(pairs)
-                if contender == LOOP or LOOP not in found:
+                if contender == LOOP or LOOP not in programs:
                     with_loop.append(pairs)
     for rows, label in ((common, "common"), (with_loop, f"common, glass_blur as a {LOOP}")):
         if rows:
@@ -163,49 +163,37 @@ def _medians(one: Measurement) -> tuple[float, float]:
     return statistics.median(one.seconds), statistics.median(one.processor_seconds)
 
 
-def _cells(pairs) -> str:
-    """Of (ours, other) seconds by the clock and of processor cores: each pair and its ratio."""
+def _cells(pairs: Any) -> str:
+    """Format (ours, other) seconds by the clock and of processor cores, each with its ratio."""
     return " | ".join(
         f"{1e3 * mine:.3g} | {1e3 * other:.3g} | {other / mine:.2f}" for mine, other in pairs
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the benchmark with the given arguments; returns the exit status."""
+    """Run the benchmark with the given arguments and return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.corruptions", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: only shows that it runs")
-    parser.add_argument("--json", type=Path, help="also write every number to this file")
+    parser = table.parser("benchmarks.corruptions", __doc__)
     parser.add_argument("--names", nargs="+", choices=corruptions.NAMES, default=corruptions.NAMES)
     parser.add_argument("--severity", type=int, choices=corruptions.SEVERITIES, default=3)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument(
-        "--reference-images", type=int, default=4, help="of the batch for the reference"
-    )
+    parser.add_argument("--reference-images", type=int, default=4, help="Images for the reference.")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args(argv)
     if options.quick:
         options.size, options.batch, options.reference_images, options.repeats = 32, 2, 1, 1
     warnings.filterwarnings("ignore", module="imagecorruptions")
-    surroundings = table.environment(shlex.join(["python", "-m", "benchmarks.corruptions", *argv]))
+    surroundings = table.environment("benchmarks.corruptions", argv)
     images = photographs(options.batch, options.size)
     references = min(options.reference_images, options.batch)
     measurements = measured(options.names, options.severity, images, references, options.repeats)
-    print(
-        f"`{surroundings['command']}` on {surroundings['device']} ({surroundings['processor']}, "
-        f"{surroundings['cores']} cores), load average "
-        f"{surroundings['load'] or 0:.1f} at the start and {os.getloadavg()[0]:.1f} at the end; "
-        f"{options.size} pixels, batch {options.batch}, severity {options.severity}.\n"
-    )
+    sizes = f"; {options.size} pixels, batch {options.batch}, severity {options.severity}"
+    print(f"{table.heading(surroundings, sizes)} At the end: {os.getloadavg()[0]:.1f}.\n")
     print(to_markdown(measurements))
     if options.json is not None:
-        content = {
-            "environment": surroundings,
-            "options": {name: str(value) for name, value in vars(options).items()},
-            "measurements": [dataclasses.asdict(one) for one in measurements],
-        }
-        options.json.write_text(json.dumps(content, indent=1))
+        rows = [dataclasses.asdict(one) for one in measurements]
+        options.json.write_text(table.to_json(surroundings, options, measurements=rows))
     return 0
 
 

@@ -1,6 +1,7 @@
-"""What one writes in JAX without thinking about cost: the opponent within the same language."""
+"""The front end and the network in JAX as one writes them without thinking about cost."""
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -12,7 +13,7 @@ from vone_jax.v1 import VOneBlockConfig
 
 
 def dense_kernels(config: VOneBlockConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Both phases of all filters over all input channels, (k, k, channels, n), mostly zeros."""
+    """Return both phases of all filters over all channels, (k, k, channels, n), mostly zeros."""
     kernels, parameters = config.gabor_kernels(), config.gabor_parameters()
     dense = []
     for phase, channel in (
@@ -26,7 +27,7 @@ def dense_kernels(config: VOneBlockConfig) -> tuple[np.ndarray, np.ndarray]:
 
 
 def dense_bank(config: VOneBlockConfig, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Responses of all filters in both phases, by two dense convolutions."""
+    """Return the responses of all filters in both phases, by two dense convolutions."""
     padding = config.kernel_size // 2
     in_phase, quadrature = (
         jax.lax.conv_general_dilated(
@@ -42,7 +43,7 @@ def dense_bank(config: VOneBlockConfig, images: jax.Array) -> tuple[jax.Array, j
 
 
 def dense_responses(config: VOneBlockConfig, images: jax.Array) -> jax.Array:
-    """``v1.noise_free_responses`` by dense convolutions."""
+    """Return ``v1.noise_free_responses``, computed by dense convolutions."""
     in_phase, quadrature = dense_bank(config, images)
     complex_ = jnp.sqrt(jnp.square(in_phase) + jnp.square(quadrature)) / math.sqrt(2)
     simple = jax.nn.relu(in_phase[..., : config.simple_channels])
@@ -51,14 +52,14 @@ def dense_responses(config: VOneBlockConfig, images: jax.Array) -> jax.Array:
     )
 
 
-def plain_convolutions(next_method, arguments, options, context):
-    """Interceptor of Flax: an ``nn.Conv`` convolves as it does by itself, 1x1 kernels as well."""
+def plain_convolutions(next_method: Any, arguments: Any, options: Any, context: Any) -> Any:
+    """Intercept ``nn.Conv`` of Flax, so that it uses JAX's own convolution for all kernels."""
     module = context.module
     if not isinstance(module, nn.Conv) or context.method_name != "__call__":
         return next_method(*arguments, **options)
     (images,) = arguments
     kernel = module.get_variable("params", "kernel")
-    # Those of these networks have no bias and are padded alike on all sides.
+    # The convolutions of these networks have no bias and equal padding on all sides.
     assert not module.use_bias
     padding = kernel.shape[0] // 2
     strides = (1, 1) if module.strides is None else module.strides
@@ -77,7 +78,9 @@ class NaiveVOneNet(VOneNet):
     Its ``v1.noise_generator`` should be "jax".
     """
 
-    def features(self, images, train=False, noise_key=None):
+    def features(
+        self, images: jax.Array, train: bool = False, noise_key: jax.Array | None = None
+    ) -> dict[str, jax.Array]:
         v1 = self.block.add_noise(dense_responses(self.v1, images), noise_key)
         with nn.intercept_methods(plain_convolutions):
             layers = self.back_end(self.bottleneck(v1), train)

@@ -1,4 +1,8 @@
-"""The VOneResNet: logits, input gradient, a step of PGD with several draws, a training step."""
+"""The VOneResNet and its front end, beside naive JAX and PyTorch.
+
+Cases: the bank, the block with noise, logits, the input gradient, a step of PGD with several draws,
+and a training step.
+"""
 
 import dataclasses
 import functools
@@ -10,20 +14,81 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import torch_baseline
-from benchmarks.front_end import images_of
+from benchmarks import naive, torch_baseline
 from benchmarks.naive import NaiveVOneNet
 from benchmarks.sizes import Sizes
-from benchmarks.timing import KEEPING, OURS, Case, Program, jax_program, keeping_memory, repeated
-from vone_jax import attacks, models, prng
+from benchmarks.timing import OURS, Case, Program, jax_program, keeping_memory, twice
+from vone_jax import attacks, models, prng, v1
+from vone_jax.v1.block import filter_bank
 
 NUM_CLASSES = 1000
 EPS = 1 / 255
 
 
+def images_of(sizes: Sizes, count: int) -> np.ndarray:
+    """Return random images of the size of the front end, (N, H, W, C) in [0, 1)."""
+    side = sizes.v1.image_size
+    rng = np.random.default_rng(0)
+    return rng.random((count, side, side, sizes.v1.in_channels)).astype(np.float32)
+
+
+def _torch_front_end(sizes: Sizes, method: str) -> dict[str, Callable[[], Program]]:
+    """Return PyTorch's contenders: ``method`` of its front end on a batch of images."""
+
+    def build() -> Program:
+        import torch
+
+        run = getattr(torch_baseline.front_end(sizes.v1), method)
+        images, _ = torch_baseline.tensors(images_of(sizes, sizes.batch), np.zeros(sizes.batch))
+        return torch_baseline.program(torch.no_grad()(lambda: run(images)))
+
+    return twice("PyTorch", build)
+
+
+def bank(sizes: Sizes) -> Case:
+    """Linear responses: all filters in both phases; in our program those that cells read.
+
+    One more row has the cells as well, without noise.
+    """
+    images = images_of(sizes, sizes.batch)
+
+    def program(run: Callable[..., Any]) -> Callable[[], Program]:
+        return keeping_memory(lambda: jax_program(run, images))
+
+    contenders = {
+        OURS: program(lambda images: filter_bank(sizes.v1).linear(images, sizes.v1.stride)),
+        f"{OURS} with cells": program(lambda images: v1.noise_free_responses(sizes.v1, images)),
+        "naive JAX": program(lambda images: naive.dense_bank(sizes.v1, images)),
+        **_torch_front_end(sizes, "bank"),
+    }
+    return Case("bank", len(images), contenders, sizes.repeats)
+
+
+def block(sizes: Sizes) -> Case:
+    """The whole block with neuronal noise, from the same key in every call."""
+    images = images_of(sizes, sizes.batch)
+
+    def noisy(config: v1.VOneBlockConfig, responses: Callable) -> Callable[[], Program]:
+        def run(key: jax.Array, images: jax.Array) -> Any:
+            return v1.VOneBlock(config).apply(
+                {}, responses(config, images), key, method="add_noise"
+            )
+
+        return keeping_memory(lambda: jax_program(run, jax.random.key(0), images))
+
+    jax_noise = dataclasses.replace(sizes.v1, noise_generator="jax")
+    contenders = {
+        OURS: noisy(sizes.v1, v1.noise_free_responses),
+        "vone_jax, noise of jax.random": noisy(jax_noise, v1.noise_free_responses),
+        "naive JAX": noisy(jax_noise, naive.dense_responses),
+        **_torch_front_end(sizes, "forward"),
+    }
+    return Case("block with noise", len(images), contenders, sizes.repeats)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Networks:
-    """One set of weights in two networks, and data."""
+    """One set of weights in two networks, with a key, images and labels."""
 
     ours: models.VOneNet
     naive: NaiveVOneNet
@@ -38,7 +103,7 @@ def _networks(sizes: Sizes, batch: int) -> _Networks:
     assert isinstance(ours, models.VOneNet)
     images = jnp.asarray(images_of(sizes, batch))
     key = jax.random.key(0)
-    # Weights of the usual size, drawn without compiling a program that initialises.
+    # Weights of the usual size, drawn without compiling an initialisation.
     shapes = jax.eval_shape(ours.init, {"params": key, "noise": key}, images)
     rng = np.random.default_rng(0)
     variables = jax.tree.map(lambda leaf: _weights(rng, leaf.shape), shapes)
@@ -56,19 +121,19 @@ def _weights(rng: np.random.Generator, shape: tuple[int, ...]) -> jax.Array:
     return jnp.asarray(rng.normal(0, (2 / np.prod(shape[:-1])) ** 0.5, shape), jnp.float32)
 
 
-def _torch(sizes: Sizes, batch: int, train: bool = False):
+def _torch(sizes: Sizes, batch: int, train: bool = False) -> tuple[Any, Any, Any]:
     model = torch_baseline.network(sizes.v1, sizes.network, NUM_CLASSES).train(train)
     tensors = torch_baseline.tensors(images_of(sizes, batch), np.zeros(batch))
     return model, *tensors
 
 
-def _loss(logits_fn, key, images, labels):
+def _loss(logits_fn: Any, key: jax.Array, images: jax.Array, labels: jax.Array) -> jax.Array:
     logits = logits_fn(key, images)
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
 def _program(run: Callable[..., Any], networks: _Networks, model: models.VOneNet) -> Program:
-    """``run(logits_fn, key, images, labels)`` of one of the networks."""
+    """Compile ``run(logits_fn, key, images, labels)`` for one of the networks."""
     logits_fn = models.logits_fn(model, networks.variables)
     return jax_program(run, logits_fn, networks.key, networks.images, networks.labels)
 
@@ -81,21 +146,20 @@ def _case(
     by_torch: Callable[[], Program],
     naive_program: Callable[[_Networks, models.VOneNet], Program] | None = None,
 ) -> Case:
-    """``program`` of both networks in JAX, and PyTorch as it comes and with its memory kept."""
+    """Return a case: ``program`` of both networks in JAX, and PyTorch's programs."""
 
     def ours() -> Program:
         networks = _networks(sizes, batch)
         return program(networks, networks.ours)
 
-    def naive() -> Program:
+    def plain() -> Program:
         networks = _networks(sizes, batch)
         return (naive_program or program)(networks, networks.naive)
 
     contenders = {
         OURS: keeping_memory(ours),
-        "naive JAX": keeping_memory(naive),
-        "PyTorch": by_torch,
-        f"PyTorch, {KEEPING}": keeping_memory(by_torch),
+        "naive JAX": keeping_memory(plain),
+        **twice("PyTorch", by_torch),
     }
     return Case(f"network, {name}", batch, contenders, sizes.repeats)
 
@@ -128,22 +192,24 @@ def input_gradient(sizes: Sizes) -> Case:
 
 
 def averaged_step(sizes: Sizes) -> Case:
-    """One step of PGD along the gradient averaged over several draws."""
+    """One step of PGD along a gradient that is averaged over several draws."""
     attack = attacks.PGD(norm="linf", eps=EPS, steps=1, step_size=EPS / 8, eot_samples=sizes.draws)
 
-    def ours(networks, model) -> Program:
+    def ours(networks: _Networks, model: models.VOneNet) -> Program:
         keys = prng.example_keys(networks.key, sizes.draw_batch)
         logits_fn = models.logits_fn(model, networks.variables)
         return jax_program(attack.perturb, keys, logits_fn, networks.images, networks.labels)
 
-    def naive(networks, model) -> Program:
-        def step(one_gradient):
-            mean = sum(one_gradient() for _ in range(sizes.draws)) / sizes.draws
+    def in_a_loop(networks: _Networks, model: models.VOneNet) -> Program:
+        gradient = _program(jax.grad(_loss, argnums=2), networks, model)
+
+        def step():
+            mean = sum(gradient.run() for _ in range(sizes.draws)) / sizes.draws
             moved = networks.images + EPS / 8 * jnp.sign(mean)
             moved = jnp.clip(moved, networks.images - EPS, networks.images + EPS)
             return jax.block_until_ready(jnp.clip(moved, 0.0, 1.0))
 
-        return repeated(_program(jax.grad(_loss, argnums=2), networks, model), step)
+        return dataclasses.replace(gradient, run=step)
 
     def by_torch() -> Program:
         model, images, labels = _torch(sizes, sizes.draw_batch)
@@ -159,16 +225,16 @@ def averaged_step(sizes: Sizes) -> Case:
         return torch_baseline.program(step)
 
     name = f"PGD step with {sizes.draws} draws"
-    return _case(name, sizes, sizes.draw_batch, ours, by_torch, naive)
+    return _case(name, sizes, sizes.draw_batch, ours, by_torch, in_a_loop)
 
 
 def training_step(sizes: Sizes) -> Case:
     """Loss, gradient of all weights, batch statistics, and SGD with momentum."""
     optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(0.1, momentum=0.9))
 
-    def program(networks, model) -> Program:
-        def run(variables, opt_state, key, images, labels):
-            def loss(params):
+    def program(networks: _Networks, model: models.VOneNet) -> Program:
+        def run(variables: Any, opt_state: Any, key: jax.Array, images: jax.Array, labels: Any):
+            def loss(params: Any):
                 logits, updated = model.apply(
                     {**variables, "params": params}, images, train=True, noise_key=key,
                     mutable=["batch_stats"],

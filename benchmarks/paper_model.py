@@ -1,7 +1,7 @@
-"""Training on many chips, on paper: operations and bytes of a step against the rates of chips.
+"""A paper model of training on many chips: the operations and bytes of a step over chips' rates.
 
-Operations, parameters and what is kept for the backward pass are counted by JAX on the network
-itself, before compilation; nothing is computed.
+JAX counts the operations, the parameters and the activations that are kept for the backward pass.
+It counts them on the network itself before compilation, and computes nothing.
 """
 
 import dataclasses
@@ -18,27 +18,26 @@ from vone_jax.training.step import make_loss
 
 CHIPS = 256
 PER_CHIP = (32, 128, 256)
-# Passes over each activation that is kept, at the least: forward it is written, and read by the
-# next layer; backward it is read, and its gradient is written and read.
+# The least number of passes over each activation that is kept: it is written and read forward, it
+# is read backward, and its gradient is written and read.
 _PASSES = 5
-# Global batch norm waits for the sums of all chips twice forward (mean, then variance) and twice
-# backward in each layer.
+# In each layer of global batch norm, a chip waits for the sums of all chips twice forward (mean,
+# then variance) and twice backward.
 _WAITS = 4
-# Images that work is counted on.
+# The batch size at which work is counted.
 _IMAGES = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Rates of an accelerator, per second.
+    """The rates of an accelerator, per second.
 
     Attributes:
-      name: of the chip and what connects it.
-      operations: bfloat16, dense.
-      memory: bytes.
+      name: name of the chip and of its network.
+      operations: dense operations in bfloat16.
+      memory: bytes of memory traffic.
       link: bytes to other chips, in one direction.
-      wait: seconds that a small sum over all chips takes. An assumption, not a rate that is
-        published.
+      wait: seconds that a small sum over all chips takes; an assumption, not a published rate.
     """
 
     name: str
@@ -58,13 +57,13 @@ TABLE = (
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What a training step does.
+    """The work of a training step.
 
     Attributes:
-      operations: of forward and backward pass, per image.
+      operations: operations of the forward and backward pass, per image.
       kept: bytes kept for the backward pass, per image.
-      parameters: trained.
-      batch_norms: layers of batch norm.
+      parameters: number of trained parameters.
+      batch_norms: number of layers of batch norm.
     """
 
     operations: float
@@ -74,7 +73,7 @@ class Work:
 
 
 def table(name: str, size: int) -> list[str]:
-    """The least time of a step of a network on ``CHIPS`` chips, in Markdown."""
+    """Return the least time of a step of a network on ``CHIPS`` chips, as Markdown."""
     done = work(name, size, "bfloat16")
     rows = [
         f"{name}, {size} px, bfloat16: {done.operations / 1e9:.1f} GFLOP and "
@@ -97,18 +96,18 @@ def table(name: str, size: int) -> list[str]:
 
 
 def step_times(done: Work, chip: Chip, images: int) -> tuple[float, float, float, float]:
-    """Seconds that a step takes at the least, for each of what may limit it.
+    """Return the least seconds of a step for each possible limit.
 
     Args:
-      done: per image.
-      chip: its rates.
-      images: per chip.
+      done: work per image.
+      chip: rates of the chip.
+      images: images per chip.
 
     Returns:
-      Seconds of operations, of memory, of the sum of the gradients over the links, and of waiting
-      for the sums of batch norm.
+      Seconds of operations, of memory traffic, of the sum of the gradients over the links, and of
+      waiting for the sums of batch norm.
     """
-    # A ring sends every byte twice, less the share that is there already; float32.
+    # A ring sends each float32 gradient twice, without the chip's own share.
     gradients = 2 * (CHIPS - 1) / CHIPS * 4 * done.parameters
     return (
         images * done.operations / chip.operations,
@@ -119,17 +118,17 @@ def step_times(done: Work, chip: Chip, images: int) -> tuple[float, float, float
 
 
 def efficiency(operations: float, memory: float, link: float, waits: float) -> float:
-    """Share of a step in which a chip works.
+    """Return the share of a step in which a chip works.
 
-    Gradients of late layers travel while those of early ones are computed, so that links count
-    only beyond the two thirds of the work that are the backward pass. Nothing hides the waits.
+    The gradients of late layers are sent while those of early layers are computed. So the links
+    count only beyond the backward pass, two thirds of the work. Nothing overlaps with the waits.
     """
     working = max(operations, memory)
     return working / (working + max(0.0, link - 2 / 3 * working) + waits)
 
 
 def kept(names: Sequence[str], size: int) -> list[str]:
-    """What the backward pass keeps of the forward pass, with and without ``remat``."""
+    """Return a table of the memory kept for the backward pass, with and without ``remat``."""
     rows = [
         "| network | kept, MB/image | with `remat` | with bfloat16 | with both |",
         "| --- | ---: | ---: | ---: | ---: |",
@@ -145,13 +144,13 @@ def kept(names: Sequence[str], size: int) -> list[str]:
 
 
 def work(name: str, size: int, precision: str) -> Work:
-    """Counts the work of a network for images of ``size`` pixels and 1000 classes."""
+    """Count the work of a network for images of ``size`` pixels and 1000 classes."""
     step = _Step(name, size, precision, remat=False)
     return Work(step.operations(), step.kept_bytes(), step.parameters(), step.batch_norms())
 
 
 class _Step:
-    """The gradient of the loss of a few images, in shapes."""
+    """The gradient of the loss of a few images, as shapes without values."""
 
     def __init__(self, name: str, size: int, precision: str, remat: bool):
         config = ModelConfig(name=name, num_classes=1000, image_size=size)
@@ -168,16 +167,16 @@ class _Step:
             "index": jax.ShapeDtypeStruct((images,), jnp.uint32),
         }
 
-    def _loss(self, params: Any, batch_stats: Any, batch: Any):
+    def _loss(self, params: Any, batch_stats: Any, batch: Any) -> Any:
         key = jax.random.key(0)
         return self.loss_fn(params, batch_stats, batch, key, key)
 
     def operations(self) -> float:
-        """Floating point operations of the gradient, per image."""
+        """Return the floating-point operations of the gradient, per image."""
         gradient = jax.jit(jax.grad(self._loss, has_aux=True))
         batch = self._batch(_IMAGES)
         traced = gradient.trace(self.state.params, self.state.batch_stats, batch)
-        # What an accelerator does: on a CPU the bank takes another way, of fewer operations.
+        # The operations of an accelerator. On a CPU the bank takes fewer, in the frequency domain.
         lowered = traced.lower(lowering_platforms=("tpu",))
         counted = lowered.cost_analysis()
         if counted is None:
@@ -185,13 +184,13 @@ class _Step:
         return counted["flops"] / _IMAGES
 
     def kept_bytes(self) -> int:
-        """Bytes that the backward pass needs of the forward pass for each image more.
+        """Return the bytes that the backward pass keeps of the forward pass, per extra image.
 
-        So weights, and what is made of them alone, do not count.
+        So weights, and values that depend on weights alone, do not count.
         """
 
-        def backward(params, batch_stats, batch):
-            # A function that holds what it needs as its leaves.
+        def backward(params: Any, batch_stats: Any, batch: Any) -> Any:
+            # The leaves of the function that ``vjp`` returns are the values it keeps.
             loss = functools.partial(self._loss, batch_stats=batch_stats, batch=batch)
             return jax.vjp(loss, params, has_aux=True)[1]
 
@@ -202,12 +201,12 @@ class _Step:
         return _bytes(held[1]) - _bytes(held[0])
 
     def parameters(self) -> int:
-        """Number of trained parameters."""
+        """Return the number of trained parameters."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
 
     def batch_norms(self) -> int:
-        """Number of layers that sum over the whole batch."""
-        # A mean and a variance each.
+        """Return the number of layers of batch norm."""
+        # Each layer has a mean and a variance.
         return len(jax.tree.leaves(self.state.batch_stats)) // 2
 
 

@@ -1,16 +1,18 @@
-"""Measures the 7 scored properties of a V1 layer: ``python -m benchmarks.physiology``.
+"""Measure the 7 scored properties of a V1 layer: ``python -m benchmarks.physiology``.
 
-Our characterisation runs whole, compilation included. The plain one (``plain_physiology``) runs
-on every k-th image and on some units, and its parts are scaled to all images and units: nothing
-in it depends on how many there are. Its stimuli lie ready as files, its layer is compiled before
-the clock starts. Times are of the clock and of processor cores, all threads together; where
-others use the machine, the latter say more.
+Our characterisation runs as a whole, with its compilation. It stands beside the procedure of the
+public V1 benchmarks, written plainly. There, stimuli are PNG files of the whole canvas, which
+Pillow reads, crops and resizes. Batches of 64 whole images go through the network, and activations
+of the whole layer come back before those near the stimuli are kept. Receptive fields, properties
+and bootstraps are computed one unit and one draw at a time.
+
+The plain procedure runs on every k-th image and on some units, and its times are scaled to all of
+them, since the work per image and unit is constant. Its stimuli are written and its layer is
+compiled before the clock starts. Times are by the clock and of all processor cores together; on a
+busy machine the latter are the better measure.
 """
 
-import argparse
-import json
-import os
-import shlex
+import math
 import sys
 import tempfile
 import time
@@ -20,31 +22,165 @@ from typing import Any
 
 import jax
 import numpy as np
+from PIL import Image
 
-from benchmarks import plain_physiology as plain
 from benchmarks import table
 from vone_jax import neurophysiology, v1
-from vone_jax.neurophysiology import PUBLISHED, stimuli
+from vone_jax.neurophysiology import PROPERTIES, PUBLISHED, Display, stimuli
+from vone_jax.neurophysiology.selection import receptive_field_centres
+from vone_jax.neurophysiology.tuning import (
+    orientation_properties,
+    size_properties,
+    spatial_frequency_properties,
+)
 
-# Rows, and columns, of the map around the stimuli whose units the plain way records.
+BATCH = 64
+CANVAS, PER_DEGREE, GREY = 672, 56, 128
+
+# The plain procedure records units in these rows, and columns, of the map around the stimuli.
 _NEAR = slice(28, 36)
 
 
+def write_stimuli(table: np.ndarray, folder: Path) -> list[Path]:
+    """Draw gratings on the whole canvas as PNG files; rows are those of ``GratingSet.table``."""
+    degrees = (np.arange(CANVAS) - CANVAS / 2) / PER_DEGREE
+    paths = []
+    for number, grating in enumerate(table):
+        y0, x0, radius, frequency, orientation, phase, contrast = grating
+        y, x = (degrees - y0)[:, None], (degrees - x0)[None, :]
+        angle = math.radians(orientation)
+        drift = 2 * math.pi * frequency * (x * math.cos(angle) + y * math.sin(angle))
+        t = contrast * np.sin(drift + math.radians(phase))
+        values = np.where(x**2 + y**2 <= radius**2, np.floor((t + 1) / 2 * 255), GREY)
+        paths.append(folder / f"{number:05d}.png")
+        Image.fromarray(values.astype(np.uint8)).save(paths[-1])
+    return paths
+
+
+def read_image(path: Path, display: Display) -> np.ndarray:
+    """Return one stimulus as network input, float32 (image_size, image_size, in_channels)."""
+    start, side = display.field_start, display.field_pixels
+    with Image.open(path) as canvas:
+        field = canvas.crop((start, start, start + side, start + side))
+    small = field.resize((display.image_size, display.image_size), Image.Resampling.BILINEAR)
+    grey = np.asarray(small, np.float32) / 255
+    return np.repeat(grey[..., None], display.in_channels, axis=-1)
+
+
+def activations(
+    layer: Callable[[np.ndarray], np.ndarray],
+    paths: Sequence[Path],
+    display: Display,
+    near: slice,
+) -> np.ndarray:
+    """Return the responses to all images, clipped at 0.
+
+    Args:
+      layer: from 64 images to responses (64, H, W, C). The last batch repeats its last image.
+      paths: files of the images.
+      display: the field of view and the input of the network.
+      near: rows, and columns, of the map that are kept.
+
+    Returns:
+      (N, rows, columns, C).
+    """
+    near_stimuli = []
+    for start in range(0, len(paths), BATCH):
+        some = list(paths[start : start + BATCH])
+        padded = some + some[-1:] * (BATCH - len(some))
+        images = np.stack([read_image(path, display) for path in padded])
+        whole = np.maximum(np.asarray(layer(images)), 0)
+        near_stimuli.append(whole[: len(some), near, near].copy())
+    return np.concatenate(near_stimuli)
+
+
+def field_centres(responses: np.ndarray, blank: np.ndarray) -> np.ndarray:
+    """Return centres (y, x) of receptive fields in degrees, one unit at a time.
+
+    Args:
+      responses: responses to the 21 x 21 x 8 small gratings, (3528, U).
+      blank: responses to the grey image, (U,).
+    """
+    centres = []
+    for unit in range(responses.shape[1]):
+        best = responses[:, unit].reshape(21, 21, 8).max(axis=-1)
+        field = np.maximum(best - blank[unit], 0)
+        centres.append(receptive_field_centres(field[..., None])[0])
+    return np.array(centres)
+
+
+def properties(
+    orientation: np.ndarray, frequency: np.ndarray, size: np.ndarray, blank: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return properties from rates of shape (*shape of the set of gratings, U), unit by unit."""
+    each = []
+    for unit in range(len(blank)):
+        one = slice(unit, unit + 1)
+        each.append(
+            orientation_properties(orientation[..., one], blank[one])
+            | spatial_frequency_properties(frequency[..., one], blank[one])
+            | size_properties(size[..., one], blank[one])
+        )
+    return {name: np.concatenate([values[name] for values in each]) for name in PUBLISHED}
+
+
+def similarity(
+    values: np.ndarray, name: str, generator: np.random.Generator, bootstraps: int
+) -> float:
+    """Return the mean similarity of units to the published neurons, one draw at a time.
+
+    Args:
+      values: values of the property, (U,), NaN if undefined.
+      name: one of the 7 published properties.
+      generator: generator of the draws.
+      bootstraps: number of draws.
+    """
+    edges, reference = PROPERTIES[name].edges, PUBLISHED[name]
+    neurons = np.cumsum(reference.counts) / reference.counts.sum()
+    most = max(1 - neurons[0], neurons[-2])
+    similarities = []
+    for _ in range(bootstraps):
+        drawn = generator.choice(values, reference.neurons)
+        drawn = np.clip(drawn[~np.isnan(drawn)], edges[0], edges[-1])
+        counts = np.histogram(drawn, edges)[0]
+        similarities.append(1 - np.abs(np.cumsum(counts) / counts.sum() - neurons).max() / most)
+    return float(np.mean(similarities))
+
+
+def reference_values(name: str) -> np.ndarray:
+    """Return the neurons of a published property, each in the middle of its bin."""
+    edges, reference = PROPERTIES[name].edges, PUBLISHED[name]
+    middles = (edges[1:] + edges[:-1]) / 2
+    known = np.repeat(middles, reference.counts.astype(int))
+    return np.concatenate([known, np.full(reference.undefined, np.nan)])
+
+
+def gratings() -> np.ndarray:
+    """Return all 9096 gratings; rows are those of ``GratingSet.table``."""
+    sets = (
+        stimuli.receptive_field_set(),
+        stimuli.orientation_set(),
+        stimuli.spatial_frequency_set(),
+        stimuli.size_set(),
+    )
+    return np.concatenate([one.table for one in sets])
+
+
 def block(channels: int) -> v1.VOneBlockConfig:
-    """The published block without noise, with half of the channels simple."""
+    """Return the published block without noise, with half of the channels simple."""
     half = channels // 2
     return v1.VOneBlockConfig(simple_channels=half, complex_channels=half, noise=None)
 
 
 def timed(run: Callable[[], Any]) -> tuple[np.ndarray, Any]:
-    """Seconds of the clock and of processor cores, (2,), and what ``run`` returns."""
+    """Return seconds by the clock and of processor cores, (2,), and the result of ``run``."""
     start, processor = time.perf_counter(), time.process_time()
     result = run()
     return np.array([time.perf_counter() - start, time.process_time() - processor]), result
 
 
 def ours(config: v1.VOneBlockConfig) -> tuple[np.ndarray, int]:
-    """Seconds of a whole characterisation, as ``timed``, and its units."""
+    """Return the seconds of a whole characterisation, (2,), and its number of units."""
     seconds, scores = timed(
         lambda: neurophysiology.score(lambda key, images: v1.noise_free_responses(config, images))
     )
@@ -54,23 +190,23 @@ def ours(config: v1.VOneBlockConfig) -> tuple[np.ndarray, int]:
 def theirs(
     config: v1.VOneBlockConfig, images: int, units: int, bootstraps: int
 ) -> dict[str, np.ndarray]:
-    """Seconds of the plain way: per image, per mapped unit, per scored unit, and of bootstraps.
+    """Return seconds of the plain procedure per image, mapped unit, scored unit and bootstraps.
 
     Args:
-      config: of the layer.
-      images: how many of the gratings are shown, spread over all sets.
-      units: how many units are mapped and characterised.
-      bootstraps: of each property.
+      config: configuration of the layer.
+      images: number of gratings that are shown, spread over all sets.
+      units: number of units that are mapped and characterised.
+      bootstraps: number of draws for each property.
     """
-    display = neurophysiology.Display()
-    every = plain.gratings()
+    display = Display()
+    every = gratings()
     some = every[np.linspace(0, len(every) - 1, images).astype(int)]
     layer = jax.jit(lambda images: v1.noise_free_responses(config, images))
-    shape = (plain.BATCH, display.image_size, display.image_size, display.in_channels)
+    shape = (BATCH, display.image_size, display.image_size, display.in_channels)
     jax.block_until_ready(layer(np.zeros(shape, np.float32)))
     with tempfile.TemporaryDirectory() as folder:
-        paths = plain.write_stimuli(some, Path(folder))
-        shown, _ = timed(lambda: plain.activations(layer, paths, display, _NEAR))
+        paths = write_stimuli(some, Path(folder))
+        shown, _ = timed(lambda: activations(layer, paths, display, _NEAR))
     generator = np.random.default_rng(0)
 
     def rates(shape: tuple[int, ...]) -> np.ndarray:
@@ -80,13 +216,13 @@ def theirs(
     fields = rates((len(stimuli.receptive_field_set()),))
     sets = (stimuli.orientation_set(), stimuli.spatial_frequency_set(), stimuli.size_set())
     orientation, frequency, size = (rates(one.shape) for one in sets)
-    mapped, _ = timed(lambda: plain.field_centres(fields, blank))
-    scored, values = timed(lambda: plain.properties(orientation, frequency, size, blank))
+    mapped, _ = timed(lambda: field_centres(fields, blank))
+    scored, values = timed(lambda: properties(orientation, frequency, size, blank))
 
     def bootstrap() -> None:
         for name in PUBLISHED:
-            for drawn in (values[name], plain.reference_values(name)):
-                plain.similarity(drawn, name, generator, bootstraps)
+            for drawn in (values[name], reference_values(name)):
+                similarity(drawn, name, generator, bootstraps)
 
     return {
         "image": shown / images,
@@ -97,24 +233,22 @@ def theirs(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the benchmark with the given arguments; returns the exit status."""
+    """Run the benchmark with the given arguments and return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.physiology", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: only shows that it runs")
-    parser.add_argument("--json", type=Path, help="also write every number to this file")
+    parser = table.parser("benchmarks.physiology", __doc__)
     parser.add_argument("--channels", type=int, default=512)
-    parser.add_argument("--images", type=int, default=256, help="of 9096, for the plain way")
-    parser.add_argument("--units", type=int, default=100, help="for the plain way")
+    parser.add_argument("--images", type=int, default=256, help="Plain gratings, of 9096.")
+    parser.add_argument("--units", type=int, default=100, help="Plain units.")
     options = parser.parse_args(argv)
     bootstraps = 1000
     if options.quick:
         options.channels, options.images, options.units, bootstraps = 32, 3, 3, 2
-    surroundings = table.environment(shlex.join(["python", "-m", "benchmarks.physiology", *argv]))
+    surroundings = table.environment("benchmarks.physiology", argv)
     config = block(options.channels)
     seconds, scored = ours(config)
     parts = theirs(config, options.images, options.units, bootstraps)
     # The grey image is one more.
-    images = len(plain.gratings()) + 1
+    images = len(gratings()) + 1
     mapped = (_NEAR.stop - _NEAR.start) ** 2 * options.channels
     rows = {
         f"vone_jax, whole, {scored} units": seconds,
@@ -125,23 +259,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     rows["plain, together"] = sum(list(rows.values())[1:], np.zeros(2))
     ratio = rows["plain, together"] / seconds
-    print(
-        f"`{surroundings['command']}` on {surroundings['device']} ({surroundings['processor']}, "
-        f"{surroundings['cores']} cores), load average {os.getloadavg()[0]:.1f}.\n"
-    )
+    print(f"{table.heading(surroundings)}\n")
     print("| program | seconds | processor, seconds |\n|---|---:|---:|")
     for name, (clock, processor) in rows.items():
         print(f"| {name} | {clock:.1f} | {processor:.1f} |")
     print(f"\nPlain over vone_jax: {ratio[0]:.1f}, in processor time {ratio[1]:.1f}.")
     if options.json is not None:
-        content = {
-            "environment": surroundings,
-            "options": {name: str(value) for name, value in vars(options).items()},
-            "seconds": {name: row.tolist() for name, row in rows.items()},
-            "plain_seconds_per": {name: part.tolist() for name, part in parts.items()},
-            "ratio": ratio.tolist(),
-        }
-        options.json.write_text(json.dumps(content, indent=1))
+        content = table.to_json(
+            surroundings,
+            options,
+            seconds={name: row.tolist() for name, row in rows.items()},
+            plain_seconds_per={name: part.tolist() for name, part in parts.items()},
+            ratio=ratio.tolist(),
+        )
+        options.json.write_text(content)
     return 0
 
 

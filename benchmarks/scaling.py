@@ -1,12 +1,12 @@
-"""How training scales: ``python -m benchmarks.scaling PART [--quick]``, for docs/scaling.md.
+"""Measure how training scales: ``python -m benchmarks.scaling PART [--quick]``.
 
-  weak      what the host does in a step on 1, 2, 4 and 8 devices, with the same batch on each;
-            with --distributed, on those of all processes
-  options   what the options of a training run cost and save
-  model     ResNet-50-sized training on 256 chips, on paper
+  weak      work of the host per step on 1, 2, 4 and 8 devices with the same batch on each; with
+            --distributed, on the devices of all processes
+  options   costs and savings of the options of a training run
+  model     training of a ResNet-50 on 256 chips, as a model on paper
 
-Each part prints Markdown. On CPUs the devices are virtual and share the cores: eight, or two in
-each of several processes.
+Each part prints Markdown; docs/scaling.md has the results. On CPUs the devices are virtual and
+share the cores: eight in one process, or two in each of several.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from vone_jax.training.setup import Setup, prepare
 
 DEVICES = (1, 2, 4, 8)
 DEVICES_OF_A_PROCESS = 2
-# A VOneNet on the images that come with the package. Nothing happens in it but steps.
+# A VOneNet on the images that come with the package. The run does nothing but steps.
 EXPERIMENT = Experiment(
     name="scaling",
     model=training.ModelConfig(
@@ -48,14 +48,14 @@ EXPERIMENT = Experiment(
 
 
 class Watch:
-    """Is asked by the training loop at every step whether to stop, and looks at the loop's thread.
+    """The ``stop`` function of a training run. It measures the thread of the loop.
 
-    After ``first`` steps it times ``timed`` ones, counts calls in ``timed`` more and stops the run.
+    After ``first`` steps it times ``timed`` steps, counts calls in as many more and stops the run.
 
     Attributes:
-      seconds: of the clock, per step.
-      host_seconds: of a processor in the thread of the loop, per step; waiting takes none.
-      calls: of Python functions in that thread, per step.
+      seconds: seconds by the clock, per step.
+      host_seconds: processor seconds of the thread, per step; waiting takes none.
+      calls: calls of Python functions in the thread, per step.
     """
 
     def __init__(self, first: int, timed: int):
@@ -88,7 +88,7 @@ class Watch:
 def watched(
     experiment: Experiment, devices: int, first: int, timed: int, run_dir: Path | None = None
 ) -> Watch:
-    """A run of the loop, watched."""
+    """Run the training loop with a ``Watch`` and return it."""
     watch = Watch(first, timed)
     with tempfile.TemporaryDirectory() as directory:
         training.train(
@@ -98,7 +98,7 @@ def watched(
 
 
 def weak(per_device: int, timed: int, run_dir: Path | None) -> list[str]:
-    """Host work on more and more devices, or on those of all processes."""
+    """Measure the work of the host on more and more devices, or on those of all processes."""
     rows = [
         "| processes | devices of each | host, ms/step | Python calls/step | clock, ms/step |",
         "| ---: | ---: | ---: | ---: | ---: |",
@@ -116,7 +116,7 @@ def weak(per_device: int, timed: int, run_dir: Path | None) -> list[str]:
 
 
 def options(repeats: int, steps: int) -> list[str]:
-    """Each option beside the run without it."""
+    """Measure each option beside the run without it."""
     programs = {
         text: _compiled(_one_device(dataclasses.replace(EXPERIMENT, **fields)))
         for text, fields in {
@@ -159,7 +159,7 @@ def _one_device(experiment: Experiment) -> Setup:
 
 
 def _compiled(setup: Setup) -> tuple[Any, Any, Any]:
-    """The compiled step, and a state and a batch for it."""
+    """Return the compiled step, with a state and a batch for it."""
     batches = setup.train_batches()
     try:
         batch = setup.shard(next(batches))
@@ -171,7 +171,7 @@ def _compiled(setup: Setup) -> tuple[Any, Any, Any]:
 
 
 def _times(programs: dict[str, Any], repeats: int) -> dict[str, tuple[float, float]]:
-    """Median seconds of a step by the clock and of processors, of programs that run in turn."""
+    """Run programs in turn; return the median seconds of a step by the clock and of processors."""
     seconds = {text: [] for text in programs}
     states = {text: state for text, (_, state, _) in programs.items()}
     for _ in range(repeats + 1):
@@ -189,18 +189,18 @@ def _times(programs: dict[str, Any], repeats: int) -> dict[str, tuple[float, flo
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs a part; returns the exit status."""
+    """Run a part and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
     parser.add_argument("part", choices=("weak", "options", "model"))
-    parser.add_argument("--quick", action="store_true", help="few steps: only shows that it runs")
-    parser.add_argument("--distributed", help="part weak: as for train.py")
+    parser.add_argument("--quick", action="store_true", help="Few steps: show that it runs.")
+    parser.add_argument("--distributed", help="For weak: as in train.py.")
     parser.add_argument(
-        "--run-dir", type=Path, help="with --distributed: a new directory that all processes share"
+        "--run-dir", type=Path, help="With --distributed: a new directory that all share."
     )
     arguments = parser.parse_args(argv)
     quick = arguments.quick
     if arguments.distributed is not None:
-        # Says nothing of other platforms.
+        # Other platforms ignore it.
         jax.config.update("jax_num_cpu_devices", DEVICES_OF_A_PROCESS)
         meshes.join_processes(arguments.distributed)
     if arguments.part == "weak":

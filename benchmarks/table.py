@@ -1,16 +1,18 @@
-"""Measurements as a Markdown table and as JSON, with all that they depend on."""
+"""Measurements as Markdown and JSON, with the machine and the versions that made them."""
 
+import argparse
 import dataclasses
 import importlib.metadata
 import json
 import os
 import platform
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 
-from benchmarks.sizes import Sizes
 from benchmarks.timing import Measurement, ratios
 
 _PACKAGES = (
@@ -19,8 +21,16 @@ _PACKAGES = (
 )  # fmt: skip
 
 
-def environment(command: str) -> dict[str, Any]:
-    """Machine, devices, versions, and how busy the machine is at this moment."""
+def parser(command: str, description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the options that every benchmark has."""
+    parser = argparse.ArgumentParser(prog=f"python -m {command}", description=description)
+    parser.add_argument("--quick", action="store_true", help="Tiny sizes: show that it runs.")
+    parser.add_argument("--json", type=Path, help="File for every number, as JSON.")
+    return parser
+
+
+def environment(command: str, argv: Sequence[str]) -> dict[str, Any]:
+    """Return the command, the machine, its devices and load, and the versions of packages."""
     versions = {}
     for package in _PACKAGES:
         try:
@@ -28,7 +38,7 @@ def environment(command: str) -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed"
     return {
-        "command": command,
+        "command": shlex.join(["python", "-m", command, *argv]),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "platform": jax.default_backend(),
         "processor": _processor(),
@@ -47,29 +57,36 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def to_json(surroundings: dict[str, Any], sizes: Sizes, measurements: Sequence[Measurement]) -> str:
-    """Everything that was measured, every timed call included."""
-    result = {
-        "environment": surroundings,
-        "sizes": {
-            field.name: str(getattr(sizes, field.name)) for field in dataclasses.fields(sizes)
-        },
-        "measurements": [
-            dataclasses.asdict(m) | {"over_ours": ratio}
-            for m, ratio in zip(measurements, ratios(measurements), strict=True)
-        ],
-    }
+def heading(surroundings: dict[str, Any], rest: str = "") -> str:
+    """Return a line with the command, the machine and its load, for the top of a table."""
+    load = surroundings["load"]
+    return (
+        f"`{surroundings['command']}` on {surroundings['device']} ({surroundings['processor']}, "
+        f"{surroundings['cores']} cores){rest}. "
+        f"Load average at the start: {'unknown' if load is None else f'{load:.1f}'}."
+    )
+
+
+def to_json(surroundings: dict[str, Any], options: Any, **content: Any) -> str:
+    """Return everything that was measured, with the machine and the options of the command."""
+    texts = {name: str(value) for name, value in vars(options).items()}
+    result = {"environment": surroundings, "options": texts, **content}
     return json.dumps(result, indent=1, allow_nan=False)
 
 
+def rows_of(measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
+    """Return the measurements as dictionaries, with every timed call and the ratio to ours."""
+    return [
+        dataclasses.asdict(m) | {"over_ours": ratio}
+        for m, ratio in zip(measurements, ratios(measurements), strict=True)
+    ]
+
+
 def to_markdown(surroundings: dict[str, Any], measurements: Sequence[Measurement]) -> str:
-    """A table with one row per case and contender, below a line that says where it was made."""
+    """Return a table with one row per case and contender, below its heading."""
     versions = ", ".join(f"{name} {version}" for name, version in surroundings["versions"].items())
-    load = surroundings["load"]
     lines = [
-        f"`{surroundings['command']}` on {surroundings['device']} ({surroundings['processor']}, "
-        f"{surroundings['cores']} cores), Python {surroundings['python']}, {versions}. "
-        f"Load average at the start: {'unknown' if load is None else f'{load:.1f}'}.",
+        heading(surroundings, f", Python {surroundings['python']}, {versions}"),
         "",
         "| case | program | ms per image, median | best | time over vone_jax "
         "| processor, ms per image | compile, s | memory, MB | resisting |",

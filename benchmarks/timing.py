@@ -1,37 +1,47 @@
-"""Times programs in turn, so that whatever else the machine does meets all of them alike."""
+"""Times programs in turn, each in a process of its own.
+
+In turn, so that other work on the machine affects all programs alike. In processes, because
+programs in one process change the memory of each other. PyTorch's attack on a small CNN took half
+the time after another program had made the C library keep freed memory, and a training step in JAX
+took a third more time after another program had received the pages that it returns.
+"""
 
 import contextlib
 import dataclasses
+import multiprocessing
 import statistics
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection
 from typing import Any
 
 import jax
 
+from benchmarks.sizes import Sizes
 from vone_jax import fast
 
-# The programs that the others are compared with.
+# The name of the programs that the others are compared with.
 OURS = "vone_jax"
-# Of a program whose process keeps the memory that it frees.
+# A part of the names of programs whose process keeps the memory that it frees.
 KEEPING = "keeping its memory"
 
-# Seconds between a call and the next. Threads of PyTorch's wait busily for a fifth of a second
-# after their work, and would take a core from the first part of what is timed next.
+# Seconds between two calls. PyTorch's threads wait busily for a fifth of a second after their work
+# and would take a core from the next program.
 _SETTLING = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """Something to time.
+    """A program to time.
 
     Attributes:
       run: does the work once and returns when it is finished.
-      compile_seconds: spent before the first call; 0 where nothing is compiled.
-      memory: bytes at the peak of one call, or None where that is unknown.
-      compiles_when_run: the first call compiles; what it takes longer than the others is then
-        the time of compilation.
-      resisting: of an attack, how many images are still classified right, given its result.
+      compile_seconds: time of compilation before the first call; 0 if nothing is compiled.
+      memory: returns the bytes at the peak of one call, or None if that is unknown.
+      compiles_when_run: the first call compiles. Its extra time over the other calls is then the
+        time of compilation.
+      resisting: for an attack, counts the images that are still classified right in its result.
     """
 
     run: Callable[[], Any]
@@ -43,17 +53,17 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """What one contender took in one case.
+    """The time and memory of one contender in one case.
 
     Attributes:
       case: the work, in words.
-      contender: who did it.
-      seconds: of each timed call, per image; empty if the contender is not installed.
-      processor_seconds: the same in time of processor cores, all threads together. On a CPU that
-        others use at the same time it says more; threads that wait busily count, too.
+      contender: name of the program.
+      seconds: time of each timed call, per image; empty if the contender is not installed.
+      processor_seconds: time of all processor cores together, per image. It is the better measure
+        on a busy CPU. Threads that wait busily count.
       compile_seconds: see ``Program``.
-      memory: see ``Program``, for the whole batch.
-      resisting: see ``Program``, out of ``images``.
+      memory: see ``Program``; for the whole batch.
+      resisting: see ``Program``; out of ``images``.
       images: number of images per call.
     """
 
@@ -68,19 +78,20 @@ class Measurement:
 
     @property
     def median(self) -> float | None:
-        """Seconds per image, or None if not measured."""
+        """The median seconds per image, or None if not measured."""
         return statistics.median(self.seconds) if self.seconds else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """Something that several programs do.
+    """Work that several programs do.
 
     Attributes:
       name: the work, in words.
       images: number of images per call.
-      contenders: name and how to build the program. A ModuleNotFoundError means "not installed".
-      repeats: timed calls of each, >= 1.
+      contenders: for each name, a function that builds the program. A ModuleNotFoundError means
+        that a contender is not installed.
+      repeats: number of timed calls of each program, >= 1.
     """
 
     name: str
@@ -89,42 +100,121 @@ class Case:
     repeats: int
 
 
+class ContenderError(Exception):
+    """A program failed in its process. The message has the traceback."""
+
+
 class Here:
-    """A program in this process, as ``measure`` calls it. ``benchmarks.apart`` has another."""
+    """A running program in this process."""
 
     def __init__(self, case: Case, contender: str):
-        """Builds the program; a ModuleNotFoundError means "not installed"."""
+        """Build the program; a ModuleNotFoundError means that it is not installed."""
         self._program = case.contenders[contender]()
         self._result = None
 
     def call(self) -> tuple[float, float]:
-        """Calls the program once; returns seconds by the clock and of processor cores."""
+        """Call the program once; return seconds by the clock and of processor cores."""
         start, processor_start = time.perf_counter(), time.process_time()
         self._result = self._program.run()
         return time.perf_counter() - start, time.process_time() - processor_start
 
-    def compilation(self) -> tuple[float, bool]:
-        """Seconds before the first call, and whether the first call compiles as well."""
-        return self._program.compile_seconds, self._program.compiles_when_run
-
-    def outcome(self) -> tuple[int | None, int | None]:
-        """What resists after the last call, and bytes at the peak: see ``Program``."""
+    def outcome(self) -> dict[str, Any]:
+        """Return fields of ``Program``, with the numbers of ``memory`` and ``resisting``."""
         resisting = self._program.resisting
-        return None if resisting is None else resisting(self._result), self._program.memory()
+        return {
+            "compile_seconds": self._program.compile_seconds,
+            "compiles_when_run": self._program.compiles_when_run,
+            "resisting": None if resisting is None else resisting(self._result),
+            "memory": self._program.memory(),
+        }
 
     def close(self) -> None:
-        """Ends it."""
+        """End the program."""
+
+
+class Apart(Here):
+    """A running program in a process of its own, with the methods of ``Here``."""
+
+    def __init__(self, case_of: Callable[[Sizes], Case], sizes: Sizes, case: Case, contender: str):
+        """Start the process and build the program there.
+
+        Args:
+          case_of: makes the case; a function that a new process can import.
+          sizes: its argument.
+          case: the result of ``case_of(sizes)``.
+          contender: name of the program.
+
+        Raises:
+          ModuleNotFoundError: if the contender is not installed.
+          ContenderError: if the program fails.
+        """
+        context = multiprocessing.get_context("spawn")
+        self._connection, far_end = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(far_end, case_of, sizes, contender), name=contender, daemon=True
+        )
+        self._process.start()
+        far_end.close()
+        try:
+            self._answer()
+        except BaseException:
+            self.close()
+            raise
+
+    def call(self) -> tuple[float, float]:
+        return self._ask("call")
+
+    def outcome(self) -> dict[str, Any]:
+        return self._ask("outcome")
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.join()
+
+    def _ask(self, method: str) -> Any:
+        self._connection.send(method)
+        return self._answer()
+
+    def _answer(self) -> Any:
+        try:
+            error, value = self._connection.recv()
+        except EOFError:
+            self._process.join()
+            raise ContenderError(
+                f"{self._process.name} ended without an answer, status {self._process.exitcode}"
+            ) from None
+        if error is not None:
+            raise error(value)
+        return value
+
+
+def _serve(
+    connection: Connection, case_of: Callable[[Sizes], Case], sizes: Sizes, contender: str
+) -> None:
+    """Build the program, then call the methods that the connection names, until terminated."""
+    fast.use_all_cores()
+    try:
+        # Full float32 precision, on a GPU as well.
+        with jax.default_matmul_precision("highest"):
+            program = Here(case_of(sizes), contender)
+            connection.send((None, None))
+            while True:
+                connection.send((None, getattr(program, connection.recv())()))
+    except ModuleNotFoundError as error:
+        connection.send((ModuleNotFoundError, str(error)))
+    except Exception:
+        connection.send((ContenderError, f"{contender} failed:\n{traceback.format_exc()}"))
 
 
 def measure(case: Case, start: Callable[[Case, str], Here] = Here) -> list[Measurement]:
-    """Starts every contender, calls each once to warm up, then times them in turn.
+    """Start every contender, call each once to warm up, then time them in turn.
 
     Args:
-      case: what to measure.
-      start: from the case and a contender's name to the running program.
+      case: the work.
+      start: from the case and the name of a contender to the running program.
 
     Returns:
-      One measurement per contender, in the given order.
+      One measurement per contender, in the order of the case.
     """
     programs: dict[str, Here] = {}
     with contextlib.ExitStack() as stack:
@@ -151,35 +241,33 @@ def measure(case: Case, start: Callable[[Case, str], Here] = Here) -> list[Measu
 def _measurement(
     case: Case, name: str, program: Here, first: tuple[float, float], *times: tuple[float, float]
 ) -> Measurement:
-    seconds, processor = zip(*times, strict=True)
-    compilation, compiles_when_run = program.compilation()
-    if compiles_when_run:
-        compilation = max(0.0, first[0] - statistics.median(seconds))
-    resisting, memory = program.outcome()
-    return Measurement(
-        case.name,
-        name,
-        tuple(one / case.images for one in seconds),
-        tuple(one / case.images for one in processor),
-        compilation,
-        memory,
-        resisting,
-        case.images,
+    seconds, processor = (
+        tuple(each / case.images for each in column) for column in zip(*times, strict=True)
     )
+    outcome = program.outcome()
+    if outcome.pop("compiles_when_run"):
+        warm = case.images * statistics.median(seconds)
+        outcome["compile_seconds"] = max(0.0, first[0] - warm)
+    return Measurement(case.name, name, seconds, processor, images=case.images, **outcome)
 
 
 def keeping_memory(build: Callable[[], Program]) -> Callable[[], Program]:
-    """The program in a process that keeps its memory, as ``train.py`` and ``eval.py`` do."""
+    """Build the program in a process that keeps its memory, as the commands train and eval do."""
 
-    def kept() -> Program:
+    def build_there() -> Program:
         fast.keep_memory()
         return build()
 
-    return kept
+    return build_there
+
+
+def twice(name: str, build: Callable[[], Program]) -> dict[str, Callable[[], Program]]:
+    """Return two contenders: the program as users have it, and with its memory kept."""
+    return {name: build, f"{name}, {KEEPING}": keeping_memory(build)}
 
 
 def jax_program(function: Callable[..., Any], *arguments: Any) -> Program:
-    """Compiles a function of arrays; its memory is what the compiler sets aside."""
+    """Compile a function of arrays. Its memory is what the compiler reserves."""
     start = time.perf_counter()
     compiled = jax.jit(function).lower(*arguments).compile()
     seconds = time.perf_counter() - start
@@ -197,13 +285,8 @@ def jax_program(function: Callable[..., Any], *arguments: Any) -> Program:
     return Program(lambda: jax.block_until_ready(compiled(*arguments)), seconds, memory)
 
 
-def repeated(program: Program, run: Callable[[Callable[[], Any]], Any]) -> Program:
-    """A loop in Python around a compiled program: ``run`` is given the program's call."""
-    return dataclasses.replace(program, run=lambda: run(program.run))
-
-
 def ratios(measurements: Sequence[Measurement]) -> list[float | None]:
-    """Median time of each measurement over that of ``OURS`` in the same case."""
+    """Return the median time of each measurement over that of ``OURS`` in the same case."""
     ours = {m.case: m.median for m in measurements if m.contender == OURS}
     return [
         m.median / reference if m.median is not None and (reference := ours.get(m.case)) else None

@@ -1,7 +1,7 @@
 """A PyTorch VOneNet of the usual cost: two dense banks, ``torch.randn``, torchvision's trunk.
 
-Written from the published equations. Everything imports PyTorch when it is called, because the
-benchmarks run without it, too.
+It is written from the published equations. Each function imports PyTorch when it is called, because
+the benchmarks also run without PyTorch.
 """
 
 import resource
@@ -17,23 +17,23 @@ from vone_jax.v1 import NeuronalNoise, VOneBlockConfig
 
 
 def device() -> str:
-    """The device that PyTorch computes on, in float32 proper: its convolutions default to TF32."""
+    """Return PyTorch's device, after switching its convolutions from TF32 to full float32."""
     import torch
 
     torch.backends.cudnn.allow_tf32 = False
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def front_end(config: VOneBlockConfig):
-    """The block as a module on NCHW images in [0, 1], with the kernels of a configuration.
+def front_end(config: VOneBlockConfig) -> Any:
+    """Return the block of a configuration as a module on NCHW images in [0, 1].
 
     Returns:
-      A ``torch.nn.Module`` with methods ``bank``, ``noise_free`` and ``forward``.
+      A ``torch.nn.Module`` with the methods ``bank``, ``noise_free`` and ``forward``.
     """
     import torch
     from torch import nn
 
-    def convolution(kernels):
+    def convolution(kernels: np.ndarray):
         weight = torch.from_numpy(np.ascontiguousarray(kernels.transpose(3, 2, 0, 1)))
         shape = (config.in_channels, config.num_channels, config.kernel_size)
         conv = nn.Conv2d(*shape, stride=config.stride, padding=config.kernel_size // 2, bias=False)
@@ -67,8 +67,8 @@ def front_end(config: VOneBlockConfig):
     return FrontEnd().to(device())
 
 
-def network(config: VOneBlockConfig, name: str, num_classes: int):
-    """Front end, 1x1 bottleneck, and a torchvision ResNet without its stem."""
+def network(config: VOneBlockConfig, name: str, num_classes: int) -> Any:
+    """Return the front end, a 1x1 bottleneck and a torchvision ResNet without its stem."""
     import torchvision
     from torch import nn
 
@@ -79,15 +79,16 @@ def network(config: VOneBlockConfig, name: str, num_classes: int):
     return nn.Sequential(front_end(config), bottleneck, trunk).to(device())
 
 
-def small_cnn(weights: Sequence[Any]):
-    """Three 3x3 convolutions with ReLU, average pooling and a linear layer, all without bias.
+def small_cnn(weights: Sequence[Any]) -> Any:
+    """Return three 3x3 convolutions with ReLU, average pooling and a linear layer, without bias.
 
-    ``weights`` are three kernels (HWIO) and the matrix of the linear layer, as arrays.
+    Args:
+      weights: three kernels (HWIO) and the matrix of the linear layer, as arrays.
     """
     import torch
     from torch import nn
 
-    def with_weight(layer, weight):
+    def with_weight(layer: Any, weight: Any) -> Any:
         weight = torch.from_numpy(np.ascontiguousarray(weight))
         layer.weight = nn.Parameter(weight, requires_grad=False)
         return layer
@@ -105,21 +106,21 @@ def small_cnn(weights: Sequence[Any]):
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear).eval().to(device())
 
 
-def from_tensor(images) -> np.ndarray:
-    """NCHW images on the device as NHWC images."""
+def from_tensor(images: Any) -> np.ndarray:
+    """Return NCHW images on the device as NHWC images."""
     return images.detach().cpu().numpy().transpose(0, 2, 3, 1)
 
 
-def tensors(images: np.ndarray, labels: np.ndarray):
-    """NHWC images and labels as NCHW tensors on the device."""
+def tensors(images: np.ndarray, labels: np.ndarray) -> tuple[Any, Any]:
+    """Return NHWC images and labels as NCHW tensors on the device."""
     import torch
 
     nchw = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     return nchw.to(device()), torch.from_numpy(labels.astype(np.int64)).to(device())
 
 
-def image_gradient(model, images, labels):
-    """Gradient of the mean cross-entropy with respect to images."""
+def image_gradient(model: Any, images: Any, labels: Any) -> Any:
+    """Return the gradient of the mean cross-entropy with respect to images."""
     import torch
 
     images = images.detach().requires_grad_()
@@ -128,10 +129,10 @@ def image_gradient(model, images, labels):
 
 
 def program(run: Callable[[], Any]) -> Program:
-    """Waits for the device after each run, and knows the peak of its memory.
+    """Build a program that waits for the device after each run and measures its peak memory.
 
-    On a GPU that is what PyTorch allocated. On a Linux CPU it is the growth of the resident
-    memory of the process during one more call, if it grows; elsewhere it is unknown.
+    On a GPU the memory is what PyTorch allocated. On a Linux CPU it is the growth of the resident
+    memory of the process during one more call, if there is any. Elsewhere it is unknown.
     """
     import torch
 
@@ -158,7 +159,7 @@ def _resident_growth(run: Callable[[], Any]) -> int | None:
         return None
     try:
         with open("/proc/self/clear_refs", "w") as refs:
-            refs.write("5")  # sets the peak back to the present value
+            refs.write("5")  # Resets the peak to the present value.
     except OSError:
         return None
     with open("/proc/self/statm") as statm:

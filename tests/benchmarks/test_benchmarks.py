@@ -11,16 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import (
-    apart,
-    naive,
-    network,
-    physiology,
-    plain_physiology,
-    small_cnn,
-    timing,
-    torch_baseline,
-)
+from benchmarks import attacks, naive, network, physiology, timing, torch_baseline
 from benchmarks.__main__ import CASES, main
 from benchmarks.sizes import QUICK
 from vone_jax import models, neurophysiology, v1
@@ -95,8 +86,8 @@ def test_pytorch_front_end_computes_the_same(images):
 @pytest.mark.torch
 def test_pytorch_small_cnn_computes_the_same(images):
     pytest.importorskip("torch")
-    weights = small_cnn.target(QUICK).weights
-    ours = np.asarray(small_cnn.logits(weights, jnp.asarray(images)))
+    weights = attacks.target_of(QUICK).weights
+    ours = np.asarray(attacks.logits(weights, jnp.asarray(images)))
     tensor, _ = torch_baseline.tensors(images, np.zeros(2))
     theirs = torch_baseline.small_cnn(weights)(tensor).cpu().numpy()
     assert ours.std() > 0
@@ -110,7 +101,7 @@ def test_an_image_outside_of_the_ball_is_no_success():
     weights = [jnp.asarray(centre)] * 3 + [jnp.eye(3)]
     images = np.full((3, 8, 8, 3), 0.5, np.float32)
     images[..., 0] += 0.02
-    target = small_cnn.Target(weights, images, np.zeros(3, np.int32), jax.random.key(0))
+    target = attacks.Target(weights, images, np.zeros(3, np.int32), jax.random.key(0))
     assert target.resisting(images) == 3
     adversarial = images.copy()
     adversarial[0, ..., 1] += 0.03  # within 8/255
@@ -180,7 +171,7 @@ def toy_case(sizes):
 
 
 def test_programs_run_in_processes_of_their_own():
-    start = functools.partial(apart.Apart, toy_case, QUICK)
+    start = functools.partial(timing.Apart, toy_case, QUICK)
     first, second, missing = timing.measure(toy_case(QUICK), start)
     assert len({first.resisting, second.resisting, os.getpid()}) == 3
     assert len(first.seconds) == len(first.processor_seconds) == 1
@@ -193,15 +184,15 @@ def test_programs_run_in_processes_of_their_own():
     [
         ("broken", "(?s)broken failed.*no such number"),
         ("breaking", "(?s)breaking failed.*no such number"),
-        ("dying", "dying ended without a word, status 7"),
+        ("dying", "dying ended without an answer, status 7"),
     ],
 )
 def test_a_program_that_fails_in_its_process_is_named(contender, message):
     sizes = dataclasses.replace(QUICK, repeats=2)
     case = toy_case(sizes)
     only = dataclasses.replace(case, contenders={contender: case.contenders[contender]})
-    with pytest.raises(apart.ContenderError, match=message):
-        timing.measure(only, functools.partial(apart.Apart, toy_case, sizes))
+    with pytest.raises(timing.ContenderError, match=message):
+        timing.measure(only, functools.partial(timing.Apart, toy_case, sizes))
     assert not multiprocessing.active_children()
 
 
@@ -216,9 +207,9 @@ def test_plain_recordings_are_ours(tmp_path):
         )
         return jax.nn.relu(linear)
 
-    table = plain_physiology.gratings()[[1700, 4000, 6000, 9095]]
-    paths = plain_physiology.write_stimuli(table, tmp_path)
-    found = plain_physiology.activations(layer, paths, display, slice(16, 18))
+    table = physiology.gratings()[[1700, 4000, 6000, 9095]]
+    paths = physiology.write_stimuli(table, tmp_path)
+    found = physiology.activations(layer, paths, display, slice(16, 18))
     row, col, channel = (i.ravel() for i in np.indices((2, 2, 3)))
     site = recording.Site(display, display.whole(), ((row + 16) * 32 + col + 16) * 3 + channel,
                           row, col, channel)  # fmt: skip
@@ -234,14 +225,14 @@ def test_plain_properties_and_similarities_are_ours():
     sets = (stimuli.orientation_set(), stimuli.spatial_frequency_set(), stimuli.size_set())
     rates = [rng.gamma(2.0, 10.0, (*one.shape, 12)) for one in sets]
     blank = rng.gamma(2.0, 1.0, 12)
-    found = plain_physiology.properties(*rates, blank)
+    found = physiology.properties(*rates, blank)
     ours = tuning.orientation_properties(rates[0], blank)
     ours |= tuning.spatial_frequency_properties(rates[1], blank)
     ours |= tuning.size_properties(rates[2], blank)
     for name in neurophysiology.PUBLISHED:
         np.testing.assert_allclose(found[name], ours[name], rtol=1e-12)
-        values = plain_physiology.reference_values(name)
-        plain = plain_physiology.similarity(values, name, rng, 300)
+        values = physiology.reference_values(name)
+        plain = physiology.similarity(values, name, rng, 300)
         ceiling = neurophysiology.ceiling(jax.random.key(0), neurophysiology.PUBLISHED[name])
         # The bootstrap deviates by 0.02 in a draw.
         assert plain == pytest.approx(ceiling, abs=0.006)
@@ -250,7 +241,7 @@ def test_plain_properties_and_similarities_are_ours():
 def test_plain_receptive_fields_are_centred_where_ours_are():
     responses = np.zeros((21, 21, 8, 2))
     responses[12, 14, 3, 0], responses[14, 14, 0, 0], responses[3, 4, 0, 1] = 4.0, 2.0, 9.0
-    centres = plain_physiology.field_centres(responses.reshape(3528, 2), np.array([1.0, 0.0]))
+    centres = physiology.field_centres(responses.reshape(3528, 2), np.array([1.0, 0.0]))
     # Above the blank 3 and 1, at 0.5 and 1 degree.
     np.testing.assert_allclose(centres, [[0.625, 1.0], [-1.75, -1.5]])
 
