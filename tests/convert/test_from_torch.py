@@ -183,7 +183,7 @@ def test_all_problems_of_a_file_are_reported_at_once(vone, write):
         "unused: model.layer9.0.conv1.weight",
         "type: model.layer1.0.bn1.weight is int64",
         "filter 4 (in phase) reads channels [0, 1, 2], not exactly one",
-        "flags of the noise: scale must be > 0, got -1.0",
+        "flags of the noise: scale must be a finite number > 0, got -1.0",
     ):
         assert problem in report
 

@@ -41,7 +41,7 @@ def test_texts_stand_for_noise(text, noise, label):
         ("loud", "test_noise must be trained, none, neuronal, neuronal:SCALE"),
         ("neuronal:1", "or gaussian:SCALE; got 'neuronal:1'"),
         ("gaussian", "got 'gaussian'"),
-        ("gaussian:-1", "test_noise 'gaussian:-1': scale must be >= 0"),
+        ("gaussian:-1", "test_noise 'gaussian:-1': scale must be a finite number >= 0"),
         ("neuronal:a,b", "test_noise 'neuronal:a,b': could not convert"),
     ],
 )

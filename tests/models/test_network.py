@@ -162,6 +162,7 @@ def test_dropout_needs_and_uses_its_own_stream(images):
     )
 
 
+@pytest.mark.untyped
 def test_wrong_images_are_refused(model, variables, images):
     base = models.create("resnet18", 10, 16, width=4)
     for network in (model, base):
