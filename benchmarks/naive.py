@@ -10,6 +10,7 @@ import numpy as np
 
 from vone_jax.models.network import VOneNet
 from vone_jax.v1 import VOneBlockConfig
+from vone_jax.v1.block import normalise
 
 
 def dense_kernels(config: VOneBlockConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -31,7 +32,7 @@ def dense_bank(config: VOneBlockConfig, images: jax.Array) -> tuple[jax.Array, j
     padding = config.kernel_size // 2
     in_phase, quadrature = (
         jax.lax.conv_general_dilated(
-            (images - config.image_mean) / config.image_std,
+            normalise(images, config.image_mean, config.image_std),
             jnp.asarray(kernels),
             (config.stride,) * 2,
             [(padding, padding)] * 2,

@@ -138,7 +138,7 @@ def by_spectra(images: jax.Array, kernels: np.ndarray, stride: int) -> jax.Array
     # the merge would gather them on all devices.
     products = jnp.einsum("fpntwk,fkc->fpntwc", windows, spectra)
     back = 2 / tiles.points * tiles.waves()[:, : tiles.rows].conj()
-    back = np.stack([back.real, -back.imag], axis=1).reshape(-1, tiles.rows).T
+    back = np.stack([np.real(back), -np.imag(back)], axis=1).reshape(-1, tiles.rows).T
     rows = jnp.matmul(back.astype(np.float32), products.reshape(tiles.points, -1))
     shape = images.shape[0], tiles.number, width, kernels.shape[2]
     rows = rows.reshape(tiles.rows, *shape).transpose(1, 2, 0, 3, 4)
@@ -166,7 +166,8 @@ def _spectra_of_images(
     cut = jnp.stack([phases[start : start + tiles.points] for start in starts], axis=2)
     waves = tiles.waves()
     # The imaginary part of a product is the real part of the product with -iX.
-    waves = np.stack([waves.real, waves.imag, waves.imag, -waves.real], axis=1)
+    real, imaginary = np.real(waves), np.imag(waves)
+    waves = np.stack([real, imaginary, imaginary, -real], axis=1)
     waves = waves.reshape(-1, tiles.points).astype(np.float32)
     spectra = jnp.matmul(waves, cut.reshape(tiles.points, -1))
     return spectra.reshape(tiles.points // 2, 2, 2, *cut.shape[1:4], stride * stride)
@@ -196,6 +197,10 @@ def _spectra_of_kernels(kernels: np.ndarray, stride: int, tiles: _Tiles) -> jax.
     kernel = jnp.pad(kernel, ((0, tiles.taps * stride - size), (0, 0), (0, 0)))
     phases = kernel.reshape(tiles.taps, stride, size, count).swapaxes(1, 2)
     waves = tiles.waves()[:, : tiles.taps]
-    waves = np.stack([waves.real, waves.imag], axis=1).reshape(-1, tiles.taps).astype(np.float32)
+    waves = (
+        np.stack([np.real(waves), np.imag(waves)], axis=1)
+        .reshape(-1, tiles.taps)
+        .astype(np.float32)
+    )
     spectra = jnp.matmul(waves, phases.reshape(tiles.taps, -1))
     return spectra.reshape(tiles.points // 2, -1, count)

@@ -230,7 +230,8 @@ def normalise(
     """
     shape = (1, 1, 1, -1)
     mean_array = jnp.asarray(mean, jnp.float32).reshape(shape)
-    return (images.astype(jnp.float32) - mean_array) / jnp.asarray(std, jnp.float32).reshape(shape)
+    std_array = jnp.asarray(std, jnp.float32).reshape(shape)
+    return (jnp.asarray(images, jnp.float32) - mean_array) / std_array
 
 
 def check_normalisation(

@@ -116,6 +116,7 @@ class FilterBank:
         Returns:
           For each entry of ``kernels``, (n, ceil(h/stride), ceil(w/stride), number of kernels).
         """
+        images = jnp.asarray(images)
         return [
             fast.correlate(images[..., channel : channel + 1], kernels, stride)
             for channel, kernels in self.kernels
