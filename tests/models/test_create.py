@@ -162,6 +162,7 @@ def test_models_are_listed_by_pattern():
     assert models.list_models("nothing") == []
 
 
+@pytest.mark.untyped  # A list is accepted and made a tuple.
 def test_the_normalisation_is_per_channel():
     """In V1 as in a base network: (images - mean) / std, one number for each channel."""
     mean, std = (0.4, 0.5, 0.6), (0.1, 0.2, 0.4)
