@@ -1,10 +1,10 @@
-"""Draws docs/figures/corruptions.png: every corruption at every severity on one photograph.
+"""Draw docs/figures/corruptions.png: every corruption at every severity on one photograph.
 
     python docs/examples/corruption_grid.py
 
 Needs scikit-image, whose "astronaut" is the photograph (Eileen Collins, by NASA, in the public
-domain). Where imagecorruptions is installed its images stand beside ours. The row of frost shows
-the drawn texture and nothing beside it: the licence of the benchmark's photographs is unknown.
+domain). If imagecorruptions is installed, its images stand beside ours. The row of frost shows the
+drawn texture only, because the licence of ImageNet-C's photographs is unknown.
 """
 
 import argparse
@@ -37,26 +37,28 @@ NAMES = tuple(
 
 
 def photograph() -> np.ndarray:
-    """224 pixels, uint8."""
+    """Return the photograph, uint8 (224, 224, 3)."""
     square = Image.fromarray(data.astronaut()[:400, 30:430])
     return np.asarray(square.resize((224, 224), Image.Resampling.BICUBIC))
 
 
 def ours(image: np.ndarray, name: str, severity: int) -> np.ndarray:
+    """Return the image with a corruption of vone_jax, uint8."""
     batch = jnp.asarray(image[None], jnp.float32) / 255
     out = corruptions.corrupt(jax.random.key(0), batch, name, severity, form="uint8")
     return np.round(255 * np.asarray(out[0])).astype(np.uint8)
 
 
 def reference(image: np.ndarray, name: str, severity: int) -> np.ndarray | None:
+    """Return the image with a corruption of imagecorruptions, or None if there is none."""
     if imagecorruptions is None or name == "frost_procedural":
         return None
-    np.random.seed(0)  # noqa: NPY002  the generator that it draws from
+    np.random.seed(0)  # noqa: NPY002  imagecorruptions draws from it
     return imagecorruptions.corrupt(image, severity=severity, corruption_name=name)
 
 
 def draw(path: Path) -> None:
-    """One row per corruption; five severities of ours, then of the reference."""
+    """Draw one row per corruption: five severities of ours, then five of the reference."""
     image = photograph()
     columns = 5 if imagecorruptions is None else 11
     widths = [1.0] * 5 + [0.15] * (columns > 5) + [1.0] * (columns - 6)

@@ -1,7 +1,7 @@
-"""The corruptions as their definitions read, one image at a time, in float64 on the host.
+"""The corruptions as they are defined, for one image at a time, in float64 on the host.
 
-Written from the definitions with NumPy, SciPy and Pillow, with the random draws as arguments.
-Images are (H, W, C) in [0, 1] and on 8-bit levels; results are before clipping.
+They are written from the definitions with NumPy, SciPy and Pillow, with the random draws as
+arguments. Images are (H, W, C) in [0, 1] and on 8-bit levels; results are before clipping.
 """
 
 import colorsys
@@ -24,15 +24,15 @@ def smooth(image, deviation, **options):
 
 
 def glass(image, parameters, moves):
-    """``moves`` (passes, 2, H, W); used are as many passes as the parameters say."""
+    """Blur, copy and blur; ``moves`` (passes, 2, H, W) may have more passes than are used."""
     deviation, reach, passes = parameters
-    # As in the package, what is within 2e-4 below a whole number belongs to that.
+    # As in the package, a number within 2e-4 below a whole number counts as that number.
     levels = np.floor(255 * smooth(image, (deviation, deviation, 0)) + 2e-4)
     return smooth(walk(levels, reach, moves[:passes]) / 255, (deviation, deviation, 0))
 
 
 def walk(values, reach, moves):
-    """Copies from a neighbour, pixel by pixel, in the benchmark's order of visits."""
+    """Copy from a neighbour, pixel by pixel, in the order of ImageNet-C's code."""
     values = values.copy()
     height, width = values.shape[:2]
     for move in moves.astype(int):
@@ -44,7 +44,7 @@ def walk(values, reach, moves):
 
 
 def motion(levels, parameters, angle):
-    """Of float levels, before they are rounded down."""
+    """Blur float levels; the result is not truncated yet."""
     radius, deviation = parameters
     steps = np.arange(2 * radius + 1)
     weights = np.exp(-(steps**2) / (2 * deviation**2))

@@ -1,4 +1,4 @@
-"""Against independent references in NumPy, SciPy and Pillow; errors in grey levels (1/255)."""
+"""Comparisons with references in NumPy, SciPy and Pillow; errors in grey levels (1/255)."""
 
 import functools
 
@@ -233,7 +233,7 @@ OWN_GREY = ("snow", "frost", "jpeg_compression", "spatter", "saturate")
     ],
 )
 def test_grey_images_are_colour_images_with_equal_channels(frost_images, name):
-    """At an odd size. Spatter is water at severity 3 and mud at 5."""
+    """The size is odd. Spatter is water at severity 3 and mud at 5."""
     grey = jnp.round(255 * jax.random.uniform(jax.random.key(1), (1, 33, 21, 1))) / 255
     for severity in (3, 5) if name == "spatter" else (5,):
         both = [

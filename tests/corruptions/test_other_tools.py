@@ -1,7 +1,7 @@
-"""Against OpenCV, scikit-image and imagecorruptions, with the same draws; errors in grey levels.
+"""Comparisons with OpenCV, scikit-image and imagecorruptions, with the same draws, in grey levels.
 
-imagecorruptions differs from ImageNet-C where this module leaves it out: its elastic transform
-has no affine map, its zoom keeps a corner, its snow is rounded otherwise, and it scales frost.
+This module leaves out what imagecorruptions does differently from ImageNet-C: its elastic
+transform has no affine map, its zoom keeps a corner, it rounds snow, and it scales frost.
 """
 
 import os

@@ -286,7 +286,7 @@ class TestPosition:
 
 
 class Broken(data.ArraySource):
-    """A source whose third example is bad in a way of our choice."""
+    """A source whose third example has wrong fields, which the test sets."""
 
     def __getitem__(self, index):
         example = super().__getitem__(index)
@@ -294,7 +294,7 @@ class Broken(data.ArraySource):
 
 
 class Unreadable:
-    """A source some of whose examples raise what no reader of ours does."""
+    """A source with examples that raise an error that none of our readers raises."""
 
     def __init__(self, source, rotten):
         self.source, self.rotten = source, rotten
@@ -403,8 +403,9 @@ class TestBadInput:
 
 
 def test_worker_processes(tmp_path):
-    """In a program that parses no absl flags and imports JAX: the same batches, a state that fits
-    another number of workers, errors that name the file, and silence at exit without close()."""
+    """Workers of a program that parses no absl flags and imports JAX make the same batches. The
+    state fits another number of workers, errors name the file, and an exit without close() is
+    silent."""
     (tmp_path / "images/train/a").mkdir(parents=True)
     for number in range(6):
         noise = np.random.default_rng(number).integers(0, 256, (14, 11, 3), np.uint8)
@@ -460,8 +461,8 @@ def test_worker_processes(tmp_path):
 
 
 def test_worker_that_is_killed(tmp_path):
-    """In training and evaluation: named, or started again where that is asked for, with the same
-    batches."""
+    """The error names a killed worker; with restarts, the batches stay the same. Both in training
+    and in evaluation."""
     script = tmp_path / "program.py"
     script.write_text(
         textwrap.dedent(
@@ -526,7 +527,7 @@ def test_worker_that_is_killed(tmp_path):
 
 
 def test_workers_leave_signals_to_the_program_and_end_with_it(tmp_path):
-    """Signals to all processes, as of a terminal and of a cluster; then the program is killed."""
+    """All processes get the signals of a terminal and of a cluster; then the program is killed."""
     script = tmp_path / "program.py"
     script.write_text(
         textwrap.dedent(
@@ -569,10 +570,10 @@ def test_workers_leave_signals_to_the_program_and_end_with_it(tmp_path):
 
 
 def _runs(process):
-    """Whether a process is there and has not ended; what nobody has asked about is a zombie."""
+    """Return whether a process runs. A zombie has ended, but its parent has not read its status."""
     try:
         os.kill(process, 0)
-        # Where there is no /proc, what the call above finds has to do.
+        # Without /proc, the call above has to be enough.
         stat = Path(f"/proc/{process}/stat")
         return not stat.parents[1].exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
     except (ProcessLookupError, FileNotFoundError):

@@ -85,7 +85,7 @@ class TestIdx:
             read_idx(path)
 
     def test_missing_file_is_named(self, tmp_path):
-        """By the documented name of the command."""
+        """The command runs under its documented name."""
         command = [sys.executable, "-m", "vone_jax.data.prepare", "idx", "--source", str(tmp_path)]
         result = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert result.returncode == 1 and "train-images-idx3-ubyte" in result.stderr

@@ -76,23 +76,17 @@ def defocus(draws: Any, images: Images, kernel: Float[Array, "21 21"]) -> Images
 def _correlated(images: jax.Array, kernel: jax.Array) -> jax.Array:
     reach = _DEFOCUS_REACH
     count, height, width, channels = images.shape
-    border = ((0, 0), (reach, reach), (reach, reach), (0, 0))
-
-    # Channels side by side, so that rows are long enough for vector units.
-    def pad(images):
-        return jnp.pad(images, border, mode="reflect").reshape(count, height + 2 * reach, -1)
-
-    padded = fast.stage(pad, images)
+    padded = matrices.padded(images, reach, reach, "reflect")
 
     # A sum of shifted images, row by row of the kernel. XLA's convolution of single channels is
     # several times slower on a CPU. Opposite rows and columns have the same weights.
-    def add_rows(row, total):
+    def add_rows(row: jax.Array, total: jax.Array):
         above, below = reach - row, reach + row
         band = jax.lax.dynamic_slice_in_dim(padded, above, height, axis=1)
         band = band + jax.lax.dynamic_slice_in_dim(padded, below, height, axis=1)
         weights = kernel[above] * jnp.where(row == 0, 0.5, 1.0)
 
-        def column(place):
+        def column(place: int):
             return band[:, :, channels * place : channels * (place + width)]
 
         for step in range(1, reach + 1):
@@ -121,7 +115,7 @@ def prepare_zoom(parameters: tuple[float, float], shape: tuple[int, int, int]) -
     factors = np.arange(1, end, step)[1:]
     missing = ((0, _ZOOM_FACTORS - len(factors)), (0, 0))
 
-    def padded(side):
+    def padded(side: int):
         places = zip(*(matrices.zoom_places(side, float(f)) for f in factors), strict=True)
         low, high, weight = (np.pad(np.stack(column), missing) for column in places)
         return low.astype(np.int32), high.astype(np.int32), weight.astype(np.float32)
@@ -137,7 +131,7 @@ def zoom(draws: Any, images: Images, arrays: tuple) -> Images:
 def _zoomed(images: jax.Array, arrays: tuple) -> jax.Array:
     rows, columns, count = arrays
 
-    def add(index, total):
+    def add(index: jax.Array, total: jax.Array):
         low, high, weight = (column[index] for column in rows)
         weight = weight[None, :, None, None]
         between = fast.stage(
@@ -209,21 +203,14 @@ def _moved(angles: jax.Array, values: jax.Array, arrays: tuple) -> jax.Array:
     steps = jnp.pad(jnp.arange(_MOTION_TAPS, dtype=jnp.float32), (0, missing))[None]
     down = jnp.ceil(steps * jnp.sin(angles) - 0.5).astype(jnp.int32) + reach
     right = jnp.ceil(steps * jnp.cos(angles) - 0.5).astype(jnp.int32) + reach
-    border = (reach, reach)
     count_images, height, width, channels = values.shape
-
-    # Channels side by side, so that rows are long enough for vector units.
-    def pad(values):
-        padded = jnp.pad(values, ((0, 0), border, border, (0, 0)), mode="edge")
-        return padded.reshape(count_images, height + 2 * reach, -1)
-
-    padded = fast.stage(pad, values)
+    padded = matrices.padded(values, reach, reach, "edge")
     start = jnp.zeros((count_images, height, width * channels), values.dtype)
 
-    def window(image, top, left):
+    def window(image: jax.Array, top: jax.Array, left: jax.Array):
         return jax.lax.dynamic_slice(image, (top, left), start.shape[1:])
 
-    def add(number, total):
+    def add(number: jax.Array, total: jax.Array):
         for tap in range(_TAPS_AT_ONCE):
             tap += number * _TAPS_AT_ONCE
             parts = jax.vmap(window)(padded, down[:, tap], channels * right[:, tap])
@@ -298,10 +285,10 @@ def shuffled(
     y, x = jnp.arange(height)[None, :, None], jnp.arange(width)[None, None]
     place = y * width + x
 
-    def visited(y, x):
+    def visited(y: jax.Array, x: jax.Array):
         return (y > reach) & (y <= height - reach) & (x > reach) & (x <= width - reach)
 
-    def walk(index, pixels):
+    def walk(index: jax.Array, pixels: jax.Array):
         move = jax.lax.dynamic_index_in_dim(moves, index, axis=1, keepdims=False)
         down, right = jnp.moveaxis(move.astype(jnp.int32), 1, 0)
         there = place + jnp.where(visited(y, x), down * width + right, 0)
@@ -320,7 +307,7 @@ def _chain_ends(links: jax.Array) -> jax.Array:
     round, such a link is replaced by the link at its place, which doubles the length followed.
     """
 
-    def advance(links):
+    def advance(links: jax.Array):
         return jnp.where(links < 0, _take(links, jnp.where(links < 0, ~links, links)), links)
 
     return jax.lax.while_loop(lambda links: jnp.any(links < 0), advance, links)

@@ -177,12 +177,13 @@ def _apply(name: str, form: str, keys: jax.Array, images: jax.Array, arrays: Any
     keys = prng.stream(keys, name)
     corruption = CORRUPTIONS[name]
     clean = images.astype(jnp.float32)
-    draws = corruption.draw(keys, images.shape[1:], arrays)
+    height, width, channels = images.shape[1:]
+    draws = corruption.draw(keys, (height, width, channels), arrays)
     out = jnp.clip(corruption.apply(draws, clean, arrays), 0.0, 1.0)
     if form != "float":
         out = levels.truncate(255 * out) / 255
     if form == "jpeg85":
-        out = jpeg.compress(keys, out, jnp.asarray(jpeg.quantisers(85, images.shape[1:])))
+        out = jpeg.compress(keys, out, jnp.asarray(jpeg.quantisers(85, (height, width, channels))))
     return out.astype(images.dtype)
 
 

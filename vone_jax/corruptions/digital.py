@@ -68,10 +68,10 @@ def pixelate(draws: Any, images: Images, arrays: tuple) -> Images:
     channels = images.shape[-1]
 
     # Channels side by side, so that rows are long enough for vector units.
-    def eight_bits(images):
+    def eight_bits(images: jax.Array):
         return levels.from_images(images).astype(jnp.uint8).reshape(*images.shape[:2], -1)
 
-    def along_rows(values, weights):
+    def along_rows(values: jax.Array, weights: jax.Array):
         mean = matrices.weighted(values, weights[:, None, None], 2, channels)
         return levels.nearest(mean).astype(jnp.uint8)
 
@@ -134,7 +134,7 @@ def draw_elastic(
     The last axis holds the part along x, then the part along y.
     """
 
-    def move(key):
+    def move(key: jax.Array):
         return jax.random.uniform(key, (3, 2), jnp.float32, -1.0, 1.0)
 
     fields = noise.uniform(prng.stream(keys, "fields"), (*shape[:2], 2))
@@ -193,7 +193,7 @@ def _bilinear(
     columns = [fold(left + step, width) for step in (0, 1)]
     pixels = images.reshape(count, height * width, channels)
 
-    def read(row, column):
+    def read(row: jax.Array, column: jax.Array):
         index = (row + column).reshape(count, height * width, 1)
         values = jnp.take_along_axis(pixels, index, axis=1, mode="promise_in_bounds")
         return values.reshape(images.shape)

@@ -153,7 +153,7 @@ def draw(
     """Draw the index of a photograph and the upper left corner of its crop for each image."""
     sizes = arrays[2]
 
-    def draw_one(key):
+    def draw_one(key: jax.Array):
         index = jax.random.randint(jax.random.fold_in(key, 0), (), 0, len(sizes))
         room = jnp.asarray(sizes)[index] - jnp.asarray(shape[:2], jnp.int32)
         start = jax.random.randint(jax.random.fold_in(key, 1), (2,), 0, room)
@@ -170,7 +170,7 @@ def frost(
     """Return the weighted sum of the images and of crops of the photographs."""
     weights, stack, _ = arrays
 
-    def crop(index, start):
+    def crop(index: jax.Array, start: jax.Array):
         place = (index, start[0], start[1], jnp.int32(0))
         return jax.lax.dynamic_slice(jnp.asarray(stack), place, (1, *images.shape[1:3], 3))[0]
 

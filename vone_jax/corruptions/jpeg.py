@@ -93,7 +93,7 @@ def _planes(images: jax.Array) -> list[jax.Array]:
     if len(values) == 1:
         return [_padded(values[0] - 128)]
 
-    def mixed(weights, half):
+    def mixed(weights: tuple[float, ...], half: float):
         parts = zip(_fixed(weights).flatten(), values, strict=True)
         return jnp.floor(sum(weight * value for weight, value in parts) + half)
 
@@ -188,7 +188,7 @@ def _along_columns(plane: jax.Array, matrix: np.ndarray, shift: int) -> jax.Arra
 def _dct_matrix() -> np.ndarray:
     """Return the 8-point DCT of Loeffler, Ligtenberg and Moschytz, scaled by 2^13 sqrt(8)."""
 
-    def fixed(number):
+    def fixed(number: float):
         return int(np.floor(number * (1 << _BITS) + 0.5))
 
     matrix = np.zeros((8, 8), np.int64)

@@ -33,19 +33,31 @@ def filtered(images: Images, taps: Float[Array, " k"]) -> Images:
       images: the images.
       taps: an odd number of weights.
     """
-    count, height, _, channels = images.shape
     reach = len(taps) // 2
-    for axis, step in ((1, 1), (2, channels)):
-        border = [(reach, reach) if dimension == axis else (0, 0) for dimension in range(4)]
-        rows = height + 2 * reach * (axis == 1)
+    taps = taps[:, None, None, None]
+    along_columns = weighted(padded(images, reach, 0, "edge"), taps, 1, 1).reshape(images.shape)
+    values = padded(along_columns, 0, reach, "edge")
+    return weighted(values, taps, 2, images.shape[-1]).reshape(images.shape)
 
-        # Channels side by side, so that rows are long enough for vector units.
-        def padded(images, border=border, rows=rows):
-            return jnp.pad(images, border, mode="edge").reshape(count, rows, -1)
 
-        values = fast.stage(padded, images)
-        images = weighted(values, taps[:, None, None, None], axis, step).reshape(images.shape)
-    return images
+def padded(images: Images, rows: int, columns: int, mode: str) -> Float[Array, "n _ _"]:
+    """Pad images at all four sides and put the channels of a row side by side.
+
+    Rows are then long enough for the vector units of a CPU.
+
+    Args:
+      images: the images.
+      rows: number of rows to add above, and to add below.
+      columns: number of columns to add at the left, and to add at the right.
+      mode: as for ``jnp.pad``.
+    """
+    count, height = images.shape[:2]
+    border = ((0, 0), (rows, rows), (columns, columns), (0, 0))
+
+    def pad(images: jax.Array):
+        return jnp.pad(images, border, mode=mode).reshape(count, height + 2 * rows, -1)
+
+    return fast.stage(pad, images)
 
 
 def weighted(

@@ -15,6 +15,7 @@ distributions, ACM Trans. Math. Softw. 1977.
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +58,7 @@ def speckle(keys: Key[Array, " n"], images: Images, deviation: Float[Array, ""])
 def impulse(keys: Key[Array, " n"], images: Images, share: Float[Array, ""]) -> Images:
     """Replace each value with probability ``share``, by 0 or 1 with equal probability."""
 
-    def draw(key):
+    def draw(key: jax.Array):
         return fast.random_words(key, images.shape[1:])
 
     words, others = jax.vmap(draw)(keys)
@@ -150,6 +151,6 @@ def _small(words: jax.Array, rates: jax.Array) -> jax.Array:
     return count
 
 
-def _first_count(rate):
+def _first_count(rate: jax.Array | np.ndarray) -> Any:
     """Return the smallest count in the table of a rate."""
     return (rate - _COUNTS // 2).clip(0)

@@ -37,7 +37,7 @@ def prepare(parameters: tuple, shape: tuple[int, int, int]) -> dict:
     if min(shape[:2]) < 2:
         raise ValueError(f"spatter needs images of at least 2x2 pixels, got {shape[0]}x{shape[1]}")
 
-    def smoother(sigma):
+    def smoother(sigma: float):
         return tuple(matrices.gaussian(side, sigma) for side in shape[:2])
 
     return {
@@ -133,7 +133,7 @@ def _gradients(padded: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _connected(seeds: jax.Array, candidates: jax.Array) -> jax.Array:
     """Return the candidates that are connected to a seed over candidates, diagonals included."""
 
-    def grow(state):
+    def grow(state: tuple[jax.Array, jax.Array]):
         connected, _ = state
         around = _Around(connected, 1, False)
         grown = connected
@@ -156,7 +156,7 @@ def truncated_distance(points: Bool[Array, "n h w"], largest: int) -> Int[Array,
     far = jnp.int32(largest * UNIT)
     start = jnp.where(points, jnp.int32(0), far)
 
-    def relax(_, distance):
+    def relax(_: jax.Array, distance: jax.Array):
         around = _Around(distance, 2, far)
         for step in _ring(2):
             distance = jnp.minimum(distance, around(*step) + _length(*step))

@@ -30,7 +30,7 @@ def draw_snow(
 ) -> tuple[Float[Array, "n h w 1"], Float[Array, " n"]]:
     """Draw standard normal numbers, and angles in degrees, uniform from -135 to -45."""
 
-    def angle(key):
+    def angle(key: jax.Array):
         return jax.random.uniform(key, (), jnp.float32, -135.0, -45.0)
 
     normal = noise.normal(prng.fold(keys, 0), (*shape[:2], 1))

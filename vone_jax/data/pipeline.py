@@ -272,10 +272,6 @@ class Batches(grain.DatasetIterator):
         _close_all(self._running)
         self._position = int(state["position"])
 
-    def start_prefetch(self) -> None:
-        """Start to prepare batches before the first one is needed."""
-        self._open().start_prefetch()
-
     def close(self) -> None:
         """Stop threads and workers. The iterator cannot be used afterwards."""
         _close_all(self._running)

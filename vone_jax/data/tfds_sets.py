@@ -147,10 +147,12 @@ def prepare_from_arrays(
         # TFDS would derive the name from the class.
         name = registered.name
 
-        def _split_generators(self, dl_manager):
+        def _split_generators(self, dl_manager: Any):
             return {split: self._generate_examples(*arrays) for split, arrays in splits.items()}
 
-        def _generate_examples(self, images, labels) -> Iterator[tuple[int, dict[str, Any]]]:
+        def _generate_examples(
+            self, images: np.ndarray, labels: np.ndarray
+        ) -> Iterator[tuple[int, dict[str, Any]]]:
             for index, (image, label) in enumerate(zip(images, labels, strict=True)):
                 # TFDS encodes arrays with TensorFlow but takes encoded bytes as they are.
                 yield index, {"image": _png(image), "label": int(label)}
