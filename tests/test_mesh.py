@@ -1,4 +1,4 @@
-"""Arrays come back from a mesh as they went, and what does not fit is refused."""
+"""Arrays survive the way to a mesh and back; batches that do not fit are refused."""
 
 import socket
 import subprocess
@@ -84,7 +84,7 @@ def test_processes_that_are_not_named_as_they_should_be_are_refused(cluster):
 
 
 def test_too_late_to_join_is_said():
-    """The devices of this process are in use already."""
+    """This process has used its devices already."""
     with pytest.raises(ConnectionError, match="cannot join the other processes: .*before any JAX"):
         meshes.join_processes("localhost:1234,1,0")
 

@@ -1,8 +1,8 @@
-"""Devices, processes and how they start: the one place that touches mesh APIs.
+"""Devices and processes: the only module that uses the mesh API of JAX.
 
-The program is written in the global view: a batch is one array that is split over the axis
-``data`` of a one-dimensional mesh, parameters are on every device, and ``jax.jit`` inserts the
-communication. The same code runs on one CPU and on several machines.
+The program is written in the global view. A batch is one array, split over the axis ``data`` of a
+one-dimensional mesh. Parameters are on every device, and ``jax.jit`` inserts the communication. The
+same code runs on one CPU and on several machines.
 """
 
 import contextlib
@@ -22,21 +22,21 @@ AXIS = "data"
 
 
 def join_processes(cluster: str) -> None:
-    """Makes this process one of several that run the same program. To be called before all else.
+    """Join several processes that run the same program. Call it before JAX uses a device.
 
     Args:
-      cluster: ``"auto"`` where Slurm, Open MPI, Cloud TPU or Kubernetes tell a process of the
-        others, or ``"HOST:PORT,N,I"``: an address on which process 0 can be reached, the number
-        of processes, and which of them this one is, from 0.
+      cluster: ``"auto"`` under Slurm, Open MPI, Cloud TPU or Kubernetes, whose environment
+        describes the processes. Otherwise ``"HOST:PORT,N,I"``: an address at which process 0 can
+        be reached, the number of processes, and the index of this process, from 0.
 
     Raises:
-      ValueError: if ``cluster`` is neither, or nothing is found to tell of the others.
-      ConnectionError: if the others cannot be reached, or JAX has touched its devices already.
+      ValueError: if ``cluster`` has neither form, or the environment describes no processes.
+      ConnectionError: if the other processes cannot be reached, or JAX has used a device already.
     """
     arguments: dict[str, Any] = {}
     if cluster != "auto":
         address, number, index = _parse_cluster(cluster)
-        # Detection would add what the scheduler says, for instance one device for each process.
+        # Detection would add settings of the scheduler, for instance one device per process.
         arguments = {
             "coordinator_address": address,
             "num_processes": number,
@@ -48,14 +48,14 @@ def join_processes(cluster: str) -> None:
     except ValueError as error:
         raise ValueError(
             f"no cluster was found ({error}); give HOST:PORT,N,I: the address of process 0, the "
-            "number of processes, and which of them this one is"
+            "number of processes, and the index of this process"
         ) from error
     except RuntimeError as error:
         raise ConnectionError(f"cannot join the other processes: {error}") from error
 
 
 def _parse_cluster(cluster: str) -> tuple[str, int, int]:
-    """Address, number of processes and index of this one."""
+    """Return the address of process 0, the number of processes and the index of this one."""
     match = re.fullmatch(r"([^,\s]+:\d+),(\d+),(\d+)", cluster)
     if match is None or not int(match[3]) < int(match[2]):
         raise ValueError(
@@ -66,15 +66,15 @@ def _parse_cluster(cluster: str) -> tuple[str, int, int]:
 
 @contextlib.contextmanager
 def ending_together(alone: Sequence[int] = (1,)) -> Iterator[None]:
-    """Around a program of several processes: if it fails in one, it ends in all, soon.
+    """End all processes of a program soon after one of them fails, within a ``with`` block.
 
-    JAX waits for every process before one may end. The others, in the middle of a computation,
-    would wait for the one that failed, and it for them; so that one ends without a goodbye, and
-    the broken connection ends the others.
+    JAX makes a process wait for all others before it ends. After a failure the others wait in the
+    middle of a computation, so no process would ever end. Here a failed process ends without
+    waiting, and the broken connection ends the others.
 
     Args:
-      alone: exit statuses with which one process may end while others go on. At any other all
-        end at the same point, and are waited for.
+      alone: exit statuses of a process that must not wait for the others. With any other status
+        all processes end at the same point and wait for each other.
     """
     try:
         yield
@@ -110,11 +110,11 @@ def naming_failures_elsewhere() -> Iterator[None]:
 
 
 def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh with the one axis ``data``.
+    """Return a mesh with the single axis ``data``.
 
     Args:
-      devices: the ``jax.Device``s to use, of all processes; default: all there are, process by
-        process, so that the part of a batch that a process loads stays together.
+      devices: the ``jax.Device``s of all processes to use. Default: all devices, ordered by
+        process, so that the part of a batch that a process loads is contiguous.
 
     Raises:
       ValueError: if ``devices`` is empty.
@@ -124,22 +124,26 @@ def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     devices = list(devices)
     if not devices:
         raise ValueError("devices must name at least one device, got none")
-    # Auto axes are written out: with Explicit ones some convolution gradients are refused.
+    # Auto axes must be named: with Explicit axes, JAX refuses the gradients of some convolutions.
     return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of what every device holds in full: parameters, sums."""
+    """Return the sharding of arrays that every device holds in full: parameters, sums."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def sharded(mesh: Mesh) -> NamedSharding:
-    """The sharding of a batch: the first axis is split over the devices."""
+    """Return the sharding of a batch, whose first axis is split over the devices."""
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
 def check_batch_size(mesh: Mesh, batch_size: int, name: str = "batch_size") -> None:
-    """Raises a ValueError unless a global batch divides evenly over the devices of the mesh."""
+    """Check that a global batch can be split evenly over the devices of the mesh.
+
+    Raises:
+      ValueError: if it cannot. The message uses ``name``.
+    """
     if batch_size < 1 or batch_size % mesh.size:
         raise ValueError(
             f"{name} must be a positive multiple of the number of devices, {mesh.size}, so that "
@@ -148,11 +152,12 @@ def check_batch_size(mesh: Mesh, batch_size: int, name: str = "batch_size") -> N
 
 
 def shard_batch(mesh: Mesh, batch: Any) -> Any:
-    """Global arrays from the part of a batch that this process has loaded.
+    """Make global arrays from the parts of a batch that the processes have loaded.
 
     Args:
-      mesh: where the batch goes.
-      batch: tree of NumPy arrays (n, ...), n the global batch size over the number of processes.
+      mesh: the mesh to put the batch on.
+      batch: this process's part: a tree of NumPy arrays (n, ...), where n is the global batch size
+        divided by the number of processes.
 
     Returns:
       The tree with ``jax.Array`` leaves of the global batch size.
@@ -162,7 +167,7 @@ def shard_batch(mesh: Mesh, batch: Any) -> Any:
     """
     processes = jax.process_count()
 
-    def place(array):
+    def place(array: Any) -> jax.Array:
         check_batch_size(mesh, len(array) * processes, "the batch size")
         return jax.make_array_from_process_local_data(sharded(mesh), np.asarray(array))
 
@@ -170,30 +175,31 @@ def shard_batch(mesh: Mesh, batch: Any) -> Any:
 
 
 def replicate(mesh: Mesh, tree: Any) -> Any:
-    """Puts a tree of arrays, the same in all processes, on every device of the mesh."""
+    """Put a tree of arrays, which is the same in all processes, on every device of the mesh."""
     return jax.device_put(tree, replicated(mesh))
 
 
 def on_each_device(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of arrays as one that every device applies to its share of their first axis.
+    """Return a function that every device applies to its share of the arguments.
 
     Args:
-      mesh: whose devices share the arrays; their first axis must be a multiple of its size.
-      function: of arrays, to a tree of arrays with the same first axis. What it closes over is
-        the same on every device.
+      mesh: the mesh over which the first axis of all arguments is split. The length of that axis
+        must be a multiple of the number of devices.
+      function: takes arrays and returns a tree of arrays with the same first axis. Values that it
+        closes over are the same on every device.
     """
     split = PartitionSpec(AXIS)
     return jax.shard_map(function, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)
 
 
 def fetch(tree: Any) -> Any:
-    """NumPy copies of a tree of arrays, whole also where processes hold only parts.
+    """Copy a tree of arrays to NumPy, including the parts that other processes hold.
 
-    In a program with several processes all of them must call it. The result owns its memory,
-    so the arrays may be donated afterwards.
+    In a program of several processes all of them must call it. The copies own their memory, so the
+    arrays may be donated afterwards.
     """
 
-    def host(array):
+    def host(array: Any) -> np.ndarray:
         if isinstance(array, jax.Array) and not array.is_fully_addressable:
             if not array.is_fully_replicated:
                 array = multihost_utils.process_allgather(array, tiled=True)
@@ -203,14 +209,14 @@ def fetch(tree: Any) -> Any:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether ``flag`` is set in any process. All processes must call it at the same point."""
+    """Return True if ``flag`` is True in any process. All must call it at the same point."""
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
 
 
 def same_in_all_processes(number: int) -> bool:
-    """Whether all processes have the same number; returns when all have been asked."""
+    """Return True if ``number`` is the same in all processes. All must call it."""
     if jax.process_count() == 1:
         return True
     numbers = multihost_utils.process_allgather(np.asarray(number, np.int32))
@@ -218,14 +224,14 @@ def same_in_all_processes(number: int) -> bool:
 
 
 def barrier(name: str) -> None:
-    """Waits until all processes are here."""
+    """Wait until all processes have reached this point."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 @contextlib.contextmanager
 def first_process_first(name: str) -> Iterator[None]:
-    """Process 0 goes through the block before the others enter it, for instance to make files."""
+    """Let process 0 finish a ``with`` block before the others enter it, so it can make files."""
     if jax.process_index() != 0:
         barrier(name)
     yield
@@ -234,6 +240,6 @@ def first_process_first(name: str) -> Iterator[None]:
 
 
 def describe(mesh: Mesh) -> str:
-    """The devices in words, for instance ``"4 x cpu (cpu)"``."""
+    """Describe the devices in words, for instance ``"4 x cpu (cpu)"``."""
     first = mesh.devices.flat[0]
     return f"{mesh.size} x {first.device_kind} ({first.platform})"

@@ -1,8 +1,8 @@
-"""``python job.py train|eval RUN_DIR CLUSTER [FAULT]``: a program on a tiny VOneNet, as one of two.
+"""``python job.py train|eval RUN_DIR CLUSTER [FAULT]``: one of several processes on a tiny VOneNet.
 
-CLUSTER is what ``--distributed`` takes. FAULT happens to this process when it has loaded the fifth
-batch of a training, or the second of an evaluation: "term" is a SIGTERM, "unreadable" an image that
-cannot be decoded.
+CLUSTER is the value of ``--distributed``. FAULT happens in this process after the fifth batch of a
+training, or after the second batch of an evaluation: "term" is a SIGTERM, "unreadable" an image
+that cannot be decoded.
 """
 
 import importlib.util
@@ -66,7 +66,7 @@ def open_source(name, split, data_dir=None):
 
 
 def befall(fault):
-    """What happens to this process."""
+    """Make a fault happen in this process."""
     if fault == "term":
         os.kill(os.getpid(), signal.SIGTERM)
     elif fault == "unreadable":
@@ -74,7 +74,7 @@ def befall(fault):
 
 
 class FaultySetup(setups.Setup):
-    """A run in which something happens to this process."""
+    """The parts of a run in which a fault happens."""
 
     fault = ""
     batches = 0
@@ -88,7 +88,7 @@ class FaultySetup(setups.Setup):
 
 
 def noise_of_a_batch():
-    """V1's noise of 8 examples, drawn where their images would lie."""
+    """Draw V1's noise of 8 examples on the devices that hold their images."""
     devices = mesh.data_mesh()
     rows = 8 // jax.process_count()
     first = rows * jax.process_index()

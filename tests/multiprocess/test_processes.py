@@ -1,7 +1,7 @@
-"""Two processes with two devices each train and evaluate as one process with four.
+"""Two processes with two devices each give the results of one process with four devices.
 
-Equal means: noise to the bit, everything else up to the order of float32 sums. The processes talk
-over Gloo on this machine.
+Noise is equal to the bit, everything else up to the order of float32 sums. The processes
+communicate over Gloo on this machine.
 """
 
 import json
@@ -56,7 +56,7 @@ def start(what, run_dir, cluster, index, fault="", devices=2, **environment):
 
 
 def start_two(run_dir, fault="", what="train"):
-    """A pair that is told of each other on the command line; the fault is that of process 1."""
+    """Start a pair described by the command line; the fault happens in process 1."""
     port = free_port(range(20_000, 30_000))
     return [
         start(what, run_dir, f"localhost:{port},2,{index}", index, fault if index == 1 else "")
@@ -65,7 +65,7 @@ def start_two(run_dir, fault="", what="train"):
 
 
 def start_two_under_slurm(run_dir):
-    """A pair that finds the environment of a Slurm step."""
+    """Start a pair described by the environment of a Slurm step."""
     # JAX makes the port from the number of the job.
     job = free_port(range(65535 - 2**12 + 1, 65535)) - (65535 - 2**12 + 1)
     slurm = {
@@ -81,7 +81,7 @@ def start_two_under_slurm(run_dir):
 
 
 def statuses(pair, run_dir):
-    """How both end, and what they said."""
+    """Return the exit statuses of both processes, and their output."""
     try:
         ended = [process.wait(timeout=240) for process in pair]
     finally:
@@ -92,7 +92,7 @@ def statuses(pair, run_dir):
 
 
 def content(run_dir):
-    """Step, state and position of the last checkpoint, and the log without the clock."""
+    """Return step, state and position of the last checkpoint, and the log without speeds."""
     like = jax.eval_shape(lambda: initial_state(EXPERIMENT, network()))
     with Checkpoints(run_dir / "checkpoints", read_only=True) as checkpoints:
         step, state, position = checkpoints.restore(like)
@@ -119,7 +119,7 @@ def assert_same_run(ours, theirs):
 
 
 def train_here(run_dir, **arguments):
-    """With one process and four devices."""
+    """Train with one process and four devices."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "load", open_source)
         patch.setattr(setups, "build_model", network)
@@ -128,7 +128,7 @@ def train_here(run_dir, **arguments):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The run of one process."""
+    """The directory of a run of one process."""
     run_dir = tmp_path_factory.mktemp("whole") / "run"
     assert train_here(run_dir) == training.Outcome(step=9, finished=True)
     return run_dir
@@ -213,7 +213,7 @@ def test_two_processes_evaluate_as_one_also_when_stopped(whole, tmp_path):
 
 @pytest.mark.slow
 def test_eight_devices_train_and_evaluate_as_one(tmp_path):
-    """The curve, the sums and the adversarial images up to rounding; the noise to the bit."""
+    """Curve, sums and adversarial images agree up to rounding, the noise to the bit."""
     found = []
     for devices in (1, 8):
         run_dir = tmp_path / str(devices) / "run"

@@ -12,7 +12,7 @@ from vone_jax.training import setup as setups
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """Experiments train ``TinyNet`` on ``tiny_source``: 3 steps an epoch. Returns one."""
+    """An experiment that trains ``TinyNet`` on ``tiny_source`` with 3 steps per epoch."""
     monkeypatch.setattr(data, "load", lambda name, split, data_dir=None: tiny_source(split))
     monkeypatch.setattr(setups, "build_model", lambda config, precision: TinyNet())
     return training.Experiment(
@@ -34,7 +34,7 @@ def _cache_directory(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cached_compilation(_cache_directory):
-    """The second run of an experiment does not wait for the compiler again."""
+    """Keep compiled programs, so that the second run of an experiment does not compile again."""
     settings = {
         "jax_compilation_cache_dir": str(_cache_directory),
         "jax_persistent_cache_min_compile_time_secs": 0.0,

@@ -1,4 +1,4 @@
-"""Checkpoints give back what was saved, or say that they cannot."""
+"""A checkpoint returns what was saved, or the error names its damage."""
 
 import json
 import resource
@@ -95,7 +95,7 @@ def test_the_oldest_ones_are_dropped(tmp_path):
 
 
 def test_a_state_may_be_donated_as_soon_as_save_returns(tmp_path):
-    """The file is written in the background; the state's memory is reused meanwhile."""
+    """The file is written in the background while the memory of the state is reused."""
     mesh = meshes.data_mesh()
     state = meshes.replicate(mesh, make_state(1, size=500))
     expected = meshes.fetch(state)
@@ -118,7 +118,7 @@ def test_a_restored_state_goes_on_any_mesh(written):
 
 
 def flipped(content):
-    """With one bit of the first, the middle or the last byte changed."""
+    """Flip one bit of the first, the middle or the last byte."""
     for place in (0, len(content) // 2, len(content) - 1):
         changed = bytearray(content)
         changed[place] ^= 8
@@ -262,7 +262,7 @@ def test_a_disk_without_room_is_named_before_anything_is_written(tmp_path, monke
 
 
 def test_a_full_disk_is_an_error_and_older_checkpoints_stay(tmp_path):
-    """A limit on the size of files stands in for the full disk."""
+    """The full disk is a limit on the size of files."""
     directory = tmp_path / "checkpoints"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     expected = r"could not be written to .*: File too large: .* steps \[1\] are intact"

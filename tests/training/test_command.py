@@ -1,4 +1,4 @@
-"""A real VOneNet through train.py: stopped by a signal, continued, loaded."""
+"""A VOneNet trained by the command: stopped by a signal, resumed, loaded."""
 
 import json
 import os
@@ -27,7 +27,7 @@ TINY = [
 
 
 def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, monkeypatch):
-    """SIGTERM while step 2 is logged; the second start finishes the run."""
+    """SIGTERM arrives while step 2 is logged; the second start finishes the run."""
     write = RunLog.write
 
     def interrupt(self, record):

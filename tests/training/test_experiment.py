@@ -1,4 +1,4 @@
-"""Experiments go through JSON unchanged, and mistakes are named."""
+"""Experiments survive JSON unchanged, and errors name the wrong field."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""A run that is killed at any moment, again and again, ends as if nothing had happened."""
+"""A run that is killed many times at random moments ends with the same bits as one that is not."""
 
 import os
 import random
@@ -22,7 +22,7 @@ KILLS = 20
 
 
 def start(run_dir, cache):
-    """A process that trains; what it says goes to a file beside the run."""
+    """Start a process that trains; its stderr goes to a file beside the run."""
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(ROOT),
@@ -79,6 +79,6 @@ def test_kills_at_random_moments_leave_no_trace(tmp_path):
 
 
 def newest(run_dir):
-    """The highest step of a checkpoint that looks complete, 0 if there is none."""
+    """Return the highest step of a checkpoint that looks complete, 0 if there is none."""
     names = (path.name for path in (run_dir / "checkpoints").glob("*"))
     return max((int(name) for name in names if name.isdigit()), default=0)

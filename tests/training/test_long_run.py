@@ -19,7 +19,7 @@ def resident_bytes():
 
 @pytest.mark.slow
 def test_memory_does_not_grow_over_1000_steps(tiny, tmp_path, monkeypatch):
-    """Between the steps 200 and 1,000, with validations and checkpoints on the way."""
+    """Memory is compared at the steps 200, 600 and 1,000, with validations in between."""
     seen = {}
     read = Monitor.read
 

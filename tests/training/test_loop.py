@@ -1,4 +1,4 @@
-"""The loop: fence posts, going on bit for bit, and every way to stop."""
+"""The loop: what happens at which step, resuming bit for bit, and all ways to stop."""
 
 import contextlib
 import json
@@ -29,9 +29,9 @@ ONE = jax.devices()[:1]
 
 
 class StopAt:
-    """Says stop from the n-th time on that it is asked.
+    """A request to stop that is True from the n-th call on.
 
-    The loop asks once at every step, from step 0 on, and a validation for each of its 3 batches.
+    The loop calls it once per step, from step 0 on. A validation calls it for each of 3 batches.
     """
 
     def __init__(self, number):
@@ -53,7 +53,7 @@ def final_state(experiment, run_dir, step=None):
 
 
 def log(run_dir):
-    """The log without what depends on the clock."""
+    """Return the log without the speed, which depends on the clock."""
     records = read_log(run_dir / "log.jsonl")
     return [{k: v for k, v in r.items() if k != "examples_per_second"} for r in records]
 
@@ -63,7 +63,7 @@ def steps(run_dir, kind):
 
 
 def assert_same_run(experiment, ours, theirs):
-    """Equal states, positions and logs, to the last bit."""
+    """Check that states, positions and logs are equal to the last bit."""
     (step1, state1, position1), (step2, state2, position2) = (
         final_state(experiment, run_dir) for run_dir in (ours, theirs)
     )
@@ -74,7 +74,7 @@ def assert_same_run(experiment, ours, theirs):
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """The run that was not disturbed; made by the first test that asks for it."""
+    """The directory of a run without interruption; the first test that uses it makes the run."""
     return tmp_path_factory.mktemp("uninterrupted") / "run"
 
 
@@ -86,7 +86,7 @@ def whole(tiny, uninterrupted):
 
 
 def test_fence_posts(tiny, whole):
-    """6 steps, 3 an epoch: nothing at 0; validation and checkpoint at 3 and 6; log at 2, 4, 6."""
+    """6 steps, 3 per epoch: nothing at 0; validation and checkpoint at 3 and 6; log at 2, 4, 6."""
     assert steps(whole, "train") == [2, 4, 6]
     assert steps(whole, "validation") == [3, 6]
     step, state, position = final_state(tiny, whole)
@@ -121,7 +121,7 @@ def test_a_finished_run_is_left_as_it_is(tiny, whole):
 
 @pytest.mark.parametrize(("asked", "step"), [(2, 1), (3, 2), (8, 4)])
 def test_a_stopped_run_goes_on_bit_for_bit(tiny, whole, tmp_path, asked, step):
-    """Stopped off and on the fence posts of the log, before and after the first validation."""
+    """The stops are on and off the steps of the log, before and after the first validation."""
     outcome = train(tiny, tmp_path, stop=StopAt(asked))
     assert outcome == training.Outcome(step, finished=False)
     assert final_state(tiny, tmp_path)[0] == step
@@ -138,7 +138,7 @@ def test_a_run_stopped_where_it_validates_does_so_when_it_goes_on(tiny, whole, t
 
 
 def test_a_run_stopped_while_it_validates_saves_at_once(tiny, whole, tmp_path):
-    """The loop has asked 4 times when it validates at 3; this is the second batch."""
+    """The loop has polled 4 times when it validates at 3; this is the second batch."""
     assert train(tiny, tmp_path, stop=StopAt(6)) == training.Outcome(step=3, finished=False)
     assert steps(tmp_path, "validation") == []
     assert train(tiny, tmp_path).finished
@@ -152,7 +152,7 @@ def test_a_run_stopped_before_its_first_step_starts_over(tiny, whole, tmp_path):
 
 
 def test_work_after_the_last_checkpoint_is_done_again(tiny, whole, tmp_path):
-    """An error after step 4 leaves the checkpoint at 3 and a log beyond it, as a kill does."""
+    """An error after step 4 leaves the checkpoint at 3 and a longer log, as a kill does."""
     write = RunLog.write
 
     def fail(self, record):
@@ -170,7 +170,7 @@ def test_work_after_the_last_checkpoint_is_done_again(tiny, whole, tmp_path):
 
 
 def test_another_number_of_devices_gives_the_same_curve(tiny, whole, tmp_path):
-    """And a checkpoint that was written on one device is continued on four."""
+    """A checkpoint that was written on one device is also resumed on four."""
     train(tiny, tmp_path, stop=StopAt(3))
     assert train(tiny, tmp_path, devices=jax.devices()).finished
     for ours, theirs in zip(log(tmp_path), log(whole), strict=True):
@@ -197,7 +197,7 @@ def test_a_damaged_checkpoint_costs_the_work_since_the_one_before(tiny, whole, t
 
 
 def poison_batch(monkeypatch, number, value):
-    """Fills the images of the ``number``-th batch that goes to the devices with ``value``."""
+    """Fill the images of the ``number``-th batch on the devices with ``value``."""
     calls, shard = [], Setup.shard
 
     def poison(self, batch):
@@ -210,7 +210,7 @@ def poison_batch(monkeypatch, number, value):
 
 
 def test_a_nan_in_the_images_stops_the_run_with_the_step_named(tiny, tmp_path, monkeypatch):
-    """At step 5, whose metrics come after the checkpoint at 3; its batch is kept."""
+    """It happens at step 5, after the checkpoint at 3; the batch is stored."""
     experiment = replace(tiny, evaluate_every=10.0)
     poison_batch(monkeypatch, 5, np.nan)
     with pytest.raises(training.NonFiniteError) as error:
@@ -247,7 +247,7 @@ def test_a_batch_that_cannot_be_kept_does_not_hide_the_step(tiny, tmp_path, monk
 
 
 def test_a_skipped_step_changes_nothing_but_the_count(tiny, tmp_path, monkeypatch):
-    """Step 5 of 6 is passed over, also by a run that is stopped before and after it."""
+    """Step 5 of 6 is skipped, also in a run that is stopped before and after it."""
     with contextlib.closing(prepare(tiny, meshes.data_mesh(ONE)).train_batches()) as batches:
         order = [next(batches)["index"].tolist() for _ in range(6)]
     shard = Setup.shard
@@ -287,7 +287,7 @@ def test_too_many_skipped_steps_end_the_run_also_after_a_stop(tiny, tmp_path, mo
 
 
 class Rotten(data.ArraySource):
-    """The example 5 cannot be read."""
+    """A data set whose example 5 cannot be read."""
 
     def __getitem__(self, index):
         if index == 5:
@@ -304,14 +304,14 @@ def rotten_source(split):
 
 @pytest.fixture
 def rotten(tiny, monkeypatch):
-    """The experiment, which skips such examples."""
+    """An experiment that skips examples that cannot be read."""
     sources = {"train": rotten_source("train"), "test": tiny_source("test")}
     monkeypatch.setattr(data, "load", lambda name, split, data_dir=None: sources[split])
     return replace(tiny, data=replace(tiny.data, unreadable="skip", unreadable_limit=2))
 
 
 def test_images_that_cannot_be_read_are_named_and_counted_over_a_stop(rotten, tmp_path):
-    """One in each of 2 epochs."""
+    """There is one such image in each of 2 epochs."""
     with pytest.warns(UserWarning, match="example 5 of 'tiny' 'train' cannot be read: rotten"):
         assert train(rotten, tmp_path / "whole").finished
         for asked in (3, 3):
@@ -344,7 +344,7 @@ def test_validation_leaves_out_no_image_that_cannot_be_read(tiny, tmp_path, monk
 
 @pytest.fixture
 def deaths(monkeypatch):
-    """Workers die when they are to give the last batch of a validation, so many times in all."""
+    """Workers die at the last batch of a validation, once for each item of the list."""
     left, read = [], data.Batches._read
 
     def die(self):
@@ -384,7 +384,6 @@ def test_a_worker_that_dies_in_validation_too_often_ends_the_run(
 
 
 def test_intervals_longer_than_the_run_are_met_at_its_end(tiny, tmp_path):
-    """However long."""
     assert train(replace(tiny, evaluate_every=1e308, checkpoint_every=1e308), tmp_path).finished
     assert [record["kind"] for record in log(tmp_path)].count("validation") == 1
 
@@ -398,7 +397,7 @@ def test_more_steps_than_can_be_counted_are_refused(tiny, tmp_path):
 def test_a_worker_that_ends_with_a_request_to_stop_is_no_error(
     tiny, whole, tmp_path, monkeypatch, kind
 ):
-    """As one does that a signal to all processes meets before it has begun."""
+    """A signal to all processes ends a worker that has not started yet."""
     asked, read = [], data.Batches._read
 
     def die(self):
@@ -416,7 +415,7 @@ def test_a_worker_that_ends_with_a_request_to_stop_is_no_error(
 
 
 def test_a_full_disk_is_an_error_and_the_run_goes_on_when_there_is_room(tiny, whole, tmp_path):
-    """A limit on the size of files stands in for the full disk. It hits the checkpoint at 6."""
+    """The full disk is a limit on the size of files. It affects the checkpoint at 6."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     save = Checkpoints.save
 
@@ -453,7 +452,7 @@ def test_what_changes_no_number_may_change_on_the_way(tiny, whole, tmp_path):
 
 
 def follow(monkeypatch):
-    """Fills a list with what the host does, in order."""
+    """Return a list that collects the actions of the host in order."""
     done = []
     shard, read = Setup.shard, Monitor.read
 
@@ -472,7 +471,7 @@ def follow(monkeypatch):
 
 
 def test_the_next_batch_is_placed_before_the_last_step_is_waited_for(tiny, tmp_path, monkeypatch):
-    """The device always has the next step."""
+    """The device always has a next step to compute."""
     done = follow(monkeypatch)
     train(replace(tiny, evaluate_every=10.0, checkpoint_every=10.0, steps=4), tmp_path)
     assert done == ["place", "place", "read 1", "place", "read 2", "place", "read 3", "read 4"]
@@ -527,7 +526,7 @@ def test_a_learning_rate_that_is_too_high_stops_the_run(tiny, tmp_path):
 
 
 def test_plateau_follows_the_validation_loss_also_after_a_stop(tiny, tmp_path, monkeypatch):
-    """Losses that never fall: the rate is halved after every second validation."""
+    """The losses never fall, so the rate is halved after every second validation."""
     losses = iter([])
 
     def validate(setup, state, stop):

@@ -1,4 +1,4 @@
-"""The progress bar is for terminals, lines are for everybody; the request to stop."""
+"""The progress report: a bar on terminals, lines anywhere. The request to stop."""
 
 import io
 

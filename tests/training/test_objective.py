@@ -1,4 +1,4 @@
-"""The loss against its definition; sums do not depend on how examples are cut and padded."""
+"""The loss against its definition; sums do not depend on batches and padding."""
 
 import jax
 import jax.numpy as jnp

@@ -27,7 +27,7 @@ def random_tree(seed):
 
 
 def reference(config, params, gradients, rates):
-    """p after len(rates) steps; the gradients are given, one tree per step."""
+    """Return the parameters after len(rates) steps with one tree of gradients per step."""
     velocity = jax.tree.map(np.zeros_like, params)
     for gradient, rate in zip(gradients, rates, strict=True):
         if config.gradient_clip is not None:
@@ -60,7 +60,7 @@ def reference(config, params, gradients, rates):
     ],
 )
 def test_updates_are_those_of_pytorch(config):
-    """With a rate that changes on the way: it must act on the momentum gathered so far."""
+    """A change of the rate must act on the accumulated momentum."""
     rates = [0.1, 0.1, 0.01, 0.02]
     start, gradients = random_tree(0), [random_tree(seed) for seed in range(1, 5)]
     to_jax = lambda tree: jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)  # noqa: E731
@@ -86,7 +86,7 @@ def test_decay_spares_biases_and_batch_norm_only_when_asked_to():
 
 
 def curve(schedule, steps_per_epoch=10, total_steps=50, **config):
-    """The learning rate at every step of a run of 5 epochs."""
+    """Return the learning rate at every step of a run of 5 epochs."""
     rate = learning_rate(OptimizerConfig(schedule=schedule, **config), steps_per_epoch, total_steps)
     return np.asarray(jax.vmap(rate)(jnp.arange(total_steps, dtype=jnp.int32)))
 
@@ -108,7 +108,7 @@ def test_cosine_goes_from_the_base_rate_to_the_final_one():
 
 
 def test_one_cycle_is_that_of_pytorch():
-    """OneCycleLR(max_lr=0.4, total_steps=50), whose other defaults are ours too."""
+    """OneCycleLR(max_lr=0.4, total_steps=50) with its other defaults, which are also ours."""
     rates = curve(OneCycle(rise=0.3), learning_rate=0.4)
     start, end = 0.4 / 25, 0.4 / 25 / 1e4
 

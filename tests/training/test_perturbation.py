@@ -19,14 +19,14 @@ from vone_jax.training.step import create_state
 
 
 class Recorder:
-    """A perturbation that returns other images, and so shows what the step does with it."""
+    """A perturbation that halves the images, so that its effect on the step can be computed."""
 
     def perturb(self, keys, logits_fn, images, labels):
         return 0.5 * images
 
 
 class FeaturesNet(TinyNet):
-    """With the method that similarity regularisation asks for."""
+    """A network with the method that similarity regularisation needs."""
 
     def features(self, images, train=False, noise_key=None):
         logits = self(images, train, noise_key)
@@ -44,7 +44,7 @@ def batch():
 
 
 def make(model=None, compared=0, **options):
-    """A step that subtracts the gradient, and the state before it."""
+    """Return a step that subtracts the gradient, and the state before it."""
     model = model or TinyNet()
     optimizer = optax.identity()
     mesh = meshes.data_mesh(jax.devices()[:1])
@@ -74,7 +74,7 @@ def test_the_step_learns_from_the_perturbed_images(batch):
 
 
 def test_an_attack_sees_the_network_as_it_is(batch):
-    """The step of adversarial training against the attack called by hand."""
+    """The step of adversarial training is compared with a direct call of the attack."""
     attack = PGD("linf", 0.1, steps=2, random_start=True)
     take, state = make(perturbation=attack)
     model, variables = TinyNet(), copy(state.variables)
@@ -93,7 +93,7 @@ def test_an_attack_sees_the_network_as_it_is(batch):
 
 
 def test_accumulation_attacks_the_same_images(batch):
-    """What an example becomes does not depend on the part of the batch that it is in."""
+    """The change of an example does not depend on its part of the batch."""
     attack = PGD("linf", 0.1, steps=1, random_start=True)
     model, state = TinyNet(), make()[1]
     keys = prng.index_keys(jax.random.key(3), jnp.arange(8))
@@ -145,7 +145,7 @@ def test_the_similarity_term_adds_its_gradient(batch, targets):
 
 
 def test_pixels_alone_give_the_network_no_gradient_and_the_weights_the_known_one(batch, targets):
-    """One layer that is the input: its term is constant, whatever the network."""
+    """The compared layer is the input, so the term does not depend on the network."""
     config = similarity.Similarity("v1", layers=("pixels",), images=8, batch=8)
     take, state = make(FeaturesNet(), 1, similarity=config, targets=targets)
     plain, same = make(FeaturesNet(), 1)

@@ -1,4 +1,4 @@
-"""The log holds every step once, whatever happened to the run."""
+"""The log holds every step once, also after a run was stopped or killed."""
 
 import csv
 import json
@@ -129,7 +129,7 @@ def test_tensorboard_files_on_request(tmp_path):
 
 @pytest.fixture
 def full_disk():
-    """A limit on the size of files stands in for it."""
+    """Return a function that limits the size of files, as a full disk does."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -146,7 +146,7 @@ def test_a_log_that_cannot_be_written_is_named(path, full_disk):
 
 
 def test_a_full_disk_does_not_hide_the_error_before(path, full_disk):
-    """The CSV that closing the log writes does not fit, either."""
+    """The CSV file that is written when the log is closed does not fit either."""
     with pytest.raises(KeyError, match="the error"):
         with RunLog(path, step=6, validated=6):
             full_disk(10)

@@ -1,4 +1,4 @@
-"""Batches wait on the devices in order, and the position is that of what was taken."""
+"""Prefetched batches keep their order, and the position is that of the last batch taken."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from vone_jax.training.setup import Prefetch
 
 
 class Numbers:
-    """An iterator over the numbers from a position on."""
+    """An iterator over the numbers from a position."""
 
     def __init__(self, position):
         self.position = position

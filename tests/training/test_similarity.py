@@ -67,10 +67,10 @@ def targets(**fields):
 
 def test_pixel_similarities_below_the_threshold_are_zero():
     found = targets(target="pixels", threshold=0.8)
-    all_of_them = np.corrcoef(found.images.reshape(20, -1))
+    all_of_them = np.corrcoef(found["images"].reshape(20, -1))
     expected = np.where(np.abs(all_of_them) < 0.8, 0, all_of_them)
     assert 0 < np.count_nonzero(np.triu(expected, 1)) < 190
-    np.testing.assert_allclose(found.similarity, expected, atol=1e-5)
+    np.testing.assert_allclose(found["similarity"], expected, atol=1e-5)
 
 
 def test_v1_similarities_are_those_of_centred_population_responses():
@@ -78,19 +78,19 @@ def test_v1_similarities_are_those_of_centred_population_responses():
     from vone_jax.v1 import noise_free_responses
 
     found = targets(target="v1")
-    responses = noise_free_responses(models.v1_config(28, 1), jnp.asarray(found.images))
+    responses = noise_free_responses(models.v1_config(28, 1), jnp.asarray(found["images"]))
     responses = np.asarray(responses, np.float64).reshape(20, -1)
     responses -= responses.mean(axis=0)
     responses /= np.linalg.norm(responses, axis=1, keepdims=True)
-    np.testing.assert_allclose(found.similarity, responses @ responses.T, atol=1e-4)
+    np.testing.assert_allclose(found["similarity"], responses @ responses.T, atol=1e-4)
 
 
 def test_shuffling_keeps_the_values_and_moves_them():
     straight, shuffled = targets(target="v1"), targets(target="v1", shuffled=True)
-    assert np.array_equal(straight.images, shuffled.images)
-    assert not np.allclose(straight.similarity, shuffled.similarity, atol=0.1)
+    assert np.array_equal(straight["images"], shuffled["images"])
+    assert not np.allclose(straight["similarity"], shuffled["similarity"], atol=0.1)
     np.testing.assert_allclose(
-        np.sort(straight.similarity, axis=None), np.sort(shuffled.similarity, axis=None)
+        np.sort(straight["similarity"], axis=None), np.sort(shuffled["similarity"], axis=None)
     )
 
 
@@ -106,9 +106,9 @@ def matrix(tmp_path, **changes):
 def test_a_measured_matrix_is_read(tmp_path):
     config = Similarity(target="neural", path=str(matrix(tmp_path)), images=6, batch=4)
     found = similarity.make_targets(config, "fashion_mnist_small", None, 28, 1, seed=0)
-    assert found.images.shape == (6, 28, 28, 1) and found.images.dtype == np.float32
-    assert found.images.max() <= 1
-    np.testing.assert_allclose(np.diag(found.similarity), 1.0)
+    assert found["images"].shape == (6, 28, 28, 1) and found["images"].dtype == np.float32
+    assert found["images"].max() <= 1
+    np.testing.assert_allclose(np.diag(found["similarity"]), 1.0)
     with pytest.raises(ValueError, match=r"must have shape \(32, 32, 1\) for this network"):
         similarity.make_targets(config, "fashion_mnist_small", None, 32, 1, seed=0)
 

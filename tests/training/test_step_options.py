@@ -19,7 +19,7 @@ ONE, FOUR = jax.devices()[:1], jax.devices()
 
 
 class PlainNet(nn.Module):
-    """Noise by example, but neither batch norm nor dropout."""
+    """A network with noise per example, but without batch norm and dropout."""
 
     @nn.compact
     def __call__(self, images, train=False, noise_key=None):
@@ -31,7 +31,7 @@ class PlainNet(nn.Module):
 
 
 def run(model, devices=ONE, steps=2, batch=None, **options):
-    """State and metrics after some steps on the same batch."""
+    """Return state and metrics after some steps on the same batch."""
     mesh = meshes.data_mesh(devices)
     batch = host_batch() if batch is None else batch
     step = make_train_step(
@@ -83,12 +83,12 @@ def test_parts_do_not_depend_on_the_number_of_devices():
 
 
 def test_computing_again_gives_the_same_step():
-    """With noise, dropout and batch norm, whose keys and statistics must come out the same."""
+    """The network has noise, dropout and batch norm: keys and statistics must be the same."""
     assert_close(run(MODEL, remat=True), run(MODEL), 1e-6)
 
 
 def test_what_is_computed_again_is_in_the_program():
-    """Seen in the program of the step, of which XLA on CPUs makes the same as without."""
+    """The test reads the program before XLA compiles it: on CPUs, XLA undoes the difference."""
     mesh = meshes.data_mesh(ONE)
     state = jax.eval_shape(lambda: create_state(MODEL, OPTIMIZER, 7, (8, 8, 1)))
     programs = [
@@ -132,7 +132,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def augmented(images):
-    """What half of 64 images become, by key."""
+    """Return 64 images after augmentation with probability 1/2, for several keys."""
     augment = jax.jit(make_augmentation(NAMES, (1, 2), 0.5))
     return lambda key, order: augment(key, images[order], jnp.asarray(order, jnp.uint32))
 
@@ -163,7 +163,7 @@ def test_an_image_gets_the_same_in_any_place_of_a_batch(augmented):
 
 
 def test_steps_draw_all_corruptions(images, augmented):
-    """Both names at both severities show among 40 keys: four values of the mean brightness."""
+    """Both names and both severities occur among 40 keys: four values of the mean brightness."""
     seen = set()
     for number in range(40):
         after = np.asarray(augmented(prng.fold(KEY, number), np.arange(64)))
@@ -188,7 +188,7 @@ def test_a_step_learns_from_corrupted_images_on_any_mesh():
 
 
 def test_bfloat16_layers_train_float32_parameters_and_statistics():
-    """V1 and its noise are float32 either way: the two networks see the same responses."""
+    """V1 and its noise are float32 in both networks, so their responses are equal."""
     config = v1.VOneBlockConfig(
         image_size=28, visual_degrees=1.0, kernel_size=9, stride=4, simple_channels=4,
         complex_channels=4, in_channels=1,

@@ -74,7 +74,7 @@ def assert_close(a, b, tolerance):
 
 
 def test_four_devices_do_what_one_does(one, four):
-    """Up to the order of float32 sums; noise and dropout masks are the same."""
+    """They agree up to the order of float32 sums; noise and dropout masks are the same."""
     (state1, metrics1), (state4, metrics4) = run(one, 4), run(four, 4)
     assert_close(state1, state4, 1e-5)
     assert_close(metrics1, metrics4, 1e-5)
@@ -105,7 +105,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_step_other_noise(one):
 
 
 def test_noise_belongs_to_examples_not_to_rows(one):
-    """Without dropout, whose masks are by row, the order of the batch only reorders sums."""
+    """Without dropout, whose masks depend on the row, the order of a batch only reorders sums."""
     order = np.array([3, 1, 7, 0, 2, 6, 5, 4])
 
     def eval_sums(batch):

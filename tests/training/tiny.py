@@ -1,4 +1,4 @@
-"""A network and a data set of a few bytes, in the place of the real ones."""
+"""A network and a data set of a few bytes, to be used instead of real ones."""
 
 import flax.linen as nn
 import jax
@@ -10,7 +10,7 @@ from vone_jax.models.layers import BatchNorm
 
 
 class TinyNet(nn.Module):
-    """What the loop asks of a network: noise by example, batch norm, dropout."""
+    """A network with everything the loop must handle: noise per example, batch norm, dropout."""
 
     num_classes: int = 3
 
@@ -26,7 +26,7 @@ class TinyNet(nn.Module):
 
 
 def tiny_source(split):
-    """24 training or 10 test images of three classes that differ in brightness."""
+    """Return 24 training or 10 test images of three classes that differ in brightness."""
     rng = np.random.default_rng(0 if split == "train" else 1)
     labels = np.arange(24 if split == "train" else 10) % 3
     images = rng.integers(0, 60, (len(labels), 8, 8, 1)) + 60 * labels[:, None, None, None]

@@ -267,20 +267,10 @@ def _targets(experiment: Experiment, model: nn.Module, mesh: meshes.Mesh) -> Any
         image,
     )
     for layer in config.layers:
-        if layer not in layers:
-            raise ValueError(
-                f"similarity.layers must be among {', '.join(layers)}; got {layer!r}"
-                + arguments.nearest(layer, layers)
-            )
-    targets = make_targets(
-        config,
-        experiment.data.source,
-        experiment.data.data_dir,
-        size,
-        channels,
-        experiment.seed,
-    )
-    return meshes.replicate(mesh, {"images": targets.images, "similarity": targets.similarity})
+        arguments.choice("each of similarity.layers", layer, layers)
+    source, directory = experiment.data.source, experiment.data.data_dir
+    targets = make_targets(config, source, directory, size, channels, experiment.seed)
+    return meshes.replicate(mesh, targets)
 
 
 def _fit(experiment: Experiment, *sources: data.Source) -> Experiment:

@@ -187,19 +187,6 @@ def make_similarity_gradient(
     return gradient
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Targets:
-    """Images, and the similarities they should have in the network.
-
-    Attributes:
-      images: float32 (n, H, W, C) in [0, 1].
-      similarity: float32 (n, n) in [-1, 1], symmetric.
-    """
-
-    images: np.ndarray
-    similarity: np.ndarray
-
-
 def make_targets(
     config: Similarity,
     source: str,
@@ -207,8 +194,8 @@ def make_targets(
     image_size: int,
     in_channels: int,
     seed: int,
-) -> Targets:
-    """Read or compute the targets.
+) -> dict[str, np.ndarray]:
+    """Read or compute the targets: images, and the similarities they should have in the network.
 
     Args:
       config: settings of the regularisation.
@@ -218,38 +205,45 @@ def make_targets(
       in_channels: channels of the network's images.
       seed: seed of the experiment; it decides the permutation if targets are shuffled.
 
+    Returns:
+      ``images``, float32 (n, H, W, C) in [0, 1], and ``similarity``, float32 (n, n) in [-1, 1],
+      symmetric.
+
     Raises:
       ValueError: if a file of similarities is invalid, or the images do not fit the network.
     """
     if config.target == "neural":
-        targets = load_matrix(str(config.path))
+        images, similarity = load_matrix(str(config.path))
         expected = (image_size, image_size, in_channels)
-        if targets.images.shape[1:] != expected:
+        if images.shape[1:] != expected:
             raise ValueError(
                 f"{config.path}: images must have shape {expected} for this network, got "
-                f"{targets.images.shape[1:]}"
+                f"{images.shape[1:]}"
             )
-        if len(targets.images) < config.batch:
+        if len(images) < config.batch:
             raise ValueError(
-                f"{config.path} has {len(targets.images)} images, fewer than batch {config.batch}"
+                f"{config.path} has {len(images)} images, fewer than batch {config.batch}"
             )
     else:
         images = _images(config, source, data_dir, image_size, in_channels)
-        targets = Targets(images, _similarity(config, images))
-    if not config.shuffled:
-        return targets
-    key = prng.stream(jax.random.key(seed), "shuffled similarity")
-    order = np.asarray(jax.random.permutation(key, len(targets.images)))
-    return Targets(targets.images, targets.similarity[np.ix_(order, order)])
+        similarity = _similarity(config, images)
+    if config.shuffled:
+        key = prng.stream(jax.random.key(seed), "shuffled similarity")
+        order = np.asarray(jax.random.permutation(key, len(images)))
+        similarity = similarity[np.ix_(order, order)]
+    return {"images": images, "similarity": similarity}
 
 
-def load_matrix(path: str | Path) -> Targets:
+def load_matrix(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Read measured similarities from an NPZ file.
 
     The file holds ``images``, (n, H, W) or (n, H, W, C), uint8 or floats in [0, 1], and
     ``similarity``, (n, n): symmetric, in [-1, 1], 1 on the diagonal. Li et al. compute it from
     responses: centre each neuron over the images, scale each image's population response to unit
     length, take cosines, and average over recordings.
+
+    Returns:
+      Images, float32 (n, H, W, C), and similarities, float32 (n, n).
 
     Raises:
       ValueError: if an array does not have this form.
@@ -279,7 +273,7 @@ def load_matrix(path: str | Path) -> Targets:
     ):
         if not holds:
             raise ValueError(f"{path}: similarity must {requirement}")
-    return Targets(images, np.clip(similarity, -1, 1).astype(np.float32))
+    return images, np.clip(similarity, -1, 1).astype(np.float32)
 
 
 def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
