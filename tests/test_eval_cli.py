@@ -10,11 +10,11 @@ import time
 
 import pytest
 
-import eval as program
 from tests.evaluation import tiny
 from tests.evaluation.result_files import read_results
 from tests.quick_compile import quick_compile_by_module  # noqa: F401
 from vone_jax import evaluation, training
+from vone_jax.cli import evaluate as program
 from vone_jax.models import create
 
 EXPERIMENT = training.Experiment(
@@ -40,6 +40,7 @@ def run_dir(tmp_path, monkeypatch):
         return 7, EXPERIMENT, *tiny.tiny_network(classes=10)
 
     monkeypatch.setattr(training, "restore_run", restore_run)
+    monkeypatch.setattr(training, "read_run", lambda path: training.RunDescription(EXPERIMENT))
     return directory
 
 
@@ -59,9 +60,10 @@ def test_a_suite_runs_is_printed_and_continues(run_dir, capsys):
     names = {"clean", "attack-linf-0.05", "gallery-linf-0.01569", "v1"}
     assert {path.stem for path in results.iterdir() if path.suffix == ".json"} == names
     record = json.loads((results / "attack-linf-0.05.json").read_text())
-    assert record["command"] == "python eval.py " + " ".join(arguments)
-    assert record["matmul_precision"] == "highest" and record["versions"]["jax"]
-    assert record["config"] == training.to_json(EXPERIMENT)
+    provenance = record["provenance"]
+    assert provenance["command"] == "python eval.py " + " ".join(arguments)
+    assert provenance["matmul_precision"] == "highest" and provenance["versions"]["jax"]
+    assert record["network"]["config"] == training.to_json(EXPERIMENT)
     assert record["dataset"]["stride"] == 250
     before = {path: path.read_bytes() for path in results.iterdir()}
     assert program.main(arguments) == 0
@@ -74,9 +76,9 @@ def test_a_suite_runs_is_printed_and_continues(run_dir, capsys):
 def test_averaged_decisions_are_printed_with_their_protocol(run_dir, capsys):
     arguments = [str(run_dir), "--suite", "clean", "--decision", "vote", "--averaged", "3", *FAST]
     assert program.main(arguments) == 0
-    assert "vote of 3 draws, 2 decisions an image" in capsys.readouterr().out
+    assert "vote of 3 draws, 2 decisions" in capsys.readouterr().out
     record = json.loads((run_dir / "results" / "clean-vote-3.json").read_text())
-    assert record["protocol"]["name"] == "averaged decision"
+    assert (record["protocol"]["decision"], record["protocol"]["averaged"]) == ("vote", 3)
 
 
 def test_where_the_noise_is_can_be_chosen(run_dir, capsys):
@@ -84,11 +86,11 @@ def test_where_the_noise_is_can_be_chosen(run_dir, capsys):
     suite = ["--suite", "linf", "--eps", "0.05", *FAST]
     for options, printed in (
         (["--test-noise", "none", "--attack-noise", "trained"], "noise removed"),
-        (["--test-noise", "gaussian:2"], "GaussianNoise(scale=2.0) in place of GaussianNoise"),
-        (["--noise", "frozen_attack"], "noise frozen at the attack, 2 draws an image"),
-        (["--attack-noise", "none"], "PGD linf, noise-free gradients"),
+        (["--test-noise", "gaussian:2"], "Gaussian 2 in place of Gaussian 3, fresh noise"),
+        (["--attack-noise", "frozen"], "PGD linf, frozen at the attack"),
+        (["--attack-noise", "none"], "PGD linf, gradients without noise"),
         # What the network has anyway changes nothing, and has no name of its own.
-        (["--test-noise", "trained", "--attack-noise", "test"], "fresh noise, 2 draws an image"),
+        (["--test-noise", "trained", "--attack-noise", "same"], "fresh noise, 2 draws"),
     ):
         assert program.main([str(run_dir), *suite, *options]) == 0
         assert printed in capsys.readouterr().out
@@ -118,12 +120,12 @@ def test_every_attack_has_a_suite(run_dir, capsys):
     ]  # fmt: skip
     assert program.main(arguments) == 0
     shown = capsys.readouterr().out
-    for name in ("APGD linf", "Square linf", "WorstOf linf", "AutoAttack linf", "zero_radius",
-                 "minimal-fmn-linf: median distance"):  # fmt: skip
+    for name in ("APGD linf", "Square linf", "Worst of PGD, APGD linf", "AutoAttack linf",
+                 "zero_radius", "minimal-fmn-linf: median distance"):  # fmt: skip
         assert name in shown
     record = json.loads((run_dir / "results" / "masking-linf-0.05.json").read_text())
-    assert record["dataset"]["examples"] == 4 and record["seen"] == 4
-    checks = {check["name"]: check for check in record["checks"]}
+    assert record["dataset"]["examples"] == 4 and record["measured"]["seen"] == 4
+    checks = {check["name"]: check for check in record["measured"]["checks"]}
     assert checks["zero_radius"]["verdict"] == "pass" and "transfer" in checks
     # The other run is this one without frozen noise: its images do exactly as much.
     numbers = checks["transfer"]["numbers"]
@@ -133,14 +135,14 @@ def test_every_attack_has_a_suite(run_dir, capsys):
 
 KILLED = """
 import sys
-from pathlib import Path
-import eval as program
 from tests import test_eval_cli
 from tests.evaluation import tiny
 from vone_jax import training
+from vone_jax.cli import evaluate as program
 training.restore_run = lambda path, step=None: (
     7, test_eval_cli.EXPERIMENT, *tiny.tiny_network(classes=10)
 )
+training.read_run = lambda path: training.RunDescription(test_eval_cli.EXPERIMENT)
 sys.exit(program.main(sys.argv[1:]))
 """
 
@@ -193,7 +195,7 @@ def test_signals_keep_what_is_done(run_dir, capsys, monkeypatch, number):
     with monkeypatch.context() as patch:
         patch.setattr(evaluation, "evaluate", interrupt)
         assert program.main(arguments) == 75
-    assert "the same command goes on from here" in capsys.readouterr().err
+    assert "run the same command again to continue" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert program.main(arguments) == 0
 
@@ -214,17 +216,14 @@ def test_signals_keep_what_is_done(run_dir, capsys, monkeypatch, number):
         (["--points", "5"], "points must be one of 9, 4, 2"),
         (["--eps", "nan", "--suite", "linf"], "eps must be a finite number"),
         (["--eps", "0.1", "--suite", "linf", "l2"], "eps is for one norm"),
-        (["--noise", "warm"], "noise must be one of fresh, frozen, frozen_attack"),
+        (["--noise", "warm"], "noise must be one of fresh, frozen; got 'warm'"),
         (["--test-noise", "loud"], "test_noise must be trained, none, neuronal, neuronal:SCALE"),
-        (["--attack-noise", "loud"], "attack_noise must be test, trained, none, neuronal"),
+        (["--attack-noise", "loud"], "attack_noise must be same, frozen, trained, none, neuronal"),
         (["--suite", "clean", "--attack-noise", "none"], "suites linf, l2, l1, gallery; got clean"),
-        (["--suite", "apgd", "linf", "--noise-free-gradients"], "noise_free_gradients is for"),
-        (["--suite", "masking", "--noise", "frozen_attack"], "noise 'frozen_attack' is for"),
-        (
-            ["--attack-noise", "test", "--noise-free-gradients", "--noise", "frozen"],
-            "noise 'fresh'",
-        ),
-        (["--attack-noise", "neuronal", "--noise-free-gradients"], "give one of the two"),
+        (["--suite", "apgd", "linf", "--attack-noise", "none"], "gallery; got apgd"),
+        (["--suite", "masking", "--attack-noise", "frozen"], "attack_noise 'frozen' is for"),
+        (["--attack-noise", "none", "--noise", "frozen"], "needs noise 'fresh'"),
+        (["--noise", "frozen_attack"], "noise must be one of fresh, frozen"),
         (["--order", "ball"], "order must be one of"),
         (["--norm-offset", "-1"], "norm_offset must be"),
         (["--decision", "median"], "decision must be one of single, mean_logits"),
@@ -276,6 +275,6 @@ def test_wrong_runs_end_with_status_2(run_dir, capsys, monkeypatch):
     monkeypatch.setattr(
         training, "restore_run", lambda path, step: (1, experiment, base, {"params": {}})
     )
-    monkeypatch.setattr(evaluation.Subject, "num_classes", lambda self: 10)
+    monkeypatch.setattr(evaluation.Subject, "num_classes", 10)
     assert program.main([str(run_dir), "--suite", "v1"]) == 2
     assert "suite v1 is for VOneNets, tiny is a resnet18" in capsys.readouterr().err

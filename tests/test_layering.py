@@ -1,6 +1,8 @@
 """Which way the arrows run: the import rules of the architecture."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,7 +36,7 @@ def importers(*names):
 
 
 # Every package may use these; they import neither jax nor flax.
-SHARED = {"arguments", "files"}
+SHARED = {"arguments", "files", "names"}
 
 
 @pytest.mark.parametrize(
@@ -47,17 +49,25 @@ SHARED = {"arguments", "files"}
         ("attacks", {"attacks", "prng", "fast", "mesh"}),
         ("corruptions", {"corruptions", "prng", "fast"}),
         ("data", {"data", "prng"}),
-        ("report", {"report"}),
-        ("neurophysiology", {"neurophysiology", "arguments", "prng"}),
+        ("results", {"results"}),
+        # Its __main__ is a door to the command.
+        ("report", {"report", "results", "cli"}),
+        ("neurophysiology", {"neurophysiology", "prng"}),
         (
             "training",
             {"training", "attacks", "corruptions", "data", "models", "v1", "fast", "mesh", "prng"},
         ),
-        ("sweep", {"sweep", "training"}),
+        (
+            "evaluation",
+            {"evaluation", "results", "training", "attacks", "corruptions", "neurophysiology"}
+            | {"data", "models", "v1", "mesh", "prng"},
+        ),
+        ("sweep.py", {"cli", "evaluation", "training"}),
     ],
 )
 def test_packages_import_only_what_lies_below_them(package, allowed):
-    files = sorted((PACKAGE / package).rglob("*.py"))
+    path = PACKAGE / package
+    files = [path] if path.is_file() else sorted(path.rglob("*.py"))
     assert files
     for path in files:
         inside = {i.split(".")[1] for i in imports(path) if i.startswith("vone_jax.")}
@@ -65,8 +75,14 @@ def test_packages_import_only_what_lies_below_them(package, allowed):
         assert not above, f"{path} imports {above}"
 
 
-def test_the_report_needs_neither_jax_nor_flax():
-    assert not {f for f in importers("jax", "flax") if f.startswith("report/")}
+def test_results_and_reports_need_neither_jax_nor_flax():
+    without = ("results/", "report/", "arguments.py", "files.py", "names.py", "cli/__init__.py")
+    assert not {f for f in importers("jax", "flax") if f.startswith(without)}
+
+
+def test_reports_and_results_load_without_jax():
+    program = "import sys, vone_jax.report, vone_jax.results; sys.exit('jax' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
 @pytest.mark.parametrize("library", ["orbax", "grain", "tensorflow_datasets", "sklearn"])
@@ -79,7 +95,9 @@ def test_meshes_are_made_in_one_place():
 
 
 def test_only_commands_import_commands():
-    assert not {f for f in importers("vone_jax.cli") if not f.startswith("cli/")}
+    # A sweep runs commands; a __main__ is a door to one.
+    others = {f for f in importers("vone_jax.cli") if not f.startswith("cli/")}
+    assert {f for f in others if not f.endswith("__main__.py")} == {"sweep.py"}
 
 
 def test_nothing_imports_tensorflow():

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-import sweep as program
 from vone_jax import sweep as sweeps
 from vone_jax import training
+from vone_jax.cli import sweep as program
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 NAMES = sweeps.sweep_names(CONFIGS)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tyro
 
-import eval as program
-from vone_jax import data, evaluation, training
+from vone_jax import data, evaluation, results, training
 from vone_jax import sweep as sweeps
-from vone_jax.evaluation import planning
+from vone_jax.cli.evaluate import Arguments
+from vone_jax.evaluation import Condition
 from vone_jax.training.setup import build_model, initial_state
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -30,7 +30,12 @@ def mocked(monkeypatch):
     """Restores any experiment that is put in, and images of its size without a file."""
     current: dict = {}
     monkeypatch.setattr(training, "restore_run", lambda path, step=None: current["restored"])
-    monkeypatch.setattr(evaluation.Subject, "num_classes", lambda self: current["classes"])
+    monkeypatch.setattr(
+        training, "read_run", lambda path: training.RunDescription(current["restored"][1])
+    )
+    monkeypatch.setattr(
+        evaluation.Subject, "num_classes", property(lambda self: current["classes"])
+    )
     monkeypatch.setattr(evaluation.Subject, "weights", "0")
 
     def load(source, split, data_dir=None):
@@ -61,13 +66,16 @@ def test_no_two_evaluations_of_a_network_write_the_same_result(group, mocked):
         mocked["restored"] = (1, experiment, *restored[experiment.model])
         mocked["classes"] = experiment.model.num_classes
         mocked["image"] = experiment.model.image_size, experiment.model.in_channels
-        found: dict[str, dict] = {}
-        for arguments in wanted:
-            parsed = tyro.cli(
-                program.Arguments, args=["run", *arguments], config=(tyro.conf.OmitArgPrefixes,)
-            )
-            plan = planning.plan(parsed.run_dir, parsed.request, "test")
-            for job, condition in plan.tasks:
-                identity = job.identity(condition.kind, condition.name, condition.record())
-                assert found.setdefault(identity["name"], identity) == identity, (label, arguments)
-        assert {"clean"} < set(found), label
+        identities: dict[str, results.Identity] = {}
+        for request in wanted:
+            # The command line of the evaluation gives the same request.
+            argv = ["run", *request.to_arguments()]
+            parsed = tyro.cli(Arguments, args=argv, config=(tyro.conf.OmitArgPrefixes,))
+            assert parsed.request == request
+            plan = evaluation.plan(parsed.run_dir, request, "test")
+            for job, task in plan.tasks:
+                if isinstance(task, Condition):
+                    identity = job.identity(task.name, task.record())
+                    first = identities.setdefault(identity.name, identity)
+                    assert not results.differences(identity, first), (label, request)
+        assert {"clean"} < set(identities), label

@@ -6,28 +6,34 @@ with two step sizes, and the library that it calls has changed its L2 and L1 ste
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-from vone_jax.corruptions import SETS
+from vone_jax import names
+from vone_jax.evaluation import Request
 
 STEP_RULES = ("eps/32", "eps/4")
 
 # L2 and L1 steps of the Adversarial Robustness Toolbox: up to 1.17, of the time of the paper, L1
 # steps are along the gradient and 1e-7 is added to norms; from 1.18 on they change one value each.
-NORM_RULES = {
-    "art-1.5": ("--norm-offset", "1e-7", "--order", "box_then_ball"),
-    "art-1.18": ("--l1-step", "max_coordinate", "--order", "box_then_ball"),
+NORM_RULES: dict[str, dict[str, Any]] = {
+    "art-1.5": {"norm_offset": 1e-7, "order": "box_then_ball"},
+    "art-1.18": {"l1_step": "max_coordinate", "order": "box_then_ball"},
 }
 
-# The 15 of ImageNet-C. With the benchmark's photographs of frost (--frost-dir), "frost".
-CORRUPTIONS = tuple("frost_procedural" if name == "frost" else name for name in SETS["common"])
+# The 15 of ImageNet-C. With the benchmark's photographs of frost (frost_dir), "frost".
+CORRUPTIONS = tuple(
+    names.PROCEDURAL_FROST if name == "frost" else name
+    for group in names.CORRUPTION_GROUPS.values()
+    for name in group
+)
 
 
 def attacks(
     examples: int,
     step_rules: Sequence[str] = STEP_RULES,
     norm_rules: Sequence[str] = tuple(NORM_RULES),
-) -> Iterator[tuple[str, ...]]:
-    """Evaluations of the white-box ladder; L-infinity is the same under all rules of norms.
+) -> Iterator[Request]:
+    """Evaluations of the white-box ladder. L-infinity is the same under all rules of norms.
 
     Args:
       examples: number of images.
@@ -35,12 +41,14 @@ def attacks(
       norm_rules: of ``NORM_RULES``.
     """
     for step_rule in step_rules:
-        # The default of eval.py goes without saying, so that its results are shared.
-        said = () if step_rule == "eps/32" else ("--step-rule", step_rule)
+        # Without a tag for the default of eval.py, so that its results are shared.
         tag = "" if step_rule == "eps/32" else step_rule.replace("/", "-")
-        tagged = ("--tag", tag) if tag else ()
-        yield ("--suite", "linf", "--examples", str(examples), *said, *tagged)
+        yield Request(suite=("linf",), examples=examples, step_rule=step_rule, tag=tag)
         for rule in norm_rules:
-            tagged = ("--tag", "-".join(filter(None, (tag, rule))))
-            options = (*said, *NORM_RULES[rule], *tagged)
-            yield ("--suite", "l2", "l1", "--examples", str(examples), *options)
+            yield Request(
+                suite=("l2", "l1"),
+                examples=examples,
+                step_rule=step_rule,
+                tag="-".join(filter(None, (tag, rule))),
+                **NORM_RULES[rule],
+            )

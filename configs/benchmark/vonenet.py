@@ -21,6 +21,7 @@ from configs.benchmark.protocol import CORRUPTIONS, attacks
 from configs.imagenet.resnet50 import experiment as base
 from configs.imagenet.vone_resnet50 import experiment as vone
 from vone_jax.attacks import PGD
+from vone_jax.evaluation import Request
 from vone_jax.sweep import Member, Sweep
 from vone_jax.training import GaussianImageNoise
 from vone_jax.v1 import NeuronalNoise
@@ -46,8 +47,8 @@ sweep = Sweep(
         ),
     },
     evaluations=[
-        ("--suite", "clean", "--examples", str(_EXAMPLES)),
+        Request(suite=("clean",), examples=_EXAMPLES),
         *attacks(_EXAMPLES),
-        ("--suite", "corruptions", "--examples", str(_EXAMPLES), "--corruptions", *CORRUPTIONS),
+        Request(suite=("corruptions",), examples=_EXAMPLES, corruptions=CORRUPTIONS),
     ],
 )

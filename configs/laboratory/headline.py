@@ -7,6 +7,7 @@ Command: python sweep.py laboratory/headline
 """
 
 from configs.laboratory.networks import EVALUATIONS, SEEDS, members
+from vone_jax.evaluation import Request
 from vone_jax.sweep import Sweep
 
 _LABELS = [f"{network}-{seed}" for network in ("base", "vone") for seed in SEEDS]
@@ -17,6 +18,6 @@ sweep = Sweep(
     members=members(_LABELS),
     evaluations=[
         *EVALUATIONS,
-        ("--suite", "l2", "l1", "--examples", "200", "--points", "2"),
+        Request(suite=("l2", "l1"), examples=200, points=2),
     ],
 )

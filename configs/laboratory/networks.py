@@ -12,6 +12,7 @@ from dataclasses import replace
 from configs.quickstart.resnet18 import experiment as quickstart
 from configs.quickstart.vone_resnet18 import experiment as quickstart_vone
 from vone_jax.attacks import PGD
+from vone_jax.evaluation import Request
 from vone_jax.sweep import Member
 from vone_jax.training import Experiment, GaussianImageNoise, Similarity
 from vone_jax.v1 import NeuronalNoise
@@ -79,11 +80,11 @@ NETWORKS: dict[str, Experiment] = {
     "base-similar-shuffled": _similar(target="v1", shuffled=True),
 }
 
-# What every network is asked.
+# The evaluations of every network.
 EVALUATIONS = (
-    ("--suite", "clean"),
-    ("--suite", "linf", "--examples", "200"),
-    ("--suite", "corruptions", "--examples", "500", "--draws", "1"),
+    Request(suite=("clean",)),
+    Request(suite=("linf",), examples=200),
+    Request(suite=("corruptions",), examples=500, draws=1),
 )
 
 

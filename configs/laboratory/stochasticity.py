@@ -10,40 +10,40 @@ Hardware: 2 CPU cores. Wall time: not measured as a whole; 100 draws and 256 ste
 Command: python sweep.py laboratory/stochasticity
 """
 
+from dataclasses import replace
+
 from configs.laboratory.networks import NETWORKS
+from vone_jax.evaluation import Request
 from vone_jax.sweep import Member, Sweep
 
-_CLEAN = ("--suite", "clean")
-_LINF = ("--suite", "linf", "--examples", "200")
-_FEWER = ("--suite", "linf", "--examples", "100")
-
-_OFF = ("--test-noise", "none")
-_ON = ("--test-noise", "neuronal")
+_CLEAN = Request(suite=("clean",))
+_LINF = Request(suite=("linf",), examples=200)
+_FEWER = Request(suite=("linf",), examples=100)
 
 # Trained with noise: at the attack and the test it may be on or off.
 _NOISY = (
-    (*_LINF, "--attack-noise", "none"),
-    (*_CLEAN, *_OFF),
-    (*_LINF, *_OFF),
-    (*_LINF, *_OFF, "--attack-noise", "trained"),
+    replace(_LINF, attack_noise="none"),
+    replace(_CLEAN, test_noise="none"),
+    replace(_LINF, test_noise="none"),
+    replace(_LINF, test_noise="none", attack_noise="trained"),
 )
 
 # Trained without noise, the same.
 _QUIET = (
-    (*_LINF, "--attack-noise", "neuronal"),
-    (*_CLEAN, *_ON),
-    (*_LINF, *_ON),
-    (*_LINF, *_ON, "--attack-noise", "none"),
+    replace(_LINF, attack_noise="neuronal"),
+    replace(_CLEAN, test_noise="neuronal"),
+    replace(_LINF, test_noise="neuronal"),
+    replace(_LINF, test_noise="neuronal", attack_noise="none"),
 )
 
-# How the noise is drawn, and stronger attacks on it.
+# Frozen noise, and stronger attacks on it.
 _STRONGER = (
-    (*_CLEAN, "--noise", "frozen"),
-    (*_LINF, "--noise", "frozen"),
-    (*_LINF, "--noise", "frozen_attack"),
-    (*_FEWER, "--eot-samples", "1", "--tag", "1-draw"),
-    (*_FEWER, "--eot-samples", "100", "--tag", "100-draws"),
-    (*_LINF, "--steps", "256", "--tag", "256-steps"),
+    replace(_CLEAN, noise="frozen"),
+    replace(_LINF, noise="frozen"),
+    replace(_LINF, attack_noise="frozen"),
+    replace(_FEWER, eot_samples=1, tag="1-draw"),
+    replace(_FEWER, eot_samples=100, tag="100-draws"),
+    replace(_LINF, steps=256, tag="256-steps"),
 )
 
 sweep = Sweep(

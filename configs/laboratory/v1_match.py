@@ -13,9 +13,8 @@ Command: python sweep.py laboratory/v1_match
 """
 
 from configs.laboratory.networks import NETWORKS
+from vone_jax.evaluation import Request
 from vone_jax.sweep import Member, Sweep
-
-_PHYSIOLOGY = ("--suite", "physiology", "--layers")
 
 sweep = Sweep(
     name="v1_match",
@@ -23,14 +22,19 @@ sweep = Sweep(
     members={
         label: Member(
             experiment,
-            [(*_PHYSIOLOGY, *(("v1",) if experiment.model.v1 else ("stem", "layer1", "layer2")))],
+            [
+                Request(
+                    suite=("physiology",),
+                    layers=("v1",) if experiment.model.v1 else ("stem", "layer1", "layer2"),
+                )
+            ],
         )
         for label, experiment in NETWORKS.items()
     },
     evaluations=[
-        ("--suite", "clean"),
+        Request(suite=("clean",)),
         # Those of the other norms cost as much again, and at 28 pixels they are weaker still.
-        ("--suite", "linf", "--examples", "200"),
+        Request(suite=("linf",), examples=200),
     ],
-    report=("--v1-match",),
+    v1_match=True,
 )

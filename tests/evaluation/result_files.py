@@ -5,12 +5,12 @@ import json
 
 def read_results(run_dir):
     """Content of all result files, the JSON without clock and command, the NPZ to the byte."""
-    found = {}
+    contents = {}
     for path in sorted((run_dir / "results").iterdir()):
-        found[path.name] = path.read_bytes()
+        contents[path.name] = path.read_bytes()
         if path.suffix == ".json":
             record = json.loads(path.read_text())
             for field in ("started", "wall_seconds", "command"):
-                del record[field]
-            found[path.name] = record
-    return found
+                del record["provenance"][field]
+            contents[path.name] = record
+    return contents

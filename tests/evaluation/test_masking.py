@@ -1,5 +1,6 @@
 """The checks for masked gradients: an honest network passes, masked ones fail, each in its way."""
 
+import dataclasses
 import json
 
 import jax
@@ -10,8 +11,9 @@ from jax.tree_util import Partial
 
 from tests.attacks import toy
 from tests.evaluation import tiny
-from vone_jax import evaluation
-from vone_jax.evaluation import diagnosis, masking_checks, tables
+from vone_jax import evaluation, results
+from vone_jax.cli.evaluate import summary
+from vone_jax.evaluation import masking, masking_checks
 
 KEY = jax.random.key(5)
 EPS = 0.02
@@ -60,7 +62,7 @@ def examine(logits_fn, batch, stochastic=False, **given):
     checks = evaluation.examine(KEY, logits_fn, *batch[1:], condition, **given)
     assert len({check.name for check in checks}) == len(checks)
     for check in checks:
-        json.dumps(check.record(), allow_nan=False)
+        json.dumps(dataclasses.asdict(check), allow_nan=False)
         assert check.question.endswith("?") and check.meaning.endswith(".") and check.numbers
     return {check.name: check for check in checks}
 
@@ -148,7 +150,7 @@ def test_noise_that_masks_gradients_fails(batch):
 
 def test_one_gradient_that_is_no_number_is_seen_in_a_large_image():
     gradients = jnp.full((2, 40, 40, 3), -0.5).at[1, 20, 20, 1].set(jnp.nan)
-    np.testing.assert_array_equal(diagnosis._largest(gradients), [0.5, np.nan])
+    np.testing.assert_array_equal(masking._largest(gradients), [0.5, np.nan])
 
 
 def test_gradients_that_are_not_finite_fail_and_do_not_end_the_checks(batch):
@@ -266,15 +268,14 @@ def test_the_checks_of_a_run_are_written_and_continue(tmp_path):
     subject = tiny.tiny_subject()
     condition = evaluation.Masking("linf", 0.05, True, **SMALL)
     whole = tiny.tiny_job(subject, tmp_path / "whole")
-    record = evaluation.evaluate(whole, condition)
-    assert record["name"] == "masking-linf-0.05" and record["kind"] == "masking"
-    assert sum(record["verdicts"].values()) == len(record["checks"]) == 17
-    with np.load(tmp_path / "whole" / "masking-linf-0.05.npz") as archive:
-        arrays = dict(archive)
+    result = evaluation.evaluate(whole, condition)
+    assert result.name == "masking-linf-0.05" and result.kind == "masking"
+    checks = result.measured.checks
+    assert len(checks) == 17
+    arrays = results.read_arrays(tmp_path / "whole" / "masking-linf-0.05.npz")
     assert arrays["right eps"].shape == (10, 3) and arrays["gradient constant"].shape == (10, 3)
-    checks = condition.checks(arrays)
-    assert [check.record() for check in checks] == record["checks"]
+    assert tuple(condition.checks(arrays)) == checks
     again = tiny.tiny_job(subject, tmp_path / "other", batch_size=8, devices=4)
     other = evaluation.evaluate(again, condition)
-    assert [check["verdict"] for check in other["checks"]] == [c.verdict for c in checks]
-    assert "pass" in tables.checks(record) and "zero_radius" in tables.checks(record)
+    assert [check.verdict for check in other.measured.checks] == [c.verdict for c in checks]
+    assert "pass" in summary([result]) and "zero_radius" in summary([result])

@@ -10,14 +10,9 @@ import pytest
 from PIL import Image
 
 from tests.evaluation import tiny
-from vone_jax import evaluation, models, neurophysiology, training, v1
-from vone_jax.evaluation import (
-    physiology,
-    physiology_experiments,
-    physiology_inputs,
-    planning,
-    suites,
-)
+from vone_jax import evaluation, models, neurophysiology, results, training, v1
+from vone_jax.cli.evaluate import line, summary
+from vone_jax.evaluation import physiology, physiology_experiments, request, suites
 from vone_jax.models.network import VOneNet
 from vone_jax.neurophysiology.recording import RateMap
 
@@ -39,7 +34,7 @@ def vone_subject():
     model = VOneNet(v1=CONFIG, back_end=tiny.TinyBackEnd(), bottleneck_features=2)
     keys = {"params": jax.random.key(0), "noise": jax.random.key(1)}
     variables = model.init(keys, jnp.zeros((1, 28, 28, 1)))
-    return dataclasses.replace(tiny.tiny_subject(), model=model, variables=variables, image_size=28)
+    return tiny.tiny_subject(model=model, variables=variables, image_size=28)
 
 
 def base_subject(name="resnet18", image_size=28, in_channels=1):
@@ -47,8 +42,7 @@ def base_subject(name="resnet18", image_size=28, in_channels=1):
     variables = jax.eval_shape(
         model.init, jax.random.key(0), jnp.zeros((1, image_size, image_size, in_channels))
     )
-    return dataclasses.replace(
-        tiny.tiny_subject(),
+    return tiny.tiny_subject(
         name=name,
         model=model,
         variables=variables,
@@ -64,10 +58,8 @@ def subject():
 
 @pytest.fixture(scope="module")
 def job(subject, tmp_path_factory):
-    return dataclasses.replace(
-        tiny.tiny_job(tiny.tiny_subject(), tmp_path_factory.mktemp("run") / "results"),
-        subject=subject,
-    )
+    directory = tmp_path_factory.mktemp("run") / "results"
+    return dataclasses.replace(tiny.tiny_job(tiny.tiny_subject(), directory), subject=subject)
 
 
 @pytest.fixture(scope="module")
@@ -78,107 +70,111 @@ def table(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def how(subject, table):
-    return physiology.recording(subject, ("v1", "bottleneck"), references=[table])
+def recording(subject, table):
+    return evaluation.recording(subject, ("v1", "bottleneck"), references=[table])
 
 
 @pytest.fixture(scope="module")
-def record(job, how):
-    return physiology.record_layer(job, how, "v1")
+def result(job, recording):
+    return evaluation.evaluate(job, evaluation.Layer(recording, "v1"))
 
 
-def test_a_layer_has_its_scores_and_its_values_on_disk(job, record):
+def test_a_layer_has_its_scores_and_its_values_on_disk(job, result):
     path = job.results / "physiology-v1.json"
-    assert json.loads(path.read_text()) == record
-    assert record["kind"] == "physiology" and record["status"] == "scored"
-    assert record["condition"]["layer"] == "v1" and record["condition"]["noise"] == "off"
-    assert record["protocol"]["noise"] == "none" and record["trials"] == 1
+    assert json.loads(path.read_text()) == results.to_json(result)
+    assert result.kind == "physiology" and result.measured.status == "scored"
+    condition, scores = result.condition, result.measured.scores
+    assert (condition.layer, condition.noise) == ("v1", "off")
+    assert (result.protocol.noise, condition.trials, scores.trials) == ("none", 1, 1)
     # 21 x 21 x 8, 12 x 4 x 24, 22 x 12 x 8 and 12 x 4 x 6 x 8, as the documentation has them.
-    assert record["dataset"]["examples"] == 3528 + 1152 + 2112 + 2304
-    assert (record["image_size"], record["visual_degrees"]) == (224, 8.0)
-    assert record["simple_channels"] == 4
+    assert result.dataset.examples == 3528 + 1152 + 2112 + 2304
+    assert (condition.image_size, condition.visual_degrees) == (224, 8.0)
+    assert (scores.image_size, scores.visual_degrees) == (224, 8.0)
+    assert scores.simple_channels == 4
     scored = {
-        name: entry["score"]
-        for name, entry in record["properties"].items()
-        if entry["score"] is not None
+        name: entry.score for name, entry in scores.properties.items() if entry.score is not None
     }
     # Seven are published, two are in the table.
     assert len(scored) == 9 and {"circular_variance", "or_bandwidth", "peak_sf"} <= set(scored)
     # Layers compare by the seven, whoever has a table.
     seven = [score for name, score in scored.items() if name in neurophysiology.PUBLISHED]
-    assert len(seven) == 7 and record["mean_score"] == pytest.approx(np.mean(seven))
-    with np.load(path.with_suffix(".npz")) as arrays:
-        assert arrays["value/peak_sf"].shape == (record["units"],)
-        assert arrays["curve/size"].shape == (12, record["units"])
-        assert arrays["field/map"].shape == (21, 21, record["units"])
-        # Complex cells do not follow the phase of a grating, simple cells do.
-        ratio, simple = arrays["value/modulation_ratio"], arrays["unit/channel"] < 4
-        assert np.nanmax(ratio[~simple]) < 0.6 < 1.2 < np.nanmin(ratio[simple])
+    assert len(seven) == 7 and scores.mean_score == pytest.approx(np.mean(seven))
+    arrays = results.read_arrays(path.with_suffix(".npz"))
+    assert arrays["value/peak_sf"].shape == (scores.units,)
+    assert arrays["curve/size"].shape == (12, scores.units)
+    assert arrays["field/map"].shape == (21, 21, scores.units)
+    # Complex cells do not follow the phase of a grating, simple cells do.
+    ratio, simple = arrays["value/modulation_ratio"], arrays["unit/channel"] < 4
+    assert np.nanmax(ratio[~simple]) < 0.6 < 1.2 < np.nanmin(ratio[simple])
 
 
-def test_units_keep_their_frequency_on_larger_images(job, record):
+def test_units_keep_their_frequency_on_larger_images(result):
     """Each prefers that of its Gabor within half an octave: degrees and pixels are right."""
-    with np.load(job.results / "physiology-v1.npz") as arrays:
-        channel, frequency = arrays["unit/channel"], arrays["value/peak_sf"]
+    channel, frequency = result.arrays["unit/channel"], result.arrays["value/peak_sf"]
     assert np.array_equal(np.unique(channel), np.arange(8))
     octaves = np.log2(frequency / CONFIG.gabor_parameters().sf[channel])
     assert np.abs(octaves).max() < 0.5
 
 
-def test_a_finished_layer_is_not_recorded_again(job, how, record, monkeypatch):
+def test_a_finished_layer_is_not_recorded_again(job, recording, result, monkeypatch):
     def fail(*args, **kwargs):
         raise AssertionError("recorded again")
 
+    def again(job, **fields):
+        changed = dataclasses.replace(recording, **fields)
+        return results.to_json(evaluation.evaluate(job, evaluation.Layer(changed, "v1")))
+
     monkeypatch.setattr(neurophysiology, "score", fail)
-    assert physiology.record_layer(job, how, "v1") == record
+    assert again(job) == results.to_json(result)
     # Images and decisions of the other suites are no part of what was measured.
     other = dataclasses.replace(
         job, examples=evaluation.Examples(tiny.tiny_source(), 4), batch_size=2,
         protocol=evaluation.Protocol("frozen", 1),
     )  # fmt: skip
-    assert physiology.record_layer(other, how, "v1") == record
+    assert again(other) == results.to_json(result)
     with pytest.raises(evaluation.ResultError, match="condition.trials is 2, was 1"):
-        physiology.record_layer(job, dataclasses.replace(how, trials=2), "v1")
+        again(job, trials=2)
     with pytest.raises(evaluation.ResultError, match=r"references.cells.csv is absent, was"):
-        physiology.record_layer(job, dataclasses.replace(how, tables={}), "v1")
+        again(job, tables={})
     with pytest.raises(evaluation.ResultError, match="key.seed is 1, was 0"):
-        physiology.record_layer(dataclasses.replace(job, seed=1), how, "v1")
+        again(dataclasses.replace(job, seed=1))
 
 
-def test_a_layer_that_cannot_be_scored_says_why_and_resumes(job, how):
-    record = physiology.record_layer(job, how, "bottleneck")
-    assert record["status"].startswith("not scored: the layer has ")
-    assert "at least 20 are needed" in record["status"] and "properties" not in record
-    assert physiology.record_layer(job, how, "bottleneck") == record
-
-
-def test_a_layer_that_is_silent_says_so(job, how, subject):
+def test_a_layer_that_cannot_be_scored_says_why(job, recording, subject):
+    layer = evaluation.Layer(recording, "bottleneck")
+    few = evaluation.evaluate(job, layer)
+    assert few.measured.status.startswith("not scored: the layer has ")
+    assert "at least 20 are needed" in few.measured.status and few.measured.scores is None
+    assert results.to_json(evaluation.evaluate(job, layer)) == results.to_json(few)  # finished
     silent = jax.tree.map(jnp.zeros_like, subject.variables)
     silent_job = dataclasses.replace(
         job, subject=dataclasses.replace(subject, variables=silent), tag="silent"
     )
-    record = physiology.record_layer(silent_job, how, "bottleneck")
-    assert record["name"] == "physiology-bottleneck-silent"
-    assert "responds to no grating" in record["status"]
+    silent = evaluation.evaluate(silent_job, layer)
+    assert silent.name == "physiology-bottleneck-silent"
+    assert "responds to no grating" in silent.measured.status
 
 
-def test_the_table_ranks_layers_and_keeps_those_without_scores(record):
-    def layer(name, **fields):
-        return record | {"condition": record["condition"] | {"layer": name}} | fields
+def test_the_table_ranks_layers_and_a_line_tells_why_one_has_no_scores(result):
+    def layer(name, mean_score):
+        return dataclasses.replace(
+            result,
+            condition=dataclasses.replace(result.condition, layer=name),
+            measured=dataclasses.replace(
+                result.measured,
+                scores=dataclasses.replace(result.measured.scores, mean_score=mean_score),
+            ),
+        )
 
-    text = physiology.table(
-        [
-            layer("worse", mean_score=0.25),
-            layer("better", mean_score=0.75),
-            layer("lost", status="not scored: nothing there"),
-        ]
-    )
+    lost = dataclasses.replace(result, measured=results.Physiology("not scored: nothing there"))
+    text = summary([layer("worse", 0.25), layer("better", 0.75), lost])
     lines = text.splitlines()
     assert lines[0].split() == ["score", "better", "worse"]
     assert lines[2].split() == ["mean", "0.750", "0.250"]
-    assert lines[-1].startswith("lost: not scored: nothing there")
-    assert f"{record['properties']['peak_sf']['score']:.3f}" in text
-    assert physiology.line(record).startswith(f"v1: mean score {record['mean_score']:.3f}")
+    scores = result.measured.scores
+    assert f"{scores.properties['peak_sf'].score:.3f}" in text
+    assert line(result).startswith(f"physiology-v1: mean score {scores.mean_score:.3f}, ")
+    assert line(lost).startswith("physiology-v1: not scored: nothing there")
 
 
 @pytest.mark.parametrize(
@@ -190,13 +186,13 @@ def test_the_table_ranks_layers_and_keeps_those_without_scores(record):
     ],
 )
 def test_base_networks_have_all_convolutional_stages(name, expected):
-    assert physiology.recording(base_subject(name)).layers == expected
+    assert evaluation.recording(base_subject(name)).layers == expected
 
 
 def test_vonenets_have_v1_or_all_stages(subject):
-    assert physiology.recording(subject).layers == ("v1",)
-    assert physiology.recording(subject, ("all",)).layers == ("v1", "bottleneck")
-    assert physiology.recording(subject, ("v1.simple", "v1.simple")).layers == ("v1.simple",)
+    assert evaluation.recording(subject).layers == ("v1",)
+    assert evaluation.recording(subject, ("all",)).layers == ("v1", "bottleneck")
+    assert evaluation.recording(subject, ("v1.simple", "v1.simple")).layers == ("v1.simple",)
 
 
 @pytest.mark.parametrize(
@@ -211,19 +207,19 @@ def test_small_images_grow_at_the_same_pixels_per_degree(image_size, shown):
 
 def test_wrong_requests_are_refused_before_anything_is_recorded(subject, table, tmp_path):
     with pytest.raises(ValueError, match=r"among v1.simple, .* 'botleneck'; did you mean 'bottl"):
-        physiology.recording(subject, ("botleneck",))
-    with pytest.raises(ValueError, match="physiology_trials must be >= 1, got 0"):
-        physiology.recording(subject, trials=0)
+        evaluation.recording(subject, ("botleneck",))
+    with pytest.raises(ValueError, match="physiology_trials must be an integer >= 1, got 0"):
+        evaluation.recording(subject, trials=0)
     wrong = tmp_path / "wrong.csv"
     wrong.write_text(CELLS.replace("or_bandwidth", "or_bandwith"))
     with pytest.raises(ValueError, match=r"wrong.csv.*or_bandwith.*or_bandwidth"):
-        physiology.recording(subject, references=[wrong])
+        evaluation.recording(subject, references=[wrong])
     with pytest.raises(FileNotFoundError, match="nowhere.csv"):
-        physiology.recording(subject, references=[tmp_path / "nowhere.csv"])
+        evaluation.recording(subject, references=[tmp_path / "nowhere.csv"])
     with pytest.raises(ValueError, match="has circular_variance, or_bandwidth, as a table before"):
-        physiology.recording(subject, references=[table, table])
+        evaluation.recording(subject, references=[table, table])
     with pytest.raises(ValueError, match="is a directory"):
-        physiology.recording(subject, references=[tmp_path])
+        evaluation.recording(subject, references=[tmp_path])
 
 
 @pytest.fixture(scope="module")
@@ -237,118 +233,122 @@ def photographs(tmp_path_factory):
     return folder
 
 
+def texture_images(recording):
+    """The texture images as a result file names them."""
+    return physiology._texture_record(recording.textures)
+
+
 def test_images_of_textures_come_from_a_folder(subject, photographs, tmp_path):
-    how = physiology.recording(subject, textures=photographs)
-    assert how.textures is not None
-    assert how.textures.is_proxy and how.textures.families == ("sand", "tiles")
-    again, other = (physiology.recording(subject, textures=photographs, seed=s) for s in (0, 1))
-    known, same, new = (physiology_inputs.identity(h.textures) for h in (how, again, other))
-    assert known == same != new and known["samples"] == 15
+    known, same, new = (
+        evaluation.recording(subject, textures=photographs, seed=seed) for seed in (0, 0, 1)
+    )
+    assert known.textures.is_proxy and known.textures.families == ("sand", "tiles")
+    assert texture_images(known) == texture_images(same) != texture_images(new)
+    assert texture_images(known).samples == 15
     with pytest.raises(FileNotFoundError, match="textures: .*nowhere is not a directory"):
-        physiology.recording(subject, textures=tmp_path / "nowhere")
+        evaluation.recording(subject, textures=tmp_path / "nowhere")
     with pytest.raises(ValueError, match="textures: .* holds no image"):
-        physiology.recording(subject, textures=tmp_path)
+        evaluation.recording(subject, textures=tmp_path)
     (tmp_path / "sand.png").write_bytes((photographs / "sand.png").read_bytes())
     with pytest.raises(ValueError, match="textures: .* at least 2 textures, .*; got sand only"):
-        physiology.recording(subject, textures=tmp_path)
+        evaluation.recording(subject, textures=tmp_path)
     Image.new("L", (60, 200)).save(tmp_path / "small.png")
     with pytest.raises(ValueError, match=r"textures: images\['small'\] .* 112 x 112"):
-        physiology.recording(subject, textures=tmp_path)
+        evaluation.recording(subject, textures=tmp_path)
     Image.new("L", (8, 8)).save(tmp_path / "tex-320x320-im13-smp1.png")
     with pytest.raises(ValueError, match="textures: .* must hold 15 samples per family"):
-        physiology.recording(subject, textures=tmp_path)
+        evaluation.recording(subject, textures=tmp_path)
 
 
 def test_stand_ins_of_textures_are_measured_and_not_scored(job, subject, photographs):
-    how = physiology.recording(subject, textures=photographs)
-    record = physiology.record_layer(dataclasses.replace(job, tag="textures"), how, "v1")
-    found = record["textures"]
-    assert found["proxy"] and found["families"] == ["sand", "tiles"] and found["units"] >= 20
-    assert found["source"].endswith("Freeman & Ziemba: crops of sand, tiles, contrast 40")
-    with np.load(job.results / "physiology-v1-textures.npz") as arrays:
-        for name, median in found["medians"].items():
-            assert median == pytest.approx(np.nanmedian(arrays[f"value/{name}"]))
+    recording = evaluation.recording(subject, textures=photographs)
+    layer = evaluation.Layer(recording, "v1")
+    result = evaluation.evaluate(dataclasses.replace(job, tag="textures"), layer)
+    assert result.name == "physiology-v1-textures"
+    scores = result.measured.scores
+    textures = scores.textures
+    assert textures.proxy and textures.families == ("sand", "tiles") and textures.units >= 20
+    assert textures.source.endswith("Freeman & Ziemba: crops of sand, tiles, contrast 40")
+    for name, median in textures.medians.items():
+        assert median == pytest.approx(np.nanmedian(result.arrays[f"value/{name}"]))
     # The noise of a texture has its spectrum: V1 makes little of the difference.
-    assert abs(found["medians"]["texture_modulation_index"]) < 0.2
-    assert record["properties"]["texture_sparseness"]["status"] == "needs stimuli"
-    assert (
-        record["condition"]["textures"]["sha1"] == physiology_inputs.identity(how.textures)["sha1"]
-    )
+    assert abs(textures.medians["texture_modulation_index"]) < 0.2
+    assert scores.properties["texture_sparseness"].status == "needs stimuli"
+    assert result.condition.textures == texture_images(recording)
 
 
 def test_trials_are_for_networks_with_noise(subject):
-    assert physiology.recording(subject, trials=3).trials == 3
-    assert physiology.recording(base_subject(), trials=3).trials == 1
+    assert evaluation.recording(subject, trials=3).trials == 3
+    assert evaluation.recording(base_subject(), trials=3).trials == 1
 
 
-def test_the_suite_makes_one_exhibit_per_layer(subject, tmp_path, monkeypatch):
+def test_the_suite_has_one_task_per_layer(subject, tmp_path, monkeypatch):
     experiment = training.Experiment(
         name="tiny",
         model=training.ModelConfig(name="vone_resnet18", image_size=28, in_channels=1, v1=CONFIG),
         data=training.DataConfig(source="fashion_mnist_small"),
     )
-    monkeypatch.setattr(planning, "load_subject", lambda *args: (subject, experiment))
-    monkeypatch.setattr(evaluation.Subject, "num_classes", lambda self: 10)
-    recorded = []
-    monkeypatch.setattr(
-        physiology, "record_layer", lambda job, how, layer: recorded.append((how.trials, layer))
-    )
-    request = planning.Request(
+    other = dataclasses.replace(subject)  # without its number of classes
+    monkeypatch.setattr(request, "load_subject", lambda *args: (other, experiment))
+    monkeypatch.setattr(evaluation.Subject, "num_classes", 10)
+    asked = evaluation.Request(
         suite=("physiology",), layers=("bottleneck", "v1"), physiology_trials=4
     )
-    plan = planning.plan(tmp_path, request, "command")
-    assert plan.tasks == () and len(plan.exhibits) == 2
-    for exhibit in plan.exhibits:
-        exhibit([])
-    assert recorded == [(4, "bottleneck"), (4, "v1")]
-    missing = dataclasses.replace(request, textures=tmp_path / "nowhere")
+    plan = evaluation.plan(tmp_path, asked)
+    tasks = [task for _, task in plan.tasks]
+    assert all(isinstance(task, evaluation.Layer) for task in tasks)
+    assert [(task.recording.trials, task.layer) for task in tasks] == [(4, "bottleneck"), (4, "v1")]
+    missing = dataclasses.replace(asked, textures=tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="textures: .*nowhere is not a directory"):
-        planning.plan(tmp_path, missing, "command")
+        evaluation.plan(tmp_path, missing)
     assert suites.PHYSIOLOGY not in {name for group in suites.GROUPS.values() for name in group}
 
 
 @pytest.mark.slow
 def test_trials_with_noise_are_recorded_as_such(job, subject):
-    noisy = physiology.recording(subject, ("v1",), trials=2)
-    record = physiology.record_layer(dataclasses.replace(job, tag="noisy"), noisy, "v1")
-    assert record["trials"] == 2 and record["condition"]["noise"] == "on"
-    assert record["protocol"]["noise"] == "fresh" and record["protocol"]["draws"] == 2
-    assert record["status"] == "scored"
+    noisy = evaluation.recording(subject, ("v1",), trials=2)
+    result = evaluation.evaluate(
+        dataclasses.replace(job, tag="noisy"), evaluation.Layer(noisy, "v1")
+    )
+    assert (result.condition.trials, result.condition.noise) == (2, "on")
+    assert result.measured.scores.trials == 2
+    assert result.protocol == evaluation.Protocol("fresh", 2)
+    assert result.measured.status == "scored"
 
 
 def spiking_model(subject, noise):
     return dataclasses.replace(subject, model=models.with_noise(subject.model, noise))
 
 
-def test_contrast_and_variability_are_stored_beside_the_scores(job, record):
-    with np.load(job.results / "physiology-v1.npz") as arrays:
-        contrasts, curves = arrays["contrast/contrasts"], arrays["contrast/curves"]
-        mean, variance = arrays["variability/mean"], arrays["variability/variance"]
-        c50, unit = arrays["contrast/c50"], arrays["variability/unit"]
+def test_contrast_and_variability_are_stored_beside_the_scores(result):
+    arrays, scores = result.arrays, result.measured.scores
+    contrasts, curves = arrays["contrast/contrasts"], arrays["contrast/curves"]
+    mean, variance = arrays["variability/mean"], arrays["variability/variance"]
+    c50, unit = arrays["contrast/c50"], arrays["variability/unit"]
     assert contrasts.tolist() == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0]
     # A VOneBlock is linear in contrast; 8-bit images round the faint ones.
     largest = curves[-1]
     np.testing.assert_allclose(curves[2:] / largest, contrasts[2:, None] + 0 * curves[2:],
                                atol=0.02)  # fmt: skip
-    assert record["contrast_response"]["median_c50"] == np.median(c50) > 1
-    found = record["variability"]
-    assert (found["trials"], found["gratings"], found["units"]) == (100, *mean.shape)
+    assert scores.contrast_response.median_c50 == np.median(c50) > 1
+    recorded = scores.variability
+    assert (recorded.trials, recorded.gratings, recorded.units) == (100, *mean.shape)
     assert mean.shape == variance.shape and len(unit) == mean.shape[1] <= 200
     # Gaussian noise has no spike counts.
-    assert "median_fano_factor_spikes" not in found
+    assert recorded.median_fano_factor_spikes is None and not recorded.has_spikes
     # Rectified, a Gaussian about 0 keeps 1/2 - 1/(2 pi) of its variance, one far above 0 all of it.
     assert 9 * (0.5 - 0.5 / np.pi) < variance.mean() < 9
-    assert found["median_fano_factor"] == pytest.approx(
+    assert recorded.median_fano_factor == pytest.approx(
         np.median(variance.sum(axis=0) / mean.sum(axis=0))
     )
 
 
 @pytest.fixture(scope="module")
-def scores(job, record):
+def scores(result):
     """As much of the scores as the experiments read, without scoring again."""
-    with np.load(job.results / "physiology-v1.npz") as arrays:
-        units = {name: arrays[f"unit/{name}"] for name in ("row", "col", "channel")}
-    display = neurophysiology.Display(record["visual_degrees"], record["image_size"], 1)
+    units = {name: result.arrays[f"unit/{name}"] for name in ("row", "col", "channel")}
+    recorded = result.measured.scores
+    display = neurophysiology.Display(recorded.visual_degrees, recorded.image_size, 1)
     row, col, channel = units.values()
     size = 56  # of the map
     site = neurophysiology.Site(
@@ -373,13 +373,13 @@ def test_the_fano_factor_is_1_in_spikes(subject, scores, monkeypatch):
     """Much activity, so that hardly anything is rectified: 1 in spikes, 1 / scale in responses."""
     noise = v1.NeuronalNoise(scale=20.0, level=0.5)
     fields, arrays = run_experiments(spiking_model(subject, noise), "v1", scores, monkeypatch, 60)
-    found = fields["variability"]
-    assert found["units"] == len(scores.units["row"])
-    assert found["units_above"] == (arrays["variability/spike_mean"] >= 2.0).any(axis=0).sum()
-    assert found["units_above"] > 0.9 * found["units"]
+    recorded = fields["variability"]
+    assert recorded["units"] == len(scores.units["row"])
+    assert recorded["units_above"] == (arrays["variability/spike_mean"] >= 2.0).any(axis=0).sum()
+    assert recorded["units_above"] > 0.9 * recorded["units"]
     # A variance from 60 trials is within 18 % (its deviation); the median of many is closer.
-    assert found["median_fano_factor_spikes"] == pytest.approx(1.0, rel=0.1)
-    assert found["median_fano_factor"] == pytest.approx(1 / 20.0, rel=0.1)
+    assert recorded["median_fano_factor_spikes"] == pytest.approx(1.0, rel=0.1)
+    assert recorded["median_fano_factor"] == pytest.approx(1 / 20.0, rel=0.1)
     np.testing.assert_allclose(arrays["variability/spike_mean"],
                                20.0 * arrays["variability/mean"] + 0.5)  # fmt: skip
     np.testing.assert_allclose(arrays["variability/spike_variance"],

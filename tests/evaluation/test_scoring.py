@@ -9,7 +9,8 @@ from jax.tree_util import Partial
 from tests.attacks import toy
 from vone_jax import evaluation, prng
 from vone_jax.attacks import FGSM, PGD
-from vone_jax.evaluation import protocol
+from vone_jax.evaluation import judging
+from vone_jax.evaluation.judging import Trial
 
 KEY = jax.random.key(21)
 ATTACK = PGD("linf", 0.05, steps=3, eot_samples=2)
@@ -77,7 +78,7 @@ def test_many_draws_converge_and_are_shared_between_calls(batch, noisy):
     assert many.draws == 23 and np.allclose(many.per_example * 23 % 1, 0, atol=1e-9)
     assert np.abs(few.per_example - many.per_example).mean() < 0.35
     alone = [
-        np.argmax(noisy(prng.fold(protocol.judge_keys(prng.example_keys(KEY, 9)), r), images), -1)
+        np.argmax(noisy(prng.fold(judging.judge_keys(prng.example_keys(KEY, 9)), r), images), -1)
         for r in range(4)
     ]
     right = np.stack(alone) == np.asarray(labels)
@@ -87,7 +88,7 @@ def test_many_draws_converge_and_are_shared_between_calls(batch, noisy):
 def test_frozen_noise_is_one_deterministic_network(batch, noisy):
     images, labels = batch
     keys = prng.example_keys(KEY, 9)
-    frozen = evaluation.Protocol("frozen", 1).classifier(noisy, keys)
+    frozen = Trial(evaluation.Protocol("frozen", 1), keys, noisy, images, labels).judged
     once = frozen(prng.stream(keys, "one"), images)
     np.testing.assert_array_equal(once, frozen(prng.stream(keys, "two"), images))
     assert np.any(once != noisy(keys, images))
@@ -107,15 +108,6 @@ def test_a_surrogate_is_attacked_and_the_classifier_judged(batch, noisy):
     clean = evaluation.accuracy(KEY, noisy, images, labels, draws=4)
     np.testing.assert_array_equal(result.distance, 0)
     np.testing.assert_array_equal(result.per_example, clean.per_example)
-
-
-def test_attack_and_judgement_share_no_key():
-    keys = prng.example_keys(KEY, 50)
-    streams = [f(keys) for f in (
-        protocol.attack_keys, protocol.choice_keys, protocol.judge_keys, protocol.corruption_keys
-    )]  # fmt: skip
-    data = np.concatenate([jax.random.key_data(stream) for stream in [keys, *streams]])
-    assert len(np.unique(data, axis=0)) == 250
 
 
 def test_an_adapted_function_of_a_single_key_equals_one_of_many(batch):
@@ -162,6 +154,7 @@ def test_probabilities_are_refused_by_all_that_judge(batch):
         (dict(attack=[]), ValueError, "attacks must be of one norm and radius, got none"),
         (dict(attack=[ATTACK, FGSM("l2", 0.05)]), ValueError, "of one norm and radius"),
         (dict(attack=[ATTACK], surrogate=len), ValueError, "surrogate is for one attack"),
+        (dict(attack=ATTACK, surrogate=len, attack_noise="frozen"), ValueError, "must be 'same'"),
         (dict(norm="linf", eps=0.1, decision="vote"), ValueError, "averaged must be >= 2"),
         (dict(norm="linf", eps=0.1, averaged=3), ValueError, "averaged must be 1"),
         (dict(norm="linf", eps=0.1, decision="mean"), ValueError, "decision must be one of"),

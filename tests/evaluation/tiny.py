@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import data, evaluation, mesh, v1
+from vone_jax import data, evaluation, mesh, results, v1
 from vone_jax.models.network import VOneNet
 
 CONFIG = v1.VOneBlockConfig(
@@ -33,12 +33,19 @@ class TinyBackEnd(nn.Module):
         return {"logits": nn.Dense(self.classes)(jnp.mean(x, axis=(1, 2)))}
 
 
-def tiny_source(count=10, channels=1):
+def tiny_source(count=10, channels=1, class_names=("a", "b", "c")):
+    """Images of the classes "a", "b" and "c" in turn; their labels are places in class_names."""
     rng = np.random.default_rng(1)
     images = rng.integers(0, 256, (count, 12, 12, channels)).astype(np.uint8)
-    return data.ArraySource(
-        images, np.arange(count) % 3, class_names=("a", "b", "c"), name="tiny", split="test"
-    )
+    labels = np.array([class_names.index("abc"[i % 3]) for i in range(count)])
+    return data.ArraySource(images, labels, class_names=class_names, name="tiny", split="test")
+
+
+def tiny_images(count=10):
+    """The first images of the source as float32 in [0, 1], and their classes."""
+    source = tiny_source()
+    images = np.stack([source[i]["image"] for i in range(count)]).astype(np.float32) / 255
+    return images, np.arange(count) % 3
 
 
 def tiny_network(noise=CONFIG.noise, seed=0, classes=3):
@@ -49,9 +56,9 @@ def tiny_network(noise=CONFIG.noise, seed=0, classes=3):
     return model, model.init(keys, jnp.zeros((1, 12, 12, 1)))
 
 
-def tiny_subject(noise=CONFIG.noise, seed=0):
+def tiny_subject(noise=CONFIG.noise, seed=0, **fields):
     model, variables = tiny_network(noise, seed)
-    return evaluation.Subject(
+    subject = evaluation.Subject(
         run="tiny-run",
         name="vone_resnet18",
         model=model,
@@ -62,15 +69,28 @@ def tiny_subject(noise=CONFIG.noise, seed=0):
         checkpoint_step=7,
         config={"seed": seed},
     )
+    return dataclasses.replace(subject, **fields)
 
 
-def tiny_job(subject, results, *, devices=1, examples=None, **fields):
+def tiny_job(subject, directory, *, source=None, devices=1, examples=None, **fields):
     fields = {"protocol": evaluation.Protocol("fresh", 3), "batch_size": 4} | fields
     return evaluation.Job(
         subject=subject,
-        examples=evaluation.Examples(tiny_source(), examples),
-        results=results,
+        examples=evaluation.Examples(source or tiny_source(), examples),
+        results=directory,
         devices=mesh.data_mesh(jax.devices()[:devices]),
-        provenance={"versions": {}, "command": "test"},
+        command="test",
+        **fields,
+    )
+
+
+def tiny_result(job, condition, measured, **fields):
+    """A result that nothing has measured."""
+    record = condition.record()
+    return results.Result(
+        **vars(job.identity(condition.name, record)),
+        run=job.subject.run,
+        provenance=results.Provenance(wall_seconds=1.0),
+        measured=measured,
         **fields,
     )

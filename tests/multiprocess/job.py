@@ -5,7 +5,6 @@ training, or after the second batch of an evaluation: "term" is a SIGTERM, "unre
 that cannot be decoded.
 """
 
-import importlib.util
 import os
 import signal
 import sys
@@ -17,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vone_jax import data, mesh, prng, training, v1
+from vone_jax.cli import evaluate as eval_program
 from vone_jax.cli import train as train_command
-from vone_jax.evaluation import runner
+from vone_jax.evaluation import run
 from vone_jax.models.layers import BatchNorm
 from vone_jax.models.network import VOneNet
 from vone_jax.training import setup as setups
@@ -98,13 +98,6 @@ def noise_of_a_batch():
     return mesh.fetch(draw(keys))
 
 
-def load_program(name):
-    spec = importlib.util.spec_from_file_location(name, TESTS.parent / f"{name}.py")
-    program = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(program)
-    return program
-
-
 def train(run_dir, cluster, fault):
     setups.Setup = FaultySetup
     FaultySetup.fault = fault
@@ -116,7 +109,7 @@ def train(run_dir, cluster, fault):
 
 
 def evaluate(run_dir, cluster, fault):
-    place, parts = runner.place, []
+    place, parts = run.place, []
 
     def faulty_place(job, part):
         parts.append(part)
@@ -124,8 +117,8 @@ def evaluate(run_dir, cluster, fault):
             befall(fault)
         return place(job, part)
 
-    runner.place = faulty_place
-    return load_program("eval").main([run_dir, *EVALUATION, "--distributed", cluster])
+    run.place = faulty_place
+    return eval_program.main([run_dir, *EVALUATION, "--distributed", cluster])
 
 
 def main(what, run_dir, cluster, fault=""):

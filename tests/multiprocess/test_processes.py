@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from job import EVALUATION, EXPERIMENT, network, noise_of_a_batch, open_source
 
-import eval as eval_program
 from tests.evaluation.result_files import read_results
 from vone_jax import data, files, training
+from vone_jax.cli import evaluate as eval_program
 from vone_jax.training import setup as setups
 from vone_jax.training.checkpoint import Checkpoints
 from vone_jax.training.log import read_log

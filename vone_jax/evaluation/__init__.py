@@ -1,18 +1,23 @@
-"""Evaluation of classifiers, on arrays or over a dataset with result files."""
+"""Evaluation of classifiers, on arrays or over a data set with result files."""
 
-from vone_jax.evaluation import physiology, suites, tables
-from vone_jax.evaluation.authors import ladder, vonenet_pgd
-from vone_jax.evaluation.conditions import Attacked, Clean, Condition, Corrupted, WorstOf
-from vone_jax.evaluation.exhibits import front_end, gallery
+from vone_jax.evaluation.conditions import (
+    Attacked,
+    Clean,
+    Condition,
+    Corrupted,
+    Minimal,
+    Published,
+    WorstOf,
+)
+from vone_jax.evaluation.exhibits import FrontEnd, Gallery, MeansOverCorruptions
 from vone_jax.evaluation.masking import Masking, examine
-from vone_jax.evaluation.masking_checks import Check
-from vone_jax.evaluation.minimal import Minimal
-from vone_jax.evaluation.protocol import Protocol
-from vone_jax.evaluation.runner import Job, evaluate
+from vone_jax.evaluation.physiology import Layer, Recording, recording
+from vone_jax.evaluation.request import Plan, Request, load_subject, plan
+from vone_jax.evaluation.run import Exhibit, Job, evaluate
 from vone_jax.evaluation.scoring import Accuracy, accuracy, robust_accuracy
-from vone_jax.evaluation.store import ResultError
 from vone_jax.evaluation.subject import Examples, Subject
-from vone_jax.evaluation.suites import Settings
+from vone_jax.evaluation.suites import ladder, vonenet_pgd
+from vone_jax.results import Check, Protocol, ResultError
 
 __all__ = [
     "Accuracy",
@@ -22,23 +27,29 @@ __all__ = [
     "Condition",
     "Corrupted",
     "Examples",
+    "Exhibit",
+    "FrontEnd",
+    "Gallery",
     "Job",
+    "Layer",
     "Masking",
+    "MeansOverCorruptions",
     "Minimal",
+    "Plan",
     "Protocol",
+    "Published",
+    "Recording",
+    "Request",
     "ResultError",
-    "Settings",
     "Subject",
     "WorstOf",
     "accuracy",
     "evaluate",
     "examine",
-    "front_end",
-    "gallery",
     "ladder",
-    "physiology",
+    "load_subject",
+    "plan",
+    "recording",
     "robust_accuracy",
-    "suites",
-    "tables",
     "vonenet_pgd",
 ]

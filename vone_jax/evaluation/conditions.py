@@ -1,4 +1,4 @@
-"""What is done to images before a classifier sees them. Each condition names its result."""
+"""Conditions: what is done to images before a network is judged on them."""
 
 import abc
 import dataclasses
@@ -9,69 +9,65 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import arguments, corruptions
-from vone_jax.attacks import Attack, AutoAttack, Transfer, norms
-from vone_jax.evaluation import judging, other_noise, protocol
-from vone_jax.evaluation import labels as wording
-from vone_jax.evaluation.judging import Trial
-from vone_jax.v1 import Noise
+from vone_jax import arguments, attacks, corruptions, results
+from vone_jax.attacks import Attack, AutoAttack, MinimalNormAttack, Transfer, norms
+from vone_jax.evaluation import judging
+from vone_jax.evaluation.judging import AttackNoise, Trial
+from vone_jax.evaluation.subject import noise_record, noise_slug
 
 
 class Condition(abc.ABC):
-    """What is measured on a batch, and how a result file tells it.
+    """One thing that is measured over a data set, in batches.
 
     Attributes:
-      kind: kind of its result.
-      name: name of its result.
+      name: the stem of its result files.
     """
 
-    kind: str
     name: str
 
     @abc.abstractmethod
-    def record(self) -> dict[str, Any]:
-        """The condition for a result file: with the protocol it says all that a number needs."""
+    def record(self) -> results.Condition:
+        """The condition for a result file."""
 
     @abc.abstractmethod
     def measure(self, trial: Trial) -> dict[str, jax.Array]:
-        """Arrays with one entry per example."""
+        """Measure a batch: arrays with a row for each example."""
 
     @abc.abstractmethod
-    def summary(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Fields of the result from the arrays of all examples."""
+    def summary(self, arrays: dict[str, np.ndarray]) -> results.Measured:
+        """The numbers of a result, from the arrays of all examples."""
 
     def constants(self) -> dict[str, Any]:
-        """Scalars that stand beside the arrays, so that these can be read alone."""
+        """Scalars that are stored beside the arrays, so that these can be read alone."""
         return {}
 
 
 class Judged(Condition):
-    """A condition whose images are judged; subclasses say how they come about."""
+    """A condition whose images are judged; subclasses make the images."""
 
     @abc.abstractmethod
     def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The images that are judged, and what else is to be kept of each, arrays (N,)."""
+        """The images that are judged, and further arrays (N,) to store."""
 
     def measure(self, trial: Trial) -> dict[str, jax.Array]:
-        images, kept = self.perturb(trial)
-        return trial.judge(images) | kept
+        images, stored = self.perturb(trial)
+        return trial.judge(images) | stored
 
-    def summary(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    def summary(self, arrays: dict[str, np.ndarray]) -> results.Accuracy:
         judging.check_finite(arrays["loss"], arrays["index"])
-        return judging.summary(arrays["right"])
+        return judging.accuracy(arrays["right"])
 
 
 @dataclasses.dataclass(frozen=True)
 class Clean(Judged):
     """The images as they are."""
 
-    kind = "clean"
     name = "clean"
 
-    def record(self) -> dict[str, Any]:
-        return {}
+    def record(self) -> results.CleanCondition:
+        return results.CleanCondition()
 
-    def perturb(self, trial):
+    def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
         return trial.images, {}
 
 
@@ -81,62 +77,48 @@ class Attacked(Judged):
 
     Attributes:
       attack: the attack.
-      noise_free_gradients: attack the surrogate of the trial, the network with its noise switched
-        off, and judge the noisy one: the deterministic-surrogate control.
-      attack_noise: attack the network with this noise, and judge it as it is: noise at the attack
-        only, for a network that is judged without any.
-
-    Raises:
-      ValueError: if both are given.
+      attack_noise: the noise of the network while it is attacked. "same": as it is judged.
+        "none": switched off, and on again for the judgement, the deterministic-surrogate
+        control. "frozen": one draw for each image, new draws for the judgement. Other noise: for
+        the attack alone.
 
     Raises:
       ValueError: for a targeted attack.
     """
 
     attack: Attack
-    noise_free_gradients: bool = False
-    attack_noise: Noise = None
-
-    kind = "attack"
+    attack_noise: AttackNoise = "same"
 
     def __post_init__(self):
-        if self.noise_free_gradients and self.attack_noise is not None:
-            raise ValueError(
-                f"attack_noise must be None with noise_free_gradients, got {self.attack_noise}"
-            )
         check_untargeted(self.attack)
 
     @property
     def name(self) -> str:
-        suffix = "-noise-free" if self.noise_free_gradients else ""
-        if self.attack_noise is not None:
-            suffix = f"-attacked-{other_noise.label(self.attack_noise)}"
-        return f"attack-{_stem(self.attack)}{suffix}"
+        kind = type(self.attack).__name__
+        kind = "" if kind == "PGD" else f"{kind.lower()}-"
+        stem = f"attack-{kind}{self.attack.norm}-{self.attack.eps:.4g}"
+        if self.attack_noise == "same":
+            return stem
+        if isinstance(self.attack_noise, str):
+            return stem + {"none": "-noise-free", "frozen": "-frozen-attack"}[self.attack_noise]
+        return f"{stem}-attacked-{noise_slug(self.attack_noise)}"
 
-    def record(self) -> dict[str, Any]:
-        surrogate = " on the network without noise" if self.noise_free_gradients else ""
-        given = {}
-        if self.attack_noise is not None:
-            surrogate = f" on the network with {self.attack_noise!r}"
-            given = {"attack_noise": other_noise.words(self.attack_noise)}
-        return _bound(self.attack) | {
-            "attack": f"{self.attack!r}{surrogate}",
-            **_averaging(self.attack),
-            "noise_free_gradients": self.noise_free_gradients,
-            **given,
-        }
+    def record(self) -> results.AttackCondition:
+        return results.AttackCondition(
+            attacks=(attack_record(self.attack),),
+            attack_noise=attack_noise_record(self.attack_noise),
+            **averaging(self.attack),
+        )
 
-    def perturb(self, trial):
-        keys = protocol.attack_keys(trial.example_keys)
-        attacked = trial.attacked(self.noise_free_gradients, self.attack_noise)
+    def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
+        keys = judging.attack_keys(trial.example_keys)
+        attacked = trial.attacked(self.attack_noise)
         adversarial = self.attack(keys, attacked, trial.images, trial.labels)
         return adversarial, _distance(adversarial, trial.images, self.attack.norm)
 
-    def summary(self, arrays):
-        return super().summary(arrays) | _success(arrays)
-
-    def constants(self):
-        return {"attack": np.str_(repr(self.attack)), "eps": np.float64(self.attack.eps)}
+    def constants(self) -> dict[str, Any]:
+        attack = attack_record(self.attack)
+        return {"attack": np.str_(str(attack)), "eps": np.float64(self.attack.eps)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,19 +126,17 @@ class WorstOf(Judged):
     """The worst of several attacks for each image, and of the image itself.
 
     The candidate with the lowest probability of being right is chosen, among equals the one with
-    the highest loss, on draws that neither the attacks nor the judgement use: of noisy estimates
-    the lowest is too low, so the one that chose a candidate must not report it.
+    the highest loss, on draws that neither the attacks nor the judgement use. The lowest of noisy
+    estimates is too low, so the estimate that chose a candidate must not be the one reported.
 
     Attributes:
-      attacks: of one norm and radius.
+      attacks: attacks of one norm and radius.
 
     Raises:
       ValueError: for no attack, attacks of different norms or radii, or a targeted one.
     """
 
     attacks: tuple[Attack, ...]
-
-    kind = "attack"
 
     def __post_init__(self):
         check_untargeted(*self.attacks)
@@ -171,16 +151,13 @@ class WorstOf(Judged):
         first = self.attacks[0]
         return f"attack-worst-{first.norm}-{first.eps:.4g}"
 
-    def record(self) -> dict[str, Any]:
-        return _bound(self.attacks[0]) | {
-            "attack": f"WorstOf({', '.join(map(repr, self.attacks))})",
-            **_averaging(*self.attacks),
-            "noise_free_gradients": False,
-            "chosen_by": "lowest probability of being right on draws that are not reported",
-        }
+    def record(self) -> results.AttackCondition:
+        return results.AttackCondition(
+            attacks=tuple(map(attack_record, self.attacks)), **averaging(*self.attacks)
+        )
 
-    def perturb(self, trial):
-        choice = protocol.choice_keys(trial.example_keys)
+    def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
+        choice = judging.choice_keys(trial.example_keys)
         # Each attack has the keys that it has alone. The image itself comes last, so that among
         # equals an attack is named.
         candidates = [
@@ -188,7 +165,7 @@ class WorstOf(Judged):
             trial.images,
         ]
         scores = [
-            judging.judge(trial.judged, choice, images, trial.labels, trial.how)
+            judging.judge(trial.judged, choice, images, trial.labels, trial.protocol)
             for images in candidates
         ]
         right = jnp.stack([jnp.sum(each, axis=1, dtype=jnp.int32) for each, _ in scores])
@@ -197,17 +174,19 @@ class WorstOf(Judged):
         winner = jnp.argmax(loss, axis=0).astype(jnp.int32)
         rows = jnp.arange(len(trial.labels))
         worst = jnp.stack(candidates)[winner, rows]
-        kept = _distance(worst, trial.images, self.attacks[0].norm)
-        return worst, kept | {"winner": winner}
+        distance = _distance(worst, trial.images, self.attacks[0].norm)
+        return worst, distance | {"winner": winner}
 
-    def summary(self, arrays):
-        names = [*(repr(attack) for attack in self.attacks), "the image itself"]
-        won = Counter(names[place] for place in arrays["winner"])
-        return super().summary(arrays) | _success(arrays) | {"won": {n: won[n] for n in names}}
+    def summary(self, arrays: dict[str, np.ndarray]) -> results.Accuracy:
+        judging.check_finite(arrays["loss"], arrays["index"])
+        won = Counter(arrays["winner"].tolist())
+        return judging.accuracy(
+            arrays["right"], tuple(won[place] for place in range(len(self.attacks) + 1))
+        )
 
-    def constants(self):
-        attacks = np.array([*(repr(attack) for attack in self.attacks), "the image itself"])
-        return {"attack": attacks, "eps": np.float64(self.attacks[0].eps)}
+    def constants(self) -> dict[str, Any]:
+        candidates = [*(str(attack_record(each)) for each in self.attacks), "the image itself"]
+        return {"attack": np.array(candidates), "eps": np.float64(self.attacks[0].eps)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +196,7 @@ class Corrupted(Judged):
     Attributes:
       corruption: one of ``corruptions.NAMES``.
       severity: 0 to 5.
-      form: in which form the network gets them, one of ``corruptions.FORMS``.
+      form: in which form the network gets the images, one of ``corruptions.FORMS``.
       frost_images: the benchmark's photographs, for the corruption "frost".
 
     Raises:
@@ -229,8 +208,6 @@ class Corrupted(Judged):
     form: str = "float"
     frost_images: corruptions.FrostImages | None = dataclasses.field(default=None, repr=False)
 
-    kind = "corruption"
-
     def __post_init__(self):
         corruptions.check_name(self.corruption)
         corruptions.check_severity(self.severity)
@@ -238,7 +215,7 @@ class Corrupted(Judged):
         if (self.corruption == "frost") != (self.frost_images is not None):
             raise ValueError(
                 f"frost_images must be given for the corruption 'frost' and for no other, got "
-                f"{self.corruption!r}; 'frost_procedural' does without"
+                f"{self.corruption!r}; 'frost_procedural' needs none"
             )
 
     @property
@@ -246,12 +223,12 @@ class Corrupted(Judged):
         suffix = "" if self.form == "float" else f"-{self.form}"
         return f"corruption-{self.corruption}-{self.severity}{suffix}"
 
-    def record(self) -> dict[str, Any]:
-        return {"corruption": self.corruption, "severity": self.severity, "form": self.form}
+    def record(self) -> results.CorruptionCondition:
+        return results.CorruptionCondition(self.corruption, int(self.severity), self.form)
 
-    def perturb(self, trial):
+    def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
         images = corruptions.corrupt(
-            protocol.corruption_keys(trial.example_keys),
+            judging.corruption_keys(trial.example_keys),
             trial.images,
             self.corruption,
             self.severity,
@@ -261,9 +238,104 @@ class Corrupted(Judged):
         return images, {}
 
 
-def check_untargeted(*attacks: Attack) -> None:
-    """Raises a ValueError for an attack that would take the true classes for its targets."""
-    for attack in attacks:
+@dataclasses.dataclass(frozen=True)
+class Published(Judged):
+    """Images of a published corrupted set, which are the examples of the job.
+
+    Attributes:
+      corruption: its name.
+      severity: 1 to 5.
+    """
+
+    corruption: str
+    severity: int
+
+    form = "published"
+
+    @property
+    def name(self) -> str:
+        return f"corruption-{self.corruption}-{self.severity}-{self.form}"
+
+    def record(self) -> results.CorruptionCondition:
+        return results.CorruptionCondition(self.corruption, self.severity, self.form)
+
+    def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
+        return trial.images, {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Minimal(Condition):
+    """The smallest change that a minimal-norm attack finds for each image.
+
+    One run gives the accuracy at every radius: an image whose closest adversarial image lies
+    beyond it is judged as it is, another one by that image. Both are judged on draws that the
+    search has not used.
+
+    Attributes:
+      attack: the attack; its radius is not used.
+      radii: radii at which the accuracy is reported, in pixel units.
+
+    Raises:
+      ValueError: for a targeted attack.
+    """
+
+    attack: MinimalNormAttack
+    radii: tuple[float, ...]
+
+    def __post_init__(self):
+        check_untargeted(self.attack)
+
+    @property
+    def name(self) -> str:
+        return f"minimal-{type(self.attack).__name__.lower()}-{self.attack.norm}"
+
+    def record(self) -> results.MinimalCondition:
+        return results.MinimalCondition(
+            attack=attack_record(self.attack),
+            radii=tuple(map(float, self.radii)),
+            **averaging(self.attack),
+        )
+
+    def measure(self, trial: Trial) -> dict[str, jax.Array]:
+        keys = judging.attack_keys(trial.example_keys)
+        closest = self.attack.minimal(keys, trial.attacked(), trial.images, trial.labels)
+        clean = trial.judge(trial.images)
+        return trial.judge(closest.images) | {
+            "right clean": clean["right"],
+            "loss clean": clean["loss"],
+            "distance": closest.distance,
+        }
+
+    def summary(self, arrays: dict[str, np.ndarray]) -> results.Distances:
+        for name in ("loss", "loss clean"):
+            judging.check_finite(arrays[name], arrays["index"])
+        distance = arrays["distance"]
+        # An image without an adversarial one is infinitely far from it, which JSON cannot hold.
+        median = float(np.median(distance))
+        return results.Distances(
+            seen=len(distance),
+            broken=int(np.isfinite(distance).sum()),
+            median_distance=median if np.isfinite(median) else None,
+            ladder=tuple(self._rung(float(radius), arrays) for radius in self.radii),
+            interval_method=results.WILSON,
+        )
+
+    def constants(self) -> dict[str, Any]:
+        return {"attack": np.str_(str(attack_record(self.attack)))}
+
+    def _rung(self, radius: float, arrays: dict[str, np.ndarray]) -> results.Rung:
+        near = arrays["distance"][:, None] <= radius
+        judged = judging.accuracy(np.where(near, arrays["right"], arrays["right clean"]))
+        return results.Rung(radius, judged.accuracy, judged.interval, judged.between_draws)
+
+
+def check_untargeted(*several: Attack) -> None:
+    """Check that no attack takes the labels for its targets.
+
+    Raises:
+      ValueError: for a targeted attack.
+    """
+    for attack in several:
         if attack.targeted:
             raise ValueError(
                 f"attack must be untargeted, since the labels are the true classes, got "
@@ -271,29 +343,31 @@ def check_untargeted(*attacks: Attack) -> None:
             )
 
 
-def _stem(attack: Attack) -> str:
-    """Norm and radius, and the attack's name unless it is the usual one."""
-    kind = type(attack).__name__
-    return f"{'' if kind == 'PGD' else f'{kind.lower()}-'}{attack.norm}-{attack.eps:.4g}"
+def attack_record(attack: Attack) -> results.Attack:
+    """The attack for a result file."""
+    fields = attacks.to_json(attack)
+    name = fields.pop("name")
+    fields.pop("norm", None), fields.pop("eps", None)
+    return results.Attack(name, attack.norm, float(attack.eps), fields)  # pyright: ignore
 
 
-def _bound(attack: Attack) -> dict[str, Any]:
-    return {
-        "norm": attack.norm,
-        "eps": attack.eps,
-        "eps_label": wording.eps(attack.norm, attack.eps),
-    }
+def attack_noise_record(noise: AttackNoise) -> results.AttackNoise:
+    """The noise at the attack for a result file."""
+    if isinstance(noise, str):
+        return noise
+    record = noise_record(noise)
+    return "none" if record is None else record
 
 
-def _averaging(*attacks: Attack) -> dict[str, Any]:
-    """The least number of noise draws that any of the attacks averages over, and over what."""
+def averaging(*several: Attack) -> dict[str, Any]:
+    """The least number of noise draws that any of the attacks averages over, and the estimators."""
     draws, estimators = [], []
-    for attack in attacks:
+    for attack in several:
         if isinstance(attack, AutoAttack):
             # The draws of its members do not depend on the number of classes.
-            inner = _averaging(*attack.members(classes=10))
+            inner = averaging(*attack.members(classes=10))
         elif isinstance(attack, Transfer):
-            inner = _averaging(attack.attack)
+            inner = averaging(attack.attack)
         else:
             fields = vars(attack)
             inner = {
@@ -307,9 +381,3 @@ def _averaging(*attacks: Attack) -> dict[str, Any]:
 
 def _distance(adversarial: jax.Array, images: jax.Array, norm: str) -> dict[str, jax.Array]:
     return {"distance": norms.size(adversarial - images, norm)}
-
-
-def _success(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """How often the attack got its way: wrong decisions among all of them."""
-    right = arrays["right"]
-    return {"successes": {"wrong": int((~right).sum()), "decisions": int(right.size)}}

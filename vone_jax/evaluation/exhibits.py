@@ -1,105 +1,149 @@
-"""Results that are looked at: adversarial images, and the V1 of a VOneNet."""
+"""Results that are looked at, and means over other results.
+
+Adversarial images, the V1 front end of a VOneNet, and means over corruptions: by corruption, by
+category, and mCE.
+"""
 
 import contextlib
-import time
-from typing import Any
+import dataclasses
+from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import mesh, prng, v1
-from vone_jax.evaluation import judging, protocol, store
-from vone_jax.evaluation.conditions import Attacked
+from vone_jax import mesh, names, prng, results, v1
+from vone_jax.corruptions import mce
+from vone_jax.evaluation import judging
+from vone_jax.evaluation.conditions import Attacked, attack_noise_record, attack_record
 from vone_jax.evaluation.judging import Trial
-from vone_jax.evaluation.runner import Job, batches, now, place
+from vone_jax.evaluation.run import Exhibit, Job, batches, place
+
+# The images that a gallery reads at most for each one that it shows, to find another class.
+_READ_PER_IMAGE = 20
 
 
-def gallery(job: Job, condition: Attacked, count: int) -> dict[str, Any]:
-    """Writes some images with their adversarial versions and what the network takes them for.
+@dataclasses.dataclass(frozen=True)
+class Gallery(Exhibit):
+    """Some images, their adversarial versions, and the network's prediction for both.
 
-    The prediction for an image is the class with the highest mean probability over the draws.
+    The images are spread over the data set and over its classes. The prediction is the class with
+    the highest mean probability over the draws.
 
-    Args:
-      job: what to evaluate, and how.
-      condition: the attack.
-      count: number of images: the first of the job's examples.
+    Attributes:
+      condition: the attack, and the noise of the network while it is attacked.
+      count: number of images.
+    """
+
+    condition: Attacked
+    count: int
+
+    @property
+    def name(self) -> str:
+        return self.condition.name.replace("attack", "gallery", 1)
+
+    def identity(self, job: Job, earlier: Sequence[results.Result]) -> results.Identity:
+        record = results.GalleryCondition(
+            attack=attack_record(self.condition.attack),
+            images=self.count,
+            attack_noise=attack_noise_record(self.condition.attack_noise),
+        )
+        return job.identity(self.name, record)
+
+    def make(
+        self, job: Job, earlier: Sequence[results.Result]
+    ) -> tuple[None, dict[str, np.ndarray]]:
+        shown = dataclasses.replace(job, examples=job.examples.pick(spread(job, self.count)))
+        # A whole number for each device, as in any batch.
+        trial = _first_trial(shown, -(-self.count // job.devices.size))
+        adversarial, _ = self.condition.perturb(trial)
+        arrays = {
+            "images": trial.images,
+            "adversarial": adversarial,
+            "label": trial.labels,
+            "predicted_clean": _predict(trial, trial.images),
+            "predicted_adversarial": _predict(trial, adversarial),
+        }
+        arrays = {name: value[: self.count] for name, value in mesh.fetch(arrays).items()}
+        return None, arrays | {"eps": np.float32(self.condition.attack.eps)}
+
+
+def spread(job: Job, count: int) -> np.ndarray:
+    """Positions of some examples, spread over the data set and over its classes.
+
+    The n-th is the first of a class that is not shown yet, from the n-th of ``count`` equal parts
+    of the examples on. If all classes were shown, they may come again.
 
     Returns:
-      The content of the result's JSON file.
-
-    Raises:
-      store.ResultError: if files of the same name are damaged or of another evaluation.
+      ``count`` different positions, ascending.
     """
-    name = condition.name.replace("attack", "gallery", 1)
-    identity = job.identity("gallery", name, condition.record() | {"images": count})
-    record = job.previous(identity)
-    if record is not None:
-        return record
-    started, since = now(), time.perf_counter()
-    # A whole number per device, as in any batch.
-    _, trial = place(job, _first(job, -(-count // job.devices.size)))
-    adversarial, _ = condition.perturb(trial)
-    arrays = {
-        "images": trial.images,
-        "adversarial": adversarial,
-        "label": trial.labels,
-        "predicted_clean": _predict(trial, trial.images),
-        "predicted_adversarial": _predict(trial, adversarial),
-    }
-    arrays = {name: value[:count] for name, value in mesh.fetch(arrays).items()}
-    arrays["eps"] = np.float32(condition.attack.eps)
-    record = job.record(identity, started, time.perf_counter() - since)
-    store.publish(job.results, record, arrays)
-    return record
+    total = len(job.examples)
+    positions: list[int] = []
+    classes: set[int] = set()
+    for part in range(count):
+        start = part * total // count
+        free = [p % total for p in range(start, start + total) if p % total not in positions]
+        candidates = free[:_READ_PER_IMAGE]
+        labels = ((p, int(job.examples[p]["label"])) for p in candidates)
+        position, label = next(
+            ((p, label) for p, label in labels if label not in classes),
+            (candidates[0], int(job.examples[candidates[0]]["label"])),
+        )
+        positions.append(position)
+        classes.add(label)
+        if len(classes) == job.examples.num_classes:
+            classes = set()
+    return np.sort(positions)
 
 
-def _predict(trial: Trial, images):
-    draws = trial.how.draws * trial.how.averaged
+def _predict(trial: Trial, images: jax.Array) -> jax.Array:
+    draws = trial.protocol.draws * trial.protocol.averaged
     probability = judging.mean_probability(trial.judged, trial.example_keys, images, draws)
     return jnp.argmax(probability, axis=-1)
 
 
-def front_end(job: Job) -> dict[str, Any]:
-    """Writes the Gabor bank of a VOneNet and its responses to the first example.
+@dataclasses.dataclass(frozen=True)
+class FrontEnd(Exhibit):
+    """The Gabor bank of a VOneNet and its responses to the first example.
 
     Raises:
-      ValueError: if the network has no V1.
-      store.ResultError: if files of the same name are damaged or of another evaluation.
+      ValueError: when it is made, if the network has no V1.
     """
-    config = getattr(job.subject.model, "v1", None)
-    if config is None:
-        raise ValueError(f"{job.subject.run} is a {job.subject.name}, which has no V1 to show")
-    identity = job.identity("v1", "v1", {})
-    record = job.previous(identity)
-    if record is not None:
-        return record
-    started, since = now(), time.perf_counter()
-    bank = config.gabor_parameters()
-    kernels = config.gabor_kernels()
-    _, trial = place(job, _first(job, 1))
-    images = trial.images
-    noise_keys = prng.fold(protocol.judge_keys(trial.example_keys), 0)
-    block = v1.VOneBlock(config)
-    clean = v1.noise_free_responses(config, images)
-    noisy = block.apply({}, images, noise_key=noise_keys)
-    arrays = {
-        "kernels_in_phase": np.asarray(kernels.in_phase, np.float32),
-        "kernels_quadrature": np.asarray(kernels.quadrature, np.float32),
-        **{name: getattr(bank, name) for name in ("sf", "theta", "phase", "nx", "ny", "channel")},
-        "image": mesh.fetch(images)[0],
-        "responses_clean": mesh.fetch(clean)[0],
-        "responses_noisy": mesh.fetch(noisy)[0],
-        "simple_channels": np.int64(config.simple_channels),
-        "pixels_per_degree": np.float64(config.pixels_per_degree),
-        **_published(config),
-    }
-    record = job.record(identity, started, time.perf_counter() - since)
-    store.publish(job.results, record, arrays)
-    return record
+
+    name = "v1"
+
+    def identity(self, job: Job, earlier: Sequence[results.Result]) -> results.Identity:
+        return job.identity(self.name, results.FrontEndCondition())
+
+    def make(
+        self, job: Job, earlier: Sequence[results.Result]
+    ) -> tuple[None, dict[str, np.ndarray]]:
+        config = getattr(job.subject.model, "v1", None)
+        if config is None:
+            raise ValueError(f"{job.subject.run} is a {job.subject.name}, which has no V1 to show")
+        bank = config.gabor_parameters()
+        kernels = config.gabor_kernels()
+        trial = _first_trial(job, 1)
+        images = trial.images
+        noise_keys = prng.fold(judging.judge_keys(trial.example_keys), 0)
+        clean = v1.noise_free_responses(config, images)
+        noisy = v1.VOneBlock(config).apply({}, images, noise_key=noise_keys)
+        return None, {
+            "kernels_in_phase": np.asarray(kernels.in_phase, np.float32),
+            "kernels_quadrature": np.asarray(kernels.quadrature, np.float32),
+            **{name: getattr(bank, name) for name in ("sf", "theta", "phase", "nx", "ny")},
+            "channel": bank.channel,
+            "image": mesh.fetch(images)[0],
+            "responses_clean": mesh.fetch(clean)[0],
+            "responses_noisy": mesh.fetch(noisy)[0],
+            "simple_channels": np.int64(config.simple_channels),
+            "pixels_per_degree": np.float64(config.pixels_per_degree),
+            **_published(config),
+        }
 
 
 def _published(config: v1.VOneBlockConfig) -> dict[str, np.ndarray]:
-    """The published histograms, over the spatial frequencies that the block asks for."""
+    """The published histograms, over the spatial frequencies of the block's configuration."""
     measured = "physiological" if config.distribution == "uniform" else config.distribution
     histograms = {
         "sf": v1.spatial_frequency_histogram(measured, config.sf_min, config.sf_max),
@@ -114,7 +158,120 @@ def _published(config: v1.VOneBlockConfig) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _first(job: Job, per_device: int) -> dict[str, np.ndarray]:
-    """This process's part of the batch of the first examples."""
+def _first_trial(job: Job, per_device: int) -> Trial:
+    """The batch of the first examples, before the network."""
     with contextlib.closing(batches(job, per_device * job.devices.size)) as parts:
-        return next(parts)
+        return place(job, next(parts))[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class MeansOverCorruptions(Exhibit):
+    """Means over the common corruptions that earlier tasks have measured."""
+
+    replaces = True
+
+    name = "corruption-means"
+
+    def identity(self, job: Job, earlier: Sequence[results.Result]) -> results.Identity | None:
+        accuracy, clean = self._accuracies(earlier)
+        if summarise(accuracy, clean, _is_imagenet(job)) is None:
+            return None
+        conditions = _corruptions(earlier)
+        form = ", ".join(sorted({condition.form for condition, _ in conditions}))
+        record = results.CorruptionMeansCondition(
+            form=form,
+            corruptions=tuple(accuracy),
+            severities=tuple(sorted({condition.severity for condition, _ in conditions})),
+            clean=clean is not None,
+        )
+        suffix = "" if form == "float" else f"-{form}"
+        return job.identity(f"{self.name}{suffix}", record)
+
+    def make(
+        self, job: Job, earlier: Sequence[results.Result]
+    ) -> tuple[results.CorruptionMeans | None, dict[str, np.ndarray]]:
+        means = summarise(*self._accuracies(earlier), _is_imagenet(job))
+        severities = sorted({condition.severity for condition, _ in _corruptions(earlier)})
+        return means, {"severities": np.array(severities)}
+
+    def _accuracies(
+        self, earlier: Sequence[results.Result]
+    ) -> tuple[dict[str, dict[int, float]], float | None]:
+        """Accuracies by corruption and severity, and on clean images if that is known."""
+        accuracy: dict[str, dict[int, float]] = {}
+        for condition, share in _corruptions(earlier):
+            accuracy.setdefault(condition.corruption, {})[condition.severity] = share
+        clean = [result.accuracy for result in earlier if result.kind == "clean"]
+        return accuracy, clean[0] if clean else None
+
+
+def _corruptions(
+    earlier: Sequence[results.Result],
+) -> list[tuple[results.CorruptionCondition, float]]:
+    return [
+        (result.condition, result.accuracy)
+        for result in earlier
+        if isinstance(result.condition, results.CorruptionCondition)
+    ]
+
+
+def _is_imagenet(job: Job) -> bool:
+    """Whether AlexNet's errors on ImageNet-C apply, by which mCE is normalised."""
+    return job.subject.image_size == 224 and job.subject.num_classes == 1000
+
+
+def summarise(
+    accuracy: dict[str, dict[int, float]], clean: float | None, imagenet: bool
+) -> results.CorruptionMeans | None:
+    """Means of accuracies ``accuracy[corruption][severity]``.
+
+    Two rules are in use: the mean of the 15 corruptions, and the mean of the four categories,
+    which counts the three kinds of noise as much as the four of each other category. The extra
+    corruptions of ImageNet-C belong to neither; the drawn frost takes the place of frost.
+
+    Args:
+      accuracy: shares from 0 to 1.
+      clean: accuracy on images without corruption, if known.
+      imagenet: whether the images are ImageNet's at 224 pixels, so that AlexNet's errors apply.
+
+    Returns:
+      The means, or None if a category has no corruption.
+    """
+    measured = {
+        name: sum(by_severity.values()) / len(by_severity) for name, by_severity in accuracy.items()
+    }
+    drawn = "frost" not in measured and names.PROCEDURAL_FROST in measured
+    if drawn:
+        measured["frost"] = measured[names.PROCEDURAL_FROST]
+    members = {
+        category: [measured[name] for name in corruptions if name in measured]
+        for category, corruptions in names.CORRUPTION_GROUPS.items()
+    }
+    if not all(members.values()):
+        return None
+    categories = {category: sum(shares) / len(shares) for category, shares in members.items()}
+    common = [share for shares in members.values() for share in shares]
+    note = f"Over {len(common)} of the 15 common corruptions"
+    note += ", with a drawn texture in the place of frost." if drawn else "."
+    all_common = [name for group in names.CORRUPTION_GROUPS.values() for name in group]
+    mean_error = relative = None
+    if any(sorted(accuracy.get(name, {})) != list(names.SEVERITIES) for name in all_common):
+        note += " Corruption errors (mCE) need all 15 at all five severities."
+    elif not imagenet:
+        note += " Corruption errors (mCE) are defined on ImageNet at 224 pixels."
+    else:
+        errors = {
+            name: {severity: 1 - share for severity, share in accuracy[name].items()}
+            for name in all_common
+        }
+        mean_error = mce.mean_corruption_error(errors)
+        if clean is not None:
+            relative = mce.relative_mean_corruption_error(errors, 1 - clean)
+    return results.CorruptionMeans(
+        of_corruptions=sum(common) / len(common),
+        of_categories=sum(categories.values()) / len(categories),
+        categories=categories,
+        mce=mean_error,
+        relative_mce=relative,
+        note=note,
+    )

@@ -1,97 +1,148 @@
-"""Judges a batch: which decisions are right, and what they come to."""
+"""The judgement of a batch: which decisions are right, under a protocol.
+
+The same example key is the root of everything random that happens to an example. The streams
+below it are separate: what judges an example never uses a key that an attack has used.
+"""
 
 import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
-from vone_jax import prng
+from vone_jax import prng, results
 from vone_jax.attacks import classifier, losses
-from vone_jax.evaluation import intervals, protocol
-from vone_jax.evaluation.protocol import Protocol
+from vone_jax.results import Protocol
 from vone_jax.v1 import Noise
 
-# Noise draws that are computed side by side; more only take memory.
+# Draws that are computed at a time. It changes memory and speed alone.
 _DRAWS_AT_ONCE = 10
+
+# The noise of the network while it is attacked. "same": as it is judged. "none": switched off, and
+# on again for the judgement. "frozen": one draw for each example, new draws for the judgement.
+# Other noise: for the attack alone.
+AttackNoise = Literal["same", "none", "frozen"] | Noise
+
+
+def attack_keys(example_keys: jax.Array) -> jax.Array:
+    """Keys for everything an attack draws."""
+    return prng.stream(example_keys, "attack")
+
+
+def choice_keys(example_keys: jax.Array) -> jax.Array:
+    """Keys for the draws by which the worst of several attacks is chosen."""
+    return prng.stream(example_keys, "choice")
+
+
+def judge_keys(example_keys: jax.Array) -> jax.Array:
+    """Keys for the draws by which examples are judged."""
+    return prng.stream(example_keys, "judge")
+
+
+def corruption_keys(example_keys: jax.Array) -> jax.Array:
+    """Keys for the draws of image corruptions."""
+    return prng.stream(example_keys, "corruption")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trial:
-    """A batch and the classifiers that meet it.
+    """A batch and the classifier that it is shown to.
 
     Attributes:
-      how: the protocol.
-      example_keys: one key per example, shape (N,): the root of all that is random.
-      logits_fn: the classifier that is judged.
+      protocol: how the classifier is judged.
+      example_keys: one key for each example, shape (N,): the root of all its random numbers.
+      logits_fn: the classifier.
       images: shape (N, H, W, C).
       labels: shape (N,).
-      surrogate: a classifier to attack instead where a condition asks for one, as a rule the same
-        network without noise.
+      with_noise: returns the classifier with other noise, or with None for no noise; needed by
+        conditions whose ``attack_noise`` is one of these.
       other: another network, whose adversarial images are carried over.
-      renoised: the judged network with other noise, for conditions that attack it so.
     """
 
-    how: Protocol
+    protocol: Protocol
     example_keys: jax.Array
     logits_fn: classifier.LogitsFn
     images: jax.Array
     labels: jax.Array
-    surrogate: classifier.LogitsFn | None = None
+    with_noise: Callable[[Noise], classifier.LogitsFn] | None = None
     other: classifier.LogitsFn | None = None
-    renoised: Callable[[Noise], classifier.LogitsFn] | None = None
 
     @functools.cached_property
     def judged(self) -> classifier.LogitsFn:
         """The classifier under the protocol."""
-        return self.how.classifier(self.logits_fn, self.example_keys)
+        return self._frozen if self.protocol.noise == "frozen" else self._free
 
-    def attacked(self, surrogate: bool = False, noise: Noise = None) -> classifier.LogitsFn:
-        """The classifier that an attack sees.
+    @functools.cached_property
+    def _free(self) -> classifier.LogitsFn:
+        return classifier.as_pytree(self.logits_fn)
+
+    @functools.cached_property
+    def _frozen(self) -> classifier.LogitsFn:
+        return Partial(_one_draw, self._free, self.example_keys)
+
+    def attacked(self, noise: AttackNoise = "same") -> classifier.LogitsFn:
+        """The classifier that is attacked.
 
         Args:
-          surrogate: the surrogate if there is one, instead of the judged one.
-          noise: the judged network with this noise instead.
+          noise: its noise.
 
         Raises:
-          ValueError: for noise, if the trial knows no network that it could be given to.
+          ValueError: if the noise is to be changed and the trial has no ``with_noise``.
         """
-        seen = self.logits_fn
-        if noise is not None:
-            if self.renoised is None:
-                raise ValueError(f"attack_noise is {noise}, but there is no network to give it to")
-            seen = self.renoised(noise)
-        elif surrogate and self.surrogate is not None:
-            seen = self.surrogate
-        return self.how.classifier(seen, self.example_keys, attacked=True)
+        if noise == "same":
+            return self.judged
+        if noise == "frozen":
+            return self._frozen
+        if self.with_noise is None:
+            raise ValueError(
+                f"attack_noise is {noise!r}, which needs the classifier with that noise; none is "
+                f"given"
+            )
+        return classifier.as_pytree(self.with_noise(None if noise == "none" else noise))
 
     def judge(self, images: jax.Array) -> dict[str, jax.Array]:
-        """``right``, (N, R), and ``loss``, (N,), of images with keys that no attack has seen."""
-        keys = protocol.judge_keys(self.example_keys)
-        right, loss = judge(self.judged, keys, images, self.labels, self.how)
+        """``right``, (N, R), and ``loss``, (N,), of images, with keys that no attack has used."""
+        keys = judge_keys(self.example_keys)
+        right, loss = judge(self.judged, keys, images, self.labels, self.protocol)
         return {"right": right, "loss": loss}
 
 
-@functools.partial(jax.jit, static_argnames="how")
+def _one_draw(logits_fn, example_keys, keys, images):
+    # Derived in every call: the same keys, and no key that is consumed twice.
+    frozen_keys = prng.stream(example_keys, "frozen noise")
+    return classifier.checked(logits_fn, frozen_keys, images)(frozen_keys, images)
+
+
+@functools.partial(jax.jit, static_argnames="protocol")
 def judge(
     logits_fn: classifier.LogitsFn,
     keys: jax.Array,
     images: jax.Array,
     labels: jax.Array,
-    how: Protocol,
+    protocol: Protocol,
 ) -> tuple[jax.Array, jax.Array]:
-    """Which of the R decisions are right, booleans (N, R), and the loss of each example, (N,).
+    """Decide about each example R times.
 
-    The loss is the mean cross-entropy of the single draws, whatever the decision is made from.
+    Args:
+      logits_fn: the classifier, a pytree.
+      keys: (N,) typed keys.
+      images: (N, H, W, C) in [0, 1].
+      labels: true classes, integers (N,).
+      protocol: number of decisions, and the draws in each.
+
+    Returns:
+      Which decisions are right, booleans (N, R), and the loss of each example, (N,): the mean
+      cross-entropy of the single draws, whatever the decision uses.
     """
     call = classifier.checked(logits_fn, keys, images)
-    averaged = how.averaged
+    averaged = protocol.averaged
 
-    def one(number):
+    def one_decision(number):
         numbers = number * averaged + jnp.arange(averaged, dtype=jnp.uint32)
         logits = jax.lax.map(
             lambda n: call(prng.fold(keys, n), images),
@@ -99,11 +150,34 @@ def judge(
             batch_size=min(averaged, _DRAWS_AT_ONCE),
         )
         loss = jnp.mean(losses.cross_entropy(logits, labels), axis=0)
-        return how.decide(logits) == labels, loss
+        return decide(logits, protocol.decision) == labels, loss
 
-    at_once = max(1, min(how.draws, _DRAWS_AT_ONCE // averaged))
-    right, loss = jax.lax.map(one, jnp.arange(how.draws, dtype=jnp.uint32), batch_size=at_once)
+    at_once = max(1, min(protocol.draws, _DRAWS_AT_ONCE // averaged))
+    numbers = jnp.arange(protocol.draws, dtype=jnp.uint32)
+    right, loss = jax.lax.map(one_decision, numbers, batch_size=at_once)
     return right.T, jnp.mean(loss, axis=0)
+
+
+def decide(logits: jax.Array, decision: str) -> jax.Array:
+    """The classes decided for.
+
+    Args:
+      logits: of the averaged draws, (K, N, C).
+      decision: one of ``results.DECISIONS``.
+
+    Returns:
+      Integers (N,).
+    """
+    probability = jnp.mean(jax.nn.softmax(logits), axis=0)
+    if decision == "mean_probability":
+        return jnp.argmax(probability, axis=-1)
+    if decision == "vote":
+        cast = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=logits.dtype)
+        votes = jnp.sum(cast, axis=0)
+        # Between equal votes the probability decides.
+        most = votes == jnp.max(votes, axis=-1, keepdims=True)
+        return jnp.argmax(jnp.where(most, probability, -1.0), axis=-1)
+    return jnp.argmax(jnp.mean(logits, axis=0), axis=-1)
 
 
 @functools.partial(jax.jit, static_argnames="draws")
@@ -111,7 +185,7 @@ def mean_probability(
     logits_fn: classifier.LogitsFn, example_keys: jax.Array, images: jax.Array, draws: int
 ) -> jax.Array:
     """Class probabilities averaged over the first draws that judge an example, shape (N, C)."""
-    keys = protocol.judge_keys(example_keys)
+    keys = judge_keys(example_keys)
     call = classifier.checked(logits_fn, keys, images)
     numbers = jnp.arange(draws, dtype=jnp.uint32)
     probability = jax.lax.map(
@@ -127,46 +201,43 @@ def probability_correct(right: np.ndarray) -> np.ndarray:
     return right.mean(axis=1, dtype=np.float64)
 
 
-def between_draws(right: np.ndarray) -> dict[str, Any]:
-    """How the accuracy over all examples differs from one decision to the next.
+def between_draws(right: np.ndarray) -> results.BetweenDraws:
+    """The accuracy over all examples of each decision, and its spread.
 
     Args:
       right: which decisions are right, booleans (N, R).
-
-    Returns:
-      ``accuracy``, a list of R; their ``standard_deviation`` and the ``standard_error`` of their
-      mean, both None for one decision. They tell the noise of the network apart from what another
-      sample of images would change.
     """
-    each = right.mean(axis=0, dtype=np.float64)
-    spread = float(each.std(ddof=1)) if len(each) > 1 else None
-    return {
-        "accuracy": each.tolist(),
-        "standard_deviation": spread,
-        "standard_error": None if spread is None else spread / math.sqrt(len(each)),
-    }
+    accuracy = right.mean(axis=0, dtype=np.float64)
+    spread = float(accuracy.std(ddof=1)) if len(accuracy) > 1 else None
+    return results.BetweenDraws(
+        accuracy=tuple(accuracy.tolist()),
+        standard_deviation=spread,
+        standard_error=None if spread is None else spread / math.sqrt(len(accuracy)),
+    )
 
 
-def summary(right: np.ndarray) -> dict[str, Any]:
-    """The accuracy of decisions (N, R) for a result file, with its interval and spread."""
+def accuracy(right: np.ndarray, won: tuple[int, ...] | None = None) -> results.Accuracy:
+    """The accuracy of decisions (N, R), with its interval and spread."""
     share = probability_correct(right)
     correct, seen = float(share.sum()), len(share)
-    return {
-        "accuracy": correct / seen,
-        "interval": list(intervals.wilson(correct, seen)),
-        "interval_method": intervals.METHOD,
-        "sums": {"correct": correct, "seen": seen},
-        "between_draws": between_draws(right),
-        "statistics": {
-            # Falls with the number of draws, for a noisy network even without an attack.
-            "right_in_every_draw": float(right.all(axis=1).mean()),
-            "note": "right_in_every_draw is no accuracy: it falls as draws are added",
-        },
-    }
+    return results.Accuracy(
+        accuracy=correct / seen,
+        interval=results.wilson(correct, seen),
+        correct=correct,
+        seen=seen,
+        between_draws=between_draws(right),
+        right_in_every_draw=float(right.all(axis=1).mean()),
+        won=won,
+        interval_method=results.WILSON,
+    )
 
 
 def check_finite(loss: np.ndarray, indices: np.ndarray) -> None:
-    """Raises a FloatingPointError that names the examples whose loss is not finite."""
+    """Check the losses of examples.
+
+    Raises:
+      FloatingPointError: naming the examples whose loss is not finite.
+    """
     bad = np.flatnonzero(~np.isfinite(loss))
     if len(bad):
         raise FloatingPointError(

@@ -2,20 +2,22 @@
 
 import dataclasses
 import functools
-import math
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import arguments, prng
-from vone_jax.attacks import FGSM, PGD, Attack, RandomNoise, Square, checks, classifier
+from vone_jax import arguments, names, prng, results
+from vone_jax.attacks import FGSM, PGD, Attack, RandomNoise, Square, checks, classifier, losses
 from vone_jax.attacks.attack import compiled
-from vone_jax.evaluation import diagnosis, masking_checks, protocol
-from vone_jax.evaluation import labels as wording
-from vone_jax.evaluation.conditions import Condition
+from vone_jax.evaluation import judging, masking_checks
+from vone_jax.evaluation.conditions import Condition, attack_record
 from vone_jax.evaluation.judging import Trial, probability_correct
-from vone_jax.evaluation.masking_checks import Check
+from vone_jax.results import Check
+
+# Passes by which randomness is looked for, as in AutoAttack.
+_PASSES = 5
+_GREYS = (0.0, 0.5, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,15 +51,11 @@ class Masking(Condition):
     queries: int = 1000
     restarts: int = 5
 
-    kind = "masking"
-
     def __post_init__(self):
-        arguments.choice("norm", self.norm, ("linf", "l2", "l1"))
+        arguments.choice("norm", self.norm, names.NORMS)
         checks.radius("eps", self.eps)
-        arguments.count("steps", self.steps)
-        arguments.count("eot_samples", self.eot_samples)
-        arguments.count("queries", self.queries)
-        arguments.count("restarts", self.restarts)
+        for field in ("steps", "eot_samples", "queries", "restarts"):
+            arguments.count(field, getattr(self, field))
         if self.eps == 0 or self.steps < 4 or self.restarts < 2:
             raise ValueError(
                 f"masking needs eps > 0, steps >= 4 and restarts >= 2, got {self.eps}, "
@@ -68,17 +66,14 @@ class Masking(Condition):
     def name(self) -> str:
         return f"masking-{self.norm}-{self.eps:.4g}"
 
-    def record(self) -> dict[str, Any]:
-        return {
-            "norm": self.norm,
-            "eps": self.eps,
-            "eps_label": wording.eps(self.norm, self.eps),
-            "attack": repr(self._base),
-            "attacks": {name: repr(attack) for name, attack in self.attacks().items()},
-            "eot_samples": self._base.eot_samples,
-            "estimator": self._base.estimator,
-            "transfer": self.transfer,
-        }
+    def record(self) -> results.MaskingCondition:
+        return results.MaskingCondition(
+            attack=attack_record(self._base),
+            attacks={name: attack_record(attack) for name, attack in self.attacks().items()},
+            transfer=self.transfer,
+            eot_samples=self._base.eot_samples,
+            estimator=self._base.estimator,
+        )
 
     @functools.cached_property
     def _base(self) -> PGD:
@@ -92,12 +87,10 @@ class Masking(Condition):
         change = functools.partial(dataclasses.replace, base)
 
         def radius(factor):
-            # In L-infinity a ball of radius 1 holds all images already.
-            largest = 1.0 if self.norm == "linf" else math.inf
-            return change(eps=min(factor * eps, largest), step_size=factor * base.step_size)
+            return change(eps=factor * eps, step_size=factor * base.step_size)
 
         started = change(random_start=True)
-        found: dict[str, Attack] = {
+        attacks: dict[str, Attack] = {
             "eps 0": radius(0.0),
             "eps/4": radius(0.25),
             "eps": base,
@@ -116,7 +109,7 @@ class Masking(Condition):
         }
         if self.stochastic:
             many = self.eot_samples
-            found |= {
+            attacks |= {
                 "1 draw": change(eot_samples=1),
                 "4 k draws": change(eot_samples=4 * many),
                 "k S steps of 1 draw": change(
@@ -125,14 +118,14 @@ class Masking(Condition):
                 "without noise": change(eot_samples=1),
             }
         if self.transfer:
-            found["transfer"] = base
-        return found
+            attacks["transfer"] = base
+        return attacks
 
     def measure(self, trial: Trial) -> dict[str, jax.Array]:
-        found = diagnosis.diagnose(trial.judged, trial.example_keys, trial.images, trial.labels)
-        found |= _kept("clean", trial.judge(trial.images))
+        arrays = diagnose(trial.judged, trial.example_keys, trial.images, trial.labels)
+        arrays |= _named("clean", trial.judge(trial.images))
         for name, attack in self.attacks().items():
-            attacked = trial.attacked(surrogate=name == "without noise")
+            attacked = trial.attacked("none" if name == "without noise" else "same")
             if name == "transfer":
                 assert trial.other is not None, "a job with a transfer check has another network"
                 attacked = trial.other
@@ -140,23 +133,23 @@ class Masking(Condition):
             # outputs that are no logits, which is what the checks are there to report.
             adversarial = compiled(
                 attack,
-                protocol.attack_keys(trial.example_keys),
+                judging.attack_keys(trial.example_keys),
                 classifier.as_pytree(attacked),
                 trial.images,
                 trial.labels,
             )
-            found |= _kept(name, trial.judge(adversarial))
-        return found
+            arrays |= _named(name, trial.judge(adversarial))
+        return arrays
 
     def checks(self, arrays: dict[str, np.ndarray]) -> list[Check]:
-        """The checks, from what ``measure`` found for all images."""
+        """The checks, from the arrays of ``measure`` for all images."""
 
         def right(*names):
             return {name: share[name] for name in names}
 
         classes = int(arrays["classes"][0])
         share = {name: _share(name, arrays) for name in ("clean", *self.attacks())}
-        found = [
+        checks = [
             masking_checks.outputs(arrays["lowest"], arrays["highest"], arrays["sum error"]),
             masking_checks.randomness(arrays["spread"], self.stochastic),
             masking_checks.gradients(
@@ -220,7 +213,7 @@ class Masking(Condition):
             ),
         ]
         if self.stochastic:
-            found += [
+            checks += [
                 masking_checks.plateau(
                     "draws",
                     "Has the attack converged in noise draws per gradient?",
@@ -243,7 +236,7 @@ class Masking(Condition):
                 ),
             ]
         if self.transfer:
-            found.append(
+            checks.append(
                 masking_checks.falls(
                     "transfer",
                     f"Do own gradients do at least as well as those of {self.transfer}?",
@@ -252,16 +245,10 @@ class Masking(Condition):
                     "The other network's adversarial images do more: gradients are masked.",
                 )
             )
-        return found
+        return checks
 
-    def summary(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-        found = self.checks(arrays)
-        verdicts = [check.verdict for check in found]
-        return {
-            "checks": [check.record() for check in found],
-            "verdicts": {name: verdicts.count(name) for name in masking_checks.VERDICTS},
-            "seen": len(arrays["classes"]),
-        }
+    def summary(self, arrays: dict[str, np.ndarray]) -> results.Checks:
+        return results.Checks(tuple(self.checks(arrays)), len(arrays["classes"]))
 
 
 def examine(
@@ -297,14 +284,15 @@ def examine(
     ):
         if needed and given is None:
             raise ValueError(f"{name} must be given for {condition}")
-    how = protocol.Protocol("fresh", draws or (10 if condition.stochastic else 1))
+    protocol = results.Protocol("fresh", draws or (10 if condition.stochastic else 1))
     keys = prng.example_keys(key, images.shape[0])
-    trial = Trial(how, keys, logits_fn, images, labels, surrogate, other)
-    found = condition.measure(trial)
-    return condition.checks({name: np.asarray(value) for name, value in found.items()})
+    with_noise = None if surrogate is None else lambda noise: surrogate
+    trial = Trial(protocol, keys, logits_fn, images, labels, with_noise, other)
+    measured = condition.measure(trial)
+    return condition.checks({name: np.asarray(value) for name, value in measured.items()})
 
 
-def _kept(name: str, judged: dict[str, jax.Array]) -> dict[str, jax.Array]:
+def _named(name: str, judged: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return {f"right {name}": judged["right"], f"loss {name}": judged["loss"]}
 
 
@@ -312,3 +300,58 @@ def _share(name: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
     """Shares (N,) of the decisions that are right; NaN where the loss is not finite."""
     usable = np.isfinite(arrays[f"loss {name}"])
     return np.where(usable, probability_correct(arrays[f"right {name}"]), np.nan)
+
+
+@jax.jit
+def diagnose(
+    logits_fn: classifier.LogitsFn, example_keys: jax.Array, images: jax.Array, labels: jax.Array
+) -> dict[str, jax.Array]:
+    """What outputs and gradients look like for each image, arrays (N, ...).
+
+    Args:
+      logits_fn: the classifier, a pytree.
+      example_keys: (N,) typed keys.
+      images: float32 (N, H, W, C) in [0, 1].
+      labels: integers (N,).
+
+    Returns:
+      the number of classes; lowest and highest output and the distance of their sum from 1, over
+      passes; the greatest distance between two passes' outputs of unit length; and the greatest
+      magnitude of the gradients of two losses, and of one on constant images. A gradient that
+      is not finite anywhere is NaN.
+    """
+    keys = prng.stream(example_keys, "diagnosis")
+    call = classifier.checked(logits_fn, keys, images)
+    passes = classifier.draws(call, keys, images, _PASSES)
+    size = jnp.sqrt(jnp.sum(jnp.square(passes), axis=-1, keepdims=True))
+    unit = passes / jnp.maximum(size, jnp.finfo(size.dtype).tiny)
+    apart = jnp.sqrt(jnp.sum(jnp.square(unit[:, None] - unit[None]), axis=-1))
+
+    def gradient(loss, images, name):
+        noise_keys = prng.stream(keys, name)
+
+        def total(images):
+            return jnp.sum(loss(call(noise_keys, images), labels))
+
+        return _largest(jax.grad(total)(images))
+
+    greys = [jnp.full_like(images, grey) for grey in _GREYS]
+    constant = [gradient(losses.cross_entropy, grey, f"grey {i}") for i, grey in enumerate(greys)]
+    return {
+        "classes": jnp.full(labels.shape, passes.shape[-1], jnp.int32),
+        "lowest": jnp.min(passes, axis=(0, 2)),
+        "highest": jnp.max(passes, axis=(0, 2)),
+        "sum error": jnp.max(jnp.abs(jnp.sum(passes, axis=-1) - 1.0), axis=0),
+        "spread": jnp.max(apart, axis=(0, 1)),
+        "gradient cross_entropy": gradient(losses.cross_entropy, images, "cross_entropy"),
+        "gradient margin": gradient(losses.margin, images, "margin"),
+        "gradient constant": jnp.stack(constant, axis=-1),
+    }
+
+
+def _largest(gradients: jax.Array) -> jax.Array:
+    """Greatest magnitude in each image's gradient, NaN where any of it is not finite: (N,)."""
+    magnitudes = jnp.abs(gradients)
+    # Said apart, since XLA's maximum passes over a NaN in larger arrays on CPUs.
+    finite = jnp.all(jnp.isfinite(magnitudes), axis=(1, 2, 3))
+    return jnp.where(finite, jnp.max(magnitudes, axis=(1, 2, 3)), jnp.nan)

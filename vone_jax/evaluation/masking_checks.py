@@ -1,9 +1,9 @@
-"""Signs that an attack fails although adversarial images are there: checks on numbers alone.
+"""Checks for masked gradients: signs that an attack fails although adversarial images exist.
 
-Each function takes what was measured for each image and returns a verdict with its numbers. Where
-two attacks are compared the images are the same, so the verdict rests on paired differences: one
-that exceeds ``WARN`` standard errors is a warning, beyond ``FAIL`` a failure. With an accuracy of
-few images, more cannot be said, and a pass means no more than that nothing was found.
+Each function takes one number per image and returns a verdict with the numbers behind it. Where
+two attacks are compared, the images are the same, so the verdict rests on paired differences: a
+difference beyond ``WARN`` standard errors is a warning, beyond ``FAIL`` a failure. A pass means
+only that nothing was found; with few images, more cannot be said.
 
 References:
   Athalye et al., Obfuscated gradients give a false sense of security, 2018, arXiv:1802.00420.
@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from vone_jax.evaluation import intervals
+from vone_jax.results import VERDICTS, Check, wilson
 
-VERDICTS = ("pass", "warning", "fail")
 WARN, FAIL = 2.0, 3.0
 # Below this gain of more restarts or draws an attack counts as converged.
 PLATEAU = 0.02
@@ -31,29 +30,6 @@ BLIND = 0.1
 RANDOM_SPREAD, PROBABILITY_SLACK = 1e-4, 1e-5
 # Classes that the targeted DLR loss needs for the nine targets of AutoAttack.
 TARGETED_CLASSES = 10
-
-
-@dataclasses.dataclass(frozen=True)
-class Check:
-    """One check.
-
-    Attributes:
-      name: short and fixed.
-      question: what is asked.
-      verdict: one of ``VERDICTS``.
-      numbers: what the verdict rests on.
-      meaning: what the verdict says.
-    """
-
-    name: str
-    question: str
-    verdict: str
-    numbers: Mapping[str, Any]
-    meaning: str
-
-    def record(self) -> dict[str, Any]:
-        """The check for a result file."""
-        return dataclasses.asdict(self) | {"numbers": dict(self.numbers)}
 
 
 def paired(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
@@ -129,7 +105,7 @@ def unbounded(share: np.ndarray, classes: int, stochastic: bool) -> Check:
     if broken:
         return broken
     accuracy, chance = _mean(share), 1 / classes
-    low = intervals.wilson(float(np.sum(share)), len(share))[0]
+    low = wilson(float(np.sum(share)), len(share))[0]
     numbers = {"accuracy at eps = 1": accuracy, "95 % interval from": low, "chance": chance}
     if accuracy <= (chance if stochastic else 0.0):
         return Check(

@@ -1,4 +1,4 @@
-"""Layers of a network recorded as if they were V1, and their result files.
+"""Layers of a network recorded as if they were V1.
 
 results/physiology-LAYER.json   the scores, distributions and settings
 results/physiology-LAYER.npz    every value and tuning curve per unit, and the arrays of
@@ -6,9 +6,8 @@ results/physiology-LAYER.npz    every value and tuning curve per unit, and the a
 """
 
 import dataclasses
-import difflib
+import hashlib
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,32 +15,32 @@ from typing import Any
 import jax
 import numpy as np
 
-from vone_jax import models, neurophysiology, prng
-from vone_jax.evaluation import physiology_inputs, store
-from vone_jax.evaluation.physiology_experiments import experiments
-from vone_jax.evaluation.protocol import Protocol
-from vone_jax.evaluation.runner import Job, now
+from vone_jax import arguments, models, neurophysiology, prng, results
+from vone_jax.evaluation.physiology_experiments import experiments, median
+from vone_jax.evaluation.run import Exhibit, Job
 from vone_jax.evaluation.subject import Subject
 from vone_jax.models import VOneNet
-from vone_jax.neurophysiology import stimuli
+from vone_jax.neurophysiology import (
+    reference_tables,
+    stimuli,
+    texture_properties,
+    texture_proxies,
+)
 from vone_jax.neurophysiology.comparison import BOOTSTRAPS
 from vone_jax.neurophysiology.stimuli import MINIMUM_DEGREES
 from vone_jax.neurophysiology.textures import TextureSet
 
-KIND = "physiology"
-SCORED = "scored"
-
-# What a network of a smaller field of view is shown instead, at its own pixels per degree.
+# The field of view that a network of a smaller one is shown, at its own pixels per degree.
 _DEGREES = 8.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Recording:
-    """How the layers of a network are recorded.
+    """How layers of a network are recorded.
 
     Attributes:
       layers: names as in ``method="features"``.
-      display: what the network sees.
+      display: the images that the network gets.
       trials: presentations of each grating. One is made without the network's noise, more are
         made with it.
       references: values of neurons by property, beside the published counts.
@@ -65,24 +64,23 @@ def recording(
     textures: Path | None = None,
     seed: int = 0,
 ) -> Recording:
-    """What is asked for, checked.
+    """Check what is asked for, and read the files that it names.
 
     Args:
       subject: the network.
-      layers: names; none stands for V1 of a VOneNet and all convolutional stages of another
-        network, "all" for all of those of either.
-      trials: presentations of each grating; a network without noise is shown each once.
+      layers: names. Default: V1 of a VOneNet, all convolutional stages of another network.
+        "all" stands for all convolutional stages of either.
+      trials: presentations of each grating; a network without noise is shown each grating once.
       references: tables of the properties of neurons, see ``reference_tables``.
       textures: folder of images for the texture properties, see ``texture_proxies.load``.
       seed: of the crops of such images.
 
     Raises:
-      ValueError: for a layer that there is not (the nearest is named), trials below 1, or a
-        table or images that cannot be used.
-      FileNotFoundError: for a table or folder that is not there.
+      ValueError: for an unknown layer (the nearest is named), trials below 1, or a table or
+        images that cannot be used.
+      FileNotFoundError: for a table or folder that does not exist.
     """
-    if trials < 1:
-        raise ValueError(f"physiology_trials must be >= 1, got {trials}")
+    arguments.count("physiology_trials", trials)
     shown = display(subject)
     shapes = _feature_shapes(subject, shown)
     stages = tuple(name for name, shape in shapes.items() if len(shape) == 4 and "." not in name)
@@ -92,25 +90,23 @@ def recording(
         layers = stages
     for name in layers:
         if name not in shapes:
-            close = difflib.get_close_matches(name, shapes, n=1, cutoff=0.4)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ValueError(
                 f"layers must be among {', '.join(shapes)} of {subject.run}, or all; "
-                f"got {name!r}{hint}"
+                f"got {name!r}{arguments.nearest(name, shapes, cutoff=0.4)}"
             )
-    values, tables = physiology_inputs.load_references(references)
+    values, tables = _load_references(references)
     return Recording(
         layers=tuple(dict.fromkeys(layers)),
         display=shown,
         trials=trials if subject.stochastic else 1,
         references=values,
         tables=tables,
-        textures=None if textures is None else physiology_inputs.load_textures(textures, seed),
+        textures=None if textures is None else _load_textures(textures, seed),
     )
 
 
 def display(subject: Subject) -> neurophysiology.Display:
-    """What a network is shown: images of its own size, or larger ones if the stimuli need them.
+    """The images that a network gets: of its own size, or larger ones if the stimuli need them.
 
     Pixels per degree are those of its V1, and for a network without one those of the V1 that a
     VOneNet for such images has.
@@ -126,119 +122,88 @@ def display(subject: Subject) -> neurophysiology.Display:
     return neurophysiology.Display(degrees, size, subject.in_channels)
 
 
-def record_layer(job: Job, how: Recording, layer: str) -> dict[str, Any]:
-    """Records and scores one layer and writes its result.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layer(Exhibit):
+    """One layer, recorded and scored.
 
-    A layer that cannot be scored, because too few of its units look at the stimuli or it does not
-    respond, has a result that says so.
+    A layer that cannot be scored has a result that says why: too few of its units respond to the
+    stimuli, for instance.
 
-    Args:
-      job: what to evaluate; its images and protocol are not used.
-      how: see ``recording``.
+    Attributes:
+      recording: how layers are recorded.
       layer: one of its layers.
-
-    Returns:
-      The content of the result's JSON file.
-
-    Raises:
-      store.ResultError: if files of the same name are damaged or of another evaluation.
     """
-    identity = _identity(job, how, layer)
-    record = job.previous(identity)
-    if record is not None:
-        return record
-    started, since = now(), time.perf_counter()
-    # Of several processes each records the layer for itself; process 0 writes.
-    variables = jax.device_put(job.subject.variables, job.devices.local_devices[0])
-    quiet = models.response_fn(models.without_noise(job.subject.model), variables, layer)
-    noisy = models.response_fn(job.subject.model, variables, layer)
-    try:
-        scores = neurophysiology.score(
-            noisy if how.trials > 1 else quiet,
-            how.display.visual_degrees,
-            how.display.image_size,
-            how.display.in_channels,
-            prng.stream(jax.random.key(job.seed), KIND),
-            selection_response_fn=quiet,
-            trials=how.trials,
-            references=how.references,
-            texture_images=how.textures,
+
+    recording: Recording
+    layer: str
+
+    @property
+    def name(self) -> str:
+        return f"physiology-{self.layer}"
+
+    def identity(self, job: Job, earlier: Sequence[results.Result]) -> results.Identity:
+        # Gratings take the place of the images of a data set.
+        recording = self.recording
+        noisy = recording.trials > 1
+        record = results.PhysiologyCondition(
+            layer=self.layer,
+            visual_degrees=float(recording.display.visual_degrees),
+            image_size=recording.display.image_size,
+            trials=recording.trials,
+            noise="on" if noisy else "off",
+            bootstraps=BOOTSTRAPS,
+            references=recording.tables,
+            textures=None if recording.textures is None else _texture_record(recording.textures),
         )
-    except ValueError as error:
-        reason = str(error).replace("response_fn", "the layer")
-        found: dict[str, Any] = {"status": f"not {SCORED}: {reason}"}
-        arrays: dict[str, np.ndarray] = {}
-    else:
-        found = {
-            "status": SCORED,
-            "simple_channels": _simple_channels(job.subject, layer),
-            # With lists for tuples, as the file has them.
-            **json.loads(json.dumps(scores.summary())),
-        }
-        if how.textures is not None:
-            found["textures"] = physiology_inputs.texture_summary(how.textures, scores)
+        parts = (self.name, job.subject.slug, job.tag)
+        return job.identity(
+            self.name,
+            record,
+            name="-".join(part for part in parts if part),
+            dataset=results.Dataset("gratings", "MarquesEtAl2020", _num_gratings()),
+            protocol=results.Protocol("fresh" if noisy else "none", recording.trials),
+            key=results.Key(job.seed, "physiology / set of gratings / trial / grating"),
+        )
+
+    def make(
+        self, job: Job, earlier: Sequence[results.Result]
+    ) -> tuple[results.Physiology, dict[str, np.ndarray]]:
+        recording, subject = self.recording, job.subject
+        # Each of several processes records the layer for itself; process 0 writes.
+        variables = jax.device_put(subject.variables, job.devices.local_devices[0])
+        quiet = models.response_fn(models.without_noise(subject.model), variables, self.layer)
+        noisy = models.response_fn(subject.model, variables, self.layer)
+        try:
+            scores = neurophysiology.score(
+                noisy if recording.trials > 1 else quiet,
+                recording.display.visual_degrees,
+                recording.display.image_size,
+                recording.display.in_channels,
+                prng.stream(jax.random.key(job.seed), "physiology"),
+                selection_response_fn=quiet,
+                trials=recording.trials,
+                references=recording.references,
+                texture_images=recording.textures,
+            )
+        except ValueError as error:
+            reason = str(error).replace("response_fn", "the layer")
+            return results.Physiology(f"not {results.SCORED}: {reason}"), {}
         key = prng.stream(jax.random.key(job.seed), "physiology experiments")
-        more, recorded = experiments(job.subject, layer, scores, quiet, noisy, key)
-        found |= more
-        arrays = scores.arrays() | recorded
-    record = job.record(identity, started, time.perf_counter() - since) | found
-    store.publish(job.results, record, arrays)
-    return record
-
-
-def line(record: dict[str, Any]) -> str:
-    """A finished layer in one line."""
-    layer, seconds = record["condition"]["layer"], record["wall_seconds"]
-    if record["status"] != SCORED:
-        return f"{layer}: {record['status']}, {seconds:.1f} s"
-    return (
-        f"{layer}: mean score {record['mean_score']:.3f}, {record['units']} units, {seconds:.1f} s"
-    )
-
-
-def table(records: Sequence[dict[str, Any]]) -> str:
-    """The layers, the most V1-like first, with the score of each property."""
-    scored = sorted(
-        (record for record in records if record["status"] == SCORED),
-        key=lambda record: -record["mean_score"],
-    )
-    lines = []
-    if scored:
-        layers = [record["condition"]["layer"] for record in scored]
-        widths = [max(len(layer), 7) + 2 for layer in layers]
-        lines.append("".join(["score".ljust(28), *map(str.rjust, layers, widths)]))
-        lines.append("-" * len(lines[0]))
-        rows = {"mean": [record["mean_score"] for record in scored]}
-        for name, first in scored[0]["properties"].items():
-            if first["score"] is not None:
-                rows[name] = [record["properties"][name]["score"] for record in scored]
-        for name, values in rows.items():
-            texts = [f"{value:.3f}".rjust(w) for value, w in zip(values, widths, strict=True)]
-            lines.append("".join([name.ljust(28), *texts]))
-    lines += [line(record) for record in records if record["status"] != SCORED]
-    return "\n".join(lines)
-
-
-def _identity(job: Job, how: Recording, layer: str) -> dict[str, Any]:
-    """The identity of a result; gratings stand in the place of the images of a data set."""
-    condition = {
-        "layer": layer,
-        "visual_degrees": how.display.visual_degrees,
-        "image_size": how.display.image_size,
-        "trials": how.trials,
-        "noise": "on" if how.trials > 1 else "off",
-        "bootstraps": BOOTSTRAPS,
-        "references": how.tables,
-    }
-    if how.textures is not None:
-        condition["textures"] = physiology_inputs.identity(how.textures)
-    name = "-".join(part for part in (KIND, layer, job.subject.suffix, job.tag) if part)
-    return job.identity(KIND, name, condition) | {
-        "name": name,
-        "dataset": {"name": "gratings", "split": "MarquesEtAl2020", "examples": _num_gratings()},
-        "protocol": Protocol("fresh", how.trials).record(how.trials > 1),
-        "key": {"seed": job.seed, "stream": f"{KIND} / set of gratings / trial / grating"},
-    }
+        medians, arrays = experiments(subject, self.layer, scores, quiet, noisy, key)
+        textures = recording.textures
+        # With lists for tuples and numbers of Python, as the file has them.
+        summary = json.loads(json.dumps(scores.summary()))
+        record = {
+            "status": results.SCORED,
+            "kind": "physiology",
+            "scores": summary
+            | medians
+            | {
+                "simple_channels": _simple_channels(subject, self.layer),
+                "textures": None if textures is None else _texture_medians(textures, scores),
+            },
+        }
+        return results.physiology_from_json(record), scores.arrays() | arrays
 
 
 def _num_gratings() -> int:
@@ -259,10 +224,10 @@ def _feature_shapes(subject: Subject, shown: neurophysiology.Display) -> dict[st
     names: list[str] = []
 
     def features(variables, images):
-        found: Any = quiet.apply(variables, images, method="features")
-        # jax sorts the keys of a dictionary.
-        names[:] = found
-        return found
+        activations: Any = quiet.apply(variables, images, method="features")
+        # JAX sorts the keys of a dictionary.
+        names[:] = activations
+        return activations
 
     shapes = jax.eval_shape(features, subject.variables, image)
     return {name: shapes[name].shape for name in names}
@@ -273,3 +238,64 @@ def _simple_channels(subject: Subject, layer: str) -> int | None:
     if layer != "v1" or not isinstance(subject.model, VOneNet):
         return None
     return subject.model.v1.simple_channels
+
+
+def _load_references(paths: Sequence[Path]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The joined tables of neurons, and the SHA-1 of each by its file name.
+
+    Raises:
+      ValueError: for a table that cannot be used, or a property that two of them have.
+      FileNotFoundError: for a table that does not exist.
+    """
+    values: dict[str, np.ndarray] = {}
+    hashes: dict[str, str] = {}
+    for path in paths:
+        try:
+            table = reference_tables.load(path)
+        except ImportError as error:
+            raise ValueError(f"references: {path} cannot be read ({error})") from error
+        except IsADirectoryError as error:
+            raise ValueError(f"references: {path} is a directory, not a table") from error
+        twice = sorted(values.keys() & table.values.keys())
+        if twice:
+            raise ValueError(f"references: {path} has {', '.join(twice)}, as a table before it")
+        values |= table.values
+        hashes[Path(path).name] = table.sha1
+    return values, hashes
+
+
+def _load_textures(folder: Path, seed: int) -> TextureSet:
+    """The texture images of a folder, see ``texture_proxies.load``.
+
+    Raises:
+      FileNotFoundError: if there is no such folder.
+      ValueError: if its images cannot be used.
+    """
+    key = prng.stream(jax.random.key(seed), "texture images")
+    try:
+        return texture_proxies.load(folder, key)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"textures: {error}") from error
+
+
+def _texture_record(textures: TextureSet) -> results.TextureImages:
+    """The texture images for a result file; where they are stored does not matter."""
+    return results.TextureImages(
+        proxy=textures.is_proxy,
+        families=tuple(textures.families),
+        samples=textures.shape[1],
+        sha1=hashlib.sha1(textures.images.tobytes()).hexdigest(),
+    )
+
+
+def _texture_medians(textures: TextureSet, scores: neurophysiology.Scores) -> dict[str, Any]:
+    """The median of each texture property over the units that count, as JSON values."""
+    properties = texture_properties.PROPERTIES
+    return {
+        "source": textures.source,
+        "proxy": textures.is_proxy,
+        "families": list(textures.families),
+        "samples": textures.shape[1],
+        "units": int(scores.counted[properties[0]].sum()),
+        "medians": {name: median(scores.per_unit[name]) for name in properties},
+    }

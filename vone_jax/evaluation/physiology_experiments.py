@@ -66,8 +66,8 @@ def experiments(
 def _contrast_response(quiet: ResponseFn, key: jax.Array, site: neurophysiology.Site) -> Found:
     found = neurophysiology.contrast_response(quiet, key, site, CONTRASTS)
     fields = {
-        "median_c50": _median(found.c50),
-        "median_exponent": _median(found.exponent),
+        "median_c50": median(found.c50),
+        "median_exponent": median(found.exponent),
     }
     arrays = {
         f"contrast/{name}": getattr(found, name)
@@ -107,7 +107,7 @@ def _variability(
         )
         least_mean = (LEAST_MEAN - noise.level) / noise.scale
         fields |= {
-            "median_fano_factor_spikes": _median(counts.fano_factor(LEAST_MEAN)),
+            "median_fano_factor_spikes": median(counts.fano_factor(LEAST_MEAN)),
             "least_mean_spikes": LEAST_MEAN,
             "units_above": int((counts.mean >= LEAST_MEAN).any(axis=0).sum()),
         }
@@ -116,7 +116,7 @@ def _variability(
             "variability/spike_variance": counts.variance,
         }
     # Of the same gratings as in spikes.
-    fields["median_fano_factor"] = _median(found.fano_factor(least_mean))
+    fields["median_fano_factor"] = median(found.fano_factor(least_mean))
     return {"variability": fields}, arrays
 
 
@@ -138,7 +138,7 @@ def _noise_in_spikes(subject: Subject, layer: str) -> NeuronalNoise | None:
     return noise if layer in _SPIKING and isinstance(noise, NeuronalNoise) else None
 
 
-def _median(values: np.ndarray) -> float | None:
-    """Over the units that have a value; None if none has."""
+def median(values: np.ndarray) -> float | None:
+    """The median over the units that have a value; None if none has."""
     known = values[np.isfinite(values)]
     return float(np.median(known)) if len(known) else None

@@ -1,10 +1,11 @@
-"""Accuracy of any classifier on arrays of images, clean or attacked.
+"""The accuracy of any classifier on arrays of images, clean or attacked.
 
-The conditions do the work, here and over a dataset in ``runner``.
+The conditions do the work, here as over a data set in ``run``.
 """
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import numpy as np
@@ -12,10 +13,10 @@ import numpy as np
 from vone_jax import arguments, prng
 from vone_jax.attacks import Attack, checks, classifier
 from vone_jax.evaluation import judging
-from vone_jax.evaluation.authors import vonenet_pgd
-from vone_jax.evaluation.conditions import Attacked, Clean, WorstOf
+from vone_jax.evaluation.conditions import Attacked, Clean, Judged, WorstOf
 from vone_jax.evaluation.judging import Trial
-from vone_jax.evaluation.protocol import Protocol
+from vone_jax.evaluation.suites import vonenet_pgd
+from vone_jax.results import Protocol
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,8 +79,8 @@ def accuracy(
       TypeError, ValueError: for input that does not fit, see ``attacks.checks.batch``.
       FloatingPointError: if logits are not finite.
     """
-    how = Protocol("fresh", draws, decision, averaged)
-    return _over_batches(Clean(), how, key, logits_fn, None, images, labels, batch_size)
+    protocol = Protocol("fresh", draws, decision, averaged)
+    return _over_batches(Clean(), protocol, key, logits_fn, None, images, labels, batch_size)
 
 
 def robust_accuracy(
@@ -92,6 +93,7 @@ def robust_accuracy(
     *,
     attack: Attack | Sequence[Attack] | None = None,
     noise: str = "fresh",
+    attack_noise: Literal["same", "frozen"] = "same",
     draws: int | None = None,
     decision: str = "single",
     averaged: int = 1,
@@ -114,6 +116,8 @@ def robust_accuracy(
       attack: an attack to use instead, or several, of which the worst counts for each image, see
         ``WorstOf``.
       noise: "fresh" or "frozen", see ``Protocol``.
+      attack_noise: "same" as in the judgement, or "frozen": one draw for each example at the
+        attack.
       draws: number R of decisions by which an example is judged. Default: 10, and 1 with frozen
         noise.
       decision: what a decision is made from, see ``Protocol``.
@@ -140,17 +144,26 @@ def robust_accuracy(
             raise TypeError(f"attack must be an attack such as PGD(...), got {one!r}")
     if several != (attack,) and surrogate is not None:
         raise ValueError("surrogate is for one attack, got several")
+    if surrogate is not None and attack_noise != "same":
+        raise ValueError(f"attack_noise must be 'same' with a surrogate, got {attack_noise!r}")
     if draws is None:
         draws = 1 if noise == "frozen" else 10
-    how = Protocol(noise, draws, decision, averaged)
-    condition = WorstOf(several)
+    protocol = Protocol(noise, draws, decision, averaged)
+    condition: Judged = WorstOf(several)
     if isinstance(attack, Attack):
-        condition = Attacked(attack, noise_free_gradients=surrogate is not None)
-    return _over_batches(condition, how, key, logits_fn, surrogate, images, labels, batch_size)
+        condition = Attacked(attack, attack_noise if surrogate is None else "none")
+    return _over_batches(condition, protocol, key, logits_fn, surrogate, images, labels, batch_size)
 
 
 def _over_batches(
-    condition, how, key, logits_fn, surrogate, images, labels, batch_size
+    condition: Judged,
+    protocol: Protocol,
+    key: jax.Array,
+    logits_fn: classifier.LogitsFn,
+    surrogate: classifier.LogitsFn | None,
+    images: jax.Array,
+    labels: jax.Array,
+    batch_size: int | None,
 ) -> Accuracy:
     images, labels = checks.arrays(key, logits_fn, images, labels)
     count = images.shape[0]
@@ -158,29 +171,32 @@ def _over_batches(
         arguments.count("batch_size", batch_size)
     size = min(batch_size or count, count)
     keys = prng.example_keys(key, count)
+    with_noise = None if surrogate is None else lambda noise: surrogate
     parts = []
     for start in range(0, count, size):
         # The last batch is filled up with its last example, so that nothing compiles anew.
         rows = np.minimum(np.arange(start, start + size), count - 1)
-        trial = Trial(how, keys[rows], logits_fn, images[rows], labels[rows], surrogate)
+        trial = Trial(protocol, keys[rows], logits_fn, images[rows], labels[rows], with_noise)
         if start == 0:
             call = classifier.checked(logits_fn, trial.example_keys, trial.images)
             check_keys = prng.stream(trial.example_keys, "check")
             checks.not_probabilities(call(check_keys, trial.images))
         part = condition.measure(trial)
         parts.append({name: np.asarray(value) for name, value in part.items()})
-    found = {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
-    summary = condition.summary(found | {"index": np.arange(count)})
+    arrays = {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
+    judging.check_finite(arrays["loss"], np.arange(count))
+    measured = judging.accuracy(arrays["right"])
+    assert measured.between_draws is not None and measured.right_in_every_draw is not None
     return Accuracy(
-        accuracy=summary["accuracy"],
-        interval=tuple(summary["interval"]),
-        per_example=judging.probability_correct(found["right"]),
-        loss=found["loss"],
-        distance=found.get("distance"),
-        draws=how.draws,
-        each_draw=np.asarray(summary["between_draws"]["accuracy"]),
-        standard_error=summary["between_draws"]["standard_error"],
-        right_in_every_draw=summary["statistics"]["right_in_every_draw"],
-        winner=found.get("winner"),
-        protocol=how,
+        accuracy=measured.accuracy,
+        interval=measured.interval,
+        per_example=judging.probability_correct(arrays["right"]),
+        loss=arrays["loss"],
+        distance=arrays.get("distance"),
+        draws=protocol.draws,
+        each_draw=np.asarray(measured.between_draws.accuracy),
+        standard_error=measured.between_draws.standard_error,
+        right_in_every_draw=measured.right_in_every_draw,
+        winner=arrays.get("winner"),
+        protocol=protocol,
     )

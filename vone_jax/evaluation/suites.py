@@ -1,20 +1,34 @@
-"""Suites: named lists of conditions, with the settings that they share."""
+"""Suites: named lists of conditions.
+
+The white-box ladders are those of the VOneNet authors (Dapello, Marques et al., NeurIPS 2020, and
+the attack code published by its authors).
+"""
 
 import dataclasses
-import difflib
 import functools
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
-from vone_jax import arguments, corruptions, prng
-from vone_jax.attacks import APGD, FMN, PGD, AutoAttack, Square, checks, norms
-from vone_jax.evaluation import authors
-from vone_jax.evaluation.conditions import Attacked, Clean, Condition, Corrupted, WorstOf
+from vone_jax import arguments, corruptions, names, prng
+from vone_jax.attacks import APGD, FMN, PGD, AutoAttack, Square
+from vone_jax.evaluation.conditions import Attacked, Clean, Condition, Corrupted, Minimal, WorstOf
+from vone_jax.evaluation.judging import AttackNoise
 from vone_jax.evaluation.masking import Masking
-from vone_jax.evaluation.minimal import Minimal
+
+if TYPE_CHECKING:
+    from vone_jax.evaluation.request import Request
+
+# Nine radii per norm, each twice the one before, for images of 224 x 224 x 3 values in [0, 1].
+_FIRST_RADIUS = {"linf": 1 / 4080, "l2": 0.0375, "l1": 10.0}
+_FULL_SIZE = 224 * 224 * 3
+
+# Places on the ladder by the number of points: the whole, the set reported for main results, and
+# its weak half, used for variants.
+POINTS = {9: tuple(range(9)), 4: (2, 4, 6, 8), 2: (2, 4)}
 
 _QUICK = (
     "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "brightness", "contrast",
@@ -22,174 +36,173 @@ _QUICK = (
 )  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What a suite may be asked for.
+def vonenet_pgd(norm: str, eps: float, **fields) -> PGD:
+    """The attack of the VOneNet authors.
 
-    Attributes:
-      points: radii per norm, 9, 4 or 2: the authors' whole ladder, their main or reduced set.
-      eps: radii in pixel units to use instead; only with one norm.
-      norm: "linf", "l2" or "l1", for the suites that are not named after one.
-      steps: steps of the attack.
-      step_rule: length of a step: "2.5*eps/steps", "eps/32" or "eps/4".
-      random_start: begin at a random point of the ball.
-      restarts: runs of the attack, of which each example keeps the worst.
-      eot_samples: noise draws averaged in a gradient; a network without noise has one.
-      loss: what is increased: "cross_entropy", "margin" or "dlr".
-      l1_step: direction of L1 steps: "dense", "max_coordinate" or "sparse".
-      norm_offset: added to L2 and L1 norms before dividing by them; ART before 1.18 has 1e-7.
-      order: of projections in a step: "ball_then_box", or "box_then_ball" as ART has it.
-      noise_free_gradients: attack the network with its noise switched off, judge the noisy one;
-        in the suites linf, l2, l1 and gallery.
-      corruptions: names; none means ImageNet-C's 15 and its 4 extra ones, and 9 that are quick
-        to compute in the suite quick.
-      severities: of corruptions; none means 1 to 5, and 3 in the suite quick.
-      frost_dir: directory of the benchmark's photographs of frost, see ``corruptions.load_frost``.
-        Without it, a drawn texture takes their place and has its own name, "frost_procedural".
-      form: of corrupted images: "float", "uint8" or "jpeg85".
+    Untargeted PGD on the cross-entropy, 64 steps of eps/32 from the clean image, gradient averaged
+    over 10 noise draws. An earlier example of theirs has steps of eps/4 (``step_rule="eps/4"``).
+
+    Args:
+      norm: "linf", "l2" or "l1".
+      eps: radius in pixel units.
+      **fields: of ``PGD``, to change.
+    """
+    return PGD(norm, eps, **({"steps": 64, "step_rule": "eps/32", "eot_samples": 10} | fields))
+
+
+def ladder(norm: str, points: int, image_shape: tuple[int, int, int]) -> tuple[float, ...]:
+    """Radii for images of a size.
+
+    At 224 x 224 x 3 they are the authors': 1/1020, 1/255, 4/255, 16/255 (L-infinity), 0.15 to 9.6
+    (L2) and 40 to 2560 (L1) for 4 points. Images of another size get the L2 and L1 radii that
+    change their values as much on average (root mean square, mean absolute change); this rule
+    is this project's.
+
+    Args:
+      norm: "linf", "l2" or "l1".
+      points: 9, 4 or 2.
+      image_shape: (H, W, C).
 
     Raises:
-      ValueError, TypeError: naming the field that is out of range.
+      ValueError: for another norm or number of points.
+    """
+    arguments.choice("norm", norm, names.NORMS)
+    if points not in POINTS:
+        raise ValueError(f"points must be one of {', '.join(map(str, POINTS))}, got {points!r}")
+    size = math.prod(image_shape) / _FULL_SIZE
+    scale = {"linf": 1.0, "l2": math.sqrt(size), "l1": size}[norm]
+    return tuple(_FIRST_RADIUS[norm] * 2**place * scale for place in POINTS[points])
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What a suite has to know of the network.
+
+    Attributes:
+      image_shape: (H, W, C) of its images, for the radii.
+      noisy: whether its noise differs between the passes of an attack, unless the attack has
+        other noise.
+      attack_noise: the noise at the attack, see ``Attacked``.
     """
 
-    points: int = 4
-    eps: tuple[float, ...] = ()
-    norm: str = "linf"
-    steps: int = 64
-    step_rule: str = "eps/32"
-    random_start: bool = False
-    restarts: int = 1
-    eot_samples: int = 10
-    loss: str = "cross_entropy"
-    l1_step: str = "dense"
-    norm_offset: float = 0.0
-    order: str = "ball_then_box"
-    noise_free_gradients: bool = False
-    corruptions: tuple[str, ...] = ()
-    severities: tuple[int, ...] = ()
-    form: str = "float"
-    frost_dir: Path | None = None
+    image_shape: tuple[int, int, int]
+    noisy: bool
+    attack_noise: AttackNoise = "same"
 
-    def __post_init__(self):
-        if self.points not in authors.POINTS:
-            raise ValueError(f"points must be one of 9, 4, 2; got {self.points!r}")
-        for value in self.eps:
-            checks.radius("eps", value)
-        for name in self.corruptions:
-            corruptions.check_name(name)
-        if "frost" in self.corruptions and self.frost_dir is None:
-            raise ValueError(
-                "corruptions has 'frost', whose photographs frost_dir must name; "
-                "'frost_procedural' does without"
-            )
-        for severity in self.severities:
-            corruptions.check_severity(severity)
-        arguments.choice("form", self.form, corruptions.FORMS)
-        self.attack(self.norm, 0.0)
-
-    def radii(self, image_shape: tuple[int, int, int]) -> tuple[float, ...]:
-        """Radii in ``norm``: those asked for, or the third of the authors' four, 4/255."""
-        return self.eps or (authors.ladder(self.norm, 4, image_shape)[2],)
-
-    def attack(self, norm: str, eps: float, stochastic: bool = True) -> PGD:
-        """The attack for one radius."""
-        # Without noise, or with its gradients, all draws are the same.
-        averaged = stochastic and not self.noise_free_gradients
-        return authors.vonenet_pgd(
-            norm,
-            eps,
-            steps=self.steps,
-            step_rule=self.step_rule,
-            random_start=self.random_start,
-            restarts=self.restarts,
-            eot_samples=self.eot_samples if averaged else 1,
-            loss=self.loss,
-            l1_step=self.l1_step,
-            norm_offset=self.norm_offset,
-            order=self.order,
-        )
-
-    def attacked(self, norm: str, eps: float, stochastic: bool = True) -> Attacked:
-        """The condition for one radius: the attack, and whether it sees the noise."""
-        surrogate = self.noise_free_gradients and stochastic
-        return Attacked(self.attack(norm, eps, stochastic and not surrogate), surrogate)
+    @property
+    def draws_differ(self) -> bool:
+        """Whether averaging over draws makes sense in an attack."""
+        if self.attack_noise == "same":
+            return self.noisy
+        return self.attack_noise not in ("none", "frozen")
 
 
-def _clean(settings, image_shape, stochastic):
+def radii(request: "Request", image_shape: tuple[int, int, int]) -> tuple[float, ...]:
+    """Radii in ``request.norm``: those asked for, or the third of the authors' four, 4/255."""
+    return request.eps or (ladder(request.norm, 4, image_shape)[2],)
+
+
+def pgd(request: "Request", norm: str, eps: float, noisy: bool = True) -> PGD:
+    """The attack for one radius; ``noisy`` says whether averaging over draws makes sense."""
+    return vonenet_pgd(
+        norm,
+        eps,
+        steps=request.steps,
+        step_rule=request.step_rule,
+        random_start=request.random_start,
+        restarts=request.restarts,
+        eot_samples=request.eot_samples if noisy else 1,
+        loss=request.loss,
+        l1_step=request.l1_step,
+        norm_offset=request.norm_offset,
+        order=request.order,
+    )
+
+
+def attacked(request: "Request", norm: str, eps: float, target: Target) -> Attacked:
+    """The condition for one radius."""
+    return Attacked(pgd(request, norm, eps, target.draws_differ), target.attack_noise)
+
+
+def _clean(request: "Request", target: Target) -> list[Condition]:
     return [Clean()]
 
 
-def _ladder(norm):
-    def conditions(settings, image_shape, stochastic):
-        radii = settings.eps or authors.ladder(norm, settings.points, image_shape)
-        return [settings.attacked(norm, eps, stochastic) for eps in radii]
+def _ladder(norm: str) -> "Suite":
+    def conditions(request: "Request", target: Target) -> list[Attacked]:
+        eps = request.eps or ladder(norm, request.points, target.image_shape)
+        return [attacked(request, norm, value, target) for value in eps]
 
     return conditions
 
 
-def _each_radius(build):
-    """Conditions ``build(settings, eps, noise draws)`` at the radii asked for."""
+def _each_radius(build: Callable[["Request", float, int], Condition]) -> "Suite":
+    """Conditions ``build(request, eps, draws in a gradient)`` at the radii asked for."""
 
-    def conditions(settings, image_shape, stochastic):
-        draws = settings.eot_samples if stochastic else 1
-        return [build(settings, eps, draws) for eps in settings.radii(image_shape)]
+    def conditions(request: "Request", target: Target) -> list[Condition]:
+        draws = request.eot_samples if target.noisy else 1
+        return [build(request, eps, draws) for eps in radii(request, target.image_shape)]
 
     return conditions
 
 
-def _apgd(settings, eps, draws):
-    return Attacked(APGD(settings.norm, eps, eot_samples=draws))
+def _apgd(request: "Request", eps: float, draws: int) -> Attacked:
+    return Attacked(APGD(request.norm, eps, eot_samples=draws))
 
 
-def _square(settings, eps, draws):
-    return Attacked(Square(settings.norm, eps, eot_samples=draws))
+def _square(request: "Request", eps: float, draws: int) -> Attacked:
+    return Attacked(Square(request.norm, eps, eot_samples=draws))
 
 
-def _autoattack(settings, image_shape, stochastic):
-    version = "rand" if stochastic else "standard"
+def _autoattack(request: "Request", target: Target) -> list[Attacked]:
+    version = "rand" if target.noisy else "standard"
     return [
-        Attacked(AutoAttack(settings.norm, eps, version=version))
-        for eps in settings.radii(image_shape)
+        Attacked(AutoAttack(request.norm, eps, version=version))
+        for eps in radii(request, target.image_shape)
     ]
 
 
-def _worst(settings, eps, draws):
-    usual = settings.attack(settings.norm, eps, draws > 1)
+def _worst(request: "Request", eps: float, draws: int) -> WorstOf:
+    usual = pgd(request, request.norm, eps, draws > 1)
     return WorstOf(
         (
             usual,
             dataclasses.replace(usual, loss="margin", random_start=True),
-            APGD(settings.norm, eps, eot_samples=draws),
-            APGD(settings.norm, eps, eot_samples=draws, loss="margin"),
+            APGD(request.norm, eps, eot_samples=draws),
+            APGD(request.norm, eps, eot_samples=draws, loss="margin"),
         )
     )
 
 
-def _minimal(settings, image_shape, stochastic):
-    radii = settings.eps or authors.ladder(settings.norm, 9, image_shape)
-    draws = settings.eot_samples if stochastic else 1
-    return [Minimal(FMN(settings.norm, max(radii), eot_samples=draws), radii)]
+def _minimal(request: "Request", target: Target) -> list[Minimal]:
+    eps = request.eps or ladder(request.norm, 9, target.image_shape)
+    draws = request.eot_samples if target.noisy else 1
+    return [Minimal(FMN(request.norm, max(eps), eot_samples=draws), eps)]
 
 
-def _corruptions(names, severities):
-    def conditions(settings, image_shape, stochastic):
-        frost = None if settings.frost_dir is None else corruptions.load_frost(settings.frost_dir)
-        found = settings.corruptions or names
-        if frost is None and not settings.corruptions:
-            found = ["frost_procedural" if name == "frost" else name for name in found]
-        made = [
-            Corrupted(name, severity, settings.form, frost if name == "frost" else None)
-            for name in found
-            for severity in settings.severities or severities
+def _corruptions(usual: Sequence[str], severities: Sequence[int]) -> "Suite":
+    def conditions(request: "Request", target: Target) -> list[Corrupted]:
+        frost = None if request.frost_dir is None else corruptions.load_frost(request.frost_dir)
+        chosen = request.corruptions or usual
+        if frost is None and not request.corruptions:
+            chosen = [names.PROCEDURAL_FROST if name == "frost" else name for name in chosen]
+        corrupted = [
+            Corrupted(name, severity, request.form, frost if name == "frost" else None)
+            for name in chosen
+            for severity in request.severities or severities
         ]
-        _check_size({each.corruption: each for each in made}.values(), image_shape)
-        return made
+        _check_size({each.corruption: each for each in corrupted}.values(), target.image_shape)
+        return corrupted
 
     return conditions
 
 
-def _check_size(corrupted, image_shape) -> None:
-    """Raises a ValueError for corruptions that images of this shape are too small for."""
+def _check_size(corrupted: Iterable[Corrupted], image_shape: tuple[int, int, int]) -> None:
+    """Check that images of a shape are large enough for corruptions.
+
+    Raises:
+      ValueError: naming a corruption that they are too small for.
+    """
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     keys = jax.eval_shape(lambda: prng.example_keys(jax.random.key(0), 1))
     for each in corrupted:
@@ -203,11 +216,11 @@ def _check_size(corrupted, image_shape) -> None:
         jax.eval_shape(corrupt, keys, images)
 
 
-# A suite is a function of settings, image shape (H, W, C) and whether the network is stochastic,
-# to conditions; anything that is a condition can be in one.
-_SUITES: dict[str, Callable[..., Sequence[Condition]]] = {
+Suite = Callable[["Request", Target], Sequence[Condition]]
+
+_SUITES: dict[str, Suite] = {
     "clean": _clean,
-    **{norm: _ladder(norm) for norm in norms.NORMS},
+    **{norm: _ladder(norm) for norm in names.NORMS},
     "apgd": _each_radius(_apgd),
     "autoattack": _autoattack,
     "square": _each_radius(_square),
@@ -219,108 +232,100 @@ _SUITES: dict[str, Callable[..., Sequence[Condition]]] = {
     "corruptions_quick": _corruptions(_QUICK, (3,)),
 }
 
-# Suites whose attacks are in ``Settings.norm``.
-_IN_ONE_NORM = ("apgd", "autoattack", "square", "minimal", "worst", "masking")
-
-# Suites whose attacks may see other noise than the judgement, see ``check_seen_noise``.
-_OF_SEEN_NOISE = (*norms.NORMS, "gallery")
-
 # The checks for masked gradients, on few images.
 MASKING = "masking"
 
-# Layers recorded as if they were V1, see ``physiology``. In no group, since it can take long.
+# Layers recorded as if they were V1. In no group, since it can take long.
 PHYSIOLOGY = "physiology"
 
 # Results that are looked at, see ``exhibits``.
-EXHIBITS = ("gallery", "v1")
+GALLERY, FRONT_END = "gallery", "v1"
+
+# Suites whose attacks are in ``Request.norm``.
+_IN_ONE_NORM = ("apgd", "autoattack", "square", "minimal", "worst", MASKING)
+
+# Suites whose attacks can use other noise than the judgement.
+_WITH_ATTACK_NOISE = (*names.NORMS, GALLERY)
 
 # Names that stand for several suites.
 GROUPS = {
-    "quick": ("clean", "linf", "corruptions_quick", "gallery", "v1"),
-    "all": ("clean", *norms.NORMS, "corruptions", *EXHIBITS),
+    "quick": ("clean", "linf", "corruptions_quick", GALLERY, FRONT_END),
+    "all": ("clean", *names.NORMS, "corruptions", GALLERY, FRONT_END),
 }
 
-NAMES = (*_SUITES, MASKING, PHYSIOLOGY, *EXHIBITS, *GROUPS)
+NAMES = (*_SUITES, MASKING, PHYSIOLOGY, GALLERY, FRONT_END, *GROUPS)
 
 
-def expand(names: Sequence[str]) -> tuple[str, ...]:
-    """The suites and exhibits that names and groups stand for, each once, in the given order.
+def expand(suite: Sequence[str]) -> tuple[str, ...]:
+    """The suites that names and groups stand for, each once, in the given order.
 
     Raises:
       ValueError: for an unknown name (the nearest is named), or none.
     """
-    if not names:
+    if not suite:
         raise ValueError(f"suite must name at least one of {', '.join(NAMES)}")
-    found: dict[str, None] = {}
-    for name in names:
+    expanded: dict[str, None] = {}
+    for name in suite:
         if name not in NAMES:
-            close = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.5)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"suite must be among {', '.join(NAMES)}; got {name!r}{hint}")
-        found |= dict.fromkeys(GROUPS.get(name, (name,)))
-    return tuple(found)
+            raise ValueError(
+                f"suite must be among {', '.join(NAMES)}; got {name!r}"
+                f"{arguments.nearest(name, NAMES)}"
+            )
+        expanded |= dict.fromkeys(GROUPS.get(name, (name,)))
+    return tuple(expanded)
 
 
-def conditions(
-    suites: Sequence[str],
-    settings: Settings,
-    image_shape: tuple[int, int, int],
-    stochastic: bool,
-) -> list[Condition]:
+def conditions(suite: Sequence[str], request: "Request", target: Target) -> list[Condition]:
     """The conditions of suites, each once.
 
     Args:
-      suites: expanded names; exhibits and ``PHYSIOLOGY`` have no conditions, and for ``MASKING``
-        see ``masking``.
-      settings: what they share.
-      image_shape: (H, W, C) of the images, for the radii.
-      stochastic: whether the network draws noise.
+      suite: expanded names; ``MASKING``, ``PHYSIOLOGY``, ``GALLERY`` and ``FRONT_END`` have no
+        conditions here.
+      request: settings of attacks and corruptions.
+      target: what they depend on in the network.
 
     Raises:
-      ValueError: if ``settings.eps`` is given for several norms.
+      ValueError: if ``request.eps`` is given for several norms.
     """
-    attacked = {name for name in suites if name in norms.NORMS}
-    attacked |= {settings.norm for name in suites if name in _IN_ONE_NORM}
-    if settings.eps and len(attacked) != 1:
+    norms = {name for name in suite if name in names.NORMS}
+    norms |= {request.norm for name in suite if name in _IN_ONE_NORM}
+    if request.eps and len(norms) != 1:
         raise ValueError(
             f"eps is for one norm, since each has its own units; the suites attack in "
-            f"{', '.join(sorted(attacked)) or 'none'}"
+            f"{', '.join(sorted(norms)) or 'none'}"
         )
-    found = [
+    members = [
         condition
-        for name in suites
+        for name in suite
         if name in _SUITES
-        for condition in _SUITES[name](settings, image_shape, stochastic)
+        for condition in _SUITES[name](request, target)
     ]
-    return list({condition.name: condition for condition in found}.values())
+    return list({condition.name: condition for condition in members}.values())
 
 
-def check_seen_noise(suites: Sequence[str], option: str) -> None:
-    """Checks that an option on the noise that attacks see has an effect on all attacks of suites.
+def check_attack_noise(suite: Sequence[str], noise: str) -> None:
+    """Check that other noise at the attack has an effect on all attacks of suites.
 
     Raises:
-      ValueError: naming the option, if there is no such attack, or one on which it has none.
+      ValueError: if there is no such attack, or one on which it has no effect.
     """
-    deaf = [name for name in suites if name in _IN_ONE_NORM]
-    if deaf or not set(suites) & set(_OF_SEEN_NOISE):
-        got = ", ".join(deaf or suites)
+    unsupported = [name for name in suite if name in _IN_ONE_NORM]
+    if unsupported or not set(suite) & set(_WITH_ATTACK_NOISE):
         raise ValueError(
-            f"{option} is for the attacks of the suites {', '.join(_OF_SEEN_NOISE)}; got {got}"
+            f"attack_noise {noise!r} is for the attacks of the suites "
+            f"{', '.join(_WITH_ATTACK_NOISE)}; got {', '.join(unsupported or suite)}"
         )
 
 
-def masking(
-    settings: Settings, image_shape: tuple[int, int, int], stochastic: bool, transfer: str = ""
-) -> list[Masking]:
-    """The checks for masked gradients, one per radius.
+def masking(request: "Request", target: Target, transfer: str = "") -> list[Masking]:
+    """The checks for masked gradients, one for each radius.
 
     Args:
-      settings: norm and radii, and the noise draws of a gradient.
-      image_shape: (H, W, C) of the images, for the radius.
-      stochastic: whether the network draws noise.
+      request: norm and radii, and the noise draws of a gradient.
+      target: what they depend on in the network.
       transfer: name of another network whose adversarial images are carried over, if any.
     """
     return [
-        Masking(settings.norm, eps, stochastic, transfer, eot_samples=settings.eot_samples)
-        for eps in settings.radii(image_shape)
+        Masking(request.norm, eps, target.noisy, transfer, eot_samples=request.eot_samples)
+        for eps in radii(request, target.image_shape)
     ]

@@ -49,7 +49,9 @@ from vone_jax.results.format import (
     Variability,
     differences,
     from_json,
+    json_differences,
     noise_label,
+    physiology_from_json,
     to_json,
 )
 from vone_jax.results.runs import COLUMNS, Run, Runs, load
@@ -118,10 +120,12 @@ __all__ = [
     "difference",
     "differences",
     "from_json",
+    "json_differences",
     "load",
     "mean_accuracy",
     "middle",
     "noise_label",
+    "physiology_from_json",
     "read",
     "read_arrays",
     "read_json",

@@ -896,6 +896,7 @@ class Result(Identity):
 
 _RESULT: pydantic.TypeAdapter[Result] = pydantic.TypeAdapter(Result)
 _IDENTITY: pydantic.TypeAdapter[Identity] = pydantic.TypeAdapter(Identity)
+_PHYSIOLOGY: pydantic.TypeAdapter[Physiology] = pydantic.TypeAdapter(Physiology)
 
 
 def to_json(value: Identity) -> dict[str, Any]:
@@ -913,15 +914,24 @@ def from_json(values: dict[str, Any]) -> Result:
     return _RESULT.validate_json(json.dumps(values))
 
 
+def physiology_from_json(values: dict[str, Any]) -> Physiology:
+    """The measured part of a recorded layer from JSON values, as ``from_json``."""
+    return _PHYSIOLOGY.validate_json(json.dumps(values))
+
+
 def differences(ours: Identity, theirs: Identity) -> list[str]:
     """The fields in which two identities differ, as ``"FIELD is OURS, was THEIRS"``."""
     fields = [field.name for field in dataclasses.fields(Identity)]
-    here, there = ({k: to_json(value)[k] for k in fields} for value in (ours, theirs))
-    flat, other = _flatten(here), _flatten(there)
+    return json_differences(*({k: to_json(value)[k] for k in fields} for value in (ours, theirs)))
+
+
+def json_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """The leaves in which two JSON objects differ, see ``differences``."""
+    here, there = _flatten(ours), _flatten(theirs)
     return [
-        f"{name} is {flat.get(name, 'absent')}, was {other.get(name, 'absent')}"
-        for name in sorted(flat | other)
-        if flat.get(name) != other.get(name)
+        f"{name} is {here.get(name, 'absent')}, was {there.get(name, 'absent')}"
+        for name in sorted(here | there)
+        if here.get(name) != there.get(name)
     ]
 
 

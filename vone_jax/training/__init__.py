@@ -20,6 +20,7 @@ from vone_jax.training.run_dir import (
     load_run,
     read_run,
     restore_run,
+    versions,
 )
 from vone_jax.training.similarity import Similarity
 
@@ -49,4 +50,5 @@ __all__ = [
     "restore_run",
     "to_json",
     "train",
+    "versions",
 ]

@@ -12,9 +12,12 @@ import pytest
 
 from vone_jax import sweep as sweeps
 from vone_jax import training
+from vone_jax.evaluation import Request
 from vone_jax.sweep import Member, Shard, Sweep, SweepError
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CLEAN, LINF = Request(suite=("clean",)), Request(suite=("linf",))
+FROZEN = Request(noise="frozen")
 BASE = training.load_config("quickstart/resnet18", CONFIGS)
 
 # Writes down how it was called, and does as the file `behave` beside it says.
@@ -44,7 +47,7 @@ def root(tmp_path):
 
 def make(labels="abc", **fields):
     members = {label: Member(replace(BASE, seed=ord(label))) for label in labels}
-    given = {"members": members, "evaluations": [("--suite", "clean")]} | fields
+    given = {"members": members, "evaluations": [CLEAN]} | fields
     return Sweep("s", "group", **given)
 
 
@@ -74,7 +77,7 @@ def test_everything_runs_once(root):
 def test_only_what_is_new_runs(root):
     run(root, make("a"))
     calls(root)
-    more = make("a", evaluations=[("--suite", "clean"), ("--suite", "linf")])
+    more = make("a", evaluations=[CLEAN, LINF])
     run(root, more)
     assert calls(root) == ["eval.py a --suite linf"]
     # Another sweep of the group that has the same network under the same label.
@@ -86,8 +89,8 @@ def test_only_what_is_new_runs(root):
 
 
 def test_a_member_may_have_evaluations_of_its_own(root):
-    sweep = make("a", members={"a": Member(BASE, [("--noise", "frozen"), ("--suite", "clean")])})
-    assert sweep.evaluations_of("a") == [("--suite", "clean"), ("--noise", "frozen")]
+    sweep = make("a", members={"a": Member(BASE, [FROZEN, CLEAN])})
+    assert sweep.evaluations_of("a") == [CLEAN, FROZEN]
 
 
 def test_shards_share_out_the_members(root):
@@ -133,7 +136,7 @@ def test_sigterm_reaches_the_command(root):
     (root / "behave").write_text("s:a sleep\n")
     (root / "go.py").write_text(
         "import sys, pathlib\n"
-        "from tests.sweep.test_runner import make, run\n"
+        "from tests.test_sweep import make, run\n"
         f"sys.exit(run(pathlib.Path({str(root)!r}), make('ab')))\n"
     )
     environment = os.environ | {"PYTHONPATH": str(CONFIGS.parent)}
@@ -164,7 +167,7 @@ def test_ctrl_c_reaches_the_command_once(root):
     )
     (root / "go.py").write_text(
         "import sys, pathlib\n"
-        "from tests.sweep.test_runner import make, run\n"
+        "from tests.test_sweep import make, run\n"
         f"sys.exit(run(pathlib.Path({str(root)!r}), make('a')))\n"
     )
     environment = os.environ | {"PYTHONPATH": str(CONFIGS.parent)}

@@ -1,4 +1,4 @@
-"""The three protocols and the worst of several attacks, on classifiers with known answers."""
+"""Protocols and keys of the judgement, on classifiers with known answers."""
 
 import math
 
@@ -30,27 +30,27 @@ PROTOCOLS = {
 }
 
 
-def truth(p: float, how: str) -> float:
+def truth(p: float, protocol: str) -> float:
     """Probability that a decision of the coin is right, in closed form.
 
     A decision of three draws goes with the majority: two of either outcome outweigh the third in
     logits (+1 against -1) and in probability (+.147 against -.258).
     """
-    return p if how in ("fresh", "frozen") else float(stats.binom.sf(1, 3, p))
+    return p if protocol in ("fresh", "frozen") else float(stats.binom.sf(1, 3, p))
 
 
 @pytest.mark.parametrize("p", [0.9, 0.7])
-@pytest.mark.parametrize("how", PROTOCOLS)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("attack", [ATTACKS[0], ATTACKS], ids=["one", "worst of three"])
-def test_the_coin_is_reported_as_it_is(p, how, attack):
+def test_the_coin_is_reported_as_it_is(p, protocol, attack):
     """Right with probability p under any attack: reports p, and not a power of it."""
     images = jax.random.uniform(jax.random.key(1), (400, 4, 4, 1))
     labels = jnp.zeros(400, jnp.int32)
     logits_fn = Partial(toy.coin, jnp.float32(p))
     result = evaluation.robust_accuracy(
-        KEY, logits_fn, images, labels, attack=attack, **PROTOCOLS[how]
+        KEY, logits_fn, images, labels, attack=attack, **PROTOCOLS[protocol]
     )
-    expected, draws = truth(p, how), PROTOCOLS[how].get("draws", 1)
+    expected, draws = truth(p, protocol), PROTOCOLS[protocol].get("draws", 1)
     assert abs(result.accuracy - expected) < 4 * math.sqrt(expected * (1 - expected) / 400 / draws)
     if draws > 1:
         # Over images too, the shares scatter as chance has it: no example is worse than another.
@@ -100,23 +100,17 @@ def test_decisions_of_several_draws():
     logits = jnp.log(jnp.asarray([
         [[0.5, 0.4, 0.1]], [[0.5, 0.4, 0.1]], [[0.001, 0.4, 0.599]],
     ]))  # fmt: skip
-
-    def decide(name, draws=3):
-        return int(evaluation.Protocol("fresh", 1, name, draws).decide(logits)[0])
-
-    assert decide("vote") == 0
-    assert decide("mean_probability") == 1  # .334, .4, .266
-    assert decide("mean_logits") == 1
+    assert judging.decide(logits, "vote") == 0
+    assert judging.decide(logits, "mean_probability") == 1  # .334, .4, .266
+    assert judging.decide(logits, "mean_logits") == 1
     # One draw of overwhelming logits decides their mean, not the mean probability.
-    strong = logits.at[2].multiply(20.0)
-    how = evaluation.Protocol("fresh", 1, "mean_logits", 3)
-    assert int(how.decide(strong)[0]) == 2
+    assert judging.decide(logits.at[2].multiply(20.0), "mean_logits") == 2
     # Two against two: the more probable wins, not the lower number.
     tied = jnp.log(jnp.asarray([[[0.5, 0.4, 0.1]], [[0.01, 0.39, 0.6]]]))
-    assert int(evaluation.Protocol("fresh", 1, "vote", 2).decide(tied)[0]) == 2
+    assert judging.decide(tied, "vote") == 2
     # However little more: four votes each, and 1e-7 between the probabilities.
     near = jnp.asarray(4 * [[[2.0, 0.0, 0.0]], [[0.0, 2.0 + 1e-6, 0.0]]])
-    assert int(evaluation.Protocol("fresh", 1, "vote", 8).decide(near)[0]) == 1
+    assert judging.decide(near, "vote") == 1
 
 
 def test_repeated_decisions_use_new_draws():
@@ -125,8 +119,8 @@ def test_repeated_decisions_use_new_draws():
     images = jax.random.uniform(jax.random.key(1), (6, 8, 8, 1))
     labels = jnp.arange(6, dtype=jnp.int32) % 4
     keys = prng.example_keys(KEY, 6)
-    how = evaluation.Protocol("fresh", 4, "mean_logits", 3)
-    right, loss = judging.judge(network, keys, images, labels, how)
+    protocol = evaluation.Protocol("fresh", 4, "mean_logits", 3)
+    right, loss = judging.judge(network, keys, images, labels, protocol)
     singles = jnp.stack([network(prng.fold(keys, r), images) for r in range(12)])
     means = singles.reshape(4, 3, 6, 4).mean(1)
     np.testing.assert_array_equal(right, (jnp.argmax(means, -1) == labels[None]).T)
@@ -134,52 +128,29 @@ def test_repeated_decisions_use_new_draws():
     np.testing.assert_allclose(loss, single[1], rtol=1e-5)
 
 
-@pytest.fixture(scope="module")
-def network():
-    return Partial(toy.noisy_network, toy.make_network(0.0), jnp.float32(0.0))
+def test_attack_and_judgement_share_no_key():
+    keys = prng.example_keys(KEY, 50)
+    streams = [f(keys) for f in (
+        judging.attack_keys, judging.choice_keys, judging.judge_keys, judging.corruption_keys
+    )]  # fmt: skip
+    data = np.concatenate([jax.random.key_data(stream) for stream in [keys, *streams]])
+    assert len(np.unique(data, axis=0)) == 250
 
 
-def test_worst_of_is_the_worst_per_image(network):
-    """Without noise: right only where every attack and the image itself are."""
-    images = jax.random.uniform(jax.random.key(3), (24, 8, 8, 1))
-    labels = jnp.argmax(network(KEY, images), axis=-1).astype(jnp.int32).at[0].add(1) % 4
-    attacks = (
-        PGD("linf", 0.02, steps=2),
-        PGD("linf", 0.02, steps=2, random_start=True, loss="margin"),
-    )
-    alone = [
-        evaluation.robust_accuracy(KEY, network, images, labels, attack=attack, draws=1)
-        for attack in attacks
-    ]
-    clean = evaluation.accuracy(KEY, network, images, labels, draws=1)
-    worst = evaluation.robust_accuracy(KEY, network, images, labels, attack=attacks, draws=1)
-    every = np.min([r.per_example for r in (*alone, clean)], axis=0)
-    np.testing.assert_array_equal(worst.per_example, every)
-    assert 0 < worst.accuracy < clean.accuracy
-    # The winner is one of those that break the image; among them the one of the highest loss.
-    for i, winner in enumerate(worst.winner):
-        rivals = [r for r in (*alone, clean) if r.per_example[i] == worst.per_example[i]]
-        assert worst.loss[i] == pytest.approx(max(r.loss[i] for r in rivals), rel=1e-5)
-        assert worst.loss[i] == pytest.approx((*alone, clean)[winner].loss[i], rel=1e-5)
-    assert len(set(worst.winner)) > 1
+def test_noise_frozen_at_the_attack_alone():
+    """The attack uses one draw for each image, whatever its key; the judgement uses others."""
 
+    def noise(keys, images):
+        return jax.random.key_data(keys).astype(jnp.float32)
 
-def test_the_record_names_the_attack_that_won(network):
-    images = jax.random.uniform(jax.random.key(3), (4, 8, 8, 1))
-    labels = jnp.argmax(network(KEY, images), axis=-1).astype(jnp.int32)
-    # The second does nothing, as the image itself; the first raises the loss.
-    weak = PGD("linf", 0.02, steps=1, step_size=0.0)
-    condition = evaluation.WorstOf((weak, PGD("linf", 0.02, steps=2)))
-    how = evaluation.Protocol("fresh", 1)
-    found = condition.measure(Trial(how, prng.example_keys(KEY, 4), network, images, labels))
-    arrays = {name: np.asarray(value) for name, value in found.items()} | {"index": np.arange(4)}
-    won = condition.summary(arrays)["won"]
-    assert list(won.values()) == [0, 4, 0] and list(won)[1] == repr(condition.attacks[1])
-    assert list(won)[2] == "the image itself"
-    record = condition.record()
-    assert record["attack"] == f"WorstOf({condition.attacks[0]!r}, {condition.attacks[1]!r})"
-    assert record["eps_label"] == "0.02" and record["chosen_by"]
-    assert condition.name == "attack-worst-linf-0.02"
+    keys, other = (jax.random.split(jax.random.key(seed), 4) for seed in (0, 1))
+    images, labels = jnp.zeros((4, 2, 2, 1)), jnp.zeros(4, jnp.int32)
+    trial = Trial(evaluation.Protocol(draws=3), keys, Partial(noise), images, labels)
+    frozen = Trial(evaluation.Protocol("frozen", 1), keys, Partial(noise), images, labels).judged
+    attacked = trial.attacked("frozen")
+    np.testing.assert_array_equal(attacked(keys, images), attacked(other, images))
+    np.testing.assert_array_equal(attacked(keys, images), frozen(keys, images))
+    np.testing.assert_array_equal(trial.judged(other, images), noise(other, images))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,102 @@
+"""Conditions beside closed forms: the smallest changes, and the worst of several attacks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+from tests.attacks import toy
+from vone_jax import evaluation, prng
+from vone_jax.attacks import FMN, PGD
+from vone_jax.evaluation.judging import Trial
+
+KEY = jax.random.key(21)
+ONCE = evaluation.Protocol("fresh", 1)
+
+
+def measured(condition, logits_fn, images, labels):
+    """The numbers and the arrays of a condition."""
+    keys = prng.example_keys(KEY, len(images))
+    arrays = condition.measure(Trial(ONCE, keys, logits_fn, images, labels))
+    arrays = {name: np.asarray(value) for name, value in arrays.items()}
+    return condition.summary(arrays | {"index": np.arange(len(images))}), arrays
+
+
+def test_a_linear_model_has_the_distances_of_the_closed_form():
+    """The distance to the border of two classes is the margin over the norm of its slope."""
+    weights = jax.random.normal(jax.random.key(3), (16, 2))
+    images = jax.random.uniform(jax.random.key(4), (30, 4, 4, 1), minval=0.4, maxval=0.6)
+    logits = images.reshape(30, -1) @ weights
+    margin = np.asarray(logits[:, 0] - logits[:, 1])
+    labels = jnp.asarray(margin < 0, jnp.int32).at[0].set(int(margin[0] > 0))
+    slope = np.asarray(weights[:, 0] - weights[:, 1])
+    expected = np.abs(margin) / np.linalg.norm(slope)
+    expected[0] = 0.0  # misclassified as it is
+    radii = (0.0, *np.quantile(expected, (0.3, 0.7)).tolist(), 1.0)
+    condition = evaluation.Minimal(FMN("l2", 1.0, steps=300), radii)
+    distances, arrays = measured(condition, Partial(toy.linear, weights), images, labels)
+    np.testing.assert_allclose(arrays["distance"], expected, rtol=0.02, atol=1e-4)
+    assert (distances.broken, distances.seen) == (30, 30)
+    assert distances.median_distance == pytest.approx(np.median(expected), rel=0.02)
+    accuracy = [rung.accuracy for rung in distances.ladder]
+    assert accuracy == pytest.approx([29 / 30, 0.7, 0.3, 0.0], abs=1 / 30 + 1e-6)
+    assert [rung.eps for rung in distances.ladder] == list(radii)
+
+
+def test_an_image_that_cannot_be_fooled_is_infinitely_far():
+    def stubborn(key, images):
+        logits = jnp.stack([jnp.full(images.shape[0], 2.0), jnp.zeros(images.shape[0])], axis=-1)
+        return logits + 1e-6 * images.reshape(images.shape[0], -1)[:, :2]
+
+    images = jnp.full((4, 4, 4, 1), 0.5)
+    condition = evaluation.Minimal(FMN("linf", 1.0, steps=5), (0.1, 1.0))
+    distances, _ = measured(condition, stubborn, images, jnp.zeros(4, jnp.int32))
+    assert distances.broken == 0 and distances.median_distance is None
+    assert [rung.accuracy for rung in distances.ladder] == [1.0, 1.0]
+
+
+@pytest.fixture(scope="module")
+def network():
+    return Partial(toy.noisy_network, toy.make_network(0.0), jnp.float32(0.0))
+
+
+def test_worst_of_is_the_worst_per_image(network):
+    """Without noise: right only where every attack and the image itself are."""
+    images = jax.random.uniform(jax.random.key(3), (24, 8, 8, 1))
+    labels = jnp.argmax(network(KEY, images), axis=-1).astype(jnp.int32).at[0].add(1) % 4
+    attacks = (
+        PGD("linf", 0.02, steps=2),
+        PGD("linf", 0.02, steps=2, random_start=True, loss="margin"),
+    )
+    alone = [
+        evaluation.robust_accuracy(KEY, network, images, labels, attack=attack, draws=1)
+        for attack in attacks
+    ]
+    clean = evaluation.accuracy(KEY, network, images, labels, draws=1)
+    worst = evaluation.robust_accuracy(KEY, network, images, labels, attack=attacks, draws=1)
+    every = np.min([r.per_example for r in (*alone, clean)], axis=0)
+    np.testing.assert_array_equal(worst.per_example, every)
+    assert 0 < worst.accuracy < clean.accuracy
+    # The winner is one of those that break the image; among them the one of the highest loss.
+    for i, winner in enumerate(worst.winner):
+        rivals = [r for r in (*alone, clean) if r.per_example[i] == worst.per_example[i]]
+        assert worst.loss[i] == pytest.approx(max(r.loss[i] for r in rivals), rel=1e-5)
+        assert worst.loss[i] == pytest.approx((*alone, clean)[winner].loss[i], rel=1e-5)
+    assert len(set(worst.winner)) > 1
+
+
+def test_the_result_names_the_attack_that_won(network):
+    images = jax.random.uniform(jax.random.key(3), (4, 8, 8, 1))
+    labels = jnp.argmax(network(KEY, images), axis=-1).astype(jnp.int32)
+    # The second does nothing, as the image itself; the first raises the loss.
+    weak = PGD("linf", 0.02, steps=1, step_size=0.0)
+    condition = evaluation.WorstOf((weak, PGD("linf", 0.02, steps=2)))
+    accuracy, arrays = measured(condition, network, images, labels)
+    assert accuracy.won == (0, 4, 0) and set(arrays["winner"]) == {1}
+    *attacks, last = condition.constants()["attack"]
+    assert attacks == list(map(repr, condition.attacks)) and last == "the image itself"
+    record = condition.record()
+    assert list(map(str, record.attacks)) == attacks
+    assert (record.norm, record.eps_label, record.attack_name) == ("linf", "0.02", "Worst of PGD")
+    assert condition.name == "attack-worst-linf-0.02"

@@ -1,0 +1,145 @@
+"""Galleries, front ends, and means over corruptions."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.evaluation import tiny
+from vone_jax import data, evaluation, results
+from vone_jax.attacks import PGD
+from vone_jax.corruptions import SETS, mce
+from vone_jax.evaluation.exhibits import spread, summarise
+
+ATTACKED = evaluation.Attacked(PGD("linf", 0.05, steps=2, eot_samples=2))
+
+
+def test_exhibits_hold_what_the_report_shows(tmp_path):
+    """The files are read back and checked array by array, as by a report."""
+    job = tiny.tiny_job(tiny.tiny_subject(), tmp_path / "tiny-run" / "results")
+    tasks = (evaluation.Gallery(ATTACKED, 3), evaluation.FrontEnd())
+    made = [evaluation.evaluate(job, task) for task in tasks]
+    for task, result in zip(tasks, made, strict=True):
+        again = evaluation.evaluate(job, task)  # finished
+        assert results.to_json(again) == results.to_json(result)
+    (run,) = results.load([tmp_path / "tiny-run"])
+    gallery, front_end = run.results
+    assert (gallery.name, front_end.name) == ("gallery-linf-0.05", "v1")
+    assert gallery.condition.images == 3 and gallery.condition.selection == "spread"
+    images = gallery.arrays
+    assert images["images"].shape == (3, 12, 12, 1) and images["eps"] == np.float32(0.05)
+    assert np.abs(images["adversarial"] - images["images"]).max() == pytest.approx(0.05, abs=1e-6)
+    # The images have the noise that they have among all examples.
+    shown = spread(job, 3)
+    np.testing.assert_array_equal(images["images"], tiny.tiny_images()[0][shown])
+    np.testing.assert_array_equal(images["label"], shown % 3)
+    arrays = front_end.arrays
+    assert arrays["kernels_in_phase"].shape == (4, 5, 5) and arrays["simple_channels"] == 2
+    assert arrays["responses_clean"].shape == (3, 3, 4)
+    assert np.any(arrays["responses_noisy"] != arrays["responses_clean"])
+    np.testing.assert_array_equal(arrays["image"], tiny.tiny_images(1)[0][0])
+    np.testing.assert_allclose(arrays["published_sf_edges"][[0, -1]], [0.5, 8.0])
+
+
+def job_with_labels(directory, labels):
+    class_names = tuple(f"class {i}" for i in range(max(labels) + 1))
+    images = np.zeros((len(labels), 12, 12, 1), np.uint8)
+    source = data.ArraySource(images, labels, class_names=class_names)
+    model, variables = tiny.tiny_network(classes=len(class_names))
+    subject = tiny.tiny_subject(model=model, variables=variables)
+    return tiny.tiny_job(subject, directory, source=source)
+
+
+def test_a_gallery_shows_different_classes(tmp_path):
+    # In the order of the classes, as folders have them.
+    labels = np.repeat(np.arange(5), 20)
+    job = job_with_labels(tmp_path, labels)
+    for count in (1, 3, 5, 8, 100):
+        positions = spread(job, count)
+        assert len(set(positions)) == count and np.all(np.diff(positions) > 0)
+        assert 0 <= positions[0] and positions[-1] < 100
+        np.testing.assert_array_equal(positions, spread(job, count))
+        assert len(set(labels[positions])) == min(count, 5)
+        assert np.bincount(labels[positions]).max() <= -(-count // 5)
+    # Most images are of one class.
+    uneven = np.where(np.arange(60) % 12 == 5, np.arange(60) // 12, 0)
+    assert set(uneven[spread(job_with_labels(tmp_path, uneven), 5)]) == set(uneven)
+
+
+def test_the_images_of_a_gallery_are_the_same_on_any_devices(tmp_path):
+    made = []
+    for devices in (1, 4):
+        job = tiny.tiny_job(tiny.tiny_subject(), tmp_path / str(devices), devices=devices)
+        made.append(evaluation.evaluate(job, evaluation.Gallery(ATTACKED, 3)).arrays)
+    for name in ("images", "label", "predicted_clean", "predicted_adversarial"):
+        np.testing.assert_array_equal(made[0][name], made[1][name])
+    np.testing.assert_allclose(made[0]["adversarial"], made[1]["adversarial"], atol=1e-6)
+
+
+def table(share, names=SETS["common"]):
+    return {name: {severity: share for severity in range(1, 6)} for name in names}
+
+
+def test_both_rules():
+    """Three kinds of noise at 0.9 and twelve others at 0.1: 0.26 against 0.3."""
+    accuracy = table(0.1) | table(0.9, SETS["noise"])
+    means = summarise(accuracy, None, imagenet=False)
+    assert means.of_corruptions == pytest.approx((3 * 0.9 + 12 * 0.1) / 15)
+    assert means.of_categories == pytest.approx((0.9 + 3 * 0.1) / 4)
+    assert means.categories == pytest.approx({"noise": 0.9, "blur": 0.1, "weather": 0.1,
+                                                 "digital": 0.1})  # fmt: skip
+    # The extra corruptions do not count.
+    more = accuracy | table(1.0, SETS["extra"])
+    assert summarise(more, None, imagenet=False) == means
+
+
+def test_alexnet_has_an_mce_of_one_hundred():
+    accuracy = {
+        name: {severity: 1 - error for severity in range(1, 6)}
+        for name, error in mce.ALEXNET_ERRORS.items()
+    }
+    clean = 1 - mce.ALEXNET_CLEAN_ERROR
+    means = summarise(accuracy, clean, imagenet=True)
+    assert (means.mce, means.relative_mce) == (pytest.approx(100), pytest.approx(100))
+    assert means.note == "Over 15 of the 15 common corruptions."
+    assert summarise(accuracy, None, imagenet=True).relative_mce is None
+    means = summarise(accuracy, clean, imagenet=False)
+    assert means.mce is None and "ImageNet at 224" in means.note
+
+
+def test_an_mce_needs_all_of_it():
+    accuracy = table(0.5)
+    del accuracy["fog"][3]
+    means = summarise(accuracy, 0.9, imagenet=True)
+    assert means.mce is None and "all 15 at all five" in means.note
+    drawn = table(0.5)
+    drawn["frost_procedural"] = {s: 0.1 for s in drawn.pop("frost")}
+    means = summarise(drawn, 0.9, imagenet=True)
+    assert means.mce is None and "drawn texture in the place of frost" in means.note
+    assert means.categories["weather"] == pytest.approx((3 * 0.5 + 0.1) / 4)
+    assert summarise(table(0.5, SETS["noise"]), 0.9, imagenet=True) is None
+
+
+def test_means_of_a_run_are_written_and_read(tmp_path):
+    job = tiny.tiny_job(tiny.tiny_subject(), tmp_path / "run" / "results")
+    names = ("gaussian_noise", "gaussian_blur", "brightness", "contrast", "defocus_blur")
+    measured = [
+        evaluation.evaluate(job, condition)
+        for condition in (evaluation.Clean(), *(evaluation.Corrupted(n, 2, "uint8") for n in names))
+    ]
+    task = evaluation.MeansOverCorruptions()
+    result = evaluation.evaluate(job, task, measured)
+    path = tmp_path / "run" / "results" / "corruption-means-uint8.json"
+    assert json.loads(path.read_text()) == results.to_json(result)
+    accuracy = {name: each.accuracy for name, each in zip(names, measured[1:], strict=True)}
+    common = [accuracy[name] for name in names if name != "gaussian_blur"]
+    assert result.measured.of_corruptions == pytest.approx(np.mean(common))
+    assert result.condition.form == "uint8" and result.condition.severities == (2,)
+    assert result.condition.clean and result.condition.corruptions == names
+    again = evaluation.evaluate(job, task, measured)  # finished
+    assert results.to_json(again) == results.to_json(result)
+    (run,) = results.load([tmp_path / "run"])
+    assert len(run.of_kind("corruption_means")) == 1
+    assert evaluation.evaluate(job, task, measured[:2]) is None
+    # From other results it is made anew.
+    assert evaluation.evaluate(job, task, measured[1:]).condition.clean is False

@@ -1,0 +1,169 @@
+"""Requests: what they accept, their options, and published files in the place of made images."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tyro
+
+from tests.evaluation import tiny
+from vone_jax import evaluation, models, v1
+from vone_jax.cli.evaluate import Arguments
+from vone_jax.evaluation import request
+from vone_jax.evaluation.subject import noise_slug
+
+GIVEN = v1.GaussianNoise(2.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(points=3), "points must be one of 9, 4, 2; got 3"),
+        (dict(eps=(-1.0,)), "eps must be"),
+        (dict(steps=0), "steps must be"),
+        (dict(step_rule="eps"), "step_rule must be one of"),
+        (dict(loss="mse"), "loss must be one of"),
+        (dict(restarts=0), "restarts must be"),
+        (dict(eot_samples=0), "eot_samples must be"),
+        (dict(l1_step="x"), "l1_step must be one of"),
+        (dict(norm="l0"), "norm must be one of"),
+        (dict(form="png"), "form must be one of float, uint8, jpeg85"),
+        (dict(corruptions=("contrasts",)), "did you mean 'contrast'"),
+        (dict(severities=(6,)), "severity must be an integer from 0 to 5"),
+    ],
+)
+def test_requests_out_of_range_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        evaluation.Request(**fields)
+
+
+# A value of every field that is not its default.
+OPTIONS = dict(
+    suite=("clean", "linf"), examples=8, batch_size=4, seed=3, draws=2, noise="frozen",
+    test_noise="gaussian:2", attack_noise="none", decision="vote", averaged=3, points=9,
+    eps=(0.05, 1e-7), norm="l2", steps=3, step_rule="eps/4", random_start=True, restarts=2,
+    eot_samples=5, loss="margin", l1_step="sparse", norm_offset=1e-7, order="box_then_ball",
+    corruptions=("contrast", "frost"), severities=(1, 5), form="uint8",
+    frost_dir=Path("frost photographs"), corrupted_files="npy:/some/where", masking_images=4,
+    transfer_from=Path("runs/other"), layers=("v1", "bottleneck"), physiology_trials=4,
+    references=(Path("a.csv"), Path("b.nc")), textures=Path("textures"), gallery_images=2,
+    gallery_norm="l1", gallery_eps=1 / 3, split="validation", source="cifar10", data_dir="data",
+    step=7, workers=2, tag="again", overwrite=True,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        # Frozen noise has one decision of one draw.
+        OPTIONS | dict(noise="fresh"),
+        OPTIONS | dict(draws=1, decision="single", averaged=1),
+    ],
+    ids=["defaults", "all", "frozen"],
+)
+def test_the_options_of_a_request_make_it_again(fields):
+    default, made = evaluation.Request(), evaluation.Request(**fields)
+    argv = made.to_arguments()
+    options = {word for word in argv if word.startswith("--")}
+    assert options == {
+        f"--{name.replace('_', '-')}" for name in fields if fields[name] != getattr(default, name)
+    }
+    parsed = tyro.cli(Arguments, args=["runs/tiny", *argv], config=(tyro.conf.OmitArgPrefixes,))
+    assert parsed.request == made and parsed.run_dir == Path("runs/tiny")
+
+
+def test_every_field_has_an_option():
+    assert set(OPTIONS) == {field.name for field in dataclasses.fields(evaluation.Request)}
+
+
+@pytest.mark.parametrize(
+    ("text", "noise", "slug"),
+    [
+        ("none", None, "none"),
+        ("trained", GIVEN, "gaussian-2"),
+        ("neuronal", v1.NeuronalNoise(), "neuronal-0.35-0.07-1"),
+        ("neuronal:0.5,0.1", v1.NeuronalNoise(0.5, 0.1), "neuronal-0.5-0.1-1"),
+        ("neuronal:0.5,0.1,2", v1.NeuronalNoise(0.5, 0.1, 2.0), "neuronal-0.5-0.1-2"),
+        ("gaussian:4", v1.GaussianNoise(4.0), "gaussian-4"),
+    ],
+)
+def test_texts_stand_for_noise(text, noise, slug):
+    assert request.parse_noise("test_noise", text, GIVEN, ("trained",)) == noise
+    assert noise_slug(noise) == slug
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("loud", "test_noise must be trained, none, neuronal, neuronal:SCALE"),
+        ("neuronal:1", "or gaussian:SCALE; got 'neuronal:1'"),
+        ("gaussian", "got 'gaussian'"),
+        ("gaussian:-1", "test_noise 'gaussian:-1': scale must be a finite number >= 0"),
+        ("neuronal:a,b", "test_noise 'neuronal:a,b': could not convert"),
+    ],
+)
+def test_other_texts_are_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        evaluation.Request(test_noise=text)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Files laid out as CIFAR-10-C: ten images at each of five severities."""
+    rng = np.random.default_rng(2)
+    images = rng.integers(0, 256, (50, 12, 12, 1)).astype(np.uint8)
+    np.save(tmp_path / "fog.npy", images)
+    np.save(tmp_path / "frost.npy", images)
+    np.save(tmp_path / "labels.npy", np.tile(np.arange(10) % 3, 5))
+    return tmp_path
+
+
+def from_files(tasks, files, data_dir=None, **fields):
+    return request._from_files(tasks, evaluation.Request(corrupted_files=files, **fields), data_dir)
+
+
+def test_the_images_are_those_of_the_files(files, tmp_path):
+    model, variables = tiny.tiny_network(noise=None, classes=10)
+    subject = tiny.tiny_subject(model=model, variables=variables)
+    job = tiny.tiny_job(subject, tmp_path / "results", examples=5)
+    tasks = [
+        (job, evaluation.Clean()),
+        (job, evaluation.Corrupted("fog", 3)),
+        (job, evaluation.Corrupted("frost_procedural", 5)),
+    ]
+    replaced = from_files(tasks, f"npy:{files}")
+    names = [condition.name for _, condition in replaced]
+    assert names == ["clean", "corruption-fog-3-published", "corruption-frost-5-published"]
+    assert replaced[0] == tasks[0]
+    result = evaluation.evaluate(*replaced[1])
+    assert result.condition == evaluation.Published("fog", 3).record()
+    assert (result.condition.form, result.published) == ("published", True)
+    assert result.dataset.name == f"npy:{files}/fog" and result.dataset.examples == 5
+    # Severity 3 is rows 20 to 29, of which every second is taken.
+    images = np.load(files / "fog.npy")[20:30:2].astype(np.float32) / 255
+    logits = models.logits_fn(subject.model, subject.variables)(jax.random.key(0), images)
+    right = np.argmax(logits, -1) == np.arange(0, 10, 2) % 3
+    np.testing.assert_array_equal(result.arrays["right"][:, 0], right)
+    assert replaced[2][1] == evaluation.Published("frost", 5)
+
+
+def test_what_is_not_there_is_told(files, tmp_path):
+    job = tiny.tiny_job(tiny.tiny_subject(noise=None), tmp_path / "results")
+    fog = evaluation.Corrupted("fog", 3)
+    for source, error, message in (
+        (f"npy:{files}/nowhere", FileNotFoundError, "nowhere is not a directory"),
+        ("tfds:cifar10", ValueError, "no corrupted images 'tfds:cifar10'; accepted are"),
+        ("tfds:cifar10_corrupted", FileNotFoundError, "is not prepared in"),
+    ):
+        with pytest.raises(error, match=message):
+            from_files([(job, fog)], source, tmp_path / "data")
+    snow = evaluation.Corrupted("snow", 3)
+    with pytest.raises(FileNotFoundError, match="no corruption 'snow'.* fog, frost"):
+        from_files([(job, snow)], f"npy:{files}")
+    with pytest.raises(ValueError, match="corrupted_files is for the suites corruptions"):
+        from_files([(job, evaluation.Clean())], f"npy:{files}")
+    with pytest.raises(ValueError, match="form is for images that are made in memory, got 'uint8'"):
+        from_files([(job, fog)], f"npy:{files}", form="uint8")

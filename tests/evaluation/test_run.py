@@ -1,0 +1,426 @@
+"""Result files: what is in them, that a killed evaluation goes on, that nothing is mixed."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from tests.evaluation import tiny
+from vone_jax import evaluation, models, results, training
+from vone_jax.attacks import FGSM, PGD
+from vone_jax.cli.evaluate import line, summary
+from vone_jax.evaluation import store
+
+ATTACKED = evaluation.Attacked(PGD("linf", 0.05, steps=2, eot_samples=2))
+WORST = evaluation.WorstOf((ATTACKED.attack, FGSM("linf", 0.05, loss="margin")))
+NOISE = evaluation.Corrupted("gaussian_noise", 5)
+
+
+@pytest.fixture(scope="module")
+def subject():
+    return tiny.tiny_subject()
+
+
+def contents(directory, name):
+    """The JSON without times, and the bytes of the NPZ."""
+    record = json.loads((directory / f"{name}.json").read_text())
+    for field in ("started", "wall_seconds"):
+        del record["provenance"][field]
+    return record, (directory / f"{name}.npz").read_bytes()
+
+
+class Stop(Exception):
+    pass
+
+
+def test_a_result_says_what_was_measured(subject, tmp_path):
+    job = tiny.tiny_job(subject, tmp_path, examples=5, seed=3, versions={"jax": "1"})
+    result = evaluation.evaluate(job, ATTACKED)
+    assert results.to_json(result) == json.loads((tmp_path / "attack-linf-0.05.json").read_text())
+    arrays = results.read_arrays(tmp_path / "attack-linf-0.05.npz")
+    np.testing.assert_array_equal(arrays["index"], [0, 2, 4, 6, 8])  # every second one
+    np.testing.assert_array_equal(arrays["label"], np.arange(0, 10, 2) % 3)
+    np.testing.assert_allclose(arrays["distance"], 0.05, atol=1e-6)
+    assert set(arrays) == set(result.arrays) == {
+        "index", "label", "key", "right", "probability_correct", "loss", "distance",
+        "attack", "eps", "draws",
+    }  # fmt: skip
+    assert arrays["right"].shape == (5, 3) and arrays["right"].dtype == bool
+    np.testing.assert_allclose(arrays["probability_correct"], arrays["right"].mean(1))
+    assert (str(arrays["attack"]), arrays["eps"]) == (repr(ATTACKED.attack), 0.05)
+    assert arrays["draws"] == 3
+    keys = jax.random.key_data(job.example_keys(np.arange(0, 10, 2, dtype=np.uint32)))
+    np.testing.assert_array_equal(arrays["key"], keys)
+    measured, each = result.measured, arrays["right"].mean(0)
+    assert measured.between_draws.accuracy == pytest.approx(each.tolist())
+    assert measured.between_draws.standard_error == pytest.approx(each.std(ddof=1) / 3**0.5)
+    assert measured.right_in_every_draw == arrays["right"].all(1).mean()
+    assert result.accuracy == measured.accuracy
+    assert measured.accuracy == pytest.approx(arrays["probability_correct"].mean())
+    assert measured.seen == 5 and measured.correct == pytest.approx(arrays["right"].sum() / 3)
+    assert result.interval == results.wilson(measured.correct, 5)
+    noise = results.Noise("gaussian", 3.0)
+    assert result.network == results.Network(
+        name="vone_resnet18",
+        label="VOneResNet-18",
+        stochastic=True,
+        parameters=sum(x.size for x in jax.tree.leaves(subject.variables["params"])),
+        weights=subject.weights,
+        checkpoint_step=7,
+        trained_noise=noise,
+        test_noise=noise,
+        config={"seed": 0},
+    )
+    assert result.dataset == results.Dataset("tiny", "test", 5, 2, 10, ("a", "b", "c"))
+    assert str(result.condition.attacks[0]) == repr(ATTACKED.attack)
+    assert (result.condition.eot_samples, result.condition.estimator) == (2, "mean_loss")
+    assert (result.condition.attack_noise, result.condition.eps_label) == ("same", "0.05")
+    assert result.protocol == evaluation.Protocol("fresh", 3, "single", 1)
+    assert result.protocol_label == "fresh noise, 3 draws"
+    assert (result.run, result.kind, result.key.seed) == ("tiny-run", "attack", 3)
+    made = result.provenance
+    assert (made.versions, made.command, made.matmul_precision) == ({"jax": "1"}, "test", "highest")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "attack-linf-0.05.json", "attack-linf-0.05.npz"
+    ]  # fmt: skip
+
+
+def test_numbers_are_those_of_the_arrays(subject, tmp_path):
+    """The same examples through ``robust_accuracy``, with the keys of their indices."""
+    job = tiny.tiny_job(subject, tmp_path)
+    evaluation.evaluate(job, ATTACKED)
+    images, labels = tiny.tiny_images()
+    result = evaluation.robust_accuracy(
+        job.example_keys(np.arange(10, dtype=np.uint32)),
+        models.logits_fn(subject.model, subject.variables),
+        images,
+        labels,
+        attack=ATTACKED.attack,
+        draws=3,
+        batch_size=4,
+    )
+    with np.load(tmp_path / "attack-linf-0.05.npz") as archive:
+        np.testing.assert_array_equal(archive["probability_correct"], result.per_example)
+        np.testing.assert_allclose(archive["loss"], result.loss, rtol=1e-6)
+    assert 0 < result.accuracy < 1
+
+
+@pytest.mark.parametrize("condition", [ATTACKED, WORST, NOISE], ids=["attack", "worst", "noise"])
+def test_a_stopped_evaluation_goes_on(subject, tmp_path, condition):
+    job = tiny.tiny_job(subject, tmp_path / "whole")
+    evaluation.evaluate(job, condition)
+
+    seen = []
+
+    def stop_after_two(count):
+        seen.append(count)
+        if len(seen) == 3:  # 0 examples found, then two batches
+            raise Stop
+
+    half = dataclasses.replace(job, results=tmp_path / "half")
+    with pytest.raises(Stop):
+        evaluation.evaluate(half, condition, progress=stop_after_two)
+    assert not list((tmp_path / "half").glob("*.json"))
+    # What a killed writer leaves behind.
+    (tmp_path / "half" / f"{condition.name}.partial" / ".00000008.npz.tmp").write_bytes(b"PK")
+    seen.clear()
+    evaluation.evaluate(half, condition, progress=seen.append)
+    assert seen == [8, 2]
+    assert contents(tmp_path / "half", condition.name) == contents(
+        tmp_path / "whole", condition.name
+    )
+    assert not list((tmp_path / "half").glob("*.partial"))
+    seen.clear()
+    evaluation.evaluate(half, condition, progress=seen.append)
+    assert seen == [10]  # found finished
+
+
+def test_batch_size_and_devices_change_nothing(subject, tmp_path):
+    made = []
+    for devices, batch_size in ((1, 4), (4, 8)):
+        directory = tmp_path / f"{devices}-{batch_size}"
+        for condition in (ATTACKED, NOISE, WORST):
+            job = tiny.tiny_job(subject, directory, devices=devices, batch_size=batch_size)
+            made.append(evaluation.evaluate(job, condition))
+    for result, reference in zip(made[3:], made[:3], strict=True):
+        assert (result.name, result.accuracy) == (reference.name, reference.accuracy)
+        for field, values in reference.arrays.items():
+            if np.issubdtype(values.dtype, np.floating):
+                np.testing.assert_allclose(result.arrays[field], values, rtol=1e-5, atol=1e-6)
+            else:
+                np.testing.assert_array_equal(result.arrays[field], values)
+
+
+def test_other_evaluations_are_not_mixed(subject, tmp_path):
+    clean = evaluation.Clean()
+    job = tiny.tiny_job(subject, tmp_path)
+    first = evaluation.evaluate(job, clean)
+    other = dataclasses.replace(job, seed=1)
+    with pytest.raises(
+        evaluation.ResultError, match=r"another evaluation \(key.seed is 1, was 0\)"
+    ):
+        evaluation.evaluate(other, clean)
+    trained_on = dataclasses.replace(job, subject=tiny.tiny_subject(seed=5))
+    with pytest.raises(evaluation.ResultError, match="config.seed is 5, was 0; network.weights is"):
+        evaluation.evaluate(trained_on, clean)
+    tagged = evaluation.evaluate(dataclasses.replace(other, tag="again"), clean)
+    assert tagged.name == "clean-again" and tagged.identity_hash != first.identity_hash
+    replaced = evaluation.evaluate(dataclasses.replace(other, overwrite=True), clean)
+    assert replaced.key.seed == 1
+    # Chunks, too.
+    with pytest.raises(Stop):
+        evaluation.evaluate(job, NOISE, progress=lambda count: (_ for _ in ()).throw(Stop))
+    with pytest.raises(evaluation.ResultError, match="key.seed is 1"):
+        evaluation.evaluate(other, NOISE)
+    evaluation.evaluate(dataclasses.replace(other, overwrite=True), NOISE)
+
+
+def test_damaged_files_are_named(subject, tmp_path):
+    job = tiny.tiny_job(subject, tmp_path)
+    with pytest.raises(Stop):
+        evaluation.evaluate(job, NOISE, progress=lambda count: (_ for _ in ()).throw(Stop))
+    chunk = tmp_path / "corruption-gaussian_noise-5.partial" / "00000000.npz"
+    chunk.write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(evaluation.ResultError, match="00000000.npz is damaged"):
+        evaluation.evaluate(job, NOISE)
+    evaluation.evaluate(job, evaluation.Clean())
+    arrays = tmp_path / "clean.npz"
+    arrays.write_bytes(arrays.read_bytes()[:-40])
+    with pytest.raises(evaluation.ResultError, match="clean.npz is damaged"):
+        evaluation.evaluate(job, evaluation.Clean())
+    (tmp_path / "clean.json").write_text('{"format": 2,')
+    with pytest.raises(evaluation.ResultError, match="clean.json is damaged"):
+        evaluation.evaluate(job, evaluation.Clean())
+
+
+def test_every_flipped_bit_of_a_chunk_is_found_or_harmless(subject, tmp_path):
+    """Its lists of arrays too: zipfile passes over an array that its list does not have."""
+    job = tiny.tiny_job(subject, tmp_path)
+    unfinished = store.Store(tmp_path, job.identity("clean", results.CleanCondition()))
+    assert unfinished.chunks() == []
+    arrays = {"index": np.arange(3), "right": np.array([True, False, True])}
+    unfinished.add_chunk(0, arrays)
+    chunk = tmp_path / "clean.partial" / "00000000.npz"
+    whole = chunk.read_bytes()
+    found = 0
+    for bit in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        chunk.write_bytes(damaged)
+        try:
+            (read,) = unfinished.chunks()
+        except evaluation.ResultError:
+            found += 1
+        else:
+            assert read.keys() == arrays.keys()
+            assert all(np.array_equal(read[name], arrays[name]) for name in arrays)
+    assert found > 4 * len(whole)
+
+
+def test_protocols_have_their_own_names(subject, tmp_path):
+    for protocol, name in (
+        (evaluation.Protocol("frozen", 1), "clean-frozen"),
+        (evaluation.Protocol("fresh", 2, "vote", 3), "clean-vote-3"),
+    ):
+        job = tiny.tiny_job(subject, tmp_path, protocol=protocol)
+        result = evaluation.evaluate(job, evaluation.Clean())
+        assert (result.name, result.protocol) == (name, protocol)
+
+
+def test_a_network_without_noise_has_one_draw(tmp_path):
+    job = tiny.tiny_job(tiny.tiny_subject(noise=None), tmp_path)
+    result = evaluation.evaluate(job, evaluation.Clean())
+    assert result.protocol == evaluation.Protocol("none", 1)
+    assert result.protocol_label == "no noise"
+    assert result.measured.between_draws.standard_error is None
+    assert set(result.arrays["probability_correct"]) <= {0.0, 1.0}
+
+
+def test_noise_free_gradients_attack_the_quiet_network(subject, tmp_path):
+    quiet = tiny.tiny_subject(noise=None)
+    surrogate = evaluation.Attacked(PGD("linf", 0.05, steps=2), attack_noise="none")
+    job = tiny.tiny_job(subject, tmp_path, batch_size=10)
+    result = evaluation.evaluate(job, surrogate)
+    assert (result.name, result.attack_noise) == ("attack-linf-0.05-noise-free", "none")
+    assert result.attack_noise_label == "gradients without noise"
+    images, labels = tiny.tiny_images()
+    expected = evaluation.robust_accuracy(
+        job.example_keys(np.arange(10, dtype=np.uint32)),
+        models.logits_fn(subject.model, subject.variables),
+        images,
+        labels,
+        attack=surrogate.attack,
+        surrogate=models.logits_fn(quiet.model, subject.variables),
+        draws=3,
+    )
+    np.testing.assert_array_equal(result.arrays["probability_correct"], expected.per_example)
+
+
+def test_noise_frozen_at_the_attack_has_its_own_name(subject, tmp_path):
+    frozen = evaluation.Attacked(ATTACKED.attack, attack_noise="frozen")
+    result = evaluation.evaluate(tiny.tiny_job(subject, tmp_path), frozen)
+    assert (result.name, result.attack_noise) == ("attack-linf-0.05-frozen-attack", "frozen")
+    assert result.attack_noise_label == "frozen at the attack"
+    assert result.protocol == evaluation.Protocol("fresh", 3)
+
+
+def test_jobs_that_do_not_fit_are_refused(subject, tmp_path):
+    with pytest.raises(ValueError, match="batch_size must be a positive multiple"):
+        tiny.tiny_job(subject, tmp_path, devices=4, batch_size=6)
+    for fields, message in ((dict(seed=-1), "seed"), (dict(tag="a/b"), "tag"),
+                            (dict(workers=-1), "workers")):  # fmt: skip
+        with pytest.raises(ValueError, match=f"{message} must"):
+            tiny.tiny_job(subject, tmp_path, **fields)
+    with pytest.raises(ValueError, match="examples must be between 1 and the 10"):
+        tiny.tiny_job(subject, tmp_path, examples=11)
+    with pytest.raises(ValueError, match="3 channels"):
+        tiny.tiny_job(subject, tmp_path, source=tiny.tiny_source(channels=3))
+    colour = dataclasses.replace(subject, in_channels=3)
+    with pytest.raises(ValueError, match="so none carry over"):
+        tiny.tiny_job(subject, tmp_path, other=colour)
+
+
+def test_a_result_that_another_process_is_writing_is_refused(subject, tmp_path):
+    job = tiny.tiny_job(subject, tmp_path)
+    identity = job.identity("clean", results.CleanCondition())
+    with store.Store(tmp_path, identity).locked():
+        with pytest.raises(evaluation.ResultError, match="another process is writing .*/clean; "):
+            evaluation.evaluate(job, evaluation.Clean())
+        evaluation.evaluate(job, NOISE)
+    assert evaluation.evaluate(job, evaluation.Clean()).name == "clean"
+    # What a process leaves that was killed between publishing and tidying up.
+    (tmp_path / "clean.partial").mkdir()
+    (tmp_path / ".clean.lock").touch()
+    evaluation.evaluate(job, evaluation.Clean())
+    names = {"clean.json", "clean.npz", f"{NOISE.name}.json", f"{NOISE.name}.npz"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
+def test_files_appear_complete(subject, tmp_path, monkeypatch):
+    """A write that fails half-way leaves no file under the final name."""
+
+    def fail(file, **arrays):
+        file.write(b"PK")
+        raise OSError("disk full")
+
+    arrays = {"index": np.arange(4), "label": np.zeros(4), "probability_correct": np.ones(4)}
+    measured = results.Accuracy(1.0, (0.5, 1.0), 4.0, 4)
+    job = tiny.tiny_job(subject, tmp_path)
+    result = tiny.tiny_result(job, evaluation.Clean(), measured, arrays=arrays)
+    monkeypatch.setattr(np, "savez", fail)
+    with pytest.raises(OSError, match="disk full"):
+        store.Store(tmp_path, result).publish(result)
+    assert not [path for path in tmp_path.iterdir() if path.suffix in (".json", ".npz")]
+
+
+def test_the_summary_has_a_line_per_measured_result(subject, tmp_path):
+    job = tiny.tiny_job(subject, tmp_path)
+    half = results.Accuracy(0.5, (0.4, 0.6), 50.0, 100)
+    attacked = evaluation.Attacked(PGD("linf", 4 / 255))
+    shown = tiny.tiny_result(job, attacked, half)
+    front_end = dataclasses.replace(shown, condition=results.FrontEndCondition(), measured=None)
+    heading, table = summary([shown, front_end]).strip().split("\n\n")
+    assert heading == (
+        "VOneResNet-18 (tiny-run, step 7) on 10 images of tiny test; fresh noise, 3 draws"
+    )
+    assert len(table.splitlines()) == 3 and table.splitlines()[2].split() == [
+        "PGD", "linf", "4/255", "50.0", "40.0", "to", "60.0", "100"
+    ]  # fmt: skip
+    assert line(shown) == "attack-linf-0.01569: 50.0 % of 100, 1.0 s"
+    assert summary([front_end]) == ""
+
+
+def first_format(result):
+    """A result of this format in the layout of format 1."""
+    values = results.to_json(result)
+    network, measured, condition = values["network"], values["measured"], values["condition"]
+    old = {
+        "format": 1,
+        "model": {name: network[name] for name in ("name", "label", "stochastic", "parameters")},
+        **{name: network[name] for name in ("weights", "checkpoint_step", "config")},
+        **{name: values[name] for name in ("name", "run", "dataset", "key")},
+        "kind": condition["kind"],
+        "condition": {},
+        "protocol": {"name": "fresh noise", **values["protocol"]},
+        "config_hash": "0123456789abcdef",
+        **values["provenance"],
+        **{name: measured[name] for name in ("accuracy", "interval", "between_draws")},
+        "sums": {name: measured[name] for name in ("correct", "seen")},
+        "statistics": {"right_in_every_draw": measured["right_in_every_draw"]},
+        "successes": {"wrong": 1, "decisions": 30},
+    }
+    if condition["kind"] == "attack":
+        old["condition"] = {
+            "attack": repr(ATTACKED.attack),
+            "norm": "linf",
+            "eps": 0.05,
+            "eps_label": "0.05",
+            "noise_free_gradients": False,
+            "eot_samples": condition["eot_samples"],
+            "estimator": condition["estimator"],
+        }
+    return old
+
+
+def test_results_of_format_1_are_finished(tmp_path):
+    experiment = training.Experiment(
+        name="tiny",
+        model=training.ModelConfig(
+            name="vone_resnet18", image_size=12, in_channels=1, v1=tiny.CONFIG
+        ),
+        data=training.DataConfig(source="fashion_mnist_small"),
+    )
+    job = tiny.tiny_job(tiny.tiny_subject(config=training.to_json(experiment)), tmp_path)
+    for condition in (evaluation.Clean(), ATTACKED):
+        result = evaluation.evaluate(job, condition)
+        path = tmp_path / f"{condition.name}.json"
+        path.write_text(json.dumps(first_format(result)))
+        before = path.read_bytes(), path.stat().st_mtime_ns
+        again = evaluation.evaluate(job, condition)
+        assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+        assert results.to_json(again) == results.to_json(result)
+        np.testing.assert_array_equal(again.arrays["right"], result.arrays["right"])
+        # Its identity is checked as that of any result.
+        with pytest.raises(evaluation.ResultError, match="key.seed is 1, was 0"):
+            evaluation.evaluate(dataclasses.replace(job, seed=1), condition)
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+import jax
+jax.config.update("jax_default_matmul_precision", "highest")
+from tests.evaluation import tiny, test_run
+from vone_jax import evaluation
+job = tiny.tiny_job(tiny.tiny_subject(), Path(sys.argv[1]), batch_size=1)
+evaluation.evaluate(job, test_run.ATTACKED, (), lambda count: time.sleep(float(sys.argv[2])))
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_loses_at_most_the_chunk_in_progress(tmp_path):
+    def start(directory, pause):
+        return subprocess.Popen([sys.executable, "-c", KILLED, str(directory), str(pause)])
+
+    assert start(tmp_path / "whole", 0).wait() == 0
+    process = start(tmp_path / "killed", 0.5)
+    partial = tmp_path / "killed" / "attack-linf-0.05.partial"
+    deadline = time.monotonic() + 300
+    while len(list(partial.glob("0*.npz"))) < 3:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    kept = len(list(partial.glob("0*.npz")))
+    assert 3 <= kept < 10
+    assert start(tmp_path / "killed", 0).wait() == 0
+    assert contents(tmp_path / "killed", "attack-linf-0.05") == contents(
+        tmp_path / "whole", "attack-linf-0.05"
+    )

@@ -1,0 +1,261 @@
+"""Evaluate a trained run: ``python eval.py RUN_DIR [--suite NAME ...] [--OPTION VALUE ...]``.
+
+RUN_DIR is a directory that train.py has made; the results go to RUN_DIR/results. Suites:
+
+  clean                      images as they are
+  linf, l2, l1               a ladder of radii under the attack of the VOneNet authors
+  apgd, autoattack, square   other attacks, at --eps in --norm
+  minimal                    smallest adversarial changes, in --norm
+  worst                      several attacks, of which the worst counts for each image
+  masking                    checks for masked gradients: do the attacks work?
+  corruptions, corruptions_quick   five severities, or one
+  physiology                 scores of --layers beside macaque V1
+  gallery, v1                adversarial images; Gabor bank and responses
+  quick, all                 several of these
+
+Run the same command again to continue an evaluation that was stopped.
+
+Exit status: 0 finished; 1 failed; 2 wrong arguments; 75 stopped by SIGTERM or Ctrl-C, run it again
+to continue.
+"""
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import tyro
+from tqdm import tqdm
+
+from vone_jax import cli, evaluation, fast, mesh, names, results, training
+from vone_jax.evaluation.conditions import Condition
+
+PROGRAM = "eval.py"
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """The run, and what to evaluate."""
+
+    # Directory of a run, made by train.py.
+    run_dir: tyro.conf.Positional[Path]
+    request: evaluation.Request = evaluation.Request()
+    # Directory of compiled programs, so that the next start does not wait for the compiler.
+    compilation_cache: Path | None = None
+    # Evaluate together with other processes that run the same command: "auto" under Slurm, Open
+    # MPI or on Cloud TPU, or HOST:PORT,N,I for process I of N, where HOST:PORT reaches process 0.
+    distributed: str | None = None
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command with the given arguments and return its exit status."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(__doc__, file=sys.stdout if argv else sys.stderr)
+        if not argv:
+            return cli.WRONG_ARGUMENTS
+    # Attack gradients lose meaning in the reduced precision that accelerators default to.
+    jax.config.update("jax_default_matmul_precision", "highest")
+    try:
+        arguments = tyro.cli(
+            Arguments,
+            args=argv,
+            prog=PROGRAM,
+            description="Options:",
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
+        fast.keep_memory()
+        if arguments.compilation_cache is not None:
+            fast.keep_compiled(arguments.compilation_cache)
+        if arguments.distributed is not None:
+            mesh.join_processes(arguments.distributed)
+    except (ValueError, TypeError) as error:
+        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS)
+    except ConnectionError as error:
+        return cli.fail(PROGRAM, error)
+    try:
+        with mesh.naming_failures_elsewhere(), cli.interrupted_by_signals():
+            return _evaluate(arguments, shlex.join(["python", PROGRAM, *argv]))
+    except KeyboardInterrupt:
+        return cli.stopped(PROGRAM)
+    except ConnectionError as error:
+        return cli.fail(PROGRAM, error)
+
+
+def _evaluate(arguments: Arguments, command: str) -> int:
+    """Plan and carry out what is asked; return the exit status."""
+    try:
+        plan = evaluation.plan(arguments.run_dir, arguments.request, command)
+    except (ValueError, TypeError, FileNotFoundError, training.RunDirectoryError) as error:
+        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS)
+    except training.CheckpointError as error:
+        return cli.fail(PROGRAM, error)
+    try:
+        finished = _run(plan)
+    except (ValueError, OSError, FloatingPointError) as error:
+        return cli.fail(PROGRAM, error)
+    if jax.process_index() == 0:
+        print(summary(finished))
+        print(f"results in {plan.job.results}")
+    return cli.FINISHED
+
+
+def _run(plan: evaluation.Plan) -> list[results.Result]:
+    """Carry out all tasks behind one progress bar."""
+    finished: list[results.Result] = []
+    total = sum(len(job.examples) for job, task in plan.tasks if isinstance(task, Condition))
+    first = jax.process_index() == 0
+    with tqdm(
+        total=total,
+        unit="image",
+        file=sys.stderr,
+        disable=not (sys.stderr.isatty() and total and first),
+        dynamic_ncols=True,
+        leave=False,
+    ) as bar:
+        for job, task in plan.tasks:
+            bar.set_description(task.name)
+            result = evaluation.evaluate(job, task, finished, bar.update)
+            if result is None:
+                continue
+            finished.append(result)
+            if first:
+                bar.write(line(result), file=sys.stderr)
+    return finished
+
+
+def line(result: results.Result) -> str:
+    """A finished result in one line."""
+    measured, seconds = result.measured, f"{result.provenance.wall_seconds:.1f} s"
+    if isinstance(measured, results.Accuracy):
+        return f"{result.name}: {100 * measured.accuracy:.1f} % of {measured.seen}, {seconds}"
+    if isinstance(measured, results.Checks):
+        counts = ", ".join(f"{measured.count(verdict)} {verdict}" for verdict in results.VERDICTS)
+        return f"{result.name}: {counts}, {seconds}"
+    if isinstance(measured, results.Distances):
+        return f"{result.name}: {measured.broken} of {measured.seen} broken, {seconds}"
+    if isinstance(measured, results.Physiology):
+        if measured.scores is None:
+            return f"{result.name}: {measured.status}, {seconds}"
+        score, units = measured.scores.mean_score, measured.scores.units
+        return f"{result.name}: mean score {score:.3f}, {units} units, {seconds}"
+    return f"{result.name}: {seconds}"
+
+
+def summary(finished: Sequence[results.Result]) -> str:
+    """All results as tables for a terminal, under a heading that says what they have in common."""
+    parts: list[str] = []
+    for heading in dict.fromkeys(_heading(result) for result in finished):
+        if not heading:
+            continue
+        group = [result for result in finished if _heading(result) == heading]
+        parts += [heading, _accuracies(group)]
+    parts += [_checks(each) for each in finished if isinstance(each.measured, results.Checks)]
+    parts += [_ladder(each) for each in finished if isinstance(each.measured, results.Distances)]
+    parts += [_layers([each for each in finished if each.kind == "physiology"])]
+    return "".join(f"{part}\n\n" for part in parts if part)
+
+
+def _heading(result: results.Result) -> str:
+    """What the accuracies of a run have in common; empty for other results."""
+    if not isinstance(result.measured, results.Accuracy):
+        return ""
+    network, dataset = result.network, result.dataset
+    return (
+        f"{network.label} ({result.run}, step {network.checkpoint_step}) on "
+        f"{dataset.examples} images of {dataset.name} {dataset.split}; {result.protocol_label}"
+    )
+
+
+def _accuracies(group: Sequence[results.Result]) -> str:
+    rows = []
+    for result in group:
+        assert isinstance(result.measured, results.Accuracy)
+        low, high = result.interval
+        rows.append(
+            (
+                *_condition(result),
+                f"{100 * result.accuracy:.1f}",
+                f"{100 * low:.1f} to {100 * high:.1f}",
+                str(result.measured.seen),
+            )
+        )
+    return _aligned(("condition", "strength", "accuracy %", "95 % interval", "images"), rows, 2)
+
+
+def _condition(result: results.Result) -> tuple[str, str]:
+    condition = result.condition
+    if isinstance(condition, results.AttackCondition):
+        attack = f"{condition.attack_name} {condition.norm}"
+        return ", ".join(filter(None, (attack, result.attack_noise_label))), condition.eps_label
+    if isinstance(condition, results.CorruptionCondition):
+        form = "" if condition.form == "float" else f", {condition.form}"
+        name = condition.corruption.replace("_", " ")
+        return f"{name}{form}", f"severity {condition.severity}"
+    return "clean", ""
+
+
+def _checks(result: results.Result) -> str:
+    assert isinstance(result.measured, results.Checks)
+    assert isinstance(result.condition, results.MaskingCondition)
+    rows = [(check.verdict, check.name, check.meaning) for check in result.measured.checks]
+    attack = result.condition.attack
+    title = f"checks at {attack.norm} {attack.eps_label}, {result.measured.seen} images"
+    return f"{title}\n{_aligned(('verdict', 'check', 'meaning'), rows, 3)}"
+
+
+def _ladder(result: results.Result) -> str:
+    assert isinstance(result.measured, results.Distances)
+    assert isinstance(result.condition, results.MinimalCondition)
+    median = result.measured.median_distance
+    typical = "beyond all of them" if median is None else f"{median:.4g}"
+    norm = result.condition.attack.norm
+    rows = [
+        (
+            names.eps_label(norm, rung.eps),
+            f"{100 * rung.accuracy:.1f}",
+            f"{100 * rung.interval[0]:.1f} to {100 * rung.interval[1]:.1f}",
+        )
+        for rung in result.measured.ladder
+    ]
+    table = _aligned(("radius", "accuracy %", "95 % interval"), rows, 1)
+    return f"{result.name}: median distance {typical}\n{table}"
+
+
+def _layers(recorded: Sequence[results.Result]) -> str:
+    """The recorded layers, the most V1-like first, with the score of each property."""
+    scored = []
+    for result in recorded:
+        assert isinstance(result.measured, results.Physiology)
+        assert isinstance(result.condition, results.PhysiologyCondition)
+        if result.measured.scores is not None:
+            scored.append((result.condition.layer, result.measured.scores))
+    if not scored:
+        return ""
+    scored.sort(key=lambda pair: -pair[1].mean_score)
+    properties = scored[0][1].properties
+    rows = [("mean", *(f"{scores.mean_score:.3f}" for _, scores in scored))]
+    for name in (name for name, first in properties.items() if first.score is not None):
+        values = [scores.properties[name].score for _, scores in scored]
+        rows.append((name, *("" if value is None else f"{value:.3f}" for value in values)))
+    return _aligned(("score", *(layer for layer, _ in scored)), rows, 1)
+
+
+def _aligned(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], left: int) -> str:
+    """Columns under a header. The first ``left`` are aligned at the left, the others right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in (header, *rows)
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def run() -> None:
+    """Run the command as a program of its own."""
+    with mesh.ending_together(alone=(cli.FAILED, cli.STOPPED)):
+        sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,71 @@
+"""Run a sweep: ``python sweep.py SWEEP [--shard INDEX/COUNT] [--only STEP ...]``.
+
+SWEEP is a name below configs/, such as laboratory/components, or the path of a .py file that
+defines a sweep. Each of its networks is trained and evaluated, then one report compares them.
+Run the same command again to continue a sweep that was stopped; finished commands are skipped.
+``python train.py SWEEP:LABEL`` trains one network of a sweep.
+
+Exit status: 0 finished; 1 failed; 2 wrong arguments; 75 stopped by SIGTERM or Ctrl-C, run it again
+to continue.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from vone_jax import cli, sweep
+
+PROGRAM = "sweep.py"
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """What to run, and where."""
+
+    # A name below configs/, or the path of a .py file.
+    sweep: tyro.conf.Positional[str]
+    # Every COUNT-th network from the INDEX-th on, counted from 1: a job array runs 1/8 to 8/8.
+    shard: str = "1/1"
+    # Steps to run. The report needs all networks and is left out of a shard.
+    only: tuple[Literal["train", "evaluate", "report"], ...] = sweep.STEPS
+    # Directory of run directories.
+    runs: Path = Path("runs")
+    # Print the commands that would run, and run none.
+    dry_run: bool = False
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command with the given arguments and return its exit status."""
+    configs = cli.configs()
+    if not argv or argv[0] in ("-h", "--help"):
+        names = "\n  ".join(sweep.sweep_names(configs))
+        print(f"{__doc__}\nSweeps:\n  {names}\n", file=sys.stdout if argv else sys.stderr)
+        if not argv:
+            return cli.WRONG_ARGUMENTS
+    arguments = tyro.cli(Arguments, args=argv, prog=PROGRAM, description="Options:")
+    try:
+        loaded = sweep.load_sweep(arguments.sweep, configs)
+        shard = sweep.Shard.parse(arguments.shard)
+    except ValueError as error:
+        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS)
+    try:
+        return sweep.run(
+            arguments.sweep,
+            loaded,
+            root=configs.parent,
+            runs=arguments.runs,
+            shard=shard,
+            steps=arguments.only,
+            dry_run=arguments.dry_run,
+        )
+    except sweep.SweepError as error:
+        return cli.fail(PROGRAM, error)
+
+
+def run() -> None:
+    """Run the command as a program of its own."""
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,286 @@
+"""Sweeps: many networks, what is measured on each, one report.
+
+Each training and each evaluation is a process of its own. A member's directory has a line in
+``sweep.jsonl`` for each command that has ended well. Such commands are skipped; commands that were
+interrupted continue, since train.py and eval.py do.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from vone_jax import cli, training
+from vone_jax.evaluation import Request
+from vone_jax.training import Experiment, experiment_files
+
+STEPS = ("train", "evaluate", "report")
+_RECORD = "sweep.jsonl"
+
+
+class SweepError(RuntimeError):
+    """Some commands of a sweep have failed; the message lists them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One network of a sweep.
+
+    Attributes:
+      experiment: how it is trained.
+      evaluations: what is measured on it beyond what is measured on all.
+    """
+
+    experiment: Experiment
+    evaluations: Sequence[Request] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """Networks to train, measure and compare.
+
+    Attributes:
+      name: of the report's file.
+      group: of run directories. Sweeps of one group share their networks: a member that another
+        sweep has trained under the same label is not trained again.
+      members: by label, which is the name of the run directory and of a row in the report.
+      evaluations: what is measured on every member.
+      v1_match: whether the report also compares the V1 match of the networks with their
+        robustness.
+
+    Raises:
+      ValueError: naming the field that is out of range.
+    """
+
+    name: str
+    group: str
+    members: Mapping[str, Member]
+    evaluations: Sequence[Request] = ()
+    v1_match: bool = False
+
+    def __post_init__(self):
+        for field in ("name", "group"):
+            _check_name(field, getattr(self, field))
+        if not self.members:
+            raise ValueError("members must name at least one network")
+        for label, member in self.members.items():
+            _check_name("members", label)
+            if not isinstance(member, Member):
+                raise ValueError(f"members[{label!r}] must be a Member(...), got {member!r}")
+        for label in self.members:
+            for request in self.evaluations_of(label):
+                if not isinstance(request, Request):
+                    raise ValueError(f"evaluations must be Request(...), got {request!r}")
+
+    def evaluations_of(self, label: str) -> list[Request]:
+        """All that is measured on a member, each once."""
+        return list(dict.fromkeys([*self.evaluations, *self.members[label].evaluations]))
+
+
+def sweep_names(configs: Path) -> list[str]:
+    """Names of the sweeps below a directory, for instance ``"laboratory/components"``."""
+    return experiment_files.config_names(configs, "sweep")
+
+
+def load_sweep(name: str, configs: Path) -> Sweep:
+    """Read a sweep: one of ``sweep_names(configs)``, or the path of a file that defines ``sweep``.
+
+    Raises:
+      ValueError: if there is no such file (the names are listed), or it defines no sweep, or one
+        that is wrong.
+    """
+    sweep = experiment_files.load(name, configs, "sweep")
+    if not isinstance(sweep, Sweep):
+        raise ValueError(f"{name} must define sweep = Sweep(...), it has {sweep!r}")
+    return sweep
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """Part ``index`` of ``count`` of a sweep's members, counted from 1: "3/8" is the third."""
+
+    index: int = 1
+    count: int = 1
+
+    def __post_init__(self):
+        if not 1 <= self.index <= self.count:
+            raise ValueError(
+                f"shard must be INDEX/COUNT with 1 <= INDEX <= COUNT, got {self.index}/{self.count}"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """The shard of a text such as ``"3/8"``.
+
+        Raises:
+          ValueError: if it is not INDEX/COUNT.
+        """
+        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        if match is None:
+            raise ValueError(f"shard must be INDEX/COUNT such as 3/8, got {text!r}")
+        return cls(int(match[1]), int(match[2]))
+
+    def of(self, labels: Sequence[str]) -> list[str]:
+        """The labels of this part."""
+        return list(labels[self.index - 1 :: self.count])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Command:
+    """A process for a member, and the key in the record of commands that have ended well."""
+
+    label: str
+    step: str
+    arguments: tuple[str, ...]
+    key: str
+
+
+def run(
+    name: str,
+    sweep: Sweep,
+    *,
+    root: Path,
+    runs: Path,
+    shard: Shard = Shard(),
+    steps: Sequence[str] = STEPS,
+    dry_run: bool = False,
+) -> int:
+    """Train and evaluate the members of a shard, one after the other, then write the report.
+
+    The report needs all members, so a shard of several leaves it to a later call with the step
+    "report".
+
+    Args:
+      name: of the sweep, as train.py knows it.
+      sweep: what to run.
+      root: directory of train.py and eval.py.
+      runs: directory of run directories; those of this sweep are in ``runs / sweep.group``.
+      shard: which of the members.
+      steps: any of ``STEPS``.
+      dry_run: print the commands that would run, and run none.
+
+    Returns:
+      0 if all is done, 75 if the sweep was stopped by SIGTERM or Ctrl-C.
+
+    Raises:
+      ValueError: for an unknown step.
+      SweepError: if commands have failed. Commands that do not depend on them were run.
+    """
+    for step in steps:
+        if step not in STEPS:
+            raise ValueError(f"only must be among {', '.join(STEPS)}; got {step!r}")
+    group = runs / sweep.group
+    commands = [
+        command
+        for label in shard.of(list(sweep.members))
+        for command in _commands(name, sweep, label, root, group)
+        if command.step in steps
+    ]
+    failures: list[str] = []
+    untrained: set[str] = set()
+    for number, command in enumerate(commands, start=1):
+        record = group / command.label / _RECORD
+        if command.label in untrained or command.key in _finished_keys(record):
+            continue
+        print(f"[{number}/{len(commands)}] {shlex.join(command.arguments)}", flush=True)
+        if dry_run:
+            continue
+        status = _execute([sys.executable, *command.arguments], root)
+        if status == cli.STOPPED:
+            return cli.STOPPED
+        if status != cli.FINISHED:
+            failures.append(f"{shlex.join(command.arguments)} (exit status {status})")
+            if command.step == "train":
+                untrained.add(command.label)
+            continue
+        _append(record, command)
+    if "report" in steps and shard.count == 1 and not failures and not dry_run:
+        status = _execute(_report(sweep, group), root)
+        if status != cli.FINISHED:
+            failures.append(f"the report (exit status {status})")
+    if failures:
+        raise SweepError("failed:\n  " + "\n  ".join(failures))
+    return cli.FINISHED
+
+
+def _commands(name: str, sweep: Sweep, label: str, root: Path, group: Path) -> Iterator[_Command]:
+    run_dir = str(group / label)
+    # The key is made of the experiment, not of the sweep's name: another sweep of the group may
+    # have trained it.
+    trained = _digest(training.to_json(sweep.members[label].experiment))
+    train = (str(root / "train.py"), f"{name}:{label}", "--run-dir", run_dir)
+    yield _Command(label, "train", train, trained)
+    for request in sweep.evaluations_of(label):
+        options = request.to_arguments()
+        evaluate = (str(root / "eval.py"), run_dir, *options)
+        yield _Command(label, "evaluate", evaluate, _digest([trained, options]))
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _finished_keys(record: Path) -> set[str]:
+    """Keys of the commands that have ended well."""
+    if not record.exists():
+        return set()
+    keys = set()
+    for line in record.read_text().splitlines():
+        # The last line of a killed process may be cut off. Then its command runs once more.
+        with contextlib.suppress(json.JSONDecodeError):
+            keys.add(json.loads(line)["key"])
+    return keys
+
+
+def _append(record: Path, command: _Command) -> None:
+    line = json.dumps({"key": command.key, "step": command.step, "arguments": command.arguments})
+    with open(record, "a") as file:
+        file.write(line + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _execute(command: Sequence[str], root: Path) -> int:
+    """Run a process. SIGTERM and Ctrl-C are passed on to it, and the sweep then stops.
+
+    Returns:
+      The exit status, 75 if a signal has asked the sweep to stop.
+    """
+    stopped = False
+    # A session of its own: a terminal sends Ctrl-C to all processes that it has started, so the
+    # child would receive two signals, and the second ends it without saving.
+    process = subprocess.Popen(command, env=_environment(root), start_new_session=True)
+
+    def stop(number, frame):
+        nonlocal stopped
+        stopped = True
+        process.send_signal(number)
+
+    with cli.handling_signals(stop):
+        status = process.wait()
+    return cli.STOPPED if stopped else status
+
+
+def _environment(root: Path) -> dict[str, str]:
+    """The environment of this process, in which the package can be imported from anywhere."""
+    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))
+    return os.environ | {"PYTHONPATH": path}
+
+
+def _report(sweep: Sweep, group: Path) -> list[str]:
+    directories = [str(group / label) for label in sweep.members]
+    out = ["--out", str(group / f"{sweep.name}.html"), "--tables", str(group / sweep.name)]
+    match = ["--v1-match"] if sweep.v1_match else []
+    return [sys.executable, "-m", "vone_jax.report", *directories, *out, *match]
+
+
+def _check_name(field: str, name: str) -> None:
+    if not name or "/" in name or name.startswith((".", "-")):
+        raise ValueError(f"{field} must be usable as the name of a directory, got {name!r}")
