@@ -87,7 +87,9 @@ class Masking(Condition):
         change = functools.partial(dataclasses.replace, base)
 
         def radius(factor):
-            return change(eps=factor * eps, step_size=factor * base.step_size)
+            # An L-infinity ball of radius 1 holds all images.
+            larger = min(factor * eps, 1.0) if self.norm == "linf" else factor * eps
+            return change(eps=larger, step_size=factor * base.step_size)
 
         started = change(random_start=True)
         attacks: dict[str, Attack] = {
