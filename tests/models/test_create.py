@@ -139,6 +139,7 @@ def test_a_given_v1_decides_image_size_and_channels():
         models.create("resnet18", 10, v1=config)
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
