@@ -20,7 +20,7 @@ Class = TypeVar("Class", bound=type)
 
 
 class Attack(abc.ABC):
-    """Base of the attacks; subclasses are frozen dataclasses that say how to ``perturb``.
+    """Base of the attacks; subclasses are frozen dataclasses with a method ``perturb``.
 
     Attributes:
       norm: "linf", "l2" or "l1", in which the attack is bounded.
@@ -44,7 +44,7 @@ class Attack(abc.ABC):
         images: jax.Array,
         labels: jax.Array,
     ) -> jax.Array:
-        """Adversarial images.
+        """Return adversarial images.
 
         Args:
           key: typed key. A scalar numbers the examples by position; an array of N keys gives
@@ -76,39 +76,6 @@ class Attack(abc.ABC):
         labels: jax.Array,
     ) -> jax.Array:
         """The attack itself: pure, on checked input, with one key per example."""
-
-
-class Wrapper(Attack):
-    """Base of attacks that make another one in their way; norm, radius and target are its own.
-
-    Attributes:
-      attack: the other attack.
-
-    Raises:
-      TypeError: if ``attack`` is not an attack.
-    """
-
-    attack: Attack
-
-    def __post_init__(self):
-        if not isinstance(self.attack, Attack):
-            raise TypeError(f"attack must be an Attack, got {type(self.attack).__name__}")
-
-    @property
-    def norm(self) -> str:
-        return self.attack.norm
-
-    @property
-    def eps(self) -> float:
-        return self.attack.eps
-
-    @property
-    def targeted(self) -> bool:
-        return self.attack.targeted
-
-    @property
-    def least_classes(self) -> int:
-        return self.attack.least_classes
 
 
 def pytree(*leaves: str) -> Callable[[Class], Class]:

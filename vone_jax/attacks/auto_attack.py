@@ -19,7 +19,7 @@ from jax.core import Tracer
 
 from vone_jax import prng
 from vone_jax.attacks import attack as attack_module
-from vone_jax.attacks import checks, classifier, judging, norms
+from vone_jax.attacks import checks, classifier, norms
 from vone_jax.attacks.apgd import APGD
 from vone_jax.attacks.attack import Attack, pytree
 from vone_jax.attacks.fab import FAB
@@ -132,9 +132,10 @@ class AutoAttack(Attack):
         )
 
     def __call__(self, key, logits_fn, images, labels):
-        """As for every attack; between the members, images that have fallen are left out.
+        """Return the strongest candidate of each image; see ``Attack`` for arguments and errors.
 
-        That happens on the host. Under ``jit`` and ``vmap``, and for arrays that other hosts hold
+        Later members leave out the images that are misclassified in all draws. The host selects
+        them. Under ``jit`` and ``vmap``, and for arrays that other hosts hold
         a part of, every member attacks every image instead, with the same result.
         """
         checks.single("eps", self.eps)
@@ -151,7 +152,7 @@ class AutoAttack(Attack):
             return checks.finite(attack_module.compiled(self, keys, logits_fn, images, labels))
         classes = logits.shape[-1]
         judge_keys = prng.stream(keys, "judge")
-        best = (images, judging.nothing_yet(images[:, 0, 0, 0]))
+        best = (images, classifier.nothing_yet(images[:, 0, 0, 0]))
 
         def compare(best, rows, adversarial):
             part = (_take(array, rows) for array in (judge_keys, labels))
@@ -173,7 +174,7 @@ class AutoAttack(Attack):
         judge_keys = prng.stream(keys, "judge")
 
         def judge(adversarial):
-            return judging.judge(logits_fn, judge_keys, adversarial, labels, self.judge_draws)
+            return classifier.judge(logits_fn, judge_keys, adversarial, labels, self.judge_draws)
 
         best = (images, judge(images))
         for number, member in enumerate(self.members(classes)):
@@ -206,7 +207,7 @@ def _check_member(member, norm: str, eps) -> None:
 
 
 def _take(array: jax.Array, rows: np.ndarray) -> jax.Array:
-    """Rows of an array, spread over devices as the array is."""
+    """Return rows of an array with the sharding of the array."""
     taken = array[rows]
     # On one device nothing is placed, or the result could not meet arrays on several.
     several = len(array.sharding.device_set) > 1
@@ -216,7 +217,7 @@ def _take(array: jax.Array, rows: np.ndarray) -> jax.Array:
 @functools.partial(jax.jit, static_argnums=0)
 def _judged(draws, logits_fn, images, keys, labels):
     logits_fn = classifier.checked(logits_fn, keys, images)
-    return judging.judge(logits_fn, keys, images, labels, draws)
+    return classifier.judge(logits_fn, keys, images, labels, draws)
 
 
 @jax.jit
@@ -234,4 +235,4 @@ def _stronger(best, adversarial, verdict):
     verdict = verdict._replace(right=jnp.where(broken, 0.0, verdict.right))
     wins = (best_verdict.right > 0) & (broken | verdict.beats(best_verdict))
     images = norms.select(wins, adversarial, best_images)
-    return images, judging.either(wins, verdict, best_verdict)
+    return images, classifier.either(wins, verdict, best_verdict)

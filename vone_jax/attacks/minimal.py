@@ -22,7 +22,7 @@ STANDARD_ERRORS = 2.0
 @pytree("images", "distance", "found")
 @dataclasses.dataclass(frozen=True)
 class MinimalPerturbation:
-    """What a minimal-norm attack found for each image.
+    """The result of a minimal-norm attack for each image.
 
     Attributes:
       images: the closest adversarial images in [0, 1], shape (N, H, W, C); the original image
@@ -101,14 +101,14 @@ class MinimalNormAttack(Attack):
 
     @abc.abstractmethod
     def search(self, keys, logits_fn, images, labels, closest: Closest) -> Closest:
-        """Goes on from what is known, which is the image itself if it is misclassified."""
+        """Search for closer adversarial images, starting from ``closest``."""
 
     def logits(self, logits_fn, keys: jax.Array, images: jax.Array) -> jax.Array:
-        """Logits of the draws that decide, shape (k, N, C)."""
+        """Return the logits of ``eot_samples`` draws, shape (k, N, C)."""
         return classifier.draws(logits_fn, keys, images, self.eot_samples)
 
     def margin(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
-        """Positive where logits (N, C) are those of an adversarial image, shape (N,)."""
+        """Return the margin (N,) of logits (N, C): positive for an adversarial image."""
         margin = losses.margin(logits, labels)
         return -margin if self.targeted else margin
 
@@ -120,7 +120,7 @@ class MinimalNormAttack(Attack):
         images: jax.Array,
         labels: jax.Array,
     ) -> tuple[Closest, jax.Array]:
-        """Takes over the candidates that are adversarial and closer than anything before.
+        """Replace the closest images by candidates that are adversarial and closer.
 
         Args:
           closest: the closest so far.
@@ -149,7 +149,7 @@ class MinimalNormAttack(Attack):
 
 
 def _standard_error(logits: jax.Array, mean: jax.Array, labels: jax.Array) -> jax.Array:
-    """Standard error of the gap between the label and its rival; 0 for one draw."""
+    """The standard error of the gap between the label and its rival; 0 for one draw."""
     count = logits.shape[0]
     if count == 1:
         return jnp.zeros(labels.shape, logits.dtype)

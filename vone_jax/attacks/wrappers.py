@@ -1,4 +1,4 @@
-"""An attack made on a few images at a time, on one device or several."""
+"""Attacks that run another attack: on another classifier, or on a few images at a time."""
 
 import dataclasses
 import math
@@ -7,8 +7,75 @@ import jax
 import jax.numpy as jnp
 
 from vone_jax import mesh as meshes
-from vone_jax.attacks import checks
-from vone_jax.attacks.attack import Attack, Wrapper, pytree
+from vone_jax.attacks import checks, classifier
+from vone_jax.attacks.attack import Attack, pytree
+
+
+class Wrapper(Attack):
+    """Base of attacks that make another one in their way; norm, radius and target are its own.
+
+    Attributes:
+      attack: the other attack.
+
+    Raises:
+      TypeError: if ``attack`` is not an attack.
+    """
+
+    attack: Attack
+
+    def __post_init__(self):
+        if not isinstance(self.attack, Attack):
+            raise TypeError(f"attack must be an Attack, got {type(self.attack).__name__}")
+
+    @property
+    def norm(self) -> str:
+        return self.attack.norm
+
+    @property
+    def eps(self) -> float:
+        return self.attack.eps
+
+    @property
+    def targeted(self) -> bool:
+        return self.attack.targeted
+
+    @property
+    def least_classes(self) -> int:
+        return self.attack.least_classes
+
+
+@pytree("attack", "surrogate")
+@dataclasses.dataclass(frozen=True)
+class Transfer(Wrapper):
+    """An attack that sees only a surrogate of the classifier it is called with.
+
+    A white-box attack that does less than its transfer from another network, or from the same
+    network without noise, has met masked gradients.
+
+    Attributes:
+      attack: the attack, with its norm and radius.
+      surrogate: classifier ``(key, images) -> logits`` that the attack is made on. It is a pytree,
+        see ``classifier.as_pytree``: other weights do not compile anew.
+
+    Raises:
+      TypeError: if ``attack`` is not an attack or ``surrogate`` cannot be called.
+    """
+
+    attack: Attack
+    surrogate: classifier.LogitsFn = dataclasses.field(metadata={"stored": False})
+
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, "surrogate", classifier.as_pytree(self.surrogate))
+
+    def __call__(self, key, logits_fn, images, labels):
+        """Return adversarial images; checks the surrogate as well as the classifier."""
+        checks.batch(key, self.surrogate, images, labels)
+        return super().__call__(key, logits_fn, images, labels)
+
+    def perturb(self, keys, logits_fn, images, labels):
+        surrogate = classifier.checked(self.surrogate, keys, images)
+        return self.attack.perturb(keys, surrogate, images, labels)
 
 
 @pytree("attack")
