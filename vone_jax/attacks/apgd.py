@@ -16,10 +16,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from vone_jax import prng
 from vone_jax.attacks import checks, classifier, losses, norms
 from vone_jax.attacks.attack import Attack, pytree
+from vone_jax.attacks.classifier import LogitsFn
 
 CHECKPOINTS = ("paper", "code")
 
@@ -76,19 +78,19 @@ def gaps_before(points: list[int], length: int) -> np.ndarray:
 class Halving(NamedTuple):
     """Halve the step of an example whose loss stopped rising, for L-infinity and L2."""
 
-    step_size: jax.Array
-    rises: jax.Array
-    last_loss: jax.Array
-    reference: jax.Array
-    halved: jax.Array
+    step_size: Array
+    rises: Array
+    last_loss: Array
+    reference: Array
+    halved: Array
 
     @classmethod
-    def start(cls, step_size: jax.Array) -> "Halving":
+    def start(cls, step_size: Array) -> "Halving":
         unknown = jnp.full_like(step_size, -jnp.inf)
         # As if halved before: the first checkpoint asks only how often the loss rose.
         return cls(step_size, jnp.zeros_like(step_size), unknown, unknown, step_size >= 0)
 
-    def observe(self, loss: jax.Array, number: jax.Array, variant: str) -> "Halving":
+    def observe(self, loss: Array, number: Array, variant: str) -> "Halving":
         """Count whether the loss rose in the last step, which has the index ``number``."""
         before = self.last_loss
         if variant == "code":
@@ -96,7 +98,7 @@ class Halving(NamedTuple):
         rose = (loss > before) & (number > 0)
         return self._replace(rises=self.rises + rose.astype(loss.dtype), last_loss=loss)
 
-    def check(self, gap: jax.Array, best_loss: jax.Array, rho: float, variant: str):
+    def check(self, gap: Array, best_loss: Array, rho: float, variant: str):
         """The control after a checkpoint, and which examples go back to their best point."""
         wanted = rho * gap.astype(best_loss.dtype)
         few = self.rises <= wanted if variant == "code" else self.rises < wanted
@@ -117,11 +119,11 @@ class Sparsity(NamedTuple):
       Croce and Hein, Mind the box, 2021, arXiv:2103.01208, section 3.
     """
 
-    step_size: jax.Array
-    moved: jax.Array
-    nonzero: jax.Array
+    step_size: Array
+    moved: Array
+    nonzero: Array
 
-    def check(self, nonzero: jax.Array, eps: jax.Array):
+    def check(self, nonzero: Array, eps: Array):
         """The control after a checkpoint, and which examples go back to their best point."""
         sparser = nonzero < 0.95 * self.nonzero
         shorter = jnp.maximum(self.step_size / 1.5, eps / 10)
@@ -181,7 +183,7 @@ class APGD(Attack):
         if self.large_eps_schedule and self.steps < 3:
             raise ValueError(f"large_eps_schedule needs at least 3 steps, got {self.steps}")
 
-    def perturb(self, keys, logits_fn, images, labels):
+    def perturb(self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
         targets = self._targets(keys, logits_fn, images, labels)
         draws = max(self.eot_samples, _LEAST_JUDGE_DRAWS)
         judge_keys = prng.stream(keys, "judge")
@@ -386,14 +388,14 @@ class APGD(Attack):
 class _State(NamedTuple):
     """The state of a run between two steps, with one entry per example."""
 
-    images: jax.Array
-    before: jax.Array
-    best_images: jax.Array
-    best_slope: jax.Array
-    best_loss: jax.Array
-    fooling: jax.Array
-    fooled: jax.Array
-    finite: jax.Array
+    images: Array
+    before: Array
+    best_images: Array
+    best_slope: Array
+    best_loss: Array
+    fooling: Array
+    fooled: Array
+    finite: Array
     control: Halving | Sparsity
 
 

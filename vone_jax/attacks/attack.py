@@ -11,10 +11,12 @@ from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
+from jax import Array
 
 from vone_jax import prng
 from vone_jax.arguments import nearest
 from vone_jax.attacks import checks, classifier, losses
+from vone_jax.attacks.classifier import LogitsFn
 
 Class = TypeVar("Class", bound=type)
 
@@ -39,11 +41,11 @@ class Attack(abc.ABC):
 
     def __call__(
         self,
-        key: jax.Array,
-        logits_fn: classifier.LogitsFn,
-        images: jax.Array,
-        labels: jax.Array,
-    ) -> jax.Array:
+        key: Array,
+        logits_fn: LogitsFn,
+        images: Array,
+        labels: Array,
+    ) -> Array:
         """Return adversarial images.
 
         Args:
@@ -70,11 +72,11 @@ class Attack(abc.ABC):
     @abc.abstractmethod
     def perturb(
         self,
-        keys: jax.Array,
-        logits_fn: classifier.LogitsFn,
-        images: jax.Array,
-        labels: jax.Array,
-    ) -> jax.Array:
+        keys: Array,
+        logits_fn: LogitsFn,
+        images: Array,
+        labels: Array,
+    ) -> Array:
         """The attack itself: pure, on checked input, with one key per example."""
 
 
@@ -94,7 +96,9 @@ def pytree(*leaves: str) -> Callable[[Class], Class]:
 
 
 @jax.jit
-def compiled(attack, keys, logits_fn, images, labels):
+def compiled(
+    attack: Attack, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array
+) -> Array:
     """The attack as one compiled function, on checked input, with one key per example."""
     logits_fn = classifier.checked(logits_fn, keys, images)
     return jax.lax.stop_gradient(attack.perturb(keys, logits_fn, images, labels))
@@ -182,7 +186,7 @@ def _plain(name: str, value: Any) -> Any:
         return to_json(value)
     if isinstance(value, (list, tuple)):
         return [_plain(name, item) for item in value]
-    if isinstance(value, (np.generic, np.ndarray, jax.Array)) and value.ndim == 0:
+    if isinstance(value, (np.generic, np.ndarray, Array)) and value.ndim == 0:
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value

@@ -15,6 +15,7 @@ import numbers
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.core import Tracer
 
 from vone_jax import prng
@@ -22,6 +23,7 @@ from vone_jax.attacks import attack as attack_module
 from vone_jax.attacks import checks, classifier, norms
 from vone_jax.attacks.apgd import APGD
 from vone_jax.attacks.attack import Attack, pytree
+from vone_jax.attacks.classifier import LogitsFn
 from vone_jax.attacks.fab import FAB
 from vone_jax.attacks.square import Square
 
@@ -131,7 +133,7 @@ class AutoAttack(Attack):
             Square(norm, eps),
         )
 
-    def __call__(self, key, logits_fn, images, labels):
+    def __call__(self, key: Array, logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
         """Return the strongest candidate of each image; see ``Attack`` for arguments and errors.
 
         Later members leave out the images that are misclassified in all draws. The host selects
@@ -169,7 +171,7 @@ class AutoAttack(Attack):
                 best = compare(best, rows, adversarial)
         return checks.finite(best[0])
 
-    def perturb(self, keys, logits_fn, images, labels):
+    def perturb(self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
         classes = jax.eval_shape(logits_fn, keys, images).shape[-1]
         judge_keys = prng.stream(keys, "judge")
 
@@ -183,7 +185,7 @@ class AutoAttack(Attack):
             best = _stronger(best, adversarial, judge(adversarial))
         return best[0]
 
-    def _calls(self, images: jax.Array, rows: np.ndarray) -> list[np.ndarray]:
+    def _calls(self, images: Array, rows: np.ndarray) -> list[np.ndarray]:
         """The rows in portions of one size, filled up with the first row."""
         devices = len(images.sharding.device_set)
         size = math.ceil(min(self.batch_size, images.shape[0]) / devices) * devices
@@ -206,7 +208,7 @@ def _check_member(member, norm: str, eps) -> None:
         raise ValueError(f"attacks must be of radius {eps}, got {member!r}")
 
 
-def _take(array: jax.Array, rows: np.ndarray) -> jax.Array:
+def _take(array: Array, rows: np.ndarray) -> Array:
     """Return rows of an array with the sharding of the array."""
     taken = array[rows]
     # On one device nothing is placed, or the result could not meet arrays on several.

@@ -11,11 +11,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from vone_jax import prng
 from vone_jax.attacks import checks, losses, norms
 from vone_jax.attacks.attack import pytree
-from vone_jax.attacks.minimal import MinimalNormAttack
+from vone_jax.attacks.classifier import LogitsFn
+from vone_jax.attacks.minimal import Closest, MinimalNormAttack
 
 # Added to every step, so that a step of vanishing length still crosses the boundary (foolbox).
 _EXTRA = 1e-4
@@ -59,7 +61,9 @@ class DeepFool(MinimalNormAttack):
     def __post_init__(self):
         checks.fields(self, norm=("l2", "linf"))
 
-    def search(self, keys, logits_fn, images, labels, closest):
+    def search(
+        self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array, closest: Closest
+    ) -> Closest:
         classes = None
         if not self.targeted:
             clean = jnp.mean(self.logits(logits_fn, prng.stream(keys, "classes"), images), axis=0)
@@ -104,18 +108,18 @@ class Boundary(NamedTuple):
       distance: |gap| / norm of the slope, without regard to the pixel box, at most 1e9; (N,).
     """
 
-    gap: jax.Array
-    slope: jax.Array
-    distance: jax.Array
+    gap: Array
+    slope: Array
+    distance: Array
 
 
-def rivals(logits: jax.Array, labels: jax.Array, count: int) -> jax.Array:
+def rivals(logits: Array, labels: Array, count: int) -> Array:
     """The ``count`` classes of largest logits (N, C) besides the labels, shape (count, N)."""
     is_label = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
     return jax.lax.top_k(jnp.where(is_label, -jnp.inf, logits), count)[1].T
 
 
-def boundary_distance(gap: jax.Array, slope: jax.Array, norm: str) -> jax.Array:
+def boundary_distance(gap: Array, slope: Array, norm: str) -> Array:
     """|gap| over the dual norm of the slope, shape (N,); 1e9 where the slope is zero."""
     # Divided by the largest value first, or the square of a tiny gradient would underflow.
     largest = norms.size(slope, "linf")
@@ -126,13 +130,13 @@ def boundary_distance(gap: jax.Array, slope: jax.Array, norm: str) -> jax.Array:
 
 
 def nearest_boundary(
-    logits: Callable[[jax.Array], jax.Array],
-    images: jax.Array,
-    labels: jax.Array,
-    classes: jax.Array | None,
+    logits: Callable[[Array], Array],
+    images: Array,
+    labels: Array,
+    classes: Array | None,
     norm: str,
     estimator: str,
-) -> tuple[Boundary, jax.Array]:
+) -> tuple[Boundary, Array]:
     """The nearest linearised boundary to one of several classes.
 
     The classifier runs forward once and backward once per class, one after the other: the

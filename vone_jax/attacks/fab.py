@@ -12,12 +12,14 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from vone_jax import prng
 from vone_jax.attacks import checks, norms
 from vone_jax.attacks.attack import pytree
+from vone_jax.attacks.classifier import LogitsFn
 from vone_jax.attacks.deepfool import DUAL, Boundary, nearest_boundary, rivals
-from vone_jax.attacks.minimal import MinimalNormAttack
+from vone_jax.attacks.minimal import Closest, MinimalNormAttack
 from vone_jax.attacks.random_noise import surface
 
 _TINY = 1e-8
@@ -84,7 +86,9 @@ class FAB(MinimalNormAttack):
     def least_classes(self) -> int:
         return max(2, (self.targets or 0) + 1)
 
-    def search(self, keys, logits_fn, images, labels, closest):
+    def search(
+        self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array, closest: Closest
+    ) -> Closest:
         groups = None if self.targeted else self._groups(keys, logits_fn, images, labels)
         count = 1 if groups is None else len(groups)
 
@@ -130,7 +134,7 @@ class FAB(MinimalNormAttack):
         groups = rivals(clean, labels, self.targets or others)
         return groups[None] if self.targets is None else groups[:, None]
 
-    def _beyond_rounding(self, boundary: Boundary, logits: jax.Array):
+    def _beyond_rounding(self, boundary: Boundary, logits: Array):
         """The boundary, shifted for points that are within rounding of it on the label's side.
 
         A step that is shorter than the rounding of pixels or logits changes nothing, and ``eta``
@@ -169,9 +173,7 @@ _NEGLIGIBLE = 1e-8
 _MOST_ROUNDS = 64
 
 
-def project_onto_hyperplane(
-    points: jax.Array, normal: jax.Array, residual: jax.Array, norm: str
-) -> jax.Array:
+def project_onto_hyperplane(points: Array, normal: Array, residual: Array, norm: str) -> Array:
     """Return the smallest perturbations that lead onto a hyperplane within the pixel box.
 
     Per example: the smallest delta with point + delta in [0, 1] and w.(point + delta) = b. Each

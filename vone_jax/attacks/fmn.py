@@ -11,12 +11,14 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from vone_jax import prng
 from vone_jax.attacks import checks, losses, norms
 from vone_jax.attacks.attack import pytree
+from vone_jax.attacks.classifier import LogitsFn
 from vone_jax.attacks.deepfool import boundary_distance
-from vone_jax.attacks.minimal import MinimalNormAttack
+from vone_jax.attacks.minimal import Closest, MinimalNormAttack
 from vone_jax.attacks.random_noise import surface
 
 
@@ -55,7 +57,9 @@ class DDN(MinimalNormAttack):
     def __post_init__(self):
         checks.fields(self, norm=("l2",))
 
-    def search(self, keys, logits_fn, images, labels, closest):
+    def search(
+        self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array, closest: Closest
+    ) -> Closest:
         largest = norms.size(jnp.maximum(images, 1.0 - images), "l2")
         lengths = cosine(self.steps, 1.0, 0.01, images.dtype)
 
@@ -88,7 +92,7 @@ class DDN(MinimalNormAttack):
         return self.closer(closest, point, logits, images, labels)[0]
 
 
-def cosine(steps: int, first: jax.Array | float, last: jax.Array | float, dtype) -> jax.Array:
+def cosine(steps: int, first: Array | float, last: Array | float, dtype) -> Array:
     """``steps`` values from ``first`` down towards ``last`` along half a cosine."""
     turn = jnp.pi * jnp.arange(steps, dtype=dtype) / steps
     return last + (first - last) * 0.5 * (1 + jnp.cos(turn))
@@ -138,7 +142,9 @@ class FMN(MinimalNormAttack):
     def __post_init__(self):
         checks.fields(self)
 
-    def search(self, keys, logits_fn, images, labels, closest):
+    def search(
+        self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array, closest: Closest
+    ) -> Closest:
         largest = norms.size(jnp.maximum(images, 1.0 - images), self.norm)
         lengths = cosine(self.steps, self.first_step, self.last_step, images.dtype)
         gammas = cosine(self.steps, self.first_gamma, self.last_gamma, images.dtype)

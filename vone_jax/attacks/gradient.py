@@ -13,10 +13,12 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from vone_jax import prng
 from vone_jax.attacks import checks, classifier, losses, norms
 from vone_jax.attacks.attack import Attack, pytree
+from vone_jax.attacks.classifier import LogitsFn
 
 # Step sizes by name, from the radius and the number of steps. The first is Madry's. The code of
 # the VOneNet authors exists with the other two: 64 steps travel 2 eps and 16 eps.
@@ -98,7 +100,7 @@ class PGD(Attack):
             keep=KEEP,
         )
 
-    def perturb(self, keys, logits_fn, images, labels):
+    def perturb(self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
         def evaluate(adversarial, keys):
             logits = classifier.draws(logits_fn, keys, adversarial, self.eot_samples)
             value = losses.averaged(losses.LOSSES[self.loss], self.estimator, logits, labels)
@@ -171,7 +173,7 @@ class PGD(Attack):
         )
         return best_images
 
-    def _feasible(self, adversarial: jax.Array, images: jax.Array) -> jax.Array:
+    def _feasible(self, adversarial: Array, images: Array) -> Array:
         if self.order == "box_then_ball":
             adversarial = jnp.clip(adversarial, 0.0, 1.0)
         delta = norms.project(
@@ -180,7 +182,7 @@ class PGD(Attack):
         return jnp.clip(images + delta, 0.0, 1.0)
 
 
-def stronger(best, rival_images: jax.Array, rival_loss: jax.Array):
+def stronger(best, rival_images: Array, rival_loss: Array):
     """Return for each example the images and loss of the pair with the higher loss."""
     best_images, best_loss = best
     # A loss of NaN must win, or it would pass in silence.
@@ -208,7 +210,7 @@ class FGSM(Attack):
     def __post_init__(self):
         self._as_pgd()
 
-    def perturb(self, keys, logits_fn, images, labels):
+    def perturb(self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
         return self._as_pgd().perturb(keys, logits_fn, images, labels)
 
     def _as_pgd(self) -> PGD:
@@ -252,7 +254,7 @@ class MIFGSM(Attack):
     def __post_init__(self):
         checks.fields(self, variant=VARIANTS)
 
-    def perturb(self, keys, logits_fn, images, labels):
+    def perturb(self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
         noise_keys = prng.stream(keys, "noise")
         step_size = self.eps / self.steps if self.step_size is None else self.step_size
         unit = "l1" if self.variant == "paper" else self.norm

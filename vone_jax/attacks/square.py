@@ -13,10 +13,12 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from vone_jax import prng
 from vone_jax.attacks import checks, classifier, losses, norms
 from vone_jax.attacks.attack import Attack, pytree
+from vone_jax.attacks.classifier import LogitsFn
 
 # Queries after which the part of the image that a square covers is halved.
 SCHEDULE = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -68,7 +70,7 @@ class Square(Attack):
         if isinstance(self.p_init, (int, float)) and not 0 < self.p_init <= 1:
             raise ValueError(f"p_init must lie above 0 and be at most 1, got {self.p_init!r}")
 
-    def perturb(self, keys, logits_fn, images, labels):
+    def perturb(self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
         def score(candidates, keys):
             """Averaged loss, and whether nothing is left to do for an image; shapes (N,)."""
             logits = classifier.draws(logits_fn, keys, candidates, self.eot_samples)
@@ -128,7 +130,7 @@ class Square(Attack):
     def _sign(self) -> float:
         return -1.0 if self.targeted else 1.0
 
-    def _start(self, keys: jax.Array, images: jax.Array) -> jax.Array:
+    def _start(self, keys: Array, images: Array) -> Array:
         shape, dtype = images.shape[1:], images.dtype
         if self.norm == "linf":
             delta = jax.vmap(lambda key: stripes(key, shape, self.eps, dtype))(keys)
@@ -138,7 +140,7 @@ class Square(Attack):
             delta = delta * jnp.maximum(self.eps / length, 1.0)
         return self._feasible(delta, images)
 
-    def part(self, query: jax.Array) -> jax.Array:
+    def part(self, query: Array) -> Array:
         """The part of the image that the square of a query covers; the start is query 0."""
         after = jnp.asarray(SCHEDULE, jnp.float32)
         if self.rescale_schedule:
@@ -146,7 +148,7 @@ class Square(Attack):
         halvings = jnp.sum(query.astype(jnp.float32) > after)
         return self.p_init * jnp.exp2(-halvings.astype(jnp.float32))
 
-    def _proposal(self, keys, current, images, query) -> jax.Array:
+    def _proposal(self, keys, current, images, query) -> Array:
         height, width = images.shape[1:3]
         area = self.part(query) * (height * width)
         side = jnp.round(jnp.sqrt(area)).astype(jnp.int32)
@@ -159,7 +161,7 @@ class Square(Attack):
             propose = functools.partial(moved_window, side=side, eps=self.eps, norm=self.norm)
         return self._feasible(jax.vmap(propose)(keys, current - images), images)
 
-    def _feasible(self, delta: jax.Array, images: jax.Array) -> jax.Array:
+    def _feasible(self, delta: Array, images: Array) -> Array:
         """The image with a perturbation that uses the whole ball, brought into the box."""
         if self.norm == "l2":
             delta = self.eps * norms.direction(delta, "l2", "dense", images)
@@ -169,11 +171,11 @@ class Square(Attack):
         return jnp.clip(images + delta, 0.0, 1.0)
 
 
-def _chosen(mask: jax.Array, these: jax.Array, others: jax.Array) -> jax.Array:
+def _chosen(mask: Array, these: Array, others: Array) -> Array:
     return jnp.where(mask[:, None, None, None], these, others)
 
 
-def _finite_or_nan(images: jax.Array, loss: jax.Array) -> jax.Array:
+def _finite_or_nan(images: Array, loss: Array) -> Array:
     # Without gradients nothing else carries a NaN of the classifier into the result.
     return _chosen(jnp.isfinite(loss), images, jnp.full_like(images, jnp.nan))
 
@@ -186,7 +188,7 @@ _POWER = {"l2": 2, "l1": 4}
 _TINY = 1e-12
 
 
-def stripes(key: jax.Array, shape: tuple[int, ...], eps: jax.Array | float, dtype) -> jax.Array:
+def stripes(key: Array, shape: tuple[int, ...], eps: Array | float, dtype) -> Array:
     """Start for L-infinity: vertical stripes of -eps or eps, one sign per column and channel."""
     _, width, channels = shape
     return eps * jnp.broadcast_to(
@@ -194,7 +196,7 @@ def stripes(key: jax.Array, shape: tuple[int, ...], eps: jax.Array | float, dtyp
     )
 
 
-def tiles(key: jax.Array, shape: tuple[int, ...], norm: str, dtype) -> jax.Array:
+def tiles(key: Array, shape: tuple[int, ...], norm: str, dtype) -> Array:
     """Start for L2 and L1: a grid of bump pairs, one sign per tile and channel.
 
     A tile has a fifth of the shorter side; the grid is centred.
@@ -218,9 +220,7 @@ def tiles(key: jax.Array, shape: tuple[int, ...], norm: str, dtype) -> jax.Array
     return jnp.where(used, pair, 0.0)[..., None] * _signs(drawn[..., 1:])
 
 
-def signed_window(
-    key: jax.Array, delta: jax.Array, side: jax.Array, eps: jax.Array | float
-) -> jax.Array:
+def signed_window(key: Array, delta: Array, side: Array, eps: Array | float) -> Array:
     """Proposal for L-infinity: -eps or eps in a random window, one sign per channel."""
     # One call for all that is random: a call of the generator is what compiles slowly.
     drawn = jax.random.uniform(key, (2 + delta.shape[-1],), delta.dtype)
@@ -228,9 +228,7 @@ def signed_window(
     return jnp.where(inside[..., None], eps * _signs(drawn[None, None, 2:]), delta)
 
 
-def moved_window(
-    key: jax.Array, delta: jax.Array, side: jax.Array, eps: jax.Array | float, norm: str
-) -> jax.Array:
+def moved_window(key: Array, delta: Array, side: Array, eps: Array | float, norm: str) -> Array:
     """Proposal for L2 and L1: the perturbation of one random window moves into another.
 
     The second window is emptied. The first one gets its old perturbation plus a pair of bumps,
@@ -256,8 +254,8 @@ def moved_window(
 
 
 def bump_pair(
-    rows: jax.Array, columns: jax.Array, side: jax.Array | int, transposed, norm: str, dtype
-) -> jax.Array:
+    rows: Array, columns: Array, side: Array | int, transposed, norm: str, dtype
+) -> Array:
     """A positive bump above a negative one in a square, of norm one; zero outside of it.
 
     Args:
@@ -279,7 +277,7 @@ def bump_pair(
     return (upper - lower) / (jnp.sqrt(parts) if norm == "l2" else parts).astype(dtype)
 
 
-def _bump(rows, columns, height, width, norm: str, dtype) -> jax.Array:
+def _bump(rows, columns, height, width, norm: str, dtype) -> Array:
     """Squares of half-width k = 0, 1, ... around the middle of a rectangle, of norm one."""
     longest = max(rows.shape)
     # rest[m] is the sum of 1 / (k + 1)^power over k = m, m + 1, ...
@@ -298,7 +296,7 @@ def _bump(rows, columns, height, width, norm: str, dtype) -> jax.Array:
     return value(rows, columns) / (_size(whole, norm) + _TINY)
 
 
-def _window(drawn: jax.Array, shape: tuple[int, ...], side) -> tuple[jax.Array, jax.Array]:
+def _window(drawn: Array, shape: tuple[int, ...], side) -> tuple[Array, Array]:
     """Rows and columns of all pixels, counted from the corner of a window.
 
     ``drawn`` holds two numbers in [0, 1) that choose the corner evenly among all that fit.
@@ -310,15 +308,15 @@ def _window(drawn: jax.Array, shape: tuple[int, ...], side) -> tuple[jax.Array, 
     return jnp.broadcast_to(rows, shape[:2]), jnp.broadcast_to(columns, shape[:2])
 
 
-def _signs(drawn: jax.Array) -> jax.Array:
+def _signs(drawn: Array) -> Array:
     return jnp.where(drawn < 0.5, -1.0, 1.0).astype(drawn.dtype)
 
 
-def _inside(rows: jax.Array, columns: jax.Array, side) -> jax.Array:
+def _inside(rows: Array, columns: Array, side) -> Array:
     return (rows >= 0) & (rows < side) & (columns >= 0) & (columns < side)
 
 
-def _size(delta: jax.Array, norm: str, axis=None) -> jax.Array:
+def _size(delta: Array, norm: str, axis=None) -> Array:
     keep = axis is not None
     if norm == "l2":
         return jnp.sqrt(jnp.sum(jnp.square(delta), axis=axis, keepdims=keep))

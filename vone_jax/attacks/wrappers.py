@@ -5,10 +5,12 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from vone_jax import mesh as meshes
 from vone_jax.attacks import checks, classifier
 from vone_jax.attacks.attack import Attack, pytree
+from vone_jax.attacks.classifier import LogitsFn
 
 
 class Wrapper(Attack):
@@ -62,18 +64,18 @@ class Transfer(Wrapper):
     """
 
     attack: Attack
-    surrogate: classifier.LogitsFn = dataclasses.field(metadata={"stored": False})
+    surrogate: LogitsFn = dataclasses.field(metadata={"stored": False})
 
     def __post_init__(self):
         super().__post_init__()
         object.__setattr__(self, "surrogate", classifier.as_pytree(self.surrogate))
 
-    def __call__(self, key, logits_fn, images, labels):
+    def __call__(self, key: Array, logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
         """Return adversarial images; checks the surrogate as well as the classifier."""
         checks.batch(key, self.surrogate, images, labels)
         return super().__call__(key, logits_fn, images, labels)
 
-    def perturb(self, keys, logits_fn, images, labels):
+    def perturb(self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
         surrogate = classifier.checked(self.surrogate, keys, images)
         return self.attack.perturb(keys, surrogate, images, labels)
 
@@ -114,7 +116,7 @@ class InBatches(Wrapper):
                 f"mesh must have the one axis {meshes.AXIS!r}, got {self.mesh.axis_names}"
             )
 
-    def perturb(self, keys, logits_fn, images, labels):
+    def perturb(self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
         count = images.shape[0]
         shares = 1 if self.mesh is None else self.mesh.size
         size = min(self.size, math.ceil(count / shares))
