@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from vone_jax import prng
-
-NORMS = ("linf", "l2", "l1")
+from vone_jax.names import NORMS as NORMS
 
 # Directions of the L1 step. "dense" is the gradient itself (foolbox, ART up to 1.17);
 # "max_coordinate" moves the one value with the largest gradient (ART since 1.18); "sparse" is

@@ -6,7 +6,6 @@ from vone_jax.corruptions.catalogue import (
     FORMS,
     NAMES,
     SETS,
-    SEVERITIES,
     Corruption,
     check_name,
     check_severity,
@@ -15,6 +14,7 @@ from vone_jax.corruptions.catalogue import (
 )
 from vone_jax.corruptions.frost import FrostImages, load_frost
 from vone_jax.corruptions.tables import TABLES, table_for
+from vone_jax.names import SEVERITIES
 
 __all__ = [
     "CORRUPTIONS",

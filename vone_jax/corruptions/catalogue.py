@@ -23,6 +23,7 @@ from vone_jax.corruptions import (
     tables,
     weather,
 )
+from vone_jax.names import CORRUPTION_GROUPS, EXTRA_CORRUPTIONS
 
 # Values may leave [0, 1] by the rounding errors of a resize.
 _TOLERANCE = 1e-6
@@ -81,15 +82,11 @@ CORRUPTIONS = {
 
 # In the order of ImageNet-C: its 15 corruptions, its 4 extra ones, and one of this project.
 NAMES = tuple(CORRUPTIONS)
-SEVERITIES = (1, 2, 3, 4, 5)
 
 SETS = {
-    "common": NAMES[:15],
-    "extra": NAMES[15:19],
-    "noise": NAMES[:3],
-    "blur": NAMES[3:7],
-    "weather": NAMES[7:11],
-    "digital": NAMES[11:15],
+    "common": tuple(name for group in CORRUPTION_GROUPS.values() for name in group),
+    "extra": EXTRA_CORRUPTIONS,
+    **CORRUPTION_GROUPS,
 }
 
 FORMS = ("float", "uint8", "jpeg85")

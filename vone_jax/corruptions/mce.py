@@ -10,7 +10,8 @@ import math
 from collections.abc import Iterable, Mapping
 
 from vone_jax import arguments
-from vone_jax.corruptions.catalogue import SETS, SEVERITIES
+from vone_jax.corruptions.catalogue import SETS
+from vone_jax.names import CORRUPTION_GROUPS, SEVERITIES
 
 Errors = Mapping[str, Mapping[int, float]]
 
@@ -34,8 +35,6 @@ ALEXNET_ERRORS = {
     "jpeg_compression": 0.606500,
 }
 ALEXNET_CLEAN_ERROR = 0.4348
-
-CATEGORIES = ("noise", "blur", "weather", "digital")
 
 
 def corruption_errors(errors: Errors) -> dict[str, float]:
@@ -78,7 +77,8 @@ def category_errors(errors: Errors) -> dict[str, float]:
     """Return the mean errors of noise, blur, weather and digital corruptions, in percent."""
     means = _means(errors)
     return {
-        category: 100 * _mean(means[name] for name in SETS[category]) for category in CATEGORIES
+        category: 100 * _mean(means[name] for name in members)
+        for category, members in CORRUPTION_GROUPS.items()
     }
 
 

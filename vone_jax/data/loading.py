@@ -10,11 +10,11 @@ from vone_jax.data.embedded import NAME as EMBEDDED
 from vone_jax.data.embedded import embedded_source
 from vone_jax.data.images import FolderSource
 from vone_jax.data.sources import ArraySource, Source
+from vone_jax.names import SEVERITIES
 
 _CIFAR10 = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
-_SEVERITIES = (1, 2, 3, 4, 5)
 # Corrupted sets of TFDS and the only split of each.
 _TFDS_SPLITS = {"imagenet2012_corrupted": "validation", "cifar10_corrupted": "test"}
 
@@ -79,7 +79,7 @@ def load_corrupted(
       ValueError: if ``files`` or the severity is wrong, or an array does not have the published
         layout.
     """
-    if severity not in _SEVERITIES or isinstance(severity, bool):
+    if severity not in SEVERITIES or isinstance(severity, bool):
         raise ValueError(f"severity must be an integer from 1 to 5, got {severity!r}")
     kind, rest = _kind(files, data_dir)
     if kind == "folder" and rest:
