@@ -4,6 +4,7 @@ A JSON file stands for a complete result: it is written last, and whole.
 """
 
 import json
+import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -16,6 +17,9 @@ from vone_jax import files
 from vone_jax.results import arrays as checks
 from vone_jax.results import first_format
 from vone_jax.results.format import FORMAT, Result, from_json, to_json
+
+# Lone surrogates, which Python uses for bytes of a path that are not UTF-8, and no encoding has.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class ResultError(ValueError):
@@ -88,7 +92,7 @@ def read(path: Path, with_arrays: bool = True) -> Result:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
+    """The JSON object in a file. Lone surrogates in its texts become replacement characters.
 
     Raises:
       ResultError: if the file cannot be read or is not one JSON object.
@@ -104,7 +108,7 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} must hold a JSON object, got {type(value).__name__}; delete it and evaluate "
             f"again"
         )
-    return value
+    return _without_surrogates(value)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -132,6 +136,16 @@ def _replace(result: Result, **changes: Any) -> Result:
     for name, value in changes.items():
         object.__setattr__(result, name, value)
     return result
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_without_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {_without_surrogates(k): _without_surrogates(item) for k, item in value.items()}
+    return value
 
 
 def _refuse_constant(text: str) -> NoReturn:

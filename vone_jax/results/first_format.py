@@ -164,7 +164,9 @@ def _attack(code: str) -> dict[str, Any]:
     name, norm, eps = fields.pop("name"), fields.pop("norm", None), fields.pop("eps", None)
     if norm is None:
         # An attack around another one has the norm and the radius of that.
-        inner = next(value for value in fields.values() if isinstance(value, dict))
+        inner = next((value for value in fields.values() if isinstance(value, dict)), None)
+        if inner is None:
+            raise ValueError(f"{code!r:.80} has no norm")
         norm, eps = inner["norm"], inner["eps"]
     return {"name": name, "norm": norm, "eps": float(eps), "fields": fields}
 

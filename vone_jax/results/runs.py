@@ -39,7 +39,8 @@ class Run:
       config: the content of config.json; empty if there is none.
       log: the lines of log.jsonl; empty if there is none.
       results: all results, in the order of their file names.
-      warnings: problems that leave the results usable.
+      gaps: files that are missing, cut off or unfinished. The other results are usable.
+      warnings: other problems that leave the results usable.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Run:
     config: Mapping[str, Any]
     log: Sequence[Mapping[str, Any]]
     results: Sequence[fmt.Result]
+    gaps: Sequence[str]
     warnings: Sequence[str]
 
     def of_kind(self, *kinds: str) -> list[fmt.Result]:
@@ -139,8 +141,9 @@ def _load(path: Path) -> Run:
     if not path.is_dir():
         state = "is not a directory" if path.exists() else "does not exist"
         raise ResultError(f"the run directory {path} {state}")
+    gaps: list[str] = []
     warnings: list[str] = []
-    results = list(_results(path / "results", warnings))
+    results = list(_results(path / "results", gaps, warnings))
     if not results:
         inner = sorted(str(folder.parent) for folder in path.glob("*/results"))
         hint = f"; did you mean {' '.join(inner)}?" if inner else ""
@@ -154,9 +157,13 @@ def _load(path: Path) -> Run:
         raise ResultError(
             f"{path / 'results'} mixes results of different networks: {', '.join(architectures)}"
         )
-    config = path / "config.json"
+    config, log = path / "config.json", path / "log.jsonl"
     if not config.exists():
-        warnings.append(f"{config} is missing: how this network was trained is not known.")
+        # A network that was converted has neither of the two files.
+        problems = gaps if log.exists() else warnings
+        problems.append(f"{config} is missing: how this network was trained is not known.")
+    elif not log.exists():
+        gaps.append(f"{log} is missing: the course of the training is not known.")
     return Run(
         path=path,
         name=Path(os.path.abspath(path)).name,
@@ -165,13 +172,14 @@ def _load(path: Path) -> Run:
         stochastic=networks[0].stochastic,
         parameters=networks[0].parameters,
         config=read_json(config) if config.exists() else {},
-        log=_read_log(path / "log.jsonl", warnings),
+        log=_read_log(log, gaps),
         results=results,
+        gaps=gaps,
         warnings=warnings,
     )
 
 
-def _results(directory: Path, warnings: list[str]) -> Iterator[fmt.Result]:
+def _results(directory: Path, gaps: list[str], warnings: list[str]) -> Iterator[fmt.Result]:
     paths = sorted(directory.glob("*.json"))
     for path in paths:
         try:
@@ -179,25 +187,35 @@ def _results(directory: Path, warnings: list[str]) -> Iterator[fmt.Result]:
         except UnknownKindError as error:
             warnings.append(f"{error}; it is not shown.")
             continue
-        if not result.arrays and result.kind in ("gallery", "v1"):
-            raise ResultError(f"{path}: its arrays {path.stem}.npz are missing; run eval.py again")
-        if not result.arrays and isinstance(result.measured, fmt.Accuracy):
-            warnings.append(
-                f"{path.with_suffix('.npz')} is missing: without the answers for each image, the "
-                f"difference between networks is known less precisely."
-            )
+        loss = None if result.arrays else _loss(result)
+        if loss is not None:
+            gaps.append(f"{path.with_suffix('.npz')} is missing: {loss}.")
         yield result
     finished = {path.stem for path in paths}
     unfinished = {path.stem for path in directory.glob("*.partial")}
     unfinished |= {path.stem for path in directory.glob("*.npz")} - finished
     if unfinished:
-        warnings.append(
+        gaps.append(
             f"{directory} has evaluations that have not finished: {', '.join(sorted(unfinished))}. "
             f"Run the same eval.py command again, it continues where it stopped."
         )
 
 
-def _read_log(path: Path, warnings: list[str]) -> list[dict[str, Any]]:
+def _loss(result: fmt.Result) -> str | None:
+    """The consequence of missing arrays in words; None for a result that has none."""
+    if isinstance(result.measured, fmt.Accuracy):
+        return (
+            "without the answers for each image, the difference between networks is known less "
+            "precisely"
+        )
+    if result.kind in ("gallery", "v1"):
+        return "its pictures are not shown"
+    if isinstance(result.measured, fmt.Physiology) and result.measured.scores is not None:
+        return "its units are not shown"
+    return None
+
+
+def _read_log(path: Path, gaps: list[str]) -> list[dict[str, Any]]:
     """The lines of a training log. A writer that was killed leaves the last one cut off."""
     if not path.exists():
         return []
@@ -214,7 +232,7 @@ def _read_log(path: Path, warnings: list[str]) -> list[dict[str, Any]]:
             records.append(_check_line(json.loads(line)))
         except (ValueError, RecursionError) as error:
             if number == len(lines) and not text.endswith("\n"):
-                warnings.append(f"the last line of {path} is cut off and was left out.")
+                gaps.append(f"the last line of {path} is cut off and was left out.")
                 break
             raise ResultError(f"{path}, line {number}: {error}") from error
     return records

@@ -1,0 +1,208 @@
+"""Results, runs and run directories that are built from numbers, for cases that are rare."""
+
+import dataclasses
+import json
+
+import numpy as np
+
+from vone_jax import names, results
+
+CLASSES = ("circle", "square", "cross", *"abcdefg")
+NOISE = results.Noise("neuronal", 0.35, 0.07)
+FRESH, QUIET = results.Protocol("fresh", 10), results.Protocol("none", 1)
+CLEAN = results.CleanCondition()
+# The radii of each norm, ascending.
+LADDER = {"linf": (1 / 255, 4 / 255, 16 / 255), "l2": (0.15, 0.6), "l1": (40.0,)}
+WEAK = {"clean": 0.9, "linf": (0.5, 0.1, 0.0), "l2": (0.4, 0.0), "l1": (0.2,)}
+STRONG = {"clean": 0.85, "linf": (0.75, 0.4, 0.05), "l2": (0.7, 0.2), "l1": (0.5,)}
+COMMON = tuple(name for group in names.CORRUPTION_GROUPS.values() for name in group)
+
+
+def network(model="resnet18", **fields):
+    """A network; a VOneNet has noise."""
+    stochastic = model.startswith("vone_")
+    noise = NOISE if stochastic else None
+    values = {
+        "name": model,
+        "label": names.network_label(model),
+        "stochastic": stochastic,
+        "parameters": 11181642,
+        "weights": "0badcafe",
+        "checkpoint_step": 300,
+        "trained_noise": noise,
+        "test_noise": noise,
+        "config": {"model": {"name": model}},
+    }
+    return results.Network(**values | fields)
+
+
+def attacked(norm, eps, *, draws=1, name="PGD", noise="same", **fields):
+    """The condition of an attack with steps of eps/32."""
+    fields = {"steps": 64, "step_size": eps / 32, "eot_samples": draws} | fields
+    attack = results.Attack(name, norm, eps, fields)
+    return results.AttackCondition((attack,), noise, draws)
+
+
+def corrupted(name, severity, form="float"):
+    return results.CorruptionCondition(name, severity, form)
+
+
+def result(condition, measured=None, arrays=None, *, of=None, name="r", protocol=None, **fields):
+    """A result of any kind."""
+    of = of or network()
+    usual = FRESH if of.stochastic else QUIET
+    dataset = results.Dataset("shapes", "test", 100, class_names=CLASSES)
+    provenance = results.Provenance(
+        versions={"python": "3.11.2", "jax": "0.10.2"},
+        command="python eval.py runs/x",
+        device="cpu",
+        matmul_precision="highest",
+        started="2030-01-02T03:04:05+00:00",
+        wall_seconds=12.5,
+    )
+    values = {
+        "name": name,
+        "run": "run",
+        "network": of,
+        "dataset": dataset,
+        "condition": condition,
+        "protocol": protocol or usual,
+        "key": results.Key(0, "evaluation / index / purpose"),
+        "provenance": provenance,
+        "measured": measured,
+        "arrays": arrays or {},
+    }
+    return results.Result(**values | fields)
+
+
+def accuracy(condition, correct, index=None, **fields):
+    """A result with the given probabilities of being right.
+
+    Args:
+      condition: clean, attack or corruption.
+      correct: one for each image.
+      index: of the images in the data set; False: no arrays.
+      fields: of ``result``.
+    """
+    correct = np.asarray(correct, float)
+    index = np.arange(len(correct)) if index is None else index
+    share = float(correct.mean())
+    measured = results.Accuracy(
+        share,
+        results.wilson(float(correct.sum()), len(correct)),
+        float(correct.sum()),
+        len(correct),
+    )
+    arrays = {}
+    if index is not False:
+        arrays = {
+            "index": np.asarray(index),
+            "label": np.zeros(len(correct), int),
+            "probability_correct": correct,
+        }
+    dataset = results.Dataset("shapes", "test", len(correct), class_names=CLASSES)
+    return result(condition, measured, arrays, **{"dataset": dataset} | fields)
+
+
+def answers(share, examples=100, seed=0, spread=0.0):
+    """Probabilities of being right with (about) a mean; hard images are so for all networks."""
+    rng = np.random.default_rng(seed)
+    ease = np.random.default_rng(0).random(examples) + 0.3 * rng.random(examples)
+    right = np.zeros(examples)
+    right[np.argsort(-ease, kind="stable")[: round(share * examples)]] = 1.0
+    return np.clip(right * (1 - spread * rng.random(examples)), 0, 1)
+
+
+def measure(model, accuracies=WEAK, *, corruptions=(), severities=(1, 3), examples=100, **fields):
+    """The results of a network: clean, attacks of ``LADDER`` and corruptions."""
+    of = fields.pop("of", None) or network(model)
+    draws, spread = (10, 0.2) if of.stochastic else (1, 0.0)
+    made = []
+
+    def add(name, condition, share):
+        correct = answers(share, examples, seed=sum(map(ord, name + model)), spread=spread)
+        made.append(accuracy(condition, correct, of=of, name=name, **fields))
+
+    if "clean" in accuracies:
+        add("clean", CLEAN, accuracies["clean"])
+    for norm in names.NORMS:
+        for eps, share in zip(LADDER[norm], accuracies.get(norm, ()), strict=False):
+            add(f"attack-{norm}-{eps:.5f}", attacked(norm, eps, draws=draws), share)
+    for place, corruption in enumerate(corruptions):
+        for severity in severities:
+            share = accuracies["clean"] * (1 - 0.12 * severity - 0.01 * place)
+            add(f"corruption-{corruption}-{severity}", corrupted(corruption, severity), share)
+    return made
+
+
+def run(made, name="run", **fields):
+    """A run in memory."""
+    first = made[0].network
+    values = {
+        "path": name,
+        "name": name,
+        "label": first.label,
+        "model": first.name,
+        "stochastic": first.stochastic,
+        "parameters": first.parameters,
+        "config": {},
+        "log": (),
+        "results": made,
+        "gaps": (),
+        "warnings": (),
+    }
+    return results.Run(**values | fields)
+
+
+def change(one, **fields):
+    """A copy with other fields; those of the network and the condition by their own names."""
+    of = fields.pop("network", one.network)
+    condition = fields.pop("condition", one.condition)
+    for target in (of, condition):
+        known = {f.name for f in dataclasses.fields(target)} - {"kind"}
+        own = {name: fields.pop(name) for name in list(fields) if name in known - {"name"}}
+        if target is of:
+            of = dataclasses.replace(of, **own)
+        else:
+            condition = dataclasses.replace(condition, **own)
+    return dataclasses.replace(one, network=of, condition=condition, **fields)
+
+
+def write(root, made, name="run", config=True, log=True):
+    """Write a run directory and return it."""
+    directory = root / name
+    directory.mkdir(parents=True, exist_ok=True)
+    for one in made:
+        results.write(directory / "results", one)
+    if config:
+        content = {"experiment": made[0].network.config, "command": "python train.py"}
+        (directory / "config.json").write_text(json.dumps(content))
+    if log:
+        (directory / "log.jsonl").write_text("".join(map(log_line, range(0, 301, 10))))
+    return directory
+
+
+def log_line(step):
+    """The lines of a training log at a step."""
+    grown = 1 - 0.9 * np.exp(-step / 60)
+    line = {"step": step, "epoch": step / 100, "loss": 1.1 - grown, "accuracy": grown}
+    speed = {"learning_rate": 0.1, "examples_per_second": 1000.0}
+    lines = [{"kind": "train"} | line | speed]
+    if step % 100 == 0:
+        lines.append({"kind": "validation", "seen": 100} | line)
+    return "".join(json.dumps(each) + "\n" for each in lines)
+
+
+def edit(path, **changes):
+    """Replace fields of a JSON file, "a.b" within objects; None removes a field."""
+    content = json.loads(path.read_text())
+    for name, value in changes.items():
+        *outer, last = name.split("__")
+        place = content
+        for key in outer:
+            place = place[int(key) if isinstance(place, list) else key]
+        if value is None:
+            del place[last]
+        else:
+            place[last] = value
+    path.write_text(json.dumps(content))

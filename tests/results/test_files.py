@@ -1,0 +1,264 @@
+"""Result files: written, read, and refused where they are damaged."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.report import layers
+from tests.results import built
+from tests.results.built import CLEAN
+from vone_jax import results
+
+ATTACK = built.attacked("linf", 4 / 255, draws=10, inner={"name": "FGSM", "loss": "margin"})
+
+
+def gallery():
+    rng = np.random.default_rng(0)
+    images = rng.random((3, 8, 8, 1)).astype(np.float32)
+    attack = ATTACK.attacks[0]
+    labels = {n: np.arange(3) for n in ("label", "predicted_clean", "predicted_adversarial")}
+    arrays = {"images": images, "adversarial": np.clip(images + attack.eps, 0, 1), **labels}
+    return built.result(results.GalleryCondition(attack, 3), arrays=arrays, name="gallery")
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """A directory with a clean result, an attack and a gallery."""
+    attacked = built.accuracy(ATTACK, built.answers(0.4), of=built.network("vone_resnet18"))
+    for made in (built.accuracy(CLEAN, built.answers(0.9), name="clean"), gallery()):
+        results.write(tmp_path, made)
+    results.write(tmp_path, built.change(attacked, name="attack"))
+    return tmp_path
+
+
+def fails(path, *parts):
+    with pytest.raises(results.ResultError) as caught:
+        results.read(path)
+    for part in (path.stem, *parts):
+        assert str(part) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["clean", "attack", "gallery"])
+def test_a_result_comes_back_as_it_was_written(directory, name):
+    path = directory / f"{name}.json"
+    read = results.read(path)
+    assert read.path == str(path) and read.arrays
+    again = directory / "again"
+    results.write(again, read)
+    assert (again / path.name).read_bytes() == path.read_bytes()
+    copied = results.read(again / path.name)
+    assert results.to_json(copied) == results.to_json(read)
+    assert copied.arrays.keys() == read.arrays.keys()
+    assert not results.read(path, with_arrays=False).arrays
+    if name == "attack":
+        assert read.condition == ATTACK
+        assert str(read.condition.attacks[0]).endswith("inner=FGSM(loss='margin'))")
+
+
+def test_the_identity_is_what_was_measured(directory):
+    one = results.read(directory / "attack.json")
+    same = built.change(one, provenance=results.Provenance(), run="other", measured=one.measured)
+    assert same.identity_hash == one.identity_hash
+    for field, value in (
+        ("eot_samples", 11),
+        ("weights", "00000000"),
+        ("protocol", results.Protocol("fresh", 11)),
+        ("key", results.Key(1, one.key.stream)),
+        ("name", "another"),
+    ):
+        assert built.change(one, **{field: value}).identity_hash != one.identity_hash, field
+
+
+def test_arrays_that_do_not_belong_to_a_result_are_not_written(tmp_path):
+    made = built.accuracy(CLEAN, built.answers(0.9))
+    made.arrays["probability_correct"] = np.zeros(100)
+    with pytest.raises(ValueError, match="not of one evaluation"):
+        results.write(tmp_path, made)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("damage", "part"),
+    [
+        (lambda text: text[: len(text) // 2], "is damaged"),
+        (lambda text: "[1, 2]", "must hold a JSON object, got list"),
+        (lambda text: text.replace("300", "NaN", 1), "NaN is not a number"),
+        (lambda text: "\udcff\udcfe" + text, "is damaged"),
+        (lambda text: "[" * 100_000, "is damaged"),
+    ],
+    ids=["truncated", "no object", "NaN", "bytes", "nested"],
+)
+def test_damaged_text(directory, damage, part):
+    path = directory / "clean.json"
+    path.write_bytes(damage(path.read_text()).encode("utf-8", "surrogateescape"))
+    fails(path, part)
+
+
+def test_truncated_arrays(directory):
+    for name in ("clean", "gallery"):
+        archive = directory / f"{name}.npz"
+        whole = archive.read_bytes()
+        for length in (0, 10, len(whole) // 2, len(whole) - 30):
+            archive.write_bytes(whole[:length])
+            fails(directory / f"{name}.json", archive, "is damaged")
+        middle = bytearray(whole)
+        middle[whole.index(b"NUMPY") + 150] ^= 0xFF
+        archive.write_bytes(bytes(middle))
+        fails(directory / f"{name}.json", archive)
+        archive.write_bytes(whole)
+    np.savez(directory / "clean.npz", index=np.array([{}], dtype=object))
+    fails(directory / "clean.json", "clean.npz", "is damaged")
+
+
+@pytest.mark.parametrize("version", [0, 3, "1", None])
+def test_unknown_format(directory, version):
+    built.edit(directory / "clean.json", format=version)
+    fails(directory / "clean.json", f"the format {version!r}", "reads 1 and 2")
+
+
+def test_an_unknown_kind_has_an_error_of_its_own(directory):
+    built.edit(directory / "clean.json", condition__kind="telepathy")
+    fails(directory / "clean.json", "of the kind 'telepathy', which this version does not know")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "parts"),
+    [
+        ("clean", {"measured__accuracy": 1.5}, ["measured.accuracy.accuracy", "1.5"]),
+        ("clean", {"measured__accuracy": 0.123}, ["accuracy is 0.123", "correct / seen"]),
+        ("clean", {"measured__accuracy": "high"}, ["accuracy", "'high'"]),
+        ("clean", {"measured__accuracy": None}, ["accuracy: Field required"]),
+        ("clean", {"measured__interval": [0.95, 0.99]}, ["interval must contain", "0.95"]),
+        ("clean", {"measured__interval": 0.5}, ["interval"]),
+        ("clean", {"measured__seen": 0}, ["seen"]),
+        ("clean", {"condition__kind": None}, ["condition"]),
+        ("clean", {"dataset__examples": 0}, ["dataset.examples"]),
+        ("clean", {"dataset": "fashion"}, ["dataset"]),
+        ("clean", {"protocol": None}, ["protocol: Field required"]),
+        ("clean", {"protocol__draws": True}, ["draws"]),
+        ("clean", {"mood": "good"}, ["mood", "Unexpected"]),
+        ("clean", {"measured": {"kind": "checks", "checks": [], "seen": 1}}, ["checks"]),
+        ("attack", {"condition__attacks__0__norm": "l3"}, ["norm", "'l3'"]),
+        ("attack", {"condition__attacks__0__eps": -1}, ["eps"]),
+        ("attack", {"condition__eot_samples": 0}, ["eot_samples"]),
+        ("attack", {"condition__attacks": []}, ["attacks"]),
+    ],
+)
+def test_fields_out_of_range(directory, name, changes, parts):
+    built.edit(directory / f"{name}.json", **changes)
+    fails(directory / f"{name}.json", *parts)
+
+
+def test_a_result_measures_what_its_condition_says(directory):
+    built.edit(directory / "clean.json", condition={"kind": "v1"})
+    fails(directory / "clean.json", "measured must be NoneType for the kind 'v1', got Accuracy")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "parts"),
+    [
+        ("clean", {"probability_correct": np.full(100, 0.5)}, ["0.500000", "not of one eval"]),
+        ("clean", {"probability_correct": np.full(100, np.nan)}, ["not finite"]),
+        ("clean", {"probability_correct": np.full(100, 1.5)}, ["must be in [0, 1]"]),
+        ("clean", {"probability_correct": np.zeros(7)}, ["shape (100)", "(7,)"]),
+        ("clean", {"index": None}, ["index is missing", "label"]),
+        ("clean", {"label": np.array(["a"] * 100)}, ["label must be numbers"]),
+        ("gallery", {"images": np.full((6, 4, 4, 1), 2.0)}, ["adversarial", "shape"]),
+        ("gallery", {"label": np.zeros(4, int)}, ["label", "shape (3)"]),
+        ("v1", {"image": np.full((4, 4, 1), -1.0)}, ["image must be in [0, 1]"]),
+        ("v1", {"image": np.zeros((4, 4, 2))}, ["1 or 3 channels"]),
+        ("v1", {"sf": np.ones(3)}, ["sf", "shape (8)"]),
+        ("v1", {"simple_channels": np.int64(17)}, ["simple_channels", "17"]),
+        ("v1", {"published_sf_edges": np.ones(8)}, ["published_sf_edges"]),
+        ("v1", {"published_nx_weights": np.ones(99)}, ["published_nx_edges", "shape (100)"]),
+    ],
+)
+def test_arrays_out_of_range(directory, first_format, name, change, parts):
+    if name == "v1":
+        for suffix in (".json", ".npz"):
+            source = first_format / "tiny" / "results" / f"v1{suffix}"
+            (directory / source.name).write_bytes(source.read_bytes())
+    archive = directory / f"{name}.npz"
+    with np.load(archive) as stored:
+        arrays = dict(stored) | change
+    np.savez(archive, **{key: value for key, value in arrays.items() if value is not None})
+    fails(directory / f"{name}.json", archive, *parts)
+
+
+def test_lone_surrogates_become_replacement_characters(directory):
+    """A command with a path that is not UTF-8 is written with them."""
+    path = directory / "clean.json"
+    odd = built.change(
+        results.read(path), provenance=results.Provenance(command="eval.py \udcff", device="\x00")
+    )
+    results.write(directory, odd)
+    assert "\\udcff" in path.read_text()
+    assert results.read(path).provenance.command == "eval.py \ufffd"
+    assert json.loads(path.read_text())["provenance"]["device"] == "\x00"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"noise": "loud"}, "noise must be one of"),
+        ({"decision": "vote"}, "averaged must be >= 2"),
+        ({"averaged": 3}, "averaged must be 1"),
+        ({"noise": "frozen"}, "draws must be 1"),
+    ],
+)
+def test_a_protocol_checks_its_fields(fields, message):
+    with pytest.raises(ValueError, match=message):
+        results.Protocol(**fields)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"condition__layer": None}, "layer: Field required"),
+        ({"measured__scores__units": 0}, "units"),
+        ({"measured__scores__units": 31}, r"unit/row must be numbers of shape (31)"),
+        ({"measured__status": "not scored: x"}, "scores are LayerScores"),
+        ({"measured__scores__properties__pref_or__status": "good"}, "status"),
+        ({"measured__scores__properties__pref_or__score": None}, "score"),
+        ({"measured__scores__properties__peak_sf__distribution": [0.5, 0.5]}, "of the 4 bins"),
+        ({"measured__scores__contrast_response": {"median_c50": "a"}}, "median_c50"),
+        ({"measured__scores__variability__trials": 1}, "trials"),
+        ({"measured__scores__variability__units": 3}, "variability/mean must be numbers of shape"),
+        ({"measured__scores__textures": {"source": "x"}}, "textures"),
+    ],
+)
+def test_damaged_layers_are_named(tmp_path, changes, message):
+    path = results.write(tmp_path, layers.layer(built.network(), "stem", **layers.experiments()))
+    assert results.read(path).measured.scores.units == layers.UNITS
+    built.edit(path, **changes)
+    fails(path, message)
+
+
+def test_arrays_of_a_layer_are_checked(tmp_path):
+    made = layers.layer(built.network(), "stem")
+    for change, part in (
+        ({"unit/row": None}, "unit/row is missing"),
+        ({"value/pref_or": np.full(layers.UNITS, np.inf)}, "infinite"),
+        ({"field/map": np.zeros((20, 21, 30)), "axis/position": np.arange(20.0)}, "field/map"),
+    ):
+        path = results.write(tmp_path, made)
+        arrays = {k: v for k, v in (made.arrays | change).items() if v is not None}
+        np.savez(path.with_suffix(".npz"), **arrays)
+        fails(path, part)
+
+
+@pytest.mark.parametrize(
+    ("measured", "message"),
+    [
+        ({"kind": "checks", "seen": 50, "checks": [{"name": "a"}]}, "question"),
+        ({"kind": "distances", "seen": 9, "broken": 1, "median_distance": -1, "ladder": []},
+         "median_distance"),
+        ({"kind": "distances", "seen": 9, "broken": 1, "median_distance": None,
+          "ladder": [{"eps": 1, "accuracy": 0.5, "interval": [0.6, 1]}]}, "interval"),
+        ({"kind": "means", "of_corruptions": 2}, "of_corruptions"),
+    ],
+)  # fmt: skip
+def test_damaged_tables_are_named(directory, measured, message):
+    built.edit(directory / "clean.json", measured=measured)
+    fails(directory / "clean.json", message)

@@ -1,0 +1,111 @@
+"""Files of format 1, which earlier versions wrote, read as those of the present format."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.results import built
+from vone_jax import results
+
+VONE = "attack-linf-0.06275"
+
+
+@pytest.fixture(scope="module")
+def vone(first_format):
+    """The results of a VOneNet by name."""
+    (run,) = results.load([first_format / "vone"])
+    return {result.name: result for result in run.results}
+
+
+def test_an_attack_is_no_text_any_more(vone, first_format):
+    result = vone[VONE]
+    (attack,) = result.condition.attacks
+    old = json.loads((first_format / "vone" / "results" / f"{VONE}.json").read_text())
+    assert (attack.name, attack.norm, attack.eps) == ("PGD", "linf", 16 / 255)
+    assert attack.fields["steps"] == 64 and attack.fields["random_start"] is False
+    assert attack.fields["step_size"] is None and attack.fields["step_rule"] == "eps/32"
+    assert str(attack) == old["condition"]["attack"]
+    assert attack.eps_label == old["condition"]["eps_label"] == "16/255"
+    assert result.condition.eot_samples == 10
+    assert result.accuracy == old["accuracy"] and list(result.interval) == old["interval"]
+    assert result.measured.correct == old["sums"]["correct"]
+    assert len(result.arrays["index"]) == result.images == 200
+    assert result.network.weights == old["weights"]
+    assert result.network.trained_noise == results.Noise("neuronal", 0.35, 0.07)
+    assert result.network.config == old["config"]
+
+
+@pytest.mark.parametrize(
+    ("name", "noise", "change", "protocol"),
+    [
+        ("", "same", "", "fresh"),
+        ("-frozen", "same", "", "frozen"),
+        ("-frozen-attack", "frozen", "", "fresh"),
+        ("-noise-free", "none", "", "fresh"),
+        ("-test-none", "same", "noise removed", "none"),
+        (
+            "-attacked-neuronal-0.35-0.07-1-test-none",
+            results.Noise("neuronal", 0.35, 0.07),
+            "noise removed",
+            "none",
+        ),
+    ],
+)
+def test_controls_of_the_noise(vone, name, noise, change, protocol):
+    result = vone[VONE + name]
+    assert result.attack_noise == noise
+    assert result.network.noise_change == change
+    assert result.protocol.noise == protocol
+
+
+def test_every_kind_is_read(vone, first_format):
+    (base,) = results.load([first_format / "base"])
+    (tiny,) = results.load([first_format / "tiny"])
+    kinds = {result.kind: result for result in (*base.results, *tiny.results, *vone.values())}
+    assert set(kinds) == {
+        *("clean", "attack", "corruption", "corruption_means", "masking", "minimal", "gallery"),
+        *("v1", "physiology"),
+    }
+    assert kinds["corruption"].condition == results.CorruptionCondition("fog", 3)
+    assert kinds["corruption_means"].measured.categories.keys() == {
+        *("noise", "blur", "weather", "digital")
+    }
+    checks = kinds["masking"].measured
+    assert checks.count("pass") > 5 and checks.checks[0].name == "logits"
+    assert kinds["masking"].condition.attacks["eps"].eps == 16 / 255
+    rungs = kinds["minimal"].measured.ladder
+    assert len(rungs) == 9 and rungs[0].eps == pytest.approx(1 / 4080)
+    assert kinds["gallery"].condition.selection == "first"
+    assert kinds["physiology"].measured.scores.properties["pref_or"].score > 0
+    assert kinds["v1"].arrays["kernels_in_phase"].shape == (8, 9, 9)
+    assert len(base.log) == 3 and base.config["experiment"]["name"] == "laboratory-base"
+
+
+def test_a_result_of_format_1_is_written_in_the_present_format(vone, tmp_path):
+    for result in vone.values():
+        path = results.write(tmp_path, result)
+        assert json.loads(path.read_text())["format"] == results.FORMAT
+        assert results.to_json(results.read(path)) == results.to_json(result)
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"condition__attack": "import os"}, "invalid syntax"),
+        ({"condition__attack": "1 + 1"}, "is not the name of a class"),
+        ({"condition__attack": "PGD(steps=3)"}, "has no norm"),
+        ({"condition": "none"}, "damaged"),
+        ({"sums": None}, "lacks 'sums'"),
+        ({"model": None}, "lacks 'model'"),
+        ({"accuracy": 0.5}, "correct / seen"),
+        ({"kind": "telepathy"}, "telepathy"),
+    ],
+)
+def test_damaged_files_are_named(first_format, tmp_path, changes, part):
+    path = tmp_path / f"{VONE}.json"
+    shutil.copy(first_format / "vone" / "results" / path.name, path)
+    built.edit(path, **changes)
+    with pytest.raises(results.ResultError) as caught:
+        results.read(path)
+    assert part in str(caught.value) and path.name in str(caught.value)

@@ -1,0 +1,189 @@
+"""Run directories: loaded, refused, and as a data frame."""
+
+import math
+
+import numpy as np
+import pytest
+
+from tests.results import built
+from vone_jax import names, results
+
+
+@pytest.fixture
+def run(tmp_path):
+    return built.write(tmp_path, built.measure("vone_resnet18", corruptions=("fog",)))
+
+
+def fails(paths, *parts):
+    with pytest.raises(results.ResultError) as caught:
+        results.load(paths)
+    for part in parts:
+        assert str(part) in str(caught.value)
+
+
+def test_a_whole_run_has_no_gaps(run):
+    (loaded,) = results.load([run])
+    assert not loaded.gaps and not loaded.warnings
+    assert (loaded.label, loaded.model, loaded.stochastic) == (
+        *("VOneResNet-18", "vone_resnet18", True),
+    )
+    assert len(loaded.of_kind("attack")) == 6 and len(loaded.log) == 35
+    assert loaded.config["command"] == "python train.py"
+
+
+def test_directories_that_cannot_be_used(tmp_path, run):
+    fails([tmp_path / "nowhere"], tmp_path / "nowhere", "does not exist")
+    (tmp_path / "file").write_text("")
+    fails([tmp_path / "file"], "is not a directory")
+    (tmp_path / "empty").mkdir()
+    fails([tmp_path / "empty"], "has no results", "python eval.py", tmp_path / "empty")
+    # The parent of runs: the error names the run that was meant.
+    fails([tmp_path], "did you mean", run)
+    fails([], "at least one run")
+    fails([run, run / ".." / "run"], "2 times")
+    fails(str(tmp_path / "x*"), "matches no directory with results")
+    assert len(results.load(str(tmp_path / "*"))) == 1
+
+
+def test_results_of_two_networks_do_not_mix(run):
+    built.edit(run / "results" / "clean.json", network__name="resnet18")
+    fails([run], "mixes results", "resnet18, vone_resnet18")
+
+
+def test_labels_are_distinct(tmp_path):
+    made = built.measure("resnet18", {"clean": 0.9})
+    paths = [built.write(tmp_path / group, made, name) for group, name in
+             (("a", "one"), ("a", "two"), ("b", "two"))]  # fmt: skip
+    loaded = results.load(paths)
+    assert [run.label for run in loaded] == [
+        "ResNet-18 (one)",
+        *(f"ResNet-18 ({path})" for path in paths[1:]),
+    ]
+    assert [run.label for run in results.load(paths[:2])] == [
+        *("ResNet-18 (one)", "ResNet-18 (two)")
+    ]
+
+
+def test_gaps_are_told_apart_from_other_warnings(run):
+    directory = run / "results"
+    (directory / "attack-l1-40.00000.json").unlink()
+    (directory / "clean.npz").unlink()
+    (directory / "corruption-snow-1.partial").mkdir()
+    built.edit(directory / "corruption-fog-1.json", condition__kind="telepathy")
+    (run / "log.jsonl").unlink()
+    (loaded,) = results.load([run])
+    assert len(loaded.gaps) == 3
+    for part in (
+        "clean.npz is missing",
+        "not finished: attack-l1-40.00000, corruption-snow-1. Run the same eval.py command",
+        "log.jsonl is missing",
+    ):
+        assert sum(part in gap for gap in loaded.gaps) == 1
+    (warning,) = loaded.warnings
+    assert "'telepathy'" in warning and warning.endswith("it is not shown.")
+
+
+def test_a_network_that_was_not_trained_here_has_no_gap(run):
+    (run / "config.json").unlink()
+    (loaded,) = results.load([run])
+    assert "config.json is missing" in loaded.gaps[0]
+    (run / "log.jsonl").unlink()
+    (loaded,) = results.load([run])
+    assert not loaded.gaps and "config.json is missing" in loaded.warnings[0]
+
+
+def test_pictures_without_their_arrays_are_a_gap(first_format, tmp_path):
+    for name in ("v1", "gallery-linf-0.01569"):
+        path = tmp_path / "tiny" / "results" / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((first_format / "tiny" / "results" / path.name).read_bytes())
+    (loaded,) = results.load([tmp_path / "tiny"])
+    assert len(loaded.gaps) == 2 and all("pictures are not shown" in gap for gap in loaded.gaps)
+
+
+def test_log_of_a_killed_training(run):
+    with open(run / "log.jsonl", "a") as log:
+        log.write('{"kind": "train", "step": 310, "lo')
+    (loaded,) = results.load([run])
+    assert "log.jsonl is cut off" in loaded.gaps[0] and len(loaded.log) == 35
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{", "[1]", '{"step": 1}', '{"kind": "train", "step": 1}',
+     '{"kind": "train", "step": 1, "epoch": 0, "loss": NaN, "accuracy": 0}',
+     '{"kind": "train", "step": 1, "epoch": 0, "loss": 1, "accuracy": 2}'],
+)  # fmt: skip
+def test_damaged_log(run, line):
+    text = (run / "log.jsonl").read_text()
+    (run / "log.jsonl").write_text(line + "\n" + text)
+    fails([run], "log.jsonl, line 1")
+    (run / "log.jsonl").write_bytes(b"\xff" + text.encode())
+    fails([run], "log.jsonl")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"seed": NaN}'])
+def test_damaged_config(run, text):
+    (run / "config.json").write_text(text)
+    fails([run], "config.json")
+
+
+def test_the_data_frame_has_one_row_for_each_number(run, first_format):
+    loaded = results.load(
+        [run, first_format / "base", first_format / "tiny", first_format / "vone"]
+    )
+    frame = loaded.to_frame()
+    assert tuple(frame.columns) == results.COLUMNS
+    assert set(frame["quantity"]) >= {
+        *("accuracy", "median distance", "mean over corruptions", "mean over categories"),
+        *("mean score", "score: pref_or", "logits: largest output"),
+    }
+    ours = frame[frame["run"] == str(run)]
+    assert len(ours) == len(loaded[0].results)
+    for result in loaded[0].results:
+        (row,) = ours[ours["result"] == result.name].to_dict("records")
+        assert (row["value"], row["low"], row["high"]) == (result.accuracy, *result.interval)
+        assert row["correct"] == result.measured.correct and row["images"] == 100
+        assert row["protocol"] == "fresh noise, 10 draws" and row["network"] == loaded[0].label
+    attack = ours[ours["kind"] == "attack"].iloc[0]
+    assert (attack["norm"], attack["attack"]) == ("l1", "PGD")
+    assert attack["eot_samples"] == 10 and "steps=64" in attack["attack_settings"]
+    fog = ours[ours["corruption"] == "fog"]
+    assert sorted(fog["severity"]) == [1, 3] and math.isnan(fog.iloc[0]["eps"])
+    rungs = frame[(frame["kind"] == "minimal") & (frame["quantity"] == "accuracy")]
+    assert len(rungs) == 9 and rungs.iloc[0]["eps_label"] == "1/4080"
+
+
+@pytest.mark.parametrize(
+    ("norm", "eps", "label"),
+    [
+        ("linf", 4 / 255, "4/255"),
+        ("linf", 1 / 1020, "1/1020"),
+        ("linf", 0.03, "0.03"),
+        ("linf", 0.0, "0"),
+        ("l2", 0.15, "0.15"),
+        ("l1", 2560.0, "2560"),
+    ],
+)
+def test_radii_have_their_names(norm, eps, label):
+    assert names.eps_label(norm, eps) == label
+
+
+@pytest.mark.parametrize(
+    ("noise", "words"),
+    [
+        (results.Noise("neuronal", 0.35, 0.07), "neuronal 0.35, 0.07"),
+        (results.Noise("neuronal", 0.35, 0.07, 2.0), "neuronal 0.35, 0.07, strength 2"),
+        (results.Noise("gaussian", 4.0), "Gaussian 4"),
+        (None, "none"),
+    ],
+)
+def test_noise_in_short(noise, words):
+    assert results.noise_label(noise) == words
+
+
+def test_images_are_those_of_one_data_set(run):
+    (loaded,) = results.load([run])
+    published = built.accuracy(built.corrupted("fog", 1, "published"), np.ones(4))
+    mixed = built.run([*loaded.results, published])
+    assert len(mixed.on_images) == len(loaded.results)

@@ -1,0 +1,113 @@
+"""Intervals and differences against SciPy and against numbers worked out by hand."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tests.results import built
+from tests.results.built import CLEAN
+from vone_jax import results
+
+
+def accuracy(correct, index=False, interval=None):
+    made = built.accuracy(CLEAN, correct, index)
+    if interval is None:
+        return made
+    return dataclasses.replace(made, measured=dataclasses.replace(made.measured, interval=interval))
+
+
+def test_wilson_equals_scipy():
+    for correct, seen in ((0, 10), (10, 10), (3, 10), (450, 500), (1, 1)):
+        expected = stats.binomtest(correct, seen).proportion_ci(0.95, "wilson")
+        assert results.wilson(correct, seen) == pytest.approx(tuple(expected), abs=1e-9)
+    low, high = results.wilson(4.35, 10)
+    assert 0 < low < 0.435 < high < 1
+    for bad in ((-1, 10), (11, 10), (0, 0), (float("nan"), 10)):
+        with pytest.raises(ValueError, match="correct"):
+            results.wilson(*bad)
+
+
+def test_difference_pairs_images_by_index():
+    base = accuracy([1, 0, 0, 1], index=[7, 3, 9, 1])
+    other = accuracy([1, 1, 0.5, 1], index=[3, 1, 9, 7])
+    item = results.difference([base], [other])
+    change = np.array([1 - 1, 1 - 0, 0.5 - 0, 1 - 1])  # images 7, 3, 9, 1
+    half = 1.959964 * change.std(ddof=1) / 2
+    assert (item.value, item.paired, item.images) == (change.mean(), True, 4)
+    assert (item.low, item.high) == pytest.approx((0.375 - half, 0.375 + half))
+    back = results.difference([other], [base])
+    assert (back.value, back.low) == pytest.approx((-item.value, -item.high))
+
+
+def test_difference_uses_common_images_and_means_over_conditions():
+    base = [accuracy([1, 0, 0], [0, 1, 2]), accuracy([0, 0, 1], [0, 1, 2])]
+    other = [accuracy([1, 1, 0], [1, 2, 3]), accuracy([1, 0, 0], [1, 2, 3])]
+    item = results.difference(base, other)
+    assert item.images == 2
+    assert item.value == pytest.approx(np.mean([(1 + 1) / 2 - 0, (1 + 0) / 2 - 0.5]))
+
+
+def test_difference_of_independent_images_is_newcombes():
+    """Newcombe 1998, table II, (a): 56/70 against 48/80, method 10."""
+    first = accuracy([1] * 56 + [0] * 14, interval=(0.69183, 0.87695))
+    second = accuracy([1] * 48 + [0] * 32, interval=(0.49046, 0.70038))
+    item = results.difference([second], [first])
+    assert not item.paired
+    assert (item.value, item.low, item.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=2e-4)
+
+
+def test_unpaired_mean_over_conditions_claims_no_interval():
+    item = results.difference([accuracy([1, 0])] * 2, [accuracy([1, 1])] * 2)
+    assert item.value == 0.5 and item.sign == 0 and np.isinf(item.low)
+
+
+def test_mean_accuracy_interval_is_over_images():
+    values = np.array([[1, 0, 1, 1], [1, 0, 0, 1.0]])
+    conditions = [accuracy(row, index=range(4)) for row in values]
+    mean, low, high = results.mean_accuracy(conditions)
+    half = 1.959964 * values.mean(0).std(ddof=1) / 2
+    assert (mean, low, high) == pytest.approx((0.625, max(0, 0.625 - half), min(1, 0.625 + half)))
+    mean, low, high = results.mean_accuracy([accuracy([1, 0])])
+    assert mean == 0.5 and np.isnan(low) and np.isnan(high)
+
+
+def test_the_bootstrap_of_one_accuracy_is_binomial():
+    one = accuracy(built.answers(0.9), index=range(100))
+    low, high = results.middle(results.bootstrap_accuracies([one])[:, 0])
+    expected = stats.binom.ppf((0.025, 0.975), 100, 0.9) / 100
+    assert (low, high) == pytest.approx(tuple(expected), abs=0.011)
+
+
+def test_the_same_images_twice_are_no_more_evidence():
+    one = accuracy(built.answers(0.9), index=range(100))
+    once = results.bootstrap_accuracies([one])
+    twice = results.bootstrap_accuracies([one, one])
+    np.testing.assert_array_equal(twice[:, 0], twice[:, 1])
+    assert twice.mean(1).std() == pytest.approx(np.sqrt(0.9 * 0.1 / 100), rel=0.1)
+    np.testing.assert_array_equal(once, results.bootstrap_accuracies([one]))
+    assert not np.array_equal(once, results.bootstrap_accuracies([one], seed=1))
+
+
+def test_results_on_other_images_keep_their_number():
+    """Half of the images of one result are those of the other: no resample lacks either."""
+    members = [
+        accuracy(built.answers(0.9), index=range(100)),
+        accuracy(built.answers(0.5), index=range(50, 150)),
+    ]
+    means = results.bootstrap_accuracies(members).mean(0)
+    assert means == pytest.approx([0.9, 0.5], abs=0.02)
+    assert results.bootstrap_accuracies([accuracy([1, 0])]) is None
+    assert results.bootstrap_accuracies([]) is None
+
+
+def test_published_images_are_not_the_clean_ones():
+    """Sets of published images have the images of each other, and not the clean ones."""
+    clean = accuracy(built.answers(0.5), index=range(100))
+    published = [
+        built.accuracy(built.corrupted(name, 1, "published"), built.answers(0.5))
+        for name in ("fog", "snow")
+    ]
+    together = np.corrcoef(results.bootstrap_accuracies([clean, *published]).T)
+    assert abs(together[0, 1]) < 0.15 and together[1, 2] > 0.3
