@@ -1,21 +1,28 @@
-"""Two synthetic runs, a base network and its VOneNet, and their page."""
+"""The run directories and the page that most tests of the report use."""
+
+from pathlib import Path
 
 import pytest
-from report_runs import STRONG, write_run
 
+from tests.report import evaluated
 from vone_jax import report
 
 
 @pytest.fixture(scope="session")
 def run_dirs(tmp_path_factory):
+    """A tiny network and its VOneNet, evaluated with ``eval.py``."""
     root = tmp_path_factory.mktemp("runs")
-    return [
-        write_run(root, "base", "resnet18", channels=3),
-        write_run(root, "vone", "vone_resnet18", accuracy=STRONG, channels=3),
-    ]
+    return [evaluated.evaluate(root / name, name) for name in ("resnet18", "vone_resnet18")]
 
 
 @pytest.fixture(scope="session")
 def page(run_dirs, tmp_path_factory):
+    """The text of their page."""
     out = tmp_path_factory.mktemp("page") / "new" / "report.html"
     return report.write(run_dirs, out).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def first_format():
+    """Run directories with real result files of format 1."""
+    return Path(__file__).parents[1] / "results" / "first_format"

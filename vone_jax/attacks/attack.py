@@ -11,18 +11,16 @@ from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
-from jax import Array
 
 from vone_jax import prng
 from vone_jax.arguments import nearest
 from vone_jax.attacks import checks, classifier, losses
-from vone_jax.attacks.classifier import LogitsFn
 
 Class = TypeVar("Class", bound=type)
 
 
 class Attack(abc.ABC):
-    """Base of the attacks; subclasses are frozen dataclasses with a method ``perturb``.
+    """Base of the attacks; subclasses are frozen dataclasses that say how to ``perturb``.
 
     Attributes:
       norm: "linf", "l2" or "l1", in which the attack is bounded.
@@ -41,12 +39,12 @@ class Attack(abc.ABC):
 
     def __call__(
         self,
-        key: Array,
-        logits_fn: LogitsFn,
-        images: Array,
-        labels: Array,
-    ) -> Array:
-        """Return adversarial images.
+        key: jax.Array,
+        logits_fn: classifier.LogitsFn,
+        images: jax.Array,
+        labels: jax.Array,
+    ) -> jax.Array:
+        """Adversarial images.
 
         Args:
           key: typed key. A scalar numbers the examples by position; an array of N keys gives
@@ -72,12 +70,45 @@ class Attack(abc.ABC):
     @abc.abstractmethod
     def perturb(
         self,
-        keys: Array,
-        logits_fn: LogitsFn,
-        images: Array,
-        labels: Array,
-    ) -> Array:
+        keys: jax.Array,
+        logits_fn: classifier.LogitsFn,
+        images: jax.Array,
+        labels: jax.Array,
+    ) -> jax.Array:
         """The attack itself: pure, on checked input, with one key per example."""
+
+
+class Wrapper(Attack):
+    """Base of attacks that make another one in their way; norm, radius and target are its own.
+
+    Attributes:
+      attack: the other attack.
+
+    Raises:
+      TypeError: if ``attack`` is not an attack.
+    """
+
+    attack: Attack
+
+    def __post_init__(self):
+        if not isinstance(self.attack, Attack):
+            raise TypeError(f"attack must be an Attack, got {type(self.attack).__name__}")
+
+    @property
+    def norm(self) -> str:
+        return self.attack.norm
+
+    @property
+    def eps(self) -> float:
+        return self.attack.eps
+
+    @property
+    def targeted(self) -> bool:
+        return self.attack.targeted
+
+    @property
+    def least_classes(self) -> int:
+        return self.attack.least_classes
 
 
 def pytree(*leaves: str) -> Callable[[Class], Class]:
@@ -96,9 +127,7 @@ def pytree(*leaves: str) -> Callable[[Class], Class]:
 
 
 @jax.jit
-def compiled(
-    attack: Attack, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array
-) -> Array:
+def compiled(attack, keys, logits_fn, images, labels):
     """The attack as one compiled function, on checked input, with one key per example."""
     logits_fn = classifier.checked(logits_fn, keys, images)
     return jax.lax.stop_gradient(attack.perturb(keys, logits_fn, images, labels))
@@ -186,7 +215,7 @@ def _plain(name: str, value: Any) -> Any:
         return to_json(value)
     if isinstance(value, (list, tuple)):
         return [_plain(name, item) for item in value]
-    if isinstance(value, (np.generic, np.ndarray, Array)) and value.ndim == 0:
+    if isinstance(value, (np.generic, np.ndarray, jax.Array)) and value.ndim == 0:
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value

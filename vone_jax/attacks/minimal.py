@@ -10,12 +10,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 
 from vone_jax import prng
 from vone_jax.attacks import checks, classifier, losses, norms
 from vone_jax.attacks.attack import Attack, pytree
-from vone_jax.attacks.classifier import LogitsFn
 
 # A classifier with noise is fooled where its mean logits are wrong by this many standard errors.
 STANDARD_ERRORS = 2.0
@@ -24,7 +22,7 @@ STANDARD_ERRORS = 2.0
 @pytree("images", "distance", "found")
 @dataclasses.dataclass(frozen=True)
 class MinimalPerturbation:
-    """The result of a minimal-norm attack for each image.
+    """What a minimal-norm attack found for each image.
 
     Attributes:
       images: the closest adversarial images in [0, 1], shape (N, H, W, C); the original image
@@ -34,16 +32,16 @@ class MinimalPerturbation:
       found: whether an adversarial image was found, shape (N,).
     """
 
-    images: Array
-    distance: Array
-    found: Array
+    images: jax.Array
+    distance: jax.Array
+    found: jax.Array
 
 
 class Closest(NamedTuple):
     """The closest adversarial images so far, and their distance: infinite before the first."""
 
-    images: Array
-    distance: Array
+    images: jax.Array
+    distance: jax.Array
 
 
 class MinimalNormAttack(Attack):
@@ -68,10 +66,10 @@ class MinimalNormAttack(Attack):
 
     def minimal(
         self,
-        key: Array,
-        logits_fn: LogitsFn,
-        images: Array,
-        labels: Array,
+        key: jax.Array,
+        logits_fn: classifier.LogitsFn,
+        images: jax.Array,
+        labels: jax.Array,
     ) -> MinimalPerturbation:
         """The closest adversarial images; arguments and errors are those of a call."""
         checks.single("eps", self.eps)
@@ -81,14 +79,12 @@ class MinimalNormAttack(Attack):
         checks.finite(result.images)
         return result
 
-    def perturb(self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
+    def perturb(self, keys, logits_fn, images, labels):
         result = self.closest(keys, logits_fn, images, labels)
         kept = (result.distance <= self.eps) | jnp.isnan(result.distance)
         return jnp.where(kept[:, None, None, None], result.images, images)
 
-    def closest(
-        self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array
-    ) -> MinimalPerturbation:
+    def closest(self, keys, logits_fn, images, labels) -> MinimalPerturbation:
         """The search and its verdict: pure, on checked input, with one key per example."""
         nothing = Closest(images, jnp.full(images.shape[:1], jnp.inf, images.dtype))
         logits = self.logits(logits_fn, prng.stream(keys, "clean"), images)
@@ -104,29 +100,27 @@ class MinimalNormAttack(Attack):
         )
 
     @abc.abstractmethod
-    def search(
-        self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array, closest: Closest
-    ) -> Closest:
-        """Search for closer adversarial images, starting from ``closest``."""
+    def search(self, keys, logits_fn, images, labels, closest: Closest) -> Closest:
+        """Goes on from what is known, which is the image itself if it is misclassified."""
 
-    def logits(self, logits_fn, keys: Array, images: Array) -> Array:
-        """Return the logits of ``eot_samples`` draws, shape (k, N, C)."""
+    def logits(self, logits_fn, keys: jax.Array, images: jax.Array) -> jax.Array:
+        """Logits of the draws that decide, shape (k, N, C)."""
         return classifier.draws(logits_fn, keys, images, self.eot_samples)
 
-    def margin(self, logits: Array, labels: Array) -> Array:
-        """Return the margin (N,) of logits (N, C): positive for an adversarial image."""
+    def margin(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """Positive where logits (N, C) are those of an adversarial image, shape (N,)."""
         margin = losses.margin(logits, labels)
         return -margin if self.targeted else margin
 
     def closer(
         self,
         closest: Closest,
-        candidates: Array,
-        logits: Array,
-        images: Array,
-        labels: Array,
-    ) -> tuple[Closest, Array]:
-        """Replace the closest images by candidates that are adversarial and closer.
+        candidates: jax.Array,
+        logits: jax.Array,
+        images: jax.Array,
+        labels: jax.Array,
+    ) -> tuple[Closest, jax.Array]:
+        """Takes over the candidates that are adversarial and closer than anything before.
 
         Args:
           closest: the closest so far.
@@ -154,8 +148,8 @@ class MinimalNormAttack(Attack):
         ), adversarial
 
 
-def _standard_error(logits: Array, mean: Array, labels: Array) -> Array:
-    """The standard error of the gap between the label and its rival; 0 for one draw."""
+def _standard_error(logits: jax.Array, mean: jax.Array, labels: jax.Array) -> jax.Array:
+    """Standard error of the gap between the label and its rival; 0 for one draw."""
     count = logits.shape[0]
     if count == 1:
         return jnp.zeros(labels.shape, logits.dtype)
@@ -166,8 +160,6 @@ def _standard_error(logits: Array, mean: Array, labels: Array) -> Array:
 
 
 @jax.jit
-def _compiled(
-    attack: MinimalNormAttack, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array
-) -> MinimalPerturbation:
+def _compiled(attack, keys, logits_fn, images, labels):
     logits_fn = classifier.checked(logits_fn, keys, images)
     return jax.lax.stop_gradient(attack.closest(keys, logits_fn, images, labels))

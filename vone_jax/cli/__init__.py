@@ -26,6 +26,8 @@ from typing import Any
 FINISHED = 0
 FAILED = 1
 WRONG_ARGUMENTS = 2
+# The report is written, but files for it are missing, cut off or unfinished.
+WITH_GAPS = 3
 STOPPED = 75
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -1,12 +1,11 @@
-"""A trained network as a function, for attacks, corruptions and physiology."""
+"""A trained network as a function: what attacks, corruptions and physiology work on."""
 
 import dataclasses
 from typing import Any
 
+import jax
 from jax.tree_util import Partial
-from jaxtyping import Array, Float
 
-from vone_jax.models.layers import Images, NoiseKey
 from vone_jax.models.network import BaseNetwork, VOneNet
 from vone_jax.v1 import GaussianNoise, NeuronalNoise
 
@@ -18,7 +17,7 @@ class _Apply:
     model: BaseNetwork | VOneNet
     layer: str
 
-    def __call__(self, variables: Any, key: NoiseKey, images: Images) -> Float[Array, "n ..."]:
+    def __call__(self, variables: Any, key: jax.Array, images: jax.Array) -> jax.Array:
         features: Any = self.model.apply(
             variables, images, train=False, noise_key=key, method="features"
         )
@@ -42,18 +41,12 @@ def logits_fn(model: BaseNetwork | VOneNet, variables: Any) -> Partial:
 
 
 def response_fn(model: BaseNetwork | VOneNet, variables: Any, layer: str) -> Partial:
-    """The function ``response_fn(keys, images) -> responses`` of a layer of a trained network.
-
-    Args:
-      model: from ``create``.
-      variables: ``{"params": ..., "batch_stats": ...}``.
-      layer: a name from ``method="features"``, such as ``"v1"`` or ``"layer3"``.
-    """
+    """As ``logits_fn``, for any layer that ``method="features"`` names."""
     return Partial(_Apply(model, layer), variables)
 
 
 def without_noise(model: BaseNetwork | VOneNet) -> BaseNetwork | VOneNet:
-    """The same network without noise; its variables are valid for both."""
+    """The same network with its noise switched off; it shares its variables."""
     return with_noise(model, None) if is_stochastic(model) else model
 
 
@@ -62,7 +55,7 @@ def with_noise(
 ) -> BaseNetwork | VOneNet:
     """The same network with other noise in V1, or behind the stem of a base network.
 
-    Use it to evaluate a network that was trained without noise with it, or the reverse.
+    A network trained without noise can so be examined with it.
     """
     if isinstance(model, VOneNet):
         return model.clone(v1=dataclasses.replace(model.v1, noise=noise))
@@ -75,5 +68,5 @@ def noise_of(model: BaseNetwork | VOneNet) -> NeuronalNoise | GaussianNoise | No
 
 
 def is_stochastic(model: BaseNetwork | VOneNet) -> bool:
-    """Return True if the network's logits depend on the key."""
+    """Whether the network's logits depend on the key."""
     return noise_of(model) is not None

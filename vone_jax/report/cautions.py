@@ -1,24 +1,27 @@
-"""What a reader must know before trusting the numbers, found by comparing results."""
+"""Warnings for the top of the page: reasons to read its numbers with care."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from vone_jax.report import compare, trust
-from vone_jax.report.load import Run
-from vone_jax.report.wording import NORM_NAMES, count, eps_label, listing, percent
+from vone_jax import results
+from vone_jax.names import NORM_LABELS
+from vone_jax.report import comparison
+from vone_jax.report.wording import count, listing, percent
+from vone_jax.results import Result, Run
 
-# A perturbation may exceed its budget by float32 rounding only.
+# A perturbation may exceed its radius by float32 rounding only.
 NORM_SLACK = 1e-4
 
 
 def cautions(runs: Sequence[Run]) -> list[str]:
-    """Warnings for the top of the page, in order of importance."""
+    """All warnings about these runs, in order of importance."""
     return [
         *_datasets(runs),
-        *(warning for run in runs for warning in run.warnings),
-        *(warning for run in runs for warning in _unfinished(run)),
-        *trust.warnings(runs),
+        *(warning for run in runs for warning in (*run.gaps, *run.warnings)),
+        *(warning for run in runs for warning in _mixed(run)),
+        *(warning for run in runs for warning in _chance(run)),
+        *(warning for run in runs for warning in _failed_checks(run)),
         *(warning for run in runs for warning in _attack_strength(run)),
         *_unbroken(runs),
         *_settings(runs),
@@ -42,142 +45,195 @@ def _datasets(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _unfinished(run: Run) -> list[str]:
-    found = []
-    steps = sorted(
-        {
-            r.record["checkpoint_step"]
-            for r in run.results
-            if isinstance(r.record.get("checkpoint_step"), int)
-        }
-    )
+def _mixed(run: Run) -> list[str]:
+    """Results of several checkpoints, and evaluations that do not cover all of their images."""
+    warnings = []
+    networks = [result.network for result in run.results]
+    steps = sorted({each.checkpoint_step for each in networks if each.checkpoint_step is not None})
     if len(steps) > 1:
-        found.append(
+        warnings.append(
             f"{run.label}: results of different checkpoints are mixed, of steps "
             f"{listing([str(step) for step in steps])}."
         )
-    elif len({str(result.record.get("weights")) for result in run.results}) > 1:
-        found.append(f"{run.label}: results of different weights are mixed; it was trained anew.")
+    elif len({network.weights for network in networks}) > 1:
+        warnings.append(
+            f"{run.label}: results of different weights are mixed; it was trained anew."
+        )
     incomplete = [
-        f"{result.name} ({result.images:,} of {count(result.examples, 'image')})"
+        f"{result.name} ({result.images:,} of {count(result.dataset.examples, 'image')})"
         for result in run.of_kind("clean", "attack", "corruption")
-        if result.images < result.examples
+        if result.images < result.dataset.examples
     ]
     if incomplete:
-        found.append(
+        warnings.append(
             f"{run.label}: incomplete evaluations, {listing(incomplete)}. Run the same eval.py "
             f"command again, it continues where it stopped."
         )
-    return found
+    return warnings
+
+
+def _chance(run: Run) -> list[str]:
+    """A network that hardly classifies: robustness of guesses says nothing."""
+    measured = comparison.clean(run)
+    level = comparison.chance(measured) if measured else None
+    if measured is None or level is None:
+        return []
+    # Twice chance would be a perfect network for two classes, so there it is half way to it.
+    low = min(2 * level, (1 + level) / 2)
+    if measured.interval[0] > level and measured.accuracy >= low:
+        return []
+    return [
+        f"{run.label} is near chance: it is right on {percent(measured.accuracy)} of clean images, "
+        f"and guessing is right on {percent(level)}. Its robustness says little."
+    ]
+
+
+def _failed_checks(run: Run) -> list[str]:
+    warnings = []
+    for result in run.of_kind("masking"):
+        assert isinstance(result.measured, results.Checks)
+        failed = [
+            check.name.replace("_", " ")
+            for check in result.measured.checks
+            if check.verdict == "fail"
+        ]
+        if failed:
+            warnings.append(
+                f"{run.label} fails {count(len(failed), 'check')} for masked gradients at "
+                f"{comparison.epsilon_label(result)} ({listing(failed)}): its robust accuracy may "
+                f"be an illusion."
+            )
+    return warnings
 
 
 def _attack_strength(run: Run) -> list[str]:
-    """Signs that an attack was too weak, or broke its own rules."""
-    found = []
+    """Signs that an attack was too weak, or left its ball."""
+    warnings = []
     few = [
         result
         for result in run.of_kind("attack")
-        if result.noise == "fresh"
-        and not result.attack_noise
-        and result.condition.get("eot_samples", 1) < 2
+        if result.protocol.noise == "fresh"
+        and result.attack_noise == "same"
+        and result.condition.eot_samples < 2
     ]
     if few:
-        found.append(
+        warnings.append(
             f"{run.label} is stochastic, but {count(len(few), 'attack')} followed the gradient "
             f"of a single noise draw (eot_samples=1). Such an attack is weak: read its robust "
             f"accuracy as an upper bound."
         )
     for result in run.of_kind("attack"):
         distance = result.arrays.get("distance")
-        eps = result.condition["eps"]
+        eps = comparison.attack_of(result).eps
         if distance is not None and len(distance):
             largest = float(np.max(distance))
             if not largest <= eps * (1 + NORM_SLACK) + 1e-6:
-                found.append(
+                warnings.append(
                     f"{run.label}: {result.name} moved an image by {largest:.6g}, beyond its "
-                    f"budget {eps:.6g}."
+                    f"radius {eps:.6g}."
                 )
-    for norm in compare.norms([run]):
-        ladder = list(compare.curve(run, norm).values())
+    for norm in comparison.norms([run]):
+        ladder = list(comparison.curve(run, norm).values())
         for weak, strong in zip(ladder, ladder[1:], strict=False):
             if strong.interval[0] > weak.interval[1]:
-                found.append(
-                    f"{run.label}: a larger {NORM_NAMES[norm]} budget "
-                    f"({eps_label(strong.condition)}) leaves more accuracy than a smaller one "
-                    f"({eps_label(weak.condition)}), {percent(strong.accuracy)} against "
-                    f"{percent(weak.accuracy)}. The attack is not finding what is there."
+                warnings.append(
+                    f"{run.label}: a larger {NORM_LABELS[norm]} radius ({_eps(strong)}) leaves "
+                    f"more accuracy than a smaller one ({_eps(weak)}), "
+                    f"{percent(strong.accuracy)} against {percent(weak.accuracy)}. The attack "
+                    f"misses adversarial images."
                 )
-    return found
+    return warnings
+
+
+def _eps(result: Result) -> str:
+    return comparison.attack_of(result).eps_label
 
 
 def _unbroken(runs: Sequence[Run]) -> list[str]:
-    """Ladders whose largest budget leaves more than chance: they show no lower end."""
-    found = []
+    """Ladders whose largest radius leaves more than chance: they show no lower end."""
+    parts = []
     for run in runs:
-        for norm in compare.norms([run]):
-            ladder = list(compare.curve(run, norm).values())
-            classes = len(ladder[-1].dataset.class_names) if ladder else 0
-            if classes > 1 and ladder[-1].interval[0] > 1 / classes:
-                found.append(
-                    f"{run.label} keeps {percent(ladder[-1].accuracy)} at {NORM_NAMES[norm]} "
-                    f"{eps_label(ladder[-1].condition)}"
+        for norm in comparison.norms([run]):
+            ladder = list(comparison.curve(run, norm).values())
+            level = comparison.chance(ladder[-1]) if ladder else None
+            if level is not None and ladder[-1].interval[0] > level:
+                strongest = ladder[-1]
+                parts.append(
+                    f"{run.label} keeps {percent(strongest.accuracy)} at "
+                    f"{comparison.epsilon_label(strongest)}"
                 )
-    if not found:
+    if not parts:
         return []
     return [
-        f"Not every ladder of budgets reaches chance: {listing(found)}. Larger budgets would "
-        f"show where these networks break."
+        f"Not every ladder of radii reaches chance: {listing(parts)}. Larger radii would show "
+        f"where {'this network breaks' if len(parts) == 1 else 'these networks break'}."
     ]
 
 
 def _settings(runs: Sequence[Run]) -> list[str]:
-    """Networks attacked in different ways at the same budgets."""
-    found = []
-    for norm in compare.norms(runs):
-        ways: dict[str, set[str]] = {}
+    """Networks that were attacked in different ways under one norm."""
+    warnings = []
+    for norm in comparison.norms(runs):
+        used: dict[str, set[str]] = {}
+        fields: dict[str, dict[str, str]] = {}
         for run in runs:
             for result in run.of_kind("attack"):
                 # Controls of the noise are an extra test that only some networks need.
-                extra = result.attack_noise or not compare.as_deployed(run, result)
-                if result.condition["norm"] == norm and not extra:
-                    ways.setdefault(compare.attack_settings(result), set()).add(run.label)
-        labels: set[str] = set().union(*ways.values())
-        if any(used != labels for used in ways.values()):
+                usual = result.attack_noise == "same" and comparison.as_deployed(run, result)
+                if usual and comparison.attack_of(result).norm == norm:
+                    settings = comparison.attack_settings(result)
+                    used.setdefault(settings, set()).add(run.label)
+                    fields[settings] = comparison.result_fields(result)
+        labels: set[str] = set().union(*used.values())
+        if any(attacked != labels for attacked in used.values()):
             parts = [
-                f"{way or 'not recorded'} on {listing(sorted(used))}"
-                for way, used in sorted(ways.items())
+                f"{text} on {listing(sorted(used[settings]))}"
+                for settings, text in sorted(_differing(fields).items())
             ]
-            found.append(
-                f"The networks were not attacked in the same way under {NORM_NAMES[norm]}: "
+            warnings.append(
+                f"The networks were not attacked in the same way under {NORM_LABELS[norm]}: "
                 f"{listing(parts)}."
             )
-    return found
+    return warnings
+
+
+def _differing(fields: dict[str, dict[str, str]]) -> dict[str, str]:
+    """Settings -> the name of the attack and those fields that differ between the settings."""
+    names = dict.fromkeys(name for each in fields.values() for name in each)
+    varying = [name for name in names if len({each.get(name) for each in fields.values()}) > 1]
+    return {
+        settings: settings.partition("(")[0]
+        + "("
+        + ", ".join(f"{name}={each[name]}" for name in varying if name in each)
+        + ")"
+        for settings, each in fields.items()
+    }
 
 
 def _gaps(runs: Sequence[Run]) -> list[str]:
     """Conditions that some networks have and others lack."""
-    table = compare.rows(runs)
-    found = []
+    table = comparison.rows(runs)
+    warnings = []
     for position, run in enumerate(runs):
         missing = sum(row.results[position] is None and not row.control for row in table)
         if missing:
-            found.append(
+            warnings.append(
                 f"{run.label} lacks {count(missing, 'condition')} that other networks have; "
                 f"comparisons leave them out."
             )
-    return found
+    return warnings
 
 
 def _images(runs: Sequence[Run]) -> list[str]:
-    found = []
-    for base, vone in compare.pairs(runs):
-        first, second = compare.clean(base), compare.clean(vone)
+    warnings = []
+    for base, vone in comparison.pairs(runs):
+        first, second = comparison.clean(base), comparison.clean(vone)
         if first is None or second is None:
             continue
         one, other = (result.arrays.get("index") for result in (first, second))
         if one is not None and other is not None and not np.array_equal(one, other):
-            found.append(
+            warnings.append(
                 f"{base.label} and {vone.label} were tested on different images "
                 f"({first.images:,} and {second.images:,}); differences are over the common ones."
             )
-    return found
+    return warnings

@@ -1,6 +1,8 @@
-"""Puts the page together: what the template needs, computed from runs."""
+"""The page: the values for its template, computed from runs."""
 
+import base64
 import dataclasses
+import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -8,21 +10,23 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from vone_jax import results
 from vone_jax.report import (
     cautions,
-    compare,
-    findings,
+    charts,
+    checks,
+    comparison,
+    gallery,
+    images,
     physiology,
     provenance,
     scores,
-    trust,
+    tuning,
     wording,
 )
-from vone_jax.report.figures import bank, curves, gallery, images, maps, svg
-from vone_jax.report.load import Run
-from vone_jax.report.results import Result
+from vone_jax.results import Result, Run
 
-# The command that makes the results a section needs.
+# The command that makes the results that a section needs.
 COMMANDS = {
     "clean": "python eval.py {run} --suite clean",
     "attack": "python eval.py {run} --suite linf l2 l1",
@@ -37,10 +41,27 @@ COMMANDS = {
 GROUPS = {"clean": "Clean images", "attack": "Attacks", "corruption": "Corruptions"}
 OPEN_ROWS = 30
 
+# Each chart becomes interactive shortly before it comes into view. If that fails, the static
+# picture stays. With ast, Vega interprets its expressions and needs no eval.
+_SCRIPT = """
+for (const plot of document.querySelectorAll(".plot")) {
+  const seen = new IntersectionObserver(async (entries) => {
+    if (!entries.some((entry) => entry.isIntersecting)) return;
+    seen.disconnect();
+    const spec = JSON.parse(plot.querySelector("script").textContent);
+    const live = document.createElement("div");
+    const options = {actions: false, renderer: "svg", ast: true, mode: "vega-lite"};
+    await vegaEmbed(live, spec, options);
+    plot.querySelector("svg").replaceWith(live);
+  }, {rootMargin: "400px"});
+  seen.observe(plot);
+}
+"""
+
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A number in a table: an accuracy with its interval, its protocol and where it comes from."""
+    """An accuracy in a table, with its interval, its protocol and its place in the provenance."""
 
     accuracy: float
     low: float
@@ -58,13 +79,25 @@ def render(runs: Sequence[Run], table: scores.Table) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":")}
     environment.filters.update(
         percent=wording.percent,
         interval=lambda ends: wording.interval(*ends),
         points=wording.points,
         listing=wording.listing,
+        count=wording.count,
+        words=wording.words,
     )
-    return environment.get_template("page.html").render(_context(runs, table))
+    scripts = [charts.runtime(), _SCRIPT]
+    page = environment.get_template("page.html").render(
+        _context(runs, table), scripts=scripts, digests=[_digest(text) for text in scripts]
+    )
+    return wording.printable(page)
+
+
+def _digest(script: str) -> str:
+    """The digest by which the page's policy allows a script, and no other one."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
@@ -72,47 +105,37 @@ def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
     datasets = sorted(
         {f"{r.dataset.name} ({r.dataset.split} split)" for run in runs for r in run.on_images}
     )
-    started = [
-        str(r.record["started"]) for run in runs for r in run.results if r.record.get("started")
-    ]
-    comparisons = findings.comparisons(runs)
-    compared = {id(run) for item in comparisons for run in (item.base, item.vone)}
+    started = [r.provenance.started for run in runs for r in run.results]
+    methods = {getattr(r.measured, "interval_method", "") for run in runs for r in run.results}
     return {
         "labels": labels,
         "title": " and ".join(labels) if len(labels) <= 2 else f"{len(labels)} networks",
         "datasets": datasets,
-        "measured_on": max(started)[:10] if started else "",
-        "markers": [svg.marker(position) for position in range(len(runs))],
-        "colors": [position % svg.COLORS for position in range(len(runs))],
+        "measured_on": max(started)[:10],
+        "markers": [charts.marker(position) for position in range(len(runs))],
+        "colors": [position % charts.COLORS for position in range(len(runs))],
         "solid": [run.stochastic for run in runs],
         "cautions": cautions.cautions(runs),
-        "comparisons": comparisons,
-        "singles": [findings.single(run) for run in runs if id(run) not in compared],
+        "comparisons": [_comparison(runs, item) for item in comparison.comparisons(runs)],
         "cards": [_card(position, run) for position, run in enumerate(runs)],
-        "attack_panels": [(norm, curves.attack_panel(runs, norm)) for norm in compare.norms(runs)],
+        "attack_panels": [charts.attack_chart(runs, norm) for norm in comparison.norms(runs)],
         "attacks": _attack_settings(runs),
-        "chance": _chance(runs),
-        "check_lists": trust.check_lists(runs),
-        "distances": trust.distances(runs),
-        "corruption_means": trust.corruption_means(runs),
+        "chance": comparison.common_chance(runs),
+        "check_lists": checks.check_lists(runs),
+        "distances": checks.distances(runs),
+        "corruption_means": checks.corruption_means(runs),
         "scores": table,
+        "score_parts": [[name for name in part if name in table.columns] for part in scores.PARTS],
         "score_titles": scores.TITLES,
         "exhibits": gallery.exhibits(runs),
         "corruptions": _corruptions(runs),
         "banks": _banks(runs),
         "physiology": physiology.section(runs),
-        "training": [(q, curves.training_panel(runs, q)) for q in ("loss", "accuracy")]
-        if any(run.log for run in runs)
+        "training": [(q, charts.training_chart(runs, q)) for q in ("loss", "accuracy")]
+        if any(line["kind"] in ("train", "validation") for run in runs for line in run.log)
         else [],
         "table": _table(runs),
-        "methods": sorted(
-            {
-                str(r.record["interval_method"])
-                for run in runs
-                for r in run.results
-                if r.record.get("interval_method")
-            }
-        ),
+        "methods": sorted(filter(None, methods)),
         "sources": [provenance.source(position, run) for position, run in enumerate(runs)],
         "missing": _missing(runs),
     }
@@ -120,105 +143,127 @@ def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
 
 def _cell(position: int, run: Run, result: Result) -> Cell:
     anchor = provenance.anchor(position, result, run)
-    return Cell(result.accuracy, *result.interval, result.protocol, anchor)
+    return Cell(result.accuracy, *result.interval, result.protocol_label, anchor)
+
+
+def _comparison(runs: Sequence[Run], item: comparison.Comparison) -> dict[str, Any]:
+    """A comparison with a cell for each accuracy: of a mean, the mean of its results."""
+
+    def cell(run: Run, members: Sequence[Result]) -> Cell | tuple[float, float, float]:
+        if len(members) == 1:
+            return _cell(runs.index(run), run, members[0])
+        return results.mean_accuracy(members)
+
+    lines = [
+        {"line": line, "base": cell(item.base, line.base), "vone": cell(item.vone, line.vone)}
+        for line in item.lines
+    ]
+    return {"item": item, "lines": lines}
 
 
 def _card(position: int, run: Run) -> dict[str, Any]:
-    """A network at a glance: clean accuracy, and the middle budget of each ladder."""
-    clean = compare.clean(run)
-    robust = []
-    for norm in compare.norms([run]):
-        ladder = list(compare.curve(run, norm).values())
-        if ladder:
-            middle = ladder[len(ladder) // 2]
-            label = f"{wording.NORM_NAMES[norm]} {wording.eps_label(middle.condition)}"
-            robust.append((label, _cell(position, run, middle)))
-    corrupted = list(compare.corruptions(run).values())
+    """A network at a glance: clean accuracy, and the middle radius of each ladder."""
+    clean = comparison.clean(run)
+    ladders = [list(comparison.curve(run, norm).values()) for norm in comparison.norms([run])]
+    middles = [ladder[len(ladder) // 2] for ladder in ladders if ladder]
+    corrupted = comparison.corruptions(run)
     return {
-        "label": run.label,
-        "stochastic": run.stochastic,
-        "parameters": run.parameters,
+        "run": run,
         "clean": _cell(position, run, clean) if clean else None,
-        "robust": robust,
-        "corrupted": compare.mean_accuracy(corrupted) if corrupted else None,
+        "robust": [
+            (comparison.epsilon_label(middle), _cell(position, run, middle)) for middle in middles
+        ],
+        "corrupted": results.mean_accuracy(list(corrupted.values())) if corrupted else None,
+        "corruptions": comparison.corruption_label(list(corrupted)) if corrupted else "",
     }
 
 
 def _attack_settings(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """(network, attack with the noise draws averaged), for each way a network was attacked."""
-    found: dict[tuple[str, str], None] = {}
+    """(network, attack with its noise draws), for each way in which a network was attacked."""
+    settings: dict[tuple[str, str], None] = {}
     for run in runs:
         for result in run.of_kind("attack"):
-            draws = result.condition.get("eot_samples", 1)
+            draws = result.condition.eot_samples
             mean = f", gradient averaged over {draws} noise draws" if draws > 1 else ""
-            found[run.label, f"{compare.attack_settings(result) or 'not recorded'}{mean}"] = None
-    return list(found)
+            settings[run.label, f"{comparison.attack_settings(result)}{mean}"] = None
+    return list(settings)
 
 
-def _chance(runs: Sequence[Run]) -> float | None:
-    classes = {len(result.dataset.class_names) for run in runs for result in run.on_images}
-    return 1 / classes.pop() if len(classes) == 1 and min(classes) > 1 else None
-
-
-def _corruptions(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def _corruptions(runs: Sequence[Run]) -> dict[str, Any] | None:
     """Per corruption: the mean over severities of each network, and a panel by severity."""
-    measured = [compare.corruptions(run) for run in runs]
-    names = list(dict.fromkeys(name for results in measured for name, _ in results))
-    found = []
+    measured = [comparison.corruptions(run) for run in runs]
+    names = list(dict.fromkeys(name for each in measured for name, _ in each))
+    severities = [severity for each in measured for _, severity in each]
+    if not names:
+        return None
+    bars = []
+    panels = []
     for name in names:
-        bars = []
-        for results in measured:
-            severities = [result for (other, _), result in results.items() if other == name]
-            mean = compare.mean_accuracy(severities) if severities else None
-            bars.append(mean and (*mean, len(severities), not math.isnan(mean[1])))
-        panel = curves.severity_panel(runs, name)
-        found.append({"name": wording.words(name), "bars": bars, "panel": panel})
-    return found
+        row = []
+        for each in measured:
+            members = {severity: r for (other, severity), r in each.items() if other == name}
+            if not members:
+                row.append(None)
+                continue
+            mean, low, high = results.mean_accuracy(list(members.values()))
+            over = comparison.severity_label(list(members))
+            row.append((mean, low, high, over, not math.isnan(low)))
+        bars.append((wording.words(name), row))
+        # One severity beside the clean image makes no curve.
+        if any(sum(other == name for other, _ in each) > 1 for each in measured):
+            panels.append((wording.words(name), charts.severity_chart(runs, name)))
+    several = len(set(severities)) > 1
+    over = comparison.severity_label(severities)
+    return {
+        "bars": bars,
+        "panels": panels,
+        "over": over,
+        "heading": f"mean over {over}" if several else f"at {over}",
+    }
 
 
 def _banks(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The V1 front-ends; networks with the same one share an entry."""
+    """The V1 front ends; networks with the same one share an entry."""
     shared: dict[bytes, tuple[list[str], Result]] = {}
     for run in runs:
-        for result in run.of_kind("v1"):
+        for result in filter(lambda result: result.arrays, run.of_kind("v1")):
             names = ("kernels_in_phase", "kernels_quadrature", "image", "responses_clean")
             key = b"".join(np.ascontiguousarray(result.arrays[name]).tobytes() for name in names)
             labels, _ = shared.setdefault(key, ([], result))
             if run.label not in labels:
                 labels.append(run.label)
-    found = []
-    for number, (labels, result) in enumerate(shared.values()):
+    banks = []
+    for labels, result in shared.values():
         arrays = result.arrays
-        found.append(
+        size = arrays["kernels_in_phase"].shape[1]
+        banks.append(
             {
                 "labels": labels,
                 "filters": len(arrays["sf"]),
-                "simple": int(arrays["simple_channels"]),
-                "size": arrays["kernels_in_phase"].shape[1],
+                "size": size,
                 "pixels_per_degree": float(arrays["pixels_per_degree"]),
-                "degrees": arrays["kernels_in_phase"].shape[1] / float(arrays["pixels_per_degree"]),
+                "degrees": size / float(arrays["pixels_per_degree"]),
                 "colored": arrays["image"].shape[-1] == 3,
-                "mosaics": bank.mosaics(arrays),
-                "strip": bank.strip(arrays),
+                "mosaics": images.mosaics(arrays),
+                "strip": images.strip(arrays),
                 "published": any(name.startswith("published_") for name in arrays),
                 "histograms": [
-                    bank.histogram_panel(arrays, name, f"bank{number}-{name}")
-                    for name in ("sf", "theta", "nx", "ny")
+                    tuning.bank_histogram(arrays, name) for name in ("sf", "theta", "nx", "ny")
                 ],
                 "image": images.photograph(arrays["image"]),
-                "cells": maps.response_maps(arrays),
+                "cells": images.response_maps(arrays),
                 "noisy": not np.array_equal(arrays["responses_clean"], arrays["responses_noisy"]),
                 "map_size": "×".join(map(str, arrays["responses_clean"].shape[:2])),
             }
         )
-    return found
+    return banks
 
 
 def _table(runs: Sequence[Run]) -> dict[str, Any]:
-    """Every measured number, a column per network and one per base-VOneNet difference."""
-    pairs = [(runs.index(base), runs.index(vone)) for base, vone in compare.pairs(runs)]
+    """Every accuracy: a column for each network, and one for each difference of a pair."""
+    pairs = [(runs.index(base), runs.index(vone)) for base, vone in comparison.pairs(runs)]
     body = []
-    for row in compare.rows(runs):
+    for row in comparison.rows(runs):
         cells = [
             result and _cell(position, run, result)
             for position, (run, result) in enumerate(zip(runs, row.results, strict=True))
@@ -226,7 +271,7 @@ def _table(runs: Sequence[Run]) -> dict[str, Any]:
         differences = []
         for first, second in pairs:
             base, vone = row.results[first], row.results[second]
-            differences.append(compare.difference([base], [vone]) if base and vone else None)
+            differences.append(results.difference([base], [vone]) if base and vone else None)
         body.append({"row": row, "cells": cells, "differences": differences})
     groups = []
     for kind, name in GROUPS.items():
@@ -239,8 +284,13 @@ def _table(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _missing(runs: Sequence[Run]) -> dict[str, str]:
-    """Kind of result -> the command that would make it, for kinds no run has."""
-    present = {result.kind for run in runs for result in run.results}
+    """Kind of result -> the command that would make it, for kinds that no run has."""
+    present = {
+        result.kind
+        for run in runs
+        for result in run.results
+        if result.arrays or result.kind not in ("gallery", "v1")
+    }
     if any(run.log for run in runs):
         present.add("training")
     vones = [run for run in runs if run.model.startswith("vone_")] or runs

@@ -1,30 +1,21 @@
-"""The section on whether layers are like V1: their scores, and units of the best ones."""
+"""The section on layers as models of V1: their scores, and units of the best ones."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
-from vone_jax.report import provenance
-from vone_jax.report.figures import svg, tuning
-from vone_jax.report.load import Run
-from vone_jax.report.physiology_records import (
-    AXES,
-    CONTRAST,
-    FIELD_MAPS,
-    KIND,
-    SCORED,
-    SPIKES,
-    TEXTURES,
-    VARIABILITY,
-)
-from vone_jax.report.results import Result
+from vone_jax import results
+from vone_jax.report import charts, images, provenance, tuning
+from vone_jax.report.charts import Figure
 from vone_jax.report.wording import count, percent, words
+from vone_jax.results import FIELD_MAPS, SCORED, TUNING_AXES, LayerScores, Result, Run, Variability
 
 # Example units, from the lowest to the highest preferred spatial frequency.
 _EXAMPLES = 4
+# Share of a unit's largest response above which a place belongs to its field.
+_IN_FIELD = 0.05
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,11 +26,11 @@ class Layer:
       label: of the network.
       name: of the layer.
       position: of the network on the page.
-      anchor: where the result comes from on the page.
-      note: units and what the network was shown.
+      anchor: of the result on the page.
+      note: units, images and noise.
       mean: of ``scores``.
-      scores: one per column of the table.
-      result: its files.
+      scores: one for each column of the table.
+      result: the result.
     """
 
     label: str
@@ -53,18 +44,42 @@ class Layer:
 
     @property
     def dashes(self) -> str:
-        """Of the layer's line in the legend."""
-        return tuning.chip_dashes(self.position)
+        """The dashes of the layer's line in histograms, as an attribute of SVG."""
+        return " ".join(f"{2 * part:g}" for part in charts.DASHES[self.position % 4])
+
+    @property
+    def measured(self) -> LayerScores:
+        """The scores in the result."""
+        return layer_scores(self.result)
+
+
+def layer_scores(result: Result) -> LayerScores:
+    """The scores of a layer that was scored."""
+    assert isinstance(result.measured, results.Physiology) and result.measured.scores is not None
+    return result.measured.scores
+
+
+def is_scored(result: Result) -> bool:
+    """Whether a result of the kind "physiology" has scores."""
+    return isinstance(result.measured, results.Physiology) and result.measured.scores is not None
+
+
+def layer_name(result: Result) -> str:
+    """The name of the recorded layer."""
+    assert isinstance(result.condition, results.PhysiologyCondition)
+    return result.condition.layer
 
 
 def section(runs: Sequence[Run]) -> dict[str, Any] | None:
-    """What the template shows; None if no layer was recorded."""
-    found = [
-        (position, run, result) for position, run in enumerate(runs) for result in run.of_kind(KIND)
+    """The values for the template; None if no layer was recorded."""
+    recorded = [
+        (position, run, result)
+        for position, run in enumerate(runs)
+        for result in run.of_kind("physiology")
     ]
-    if not found:
+    if not recorded:
         return None
-    scored = [item for item in found if item[2].record["status"] == SCORED]
+    scored = [item for item in recorded if is_scored(item[2])]
     columns = shared_properties([result for _, _, result in scored])
     layers = sorted(
         (_layer(position, run, result, columns) for position, run, result in scored),
@@ -79,217 +94,211 @@ def section(runs: Sequence[Run]) -> dict[str, Any] | None:
         "layers": layers,
         "best": shown,
         "failed": [
-            (run.label, result.condition["layer"], _reason(result))
-            for _, run, result in found
-            if result.record["status"] != SCORED
+            (run.label, layer_name(result), result.measured.status.partition(": ")[2])
+            for _, run, result in recorded
+            if not is_scored(result)
         ],
         "panels": [_panel(name, shown) for name, _ in columns],
-        "sources": _sources(scored, columns),
-        "needs": _needs([result for _, _, result in scored]),
-        "units": [_units(layer) for layer in shown],
+        "sources": list(
+            dict.fromkeys(
+                layer_scores(result).properties[name].source
+                for _, _, result in scored
+                for name, _ in columns
+            )
+        ),
+        "needs": _needs([layer_scores(result) for _, _, result in scored]),
+        "units": [_units(layer) for layer in shown if layer.result.arrays],
     }
 
 
-def shared_properties(results: Sequence[Result]) -> list[tuple[str, str]]:
+def shared_properties(layers: Sequence[Result]) -> list[tuple[str, str]]:
     """(name, label) of the properties that have a score in all layers: only these compare."""
-    if not results:
+    if not layers:
         return []
+    properties = [layer_scores(result).properties for result in layers]
     return [
-        (name, words(item["label"]))
-        for name, item in results[0].record["properties"].items()
-        if all(
-            result.record["properties"].get(name, {}).get("status") == SCORED for result in results
-        )
+        (name, words(item.label))
+        for name, item in properties[0].items()
+        if all(name in each and each[name].status == SCORED for each in properties)
     ]
 
 
 def property_scores(result: Result, columns: Sequence[tuple[str, str]]) -> list[float]:
     """The scores of a layer in properties of ``shared_properties``."""
-    return [float(result.record["properties"][name]["score"]) for name, _ in columns]
+    properties = layer_scores(result).properties
+    return [float(properties[name].score or 0.0) for name, _ in columns]
 
 
 def _layer(position: int, run: Run, result: Result, columns: Sequence[tuple[str, str]]) -> Layer:
-    record = result.record
+    measured = layer_scores(result)
     scores = property_scores(result, columns)
-    presented = f", {record['trials']} trials with noise" if record["trials"] > 1 else ""
-    if result.test_noise:
-        presented += f", {result.test_noise}"
+    trials = f"{measured.trials} trials with noise" if measured.trials > 1 else ""
+    images_of = f"{measured.image_size} px for {measured.visual_degrees:.3g}°"
+    note = (count(measured.units, "unit"), images_of, trials, result.network.noise_change)
     return Layer(
         label=run.label,
-        name=str(result.condition["layer"]),
+        name=layer_name(result),
         position=position,
         anchor=provenance.anchor(position, result, run),
-        note=f"{count(record['units'], 'unit')}, {record['image_size']} px for "
-        f"{record['visual_degrees']:.3g}°{presented}",
+        note=", ".join(filter(None, note)),
         mean=float(np.mean(scores)) if scores else float("nan"),
         scores=scores,
         result=result,
     )
 
 
-def _panel(name: str, shown: Sequence[Layer]) -> tuple[str, Markup]:
+def _panel(name: str, shown: Sequence[Layer]) -> tuple[str, Figure]:
     """The histogram of a property: title and figure."""
-    items = [layer.result.record["properties"][name] for layer in shown]
+    items = [layer.measured.properties[name] for layer in shown]
+    first = items[0]
     lines = [
-        tuning.Line(f"{layer.label}, {layer.name}", layer.position, item["distribution"])
+        (f"{layer.label}, {layer.name}", layer.position, item.distribution or ())
         for layer, item in zip(shown, items, strict=True)
     ]
-    first = items[0]
-    figure = tuning.property_panel(
-        first["edges"],
-        str(first.get("unit", "")),
-        first["reference_distribution"],
-        lines,
-        f"physiology-{name}",
-    )
-    return words(first["label"]), figure
+    neurons = first.reference_distribution or ()
+    return words(first.label), tuning.property_chart(first.edges, first.unit, neurons, lines)
 
 
-def _sources(
-    scored: Sequence[tuple[int, Run, Result]], columns: Sequence[tuple[str, str]]
-) -> list[str]:
-    """Who measured the neurons, each once."""
-    found = {
-        str(result.record["properties"][name]["source"]): None
-        for _, _, result in scored
-        for name, _ in columns
-    }
-    return list(found)
-
-
-def _needs(results: Sequence[Result]) -> list[tuple[str, list[str]]]:
+def _needs(layers: Sequence[LayerScores]) -> list[tuple[str, list[str]]]:
     """What is missing -> the properties that no layer has a score for because of it."""
-    missing: dict[str, str] = {}
-    labels: dict[str, str] = {}
-    for result in results:
-        for name, item in result.record["properties"].items():
-            labels[name] = item["label"]
-            if item["status"] != SCORED:
-                missing.setdefault(name, item["status"])
-    for result in results:
-        for name, item in result.record["properties"].items():
-            if item["status"] == SCORED:
-                missing.pop(name, None)
+    items = [item for scores in layers for item in scores.properties.items()]
+    scored = {name for name, item in items if item.status == SCORED}
+    missing = {}
+    for name, item in items:
+        if name not in scored:
+            missing.setdefault(name, item)
     return [
-        (status, [labels[name] for name, found in missing.items() if found == status])
-        for status in dict.fromkeys(missing.values())
+        (status, [item.label for item in missing.values() if item.status == status])
+        for status in dict.fromkeys(item.status for item in missing.values())
     ]
 
 
 def _units(layer: Layer) -> dict[str, Any]:
     """Figures of single units of a layer."""
-    arrays, stem = layer.result.arrays, f"physiology{layer.position}"
+    arrays, measured = layer.result.arrays, layer.measured
     chosen = _examples(arrays)
-    simple_channels = layer.result.record.get("simple_channels")
-    simple = None if simple_channels is None else arrays["unit/channel"] < simple_channels
+    simple = None
+    if measured.simple_channels is not None:
+        simple = arrays["unit/channel"] < measured.simple_channels
     ratio = np.asarray(arrays["value/modulation_ratio"], float)
     return {
         "title": f"{layer.label}, layer {layer.name}",
         "position": layer.position,
         "curves": [
-            (
-                words(curve),
-                tuning.tuning_panel(arrays, curve, chosen, layer.position, f"{stem}-{curve}"),
-            )
-            for curve in AXES
-        ]
-        if chosen
-        else [],
-        "examples": [(svg.marker(i), _told(arrays, unit)) for i, unit in enumerate(chosen)],
-        "modulation": tuning.modulation_panel(ratio, simple, layer.position, f"{stem}-f1f0")
+            (words(curve), tuning.tuning_chart(arrays, curve, chosen, layer.position))
+            for curve in TUNING_AXES
+            if chosen
+        ],
+        "examples": [(charts.marker(i), _label(arrays, unit)) for i, unit in enumerate(chosen)],
+        "modulation": tuning.modulation_chart(ratio, simple, layer.position)
         if np.isfinite(ratio).any()
         else None,
         "kinds": simple is not None,
-        "fields": tuning.field_panel(
-            arrays["unit/field_x"], arrays["unit/field_y"], layer.position, f"{stem}-fields"
+        "fields": tuning.field_chart(
+            arrays["unit/field_x"], arrays["unit/field_y"], layer.position
         ),
-        "maps": tuning.field_maps_panel(arrays, chosen, layer.position, f"{stem}-maps")
-        if chosen and FIELD_MAPS in arrays
-        else None,
-        "stand_ins": _stand_ins(layer),
-        "contrast": _contrast(layer, stem),
-        "variability": _variability(layer, stem),
+        "maps": _field_maps(arrays, chosen) if chosen and FIELD_MAPS in arrays else [],
+        "stand_ins": _stand_ins(measured),
+        "contrast": _contrast(layer),
+        "variability": _variability(layer),
     }
 
 
-def _contrast(layer: Layer, stem: str) -> dict[str, Any] | None:
-    """The contrast response and what it says; None for a layer that has none."""
-    found = layer.result.record.get(CONTRAST)
-    if found is None:
+def _field_maps(arrays: Mapping[str, np.ndarray], units: Sequence[int]) -> list[tuple[str, str]]:
+    """Receptive-field maps of units: picture and description.
+
+    A map is the response to a small grating at each place, relative to the largest.
+    """
+    places, maps = arrays["axis/position"], np.asarray(arrays[FIELD_MAPS], np.float32)
+    step = float(places[1] - places[0]) if len(places) > 1 else 1.0
+    covered = maps[..., list(units)] > _IN_FIELD
+    inside = covered.any(axis=(1, 2)) | covered.any(axis=(0, 2))
+    # As much as the fields need, around the gratings.
+    distance = np.abs(places - tuning.CENTRE)
+    shown = np.flatnonzero(distance <= distance[inside].max(initial=0.0) + 1.5 * step)
+    cut = slice(shown[0], shown[-1] + 1) if len(shown) else slice(None)
+    return [
+        (
+            images.heat_map(maps[cut, cut, unit], 0.0, 1.0),
+            f"Receptive-field map of unit {place + 1}, from {places[cut][0]:.3g} to "
+            f"{places[cut][-1]:.3g} degrees: it covers {area:.2g} square degrees",
+        )
+        for place, unit in enumerate(units)
+        for area in [np.sum(covered[..., place]) * step**2]
+    ]
+
+
+def _contrast(layer: Layer) -> dict[str, Any] | None:
+    """The contrast response and its medians; None for a layer that has none."""
+    response = layer.measured.contrast_response
+    if response is None or response.median_c50 is None or response.median_exponent is None:
         return None
-    panel = tuning.contrast_panel(layer.result.arrays, layer.position, f"{stem}-contrast")
-    if panel is None or found["median_c50"] is None or found["median_exponent"] is None:
+    panel = tuning.contrast_chart(layer.result.arrays, layer.position)
+    if panel is None:
         return None
-    c50 = found["median_c50"]
-    told = (
+    c50 = response.median_c50
+    half = (
         f"half saturated at {percent(c50)} contrast"
         if c50 < 1
         else "not half saturated at full contrast"
     )
-    return {
-        "panel": panel,
-        "told": f"The median unit is {told}; its exponent is {found['median_exponent']:.2f}",
-    }
+    exponent = response.median_exponent
+    return {"panel": panel, "text": f"The median unit is {half}; its exponent is {exponent:.2f}"}
 
 
-def _stand_ins(layer: Layer) -> str | None:
-    """What the units make of texture images that are no stimuli of a published study."""
-    found = layer.result.record.get(TEXTURES)
-    if found is None or not found["proxy"]:
+def _stand_ins(measured: LayerScores) -> str | None:
+    """The responses to texture images that are no stimuli of a published study."""
+    textures = measured.textures
+    if textures is None or not textures.proxy:
         return None
-    properties = layer.result.record["properties"]
     medians = ", ".join(
-        f"{properties[name]['label']} {value:.2g}"
-        for name, value in found["medians"].items()
+        f"{measured.properties[name].label} {value:.2g}"
+        for name, value in textures.medians.items()
         if value is not None
     )
     if not medians:
-        return f"No unit responds enough to the textures ({found['source']})"
+        return f"No unit responds enough to the textures ({textures.source})"
     return (
-        f"Textures, not scored ({found['source']}): medians over "
-        f"{count(found['units'], 'unit')}: {medians}"
+        f"Textures, not scored ({textures.source}): medians over "
+        f"{count(textures.units, 'unit')}: {medians}"
     )
 
 
-def _variability(layer: Layer, stem: str) -> dict[str, Any] | None:
-    """Mean and variance over trials and what they say; None for a layer without noise."""
-    found, arrays = layer.result.record.get(VARIABILITY), layer.result.arrays
-    if found is None:
+def _variability(layer: Layer) -> dict[str, Any] | None:
+    """Mean and variance over trials and their ratio; None for a layer without noise."""
+    variability, arrays = layer.measured.variability, layer.result.arrays
+    if variability is None:
         return None
-    space, unit = ("spike_", "spikes") if SPIKES in found else ("", "responses")
-    panel = tuning.variability_panel(
+    space, unit = ("spike_", "spikes") if variability.has_spikes else ("", "responses")
+    panel = tuning.variability_chart(
         arrays[f"variability/{space}mean"],
         arrays[f"variability/{space}variance"],
         unit,
         layer.position,
-        f"{stem}-variability",
     )
     if panel is None:
         return None
-    return {
-        "panel": panel,
-        "trials": found["trials"],
-        "told": _fano_factors(found),
-    }
+    return {"panel": panel, "trials": variability.trials, "text": _fano_factors(variability)}
 
 
-def _fano_factors(found: Mapping[str, Any]) -> str:
+def _fano_factors(variability: Variability) -> str:
     """The median Fano factors in words."""
-    in_responses = found["median_fano_factor"]
-    if SPIKES not in found:
+    in_responses = variability.median_fano_factor
+    in_spikes = variability.median_fano_factor_spikes
+    if not variability.has_spikes:
         if in_responses is None:
             return "No unit responds enough for a Fano factor"
         return (
             f"The median unit has a ratio of {in_responses:.2f}, but these are responses and not "
             f"counts of spikes, so only the slope compares with neurons"
         )
-    least = f"{found['least_mean_spikes']:g} spikes"
-    if found[SPIKES] is None or in_responses is None:
+    least = f"{variability.least_mean_spikes:g} spikes"
+    if in_spikes is None or in_responses is None:
         return f"No unit reaches a mean of {least}, below which rectification lowers the variance"
     return (
-        f"{count(found['units_above'], 'unit')} of {found['units']} reach a mean of {least}, below "
-        f"which rectification lowers the variance: their median Fano factor is "
-        f"{found[SPIKES]:.2f} in spikes and {in_responses:.2f} in units of the response"
+        f"{count(variability.units_above or 0, 'unit')} of {variability.units} reach a mean of "
+        f"{least}, below which rectification lowers the variance: their median Fano factor is "
+        f"{in_spikes:.2f} in spikes and {in_responses:.2f} in units of the response"
     )
 
 
@@ -304,13 +313,9 @@ def _examples(arrays: Mapping[str, np.ndarray]) -> list[int]:
     return list(dict.fromkeys(int(ordered[place]) for place in places.astype(int)))
 
 
-def _told(arrays: Mapping[str, np.ndarray], unit: int) -> str:
+def _label(arrays: Mapping[str, np.ndarray], unit: int) -> str:
     channel, row, col = (int(arrays[f"unit/{name}"][unit]) for name in ("channel", "row", "col"))
     return (
         f"channel {channel} at ({row}, {col}): {arrays['value/peak_sf'][unit]:.2g} cycles/degree, "
         f"{arrays['value/pref_or'][unit] % 180:.0f}°"
     )
-
-
-def _reason(result: Result) -> str:
-    return str(result.record["status"]).partition(": ")[2] or "no reason given"

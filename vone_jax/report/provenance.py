@@ -1,20 +1,20 @@
-"""Where each number comes from, told once for the results that share it."""
+"""Where each number comes from, written once for the results that share it."""
 
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vone_jax.report.load import Run
-from vone_jax.report.results import Result
+from vone_jax import results
 from vone_jax.report.wording import count, duration
+from vone_jax.results import Result, Run
 
 _UNKNOWN = "not recorded"
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One result: an identifier on the page, and its own facts."""
+    """A result: its identifier on the page, and its own facts."""
 
     anchor: str
     name: str
@@ -32,7 +32,7 @@ class Group:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """The provenance of a run: how it was trained, and the groups of its results."""
+    """The provenance of a run: its training, and the groups of its results."""
 
     run: Run
     training: Mapping[str, str]
@@ -54,7 +54,7 @@ def source(position: int, run: Run) -> Source:
         run,
         _training(run),
         _pretty(run.config.get("experiment", {})),
-        tuple(_group(position, run, results) for results in groups.values()),
+        tuple(_group(position, run, members) for members in groups.values()),
     )
 
 
@@ -63,29 +63,34 @@ def _pretty(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    if value is None or value == "" or value == {}:
+    if value is None or value in ("", {}, []):
         return _UNKNOWN
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_text(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
     return str(value)
 
 
 def _shared(result: Result) -> dict[str, Any]:
-    names = (
-        "command", "versions", "device", "matmul_precision", "key", "checkpoint_step", "weights",
-        "config",
-    )  # fmt: skip
-    return {name: result.record.get(name) for name in names}
+    values = results.to_json(result)
+    provenance, network = values["provenance"], values["network"]
+    return {
+        **{name: provenance[name] for name in ("command", "versions", "device")},
+        "matmul precision": provenance["matmul_precision"],
+        "key": values["key"],
+        "checkpoint step": network["checkpoint_step"],
+        "weights": network["weights"],
+        "config": network["config"],
+    }
 
 
 def _training(run: Run) -> dict[str, str]:
     facts = {
         "run directory": str(run.path),
         "network": f"{run.label} ({run.model})",
-        "trained parameters": f"{run.parameters:,}" if run.parameters else _UNKNOWN,
-        "command": _text(run.config.get("command")),
-        "device": _text(run.config.get("device")),
-        "versions": _text(run.config.get("versions")),
+        "trained parameters": f"{run.parameters:,}",
+        **{name: _text(run.config.get(name)) for name in ("command", "device", "versions")},
     }
     steps = [line for line in run.log if line["kind"] == "train"]
     if steps:
@@ -101,34 +106,43 @@ def _training(run: Run) -> dict[str, str]:
     return facts
 
 
-def _group(position: int, run: Run, results: Sequence[Result]) -> Group:
-    shared = _shared(results[0])
+def _group(position: int, run: Run, members: Sequence[Result]) -> Group:
+    shared = _shared(members[0])
     config = shared.pop("config")
     same = config == run.config.get("experiment")
     return Group(
-        {name.replace("_", " "): _text(value) for name, value in shared.items()},
+        {name: _text(value) for name, value in shared.items()},
         "" if same else _pretty(config),
-        tuple(Entry(anchor(position, r, run), r.name, _entry(r)) for r in results),
+        tuple(Entry(anchor(position, r, run), r.name, _entry(r)) for r in members),
     )
 
 
-def _draw_error(spread: Any) -> str:
-    """The standard error of an accuracy over the decisions about the same images."""
-    error = spread.get("standard_error") if isinstance(spread, Mapping) else None
-    return f"{100 * error:.2g} points" if isinstance(error, int | float) else "–"
-
-
 def _entry(result: Result) -> dict[str, str]:
-    record = result.record
-    condition = dict(result.condition)
-    attack = condition.pop("attack", None)
-    wall = record.get("wall_seconds")
+    wall = result.provenance.wall_seconds
+    spread = getattr(result.measured, "between_draws", None)
+    error = None if spread is None else spread.standard_error
     return {
-        "condition": str(attack) if attack else _text(condition) if condition else result.kind,
+        "condition": _condition(result),
         "data": f"{result.dataset.name}, {result.dataset.split}, {count(result.images, 'image')}",
-        "protocol": result.protocol,
-        "error over draws": _draw_error(record.get("between_draws")),
-        "config hash": _text(record.get("config_hash")),
-        "started": _text(record.get("started")),
-        "wall time": duration(wall) if isinstance(wall, int | float) else _UNKNOWN,
+        "protocol": result.protocol_label,
+        "error over draws": "–" if error is None else f"{100 * error:.2g} points",
+        "identity": result.identity_hash,
+        "started": _text(result.provenance.started),
+        "wall time": _UNKNOWN if wall is None else duration(wall),
     }
+
+
+def _condition(result: Result) -> str:
+    """The attacks as code, or the fields of another condition."""
+    condition = result.condition
+    if isinstance(condition, results.AttackCondition):
+        attacks = "; ".join(map(str, condition.attacks))
+        return ", ".join(filter(None, (attacks, result.attack_noise_label)))
+    if hasattr(condition, "attack"):
+        return str(condition.attack)
+    fields = {
+        name: value
+        for name, value in dataclasses.asdict(condition).items()
+        if name != "kind" and value not in (None, {}, ())
+    }
+    return _text(fields) if fields else result.kind

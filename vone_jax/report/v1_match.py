@@ -1,26 +1,27 @@
 """V1 match against robustness over a pool of networks: do V1-like networks resist attacks?
 
-Of each network the layer that is most like V1 counts, and the mean accuracy at the weakest budgets
-of each norm (after Dapello, Marques et al., NeurIPS 2020, who compare explained variance of V1
+Of each network the layer that is most like V1 counts, and the mean accuracy at the weakest radii of
+each norm (after Dapello, Marques et al., NeurIPS 2020, who compare explained variance of V1
 neurons with accuracy under white-box attacks).
 """
 
-import csv
 import dataclasses
-import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import altair as alt
 import numpy as np
+import pandas as pd
+import vl_convert
 from scipy import stats
 
-from vone_jax.report import compare, physiology
-from vone_jax.report.load import Run
-from vone_jax.report.physiology_records import KIND, SCORED
-from vone_jax.report.records import ReportError
-from vone_jax.report.results import NORMS, Result
-from vone_jax.report.wording import NORM_NAMES, count, eps_label, listing
+from vone_jax import results
+from vone_jax.names import NORM_LABELS, NORMS
+from vone_jax.report import charts, comparison, physiology
+from vone_jax.report.wording import count, listing, markdown
+from vone_jax.results import Result, ResultError, Run
 
 # With fewer, an interval of a correlation spans nearly everything.
 MINIMUM = 5
@@ -39,9 +40,9 @@ class Point:
       layer: the layer that is most like V1.
       match: mean score of that layer over the properties that all layers of the pool have.
       clean: clean accuracy; None if not measured.
-      robust: mean over norms of the mean accuracy over the weak budgets.
+      robust: mean over norms of the mean accuracy over the weak radii.
       interval: of ``robust``, 95 % over images; NaN where images are not known.
-      accuracies: at each weak budget.
+      accuracies: at each weak radius.
     """
 
     path: Path
@@ -68,58 +69,174 @@ class Correlation:
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """What was found.
+    """The V1 match and the robustness of several networks.
 
     Attributes:
       points: the networks, in the order of the runs.
-      properties: what the V1 match is the mean of.
-      budgets: the weak budgets, (norm, label).
-      attacks: how all networks were attacked, by norm.
+      properties: the properties that the V1 match is the mean of.
+      radii: the weak radii, (norm, label).
+      attacks: the settings of the attacks on all networks, by norm.
       correlations: Pearson's and Spearman's.
     """
 
     points: tuple[Point, ...]
     properties: tuple[str, ...]
-    budgets: tuple[tuple[str, str], ...]
+    radii: tuple[tuple[str, str], ...]
     attacks: Mapping[str, str]
     correlations: tuple[Correlation, ...]
 
+    def to_csv(self) -> str:
+        """One line for each network, with full precision."""
+        rows = [
+            {
+                "run": point.path,
+                "network": point.label,
+                "layer": point.layer,
+                "v1_match": point.match,
+                "clean": point.clean,
+                "robust": point.robust,
+                "low": point.interval[0],
+                "high": point.interval[1],
+                **{
+                    f"{norm}_{label}": accuracy
+                    for (norm, label), accuracy in zip(self.radii, point.accuracies, strict=True)
+                },
+            }
+            for point in self.points
+        ]
+        return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
+
+    def to_markdown(self, seed: int = SEED) -> str:
+        """The correlations, then the networks, the most robust first."""
+        correlations = [
+            (item.name, f"{item.value:.3f}", f"{item.low:.2f} to {item.high:.2f}", f"{item.p:.2g}")
+            for item in self.correlations
+        ]
+        networks = []
+        for point in sorted(self.points, key=lambda point: -point.robust):
+            clean = "–" if point.clean is None else f"{100 * point.clean:.1f}"
+            robust = f"{100 * point.robust:.1f}"
+            if not np.isnan(point.interval).any():
+                robust += " ({:.1f} to {:.1f})".format(*(100 * end for end in point.interval))
+            match = f"{point.match:.3f}"
+            networks.append((point.label, point.name, point.layer, match, clean, robust))
+        parts = [
+            f"{len(self.points)} networks. V1 match: mean score of the best layer over "
+            f"{listing(self.properties)}. Robust accuracy: mean over {listing(self._radii())}.",
+            markdown(("Correlation", "Value", "95 % interval", "p"), correlations),
+            "\n".join(f"{NORM_LABELS[n]}: `{settings}`." for n, settings in self.attacks.items()),
+            f"Intervals: bootstrap over networks, {RESAMPLES} resamples, seed {seed}. Networks of "
+            "one kind with other seeds count as networks of their own.",
+            markdown(("Network", "Run", "Best layer", "V1 match", "Clean %", "Robust %"), networks),
+        ]
+        return "\n\n".join(parts) + "\n"
+
+    def _radii(self) -> list[str]:
+        return [f"{NORM_LABELS[norm]} {label}" for norm, label in self.radii]
+
+    def chart(self) -> dict[str, Any]:
+        """A Vega-Lite specification: a point with its interval and name for each network.
+
+        Networks with the same front end have one V1 match, so names stand in a column beside the
+        plot, in the order of the accuracies, each with a line to its point.
+        """
+        upwards = sorted(self.points, key=lambda point: point.robust)
+        matches = [point.match for point in self.points]
+        ends = [end for point in self.points for end in (*point.interval, point.robust)]
+        low, high = float(np.nanmin(ends)), float(np.nanmax(ends))
+        span = max(max(matches) - min(matches), 1e-3)
+        left, right, column = (
+            min(matches) - 0.08 * span, max(matches) + 0.05 * span, max(matches) + 0.2 * span
+        )  # fmt: skip
+        heights = np.linspace(low, high, len(upwards)).tolist()
+        rows = [
+            {
+                "match": point.match,
+                "robust": point.robust,
+                # Where images are not known there is no interval, and no bar.
+                "low": point.robust if np.isnan(point.interval[0]) else point.interval[0],
+                "high": point.robust if np.isnan(point.interval[1]) else point.interval[1],
+                "column": column,
+                "height": height,
+                "name": point.name,
+            }
+            for height, point in zip(heights, upwards, strict=True)
+        ]
+        x = alt.X(
+            "match:Q",
+            title="V1 match: mean property score of the best layer",
+            scale=alt.Scale(domain=[left, column], nice=False),
+        )
+        scale = alt.Scale(domain=[low, high], zero=False)
+        title = f"Accuracy at {', '.join(self._radii())}"
+
+        def y(field: str) -> alt.Y:
+            return alt.Y(f"{field}:Q", title=title, scale=scale, axis=charts.share_axis(title))
+
+        base = alt.Chart(charts.values(rows)).encode(x=x)
+        lines = base.mark_rule(color="#bbbbbb", strokeWidth=0.5)
+        chart = alt.layer(
+            lines.encode(y=y("robust"), x2="column:Q", y2="height:Q"),
+            base.mark_rule(color="#0b62a8").encode(y=y("low"), y2="high:Q"),
+            base.mark_point(filled=True, color="#0b62a8", size=40, opacity=1).encode(y=y("robust")),
+            base.mark_text(align="left", dx=4, fontSize=9).encode(
+                x=alt.X("column:Q", scale=alt.Scale(domain=[left, column])),
+                y=y("height"),
+                text="name:N",
+            ),
+        )
+        correlations = "; ".join(
+            f"{item.name} {item.value:.2f} ({item.low:.2f} to {item.high:.2f})"
+            for item in self.correlations
+        )
+        sized = chart.properties(
+            width=480, height=max(300, 13 * len(rows)), title=f"{correlations}; n = {len(rows)}"
+        )
+        return sized.configure_view(stroke=None).configure_title(fontSize=12).to_dict()
+
+    def to_svg(self) -> str:
+        """The chart as SVG."""
+        return vl_convert.vegalite_to_svg(self.chart(), allowed_base_urls=[])
+
+    def to_png(self) -> bytes:
+        """The chart as PNG."""
+        return vl_convert.vegalite_to_png(self.chart(), scale=2, allowed_base_urls=[])
+
 
 def match(runs: Sequence[Run], weakest: int = 2, seed: int = SEED) -> Match:
-    """Pairs the V1 match of networks with their robustness.
+    """Pair the V1 match of networks with their robustness.
 
     Args:
       runs: at least ``MINIMUM`` networks with results of physiology and attacks.
-      weakest: budgets of each norm, the smallest that all networks have been attacked with.
+      weakest: radii of each norm, the smallest that all networks were attacked with.
       seed: of the bootstrap over networks.
 
     Raises:
-      ReportError: if there are too few networks, some have no such results (they are named), they
-        share too few budgets, or all have the same match or robustness.
+      ResultError: if there are too few networks, some have no such results (they are named), they
+        share too few radii, or all have the same match or robustness.
     """
     if weakest < 1:
-        raise ReportError(f"v1_match must be a number of budgets >= 1, got {weakest}")
+        raise ResultError(f"v1_match must be a number of radii >= 1, got {weakest}")
     if len(runs) < MINIMUM:
-        raise ReportError(f"v1_match needs at least {MINIMUM} networks, got {len(runs)}")
+        raise ResultError(f"v1_match needs at least {MINIMUM} networks, got {len(runs)}")
     layers = [_layers(run) for run in runs]
     _check_there(runs, layers, "no scored layer", "physiology")
-    attacked = [bool(compare.norms([run])) for run in runs]
-    _check_there(runs, attacked, "no attack", "linf")
+    _check_there(runs, [comparison.norms([run]) for run in runs], "no attack", "linf")
     attacks = _usual_attacks(runs)
-    budgets = _weak_budgets(runs, attacks, weakest)
-    columns = physiology.shared_properties([result for found in layers for result in found])
+    radii = _weak_radii(runs, attacks, weakest)
+    columns = physiology.shared_properties([result for each in layers for result in each])
     if not columns:
-        raise ReportError("v1_match: no property is scored in all layers of these networks")
+        raise ResultError("v1_match: no property is scored in all layers of these networks")
     points = tuple(
-        _point(run, found, columns, budgets, attacks)
-        for run, found in zip(runs, layers, strict=True)
+        _point(run, each, columns, radii, attacks) for run, each in zip(runs, layers, strict=True)
     )
-    first = [_curve(runs[0], norm, attacks[norm])[eps] for norm, eps in budgets]
+    first = [_curve(runs[0], norm, attacks[norm])[eps] for norm, eps in radii]
+    labels = [comparison.attack_of(result).eps_label for result in first]
     return Match(
         points,
         tuple(label for _, label in columns),
-        tuple((result.condition["norm"], eps_label(result.condition)) for result in first),
-        {norm: attacks[norm] for norm, _ in budgets},
+        tuple((norm, label) for (norm, _), label in zip(radii, labels, strict=True)),
+        {norm: attacks[norm] for norm, _ in radii},
         correlations([p.match for p in points], [p.robust for p in points], seed),
     )
 
@@ -133,21 +250,21 @@ def correlations(
     correlation and are left out.
 
     Raises:
-      ReportError: if one side does not vary at all.
+      ResultError: if one side does not vary at all.
     """
     pairs = np.array([x, y], float)
-    for name, values in zip(("V1 match", "robust accuracy"), pairs, strict=True):
-        if np.ptp(values) == 0:
-            raise ReportError(f"v1_match: all networks have the same {name}, {values[0]:.4g}")
+    for name, side in zip(("V1 match", "robust accuracy"), pairs, strict=True):
+        if np.ptp(side) == 0:
+            raise ResultError(f"v1_match: all networks have the same {name}, {side[0]:.4g}")
     rng = np.random.default_rng(seed)
     drawn = pairs[:, rng.integers(0, pairs.shape[1], (RESAMPLES, pairs.shape[1]))]
-    found: list[tuple[str, Callable, np.ndarray]] = [
+    methods: list[tuple[str, Callable, np.ndarray]] = [
         ("Pearson", stats.pearsonr, drawn),
         ("Spearman", stats.spearmanr, stats.rankdata(drawn, axis=-1)),
     ]
     return tuple(
-        Correlation(name, *map(float, function(*pairs)), *_middle(_pearson(*values)))
-        for name, function, values in found
+        Correlation(name, *map(float, function(*pairs)), *results.middle(_pearson(*resampled)))
+        for name, function, resampled in methods
     )
 
 
@@ -158,26 +275,21 @@ def _pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.sum(x * y, -1) / np.sqrt(np.sum(x * x, -1) * np.sum(y * y, -1))
 
 
-def _middle(values: np.ndarray) -> tuple[float, float]:
-    low, high = np.percentile(values, (2.5, 97.5))
-    return float(low), float(high)
-
-
 def _layers(run: Run) -> list[Result]:
     """The scored layers of a network with the noise that it was trained with."""
     return [
         result
-        for result in run.of_kind(KIND)
-        if result.record["status"] == SCORED and not result.test_noise
+        for result in run.of_kind("physiology")
+        if physiology.is_scored(result) and not result.network.noise_replaced
     ]
 
 
-def _check_there(runs: Sequence[Run], found: Sequence, what: str, suite: str) -> None:
-    lacking = [str(run.path) for run, there in zip(runs, found, strict=True) if not there]
-    if lacking:
-        raise ReportError(
-            f"v1_match: {what} among the results of {listing(lacking)}; make them with python "
-            f"eval.py {lacking[0]} --suite {suite}"
+def _check_there(runs: Sequence[Run], needed: Sequence, lacking: str, suite: str) -> None:
+    paths = [str(run.path) for run, there in zip(runs, needed, strict=True) if not there]
+    if paths:
+        raise ResultError(
+            f"v1_match: {lacking} among the results of {listing(paths)}; make them with python "
+            f"eval.py {paths[0]} --suite {suite}"
         )
 
 
@@ -186,121 +298,75 @@ def _attacked(run: Run, norm: str) -> list[Result]:
     return [
         result
         for result in run.of_kind("attack")
-        if result.condition["norm"] == norm and not compare.control(run, result)
+        if comparison.attack_of(result).norm == norm and not comparison.control(run, result)
     ]
 
 
 def _usual_attacks(runs: Sequence[Run]) -> dict[str, str]:
-    """Norm -> the settings that most networks were attacked with: stronger ones of a few of them
-    would make these look weak."""
-    found = {}
+    """Norm -> the settings that most networks were attacked with.
+
+    Stronger attacks on a few of the networks would make these look weak.
+    """
+    usual = {}
     for norm in NORMS:
-        each = [{compare.attack_settings(r) for r in _attacked(run, norm)} for run in runs]
-        counts = Counter(settings for used in each for settings in used)
+        used = [{comparison.attack_settings(r) for r in _attacked(run, norm)} for run in runs]
+        counts = Counter(settings for each in used for settings in each)
         if counts:
-            found[norm] = max(counts, key=lambda settings: (counts[settings], settings))
-    return found
+            usual[norm] = max(counts, key=lambda settings: (counts[settings], settings))
+    return usual
 
 
 def _curve(run: Run, norm: str, settings: str) -> dict[float, Result]:
-    """eps -> result of the attack with such settings."""
+    """Radius -> the result of the attack with such settings."""
     return {
-        compare.budget(result): result
+        comparison.epsilon(result): result
         for result in _attacked(run, norm)
-        if compare.attack_settings(result) == settings
+        if comparison.attack_settings(result) == settings
     }
 
 
-def _weak_budgets(
+def _weak_radii(
     runs: Sequence[Run], attacks: Mapping[str, str], weakest: int
 ) -> list[tuple[str, float]]:
     """(norm, eps): the smallest that all networks share, of each norm that all were attacked in."""
-    found = []
+    radii = []
     for norm, settings in attacks.items():
         curves = [_curve(run, norm, settings) for run in runs]
         if not all(curves):
             continue
         shared = sorted(eps for eps in set.intersection(*map(set, curves)) if eps > 0)
         if len(shared) < weakest:
-            raise ReportError(
-                f"v1_match needs {count(weakest, 'budget')} in {NORM_NAMES[norm]} that all "
-                f"networks were attacked with, there are {len(shared)}"
+            raise ResultError(
+                f"v1_match: the networks share {count(len(shared), 'radius', 'radii')} in "
+                f"{NORM_LABELS[norm]} at which all were attacked, {weakest} needed"
             )
-        found += [(norm, eps) for eps in shared[:weakest]]
-    if not found:
-        raise ReportError("v1_match: there is no norm in which all networks were attacked alike")
-    return found
+        radii += [(norm, eps) for eps in shared[:weakest]]
+    if not radii:
+        raise ResultError("v1_match: there is no norm in which all networks were attacked alike")
+    return radii
 
 
 def _point(
     run: Run,
     layers: Sequence[Result],
     columns: Sequence[tuple[str, str]],
-    budgets: Sequence[tuple[str, float]],
+    radii: Sequence[tuple[str, float]],
     attacks: Mapping[str, str],
 ) -> Point:
     means = [float(np.mean(physiology.property_scores(result, columns))) for result in layers]
     best = int(np.argmax(means))
-    results = [_curve(run, norm, attacks[norm])[eps] for norm, eps in budgets]
-    # As many budgets of each norm: the mean over norms is that over all.
-    robust, low, high = compare.mean_accuracy(results)
-    clean = compare.clean(run)
+    weak = [_curve(run, norm, attacks[norm])[eps] for norm, eps in radii]
+    # As many radii of each norm: the mean over norms is that over all.
+    robust, low, high = results.mean_accuracy(weak)
+    clean = comparison.clean(run)
     return Point(
         path=run.path,
         name=run.name,
         label=run.label,
-        layer=str(layers[best].condition["layer"]),
+        layer=physiology.layer_name(layers[best]),
         match=means[best],
         clean=None if clean is None else clean.accuracy,
         robust=robust,
         interval=(low, high),
-        accuracies=tuple(result.accuracy for result in results),
+        accuracies=tuple(result.accuracy for result in weak),
     )
-
-
-def to_csv(found: Match) -> str:
-    """One line per network, full precision."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    accuracies = [f"{norm}_{label}" for norm, label in found.budgets]
-    writer.writerow(
-        ["run", "network", "layer", "v1_match", "clean", "robust", "low", "high", *accuracies]
-    )
-    for point in found.points:
-        ends = ("" if np.isnan(end) else end for end in point.interval)
-        clean = "" if point.clean is None else point.clean
-        numbers = (point.match, clean, point.robust, *ends, *point.accuracies)
-        writer.writerow([point.path, point.label, point.layer, *numbers])
-    return text.getvalue()
-
-
-def to_markdown(found: Match, seed: int = SEED) -> str:
-    """The correlations, then the networks, the most robust first."""
-    budgets = listing([f"{NORM_NAMES[norm]} {label}" for norm, label in found.budgets])
-    lines = [
-        f"{len(found.points)} networks. V1 match: mean score of the best layer over "
-        f"{listing(found.properties)}. Robust accuracy: mean over {budgets}.",
-        "",
-        "| Correlation | Value | 95 % interval | p |",
-        "| --- | --- | --- | --- |",
-    ]
-    for item in found.correlations:
-        interval = f"{item.low:.2f} to {item.high:.2f}"
-        lines.append(f"| {item.name} | {item.value:.3f} | {interval} | {item.p:.2g} |")
-    lines += ["", *(f"{NORM_NAMES[n]}: `{settings}`." for n, settings in found.attacks.items())]
-    lines += [
-        "",
-        f"Intervals: bootstrap over networks, {RESAMPLES} resamples, seed {seed}. Networks of one "
-        "kind with other seeds count as networks of their own.",
-        "",
-        "| Network | Run | Best layer | V1 match | Clean % | Robust % |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for point in sorted(found.points, key=lambda point: -point.robust):
-        clean = "–" if point.clean is None else f"{100 * point.clean:.1f}"
-        robust = f"{100 * point.robust:.1f}"
-        if not np.isnan(point.interval).any():
-            robust += " ({:.1f} to {:.1f})".format(*(100 * end for end in point.interval))
-        cells = (point.label, point.name, point.layer, f"{point.match:.3f}", clean, robust)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"

@@ -1,15 +1,18 @@
-"""How numbers and names are written on the page."""
+"""Numbers and names as the page and the tables write them."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 # A narrow space that does not break, as typographers put before a unit.
 SPACE = "\u202f"
 MINUS = "\u2212"
-# A longer budget label would crowd out the figure it belongs to.
-MAX_LABEL = 16
-NORM_NAMES = {"linf": "L∞", "l2": "L2", "l1": "L1"}
+# Control characters and lone surrogates, which JSON can hold and HTML cannot.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """The text with a replacement character for everything that no page can hold."""
+    return _UNPRINTABLE.sub("\ufffd", text)
 
 
 def percent(share: float) -> str:
@@ -30,33 +33,10 @@ def points(difference: float) -> str:
     return f"{'+' if difference > 0 else MINUS}{text}"
 
 
-def eps_label(condition: Mapping[str, Any]) -> str:
-    """How a budget is written: the label in the result file, such as '4/255', or the number."""
-    label = condition.get("eps_label")
-    if not isinstance(label, str) or not label:
-        return f"{condition['eps']:.4g}"
-    return label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 1]}…"
-
-
 def words(name: str) -> str:
     """'gaussian_noise' -> 'Gaussian noise'."""
     text = name.replace("_", " ").strip().replace("jpeg", "JPEG")
     return text[:1].upper() + text[1:]
-
-
-def noise_words(noise: str) -> str:
-    """'NeuronalNoise(scale=0.35, level=0.07, strength=1.0)' -> 'neuronal 0.35, 0.07'.
-
-    A strength other than 1 is named; what is no such noise stays as it is.
-    """
-    match = re.fullmatch(r"(Neuronal|Gaussian)Noise\((.*)\)", noise)
-    if match is None:
-        return noise
-    fields = dict(part.split("=") for part in match[2].split(", "))
-    strength = float(fields.pop("strength", 1))
-    numbers = ", ".join(f"{float(value):g}" for value in fields.values())
-    kind = "neuronal" if match[1] == "Neuronal" else "Gaussian"
-    return f"{kind} {numbers}" + (f", strength {strength:g}" if strength != 1 else "")
 
 
 def listing(items: Sequence[str]) -> str:
@@ -66,9 +46,9 @@ def listing(items: Sequence[str]) -> str:
     return f"{', '.join(items[:-1])} and {items[-1]}"
 
 
-def count(number: int, noun: str) -> str:
+def count(number: int, noun: str, plural: str = "") -> str:
     """(1, 'image') -> '1 image'; (2000, 'image') -> '2,000 images'."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def duration(seconds: float) -> str:
@@ -80,3 +60,9 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours}{SPACE}h {minutes}{SPACE}min"
     return f"{minutes}{SPACE}min {rest}{SPACE}s"
+
+
+def markdown(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, without a line break at its end."""
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -6,20 +6,34 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vone_jax.report.compare import as_deployed
-from vone_jax.report.figures import images
-from vone_jax.report.load import Run
-from vone_jax.report.results import NORMS, Result
-from vone_jax.report.wording import NORM_NAMES, eps_label
+from vone_jax import results
+from vone_jax.names import NORMS
+from vone_jax.report import comparison, images
+from vone_jax.results import Result, Run
 
 # The page stays small: fewer large images than small ones.
 _SMALL_SIDE, _MANY, _FEW = 64, 8, 4
 _MAX_CONDITIONS = 4
+_SELECTIONS = {
+    "spread": "The images are spread over the classes of the data set.",
+    "first": "The images are among the first of the data set.",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Attacked:
-    """What an attack on one network made of an image, and what the network says to it."""
+    """An attack on one network: its picture and its change, and the answers of the network.
+
+    Attributes:
+      position: of the network on the page.
+      label: of the network.
+      perturbation: the change as a picture, magnified around grey.
+      adversarial: the attacked image as a picture.
+      before: the answer to the original image.
+      after: the answer to the attacked image.
+      right_before: whether ``before`` is right.
+      right_after: whether ``after`` is right.
+    """
 
     position: int
     label: str
@@ -46,17 +60,18 @@ class Exhibit:
 
     title: str
     factor: int
+    selection: str
     cards: list[Card]
 
 
 def exhibits(runs: Sequence[Run]) -> list[Exhibit]:
-    """The galleries of the runs, by condition; of many conditions, some evenly chosen."""
+    """The galleries of the runs by condition; of many conditions, some evenly chosen."""
     conditions: dict[tuple, list[tuple[int, Run, Result]]] = {}
     for position, run in enumerate(runs):
         for result in run.of_kind("gallery"):
-            if as_deployed(run, result):
-                condition = result.condition
-                key = (NORMS.index(condition["norm"]), float(f"{condition['eps']:.6g}"))
+            if result.arrays and comparison.as_deployed(run, result):
+                norm = comparison.attack_of(result).norm
+                key = (NORMS.index(norm), comparison.epsilon(result))
                 conditions.setdefault(key, []).append((position, run, result))
     keys = sorted(conditions)
     if len(keys) > _MAX_CONDITIONS:
@@ -74,9 +89,8 @@ def _exhibit(entries: Sequence[tuple[int, Run, Result]]) -> Exhibit:
     cards: dict[tuple, Card] = {}
     for position, run, result in entries:
         arrays = result.arrays
-        side = max(arrays["images"].shape[1:3])
         name = result.dataset.class_name
-        for i in range(min(len(arrays["images"]), _MANY if side <= _SMALL_SIDE else _FEW)):
+        for i in _shown(arrays):
             original, label = arrays["images"][i], int(arrays["label"][i])
             before, after = (
                 int(arrays[field][i]) for field in ("predicted_clean", "predicted_adversarial")
@@ -95,9 +109,26 @@ def _exhibit(entries: Sequence[tuple[int, Run, Result]]) -> Exhibit:
                     after == label,
                 )
             )
-    condition = entries[0][2].condition
-    title = f"{NORM_NAMES[condition['norm']]} budget {eps_label(condition)}"
-    return Exhibit(title, factor, list(cards.values()))
+    first = entries[0][2]
+    selections = {
+        result.condition.selection
+        for _, _, result in entries
+        if isinstance(result.condition, results.GalleryCondition)
+    }
+    return Exhibit(
+        comparison.epsilon_label(first),
+        factor,
+        " ".join(_SELECTIONS[selection] for selection in sorted(selections)),
+        list(cards.values()),
+    )
+
+
+def _shown(arrays: dict[str, np.ndarray]) -> list[int]:
+    """The images to show: one of each class before a second one, in the order of the file."""
+    labels = arrays["label"].tolist()
+    most = _MANY if max(arrays["images"].shape[1:3]) <= _SMALL_SIDE else _FEW
+    repeats = [labels[:i].count(label) for i, label in enumerate(labels)]
+    return sorted(sorted(range(len(labels)), key=lambda i: (repeats[i], i))[:most])
 
 
 def _magnification(largest: float) -> int:

@@ -1,0 +1,115 @@
+"""Warnings at the top of the page: each where it belongs, and none without a reason."""
+
+import numpy as np
+import pytest
+
+from tests.results import built
+from tests.results.built import STRONG, WEAK
+from vone_jax import results
+from vone_jax.report.cautions import cautions
+
+
+def warned(runs, *parts):
+    """There is one caution that has all these parts."""
+    given = cautions(runs)
+    assert len([text for text in given if all(part in text for part in parts)]) == 1, given
+
+
+def silent(runs, part):
+    assert not [text for text in cautions(runs) if part in text]
+
+
+def pair(**fields):
+    return [
+        built.run(built.measure("resnet18", WEAK, **fields), "a"),
+        built.run(built.measure("vone_resnet18", STRONG, **fields), "b"),
+    ]
+
+
+def test_good_runs_raise_one_caution():
+    (text,) = cautions(pair())
+    assert text.startswith("Not every ladder of radii reaches chance: ResNet-18 keeps 20.0")
+    assert "VOneResNet-18 keeps 45.1" in text and "at L1 40" in text
+
+
+def test_mixed_datasets():
+    other = results.Dataset("others", "test", 100, class_names=built.CLASSES)
+    runs = pair()
+    runs[1] = built.run([built.change(made, dataset=other) for made in runs[1].results], "b")
+    warned(runs, "different datasets", "must not be compared", "shapes (test) by ResNet-18")
+
+
+def test_gaps_and_warnings_of_runs_come_first():
+    runs = [built.run(built.measure("resnet18"), gaps=["a gap"], warnings=["a warning"])]
+    assert cautions(runs)[:2] == ["a gap", "a warning"]
+
+
+def test_incomplete_evaluations():
+    more = results.Dataset("shapes", "test", 300, class_names=built.CLASSES)
+    made = built.measure("resnet18")
+    made[0] = built.change(made[0], dataset=more)
+    warned([built.run(made)], "incomplete evaluations", "clean (100 of 300 images)")
+
+
+def test_results_of_two_checkpoints():
+    made = built.measure("resnet18")
+    other = built.change(made[0], checkpoint_step=200)
+    warned([built.run([other, *made[1:]])], "different checkpoints", "200 and 300")
+    other = built.change(made[0], weights="00000000")
+    warned([built.run([other, *made[1:]])], "results of different weights")
+
+
+@pytest.mark.parametrize(
+    ("share", "classes", "near"),
+    [(0.1, 10, True), (0.15, 10, True), (0.19, 10, True), (0.3, 10, False), (0.9, 10, False),
+     (0.6, 2, True), (0.9, 2, False), (0.05, 0, False)],
+)  # fmt: skip
+def test_a_network_near_chance(share, classes, near):
+    dataset = results.Dataset("shapes", "test", 400, class_names=tuple("abcdefghij"[:classes]))
+    made = built.accuracy(built.CLEAN, built.answers(share, 400), dataset=dataset)
+    text = "ResNet-18 is near chance"
+    if near:
+        warned([built.run([made])], text, "of clean images", f"{100 * share:.1f}\u202f%")
+    else:
+        silent([built.run([made])], text)
+
+
+def test_failed_checks():
+    def run(*verdicts):
+        checks = tuple(
+            results.Check(f"check_{i}", "?", verdict, {}, "!") for i, verdict in enumerate(verdicts)
+        )
+        attack = built.attacked("linf", 4 / 255).attacks[0]
+        condition = results.MaskingCondition(attack, {})
+        return [built.run([built.result(condition, results.Checks(checks, 50))])]
+
+    silent(run("pass", "warning"), "masked gradients")
+    warned(run("fail", "pass", "fail"), "fails 2 checks", "L∞ 4/255 (check 0 and check 2)")
+
+
+def test_weak_attacks():
+    made = built.measure("vone_resnet18", STRONG | {"linf": (0.3, 0.3, 0.8)})
+    run = built.run(made)
+    warned([run], "a larger L∞ radius (16/255) leaves more accuracy than a smaller one (4/255)")
+    warned([run], "reaches chance", "VOneResNet-18 keeps", "at L∞ 16/255")
+    silent([run], "single noise draw")
+    one = built.change(made[2], eot_samples=1)
+    control = built.change(made[1], eot_samples=1, attack_noise="none")
+    warned([built.run([one, control, *made[3:]])], "single noise draw", "1 attack followed")
+    silent([run], "moved an image")
+    made[2].arrays["distance"] = np.full(100, 4 / 255)
+    silent([run], "moved an image")
+    made[2].arrays["distance"][3] = 0.5
+    warned([run], made[2].name, "moved an image by 0.5, beyond its radius 0.0156863")
+
+
+def test_networks_measured_differently():
+    base = built.measure("resnet18", examples=40)
+    vone = built.measure("vone_resnet18", corruptions=("fog",), examples=50)
+    base[2] = built.accuracy(
+        built.attacked("linf", 4 / 255, steps=5), built.answers(0.1, 40), name=base[2].name
+    )
+    runs = [built.run(base, "a"), built.run(vone, "b")]
+    warned(runs, "not attacked in the same way under L∞", "PGD(steps=5)", "PGD(steps=64) on Res")
+    warned(runs, "ResNet-18 lacks 3 conditions that other networks have")
+    warned(runs, "tested on different images (40 and 50)")

@@ -1,0 +1,199 @@
+"""Pairs of networks, rows of equal conditions, and the table of differences."""
+
+import pytest
+
+from tests.results import built
+from tests.results.built import STRONG, WEAK
+from vone_jax.report import comparison, wording
+
+
+def compare(base, vone, **fields):
+    """The comparison of a network and its VOneNet with given accuracies."""
+    runs = [
+        built.run(built.measure("resnet18", base, **fields), "base"),
+        built.run(built.measure("vone_resnet18", vone, **fields), "vone"),
+    ]
+    (item,) = comparison.comparisons(runs)
+    return item
+
+
+def verdicts(item, kind="attack"):
+    return [line.verdict for line in item.lines if line.kind == kind]
+
+
+def test_a_line_for_each_condition_with_its_verdict():
+    item = compare(WEAK, STRONG, corruptions=("fog", "snow"))
+    assert [line.label for line in item.lines] == [
+        *("Clean images", "L∞ 1/255", "L∞ 4/255", "L∞ 16/255", "L2 0.15", "L2 0.6", "L1 40"),
+        "Mean of 2 corruptions, severities 1 and 3",
+    ]
+    assert verdicts(item, "clean") == ["less accurate"]
+    robust = "more robust"
+    assert verdicts(item) == [robust, robust, comparison.BROKEN, robust, robust, robust]
+    assert [line.tone for line in item.lines[:4]] == ["bad", "good", "good", "neutral"]
+    assert len(item.lines[-1].base) == 4 and item.lines[-1].difference.paired
+    for line in item.lines[:-1]:
+        expected = line.vone[0].accuracy - line.base[0].accuracy
+        assert line.difference.value == pytest.approx(expected)
+        assert line.images == ""
+
+
+@pytest.mark.parametrize(
+    ("base", "vone", "sentence"),
+    [
+        (
+            WEAK,
+            STRONG,
+            "VOneResNet-18 is more robust than ResNet-18 in 5 of 5 attack conditions. 1 further "
+            "attack left both at chance or below.",
+        ),
+        (
+            STRONG,
+            WEAK,
+            "VOneResNet-18 is less robust than ResNet-18 in 5 of 5 attack conditions. 1 further "
+            "attack left both at chance or below.",
+        ),
+        (
+            WEAK | {"linf": (0.5, 0.6, 0.0)},
+            STRONG,
+            "VOneResNet-18 is more robust than ResNet-18 in 4 of 5 attack conditions and less "
+            "robust than ResNet-18 in 1 of 5 attack conditions. 1 further attack left both at "
+            "chance or below.",
+        ),
+        ({"linf": (0.5,)}, {"linf": (0.5,)}, "x"),
+        ({"clean": 0.9}, {"clean": 0.9}, "VOneResNet-18 and ResNet-18 share no attack."),
+    ],
+)
+def test_one_sentence_counts_the_verdicts(base, vone, sentence):
+    if sentence == "x":
+        made = [
+            built.run([built.accuracy(built.attacked("linf", 0.1), built.answers(0.5), of=of)], n)
+            for n, of in (("a", built.network()), ("b", built.network("vone_resnet18")))
+        ]
+        (item,) = comparison.comparisons(made)
+        sentence = "VOneResNet-18 and ResNet-18 cannot be told apart in 1 of 1 attack condition."
+        assert verdicts(item) == ["cannot be told apart"]
+    else:
+        item = compare(base, vone)
+    assert item.sentence == sentence
+
+
+def test_below_chance_nothing_is_won():
+    """A stochastic network is right by luck where both are broken; that is not robustness."""
+    lucky = {"clean": 0.9, "linf": (0.1, 0.1, 0.1), "l2": (0.1, 0.1), "l1": (0.1,)}
+    broken = {"clean": 0.9, "linf": (0.0, 0.0, 0.0), "l2": (0.0, 0.0), "l1": (0.0,)}
+    item = compare(broken, lucky)
+    assert set(verdicts(item)) == {comparison.BROKEN}
+    assert item.sentence.startswith("Every attack here leaves")
+    assert all(line.tone == "neutral" for line in item.lines if line.kind == "attack")
+
+
+def test_few_images_support_no_verdict():
+    item = compare(WEAK, STRONG, examples=20)
+    assert "Too few images" in item.sentence
+    assert {line.verdict for line in item.lines} == {comparison.TOO_FEW}
+
+
+def test_a_difference_over_fewer_images_says_so():
+    base = built.run([built.accuracy(built.CLEAN, built.answers(0.9))], "a")
+    vone = built.accuracy(built.CLEAN, built.answers(0.8, 60), of=built.network("vone_resnet18"))
+    (item,) = comparison.comparisons([base, built.run([vone], "b")])
+    assert item.lines[0].images == "on 60 common images"
+
+
+def test_the_strongest_attack_counts_and_controls_of_the_noise_do_not():
+    of = built.network("vone_resnet18")
+    usual = built.attacked("l2", 0.6, draws=10)
+
+    def measure(name, share, condition=usual, **fields):
+        return built.accuracy(condition, built.answers(share), of=of, name=name, **fields)
+
+    run = built.run(
+        [
+            measure("honest", 0.5),
+            measure("fgsm", 0.7, built.attacked("l2", 0.6, draws=10, name="FGSM")),
+            measure("frozen", 0.3, protocol=built.results.Protocol("frozen", 1)),
+            measure("frozen-attack", 0.2, built.attacked("l2", 0.6, noise="frozen")),
+            measure("no-noise", 0.4, built.attacked("l2", 0.6, noise="none")),
+            measure("vote", 0.1, protocol=built.results.Protocol("fresh", 4, "vote", 5)),
+            built.change(measure("removed", 0.1), test_noise=None, protocol=built.QUIET),
+        ]
+    )
+    (counted,) = comparison.curve(run, "l2").values()
+    # Gradients without noise are an attack on the network as it is.
+    assert counted.name == "no-noise"
+    labels = [(row.label, row.detail) for row in comparison.rows([run])]
+    assert sorted(labels) == sorted(
+        ("L2 0.6", detail)
+        for detail in (
+            *("FGSM", "PGD", "PGD, frozen noise", "PGD, gradients without noise"),
+            *("PGD, frozen at the attack, fresh noise, 10 draws", "PGD, noise removed"),
+            "PGD, vote of 5 draws, 4 decisions",
+        )
+    )
+
+
+def test_rows_of_one_name_are_told_apart_by_their_settings():
+    made = [
+        built.accuracy(
+            built.attacked("linf", 0.1, steps=steps), built.answers(0.5), name=str(steps)
+        )
+        for steps in (5, 64)
+    ]
+    made.append(built.accuracy(built.attacked("linf", 0.1, steps=64), built.answers(0.4), name="b"))
+    labels = [row.detail for row in comparison.rows([built.run(made)])]
+    assert labels == ["PGD(steps=5, step_size=eps/32)", *["PGD(steps=64, step_size=eps/32)"] * 2]
+
+
+def test_forms_of_corrupted_images_are_rows_of_their_own():
+    made = [
+        built.accuracy(built.corrupted("fog", 1, form), built.answers(share), name=form)
+        for form, share in (("uint8", 0.4), ("float", 0.5), ("jpeg85", 0.3))
+    ]
+    run = built.run(made)
+    assert [row.detail for row in comparison.rows([run])] == ["", "8 bits", "JPEG 85"]
+    assert comparison.corruptions(run)["fog", 1].name == "float"
+
+
+def test_seeds_are_paired_in_order():
+    models = ["resnet18", "vone_resnet18", "resnet18", "vone_resnet18", "vone_resnet18"]
+    runs = [built.run(built.measure(m, {"clean": 0.9}), f"r{i}") for i, m in enumerate(models)]
+    pairs = [(runs.index(base), runs.index(vone)) for base, vone in comparison.pairs(runs)]
+    assert pairs == [(0, 1), (2, 3), (2, 4)]
+
+
+def test_attack_settings_are_relative_to_the_radius():
+    condition = built.attacked("linf", 0.015, draws=10, inner={"name": "FGSM", "eps": 0.015})
+    made = built.accuracy(condition, [1.0])
+    assert comparison.attack_settings(made) == "PGD(steps=64, step_size=eps/32, inner=FGSM())"
+
+
+@pytest.mark.parametrize(
+    ("severities", "label"),
+    [([3], "severity 3"), ([1, 5], "severities 1 and 5"), ([3, 2, 1], "severities 1 to 3"),
+     ([1, 3, 5], "severities 1, 3 and 5")],
+)  # fmt: skip
+def test_severities_in_words(severities, label):
+    assert comparison.severity_label(severities) == label
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (wording.percent(0.8123), "81.2\u202f%"),
+        (wording.points(-0.289), "\u221228.9"),
+        (wording.points(-0.0001), "0.0"),
+        (wording.points(0.031), "+3.1"),
+        (wording.listing(["a"]), "a"),
+        (wording.listing(["a", "b", "c"]), "a, b and c"),
+        (wording.words("jpeg_compression"), "JPEG compression"),
+        (wording.duration(3725), "1\u202fh 2\u202fmin"),
+        (wording.duration(75), "1\u202fmin 15\u202fs"),
+        (wording.duration(0.25), "0.25\u202fs"),
+        (wording.count(2000, "image"), "2,000 images"),
+        (wording.count(1, "radius", "radii"), "1 radius"),
+        (wording.printable("a\x00\ud800\n"), "a\ufffd\ufffd\n"),
+    ],
+)
+def test_wording(text, expected):
+    assert text == expected

@@ -1,0 +1,423 @@
+"""The page: complete in itself, true to the files, safe, well formed."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import altair as alt
+import numpy as np
+import pytest
+
+from tests.report.page_reader import read
+from tests.results import built
+from tests.results.built import STRONG, WEAK
+from vone_jax import report, results
+from vone_jax.report import page as pages
+from vone_jax.report import scores
+
+MEASURED = ("clean", "attack", "corruption")
+KINDS = {*MEASURED, "masking", "gallery", "v1", "training"}
+
+
+def rendered(runs):
+    """The tree of the page of some runs in memory."""
+    return read(pages.render(runs, scores.table(runs)))
+
+
+def measured(run_dirs):
+    """(number of the run, result) of all results."""
+    for number, run in enumerate(results.load(run_dirs), start=1):
+        for result in run.results:
+            yield number, result
+
+
+def test_loads_nothing_and_runs_only_its_own_scripts(page):
+    tree = read(page)
+    names = {element.name for element in tree.all()}
+    assert not names & {"link", "iframe", "object", "embed", "base", "foreignobject"}
+    for element in tree.all():
+        for name, value in element.attributes.items():
+            assert not name.startswith("on"), (element.name, name)
+            if name == "src":
+                assert value.startswith("data:image/png;base64,")
+            if name in ("href", "xlink:href"):
+                assert value.startswith("#")
+    without_scripts = re.sub(r"<script>.*?</script>", "", page, flags=re.S)
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", without_scripts))
+    assert "@import" not in without_scripts and "://" not in without_scripts
+    policy = tree.find(**{"http-equiv": "Content-Security-Policy"}).attributes["content"]
+    assert policy.startswith("default-src 'none'") and "unsafe-eval" not in policy
+    scripts = [s for s in tree.all("script") if "type" not in s.attributes]
+    allowed = re.search(r"script-src (.*)$", policy)[1].split()
+    assert allowed == [f"'sha256-{pages._digest(script.text)}'" for script in scripts]
+    assert len(scripts) == 2 and len(page) < 2_000_000
+
+
+def test_every_chart_has_a_picture_a_specification_and_a_description(page):
+    tree = read(page)
+    plots = [e for e in tree.all("div") if e.attributes.get("class") == "plot"]
+    # One norm, two corruptions, four parameters of the bank, two of the training.
+    assert len(plots) == 1 + 2 + 4 + 2
+    for plot in plots:
+        assert plot.attributes["role"] == "img" and plot.attributes["aria-label"]
+        (picture,) = plot.children[:1]
+        assert picture.name == "svg" and "viewbox" in picture.attributes
+        (script,) = plot.all("script")
+        assert script.attributes["type"] == "application/json"
+        spec = json.loads(script.text)
+        # A specification of the schema, with data and no address of data.
+        alt.Chart.from_dict(spec, validate=True)
+        assert '"url"' not in script.text and "<" not in script.text
+
+
+def test_curves_carry_the_numbers(page, run_dirs):
+    plot = next(
+        div
+        for div in read(page).find(id="attacks").all("div")
+        if div.attributes.get("class") == "plot"
+    )
+    label = plot.attributes["aria-label"]
+    spec = json.loads(next(plot.all("script")).text)
+    rows = max(
+        (part["data"]["values"] for part in (spec, *spec["layer"]) if "data" in part), key=len
+    )
+    tips = {(row["Network"], row["Condition"]): row for row in rows}
+    for _, result in measured(run_dirs):
+        if result.kind == "attack":
+            share = f"{100 * result.accuracy:.1f}\u202f%"
+            tip = tips[result.network.label, result.condition.eps_label]
+            assert tip["Accuracy"].startswith(share) and tip["Judged"] == result.protocol_label
+            assert f"{result.condition.eps_label} {share}" in label
+    shown = {text.text for text in plot.all("text")}
+    assert {"clean", "1/1020", "4/255", "16/255"} <= shown
+
+
+def test_every_number_of_the_table_is_the_one_in_the_file(page, run_dirs):
+    tree = read(page)
+    shown = {}
+    for cell in tree.find(id="numbers").all("td"):
+        for link in cell.all("a"):
+            target = link.attributes["href"].removeprefix("#")
+            name = next(tree.find(id=target).all("th")).text
+            (value,) = link.all("data")
+            notes = [small.text for small in cell.all("small")]
+            shown[int(re.match(r"run(\d+)-", target)[1]), name] = (value, *notes)
+    expected = {(n, r.name): r for n, r in measured(run_dirs) if r.kind in MEASURED}
+    assert len(expected) == 18 and shown.keys() == expected.keys()
+    for key, result in expected.items():
+        value, interval, judged = shown[key]
+        assert float(value.attributes["value"]) == result.accuracy
+        assert value.text == f"{100 * result.accuracy:.1f}\u202f%"
+        low, high = (f"{100 * end:.1f}" for end in result.interval)
+        assert interval == f"{low}–{high}\u202f%" and judged == result.protocol_label
+
+
+def test_differences_of_the_tables_are_paired_means(page):
+    for part in ("numbers", "glance"):
+        rows = [list(row.all("data")) for row in read(page).find(id=part).all("tr")]
+        lines = [line for line in rows if line]
+        assert all(len(line) == 3 for line in lines) and len(lines) >= 6
+        for base, vone, difference in lines:
+            expected = float(vone.attributes["value"]) - float(base.attributes["value"])
+            assert float(difference.attributes["value"]) == pytest.approx(expected, abs=1e-12)
+
+
+def test_provenance_of_every_result(page, run_dirs):
+    provenance = read(page).find(id="provenance")
+    text = provenance.text
+    for number, result in measured(run_dirs):
+        rows = [
+            row
+            for row in provenance.all("tr")
+            if row.attributes.get("id", "").startswith(f"run{number}-")
+            and next(row.all("th")).text == result.name
+        ]
+        assert len(rows) == 1
+        if result.kind == "attack":
+            assert str(result.condition.attacks[0]) in rows[0].text
+        assert result.identity_hash in rows[0].text
+        for field in (result.provenance.command, result.provenance.device, result.network.weights):
+            assert field and field in text
+        assert f"stream {result.key.stream}" in text
+        assert f"jax {result.provenance.versions['jax']}" in text
+    assert "python train.py" in text and "images per second" in text
+
+
+def test_the_spread_over_draws_is_told():
+    made = built.accuracy(built.CLEAN, built.answers(0.9))
+    spread = results.BetweenDraws((0.9, 0.9), 0.0, 0.0125)
+    measured = results.Accuracy(0.9, (0.8, 0.95), 90.0, 100, spread)
+    tree = rendered([built.run([built.change(made, measured=measured)])])
+    assert "1.2 points" in tree.find(id="provenance").text
+
+
+def test_numbers_csv_is_the_data_frame(run_dirs, tmp_path):
+    report.write(run_dirs, tmp_path / "r.html", tables_dir=tmp_path / "tables")
+    with open(tmp_path / "tables" / "numbers.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    by_name = {(line["run"], line["result"]): line for line in lines}
+    assert tuple(lines[0]) == results.COLUMNS
+    for number, result in measured(run_dirs):
+        if result.kind in MEASURED:
+            line = by_name[str(run_dirs[number - 1]), result.name]
+            assert float(line["value"]) == result.accuracy
+            assert [float(line["low"]), float(line["high"])] == list(result.interval)
+            assert float(line["correct"]) == result.measured.correct
+            assert line["eps_label"] == getattr(result.condition, "eps_label", "")
+    with open(tmp_path / "tables" / "scores.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    section = read((tmp_path / "r.html").read_text(encoding="utf-8")).find(id="scores")
+    values = {float(cell.attributes["value"]) for cell in section.all("data")}
+    assert float(rows[1]["overall"]) in values
+
+
+def test_is_well_formed_and_accessible(page):
+    tree = read(page)
+    assert next(tree.all("html")).attributes["lang"] == "en"
+    ids = [element.attributes["id"] for element in tree.all() if "id" in element.attributes]
+    assert len(ids) == len(set(ids))
+    targets = {
+        reference
+        for element in tree.all()
+        for value in element.attributes.values()
+        for reference in re.findall(r"^#(.*)$|url\(#([^)]*)\)", value or "")
+    }
+    assert {a or b for a, b in targets} <= set(ids)
+    for image in tree.all("img"):
+        assert "alt" in image.attributes
+    for heading in tree.all("th"):
+        assert heading.attributes.get("scope")
+    levels = [int(e.name[1]) for e in tree.all() if re.fullmatch("h[1-6]", e.name)]
+    assert levels.count(1) == 1
+    headings = levels[levels.index(1) :]
+    assert all(b <= a + 1 for a, b in zip(headings, headings[1:], strict=False))
+    for part in ("scores", "attacks", "trust", "gallery", "corruptions", "v1", "training",
+                 "numbers", "provenance"):  # fmt: skip
+        assert tree.find(id=part)
+
+
+def test_cells_of_tables_name_their_column(page):
+    """On a phone a row becomes a list, in which the title of its column stands before a number."""
+    for table in read(page).all("table"):
+        if "stack" not in table.attributes["class"] or "checks" in table.attributes["class"]:
+            continue
+        titles = [cell.text for cell in next(table.all("thead")).all("th")]
+        for row in next(table.all("tbody")).all("tr"):
+            labels = [cell.attributes["data-label"] for cell in row.all("td")]
+            assert len(labels) == len(titles) - 1 and all(labels)
+
+
+def test_same_files_give_the_same_page_without_jax(page, run_dirs, tmp_path):
+    """In a fresh process with another hash seed, which must not import JAX or Flax."""
+    code = (
+        "import sys; from vone_jax import report; report.write(sys.argv[2:], sys.argv[1]);"
+        "loaded = {'jax', 'jaxlib', 'flax', 'orbax', 'grain', 'matplotlib'} & set(sys.modules);"
+        "sys.exit(f'imported {loaded}' if loaded else 0)"
+    )
+    out = tmp_path / "again.html"
+    done = subprocess.run(
+        [sys.executable, "-c", code, out, *run_dirs],
+        cwd=Path(report.__file__).parents[2],
+        env={**os.environ, "PYTHONHASHSEED": "12345"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert out.read_text(encoding="utf-8") == page
+
+
+EVIL = '<script>alert(1)</script>"\'&$x^$ {{ 7*7 }}\x00\x1b</style> id="a" #010210'
+
+
+def test_texts_of_result_files_are_escaped(tmp_path, first_format):
+    (tiny,) = results.load([first_format / "tiny"])
+    of = built.network("vone_resnet18", label=EVIL, weights=EVIL, config={EVIL: [EVIL, "\udcff"]})
+    dataset = results.Dataset(EVIL, "test", 100, class_names=(EVIL, *"abcdefghi"))
+    provenance = results.Provenance({EVIL: EVIL}, EVIL + "\udcff", EVIL)
+    made = built.measure("vone_resnet18", STRONG, corruptions=(EVIL, "fog"), of=of)
+    made = [
+        built.change(one, name=f"r{place}", dataset=dataset, provenance=provenance)
+        for place, one in enumerate(made)
+    ]
+    attack = built.attacked("linf", 4 / 255, name="PGD", mode=EVIL)
+    made.append(built.accuracy(attack, built.answers(0.3), of=of, name="x", dataset=dataset))
+    made += [built.change(one, network=of, dataset=dataset) for one in tiny.of_kind("gallery")]
+    run = built.write(tmp_path, made, "vone <b>&amp;")
+    built.edit(run / "config.json", command=EVIL, experiment={"x": EVIL})
+    page = report.write([run], tmp_path / "r.html").read_text(encoding="utf-8")
+    tree = read(page)
+    kinds = [script.attributes.get("type") for script in tree.all("script")]
+    assert kinds.count(None) == 2 and set(kinds) == {None, "application/json"}
+    assert len(list(tree.all("style"))) == 1
+    assert "<script>alert" not in page and "<b>&amp;" not in page
+    assert not re.search("[\x00-\x08\x0e-\x1f\ud800-\udfff]", page)
+    # The text arrives as text: in headings, figures, tables, class names and the provenance.
+    seen = "<script>alert(1)</script>\"'&$x^$ {{ 7*7 }}\ufffd"
+    for part in ("glance", "attacks", "gallery", "corruptions", "numbers", "provenance"):
+        assert seen in tree.find(id=part).text, part
+    assert "49" not in next(tree.all("h1")).text
+
+
+@pytest.mark.parametrize("missing", sorted(KINDS))
+def test_a_missing_kind_leaves_a_note_with_its_command(missing, first_format):
+    (tiny,) = results.load([first_format / "tiny"])
+    (vone,) = results.load([first_format / "vone"])
+    made = [
+        one
+        for one in (
+            *built.measure("vone_resnet18", STRONG, corruptions=("fog",)),
+            *tiny.results,
+            *vone.of_kind("masking"),
+        )
+        if one.kind != missing
+    ]
+    log = [json.loads(line) for line in built.log_line(0).splitlines()]
+    tree = rendered([built.run(made, "a/run", log=() if missing == "training" else log)])
+    notes = [p for p in tree.all("p") if p.attributes.get("class") == "missing"]
+    assert len(notes) == 1
+    command = next(notes[0].all("code")).text
+    assert command.startswith(
+        "python train.py" if missing == "training" else "python eval.py a/run"
+    )
+
+
+def test_checks_are_shown_with_verdict_question_and_numbers():
+    numbers = {"accuracy, eps": 0.25, "standard error": None, "random": True, "n": 50}
+    checks = tuple(
+        results.Check(f"check_{place}", f"Question {place}?", verdict, numbers, f"Meaning {place}.")
+        for place, verdict in enumerate(("pass", "warning", "fail", "pass"))
+    )
+    attack = built.attacked("linf", 4 / 255).attacks[0]
+    condition = results.MaskingCondition(attack, {"eps": attack})
+    of = built.network("vone_resnet18")
+    made = built.result(condition, results.Checks(checks, 50), of=of)
+    tree = rendered([built.run([made])])
+    section = tree.find(id="trust")
+    assert "VOneResNet-18, L∞ 4/255" in section.text
+    assert "50 images, fresh noise, 10 draws" in section.text
+    assert "2 pass, 1 warn and 1 fail" in section.text
+    rows = [row for row in section.all("tr") if list(row.all("td"))]
+    assert [next(row.all("td")).text.split() for row in rows] == [
+        ["✓", "pass"], ["!", "warning"], ["✗", "fail"], ["✓", "pass"]
+    ]  # fmt: skip
+    tones = [next(row.all("td")).attributes["class"] for row in rows]
+    assert tones == ["good", "mixed", "bad", "good"]
+    for place, row in enumerate(rows):
+        assert f"Question {place}?" in row.text and f"Meaning {place}." in row.text
+        assert [element.text for element in row.all("dd")] == ["0.25", "not finite", "yes", "50"]
+    assert str(attack) in section.text
+    assert tree.find(id=next(section.all("a")).attributes["href"][1:])
+
+
+def test_smallest_changes():
+    rungs = tuple(results.Rung(r, 0.9 / r, (0.0, 1.0)) for r in (1, 2))
+    condition = results.MinimalCondition(results.Attack("FMN", "l2", 1.0, {}), (1.0, 2.0))
+    for median, told in ((0.125, "median distance 0.125"), (None, "none for half of them")):
+        made = built.result(condition, results.Distances(100, 90, median, rungs))
+        text = rendered([built.run([made])]).find(id="attacks").text
+        for part in (told, "FMN", "45.0\u202f%", "90 of 100 images"):
+            assert part in text
+
+
+def test_means_over_corruptions():
+    means = results.CorruptionMeans(
+        0.391, 0.384, {"noise": 0.3, "blur": 0.4}, 76.38, None, "Fifteen of fifteen."
+    )
+    condition = results.CorruptionMeansCondition("jpeg85", ("fog",), (1,), True)
+    text = rendered([built.run([built.result(condition, means)])]).find(id="corruptions").text
+    for part in ("39.1\u202f%", "38.4\u202f%", "76.4", "JPEG 85", "Fifteen of fifteen."):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("severities", "heading", "charts"),
+    [((3,), "Accuracy, at severity 3", 0), ((1, 3), "Accuracy, mean over severities 1 and 3", 2)],
+)
+def test_one_severity_is_no_mean_and_no_curve(severities, heading, charts):
+    made = built.measure("resnet18", corruptions=("fog", "snow"), severities=severities)
+    section = rendered([built.run(made)]).find(id="corruptions")
+    assert [cell.text for cell in section.all("th")][1] == heading
+    assert ("By severity" in section.text) == bool(charts)
+    plots = [e for e in section.all("div") if e.attributes.get("class") == "plot"]
+    assert len(plots) == charts
+    text = " ".join(section.text.split())
+    assert ("means over severities" in text.lower()) is False
+    assert f"in 2 ways at {heading.removeprefix('Accuracy, ').split('at ')[-1]}" in text or charts
+
+
+def test_one_radius_makes_no_line():
+    tree = rendered([built.run(built.measure("resnet18", {"clean": 0.9, "l1": (0.2,)}))])
+    (plot,) = [e for e in tree.find(id="attacks").all("div")
+               if e.attributes.get("class") == "plot"]  # fmt: skip
+    spec = json.loads(next(plot.all("script")).text)
+    marks = [layer["mark"]["type"] for layer in spec["layer"]]
+    assert "line" not in marks and "area" not in marks and "point" in marks
+
+
+def test_other_protocols_have_rows_of_their_own():
+    """A vote of five and frozen noise do not enter the numbers of the network as deployed."""
+    made = built.measure("vone_resnet18", STRONG)
+    for name, protocol in (
+        ("frozen", results.Protocol("frozen", 1)),
+        ("vote", results.Protocol("fresh", 4, "vote", 5)),
+    ):
+        condition = made[2].condition
+        made.append(
+            built.accuracy(
+                condition, np.zeros(100), of=made[0].network, name=name, protocol=protocol
+            )
+        )
+    tree = rendered([built.run(made)])
+    text = tree.find(id="numbers").text
+    assert "vote of 5 draws, 4 decisions" in text and "frozen noise" in text
+    assert "0.0\u202f%" not in [data.text for data in tree.find(id="glance").all("data")]
+
+
+def test_a_hundred_conditions_stay_readable():
+    """Long parts of the table are folded up, short ones open."""
+    names = tuple(f"corruption_{i}" for i in range(20))
+    made = built.measure(
+        "vone_resnet18", STRONG, corruptions=names, severities=(1, 2, 3, 4, 5), examples=40
+    )
+    parts = list(rendered([built.run(made)]).find(id="numbers").all("details"))
+    assert ["open" in part.attributes for part in parts] == [True, True, False]
+    counts = [next(part.all("summary")).text for part in parts]
+    assert [int("".join(filter(str.isdigit, text))) for text in counts] == [1, 6, 100]
+
+
+def test_networks_with_one_v1_share_its_pictures(first_format):
+    (tiny,) = results.load([first_format / "tiny"])
+    twins = [built.run(tiny.of_kind("v1"), name, label=name) for name in ("one", "two")]
+    headings = [h.text for h in rendered(twins).find(id="v1").all("h3")]
+    assert headings == ["one and two: 8 cells", "Parameters of the bank", "Responses to an image"]
+
+
+def test_a_front_end_without_noise_shows_one_map_per_cell(first_format):
+    (tiny,) = results.load([first_format / "tiny"])
+    (front_end,) = tiny.of_kind("v1")
+    arrays = front_end.arrays | {"responses_noisy": front_end.arrays["responses_clean"]}
+    text = rendered([built.run([built.change(front_end, arrays=arrays)])]).find(id="v1").text
+    assert "This front end has no noise" in text and text.count("without noise") == 8
+    assert "with noise" not in text
+
+
+def test_many_networks_have_their_colours_markers_and_cards():
+    """More networks than colours, some without a pair."""
+    models = ["alexnet", "resnet18", *["vone_resnet18"] * 8]
+    runs = [built.run(built.measure(m, {"clean": 0.9}), f"r{i}", label=f"{m} {i}")
+            for i, m in enumerate(models)]  # fmt: skip
+    tree = rendered(runs)
+    assert next(tree.all("h1")).text == "10 networks"
+    cards = [e for e in tree.all("article") if e.attributes["class"] == "network"]
+    assert len(cards) == 10 and "90.0\u202f%" in cards[0].text
+    assert sum(e.attributes.get("class") == "verdict" for e in tree.all("p")) == 8
+
+
+def test_one_network_alone_has_no_comparison():
+    tree = rendered([built.run(built.measure("resnet18", WEAK))])
+    assert not [e for e in tree.all("p") if e.attributes.get("class") == "verdict"]
+    assert "ResNet-18" in tree.find(id="glance").text

@@ -1,0 +1,176 @@
+"""The section on layers as models of V1: scores and figures."""
+
+import numpy as np
+import pytest
+
+from tests.report.layers import SCORES, UNITS, experiments, layer
+from tests.report.page_reader import read
+from tests.results import built
+from tests.results.built import STRONG, WEAK
+from vone_jax import results
+from vone_jax.report import page as pages
+from vone_jax.report import scores as score_tables
+
+BASE, VONE = built.network(), built.network("vone_resnet18")
+
+
+def page_of(*layers_of_networks):
+    """The page of a network and its VOneNet with some layers."""
+    runs = [
+        built.run(built.measure(of.name, shares) + list(layers), of.name)
+        for of, shares, layers in zip(
+            (BASE, VONE), (WEAK, STRONG), layers_of_networks, strict=False
+        )
+    ]
+    return read(pages.render(runs, score_tables.table(runs)))
+
+
+def section_of(*layers_of_networks):
+    return page_of(*layers_of_networks).find(id="physiology")
+
+
+def words(element):
+    return " ".join(element.text.split())
+
+
+def described(section):
+    """The descriptions of all charts."""
+    return [e.attributes["aria-label"] for e in section.all("div")
+            if e.attributes.get("class") == "plot"]  # fmt: skip
+
+
+def test_layers_are_ranked_by_the_mean_of_their_scores():
+    weak = [layer(BASE, "stem", dict.fromkeys(SCORES, 0.2)),
+            layer(BASE, "layer1", dict.fromkeys(SCORES, 0.5))]  # fmt: skip
+    # A score that only one layer has does not count in the mean, or layers would not compare.
+    best = layer(VONE, "v1", SCORES | {"circular_variance": 0.1}, simple_channels=10)
+    page = page_of(weak, [best])
+    section = page.find(id="physiology")
+    (table,) = section.all("table")
+    assert [cell.text for cell in next(table.all("thead")).all("th")] == [
+        *("Layer", "Mean", "Preferred orientation", "Preferred spatial frequency"),
+        "Spatial-frequency selective",
+    ]
+    rows = [row for row in table.all("tr") if list(row.all("td"))]
+    assert [next(row.all("strong")).text for row in rows] == ["v1", "layer1", "stem"]
+    numbers = [[cell.text for cell in row.all("td")] for row in rows]
+    assert numbers[0] == ["0.70", "0.90", "0.80", "0.40"] and numbers[2] == ["0.20"] * 4
+    for row in rows:
+        assert page.find(id=next(row.all("a")).attributes["href"][1:])
+    text = words(section)
+    assert "Most V1-like: v1 of VOneResNet-18, with a mean of 0.70 over 3 properties" in text
+    assert "30 units, 224 px for 8°" in text
+
+
+def test_figures_are_of_the_best_layer_of_each_network():
+    weak = [layer(BASE, "stem", dict.fromkeys(SCORES, 0.2)),
+            layer(BASE, "layer1", dict.fromkeys(SCORES, 0.5))]  # fmt: skip
+    best = layer(VONE, "v1", simple_channels=10)
+    labels = described(section_of(weak, [best]))
+    # Three histograms, and for either network three curves, F1/F0 and the fields.
+    assert len(labels) == 3 + 2 * 5
+    orientation = labels[0]
+    assert "V1 neurons: -22.5 to 22.5: 40 %, 22.5 to 67.5: 30 %" in orientation
+    assert "ResNet-18, layer1: -22.5 to 22.5: 10 %, 22.5 to 67.5: 20 %" in orientation
+    assert "VOneResNet-18, v1" in orientation and "stem" not in orientation
+    ratio, simple = best.arrays["value/modulation_ratio"], best.arrays["unit/channel"] < 10
+    middle = 100 * np.mean(simple & (ratio >= 0.6) & (ratio < 0.8))
+    (kinds,) = [label for label in labels if "simple cells" in label]
+    assert f"0.6 to 0.8: {middle:.0f} %" in kinds.partition("simple cells")[2]
+    assert any(label.startswith("Modulation ratio. all units") for label in labels)
+    x = best.arrays["unit/field_x"].mean()
+    assert f"on average {x:.3f} degrees right of" in labels[-1]
+    # Example units have a preferred frequency: the first three have none.
+    curves = [label for label in labels if label.startswith("Response against")]
+    assert len(curves) == 6 and all("unit 4 is largest at" in label for label in curves)
+
+
+def test_what_is_missing_is_told_once():
+    text = words(section_of([layer(BASE, "stem")], [layer(VONE, "stem")]))
+    assert text.count("circular variance") == text.count("largest response to noise") == 1
+    assert "--references" in text and "--textures" in text
+    assert text.count("Study of preferred orientation (1999)") == 1
+
+
+def test_layers_without_scores_say_why():
+    failed = layer(BASE, "layer4", status="not scored: the layer has 3 units")
+    section = section_of([layer(BASE, "stem"), failed], [])
+    assert "layer4 of ResNet-18 could not be scored: the layer has 3 units." in section.text
+    section = section_of([failed], [])
+    assert "could not be scored" in section.text and not list(section.all("table"))
+
+
+def test_gratings_are_no_data_set_that_accuracies_are_of():
+    before, after = page_of([], []), page_of([layer(BASE, "stem")], [layer(VONE, "stem")])
+    for page in (before, after):
+        assert "different datasets" not in page.text
+        lead = next(p for p in page.all("p") if p.attributes.get("class") == "lead")
+        assert "tested on shapes (test split)" in lead.text
+    with pytest.raises(LookupError):
+        before.find(id="physiology")
+    assert after.find(href="#physiology").text == "Is it V1?"
+
+
+def test_a_run_with_nothing_else_has_a_page():
+    run = built.run([layer(BASE, "stem")])
+    page = read(pages.render([run], score_tables.table([run])))
+    assert "Most V1-like: stem" in words(page.find(id="physiology"))
+    assert "tested on gratings" in page.text
+
+
+def test_a_layer_without_its_arrays_keeps_its_scores():
+    lost = built.change(layer(BASE, "stem"), arrays={})
+    section = section_of([lost], [])
+    assert "Most V1-like: stem" in words(section) and len(described(section)) == 3
+
+
+def test_receptive_field_maps_of_example_units_are_shown():
+    """Every unit responds at the middle 5 x 5 of 21 x 21 places, a quarter of a degree apart."""
+    maps = np.zeros((21, 21, UNITS), np.float16)
+    maps[10:15, 10:15] = 1.0
+    arrays = {"axis/position": np.arange(-10, 11) * 0.25, "field/map": maps}
+    section = section_of([layer(BASE, "stem")], [layer(VONE, "v1", arrays=arrays)])
+    pictures = [e.attributes["alt"] for e in section.all("img")]
+    assert len(pictures) == 4 and all("covers 1.6 square degrees" in text for text in pictures)
+    assert pictures[3].startswith("Receptive-field map of unit 4, from -0.25 to 1.25 degrees")
+
+
+def test_textures_that_are_stand_ins_are_told_apart():
+    def text(proxy, medians):
+        textures = results.TextureMedians("proxy: sand", proxy, ("sand",), 15, 20, medians)
+        return words(section_of([], [layer(VONE, "v1", textures=textures)]))
+
+    assert (
+        "Textures, not scored (proxy: sand): medians over 20 units: largest response to noise 31."
+        in text(True, {"max_noise": 31.4})
+    )
+    assert "proxy: sand" not in text(False, {"max_noise": 31.4})
+    assert "No unit responds enough to the textures" in text(True, {"max_noise": None})
+
+
+def test_contrast_response_and_variability_are_shown():
+    base = layer(BASE, "stem", **experiments(spikes=False, c50=0.25))
+    section = section_of([base], [layer(VONE, "v1", **experiments())])
+    labels, text = described(section), words(section)
+    contrast = [label for label in labels if "against contrast" in label]
+    assert len(contrast) == 2 and "5 %: 0.05, 10 %: 0.10" in contrast[0]
+    (responses,) = [label for label in labels if "mean of responses" in label]
+    (spikes,) = [label for label in labels if "mean of spikes" in label]
+    assert "40 pairs" in spikes and "ratio is 1.00" in spikes and "ratio is 2.00" in responses
+    assert "The median unit is half saturated at 25.0" in text
+    assert "not half saturated at full contrast; its exponent is 1.05" in text
+    assert "7 units of 10 reach a mean of 2 spikes" in text
+    assert "0.99 in spikes and 2.86 in units of the response" in text
+    assert "ratio of 2.86, but these are responses and not counts" in text
+
+
+def test_results_without_experiments_have_no_room_for_them():
+    section = section_of([], [layer(VONE, "v1")])
+    assert len(described(section)) == 3 + 5
+    assert "Contrast response" not in section.text and "variability" not in section.text
+
+
+def test_units_that_are_too_weak_have_no_fano_factor():
+    nothing = experiments(median_fano_factor_spikes=None, median_fano_factor=None, units_above=0)
+    text = words(section_of([], [layer(VONE, "v1", **nothing)]))
+    assert "No unit reaches a mean of 2 spikes" in text

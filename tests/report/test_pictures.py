@@ -1,0 +1,172 @@
+"""Images, mosaics and galleries against the arrays that they show."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.report.page_reader import read
+from tests.results import built
+from vone_jax import results
+from vone_jax.report import gallery, images, scores, tuning
+from vone_jax.report import page as pages
+
+
+def pixels(uri):
+    data = base64.b64decode(uri.removeprefix("data:image/png;base64,"))
+    return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def test_photograph_keeps_small_images_and_shrinks_large_ones():
+    image = np.random.default_rng(0).random((5, 7, 3)).astype(np.float32)
+    assert np.array_equal(pixels(images.photograph(image)), np.rint(255 * image))
+    assert pixels(images.photograph(np.zeros((300, 150, 1)))).shape == (112, 56, 3)
+
+
+def test_heat_map_is_magma():
+    levels = np.linspace(0, 1, 256)[None]
+    shown = pixels(images.heat_map(levels, 0.0, 1.0)).astype(int)[0]
+    assert shown[0].sum() < 10 and shown[-1].sum() > 600
+    # Brightness rises all the way.
+    assert np.all(np.diff(shown @ [0.3, 0.6, 0.1]) > -1)
+    images.heat_map(np.zeros((2, 2)), 0.0, 0.0)
+
+
+def attacked_images(labels, side=12, model="resnet18", selection="spread", seed=0, arrays=None):
+    """A gallery result."""
+    rng = np.random.default_rng(seed)
+    originals = np.random.default_rng(3).random((len(labels), side, side, 3)).astype(np.float32)
+    eps = 4 / 255
+    noise = eps * np.sign(rng.standard_normal(originals.shape))
+    adversarial = np.clip(originals + noise, 0, 1).astype(np.float32)
+    labels = np.array(labels)
+    arrays = {
+        "images": originals,
+        "adversarial": adversarial,
+        "label": labels,
+        "predicted_clean": labels,
+        "predicted_adversarial": (labels + 1) % 3,
+    } | (arrays or {})
+    condition = results.GalleryCondition(
+        built.attacked("linf", eps).attacks[0], len(labels), selection=selection
+    )
+    return built.result(condition, arrays=arrays, of=built.network(model), name="gallery")
+
+
+def test_gallery_magnifies_the_change_within_grey():
+    made = attacked_images([0, 1, 2])
+    (exhibit,) = gallery.exhibits([built.run([made])])
+    assert (exhibit.title, exhibit.factor) == ("L∞ 4/255", 20)
+    card = exhibit.cards[1]
+    (it,) = card.attacked
+    assert (card.truth, it.before, it.after) == ("square", "square", "cross")
+    assert it.right_before and not it.right_after
+    change = 0.5 + 20 * (made.arrays["adversarial"][1] - made.arrays["images"][1])
+    assert np.abs(pixels(it.perturbation) - 255 * change).max() <= 0.5 + 1e-3
+    assert np.array_equal(pixels(it.adversarial), np.rint(255 * made.arrays["adversarial"][1]))
+
+
+def test_networks_attacked_on_one_image_share_a_card():
+    runs = [
+        built.run([attacked_images([0, 1], model=model, seed=seed)], model)
+        for seed, model in enumerate(("resnet18", "vone_resnet18"))
+    ]
+    (exhibit,) = gallery.exhibits(runs)
+    assert [[it.position for it in card.attacked] for card in exhibit.cards] == [[0, 1]] * 2
+
+
+@pytest.mark.parametrize(("side", "most"), [(12, 8), (150, 4)])
+def test_the_images_shown_are_of_many_classes(side, most):
+    labels = [0, 0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8]
+    (exhibit,) = gallery.exhibits([built.run([attacked_images(labels, side=side)])])
+    shown = [card.truth for card in exhibit.cards]
+    assert shown == list(built.CLASSES[:most])
+
+
+def test_the_page_says_how_images_were_selected_and_puts_answers_under_their_image():
+    made = attacked_images([0, 1, 2])
+    run = built.run([made])
+    section = read(pages.render([run], scores.table([run]))).find(id="gallery")
+    assert "spread over the classes" in section.text and "first" not in section.text
+    card = next(e for e in section.all("article") if e.attributes["class"] == "card")
+    captions = {}
+    for figure in card.all("figure"):
+        captions[next(figure.all("img")).attributes["alt"]] = " ".join(figure.text.split())
+    assert captions == {
+        "original image, circle": "circle ResNet-18 circle ✓",
+        "change made to fool ResNet-18": "change, 20×",
+        "attacked image": "attacked square ✗",
+    }
+    first = built.run([attacked_images([0, 1], selection="first")])
+    (exhibit,) = gallery.exhibits([first])
+    assert exhibit.selection == "The images are among the first of the data set."
+
+
+def test_a_gallery_without_its_arrays_is_left_out():
+    made = attacked_images([0, 1])
+    lost = built.change(made, arrays={})
+    assert gallery.exhibits([built.run([lost])]) == []
+
+
+@pytest.mark.parametrize(
+    ("largest", "factor"), [(0.0, 1), (1.0, 1), (0.3, 1), (0.2, 2), (4 / 255, 20), (1e-3, 500)]
+)
+def test_magnification(largest, factor):
+    assert gallery._magnification(largest) == factor
+
+
+@pytest.fixture(scope="module")
+def v1(first_format):
+    """The arrays of a Gabor bank of 4 simple and 4 complex cells, on an image with 3 colours."""
+    (run,) = results.load([first_format / "tiny"])
+    arrays = run.of_kind("v1")[0].arrays
+    image = np.repeat(arrays["image"], 3, axis=-1)
+    return arrays | {"image": image, "channel": np.arange(8) % 3}
+
+
+def test_mosaics_show_each_filter_in_its_channel(v1):
+    simple, complex_ = images.mosaics(v1)
+    assert simple.description == "4 of 4 simple cells"
+    assert complex_.description.startswith("4 of 4 complex cells, each a pair")
+    # One row of tiles of coarse to fine filters, sorted by orientation.
+    shown = pixels(simple.uri)
+    side = shown.shape[0] - 4
+    first = int(np.argmin(v1["theta"][:4]))
+    tile = shown[2 : 2 + side, 2 : 2 + side]
+    strength = np.abs(tile.astype(int) - 128).max((0, 1)) > 2
+    assert strength.tolist() == [c == v1["channel"][first] for c in range(3)]
+    assert pixels(images.strip(v1)).shape[1] > 32 * 40
+
+
+def test_histogram_shares(v1):
+    """The share of each bin is read out; orientations wrap around 180 degrees."""
+    label = tuning.bank_histogram(v1, "theta").description
+    edges, bins = v1["published_theta_edges"], []
+    theta = edges[0] + np.mod(v1["theta"] - edges[0], 180)
+    for count in np.histogram(theta, edges)[0]:
+        bins.append(f"{100 * count / 8:.0f} %")
+    assert [part.rsplit(": ")[-1].rstrip(".") for part in label.split(", ")[-len(bins) :]] == bins
+
+
+@pytest.mark.parametrize("parameter", ["sf", "theta", "nx", "ny"])
+def test_histogram_without_a_published_one(v1, parameter):
+    bare = {name: value for name, value in v1.items() if not name.startswith("published")}
+    assert len(tuning.bank_histogram(bare, parameter).spec["layer"]) == 1
+    assert len(tuning.bank_histogram(v1, parameter).spec["layer"]) == 2
+
+
+def test_response_maps_cover_frequencies_and_both_kinds(v1):
+    cells = images.response_maps(v1)
+    assert [cell.kind for cell in cells] == ["simple"] * 4 + ["complex"] * 4
+    frequencies = [float(cell.caption.split()[0]) for cell in cells]
+    assert frequencies[:4] == sorted(frequencies[:4])
+    assert len({cell.clean for cell in cells}) >= 7
+    assert all(cell.clean != cell.noisy for cell in cells)
+
+
+def test_bank_of_one_kind_of_cell(v1):
+    only = dict(v1) | {"simple_channels": np.int64(8)}
+    assert [mosaic.title for mosaic in images.mosaics(only)] == ["Simple cells"]
+    assert {cell.kind for cell in images.response_maps(only)} == {"simple"}

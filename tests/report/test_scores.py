@@ -1,0 +1,182 @@
+"""Aggregate scores: what they are means of, their intervals, and the lines of the table."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+
+from tests.results import built
+from tests.results.built import LADDER, STRONG, WEAK
+from vone_jax import corruptions, names, results
+from vone_jax.report import scores
+
+COMMON = tuple(n if n != "frost" else "frost_procedural" for n in built.COMMON)
+SMALL = {"corruptions": COMMON, "severities": (1, 5)}
+
+
+def test_groups_are_those_of_the_corruptions():
+    assert {g: tuple(corruptions.SETS[g]) for g in names.CORRUPTION_GROUPS} == (
+        names.CORRUPTION_GROUPS
+    )
+    assert built.COMMON == tuple(corruptions.SETS["common"])
+
+
+@pytest.mark.parametrize(("model", "shares"), [("resnet18", WEAK), ("vone_resnet18", STRONG)])
+def test_scores_are_means_by_their_definitions(model, shares):
+    made = built.measure(model, shares, **SMALL)
+    # One corruption is harder than the others, so the two rules differ.
+    hard = built.corrupted("gaussian_noise", 1)
+    made = [made_one for made_one in made if made_one.condition != hard]
+    made.append(built.accuracy(hard, built.answers(0.0), of=made[0].network))
+    table = scores.table([built.run(made)])
+    (line,) = table.lines
+    accuracy = {}
+    for one in made:
+        c = one.condition
+        key = (
+            (c.corruption, c.severity) if one.kind == "corruption"
+            else (c.norm, c.eps) if one.kind == "attack" else "clean"
+        )  # fmt: skip
+        accuracy[key] = one.accuracy
+    norms = {n: np.mean([accuracy[n, eps] for eps in LADDER[n]]) for n in LADDER}
+    each = {n: np.mean([accuracy[n, s] for s in (1, 5)]) for n in COMMON}
+    each["frost"] = each.pop("frost_procedural")
+    groups = {
+        g: np.mean([each[n] for n in members]) for g, members in names.CORRUPTION_GROUPS.items()
+    }
+    clean, box = accuracy["clean"], np.mean(list(norms.values()))
+    fifteen, four = np.mean(list(each.values())), np.mean(list(groups.values()))
+    expected = {
+        "clean": clean, **norms, "white_box": box, **groups,
+        "corruptions": fifteen, "groups": four,
+        "robust": (box + fifteen) / 2, "robust_groups": (box + four) / 2,
+        "overall": np.mean([clean, *norms.values(), fifteen]),
+        "overall_groups": np.mean([clean, *norms.values(), four]),
+    }  # fmt: skip
+    assert {name: score.value for name, score in line.scores.items()} == pytest.approx(expected)
+    assert abs(fifteen - four) > 1e-4
+    assert tuple(line.scores) == table.columns == tuple(scores.TITLES)
+    assert sorted(name for part in scores.PARTS for name in part) == sorted(scores.TITLES)
+    assert all(score.low < score.value < score.high for score in line.scores.values())
+
+
+def test_photographs_of_frost_are_preferred():
+    made = [
+        built.accuracy(built.corrupted(name, 1), built.answers(share), name=name)
+        for name, share in (("frost", 0.5), ("frost_procedural", 0.3))
+    ]
+    (line,) = scores.table([built.run(made)]).lines
+    assert line.scores["weather"].value == 0.5
+
+
+def test_without_values_of_images_there_is_no_interval():
+    made = built.accuracy(built.CLEAN, built.answers(0.9), index=False)
+    table = scores.table([built.run([made])])
+    assert table.lines[0].scores["clean"] == scores.Score(0.9, None, None)
+    assert "| 90.0 |" in table.to_markdown()
+
+
+def test_every_way_of_attacking_and_judging_has_its_line():
+    """Noise off at the test, at the attack, more draws: none is mixed with another."""
+    shares = {"clean": 0.9, "linf": WEAK["linf"]}
+    plain = built.run(built.measure("resnet18", shares), "base")
+    made = built.measure("vone_resnet18", shares)
+    clean, first = made[0], made[1]
+    removed = {"test_noise": None, "protocol": built.QUIET}
+    made += [
+        built.change(first, name="a", attack_noise="none", eot_samples=1),
+        built.change(first, name="b", eot_samples=100),
+        built.change(first, name="c", **removed),
+        built.change(clean, name="d", **removed),
+        built.change(first, name="e", attack_noise=results.Noise("gaussian", 2.0), **removed),
+        built.change(first, name="f", attack_noise="frozen", eot_samples=1),
+    ]
+    table = scores.table([plain, built.run(made, "vone")])
+    pgd, noise = "PGD, 64 steps of eps/32", "neuronal 0.35, 0.07"
+    assert sorted((line.attacked, line.judged, line.attack) for line in table.lines) == sorted([
+        ("none", "none", pgd),
+        (noise, noise, f"{pgd}, 10 draws"),
+        (noise, noise, f"{pgd}, 100 draws"),
+        ("none", noise, pgd),
+        (f"{noise}, frozen", noise, pgd),
+        ("none", "none", f"{pgd}, 10 draws"),
+        ("Gaussian 2", "none", f"{pgd}, 10 draws"),
+    ])  # fmt: skip
+    # Only whole ladders have a mean; every number is there by its radius.
+    assert [line.attack for line in table.lines if "linf" in line.scores] == [
+        *(pgd, f"{pgd}, 10 draws")
+    ]
+    assert all(("linf", "1/255") in line.radii for line in table.lines)
+    noises = {line.noise for line in table.lines}
+    assert {"no noise", f"noise {noise}"} < noises
+    assert f"noise: {noise} in training, Gaussian 2 at the attack, none at the test" in noises
+
+
+def test_noise_that_is_not_recorded_is_named():
+    of = built.network("vone_resnet18", trained_noise=None, test_noise=None)
+    made = built.accuracy(built.CLEAN, built.answers(0.9), of=of)
+    (line,) = scores.table([built.run([made])]).lines
+    assert (line.trained, line.judged, line.noise) == ("noise", "noise", "noise")
+
+
+def test_fields_without_effect_in_a_norm_make_no_line():
+    """Rules of L2 and L1 share the results of L-infinity."""
+    made = built.measure("resnet18")
+    for one in list(made):
+        if one.kind == "attack" and one.condition.norm != "linf":
+            condition = built.attacked(
+                one.condition.norm, one.condition.eps, l1_step="max", norm_offset=0.0
+            )
+            made.append(built.change(one, name=f"{one.name}-art", condition=condition))
+    table = scores.table([built.run(made)])
+    assert all({"linf", "l2", "l1", "white_box"} <= set(line.scores) for line in table.lines)
+    assert {line.attack for line in table.lines} == {
+        "PGD, 64 steps of eps/32",
+        "PGD, 64 steps of eps/32, l1_step max, norm_offset 0.0",
+    }
+    attacks = [one for one in made if one.kind == "attack"]
+    assert scores.attack_groups([]) == [] and len(scores.attack_groups(attacks)) == 2
+
+
+def test_published_corruptions_count():
+    made = [built.accuracy(built.CLEAN, built.answers(0.9), name="clean")]
+    made += [
+        built.accuracy(built.corrupted(name, 1, "published"), built.answers(0.5), name=name)
+        for name in COMMON
+    ]
+    assert "corruptions" in scores.table([built.run(made)]).columns
+
+
+@pytest.mark.parametrize(
+    ("shares", "notes", "absent"),
+    [
+        (WEAK, ["L∞ mean: over the radii 1/255, 4/255 and 16/255.", "L1 mean: accuracy at the "
+                "radius 40.", "White box: the mean over L∞, L2 and L1."], "only norm"),
+        ({"linf": (0.5, 0.4)}, ["White box: the same, since L∞ is the only norm."], "mean over L"),
+    ],
+)  # fmt: skip
+def test_notes_fit_the_numbers_of_norms_and_radii(shares, notes, absent):
+    text = " ".join(scores.table([built.run(built.measure("resnet18", shares))]).notes)
+    assert all(note in text for note in notes) and absent not in text
+    assert "the 1 norm" not in text and "the norms" not in text
+
+
+def test_the_tables_have_the_same_numbers():
+    runs = [
+        built.run(built.measure("resnet18", **SMALL), "a"),
+        built.run(built.measure("vone_resnet18", STRONG, **SMALL), "b"),
+    ]
+    table = scores.table(runs)
+    rows = list(csv.DictReader(io.StringIO(table.to_csv())))
+    assert [row["network"] for row in rows] == ["ResNet-18", "VOneResNet-18"]
+    assert rows[1]["trained"] == "neuronal 0.35, 0.07" and rows[0]["trained"] == "none"
+    for row, line in zip(rows, table.lines, strict=True):
+        for name, score in line.scores.items():
+            assert float(row[name]) == score.value
+            assert float(row[f"{name}_low"]) == score.low < score.value
+            assert float(row[f"{name}_high"]) == score.high > score.value
+        assert float(row["linf_4/255"]) == line.radii["linf", "4/255"].value
+        shown = f"{100 * line.scores['overall'].value:.1f}"
+        assert f"| {shown} (" in table.to_markdown()
+    assert "resamples, seed 0" in table.to_markdown()

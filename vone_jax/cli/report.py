@@ -1,0 +1,57 @@
+"""Make a report: ``python -m vone_jax.report RUN_DIR [RUN_DIR ...] [--out report.html]``.
+
+Exit status: 0 written; 1 a file cannot be written; 2 wrong arguments, or a run directory that
+cannot be used; 3 written with gaps, since files are missing, cut off or unfinished (they are named
+on stderr and at the top of the page).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from vone_jax import cli, report, results
+from vone_jax.report.wording import printable
+
+PROGRAM = "python -m vone_jax.report"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command with the given arguments and return its exit status."""
+    statuses = (__doc__ or "").partition("\n\n")[2]
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Make one self-contained HTML page from the result files of runs.",
+        epilog=statuses,
+    )
+    parser.add_argument("run_dirs", nargs="+", metavar="RUN_DIR", help="directory of a run")
+    parser.add_argument("--out", default="report.html", help="the page (default: %(default)s)")
+    parser.add_argument(
+        "--tables",
+        metavar="DIR",
+        help="also write DIR/numbers.csv with every measured number and DIR/scores.csv and "
+        "DIR/scores.md with the aggregate scores",
+    )
+    parser.add_argument(
+        "--v1-match",
+        metavar="RADII",
+        nargs="?",
+        type=int,
+        const=2,
+        help="also write DIR/v1_match.*: the V1 match of the networks against their accuracy at "
+        "the RADII weakest radii of each norm (default: %(const)s)",
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.v1_match is not None and arguments.tables is None:
+        parser.error("--v1-match needs --tables DIR")
+    try:
+        runs = results.load(arguments.run_dirs)
+        path = report.write_runs(runs, arguments.out, arguments.tables, arguments.v1_match)
+    except results.ResultError as error:
+        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS)
+    except OSError as error:
+        return cli.fail(PROGRAM, error)
+    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    gaps = [gap for run in runs for gap in run.gaps]
+    for gap in gaps:
+        print(f"{PROGRAM}: {printable(gap)}", file=sys.stderr)
+    return cli.WITH_GAPS if gaps else cli.FINISHED

@@ -1,0 +1,321 @@
+"""Charts with Vega-Altair: their look, and accuracy against radius, severity and epoch.
+
+The page shows each chart as a static SVG. Where JavaScript runs, the Vega-Lite specification takes
+its place and shows numbers under the pointer. Colours are CSS variables of the page, so one chart
+serves light mode, dark mode and print.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import numpy as np
+import vl_convert
+from markupsafe import Markup
+
+from vone_jax.names import NORM_LABELS
+from vone_jax.report import comparison
+from vone_jax.report.wording import interval, percent, printable, words
+from vone_jax.results import Result, Run
+
+INK, MUTED, RULE, PAGE, ACCENT = (
+    f"var(--{name})" for name in ("ink", "muted", "rule", "page", "accent")
+)
+COLORS = 8
+# Shapes of Vega, so that colour is never the only difference between networks.
+MARKERS = (
+    *("circle", "square", "diamond", "triangle-up", "triangle-down", "cross"),
+    *("triangle-right", "triangle-left"),
+)
+# Dashes of lines that are told apart within a chart; the first is solid.
+DASHES = ([1, 0], [6, 2], [2, 1.5], [7, 2, 1.5, 2])
+_DETERMINISTIC = [5, 3]
+# More labels on an axis than this overlap on a phone.
+_MAX_LABELS = 6
+# A training log may have a line for each step; means over this many stretches show its course.
+_MAX_LOG_POINTS = 200
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+_AXIS = {
+    "labelColor": MUTED,
+    "titleColor": MUTED,
+    "titleFontWeight": "normal",
+    "labelFontSize": 11,
+    "titleFontSize": 11.5,
+    "domainColor": RULE,
+    "tickColor": RULE,
+    "gridColor": RULE,
+    "labelLimit": 110,
+    "labelFlush": False,
+}
+_CONFIG: dict[str, Any] = {
+    # The element around a chart describes it in words.
+    "aria": False,
+    "background": "transparent",
+    "font": _FONT,
+    "view": {"stroke": None},
+    "axis": _AXIS,
+    "axisX": {"grid": False},
+    "axisY": {"domain": False, "ticks": False},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A chart on the page.
+
+    Attributes:
+      svg: the static picture.
+      spec: the Vega-Lite specification.
+      description: what it shows, in words and numbers.
+    """
+
+    svg: Markup
+    spec: dict[str, Any]
+    description: str
+
+
+def figure(chart: alt.LayerChart | alt.Chart, description: str) -> Figure:
+    """A chart as the page shows it.
+
+    Args:
+      chart: whose colours are those of this module.
+      description: what it shows, for readers who do not see it.
+    """
+    # Validation takes ten times as long as all the rest.
+    spec = chart.to_dict(validate=False) | {"config": _CONFIG}
+    # An address, which a page that loads nothing does not need.
+    del spec["$schema"]
+    svg = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
+    # The namespaces name addresses, and HTML needs none.
+    start = svg.index(">")
+    head = " ".join(part for part in svg[:start].split(" ") if not part.startswith("xmlns"))
+    return Figure(Markup(printable(head + svg[start:])), spec, description)
+
+
+@functools.cache
+def runtime() -> str:
+    """The JavaScript of Vega, Vega-Lite and Vega-Embed in one text."""
+    return vl_convert.javascript_bundle()
+
+
+def color(position: int) -> str:
+    """The colour of the network at a position on the page."""
+    return f"var(--net-{position % COLORS})"
+
+
+def marker(position: int) -> str:
+    """The marker of the network at a position on the page."""
+    return MARKERS[position % len(MARKERS)]
+
+
+def values(rows: Sequence[dict[str, Any]]) -> alt.Data:
+    """The data of a chart from its rows."""
+    return alt.Data(values=list(rows))
+
+
+def share_axis(title: str | None = None, **fields: Any) -> alt.Axis:
+    """A vertical axis of shares in percent."""
+    return alt.Axis(title=title, format="%", **({"tickCount": 4} | fields))
+
+
+def attack_chart(runs: Sequence[Run], norm: str) -> Figure:
+    """Accuracy against the radius of one norm, a line for each network with its 95 % band.
+
+    The axis is logarithmic, with clean accuracy apart at its left end. A network that was attacked
+    at one radius has points and no line.
+    """
+    curves = [comparison.curve(run, norm) for run in runs]
+    labels = {
+        eps: comparison.attack_of(result).eps_label
+        for measured in reversed(curves)
+        for eps, result in measured.items()
+        if eps > 0
+    }
+    radii = sorted(labels)
+    # Clean accuracy stands one mean step of the ladder to the left of the smallest radius.
+    gap = math.log2(radii[-1] / radii[0]) / (len(radii) - 1) if len(radii) > 1 else 1.0
+
+    def place(eps: float) -> float:
+        return gap + math.log2(eps / radii[0]) if eps > 0 else 0.0
+
+    series = []
+    for run, measured in zip(runs, curves, strict=True):
+        clean = comparison.clean(run)
+        points = ({0.0: clean} if clean else {}) | measured
+        series.append(
+            {place(eps): (labels.get(eps, "clean"), result) for eps, result in points.items()}
+        )
+    step = math.ceil(len(radii) / _MAX_LABELS) if radii else 1
+    ticks = {0.0: "clean"} | {place(eps): labels[eps] for eps in radii[::step]}
+    title = f"{NORM_LABELS[norm]} radius ε, log scale"
+    return _accuracy_chart(
+        runs, series, ticks, title, f"Accuracy against the {NORM_LABELS[norm]} radius.", (330, 230)
+    )
+
+
+def severity_chart(runs: Sequence[Run], corruption: str) -> Figure:
+    """Accuracy against the severity of one corruption; severity 0 is the clean image."""
+    series = []
+    for run in runs:
+        clean = comparison.clean(run)
+        points = {0.0: ("clean", clean)} if clean else {}
+        for (name, severity), result in comparison.corruptions(run).items():
+            if name == corruption:
+                points[float(severity)] = (f"severity {severity}", result)
+        series.append(points)
+    ticks = {float(severity): str(severity) for severity in range(6)}
+    return _accuracy_chart(
+        runs,
+        series,
+        ticks,
+        "severity",
+        f"Accuracy against the severity of {words(corruption)}.",
+        (210, 130),
+    )
+
+
+def _accuracy_chart(
+    runs: Sequence[Run],
+    series: Sequence[dict[float, tuple[str, Result]]],
+    ticks: dict[float, str],
+    title: str,
+    about: str,
+    size: tuple[int, int],
+) -> Figure:
+    """Lines with bands and markers: place on the axis -> (label of the place, result)."""
+    rows, spoken = [], []
+    for position, (run, points) in enumerate(zip(runs, series, strict=True)):
+        for place in sorted(points):
+            label, result = points[place]
+            low, high = result.interval
+            rows.append(
+                {
+                    "place": place,
+                    "position": position,
+                    # A line through clean images and one condition would invent a course.
+                    "joined": len(points) > 2,
+                    "accuracy": result.accuracy,
+                    "low": low,
+                    "high": high,
+                    "Network": run.label,
+                    "Condition": label,
+                    "Accuracy": f"{percent(result.accuracy)} ({interval(low, high)})",
+                    "Judged": result.protocol_label,
+                }
+            )
+        told = [
+            f"{label} {percent(result.accuracy)}"
+            for label, result in (points[place] for place in sorted(points))
+        ]
+        if told:
+            spoken.append(f"{run.label}: {', '.join(told)}.")
+    shown = sorted(ticks)
+    names = " : ".join(
+        f"abs(datum.value - {place}) < 1e-6 ? {_quoted(ticks[place])}" for place in shown
+    )
+    x = alt.X("place:Q").axis(
+        values=shown, title=title, labelExpr=f"{names} : ''", labelOverlap=False
+    )
+    axis = share_axis(values=[0, 0.25, 0.5, 0.75, 1])
+
+    def y(field: str) -> alt.Y:
+        return alt.Y(f"{field}:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=axis)
+
+    base = alt.Chart(values(rows)).encode(x=x, color=_by_position(len(runs), "color"))
+    joined, apart = base.transform_filter("datum.joined"), base.transform_filter("!datum.joined")
+    layers = []
+    level = comparison.common_chance(runs)
+    if level is not None:
+        chance = alt.Chart(values([{"level": level}])).encode(y=y("level"))
+        layers.append(chance.mark_rule(strokeDash=[1, 2], color=MUTED))
+    if any(row["joined"] for row in rows):
+        layers += [
+            joined.mark_area(opacity=0.18).encode(y=y("low"), y2="high:Q"),
+            joined.mark_line(strokeWidth=1.8).encode(y=y("accuracy"), strokeDash=_dashes(runs)),
+        ]
+    if not all(row["joined"] for row in rows):
+        layers.append(apart.mark_rule().encode(y=y("low"), y2="high:Q"))
+    layers.append(
+        base.mark_point(filled=True, size=34, opacity=1).encode(
+            y=y("accuracy"),
+            shape=_by_position(len(runs), "shape"),
+            tooltip=["Network:N", "Condition:N", "Accuracy:N", "Judged:N"],
+        )
+    )
+    width, height = size
+    chart = alt.layer(*layers).properties(width=width, height=height)
+    return figure(chart, " ".join([about, *spoken]))
+
+
+def _quoted(text: str) -> str:
+    """A text as a string of Vega's expressions."""
+    return "'" + printable(text).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _by_position(count: int, channel: str) -> alt.Color | alt.Shape:
+    """The colour or the marker of each network, without a legend: the page has one."""
+    kind, of = {"color": (alt.Color, color), "shape": (alt.Shape, marker)}[channel]
+    places = list(range(count))
+    scale = alt.Scale(domain=places, range=[of(place) for place in places])
+    return kind("position:N", scale=scale, legend=None)
+
+
+def _dashes(runs: Sequence[Run]) -> alt.StrokeDash:
+    """Solid lines for stochastic networks, dashed ones for deterministic networks."""
+    dashes = [DASHES[0] if run.stochastic else _DETERMINISTIC for run in runs]
+    scale = alt.Scale(domain=list(range(len(runs))), range=dashes)
+    return alt.StrokeDash("position:N", scale=scale, legend=None)
+
+
+def training_chart(runs: Sequence[Run], quantity: str) -> Figure:
+    """Loss or accuracy against the epoch: thin on training batches, bold on validation images."""
+    rows, spoken = [], []
+    for position, run in enumerate(runs):
+        for kind in ("train", "validation"):
+            lines = [line for line in run.log if line["kind"] == kind]
+            if not lines:
+                continue
+            epochs, measured = _thinned(
+                np.array([line["epoch"] for line in lines], float),
+                np.array([line[quantity] for line in lines], float),
+            )
+            rows += [
+                {
+                    "position": position,
+                    "kind": kind,
+                    "epoch": float(f"{epoch:.5g}"),
+                    "value": float(f"{value:.5g}"),
+                    "Network": f"{run.label}, {kind}",
+                }
+                for epoch, value in zip(epochs, measured, strict=True)
+            ]
+            spoken.append(f"{run.label}, {kind}: {measured[-1]:.3g} at epoch {epochs[-1]:.3g}.")
+    share = quantity == "accuracy"
+    scale = alt.Scale(domain=[0, 1]) if share else alt.Scale(zero=True)
+    y = alt.Y("value:Q", scale=scale, title=None, axis=share_axis() if share else alt.Axis())
+    base = alt.Chart(values(rows)).encode(
+        x=alt.X("epoch:Q", axis=alt.Axis(tickCount=6)), y=y, color=_by_position(len(runs), "color")
+    )
+    train = base.transform_filter("datum.kind == 'train'")
+    validation = base.transform_filter("datum.kind == 'validation'")
+    chart = alt.layer(
+        train.mark_line(strokeWidth=1, opacity=0.55).encode(strokeDash=_dashes(runs)),
+        validation.mark_line(strokeWidth=1.8).encode(strokeDash=_dashes(runs)),
+        validation.mark_point(filled=True, size=26, opacity=1).encode(
+            shape=_by_position(len(runs), "shape"),
+            tooltip=["Network:N", "epoch:Q", alt.Tooltip("value:Q", title=quantity)],
+        ),
+    ).properties(width=400, height=240)
+    return figure(chart, f"{words(quantity)} during training. {' '.join(spoken)}")
+
+
+def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means over consecutive stretches, if there are too many points to draw."""
+    if len(x) <= _MAX_LOG_POINTS:
+        return x, y
+    starts = np.linspace(0, len(x), _MAX_LOG_POINTS, endpoint=False).astype(int)
+    sizes = np.diff(np.append(starts, len(x)))
+    return np.add.reduceat(x, starts) / sizes, np.add.reduceat(y, starts) / sizes

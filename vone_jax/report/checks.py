@@ -1,0 +1,127 @@
+"""Results that come as tables: checks for masked gradients, smallest changes, corruption means."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vone_jax import results
+from vone_jax.names import NORM_LABELS, eps_label
+from vone_jax.report import comparison, provenance
+from vone_jax.report.wording import count, listing, words
+from vone_jax.results import Run
+
+# A verdict's tone on the page, and its short form in a tally.
+TONES = {"pass": "good", "warning": "mixed", "fail": "bad"}
+_SHORT = {"pass": "pass", "warning": "warn", "fail": "fail"}
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckList:
+    """The checks of a network at one radius.
+
+    Attributes:
+      title: network and radius.
+      note: images and protocol.
+      tally: how many checks have which verdict, in words.
+      anchor: of the result on the page.
+      checks: each check with its title, its tone and its numbers as text.
+      attacks: name in the numbers -> attack as code.
+    """
+
+    title: str
+    note: str
+    tally: str
+    anchor: str
+    checks: Sequence[Mapping[str, Any]]
+    attacks: Mapping[str, str]
+
+
+def check_lists(runs: Sequence[Run]) -> list[CheckList]:
+    """The checks of all runs."""
+    lists = []
+    for position, run in enumerate(runs):
+        for result in run.of_kind("masking"):
+            measured, condition = result.measured, result.condition
+            assert isinstance(measured, results.Checks)
+            assert isinstance(condition, results.MaskingCondition)
+            noise = result.network.noise_change
+            lists.append(
+                CheckList(
+                    title=", ".join(
+                        filter(None, (run.label, comparison.epsilon_label(result), noise))
+                    ),
+                    note=f"{count(measured.seen, 'image')}, {result.protocol_label}",
+                    tally=listing(
+                        [
+                            f"{number} {_SHORT[verdict]}"
+                            for verdict in results.VERDICTS
+                            if (number := measured.count(verdict))
+                        ]
+                    ),
+                    anchor=provenance.anchor(position, result, run),
+                    checks=[
+                        {
+                            "check": check,
+                            "title": words(check.name),
+                            "tone": TONES[check.verdict],
+                            "numbers": {n: _number(value) for n, value in check.numbers.items()},
+                        }
+                        for check in measured.checks
+                    ],
+                    attacks={name: str(attack) for name, attack in condition.attacks.items()},
+                )
+            )
+    return lists
+
+
+def distances(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The smallest adversarial changes: network, attack, median, and accuracy by radius."""
+    tables = []
+    for position, run in enumerate(runs):
+        for result in run.of_kind("minimal"):
+            measured, attack = result.measured, comparison.attack_of(result)
+            assert isinstance(measured, results.Distances)
+            median = measured.median_distance
+            tables.append(
+                {
+                    "label": run.label,
+                    "anchor": provenance.anchor(position, result, run),
+                    "attack": attack.name,
+                    "norm": NORM_LABELS[attack.norm],
+                    "median": "none for half of them" if median is None else f"{median:.4g}",
+                    "broken": f"{measured.broken:,} of {count(measured.seen, 'image')}",
+                    "protocol": result.protocol_label,
+                    "rungs": [
+                        (eps_label(attack.norm, rung.eps), rung.accuracy, rung.interval)
+                        for rung in measured.ladder
+                    ],
+                }
+            )
+    return tables
+
+
+def corruption_means(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Mean accuracy over corruptions by both rules, and the corruption errors where they exist."""
+    lines = []
+    for position, run in enumerate(runs):
+        for result in run.of_kind("corruption_means"):
+            means, condition = result.measured, result.condition
+            assert isinstance(means, results.CorruptionMeans)
+            form = comparison.form_label(condition)
+            lines.append(
+                {
+                    "label": run.label,
+                    "anchor": provenance.anchor(position, result, run),
+                    "protocol": ", ".join(filter(None, (result.protocol_label, form))),
+                    "means": means,
+                }
+            )
+    return lines
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "not finite"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}"

@@ -1,0 +1,394 @@
+"""Conditions that several networks share: curves, rows of equal conditions, and differences."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from vone_jax import results
+from vone_jax.names import NORM_LABELS, NORMS
+from vone_jax.report.wording import count, listing, words
+from vone_jax.results import Attack, Result, Run
+
+# Below this the normal approximation behind an interval of differences means little.
+FEW_IMAGES = 30
+_FORMS = {"float": "", "uint8": "8 bits", "jpeg85": "JPEG 85"}
+
+
+def as_deployed(run: Run, result: Result) -> bool:
+    """Whether a network was measured as it would be used.
+
+    That is with the noise that it was trained with, drawn anew for every decision, and one draw
+    for a decision.
+    """
+    if result.network.noise_replaced:
+        return False
+    protocol = result.protocol
+    fresh = protocol.noise == "fresh" and result.attack_noise != "frozen"
+    return not run.stochastic or (fresh and protocol.decision == "single")
+
+
+def attack_of(result: Result) -> Attack:
+    """The attack of a result; of several that compete, the first, with their norm and radius."""
+    condition = result.condition
+    if isinstance(condition, results.AttackCondition):
+        return condition.attacks[0]
+    assert isinstance(
+        condition,
+        results.MinimalCondition | results.MaskingCondition | results.GalleryCondition,
+    )
+    return condition.attack
+
+
+def epsilon(result: Result) -> float:
+    """The radius of an attack, rounded so that 4/255 computed in two ways is one radius."""
+    return float(f"{attack_of(result).eps:.6g}")
+
+
+def epsilon_label(result: Result) -> str:
+    """The norm and the radius of an attack, such as "L∞ 4/255"."""
+    attack = attack_of(result)
+    return f"{NORM_LABELS[attack.norm]} {attack.eps_label}"
+
+
+def norms(runs: Sequence[Run]) -> list[str]:
+    """The norms under which any run was attacked, in a fixed order."""
+    used = {attack_of(result).norm for run in runs for result in run.of_kind("attack")}
+    return [norm for norm in NORMS if norm in used]
+
+
+def chance(result: Result) -> float | None:
+    """The accuracy of a network that guesses; None if the number of classes is not known."""
+    classes = len(result.dataset.class_names)
+    return 1 / classes if classes > 1 else None
+
+
+def common_chance(runs: Sequence[Run]) -> float | None:
+    """The chance level of all results; None if it is not known or not the same for all."""
+    levels = {chance(result) for run in runs for result in run.on_images}
+    return levels.pop() if len(levels) == 1 else None
+
+
+def clean(run: Run) -> Result | None:
+    """The result on clean images of a network as deployed; None if it was not measured."""
+    measured = [result for result in run.of_kind("clean") if as_deployed(run, result)]
+    return measured[0] if measured else None
+
+
+def curve(run: Run, norm: str) -> dict[float, Result]:
+    """The results of a network as deployed under attack, by ascending radius.
+
+    Where several attacks have one radius, the one that leaves the lowest accuracy counts.
+    """
+    worst: dict[float, Result] = {}
+    for result in run.of_kind("attack"):
+        if attack_of(result).norm == norm and as_deployed(run, result):
+            eps = epsilon(result)
+            if eps not in worst or result.accuracy < worst[eps].accuracy:
+                worst[eps] = result
+    return dict(sorted(worst.items()))
+
+
+def form_label(condition: Any) -> str:
+    """The form of corrupted images in words; empty for floating point."""
+    return _FORMS.get(condition.form, condition.form)
+
+
+def corruptions(run: Run) -> dict[tuple[str, int], Result]:
+    """(corruption, severity) -> the result of a network as deployed, sorted.
+
+    Where a condition was measured in several forms, the one in floating point counts.
+    """
+    measured = [result for result in run.of_kind("corruption") if as_deployed(run, result)]
+    # Later results replace earlier ones, so floating point comes last.
+    measured.sort(key=lambda result: form_label(result.condition), reverse=True)
+    by_condition = {
+        (result.condition.corruption, result.condition.severity): result for result in measured
+    }
+    return dict(sorted(by_condition.items()))
+
+
+def attack_fields(attack: Attack) -> dict[str, str]:
+    """The fields of an attack as text, without what may differ in a fair comparison.
+
+    Left out are norm and radius, and the noise draws that a gradient averages over, which are one
+    for a deterministic network. A step size is relative to the radius.
+    """
+    return _as_text(attack.fields, attack.eps)
+
+
+def _as_text(fields: dict[str, Any], eps: float) -> dict[str, str]:
+    return {
+        name: _value(name, value, eps) for name, value in fields.items() if name != "eot_samples"
+    }
+
+
+def _value(name: str, value: Any, eps: float) -> str:
+    if name == "step_size" and isinstance(value, int | float) and value > 0:
+        return f"eps/{eps / value:.4g}"
+    if isinstance(value, dict) and "name" in value:
+        inner = {key: item for key, item in value.items() if key not in ("name", "norm", "eps")}
+        return _settings(value["name"], _as_text(inner, eps))
+    return str(value)
+
+
+def _settings(name: str, fields: dict[str, str]) -> str:
+    return f"{name}({', '.join(f'{field}={value}' for field, value in fields.items())})"
+
+
+def attack_settings(result: Result) -> str:
+    """The attacks of a result as code, with the fields of ``attack_fields``."""
+    return "; ".join(_settings(each.name, attack_fields(each)) for each in _attacks(result))
+
+
+def result_fields(result: Result) -> dict[str, str]:
+    """``attack_fields`` of an attack result; of several attacks, with the name of each."""
+    attacks = _attacks(result)
+    if len(attacks) == 1:
+        return attack_fields(attacks[0])
+    return {
+        f"{attack.name}.{name}": value
+        for attack in attacks
+        for name, value in attack_fields(attack).items()
+    }
+
+
+def _attacks(result: Result) -> Sequence[Attack]:
+    condition = result.condition
+    several = isinstance(condition, results.AttackCondition)
+    return condition.attacks if several else (attack_of(result),)
+
+
+def control(run: Run, result: Result) -> str:
+    """A control of the noise in words: at the attack, in its gradients, or at the judgement.
+
+    It is empty for a network that was attacked and judged as usual.
+    """
+    draws = ""
+    if result.kind == "attack" and result.attack_noise == "same":
+        # The usual number differs between networks: one without noise needs one draw.
+        counts = Counter(
+            other.condition.eot_samples
+            for other in run.of_kind("attack")
+            if other.attack_noise == "same"
+        )
+        usual = min(counts, key=lambda number: (-counts[number], number))
+        if result.condition.eot_samples != usual:
+            draws = f"gradients of {count(result.condition.eot_samples, 'draw')}"
+    judged = "" if as_deployed(run, result) else result.protocol_label
+    return ", ".join(filter(None, (result.attack_noise_label, draws, judged)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A condition and its result for each run.
+
+    Attributes:
+      kind: "clean", "attack" or "corruption".
+      control: the control of the noise in words; empty for a usual condition.
+      label: the condition.
+      detail: attack, form and control.
+      results: one for each run; None where a run has none.
+    """
+
+    kind: str
+    control: str
+    label: str
+    detail: str
+    results: tuple[Result | None, ...]
+
+
+def rows(runs: Sequence[Run]) -> list[Row]:
+    """All measured accuracies: clean first, then attacks by norm and radius, then corruptions."""
+    table: dict[tuple, list[Result | None]] = {}
+    for position, run in enumerate(runs):
+        for result in run.of_kind("clean", "attack", "corruption"):
+            key, repeat = _row_key(run, result), 0
+            while (row := table.setdefault((*key, repeat), [None] * len(runs)))[position]:
+                repeat += 1
+            row[position] = result
+    keys = sorted(table)
+    short = [_row(key, table[key], in_full=False) for key in keys]
+    names = Counter((row.label, row.detail) for row in short)
+    return [
+        row if names[row.label, row.detail] == 1 else _row(key, table[key], in_full=True)
+        for row, key in zip(short, keys, strict=True)
+    ]
+
+
+def _row_key(run: Run, result: Result) -> tuple:
+    noise, condition = control(run, result), result.condition
+    if isinstance(condition, results.AttackCondition):
+        order = NORMS.index(condition.norm)
+        return (1, order, epsilon(result), attack_settings(result), noise)
+    if isinstance(condition, results.CorruptionCondition):
+        return (2, condition.corruption, condition.severity, form_label(condition), noise)
+    return (0, noise)
+
+
+def _row(key: tuple, measured: Sequence[Result | None], in_full: bool) -> Row:
+    """The row of a key; ``in_full`` writes all fields of an attack."""
+    first = next(result for result in measured if result is not None)
+    noise, condition = key[-2], first.condition
+    if isinstance(condition, results.AttackCondition):
+        label = epsilon_label(first)
+        detail = [attack_settings(first) if in_full else condition.attack_name, noise]
+    elif isinstance(condition, results.CorruptionCondition):
+        label = f"{words(condition.corruption)}, severity {condition.severity}"
+        detail = [form_label(condition), noise]
+    else:
+        label, detail = "Clean images", [noise]
+    return Row(first.kind, noise, label, ", ".join(filter(None, detail)), tuple(measured))
+
+
+def pairs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
+    """(base network, its VOneNet) for every VOneNet with a base network on the same data.
+
+    Several runs of one network, for instance seeds, are paired in the given order.
+    """
+    paired = []
+    for vone in runs:
+        if not vone.model.startswith("vone_"):
+            continue
+        same_data = [run for run in runs if _data(run) == _data(vone)]
+        bases = [run for run in same_data if run.model == vone.model.removeprefix("vone_")]
+        siblings = [run for run in same_data if run.model == vone.model]
+        if bases:
+            paired.append((bases[min(siblings.index(vone), len(bases) - 1)], vone))
+    return paired
+
+
+def _data(run: Run) -> frozenset[tuple[str, str]]:
+    return frozenset((result.dataset.name, result.dataset.split) for result in run.on_images)
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A condition in the comparison of two networks.
+
+    Attributes:
+      kind: "clean", "attack" or "corruption".
+      label: the condition.
+      base: the results of the base network, several for a mean.
+      vone: the results of its VOneNet.
+      difference: the accuracy of the VOneNet minus that of its base.
+      verdict: in words.
+      tone: "good", "bad" or "neutral", for the VOneNet.
+    """
+
+    kind: str
+    label: str
+    base: tuple[Result, ...]
+    vone: tuple[Result, ...]
+    difference: results.Difference
+    verdict: str
+    tone: str
+
+    @property
+    def images(self) -> str:
+        """The number of images behind the difference, where a result has more."""
+        most = max(result.images for result in (*self.base, *self.vone))
+        fewer = self.difference.paired and self.difference.images < most
+        return f"on {count(self.difference.images, 'common image')}" if fewer else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A VOneNet beside its base network: one sentence, and the table behind it."""
+
+    base: Run
+    vone: Run
+    sentence: str
+    lines: tuple[Line, ...]
+
+
+BROKEN = "both at chance or below"
+TOO_FEW = "too few images"
+ALIKE = "cannot be told apart"
+
+
+def comparisons(runs: Sequence[Run]) -> list[Comparison]:
+    """A comparison for each pair of networks."""
+    compared = []
+    for base, vone in pairs(runs):
+        lines = tuple(_lines(base, vone))
+        compared.append(Comparison(base, vone, _sentence(base, vone, lines), lines))
+    return compared
+
+
+def _lines(base: Run, vone: Run):
+    first, second = clean(base), clean(vone)
+    if first and second:
+        yield _line("clean", "Clean images", [first], [second])
+    for norm in norms([base, vone]):
+        of_base, of_vone = curve(base, norm), curve(vone, norm)
+        for eps in of_base:
+            if eps in of_vone:
+                label = epsilon_label(of_vone[eps])
+                yield _line("attack", label, [of_base[eps]], [of_vone[eps]])
+    of_base, of_vone = corruptions(base), corruptions(vone)
+    common = [key for key in of_base if key in of_vone]
+    if common:
+        yield _line(
+            "corruption",
+            corruption_label(common),
+            [of_base[key] for key in common],
+            [of_vone[key] for key in common],
+        )
+
+
+def _line(kind: str, label: str, base: list[Result], vone: list[Result]) -> Line:
+    item = results.difference(base, vone)
+    level = chance(base[0])
+    better = {"clean": "accurate"}.get(kind, "robust")
+    if item.images < FEW_IMAGES:
+        verdict, tone = TOO_FEW, "neutral"
+    # A stochastic network is right now and then by luck where both are broken.
+    elif kind == "attack" and level and max(base[0].accuracy, vone[0].accuracy) <= level:
+        verdict, tone = BROKEN, "neutral"
+    else:
+        verdict = {1: f"more {better}", -1: f"less {better}", 0: ALIKE}[item.sign]
+        tone = {1: "good", -1: "bad", 0: "neutral"}[item.sign]
+    return Line(kind, label, tuple(base), tuple(vone), item, verdict, tone)
+
+
+def corruption_label(conditions: Sequence[tuple[str, int]]) -> str:
+    """A mean over corruptions in words, with their number and severities."""
+    kinds = {name for name, _ in conditions}
+    over = f"Mean of {len(kinds)} corruptions" if len(kinds) > 1 else words(min(kinds))
+    return f"{over}, {severity_label([severity for _, severity in conditions])}"
+
+
+def severity_label(severities: Sequence[int]) -> str:
+    """[1, 3] -> "severities 1 and 3"; [3] -> "severity 3"."""
+    distinct = sorted(set(severities))
+    noun = "severity" if len(distinct) == 1 else "severities"
+    if len(distinct) > 2 and distinct == list(range(distinct[0], distinct[-1] + 1)):
+        return f"{noun} {distinct[0]} to {distinct[-1]}"
+    return f"{noun} {listing([str(severity) for severity in distinct])}"
+
+
+def _sentence(base: Run, vone: Run, lines: Sequence[Line]) -> str:
+    attacks = [line for line in lines if line.kind == "attack"]
+    if not attacks:
+        return f"{vone.label} and {base.label} share no attack."
+    if any(line.verdict == TOO_FEW for line in attacks):
+        return f"Too few images to tell whether {vone.label} is more robust than {base.label}."
+    counts = Counter(line.verdict for line in attacks)
+    total = len(attacks) - counts[BROKEN]
+    if total == 0:
+        return f"Every attack here leaves {vone.label} and {base.label} at chance or below."
+    of = f"of {count(total, 'attack condition')}"
+    parts = [
+        f"{verdict} than {base.label} in {counts[verdict]} {of}"
+        for verdict in ("more robust", "less robust")
+        if counts[verdict]
+    ]
+    if parts:
+        alike = f"; the two {ALIKE} in {counts[ALIKE]}" if counts[ALIKE] else ""
+        text = f"{vone.label} is {' and '.join(parts)}{alike}"
+    else:
+        text = f"{vone.label} and {base.label} {ALIKE} in {counts[ALIKE]} {of}"
+    broken = counts[BROKEN]
+    rest = f". {count(broken, 'further attack')} left both at chance or below" if broken else ""
+    return f"{text}{rest}."

@@ -1,1 +1,0 @@
-"""Figures as inline SVG (line plots) and PNG data URIs (images)."""
