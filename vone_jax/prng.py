@@ -20,7 +20,11 @@ from jax.tree_util import Partial
 
 
 def check_key(key: jax.Array, name: str = "key") -> None:
-    """Raises a TypeError that names the argument unless ``key`` is a typed JAX key (array)."""
+    """Check that ``key`` is a typed JAX key or an array of them.
+
+    Raises:
+      TypeError: if it is not. The message names the argument.
+    """
     dtype = getattr(key, "dtype", None)
     if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
         raise TypeError(

@@ -9,7 +9,7 @@ from jax.tree_util import Partial
 
 from tests.attacks import toy
 from vone_jax import prng
-from vone_jax.attacks import APGD, PGD, losses, norms, step_control
+from vone_jax.attacks import APGD, PGD, apgd, losses, norms
 from vone_jax.attacks import attack as attack_module
 
 KEY = jax.random.key(11)
@@ -51,16 +51,16 @@ def still():
     ],
 )
 def test_checkpoints_are_those_of_paper_and_program(steps, variant, expected):
-    assert step_control.checkpoints(steps, variant) == expected
+    assert apgd.checkpoints(steps, variant) == expected
 
 
 def test_stages_and_checkpoints_of_the_l1_attack():
-    assert step_control.stages(100, True) == [(3, 30), (2, 30), (1, 40)]
-    assert step_control.stages(50, True) == [(3, 15), (2, 15), (1, 20)]
-    assert step_control.stages(100, False) == [(1, 100)]
-    assert step_control.sparse_checkpoints(100) == list(range(4, 101, 4))
-    assert step_control.sparse_checkpoints(5) == [1, 2, 3, 4, 5]
-    gaps = step_control.gaps_before([22, 41, 57], 60)
+    assert apgd.stages(100, True) == [(3, 30), (2, 30), (1, 40)]
+    assert apgd.stages(50, True) == [(3, 15), (2, 15), (1, 20)]
+    assert apgd.stages(100, False) == [(1, 100)]
+    assert apgd.sparse_checkpoints(100) == list(range(4, 101, 4))
+    assert apgd.sparse_checkpoints(5) == [1, 2, 3, 4, 5]
+    gaps = apgd.gaps_before([22, 41, 57], 60)
     assert gaps[22] == 22 and gaps[41] == 19 and gaps[57] == 16 and gaps.sum() == 57
 
 
@@ -68,7 +68,7 @@ def test_steps_are_halved_by_the_two_conditions():
     """Four examples: always rising; rising in exactly rho of the steps; stuck twice; never."""
     rho, gap = 0.75, jnp.int32(4)
     rises = jnp.asarray([4.0, 3.0, 4.0, 0.0])
-    control = step_control.Halving.start(jnp.full(4, 0.8))._replace(rises=rises)
+    control = apgd.Halving.start(jnp.full(4, 0.8))._replace(rises=rises)
     best = jnp.asarray([1.0, 1.0, 1.0, 1.0])
     for variant, expected in (("paper", [0, 0, 0, 1]), ("code", [0, 1, 0, 1])):
         after, back = control.check(gap, best, rho, variant)
@@ -82,7 +82,7 @@ def test_steps_are_halved_by_the_two_conditions():
 
 def test_rises_are_counted_from_the_first_step_on():
     for variant, first in (("paper", 0.0), ("code", 1.0)):
-        control = step_control.Halving.start(jnp.ones(1))
+        control = apgd.Halving.start(jnp.ones(1))
         counts = []
         for number, loss in enumerate([5.0, 4.0, 4.5, 4.5, 6.0]):
             control = control.observe(jnp.asarray([loss]), jnp.int32(number), variant)
@@ -94,7 +94,7 @@ def test_rises_are_counted_from_the_first_step_on():
 
 
 def test_sparsity_restarts_the_step_or_shortens_it():
-    control = step_control.Sparsity(jnp.full(3, 0.5), jnp.full(3, 20.0), jnp.full(3, 100.0))
+    control = apgd.Sparsity(jnp.full(3, 0.5), jnp.full(3, 20.0), jnp.full(3, 100.0))
     after, back = control.check(jnp.asarray([94.0, 95.0, 100.0]), jnp.float32(4.0))
     np.testing.assert_array_equal(back, [True, False, False])
     np.testing.assert_allclose(after.step_size, [4.0, 0.4, 0.4])  # not below a tenth of eps

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from tests.attacks import linear_problem as problem
-from vone_jax.attacks import ddn
-from vone_jax.attacks.ddn import DDN
+from vone_jax.attacks import fmn
+from vone_jax.attacks.fmn import DDN
 
 
 def test_linear_classifier_to_within_a_percent():
@@ -30,7 +30,7 @@ def test_one_step_lies_on_the_first_sphere_changed_by_gamma():
 
 
 def test_steps_fall_along_a_cosine():
-    values = ddn.cosine(100, 1.0, 0.01, jnp.float32)
+    values = fmn.cosine(100, 1.0, 0.01, jnp.float32)
     expected = 0.01 + 0.99 * (1 + np.cos(np.pi * np.arange(100) / 100)) / 2
     np.testing.assert_allclose(values, expected, rtol=1e-5)
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import optimize
 
 from tests.attacks import linear_problem as problem
-from vone_jax.attacks import box_hyperplane, norms
+from vone_jax.attacks import fab, norms
 from vone_jax.attacks.fab import FAB
 
 
@@ -51,7 +51,9 @@ def planes():
 @pytest.mark.parametrize("norm", norms.NORMS)
 def test_projection_equals_general_solvers(planes, norm):
     points, normals, residuals = planes
-    ours = np.asarray(jax.jit(box_hyperplane.project, static_argnums=3)(*planes, norm), np.float64)
+    ours = np.asarray(
+        jax.jit(fab.project_onto_hyperplane, static_argnums=3)(*planes, norm), np.float64
+    )
     lengths = norms.size(jnp.asarray(ours, jnp.float32), norm)
     for i in range(12):
         point, normal = points[i].astype(np.float64).ravel(), normals[i].astype(np.float64).ravel()
@@ -68,7 +70,7 @@ def test_projection_equals_general_solvers(planes, norm):
 @pytest.mark.parametrize("norm", norms.NORMS)
 def test_projection_at_its_limits(planes, norm):
     points, normals, residuals = planes
-    project = jax.jit(box_hyperplane.project, static_argnums=3)
+    project = jax.jit(fab.project_onto_hyperplane, static_argnums=3)
     ours = project(points, normals, residuals, norm)
     # The plane is the same whatever the unit of its normal.
     tiny = project(points, normals * 2.0**-80, residuals * 2.0**-80, norm)

@@ -11,12 +11,11 @@ from jax.tree_util import Partial
 from tests.attacks import linear_problem as problem
 from tests.attacks import toy
 from vone_jax import prng
-from vone_jax.attacks import classifier, linearised, losses, norms
+from vone_jax.attacks import classifier, deepfool, losses, norms
 from vone_jax.attacks.carlini_wagner import CW
-from vone_jax.attacks.ddn import DDN
 from vone_jax.attacks.deepfool import DeepFool
 from vone_jax.attacks.fab import FAB
-from vone_jax.attacks.fmn import FMN
+from vone_jax.attacks.fmn import DDN, FMN
 
 KEY = jax.random.key(11)
 INDICES = jnp.asarray([5, 9, 2, 40, 41, 7])
@@ -175,7 +174,7 @@ def test_a_boundary_is_that_of_the_average_that_is_asked_for(estimator, images, 
 
         return losses.averaged(difference, estimator, draws(images), labels)
 
-    boundary, logits = linearised.nearest_boundary(
+    boundary, logits = deepfool.nearest_boundary(
         draws, images, labels, rivals[None], "l2", estimator
     )
     np.testing.assert_array_equal(logits, draws(images))

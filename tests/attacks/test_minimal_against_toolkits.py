@@ -16,10 +16,9 @@ pytestmark = pytest.mark.torch
 from tests.attacks import toolkit_network as network  # noqa: E402
 from tests.attacks.toolkit_network import full_speed  # noqa: E402, F401
 from vone_jax.attacks.carlini_wagner import CW  # noqa: E402
-from vone_jax.attacks.ddn import DDN  # noqa: E402
 from vone_jax.attacks.deepfool import DeepFool  # noqa: E402
 from vone_jax.attacks.fab import FAB  # noqa: E402
-from vone_jax.attacks.fmn import FMN  # noqa: E402
+from vone_jax.attacks.fmn import DDN, FMN  # noqa: E402
 from vone_jax.attacks.square import Square  # noqa: E402
 
 KEY = jax.random.key(0)

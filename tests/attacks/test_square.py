@@ -9,7 +9,7 @@ from jax.tree_util import Partial
 from tests.attacks import linear_problem as problem
 from tests.attacks import toy
 from vone_jax import prng
-from vone_jax.attacks import losses, norms, square_patterns
+from vone_jax.attacks import losses, norms, square
 from vone_jax.attacks.square import Square
 
 KEY = jax.random.key(11)
@@ -70,7 +70,7 @@ def test_a_pair_of_bumps_equals_the_paper(norm, power, order, side):
     padded[1 : 1 + side, 2 : 2 + side] = expected
     rows = jnp.broadcast_to(jnp.arange(9)[:, None] - 1, (9, 12))
     columns = jnp.broadcast_to(jnp.arange(12)[None] - 2, (9, 12))
-    pair = jax.jit(square_patterns.bump_pair, static_argnums=(4, 5))
+    pair = jax.jit(square.bump_pair, static_argnums=(4, 5))
     ours = pair(rows, columns, side, False, norm, jnp.float32)
     np.testing.assert_allclose(ours, padded, atol=1e-6)
     turned = pair(rows, columns, side, True, norm, jnp.float32)
@@ -94,7 +94,7 @@ def test_windows_lie_anywhere_and_change_one_square():
     """A window of 3 x 3 in 8 x 10 pixels has 6 x 8 places, the last ones included."""
     keys = jax.vmap(jax.random.key)(jnp.arange(2000))
     start = jnp.zeros((8, 10, 2))
-    changed = jax.jit(jax.vmap(lambda key: square_patterns.signed_window(key, start, 3, 0.5)))(keys)
+    changed = jax.jit(jax.vmap(lambda key: square.signed_window(key, start, 3, 0.5)))(keys)
     changed = np.asarray(changed)
     assert set(np.unique(changed)) == {-0.5, 0.0, 0.5}
     inside = changed != 0

@@ -8,7 +8,7 @@ from tests.attacks import linear_problem as problem
 from tests.attacks import toy
 from vone_jax.attacks import PGD
 from vone_jax.attacks import attack as attack_module
-from vone_jax.attacks.transfer import Transfer
+from vone_jax.attacks.wrappers import Transfer
 
 
 def masked(key, images):

@@ -28,7 +28,7 @@ def small(name, **arguments):
 
 
 def equal(tree, other):
-    """Whether two trees have the same leaves, bit for bit."""
+    """Return True if two trees have the same leaves, bit for bit."""
     one, two = flatten_dict(jax.device_get(tree)), flatten_dict(jax.device_get(other))
     return one.keys() == two.keys() and all(
         np.array_equal(one[path], two[path]) and one[path].dtype == two[path].dtype for path in one

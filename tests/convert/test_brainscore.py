@@ -15,7 +15,7 @@ from vone_jax.convert.tools import ActivationsModel
 
 
 class Extractor:
-    """What Brain-Score's helper does with a model: batches of 64, the last one padded."""
+    """A stand-in for Brain-Score's helper: batches of 64, the last one padded."""
 
     def __init__(self, get_activations, preprocessing, identifier):
         self._get_activations = get_activations

@@ -8,7 +8,7 @@ import pytest
 from tests.convert.conftest import equal
 from tests.convert.torch_writer import archive
 from vone_jax import convert
-from vone_jax.convert.__main__ import main
+from vone_jax.cli.convert import main
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_it_converts(vone, file, tmp_path, capsys):
 def test_errors_are_short_and_complete(file, tmp_path, capsys):
     assert main([str(file), "--name", "resnet18"]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("error: net.pth does not convert to resnet18:\n  ")
+    assert error.startswith("vone_jax.convert: net.pth does not convert to resnet18:\n  ")
     assert main([str(tmp_path / "nothing.pth")]) == 1
     assert "No such file" in capsys.readouterr().err
     assert main([str(tmp_path)]) == 1
@@ -44,5 +44,5 @@ def test_it_runs_as_a_module(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "vone_jax.convert", path], capture_output=True, text=True
     )
-    assert done.returncode == 1 and done.stderr.startswith("error: ")
+    assert done.returncode == 1 and done.stderr.startswith("vone_jax.convert: ")
     assert "Traceback" not in done.stderr

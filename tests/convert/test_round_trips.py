@@ -9,7 +9,7 @@ import pytest
 from flax.traverse_util import unflatten_dict
 
 from tests.convert.conftest import equal, random_variables, small
-from vone_jax import convert, models, training, v1
+from vone_jax import convert, models, results, training, v1
 from vone_jax.convert.checkpoint import read_safetensors, write_safetensors
 from vone_jax.convert.state_dict import abstract_variables
 from vone_jax.training.setup import build_model
@@ -151,21 +151,30 @@ def test_the_card_says_what_was_measured_and_no_more(vone, folder, tmp_path):
     assert "Nothing was measured" in card
     assert "8 simple and 8 complex cells" in card
     assert "NeuronalNoise (scale 0.35, level 0.07, strength 1.0)" in card
-    results = [
-        {
-            "kind": "attack",
-            "accuracy": 0.25,
-            "interval": [0.2, 0.3],
-            "condition": {"norm": "linf", "eps": 0.01, "eps_label": "4/255", "attack": "PGD(...)"},
-            "dataset": {"name": "imagenette", "split": "validation", "examples": 100},
-        },
-        {"kind": "v1"},
-    ]
-    convert.save_folder(tmp_path / "b", vone[0], vone[1], results=results)
+    attack = results.Attack("PGD", "linf", 4 / 255, {"steps": 64})
+    clean, attacked, bank = (
+        results.Result(
+            name=condition.kind,
+            network=results.Network("vone_resnet18", "VOneResNet-18", True, 1, "0", None),
+            dataset=results.Dataset("imagenette", "validation", 100),
+            condition=condition,
+            protocol=results.Protocol(),
+            key=results.Key(0, "x"),
+            run="net",
+            provenance=results.Provenance(),
+            measured=measured,
+        )
+        for condition, measured in (
+            (results.CleanCondition(), results.Accuracy(0.5, (0.4, 0.6), 50, 100)),
+            (results.AttackCondition((attack,)), results.Accuracy(0.25, (0.2, 0.3), 25, 100)),
+            (results.FrontEndCondition(), None),
+        )
+    )
+    convert.save_folder(tmp_path / "b", vone[0], vone[1], results=[clean, attacked, bank])
     card = (tmp_path / "b" / "README.md").read_text()
-    row = "| PGD(...), linf 4/255 | imagenette validation | 100 | 0.2500 | 0.2000 to 0.3000 |"
-    assert row in card
-    assert card.count("\n| ") == 3
+    assert "| clean | imagenette validation | 100 | 0.5000 | 0.4000 to 0.6000 |" in card
+    assert "| PGD, linf 4/255 | imagenette validation | 100 | 0.2500 | 0.2000 to 0.3000 |" in card
+    assert card.count("\n| ") == 4
 
 
 def test_damaged_folders(folder):

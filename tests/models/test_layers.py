@@ -12,9 +12,9 @@ def test_batch_norm_keeps_pytorchs_running_values():
     """Momentum 0.1 for the new value, and an unbiased running variance."""
     x = np.random.default_rng(0).normal(3.0, 2.0, (4, 3, 3, 2)).astype(np.float32)
     norm = layers.BatchNorm()
-    variables = norm.init(jax.random.key(0), x, train=True)
+    variables = norm.init(jax.random.key(0), jnp.asarray(x), train=True)
     np.testing.assert_array_equal(variables["batch_stats"]["mean"], [0, 0])
-    y, updates = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+    y, updates = norm.apply(variables, jnp.asarray(x), train=True, mutable=["batch_stats"])
     flat = x.astype(np.float64).reshape(-1, 2)
     mean, variance = flat.mean(0), flat.var(0)
     np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance + 1e-5), atol=1e-5)
@@ -26,8 +26,8 @@ def test_batch_norm_keeps_pytorchs_running_values():
 def test_batch_norm_is_accurate_far_from_zero():
     x = np.random.default_rng(0).normal(1000.0, 0.1, (8, 4, 4, 1)).astype(np.float32)
     norm = layers.BatchNorm()
-    variables = norm.init(jax.random.key(0), x, train=True)
-    y, _ = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+    variables = norm.init(jax.random.key(0), jnp.asarray(x), train=True)
+    y, _ = norm.apply(variables, jnp.asarray(x), train=True, mutable=["batch_stats"])
     assert float(jnp.std(y)) == pytest.approx(1.0, abs=1e-2)
 
 
@@ -54,7 +54,9 @@ def test_adaptive_pool_averages_pytorchs_windows(length, size):
             for i in range(size)
         ]
     )
-    np.testing.assert_allclose(layers.adaptive_average_pool(x, size)[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        layers.adaptive_average_pool(jnp.asarray(x), size)[0], expected, rtol=1e-5
+    )
 
 
 def test_max_pool_ignores_its_padding():

@@ -12,18 +12,15 @@ from vone_jax.attacks.apgd import APGD
 from vone_jax.attacks.attack import Attack, from_json, to_json
 from vone_jax.attacks.auto_attack import AutoAttack
 from vone_jax.attacks.carlini_wagner import CW
-from vone_jax.attacks.ddn import DDN
 from vone_jax.attacks.deepfool import DeepFool
 from vone_jax.attacks.fab import FAB
-from vone_jax.attacks.fmn import FMN
-from vone_jax.attacks.gradient import FGSM, PGD, STEP_RULES
-from vone_jax.attacks.in_batches import InBatches
+from vone_jax.attacks.fmn import DDN, FMN
+from vone_jax.attacks.gradient import FGSM, MIFGSM, PGD, STEP_RULES
 from vone_jax.attacks.minimal import MinimalNormAttack, MinimalPerturbation
-from vone_jax.attacks.momentum import MIFGSM
 from vone_jax.attacks.random_noise import RandomNoise
 from vone_jax.attacks.spsa import SPSA
 from vone_jax.attacks.square import Square
-from vone_jax.attacks.transfer import Transfer
+from vone_jax.attacks.wrappers import InBatches, Transfer
 from vone_jax.prng import per_example
 
 __all__ = [

@@ -9,21 +9,126 @@ References:
 
 import dataclasses
 import functools
+import itertools
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from vone_jax import prng
-from vone_jax.attacks import checks, classifier, judging, losses, norms, step_control
+from vone_jax.attacks import checks, classifier, losses, norms
 from vone_jax.attacks.attack import Attack, pytree
+from vone_jax.attacks.classifier import LogitsFn
 
 CHECKPOINTS = ("paper", "code")
 
 _MOMENTUM = 0.75
 _FIRST_MOVED = 0.2
 _LEAST_JUDGE_DRAWS = 5
+
+
+def checkpoints(steps: int, variant: str) -> list[int]:
+    """Return the numbers of steps after which Auto-PGD checks its step size.
+
+    Args:
+      steps: length N of the run.
+      variant: "paper": ceil(p_j N) with p_1 = 0.22 and gaps that shrink by 0.03 down to 0.06;
+        "code": the same in whole iterations, int(0.22 N) and so on. For N = 100 both agree.
+
+    References:
+      Croce and Hein, 2020, arXiv:2003.01690, section 3.3.
+    """
+    if variant == "code":
+        first, shrink, least = (max(int(part * steps), 1) for part in (0.22, 0.03, 0.06))
+        gaps = (max(first - shrink * number, least) for number in itertools.count())
+        points = itertools.accumulate(gaps)
+    else:
+        # In hundredths, because 0.22 + 0.19 + ... times N has to round up exactly.
+        gaps = (max(22 - 3 * number, 6) for number in itertools.count())
+        parts = itertools.takewhile(lambda part: part <= 100, itertools.accumulate(gaps))
+        points = (-(-part * steps // 100) for part in parts)
+    # A short run may round two points to one.
+    return list(dict.fromkeys(itertools.takewhile(lambda point: point <= steps, points)))
+
+
+def sparse_checkpoints(steps: int) -> list[int]:
+    """Return the numbers of steps after which L1 Auto-PGD checks sparsity and step size."""
+    every = max(int(0.04 * steps), 1)
+    return list(range(every, steps + 1, every))
+
+
+def stages(steps: int, large_eps_schedule: bool) -> list[tuple[int, int]]:
+    """Return the stages of one run as pairs (multiple of the radius, number of steps)."""
+    if not large_eps_schedule:
+        return [(1, steps)]
+    part = math.ceil(0.3 * steps)
+    return [(3, part), (2, part), (1, steps - 2 * part)]
+
+
+def gaps_before(points: list[int], length: int) -> np.ndarray:
+    """Return an array of ``length``: at each checkpoint the steps since the last, elsewhere 0."""
+    gaps = np.zeros(length, np.int32)
+    gaps[points] = np.diff(points, prepend=0)
+    return gaps
+
+
+class Halving(NamedTuple):
+    """Halve the step of an example whose loss stopped rising, for L-infinity and L2."""
+
+    step_size: Array
+    rises: Array
+    last_loss: Array
+    reference: Array
+    halved: Array
+
+    @classmethod
+    def start(cls, step_size: Array) -> "Halving":
+        unknown = jnp.full_like(step_size, -jnp.inf)
+        # As if halved before: the first checkpoint asks only how often the loss rose.
+        return cls(step_size, jnp.zeros_like(step_size), unknown, unknown, step_size >= 0)
+
+    def observe(self, loss: Array, number: Array, variant: str) -> "Halving":
+        """Count whether the loss rose in the last step, which has the index ``number``."""
+        before = self.last_loss
+        if variant == "code":
+            before = jnp.where(number == 1, 0.0, before)
+        rose = (loss > before) & (number > 0)
+        return self._replace(rises=self.rises + rose.astype(loss.dtype), last_loss=loss)
+
+    def check(self, gap: Array, best_loss: Array, rho: float, variant: str):
+        """The control after a checkpoint, and which examples go back to their best point."""
+        wanted = rho * gap.astype(best_loss.dtype)
+        few = self.rises <= wanted if variant == "code" else self.rises < wanted
+        halve = few | (~self.halved & (self.reference >= best_loss))
+        control = self._replace(
+            step_size=jnp.where(halve, 0.5, 1.0) * self.step_size,
+            rises=jnp.zeros_like(self.rises),
+            reference=best_loss,
+            halved=halve,
+        )
+        return control, halve
+
+
+class Sparsity(NamedTuple):
+    """Set step size and number of moved values from the sparsity of the best point, for L1.
+
+    References:
+      Croce and Hein, Mind the box, 2021, arXiv:2103.01208, section 3.
+    """
+
+    step_size: Array
+    moved: Array
+    nonzero: Array
+
+    def check(self, nonzero: Array, eps: Array):
+        """The control after a checkpoint, and which examples go back to their best point."""
+        sparser = nonzero < 0.95 * self.nonzero
+        shorter = jnp.maximum(self.step_size / 1.5, eps / 10)
+        step_size = jnp.where(sparser, eps, shorter)
+        return Sparsity(step_size, nonzero / 1.5, nonzero), sparser
 
 
 @pytree("eps")
@@ -78,13 +183,13 @@ class APGD(Attack):
         if self.large_eps_schedule and self.steps < 3:
             raise ValueError(f"large_eps_schedule needs at least 3 steps, got {self.steps}")
 
-    def perturb(self, keys, logits_fn, images, labels):
+    def perturb(self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
         targets = self._targets(keys, logits_fn, images, labels)
         draws = max(self.eot_samples, _LEAST_JUDGE_DRAWS)
         judge_keys = prng.stream(keys, "judge")
 
         def judge(candidate):
-            return judging.judge(logits_fn, judge_keys, candidate, labels, draws, self.targeted)
+            return classifier.judge(logits_fn, judge_keys, candidate, labels, draws, self.targeted)
 
         def attempt(state, number):
             best_images, best, finite = state
@@ -92,16 +197,16 @@ class APGD(Attack):
             fooling, highest, fine = self._run(run_keys, logits_fn, images, labels, target)
             # A map and not two calls, so that the classifier is compiled once.
             right, margin = jax.lax.map(judge, jnp.stack([fooling, highest]))
-            first = judging.Verdict(right[0], margin[0])
-            second = judging.Verdict(right[1], margin[1])
+            first = classifier.Verdict(right[0], margin[0])
+            second = classifier.Verdict(right[1], margin[1])
             borne_out = (first.right == 0) | (first.right < second.right)
-            rival = judging.either(borne_out, first, second)
+            rival = classifier.either(borne_out, first, second)
             rival_images = norms.select(borne_out, fooling, highest)
             # What no draw classifies right is not attacked again.
             wins = (best.right > 0) & rival.beats(best)
             return (
                 norms.select(wins, rival_images, best_images),
-                judging.either(wins, rival, best),
+                classifier.either(wins, rival, best),
                 finite & fine,
             )
 
@@ -110,7 +215,7 @@ class APGD(Attack):
             return (number < runs) & jnp.any(best.right > 0)
 
         runs = self.restarts * len(targets)
-        nothing = judging.nothing_yet(images[:, 0, 0, 0])
+        nothing = classifier.nothing_yet(images[:, 0, 0, 0])
         start = (jnp.uint32(0), (images, nothing, nothing.right > 0))
         _, (best_images, _, finite) = jax.lax.while_loop(
             unfinished, lambda state: (state[0] + 1, attempt(state[1], state[0])), start
@@ -118,7 +223,7 @@ class APGD(Attack):
         return norms.select(finite, best_images, jnp.full_like(images, jnp.nan))
 
     def _targets(self, keys, logits_fn, images, labels):
-        """Classes to reach, shape (runs, N); the labels where the attack has no targets."""
+        """Return the classes to reach, shape (runs, N); labels for a loss without targets."""
         if self.loss != "targeted_dlr":
             return labels[None]
         logits = classifier.draws(
@@ -137,9 +242,12 @@ class APGD(Attack):
         return losses.averaged(loss, self.estimator, logits, labels)
 
     def _run(self, keys, logits_fn, images, labels, target):
-        """One run: the last misclassified images, those of the highest loss, and what is finite.
+        """Make one run from a random start.
 
-        Where no iterate was misclassified the first are the second.
+        Returns:
+          The last misclassified iterate of each example, or the one with the highest loss if
+          none was misclassified; the iterate with the highest loss; and whether all losses and
+          gradients were finite, shape (N,).
         """
 
         def evaluate(adversarial, keys):
@@ -147,7 +255,7 @@ class APGD(Attack):
             loss = self._loss(logits, labels, target)
             # One draw will do: it speaks for a classifier without noise, and with noise it has
             # to be borne out.
-            wrong = judging.misled(logits[0], labels, self.targeted)
+            wrong = classifier.misled(logits[0], labels, self.targeted)
             return jnp.sum(loss), (loss, wrong)
 
         gradient = jax.grad(evaluate, has_aux=True)
@@ -201,21 +309,21 @@ class APGD(Attack):
         return fooling, highest, finite
 
     def _plans(self, dtype):
-        """For each stage its number, the multiple of eps, its steps and its checkpoints."""
-        stages = step_control.stages(self.steps, self.large_eps_schedule)
-        length = max(steps for _, steps in stages) + 1
+        """Return for each stage its number, multiple of eps, steps and gaps between checkpoints."""
+        plan = stages(self.steps, self.large_eps_schedule)
+        length = max(steps for _, steps in plan) + 1
         gaps = [
-            step_control.gaps_before(
-                step_control.sparse_checkpoints(steps)
+            gaps_before(
+                sparse_checkpoints(steps)
                 if self.norm == "l1"
-                else step_control.checkpoints(steps, self.checkpoints),
+                else checkpoints(steps, self.checkpoints),
                 length,
             )
-            for _, steps in stages
+            for _, steps in plan
         ]
-        factors, steps = np.asarray(stages).T
+        factors, steps = np.asarray(plan).T
         plans = (
-            jnp.arange(len(stages), dtype=jnp.int32),
+            jnp.arange(len(plan), dtype=jnp.int32),
             jnp.asarray(factors, dtype),
             jnp.asarray(steps, jnp.int32),
             jnp.asarray(np.stack(gaps)),
@@ -223,7 +331,7 @@ class APGD(Attack):
         return plans, float(factors[0])
 
     def _start(self, keys, images, eps):
-        """Random points on the surface of the ball."""
+        """Draw random points on the surface of the ball."""
         shape, dtype = images.shape[1:], images.dtype
         if self.norm == "linf":
             drawn = jax.vmap(lambda key: jax.random.uniform(key, shape, dtype, -1.0, 1.0))(keys)
@@ -244,10 +352,10 @@ class APGD(Attack):
 
     def _control(self, start, images, eps, stage):
         if self.norm != "l1":
-            return step_control.Halving.start(jnp.full_like(images[:, 0, 0, 0], 2.0) * eps)
+            return Halving.start(jnp.full_like(images[:, 0, 0, 0], 2.0) * eps)
         values = float(np.prod(images.shape[1:]))
         nonzero = _nonzero(start - images)
-        return step_control.Sparsity(
+        return Sparsity(
             jnp.full_like(nonzero, 1.0) * eps,
             jnp.where(stage == 0, _FIRST_MOVED * values, nonzero / 1.5),
             jnp.where(stage == 0, values, nonzero),
@@ -278,17 +386,17 @@ class APGD(Attack):
 
 
 class _State(NamedTuple):
-    """What a run carries from step to step; one entry per example."""
+    """The state of a run between two steps, with one entry per example."""
 
-    images: jax.Array
-    before: jax.Array
-    best_images: jax.Array
-    best_slope: jax.Array
-    best_loss: jax.Array
-    fooling: jax.Array
-    fooled: jax.Array
-    finite: jax.Array
-    control: step_control.Halving | step_control.Sparsity
+    images: Array
+    before: Array
+    best_images: Array
+    best_slope: Array
+    best_loss: Array
+    fooling: Array
+    fooled: Array
+    finite: Array
+    control: Halving | Sparsity
 
 
 def _nonzero(delta):

@@ -11,16 +11,18 @@ from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
+from jax import Array
 
 from vone_jax import prng
 from vone_jax.arguments import nearest
 from vone_jax.attacks import checks, classifier, losses
+from vone_jax.attacks.classifier import LogitsFn
 
 Class = TypeVar("Class", bound=type)
 
 
 class Attack(abc.ABC):
-    """Base of the attacks; subclasses are frozen dataclasses that say how to ``perturb``.
+    """Base of the attacks; subclasses are frozen dataclasses with a method ``perturb``.
 
     Attributes:
       norm: "linf", "l2" or "l1", in which the attack is bounded.
@@ -39,12 +41,12 @@ class Attack(abc.ABC):
 
     def __call__(
         self,
-        key: jax.Array,
-        logits_fn: classifier.LogitsFn,
-        images: jax.Array,
-        labels: jax.Array,
-    ) -> jax.Array:
-        """Adversarial images.
+        key: Array,
+        logits_fn: LogitsFn,
+        images: Array,
+        labels: Array,
+    ) -> Array:
+        """Return adversarial images.
 
         Args:
           key: typed key. A scalar numbers the examples by position; an array of N keys gives
@@ -70,45 +72,12 @@ class Attack(abc.ABC):
     @abc.abstractmethod
     def perturb(
         self,
-        keys: jax.Array,
-        logits_fn: classifier.LogitsFn,
-        images: jax.Array,
-        labels: jax.Array,
-    ) -> jax.Array:
+        keys: Array,
+        logits_fn: LogitsFn,
+        images: Array,
+        labels: Array,
+    ) -> Array:
         """The attack itself: pure, on checked input, with one key per example."""
-
-
-class Wrapper(Attack):
-    """Base of attacks that make another one in their way; norm, radius and target are its own.
-
-    Attributes:
-      attack: the other attack.
-
-    Raises:
-      TypeError: if ``attack`` is not an attack.
-    """
-
-    attack: Attack
-
-    def __post_init__(self):
-        if not isinstance(self.attack, Attack):
-            raise TypeError(f"attack must be an Attack, got {type(self.attack).__name__}")
-
-    @property
-    def norm(self) -> str:
-        return self.attack.norm
-
-    @property
-    def eps(self) -> float:
-        return self.attack.eps
-
-    @property
-    def targeted(self) -> bool:
-        return self.attack.targeted
-
-    @property
-    def least_classes(self) -> int:
-        return self.attack.least_classes
 
 
 def pytree(*leaves: str) -> Callable[[Class], Class]:
@@ -127,7 +96,9 @@ def pytree(*leaves: str) -> Callable[[Class], Class]:
 
 
 @jax.jit
-def compiled(attack, keys, logits_fn, images, labels):
+def compiled(
+    attack: Attack, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array
+) -> Array:
     """The attack as one compiled function, on checked input, with one key per example."""
     logits_fn = classifier.checked(logits_fn, keys, images)
     return jax.lax.stop_gradient(attack.perturb(keys, logits_fn, images, labels))
@@ -215,7 +186,7 @@ def _plain(name: str, value: Any) -> Any:
         return to_json(value)
     if isinstance(value, (list, tuple)):
         return [_plain(name, item) for item in value]
-    if isinstance(value, (np.generic, np.ndarray, jax.Array)) and value.ndim == 0:
+    if isinstance(value, (np.generic, np.ndarray, Array)) and value.ndim == 0:
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value

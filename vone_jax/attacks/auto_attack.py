@@ -15,13 +15,15 @@ import numbers
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.core import Tracer
 
 from vone_jax import prng
 from vone_jax.attacks import attack as attack_module
-from vone_jax.attacks import checks, classifier, judging, norms
+from vone_jax.attacks import checks, classifier, norms
 from vone_jax.attacks.apgd import APGD
 from vone_jax.attacks.attack import Attack, pytree
+from vone_jax.attacks.classifier import LogitsFn
 from vone_jax.attacks.fab import FAB
 from vone_jax.attacks.square import Square
 
@@ -131,10 +133,11 @@ class AutoAttack(Attack):
             Square(norm, eps),
         )
 
-    def __call__(self, key, logits_fn, images, labels):
-        """As for every attack; between the members, images that have fallen are left out.
+    def __call__(self, key: Array, logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
+        """Return the strongest candidate of each image; see ``Attack`` for arguments and errors.
 
-        That happens on the host. Under ``jit`` and ``vmap``, and for arrays that other hosts hold
+        Later members leave out the images that are misclassified in all draws. The host selects
+        them. Under ``jit`` and ``vmap``, and for arrays that other hosts hold
         a part of, every member attacks every image instead, with the same result.
         """
         checks.single("eps", self.eps)
@@ -151,7 +154,7 @@ class AutoAttack(Attack):
             return checks.finite(attack_module.compiled(self, keys, logits_fn, images, labels))
         classes = logits.shape[-1]
         judge_keys = prng.stream(keys, "judge")
-        best = (images, judging.nothing_yet(images[:, 0, 0, 0]))
+        best = (images, classifier.nothing_yet(images[:, 0, 0, 0]))
 
         def compare(best, rows, adversarial):
             part = (_take(array, rows) for array in (judge_keys, labels))
@@ -168,12 +171,12 @@ class AutoAttack(Attack):
                 best = compare(best, rows, adversarial)
         return checks.finite(best[0])
 
-    def perturb(self, keys, logits_fn, images, labels):
+    def perturb(self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
         classes = jax.eval_shape(logits_fn, keys, images).shape[-1]
         judge_keys = prng.stream(keys, "judge")
 
         def judge(adversarial):
-            return judging.judge(logits_fn, judge_keys, adversarial, labels, self.judge_draws)
+            return classifier.judge(logits_fn, judge_keys, adversarial, labels, self.judge_draws)
 
         best = (images, judge(images))
         for number, member in enumerate(self.members(classes)):
@@ -182,7 +185,7 @@ class AutoAttack(Attack):
             best = _stronger(best, adversarial, judge(adversarial))
         return best[0]
 
-    def _calls(self, images: jax.Array, rows: np.ndarray) -> list[np.ndarray]:
+    def _calls(self, images: Array, rows: np.ndarray) -> list[np.ndarray]:
         """The rows in portions of one size, filled up with the first row."""
         devices = len(images.sharding.device_set)
         size = math.ceil(min(self.batch_size, images.shape[0]) / devices) * devices
@@ -205,8 +208,8 @@ def _check_member(member, norm: str, eps) -> None:
         raise ValueError(f"attacks must be of radius {eps}, got {member!r}")
 
 
-def _take(array: jax.Array, rows: np.ndarray) -> jax.Array:
-    """Rows of an array, spread over devices as the array is."""
+def _take(array: Array, rows: np.ndarray) -> Array:
+    """Return rows of an array with the sharding of the array."""
     taken = array[rows]
     # On one device nothing is placed, or the result could not meet arrays on several.
     several = len(array.sharding.device_set) > 1
@@ -216,7 +219,7 @@ def _take(array: jax.Array, rows: np.ndarray) -> jax.Array:
 @functools.partial(jax.jit, static_argnums=0)
 def _judged(draws, logits_fn, images, keys, labels):
     logits_fn = classifier.checked(logits_fn, keys, images)
-    return judging.judge(logits_fn, keys, images, labels, draws)
+    return classifier.judge(logits_fn, keys, images, labels, draws)
 
 
 @jax.jit
@@ -234,4 +237,4 @@ def _stronger(best, adversarial, verdict):
     verdict = verdict._replace(right=jnp.where(broken, 0.0, verdict.right))
     wins = (best_verdict.right > 0) & (broken | verdict.beats(best_verdict))
     images = norms.select(wins, adversarial, best_images)
-    return images, judging.either(wins, verdict, best_verdict)
+    return images, classifier.either(wins, verdict, best_verdict)

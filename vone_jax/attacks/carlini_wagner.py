@@ -9,11 +9,13 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from vone_jax import prng
 from vone_jax.attacks import adam, checks, losses
 from vone_jax.attacks.attack import pytree
-from vone_jax.attacks.minimal import MinimalNormAttack
+from vone_jax.attacks.classifier import LogitsFn
+from vone_jax.attacks.minimal import Closest, MinimalNormAttack
 
 # Keeps the inverse of the hyperbolic tangent finite for pixels of 0 and 1.
 _INSIDE = 0.999999
@@ -65,7 +67,9 @@ class CW(MinimalNormAttack):
     def __post_init__(self):
         checks.fields(self, norm=("l2",))
 
-    def search(self, keys, logits_fn, images, labels, closest):
+    def search(
+        self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array, closest: Closest
+    ) -> Closest:
         def attempt(state, number):
             closest, const, low, high = state
             closest, success = self._descend(

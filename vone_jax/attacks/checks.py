@@ -106,7 +106,7 @@ def single(name: str, value) -> None:
 
 
 def batch(key, logits_fn, images, labels) -> tuple[jax.Array, jax.Array]:
-    """Checks a batch and the classifier's answer to it, which takes one forward pass.
+    """Check a batch and the classifier's logits for it, which takes one forward pass.
 
     Returns:
       Images and labels as arrays.
@@ -125,7 +125,7 @@ def batch(key, logits_fn, images, labels) -> tuple[jax.Array, jax.Array]:
 
 
 def arrays(key, logits_fn, images, labels) -> tuple[jax.Array, jax.Array]:
-    """Checks any number of images and labels, and returns them as arrays.
+    """Check any number of images and labels, and return them as arrays.
 
     Shapes and dtypes are checked always, values only where they are known, that is outside of
     ``jit`` and the other transformations. The classifier is traced and not run.
@@ -173,7 +173,7 @@ def classes(key: jax.Array, logits_fn: classifier.LogitsFn, images: jax.Array) -
 
 @jax.jit
 def _ranges(images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Whether all images lie in [0, 1], and the smallest and largest label.
+    """Return whether all images lie in [0, 1], and the smallest and largest label.
 
     Within ``jit`` or ``scan`` the results are tracers, also for arrays from outside.
     """

@@ -1,12 +1,17 @@
-"""Calls of a classifier ``logits_fn(keys, images) -> logits``, with one key per example."""
+"""Calls of a classifier ``logits_fn(keys, images) -> logits``, and verdicts on its answers.
+
+A classifier takes one key per example. Verdicts take noise draws that no attack has used.
+"""
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from vone_jax import prng
+from vone_jax.attacks import losses
 
 LogitsFn = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -56,7 +61,7 @@ def _logits(logits_fn: jax.tree_util.Partial, keys: jax.Array, images: jax.Array
 
 
 def draws(logits_fn: LogitsFn, keys: jax.Array, images: jax.Array, count: int) -> jax.Array:
-    """Logits of ``count`` noise draws of each example, shape (count, N, C).
+    """Return the logits of ``count`` noise draws of each example, shape (count, N, C).
 
     The draws are a ``vmap`` over keys, so whatever comes before the noise is computed once. For
     a gradient, ``jax.grad`` belongs around this function and not inside it: then the backward
@@ -65,3 +70,69 @@ def draws(logits_fn: LogitsFn, keys: jax.Array, images: jax.Array, count: int) -
     numbers = jnp.arange(count, dtype=jnp.uint32)
     draw_keys = jax.vmap(lambda number: prng.fold(keys, number))(numbers)
     return jax.vmap(logits_fn, in_axes=(0, None))(draw_keys, images)
+
+
+class Verdict(NamedTuple):
+    """The decisions of a classifier on images over several noise draws.
+
+    Attributes:
+      right: number of draws in which an image is classified right, shape (N,), float. For a
+        target: in which it is not reached.
+      margin: mean over the draws of the largest other logit minus the label's, shape (N,). For a
+        target: of the target's logit minus the largest other.
+    """
+
+    right: jax.Array
+    margin: jax.Array
+
+    def beats(self, other: "Verdict") -> jax.Array:
+        """Compare two verdicts: which is right less often or, if as often, has the larger margin.
+
+        Returns:
+          Booleans (N,), true where this verdict is the stronger one for an attacker.
+        """
+        fewer = self.right < other.right
+        return fewer | ((self.right == other.right) & (self.margin > other.margin))
+
+
+def judge(
+    logits_fn: LogitsFn,
+    keys: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+    count: int,
+    targeted: bool = False,
+) -> Verdict:
+    """The verdict on images; a classifier without noise is called once whatever the draws.
+
+    Args:
+      logits_fn: classifier with one key per example.
+      keys: typed keys of shape (N,). Candidates that are compared get the same keys.
+      images: shape (N, H, W, C).
+      labels: the true classes or, for a target, the classes to reach; shape (N,).
+      count: number of noise draws.
+      targeted: whether they are classes to reach.
+    """
+    logits = draws(logits_fn, keys, images, count)
+    fooled = misled(logits, labels[None], targeted)
+    margin = jnp.mean(losses.margin(logits, labels), axis=0)
+    return Verdict(jnp.sum(~fooled, axis=0, dtype=logits.dtype), -margin if targeted else margin)
+
+
+def misled(logits: jax.Array, labels: jax.Array, targeted: bool) -> jax.Array:
+    """Return the successes of an attacker, booleans (..., N).
+
+    A success is a class other than the label or, with ``targeted``, the label itself.
+    """
+    at_label = jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels
+    return at_label if targeted else ~at_label
+
+
+def either(chosen: jax.Array, ours: Verdict, theirs: Verdict) -> Verdict:
+    """``ours`` where ``chosen`` holds and ``theirs`` elsewhere."""
+    return jax.tree.map(lambda one, other: jnp.where(chosen, one, other), ours, theirs)
+
+
+def nothing_yet(like: jax.Array) -> Verdict:
+    """A verdict that every other one beats; ``like`` has shape (N,)."""
+    return Verdict(jnp.full_like(like, jnp.inf), jnp.full_like(like, -jnp.inf))

@@ -12,11 +12,14 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from vone_jax import prng
-from vone_jax.attacks import box_hyperplane, checks, linearised, norms
+from vone_jax.attacks import checks, norms
 from vone_jax.attacks.attack import pytree
-from vone_jax.attacks.minimal import MinimalNormAttack
+from vone_jax.attacks.classifier import LogitsFn
+from vone_jax.attacks.deepfool import DUAL, Boundary, nearest_boundary, rivals
+from vone_jax.attacks.minimal import Closest, MinimalNormAttack
 from vone_jax.attacks.random_noise import surface
 
 _TINY = 1e-8
@@ -83,7 +86,9 @@ class FAB(MinimalNormAttack):
     def least_classes(self) -> int:
         return max(2, (self.targets or 0) + 1)
 
-    def search(self, keys, logits_fn, images, labels, closest):
+    def search(
+        self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array, closest: Closest
+    ) -> Closest:
         groups = None if self.targeted else self._groups(keys, logits_fn, images, labels)
         count = 1 if groups is None else len(groups)
 
@@ -102,7 +107,7 @@ class FAB(MinimalNormAttack):
             def step(state, number):
                 point, closest = state
                 step_keys = prng.fold(prng.stream(run_keys, "steps"), number)
-                boundary, logits = linearised.nearest_boundary(
+                boundary, logits = nearest_boundary(
                     lambda point: self.logits(logits_fn, prng.stream(step_keys, "slope"), point),
                     point, labels, classes, self.norm, self.estimator,
                 )  # fmt: skip
@@ -121,15 +126,15 @@ class FAB(MinimalNormAttack):
         return jax.lax.scan(run, closest, runs)[0]
 
     def _groups(self, keys, logits_fn, images, labels):
-        """Classes of which a run considers one group, shape (groups, classes, N)."""
+        """Return groups of classes, shape (groups, classes, N); each run considers one group."""
         clean = jnp.mean(self.logits(logits_fn, prng.stream(keys, "classes"), images), axis=0)
         others = clean.shape[-1] - 1
         if self.targets is not None and self.targets > others:
             raise ValueError(f"targets must be at most {others}, got {self.targets}")
-        groups = linearised.rivals(clean, labels, self.targets or others)
+        groups = rivals(clean, labels, self.targets or others)
         return groups[None] if self.targets is None else groups[:, None]
 
-    def _beyond_rounding(self, boundary: linearised.Boundary, logits: jax.Array):
+    def _beyond_rounding(self, boundary: Boundary, logits: Array):
         """The boundary, shifted for points that are within rounding of it on the label's side.
 
         A step that is shorter than the rounding of pixels or logits changes nothing, and ``eta``
@@ -141,17 +146,17 @@ class FAB(MinimalNormAttack):
         step = rounding * (math.sqrt(values) if self.norm == "l2" else 1.0)
         least = jnp.maximum(
             rounding * jnp.max(jnp.abs(jnp.mean(logits, axis=0)), axis=-1),
-            step * norms.size(boundary.slope, linearised.DUAL[self.norm]),
+            step * norms.size(boundary.slope, DUAL[self.norm]),
         )
         sign = 1.0 if self.targeted else -1.0
         ahead = sign * boundary.gap
         return boundary._replace(gap=sign * jnp.where(ahead >= 0, jnp.maximum(ahead, least), ahead))
 
-    def _towards(self, boundary: linearised.Boundary, point, images):
+    def _towards(self, boundary: Boundary, point, images):
         """The mean of the steps to the boundary from the point and from the original image."""
-        from_point = box_hyperplane.project(point, boundary.slope, boundary.gap, self.norm)
+        from_point = project_onto_hyperplane(point, boundary.slope, boundary.gap, self.norm)
         gap = boundary.gap + jnp.sum(boundary.slope * (images - point), axis=(1, 2, 3))
-        from_image = box_hyperplane.project(images, boundary.slope, gap, self.norm)
+        from_image = project_onto_hyperplane(images, boundary.slope, gap, self.norm)
         here = jnp.maximum(norms.size(from_point, self.norm), _TINY)
         there = jnp.maximum(norms.size(from_image, self.norm), _TINY)
         alpha = jnp.minimum(here / (here + there), self.alpha_max)[:, None, None, None]
@@ -159,3 +164,102 @@ class FAB(MinimalNormAttack):
             images + self.eta * from_image
         )
         return jnp.clip(moved, 0.0, 1.0)
+
+
+# Weights this much smaller than the largest do not move a value.
+_NEGLIGIBLE = 1e-8
+
+# Newton's method takes about 2 to 14 rounds; the bound only guards against rounding.
+_MOST_ROUNDS = 64
+
+
+def project_onto_hyperplane(points: Array, normal: Array, residual: Array, norm: str) -> Array:
+    """Return the smallest perturbations that lead onto a hyperplane within the pixel box.
+
+    Per example: the smallest delta with point + delta in [0, 1] and w.(point + delta) = b. Each
+    value moves towards the hyperplane, at most by its room to the border. Where the hyperplane
+    does not meet the box, the result leads to the corner of the box that is nearest to it.
+
+    Args:
+      points: in [0, 1], shape (N, H, W, C).
+      normal: w, same shape. Where it is zero nothing moves.
+      residual: w.point - b, shape (N,).
+      norm: "linf", "l2" or "l1", the norm that is minimised.
+
+    Returns:
+      Perturbations of the same shape.
+    """
+    flat = normal.reshape(normal.shape[0], -1)
+    # In units of the largest weight, so that tiny gradients count as much as large ones.
+    unit = jnp.max(jnp.abs(flat), axis=-1, keepdims=True)
+    unit = jnp.where(unit == 0, jnp.ones_like(unit), unit)
+    weights = jnp.abs(flat) / unit
+    way = -jnp.sign(residual)[:, None] * jnp.sign(flat)
+    values = points.reshape(flat.shape)
+    room = jnp.maximum(jnp.where(way > 0, 1.0 - values, values), 0.0)
+    room = jnp.where(weights < _NEGLIGIBLE, 0.0, room)
+    amount = {"linf": _level, "l2": _proportional, "l1": _greedy}[norm]
+    delta = way * amount(weights, room, jnp.abs(residual)[:, None] / unit)
+    return delta.reshape(points.shape)
+
+
+def _level(weights, room, residual):
+    """Move all values by the same amount, as far as there is room."""
+    return jnp.minimum(_water_level(weights, room, residual), room)
+
+
+def _proportional(weights, room, residual):
+    """Move each value in proportion to its weight, as far as there is room."""
+    safe = jnp.where(room > 0, weights, jnp.ones_like(weights))
+    level = _water_level(weights**2, room / safe, residual)
+    return jnp.minimum(level * weights, room)
+
+
+def _greedy(weights, room, residual):
+    """Move the values of the largest weights all the way; those at the threshold share the rest."""
+    gain = weights * room
+
+    def halve(_, bracket):
+        low, high = bracket
+        middle = 0.5 * (low + high)
+        enough = _sum(jnp.where(weights > middle, gain, 0.0)) >= residual
+        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+
+    bracket = (jnp.zeros_like(residual), jnp.ones_like(residual))
+    rounds = jnp.finfo(weights.dtype).nmant + 8
+    low, high = jax.lax.fori_loop(0, rounds, halve, bracket)
+    above, at = weights > high, (weights > low) & (weights <= high)
+    left = residual - _sum(jnp.where(above, gain, 0.0))
+    among = _sum(jnp.where(at, gain, 0.0))
+    share = jnp.clip(left / jnp.where(among > 0, among, jnp.ones_like(among)), 0.0, 1.0)
+    return room * jnp.where(above, 1.0, jnp.where(at, share, 0.0))
+
+
+def _water_level(rates, limits, residual):
+    """The level with sum(rates min(level, limits)) = residual, or the highest useful one.
+
+    The sum is concave in the level, so Newton's method climbs from zero without passing the
+    solution, and it is there as soon as it has found which limits lie below.
+    """
+
+    def unfinished(state):
+        _, climbing, number = state
+        return jnp.any(climbing) & (number < _MOST_ROUNDS)
+
+    def climb(state):
+        level, _, number = state
+        missing = residual - _sum(rates * jnp.minimum(level, limits))
+        rising = _sum(jnp.where(limits > level, rates, 0.0))
+        higher = level + missing / jnp.where(rising > 0, rising, jnp.ones_like(rising))
+        climbing = (rising > 0) & (higher > level)
+        # The maximum keeps a residual of NaN.
+        level = jnp.where(rising > 0, jnp.maximum(level, higher), level)
+        return level, climbing, number + 1
+
+    level = jnp.zeros_like(residual)
+    state = (level, jnp.ones_like(level, bool), 0)
+    return jax.lax.while_loop(unfinished, climb, state)[0]
+
+
+def _sum(values):
+    return jnp.sum(values, axis=-1, keepdims=True)

@@ -1,6 +1,8 @@
-"""FMN: the fast minimum-norm attack, in three norms.
+"""DDN and FMN: gradient steps in a ball whose radius adapts, towards the closest image.
 
 References:
+  Rony et al., Decoupling direction and norm for efficient gradient-based L2 adversarial attacks
+    and defenses, 2019, arXiv:1811.09600.
   Pintor et al., Fast minimum-norm adversarial attacks through adaptive norm constraints, 2021,
     arXiv:2102.12827.
 """
@@ -9,12 +11,91 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from vone_jax import prng
-from vone_jax.attacks import checks, linearised, losses, norms
+from vone_jax.attacks import checks, losses, norms
 from vone_jax.attacks.attack import pytree
-from vone_jax.attacks.ddn import cosine
-from vone_jax.attacks.minimal import MinimalNormAttack
+from vone_jax.attacks.classifier import LogitsFn
+from vone_jax.attacks.deepfool import boundary_distance
+from vone_jax.attacks.minimal import Closest, MinimalNormAttack
+from vone_jax.attacks.random_noise import surface
+
+
+@pytree("eps", "initial_norm", "gamma")
+@dataclasses.dataclass(frozen=True)
+class DDN(MinimalNormAttack):
+    """Minimal L2 perturbations: gradient steps on a sphere that shrinks and grows.
+
+    The radius shrinks by ``gamma`` while the image is adversarial and grows by it while not. The
+    length of the steps falls from 1 to 0.01 along a cosine. Where the gradient is zero the step
+    goes in a random direction.
+
+    Attributes:
+      norm: "l2".
+      eps: radius that a call keeps to, see ``MinimalNormAttack``.
+      steps: number of steps.
+      initial_norm: radius of the first sphere.
+      gamma: relative change of the radius in a step.
+      eot_samples: noise draws per step, see ``MinimalNormAttack``.
+      estimator: what a gradient averages over them, see ``losses.averaged``.
+      targeted: whether labels are classes to reach rather than to leave.
+
+    Raises:
+      ValueError, TypeError: if a field is out of range; the message names it.
+    """
+
+    norm: str
+    eps: float
+    steps: int = 100
+    initial_norm: float = 1.0
+    gamma: float = 0.05
+    eot_samples: int = 1
+    estimator: str = "mean_logits"
+    targeted: bool = False
+
+    def __post_init__(self):
+        checks.fields(self, norm=("l2",))
+
+    def search(
+        self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array, closest: Closest
+    ) -> Closest:
+        largest = norms.size(jnp.maximum(images, 1.0 - images), "l2")
+        lengths = cosine(self.steps, 1.0, 0.01, images.dtype)
+
+        def loss(point, keys):
+            logits = self.logits(logits_fn, keys, point)
+            entropy = losses.averaged(losses.cross_entropy, self.estimator, logits, labels)
+            return jnp.sum(-entropy if self.targeted else entropy), logits
+
+        def step(state, number):
+            point, radius, closest = state
+            step_keys = prng.fold(keys, number)
+            slope, logits = jax.grad(loss, has_aux=True)(point, prng.stream(step_keys, "noise"))
+            closest, adversarial = self.closer(closest, point, logits, images, labels)
+            radius = jnp.minimum(
+                radius * jnp.where(adversarial, 1 - self.gamma, 1 + self.gamma), largest
+            )
+            random = surface(
+                prng.stream(step_keys, "direction"), images.shape[1:], "l2", images.dtype
+            )
+            flat = jnp.all(slope == 0, axis=(1, 2, 3), keepdims=True)
+            way = jnp.where(flat, random, norms.direction(slope, "l2", "dense", point))
+            delta = point - images + lengths[number] * way
+            delta = radius[:, None, None, None] * norms.direction(delta, "l2", "dense", point)
+            return (jnp.clip(images + delta, 0.0, 1.0), radius, closest), None
+
+        radius = jnp.full(images.shape[:1], self.initial_norm, images.dtype)
+        numbers = jnp.arange(self.steps, dtype=jnp.uint32)
+        (point, _, closest), _ = jax.lax.scan(step, (images, radius, closest), numbers)
+        logits = self.logits(logits_fn, prng.fold(keys, self.steps), point)
+        return self.closer(closest, point, logits, images, labels)[0]
+
+
+def cosine(steps: int, first: Array | float, last: Array | float, dtype) -> Array:
+    """``steps`` values from ``first`` down towards ``last`` along half a cosine."""
+    turn = jnp.pi * jnp.arange(steps, dtype=dtype) / steps
+    return last + (first - last) * 0.5 * (1 + jnp.cos(turn))
 
 
 @pytree("eps", "first_step", "last_step", "first_gamma", "last_gamma")
@@ -61,7 +142,9 @@ class FMN(MinimalNormAttack):
     def __post_init__(self):
         checks.fields(self)
 
-    def search(self, keys, logits_fn, images, labels, closest):
+    def search(
+        self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array, closest: Closest
+    ) -> Closest:
         largest = norms.size(jnp.maximum(images, 1.0 - images), self.norm)
         lengths = cosine(self.steps, self.first_step, self.last_step, images.dtype)
         gammas = cosine(self.steps, self.first_gamma, self.last_gamma, images.dtype)
@@ -78,7 +161,7 @@ class FMN(MinimalNormAttack):
             )
             closest, adversarial = self.closer(closest, point, logits, images, labels)
             away = norms.size(point - images, self.norm)
-            boundary = away + linearised.distance(margin_now, slope, self.norm)
+            boundary = away + boundary_distance(margin_now, slope, self.norm)
             radius = jnp.where(jnp.isinf(closest.distance), boundary, radius)
             outward = radius * (1 + gammas[number])
             inward = jnp.minimum(radius * (1 - gammas[number]), closest.distance)

@@ -1,4 +1,4 @@
-"""Attacks along the gradient: FGSM and projected gradient descent, in three norms.
+"""Attacks along the gradient: FGSM, projected gradient descent and MI-FGSM, in three norms.
 
 References:
   Goodfellow et al., Explaining and harnessing adversarial examples, 2015, arXiv:1412.6572.
@@ -6,16 +6,19 @@ References:
     arXiv:1706.06083.
   Athalye et al., Synthesizing robust adversarial examples, 2018, arXiv:1707.07397
     (expectation over transformation).
+  Dong et al., Boosting adversarial attacks with momentum, 2018, arXiv:1710.06081.
 """
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from vone_jax import prng
-from vone_jax.attacks import checks, classifier, judging, losses, norms
+from vone_jax.attacks import checks, classifier, losses, norms
 from vone_jax.attacks.attack import Attack, pytree
+from vone_jax.attacks.classifier import LogitsFn
 
 # Step sizes by name, from the radius and the number of steps. The first is Madry's. The code of
 # the VOneNet authors exists with the other two: 64 steps travel 2 eps and 16 eps.
@@ -28,6 +31,9 @@ STEP_RULES = {
 ORDERS = ("ball_then_box", "box_then_ball")
 
 KEEP = ("last", "best")
+
+# How MI-FGSM normalises the gradients that it adds up.
+VARIANTS = ("paper", "foolbox")
 
 
 @pytree("eps", "step_size")
@@ -94,11 +100,11 @@ class PGD(Attack):
             keep=KEEP,
         )
 
-    def perturb(self, keys, logits_fn, images, labels):
+    def perturb(self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
         def evaluate(adversarial, keys):
             logits = classifier.draws(logits_fn, keys, adversarial, self.eot_samples)
             value = losses.averaged(losses.LOSSES[self.loss], self.estimator, logits, labels)
-            misled = judging.misled(logits, labels[None], self.targeted)
+            misled = classifier.misled(logits, labels[None], self.targeted)
             return -value if self.targeted else value, jnp.all(misled, axis=0)
 
         def loss(adversarial, keys):
@@ -167,7 +173,7 @@ class PGD(Attack):
         )
         return best_images
 
-    def _feasible(self, adversarial: jax.Array, images: jax.Array) -> jax.Array:
+    def _feasible(self, adversarial: Array, images: Array) -> Array:
         if self.order == "box_then_ball":
             adversarial = jnp.clip(adversarial, 0.0, 1.0)
         delta = norms.project(
@@ -176,8 +182,8 @@ class PGD(Attack):
         return jnp.clip(images + delta, 0.0, 1.0)
 
 
-def stronger(best, rival_images: jax.Array, rival_loss: jax.Array):
-    """Of two pairs of images and losses the one with the higher loss, per example."""
+def stronger(best, rival_images: Array, rival_loss: Array):
+    """Return for each example the images and loss of the pair with the higher loss."""
     best_images, best_loss = best
     # A loss of NaN must win, or it would pass in silence.
     wins = ~(rival_loss <= best_loss)
@@ -204,9 +210,69 @@ class FGSM(Attack):
     def __post_init__(self):
         self._as_pgd()
 
-    def perturb(self, keys, logits_fn, images, labels):
+    def perturb(self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
         return self._as_pgd().perturb(keys, logits_fn, images, labels)
 
     def _as_pgd(self) -> PGD:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return PGD(steps=1, step_size=self.eps, **fields)
+
+
+@pytree("eps", "step_size", "decay")
+@dataclasses.dataclass(frozen=True)
+class MIFGSM(Attack):
+    """Gradient ascent along a decaying sum of normalised gradients, from the clean image.
+
+    Attributes:
+      norm: "linf", "l2" or "l1".
+      eps: radius of the ball in pixel units.
+      steps: number of steps.
+      step_size: length of a step in the same units and norm; None is ``eps / steps``.
+      decay: factor of the sum at each step; 0 forgets, 1 is the paper's.
+      variant: "paper" adds gradients divided by their L1 norm; "foolbox" adds the steepest
+        directions in ``norm``, for L-infinity the signs. Their results differ.
+      eot_samples: noise draws per step; the gradient is that of the loss averaged over them.
+      estimator: what is averaged, see ``losses.averaged``.
+      loss: "cross_entropy", "margin" or "dlr".
+      targeted: whether labels are classes to reach rather than to leave.
+
+    Raises:
+      ValueError, TypeError: if a field is out of range; the message names it.
+    """
+
+    norm: str
+    eps: float
+    steps: int = 10
+    step_size: float | None = None
+    decay: float = 1.0
+    variant: str = "paper"
+    eot_samples: int = 1
+    estimator: str = "mean_loss"
+    loss: str = "cross_entropy"
+    targeted: bool = False
+
+    def __post_init__(self):
+        checks.fields(self, variant=VARIANTS)
+
+    def perturb(self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
+        noise_keys = prng.stream(keys, "noise")
+        step_size = self.eps / self.steps if self.step_size is None else self.step_size
+        unit = "l1" if self.variant == "paper" else self.norm
+
+        def total(adversarial, keys):
+            logits = classifier.draws(logits_fn, keys, adversarial, self.eot_samples)
+            loss = losses.averaged(losses.LOSSES[self.loss], self.estimator, logits, labels)
+            return jnp.sum(-loss if self.targeted else loss)
+
+        def step(carry, number):
+            adversarial, momentum = carry
+            slope = jax.grad(total)(adversarial, prng.fold(noise_keys, number))
+            momentum = self.decay * momentum + norms.direction(slope, unit, "dense", adversarial)
+            way = norms.direction(momentum, self.norm, "dense", adversarial)
+            delta = adversarial + step_size * way - images
+            adversarial = jnp.clip(images + norms.project(delta, self.norm, self.eps), 0.0, 1.0)
+            return (adversarial, momentum), None
+
+        start = (images, jnp.zeros_like(images))
+        numbers = jnp.arange(self.steps, dtype=jnp.uint32)
+        return jax.lax.scan(step, start, numbers)[0][0]

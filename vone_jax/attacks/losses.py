@@ -1,4 +1,4 @@
-"""What an attack increases: losses per example, and how they are averaged over noise draws."""
+"""Losses per example that an attack raises, and their averages over noise draws."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def margin(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Largest other logit minus the label's: positive where the example is misclassified."""
+    """The largest other logit minus the label's: positive where the example is misclassified."""
     return _largest_other(logits, labels) - _at(logits, labels)
 
 

@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from vone_jax import prng
 from vone_jax.attacks import checks, classifier, losses, norms
 from vone_jax.attacks.attack import Attack, pytree
+from vone_jax.attacks.classifier import LogitsFn
 
 # A classifier with noise is fooled where its mean logits are wrong by this many standard errors.
 STANDARD_ERRORS = 2.0
@@ -22,7 +24,7 @@ STANDARD_ERRORS = 2.0
 @pytree("images", "distance", "found")
 @dataclasses.dataclass(frozen=True)
 class MinimalPerturbation:
-    """What a minimal-norm attack found for each image.
+    """The result of a minimal-norm attack for each image.
 
     Attributes:
       images: the closest adversarial images in [0, 1], shape (N, H, W, C); the original image
@@ -32,16 +34,16 @@ class MinimalPerturbation:
       found: whether an adversarial image was found, shape (N,).
     """
 
-    images: jax.Array
-    distance: jax.Array
-    found: jax.Array
+    images: Array
+    distance: Array
+    found: Array
 
 
 class Closest(NamedTuple):
     """The closest adversarial images so far, and their distance: infinite before the first."""
 
-    images: jax.Array
-    distance: jax.Array
+    images: Array
+    distance: Array
 
 
 class MinimalNormAttack(Attack):
@@ -66,10 +68,10 @@ class MinimalNormAttack(Attack):
 
     def minimal(
         self,
-        key: jax.Array,
-        logits_fn: classifier.LogitsFn,
-        images: jax.Array,
-        labels: jax.Array,
+        key: Array,
+        logits_fn: LogitsFn,
+        images: Array,
+        labels: Array,
     ) -> MinimalPerturbation:
         """The closest adversarial images; arguments and errors are those of a call."""
         checks.single("eps", self.eps)
@@ -79,12 +81,14 @@ class MinimalNormAttack(Attack):
         checks.finite(result.images)
         return result
 
-    def perturb(self, keys, logits_fn, images, labels):
+    def perturb(self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
         result = self.closest(keys, logits_fn, images, labels)
         kept = (result.distance <= self.eps) | jnp.isnan(result.distance)
         return jnp.where(kept[:, None, None, None], result.images, images)
 
-    def closest(self, keys, logits_fn, images, labels) -> MinimalPerturbation:
+    def closest(
+        self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array
+    ) -> MinimalPerturbation:
         """The search and its verdict: pure, on checked input, with one key per example."""
         nothing = Closest(images, jnp.full(images.shape[:1], jnp.inf, images.dtype))
         logits = self.logits(logits_fn, prng.stream(keys, "clean"), images)
@@ -100,27 +104,29 @@ class MinimalNormAttack(Attack):
         )
 
     @abc.abstractmethod
-    def search(self, keys, logits_fn, images, labels, closest: Closest) -> Closest:
-        """Goes on from what is known, which is the image itself if it is misclassified."""
+    def search(
+        self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array, closest: Closest
+    ) -> Closest:
+        """Search for closer adversarial images, starting from ``closest``."""
 
-    def logits(self, logits_fn, keys: jax.Array, images: jax.Array) -> jax.Array:
-        """Logits of the draws that decide, shape (k, N, C)."""
+    def logits(self, logits_fn, keys: Array, images: Array) -> Array:
+        """Return the logits of ``eot_samples`` draws, shape (k, N, C)."""
         return classifier.draws(logits_fn, keys, images, self.eot_samples)
 
-    def margin(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
-        """Positive where logits (N, C) are those of an adversarial image, shape (N,)."""
+    def margin(self, logits: Array, labels: Array) -> Array:
+        """Return the margin (N,) of logits (N, C): positive for an adversarial image."""
         margin = losses.margin(logits, labels)
         return -margin if self.targeted else margin
 
     def closer(
         self,
         closest: Closest,
-        candidates: jax.Array,
-        logits: jax.Array,
-        images: jax.Array,
-        labels: jax.Array,
-    ) -> tuple[Closest, jax.Array]:
-        """Takes over the candidates that are adversarial and closer than anything before.
+        candidates: Array,
+        logits: Array,
+        images: Array,
+        labels: Array,
+    ) -> tuple[Closest, Array]:
+        """Replace the closest images by candidates that are adversarial and closer.
 
         Args:
           closest: the closest so far.
@@ -148,8 +154,8 @@ class MinimalNormAttack(Attack):
         ), adversarial
 
 
-def _standard_error(logits: jax.Array, mean: jax.Array, labels: jax.Array) -> jax.Array:
-    """Standard error of the gap between the label and its rival; 0 for one draw."""
+def _standard_error(logits: Array, mean: Array, labels: Array) -> Array:
+    """The standard error of the gap between the label and its rival; 0 for one draw."""
     count = logits.shape[0]
     if count == 1:
         return jnp.zeros(labels.shape, logits.dtype)
@@ -160,6 +166,8 @@ def _standard_error(logits: jax.Array, mean: jax.Array, labels: jax.Array) -> ja
 
 
 @jax.jit
-def _compiled(attack, keys, logits_fn, images, labels):
+def _compiled(
+    attack: MinimalNormAttack, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array
+) -> MinimalPerturbation:
     logits_fn = classifier.checked(logits_fn, keys, images)
     return jax.lax.stop_gradient(attack.closest(keys, logits_fn, images, labels))

@@ -36,7 +36,7 @@ def size(delta: jax.Array, norm: str) -> jax.Array:
 def direction(
     gradient: jax.Array, norm: str, l1_step: str, images: jax.Array, offset: float = 0.0
 ) -> jax.Array:
-    """Direction of one step, of norm one; a gradient of zero gives zero.
+    """Return the direction of one step, of norm one; a gradient of zero gives zero.
 
     Args:
       gradient: gradients of the loss, shape (N, H, W, C).
@@ -70,7 +70,7 @@ def direction(
 
 
 def sparse_direction(gradient: jax.Array, count: jax.Array) -> jax.Array:
-    """Signs of the largest values of a gradient, scaled to an L1 norm of one.
+    """Return the signs of the largest values of a gradient, scaled to an L1 norm of one.
 
     Args:
       gradient: shape (N, H, W, C).
@@ -138,7 +138,7 @@ def _radial(delta, norm, eps, offset=0.0):
 def sample(
     keys: jax.Array, shape: tuple[int, ...], norm: str, eps: jax.Array | float, dtype
 ) -> jax.Array:
-    """Points drawn uniformly from the ball, one per key.
+    """Draw points uniformly from the ball, one per key.
 
     Args:
       keys: typed keys of shape (N,).
@@ -212,7 +212,7 @@ def _over(delta: jax.Array, length: jax.Array) -> jax.Array:
 
 
 def per_example(values: jax.Array, like: jax.Array) -> jax.Array:
-    """Values (N,) in a shape that multiplies or selects arrays (N, H, W, C)."""
+    """Return values (N,) in a shape that multiplies or selects arrays (N, H, W, C)."""
     return values.reshape((-1,) + (1,) * (like.ndim - 1))
 
 

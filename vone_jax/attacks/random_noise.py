@@ -4,10 +4,12 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from vone_jax import prng
 from vone_jax.attacks import checks, classifier, losses, norms
 from vone_jax.attacks.attack import Attack, pytree
+from vone_jax.attacks.classifier import LogitsFn
 
 NOISES = ("uniform", "gaussian", "signs")
 
@@ -42,7 +44,7 @@ class RandomNoise(Attack):
     def __post_init__(self):
         checks.fields(self, noise=NOISES)
 
-    def perturb(self, keys, logits_fn, images, labels):
+    def perturb(self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
         def noisy(number):
             way = surface(
                 prng.fold(keys, number), images.shape[1:], self.norm, images.dtype, self.noise
@@ -70,9 +72,7 @@ class RandomNoise(Attack):
         return jax.lax.scan(draw, nothing, numbers)[0][0]
 
 
-def surface(
-    keys: jax.Array, shape: tuple[int, ...], norm: str, dtype, noise: str = "uniform"
-) -> jax.Array:
+def surface(keys: Array, shape: tuple[int, ...], norm: str, dtype, noise: str = "uniform") -> Array:
     """Random perturbations of norm one, one per key, shape (N, *shape); see ``RandomNoise``."""
     if noise == "uniform":
         drawn = norms.sample(keys, shape, norm, 1.0, dtype)

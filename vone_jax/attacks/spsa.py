@@ -9,10 +9,12 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from vone_jax import prng
 from vone_jax.attacks import adam, checks, classifier, losses, norms
 from vone_jax.attacks.attack import Attack, pytree
+from vone_jax.attacks.classifier import LogitsFn
 
 
 @pytree("eps", "delta", "learning_rate")
@@ -56,7 +58,7 @@ class SPSA(Attack):
         if isinstance(self.delta, (int, float)) and self.delta == 0:
             raise ValueError("delta must be above 0: the loss is compared at this distance")
 
-    def perturb(self, keys, logits_fn, images, labels):
+    def perturb(self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
         def loss(point, keys):
             logits = classifier.draws(logits_fn, keys, point, self.eot_samples)
             value = losses.averaged(losses.LOSSES[self.loss], "mean_loss", logits, labels)

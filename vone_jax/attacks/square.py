@@ -12,10 +12,13 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import Array
 
 from vone_jax import prng
-from vone_jax.attacks import checks, classifier, losses, norms, square_patterns
+from vone_jax.attacks import checks, classifier, losses, norms
 from vone_jax.attacks.attack import Attack, pytree
+from vone_jax.attacks.classifier import LogitsFn
 
 # Queries after which the part of the image that a square covers is halved.
 SCHEDULE = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -67,7 +70,7 @@ class Square(Attack):
         if isinstance(self.p_init, (int, float)) and not 0 < self.p_init <= 1:
             raise ValueError(f"p_init must lie above 0 and be at most 1, got {self.p_init!r}")
 
-    def perturb(self, keys, logits_fn, images, labels):
+    def perturb(self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
         def score(candidates, keys):
             """Averaged loss, and whether nothing is left to do for an image; shapes (N,)."""
             logits = classifier.draws(logits_fn, keys, candidates, self.eot_samples)
@@ -127,17 +130,17 @@ class Square(Attack):
     def _sign(self) -> float:
         return -1.0 if self.targeted else 1.0
 
-    def _start(self, keys: jax.Array, images: jax.Array) -> jax.Array:
+    def _start(self, keys: Array, images: Array) -> Array:
         shape, dtype = images.shape[1:], images.dtype
         if self.norm == "linf":
-            delta = jax.vmap(lambda key: square_patterns.stripes(key, shape, self.eps, dtype))(keys)
+            delta = jax.vmap(lambda key: stripes(key, shape, self.eps, dtype))(keys)
         else:
-            delta = jax.vmap(lambda key: square_patterns.tiles(key, shape, self.norm, dtype))(keys)
+            delta = jax.vmap(lambda key: tiles(key, shape, self.norm, dtype))(keys)
             length = norms.size(delta, self.norm)[:, None, None, None]
             delta = delta * jnp.maximum(self.eps / length, 1.0)
         return self._feasible(delta, images)
 
-    def part(self, query: jax.Array) -> jax.Array:
+    def part(self, query: Array) -> Array:
         """The part of the image that the square of a query covers; the start is query 0."""
         after = jnp.asarray(SCHEDULE, jnp.float32)
         if self.rescale_schedule:
@@ -145,22 +148,20 @@ class Square(Attack):
         halvings = jnp.sum(query.astype(jnp.float32) > after)
         return self.p_init * jnp.exp2(-halvings.astype(jnp.float32))
 
-    def _proposal(self, keys, current, images, query) -> jax.Array:
+    def _proposal(self, keys, current, images, query) -> Array:
         height, width = images.shape[1:3]
         area = self.part(query) * (height * width)
         side = jnp.round(jnp.sqrt(area)).astype(jnp.int32)
         if self.norm == "linf":
             side = jnp.clip(side, 1, min(height, width))
-            propose = functools.partial(square_patterns.signed_window, side=side, eps=self.eps)
+            propose = functools.partial(signed_window, side=side, eps=self.eps)
         else:
             side = jnp.maximum(side, 3)
             side = jnp.minimum(side + 1 - side % 2, min(height, width))
-            propose = functools.partial(
-                square_patterns.moved_window, side=side, eps=self.eps, norm=self.norm
-            )
+            propose = functools.partial(moved_window, side=side, eps=self.eps, norm=self.norm)
         return self._feasible(jax.vmap(propose)(keys, current - images), images)
 
-    def _feasible(self, delta: jax.Array, images: jax.Array) -> jax.Array:
+    def _feasible(self, delta: Array, images: Array) -> Array:
         """The image with a perturbation that uses the whole ball, brought into the box."""
         if self.norm == "l2":
             delta = self.eps * norms.direction(delta, "l2", "dense", images)
@@ -170,10 +171,153 @@ class Square(Attack):
         return jnp.clip(images + delta, 0.0, 1.0)
 
 
-def _chosen(mask: jax.Array, these: jax.Array, others: jax.Array) -> jax.Array:
+def _chosen(mask: Array, these: Array, others: Array) -> Array:
     return jnp.where(mask[:, None, None, None], these, others)
 
 
-def _finite_or_nan(images: jax.Array, loss: jax.Array) -> jax.Array:
+def _finite_or_nan(images: Array, loss: Array) -> Array:
     # Without gradients nothing else carries a NaN of the classifier into the result.
     return _chosen(jnp.isfinite(loss), images, jnp.full_like(images, jnp.nan))
+
+
+# Starting patterns and proposals, for one example and one key at a time. The side of a window may
+# be traced: a window is a mask made from indices, so one compiled function serves all sides.
+
+# In a bump the square of half-width k has weight 1 / (k + 1)^power.
+_POWER = {"l2": 2, "l1": 4}
+_TINY = 1e-12
+
+
+def stripes(key: Array, shape: tuple[int, ...], eps: Array | float, dtype) -> Array:
+    """Start for L-infinity: vertical stripes of -eps or eps, one sign per column and channel."""
+    _, width, channels = shape
+    return eps * jnp.broadcast_to(
+        _signs(jax.random.uniform(key, (1, width, channels), dtype)), shape
+    )
+
+
+def tiles(key: Array, shape: tuple[int, ...], norm: str, dtype) -> Array:
+    """Start for L2 and L1: a grid of bump pairs, one sign per tile and channel.
+
+    A tile has a fifth of the shorter side; the grid is centred.
+    """
+    height, width, channels = shape
+    side = max(min(height, width) // 5, 1)
+    grid = (height // side, width // side)
+    down = np.arange(height) - (height - grid[0] * side) // 2
+    across = np.arange(width) - (width - grid[1] * side) // 2
+    used = ((down >= 0) & (down < grid[0] * side))[:, None] & (
+        (across >= 0) & (across < grid[1] * side)
+    )[None]
+    tile = (
+        np.clip(down // side, 0, grid[0] - 1)[:, None],
+        np.clip(across // side, 0, grid[1] - 1)[None],
+    )
+    drawn = jax.random.uniform(key, (*grid, channels + 1), dtype)[tile]
+    rows, columns = np.broadcast_arrays((down % side)[:, None], (across % side)[None])
+    rows, columns = jnp.asarray(rows), jnp.asarray(columns)
+    pair = bump_pair(rows, columns, side, drawn[..., 0] < 0.5, norm, dtype)
+    return jnp.where(used, pair, 0.0)[..., None] * _signs(drawn[..., 1:])
+
+
+def signed_window(key: Array, delta: Array, side: Array, eps: Array | float) -> Array:
+    """Proposal for L-infinity: -eps or eps in a random window, one sign per channel."""
+    # One call for all that is random: a call of the generator is what compiles slowly.
+    drawn = jax.random.uniform(key, (2 + delta.shape[-1],), delta.dtype)
+    inside = _inside(*_window(drawn[:2], delta.shape, side), side)
+    return jnp.where(inside[..., None], eps * _signs(drawn[None, None, 2:]), delta)
+
+
+def moved_window(key: Array, delta: Array, side: Array, eps: Array | float, norm: str) -> Array:
+    """Proposal for L2 and L1: the perturbation of one random window moves into another.
+
+    The second window is emptied. The first one gets its old perturbation plus a pair of bumps,
+    with the norm that both windows had and what the perturbation has left to ``eps``.
+    """
+    channels = delta.shape[-1]
+    drawn = jax.random.uniform(key, (5 + channels,), delta.dtype)
+    rows, columns = _window(drawn[:2], delta.shape, side)
+    here = _inside(rows, columns, side)[..., None]
+    there = _inside(*_window(drawn[2:4], delta.shape, side), side)[..., None]
+    pair = bump_pair(rows, columns, side, drawn[4] < 0.5, norm, delta.dtype)[..., None]
+    pair = pair * _signs(drawn[None, None, 5:])
+    old = jnp.where(here, delta, 0.0)
+    new = pair + old / (_size(old, norm, (0, 1)) + _TINY)
+    both = _size(jnp.where(here | there, delta, 0.0), norm)
+    whole = _size(delta, norm)
+    if norm == "l2":
+        budget = jnp.sqrt(jnp.maximum(eps**2 - whole**2, 0.0) / channels + both**2)
+    else:
+        budget = jnp.maximum(eps - whole, 0.0) + channels * both
+    new = new / (_size(new, norm, (0, 1)) + _TINY) * budget
+    return jnp.where(here, new, jnp.where(there, 0.0, delta))
+
+
+def bump_pair(
+    rows: Array, columns: Array, side: Array | int, transposed, norm: str, dtype
+) -> Array:
+    """A positive bump above a negative one in a square, of norm one; zero outside of it.
+
+    Args:
+      rows: row of each pixel within the square, which begins at 0; integers of shape (H, W).
+      columns: column of each pixel, likewise.
+      side: side of the square.
+      transposed: whether the bumps lie side by side instead; a scalar or an array (H, W).
+      norm: "l2" or "l1".
+      dtype: floating dtype of the result.
+
+    Returns:
+      Array of shape (H, W).
+    """
+    down, across = jnp.where(transposed, columns, rows), jnp.where(transposed, rows, columns)
+    upper = _bump(down, across, side // 2, side, norm, dtype)
+    lower = _bump(down - side // 2, across, side - side // 2, side, norm, dtype)
+    # Both halves have norm one, except that of a square of one pixel: its upper half is empty.
+    parts = jnp.where(jnp.asarray(side) > 1, 2.0, 1.0)
+    return (upper - lower) / (jnp.sqrt(parts) if norm == "l2" else parts).astype(dtype)
+
+
+def _bump(rows, columns, height, width, norm: str, dtype) -> Array:
+    """Squares of half-width k = 0, 1, ... around the middle of a rectangle, of norm one."""
+    longest = max(rows.shape)
+    # rest[m] is the sum of 1 / (k + 1)^power over k = m, m + 1, ...
+    weights = 1.0 / np.arange(1, longest + 2, dtype=np.float64) ** _POWER[norm]
+    rest = jnp.asarray(np.append(np.cumsum(weights[::-1])[::-1], 0.0), dtype)
+    outermost = jnp.maximum(height // 2, width // 2)
+
+    def value(rows, columns):
+        ring = jnp.maximum(jnp.abs(rows - height // 2), jnp.abs(columns - width // 2))
+        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+        # Pixels far outside would read past the end of the table.
+        return jnp.where(inside, rest[jnp.minimum(ring, longest)] - rest[outermost + 1], 0.0)
+
+    place = jnp.arange(longest)
+    whole = value(place[:, None], place[None])
+    return value(rows, columns) / (_size(whole, norm) + _TINY)
+
+
+def _window(drawn: Array, shape: tuple[int, ...], side) -> tuple[Array, Array]:
+    """Rows and columns of all pixels, counted from the corner of a window.
+
+    ``drawn`` holds two numbers in [0, 1) that choose the corner evenly among all that fit.
+    """
+    places = (jnp.asarray(shape[:2], jnp.int32) - side + 1).astype(drawn.dtype)
+    corner = jnp.floor(drawn * places).astype(jnp.int32)
+    rows = jnp.arange(shape[0])[:, None] - corner[0]
+    columns = jnp.arange(shape[1])[None] - corner[1]
+    return jnp.broadcast_to(rows, shape[:2]), jnp.broadcast_to(columns, shape[:2])
+
+
+def _signs(drawn: Array) -> Array:
+    return jnp.where(drawn < 0.5, -1.0, 1.0).astype(drawn.dtype)
+
+
+def _inside(rows: Array, columns: Array, side) -> Array:
+    return (rows >= 0) & (rows < side) & (columns >= 0) & (columns < side)
+
+
+def _size(delta: Array, norm: str, axis=None) -> Array:
+    keep = axis is not None
+    if norm == "l2":
+        return jnp.sqrt(jnp.sum(jnp.square(delta), axis=axis, keepdims=keep))
+    return jnp.sum(jnp.abs(delta), axis=axis, keepdims=keep)

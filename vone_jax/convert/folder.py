@@ -7,19 +7,18 @@ README.md           the model card, with the numbers that were measured
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from vone_jax import files, models, v1
+from vone_jax import files, models, results, v1
 from vone_jax.convert.checkpoint import read_safetensors, write_safetensors
 from vone_jax.convert.gabor_fit import check_bank_size
-from vone_jax.convert.state_dict import abstract_variables
+from vone_jax.convert.state_dict import abstract_variables, checked_variables
 from vone_jax.convert.untrusted import CheckpointError, read_json
 
 _FORMAT = 1
@@ -36,7 +35,7 @@ def save_folder(
     model: models.BaseNetwork | models.VOneNet,
     variables: Any,
     *,
-    results: Iterable[Mapping[str, Any]] = (),
+    results: Iterable[results.Result] = (),
     licence: str = "other",
     source: str = "",
 ) -> Path:
@@ -46,8 +45,8 @@ def save_folder(
       folder: is made if it does not exist; files of the same names are replaced.
       model: a network of ``models.create``.
       variables: its float32 variables.
-      results: parsed result files of ``eval.py``. The model card shows their numbers. Without them
-        it says that nothing was measured.
+      results: results of ``eval.py``, see ``results.read``. The model card shows their accuracies.
+        Without them it says that nothing was measured.
       licence: of the weights, an identifier of the hub (``"apache-2.0"``, ``"other"``).
       source: the origin of the weights, in words, for the card.
 
@@ -58,11 +57,8 @@ def save_folder(
       ValueError: if the network is not one of ``models.create``, or the variables not its own.
     """
     description = describe(model)
-    arrays = {
-        ".".join(path): np.asarray(leaf)
-        for path, leaf in flatten_dict(jax.device_get(variables)).items()
-    }
-    _check_shapes(model, arrays)
+    checked = checked_variables(model, flatten_dict(variables))
+    arrays = {".".join(path): array for path, array in checked.items()}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = {"format": _FORMAT, "library_name": "vone_jax", "network": description}
@@ -71,7 +67,7 @@ def save_folder(
         folder / "model.safetensors", arrays | _bank_arrays(model), {"format": "vone_jax"}
     )
     parameters = sum(a.size for name, a in arrays.items() if name.startswith("params."))
-    card = model_card(description, parameters, list(results), licence, source)
+    card = model_card(description, parameters, results, licence, source)
     files.replace(folder / "README.md", lambda file: file.write(card.encode()))
     return folder
 
@@ -93,29 +89,9 @@ def load_folder(
         raise CheckpointError(f"config.json has format {config.get('format')!r}, not {_FORMAT}")
     arrays, _ = read_safetensors(folder / "model.safetensors")
     model = _build(config["network"], arrays)
-    weights = {name: a for name, a in arrays.items() if not name.startswith("v1.bank.")}
-    _check_shapes(model, weights)
-    return model, unflatten_dict(
-        {tuple(name.split(".")): jnp.array(array) for name, array in weights.items()}
-    )
-
-
-def _check_shapes(
-    model: models.BaseNetwork | models.VOneNet, arrays: Mapping[str, np.ndarray]
-) -> None:
-    expected = {".".join(path): target for path, target in abstract_variables(model).items()}
-    problems = [f"missing: {name}" for name in sorted(expected.keys() - arrays.keys())]
-    problems += [f"unused: {name}" for name in sorted(arrays.keys() - expected.keys())]
-    for name in sorted(expected.keys() & arrays.keys()):
-        if arrays[name].shape != expected[name].shape or arrays[name].dtype != np.float32:
-            problems.append(
-                f"shape: {name} is {arrays[name].dtype}{arrays[name].shape}, the network has "
-                f"float32{expected[name].shape}"
-            )
-        elif not np.isfinite(arrays[name]).all():
-            problems.append(f"not finite: {name}")
-    if problems:
-        raise CheckpointError("the variables do not fit the network:", problems)
+    weights = {tuple(n.split(".")): a for n, a in arrays.items() if not n.startswith("v1.bank.")}
+    checked = checked_variables(model, weights)
+    return model, unflatten_dict({path: jnp.array(array) for path, array in checked.items()})
 
 
 def describe(model: models.BaseNetwork | models.VOneNet) -> dict[str, Any]:
@@ -202,6 +178,9 @@ def _build(
 def _build_v1(stored: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> v1.VOneBlockConfig:
     fields = dict(stored)
     check_bank_size(fields["simple_channels"] + fields["complex_channels"], fields["kernel_size"])
+    for name in ("image_mean", "image_std"):
+        if isinstance(fields.get(name), list):
+            fields[name] = tuple(map(float, fields[name]))
     if fields["noise"] is not None:
         noise = dict(fields["noise"])
         fields["noise"] = _NOISE[noise.pop("kind")](**noise)
@@ -224,7 +203,7 @@ def _build_v1(stored: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> v1.VO
 def model_card(
     description: Mapping[str, Any],
     parameters: int,
-    results: Sequence[Mapping[str, Any]],
+    measured: Iterable[results.Result],
     licence: str,
     source: str,
 ) -> str:
@@ -233,7 +212,7 @@ def model_card(
     Args:
       description: of the network, see ``describe``.
       parameters: number of trained parameters.
-      results: parsed result files; see the keys used below.
+      measured: results of the network.
       licence: identifier of the licence of the weights.
       source: the origin of the weights, in words.
     """
@@ -263,8 +242,7 @@ def model_card(
             f"noise: {_noise(front_end['noise'])}. The noise is on in training and in evaluation.",
         ]
     lines += ["", "## Measured", ""]
-    rows = [_row(result) for result in results if result.get("kind") != "gallery"]
-    rows = [row for row in rows if row]
+    rows = [row for row in map(_row, measured) if row]
     if rows:
         lines += [
             "| condition | data | examples | accuracy | interval |",
@@ -296,22 +274,18 @@ def _noise(noise: Mapping[str, Any] | None) -> str:
     return f"{noise['kind']} ({values})"
 
 
-def _row(result: Mapping[str, Any]) -> str | None:
+def _row(result: results.Result) -> str | None:
     """One table row, for results that have an accuracy."""
-    if "accuracy" not in result:
+    if not isinstance(result.measured, results.Accuracy):
         return None
-    condition = result.get("condition") or {}
-    if "eps" in condition:
-        label = condition.get("eps_label", condition["eps"])
-        words = f"{condition.get('attack', 'attack')}, {condition.get('norm', '')} {label}"
-    elif "corruption" in condition:
-        words = f"{condition['corruption']}, severity {condition.get('severity')}"
-    else:
-        words = "clean"
-    data = result.get("dataset", {})
-    low, high = result.get("interval", (None, None))
-    interval = "" if low is None else f"{low:.4f} to {high:.4f}"
+    condition, data = result.condition, result.dataset
+    words = "clean"
+    if isinstance(condition, results.AttackCondition):
+        words = f"{condition.attack_name}, {condition.norm} {condition.eps_label}"
+    elif isinstance(condition, results.CorruptionCondition):
+        words = f"{condition.corruption}, severity {condition.severity}"
+    low, high = result.interval
     return (
-        f"| {words} | {data.get('name', '')} {data.get('split', '')} | {data.get('examples', '')} "
-        f"| {result['accuracy']:.4f} | {interval} |"
+        f"| {words} | {data.name} {data.split} | {data.examples} | {result.accuracy:.4f} | "
+        f"{low:.4f} to {high:.4f} |"
     )

@@ -182,21 +182,11 @@ def to_torch(model: BaseNetwork | VOneNet, variables: Any) -> dict[str, np.ndarr
     Raises:
       ValueError: if variables are not those of the model.
     """
-    values: dict[tuple[str, ...], Any] = flatten_dict(jax.device_get(variables))
-    expected = abstract_variables(model)
-    problems = [f"missing: {'/'.join(path)}" for path in expected.keys() - values.keys()]
-    problems += [f"unknown: {'/'.join(path)}" for path in values.keys() - expected.keys()]
-    problems += [
-        f"shape: {'/'.join(path)} is {values[path].shape}, not {target.shape}"
-        for path, target in expected.items()
-        if path in values and values[path].shape != target.shape
-    ]
-    if problems:
-        raise CheckpointError("the variables are not those of the model:", sorted(problems))
+    values = checked_variables(model, flatten_dict(variables))
     tensors = _bank_tensors(model) if isinstance(model, VOneNet) else {}
-    for path in expected:
+    for path, value in values.items():
         origin = source(model, path[1:])
-        tensors[origin.name] = np.ascontiguousarray(origin.to_torch(np.asarray(values[path])))
+        tensors[origin.name] = np.ascontiguousarray(origin.to_torch(value))
         if path[-1] == "var":
             tensors[origin.name.replace("running_var", _COUNTER)] = np.array(0, np.int64)
     return tensors
@@ -229,3 +219,33 @@ def abstract_variables(model: BaseNetwork | VOneNet) -> dict[tuple[str, ...], An
         return model.init(key, images, noise_key=key)
 
     return flatten_dict(jax.eval_shape(init, jax.random.key(0)))
+
+
+def checked_variables(
+    model: BaseNetwork | VOneNet, variables: Mapping[tuple[str, ...], Any]
+) -> dict[tuple[str, ...], np.ndarray]:
+    """Check variables against a network and return them as NumPy arrays, in the network's order.
+
+    Args:
+      model: the network.
+      variables: path -> array, with the collection as the first name of the path.
+
+    Raises:
+      CheckpointError: listing variables that are missing, unused, not float32, of a wrong shape or
+        not finite.
+    """
+    arrays = {path: np.asarray(leaf) for path, leaf in variables.items()}
+    expected = abstract_variables(model)
+    problems = [f"missing: {'.'.join(path)}" for path in sorted(expected.keys() - arrays.keys())]
+    problems += [f"unused: {'.'.join(path)}" for path in sorted(arrays.keys() - expected.keys())]
+    for path in sorted(expected.keys() & arrays.keys()):
+        name, array, shape = ".".join(path), arrays[path], expected[path].shape
+        if array.shape != shape or array.dtype != np.float32:
+            problems.append(
+                f"shape: {name} is {array.dtype}{array.shape}, the network has float32{shape}"
+            )
+        elif not np.isfinite(array).all():
+            problems.append(f"not finite: {name}")
+    if problems:
+        raise CheckpointError("the variables do not fit the network:", problems)
+    return {path: arrays[path] for path in expected}

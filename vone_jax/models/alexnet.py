@@ -7,9 +7,11 @@ pools are padded, so that the maps are 56, 28, 14, 7, 7 pixels wide.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from vone_jax.fast import convolve
 from vone_jax.models.layers import (
+    Activations,
     Dtype,
     adaptive_average_pool,
     linear,
@@ -22,7 +24,7 @@ from vone_jax.models.layers import (
 def _conv(
     x: jax.Array, features: int, kernel: int, stride: int, padding: int, name: str, dtype: Dtype
 ) -> jax.Array:
-    """Convolution with bias and PyTorch's initialisation (in the caller's scope), then ReLU."""
+    """A convolution with bias and PyTorch's initialisation (in the caller's scope), then ReLU."""
     x = nn.Conv(
         features,
         (kernel, kernel),
@@ -38,14 +40,14 @@ def _conv(
 
 
 class AlexNetStem(nn.Module):
-    """First convolution, ReLU and max pooling.
+    """The first convolution, ReLU and max pooling.
 
     Attributes:
       features: output channels.
       kernel: side of the kernel in pixels.
-      stride: of the convolution.
-      padding: of the convolution.
-      pool_padding: of the 3x3 max pool of stride 2 that follows.
+      stride: of the convolution, in pixels.
+      padding: of the convolution, in pixels.
+      pool_padding: of the 3x3 max pool of stride 2 that follows, in positions.
     """
 
     features: int = 64
@@ -56,13 +58,13 @@ class AlexNetStem(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> dict[str, jax.Array]:
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Activations:
         x = _conv(x, self.features, self.kernel, self.stride, self.padding, "conv1", self.dtype)
         return {"conv1": max_pool(x, self.pool_padding)}
 
 
 class AlexNetBackEnd(nn.Module):
-    """Convolutions 2 to 5 and the three fully connected layers.
+    """The convolutions 2 to 5 and the three fully connected layers.
 
     Attributes:
       num_classes: number of logits.
@@ -80,7 +82,7 @@ class AlexNetBackEnd(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> dict[str, jax.Array]:
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Activations:
         layers = {}
         w = self.width
         x = _conv(x, 3 * w, 5, self.conv2_stride, 2, "conv2", self.dtype)

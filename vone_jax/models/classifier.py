@@ -1,11 +1,12 @@
-"""A trained network as a function: what attacks, corruptions and physiology work on."""
+"""A trained network as a function, for attacks, corruptions and physiology."""
 
 import dataclasses
 from typing import Any
 
-import jax
 from jax.tree_util import Partial
+from jaxtyping import Array, Float
 
+from vone_jax.models.layers import Images, NoiseKey
 from vone_jax.models.network import BaseNetwork, VOneNet
 from vone_jax.v1 import GaussianNoise, NeuronalNoise
 
@@ -17,7 +18,7 @@ class _Apply:
     model: BaseNetwork | VOneNet
     layer: str
 
-    def __call__(self, variables: Any, key: jax.Array, images: jax.Array) -> jax.Array:
+    def __call__(self, variables: Any, key: NoiseKey, images: Images) -> Float[Array, "n ..."]:
         features: Any = self.model.apply(
             variables, images, train=False, noise_key=key, method="features"
         )
@@ -41,12 +42,18 @@ def logits_fn(model: BaseNetwork | VOneNet, variables: Any) -> Partial:
 
 
 def response_fn(model: BaseNetwork | VOneNet, variables: Any, layer: str) -> Partial:
-    """As ``logits_fn``, for any layer that ``method="features"`` names."""
+    """The function ``response_fn(keys, images) -> responses`` of a layer of a trained network.
+
+    Args:
+      model: from ``create``.
+      variables: ``{"params": ..., "batch_stats": ...}``.
+      layer: a name from ``method="features"``, such as ``"v1"`` or ``"layer3"``.
+    """
     return Partial(_Apply(model, layer), variables)
 
 
 def without_noise(model: BaseNetwork | VOneNet) -> BaseNetwork | VOneNet:
-    """The same network with its noise switched off; it shares its variables."""
+    """The same network without noise; its variables are valid for both."""
     return with_noise(model, None) if is_stochastic(model) else model
 
 
@@ -55,7 +62,7 @@ def with_noise(
 ) -> BaseNetwork | VOneNet:
     """The same network with other noise in V1, or behind the stem of a base network.
 
-    A network trained without noise can so be examined with it.
+    Use it to evaluate a network that was trained without noise with it, or the reverse.
     """
     if isinstance(model, VOneNet):
         return model.clone(v1=dataclasses.replace(model.v1, noise=noise))
@@ -68,5 +75,5 @@ def noise_of(model: BaseNetwork | VOneNet) -> NeuronalNoise | GaussianNoise | No
 
 
 def is_stochastic(model: BaseNetwork | VOneNet) -> bool:
-    """Whether the network's logits depend on the key."""
+    """Return True if the network's logits depend on the key."""
     return noise_of(model) is not None

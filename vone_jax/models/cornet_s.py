@@ -5,11 +5,12 @@ Submodules carry the original's names, so that checkpoints convert by rule.
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from vone_jax.fast import convolve
 from vone_jax.models.layers import (
+    Activations,
     BatchNorm,
     Dtype,
     conv,
@@ -27,7 +28,7 @@ class CORnetV1(nn.Module):
       features: output channels.
       kernel: side of the first kernel in pixels.
       stride: of the first convolution.
-      pool: whether a 3x3 max pool of stride 2 follows the first convolution.
+      pool: a 3x3 max pool of stride 2 follows the first convolution.
     """
 
     features: int = 64
@@ -37,7 +38,7 @@ class CORnetV1(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> dict[str, jax.Array]:
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Activations:
         x = conv(self.features, self.kernel, self.stride, name="conv1", dtype=self.dtype)(x)
         x = nn.relu(BatchNorm(self.dtype, name="norm1")(x, train))
         x = max_pool(x, padding=1) if self.pool else x
@@ -52,7 +53,7 @@ class SteppedConv(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, stride: int) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"], stride: int) -> Float[Array, "n h2 w2 c2"]:
         shape = (3, 3, x.shape[-1], self.features)
         kernel = self.param("kernel", he_normal_fan_out, shape, jnp.float32)
         return convolve(
@@ -64,7 +65,7 @@ class SteppedConv(nn.Module):
 
 
 class CORblockS(nn.Module):
-    """One area: the same convolutions applied ``steps`` times, batch norms of their own each time.
+    """One area: the same convolutions applied ``steps`` times, with other batch norms each time.
 
     Attributes:
       features: output channels.
@@ -76,7 +77,7 @@ class CORblockS(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> list[jax.Array]:
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> list[Float[Array, "n h2 w2 c2"]]:
         """The output of the area after each step."""
         x = conv(self.features, 1, name="conv_input", dtype=self.dtype)(x)
         conv1 = conv(4 * self.features, 1, name="conv1", dtype=self.dtype)
@@ -118,7 +119,7 @@ class CORnetSBackEnd(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> dict[str, jax.Array]:
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Activations:
         layers = {}
         for area, (widening, steps) in AREAS.items():
             outputs = CORblockS(widening * self.width, steps, self.dtype, name=area)(x, train)

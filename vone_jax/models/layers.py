@@ -1,4 +1,7 @@
-"""Layers with PyTorch's conventions, which the published networks were trained with."""
+"""Layers with PyTorch's conventions, which the published networks were trained with.
+
+Activations are maps (N, H, W, C), with sizes ``n h w c`` in the annotations.
+"""
 
 import math
 from collections.abc import Callable
@@ -8,10 +11,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Key
 
 from vone_jax.fast import convolve
 
 Dtype = Any
+# Images in [0, 1], as a network takes them.
+Images = Float[Array, "n h w c"] | Float[np.ndarray, "n h w c"]
+# One key per example, or one key that numbers the examples by position.
+NoiseKey = Key[Array, " n"] | Key[Array, ""]
+# The activations of a part of a network by name, in processing order.
+Activations = dict[str, Float[Array, "n ..."]]
 
 # He et al. (2015), fan out: N(0, sqrt(2 / (k^2 * output channels))).
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -20,10 +30,10 @@ torch_uniform = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
 
 
 def torch_bias(fan_in: int) -> Callable[..., jax.Array]:
-    """PyTorch's default bias initialiser, U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
+    """The initialiser of PyTorch's biases, U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
     bound = 1.0 / math.sqrt(fan_in)
 
-    def init(key, shape, dtype=jnp.float32):
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> jax.Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init
@@ -32,7 +42,7 @@ def torch_bias(fan_in: int) -> Callable[..., jax.Array]:
 def conv(
     features: int, kernel: int, stride: int = 1, *, name: str, dtype: Dtype = jnp.float32
 ) -> nn.Conv:
-    """Convolution without bias, zero padding kernel // 2 on every side, He initialisation."""
+    """A convolution without bias, zero padding kernel // 2 on every side, He initialisation."""
     # 'SAME' pads asymmetrically at stride 2; PyTorch networks pad the same on both sides.
     return nn.Conv(
         features,
@@ -48,7 +58,7 @@ def conv(
 
 
 def linear(features: int, fan_in: int, *, name: str, dtype: Dtype = jnp.float32) -> nn.Dense:
-    """Linear layer with PyTorch's initialisation."""
+    """A linear layer with PyTorch's initialisation."""
     return nn.Dense(
         features, kernel_init=torch_uniform, bias_init=torch_bias(fan_in), dtype=dtype, name=name
     )
@@ -57,19 +67,19 @@ def linear(features: int, fan_in: int, *, name: str, dtype: Dtype = jnp.float32)
 class BatchNorm(nn.Module):
     """Batch normalisation with PyTorch's constants.
 
-    Differs from ``nn.BatchNorm`` in what it keeps: running values move by 0.1 per step and the
-    running variance is the unbiased one. The variance is computed in two passes. Statistics are
-    float32 and, under ``jit`` over a mesh, those of the global batch.
+    Unlike in ``nn.BatchNorm``, running values move by 0.1 per step, and the running variance is the
+    unbiased one. The variance is computed in two passes. Statistics are float32 and, under ``jit``
+    over a mesh, those of the global batch.
 
     Attributes:
-      dtype: of the output.
+      dtype: type of the output.
     """
 
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Normalises (N, H, W, C) over all but the last axis; batch statistics if ``train``."""
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h w c"]:
+        """Normalise over all but the last axis; with batch statistics if ``train``."""
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
@@ -91,15 +101,17 @@ class BatchNorm(nn.Module):
         return y.astype(self.dtype)
 
 
-def max_pool(x: jax.Array, padding: int) -> jax.Array:
-    """Maximum over 3x3 windows at stride 2; the padding never wins."""
+def max_pool(x: Float[Array, "n h w c"], padding: int) -> Float[Array, "n h2 w2 c"]:
+    """The maximum over 3x3 windows at stride 2. Padding is never the maximum."""
     # Flax annotates padding as a string, but documents pairs.
     pairs: Any = [(padding, padding)] * 2
     return nn.max_pool(x, (3, 3), (2, 2), pairs)
 
 
-def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
-    """Averages (N, H, W, C) over a size x size grid of windows, as PyTorch's adaptive pooling.
+def adaptive_average_pool(
+    x: Float[Array, "n h w c"], size: int
+) -> Float[Array, "n {size} {size} c"]:
+    """Average over a size x size grid of windows, as PyTorch's adaptive pooling does.
 
     Window i of ``size`` over H positions is floor(i H / size) to ceil((i + 1) H / size).
     """
@@ -115,6 +127,6 @@ def _pooling_matrix(length: int, size: int) -> np.ndarray:
     return weights
 
 
-def global_average_pool(x: jax.Array) -> jax.Array:
-    """Mean over positions in float32: (N, H, W, C) to (N, C), in the type of ``x``."""
+def global_average_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
+    """The mean over positions, computed in float32, in the type of ``x``."""
     return jnp.mean(x.astype(jnp.float32), axis=(1, 2)).astype(x.dtype)

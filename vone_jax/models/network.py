@@ -1,12 +1,12 @@
-"""A network is a front end (learned stem, or V1) and a back end. Each owns its normalisation."""
+"""Networks of a front end (learned stem or V1) and a back end. They normalise images themselves."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from vone_jax import prng
 from vone_jax.fast import convolve
-from vone_jax.models.layers import Dtype, he_normal_fan_out
+from vone_jax.models.layers import Activations, Dtype, Images, NoiseKey, he_normal_fan_out
 from vone_jax.v1 import (
     GaussianNoise,
     NeuronalNoise,
@@ -22,14 +22,14 @@ class BaseNetwork(nn.Module):
     """A standard CNN: normalisation, stem, back end.
 
     Attributes:
-      stem: module ``(x, train) -> {name: array}``; the last entry goes on.
+      stem: module ``(x, train) -> {name: array}``. Its last entry is the input of the back end.
       back_end: module ``(x, train) -> {name: array}`` with an entry ``logits``.
       mean: per channel, subtracted from images in [0, 1].
-      std: per channel, divides them.
-      dtype: in which the layers compute.
-      stem_noise: of the stem's output, or None. V1's stochasticity without V1, a control of the
-        paper: noise alone, in the place where a VOneNet has it.
-      stem_gain: multiplies the stem's output before the noise, as V1's gain does its responses.
+      std: per channel, divides images after the subtraction.
+      dtype: type in which the layers compute.
+      stem_noise: noise behind the stem, or None. It is the paper's control of stochasticity without
+        V1: noise alone, in the place where a VOneNet has it.
+      stem_gain: multiplies the stem's output before the noise, like the gain of V1.
     """
 
     stem: nn.Module
@@ -41,12 +41,12 @@ class BaseNetwork(nn.Module):
     stem_gain: float = 1.0
 
     def features(
-        self, images: jax.Array, train: bool = False, noise_key: jax.Array | None = None
-    ) -> dict[str, jax.Array]:
-        """Named activations, see ``VOneNet.features``.
+        self, images: Images, train: bool = False, noise_key: NoiseKey | None = None
+    ) -> Activations:
+        """The named activations, see ``VOneNet.features``.
 
-        ``noise_key`` is ignored by a network without noise; with noise, the stem's layer is its
-        output before it, and ``stem.noise`` what goes on.
+        A network without noise ignores ``noise_key``. With noise, the stem's layer is the output
+        before the noise, and ``stem.noise`` is the input of the back end.
         """
         check_images(images, len(self.mean))
         x = normalise(images, self.mean, self.std).astype(self.dtype)
@@ -56,7 +56,9 @@ class BaseNetwork(nn.Module):
         layers = layers | self.back_end(list(layers.values())[-1], train)
         return layers | {"logits": layers["logits"].astype(jnp.float32)}
 
-    def _noisy(self, responses: jax.Array, noise_key: jax.Array | None) -> jax.Array:
+    def _noisy(
+        self, responses: Float[Array, "n h w c"], noise_key: NoiseKey | None
+    ) -> Float[Array, "n h w c"]:
         responses = self.stem_gain * responses
         if self.stem_noise is None:
             return responses
@@ -66,20 +68,20 @@ class BaseNetwork(nn.Module):
         return self.stem_noise(responses.astype(jnp.float32), z).astype(self.dtype)
 
     def __call__(
-        self, images: jax.Array, train: bool = False, noise_key: jax.Array | None = None
-    ) -> jax.Array:
-        """Logits, see ``VOneNet.__call__``."""
+        self, images: Images, train: bool = False, noise_key: NoiseKey | None = None
+    ) -> Float[Array, "n classes"]:
+        """The logits, see ``VOneNet.__call__``."""
         return self.features(images, train, noise_key)["logits"]
 
 
 class VOneNet(nn.Module):
-    """VOneBlock, 1x1 bottleneck (no bias, no nonlinearity), back end of a standard CNN.
+    """A VOneBlock, a 1x1 bottleneck (no bias, no nonlinearity), the back end of a standard CNN.
 
     Attributes:
       v1: configuration of the VOneBlock.
       back_end: module ``(x, train) -> {name: array}`` with an entry ``logits``.
       bottleneck_features: output channels of the bottleneck.
-      dtype: in which the bottleneck and the back end compute. V1 is always float32.
+      dtype: type in which the bottleneck and the back end compute. V1 is always float32.
     """
 
     v1: VOneBlockConfig
@@ -87,7 +89,7 @@ class VOneNet(nn.Module):
     bottleneck_features: int = 64
     dtype: Dtype = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         self.block = VOneBlock(self.v1)
         self.bottleneck = nn.Conv(
             self.bottleneck_features,
@@ -100,14 +102,14 @@ class VOneNet(nn.Module):
         )
 
     def features(
-        self, images: jax.Array, train: bool = False, noise_key: jax.Array | None = None
-    ) -> dict[str, jax.Array]:
-        """Named activations, in processing order.
+        self, images: Images, train: bool = False, noise_key: NoiseKey | None = None
+    ) -> Activations:
+        """The named activations, in processing order.
 
         Args:
           images: float (N, H, W, C) in [0, 1].
-          train: batch norm uses (and updates) batch statistics, dropout is on. Noise does not
-            depend on it.
+          train: batch norm uses (and updates) batch statistics, and dropout is on. The noise is
+            on either way.
           noise_key: one typed key, or one per example, see ``VOneBlock.__call__``.
 
         Returns:
@@ -125,7 +127,7 @@ class VOneNet(nn.Module):
         return layers | {"logits": layers["logits"].astype(jnp.float32)}
 
     def __call__(
-        self, images: jax.Array, train: bool = False, noise_key: jax.Array | None = None
-    ) -> jax.Array:
-        """float32 logits (N, num_classes); arguments as in ``features``."""
+        self, images: Images, train: bool = False, noise_key: NoiseKey | None = None
+    ) -> Float[Array, "n classes"]:
+        """The float32 logits; arguments as in ``features``."""
         return self.features(images, train, noise_key)["logits"]

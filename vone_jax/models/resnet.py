@@ -1,6 +1,6 @@
 """ResNet-18 and ResNet-50 (He et al. 2016; stride on the 3x3 convolution, as in torchvision).
 
-The network is cut behind its stem, because the VOneBlock and its bottleneck replace just that.
+The network is cut behind its stem, which the VOneBlock and its bottleneck replace.
 Submodules carry PyTorch's names, so that checkpoints convert by rule.
 """
 
@@ -9,8 +9,10 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from vone_jax.models.layers import (
+    Activations,
     BatchNorm,
     Dtype,
     conv,
@@ -21,13 +23,13 @@ from vone_jax.models.layers import (
 
 
 class ResNetStem(nn.Module):
-    """Convolution, batch norm, ReLU and (optionally) max pooling.
+    """A convolution, batch norm, ReLU and (optionally) max pooling.
 
     Attributes:
       features: output channels.
       kernel: side of the kernel in pixels.
       stride: of the convolution.
-      pool: whether a 3x3 max pool of stride 2 follows.
+      pool: a 3x3 max pool of stride 2 follows.
     """
 
     features: int = 64
@@ -37,14 +39,14 @@ class ResNetStem(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> dict[str, jax.Array]:
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Activations:
         x = conv(self.features, self.kernel, self.stride, name="conv1", dtype=self.dtype)(x)
         x = nn.relu(BatchNorm(self.dtype, name="bn1")(x, train))
         return {"stem": max_pool(x, padding=1) if self.pool else x}
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around a skip connection."""
+    """A residual block: two 3x3 convolutions around a skip connection."""
 
     features: int
     stride: int
@@ -53,7 +55,7 @@ class BasicBlock(nn.Module):
     expansion = 1
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
         y = conv(self.features, 3, self.stride, name="conv1", dtype=self.dtype)(x)
         y = nn.relu(BatchNorm(self.dtype, name="bn1")(y, train))
         y = conv(self.features, 3, name="conv2", dtype=self.dtype)(y)
@@ -62,7 +64,7 @@ class BasicBlock(nn.Module):
 
 
 class BottleneckBlock(nn.Module):
-    """1x1, 3x3 (carrying the stride) and 1x1 convolutions around a skip connection."""
+    """A residual block: 1x1, 3x3 (with the stride), 1x1 convolutions around a skip connection."""
 
     features: int
     stride: int
@@ -71,7 +73,7 @@ class BottleneckBlock(nn.Module):
     expansion = 4
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
         y = conv(self.features, 1, name="conv1", dtype=self.dtype)(x)
         y = nn.relu(BatchNorm(self.dtype, name="bn1")(y, train))
         y = conv(self.features, 3, self.stride, name="conv2", dtype=self.dtype)(y)
@@ -106,7 +108,7 @@ class ResNetBackEnd(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> dict[str, jax.Array]:
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Activations:
         layers = {}
         for stage, count in enumerate(self.blocks, start=1):
             for i in range(count):

@@ -1,0 +1,67 @@
+"""Read a PyTorch checkpoint and say what it is: ``python -m vone_jax.convert FILE [--out FOLDER]``.
+
+Exit status: 0 finished; 1 the file cannot be read or converted; 2 wrong arguments.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from vone_jax import cli, convert, models
+from vone_jax.convert.untrusted import printable
+
+PROGRAM = "vone_jax.convert"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with the given arguments and return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {PROGRAM}",
+        description="Converts a PyTorch checkpoint (torch.save or safetensors) of a VOneNet, "
+        "ResNet-18/50, AlexNet or CORnet-S. Nothing in the file is executed.",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="The checkpoint.")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="Write the network there.")
+    parser.add_argument(
+        "--name",
+        choices=models.NAMES,
+        metavar="NAME",
+        help="Architecture. Default: recognised by the names of the tensors. Choices: "
+        + ", ".join(models.NAMES),
+    )
+    parser.add_argument(
+        "--image-size", type=int, metavar="PIXELS", help="Image size of the network."
+    )
+    parser.add_argument(
+        "--ignore-flag",
+        action="append",
+        default=[],
+        metavar="FLAG",
+        help="A flag stored in the file that does not change the network. Can be repeated.",
+    )
+    parser.add_argument(
+        "--licence", default="other", help="Licence of the weights. Default: other."
+    )
+    options = parser.parse_args(argv)
+    try:
+        conversion = convert.read(
+            options.file,
+            name=options.name,
+            image_size=options.image_size,
+            ignored_flags=options.ignore_flag,
+        )
+        print(f"{options.file}: {conversion.name} ({conversion.format})")
+        for note in conversion.notes:
+            print(f"  {printable(note)}")
+        if options.out is not None:
+            convert.save_folder(
+                options.out,
+                conversion.model,
+                conversion.variables,
+                licence=options.licence,
+                source=f"converted from {printable(options.file.name)}",
+            )
+            print(f"written: {options.out}")
+    except (convert.CheckpointError, OSError) as error:
+        return cli.fail(PROGRAM, error)
+    return cli.FINISHED
