@@ -114,7 +114,7 @@ def _attack_strength(run: Run) -> list[str]:
         for result in run.of_kind("attack")
         if result.protocol.noise == "fresh"
         and result.attack_noise == "same"
-        and result.condition.eot_samples < 2
+        and comparison.attack_condition(result).eot_samples < 2
     ]
     if few:
         warnings.append(

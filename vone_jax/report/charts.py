@@ -62,6 +62,24 @@ _CONFIG: dict[str, Any] = {
 }
 
 
+# Each chart becomes interactive shortly before it comes into view. If that fails, the static
+# picture stays. With ast, Vega interprets its expressions and needs no eval.
+_SCRIPT = """
+for (const plot of document.querySelectorAll(".plot")) {
+  const seen = new IntersectionObserver(async (entries) => {
+    if (!entries.some((entry) => entry.isIntersecting)) return;
+    seen.disconnect();
+    const spec = JSON.parse(plot.querySelector("script").textContent);
+    const live = document.createElement("div");
+    const options = {actions: false, renderer: "svg", ast: true, mode: "vega-lite"};
+    await vegaEmbed(live, spec, options);
+    plot.querySelector("svg").replaceWith(live);
+  }, {rootMargin: "400px"});
+  seen.observe(plot);
+}
+"""
+
+
 @dataclasses.dataclass(frozen=True)
 class Figure:
     """A chart on the page.
@@ -77,7 +95,7 @@ class Figure:
     description: str
 
 
-def figure(chart: alt.LayerChart | alt.Chart, description: str) -> Figure:
+def figure(chart: alt.TopLevelMixin, description: str) -> Figure:
     """A chart as the page shows it.
 
     Args:
@@ -96,9 +114,9 @@ def figure(chart: alt.LayerChart | alt.Chart, description: str) -> Figure:
 
 
 @functools.cache
-def runtime() -> str:
-    """The JavaScript of Vega, Vega-Lite and Vega-Embed in one text."""
-    return vl_convert.javascript_bundle()
+def script() -> str:
+    """The script of the page, with Vega, Vega-Lite and Vega-Embed in one text."""
+    return vl_convert.javascript_bundle(_SCRIPT)
 
 
 def color(position: int) -> str:
@@ -118,7 +136,8 @@ def values(rows: Sequence[dict[str, Any]]) -> alt.Data:
 
 def share_axis(title: str | None = None, **fields: Any) -> alt.Axis:
     """A vertical axis of shares in percent."""
-    return alt.Axis(title=title, format="%", **({"tickCount": 4} | fields))
+    options: dict[str, Any] = {"tickCount": 4} | fields
+    return alt.Axis(title=title, format="%", **options)
 
 
 def attack_chart(runs: Sequence[Run], norm: str) -> Figure:
@@ -224,7 +243,7 @@ def _accuracy_chart(
     def y(field: str) -> alt.Y:
         return alt.Y(f"{field}:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=axis)
 
-    base = alt.Chart(values(rows)).encode(x=x, color=_by_position(len(runs), "color"))
+    base = alt.Chart(values(rows)).encode(x=x, color=_colors(runs))
     joined, apart = base.transform_filter("datum.joined"), base.transform_filter("!datum.joined")
     layers = []
     level = comparison.common_chance(runs)
@@ -241,7 +260,7 @@ def _accuracy_chart(
     layers.append(
         base.mark_point(filled=True, size=34, opacity=1).encode(
             y=y("accuracy"),
-            shape=_by_position(len(runs), "shape"),
+            shape=_shapes(runs),
             tooltip=["Network:N", "Condition:N", "Accuracy:N", "Judged:N"],
         )
     )
@@ -255,12 +274,18 @@ def _quoted(text: str) -> str:
     return "'" + printable(text).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def _by_position(count: int, channel: str) -> alt.Color | alt.Shape:
-    """The colour or the marker of each network, without a legend: the page has one."""
-    kind, of = {"color": (alt.Color, color), "shape": (alt.Shape, marker)}[channel]
-    places = list(range(count))
-    scale = alt.Scale(domain=places, range=[of(place) for place in places])
-    return kind("position:N", scale=scale, legend=None)
+def _colors(runs: Sequence[Run]) -> alt.Color:
+    """The colour of each network. The page has a legend, so charts have none."""
+    places = list(range(len(runs)))
+    scale = alt.Scale(domain=places, range=list(map(color, places)))
+    return alt.Color("position:N", scale=scale, legend=None)
+
+
+def _shapes(runs: Sequence[Run]) -> alt.Shape:
+    """The marker of each network."""
+    places = list(range(len(runs)))
+    scale = alt.Scale(domain=places, range=list(map(marker, places)))
+    return alt.Shape("position:N", scale=scale, legend=None)
 
 
 def _dashes(runs: Sequence[Run]) -> alt.StrokeDash:
@@ -297,7 +322,7 @@ def training_chart(runs: Sequence[Run], quantity: str) -> Figure:
     scale = alt.Scale(domain=[0, 1]) if share else alt.Scale(zero=True)
     y = alt.Y("value:Q", scale=scale, title=None, axis=share_axis() if share else alt.Axis())
     base = alt.Chart(values(rows)).encode(
-        x=alt.X("epoch:Q", axis=alt.Axis(tickCount=6)), y=y, color=_by_position(len(runs), "color")
+        x=alt.X("epoch:Q", axis=alt.Axis(tickCount=6)), y=y, color=_colors(runs)
     )
     train = base.transform_filter("datum.kind == 'train'")
     validation = base.transform_filter("datum.kind == 'validation'")
@@ -305,7 +330,7 @@ def training_chart(runs: Sequence[Run], quantity: str) -> Figure:
         train.mark_line(strokeWidth=1, opacity=0.55).encode(strokeDash=_dashes(runs)),
         validation.mark_line(strokeWidth=1.8).encode(strokeDash=_dashes(runs)),
         validation.mark_point(filled=True, size=26, opacity=1).encode(
-            shape=_by_position(len(runs), "shape"),
+            shape=_shapes(runs),
             tooltip=["Network:N", "epoch:Q", alt.Tooltip("value:Q", title=quantity)],
         ),
     ).properties(width=400, height=240)

@@ -107,7 +107,8 @@ def corruption_means(runs: Sequence[Run]) -> list[dict[str, Any]]:
         for result in run.of_kind("corruption_means"):
             means, condition = result.measured, result.condition
             assert isinstance(means, results.CorruptionMeans)
-            form = comparison.form_label(condition)
+            assert isinstance(condition, results.CorruptionMeansCondition)
+            form = comparison.form_label(condition.form)
             lines.append(
                 {
                     "label": run.label,

@@ -89,9 +89,21 @@ def curve(run: Run, norm: str) -> dict[float, Result]:
     return dict(sorted(worst.items()))
 
 
-def form_label(condition: Any) -> str:
+def attack_condition(result: Result) -> results.AttackCondition:
+    """The condition of an attack result."""
+    assert isinstance(result.condition, results.AttackCondition)
+    return result.condition
+
+
+def corruption_condition(result: Result) -> results.CorruptionCondition:
+    """The condition of a corruption result."""
+    assert isinstance(result.condition, results.CorruptionCondition)
+    return result.condition
+
+
+def form_label(form: str) -> str:
     """The form of corrupted images in words; empty for floating point."""
-    return _FORMS.get(condition.form, condition.form)
+    return _FORMS.get(form, form)
 
 
 def corruptions(run: Run) -> dict[tuple[str, int], Result]:
@@ -101,9 +113,11 @@ def corruptions(run: Run) -> dict[tuple[str, int], Result]:
     """
     measured = [result for result in run.of_kind("corruption") if as_deployed(run, result)]
     # Later results replace earlier ones, so floating point comes last.
-    measured.sort(key=lambda result: form_label(result.condition), reverse=True)
+    measured.sort(key=lambda r: form_label(corruption_condition(r).form), reverse=True)
+    conditions = [corruption_condition(result) for result in measured]
     by_condition = {
-        (result.condition.corruption, result.condition.severity): result for result in measured
+        (condition.corruption, condition.severity): result
+        for condition, result in zip(conditions, measured, strict=True)
     }
     return dict(sorted(by_condition.items()))
 
@@ -155,8 +169,9 @@ def result_fields(result: Result) -> dict[str, str]:
 
 def _attacks(result: Result) -> Sequence[Attack]:
     condition = result.condition
-    several = isinstance(condition, results.AttackCondition)
-    return condition.attacks if several else (attack_of(result),)
+    if isinstance(condition, results.AttackCondition):
+        return condition.attacks
+    return (attack_of(result),)
 
 
 def control(run: Run, result: Result) -> str:
@@ -168,13 +183,14 @@ def control(run: Run, result: Result) -> str:
     if result.kind == "attack" and result.attack_noise == "same":
         # The usual number differs between networks: one without noise needs one draw.
         counts = Counter(
-            other.condition.eot_samples
+            attack_condition(other).eot_samples
             for other in run.of_kind("attack")
             if other.attack_noise == "same"
         )
         usual = min(counts, key=lambda number: (-counts[number], number))
-        if result.condition.eot_samples != usual:
-            draws = f"gradients of {count(result.condition.eot_samples, 'draw')}"
+        own = attack_condition(result).eot_samples
+        if own != usual:
+            draws = f"gradients of {count(own, 'draw')}"
     judged = "" if as_deployed(run, result) else result.protocol_label
     return ", ".join(filter(None, (result.attack_noise_label, draws, judged)))
 
@@ -222,7 +238,7 @@ def _row_key(run: Run, result: Result) -> tuple:
         order = NORMS.index(condition.norm)
         return (1, order, epsilon(result), attack_settings(result), noise)
     if isinstance(condition, results.CorruptionCondition):
-        return (2, condition.corruption, condition.severity, form_label(condition), noise)
+        return (2, condition.corruption, condition.severity, form_label(condition.form), noise)
     return (0, noise)
 
 
@@ -235,7 +251,7 @@ def _row(key: tuple, measured: Sequence[Result | None], in_full: bool) -> Row:
         detail = [attack_settings(first) if in_full else condition.attack_name, noise]
     elif isinstance(condition, results.CorruptionCondition):
         label = f"{words(condition.corruption)}, severity {condition.severity}"
-        detail = [form_label(condition), noise]
+        detail = [form_label(condition.form), noise]
     else:
         label, detail = "Clean images", [noise]
     return Row(first.kind, noise, label, ", ".join(filter(None, detail)), tuple(measured))

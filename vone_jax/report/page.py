@@ -41,23 +41,6 @@ COMMANDS = {
 GROUPS = {"clean": "Clean images", "attack": "Attacks", "corruption": "Corruptions"}
 OPEN_ROWS = 30
 
-# Each chart becomes interactive shortly before it comes into view. If that fails, the static
-# picture stays. With ast, Vega interprets its expressions and needs no eval.
-_SCRIPT = """
-for (const plot of document.querySelectorAll(".plot")) {
-  const seen = new IntersectionObserver(async (entries) => {
-    if (!entries.some((entry) => entry.isIntersecting)) return;
-    seen.disconnect();
-    const spec = JSON.parse(plot.querySelector("script").textContent);
-    const live = document.createElement("div");
-    const options = {actions: false, renderer: "svg", ast: true, mode: "vega-lite"};
-    await vegaEmbed(live, spec, options);
-    plot.querySelector("svg").replaceWith(live);
-  }, {rootMargin: "400px"});
-  seen.observe(plot);
-}
-"""
-
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
@@ -88,16 +71,13 @@ def render(runs: Sequence[Run], table: scores.Table) -> str:
         count=wording.count,
         words=wording.words,
     )
-    scripts = [charts.runtime(), _SCRIPT]
+    script = charts.script()
+    # The policy of the page allows this script, and no other one.
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = environment.get_template("page.html").render(
-        _context(runs, table), scripts=scripts, digests=[_digest(text) for text in scripts]
+        _context(runs, table), script=script, digest=digest
     )
     return wording.printable(page)
-
-
-def _digest(script: str) -> str:
-    """The digest by which the page's policy allows a script, and no other one."""
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
@@ -183,7 +163,7 @@ def _attack_settings(runs: Sequence[Run]) -> list[tuple[str, str]]:
     settings: dict[tuple[str, str], None] = {}
     for run in runs:
         for result in run.of_kind("attack"):
-            draws = result.condition.eot_samples
+            draws = comparison.attack_condition(result).eot_samples
             mean = f", gradient averaged over {draws} noise draws" if draws > 1 else ""
             settings[run.label, f"{comparison.attack_settings(result)}{mean}"] = None
     return list(settings)

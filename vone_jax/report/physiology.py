@@ -64,6 +64,11 @@ def is_scored(result: Result) -> bool:
     return isinstance(result.measured, results.Physiology) and result.measured.scores is not None
 
 
+def _status(result: Result) -> str:
+    assert isinstance(result.measured, results.Physiology)
+    return result.measured.status
+
+
 def layer_name(result: Result) -> str:
     """The name of the recorded layer."""
     assert isinstance(result.condition, results.PhysiologyCondition)
@@ -94,7 +99,7 @@ def section(runs: Sequence[Run]) -> dict[str, Any] | None:
         "layers": layers,
         "best": shown,
         "failed": [
-            (run.label, layer_name(result), result.measured.status.partition(": ")[2])
+            (run.label, layer_name(result), _status(result).partition(": ")[2])
             for _, run, result in recorded
             if not is_scored(result)
         ],

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vone_jax import results
+from vone_jax.report import comparison
 from vone_jax.report.wording import count, duration
 from vone_jax.results import Result, Run
 
@@ -138,8 +139,8 @@ def _condition(result: Result) -> str:
     if isinstance(condition, results.AttackCondition):
         attacks = "; ".join(map(str, condition.attacks))
         return ", ".join(filter(None, (attacks, result.attack_noise_label)))
-    if hasattr(condition, "attack"):
-        return str(condition.attack)
+    if result.kind in ("gallery", "masking", "minimal"):
+        return str(comparison.attack_of(result))
     fields = {
         name: value
         for name, value in dataclasses.asdict(condition).items()

@@ -327,14 +327,14 @@ def _corruptions(corrupted: Sequence[Result]) -> dict[tuple[str, int], Result]:
     ordered = sorted(
         corrupted,
         key=lambda result: (
-            comparison.form_label(result.condition),
-            result.condition.corruption == PROCEDURAL_FROST,
+            comparison.form_label(comparison.corruption_condition(result).form),
+            comparison.corruption_condition(result).corruption == PROCEDURAL_FROST,
         ),
         reverse=True,
     )
     by_condition = {}
     for result in ordered:
-        condition = result.condition
+        condition = comparison.corruption_condition(result)
         name = "frost" if condition.corruption == PROCEDURAL_FROST else condition.corruption
         if any(name in members for members in CORRUPTION_GROUPS.values()):
             by_condition[name, condition.severity] = result

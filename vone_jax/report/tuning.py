@@ -327,7 +327,7 @@ def _x(
     ``ticks``.
     """
     scale: dict[str, Any] = {"domain": [float(places.min()), float(places.max())], "nice": False}
-    axis: dict[str, Any] = {"title": title or None, "format": ".2~g", "tickCount": 5}
+    axis: dict[str, Any] = {"title": title or None, "format": ".3~g", "tickCount": 5}
     if logarithmic:
         scale |= {"type": "log", "base": 2}
         low, high = np.ceil(np.log2(places.min())), np.floor(np.log2(places.max()))

@@ -145,9 +145,7 @@ class Match:
         ends = [end for point in self.points for end in (*point.interval, point.robust)]
         low, high = float(np.nanmin(ends)), float(np.nanmax(ends))
         span = max(max(matches) - min(matches), 1e-3)
-        left, right, column = (
-            min(matches) - 0.08 * span, max(matches) + 0.05 * span, max(matches) + 0.2 * span
-        )  # fmt: skip
+        left, column = min(matches) - 0.08 * span, max(matches) + 0.2 * span
         heights = np.linspace(low, high, len(upwards)).tolist()
         rows = [
             {
@@ -262,10 +260,12 @@ def correlations(
         ("Pearson", stats.pearsonr, drawn),
         ("Spearman", stats.spearmanr, stats.rankdata(drawn, axis=-1)),
     ]
-    return tuple(
-        Correlation(name, *map(float, function(*pairs)), *results.middle(_pearson(*resampled)))
-        for name, function, resampled in methods
-    )
+    measured = []
+    for name, function, resampled in methods:
+        value, p = map(float, function(*pairs))
+        low, high = results.middle(_pearson(*resampled))
+        measured.append(Correlation(name, value, p, low, high))
+    return tuple(measured)
 
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:

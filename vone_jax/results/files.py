@@ -157,7 +157,7 @@ def _raise(path: Path, error: pydantic.ValidationError) -> NoReturn:
     first = error.errors()[0]
     field = ".".join(map(str, first["loc"]))
     if first["type"] == "union_tag_invalid" and field == "condition":
-        kind = first["ctx"].get("tag")
+        kind = first.get("ctx", {}).get("tag")
         raise UnknownKindError(f"{path} is of the kind {kind!r}, which this version does not know")
     message = first["msg"].removeprefix("Value error, ")
     got = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r:.80}"

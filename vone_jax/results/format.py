@@ -901,8 +901,9 @@ _PHYSIOLOGY: pydantic.TypeAdapter[Physiology] = pydantic.TypeAdapter(Physiology)
 
 def to_json(value: Identity) -> dict[str, Any]:
     """A result without its arrays, or an identity, as JSON values."""
-    adapter = _RESULT if isinstance(value, Result) else _IDENTITY
-    return adapter.dump_python(value, mode="json")
+    if isinstance(value, Result):
+        return _RESULT.dump_python(value, mode="json")
+    return _IDENTITY.dump_python(value, mode="json")
 
 
 def from_json(values: dict[str, Any]) -> Result:

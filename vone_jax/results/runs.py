@@ -3,6 +3,7 @@
 import dataclasses
 import glob
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -249,8 +250,12 @@ def _check_line(record: Any) -> dict[str, Any]:
             ("accuracy", 0, 1),
         ):
             value = record.get(name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not low <= value <= high or abs(value) == float("inf"):
+            if (
+                not isinstance(value, int | float)
+                or isinstance(value, bool)
+                or not math.isfinite(value)
+                or not low <= value <= high
+            ):
                 raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], got {value!r}")
     return record
 
