@@ -1,1 +1,1 @@
-"""How fast this project is, side by side with the alternatives: ``python -m benchmarks``."""
+"""The speed of this project beside that of the alternatives: ``python -m benchmarks``."""

@@ -1,4 +1,4 @@
-"""Which parts of V1 matter: distributions, spatial frequencies, cell types, gain, noise.
+"""The parts of V1 that matter: distributions, spatial frequencies, cell types, gain, noise.
 
 Paper row: the ablations (table 2 of Dapello, Marques et al. 2020) in small; the cut-offs of the
 frequency bands are those of Baidya et al. 2021, arXiv:2110.10645.

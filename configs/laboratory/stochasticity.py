@@ -1,4 +1,4 @@
-"""Where the noise must be: in training, at the attack, at the test; frozen; more draws and steps.
+"""The place of the noise: in training, at the attack, at the test; frozen; more draws and steps.
 
 The report's table of scores has a line for each. The claim to test is that most of the gain comes
 from noise in training. A base network with V1's noise behind its stem tells the noise from V1.

@@ -86,10 +86,10 @@ def test_labels_are_matched_by_class_name():
 def test_classes_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ValueError, match="not trained on: 'dog'; its classes are 'a', 'b', 'c'. R"):
         matched(("b", "a", "dog"))
-    with pytest.raises(ValueError, match="'tiny' has 4 classes, tiny-run knows 3"):
+    with pytest.raises(ValueError, match="'tiny' has 4 classes, tiny-run has 3"):
         matched(("0", "1", "2", "3"))
     source = tiny.tiny_source(class_names=("a", "b", "c", "d"))
-    with pytest.raises(ValueError, match="'tiny' has 4 classes, tiny-run knows 3"):
+    with pytest.raises(ValueError, match="'tiny' has 4 classes, tiny-run has 3"):
         tiny.tiny_job(tiny.tiny_subject(), tmp_path, source=source)
 
 

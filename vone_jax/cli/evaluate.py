@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _evaluate(arguments: Arguments, command: str) -> int:
-    """Plan and carry out what is asked; return the exit status."""
+    """Plan and carry out the request; return the exit status."""
     try:
         plan = evaluation.plan(arguments.run_dir, arguments.request, command)
     except (ValueError, TypeError, FileNotFoundError, training.RunDirectoryError) as error:
@@ -158,7 +158,7 @@ def summary(finished: Sequence[results.Result]) -> str:
 
 
 def _heading(result: results.Result) -> str:
-    """What the accuracies of a run have in common; empty for other results."""
+    """A line with the common features of accuracies; empty for other results."""
     if not isinstance(result.measured, results.Accuracy):
         return ""
     network, dataset = result.network, result.dataset

@@ -24,7 +24,7 @@ PROGRAM = "sweep.py"
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """What to run, and where."""
+    """The sweep, and where it runs."""
 
     # A name below configs/, or the path of a .py file.
     sweep: tyro.conf.Positional[str]

@@ -216,7 +216,7 @@ def _corruptions(
 
 
 def _is_imagenet(job: Job) -> bool:
-    """Whether AlexNet's errors on ImageNet-C apply, by which mCE is normalised."""
+    """True if AlexNet's errors on ImageNet-C apply, by which mCE is normalised."""
     return job.subject.image_size == 224 and job.subject.num_classes == 1000
 
 

@@ -1,4 +1,4 @@
-"""The condition ``Masking``: attacks a network in many ways to see whether the attacks work."""
+"""The condition ``Masking``: many attacks on a network, to see whether the attacks work."""
 
 import dataclasses
 import functools
@@ -271,7 +271,7 @@ def examine(
       logits_fn: classifier ``(keys, images) -> logits``, with one key per example.
       images: floating point in [0, 1], shape (N, H, W, C).
       labels: true classes, integers of shape (N,).
-      condition: what is asked.
+      condition: norm, radius and settings of the attacks.
       draws: decisions by which an image is judged. Default: 10, and 1 without noise.
       surrogate: the classifier without its noise; needed if the condition is stochastic.
       other: another classifier; needed if the condition has a transfer.
@@ -308,19 +308,13 @@ def _share(name: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
 def diagnose(
     logits_fn: classifier.LogitsFn, example_keys: jax.Array, images: jax.Array, labels: jax.Array
 ) -> dict[str, jax.Array]:
-    """What outputs and gradients look like for each image, arrays (N, ...).
-
-    Args:
-      logits_fn: the classifier, a pytree.
-      example_keys: (N,) typed keys.
-      images: float32 (N, H, W, C) in [0, 1].
-      labels: integers (N,).
+    """Numbers about the outputs and gradients of a classifier, arrays (N, ...).
 
     Returns:
-      the number of classes; lowest and highest output and the distance of their sum from 1, over
-      passes; the greatest distance between two passes' outputs of unit length; and the greatest
-      magnitude of the gradients of two losses, and of one on constant images. A gradient that
-      is not finite anywhere is NaN.
+      The number of classes; over passes, the lowest and the highest output and the distance of
+      their sum from 1; the greatest distance between two passes' outputs of unit length; the
+      greatest magnitude of the gradients of two losses, and of one on constant images. A gradient
+      that is not finite anywhere is NaN.
     """
     keys = prng.stream(example_keys, "diagnosis")
     call = classifier.checked(logits_fn, keys, images)

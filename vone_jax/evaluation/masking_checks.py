@@ -199,23 +199,23 @@ def gradients(images: Mapping[str, np.ndarray], constant: np.ndarray) -> Check:
     """
     name, question = "gradients", "Are gradients finite and not zero, also for constant images?"
     numbers: dict[str, Any] = {"images": int(len(constant))}
-    verdict, found = "pass", []
+    verdict, faults = "pass", []
     for key, size in {**images, "constant images": constant}.items():
         broken, zero = float(np.mean(~np.isfinite(size))), float(np.mean(size == 0))
         numbers |= {f"share not finite, {key}": broken, f"share zero, {key}": zero}
         blind = key != "constant images" and zero > BLIND
         worse = "fail" if broken or blind else "warning" if zero else "pass"
         if worse != "pass":
-            found.append(f"{key}, {'not finite' if broken else 'zero'}")
+            faults.append(f"{key}, {'not finite' if broken else 'zero'}")
         verdict = max(verdict, worse, key=VERDICTS.index)
     if verdict == "pass":
         return Check(name, question, verdict, numbers, "All gradients can be followed.")
-    meaning = f"An attack along the gradient is blind where it vanishes: {'; '.join(found)}."
+    meaning = f"An attack along the gradient is blind where it vanishes: {'; '.join(faults)}."
     return Check(name, question, verdict, numbers, meaning)
 
 
 def randomness(spread: np.ndarray, stochastic: bool) -> Check:
-    """Whether the outputs differ between passes, as AutoAttack asks, and if that is known.
+    """The outputs must differ between passes if, and only if, the network is stochastic.
 
     Args:
       spread: largest distance between the normalised logits of five passes for each image, (N,).
@@ -240,7 +240,7 @@ def randomness(spread: np.ndarray, stochastic: bool) -> Check:
 
 
 def outputs(lowest: np.ndarray, highest: np.ndarray, sum_error: np.ndarray) -> Check:
-    """Whether the outputs are logits and not probabilities, as AutoAttack asks.
+    """The outputs must be logits, not probabilities, as AutoAttack checks.
 
     Args:
       lowest: smallest output for each image, (N,).
@@ -263,7 +263,7 @@ def outputs(lowest: np.ndarray, highest: np.ndarray, sum_error: np.ndarray) -> C
 
 
 def enough_classes(classes: int) -> Check:
-    """Whether there are as many classes as the losses of AutoAttack need."""
+    """There must be as many classes as the losses of AutoAttack need."""
     name, question = "classes", "Are there enough classes for the losses of AutoAttack?"
     numbers = {"classes": classes, "for the DLR loss": 3, "for nine targets": TARGETED_CLASSES}
     if classes >= TARGETED_CLASSES:

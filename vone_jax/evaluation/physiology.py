@@ -36,7 +36,7 @@ _DEGREES = 8.0
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Recording:
-    """How layers of a network are recorded.
+    """The settings with which layers of a network are recorded.
 
     Attributes:
       layers: names as in ``method="features"``.
@@ -64,7 +64,7 @@ def recording(
     textures: Path | None = None,
     seed: int = 0,
 ) -> Recording:
-    """Check what is asked for, and read the files that it names.
+    """Check a request for recordings, and read the files that it names.
 
     Args:
       subject: the network.
@@ -234,7 +234,7 @@ def _feature_shapes(subject: Subject, shown: neurophysiology.Display) -> dict[st
 
 
 def _simple_channels(subject: Subject, layer: str) -> int | None:
-    """How many of the layer's first channels are simple cells, if it has simple and complex."""
+    """The number of simple cells, a layer's first channels, if it has simple and complex ones."""
     if layer != "v1" or not isinstance(subject.model, VOneNet):
         return None
     return subject.model.v1.simple_channels

@@ -1,4 +1,4 @@
-"""What is recorded of a layer beside the scores: contrast response and trial-to-trial variability.
+"""Recordings of a layer beside the scores: contrast response and trial-to-trial variability.
 
 Neither has a published distribution to be scored against.
 
@@ -30,7 +30,7 @@ LEAST_MEAN = 2.0
 # Layers whose responses are the noise's output, where counts can be had back.
 _SPIKING = ("v1", "stem.noise")
 
-Found = tuple[dict[str, Any], dict[str, np.ndarray]]
+Recorded = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
 def experiments(
@@ -40,8 +40,8 @@ def experiments(
     quiet: ResponseFn,
     noisy: ResponseFn,
     key: jax.Array,
-) -> Found:
-    """Shows the scored units gratings of rising contrast, and some of them the same ones again.
+) -> Recorded:
+    """Show the scored units gratings of rising contrast, and some units the same gratings again.
 
     Variability is recorded where the layer's responses depend on the key.
 
@@ -63,14 +63,14 @@ def experiments(
     return fields, arrays
 
 
-def _contrast_response(quiet: ResponseFn, key: jax.Array, site: neurophysiology.Site) -> Found:
-    found = neurophysiology.contrast_response(quiet, key, site, CONTRASTS)
+def _contrast_response(quiet: ResponseFn, key: jax.Array, site: neurophysiology.Site) -> Recorded:
+    response = neurophysiology.contrast_response(quiet, key, site, CONTRASTS)
     fields = {
-        "median_c50": median(found.c50),
-        "median_exponent": median(found.exponent),
+        "median_c50": median(response.c50),
+        "median_exponent": median(response.exponent),
     }
     arrays = {
-        f"contrast/{name}": getattr(found, name)
+        f"contrast/{name}": getattr(response, name)
         for name in ("contrasts", "curves", "r_max", "c50", "exponent", "explained")
     }
     return {"contrast_response": fields}, arrays
@@ -78,11 +78,11 @@ def _contrast_response(quiet: ResponseFn, key: jax.Array, site: neurophysiology.
 
 def _variability(
     noisy: ResponseFn, key: jax.Array, site: neurophysiology.Site, noise: NeuronalNoise | None
-) -> Found:
+) -> Recorded:
     units = np.unique(np.linspace(0, len(site) - 1, min(len(site), MAX_UNITS)).astype(int))
     some = np.isin(np.arange(len(site)), units)
     gratings = _gratings()
-    found = neurophysiology.trial_statistics(noisy, key, site.keep(some), TRIALS, gratings)
+    statistics = neurophysiology.trial_statistics(noisy, key, site.keep(some), TRIALS, gratings)
     fields: dict[str, Any] = {
         "trials": TRIALS,
         "gratings": len(gratings),
@@ -96,14 +96,16 @@ def _variability(
         "variability/orientation": np.tile(
             stimuli.COARSE_ORIENTATIONS, len(stimuli.COARSE_SPATIAL_FREQUENCIES)
         ),
-        "variability/mean": found.mean,
-        "variability/variance": found.variance,
+        "variability/mean": statistics.mean,
+        "variability/variance": statistics.variance,
     }
     least_mean = 0.0
     if noise is not None:
         # Counts are an affine function of responses, so their moments need no other recording.
         counts = neurophysiology.TrialStatistics(
-            noise.scale * found.mean + noise.level, noise.scale**2 * found.variance, TRIALS
+            noise.scale * statistics.mean + noise.level,
+            noise.scale**2 * statistics.variance,
+            TRIALS,
         )
         least_mean = (LEAST_MEAN - noise.level) / noise.scale
         fields |= {
@@ -116,7 +118,7 @@ def _variability(
             "variability/spike_variance": counts.variance,
         }
     # Of the same gratings as in spikes.
-    fields["median_fano_factor"] = median(found.fano_factor(least_mean))
+    fields["median_fano_factor"] = median(statistics.fano_factor(least_mean))
     return {"variability": fields}, arrays
 
 

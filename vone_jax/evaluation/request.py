@@ -30,7 +30,7 @@ _NOISE_FORMS = "none, neuronal, neuronal:SCALE,LEVEL[,STRENGTH] or gaussian:SCAL
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What to evaluate. Every field is an option of eval.py.
+    """A request to evaluate a network. Every field is an option of eval.py.
 
     Attributes:
       suite: names of suites, see above.
@@ -85,7 +85,7 @@ class Request:
       gallery_norm: Norm of the gallery's attack.
       gallery_eps: Radius of the gallery's attack, in pixel units.
       split: Split of the data set. Default: the one the run was validated on.
-      source: Another data set than the run's, by a name that data.load knows.
+      source: Another data set than the run's, by a name that data.load accepts.
       data_dir: Directory of the sets that TFDS has prepared. Default: as in training.
       step: Training step of the checkpoint. Default: the last.
       workers: Processes that decode images. 0: threads of this process.
@@ -340,7 +340,7 @@ def _attack_noise(
 
     Raises:
       ValueError: for an attack noise that does not go with the noise at evaluation, or has no
-        effect on an attack that is asked for.
+        effect on a requested attack.
     """
     if request.attack_noise == _SAME:
         return "same"

@@ -26,7 +26,7 @@ from vone_jax.results import Protocol, ResultError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
-    """What the tasks of an evaluation have in common.
+    """The common part of the tasks of an evaluation: network, examples, protocol, devices.
 
     Attributes:
       subject: the network.
@@ -91,7 +91,7 @@ class Job:
     def identity(
         self, name: str, condition: results.Condition, /, **fields: Any
     ) -> results.Identity:
-        """What is measured.
+        """The identity of a result of this job.
 
         Args:
           name: the task in the name of the files.
@@ -159,7 +159,7 @@ class Exhibit(abc.ABC):
 
     @abc.abstractmethod
     def identity(self, job: Job, earlier: Sequence[results.Result]) -> results.Identity | None:
-        """What is made, given the results of earlier tasks; None if there is nothing to make."""
+        """The identity of the result, given the results of earlier tasks. None: nothing to make."""
 
     @abc.abstractmethod
     def make(

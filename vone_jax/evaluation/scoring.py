@@ -21,7 +21,7 @@ from vone_jax.results import Protocol
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Accuracy:
-    """How often a classifier is right.
+    """The accuracy of a classifier on arrays of images.
 
     Attributes:
       accuracy: mean of ``per_example``.

@@ -60,7 +60,7 @@ class Subject:
 
     @property
     def stochastic(self) -> bool:
-        """Whether its logits depend on the key."""
+        """True if the logits depend on the key."""
         return models.is_stochastic(self.model)
 
     @property
@@ -144,7 +144,7 @@ def noise_slug(noise: Noise) -> str:
 
 
 def match_labels(subject: Subject, examples: Examples) -> np.ndarray | None:
-    """How labels of the examples become classes of the network.
+    """Match the labels of the examples with the classes of the network.
 
     Classes are matched by name, so that a folder with some of the network's classes, or with all
     of them in another order, is scored correctly. Where a side has no names, or has numbers for
@@ -167,7 +167,7 @@ def match_labels(subject: Subject, examples: Examples) -> np.ndarray | None:
     if not known or known == given or _are_numbers(known) or _are_numbers(given):
         if len(given) > subject.num_classes:
             raise ValueError(
-                f"{examples.name!r} has {len(given)} classes, {subject.run} knows "
+                f"{examples.name!r} has {len(given)} classes, {subject.run} has "
                 f"{subject.num_classes}"
             )
         return None
@@ -183,5 +183,5 @@ def match_labels(subject: Subject, examples: Examples) -> np.ndarray | None:
 
 
 def _are_numbers(class_names: list[str]) -> bool:
-    """Whether the names are the positions, as where a source knows no names."""
+    """True if the names are the positions, as in a source without names."""
     return class_names == [str(position) for position in range(len(class_names))]

@@ -76,7 +76,7 @@ def ladder(norm: str, points: int, image_shape: tuple[int, int, int]) -> tuple[f
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What a suite has to know of the network.
+    """The properties of a network that the conditions of a suite depend on.
 
     Attributes:
       image_shape: (H, W, C) of its images, for the radii.
@@ -91,14 +91,14 @@ class Target:
 
     @property
     def draws_differ(self) -> bool:
-        """Whether averaging over draws makes sense in an attack."""
+        """True if averaging over draws makes sense in an attack."""
         if self.attack_noise == "same":
             return self.noisy
         return self.attack_noise not in ("none", "frozen")
 
 
 def radii(request: "Request", image_shape: tuple[int, int, int]) -> tuple[float, ...]:
-    """Radii in ``request.norm``: those asked for, or the third of the authors' four, 4/255."""
+    """Radii in ``request.norm``: those of the request, or the third of the authors' four."""
     return request.eps or (ladder(request.norm, 4, image_shape)[2],)
 
 
@@ -137,7 +137,7 @@ def _ladder(norm: str) -> "Suite":
 
 
 def _each_radius(build: Callable[["Request", float, int], Condition]) -> "Suite":
-    """Conditions ``build(request, eps, draws in a gradient)`` at the radii asked for."""
+    """Conditions ``build(request, eps, draws in a gradient)`` at the radii of the request."""
 
     def conditions(request: "Request", target: Target) -> list[Condition]:
         draws = request.eot_samples if target.noisy else 1

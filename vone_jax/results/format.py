@@ -99,7 +99,7 @@ class Network:
 
     @property
     def noise_replaced(self) -> bool:
-        """Whether the network was evaluated with other noise than it was trained with."""
+        """True if the network was evaluated with other noise than it was trained with."""
         return self.trained_noise != self.test_noise
 
     @property
@@ -119,7 +119,7 @@ class Dataset:
     """The examples of an evaluation: every ``stride``-th of ``total``.
 
     Attributes:
-      name: of the data set, as ``data.load`` knows it.
+      name: of the data set, as ``data.load`` accepts it.
       split: of the data set.
       examples: number of examples.
       stride: distance between two of them in the split.
@@ -562,7 +562,7 @@ class Checks:
     kind: Literal["checks"] = "checks"
 
     def count(self, verdict: Verdict) -> int:
-        """How many checks have a verdict."""
+        """The number of checks that have a verdict."""
         return sum(check.verdict == verdict for check in self.checks)
 
 
@@ -658,7 +658,7 @@ class Variability:
 
     @property
     def has_spikes(self) -> bool:
-        """Whether the responses have spike counts."""
+        """True if the responses have spike counts."""
         return self.least_mean_spikes is not None
 
 
@@ -786,7 +786,7 @@ class Provenance:
 
 @dataclass(frozen=True, config=_STRICT, eq=False)
 class Identity:
-    """What is measured. Unfinished work or a finished result is used again only if all agrees.
+    """The subject of a measurement. Work is continued or used again only if all of it agrees.
 
     Attributes:
       name: the stem of the files, unique among the results of a network.
@@ -858,7 +858,7 @@ class Result(Identity):
 
     @property
     def published(self) -> bool:
-        """Whether its images are corrupted ones from files, a data set of their own."""
+        """True if the images are corrupted ones from files, a data set of their own."""
         condition = self.condition
         return isinstance(condition, CorruptionCondition) and condition.form == "published"
 

@@ -88,7 +88,7 @@ def mean_accuracy(results: Sequence[Result]) -> tuple[float, float, float]:
 
 
 def difference(base: Sequence[Result], other: Sequence[Result]) -> Difference:
-    """How much more accurate ``other`` is than ``base``, as a mean over conditions.
+    """The accuracy of ``other`` minus that of ``base``, as a mean over conditions.
 
     On common images the interval is that of the mean of paired differences, which leaves out
     what makes an image hard for both. Otherwise, for one condition, it is combined from the
