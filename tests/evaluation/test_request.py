@@ -50,7 +50,7 @@ OPTIONS = dict(
     transfer_from=Path("runs/other"), layers=("v1", "bottleneck"), physiology_trials=4,
     references=(Path("a.csv"), Path("b.nc")), textures=Path("textures"), gallery_images=2,
     gallery_norm="l1", gallery_eps=1 / 3, split="validation", source="cifar10", data_dir="data",
-    step=7, workers=2, tag="again", overwrite=True,
+    step=7, workers=2, tag="-again", overwrite=True,
 )  # fmt: skip
 
 

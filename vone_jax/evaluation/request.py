@@ -187,6 +187,8 @@ class Request:
                 argv.append(option if value else f"--no-{option[2:]}")
             elif isinstance(value, tuple):
                 argv += [option, *map(str, value)]
+            elif str(value).startswith("-"):
+                argv.append(f"{option}={value}")
             else:
                 argv += [option, str(value)]
         return argv
