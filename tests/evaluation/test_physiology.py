@@ -80,7 +80,7 @@ def result(job, recording):
 
 
 def test_a_layer_has_its_scores_and_its_values_on_disk(job, result):
-    path = job.results / "physiology-v1.json"
+    path = job.directory / "physiology-v1.json"
     assert json.loads(path.read_text()) == results.to_json(result)
     assert result.kind == "physiology" and result.measured.status == "scored"
     condition, scores = result.condition, result.measured.scores

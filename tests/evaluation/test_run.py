@@ -124,7 +124,7 @@ def test_a_stopped_evaluation_goes_on(subject, tmp_path, condition):
         if len(seen) == 3:  # 0 examples found, then two batches
             raise Stop
 
-    half = dataclasses.replace(job, results=tmp_path / "half")
+    half = dataclasses.replace(job, directory=tmp_path / "half")
     with pytest.raises(Stop):
         evaluation.evaluate(half, condition, progress=stop_after_two)
     assert not list((tmp_path / "half").glob("*.json"))

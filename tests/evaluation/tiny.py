@@ -77,7 +77,7 @@ def tiny_job(subject, directory, *, source=None, devices=1, examples=None, **fie
     return evaluation.Job(
         subject=subject,
         examples=evaluation.Examples(source or tiny_source(), examples),
-        results=directory,
+        directory=directory,
         devices=mesh.data_mesh(jax.devices()[:devices]),
         command="test",
         **fields,

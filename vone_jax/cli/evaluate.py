@@ -97,7 +97,7 @@ def _evaluate(arguments: Arguments, command: str) -> int:
         return cli.fail(PROGRAM, error)
     if jax.process_index() == 0:
         print(summary(finished))
-        print(f"results in {plan.job.results}")
+        print(f"results in {plan.job.directory}")
     return cli.FINISHED
 
 

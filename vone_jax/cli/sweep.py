@@ -17,7 +17,8 @@ from typing import Literal
 
 import tyro
 
-from vone_jax import cli, sweep
+from vone_jax import cli
+from vone_jax import sweep as sweeps
 
 PROGRAM = "sweep.py"
 
@@ -31,7 +32,7 @@ class Arguments:
     # Every COUNT-th network from the INDEX-th on, counted from 1: a job array runs 1/8 to 8/8.
     shard: str = "1/1"
     # Steps to run. The report needs all networks and is left out of a shard.
-    only: tuple[Literal["train", "evaluate", "report"], ...] = sweep.STEPS
+    only: tuple[Literal["train", "evaluate", "report"], ...] = sweeps.STEPS
     # Directory of run directories.
     runs: Path = Path("runs")
     # Print the commands that would run, and run none.
@@ -42,18 +43,18 @@ def main(argv: Sequence[str]) -> int:
     """Run the command with the given arguments and return its exit status."""
     configs = cli.configs()
     if not argv or argv[0] in ("-h", "--help"):
-        names = "\n  ".join(sweep.sweep_names(configs))
+        names = "\n  ".join(sweeps.sweep_names(configs))
         print(f"{__doc__}\nSweeps:\n  {names}\n", file=sys.stdout if argv else sys.stderr)
         if not argv:
             return cli.WRONG_ARGUMENTS
     arguments = tyro.cli(Arguments, args=argv, prog=PROGRAM, description="Options:")
     try:
-        loaded = sweep.load_sweep(arguments.sweep, configs)
-        shard = sweep.Shard.parse(arguments.shard)
+        loaded = sweeps.load_sweep(arguments.sweep, configs)
+        shard = sweeps.Shard.parse(arguments.shard)
     except ValueError as error:
         return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS)
     try:
-        return sweep.run(
+        return sweeps.run(
             arguments.sweep,
             loaded,
             root=configs.parent,
@@ -62,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
             steps=arguments.only,
             dry_run=arguments.dry_run,
         )
-    except sweep.SweepError as error:
+    except sweeps.SweepError as error:
         return cli.fail(PROGRAM, error)
 
 

@@ -345,10 +345,9 @@ def check_untargeted(*several: Attack) -> None:
 
 def attack_record(attack: Attack) -> results.Attack:
     """The attack for a result file."""
-    fields = attacks.to_json(attack)
-    name = fields.pop("name")
-    fields.pop("norm", None), fields.pop("eps", None)
-    return results.Attack(name, attack.norm, float(attack.eps), fields)  # pyright: ignore
+    record = attacks.to_json(attack)
+    fields = {key: record[key] for key in record if key not in ("name", "norm", "eps")}
+    return results.Attack(record["name"], attack.norm, float(attack.eps), fields)  # pyright: ignore
 
 
 def attack_noise_record(noise: AttackNoise) -> results.AttackNoise:

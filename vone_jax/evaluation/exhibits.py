@@ -7,6 +7,7 @@ category, and mCE.
 import contextlib
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,9 +51,7 @@ class Gallery(Exhibit):
         )
         return job.identity(self.name, record)
 
-    def make(
-        self, job: Job, earlier: Sequence[results.Result]
-    ) -> tuple[None, dict[str, np.ndarray]]:
+    def make(self, job: Job, earlier: Sequence[results.Result]) -> tuple[None, dict[str, Any]]:
         shown = dataclasses.replace(job, examples=job.examples.pick(spread(job, self.count)))
         # A whole number for each device, as in any batch.
         trial = _first_trial(shown, -(-self.count // job.devices.size))
@@ -115,9 +114,7 @@ class FrontEnd(Exhibit):
     def identity(self, job: Job, earlier: Sequence[results.Result]) -> results.Identity:
         return job.identity(self.name, results.FrontEndCondition())
 
-    def make(
-        self, job: Job, earlier: Sequence[results.Result]
-    ) -> tuple[None, dict[str, np.ndarray]]:
+    def make(self, job: Job, earlier: Sequence[results.Result]) -> tuple[None, dict[str, Any]]:
         config = getattr(job.subject.model, "v1", None)
         if config is None:
             raise ValueError(f"{job.subject.run} is a {job.subject.name}, which has no V1 to show")

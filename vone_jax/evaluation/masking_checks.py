@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from vone_jax.results import VERDICTS, Check, wilson
+from vone_jax.results import VERDICTS, Check, Verdict, wilson
 
 WARN, FAIL = 2.0, 3.0
 # Below this gain of more restarts or draws an attack counts as converged.
@@ -54,14 +54,14 @@ def falls(name: str, question: str, shares: Mapping[str, np.ndarray], good: str,
     if broken:
         return broken
     numbers: dict[str, Any] = {f"accuracy, {key}": _mean(value) for key, value in shares.items()}
-    verdict = "pass"
+    verdict: Verdict = "pass"
     for (weak, first), (strong, second) in zip(
         shares.items(), list(shares.items())[1:], strict=False
     ):
         rise, error = paired(first, second)
         numbers[f"rise from {weak} to {strong}"] = rise
         numbers[f"standard error from {weak} to {strong}"] = _finite(error)
-        verdict = max(verdict, _verdict(rise, error), key=VERDICTS.index)
+        verdict = _worst(verdict, _verdict(rise, error))
     return Check(name, question, verdict, numbers, good if verdict == "pass" else bad)
 
 
@@ -155,14 +155,14 @@ def loss_rises(losses: Mapping[str, np.ndarray]) -> Check:
         return broken
     steps = list(losses.items())
     numbers: dict[str, Any] = {f"loss, {key}": _mean(value) for key, value in steps}
-    verdict = "pass"
+    verdict: Verdict = "pass"
     # At the top of the loss the last steps swing about it.
     slack = SWING * abs(paired(steps[0][1], steps[-1][1])[0])
     for (early, first), (late, second) in zip(steps, steps[1:], strict=False):
         fall, error = paired(second, first)
         numbers[f"fall from {early} to {late}"] = fall
         numbers[f"standard error from {early} to {late}"] = _finite(error)
-        verdict = max(verdict, _verdict(fall - slack, error), key=VERDICTS.index)
+        verdict = _worst(verdict, _verdict(fall - slack, error))
     higher = float(np.mean(steps[-1][1] > steps[0][1]))
     numbers["share of images with a higher loss at the end"] = higher
     if higher < 0.5:
@@ -199,15 +199,16 @@ def gradients(images: Mapping[str, np.ndarray], constant: np.ndarray) -> Check:
     """
     name, question = "gradients", "Are gradients finite and not zero, also for constant images?"
     numbers: dict[str, Any] = {"images": int(len(constant))}
-    verdict, faults = "pass", []
+    verdict: Verdict = "pass"
+    faults: list[str] = []
     for key, size in {**images, "constant images": constant}.items():
         broken, zero = float(np.mean(~np.isfinite(size))), float(np.mean(size == 0))
         numbers |= {f"share not finite, {key}": broken, f"share zero, {key}": zero}
         blind = key != "constant images" and zero > BLIND
-        worse = "fail" if broken or blind else "warning" if zero else "pass"
+        worse: Verdict = "fail" if broken or blind else "warning" if zero else "pass"
         if worse != "pass":
             faults.append(f"{key}, {'not finite' if broken else 'zero'}")
-        verdict = max(verdict, worse, key=VERDICTS.index)
+        verdict = _worst(verdict, worse)
     if verdict == "pass":
         return Check(name, question, verdict, numbers, "All gradients can be followed.")
     meaning = f"An attack along the gradient is blind where it vanishes: {'; '.join(faults)}."
@@ -276,7 +277,11 @@ def enough_classes(classes: int) -> Check:
     return Check(name, question, "warning", numbers, meaning)
 
 
-def _verdict(rise: float, error: float) -> str:
+def _worst(first: Verdict, second: Verdict) -> Verdict:
+    return first if VERDICTS.index(first) >= VERDICTS.index(second) else second
+
+
+def _verdict(rise: float, error: float) -> Verdict:
     """A rise that should not be: within its error, or beyond."""
     if rise <= 0 or rise <= WARN * error:
         return "pass"

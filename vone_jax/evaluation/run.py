@@ -32,7 +32,7 @@ class Job:
       subject: the network.
       examples: the images.
       protocol: how noise is drawn; a network without noise has one draw.
-      results: directory of the result files.
+      directory: of the result files.
       devices: mesh over which a batch is split. It changes no result.
       seed: root of all randomness, in [0, 2**32).
       batch_size: examples at a time, a multiple of the number of devices. It changes no result.
@@ -50,7 +50,7 @@ class Job:
     subject: Subject
     examples: Examples
     protocol: Protocol
-    results: Path
+    directory: Path
     devices: mesh.Mesh
     seed: int = 0
     batch_size: int = 50
@@ -164,7 +164,7 @@ class Exhibit(abc.ABC):
     @abc.abstractmethod
     def make(
         self, job: Job, earlier: Sequence[results.Result]
-    ) -> tuple[results.Measured | None, dict[str, np.ndarray]]:
+    ) -> tuple[results.Measured | None, dict[str, Any]]:
         """The numbers, if there are any, and the arrays."""
 
 
@@ -205,7 +205,7 @@ def evaluate(
         identity, replaces = task.identity(job, earlier), task.replaces
         if identity is None:
             return None
-    store = Store(job.results, identity)
+    store = Store(job.directory, identity)
     result = _finished(job, store, replaces)
     if result is not None:
         store.tidy()
@@ -259,7 +259,7 @@ def _check_same_files(job: Job, count: int) -> None:
     """
     if not mesh.same_in_all_processes(count):
         raise ResultError(
-            f"the processes do not find the same files in {job.results}; it must be on a file "
+            f"the processes do not find the same files in {job.directory}; it must be on a file "
             "system that they share"
         )
 

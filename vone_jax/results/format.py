@@ -12,6 +12,7 @@ value of another type is an error.
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -549,7 +550,7 @@ class Check:
     name: str
     question: str
     verdict: Verdict
-    numbers: dict[str, bool | int | float | None]
+    numbers: Mapping[str, bool | int | float | None]
     meaning: str
 
 
