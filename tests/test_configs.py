@@ -17,7 +17,6 @@ from tests.quick_compile import quick_compile_by_module  # noqa: F401
 from vone_jax import mesh as meshes
 from vone_jax import sweep as sweeps
 from vone_jax import training
-from vone_jax.training.optimizer import learning_rate, make_optimizer
 from vone_jax.training.setup import build_model, initial_state
 from vone_jax.training.step import make_train_step
 
@@ -90,17 +89,7 @@ def check_shapes_of_a_step(experiment, label=""):
         count = experiment.similarity.batch
         images = np.zeros((count, size, size, channels), np.float32)
         targets = {"images": images, "similarity": np.eye(count, dtype=np.float32)}
-    step = make_train_step(
-        model,
-        make_optimizer(experiment.optimizer),
-        learning_rate(experiment.optimizer, 100, experiment.total_steps(100)),
-        seed=experiment.seed,
-        label_smoothing=experiment.optimizer.label_smoothing,
-        mesh=meshes.data_mesh(),
-        perturbation=experiment.perturbation,
-        similarity=experiment.similarity,
-        targets=targets,
-    )
+    step = make_train_step(model, experiment, 100, meshes.data_mesh(), targets)
     batch = {
         "image": jax.ShapeDtypeStruct((4, size, size, channels), jnp.float32),
         "label": jax.ShapeDtypeStruct((4,), jnp.int32),

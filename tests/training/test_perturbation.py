@@ -5,17 +5,17 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+from test_train_step import EXPERIMENT
+from tiny import TinyNet
 
-from tiny import TinyNet  # isort: skip
 from vone_jax import mesh as meshes
 from vone_jax import prng
 from vone_jax.attacks import PGD
-from vone_jax.training import GaussianImageNoise, similarity, step
+from vone_jax.training import GaussianImageNoise, OptimizerConfig, Similarity
 from vone_jax.training.augmentation import perturbed
 from vone_jax.training.similarity import WEIGHTS
-from vone_jax.training.step import create_state
+from vone_jax.training.step import initial_state, make_train_step
 
 
 class Recorder:
@@ -43,21 +43,16 @@ def batch():
     }
 
 
-def make(model=None, compared=0, **options):
+GRADIENT = OptimizerConfig(learning_rate=1.0, momentum=0.0, weight_decay=0.0)
+
+
+def make(model=None, targets=None, **fields):
     """Return a step that subtracts the gradient, and the state before it."""
     model = model or TinyNet()
-    optimizer = optax.identity()
+    experiment = dataclasses.replace(EXPERIMENT, seed=0, optimizer=GRADIENT, **fields)
     mesh = meshes.data_mesh(jax.devices()[:1])
-    take = step.make_train_step(
-        model,
-        optimizer,
-        lambda number: jnp.float32(1.0),
-        seed=0,
-        label_smoothing=0.0,
-        mesh=mesh,
-        **options,
-    )
-    return take, create_state(model, optimizer, 0, (8, 8, 1), compared)
+    take = make_train_step(model, experiment, 3, mesh, targets)
+    return take, initial_state(experiment, model)
 
 
 def copy(tree):
@@ -129,16 +124,15 @@ def targets(batch):
 
 
 def test_the_similarity_term_adds_its_gradient(batch, targets):
-    config = similarity.Similarity("v1", alpha=3.0, layers=("pixels", "logits"), images=8, batch=8)
-    take, state = make(FeaturesNet(), 2, similarity=config, targets=targets)
-    plain, same = make(FeaturesNet(), 2)
-    before = copy(state.params)
+    config = Similarity("v1", alpha=3.0, layers=("pixels", "logits"), images=8, batch=8)
+    take, state = make(FeaturesNet(), targets, similarity=config)
+    plain, same = make(FeaturesNet())
+    weights = np.array(state.params[WEIGHTS])
     after, metrics = take(state, batch)
     expected, other = plain(same, batch)
     # The loss that is reported is the classifier's.
     np.testing.assert_allclose(metrics.sums.loss, other.sums.loss, rtol=1e-6)
-    np.testing.assert_array_equal(before[WEIGHTS], [0, 0])
-    np.testing.assert_array_equal(expected.params[WEIGHTS], [0, 0])
+    np.testing.assert_array_equal(weights, [0, 0])
     assert np.all(np.abs(after.params[WEIGHTS]) > 1e-4)
     np.testing.assert_allclose(np.sum(after.params[WEIGHTS]), 0, atol=1e-6)
     assert not np.allclose(after.params["conv"]["kernel"], expected.params["conv"]["kernel"])
@@ -146,17 +140,17 @@ def test_the_similarity_term_adds_its_gradient(batch, targets):
 
 def test_pixels_alone_give_the_network_no_gradient_and_the_weights_the_known_one(batch, targets):
     """The compared layer is the input, so the term does not depend on the network."""
-    config = similarity.Similarity("v1", layers=("pixels",), images=8, batch=8)
-    take, state = make(FeaturesNet(), 1, similarity=config, targets=targets)
-    plain, same = make(FeaturesNet(), 1)
-    after, expected = take(state, batch)[0], plain(same, batch)[0]
-    jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), after.params, expected.params
-    )
+    config = Similarity("v1", layers=("pixels",), images=8, batch=8)
+    take, state = make(FeaturesNet(), targets, similarity=config)
+    plain, same = make(FeaturesNet())
+    after, expected = take(state, batch)[0].params, plain(same, batch)[0].params
+    np.testing.assert_allclose(after.pop(WEIGHTS), [0], atol=1e-6)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), after, expected)
 
 
 def test_layer_weights_are_no_part_of_the_network(batch):
-    state = make(FeaturesNet(), 2)[1]
+    config = Similarity("v1", layers=("pixels", "logits"), images=8, batch=8)
+    state = make(FeaturesNet(), similarity=config)[1]
     assert WEIGHTS in state.params and WEIGHTS not in state.variables["params"]
     renamed = dataclasses.replace(state, batch_stats={})
     assert set(renamed.variables) == {"params"}

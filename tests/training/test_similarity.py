@@ -60,9 +60,17 @@ def test_identical_images_do_not_make_it_infinite():
     assert np.isfinite(slope).all()
 
 
+def experiment(image_size=28, **fields):
+    return training.Experiment(
+        name="x",
+        model=training.ModelConfig(name="resnet18", image_size=image_size, in_channels=1, width=2),
+        data=training.DataConfig(source="fashion_mnist_small", batch_size=8),
+        similarity=Similarity(**fields),
+    )
+
+
 def targets(**fields):
-    config = Similarity(images=20, batch=8, **fields)
-    return similarity.make_targets(config, "fashion_mnist_small", None, 28, 1, seed=0)
+    return similarity.make_targets(experiment(images=20, batch=8, **fields))
 
 
 def test_pixel_similarities_below_the_threshold_are_zero():
@@ -104,13 +112,13 @@ def matrix(tmp_path, **changes):
 
 
 def test_a_measured_matrix_is_read(tmp_path):
-    config = Similarity(target="neural", path=str(matrix(tmp_path)), images=6, batch=4)
-    found = similarity.make_targets(config, "fashion_mnist_small", None, 28, 1, seed=0)
+    fields = {"target": "neural", "path": str(matrix(tmp_path)), "images": 6, "batch": 4}
+    found = similarity.make_targets(experiment(**fields))
     assert found["images"].shape == (6, 28, 28, 1) and found["images"].dtype == np.float32
     assert found["images"].max() <= 1
     np.testing.assert_allclose(np.diag(found["similarity"]), 1.0)
     with pytest.raises(ValueError, match=r"must have shape \(32, 32, 1\) for this network"):
-        similarity.make_targets(config, "fashion_mnist_small", None, 32, 1, seed=0)
+        similarity.make_targets(experiment(image_size=32, **fields))
 
 
 _ASYMMETRIC = np.eye(6) + np.triu(np.full((6, 6), 0.5), 1)
@@ -152,14 +160,9 @@ def test_a_file_that_is_no_matrix_is_named(tmp_path):
 
 
 def test_an_unknown_layer_is_named_before_any_training(tmp_path):
-    experiment = training.Experiment(
-        name="x",
-        model=training.ModelConfig(name="resnet18", image_size=28, in_channels=1, width=2),
-        data=training.DataConfig(source="fashion_mnist_small", batch_size=8),
-        similarity=Similarity(target="v1", layers=("layer1", "layr2")),
-    )
+    mistyped = experiment(target="v1", layers=("layer1", "layr2"))
     with pytest.raises(ValueError, match="got 'layr2'; did you mean 'layer2'"):
-        training.train(experiment, tmp_path / "run")
+        training.train(mistyped, tmp_path / "run")
 
 
 @pytest.mark.parametrize(

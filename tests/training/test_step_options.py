@@ -1,5 +1,6 @@
 """Options of a step: parts of a batch, less memory, corruptions, low precision."""
 
+from dataclasses import replace
 from functools import partial
 
 import flax.linen as nn
@@ -7,13 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_train_step import CONFIG, MODEL, OPTIMIZER, assert_close, host_batch
+from test_train_step import EXPERIMENT, MODEL, assert_close, host_batch
 
 from vone_jax import corruptions, models, prng, v1
 from vone_jax import mesh as meshes
 from vone_jax.training.augmentation import make_augmentation
-from vone_jax.training.optimizer import learning_rate
-from vone_jax.training.step import create_state, make_train_step
+from vone_jax.training.step import initial_state, make_train_step
 
 ONE, FOUR = jax.devices()[:1], jax.devices()
 
@@ -30,15 +30,12 @@ class PlainNet(nn.Module):
         return nn.Dense(3, name="logits")(jnp.mean(x, axis=(1, 2)))
 
 
-def run(model, devices=ONE, steps=2, batch=None, **options):
+def run(model, devices=ONE, steps=2, batch=None, **fields):
     """Return state and metrics after some steps on the same batch."""
     mesh = meshes.data_mesh(devices)
     batch = host_batch() if batch is None else batch
-    step = make_train_step(
-        model, OPTIMIZER, learning_rate(CONFIG, 3, 6), seed=7, label_smoothing=0.1, mesh=mesh,
-        **options,
-    )  # fmt: skip
-    state = create_state(model, OPTIMIZER, 7, batch["image"].shape[1:])
+    step = make_train_step(model, replace(EXPERIMENT, **fields), 3, mesh)
+    state = initial_state(EXPERIMENT, model)
     state, metrics = meshes.replicate(mesh, meshes.fetch(state)), None
     for _ in range(steps):
         state, metrics = step(state, meshes.shard_batch(mesh, batch))
@@ -61,7 +58,7 @@ def test_without_batch_norm_parts_of_a_batch_learn_as_the_batch(plain, parts, de
 def test_batch_norm_sees_one_part_after_the_other():
     """Reference: the network applied to the rows 0, 2, 4, 6 and then to 1, 3, 5, 7."""
     state, _ = run(MODEL, steps=1, accumulation_steps=2)
-    start = create_state(MODEL, OPTIMIZER, 7, (8, 8, 1))
+    start = initial_state(EXPERIMENT, MODEL)
     noise_key = prng.fold(prng.stream(jax.random.key(7), "train noise"), 0)
     variables, batch = start.variables, host_batch()
     for rows in (slice(0, None, 2), slice(1, None, 2)):
@@ -90,21 +87,18 @@ def test_computing_again_gives_the_same_step():
 def test_what_is_computed_again_is_in_the_program():
     """The test reads the program before XLA compiles it: on CPUs, XLA undoes the difference."""
     mesh = meshes.data_mesh(ONE)
-    state = jax.eval_shape(lambda: create_state(MODEL, OPTIMIZER, 7, (8, 8, 1)))
-    programs = [
-        str(jax.make_jaxpr(make_train_step(
-            MODEL, OPTIMIZER, learning_rate(CONFIG, 3, 6), seed=7, label_smoothing=0.1, mesh=mesh,
-            remat=remat,
-        ))(state, host_batch()))
-        for remat in (False, True)
-    ]  # fmt: skip
+    state = jax.eval_shape(lambda: initial_state(EXPERIMENT, MODEL))
+    steps = [
+        make_train_step(MODEL, replace(EXPERIMENT, remat=remat), 3, mesh) for remat in (False, True)
+    ]
+    programs = [str(jax.make_jaxpr(step)(state, host_batch())) for step in steps]
     assert ["remat" in program for program in programs] == [False, True]
 
 
 def test_a_step_that_is_not_finite_moves_only_the_step():
     batch = host_batch()
     batch["image"][3] = np.nan
-    start = create_state(MODEL, OPTIMIZER, 7, (8, 8, 1))
+    start = initial_state(EXPERIMENT, MODEL)
     state, metrics = run(MODEL, batch=batch)
     assert not metrics.finite and int(state.step) == 2
     jax.tree.map(
@@ -180,8 +174,8 @@ def test_no_corruption_is_no_augmentation():
 
 
 def test_a_step_learns_from_corrupted_images_on_any_mesh():
-    augment = make_augmentation(NAMES, (1, 3), 0.5)
-    one, four = (run(PlainNet(), devices, augment=augment) for devices in (ONE, FOUR))
+    corrupted = replace(EXPERIMENT.data, corruptions=NAMES)
+    one, four = (run(PlainNet(), devices, data=corrupted) for devices in (ONE, FOUR))
     assert_close(one, four, 1e-5)
     clean = run(PlainNet())
     assert one[1].sums.loss != pytest.approx(clean[1].sums.loss, rel=1e-4)
@@ -197,13 +191,11 @@ def test_bfloat16_layers_train_float32_parameters_and_statistics():
         models.create("vone_resnet18", 3, 28, 1, v1=config, width=2, dtype=dtype)
         for dtype in (jnp.bfloat16, jnp.float32)
     )
-    step = make_train_step(
-        low, OPTIMIZER, learning_rate(CONFIG, 3, 6), seed=7, label_smoothing=0.0,
-        mesh=meshes.data_mesh(ONE),
-    )  # fmt: skip
+    step = make_train_step(low, EXPERIMENT, 3, meshes.data_mesh(ONE))
     images = jax.random.uniform(KEY, (8, 28, 28, 1))
     batch = host_batch() | {"image": images}
-    start = jax.eval_shape(lambda: create_state(low, OPTIMIZER, 7, (28, 28, 1)))
+    larger = replace(EXPERIMENT, model=replace(EXPERIMENT.model, image_size=28))
+    start = jax.eval_shape(lambda: initial_state(larger, low))
     state, metrics = jax.eval_shape(step, start, batch)
     leaves = jax.tree.leaves((state.params, state.batch_stats, state.opt_state))
     assert {leaf.dtype for leaf in (*leaves, metrics.sums.loss)} == {np.dtype(np.float32)}

@@ -8,12 +8,19 @@ import pytest
 from tiny import TinyNet, tiny_source
 
 from vone_jax import mesh as meshes
-from vone_jax.training import Cosine, OptimizerConfig
-from vone_jax.training.optimizer import learning_rate, make_optimizer
-from vone_jax.training.step import create_state, make_eval_step, make_train_step
+from vone_jax.training import Cosine, DataConfig, Experiment, ModelConfig, OptimizerConfig
+from vone_jax.training.step import initial_state, make_eval_step, make_train_step
 
-CONFIG = OptimizerConfig(learning_rate=0.1, schedule=Cosine(), weight_decay=1e-3)
-OPTIMIZER = make_optimizer(CONFIG)
+EXPERIMENT = Experiment(
+    name="step",
+    model=ModelConfig(name="resnet18", image_size=8, in_channels=1),
+    data=DataConfig(source="tiny", batch_size=8),
+    optimizer=OptimizerConfig(
+        learning_rate=0.1, schedule=Cosine(), weight_decay=1e-3, label_smoothing=0.1
+    ),
+    steps=6,
+    seed=7,
+)
 MODEL = TinyNet()
 
 
@@ -31,18 +38,11 @@ class OnMesh:
 
     def __init__(self, devices):
         self.mesh = meshes.data_mesh(devices)
-        self.step = make_train_step(
-            MODEL,
-            OPTIMIZER,
-            learning_rate(CONFIG, 3, 6),
-            seed=7,
-            label_smoothing=0.1,
-            mesh=self.mesh,
-        )
-        self.eval_step = make_eval_step(MODEL, seed=7, mesh=self.mesh)
+        self.step = make_train_step(MODEL, EXPERIMENT, 3, self.mesh)
+        self.eval_step = make_eval_step(MODEL, EXPERIMENT.seed, self.mesh)
 
     def start(self):
-        state = create_state(MODEL, OPTIMIZER, 7, (8, 8, 1))
+        state = initial_state(EXPERIMENT, MODEL)
         return meshes.replicate(self.mesh, meshes.fetch(state))
 
     def shard(self, batch):

@@ -48,7 +48,9 @@ def make_augmentation(
         return None
     low, high = severities
     branches = [
-        partial(_corrupt, name, severity) for name in names for severity in range(low, high + 1)
+        partial(corruptions.corrupt, name=name, severity=severity)
+        for name in names
+        for severity in range(low, high + 1)
     ]
 
     def augment(key: jax.Array, images: jax.Array, indices: jax.Array) -> jax.Array:
@@ -62,23 +64,13 @@ def make_augmentation(
     return augment
 
 
-def _corrupt(name: str, severity: int, keys: jax.Array, images: jax.Array) -> jax.Array:
-    return corruptions.corrupt(keys, images, name, severity)
-
-
 @dataclasses.dataclass(frozen=True)
 class GaussianImageNoise:
-    """Independent Gaussian noise on every pixel value, then clipping to [0, 1].
+    """Independent Gaussian noise on every pixel value, then clipping to [0, 1]."""
 
-    Attributes:
-      scale: standard deviation in pixel units, > 0.
-      share: probability that an image is changed, in (0, 1].
-
-    Raises:
-      ValueError: if a field is out of range; the message names it.
-    """
-
+    # Standard deviation in pixel units, > 0.
     scale: float
+    # Probability that an image is changed, in (0, 1].
     share: float = 0.5
 
     def __post_init__(self):
@@ -109,16 +101,7 @@ def perturbed(
     images: jax.Array,
     labels: jax.Array,
 ) -> jax.Array:
-    """Return the perturbed images to train on.
-
-    Args:
-      perturbation: an attack, or Gaussian noise.
-      model: the network, see ``models.create``.
-      variables: its current variables; batch norm uses its running values.
-      keys: one key per example, shape (N,).
-      images: (N, H, W, C) in [0, 1].
-      labels: int (N,).
-    """
+    """Return the images to train on. Batch norm uses its running values; one key per example."""
 
     def logits_fn(keys: jax.Array, images: jax.Array) -> jax.Array:
         return cast(jax.Array, model.apply(variables, images, train=False, noise_key=keys))

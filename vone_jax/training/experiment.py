@@ -7,18 +7,20 @@ One epoch has ``steps_per_epoch`` steps, see ``data.train_batches``.
 
 import dataclasses
 import typing
-from typing import Literal
+from typing import Any, Literal
+
+import flax.linen as nn
 
 from vone_jax import arguments, corruptions, data, models
 from vone_jax.training.augmentation import Perturbation
 from vone_jax.training.optimizer import OptimizerConfig
-from vone_jax.training.similarity import Similarity
 from vone_jax.v1 import GaussianNoise, NeuronalNoise, VOneBlockConfig
 
 Precision = Literal["float32", "bfloat16"]
 MatmulPrecision = Literal["default", "high", "highest"]
 Unreadable = Literal["raise", "skip"]
 NonFinite = Literal["stop", "skip"]
+Target = Literal["neural", "v1", "pixels"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,24 +51,18 @@ class ModelConfig:
 
     def __post_init__(self):
         if self.num_classes is not None:
-            arguments.count("num_classes", self.num_classes, 1)
+            arguments.count("num_classes", self.num_classes)
         arguments.count("image_size", self.image_size, 8)
         arguments.count("in_channels", self.in_channels, 1)
         if self.v1 is None and self.name in models.NAMES and self.name.startswith("vone_"):
             object.__setattr__(self, "v1", models.v1_config(self.image_size, self.in_channels))
         # Building the network is cheap. It checks the name, the width and the front end.
-        models.create(
-            self.name,
-            1,
-            self.image_size,
-            self.in_channels,
-            v1=self.v1,
-            width=self.width,
-            stem_noise=self.stem_noise,
-            stem_gain=self.stem_gain,
-            mean=self.mean,
-            std=self.std,
-        )
+        self.build(num_classes=1)
+
+    def build(self, **options: Any) -> nn.Module:
+        """Build the network, see ``models.create``. ``options`` replace fields or add ``dtype``."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return models.create(**fields | options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +106,8 @@ class DataConfig:
     corruption_probability: float = 0.5
 
     def __post_init__(self):
-        arguments.count("batch_size", self.batch_size, 1)
-        arguments.count("eval_batch_size", self.eval_batch_size, 1)
+        arguments.count("batch_size", self.batch_size)
+        arguments.count("eval_batch_size", self.eval_batch_size)
         arguments.count("workers", self.workers, 0)
         arguments.count("prefetch", self.prefetch, 0)
         arguments.choice("unreadable", self.unreadable, typing.get_args(Unreadable))
@@ -128,8 +124,56 @@ class DataConfig:
                 f"<= {levels[-1]}, got {span!r}"
             )
         arguments.number("corruption_probability", self.corruption_probability, most=1.0)
-        if self.center_crop is not None and not 0 < self.center_crop <= 1:
-            raise ValueError(f"center_crop must be in (0, 1] or None, got {self.center_crop!r}")
+        if self.center_crop is not None:
+            arguments.number("center_crop", self.center_crop, positive=True, most=1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Similarity:
+    """Neural-similarity regularisation, see ``similarity.py``: its target and its weight."""
+
+    # "neural" reads a measured matrix from path; "v1" compares noise-free responses of a
+    # VOneBlock, "pixels" the images themselves.
+    target: Target
+    # NPZ file for "neural", see similarity.load_matrix.
+    path: str | None = None
+    # Weight of the term in the loss; Li et al. use 20.
+    alpha: float = 20.0
+    # Layers of the network to compare, by their names in features. Li et al. use five convolutions
+    # spread over the depth of ResNet-18.
+    layers: tuple[str, ...] = ("stem", "layer1", "layer2", "layer3", "layer4")
+    # Data set of the compared images, see data.load. None is the training set.
+    source: str | None = None
+    # Split of source.
+    split: str = "train"
+    # Number of images, evenly spread over the split. The matrix is images x images.
+    images: int = 1000
+    # Images in a training step; all their pairs are compared.
+    batch: int = 32
+    # For "pixels": similarities with a smaller absolute value are set to 0.
+    threshold: float = 0.8
+    # Permute the images of the target: a control that keeps only its distribution.
+    shuffled: bool = False
+    # The block for "v1". None is models.v1_config.
+    v1: VOneBlockConfig | None = None
+
+    def __post_init__(self):
+        arguments.choice("target", self.target, typing.get_args(Target))
+        if (self.target == "neural") != (self.path is not None):
+            raise ValueError(
+                f"path must be given for target 'neural' and for no other; got target "
+                f"{self.target!r} and path {self.path!r}"
+            )
+        arguments.number("alpha", self.alpha)
+        arguments.number("threshold", self.threshold, most=1.0)
+        if not self.layers or len(set(self.layers)) != len(self.layers):
+            raise ValueError(f"layers must be different names, at least one, got {self.layers}")
+        arguments.count("images", self.images, 2)
+        arguments.count("batch", self.batch, 2)
+        if self.batch > self.images:
+            raise ValueError(f"batch must be <= images, {self.images}, got {self.batch}")
+        if self.v1 is not None and self.target != "v1":
+            raise ValueError(f"v1 is for target 'v1', got target {self.target!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +234,7 @@ class Experiment:
             raise ValueError(f"name must be usable as the name of a directory, got {self.name!r}")
         arguments.number("epochs", self.epochs, positive=True)
         if self.steps is not None:
-            arguments.count("steps", self.steps, 1)
+            arguments.count("steps", self.steps)
         arguments.count("seed", self.seed, 0)
         if self.seed >= 2**32:
             raise ValueError(f"seed must be < 2**32, got {self.seed}")
@@ -198,7 +242,7 @@ class Experiment:
         arguments.choice(
             "matmul_precision", self.matmul_precision, typing.get_args(MatmulPrecision)
         )
-        arguments.count("accumulation_steps", self.accumulation_steps, 1)
+        arguments.count("accumulation_steps", self.accumulation_steps)
         if self.data.batch_size % self.accumulation_steps:
             raise ValueError(
                 f"accumulation_steps must divide data.batch_size, {self.data.batch_size}, got "
@@ -208,8 +252,8 @@ class Experiment:
         arguments.count("non_finite_limit", self.non_finite_limit, 0)
         arguments.number("evaluate_every", self.evaluate_every, positive=True)
         arguments.number("checkpoint_every", self.checkpoint_every, positive=True)
-        arguments.count("keep_checkpoints", self.keep_checkpoints, 1)
-        arguments.count("log_every", self.log_every, 1)
+        arguments.count("keep_checkpoints", self.keep_checkpoints)
+        arguments.count("log_every", self.log_every)
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Return the number of optimiser steps of the whole run, at least 1."""

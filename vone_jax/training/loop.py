@@ -133,8 +133,10 @@ def train(
             request.poll()
             stopping = request.everywhere
             last = step == setup.total_steps
-            validating = (last or setup.validates_at(step)) and validated < step
-            saving = (last or stopping or setup.saves_at(step)) and saved < step
+            validating = (last or setup.due(experiment.evaluate_every, step)) and validated < step
+            saving = (
+                last or stopping or setup.due(experiment.checkpoint_every, step)
+            ) and saved < step
 
             # Read the metrics of the last step if they are needed now.
             if pending is not None and (validating or saving):

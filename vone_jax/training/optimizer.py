@@ -245,11 +245,6 @@ def learning_rate(
     return rate
 
 
-def apply_updates(params: Any, updates: Any, rate: jax.Array) -> Any:
-    """Return params - rate * updates, leaf by leaf."""
-    return jax.tree.map(lambda p, u: p - rate * u, params, updates)
-
-
 def _is_kernel(params: Any) -> Any:
     # Biases and the scales of batch norm are the parameters with one axis.
     return jax.tree.map(lambda p: p.ndim > 1, params)

@@ -10,11 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import arguments, data, models
+from vone_jax import arguments, data
 from vone_jax import mesh as meshes
-from vone_jax.training.augmentation import make_augmentation
 from vone_jax.training.experiment import Experiment, ModelConfig
-from vone_jax.training.optimizer import learning_rate, make_optimizer
 from vone_jax.training.similarity import make_targets
 from vone_jax.training.step import (
     MARKS,
@@ -22,7 +20,7 @@ from vone_jax.training.step import (
     StepMetrics,
     Sums,
     TrainState,
-    create_state,
+    initial_state,
     make_eval_step,
     make_train_step,
 )
@@ -42,44 +40,15 @@ def build_model(config: ModelConfig, precision: str = "float32") -> nn.Module:
         raise ValueError(
             "model.num_classes must be an integer >= 1, got None: there are no data here"
         )
-    return models.create(
-        config.name,
-        config.num_classes,
-        config.image_size,
-        config.in_channels,
-        v1=config.v1,
-        width=config.width,
-        stem_noise=config.stem_noise,
-        stem_gain=config.stem_gain,
-        mean=config.mean,
-        std=config.std,
-        dtype=jnp.bfloat16 if precision == "bfloat16" else jnp.float32,
-    )
-
-
-def initial_state(experiment: Experiment, model: nn.Module) -> TrainState:
-    """Return the state at step 0; under ``jax.eval_shape``, its shapes."""
-    size, channels = experiment.model.image_size, experiment.model.in_channels
-    optimizer = make_optimizer(experiment.optimizer)
-    compared = 0 if experiment.similarity is None else len(experiment.similarity.layers)
-    return create_state(model, optimizer, experiment.seed, (size, size, channels), compared)
+    return config.build(dtype=getattr(jnp, precision))
 
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """The parts of a run.
+    """The parts of a run, whose ``experiment`` has the number of classes filled in.
 
-    Attributes:
-      experiment: the experiment, with the number of classes filled in.
-      mesh: the devices of the run.
-      model: the network.
-      parameters: number of trained parameters.
-      train_source: images to train on.
-      eval_source: images to validate on.
-      steps_per_epoch: number of full batches in an epoch.
-      total_steps: number of steps in the run.
-      train_step: see ``make_train_step``.
-      eval_step: see ``make_eval_step``.
+    ``parameters`` is the number of trained parameters. An epoch has ``steps_per_epoch`` full
+    batches, and the run ``total_steps`` steps.
     """
 
     experiment: Experiment
@@ -141,15 +110,8 @@ class Setup:
         rows = np.full(len(batch["label"]) // jax.process_count(), stop)
         return batch | {"stop": meshes.shard_batch(self.mesh, rows)}
 
-    def validates_at(self, step: int) -> bool:
-        """Return True if there is a validation at this step, which is not the last."""
-        return self._every(self.experiment.evaluate_every, step)
-
-    def saves_at(self, step: int) -> bool:
-        """Return True if there is a checkpoint at this step, which is not the last."""
-        return self._every(self.experiment.checkpoint_every, step)
-
-    def _every(self, epochs: float, step: int) -> bool:
+    def due(self, epochs: float, step: int) -> bool:
+        """Return True if an action that is done every so many epochs is due at a step."""
         interval = min(epochs * self.steps_per_epoch, self.total_steps)
         return step > 0 and step % max(1, round(interval)) == 0
 
@@ -174,11 +136,7 @@ class Prefetch:
     """
 
     def __init__(
-        self,
-        batches: data.Batches,
-        place: Callable[[dict[str, Any]], Batch],
-        ahead: int,
-        number: int,
+        self, batches: data.Batches, place: Callable[[Any], Batch], ahead: int, number: int
     ):
         self._batches = batches
         self._place = place
@@ -232,26 +190,15 @@ def prepare(experiment: Experiment, mesh: meshes.Mesh) -> Setup:
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
         train_step=make_train_step(
-            model,
-            make_optimizer(experiment.optimizer),
-            learning_rate(experiment.optimizer, steps_per_epoch, total_steps),
-            seed=experiment.seed,
-            label_smoothing=experiment.optimizer.label_smoothing,
-            mesh=mesh,
-            augment=make_augmentation(
-                config.corruptions, config.corruption_severity, config.corruption_probability
-            ),
-            accumulation_steps=experiment.accumulation_steps,
-            remat=experiment.remat,
-            perturbation=experiment.perturbation,
-            similarity=experiment.similarity,
-            targets=_targets(experiment, model, mesh),
+            model, experiment, steps_per_epoch, mesh, _targets(experiment, model, mesh, shapes)
         ),
-        eval_step=make_eval_step(model, seed=experiment.seed, mesh=mesh),
+        eval_step=make_eval_step(model, experiment.seed, mesh),
     )
 
 
-def _targets(experiment: Experiment, model: nn.Module, mesh: meshes.Mesh) -> Any:
+def _targets(
+    experiment: Experiment, model: nn.Module, mesh: meshes.Mesh, shapes: TrainState
+) -> Any:
     """Return images and similarities of the regularisation on every device, or None."""
     config = experiment.similarity
     if config is None:
@@ -260,17 +207,12 @@ def _targets(experiment: Experiment, model: nn.Module, mesh: meshes.Mesh) -> Any
     size, channels = experiment.model.image_size, experiment.model.in_channels
     image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
     key = jax.random.key(0)
-    layers = jax.eval_shape(
-        lambda x: model.init_with_output(
-            {"params": key, "noise": key}, x, noise_key=key, method="features"
-        )[0],
-        image,
+    layers: Any = jax.eval_shape(
+        lambda v, x: model.apply(v, x, noise_key=key, method="features"), shapes.variables, image
     )
     for layer in config.layers:
         arguments.choice("each of similarity.layers", layer, layers)
-    source, directory = experiment.data.source, experiment.data.data_dir
-    targets = make_targets(config, source, directory, size, channels, experiment.seed)
-    return meshes.replicate(mesh, targets)
+    return meshes.replicate(mesh, make_targets(experiment))
 
 
 def _fit(experiment: Experiment, *sources: data.Source) -> Experiment:

@@ -13,23 +13,21 @@ References:
   Attias, Pehlevan and Obeid, 2024, arXiv:2410.03952: pixel similarity instead of neural data.
 """
 
-import dataclasses
-import typing
+import contextlib
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import arguments, data, models, prng
+from vone_jax import data, models, prng
 from vone_jax import mesh as meshes
+from vone_jax.training.experiment import Experiment, Similarity
 from vone_jax.v1 import VOneBlockConfig, noise_free_responses
-
-Target = Literal["neural", "v1", "pixels"]
 
 # Name of the trained layer weights among the parameters, beside those of the network.
 WEIGHTS = "similarity_weights"
@@ -39,69 +37,17 @@ _LARGEST = 0.9999
 _BATCH = 100
 
 
-@dataclasses.dataclass(frozen=True)
-class Similarity:
-    """Settings of the regularisation: the target similarities, and the weight of the term.
-
-    Attributes:
-      target: "neural" reads a measured matrix from ``path``; "v1" compares noise-free responses
-        of a VOneBlock, "pixels" the images themselves.
-      path: NPZ file for "neural", see ``load_matrix``.
-      alpha: weight of the term; Li et al. use 20.
-      layers: layers of the network to compare, by their names in ``features``. Li et al. use five
-        convolutions spread over the depth of ResNet-18.
-      source: data set of the compared images, see ``data.load``. None is the training set.
-      split: split of ``source``.
-      images: number of images, evenly spread over the split. The matrix is images x images.
-      batch: images in a training step; all their pairs are compared.
-      threshold: for "pixels": similarities with a smaller absolute value are set to 0.
-      shuffled: permute the images of the target: a control that keeps only its distribution.
-      v1: the block for "v1". None is ``models.v1_config``.
-
-    Raises:
-      ValueError: if a field is out of range; the message names it.
-    """
-
-    target: Target
-    path: str | None = None
-    alpha: float = 20.0
-    layers: tuple[str, ...] = ("stem", "layer1", "layer2", "layer3", "layer4")
-    source: str | None = None
-    split: str = "train"
-    images: int = 1000
-    batch: int = 32
-    threshold: float = 0.8
-    shuffled: bool = False
-    v1: VOneBlockConfig | None = None
-
-    def __post_init__(self):
-        arguments.choice("target", self.target, typing.get_args(Target))
-        if (self.target == "neural") != (self.path is not None):
-            raise ValueError(
-                f"path must be given for target 'neural' and for no other; got target "
-                f"{self.target!r} and path {self.path!r}"
-            )
-        arguments.number("alpha", self.alpha)
-        arguments.number("threshold", self.threshold, most=1.0)
-        if not self.layers or len(set(self.layers)) != len(self.layers):
-            raise ValueError(f"layers must be different names, at least one, got {self.layers}")
-        arguments.count("images", self.images, 2)
-        arguments.count("batch", self.batch, 2)
-        if self.batch > self.images:
-            raise ValueError(f"batch must be <= images, {self.images}, got {self.batch}")
-        if self.v1 is not None and self.target != "v1":
-            raise ValueError(f"v1 is for target 'v1', got target {self.target!r}")
+def variables_of(params: Any, batch_stats: Any) -> dict[str, Any]:
+    """Return the variables that ``model.apply`` takes: no layer weights, no empty collection."""
+    network = {name: leaf for name, leaf in params.items() if name != WEIGHTS}
+    return {"params": network} | ({"batch_stats": batch_stats} if batch_stats else {})
 
 
 def correlation(features: jax.Array) -> jax.Array:
-    """Return the similarity of each pair of images.
+    """Return the similarity of each pair of images, float32 (B, B) in [-1, 1].
 
-    Args:
-      features: (B, ...), any shape after the batch axis.
-
-    Returns:
-      float32 (B, B) in [-1, 1]: cosines of the flattened features, each image's mean subtracted.
-      An image with constant features has similarity 0 with all images.
+    It is the cosine of the flattened features (B, ...), each image's mean subtracted. An image with
+    constant features has similarity 0 with all images.
     """
     flat = features.reshape(features.shape[0], -1).astype(jnp.float32)
     flat = flat - jnp.mean(flat, axis=1, keepdims=True)
@@ -117,16 +63,13 @@ def loss(
     weights: jax.Array,
     target: jax.Array,
 ) -> jax.Array:
-    """Return the regularisation term without its weight alpha.
+    """Return the regularisation term without its weight alpha: a mean over B (B - 1) / 2 pairs.
 
     Args:
       features: features of a batch of B images, by layer.
       layers: the layers to compare.
       weights: one per layer, before the softmax.
       target: (B, B) similarities.
-
-    Returns:
-      Mean over the B (B - 1) / 2 pairs, a scalar.
     """
     gamma = jax.nn.softmax(weights)
     similarities = jnp.stack([correlation(features[layer]) for layer in layers])
@@ -136,42 +79,34 @@ def loss(
     return jnp.sum(jnp.where(pairs, squares, 0.0)) / jnp.sum(pairs, dtype=squares.dtype)
 
 
+def _atanh(similarity: jax.Array) -> jax.Array:
+    return jnp.arctanh(jnp.clip(similarity, -_LARGEST, _LARGEST))
+
+
 def make_similarity_gradient(
     model: nn.Module, config: Similarity, mesh: meshes.Mesh
 ) -> Callable[[Any, Any, Any, jax.Array], Any]:
     """Return the gradient of alpha times ``loss`` on a random batch of the target's images.
 
     Batch norm normalises these images with their own statistics and does not store them. The noise
-    of V1 and dropout are on.
-
-    Args:
-      model: the network, see ``models.create``.
-      config: settings of the regularisation.
-      mesh: the mesh over which the images are spread.
+    of V1 and dropout are on. The images are spread over the mesh.
 
     Returns:
       ``(params, batch_stats, targets, key) -> gradients`` with the structure of params, which hold
-      the layer weights under ``WEIGHTS``. ``targets`` is ``{"images": (n, H, W, C),
-      "similarity": (n, n)}``.
+      the layer weights under ``WEIGHTS``. For the targets see ``make_targets``.
     """
 
     def term(
-        params: Any,
-        batch_stats: Any,
-        images: jax.Array,
-        target: jax.Array,
-        keys: jax.Array,
-        dropout_key: jax.Array,
+        params: Any, batch_stats: Any, images: jax.Array, target: jax.Array, keys: dict[str, Any]
     ) -> jax.Array:
-        variables = {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
         features, _ = model.apply(
-            variables,
+            variables_of(params, batch_stats),
             images,
             train=True,
-            noise_key=keys,
+            noise_key=keys["noise"],
             method="features",
             mutable=["batch_stats"],
-            rngs={"dropout": dropout_key},
+            rngs={"dropout": keys["dropout"]},
         )
         return config.alpha * loss(features, config.layers, params[WEIGHTS], target)
 
@@ -180,41 +115,28 @@ def make_similarity_gradient(
         rows = jax.random.choice(prng.stream(key, "rows"), count, (config.batch,), replace=False)
         images = jax.lax.with_sharding_constraint(targets["images"][rows], meshes.sharded(mesh))
         target = targets["similarity"][rows][:, rows]
-        keys = prng.index_keys(prng.stream(key, "noise"), rows.astype("uint32"))
-        dropout_key = prng.stream(key, "dropout")
-        return jax.grad(term)(params, batch_stats, images, target, keys, dropout_key)
+        noise_keys = prng.index_keys(prng.stream(key, "noise"), rows.astype("uint32"))
+        keys = {"noise": noise_keys, "dropout": prng.stream(key, "dropout")}
+        return jax.grad(term)(params, batch_stats, images, target, keys)
 
     return gradient
 
 
-def make_targets(
-    config: Similarity,
-    source: str,
-    data_dir: str | None,
-    image_size: int,
-    in_channels: int,
-    seed: int,
-) -> dict[str, np.ndarray]:
-    """Read or compute the targets: images, and the similarities they should have in the network.
-
-    Args:
-      config: settings of the regularisation.
-      source: data set of the images if ``config`` names none.
-      data_dir: directory of prepared TFDS sets.
-      image_size: side of the network's images in pixels.
-      in_channels: channels of the network's images.
-      seed: seed of the experiment; it decides the permutation if targets are shuffled.
+def make_targets(experiment: Experiment) -> dict[str, np.ndarray]:
+    """Read or compute the targets of an experiment with similarity regularisation.
 
     Returns:
-      ``images``, float32 (n, H, W, C) in [0, 1], and ``similarity``, float32 (n, n) in [-1, 1],
-      symmetric.
+      ``images``, float32 (n, H, W, C) in [0, 1], and the ``similarity`` that they should have in
+      the network, float32 (n, n) in [-1, 1], symmetric.
 
     Raises:
       ValueError: if a file of similarities is invalid, or the images do not fit the network.
     """
+    config, size = experiment.similarity, experiment.model.image_size
+    assert config is not None
     if config.target == "neural":
         images, similarity = load_matrix(str(config.path))
-        expected = (image_size, image_size, in_channels)
+        expected = (size, size, experiment.model.in_channels)
         if images.shape[1:] != expected:
             raise ValueError(
                 f"{config.path}: images must have shape {expected} for this network, got "
@@ -225,10 +147,10 @@ def make_targets(
                 f"{config.path} has {len(images)} images, fewer than batch {config.batch}"
             )
     else:
-        images = _images(config, source, data_dir, image_size, in_channels)
+        images = _images(experiment, config)
         similarity = _similarity(config, images)
     if config.shuffled:
-        key = prng.stream(jax.random.key(seed), "shuffled similarity")
+        key = prng.stream(jax.random.key(experiment.seed), "shuffled similarity")
         order = np.asarray(jax.random.permutation(key, len(images)))
         similarity = similarity[np.ix_(order, order)]
     return {"images": images, "similarity": similarity}
@@ -294,23 +216,19 @@ def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return content["images"], content["similarity"]
 
 
-def _images(
-    config: Similarity, source: str, data_dir: str | None, image_size: int, in_channels: int
-) -> np.ndarray:
-    images = data.load(config.source or source, config.split, data_dir=data_dir)
-    if images.image_shape[-1] != in_channels:
+def _images(experiment: Experiment, config: Similarity) -> np.ndarray:
+    source, channels = experiment.data.source, experiment.model.in_channels
+    images = data.load(config.source or source, config.split, data_dir=experiment.data.data_dir)
+    if images.image_shape[-1] != channels:
         raise ValueError(
-            f"similarity.source has {images.image_shape[-1]} channel(s), the network {in_channels}"
+            f"similarity.source has {images.image_shape[-1]} channel(s), the network {channels}"
         )
     if len(images) < config.images:
         raise ValueError(f"similarity.images is {config.images}, but there are {len(images)}")
-    batches: Any = data.eval_batches(
-        data.Subset(images, config.images), batch_size=_BATCH, image_size=image_size
-    )
-    try:
+    subset, size = data.Subset(images, config.images), experiment.model.image_size
+    batches: Any = data.eval_batches(subset, batch_size=_BATCH, image_size=size)
+    with contextlib.closing(batches):
         return np.concatenate([batch["image"][batch["mask"]] for batch in batches])
-    finally:
-        batches.close()
 
 
 def _similarity(config: Similarity, images: np.ndarray) -> np.ndarray:
@@ -318,8 +236,12 @@ def _similarity(config: Similarity, images: np.ndarray) -> np.ndarray:
         similarity = np.asarray(correlation(jnp.asarray(images)))
         small = np.abs(similarity) < config.threshold
         return np.where(small, 0, similarity).astype(np.float32)
-    block = config.v1 or models.v1_config(images.shape[1], images.shape[3])
-    return _population_similarity(_responses(block, images))
+    # Cosines of population responses (n, units), each unit centred over the images.
+    responses = _responses(config.v1 or models.v1_config(*images.shape[2:]), images)
+    centred = responses - responses.mean(axis=0, dtype=np.float64)
+    length = np.linalg.norm(centred, axis=1, keepdims=True)
+    unit = centred / np.where(length > 0, length, 1)
+    return np.clip(unit @ unit.T, -1, 1).astype(np.float32)
 
 
 def _responses(block: VOneBlockConfig, images: np.ndarray) -> np.ndarray:
@@ -330,15 +252,3 @@ def _responses(block: VOneBlockConfig, images: np.ndarray) -> np.ndarray:
         rows = np.minimum(np.arange(start, start + _BATCH), len(images) - 1)
         parts.append(np.asarray(call(images[rows])).reshape(_BATCH, -1))
     return np.concatenate(parts)[: len(images)]
-
-
-def _population_similarity(responses: np.ndarray) -> np.ndarray:
-    """Return cosines of population responses (n, units), each unit centred over the images."""
-    centred = responses - responses.mean(axis=0, dtype=np.float64)
-    length = np.linalg.norm(centred, axis=1, keepdims=True)
-    unit = centred / np.where(length > 0, length, 1)
-    return np.clip(unit @ unit.T, -1, 1).astype(np.float32)
-
-
-def _atanh(similarity: jax.Array) -> jax.Array:
-    return jnp.arctanh(jnp.clip(similarity, -_LARGEST, _LARGEST))

@@ -17,9 +17,10 @@ import optax
 
 from vone_jax import mesh as meshes
 from vone_jax import prng
-from vone_jax.training.augmentation import Augmentation, Perturbation, perturbed
-from vone_jax.training.optimizer import PlateauState, apply_updates
-from vone_jax.training.similarity import WEIGHTS, Similarity, make_similarity_gradient
+from vone_jax.training.augmentation import make_augmentation, perturbed
+from vone_jax.training.experiment import Experiment
+from vone_jax.training.optimizer import PlateauState, learning_rate, make_optimizer
+from vone_jax.training.similarity import WEIGHTS, make_similarity_gradient, variables_of
 
 Batch = dict[str, jax.Array]
 
@@ -49,55 +50,36 @@ class TrainState:
     @property
     def variables(self) -> dict[str, Any]:
         """The variables that ``model.apply`` takes."""
-        params = {name: leaf for name, leaf in self.params.items() if name != WEIGHTS}
-        if not self.batch_stats:
-            return {"params": params}
-        return {"params": params, "batch_stats": self.batch_stats}
+        return variables_of(self.params, self.batch_stats)
 
 
-def create_state(
-    model: nn.Module,
-    optimizer: optax.GradientTransformation,
-    seed: int,
-    image_shape: tuple[int, int, int],
-    compared_layers: int = 0,
-) -> TrainState:
-    """Return the state before the first step: a pure function of its arguments, to be jitted.
+def initial_state(experiment: Experiment, model: nn.Module) -> TrainState:
+    """Return the state before the first step, a pure function to be jitted.
 
-    Args:
-      model: the network, see ``models.create``.
-      optimizer: see ``make_optimizer``.
-      seed: seed of the experiment; its stream ``"init"`` draws the initial parameters.
-      image_shape: (H, W, C).
-      compared_layers: number of layers that similarity regularisation compares. Their weights
-        are equal at the start.
+    The stream ``"init"`` of the experiment's seed draws the parameters. The layers that similarity
+    regularisation compares have equal weights.
     """
-    root = jax.random.key(seed)
+    config, root = experiment.model, jax.random.key(experiment.seed)
     keys = {"params": prng.stream(root, "init"), "noise": prng.stream(root, "init noise")}
-    variables = model.init(keys, jnp.zeros((1, *image_shape), jnp.float32))
+    image = jnp.zeros((1, config.image_size, config.image_size, config.in_channels), jnp.float32)
+    variables = model.init(keys, image)
     params = dict(variables["params"])
-    if compared_layers:
-        params[WEIGHTS] = jnp.zeros(compared_layers, jnp.float32)
+    if experiment.similarity is not None:
+        params[WEIGHTS] = jnp.zeros(len(experiment.similarity.layers), jnp.float32)
     return TrainState(
         step=jnp.int32(0),
         params=params,
         batch_stats=variables.get("batch_stats", {}),
-        opt_state=optimizer.init(params),
+        opt_state=make_optimizer(experiment.optimizer).init(params),
         plateau=PlateauState.start(),
     )
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
-    """Return the cross-entropy of each example.
+    """Return the cross-entropy of each example in nats, computed in float32.
 
-    Args:
-      logits: float (N, classes); the loss is computed in float32.
-      labels: int (N,).
-      label_smoothing: share s of the target that is spread evenly over the classes. The target is
-        1 - s + s / classes for the right class and s / classes for the others, as in PyTorch.
-
-    Returns:
-      float32 (N,), in nats.
+    A share s = ``label_smoothing`` of the target is spread evenly over the classes. The target is
+    1 - s + s / classes for the right class and s / classes for the others, as in PyTorch.
     """
     log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
     right = jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
@@ -122,14 +104,7 @@ class Sums:
 def batch_sums(
     losses: jax.Array, logits: jax.Array, labels: jax.Array, mask: jax.Array | None = None
 ) -> Sums:
-    """Return the sums over a batch.
-
-    Args:
-      losses: float32 (N,).
-      logits: (N, classes).
-      labels: int (N,).
-      mask: bool (N,), False for padding, whose values may be NaN; None counts all rows.
-    """
+    """Return the sums over a batch. ``mask`` is False for padding, whose values may be NaN."""
     if mask is None:
         mask = jnp.ones(labels.shape, bool)
     hit = jnp.argmax(logits, axis=-1) == labels
@@ -174,9 +149,8 @@ def make_loss(model: nn.Module, label_smoothing: float, remat: bool) -> Callable
     """
 
     def loss_fn(params: Any, batch_stats: Any, batch: Batch, noise_key: Any, dropout_key: Any):
-        variables = {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
         logits, updated = model.apply(
-            variables,
+            variables_of(params, batch_stats),
             batch["image"],
             train=True,
             noise_key=prng.index_keys(noise_key, batch["index"]),
@@ -194,39 +168,25 @@ def make_loss(model: nn.Module, label_smoothing: float, remat: bool) -> Callable
 
 def make_train_step(
     model: nn.Module,
-    optimizer: optax.GradientTransformation,
-    rate: Callable[[jax.Array], jax.Array],
-    *,
-    seed: int,
-    label_smoothing: float,
+    experiment: Experiment,
+    steps_per_epoch: int,
     mesh: meshes.Mesh,
-    augment: Augmentation | None = None,
-    accumulation_steps: int = 1,
-    remat: bool = False,
-    perturbation: Perturbation = None,
-    similarity: Similarity | None = None,
     targets: Any = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
     """Return the training step, which is compiled once per batch shape.
 
+    Corruptions change the images first, the perturbation second. It takes the labels and the
+    current network in evaluation mode. If a batch has several parts, the gradient is the mean over
+    them. Batch norm uses the statistics of one part at a time and updates its running values after
+    each. So only networks without batch norm give the same result for any number of parts.
+
     Args:
       model: the network, see ``models.create``.
-      optimizer: see ``make_optimizer``.
-      rate: see ``learning_rate``.
-      seed: seed of the experiment.
-      label_smoothing: see ``cross_entropy``.
+      experiment: all other settings.
+      steps_per_epoch: number of steps in an epoch, for the learning rate.
       mesh: the mesh that the state is replicated on and batches are sharded over.
-      augment: first change of the images, see ``make_augmentation``.
-      accumulation_steps: number of parts of a batch, a divisor of its size. The gradient is the
-        mean over the parts. Batch norm uses the statistics of one part at a time and updates its
-        running values after each. So only networks without batch norm give the same result for
-        any number of parts.
-      remat: see ``make_loss``.
-      perturbation: second change of the images. It takes the labels and the current network in
-        evaluation mode.
-      similarity: settings of similarity regularisation, whose gradient is added. The reported
-        loss leaves this term out.
-      targets: images and similarities of the regularisation, see ``make_similarity_gradient``.
+      targets: images and similarities of the similarity regularisation, see ``make_targets``. Its
+        gradient is added; the reported loss leaves its term out.
 
     Returns:
       ``(state, batch) -> (state, metrics)``. The batch has ``image`` (N, H, W, C), ``label``
@@ -234,75 +194,79 @@ def make_train_step(
       (N,). A step that is not finite changes only ``state.step``. The state passed in is donated:
       do not use it again.
     """
-
-    plain_gradient_fn = jax.grad(make_loss(model, label_smoothing, remat), has_aux=True)
+    config, perturbation = experiment.data, experiment.perturbation
+    optimizer = make_optimizer(experiment.optimizer)
+    base_rate = learning_rate(
+        experiment.optimizer, steps_per_epoch, experiment.total_steps(steps_per_epoch)
+    )
+    augment = make_augmentation(
+        config.corruptions, config.corruption_severity, config.corruption_probability
+    )
+    loss_fn = make_loss(model, experiment.optimizer.label_smoothing, experiment.remat)
+    loss_gradient_fn = jax.grad(loss_fn, has_aux=True)
     similarity_fn = None
-    if similarity is not None:
-        similarity_fn = make_similarity_gradient(model, similarity, mesh)
+    if experiment.similarity is not None:
+        similarity_fn = make_similarity_gradient(model, experiment.similarity, mesh)
 
-    def gradient_fn(
-        params: Any,
-        batch_stats: Any,
-        batch: Batch,
-        noise_key: Any,
-        dropout_key: Any,
-        attack_key: Any,
-    ):
+    def gradient_fn(params: Any, batch_stats: Any, batch: Batch, keys: dict[str, jax.Array]):
         if perturbation is not None:
-            variables = {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
-            keys = prng.index_keys(attack_key, batch["index"])
+            variables = variables_of(params, batch_stats)
+            attack_keys = prng.index_keys(keys["perturbation"], batch["index"])
             images, labels = batch["image"], batch["label"]
-            batch = batch | {
-                "image": perturbed(perturbation, model, variables, keys, images, labels)
-            }
-        return plain_gradient_fn(params, batch_stats, batch, noise_key, dropout_key)
+            images = perturbed(perturbation, model, variables, attack_keys, images, labels)
+            batch = batch | {"image": images}
+        return loss_gradient_fn(params, batch_stats, batch, keys["train noise"], keys["dropout"])
 
     @partial(jax.jit, donate_argnums=0, out_shardings=meshes.replicated(mesh))
     def train_step(
         state: TrainState, batch: Batch, targets: Any = None
     ) -> tuple[TrainState, StepMetrics]:
-        root = jax.random.key(seed)
-        noise_key, dropout_key, augmentation_key, attack_key = (
-            prng.fold(prng.stream(root, name), state.step)
-            for name in ("train noise", "dropout", "augmentation", "perturbation")
-        )
+        root = jax.random.key(experiment.seed)
+        keys = {
+            name: prng.fold(prng.stream(root, name), state.step)
+            for name in ("train noise", "dropout", "augmentation", "perturbation", "similarity")
+        }
         marks = {m: jnp.sum(batch[m], dtype=jnp.int32) for m in MARKS if m in batch}
         batch = {name: batch[name] for name in ("image", "label", "index")}
         if augment is not None:
-            batch["image"] = augment(augmentation_key, batch["image"], batch["index"])
+            batch["image"] = augment(keys["augmentation"], batch["image"], batch["index"])
 
-        if accumulation_steps == 1:
+        if experiment.accumulation_steps == 1:
             gradients, (sums, batch_stats) = gradient_fn(
-                state.params, state.batch_stats, batch, noise_key, dropout_key, attack_key
+                state.params, state.batch_stats, batch, keys
             )
         else:
+
+            def part_gradient_fn(batch_stats: Any, part: Batch, number: jax.Array):
+                part_keys = keys | {"dropout": prng.fold(keys["dropout"], number)}
+                return gradient_fn(state.params, batch_stats, part, part_keys)
+
             gradients, (sums, batch_stats) = _accumulated(
-                lambda stats, part, number: gradient_fn(
-                    state.params, stats, part, noise_key, prng.fold(dropout_key, number), attack_key
-                ),
+                part_gradient_fn,
                 state.batch_stats,
                 batch,
-                accumulation_steps,
+                experiment.accumulation_steps,
                 # On CPUs, XLA runs convolutions inside a loop many times slower.
                 unroll=mesh.devices.flat[0].platform == "cpu",
             )
 
         if similarity_fn is not None:
-            key = prng.fold(prng.stream(root, "similarity"), state.step)
-            extra = similarity_fn(state.params, state.batch_stats, targets, key)
+            extra = similarity_fn(state.params, state.batch_stats, targets, keys["similarity"])
             gradients = jax.tree.map(jnp.add, gradients, extra)
 
         norm = optax.tree.norm(gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        learning_rate = rate(state.step) * state.plateau.factor
+        rate = base_rate(state.step) * state.plateau.factor
+        params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
         before = (state.params, state.batch_stats, state.opt_state)
-        after = (apply_updates(state.params, updates, learning_rate), batch_stats, opt_state)
-        finite = _all_finite((sums.loss, norm, after))
+        after = (params, batch_stats, opt_state)
+        leaves = jax.tree.leaves((sums.loss, norm, after))
+        finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
         params, batch_stats, opt_state = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old), after, before
         )
         new_state = TrainState(state.step + 1, params, batch_stats, opt_state, state.plateau)
-        return new_state, StepMetrics(sums, norm, learning_rate, finite, marks)
+        return new_state, StepMetrics(sums, norm, rate, finite, marks)
 
     return train_step if targets is None else partial(train_step, targets=targets)
 
@@ -322,7 +286,7 @@ def _accumulated(
     Args:
       gradient_fn: ``(batch_stats, part, number) -> (gradients, (sums, batch_stats))``.
       batch_stats: running values of batch norm before the first part.
-      batch: a batch of N rows, a multiple of ``parts``.
+      batch: a batch whose size is a multiple of ``parts``.
       parts: number of parts.
       unroll: compile one copy of the computation per part instead of a loop.
     """
@@ -343,14 +307,7 @@ def _accumulated(
     return jax.tree.map(lambda g: g / parts, gradients), (sums, batch_stats)
 
 
-def _all_finite(tree: Any) -> jax.Array:
-    """Return True if no array of a tree has a NaN or an infinity."""
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
-
-
-def make_eval_step(
-    model: nn.Module, *, seed: int, mesh: meshes.Mesh
-) -> Callable[[Any, Batch], Sums]:
+def make_eval_step(model: nn.Module, seed: int, mesh: meshes.Mesh) -> Callable[[Any, Batch], Sums]:
     """Return the compiled function that sums over one validation batch.
 
     The noise of an example depends only on the seed and the example's index. It is the same in
@@ -364,12 +321,8 @@ def make_eval_step(
     @partial(jax.jit, out_shardings=meshes.replicated(mesh))
     def eval_step(variables: Any, batch: Batch) -> Sums:
         noise_key = prng.stream(jax.random.key(seed), "validation noise")
-        logits: Any = model.apply(
-            variables,
-            batch["image"],
-            train=False,
-            noise_key=prng.index_keys(noise_key, batch["index"]),
-        )
+        keys = prng.index_keys(noise_key, batch["index"])
+        logits: Any = model.apply(variables, batch["image"], train=False, noise_key=keys)
         losses = cross_entropy(logits, batch["label"])
         return batch_sums(losses, logits, batch["label"], batch["mask"])
 
