@@ -14,6 +14,7 @@ So a damaged checkpoint is detected, the error names the damaged files, and the 
 is used.
 """
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
@@ -22,9 +23,9 @@ import os
 import re
 import shutil
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -48,22 +49,19 @@ class CheckpointError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Position:
-    """The part of a checkpoint beside the training state, as JSON values.
+    """The part of a checkpoint beside the training state, as JSON values."""
 
-    Attributes:
-      data: state of the data iterator, the same in all processes.
-      validated: step of the last validation, 0 if there was none.
-      interval: sums since the last line of the log, see ``monitor.Interval``.
-      passed_over: counts of what was skipped since the run started, see ``monitor.Skipped``.
-    """
-
+    # State of the data iterator, the same in all processes.
     data: dict[str, Any]
+    # Step of the last validation, 0 if there was none.
     validated: int
+    # Sums since the last line of the log, see monitor.Interval.
     interval: dict[str, Any]
+    # Counts of what was skipped since the run started, see monitor.Skipped.
     passed_over: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
-class Checkpoints:
+class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     """The checkpoints of one run. Use it in a ``with`` block, which waits for the last write.
 
     All processes must make the same calls. Process 0 writes the files.
@@ -88,21 +86,12 @@ class Checkpoints:
                         shutil.rmtree(path)
             meshes.barrier("checkpoints")
 
-    def __enter__(self) -> "Checkpoints":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        # The error that ended the block must not be hidden.
+        suppressed = () if error is None else (CheckpointError,)
         try:
-            self.wait()
-        except CheckpointError:
-            if error is None:
-                raise
-            # The error that ended the block must not be hidden.
+            with contextlib.suppress(*suppressed):
+                self.wait()
         finally:
             self._thread.shutdown()
             self._checkpointer.close()
@@ -117,20 +106,17 @@ class Checkpoints:
     def save(self, step: int, state: TrainState, position: Position) -> None:
         """Start writing a checkpoint, and return once ``state`` may be donated.
 
-        Args:
-          step: its step, after that of every existing checkpoint.
-          state: the training state, on any mesh.
-          position: see ``Position``.
-
         Raises:
-          CheckpointError: if this checkpoint cannot be started, or the last one was not written.
+          CheckpointError: if this checkpoint cannot be started, if the last one was not written,
+            or if there is a checkpoint of this or a later step.
         """
         self.wait()
         steps = self.steps()
         if steps and step <= steps[-1]:
             raise CheckpointError(f"checkpoint {step} is not newer than {steps}")
         host_state = meshes.fetch(state)
-        self._check_room(sum(leaf.nbytes for leaf in jax.tree.leaves(host_state)))
+        with self._naming_failures():
+            self._check_room(sum(leaf.nbytes for leaf in jax.tree.leaves(host_state)))
         content = dataclasses.asdict(position)
         metadata = {
             "format": _FORMAT,
@@ -141,10 +127,8 @@ class Checkpoints:
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(host_state), metadata=ocp.args.JsonSave(metadata)
         )
-        try:
+        with self._naming_failures():
             self._checkpointer.save(self._partial(step), args=items)
-        except Exception as error:
-            raise self._not_written(error) from error
         self._writing = self._thread.submit(self._complete, step)
 
     def wait(self) -> None:
@@ -153,24 +137,18 @@ class Checkpoints:
         Raises:
           CheckpointError: if it could not be written.
         """
-        if self._writing is None:
-            return
         writing, self._writing = self._writing, None
-        try:
-            writing.result()
-        except Exception as error:
-            raise self._not_written(error) from error
+        if writing is not None:
+            with self._naming_failures():
+                writing.result()
 
     def restore(
         self, like: TrainState, step: int | None = None
     ) -> tuple[int, TrainState, Position] | None:
         """Read the newest undamaged checkpoint, or the one at ``step``.
 
-        A warning names damaged checkpoints. They are not changed.
-
-        Args:
-          like: shapes and dtypes of the state, see ``jax.eval_shape``.
-          step: step of the checkpoint; default: the newest undamaged one.
+        A warning names damaged checkpoints. They are not changed. ``like`` has the shapes and
+        dtypes of the state, see ``jax.eval_shape``.
 
         Returns:
           Its step, state (NumPy arrays, for any mesh) and position; None if there is no checkpoint.
@@ -216,11 +194,9 @@ class Checkpoints:
         free = shutil.disk_usage(self.directory).free
         # Files are compressed. Weights hardly shrink; the zeros of an optimiser vanish.
         if free < needed / 2:
-            raise self._not_written(
-                OSError(
-                    f"{os.strerror(errno.ENOSPC)}, {free / 1e6:.3g} MB are free and the state has "
-                    f"{needed / 1e6:.3g} MB"
-                )
+            raise OSError(
+                f"{os.strerror(errno.ENOSPC)}, {free / 1e6:.3g} MB are free and the state has "
+                f"{needed / 1e6:.3g} MB"
             )
 
     def _complete(self, step: int) -> None:
@@ -274,11 +250,16 @@ class Checkpoints:
             return "its content does not match its digest", None
         return "", (state, position)
 
-    def _not_written(self, error: Exception) -> CheckpointError:
-        return CheckpointError(
-            f"a checkpoint could not be written to {self.directory}: {_first_line(error)}; "
-            f"the checkpoints of the steps {self.steps()} are intact"
-        )
+    @contextlib.contextmanager
+    def _naming_failures(self) -> Iterator[None]:
+        """Turn any error into a ``CheckpointError`` that names the directory and what is intact."""
+        try:
+            yield
+        except Exception as error:
+            raise CheckpointError(
+                f"a checkpoint could not be written to {self.directory}: {_first_line(error)}; "
+                f"the checkpoints of the steps {self.steps()} are intact"
+            ) from error
 
 
 def _layout(state: TrainState) -> str:
@@ -289,7 +270,6 @@ def _layout(state: TrainState) -> str:
 
 
 def _digest(state: TrainState, position: dict[str, Any]) -> str:
-    """Return a digest of the content of a checkpoint."""
     digest = hashlib.sha256(json.dumps(position, sort_keys=True).encode())
     for leaf in jax.tree.leaves(state):
         digest.update(np.ascontiguousarray(leaf).data)

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -16,7 +15,7 @@ from vone_jax import files
 Record = dict[str, Any]
 
 
-class RunLog:
+class RunLog(contextlib.AbstractContextManager["RunLog"]):
     """Appends records to ``log.jsonl``. Use it in a ``with`` block.
 
     Opening the log removes the records after the checkpoint from which the run resumes, so that
@@ -39,8 +38,12 @@ class RunLog:
         self._file = self._writer = None
         if jax.process_index() != 0:
             return
-        before = [record for record in read_log(path) if _is_before(record, step, validated)]
-        content = "".join(_line(record) for record in before).encode()
+        before = [
+            record
+            for record in read_log(path)
+            if record["step"] <= (validated if record["kind"] == "validation" else step)
+        ]
+        content = "".join(map(_line, before)).encode()
         files.replace(self._path, lambda file: file.write(content))
         with _writing(self._path):
             self._file = open(self._path, "a")
@@ -75,26 +78,16 @@ class RunLog:
             with _writing(self._path):
                 os.fsync(self._file.fileno())
 
-    def __enter__(self) -> "RunLog":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        # The error that ended the block must not be hidden.
+        suppressed = () if error is None else (OSError,)
+        with contextlib.suppress(*suppressed):
             if self._writer is not None:
                 self._writer.close()
             if self._file is not None:
                 with _writing(self._path):
                     self._file.close()
                     export_csv(self._path)
-        except OSError:
-            if error is None:
-                raise
-            # The error that ended the block must not be hidden.
 
 
 def read_log(path: Path) -> list[Record]:
@@ -151,7 +144,3 @@ def _writing(path: Path) -> Iterator[None]:
 
 def _line(record: Record) -> str:
     return json.dumps(record, allow_nan=False) + "\n"
-
-
-def _is_before(record: Record, step: int, validated: int) -> bool:
-    return record["step"] <= (validated if record["kind"] == "validation" else step)

@@ -11,8 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
 import jax
 import numpy as np
@@ -65,13 +64,7 @@ class Stop:
 
 @dataclasses.dataclass
 class Interval:
-    """Sums over the steps since the last line of the log. They are part of every checkpoint.
-
-    Attributes:
-      loss: sum of the losses.
-      correct: number of correctly classified examples.
-      seen: number of examples.
-    """
+    """Sums as in ``step.Sums`` since the last line of the log. They are in every checkpoint."""
 
     loss: float = 0.0
     correct: int = 0
@@ -92,22 +85,16 @@ class Interval:
 
 @dataclasses.dataclass
 class Skipped:
-    """Counts of what was skipped since the run started. They are part of every checkpoint.
+    """Counts of what was skipped since the run started. They are in every checkpoint."""
 
-    Attributes:
-      steps: steps that were not finite.
-      examples: examples that could not be read, counted every time.
-    """
-
+    # Steps that were not finite.
     steps: int = 0
+    # Examples that could not be read, counted every time.
     examples: int = 0
 
 
 class Clock:
-    """A clock that measures examples per second of training.
-
-    It starts at the end of the first step, which includes the time of the compiler.
-    """
+    """A clock of the examples per second. It starts after the first step, which compiles."""
 
     def __init__(self):
         self._start: float | None = None
@@ -138,16 +125,11 @@ class Clock:
             self._start += time.perf_counter() - begin
 
 
-class Progress:
+class Progress(contextlib.AbstractContextManager["Progress"]):
     """Reports on stderr for people: a bar on a terminal, and a line per validation anywhere.
 
-    Only process 0 reports. Use it in a ``with`` block.
-
-    Args:
-      step: number of steps that are done already.
-      total_steps: number of steps in the run.
-      shown: False disables all output.
-      stream: where to write; default: stderr.
+    Only process 0 reports, and none if ``shown`` is False. Use it in a ``with`` block. ``step``
+    steps are done already.
     """
 
     def __init__(
@@ -175,58 +157,32 @@ class Progress:
         if self._shown:
             self._bar.write(text, file=self._stream)
 
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._bar.close()
 
 
+@dataclasses.dataclass
 class Monitor:
     """Follows a run from step to step: reads metrics, logs them, and ends a run that is broken.
 
     All processes must make the same calls.
-
-    Args:
-      setup: the parts of the run.
-      run_dir: directory of the run, for batches whose step was not finite.
-      log: the log of the run.
-      progress: the report for people.
-      stop: the request to stop, which the metrics carry to all processes.
-      interval: sums since the last line of the log.
-      skipped: counts since the run started.
     """
 
-    def __init__(
-        self,
-        setup: Setup,
-        run_dir: Path,
-        log: RunLog,
-        progress: Progress,
-        stop: Stop,
-        interval: Interval,
-        skipped: Skipped,
-    ):
-        self.clock = Clock()
-        self.interval = interval
-        self.skipped = skipped
-        self._setup = setup
-        self._run_dir = run_dir
-        self._log = log
-        self._progress = progress
-        self._stop = stop
+    setup: Setup
+    # Directory of the run, for batches whose step was not finite.
+    run_dir: Path
+    log: RunLog
+    progress: Progress
+    # The metrics carry the request to stop to all processes.
+    stop: Stop
+    interval: Interval
+    skipped: Skipped
+    clock: Clock = dataclasses.field(default_factory=Clock)
 
     def read(self, pending: Pending, saved: int) -> None:
         """Wait for the metrics of a step, and log them if a line of the log is due.
 
-        Args:
-          pending: the step.
-          saved: step of the last checkpoint, 0 if there is none.
+        ``saved`` is the step of the last checkpoint, 0 if there is none.
 
         Raises:
           NonFiniteError: if the step was not finite and may not be skipped.
@@ -234,31 +190,28 @@ class Monitor:
         """
         step, batch, metrics = pending
         host = meshes.fetch(metrics)
-        self._stop.everywhere |= bool(host.marks.get("stop", 0))
+        self.stop.everywhere |= bool(host.marks.get("stop", 0))
         self._count_unreadable(step, int(host.marks.get("unreadable", 0)))
         if not host.finite:
             self._skip(step, batch, host, saved)
             return
         self.interval.add(host.sums)
         self.clock.add(host.sums.seen)
-        self._progress.advance(float(host.sums.loss) / int(host.sums.seen))
-        experiment = self._setup.experiment
-        if step % experiment.log_every == 0 or step == self._setup.total_steps:
-            counts = {}
+        self.progress.advance(float(host.sums.loss) / int(host.sums.seen))
+        experiment = self.setup.experiment
+        if step % experiment.log_every == 0 or step == self.setup.total_steps:
+            record = {
+                "kind": "train",
+                "step": step,
+                "epoch": step / self.setup.steps_per_epoch,
+                **self.interval.take_means(),
+                "learning_rate": float(host.learning_rate),
+                "gradient_norm": float(host.gradient_norm),
+                "examples_per_second": self.clock.take_rate(),
+            }
             if experiment.data.unreadable == "skip":
-                counts["unreadable"] = self.skipped.examples
-            self._log.write(
-                {
-                    "kind": "train",
-                    "step": step,
-                    "epoch": step / self._setup.steps_per_epoch,
-                    **self.interval.take_means(),
-                    "learning_rate": float(host.learning_rate),
-                    "gradient_norm": float(host.gradient_norm),
-                    "examples_per_second": self.clock.take_rate(),
-                    **counts,
-                }
-            )
+                record["unreadable"] = self.skipped.examples
+            self.log.write(record)
 
     def validation(self, step: int, result: dict[str, float]) -> None:
         """Log the result of a validation.
@@ -268,16 +221,16 @@ class Monitor:
         """
         if not math.isfinite(result["loss"]):
             raise NonFiniteError(f"the validation loss is {result['loss']} at step {step}")
-        epoch = step / self._setup.steps_per_epoch
-        self._log.write({"kind": "validation", "step": step, "epoch": epoch, **result})
-        self._progress.line(
+        epoch = step / self.setup.steps_per_epoch
+        self.log.write({"kind": "validation", "step": step, "epoch": epoch, **result})
+        self.progress.line(
             f"step {step}, epoch {epoch:.4g}: validation loss {result['loss']:.4f}, "
             f"accuracy {100 * result['accuracy']:.2f} %"
         )
 
     def _count_unreadable(self, step: int, number: int) -> None:
         self.skipped.examples += number
-        limit = self._setup.experiment.data.unreadable_limit
+        limit = self.setup.experiment.data.unreadable_limit
         if number and self.skipped.examples > limit:
             raise UnreadableDataError(
                 f"{self.skipped.examples} training images could not be read up to step {step}, "
@@ -286,31 +239,29 @@ class Monitor:
 
     def _skip(self, step: int, batch: Batch, host: StepMetrics, saved: int) -> None:
         """Store the batch of a step that is not finite, and end the run unless it may continue."""
-        experiment = self._setup.experiment
+        experiment = self.setup.experiment
         loss = float(host.sums.loss) / int(host.sums.seen)
         values = {"loss": loss, "gradient norm": float(host.gradient_norm)}
         bad = [f"the {n} is {v}" for n, v in values.items() if not math.isfinite(v)]
         problem = (
             f"{bad[0] if bad else 'the update is not finite'} at step {step} of "
-            f"{self._setup.total_steps} (learning rate {float(host.learning_rate):.4g}); "
+            f"{self.setup.total_steps} (learning rate {float(host.learning_rate):.4g}); "
             f"{self._store(step, batch)}"
         )
         self.skipped.steps += 1
         limit = 0 if experiment.non_finite == "stop" else experiment.non_finite_limit
-        if self.skipped.steps > limit:
-            last = (
-                f"the last checkpoint is that of step {saved}" if saved else "nothing is saved yet"
-            )
-            number = self.skipped.steps
+        number = self.skipped.steps
+        if number > limit:
             many = f"; {number} such steps, non_finite_limit is {limit}" if number > 1 else ""
-            raise NonFiniteError(f"{problem}{many}; {last}")
-        self._progress.line(f"skipped: {problem}")
-        self._log.write({"kind": "skipped", "step": step, "skipped": self.skipped.steps})
+            last = f"the last checkpoint is that of step {saved}"
+            raise NonFiniteError(f"{problem}{many}; {last if saved else 'nothing is saved yet'}")
+        self.progress.line(f"skipped: {problem}")
+        self.log.write({"kind": "skipped", "step": step, "skipped": self.skipped.steps})
 
     def _store(self, step: int, batch: Batch) -> str:
         """Write a batch as it was put on the devices, and return a phrase that says where."""
         host = meshes.fetch(batch)
-        path = self._run_dir / "non_finite" / f"step-{step}.npz"
+        path = self.run_dir / "non_finite" / f"step-{step}.npz"
         if jax.process_index() == 0:
             try:
                 path.parent.mkdir(exist_ok=True)
