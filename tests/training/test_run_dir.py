@@ -20,7 +20,7 @@ from vone_jax.training import (
     RunDirectoryError,
     read_run,
 )
-from vone_jax.training.run_dir import config_path, open_run
+from vone_jax.training.run_dir import CONFIG, open_run
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENT = Experiment(
@@ -41,7 +41,7 @@ def opened(run_dir, experiment=EXPERIMENT, class_names=CLASSES):
 def test_a_new_run_describes_itself(tmp_path):
     with opened(tmp_path / "runs" / "a"):
         pass
-    config = json.loads(config_path(tmp_path / "runs" / "a").read_text())
+    config = json.loads((tmp_path / "runs" / "a" / CONFIG).read_text())
     assert config["format"] == 1
     assert config["parameters"] == 12
     assert config["device"] == "1 x abacus"
@@ -57,10 +57,10 @@ def test_a_new_run_describes_itself(tmp_path):
 def test_the_same_experiment_may_go_on(tmp_path):
     with opened(tmp_path):
         pass
-    before = config_path(tmp_path).read_text()
+    before = (tmp_path / CONFIG).read_text()
     with opened(tmp_path):
         pass
-    assert config_path(tmp_path).read_text() == before
+    assert (tmp_path / CONFIG).read_text() == before
 
 
 def test_another_experiment_is_refused_and_the_fields_named(tmp_path):
@@ -135,7 +135,7 @@ def test_what_changes_no_number_may_change_and_is_written_down(tmp_path):
     with opened(tmp_path, moved):
         pass
     assert read_run(tmp_path).experiment == moved
-    assert json.loads(config_path(tmp_path).read_text())["command"] == "train it"
+    assert json.loads((tmp_path / CONFIG).read_text())["command"] == "train it"
 
 
 def test_a_file_in_the_place_of_the_directory_is_named(tmp_path):
@@ -166,7 +166,7 @@ def test_remains_without_a_description_are_not_built_upon(tmp_path):
 )
 def test_what_is_no_run_is_named(tmp_path, content, message):
     if content is not None:
-        config_path(tmp_path).write_text(content, encoding="latin-1")
+        (tmp_path / CONFIG).write_text(content, encoding="latin-1")
     with pytest.raises(RunDirectoryError, match=message):
         read_run(tmp_path)
 
@@ -174,7 +174,7 @@ def test_what_is_no_run_is_named(tmp_path, content, message):
 def test_every_flipped_bit_of_the_description_is_refused_or_harmless(tmp_path):
     with opened(tmp_path):
         pass
-    path = config_path(tmp_path)
+    path = tmp_path / CONFIG
     content, description = path.read_bytes(), read_run(tmp_path)
     harmless = 0
     for bit in range(8 * len(content)):
@@ -192,10 +192,10 @@ def test_every_flipped_bit_of_the_description_is_refused_or_harmless(tmp_path):
 
 def without(run_dir, *names):
     """Rewrite the description as earlier versions did, without some fields."""
-    config = json.loads(config_path(run_dir).read_text())
+    config = json.loads((run_dir / CONFIG).read_text())
     for name in names:
         del config[name]
-    config_path(run_dir).write_text(json.dumps(config, indent=2))
+    (run_dir / CONFIG).write_text(json.dumps(config, indent=2))
 
 
 def test_a_run_of_an_earlier_version_is_read_and_gets_what_it_lacks(tmp_path):
@@ -207,7 +207,7 @@ def test_a_run_of_an_earlier_version_is_read_and_gets_what_it_lacks(tmp_path):
     with opened(tmp_path):
         pass
     assert read_run(tmp_path).class_names == CLASSES
-    assert "digest" in json.loads(config_path(tmp_path).read_text())
+    assert "digest" in json.loads((tmp_path / CONFIG).read_text())
 
 
 def test_a_run_does_not_resume_with_other_classes(tmp_path):

@@ -7,7 +7,6 @@ In JSON a dataclass is an object of its fields. Where a field may hold one of se
 the object also names the class under ``"kind"``.
 """
 
-import contextlib
 import dataclasses
 import json
 import re
@@ -15,11 +14,11 @@ import runpy
 import sys
 import types
 import typing
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from vone_jax.arguments import nearest
 from vone_jax.training.experiment import Experiment
@@ -90,22 +89,15 @@ def load(name: str, configs: Path, variable: str) -> Any:
             f"no config {name!r}{nearest(name, names)}; give the path of a .py file or one of:\n  "
             + "\n  ".join(names)
         )
-    with _importable(configs.parent):
-        try:
-            return runpy.run_path(str(path)).get(variable)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}: {error}") from error
-        except Exception as error:
-            raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
-
-
-@contextlib.contextmanager
-def _importable(directory: Path) -> Iterator[None]:
-    sys.path.insert(0, str(directory))
+    sys.path.insert(0, str(configs.parent))
     try:
-        yield
+        return runpy.run_path(str(path)).get(variable)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    except Exception as error:
+        raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
     finally:
-        sys.path.remove(str(directory))
+        sys.path.remove(str(configs.parent))
 
 
 def to_json(experiment: Experiment) -> dict[str, Any]:
@@ -141,6 +133,7 @@ _RESUMABLE = (
     "data.unreadable_limit",
     "data.workers",
 )
+_ABSENT = object()
 
 
 def differences(ours: Experiment, theirs: Experiment) -> list[str]:
@@ -149,45 +142,29 @@ def differences(ours: Experiment, theirs: Experiment) -> list[str]:
     Fields that affect no result are ignored: the directory of the data, the number of workers, the
     interval of checkpoints, what happens on errors.
     """
-    flat_ours, flat_theirs = _flatten(to_json(ours)), _flatten(to_json(theirs))
+    first, second = (flatten_dict(to_json(experiment), sep=".") for experiment in (ours, theirs))
+
+    def show(fields: dict[str, Any], name: str) -> str:
+        return json.dumps(fields[name]) if name in fields else "absent"
+
     return [
-        f"{name}: {_show(flat_ours, name)} is not {_show(flat_theirs, name)}"
-        for name in sorted(flat_ours.keys() | flat_theirs.keys())
+        f"{name}: {show(first, name)} is not {show(second, name)}"
+        for name in sorted(first.keys() | second.keys())
         # Values are compared, not texts: 3 and 3.0 epochs are the same.
-        if name not in _RESUMABLE and flat_ours.get(name, _ABSENT) != flat_theirs.get(name, _ABSENT)
+        if name not in _RESUMABLE and first.get(name, _ABSENT) != second.get(name, _ABSENT)
     ]
 
 
-_ABSENT = object()
-
-
-def _flatten(value: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {path: value}
-    flat = {}
-    for name, item in value.items():
-        flat |= _flatten(item, f"{path}.{name}" if path else name)
-    return flat
-
-
-def _show(flat: dict[str, Any], name: str) -> str:
-    return json.dumps(flat[name]) if name in flat else "absent"
-
-
 def _encode(value: Any) -> Any:
-    """Return the JSON form of a dataclass, or of a value that a field of one may hold.
-
-    Raises:
-      TypeError: for a value that has no JSON form.
-    """
+    """Return the JSON form of a dataclass, or of a value that a field of one may hold."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         hints = typing.get_type_hints(type(value))
         encoded = {}
         for field in dataclasses.fields(value):
-            item = _encode(getattr(value, field.name))
-            if isinstance(item, dict) and len(_classes(hints[field.name])) > 1:
-                item = {_KIND: type(getattr(value, field.name)).__name__, **item}
-            encoded[field.name] = item
+            item = getattr(value, field.name)
+            encoded[field.name] = _encode(item)
+            if dataclasses.is_dataclass(item) and len(_classes(hints[field.name])) > 1:
+                encoded[field.name] = {_KIND: type(item).__name__, **encoded[field.name]}
         return encoded
     if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()
@@ -211,7 +188,7 @@ def _decode(hint: Any, content: Any, path: str) -> Any:
     """
     classes = _classes(hint)
     if isinstance(content, dict) and classes:
-        return _decode_dataclass(_choose(classes, content, path), content, path)
+        return _decode_dataclass(classes, content, path)
     for option in _options(hint):
         if isinstance(content, list) and option is np.ndarray:
             return np.asarray(content)
@@ -231,30 +208,20 @@ def _decode(hint: Any, content: Any, path: str) -> Any:
 
 def _options(hint: Any) -> tuple[Any, ...]:
     """Return the members of a union, or the type itself."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return typing.get_args(hint)
-    return (hint,)
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if is_union else (hint,)
 
 
-def _classes(hint: Any) -> list[type]:
-    return [
-        option
-        for option in _options(hint)
-        if isinstance(option, type) and dataclasses.is_dataclass(option)
-    ]
+def _classes(hint: Any) -> dict[str, type]:
+    """Return the dataclasses among the options, by name."""
+    return {cls.__name__: cls for cls in _options(hint) if dataclasses.is_dataclass(cls)}
 
 
-def _choose(classes: list[type], content: dict[str, Any], path: str) -> type:
-    if len(classes) == 1:
-        return classes[0]
-    by_name = {cls.__name__: cls for cls in classes}
-    kind = content.get(_KIND)
-    if kind not in by_name:
-        raise ValueError(f"{path}.{_KIND} must be one of {', '.join(by_name)}, got {kind!r}")
-    return by_name[kind]
-
-
-def _decode_dataclass(cls: type, content: dict[str, Any], path: str) -> Any:
+def _decode_dataclass(classes: dict[str, type], content: dict[str, Any], path: str) -> Any:
+    kind = content.get(_KIND) if len(classes) > 1 else next(iter(classes))
+    if kind not in classes:
+        raise ValueError(f"{path}.{_KIND} must be one of {', '.join(classes)}, got {kind!r}")
+    cls = classes[kind]
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     values = {}

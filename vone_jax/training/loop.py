@@ -38,14 +38,11 @@ from vone_jax.training.step import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """The end of a call of ``train``.
+    """The end of a call of ``train``."""
 
-    Attributes:
-      step: number of optimiser steps done, all of them in a checkpoint.
-      finished: False if the run was stopped before its end.
-    """
-
+    # Number of optimiser steps done, all of them in a checkpoint.
     step: int
+    # False if the run was stopped before its end.
     finished: bool
 
 
@@ -74,9 +71,6 @@ def train(
       tensorboard: also write TensorBoard files, to ``run_dir/tensorboard``.
       progress: report on stderr.
 
-    Returns:
-      The number of steps done, and whether the run is finished.
-
     Raises:
       ValueError: if parts of the experiment do not fit each other or the data.
       RunDirectoryError: if the directory is in use or holds another experiment.
@@ -104,7 +98,7 @@ def train(
         )
         enter(run_dirs.open_run(run_dir, description))
         checkpoints = enter(
-            Checkpoints(run_dirs.checkpoints_path(run_dir), experiment.keep_checkpoints)
+            Checkpoints(run_dir / run_dirs.CHECKPOINTS, experiment.keep_checkpoints)
         )
         batches = enter(contextlib.closing(setup.train_batches()))
 
@@ -124,7 +118,7 @@ def train(
         )
         saved, pending = step, None
         tensorboard_dir = run_dir / "tensorboard" if tensorboard else None
-        log = enter(RunLog(run_dirs.log_path(run_dir), step, validated, tensorboard_dir))
+        log = enter(RunLog(run_dir / run_dirs.LOG, step, validated, tensorboard_dir))
         report = enter(Progress(step, setup.total_steps, progress))
         report.line(_opening(setup, step))
         monitor = Monitor(setup, run_dir, log, report, request, interval, skipped)
@@ -183,7 +177,7 @@ def train(
                 batch = setup.mark(placed.take(), request.here)
             except ChildProcessError:
                 # A signal to all processes also ends workers that have not started, see
-                # data/worker.py.
+                # data/pipeline.py.
                 if request.here or not request.poll():
                     raise
                 continue
@@ -202,29 +196,22 @@ def train(
 def validate(setup: Setup, state: TrainState, stop: Stop) -> dict[str, float] | None:
     """Evaluate the network on the validation split.
 
-    Args:
-      setup: the parts of the run.
-      state: the state at any step.
-      stop: the request to stop, polled before each batch.
-
     Returns:
       Mean ``loss`` and ``accuracy`` over the split, and ``seen``, its size. None after a request
-      to stop.
+      to stop, which is polled before each batch.
     """
     sums = []
-    batches = setup.eval_batches()
-    try:
-        for batch in batches:
-            if stop.poll_all():
-                return None
-            sums.append(setup.eval_step(state.variables, setup.shard(batch)))
-    except ChildProcessError:
-        # A signal to all processes also ends workers that have not started, see data/worker.py.
-        if jax.process_count() > 1 or not stop.poll():
-            raise
-        return None
-    finally:
-        batches.close()
+    with contextlib.closing(setup.eval_batches()) as batches:
+        try:
+            for batch in batches:
+                if stop.poll_all():
+                    return None
+                sums.append(setup.eval_step(state.variables, setup.shard(batch)))
+        except ChildProcessError:
+            # As in ``train``.
+            if jax.process_count() > 1 or not stop.poll():
+                raise
+            return None
     host = meshes.fetch(sums)
     seen = sum(int(s.seen) for s in host)
     if seen != len(setup.eval_source):

@@ -29,6 +29,9 @@ from vone_jax.training.experiment import Experiment
 from vone_jax.training.experiment_files import differences, from_json, to_json
 from vone_jax.training.setup import build_model, initial_state
 
+CONFIG = "config.json"
+LOG = "log.jsonl"
+CHECKPOINTS = "checkpoints"
 _FORMAT = 1
 # Fields of RunDescription that are JSON values already.
 _PLAIN = ("parameters", "device", "command", "versions")
@@ -50,38 +53,20 @@ def versions() -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class RunDescription:
-    """The content of ``config.json``.
+    """The content of ``config.json``."""
 
-    Attributes:
-      experiment: the experiment, with everything that is derived from data filled in.
-      class_names: one name per logit, in order. None for runs that did not store them.
-      parameters: number of trained parameters.
-      device: the devices in words.
-      command: the command that started the run.
-      versions: versions of Python and of packages, by name.
-    """
-
+    # With everything that is derived from data filled in.
     experiment: Experiment
+    # One name per logit, in order. None for runs that did not store them.
     class_names: tuple[str, ...] | None = None
+    # Number of trained parameters.
     parameters: int = 0
+    # The devices in words.
     device: str = ""
+    # The command that started the run.
     command: str = ""
+    # Versions of Python and of packages, by name.
     versions: dict[str, str] = dataclasses.field(default_factory=versions)
-
-
-def config_path(run_dir: Path) -> Path:
-    """Return the path of the file that describes the run."""
-    return Path(run_dir) / "config.json"
-
-
-def log_path(run_dir: Path) -> Path:
-    """Return the path of the log."""
-    return Path(run_dir) / "log.jsonl"
-
-
-def checkpoints_path(run_dir: Path) -> Path:
-    """Return the path of the directory of checkpoints."""
-    return Path(run_dir) / "checkpoints"
 
 
 def read_run(run_dir: Path | str) -> RunDescription:
@@ -91,7 +76,7 @@ def read_run(run_dir: Path | str) -> RunDescription:
       RunDirectoryError: if the directory holds no run, if its description is damaged, or if it was
         written by a version with another format.
     """
-    path = config_path(Path(run_dir))
+    path = Path(run_dir) / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -129,18 +114,14 @@ def read_run(run_dir: Path | str) -> RunDescription:
 def open_run(run_dir: Path, description: RunDescription) -> Iterator[None]:
     """Lock the directory of a run within a ``with`` block, and make it if it does not exist.
 
-    Args:
-      run_dir: the directory.
-      description: the run that is going to be trained. If there is a run already, fields that
-        affect no result may differ, see ``experiment_files.differences``; ``config.json`` then
-        takes the new ones.
+    If there is a run already, fields that affect no result may differ, see
+    ``experiment_files.differences``. Then ``config.json`` takes the new ones.
 
     Raises:
       RunDirectoryError: if another process trains there, or if the run there has another
         experiment or other class names; the message names the fields.
       OSError: if the files cannot be written.
     """
-    run_dir = Path(run_dir)
     with contextlib.ExitStack() as stack:
         problem = None
         if jax.process_index() == 0:
@@ -149,7 +130,7 @@ def open_run(run_dir: Path, description: RunDescription) -> Iterator[None]:
                     raise RunDirectoryError(f"{run_dir} must be a directory, it is a file")
                 run_dir.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(files.locked(run_dir / "lock"))
-                if config_path(run_dir).exists():
+                if (run_dir / CONFIG).exists():
                     _resume(run_dir, description)
                 else:
                     _start(run_dir, description)
@@ -163,10 +144,10 @@ def open_run(run_dir: Path, description: RunDescription) -> Iterator[None]:
 
 
 def _start(run_dir: Path, description: RunDescription) -> None:
-    for path in (log_path(run_dir), checkpoints_path(run_dir)):
-        if path.exists():
+    for name in (LOG, CHECKPOINTS):
+        if (run_dir / name).exists():
             raise RunDirectoryError(
-                f"{run_dir} holds {path.name} but no config.json; choose another directory"
+                f"{run_dir} holds {name} but no {CONFIG}; choose another directory"
             )
     _write(run_dir, description)
 
@@ -191,7 +172,7 @@ def _resume(run_dir: Path, description: RunDescription) -> None:
 
 def _write(run_dir: Path, description: RunDescription) -> None:
     config = _config(description)
-    files.replace_json(config_path(run_dir), config | {"digest": files.json_digest(config)})
+    files.replace_json(run_dir / CONFIG, config | {"digest": files.json_digest(config)})
 
 
 def _config(description: RunDescription) -> dict[str, Any]:
@@ -207,10 +188,10 @@ def _config(description: RunDescription) -> dict[str, Any]:
 def load_run(
     run_dir: Path | str, step: int | None = None
 ) -> tuple[Experiment, nn.Module, dict[str, Any]]:
-    """Load the experiment, the network and the variables of a run.
+    """Load the experiment, the network and the variables of a run, which may still be training.
 
     Args:
-      run_dir: directory of the run, which may still be training.
+      run_dir: directory of the run.
       step: step of the checkpoint; default: the newest undamaged one.
 
     Returns:
@@ -220,8 +201,7 @@ def load_run(
       RunDirectoryError: if the directory holds no run, or no checkpoint yet.
       CheckpointError: if the checkpoints are damaged, or there is none at ``step``.
     """
-    _, experiment, model, variables = restore_run(run_dir, step)
-    return experiment, model, variables
+    return restore_run(run_dir, step)[1:]
 
 
 def restore_run(
@@ -230,7 +210,7 @@ def restore_run(
     """Load a run as ``load_run`` does, with the step of the checkpoint as the first result."""
     experiment = read_run(run_dir).experiment
     model = build_model(experiment.model, experiment.precision)
-    directory = checkpoints_path(Path(run_dir))
+    directory = Path(run_dir) / CHECKPOINTS
     restored = None
     if directory.is_dir():
         with Checkpoints(directory, read_only=True) as checkpoints:
