@@ -35,12 +35,17 @@ def join_processes(cluster: str) -> None:
     """
     arguments: dict[str, Any] = {}
     if cluster != "auto":
-        address, number, index = _parse_cluster(cluster)
+        match = re.fullmatch(r"([^,\s]+:\d+),(\d+),(\d+)", cluster)
+        if match is None or not int(match[3]) < int(match[2]):
+            raise ValueError(
+                "the processes must be given as auto or HOST:PORT,N,I with 0 <= I < N, got "
+                f"{cluster!r}"
+            )
         # Detection would add settings of the scheduler, for instance one device per process.
         arguments = {
-            "coordinator_address": address,
-            "num_processes": number,
-            "process_id": index,
+            "coordinator_address": match[1],
+            "num_processes": int(match[2]),
+            "process_id": int(match[3]),
             "cluster_detection_method": "deactivate",
         }
     try:
@@ -54,27 +59,14 @@ def join_processes(cluster: str) -> None:
         raise ConnectionError(f"cannot join the other processes: {error}") from error
 
 
-def _parse_cluster(cluster: str) -> tuple[str, int, int]:
-    """Return the address of process 0, the number of processes and the index of this one."""
-    match = re.fullmatch(r"([^,\s]+:\d+),(\d+),(\d+)", cluster)
-    if match is None or not int(match[3]) < int(match[2]):
-        raise ValueError(
-            f"the processes must be given as auto or HOST:PORT,N,I with 0 <= I < N, got {cluster!r}"
-        )
-    return match[1], int(match[2]), int(match[3])
-
-
 @contextlib.contextmanager
 def ending_together(alone: Sequence[int] = (1,)) -> Iterator[None]:
     """End all processes of a program soon after one of them fails, within a ``with`` block.
 
     JAX makes a process wait for all others before it ends. After a failure the others wait in the
-    middle of a computation, so no process would ever end. Here a failed process ends without
-    waiting, and the broken connection ends the others.
-
-    Args:
-      alone: exit statuses of a process that must not wait for the others. With any other status
-        all processes end at the same point and wait for each other.
+    middle of a computation, so no process would ever end. Here a process that fails, or exits with
+    a status in ``alone``, ends without waiting, and the broken connection ends the others. With any
+    other status all processes end at the same point.
     """
     try:
         yield
@@ -95,12 +87,7 @@ def ending_together(alone: Sequence[int] = (1,)) -> Iterator[None]:
 
 @contextlib.contextmanager
 def naming_failures_elsewhere() -> Iterator[None]:
-    """Turn the error of JAX after another process has failed into one that says so.
-
-    Raises:
-      ConnectionError: for a ``JaxRuntimeError`` in a program of several processes. In a single
-        process the error is passed on.
-    """
+    """Turn a ``JaxRuntimeError`` in a program of several processes into a ConnectionError."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -110,11 +97,10 @@ def naming_failures_elsewhere() -> Iterator[None]:
 
 
 def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """Return a mesh with the single axis ``data``.
+    """Return a mesh with the single axis ``data`` over the ``jax.Device``s of all processes.
 
-    Args:
-      devices: the ``jax.Device``s of all processes to use. Default: all devices, ordered by
-        process, so that the part of a batch that a process loads is contiguous.
+    By default it has all devices, ordered by process, so that the part of a batch that a process
+    loads is contiguous.
 
     Raises:
       ValueError: if ``devices`` is empty.
@@ -139,11 +125,7 @@ def sharded(mesh: Mesh) -> NamedSharding:
 
 
 def check_batch_size(mesh: Mesh, batch_size: int, name: str = "batch_size") -> None:
-    """Check that a global batch can be split evenly over the devices of the mesh.
-
-    Raises:
-      ValueError: if it cannot. The message uses ``name``.
-    """
+    """Raise a ValueError that uses ``name`` if the devices cannot share a global batch evenly."""
     if batch_size < 1 or batch_size % mesh.size:
         raise ValueError(
             f"{name} must be a positive multiple of the number of devices, {mesh.size}, so that "
@@ -152,15 +134,10 @@ def check_batch_size(mesh: Mesh, batch_size: int, name: str = "batch_size") -> N
 
 
 def shard_batch(mesh: Mesh, batch: Any) -> Any:
-    """Make global arrays from the parts of a batch that the processes have loaded.
+    """Make a tree of global arrays from the parts of a batch that the processes have loaded.
 
-    Args:
-      mesh: the mesh to put the batch on.
-      batch: this process's part: a tree of NumPy arrays (n, ...), where n is the global batch size
-        divided by the number of processes.
-
-    Returns:
-      The tree with ``jax.Array`` leaves of the global batch size.
+    ``batch`` is this process's part: a tree of NumPy arrays (n, ...), where n is the global batch
+    size divided by the number of processes.
 
     Raises:
       ValueError: if the global batch size is not a multiple of the number of devices.
@@ -182,11 +159,9 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
 def on_each_device(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that every device applies to its share of the arguments.
 
-    Args:
-      mesh: the mesh over which the first axis of all arguments is split. The length of that axis
-        must be a multiple of the number of devices.
-      function: takes arrays and returns a tree of arrays with the same first axis. Values that it
-        closes over are the same on every device.
+    It takes arrays and returns a tree of arrays with the same first axis, whose length must be a
+    multiple of the number of devices. Values that ``function`` closes over are the same on every
+    device.
     """
     split = PartitionSpec(AXIS)
     return jax.shard_map(function, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)

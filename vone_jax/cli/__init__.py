@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 # Exit statuses. 75 is EX_TEMPFAIL of sysexits.h: the work is not done yet, run it again.
@@ -36,26 +36,13 @@ _GRACE = 0.2
 
 
 def fail(program: str, error: Exception, status: int = FAILED) -> int:
-    """Print an error on stderr as ``PROGRAM: MESSAGE``.
-
-    Args:
-      program: the name of the command, for instance ``"train.py"``.
-      error: the error to report.
-      status: the exit status.
-
-    Returns:
-      ``status``, so that ``main`` can end with ``return fail(...)``.
-    """
+    """Print an error on stderr as ``PROGRAM: MESSAGE``, and return the exit status ``status``."""
     print(f"{program}: {error}", file=sys.stderr)
     return status
 
 
 def stopped(program: str) -> int:
-    """Print on stderr that the command was stopped and can be continued.
-
-    Returns:
-      The exit status ``STOPPED``.
-    """
+    """Print on stderr that a command was stopped, and return the exit status ``STOPPED``."""
     print(f"{program}: stopped; run the same command again to continue", file=sys.stderr)
     return STOPPED
 
@@ -68,12 +55,9 @@ def configs() -> Path:
 
 @contextlib.contextmanager
 def handling_signals(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    """Call ``handler`` for SIGTERM and Ctrl-C within a ``with`` block.
+    """Call ``handler`` for SIGTERM and Ctrl-C within a ``with`` block, see ``signal.signal``.
 
     The handlers from before the block are restored after it. Only the main thread may use this.
-
-    Args:
-      handler: takes the number of the signal and the current frame, as in ``signal.signal``.
     """
     previous = {number: signal.signal(number, handler) for number in SIGNALS}
     try:
@@ -92,7 +76,7 @@ def interrupted_by_signals() -> contextlib.AbstractContextManager[None]:
     return handling_signals(signal.default_int_handler)
 
 
-class StopOnSignal:
+class StopOnSignal(contextlib.AbstractContextManager["StopOnSignal"]):
     """A flag that SIGTERM or Ctrl-C sets within a ``with`` block. Calling the object reads it.
 
     Use it as ``training.train(..., stop=stop)``, which then saves and returns. A second signal
@@ -126,12 +110,7 @@ class StopOnSignal:
         self._exits.enter_context(handling_signals(self._receive))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._exits.close()
 
 

@@ -19,7 +19,16 @@ _REPLACEMENTS = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainBatch:
+class _MakeBatch:
+    source: Source
+    # This process's part of a global batch.
+    rows: slice
+    image_size: int
+    center_crop: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainBatch(_MakeBatch):
     """Make this process's part of a global batch, from the numbers of its examples.
 
     A number is ``epoch * len(source) + index``. With ``replace_unreadable``, the next readable
@@ -27,20 +36,14 @@ class TrainBatch:
     The batch then has ``problem`` (b,): the error message of the replaced example, or "".
     """
 
-    source: Source
-    rows: slice
     seed: int
-    image_size: int
     augment: Augment
-    center_crop: float
     replace_unreadable: bool = False
 
     def __call__(self, numbers: np.ndarray) -> Batch:
         epochs, indices = np.divmod(numbers[self.rows], len(self.source))
-        if self.replace_unreadable:
-            read = [_read_or_next(self.source, int(index)) for index in indices]
-        else:
-            read = [(int(index), _read(self.source, int(index)), "") for index in indices]
+        tries = _REPLACEMENTS if self.replace_unreadable else 1
+        read = [_read_one_of(self.source, int(index), tries) for index in indices]
         used, examples, problems = zip(*read, strict=True)
         images = [
             self.augment(
@@ -59,14 +62,8 @@ class TrainBatch:
         return batch | ({"problem": np.array(problems)} if self.replace_unreadable else {})
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvalBatch:
+class EvalBatch(_MakeBatch):
     """Make this process's part of a global batch, from indices. The padding lies beyond the end."""
-
-    source: Source
-    rows: slice
-    image_size: int
-    center_crop: float
 
     def __call__(self, numbers: np.ndarray) -> Batch:
         numbers = numbers[self.rows]
@@ -86,16 +83,17 @@ class UnreadableError(ValueError):
     """An example of a set cannot be read; the message names it."""
 
 
-def _read_or_next(source: Source, index: int) -> tuple[int, dict[str, Any], str]:
-    """Read the first readable example from ``index`` on; return its index, it, and the problems."""
+def _read_one_of(source: Source, index: int, tries: int) -> tuple[int, dict[str, Any], str]:
+    """Return the first readable of some examples: its index, its content, earlier problems."""
     problems = []
-    for used in (*range(index, len(source)), *range(index)):
+    for offset in range(min(tries, len(source))):
+        used = (index + offset) % len(source)
         try:
             return used, _read(source, used), "; ".join(problems)
         except UnreadableError as error:
+            if tries == 1:
+                raise
             problems.append(str(error))
-        if len(problems) == _REPLACEMENTS:
-            break
     raise UnreadableError(f"{len(problems)} examples in a row: " + "; ".join(problems))
 
 

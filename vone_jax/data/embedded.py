@@ -27,17 +27,9 @@ ARCHIVE = "fashion_mnist_small/fashion_mnist_small.npz"
 PER_CLASS = {"train": 1000, "test": 200}
 # The names that TFDS and the authors use, in the order of the labels.
 CLASS_NAMES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
 
 # Split -> beginning of the names of its two IDX files.
 _PREFIXES = {"train": "train", "test": "t10k"}
@@ -45,10 +37,7 @@ _UNSIGNED_BYTE = 0x08
 
 
 def embedded_source(split: str) -> ArraySource:
-    """Open the embedded subset of Fashion-MNIST.
-
-    Args:
-      split: ``"train"`` (10,000 images) or ``"test"`` (2,000).
+    """Open the split ``"train"`` or ``"test"`` of the embedded subset of Fashion-MNIST.
 
     Raises:
       ValueError: for another split.
@@ -89,13 +78,11 @@ def write_archive(splits: dict[str, tuple[np.ndarray, np.ndarray]], path: Path |
 def read_idx_folder(folder: Path | str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Read the four IDX files of a set: images and labels for training and for testing.
 
-    Args:
-      folder: holds ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``,
-        ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte``, each plain or with ``.gz``.
+    They are ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte``
+    and ``t10k-labels-idx1-ubyte``, each plain or with ``.gz``.
 
     Returns:
-      ``{"train": (images, labels), "test": (images, labels)}``: images uint8 (N, H, W, 1), labels
-      uint8 (N,).
+      For ``"train"`` and ``"test"``, images uint8 (N, H, W, 1) and labels uint8 (N,).
 
     Raises:
       FileNotFoundError: if a file is missing.

@@ -8,24 +8,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vone_jax.data.sources import Source
+
 _EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _GREY_MODES = ("1", "L", "LA")
 _COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
 def decode_image(encoded: bytes | str | os.PathLike, channels: int, name: str = "") -> np.ndarray:
-    """Decode one image.
+    """Decode an image file, given by its content or its path, to uint8 (H, W, channels).
 
-    With 3 channels, grey images become RGB. As in torchvision, an alpha channel is dropped and the
-    EXIF orientation is ignored.
-
-    Args:
-      encoded: content of an image file, or its path.
-      channels: 1 or 3.
-      name: name of the image in messages. Default: its path.
-
-    Returns:
-      uint8 array of shape (H, W, channels).
+    ``channels`` is 1 or 3. With 3, grey images become RGB. As in torchvision, an alpha channel is
+    dropped and the EXIF orientation is ignored. Messages use ``name``; default: the path.
 
     Raises:
       FileNotFoundError: if the file does not exist.
@@ -61,7 +55,7 @@ def decode_image(encoded: bytes | str | os.PathLike, channels: int, name: str = 
     return np.asarray(image.convert("RGB"))
 
 
-class FolderSource:
+class FolderSource(Source):
     """Images in class folders, as torchvision's ImageFolder reads them.
 
     Classes are numbered in the sorted order of their names. If ``<path>/train`` exists, its
@@ -104,7 +98,7 @@ class FolderSource:
         self.name = f"folder:{path}"
         self.split = split
         self.class_names = tuple(_subfolders(root / "train") if "train" in splits else classes)
-        self.image_shape: tuple[int | None, int | None, int] = (None, None, channels)
+        self.image_shape = (None, None, channels)
         unknown = sorted(set(classes) - set(self.class_names))
         if unknown:
             raise ValueError(
@@ -127,19 +121,12 @@ class FolderSource:
                 self._files.extend(sorted(files.values()))
                 self._labels.extend([label] * len(files))
 
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
-
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         image = decode_image(self._root / self._files[index], self.image_shape[-1])
         return {"image": image, "label": self._labels[index]}
-
-    def __repr__(self) -> str:
-        return f"FolderSource({str(self._root)!r}, {len(self)} images)"
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -149,16 +136,7 @@ def _subfolders(folder: Path) -> list[str]:
 
 
 def _images(root: Path, split: Path, class_name: str) -> dict[str, str]:
-    """Find the images of a class.
-
-    Args:
-      root: directory of the set.
-      split: directory of the split.
-      class_name: name of the class folder.
-
-    Returns:
-      For each file without symbolic links, one path to it relative to ``split``.
-    """
+    """Return the images of a class: for each real path, one path relative to ``split``."""
     # A link to one of these would lead back to the class folder.
     visited = {os.path.realpath(folder) for folder in (root, split)}
     files: dict[str, str] = {}

@@ -1,6 +1,5 @@
 """Data sets by name: clean ones, and the published files of corrupted images."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ from vone_jax import arguments
 from vone_jax.data.embedded import NAME as EMBEDDED
 from vone_jax.data.embedded import embedded_source
 from vone_jax.data.images import FolderSource
-from vone_jax.data.sources import ArraySource, Source
+from vone_jax.data.sources import ArraySource, DataDir, Source
 from vone_jax.names import SEVERITIES
 
 _CIFAR10 = (
@@ -19,7 +18,7 @@ _CIFAR10 = (
 _TFDS_SPLITS = {"imagenet2012_corrupted": "validation", "cifar10_corrupted": "test"}
 
 
-def load(name: str, split: str, *, data_dir: str | os.PathLike | None = None) -> Source:
+def load(name: str, split: str, *, data_dir: DataDir = None) -> Source:
     """Open a split of an image classification set.
 
     Args:
@@ -55,9 +54,7 @@ def load(name: str, split: str, *, data_dir: str | os.PathLike | None = None) ->
     )
 
 
-def load_corrupted(
-    files: str, name: str, severity: int, *, data_dir: str | os.PathLike | None = None
-) -> Source:
+def load_corrupted(files: str, name: str, severity: int, *, data_dir: DataDir = None) -> Source:
     """Open the published images of one corruption at one severity.
 
     Args:
@@ -84,7 +81,7 @@ def load_corrupted(
     kind, rest = _kind(files, data_dir)
     if kind == "folder" and rest:
         folder = Path(rest).expanduser()
-        _check_corruption(folder, name, [path.name for path in _listed(folder) if path.is_dir()])
+        _check_corruption(folder, name, "/")
         return FolderSource(folder / name, str(severity))
     if kind == "npy" and rest:
         return _rows(Path(rest).expanduser(), name, severity)
@@ -98,7 +95,7 @@ def load_corrupted(
     )
 
 
-def _kind(name: str, data_dir: str | os.PathLike | None) -> tuple[str, str]:
+def _kind(name: str, data_dir: DataDir) -> tuple[str, str]:
     """Split a name at its first colon."""
     kind, _, rest = name.partition(":")
     if data_dir is not None and kind != "tfds":
@@ -108,9 +105,7 @@ def _kind(name: str, data_dir: str | os.PathLike | None) -> tuple[str, str]:
 
 def _rows(folder: Path, name: str, severity: int) -> ArraySource:
     """Return one fifth of ``<name>.npy``, whose rows are ordered by severity first."""
-    _check_corruption(
-        folder, name, [path.stem for path in _listed(folder) if path.suffix == ".npy"]
-    )
+    _check_corruption(folder, name, ".npy")
     if not (folder / "labels.npy").is_file():
         raise FileNotFoundError(f"{folder} has no labels.npy")
     images = np.load(folder / f"{name}.npy", mmap_mode="r")
@@ -132,13 +127,11 @@ def _rows(folder: Path, name: str, severity: int) -> ArraySource:
     )
 
 
-def _listed(folder: Path) -> list[Path]:
+def _check_corruption(folder: Path, name: str, ending: str) -> None:
+    """Check that ``name`` plus an ending, "/" for a folder, is in a folder."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a directory")
-    return sorted(folder.iterdir())
-
-
-def _check_corruption(folder: Path, name: str, existing: list[str]) -> None:
+    existing = sorted(path.name.removesuffix(ending) for path in folder.glob(f"*{ending}"))
     if name not in existing:
         raise FileNotFoundError(
             f"{folder} has no corruption {name!r}{arguments.nearest(name, existing)} "

@@ -57,8 +57,7 @@ def train_batches(
       seed: decides order and augmentation, in [0, 2**32).
       image_size: side of the images, in pixels.
       augment: random transforms. Default: none.
-      center_crop: share of the shorter side to keep if there is no random resized crop, see
-        ``eval_batches``.
+      center_crop: see ``eval_batches``; for images without a random resized crop.
       epochs: number of epochs. Default: no end.
       workers: processes that prepare batches; 0 uses threads of this process. A script with
         workers needs an ``if __name__ == "__main__"`` guard, because they are spawned.
@@ -79,31 +78,26 @@ def train_batches(
         examples. The iterator raises one that names an example that cannot be read, and a
         ChildProcessError if a worker process dies.
     """
-    rows = _rows(batch_size, process_index, process_count)
-    batches_per_epoch(source, batch_size)
-    arguments.count("image_size", image_size)
     arguments.choice("unreadable", unreadable, ("raise", "skip"))
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must be in [0, 2**32), got {seed!r}")
     if epochs is not None:
         arguments.count("epochs", epochs)
+    make = TrainBatch(
+        **_images_of(source, batch_size, image_size, center_crop, process_index, process_count),
+        seed=int(seed),
+        augment=augment or Augment(),
+        replace_unreadable=unreadable == "skip",
+    )
+    batches_per_epoch(source, batch_size)
     # Grain's order of epoch e is a function of seed + e. Without the hash, a run with the next seed
     # would be this run without its first epoch.
     order_seed = zlib.crc32(f"order {seed}".encode())
     numbers = grain.MapDataset.range(len(source)).map_with_index(_number).shuffle(order_seed)
-    make = TrainBatch(
-        source=source,
-        rows=rows,
-        seed=int(seed),
-        image_size=image_size,
-        augment=augment or Augment(),
-        center_crop=_center_crop(center_crop, source, image_size),
-        replace_unreadable=unreadable == "skip",
-    )
     return Batches(
         numbers.batch(batch_size, drop_remainder=True).repeat(epochs).map(make),
         workers,
-        {"kind": "train", **_identity(source, batch_size), "seed": int(seed)},
+        _identity("train", source, batch_size, seed=seed),
         restarts=_RESTARTS if unreadable == "skip" else 0,
     )
 
@@ -137,8 +131,8 @@ def eval_batches(
       workers: see ``train_batches``.
       restart_workers: restart a worker process that dies, with a warning, up to three times in a
         row. The batches stay the same. By default it ends the iteration.
-      process_index: index of this process, in [0, process_count).
-      process_count: number of processes, a divisor of ``batch_size``.
+      process_index: see ``train_batches``.
+      process_count: see ``train_batches``.
 
     Returns:
       An iterator of the batches of ``train_batches``, with ``"mask"``: bool (b,) in addition.
@@ -147,24 +141,18 @@ def eval_batches(
       ValueError: if an argument is out of its range. The iterator raises the errors of
         ``train_batches``; it never skips an example.
     """
-    rows = _rows(batch_size, process_index, process_count)
-    arguments.count("image_size", image_size)
-    _check_not_empty(source)
+    make = EvalBatch(
+        **_images_of(source, batch_size, image_size, center_crop, process_index, process_count)
+    )
     if not 0 <= start <= len(source):
         raise ValueError(f"start must be in [0, {len(source)}], got {start!r}")
     num_batches = -(-(len(source) - start) // batch_size)
     # Numbers from len(source) on are the padding.
     numbers = grain.MapDataset.range(start, start + num_batches * batch_size)
-    make = EvalBatch(
-        source=source,
-        rows=rows,
-        image_size=image_size,
-        center_crop=_center_crop(center_crop, source, image_size),
-    )
     return Batches(
         numbers.batch(batch_size).map(make),
         workers,
-        {"kind": "eval", **_identity(source, batch_size), "start": int(start)},
+        _identity("eval", source, batch_size, start=start),
         restarts=_RESTARTS if restart_workers else 0,
     )
 
@@ -173,9 +161,8 @@ def batches_per_epoch(source: Source, batch_size: int) -> int:
     """Return the number of batches in an epoch of ``train_batches``.
 
     Raises:
-      ValueError: if ``source`` is empty or smaller than ``batch_size``.
+      ValueError: if ``source`` is smaller than ``batch_size``.
     """
-    _check_not_empty(source)
     arguments.count("batch_size", batch_size)
     if batch_size > len(source):
         raise ValueError(
@@ -190,23 +177,14 @@ class Batches(grain.DatasetIterator):
     """An iterator over batches whose position can be saved and restored exactly.
 
     The state is a small dict that JSON can hold. It is the same on all processes and fits any
-    number of workers and processes. Close the iterator when done, for instance with
-    ``contextlib.closing``: this stops threads and worker processes. After an error the position is
-    still at the batch that failed.
-
-    Args:
-      batches: a dataset of batches of uint8 images, see ``collate.py``.
-      workers: processes that make the batches; 0 uses threads.
-      identity: entries of the state that must agree when a position is restored.
-      restarts: how often in a row workers that died are started again.
+    number of workers and processes. The entries of ``identity`` must agree when it is restored.
+    Close the iterator when done, for instance with ``contextlib.closing``: this stops threads and
+    worker processes. After an error the position is still at the batch that failed. ``restarts``
+    says how often in a row workers that died are started again.
     """
 
     def __init__(
-        self,
-        batches: grain.MapDataset,
-        workers: int,
-        identity: dict[str, Any],
-        restarts: int = 0,
+        self, batches: grain.MapDataset, workers: int, identity: dict[str, Any], restarts: int = 0
     ):
         super().__init__()
         # Holds the Grain iterator while it runs. The finalizer empties the list at interpreter exit
@@ -319,19 +297,19 @@ def _to_float(batch: Batch) -> Batch:
     return {"image": image, **plain}
 
 
-def _center_crop(center_crop: float | None, source: Source, image_size: int) -> float:
-    """Return the share of the shorter side to keep, see ``eval_batches``."""
-    if center_crop is None:
-        photographs = None in source.image_shape
-        return 0.875 if photographs and image_size >= 112 else 1.0
-    if not 0 < center_crop <= 1:
-        raise ValueError(f"center_crop must be in (0, 1], got {center_crop!r}")
-    return float(center_crop)
-
-
-def _rows(batch_size: int, process_index: int, process_count: int) -> slice:
-    """Return the rows of a global batch that belong to a process."""
+def _images_of(
+    source: Source,
+    batch_size: int,
+    image_size: int,
+    center_crop: float | None,
+    process_index: int,
+    process_count: int,
+) -> dict[str, Any]:
+    """Check arguments, and return the fields that ``TrainBatch`` and ``EvalBatch`` share."""
+    if len(source) == 0:
+        raise ValueError(f"{source.name!r} {source.split!r} has no examples")
     arguments.count("batch_size", batch_size)
+    arguments.count("image_size", image_size)
     arguments.count("process_count", process_count)
     if batch_size % process_count:
         raise ValueError(
@@ -339,22 +317,28 @@ def _rows(batch_size: int, process_index: int, process_count: int) -> slice:
         )
     if not 0 <= process_index < process_count:
         raise ValueError(f"process_index must be in [0, {process_count}), got {process_index!r}")
+    if center_crop is None:
+        photographs = None in source.image_shape
+        center_crop = 0.875 if photographs and image_size >= 112 else 1.0
+    arguments.number("center_crop", center_crop, positive=True, most=1.0)
     local = batch_size // process_count
-    return slice(process_index * local, (process_index + 1) * local)
-
-
-def _identity(source: Source, batch_size: int) -> dict[str, Any]:
     return {
+        "source": source,
+        "rows": slice(process_index * local, (process_index + 1) * local),
+        "image_size": image_size,
+        "center_crop": float(center_crop),
+    }
+
+
+def _identity(kind: str, source: Source, batch_size: int, **others: int) -> dict[str, Any]:
+    return {
+        "kind": kind,
         "dataset": source.name,
         "split": source.split,
         "examples": len(source),
         "batch_size": int(batch_size),
+        **{name: int(value) for name, value in others.items()},
     }
-
-
-def _check_not_empty(source: Source) -> None:
-    if len(source) == 0:
-        raise ValueError(f"{source.name!r} {source.split!r} has no examples")
 
 
 def _begin_worker(index: int, count: int) -> None:
@@ -364,7 +348,6 @@ def _begin_worker(index: int, count: int) -> None:
     ended then would lose the batch that the program waits for before it saves. A program that is
     killed cannot end its workers, so each of them watches the program.
     """
-    del index, count
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

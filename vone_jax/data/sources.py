@@ -1,8 +1,12 @@
 """Data sets as random-access sequences of uint8 images with labels."""
 
+import os
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+
+# The directory of prepared TFDS sets. None is $TFDS_DATA_DIR or ~/tensorflow_datasets.
+DataDir = str | os.PathLike | None
 
 
 @runtime_checkable
@@ -11,29 +15,29 @@ class Source(Protocol):
 
     ``source[i]`` is ``{"image": uint8 array (H, W, C), "label": int}`` for
     ``0 <= i < len(source)``. Sources are pickled when worker processes read them.
-
-    Attributes:
-      name: name of the set, as passed to ``load``.
-      split: name of the split.
-      class_names: one name per class, in the order of the labels.
-      image_shape: (H, W, C); H and W are None if they differ between images. C is 1 or 3.
-      num_classes: number of classes, ``len(class_names)``.
     """
 
+    # Name of the set, as passed to ``load``.
     name: str
     split: str
+    # One name per class, in the order of the labels.
     class_names: tuple[str, ...]
+    # (H, W, C); H and W are None if they differ between images. C is 1 or 3.
     image_shape: tuple[int | None, int | None, int]
 
     @property
-    def num_classes(self) -> int: ...
+    def num_classes(self) -> int:
+        return len(self.class_names)
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> dict[str, Any]: ...
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {self.split!r}, {len(self)} images)"
 
-class ArraySource:
+
+class ArraySource(Source):
     """Images that fit in memory.
 
     Args:
@@ -77,13 +81,9 @@ class ArraySource:
         self.name = name
         self.split = split
         self.class_names = tuple(class_names)
-        self.image_shape: tuple[int | None, int | None, int] = images.shape[1:]
+        self.image_shape = images.shape[1:]
         self._images = images
         self._labels = labels
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -91,16 +91,9 @@ class ArraySource:
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {"image": self._images[index], "label": int(self._labels[index])}
 
-    def __repr__(self) -> str:
-        return f"ArraySource({self.name!r}, {self.split!r}, {len(self)} images)"
 
-
-class Subset:
-    """Every k-th example of a split, with k = ``len(source) // count``. It is a ``Source`` too.
-
-    Args:
-      source: the split.
-      count: number of examples; None takes all.
+class Subset(Source):
+    """Every k-th example of a split, k = ``len(source) // count``. A count of None takes all.
 
     Raises:
       ValueError: if ``count`` is not between 1 and ``len(source)``.
@@ -122,10 +115,6 @@ class Subset:
         self.total = total
         self.indices = np.arange(count) * self.stride
         self._source = source
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
 
     def __len__(self) -> int:
         return len(self.indices)

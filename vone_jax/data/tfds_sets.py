@@ -5,7 +5,6 @@ Pillow: TFDS uses OpenCV if that is installed, and then the pixels differ.
 """
 
 import io
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,19 @@ from PIL import Image
 
 from vone_jax import arguments
 from vone_jax.data.images import decode_image
+from vone_jax.data.sources import DataDir, Source
 
 # Sets that are published as four IDX files. `prepare idx` reads them without TensorFlow.
 IDX_SETS = ("fashion_mnist", "mnist", "kmnist")
 
 
-class TfdsSource:
+class TfdsSource(Source):
     """A split of a prepared TFDS image classification set.
 
     Args:
       name: TFDS name, for instance ``"cifar10"`` or ``"imagenet_resized/64x64"``.
       split: TFDS split; slices such as ``"train[90%:]"`` are allowed.
-      data_dir: directory of the prepared sets. Default: ``$TFDS_DATA_DIR`` or
-        ``~/tensorflow_datasets``.
+      data_dir: directory of the prepared sets.
 
     Raises:
       FileNotFoundError: if the set is not prepared; the message has the command that prepares it.
@@ -36,13 +35,13 @@ class TfdsSource:
         if the set does not have 8-bit images with one class label each.
     """
 
-    def __init__(self, name: str, split: str, data_dir: str | os.PathLike | None = None):
+    def __init__(self, name: str, split: str, data_dir: DataDir = None):
         builder = _builder(name, data_dir)
         self.name = f"tfds:{name}"
         self.split = split
         self._image_key, self._label_key = _supervised_keys(name, builder.info)
         image = builder.info.features[self._image_key]
-        self.image_shape: tuple[int | None, int | None, int] = tuple(image.shape)
+        self.image_shape = tuple(image.shape)
         self.class_names = tuple(builder.info.features[self._label_key].names)
         try:
             self._records = builder.as_data_source(split=split)
@@ -50,10 +49,6 @@ class TfdsSource:
             raise _explain(error, name, split, builder) from error
         # Set afterwards: with decoders as an argument, TFDS's mock_data needs TensorFlow.
         self._records.decoders = {self._image_key: tfds.decode.SkipDecoding()}
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -67,24 +62,16 @@ class TfdsSource:
             )
         return {"image": image, "label": int(example[self._label_key])}
 
-    def __repr__(self) -> str:
-        return f"TfdsSource({self.name!r}, {self.split!r}, {len(self)} images)"
-
 
 def registered_names() -> list[str]:
     """Return the names of the sets that this version of TFDS knows."""
     return sorted(set(tfds.list_builders(with_community_datasets=False)))
 
 
-def prepare(
-    name: str, data_dir: str | os.PathLike | None = None, manual_dir: str | None = None
-) -> str:
+def prepare(name: str, data_dir: DataDir = None, manual_dir: str | None = None) -> str:
     """Download a set and write it as array_record files, with TFDS's own code.
 
-    Args:
-      name: TFDS name.
-      data_dir: directory of the prepared sets.
-      manual_dir: directory of files that TFDS cannot download by itself (ImageNet's archives).
+    ``manual_dir`` has the files that TFDS cannot download by itself (ImageNet's archives).
 
     Returns:
       The directory of the prepared set.
@@ -108,7 +95,7 @@ def prepare(
 def prepare_from_arrays(
     name: str,
     splits: dict[str, tuple[np.ndarray, np.ndarray]],
-    data_dir: str | os.PathLike | None = None,
+    data_dir: DataDir = None,
 ) -> str:
     """Write arrays in the layout of a registered TFDS set, without TensorFlow.
 
@@ -169,7 +156,7 @@ def _png(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _builder(name: str, data_dir: str | os.PathLike | None, **kwargs: Any) -> Any:
+def _builder(name: str, data_dir: DataDir, **kwargs: Any) -> Any:
     """Call ``tfds.builder``, with errors that say the cure. TFDS's annotations need the Any."""
     try:
         return tfds.builder(name, data_dir=_expand(data_dir), **kwargs)
@@ -183,7 +170,7 @@ def _builder(name: str, data_dir: str | os.PathLike | None, **kwargs: Any) -> An
         raise ModuleNotFoundError(f"TFDS cannot describe {name!r}: {error}") from error
 
 
-def _expand(data_dir: str | os.PathLike | None) -> Path | None:
+def _expand(data_dir: DataDir) -> Path | None:
     return None if data_dir is None else Path(data_dir).expanduser()
 
 
@@ -194,25 +181,20 @@ def _supervised_keys(name: str, info: Any) -> tuple[str, str]:
         image_key, label_key = info.supervised_keys
     is_dict = isinstance(info.features, tfds.features.FeaturesDict)
     features: dict[str, Any] = dict(info.features.items()) if is_dict else {}
-    image, label = features.get(image_key), features.get(label_key)
-    if not isinstance(image, tfds.features.Image) or not isinstance(
-        label, tfds.features.ClassLabel
-    ):
+    image: Any = features.get(image_key)
+    kinds = tfds.features.Image, tfds.features.ClassLabel
+    if not all(map(isinstance, (image, features.get(label_key)), kinds)):
         listed = ", ".join(f"{key}: {type(value).__name__}" for key, value in features.items())
         raise ValueError(
             f"TFDS set {name!r} is not an image classification set: it must have an Image and a "
             f"ClassLabel, its features are {listed or info.features}"
         )
-    _check_pixels(name, image)
-    return image_key, label_key
-
-
-def _check_pixels(name: str, image: Any) -> None:
     if image.np_dtype != np.uint8 or len(image.shape) != 3 or image.shape[-1] not in (1, 3):
         raise ValueError(
             f"TFDS set {name!r} has {np.dtype(image.np_dtype).name} images of shape "
             f"{image.shape}; accepted are uint8 images with 1 or 3 channels"
         )
+    return image_key, label_key
 
 
 def _explain(error: Exception, name: str, split: str, builder: Any) -> Exception:

@@ -13,6 +13,9 @@ from PIL import Image
 
 from vone_jax import arguments
 
+# The smallest and the largest value of a draw.
+Span = tuple[float, float]
+
 _BILINEAR = Image.Resampling.BILINEAR
 _RESAMPLING = {"nearest": Image.Resampling.NEAREST, "bilinear": _BILINEAR}
 
@@ -21,15 +24,7 @@ def resize_and_center_crop(image: np.ndarray, size: int, center_crop: float = 1.
     """Resize the shorter side to ``size / center_crop`` and cut out the central square.
 
     ``size=224, center_crop=0.875`` is the ImageNet protocol: Resize(256), CenterCrop(224).
-    With ``center_crop=1`` an image that has the size already is returned unchanged.
-
-    Args:
-      image: uint8, shape (H, W, C).
-      size: side of the square, in pixels.
-      center_crop: share of the shorter side that the square covers, in (0, 1].
-
-    Returns:
-      uint8, shape (size, size, C).
+    With ``center_crop=1``, in (0, 1], an image that has the size already is returned unchanged.
     """
     height, width = image.shape[:2]
     short = round(size / center_crop)
@@ -45,39 +40,22 @@ def resize_and_center_crop(image: np.ndarray, size: int, center_crop: float = 1.
 
 
 def random_resized_crop(
-    image: np.ndarray,
-    size: int,
-    rng: np.random.Generator,
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
+    image: np.ndarray, size: int, rng: np.random.Generator, scale: Span, ratio: Span
 ) -> np.ndarray:
     """Cut out a box of random area and aspect ratio and resize it to a square (torchvision).
 
     Args:
-      image: uint8, shape (H, W, C).
       size: side of the result, in pixels.
       rng: generator of the draws.
       scale: smallest and largest area of the crop, as a share of the image's area.
       ratio: smallest and largest aspect ratio of the crop, width over height.
-
-    Returns:
-      uint8, shape (size, size, C).
     """
     top, left, height, width = _crop_box(image.shape[0], image.shape[1], rng, scale, ratio)
     return _resize(image[top : top + height, left : left + width], size, size)
 
 
 def random_shifted_crop(image: np.ndarray, padding: int, rng: np.random.Generator) -> np.ndarray:
-    """Pad with black on each side and cut out a random window of the original size.
-
-    Args:
-      image: uint8, shape (H, W, C).
-      padding: pixels added on each side.
-      rng: generator of the draws.
-
-    Returns:
-      uint8, the shape of ``image``.
-    """
+    """Pad with black on each side, in pixels, and cut out a random window of the original size."""
     height, width, channels = image.shape
     # Several times faster than np.pad on a small image.
     padded = np.zeros((height + 2 * padding, width + 2 * padding, channels), image.dtype)
@@ -97,14 +75,10 @@ def affine(
     """Rotate and scale about the centre, then shift; pixels from outside the image are black.
 
     Args:
-      image: uint8, shape (H, W, C).
       degrees: clockwise rotation on the screen.
       shift: pixels to the right and down.
       scale: magnification.
       interpolation: ``"nearest"`` (torchvision's default) or ``"bilinear"``.
-
-    Returns:
-      uint8, the shape of ``image``.
     """
     height, width = image.shape[:2]
     cos = math.cos(math.radians(degrees)) / scale
@@ -128,21 +102,17 @@ def random_affine(
     *,
     degrees: float,
     shift: float,
-    scale: tuple[float, float],
+    scale: Span,
     interpolation: str,
 ) -> np.ndarray:
     """Apply ``affine`` with a random rotation, shift and scale (torchvision's RandomAffine).
 
     Args:
-      image: uint8, shape (H, W, C).
       rng: generator of the draws.
       degrees: the rotation is drawn from [-degrees, degrees].
       shift: largest shift in each direction, as a share of the side.
       scale: smallest and largest magnification.
       interpolation: ``"nearest"`` or ``"bilinear"``.
-
-    Returns:
-      uint8, the shape of ``image``.
     """
     height, width = image.shape[:2]
     return affine(
@@ -177,15 +147,15 @@ class Augment:
     # A crop of random area and aspect ratio, resized to the training size.
     random_resized_crop: bool = False
     # Smallest and largest area of that crop, as a share of the image, in (0, 1].
-    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_scale: Span = (0.08, 1.0)
     # Smallest and largest aspect ratio of that crop, width over height.
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    crop_ratio: Span = (3 / 4, 4 / 3)
     # Largest rotation in either direction, in degrees, in [0, 180].
     affine_degrees: float = 0.0
     # Largest shift in each direction, as a share of the side, in [0, 1).
     affine_shift: float = 0.0
     # Smallest and largest magnification.
-    affine_scale: tuple[float, float] = (1.0, 1.0)
+    affine_scale: Span = (1.0, 1.0)
     # "nearest", torchvision's default, or "bilinear".
     affine_interpolation: str = "nearest"
     # Pixels of black added on each side before a crop of the original size.
@@ -194,21 +164,21 @@ class Augment:
     flip: bool = False
 
     def __post_init__(self):
-        for name in ("random_resized_crop", "flip"):
-            arguments.flag(name, getattr(self, name))
+        arguments.flag("random_resized_crop", self.random_resized_crop)
+        arguments.flag("flip", self.flip)
         for name in ("crop_scale", "crop_ratio", "affine_scale"):
             pair = getattr(self, name)
             valid = isinstance(pair, tuple) and len(pair) == 2 and 0 < pair[0] <= pair[1] < np.inf
-            _require(valid, name, "a tuple (low, high) with 0 < low <= high", self)
-        _require(self.crop_scale[1] <= 1, "crop_scale", "at most 1", self)
-        _require(0 <= self.affine_degrees <= 180, "affine_degrees", "in [0, 180]", self)
-        _require(0 <= self.affine_shift < 1, "affine_shift", "in [0, 1)", self)
+            # A share of the area is at most 1.
+            if not valid or (name == "crop_scale" and pair[1] > 1):
+                limit = " <= 1" if name == "crop_scale" else ""
+                raise ValueError(
+                    f"{name} must be a tuple (low, high) with 0 < low <= high{limit}, got {pair!r}"
+                )
+        arguments.number("affine_degrees", self.affine_degrees, most=180.0)
+        arguments.number("affine_shift", self.affine_shift, most=1.0, below=True)
         arguments.choice("affine_interpolation", self.affine_interpolation, _RESAMPLING)
         arguments.count("crop_padding", self.crop_padding, least=0)
-
-    @property
-    def _moves(self) -> bool:
-        return bool(self.affine_degrees or self.affine_shift or self.affine_scale != (1.0, 1.0))
 
     def __call__(
         self, image: np.ndarray, size: int, rng: np.random.Generator, center_crop: float = 1.0
@@ -216,19 +186,15 @@ class Augment:
         """Augment one image.
 
         Args:
-          image: uint8, shape (H, W, C).
           size: side of the result, in pixels.
           rng: generator of the draws; the same generator state gives the same image.
           center_crop: see ``resize_and_center_crop``; used without ``random_resized_crop``.
-
-        Returns:
-          uint8, shape (size, size, C).
         """
         if self.random_resized_crop:
             image = random_resized_crop(image, size, rng, self.crop_scale, self.crop_ratio)
         else:
             image = resize_and_center_crop(image, size, center_crop)
-        if self._moves:
+        if self.affine_degrees or self.affine_shift or self.affine_scale != (1.0, 1.0):
             image = random_affine(
                 image,
                 rng,
@@ -242,11 +208,6 @@ class Augment:
         if self.flip:
             image = random_flip(image, rng)
         return image
-
-
-def _require(valid: bool, name: str, accepted: str, augment: Augment) -> None:
-    if not valid:
-        raise ValueError(f"{name} must be {accepted}, got {getattr(augment, name)!r}")
 
 
 AUGMENTS = {
@@ -267,11 +228,7 @@ AUGMENTS = {
 
 
 def _crop_box(
-    height: int,
-    width: int,
-    rng: np.random.Generator,
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
+    height: int, width: int, rng: np.random.Generator, scale: Span, ratio: Span
 ) -> tuple[int, int, int, int]:
     """Draw top, left, height and width as torchvision's RandomResizedCrop does."""
     for _ in range(10):

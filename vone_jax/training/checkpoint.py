@@ -115,8 +115,6 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         if steps and step <= steps[-1]:
             raise CheckpointError(f"checkpoint {step} is not newer than {steps}")
         host_state = meshes.fetch(state)
-        with self._naming_failures():
-            self._check_room(sum(leaf.nbytes for leaf in jax.tree.leaves(host_state)))
         content = dataclasses.asdict(position)
         metadata = {
             "format": _FORMAT,
@@ -128,6 +126,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             state=ocp.args.StandardSave(host_state), metadata=ocp.args.JsonSave(metadata)
         )
         with self._naming_failures():
+            self._check_room(sum(leaf.nbytes for leaf in jax.tree.leaves(host_state)))
             self._checkpointer.save(self._partial(step), args=items)
         self._writing = self._thread.submit(self._complete, step)
 
@@ -162,19 +161,18 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             raise CheckpointError(f"no checkpoint {step} in {self.directory}; there are {steps}")
         damaged = []
         for candidate in [step] if step is not None else reversed(steps):
-            problem, restored = self._damage(candidate), None
+            directory = self.directory / str(candidate)
+            listed = (directory / files.DIGESTS).exists()
+            problem, restored = "; ".join(files.damage(directory)) if listed else "", None
             # All processes read at the same time, and must resume from the same checkpoint.
             if not meshes.any_process(bool(problem)):
-                problem, restored = self._read(candidate, like)
+                problem, restored = self._read(directory, like)
             if not meshes.any_process(restored is None) and restored is not None:
                 if damaged:
-                    warnings.warn(
-                        f"checkpoint damaged, going back to step {candidate}: "
-                        + "; ".join(damaged),
-                        stacklevel=2,
-                    )
+                    going_back = f"checkpoint damaged, going back to step {candidate}: "
+                    warnings.warn(going_back + "; ".join(damaged), stacklevel=2)
                 return candidate, restored[0], restored[1]
-            damaged.append(f"{self.directory / str(candidate)} ({problem})")
+            damaged.append(f"{directory} ({problem})")
         if damaged:
             raise CheckpointError("no checkpoint can be read: " + "; ".join(damaged))
         return None
@@ -213,16 +211,10 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     def _partial(self, step: int) -> Path:
         return self.directory / f"{step}{_PARTIAL}"
 
-    def _damage(self, step: int) -> str:
-        """Name the damaged files of a checkpoint. Empty if there are none, or no digests."""
-        directory = self.directory / str(step)
-        if not (directory / files.DIGESTS).exists():
-            return ""
-        return "; ".join(files.damage(directory))
-
-    def _read(self, step: int, like: TrainState) -> tuple[str, tuple[TrainState, Position] | None]:
+    def _read(
+        self, directory: Path, like: TrainState
+    ) -> tuple[str, tuple[TrainState, Position] | None]:
         """Return an empty string and the content of a checkpoint, or its problem and None."""
-        directory = self.directory / str(step)
         target = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
         try:
             metadata = self._checkpointer.restore(

@@ -27,11 +27,7 @@ _KIND = "kind"
 
 
 def config_names(configs: Path, variable: str = "experiment") -> list[str]:
-    """List the config files below a directory that define a variable.
-
-    Returns:
-      Sorted names, for instance ``"quickstart/resnet18"``.
-    """
+    """List the config files below a directory that define a variable, as "quickstart/resnet18"."""
     return sorted(
         path.relative_to(configs).with_suffix("").as_posix()
         for path in configs.rglob("*.py")
@@ -69,15 +65,9 @@ def load_config(name: str, configs: Path) -> Experiment:
 
 
 def load(name: str, configs: Path, variable: str) -> Any:
-    """Run a config file and return one of its variables.
+    """Run a config file and return one of its variables, None if the file does not define it.
 
-    Args:
-      name: one of ``config_names(configs, variable)``, or the path of a Python file.
-      configs: the directory of configs.
-      variable: name of the variable.
-
-    Returns:
-      The value, or None if the file does not define the variable.
+    The file is one of ``config_names(configs, variable)``, or the path of a Python file.
 
     Raises:
       ValueError: if there is no such file, or running it fails.
@@ -178,13 +168,8 @@ def _encode(value: Any) -> Any:
 def _decode(hint: Any, content: Any, path: str) -> Any:
     """Return the value of type ``hint`` that ``_encode`` turned into ``content``.
 
-    Args:
-      hint: an annotation: dataclass, union, Literal, tuple, array or plain type.
-      content: parsed JSON.
-      path: name of the value in error messages, for instance ``"experiment.optimizer"``.
-
-    Raises:
-      ValueError: for an unknown, missing or mistyped field; the message names its path.
+    The annotation ``hint`` is a dataclass, union, Literal, tuple, array or plain type. Errors name
+    the ``path`` of an unknown, missing or mistyped field, for instance "experiment.optimizer".
     """
     classes = _classes(hint)
     if isinstance(content, dict) and classes:
@@ -214,7 +199,8 @@ def _options(hint: Any) -> tuple[Any, ...]:
 
 def _classes(hint: Any) -> dict[str, type]:
     """Return the dataclasses among the options, by name."""
-    return {cls.__name__: cls for cls in _options(hint) if dataclasses.is_dataclass(cls)}
+    options = [option for option in _options(hint) if isinstance(option, type)]
+    return {cls.__name__: cls for cls in options if dataclasses.is_dataclass(cls)}
 
 
 def _decode_dataclass(classes: dict[str, type], content: dict[str, Any], path: str) -> Any:

@@ -34,31 +34,27 @@ class UnreadableDataError(RuntimeError):
     """More training images could not be read than the experiment allows."""
 
 
+@dataclasses.dataclass
 class Stop:
-    """The request to stop a run, which all processes follow at the same step.
+    """The request to stop a run, which all processes follow at the same step."""
 
-    Args:
-      requested: returns True once this process should stop, and then always.
-
-    Attributes:
-      here: True if this process was asked to stop when it last polled.
-      everywhere: True once all processes know of a request. Then the run saves and ends.
-    """
-
-    def __init__(self, requested: Callable[[], bool]):
-        self._requested = requested
-        self.here = self.everywhere = False
+    # Returns True once this process should stop, and then always.
+    requested: Callable[[], bool]
+    # True if this process was asked to stop when it last polled.
+    here: bool = False
+    # True once all processes know of a request. Then the run saves and ends.
+    everywhere: bool = False
 
     def poll(self) -> bool:
         """Ask whether this process should stop. Other processes learn it from a later step."""
-        self.here = self._requested()
+        self.here = self.requested()
         if jax.process_count() == 1:
             self.everywhere |= self.here
         return self.here
 
     def poll_all(self) -> bool:
         """Ask whether any process should stop. All processes must call this at the same point."""
-        self.everywhere |= meshes.any_process(self._requested())
+        self.everywhere |= meshes.any_process(self.requested())
         return self.everywhere
 
 

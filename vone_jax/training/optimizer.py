@@ -1,14 +1,13 @@
 """The optimiser: stochastic gradient descent, its settings and its learning-rate schedules.
 
-Every schedule has one method ``factor(step, steps_per_epoch, total_steps)``, a pure function. It
-takes the number of steps done and returns the float32 factor on the base rate for the next step.
-The factor of ``Plateau`` follows the validation loss instead, so it is part of the training state
-(see ``PlateauState``).
+The factor of the schedule ``Plateau`` follows the validation loss, so it is part of the training
+state, see ``PlateauState``. Every other factor is a function of the step.
 """
 
 import dataclasses
 import typing
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -21,17 +20,19 @@ from vone_jax import arguments
 DecayedParameters = Literal["all", "kernels"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Constant:
-    """The base rate throughout the run."""
-
+class _Schedule:
     def factor(self, step: jax.Array, steps_per_epoch: int, total_steps: int) -> jax.Array:
-        """Return 1 at every step."""
+        """Return the float32 factor on the base rate for the step after ``step`` steps."""
         return jnp.ones((), jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
+class Constant(_Schedule):
+    """The base rate throughout the run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Step(_Schedule):
     """The rate is multiplied by ``decay`` at the start of each of ``epochs``, counted from 0."""
 
     # Increasing, for instance (20, 40, 60).
@@ -45,7 +46,6 @@ class Step:
         arguments.number("decay", self.decay, most=1.0)
 
     def factor(self, step: jax.Array, steps_per_epoch: int, total_steps: int) -> jax.Array:
-        """Return ``decay`` to the power of the number of ``epochs`` that have started."""
         boundaries = [round(epoch * steps_per_epoch) for epoch in self.epochs]
         factors = [self.decay**i for i in range(len(boundaries) + 1)]
         started = jnp.sum(step >= jnp.asarray(boundaries, jnp.int32), dtype=jnp.int32)
@@ -53,7 +53,7 @@ class Step:
 
 
 @dataclasses.dataclass(frozen=True)
-class Cosine:
+class Cosine(_Schedule):
     """Half a cosine from the base rate at step 0 to ``final`` times it at the end of the run."""
 
     # In [0, 1].
@@ -63,12 +63,11 @@ class Cosine:
         arguments.number("final", self.final, most=1.0)
 
     def factor(self, step: jax.Array, steps_per_epoch: int, total_steps: int) -> jax.Array:
-        """Return final + (1 - final) (1 + cos(pi step / total_steps)) / 2."""
         return _cosine(1.0, self.final, step.astype(jnp.float32) / total_steps)
 
 
 @dataclasses.dataclass(frozen=True)
-class OneCycle:
+class OneCycle(_Schedule):
     """Half a cosine up to the base rate, then half a cosine down, as in PyTorch's OneCycleLR.
 
     The rate starts at 1 / div_factor of the base rate. It ends, at the last step, at
@@ -103,7 +102,7 @@ class OneCycle:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plateau:
+class Plateau(_Schedule):
     """The rate is multiplied by ``decay`` when the validation loss stops falling.
 
     This is PyTorch's ReduceLROnPlateau in its relative mode. A validation is an improvement if its
@@ -123,22 +122,15 @@ class Plateau:
         arguments.count("patience", self.patience, 0)
         arguments.number("threshold", self.threshold, most=1.0, below=True)
 
-    def factor(self, step: jax.Array, steps_per_epoch: int, total_steps: int) -> jax.Array:
-        """Return 1. The factor that follows the loss is ``PlateauState.factor``."""
-        return jnp.ones((), jnp.float32)
-
 
 class PlateauState(NamedTuple):
-    """The memory of ``Plateau``, as JAX or NumPy scalars. Other schedules do not change it.
+    """The memory of ``Plateau``, as JAX or NumPy scalars. Other schedules do not change it."""
 
-    Attributes:
-      factor: factor on the learning rate, scalar float32.
-      best: lowest validation loss so far, scalar float32.
-      waited: number of validations since then, scalar int32.
-    """
-
+    # Factor on the learning rate, float32.
     factor: Any
+    # Lowest validation loss so far, float32.
     best: Any
+    # Number of validations since then, int32.
     waited: Any
 
     @staticmethod
@@ -148,13 +140,7 @@ class PlateauState(NamedTuple):
 
 
 def after_validation(schedule: object, state: PlateauState, loss: float) -> PlateauState:
-    """Return the state after a validation. Only ``Plateau`` changes it.
-
-    Args:
-      schedule: any schedule.
-      state: the state before, NumPy scalars.
-      loss: the mean validation loss, finite.
-    """
+    """Return the state, as NumPy scalars, after a validation with a finite mean loss."""
     if not isinstance(schedule, Plateau):
         return state
     loss32 = np.float32(loss)
@@ -216,7 +202,9 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     if config.gradient_clip is not None:
         parts.append(optax.clip_by_global_norm(config.gradient_clip))
     if config.weight_decay:
-        mask = _is_kernel if config.decayed == "kernels" else None
+        # Biases and the scales of batch norm are the parameters with one axis.
+        kernels = partial(jax.tree.map, lambda p: p.ndim > 1)
+        mask = kernels if config.decayed == "kernels" else None
         parts.append(optax.add_decayed_weights(config.weight_decay, mask))
     return optax.chain(*parts, optax.trace(config.momentum, config.nesterov))
 
@@ -226,14 +214,8 @@ def learning_rate(
 ) -> Callable[[jax.Array], jax.Array]:
     """Return the learning rate as a function of the number of steps done, without any plateau.
 
-    Args:
-      config: settings of the optimiser.
-      steps_per_epoch: number of steps in an epoch.
-      total_steps: number of steps in the run.
-
-    Returns:
-      A function from a scalar int32 step to the float32 rate of the next step: the base rate,
-      times the factor of the schedule, times (step + 1) / warm-up steps during warm-up.
+    The function takes a scalar int32 and returns the float32 rate of the next step: the base rate,
+    times the factor of the schedule, times (step + 1) / warm-up steps during warm-up.
     """
     warmup_steps = max(1, round(config.warmup_epochs * steps_per_epoch))
 
@@ -243,11 +225,6 @@ def learning_rate(
         return config.learning_rate * warmup * factor
 
     return rate
-
-
-def _is_kernel(params: Any) -> Any:
-    # Biases and the scales of batch norm are the parameters with one axis.
-    return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
 def _cosine(start: float, end: float, progress: jax.Array) -> jax.Array:

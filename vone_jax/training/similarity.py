@@ -65,11 +65,8 @@ def loss(
 ) -> jax.Array:
     """Return the regularisation term without its weight alpha: a mean over B (B - 1) / 2 pairs.
 
-    Args:
-      features: features of a batch of B images, by layer.
-      layers: the layers to compare.
-      weights: one per layer, before the softmax.
-      target: (B, B) similarities.
+    It compares layers of the features of B images with the target similarities (B, B). There is one
+    weight per layer, before the softmax.
     """
     gamma = jax.nn.softmax(weights)
     similarities = jnp.stack([correlation(features[layer]) for layer in layers])

@@ -30,19 +30,13 @@ MARKS = ("unreadable", "stop")
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything that changes from step to step. It is frozen; a step returns a new one.
+    """Everything that changes from step to step. It is frozen; a step returns a new one."""
 
-    Attributes:
-      step: number of optimiser steps done, scalar int32.
-      params: trained parameters: those of the network and, with similarity regularisation, the
-        weights of the compared layers.
-      batch_stats: running values of batch norm; empty for networks without it.
-      opt_state: state of the optimiser: momentum.
-      plateau: state of the ``Plateau`` schedule.
-    """
-
+    # Number of optimiser steps done, scalar int32.
     step: jax.Array
+    # Parameters of the network and, with similarity regularisation, weights of the compared layers.
     params: Any
+    # Running values of batch norm; empty for networks without it.
     batch_stats: Any
     opt_state: optax.OptState
     plateau: PlateauState
@@ -88,16 +82,13 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
 
 @flax.struct.dataclass
 class Sums:
-    """Metrics as sums over examples. Batches add up, and one division at the end gives means.
+    """Metrics as sums over examples. Batches add up, and one division at the end gives means."""
 
-    Attributes:
-      loss: sum of the losses, float32.
-      correct: number of examples whose largest logit is that of the label, int32.
-      seen: number of examples, int32.
-    """
-
+    # Sum of the losses, float32.
     loss: jax.Array
+    # Number of examples whose largest logit is that of the label, int32.
     correct: jax.Array
+    # Number of examples, int32.
     seen: jax.Array
 
 
@@ -118,34 +109,26 @@ def batch_sums(
 
 @flax.struct.dataclass
 class StepMetrics:
-    """The metrics of a training step.
+    """The metrics of a training step."""
 
-    Attributes:
-      sums: sums over the batch, with the loss that was minimised, before the update.
-      gradient_norm: Euclidean norm of the gradient over all parameters, before clipping, float32.
-      learning_rate: learning rate of the step, float32.
-      finite: True if the update was applied, bool. It is not applied if the loss, the gradient or
-        the new state has a NaN or an infinity.
-      marks: number of marked rows, int32, for each of ``MARKS`` that the batch has.
-    """
-
+    # Sums over the batch, with the loss that was minimised, before the update.
     sums: Sums
+    # Euclidean norm of the gradient over all parameters, before clipping, float32.
     gradient_norm: jax.Array
     learning_rate: jax.Array
+    # True if the update was applied. It is not if the loss, the gradient or the new state has a
+    # NaN or an infinity.
     finite: jax.Array
+    # Number of marked rows, int32, for each of MARKS that the batch has.
     marks: dict[str, jax.Array]
 
 
 def make_loss(model: nn.Module, label_smoothing: float, remat: bool) -> Callable[..., Any]:
     """Return the training loss of a batch as a function.
 
-    Args:
-      model: the network, see ``models.create``.
-      label_smoothing: see ``cross_entropy``.
-      remat: store only the results of convolutions and matrix products for the backward pass.
-
-    Returns:
-      ``(params, batch_stats, batch, noise_key, dropout_key) -> (mean, (sums, batch_stats))``.
+    It is ``(params, batch_stats, batch, noise_key, dropout_key) -> (mean, (sums, batch_stats))``.
+    With ``remat``, only the results of convolutions and matrix products are stored for the backward
+    pass.
     """
 
     def loss_fn(params: Any, batch_stats: Any, batch: Batch, noise_key: Any, dropout_key: Any):
@@ -280,15 +263,9 @@ def _accumulated(
 ) -> Any:
     """Return the mean gradient, the sums and the last batch statistics over parts of a batch.
 
-    The parts are computed one after another. Part i has the rows i, i + parts, i + 2 parts, ...,
-    so every device has a share of each part.
-
-    Args:
-      gradient_fn: ``(batch_stats, part, number) -> (gradients, (sums, batch_stats))``.
-      batch_stats: running values of batch norm before the first part.
-      batch: a batch whose size is a multiple of ``parts``.
-      parts: number of parts.
-      unroll: compile one copy of the computation per part instead of a loop.
+    The parts are computed one after another by ``gradient_fn(batch_stats, part, number) ->
+    (gradients, (sums, batch_stats))``. Part i has the rows i, i + parts, i + 2 parts, ..., so every
+    device has a share of each. ``unroll`` compiles a copy of it per part instead of a loop.
     """
     stacked = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch)
     first = jax.tree.map(lambda x: x[0], stacked)
