@@ -42,7 +42,7 @@ def write_csv(path, columns, header=None):
     return path
 
 
-def write_netcdf_3(path, names, table, bins, transposed=False):
+def write_netcdf_3(path, names, table, transposed=False):
     width = max(map(len, names))
     with netcdf_file(path, "w") as file:
         for dimension, size in (("neuroid", len(table)), ("neuronal_property", len(names))):
@@ -54,12 +54,10 @@ def write_netcdf_3(path, names, table, bins, transposed=False):
         variable = file.createVariable("table", "f8", dims[::-1] if transposed else dims)
         variable[:] = table.T if transposed else table
         variable.number_of_trials = 20
-        for name, edges in bins.items():
-            setattr(variable, f"{name}_bins", edges)
     return path
 
 
-def write_netcdf_4(path, names, table, bins, transposed=False):
+def write_netcdf_4(path, names, table, transposed=False):
     h5netcdf = pytest.importorskip("h5netcdf")
     with h5netcdf.File(path, "w") as file:
         file.dimensions = {"neuroid": len(table), "neuronal_property": len(names)}
@@ -71,8 +69,6 @@ def write_netcdf_4(path, names, table, bins, transposed=False):
         variable = file.create_variable("table", dims[::-1] if transposed else dims, "f8")
         variable[:] = table.T if transposed else table
         variable.attrs["number_of_trials"] = 20
-        for name, edges in bins.items():
-            variable.attrs[f"{name}_bins"] = edges
     return path
 
 
@@ -92,8 +88,7 @@ def test_csv(tmp_path):
     for name, values in columns.items():
         np.testing.assert_array_equal(table.values[name], values)
     assert table.sha1 == hashlib.sha1(path.read_bytes()).hexdigest()
-    assert (table.identifier, table.bins, table.ignored) == (None, {}, ())
-    assert table.number_of_trials is None
+    assert table.ignored == ()
 
 
 def test_names_with_the_study_stored_names_and_a_column_of_cells(tmp_path):
@@ -132,15 +127,11 @@ def test_netcdf_as_brain_score_stores_it(tmp_path, write, transposed):
     table = np.stack(
         [columns["circular_variance"], np.full(CELLS, 0.8), *list(columns.values())[1:]], axis=1
     )
-    bins = {"bandwidth": np.linspace(0, 90, 18), "baseline": np.array([0.0, 1.0, 2.0])}
-    loaded = reference_tables.load(write(tmp_path / "t.nc", names, table, bins, transposed))
+    loaded = reference_tables.load(write(tmp_path / "t.nc", names, table, transposed))
     assert list(loaded.values) == list(columns)
     for name, values in columns.items():
         np.testing.assert_array_equal(loaded.values[name], values)
     assert loaded.ignored == ("baseline",)
-    assert loaded.number_of_trials == 20
-    assert list(loaded.bins) == ["or_bandwidth"]
-    np.testing.assert_allclose(loaded.bins["or_bandwidth"], PROPERTIES["or_bandwidth"].edges)
 
 
 def test_netcdf_4_without_its_packages_names_them(tmp_path, monkeypatch):
@@ -160,7 +151,7 @@ def test_a_damaged_netcdf_4_is_refused(tmp_path):
 
 
 def test_a_damaged_netcdf_3_is_refused(tmp_path):
-    path = write_netcdf_3(tmp_path / "t.nc", ["max_dc"], np.ones((30, 1)), {})
+    path = write_netcdf_3(tmp_path / "t.nc", ["max_dc"], np.ones((30, 1)))
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(ValueError, match="cannot be read as NetCDF"):
         reference_tables.load(path)
@@ -173,26 +164,6 @@ def test_netcdf_without_the_dimensions_is_refused(tmp_path):
         file.createVariable("max_dc", "f8", ("cell",))[:] = [1.0, 2.0, 3.0]
     with pytest.raises(ValueError, match="one variable over the dimensions .* it holds max_dc"):
         reference_tables.load(path)
-
-
-def test_bins_must_ascend(tmp_path):
-    bins = {"max_dc": np.array([1.0, 1.0, 2.0])}
-    path = write_netcdf_3(tmp_path / "t.nc", ["max_dc"], np.ones((30, 1)), bins)
-    with pytest.raises(ValueError, match="max_dc_bins must be ascending"):
-        reference_tables.load(path)
-
-
-def test_known_files_are_recognised(tmp_path, monkeypatch):
-    path = write_csv(tmp_path / "ringach.csv", ringach())
-    sha1 = hashlib.sha1(path.read_bytes()).hexdigest()
-    monkeypatch.setattr(reference_tables, "KNOWN_FILES", {sha1: "shapley.Ringach2002"})
-    assert reference_tables.load(path).identifier == "shapley.Ringach2002"
-
-
-def test_known_files_are_those_of_the_storage():
-    known = reference_tables.KNOWN_FILES
-    assert known["0f3e19140bd9f930109879a38e574471d9576cf5"] == "shapley.Ringach2002"
-    assert all(len(sha1) == 40 and int(sha1, 16) for sha1 in known)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from vone_jax.neurophysiology.references import PUBLISHED, Reference, histogram
 BOOTSTRAPS = 1000
 # If more populations than this fraction have no defined value, the similarity is 0.
 _MOST_UNDEFINED = 0.1
-
+Counts = Int[np.ndarray, " bins"]
 # "needs data": the user has to supply the distribution over neurons. "needs stimuli": the property
 # was not measured, because the user has to supply its images.
 Status = Literal["scored", "needs data", "needs stimuli"]
@@ -123,27 +123,16 @@ def ceiling(key: Key[Array, ""], reference: Reference, bootstraps: int = BOOTSTR
 
 def similarity(
     key: Key[Array, ""],
-    counts: Int[np.ndarray, " bins"],
+    counts: Counts,
     undefined: int,
-    reference_counts: Int[np.ndarray, " bins"],
+    reference_counts: Counts,
     reference_undefined: int,
     bootstraps: int = BOOTSTRAPS,
 ) -> tuple[float, float]:
-    """Return the similarity of a population to a reference, and its bootstrap deviation.
+    """Return the mean similarity of a population to a reference, and its bootstrap deviation.
 
     Undefined values are drawn like all others and then left out. So a population with many of them
-    is compared by as few values as the neurons.
-
-    Args:
-      key: typed key of the bootstrap.
-      counts: units per bin.
-      undefined: units without a value.
-      reference_counts: neurons per bin.
-      reference_undefined: neurons without a value.
-      bootstraps: number of populations drawn, >= 1.
-
-    Returns:
-      The mean over populations, in [0, 1], and the standard deviation.
+    is compared by as few values as the neurons. ``bootstraps`` populations are drawn.
 
     Raises:
       ValueError: for an empty population or reference, or histograms of different bins.
@@ -172,14 +161,10 @@ def similarity(
 def distance(
     fractions: Float[np.ndarray, "*populations bins"], reference: Float[np.ndarray, " bins"]
 ) -> Float[np.ndarray, "*populations"] | np.float64:
-    """Return the Kolmogorov-Smirnov distance, relative to the largest possible one.
+    """Return the Kolmogorov-Smirnov distance of histograms, relative to the largest possible one.
 
-    Args:
-      fractions: histograms that sum to 1.
-      reference: the histogram to compare with.
-
-    Returns:
-      0 for equal histograms, 1 if all lies in the outer bin that is farther away.
+    It is 0 for equal histograms, and 1 if all lies in the outer bin that is farther away. All
+    histograms sum to 1.
     """
     cumulative = np.cumsum(reference)
     apart = np.abs(np.cumsum(fractions, axis=-1) - cumulative).max(axis=-1)
@@ -219,26 +204,14 @@ def _score(
     }
     if reference is None:
         return PropertyScore(name, "needs data", **fields)
-    mean, deviation = 0.0, 0.0  # The score if no unit counts.
+    fields |= {"similarity": 0.0, "similarity_std": 0.0}  # If no unit counts.
     if len(values):
-        mean, deviation = similarity(
-            prng.stream(key, "model"),
-            counts,
-            undefined,
-            reference.counts,
-            reference.undefined,
-            bootstraps,
-        )
+        neurons = reference.counts, reference.undefined
+        similar = similarity(prng.stream(key, "model"), counts, undefined, *neurons, bootstraps)
+        fields["similarity"], fields["similarity_std"] = similar
     most = ceiling(prng.stream(key, "ceiling"), reference, bootstraps)
-    return PropertyScore(
-        name,
-        "scored",
-        similarity=mean,
-        similarity_std=deviation,
-        ceiling=most,
-        score=mean / most,
-        **fields,
-    )
+    score = fields["similarity"] / most
+    return PropertyScore(name, "scored", ceiling=most, score=score, **fields)
 
 
 def _fractions(counts: np.ndarray) -> tuple[float, ...]:
@@ -247,5 +220,4 @@ def _fractions(counts: np.ndarray) -> tuple[float, ...]:
 
 def _generator(key: jax.Array) -> np.random.Generator:
     prng.check_key(key)
-    words = np.asarray(jax.random.key_data(key)).ravel()
-    return np.random.Generator(np.random.PCG64([int(word) for word in words]))
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())

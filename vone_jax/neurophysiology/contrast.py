@@ -6,13 +6,15 @@ Reference: Albrecht, Hamilton (1982), J. Neurophysiology 48:217-237.
 import dataclasses
 
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Float
 
-from vone_jax.neurophysiology import stimuli, tuning
-from vone_jax.neurophysiology.recording import ResponseFn, Site, record, record_blank
+from vone_jax.neurophysiology import recording, stimuli, tuning
+from vone_jax.neurophysiology.recording import OneKey, PerUnit, ResponseFn, Site
 
 CONTRASTS = 2.0 ** np.arange(-4.0, 0.5, 0.5)
-RADIUS = 1.0
+Levels = Float[np.ndarray, " levels"]
+Curves = Float[np.ndarray, "levels units"]
+RADIUS = 1.0  # degrees
 
 # The grid of the fit. Semi-saturation is searched beyond contrast 1, because a unit that does not
 # saturate is fitted best by a very large one.
@@ -34,19 +36,19 @@ class ContrastResponse:
       explained: fraction of the curve's power that the fit explains.
     """
 
-    contrasts: Float[np.ndarray, " levels"]
-    curves: Float[np.ndarray, "levels units"]
-    r_max: Float[np.ndarray, " units"]
-    c50: Float[np.ndarray, " units"]
-    exponent: Float[np.ndarray, " units"]
-    explained: Float[np.ndarray, " units"]
+    contrasts: Levels
+    curves: Curves
+    r_max: PerUnit
+    c50: PerUnit
+    exponent: PerUnit
+    explained: PerUnit
 
 
 def contrast_response(
     response_fn: ResponseFn,
-    key: Key[Array, ""],
+    key: OneKey,
     site: Site,
-    contrasts: Float[np.ndarray, " levels"] = CONTRASTS,
+    contrasts: Levels = CONTRASTS,
     trials: int = 1,
 ) -> ContrastResponse:
     """Record gratings of rising contrast, of 1 degree radius: 4 frequencies, 6 orientations.
@@ -55,7 +57,7 @@ def contrast_response(
       response_fn: the layer.
       key: typed key of its noise.
       site: the units, from ``find_units``.
-      contrasts: at least 3 contrasts, ascending in (0, 1]. One grey level is a contrast of 0.8 %.
+      contrasts: at least 3, ascending in (0, 1]. One grey level is a contrast of 0.8 %.
       trials: presentations of each grating.
 
     Raises:
@@ -73,9 +75,9 @@ def contrast_response(
         phase=stimuli.PHASES,
         radius=RADIUS,
     )
-    flat = record(response_fn, key, gratings, site, trials)
+    flat = recording.record(response_fn, key, gratings, site, trials)
     responses = flat.reshape(*gratings.shape, len(site))
-    blank = record_blank(response_fn, key, site, trials)
+    blank = recording.record_blank(response_fn, key, site, trials)
     either = np.stack([tuning.f0(responses) - blank, tuning.f1(responses)])
     kind, *best = tuning.best_condition(either[:, -1])
     level = np.zeros_like(kind)  # The factor to vary; its index is not used.
@@ -83,16 +85,10 @@ def contrast_response(
     return ContrastResponse(contrasts, curves, *fit_saturation(contrasts, curves))
 
 
-def fit_saturation(
-    contrasts: Float[np.ndarray, " levels"], curves: Float[np.ndarray, "levels units"]
-) -> tuple[Float[np.ndarray, " units"], ...]:
-    """Fit r_max c^n / (c^n + c50^n) by least squares over a grid of n and c50.
+def fit_saturation(contrasts: Levels, curves: Curves) -> tuple[PerUnit, ...]:
+    """Fit r_max c^n / (c^n + c50^n) to each curve by least squares over a grid of n and c50.
 
     The exponent is resolved to 0.05, the semi-saturation contrast to a tenth of an octave.
-
-    Args:
-      contrasts: the contrasts of the curves.
-      curves: one curve per unit.
 
     Returns:
       r_max, c50, n and the explained fraction of the power; NaN for a curve of zeros.

@@ -64,15 +64,11 @@ class Recordings:
 
 
 def load_recordings(path: str | os.PathLike) -> Recordings:
-    """Read and check recordings of neurons.
+    """Read and check recordings of neurons in an NPZ or NetCDF file.
 
-    The file is NPZ or NetCDF (NetCDF 4 needs the packages h5netcdf and h5py) and holds these arrays
-    or variables: ``responses``, real (images, repetitions, neurons), for instance spikes per second
-    from 50 to 200 ms after the onset of an image; ``strata``, the texture type of each image;
-    ``image_ids``.
-
-    Args:
-      path: the file; the content decides about the format.
+    The file holds these arrays or variables: ``responses``, real (images, repetitions, neurons),
+    for instance spikes per second from 50 to 200 ms after the onset of an image; ``strata``, the
+    texture type of each image; ``image_ids``. NetCDF 4 needs the packages h5netcdf and h5py.
 
     Raises:
       FileNotFoundError: if there is no such file.
@@ -83,7 +79,7 @@ def load_recordings(path: str | os.PathLike) -> Recordings:
     path = Path(path).expanduser()
     content = path.read_bytes()
     if is_netcdf(content):
-        arrays = {name: variable.array for name, variable in read_netcdf(path)[0].items()}
+        arrays = {name: variable.array for name, variable in read_netcdf(path).items()}
     elif content[:2] == b"PK":
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as archive:
@@ -118,18 +114,15 @@ class ExplainedVariance:
     @property
     def raw(self) -> float:
         """The r of the score: median over neurons (without NaN), mean over splits."""
-        return float(np.nanmedian(self.correlations, axis=1).mean())
+        return _median(self.correlations)
 
     @property
     def ceiling(self) -> float:
         """The c of the score: median over neurons, mean over half-splits."""
-        return _ceiling(self.reliabilities)
+        return _median(self.reliabilities)
 
     def score(self, version: str = "v3") -> float:
-        """Return the ceiled score; 0 if r is negative.
-
-        Args:
-          version: ``"v3"`` or ``"v1-v2"``, see the module.
+        """Return the ceiled score in the version ``"v3"`` or ``"v1-v2"``; 0 if r is negative.
 
         Raises:
           ValueError: for another version; or for a ceiling <= 0, which means that the recordings
@@ -170,9 +163,6 @@ def explained_variance(
       half_splits: random halves of the repetitions for the ceiling.
       seed: seed of both kinds of splits, 0 <= seed < 2**32.
 
-    Returns:
-      The correlations and reliabilities that define the scores.
-
     Raises:
       ValueError: if shapes do not fit, a value is not finite, a neuron or all features are
         constant, or there are too few images, dimensions of features or repetitions.
@@ -187,8 +177,8 @@ def explained_variance(
             f"got {features.shape}"
         )
     _check_labels("strata", strata, images)
-    for name, value in (("components", components), ("splits", splits)):
-        arguments.count(name, value)
+    arguments.count("components", components)
+    arguments.count("splits", splits)
     if not 0 < train_fraction < 1:
         raise ValueError(f"train_fraction must lie between 0 and 1, got {train_fraction}")
     features = features.reshape(images, -1)
@@ -228,7 +218,7 @@ def explained_variance(
 
 def ceiling(recordings: ArrayLike, half_splits: int = 10, seed: int = 1) -> float:
     """Return c: the median over neurons of ``reliabilities``, averaged over half-splits."""
-    return _ceiling(reliabilities(recordings, half_splits, seed))
+    return _median(reliabilities(recordings, half_splits, seed))
 
 
 def reliabilities(
@@ -237,18 +227,8 @@ def reliabilities(
     """Return the split-half reliability of every neuron, extrapolated to all repetitions.
 
     The repetitions are halved at random, each half is averaged, and the correlation r over images
-    becomes 2 r / (1 + r) (Spearman-Brown).
-
-    Args:
-      recordings: (images, repetitions, neurons).
-      half_splits: number of random halves.
-      seed: seed of the halves, 0 <= seed < 2**32.
-
-    Returns:
-      float64; NaN where a neuron is constant in one half, and where r = -1.
-
-    Raises:
-      ValueError: see ``explained_variance``.
+    becomes 2 r / (1 + r) (Spearman-Brown). It is NaN where a neuron is constant in one half, and
+    where r = -1. Arguments and errors are those of ``explained_variance``.
     """
     recordings = _checked_recordings(recordings)
     arguments.count("half_splits", half_splits)
@@ -271,13 +251,7 @@ def rotated(features: Shaped[np.ndarray, "images features"]) -> Float[np.ndarray
     """Return centred features in an orthonormal basis of the space that the images span.
 
     All distances and angles between images stay as they are: this is a change of basis, not a
-    selection of components.
-
-    Args:
-      features: real numbers.
-
-    Returns:
-      float64 (images, min(images, features)).
+    selection of components. The result has min(images, features) columns, in float64.
 
     Raises:
       ValueError: if a value is not finite or all features are constant.
@@ -302,13 +276,10 @@ def correlation(
 ) -> Float[np.ndarray, " columns"]:
     """Return Pearson r over the first axis; NaN for a column that is constant in either array."""
     constant = np.all(first == first[0], axis=0) | np.all(second == second[0], axis=0)
-    first = first - first.mean(axis=0)
-    second = second - second.mean(axis=0)
+    first, second = first - first.mean(axis=0), second - second.mean(axis=0)
     scale = np.sqrt(np.square(first).sum(axis=0) * np.square(second).sum(axis=0))
-    undefined = constant | (scale == 0)
-    return np.where(
-        undefined, np.nan, (first * second).sum(axis=0) / np.where(undefined, 1.0, scale)
-    )
+    scale = np.where(constant | (scale == 0), np.nan, scale)
+    return (first * second).sum(axis=0) / scale
 
 
 def _predict(
@@ -337,8 +308,9 @@ def _check_dimensions(coordinates: np.ndarray, components: int, precision: float
         )
 
 
-def _ceiling(reliability: np.ndarray) -> float:
-    return float(np.nanmedian(reliability, axis=1).mean())
+def _median(values: np.ndarray) -> float:
+    """Return the median over neurons (without NaN), averaged over splits."""
+    return float(np.nanmedian(values, axis=1).mean())
 
 
 def _checked_recordings(recordings: ArrayLike) -> np.ndarray:

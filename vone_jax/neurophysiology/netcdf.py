@@ -3,26 +3,20 @@
 import importlib
 import importlib.util
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.io import netcdf_file
 
 _NETCDF_3 = b"CDF"
 _NETCDF_4 = b"\x89HDF\r\n\x1a\n"
-# SciPy's file and variable objects have these public attributes; all others are NetCDF attributes.
-_SCIPY_NAMES = frozenset(
-    ["data", "dimensions", "filename", "fp", "maskandscale", "mode", "use_mmap", "variables",
-     "version_byte"]
-)  # fmt: skip
 
 
 class Variable(NamedTuple):
-    """A variable of a file: names of its dimensions, values (text as NumPy strings), attributes."""
+    """A variable of a file: the names of its dimensions, and its values (text as NumPy strings)."""
 
     dimensions: tuple[str, ...]
     array: np.ndarray
-    attributes: dict[str, Any]
 
 
 def is_netcdf(content: bytes) -> bool:
@@ -30,8 +24,8 @@ def is_netcdf(content: bytes) -> bool:
     return content.startswith((_NETCDF_3, _NETCDF_4))
 
 
-def read_netcdf(path: Path) -> tuple[dict[str, Variable], dict[str, Any]]:
-    """Read the variables and the attributes of a file for which ``is_netcdf`` holds.
+def read_netcdf(path: Path) -> dict[str, Variable]:
+    """Read the variables of a file for which ``is_netcdf`` holds.
 
     Raises:
       ImportError: for version 4 if h5netcdf or h5py is not installed.
@@ -51,33 +45,22 @@ def read_netcdf(path: Path) -> tuple[dict[str, Variable], dict[str, Any]]:
         raise ValueError(f"{path} cannot be read as NetCDF ({error})") from error
 
 
-def _read_3(path: Path) -> tuple[dict[str, Variable], dict[str, Any]]:
+def _read_3(path: Path) -> dict[str, Variable]:
     with netcdf_file(path, "r", mmap=False) as file:
         variables = {}
         for name, variable in file.variables.items():
             dimensions, array = tuple(variable.dimensions), np.array(variable[...])
             if array.dtype.kind == "S":
-                dimensions, array = _joined(dimensions, array)
+                # Text is stored as characters along the last dimension.
+                text = np.ascontiguousarray(array).view(f"S{array.shape[-1]}")[..., 0]
+                dimensions = dimensions[:-1]
+                array = np.char.strip(np.char.decode(text, "utf-8"))
             # NetCDF 3 is big-endian.
-            array = array.astype(array.dtype.newbyteorder("="))
-            variables[name] = Variable(dimensions, array, _attributes_3(variable))
-        return variables, _attributes_3(file)
+            variables[name] = Variable(dimensions, array.astype(array.dtype.newbyteorder("=")))
+        return variables
 
 
-def _attributes_3(owner: Any) -> dict[str, Any]:
-    """Return the NetCDF attributes of a SciPy file or variable."""
-    names = [name for name in vars(owner) if not name.startswith("_") and name not in _SCIPY_NAMES]
-    return {name: getattr(owner, name) for name in names}
-
-
-def _joined(dimensions: tuple[str, ...], array: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
-    """Join text that is stored as characters along the last dimension."""
-    width = array.shape[-1]
-    text = np.ascontiguousarray(array).view(f"S{width}")[..., 0]
-    return dimensions[:-1], np.char.strip(np.char.decode(text, "utf-8"))
-
-
-def _read_4(path: Path) -> tuple[dict[str, Variable], dict[str, Any]]:
+def _read_4(path: Path) -> dict[str, Variable]:
     h5netcdf = importlib.import_module("h5netcdf")
     with h5netcdf.File(path, "r") as file:
         variables = {}
@@ -86,5 +69,5 @@ def _read_4(path: Path) -> tuple[dict[str, Variable], dict[str, Any]]:
             if array.dtype.kind in "OS":
                 text = [t.decode() if isinstance(t, bytes) else str(t) for t in array.ravel()]
                 array = np.array(text, np.str_).reshape(array.shape)
-            variables[name] = Variable(tuple(variable.dimensions), array, dict(variable.attrs))
-        return variables, dict(file.attrs)
+            variables[name] = Variable(tuple(variable.dimensions), array)
+        return variables

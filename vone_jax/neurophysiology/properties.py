@@ -5,7 +5,7 @@ the papers that name the benchmarks.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -41,112 +41,68 @@ class Property:
     edges: Float[np.ndarray, " edges"]
 
 
-def _ringach(name: str, label: str, unit: str, group: str, edges: np.ndarray) -> Property:
-    return Property(f"Ringach2002-{name}", label, unit, group, "orientation", "f0", 304, edges)
-
-
-def _texture(name: str, label: str, unit: str, group: str, edges: np.ndarray) -> Property:
-    benchmark = f"FreemanZiemba2013-{name}"
-    return Property(benchmark, label, unit, group, "texture", "texture", 102, edges)
-
-
-def _cavanaugh(name: str, label: str, unit: str, group: str, edges: np.ndarray) -> Property:
-    return Property(f"Cavanaugh2002-{name}", label, unit, group, "size", "f0 or f1", 190, edges)
-
+# The studies: name in Brain-Score, experiment, driven, neurons.
+_ORIENTATION = ("DeValois1982", "orientation", "f0", 385)
+_FREQUENCY = ("DeValois1982", "spatial frequency", "f0 or f1", 363)
+_SCHILLER = ("Schiller1976", "spatial frequency", "f0", 87)
+_RINGACH = ("Ringach2002", "orientation", "f0", 304)
+_CAVANAUGH = ("Cavanaugh2002", "size", "f0 or f1", 190)
+_TEXTURES = ("FreemanZiemba2013", "texture", "texture", 102)
 
 _UNIT_INTERVAL = np.linspace(0.0, 1.0, 14)
 _YES_NO = np.array([0.0, 0.5, 1.0])
 _RATE = "spikes/s"
 _DIAMETERS = 2.0 ** np.arange(-4.0, 5.0)
 
-PROPERTIES: dict[str, Property] = {
-    "pref_or": Property(
-        "DeValois1982-pref_or", "preferred orientation", "deg", "orientation",
-        "orientation", "f0", 385, np.array([-22.5, 22.5, 67.5, 112.5, 157.5]),
-    ),
-    "circular_variance": _ringach(
-        "circular_variance", "circular variance", "", "orientation", _UNIT_INTERVAL
-    ),
-    "or_bandwidth": _ringach(
-        "or_bandwidth", "orientation half-bandwidth", "deg", "orientation",
-        np.linspace(0.0, 90.0, 18),
-    ),
-    "orth_pref_ratio": _ringach(
-        "orth_pref_ratio", "orthogonal to preferred response", "", "orientation", _UNIT_INTERVAL
-    ),
-    "or_selective": _ringach(
-        "or_selective", "orientation selective", "", "orientation", _YES_NO
-    ),
-    "cv_bandwidth_ratio": _ringach(
-        "cv_bandwidth_ratio", "circular variance to half-bandwidth", "1/deg", "orientation",
-        np.logspace(-3.0, 0.0, 16),
-    ),
-    "opr_cv_diff": _ringach(
-        "opr_cv_diff", "orthogonal ratio minus circular variance", "", "orientation",
-        np.linspace(-1.0, 1.0, 20),
-    ),
-    "peak_sf": Property(
-        "DeValois1982-peak_sf", "preferred spatial frequency", "cycles/deg", "spatial_frequency",
-        "spatial frequency", "f0 or f1", 363,
-        np.array([0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.2, 16.0, 22.4]),
-    ),
-    "sf_bandwidth": Property(
-        "Schiller1976-sf_bandwidth", "spatial-frequency bandwidth, low to high", "%",
-        "spatial_frequency", "spatial frequency", "f0", 87, np.linspace(0.0, 100.0, 11),
-    ),
-    "sf_selective": Property(
-        "Schiller1976-sf_selective", "spatial-frequency selective", "", "spatial_frequency",
-        "spatial frequency", "f0", 87, _YES_NO,
-    ),
-    "modulation_ratio": _ringach(
-        "modulation_ratio", "modulation ratio F1/F0", "", "response_selectivity",
-        np.linspace(0.0, 2.0, 11),
-    ),
-    "texture_selectivity": _texture(
-        "texture_selectivity", "selectivity for texture families", "", "response_selectivity",
-        np.linspace(0.0, 1.0, 11),
-    ),
-    "texture_sparseness": _texture(
-        "texture_sparseness", "sparseness over textures", "", "response_selectivity",
-        np.linspace(0.0, 1.0, 11),
-    ),
-    "texture_variance_ratio": _texture(
-        "texture_variance_ratio", "variance across to within families", "",
-        "response_selectivity", np.logspace(-2.0, 1.0, 13),
-    ),
-    "grating_summation_field": _cavanaugh(
-        "grating_summation_field", "grating summation field", "deg", "receptive_field_size",
-        _DIAMETERS,
-    ),
-    "surround_diameter": _cavanaugh(
-        "surround_diameter", "surround diameter", "deg", "receptive_field_size", _DIAMETERS
-    ),
-    "surround_suppression_index": _cavanaugh(
-        "surround_suppression_index", "surround suppression index", "", "surround_modulation",
-        np.linspace(0.0, 2.0, 11),
-    ),
-    "texture_modulation_index": _texture(
-        "texture_modulation_index", "texture modulation index", "", "texture_modulation",
-        np.linspace(-1.0, 1.0, 25),
-    ),
-    "abs_texture_modulation_index": _texture(
-        "abs_texture_modulation_index", "size of the texture modulation index", "",
-        "texture_modulation", np.linspace(0.0, 1.0, 13),
-    ),
-    "max_dc": _ringach(
-        "max_dc", "largest response to gratings", _RATE, "response_magnitude",
-        np.logspace(0.0, 3.0, 10),
-    ),
-    "max_texture": _texture(
-        "max_texture", "largest response to textures", _RATE, "response_magnitude",
-        np.logspace(-1.0, 3.0, 13),
-    ),
-    "max_noise": _texture(
-        "max_noise", "largest response to spectrally matched noise", _RATE, "response_magnitude",
-        np.logspace(-1.0, 3.0, 13),
-    ),
-}  # fmt: skip
+# Name, study, label, unit, group, edges.
+_TABLE: tuple[tuple[str, tuple[str, Any, Any, int], str, str, str, np.ndarray], ...] = (
+    ("pref_or", _ORIENTATION, "preferred orientation", "deg", "orientation",
+     np.array([-22.5, 22.5, 67.5, 112.5, 157.5])),
+    ("circular_variance", _RINGACH, "circular variance", "", "orientation", _UNIT_INTERVAL),
+    ("or_bandwidth", _RINGACH, "orientation half-bandwidth", "deg", "orientation",
+     np.linspace(0.0, 90.0, 18)),
+    ("orth_pref_ratio", _RINGACH, "orthogonal to preferred response", "", "orientation",
+     _UNIT_INTERVAL),
+    ("or_selective", _RINGACH, "orientation selective", "", "orientation", _YES_NO),
+    ("cv_bandwidth_ratio", _RINGACH, "circular variance to half-bandwidth", "1/deg", "orientation",
+     np.logspace(-3.0, 0.0, 16)),
+    ("opr_cv_diff", _RINGACH, "orthogonal ratio minus circular variance", "", "orientation",
+     np.linspace(-1.0, 1.0, 20)),
+    ("peak_sf", _FREQUENCY, "preferred spatial frequency", "cycles/deg", "spatial_frequency",
+     np.array([0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.2, 16.0, 22.4])),
+    ("sf_bandwidth", _SCHILLER, "spatial-frequency bandwidth, low to high", "%",
+     "spatial_frequency", np.linspace(0.0, 100.0, 11)),
+    ("sf_selective", _SCHILLER, "spatial-frequency selective", "", "spatial_frequency", _YES_NO),
+    ("modulation_ratio", _RINGACH, "modulation ratio F1/F0", "", "response_selectivity",
+     np.linspace(0.0, 2.0, 11)),
+    ("texture_selectivity", _TEXTURES, "selectivity for texture families", "",
+     "response_selectivity", np.linspace(0.0, 1.0, 11)),
+    ("texture_sparseness", _TEXTURES, "sparseness over textures", "", "response_selectivity",
+     np.linspace(0.0, 1.0, 11)),
+    ("texture_variance_ratio", _TEXTURES, "variance across to within families", "",
+     "response_selectivity", np.logspace(-2.0, 1.0, 13)),
+    ("grating_summation_field", _CAVANAUGH, "grating summation field", "deg",
+     "receptive_field_size", _DIAMETERS),
+    ("surround_diameter", _CAVANAUGH, "surround diameter", "deg", "receptive_field_size",
+     _DIAMETERS),
+    ("surround_suppression_index", _CAVANAUGH, "surround suppression index", "",
+     "surround_modulation", np.linspace(0.0, 2.0, 11)),
+    ("texture_modulation_index", _TEXTURES, "texture modulation index", "", "texture_modulation",
+     np.linspace(-1.0, 1.0, 25)),
+    ("abs_texture_modulation_index", _TEXTURES, "size of the texture modulation index", "",
+     "texture_modulation", np.linspace(0.0, 1.0, 13)),
+    ("max_dc", _RINGACH, "largest response to gratings", _RATE, "response_magnitude",
+     np.logspace(0.0, 3.0, 10)),
+    ("max_texture", _TEXTURES, "largest response to textures", _RATE, "response_magnitude",
+     np.logspace(-1.0, 3.0, 13)),
+    ("max_noise", _TEXTURES, "largest response to spectrally matched noise", _RATE,
+     "response_magnitude", np.logspace(-1.0, 3.0, 13)),
+)  # fmt: skip
 
+PROPERTIES: dict[str, Property] = {
+    name: Property(f"{study}-{name}", label, unit, group, experiment, driven, neurons, edges)
+    for name, (study, experiment, driven, neurons), label, unit, group, edges in _TABLE
+}
 GROUPS: dict[str, tuple[str, ...]] = {
     group: tuple(name for name, p in PROPERTIES.items() if p.group == group)
     for group in dict.fromkeys(p.group for p in PROPERTIES.values())

@@ -3,11 +3,12 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, Shaped, UInt8
+from jaxtyping import Array, Float, Float32, Int, Key, Shaped, UInt8
 
 from vone_jax import arguments, prng
 from vone_jax.neurophysiology import stimuli
@@ -16,6 +17,8 @@ from vone_jax.neurophysiology.stimuli import Display, GratingSet, Window
 # A layer: (keys, images) -> responses, with one typed key (n,) for each float32 image (n, h, w, c)
 # in [0, 1], and floating-point responses (n, rows, columns, channels) or (n, units).
 ResponseFn = Callable[[jax.Array, jax.Array], jax.Array]
+OneKey = Key[Array, ""]
+PerUnit = Float[np.ndarray, " units"]
 
 # Medians and maximum over neurons of macaque V1, in spikes per second, and the rate above grey
 # that a unit must exceed to count: MarquesEtAl2020, from Ringach et al. (2002), J. Neuroscience
@@ -40,8 +43,7 @@ class Site:
       display: what the layer sees.
       window: the part of the image that is shown to the layer; see ``selection.locate``.
       units: position of each unit in the flattened response to the window.
-      row: row of each unit in the layer's map; 0 for layers without a map.
-      col: column of each unit.
+      row, col: place of each unit in the layer's map; 0 for layers without a map.
       channel: channel of each unit.
     """
 
@@ -63,19 +65,19 @@ class Site:
 
 def record(
     response_fn: ResponseFn,
-    key: Key[Array, ""],
+    key: OneKey,
     gratings: GratingSet,
     site: Site,
     trials: int = 1,
     reduce_last: int = 1,
-) -> Float[np.ndarray, "conditions units"]:
+) -> Float32[np.ndarray, "conditions units"]:
     """Record responses to gratings, clipped at 0 and averaged over trials.
 
     Gratings outside the site's window are not shown. Their response is that to grey, with one draw
     of the noise per trial.
 
     Args:
-      response_fn: the layer, ``(keys, images) -> responses``.
+      response_fn: the layer.
       key: typed key. The key of a trial of a grating does not depend on the batch.
       gratings: the gratings to show.
       site: the units to record.
@@ -83,7 +85,7 @@ def record(
       reduce_last: take the maximum over this many consecutive gratings, before averaging.
 
     Returns:
-      float32 (len(gratings) / reduce_last, units).
+      One row for each ``reduce_last`` gratings.
 
     Raises:
       ValueError: if a response is not finite, or its shape is neither (n, rows, columns, channels)
@@ -92,7 +94,6 @@ def record(
     visible = stimuli.visible(gratings.table, site.display, site.window)
     shown = np.any(visible.reshape(-1, reduce_last), axis=1)
     indices = np.arange(len(gratings)).reshape(-1, reduce_last)[shown].ravel()
-    hidden = not np.all(shown)
     responses = np.zeros((len(shown), len(site)), np.float32)
     for trial in range(trials):
         trial_key = prng.fold(prng.stream(key, gratings.name), trial)
@@ -101,14 +102,12 @@ def record(
             return stimuli.render(gratings.table[batch], site.display, site.window)
 
         responses[shown] += present(response_fn, trial_key, draw, indices, site, reduce_last)
-        if hidden:
+        if not np.all(shown):
             responses[~shown] += record_blank(response_fn, trial_key, site)
     return responses / np.float32(trials)
 
 
-def record_blank(
-    response_fn: ResponseFn, key: Key[Array, ""], site: Site, trials: int = 1
-) -> Float[np.ndarray, " units"]:
+def record_blank(response_fn: ResponseFn, key: OneKey, site: Site, trials: int = 1) -> PerUnit:
     """Record responses to uniform grey, clipped at 0 and averaged over trials, in float32."""
     key = prng.stream(key, "blank")
     grey = stimuli.blank(site.display, site.window)
@@ -119,14 +118,14 @@ def record_blank(
 
 def present(
     response_fn: ResponseFn,
-    key: Key[Array, ""],
+    key: OneKey,
     draw: Callable[[np.ndarray], np.ndarray | jax.Array],
     indices: Int[np.ndarray, " images"],
     site: Site,
     reduce_last: int = 1,
     rectify: bool = True,
-) -> Float[np.ndarray, "conditions units"]:
-    """Show images in batches of one size and fetch the site's responses.
+) -> Float32[np.ndarray, "conditions units"]:
+    """Show images in batches of one size, and return the site's responses as ``record`` does.
 
     Args:
       response_fn: the layer.
@@ -136,60 +135,46 @@ def present(
       site: the units to record.
       reduce_last: take the maximum over this many consecutive images.
       rectify: clip responses at 0.
-
-    Returns:
-      float32 (len(indices) / reduce_last, units).
-
-    Raises:
-      ValueError: see ``record``.
     """
     function = prng.as_pytree(response_fn, "response_fn")
     units = jnp.asarray(site.units, jnp.int32)
     size = batch_size(site.window, len(indices), reduce_last)
-    results: list[np.ndarray] = []
-    pending: jax.Array | None = None
+    results: list[Any] = [np.zeros((0, len(site)), np.float32)]
     # The host draws a batch while the device computes the responses to the batch before.
     for batch in _batches(indices, size):
         keys = prng.index_keys(key, jnp.asarray(batch, jnp.uint32))
         images = jnp.asarray(draw(batch))
-        if pending is not None:
-            results.append(np.asarray(pending))
-        pending = _responses(
-            function, keys, images, units, site.display.in_channels, reduce_last, rectify
+        results[-1] = np.asarray(results[-1])
+        results.append(
+            _responses(
+                function, keys, images, units, site.display.in_channels, reduce_last, rectify
+            )
         )
-    if pending is not None:
-        results.append(np.asarray(pending))
-    if not results:
-        return np.zeros((0, len(site)), np.float32)
     return _finite(np.concatenate(results)[: len(indices) // reduce_last])
 
 
 def layer_features(
     response_fn: ResponseFn,
-    key: Key[Array, ""],
+    key: OneKey,
     images: Shaped[np.ndarray, "n s s"],
     in_channels: int = 3,
     batch_size: int = 16,
-) -> Float[np.ndarray, "n units"]:
+) -> Float32[np.ndarray, "n units"]:
     """Record a whole layer once, without rectification, as the features of ``explained_variance``.
 
     Args:
-      response_fn: the layer, ``(keys, images) -> responses``, with float32 images in [0, 1].
+      response_fn: the layer.
       key: typed key; the key of an image does not depend on the batch.
       images: grey images in uint8, for instance from ``textures.reframe``.
       in_channels: number of equal channels to show.
       batch_size: images per batch.
-
-    Returns:
-      float32 responses, flattened.
 
     Raises:
       TypeError: if images are not uint8 or the key is not typed.
       ValueError: if a shape does not fit or a response is not finite.
     """
     prng.check_key(key)
-    if getattr(images, "dtype", None) != np.uint8:
-        raise TypeError(f"images must be a uint8 array, got {getattr(images, 'dtype', images)}")
+    stimuli.check_uint8(images)
     if images.ndim != 3 or 0 in images.shape:
         raise ValueError(f"images must have shape (n, s, s), got {images.shape}")
     arguments.count("batch_size", batch_size)
@@ -222,18 +207,11 @@ def call_layer(
 ) -> Float[Array, "n ..."]:
     """Call a layer with one key per image, in full float32 precision.
 
-    Args:
-      function: the layer.
-      keys: one key per image.
-      pixels: grey images, repeated in all channels and scaled to [0, 1].
-      in_channels: channels of the layer's images.
-
-    Returns:
-      float32 responses (n, rows, columns, channels) or (n, units).
+    The grey images are repeated in all channels and scaled to [0, 1].
 
     Raises:
       Exception: what the layer raises, with a note that says with what it was called.
-      ValueError: if the responses have another shape.
+      ValueError: if responses are neither (n, rows, columns, channels) nor (n, units).
       TypeError: if the responses are not floating point.
     """
     grey = pixels.astype(jnp.float32) / 255.0
@@ -290,29 +268,20 @@ def _responses(function, keys, pixels, units, in_channels, reduce_last, rectify)
 
 @dataclasses.dataclass(frozen=True)
 class RateMap:
-    """The map rate = max(0, slope * activation + offset) of a whole layer.
-
-    Attributes:
-      slope: spikes per second per unit of activation.
-      offset: spikes per second.
-    """
+    """The map max(0, slope * activation + offset) of a layer to rates in spikes per second."""
 
     slope: float
     offset: float
 
     def __call__(self, activations: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-        """Return the rates, in spikes per second, of activations."""
         return np.maximum(self.slope * activations + self.offset, 0.0).astype(activations.dtype)
 
 
-def fit_rate_map(
-    largest_f0: Float[np.ndarray, " units"], blank: Float[np.ndarray, " units"]
-) -> RateMap:
+def fit_rate_map(largest_f0: PerUnit, blank: PerUnit) -> RateMap:
     """Fit the map under which medians over responsive units are those of macaque V1.
 
-    Args:
-      largest_f0: each unit's largest mean response (F0) in the orientation set.
-      blank: responses to grey.
+    ``largest_f0`` is each unit's largest mean response in the orientation set, ``blank`` that to
+    grey.
 
     Raises:
       ValueError: if no unit responds more to gratings than to grey.

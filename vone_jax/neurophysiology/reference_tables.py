@@ -6,9 +6,8 @@ Formats:
     sample. An empty field or NaN means that the property is undefined for the cell. A column named
     ``cell`` may hold the names of the cells.
   NetCDF, as Brain-Score stores it: one variable over the dimensions ``neuroid`` and
-    ``neuronal_property``, the names in the coordinate ``neuronal_property``, and as attributes
-    of the variable or the file ``<property>_bins`` (edges) and ``number_of_trials``.
-    NetCDF 4 needs the packages h5netcdf and h5py.
+    ``neuronal_property``, and the names in the coordinate ``neuronal_property``. NetCDF 4 needs the
+    packages h5netcdf and h5py.
 
 Property names are those of ``properties.PROPERTIES``, with or without the study in front
 (``circular_variance``, ``Ringach2002-circular_variance``), or Brain-Score's names in stored tables
@@ -24,7 +23,6 @@ import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -32,17 +30,6 @@ from jaxtyping import Float
 from vone_jax import arguments
 from vone_jax.neurophysiology.netcdf import is_netcdf, read_netcdf
 from vone_jax.neurophysiology.properties import PROPERTIES
-
-# SHA-1 of files in Brain-Score's data storage.
-KNOWN_FILES = {
-    "0f3e19140bd9f930109879a38e574471d9576cf5": "shapley.Ringach2002",
-    "e665522d9a32e6cd6c3ebc61ff65fd3899c8d3e6": "movshon.FreemanZiemba2013_V1_properties",
-    "761c08f796db4e342555cdb60eef23a4f19ead43": "movshon.FreemanZiemba2013.public",
-    "6f7bcb5d0c01e81c9fbdcec9bf586cbb579a9b02": "FreemanZiemba2013_properties (csv)",
-    "c64a0d6b447676a6d5cff3d3625a5f294e62ff97": "FreemanZiemba2013_properties (zip)",
-    "194c9b301a4e3e9cff02481d4c19b39331d52660": "FreemanZiemba2013.aperture-public (csv)",
-    "3a6fec1fc28c212882d6833e267ea8654d289611": "FreemanZiemba2013.aperture-public (zip)",
-}
 
 # Names in Brain-Score's stored tables -> names in its benchmarks, where the two differ.
 _STORED_NAMES = {
@@ -58,43 +45,35 @@ _STORED_NAMES = {
     "variance_ratio": "texture_variance_ratio",
     "absolute_texture_modulation_index": "abs_texture_modulation_index",
 }
-_NOT_SCORED = frozenset(
-    {
-        "baseline",
-        "max_ac",
-        "min_dc",
-        "orthogonal_preferred_ratio_bandwidth_ratio",
-        "strongly_suppressed",
-        "surround_grating_summation_field_ratio",
-        "noise_selectivity",
-        "noise_sparseness",
-        "sample_variance",
-        "family_variance",
-    }
+_NOT_SCORED = (
+    "baseline",
+    "max_ac",
+    "min_dc",
+    "orthogonal_preferred_ratio_bandwidth_ratio",
+    "strongly_suppressed",
+    "surround_grating_summation_field_ratio",
+    "noise_selectivity",
+    "noise_sparseness",
+    "sample_variance",
+    "family_variance",
 )
 
 # Smallest and largest accepted values. They detect a wrong unit (radians, percent, octaves) or a
 # wrong column; unusual cells pass.
-RANGES: dict[str, tuple[float, float]] = {
+RANGES: dict[str, tuple[float, float]] = dict.fromkeys(PROPERTIES, (0.0, 1.0)) | {
     "pref_or": (-22.5, 157.5),
-    "circular_variance": (0.0, 1.0),
     "or_bandwidth": (0.0, 90.0),
     "orth_pref_ratio": (0.0, 2.0),
-    "or_selective": (0.0, 1.0),
     "cv_bandwidth_ratio": (0.0, 2.0),
     "opr_cv_diff": (-1.0, 2.0),
     "peak_sf": (0.01, 100.0),
     "sf_bandwidth": (0.0, 100.0),
-    "sf_selective": (0.0, 1.0),
     "modulation_ratio": (0.0, 3.0),
-    "texture_selectivity": (0.0, 1.0),
-    "texture_sparseness": (0.0, 1.0),
     "texture_variance_ratio": (-0.1, 51.0),
     "grating_summation_field": (0.01, 50.0),
     "surround_diameter": (0.01, 50.0),
     "surround_suppression_index": (0.0, 2.0),
     "texture_modulation_index": (-1.0, 1.0),
-    "abs_texture_modulation_index": (0.0, 1.0),
     "max_dc": (0.0, 1000.0),
     "max_texture": (0.0, 1000.0),
     "max_noise": (0.0, 1000.0),
@@ -112,21 +91,13 @@ class ReferenceTable:
     Attributes:
       values: property -> one value per cell, NaN where undefined. ``score(references=...)`` takes
         this mapping; ``|`` joins the mappings of several studies.
-      bins: property -> bin edges in the file; empty for CSV. Scores do not use them, but the bins
-        of ``properties.PROPERTIES``.
       ignored: names in the file that are stored but not scored.
-      number_of_trials: presentations per stimulus that the file states, or None.
       sha1: SHA-1 of the file.
-      identifier: name of the file with this SHA-1 in Brain-Score's data storage; None if the SHA-1
-        is not among ``KNOWN_FILES``.
     """
 
     values: Mapping[str, Float[np.ndarray, " cells"]]
-    bins: Mapping[str, Float[np.ndarray, " _"]]
     ignored: tuple[str, ...]
-    number_of_trials: int | None
     sha1: str
-    identifier: str | None
 
     def __len__(self) -> int:
         return len(next(iter(self.values.values())))
@@ -143,20 +114,17 @@ def load(path: str | os.PathLike, min_cells: int = 20) -> ReferenceTable:
       FileNotFoundError: if there is no such file.
       ImportError: for NetCDF 4 if h5netcdf or h5py is not installed.
       ValueError: for an unknown property (the message names the nearest one), a property twice,
-        properties of several studies, values that are not numbers or out of range, too few cells,
-        or bins that do not ascend.
+        properties of several studies, values that are not numbers or out of range, or too few
+        cells.
     """
     path = Path(path).expanduser()
     content = path.read_bytes()
     arguments.count("min_cells", min_cells)
-    if is_netcdf(content):
-        columns, attributes = _netcdf_columns(path)
-    else:
-        columns, attributes = _csv_columns(path, content), {}
-    names = [_property(name, path) for name, _ in columns]
+    columns = _netcdf_columns(path) if is_netcdf(content) else _csv_columns(path, content)
     values: dict[str, np.ndarray] = {}
     ignored = []
-    for (stored_name, column), name in zip(columns, names, strict=True):
+    for stored_name, column in columns:
+        name = _property(stored_name, path)
         if name is None:
             ignored.append(stored_name)
             continue
@@ -169,16 +137,7 @@ def load(path: str | os.PathLike, min_cells: int = 20) -> ReferenceTable:
             f"{', '.join(ignored) or 'none'}"
         )
     _check_one_study(values, path)
-    trials = attributes.get("number_of_trials")
-    sha1 = hashlib.sha1(content).hexdigest()
-    return ReferenceTable(
-        values=values,
-        bins=_bins(attributes, path),
-        ignored=tuple(ignored),
-        number_of_trials=None if trials is None else int(np.asarray(trials).item()),
-        sha1=sha1,
-        identifier=KNOWN_FILES.get(sha1),
-    )
+    return ReferenceTable(values, tuple(ignored), hashlib.sha1(content).hexdigest())
 
 
 def _csv_columns(path: Path, content: bytes) -> list[tuple[str, np.ndarray]]:
@@ -205,19 +164,15 @@ def _csv_columns(path: Path, content: bytes) -> list[tuple[str, np.ndarray]]:
 
 
 def _number(field: str, name: str, line: int, path: Path) -> float:
-    field = field.strip()
-    if not field:
-        return np.nan
     try:
-        return float(field)
+        return float(field.strip() or "nan")
     except ValueError:
-        raise ValueError(
-            f"{path}, row {line}, column {name!r}: {field!r} is not a number"
-        ) from None
+        message = f"{path}, row {line}, column {name!r}: {field.strip()!r} is not a number"
+        raise ValueError(message) from None
 
 
-def _netcdf_columns(path: Path) -> tuple[list[tuple[str, np.ndarray]], Mapping[str, Any]]:
-    variables, attributes = read_netcdf(path)
+def _netcdf_columns(path: Path) -> list[tuple[str, np.ndarray]]:
+    variables = read_netcdf(path)
     dims = ("neuroid", "neuronal_property")
     tables = [name for name, v in variables.items() if set(v.dimensions) == set(dims)]
     if len(tables) != 1 or "neuronal_property" not in variables:
@@ -232,8 +187,7 @@ def _netcdf_columns(path: Path) -> tuple[list[tuple[str, np.ndarray]], Mapping[s
         raise ValueError(f"{tables[0]} in {path} must be real numbers, got {table.dtype}")
     table = table if variable.dimensions == dims else table.T
     names = [str(name) for name in variables["neuronal_property"].array]
-    columns = [(name, table[:, i].astype(np.float64)) for i, name in enumerate(names)]
-    return columns, attributes | variable.attributes
+    return [(name, table[:, i].astype(np.float64)) for i, name in enumerate(names)]
 
 
 def _property(stored_name: str, path: Path) -> str | None:
@@ -245,8 +199,7 @@ def _property(stored_name: str, path: Path) -> str | None:
             return candidate
     if name in _NOT_SCORED:
         return None
-    known = [*PROPERTIES, *studies, *_STORED_NAMES]
-    hint = arguments.nearest(name, known, cutoff=0.0)
+    hint = arguments.nearest(name, [*PROPERTIES, *studies, *_STORED_NAMES], cutoff=0.0)
     raise ValueError(f"{path} holds the unknown property {stored_name!r}{hint}")
 
 
@@ -283,17 +236,3 @@ def _check_one_study(values: Mapping[str, np.ndarray], path: Path) -> None:
             f"{path} must hold one study, since cells without a value count in its sample; it "
             f"holds properties of {len(studies)}: {', '.join(studies.values())}"
         )
-
-
-def _bins(attributes: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
-    bins = {}
-    for attribute, value in attributes.items():
-        if not attribute.endswith("_bins"):
-            continue
-        name = _property(attribute.removesuffix("_bins"), path)
-        edges = np.asarray(value, np.float64)
-        if edges.ndim != 1 or edges.size < 2 or not np.all(np.diff(edges) > 0):
-            raise ValueError(f"{path}: {attribute} must be ascending bin edges, got {edges}")
-        if name is not None:
-            bins[name] = edges
-    return bins

@@ -83,11 +83,7 @@ def references(
 
 
 def from_values(name: str, values: Shaped[np.ndarray, " neurons"]) -> Reference:
-    """Return the distribution of a property over neurons with known values.
-
-    Args:
-      name: one of ``PROPERTIES``.
-      values: one value per neuron, NaN where undefined.
+    """Return the distribution of a property over neurons with known values, NaN where undefined.
 
     Raises:
       ValueError: for an unknown property, or values of another shape, infinite, or all undefined.
@@ -106,11 +102,9 @@ def from_values(name: str, values: Shaped[np.ndarray, " neurons"]) -> Reference:
 def histogram(
     values: Float[np.ndarray, " n"], edges: Float[np.ndarray, " edges"]
 ) -> tuple[Int[np.ndarray, " bins"], int]:
-    """Return the counts per bin and the number of undefined values.
+    """Return the counts per bin and the number of undefined values, which are NaN.
 
-    Args:
-      values: NaN where undefined. Values beyond the edges count in the outer bins.
-      edges: ascending bin edges, one more than bins.
+    Values beyond the edges, which ascend, count in the outer bins.
     """
     defined = values[~np.isnan(values)]
     counts, _ = np.histogram(np.clip(defined, edges[0], edges[-1]), edges)

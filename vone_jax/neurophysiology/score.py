@@ -6,32 +6,17 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Key, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from vone_jax import arguments, prng
-from vone_jax.neurophysiology import stimuli, texture_properties, textures, tuning
+from vone_jax.neurophysiology import recording, stimuli, texture_properties, textures, tuning
 from vone_jax.neurophysiology.comparison import BOOTSTRAPS, PropertyScore, compare, group_scores
 from vone_jax.neurophysiology.properties import PROPERTIES
-from vone_jax.neurophysiology.recording import (
-    RESPONSE_THRESHOLD,
-    RateMap,
-    ResponseFn,
-    Site,
-    fit_rate_map,
-    present,
-    record,
-    record_blank,
-)
+from vone_jax.neurophysiology.recording import OneKey, PerUnit, RateMap, ResponseFn, Site
 from vone_jax.neurophysiology.references import PUBLISHED
 from vone_jax.neurophysiology.references import references as all_references
-from vone_jax.neurophysiology.selection import (
-    find_units,
-    is_stochastic,
-    receptive_field_centres,
-)
+from vone_jax.neurophysiology.selection import find_units, is_stochastic, receptive_field_centres
 from vone_jax.neurophysiology.stimuli import Display
-
-_CURVES = ("orientation", "spatial_frequency", "size")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,7 +44,7 @@ class Scores(Mapping[str, PropertyScore]):
     rate_map: RateMap
     trials: int
     units: Mapping[str, Shaped[np.ndarray, " units"]]
-    per_unit: Mapping[str, Float[np.ndarray, " units"]]
+    per_unit: Mapping[str, PerUnit]
     counted: Mapping[str, Bool[np.ndarray, " units"]]
     curves: Mapping[str, Float[np.ndarray, "_ units"]]
     field_maps: Float[np.ndarray, "21 21 units"]
@@ -114,13 +99,9 @@ class Scores(Mapping[str, PropertyScore]):
             "axis/radius": stimuli.RADII,
             "axis/position": stimuli.RECEPTIVE_FIELD_POSITIONS,
         }
-        parts = {
-            "unit": self.units,
-            "value": self.per_unit,
-            "counted": self.counted,
-            "curve": self.curves,
-        }
-        flat = {f"{part}/{name}": a for part, group in parts.items() for name, a in group.items()}
+        parts = ("unit", self.units), ("value", self.per_unit)
+        parts += ("counted", self.counted), ("curve", self.curves)
+        flat = {f"{part}/{name}": a for part, group in parts for name, a in group.items()}
         fields = self.field_maps / self.field_maps.max(axis=(0, 1))
         return axes | flat | {"field/map": fields.astype(np.float16)}
 
@@ -145,7 +126,7 @@ def score(
     visual_degrees: float = 8.0,
     image_size: int = 224,
     in_channels: int = 3,
-    key: Key[Array, ""] | None = None,
+    key: OneKey | None = None,
     *,
     selection_response_fn: ResponseFn | None = None,
     trials: int = 1,
@@ -179,9 +160,6 @@ def score(
       crop: show only the part of the images that reaches the units, if the layer accepts such
         images (measured, see ``selection.locate``). The results are the same.
 
-    Returns:
-      A mapping from property to score, with all values and curves per unit.
-
     Raises:
       TypeError: if ``response_fn`` does not take (keys, images), or the key is not typed.
       ValueError: if an argument is out of range; if responses are not finite, all 0 or of another
@@ -199,38 +177,32 @@ def score(
     noisy = is_stochastic(response_fn, recording_key, display)
     without_noise = response_fn if selection_response_fn is None else selection_response_fn
     if is_stochastic(without_noise, recording_key, display):
+        if selection_response_fn is not None:
+            raise ValueError("selection_response_fn must not draw noise from its keys")
         raise ValueError(
             "response_fn draws noise from its keys; pass the same layer without noise as "
             "selection_response_fn"
-            if selection_response_fn is None
-            else "selection_response_fn must not draw noise from its keys"
         )
     site, maps = find_units(without_noise, recording_key, display, crop)
     centres = receptive_field_centres(maps)
     recorder = Recorder(response_fn, recording_key, site, trials if noisy else 1)
 
     values, counted, curves, rate_map = recorder.grating_properties()
-    scored = dict(counted)
+    unscored = set()
     if texture_images is not None:
         measured, driven = recorder.texture_properties(texture_images, rate_map)
         values |= measured
         counted |= dict.fromkeys(measured, driven)
-        if not texture_images.is_proxy:
-            scored = counted
-    compared = {name: values[name][mask] for name, mask in scored.items()}
+        unscored = set(measured) if texture_images.is_proxy else set()
+    compared = {name: values[name][mask] for name, mask in counted.items() if name not in unscored}
     scores = compare(prng.stream(key, "bootstrap"), compared, neurons, bootstraps)
+    units = {"row": site.row, "col": site.col, "channel": site.channel}
     return Scores(
         properties=scores,
         site=site,
         rate_map=rate_map,
         trials=recorder.trials,
-        units={
-            "row": site.row,
-            "col": site.col,
-            "channel": site.channel,
-            "field_y": centres[:, 0],
-            "field_x": centres[:, 1],
-        },
+        units=units | {"field_y": centres[:, 0], "field_x": centres[:, 1]},
         per_unit={
             n: np.where(counted[n], v, np.nan) if n in counted else v for n, v in values.items()
         },
@@ -243,35 +215,28 @@ def score(
 class Recorder:
     """A layer, the units to record, and the number of presentations of each stimulus."""
 
-    def __init__(self, response_fn: ResponseFn, key: Key[Array, ""], site: Site, trials: int):
+    def __init__(self, response_fn: ResponseFn, key: OneKey, site: Site, trials: int):
         self.response_fn, self.key, self.site, self.trials = response_fn, key, site, trials
-        self.blank = record_blank(response_fn, key, site, trials)
+        self.blank = recording.record_blank(response_fn, key, site, trials)
 
     def record(self, gratings: stimuli.GratingSet) -> np.ndarray:
         """Return the activations, (*shape of the set, units)."""
-        flat = record(self.response_fn, self.key, gratings, self.site, self.trials)
+        flat = recording.record(self.response_fn, self.key, gratings, self.site, self.trials)
         return flat.reshape(*gratings.shape, len(self.site))
 
     def grating_properties(self) -> tuple[dict, dict, dict, RateMap]:
-        """Measure all properties but those of textures.
-
-        Returns:
-          Values, masks of the units that count, curves, and the rate map of the layer.
-        """
+        """Return values, masks of the units that count, curves, and the rate map of the layer."""
         activations = self.record(stimuli.orientation_set())
         largest = tuning.f0(activations).reshape(-1, len(self.site)).max(axis=0)
-        rate_map = fit_rate_map(largest, self.blank)
+        rate_map = recording.fit_rate_map(largest, self.blank)
         blank = rate_map(self.blank)
         values: dict[str, np.ndarray] = {}
         driven: dict[tuple[str, str], np.ndarray] = {}
+        sets = stimuli.spatial_frequency_set(), stimuli.size_set()
         for experiment, gratings, measure in (
             ("orientation", None, tuning.orientation_properties),
-            (
-                "spatial frequency",
-                stimuli.spatial_frequency_set(),
-                tuning.spatial_frequency_properties,
-            ),
-            ("size", stimuli.size_set(), tuning.size_properties),
+            ("spatial frequency", sets[0], tuning.spatial_frequency_properties),
+            ("size", sets[1], tuning.size_properties),
         ):
             rates = rate_map(activations if gratings is None else self.record(gratings))
             values |= measure(rates, blank)
@@ -279,8 +244,11 @@ class Recorder:
             either = np.maximum(evoked, tuning.f1(rates))
             for kind, response in (("f0", evoked), ("f0 or f1", either)):
                 top = response.reshape(-1, len(self.site)).max(axis=0)
-                driven[experiment, kind] = top > RESPONSE_THRESHOLD
-        curves = {name: values.pop(f"{name}_curve") for name in _CURVES}
+                driven[experiment, kind] = top > recording.RESPONSE_THRESHOLD
+        curves = {
+            name: values.pop(f"{name}_curve")
+            for name in ("orientation", "spatial_frequency", "size")
+        }
         counted = {
             name: driven[p.experiment, p.driven]
             for name, p in PROPERTIES.items()
@@ -288,20 +256,18 @@ class Recorder:
         }
         return values, counted, curves, rate_map
 
-    def texture_properties(
-        self, images: textures.TextureSet, rate_map: RateMap
-    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def texture_properties(self, images: textures.TextureSet, rate_map: RateMap) -> tuple:
         """Return the values of the texture properties, and True for units that count."""
 
         def draw(batch: np.ndarray) -> np.ndarray:
             return textures.render(images, batch, self.site.display, self.site.window)
 
+        indices = np.arange(len(images))
         total = np.zeros((len(images), len(self.site)), np.float32)
         for trial in range(self.trials):
             key = prng.fold(prng.stream(self.key, "textures"), trial)
-            total += present(self.response_fn, key, draw, np.arange(len(images)), self.site)
-        activations = total / np.float32(self.trials)
-        rates = rate_map(activations).reshape(*images.shape, len(self.site))
+            total += recording.present(self.response_fn, key, draw, indices, self.site)
+        rates = rate_map(total / np.float32(self.trials)).reshape(*images.shape, len(self.site))
         blank = rate_map(self.blank)
         measured = texture_properties.texture_properties(rates, blank)
         return measured, texture_properties.responsive(rates, blank)

@@ -12,18 +12,11 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, UInt8
+from jaxtyping import Float
 
 from vone_jax import prng
-from vone_jax.neurophysiology import stimuli
-from vone_jax.neurophysiology.recording import (
-    ResponseFn,
-    Site,
-    call_layer,
-    record,
-    record_blank,
-    show,
-)
+from vone_jax.neurophysiology import recording, stimuli
+from vone_jax.neurophysiology.recording import OneKey, ResponseFn, Site
 from vone_jax.neurophysiology.stimuli import Display, Window
 
 # A location is a candidate if all its channels together respond to a small grating at the centre
@@ -37,7 +30,7 @@ FIELD_THRESHOLD = 0.05
 MAX_DISTANCE = 0.15
 # Distributions of properties need at least this many units.
 MIN_UNITS = 20
-
+Maps = Float[np.ndarray, "21 21 units"]
 _GRATINGS_PER_POSITION = 8
 # Sides of the crops that are tried, as fractions of the image.
 _CROPS = (0.25, 0.375, 0.5, 0.625, 0.75)
@@ -46,15 +39,11 @@ _LOCALITY_TOLERANCE = 1e-5
 
 
 def find_units(
-    response_fn: ResponseFn, key: Key[Array, ""], display: Display, crop: bool = True
-) -> tuple[Site, Float[np.ndarray, "21 21 units"]]:
+    response_fn: ResponseFn, key: OneKey, display: Display, crop: bool = True
+) -> tuple[Site, Maps]:
     """Find the units of a layer whose receptive field lies at the centre of the stimuli.
 
-    Args:
-      response_fn: the layer, without noise.
-      key: typed key, passed to the layer.
-      display: what the layer sees.
-      crop: see ``locate``.
+    Arguments are those of ``locate``.
 
     Returns:
       The site to record, and the maps of its units, see ``receptive_field_maps``.
@@ -79,34 +68,24 @@ def find_units(
     return (cropped(response_fn, key, site) if crop else site), maps[..., near]
 
 
-def receptive_field_maps(
-    response_fn: ResponseFn, key: Key[Array, ""], site: Site
-) -> Float[np.ndarray, "21 21 units"]:
+def receptive_field_maps(response_fn: ResponseFn, key: OneKey, site: Site) -> Maps:
     """Map responses above grey to small gratings at 21 x 21 positions, the best of 8 at each.
 
-    Args:
-      response_fn: the layer, without noise. Noise would lift a map above its threshold everywhere
-        and pull its centre to the middle.
-      key: typed key, passed to the layer.
-      site: the units to map.
+    The layer must have no noise, which would lift a map above its threshold everywhere and pull its
+    centre to the middle.
 
     Returns:
       float32 maps >= 0, by (y, x) of ``stimuli.RECEPTIVE_FIELD_POSITIONS``.
     """
     gratings = stimuli.receptive_field_set()
-    best = record(response_fn, key, gratings, site, reduce_last=_GRATINGS_PER_POSITION)
-    above = np.maximum(best - record_blank(response_fn, key, site), 0.0)
+    best = recording.record(response_fn, key, gratings, site, reduce_last=_GRATINGS_PER_POSITION)
+    above = np.maximum(best - recording.record_blank(response_fn, key, site), 0.0)
     positions = len(stimuli.RECEPTIVE_FIELD_POSITIONS)
     return above.reshape(positions, positions, len(site))
 
 
-def receptive_field_centres(
-    maps: Float[np.ndarray, "21 21 units"],
-) -> Float[np.ndarray, "units 2"]:
+def receptive_field_centres(maps: Maps) -> Float[np.ndarray, "units 2"]:
     """Return the centroids of maps above ``FIELD_THRESHOLD``, weighted by the response.
-
-    Args:
-      maps: responses above grey, >= 0.
 
     Returns:
       (y, x) in degrees from fixation, float64; NaN for a unit whose map is 0 everywhere.
@@ -120,9 +99,7 @@ def receptive_field_centres(
     return np.stack([y, x], axis=1)
 
 
-def locate(
-    response_fn: ResponseFn, key: Key[Array, ""], display: Display, crop: bool = True
-) -> Site:
+def locate(response_fn: ResponseFn, key: OneKey, display: Display, crop: bool = True) -> Site:
     """Find the candidate units around the centre of the stimuli, whose fields are then mapped.
 
     Args:
@@ -161,28 +138,17 @@ def locate(
     locations = np.sort(strongest[strength[strongest] >= CANDIDATE_THRESHOLD * strength.max()])
     rows, cols = np.divmod(locations, width)
     units = locations[:, None] * channels + np.arange(channels)
-    whole = Site(
-        display=display,
-        window=display.whole(),
-        units=units.ravel(),
-        row=np.repeat(rows, channels),
-        col=np.repeat(cols, channels),
-        channel=np.tile(np.arange(channels), len(locations)),
-    )
+    channel = np.tile(np.arange(channels), len(locations))
+    row, col = np.repeat(rows, channels), np.repeat(cols, channels)
+    whole = Site(display, display.whole(), units.ravel(), row, col, channel)
     return cropped(function, key, whole) if crop else whole
 
 
-def cropped(response_fn: ResponseFn, key: Key[Array, ""], site: Site) -> Site:
+def cropped(response_fn: ResponseFn, key: OneKey, site: Site) -> Site:
     """Return the same units with the smallest window that gives the same responses.
 
-    Args:
-      response_fn: the layer, without noise.
-      key: typed key, passed to the layer.
-      site: units of a layer with a map, in any window.
-
-    Returns:
-      The site with a smaller window; the site itself if no smaller window is enough, or if the
-      layer does not accept images of other sizes.
+    The site, of a layer without noise, is returned as it is if no smaller window is enough, or if
+    the layer has no map or does not accept images of other sizes.
     """
     function, display = prng.as_pytree(response_fn, "response_fn"), site.display
     size = display.image_size
@@ -206,9 +172,8 @@ def cropped(response_fn: ResponseFn, key: Key[Array, ""], site: Site) -> Site:
         row, col = site.row - top, site.col - left
         if min(row.min(), col.min()) < 0 or row.max() >= height or col.max() >= width:
             continue
-        cut = images[
-            :, window.top : window.top + window.height, window.left : window.left + window.width
-        ]
+        bottom, right = window.top + window.height, window.left + window.width
+        cut = images[:, window.top : bottom, window.left : right]
         if not _accepts(function, key, cut, display.in_channels):
             return site
         responses = _show(function, key, cut, display.in_channels)
@@ -221,7 +186,7 @@ def cropped(response_fn: ResponseFn, key: Key[Array, ""], site: Site) -> Site:
     return site
 
 
-def is_stochastic(response_fn: ResponseFn, key: Key[Array, ""], display: Display) -> bool:
+def is_stochastic(response_fn: ResponseFn, key: OneKey, display: Display) -> bool:
     """Return True if two keys give different responses to the same grating."""
     function = prng.as_pytree(response_fn, "response_fn")
     pixels = jnp.asarray(stimuli.render(_central_gratings()[:1], display))
@@ -254,17 +219,14 @@ def _probes(display: Display) -> np.ndarray:
     return np.concatenate([noise, stimuli.render(largest, display)])
 
 
-def _accepts(
-    function: ResponseFn, key: jax.Array, pixels: UInt8[Array, "n h w"], in_channels: int
-) -> bool:
+def _accepts(function: ResponseFn, key: jax.Array, pixels: jax.Array, in_channels: int) -> bool:
     """Return True if a layer that takes whole images takes images of this size, too."""
     keys = prng.example_keys(key, pixels.shape[0])
+    call = functools.partial(recording.call_layer, in_channels=in_channels)
     try:
         # Only shapes are computed. The layer's framework decides which error it raises for a size
         # that it does not take.
-        jax.eval_shape(
-            functools.partial(call_layer, in_channels=in_channels), function, keys, pixels
-        )
+        jax.eval_shape(call, function, keys, pixels)
     except Exception:
         return False
     return True
@@ -272,4 +234,4 @@ def _accepts(
 
 def _show(function: ResponseFn, key: jax.Array, pixels: jax.Array, in_channels: int) -> np.ndarray:
     """Return the responses of the whole layer, with the keys of the first images."""
-    return show(function, prng.example_keys(key, pixels.shape[0]), pixels, in_channels)
+    return recording.show(function, prng.example_keys(key, pixels.shape[0]), pixels, in_channels)

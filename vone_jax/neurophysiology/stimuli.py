@@ -45,8 +45,11 @@ SPATIAL_FREQUENCY_RADII = np.array([0.75, 2.25])
 RADII = np.logspace(-2.25, 3.25, 12, base=2.0) / 2.0
 RECEPTIVE_FIELD_POSITIONS = np.arange(-10, 11) * 0.25
 
-# Columns of a table of gratings, in this order.
+# Columns of a table of gratings, in this order: degrees, degrees, degrees, cycles per degree,
+# degrees, degrees, Michelson contrast.
 PARAMETERS = ("y", "x", "radius", "spatial_frequency", "orientation", "phase", "contrast")
+GratingTable = Float[np.ndarray, "n 7"]
+Pixels = UInt8[Array, "n height width"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,11 +116,9 @@ class Window:
 
 @functools.lru_cache(maxsize=64)
 def _taps(size_in: int, size_out: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the input pixels and weights of Pillow's bilinear resize along one axis.
+    """Return the first pixel of each tap and the weights of Pillow's bilinear resize, per output.
 
-    Returns:
-      The first input pixel of each output pixel, int32 (size_out,), and the weights of the input
-      pixels from there on, int32 (size_out, taps), in fixed point with ``2**22`` for 1.
+    Weights are int32 (size_out, taps), in fixed point with ``2**22`` for 1.
     """
     scale = size_in / size_out
     support = max(scale, 1.0)
@@ -134,21 +135,13 @@ def _taps(size_in: int, size_out: int) -> tuple[np.ndarray, np.ndarray]:
 def source_range(display: Display, start: int, count: int) -> tuple[int, int]:
     """Return the range of field pixels that determine the image pixels start..start + count."""
     first, weights = _taps(display.field_pixels, display.image_size)
-    stop = start + count
-    return int(first[start]), min(int(first[stop - 1]) + weights.shape[1], display.field_pixels)
+    stop = int(first[start + count - 1]) + weights.shape[1]
+    return int(first[start]), min(stop, display.field_pixels)
 
 
 @functools.partial(jax.jit, static_argnames=("display", "window"))
-def resize(
-    field: UInt8[Array, "n rows columns"], display: Display, window: Window
-) -> UInt8[Array, "n height width"]:
-    """Resize a part of the field of view, bit for bit as Pillow does.
-
-    Args:
-      field: the ``source_range`` of the window along both axes.
-      display: what the layer sees.
-      window: the image pixels to compute.
-    """
+def resize(field: Pixels, display: Display, window: Window) -> Pixels:
+    """Resize the ``source_range`` of a window along both axes, bit for bit as Pillow does."""
     columns = _resize_axis(field, 2, display, window.left, window.width)
     return _resize_axis(columns, 1, display, window.top, window.height)
 
@@ -175,8 +168,7 @@ class GratingSet:
     Attributes:
       name: name of the experiment, and of the key stream of its trials.
       shape: number of levels of each factor; the last factor varies fastest.
-      table: one row per grating, one column per entry of ``PARAMETERS``: degrees, degrees, degrees,
-        cycles per degree, degrees, degrees, Michelson contrast.
+      table: one row per grating, one column per entry of ``PARAMETERS``.
 
     Raises:
       ValueError: if a value is not finite or out of range, or a disk leaves the canvas.
@@ -184,14 +176,13 @@ class GratingSet:
 
     name: str
     shape: tuple[int, ...]
-    table: Float[np.ndarray, "gratings 7"]
+    table: GratingTable
 
     def __post_init__(self):
-        table = self.table
-        if table.shape != (math.prod(self.shape), len(PARAMETERS)):
+        table, count = self.table, math.prod(self.shape)
+        if table.shape != (count, len(PARAMETERS)):
             raise ValueError(
-                f"table must have shape ({math.prod(self.shape)}, {len(PARAMETERS)}), got "
-                f"{table.shape}"
+                f"table must have shape ({count}, {len(PARAMETERS)}), got {table.shape}"
             )
         if not np.all(np.isfinite(table)):
             raise ValueError("grating parameters must be finite, got NaN or infinite values")
@@ -205,11 +196,10 @@ class GratingSet:
             raise ValueError(
                 f"contrast must lie in [0, 1], got values from {contrast.min()} to {contrast.max()}"
             )
-        reach = np.max(np.maximum(np.abs(y), np.abs(x)) + radius)
-        if reach > CANVAS_DEGREES / 2:
+        reach, limit = np.max(np.maximum(np.abs(y), np.abs(x)) + radius), CANVAS_DEGREES / 2
+        if reach > limit:
             raise ValueError(
-                f"gratings must lie within {CANVAS_DEGREES / 2} degrees of fixation, got "
-                f"{reach:.3g}"
+                f"gratings must lie within {limit} degrees of fixation, got {reach:.3g}"
             )
 
     def __len__(self) -> int:
@@ -232,15 +222,13 @@ def grating_set(name: str, **factors: np.ndarray | float) -> GratingSet:
         arguments.choice("factors", factor, (*PARAMETERS, "cycles"))
     levels = [np.asarray(values, np.float64) for values in factors.values()]
     mesh = np.meshgrid(*levels, indexing="ij")
-    columns = dict(zip(factors, (m.ravel() for m in mesh), strict=True))
+    columns: dict = {"y": CENTRE[0], "x": CENTRE[1], "contrast": 1.0}
+    columns |= zip(factors, mesh, strict=True)
     if "cycles" in columns:
         columns["radius"] = columns["cycles"] / (2.0 * columns["spatial_frequency"])
-    size = mesh[0].size
-    defaults = {"y": CENTRE[0], "x": CENTRE[1], "contrast": 1.0}
-    table = np.stack(
-        [columns[p] if p in columns else np.full(size, defaults[p]) for p in PARAMETERS], axis=1
-    )
-    return GratingSet(name, tuple(level.size for level in levels if level.ndim), table)
+    filled = [np.broadcast_to(columns[name], mesh[0].shape).ravel() for name in PARAMETERS]
+    shape = tuple(level.size for level in levels if level.ndim)
+    return GratingSet(name, shape, np.stack(filled, axis=1))
 
 
 def receptive_field_set() -> GratingSet:
@@ -289,40 +277,39 @@ def size_set() -> GratingSet:
     )
 
 
+def check_uint8(images: np.ndarray) -> None:
+    """Raise a TypeError unless images are a uint8 array."""
+    dtype = getattr(images, "dtype", None)
+    if dtype != np.uint8:
+        raise TypeError(f"images must be a uint8 array, got {dtype or type(images).__name__}")
+
+
 def blank(display: Display, window: Window | None = None) -> UInt8[np.ndarray, "1 height width"]:
     """Return the uniform grey image."""
     window = window or display.whole()
     return np.full((1, window.height, window.width), GREY, np.uint8)
 
 
-def render(
-    table: Float[np.ndarray, "n 7"], display: Display, window: Window | None = None
-) -> UInt8[Array, "n height width"]:
+def render(table: GratingTable, display: Display, window: Window | None = None) -> Pixels:
     """Draw gratings as a layer sees them.
 
     On the canvas the value is floor((t + 1) / 2 * 255) inside a hard disk and 128 outside, with
     t = contrast * sin(2 pi f (x cos o + y sin o) + phase) and x, y from the centre of the grating.
     The host computes the values in float64, because the floor of a float32 sine differs in some
-    pixels; the device resizes.
-
-    Args:
-      table: rows of a ``GratingSet.table``.
-      display: what the layer sees.
-      window: the part of the image to compute. Default: all of it.
+    pixels; the device resizes. By default the window is the whole image.
     """
     window = window or display.whole()
     rows = source_range(display, window.top, window.height)
     cols = source_range(display, window.left, window.width)
-    field = np.full((len(table), rows[1] - rows[0], cols[1] - cols[0]), GREY, np.uint8)
-    row_degrees = _degrees(display, *rows)
-    col_degrees = _degrees(display, *cols)
+    row_degrees, col_degrees = _degrees(display, *rows), _degrees(display, *cols)
+    field = np.full((len(table), len(row_degrees), len(col_degrees)), GREY, np.uint8)
     for image, (y0, x0, radius, frequency, orientation, phase, contrast) in zip(
         field, table, strict=True
     ):
         y, x = row_degrees - y0, col_degrees - x0
         # Only the bounding box of the disk is computed.
         box = np.ix_(np.abs(y) <= radius, np.abs(x) <= radius)
-        y, x = y[box[0].ravel(), None], x[None, box[1].ravel()]
+        y, x = y[box[0]], x[box[1]]
         angle = math.radians(orientation)
         drift = 2.0 * math.pi * frequency * (x * math.cos(angle) + y * math.sin(angle))
         t = contrast * np.sin(drift + math.radians(phase))
@@ -331,9 +318,7 @@ def render(
     return resize(jnp.asarray(field), display, window)
 
 
-def visible(
-    table: Float[np.ndarray, "n 7"], display: Display, window: Window
-) -> Bool[np.ndarray, " n"]:
+def visible(table: GratingTable, display: Display, window: Window) -> Bool[np.ndarray, " n"]:
     """Return True for gratings that reach into a window; others leave the window grey."""
     reached = np.ones(len(table), bool)
     for column, start, count in ((0, window.top, window.height), (1, window.left, window.width)):

@@ -12,7 +12,8 @@ matched noise, type 1 the texture. A property is NaN for a unit for which it is 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vone_jax.neurophysiology.recording import RESPONSE_THRESHOLD
+from vone_jax.neurophysiology.recording import RESPONSE_THRESHOLD, PerUnit
+from vone_jax.neurophysiology.tuning import ratio
 
 PROPERTIES = (
     "texture_modulation_index",
@@ -27,19 +28,13 @@ PROPERTIES = (
 _WINDOW = 0.1
 # Keeps the variance ratio finite; Ziemba et al. (2016).
 _VARIANCE_OFFSET = 0.02
+Rates = Float[np.ndarray, "families samples 2 units"]
 
 
-def texture_properties(
-    rates: Float[np.ndarray, "families samples 2 units"], blank: Float[np.ndarray, " units"]
-) -> dict[str, np.ndarray]:
-    """Measure all seven properties of every unit.
+def texture_properties(rates: Rates, blank: PerUnit) -> dict[str, np.ndarray]:
+    """Measure the properties of every unit: float64 (units,) for the names in ``PROPERTIES``.
 
-    Args:
-      rates: rates >= 0 in spikes per second.
-      blank: rates at uniform grey, in spikes per second.
-
-    Returns:
-      Property -> float64 (units,), for the names in ``PROPERTIES``.
+    Rates and ``blank``, the rates at uniform grey, are in spikes per second.
 
     Raises:
       ValueError: if shapes do not fit or a value is negative or not finite.
@@ -60,19 +55,11 @@ def texture_properties(
 
 
 def responsive(
-    rates: Float[np.ndarray, "families samples 2 units"],
-    blank: Float[np.ndarray, " units"],
-    threshold: float = RESPONSE_THRESHOLD,
+    rates: Rates, blank: PerUnit, threshold: float = RESPONSE_THRESHOLD
 ) -> Bool[np.ndarray, " units"]:
     """Return True for units whose rate for any image exceeds that at grey by ``threshold``.
 
-    Args:
-      rates: rates >= 0 in spikes per second.
-      blank: rates at uniform grey, in spikes per second.
-      threshold: spikes per second.
-
-    Raises:
-      ValueError: see ``texture_properties``.
+    Arguments and errors are those of ``texture_properties``.
     """
     rates, blank = _checked(rates, blank)
     return (rates - blank).max(axis=(0, 1, 2)) > threshold
@@ -80,35 +67,24 @@ def responsive(
 
 def texture_modulation_index(
     texture: Float[np.ndarray, "families units"], noise: Float[np.ndarray, "families units"]
-) -> Float[np.ndarray, " units"]:
-    """Return the mean over families of (T - N) / (T + N).
+) -> PerUnit:
+    """Return the mean over families of (T - N) / (T + N), from mean rates above grey, in float64.
 
-    Args:
-      texture: mean rate above grey for the textures of each family.
-      noise: mean rate above grey for the noise images of each family.
-
-    Returns:
-      float64. Families with T + N = 0 are left out; NaN where no family is left. The index of weak
-      units may exceed 1 in size, because the rate at grey has been subtracted.
+    Families with T + N = 0 are left out; NaN where no family is left. The index of weak units may
+    exceed 1 in size, because the rate at grey has been subtracted.
     """
     texture, noise = texture.astype(np.float64), noise.astype(np.float64)
     total = texture + noise
     defined = total != 0
     index = np.where(defined, (texture - noise) / np.where(defined, total, 1.0), 0.0)
-    return _ratio(index.sum(axis=0), defined.sum(axis=0).astype(np.float64))
+    return ratio(index.sum(axis=0), defined.sum(axis=0).astype(np.float64))
 
 
-def sparseness(responses: Float[np.ndarray, "n units"]) -> Float[np.ndarray, " units"]:
-    """Return (1 - mean(r)^2 / mean(r^2)) / (1 - 1/n).
+def sparseness(responses: Float[np.ndarray, "n units"]) -> PerUnit:
+    """Return (1 - mean(r)^2 / mean(r^2)) / (1 - 1/n), from n >= 2 responses, in float64.
 
-    It is 0 for equal responses and 1 for a single one. Vinje and Gallant (2000), Science
-    287:1273-1276.
-
-    Args:
-      responses: at least 2 per unit. Means over samples of a family give the selectivity.
-
-    Returns:
-      float64; NaN where all responses are 0.
+    It is 0 for equal responses and 1 for a single one; NaN where all responses are 0. Means over
+    samples of a family give the selectivity. Vinje and Gallant (2000), Science 287:1273-1276.
 
     Raises:
       ValueError: for fewer than two responses.
@@ -117,25 +93,18 @@ def sparseness(responses: Float[np.ndarray, "n units"]) -> Float[np.ndarray, " u
     count = responses.shape[0]
     if count < 2:
         raise ValueError(f"responses must hold at least 2 per unit, got {count}")
-    share = _ratio(responses.mean(axis=0) ** 2, np.square(responses).mean(axis=0))
+    share = ratio(responses.mean(axis=0) ** 2, np.square(responses).mean(axis=0))
     return (1 - share) / (1 - 1 / count)
 
 
-def variance_ratio(
-    rates: Float[np.ndarray, "families samples units"],
-) -> Float[np.ndarray, " units"]:
+def variance_ratio(rates: Float[np.ndarray, "families samples units"]) -> PerUnit:
     """Return the variance between families relative to that between samples of a family.
 
     This is a nested analysis of variance of v = sqrt(s) + sqrt(s + 1), with s the spikes in 100 ms,
     so that Poisson noise has the same variance everywhere. The ratio is
     (V_family / V + 0.02) / (V_sample / V + 0.02) with V = V_family + V_sample. The estimate of
-    V_family, and with it the ratio, can be a little below 0.
-
-    Args:
-      rates: rates >= 0 for the textures in spikes per second, without subtraction.
-
-    Returns:
-      float64, at most 51; NaN where all rates are equal.
+    V_family, and with it the ratio, can be a little below 0. The rates, in spikes per second, are
+    those for textures, without subtraction. The ratio is at most 51; NaN where all rates are equal.
 
     Raises:
       ValueError: for fewer than two families or samples, or a negative rate.
@@ -160,15 +129,8 @@ def variance_ratio(
     # Equal rates leave rounding errors, whose ratio would look like a number.
     negligible = total < 1e-24 * np.square(values).max(axis=(0, 1))
     total = np.where(negligible, 0.0, total)
-    return (_ratio(family_variance, total) + _VARIANCE_OFFSET) / (
-        _ratio(sample_square, total) + _VARIANCE_OFFSET
-    )
-
-
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Return the quotient; NaN where the denominator is 0."""
-    defined = denominator != 0
-    return np.where(defined, numerator / np.where(defined, denominator, 1.0), np.nan)
+    family, sample = ratio(family_variance, total), ratio(sample_square, total)
+    return (family + _VARIANCE_OFFSET) / (sample + _VARIANCE_OFFSET)
 
 
 def _checked(rates: np.ndarray, blank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

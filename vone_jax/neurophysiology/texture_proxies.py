@@ -11,19 +11,13 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, Real, UInt8
+from jaxtyping import Float, Real, UInt8
 
 from vone_jax import arguments, prng
+from vone_jax.neurophysiology import textures
+from vone_jax.neurophysiology.recording import OneKey
 from vone_jax.neurophysiology.stimuli import GREY
-from vone_jax.neurophysiology.textures import (
-    IMAGE_DEGREES,
-    TextureSet,
-    check_pixels,
-    files_in,
-    holds_freeman_ziemba,
-    load_freeman_ziemba,
-    read_grey,
-)
+from vone_jax.neurophysiology.textures import TextureSet
 
 _IMAGE_ENDINGS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".tif", ".tiff")
 # A texture has heavier tails than its noise; clipping more would make their contrasts unequal.
@@ -36,7 +30,7 @@ class ClippingError(ValueError):
     """An error for images whose contrast does not fit into 8 bits."""
 
 
-def load(folder: str | os.PathLike, key: Key[Array, ""]) -> TextureSet:
+def load(folder: str | os.PathLike, key: OneKey) -> TextureSet:
     """Read the texture images of Freeman & Ziemba (2013) in a folder, or make a proxy of them.
 
     Args:
@@ -49,8 +43,8 @@ def load(folder: str | os.PathLike, key: Key[Array, ""]) -> TextureSet:
       FileNotFoundError: if there is no such folder.
       ValueError: if images are missing, too few, too small or cannot be read.
     """
-    if holds_freeman_ziemba(folder):
-        return load_freeman_ziemba(folder)
+    if textures.holds_freeman_ziemba(folder):
+        return textures.load_freeman_ziemba(folder)
     photographs = load_images(folder)
     if len(photographs) < 2:
         raise ValueError(
@@ -66,7 +60,7 @@ def load(folder: str | os.PathLike, key: Key[Array, ""]) -> TextureSet:
 
 
 def proxy_from_images(
-    key: Key[Array, ""],
+    key: OneKey,
     images: Mapping[str, Real[np.ndarray, "_ _"]],
     samples: int = 15,
     pixels: int = 112,
@@ -84,9 +78,6 @@ def proxy_from_images(
       pixels: side of a crop, a multiple of 8. It spans 4 degrees: 112 are 28 per degree.
       rms_contrast: standard deviation in grey levels of 8 bits.
 
-    Returns:
-      The set, with ``is_proxy`` True.
-
     Raises:
       ValueError: if an image is too small, not finite or constant within a crop, if the contrast
         does not fit into 8 bits, or a number is out of range.
@@ -95,11 +86,11 @@ def proxy_from_images(
         raise ValueError("images must hold at least one family, got none")
     _check_set(samples, pixels, rms_contrast)
     for name, image in images.items():
-        image = np.asarray(image)
-        if image.ndim != 2 or min(image.shape) < pixels:
+        shape = np.shape(image)
+        if len(shape) != 2 or min(shape) < pixels:
             raise ValueError(
                 f"images[{name!r}] must be a grey image (height, width) of at least {pixels} x "
-                f"{pixels} pixels, got shape {image.shape}"
+                f"{pixels} pixels, got shape {shape}"
             )
 
     def crop(name: str, sample_key: jax.Array) -> np.ndarray:
@@ -114,7 +105,7 @@ def proxy_from_images(
 
 
 def procedural_proxy(
-    key: Key[Array, ""],
+    key: OneKey,
     samples: int = 15,
     pixels: int = 112,
     rms_contrast: float = 40.0,
@@ -133,9 +124,6 @@ def procedural_proxy(
       rms_contrast: standard deviation in grey levels of 8 bits.
       families: some of ``PROCEDURAL_FAMILIES``. Default: all 15.
 
-    Returns:
-      The set, with ``is_proxy`` True.
-
     Raises:
       ValueError: for an unknown family or a number out of range.
     """
@@ -153,23 +141,18 @@ def procedural_proxy(
     def draw(name: str, sample_key: jax.Array) -> np.ndarray:
         kind, frequency = name.split("-")
         white = jax.random.normal(prng.stream(sample_key, "white"), (pixels, pixels), jnp.float32)
-        cycles = float(frequency.removesuffix("cpd")) * IMAGE_DEGREES
+        cycles = float(frequency.removesuffix("cpd")) * textures.IMAGE_DEGREES
         return _KINDS[kind](np.fft.fft2(np.asarray(white, np.float64)), cycles)
 
     return _proxy(key, families, draw, samples, rms_contrast, "procedural textures")
 
 
 def phase_randomised(
-    key: Key[Array, ""], image: Real[np.ndarray, "height width"]
+    key: OneKey, image: Real[np.ndarray, "height width"]
 ) -> Float[np.ndarray, "height width"]:
-    """Return an image with the same amplitude spectrum and the phases of white noise.
+    """Return a float64 image with the same amplitude spectrum and the phases of white noise.
 
-    Args:
-      key: typed key.
-      image: the image.
-
-    Returns:
-      A float64 image with the same mean and the same variance (Parseval).
+    The mean stays the same, and so does the variance (Parseval).
 
     Raises:
       ValueError: if the image is not finite or not two-dimensional.
@@ -187,24 +170,22 @@ def phase_randomised(
 
 
 def load_images(folder: str | os.PathLike) -> dict[str, UInt8[np.ndarray, "_ _"]]:
-    """Read one grey image per family for ``proxy_from_images``.
+    """Read one grey image per family for ``proxy_from_images``, in the sorted order of their names.
 
-    Args:
-      folder: a folder with one 8-bit image file per family (PNG, JPEG, TIFF, BMP, PGM). The name of
-        a file without its ending is the name of the family; colours become luminance.
-
-    Returns:
-      Family -> image, in the sorted order of the names.
+    The folder has one 8-bit image file per family (PNG, JPEG, TIFF, BMP, PGM). The name of a file
+    without its ending is the name of the family; colours become luminance.
 
     Raises:
       FileNotFoundError: if there is no such folder.
       ValueError: if it holds no image, two files give the same name, or one cannot be read.
     """
     images: dict[str, np.ndarray] = {}
-    for path in files_in(folder, lambda name: name.lower().endswith(_IMAGE_ENDINGS)):
+    for path in textures.files_in(folder):
+        if not path.name.lower().endswith(_IMAGE_ENDINGS):
+            continue
         if path.stem in images:
             raise ValueError(f"{folder} has two images for the family {path.stem!r}")
-        images[path.stem] = read_grey(path)
+        images[path.stem] = textures.read_grey(path)
     if not images:
         raise ValueError(
             f"{folder} holds no image; accepted endings are {', '.join(_IMAGE_ENDINGS)}"
@@ -231,8 +212,8 @@ def _proxy(
             stacked += [_eight_bit(noise, name), _eight_bit(contrast, name)]
     pixels = stacked[0].shape[0]
     return TextureSet(
-        images=np.stack(stacked).reshape(len(families), samples, 2, pixels, pixels),
-        families=tuple(families),
+        np.stack(stacked).reshape(len(families), samples, 2, pixels, pixels),
+        families,
         is_proxy=True,
         source=f"proxy, not the images of Freeman & Ziemba: {source}, contrast {rms_contrast:g}",
     )
@@ -289,5 +270,5 @@ PROCEDURAL_FAMILIES = tuple(f"{kind}-{cpd}cpd" for kind in _KINDS for cpd in (1,
 
 def _check_set(samples: int, pixels: int, rms_contrast: float) -> None:
     arguments.count("samples", samples, 2)
-    check_pixels(pixels)
+    textures.check_pixels(pixels)
     arguments.number("rms_contrast", rms_contrast, positive=True)

@@ -12,7 +12,6 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 
 from vone_jax import arguments
-from vone_jax.neurophysiology.stimuli import GREY, Display, Window
+from vone_jax.neurophysiology.stimuli import GREY, Display, Window, check_uint8
 
 IMAGE_DEGREES = 4.0
 CANVAS_DEGREES = 8.0
@@ -62,7 +61,7 @@ class TextureSet:
     has_aperture: bool = False
 
     def __post_init__(self):
-        _check_uint8(self.images)
+        check_uint8(self.images)
         shape = self.images.shape
         if len(shape) != 5 or shape[2] != 2 or shape[3] != shape[4] or 0 in shape:
             raise ValueError(
@@ -91,13 +90,8 @@ def render(
     """Place images of the texture benchmarks in the field of view of a layer.
 
     The contrast around 128 is multiplied by 0.5 (1 + cos(pi d / 2 deg)) up to a distance d of 2
-    degrees from the point 0.5 degrees right of and below fixation, and by 0 beyond.
-
-    Args:
-      textures: the set.
-      indices: numbers of images of the set.
-      display: what the layer sees.
-      window: the part of the image to return. Default: all of it.
+    degrees from the point 0.5 degrees right of and below fixation, and by 0 beyond. By default the
+    window is the whole image.
     """
     images = textures.images.reshape(len(textures), *textures.images.shape[-2:])[indices]
     if not textures.has_aperture:
@@ -125,7 +119,7 @@ def reframe(
       TypeError: if images are not uint8.
       ValueError: if the shape or ``degrees`` is out of range.
     """
-    _check_uint8(images)
+    check_uint8(images)
     if images.ndim != 3 or images.shape[1] != images.shape[2] or 0 in images.shape:
         raise ValueError(f"images must have shape (n, side, side), got {images.shape}")
     arguments.number("degrees", degrees, positive=True)
@@ -139,8 +133,8 @@ def reframe(
     size = (display.image_size, display.image_size)
     if field.shape[1:] == size:
         return field
-    resized = [Image.fromarray(f).resize(size, Image.Resampling.BILINEAR) for f in field]
-    return np.stack([np.asarray(image) for image in resized])
+    resample = Image.Resampling.BILINEAR
+    return np.stack([np.asarray(Image.fromarray(one).resize(size, resample)) for one in field])
 
 
 def holds_freeman_ziemba(folder: str | os.PathLike) -> bool:
@@ -149,7 +143,7 @@ def holds_freeman_ziemba(folder: str | os.PathLike) -> bool:
     Raises:
       FileNotFoundError: if there is no such folder.
     """
-    return bool(files_in(folder, lambda name: _FILE_NAME.fullmatch(name) is not None))
+    return any(_FILE_NAME.fullmatch(path.name) for path in files_in(folder))
 
 
 def load_freeman_ziemba(folder: str | os.PathLike) -> TextureSet:
@@ -162,9 +156,6 @@ def load_freeman_ziemba(folder: str | os.PathLike) -> TextureSet:
     with ``aperture_`` and show the 8-degree canvas with the aperture applied. Other files in the
     folder are skipped.
 
-    Args:
-      folder: the folder of the files.
-
     Returns:
       The set, with ``is_proxy`` False; families and samples in ascending order of their numbers.
 
@@ -175,15 +166,15 @@ def load_freeman_ziemba(folder: str | os.PathLike) -> TextureSet:
     """
     files: dict[tuple[int, int, str], Path] = {}
     forms = set()
-    for path in files_in(folder, lambda name: _FILE_NAME.fullmatch(name) is not None):
-        match = _FILE_NAME.fullmatch(path.name)
-        assert match is not None
+    for path in files_in(folder):
+        if not (match := _FILE_NAME.fullmatch(path.name)):
+            continue
         aperture, kind, family, sample = match.groups()
         forms.add(aperture is not None)
-        kind = "texture" if kind == "tex" else "noise"
-        if (int(family), int(sample), kind) in files and len(forms) == 1:
-            raise ValueError(f"{folder} has two files for {kind} {family}, sample {sample}")
-        files[int(family), int(sample), kind] = path
+        entry = int(family), int(sample), "texture" if kind == "tex" else "noise"
+        if entry in files and len(forms) == 1:
+            raise ValueError(f"{folder} has two files for {entry[2]} {family}, sample {sample}")
+        files[entry] = path
     if not files:
         raise ValueError(f"{folder} holds no file named like tex-320x320-im13-smp1.png")
     if len(forms) > 1:
@@ -207,9 +198,8 @@ def load_freeman_ziemba(folder: str | os.PathLike) -> TextureSet:
     shapes = sorted({image.shape for image in images})
     if len(shapes) > 1 or shapes[0][0] != shapes[0][1]:
         raise ValueError(f"the images of {folder} must be squares of one size, got {shapes}")
-    stack = np.stack(images).reshape(len(FREEMAN_ZIEMBA_FAMILIES), len(samples), 2, *shapes[0])
     return TextureSet(
-        images=stack,
+        np.stack(images).reshape(len(FREEMAN_ZIEMBA_FAMILIES), len(samples), 2, *shapes[0]),
         families=tuple(f"im{family}" for family in FREEMAN_ZIEMBA_FAMILIES),
         is_proxy=False,
         source=f"Freeman & Ziemba (2013), read from {os.fspath(folder)}",
@@ -234,8 +224,8 @@ def read_grey(path: Path) -> np.ndarray:
     return np.asarray(image.convert("L"))
 
 
-def files_in(folder: str | os.PathLike, wanted: Callable[[str], bool]) -> list[Path]:
-    """Return the sorted paths of the files in a folder whose name is wanted.
+def files_in(folder: str | os.PathLike) -> list[Path]:
+    """Return the sorted paths of the files in a folder.
 
     Raises:
       FileNotFoundError: if there is no such folder.
@@ -243,7 +233,7 @@ def files_in(folder: str | os.PathLike, wanted: Callable[[str], bool]) -> list[P
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not a directory")
-    return sorted(path for path in root.iterdir() if path.is_file() and wanted(path.name))
+    return sorted(path for path in root.iterdir() if path.is_file())
 
 
 def check_pixels(pixels: int) -> None:
@@ -267,9 +257,3 @@ def _with_aperture(images: np.ndarray) -> np.ndarray:
     inside = slice(start, start + pixels)
     canvas[:, inside, inside] = np.floor((images.astype(np.float64) - GREY) * aperture + GREY)
     return canvas
-
-
-def _check_uint8(images: np.ndarray) -> None:
-    dtype = getattr(images, "dtype", None)
-    if dtype != np.uint8:
-        raise TypeError(f"images must be a uint8 array, got {dtype or type(images).__name__}")

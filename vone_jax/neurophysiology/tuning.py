@@ -1,8 +1,7 @@
 """Tuning to orientation, spatial frequency and size, by the formulas of MarquesEtAl2020.
 
-Rates have the shape (factor 1, ..., phases, units) in spikes per second; curves have the shape
-(levels, units). Every function works on all units at once. A property is NaN for a unit for which
-it is not defined.
+Rates, and those at grey (``blank``), are in spikes per second. Every function works on all units at
+once. A property is NaN for a unit for which it is not defined.
 
 References: De Valois, Yund, Hepler (1982), Vision Research 22:531-544; De Valois, Albrecht,
 Thorell (1982), Vision Research 22:545-559; Schiller, Finlay, Volman (1976), J. Neurophysiology
@@ -74,16 +73,15 @@ def smooth(curve: Curve, neighbour: float, circular: bool) -> Curve:
     The weights are divided by their sum. If ``circular``, the first point follows the last one;
     otherwise the ends are repeated.
     """
-    padded = np.concatenate(
-        [curve[-1:] if circular else curve[:1], curve, curve[:1] if circular else curve[-1:]]
-    )
-    sides = padded[:-2] + padded[2:]
-    return (curve + neighbour * sides) / (1.0 + 2.0 * neighbour)
+    padded = np.pad(curve, ((1, 1), (0, 0)), mode="wrap" if circular else "edge")
+    return (curve + neighbour * (padded[:-2] + padded[2:])) / (1.0 + 2.0 * neighbour)
 
 
-def _spline(x: np.ndarray, curve: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Interpolate with a cubic spline with not-a-knot ends: (levels, U) -> (len(at), U)."""
-    return CubicSpline(x, curve, axis=0, bc_type="not-a-knot")(at)
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Return the quotient; NaN where it is not finite."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        quotient = numerator / denominator
+    return np.where(np.isfinite(quotient), quotient, np.nan)
 
 
 def _crossings(curve: np.ndarray, peak: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -96,20 +94,13 @@ def _crossings(curve: np.ndarray, peak: np.ndarray) -> tuple[np.ndarray, np.ndar
     low = curve <= HEIGHT * top
     before = np.where(low & (samples < peak), samples, -1).max(axis=0)
     after = np.where(low & (samples > peak), samples, len(curve)).min(axis=0)
-    return (
-        np.where(before < 0, np.nan, before),
-        np.where(after == len(curve), np.nan, after),
-    )
+    return np.where(before < 0, np.nan, before), np.where(after == len(curve), np.nan, after)
 
 
 def orientation_properties(
     rates: Float[np.ndarray, "cycles frequencies 12 8 units"], blank: PerUnit
 ) -> dict[str, np.ndarray]:
-    """Measure orientation tuning, modulation and response magnitude.
-
-    Args:
-      rates: rates for the orientation set, in spikes per second.
-      blank: rates at grey.
+    """Measure orientation tuning, modulation and response magnitude, from the orientation set.
 
     Returns:
       Arrays (units,) under the names of ``properties.PROPERTIES``; "baseline" and "min_dc", the
@@ -119,24 +110,20 @@ def orientation_properties(
     mean = f0(rates)
     best = best_condition(mean)
     curve = curve_along(mean, 2, best)
-    amplitude = curve_along(f1(rates), 2, best)
-    units = np.arange(curve.shape[-1])
+    amplitude = curve_along(f1(rates), 2, best)[best[2], np.arange(len(blank))]
     max_dc = curve.max(axis=0)
     variance = circular_variance(curve)
     width = half_bandwidth(curve)
     orthogonal = orthogonal_ratio(curve)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        modulation = amplitude[best[2], units] / max_dc
-        per_width = variance / width
     return {
         "pref_or": preferred_orientation(curve),
         "circular_variance": variance,
         "or_bandwidth": width,
         "orth_pref_ratio": orthogonal,
         "or_selective": np.isfinite(width).astype(np.float64),
-        "cv_bandwidth_ratio": per_width,
+        "cv_bandwidth_ratio": ratio(variance, width),
         "opr_cv_diff": orthogonal - variance,
-        "modulation_ratio": _finite(modulation),
+        "modulation_ratio": ratio(amplitude, max_dc),
         "max_dc": max_dc.astype(np.float64),
         "orientation_curve": curve,
         "baseline": blank.astype(np.float64),
@@ -154,9 +141,7 @@ def preferred_orientation(curve: OrientationCurve) -> PerUnit:
 def circular_variance(curve: OrientationCurve) -> PerUnit:
     """Return 1 - |sum r exp(2i o)| / sum |r|: 0 for a single orientation, 1 for no tuning."""
     wave = np.exp(2j * np.deg2rad(ORIENTATIONS))[:, None]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        resultant = np.abs((curve * wave).sum(axis=0)) / np.abs(curve).sum(axis=0)
-    return 1.0 - _finite(resultant)
+    return 1.0 - ratio(np.abs((curve * wave).sum(axis=0)), np.abs(curve).sum(axis=0))
 
 
 def half_bandwidth(curve: OrientationCurve) -> PerUnit:
@@ -172,14 +157,13 @@ def orthogonal_ratio(curve: OrientationCurve) -> PerUnit:
     units = np.arange(curve.shape[-1])
     peak = curve.argmax(axis=0)
     orthogonal = curve[(peak + len(ORIENTATIONS) // 2) % len(ORIENTATIONS), units]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return _finite(orthogonal.astype(np.float64) / curve[peak, units])
+    return ratio(orthogonal.astype(np.float64), curve[peak, units])
 
 
 def _fine_orientation_curve(curve: np.ndarray, neighbour: float) -> np.ndarray:
     tiled = np.concatenate([smooth(curve, neighbour, circular=True)] * 3)
     degrees = np.concatenate([ORIENTATIONS + shift for shift in (-180.0, 0.0, 180.0)])
-    return _spline(degrees, tiled, _DEGREES)
+    return CubicSpline(degrees, tiled)(_DEGREES)
 
 
 def _orientation_peak(fine: np.ndarray) -> np.ndarray:
@@ -188,19 +172,10 @@ def _orientation_peak(fine: np.ndarray) -> np.ndarray:
     return first + fine[first : first + 180].argmax(axis=0)
 
 
-def _finite(ratio: np.ndarray) -> np.ndarray:
-    """Replace ratios with a denominator of 0 by NaN."""
-    return np.where(np.isfinite(ratio), ratio, np.nan)
-
-
 def spatial_frequency_properties(
     rates: Float[np.ndarray, "radii 22 orientations 8 units"], blank: PerUnit
 ) -> dict[str, np.ndarray]:
-    """Measure the preferred spatial frequency and the bandwidth.
-
-    Args:
-      rates: rates for the spatial-frequency set.
-      blank: rates at grey.
+    """Measure the preferred spatial frequency and the bandwidth, from the frequency set.
 
     Returns:
       Arrays (units,) under the names of ``properties.PROPERTIES``, and "spatial_frequency_curve"
@@ -210,11 +185,11 @@ def spatial_frequency_properties(
     curve = curve_along(mean, 1, best_condition(mean))
     either = np.stack([mean - blank, f1(rates)])
     modulated = curve_along(either, 2, best_condition(either))
-    ratio = bandwidth_ratio(curve)
+    bandwidth = bandwidth_ratio(curve)
     return {
         "peak_sf": peak_frequency(modulated),
-        "sf_bandwidth": ratio,
-        "sf_selective": np.isfinite(ratio).astype(np.float64),
+        "sf_bandwidth": bandwidth,
+        "sf_selective": np.isfinite(bandwidth).astype(np.float64),
         "spatial_frequency_curve": curve,
     }
 
@@ -237,18 +212,13 @@ def bandwidth_ratio(curve: FrequencyCurve) -> PerUnit:
 
 def _fine_frequency_curve(curve: np.ndarray) -> np.ndarray:
     smoothed = smooth(curve, _FREQUENCY_NEIGHBOUR, circular=False)
-    return _spline(_OCTAVES, smoothed, _FINE_OCTAVES)
+    return CubicSpline(_OCTAVES, smoothed)(_FINE_OCTAVES)
 
 
 def size_properties(
-    rates: Float[np.ndarray, "12 frequencies orientations 8 units"],
-    blank: PerUnit,
+    rates: Float[np.ndarray, "12 frequencies orientations 8 units"], blank: PerUnit
 ) -> dict[str, np.ndarray]:
-    """Measure surround suppression and the diameters of centre and surround.
-
-    Args:
-      rates: rates for the size set.
-      blank: rates at grey.
+    """Measure surround suppression and the diameters of centre and surround, from the size set.
 
     Returns:
       Arrays (units,) under the names of ``properties.PROPERTIES``, and "size_curve" (12, units),
@@ -269,8 +239,7 @@ def size_properties(
 def suppression_index(curve: SizeCurve) -> PerUnit:
     """Return (peak - p) / peak with p at the largest size: 0 for no suppression, 1 for silence."""
     peak = curve.max(axis=0).astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(peak > 0, (peak - curve[-1]) / peak, np.nan)
+    return ratio(peak - curve[-1], np.where(peak > 0, peak, np.nan))
 
 
 def summation_diameter(curve: SizeCurve) -> PerUnit:

@@ -11,11 +11,11 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Float
 
 from vone_jax import arguments, prng
 from vone_jax.neurophysiology import stimuli
-from vone_jax.neurophysiology.recording import ResponseFn, Site, present
+from vone_jax.neurophysiology.recording import OneKey, PerUnit, ResponseFn, Site, present
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,7 +23,6 @@ class TrialStatistics:
     """Mean and variance over trials, for each grating and unit.
 
     Attributes:
-      mean: mean over trials.
       variance: unbiased variance over trials.
       trials: number of presentations.
     """
@@ -32,21 +31,16 @@ class TrialStatistics:
     variance: Float[np.ndarray, "gratings units"]
     trials: int
 
-    def fano_factor(self, least_mean: float = 0.0) -> Float[np.ndarray, " units"]:
+    def fano_factor(self, least_mean: float = 0.0) -> PerUnit:
         """Return the sum of variances over gratings, divided by the sum of means.
 
         A ratio of sums weights gratings by the response, as the slope of variance on mean does.
-
-        Args:
-          least_mean: gratings with a smaller mean are left out.
-
-        Returns:
-          One value per unit; NaN for a unit that responds to no grating strongly enough.
+        Gratings with a mean below ``least_mean`` are left out; NaN if none is left for a unit.
         """
         strong = self.mean >= least_mean
         mean = np.where(strong, self.mean, 0.0).sum(axis=0)
         variance = np.where(strong, self.variance, 0.0).sum(axis=0)
-        return np.where(mean > 0, variance / np.where(mean > 0, mean, 1.0), np.nan)
+        return variance / np.where(mean > 0, mean, np.nan)
 
 
 def variability_set() -> stimuli.GratingSet:
@@ -63,7 +57,7 @@ def variability_set() -> stimuli.GratingSet:
 
 def trial_statistics(
     response_fn: ResponseFn,
-    key: Key[Array, ""],
+    key: OneKey,
     site: Site,
     trials: int = 100,
     gratings: stimuli.GratingSet | None = None,
