@@ -19,13 +19,17 @@ from vone_jax.v1.filter_bank import FilterBank
 from vone_jax.v1.gabor import (
     GaborKernels,
     GaborParameters,
+    ImportedBank,
     check_kernel_size,
     check_nyquist,
     gabor_kernels,
     sample_gabor_parameters,
     spatial_frequency_histogram,
 )
-from vone_jax.v1.imported_bank import ImportedBank
+
+Images = Float[Array | np.ndarray, "n h w c"]
+Responses = Float32[Array, "n _ _ channels"]
+PerChannel = float | tuple[float, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,14 +74,12 @@ class VOneBlockConfig:
     distribution: str = "physiological"
     k_exc: float = 25.0
     in_channels: int = 3
-    noise: noise_models.NeuronalNoise | noise_models.GaussianNoise | None = (
-        noise_models.NeuronalNoise()
-    )
+    noise: noise_models.Noise = noise_models.NeuronalNoise()
     noise_generator: str = "counter"
     bank: GaborParameters | ImportedBank | None = None
     allow_aliasing: bool = False
-    image_mean: float | tuple[float, ...] = 0.5
-    image_std: float | tuple[float, ...] = 0.5
+    image_mean: PerChannel = 0.5
+    image_std: PerChannel = 0.5
 
     def __post_init__(self):
         for name in ("simple_channels", "complex_channels"):
@@ -95,9 +97,7 @@ class VOneBlockConfig:
         check_normalisation("image_mean", self.image_mean, self.in_channels)
         check_normalisation("image_std", self.image_std, self.in_channels, positive=True)
         check_kernel_size(self.kernel_size)
-        if self.noise is not None and not isinstance(
-            self.noise, noise_models.NeuronalNoise | noise_models.GaussianNoise
-        ):
+        if not isinstance(self.noise, noise_models.Noise):
             raise ValueError(
                 f"noise must be NeuronalNoise(...), GaussianNoise(...) or None, got {self.noise!r}"
             )
@@ -178,9 +178,7 @@ def filter_bank(config: VOneBlockConfig) -> FilterBank:
     )
 
 
-def noise_free_responses(
-    config: VOneBlockConfig, images: Float[Array | np.ndarray, "n h w c"]
-) -> Float32[Array, "n _ _ channels"]:
+def noise_free_responses(config: VOneBlockConfig, images: Images) -> Responses:
     """Return the responses of simple cells, then of complex cells, before noise.
 
     With the linear responses q0 of a filter and q1 of its quadrature partner,
@@ -216,26 +214,15 @@ def _complex_cell(in_phase: jax.Array, quadrature: jax.Array) -> jax.Array:
     return magnitude / math.sqrt(2.0)
 
 
-def normalise(
-    images: Float[Array | np.ndarray, "n h w c"],
-    mean: float | tuple[float, ...],
-    std: float | tuple[float, ...],
-) -> Float32[Array, "n h w c"]:
-    """Subtract the mean from images and divide them by the standard deviation, in float32.
-
-    Args:
-      images: in [0, 1].
-      mean: one number, or one per channel.
-      std: one number, or one per channel.
-    """
+def normalise(images: Images, mean: PerChannel, std: PerChannel) -> Float32[Array, "n h w c"]:
+    """Subtract the mean from images and divide them by the standard deviation, in float32."""
+    images, mean_array, std_array = (jnp.asarray(x, jnp.float32) for x in (images, mean, std))
     shape = (1, 1, 1, -1)
-    mean_array = jnp.asarray(mean, jnp.float32).reshape(shape)
-    std_array = jnp.asarray(std, jnp.float32).reshape(shape)
-    return (jnp.asarray(images, jnp.float32) - mean_array) / std_array
+    return (images - mean_array.reshape(shape)) / std_array.reshape(shape)
 
 
 def check_normalisation(
-    name: str, value: float | tuple[float, ...], channels: int, positive: bool = False
+    name: str, value: PerChannel, channels: int, positive: bool = False
 ) -> None:
     """Check a mean or a standard deviation that normalises images.
 
@@ -253,12 +240,7 @@ def check_normalisation(
 
 
 def check_images(images: jax.Array | np.ndarray, in_channels: int) -> None:
-    """Check that images are floating point and have the shape (N, H, W, in_channels).
-
-    Raises:
-      TypeError: if images are not floating point.
-      ValueError: if they have another shape.
-    """
+    """Raise an error unless images are floating point and have the shape (N, H, W, in_channels)."""
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(f"images must be floating point in [0, 1], got dtype {images.dtype}")
     if images.ndim != 4 or images.shape[-1] != in_channels:
@@ -266,20 +248,16 @@ def check_images(images: jax.Array | np.ndarray, in_channels: int) -> None:
 
 
 class VOneBlock(nn.Module):
-    """The block as a Flax module. It has no variables, because the bank is a constant.
-
-    Attributes:
-      config: see ``VOneBlockConfig``.
-    """
+    """The block as a Flax module. It has no variables, because the bank is a constant."""
 
     config: VOneBlockConfig = VOneBlockConfig()
 
     def __call__(
         self,
-        images: Float[Array | np.ndarray, "n h w c"],
+        images: Images,
         noise_key: Key[Array, "*keys"] | None = None,
-        standard_normal: Float32[Array, "n _ _ channels"] | None = None,
-    ) -> Float32[Array, "n _ _ channels"]:
+        standard_normal: Responses | None = None,
+    ) -> Responses:
         """Return the responses of V1 to images.
 
         The noise of an example is a function of (key, example): it is the same in any batch and on
@@ -290,9 +268,6 @@ class VOneBlock(nn.Module):
           noise_key: one typed key per example, or a single one, from which each example gets a key
             by its position. Default: the key given as ``rngs={"noise": key}``.
           standard_normal: draws to use in place of a key, of the shape of the responses.
-
-        Returns:
-          Responses >= 0, (n, ceil(h/stride), ceil(w/stride), num_channels), simple cells first.
 
         Raises:
           TypeError: if images are not floating point, or a key is not a typed key.
@@ -305,17 +280,16 @@ class VOneBlock(nn.Module):
         self,
         responses: Float[Array, "n _ _ channels"],
         noise_key: Key[Array, "*keys"] | None = None,
-        standard_normal: Float32[Array, "n _ _ channels"] | None = None,
+        standard_normal: Responses | None = None,
     ) -> Float[Array, "n _ _ channels"]:
         """Apply the stochastic part of the block alone; see ``__call__`` for the arguments."""
         if self.config.noise is None:
             return responses
         if standard_normal is None:
             key = key_of_noise(self, self.config.noise, noise_key)
-            keys = prng.example_keys(key, responses.shape[0])
             # A separate stream, so that the caller's keys are not consumed. Noise is frozen by
             # passing the same keys again.
-            keys = prng.stream(keys, "v1 noise")
+            keys = prng.stream(prng.example_keys(key, responses.shape[0]), "v1 noise")
             standard_normal = noise_models.standard_normal(
                 keys, responses.shape[1:], self.config.noise_generator
             )

@@ -50,19 +50,13 @@ class Histogram:
     def between(self, low: float, high: float, include_high: bool = True) -> "Histogram":
         """Return the part of the histogram whose bins lie in [low, high] as a whole.
 
-        Args:
-          low: the lowest edge of the result is the first one >= ``low``.
-          high: the highest edge of the result is the last one <= ``high``.
-          include_high: keep an edge that equals ``high``.
+        Unless ``include_high``, an edge that equals ``high`` is dropped.
 
         Raises:
           ValueError: if no bin is left.
         """
-        inside = [
-            i
-            for i, edge in enumerate(self.edges)
-            if low <= edge and (edge <= high if include_high else edge < high)
-        ]
+        edges = np.array(self.edges)
+        inside = np.flatnonzero((low <= edges) & (edges <= high if include_high else edges < high))
         if len(inside) < 2:
             raise ValueError(
                 f"no bin lies between sf_min={low} and sf_max={high}; the edges are {self.edges}"
@@ -123,14 +117,9 @@ SIZE_FREQUENCY_CORRELATION = 0.75
 def size_y_given_x(
     size_x: Float[np.ndarray, " n"], uniform: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, " n"]:
-    """Sample ny from the row of the joint histogram that nx selects.
+    """Sample ny, in carrier periods, from the row of the joint histogram that nx selects.
 
-    Args:
-      size_x: nx in carrier periods.
-      uniform: uniform numbers in [0, 1).
-
-    Returns:
-      ny in carrier periods.
+    ``uniform`` are uniform numbers in [0, 1).
     """
     row = np.searchsorted(SIZE_EDGES, size_x, side="left") - 1
     rows = np.clip(row, 0, len(SIZE_COUNTS) - 1)

@@ -19,17 +19,9 @@ from jaxtyping import Array, Float32, Int
 from vone_jax import fast
 from vone_jax.v1.gabor import GaborKernels
 
-
-@dataclasses.dataclass(frozen=True)
-class _Slice:
-    """Neighbouring responses of one entry of ``FilterBank.kernels``."""
-
-    entry: int
-    start: int
-    stop: int
-
-    def read(self, responses: list[jax.Array]) -> jax.Array:
-        return responses[self.entry][..., self.start : self.stop]
+Images = Float32[Array | np.ndarray, "n h w c"]
+# Neighbouring responses of one entry of ``FilterBank.kernels``.
+_Place = tuple[int, slice]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,14 +31,14 @@ class FilterBank:
     Attributes:
       kernels: one entry for each input channel that a filter reads: the channel, and float32
         kernels of shape (k, k, 1, number of kernels).
-      simple: slices with the responses of simple cells.
-      complex_: pairs of slices with both phases of complex cells, in the same order.
+      simple: places of the responses of simple cells.
+      complex_: places of both phases of complex cells, in the same order.
       order: position of each cell in the concatenation of ``simple`` and ``complex_``.
     """
 
     kernels: tuple[tuple[int, np.ndarray], ...]
-    simple: tuple[_Slice, ...]
-    complex_: tuple[tuple[_Slice, _Slice], ...]
+    simple: tuple[_Place, ...]
+    complex_: tuple[tuple[_Place, _Place], ...]
     order: np.ndarray
 
     @classmethod
@@ -57,64 +49,50 @@ class FilterBank:
         channel_quadrature: Int[np.ndarray, " n"],
         num_simple: int,
     ) -> "FilterBank":
-        """Sort the kernels that the cells need.
+        """Sort the kernels that the cells need, by the input channels of both phases.
 
-        Args:
-          kernels: both phases of n filters.
-          channel: input channel of each in-phase kernel.
-          channel_quadrature: input channel of each quadrature kernel.
-          num_simple: the first ``num_simple`` filters are simple cells, whose quadrature phase
-            is not computed.
+        The first ``num_simple`` filters are simple cells, whose quadrature phase is not computed.
         """
         # Each array has the cells of one kind that read the same channel or pair of channels.
-        number = np.arange(len(channel))
+        is_simple = np.arange(len(channel)) < num_simple
+        pairs = np.stack([channel, channel_quadrature], axis=-1)
         simple = {
-            int(c): number[:num_simple][channel[:num_simple] == c]
-            for c in np.unique(channel[:num_simple])
+            c: np.flatnonzero(is_simple & (channel == c))
+            for c in np.unique(channel[is_simple]).tolist()
         }
-        pairs = np.stack([channel, channel_quadrature], axis=-1)[num_simple:]
         complex_ = {
-            (int(a), int(b)): number[num_simple:][np.all(pairs == (a, b), axis=-1)]
-            for a, b in np.unique(pairs, axis=0)
+            (a, b): np.flatnonzero(~is_simple & np.all(pairs == (a, b), axis=-1))
+            for a, b in np.unique(pairs[~is_simple], axis=0).tolist()
         }
-        blocks: dict[int, list[np.ndarray]] = {}
+        channels = np.unique([*simple, *np.ravel([*complex_])]).astype(int).tolist()
+        blocks: list[list[np.ndarray]] = [[] for _ in channels]
 
-        def place(channel: int, phase: np.ndarray) -> tuple[int, int, int]:
-            start = sum(map(len, blocks.setdefault(channel, [])))
-            blocks[channel].append(phase)
-            return channel, start, start + len(phase)
+        def place(channel: int, phase: np.ndarray) -> _Place:
+            entry = channels.index(channel)
+            start = sum(map(len, blocks[entry]))
+            blocks[entry].append(phase)
+            return entry, slice(start, start + len(phase))
 
-        simple_places = [place(c, kernels.in_phase[cells]) for c, cells in simple.items()]
-        complex_places = [
+        simple_places = tuple(place(c, kernels.in_phase[cells]) for c, cells in simple.items())
+        complex_places = tuple(
             (place(a, kernels.in_phase[cells]), place(b, kernels.quadrature[cells]))
             for (a, b), cells in complex_.items()
-        ]
-        channels = sorted(blocks)
-
-        def located(place: tuple[int, int, int]) -> _Slice:
-            return _Slice(channels.index(place[0]), *place[1:])
-
+        )
         return cls(
             kernels=tuple(
-                (c, np.ascontiguousarray(np.concatenate(blocks[c]).transpose(1, 2, 0)[:, :, None]))
-                for c in channels
+                (c, np.ascontiguousarray(np.concatenate(block).transpose(1, 2, 0)[:, :, None]))
+                for c, block in zip(channels, blocks, strict=True)
             ),
-            simple=tuple(map(located, simple_places)),
-            complex_=tuple((located(q0), located(q1)) for q0, q1 in complex_places),
+            simple=simple_places,
+            complex_=complex_places,
             order=np.argsort(np.concatenate([*simple.values(), *complex_.values()])),
         )
 
-    def linear(
-        self, images: Float32[Array | np.ndarray, "n h w c"], stride: int
-    ) -> list[Float32[Array, "n _ _ _"]]:
-        """Cross-correlate each input channel with its kernels, with zero padding k // 2.
+    def linear(self, images: Images, stride: int) -> list[Float32[Array, "n _ _ _"]]:
+        """Cross-correlate each channel of normalised images with its kernels.
 
-        Args:
-          images: normalised images.
-          stride: in pixels.
-
-        Returns:
-          For each entry of ``kernels``, (n, ceil(h/stride), ceil(w/stride), number of kernels).
+        The zero padding is k // 2. The result for each entry of ``kernels`` has the shape
+        (n, ceil(h/stride), ceil(w/stride), number of kernels).
         """
         images = jnp.asarray(images)
         return [
@@ -124,23 +102,24 @@ class FilterBank:
 
     def __call__(
         self,
-        images: Float32[Array | np.ndarray, "n h w c"],
+        images: Images,
         stride: int,
         simple_cell: Callable[[jax.Array], jax.Array],
         complex_cell: Callable[[jax.Array, jax.Array], jax.Array],
     ) -> Float32[Array, "n _ _ cells"]:
-        """Return the responses of all cells.
+        """Return the responses of all cells to normalised images, in the order of the bank.
 
         Args:
           images: normalised images.
           stride: in pixels.
           simple_cell: elementwise function of the in-phase response.
           complex_cell: elementwise function of the in-phase and the quadrature response.
-
-        Returns:
-          (n, ceil(h/stride), ceil(w/stride), cells), in the order of the bank.
         """
         linear = self.linear(images, stride)
-        cells = [simple_cell(q0.read(linear)) for q0 in self.simple]
-        cells += [complex_cell(q0.read(linear), q1.read(linear)) for q0, q1 in self.complex_]
+
+        def read(place: _Place) -> jax.Array:
+            return linear[place[0]][..., place[1]]
+
+        cells = [simple_cell(read(q0)) for q0 in self.simple]
+        cells += [complex_cell(read(q0), read(q1)) for q0, q1 in self.complex_]
         return fast.permute(jnp.concatenate(cells, axis=-1), self.order)

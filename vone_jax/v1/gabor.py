@@ -1,10 +1,12 @@
-"""The Gabor filter bank: its parameters, how they are sampled, and its kernels.
+"""The Gabor filter bank: its parameters, how they are sampled, its kernels, and given kernels.
 
 Reference: Dapello, Marques et al., Simulating a primary visual cortex at the front of CNNs
 improves robustness to image perturbations, NeurIPS 2020.
 """
 
 import dataclasses
+import functools
+import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -98,11 +100,6 @@ def spatial_frequency_histogram(
     degree, ``sf_max=6`` up to 5.6. The uniform variant gives each of these bins the same weight.
     Like the original, it drops an edge that equals ``sf_max``.
 
-    Args:
-      distribution: one of ``DISTRIBUTIONS``.
-      sf_min: lowest frequency in cycles per degree.
-      sf_max: highest frequency in cycles per degree.
-
     Raises:
       ValueError: if the distribution is unknown, or if no bin is left.
     """
@@ -140,9 +137,6 @@ def sample_gabor_parameters(
       correlation: correlation of nx and spatial frequency in their Gaussian copula, in [0, 1).
         It has no effect on the uniform variant.
       in_channels: number of input channels, >= 1.
-
-    Returns:
-      The parameters of the bank.
 
     Raises:
       ValueError: if an argument is out of range.
@@ -223,7 +217,7 @@ def gabor_kernels(
         grid cannot represent.
 
     Returns:
-      Kernels at ``phase`` and at ``phase`` + 90 degrees, float32 (n, k, k) each.
+      Kernels at ``phase`` and at ``phase`` + 90 degrees.
 
     Raises:
       ValueError: if an argument is out of range, or a frequency is aliased.
@@ -251,6 +245,83 @@ def gabor_kernels(
         in_phase=(envelope * np.cos(carrier)).astype(np.float32),
         quadrature=(envelope * np.cos(carrier + np.pi / 2)).astype(np.float32),
     )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImportedBank:
+    """Given kernels of n quadrature pairs, such as a checkpoint's, and the parameters they have.
+
+    A block applies the kernels. The parameters describe the filters for physiology and reports, and
+    name the input channel of each filter. They need not give the kernels bit by bit.
+
+    Attributes:
+      in_phase: kernels, indexed as [filter, row, column], read-only. k is odd.
+      quadrature: kernels of the quadrature partners.
+      parameters: parameters of the n pairs; ``channel`` and ``channel_quadrature`` are exact.
+      pixels_per_degree: the resolution at which the kernels have the spatial frequencies
+        ``parameters.sf``, in pixels per degree of visual angle.
+
+    Raises:
+      ValueError: if shapes differ, or if a value is out of range or not finite.
+    """
+
+    in_phase: Float32[np.ndarray, "n k k"]
+    quadrature: Float32[np.ndarray, "n k k"]
+    parameters: GaborParameters
+    pixels_per_degree: float
+
+    def __post_init__(self):
+        for name in ("in_phase", "quadrature"):
+            array = np.array(getattr(self, name), np.float32)
+            if array.ndim != 3 or array.shape != (len(self.parameters), *array.shape[-1:] * 2):
+                raise ValueError(
+                    f"{name} must have shape (n, k, k) with n = {len(self.parameters)} "
+                    f"parameters, got {array.shape}"
+                )
+            check_kernel_size(array.shape[-1])
+            if not np.all(np.isfinite(array)):
+                raise ValueError(f"{name} must be finite")
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+        if self.in_phase.shape != self.quadrature.shape:
+            raise ValueError(
+                f"in_phase and quadrature must have the same shape, got {self.in_phase.shape} and "
+                f"{self.quadrature.shape}"
+            )
+        arguments.number("pixels_per_degree", self.pixels_per_degree, positive=True)
+
+    def __len__(self) -> int:
+        return len(self.parameters)
+
+    @property
+    def kernel_size(self) -> int:
+        """The side k of the kernels in pixels."""
+        return self.in_phase.shape[-1]
+
+    @property
+    def kernels(self) -> GaborKernels:
+        """The kernels of both phases."""
+        return GaborKernels(self.in_phase, self.quadrature)
+
+    @functools.cached_property
+    def _digest(self) -> str:
+        # Computed once, because JAX hashes and compares a model at every trace.
+        digest = hashlib.sha256(self.in_phase.tobytes())
+        digest.update(self.quadrature.tobytes())
+        digest.update(repr((self.parameters, self.pixels_per_degree)).encode())
+        return digest.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ImportedBank) and self._digest == other._digest
+
+    def __hash__(self) -> int:
+        return hash(self._digest)
+
+    def __repr__(self) -> str:
+        return (
+            f"<ImportedBank: {len(self)} pairs of {self.kernel_size}x{self.kernel_size} kernels "
+            f"at {self.pixels_per_degree:g} pixels per degree, sha256 {self._digest[:12]}>"
+        )
 
 
 def check_kernel_size(kernel_size: int) -> None:

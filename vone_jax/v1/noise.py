@@ -18,6 +18,7 @@ from vone_jax import arguments, fast
 # Keeps the slope of the square root finite at a rate of zero. It is part of the published model.
 _VARIANCE_FLOOR = 1e-4
 
+Values = Float[Array, "*shape"]
 # Generators of the normals of one key. The first is the fast one, see ``fast.counter_random``.
 GENERATORS: dict[str, Callable[[jax.Array, tuple[int, ...]], jax.Array]] = {
     "counter": fast.standard_normal,
@@ -28,16 +29,10 @@ GENERATORS: dict[str, Callable[[jax.Array, tuple[int, ...]], jax.Array]] = {
 def standard_normal(
     keys: Key[Array, " n"], shape: tuple[int, ...], generator: str = "counter"
 ) -> Float32[Array, "n ..."]:
-    """Draw standard normals for a batch in which each example has its own key.
+    """Draw standard normals (n, *shape) for a batch; row i depends on ``keys[i]`` alone.
 
-    Args:
-      keys: one typed key per example.
-      shape: shape of the draws of one example.
-      generator: "counter", or "jax" for ``jax.random.normal``, whose draws are others, equally
-        good and slower.
-
-    Returns:
-      Draws of shape (n, *shape); row i depends on ``keys[i]`` alone.
+    The generator is "counter", or "jax" for ``jax.random.normal``, whose draws are others, equally
+    good and slower.
 
     Raises:
       ValueError: if the generator is unknown.
@@ -79,9 +74,7 @@ class NeuronalNoise:
         arguments.number("level", self.level)
         arguments.number("strength", self.strength)
 
-    def __call__(
-        self, responses: Float[Array, "*shape"], z: Float[Array, "*shape"]
-    ) -> Float[Array, "*shape"]:
+    def __call__(self, responses: Values, z: Values) -> Values:
         """Add noise to responses >= 0, from standard normals ``z``."""
         mean = self.scale * fast.shared_by_draws(responses, z) + self.level
         deviation = self.strength * jnp.sqrt(jax.nn.relu(mean) + _VARIANCE_FLOOR)
@@ -93,11 +86,7 @@ class NeuronalNoise:
 class GaussianNoise:
     """Additive Gaussian noise, then rectification: max(r + scale * z, 0).
 
-    Attributes:
-      scale: standard deviation in units of the response, >= 0.
-
-    Raises:
-      ValueError: if ``scale`` is out of range.
+    ``scale`` is the standard deviation in units of the response, >= 0.
     """
 
     scale: float
@@ -105,9 +94,7 @@ class GaussianNoise:
     def __post_init__(self):
         arguments.number("scale", self.scale)
 
-    def __call__(
-        self, responses: Float[Array, "*shape"], z: Float[Array, "*shape"]
-    ) -> Float[Array, "*shape"]:
+    def __call__(self, responses: Values, z: Values) -> Values:
         """Add noise to responses >= 0, from standard normals ``z``."""
         return jax.nn.relu(fast.shared_by_draws(responses, z) + self.scale * z)
 
