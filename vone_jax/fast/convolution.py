@@ -13,7 +13,7 @@ window, or its rows and columns, become channels first.
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,15 +23,21 @@ from jax.custom_derivatives import SymbolicZero
 
 from vone_jax.fast import switch
 
-Strides = tuple[int, ...]
-Padding = tuple[tuple[int, int], ...]
-
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
+_TRANSPOSED = ("NHWC", "HWOI", "NHWC")
 
 # Images of at most this many channels get more channels from the window of the kernel.
 _FEW_CHANNELS = 4
 # A kernel that sums over at most this many numbers is applied to explicit patches.
 _FEW_TERMS = 64
+
+
+class _Settings(NamedTuple):
+    """The strides and the padding of rows and columns, and the precision of the products."""
+
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    precision: Any
 
 
 def convolve(
@@ -72,33 +78,34 @@ def convolve(
       ValueError: if an option asks for another convolution.
     """
     _check(images, kernel, dimension_numbers, options)
-    strides, padding = tuple(strides), tuple((before, after) for before, after in padding)
+    pads = tuple((before, after) for before, after in padding)
+    settings = _Settings(tuple(strides), pads, precision)
     if not switch.enabled():
-        return _plain(images, kernel, strides, padding, precision)
-    if kernel.shape[:2] == (1, 1) and padding == ((0, 0), (0, 0)):
+        return _plain(images, kernel, settings)
+    if kernel.shape[:2] == (1, 1) and pads == ((0, 0), (0, 0)):
         return _product(images[:, :: strides[0], :: strides[1]], kernel, precision)
     if images.shape[1] < kernel.shape[0] or images.shape[2] < kernel.shape[1]:
-        return _by_patches(images, kernel, strides, padding, precision, together=1)
+        return _by_patches(images, kernel, settings, together=1)
     if images.shape[3] <= _FEW_CHANNELS and np.prod(kernel.shape[:3]) <= _FEW_TERMS:
-        return _by_patches(images, kernel, strides, padding, precision, together=2)
-    return _convolve(images, kernel, strides, padding, precision)
+        return _by_patches(images, kernel, settings, together=2)
+    return _convolve(images, kernel, settings)
 
 
 def _plain(
-    images: jax.Array, kernel: jax.Array, strides: Strides, padding: Padding, precision: Any
+    images: jax.Array, kernel: jax.Array, settings: _Settings, layout: Any = _LAYOUT
 ) -> jax.Array:
     return lax.conv_general_dilated(
-        images, kernel, strides, padding, dimension_numbers=_LAYOUT, precision=precision
+        images,
+        kernel,
+        settings.strides,
+        settings.padding,
+        dimension_numbers=layout,
+        precision=settings.precision,
     )
 
 
 def _by_patches(
-    images: jax.Array,
-    kernel: jax.Array,
-    strides: Strides,
-    padding: Padding,
-    precision: Any,
-    together: int,
+    images: jax.Array, kernel: jax.Array, settings: _Settings, together: int
 ) -> jax.Array:
     """Convolve by one product of patches and the kernel: (N, H', W', features).
 
@@ -106,23 +113,22 @@ def _by_patches(
     the product wider, which outweighs the zeros in its kernels if kernels are small.
     """
     rows, columns, _, features = kernel.shape
-    height, width = _extent(images, kernel, strides, padding)
+    height, width = _extent(images, kernel, settings)
+    strides = settings.strides
     groups = -(-width // together)
     step = together * strides[1]
     wide = columns + step - strides[1]
-    padded = _padded(images, padding, (groups - 1) * step + wide)
+    padded = _padded(images, settings, (groups - 1) * step + wide)
     strips = [padded[:, :, start : start + (groups - 1) * step + 1 : step] for start in range(wide)]
     patches = _windows(jnp.concatenate(strips, axis=-1), rows, height, strides[0])
     offsets = range(0, step, strides[1])
     beside = [(start, wide - columns - start) for start in offsets]
     kernels = [jnp.pad(kernel, ((0, 0), pair, (0, 0), (0, 0))) for pair in beside]
-    product = _product(patches, jnp.concatenate(kernels, axis=-1), precision)
+    product = _product(patches, jnp.concatenate(kernels, axis=-1), settings.precision)
     return product.reshape(images.shape[0], height, groups * together, features)[:, :, :width]
 
 
-def _by_rows(
-    images: jax.Array, kernel: jax.Array, strides: Strides, padding: Padding, precision: Any
-) -> jax.Array:
+def _by_rows(images: jax.Array, kernel: jax.Array, settings: _Settings) -> jax.Array:
     """Convolve along columns, with the rows of a window as channels: (N, H', W', features).
 
     The images become (N, H', columns, stride * rows * C), because the columns within a stride are
@@ -131,38 +137,36 @@ def _by_rows(
     with zeros by the stride.
     """
     rows, columns, channels, features = kernel.shape
-    height, width = _extent(images, kernel, strides, padding)
+    height, width = _extent(images, kernel, settings)
+    strides = settings.strides
     steps = -(-columns // strides[1])
     folded = width - 1 + steps
-    padded = _padded(images, padding, folded * strides[1])
+    padded = _padded(images, settings, folded * strides[1])
     windows = _windows(padded, rows, height, strides[0])
     kernel = jnp.pad(kernel, ((0, 0), (0, steps * strides[1] - columns), (0, 0), (0, 0)))
     kernel = kernel.reshape(rows, steps, strides[1], channels, features).transpose(1, 4, 2, 0, 3)
-    return lax.conv_general_dilated(
+    return _plain(
         windows.reshape(images.shape[0], height, folded, -1),
         kernel.reshape(1, steps, features, -1),
-        (1, 1),
-        "VALID",
-        dimension_numbers=("NHWC", "HWOI", "NHWC"),
-        precision=precision,
+        _Settings((1, 1), ((0, 0), (0, 0)), settings.precision),
+        _TRANSPOSED,
     )
 
 
-def _extent(images: jax.Array, kernel: jax.Array, strides: Strides, padding: Padding) -> list[int]:
+def _extent(images: jax.Array, kernel: jax.Array, settings: _Settings) -> list[int]:
     """Return the numbers of rows and columns of the result."""
+    strides, padding, _ = settings
     return [
         (images.shape[axis + 1] + sum(padding[axis]) - kernel.shape[axis]) // strides[axis] + 1
         for axis in range(2)
     ]
 
 
-def _padded(images: jax.Array, padding: Padding, width: int) -> jax.Array:
+def _padded(images: jax.Array, settings: _Settings, width: int) -> jax.Array:
     """Pad the images with zeros, at the right up to ``width`` columns."""
-    before, after = padding[1]
-    after = width - images.shape[2] - before
-    rows = (*padding[0], 0)
-    zero = jnp.zeros((), images.dtype)
-    return lax.pad(images, zero, [(0, 0, 0), rows, (before, after, 0), (0, 0, 0)])
+    rows, (before, _) = settings.padding
+    columns = (before, width - images.shape[2] - before, 0)
+    return lax.pad(images, jnp.zeros((), images.dtype), [(0, 0, 0), (*rows, 0), columns, (0, 0, 0)])
 
 
 def _windows(images: jax.Array, rows: int, height: int, stride: int) -> jax.Array:
@@ -203,42 +207,29 @@ def _check(
             )
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
-def _convolve(
-    images: jax.Array, kernel: jax.Array, strides: Strides, padding: Padding, precision: Any
-) -> jax.Array:
-    return _plain(images, kernel, strides, padding, precision)
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _convolve(images: jax.Array, kernel: jax.Array, settings: _Settings) -> jax.Array:
+    return _plain(images, kernel, settings)
 
 
 @functools.partial(_convolve.defjvp, symbolic_zeros=True)
 def _derivative(
-    strides: Strides,
-    padding: Padding,
-    precision: Any,
-    primals: tuple[jax.Array, jax.Array],
-    tangents: tuple[Any, Any],
+    settings: _Settings, primals: tuple[jax.Array, jax.Array], tangents: tuple[Any, Any]
 ) -> tuple[jax.Array, jax.Array | None]:
     images, kernel = primals
     of_images, of_kernel = tangents
     tangent = None
-    convolution = functools.partial(
-        lax.conv_general_dilated, window_strides=strides, padding=padding, precision=precision
-    )
     # The transpose of a convolution exchanges two axes: inputs and outputs of the kernel in the
     # gradient of the images, examples and channels in the gradient of the kernel. They are
     # exchanged here already, so that the transposes have the fast layout.
     if not isinstance(of_images, SymbolicZero):
         if images.shape[3] <= _FEW_CHANNELS:
-            tangent = _by_rows(of_images, kernel, strides, padding, precision)
+            tangent = _by_rows(of_images, kernel, settings)
         else:
-            tangent = convolution(
-                of_images, kernel.swapaxes(2, 3), dimension_numbers=("NHWC", "HWOI", "NHWC")
-            )
+            tangent = _plain(of_images, kernel.swapaxes(2, 3), settings, _TRANSPOSED)
     if not isinstance(of_kernel, SymbolicZero):
-        by_kernel = convolution(
-            images.transpose(3, 1, 2, 0),
-            of_kernel.transpose(2, 0, 1, 3),
-            dimension_numbers=("CHWN", "IHWO", "HWNC"),
-        ).transpose(2, 0, 1, 3)
+        by_channel, transposed = images.transpose(3, 1, 2, 0), of_kernel.transpose(2, 0, 1, 3)
+        by_kernel = _plain(by_channel, transposed, settings, ("CHWN", "IHWO", "HWNC"))
+        by_kernel = by_kernel.transpose(2, 0, 1, 3)
         tangent = by_kernel if tangent is None else tangent + by_kernel
-    return _convolve(images, kernel, strides, padding, precision), tangent
+    return _convolve(images, kernel, settings), tangent

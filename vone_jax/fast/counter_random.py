@@ -44,56 +44,32 @@ _SINE = (0.0776594083, -0.598292160, 2.55007766, -5.16771009, 3.14159264)
 
 @functools.partial(jax.jit, static_argnums=1)
 def standard_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Draw standard normals from one key.
+    """Draw standard normals in float32 from one scalar typed key; see ``random_words``.
 
-    Magnitudes reach 6.66, the square root of 64 log 2.
-
-    Args:
-      key: scalar typed key of any implementation.
-      shape: shape of the result; at most 2^32 elements.
-
-    Returns:
-      float32 array. Its bits do not depend on how the computation is batched, sharded or compiled
-      with ``jit``. They may differ by one unit in the last place between machines, and between
-      optimisation levels of the compiler, which may round a product and a sum once or twice.
-
-    Raises:
-      ValueError: if ``shape`` has more than 2^32 elements.
+    Magnitudes reach 6.66, the square root of 64 log 2. The bits do not depend on how the
+    computation is batched, sharded or compiled with ``jit``. They may differ by one unit in the
+    last place between machines, and between optimisation levels of the compiler, which may round a
+    product and a sum once or twice.
     """
     return _box_muller(*random_words(key, shape))
 
 
 def symmetric_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Draw uniform numbers in (-1, 1) from one key.
+    """Draw uniform numbers in (-1, 1) from one scalar typed key; see ``random_words``.
 
-    Args:
-      key: scalar typed key of any implementation.
-      shape: shape of the result; at most 2^32 elements.
-
-    Returns:
-      float32 array of odd multiples of 2^-24, with the guarantees of ``standard_normal``.
-
-    Raises:
-      ValueError: if ``shape`` has more than 2^32 elements.
+    They are odd multiples of 2^-24 in float32, with the guarantees of ``standard_normal``.
     """
     words, _ = random_words(key, shape)
     # float32 holds 24 bits. Half a step makes the numbers symmetric, and keeps them off the ends.
-    return (words >> jnp.uint32(8)).astype(jnp.int32).astype(jnp.float32) * 2.0**-23 + (
-        2.0**-24 - 1
-    )
+    steps = (words >> jnp.uint32(8)).astype(jnp.int32).astype(jnp.float32)
+    return steps * 2.0**-23 + (2.0**-24 - 1)
 
 
 def random_words(key: jax.Array, shape: tuple[int, ...]) -> Words:
-    """Draw two independent uniform words per element from one key.
+    """Draw two independent uniform uint32 words per element from one scalar typed key.
 
-    For a Threefry key their exclusive or is ``jax.random.bits(key, shape, "uint32")``.
-
-    Args:
-      key: scalar typed key of any implementation.
-      shape: shape of each result; at most 2^32 elements.
-
-    Returns:
-      Two uint32 arrays.
+    The key has any implementation. For a Threefry key the exclusive or of the words is
+    ``jax.random.bits(key, shape, "uint32")``.
 
     Raises:
       ValueError: if ``shape`` has more than 2^32 elements.
@@ -108,12 +84,8 @@ def random_words(key: jax.Array, shape: tuple[int, ...]) -> Words:
 def threefry_2x32(key: Words, counter: Words) -> Words:
     """Encipher counters by Threefry-2x32 with 20 rounds.
 
-    Args:
-      key: two uint32 words, scalars or of the shape of the counter.
-      counter: two uint32 words of one shape.
-
-    Returns:
-      Two uint32 words of that shape: for each key, a permutation of the 2^64 counters.
+    Keys and counters are two uint32 words each, the words of a key scalars or of the shape of the
+    counter. For each key the result is a permutation of the 2^64 counters.
     """
     if not switch.enabled():
         return _plain_threefry(key, counter)

@@ -57,11 +57,7 @@ def keep_memory() -> None:
 def keep_compiled(directory: str | os.PathLike | None) -> None:
     """Keep compiled programs in a directory, so that the next start need not compile them.
 
-    Programs that took less than a second to compile are not kept. The setting holds for the whole
-    process.
-
-    Args:
-      directory: where the programs are kept; None switches the cache off.
+    Programs that took less than a second to compile are not kept. None switches the cache off.
     """
     path = None if directory is None else os.path.abspath(directory)
     jax.config.update("jax_compilation_cache_dir", path)

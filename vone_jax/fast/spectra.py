@@ -62,17 +62,11 @@ def correlate(images: jax.Array, kernels: np.ndarray, stride: int) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class _Tiles:
-    """The tiles into which the rows of responses are cut.
-
-    Attributes:
-      number: number of tiles.
-      rows: rows of responses in a tile.
-      taps: taps of the kernel in each phase of the rows.
-    """
+    """The tiles into which the rows of responses are cut."""
 
     number: int
-    rows: int
-    taps: int
+    rows: int  # of responses in a tile
+    taps: int  # of the kernel in each phase of the rows
 
     @classmethod
     def of(cls, size: int, stride: int, positions: int) -> "_Tiles":
@@ -98,14 +92,13 @@ class _Tiles:
 def share_of_products(size: int, stride: int, positions: int) -> float:
     """Return the products of ``by_spectra`` as a share of those of a direct convolution.
 
+    The small transforms of images and kernels are left out. The share is above 1 if a direct
+    convolution takes fewer products.
+
     Args:
       size: side k of the kernels.
       stride: in pixels.
       positions: rows of responses.
-
-    Returns:
-      The share, without the small transforms of images and kernels. It is above 1 if a direct
-      convolution takes fewer products.
     """
     tiles = _Tiles.of(size, stride, positions)
     # A complex product is four real ones; the way back is a matrix of rows x points.
@@ -138,8 +131,8 @@ def by_spectra(images: jax.Array, kernels: np.ndarray, stride: int) -> jax.Array
     # the merge would gather them on all devices.
     products = jnp.einsum("fpntwk,fkc->fpntwc", windows, spectra)
     back = 2 / tiles.points * tiles.waves()[:, : tiles.rows].conj()
-    back = np.stack([np.real(back), -np.imag(back)], axis=1).reshape(-1, tiles.rows).T
-    rows = jnp.matmul(back.astype(np.float32), products.reshape(tiles.points, -1))
+    back = _interleaved(np.real(back), -np.imag(back)).T
+    rows = jnp.matmul(back, products.reshape(tiles.points, -1))
     shape = images.shape[0], tiles.number, width, kernels.shape[2]
     rows = rows.reshape(tiles.rows, *shape).transpose(1, 2, 0, 3, 4)
     return rows.reshape(shape[0], tiles.number * tiles.rows, *shape[2:])[:, :height]
@@ -167,8 +160,7 @@ def _spectra_of_images(
     waves = tiles.waves()
     # The imaginary part of a product is the real part of the product with -iX.
     real, imaginary = np.real(waves), np.imag(waves)
-    waves = np.stack([real, imaginary, imaginary, -real], axis=1)
-    waves = waves.reshape(-1, tiles.points).astype(np.float32)
+    waves = _interleaved(real, imaginary, imaginary, -real)
     spectra = jnp.matmul(waves, cut.reshape(tiles.points, -1))
     return spectra.reshape(tiles.points // 2, 2, 2, *cut.shape[1:4], stride * stride)
 
@@ -197,10 +189,12 @@ def _spectra_of_kernels(kernels: np.ndarray, stride: int, tiles: _Tiles) -> jax.
     kernel = jnp.pad(kernel, ((0, tiles.taps * stride - size), (0, 0), (0, 0)))
     phases = kernel.reshape(tiles.taps, stride, size, count).swapaxes(1, 2)
     waves = tiles.waves()[:, : tiles.taps]
-    waves = (
-        np.stack([np.real(waves), np.imag(waves)], axis=1)
-        .reshape(-1, tiles.taps)
-        .astype(np.float32)
+    spectra = jnp.matmul(
+        _interleaved(np.real(waves), np.imag(waves)), phases.reshape(tiles.taps, -1)
     )
-    spectra = jnp.matmul(waves, phases.reshape(tiles.taps, -1))
     return spectra.reshape(tiles.points // 2, -1, count)
+
+
+def _interleaved(*matrices: np.ndarray) -> np.ndarray:
+    """Return the first rows of all matrices, then the second rows, and so on, in float32."""
+    return np.stack(matrices, axis=1).reshape(-1, matrices[0].shape[1]).astype(np.float32)

@@ -1,0 +1,127 @@
+"""Loops, ends of stages and gathers in the forms that XLA compiles well, values and gradients."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from vone_jax.fast import switch
+
+
+def stage(function: Callable[..., Any], *operands: Any) -> Any:
+    """Return ``function(*operands)``, with operands and results as arrays in memory.
+
+    XLA fuses a value into the operations that read it, and computes it again in each of them. In a
+    chain of filters with a few taps that multiplies the work at every filter, up to a hundred times
+    on a CPU, where ``lax.optimization_barrier`` has no effect. XLA does not fuse across the ends of
+    a conditional, so the function runs in one that is always true. A loop hides that from XLA.
+    """
+    if not switch.enabled():
+        return function(*operands)
+    always = lax.fori_loop(0, 2, jnp.add, jnp.int32(0)) == 1
+    shapes = jax.eval_shape(function, *operands)
+    nothing = lambda *_: jax.tree.map(lambda one: jnp.zeros(one.shape, one.dtype), shapes)  # noqa: E731
+    return lax.cond(always, function, nothing, *operands)
+
+
+def one_by_one(function: Callable[..., jax.Array], *batches: jax.Array) -> jax.Array:
+    """Return ``function(*batches)``, computed image by image on a CPU and at once elsewhere.
+
+    A loop that reads its images again and again is several times faster when one image stays in
+    the cache, and it needs memory for one image only. The cores then share an image, not the batch.
+    The function takes and returns arrays whose first axis counts the images.
+    """
+    if not switch.enabled():
+        return function(*batches)
+
+    def mapped(*batches):
+        alone = lambda arrays: function(*(array[None] for array in arrays))[0]  # noqa: E731
+        return lax.map(alone, batches)
+
+    return lax.platform_dependent(*batches, cpu=mapped, default=function)
+
+
+def repeated(
+    count: jax.Array, most: int, body: Callable[[jax.Array, jax.Array], jax.Array], start: jax.Array
+) -> jax.Array:
+    """Return the result of ``body(number, value)`` for the numbers 0 to ``count - 1`` in turn.
+
+    It is a ``lax.fori_loop`` that gradients pass through, for which the largest number of rounds
+    must be known. The fast form skips the rounds beyond ``count``; the plain form drops their
+    results. ``count`` is an int32 scalar, at most ``most``.
+    """
+
+    def skip(value, number):
+        return lax.cond(number < count, body, lambda _, same: same, number, value), None
+
+    def drop(value, number):
+        return jnp.where(number < count, body(number, value), value), None
+
+    step = skip if switch.enabled() else drop
+    return lax.scan(step, start, jnp.arange(most, dtype=jnp.int32))[0]
+
+
+def permute(values: jax.Array, order: np.ndarray) -> jax.Array:
+    """Return ``values[..., order]``; the gradient is a gather as well.
+
+    JAX transposes a gather to a scatter, which does not know that ``order`` is a permutation and
+    takes longer than all cells of a Gabor bank. Written as the solution of a linear system, the
+    transpose is the inverse permutation, in forward and reverse mode and under ``vmap``.
+
+    Args:
+      values: array of shape (..., n).
+      order: a permutation of 0 to n - 1.
+    """
+    if not switch.enabled():
+        return values[..., order]
+    if np.array_equal(order, np.arange(len(order))):
+        return values
+    inverse = np.argsort(order)
+    return lax.custom_linear_solve(
+        lambda x: _gather(x, inverse),
+        values,
+        solve=lambda _, x: _gather(x, order),
+        transpose_solve=lambda _, x: _gather(x, inverse),
+    )
+
+
+def _gather(values: jax.Array, order: np.ndarray) -> jax.Array:
+    return values.at[..., order].get(mode="promise_in_bounds", unique_indices=True)
+
+
+def shared_by_draws(values: jax.Array, draws: jax.Array) -> jax.Array:
+    """Return ``values``; their gradient is summed over draws by a product of matrices.
+
+    Under a ``vmap`` over draws that share the values, JAX sums the gradient along the axis of
+    draws. jaxlib 0.10 gives that sum to a library that takes 15 times as long on CPUs, which is a
+    third of an attack on a small network.
+
+    Args:
+      values: float array that every draw uses.
+      draws: float array, batched under ``vmap`` where ``values`` is not.
+    """
+    return _shared(values, draws) if switch.enabled() else values
+
+
+@jax.custom_jvp
+def _shared(values: jax.Array, draws: jax.Array) -> jax.Array:
+    return values * _one(values, draws)
+
+
+@_shared.defjvp
+def _(primals, tangents):
+    values, draws = primals
+    one = _one(values, draws)
+    tangent = jnp.matmul(one.reshape(1, 1), tangents[0].reshape(1, -1), precision="highest")
+    return values * one, tangent.reshape(values.shape)
+
+
+def _one(values: jax.Array, draws: jax.Array) -> jax.Array:
+    """Return a one of shape () that ``vmap`` batches over ``draws``."""
+    if draws.size == 0:
+        return jnp.ones((), values.dtype)
+    # The comparison makes JAX treat the one as batched; XLA folds it to a constant.
+    return ((draws.reshape(-1)[0] > 0) | True).astype(values.dtype)
