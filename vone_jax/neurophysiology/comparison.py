@@ -133,9 +133,6 @@ def similarity(
 
     Undefined values are drawn like all others and then left out. So a population with many of them
     is compared by as few values as the neurons. ``bootstraps`` populations are drawn.
-
-    Raises:
-      ValueError: for an empty population or reference, or histograms of different bins.
     """
     if counts.shape != reference_counts.shape or counts.ndim != 1:
         raise ValueError(

@@ -14,7 +14,6 @@ from vone_jax.neurophysiology.recording import OneKey, PerUnit, ResponseFn, Site
 CONTRASTS = 2.0 ** np.arange(-4.0, 0.5, 0.5)
 Levels = Float[np.ndarray, " levels"]
 Curves = Float[np.ndarray, "levels units"]
-RADIUS = 1.0  # degrees
 
 # The grid of the fit. Semi-saturation is searched beyond contrast 1, because a unit that does not
 # saturate is fitted best by a very large one.
@@ -53,12 +52,8 @@ def contrast_response(
 ) -> ContrastResponse:
     """Record gratings of rising contrast, of 1 degree radius: 4 frequencies, 6 orientations.
 
-    Args:
-      response_fn: the layer.
-      key: typed key of its noise.
-      site: the units, from ``find_units``.
-      contrasts: at least 3, ascending in (0, 1]. One grey level is a contrast of 0.8 %.
-      trials: presentations of each grating.
+    The contrasts are at least 3, ascending in (0, 1]. One grey level is a contrast of 0.8 %. The
+    site comes from ``find_units``; each grating is presented ``trials`` times.
 
     Raises:
       ValueError: for contrasts out of range or order.
@@ -67,14 +62,7 @@ def contrast_response(
     ascending = contrasts.ndim == 1 and len(contrasts) >= 3 and np.all(np.diff(contrasts) > 0)
     if not ascending or not (contrasts[0] > 0 and contrasts[-1] <= 1):
         raise ValueError(f"contrasts must be 3 or more, ascending in (0, 1], got {contrasts}")
-    gratings = stimuli.grating_set(
-        "contrast",
-        contrast=contrasts,
-        spatial_frequency=stimuli.COARSE_SPATIAL_FREQUENCIES,
-        orientation=stimuli.COARSE_ORIENTATIONS,
-        phase=stimuli.PHASES,
-        radius=RADIUS,
-    )
+    gratings = stimuli.grating_set("contrast", contrast=contrasts, **stimuli.COARSE, radius=1.0)
     flat = recording.record(response_fn, key, gratings, site, trials)
     responses = flat.reshape(*gratings.shape, len(site))
     blank = recording.record_blank(response_fn, key, site, trials)

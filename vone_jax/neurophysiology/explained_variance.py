@@ -314,6 +314,7 @@ def _median(values: np.ndarray) -> float:
 
 
 def _checked_recordings(recordings: ArrayLike) -> np.ndarray:
+    """Return recordings in float64, or raise a ValueError that names the neurons at fault."""
     recordings = np.asarray(recordings, np.float64)
     _check_recordings("recordings", recordings)
     constant = np.flatnonzero(np.ptp(recordings.mean(axis=1), axis=0) == 0)

@@ -82,10 +82,7 @@ def record(
       gratings: the gratings to show.
       site: the units to record.
       trials: presentations of each grating, >= 1.
-      reduce_last: take the maximum over this many consecutive gratings, before averaging.
-
-    Returns:
-      One row for each ``reduce_last`` gratings.
+      reduce_last: return the maximum of this many consecutive gratings, before averaging.
 
     Raises:
       ValueError: if a response is not finite, or its shape is neither (n, rows, columns, channels)
@@ -125,16 +122,10 @@ def present(
     reduce_last: int = 1,
     rectify: bool = True,
 ) -> Float32[np.ndarray, "conditions units"]:
-    """Show images in batches of one size, and return the site's responses as ``record`` does.
+    """Show images in batches of one size, once, and return the site's responses as ``record`` does.
 
-    Args:
-      response_fn: the layer.
-      key: typed key; the image with index i has the key ``fold_in(key, i)``.
-      draw: function of indices, which returns uint8 images (n, window height, window width).
-      indices: indices of the images to show.
-      site: the units to record.
-      reduce_last: take the maximum over this many consecutive images.
-      rectify: clip responses at 0.
+    The function ``draw`` returns uint8 images (n, window height, window width) by their indices.
+    The image with index i has the key ``fold_in(key, i)``. ``rectify`` clips responses at 0.
     """
     function = prng.as_pytree(response_fn, "response_fn")
     units = jnp.asarray(site.units, jnp.int32)

@@ -83,11 +83,7 @@ def references(
 
 
 def from_values(name: str, values: Shaped[np.ndarray, " neurons"]) -> Reference:
-    """Return the distribution of a property over neurons with known values, NaN where undefined.
-
-    Raises:
-      ValueError: for an unknown property, or values of another shape, infinite, or all undefined.
-    """
+    """Return the distribution of a property over neurons with known values, NaN where undefined."""
     arguments.choice("references", name, PROPERTIES)
     values = np.asarray(values, np.float64)
     if values.ndim != 1 or np.isinf(values).any() or np.isnan(values).all():

@@ -116,10 +116,9 @@ def locate(response_fn: ResponseFn, key: OneKey, display: Display, crop: bool = 
       ValueError: if the layer responds to no grating, a response is not finite, or its shape is
         neither (n, rows, columns, channels) nor (n, units).
     """
-    function = prng.as_pytree(response_fn, "response_fn")
-    table = _central_gratings()
-    pixels = np.concatenate([stimuli.blank(display), stimuli.render(table, display)])
-    responses = np.maximum(_show(function, key, jnp.asarray(pixels), display.in_channels), 0.0)
+    gratings = stimuli.render(_central_gratings(), display)
+    pixels = np.concatenate([stimuli.blank(display), gratings])
+    responses = np.maximum(_show(response_fn, key, pixels, display), 0.0)
     driven = np.maximum(responses[1:] - responses[:1], 0.0).max(axis=0)
     if not driven.max() > 0:
         raise ValueError(
@@ -141,7 +140,7 @@ def locate(response_fn: ResponseFn, key: OneKey, display: Display, crop: bool = 
     channel = np.tile(np.arange(channels), len(locations))
     row, col = np.repeat(rows, channels), np.repeat(cols, channels)
     whole = Site(display, display.whole(), units.ravel(), row, col, channel)
-    return cropped(function, key, whole) if crop else whole
+    return cropped(response_fn, key, whole) if crop else whole
 
 
 def cropped(response_fn: ResponseFn, key: OneKey, site: Site) -> Site:
@@ -150,12 +149,11 @@ def cropped(response_fn: ResponseFn, key: OneKey, site: Site) -> Site:
     The site, of a layer without noise, is returned as it is if no smaller window is enough, or if
     the layer has no map or does not accept images of other sizes.
     """
-    function, display = prng.as_pytree(response_fn, "response_fn"), site.display
-    size = display.image_size
+    display, size = site.display, site.display.image_size
     if site.window.height * site.window.width <= (_CROPS[0] * size) ** 2:
         return site
     images = jnp.asarray(_probes(display))
-    whole = _show(function, key, images, display.in_channels)
+    whole = _show(response_fn, key, images, display)
     if whole.ndim == 2:
         return site
     map_height, map_width, channels = whole.shape[1:]
@@ -174,9 +172,9 @@ def cropped(response_fn: ResponseFn, key: OneKey, site: Site) -> Site:
             continue
         bottom, right = window.top + window.height, window.left + window.width
         cut = images[:, window.top : bottom, window.left : right]
-        if not _accepts(function, key, cut, display.in_channels):
+        if not _accepts(response_fn, key, cut, display):
             return site
-        responses = _show(function, key, cut, display.in_channels)
+        responses = _show(response_fn, key, cut, display)
         if responses.shape[1:] != (height, width, channels):
             return site
         difference = np.abs(responses[:, row, col, site.channel] - expected).max()
@@ -188,12 +186,9 @@ def cropped(response_fn: ResponseFn, key: OneKey, site: Site) -> Site:
 
 def is_stochastic(response_fn: ResponseFn, key: OneKey, display: Display) -> bool:
     """Return True if two keys give different responses to the same grating."""
-    function = prng.as_pytree(response_fn, "response_fn")
-    pixels = jnp.asarray(stimuli.render(_central_gratings()[:1], display))
-    stream = prng.stream(key, "is stochastic")
-    first, second = (
-        _show(function, prng.fold(stream, n), pixels, display.in_channels) for n in range(2)
-    )
+    pixels = stimuli.render(_central_gratings()[:1], display)
+    keys = (prng.fold(prng.stream(key, "is stochastic"), n) for n in range(2))
+    first, second = (_show(response_fn, key, pixels, display) for key in keys)
     return not np.array_equal(first, second)
 
 
@@ -219,10 +214,10 @@ def _probes(display: Display) -> np.ndarray:
     return np.concatenate([noise, stimuli.render(largest, display)])
 
 
-def _accepts(function: ResponseFn, key: jax.Array, pixels: jax.Array, in_channels: int) -> bool:
+def _accepts(response_fn: ResponseFn, key: jax.Array, pixels: jax.Array, display: Display) -> bool:
     """Return True if a layer that takes whole images takes images of this size, too."""
-    keys = prng.example_keys(key, pixels.shape[0])
-    call = functools.partial(recording.call_layer, in_channels=in_channels)
+    function, keys = prng.as_pytree(response_fn, "response_fn"), prng.example_keys(key, len(pixels))
+    call = functools.partial(recording.call_layer, in_channels=display.in_channels)
     try:
         # Only shapes are computed. The layer's framework decides which error it raises for a size
         # that it does not take.
@@ -232,6 +227,9 @@ def _accepts(function: ResponseFn, key: jax.Array, pixels: jax.Array, in_channel
     return True
 
 
-def _show(function: ResponseFn, key: jax.Array, pixels: jax.Array, in_channels: int) -> np.ndarray:
+def _show(
+    response_fn: ResponseFn, key: jax.Array, pixels: np.ndarray | jax.Array, display: Display
+) -> np.ndarray:
     """Return the responses of the whole layer, with the keys of the first images."""
-    return recording.show(function, prng.example_keys(key, pixels.shape[0]), pixels, in_channels)
+    function, keys = prng.as_pytree(response_fn, "response_fn"), prng.example_keys(key, len(pixels))
+    return recording.show(function, keys, jnp.asarray(pixels), display.in_channels)

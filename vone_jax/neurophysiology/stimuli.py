@@ -14,6 +14,7 @@ bioRxiv 2021.03.01.433495 (the MarquesEtAl2020 benchmarks of Brain-Score).
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +44,12 @@ SPATIAL_FREQUENCIES = np.logspace(-1.375, 3.875, 22, base=2.0)
 COARSE_SPATIAL_FREQUENCIES = SPATIAL_FREQUENCIES[4:17:4]
 SPATIAL_FREQUENCY_RADII = np.array([0.75, 2.25])
 RADII = np.logspace(-2.25, 3.25, 12, base=2.0) / 2.0
+# The factors of most sets, in their order.
+COARSE: dict[str, Any] = {
+    "spatial_frequency": COARSE_SPATIAL_FREQUENCIES,
+    "orientation": COARSE_ORIENTATIONS,
+    "phase": PHASES,
+}
 RECEPTIVE_FIELD_POSITIONS = np.arange(-10, 11) * 0.25
 
 # Columns of a table of gratings, in this order: degrees, degrees, degrees, cycles per degree,
@@ -140,7 +147,7 @@ def source_range(display: Display, start: int, count: int) -> tuple[int, int]:
 
 
 @functools.partial(jax.jit, static_argnames=("display", "window"))
-def resize(field: Pixels, display: Display, window: Window) -> Pixels:
+def resize(field: UInt8[Array, "n rows columns"], display: Display, window: Window) -> Pixels:
     """Resize the ``source_range`` of a window along both axes, bit for bit as Pillow does."""
     columns = _resize_axis(field, 2, display, window.left, window.width)
     return _resize_axis(columns, 1, display, window.top, window.height)
@@ -246,35 +253,18 @@ def receptive_field_set() -> GratingSet:
 
 def orientation_set() -> GratingSet:
     """Return (cycles, spatial frequency, orientation, phase): (3, 4, 12, 8), 1152 images."""
-    return grating_set(
-        "orientation",
-        cycles=CYCLES,
-        spatial_frequency=COARSE_SPATIAL_FREQUENCIES,
-        orientation=ORIENTATIONS,
-        phase=PHASES,
-    )
+    return grating_set("orientation", cycles=CYCLES, **COARSE | {"orientation": ORIENTATIONS})
 
 
 def spatial_frequency_set() -> GratingSet:
     """Return (radius, spatial frequency, orientation, phase): (2, 22, 6, 8), 2112 images."""
-    return grating_set(
-        "spatial frequency",
-        radius=SPATIAL_FREQUENCY_RADII,
-        spatial_frequency=SPATIAL_FREQUENCIES,
-        orientation=COARSE_ORIENTATIONS,
-        phase=PHASES,
-    )
+    factors = COARSE | {"spatial_frequency": SPATIAL_FREQUENCIES}
+    return grating_set("spatial frequency", radius=SPATIAL_FREQUENCY_RADII, **factors)
 
 
 def size_set() -> GratingSet:
     """Return (radius, spatial frequency, orientation, phase): (12, 4, 6, 8), 2304 images."""
-    return grating_set(
-        "size",
-        radius=RADII,
-        spatial_frequency=COARSE_SPATIAL_FREQUENCIES,
-        orientation=COARSE_ORIENTATIONS,
-        phase=PHASES,
-    )
+    return grating_set("size", radius=RADII, **COARSE)
 
 
 def check_uint8(images: np.ndarray) -> None:

@@ -110,10 +110,7 @@ def reframe(
     Larger images are cut around the centre, smaller ones are padded with grey 128. Then they are
     resized with an antialiased bilinear filter.
 
-    Args:
-      images: grey images.
-      degrees: side of the images in degrees, for instance 4 for the images of the recordings.
-      display: what the layer sees.
+    The images have a side of ``degrees``, for instance 4 for the images of the recordings.
 
     Raises:
       TypeError: if images are not uint8.
@@ -138,11 +135,7 @@ def reframe(
 
 
 def holds_freeman_ziemba(folder: str | os.PathLike) -> bool:
-    """Return True if a file in a folder has a name like those of Freeman & Ziemba (2013).
-
-    Raises:
-      FileNotFoundError: if there is no such folder.
-    """
+    """Return True if a file in a folder has a name like those of Freeman & Ziemba (2013)."""
     return any(_FILE_NAME.fullmatch(path.name) for path in files_in(folder))
 
 
@@ -208,11 +201,7 @@ def load_freeman_ziemba(folder: str | os.PathLike) -> TextureSet:
 
 
 def read_grey(path: Path) -> np.ndarray:
-    """Read an 8-bit image file as uint8 (height, width); colours become luminance.
-
-    Raises:
-      ValueError: if it cannot be decoded or has more than 8 bits per channel.
-    """
+    """Read an 8-bit image file as uint8 (height, width); colours become luminance."""
     try:
         with Image.open(path) as image:
             image.load()
@@ -225,11 +214,7 @@ def read_grey(path: Path) -> np.ndarray:
 
 
 def files_in(folder: str | os.PathLike) -> list[Path]:
-    """Return the sorted paths of the files in a folder.
-
-    Raises:
-      FileNotFoundError: if there is no such folder.
-    """
+    """Return the sorted paths of the files in a folder, or raise a FileNotFoundError."""
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not a directory")

@@ -45,14 +45,8 @@ class TrialStatistics:
 
 def variability_set() -> stimuli.GratingSet:
     """Return (contrast, spatial frequency, orientation): (2, 4, 6), 48 images."""
-    return stimuli.grating_set(
-        "variability",
-        contrast=np.array([0.25, 1.0]),
-        spatial_frequency=stimuli.COARSE_SPATIAL_FREQUENCIES,
-        orientation=stimuli.COARSE_ORIENTATIONS,
-        phase=0.0,
-        radius=1.0,
-    )
+    factors = stimuli.COARSE | {"phase": 0.0, "radius": 1.0}
+    return stimuli.grating_set("variability", contrast=np.array([0.25, 1.0]), **factors)
 
 
 def trial_statistics(
