@@ -151,7 +151,7 @@ def similarity(
     if np.mean(~defined) > _MOST_UNDEFINED:
         return 0.0, 0.0
     fractions = drawn[defined] / totals[defined, None]
-    values = 1.0 - distance(fractions, reference_counts / reference_counts.sum())
+    values = np.asarray(1.0 - distance(fractions, reference_counts / reference_counts.sum()))
     return float(values.mean()), float(values.std())
 
 

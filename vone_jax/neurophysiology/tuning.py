@@ -20,7 +20,8 @@ PerCondition = Float[np.ndarray, "*conditions units"]
 PerUnit = Float[np.ndarray, " units"]
 Condition = tuple[Int[np.ndarray, " units"], ...]
 Curve = Float[np.ndarray, "levels units"]
-OrientationCurve = SizeCurve = Float[np.ndarray, "12 units"]
+OrientationCurve = Float[np.ndarray, "12 units"]
+SizeCurve = Float[np.ndarray, "12 units"]
 FrequencyCurve = Float[np.ndarray, "22 units"]
 
 # Bandwidths are measured at this fraction of the peak: 1 / sqrt(2).
