@@ -74,6 +74,17 @@ def test_overrides_reach_the_experiment(planned):
     assert options["command"].startswith("python train.py quickstart/vone_resnet18 --optimizer.")
 
 
+def test_the_normalisation_is_one_number_or_one_per_channel(planned):
+    mean = ["--model.v1.image-mean", "0.485", "0.456", "0.406"]
+    assert train.main(["cifar10/vone_resnet18", *mean, "--model.v1.image-std", "0.25"]) == 0
+    assert planned[0][0].model.v1.image_mean == (0.485, 0.456, 0.406)
+    assert planned[0][0].model.v1.image_std == 0.25
+    assert train.main(["quickstart/vone_resnet18", *mean[:2]]) == 0
+    assert planned[1][0].model.v1.image_mean == 0.485
+    assert train.main(["cifar10/resnet18", "--model.mean", *mean[1:]]) == 0
+    assert planned[2][0].model.mean == (0.485, 0.456, 0.406)
+
+
 def test_the_run_directory_is_named_after_the_experiment(planned):
     assert train.main(["quickstart/resnet18"]) == 0
     assert planned[0][1] == Path("runs/quickstart-resnet18")
