@@ -1,13 +1,5 @@
 """Standard CNNs and VOneNets: ResNet-18, ResNet-50, AlexNet, CORnet-S, plain or behind V1."""
 
-from vone_jax.models.classifier import (
-    is_stochastic,
-    logits_fn,
-    noise_of,
-    response_fn,
-    with_noise,
-    without_noise,
-)
 from vone_jax.models.create import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -17,13 +9,24 @@ from vone_jax.models.create import (
     stem_form,
     v1_config,
 )
-from vone_jax.models.network import BaseNetwork, VOneNet
+from vone_jax.models.network import (
+    BaseNetwork,
+    Network,
+    VOneNet,
+    is_stochastic,
+    logits_fn,
+    noise_of,
+    response_fn,
+    with_noise,
+    without_noise,
+)
 
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "NAMES",
     "BaseNetwork",
+    "Network",
     "VOneNet",
     "create",
     "is_stochastic",

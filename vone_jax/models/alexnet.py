@@ -5,33 +5,24 @@ pools are padded, so that the maps are 56, 28, 14, 7, 7 pixels wide.
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from vone_jax.fast import convolve
-from vone_jax.models.layers import (
-    Activations,
-    Dtype,
-    adaptive_average_pool,
-    linear,
-    max_pool,
-    torch_bias,
-    torch_uniform,
-)
+from vone_jax.models import layers
 
 
 def _conv(
-    x: jax.Array, features: int, kernel: int, stride: int, padding: int, name: str, dtype: Dtype
-) -> jax.Array:
+    x: Array, features: int, kernel: int, stride: int, padding: int, name: str, dtype: layers.Dtype
+) -> Array:
     """A convolution with bias and PyTorch's initialisation (in the caller's scope), then ReLU."""
     x = nn.Conv(
         features,
         (kernel, kernel),
         (stride, stride),
         padding=padding,
-        kernel_init=torch_uniform,
-        bias_init=torch_bias(kernel * kernel * x.shape[-1]),
+        kernel_init=layers.torch_uniform,
+        bias_init=layers.torch_bias(kernel * kernel * x.shape[-1]),
         dtype=dtype,
         conv_general_dilated=convolve,
         name=name,
@@ -55,12 +46,12 @@ class AlexNetStem(nn.Module):
     stride: int = 4
     padding: int = 2
     pool_padding: int = 0
-    dtype: Dtype = jnp.float32
+    dtype: layers.Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Activations:
+    def __call__(self, x: layers.Maps, train: bool) -> layers.Activations:
         x = _conv(x, self.features, self.kernel, self.stride, self.padding, "conv1", self.dtype)
-        return {"conv1": max_pool(x, self.pool_padding)}
+        return {"conv1": layers.max_pool(x, self.pool_padding)}
 
 
 class AlexNetBackEnd(nn.Module):
@@ -79,23 +70,24 @@ class AlexNetBackEnd(nn.Module):
     pool_padding: int = 0
     pool_size: int = 6
     width: int = 64
-    dtype: Dtype = jnp.float32
+    dtype: layers.Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Activations:
-        layers = {}
+    def __call__(self, x: layers.Maps, train: bool) -> layers.Activations:
+        activations = {}
         w = self.width
         x = _conv(x, 3 * w, 5, self.conv2_stride, 2, "conv2", self.dtype)
-        x = layers["conv2"] = max_pool(x, self.pool_padding)
-        x = layers["conv3"] = _conv(x, 6 * w, 3, 1, 1, "conv3", self.dtype)
-        x = layers["conv4"] = _conv(x, 4 * w, 3, 1, 1, "conv4", self.dtype)
+        x = activations["conv2"] = layers.max_pool(x, self.pool_padding)
+        x = activations["conv3"] = _conv(x, 6 * w, 3, 1, 1, "conv3", self.dtype)
+        x = activations["conv4"] = _conv(x, 4 * w, 3, 1, 1, "conv4", self.dtype)
         x = _conv(x, 4 * w, 3, 1, 1, "conv5", self.dtype)
-        x = layers["conv5"] = max_pool(x, self.pool_padding)
-        x = adaptive_average_pool(x, self.pool_size)
+        x = activations["conv5"] = layers.max_pool(x, self.pool_padding)
+        x = layers.adaptive_average_pool(x, self.pool_size)
         x = x.reshape(x.shape[0], -1)
         for name in ("fc6", "fc7"):
             x = nn.Dropout(0.5, deterministic=not train)(x)
-            x = linear(64 * w, x.shape[-1], name=name, dtype=self.dtype)(x)
-            x = layers[name] = nn.relu(x)
-        layers["logits"] = linear(self.num_classes, x.shape[-1], name="fc8", dtype=self.dtype)(x)
-        return layers
+            x = layers.linear(64 * w, x.shape[-1], name=name, dtype=self.dtype)(x)
+            x = activations[name] = nn.relu(x)
+        last = layers.linear(self.num_classes, x.shape[-1], name="fc8", dtype=self.dtype)
+        activations["logits"] = last(x)
+        return activations

@@ -9,59 +9,33 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vone_jax.fast import convolve
-from vone_jax.models.layers import (
-    Activations,
-    BatchNorm,
-    Dtype,
-    conv,
-    global_average_pool,
-    he_normal_fan_out,
-    linear,
-    max_pool,
-)
+from vone_jax.models import layers
 
 
-class CORnetV1(nn.Module):
-    """The learned V1 stage of the base network: two convolutions.
-
-    Attributes:
-      features: output channels.
-      kernel: side of the first kernel in pixels.
-      stride: of the first convolution.
-      pool: a 3x3 max pool of stride 2 follows the first convolution.
-    """
-
-    features: int = 64
-    kernel: int = 7
-    stride: int = 2
-    pool: bool = True
-    dtype: Dtype = jnp.float32
+class CORnetV1(layers.Stem):
+    """The learned V1 stage of the base network: two convolutions."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Activations:
-        x = conv(self.features, self.kernel, self.stride, name="conv1", dtype=self.dtype)(x)
-        x = nn.relu(BatchNorm(self.dtype, name="norm1")(x, train))
-        x = max_pool(x, padding=1) if self.pool else x
-        x = conv(self.features, 3, name="conv2", dtype=self.dtype)(x)
-        return {"V1": nn.relu(BatchNorm(self.dtype, name="norm2")(x, train))}
+    def __call__(self, x: layers.Maps, train: bool) -> layers.Activations:
+        x = layers.conv(self.features, self.kernel, self.stride, name="conv1", dtype=self.dtype)(x)
+        x = nn.relu(layers.BatchNorm(self.dtype, name="norm1")(x, train))
+        x = layers.max_pool(x, padding=1) if self.pool else x
+        x = layers.conv(self.features, 3, name="conv2", dtype=self.dtype)(x)
+        return {"V1": nn.relu(layers.BatchNorm(self.dtype, name="norm2")(x, train))}
 
 
 class SteppedConv(nn.Module):
     """A 3x3 convolution whose stride is chosen at each application."""
 
     features: int
-    dtype: Dtype = jnp.float32
+    dtype: layers.Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], stride: int) -> Float[Array, "n h2 w2 c2"]:
+    def __call__(self, x: layers.Maps, stride: int) -> Float[Array, "n h2 w2 c2"]:
         shape = (3, 3, x.shape[-1], self.features)
-        kernel = self.param("kernel", he_normal_fan_out, shape, jnp.float32)
-        return convolve(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            (stride, stride),
-            [(1, 1), (1, 1)],
-        )
+        kernel = self.param("kernel", layers.he_normal_fan_out, shape, jnp.float32)
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        return convolve(x, kernel, (stride, stride), [(1, 1), (1, 1)])
 
 
 class CORblockS(nn.Module):
@@ -74,26 +48,26 @@ class CORblockS(nn.Module):
 
     features: int
     steps: int
-    dtype: Dtype = jnp.float32
+    dtype: layers.Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> list[Float[Array, "n h2 w2 c2"]]:
+    def __call__(self, x: layers.Maps, train: bool) -> list[Float[Array, "n h2 w2 c2"]]:
         """The output of the area after each step."""
-        x = conv(self.features, 1, name="conv_input", dtype=self.dtype)(x)
-        conv1 = conv(4 * self.features, 1, name="conv1", dtype=self.dtype)
+        x = layers.conv(self.features, 1, name="conv_input", dtype=self.dtype)(x)
+        conv1 = layers.conv(4 * self.features, 1, name="conv1", dtype=self.dtype)
         conv2 = SteppedConv(4 * self.features, dtype=self.dtype, name="conv2")
-        conv3 = conv(self.features, 1, name="conv3", dtype=self.dtype)
+        conv3 = layers.conv(self.features, 1, name="conv3", dtype=self.dtype)
         outputs = []
         for t in range(self.steps):
             if t == 0:
-                skip = conv(self.features, 1, 2, name="skip", dtype=self.dtype)(x)
-                skip = BatchNorm(self.dtype, name="norm_skip")(skip, train)
+                skip = layers.conv(self.features, 1, 2, name="skip", dtype=self.dtype)(x)
+                skip = layers.BatchNorm(self.dtype, name="norm_skip")(skip, train)
             else:
                 skip = x
-            y = nn.relu(BatchNorm(self.dtype, name=f"norm1_{t}")(conv1(x), train))
+            y = nn.relu(layers.BatchNorm(self.dtype, name=f"norm1_{t}")(conv1(x), train))
             y = conv2(y, stride=2 if t == 0 else 1)
-            y = nn.relu(BatchNorm(self.dtype, name=f"norm2_{t}")(y, train))
-            y = BatchNorm(self.dtype, name=f"norm3_{t}")(conv3(y), train)
+            y = nn.relu(layers.BatchNorm(self.dtype, name=f"norm2_{t}")(y, train))
+            y = layers.BatchNorm(self.dtype, name=f"norm3_{t}")(conv3(y), train)
             x = nn.relu(y + skip)
             outputs.append(x)
         return outputs
@@ -116,15 +90,16 @@ class CORnetSBackEnd(nn.Module):
 
     num_classes: int
     width: int = 64
-    dtype: Dtype = jnp.float32
+    dtype: layers.Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Activations:
-        layers = {}
+    def __call__(self, x: layers.Maps, train: bool) -> layers.Activations:
+        activations = {}
         for area, (widening, steps) in AREAS.items():
             outputs = CORblockS(widening * self.width, steps, self.dtype, name=area)(x, train)
-            layers |= {f"{area}.step{t}": output for t, output in enumerate(outputs)}
-            x = layers[area] = outputs[-1]
-        x = layers["avgpool"] = global_average_pool(x)
-        layers["logits"] = linear(self.num_classes, x.shape[-1], name="linear", dtype=self.dtype)(x)
-        return layers
+            activations |= {f"{area}.step{t}": output for t, output in enumerate(outputs)}
+            x = activations[area] = outputs[-1]
+        x = activations["avgpool"] = layers.global_average_pool(x)
+        last = layers.linear(self.num_classes, x.shape[-1], name="linear", dtype=self.dtype)
+        activations["logits"] = last(x)
+        return activations

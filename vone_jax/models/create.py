@@ -5,10 +5,10 @@ Their V1 keeps 28 to 32 pixels per degree, so that the bank's frequencies stay b
 limit: the field of view shrinks, not the resolution. V1 has the stride of the stem it replaces.
 """
 
-import dataclasses
 import fnmatch
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -17,10 +17,11 @@ from vone_jax import arguments
 from vone_jax.models.alexnet import AlexNetBackEnd, AlexNetStem
 from vone_jax.models.cornet_s import CORnetSBackEnd, CORnetV1
 from vone_jax.models.layers import Dtype
-from vone_jax.models.network import BaseNetwork, VOneNet
-from vone_jax.models.resnet import BasicBlock, BottleneckBlock, ResNetBackEnd, ResNetStem
-from vone_jax.v1 import GaussianNoise, NeuronalNoise, VOneBlockConfig
+from vone_jax.models.network import BaseNetwork, Network, VOneNet
+from vone_jax.models.resnet import BasicBlock, Block, BottleneckBlock, ResNetBackEnd, ResNetStem
+from vone_jax.v1 import NeuronalNoise, VOneBlockConfig
 from vone_jax.v1.block import check_normalisation
+from vone_jax.v1.noise import Noise
 
 # The mean and standard deviation of ImageNet's training images, RGB, which torchvision's networks
 # expect.
@@ -28,15 +29,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-@dataclasses.dataclass(frozen=True)
-class StemForm:
-    """The stem of a base network at some image size.
-
-    Attributes:
-      kernel: side of the first kernel in pixels.
-      stride: of the first convolution.
-      pool: a max pool of stride 2 follows.
-    """
+class StemForm(NamedTuple):
+    """The first convolution of a stem: kernel in pixels, stride, and a max pool of stride 2."""
 
     kernel: int
     stride: int
@@ -72,102 +66,53 @@ def v1_config(image_size: int, in_channels: int) -> VOneBlockConfig:
     for 32 pixels at stride 1 (1 degree), with the published distributions, gain and noise (this
     project's choice).
     """
+    config = partial(VOneBlockConfig, image_size=image_size, in_channels=in_channels)
     if image_size >= FULL_SIZE:
-        return VOneBlockConfig(
-            image_size=image_size, visual_degrees=image_size / 28, in_channels=in_channels
-        )
+        return config(visual_degrees=image_size / 28)
     if image_size >= 48:
-        return VOneBlockConfig(
-            image_size=image_size,
+        return config(
             visual_degrees=image_size / 32,
             stride=2,
             sf_max=11.3,
             distribution="physiological_extended",
             k_exc=23.5,
             noise=NeuronalNoise(scale=0.286, level=0.071),
-            in_channels=in_channels,
         )
-    return VOneBlockConfig(
-        image_size=image_size,
-        visual_degrees=image_size / (28 if image_size < 32 else 32),
-        kernel_size=21,
-        stride=2 if image_size < 32 else 1,
-        in_channels=in_channels,
-    )
+    if image_size >= 32:
+        return config(visual_degrees=image_size / 32, kernel_size=21, stride=1)
+    return config(visual_degrees=image_size / 28, kernel_size=21, stride=2)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Parts:
-    """The builders of a network's parts.
-
-    Attributes:
-      stem: ``(image_size, width, dtype)``.
-      back_end: ``(image_size, with_v1, num_classes, width, dtype)``.
-    """
-
-    stem: Callable[[int, int, Dtype], nn.Module]
-    back_end: Callable[[int, bool, int, int, Dtype], nn.Module]
+# The classes of stem and back end, with the arguments that depend on the network and its form.
+_Parts = tuple[Callable[..., nn.Module], Callable[..., nn.Module]]
 
 
-def _resnet_stem(image_size: int, width: int, dtype: Dtype) -> nn.Module:
-    form = stem_form(image_size)
-    return ResNetStem(width, form.kernel, form.stride, form.pool, dtype)
+def _resnet(block: Block, blocks: Sequence[int], image_size: int, with_v1: bool) -> _Parts:
+    stem = partial(ResNetStem, **stem_form(image_size)._asdict())
+    return stem, partial(ResNetBackEnd, block, blocks)
 
 
-def _resnet_back_end(
-    image_size: int,
-    with_v1: bool,
-    num_classes: int,
-    width: int,
-    dtype: Dtype,
-    *,
-    block: type[BasicBlock] | type[BottleneckBlock],
-    blocks: Sequence[int],
-) -> nn.Module:
-    return ResNetBackEnd(block, blocks, num_classes, width, dtype)
+def _cornet_s(image_size: int, with_v1: bool) -> _Parts:
+    return partial(CORnetV1, **stem_form(image_size)._asdict()), CORnetSBackEnd
 
 
-def _cornet_s_stem(image_size: int, width: int, dtype: Dtype) -> nn.Module:
-    form = stem_form(image_size)
-    return CORnetV1(width, form.kernel, form.stride, form.pool, dtype)
-
-
-def _cornet_s_back_end(
-    image_size: int, with_v1: bool, num_classes: int, width: int, dtype: Dtype
-) -> nn.Module:
-    return CORnetSBackEnd(num_classes, width, dtype)
-
-
-def _alexnet_stem(image_size: int, width: int, dtype: Dtype) -> nn.Module:
+def _alexnet(image_size: int, with_v1: bool) -> _Parts:
+    stride = 2 if with_v1 else 1
     if image_size >= FULL_SIZE:
-        return AlexNetStem(width, dtype=dtype)
-    stride = stem_form(image_size).stride * (2 if stem_form(image_size).pool else 1)
-    return AlexNetStem(width, kernel=5, stride=stride, padding=2, pool_padding=1, dtype=dtype)
+        padding, size = (1, 7) if with_v1 else (0, 6)
+        back_end = partial(AlexNetBackEnd, conv2_stride=stride, pool_padding=padding)
+        return AlexNetStem, partial(back_end, pool_size=size)
+    form = stem_form(image_size)
+    stem_stride = form.stride * (2 if form.pool else 1)
+    stem = partial(AlexNetStem, kernel=5, stride=stem_stride, pool_padding=1)
+    return stem, partial(AlexNetBackEnd, conv2_stride=stride, pool_padding=1, pool_size=4)
 
 
-def _alexnet_back_end(
-    image_size: int, with_v1: bool, num_classes: int, width: int, dtype: Dtype
-) -> nn.Module:
-    small = image_size < FULL_SIZE
-    return AlexNetBackEnd(
-        num_classes,
-        conv2_stride=2 if with_v1 else 1,
-        pool_padding=1 if with_v1 or small else 0,
-        pool_size=4 if small else (7 if with_v1 else 6),
-        width=width,
-        dtype=dtype,
-    )
-
-
-_NETWORKS = {
-    "resnet18": _Parts(
-        _resnet_stem, partial(_resnet_back_end, block=BasicBlock, blocks=(2, 2, 2, 2))
-    ),
-    "resnet50": _Parts(
-        _resnet_stem, partial(_resnet_back_end, block=BottleneckBlock, blocks=(3, 4, 6, 3))
-    ),
-    "alexnet": _Parts(_alexnet_stem, _alexnet_back_end),
-    "cornet_s": _Parts(_cornet_s_stem, _cornet_s_back_end),
+_NETWORKS: dict[str, Callable[[int, bool], _Parts]] = {
+    "resnet18": partial(_resnet, BasicBlock, (2, 2, 2, 2)),
+    "resnet50": partial(_resnet, BottleneckBlock, (3, 4, 6, 3)),
+    "alexnet": _alexnet,
+    "cornet_s": _cornet_s,
 }
 
 NAMES = (*_NETWORKS, *(f"vone_{name}" for name in _NETWORKS))
@@ -179,17 +124,11 @@ def list_models(filter: str = "", exclude_filters: str | Sequence[str] = ()) -> 
     Args:
       filter: a pattern for names, such as ``"vone_*"``. Default: all names.
       exclude_filters: one or several patterns of names to leave out.
-
-    Returns:
-      The names, sorted.
     """
-    excluded = (exclude_filters,) if isinstance(exclude_filters, str) else exclude_filters
-    return sorted(
-        name
-        for name in NAMES
-        if fnmatch.fnmatchcase(name, filter or "*")
-        and not any(fnmatch.fnmatchcase(name, pattern) for pattern in excluded)
-    )
+    names = set(fnmatch.filter(NAMES, filter or "*"))
+    for pattern in [exclude_filters] if isinstance(exclude_filters, str) else exclude_filters:
+        names -= set(fnmatch.filter(NAMES, pattern))
+    return sorted(names)
 
 
 def create(
@@ -200,12 +139,12 @@ def create(
     v1: VOneBlockConfig | None = None,
     width: int = 64,
     dtype: Dtype = jnp.float32,
-    stem_noise: NeuronalNoise | GaussianNoise | None = None,
+    stem_noise: Noise = None,
     stem_gain: float = 1.0,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
-) -> BaseNetwork | VOneNet:
-    """Build a network.
+) -> Network:
+    """Build a network, a Flax Linen module; see ``VOneNet`` for how to apply it.
 
     Args:
       name: one of ``NAMES``. A VOneNet (``vone_`` in front) has a VOneBlock and a bottleneck in
@@ -227,9 +166,6 @@ def create(
         ``v1.image_mean`` and ``v1.image_std``.
       std: for base networks, divides images after the subtraction; defaults as for ``mean``.
 
-    Returns:
-      A Flax Linen module; see ``VOneNet`` for how to apply it.
-
     Raises:
       ValueError: for an unknown name (the message has the nearest one) or an argument that is out
         of range or contradicts ``v1``.
@@ -245,13 +181,10 @@ def create(
         image_size, in_channels = v1.image_size, v1.in_channels
     image_size = 224 if image_size is None else image_size
     in_channels = 3 if in_channels is None else in_channels
-    for field, value, least in (
-        ("num_classes", num_classes, 1),
-        ("image_size", image_size, 8),
-        ("in_channels", in_channels, 1),
-        ("width", width, 1),
-    ):
-        arguments.count(field, value, least)
+    arguments.count("num_classes", num_classes)
+    arguments.count("image_size", image_size, least=8)
+    arguments.count("in_channels", in_channels)
+    arguments.count("width", width)
     arguments.number("stem_gain", stem_gain, positive=True)
     if with_v1 and (stem_noise is not None or stem_gain != 1.0):
         raise ValueError(f"stem_noise and stem_gain are for base networks; {name!r} has v1.noise")
@@ -259,21 +192,19 @@ def create(
         raise ValueError(
             f"mean and std are for base networks; {name!r} has v1.image_mean and v1.image_std"
         )
-    parts = _NETWORKS[name.removeprefix("vone_")]
-    back_end = parts.back_end(image_size, with_v1, num_classes, width, dtype)
+    make_stem, make_back_end = _NETWORKS[name.removeprefix("vone_")](image_size, with_v1)
+    back_end = make_back_end(num_classes=num_classes, width=width, dtype=dtype)
     if with_v1:
         v1 = v1_config(image_size, in_channels) if v1 is None else v1
         return VOneNet(v1=v1, back_end=back_end, bottleneck_features=width, dtype=dtype)
-    rgb = in_channels == 3
-    if mean is None:
-        mean = IMAGENET_MEAN if rgb else (0.5,) * in_channels
-    if std is None:
-        std = IMAGENET_STD if rgb else (0.5,) * in_channels
-    mean, std = tuple(mean), tuple(std)
+    half = (0.5,) * in_channels
+    default_mean, default_std = (IMAGENET_MEAN, IMAGENET_STD) if in_channels == 3 else (half, half)
+    mean = tuple(default_mean if mean is None else mean)
+    std = tuple(default_std if std is None else std)
     check_normalisation("mean", mean, in_channels)
     check_normalisation("std", std, in_channels, positive=True)
     return BaseNetwork(
-        stem=parts.stem(image_size, width, dtype),
+        stem=make_stem(features=width, dtype=dtype),
         back_end=back_end,
         mean=mean,
         std=std,

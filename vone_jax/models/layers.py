@@ -1,8 +1,6 @@
-"""Layers with PyTorch's conventions, which the published networks were trained with.
+"""Layers with PyTorch's conventions, which the published networks were trained with."""
 
-Activations are maps (N, H, W, C), with sizes ``n h w c`` in the annotations.
-"""
-
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +18,8 @@ Dtype = Any
 Images = Float[Array, "n h w c"] | Float[np.ndarray, "n h w c"]
 # One key per example, or one key that numbers the examples by position.
 NoiseKey = Key[Array, " n"] | Key[Array, ""]
+# The activations of a layer in the order of images: examples, rows, columns, channels.
+Maps = Float[Array, "n h w c"]
 # The activations of a part of a network by name, in processing order.
 Activations = dict[str, Float[Array, "n ..."]]
 
@@ -32,11 +32,7 @@ torch_uniform = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
 def torch_bias(fan_in: int) -> Callable[..., jax.Array]:
     """The initialiser of PyTorch's biases, U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
     bound = 1.0 / math.sqrt(fan_in)
-
-    def init(key: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> jax.Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init
+    return functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
 
 
 def conv(
@@ -59,26 +55,39 @@ def conv(
 
 def linear(features: int, fan_in: int, *, name: str, dtype: Dtype = jnp.float32) -> nn.Dense:
     """A linear layer with PyTorch's initialisation."""
-    return nn.Dense(
-        features, kernel_init=torch_uniform, bias_init=torch_bias(fan_in), dtype=dtype, name=name
-    )
+    bias = torch_bias(fan_in)
+    return nn.Dense(features, kernel_init=torch_uniform, bias_init=bias, dtype=dtype, name=name)
+
+
+class Stem(nn.Module):
+    """The first convolution of a base network, and a 3x3 max pool of stride 2 if ``pool``.
+
+    Attributes:
+      features: output channels.
+      kernel: side of the kernel in pixels.
+      stride: of the convolution.
+      pool: the max pool follows.
+    """
+
+    features: int = 64
+    kernel: int = 7
+    stride: int = 2
+    pool: bool = True
+    dtype: Dtype = jnp.float32
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation with PyTorch's constants.
+    """Batch normalisation with PyTorch's constants; ``dtype`` is the type of the output.
 
     Unlike in ``nn.BatchNorm``, running values move by 0.1 per step, and the running variance is the
     unbiased one. The variance is computed in two passes. Statistics are float32 and, under ``jit``
     over a mesh, those of the global batch.
-
-    Attributes:
-      dtype: type of the output.
     """
 
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h w c"]:
+    def __call__(self, x: Maps, train: bool) -> Maps:
         """Normalise over all but the last axis; with batch statistics if ``train``."""
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
@@ -101,16 +110,14 @@ class BatchNorm(nn.Module):
         return y.astype(self.dtype)
 
 
-def max_pool(x: Float[Array, "n h w c"], padding: int) -> Float[Array, "n h2 w2 c"]:
+def max_pool(x: Maps, padding: int) -> Float[Array, "n h2 w2 c"]:
     """The maximum over 3x3 windows at stride 2. Padding is never the maximum."""
     # Flax annotates padding as a string, but documents pairs.
     pairs: Any = [(padding, padding)] * 2
     return nn.max_pool(x, (3, 3), (2, 2), pairs)
 
 
-def adaptive_average_pool(
-    x: Float[Array, "n h w c"], size: int
-) -> Float[Array, "n {size} {size} c"]:
+def adaptive_average_pool(x: Maps, size: int) -> Float[Array, "n {size} {size} c"]:
     """Average over a size x size grid of windows, as PyTorch's adaptive pooling does.
 
     Window i of ``size`` over H positions is floor(i H / size) to ceil((i + 1) H / size).
@@ -127,6 +134,6 @@ def _pooling_matrix(length: int, size: int) -> np.ndarray:
     return weights
 
 
-def global_average_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
+def global_average_pool(x: Maps) -> Float[Array, "n c"]:
     """The mean over positions, computed in float32, in the type of ``x``."""
     return jnp.mean(x.astype(jnp.float32), axis=(1, 2)).astype(x.dtype)

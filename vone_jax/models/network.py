@@ -1,21 +1,22 @@
-"""Networks of a front end (learned stem or V1) and a back end. They normalise images themselves."""
+"""Networks of a front end (learned stem or V1) and a back end, and trained networks as functions.
+
+Networks normalise images themselves.
+"""
+
+import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from vone_jax import prng
 from vone_jax.fast import convolve
-from vone_jax.models.layers import Activations, Dtype, Images, NoiseKey, he_normal_fan_out
-from vone_jax.v1 import (
-    GaussianNoise,
-    NeuronalNoise,
-    VOneBlock,
-    VOneBlockConfig,
-    noise_free_responses,
-)
+from vone_jax.models.layers import Activations, Dtype, Images, Maps, NoiseKey, he_normal_fan_out
+from vone_jax.v1 import VOneBlock, VOneBlockConfig, noise_free_responses
 from vone_jax.v1.block import check_images, key_of_noise, normalise
-from vone_jax.v1.noise import standard_normal
+from vone_jax.v1.noise import Noise, standard_normal
 
 
 class BaseNetwork(nn.Module):
@@ -37,8 +38,18 @@ class BaseNetwork(nn.Module):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     dtype: Dtype = jnp.float32
-    stem_noise: NeuronalNoise | GaussianNoise | None = None
+    stem_noise: Noise = None
     stem_gain: float = 1.0
+
+    @property
+    def image_size(self) -> int:
+        """The image size in pixels for which a size is needed and none is given."""
+        return 224
+
+    @property
+    def in_channels(self) -> int:
+        """The number of image channels."""
+        return len(self.mean)
 
     def features(
         self, images: Images, train: bool = False, noise_key: NoiseKey | None = None
@@ -56,9 +67,7 @@ class BaseNetwork(nn.Module):
         layers = layers | self.back_end(list(layers.values())[-1], train)
         return layers | {"logits": layers["logits"].astype(jnp.float32)}
 
-    def _noisy(
-        self, responses: Float[Array, "n h w c"], noise_key: NoiseKey | None
-    ) -> Float[Array, "n h w c"]:
+    def _noisy(self, responses: Maps, noise_key: NoiseKey | None) -> Maps:
         responses = self.stem_gain * responses
         if self.stem_noise is None:
             return responses
@@ -70,7 +79,7 @@ class BaseNetwork(nn.Module):
     def __call__(
         self, images: Images, train: bool = False, noise_key: NoiseKey | None = None
     ) -> Float[Array, "n classes"]:
-        """The logits, see ``VOneNet.__call__``."""
+        """The float32 logits; arguments as in ``features``."""
         return self.features(images, train, noise_key)["logits"]
 
 
@@ -88,6 +97,16 @@ class VOneNet(nn.Module):
     back_end: nn.Module
     bottleneck_features: int = 64
     dtype: Dtype = jnp.float32
+
+    @property
+    def image_size(self) -> int:
+        """The image size in pixels for which V1 has its field of view."""
+        return self.v1.image_size
+
+    @property
+    def in_channels(self) -> int:
+        """The number of image channels."""
+        return self.v1.in_channels
 
     def setup(self) -> None:
         self.block = VOneBlock(self.v1)
@@ -107,7 +126,7 @@ class VOneNet(nn.Module):
         """The named activations, in processing order.
 
         Args:
-          images: float (N, H, W, C) in [0, 1].
+          images: floating point in [0, 1].
           train: batch norm uses (and updates) batch statistics, and dropout is on. The noise is
             on either way.
           noise_key: one typed key, or one per example, see ``VOneBlock.__call__``.
@@ -131,3 +150,67 @@ class VOneNet(nn.Module):
     ) -> Float[Array, "n classes"]:
         """The float32 logits; arguments as in ``features``."""
         return self.features(images, train, noise_key)["logits"]
+
+
+Network = BaseNetwork | VOneNet
+
+
+@dataclasses.dataclass(frozen=True)
+class _Apply:
+    """``model.apply`` for evaluation; equal for equal models, so that jitted code is shared."""
+
+    model: Network
+    layer: str
+
+    def __call__(self, variables: Any, key: NoiseKey, images: Images) -> Float[Array, "n ..."]:
+        features: Any = self.model.apply(variables, images, noise_key=key, method="features")
+        return features[self.layer]
+
+
+def logits_fn(model: Network, variables: Any) -> Partial:
+    """The classifier ``logits_fn(keys, images) -> logits`` of a trained network.
+
+    Args:
+      model: from ``create``.
+      variables: ``{"params": ..., "batch_stats": ...}``.
+
+    Returns:
+      A function of (keys, images): one typed key per example, or a single key that numbers the
+      examples by position, and float images (N, H, W, C) in [0, 1]. It is a pytree with the
+      variables as leaves, so a jitted function takes it as an argument and does not compile
+      again for other weights.
+    """
+    return response_fn(model, variables, "logits")
+
+
+def response_fn(model: Network, variables: Any, layer: str) -> Partial:
+    """The function ``response_fn(keys, images) -> responses`` of a layer of a trained network.
+
+    It is like ``logits_fn``. ``layer`` is a name from ``method="features"``, such as ``"v1"``.
+    """
+    return Partial(_Apply(model, layer), variables)
+
+
+def noise_of(model: Network) -> Noise:
+    """The noise of a network's V1 or stem."""
+    return model.v1.noise if isinstance(model, VOneNet) else model.stem_noise
+
+
+def is_stochastic(model: Network) -> bool:
+    """Return True if the network's logits depend on the key."""
+    return noise_of(model) is not None
+
+
+def with_noise(model: Network, noise: Noise) -> Network:
+    """The same network with other noise in V1, or behind the stem of a base network.
+
+    Use it to evaluate a network that was trained without noise with it, or the reverse.
+    """
+    if isinstance(model, VOneNet):
+        return model.clone(v1=dataclasses.replace(model.v1, noise=noise))
+    return model.clone(stem_noise=noise)
+
+
+def without_noise(model: Network) -> Network:
+    """The same network without noise; its variables are valid for both."""
+    return with_noise(model, None) if is_stochastic(model) else model

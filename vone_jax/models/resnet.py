@@ -7,42 +7,20 @@ Submodules carry PyTorch's names, so that checkpoints convert by rule.
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vone_jax.models.layers import (
-    Activations,
-    BatchNorm,
-    Dtype,
-    conv,
-    global_average_pool,
-    linear,
-    max_pool,
-)
+from vone_jax.models import layers
 
 
-class ResNetStem(nn.Module):
-    """A convolution, batch norm, ReLU and (optionally) max pooling.
-
-    Attributes:
-      features: output channels.
-      kernel: side of the kernel in pixels.
-      stride: of the convolution.
-      pool: a 3x3 max pool of stride 2 follows.
-    """
-
-    features: int = 64
-    kernel: int = 7
-    stride: int = 2
-    pool: bool = True
-    dtype: Dtype = jnp.float32
+class ResNetStem(layers.Stem):
+    """A convolution, batch norm, ReLU and (optionally) max pooling."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Activations:
-        x = conv(self.features, self.kernel, self.stride, name="conv1", dtype=self.dtype)(x)
-        x = nn.relu(BatchNorm(self.dtype, name="bn1")(x, train))
-        return {"stem": max_pool(x, padding=1) if self.pool else x}
+    def __call__(self, x: layers.Maps, train: bool) -> layers.Activations:
+        x = layers.conv(self.features, self.kernel, self.stride, name="conv1", dtype=self.dtype)(x)
+        x = nn.relu(layers.BatchNorm(self.dtype, name="bn1")(x, train))
+        return {"stem": layers.max_pool(x, padding=1) if self.pool else x}
 
 
 class BasicBlock(nn.Module):
@@ -50,16 +28,14 @@ class BasicBlock(nn.Module):
 
     features: int
     stride: int
-    dtype: Dtype = jnp.float32
-
-    expansion = 1
+    dtype: layers.Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
-        y = conv(self.features, 3, self.stride, name="conv1", dtype=self.dtype)(x)
-        y = nn.relu(BatchNorm(self.dtype, name="bn1")(y, train))
-        y = conv(self.features, 3, name="conv2", dtype=self.dtype)(y)
-        y = BatchNorm(self.dtype, name="bn2")(y, train)
+    def __call__(self, x: layers.Maps, train: bool) -> Float[Array, "n h2 w2 c2"]:
+        y = layers.conv(self.features, 3, self.stride, name="conv1", dtype=self.dtype)(x)
+        y = nn.relu(layers.BatchNorm(self.dtype, name="bn1")(y, train))
+        y = layers.conv(self.features, 3, name="conv2", dtype=self.dtype)(y)
+        y = layers.BatchNorm(self.dtype, name="bn2")(y, train)
         return nn.relu(y + _shortcut(x, self.features, self.stride, train, self.dtype))
 
 
@@ -68,27 +44,28 @@ class BottleneckBlock(nn.Module):
 
     features: int
     stride: int
-    dtype: Dtype = jnp.float32
-
-    expansion = 4
+    dtype: layers.Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
-        y = conv(self.features, 1, name="conv1", dtype=self.dtype)(x)
-        y = nn.relu(BatchNorm(self.dtype, name="bn1")(y, train))
-        y = conv(self.features, 3, self.stride, name="conv2", dtype=self.dtype)(y)
-        y = nn.relu(BatchNorm(self.dtype, name="bn2")(y, train))
-        y = conv(4 * self.features, 1, name="conv3", dtype=self.dtype)(y)
-        y = BatchNorm(self.dtype, name="bn3")(y, train)
+    def __call__(self, x: layers.Maps, train: bool) -> Float[Array, "n h2 w2 c2"]:
+        y = layers.conv(self.features, 1, name="conv1", dtype=self.dtype)(x)
+        y = nn.relu(layers.BatchNorm(self.dtype, name="bn1")(y, train))
+        y = layers.conv(self.features, 3, self.stride, name="conv2", dtype=self.dtype)(y)
+        y = nn.relu(layers.BatchNorm(self.dtype, name="bn2")(y, train))
+        y = layers.conv(4 * self.features, 1, name="conv3", dtype=self.dtype)(y)
+        y = layers.BatchNorm(self.dtype, name="bn3")(y, train)
         return nn.relu(y + _shortcut(x, 4 * self.features, self.stride, train, self.dtype))
 
 
-def _shortcut(x: jax.Array, features: int, stride: int, train: bool, dtype: Dtype) -> jax.Array:
+def _shortcut(x: Array, features: int, stride: int, train: bool, dtype: layers.Dtype) -> Array:
     """The input itself, projected where the block changes its shape (in the caller's scope)."""
     if stride == 1 and x.shape[-1] == features:
         return x
-    x = conv(features, 1, stride, name="downsample_0", dtype=dtype)(x)
-    return BatchNorm(dtype, name="downsample_1")(x, train)
+    x = layers.conv(features, 1, stride, name="downsample_0", dtype=dtype)(x)
+    return layers.BatchNorm(dtype, name="downsample_1")(x, train)
+
+
+Block = type[BasicBlock] | type[BottleneckBlock]
 
 
 class ResNetBackEnd(nn.Module):
@@ -101,24 +78,21 @@ class ResNetBackEnd(nn.Module):
       width: features of the first stage; each stage doubles them.
     """
 
-    block: type[BasicBlock] | type[BottleneckBlock]
+    block: Block
     blocks: Sequence[int]
     num_classes: int
     width: int = 64
-    dtype: Dtype = jnp.float32
+    dtype: layers.Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Activations:
-        layers = {}
+    def __call__(self, x: layers.Maps, train: bool) -> layers.Activations:
+        activations = {}
         for stage, count in enumerate(self.blocks, start=1):
             for i in range(count):
-                x = self.block(
-                    features=self.width * 2 ** (stage - 1),
-                    stride=2 if stage > 1 and i == 0 else 1,
-                    dtype=self.dtype,
-                    name=f"layer{stage}_{i}",
-                )(x, train)
-            layers[f"layer{stage}"] = x
-        x = layers["avgpool"] = global_average_pool(x)
-        layers["logits"] = linear(self.num_classes, x.shape[-1], name="fc", dtype=self.dtype)(x)
-        return layers
+                features, stride = self.width * 2 ** (stage - 1), 2 if stage > 1 and i == 0 else 1
+                x = self.block(features, stride, self.dtype, name=f"layer{stage}_{i}")(x, train)
+            activations[f"layer{stage}"] = x
+        x = activations["avgpool"] = layers.global_average_pool(x)
+        last = layers.linear(self.num_classes, x.shape[-1], name="fc", dtype=self.dtype)
+        activations["logits"] = last(x)
+        return activations
