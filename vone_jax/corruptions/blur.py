@@ -6,11 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Int8, Key
+from jaxtyping import Array, Float, Int, Int8
 
 from vone_jax import fast
 from vone_jax.corruptions import levels, matrices
-from vone_jax.corruptions.levels import Images
+from vone_jax.corruptions.levels import Images, Keys, Shape
 
 # The largest of all tables: reach of the defocus kernel and radius of the motion in pixels, zoom
 # factors without 1, passes of glass blur and the radius of its Gaussian in pixels. Arrays are
@@ -25,7 +25,7 @@ _GLASS_RADIUS = 6
 _TAPS_AT_ONCE = 8
 
 
-def prepare_gaussian(deviation: float, shape: tuple[int, int, int]) -> tuple:
+def prepare_gaussian(deviation: float, shape: Shape) -> tuple:
     """Return row and column matrices of ``skimage.filters.gaussian`` with its default settings."""
     return tuple(matrices.gaussian(side, deviation) for side in shape[:2])
 
@@ -35,16 +35,12 @@ def gaussian(draws: Any, images: Images, arrays: tuple) -> Images:
     return matrices.separable(images, *arrays)
 
 
-def prepare_defocus(parameters: tuple[float, float], shape: tuple[int, int, int]) -> np.ndarray:
+def prepare_defocus(parameters: tuple[float, float], shape: Shape) -> np.ndarray:
     """Return the kernel of a lens out of focus: a disk with a smoothed border.
 
-    Args:
-      parameters: radius of the disk and standard deviation of the smoothing, in pixels.
-      shape: (H, W, C) of the images.
-
-    Returns:
-      float32 (21, 21), padded with zeros. The kernel sums to 1. As in ImageNet-C, the sum is up to
-      1.013 if the smoothed disk touches the border of its 17 x 17 or 21 x 21 pixels.
+    The parameters are the radius of the disk and the standard deviation of the smoothing, in
+    pixels. The kernel is float32 (21, 21), padded with zeros, and sums to 1. As in ImageNet-C, the
+    sum is up to 1.013 if the smoothed disk touches the border of its 17 x 17 or 21 x 21 pixels.
 
     Raises:
       ValueError: if the image is too small to be mirrored at its border.
@@ -59,11 +55,9 @@ def prepare_defocus(parameters: tuple[float, float], shape: tuple[int, int, int]
     across = np.arange(-reach, reach + 1)
     disk = (across[:, None] ** 2 + across[None] ** 2 <= radius**2).astype(np.float64)
     # OpenCV smooths with 3 or 5 taps and mirrors the disk at the border of its array.
-    window = 1 if radius <= 8 else 2
-    positions = matrices.mirrored(matrices.neighbours(len(across), window), len(across))
-    smooth = matrices.from_taps(matrices.gaussian_taps(smoothing, window), positions)
+    taps = matrices.gaussian_taps(smoothing, 1 if radius <= 8 else 2)
     # The kernels of ImageNet-C's code are float32.
-    smooth = smooth.astype(np.float32)
+    smooth = matrices.filter_matrix(len(across), taps, "reflect").astype(np.float32)
     kernel = smooth @ (disk / disk.sum()) @ smooth.T
     return np.pad(kernel, _DEFOCUS_REACH - reach).astype(np.float32)
 
@@ -73,7 +67,7 @@ def defocus(draws: Any, images: Images, kernel: Float[Array, "21 21"]) -> Images
     return fast.one_by_one(functools.partial(_correlated, kernel=kernel), images)
 
 
-def _correlated(images: jax.Array, kernel: jax.Array) -> jax.Array:
+def _correlated(images: Array, kernel: Array) -> Array:
     reach = _DEFOCUS_REACH
     count, height, width, channels = images.shape
     padded = matrices.padded(images, reach, reach, "reflect")
@@ -99,16 +93,12 @@ def _correlated(images: jax.Array, kernel: jax.Array) -> jax.Array:
     return fast.repeated(rows, reach + 1, add_rows, start).reshape(images.shape)
 
 
-def prepare_zoom(parameters: tuple[float, float], shape: tuple[int, int, int]) -> tuple:
+def prepare_zoom(parameters: tuple[float, float], shape: Shape) -> tuple:
     """Return the positions that the zooms read, see ``matrices.zoom_places``.
 
-    Args:
-      parameters: end and step of the zoom factors, which start at 1.
-      shape: (H, W, C) of the images.
-
-    Returns:
-      ``(rows, columns, count)``. ``rows`` and ``columns`` are three arrays (25, side) each, padded
-      with zeros. ``count`` is the number of zooms, without the factor 1.
+    The parameters are the end and the step of the zoom factors, which start at 1. The result is
+    ``(rows, columns, count)``: three arrays (25, side) each, padded with zeros, and the number of
+    zooms, without the factor 1.
     """
     end, step = parameters
     # As ImageNet-C's code: the rounding of numpy.arange decides whether ``end`` is a factor.
@@ -151,13 +141,11 @@ def _read(images: jax.Array, places: jax.Array, axis: int) -> jax.Array:
     return images.at[index].get(mode="promise_in_bounds")
 
 
-def prepare_motion(parameters: tuple[float, float], shape: tuple[int, int, int]) -> tuple:
+def prepare_motion(parameters: tuple[float, float], shape: Shape) -> tuple:
     """Return the weights of the taps, padded with zeros to (41,), and the number of taps.
 
-    Args:
-      parameters: radius and standard deviation in pixels. There are 2 radius + 1 taps
-        exp(-i^2 / (2 deviation^2)), i = 0, 1, ..., scaled to a sum of 1.
-      shape: (H, W, C) of the images.
+    With a radius and a standard deviation in pixels, there are 2 radius + 1 taps
+    exp(-i^2 / (2 deviation^2)), i = 0, 1, ..., scaled to a sum of 1.
     """
     radius, deviation = parameters
     count = 2 * int(radius) + 1
@@ -166,21 +154,13 @@ def prepare_motion(parameters: tuple[float, float], shape: tuple[int, int, int])
     return np.pad(weights, (0, _MOTION_TAPS - count)).astype(np.float32), np.int32(count)
 
 
-def draw_angles(
-    keys: Key[Array, " n"], shape: tuple[int, int, int], arrays: tuple
-) -> Float[Array, " n"]:
+def draw_angles(keys: Keys, shape: Shape, arrays: tuple) -> Float[Array, " n"]:
     """Draw angles in degrees, uniform from -45 to 45."""
     return jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32, -45.0, 45.0))(keys)
 
 
 def motion(angles: Float[Array, " n"], images: Images, arrays: tuple) -> Images:
-    """Blur along a line, on eight-bit levels that are truncated, as ImageMagick does.
-
-    Args:
-      angles: degrees.
-      images: the images, in [0, 1].
-      arrays: see ``prepare_motion``.
-    """
+    """Blur along a line at angles in degrees, on eight-bit levels, truncated as by ImageMagick."""
     return motion_levels(angles, levels.from_images(images), arrays) / 255
 
 
@@ -222,7 +202,7 @@ def _moved(angles: jax.Array, values: jax.Array, arrays: tuple) -> jax.Array:
     return levels.truncate(total.reshape(values.shape))
 
 
-def prepare_glass(parameters: tuple[float, int, int], shape: tuple[int, int, int]) -> tuple:
+def prepare_glass(parameters: tuple[float, int, int], shape: Shape) -> tuple:
     """Return the taps of the Gaussian, the largest displacement in pixels, and the passes."""
     deviation, reach, passes = parameters
     radius = int(4 * deviation + 0.5)
@@ -230,9 +210,7 @@ def prepare_glass(parameters: tuple[float, int, int], shape: tuple[int, int, int
     return taps.astype(np.float32), np.int32(reach), np.int32(passes)
 
 
-def draw_moves(
-    keys: Key[Array, " n"], shape: tuple[int, int, int], arrays: tuple
-) -> Int8[Array, "n 3 2 h w"]:
+def draw_moves(keys: Keys, shape: Shape, arrays: tuple) -> Int8[Array, "n 3 2 h w"]:
     """Draw displacements (down, right) from -reach to reach - 1.
 
     There are always three passes, the largest number; a severity may use fewer.
@@ -275,11 +253,7 @@ def shuffled(
     gets what the neighbour had copied. Chains of such copies are followed to their ends for all
     pixels at once, by pointer doubling.
 
-    Args:
-      pixels: the values.
-      moves: see ``draw_moves``.
-      reach: largest displacement.
-      passes: number of passes over the pixels.
+    For ``moves`` see ``draw_moves``. The largest displacement is ``reach``.
     """
     count, height, width = pixels.shape
     y, x = jnp.arange(height)[None, :, None], jnp.arange(width)[None, None]
@@ -314,8 +288,6 @@ def _chain_ends(links: jax.Array) -> jax.Array:
 
 
 def _take(values: jax.Array, index: jax.Array) -> jax.Array:
-    count = len(values)
-    taken = jnp.take_along_axis(
-        values.reshape(count, -1), index.reshape(count, -1), axis=1, mode="promise_in_bounds"
-    )
+    flat, index = (array.reshape(len(array), -1) for array in (values, index))
+    taken = jnp.take_along_axis(flat, index, axis=1, mode="promise_in_bounds")
     return taken.reshape(values.shape)

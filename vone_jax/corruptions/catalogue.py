@@ -12,28 +12,20 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Key
 
 from vone_jax import arguments, prng
-from vone_jax.corruptions import (
-    blur,
-    digital,
-    frost,
-    jpeg,
-    levels,
-    noise,
-    spatter,
-    tables,
-    weather,
-)
+from vone_jax.corruptions import blur, digital, frost, jpeg, levels, noise, spatter, weather
+from vone_jax.corruptions.levels import Images, Keys, Shape
+from vone_jax.corruptions.tables import FROST_SCALE, SEVERITIES, TABLES, table_for
 from vone_jax.names import CORRUPTION_GROUPS, EXTRA_CORRUPTIONS
 
 # Values may leave [0, 1] by the rounding errors of a resize.
 _TOLERANCE = 1e-6
 
 
-def _as_float32(parameters: Any, shape: tuple[int, int, int]) -> np.ndarray:
+def _as_float32(parameters: Any, shape: Shape) -> np.ndarray:
     return np.asarray(parameters, np.float32)
 
 
-def _keys(keys: jax.Array, shape: tuple[int, int, int], arrays: Any) -> jax.Array:
+def _draw_nothing(keys: Keys, shape: Shape, arrays: Any) -> Keys:
     return keys
 
 
@@ -54,7 +46,7 @@ class Corruption:
 
     apply: Callable[[Any, jax.Array, Any], jax.Array]
     prepare: Callable[..., Any] = _as_float32
-    draw: Callable[[jax.Array, tuple[int, int, int], Any], Any] = _keys
+    draw: Callable[[Keys, Shape, Any], Any] = _draw_nothing
 
 
 CORRUPTIONS = {
@@ -93,15 +85,15 @@ FORMS = ("float", "uint8", "jpeg85")
 
 
 def corrupt(
-    key: Key[Array, ""] | Key[Array, " n"],
-    images: Float[Array, "n h w c"] | Float[np.ndarray, "n h w c"],
+    key: Key[Array, ""] | Keys,
+    images: Images | Float[np.ndarray, "n h w c"],
     name: str,
     severity: int,
     table: str | None = None,
     *,
     form: str = "float",
     frost_images: frost.FrostImages | None = None,
-) -> Float[Array, "n h w c"]:
+) -> Images:
     """Apply a common corruption as ImageNet-C defines it.
 
     Args:
@@ -134,38 +126,38 @@ def corrupt(
     check_name(name)
     check_severity(severity)
     if table is not None:
-        arguments.choice("table", table, tables.TABLES)
+        arguments.choice("table", table, TABLES)
     arguments.choice("form", form, FORMS)
     images = jnp.asarray(images)
     _check_images(images)
     keys = prng.example_keys(key, images.shape[0])
     if severity == 0:
         return images
-    height, width, channels = images.shape[1:]
-    arrays = prepare(name, severity, (height, width, channels), table, frost_images)
+    shape: Any = images.shape[1:]
+    arrays = prepare(name, severity, shape, table, frost_images)
     return _apply(name, form, keys, images, arrays)
 
 
 def prepare(
     name: str,
     severity: int,
-    shape: tuple[int, int, int],
+    shape: Shape,
     table: str | None = None,
     frost_images: frost.FrostImages | None = None,
 ) -> Any:
     """Return the arrays of a corruption for one shape (H, W, C) of images; see ``corrupt``."""
-    table = table or tables.table_for(*shape[:2])
+    table = table or table_for(*shape[:2])
     if name == "frost":
-        parameters = tables.SEVERITIES[name][table][severity - 1]
-        arrays = frost.prepare(parameters, shape, frost_images, tables.FROST_SCALE[table])
+        parameters = SEVERITIES[name][table][severity - 1]
+        arrays = frost.prepare(parameters, shape, frost_images, FROST_SCALE[table])
     else:
         arrays = _prepared(name, severity, shape, table)
     return jax.tree.map(jnp.asarray, arrays)
 
 
 @functools.lru_cache(maxsize=128)
-def _prepared(name: str, severity: int, shape: tuple[int, int, int], table: str) -> Any:
-    return CORRUPTIONS[name].prepare(tables.SEVERITIES[name][table][severity - 1], shape)
+def _prepared(name: str, severity: int, shape: Shape, table: str) -> Any:
+    return CORRUPTIONS[name].prepare(SEVERITIES[name][table][severity - 1], shape)
 
 
 @functools.partial(jax.jit, static_argnames=("name", "form"))
@@ -173,14 +165,13 @@ def _apply(name: str, form: str, keys: jax.Array, images: jax.Array, arrays: Any
     # Each corruption draws from a stream of its own, which is the same at every severity.
     keys = prng.stream(keys, name)
     corruption = CORRUPTIONS[name]
-    clean = images.astype(jnp.float32)
-    height, width, channels = images.shape[1:]
-    draws = corruption.draw(keys, (height, width, channels), arrays)
-    out = jnp.clip(corruption.apply(draws, clean, arrays), 0.0, 1.0)
+    shape: Any = images.shape[1:]
+    draws = corruption.draw(keys, shape, arrays)
+    out = jnp.clip(corruption.apply(draws, images.astype(jnp.float32), arrays), 0.0, 1.0)
     if form != "float":
         out = levels.truncate(255 * out) / 255
     if form == "jpeg85":
-        out = jpeg.compress(keys, out, jnp.asarray(jpeg.quantisers(85, (height, width, channels))))
+        out = jpeg.compress(keys, out, jnp.asarray(jpeg.quantisers(85, shape)))
     return out.astype(images.dtype)
 
 
@@ -209,11 +200,9 @@ def _check_images(images: jax.Array) -> None:
         if _in_range(images):
             return
     values = np.asarray(images, np.float32)
-    missing = np.isnan(values).sum()
-    if missing:
+    actual = f"values from {values.min():g} to {values.max():g}"
+    if missing := np.isnan(values).sum():
         actual = f"{missing} value{'s' if missing > 1 else ''} of NaN"
-    else:
-        actual = f"values from {values.min():g} to {values.max():g}"
     raise ValueError(f"images must lie in [0, 1], got {actual}")
 
 

@@ -7,11 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from vone_jax import fast, prng
 from vone_jax.corruptions import levels, matrices, noise
-from vone_jax.corruptions.levels import Images
+from vone_jax.corruptions.levels import Images, Keys, Shape
+
+# Moves of three points, and displacements of the pixels.
+ElasticDraws = tuple[Float[Array, "n 3 2"], Float[Array, "n h w 2"]]
 
 
 def brightness(draws: Any, images: Images, amount: Float[Array, ""]) -> Images:
@@ -52,7 +55,7 @@ def saturate(draws: Any, images: Images, numbers: Float[Array, " 2"]) -> Images:
     return jnp.where(grey, value * (1 - others * target), coloured)
 
 
-def prepare_pixelate(share: float, shape: tuple[int, int, int]) -> tuple:
+def prepare_pixelate(share: float, shape: Shape) -> tuple:
     """Return the weights of Pillow's BOX resizing to ``share`` of the size and back.
 
     After the second resizing a pixel shows the small image's pixel at its place, which is a mean
@@ -84,7 +87,8 @@ def pixelate(draws: Any, images: Images, arrays: tuple) -> Images:
 
 def _bordered(values: jax.Array, axis: int, width: int) -> jax.Array:
     """Add zeros before and after the values along an axis."""
-    border = [(width, width) if dimension == axis else (0, 0) for dimension in range(values.ndim)]
+    border = np.zeros((values.ndim, 2), int)
+    border[axis] = width
     return fast.stage(lambda values: jnp.pad(values, border), values)
 
 
@@ -111,24 +115,20 @@ def _box_matrix(source: int, target: int) -> np.ndarray:
     return (matrix / matrix.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def prepare_elastic(parameters: tuple[float, float, float], shape: tuple[int, int, int]) -> tuple:
+def prepare_elastic(parameters: tuple[float, float, float], shape: Shape) -> tuple:
     """Return the smoothing matrices, the amplitude of displacements and the move of the points.
 
-    Args:
-      parameters: amplitude, standard deviation of the smoothing, and largest move of the three
-        points of the affine map, in pixels.
-      shape: (H, W, C) of the images.
+    The parameters are the amplitude, the standard deviation of the smoothing, and the largest move
+    of the three points of the affine map, in pixels.
     """
     amplitude, deviation, move = parameters
     rows, columns = (
-        matrices.gaussian(side, deviation, border="reflect", truncate=3) for side in shape[:2]
+        matrices.gaussian(side, deviation, border="symmetric", truncate=3) for side in shape[:2]
     )
     return rows, columns, np.float32(amplitude), np.float32(move)
 
 
-def draw_elastic(
-    keys: Key[Array, " n"], shape: tuple[int, int, int], arrays: tuple
-) -> tuple[Float[Array, "n 3 2"], Float[Array, "n h w 2"]]:
+def draw_elastic(keys: Keys, shape: Shape, arrays: tuple) -> ElasticDraws:
     """Draw moves of three points and displacements of the pixels, uniform in (-1, 1).
 
     The last axis holds the part along x, then the part along y.
@@ -141,11 +141,7 @@ def draw_elastic(
     return jax.vmap(move)(prng.stream(keys, "moves")), fields
 
 
-def elastic(
-    draws: tuple[Float[Array, "n 3 2"], Float[Array, "n h w 2"]],
-    images: Images,
-    arrays: tuple,
-) -> Images:
+def elastic(draws: ElasticDraws, images: Images, arrays: tuple) -> Images:
     """Apply a random affine map, then smooth random displacements; see ``draw_elastic``."""
     moves, fields = draws
     rows, columns, amplitude, move = arrays
@@ -181,9 +177,7 @@ def _grid(images: jax.Array) -> tuple[jax.Array, jax.Array]:
     return y[None, :, None], x[None, None]
 
 
-def _bilinear(
-    images: jax.Array, y: jax.Array, x: jax.Array, fold: Callable[[jax.Array, int], jax.Array]
-) -> jax.Array:
+def _bilinear(images: Array, y: Array, x: Array, fold: Callable[[Array, int], Array]) -> Array:
     """Read images (N, H, W, C) at real positions (N, H, W); ``fold`` moves positions inside."""
     count, height, width, channels = images.shape
     top, left = jnp.floor(y), jnp.floor(x)

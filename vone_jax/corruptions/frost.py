@@ -14,11 +14,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Int
 from PIL import Image
 
 from vone_jax.corruptions import levels
-from vone_jax.corruptions.levels import Images
+from vone_jax.corruptions.levels import Images, Keys, Shape
 
 # MD5 sums of the files. ImageNet-C has a sixth one, which its code never uses.
 MD5 = {
@@ -28,6 +28,10 @@ MD5 = {
     "frost4.jpg": "d70b9d6aa0b1fe7bd8133b113787e078",
     "frost5.jpg": "50984ae2c871b7df2c28f1d71ca460a0",
 }
+
+
+# The photograph and the upper left corner of its crop for each image.
+Crops = tuple[Int[Array, " n"], Int[Array, "n 2"]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,18 +88,11 @@ def load_frost(path: str | os.PathLike, verify: bool = True) -> FrostImages:
 
 
 def prepare(
-    parameters: tuple[float, float],
-    shape: tuple[int, int, int],
-    photographs: FrostImages | None,
-    scale: float,
+    weights: tuple[float, float], shape: Shape, photographs: FrostImages | None, scale: float
 ) -> tuple:
     """Return the weights of image and frost, the photographs in one padded array, and their sizes.
 
-    Args:
-      parameters: the weights.
-      shape: (H, W, C) of the images.
-      photographs: the photographs.
-      scale: size of the photographs relative to their files.
+    The photographs are resized to ``scale`` times their size.
 
     Raises:
       ValueError: without photographs, or if one of them is not larger than the images.
@@ -118,7 +115,7 @@ def prepare(
             f"{smallest[1]} at scale {scale:g}; got {shape[0]}x{shape[1]}. The argument table "
             f"decides the scale"
         )
-    return np.asarray(parameters, np.float32), stack, sizes
+    return np.asarray(weights, np.float32), stack, sizes
 
 
 @functools.lru_cache(maxsize=4)
@@ -147,9 +144,7 @@ def _resized(image: np.ndarray, scale: float) -> np.ndarray:
     return np.round(values).astype(np.uint8)
 
 
-def draw(
-    keys: Key[Array, " n"], shape: tuple[int, int, int], arrays: tuple
-) -> tuple[Int[Array, " n"], Int[Array, "n 2"]]:
+def draw(keys: Keys, shape: Shape, arrays: tuple) -> Crops:
     """Draw the index of a photograph and the upper left corner of its crop for each image."""
     sizes = arrays[2]
 
@@ -162,11 +157,7 @@ def draw(
     return jax.vmap(draw_one)(keys)
 
 
-def frost(
-    draws: tuple[Int[Array, " n"], Int[Array, "n 2"]],
-    images: Images,
-    arrays: tuple,
-) -> Images:
+def frost(draws: Crops, images: Images, arrays: tuple) -> Images:
     """Return the weighted sum of the images and of crops of the photographs."""
     weights, stack, _ = arrays
 

@@ -21,7 +21,7 @@ from jaxtyping import Array, Int
 
 from vone_jax import fast
 from vone_jax.corruptions import levels, matrices
-from vone_jax.corruptions.levels import Images
+from vone_jax.corruptions.levels import Images, Shape
 
 _LUMINANCE = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -38,6 +38,21 @@ _CHROMINANCE[:4, :4] = ((17, 18, 24, 47), (18, 21, 26, 66), (24, 26, 56, 99), (4
 
 _BITS = 13  # of the constants of the DCT
 _FRACTION_BITS = 2  # between the two passes
+# The 8-point DCT times 2^13 sqrt(8), with the sums and rounded constants of libjpeg's algorithm.
+_DCT = np.array(
+    (
+        (8192, 8192, 8192, 8192, 8192, 8192, 8192, 8192),
+        (11363, 9633, 6437, 2260, -2260, -6437, -9633, -11363),
+        (10703, 4433, -4433, -10703, -10703, -4433, 4433, 10703),
+        (9633, -2259, -11362, -6436, 6436, 11362, 2259, -9633),
+        (8192, -8192, -8192, 8192, 8192, -8192, -8192, 8192),
+        (6437, -11362, 2261, 9633, -9633, -2261, 11362, -6437),
+        (4433, -10704, 10704, -4433, -4433, 10704, -10704, 4433),
+        (2260, -6436, 9633, -11363, 11363, -9633, 6436, -2260),
+    )
+)
+_FORWARD = _DCT.T / 2 ** (_BITS - _FRACTION_BITS)
+_BACKWARD = np.concatenate([_DCT // 128, _DCT % 128], axis=1)
 
 # Weights of red, green and blue. They are rounded to multiples of 2^-16.
 _TO_LUMA = (0.299, 0.587, 0.114)
@@ -48,7 +63,7 @@ _FROM_BLUENESS = (0.0, -0.34414, 1.772)
 _FROM_REDNESS = (1.402, -0.71414, 0.0)
 
 
-def quantisers(quality: float, shape: tuple[int, int, int]) -> np.ndarray:
+def quantisers(quality: float, shape: Shape) -> np.ndarray:
     """Return the steps of luminance and chrominance at a quality from 1 to 100, int32 (2, 8, 8)."""
     quality = int(quality)
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
@@ -57,13 +72,7 @@ def quantisers(quality: float, shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def compress(draws: Any, images: Images, tables: Int[Array, "2 8 8"]) -> Images:
-    """Compress images with JPEG and return the decoded eight-bit images; draws nothing.
-
-    Args:
-      draws: not used.
-      images: the images, in [0, 1]; they are rounded to eight bits first.
-      tables: see ``quantisers``.
-    """
+    """Round images to eight bits, compress them with JPEG and decode them; draws nothing."""
     return fast.one_by_one(functools.partial(_compressed, tables=tables), images)
 
 
@@ -183,35 +192,3 @@ def _along_columns(plane: jax.Array, matrix: np.ndarray, shift: int) -> jax.Arra
         column = jnp.asarray(matrix[:, k], jnp.int32)[None, None, :, None]
         total = total + column * blocks[:, :, k : k + 1]
     return (total >> shift).reshape(plane.shape)
-
-
-def _dct_matrix() -> np.ndarray:
-    """Return the 8-point DCT of Loeffler, Ligtenberg and Moschytz, scaled by 2^13 sqrt(8)."""
-
-    def fixed(number: float):
-        return int(np.floor(number * (1 << _BITS) + 0.5))
-
-    matrix = np.zeros((8, 8), np.int64)
-    x = np.eye(8, dtype=np.int64)
-    total, difference = x[:4] + x[:3:-1], x[:4] - x[:3:-1]
-    outer, inner = total[0] + total[3], total[1] + total[2]
-    matrix[0], matrix[4] = (outer + inner) << _BITS, (outer - inner) << _BITS
-    outer, inner = total[0] - total[3], total[1] - total[2]
-    shared = (outer + inner) * fixed(0.541196100)
-    matrix[2] = shared + outer * fixed(0.765366865)
-    matrix[6] = shared - inner * fixed(1.847759065)
-    d0, d1, d2, d3 = difference
-    z1, z2 = (d3 + d0) * -fixed(0.899976223), (d2 + d1) * -fixed(2.562915447)
-    shared = (d3 + d1 + d2 + d0) * fixed(1.175875602)
-    z3 = (d3 + d1) * -fixed(1.961570560) + shared
-    z4 = (d2 + d0) * -fixed(0.390180644) + shared
-    matrix[7] = d3 * fixed(0.298631336) + z1 + z3
-    matrix[5] = d2 * fixed(2.053119869) + z2 + z4
-    matrix[3] = d1 * fixed(3.072711026) + z2 + z3
-    matrix[1] = d0 * fixed(1.501321110) + z1 + z4
-    return matrix
-
-
-_DCT = _dct_matrix()
-_FORWARD = _DCT.T / 2 ** (_BITS - _FRACTION_BITS)
-_BACKWARD = np.concatenate([_DCT // 128, _DCT % 128], axis=1)

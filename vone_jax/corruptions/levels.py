@@ -5,10 +5,14 @@ same to float32 numbers, whose rounding errors would otherwise move a whole numb
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 # Images with their values in [0, 1], or levels.
 Images = Float[Array, "n h w c"]
+# One typed key for each image.
+Keys = Key[Array, " n"]
+# Height, width and channels of images.
+Shape = tuple[int, int, int]
 
 # A number that is less than this below a whole number counts as that number. The slack is larger
 # than the rounding errors of float32 here, and far smaller than a level.

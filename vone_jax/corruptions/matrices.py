@@ -5,6 +5,7 @@ on the device.
 """
 
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,8 @@ from jaxtyping import Array, Float, Shaped
 from vone_jax import fast
 from vone_jax.corruptions.levels import Images
 
+# Modes of ``np.pad``.
+Border = Literal["edge", "reflect", "symmetric"]
 # Accelerators round the operands of a product by default: errors of up to one grey level.
 PRECISION = jax.lax.Precision.HIGHEST
 
@@ -27,12 +30,7 @@ def separable(
 
 
 def filtered(images: Images, taps: Float[Array, " k"]) -> Images:
-    """Correlate images with the same taps along both axes; the border values are repeated.
-
-    Args:
-      images: the images.
-      taps: an odd number of weights.
-    """
+    """Correlate images with an odd number of taps along both axes; border values are repeated."""
     reach = len(taps) // 2
     taps = taps[:, None, None, None]
     along_columns = weighted(padded(images, reach, 0, "edge"), taps, 1, 1).reshape(images.shape)
@@ -47,8 +45,8 @@ def padded(images: Images, rows: int, columns: int, mode: str) -> Float[Array, "
 
     Args:
       images: the images.
-      rows: number of rows to add above, and to add below.
-      columns: number of columns to add at the left, and to add at the right.
+      rows: number of rows to add on either side.
+      columns: number of columns to add on either side.
       mode: as for ``jnp.pad``.
     """
     count, height = images.shape[:2]
@@ -66,13 +64,11 @@ def weighted(
     """Sum values times weights, shifted along an axis by ``step`` from one weight to the next.
 
     Args:
-      values: with a border of ``step * (k - 1)`` values in total along the axis.
+      values: with a border of ``step * (k - 1)`` values in total along the axis. The result, in
+        float32, is without the border.
       weights: their last axes have the size of the result, or 1 for the same weight everywhere.
       axis: 1 or 2.
       step: number of values, for instance that of the channels in one row.
-
-    Returns:
-      float32, without the border.
     """
     length = values.shape[axis] - step * (len(weights) - 1)
     total = jnp.float32(0)
@@ -83,25 +79,30 @@ def weighted(
 
 
 def gaussian(
-    side: int, deviation: float, *, border: str = "nearest", truncate: float = 4
+    side: int, deviation: float, border: Border = "edge", truncate: float = 4
 ) -> np.ndarray:
     """Build the matrix of ``skimage.filters.gaussian``, float32 (side, side).
 
     Args:
       side: number of pixels along the axis.
       deviation: standard deviation in pixels.
-      border: "nearest" repeats the border value; "reflect" mirrors the image, and the border value
-        appears twice.
+      border: the values beyond the border.
       truncate: radius of the filter in standard deviations.
     """
-    radius = int(truncate * deviation + 0.5)
-    positions = neighbours(side, radius)
-    if border == "nearest":
-        positions = np.clip(positions, 0, side - 1)
-    else:
-        positions = positions % (2 * side)
-        positions = np.minimum(positions, 2 * side - 1 - positions)
-    return from_taps(gaussian_taps(deviation, radius), positions).astype(np.float32)
+    taps = gaussian_taps(deviation, int(truncate * deviation + 0.5))
+    return filter_matrix(side, taps, border).astype(np.float32)
+
+
+def filter_matrix(side: int, taps: np.ndarray, border: Border) -> np.ndarray:
+    """Build the matrix of a correlation with an odd number of taps, float64 (side, side)."""
+    positions = np.pad(np.arange(side), len(taps) // 2, border)
+    matrix = np.zeros((side, side))
+    places = (
+        np.arange(side)[:, None],
+        np.lib.stride_tricks.sliding_window_view(positions, len(taps)),
+    )
+    np.add.at(matrix, places, taps)
+    return matrix
 
 
 def zoom(side: int, factor: float) -> np.ndarray:
@@ -140,22 +141,3 @@ def gaussian_taps(deviation: float, radius: int) -> np.ndarray:
         return np.ones(1)
     taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / deviation) ** 2)
     return taps / taps.sum()
-
-
-def neighbours(side: int, radius: int) -> np.ndarray:
-    """Return the positions -radius to radius around each of ``side`` values, border ignored."""
-    return np.arange(side)[:, None] + np.arange(-radius, radius + 1)
-
-
-def mirrored(positions: np.ndarray, side: int) -> np.ndarray:
-    """Reflect positions at the border without repeating the border value (OpenCV's default)."""
-    positions = np.abs(positions)
-    return np.where(positions >= side, 2 * (side - 1) - positions, positions)
-
-
-def from_taps(taps: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Build the matrix that reads ``positions`` (side, k) with weights ``taps`` (k,), float64."""
-    side = len(positions)
-    matrix = np.zeros((side, side))
-    np.add.at(matrix, (np.arange(side)[:, None], positions), np.broadcast_to(taps, positions.shape))
-    return matrix

@@ -7,6 +7,7 @@ Reference: Hendrycks and Dietterich, 2019, arXiv:1903.12261, section 4.2.
 """
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping
 
 from vone_jax import arguments
@@ -54,10 +55,6 @@ def mean_corruption_error(errors: Errors) -> float:
 def relative_corruption_errors(errors: Errors, clean_error: float) -> dict[str, float]:
     """Return relative CE: the increase over the clean error, in percent of AlexNet's increase.
 
-    Args:
-      errors: see the module.
-      clean_error: the error on images without corruption, from 0 to 1.
-
     Raises:
       ValueError: as for ``corruption_errors``, or if ``clean_error`` is not from 0 to 1.
     """
@@ -90,8 +87,7 @@ def mean_over_corruptions(errors: Errors) -> float:
 def mean_over_categories(errors: Errors) -> float:
     """Return the mean of the four means of ``category_errors``, in percent.
 
-    It differs from ``mean_over_corruptions``: there are three noise corruptions, and four in each
-    other category.
+    It is not ``mean_over_corruptions``: there are three noise corruptions, four in other groups.
     """
     return _mean(category_errors(errors).values())
 
@@ -113,10 +109,8 @@ def _means(errors: Errors) -> dict[str, float]:
         )
     for name in common:
         if sorted(errors[name]) != list(SEVERITIES):
-            raise ValueError(
-                f"errors[{name!r}] must have the severities 1 to 5, "
-                f"got {', '.join(map(str, errors[name])) or 'none'}"
-            )
+            measured = ", ".join(map(str, errors[name])) or "none"
+            raise ValueError(f"errors[{name!r}] must have the severities 1 to 5, got {measured}")
         for severity in SEVERITIES:
             _check_error(errors[name][severity], f"errors[{name!r}][{severity}]")
     return {name: _mean(errors[name].values()) for name in common}
@@ -128,5 +122,4 @@ def _check_error(error: float, name: str) -> None:
 
 
 def _mean(values: Iterable[float]) -> float:
-    values = [float(value) for value in values]
-    return math.fsum(values) / len(values)
+    return statistics.fmean(values)

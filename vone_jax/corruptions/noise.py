@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, UInt32
 
 from vone_jax import fast
-from vone_jax.corruptions.levels import Images
+from vone_jax.corruptions.levels import Images, Keys, Shape
 
 LARGEST_RATE = 500
 
@@ -35,43 +35,40 @@ _COUNT_BITS = 9
 _LARGEST_REST = 12
 
 
-def normal(keys: Key[Array, " n"], shape: tuple[int, ...]) -> Float[Array, "n ..."]:
+def normal(keys: Keys, shape: tuple[int, ...]) -> Float[Array, "n ..."]:
     """Draw standard normal numbers of a shape for each key."""
     return jax.vmap(lambda key: fast.standard_normal(key, shape))(keys)
 
 
-def uniform(keys: Key[Array, " n"], shape: tuple[int, ...]) -> Float[Array, "n ..."]:
+def uniform(keys: Keys, shape: tuple[int, ...]) -> Float[Array, "n ..."]:
     """Draw numbers uniform in (-1, 1) of a shape for each key."""
     return jax.vmap(lambda key: fast.symmetric_uniform(key, shape))(keys)
 
 
-def gaussian(keys: Key[Array, " n"], images: Images, deviation: Float[Array, ""]) -> Images:
+def gaussian(keys: Keys, images: Images, deviation: Float[Array, ""]) -> Images:
     """Return x + N(0, deviation^2)."""
     return images + deviation * normal(keys, images.shape[1:])
 
 
-def speckle(keys: Key[Array, " n"], images: Images, deviation: Float[Array, ""]) -> Images:
+def speckle(keys: Keys, images: Images, deviation: Float[Array, ""]) -> Images:
     """Return x + x N(0, deviation^2)."""
     return images + images * deviation * normal(keys, images.shape[1:])
 
 
-def impulse(keys: Key[Array, " n"], images: Images, share: Float[Array, ""]) -> Images:
+def impulse(keys: Keys, images: Images, share: Float[Array, ""]) -> Images:
     """Replace each value with probability ``share``, by 0 or 1 with equal probability."""
 
-    def draw(key: jax.Array):
-        return fast.random_words(key, images.shape[1:])
-
-    words, others = jax.vmap(draw)(keys)
+    words, others = jax.vmap(lambda key: fast.random_words(key, images.shape[1:]))(keys)
     hit = (words >> 8).astype(jnp.int32).astype(jnp.float32) < share * 2**24
     return jnp.where(hit, (others >> 31).astype(jnp.int32).astype(images.dtype), images)
 
 
-def prepare_shot(photons: float, shape: tuple[int, int, int]) -> tuple:
+def prepare_shot(photons: float, shape: Shape) -> tuple:
     """Return the number of photons for a value of 1, and ``alias_tables()``."""
     return np.float32(photons), alias_tables()
 
 
-def shot(keys: Key[Array, " n"], images: Images, arrays: tuple) -> Images:
+def shot(keys: Keys, images: Images, arrays: tuple) -> Images:
     """Return Poisson(photons x) / photons; for ``arrays`` see ``prepare_shot``."""
     photons, tables = arrays
     return jax.vmap(poisson, in_axes=(0, 0, None))(keys, photons * images, tables) / photons
@@ -80,15 +77,9 @@ def shot(keys: Key[Array, " n"], images: Images, arrays: tuple) -> Images:
 def poisson(
     key: Key[Array, ""], rates: Float[Array, "*shape"], tables: UInt32[Array, "rates counts"]
 ) -> Float[Array, "*shape"]:
-    """Draw Poisson numbers.
+    """Draw Poisson numbers, in float32, with the tables of ``alias_tables``.
 
-    Args:
-      key: typed key.
-      rates: float32, from 0 to 500. Larger rates count as 500, and NaN stays NaN.
-      tables: ``alias_tables()``.
-
-    Returns:
-      Whole numbers in float32.
+    Rates are from 0 to 500. Larger rates count as 500, and NaN stays NaN.
     """
     bounded = jnp.where(rates > 0, jnp.minimum(rates, float(LARGEST_RATE)), 0.0)
     whole = jnp.floor(bounded)

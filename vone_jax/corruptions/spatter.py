@@ -5,21 +5,23 @@ levels and distances of shape (N, H, W).
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
 from vone_jax import fast
 from vone_jax.corruptions import levels, matrices, noise
-from vone_jax.corruptions.levels import Images
+from vone_jax.corruptions.levels import Images, Keys, Shape
 
 _WATER = (175, 238, 238)
 _MUD = (63, 42, 20)
 _LARGEST_DISTANCE = 20  # to the edge of a drop, in pixels
 _RELIEF = ((-2, -1, 0), (-1, 1, 1), (0, 1, 2))
-_BOX = ((1, 1, 1), (1, 1, 1), (1, 1, 1))
+_BOX = ((1, 1, 1),) * 3
 
 # A pixel in the units of distances. In these units OpenCV's lengths of steps in a 5 x 5 mask are
 # whole: 1 straight, 1.4 diagonal, 2.1969 for a knight's move.
@@ -27,7 +29,7 @@ UNIT = 10000
 _STRAIGHT, _DIAGONAL, _KNIGHT = 10000, 14000, 21969
 
 
-def prepare(parameters: tuple, shape: tuple[int, int, int]) -> dict:
+def prepare(parameters: tuple, shape: Shape) -> dict:
     """Return the numbers of the severity and the smoothing of the liquid and of a mask of mud.
 
     Raises:
@@ -49,9 +51,7 @@ def prepare(parameters: tuple, shape: tuple[int, int, int]) -> dict:
     }
 
 
-def draw(
-    keys: Key[Array, " n"], shape: tuple[int, int, int], arrays: dict
-) -> Float[Array, "n h w 1"]:
+def draw(keys: Keys, shape: Shape, arrays: dict) -> Float[Array, "n h w 1"]:
     """Draw standard normal numbers."""
     return noise.normal(keys, (*shape[:2], 1))
 
@@ -92,17 +92,12 @@ def water(liquid: Float[Array, "n h w"]) -> Float[Array, "n h w"]:
 def canny(levels: Int[Array, "n h w"], low: int, high: int) -> Bool[Array, "n h w"]:
     """Find Canny edges with 3 x 3 Sobel gradients and the L1 norm.
 
-    Args:
-      levels: levels of grey images.
-      low: points of an edge have a larger gradient.
-      high: every edge has a point with a larger gradient.
+    Points of an edge have a gradient above ``low``, and one of them has a gradient above ``high``.
     """
-    padded = fast.stage(
-        lambda levels: jnp.pad(levels, ((0, 0), (1, 1), (1, 1)), mode="edge"), levels
-    )
+    padded = _padded(levels, 1, mode="edge")
     right, down = fast.stage(_gradients, padded)
     size = jnp.abs(right) + jnp.abs(down)
-    around = _Around(size, 1, 0)
+    around = _around(size, 1, 0)
     # tan 22.5 degrees in 15-bit fixed point, as in OpenCV.
     flat = jnp.abs(right) * 13573
     steep = flat + (jnp.abs(right) << 16)
@@ -135,7 +130,7 @@ def _connected(seeds: jax.Array, candidates: jax.Array) -> jax.Array:
 
     def grow(state: tuple[jax.Array, jax.Array]):
         connected, _ = state
-        around = _Around(connected, 1, False)
+        around = _around(connected, 1, False)
         grown = connected
         for step in _ring(1):
             grown = grown | around(*step)
@@ -157,7 +152,7 @@ def truncated_distance(points: Bool[Array, "n h w"], largest: int) -> Int[Array,
     start = jnp.where(points, jnp.int32(0), far)
 
     def relax(_: jax.Array, distance: jax.Array):
-        around = _Around(distance, 2, far)
+        around = _around(distance, 2, far)
         for step in _ring(2):
             distance = jnp.minimum(distance, around(*step) + _length(*step))
         return distance
@@ -183,9 +178,7 @@ def _equalised(levels: jax.Array, highest: int) -> jax.Array:
 
 def _correlated(values: jax.Array, kernel: tuple[tuple[int, ...], ...]) -> jax.Array:
     """Correlate with a 3 x 3 kernel; the border is mirrored and not repeated."""
-    padded = fast.stage(
-        lambda values: jnp.pad(values, ((0, 0), (1, 1), (1, 1)), mode="reflect"), values
-    )
+    padded = _padded(values, 1, mode="reflect")
     height, width = values.shape[1:]
     total = jnp.zeros_like(values)
     for row, line in enumerate(kernel):
@@ -196,20 +189,23 @@ def _correlated(values: jax.Array, kernel: tuple[tuple[int, ...], ...]) -> jax.A
     return total
 
 
-class _Around:
-    """The neighbours of each value: ``around(down, right)``, ``outside`` beyond the border."""
+def _padded(values: jax.Array, width: int, **options: Any) -> jax.Array:
+    border = ((0, 0), (width, width), (width, width))
+    return fast.stage(lambda values: jnp.pad(values, border, **options), values)
 
-    def __init__(self, values: jax.Array, reach: int, outside: jax.Array | int):
-        border = ((0, 0), (reach, reach), (reach, reach))
-        self._padded = fast.stage(
-            lambda values: jnp.pad(values, border, constant_values=outside), values
-        )
-        self._reach = reach
-        self._shape = values.shape[1:]
 
-    def __call__(self, down: int, right: int) -> jax.Array:
-        top, left = self._reach + down, self._reach + right
-        return self._padded[:, top : top + self._shape[0], left : left + self._shape[1]]
+def _around(
+    values: jax.Array, reach: int, outside: jax.Array | int
+) -> Callable[[int, int], jax.Array]:
+    """Return ``neighbour(down, right)`` of each value; it is ``outside`` beyond the border."""
+    padded = _padded(values, reach, constant_values=outside)
+    height, width = values.shape[1:]
+
+    def neighbour(down: int, right: int) -> jax.Array:
+        top, left = reach + down, reach + right
+        return padded[:, top : top + height, left : left + width]
+
+    return neighbour
 
 
 def _ring(reach: int) -> list[tuple[int, int]]:

@@ -8,6 +8,12 @@ Reference: Hendrycks and Dietterich, 2019, arXiv:1903.12261, and the code publis
 
 TABLES = ("imagenet", "tiny", "cifar")
 
+
+def _scaled(side: int, *parameters: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
+    """Multiply each parameter of each severity by the side of an image."""
+    return tuple(tuple(side * n for n in numbers) for numbers in zip(*parameters, strict=True))
+
+
 SEVERITIES = {
     # Standard deviation.
     "gaussian_noise": {
@@ -103,35 +109,23 @@ SEVERITIES = {
     # Amplitude and standard deviation of the displacements, largest move of the three points of
     # the affine map, in pixels. The benchmark multiplies by 244 for images of 224 pixels.
     "elastic_transform": {
-        "imagenet": tuple(
-            (244 * amplitude, 244 * deviation, 244 * move)
-            for amplitude, deviation, move in (
-                (2, 0.7, 0.1),
-                (2, 0.08, 0.2),
-                (0.05, 0.01, 0.02),
-                (0.07, 0.01, 0.02),
-                (0.12, 0.01, 0.02),
-            )
+        "imagenet": _scaled(
+            244,
+            (2, 2, 0.05, 0.07, 0.12),
+            (0.7, 0.08, 0.01, 0.01, 0.01),
+            (0.1, 0.2, 0.02, 0.02, 0.02),
         ),
-        "tiny": tuple(
-            (64 * amplitude, 64 * deviation, 64 * move)
-            for amplitude, deviation, move in (
-                (0, 0, 0.08),
-                (0.05, 0.3, 0.06),
-                (0.1, 0.08, 0.06),
-                (0.1, 0.03, 0.03),
-                (0.16, 0.03, 0.02),
-            )
+        "tiny": _scaled(
+            64,
+            (0, 0.05, 0.1, 0.1, 0.16),
+            (0, 0.3, 0.08, 0.03, 0.03),
+            (0.08, 0.06, 0.06, 0.03, 0.02),
         ),
-        "cifar": tuple(
-            (32 * amplitude, 32 * deviation, 32 * move)
-            for amplitude, deviation, move in (
-                (0, 0, 0.08),
-                (0.05, 0.2, 0.07),
-                (0.08, 0.06, 0.06),
-                (0.1, 0.04, 0.05),
-                (0.1, 0.03, 0.03),
-            )
+        "cifar": _scaled(
+            32,
+            (0, 0.05, 0.08, 0.1, 0.1),
+            (0, 0.2, 0.06, 0.04, 0.03),
+            (0.08, 0.07, 0.06, 0.05, 0.03),
         ),
     },
     # Size relative to the image.

@@ -3,16 +3,19 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from vone_jax import prng
 from vone_jax.corruptions import blur, levels, matrices, noise
-from vone_jax.corruptions.levels import Images
+from vone_jax.corruptions.levels import Images, Keys, Shape
 
 _FROST_TINT = (0.85, 1.0, 1.1)
 
+# Standard normal numbers and angles in degrees.
+SnowDraws = tuple[Float[Array, "n h w 1"], Float[Array, " n"]]
 
-def prepare_snow(parameters: tuple, shape: tuple[int, int, int]) -> dict:
+
+def prepare_snow(parameters: tuple, shape: Shape) -> dict:
     """Return the numbers of the severity, and the zoom of the flakes as matrices."""
     mean, deviation, zoom, threshold, radius, streak, mix = parameters
     rows, columns = (matrices.zoom(side, zoom) for side in shape[:2])
@@ -25,9 +28,7 @@ def prepare_snow(parameters: tuple, shape: tuple[int, int, int]) -> dict:
     }
 
 
-def draw_snow(
-    keys: Key[Array, " n"], shape: tuple[int, int, int], arrays: dict
-) -> tuple[Float[Array, "n h w 1"], Float[Array, " n"]]:
+def draw_snow(keys: Keys, shape: Shape, arrays: dict) -> SnowDraws:
     """Draw standard normal numbers, and angles in degrees, uniform from -135 to -45."""
 
     def angle(key: jax.Array):
@@ -37,11 +38,7 @@ def draw_snow(
     return normal, jax.vmap(angle)(prng.fold(keys, 1))
 
 
-def snow(
-    draws: tuple[Float[Array, "n h w 1"], Float[Array, " n"]],
-    images: Images,
-    arrays: dict,
-) -> Images:
+def snow(draws: SnowDraws, images: Images, arrays: dict) -> Images:
     """Whiten the image and add moving flakes twice: upright, and turned by 180 degrees."""
     normal, angles = draws
     mean, deviation, threshold = arrays["flakes"]
@@ -53,9 +50,7 @@ def snow(
     return mixed + flakes + flakes[:, ::-1, ::-1]
 
 
-def draw_fog(
-    keys: Key[Array, " n"], shape: tuple[int, int, int], arrays: Float[Array, "2"]
-) -> Float[Array, "n draws"]:
+def draw_fog(keys: Keys, shape: Shape, arrays: Float[Array, "2"]) -> Float[Array, "n draws"]:
     """Draw the side^2 - 1 numbers of ``plasma``, uniform in (-1, 1)."""
     return noise.uniform(keys, (_plasma_side(shape) ** 2 - 1,))
 
@@ -63,10 +58,7 @@ def draw_fog(
 def fog(draws: Float[Array, "n draws"], images: Images, arrays: Float[Array, "2"]) -> Images:
     """Add a plasma and scale the sum so that the largest value of the image stays the same.
 
-    Args:
-      draws: see ``draw_fog``.
-      images: the images.
-      arrays: the amount of fog and the decay of the plasma, see ``plasma``.
+    ``arrays`` holds the amount of fog and the decay of the plasma.
     """
     amount, decay = arrays
     height, width = images.shape[1:3]
@@ -107,14 +99,12 @@ def plasma(draws: Float[Array, "n draws"], decay: Float[Array, ""]) -> Float[Arr
     return corners / jnp.max(corners, axis=(1, 2), keepdims=True)
 
 
-def _plasma_side(shape: tuple[int, int, int]) -> int:
+def _plasma_side(shape: Shape) -> int:
     """Return the side of the plasma: the smallest power of two that covers images (H, W, C)."""
     return max(2, 1 << (max(shape[:2]) - 1).bit_length())
 
 
-def draw_frost(
-    keys: Key[Array, " n"], shape: tuple[int, int, int], arrays: Float[Array, " 2"]
-) -> Float[Array, "n 2 draws"]:
+def draw_frost(keys: Keys, shape: Shape, arrays: Float[Array, " 2"]) -> Float[Array, "n 2 draws"]:
     """Draw the numbers of two plasmas for each image, see ``plasma``."""
     return noise.uniform(keys, (2, _plasma_side(shape) ** 2 - 1))
 
