@@ -26,26 +26,21 @@ _RESNETS: dict[tuple[tuple[int, ...], bool], str] = {
     ((3, 4, 6, 3), True): "resnet50",
 }
 
-# Flags of numbers -> field of VOneBlockConfig and type. A flag that the file lacks has the
-# published value, which is also the field's default.
+# Flags of numbers, which are fields of VOneBlockConfig, and their types. A flag that the file lacks
+# has the published value, which is also the field's default.
 _NUMBERS = {
-    "stride": ("stride", int),
-    "simple_channels": ("simple_channels", int),
-    "complex_channels": ("complex_channels", int),
-    "k_exc": ("k_exc", float),
-    "image_size": ("image_size", int),
-    "visual_degrees": ("visual_degrees", float),
-    "gabor_seed": ("gabor_seed", int),
-    "sf_min": ("sf_min", float),
-    "sf_max": ("sf_max", float),
+    "stride": int,
+    "simple_channels": int,
+    "complex_channels": int,
+    "k_exc": float,
+    "image_size": int,
+    "visual_degrees": float,
+    "gabor_seed": int,
+    "sf_min": float,
+    "sf_max": float,
 }
 # The image size of a file decides how much is computed to check the file.
 _LARGEST_IMAGE = 4096
-# Values of the flag "normalization": mean and standard deviation per channel.
-_NORMALISATIONS = {
-    "vonenet": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
-}
 # Flags that are read elsewhere, or whose effect is in the tensors of the file.
 _READ = {
     *(*_NUMBERS, "arch", "model_arch", "normalization", "ksize", "sf_corr", "rand_param"),
@@ -66,16 +61,16 @@ _TRAINING = frozenset(
 )
 
 
+# Mean and standard deviation per channel.
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Architecture:
     """The arguments of ``models.create`` that tensors determine.
 
-    Attributes:
-      name: of the network.
-      num_classes: rows of the last layer.
-      width: channels behind the stem or the bottleneck.
-      in_channels: of images.
-      image_size: 224 or 32, by the size of the first kernel; None for a VOneNet.
+    The width is the number of channels behind the stem or the bottleneck. The image size is 224 or
+    32, by the size of the first kernel, and None for a VOneNet.
     """
 
     name: str
@@ -95,13 +90,13 @@ def recognise(state_dict: Mapping[str, np.ndarray], name: str | None = None) -> 
     Returns:
       The architecture, or a sentence that says why it is unknown.
     """
-    with_v1 = any(tensor in state_dict for tensor in BANK)
     if name is None:
+        with_v1 = any(tensor in state_dict for tensor in BANK)
         trunk = _trunk({n.removeprefix("model.") for n in state_dict} if with_v1 else state_dict)
         if trunk not in _ENDS:
             return trunk
         name = f"vone_{trunk}" if with_v1 else trunk
-    trunk = name.removeprefix("vone_")
+    with_v1, trunk = name.startswith("vone_"), name.removeprefix("vone_")
     if trunk not in _ENDS:
         return f"name must be a network of models.NAMES, got {name!r}"
 
@@ -112,23 +107,15 @@ def recognise(state_dict: Mapping[str, np.ndarray], name: str | None = None) -> 
         return shape[axis] if len(shape) > axis and 0 not in shape else default
 
     first, last = _ENDS[trunk]
-    channels = length(BANK[0] if name.startswith("vone_") else first, 1, 3)
+    channels = length(BANK[0] if with_v1 else first, 1, 3)
     if channels > _MOST_CHANNELS:
         return f"the first layer reads {channels} channels, more than {_MOST_CHANNELS}"
-    if name.startswith("vone_"):
-        return Architecture(
-            name=name,
-            num_classes=length(f"model.{last}", 0, 1000),
-            width=length("bottleneck.weight", 0, 64),
-            in_channels=channels,
-            image_size=None,
-        )
     return Architecture(
         name=name,
-        num_classes=length(last, 0, 1000),
-        width=length(first, 0, 64),
+        num_classes=length(f"model.{last}" if with_v1 else last, 0, 1000),
+        width=length("bottleneck.weight" if with_v1 else first, 0, 64),
         in_channels=channels,
-        image_size=224 if length(first, 2, 7) >= 7 else 32,
+        image_size=None if with_v1 else 224 if length(first, 2, 7) >= 7 else 32,
     )
 
 
@@ -157,25 +144,22 @@ def _trunk(names: Collection[str]) -> str:
     )
 
 
-def v1_settings(flags: Mapping[str, Any], kernel_size: int) -> tuple[dict[str, Any], list[str]]:
-    """Read the fields of ``VOneBlockConfig`` from flags.
+def v1_settings(flags: Mapping[str, Any], kernel_size: int, problems: list[str]) -> dict[str, Any]:
+    """Read the fields of ``VOneBlockConfig`` from flags, except for the normalisation.
 
     Args:
       flags: settings of a training script.
       kernel_size: side of the kernels in the file, in pixels.
-
-    Returns:
-      The fields (see ``normalisation`` for two more), and the problems, one line each.
+      problems: gets one line for each problem.
     """
     fields: dict[str, Any] = {}
-    problems: list[str] = []
-    for flag, (field, kind) in _NUMBERS.items():
+    for flag, kind in _NUMBERS.items():
         if flags.get(flag) is not None:
             value = _number(flags[flag])
             if value is None or (kind is int and value != int(value)):
                 problems.append(f"flag {flag} must be of type {kind.__name__}, got {flags[flag]!r}")
             else:
-                fields[field] = kind(value)
+                fields[flag] = kind(value)
     if not 8 <= fields.get("image_size", 224) <= _LARGEST_IMAGE:
         problems.append(
             f"flag image_size must be in 8 to {_LARGEST_IMAGE}, got {fields.pop('image_size')}"
@@ -185,65 +169,79 @@ def v1_settings(flags: Mapping[str, Any], kernel_size: int) -> tuple[dict[str, A
             f"flag ksize must be the size of the kernels in the file, {kernel_size}, got "
             f"{flags['ksize']!r}"
         )
-    if _true(flags.get("rand_param")):
+    rand_param = flags.get("rand_param")
+    if rand_param is True or (isinstance(rand_param, str) and rand_param.lower() in ("true", "1")):
         fields["distribution"] = "uniform"
     if "noise_mode" in flags:
-        mode = flags["noise_mode"]
-        scale, level = (
-            _number(flags.get(name, default))
-            for name, default in (("noise_scale", 0.35), ("noise_level", 0.07))
-        )
         try:
-            if mode in (None, "none", "None", ""):
-                fields["noise"] = None
-            elif mode == "neuronal" and scale is not None and level is not None:
-                fields["noise"] = NeuronalNoise(scale=scale, level=level)
-            elif mode == "gaussian" and scale is not None:
-                fields["noise"] = GaussianNoise(scale=scale)
-            else:
-                problems.append(
-                    f"flag noise_mode must be 'neuronal', 'gaussian' or None with a noise_scale "
-                    f"and noise_level, got {mode!r}, {flags.get('noise_scale')!r}, "
-                    f"{flags.get('noise_level')!r}"
-                )
+            fields["noise"] = _noise(flags)
         except ValueError as error:
-            problems.append(f"flags of the noise: {error}")
-    return fields, problems
+            problems.append(str(error))
+    return fields
+
+
+def _noise(flags: Mapping[str, Any]) -> NeuronalNoise | GaussianNoise | None:
+    mode = flags["noise_mode"]
+    scale = _number(flags.get("noise_scale", 0.35))
+    level = _number(flags.get("noise_level", 0.07))
+    try:
+        if mode in (None, "none", "None", ""):
+            return None
+        if mode == "neuronal" and scale is not None and level is not None:
+            return NeuronalNoise(scale=scale, level=level)
+        if mode == "gaussian" and scale is not None:
+            return GaussianNoise(scale=scale)
+    except ValueError as error:
+        raise ValueError(f"flags of the noise: {error}") from None
+    raise ValueError(
+        f"flag noise_mode must be 'neuronal', 'gaussian' or None with a noise_scale and "
+        f"noise_level, got {mode!r}, {flags.get('noise_scale')!r}, {flags.get('noise_level')!r}"
+    )
+
+
+def _normalisations(channels: int) -> dict[str, Normalisation]:
+    """The values of the flag ``normalization``; that of ImageNet is for three channels only."""
+    half = (0.5,) * channels
+    return {"vonenet": (half, half), "imagenet": (IMAGENET_MEAN, IMAGENET_STD)}
 
 
 def normalisation(
-    flags: Mapping[str, Any], in_channels: int
-) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None, str | None]:
-    """Read the flag ``normalization``.
+    flags: Mapping[str, Any], stored: Normalisation | None, channels: int, problems: list[str]
+) -> Normalisation | None:
+    """Read the normalisation that a file states, or None where the network's default holds.
 
-    Returns:
-      Mean and standard deviation per channel, or None where the network's default holds; and the
-      problem, or None.
+    Args:
+      flags: settings of a training script.
+      stored: the normaliser that was saved with the network.
+      channels: number of image channels.
+      problems: gets one line for each problem.
     """
     name = flags.get("normalization")
-    if name is None:
-        return None, None, None
-    if name not in _NORMALISATIONS:
-        choices = " or ".join(map(repr, _NORMALISATIONS))
-        hint = arguments.nearest(str(name)[:40], _NORMALISATIONS)
-        problem = f"flag normalization must be {choices}, got {str(name)[:40]!r}{hint}"
-        return None, None, problem
-    mean, std = _NORMALISATIONS[name]
-    if name == "vonenet":
-        return mean[:1] * in_channels, std[:1] * in_channels, None
-    if in_channels != len(mean):
-        problem = f"flag normalization is {name!r}, for 3 channels; images have {in_channels}"
-        return None, None, problem
-    return mean, std, None
+    names = _normalisations(channels)
+    if name is not None and name not in names:
+        problems.append(
+            f"flag normalization must be {' or '.join(map(repr, names))}, got "
+            f"{str(name)[:40]!r}{arguments.nearest(str(name)[:40], names)}"
+        )
+    elif name is not None and len(names[name][0]) != channels:
+        problems.append(f"flag normalization is {name!r}, for 3 channels; images have {channels}")
+        name = None
+    named = names.get(str(name))
+    if stored is None:
+        return named
+    if any(len(values) != channels for values in stored):
+        problems.append(
+            f"shape: the normaliser has {len(stored[0])} and {len(stored[1])} channels, images "
+            f"have {channels}"
+        )
+        return None
+    if named is not None and not np.allclose(named, stored):
+        problems.append("the flag normalization contradicts the normaliser of the file")
+    return stored
 
 
 def unknown_flags(flags: Mapping[str, Any], ignored: Iterable[str] = ()) -> list[str]:
-    """List the flags that may change the network and that nothing here understands.
-
-    Args:
-      flags: settings of a training script. A flag whose value is None is not set.
-      ignored: names of flags that the user knows to change nothing.
-    """
+    """List the flags that are set, may change the network, and are neither known nor ignored."""
     known = _READ | _TRAINING | set(ignored)
     return [
         f"flag {name[:40]!r} is unknown and may change the network, got {str(value)[:40]!r}; if it "
@@ -265,7 +263,7 @@ def flags_of(name: str, config: VOneBlockConfig | None) -> dict[str, Any]:
     noise = config.noise
     if isinstance(noise, NeuronalNoise) and noise.strength != 1:
         raise ValueError(f"noise.strength must be 1 in a checkpoint of PyTorch, got {noise}")
-    flags |= {flag: getattr(config, field) for flag, (field, _) in _NUMBERS.items()}
+    flags |= {flag: getattr(config, flag) for flag in _NUMBERS}
     return flags | {
         "noise_mode": {NeuronalNoise: "neuronal", GaussianNoise: "gaussian"}.get(type(noise)),
         "noise_scale": 0.35 if noise is None else noise.scale,
@@ -283,37 +281,31 @@ def normalisation_flag(
       ValueError: if there is none.
     """
     ours = np.asarray([np.broadcast_to(v, (channels,)) for v in (mean, std)], np.float32)
-    for name, values in _NORMALISATIONS.items():
-        known = np.asarray(values, np.float32)
-        if name == "vonenet":
-            known = known[:, :1].repeat(channels, axis=1)
-        if ours.shape == known.shape and (ours == known).all():
+    names = _normalisations(channels)
+    for name, known in names.items():
+        if np.array_equal(ours, np.asarray(known, np.float32)):
             return name
     raise ValueError(
         f"mean {mean} and std {std} have no name in a checkpoint of PyTorch, which knows "
-        f"{' and '.join(_NORMALISATIONS)}; use save_folder"
+        f"{' and '.join(names)}; use save_folder"
     )
 
 
-def architecture_problem(flags: Mapping[str, Any], name: str) -> str | None:
-    """A contradiction between the architecture in the flags and the recognised one."""
+def architecture_problems(flags: Mapping[str, Any], name: str) -> list[str]:
+    """The contradiction between the architecture in the flags and the recognised one, if any."""
     stored = flags.get("arch") or flags.get("model_arch")
-    if stored is None:
-        return None
-    if str(stored).replace("_", "").lower() == name.removeprefix("vone_").replace("_", ""):
-        return None
-    return f"the flags say {str(stored)[:40]!r}, but the tensors are those of {name}"
+    trunk = name.removeprefix("vone_").replace("_", "")
+    if stored is None or str(stored).replace("_", "").lower() == trunk:
+        return []
+    return [f"the flags say {str(stored)[:40]!r}, but the tensors are those of {name}"]
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except (ValueError, OverflowError):
-            return None
-        return number if math.isfinite(number) else None
-    return None
-
-
-def _true(value: Any) -> bool:
-    return value is True or (isinstance(value, str) and value.lower() in ("true", "1"))
+    """The finite number that a flag holds, perhaps as text."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None

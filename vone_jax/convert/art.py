@@ -12,9 +12,10 @@ import numpy as np
 import optax
 from art.estimators.classification.classifier import ClassGradientsMixin, ClassifierMixin
 from art.estimators.estimator import BaseEstimator, LossGradientsMixin
+from jax import Array
 
 from vone_jax import arguments, prng
-from vone_jax.convert.tools import CallKeys, LogitsFn, Noise, jit_classifier
+from vone_jax.convert.tools import CallKeys, LogitsFn, Noise, classify, jit_classifier
 
 
 class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, BaseEstimator):
@@ -25,13 +26,13 @@ class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Ba
     def __init__(
         self,
         logits_fn: LogitsFn,
-        key: jax.Array,
+        key: Array,
         input_shape: tuple[int, int, int],
         num_classes: int,
         noise: Noise = "fresh",
         eot_samples: int = 1,
     ):
-        """Wraps a classifier.
+        """Wrap a classifier.
 
         Args:
           logits_fn: ``(keys, images) -> logits``, with one key per example.
@@ -51,27 +52,10 @@ class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Ba
         self.nb_classes = num_classes
         self._keys = CallKeys(key, noise)
 
-        def loss(images: jax.Array, f: LogitsFn, draws: jax.Array, labels: jax.Array) -> jax.Array:
-            def logits(key: jax.Array) -> jax.Array:
-                return f(prng.example_keys(key, len(images)), images)
-
-            losses = optax.losses.softmax_cross_entropy(jax.vmap(logits)(draws), labels[None])
-            return jnp.sum(jnp.mean(losses, axis=0))
-
-        def class_logits(
-            images: jax.Array, f: LogitsFn, key: jax.Array, classes: jax.Array
-        ) -> jax.Array:
-            logits = f(prng.example_keys(key, len(images)), images)
-            return jnp.sum(jnp.take_along_axis(logits, classes[:, None], axis=1))
-
-        self._logits = jit_classifier(logits_fn)
-        self._loss_gradient = jit_classifier(
-            logits_fn, lambda f, draws, x, labels: jax.grad(loss)(x, f, draws, labels)
-        )
-        self._class_gradient = jit_classifier(
-            logits_fn, lambda f, key, x, classes: jax.grad(class_logits)(x, f, key, classes)
-        )
         self._draws = eot_samples
+        self._logits = jit_classifier(logits_fn)
+        self._loss_gradient = jit_classifier(logits_fn, _loss_gradient)
+        self._class_gradient = jit_classifier(logits_fn, _class_gradient)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -88,21 +72,15 @@ class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Ba
     def loss_gradient(self, x: np.ndarray, y: np.ndarray, **kwargs: Any) -> np.ndarray:
         """Compute the gradient of each example's cross-entropy with respect to its image.
 
-        Args:
-          x: images (N, H, W, C).
-          y: labels, class indices (N,) or one-hot (N, num_classes).
-
-        Returns:
-          Gradients of the shape of ``x``.
+        Labels ``y`` are class indices (N,) or one-hot (N, num_classes).
         """
         labels = np.asarray(y)
         if labels.ndim == 1 or labels.shape[1] == 1:
             labels = np.eye(self.nb_classes)[labels.astype(int).ravel()]
         key = self._keys.next()
         keys = jnp.stack([prng.fold(key, draw) for draw in range(self._draws)])
-        return np.array(
-            self._loss_gradient(self.model, keys, _float32(x), labels.astype(np.float32))
-        )
+        gradient = self._loss_gradient(self.model, keys, _float32(x), labels.astype(np.float32))
+        return np.array(gradient)
 
     def class_gradient(
         self, x: np.ndarray, label: int | list[int] | np.ndarray | None = None, **kwargs: Any
@@ -123,18 +101,34 @@ class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Ba
             wanted = [np.full(len(x), c) for c in range(self.nb_classes)]
         else:
             wanted = [np.broadcast_to(np.asarray(label), (len(x),))]
-        return np.stack(
-            [
-                self._class_gradient(self.model, key, _float32(x), classes.astype(np.int32))
-                for classes in wanted
-            ],
-            axis=1,
-        )
+        images = _float32(x)
+        gradients = [
+            self._class_gradient(self.model, key, images, classes.astype(np.int32))
+            for classes in wanted
+        ]
+        return np.stack(gradients, axis=1)
 
     def fit(self, x: np.ndarray, y: np.ndarray, **kwargs: Any) -> None:
         """Raise NotImplementedError: networks are trained by ``train.py``."""
         raise NotImplementedError("fit is not supported; train with train.py and wrap the result")
 
 
-def _float32(x: np.ndarray) -> jax.Array:
+def _loss_gradient(f: LogitsFn, draws: Array, images: Array, labels: Array) -> Array:
+    def loss(images: Array) -> Array:
+        logits = jax.vmap(lambda key: classify(f, key, images))(draws)
+        losses = optax.losses.softmax_cross_entropy(logits, labels[None])
+        return jnp.sum(jnp.mean(losses, axis=0))
+
+    return jax.grad(loss)(images)
+
+
+def _class_gradient(f: LogitsFn, key: Array, images: Array, classes: Array) -> Array:
+    def total(images: Array) -> Array:
+        logits = classify(f, key, images)
+        return jnp.sum(jnp.take_along_axis(logits, classes[:, None], axis=1))
+
+    return jax.grad(total)(images)
+
+
+def _float32(x: np.ndarray) -> Array:
     return jnp.asarray(x, jnp.float32)

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from vone_jax import files
+from vone_jax.convert.architecture import Normalisation
 from vone_jax.convert.pickle_reader import StoredTensor
 from vone_jax.convert.torch_file import open_torch_file
 from vone_jax.convert.untrusted import CheckpointError, open_regular, parse_json
@@ -35,25 +36,20 @@ class Checkpoint:
       state_dict: arrays by PyTorch name, without prefixes.
       flags: settings that a training script stored with the weights. A value that is neither a
         number nor text is replaced by the name of its type, as ``"<list>"``.
-      mean: per channel, of a normaliser that was saved with the network; None without one.
-      std: per channel, of the same normaliser.
+      normaliser: mean and standard deviation that were saved with the network; None without them.
       format: the name of the file format.
       notes: what was removed, one line each.
     """
 
     state_dict: dict[str, np.ndarray]
     flags: dict[str, Any]
-    mean: tuple[float, ...] | None
-    std: tuple[float, ...] | None
+    normaliser: Normalisation | None
     format: str
     notes: tuple[str, ...]
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Read a file of safetensors.
-
-    Returns:
-      Arrays by name, and the metadata of the header.
+    """Read the arrays by name and the metadata of a file of safetensors.
 
     Raises:
       CheckpointError: if the file is truncated or malformed.
@@ -116,14 +112,14 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             tensors = {name: file.array(tensor) for name, tensor in holder.items()}
             kind = file.format
     tensors = _without_prefix(tensors, notes)
-    tensors, mean, std = _without_robustness_wrapper(tensors, notes)
+    tensors, normaliser = _without_robustness_wrapper(tensors, notes)
     for name in _DROPPED:
         if name in tensors:
             del tensors[name]
             notes.append(f"left out: {name}, which nothing reads")
     if any(tensor.dtype == np.float64 for tensor in tensors.values()):
         notes.append("numbers in float64 are rounded to float32")
-    return Checkpoint(tensors, flags, mean, std, kind, tuple(notes))
+    return Checkpoint(tensors, flags, normaliser, kind, tuple(notes))
 
 
 def _find_state_dict(content: Any) -> tuple[dict[str, StoredTensor], dict[str, Any]]:
@@ -173,10 +169,10 @@ def _without_prefix(tensors: dict[str, np.ndarray], notes: list[str]) -> dict[st
 
 def _without_robustness_wrapper(
     tensors: dict[str, np.ndarray], notes: list[str]
-) -> tuple[dict[str, np.ndarray], tuple[float, ...] | None, tuple[float, ...] | None]:
+) -> tuple[dict[str, np.ndarray], Normalisation | None]:
     """Remove MadryLab's ``AttackerModel``, which stores network and normaliser twice."""
     if any(name.startswith("vone_block.") for name in tensors):
-        return tensors, None, None
+        return tensors, None
     copies = {n: t for n, t in tensors.items() if n.startswith("attacker.")}
     normalisers = {n: t for n, t in tensors.items() if n.startswith("normalizer.")}
     rest = {n: t for n, t in tensors.items() if n not in copies and n not in normalisers}
@@ -184,7 +180,7 @@ def _without_robustness_wrapper(
         rest = {name.removeprefix("model."): t for name, t in rest.items()}
         notes.append("prefix taken off: model.")
     if not copies and not normalisers:
-        return rest, None, None
+        return rest, None
 
     problems = []
     for name, tensor in copies.items():
@@ -195,19 +191,19 @@ def _without_robustness_wrapper(
             original = rest.get(inner.removeprefix("model."))
         if original is None or not np.array_equal(original, tensor):
             problems.append(f"differs from the network it should copy: {name}")
-    values = {}
-    for name in ("new_mean", "new_std"):
-        value = normalisers.pop(f"normalizer.{name}", None)
-        if value is None or not 1 <= value.size <= 64 or not np.isfinite(value).all():
-            problems.append(f"missing or not finite: normalizer.{name}")
-        else:
-            values[name] = tuple(float(v) for v in np.asarray(value, np.float32).ravel())
+    values = []
+    for name in ("normalizer.new_mean", "normalizer.new_std"):
+        value = normalisers.pop(name, np.zeros(0))
+        if not 1 <= value.size <= 64 or not np.isfinite(value).all():
+            problems.append(f"missing or not finite: {name}")
+        values.append(tuple(map(float, np.asarray(value, np.float32).ravel())))
+    mean, std = values
     problems += [f"unused: {name}" for name in normalisers]
-    if not problems and any(not math.isfinite(1 / v) for v in values["new_std"] if v):
+    if not problems and any(not math.isfinite(1 / v) for v in std if v):
         problems.append("normalizer.new_std is too small")
-    if not problems and min(values["new_std"]) <= 0:
-        problems.append(f"normalizer.new_std must be > 0, got {values['new_std']}")
+    if not problems and min(std) <= 0:
+        problems.append(f"normalizer.new_std must be > 0, got {std}")
     if problems:
         raise CheckpointError("the wrapper of the robustness package does not fit:", problems)
     notes.append("the wrapper of the robustness package was taken off, its normaliser kept")
-    return rest, values["new_mean"], values["new_std"]
+    return rest, (mean, std)

@@ -16,12 +16,7 @@ from vone_jax.convert.folder import describe
 from vone_jax.convert.state_dict import to_torch
 
 
-def save_torch(
-    path: str | Path,
-    model: models.BaseNetwork | models.VOneNet,
-    variables: Any,
-    prefix: str = "",
-) -> None:
+def save_torch(path: str | Path, model: models.Network, variables: Any, prefix: str = "") -> None:
     """Write a checkpoint as the original's training script does: ``flags`` and ``state_dict``.
 
     A path that ends in ``.safetensors`` gets the state dict, with the flags as JSON in its
@@ -30,7 +25,7 @@ def save_torch(
     cannot express a stem for 28 or 64 pixels; use ``save_folder`` for such a network.
 
     Args:
-      path: of the file; replaced if it exists.
+      path: the file. It is replaced if it exists.
       model: a network of ``models.create``.
       variables: its weights.
       prefix: in front of every name; ``"module."`` for programs that load into a network wrapped
@@ -44,14 +39,10 @@ def save_torch(
     tensors = {prefix + name: tensor for name, tensor in to_torch(model, variables).items()}
     with_v1 = isinstance(model, models.VOneNet)
     flags = flags_of(describe(model)["name"], model.v1 if with_v1 else None)
-    if with_v1:
-        name = normalisation_flag(model.v1.image_mean, model.v1.image_std, model.v1.in_channels)
-        default = "vonenet"
-    else:
-        name = normalisation_flag(model.mean, model.std, len(model.mean))
-        default = "imagenet" if len(model.mean) == 3 else "vonenet"
-    if name != default:
-        flags["normalization"] = name
+    mean, std = (model.v1.image_mean, model.v1.image_std) if with_v1 else (model.mean, model.std)
+    normalisation = normalisation_flag(mean, std, model.in_channels)
+    if normalisation != ("vonenet" if with_v1 or model.in_channels != 3 else "imagenet"):
+        flags["normalization"] = normalisation
     if Path(path).suffix == ".safetensors":
         write_safetensors(path, tensors, {"format": "pt", "flags": json.dumps(flags)})
         return
@@ -67,7 +58,7 @@ def save_torch(
 
 
 def export(
-    model: models.BaseNetwork | models.VOneNet,
+    model: models.Network,
     variables: Any,
     image_size: int | None = None,
     platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
@@ -84,21 +75,18 @@ def export(
         ``"rocm"``.
 
     Returns:
-      The artefact; write it to a file, and read it with ``load_exported``.
+      The artefact, see ``load_exported``.
 
     Raises:
       ImportError: without the package flatbuffers.
       ValueError: for an argument out of range.
     """
-    with_v1 = isinstance(model, models.VOneNet)
-    if image_size is None:
-        image_size = model.v1.image_size if with_v1 else 224
-    arguments.count("image_size", image_size, least=8)
-    channels = model.v1.in_channels if with_v1 else len(model.mean)
+    size = model.image_size if image_size is None else image_size
+    arguments.count("image_size", size, least=8)
     classify = models.logits_fn(model, variables)
     # A scalar key numbers the examples by position, whatever their number is.
     (batch,) = jax.export.symbolic_shape("batch")
-    images = jax.ShapeDtypeStruct((batch, image_size, image_size, channels), jnp.float32)
+    images = jax.ShapeDtypeStruct((batch, size, size, model.in_channels), jnp.float32)
     key = jax.eval_shape(lambda: jax.random.key(0))
     exported = jax.export.export(
         jax.jit(lambda key, images: classify(key, images)), platforms=list(platforms)

@@ -6,6 +6,7 @@ README.md           the model card, with the numbers that were measured
 """
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -32,7 +33,7 @@ _PARAMETERS = tuple(field.name for field in dataclasses.fields(v1.GaborParameter
 
 def save_folder(
     folder: str | Path,
-    model: models.BaseNetwork | models.VOneNet,
+    model: models.Network,
     variables: Any,
     *,
     results: Iterable[results.Result] = (),
@@ -42,16 +43,13 @@ def save_folder(
     """Write a network as a folder that ``load_folder`` reads back bit for bit.
 
     Args:
-      folder: is made if it does not exist; files of the same names are replaced.
+      folder: made if it does not exist. Files of the same names are replaced.
       model: a network of ``models.create``.
       variables: its float32 variables.
       results: results of ``eval.py``, see ``results.read``. The model card shows their accuracies.
         Without them it says that nothing was measured.
       licence: of the weights, an identifier of the hub (``"apache-2.0"``, ``"other"``).
       source: the origin of the weights, in words, for the card.
-
-    Returns:
-      The folder.
 
     Raises:
       ValueError: if the network is not one of ``models.create``, or the variables not its own.
@@ -67,14 +65,14 @@ def save_folder(
         folder / "model.safetensors", arrays | _bank_arrays(model), {"format": "vone_jax"}
     )
     parameters = sum(a.size for name, a in arrays.items() if name.startswith("params."))
-    card = model_card(description, parameters, results, licence, source)
+    card = _card(description, parameters, results, licence, source)
     files.replace(folder / "README.md", lambda file: file.write(card.encode()))
     return folder
 
 
 def load_folder(
     folder: str | Path,
-) -> tuple[models.BaseNetwork | models.VOneNet, dict[str, Any]]:
+) -> tuple[models.Network, dict[str, Any]]:
     """Load the network and variables that ``save_folder`` wrote.
 
     Raises:
@@ -94,7 +92,7 @@ def load_folder(
     return model, unflatten_dict({path: jnp.array(array) for path, array in checked.items()})
 
 
-def describe(model: models.BaseNetwork | models.VOneNet) -> dict[str, Any]:
+def describe(model: models.Network) -> dict[str, Any]:
     """The arguments of ``models.create`` for a network, as JSON.
 
     The kind of an explicit bank is kept. Its numbers are arrays and go beside the weights.
@@ -102,26 +100,25 @@ def describe(model: models.BaseNetwork | models.VOneNet) -> dict[str, Any]:
     Raises:
       ValueError: if the network is not one that ``models.create`` builds.
     """
-    with_v1 = isinstance(model, models.VOneNet)
-    for name in models.NAMES:
-        if name.startswith("vone_") != with_v1:
-            continue
-        for size in (model.v1.image_size,) if with_v1 else _SIZES:
-            arguments: dict[str, Any] = {
-                "name": name,
-                "num_classes": model.back_end.num_classes,
-                "image_size": size,
-                "in_channels": model.v1.in_channels if with_v1 else len(model.mean),
-                "width": model.back_end.width,
-            }
-            if with_v1:
-                built = models.create(**arguments, v1=model.v1)
-            else:
-                built = models.create(**arguments, mean=model.mean, std=model.std)
-            if built == model.clone(dtype=built.dtype):
-                if with_v1:
-                    return arguments | {"v1": _describe_v1(model.v1)}
-                return arguments | {"mean": list(model.mean), "std": list(model.std)}
+    if isinstance(model, models.VOneNet):
+        names, sizes = models.list_models("vone_*"), (model.image_size,)
+        front: dict[str, Any] = {"v1": model.v1}
+        stored: dict[str, Any] = {"v1": _describe_v1(model.v1)}
+    else:
+        names, sizes = models.list_models(exclude_filters="vone_*"), _SIZES
+        front = {"mean": model.mean, "std": model.std}
+        stored = {"mean": list(model.mean), "std": list(model.std)}
+    for name, size in itertools.product(names, sizes):
+        arguments = {
+            "name": name,
+            "num_classes": model.back_end.num_classes,
+            "image_size": size,
+            "in_channels": model.in_channels,
+            "width": model.back_end.width,
+        }
+        built = models.create(**arguments, **front)
+        if built == model.clone(dtype=built.dtype):
+            return arguments | stored
     raise ValueError("the network is none that models.create builds in float32")
 
 
@@ -140,7 +137,7 @@ def _describe_v1(config: v1.VOneBlockConfig) -> dict[str, Any]:
     return fields
 
 
-def _bank_arrays(model: models.BaseNetwork | models.VOneNet) -> dict[str, np.ndarray]:
+def _bank_arrays(model: models.Network) -> dict[str, np.ndarray]:
     """The numbers of an explicit bank by name; nothing for a bank that is sampled."""
     bank = model.v1.bank if isinstance(model, models.VOneNet) else None
     if bank is None:
@@ -152,9 +149,7 @@ def _bank_arrays(model: models.BaseNetwork | models.VOneNet) -> dict[str, np.nda
     return arrays
 
 
-def _build(
-    description: Mapping[str, Any], arrays: dict[str, np.ndarray]
-) -> models.BaseNetwork | models.VOneNet:
+def _build(description: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> models.Network:
     """Build the network of ``describe`` and ``_bank_arrays``."""
     try:
         arguments = dict(description)
@@ -200,78 +195,66 @@ def _build_v1(stored: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> v1.VO
     return v1.VOneBlockConfig(**fields)
 
 
-def model_card(
+# The model card: Markdown with the metadata of the hub in front.
+_CARD = """---
+library_name: vone_jax
+pipeline_tag: image-classification
+license: {licence}
+tags: [jax, flax, image-classification{tag}]
+---
+
+# {name}
+
+{parameters:,} trained parameters, {num_classes} classes, images of {image_size}x{image_size} \
+pixels and {in_channels} channels in [0, 1].
+{weights}{front_end}
+## Measured
+
+{measured}
+
+## Use
+
+```python
+import jax
+from vone_jax import convert, models
+
+model, variables = convert.load_folder("path/to/this/folder")
+logits = models.logits_fn(model, variables)(jax.random.key(0), images)
+```
+"""
+
+
+def _card(
     description: Mapping[str, Any],
     parameters: int,
     measured: Iterable[results.Result],
     licence: str,
     source: str,
 ) -> str:
-    """The model card of a network: Markdown with the hub's metadata in front.
-
-    Args:
-      description: of the network, see ``describe``.
-      parameters: number of trained parameters.
-      measured: results of the network.
-      licence: identifier of the licence of the weights.
-      source: the origin of the weights, in words.
-    """
-    name = description["name"]
-    lines = [
-        "---",
-        "library_name: vone_jax",
-        "pipeline_tag: image-classification",
-        f"license: {licence}",
-        "tags: [jax, flax, image-classification" + (", v1]" if "v1" in description else "]"),
-        "---",
-        "",
-        f"# {name}",
-        "",
-        f"{parameters:,} trained parameters, {description['num_classes']} classes, images of "
-        f"{description['image_size']}x{description['image_size']} pixels and "
-        f"{description['in_channels']} channels in [0, 1].",
-    ]
-    if source:
-        lines += ["", f"Weights: {source}"]
-    if "v1" in description:
-        front_end = description["v1"]
-        lines += [
-            "",
-            f"Front end: fixed Gabor filters of {front_end['simple_channels']} simple and "
-            f"{front_end['complex_channels']} complex cells at stride {front_end['stride']}; "
-            f"noise: {_noise(front_end['noise'])}. The noise is on in training and in evaluation.",
-        ]
-    lines += ["", "## Measured", ""]
+    """The model card of a network, see ``describe`` and ``save_folder``."""
+    front_end, noise = "", "none"
+    if config := description.get("v1"):
+        if config["noise"] is not None:
+            values = [f"{k} {value}" for k, value in config["noise"].items() if k != "kind"]
+            noise = f"{config['noise']['kind']} ({', '.join(values)})"
+        front_end = (
+            f"\nFront end: fixed Gabor filters of {config['simple_channels']} simple and "
+            f"{config['complex_channels']} complex cells at stride {config['stride']}; noise: "
+            f"{noise}. The noise is on in training and in evaluation.\n"
+        )
     rows = [row for row in map(_row, measured) if row]
     if rows:
-        lines += [
-            "| condition | data | examples | accuracy | interval |",
-            "| --- | --- | ---: | ---: | --- |",
-            *rows,
-        ]
-    else:
-        lines.append("Nothing was measured with these weights.")
-    lines += [
-        "",
-        "## Use",
-        "",
-        "```python",
-        "import jax",
-        "from vone_jax import convert, models",
-        "",
-        'model, variables = convert.load_folder("path/to/this/folder")',
-        "logits = models.logits_fn(model, variables)(jax.random.key(0), images)",
-        "```",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _noise(noise: Mapping[str, Any] | None) -> str:
-    if noise is None:
-        return "none"
-    values = ", ".join(f"{key} {value}" for key, value in noise.items() if key != "kind")
-    return f"{noise['kind']} ({values})"
+        head = "| condition | data | examples | accuracy | interval |"
+        rows = [head, "| --- | --- | ---: | ---: | --- |", *rows]
+    return _CARD.format(
+        **description,
+        licence=licence,
+        tag=", v1" if config else "",
+        parameters=parameters,
+        weights=f"\nWeights: {source}\n" if source else "",
+        front_end=front_end,
+        measured="\n".join(rows) or "Nothing was measured with these weights.",
+    )
 
 
 def _row(result: results.Result) -> str | None:

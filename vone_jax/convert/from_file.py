@@ -11,15 +11,14 @@ import numpy as np
 from vone_jax import models, v1
 from vone_jax.convert.architecture import (
     BANK,
-    Architecture,
-    architecture_problem,
+    architecture_problems,
     normalisation,
     recognise,
     unknown_flags,
     v1_settings,
 )
 from vone_jax.convert.checkpoint import Checkpoint, read_checkpoint
-from vone_jax.convert.gabor_fit import BankFit, check_bank_size, read_bank
+from vone_jax.convert.gabor_fit import check_bank_size, read_bank
 from vone_jax.convert.state_dict import fill
 from vone_jax.convert.untrusted import CheckpointError
 
@@ -39,7 +38,7 @@ class Conversion:
     """
 
     name: str
-    model: models.BaseNetwork | models.VOneNet
+    model: models.Network
     variables: dict[str, Any]
     format: str
     residual: np.ndarray | None
@@ -52,11 +51,10 @@ def from_torch(
     v1: v1.VOneBlockConfig | None = None,
     image_size: int | None = None,
     ignored_flags: Collection[str] = (),
-) -> tuple[models.BaseNetwork | models.VOneNet, dict[str, Any]]:
-    """Load a network from a PyTorch checkpoint or a safetensors file.
+) -> tuple[models.Network, dict[str, Any]]:
+    """Load a network and its variables, see ``read``, which also returns notes on the conversion.
 
-    ``model, variables = from_torch("voneresnet50_e70.pth.tar")``. ``read`` takes the same arguments
-    and also returns notes on the conversion.
+    ``model, variables = from_torch("voneresnet50_e70.pth.tar")``
     """
     conversion = read(path, name=name, v1=v1, image_size=image_size, ignored_flags=ignored_flags)
     return conversion.model, conversion.variables
@@ -85,9 +83,6 @@ def read(
       ignored_flags: names of flags that do not change the network. A flag that is neither known
         nor listed here is refused, unless ``v1`` replaces the flags.
 
-    Returns:
-      The network, its variables, and notes on the conversion.
-
     Raises:
       CheckpointError: (a ValueError) listing every problem of a file that is damaged, hostile or
         does not fit.
@@ -97,108 +92,70 @@ def read(
     architecture = recognise(checkpoint.state_dict, name)
     if isinstance(architecture, str):
         raise CheckpointError(f"{Path(path).name}: {architecture}")
-    problems = [architecture_problem(checkpoint.flags, architecture.name)]
+    problems = architecture_problems(checkpoint.flags, architecture.name)
     if v1 is None:
         problems += unknown_flags(checkpoint.flags, ignored_flags)
-    mean, std = _normalisation(checkpoint, architecture, problems)
+    channels = architecture.in_channels
+    normaliser = normalisation(checkpoint.flags, checkpoint.normaliser, channels, problems)
+    mean, std = normaliser or (None, None)
     state_dict = dict(checkpoint.state_dict)
     notes = list(checkpoint.notes)
     residual = None
     if architecture.name.startswith("vone_"):
         bank = {key: state_dict.pop(key) for key in BANK if key in state_dict}
-        config, fit = _front_end(checkpoint, architecture, bank, v1, image_size, problems, notes)
+        config, residual = _front_end(checkpoint, channels, bank, v1, image_size, problems, notes)
         if v1 is None and mean is not None and std is not None:
             config = dataclasses.replace(config, image_mean=mean, image_std=std)
-        residual = None if fit is None else fit.residual
         # With a wrong bank, weights are still compared, to report all problems at once.
-        model = _create(architecture, problems, v1=config)
+        form: dict[str, Any] = {"v1": config}
     else:
         if v1 is not None:
             problems.append(f"v1 is for VOneNets, but the file holds a {architecture.name}")
         size = image_size or architecture.image_size
-        channels = architecture.in_channels
-        model = _create(
-            architecture, problems, image_size=size, in_channels=channels, mean=mean, std=std
-        )
-    variables: dict[str, Any] = {}
-    if model is not None:
-        variables, misfits = fill(model, state_dict)
-        problems += misfits
-    problems = [problem for problem in problems if problem is not None]
-    if problems or model is None:
-        raise CheckpointError(
-            f"{Path(path).name} does not convert to {architecture.name}:", problems
-        )
+        form = {"image_size": size, "in_channels": channels, "mean": mean, "std": std}
+    name, width = architecture.name, architecture.width
+    refusal = f"{Path(path).name} does not convert to {name}:"
+    try:
+        model = models.create(name, architecture.num_classes, width=width, **form)
+    except ValueError as error:
+        raise CheckpointError(refusal, [*problems, str(error)]) from None
+    variables, misfits = fill(model, state_dict)
+    if problems or misfits:
+        raise CheckpointError(refusal, [*problems, *misfits])
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     notes.append(f"parameters: {parameters}")
-    return Conversion(
-        architecture.name, model, variables, checkpoint.format, residual, tuple(notes)
-    )
-
-
-def _normalisation(
-    checkpoint: Checkpoint, architecture: Architecture, problems: list[str | None]
-) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """The mean and standard deviation that the file states, or None for the network's default."""
-    channels = architecture.in_channels
-    mean, std, problem = normalisation(checkpoint.flags, channels)
-    problems.append(problem)
-    if checkpoint.mean is None or checkpoint.std is None:
-        return mean, std
-    if len(checkpoint.mean) != channels or len(checkpoint.std) != channels:
-        problems.append(
-            f"shape: the normaliser has {len(checkpoint.mean)} and {len(checkpoint.std)} "
-            f"channels, images have {channels}"
-        )
-        return None, None
-    stored = (checkpoint.mean, checkpoint.std)
-    if mean is not None and std is not None and not np.allclose((mean, std), stored):
-        problems.append("the flag normalization contradicts the normaliser of the file")
-    return stored
-
-
-def _create(architecture: Architecture, problems: list[str | None], **arguments: Any) -> Any:
-    """The network; None and another problem if its description is impossible."""
-    try:
-        return models.create(
-            architecture.name, architecture.num_classes, width=architecture.width, **arguments
-        )
-    except ValueError as error:
-        problems.append(str(error))
-        return None
+    return Conversion(name, model, variables, checkpoint.format, residual, tuple(notes))
 
 
 def _front_end(
     checkpoint: Checkpoint,
-    architecture: Architecture,
+    in_channels: int,
     bank: dict[str, np.ndarray],
     config: v1.VOneBlockConfig | None,
     image_size: int | None,
-    problems: list[str | None],
+    problems: list[str],
     notes: list[str],
-) -> tuple[v1.VOneBlockConfig, BankFit | None]:
-    """The configuration of V1 with the bank of the file.
+) -> tuple[v1.VOneBlockConfig, np.ndarray | None]:
+    """The configuration of V1 with the bank of the file, and the residuals of the bank.
 
     If that fails, a configuration with as many channels, so that the weights can be compared.
     """
     n, _, _, k = (*bank.get(BANK[0], np.zeros(0)).shape, 0, 0, 0, 0)[:4]
     if config is None:
-        fields, misfits = v1_settings(checkpoint.flags, k)
-        problems += misfits
+        fields = v1_settings(checkpoint.flags, k, problems)
         missing = [f for f in ("stride", "k_exc", "noise_mode") if f not in checkpoint.flags]
         if missing:
             notes.append(f"published values for what the file does not say: {', '.join(missing)}")
     else:
-        fields = {
-            f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != "bank"
-        }
+        fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+        del fields["bank"]
     if image_size is not None:
         # At the same pixels per degree, as for the kernels of the file.
         degrees = fields.get("visual_degrees", 8.0) / fields.get("image_size", 224)
         fields |= {"image_size": image_size, "visual_degrees": image_size * degrees}
-    fields |= {"in_channels": architecture.in_channels, "allow_aliasing": True}
+    fields |= {"in_channels": in_channels, "allow_aliasing": True}
     problems += [f"missing: {name}" for name in BANK if name not in bank]
-    fit = None
+    residual = None
     try:
         if len(bank) == 2:
             fields["kernel_size"] = k if k % 2 else 25
@@ -208,19 +165,17 @@ def _front_end(
             ppd = v1.VOneBlockConfig(**fields).pixels_per_degree
             fit = read_bank(bank[BANK[0]], bank[BANK[1]], ppd)
             problems += fit.problems
+            residual = fit.residual
             if fit.bank is not None:
-                notes += _describe(fit.bank, fit.residual, fields)
-                return v1.VOneBlockConfig(**fields, bank=fit.bank), fit
+                notes += _describe(fit.bank, residual, fields)
+                return v1.VOneBlockConfig(**fields, bank=fit.bank), residual
         config = v1.VOneBlockConfig(**fields)
         check_bank_size(config.num_channels, config.kernel_size)
-        return config, fit
+        return config, residual
     except ValueError as error:
         problems.append(str(error))
-        return v1.VOneBlockConfig(
-            simple_channels=min(n, 4096) or 512,
-            complex_channels=0,
-            in_channels=architecture.in_channels,
-        ), fit
+        filters = {"simple_channels": min(n, 4096) or 512, "complex_channels": 0}
+        return v1.VOneBlockConfig(**filters, in_channels=in_channels), residual
 
 
 def _describe(bank: v1.ImportedBank, residual: np.ndarray, fields: dict[str, Any]) -> list[str]:
@@ -237,20 +192,17 @@ def _describe(bank: v1.ImportedBank, residual: np.ndarray, fields: dict[str, Any
     seed = fields.get("gabor_seed", 0)
     for sf_max in dict.fromkeys((fields.get("sf_max", 9.0), 9.0, 6.0)):
         for distribution in ("physiological", "uniform"):
-            candidate = {"sf_max": sf_max, "distribution": distribution, "gabor_seed": seed}
-            if _sampled(bank, candidate):
-                fields |= candidate
+            if _sampled(bank, seed, sf_max, distribution):
+                fields |= {"sf_max": sf_max, "distribution": distribution, "gabor_seed": seed}
                 return [*lines, f"bank: the {distribution} one of seed {seed}, sf_max {sf_max:g}"]
     return [*lines, f"bank: none that seed {seed} samples with sf_max 6 or 9"]
 
 
-def _sampled(bank: v1.ImportedBank, candidate: dict[str, Any]) -> bool:
+def _sampled(bank: v1.ImportedBank, seed: int, sf_max: float, distribution: str) -> bool:
+    """Return True if the seed samples the parameters of the bank."""
     try:
         sampled = v1.sample_gabor_parameters(
-            len(bank),
-            seed=candidate["gabor_seed"],
-            sf_max=candidate["sf_max"],
-            distribution=candidate["distribution"],
+            len(bank), seed=seed, sf_max=sf_max, distribution=distribution
         )
     except ValueError:  # This seed or frequency cannot be sampled.
         return False

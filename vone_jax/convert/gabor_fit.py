@@ -23,11 +23,7 @@ MOST_WEIGHTS = 2**23
 
 
 def check_bank_size(filters: int, kernel_size: int) -> None:
-    """Check that a bank is not so large that computing it would exhaust the memory.
-
-    Raises:
-      ValueError: if it is.
-    """
+    """Raise a ValueError if a bank is so large that computing it would exhaust the memory."""
     weights = filters * kernel_size**2
     if weights > MOST_WEIGHTS:
         raise ValueError(

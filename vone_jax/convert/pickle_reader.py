@@ -29,25 +29,13 @@ STORAGES = {
 # Things in training checkpoints that do not concern the weights (best accuracies as NumPy
 # scalars, paths, devices). They are read as ``Ignored`` and not built.
 _IGNORED = {
-    "_codecs.encode",
-    "collections.Counter",
-    "collections.defaultdict",
-    "builtins.set",
-    "builtins.dict",
-    "builtins.list",
-    "__builtin__.dict",
-    "__builtin__.list",
-    "__builtin__.set",
-    "numpy.dtype",
-    "numpy.ndarray",
-    "numpy.core.multiarray.scalar",
-    "numpy.core.multiarray._reconstruct",
-    "numpy._core.multiarray.scalar",
-    "numpy._core.multiarray._reconstruct",
-    "pathlib.PosixPath",
-    "pathlib.WindowsPath",
-    "torch.Size",
-    "torch.device",
+    *("_codecs.encode", "collections.Counter", "collections.defaultdict"),
+    *("builtins.set", "builtins.dict", "builtins.list"),
+    *("__builtin__.set", "__builtin__.dict", "__builtin__.list"),
+    *("numpy.dtype", "numpy.ndarray"),
+    *("numpy.core.multiarray.scalar", "numpy.core.multiarray._reconstruct"),
+    *("numpy._core.multiarray.scalar", "numpy._core.multiarray._reconstruct"),
+    *("pathlib.PosixPath", "pathlib.WindowsPath", "torch.Size", "torch.device"),
     *(f"torch.{name}" for name in STORAGES.values()),
 }
 _MARK = object()
@@ -78,13 +66,9 @@ class Global:
 
 @dataclasses.dataclass(frozen=True)
 class StoredTensor:
-    """The place of a tensor's numbers.
+    """The place of a tensor's numbers. Offset and strides count numbers, not bytes.
 
-    Attributes:
-      storage: the description of the storage that ``read_pickle``'s argument made.
-      offset: position of the first number in the storage.
-      shape: of the tensor.
-      strides: in numbers, one for each dimension.
+    The storage is the description that ``read_pickle``'s argument made.
     """
 
     storage: Any
@@ -94,10 +78,10 @@ class StoredTensor:
 
 
 def read_pickle(file: io.BytesIO, storage: Callable[[tuple], Any]) -> Any:
-    """Read the object in a pickle, up to its end mark.
+    """Read the object in a pickle, up to its end mark. The file is then behind the pickle.
 
     Args:
-      file: the bytes, at the beginning of the pickle. The position moves behind its end.
+      file: the bytes, at the beginning of the pickle.
       storage: turns the persistent id of a storage into a description of it.
 
     Returns:
@@ -139,9 +123,8 @@ class _Machine:
     def _spend(self, work: int) -> None:
         self._work += work
         if self._work > _MOST_WORK:
-            raise CheckpointError(
-                f"the pickle has more than {_MOST_WORK} instructions and copied items"
-            )
+            most = f"{_MOST_WORK} instructions and copied items"
+            raise CheckpointError(f"the pickle has more than {most}")
 
     def _step(self, name: str, argument: Any) -> None:
         stack = self._stack
@@ -155,9 +138,10 @@ class _Machine:
             stack.append(_MARK)
         elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
             stack.append(tuple(self._pop(int(name[-1]))))
-        elif name in ("TUPLE", "LIST"):
-            items = self._pop_to_mark()
-            stack.append(tuple(items) if name == "TUPLE" else items)
+        elif name == "TUPLE":
+            stack.append(tuple(self._pop_to_mark()))
+        elif name == "LIST":
+            stack.append(self._pop_to_mark())
         elif name == "DICT":
             items = self._pop_to_mark()
             stack.append({})
@@ -182,13 +166,10 @@ class _Machine:
         elif name == "GLOBAL":
             stack.append(self._global(argument.replace(" ", ".")))
         elif name == "STACK_GLOBAL":
-            module, attribute = self._pop(2)
-            if not isinstance(module, str) or not isinstance(attribute, str):
-                raise ValueError("a name is not text")
-            stack.append(self._global(f"{module}.{attribute}"))
+            # The join refuses what is not text.
+            stack.append(self._global(".".join(self._pop(2))))
         elif name in ("REDUCE", "NEWOBJ"):
-            callee, arguments = self._pop(2)
-            stack.append(self._build(callee, arguments))
+            stack.append(self._build(*self._pop(2)))
         elif name == "BUILD":
             (state,) = self._pop(1)
             # OrderedDicts with attributes (a state dict's _metadata) arrive here, too.
@@ -270,26 +251,23 @@ def _dictionary_key(key: Any) -> Any:
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> StoredTensor:
-    for values in ((offset,), shape, strides):
-        if not isinstance(values, tuple) or not all(
-            type(v) is int and 0 <= v <= _MOST_NUMBERS for v in values
-        ):
-            raise ValueError(
-                f"offset, shape and strides of a tensor must be integers in 0 to {_MOST_NUMBERS}"
-            )
-        if len(values) > _MOST_DIMENSIONS:
-            raise ValueError(
-                f"a tensor must have at most {_MOST_DIMENSIONS} dimensions, got {len(values)}"
-            )
-    if len(shape) != len(strides):
-        raise ValueError(f"a tensor of {len(shape)} dimensions has {len(strides)} strides")
+    if not isinstance(shape, tuple) or not isinstance(strides, tuple):
+        raise ValueError("shape and strides of a tensor must be tuples")
+    if any(type(v) is not int or not 0 <= v <= _MOST_NUMBERS for v in (offset, *shape, *strides)):
+        raise ValueError(
+            f"offset, shape and strides of a tensor must be integers in 0 to {_MOST_NUMBERS}"
+        )
+    if len(shape) > _MOST_DIMENSIONS or len(shape) != len(strides):
+        raise ValueError(
+            f"a tensor must have as many strides as dimensions and at most {_MOST_DIMENSIONS} "
+            f"dimensions, got {len(strides)} and {len(shape)}"
+        )
     return StoredTensor(storage, offset, shape, strides)
 
 
 def _ordered_dict(items: Any = ()) -> dict:
-    if not isinstance(items, (list, tuple)) or any(
-        not isinstance(item, (list, tuple)) or len(item) != 2 for item in items
-    ):
+    pairs = isinstance(items, (list, tuple)) and all(isinstance(i, (list, tuple)) for i in items)
+    if not pairs or any(len(item) != 2 for item in items):
         raise ValueError("an ordered dictionary must be made of pairs")
     return {_dictionary_key(key): value for key, value in items}
 

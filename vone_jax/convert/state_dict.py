@@ -4,9 +4,8 @@ The names are those of torchvision (ResNet, AlexNet), of CORnet-S and of the pub
 checkpoints, where the back end is called ``model``.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vone_jax.convert.architecture import BANK
 from vone_jax.convert.untrusted import CheckpointError
-from vone_jax.models import BaseNetwork, VOneNet
+from vone_jax.models import Network, VOneNet
 from vone_jax.models.alexnet import AlexNetBackEnd
 from vone_jax.models.cornet_s import CORnetSBackEnd
 
@@ -32,28 +31,16 @@ _VONE_ALEXNET = ("features.0", "features.3", "features.5", "features.7")
 _ALEXNET_LINEAR = {"fc6": "classifier.1", "fc7": "classifier.4", "fc8": "classifier.6"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """The PyTorch tensor that fills a leaf.
-
-    Attributes:
-      name: of the tensor in the PyTorch state dict, without ``module.``.
-      to_flax: converts the tensor's layout to the leaf's.
-      to_torch: converts the leaf's layout to the tensor's.
-    """
+class Source(NamedTuple):
+    """The PyTorch tensor that fills a leaf, without ``module.``, and conversions of the layout."""
 
     name: str
     to_flax: Callable[[np.ndarray], np.ndarray]
     to_torch: Callable[[np.ndarray], np.ndarray]
 
 
-def source(model: BaseNetwork | VOneNet, path: tuple[str, ...]) -> Source:
-    """The PyTorch source of one leaf.
-
-    Args:
-      model: the network.
-      path: of the leaf inside its collection, e.g. ``("back_end", "fc", "kernel")``.
-    """
+def source(model: Network, path: tuple[str, ...]) -> Source:
+    """The source of a leaf with a path such as ``("back_end", "fc", "kernel")``."""
     part, *modules, leaf = path
     if part == "bottleneck":
         name = "bottleneck"
@@ -109,9 +96,7 @@ def _after_flatten(size: int) -> tuple[Callable[[np.ndarray], np.ndarray], ...]:
     return to_flax, to_torch
 
 
-def from_state_dict(
-    model: BaseNetwork | VOneNet, state_dict: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
+def from_state_dict(model: Network, state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Fill the variables of a network with the tensors of a PyTorch state dict.
 
     Args:
@@ -120,8 +105,7 @@ def from_state_dict(
         bank (``vone_block.*``), which is part of ``model``. ``num_batches_tracked`` is ignored.
 
     Returns:
-      ``{"params": ..., "batch_stats": ...}`` (the latter where the network has batch norms),
-      float32.
+      float32 ``{"params": ..., "batch_stats": ...}``, the latter for networks with batch norms.
 
     Raises:
       CheckpointError: (a ValueError) listing all problems: leaves without a tensor, tensors
@@ -133,9 +117,7 @@ def from_state_dict(
     return variables
 
 
-def fill(
-    model: BaseNetwork | VOneNet, state_dict: Mapping[str, np.ndarray]
-) -> tuple[dict[str, Any], list[str]]:
+def fill(model: Network, state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], list[str]]:
     """Do the same as ``from_state_dict``, but return the problems instead of raising them."""
     targets = abstract_variables(model)
     unused = {name for name in state_dict if not name.endswith(_COUNTER)}
@@ -165,15 +147,11 @@ def fill(
     return unflatten_dict(filled), problems
 
 
-def to_torch(model: BaseNetwork | VOneNet, variables: Any) -> dict[str, np.ndarray]:
+def to_torch(model: Network, variables: Any) -> dict[str, np.ndarray]:
     """The state dict that the original's (or torchvision's, CORnet-S's) model class loads.
 
     Names, shapes and layouts are PyTorch's. A VOneNet's includes its Gabor bank, with every filter
     in the one input channel that it reads. ``num_batches_tracked`` is 0, as no batches are counted.
-
-    Args:
-      model: the network.
-      variables: ``{"params": ..., "batch_stats": ...}``.
 
     Returns:
       float32 (int64 for the counters) NumPy arrays by name. ``from_torch`` of a file with them
@@ -193,42 +171,31 @@ def to_torch(model: BaseNetwork | VOneNet, variables: Any) -> dict[str, np.ndarr
 
 
 def _bank_tensors(model: VOneNet) -> dict[str, np.ndarray]:
-    parameters = model.v1.gabor_parameters()
-    tensors = {}
-    for name, kernels, channel in zip(
-        BANK,
-        model.v1.gabor_kernels(),
-        (parameters.channel, parameters.channel_quadrature),
-        strict=True,
-    ):
+    parameters, tensors = model.v1.gabor_parameters(), {}
+    channels = (parameters.channel, parameters.channel_quadrature)
+    for name, kernels, channel in zip(BANK, model.v1.gabor_kernels(), channels, strict=True):
         n, k, _ = kernels.shape
         tensors[name] = np.zeros((n, model.v1.in_channels, k, k), np.float32)
         tensors[name][np.arange(n), channel] = kernels
     return tensors
 
 
-def abstract_variables(model: BaseNetwork | VOneNet) -> dict[tuple[str, ...], Any]:
+def abstract_variables(model: Network) -> dict[tuple[str, ...], Any]:
     """Path -> shape and type of every variable of a network, without computing anything."""
-    if isinstance(model, VOneNet):
-        size, channels = model.v1.image_size, model.v1.in_channels
-    else:
-        size, channels = 224, len(model.mean)
 
     def init(key: jax.Array) -> Any:
-        images = jnp.zeros((1, size, size, channels))
+        images = jnp.zeros((1, model.image_size, model.image_size, model.in_channels))
         return model.init(key, images, noise_key=key)
 
     return flatten_dict(jax.eval_shape(init, jax.random.key(0)))
 
 
 def checked_variables(
-    model: BaseNetwork | VOneNet, variables: Mapping[tuple[str, ...], Any]
+    model: Network, variables: Mapping[tuple[str, ...], Any]
 ) -> dict[tuple[str, ...], np.ndarray]:
     """Check variables against a network and return them as NumPy arrays, in the network's order.
 
-    Args:
-      model: the network.
-      variables: path -> array, with the collection as the first name of the path.
+    The first name of a path is the collection.
 
     Raises:
       CheckpointError: listing variables that are missing, unused, not float32, of a wrong shape or

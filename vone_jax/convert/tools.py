@@ -32,15 +32,11 @@ class CallKeys:
     """
 
     def __init__(self, key: jax.Array, noise: Noise):
-        """Make the sequence.
-
-        Args:
-          key: typed key.
-          noise: ``"fresh"`` gives each call another key, ``"frozen"`` gives all the same.
+        """Make the sequence: with noise ``"frozen"``, all calls get the same key.
 
         Raises:
           TypeError: if ``key`` is not a typed key.
-          ValueError: for another ``noise``.
+          ValueError: if ``noise`` is neither ``"fresh"`` nor ``"frozen"``.
         """
         prng.check_key(key)
         arguments.choice("noise", noise, ("fresh", "frozen"))
@@ -78,26 +74,26 @@ def foolbox_model(logits_fn: LogitsFn, key: jax.Array, noise: Noise = "fresh") -
     """
     from foolbox.models.jax import JAXModel
 
-    call_keys = CallKeys(key, noise)
-    call = jit_classifier(logits_fn)
-    return JAXModel(
-        lambda images: call(logits_fn, call_keys.next(), images),
-        bounds=(0, 1),
-        data_format="channels_last",
-    )
+    keys, call = CallKeys(key, noise), jit_classifier(logits_fn)
+
+    def classifier(images: jax.Array) -> jax.Array:
+        return call(logits_fn, keys.next(), images)
+
+    return JAXModel(classifier, bounds=(0, 1), data_format="channels_last")
 
 
-def jit_classifier(logits_fn: LogitsFn, function: Callable[..., Any] | None = None) -> Any:
-    """Compile ``function(logits_fn, key, images, ...)``. Default: the classifier itself.
+def classify(logits_fn: LogitsFn, key: jax.Array, images: jax.Array) -> jax.Array:
+    """Compute logits with one key for the batch; each example gets a key by its position."""
+    return logits_fn(prng.example_keys(key, len(images)), images)
+
+
+def jit_classifier(logits_fn: LogitsFn, function: Callable[..., Any] = classify) -> Any:
+    """Compile ``function(logits_fn, ...)``.
 
     A ``Partial`` passes its weights as arguments; any other classifier is static.
     """
-
-    def classify(f: LogitsFn, key: jax.Array, images: jax.Array) -> jax.Array:
-        return f(prng.example_keys(key, len(images)), images)
-
     static = () if isinstance(logits_fn, jax.tree_util.Partial) else 0
-    return jax.jit(function or classify, static_argnums=static)
+    return jax.jit(function, static_argnums=static)
 
 
 class ActivationsModel:
@@ -115,7 +111,7 @@ class ActivationsModel:
     def __init__(
         self,
         identifier: str,
-        model: models.BaseNetwork | models.VOneNet,
+        model: models.Network,
         variables: Any,
         key: jax.Array,
         trials: int = 1,
@@ -147,9 +143,8 @@ class ActivationsModel:
                 ActivationsExtractorHelper as extractor,
             )
         assert extractor is not None
-        v1 = getattr(model, "v1", None)
-        self.image_size = image_size or (v1.image_size if v1 else 224)
-        self._channels = v1.in_channels if v1 else len(model.mean)
+        self.image_size = image_size or model.image_size
+        self._channels = model.in_channels
         self._variables = variables
         self._key = prng.stream(key, "brain-score")
         self._trials = trials if models.is_stochastic(model) else 1
@@ -157,10 +152,8 @@ class ActivationsModel:
         def features(variables: Any, keys: jax.Array, images: jax.Array) -> Any:
             return model.apply(variables, images, noise_key=keys, method="features")
 
-        shape = (1, self.image_size, self.image_size, self._channels)
-        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
-        images = jax.ShapeDtypeStruct(shape, jnp.float32)
-        self.layers = tuple(jax.eval_shape(features, variables, keys, images))
+        images = jnp.zeros((1, self.image_size, self.image_size, self._channels))
+        self.layers = tuple(jax.eval_shape(features, variables, key[None], images))
         self._features = jax.jit(
             lambda variables, keys, images, names: {
                 name: features(variables, keys, images)[name] for name in names
@@ -206,11 +199,10 @@ class ActivationsModel:
 
         Args:
           images: (N, C, H, W) in [0, 1].
-          layer_names: names from ``layers``.
+          layer_names: names from ``layers``, which decide the order of the result.
 
         Returns:
-          Name -> (N, C, H, W) for maps, (N, features) for vectors, in the order of
-          ``layer_names``.
+          Name -> (N, C, H, W) for maps, (N, features) for vectors.
 
         Raises:
           ValueError: for an unknown layer.
@@ -221,13 +213,12 @@ class ActivationsModel:
         images = np.ascontiguousarray(np.transpose(np.asarray(images, np.float32), (0, 2, 3, 1)))
         labels = jnp.asarray([zlib.crc32(image.tobytes()) for image in images], jnp.uint32)
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(self._key, labels)
+        names, pixels = tuple(layer_names), jnp.asarray(images)
         total: dict[str, Any] = {}
         for trial in range(self._trials):
-            layers = self._features(
-                self._variables, prng.fold(keys, trial), jnp.asarray(images), tuple(layer_names)
-            )
+            layers = self._features(self._variables, prng.fold(keys, trial), pixels, names)
             total = {name: total.get(name, 0.0) + value for name, value in layers.items()}
-        averages = ((name, np.asarray(total[name]) / self._trials) for name in layer_names)
+        averages = {name: np.asarray(total[name]) / self._trials for name in names}
         return OrderedDict(
-            (name, a.transpose(0, 3, 1, 2) if a.ndim == 4 else a) for name, a in averages
+            (name, a.transpose(0, 3, 1, 2) if a.ndim == 4 else a) for name, a in averages.items()
         )

@@ -35,13 +35,7 @@ _MOST_SHARING = 4
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """A storage that a pickle refers to.
-
-    Attributes:
-      key: its name in the file.
-      dtype: the type of its numbers.
-      length: the number of its numbers.
-    """
+    """A storage that a pickle refers to: its name in the file, and type and number of numbers."""
 
     key: str
     dtype: np.dtype
@@ -49,12 +43,7 @@ class Storage:
 
 
 class TorchFile:
-    """An open file of ``torch.save``.
-
-    Attributes:
-      content: the saved object, with ``StoredTensor`` for tensors, see ``read_pickle``.
-      format: the name of its format.
-    """
+    """An open file of ``torch.save``: the saved object (see ``read_pickle``) and its format."""
 
     def __init__(self, content: Any, format: str, size: int, load: Callable[[Storage], np.ndarray]):
         self.content = content
@@ -206,16 +195,16 @@ def _open_archive(archive: zipfile.ZipFile, size: int) -> TorchFile:
 def _open_sequence(mapped: mmap.mmap) -> TorchFile:
     # A copy of the beginning bounds what any instruction of the pickles can read.
     pickles = io.BytesIO(mapped[:_LARGEST_PICKLE])
-    if read_pickle(pickles, _Storages()) != _MAGIC:
+    storages = _Storages()
+    if read_pickle(pickles, storages) != _MAGIC:
         raise CheckpointError("the pickle was not written by torch.save")
-    if read_pickle(pickles, _Storages()) != 1001:
+    if read_pickle(pickles, storages) != 1001:
         raise CheckpointError("torch.save's file has a protocol other than 1001")
-    system = read_pickle(pickles, _Storages())
+    system = read_pickle(pickles, storages)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise CheckpointError("the file was written on a big-endian machine")
-    storages = _Storages()
     content = read_pickle(pickles, storages)
-    keys = read_pickle(pickles, _Storages())
+    keys = read_pickle(pickles, storages)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise CheckpointError("the list of storages is damaged")
 

@@ -57,12 +57,8 @@ def open_regular(path: Path) -> BinaryIO:
 def parse_json(text: str | bytes, name: str) -> Any:
     """Parse JSON of at most 1 MiB, which bounds the memory of nested lists.
 
-    Args:
-      text: the JSON.
-      name: of its source, for the error message.
-
     Raises:
-      CheckpointError: if it is too long or not JSON.
+      CheckpointError: if it is too long or not JSON. The message names its source, ``name``.
     """
     if len(text) > _LARGEST_JSON:
         raise CheckpointError(f"{name} must have at most {_LARGEST_JSON} bytes, got {len(text)}")
