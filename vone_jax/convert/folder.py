@@ -70,9 +70,7 @@ def save_folder(
     return folder
 
 
-def load_folder(
-    folder: str | Path,
-) -> tuple[models.Network, dict[str, Any]]:
+def load_folder(folder: str | Path) -> tuple[models.Network, dict[str, Any]]:
     """Load the network and variables that ``save_folder`` wrote.
 
     Raises:
@@ -123,16 +121,13 @@ def describe(model: models.Network) -> dict[str, Any]:
 
 
 def _describe_v1(config: v1.VOneBlockConfig) -> dict[str, Any]:
-    fields: dict[str, Any] = {
-        field.name: getattr(config, field.name) for field in dataclasses.fields(config)
-    }
+    fields: dict[str, Any] = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     if config.noise is not None:
         fields["noise"] = {"kind": type(config.noise).__name__, **vars(config.noise)}
     if config.bank is not None:
-        bank: dict[str, Any] = {"kind": type(config.bank).__name__}
+        fields["bank"] = {"kind": type(config.bank).__name__}
         if isinstance(config.bank, v1.ImportedBank):
-            bank["pixels_per_degree"] = config.bank.pixels_per_degree
-        fields["bank"] = bank
+            fields["bank"]["pixels_per_degree"] = config.bank.pixels_per_degree
     json.dumps(fields, allow_nan=False)
     return fields
 
@@ -183,12 +178,8 @@ def _build_v1(stored: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> v1.VO
         kind = fields["bank"]["kind"]
         bank = v1.GaborParameters(**{name: arrays[f"v1.bank.{name}"] for name in _PARAMETERS})
         if kind == "ImportedBank":
-            bank = v1.ImportedBank(
-                arrays["v1.bank.in_phase"],
-                arrays["v1.bank.quadrature"],
-                bank,
-                fields["bank"]["pixels_per_degree"],
-            )
+            kernels = arrays["v1.bank.in_phase"], arrays["v1.bank.quadrature"]
+            bank = v1.ImportedBank(*kernels, bank, fields["bank"]["pixels_per_degree"])
         elif kind != "GaborParameters":
             raise ValueError(f"bank must be GaborParameters or ImportedBank, got {kind!r}")
         fields["bank"] = bank

@@ -50,14 +50,9 @@ class BankFit:
 def read_bank(in_phase: np.ndarray, quadrature: np.ndarray, pixels_per_degree: float) -> BankFit:
     """Read the channels, kernels and parameters of a bank from its convolution weights.
 
-    Args:
-      in_phase: weights (n, C, k, k), float. Every filter must read exactly one of C channels.
-      quadrature: weights (n, C, k, k) of the second phase; its channels may differ.
-      pixels_per_degree: resolution of the images.
-
-    Returns:
-      The fit. Parameters follow ``GaborParameters``: sf in cycles per degree, theta and phase in
-      degrees in [0, 360).
+    The weights (n, C, k, k) of each phase are floating point. Every filter must read exactly one
+    of C channels; the channels of the two phases may differ. Parameters follow
+    ``GaborParameters``: sf in cycles per degree, theta and phase in degrees in [0, 360).
     """
     problems = []
     shape = in_phase.shape
@@ -109,12 +104,9 @@ def read_bank(in_phase: np.ndarray, quadrature: np.ndarray, pixels_per_degree: f
         f"nearest fit"
         for i in np.flatnonzero(residual > TOLERANCE)
     )
-    bank = (
-        None
-        if problems
-        else ImportedBank(kernels[0], kernels[1], parameters, float(pixels_per_degree))
-    )
-    return BankFit(bank, residual, problems)
+    if problems:
+        return BankFit(None, residual, problems)
+    return BankFit(ImportedBank(*kernels, parameters, float(pixels_per_degree)), residual, ())
 
 
 def _fit(q0: np.ndarray, q1: np.ndarray, pixels_per_degree: float) -> dict[str, np.ndarray]:

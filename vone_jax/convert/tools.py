@@ -8,6 +8,7 @@ image files go in, named activations in N,C,H,W come out. A plugin registers
     ModelCommitment("vone", activations, layers=["v1", "layer1"])
 """
 
+import functools
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -52,7 +53,7 @@ class CallKeys:
 
 
 def foolbox_model(logits_fn: LogitsFn, key: jax.Array, noise: Noise = "fresh") -> Any:
-    """A classifier as a Foolbox model with bounds (0, 1) and channels last.
+    """A classifier as a ``foolbox.models.JAXModel`` with bounds (0, 1) and channels last.
 
     Needs the package foolbox. Foolbox takes one gradient per step, so its attacks use one draw of
     the noise at a time. To average gradients over draws, pass a ``logits_fn`` that averages, or use
@@ -63,9 +64,6 @@ def foolbox_model(logits_fn: LogitsFn, key: jax.Array, noise: Noise = "fresh") -
         ``models.logits_fn(model, variables)``.
       key: typed key of the noise.
       noise: ``"fresh"`` noise at every call, or ``"frozen"`` noise.
-
-    Returns:
-      A ``foolbox.models.JAXModel``.
 
     Raises:
       ImportError: without foolbox.
@@ -93,7 +91,8 @@ def jit_classifier(logits_fn: LogitsFn, function: Callable[..., Any] = classify)
     A ``Partial`` passes its weights as arguments; any other classifier is static.
     """
     static = () if isinstance(logits_fn, jax.tree_util.Partial) else 0
-    return jax.jit(function, static_argnums=static)
+    # The compiled code of a new object, and the classifier in it, are freed with the object.
+    return jax.jit(functools.partial(function), static_argnums=static)
 
 
 class ActivationsModel:

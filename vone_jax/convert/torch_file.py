@@ -58,13 +58,12 @@ class TorchFile:
         Raises:
           CheckpointError: if the storage is missing, damaged or too small for the tensor.
         """
-        storage = tensor.storage
+        storage, shape, strides = tensor.storage, tensor.shape, tensor.strides
         if not isinstance(storage, Storage):
             raise CheckpointError("a tensor in the pickle has no storage")
         if storage.key not in self._storages:
             self._storages[storage.key] = self._load(storage)
         numbers = self._storages[storage.key]
-        shape, strides = tensor.shape, tensor.strides
         size = math.prod(shape)
         last = tensor.offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
         # The first condition refuses a small storage that is repeated by strides of zero.
