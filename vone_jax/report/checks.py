@@ -1,7 +1,6 @@
 """Results that come as tables: checks for masked gradients, smallest changes, corruption means."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from vone_jax import results
@@ -15,61 +14,39 @@ TONES = {"pass": "good", "warning": "mixed", "fail": "bad"}
 _SHORT = {"pass": "pass", "warning": "warn", "fail": "fail"}
 
 
-@dataclasses.dataclass(frozen=True)
-class CheckList:
-    """The checks of a network at one radius.
+def check_lists(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The checks of each network at each radius.
 
-    Attributes:
-      title: network and radius.
-      note: images and protocol.
-      tally: how many checks have which verdict, in words.
-      anchor: of the result on the page.
-      checks: each check with its title, its tone and its numbers as text.
-      attacks: name in the numbers -> attack as code.
+    Their entry ``tally`` says in words how many checks have which verdict.
     """
-
-    title: str
-    note: str
-    tally: str
-    anchor: str
-    checks: Sequence[Mapping[str, Any]]
-    attacks: Mapping[str, str]
-
-
-def check_lists(runs: Sequence[Run]) -> list[CheckList]:
-    """The checks of all runs."""
     lists = []
     for position, run in enumerate(runs):
         for result in run.of_kind("masking"):
             measured, condition = result.measured, result.condition
             assert isinstance(measured, results.Checks)
             assert isinstance(condition, results.MaskingCondition)
-            noise = result.network.noise_change
+            title = (run.label, comparison.epsilon_label(result), result.network.noise_change)
+            counts = {verdict: measured.count(verdict) for verdict in results.VERDICTS}
+            checks = [
+                {
+                    "check": check,
+                    "title": words(check.name),
+                    "tone": TONES[check.verdict],
+                    "numbers": {name: _number(value) for name, value in check.numbers.items()},
+                }
+                for check in measured.checks
+            ]
             lists.append(
-                CheckList(
-                    title=", ".join(
-                        filter(None, (run.label, comparison.epsilon_label(result), noise))
+                {
+                    "title": ", ".join(filter(None, title)),
+                    "note": f"{count(measured.seen, 'image')}, {result.protocol_label}",
+                    "tally": listing(
+                        [f"{n} {_SHORT[verdict]}" for verdict, n in counts.items() if n]
                     ),
-                    note=f"{count(measured.seen, 'image')}, {result.protocol_label}",
-                    tally=listing(
-                        [
-                            f"{number} {_SHORT[verdict]}"
-                            for verdict in results.VERDICTS
-                            if (number := measured.count(verdict))
-                        ]
-                    ),
-                    anchor=provenance.anchor(position, result, run),
-                    checks=[
-                        {
-                            "check": check,
-                            "title": words(check.name),
-                            "tone": TONES[check.verdict],
-                            "numbers": {n: _number(value) for n, value in check.numbers.items()},
-                        }
-                        for check in measured.checks
-                    ],
-                    attacks={name: str(attack) for name, attack in condition.attacks.items()},
-                )
+                    "anchor": provenance.anchor(position, result, run),
+                    "checks": checks,
+                    "attacks": {name: str(attack) for name, attack in condition.attacks.items()},
+                }
             )
     return lists
 

@@ -26,13 +26,9 @@ class Attacked:
 
     Attributes:
       position: of the network on the page.
-      label: of the network.
       perturbation: the change as a picture, magnified around grey.
-      adversarial: the attacked image as a picture.
       before: the answer to the original image.
       after: the answer to the attacked image.
-      right_before: whether ``before`` is right.
-      right_after: whether ``after`` is right.
     """
 
     position: int
@@ -81,45 +77,39 @@ def exhibits(runs: Sequence[Run]) -> list[Exhibit]:
 
 
 def _exhibit(entries: Sequence[tuple[int, Run, Result]]) -> Exhibit:
-    largest = max(
-        float(np.abs(result.arrays["adversarial"] - result.arrays["images"]).max())
-        for _, _, result in entries
-    )
-    factor = _magnification(largest)
+    changes = [r.arrays["adversarial"] - r.arrays["images"] for _, _, r in entries]
+    factor = _magnification(max(float(np.abs(change).max()) for change in changes))
     cards: dict[tuple, Card] = {}
+    selections = set()
     for position, run, result in entries:
-        arrays = result.arrays
-        name = result.dataset.class_name
+        arrays, name = result.arrays, result.dataset.class_name
+        assert isinstance(result.condition, results.GalleryCondition)
+        selections.add(result.condition.selection)
         for i in _shown(arrays):
-            original, label = arrays["images"][i], int(arrays["label"][i])
-            before, after = (
-                int(arrays[field][i]) for field in ("predicted_clean", "predicted_adversarial")
+            original, adversarial = arrays["images"][i], arrays["adversarial"][i]
+            label, before, after = (
+                int(arrays[field][i])
+                for field in ("label", "predicted_clean", "predicted_adversarial")
             )
             key = (label, original.shape, original.tobytes())
             card = cards.setdefault(key, Card(name(label), images.photograph(original), []))
             card.attacked.append(
                 Attacked(
-                    position,
-                    run.label,
-                    images.photograph(0.5 + factor * (arrays["adversarial"][i] - original)),
-                    images.photograph(arrays["adversarial"][i]),
-                    name(before),
-                    name(after),
-                    before == label,
-                    after == label,
+                    position=position,
+                    label=run.label,
+                    perturbation=images.photograph(0.5 + factor * (adversarial - original)),
+                    adversarial=images.photograph(adversarial),
+                    before=name(before),
+                    after=name(after),
+                    right_before=before == label,
+                    right_after=after == label,
                 )
             )
-    first = entries[0][2]
-    selections = {
-        result.condition.selection
-        for _, _, result in entries
-        if isinstance(result.condition, results.GalleryCondition)
-    }
     return Exhibit(
-        comparison.epsilon_label(first),
-        factor,
-        " ".join(_SELECTIONS[selection] for selection in sorted(selections)),
-        list(cards.values()),
+        title=comparison.epsilon_label(entries[0][2]),
+        factor=factor,
+        selection=" ".join(_SELECTIONS[selection] for selection in sorted(selections)),
+        cards=list(cards.values()),
     )
 
 

@@ -25,11 +25,7 @@ _MAGMA = np.array(
 
 
 def data_uri(pixels: np.ndarray) -> str:
-    """An image as a PNG data URI.
-
-    Args:
-      pixels: uint8 (height, width), (height, width, 1) or (height, width, 3).
-    """
+    """A uint8 image (height, width) or (height, width, 1 or 3) as a PNG data URI."""
     if pixels.ndim == 3 and pixels.shape[-1] == 1:
         pixels = pixels[..., 0]
     return _encode(Image.fromarray(np.ascontiguousarray(pixels)))
@@ -78,9 +74,6 @@ def mosaics(arrays: Mapping[str, np.ndarray]) -> list[Mosaic]:
 
     Rows go from coarse to fine filters; within a row the orientation turns. A filter of a
     coloured image has the colour of the one channel that it reads.
-
-    Args:
-      arrays: of a result of the kind "v1".
     """
     in_phase, quadrature = arrays["kernels_in_phase"], arrays["kernels_quadrature"]
     colors = np.asarray(arrays["image"]).shape[-1]
@@ -101,15 +94,9 @@ def mosaics(arrays: Mapping[str, np.ndarray]) -> list[Mosaic]:
             ]
             for row in rows
         ]
-        shown = sum(map(len, rows))
         paired = ", each a pair of filters a quarter period apart" if len(phases) == 2 else ""
-        pictures.append(
-            Mosaic(
-                title,
-                f"{shown} of {len(cells)} {title.lower()}{paired}",
-                data_uri(_stitched(tiles)),
-            )
-        )
+        about = f"{sum(map(len, rows))} of {len(cells)} {title.lower()}{paired}"
+        pictures.append(Mosaic(title, about, data_uri(_stitched(tiles))))
     return pictures
 
 
@@ -135,13 +122,9 @@ def _arranged(
 
 
 def tile(kernel: np.ndarray, largest: float, channel: int | np.ndarray, colors: int) -> np.ndarray:
-    """A filter on mid-grey: excitation brighter, inhibition darker, in its channel only.
+    """A filter (k, k) on mid-grey: excitation brighter, inhibition darker, in its channel only.
 
-    Args:
-      kernel: (k, k).
-      largest: the absolute value that becomes black or white.
-      channel: the colour channel it reads.
-      colors: number of colour channels of the picture, 1 or 3.
+    The absolute value ``largest`` becomes black or white.
 
     Returns:
       uint8 pixels of shape (side, side, colors), with sides of about 50.
@@ -157,11 +140,8 @@ def tile(kernel: np.ndarray, largest: float, channel: int | np.ndarray, colors: 
 def _stitched(rows: list[list[np.ndarray]]) -> np.ndarray:
     height, width, colors = rows[0][0].shape
     columns = max(map(len, rows))
-    canvas = np.full(
-        (len(rows) * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, colors),
-        128,
-        np.uint8,
-    )
+    shape = (len(rows) * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, colors)
+    canvas = np.full(shape, 128, np.uint8)
     for r, row in enumerate(rows):
         for c, pixels in enumerate(row):
             top, left = _GAP + r * (height + _GAP), _GAP + c * (width + _GAP)
@@ -184,18 +164,13 @@ def response_maps(arrays: Mapping[str, np.ndarray]) -> list[Cell]:
     """The responses of simple and complex cells from coarse to fine, of several orientations.
 
     Both maps of a cell share one scale, from 0 to the largest response without noise.
-
-    Args:
-      arrays: of a result of the kind "v1".
     """
     clean, noisy = arrays["responses_clean"], arrays["responses_noisy"]
     simple = int(arrays["simple_channels"])
     colors = arrays["image"].shape[-1]
     shown = []
-    for kind, cells in (
-        ("simple", np.arange(simple)),
-        ("complex", np.arange(simple, clean.shape[-1])),
-    ):
+    kinds = {"simple": np.arange(simple), "complex": np.arange(simple, clean.shape[-1])}
+    for kind, cells in kinds.items():
         for i in _chosen(cells, arrays) if len(cells) else []:
             high = float(max(clean[..., i].max(), np.quantile(noisy[..., i], 0.98)))
             kernel = arrays["kernels_in_phase"][i]

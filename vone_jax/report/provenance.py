@@ -13,50 +13,25 @@ from vone_jax.results import Result, Run
 _UNKNOWN = "not recorded"
 
 
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """A result: its identifier on the page, and its own facts."""
-
-    anchor: str
-    name: str
-    facts: Mapping[str, str]
-
-
-@dataclasses.dataclass(frozen=True)
-class Group:
-    """Results of one command, checkpoint and environment."""
-
-    facts: Mapping[str, str]
-    config: str
-    entries: tuple[Entry, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """The provenance of a run: its training, and the groups of its results."""
-
-    run: Run
-    training: Mapping[str, str]
-    config: str
-    groups: tuple[Group, ...]
-
-
 def anchor(position: int, result: Result, run: Run) -> str:
     """The identifier of a result on the page."""
     return f"run{position + 1}-{run.results.index(result) + 1}"
 
 
-def source(position: int, run: Run) -> Source:
-    """The provenance of the run at a position on the page."""
+def source(position: int, run: Run) -> dict[str, Any]:
+    """The provenance of the run at a position on the page: its training, and its results.
+
+    Results of one command, checkpoint and environment form a group.
+    """
     groups: dict[str, list[Result]] = {}
     for result in run.results:
         groups.setdefault(_pretty(_shared(result)), []).append(result)
-    return Source(
-        run,
-        _training(run),
-        _pretty(run.config.get("experiment", {})),
-        tuple(_group(position, run, members) for members in groups.values()),
-    )
+    return {
+        "run": run,
+        "training": _training(run),
+        "config": _pretty(run.config.get("experiment", {})),
+        "groups": [_group(position, run, members) for members in groups.values()],
+    }
 
 
 def _pretty(value: Any) -> str:
@@ -97,25 +72,21 @@ def _training(run: Run) -> dict[str, str]:
     if steps:
         last = steps[-1]
         facts["length"] = f"{count(int(last['step']), 'step')}, to epoch {last['epoch']:.4g}"
-        speeds = sorted(
-            float(line["examples_per_second"])
-            for line in steps
-            if isinstance(line.get("examples_per_second"), int | float)
-        )
+        speeds = [line.get("examples_per_second") for line in steps]
+        speeds = sorted(float(speed) for speed in speeds if isinstance(speed, int | float))
         if speeds:
             facts["speed"] = f"{speeds[len(speeds) // 2]:,.0f} images per second (median)"
     return facts
 
 
-def _group(position: int, run: Run, members: Sequence[Result]) -> Group:
+def _group(position: int, run: Run, members: Sequence[Result]) -> dict[str, Any]:
     shared = _shared(members[0])
     config = shared.pop("config")
-    same = config == run.config.get("experiment")
-    return Group(
-        {name: _text(value) for name, value in shared.items()},
-        "" if same else _pretty(config),
-        tuple(Entry(anchor(position, r, run), r.name, _entry(r)) for r in members),
-    )
+    return {
+        "facts": {name: _text(value) for name, value in shared.items()},
+        "config": "" if config == run.config.get("experiment") else _pretty(config),
+        "entries": [(anchor(position, r, run), r.name, _entry(r)) for r in members],
+    }
 
 
 def _entry(result: Result) -> dict[str, str]:
@@ -141,9 +112,6 @@ def _condition(result: Result) -> str:
         return ", ".join(filter(None, (attacks, result.attack_noise_label)))
     if result.kind in ("gallery", "masking", "minimal"):
         return str(comparison.attack_of(result))
-    fields = {
-        name: value
-        for name, value in dataclasses.asdict(condition).items()
-        if name != "kind" and value not in (None, {}, ())
-    }
+    fields = dataclasses.asdict(condition)
+    fields = {n: v for n, v in fields.items() if n != "kind" and v not in (None, {}, ())}
     return _text(fields) if fields else result.kind

@@ -8,7 +8,8 @@ rules for corruptions.
 
 import dataclasses
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,10 +25,7 @@ TITLES = {
     "clean": "Clean",
     **{norm: f"{NORM_LABELS[norm]} mean" for norm in NORMS},
     "white_box": "White box",
-    "noise": "Noise",
-    "blur": "Blur",
-    "weather": "Weather",
-    "digital": "Digital",
+    **{group: group.capitalize() for group in CORRUPTION_GROUPS},
     "corruptions": "Corruptions",
     "groups": "Corruptions, by group",
     "robust": "White box and corruptions",
@@ -40,7 +38,6 @@ PARTS = (
     ("clean", *NORMS, "white_box", "corruptions", "robust", "overall"),
     (*CORRUPTION_GROUPS, "groups", "robust_groups", "overall_groups"),
 )
-_SETUP = ("network", "trained", "attacked", "judged", "attack")
 _HEADINGS = ("Network", "Noise in training", "at the attack", "at the test", "Attack")
 # Fields of an attack that make no difference in a norm.
 _WITHOUT_EFFECT = {
@@ -52,8 +49,7 @@ _WITHOUT_EFFECT = {
 _STEPS = ("steps", "step_size", "step_rule")
 
 
-@dataclasses.dataclass(frozen=True)
-class Score:
+class Score(NamedTuple):
     """A mean of accuracies in [0, 1] and its interval; the ends are None where there is none."""
 
     value: float
@@ -61,34 +57,18 @@ class Score:
     high: float | None
 
 
-@dataclasses.dataclass(frozen=True)
-class AttackSettings:
-    """The settings of an attack, apart from norm and radius.
-
-    Attributes:
-      name: the name of the attack.
-      fields: as in ``comparison.attack_fields``.
-      draws: noise draws that a gradient averages over.
-      noise: the noise of the network while it was attacked.
-    """
+class AttackSettings(NamedTuple):
+    """The settings of an attack, apart from norm and radius."""
 
     name: str
     fields: Mapping[str, str]
     draws: int
     noise: results.AttackNoise
 
-    @classmethod
-    def of(cls, result: Result) -> "AttackSettings":
-        """The settings of an attack result."""
-        condition = result.condition
-        assert isinstance(condition, results.AttackCondition)
-        fields = comparison.result_fields(result)
-        return cls(condition.attack_name, fields, condition.eot_samples, condition.attack_noise)
-
-    def effective(self, norm: str) -> tuple:
+    def effective(self, norm: str) -> "AttackSettings":
         """The settings that matter in a norm; equal for attacks that are the same there."""
         fields = {n: v for n, v in self.fields.items() if n not in _WITHOUT_EFFECT[norm]}
-        return self.name, tuple(sorted(fields.items())), self.draws, self.noise
+        return self._replace(fields=fields)
 
     def label(self, varying: Collection[str], used: Collection[str]) -> str:
         """The attack in short: steps, draws, and those fields that tell attacks apart.
@@ -104,11 +84,8 @@ class AttackSettings:
             if length == "None":
                 length = self.fields.get("step_rule", "")
             parts.append(f"{self.fields['steps']} steps of {length}" if length else "")
-        parts += [
-            f"{name} {value}"
-            for name, value in self.fields.items()
-            if name in varying and name not in _STEPS and name not in idle
-        ]
+        shown = set(varying) - set(_STEPS) - idle
+        parts += [f"{name} {value}" for name, value in self.fields.items() if name in shown]
         if self.draws > 1:
             parts.append(f"{self.draws} draws")
         return ", ".join(filter(None, parts))
@@ -138,13 +115,10 @@ class Line:
     radii: Mapping[tuple[str, str], Score]
 
     @property
-    def setup(self) -> tuple[str, ...]:
-        """The network and how it was attacked and judged."""
-        return self.label, self.trained, self.attacked, self.judged, self.attack
-
-    def has(self, columns: Collection[str]) -> bool:
-        """Whether the line has a score in any of these columns."""
-        return any(name in self.scores for name in columns)
+    def setup(self) -> dict[str, str]:
+        """The network, and how it was attacked and judged."""
+        names = ("trained", "attacked", "judged", "attack")
+        return {"network": self.label, **{name: getattr(self, name) for name in names}}
 
     @property
     def noise(self) -> str:
@@ -170,41 +144,39 @@ class Table:
 
         A score has three columns: its name, and the name with ``_low`` and ``_high``.
         """
-        names = [*self.columns, *(f"{norm}_{label}" for norm, label in self.radii)]
         rows = []
         for line in self.lines:
-            row = dict(zip(_SETUP, line.setup, strict=True))
-            for name, score in zip(names, self._scores(line), strict=True):
-                ends = (None,) * 3 if score is None else dataclasses.astuple(score)
-                row |= dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
+            scores = {name: line.scores.get(name) for name in self.columns}
+            scores |= {"_".join(radius): line.radii.get(radius) for radius in self.radii}
+            row: dict[str, str | float | None] = dict(line.setup)
+            for name, score in scores.items():
+                row[name], row[f"{name}_low"], row[f"{name}_high"] = score or (None, None, None)
             rows.append(row)
         return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
 
     def to_markdown(self) -> str:
         """The scores in percent with their intervals, then the accuracy at each radius."""
         parts = ["\n".join(f"- {note}" for note in self.notes)]
-        radii = [f"{NORM_LABELS[norm]} {label}" for norm, label in self.radii]
         titles = [TITLES[name] for name in self.columns]
-        places = slice(None, len(titles)), slice(len(titles), None)
-        for heading, place in zip((titles, radii), places, strict=True):
+        radii = [f"{NORM_LABELS[norm]} {label}" for norm, label in self.radii]
+        scores = [[line.scores.get(name) for name in self.columns] for line in self.lines]
+        accuracies = [[line.radii.get(radius) for radius in self.radii] for line in self.lines]
+        for heading, columns in ((titles, scores), (radii, accuracies)):
             if heading:
                 rows = [
-                    [*line.setup, *map(_cell, self._scores(line)[place])] for line in self.lines
+                    [*line.setup.values(), *map(_cell, cells)]
+                    for line, cells in zip(self.lines, columns, strict=True)
                 ]
                 parts.append(markdown([*_HEADINGS, *heading], rows))
         return "\n\n".join(parts) + "\n"
-
-    def _scores(self, line: Line) -> list[Score | None]:
-        scores = [line.scores.get(name) for name in self.columns]
-        return scores + [line.radii.get(radius) for radius in self.radii]
 
 
 def _cell(score: Score | None) -> str:
     if score is None:
         return "–"
-    if score.low is None or score.high is None:
-        return f"{100 * score.value:.1f}"
-    return f"{100 * score.value:.1f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
+    ends = score[1:]
+    interval = "" if None in ends else " ({:.1f} to {:.1f})".format(*(100 * end for end in ends))
+    return f"{100 * score.value:.1f}{interval}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,14 +190,17 @@ class _Measured:
     corruptions: Mapping[tuple[str, int], Result]
 
     @property
-    def results(self) -> list[Result]:
-        """All results of the line, each once."""
-        attacks = [result for ladder in self.attacks.values() for result in ladder]
-        return [*([self.clean] if self.clean else []), *attacks, *self.corruptions.values()]
+    def radii(self) -> dict[tuple[str, str], Result]:
+        """(norm, label of the radius) -> the result of the attack."""
+        return {
+            (norm, comparison.attack_of(result).eps_label): result
+            for norm, ladder in self.attacks.items()
+            for result in ladder
+        }
 
     def ladder(self, norm: str) -> tuple[str, ...]:
         """The labels of the radii of a norm."""
-        return tuple(_eps_label(result) for result in self.attacks.get(norm, ()))
+        return tuple(comparison.attack_of(r).eps_label for r in self.attacks.get(norm, ()))
 
 
 def table(runs: Sequence[Run]) -> Table:
@@ -238,17 +213,12 @@ def table(runs: Sequence[Run]) -> Table:
     lines = tuple(_line(each, ladders, corrupted, varying) for each in measured)
     columns = tuple(name for name in TITLES if any(name in line.scores for line in lines))
     places = {
-        (norm, _eps_label(result)): (NORMS.index(norm), comparison.epsilon(result))
+        radius: (NORMS.index(radius[0]), comparison.epsilon(result))
         for each in measured
-        for norm, ladder in each.attacks.items()
-        for result in ladder
+        for radius, result in each.radii.items()
     }
     radii = tuple(sorted(places, key=lambda radius: places[radius]))
     return Table(lines, columns, radii, tuple(_notes(ladders, corrupted)))
-
-
-def _eps_label(result: Result) -> str:
-    return comparison.attack_of(result).eps_label
 
 
 def _measured(run: Run) -> Iterator[_Measured]:
@@ -257,12 +227,8 @@ def _measured(run: Run) -> Iterator[_Measured]:
     for result in run.of_kind("clean", "attack", "corruption"):
         protocol = result.protocol
         # The number of draws is left out: it only makes a number more exact.
-        judged = (
-            result.network.noise_change,
-            protocol.noise == "frozen",
-            protocol.decision,
-            protocol.averaged,
-        )
+        frozen = protocol.noise == "frozen"
+        judged = (result.network.noise_change, frozen, protocol.decision, protocol.averaged)
         groups.setdefault(judged, []).append(result)
     for members in groups.values():
         clean = next((result for result in members if result.kind == "clean"), None)
@@ -283,39 +249,35 @@ def attack_groups(
     Returns:
       (settings, norm -> results by ascending radius), in the order of the results.
     """
-    own = [(AttackSettings.of(result), result) for result in attacks]
-    groups: list[tuple[AttackSettings, list[int]]] = []
+    own = []
+    for result in attacks:
+        condition, fields = comparison.attack_condition(result), comparison.result_fields(result)
+        draws, noise = condition.eot_samples, condition.attack_noise
+        own.append((AttackSettings(condition.attack_name, fields, draws, noise), condition.norm))
+    groups: list[tuple[AttackSettings, set[int]]] = []
     for settings, _ in own:
         if all(settings != other for other, _ in groups):
-            members = [
+            members = {
                 place
-                for place, (other, result) in enumerate(own)
-                if settings.effective(norm := comparison.attack_of(result).norm)
-                == other.effective(norm)
-            ]
+                for place, (other, norm) in enumerate(own)
+                if settings.effective(norm) == other.effective(norm)
+            }
             groups.append((settings, members))
-    whole = []
-    for place, (settings, members) in enumerate(groups):
-        within = (
-            set(members) < set(others) or (set(members) == set(others) and other < place)
+    return [
+        (settings, _by_norm([attacks[member] for member in sorted(members)]))
+        for place, (settings, members) in enumerate(groups)
+        if not any(
+            members < others or (members == others and other < place)
             for other, (_, others) in enumerate(groups)
         )
-        if not any(within):
-            whole.append((settings, _by_norm([attacks[member] for member in members])))
-    return whole
+    ]
 
 
 def _by_norm(attacks: Sequence[Result]) -> dict[str, tuple[Result, ...]]:
-    ladders = {}
-    for norm in NORMS:
-        ladder = {
-            comparison.epsilon(result): result
-            for result in attacks
-            if comparison.attack_of(result).norm == norm
-        }
-        if ladder:
-            ladders[norm] = tuple(ladder[eps] for eps in sorted(ladder))
-    return ladders
+    ladders: dict[str, dict[float, Result]] = {norm: {} for norm in NORMS}
+    for result in sorted(attacks, key=comparison.epsilon):
+        ladders[comparison.attack_of(result).norm][comparison.epsilon(result)] = result
+    return {norm: tuple(ladder.values()) for norm, ladder in ladders.items() if ladder}
 
 
 def _corruptions(corrupted: Sequence[Result]) -> dict[tuple[str, int], Result]:
@@ -323,17 +285,14 @@ def _corruptions(corrupted: Sequence[Result]) -> dict[tuple[str, int], Result]:
 
     A drawn texture stands in for frost where there is no result with photographs of frost.
     """
-    # Later results replace earlier ones, so the preferred ones come last.
-    ordered = sorted(
-        corrupted,
-        key=lambda result: (
-            comparison.form_label(comparison.corruption_condition(result).form),
-            comparison.corruption_condition(result).corruption == PROCEDURAL_FROST,
-        ),
-        reverse=True,
-    )
+
+    def rank(result: Result) -> tuple[str, bool]:
+        condition = comparison.corruption_condition(result)
+        return comparison.form_label(condition.form), condition.corruption == PROCEDURAL_FROST
+
     by_condition = {}
-    for result in ordered:
+    # Later results replace earlier ones, so the preferred ones come last.
+    for result in sorted(corrupted, key=rank, reverse=True):
         condition = comparison.corruption_condition(result)
         name = "frost" if condition.corruption == PROCEDURAL_FROST else condition.corruption
         if any(name in members for members in CORRUPTION_GROUPS.values()):
@@ -348,58 +307,52 @@ def _usual(conditions: Sequence[tuple[Run, tuple]]) -> tuple:
     return max(counts, key=lambda each: (counts[each], len(each), each), default=())
 
 
-def _varying(used: Sequence[AttackSettings]) -> frozenset[str]:
+def _varying(used: Sequence[AttackSettings]) -> set[str]:
     """Fields of attacks that tell lines apart."""
     fields = {(settings.name, field) for settings in used for field in settings.fields}
-    return frozenset(
+    return {
         field
         for name, field in fields
         if len({each.fields.get(field) for each in used if each.name == name}) > 1
-    )
+    }
 
 
 def _line(
-    measured: _Measured,
-    ladders: Mapping[str, tuple],
-    corrupted: tuple,
-    varying: frozenset[str],
+    measured: _Measured, ladders: Mapping[str, tuple], corrupted: tuple, varying: set[str]
 ) -> Line:
-    members = measured.results
+    radii, settings = measured.radii, measured.settings
+    attacks = [result for ladder in measured.attacks.values() for result in ladder]
+    clean = [] if measured.clean is None else [measured.clean]
+    members = [*clean, *attacks, *measured.corruptions.values()]
     accuracy = np.array([result.accuracy for result in members])
     resampled = results.bootstrap_accuracies(members)
 
     def score(weights: np.ndarray) -> Score:
-        low, high = (None, None) if resampled is None else results.middle(resampled @ weights)
-        return Score(float(accuracy @ weights), low, high)
+        ends = (None, None) if resampled is None else results.middle(resampled @ weights)
+        return Score(float(accuracy @ weights), *ends)
 
     def mean_of(chosen: Sequence[Result]) -> np.ndarray:
         return np.array([any(r is each for each in chosen) for r in members]) / len(chosen)
 
     weights = _weights(measured, ladders, corrupted, mean_of)
-    first, settings = members[0], measured.settings
-    trained = results.noise_label(first.network.trained_noise)
-    if first.network.stochastic and first.network.trained_noise is None:
+    network, protocol = members[0].network, members[0].protocol
+    trained = results.noise_label(network.trained_noise)
+    if network.stochastic and network.trained_noise is None:
         trained = "noise"
-    replaced = first.network.noise_replaced
-    tested = results.noise_label(first.network.test_noise) if replaced else trained
-    if first.protocol.noise == "frozen":
+    tested = results.noise_label(network.test_noise) if network.noise_replaced else trained
+    if protocol.noise == "frozen":
         tested = f"{tested}, frozen"
-    decision = ""
-    if first.protocol.decision != "single":
-        words = first.protocol.decision.replace("_", " ")
-        decision = f"{words} of {first.protocol.averaged} draws"
+    judged = tested
+    if protocol.decision != "single":
+        judged += f"; {protocol.decision.replace('_', ' ')} of {protocol.averaged} draws"
     return Line(
         label=measured.run.label,
         trained=trained,
         attacked="" if settings is None else _attacked(settings, tested),
-        judged="; ".join(filter(None, (tested, decision))),
+        judged=judged,
         attack="" if settings is None else settings.label(varying, measured.attacks),
         scores={name: score(weights[name]) for name in TITLES if name in weights},
-        radii={
-            (norm, _eps_label(result)): score(mean_of([result]))
-            for norm, ladder in measured.attacks.items()
-            for result in ladder
-        },
+        radii={radius: score(mean_of([result])) for radius, result in radii.items()},
     )
 
 
@@ -411,7 +364,10 @@ def _attacked(settings: AttackSettings, tested: str) -> str:
 
 
 def _weights(
-    measured: _Measured, ladders: Mapping[str, tuple], corrupted: tuple, mean_of
+    measured: _Measured,
+    ladders: Mapping[str, tuple],
+    corrupted: tuple,
+    mean_of: Callable[[Sequence[Result]], np.ndarray],
 ) -> dict[str, np.ndarray]:
     """Score -> the weight of each result in it."""
     weights = {} if measured.clean is None else {"clean": mean_of([measured.clean])}
@@ -425,16 +381,14 @@ def _weights(
             weights[norm] = mean_of(measured.attacks[norm])
     add("white_box", list(ladders))
     if corrupted and tuple(measured.corruptions) == corrupted:
-        names = list(dict.fromkeys(name for name, _ in corrupted))
-        groups = {g: [n for n in names if n in of] for g, of in CORRUPTION_GROUPS.items()}
-        for group, members in {**groups, "corruptions": names}.items():
-            # The mean over corruptions of the mean over the severities of each.
-            means = [
-                mean_of([r for (other, _), r in measured.corruptions.items() if other == name])
-                for name in members
-            ]
-            if means:
-                weights[group] = np.mean(means, axis=0)
+        # The mean over the severities of each corruption.
+        means = {
+            name: mean_of([r for (other, _), r in measured.corruptions.items() if other == name])
+            for name, _ in corrupted
+        }
+        for group, names in {**CORRUPTION_GROUPS, "corruptions": tuple(means)}.items():
+            if measured_names := [name for name in names if name in means]:
+                weights[group] = np.mean([means[name] for name in measured_names], axis=0)
         add("groups", list(CORRUPTION_GROUPS))
     for rule, suffix in (("corruptions", ""), ("groups", "_groups")):
         add(f"robust{suffix}", ["white_box", rule])
@@ -446,14 +400,13 @@ def _weights(
 def _notes(ladders: Mapping[str, tuple[str, ...]], corrupted: tuple) -> Iterator[str]:
     """What the means are over."""
     for norm, ladder in ladders.items():
-        radii = f"radius {ladder[0]}" if len(ladder) == 1 else f"radii {listing(ladder)}"
-        mean = "accuracy at the" if len(ladder) == 1 else "over the"
-        yield f"{NORM_LABELS[norm]} mean: {mean} {radii}."
-    norms = listing([NORM_LABELS[norm] for norm in ladders])
-    if len(ladders) == 1:
-        yield f"White box: the same, since {norms} is the only norm."
-    elif ladders:
-        yield f"White box: the mean over {norms}."
+        over = "over the radii" if len(ladder) > 1 else "accuracy at the radius"
+        yield f"{NORM_LABELS[norm]} mean: {over} {listing(ladder)}."
+    norms = [NORM_LABELS[norm] for norm in ladders]
+    if len(norms) == 1:
+        yield f"White box: the same, since {norms[0]} is the only norm."
+    elif norms:
+        yield f"White box: the mean over {listing(norms)}."
     if corrupted:
         names = {name for name, _ in corrupted}
         severities = comparison.severity_label([severity for _, severity in corrupted])
@@ -461,10 +414,9 @@ def _notes(ladders: Mapping[str, tuple[str, ...]], corrupted: tuple) -> Iterator
             f"Corruptions: the mean over {len(names)} of the 15 common ones at {severities}; by "
             f"group: the mean of the means of {listing(list(CORRUPTION_GROUPS))} corruptions."
         )
-    if ladders and corrupted:
+    if norms and corrupted:
         yield "White box and corruptions: the mean of the two."
-        parts = ["clean", *(NORM_LABELS[norm] for norm in ladders), "corruptions"]
-        yield f"All: the mean of {listing(parts)}."
+        yield f"All: the mean of {listing(['clean', *norms, 'corruptions'])}."
     yield (
         "A mean is left out where a line lacks conditions that most networks have. "
         f"Intervals: {results.BOOTSTRAP}; they do not cover another training seed."
