@@ -8,7 +8,7 @@ from vone_jax import results
 from vone_jax.names import NORM_LABELS
 from vone_jax.report import comparison
 from vone_jax.report.wording import count, listing, percent
-from vone_jax.results import Result, Run
+from vone_jax.results import Run
 
 # A perturbation may exceed its radius by float32 rounding only.
 NORM_SLACK = 1e-4
@@ -16,17 +16,13 @@ NORM_SLACK = 1e-4
 
 def cautions(runs: Sequence[Run]) -> list[str]:
     """All warnings about these runs, in order of importance."""
+    of_all = (_unbroken, _settings, _gaps, _images)
+    of_each = (_mixed, _chance, _failed_checks, _attack_strength)
     return [
         *_datasets(runs),
         *(warning for run in runs for warning in (*run.gaps, *run.warnings)),
-        *(warning for run in runs for warning in _mixed(run)),
-        *(warning for run in runs for warning in _chance(run)),
-        *(warning for run in runs for warning in _failed_checks(run)),
-        *(warning for run in runs for warning in _attack_strength(run)),
-        *_unbroken(runs),
-        *_settings(runs),
-        *_gaps(runs),
-        *_images(runs),
+        *(warning for check in of_each for run in runs for warning in check(run)),
+        *(warning for check in of_all for warning in check(runs)),
     ]
 
 
@@ -92,11 +88,7 @@ def _failed_checks(run: Run) -> list[str]:
     warnings = []
     for result in run.of_kind("masking"):
         assert isinstance(result.measured, results.Checks)
-        failed = [
-            check.name.replace("_", " ")
-            for check in result.measured.checks
-            if check.verdict == "fail"
-        ]
+        failed = [c.name.replace("_", " ") for c in result.measured.checks if c.verdict == "fail"]
         if failed:
             warnings.append(
                 f"{run.label} fails {count(len(failed), 'check')} for masked gradients at "
@@ -136,17 +128,13 @@ def _attack_strength(run: Run) -> list[str]:
         ladder = list(comparison.curve(run, norm).values())
         for weak, strong in zip(ladder, ladder[1:], strict=False):
             if strong.interval[0] > weak.interval[1]:
+                large, small = (comparison.attack_of(result).eps_label for result in (strong, weak))
                 warnings.append(
-                    f"{run.label}: a larger {NORM_LABELS[norm]} radius ({_eps(strong)}) leaves "
-                    f"more accuracy than a smaller one ({_eps(weak)}), "
-                    f"{percent(strong.accuracy)} against {percent(weak.accuracy)}. The attack "
-                    f"misses adversarial images."
+                    f"{run.label}: a larger {NORM_LABELS[norm]} radius ({large}) leaves more "
+                    f"accuracy than a smaller one ({small}), {percent(strong.accuracy)} against "
+                    f"{percent(weak.accuracy)}. The attack misses adversarial images."
                 )
     return warnings
-
-
-def _eps(result: Result) -> str:
-    return comparison.attack_of(result).eps_label
 
 
 def _unbroken(runs: Sequence[Run]) -> list[str]:
@@ -154,14 +142,11 @@ def _unbroken(runs: Sequence[Run]) -> list[str]:
     parts = []
     for run in runs:
         for norm in comparison.norms([run]):
-            ladder = list(comparison.curve(run, norm).values())
-            level = comparison.chance(ladder[-1]) if ladder else None
-            if level is not None and ladder[-1].interval[0] > level:
-                strongest = ladder[-1]
-                parts.append(
-                    f"{run.label} keeps {percent(strongest.accuracy)} at "
-                    f"{comparison.epsilon_label(strongest)}"
-                )
+            strongest = list(comparison.curve(run, norm).values())[-1:]
+            level = comparison.chance(strongest[0]) if strongest else None
+            if level is not None and strongest[0].interval[0] > level:
+                kept, radius = strongest[0].accuracy, comparison.epsilon_label(strongest[0])
+                parts.append(f"{run.label} keeps {percent(kept)} at {radius}")
     if not parts:
         return []
     return [
@@ -202,10 +187,10 @@ def _differing(fields: dict[str, dict[str, str]]) -> dict[str, str]:
     names = dict.fromkeys(name for each in fields.values() for name in each)
     varying = [name for name in names if len({each.get(name) for each in fields.values()}) > 1]
     return {
-        settings: settings.partition("(")[0]
-        + "("
-        + ", ".join(f"{name}={each[name]}" for name in varying if name in each)
-        + ")"
+        settings: "{}({})".format(
+            settings.partition("(")[0],
+            ", ".join(f"{name}={each[name]}" for name in varying if name in each),
+        )
         for settings, each in fields.items()
     }
 

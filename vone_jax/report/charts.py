@@ -82,13 +82,7 @@ for (const plot of document.querySelectorAll(".plot")) {
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A chart on the page.
-
-    Attributes:
-      svg: the static picture.
-      spec: the Vega-Lite specification.
-      description: what it shows, in words and numbers.
-    """
+    """A chart on the page: static picture, Vega-Lite specification, and what it shows in words."""
 
     svg: Markup
     spec: dict[str, Any]
@@ -96,12 +90,7 @@ class Figure:
 
 
 def figure(chart: alt.TopLevelMixin, description: str) -> Figure:
-    """A chart as the page shows it.
-
-    Args:
-      chart: whose colours are those of this module.
-      description: what it shows, for readers who do not see it.
-    """
+    """A chart as the page shows it, with a description for readers who do not see it."""
     # Validation takes ten times as long as all the rest.
     spec = chart.to_dict(validate=False) | {"config": _CONFIG}
     # An address, which a page that loads nothing does not need.
@@ -129,9 +118,9 @@ def marker(position: int) -> str:
     return MARKERS[position % len(MARKERS)]
 
 
-def values(rows: Sequence[dict[str, Any]]) -> alt.Data:
-    """The data of a chart from its rows."""
-    return alt.Data(values=list(rows))
+def chart_of(rows: Sequence[dict[str, Any]]) -> alt.Chart:
+    """A chart of rows of data."""
+    return alt.Chart(alt.Data(values=list(rows)))
 
 
 def share_axis(title: str | None = None, **fields: Any) -> alt.Axis:
@@ -169,10 +158,9 @@ def attack_chart(runs: Sequence[Run], norm: str) -> Figure:
         )
     step = math.ceil(len(radii) / _MAX_LABELS) if radii else 1
     ticks = {0.0: "clean"} | {place(eps): labels[eps] for eps in radii[::step]}
-    title = f"{NORM_LABELS[norm]} radius ε, log scale"
-    return _accuracy_chart(
-        runs, series, ticks, title, f"Accuracy against the {NORM_LABELS[norm]} radius.", (330, 230)
-    )
+    norm = f"{NORM_LABELS[norm]} radius"
+    about = f"Accuracy against the {norm}."
+    return _accuracy_chart(runs, series, ticks, f"{norm} ε, log scale", about, (330, 230))
 
 
 def severity_chart(runs: Sequence[Run], corruption: str) -> Figure:
@@ -186,14 +174,8 @@ def severity_chart(runs: Sequence[Run], corruption: str) -> Figure:
                 points[float(severity)] = (f"severity {severity}", result)
         series.append(points)
     ticks = {float(severity): str(severity) for severity in range(6)}
-    return _accuracy_chart(
-        runs,
-        series,
-        ticks,
-        "severity",
-        f"Accuracy against the severity of {words(corruption)}.",
-        (210, 130),
-    )
+    about = f"Accuracy against the severity of {words(corruption)}."
+    return _accuracy_chart(runs, series, ticks, "severity", about, (210, 130))
 
 
 def _accuracy_chart(
@@ -207,9 +189,10 @@ def _accuracy_chart(
     """Lines with bands and markers: place on the axis -> (label of the place, result)."""
     rows, spoken = [], []
     for position, (run, points) in enumerate(zip(runs, series, strict=True)):
-        for place in sorted(points):
-            label, result = points[place]
+        told = []
+        for place, (label, result) in sorted(points.items(), key=lambda item: item[0]):
             low, high = result.interval
+            told.append(f"{label} {percent(result.accuracy)}")
             rows.append(
                 {
                     "place": place,
@@ -225,30 +208,25 @@ def _accuracy_chart(
                     "Judged": result.protocol_label,
                 }
             )
-        told = [
-            f"{label} {percent(result.accuracy)}"
-            for label, result in (points[place] for place in sorted(points))
-        ]
         if told:
             spoken.append(f"{run.label}: {', '.join(told)}.")
     shown = sorted(ticks)
     names = " : ".join(
         f"abs(datum.value - {place}) < 1e-6 ? {_quoted(ticks[place])}" for place in shown
     )
-    x = alt.X("place:Q").axis(
-        values=shown, title=title, labelExpr=f"{names} : ''", labelOverlap=False
-    )
+    axis = alt.Axis(values=shown, title=title, labelExpr=f"{names} : ''", labelOverlap=False)
+    x = alt.X("place:Q", axis=axis)
     axis = share_axis(values=[0, 0.25, 0.5, 0.75, 1])
 
     def y(field: str) -> alt.Y:
         return alt.Y(f"{field}:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=axis)
 
-    base = alt.Chart(values(rows)).encode(x=x, color=_colors(runs))
+    base = chart_of(rows).encode(x=x, color=_colors(runs))
     joined, apart = base.transform_filter("datum.joined"), base.transform_filter("!datum.joined")
     layers = []
     level = comparison.common_chance(runs)
     if level is not None:
-        chance = alt.Chart(values([{"level": level}])).encode(y=y("level"))
+        chance = chart_of([{"level": level}]).encode(y=y("level"))
         layers.append(chance.mark_rule(strokeDash=[1, 2], color=MUTED))
     if any(row["joined"] for row in rows):
         layers += [
@@ -274,25 +252,24 @@ def _quoted(text: str) -> str:
     return "'" + printable(text).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
+def _by_network(channel: Any, styles: Sequence[Any]) -> Any:
+    """A channel with a style for each network. The page has a legend, so charts have none."""
+    scale = alt.Scale(domain=list(range(len(styles))), range=list(styles))
+    return channel("position:N", scale=scale, legend=None)
+
+
 def _colors(runs: Sequence[Run]) -> alt.Color:
-    """The colour of each network. The page has a legend, so charts have none."""
-    places = list(range(len(runs)))
-    scale = alt.Scale(domain=places, range=list(map(color, places)))
-    return alt.Color("position:N", scale=scale, legend=None)
+    return _by_network(alt.Color, [color(position) for position in range(len(runs))])
 
 
 def _shapes(runs: Sequence[Run]) -> alt.Shape:
-    """The marker of each network."""
-    places = list(range(len(runs)))
-    scale = alt.Scale(domain=places, range=list(map(marker, places)))
-    return alt.Shape("position:N", scale=scale, legend=None)
+    return _by_network(alt.Shape, [marker(position) for position in range(len(runs))])
 
 
 def _dashes(runs: Sequence[Run]) -> alt.StrokeDash:
     """Solid lines for stochastic networks, dashed ones for deterministic networks."""
     dashes = [DASHES[0] if run.stochastic else _DETERMINISTIC for run in runs]
-    scale = alt.Scale(domain=list(range(len(runs))), range=dashes)
-    return alt.StrokeDash("position:N", scale=scale, legend=None)
+    return _by_network(alt.StrokeDash, dashes)
 
 
 def training_chart(runs: Sequence[Run], quantity: str) -> Figure:
@@ -321,7 +298,7 @@ def training_chart(runs: Sequence[Run], quantity: str) -> Figure:
     share = quantity == "accuracy"
     scale = alt.Scale(domain=[0, 1]) if share else alt.Scale(zero=True)
     y = alt.Y("value:Q", scale=scale, title=None, axis=share_axis() if share else alt.Axis())
-    base = alt.Chart(values(rows)).encode(
+    base = chart_of(rows).encode(
         x=alt.X("epoch:Q", axis=alt.Axis(tickCount=6)), y=y, color=_colors(runs)
     )
     train = base.transform_filter("datum.kind == 'train'")

@@ -40,9 +40,7 @@ def check_lists(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 {
                     "title": ", ".join(filter(None, title)),
                     "note": f"{count(measured.seen, 'image')}, {result.protocol_label}",
-                    "tally": listing(
-                        [f"{n} {_SHORT[verdict]}" for verdict, n in counts.items() if n]
-                    ),
+                    "tally": listing([f"{n} {_SHORT[name]}" for name, n in counts.items() if n]),
                     "anchor": provenance.anchor(position, result, run),
                     "checks": checks,
                     "attacks": {name: str(attack) for name, attack in condition.attacks.items()},

@@ -18,8 +18,8 @@ _FORMS = {"float": "", "uint8": "8 bits", "jpeg85": "JPEG 85"}
 def as_deployed(run: Run, result: Result) -> bool:
     """Whether a network was measured as it would be used.
 
-    That is with the noise that it was trained with, drawn anew for every decision, and one draw
-    for a decision.
+    It has the noise that it was trained with, drawn anew for every decision, and one draw for a
+    decision.
     """
     if result.network.noise_replaced:
         return False
@@ -114,11 +114,10 @@ def corruptions(run: Run) -> dict[tuple[str, int], Result]:
     measured = [result for result in run.of_kind("corruption") if as_deployed(run, result)]
     # Later results replace earlier ones, so floating point comes last.
     measured.sort(key=lambda r: form_label(corruption_condition(r).form), reverse=True)
-    conditions = [corruption_condition(result) for result in measured]
-    by_condition = {
-        (condition.corruption, condition.severity): result
-        for condition, result in zip(conditions, measured, strict=True)
-    }
+    by_condition = {}
+    for result in measured:
+        condition = corruption_condition(result)
+        by_condition[condition.corruption, condition.severity] = result
     return dict(sorted(by_condition.items()))
 
 
@@ -128,36 +127,34 @@ def attack_fields(attack: Attack) -> dict[str, str]:
     Left out are norm and radius, and the noise draws that a gradient averages over, which are one
     for a deterministic network. A step size is relative to the radius.
     """
-    return _as_text(attack.fields, attack.eps)
+
+    def text(name: str, value: Any) -> str:
+        if name == "step_size" and isinstance(value, int | float) and value > 0:
+            return f"eps/{attack.eps / value:.4g}"
+        if isinstance(value, dict) and isinstance(value.get("name"), str):
+            fields = {
+                key: item for key, item in value.items() if key not in ("name", "norm", "eps")
+            }
+            return _settings(Attack(value["name"], attack.norm, attack.eps, fields))
+        return str(value)
+
+    fields = attack.fields.items()
+    return {name: text(name, value) for name, value in fields if name != "eot_samples"}
 
 
-def _as_text(fields: dict[str, Any], eps: float) -> dict[str, str]:
-    return {
-        name: _value(name, value, eps) for name, value in fields.items() if name != "eot_samples"
-    }
-
-
-def _value(name: str, value: Any, eps: float) -> str:
-    if name == "step_size" and isinstance(value, int | float) and value > 0:
-        return f"eps/{eps / value:.4g}"
-    if isinstance(value, dict) and "name" in value:
-        inner = {key: item for key, item in value.items() if key not in ("name", "norm", "eps")}
-        return _settings(value["name"], _as_text(inner, eps))
-    return str(value)
-
-
-def _settings(name: str, fields: dict[str, str]) -> str:
-    return f"{name}({', '.join(f'{field}={value}' for field, value in fields.items())})"
+def _settings(attack: Attack) -> str:
+    fields = ", ".join(f"{name}={value}" for name, value in attack_fields(attack).items())
+    return f"{attack.name}({fields})"
 
 
 def attack_settings(result: Result) -> str:
-    """The attacks of a result as code, with the fields of ``attack_fields``."""
-    return "; ".join(_settings(each.name, attack_fields(each)) for each in _attacks(result))
+    """The attacks of an attack result as code, with the fields of ``attack_fields``."""
+    return "; ".join(map(_settings, attack_condition(result).attacks))
 
 
 def result_fields(result: Result) -> dict[str, str]:
     """``attack_fields`` of an attack result; of several attacks, with the name of each."""
-    attacks = _attacks(result)
+    attacks = attack_condition(result).attacks
     if len(attacks) == 1:
         return attack_fields(attacks[0])
     return {
@@ -165,13 +162,6 @@ def result_fields(result: Result) -> dict[str, str]:
         for attack in attacks
         for name, value in attack_fields(attack).items()
     }
-
-
-def _attacks(result: Result) -> Sequence[Attack]:
-    condition = result.condition
-    if isinstance(condition, results.AttackCondition):
-        return condition.attacks
-    return (attack_of(result),)
 
 
 def control(run: Run, result: Result) -> str:
@@ -182,11 +172,8 @@ def control(run: Run, result: Result) -> str:
     draws = ""
     if result.kind == "attack" and result.attack_noise == "same":
         # The usual number differs between networks: one without noise needs one draw.
-        counts = Counter(
-            attack_condition(other).eot_samples
-            for other in run.of_kind("attack")
-            if other.attack_noise == "same"
-        )
+        same = [other for other in run.of_kind("attack") if other.attack_noise == "same"]
+        counts = Counter(attack_condition(other).eot_samples for other in same)
         usual = min(counts, key=lambda number: (-counts[number], number))
         own = attack_condition(result).eot_samples
         if own != usual:
@@ -200,9 +187,7 @@ class Row:
     """A condition and its result for each run.
 
     Attributes:
-      kind: "clean", "attack" or "corruption".
       control: the control of the noise in words; empty for a usual condition.
-      label: the condition.
       detail: attack, form and control.
       results: one for each run; None where a run has none.
     """
@@ -283,12 +268,9 @@ class Line:
     """A condition in the comparison of two networks.
 
     Attributes:
-      kind: "clean", "attack" or "corruption".
-      label: the condition.
       base: the results of the base network, several for a mean.
       vone: the results of its VOneNet.
       difference: the accuracy of the VOneNet minus that of its base.
-      verdict: in words.
       tone: "good", "bad" or "neutral", for the VOneNet.
     """
 
@@ -345,12 +327,8 @@ def _lines(base: Run, vone: Run):
     of_base, of_vone = corruptions(base), corruptions(vone)
     common = [key for key in of_base if key in of_vone]
     if common:
-        yield _line(
-            "corruption",
-            corruption_label(common),
-            [of_base[key] for key in common],
-            [of_vone[key] for key in common],
-        )
+        first, second = ([conditions[key] for key in common] for conditions in (of_base, of_vone))
+        yield _line("corruption", corruption_label(common), first, second)
 
 
 def _line(kind: str, label: str, base: list[Result], vone: list[Result]) -> Line:
@@ -400,11 +378,12 @@ def _sentence(base: Run, vone: Run, lines: Sequence[Line]) -> str:
         for verdict in ("more robust", "less robust")
         if counts[verdict]
     ]
+    alike = f"{ALIKE} in {counts[ALIKE]}"
     if parts:
-        alike = f"; the two {ALIKE} in {counts[ALIKE]}" if counts[ALIKE] else ""
-        text = f"{vone.label} is {' and '.join(parts)}{alike}"
+        rest = f"; the two {alike}" if counts[ALIKE] else ""
+        text = f"{vone.label} is {' and '.join(parts)}{rest}"
     else:
-        text = f"{vone.label} and {base.label} {ALIKE} in {counts[ALIKE]} {of}"
+        text = f"{vone.label} and {base.label} {alike} {of}"
     broken = counts[BROKEN]
     rest = f". {count(broken, 'further attack')} left both at chance or below" if broken else ""
     return f"{text}{rest}."

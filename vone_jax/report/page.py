@@ -1,7 +1,6 @@
 """The page: the values for its template, computed from runs."""
 
 import base64
-import dataclasses
 import hashlib
 import math
 from collections.abc import Sequence
@@ -42,17 +41,6 @@ GROUPS = {"clean": "Clean images", "attack": "Attacks", "corruption": "Corruptio
 OPEN_ROWS = 30
 
 
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """An accuracy in a table, with its interval, its protocol and its place in the provenance."""
-
-    accuracy: float
-    low: float
-    high: float
-    protocol: str
-    anchor: str
-
-
 def render(runs: Sequence[Run], table: scores.Table) -> str:
     """The page as HTML, complete in itself. The same runs always give the same text."""
     environment = jinja2.Environment(
@@ -63,14 +51,9 @@ def render(runs: Sequence[Run], table: scores.Table) -> str:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":")}
-    environment.filters.update(
-        percent=wording.percent,
-        interval=lambda ends: wording.interval(*ends),
-        points=wording.points,
-        listing=wording.listing,
-        count=wording.count,
-        words=wording.words,
-    )
+    for name in ("percent", "points", "listing", "count", "words"):
+        environment.filters[name] = getattr(wording, name)
+    environment.filters["interval"] = lambda ends: wording.interval(*ends)
     script = charts.script()
     # The policy of the page allows this script, and no other one.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -121,18 +104,23 @@ def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
     }
 
 
-def _cell(position: int, run: Run, result: Result) -> Cell:
-    anchor = provenance.anchor(position, result, run)
-    return Cell(result.accuracy, *result.interval, result.protocol_label, anchor)
+def _cell(position: int, run: Run, result: Result) -> dict[str, Any]:
+    """An accuracy with its interval, its protocol and its place in the provenance."""
+    return {
+        "accuracy": result.accuracy,
+        "interval": result.interval,
+        "protocol": result.protocol_label,
+        "anchor": provenance.anchor(position, result, run),
+    }
 
 
 def _comparison(runs: Sequence[Run], item: comparison.Comparison) -> dict[str, Any]:
     """A comparison with a cell for each accuracy: of a mean, the mean of its results."""
 
-    def cell(run: Run, members: Sequence[Result]) -> Cell | tuple[float, float, float]:
+    def cell(run: Run, members: Sequence[Result]) -> dict[str, Any]:
         if len(members) == 1:
             return _cell(runs.index(run), run, members[0])
-        return results.mean_accuracy(members)
+        return {"mean": results.mean_accuracy(members)}
 
     lines = [
         {"line": line, "base": cell(item.base, line.base), "vone": cell(item.vone, line.vone)}
@@ -146,13 +134,12 @@ def _card(position: int, run: Run) -> dict[str, Any]:
     clean = comparison.clean(run)
     ladders = [list(comparison.curve(run, norm).values()) for norm in comparison.norms([run])]
     middles = [ladder[len(ladder) // 2] for ladder in ladders if ladder]
+    robust = [(comparison.epsilon_label(r), _cell(position, run, r)) for r in middles]
     corrupted = comparison.corruptions(run)
     return {
         "run": run,
         "clean": _cell(position, run, clean) if clean else None,
-        "robust": [
-            (comparison.epsilon_label(middle), _cell(position, run, middle)) for middle in middles
-        ],
+        "robust": robust,
         "corrupted": results.mean_accuracy(list(corrupted.values())) if corrupted else None,
         "corruptions": comparison.corruption_label(list(corrupted)) if corrupted else "",
     }
@@ -176,30 +163,22 @@ def _corruptions(runs: Sequence[Run]) -> dict[str, Any] | None:
     severities = [severity for each in measured for _, severity in each]
     if not names:
         return None
-    bars = []
-    panels = []
+    bars, panels = [], []
     for name in names:
+        members = [{s: r for (other, s), r in each.items() if other == name} for each in measured]
         row = []
-        for each in measured:
-            members = {severity: r for (other, severity), r in each.items() if other == name}
-            if not members:
-                row.append(None)
-                continue
-            mean, low, high = results.mean_accuracy(list(members.values()))
-            over = comparison.severity_label(list(members))
-            row.append((mean, low, high, over, not math.isnan(low)))
+        for position, by_severity in enumerate(members):
+            if by_severity:
+                mean, low, high = results.mean_accuracy(list(by_severity.values()))
+                over = comparison.severity_label(list(by_severity))
+                row.append((position, mean, low, high, over, not math.isnan(low)))
         bars.append((wording.words(name), row))
         # One severity beside the clean image makes no curve.
-        if any(sum(other == name for other, _ in each) > 1 for each in measured):
+        if max(map(len, members)) > 1:
             panels.append((wording.words(name), charts.severity_chart(runs, name)))
-    several = len(set(severities)) > 1
     over = comparison.severity_label(severities)
-    return {
-        "bars": bars,
-        "panels": panels,
-        "over": over,
-        "heading": f"mean over {over}" if several else f"at {over}",
-    }
+    heading = f"mean over {over}" if len(set(severities)) > 1 else f"at {over}"
+    return {"bars": bars, "panels": panels, "over": over, "heading": heading}
 
 
 def _banks(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -227,9 +206,7 @@ def _banks(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 "mosaics": images.mosaics(arrays),
                 "strip": images.strip(arrays),
                 "published": any(name.startswith("published_") for name in arrays),
-                "histograms": [
-                    tuning.bank_histogram(arrays, name) for name in ("sf", "theta", "nx", "ny")
-                ],
+                "histograms": [tuning.bank_histogram(arrays, name) for name in tuning.PARAMETERS],
                 "image": images.photograph(arrays["image"]),
                 "cells": images.response_maps(arrays),
                 "noisy": not np.array_equal(arrays["responses_clean"], arrays["responses_noisy"]),
@@ -248,10 +225,10 @@ def _table(runs: Sequence[Run]) -> dict[str, Any]:
             result and _cell(position, run, result)
             for position, (run, result) in enumerate(zip(runs, row.results, strict=True))
         ]
-        differences = []
-        for first, second in pairs:
-            base, vone = row.results[first], row.results[second]
-            differences.append(results.difference([base], [vone]) if base and vone else None)
+        both = [(row.results[first], row.results[second]) for first, second in pairs]
+        differences = [
+            results.difference([base], [vone]) if base and vone else None for base, vone in both
+        ]
         body.append({"row": row, "cells": cells, "differences": differences})
     groups = []
     for kind, name in GROUPS.items():

@@ -23,14 +23,11 @@ class Layer:
     """A layer in the table.
 
     Attributes:
-      label: of the network.
-      name: of the layer.
       position: of the network on the page.
       anchor: of the result on the page.
       note: units, images and noise.
       mean: of ``scores``.
       scores: one for each column of the table.
-      result: the result.
     """
 
     label: str
@@ -64,11 +61,6 @@ def is_scored(result: Result) -> bool:
     return isinstance(result.measured, results.Physiology) and result.measured.scores is not None
 
 
-def _status(result: Result) -> str:
-    assert isinstance(result.measured, results.Physiology)
-    return result.measured.status
-
-
 def layer_name(result: Result) -> str:
     """The name of the recorded layer."""
     assert isinstance(result.condition, results.PhysiologyCondition)
@@ -77,43 +69,36 @@ def layer_name(result: Result) -> str:
 
 def section(runs: Sequence[Run]) -> dict[str, Any] | None:
     """The values for the template; None if no layer was recorded."""
-    recorded = [
-        (position, run, result)
-        for position, run in enumerate(runs)
-        for result in run.of_kind("physiology")
-    ]
+    places = list(enumerate(runs))
+    recorded = [(at, run, result) for at, run in places for result in run.of_kind("physiology")]
     if not recorded:
         return None
     scored = [item for item in recorded if is_scored(item[2])]
     columns = shared_properties([result for _, _, result in scored])
-    layers = sorted(
-        (_layer(position, run, result, columns) for position, run, result in scored),
-        key=lambda layer: -layer.mean,
-    )
+    layers = [_layer(position, run, result, columns) for position, run, result in scored]
+    layers.sort(key=lambda layer: -layer.mean)
     best: dict[int, Layer] = {}
     for layer in layers:
         best.setdefault(layer.position, layer)
     shown = [best[position] for position in sorted(best)]
+    scores = [layer_scores(result) for _, _, result in scored]
+    sources = [each.properties[name].source for each in scores for name, _ in columns]
     return {
         "columns": [label for _, label in columns],
         "layers": layers,
         "best": shown,
-        "failed": [
-            (run.label, layer_name(result), _status(result).partition(": ")[2])
-            for _, run, result in recorded
-            if not is_scored(result)
-        ],
+        "failed": [_failure(run, result) for _, run, result in recorded if not is_scored(result)],
         "panels": [_panel(name, shown) for name, _ in columns],
-        "sources": list(
-            dict.fromkeys(
-                layer_scores(result).properties[name].source
-                for _, _, result in scored
-                for name, _ in columns
-            )
-        ),
-        "needs": _needs([layer_scores(result) for _, _, result in scored]),
+        "sources": list(dict.fromkeys(sources)),
+        "needs": _needs(scores),
         "units": [_units(layer) for layer in shown if layer.result.arrays],
     }
+
+
+def _failure(run: Run, result: Result) -> tuple[str, str, str]:
+    """(network, layer, reason) of a layer that could not be scored."""
+    assert isinstance(result.measured, results.Physiology)
+    return run.label, layer_name(result), result.measured.status.partition(": ")[2]
 
 
 def shared_properties(layers: Sequence[Result]) -> list[tuple[str, str]]:
@@ -154,12 +139,11 @@ def _layer(position: int, run: Run, result: Result, columns: Sequence[tuple[str,
 
 def _panel(name: str, shown: Sequence[Layer]) -> tuple[str, Figure]:
     """The histogram of a property: title and figure."""
-    items = [layer.measured.properties[name] for layer in shown]
-    first = items[0]
-    lines = [
-        (f"{layer.label}, {layer.name}", layer.position, item.distribution or ())
-        for layer, item in zip(shown, items, strict=True)
-    ]
+    first = shown[0].measured.properties[name]
+    lines = []
+    for layer in shown:
+        shares = layer.measured.properties[name].distribution or ()
+        lines.append((f"{layer.label}, {layer.name}", layer.position, shares))
     neurons = first.reference_distribution or ()
     return words(first.label), tuning.property_chart(first.edges, first.unit, neurons, lines)
 
@@ -180,28 +164,23 @@ def _needs(layers: Sequence[LayerScores]) -> list[tuple[str, list[str]]]:
 
 def _units(layer: Layer) -> dict[str, Any]:
     """Figures of single units of a layer."""
-    arrays, measured = layer.result.arrays, layer.measured
+    arrays, measured, position = layer.result.arrays, layer.measured, layer.position
     chosen = _examples(arrays)
-    simple = None
+    curves = TUNING_AXES if chosen else ()
+    simple, modulation = None, None
     if measured.simple_channels is not None:
         simple = arrays["unit/channel"] < measured.simple_channels
     ratio = np.asarray(arrays["value/modulation_ratio"], float)
+    if np.isfinite(ratio).any():
+        modulation = tuning.modulation_chart(ratio, simple, position)
     return {
         "title": f"{layer.label}, layer {layer.name}",
-        "position": layer.position,
-        "curves": [
-            (words(curve), tuning.tuning_chart(arrays, curve, chosen, layer.position))
-            for curve in TUNING_AXES
-            if chosen
-        ],
+        "position": position,
+        "curves": [(words(c), tuning.tuning_chart(arrays, c, chosen, position)) for c in curves],
         "examples": [(charts.marker(i), _label(arrays, unit)) for i, unit in enumerate(chosen)],
-        "modulation": tuning.modulation_chart(ratio, simple, layer.position)
-        if np.isfinite(ratio).any()
-        else None,
+        "modulation": modulation,
         "kinds": simple is not None,
-        "fields": tuning.field_chart(
-            arrays["unit/field_x"], arrays["unit/field_y"], layer.position
-        ),
+        "fields": tuning.field_chart(arrays["unit/field_x"], arrays["unit/field_y"], position),
         "maps": _field_maps(arrays, chosen) if chosen and FIELD_MAPS in arrays else [],
         "stand_ins": _stand_ins(measured),
         "contrast": _contrast(layer),
@@ -241,12 +220,9 @@ def _contrast(layer: Layer) -> dict[str, Any] | None:
     panel = tuning.contrast_chart(layer.result.arrays, layer.position)
     if panel is None:
         return None
-    c50 = response.median_c50
-    half = (
-        f"half saturated at {percent(c50)} contrast"
-        if c50 < 1
-        else "not half saturated at full contrast"
-    )
+    half = "not half saturated at full contrast"
+    if response.median_c50 < 1:
+        half = f"half saturated at {percent(response.median_c50)} contrast"
     exponent = response.median_exponent
     return {"panel": panel, "text": f"The median unit is {half}; its exponent is {exponent:.2f}"}
 
@@ -275,12 +251,8 @@ def _variability(layer: Layer) -> dict[str, Any] | None:
     if variability is None:
         return None
     space, unit = ("spike_", "spikes") if variability.has_spikes else ("", "responses")
-    panel = tuning.variability_chart(
-        arrays[f"variability/{space}mean"],
-        arrays[f"variability/{space}variance"],
-        unit,
-        layer.position,
-    )
+    mean, variance = (arrays[f"variability/{space}{moment}"] for moment in ("mean", "variance"))
+    panel = tuning.variability_chart(mean, variance, unit, layer.position)
     if panel is None:
         return None
     return {"panel": panel, "trials": variability.trials, "text": _fano_factors(variability)}

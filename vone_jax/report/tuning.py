@@ -7,7 +7,7 @@ import altair as alt
 import numpy as np
 
 from vone_jax.report import charts
-from vone_jax.report.charts import ACCENT, DASHES, INK, MUTED, PAGE, Figure, color, values
+from vone_jax.report.charts import ACCENT, DASHES, INK, MUTED, PAGE, Figure, chart_of, color
 from vone_jax.results import TUNING_AXES
 
 # Where the gratings are centred, in degrees right of and below fixation, and how far from there
@@ -20,7 +20,7 @@ _CURVES = {
     "spatial_frequency": "spatial frequency, cycles/degree",
     "size": "diameter, degrees",
 }
-_PARAMETERS = {
+PARAMETERS = {
     "sf": "spatial frequency, cycles/degree",
     "theta": "orientation θ, degrees",
     "nx": "envelope along carrier nx, periods",
@@ -28,35 +28,29 @@ _PARAMETERS = {
 }
 # Bars of the histogram of F1/F0, as the published one has them.
 _RATIOS = np.linspace(0.0, 2.0, 11)
-_SMALL = {"width": 215, "height": 130}
+
+
+def _figure(layers: Sequence[alt.Chart], about: str, width: int = 215, height: int = 130) -> Figure:
+    return charts.figure(alt.layer(*layers).properties(width=width, height=height), about)
 
 
 def bank_histogram(arrays: Mapping[str, np.ndarray], parameter: str) -> Figure:
-    """The shares of a parameter of the bank (bars) and its published histogram (line).
-
-    Args:
-      arrays: of a result of the kind "v1".
-      parameter: "sf", "theta", "nx" or "ny".
-    """
+    """The shares of one of the ``PARAMETERS`` (bars) and its published histogram (line)."""
     sample = np.asarray(arrays[parameter], float)
-    edges = arrays.get(f"published_{parameter}_edges")
-    weights = arrays.get(f"published_{parameter}_weights")
-    published = edges is not None and weights is not None
-    if not published:
-        edges = np.linspace(sample.min(), sample.max() + 1e-9, 9)
-    edges = np.asarray(edges, float)
+    published = f"published_{parameter}_edges" in arrays
+    edges = np.linspace(sample.min(), sample.max() + 1e-9, 9)
+    if published:
+        edges = np.asarray(arrays[f"published_{parameter}_edges"], float)
     if parameter == "theta":
         sample = edges[0] + np.mod(sample - edges[0], 180.0)
     shares = np.histogram(sample, edges)[0] / len(sample)
     logarithmic = parameter != "theta" and edges[0] > 0
-    x = _x("low", edges, _PARAMETERS[parameter], logarithmic, edges)
+    x = _x("low", edges, PARAMETERS[parameter], logarithmic, edges)
     layers = [_bars(edges, shares, ACCENT, 0.45, x, "this bank")]
-    if weights is not None and published:
-        layers.append(_steps(edges, np.asarray(weights, float) / np.sum(weights), INK, [1, 0], x))
-    return charts.figure(
-        alt.layer(*layers).properties(**_SMALL),
-        f"Histogram of {_PARAMETERS[parameter]}. {_spoken(edges, shares)}.",
-    )
+    if published:
+        weights = np.asarray(arrays[f"published_{parameter}_weights"], float)
+        layers.append(_steps(edges, weights / weights.sum(), INK, [1, 0], x))
+    return _figure(layers, f"Histogram of {PARAMETERS[parameter]}. {_spoken(edges, shares)}.")
 
 
 def property_chart(
@@ -68,9 +62,6 @@ def property_chart(
     """Shares of the neurons of V1 (bars) and of the units of layers (lines) in the same bins.
 
     Args:
-      edges: of the bins.
-      unit: of the property; empty for a pure number.
-      neurons: shares of neurons.
       layers: (label, position of the network on the page, shares of units).
     """
     bounds, yes_no = np.asarray(edges, float), len(edges) == 3
@@ -81,11 +72,8 @@ def property_chart(
     logarithmic = bool(bounds[0] > 0 and bounds[-1] / bounds[0] >= 8)
     x = _x("low", bounds, unit, logarithmic)
     if yes_no:
-        labels = alt.Axis(
-            values=[0.25, 0.75][first:last],
-            labelExpr="datum.value < 0.5 ? 'no' : 'yes'",
-            title=unit or None,
-        )
+        names = "datum.value < 0.5 ? 'no' : 'yes'"
+        labels = alt.Axis(values=[0.25, 0.75][first:last], labelExpr=names, title=unit or None)
         x = alt.X("low:Q", axis=labels, scale=alt.Scale(domain=[bounds[0], bounds[-1]]))
     drawn = [_bars(bounds, neurons[first:last], MUTED, 0.35, x, "V1 neurons")]
     spoken = [f"V1 neurons: {_spoken(bounds, neurons[first:last])}."]
@@ -93,7 +81,7 @@ def property_chart(
         dashes = DASHES[position % len(DASHES)]
         drawn.append(_steps(bounds, shares[first:last], color(position), dashes, x))
         spoken.append(f"{label}: {_spoken(bounds, shares[first:last])}.")
-    return charts.figure(alt.layer(*drawn).properties(**_SMALL), " ".join(spoken))
+    return _figure(drawn, " ".join(spoken))
 
 
 def tuning_chart(
@@ -102,9 +90,7 @@ def tuning_chart(
     """Tuning curves of units, each divided by its largest value.
 
     Args:
-      arrays: of a result of the kind "physiology".
-      curve: "orientation", "spatial_frequency" or "size".
-      units: indices into the units of the layer.
+      curve: one of ``TUNING_AXES``.
       position: of the network on the page.
     """
     steps, curves = arrays[f"axis/{TUNING_AXES[curve]}"], arrays[f"curve/{curve}"]
@@ -122,34 +108,28 @@ def tuning_chart(
         x = alt.X("low:Q", axis=alt.Axis(values=[0, 45, 90, 135], title=_CURVES[curve]))
     else:
         x = _x("low", steps, _CURVES[curve], logarithmic=True)
-    floor = min(0.0, *(row["response"] for row in rows))
-    y = _relative_axis("response", floor)
+    y = _relative_axis("response", min(0.0, *(row["response"] for row in rows)))
     places = list(range(len(units)))
-    marks = [charts.marker(place) for place in places]
-    dashes = [DASHES[place % len(DASHES)] for place in places]
-    base = alt.Chart(values(rows)).encode(x=x, y=y)
-    chart = alt.layer(
-        base.mark_line(color=color(position), strokeWidth=1.2).encode(
-            strokeDash=alt.StrokeDash(
-                "unit:N", scale=alt.Scale(domain=places, range=dashes), legend=None
-            )
-        ),
-        base.mark_point(filled=True, color=color(position), size=22, opacity=1).encode(
-            shape=alt.Shape("unit:N", scale=alt.Scale(domain=places, range=marks), legend=None)
-        ),
-    )
-    return charts.figure(
-        chart.properties(**_SMALL), f"Response against {_CURVES[curve]}: {', '.join(best)}."
-    )
+
+    def by_unit(styles: Sequence[Any]) -> dict[str, Any]:
+        return {"scale": alt.Scale(domain=places, range=list(styles)), "legend": None}
+
+    dashes = by_unit([DASHES[place % len(DASHES)] for place in places])
+    markers = by_unit([charts.marker(place) for place in places])
+    base = chart_of(rows).encode(x=x, y=y)
+    line = base.mark_line(color=color(position), strokeWidth=1.2)
+    points = base.mark_point(filled=True, color=color(position), size=22, opacity=1)
+    layers = [
+        line.encode(strokeDash=alt.StrokeDash("unit:N", **dashes)),
+        points.encode(shape=alt.Shape("unit:N", **markers)),
+    ]
+    return _figure(layers, f"Response against {_CURVES[curve]}: {', '.join(best)}.")
 
 
 def modulation_chart(ratio: np.ndarray, simple: np.ndarray | None, position: int) -> Figure:
     """A histogram of F1/F0, complex cells in grey and simple ones in colour if they are known.
 
-    Args:
-      ratio: of each unit; NaN for those that do not count.
-      simple: whether each unit is a simple cell, or None if the layer has no such kinds.
-      position: of the network on the page.
+    A ratio of NaN does not count. ``simple`` is None if the layer has no such kinds of cells.
     """
     known = ~np.isnan(ratio)
     groups = {"all units": known}
@@ -163,60 +143,45 @@ def modulation_chart(ratio: np.ndarray, simple: np.ndarray | None, position: int
         shade = MUTED if place == 0 and len(groups) > 1 else color(position)
         layers.append(_bars(_RATIOS, shares, shade, 0.6, x, label))
         spoken.append(f"{label}: {_spoken(_RATIOS, shares)}.")
-    border = alt.Chart(values([{"low": 1.0}])).mark_rule(color=INK, strokeDash=[2, 3])
+    border = chart_of([{"low": 1.0}]).mark_rule(color=INK, strokeDash=[2, 3])
     layers.append(border.encode(x=x))
-    return charts.figure(
-        alt.layer(*layers).properties(**_SMALL), f"Modulation ratio. {' '.join(spoken)}"
-    )
+    return _figure(layers, f"Modulation ratio. {' '.join(spoken)}")
 
 
 def field_chart(x: np.ndarray, y: np.ndarray, position: int) -> Figure:
     """The centres of the receptive fields of the recorded units, in degrees from fixation."""
     reach = 1.25 * _RADIUS
-    domain = [CENTRE - reach, CENTRE + reach]
+    scale = {"domain": [CENTRE - reach, CENTRE + reach]}
     ticks = {"values": [0.35, 0.5, 0.65], "grid": False}
     angle = np.linspace(0, 2 * np.pi, 61)
     circle = [
         {"order": i, "x": CENTRE + _RADIUS * np.cos(a), "y": CENTRE + _RADIUS * np.sin(a)}
         for i, a in enumerate(angle.tolist())
     ]
-    across = alt.X(
-        "x:Q",
-        axis=alt.Axis(title="degrees right of fixation", **ticks),
-        scale=alt.Scale(domain=domain),
-    )
-    down = alt.Y(
-        "y:Q",
-        axis=alt.Axis(title="degrees below", **ticks),
-        scale=alt.Scale(domain=domain, reverse=True),
-    )
-    some = slice(None, None, -(-len(x) // _MAX_POINTS))
-    centres = _points(x[some], y[some])
-    chart = alt.layer(
-        alt.Chart(values(circle)).mark_line(color=MUTED, strokeWidth=1).encode(
-            x=across, y=down, order="order:Q"
-        ),
-        alt.Chart(values([{"x": CENTRE, "y": CENTRE}])).mark_point(
-            shape="cross", color=INK, size=60, filled=True
-        ).encode(x=across, y=down),
-        centres.mark_circle(color=color(position), size=12, opacity=0.5).encode(x=across, y=down),
-    )  # fmt: skip
-    return charts.figure(
-        chart.properties(width=190, height=190),
+    right = alt.Axis(title="degrees right of fixation", **ticks)
+    below = alt.Axis(title="degrees below", **ticks)
+    places = {
+        "x": alt.X("x:Q", axis=right, scale=alt.Scale(**scale)),
+        "y": alt.Y("y:Q", axis=below, scale=alt.Scale(reverse=True, **scale)),
+    }
+    middle = chart_of([{"x": CENTRE, "y": CENTRE}])
+    border = chart_of(circle).mark_line(color=MUTED, strokeWidth=1)
+    layers = [
+        border.encode(order="order:Q", **places),
+        middle.mark_point(shape="cross", color=INK, size=60, filled=True).encode(**places),
+        _points(x, y).mark_circle(color=color(position), size=12, opacity=0.5).encode(**places),
+    ]
+    about = (
         f"Centres of {len(x)} receptive fields, on average {np.mean(x):.3f} degrees right of "
-        f"and {np.mean(y):.3f} below fixation.",
+        f"and {np.mean(y):.3f} below fixation."
     )
+    return _figure(layers, about, 190, 190)
 
 
 def contrast_chart(arrays: Mapping[str, np.ndarray], position: int) -> Figure | None:
     """The contrast response relative to the largest: median and middle half of the units.
 
-    Args:
-      arrays: of a result of the kind "physiology".
-      position: of the network on the page.
-
-    Returns:
-      The figure; None if no unit responds.
+    It is None if no unit responds.
     """
     contrasts, curves = arrays["contrast/contrasts"], arrays["contrast/curves"]
     largest = curves.max(axis=0)
@@ -235,74 +200,55 @@ def contrast_chart(arrays: Mapping[str, np.ndarray], position: int) -> Figure | 
         axis=alt.Axis(values=[0.05, 0.1, 0.2, 0.4, 1.0], format="%", title="contrast"),
     )
     floor = min(0.0, *(row["first"] for row in rows))
-    base = alt.Chart(values(rows)).encode(x=x)
-    chart = alt.layer(
-        base.mark_area(color=color(position), opacity=0.25).encode(
-            y=_relative_axis("first", floor), y2="third:Q"
-        ),
-        base.mark_line(color=INK, strokeWidth=1, strokeDash=[2, 3]).encode(
-            y=_relative_axis("contrast", floor)
-        ),
-        base.mark_line(color=color(position), point={"color": color(position)}).encode(
-            y=_relative_axis("median", floor), tooltip=["contrast:Q", "median:Q"]
-        ),
+    base, shade = chart_of(rows).encode(x=x), color(position)
+    first, equal, median = (
+        _relative_axis(field, floor) for field in ("first", "contrast", "median")
     )
+    layers = [
+        base.mark_area(color=shade, opacity=0.25).encode(y=first, y2="third:Q"),
+        base.mark_line(color=INK, strokeWidth=1, strokeDash=[2, 3]).encode(y=equal),
+        base.mark_line(color=shade, point={"color": shade}).encode(
+            y=median, tooltip=["contrast:Q", "median:Q"]
+        ),
+    ]
     spoken = ", ".join(f"{100 * row['contrast']:.3g} %: {row['median']:.2f}" for row in rows)
-    return charts.figure(
-        chart.properties(**_SMALL), f"Median relative response against contrast: {spoken}."
-    )
+    return _figure(layers, f"Median relative response against contrast: {spoken}.")
 
 
 def variability_chart(
     mean: np.ndarray, variance: np.ndarray, unit: str, position: int
 ) -> Figure | None:
-    """Variance over trials against the mean, with the line where they are equal.
+    """Variance over trials against the mean, both of units and gratings; equal on the line.
 
-    Args:
-      mean: of units and gratings.
-      variance: of the same shape.
-      unit: of the mean.
-      position: of the network on the page.
-
-    Returns:
-      The figure; None if nothing is above 0, as logarithms need.
+    It is None if nothing is above 0, as logarithms need.
     """
     above = (mean > 0) & (variance > 0)
     mean, variance = mean[above], variance[above]
     if not len(mean):
         return None
-    ends = [float(f"{end:.3g}") for end in (min(mean.min(), variance.min()),
-                                            max(mean.max(), variance.max()))]  # fmt: skip
-    scale = alt.Scale(type="log", domain=ends)
-    across = alt.X(
-        "x:Q", scale=scale, axis=alt.Axis(title=f"mean, {unit}", tickCount=4, format="~g")
+    both = np.concatenate([mean, variance])
+    ends = [float(f"{end:.3g}") for end in (both.min(), both.max())]
+    scale, ticks = alt.Scale(type="log", domain=ends), {"tickCount": 4, "format": "~g"}
+    places = {
+        "x": alt.X("x:Q", scale=scale, axis=alt.Axis(title=f"mean, {unit}", **ticks)),
+        "y": alt.Y("y:Q", scale=scale, axis=alt.Axis(title=f"variance, {unit}²", **ticks)),
+    }
+    points = _points(mean, variance).mark_circle(
+        color=color(position), size=12, opacity=0.5, clip=False
     )
-    up = alt.Y(
-        "y:Q", scale=scale, axis=alt.Axis(title=f"variance, {unit}²", tickCount=4, format="~g")
-    )
-    some = slice(None, None, -(-len(mean) // _MAX_POINTS))
-    equal = alt.Chart(values([{"x": end, "y": end} for end in ends]))
-    chart = alt.layer(
-        _points(mean[some], variance[some])
-        .mark_circle(color=color(position), size=12, opacity=0.5, clip=False)
-        .encode(x=across, y=up),
-        equal.mark_line(color=INK, strokeWidth=1, strokeDash=[2, 3]).encode(x=across, y=up),
-    )
-    ratio = np.median(variance / mean)
-    return charts.figure(
-        chart.properties(**_SMALL),
+    equal = chart_of([{"x": end, "y": end} for end in ends])
+    line = equal.mark_line(color=INK, strokeWidth=1, strokeDash=[2, 3])
+    about = (
         f"Variance against mean of {unit} of {len(mean)} pairs of unit and grating; the median "
-        f"ratio is {ratio:.2f}.",
+        f"ratio is {np.median(variance / mean):.2f}."
     )
+    return _figure([points.encode(**places), line.encode(**places)], about)
 
 
 def _points(x: np.ndarray, y: np.ndarray) -> alt.Chart:
-    """A chart of points with four digits."""
-    return alt.Chart(
-        values(
-            [{"x": float(f"{a:.4g}"), "y": float(f"{b:.4g}")} for a, b in zip(x, y, strict=True)]
-        )
-    )
+    """A chart of points with four digits, of at most ``_MAX_POINTS``."""
+    pairs = list(zip(x, y, strict=True))[:: -(-len(x) // _MAX_POINTS)]
+    return chart_of([{"x": float(f"{a:.4g}"), "y": float(f"{b:.4g}")} for a, b in pairs])
 
 
 def _relative_axis(field: str, floor: float) -> alt.Y:
@@ -355,7 +301,7 @@ def _bars(
         }
         for low, high, share in zip(edges, edges[1:], shares, strict=False)
     ]
-    bars = alt.Chart(values(rows)).mark_rect(color=fill, opacity=opacity, stroke=PAGE)
+    bars = chart_of(rows).mark_rect(color=fill, opacity=opacity, stroke=PAGE)
     y = alt.Y("share:Q", title=None, axis=charts.share_axis())
     return bars.encode(x=x, x2="high:Q", y=y, y2="zero:Q", tooltip=alt.Tooltip("Share:N"))
 
@@ -373,7 +319,7 @@ def _steps(
         {"order": order, "low": place, "share": float(share)}
         for order, (place, share) in enumerate(zip(places, np.repeat(shares, 2), strict=True))
     ]
-    line = alt.Chart(values(rows)).mark_line(color=stroke, strokeWidth=1.7, strokeDash=list(dashes))
+    line = chart_of(rows).mark_line(color=stroke, strokeWidth=1.7, strokeDash=list(dashes))
     y = alt.Y("share:Q", title=None, axis=charts.share_axis())
     return line.encode(x=x, y=y, order="order:Q")
 

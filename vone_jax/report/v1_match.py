@@ -7,9 +7,9 @@ neurons with accuracy under white-box attacks).
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import altair as alt
 import numpy as np
@@ -34,12 +34,9 @@ class Point:
     """A network.
 
     Attributes:
-      path: its run directory.
-      name: the name of that.
-      label: name of the network.
+      name: the name of its run directory.
       layer: the layer that is most like V1.
       match: mean score of that layer over the properties that all layers of the pool have.
-      clean: clean accuracy; None if not measured.
       robust: mean over norms of the mean accuracy over the weak radii.
       interval: of ``robust``, 95 % over images; NaN where images are not known.
       accuracies: at each weak radius.
@@ -56,8 +53,7 @@ class Point:
     accuracies: tuple[float, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Correlation:
+class Correlation(NamedTuple):
     """A correlation coefficient over networks, its p value and 95 % interval."""
 
     name: str
@@ -72,7 +68,6 @@ class Match:
     """The V1 match and the robustness of several networks.
 
     Attributes:
-      points: the networks, in the order of the runs.
       properties: the properties that the V1 match is the mean of.
       radii: the weak radii, (norm, label).
       attacks: the settings of the attacks on all networks, by norm.
@@ -97,10 +92,7 @@ class Match:
                 "robust": point.robust,
                 "low": point.interval[0],
                 "high": point.interval[1],
-                **{
-                    f"{norm}_{label}": accuracy
-                    for (norm, label), accuracy in zip(self.radii, point.accuracies, strict=True)
-                },
+                **dict(zip(map("_".join, self.radii), point.accuracies, strict=True)),
             }
             for point in self.points
         ]
@@ -160,28 +152,23 @@ class Match:
             }
             for height, point in zip(heights, upwards, strict=True)
         ]
-        x = alt.X(
-            "match:Q",
-            title="V1 match: mean property score of the best layer",
-            scale=alt.Scale(domain=[left, column], nice=False),
-        )
+        below = "V1 match: mean property score of the best layer"
+        x = alt.X("match:Q", title=below, scale=alt.Scale(domain=[left, column], nice=False))
         scale = alt.Scale(domain=[low, high], zero=False)
         title = f"Accuracy at {', '.join(self._radii())}"
 
         def y(field: str) -> alt.Y:
             return alt.Y(f"{field}:Q", title=title, scale=scale, axis=charts.share_axis(title))
 
-        base = alt.Chart(charts.values(rows)).encode(x=x)
+        base = charts.chart_of(rows).encode(x=x)
+        names = base.mark_text(align="left", dx=4, fontSize=9)
+        beside = alt.X("column:Q", scale=alt.Scale(domain=[left, column]))
         lines = base.mark_rule(color="#bbbbbb", strokeWidth=0.5)
         chart = alt.layer(
             lines.encode(y=y("robust"), x2="column:Q", y2="height:Q"),
             base.mark_rule(color="#0b62a8").encode(y=y("low"), y2="high:Q"),
             base.mark_point(filled=True, color="#0b62a8", size=40, opacity=1).encode(y=y("robust")),
-            base.mark_text(align="left", dx=4, fontSize=9).encode(
-                x=alt.X("column:Q", scale=alt.Scale(domain=[left, column])),
-                y=y("height"),
-                text="name:N",
-            ),
+            names.encode(x=beside, y=y("height"), text="name:N"),
         )
         correlations = "; ".join(
             f"{item.name} {item.value:.2f} ({item.low:.2f} to {item.high:.2f})"
@@ -256,15 +243,14 @@ def correlations(
             raise ResultError(f"v1_match: all networks have the same {name}, {side[0]:.4g}")
     rng = np.random.default_rng(seed)
     drawn = pairs[:, rng.integers(0, pairs.shape[1], (RESAMPLES, pairs.shape[1]))]
-    methods: list[tuple[str, Callable, np.ndarray]] = [
-        ("Pearson", stats.pearsonr, drawn),
-        ("Spearman", stats.spearmanr, stats.rankdata(drawn, axis=-1)),
-    ]
+    ranks = stats.rankdata(drawn, axis=-1)
     measured = []
-    for name, function, resampled in methods:
+    for name, function, resampled in (
+        ("Pearson", stats.pearsonr, drawn),
+        ("Spearman", stats.spearmanr, ranks),
+    ):
         value, p = map(float, function(*pairs))
-        low, high = results.middle(_pearson(*resampled))
-        measured.append(Correlation(name, value, p, low, high))
+        measured.append(Correlation(name, value, p, *results.middle(_pearson(*resampled))))
     return tuple(measured)
 
 
@@ -277,11 +263,8 @@ def _pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _layers(run: Run) -> list[Result]:
     """The scored layers of a network with the noise that it was trained with."""
-    return [
-        result
-        for result in run.of_kind("physiology")
-        if physiology.is_scored(result) and not result.network.noise_replaced
-    ]
+    scored = filter(physiology.is_scored, run.of_kind("physiology"))
+    return [result for result in scored if not result.network.noise_replaced]
 
 
 def _check_there(runs: Sequence[Run], needed: Sequence, lacking: str, suite: str) -> None:
@@ -318,11 +301,8 @@ def _usual_attacks(runs: Sequence[Run]) -> dict[str, str]:
 
 def _curve(run: Run, norm: str, settings: str) -> dict[float, Result]:
     """Radius -> the result of the attack with such settings."""
-    return {
-        comparison.epsilon(result): result
-        for result in _attacked(run, norm)
-        if comparison.attack_settings(result) == settings
-    }
+    same = [r for r in _attacked(run, norm) if comparison.attack_settings(r) == settings]
+    return {comparison.epsilon(result): result for result in same}
 
 
 def _weak_radii(
@@ -357,7 +337,7 @@ def _point(
     best = int(np.argmax(means))
     weak = [_curve(run, norm, attacks[norm])[eps] for norm, eps in radii]
     # As many radii of each norm: the mean over norms is that over all.
-    robust, low, high = results.mean_accuracy(weak)
+    robust, *interval = results.mean_accuracy(weak)
     clean = comparison.clean(run)
     return Point(
         path=run.path,
@@ -367,6 +347,6 @@ def _point(
         match=means[best],
         clean=None if clean is None else clean.accuracy,
         robust=robust,
-        interval=(low, high),
+        interval=(interval[0], interval[1]),
         accuracies=tuple(result.accuracy for result in weak),
     )
