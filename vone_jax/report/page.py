@@ -81,7 +81,7 @@ def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
         "cautions": cautions.cautions(runs),
         "comparisons": [_comparison(runs, item) for item in comparison.comparisons(runs)],
         "cards": [_card(position, run) for position, run in enumerate(runs)],
-        "attack_panels": [charts.attack_chart(runs, norm) for norm in comparison.norms(runs)],
+        "attack_panels": [("", charts.attack_chart(runs, n)) for n in comparison.norms(runs)],
         "attacks": _attack_settings(runs),
         "chance": comparison.common_chance(runs),
         "check_lists": checks.check_lists(runs),
@@ -94,7 +94,7 @@ def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
         "corruptions": _corruptions(runs),
         "banks": _banks(runs),
         "physiology": physiology.section(runs),
-        "training": [(q, charts.training_chart(runs, q)) for q in ("loss", "accuracy")]
+        "training": [(q.capitalize(), charts.training_chart(runs, q)) for q in ("loss", "accuracy")]
         if any(line["kind"] in ("train", "validation") for run in runs for line in run.log)
         else [],
         "table": _table(runs),
@@ -206,7 +206,7 @@ def _banks(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 "mosaics": images.mosaics(arrays),
                 "strip": images.strip(arrays),
                 "published": any(name.startswith("published_") for name in arrays),
-                "histograms": [tuning.bank_histogram(arrays, name) for name in tuning.PARAMETERS],
+                "histograms": [("", tuning.bank_histogram(arrays, n)) for n in tuning.PARAMETERS],
                 "image": images.photograph(arrays["image"]),
                 "cells": images.response_maps(arrays),
                 "noisy": not np.array_equal(arrays["responses_clean"], arrays["responses_noisy"]),
