@@ -212,6 +212,15 @@ def test_cells_of_tables_name_their_column(page):
             assert len(labels) == len(titles) - 1 and all(labels)
 
 
+def test_notes_in_cells_wrap_on_a_phone():
+    """Numbers must not wrap, but a note that does not makes the page wider than the screen."""
+    made = built.measure("vone_resnet18", {"clean": 0.9}, examples=60)
+    tree = rendered([built.run(built.measure("resnet18", {"clean": 0.9})), built.run(made)])
+    (note,) = [e for e in tree.find(id="glance").all("small") if "common images" in e.text]
+    assert note.attributes["class"] == "text"
+    assert "td small.text { white-space: normal; }" in next(tree.all("style")).text
+
+
 def test_same_files_give_the_same_page_without_jax(page, run_dirs, tmp_path):
     """In a fresh process with another hash seed, which must not import JAX or Flax."""
     code = (

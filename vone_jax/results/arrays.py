@@ -45,26 +45,25 @@ def check(result: Result) -> None:
         _check_layer(arrays, result.measured.scores)
 
 
-def _array(arrays: Mapping[str, np.ndarray], name: str, shape: tuple) -> np.ndarray:
-    """An array of finite numbers and of the given shape, where None is any length."""
-    array = _numbers(arrays, name, shape)
-    if not np.all(np.isfinite(array)):
-        raise ValueError(f"{name} has values that are not finite")
-    return array
-
-
-def _numbers(arrays: Mapping[str, np.ndarray], name: str, shape: tuple) -> np.ndarray:
+def _array(
+    arrays: Mapping[str, np.ndarray], name: str, shape: tuple, undefined: bool = False
+) -> np.ndarray:
+    """An array of finite numbers, or also NaN if ``undefined``. In its shape, None is any length."""
     array = arrays.get(name)
-    expected = "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
     if array is None:
         raise ValueError(f"the array {name} is missing; there are {', '.join(sorted(arrays))}")
     fits = array.ndim == len(shape) and all(
-        size is None or size == length for size, length in zip(shape, array.shape, strict=True)
+        size in (None, length) for size, length in zip(shape, array.shape, strict=True)
     )
     if not fits or not np.issubdtype(array.dtype, np.number):
+        expected = ", ".join("any" if size is None else str(size) for size in shape)
         raise ValueError(
-            f"{name} must be numbers of shape {expected}, got {array.dtype} {array.shape}"
+            f"{name} must be numbers of shape ({expected}), got {array.dtype} {array.shape}"
         )
+    if undefined and (array.size == 0 or np.isinf(array).any()):
+        raise ValueError(f"{name} is empty or has infinite values")
+    if not undefined and not np.isfinite(array).all():
+        raise ValueError(f"{name} has values that are not finite")
     return array
 
 
@@ -123,32 +122,28 @@ def _check_image(name: str, images: np.ndarray) -> None:
 
 
 def _check_layer(arrays: Mapping[str, np.ndarray], scores: LayerScores) -> None:
-    units = scores.units
+    # Array -> its shape. A property that a unit does not have is NaN.
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def steps(axis: str) -> int:
+        shapes[axis] = (arrays.get(axis, np.zeros(0)).size,)
+        return shapes[axis][0]
+
     for name in ("row", "col", "channel", "field_x", "field_y"):
-        _units(arrays, f"unit/{name}", (units,))
+        shapes[f"unit/{name}"] = (scores.units,)
     for curve, axis in TUNING_AXES.items():
-        steps = arrays.get(f"axis/{axis}", np.zeros(0)).size
-        _units(arrays, f"axis/{axis}", (steps,))
-        _units(arrays, f"curve/{curve}", (steps, units))
+        shapes[f"curve/{curve}"] = (steps(f"axis/{axis}"), scores.units)
     for name in ("pref_or", "peak_sf", "modulation_ratio"):
-        _units(arrays, f"value/{name}", (units,))
+        shapes[f"value/{name}"] = (scores.units,)
     if FIELD_MAPS in arrays:
-        steps = arrays.get("axis/position", np.zeros(0)).size
-        _units(arrays, "axis/position", (steps,))
-        _units(arrays, FIELD_MAPS, (steps, steps, units))
+        places = steps("axis/position")
+        shapes[FIELD_MAPS] = (places, places, scores.units)
     if scores.contrast_response is not None:
-        levels = arrays.get("contrast/contrasts", np.zeros(0)).size
-        _units(arrays, "contrast/contrasts", (levels,))
-        _units(arrays, "contrast/curves", (levels, units))
+        shapes["contrast/curves"] = (steps("contrast/contrasts"), scores.units)
     if scores.variability is not None:
-        shape = (scores.variability.gratings, scores.variability.units)
         for space in ("", "spike_") if scores.variability.has_spikes else ("",):
             for moment in ("mean", "variance"):
-                _units(arrays, f"variability/{space}{moment}", shape)
-
-
-def _units(arrays: Mapping[str, np.ndarray], name: str, shape: tuple) -> None:
-    array = _numbers(arrays, name, shape)
-    # A property that a unit does not have is NaN.
-    if array.size == 0 or np.isinf(array).any():
-        raise ValueError(f"{name} is empty or has infinite values")
+                shape = (scores.variability.gratings, scores.variability.units)
+                shapes[f"variability/{space}{moment}"] = shape
+    for name, shape in shapes.items():
+        _array(arrays, name, shape, undefined=True)

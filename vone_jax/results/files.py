@@ -32,14 +32,7 @@ class UnknownKindError(ResultError):
 
 
 def write(directory: Path, result: Result) -> Path:
-    """Write a result.
-
-    Args:
-      directory: made if it does not exist.
-      result: with its arrays.
-
-    Returns:
-      The path of the JSON file.
+    """Write a result with its arrays and return the path of the JSON file.
 
     Raises:
       ValueError: if the arrays do not belong to the result.
@@ -55,11 +48,7 @@ def write(directory: Path, result: Result) -> Path:
 
 
 def read(path: Path, with_arrays: bool = True) -> Result:
-    """Read a result of this format or of the one before.
-
-    Args:
-      path: the JSON file; the NPZ file is beside it.
-      with_arrays: also read and check the arrays, if they are there.
+    """Read a result of this format or of the one before, with its arrays if there are any.
 
     Raises:
       UnknownKindError: for a kind of result that this version does not know.
@@ -83,7 +72,9 @@ def read(path: Path, with_arrays: bool = True) -> Result:
         _raise(path, error)
     archive = path.with_suffix(".npz")
     loaded = read_arrays(archive) if with_arrays and archive.exists() else {}
-    result = _replace(result, arrays=loaded, path=str(path))
+    # The class is frozen, and no validator needs to see these two.
+    object.__setattr__(result, "arrays", loaded)
+    object.__setattr__(result, "path", str(path))
     try:
         checks.check(result)
     except ValueError as error:
@@ -104,9 +95,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ResultError(f"{path} is damaged ({error}); delete it and evaluate again") from error
     if not isinstance(value, dict):
+        got = type(value).__name__
         raise ResultError(
-            f"{path} must hold a JSON object, got {type(value).__name__}; delete it and evaluate "
-            f"again"
+            f"{path} must hold a JSON object, got {got}; delete it and evaluate again"
         )
     return _without_surrogates(value)
 
@@ -129,13 +120,6 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise ResultError(
             f"{path} is damaged ({error}); delete it and its JSON file and evaluate again"
         ) from error
-
-
-def _replace(result: Result, **changes: Any) -> Result:
-    """A copy with other ``arrays`` or ``path``, which no validator needs to see."""
-    for name, value in changes.items():
-        object.__setattr__(result, name, value)
-    return result
 
 
 def _without_surrogates(value: Any) -> Any:

@@ -12,6 +12,7 @@ value of another type is an error.
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -42,7 +43,6 @@ class Noise:
     """The noise of a V1 front end or behind a stem, see ``vone_jax.v1``.
 
     Attributes:
-      kind: "neuronal" or "gaussian".
       scale: spikes per unit of activation, or the standard deviation of Gaussian noise.
       level: baseline of neuronal noise, in spikes.
       strength: standard deviation of neuronal noise, relative to that of a Poisson process.
@@ -80,7 +80,6 @@ class Network:
       name: its architecture, such as ``"vone_resnet18"``.
       label: its name as papers write it.
       stochastic: whether the network as trained draws noise.
-      parameters: number of trained parameters.
       weights: a checksum of all variables.
       checkpoint_step: the training step of its checkpoint; None without one.
       trained_noise: the noise in training; None for no noise, or where it is not known.
@@ -120,9 +119,7 @@ class Dataset:
     """The examples of an evaluation: every ``stride``-th of ``total``.
 
     Attributes:
-      name: of the data set, as ``data.load`` accepts it.
-      split: of the data set.
-      examples: number of examples.
+      name: the data set, as ``data.load`` accepts it.
       stride: distance between two of them in the split.
       total: size of the split; None if it is not known.
       class_names: names of the classes, in the order of the labels; may be empty.
@@ -223,8 +220,6 @@ class Attack:
     """An attack: the name of its class in ``vone_jax.attacks``, and its fields.
 
     Attributes:
-      name: such as ``"PGD"``.
-      norm: of the perturbation.
       eps: radius in pixel units.
       fields: all other fields, as JSON values. An attack within an attack is an object with its
         own name and fields.
@@ -264,7 +259,6 @@ class AttackCondition:
     Attributes:
       attacks: one attack, or several of one norm and radius, of which the worst counts for each
         image, and the image itself if it is worse than all.
-      attack_noise: the noise of the network while it is attacked.
       eot_samples: least number of noise draws that a gradient averages over.
       estimator: what is averaged, see ``attacks.PGD``.
     """
@@ -302,7 +296,6 @@ class CorruptionCondition:
     """Corrupted images.
 
     Attributes:
-      corruption: its name.
       severity: 1 to 5; 0 for no corruption.
       form: in which form the network gets the images: "float", "uint8", "jpeg85", or "published"
         for images that were read from files.
@@ -321,8 +314,6 @@ class MinimalCondition:
     Attributes:
       attack: the attack; its radius is not used.
       radii: radii at which the accuracy is reported, in pixel units.
-      eot_samples: noise draws that a gradient averages over.
-      estimator: what is averaged.
     """
 
     attack: Attack
@@ -340,8 +331,6 @@ class MaskingCondition:
       attack: the attack under test.
       attacks: all attacks by the names that the checks use.
       transfer: the network whose adversarial images are carried over; empty if there is none.
-      eot_samples: noise draws that a gradient averages over.
-      estimator: what is averaged.
     """
 
     attack: Attack
@@ -354,14 +343,7 @@ class MaskingCondition:
 
 @dataclass(frozen=True, config=_STRICT)
 class CorruptionMeansCondition:
-    """Means over corruption results.
-
-    Attributes:
-      form: in which form the network got the images.
-      corruptions: names of the corruptions that were measured.
-      severities: severities that were measured.
-      clean: whether the clean accuracy is known.
-    """
+    """Means over corruption results; ``clean`` is True if the clean accuracy is known."""
 
     form: str
     corruptions: tuple[str, ...]
@@ -375,9 +357,6 @@ class GalleryCondition:
     """Adversarial images to look at.
 
     Attributes:
-      attack: the attack.
-      images: number of images.
-      attack_noise: the noise of the network while it is attacked.
       selection: "spread" over the classes, or the "first" images.
     """
 
@@ -401,9 +380,6 @@ class TextureImages:
 
     Attributes:
       proxy: whether they are stand-ins made from photographs.
-      families: names of the texture families.
-      samples: images of each family.
-      sha1: digest of the images.
     """
 
     proxy: bool
@@ -417,11 +393,7 @@ class PhysiologyCondition:
     """A layer that is recorded as if it were V1.
 
     Attributes:
-      layer: name of the layer.
-      visual_degrees: field of view in degrees of visual angle.
-      image_size: side of the images in pixels.
       trials: presentations of each grating.
-      noise: "on" or "off".
       bootstraps: populations drawn for each similarity.
       references: file name -> SHA-1 of tables of neurons that were given.
       textures: texture images that were shown, if any.
@@ -475,14 +447,11 @@ class Accuracy:
 
     Attributes:
       accuracy: ``correct / seen``.
-      interval: 95 % confidence interval over images.
       correct: sum over the images of the share of decisions that were right.
-      seen: number of images.
       between_draws: the accuracy of each decision; None in old files.
       right_in_every_draw: share of the images that were right in all decisions. It falls with the
         number of decisions and is no accuracy.
       won: of several attacks, how many images each one won, and last the image itself.
-      interval_method: how the interval was computed.
     """
 
     accuracy: Share
@@ -520,11 +489,8 @@ class Distances:
     """The smallest adversarial changes.
 
     Attributes:
-      seen: number of images.
       broken: images for which an adversarial image was found at any distance.
       median_distance: in pixel units; None if more than half of the images have none.
-      ladder: accuracy by radius.
-      interval_method: how the intervals were computed.
     """
 
     seen: Annotated[int, Field(ge=1)]
@@ -540,11 +506,7 @@ class Check:
     """One check for masked gradients.
 
     Attributes:
-      name: short and fixed.
-      question: the question that the check answers.
-      verdict: "pass", "warning" or "fail".
       numbers: the numbers behind the verdict; None for one that is not finite.
-      meaning: the verdict in words.
     """
 
     name: str
@@ -572,12 +534,8 @@ class CorruptionMeans:
     """Mean accuracies over corruptions.
 
     Attributes:
-      of_corruptions: mean over the common corruptions.
-      of_categories: mean over the four categories.
-      categories: mean of each category.
       mce: mean corruption error in percent; None where it is not defined.
       relative_mce: relative mean corruption error in percent; None where it is not defined.
-      note: what the means are over.
     """
 
     of_corruptions: Share
@@ -641,8 +599,6 @@ class Variability:
 
     Attributes:
       trials: presentations of each grating.
-      gratings: number of gratings.
-      units: number of units.
       median_fano_factor: of responses; None if no unit has a value.
       median_fano_factor_spikes: of spike counts, where responses have them.
       least_mean_spikes: least mean spike count of a response that is used.
@@ -668,10 +624,7 @@ class TextureMedians:
     """The median of each texture property over units.
 
     Attributes:
-      source: of the images.
       proxy: whether they are stand-ins made from photographs.
-      families: names of the texture families.
-      samples: images of each family.
       units: units that count.
       medians: property -> median; None if no unit has a value.
     """
@@ -689,15 +642,9 @@ class LayerScores:
     """The scores of a layer, see ``neurophysiology.Scores``.
 
     Attributes:
-      visual_degrees: field of view in degrees of visual angle.
-      image_size: side of the images in pixels.
-      trials: presentations of each grating.
-      units: number of recorded units.
       slope: of the map from activations to spikes per second.
-      offset: of this map.
       mean_score: mean over the 7 properties that can always be scored.
       groups: mean of each group of properties; None where a member has no score.
-      properties: the scores by property.
       simple_channels: how many of the layer's first channels are simple cells; None if the layer
         has no simple and complex cells.
       contrast_response: medians over units; None in old files.
@@ -769,9 +716,6 @@ class Provenance:
     """The program and the machine that made a result.
 
     Attributes:
-      versions: package -> version.
-      command: the command line.
-      device: the devices in words.
       matmul_precision: JAX's default precision of matrix products.
       started: time in ISO format.
       wall_seconds: time that the evaluation took.
@@ -791,11 +735,7 @@ class Identity:
 
     Attributes:
       name: the stem of the files, unique among the results of a network.
-      network: the network.
-      dataset: the examples.
       condition: what is done to the images; its ``kind`` is the kind of the result.
-      protocol: how the network is judged.
-      key: root of the random numbers.
     """
 
     name: str
@@ -811,10 +751,7 @@ class Result(Identity):
     """One evaluated condition of one network, with the fields of ``Identity``.
 
     Attributes:
-      run: name of the run or network.
-      provenance: the program and the machine.
       measured: the numbers; None for results that are only looked at.
-      format: version of the format.
       arrays: the arrays of the NPZ file, by name; not part of the JSON file.
       path: the JSON file it was read from, as text; not part of it.
     """
@@ -842,14 +779,13 @@ class Result(Identity):
     @property
     def accuracy(self) -> float:
         """The accuracy of a clean, attack or corruption result; NaN for other kinds."""
-        return self.measured.accuracy if isinstance(self.measured, Accuracy) else float("nan")
+        return self.measured.accuracy if isinstance(self.measured, Accuracy) else math.nan
 
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of the accuracy; NaN for other kinds."""
-        if isinstance(self.measured, Accuracy):
-            return self.measured.interval
-        return float("nan"), float("nan")
+        measured = self.measured
+        return measured.interval if isinstance(measured, Accuracy) else (math.nan, math.nan)
 
     @property
     def images(self) -> int:
@@ -882,9 +818,8 @@ class Result(Identity):
         noise = self.attack_noise
         if isinstance(noise, Noise):
             return f"gradients with {noise}"
-        return {"same": "", "none": "gradients without noise", "frozen": "frozen at the attack"}[
-            noise
-        ]
+        labels = {"same": "", "none": "gradients without noise", "frozen": "frozen at the attack"}
+        return labels[noise]
 
     @property
     def identity_hash(self) -> str:

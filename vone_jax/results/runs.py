@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vone_jax import names
 from vone_jax.results import format as fmt
 from vone_jax.results.files import ResultError, UnknownKindError, read, read_json
 
@@ -31,12 +32,10 @@ class Run:
     """A network with its training log and its results.
 
     Attributes:
-      path: the run directory.
-      name: its name.
+      name: the name of the run directory.
       label: the network's name as papers write it; unique among runs that are loaded together.
       model: the architecture, such as ``"vone_resnet18"``.
       stochastic: whether the network as trained draws noise.
-      parameters: number of trained parameters.
       config: the content of config.json; empty if there is none.
       log: the lines of log.jsonl; empty if there is none.
       results: all results, in the order of their file names.
@@ -205,10 +204,8 @@ def _results(directory: Path, gaps: list[str], warnings: list[str]) -> Iterator[
 def _loss(result: fmt.Result) -> str | None:
     """The consequence of missing arrays in words; None for a result that has none."""
     if isinstance(result.measured, fmt.Accuracy):
-        return (
-            "without the answers for each image, the difference between networks is known less "
-            "precisely"
-        )
+        unknown = "the difference between networks is known less precisely"
+        return f"without the answers for each image, {unknown}"
     if result.kind in ("gallery", "v1"):
         return "its pictures are not shown"
     if isinstance(result.measured, fmt.Physiology) and result.measured.scores is not None:
@@ -243,19 +240,11 @@ def _check_line(record: Any) -> dict[str, Any]:
     if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
         raise ValueError(f"must hold a JSON object with a kind, got {record!r:.80}")
     if record["kind"] in ("train", "validation"):
-        for name, low, high in (
-            ("step", 0, float("inf")),
-            ("epoch", 0, float("inf")),
-            ("loss", -float("inf"), float("inf")),
-            ("accuracy", 0, 1),
-        ):
+        limits = {"step": (0, math.inf), "epoch": (0, math.inf), "loss": (-math.inf, math.inf)}
+        for name, (low, high) in (limits | {"accuracy": (0, 1)}).items():
             value = record.get(name)
-            if (
-                not isinstance(value, int | float)
-                or isinstance(value, bool)
-                or not math.isfinite(value)
-                or not low <= value <= high
-            ):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not math.isfinite(value) or not low <= value <= high:
                 raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], got {value!r}")
     return record
 
@@ -264,36 +253,34 @@ def _rows(run: Run, result: fmt.Result) -> Iterator[dict[str, Any]]:
     """The rows of a result in the data frame."""
     common = _common_columns(run, result)
     measured = result.measured
+
+    def row(quantity: str, value: float | None, **fields: Any) -> dict[str, Any]:
+        return common | fields | {"quantity": quantity, "value": value}
+
+    def share(item: fmt.Accuracy | fmt.Rung, **fields: Any) -> dict[str, Any]:
+        low, high = item.interval
+        return row("accuracy", item.accuracy, low=low, high=high, **fields)
+
     if isinstance(measured, fmt.Accuracy):
         error = None if measured.between_draws is None else measured.between_draws.standard_error
-        yield common | {
-            "quantity": "accuracy",
-            "value": measured.accuracy,
-            "low": measured.interval[0],
-            "high": measured.interval[1],
-            "standard_error_over_draws": error,
-            "correct": measured.correct,
-            "seen": measured.seen,
-            "interval_method": measured.interval_method,
-        }
+        yield share(
+            measured,
+            standard_error_over_draws=error,
+            correct=measured.correct,
+            seen=measured.seen,
+            interval_method=measured.interval_method,
+        )
     elif isinstance(measured, fmt.Distances):
         assert isinstance(result.condition, fmt.MinimalCondition)
-        norm = result.condition.attack.norm
-        yield common | {"quantity": "median distance", "value": measured.median_distance}
+        yield row("median distance", measured.median_distance)
         for rung in measured.ladder:
-            yield common | {
-                "quantity": "accuracy",
-                "eps": rung.eps,
-                "eps_label": fmt.names.eps_label(norm, rung.eps),
-                "value": rung.accuracy,
-                "low": rung.interval[0],
-                "high": rung.interval[1],
-                "interval_method": measured.interval_method,
-            }
+            label = names.eps_label(result.condition.attack.norm, rung.eps)
+            method = measured.interval_method
+            yield share(rung, eps=rung.eps, eps_label=label, interval_method=method)
     elif isinstance(measured, fmt.Checks):
         for check in measured.checks:
             for name, value in check.numbers.items():
-                yield common | {"quantity": f"{check.name}: {name}", "value": value}
+                yield row(f"{check.name}: {name}", value)
     elif isinstance(measured, fmt.CorruptionMeans):
         numbers = {
             "mean over corruptions": measured.of_corruptions,
@@ -302,14 +289,12 @@ def _rows(run: Run, result: fmt.Result) -> Iterator[dict[str, Any]]:
             "mCE": measured.mce,
             "relative mCE": measured.relative_mce,
         }
-        for name, value in numbers.items():
-            if value is not None:
-                yield common | {"quantity": name, "value": value}
+        yield from (row(name, value) for name, value in numbers.items() if value is not None)
     elif isinstance(measured, fmt.Physiology) and measured.scores is not None:
-        yield common | {"quantity": "mean score", "value": measured.scores.mean_score}
+        yield row("mean score", measured.scores.mean_score)
         for name, item in measured.scores.properties.items():
             if item.score is not None:
-                yield common | {"quantity": f"score: {name}", "value": item.score}
+                yield row(f"score: {name}", item.score)
 
 
 def _common_columns(run: Run, result: fmt.Result) -> dict[str, Any]:
@@ -343,16 +328,16 @@ def _common_columns(run: Run, result: fmt.Result) -> dict[str, Any]:
             "attack_noise": noise if isinstance(noise, str) else noise.slug,
         }
     elif isinstance(condition, fmt.MinimalCondition | fmt.MaskingCondition):
+        attack = condition.attack
         columns |= {
-            "norm": condition.attack.norm,
-            "attack": condition.attack.name,
-            "attack_settings": str(condition.attack),
+            "norm": attack.norm,
+            "attack": attack.name,
+            "attack_settings": str(attack),
             "eot_samples": condition.eot_samples,
             "estimator": condition.estimator,
         }
         if isinstance(condition, fmt.MaskingCondition):
-            eps = condition.attack.eps
-            columns |= {"eps": eps, "eps_label": condition.attack.eps_label}
+            columns |= {"eps": attack.eps, "eps_label": attack.eps_label}
     elif isinstance(condition, fmt.CorruptionCondition):
         columns |= {
             "corruption": condition.corruption,

@@ -34,9 +34,6 @@ def wilson(correct: float, seen: int) -> tuple[float, float]:
       correct: sum over images of the share of draws that were right, in [0, seen].
       seen: number of images, at least 1.
 
-    Returns:
-      (low, high), both in [0, 1].
-
     Raises:
       ValueError: if an argument is out of range.
     """
@@ -54,9 +51,7 @@ class Difference:
 
     Attributes:
       value: the difference, in [-1, 1].
-      low: lower end; minus infinity if no interval can be given.
-      high: upper end; plus infinity if no interval can be given.
-      images: number of images it rests on.
+      low, high: the interval; minus and plus infinity if none can be given.
       paired: whether the same images were compared one by one.
     """
 
@@ -122,11 +117,6 @@ def bootstrap_accuracies(
     An image that is drawn counts in all results that it is part of, so that what makes it hard for
     all of them is kept. Images are drawn among those that were measured in the same results: a
     result on few images of many keeps their number.
-
-    Args:
-      results: measured conditions of one network.
-      resamples: how often the images are drawn.
-      seed: of the draws.
 
     Returns:
       float64 (resamples, len(results)), or None if a result has no values for single images.
