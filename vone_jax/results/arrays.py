@@ -48,7 +48,7 @@ def check(result: Result) -> None:
 def _array(
     arrays: Mapping[str, np.ndarray], name: str, shape: tuple, undefined: bool = False
 ) -> np.ndarray:
-    """An array of finite numbers, or also NaN if ``undefined``. In its shape, None is any length."""
+    """An array of finite numbers, or NaN too if ``undefined``. None in a shape is any length."""
     array = arrays.get(name)
     if array is None:
         raise ValueError(f"the array {name} is missing; there are {', '.join(sorted(arrays))}")
