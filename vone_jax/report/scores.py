@@ -174,9 +174,9 @@ class Table:
 def _cell(score: Score | None) -> str:
     if score is None:
         return "–"
-    ends = score[1:]
-    interval = "" if None in ends else " ({:.1f} to {:.1f})".format(*(100 * end for end in ends))
-    return f"{100 * score.value:.1f}{interval}"
+    value, low, high = score
+    interval = "" if low is None or high is None else f" ({100 * low:.1f} to {100 * high:.1f})"
+    return f"{100 * value:.1f}{interval}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -151,7 +151,7 @@ def modulation_chart(ratio: np.ndarray, simple: np.ndarray | None, position: int
 def field_chart(x: np.ndarray, y: np.ndarray, position: int) -> Figure:
     """The centres of the receptive fields of the recorded units, in degrees from fixation."""
     reach = 1.25 * _RADIUS
-    scale = {"domain": [CENTRE - reach, CENTRE + reach]}
+    domain = [CENTRE - reach, CENTRE + reach]
     ticks = {"values": [0.35, 0.5, 0.65], "grid": False}
     angle = np.linspace(0, 2 * np.pi, 61)
     circle = [
@@ -161,8 +161,8 @@ def field_chart(x: np.ndarray, y: np.ndarray, position: int) -> Figure:
     right = alt.Axis(title="degrees right of fixation", **ticks)
     below = alt.Axis(title="degrees below", **ticks)
     places = {
-        "x": alt.X("x:Q", axis=right, scale=alt.Scale(**scale)),
-        "y": alt.Y("y:Q", axis=below, scale=alt.Scale(reverse=True, **scale)),
+        "x": alt.X("x:Q", axis=right, scale=alt.Scale(domain=domain)),
+        "y": alt.Y("y:Q", axis=below, scale=alt.Scale(domain=domain, reverse=True)),
     }
     middle = chart_of([{"x": CENTRE, "y": CENTRE}])
     border = chart_of(circle).mark_line(color=MUTED, strokeWidth=1)

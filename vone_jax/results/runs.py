@@ -243,8 +243,9 @@ def _check_line(record: Any) -> dict[str, Any]:
         limits = {"step": (0, math.inf), "epoch": (0, math.inf), "loss": (-math.inf, math.inf)}
         for name, (low, high) in (limits | {"accuracy": (0, 1)}).items():
             value = record.get(name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or not low <= value <= high:
+            if isinstance(value, bool) or not (
+                isinstance(value, int | float) and math.isfinite(value) and low <= value <= high
+            ):
                 raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], got {value!r}")
     return record
 
