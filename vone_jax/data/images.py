@@ -108,18 +108,17 @@ class FolderSource(Source):
         self._files: list[str] = []
         self._labels: list[int] = []
         owners: dict[str, str] = {}
-        for label, name in enumerate(self.class_names):
-            if name in classes:
-                files = _images(root, self._root, name)
-                for target, file in files.items():
-                    other = owners.setdefault(target, file)
-                    if other != file:
-                        raise ValueError(
-                            f"{self._root / other} and {self._root / file} are the same file in "
-                            f"two classes; remove one of the symbolic links"
-                        )
-                self._files.extend(sorted(files.values()))
-                self._labels.extend([label] * len(files))
+        for name in classes:
+            files = _images(root, self._root, name)
+            for target, file in files.items():
+                other = owners.setdefault(target, file)
+                if other != file:
+                    raise ValueError(
+                        f"{self._root / other} and {self._root / file} are the same file in two "
+                        "classes; remove one of the symbolic links"
+                    )
+            self._files.extend(sorted(files.values()))
+            self._labels.extend([self.class_names.index(name)] * len(files))
 
     def __len__(self) -> int:
         return len(self._files)

@@ -105,7 +105,7 @@ def prepare_from_arrays(
     Args:
       name: registered TFDS set with the features of the arrays, for instance ``"fashion_mnist"``.
       splits: for each split uint8 images (N, H, W, C) and integer labels (N,).
-      data_dir: directory of the prepared sets.
+      data_dir: see ``TfdsSource``.
 
     Returns:
       The directory of the prepared set. A set that exists already is not changed.

@@ -263,5 +263,4 @@ def _to_pillow(image: np.ndarray) -> Image.Image:
 
 
 def _to_array(image: Image.Image) -> np.ndarray:
-    array = np.asarray(image)
-    return array[:, :, None] if array.ndim == 2 else array
+    return np.asarray(image).reshape(image.height, image.width, -1)

@@ -130,10 +130,7 @@ def open_run(run_dir: Path, description: RunDescription) -> Iterator[None]:
                     raise RunDirectoryError(f"{run_dir} must be a directory, it is a file")
                 run_dir.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(files.locked(run_dir / "lock"))
-                if (run_dir / CONFIG).exists():
-                    _resume(run_dir, description)
-                else:
-                    _start(run_dir, description)
+                _describe(run_dir, description)
             except files.LockedError as error:
                 problem = RunDirectoryError(f"another process is training in {run_dir}: {error}")
             except (OSError, RunDirectoryError) as error:
@@ -143,34 +140,29 @@ def open_run(run_dir: Path, description: RunDescription) -> Iterator[None]:
         yield
 
 
-def _start(run_dir: Path, description: RunDescription) -> None:
+def _describe(run_dir: Path, description: RunDescription) -> None:
+    """Write ``config.json``, unless it says the same or belongs to another experiment."""
+    if (run_dir / CONFIG).exists():
+        before = read_run(run_dir)
+        changes = differences(description.experiment, before.experiment)
+        if before.class_names not in (None, description.class_names):
+            changes.append(f"class names: {description.class_names} are not {before.class_names}")
+        if changes:
+            raise RunDirectoryError(
+                f"{run_dir} holds a run of another experiment (here, there):\n  "
+                + "\n  ".join(changes)
+                + "\nchoose another --run-dir, or delete that run"
+            )
+        description = dataclasses.replace(
+            before, experiment=description.experiment, class_names=description.class_names
+        )
+        if _config(description) == _config(before):
+            return
     for name in (LOG, CHECKPOINTS):
-        if (run_dir / name).exists():
+        if (run_dir / name).exists() and not (run_dir / CONFIG).exists():
             raise RunDirectoryError(
                 f"{run_dir} holds {name} but no {CONFIG}; choose another directory"
             )
-    _write(run_dir, description)
-
-
-def _resume(run_dir: Path, description: RunDescription) -> None:
-    before = read_run(run_dir)
-    changes = differences(description.experiment, before.experiment)
-    if before.class_names not in (None, description.class_names):
-        changes.append(f"class names: {description.class_names} are not {before.class_names}")
-    if changes:
-        raise RunDirectoryError(
-            f"{run_dir} holds a run of another experiment (here, there):\n  "
-            + "\n  ".join(changes)
-            + "\nchoose another --run-dir, or delete that run"
-        )
-    after = dataclasses.replace(
-        before, experiment=description.experiment, class_names=description.class_names
-    )
-    if _config(after) != _config(before):
-        _write(run_dir, after)
-
-
-def _write(run_dir: Path, description: RunDescription) -> None:
     config = _config(description)
     files.replace_json(run_dir / CONFIG, config | {"digest": files.json_digest(config)})
 
