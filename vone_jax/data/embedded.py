@@ -51,11 +51,7 @@ def embedded_source(split: str) -> ArraySource:
 
 
 def select(labels: np.ndarray, per_class: int) -> np.ndarray:
-    """Return the indices of the first ``per_class`` examples of each class, in file order.
-
-    Raises:
-      ValueError: if a class has fewer examples.
-    """
+    """Return the indices of the first ``per_class`` examples of each class, in file order."""
     firsts = [np.flatnonzero(labels == label)[:per_class] for label in range(len(CLASS_NAMES))]
     for label, first in enumerate(firsts):
         if len(first) < per_class:

@@ -19,19 +19,16 @@ _TFDS_SPLITS = {"imagenet2012_corrupted": "validation", "cifar10_corrupted": "te
 
 
 def load(name: str, split: str, *, data_dir: DataDir = None) -> Source:
-    """Open a split of an image classification set.
+    """Open a split of an image classification set, for instance ``"train"`` or ``"validation"``.
 
     Args:
       name: ``"fashion_mnist_small"``, the subset that is part of the package;
         ``"tfds:<name>"``, any TFDS image classification set that is prepared on this machine, for
         instance ``"tfds:imagenet2012"``; or ``"folder:<path>"``, a directory of images
         ``<path>/<split>/<class>/<image>``, see ``FolderSource``.
-      split: a split of the set, for instance ``"train"``, ``"test"`` or ``"validation"``.
+      split: a split of the set.
       data_dir: directory of the prepared TFDS sets. Only for ``"tfds:"``. Default:
         ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.
-
-    Returns:
-      A random-access source, see ``Source``.
 
     Raises:
       FileNotFoundError: if a folder does not exist or a TFDS set is not prepared.
@@ -57,6 +54,8 @@ def load(name: str, split: str, *, data_dir: DataDir = None) -> Source:
 def load_corrupted(files: str, name: str, severity: int, *, data_dir: DataDir = None) -> Source:
     """Open the published images of one corruption at one severity.
 
+    Evaluate the images as they are: do not resize or crop them again.
+
     Args:
       files: ``"folder:<path>"``, a directory as ImageNet-C and Tiny-ImageNet-C have it,
         ``<path>/<name>/<severity>/<class>/<image>``; ``"npy:<path>"``, a directory as CIFAR-10-C
@@ -66,10 +65,6 @@ def load_corrupted(files: str, name: str, severity: int, *, data_dir: DataDir = 
       name: name of the corruption, as in the files.
       severity: 1 to 5.
       data_dir: directory of the prepared TFDS sets. Only for ``"tfds:"``.
-
-    Returns:
-      A random-access source, see ``Source``. Evaluate its images as they are: do not resize or
-      crop them again.
 
     Raises:
       FileNotFoundError: if a directory or file is missing; the message has the most similar name.

@@ -118,7 +118,8 @@ def eval_batches(
 
     The last batch is padded with black images whose mask is False, label 0 and index
     ``len(source)``, which is out of range on purpose. All processes get the same number of batches,
-    and over all of them the mask sums to ``len(source) - start``.
+    and over all of them the mask sums to ``len(source) - start``. The other arguments are those of
+    ``train_batches``.
 
     Args:
       source: the split.
@@ -128,11 +129,8 @@ def eval_batches(
       center_crop: in (0, 1]. Default: 0.875 for images of different sizes (photographs) at 112
         pixels or more, which is Resize(256), CenterCrop(224) at 224 pixels; else 1, a plain resize.
       start: index of the first example, in [0, len(source)], to continue an evaluation.
-      workers: see ``train_batches``.
       restart_workers: restart a worker process that dies, with a warning, up to three times in a
         row. The batches stay the same. By default it ends the iteration.
-      process_index: see ``train_batches``.
-      process_count: see ``train_batches``.
 
     Returns:
       An iterator of the batches of ``train_batches``, with ``"mask"``: bool (b,) in addition.

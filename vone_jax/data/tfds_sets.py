@@ -102,10 +102,8 @@ def prepare_from_arrays(
     The key of an example is its index in the file, as TFDS has it for MNIST and its relatives. So
     the examples are stored in the same order as by TFDS itself.
 
-    Args:
-      name: registered TFDS set with the features of the arrays, for instance ``"fashion_mnist"``.
-      splits: for each split uint8 images (N, H, W, C) and integer labels (N,).
-      data_dir: see ``TfdsSource``.
+    The set must be registered with the features of the arrays, as ``"fashion_mnist"`` is. Each
+    split has uint8 images (N, H, W, C) and integer labels (N,).
 
     Returns:
       The directory of the prepared set. A set that exists already is not changed.

@@ -44,11 +44,7 @@ def random_resized_crop(
 ) -> np.ndarray:
     """Cut out a box of random area and aspect ratio and resize it to a square (torchvision).
 
-    Args:
-      size: side of the result, in pixels.
-      rng: generator of the draws.
-      scale: smallest and largest area of the crop, as a share of the image's area.
-      ratio: smallest and largest aspect ratio of the crop, width over height.
+    The area is a share of the image's area in ``scale``; the ratio is width over height.
     """
     top, left, height, width = _crop_box(image.shape[0], image.shape[1], rng, scale, ratio)
     return _resize(image[top : top + height, left : left + width], size, size)
@@ -74,11 +70,8 @@ def affine(
 ) -> np.ndarray:
     """Rotate and scale about the centre, then shift; pixels from outside the image are black.
 
-    Args:
-      degrees: clockwise rotation on the screen.
-      shift: pixels to the right and down.
-      scale: magnification.
-      interpolation: ``"nearest"`` (torchvision's default) or ``"bilinear"``.
+    The rotation is clockwise on the screen, and the shift in pixels to the right and down. The
+    interpolation is ``"nearest"`` (torchvision's default) or ``"bilinear"``.
     """
     height, width = image.shape[:2]
     cos = math.cos(math.radians(degrees)) / scale
@@ -107,12 +100,8 @@ def random_affine(
 ) -> np.ndarray:
     """Apply ``affine`` with a random rotation, shift and scale (torchvision's RandomAffine).
 
-    Args:
-      rng: generator of the draws.
-      degrees: the rotation is drawn from [-degrees, degrees].
-      shift: largest shift in each direction, as a share of the side.
-      scale: smallest and largest magnification.
-      interpolation: ``"nearest"`` or ``"bilinear"``.
+    The rotation is at most ``degrees`` in either direction, and the shift at most ``shift`` in each
+    direction, as a share of the side.
     """
     height, width = image.shape[:2]
     return affine(
@@ -183,12 +172,10 @@ class Augment:
     def __call__(
         self, image: np.ndarray, size: int, rng: np.random.Generator, center_crop: float = 1.0
     ) -> np.ndarray:
-        """Augment one image.
+        """Augment one image to a square of ``size`` pixels a side.
 
-        Args:
-          size: side of the result, in pixels.
-          rng: generator of the draws; the same generator state gives the same image.
-          center_crop: see ``resize_and_center_crop``; used without ``random_resized_crop``.
+        The same state of the generator gives the same image. ``center_crop`` is for
+        ``resize_and_center_crop``, without ``random_resized_crop``.
         """
         if self.random_resized_crop:
             image = random_resized_crop(image, size, rng, self.crop_scale, self.crop_ratio)

@@ -29,20 +29,15 @@ Augmentation = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 def make_augmentation(
     names: tuple[str, ...], severities: tuple[int, int], probability: float
 ) -> Augmentation | None:
-    """Return a function that corrupts some of the images of a batch.
+    """Return a function that corrupts some images of a batch, or None if there is nothing to do.
 
-    The function draws one corruption and one severity for the whole batch, and for each image
-    whether to apply them. So a step computes one corruption; a draw for each image would compute
-    all of them.
-
-    Args:
-      names: names in ``corruptions.NAMES``. Without names there is no augmentation.
-      severities: lowest and highest severity, 1 to 5.
-      probability: probability that an image is corrupted, in [0, 1].
+    The function draws one corruption and one severity, from the lowest to the highest, for the
+    whole batch, and for each image whether to apply them. So a step computes one corruption; a draw
+    for each image would compute all of them.
 
     Returns:
       ``(key, images, indices) -> images`` with a scalar key, images (N, H, W, C) in [0, 1] and
-      their indices in the data set (N,). None if there is nothing to do.
+      their indices in the data set (N,).
     """
     if not names or not probability:
         return None

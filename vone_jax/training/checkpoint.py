@@ -64,12 +64,9 @@ class Position:
 class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     """The checkpoints of one run. Use it in a ``with`` block, which waits for the last write.
 
-    All processes must make the same calls. Process 0 writes the files.
-
-    Args:
-      directory: the directory of checkpoints. It is made if it does not exist.
-      keep: number of checkpoints to keep, the newest ones.
-      read_only: change no file, because another process may be writing there.
+    All processes must make the same calls. Process 0 makes the directory and writes the files. The
+    newest ``keep`` checkpoints stay. ``read_only`` changes no file, because another process may be
+    writing there.
     """
 
     def __init__(self, directory: Path, keep: int = 2, read_only: bool = False):

@@ -36,13 +36,11 @@ def config_names(configs: Path, variable: str = "experiment") -> list[str]:
 
 
 def load_config(name: str, configs: Path) -> Experiment:
-    """Read an experiment.
+    """Read an experiment from the directory of configs.
 
-    Args:
-      name: one of ``config_names(configs)``, or the path of a Python file (ending in ``.py``) that
-        defines ``experiment``. A config may build on another one, which it imports as
-        ``configs.<group>.<name>``. ``"NAME:LABEL"`` is a member of the sweep in NAME.
-      configs: the directory of configs.
+    The name is one of ``config_names(configs)``, or the path of a Python file (ending in ``.py``)
+    that defines ``experiment``. A config may build on another one, which it imports as
+    ``configs.<group>.<name>``. ``"NAME:LABEL"`` is a member of the sweep in NAME.
 
     Raises:
       ValueError: if there is no such file (the message lists the names), if running it fails, or

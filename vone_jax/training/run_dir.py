@@ -180,11 +180,7 @@ def _config(description: RunDescription) -> dict[str, Any]:
 def load_run(
     run_dir: Path | str, step: int | None = None
 ) -> tuple[Experiment, nn.Module, dict[str, Any]]:
-    """Load the experiment, the network and the variables of a run, which may still be training.
-
-    Args:
-      run_dir: directory of the run.
-      step: step of the checkpoint; default: the newest undamaged one.
+    """Load a run, which may still be training, at a step; default: the newest undamaged checkpoint.
 
     Returns:
       The experiment, the network and ``{"params": ..., "batch_stats": ...}`` on the default device.

@@ -128,11 +128,8 @@ class Setup:
 class Prefetch:
     """Training batches on the devices, some of them loaded before their step.
 
-    Args:
-      batches: this process's part of the batches, at the position to start from.
-      place: puts a batch on the devices without waiting for it.
-      ahead: number of batches on the devices beside the one that is taken.
-      number: number of batches that will be taken. No batch after them is loaded.
+    ``place`` puts a batch on the devices without waiting for it. There are ``ahead`` batches beside
+    the one that is taken. No batch after the first ``number`` is loaded.
     """
 
     def __init__(
