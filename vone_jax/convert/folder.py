@@ -125,9 +125,9 @@ def _describe_v1(config: v1.VOneBlockConfig) -> dict[str, Any]:
     if config.noise is not None:
         fields["noise"] = {"kind": type(config.noise).__name__, **vars(config.noise)}
     if config.bank is not None:
-        fields["bank"] = {"kind": type(config.bank).__name__}
+        fields["bank"] = bank = dict[str, Any](kind=type(config.bank).__name__)
         if isinstance(config.bank, v1.ImportedBank):
-            fields["bank"]["pixels_per_degree"] = config.bank.pixels_per_degree
+            bank["pixels_per_degree"] = config.bank.pixels_per_degree
     json.dumps(fields, allow_nan=False)
     return fields
 

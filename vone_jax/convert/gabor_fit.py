@@ -106,7 +106,8 @@ def read_bank(in_phase: np.ndarray, quadrature: np.ndarray, pixels_per_degree: f
     )
     if problems:
         return BankFit(None, residual, problems)
-    return BankFit(ImportedBank(*kernels, parameters, float(pixels_per_degree)), residual, ())
+    bank = ImportedBank(kernels[0], kernels[1], parameters, float(pixels_per_degree))
+    return BankFit(bank, residual, ())
 
 
 def _fit(q0: np.ndarray, q1: np.ndarray, pixels_per_degree: float) -> dict[str, np.ndarray]:
