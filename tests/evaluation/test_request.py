@@ -67,7 +67,7 @@ OPTIONS = dict(
 def test_the_options_of_a_request_make_it_again(fields):
     default, made = evaluation.Request(), evaluation.Request(**fields)
     argv = made.to_arguments()
-    options = {word for word in argv if word.startswith("--")}
+    options = {word.partition("=")[0] for word in argv if word.startswith("--")}
     assert options == {
         f"--{name.replace('_', '-')}" for name in fields if fields[name] != getattr(default, name)
     }
