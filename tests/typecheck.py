@@ -11,7 +11,7 @@ from beartype import BeartypeConf, beartype
 PACKAGES = (
     "vone_jax.v1",
     "vone_jax.models",
-    # "vone_jax.attacks",
+    "vone_jax.attacks",
     "vone_jax.corruptions",
     "vone_jax.neurophysiology",
 )

@@ -17,9 +17,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
+from jax.typing import ArrayLike
+from jaxtyping import Array, Key
+
+Keys = Key[Array, " n"]
+AnyShape = Key[Array, "..."]
 
 
-def check_key(key: jax.Array, name: str = "key") -> None:
+def check_key(key: Any, name: str = "key") -> None:
     """Check that ``key`` is a typed JAX key or an array of them.
 
     Raises:
@@ -33,29 +38,20 @@ def check_key(key: jax.Array, name: str = "key") -> None:
         )
 
 
-def stream(key: jax.Array, name: str) -> jax.Array:
-    """The key of the stream ``name`` under ``key``.
+def stream(key: AnyShape, name: str) -> AnyShape:
+    """Return the key of the stream ``name`` under ``key``, elementwise for an array of keys.
 
-    Args:
-      key: typed key of any shape; every element is folded.
-      name: the purpose of the stream, for instance ``"noise"``. Adding a stream never
-        disturbs another one.
-
-    Returns:
-      A key array of the same shape.
+    The name is the purpose of the stream, for instance ``"noise"``. Adding a stream never
+    disturbs another one.
     """
     return fold(key, jnp.uint32(zlib.crc32(name.encode())))
 
 
-def fold(key: jax.Array, number: jax.Array | int) -> jax.Array:
-    """``jax.random.fold_in`` over key arrays of any shape, with one number for all of them.
+def fold(key: AnyShape, number: Array | int) -> AnyShape:
+    """Return ``jax.random.fold_in`` of each key with one number, for instance a step.
 
-    Args:
-      key: typed key of any shape.
-      number: scalar integer, for instance a step or the index of a noise draw.
-
-    Returns:
-      A key array of the same shape.
+    Raises:
+      TypeError: if ``key`` is not a typed key.
     """
     check_key(key)
     fold_in = jax.random.fold_in
@@ -64,17 +60,14 @@ def fold(key: jax.Array, number: jax.Array | int) -> jax.Array:
     return fold_in(key, jnp.asarray(number, jnp.uint32))
 
 
-def example_keys(key: jax.Array, num_examples: int) -> jax.Array:
-    """One key per example of a batch.
+def example_keys(key: Key[Array, ""] | Keys, num_examples: int) -> Keys:
+    """Return one key per example of a batch.
 
     Args:
-      key: a scalar typed key, which numbers the examples by position, or an array of
-        ``num_examples`` keys, which is returned as it is (evaluation passes the keys of the
-        dataset indices, see ``index_keys``).
+      key: one key, which numbers the examples by position, or an array of ``num_examples`` keys,
+        which is returned as it is (evaluation passes the keys of the dataset indices, see
+        ``index_keys``).
       num_examples: the number of examples N in the batch.
-
-    Returns:
-      Typed keys of shape (N,).
 
     Raises:
       TypeError: if ``key`` is not a typed key.
@@ -91,21 +84,13 @@ def example_keys(key: jax.Array, num_examples: int) -> jax.Array:
     return key
 
 
-def index_keys(key: jax.Array, indices: jax.Array) -> jax.Array:
-    """Keys of examples by their index in the dataset, so that batches can be cut anywhere.
-
-    Args:
-      key: scalar typed key.
-      indices: integers of shape (N,).
-
-    Returns:
-      Typed keys of shape (N,).
-    """
+def index_keys(key: Key[Array, ""], indices: ArrayLike) -> Keys:
+    """Return the keys of examples by index in the dataset: batches can be cut anywhere."""
     check_key(key)
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.asarray(indices, jnp.uint32))
 
 
-def per_example(function: Callable[[jax.Array, jax.Array], Any]) -> Partial:
+def per_example(function: Callable[[Key[Array, ""], Array], Any]) -> Partial:
     """Adapt a function of a single key to the contract of one key per example.
 
     Args:
@@ -123,8 +108,8 @@ def per_example(function: Callable[[jax.Array, jax.Array], Any]) -> Partial:
     return Partial(_one_by_one, as_pytree(function, "function"))
 
 
-def _one_by_one(function: Partial, keys: jax.Array, images: jax.Array) -> Any:
-    def one(key: jax.Array, image: jax.Array) -> Any:
+def _one_by_one(function: Partial, keys: Array, images: Array) -> Any:
+    def one(key: Array, image: Array) -> Any:
         return jax.tree.map(lambda leaf: leaf[0], function(key, image[None]))
 
     return jax.vmap(one)(example_keys(keys, images.shape[0]), images)
@@ -164,23 +149,16 @@ def as_pytree(function: Callable[..., Any], name: str) -> Partial:
 
 
 def call_with_keys(
-    function: Callable[[jax.Array, jax.Array], Any],
-    keys: jax.Array,
-    images: jax.Array,
-    name: str,
-    adapter: str,
+    function: Callable[[Keys, Array], Any], keys: Keys, images: Array, name: str, adapter: str
 ) -> Any:
     """Call a classifier or layer with one key per example.
 
     Args:
       function: see ``as_pytree``.
-      keys: typed keys of shape (N,).
-      images: shape (N, H, W, C).
+      keys: one key per example.
+      images: the images, one per key.
       name: the function's name in error messages.
       adapter: public name of ``per_example``, for instance ``"attacks.per_example"``.
-
-    Returns:
-      The outputs of ``function``.
 
     Raises:
       Exception: what ``function`` raises, as it is, with a note that states the contract.

@@ -71,6 +71,7 @@ def test_one_nan_in_a_large_image_is_seen():
         checks.arrays(KEY, logits_fn, images, jnp.zeros(1, jnp.int32))
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize(
     ("images", "labels", "error", "message"),
     [
@@ -107,6 +108,7 @@ def test_batches_that_do_not_fit_are_refused(images, labels, error, message):
         attack(KEY, logits_fn, images, labels)
 
 
+@pytest.mark.untyped
 def test_keys_that_do_not_fit_are_refused():
     attack = FGSM("linf", 0.1)
     with pytest.raises(TypeError, match="typed key"):
@@ -115,6 +117,7 @@ def test_keys_that_do_not_fit_are_refused():
         attack(jax.random.split(KEY, 3), logits_fn, IMAGES, LABELS)
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize(
     ("bad", "error", "message"),
     [

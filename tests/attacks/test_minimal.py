@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from tests.attacks import linear_problem as problem
 from tests.attacks import toy
 from vone_jax import prng
-from vone_jax.attacks import classifier, deepfool, losses, norms
+from vone_jax.attacks import classifier, losses, norms
 from vone_jax.attacks.carlini_wagner import CW
 from vone_jax.attacks.deepfool import DeepFool
 from vone_jax.attacks.fab import FAB
@@ -161,11 +161,10 @@ def test_a_boundary_is_that_of_the_average_that_is_asked_for(estimator, images, 
     keys = prng.index_keys(KEY, INDICES)
     rivals = (labels + 1) % 4
 
+    network = Partial(toy.noisy_network, weights, jnp.float32(2.0))
+
     def draws(images):
-        scale = jnp.float32(2.0)
-        return classifier.draws(
-            lambda keys, x: toy.noisy_network(weights, scale, keys, x), keys, images, 3
-        )
+        return classifier.draws(network, keys, images, 3)
 
     def gap(images):
         def difference(logits, labels):
@@ -174,9 +173,8 @@ def test_a_boundary_is_that_of_the_average_that_is_asked_for(estimator, images, 
 
         return losses.averaged(difference, estimator, draws(images), labels)
 
-    boundary, logits = deepfool.nearest_boundary(
-        draws, images, labels, rivals[None], "l2", estimator
-    )
+    attack = DeepFool("l2", 1.0, eot_samples=3, estimator=estimator)
+    boundary, logits = attack.nearest_boundary(keys, network, images, labels, rivals[None])
     np.testing.assert_array_equal(logits, draws(images))
     np.testing.assert_allclose(boundary.gap, gap(images), rtol=1e-4, atol=1e-4)
     slope = jax.grad(lambda x: jnp.sum(gap(x)))(images)

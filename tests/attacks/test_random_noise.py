@@ -6,7 +6,8 @@ import pytest
 from tests.attacks import linear_problem as problem
 from vone_jax import prng
 from vone_jax.attacks import losses, norms
-from vone_jax.attacks.random_noise import NOISES, RandomNoise, surface
+from vone_jax.attacks.gradient_free import NOISES, RandomNoise
+from vone_jax.attacks.norms import surface
 
 
 @pytest.mark.parametrize("noise", NOISES)

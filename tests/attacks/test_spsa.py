@@ -6,7 +6,7 @@ import pytest
 from tests.attacks import linear_problem as problem
 from vone_jax import prng
 from vone_jax.attacks import losses
-from vone_jax.attacks.spsa import SPSA
+from vone_jax.attacks.gradient_free import SPSA
 
 
 def gain(logits_fn, adversarial, labels):

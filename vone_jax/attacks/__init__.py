@@ -16,9 +16,8 @@ from vone_jax.attacks.deepfool import DeepFool
 from vone_jax.attacks.fab import FAB
 from vone_jax.attacks.fmn import DDN, FMN
 from vone_jax.attacks.gradient import FGSM, MIFGSM, PGD, STEP_RULES
+from vone_jax.attacks.gradient_free import SPSA, RandomNoise
 from vone_jax.attacks.minimal import MinimalNormAttack, MinimalPerturbation
-from vone_jax.attacks.random_noise import RandomNoise
-from vone_jax.attacks.spsa import SPSA
 from vone_jax.attacks.square import Square
 from vone_jax.attacks.wrappers import InBatches, Transfer
 from vone_jax.prng import per_example

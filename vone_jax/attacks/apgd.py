@@ -11,19 +11,19 @@ import dataclasses
 import functools
 import itertools
 import math
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Array, Int
 
 from vone_jax import prng
-from vone_jax.attacks import checks, classifier, losses, norms
-from vone_jax.attacks.attack import Attack, pytree
-from vone_jax.attacks.classifier import LogitsFn
-
-CHECKPOINTS = ("paper", "code")
+from vone_jax.attacks import classifier, losses, norms
+from vone_jax.attacks.attack import Attack, Estimator, Norm, pytree
+from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Mask, Scalar, Values
+from vone_jax.attacks.losses import Verdict
 
 _MOMENTUM = 0.75
 _FIRST_MOVED = 0.2
@@ -33,13 +33,9 @@ _LEAST_JUDGE_DRAWS = 5
 def checkpoints(steps: int, variant: str) -> list[int]:
     """Return the numbers of steps after which Auto-PGD checks its step size.
 
-    Args:
-      steps: length N of the run.
-      variant: "paper": ceil(p_j N) with p_1 = 0.22 and gaps that shrink by 0.03 down to 0.06;
-        "code": the same in whole iterations, int(0.22 N) and so on. For N = 100 both agree.
-
-    References:
-      Croce and Hein, 2020, arXiv:2003.01690, section 3.3.
+    The variant "paper" is ceil(p_j N) for a run of N steps, with p_1 = 0.22 and gaps that shrink
+    by 0.03 down to 0.06 (Croce and Hein, 2020, section 3.3). "code" is the same in whole
+    iterations, int(0.22 N) and so on. For N = 100 both agree.
     """
     if variant == "code":
         first, shrink, least = (max(int(part * steps), 1) for part in (0.22, 0.03, 0.06))
@@ -76,21 +72,21 @@ def gaps_before(points: list[int], length: int) -> np.ndarray:
 
 
 class Halving(NamedTuple):
-    """Halve the step of an example whose loss stopped rising, for L-infinity and L2."""
+    """The control for L-infinity and L2: halve the step where the loss stopped rising."""
 
-    step_size: Array
-    rises: Array
-    last_loss: Array
-    reference: Array
-    halved: Array
+    step_size: Values
+    rises: Values
+    last_loss: Values
+    reference: Values
+    halved: Mask
 
     @classmethod
-    def start(cls, step_size: Array) -> "Halving":
+    def start(cls, step_size: Values) -> "Halving":
         unknown = jnp.full_like(step_size, -jnp.inf)
-        # As if halved before: the first checkpoint asks only how often the loss rose.
+        # As if halved before: the first checkpoint only tests how often the loss rose.
         return cls(step_size, jnp.zeros_like(step_size), unknown, unknown, step_size >= 0)
 
-    def observe(self, loss: Array, number: Array, variant: str) -> "Halving":
+    def observe(self, loss: Values, number: Array, variant: str) -> "Halving":
         """Count whether the loss rose in the last step, which has the index ``number``."""
         before = self.last_loss
         if variant == "code":
@@ -98,37 +94,48 @@ class Halving(NamedTuple):
         rose = (loss > before) & (number > 0)
         return self._replace(rises=self.rises + rose.astype(loss.dtype), last_loss=loss)
 
-    def check(self, gap: Array, best_loss: Array, rho: float, variant: str):
-        """The control after a checkpoint, and which examples go back to their best point."""
+    def check(
+        self, gap: Array, best_loss: Values, rho: float, variant: str
+    ) -> tuple["Halving", Mask]:
+        """Return the control after a checkpoint, and which examples go back to their best point."""
         wanted = rho * gap.astype(best_loss.dtype)
         few = self.rises <= wanted if variant == "code" else self.rises < wanted
         halve = few | (~self.halved & (self.reference >= best_loss))
-        control = self._replace(
-            step_size=jnp.where(halve, 0.5, 1.0) * self.step_size,
-            rises=jnp.zeros_like(self.rises),
-            reference=best_loss,
-            halved=halve,
-        )
-        return control, halve
+        step_size = jnp.where(halve, 0.5, 1.0) * self.step_size
+        rises = jnp.zeros_like(self.rises)
+        return Halving(step_size, rises, self.last_loss, best_loss, halve), halve
 
 
 class Sparsity(NamedTuple):
-    """Set step size and number of moved values from the sparsity of the best point, for L1.
+    """The control for L1: step size and number of moved values follow the best point's sparsity.
 
-    References:
-      Croce and Hein, Mind the box, 2021, arXiv:2103.01208, section 3.
+    It is section 3 of Croce and Hein, Mind the box.
     """
 
-    step_size: Array
-    moved: Array
-    nonzero: Array
+    step_size: Values
+    moved: Values
+    nonzero: Values
 
-    def check(self, nonzero: Array, eps: Array):
-        """The control after a checkpoint, and which examples go back to their best point."""
+    def check(self, nonzero: Values, eps: Scalar) -> tuple["Sparsity", Mask]:
+        """Return the control after a checkpoint, and which examples go back to their best point."""
         sparser = nonzero < 0.95 * self.nonzero
         shorter = jnp.maximum(self.step_size / 1.5, eps / 10)
         step_size = jnp.where(sparser, eps, shorter)
         return Sparsity(step_size, nonzero / 1.5, nonzero), sparser
+
+
+class _State(NamedTuple):
+    """The state of a run between two steps."""
+
+    images: Images
+    before: Images
+    best_images: Images
+    best_slope: Images
+    best_loss: Values
+    fooling: Images
+    fooled: Mask
+    finite: Mask
+    control: Any  # Sparsity for L1, else Halving
 
 
 @pytree("eps")
@@ -139,137 +146,120 @@ class APGD(Attack):
     Each run starts at a random point of the ball. The last iterate that is misclassified is
     its result, or the iterate with the highest loss if there is none. On a classifier with
     noise every decision takes the loss averaged over the draws of that step. A misclassified
-    iterate counts there only if draws that the run has not seen bear it out.
+    iterate counts there only if draws that the run has not used confirm it.
 
     Attributes:
-      norm: "linf", "l2" or "l1".
-      eps: radius of the ball in pixel units.
       steps: number of steps of one run, over all stages.
       restarts: number of runs with other starts, or of rounds over the targets. The strongest
-        result is kept, and what is surely misclassified is not attacked again.
+        result is kept, and an image that is surely misclassified is not attacked again.
       loss: "cross_entropy", "dlr", "margin", or "targeted_dlr", which makes one run for each of
         the likeliest other classes of the clean image, and counts any misclassification.
       targets: number of these classes; never more than there are other classes.
-      eot_samples: noise draws per step.
-      estimator: what is averaged, see ``losses.averaged``.
       rho: share of steps that must raise the loss, or the step size is halved (L-infinity, L2).
       checkpoints: "paper", or "code" for the authors' program: it reconsiders the step size at
         other steps unless there are 100, halves it already at the share ``rho``, and takes the
         loss before the first step for 0.
       large_eps_schedule: spend 30 % of the steps at three times the radius, 30 % at twice the
         radius and the rest at the radius. Part of AutoAttack in L1.
-      targeted: whether labels are classes to reach rather than to leave; with "cross_entropy" or
-        "margin". Then an image is misclassified, above, where its target is reached.
-
-    Raises:
-      ValueError, TypeError: if a field is out of range; the message names it.
     """
 
-    norm: str
+    norm: Norm
     eps: float
     steps: int = 100
     restarts: int = 1
-    loss: str = "cross_entropy"
+    loss: Annotated[str, (*losses.LOSSES, "targeted_dlr")] = "cross_entropy"
     targets: int = 9
     eot_samples: int = 1
-    estimator: str = "mean_loss"
+    estimator: Estimator = "mean_loss"
     rho: float = 0.75
-    checkpoints: str = "paper"
+    checkpoints: Annotated[str, ("paper", "code")] = "paper"
     large_eps_schedule: bool = False
     targeted: bool = False
 
-    def __post_init__(self):
-        checks.fields(self, loss=(*losses.LOSSES, "targeted_dlr"), checkpoints=CHECKPOINTS)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.large_eps_schedule and self.steps < 3:
             raise ValueError(f"large_eps_schedule needs at least 3 steps, got {self.steps}")
 
-    def perturb(self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
+    def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
         targets = self._targets(keys, logits_fn, images, labels)
         draws = max(self.eot_samples, _LEAST_JUDGE_DRAWS)
         judge_keys = prng.stream(keys, "judge")
 
-        def judge(candidate):
-            return classifier.judge(logits_fn, judge_keys, candidate, labels, draws, self.targeted)
+        def judge(candidate: Images) -> Verdict:
+            return losses.judge(logits_fn, judge_keys, candidate, labels, draws, self.targeted)
 
-        def attempt(state, number):
+        def attempt(number: Array, state: tuple[Images, Verdict, Mask]) -> tuple:
             best_images, best, finite = state
             run_keys, target = prng.fold(keys, number), targets[number % len(targets)]
             fooling, highest, fine = self._run(run_keys, logits_fn, images, labels, target)
             # A map and not two calls, so that the classifier is compiled once.
             right, margin = jax.lax.map(judge, jnp.stack([fooling, highest]))
-            first = classifier.Verdict(right[0], margin[0])
-            second = classifier.Verdict(right[1], margin[1])
-            borne_out = (first.right == 0) | (first.right < second.right)
-            rival = classifier.either(borne_out, first, second)
-            rival_images = norms.select(borne_out, fooling, highest)
+            first, second = Verdict(right[0], margin[0]), Verdict(right[1], margin[1])
+            confirmed = (first.right == 0) | (first.right < second.right)
+            rival = losses.either(confirmed, first, second)
+            rival_images = norms.select(confirmed, fooling, highest)
             # What no draw classifies right is not attacked again.
             wins = (best.right > 0) & rival.beats(best)
-            return (
-                norms.select(wins, rival_images, best_images),
-                classifier.either(wins, rival, best),
-                finite & fine,
-            )
+            best_images = norms.select(wins, rival_images, best_images)
+            return best_images, losses.either(wins, rival, best), finite & fine
 
-        def unfinished(state):
+        def unfinished(state: tuple) -> Array:
             number, (_, best, _) = state
             return (number < runs) & jnp.any(best.right > 0)
 
         runs = self.restarts * len(targets)
-        nothing = classifier.nothing_yet(images[:, 0, 0, 0])
+        nothing = losses.nothing_yet(images)
         start = (jnp.uint32(0), (images, nothing, nothing.right > 0))
         _, (best_images, _, finite) = jax.lax.while_loop(
-            unfinished, lambda state: (state[0] + 1, attempt(state[1], state[0])), start
+            unfinished, lambda state: (state[0] + 1, attempt(*state)), start
         )
-        return norms.select(finite, best_images, jnp.full_like(images, jnp.nan))
+        return norms.select(finite, best_images, jnp.nan)
 
-    def _targets(self, keys, logits_fn, images, labels):
-        """Return the classes to reach, shape (runs, N); labels for a loss without targets."""
+    def _targets(
+        self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels
+    ) -> Int[Array, "runs n"]:
+        """Return the classes to reach in each run; the labels for a loss without targets."""
         if self.loss != "targeted_dlr":
             return labels[None]
-        logits = classifier.draws(
-            logits_fn, prng.stream(keys, "targets"), images, self.eot_samples
-        ).mean(axis=0)
-        classes = jnp.arange(logits.shape[-1], dtype=labels.dtype)
-        others = jnp.where(labels[:, None] == classes[None], -jnp.inf, logits)
+        target_keys = prng.stream(keys, "targets")
+        logits = classifier.draws(logits_fn, target_keys, images, self.eot_samples).mean(axis=0)
         count = min(self.targets, logits.shape[-1] - 1)
-        return jax.lax.top_k(others, count)[1].astype(labels.dtype).T
+        return losses.rivals(logits, labels, count).astype(labels.dtype)
 
-    def _loss(self, logits, labels, target):
-        if self.loss != "targeted_dlr":
-            loss = losses.averaged(losses.LOSSES[self.loss], self.estimator, logits, labels)
-            return -loss if self.targeted else loss
-        loss = functools.partial(losses.targeted_dlr, targets=target)
-        return losses.averaged(loss, self.estimator, logits, labels)
-
-    def _run(self, keys, logits_fn, images, labels, target):
+    def _run(
+        self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels, target: Labels
+    ) -> tuple[Images, Images, Mask]:
         """Make one run from a random start.
 
         Returns:
           The last misclassified iterate of each example, or the one with the highest loss if
           none was misclassified; the iterate with the highest loss; and whether all losses and
-          gradients were finite, shape (N,).
+          gradients were finite.
         """
+        function = losses.LOSSES.get(self.loss)
+        if function is None:
+            function = functools.partial(losses.targeted_dlr, targets=target)
 
-        def evaluate(adversarial, keys):
-            logits = classifier.draws(logits_fn, keys, adversarial, self.eot_samples)
-            loss = self._loss(logits, labels, target)
-            # One draw will do: it speaks for a classifier without noise, and with noise it has
-            # to be borne out.
-            wrong = classifier.misled(logits[0], labels, self.targeted)
+        def evaluate(adversarial: Images, keys: Keys) -> tuple[Array, tuple[Values, Mask]]:
+            loss, logits = self.evaluate(keys, logits_fn, adversarial, labels, function)
+            # One draw is enough: without noise all are the same, and with noise other draws
+            # have to confirm it.
+            wrong = losses.misled(logits[0], labels, self.targeted)
             return jnp.sum(loss), (loss, wrong)
 
         gradient = jax.grad(evaluate, has_aux=True)
         noise_keys = prng.stream(keys, "noise")
 
-        def stage(carry, plan):
-            number, factor, steps, gaps = plan
+        def stage(carry: tuple[Images, Images, Mask], plan: tuple) -> tuple[tuple, None]:
+            stage_number, factor, steps, gaps = plan
             before, _, finite = carry
             eps = factor * self.eps
             first = self._feasible(before, images, eps)
-            stage_keys = prng.fold(noise_keys, number)
+            stage_keys = prng.fold(noise_keys, stage_number)
 
-            def step(step_number, state):
-                slope, (loss, wrong) = gradient(state.images, prng.fold(stage_keys, step_number))
+            def step(number: Array, state: _State) -> _State:
+                slope, (loss, wrong) = gradient(state.images, prng.fold(stage_keys, number))
                 fine = jnp.isfinite(loss) & jnp.all(jnp.isfinite(slope), axis=(1, 2, 3))
                 better = loss > state.best_loss
                 state = state._replace(
@@ -280,10 +270,28 @@ class APGD(Attack):
                     fooled=state.fooled | wrong,
                     finite=state.finite & fine,
                 )
-                control, back = self._check(state, loss, images, eps, step_number, gaps)
+                control, gap = state.control, gaps[number]
+                if self.norm == "l1":
+                    checked, back = control.check(_nonzero(state.best_images - images), eps)
+                else:
+                    control = control.observe(loss, number, self.checkpoints)
+                    checked, back = control.check(gap, state.best_loss, self.rho, self.checkpoints)
+                due = gap > 0
+                back = back & due
+                control = jax.tree.map(functools.partial(jnp.where, due), checked, control)
                 current = norms.select(back, state.best_images, state.images)
                 slope = norms.select(back, state.best_slope, slope)
-                moved = self._move(state, control, current, slope, images, eps, step_number)
+                if self.norm == "l1":
+                    way = norms.sparse_direction(slope, control.moved)
+                else:
+                    way = norms.direction(slope, self.norm)
+                ahead = current + control.step_size[:, None, None, None] * way
+                moved = self._feasible(ahead, images, eps)
+                if self.norm != "l1":
+                    share = jnp.where(number == 0, 1.0, _MOMENTUM).astype(images.dtype)
+                    momentum = (1.0 - share) * (current - state.before)
+                    moved = current + share * (moved - current) + momentum
+                    moved = self._feasible(moved, images, eps)
                 return state._replace(images=moved, before=current, control=control)
 
             state = _State(
@@ -295,9 +303,9 @@ class APGD(Attack):
                 fooling=first,
                 fooled=jnp.zeros_like(finite),
                 finite=finite,
-                control=self._control(first, images, eps, number),
+                control=self._control(first, images, eps, stage_number),
             )
-            # One iteration more than steps: each begins by looking at where the last one went.
+            # One iteration more than steps: each begins with the loss of the last step's result.
             state = jax.lax.fori_loop(0, steps + 1, step, state)
             fooling = norms.select(state.fooled, state.fooling, state.best_images)
             return (state.best_images, fooling, state.finite), None
@@ -308,41 +316,34 @@ class APGD(Attack):
         (highest, fooling, finite), _ = jax.lax.scan(stage, carry, plans)
         return fooling, highest, finite
 
-    def _plans(self, dtype):
-        """Return for each stage its number, multiple of eps, steps and gaps between checkpoints."""
-        plan = stages(self.steps, self.large_eps_schedule)
-        length = max(steps for _, steps in plan) + 1
-        gaps = [
-            gaps_before(
-                sparse_checkpoints(steps)
-                if self.norm == "l1"
-                else checkpoints(steps, self.checkpoints),
-                length,
-            )
-            for _, steps in plan
+    def _plans(self, dtype: DTypeLike) -> tuple[tuple[Array, Array, Array, Array], float]:
+        """Return number, multiple of eps, steps and gaps of all stages, and the first multiple."""
+        factors, steps = np.asarray(stages(self.steps, self.large_eps_schedule)).T
+        points = [
+            sparse_checkpoints(each) if self.norm == "l1" else checkpoints(each, self.checkpoints)
+            for each in steps.tolist()
         ]
-        factors, steps = np.asarray(plan).T
         plans = (
-            jnp.arange(len(plan), dtype=jnp.int32),
+            jnp.arange(len(steps), dtype=jnp.int32),
             jnp.asarray(factors, dtype),
             jnp.asarray(steps, jnp.int32),
-            jnp.asarray(np.stack(gaps)),
+            jnp.asarray(np.stack([gaps_before(each, max(steps) + 1) for each in points])),
         )
         return plans, float(factors[0])
 
-    def _start(self, keys, images, eps):
+    def _start(self, keys: Keys, images: Images, eps: Scalar) -> Images:
         """Draw random points on the surface of the ball."""
         shape, dtype = images.shape[1:], images.dtype
         if self.norm == "linf":
-            drawn = jax.vmap(lambda key: jax.random.uniform(key, shape, dtype, -1.0, 1.0))(keys)
-            drawn = eps * drawn / norms.per_example(norms.size(drawn, "linf"), drawn)
+            drawn = norms.sample(keys, shape, "linf", 1.0, dtype)
+            drawn = eps * drawn / norms.size(drawn, "linf")[:, None, None, None]
         else:
             drawn = jax.vmap(lambda key: jax.random.normal(key, shape, dtype))(keys)
             if self.norm == "l2":
-                drawn = eps * norms.direction(drawn, "l2", "dense", images)
+                drawn = eps * norms.direction(drawn, "l2")
         return self._feasible(images + drawn, images, eps)
 
-    def _feasible(self, adversarial, images, eps):
+    def _feasible(self, adversarial: Images, images: Images, eps: Scalar) -> Images:
         delta = adversarial - images
         if self.norm == "l1":
             delta = norms.project_l1_box(images, delta, eps)
@@ -350,7 +351,7 @@ class APGD(Attack):
             delta = norms.project(delta, self.norm, eps)
         return jnp.clip(images + delta, 0.0, 1.0)
 
-    def _control(self, start, images, eps, stage):
+    def _control(self, start: Images, images: Images, eps: Scalar, stage: Array) -> Any:
         if self.norm != "l1":
             return Halving.start(jnp.full_like(images[:, 0, 0, 0], 2.0) * eps)
         values = float(np.prod(images.shape[1:]))
@@ -361,43 +362,6 @@ class APGD(Attack):
             jnp.where(stage == 0, values, nonzero),
         )
 
-    def _check(self, state, loss, images, eps, step_number, gaps):
-        """The control for the next step, and which examples go back to their best point."""
-        gap = gaps[step_number]
-        control = state.control
-        if self.norm == "l1":
-            checked, back = control.check(_nonzero(state.best_images - images), eps)
-        else:
-            control = control.observe(loss, step_number, self.checkpoints)
-            checked, back = control.check(gap, state.best_loss, self.rho, self.checkpoints)
-        due = gap > 0
-        return jax.tree.map(lambda new, old: jnp.where(due, new, old), checked, control), back & due
 
-    def _move(self, state, control, current, slope, images, eps, step_number):
-        length = norms.per_example(control.step_size, slope)
-        if self.norm == "l1":
-            way = norms.sparse_direction(slope, control.moved)
-            return self._feasible(current + length * way, images, eps)
-        way = norms.direction(slope, self.norm, "dense", current)
-        ahead = self._feasible(current + length * way, images, eps)
-        share = jnp.where(step_number == 0, 1.0, _MOMENTUM).astype(images.dtype)
-        ahead = current + share * (ahead - current) + (1.0 - share) * (current - state.before)
-        return self._feasible(ahead, images, eps)
-
-
-class _State(NamedTuple):
-    """The state of a run between two steps, with one entry per example."""
-
-    images: Array
-    before: Array
-    best_images: Array
-    best_slope: Array
-    best_loss: Array
-    fooling: Array
-    fooled: Array
-    finite: Array
-    control: Halving | Sparsity
-
-
-def _nonzero(delta):
+def _nonzero(delta: Images) -> Values:
     return jnp.sum(delta != 0, axis=(1, 2, 3), dtype=delta.dtype)

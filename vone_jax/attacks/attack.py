@@ -7,32 +7,57 @@ serves a whole ladder of radii, and an attack is passed to a jitted function lik
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax.tree_util import Partial
+from jaxtyping import Array
 
 from vone_jax import prng
 from vone_jax.arguments import nearest
 from vone_jax.attacks import checks, classifier, losses
-from vone_jax.attacks.classifier import LogitsFn
+from vone_jax.attacks.classifier import AnyImages, AnyKey, AnyLabels, Images, Keys, Labels, LogitsFn
+from vone_jax.names import NORMS
 
 Class = TypeVar("Class", bound=type)
+
+# Types of fields with the accepted values, see ``checks.fields``.
+Norm = Annotated[str, NORMS]
+Estimator = Annotated[str, losses.ESTIMATORS]
+Loss = Annotated[str, (*losses.LOSSES,)]
 
 
 class Attack(abc.ABC):
     """Base of the attacks; subclasses are frozen dataclasses with a method ``perturb``.
 
+    These fields mean the same in every attack that has them. Each attack documents the others,
+    and what it adds to these.
+
     Attributes:
-      norm: "linf", "l2" or "l1", in which the attack is bounded.
-      eps: its bound in pixel units.
-      targeted: whether labels are classes to reach rather than to leave.
+      norm: the norm that bounds or measures perturbations: "linf", "l2" or "l1".
+      eps: the radius of the ball in pixel units, for instance 4/255.
+      steps: number of steps of a run.
+      eot_samples: noise draws per step. The gradient is that of the loss averaged over them.
+      estimator: what is averaged over the draws, see ``losses.averaged``.
+      loss: the loss that the attack raises: "cross_entropy", "margin" or "dlr".
+      targeted: whether labels are classes to reach rather than to leave. The attack then lowers
+        the loss, and reaching the target counts as misclassification. Not with "dlr".
+
+    Raises:
+      ValueError, TypeError: if a field is out of range; the message names it.
     """
 
-    norm: str
+    norm: Norm
     eps: float
+    eot_samples: int
+    loss: Loss
+    estimator: Estimator = "mean_loss"
     targeted: bool = False
+
+    def __post_init__(self) -> None:
+        checks.fields(self)
 
     @property
     def least_classes(self) -> int:
@@ -40,56 +65,67 @@ class Attack(abc.ABC):
         return losses.LEAST_CLASSES.get(getattr(self, "loss", ""), 2)
 
     def __call__(
-        self,
-        key: Array,
-        logits_fn: LogitsFn,
-        images: Array,
-        labels: Array,
-    ) -> Array:
+        self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
+    ) -> Images:
         """Return adversarial images.
 
         Args:
           key: typed key. A scalar numbers the examples by position; an array of N keys gives
             each example its own, and then its result does not depend on the batch around it.
-          logits_fn: classifier ``(key, images) -> logits``; may draw noise from its key.
-          images: floating point in [0, 1], shape (N, H, W, C).
-          labels: integers of shape (N,): the true classes or, for a targeted attack, the
-            classes to reach.
+          logits_fn: classifier ``(keys, images) -> logits``; may draw noise from its keys.
+          images: images in [0, 1].
+          labels: the true classes or, for a targeted attack, the classes to reach.
 
         Returns:
-          Images in [0, 1] within the attack's ball, same shape and dtype as ``images``.
+          Images in [0, 1] within the attack's ball, of the dtype of ``images``.
 
         Raises:
           TypeError, ValueError: for input that does not fit, see ``checks.batch``.
           FloatingPointError: if a gradient or the logits were not finite.
         """
-        checks.single("eps", self.eps)
+        return checks.finite(compiled(self, *self.prepared(key, logits_fn, images, labels)))
+
+    def prepared(
+        self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
+    ) -> tuple[Keys, Partial, Images, Labels]:
+        """Return the arguments of ``compiled``, after the checks of a call."""
+        if jnp.ndim(self.eps):
+            raise ValueError(
+                f"eps must be one number, got an array of shape {jnp.shape(self.eps)}; "
+                f"jax.vmap over attacks, or a loop, makes a ladder without compiling again"
+            )
         images, labels = checks.batch(key, logits_fn, images, labels)
         keys = prng.example_keys(key, images.shape[0])
-        adversarial = compiled(self, keys, classifier.as_pytree(logits_fn), images, labels)
-        return checks.finite(adversarial)
+        return keys, classifier.as_pytree(logits_fn), images, labels
 
     @abc.abstractmethod
-    def perturb(
-        self,
-        keys: Array,
-        logits_fn: LogitsFn,
-        images: Array,
-        labels: Array,
-    ) -> Array:
+    def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
         """The attack itself: pure, on checked input, with one key per example."""
+
+    def evaluate(
+        self,
+        keys: Keys,
+        logits_fn: LogitsFn,
+        images: Images,
+        labels: Labels,
+        loss: Callable | None = None,
+    ) -> tuple[classifier.Values, classifier.Draws]:
+        """Return the averaged loss, which the attack raises, and the logits of the noise draws."""
+        loss = losses.LOSSES[self.loss] if loss is None else loss
+        logits = classifier.draws(logits_fn, keys, images, self.eot_samples)
+        average = losses.averaged(loss, self.estimator, logits, labels)
+        return -average if self.targeted else average, logits
 
 
 def pytree(*leaves: str) -> Callable[[Class], Class]:
-    """Register a dataclass as a pytree.
-
-    Args:
-      *leaves: names of the fields that are traced. The other fields are static.
-    """
+    """Register a dataclass as a pytree. The fields ``leaves`` are traced, the others static."""
 
     def register(dataclass: Class) -> Class:
         names = [field.name for field in dataclasses.fields(cast(Any, dataclass))]
         static = [name for name in names if name not in leaves]
+        # JAX rebuilds a pytree with tracers and placeholders in its fields. No type checker may
+        # refuse them; ``checks.fields`` tells them from wrong values.
+        setattr(dataclass, "__no_type_check__", True)  # noqa: B010
         return jax.tree_util.register_dataclass(dataclass, leaves, static)
 
     return register
@@ -97,8 +133,8 @@ def pytree(*leaves: str) -> Callable[[Class], Class]:
 
 @jax.jit
 def compiled(
-    attack: Attack, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array
-) -> Array:
+    attack: Attack, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels
+) -> Images:
     """The attack as one compiled function, on checked input, with one key per example."""
     logits_fn = classifier.checked(logits_fn, keys, images)
     return jax.lax.stop_gradient(attack.perturb(keys, logits_fn, images, labels))
@@ -106,9 +142,6 @@ def compiled(
 
 def to_json(attack: Attack) -> dict[str, Any]:
     """Return the settings of an attack as a JSON object.
-
-    Args:
-      attack: any attack.
 
     Returns:
       ``{"name": "PGD", "norm": "linf", "eps": ...}``: the class name and each field, as None, bool,
@@ -118,12 +151,10 @@ def to_json(attack: Attack) -> dict[str, Any]:
     Raises:
       TypeError: if a field holds something else. The message names the field.
     """
-    record: dict[str, Any] = {"name": type(attack).__name__}
-    for field in dataclasses.fields(cast(Any, attack)):
-        if field.metadata.get("stored", True):
-            value = getattr(attack, field.name)
-            record[field.name] = _plain(f"{record['name']}.{field.name}", value)
-    return record
+    name = type(attack).__name__
+    return {"name": name} | {
+        field: _plain(f"{name}.{field}", getattr(attack, field)) for field in _stored(type(attack))
+    }
 
 
 def from_json(record: Mapping[str, Any], *, surrogate: Any = None, mesh: Any = None) -> Attack:
@@ -146,32 +177,29 @@ def from_json(record: Mapping[str, Any], *, surrogate: Any = None, mesh: Any = N
             f"attack must be one of {', '.join(classes)}; got {name!r}{nearest(name, classes)}"
         )
     attack_class = classes[name]
-    fields = {field.name: field for field in dataclasses.fields(cast(Any, attack_class))}
-    stored = [key for key, field in fields.items() if field.metadata.get("stored", True)]
-    values = {}
-    for key, value in record.items():
-        if key == "name":
-            continue
+    fields = dataclasses.fields(cast(Any, attack_class))
+    stored = _stored(attack_class)
+    settings = {key: value for key, value in record.items() if key != "name"}
+    for key in settings:
         if key not in stored:
             raise ValueError(f"attack {name} has no field {key!r}{nearest(key, stored)}")
-        values[key] = _restored(value, surrogate, mesh)
-    values |= {
-        key: value
-        for key, value in {"surrogate": surrogate, "mesh": mesh}.items()
-        if key in fields and value is not None
-    }
-    missing = [
-        key
-        for key, field in fields.items()
-        if key not in values and field.default is dataclasses.MISSING
-    ]
+    values = {key: _restored(value, surrogate, mesh) for key, value in settings.items()}
+    running = {"surrogate": surrogate, "mesh": mesh}
+    values |= {f.name: running[f.name] for f in fields if running.get(f.name) is not None}
+    missing = [f.name for f in fields if f.name not in values and f.default is dataclasses.MISSING]
     if missing:
         raise ValueError(f"attack {name} needs {', '.join(missing)}, got {dict(record)}")
     return attack_class(**values)
 
 
+def _stored(attack_class: type) -> list[str]:
+    """Return the names of the fields that ``to_json`` stores."""
+    fields = dataclasses.fields(attack_class)
+    return [field.name for field in fields if field.metadata.get("stored", True)]
+
+
 def _classes(base: type) -> dict[str, type]:
-    """The attacks by name, from all subclasses of ``base`` that can be called."""
+    """Return the attacks by name: all subclasses of ``base`` that are dataclasses."""
     classes: dict[str, type] = {}
     for subclass in base.__subclasses__():
         if dataclasses.is_dataclass(subclass):

@@ -11,25 +11,27 @@ import dataclasses
 import functools
 import math
 import numbers
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.core import Tracer
 
 from vone_jax import prng
 from vone_jax.attacks import attack as attack_module
-from vone_jax.attacks import checks, classifier, norms
+from vone_jax.attacks import checks, classifier, losses, norms
 from vone_jax.attacks.apgd import APGD
-from vone_jax.attacks.attack import Attack, pytree
-from vone_jax.attacks.classifier import LogitsFn
+from vone_jax.attacks.attack import Attack, Norm, pytree
+from vone_jax.attacks.classifier import AnyImages, AnyKey, AnyLabels, Images, Keys, Labels, LogitsFn
 from vone_jax.attacks.fab import FAB
+from vone_jax.attacks.losses import Verdict
 from vone_jax.attacks.square import Square
 
-VERSIONS = ("standard", "plus", "rand", "custom")
-
 _EOT_SAMPLES = 20
+
+# The strongest images so far, and the verdicts on them.
+Best = tuple[Images, Verdict]
 
 
 @pytree("eps", "attacks")
@@ -39,32 +41,27 @@ class AutoAttack(Attack):
 
     For each image the strongest candidate is kept, the clean image among them: the one that is
     classified right in the fewest noise draws and, among equals, has the largest mean margin.
-    These draws belong to no attack. An image is left alone by the later members only once all of
-    these draws are wrong. So a classifier with noise is not beaten by luck: to score the result,
-    use other draws again. For a classifier without noise this is the usual worst case.
+    These draws belong to no attack. Later members skip an image only once all of these draws are
+    wrong. So a classifier with noise is not beaten by luck: to score the result, use other draws
+    again. For a classifier without noise this is the usual worst case.
 
     Attributes:
-      norm: "linf", "l2" or "l1".
-      eps: radius of the ball in pixel units.
       version: "standard", "plus", "rand" for classifiers with noise, or "custom".
       attacks: the members of a "custom" version, of the same norm and radius; else empty.
       judge_draws: noise draws by which candidates are compared.
-      batch_size: images per compiled call. What still stands is packed into as few calls as it
-        takes, so a smaller number saves more work once most images have fallen.
-
-    Raises:
-      ValueError, TypeError: if a field is out of range; the message names it.
+      batch_size: images per compiled call. The remaining images are packed into as few calls as
+        possible, so a smaller number saves more work once most images have fallen.
     """
 
-    norm: str
+    norm: Norm
     eps: float
-    version: str = "standard"
+    version: Annotated[str, ("standard", "plus", "rand", "custom")] = "standard"
     attacks: tuple[Attack, ...] = ()
     judge_draws: int = 20
     batch_size: int = 64
 
-    def __post_init__(self):
-        checks.fields(self, version=VERSIONS)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.attacks, tuple):
             # A pytree that JAX is rebuilding may hold a placeholder here.
             if isinstance(self.attacks, (list, Attack, str)):
@@ -86,10 +83,7 @@ class AutoAttack(Attack):
         return {"rand": 3, "standard": 4, "plus": 4}[self.version]
 
     def members(self, classes: int) -> tuple[Attack, ...]:
-        """The attacks in their order.
-
-        Args:
-          classes: number of classes of the classifier.
+        """Return the attacks in their order, for a classifier with this number of classes.
 
         Raises:
           ValueError: if a member is not defined for so few classes.
@@ -101,69 +95,61 @@ class AutoAttack(Attack):
                 f'version="custom", for instance APGD with "cross_entropy" and with "margin", FAB '
                 f"and Square"
             )
-        norm, eps = self.norm, self.eps
-        targets = min(9, classes - 1)
         if self.version == "custom":
             return self.attacks
+        apgd = functools.partial(APGD, self.norm, self.eps)
+        fab = functools.partial(FAB, self.norm, self.eps)
+        square = Square(self.norm, self.eps)
+        targets = min(9, classes - 1)
         if self.version == "rand":
-            return (
-                APGD(norm, eps, eot_samples=_EOT_SAMPLES),
-                APGD(norm, eps, loss="dlr", eot_samples=_EOT_SAMPLES),
-            )
+            return apgd(eot_samples=_EOT_SAMPLES), apgd(loss="dlr", eot_samples=_EOT_SAMPLES)
         if self.version == "plus":
             return (
-                APGD(norm, eps, restarts=5),
-                APGD(norm, eps, restarts=5, loss="dlr"),
-                FAB(norm, eps, restarts=5),
-                Square(norm, eps),
-                APGD(norm, eps, loss="targeted_dlr", targets=targets),
-                FAB(norm, eps, targets=targets),
+                apgd(restarts=5),
+                apgd(restarts=5, loss="dlr"),
+                fab(restarts=5),
+                square,
+                apgd(loss="targeted_dlr", targets=targets),
+                fab(targets=targets),
             )
-        l1 = norm == "l1"
+        l1 = self.norm == "l1"
+        few = min(5, targets) if l1 else targets
         return (
-            APGD(norm, eps, restarts=5 if l1 else 1, large_eps_schedule=l1),
-            APGD(
-                norm,
-                eps,
-                loss="targeted_dlr",
-                targets=min(5, targets) if l1 else targets,
-                large_eps_schedule=l1,
-            ),
-            FAB(norm, eps, targets=targets),
-            Square(norm, eps),
+            apgd(restarts=5 if l1 else 1, large_eps_schedule=l1),
+            apgd(loss="targeted_dlr", targets=few, large_eps_schedule=l1),
+            fab(targets=targets),
+            square,
         )
 
-    def __call__(self, key: Array, logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
+    def __call__(
+        self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
+    ) -> Images:
         """Return the strongest candidate of each image; see ``Attack`` for arguments and errors.
 
         Later members leave out the images that are misclassified in all draws. The host selects
-        them. Under ``jit`` and ``vmap``, and for arrays that other hosts hold
-        a part of, every member attacks every image instead, with the same result.
+        them. Under ``jit`` and ``vmap``, and for arrays that are spread over several hosts, every
+        member attacks every image instead, with the same result.
         """
-        checks.single("eps", self.eps)
         # Before anything is computed.
         images, labels = checks.arrays(key, logits_fn, images, labels)
-        self.members(checks.classes(key, logits_fn, images))
-        images, labels = checks.batch(key, logits_fn, images, labels)
-        keys = prng.example_keys(key, images.shape[0])
-        logits_fn = classifier.as_pytree(logits_fn)
+        members = self.members(checks.classes(key, logits_fn, images))
+        keys, logits_fn, images, labels = self.prepared(key, logits_fn, images, labels)
         # Traced if anything that the classifier uses is, and within ``jit`` in any case.
         logits = classifier.checked(logits_fn, keys, images)(keys, images)
         traced = any(isinstance(leaf, Tracer) for leaf in (*jax.tree.leaves(self), logits, labels))
         if traced or not images.is_fully_addressable:
             return checks.finite(attack_module.compiled(self, keys, logits_fn, images, labels))
-        classes = logits.shape[-1]
         judge_keys = prng.stream(keys, "judge")
-        best = (images, classifier.nothing_yet(images[:, 0, 0, 0]))
+        best = (images, losses.nothing_yet(images))
 
-        def compare(best, rows, adversarial):
+        def compare(best: Best, rows: np.ndarray, adversarial: Images) -> Best:
             part = (_take(array, rows) for array in (judge_keys, labels))
             verdict = _judged(self.judge_draws, logits_fn, adversarial, *part)
             return _keep_stronger(best, rows, adversarial, verdict)
 
         for rows in self._calls(images, np.arange(images.shape[0])):
             best = compare(best, rows, _take(images, rows))
-        for number, member in enumerate(self.members(classes)):
+        for number, member in enumerate(members):
             member_keys = prng.stream(keys, f"member {number}")
             for rows in self._calls(images, np.flatnonzero(np.asarray(best[1].right) > 0)):
                 part = [_take(array, rows) for array in (member_keys, images, labels)]
@@ -171,12 +157,12 @@ class AutoAttack(Attack):
                 best = compare(best, rows, adversarial)
         return checks.finite(best[0])
 
-    def perturb(self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
+    def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
         classes = jax.eval_shape(logits_fn, keys, images).shape[-1]
         judge_keys = prng.stream(keys, "judge")
 
-        def judge(adversarial):
-            return classifier.judge(logits_fn, judge_keys, adversarial, labels, self.judge_draws)
+        def judge(adversarial: Images) -> Verdict:
+            return losses.judge(logits_fn, judge_keys, adversarial, labels, self.judge_draws)
 
         best = (images, judge(images))
         for number, member in enumerate(self.members(classes)):
@@ -185,16 +171,15 @@ class AutoAttack(Attack):
             best = _stronger(best, adversarial, judge(adversarial))
         return best[0]
 
-    def _calls(self, images: Array, rows: np.ndarray) -> list[np.ndarray]:
-        """The rows in portions of one size, filled up with the first row."""
+    def _calls(self, images: Images, rows: np.ndarray) -> list[np.ndarray]:
+        """Return the rows in portions of one size, filled up with the first row."""
         devices = len(images.sharding.device_set)
         size = math.ceil(min(self.batch_size, images.shape[0]) / devices) * devices
-        padding = -len(rows) % size
-        padded = np.concatenate([rows, np.repeat(rows[:1], padding)])
+        padded = np.concatenate([rows, np.repeat(rows[:1], -len(rows) % size)])
         return list(padded.reshape(-1, size))
 
 
-def _check_member(member, norm: str, eps) -> None:
+def _check_member(member: Any, norm: str, eps: Any) -> None:
     if not isinstance(member, Attack):
         raise TypeError(f"attacks must be a tuple of attacks, got {member!r} in it")
     if member.targeted:
@@ -208,7 +193,7 @@ def _check_member(member, norm: str, eps) -> None:
         raise ValueError(f"attacks must be of radius {eps}, got {member!r}")
 
 
-def _take(array: Array, rows: np.ndarray) -> Array:
+def _take(array: jax.Array, rows: np.ndarray) -> jax.Array:
     """Return rows of an array with the sharding of the array."""
     taken = array[rows]
     # On one device nothing is placed, or the result could not meet arrays on several.
@@ -217,24 +202,24 @@ def _take(array: Array, rows: np.ndarray) -> Array:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _judged(draws, logits_fn, images, keys, labels):
+def _judged(draws: int, logits_fn: LogitsFn, images: Images, keys: Keys, labels: Labels) -> Verdict:
     logits_fn = classifier.checked(logits_fn, keys, images)
-    return classifier.judge(logits_fn, keys, images, labels, draws)
+    return losses.judge(logits_fn, keys, images, labels, draws)
 
 
 @jax.jit
-def _keep_stronger(best, rows, adversarial, verdict):
-    """The best candidates after some rows were attacked; a row may be there twice, as padding."""
+def _keep_stronger(best: Best, rows: jax.Array, adversarial: Images, verdict: Verdict) -> Best:
+    """Update some rows of the best candidates; a row may be there twice, as padding."""
     part = jax.tree.map(lambda array: array[rows], best)
     stronger = _stronger(part, adversarial, verdict)
     return jax.tree.map(lambda array, values: array.at[rows].set(values), best, stronger)
 
 
-def _stronger(best, adversarial, verdict):
+def _stronger(best: Best, adversarial: Images, verdict: Verdict) -> Best:
     best_images, best_verdict = best
     # A result that is not finite stays, or it would pass in silence.
     broken = ~jnp.all(jnp.isfinite(adversarial), axis=(1, 2, 3))
     verdict = verdict._replace(right=jnp.where(broken, 0.0, verdict.right))
     wins = (best_verdict.right > 0) & (broken | verdict.beats(best_verdict))
     images = norms.select(wins, adversarial, best_images)
-    return images, classifier.either(wins, verdict, best_verdict)
+    return images, losses.either(wins, verdict, best_verdict)

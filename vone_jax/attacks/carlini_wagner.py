@@ -1,26 +1,56 @@
-"""The attack of Carlini and Wagner in L2.
+"""The attack of Carlini and Wagner in L2, and the steps of Adam that it takes.
 
 References:
   Carlini and Wagner, Towards evaluating the robustness of neural networks, 2017,
     arXiv:1608.04644.
+  Kingma and Ba, Adam: a method for stochastic optimization, 2015, arXiv:1412.6980.
 """
 
 import dataclasses
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array
 
 from vone_jax import prng
-from vone_jax.attacks import adam, checks, losses
-from vone_jax.attacks.attack import pytree
-from vone_jax.attacks.classifier import LogitsFn
+from vone_jax.attacks import losses, norms
+from vone_jax.attacks.attack import Estimator, pytree
+from vone_jax.attacks.classifier import Draws, Images, Keys, Labels, LogitsFn, Mask, Values
+from vone_jax.attacks.losses import AnyLogits, AnyValues
 from vone_jax.attacks.minimal import Closest, MinimalNormAttack
 
 # Keeps the inverse of the hyperbolic tangent finite for pixels of 0 and 1.
 _INSIDE = 0.999999
 # A run of Adam ends for an image whose loss has not fallen by this factor in a tenth of the steps.
 _PROGRESS = 0.9999
+
+_FIRST, _SECOND, _TINY = 0.9, 0.999, 1e-8
+
+
+class Adam(NamedTuple):
+    """Decaying sums of the gradients and of their squares.
+
+    The optimisers of optax do not run under strict dtype promotion.
+    """
+
+    first: Array
+    second: Array
+
+    @classmethod
+    def start(cls, like: Array) -> "Adam":
+        return cls(jnp.zeros_like(like), jnp.zeros_like(like))
+
+    def direction(self, gradient: Array, number: Array) -> tuple[Array, "Adam"]:
+        """Return the step of a learning rate of one along the gradient, and the new sums.
+
+        ``number`` counts the steps before this one. Kingma and Ba, algorithm 1.
+        """
+        first = _FIRST * self.first + (1 - _FIRST) * gradient
+        second = _SECOND * self.second + (1 - _SECOND) * jnp.square(gradient)
+        count = (number + 1).astype(gradient.dtype)
+        step = first / (1 - _FIRST**count)
+        return step / (jnp.sqrt(second / (1 - _SECOND**count)) + _TINY), Adam(first, second)
 
 
 @pytree("eps", "learning_rate", "initial_const", "confidence")
@@ -35,24 +65,16 @@ class CW(MinimalNormAttack):
     times an attack of 1000 steps, for distances a few percent smaller.
 
     Attributes:
-      norm: "l2".
-      eps: radius that a call keeps to, see ``MinimalNormAttack``.
       steps: steps of Adam for each c.
       binary_search_steps: number of values of c.
       learning_rate: of Adam, in units of w.
       initial_const: the first c.
-      confidence: margin beyond the boundary that is asked for, in logits.
+      confidence: required margin beyond the boundary, in logits.
       abort_early: stop an image whose loss no longer falls. The batch goes on until all images
         have stopped, so an image's result does not depend on the others.
-      eot_samples: noise draws per step, see ``MinimalNormAttack``.
-      estimator: what a gradient averages over them, see ``losses.averaged``.
-      targeted: whether labels are classes to reach rather than to leave.
-
-    Raises:
-      ValueError, TypeError: if a field is out of range; the message names it.
     """
 
-    norm: str
+    norm: Annotated[str, ("l2",)]
     eps: float
     steps: int = 10000
     binary_search_steps: int = 9
@@ -61,68 +83,70 @@ class CW(MinimalNormAttack):
     confidence: float = 0.0
     abort_early: bool = True
     eot_samples: int = 1
-    estimator: str = "mean_logits"
+    estimator: Estimator = "mean_logits"
     targeted: bool = False
 
-    def __post_init__(self):
-        checks.fields(self, norm=("l2",))
-
     def search(
-        self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array, closest: Closest
+        self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels, closest: Closest
     ) -> Closest:
-        def attempt(state, number):
+        def attempt(number: Array, state: tuple) -> tuple:
             closest, const, low, high = state
             closest, success = self._descend(
                 prng.fold(keys, number), logits_fn, images, labels, closest, const
             )
             low, high = jnp.where(success, low, const), jnp.where(success, const, high)
             const = jnp.where(jnp.isinf(high), 10.0 * const, 0.5 * (low + high))
-            return (closest, const, low, high), None
+            return closest, const, low, high
 
         const = jnp.full(images.shape[:1], self.initial_const, images.dtype)
         state = (closest, const, jnp.zeros_like(const), jnp.full_like(const, jnp.inf))
-        numbers = jnp.arange(self.binary_search_steps, dtype=jnp.uint32)
-        return jax.lax.scan(attempt, state, numbers)[0][0]
+        return jax.lax.fori_loop(0, self.binary_search_steps, attempt, state)[0]
 
-    def margin(self, logits, labels):
+    def margin(self, logits: AnyLogits, labels: Labels) -> AnyValues:
         return super().margin(logits, labels) - self.confidence
 
-    def _descend(self, keys, logits_fn, images, labels, closest, const):
-        """One run of Adam from the image, and for which images it succeeded."""
+    def _descend(
+        self,
+        keys: Keys,
+        logits_fn: LogitsFn,
+        images: Images,
+        labels: Labels,
+        closest: Closest,
+        const: Values,
+    ) -> tuple[Closest, Mask]:
+        """Run Adam from the image, and return for which images it succeeded."""
 
-        def hinge(logits, labels):
+        def hinge(logits: Array, labels: Labels) -> Array:
             return jnp.maximum(-self.margin(logits, labels), 0.0)
 
-        def loss(variable, keys):
+        def loss(variable: Images, keys: Keys) -> tuple[Array, tuple[Values, Images, Draws]]:
             point = 0.5 + 0.5 * jnp.tanh(variable)
-            logits = self.logits(logits_fn, keys, point)
+            logits = self.logits(keys, logits_fn, point)
             shortfall = losses.averaged(hinge, self.estimator, logits, labels)
             each = jnp.sum(jnp.square(point - images), axis=(1, 2, 3)) + const * shortfall
             return jnp.sum(each), (each, point, logits)
 
-        def unfinished(state):
+        def unfinished(state: tuple) -> Array:
             number, active = state[:2]
             return (number < self.steps) & jnp.any(active)
 
-        def step(state):
-            number, active, checked, success, closest, variable, moments = state
-            slope, (each, point, logits) = jax.grad(loss, has_aux=True)(
-                variable, prng.fold(keys, number)
-            )
+        def step(state: tuple) -> tuple:
+            number, active, checked, success, closest, variable, adam = state
+            step_keys = prng.fold(keys, number)
+            slope, (each, point, logits) = jax.grad(loss, has_aux=True)(variable, step_keys)
             closest, adversarial = self.closer(closest, point, logits, images, labels)
             success = success | (active & adversarial)
             if self.abort_early:
                 check = number % -(-self.steps // 10) == 0
                 active = active & (~check | (each <= _PROGRESS * checked))
                 checked = jnp.where(check, each, checked)
-            way, moments = adam.direction(slope, moments, number)
-            moved = variable - self.learning_rate * way
-            moved = jnp.where(active[:, None, None, None], moved, variable)
-            return number + 1, active, checked, success, closest, moved, moments
+            way, adam = adam.direction(slope, number)
+            moved = norms.select(active, variable - self.learning_rate * way, variable)
+            return number + 1, active, checked, success, closest, moved, adam
 
         start = jnp.arctanh(_INSIDE * (2 * images - 1))
         active = jnp.ones(images.shape[:1], bool)
         never = jnp.full(images.shape[:1], jnp.inf, images.dtype)
-        state = (jnp.int32(0), active, never, ~active, closest, start, adam.initial(start))
+        state = (jnp.int32(0), active, never, ~active, closest, start, Adam.start(start))
         _, _, _, success, closest, _, _ = jax.lax.while_loop(unfinished, step, state)
         return closest, success

@@ -4,16 +4,17 @@ import dataclasses
 import math
 import numbers
 import typing
-from collections.abc import Collection
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Array
 
 from vone_jax import arguments, prng
-from vone_jax.attacks import classifier, losses, norms
+from vone_jax.attacks import classifier
+from vone_jax.attacks.classifier import AnyImages, AnyKey, AnyLabels, Images, Labels, LogitsFn
 
 # Resizing and decoding leave values like -3e-8; eight-bit inputs are off by hundreds.
 BOX_TOLERANCE = 1e-6
@@ -22,19 +23,12 @@ BOX_TOLERANCE = 1e-6
 PROBABILITY_TOLERANCE = 1e-5
 
 
-# Values of the fields that several attacks share.
-_CHOICES = {"norm": norms.NORMS, "estimator": losses.ESTIMATORS, "loss": losses.LOSSES}
+def fields(attack: Any) -> None:
+    """Check the fields of an attack, a dataclass, by their types.
 
-
-def fields(attack: Any, **choices: Collection[str]) -> None:
-    """Check the fields of an attack by their types.
-
-    An integer is a count of at least 1, a float is finite and not negative, a bool is a flag, and
-    a string is one of the choices of its field. ``| None`` also allows None.
-
-    Args:
-      attack: a dataclass. Fields of other types are not checked.
-      **choices: values of the string fields that are its own, or that it restricts.
+    An integer is a count of at least 1, a float is finite and not negative, and a bool is a flag.
+    ``Annotated[str, choices]`` is one of the choices. ``| None`` also allows None. Fields of other
+    types are not checked.
 
     Raises:
       ValueError, TypeError: if a field is out of range. The message names it.
@@ -42,6 +36,7 @@ def fields(attack: Any, **choices: Collection[str]) -> None:
     for field in dataclasses.fields(attack):
         name, value = field.name, getattr(attack, field.name)
         types = typing.get_args(field.type) or (field.type,)
+        choices = getattr(field.type, "__metadata__", None)
         if value is None and type(None) in types:
             continue
         if bool in types:
@@ -50,12 +45,12 @@ def fields(attack: Any, **choices: Collection[str]) -> None:
             arguments.count(name, value)
         elif float in types:
             radius(name, value)
-        elif str in types:
-            arguments.choice(name, value, (_CHOICES | choices)[name])
-    norm, loss = getattr(attack, "norm", None), getattr(attack, "loss", None)
-    if norm == "linf":
-        largest = _largest(attack.eps)
-        if largest is not None and largest > 1:
+        elif choices is not None:
+            arguments.choice(name, value, choices[0])
+    loss = getattr(attack, "loss", None)
+    if getattr(attack, "norm", None) == "linf":
+        largest = np.max(_known(attack.eps), initial=0.0)
+        if largest > 1:
             raise ValueError(
                 f"eps must be at most 1 in norm linf, since images lie in [0, 1], got "
                 f"{largest:g}; did you mean {largest:g}/255?"
@@ -64,52 +59,37 @@ def fields(attack: Any, **choices: Collection[str]) -> None:
         raise ValueError(f'loss "{loss}" is for untargeted attacks; take "margin" for a target')
 
 
-def _largest(value: Any) -> float | None:
-    """The largest of one or several numbers; None while JAX traces or rebuilds a pytree."""
+def _known(value: Any) -> np.ndarray:
+    """Return one or several numbers; none for a tracer or placeholder of a rebuilt pytree."""
     if isinstance(value, Tracer) or not isinstance(value, (numbers.Real, jax.Array, np.ndarray)):
-        return None
-    return float(np.max(np.asarray(value, np.float64)))
+        return np.empty(0)
+    return np.atleast_1d(np.asarray(value, np.float64))
 
 
-def radius(name: str, value) -> None:
-    """Check that ``value`` is a finite number, at least 0. Traced values pass.
+def radius(name: str, value: Any) -> None:
+    """Check that ``value`` is a finite number, at least 0, or a ladder of them for ``vmap``.
+
+    Traced values pass.
 
     Raises:
       ValueError: if it is not.
       TypeError: if it is no number.
     """
-    if isinstance(value, (jax.Array, np.ndarray)) and not isinstance(value, Tracer):
-        # Several at a time: a ladder, which ``vmap`` takes apart.
-        worst = np.asarray(value, np.float64)
-        bad = worst[~(np.isfinite(worst) & (worst >= 0))]
-        value = float(bad[0]) if bad.size else 0.0
-    if not isinstance(value, numbers.Real):
-        # A leaf of a pytree that JAX is rebuilding: a tracer or a placeholder.
-        if isinstance(value, (str, bytes, list, tuple, dict, complex)) or value is None:
-            raise TypeError(f"{name} must be a number, got {value!r}")
-        return
-    if isinstance(value, bool) or not math.isfinite(value) or value < 0:
-        raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
+    if isinstance(value, (str, bytes, list, tuple, dict, complex)) or value is None:
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    known = _known(value)
+    bad = known[~(np.isfinite(known) & (known >= 0))]
+    if isinstance(value, bool) or bad.size:
+        worst = value if isinstance(value, numbers.Real) else float(bad[0])
+        raise ValueError(f"{name} must be a finite number >= 0, got {worst!r}")
 
 
-def single(name: str, value) -> None:
-    """Check that ``value`` is one number, traced or not.
+def batch(
+    key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
+) -> tuple[Images, Labels]:
+    """Return images and labels as arrays, after a check of them and of the classifier's logits.
 
-    Raises:
-      ValueError: if it is an array of several.
-    """
-    if jnp.ndim(value):
-        raise ValueError(
-            f"{name} must be one number, got an array of shape {jnp.shape(value)}; "
-            f"jax.vmap over attacks, or a loop, makes a ladder without compiling again"
-        )
-
-
-def batch(key, logits_fn, images, labels) -> tuple[jax.Array, jax.Array]:
-    """Check a batch and the classifier's logits for it, which takes one forward pass.
-
-    Returns:
-      Images and labels as arrays.
+    The check takes one forward pass.
 
     Raises:
       TypeError, ValueError: for input that does not fit, see ``arrays``.
@@ -117,14 +97,23 @@ def batch(key, logits_fn, images, labels) -> tuple[jax.Array, jax.Array]:
       FloatingPointError: for logits of the images that are not finite.
     """
     images, labels = arrays(key, logits_fn, images, labels)
-    if not isinstance(_ranges(images, labels)[0], Tracer):
-        # Keys of its own: the caller's are for the attack.
-        keys = prng.stream(prng.example_keys(key, images.shape[0]), "check")
-        _logits(classifier.checked(logits_fn, keys, images)(keys, images))
+    if isinstance(_ranges(images, labels)[0], Tracer):
+        return images, labels
+    # Keys of its own: the caller's are for the attack.
+    keys = prng.stream(prng.example_keys(key, images.shape[0]), "check")
+    logits = classifier.checked(logits_fn, keys, images)(keys, images)
+    if not isinstance(logits, Tracer):
+        if positions := _not_finite(logits):
+            raise FloatingPointError(
+                f"logits_fn returned logits that are not finite, at batch positions {positions}"
+            )
+        not_probabilities(logits)
     return images, labels
 
 
-def arrays(key, logits_fn, images, labels) -> tuple[jax.Array, jax.Array]:
+def arrays(
+    key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
+) -> tuple[Images, Labels]:
     """Check any number of images and labels, and return them as arrays.
 
     Shapes and dtypes are checked always, values only where they are known, that is outside of
@@ -161,18 +150,18 @@ def arrays(key, logits_fn, images, labels) -> tuple[jax.Array, jax.Array]:
     keys = prng.example_keys(key, images.shape[0])
     ranges = _ranges(images, labels)
     if not isinstance(ranges[0], Tracer):
-        _values(images, ranges, classes(keys, logits_fn, images))
+        _check_values(images, jax.device_get(ranges), classes(keys, logits_fn, images))
     return images, labels.astype(jnp.int32)
 
 
-def classes(key: jax.Array, logits_fn: classifier.LogitsFn, images: jax.Array) -> int:
+def classes(key: AnyKey, logits_fn: LogitsFn, images: Images) -> int:
     """Return the number of classes of a classifier, which is traced and not run."""
     keys = prng.example_keys(key, images.shape[0])
     return jax.eval_shape(classifier.checked(logits_fn, keys, images), keys, images).shape[-1]
 
 
 @jax.jit
-def _ranges(images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _ranges(images: Images, labels: Labels) -> tuple[Array, Array, Array]:
     """Return whether all images lie in [0, 1], and the smallest and largest label.
 
     Within ``jit`` or ``scan`` the results are tracers, also for arrays from outside.
@@ -182,8 +171,8 @@ def _ranges(images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array,
     return inside, jnp.min(labels), jnp.max(labels)
 
 
-def _values(images: jax.Array, ranges: tuple[jax.Array, ...], classes: int) -> None:
-    inside, first, last = jax.device_get(ranges)
+def _check_values(images: Images, ranges: tuple[Any, Any, Any], classes: int) -> None:
+    inside, first, last = ranges
     if not inside:
         values = np.asarray(images)
         low, high = values.min(), values.max()
@@ -198,19 +187,8 @@ def _values(images: jax.Array, ranges: tuple[jax.Array, ...], classes: int) -> N
         )
 
 
-def _logits(logits: jax.Array) -> None:
-    if isinstance(logits, Tracer):
-        return
-    positions = _not_finite(logits)
-    if positions:
-        raise FloatingPointError(
-            f"logits_fn returned logits that are not finite, at batch positions {positions}"
-        )
-    not_probabilities(logits)
-
-
-def not_probabilities(logits: jax.Array) -> None:
-    """Check that logits (N, C) are not probabilities for every example.
+def not_probabilities(logits: classifier.Logits) -> None:
+    """Check that logits are not probabilities for every example.
 
     Raises:
       ValueError: if they are.
@@ -223,14 +201,14 @@ def not_probabilities(logits: jax.Array) -> None:
 
 
 @jax.jit
-def _are_probabilities(logits: jax.Array) -> jax.Array:
+def _are_probabilities(logits: classifier.Logits) -> Array:
     # The probabilities of a network in half precision are rounded to it.
     tolerance = max(PROBABILITY_TOLERANCE, float(jnp.finfo(logits.dtype).eps))
     sums = jnp.sum(logits.astype(jnp.float32), axis=-1)
     return jnp.all(logits >= 0) & jnp.all(jnp.abs(sums - 1) < tolerance)
 
 
-def finite(adversarial: jax.Array) -> jax.Array:
+def finite(adversarial: Images) -> Images:
     """Return the result of an attack after a check that its values are finite.
 
     Raises:
@@ -238,8 +216,7 @@ def finite(adversarial: jax.Array) -> jax.Array:
     """
     if isinstance(adversarial, Tracer):
         return adversarial
-    positions = _not_finite(adversarial)
-    if positions:
+    if positions := _not_finite(adversarial):
         raise FloatingPointError(
             f"the attack met a gradient or logits that are not finite, at batch positions "
             f"{positions}"
@@ -247,13 +224,13 @@ def finite(adversarial: jax.Array) -> jax.Array:
     return adversarial
 
 
-def _not_finite(values: jax.Array) -> list[int]:
-    """The first positions in the batch with a value that is not finite."""
+def _not_finite(values: Array) -> list[int]:
+    """Return the first positions in the batch with a value that is not finite."""
     bad, somewhere = _faults(values)
     return jnp.flatnonzero(bad)[:8].tolist() if bool(somewhere) else []
 
 
 @jax.jit
-def _faults(values: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _faults(values: Array) -> tuple[classifier.Mask, Array]:
     bad = ~jnp.all(jnp.isfinite(values), axis=tuple(range(1, values.ndim)))
     return bad, jnp.any(bad)

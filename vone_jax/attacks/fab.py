@@ -12,25 +12,31 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Int
 
 from vone_jax import prng
-from vone_jax.attacks import checks, norms
-from vone_jax.attacks.attack import pytree
-from vone_jax.attacks.classifier import LogitsFn
-from vone_jax.attacks.deepfool import DUAL, Boundary, nearest_boundary, rivals
-from vone_jax.attacks.minimal import Closest, MinimalNormAttack
-from vone_jax.attacks.random_noise import surface
+from vone_jax.attacks import losses, norms
+from vone_jax.attacks.attack import Estimator, Norm, pytree
+from vone_jax.attacks.classifier import Draws, Images, Keys, Labels, LogitsFn, Values
+from vone_jax.attacks.deepfool import DUAL, Boundary, LinearisedAttack
+from vone_jax.attacks.minimal import Closest
+from vone_jax.attacks.norms import Column, Flat
 
 _TINY = 1e-8
 
 # A step goes at least this many units in the last place of pixels and logits.
 _ROUNDING_STEPS = 16
 
+# In a projection, weights this much smaller than the largest do not move a value.
+_NEGLIGIBLE = 1e-8
+
+# Newton's method takes about 2 to 14 rounds; the bound only guards against rounding.
+_MOST_ROUNDS = 64
+
 
 @pytree("eps", "alpha_max", "eta", "beta")
 @dataclasses.dataclass(frozen=True)
-class FAB(MinimalNormAttack):
+class FAB(LinearisedAttack):
     """Minimal perturbations by projections onto linearised boundaries within the pixel box.
 
     Each step projects both the present point and the original image onto the nearest boundary,
@@ -42,18 +48,14 @@ class FAB(MinimalNormAttack):
     ``targets``, one with them, and then the whole run is made once per target.
 
     Attributes:
-      norm: "linf", "l2" or "l1".
-      eps: radius that a call keeps to, see ``MinimalNormAttack``; restarts begin within half of it.
-      steps: number of steps.
       restarts: number of runs. The first begins at the image, the others at random points at half
         the distance found so far, at most ``eps`` / 2. The closest result is kept.
       targets: None considers the boundaries to all classes in every step. A number T makes one
         run for each of the T classes with the highest logits besides the label: FAB-T, with 9.
       alpha_max: largest weight of the original image in the mean.
       eta: extrapolation beyond the boundary, at least 1.
-      beta: what is kept of an adversarial perturbation in the step back.
-      eot_samples: noise draws per step, see ``MinimalNormAttack``.
-      estimator: what is linearised of them, see ``losses.combined``.
+      beta: share of an adversarial perturbation that the step back keeps.
+      estimator: what is linearised of the noise draws, see ``losses.combined``.
       targeted: whether labels are classes to reach rather than to leave. Each step then considers
         the boundary to the class that is likeliest at the present point; goes without ``targets``.
 
@@ -62,7 +64,7 @@ class FAB(MinimalNormAttack):
         than the number of other classes is refused when the attack runs.
     """
 
-    norm: str
+    norm: Norm
     eps: float
     steps: int = 100
     restarts: int = 1
@@ -71,11 +73,11 @@ class FAB(MinimalNormAttack):
     eta: float = 1.05
     beta: float = 0.9
     eot_samples: int = 1
-    estimator: str = "mean_logits"
+    estimator: Estimator = "mean_logits"
     targeted: bool = False
 
-    def __post_init__(self):
-        checks.fields(self)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.targeted and self.targets is not None:
             raise ValueError(
                 f"targets are classes that an untargeted attack tries in turn, got {self.targets} "
@@ -87,55 +89,53 @@ class FAB(MinimalNormAttack):
         return max(2, (self.targets or 0) + 1)
 
     def search(
-        self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array, closest: Closest
+        self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels, closest: Closest
     ) -> Closest:
         groups = None if self.targeted else self._groups(keys, logits_fn, images, labels)
         count = 1 if groups is None else len(groups)
 
-        def run(closest, number):
+        def run(number: Array, closest: Closest) -> Closest:
             run_keys = prng.fold(keys, number)
             classes = None if groups is None else groups[number % count]
             point = images
             if self.restarts > 1:
-                away = surface(
-                    prng.stream(run_keys, "start"), images.shape[1:], self.norm, images.dtype
-                )
+                start_keys = prng.stream(run_keys, "start")
+                away = norms.surface(start_keys, images.shape[1:], self.norm, images.dtype)
                 radius = 0.5 * jnp.minimum(closest.distance, self.eps)
                 away = jnp.clip(images + radius[:, None, None, None] * away, 0.0, 1.0)
                 point = jnp.where(number < count, images, away)
 
-            def step(state, number):
+            def step(number: Array, state: tuple[Images, Closest]) -> tuple[Images, Closest]:
                 point, closest = state
                 step_keys = prng.fold(prng.stream(run_keys, "steps"), number)
-                boundary, logits = nearest_boundary(
-                    lambda point: self.logits(logits_fn, prng.stream(step_keys, "slope"), point),
-                    point, labels, classes, self.norm, self.estimator,
-                )  # fmt: skip
+                slope_keys = prng.stream(step_keys, "slope")
+                boundary, logits = self.nearest_boundary(
+                    slope_keys, logits_fn, point, labels, classes
+                )
                 boundary = self._beyond_rounding(boundary, logits)
                 point = self._towards(boundary, point, images)
-                logits = self.logits(logits_fn, prng.stream(step_keys, "decision"), point)
+                logits = self.logits(prng.stream(step_keys, "decision"), logits_fn, point)
                 closest, adversarial = self.closer(closest, point, logits, images, labels)
                 back = images + self.beta * (point - images)
-                return (jnp.where(adversarial[:, None, None, None], back, point), closest), None
+                return norms.select(adversarial, back, point), closest
 
-            numbers = jnp.arange(self.steps, dtype=jnp.uint32)
-            (_, closest), _ = jax.lax.scan(step, (point, closest), numbers)
-            return closest, None
+            return jax.lax.fori_loop(0, self.steps, step, (point, closest))[1]
 
-        runs = jnp.arange(self.restarts * count, dtype=jnp.uint32)
-        return jax.lax.scan(run, closest, runs)[0]
+        return jax.lax.fori_loop(0, self.restarts * count, run, closest)
 
-    def _groups(self, keys, logits_fn, images, labels):
-        """Return groups of classes, shape (groups, classes, N); each run considers one group."""
-        clean = jnp.mean(self.logits(logits_fn, prng.stream(keys, "classes"), images), axis=0)
+    def _groups(
+        self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels
+    ) -> Int[Array, "groups rivals n"]:
+        """Return groups of classes; each run considers one group."""
+        clean = jnp.mean(self.logits(prng.stream(keys, "classes"), logits_fn, images), axis=0)
         others = clean.shape[-1] - 1
         if self.targets is not None and self.targets > others:
             raise ValueError(f"targets must be at most {others}, got {self.targets}")
-        groups = rivals(clean, labels, self.targets or others)
+        groups = losses.rivals(clean, labels, self.targets or others)
         return groups[None] if self.targets is None else groups[:, None]
 
-    def _beyond_rounding(self, boundary: Boundary, logits: Array):
-        """The boundary, shifted for points that are within rounding of it on the label's side.
+    def _beyond_rounding(self, boundary: Boundary, logits: Draws) -> Boundary:
+        """Shift the boundary for points that are within rounding of it on the label's side.
 
         A step that is shorter than the rounding of pixels or logits changes nothing, and ``eta``
         stretches it by a factor only. Such a point would stay there for all further steps.
@@ -152,28 +152,19 @@ class FAB(MinimalNormAttack):
         ahead = sign * boundary.gap
         return boundary._replace(gap=sign * jnp.where(ahead >= 0, jnp.maximum(ahead, least), ahead))
 
-    def _towards(self, boundary: Boundary, point, images):
-        """The mean of the steps to the boundary from the point and from the original image."""
+    def _towards(self, boundary: Boundary, point: Images, images: Images) -> Images:
+        """Return the mean of the steps to the boundary from the point and from the original."""
         from_point = project_onto_hyperplane(point, boundary.slope, boundary.gap, self.norm)
         gap = boundary.gap + jnp.sum(boundary.slope * (images - point), axis=(1, 2, 3))
         from_image = project_onto_hyperplane(images, boundary.slope, gap, self.norm)
         here = jnp.maximum(norms.size(from_point, self.norm), _TINY)
         there = jnp.maximum(norms.size(from_image, self.norm), _TINY)
         alpha = jnp.minimum(here / (here + there), self.alpha_max)[:, None, None, None]
-        moved = (1 - alpha) * (point + self.eta * from_point) + alpha * (
-            images + self.eta * from_image
-        )
-        return jnp.clip(moved, 0.0, 1.0)
+        from_point, from_image = point + self.eta * from_point, images + self.eta * from_image
+        return jnp.clip((1 - alpha) * from_point + alpha * from_image, 0.0, 1.0)
 
 
-# Weights this much smaller than the largest do not move a value.
-_NEGLIGIBLE = 1e-8
-
-# Newton's method takes about 2 to 14 rounds; the bound only guards against rounding.
-_MOST_ROUNDS = 64
-
-
-def project_onto_hyperplane(points: Array, normal: Array, residual: Array, norm: str) -> Array:
+def project_onto_hyperplane(points: Images, normal: Images, residual: Values, norm: str) -> Images:
     """Return the smallest perturbations that lead onto a hyperplane within the pixel box.
 
     Per example: the smallest delta with point + delta in [0, 1] and w.(point + delta) = b. Each
@@ -181,13 +172,10 @@ def project_onto_hyperplane(points: Array, normal: Array, residual: Array, norm:
     does not meet the box, the result leads to the corner of the box that is nearest to it.
 
     Args:
-      points: in [0, 1], shape (N, H, W, C).
-      normal: w, same shape. Where it is zero nothing moves.
-      residual: w.point - b, shape (N,).
-      norm: "linf", "l2" or "l1", the norm that is minimised.
-
-    Returns:
-      Perturbations of the same shape.
+      points: in [0, 1].
+      normal: w. Where it is zero nothing moves.
+      residual: w.point - b.
+      norm: the norm that is minimised.
     """
     flat = normal.reshape(normal.shape[0], -1)
     # In units of the largest weight, so that tiny gradients count as much as large ones.
@@ -203,31 +191,26 @@ def project_onto_hyperplane(points: Array, normal: Array, residual: Array, norm:
     return delta.reshape(points.shape)
 
 
-def _level(weights, room, residual):
+def _level(weights: Flat, room: Flat, residual: Column) -> Flat:
     """Move all values by the same amount, as far as there is room."""
     return jnp.minimum(_water_level(weights, room, residual), room)
 
 
-def _proportional(weights, room, residual):
+def _proportional(weights: Flat, room: Flat, residual: Column) -> Flat:
     """Move each value in proportion to its weight, as far as there is room."""
     safe = jnp.where(room > 0, weights, jnp.ones_like(weights))
     level = _water_level(weights**2, room / safe, residual)
     return jnp.minimum(level * weights, room)
 
 
-def _greedy(weights, room, residual):
+def _greedy(weights: Flat, room: Flat, residual: Column) -> Flat:
     """Move the values of the largest weights all the way; those at the threshold share the rest."""
     gain = weights * room
-
-    def halve(_, bracket):
-        low, high = bracket
-        middle = 0.5 * (low + high)
-        enough = _sum(jnp.where(weights > middle, gain, 0.0)) >= residual
-        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
-
-    bracket = (jnp.zeros_like(residual), jnp.ones_like(residual))
-    rounds = jnp.finfo(weights.dtype).nmant + 8
-    low, high = jax.lax.fori_loop(0, rounds, halve, bracket)
+    low, high = norms.bisect(
+        lambda middle: _sum(jnp.where(weights > middle, gain, 0.0)) >= residual,
+        jnp.zeros_like(residual),
+        jnp.ones_like(residual),
+    )
     above, at = weights > high, (weights > low) & (weights <= high)
     left = residual - _sum(jnp.where(above, gain, 0.0))
     among = _sum(jnp.where(at, gain, 0.0))
@@ -235,18 +218,18 @@ def _greedy(weights, room, residual):
     return room * jnp.where(above, 1.0, jnp.where(at, share, 0.0))
 
 
-def _water_level(rates, limits, residual):
-    """The level with sum(rates min(level, limits)) = residual, or the highest useful one.
+def _water_level(rates: Flat, limits: Flat, residual: Column) -> Column:
+    """Return the level with sum(rates min(level, limits)) = residual, or the highest useful one.
 
     The sum is concave in the level, so Newton's method climbs from zero without passing the
-    solution, and it is there as soon as it has found which limits lie below.
+    solution, and it ends as soon as the set of limits below the level is right.
     """
 
-    def unfinished(state):
+    def unfinished(state: tuple[Column, Array, Array]) -> Array:
         _, climbing, number = state
         return jnp.any(climbing) & (number < _MOST_ROUNDS)
 
-    def climb(state):
+    def climb(state: tuple[Column, Array, Array]) -> tuple[Column, Array, Array]:
         level, _, number = state
         missing = residual - _sum(rates * jnp.minimum(level, limits))
         rising = _sum(jnp.where(limits > level, rates, 0.0))
@@ -257,9 +240,9 @@ def _water_level(rates, limits, residual):
         return level, climbing, number + 1
 
     level = jnp.zeros_like(residual)
-    state = (level, jnp.ones_like(level, bool), 0)
+    state = (level, jnp.ones_like(level, bool), jnp.int32(0))
     return jax.lax.while_loop(unfinished, climb, state)[0]
 
 
-def _sum(values):
+def _sum(values: Flat) -> Column:
     return jnp.sum(values, axis=-1, keepdims=True)

@@ -8,18 +8,22 @@ References:
 """
 
 import dataclasses
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Array
 
 from vone_jax import prng
-from vone_jax.attacks import checks, losses, norms
-from vone_jax.attacks.attack import pytree
-from vone_jax.attacks.classifier import LogitsFn
+from vone_jax.attacks import norms
+from vone_jax.attacks.attack import Estimator, Norm, pytree
+from vone_jax.attacks.classifier import Draws, Images, Keys, Labels, LogitsFn, Scalar, Values
 from vone_jax.attacks.deepfool import boundary_distance
 from vone_jax.attacks.minimal import Closest, MinimalNormAttack
-from vone_jax.attacks.random_noise import surface
+
+# The point, the radius of its ball and the closest adversarial image.
+State = tuple[Images, Values, Closest]
 
 
 @pytree("eps", "initial_norm", "gamma")
@@ -32,68 +36,55 @@ class DDN(MinimalNormAttack):
     goes in a random direction.
 
     Attributes:
-      norm: "l2".
-      eps: radius that a call keeps to, see ``MinimalNormAttack``.
-      steps: number of steps.
       initial_norm: radius of the first sphere.
       gamma: relative change of the radius in a step.
-      eot_samples: noise draws per step, see ``MinimalNormAttack``.
-      estimator: what a gradient averages over them, see ``losses.averaged``.
-      targeted: whether labels are classes to reach rather than to leave.
-
-    Raises:
-      ValueError, TypeError: if a field is out of range; the message names it.
     """
 
-    norm: str
+    loss = "cross_entropy"
+
+    norm: Annotated[str, ("l2",)]
     eps: float
     steps: int = 100
     initial_norm: float = 1.0
     gamma: float = 0.05
     eot_samples: int = 1
-    estimator: str = "mean_logits"
+    estimator: Estimator = "mean_logits"
     targeted: bool = False
 
-    def __post_init__(self):
-        checks.fields(self, norm=("l2",))
-
     def search(
-        self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array, closest: Closest
+        self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels, closest: Closest
     ) -> Closest:
+        shape, dtype = images.shape[1:], images.dtype
         largest = norms.size(jnp.maximum(images, 1.0 - images), "l2")
-        lengths = cosine(self.steps, 1.0, 0.01, images.dtype)
+        lengths = cosine(self.steps, 1.0, 0.01, dtype)
 
-        def loss(point, keys):
-            logits = self.logits(logits_fn, keys, point)
-            entropy = losses.averaged(losses.cross_entropy, self.estimator, logits, labels)
-            return jnp.sum(-entropy if self.targeted else entropy), logits
+        def loss(point: Images, keys: Keys) -> tuple[Array, Draws]:
+            value, logits = self.evaluate(keys, logits_fn, point, labels)
+            return jnp.sum(value), logits
 
-        def step(state, number):
+        def step(number: Array, state: State) -> State:
             point, radius, closest = state
             step_keys = prng.fold(keys, number)
             slope, logits = jax.grad(loss, has_aux=True)(point, prng.stream(step_keys, "noise"))
             closest, adversarial = self.closer(closest, point, logits, images, labels)
-            radius = jnp.minimum(
-                radius * jnp.where(adversarial, 1 - self.gamma, 1 + self.gamma), largest
-            )
-            random = surface(
-                prng.stream(step_keys, "direction"), images.shape[1:], "l2", images.dtype
-            )
-            flat = jnp.all(slope == 0, axis=(1, 2, 3), keepdims=True)
-            way = jnp.where(flat, random, norms.direction(slope, "l2", "dense", point))
+            factor = jnp.where(adversarial, 1 - self.gamma, 1 + self.gamma)
+            radius = jnp.minimum(radius * factor, largest)
+            random = norms.surface(prng.stream(step_keys, "direction"), shape, "l2", dtype)
+            flat = jnp.all(slope == 0, axis=(1, 2, 3))
+            way = norms.select(flat, random, norms.direction(slope, "l2"))
             delta = point - images + lengths[number] * way
-            delta = radius[:, None, None, None] * norms.direction(delta, "l2", "dense", point)
-            return (jnp.clip(images + delta, 0.0, 1.0), radius, closest), None
+            delta = radius[:, None, None, None] * norms.direction(delta, "l2")
+            return jnp.clip(images + delta, 0.0, 1.0), radius, closest
 
-        radius = jnp.full(images.shape[:1], self.initial_norm, images.dtype)
-        numbers = jnp.arange(self.steps, dtype=jnp.uint32)
-        (point, _, closest), _ = jax.lax.scan(step, (images, radius, closest), numbers)
-        logits = self.logits(logits_fn, prng.fold(keys, self.steps), point)
+        radius = jnp.full(images.shape[:1], self.initial_norm, dtype)
+        start = (images, radius, closest)
+        point, _, closest = jax.lax.fori_loop(0, self.steps, step, start)
+        logits = self.logits(prng.fold(keys, self.steps), logits_fn, point)
         return self.closer(closest, point, logits, images, labels)[0]
 
 
-def cosine(steps: int, first: Array | float, last: Array | float, dtype) -> Array:
-    """``steps`` values from ``first`` down towards ``last`` along half a cosine."""
+def cosine(steps: int, first: Scalar, last: Scalar, dtype: DTypeLike) -> Array:
+    """Return ``steps`` values from ``first`` down towards ``last`` along half a cosine."""
     turn = jnp.pi * jnp.arange(steps, dtype=dtype) / steps
     return last + (first - last) * 0.5 * (1 + jnp.cos(turn))
 
@@ -113,22 +104,15 @@ class FMN(MinimalNormAttack):
     projection of foolbox 3.3.4 does nothing).
 
     Attributes:
-      norm: "linf", "l2" or "l1".
-      eps: radius that a call keeps to, see ``MinimalNormAttack``.
-      steps: number of steps.
       first_step: length of the first step.
       last_step: length that steps fall to.
       first_gamma: relative change of the radius in the first step.
-      last_gamma: what it falls to.
-      eot_samples: noise draws per step, see ``MinimalNormAttack``.
-      estimator: what a gradient averages over them, see ``losses.averaged``.
-      targeted: whether labels are classes to reach rather than to leave.
-
-    Raises:
-      ValueError, TypeError: if a field is out of range; the message names it.
+      last_gamma: relative change that it falls to.
     """
 
-    norm: str
+    loss = "margin"
+
+    norm: Norm
     eps: float
     steps: int = 100
     first_step: float = 1.0
@@ -136,43 +120,38 @@ class FMN(MinimalNormAttack):
     first_gamma: float = 0.05
     last_gamma: float = 0.001
     eot_samples: int = 1
-    estimator: str = "mean_logits"
+    estimator: Estimator = "mean_logits"
     targeted: bool = False
 
-    def __post_init__(self):
-        checks.fields(self)
-
     def search(
-        self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array, closest: Closest
+        self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels, closest: Closest
     ) -> Closest:
         largest = norms.size(jnp.maximum(images, 1.0 - images), self.norm)
         lengths = cosine(self.steps, self.first_step, self.last_step, images.dtype)
         gammas = cosine(self.steps, self.first_gamma, self.last_gamma, images.dtype)
 
-        def margin(point, keys):
-            logits = self.logits(logits_fn, keys, point)
-            margin = losses.averaged(self.margin, self.estimator, logits, labels)
+        def loss(point: Images, keys: Keys) -> tuple[Array, tuple[Values, Draws]]:
+            margin, logits = self.evaluate(keys, logits_fn, point, labels)
             return jnp.sum(margin), (margin, logits)
 
-        def step(state, number):
+        def step(number: Array, state: State) -> State:
             point, radius, closest = state
-            slope, (margin_now, logits) = jax.grad(margin, has_aux=True)(
-                point, prng.fold(keys, number)
-            )
+            step_keys = prng.fold(keys, number)
+            slope, (margin, logits) = jax.grad(loss, has_aux=True)(point, step_keys)
             closest, adversarial = self.closer(closest, point, logits, images, labels)
             away = norms.size(point - images, self.norm)
-            boundary = away + boundary_distance(margin_now, slope, self.norm)
+            boundary = away + boundary_distance(margin, slope, self.norm)
             radius = jnp.where(jnp.isinf(closest.distance), boundary, radius)
             outward = radius * (1 + gammas[number])
             inward = jnp.minimum(radius * (1 - gammas[number]), closest.distance)
             radius = jnp.minimum(jnp.where(adversarial, inward, outward), largest)
-            way = norms.direction(slope, "l2", "dense", point)
+            delta = point + lengths[number] * norms.direction(slope, "l2") - images
             delta = jax.vmap(
                 lambda delta, radius: norms.project(delta[None], self.norm, radius, "exact")[0]
-            )(point + lengths[number] * way - images, radius)
-            return (jnp.clip(images + delta, 0.0, 1.0), radius, closest), None
+            )(delta, radius)
+            return jnp.clip(images + delta, 0.0, 1.0), radius, closest
 
-        numbers = jnp.arange(self.steps, dtype=jnp.uint32)
-        (point, _, closest), _ = jax.lax.scan(step, (images, largest, closest), numbers)
-        logits = self.logits(logits_fn, prng.fold(keys, self.steps), point)
+        start = (images, largest, closest)
+        point, _, closest = jax.lax.fori_loop(0, self.steps, step, start)
+        logits = self.logits(prng.fold(keys, self.steps), logits_fn, point)
         return self.closer(closest, point, logits, images, labels)[0]

@@ -1,29 +1,38 @@
-"""Losses per example that an attack raises, and their averages over noise draws."""
+"""Losses per example, their averages over noise draws, and verdicts on adversarial images."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from vone_jax.attacks import classifier, norms
+from vone_jax.attacks.classifier import Draws, Images, Keys, Labels, Logits, LogitsFn, Mask, Values
+
+# Logits of one draw or of several, and a number for each example in each of them.
+AnyLogits = Float[Array, "*draws n classes"]
+AnyValues = Float[Array, "*draws n"]
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Cross-entropy of logits (..., N, C) to labels (N,), shape (..., N)."""
+def cross_entropy(logits: AnyLogits, labels: Labels) -> AnyValues:
+    """Return the cross-entropy of logits to labels."""
     return jax.nn.logsumexp(logits, axis=-1) - _at(logits, labels)
 
 
-def margin(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """The largest other logit minus the label's: positive where the example is misclassified."""
-    return _largest_other(logits, labels) - _at(logits, labels)
+def margin(logits: AnyLogits, labels: Labels) -> AnyValues:
+    """Return the largest other logit minus the label's: positive for a misclassified example."""
+    return jnp.max(_others(logits, labels), axis=-1) - _at(logits, labels)
 
 
-def dlr(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Difference-of-logits ratio, unchanged by shifting or scaling the logits.
+def dlr(logits: AnyLogits, labels: Labels) -> AnyValues:
+    """Return the difference-of-logits ratio, which no shift or scale of the logits changes.
 
-    -(z_y - max_{i != y} z_i) / (z_(1) - z_(3) + 1e-12), logits in descending order.
+    -(z_y - max_{i != y} z_i) / (z_(1) - z_(3) + 1e-12), logits in descending order (Croce and
+    Hein, 2020, arXiv:2003.01690, equation 6).
 
     Raises:
       ValueError: with fewer than 3 classes.
-
-    References:
-      Croce and Hein, 2020, arXiv:2003.01690, equation 6.
     """
     if logits.shape[-1] < 3:
         raise ValueError(f'loss "dlr" needs at least 3 classes, got {logits.shape[-1]}')
@@ -31,21 +40,14 @@ def dlr(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return margin(logits, labels) / (top[..., 0] - top[..., 2] + 1e-12)
 
 
-def targeted_dlr(logits: jax.Array, labels: jax.Array, targets: jax.Array) -> jax.Array:
-    """Targeted difference-of-logits ratio.
+def targeted_dlr(logits: AnyLogits, labels: Labels, targets: Labels) -> AnyValues:
+    """Return the difference-of-logits ratio between the labels to leave and the targets to reach.
 
-    -(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2 + 1e-12), logits in descending order.
-
-    Args:
-      logits: shape (..., N, C).
-      labels: the classes to leave, shape (N,).
-      targets: the classes to reach, shape (N,).
+    -(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2 + 1e-12), logits in descending order (Croce and
+    Hein, 2020, arXiv:2003.01690, equation 7).
 
     Raises:
       ValueError: with fewer than 4 classes.
-
-    References:
-      Croce and Hein, 2020, arXiv:2003.01690, equation 7.
     """
     if logits.shape[-1] < 4:
         raise ValueError(f'loss "targeted_dlr" needs at least 4 classes, got {logits.shape[-1]}')
@@ -62,30 +64,25 @@ LEAST_CLASSES = {"dlr": 3, "targeted_dlr": 4}
 ESTIMATORS = ("mean_loss", "mean_logits", "mean_probability")
 
 
-def averaged(loss, estimator: str, logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """The loss of each example over k noise draws.
+def averaged(
+    loss: Callable[[Array, Labels], Array], estimator: str, logits: Draws, labels: Labels
+) -> Values:
+    """Return the loss of each example over the noise draws.
 
-    Args:
-      loss: one of the functions in ``LOSSES``.
-      estimator: "mean_loss" averages the losses of the draws (AutoAttack, torchattacks, the
-        ensemble of the VOneNet authors); "mean_logits" takes the loss of the mean logits
-        (foolbox); "mean_probability" that of the logarithm of the mean probability.
-      logits: shape (k, N, C).
-      labels: integers, shape (N,).
-
-    Returns:
-      Array of shape (N,).
+    The estimator "mean_loss" averages the losses of the draws (AutoAttack, torchattacks, the
+    ensemble of the VOneNet authors); "mean_logits" takes the loss of the mean logits (foolbox);
+    "mean_probability" that of the logarithm of the mean probability.
     """
     if estimator == "mean_loss":
         return jnp.mean(loss(logits, labels), axis=0)
     return loss(combined(estimator, logits), labels)
 
 
-def combined(estimator: str, logits: jax.Array) -> jax.Array:
-    """The logits (N, C) that stand for those of k noise draws, (k, N, C).
+def combined(estimator: str, logits: Draws) -> Logits:
+    """Return the mean logits, or for "mean_probability" the logarithm of the mean probability.
 
-    Their mean, or for "mean_probability" the logarithm of the mean probability. What is linear in
-    the logits has the same mean as they have, so there "mean_loss" is "mean_logits".
+    The mean of a linear function of the logits is the function of their mean. There "mean_loss"
+    is the same as "mean_logits".
     """
     if estimator != "mean_probability":
         return jnp.mean(logits, axis=0)
@@ -94,15 +91,81 @@ def combined(estimator: str, logits: jax.Array) -> jax.Array:
     )
 
 
-def _is_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def misled(logits: AnyLogits, labels: Labels, targeted: bool) -> Bool[Array, "*draws n"]:
+    """Return the successes of an attacker: another class or, with ``targeted``, the label."""
+    decisions = jnp.argmax(logits, axis=-1).astype(labels.dtype)
+    at_label = decisions == jnp.broadcast_to(labels, decisions.shape)
+    return at_label if targeted else ~at_label
+
+
+class Verdict(NamedTuple):
+    """The decisions of a classifier on images over several noise draws.
+
+    Attributes:
+      right: number of draws in which an image is classified right. For a target: in which it is
+        not reached.
+      margin: mean over the draws of the largest other logit minus the label's. For a target: of
+        the target's logit minus the largest other.
+    """
+
+    right: Values
+    margin: Values
+
+    def beats(self, other: "Verdict") -> Mask:
+        """Return where this verdict is right less often or, if as often, has the larger margin."""
+        fewer = self.right < other.right
+        return fewer | ((self.right == other.right) & (self.margin > other.margin))
+
+
+def judge(
+    logits_fn: LogitsFn,
+    keys: Keys,
+    images: Images,
+    labels: Labels,
+    count: int,
+    targeted: bool = False,
+) -> Verdict:
+    """Return the verdict of ``count`` noise draws. Candidates to compare get the same keys."""
+    logits = classifier.draws(logits_fn, keys, images, count)
+    fooled = misled(logits, labels, targeted)
+    mean = jnp.mean(margin(logits, labels), axis=0)
+    return Verdict(jnp.sum(~fooled, axis=0, dtype=logits.dtype), -mean if targeted else mean)
+
+
+def either(chosen: Mask, ours: Verdict, theirs: Verdict) -> Verdict:
+    """Return ``ours`` where ``chosen`` holds and ``theirs`` elsewhere."""
+    return jax.tree.map(lambda one, other: jnp.where(chosen, one, other), ours, theirs)
+
+
+def nothing_yet(images: Images) -> Verdict:
+    """Return a verdict that every other one beats."""
+    like = images[:, 0, 0, 0]
+    return Verdict(jnp.full_like(like, jnp.inf), jnp.full_like(like, -jnp.inf))
+
+
+def stronger(
+    best: tuple[Images, Values], rival_images: Images, rival_loss: Values
+) -> tuple[Images, Values]:
+    """Return for each example the images and loss of the pair with the higher loss."""
+    best_images, best_loss = best
+    # A loss of NaN must win, or it would pass in silence.
+    wins = ~(rival_loss <= best_loss)
+    return norms.select(wins, rival_images, best_images), jnp.where(wins, rival_loss, best_loss)
+
+
+def rivals(logits: Logits, labels: Labels, count: int) -> Int[Array, "rivals n"]:
+    """Return the ``count`` classes with the largest logits besides the labels."""
+    return jax.lax.top_k(_others(logits, labels), count)[1].T
+
+
+def _others(logits: AnyLogits, labels: Labels) -> AnyLogits:
+    return jnp.where(_is_label(logits, labels), -jnp.inf, logits)
+
+
+def _is_label(logits: AnyLogits, labels: Labels) -> Bool[Array, "*draws n classes"]:
     classes = jnp.arange(logits.shape[-1], dtype=labels.dtype)
-    hit = labels[:, None] == classes[None]
-    return jnp.broadcast_to(hit, logits.shape)
+    return jnp.broadcast_to(labels[:, None] == classes[None], logits.shape)
 
 
-def _at(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def _at(logits: AnyLogits, labels: Labels) -> AnyValues:
     return jnp.sum(jnp.where(_is_label(logits, labels), logits, 0.0), axis=-1)
-
-
-def _largest_other(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    return jnp.max(jnp.where(_is_label(logits, labels), -jnp.inf, logits), axis=-1)

@@ -10,12 +10,24 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 
 from vone_jax import prng
 from vone_jax.attacks import checks, classifier, losses, norms
 from vone_jax.attacks.attack import Attack, pytree
-from vone_jax.attacks.classifier import LogitsFn
+from vone_jax.attacks.classifier import (
+    AnyImages,
+    AnyKey,
+    AnyLabels,
+    Draws,
+    Images,
+    Keys,
+    Labels,
+    Logits,
+    LogitsFn,
+    Mask,
+    Values,
+)
+from vone_jax.attacks.losses import AnyLogits, AnyValues
 
 # A classifier with noise is fooled where its mean logits are wrong by this many standard errors.
 STANDARD_ERRORS = 2.0
@@ -27,23 +39,22 @@ class MinimalPerturbation:
     """The result of a minimal-norm attack for each image.
 
     Attributes:
-      images: the closest adversarial images in [0, 1], shape (N, H, W, C); the original image
-        where none was found.
-      distance: their distance from the originals in the norm of the attack, shape (N,); 0 for an
-        image that is misclassified as it is, infinite where none was found.
-      found: whether an adversarial image was found, shape (N,).
+      images: the closest adversarial images in [0, 1]; the original image where none was found.
+      distance: their distance from the originals in the norm of the attack; 0 for an image that
+        is misclassified as it is, infinite where none was found.
+      found: whether an adversarial image was found.
     """
 
-    images: Array
-    distance: Array
-    found: Array
+    images: Images
+    distance: Values
+    found: Mask
 
 
 class Closest(NamedTuple):
     """The closest adversarial images so far, and their distance: infinite before the first."""
 
-    images: Array
-    distance: Array
+    images: Images
+    distance: Values
 
 
 class MinimalNormAttack(Attack):
@@ -51,93 +62,71 @@ class MinimalNormAttack(Attack):
 
     The classifier decides by its mean logits over ``eot_samples`` noise draws. With several draws
     an image counts as adversarial only if the mean margin is positive by two standard errors, and
-    what was found counts only if keys that the search has not used agree. A single draw is right
-    for a classifier without noise; with noise it would take luck for success.
+    the result counts only if keys that the search has not used agree. A single draw is right for
+    a classifier without noise; with noise it would take luck for success.
 
     Attributes:
       norm: norm of the distance.
       eps: radius that a call keeps to: it returns the closest adversarial image where that lies
         within ``eps``, and the original elsewhere. ``minimal`` does not restrict the distance.
       eot_samples: noise draws per decision and gradient.
-      estimator: what a gradient averages over the draws, see ``losses.averaged``. Decisions take
-        the mean logits whatever it is.
+      estimator: what a gradient averages over the draws, see ``losses.averaged``. Decisions always
+        take the mean logits.
     """
 
-    eot_samples: int
-    estimator: str
-
     def minimal(
-        self,
-        key: Array,
-        logits_fn: LogitsFn,
-        images: Array,
-        labels: Array,
+        self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
     ) -> MinimalPerturbation:
-        """The closest adversarial images; arguments and errors are those of a call."""
-        checks.single("eps", self.eps)
-        images, labels = checks.batch(key, logits_fn, images, labels)
-        keys = prng.example_keys(key, images.shape[0])
-        result = _compiled(self, keys, classifier.as_pytree(logits_fn), images, labels)
+        """Return the closest adversarial images; arguments and errors are those of a call."""
+        result = _compiled(self, *self.prepared(key, logits_fn, images, labels))
         checks.finite(result.images)
         return result
 
-    def perturb(self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
+    def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
         result = self.closest(keys, logits_fn, images, labels)
         kept = (result.distance <= self.eps) | jnp.isnan(result.distance)
-        return jnp.where(kept[:, None, None, None], result.images, images)
+        return norms.select(kept, result.images, images)
 
     def closest(
-        self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array
+        self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels
     ) -> MinimalPerturbation:
-        """The search and its verdict: pure, on checked input, with one key per example."""
+        """Search and judge: pure, on checked input, with one key per example."""
         nothing = Closest(images, jnp.full(images.shape[:1], jnp.inf, images.dtype))
-        logits = self.logits(logits_fn, prng.stream(keys, "clean"), images)
+        logits = self.logits(prng.stream(keys, "clean"), logits_fn, images)
         start, _ = self.closer(nothing, images, logits, images, labels)
         best = self.search(prng.stream(keys, "search"), logits_fn, images, labels, start)
-        logits = self.logits(logits_fn, prng.stream(keys, "judge"), best.images)
+        logits = self.logits(prng.stream(keys, "judge"), logits_fn, best.images)
         found = (self.margin(jnp.mean(logits, axis=0), labels) > 0) & jnp.isfinite(best.distance)
         broken = jnp.isnan(best.distance)
         return MinimalPerturbation(
-            images=jnp.where((found | broken)[:, None, None, None], best.images, images),
+            images=norms.select(found | broken, best.images, images),
             distance=jnp.where(found | broken, best.distance, jnp.inf),
             found=found,
         )
 
     @abc.abstractmethod
     def search(
-        self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array, closest: Closest
+        self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels, closest: Closest
     ) -> Closest:
         """Search for closer adversarial images, starting from ``closest``."""
 
-    def logits(self, logits_fn, keys: Array, images: Array) -> Array:
-        """Return the logits of ``eot_samples`` draws, shape (k, N, C)."""
+    def logits(self, keys: Keys, logits_fn: LogitsFn, images: Images) -> Draws:
+        """Return the logits of the draws that decide."""
         return classifier.draws(logits_fn, keys, images, self.eot_samples)
 
-    def margin(self, logits: Array, labels: Array) -> Array:
-        """Return the margin (N,) of logits (N, C): positive for an adversarial image."""
+    def margin(self, logits: AnyLogits, labels: Labels) -> AnyValues:
+        """Return the margin of logits: positive for an adversarial image."""
         margin = losses.margin(logits, labels)
         return -margin if self.targeted else margin
 
     def closer(
-        self,
-        closest: Closest,
-        candidates: Array,
-        logits: Array,
-        images: Array,
-        labels: Array,
-    ) -> tuple[Closest, Array]:
+        self, closest: Closest, candidates: Images, logits: Draws, images: Images, labels: Labels
+    ) -> tuple[Closest, Mask]:
         """Replace the closest images by candidates that are adversarial and closer.
 
-        Args:
-          closest: the closest so far.
-          candidates: images, shape (N, H, W, C).
-          logits: their logits, shape (k, N, C).
-          images: the original images.
-          labels: integers of shape (N,).
-
         Returns:
-          The closest now, NaN for good where logits were not finite, and which candidates are
-          adversarial, shape (N,).
+          The closest now, NaN for good where the logits of a candidate were not finite, and which
+          candidates are adversarial.
         """
         mean = jnp.mean(logits, axis=0)
         margin = self.margin(mean, labels)
@@ -146,16 +135,16 @@ class MinimalNormAttack(Attack):
         better = adversarial & (distance < closest.distance)
         broken = ~jnp.isfinite(margin)
         distance = jnp.where(better, distance, closest.distance)
-        taken = jnp.where(better[:, None, None, None], candidates, closest.images)
+        images = norms.select(better, candidates, closest.images)
         return Closest(
-            images=jnp.where(broken[:, None, None, None], jnp.nan, taken),
+            images=norms.select(~broken, images, jnp.nan),
             # No distance is less than NaN, so nothing replaces it.
             distance=jnp.where(broken, jnp.nan, distance),
         ), adversarial
 
 
-def _standard_error(logits: Array, mean: Array, labels: Array) -> Array:
-    """The standard error of the gap between the label and its rival; 0 for one draw."""
+def _standard_error(logits: Draws, mean: Logits, labels: Labels) -> Values:
+    """Return the standard error of the gap between the label and its rival; 0 for one draw."""
     count = logits.shape[0]
     if count == 1:
         return jnp.zeros(labels.shape, logits.dtype)
@@ -167,7 +156,7 @@ def _standard_error(logits: Array, mean: Array, labels: Array) -> Array:
 
 @jax.jit
 def _compiled(
-    attack: MinimalNormAttack, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array
+    attack: MinimalNormAttack, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels
 ) -> MinimalPerturbation:
     logits_fn = classifier.checked(logits_fn, keys, images)
     return jax.lax.stop_gradient(attack.closest(keys, logits_fn, images, labels))

@@ -1,14 +1,19 @@
 """Geometry of the three threat models: sizes, steepest directions, projections, random points.
 
-Every function works per example on perturbations of shape (N, H, W, C). The rules per norm are
-those of the attack literature; where toolkits differ the variant has a name, because results of
-different variants are not comparable.
+The functions work per example. Where attack toolkits differ in a rule, each variant has a name,
+because results of different variants are not comparable.
 """
+
+import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
 
 from vone_jax import prng
+from vone_jax.attacks.classifier import Images, Keys, Mask, Scalar, Values
 from vone_jax.names import NORMS as NORMS
 
 # Directions of the L1 step. "dense" is the gradient itself (foolbox, ART up to 1.17);
@@ -22,9 +27,13 @@ PROJECTIONS = ("radial", "exact")
 
 _SPARSE_QUANTILE = 0.99
 
+# The values of each image in one row, and one number per image beside them.
+Flat = Float[Array, "n values"]
+Column = Float[Array, "n 1"]
 
-def size(delta: jax.Array, norm: str) -> jax.Array:
-    """The norm of each perturbation, shape (N,)."""
+
+def size(delta: Images, norm: str) -> Values:
+    """Return the norm of each perturbation."""
     flat = delta.reshape(delta.shape[0], -1)
     if norm == "linf":
         return jnp.max(jnp.abs(flat), axis=-1)
@@ -34,19 +43,20 @@ def size(delta: jax.Array, norm: str) -> jax.Array:
 
 
 def direction(
-    gradient: jax.Array, norm: str, l1_step: str, images: jax.Array, offset: float = 0.0
-) -> jax.Array:
-    """Return the direction of one step, of norm one; a gradient of zero gives zero.
+    gradient: Images,
+    norm: str,
+    l1_step: str = "dense",
+    images: Images | None = None,
+    offset: float = 0.0,
+) -> Images:
+    """Return the direction of steepest ascent, of norm one; a gradient of zero gives zero.
 
     Args:
-      gradient: gradients of the loss, shape (N, H, W, C).
-      norm: one of ``NORMS``.
+      gradient: gradients of the loss. Values that are not finite make the result not finite.
+      norm: the norm of the ball.
       l1_step: one of ``L1_STEPS``; used for L1 only.
-      images: the current images; "sparse" takes no step across the border of the pixel box.
+      images: the current images, for "sparse": it takes no step across the border of the box.
       offset: added to the gradient's norm before dividing, for L2 and the dense L1 step.
-
-    Returns:
-      Array of the gradient's shape. What is not finite in the gradient is not finite here.
     """
     if norm == "linf":
         return jnp.sign(gradient)
@@ -61,6 +71,7 @@ def direction(
         largest = jnp.argmax(jnp.abs(flat), axis=-1, keepdims=True)
         chosen = jnp.arange(flat.shape[-1])[None] == largest
         return _signs(flat, chosen).reshape(gradient.shape)
+    assert images is not None, "the sparse L1 step needs the current images"
     outward = ((images <= 0) & (gradient < 0)) | ((images >= 1) & (gradient > 0))
     flat = jnp.where(outward, jnp.zeros_like(gradient), gradient)
     flat = flat.reshape(gradient.shape[0], -1)
@@ -69,13 +80,11 @@ def direction(
     return _over(signs, size(signs, "l1"))
 
 
-def sparse_direction(gradient: jax.Array, count: jax.Array) -> jax.Array:
+def sparse_direction(gradient: Images, count: Values) -> Images:
     """Return the signs of the largest values of a gradient, scaled to an L1 norm of one.
 
-    Args:
-      gradient: shape (N, H, W, C).
-      count: how many values per example, shape (N,); rounded down, and at least one. Values
-        that tie with the last one count, too.
+    ``count`` is the number of these values, rounded down and at least one. Values that tie with
+    the last one count, too.
     """
     flat = gradient.reshape(gradient.shape[0], -1)
     magnitude = jnp.abs(flat)
@@ -87,20 +96,11 @@ def sparse_direction(gradient: jax.Array, count: jax.Array) -> jax.Array:
 
 
 def project(
-    delta: jax.Array,
-    norm: str,
-    eps: jax.Array | float,
-    projection: str = "radial",
-    offset: float = 0.0,
-) -> jax.Array:
-    """The perturbations brought back into the ball of radius ``eps`` around zero.
+    delta: Images, norm: str, eps: Scalar, projection: str = "radial", offset: float = 0.0
+) -> Images:
+    """Return the perturbations, projected onto the ball of radius ``eps`` around zero.
 
-    Args:
-      delta: perturbations, shape (N, H, W, C).
-      norm: one of ``NORMS``.
-      eps: radius of the ball.
-      projection: one of ``PROJECTIONS``.
-      offset: added to the norm before a perturbation is scaled, which ends inside the ball.
+    ``offset`` is added to the norm before a perturbation is scaled, which ends inside the ball.
     """
     if norm == "linf":
         return jnp.clip(delta, -eps, eps)
@@ -109,113 +109,103 @@ def project(
     return _radial(delta, norm, eps, offset)
 
 
-def project_l1_box(images: jax.Array, delta: jax.Array, eps: jax.Array | float) -> jax.Array:
-    """Euclidean projection of perturbations onto the L1 ball and the pixel box at once.
+def project_l1_box(images: Images, delta: Images, eps: Scalar) -> Images:
+    """Return the Euclidean projection of perturbations onto the L1 ball and the pixel box at once.
 
-    Args:
-      images: in [0, 1], shape (N, H, W, C).
-      delta: perturbations of the same shape.
-      eps: radius of the ball.
-
-    Returns:
-      The nearest perturbations with ``images + delta`` in [0, 1], up to the rounding of that
-      sum, and an L1 norm of at most ``eps``.
-
-    References:
-      Croce and Hein, Mind the box, 2021, arXiv:2103.01208, proposition 2.2.
+    The results have an L1 norm of at most ``eps``, and ``images + delta`` lies in [0, 1] up to
+    the rounding of that sum (Croce and Hein, 2021, arXiv:2103.01208, proposition 2.2).
     """
     room = jnp.where(delta > 0, 1.0 - images, images)
     return _radial(_soft_threshold(delta, room, eps), "l1", eps)
 
 
-def _radial(delta, norm, eps, offset=0.0):
+def _radial(delta: Images, norm: str, eps: Scalar, offset: float = 0.0) -> Images:
     length = size(delta, norm) + offset
     outside = length > eps
     scale = jnp.where(outside, eps / jnp.where(outside, length, jnp.ones_like(length)), 1.0)
-    return delta * per_example(scale, delta)
+    return delta * scale[:, None, None, None]
 
 
-def sample(
-    keys: jax.Array, shape: tuple[int, ...], norm: str, eps: jax.Array | float, dtype
-) -> jax.Array:
-    """Draw points uniformly from the ball, one per key.
+def sample(keys: Keys, shape: tuple[int, ...], norm: str, eps: Scalar, dtype: DTypeLike) -> Images:
+    """Return points drawn uniformly from the ball, each an array of ``shape`` (H, W, C)."""
+    count = math.prod(shape)
 
-    Args:
-      keys: typed keys of shape (N,).
-      shape: (H, W, C).
-      norm: one of ``NORMS``.
-      eps: radius.
-      dtype: floating dtype of the result.
-
-    Returns:
-      Array of shape (N, H, W, C).
-    """
-
-    def draw(key):
+    def draw(key: Array) -> Array:
         if norm == "linf":
             return jax.random.uniform(key, shape, dtype, -1.0, 1.0)
-        count = 1
-        for side in shape:
-            count *= side
         if norm == "l2":
             # The first d of d + 2 coordinates of a point on the sphere fill the ball evenly.
             normal = jax.random.normal(key, (count + 2,), dtype)
             return (normal[:count] / jnp.linalg.norm(normal)).reshape(shape)
         ordered = jnp.sort(jax.random.uniform(prng.stream(key, "gaps"), (count,), dtype))
         gaps = jnp.diff(ordered, prepend=jnp.zeros((1,), dtype))
-        return (gaps * jax.random.rademacher(prng.stream(key, "signs"), (count,), dtype)).reshape(
-            shape
-        )
+        signs = jax.random.rademacher(prng.stream(key, "signs"), (count,), dtype)
+        return (gaps * signs).reshape(shape)
 
     return jax.vmap(draw)(keys) * eps
 
 
-def _soft_threshold(delta: jax.Array, room: jax.Array, eps: jax.Array | float) -> jax.Array:
-    """sign(d) min(room, max(|d| - t, 0)) with the smallest t >= 0 that ends in the L1 ball.
+def surface(
+    keys: Keys, shape: tuple[int, ...], norm: str, dtype: DTypeLike, noise: str = "uniform"
+) -> Images:
+    """Return random perturbations of norm one, see ``RandomNoise`` for the kinds of ``noise``."""
+    if noise == "uniform":
+        drawn = sample(keys, shape, norm, 1.0, dtype)
+    else:
+        generator = {"gaussian": jax.random.normal, "signs": jax.random.rademacher}[noise]
+        drawn = jax.vmap(lambda key: generator(key, shape, dtype))(keys)
+    return drawn / size(drawn, norm)[:, None, None, None]
+
+
+def _soft_threshold(delta: Images, room: Images, eps: Scalar) -> Images:
+    """Return sign(d) min(room, max(|d| - t, 0)) with the smallest t >= 0 that ends in the L1 ball.
 
     A fixed number of bisections finds which values are cut to zero, shortened or stopped by
     their room; between these events the length is linear in t, so one more step is exact.
     """
     magnitude = jnp.abs(delta).reshape(delta.shape[0], -1)
-    room = room.reshape(magnitude.shape)
+    limits = room.reshape(magnitude.shape)
 
-    def shrink(threshold):
-        return jnp.clip(magnitude - threshold, 0.0, room)
+    def shrink(threshold: Column) -> Flat:
+        return jnp.clip(magnitude - threshold, 0.0, limits)
 
-    def length(threshold):
+    def length(threshold: Column) -> Column:
         return jnp.sum(shrink(threshold), axis=-1, keepdims=True)
 
-    def halve(_, bracket):
-        low, high = bracket
-        middle = 0.5 * (low + high)
-        outside = length(middle) > eps
-        return jnp.where(outside, middle, low), jnp.where(outside, high, middle)
-
     zero = jnp.zeros_like(magnitude[:, :1])
-    bracket = (zero, jnp.max(magnitude, axis=-1, keepdims=True))
-    rounds = int(jnp.finfo(delta.dtype).nmant) + 8
-    _, high = jax.lax.fori_loop(0, rounds, halve, bracket)
-    shortened = (magnitude > high) & (magnitude - high < room)
+    highest = jnp.max(magnitude, axis=-1, keepdims=True)
+    _, high = bisect(lambda middle: length(middle) > eps, zero, highest)
+    shortened = (magnitude > high) & (magnitude - high < limits)
     count = jnp.sum(shortened, axis=-1, keepdims=True, dtype=delta.dtype)
     exact = jnp.maximum(high - (eps - length(high)) / jnp.maximum(count, 1.0), 0.0)
     threshold = jnp.where(length(zero) > eps, exact, zero)
     return jnp.sign(delta) * shrink(threshold).reshape(delta.shape)
 
 
-def _signs(flat: jax.Array, chosen: jax.Array) -> jax.Array:
+def bisect(
+    below: Callable[[Column], Bool[Array, "n 1"]], low: Column, high: Column
+) -> tuple[Column, Column]:
+    """Return a bracket as narrow as rounding allows; ``below`` holds for values below the root."""
+
+    def halve(_: Array, bracket: tuple[Column, Column]) -> tuple[Column, Column]:
+        low, high = bracket
+        middle = 0.5 * (low + high)
+        chosen = below(middle)
+        return jnp.where(chosen, middle, low), jnp.where(chosen, high, middle)
+
+    rounds = int(jnp.finfo(low.dtype).nmant) + 8
+    return jax.lax.fori_loop(0, rounds, halve, (low, high))
+
+
+def _signs(flat: Flat, chosen: Bool[Array, "n values"]) -> Flat:
     # Zero times the rest, rather than zero, so that NaN anywhere is not lost.
     return jnp.where(chosen, jnp.sign(flat), 0.0 * flat)
 
 
-def _over(delta: jax.Array, length: jax.Array) -> jax.Array:
-    return delta / per_example(jnp.where(length == 0, jnp.ones_like(length), length), delta)
+def _over(delta: Images, length: Values) -> Images:
+    return delta / jnp.where(length == 0, jnp.ones_like(length), length)[:, None, None, None]
 
 
-def per_example(values: jax.Array, like: jax.Array) -> jax.Array:
-    """Return values (N,) in a shape that multiplies or selects arrays (N, H, W, C)."""
-    return values.reshape((-1,) + (1,) * (like.ndim - 1))
-
-
-def select(chosen: jax.Array, images: jax.Array, others: jax.Array) -> jax.Array:
-    """``images`` where ``chosen`` (N,) holds and ``others`` elsewhere."""
-    return jnp.where(per_example(chosen, images), images, others)
+def select(chosen: Mask, images: Images, others: Images | float) -> Images:
+    """Return ``images`` where ``chosen`` holds and ``others`` elsewhere."""
+    return jnp.where(chosen[:, None, None, None], images, others)

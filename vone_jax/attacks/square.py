@@ -13,16 +13,27 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from vone_jax import prng
-from vone_jax.attacks import checks, classifier, losses, norms
-from vone_jax.attacks.attack import Attack, pytree
-from vone_jax.attacks.classifier import LogitsFn
+from vone_jax.attacks import losses, norms
+from vone_jax.attacks.attack import Attack, Loss, Norm, pytree
+from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Mask, Scalar, Values
 
 # Queries after which the part of the image that a square covers is halved.
 SCHEDULE = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _SCHEDULE_LENGTH = 10000
+
+# In a bump the square of half-width k has weight 1 / (k + 1)^power.
+_POWER = {"l2": 2, "l1": 4}
+_TINY = 1e-12
+
+# The perturbation of one image, its pixels, and their rows or columns within a window.
+Image = Float[Array, "h w c"]
+Pixels = Float[Array, "h w"]
+Places = Int[Array, "h w"]
+Side = Array | int
 
 
 @pytree("eps", "p_init")
@@ -40,65 +51,58 @@ class Square(Attack):
     within a batch, and it never uses the last position of a window; here it is used.
 
     Attributes:
-      norm: "linf", "l2" or "l1".
-      eps: radius of the ball in pixel units.
       queries: evaluations of each image per run; the first is that of the start.
       restarts: number of runs with other draws. An image that is misclassified, or the run with
         the highest loss under keys that no run has used, is kept.
       eot_samples: noise draws per query.
       p_init: part of the image that the first squares cover, above 0 and at most 1.
       rescale_schedule: stretch ``SCHEDULE``, made for 10000 queries, to ``queries``.
-      loss: what is raised: "margin", "cross_entropy" or "dlr".
-      targeted: whether labels are classes to reach rather than to leave.
-
-    Raises:
-      ValueError, TypeError: if a field is out of range; the message names it.
     """
 
-    norm: str
+    norm: Norm
     eps: float
     queries: int = 5000
     restarts: int = 1
     eot_samples: int = 1
     p_init: float = 0.8
     rescale_schedule: bool = False
-    loss: str = "margin"
+    loss: Loss = "margin"
     targeted: bool = False
 
-    def __post_init__(self):
-        checks.fields(self)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if isinstance(self.p_init, (int, float)) and not 0 < self.p_init <= 1:
             raise ValueError(f"p_init must lie above 0 and be at most 1, got {self.p_init!r}")
 
-    def perturb(self, keys: Array, logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
-        def score(candidates, keys):
-            """Averaged loss, and whether nothing is left to do for an image; shapes (N,)."""
-            logits = classifier.draws(logits_fn, keys, candidates, self.eot_samples)
-            loss = losses.averaged(losses.LOSSES[self.loss], "mean_loss", logits, labels)
+    def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
+        def score(candidates: Images, keys: Keys) -> tuple[Values, Mask]:
+            """Return the averaged loss, and whether an image is done."""
+            loss, logits = self.evaluate(keys, logits_fn, candidates, labels)
             if self.eot_samples > 1:
-                return self._sign * loss, jnp.zeros(loss.shape, bool)
-            return self._sign * loss, self._sign * losses.margin(logits[0], labels) > 0
+                return loss, jnp.zeros(loss.shape, bool)
+            margin = losses.margin(logits[0], labels)
+            return loss, (-margin if self.targeted else margin) > 0
 
-        def run(number, unsolved):
+        def run(number: Array | int, unsolved: Mask) -> Images:
             run_keys = prng.fold(keys, number)
             noise_keys = prng.stream(run_keys, "noise")
             query_keys = prng.stream(run_keys, "queries")
             start = self._start(prng.stream(run_keys, "start"), images)
 
-            def unfinished(state):
+            def unfinished(state: tuple) -> Array:
                 query, _, _, _, active = state
                 return (query < self.queries) & jnp.any(active)
 
-            def ask(state):
+            def ask(state: tuple) -> tuple:
                 query, proposal, current, loss, active = state
                 fresh_keys = prng.fold(noise_keys, query)
                 if self.eot_samples > 1:
                     loss, _ = score(current, fresh_keys)
                 new_loss, done = score(proposal, fresh_keys)
                 better = (query == 0) | (new_loss > loss)
-                kept = active & (better | done | ~jnp.isfinite(new_loss))
-                current = _chosen(kept, _finite_or_nan(proposal, new_loss), current)
-                loss = jnp.where(kept, new_loss, loss)
+                taken = active & (better | done | ~jnp.isfinite(new_loss))
+                current = norms.select(taken, _finite_or_nan(proposal, new_loss), current)
+                loss = jnp.where(taken, new_loss, loss)
                 active = active & ~done & jnp.isfinite(loss)
                 # Made here and not where it is scored, where XLA would compute it once more for
                 # every part of the classifier that reads it.
@@ -115,22 +119,26 @@ class Square(Attack):
             return run(0, ~done)
         judge_keys = prng.stream(keys, "judge")
 
-        def restart(best, number):
+        def restart(number: Array, best: tuple[Images, Values, Mask]) -> tuple:
             best_images, best_loss, unsolved = best
             rival = run(number, unsolved)
             rival_loss, done = score(rival, judge_keys)
             wins = unsolved & (~(rival_loss <= best_loss) | done)
             best_loss = jnp.where(wins, rival_loss, best_loss)
-            return (_chosen(wins, rival, best_images), best_loss, unsolved & ~done), None
+            return norms.select(wins, rival, best_images), best_loss, unsolved & ~done
 
         nothing = (images, jnp.full_like(clean_loss, -jnp.inf), ~done)
-        return jax.lax.scan(restart, nothing, jnp.arange(self.restarts, dtype=jnp.uint32))[0][0]
+        return jax.lax.fori_loop(0, self.restarts, restart, nothing)[0]
 
-    @property
-    def _sign(self) -> float:
-        return -1.0 if self.targeted else 1.0
+    def part(self, query: Array) -> Array:
+        """Return the part of the image that the square of a query covers; the start is query 0."""
+        after = jnp.asarray(SCHEDULE, jnp.float32)
+        if self.rescale_schedule:
+            after = after * (self.queries / _SCHEDULE_LENGTH)
+        halvings = jnp.sum(query.astype(jnp.float32) > after)
+        return self.p_init * jnp.exp2(-halvings.astype(jnp.float32))
 
-    def _start(self, keys: Array, images: Array) -> Array:
+    def _start(self, keys: Keys, images: Images) -> Images:
         shape, dtype = images.shape[1:], images.dtype
         if self.norm == "linf":
             delta = jax.vmap(lambda key: stripes(key, shape, self.eps, dtype))(keys)
@@ -140,15 +148,7 @@ class Square(Attack):
             delta = delta * jnp.maximum(self.eps / length, 1.0)
         return self._feasible(delta, images)
 
-    def part(self, query: Array) -> Array:
-        """The part of the image that the square of a query covers; the start is query 0."""
-        after = jnp.asarray(SCHEDULE, jnp.float32)
-        if self.rescale_schedule:
-            after = after * (self.queries / _SCHEDULE_LENGTH)
-        halvings = jnp.sum(query.astype(jnp.float32) > after)
-        return self.p_init * jnp.exp2(-halvings.astype(jnp.float32))
-
-    def _proposal(self, keys, current, images, query) -> Array:
+    def _proposal(self, keys: Keys, current: Images, images: Images, query: Array) -> Images:
         height, width = images.shape[1:3]
         area = self.part(query) * (height * width)
         side = jnp.round(jnp.sqrt(area)).astype(jnp.int32)
@@ -161,78 +161,63 @@ class Square(Attack):
             propose = functools.partial(moved_window, side=side, eps=self.eps, norm=self.norm)
         return self._feasible(jax.vmap(propose)(keys, current - images), images)
 
-    def _feasible(self, delta: Array, images: Array) -> Array:
-        """The image with a perturbation that uses the whole ball, brought into the box."""
+    def _feasible(self, delta: Images, images: Images) -> Images:
+        """Return the images with perturbations that use the whole ball, brought into the box."""
         if self.norm == "l2":
-            delta = self.eps * norms.direction(delta, "l2", "dense", images)
+            delta = self.eps * norms.direction(delta, "l2")
         if self.norm == "l1":
             # A little less than eps, as in the reference code, against rounding.
             delta = norms.project_l1_box(images, delta, self.eps * (1 - 1e-6))
         return jnp.clip(images + delta, 0.0, 1.0)
 
 
-def _chosen(mask: Array, these: Array, others: Array) -> Array:
-    return jnp.where(mask[:, None, None, None], these, others)
-
-
-def _finite_or_nan(images: Array, loss: Array) -> Array:
+def _finite_or_nan(images: Images, loss: Values) -> Images:
     # Without gradients nothing else carries a NaN of the classifier into the result.
-    return _chosen(jnp.isfinite(loss), images, jnp.full_like(images, jnp.nan))
+    return norms.select(jnp.isfinite(loss), images, jnp.nan)
 
 
 # Starting patterns and proposals, for one example and one key at a time. The side of a window may
 # be traced: a window is a mask made from indices, so one compiled function serves all sides.
 
-# In a bump the square of half-width k has weight 1 / (k + 1)^power.
-_POWER = {"l2": 2, "l1": 4}
-_TINY = 1e-12
 
-
-def stripes(key: Array, shape: tuple[int, ...], eps: Array | float, dtype) -> Array:
-    """Start for L-infinity: vertical stripes of -eps or eps, one sign per column and channel."""
+def stripes(key: Key[Array, ""], shape: tuple[int, ...], eps: Scalar, dtype: DTypeLike) -> Image:
+    """Return a start for L-infinity: columns of -eps or eps, one sign per column and channel."""
     _, width, channels = shape
-    return eps * jnp.broadcast_to(
-        _signs(jax.random.uniform(key, (1, width, channels), dtype)), shape
-    )
+    signs = _signs(jax.random.uniform(key, (1, width, channels), dtype))
+    return eps * jnp.broadcast_to(signs, shape)
 
 
-def tiles(key: Array, shape: tuple[int, ...], norm: str, dtype) -> Array:
-    """Start for L2 and L1: a grid of bump pairs, one sign per tile and channel.
+def tiles(key: Key[Array, ""], shape: tuple[int, ...], norm: str, dtype: DTypeLike) -> Image:
+    """Return a start for L2 and L1: a grid of bump pairs, one sign per tile and channel.
 
     A tile has a fifth of the shorter side; the grid is centred.
     """
     height, width, channels = shape
     side = max(min(height, width) // 5, 1)
     grid = (height // side, width // side)
-    down = np.arange(height) - (height - grid[0] * side) // 2
-    across = np.arange(width) - (width - grid[1] * side) // 2
-    used = ((down >= 0) & (down < grid[0] * side))[:, None] & (
-        (across >= 0) & (across < grid[1] * side)
-    )[None]
-    tile = (
-        np.clip(down // side, 0, grid[0] - 1)[:, None],
-        np.clip(across // side, 0, grid[1] - 1)[None],
-    )
+    down = np.arange(height)[:, None] - (height - grid[0] * side) // 2
+    across = np.arange(width)[None] - (width - grid[1] * side) // 2
+    used = (down >= 0) & (down < grid[0] * side) & (across >= 0) & (across < grid[1] * side)
+    tile = (np.clip(down // side, 0, grid[0] - 1), np.clip(across // side, 0, grid[1] - 1))
     drawn = jax.random.uniform(key, (*grid, channels + 1), dtype)[tile]
-    rows, columns = np.broadcast_arrays((down % side)[:, None], (across % side)[None])
-    rows, columns = jnp.asarray(rows), jnp.asarray(columns)
+    rows, columns = map(jnp.asarray, np.broadcast_arrays(down % side, across % side))
     pair = bump_pair(rows, columns, side, drawn[..., 0] < 0.5, norm, dtype)
     return jnp.where(used, pair, 0.0)[..., None] * _signs(drawn[..., 1:])
 
 
-def signed_window(key: Array, delta: Array, side: Array, eps: Array | float) -> Array:
-    """Proposal for L-infinity: -eps or eps in a random window, one sign per channel."""
+def signed_window(key: Key[Array, ""], delta: Image, side: Side, eps: Scalar) -> Image:
+    """Return a proposal for L-infinity: -eps or eps in a random window, one sign per channel."""
     # One call for all that is random: a call of the generator is what compiles slowly.
     drawn = jax.random.uniform(key, (2 + delta.shape[-1],), delta.dtype)
     inside = _inside(*_window(drawn[:2], delta.shape, side), side)
     return jnp.where(inside[..., None], eps * _signs(drawn[None, None, 2:]), delta)
 
 
-def moved_window(key: Array, delta: Array, side: Array, eps: Array | float, norm: str) -> Array:
-    """Proposal for L2 and L1: the perturbation of one random window moves into another.
+def moved_window(key: Key[Array, ""], delta: Image, side: Side, eps: Scalar, norm: str) -> Image:
+    """Return a proposal for L2 and L1: the perturbation of one random window moves into another.
 
-    The second window is emptied. The first one gets its old perturbation plus a pair of bumps,
-    with the norm that both windows had and what the perturbation has left to ``eps``.
+    The second window is emptied. The first one gets its old perturbation plus a pair of bumps.
+    Its norm is that of both windows together, plus what the perturbation lacks to ``eps``.
     """
     channels = delta.shape[-1]
     drawn = jax.random.uniform(key, (5 + channels,), delta.dtype)
@@ -254,20 +239,12 @@ def moved_window(key: Array, delta: Array, side: Array, eps: Array | float, norm
 
 
 def bump_pair(
-    rows: Array, columns: Array, side: Array | int, transposed, norm: str, dtype
-) -> Array:
-    """A positive bump above a negative one in a square, of norm one; zero outside of it.
+    rows: Places, columns: Places, side: Side, transposed: Array, norm: str, dtype: DTypeLike
+) -> Pixels:
+    """Return a positive bump above a negative one in a square, of norm one; zero outside of it.
 
-    Args:
-      rows: row of each pixel within the square, which begins at 0; integers of shape (H, W).
-      columns: column of each pixel, likewise.
-      side: side of the square.
-      transposed: whether the bumps lie side by side instead; a scalar or an array (H, W).
-      norm: "l2" or "l1".
-      dtype: floating dtype of the result.
-
-    Returns:
-      Array of shape (H, W).
+    Rows and columns count from the corner of the square. Where ``transposed`` holds, for all
+    pixels or for each, the bumps lie side by side instead.
     """
     down, across = jnp.where(transposed, columns, rows), jnp.where(transposed, rows, columns)
     upper = _bump(down, across, side // 2, side, norm, dtype)
@@ -277,15 +254,17 @@ def bump_pair(
     return (upper - lower) / (jnp.sqrt(parts) if norm == "l2" else parts).astype(dtype)
 
 
-def _bump(rows, columns, height, width, norm: str, dtype) -> Array:
-    """Squares of half-width k = 0, 1, ... around the middle of a rectangle, of norm one."""
+def _bump(
+    rows: Places, columns: Places, height: Side, width: Side, norm: str, dtype: DTypeLike
+) -> Pixels:
+    """Return squares of half-width k = 0, 1, ... in the middle of a rectangle, of norm one."""
     longest = max(rows.shape)
     # rest[m] is the sum of 1 / (k + 1)^power over k = m, m + 1, ...
     weights = 1.0 / np.arange(1, longest + 2, dtype=np.float64) ** _POWER[norm]
     rest = jnp.asarray(np.append(np.cumsum(weights[::-1])[::-1], 0.0), dtype)
     outermost = jnp.maximum(height // 2, width // 2)
 
-    def value(rows, columns):
+    def value(rows: Array, columns: Array) -> Array:
         ring = jnp.maximum(jnp.abs(rows - height // 2), jnp.abs(columns - width // 2))
         inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
         # Pixels far outside would read past the end of the table.
@@ -296,8 +275,8 @@ def _bump(rows, columns, height, width, norm: str, dtype) -> Array:
     return value(rows, columns) / (_size(whole, norm) + _TINY)
 
 
-def _window(drawn: Array, shape: tuple[int, ...], side) -> tuple[Array, Array]:
-    """Rows and columns of all pixels, counted from the corner of a window.
+def _window(drawn: Array, shape: tuple[int, ...], side: Side) -> tuple[Places, Places]:
+    """Return rows and columns of all pixels, counted from the corner of a window.
 
     ``drawn`` holds two numbers in [0, 1) that choose the corner evenly among all that fit.
     """
@@ -312,12 +291,11 @@ def _signs(drawn: Array) -> Array:
     return jnp.where(drawn < 0.5, -1.0, 1.0).astype(drawn.dtype)
 
 
-def _inside(rows: Array, columns: Array, side) -> Array:
+def _inside(rows: Places, columns: Places, side: Side) -> Bool[Array, "h w"]:
     return (rows >= 0) & (rows < side) & (columns >= 0) & (columns < side)
 
 
-def _size(delta: Array, norm: str, axis=None) -> Array:
-    keep = axis is not None
-    if norm == "l2":
-        return jnp.sqrt(jnp.sum(jnp.square(delta), axis=axis, keepdims=keep))
-    return jnp.sum(jnp.abs(delta), axis=axis, keepdims=keep)
+def _size(delta: Array, norm: str, axis: tuple[int, ...] | None = None) -> Array:
+    powers = jnp.square(delta) if norm == "l2" else jnp.abs(delta)
+    total = jnp.sum(powers, axis=axis, keepdims=axis is not None)
+    return jnp.sqrt(total) if norm == "l2" else total

@@ -1,0 +1,128 @@
+"""Attacks without gradients: random noise, the baseline, and SPSA, which estimates gradients.
+
+References:
+  Uesato et al., Adversarial risk and the dangers of evaluating against weak attacks, 2018,
+    arXiv:1802.05666.
+"""
+
+import dataclasses
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from vone_jax import prng
+from vone_jax.attacks import classifier, losses, norms
+from vone_jax.attacks.attack import Attack, Loss, Norm, pytree
+from vone_jax.attacks.carlini_wagner import Adam
+from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Values
+
+NOISES = ("uniform", "gaussian", "signs")
+
+
+@pytree("eps")
+@dataclasses.dataclass(frozen=True)
+class RandomNoise(Attack):
+    """Noise of norm ``eps``, clipped to the pixel box.
+
+    A model that loses as much to noise as to an attack was not attacked well.
+
+    Attributes:
+      eps: norm of the noise in pixel units, before clipping.
+      draws: number of noises tried; each image keeps the one with the largest averaged margin.
+      noise: "uniform", a random point of the ball moved out to its surface; "gaussian", normal
+        values scaled to the norm; "signs", values of equal size and random sign, the corners of
+        the L-infinity ball.
+      eot_samples: draws of the classifier's own noise that the margin is averaged over; used only
+        to choose among several noises, which all get the same draws.
+    """
+
+    norm: Norm
+    eps: float
+    draws: int = 1
+    noise: Annotated[str, NOISES] = "uniform"
+    eot_samples: int = 1
+
+    def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
+        def noisy(number: Array | int) -> Images:
+            shape, noise_keys = images.shape[1:], prng.fold(keys, number)
+            way = norms.surface(noise_keys, shape, self.norm, images.dtype, self.noise)
+            return jnp.clip(images + self.eps * way, 0.0, 1.0)
+
+        if self.draws == 1:
+            return noisy(0)
+        judge_keys = prng.stream(keys, "judge")
+
+        def draw(number: Array, best: tuple[Images, Values]) -> tuple[Images, Values]:
+            rival = noisy(number)
+            logits = classifier.draws(logits_fn, judge_keys, rival, self.eot_samples)
+            margin = losses.averaged(losses.margin, "mean_loss", logits, labels)
+            # Nothing else carries a NaN of the classifier into the result.
+            rival = norms.select(jnp.isfinite(margin), rival, jnp.nan)
+            return losses.stronger(best, rival, margin)
+
+        nothing = (images, jnp.full(images.shape[:1], -jnp.inf, images.dtype))
+        return jax.lax.fori_loop(0, self.draws, draw, nothing)[0]
+
+
+@pytree("eps", "delta", "learning_rate")
+@dataclasses.dataclass(frozen=True)
+class SPSA(Attack):
+    """Adam on simultaneous perturbations: differences of scores along random directions.
+
+    Each direction has random signs in every value. The loss is compared on both sides of the
+    image under the same draws of the classifier's noise. The directions belong to an example,
+    they are not shared within a batch. The result is the last iterate. A step costs
+    2 x ``samples`` evaluations of ``eot_samples`` draws.
+
+    Attributes:
+      steps: steps of Adam.
+      samples: random directions per step.
+      delta: distance at which the loss is compared; the compared images may leave the pixel box
+        by as much.
+      learning_rate: of Adam, in pixel units.
+      eot_samples: noise draws per evaluation; the loss is averaged over them.
+    """
+
+    norm: Annotated[str, ("linf",)]
+    eps: float
+    steps: int = 100
+    samples: int = 128
+    delta: float = 0.01
+    learning_rate: float = 0.01
+    eot_samples: int = 1
+    loss: Loss = "margin"
+    targeted: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.delta, (int, float)) and self.delta == 0:
+            raise ValueError("delta must be above 0: the loss is compared at this distance")
+
+    def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
+        def loss(point: Images, keys: Keys) -> Values:
+            return self.evaluate(keys, logits_fn, point, labels)[0]
+
+        def slope(point: Images, keys: Keys) -> Images:
+            def add(number: Array, total: Images) -> Images:
+                sample_keys = prng.fold(keys, number)
+                way_keys = prng.stream(sample_keys, "direction")
+                noise_keys = prng.stream(sample_keys, "noise")
+                way = jax.vmap(
+                    lambda key: jax.random.rademacher(key, images.shape[1:], images.dtype)
+                )(way_keys)
+                sides = jnp.stack([point + self.delta * way, point - self.delta * way])
+                ahead, behind = jax.vmap(loss, in_axes=(0, None))(sides, noise_keys)
+                rise = (ahead - behind) / (2 * self.delta)
+                return total + rise[:, None, None, None] * way
+
+            return jax.lax.fori_loop(0, self.samples, add, jnp.zeros_like(point)) / self.samples
+
+        def step(number: Array, state: tuple[Images, Adam]) -> tuple[Images, Adam]:
+            point, adam = state
+            way, adam = adam.direction(slope(point, prng.fold(keys, number)), number)
+            delta = norms.project(point + self.learning_rate * way - images, self.norm, self.eps)
+            return jnp.clip(images + delta, 0.0, 1.0), adam
+
+        return jax.lax.fori_loop(0, self.steps, step, (images, Adam.start(images)))[0]
