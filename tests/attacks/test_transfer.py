@@ -60,6 +60,7 @@ def test_a_surrogate_that_does_not_fit_is_refused():
             )
 
 
+@pytest.mark.untyped
 def test_bad_fields_are_refused():
     with pytest.raises(TypeError, match="attack must be an Attack, got str"):
         Transfer("PGD", problem.LOGITS_FN)  # pyright: ignore[reportArgumentType]

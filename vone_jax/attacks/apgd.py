@@ -318,16 +318,18 @@ class APGD(Attack):
 
     def _plans(self, dtype: DTypeLike) -> tuple[tuple[Array, Array, Array, Array], float]:
         """Return number, multiple of eps, steps and gaps of all stages, and the first multiple."""
-        factors, steps = np.asarray(stages(self.steps, self.large_eps_schedule)).T
+        plan = stages(self.steps, self.large_eps_schedule)
+        length = max(count for _, count in plan) + 1
         points = [
-            sparse_checkpoints(each) if self.norm == "l1" else checkpoints(each, self.checkpoints)
-            for each in steps.tolist()
+            sparse_checkpoints(count) if self.norm == "l1" else checkpoints(count, self.checkpoints)
+            for _, count in plan
         ]
+        factors, steps = np.asarray(plan).T
         plans = (
-            jnp.arange(len(steps), dtype=jnp.int32),
+            jnp.arange(len(plan), dtype=jnp.int32),
             jnp.asarray(factors, dtype),
             jnp.asarray(steps, jnp.int32),
-            jnp.asarray(np.stack([gaps_before(each, max(steps) + 1) for each in points])),
+            jnp.asarray(np.stack([gaps_before(each, length) for each in points])),
         )
         return plans, float(factors[0])
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Array
 
 from vone_jax import prng
 from vone_jax.attacks import attack as attack_module
@@ -142,7 +143,7 @@ class AutoAttack(Attack):
         judge_keys = prng.stream(keys, "judge")
         best = (images, losses.nothing_yet(images))
 
-        def compare(best: Best, rows: np.ndarray, adversarial: Images) -> Best:
+        def compare(best: Best, rows: np.ndarray, adversarial: Array) -> Best:
             part = (_take(array, rows) for array in (judge_keys, labels))
             verdict = _judged(self.judge_draws, logits_fn, adversarial, *part)
             return _keep_stronger(best, rows, adversarial, verdict)
@@ -193,7 +194,7 @@ def _check_member(member: Any, norm: str, eps: Any) -> None:
         raise ValueError(f"attacks must be of radius {eps}, got {member!r}")
 
 
-def _take(array: jax.Array, rows: np.ndarray) -> jax.Array:
+def _take(array: Array, rows: np.ndarray) -> Array:
     """Return rows of an array with the sharding of the array."""
     taken = array[rows]
     # On one device nothing is placed, or the result could not meet arrays on several.
@@ -208,7 +209,7 @@ def _judged(draws: int, logits_fn: LogitsFn, images: Images, keys: Keys, labels:
 
 
 @jax.jit
-def _keep_stronger(best: Best, rows: jax.Array, adversarial: Images, verdict: Verdict) -> Best:
+def _keep_stronger(best: Best, rows: Array, adversarial: Array, verdict: Verdict) -> Best:
     """Update some rows of the best candidates; a row may be there twice, as padding."""
     part = jax.tree.map(lambda array: array[rows], best)
     stronger = _stronger(part, adversarial, verdict)
