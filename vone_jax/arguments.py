@@ -68,9 +68,10 @@ def number(
     Raises:
       ValueError: if it is not.
     """
-    valid = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    valid = valid and math.isfinite(value) and (value > 0 if positive else value >= 0)
-    if not valid or value > most or (below and value == most):
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    size = float(value) if real else math.nan
+    valid = math.isfinite(size) and (size > 0 if positive else size >= 0)
+    if not valid or size > most or (below and size == most):
         least = "> 0" if positive else ">= 0"
         limit = "" if most == math.inf else f" and {'<' if below else '<='} {most:g}"
         raise ValueError(f"{name} must be a finite number {least}{limit}, got {value!r}")
