@@ -37,9 +37,9 @@ class FeaturesNet(TinyNet):
 def batch():
     rng = np.random.default_rng(0)
     return {
-        "image": rng.random((8, 8, 8, 1)).astype(np.float32),
-        "label": np.arange(8, dtype=np.int32) % 3,
-        "index": np.arange(8, dtype=np.uint32),
+        "image": jnp.asarray(rng.random((8, 8, 8, 1)), jnp.float32),
+        "label": jnp.arange(8, dtype=jnp.int32) % 3,
+        "index": jnp.arange(8, dtype=jnp.uint32),
     }
 
 
