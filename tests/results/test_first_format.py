@@ -1,5 +1,6 @@
 """Files of format 1, which earlier versions wrote, read as those of the present format."""
 
+import dataclasses
 import json
 import shutil
 
@@ -109,3 +110,14 @@ def test_damaged_files_are_named(first_format, tmp_path, changes, part):
     with pytest.raises(results.ResultError) as caught:
         results.read(path)
     assert part in str(caught.value) and path.name in str(caught.value)
+
+
+def test_a_field_that_an_experiment_did_not_have_yet_is_no_difference(first_format):
+    old = results.read(first_format / "base" / "results" / "clean.json")
+    config = old.network.config
+    newer = dataclasses.replace(old.network, config=config | {"new": {"field": None}})
+    identity = results.Identity(old.name, newer, old.dataset, old.condition, old.protocol, old.key)
+    assert results.differences(identity, old) == []
+    other = dataclasses.replace(old.network, config=config | {"seed": 99})
+    identity = dataclasses.replace(identity, network=other)
+    assert results.differences(identity, old) == ["network.config.seed is 99, was 0"]

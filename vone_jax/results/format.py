@@ -863,11 +863,16 @@ def differences(ours: Identity, theirs: Identity) -> list[str]:
 
 
 def json_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
-    """The leaves in which two JSON objects differ, see ``differences``."""
+    """The leaves in which two JSON objects differ, see ``differences``.
+
+    A field of the experiment that theirs lacks is no difference: the version that wrote it did not
+    have the field, whose default changes nothing.
+    """
     here, there = _flatten(ours), _flatten(theirs)
+    new = {name for name in here if name.startswith("network.config.") and name not in there}
     return [
         f"{name} is {here.get(name, 'absent')}, was {there.get(name, 'absent')}"
-        for name in sorted(here | there)
+        for name in sorted((here | there).keys() - new)
         if here.get(name) != there.get(name)
     ]
 
