@@ -8,6 +8,7 @@ the object also names the class under ``"kind"``.
 """
 
 import dataclasses
+import inspect
 import json
 import re
 import runpy
@@ -15,7 +16,7 @@ import sys
 import types
 import typing
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict
@@ -146,7 +147,7 @@ def differences(ours: Experiment, theirs: Experiment) -> list[str]:
 def _encode(value: Any) -> Any:
     """Return the JSON form of a dataclass, or of a value that a field of one may hold."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        hints = typing.get_type_hints(type(value))
+        hints = _hints(type(value))
         encoded = {}
         for field in dataclasses.fields(value):
             item = getattr(value, field.name)
@@ -201,12 +202,23 @@ def _classes(hint: Any) -> dict[str, type]:
     return {cls.__name__: cls for cls in options if dataclasses.is_dataclass(cls)}
 
 
+def _hints(cls: type) -> dict[str, Any]:
+    """The types of the fields of a dataclass, also of one that no type checker looks into."""
+    hints: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        hints |= inspect.get_annotations(base, eval_str=True)
+    return {
+        name: typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+        for name, hint in hints.items()
+    }
+
+
 def _decode_dataclass(classes: dict[str, type], content: dict[str, Any], path: str) -> Any:
     kind = content.get(_KIND) if len(classes) > 1 else next(iter(classes))
     if kind not in classes:
         raise ValueError(f"{path}.{_KIND} must be one of {', '.join(classes)}, got {kind!r}")
     cls = classes[kind]
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     values = {}
     for name, item in content.items():
