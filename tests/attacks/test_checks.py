@@ -1,4 +1,5 @@
 import dataclasses
+import typing
 
 import flax.linen as nn
 import jax
@@ -227,3 +228,8 @@ def test_an_attack_prints_as_code_and_hashes():
     assert hash(attack) == hash(PGD("linf", 0.1)) != hash(PGD("linf", 0.2))
     with pytest.raises(dataclasses.FrozenInstanceError):
         attack.eps = 0.2
+
+
+def test_the_command_line_finds_the_types_of_the_fields():
+    hints = typing.get_type_hints(PGD)
+    assert hints["norm"] is str and {"steps", "eps", "random_start"} <= hints.keys()

@@ -46,3 +46,9 @@ __all__ = [
     "per_example",
     "to_json",
 ]
+
+# ``pytree`` has kept jaxtyping's import hook from the constructors with this flag. It would also
+# hide the types of the fields from the command line.
+for _name in __all__:
+    if isinstance(_attack := globals()[_name], type) and "__no_type_check__" in vars(_attack):
+        delattr(_attack, "__no_type_check__")
