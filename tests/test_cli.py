@@ -1,4 +1,4 @@
-"""What the commands share: messages, exit statuses, signals."""
+"""The common part of the commands: messages, exit statuses, signals."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What a file says about its network: by the names and shapes of tensors, and by stored flags."""
+"""The network that a file describes, by names and shapes of tensors and by stored flags."""
 
 import dataclasses
 import math

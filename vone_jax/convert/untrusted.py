@@ -1,4 +1,4 @@
-"""What all readers of files from strangers share: one error, clean text, and regular files only."""
+"""Guards for files from strangers: one error class, clean text, and regular files only."""
 
 import errno
 import json

@@ -16,7 +16,7 @@ _FORMS = {"float": "", "uint8": "8 bits", "jpeg85": "JPEG 85"}
 
 
 def as_deployed(run: Run, result: Result) -> bool:
-    """Whether a network was measured as it would be used.
+    """True if a network was measured as it would be used.
 
     It has the noise that it was trained with, drawn anew for every decision, and one draw for a
     decision.

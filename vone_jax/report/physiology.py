@@ -57,7 +57,7 @@ def layer_scores(result: Result) -> LayerScores:
 
 
 def is_scored(result: Result) -> bool:
-    """Whether a result of the kind "physiology" has scores."""
+    """True if a result of the kind "physiology" has scores."""
     return isinstance(result.measured, results.Physiology) and result.measured.scores is not None
 
 
