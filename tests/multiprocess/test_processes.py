@@ -207,7 +207,7 @@ def test_two_processes_evaluate_as_one_also_when_stopped(whole, tmp_path):
     expected = read_results(one)
     assert len(expected) == 10
     assert read_results(two) == expected
-    assert expected["clean.json"]["device"] == "4 x cpu (cpu)"
+    assert expected["clean.json"]["provenance"]["device"] == "4 x cpu (cpu)"
     assert "results in" in said[0] and "clean" not in said[1]
 
 
@@ -231,10 +231,10 @@ def test_eight_devices_train_and_evaluate_as_one(tmp_path):
     (one, arrays, records, noise), (eight, *others, noise_of_eight) = found
     assert_same_run(eight, one)
     np.testing.assert_array_equal(noise_of_eight, noise)
-    assert records["clean.json"]["device"] == "1 x cpu (cpu)"
-    assert others[1]["clean.json"]["device"] == "8 x cpu (cpu)"
+    assert records["clean.json"]["provenance"]["device"] == "1 x cpu (cpu)"
+    assert others[1]["clean.json"]["provenance"]["device"] == "8 x cpu (cpu)"
     for name, record in records.items():
-        assert record.get("sums") == others[1][name].get("sums")
+        assert record["measured"] == others[1][name]["measured"]
     assert "adversarial" in arrays["gallery-linf-0.01569.npz"]
     for name, values in arrays.items():
         for field, value in values.items():
