@@ -203,8 +203,9 @@ class TestEvaluation:
         (tmp_path / "val" / "a").mkdir(parents=True)
         Image.fromarray(image).save(tmp_path / "val/a/x.png")
         photos = data.load(f"folder:{tmp_path}", "val")
-        options = {"batch_size": 1, "image_size": image_size, "center_crop": center_crop}
-        (batch,) = list(data.eval_batches(photos, **options))
+        options = {"batch_size": 1, "image_size": image_size}
+        crop = data.Preprocessing(center_crop)
+        (batch,) = list(data.eval_batches(photos, **options, preprocessing=crop))
         assert (batch["image"].max() == 0) == border
 
 
@@ -382,7 +383,6 @@ class TestBadInput:
             ({"workers": -1}, "workers"),
             ({"process_count": 3}, "divisible by process_count, got 4 and 3"),
             ({"process_count": 2, "process_index": 2}, "process_index"),
-            ({"center_crop": 1.5}, "center_crop"),
         ],
     )
     def test_training_arguments(self, source, options, message):

@@ -25,19 +25,35 @@ class TestEvaluationTransform:
         # The same two steps written out: the longer side is truncated to int(256 * 401 / 300).
         resized = np.asarray(Image.fromarray(image).resize((342, 256), Image.Resampling.BILINEAR))
         expected = resized[16:240, 59:283]
-        np.testing.assert_array_equal(
-            transforms.resize_and_center_crop(image, 224, 0.875), expected
-        )
+        np.testing.assert_array_equal(transforms.Preprocessing(0.875)(image, 224), expected)
 
     @pytest.mark.parametrize("shape", [(30, 50, 1), (50, 30, 3), (7, 9, 3), (100, 100, 1)])
     @pytest.mark.parametrize("center_crop", [1.0, 0.875])
     def test_result_is_square(self, shape, center_crop):
-        image = transforms.resize_and_center_crop(np.zeros(shape, np.uint8), 28, center_crop)
+        image = transforms.Preprocessing(center_crop)(np.zeros(shape, np.uint8), 28)
         assert image.shape == (28, 28, shape[2]) and image.dtype == np.uint8
 
     def test_right_size_is_left_alone(self):
         image = rng().integers(0, 256, (28, 28, 1), np.uint8)
-        assert transforms.resize_and_center_crop(image, 28) is image
+        assert transforms.Preprocessing()(image, 28) is image
+
+    def test_squash_resizes_both_sides_as_pillow(self):
+        image = rng().integers(0, 256, (30, 41, 3), np.uint8)
+        resized = Image.fromarray(image).resize((28, 28), Image.Resampling.BICUBIC)
+        squash = transforms.Preprocessing(squash=True, interpolation="bicubic")
+        np.testing.assert_array_equal(squash(image, 28), np.asarray(resized))
+
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ({"center_crop": 1.5}, "center_crop must be .* > 0 and <= 1, got 1.5"),
+            ({"center_crop": 0.9, "squash": True}, "center_crop must be 1, got 0.9"),
+            ({"interpolation": "cubic"}, "interpolation .*'cubic'.*bicubic"),
+        ],
+    )
+    def test_wrong_fields(self, fields, message):
+        with pytest.raises(ValueError, match=message):
+            transforms.Preprocessing(**fields)
 
 
 class TestRandomResizedCrop:
@@ -66,7 +82,7 @@ class TestRandomResizedCrop:
     def test_whole_image_is_a_plain_resize(self, photo):
         square = photo[:, :40]
         crop = transforms.random_resized_crop(square, 20, rng(), (1.0, 1.0), (1.0, 1.0))
-        np.testing.assert_array_equal(crop, transforms.resize_and_center_crop(square, 20))
+        np.testing.assert_array_equal(crop, transforms.Preprocessing()(square, 20))
 
 
 class TestAffine:

@@ -8,7 +8,7 @@ from vone_jax.data.images import FolderSource
 from vone_jax.data.loading import load, load_corrupted
 from vone_jax.data.pipeline import Batches, batches_per_epoch, eval_batches, train_batches
 from vone_jax.data.sources import ArraySource, Source, Subset
-from vone_jax.data.transforms import AUGMENTS, Augment
+from vone_jax.data.transforms import AUGMENTS, Augment, Preprocessing
 
 __all__ = [
     "AUGMENTS",
@@ -16,6 +16,7 @@ __all__ = [
     "Augment",
     "Batches",
     "FolderSource",
+    "Preprocessing",
     "Source",
     "Subset",
     "batches_per_epoch",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vone_jax.data.sources import Source
-from vone_jax.data.transforms import Augment, resize_and_center_crop
+from vone_jax.data.transforms import Augment, Preprocessing
 
 Batch = dict[str, np.ndarray]
 
@@ -24,7 +24,7 @@ class _MakeBatch:
     # This process's part of a global batch.
     rows: slice
     image_size: int
-    center_crop: float
+    preprocessing: Preprocessing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class TrainBatch(_MakeBatch):
                 example["image"],
                 self.image_size,
                 np.random.default_rng((self.seed, int(epoch), int(index))),
-                self.center_crop,
+                self.preprocessing,
             )
             for example, epoch, index in zip(examples, epochs, indices, strict=True)
         ]
@@ -73,7 +73,7 @@ class EvalBatch(_MakeBatch):
         mask = numbers < len(self.source)
         for row, index in enumerate(numbers[mask]):
             example = _read(self.source, int(index))
-            images[row] = resize_and_center_crop(example["image"], size, self.center_crop)
+            images[row] = self.preprocessing(example["image"], size)
             labels[row] = example["label"]
         index = np.minimum(numbers, len(self.source)).astype(np.uint32)
         return {"image": images, "label": labels, "index": index, "mask": mask}

@@ -6,6 +6,7 @@ depends only on the seed, and the augmentation of an example only on (seed, epoc
 position in the stream is one integer, which fits any number of workers and processes.
 """
 
+import dataclasses
 import multiprocessing
 import os
 import signal
@@ -23,7 +24,7 @@ from absl import flags
 from vone_jax import arguments
 from vone_jax.data.collate import Batch, EvalBatch, TrainBatch
 from vone_jax.data.sources import Source
-from vone_jax.data.transforms import Augment
+from vone_jax.data.transforms import Augment, Preprocessing
 
 # Whole batches are made in parallel: Pillow releases the interpreter lock while it decodes.
 _THREADS = min(4, os.cpu_count() or 1)
@@ -38,7 +39,7 @@ def train_batches(
     seed: int,
     image_size: int,
     augment: Augment | None = None,
-    center_crop: float | None = None,
+    preprocessing: Preprocessing | None = None,
     epochs: int | None = None,
     workers: int = 0,
     unreadable: str = "raise",
@@ -57,7 +58,7 @@ def train_batches(
       seed: decides order and augmentation, in [0, 2**32).
       image_size: side of the images, in pixels.
       augment: random transforms. Default: none.
-      center_crop: see ``eval_batches``; for images without a random resized crop.
+      preprocessing: for images without a random resized crop.
       epochs: number of epochs. Default: no end.
       workers: processes that prepare batches; 0 uses threads of this process. A script with
         workers needs an ``if __name__ == "__main__"`` guard, because they are spawned.
@@ -84,7 +85,7 @@ def train_batches(
     if epochs is not None:
         arguments.count("epochs", epochs)
     make = TrainBatch(
-        **_images_of(source, batch_size, image_size, center_crop, process_index, process_count),
+        **_images_of(source, batch_size, image_size, preprocessing, process_index, process_count),
         seed=int(seed),
         augment=augment or Augment(),
         replace_unreadable=unreadable == "skip",
@@ -107,7 +108,7 @@ def eval_batches(
     *,
     batch_size: int,
     image_size: int,
-    center_crop: float | None = None,
+    preprocessing: Preprocessing | None = None,
     start: int = 0,
     workers: int = 0,
     restart_workers: bool = False,
@@ -124,10 +125,8 @@ def eval_batches(
     Args:
       source: the split.
       batch_size: examples per batch over all processes.
-      image_size: side of the images, in pixels. The shorter side of an image is resized to
-        ``image_size / center_crop`` and the central square is cut out.
-      center_crop: in (0, 1]. Default: 0.875 for images of different sizes (photographs) at 112
-        pixels or more, which is Resize(256), CenterCrop(224) at 224 pixels; else 1, a plain resize.
+      image_size: side of the images, in pixels.
+      preprocessing: the way an image is brought to that size. Default: ``Preprocessing()``.
       start: index of the first example, in [0, len(source)], to continue an evaluation.
       restart_workers: restart a worker process that dies, with a warning, up to three times in a
         row. The batches stay the same. By default it ends the iteration.
@@ -140,7 +139,7 @@ def eval_batches(
         ``train_batches``; it never skips an example.
     """
     make = EvalBatch(
-        **_images_of(source, batch_size, image_size, center_crop, process_index, process_count)
+        **_images_of(source, batch_size, image_size, preprocessing, process_index, process_count)
     )
     if not 0 <= start <= len(source):
         raise ValueError(f"start must be in [0, {len(source)}], got {start!r}")
@@ -299,7 +298,7 @@ def _images_of(
     source: Source,
     batch_size: int,
     image_size: int,
-    center_crop: float | None,
+    preprocessing: Preprocessing | None,
     process_index: int,
     process_count: int,
 ) -> dict[str, Any]:
@@ -315,16 +314,18 @@ def _images_of(
         )
     if not 0 <= process_index < process_count:
         raise ValueError(f"process_index must be in [0, {process_count}), got {process_index!r}")
-    if center_crop is None:
-        photographs = None in source.image_shape
-        center_crop = 0.875 if photographs and image_size >= 112 else 1.0
-    arguments.number("center_crop", center_crop, positive=True, most=1.0)
+    preprocessing = preprocessing or Preprocessing()
+    if preprocessing.center_crop is None and not preprocessing.squash:
+        photographs = None in source.image_shape and image_size >= 112
+        preprocessing = dataclasses.replace(
+            preprocessing, center_crop=0.875 if photographs else 1.0
+        )
     local = batch_size // process_count
     return {
         "source": source,
         "rows": slice(process_index * local, (process_index + 1) * local),
         "image_size": image_size,
-        "center_crop": float(center_crop),
+        "preprocessing": preprocessing,
     }
 
 

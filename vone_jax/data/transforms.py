@@ -18,25 +18,66 @@ Span = tuple[float, float]
 
 _BILINEAR = Image.Resampling.BILINEAR
 _RESAMPLING = {"nearest": Image.Resampling.NEAREST, "bilinear": _BILINEAR}
+_INTERPOLATIONS = {
+    "bilinear": _BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 
 
-def resize_and_center_crop(image: np.ndarray, size: int, center_crop: float = 1.0) -> np.ndarray:
-    """Resize the shorter side to ``size / center_crop`` and cut out the central square.
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """The way in which an evaluation brings an image to the size that a network takes.
 
-    ``size=224, center_crop=0.875`` is the ImageNet protocol: Resize(256), CenterCrop(224).
-    With ``center_crop=1``, in (0, 1], an image that has the size already is returned unchanged.
+    The shorter side is resized to ``size / center_crop`` pixels, and the central square is cut out.
+    ``center_crop=0.875`` is the ImageNet protocol at 224 pixels: Resize(256), CenterCrop(224).
+
+    Attributes:
+      center_crop: in (0, 1]. Default: 0.875 for images of different sizes (photographs) at 112
+        pixels or more, else 1, a plain resize.
+      squash: resize both sides to the size, so that nothing is cut off and the aspect ratio is
+        lost.
+      interpolation: "bilinear", "bicubic" or "lanczos", all with antialiasing, as in Pillow.
+
+    Raises:
+      ValueError: naming the field that is out of range.
     """
-    height, width = image.shape[:2]
-    short = round(size / center_crop)
-    if min(height, width) != short:
-        # torchvision truncates the longer side.
+
+    center_crop: float | None = None
+    squash: bool = False
+    interpolation: str = "bilinear"
+
+    def __post_init__(self):
+        if self.center_crop is not None:
+            arguments.number("center_crop", self.center_crop, positive=True, most=1.0)
+        arguments.flag("squash", self.squash)
+        arguments.choice("interpolation", self.interpolation, _INTERPOLATIONS)
+        if self.squash and self.center_crop not in (None, 1):
+            raise ValueError(
+                f"squash cuts nothing off, so center_crop must be 1, got {self.center_crop}"
+            )
+
+    def __call__(self, image: np.ndarray, size: int) -> np.ndarray:
+        """The image, uint8 of shape (H, W, C), as a square of ``size`` pixels a side.
+
+        An image that has the size already is returned unchanged, unless it is cropped.
+        """
+        height, width = image.shape[:2]
+        short = round(size / (self.center_crop or 1.0))
         smaller = min(height, width)
-        height, width = int(short * height / smaller), int(short * width / smaller)
-        image = _resize(image, height, width)
-    if (height, width) == (size, size):
-        return image
-    top, left = round((height - size) / 2.0), round((width - size) / 2.0)
-    return image[top : top + size, left : left + size]
+        if self.squash:
+            new = (size, size)
+        elif smaller == short:
+            new = (height, width)
+        else:
+            # torchvision truncates the longer side.
+            new = (int(short * height / smaller), int(short * width / smaller))
+        if new != (height, width):
+            image = _resize(image, *new, _INTERPOLATIONS[self.interpolation])
+        if new == (size, size):
+            return image
+        top, left = round((new[0] - size) / 2.0), round((new[1] - size) / 2.0)
+        return image[top : top + size, left : left + size]
 
 
 def random_resized_crop(
@@ -170,17 +211,21 @@ class Augment:
         arguments.count("crop_padding", self.crop_padding, least=0)
 
     def __call__(
-        self, image: np.ndarray, size: int, rng: np.random.Generator, center_crop: float = 1.0
+        self,
+        image: np.ndarray,
+        size: int,
+        rng: np.random.Generator,
+        preprocessing: Preprocessing | None = None,
     ) -> np.ndarray:
         """Augment one image to a square of ``size`` pixels a side.
 
-        The same state of the generator gives the same image. ``center_crop`` is for
-        ``resize_and_center_crop``, without ``random_resized_crop``.
+        The same state of the generator gives the same image. Without ``random_resized_crop``, the
+        image is resized by ``preprocessing``.
         """
         if self.random_resized_crop:
             image = random_resized_crop(image, size, rng, self.crop_scale, self.crop_ratio)
         else:
-            image = resize_and_center_crop(image, size, center_crop)
+            image = (preprocessing or Preprocessing())(image, size)
         if self.affine_degrees or self.affine_shift or self.affine_scale != (1.0, 1.0):
             image = random_affine(
                 image,
@@ -241,8 +286,10 @@ def _integer(rng: np.random.Generator, highest: int) -> int:
     return int(rng.random() * (highest + 1))
 
 
-def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    return _to_array(_to_pillow(image).resize((width, height), _BILINEAR))
+def _resize(
+    image: np.ndarray, height: int, width: int, resampling: Image.Resampling = _BILINEAR
+) -> np.ndarray:
+    return _to_array(_to_pillow(image).resize((width, height), resampling))
 
 
 def _to_pillow(image: np.ndarray) -> Image.Image:

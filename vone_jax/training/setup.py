@@ -118,7 +118,7 @@ class Setup:
     def _reading(self) -> dict[str, Any]:
         return {
             "image_size": self.experiment.model.image_size,
-            "center_crop": self.experiment.data.center_crop,
+            "preprocessing": data.Preprocessing(self.experiment.data.center_crop),
             "workers": self.experiment.data.workers,
             "process_index": jax.process_index(),
             "process_count": jax.process_count(),
