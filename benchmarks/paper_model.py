@@ -169,7 +169,7 @@ class _Step:
 
     def _loss(self, params: Any, batch_stats: Any, batch: Any) -> Any:
         key = jax.random.key(0)
-        return self.loss_fn(params, batch_stats, batch, key, key)
+        return self.loss_fn(params, {}, batch_stats, batch, key, key)
 
     def operations(self) -> float:
         """Return the floating-point operations of the gradient, per image."""

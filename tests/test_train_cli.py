@@ -74,6 +74,14 @@ def test_overrides_reach_the_experiment(planned):
     assert options["command"].startswith("python train.py quickstart/vone_resnet18 --optimizer.")
 
 
+def test_patterns_are_words_and_rates_are_pairs(planned):
+    freeze = ["--freeze", "stem", "back_end/layer1*"]
+    rates = ["--optimizer.rates", "back_end/fc", "10", "back_end/layer4*", "0.5"]
+    assert train.main(["quickstart/resnet18", *freeze, *rates]) == 0
+    assert planned[0][0].freeze == ("stem", "back_end/layer1*")
+    assert planned[0][0].optimizer.rates == (("back_end/fc", 10.0), ("back_end/layer4*", 0.5))
+
+
 def test_the_normalisation_is_one_number_or_one_per_channel(planned):
     mean = ["--model.v1.image-mean", "0.485", "0.456", "0.406"]
     assert train.main(["cifar10/vone_resnet18", *mean, "--model.v1.image-std", "0.25"]) == 0
@@ -104,6 +112,8 @@ def test_the_run_directory_is_named_after_the_experiment(planned):
         (["--precision", "float16"], "bfloat16"),
         (["--model.name", "resnet17"], "did you mean"),
         (["--data.batch-size", "0"], "batch_size must be an integer >= 1"),
+        (["--optimizer.rates", "back_end/fc", "0"], "the factor of 'back_end/fc'"),
+        (["--optimizer.rates", "back_end/fc=10"], "--optimizer.rates [STR FLOAT"),
         (["--optimizer.schedule.patience", "3"], "--optimizer.schedule.patience"),
     ],
 )

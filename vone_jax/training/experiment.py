@@ -192,6 +192,10 @@ class Experiment:
     epochs: float = 1.0
     # Length of the run in steps. If given, epochs is ignored.
     steps: int | None = None
+    # Parts of the network that are not trained, as patterns of names joined by "/", such as
+    # back_end/layer1*, see selection.py. Their parameters and batch statistics keep their values,
+    # and their batch norms use the running values.
+    freeze: tuple[str, ...] = ()
     # Perturbation of the training images: an attack on the current network (adversarial
     # training) or Gaussian noise. During the attack, batch norm uses its running values.
     perturbation: Perturbation = None
@@ -232,6 +236,8 @@ class Experiment:
     def __post_init__(self):
         if not self.name or "/" in self.name or self.name.startswith("."):
             raise ValueError(f"name must be usable as the name of a directory, got {self.name!r}")
+        if isinstance(self.freeze, str):
+            raise ValueError(f"freeze must be a tuple of patterns, got {self.freeze!r}")
         arguments.number("epochs", self.epochs, positive=True)
         if self.steps is not None:
             arguments.count("steps", self.steps)

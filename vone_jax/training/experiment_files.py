@@ -177,9 +177,14 @@ def _decode(hint: Any, content: Any, path: str) -> Any:
         if isinstance(content, list) and option is np.ndarray:
             return np.asarray(content)
         if isinstance(content, list) and typing.get_origin(option) is tuple:
-            # All items have one type in each of the tuples that occur.
-            item_type = typing.get_args(option)[0]
-            return tuple(_decode(item_type, item, f"{path}[{i}]") for i, item in enumerate(content))
+            item_types = typing.get_args(option)
+            if item_types[-1] is Ellipsis:
+                item_types = item_types[:1] * len(content)
+            if len(item_types) == len(content):
+                return tuple(
+                    _decode(item_type, item, f"{path}[{i}]")
+                    for i, (item_type, item) in enumerate(zip(item_types, content, strict=True))
+                )
         if typing.get_origin(option) is typing.Literal and content in typing.get_args(option):
             return content
         if option is float and type(content) is int:

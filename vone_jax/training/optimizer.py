@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from vone_jax import arguments
+from vone_jax.training.selection import Rates
 
 DecayedParameters = Literal["all", "kernels"]
 
@@ -158,6 +159,9 @@ class OptimizerConfig:
 
     # Base learning rate, which the schedule multiplies.
     learning_rate: float = 0.1
+    # Factors on the learning rate of parts of the network, as (pattern, factor): patterns as in
+    # Experiment.freeze, factors > 0. The last pattern that means a parameter counts.
+    rates: Rates = ()
     # Learning-rate schedule over the run.
     schedule: Constant | Step | Cosine | OneCycle | Plateau = Constant()
     # Epochs of warm-up: a linear rise from 0 to 1 that multiplies the rate of the schedule.
@@ -177,6 +181,10 @@ class OptimizerConfig:
 
     def __post_init__(self):
         arguments.number("learning_rate", self.learning_rate, positive=True)
+        for rate in self.rates:
+            if not isinstance(rate, tuple) or len(rate) != 2:
+                raise ValueError(f"rates must be pairs (pattern, factor), got {rate!r}")
+            arguments.number(f"the factor of {rate[0]!r} in rates", rate[1], positive=True)
         arguments.number("warmup_epochs", self.warmup_epochs)
         arguments.number("momentum", self.momentum, most=1.0, below=True)
         arguments.number("weight_decay", self.weight_decay)
@@ -195,8 +203,9 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 
     Let g be the gradient of the loss, clipped first, and p a parameter. The update u of p is
     g' = g + weight_decay p;  v = momentum v + g';  u = g' + momentum v if nesterov, else v.
-    The training step subtracts learning_rate * u. So a change of the rate acts at once on the
-    accumulated momentum, as in ``torch.optim.SGD`` with dampening 0.
+    The training step subtracts learning_rate * u, where the learning rate has the factor of
+    ``rates``. So a change of the rate acts at once on the accumulated momentum, as in
+    ``torch.optim.SGD`` with dampening 0.
     """
     parts = []
     if config.gradient_clip is not None:

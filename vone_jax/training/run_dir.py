@@ -59,7 +59,7 @@ class RunDescription:
     experiment: Experiment
     # One name per logit, in order. None for runs that did not store them.
     class_names: tuple[str, ...] | None = None
-    # Number of trained parameters.
+    # Number of trained parameters, without frozen ones.
     parameters: int = 0
     # The devices in words.
     device: str = ""

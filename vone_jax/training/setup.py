@@ -13,6 +13,7 @@ import numpy as np
 from vone_jax import arguments, data
 from vone_jax import mesh as meshes
 from vone_jax.training.experiment import Experiment, ModelConfig
+from vone_jax.training.selection import check_patterns, split
 from vone_jax.training.similarity import make_targets
 from vone_jax.training.step import (
     MARKS,
@@ -47,8 +48,8 @@ def build_model(config: ModelConfig, precision: str = "float32") -> nn.Module:
 class Setup:
     """The parts of a run, whose ``experiment`` has the number of classes filled in.
 
-    ``parameters`` is the number of trained parameters. An epoch has ``steps_per_epoch`` full
-    batches, and the run ``total_steps`` steps.
+    ``parameters`` is the number of trained parameters, without frozen ones. An epoch has
+    ``steps_per_epoch`` full batches, and the run ``total_steps`` steps.
     """
 
     experiment: Experiment
@@ -177,11 +178,13 @@ def prepare(experiment: Experiment, mesh: meshes.Mesh) -> Setup:
             f"steps must be at most {_MOST_STEPS}, got {total_steps} (from steps or epochs)"
         )
     shapes = jax.eval_shape(lambda: initial_state(experiment, model))
+    freeze, rates = experiment.freeze, experiment.optimizer.rates
+    check_patterns(freeze, rates, shapes.params, shapes.batch_stats)
     return Setup(
         experiment=experiment,
         mesh=mesh,
         model=model,
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(shapes.params)),
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(split(shapes.params, freeze)[0])),
         train_source=train_source,
         eval_source=eval_source,
         steps_per_epoch=steps_per_epoch,

@@ -15,7 +15,7 @@ References:
 
 import contextlib
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ import numpy as np
 from vone_jax import data, models, prng
 from vone_jax import mesh as meshes
 from vone_jax.training.experiment import Experiment, Similarity
+from vone_jax.training.selection import merge, split, training_apply
 from vone_jax.v1 import VOneBlockConfig, noise_free_responses
 
 # Name of the trained layer weights among the parameters, beside those of the network.
@@ -81,7 +82,7 @@ def _atanh(similarity: jax.Array) -> jax.Array:
 
 
 def make_similarity_gradient(
-    model: nn.Module, config: Similarity, mesh: meshes.Mesh
+    model: nn.Module, config: Similarity, mesh: meshes.Mesh, freeze: Collection[str] = ()
 ) -> Callable[[Any, Any, Any, jax.Array], Any]:
     """Return the gradient of alpha times ``loss`` on a random batch of the target's images.
 
@@ -89,14 +90,22 @@ def make_similarity_gradient(
     of V1 and dropout are on. The images are spread over the mesh.
 
     Returns:
-      ``(params, batch_stats, targets, key) -> gradients`` with the structure of params, which hold
-      the layer weights under ``WEIGHTS``. For the targets see ``make_targets``.
+      ``(params, batch_stats, targets, key) -> gradients`` of the parameters that the patterns
+      ``freeze`` leave, with the layer weights under ``WEIGHTS``. For the targets see
+      ``make_targets``.
     """
+    apply = training_apply(model, freeze)
 
     def term(
-        params: Any, batch_stats: Any, images: jax.Array, target: jax.Array, keys: dict[str, Any]
+        trained: Any,
+        frozen: Any,
+        batch_stats: Any,
+        images: jax.Array,
+        target: jax.Array,
+        keys: dict[str, Any],
     ) -> jax.Array:
-        features, _ = model.apply(
+        params = merge(trained, frozen)
+        features, _ = apply(
             variables_of(params, batch_stats),
             images,
             train=True,
@@ -114,7 +123,7 @@ def make_similarity_gradient(
         target = targets["similarity"][rows][:, rows]
         noise_keys = prng.index_keys(prng.stream(key, "noise"), rows.astype("uint32"))
         keys = {"noise": noise_keys, "dropout": prng.stream(key, "dropout")}
-        return jax.grad(term)(params, batch_stats, images, target, keys)
+        return jax.grad(term)(*split(params, freeze), batch_stats, images, target, keys)
 
     return gradient
 

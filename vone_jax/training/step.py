@@ -5,7 +5,7 @@ many devices they run. Keys are derived inside, from (seed, stream, step, exampl
 holds nothing random, and the noise of an example does not depend on the mesh.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from vone_jax import prng
 from vone_jax.training.augmentation import make_augmentation, perturbed
 from vone_jax.training.experiment import Experiment
 from vone_jax.training.optimizer import PlateauState, learning_rate, make_optimizer
+from vone_jax.training.selection import merge, rate_factors, split, training_apply
 from vone_jax.training.similarity import WEIGHTS, make_similarity_gradient, variables_of
 
 Batch = dict[str, jax.Array]
@@ -38,6 +39,7 @@ class TrainState:
     params: Any
     # Running values of batch norm; empty for networks without it.
     batch_stats: Any
+    # State of the optimiser for the parameters that are not frozen.
     opt_state: optax.OptState
     plateau: PlateauState
 
@@ -60,11 +62,12 @@ def initial_state(experiment: Experiment, model: nn.Module) -> TrainState:
     params = dict(variables["params"])
     if experiment.similarity is not None:
         params[WEIGHTS] = jnp.zeros(len(experiment.similarity.layers), jnp.float32)
+    trained, _ = split(params, experiment.freeze)
     return TrainState(
         step=jnp.int32(0),
         params=params,
         batch_stats=variables.get("batch_stats", {}),
-        opt_state=make_optimizer(experiment.optimizer).init(params),
+        opt_state=make_optimizer(experiment.optimizer).init(trained),
         plateau=PlateauState.start(),
     )
 
@@ -113,8 +116,9 @@ class StepMetrics:
 
     # Sums over the batch, with the loss that was minimised, before the update.
     sums: Sums
-    # Euclidean norm of the gradient over all parameters, before clipping, float32.
+    # Euclidean norm of the gradient over all trained parameters, before clipping, float32.
     gradient_norm: jax.Array
+    # Without the factors of OptimizerConfig.rates.
     learning_rate: jax.Array
     # True if the update was applied. It is not if the loss, the gradient or the new state has a
     # NaN or an infinity.
@@ -123,17 +127,27 @@ class StepMetrics:
     marks: dict[str, jax.Array]
 
 
-def make_loss(model: nn.Module, label_smoothing: float, remat: bool) -> Callable[..., Any]:
+def make_loss(
+    model: nn.Module, label_smoothing: float, remat: bool, freeze: Collection[str] = ()
+) -> Callable[..., Any]:
     """Return the training loss of a batch as a function.
 
-    It is ``(params, batch_stats, batch, noise_key, dropout_key) -> (mean, (sums, batch_stats))``.
-    With ``remat``, only the results of convolutions and matrix products are stored for the backward
-    pass.
+    It is ``(trained, frozen, batch_stats, batch, noise_key, dropout_key) -> (mean, (sums,
+    batch_stats))``, with the parameters as ``split`` divides them. With ``remat``, only the results
+    of convolutions and matrix products are stored for the backward pass.
     """
+    apply = training_apply(model, freeze)
 
-    def loss_fn(params: Any, batch_stats: Any, batch: Batch, noise_key: Any, dropout_key: Any):
-        logits, updated = model.apply(
-            variables_of(params, batch_stats),
+    def loss_fn(
+        trained: Any,
+        frozen: Any,
+        batch_stats: Any,
+        batch: Batch,
+        noise_key: Any,
+        dropout_key: Any,
+    ):
+        logits, updated = apply(
+            variables_of(merge(trained, frozen), batch_stats),
             batch["image"],
             train=True,
             noise_key=prng.index_keys(noise_key, batch["index"]),
@@ -185,11 +199,12 @@ def make_train_step(
     augment = make_augmentation(
         config.corruptions, config.corruption_severity, config.corruption_probability
     )
-    loss_fn = make_loss(model, experiment.optimizer.label_smoothing, experiment.remat)
+    freeze = experiment.freeze
+    loss_fn = make_loss(model, experiment.optimizer.label_smoothing, experiment.remat, freeze)
     loss_gradient_fn = jax.grad(loss_fn, has_aux=True)
     similarity_fn = None
     if experiment.similarity is not None:
-        similarity_fn = make_similarity_gradient(model, experiment.similarity, mesh)
+        similarity_fn = make_similarity_gradient(model, experiment.similarity, mesh, freeze)
 
     def gradient_fn(params: Any, batch_stats: Any, batch: Batch, keys: dict[str, jax.Array]):
         if perturbation is not None:
@@ -198,7 +213,8 @@ def make_train_step(
             images, labels = batch["image"], batch["label"]
             images = perturbed(perturbation, model, variables, attack_keys, images, labels)
             batch = batch | {"image": images}
-        return loss_gradient_fn(params, batch_stats, batch, keys["train noise"], keys["dropout"])
+        noise_key, dropout_key = keys["train noise"], keys["dropout"]
+        return loss_gradient_fn(*split(params, freeze), batch_stats, batch, noise_key, dropout_key)
 
     @partial(jax.jit, donate_argnums=0, out_shardings=meshes.replicated(mesh))
     def train_step(
@@ -237,17 +253,20 @@ def make_train_step(
             extra = similarity_fn(state.params, state.batch_stats, targets, keys["similarity"])
             gradients = jax.tree.map(jnp.add, gradients, extra)
 
+        trained, frozen = split(state.params, freeze)
         norm = optax.tree.norm(gradients)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
         rate = base_rate(state.step) * state.plateau.factor
-        params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
-        before = (state.params, state.batch_stats, state.opt_state)
-        after = (params, batch_stats, opt_state)
+        factors = rate_factors(trained, experiment.optimizer.rates)
+        updated = jax.tree.map(lambda p, u, f: p - rate * f * u, trained, updates, factors)
+        before = (trained, state.batch_stats, state.opt_state)
+        after = (updated, batch_stats, opt_state)
         leaves = jax.tree.leaves((sums.loss, norm, after))
         finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
-        params, batch_stats, opt_state = jax.tree.map(
+        trained, batch_stats, opt_state = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old), after, before
         )
+        params = merge(trained, frozen)
         new_state = TrainState(state.step + 1, params, batch_stats, opt_state, state.plateau)
         return new_state, StepMetrics(sums, norm, rate, finite, marks)
 

@@ -1,0 +1,256 @@
+"""Frozen parts and learning rates by part: what patterns mean, and what a step then changes."""
+
+import json
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from test_perturbation import FeaturesNet
+from test_train_step import EXPERIMENT, MODEL, host_batch
+
+from vone_jax import mesh as meshes
+from vone_jax import training
+from vone_jax.attacks import PGD
+from vone_jax.training import OptimizerConfig, Similarity, selection
+from vone_jax.training.setup import prepare
+from vone_jax.training.similarity import variables_of
+from vone_jax.training.step import cross_entropy, initial_state, make_train_step
+
+# Decay, momentum and clipping, none of which may reach a frozen parameter.
+OPTIMIZER = OptimizerConfig(learning_rate=0.1, weight_decay=0.5, gradient_clip=1.0)
+
+
+def run(model=MODEL, steps=3, devices=None, targets=None, **fields):
+    """Return the states before and after some steps on the same batch."""
+    experiment = replace(EXPERIMENT, **{"optimizer": OPTIMIZER, **fields})
+    mesh = meshes.data_mesh(devices or jax.devices()[:1])
+    step = make_train_step(model, experiment, 3, mesh, targets)
+    before = meshes.fetch(initial_state(experiment, model))
+    state = meshes.replicate(mesh, before)
+    for _ in range(steps):
+        state, metrics = step(state, meshes.shard_batch(mesh, host_batch()))
+        assert metrics.finite
+    return before, meshes.fetch(state)
+
+
+def changed(before, after):
+    """Return the paths of the parameters and running values that are not equal bit for bit."""
+    return {
+        "/".join(path)
+        for old, new in ((before.params, after.params), (before.batch_stats, after.batch_stats))
+        for path in flatten_dict(old)
+        if not np.array_equal(flatten_dict(old)[path], flatten_dict(new)[path])
+    }
+
+
+EVERYTHING = {
+    "conv/kernel", "norm/scale", "norm/bias", "norm/mean", "norm/var",
+    "logits/kernel", "logits/bias",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("freeze", "kept"),
+    [
+        ((), set()),
+        (("conv",), {"conv/kernel"}),
+        (("norm*",), {"norm/scale", "norm/bias", "norm/mean", "norm/var"}),
+        (("norm/scale",), {"norm/scale"}),
+        # Running values alone: a batch norm that is trained, but keeps its statistics.
+        (("norm/mean", "norm/var"), {"norm/mean", "norm/var"}),
+        (("conv", "norm", "*/bias"), EVERYTHING - {"logits/kernel"}),
+    ],
+)
+def test_frozen_variables_keep_their_bits_and_all_others_change(freeze, kept):
+    before, after = run(freeze=freeze)
+    assert changed(before, after) == EVERYTHING - kept
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"accumulation_steps": 2},
+        {"remat": True},
+        {"perturbation": PGD("linf", eps=0.1, steps=2)},
+        {"devices": jax.devices()},
+    ],
+)
+def test_other_options_of_a_step_do_not_touch_frozen_parts(fields):
+    before, after = run(freeze=("conv", "norm"), **fields)
+    assert changed(before, after) == {"logits/kernel", "logits/bias"}
+
+
+def test_the_similarity_term_does_not_touch_frozen_parts():
+    rng = np.random.default_rng(1)
+    images = jnp.asarray(rng.random((4, 8, 8, 1)), jnp.float32)
+    targets = {"images": images, "similarity": jnp.eye(4)}
+    term = Similarity(target="pixels", layers=("pixels", "logits"), images=4, batch=4)
+    fields = {"model": FeaturesNet(), "targets": targets, "similarity": term}
+    before, after = run(freeze=("conv", "norm"), **fields)
+    assert changed(before, after) == {"logits/kernel", "logits/bias", "similarity_weights"}
+    before, after = run(freeze=("logits", "similarity_weights"), **fields)
+    frozen = {"logits/kernel", "logits/bias", "similarity_weights"}
+    assert changed(before, after) == EVERYTHING - frozen
+
+
+def test_frozen_parameters_have_no_state_of_the_optimiser():
+    sizes = [
+        sum(x.size for x in jax.tree.leaves(run(steps=1, freeze=freeze)[0].opt_state))
+        for freeze in ((), ("conv",))
+    ]
+    assert (
+        sizes[0] - sizes[1]
+        == MODEL.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"]["conv"]["kernel"].size
+    )
+
+
+def test_gradients_of_frozen_parameters_are_not_computed():
+    mesh = meshes.data_mesh(jax.devices()[:1])
+    programs = []
+    for freeze in ((), ("conv",)):
+        experiment = replace(EXPERIMENT, freeze=freeze)
+        state = jax.eval_shape(lambda e=experiment: initial_state(e, MODEL))
+        step = make_train_step(MODEL, experiment, 3, mesh)
+        programs.append(str(jax.make_jaxpr(step)(state, host_batch())))
+    # The first layer has a forward pass and a gradient of its kernel.
+    assert [program.count("= conv_general_dilated") for program in programs] == [2, 1]
+
+
+def test_a_frozen_batch_norm_uses_its_running_values():
+    """Reference: the gradient of a network whose batch norms are all in evaluation mode."""
+    plain = OptimizerConfig(learning_rate=1.0, momentum=0.0, weight_decay=0.0)
+
+    # With running values unlike those of the batch.
+    experiment = replace(EXPERIMENT, optimizer=plain, freeze=("norm",))
+    mesh = meshes.data_mesh(jax.devices()[:1])
+    state = initial_state(experiment, MODEL)
+    stats = {"norm": {"mean": jnp.full(4, 0.3), "var": jnp.full(4, 2.5)}}
+    state = meshes.fetch(state.replace(batch_stats=stats))
+    batch = host_batch()
+
+    def loss(params):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("flax.linen.Dropout.__call__", lambda self, x: x)
+            logits = MODEL.apply(variables_of(params, stats), batch["image"])
+        return jnp.mean(cross_entropy(logits, jnp.asarray(batch["label"]), plain.label_smoothing))
+
+    expected = jax.grad(loss)(state.params)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flax.linen.Dropout.__call__", lambda self, x: x)
+        patch.setattr(jax.random, "normal", lambda key, shape: jnp.zeros(shape))
+        step = make_train_step(MODEL, experiment, 3, mesh)
+        after, _ = step(meshes.replicate(mesh, state), meshes.shard_batch(mesh, batch))
+    for name in ("conv", "logits"):
+        jax.tree.map(
+            lambda old, new, g: np.testing.assert_allclose(old - new, g, rtol=1e-4, atol=1e-6),
+            state.params[name], meshes.fetch(after.params)[name], expected[name],
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_rates_of_parts_are_those_of_parameter_groups_in_pytorch(devices):
+    """Two steps by hand: v = m v + g + d p; p = p - rate * factor * v."""
+    config = replace(OPTIMIZER, momentum=0.9, gradient_clip=None, schedule=training.Constant())
+    rates = (("*", 0.5), ("logits", 10.0), ("logits/bias", 3.0))
+    factors = {"conv": 0.5, "norm": 0.5, "logits": 10.0}
+    plain = replace(config, momentum=0.0, weight_decay=0.0, learning_rate=1.0)
+    options = {"devices": jax.devices()[:devices], "steps": 1}
+
+    def gradient(state):
+        """Read the gradient off a step of rate 1 from the given state."""
+        mesh = meshes.data_mesh(jax.devices()[:1])
+        fields = replace(EXPERIMENT, optimizer=plain)
+        start = initial_state(fields, MODEL).replace(
+            step=state.step, params=state.params, batch_stats=state.batch_stats
+        )
+        placed = meshes.replicate(mesh, meshes.fetch(start))
+        batch = meshes.shard_batch(mesh, host_batch())
+        after, _ = make_train_step(MODEL, fields, 3, mesh)(placed, batch)
+        return jax.tree.map(np.subtract, state.params, meshes.fetch(after.params))
+
+    before, first = run(optimizer=replace(config, rates=rates), **options)
+    _, second = run(optimizer=replace(config, rates=rates), **{**options, "steps": 2})
+    velocity = jax.tree.map(np.zeros_like, before.params)
+    params = before.params
+    for state, after in ((before, first), (first, second)):
+        velocity = jax.tree.map(
+            lambda v, g, p: 0.9 * v + g + 0.5 * p, velocity, gradient(state), params
+        )
+        for (module, leaf), value in flatten_dict(params).items():
+            factor = 3.0 if (module, leaf) == ("logits", "bias") else factors[module]
+            expected = value - 0.1 * factor * velocity[module][leaf]
+            got = after.params[module][leaf]
+            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+        params = after.params
+
+
+def test_a_pattern_means_variables_or_modules():
+    def chosen(pattern):
+        paths = (
+            "stem/conv1/kernel",
+            "back_end/layer1_0/conv1/kernel",
+            "back_end/layer1_0/bn1/mean",
+        )
+        return [path.split("/")[-2] for path in paths if selection.matches(pattern, path)]
+
+    assert chosen("back_end/layer1*") == ["conv1", "bn1"]
+    assert chosen("back_end/layer1_0") == ["conv1", "bn1"]
+    assert chosen("back_end/layer1") == chosen("layer1*") == chosen("conv1") == []
+    assert chosen("*/conv1") == ["conv1", "conv1"]
+    assert chosen("*/kernel") == ["conv1", "conv1"]
+    assert chosen("back_end/layer[12]_0/bn1/mean") == ["bn1"]
+
+
+@pytest.mark.parametrize(
+    ("freeze", "rates", "message"),
+    [
+        (("conv", "nrom*"), (), r"freeze: nothing .* the name 'nrom\*'; near names are norm"),
+        (("qqq",), (), "freeze: nothing .* 'qqq'; near names are conv, conv/kernel, logits"),
+        (("*",), (), r"freeze must leave a parameter to train, got \*"),
+        (("conv", "norm", "logits"), (), "freeze must leave a parameter to train, got conv, norm"),
+        ((), (("logit", 10.0),), "optimizer.rates: nothing .* 'logit'; near names are logits"),
+        # Running values have no learning rate.
+        ((), (("norm/mean", 10.0),), "optimizer.rates: nothing .* 'norm/mean'"),
+        (("conv",), (("conv*", 10.0),), r"optimizer.rates: freeze covers all .* 'conv\*'"),
+    ],
+)
+def test_patterns_that_mean_nothing_are_refused_with_near_names(tiny, freeze, rates, message):
+    optimizer = replace(tiny.optimizer, rates=rates)
+    with pytest.raises(ValueError, match=message):
+        prepare(replace(tiny, freeze=freeze, optimizer=optimizer), meshes.data_mesh())
+
+
+def test_frozen_parameters_do_not_count_as_trained(tiny):
+    mesh = meshes.data_mesh()
+    whole, partly = prepare(tiny, mesh), prepare(replace(tiny, freeze=("logits",)), mesh)
+    assert whole.parameters - partly.parameters == 4 * 3 + 3
+
+
+def test_json_keeps_patterns(tiny):
+    optimizer = OptimizerConfig(rates=(("logits", 10.0), ("conv*", 0.1)))
+    experiment = replace(tiny, freeze=("norm", "conv/bias"), optimizer=optimizer)
+    content = json.loads(json.dumps(training.to_json(experiment)))
+    assert content["optimizer"]["rates"] == [["logits", 10.0], ["conv*", 0.1]]
+    assert training.from_json(content) == experiment
+    content["optimizer"]["rates"] = [["logits", "fast"]]
+    with pytest.raises(ValueError, match=r"optimizer.rates\[0\]\[1\] must be of type float"):
+        training.from_json(content)
+    content["optimizer"]["rates"] = [["logits"]]
+    with pytest.raises(ValueError, match=r"optimizer.rates\[0\] must be of type tuple"):
+        training.from_json(content)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: OptimizerConfig(rates=(("a", 0.0),)), "the factor of 'a' in rates must be .* > 0"),
+        (lambda: OptimizerConfig(rates=("a", 1.0)), r"rates must be pairs .*got 'a'"),
+        (lambda: replace(EXPERIMENT, freeze="conv"), "freeze must be a tuple of patterns"),
+    ],
+)
+def test_wrong_fields_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

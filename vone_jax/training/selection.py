@@ -1,0 +1,102 @@
+"""Variables chosen by patterns: those that are frozen, and those with a learning rate of their own.
+
+The path of a variable is its names joined by "/", such as ``back_end/layer1_0/conv1/kernel``. A
+pattern is a glob over whole paths in which ``*`` also stands for "/". It means a variable, or a
+module with everything in it: ``back_end/layer1*`` is the first stage of a ResNet, ``stem`` the
+stem. The running values of a batch norm have paths, too: ``back_end/layer1_0/bn1/mean``.
+"""
+
+import difflib
+import fnmatch
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
+
+import flax.linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from vone_jax.models.layers import BatchNorm
+
+# Rates by pattern: (pattern, factor on the learning rate).
+Rates = tuple[tuple[str, float], ...]
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Return True if a pattern means a variable or a module above it."""
+    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"{pattern}/*")
+
+
+def is_frozen(freeze: Iterable[str], path: Iterable[str]) -> bool:
+    """Return True if one of the patterns ``freeze`` means the variable with this path."""
+    return any(matches(pattern, "/".join(path)) for pattern in freeze)
+
+
+def split(params: Any, freeze: Collection[str]) -> tuple[Any, Any]:
+    """Divide a tree of parameters into those that are trained and those that are frozen."""
+    flat = flatten_dict(params)
+    frozen = {path: leaf for path, leaf in flat.items() if is_frozen(freeze, path)}
+    trained = {path: leaf for path, leaf in flat.items() if path not in frozen}
+    return unflatten_dict(trained), unflatten_dict(frozen)
+
+
+def merge(trained: Any, frozen: Any) -> Any:
+    """Put the two trees of ``split`` together again."""
+    return unflatten_dict(flatten_dict(trained) | flatten_dict(frozen))
+
+
+def rate_factors(params: Any, rates: Rates) -> Any:
+    """Return the factor on the learning rate of each parameter, as a tree of floats.
+
+    The last pattern that means a parameter counts. Without one, the factor is 1.
+    """
+    factors = {
+        path: next((f for pattern, f in reversed(rates) if matches(pattern, "/".join(path))), 1.0)
+        for path in flatten_dict(params)
+    }
+    return unflatten_dict(factors)
+
+
+def training_apply(model: nn.Module, freeze: Collection[str]) -> Callable[..., Any]:
+    """Return ``model.apply``, but batch norms whose running values are frozen use and keep them."""
+
+    def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        module = context.module
+        if isinstance(module, BatchNorm) and is_frozen(freeze, (*module.path, "mean")):
+            args, kwargs = args[:1], {"train": False}
+        return call(*args, **kwargs)
+
+    def apply(*args: Any, **kwargs: Any) -> Any:
+        with nn.intercept_methods(intercept):
+            return model.apply(*args, **kwargs)
+
+    return apply if freeze else model.apply
+
+
+def check_patterns(freeze: Collection[str], rates: Rates, params: Any, batch_stats: Any) -> None:
+    """Check that each pattern means a variable of the network, and that a parameter is trained.
+
+    Raises:
+      ValueError: if not. The message has the nearest names.
+    """
+    parameters = ["/".join(path) for path in flatten_dict(params)]
+    variables = parameters + ["/".join(path) for path in flatten_dict(batch_stats)]
+    for pattern in freeze:
+        _check_pattern("freeze", pattern, variables)
+    trained = [path for path in parameters if not any(matches(p, path) for p in freeze)]
+    if not trained:
+        raise ValueError(f"freeze must leave a parameter to train, got {', '.join(freeze)}")
+    for pattern, _ in rates:
+        _check_pattern("optimizer.rates", pattern, parameters)
+        if not any(matches(pattern, path) for path in trained):
+            raise ValueError(f"optimizer.rates: freeze covers all parameters of {pattern!r}")
+
+
+def _check_pattern(field: str, pattern: str, paths: Sequence[str]) -> None:
+    if any(matches(pattern, path) for path in paths):
+        return
+    modules = {path.rsplit("/", depth)[0] for path in paths for depth in range(path.count("/") + 1)}
+    near = difflib.get_close_matches(pattern.rstrip("*/"), sorted(modules), n=3, cutoff=0.4)
+    names = near or sorted(module for module in modules if module.count("/") < 2)
+    raise ValueError(
+        f"{field}: nothing in the network has the name {pattern!r}; near names are "
+        f"{', '.join(names)}"
+    )
