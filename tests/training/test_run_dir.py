@@ -10,15 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
+from vone_jax import v1
 from vone_jax.training import (
     DataConfig,
     Experiment,
     ModelConfig,
     RunDescription,
     RunDirectoryError,
+    Similarity,
+    from_json,
     read_run,
+    to_json,
 )
 from vone_jax.training.run_dir import CONFIG, open_run
 
@@ -216,3 +221,68 @@ def test_a_run_does_not_resume_with_other_classes(tmp_path):
     with pytest.raises(RunDirectoryError, match=r"class names: \('dog', 'cat'\) are not \('cat', "):
         with opened(tmp_path, class_names=("dog", "cat")):
             pass
+
+
+def with_bank(scale=1.0):
+    """An experiment whose front end has given kernels, as one that starts from a checkpoint."""
+    parameters = v1.sample_gabor_parameters(6, sf_max=6.0)
+    kernels = (scale * phase for phase in v1.gabor_kernels(parameters, 9, 28.0))
+    bank = v1.ImportedBank(*kernels, parameters, 28.0)
+    config = v1.VOneBlockConfig(simple_channels=3, complex_channels=3, kernel_size=9, bank=bank)
+    return replace(EXPERIMENT, model=ModelConfig(name="vone_resnet18", v1=config))
+
+
+def test_an_imported_bank_is_stored_once_as_arrays(tmp_path):
+    experiment = with_bank()
+    for _ in range(2):
+        with opened(tmp_path, experiment):
+            pass
+    stored = json.loads((tmp_path / CONFIG).read_text())["experiment"]["model"]["v1"]["bank"]
+    bank = experiment.model.v1.bank
+    assert stored == {"kind": "ImportedBank", "sha256": bank.digest}
+    assert [path.name for path in (tmp_path / "banks").iterdir()] == [f"{bank.digest}.npz"]
+    assert read_run(tmp_path).experiment == experiment
+    np.testing.assert_array_equal(
+        read_run(tmp_path).experiment.model.v1.gabor_kernels().in_phase, bank.in_phase
+    )
+
+
+def test_both_banks_of_an_experiment_are_stored(tmp_path):
+    like = Similarity(target="v1", v1=with_bank(2.0).model.v1)
+    experiment = replace(with_bank(), similarity=like)
+    with opened(tmp_path, experiment):
+        pass
+    assert len(list((tmp_path / "banks").iterdir())) == 2
+    assert read_run(tmp_path).experiment == experiment
+
+
+def test_another_bank_is_another_experiment(tmp_path):
+    with opened(tmp_path, with_bank()):
+        pass
+    with pytest.raises(RunDirectoryError, match="model.v1.bank.sha256: .* is not "):
+        with opened(tmp_path, with_bank(1.5)):
+            pass
+
+
+def test_a_damaged_or_missing_bank_is_named(tmp_path):
+    with opened(tmp_path, with_bank()):
+        pass
+    (path,) = (tmp_path / "banks").iterdir()
+    content = path.read_bytes()
+    path.write_bytes(content[:-40])
+    with pytest.raises(RunDirectoryError, match=f"bank {path} cannot be read"):
+        read_run(tmp_path)
+    with opened(tmp_path / "other", with_bank(2.0)):
+        pass
+    (other,) = (tmp_path / "other" / "banks").iterdir()
+    path.write_bytes(other.read_bytes())
+    with pytest.raises(RunDirectoryError, match=f"bank {path} does not match its digest"):
+        read_run(tmp_path)
+    path.unlink()
+    with pytest.raises(RunDirectoryError, match=f"bank {path} cannot be read"):
+        read_run(tmp_path)
+
+
+def test_an_experiment_with_a_bank_needs_its_arrays():
+    with pytest.raises(ValueError, match="the arrays of the bank .* must be given"):
+        from_json(to_json(with_bank()))

@@ -4,7 +4,8 @@ A config is a Python module that defines ``experiment`` or ``sweep``. A sweep na
 experiments; ``"sweep:label"`` is one of them.
 
 In JSON a dataclass is an object of its fields. Where a field may hold one of several dataclasses,
-the object also names the class under ``"kind"``.
+the object also names the class under ``"kind"``. An imported Gabor bank, which has a million
+numbers, is replaced by its digest. A run directory has it as arrays, see ``run_dir.py``.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ import runpy
 import sys
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +25,7 @@ from flax.traverse_util import flatten_dict
 
 from vone_jax.arguments import nearest
 from vone_jax.training.experiment import Experiment
+from vone_jax.v1 import ImportedBank
 
 _KIND = "kind"
 
@@ -94,8 +97,12 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
     return _encode(experiment)
 
 
-def from_json(content: Any) -> Experiment:
+def from_json(content: Any, read_bank: Callable[[str], ImportedBank] | None = None) -> Experiment:
     """Return the experiment that ``to_json`` turned into ``content``.
+
+    Args:
+      content: JSON values.
+      read_bank: returns the imported bank with a given digest.
 
     Raises:
       ValueError: for an unknown, missing or mistyped field. The message names its path, and the
@@ -103,7 +110,24 @@ def from_json(content: Any) -> Experiment:
     """
     if not isinstance(content, dict):
         raise ValueError(f"experiment must be a JSON object, got {content!r}")
-    return _decode(Experiment, content, "experiment")
+    return _decode(Experiment, _with_banks(content, read_bank), "experiment")
+
+
+def imported_banks(experiment: Experiment) -> list[ImportedBank]:
+    """Return the imported banks of an experiment, whose JSON form has only their digests."""
+    blocks = [experiment.model.v1, experiment.similarity and experiment.similarity.v1]
+    return [block.bank for block in blocks if block and isinstance(block.bank, ImportedBank)]
+
+
+def _with_banks(content: Any, read_bank: Callable[[str], ImportedBank] | None) -> Any:
+    """Replace the digests in a tree of JSON values by their banks."""
+    if not isinstance(content, dict):
+        return content
+    if content.get(_KIND) == ImportedBank.__name__ and "sha256" in content:
+        if read_bank is None:
+            raise ValueError(f"the arrays of the bank {content['sha256']} must be given")
+        return read_bank(content["sha256"])
+    return {name: _with_banks(value, read_bank) for name, value in content.items()}
 
 
 # Fields that may change when a run resumes. They affect speed and safety, not results (except for
@@ -146,6 +170,8 @@ def differences(ours: Experiment, theirs: Experiment) -> list[str]:
 
 def _encode(value: Any) -> Any:
     """Return the JSON form of a dataclass, or of a value that a field of one may hold."""
+    if isinstance(value, ImportedBank):
+        return {"sha256": value.digest}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         hints = _hints(type(value))
         encoded = {}
@@ -171,6 +197,8 @@ def _decode(hint: Any, content: Any, path: str) -> Any:
     the ``path`` of an unknown, missing or mistyped field, for instance "experiment.optimizer".
     """
     classes = _classes(hint)
+    if isinstance(content, ImportedBank) and ImportedBank.__name__ in classes:
+        return content
     if isinstance(content, dict) and classes:
         return _decode_dataclass(classes, content, path)
     for option in _options(hint):

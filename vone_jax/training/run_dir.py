@@ -1,6 +1,7 @@
 """The directory of a run: its files, its description, its lock, and how to load it.
 
     config.json    description of the run: experiment, class names, versions, command, device
+    banks/         imported Gabor banks of the experiment, as arrays in DIGEST.npz
     log.jsonl      one record a line; log.csv is exported from it
     checkpoints/   see checkpoint.py
     lock           held while a process trains here; names that process
@@ -14,6 +15,7 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,20 +23,24 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vone_jax import files
 from vone_jax import mesh as meshes
 from vone_jax.training.checkpoint import Checkpoints
 from vone_jax.training.experiment import Experiment
-from vone_jax.training.experiment_files import differences, from_json, to_json
+from vone_jax.training.experiment_files import differences, from_json, imported_banks, to_json
 from vone_jax.training.setup import build_model, initial_state
+from vone_jax.v1 import GaborParameters, ImportedBank
 
 CONFIG = "config.json"
 LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
+BANKS = "banks"
 _FORMAT = 1
 # Fields of RunDescription that are JSON values already.
 _PLAIN = ("parameters", "device", "command", "versions")
+_BANK_PARAMETERS = tuple(field.name for field in dataclasses.fields(GaborParameters))
 _PACKAGES = ("vone-jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -99,7 +105,7 @@ def read_run(run_dir: Path | str) -> RunDescription:
             f"{path} has format {config.get('format')!r}, this version reads {_FORMAT}"
         )
     try:
-        experiment = from_json(config.get("experiment"))
+        experiment = from_json(config.get("experiment"), lambda sha: _read_bank(path.parent, sha))
     except ValueError as error:
         raise RunDirectoryError(f"{path} cannot be read: {error}") from error
     class_names = config.get("class_names")
@@ -163,8 +169,36 @@ def _describe(run_dir: Path, description: RunDescription) -> None:
             raise RunDirectoryError(
                 f"{run_dir} holds {name} but no {CONFIG}; choose another directory"
             )
+    for bank in imported_banks(description.experiment):
+        _write_bank(run_dir, bank)
     config = _config(description)
     files.replace_json(run_dir / CONFIG, config | {"digest": files.json_digest(config)})
+
+
+def _write_bank(run_dir: Path, bank: ImportedBank) -> None:
+    path = run_dir / BANKS / f"{bank.digest}.npz"
+    path.parent.mkdir(exist_ok=True)
+    parameters = {name: getattr(bank.parameters, name) for name in _BANK_PARAMETERS}
+    others = {name: getattr(bank, name) for name in ("in_phase", "quadrature", "pixels_per_degree")}
+    # pyright takes the arrays for the option allow_pickle.
+    files.replace(path, lambda file: np.savez(file, **parameters, **others))  # pyright: ignore
+
+
+def _read_bank(run_dir: Path, digest: str) -> ImportedBank:
+    path = run_dir / BANKS / f"{digest}.npz"
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            bank = ImportedBank(
+                archive["in_phase"],
+                archive["quadrature"],
+                GaborParameters(**{name: archive[name] for name in _BANK_PARAMETERS}),
+                float(archive["pixels_per_degree"]),
+            )
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise RunDirectoryError(f"the Gabor bank {path} cannot be read: {error}") from error
+    if bank.digest != digest:
+        raise RunDirectoryError(f"the Gabor bank {path} does not match its digest")
+    return bank
 
 
 def _config(description: RunDescription) -> dict[str, Any]:

@@ -304,7 +304,8 @@ class ImportedBank:
         return GaborKernels(self.in_phase, self.quadrature)
 
     @functools.cached_property
-    def _digest(self) -> str:
+    def digest(self) -> str:
+        """The SHA-256 digest of the kernels, the parameters and the resolution, in hexadecimal."""
         # Computed once, because JAX hashes and compares a model at every trace.
         digest = hashlib.sha256(self.in_phase.tobytes())
         digest.update(self.quadrature.tobytes())
@@ -312,15 +313,15 @@ class ImportedBank:
         return digest.hexdigest()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ImportedBank) and self._digest == other._digest
+        return isinstance(other, ImportedBank) and self.digest == other.digest
 
     def __hash__(self) -> int:
-        return hash(self._digest)
+        return hash(self.digest)
 
     def __repr__(self) -> str:
         return (
             f"<ImportedBank: {len(self)} pairs of {self.kernel_size}x{self.kernel_size} kernels "
-            f"at {self.pixels_per_degree:g} pixels per degree, sha256 {self._digest[:12]}>"
+            f"at {self.pixels_per_degree:g} pixels per degree, sha256 {self.digest[:12]}>"
         )
 
 
