@@ -35,6 +35,9 @@ FUNCTIONS = {
     "convolve small images": lambda x: fast.convolve(
         x[:, :2, :2], jnp.asarray(SMALL_KERNEL), (1, 1), [(1, 1)] * 2
     ),
+    "convolve_depthwise": lambda x: fast.convolve_depthwise(
+        x, jnp.asarray(SMALL_KERNEL[..., :1]).swapaxes(2, 3), (2, 2), [(0, 1)] * 2
+    ),
     "correlate": lambda x: fast.correlate(x[..., :1], KERNELS, 1),
     "permute": lambda x: fast.permute(x, ORDER),
     "shared_by_draws": lambda x: jax.vmap(lambda z: fast.shared_by_draws(x, z) * z)(
