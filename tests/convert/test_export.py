@@ -19,7 +19,7 @@ folder = sys.argv[1]
 classify = jax.export.deserialize(bytearray(open(folder + "/net.jax", "rb").read())).call
 images = np.load(folder + "/images.npy")
 for n in (1, 3):
-    np.save(f"{folder}/logits{n}.npy", classify(jax.random.key(7), images[:n]))
+    np.save(f"{folder}/logits{n}.npy", classify(jax.random.split(jax.random.key(7), n), images[:n]))
 assert "vone_jax" not in sys.modules and "flax" not in sys.modules
 """
 
@@ -38,11 +38,29 @@ def test_an_artefact_runs_in_a_fresh_process(tmp_path):
         [sys.executable, "-c", SCRIPT, tmp_path], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    logits = np.asarray(models.logits_fn(model, variables)(jax.random.key(7), images))
+    logits_fn = models.logits_fn(model, variables)
     for n in (1, 3):
-        np.testing.assert_allclose(np.load(tmp_path / f"logits{n}.npy"), logits[:n], atol=2e-5)
+        logits = logits_fn(jax.random.split(jax.random.key(7), n), images[:n])
+        np.testing.assert_allclose(np.load(tmp_path / f"logits{n}.npy"), logits, atol=2e-5)
     exported = convert.load_exported((tmp_path / "net.jax").read_bytes())
+    assert exported.image_shape == (32, 32, 3)
+    expected = logits_fn(jax.random.key(7), images)
+    np.testing.assert_allclose(exported(jax.random.key(7), images), expected, atol=2e-5)
     other = exported(jax.random.key(8), images)
-    assert np.abs(other - logits).max() > 1e-3  # The key is an argument, not a constant.
+    assert np.abs(other - expected).max() > 1e-3  # The key is no constant.
     with pytest.raises(ValueError, match="image_size must be an integer >= 8"):
         convert.export(model, variables, image_size=4)
+    # An attack differentiates a mean over draws.
+    keys = jax.random.split(jax.random.key(9), (2, 3))
+
+    def gradient(function):
+        def mean(x):
+            return jax.vmap(function, (0, None))(keys, x)[..., 0].mean()
+
+        return jax.jit(jax.grad(mean))(jnp.asarray(images))
+
+    expected = gradient(logits_fn)
+    assert np.abs(expected).max() > 1e-6
+    np.testing.assert_allclose(gradient(exported), expected, atol=1e-3 * np.abs(expected).max())
+    with pytest.raises(convert.CheckpointError, match="the artefact is damaged"):
+        convert.load_exported(b"no artefact")

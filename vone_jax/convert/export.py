@@ -1,5 +1,7 @@
 """Networks as files for other programs: checkpoints for PyTorch, and artefacts that run alone."""
 
+import dataclasses
+import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,11 +11,12 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
-from vone_jax import arguments, models
+from vone_jax import arguments, models, prng
 from vone_jax.convert.architecture import flags_of, normalisation_flag
 from vone_jax.convert.checkpoint import write_safetensors
 from vone_jax.convert.folder import describe
 from vone_jax.convert.state_dict import to_torch
+from vone_jax.convert.untrusted import CheckpointError
 
 
 def save_torch(path: str | Path, model: models.Network, variables: Any, prefix: str = "") -> None:
@@ -63,7 +66,7 @@ def export(
     image_size: int | None = None,
     platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
 ) -> bytes:
-    """Compile ``logits_fn(key, images)`` for any number of images, weights included.
+    """Compile ``logits_fn(keys, images)`` for any number of images, weights included.
 
     Artefacts are for deployment: JAX promises to read them for six months. Keep the weights, too.
 
@@ -83,23 +86,86 @@ def export(
     """
     size = model.image_size if image_size is None else image_size
     arguments.count("image_size", size, least=8)
-    classify = models.logits_fn(model, variables)
-    # A scalar key numbers the examples by position, whatever their number is.
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, size, size, model.in_channels), jnp.float32)
-    key = jax.eval_shape(lambda: jax.random.key(0))
+    keys = jax.ShapeDtypeStruct((batch,), jax.eval_shape(lambda: jax.random.key(0)).dtype)
     exported = jax.export.export(
-        jax.jit(lambda key, images: classify(key, images)), platforms=list(platforms)
-    )(key, images)
+        jax.jit(models.logits_fn(model, variables)), platforms=list(platforms)
+    )(keys, images)
     try:
-        return bytes(exported.serialize())
+        # With the first derivative, so that the artefact can be attacked.
+        return bytes(exported.serialize(vjp_order=1))
     except ImportError as error:
         raise ImportError("export needs flatbuffers: pip install flatbuffers") from error
 
 
-def load_exported(artefact: bytes) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Load the classifier ``logits_fn(key, images) -> logits`` from an artefact of ``export``.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Exported:
+    """The classifier ``(keys, images) -> logits`` of an artefact, see ``load_exported``.
 
-    Only JAX is needed: ``jax.export.deserialize(bytearray(artefact)).call`` is the same function.
+    Attributes:
+      image_shape: (H, W, C).
+      classify: the function of the numbers of one key per example, with gradients for images.
     """
-    return jax.export.deserialize(bytearray(artefact)).call
+
+    image_shape: tuple[int, int, int]
+    classify: Callable[[jax.Array, jax.Array], jax.Array]
+
+    def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
+        """The logits; a single key numbers the examples by position."""
+        keys = prng.example_keys(keys, images.shape[0])
+        return self.classify(jax.random.key_data(keys), images)
+
+
+def load_exported(artefact: bytes) -> Exported:
+    """Load the classifier of an artefact of ``export``.
+
+    Raises:
+      CheckpointError: (a ValueError) for bytes that are no such artefact.
+      ImportError: without the package flatbuffers.
+    """
+    try:
+        exported = jax.export.deserialize(bytearray(artefact))
+        keys, images = exported.in_avals
+        valid = len(keys.shape) == 1 and len(images.shape) == 4
+    except ImportError as error:
+        raise ImportError("load_exported needs flatbuffers: pip install flatbuffers") from error
+    except Exception as error:
+        raise CheckpointError(f"the artefact is damaged, or none of export: {error}") from error
+    if not valid or not exported.has_vjp():
+        raise CheckpointError(
+            "the artefact is not a function of keys (N,) and images (N, H, W, C) with a "
+            "derivative; export the network again with this version"
+        )
+
+    # The backward pass draws the same noise again, so both get the numbers of the keys.
+    def call(numbers: jax.Array, images: jax.Array) -> jax.Array:
+        return exported.call(jax.random.wrap_key_data(numbers), images)
+
+    def pull_back(numbers: jax.Array, images: jax.Array, change: jax.Array) -> jax.Array:
+        return jax.vjp(functools.partial(call, numbers), images)[1](change)[0]
+
+    forward, backward = _folding_axes(call), _folding_axes(pull_back)
+    classify = jax.custom_vjp(forward)
+    classify.defvjp(
+        lambda numbers, images: (forward(numbers, images), (numbers, images)),
+        lambda saved, change: (None, backward(*saved, change)),
+    )
+    height, width, channels = map(int, images.shape[1:])
+    return Exported((height, width, channels), classify)
+
+
+def _folding_axes(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """The function under ``vmap``: an artefact has no rule for it, but takes any batch size."""
+    folding = jax.custom_batching.custom_vmap(function)
+
+    @folding.def_vmap
+    def rule(size, batched, *arrays):
+        whole = [
+            array if has_axis else jnp.broadcast_to(array, (size, *array.shape))
+            for array, has_axis in zip(arrays, batched, strict=True)
+        ]
+        result = folding(*(array.reshape((-1, *array.shape[2:])) for array in whole))
+        return result.reshape((size, -1, *result.shape[1:])), True
+
+    return folding
