@@ -1,7 +1,7 @@
 """Loads a network that is ready to run from a file of weights."""
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class Conversion:
 def from_torch(
     path: str | Path,
     name: str | None = None,
-    v1: v1.VOneBlockConfig | None = None,
+    v1: v1.VOneBlockConfig | Mapping[str, Any] | None = None,
     image_size: int | None = None,
     ignored_flags: Collection[str] = (),
 ) -> tuple[models.Network, dict[str, Any]]:
@@ -63,7 +63,7 @@ def from_torch(
 def read(
     path: str | Path,
     name: str | None = None,
-    v1: v1.VOneBlockConfig | None = None,
+    v1: v1.VOneBlockConfig | Mapping[str, Any] | None = None,
     image_size: int | None = None,
     ignored_flags: Collection[str] = (),
 ) -> Conversion:
@@ -77,7 +77,8 @@ def read(
       path: a file of ``torch.save``, or ``*.safetensors``.
       name: of the architecture. Default: recognised by the names of the tensors.
       v1: configuration of a VOneNet's front end, except for its bank. Default: the file's flags,
-        and the published values for flags that the file lacks.
+        and the published values for flags that the file lacks. A dictionary replaces only the
+        fields that it names; of the two numbers of channels, one gives the other.
       image_size: in pixels, for which the network is made. Default: 224, or 32 for a base network
         whose first kernel is smaller than 7 pixels.
       ignored_flags: names of flags that do not change the network. A flag that is neither known
@@ -93,7 +94,8 @@ def read(
     if isinstance(architecture, str):
         raise CheckpointError(f"{Path(path).name}: {architecture}")
     problems = architecture_problems(checkpoint.flags, architecture.name)
-    if v1 is None:
+    replaced = None if isinstance(v1, Mapping) else v1
+    if replaced is None:
         problems += unknown_flags(checkpoint.flags, ignored_flags)
     channels = architecture.in_channels
     normaliser = normalisation(checkpoint.flags, checkpoint.normaliser, channels, problems)
@@ -104,12 +106,12 @@ def read(
     if architecture.name.startswith("vone_"):
         bank = {key: state_dict.pop(key) for key in BANK if key in state_dict}
         config, residual = _front_end(checkpoint, channels, bank, v1, image_size, problems, notes)
-        if v1 is None and mean is not None and std is not None:
+        if replaced is None and mean is not None and std is not None:
             config = dataclasses.replace(config, image_mean=mean, image_std=std)
         # With a wrong bank, weights are still compared, to report all problems at once.
         form: dict[str, Any] = {"v1": config}
     else:
-        if v1 is not None:
+        if v1:
             problems.append(f"v1 is for VOneNets, but the file holds a {architecture.name}")
         size = image_size or architecture.image_size
         form = {"image_size": size, "in_channels": channels, "mean": mean, "std": std}
@@ -131,7 +133,7 @@ def _front_end(
     checkpoint: Checkpoint,
     in_channels: int,
     bank: dict[str, np.ndarray],
-    config: v1.VOneBlockConfig | None,
+    config: v1.VOneBlockConfig | Mapping[str, Any] | None,
     image_size: int | None,
     problems: list[str],
     notes: list[str],
@@ -141,11 +143,12 @@ def _front_end(
     If that fails, a configuration with as many channels, so that the weights can be compared.
     """
     n, _, _, k = (*bank.get(BANK[0], np.zeros(0)).shape, 0, 0, 0, 0)[:4]
-    if config is None:
+    if config is None or isinstance(config, Mapping):
         fields = v1_settings(checkpoint.flags, k, problems)
         missing = [f for f in ("stride", "k_exc", "noise_mode") if f not in checkpoint.flags]
         if missing:
             notes.append(f"published values for what the file does not say: {', '.join(missing)}")
+        fields |= _given(config or {}, n)
     else:
         fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
         del fields["bank"]
@@ -176,6 +179,21 @@ def _front_end(
         problems.append(str(error))
         filters = {"simple_channels": min(n, 4096) or 512, "complex_channels": 0}
         return v1.VOneBlockConfig(**filters, in_channels=in_channels), residual
+
+
+def _given(fields: Mapping[str, Any], num_filters: int) -> dict[str, Any]:
+    """Fields in place of the flags. One number of channels gives the other.
+
+    The original's training script writes the number of simple channels for both.
+    """
+    given = dict(fields)
+    for one, other in (
+        ("simple_channels", "complex_channels"),
+        ("complex_channels", "simple_channels"),
+    ):
+        if one in fields and other not in fields:
+            given[other] = num_filters - fields[one]
+    return given
 
 
 def _describe(bank: v1.ImportedBank, residual: np.ndarray, fields: dict[str, Any]) -> list[str]:
