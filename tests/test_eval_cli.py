@@ -16,6 +16,7 @@ from tests.quick_compile import quick_compile_by_module  # noqa: F401
 from vone_jax import evaluation, training
 from vone_jax.cli import evaluate as program
 from vone_jax.models import create
+from vone_jax.network import Network
 
 EXPERIMENT = training.Experiment(
     name="tiny",
@@ -262,7 +263,7 @@ def test_wrong_arguments_end_with_status_2(run_dir, capsys, arguments, message):
 
 def test_wrong_runs_end_with_status_2(run_dir, capsys, monkeypatch):
     assert program.main([]) == 2
-    assert "RUN_DIR" in capsys.readouterr().err
+    assert "NETWORK is one of" in capsys.readouterr().err
     assert program.main([str(run_dir.with_name("tinny"))]) == 2
     assert f"did you mean {run_dir}?" in capsys.readouterr().err
     # A network without V1 has no V1 to show; only if asked for by name is that an error.
@@ -275,6 +276,6 @@ def test_wrong_runs_end_with_status_2(run_dir, capsys, monkeypatch):
     monkeypatch.setattr(
         training, "restore_run", lambda path, step: (1, experiment, base, {"params": {}})
     )
-    monkeypatch.setattr(evaluation.Subject, "num_classes", 10)
+    monkeypatch.setattr(Network, "num_classes", 10)
     assert program.main([str(run_dir), "--suite", "v1"]) == 2
-    assert "suite v1 is for VOneNets, tiny is a resnet18" in capsys.readouterr().err
+    assert "suite v1 is for VOneNets, tiny has no V1" in capsys.readouterr().err

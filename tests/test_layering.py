@@ -47,6 +47,7 @@ SHARED = {"arguments", "files", "names"}
         ("v1", {"v1", "prng", "fast"}),
         ("models", {"models", "v1", "prng", "fast"}),
         ("convert", {"convert", "models", "prng", "results", "v1"}),
+        ("network", {"network", "convert", "data", "models", "prng", "training", "v1"}),
         ("attacks", {"attacks", "prng", "fast", "mesh"}),
         ("corruptions", {"corruptions", "prng", "fast"}),
         ("data", {"data", "prng"}),
@@ -61,7 +62,7 @@ SHARED = {"arguments", "files", "names"}
         (
             "evaluation",
             {"evaluation", "results", "training", "attacks", "corruptions", "neurophysiology"}
-            | {"data", "models", "v1", "mesh", "prng"},
+            | {"data", "models", "v1", "mesh", "prng", "network"},
         ),
         ("sweep.py", {"cli", "evaluation", "training"}),
     ],

@@ -11,6 +11,7 @@ from vone_jax import data, evaluation, results, training
 from vone_jax import sweep as sweeps
 from vone_jax.cli.evaluate import Arguments
 from vone_jax.evaluation import Condition
+from vone_jax.network import Network, open_network
 from vone_jax.training.setup import build_model, initial_state
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -33,10 +34,8 @@ def mocked(monkeypatch):
     monkeypatch.setattr(
         training, "read_run", lambda path: training.RunDescription(current["restored"][1])
     )
-    monkeypatch.setattr(
-        evaluation.Subject, "num_classes", property(lambda self: current["classes"])
-    )
-    monkeypatch.setattr(evaluation.Subject, "weights", "0")
+    monkeypatch.setattr(Network, "num_classes", property(lambda self: current["classes"]))
+    monkeypatch.setattr(Network, "weights", "0")
 
     def load(source, split, data_dir=None):
         size, channels = current["image"]
@@ -49,7 +48,7 @@ def mocked(monkeypatch):
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_no_two_evaluations_of_a_network_write_the_same_result(group, mocked):
+def test_no_two_evaluations_of_a_network_write_the_same_result(group, mocked, tmp_path):
     """Across all sweeps that share its directory: one name, one identity."""
     members: dict[str, tuple] = {}
     for name in NAMES:
@@ -67,12 +66,13 @@ def test_no_two_evaluations_of_a_network_write_the_same_result(group, mocked):
         mocked["classes"] = experiment.model.num_classes
         mocked["image"] = experiment.model.image_size, experiment.model.in_channels
         identities: dict[str, results.Identity] = {}
+        network = open_network(tmp_path)
         for request in wanted:
             # The command line of the evaluation gives the same request.
             argv = ["run", *request.to_arguments()]
             parsed = tyro.cli(Arguments, args=argv, config=(tyro.conf.OmitArgPrefixes,))
             assert parsed.request == request
-            plan = evaluation.plan(parsed.run_dir, request, "test")
+            plan = evaluation.plan(network, request)
             for job, task in plan.tasks:
                 if isinstance(task, Condition):
                     identity = job.identity(task.name, task.record())

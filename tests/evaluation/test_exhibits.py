@@ -16,7 +16,7 @@ ATTACKED = evaluation.Attacked(PGD("linf", 0.05, steps=2, eot_samples=2))
 
 def test_exhibits_hold_what_the_report_shows(tmp_path):
     """The files are read back and checked array by array, as by a report."""
-    job = tiny.tiny_job(tiny.tiny_subject(), tmp_path / "tiny-run" / "results")
+    job = tiny.tiny_job(tiny.tiny_trained(), tmp_path / "tiny-run" / "results")
     tasks = (evaluation.Gallery(ATTACKED, 3), evaluation.FrontEnd())
     made = [evaluation.evaluate(job, task) for task in tasks]
     for task, result in zip(tasks, made, strict=True):
@@ -46,8 +46,8 @@ def job_with_labels(directory, labels):
     images = np.zeros((len(labels), 12, 12, 1), np.uint8)
     source = data.ArraySource(images, labels, class_names=class_names)
     model, variables = tiny.tiny_network(classes=len(class_names))
-    subject = tiny.tiny_subject(model=model, variables=variables)
-    return tiny.tiny_job(subject, directory, source=source)
+    network = tiny.tiny_trained(module=(model, variables))
+    return tiny.tiny_job(network, directory, source=source)
 
 
 def test_a_gallery_shows_different_classes(tmp_path):
@@ -69,7 +69,7 @@ def test_a_gallery_shows_different_classes(tmp_path):
 def test_the_images_of_a_gallery_are_the_same_on_any_devices(tmp_path):
     made = []
     for devices in (1, 4):
-        job = tiny.tiny_job(tiny.tiny_subject(), tmp_path / str(devices), devices=devices)
+        job = tiny.tiny_job(tiny.tiny_trained(), tmp_path / str(devices), devices=devices)
         made.append(evaluation.evaluate(job, evaluation.Gallery(ATTACKED, 3)).arrays)
     for name in ("images", "label", "predicted_clean", "predicted_adversarial"):
         np.testing.assert_array_equal(made[0][name], made[1][name])
@@ -121,7 +121,7 @@ def test_an_mce_needs_all_of_it():
 
 
 def test_means_of_a_run_are_written_and_read(tmp_path):
-    job = tiny.tiny_job(tiny.tiny_subject(), tmp_path / "run" / "results")
+    job = tiny.tiny_job(tiny.tiny_trained(), tmp_path / "run" / "results")
     names = ("gaussian_noise", "gaussian_blur", "brightness", "contrast", "defocus_blur")
     measured = [
         evaluation.evaluate(job, condition)

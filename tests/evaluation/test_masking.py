@@ -265,9 +265,9 @@ def test_classifiers_that_the_checks_need(batch):
 
 @pytest.mark.slow
 def test_the_checks_of_a_run_are_written_and_continue(tmp_path):
-    subject = tiny.tiny_subject()
+    network = tiny.tiny_trained()
     condition = evaluation.Masking("linf", 0.05, True, **SMALL)
-    whole = tiny.tiny_job(subject, tmp_path / "whole")
+    whole = tiny.tiny_job(network, tmp_path / "whole")
     result = evaluation.evaluate(whole, condition)
     assert result.name == "masking-linf-0.05" and result.kind == "masking"
     checks = result.measured.checks
@@ -275,7 +275,7 @@ def test_the_checks_of_a_run_are_written_and_continue(tmp_path):
     arrays = results.read_arrays(tmp_path / "whole" / "masking-linf-0.05.npz")
     assert arrays["right eps"].shape == (10, 3) and arrays["gradient constant"].shape == (10, 3)
     assert tuple(condition.checks(arrays)) == checks
-    again = tiny.tiny_job(subject, tmp_path / "other", batch_size=8, devices=4)
+    again = tiny.tiny_job(network, tmp_path / "other", batch_size=8, devices=4)
     other = evaluation.evaluate(again, condition)
     assert [check.verdict for check in other.measured.checks] == [c.verdict for c in checks]
     assert "pass" in summary([result]) and "zero_radius" in summary([result])

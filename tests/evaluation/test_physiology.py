@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from tests.evaluation import tiny
-from vone_jax import evaluation, models, neurophysiology, results, training, v1
+from vone_jax import evaluation, models, neurophysiology, results, v1
 from vone_jax.cli.evaluate import line, summary
-from vone_jax.evaluation import physiology, physiology_experiments, request, suites
+from vone_jax.evaluation import physiology, physiology_experiments, suites
 from vone_jax.models.network import VOneNet
+from vone_jax.network import Network, Split
 from vone_jax.neurophysiology.recording import RateMap
 
 CONFIG = v1.VOneBlockConfig(
@@ -30,36 +31,30 @@ CONFIG = v1.VOneBlockConfig(
 CELLS = "circular_variance,or_bandwidth\n" + "".join(f"{i / 30},{i + 10}\n" for i in range(25))
 
 
-def vone_subject():
+def vone_network():
     model = VOneNet(v1=CONFIG, back_end=tiny.TinyBackEnd(), bottleneck_features=2)
     keys = {"params": jax.random.key(0), "noise": jax.random.key(1)}
     variables = model.init(keys, jnp.zeros((1, 28, 28, 1)))
-    return tiny.tiny_subject(model=model, variables=variables, image_size=28)
+    return Network.of_model("tiny-run", model, variables)
 
 
-def base_subject(name="resnet18", image_size=28, in_channels=1):
+def base_network(name="resnet18", image_size=28, in_channels=1):
     model = models.create(name, 3, image_size, in_channels, width=2)
     variables = jax.eval_shape(
         model.init, jax.random.key(0), jnp.zeros((1, image_size, image_size, in_channels))
     )
-    return tiny.tiny_subject(
-        name=name,
-        model=model,
-        variables=variables,
-        image_size=image_size,
-        in_channels=in_channels,
-    )
+    return Network.of_model("tiny-run", model, variables, image_size)
 
 
 @pytest.fixture(scope="module")
-def subject():
-    return vone_subject()
+def network():
+    return vone_network()
 
 
 @pytest.fixture(scope="module")
-def job(subject, tmp_path_factory):
+def job(network, tmp_path_factory):
     directory = tmp_path_factory.mktemp("run") / "results"
-    return dataclasses.replace(tiny.tiny_job(tiny.tiny_subject(), directory), subject=subject)
+    return dataclasses.replace(tiny.tiny_job(tiny.tiny_trained(), directory), network=network)
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +65,8 @@ def table(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def recording(subject, table):
-    return evaluation.recording(subject, ("v1", "bottleneck"), references=[table])
+def recording(network, table):
+    return evaluation.recording(network, ("v1", "bottleneck"), references=[table])
 
 
 @pytest.fixture(scope="module")
@@ -140,15 +135,15 @@ def test_a_finished_layer_is_not_recorded_again(job, recording, result, monkeypa
         again(dataclasses.replace(job, seed=1))
 
 
-def test_a_layer_that_cannot_be_scored_says_why(job, recording, subject):
+def test_a_layer_that_cannot_be_scored_says_why(job, recording, network):
     layer = evaluation.Layer(recording, "bottleneck")
     few = evaluation.evaluate(job, layer)
     assert few.measured.status.startswith("not scored: the layer has ")
     assert "at least 20 are needed" in few.measured.status and few.measured.scores is None
     assert results.to_json(evaluation.evaluate(job, layer)) == results.to_json(few)  # finished
-    silent = jax.tree.map(jnp.zeros_like, subject.variables)
+    silent = jax.tree.map(jnp.zeros_like, network.variables)
     silent_job = dataclasses.replace(
-        job, subject=dataclasses.replace(subject, variables=silent), tag="silent"
+        job, network=Network.of_model("silent", network.model, silent), tag="silent"
     )
     silent = evaluation.evaluate(silent_job, layer)
     assert silent.name == "physiology-bottleneck-silent"
@@ -186,13 +181,13 @@ def test_the_table_ranks_layers_and_a_line_tells_why_one_has_no_scores(result):
     ],
 )
 def test_base_networks_have_all_convolutional_stages(name, expected):
-    assert evaluation.recording(base_subject(name)).layers == expected
+    assert evaluation.recording(base_network(name)).layers == expected
 
 
-def test_vonenets_have_v1_or_all_stages(subject):
-    assert evaluation.recording(subject).layers == ("v1",)
-    assert evaluation.recording(subject, ("all",)).layers == ("v1", "bottleneck")
-    assert evaluation.recording(subject, ("v1.simple", "v1.simple")).layers == ("v1.simple",)
+def test_vonenets_have_v1_or_all_stages(network):
+    assert evaluation.recording(network).layers == ("v1",)
+    assert evaluation.recording(network, ("all",)).layers == ("v1", "bottleneck")
+    assert evaluation.recording(network, ("v1.simple", "v1.simple")).layers == ("v1.simple",)
 
 
 @pytest.mark.parametrize(
@@ -200,26 +195,26 @@ def test_vonenets_have_v1_or_all_stages(subject):
                               (224, (8.0, 224)), (192, (192 / 28, 192))]
 )  # fmt: skip
 def test_small_images_grow_at_the_same_pixels_per_degree(image_size, shown):
-    display = physiology.display(base_subject(image_size=image_size, in_channels=3))
+    display = physiology.display(base_network(image_size=image_size, in_channels=3))
     assert (display.visual_degrees, display.image_size) == pytest.approx(shown)
     assert display.in_channels == 3
 
 
-def test_wrong_requests_are_refused_before_anything_is_recorded(subject, table, tmp_path):
+def test_wrong_requests_are_refused_before_anything_is_recorded(network, table, tmp_path):
     with pytest.raises(ValueError, match=r"among v1.simple, .* 'botleneck'; did you mean 'bottl"):
-        evaluation.recording(subject, ("botleneck",))
+        evaluation.recording(network, ("botleneck",))
     with pytest.raises(ValueError, match="physiology_trials must be an integer >= 1, got 0"):
-        evaluation.recording(subject, trials=0)
+        evaluation.recording(network, trials=0)
     wrong = tmp_path / "wrong.csv"
     wrong.write_text(CELLS.replace("or_bandwidth", "or_bandwith"))
     with pytest.raises(ValueError, match=r"wrong.csv.*or_bandwith.*or_bandwidth"):
-        evaluation.recording(subject, references=[wrong])
+        evaluation.recording(network, references=[wrong])
     with pytest.raises(FileNotFoundError, match="nowhere.csv"):
-        evaluation.recording(subject, references=[tmp_path / "nowhere.csv"])
+        evaluation.recording(network, references=[tmp_path / "nowhere.csv"])
     with pytest.raises(ValueError, match="has circular_variance, or_bandwidth, as a table before"):
-        evaluation.recording(subject, references=[table, table])
+        evaluation.recording(network, references=[table, table])
     with pytest.raises(ValueError, match="is a directory"):
-        evaluation.recording(subject, references=[tmp_path])
+        evaluation.recording(network, references=[tmp_path])
 
 
 @pytest.fixture(scope="module")
@@ -238,30 +233,30 @@ def texture_images(recording):
     return physiology._texture_record(recording.textures)
 
 
-def test_images_of_textures_come_from_a_folder(subject, photographs, tmp_path):
+def test_images_of_textures_come_from_a_folder(network, photographs, tmp_path):
     known, same, new = (
-        evaluation.recording(subject, textures=photographs, seed=seed) for seed in (0, 0, 1)
+        evaluation.recording(network, textures=photographs, seed=seed) for seed in (0, 0, 1)
     )
     assert known.textures.is_proxy and known.textures.families == ("sand", "tiles")
     assert texture_images(known) == texture_images(same) != texture_images(new)
     assert texture_images(known).samples == 15
     with pytest.raises(FileNotFoundError, match="textures: .*nowhere is not a directory"):
-        evaluation.recording(subject, textures=tmp_path / "nowhere")
+        evaluation.recording(network, textures=tmp_path / "nowhere")
     with pytest.raises(ValueError, match="textures: .* holds no image"):
-        evaluation.recording(subject, textures=tmp_path)
+        evaluation.recording(network, textures=tmp_path)
     (tmp_path / "sand.png").write_bytes((photographs / "sand.png").read_bytes())
     with pytest.raises(ValueError, match="textures: .* at least 2 textures, .*; got sand only"):
-        evaluation.recording(subject, textures=tmp_path)
+        evaluation.recording(network, textures=tmp_path)
     Image.new("L", (60, 200)).save(tmp_path / "small.png")
     with pytest.raises(ValueError, match=r"textures: images\['small'\] .* 112 x 112"):
-        evaluation.recording(subject, textures=tmp_path)
+        evaluation.recording(network, textures=tmp_path)
     Image.new("L", (8, 8)).save(tmp_path / "tex-320x320-im13-smp1.png")
     with pytest.raises(ValueError, match="textures: .* must hold 15 samples per family"):
-        evaluation.recording(subject, textures=tmp_path)
+        evaluation.recording(network, textures=tmp_path)
 
 
-def test_stand_ins_of_textures_are_measured_and_not_scored(job, subject, photographs):
-    recording = evaluation.recording(subject, textures=photographs)
+def test_stand_ins_of_textures_are_measured_and_not_scored(job, network, photographs):
+    recording = evaluation.recording(network, textures=photographs)
     layer = evaluation.Layer(recording, "v1")
     result = evaluation.evaluate(dataclasses.replace(job, tag="textures"), layer)
     assert result.name == "physiology-v1-textures"
@@ -277,36 +272,31 @@ def test_stand_ins_of_textures_are_measured_and_not_scored(job, subject, photogr
     assert result.condition.textures == texture_images(recording)
 
 
-def test_trials_are_for_networks_with_noise(subject):
-    assert evaluation.recording(subject, trials=3).trials == 3
-    assert evaluation.recording(base_subject(), trials=3).trials == 1
+def test_trials_are_for_networks_with_noise(network):
+    assert evaluation.recording(network, trials=3).trials == 3
+    assert evaluation.recording(base_network(), trials=3).trials == 1
 
 
-def test_the_suite_has_one_task_per_layer(subject, tmp_path, monkeypatch):
-    experiment = training.Experiment(
-        name="tiny",
-        model=training.ModelConfig(name="vone_resnet18", image_size=28, in_channels=1, v1=CONFIG),
-        data=training.DataConfig(source="fashion_mnist_small"),
-    )
-    other = dataclasses.replace(subject)  # without its number of classes
-    monkeypatch.setattr(request, "load_subject", lambda *args: (other, experiment))
-    monkeypatch.setattr(evaluation.Subject, "num_classes", 10)
+def test_the_suite_has_one_task_per_layer(network, tmp_path, monkeypatch):
+    validation = Split("fashion_mnist_small", "test")
+    other = dataclasses.replace(network, validation=validation, run_dir=tmp_path)
+    monkeypatch.setattr(Network, "num_classes", 10)
     asked = evaluation.Request(
         suite=("physiology",), layers=("bottleneck", "v1"), physiology_trials=4
     )
-    plan = evaluation.plan(tmp_path, asked)
+    plan = evaluation.plan(other, asked)
     tasks = [task for _, task in plan.tasks]
     assert all(isinstance(task, evaluation.Layer) for task in tasks)
     assert [(task.recording.trials, task.layer) for task in tasks] == [(4, "bottleneck"), (4, "v1")]
     missing = dataclasses.replace(asked, textures=tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="textures: .*nowhere is not a directory"):
-        evaluation.plan(tmp_path, missing)
+        evaluation.plan(other, missing)
     assert suites.PHYSIOLOGY not in {name for group in suites.GROUPS.values() for name in group}
 
 
 @pytest.mark.slow
-def test_trials_with_noise_are_recorded_as_such(job, subject):
-    noisy = evaluation.recording(subject, ("v1",), trials=2)
+def test_trials_with_noise_are_recorded_as_such(job, network):
+    noisy = evaluation.recording(network, ("v1",), trials=2)
     result = evaluation.evaluate(
         dataclasses.replace(job, tag="noisy"), evaluation.Layer(noisy, "v1")
     )
@@ -316,8 +306,8 @@ def test_trials_with_noise_are_recorded_as_such(job, subject):
     assert result.measured.status == "scored"
 
 
-def spiking_model(subject, noise):
-    return dataclasses.replace(subject, model=models.with_noise(subject.model, noise))
+def spiking_model(network, noise):
+    return network.with_noise(noise)
 
 
 def test_contrast_and_variability_are_stored_beside_the_scores(result):
@@ -360,19 +350,19 @@ def scores(result):
     )  # fmt: skip
 
 
-def run_experiments(subject, layer, scores, monkeypatch, trials=20):
+def run_experiments(network, layer, scores, monkeypatch, trials=20):
     monkeypatch.setattr(physiology_experiments, "TRIALS", trials)
-    quiet = models.response_fn(models.without_noise(subject.model), subject.variables, layer)
-    noisy = models.response_fn(subject.model, subject.variables, layer)
+    quiet = models.response_fn(models.without_noise(network.model), network.variables, layer)
+    noisy = models.response_fn(network.model, network.variables, layer)
     return physiology_experiments.experiments(
-        subject, layer, scores, quiet, noisy, jax.random.key(1)
+        network, layer, scores, quiet, noisy, jax.random.key(1)
     )
 
 
-def test_the_fano_factor_is_1_in_spikes(subject, scores, monkeypatch):
+def test_the_fano_factor_is_1_in_spikes(network, scores, monkeypatch):
     """Much activity, so that hardly anything is rectified: 1 in spikes, 1 / scale in responses."""
     noise = v1.NeuronalNoise(scale=20.0, level=0.5)
-    fields, arrays = run_experiments(spiking_model(subject, noise), "v1", scores, monkeypatch, 60)
+    fields, arrays = run_experiments(spiking_model(network, noise), "v1", scores, monkeypatch, 60)
     recorded = fields["variability"]
     assert recorded["units"] == len(scores.units["row"])
     assert recorded["units_above"] == (arrays["variability/spike_mean"] >= 2.0).any(axis=0).sum()
@@ -386,12 +376,12 @@ def test_the_fano_factor_is_1_in_spikes(subject, scores, monkeypatch):
                                400.0 * arrays["variability/variance"])  # fmt: skip
 
 
-def test_variability_is_for_layers_that_noise_reaches(subject, scores, monkeypatch):
+def test_variability_is_for_layers_that_noise_reaches(network, scores, monkeypatch):
     """Simple cells come first among the channels of v1."""
     simple = scores.site.keep(scores.site.channel < 4)
     units = (simple.row * 56 + simple.col) * 4 + simple.channel
     some = dataclasses.replace(scores, site=dataclasses.replace(simple, units=units))
-    fields, arrays = run_experiments(subject, "v1.simple", some, monkeypatch)
+    fields, arrays = run_experiments(network, "v1.simple", some, monkeypatch)
     assert set(fields) == {"contrast_response"}
     assert arrays["contrast/curves"].shape == (6, len(simple))
     assert not any(name.startswith("variability") for name in arrays)

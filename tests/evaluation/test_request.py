@@ -12,7 +12,7 @@ from tests.evaluation import tiny
 from vone_jax import evaluation, models, v1
 from vone_jax.cli.evaluate import Arguments
 from vone_jax.evaluation import request
-from vone_jax.evaluation.subject import noise_slug
+from vone_jax.evaluation.examples import noise_slug
 
 GIVEN = v1.GaussianNoise(2.0)
 
@@ -47,7 +47,7 @@ OPTIONS = dict(
     eot_samples=5, loss="margin", l1_step="sparse", norm_offset=1e-7, order="box_then_ball",
     corruptions=("contrast", "frost"), severities=(1, 5), form="uint8",
     frost_dir=Path("frost photographs"), corrupted_files="npy:/some/where", masking_images=4,
-    transfer_from=Path("runs/other"), layers=("v1", "bottleneck"), physiology_trials=4,
+    transfer_from="runs/other", layers=("v1", "bottleneck"), physiology_trials=4,
     references=(Path("a.csv"), Path("b.nc")), textures=Path("textures"), gallery_images=2,
     gallery_norm="l1", gallery_eps=1 / 3, split="validation", source="cifar10", data_dir="data",
     step=7, workers=2, tag="-again", overwrite=True,
@@ -72,7 +72,7 @@ def test_the_options_of_a_request_make_it_again(fields):
         f"--{name.replace('_', '-')}" for name in fields if fields[name] != getattr(default, name)
     }
     parsed = tyro.cli(Arguments, args=["runs/tiny", *argv], config=(tyro.conf.OmitArgPrefixes,))
-    assert parsed.request == made and parsed.run_dir == Path("runs/tiny")
+    assert parsed.request == made and parsed.network == "runs/tiny"
 
 
 def test_every_field_has_an_option():
@@ -127,8 +127,8 @@ def from_files(tasks, files, data_dir=None, **fields):
 
 def test_the_images_are_those_of_the_files(files, tmp_path):
     model, variables = tiny.tiny_network(noise=None, classes=10)
-    subject = tiny.tiny_subject(model=model, variables=variables)
-    job = tiny.tiny_job(subject, tmp_path / "results", examples=5)
+    network = tiny.tiny_trained(module=(model, variables))
+    job = tiny.tiny_job(network, tmp_path / "results", examples=5)
     tasks = [
         (job, evaluation.Clean()),
         (job, evaluation.Corrupted("fog", 3)),
@@ -144,14 +144,14 @@ def test_the_images_are_those_of_the_files(files, tmp_path):
     assert result.dataset.name == f"npy:{files}/fog" and result.dataset.examples == 5
     # Severity 3 is rows 20 to 29, of which every second is taken.
     images = np.load(files / "fog.npy")[20:30:2].astype(np.float32) / 255
-    logits = models.logits_fn(subject.model, subject.variables)(jax.random.key(0), images)
+    logits = models.logits_fn(network.model, network.variables)(jax.random.key(0), images)
     right = np.argmax(logits, -1) == np.arange(0, 10, 2) % 3
     np.testing.assert_array_equal(result.arrays["right"][:, 0], right)
     assert replaced[2][1] == evaluation.Published("frost", 5)
 
 
 def test_what_is_not_there_is_told(files, tmp_path):
-    job = tiny.tiny_job(tiny.tiny_subject(noise=None), tmp_path / "results")
+    job = tiny.tiny_job(tiny.tiny_trained(noise=None), tmp_path / "results")
     fog = evaluation.Corrupted("fog", 3)
     for source, error, message in (
         (f"npy:{files}/nowhere", FileNotFoundError, "nowhere is not a directory"),

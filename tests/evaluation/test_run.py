@@ -24,8 +24,8 @@ NOISE = evaluation.Corrupted("gaussian_noise", 5)
 
 
 @pytest.fixture(scope="module")
-def subject():
-    return tiny.tiny_subject()
+def network():
+    return tiny.tiny_trained()
 
 
 def contents(directory, name):
@@ -40,8 +40,8 @@ class Stop(Exception):
     pass
 
 
-def test_a_result_says_what_was_measured(subject, tmp_path):
-    job = tiny.tiny_job(subject, tmp_path, examples=5, seed=3, versions={"jax": "1"})
+def test_a_result_says_what_was_measured(network, tmp_path):
+    job = tiny.tiny_job(network, tmp_path, examples=5, seed=3, versions={"jax": "1"})
     result = evaluation.evaluate(job, ATTACKED)
     assert results.to_json(result) == json.loads((tmp_path / "attack-linf-0.05.json").read_text())
     arrays = results.read_arrays(tmp_path / "attack-linf-0.05.npz")
@@ -71,8 +71,8 @@ def test_a_result_says_what_was_measured(subject, tmp_path):
         name="vone_resnet18",
         label="VOneResNet-18",
         stochastic=True,
-        parameters=sum(x.size for x in jax.tree.leaves(subject.variables["params"])),
-        weights=subject.weights,
+        parameters=sum(x.size for x in jax.tree.leaves(network.variables["params"])),
+        weights=network.weights,
         checkpoint_step=7,
         trained_noise=noise,
         test_noise=noise,
@@ -92,14 +92,14 @@ def test_a_result_says_what_was_measured(subject, tmp_path):
     ]  # fmt: skip
 
 
-def test_numbers_are_those_of_the_arrays(subject, tmp_path):
+def test_numbers_are_those_of_the_arrays(network, tmp_path):
     """The same examples through ``robust_accuracy``, with the keys of their indices."""
-    job = tiny.tiny_job(subject, tmp_path)
+    job = tiny.tiny_job(network, tmp_path)
     evaluation.evaluate(job, ATTACKED)
     images, labels = tiny.tiny_images()
     result = evaluation.robust_accuracy(
         job.example_keys(np.arange(10, dtype=np.uint32)),
-        models.logits_fn(subject.model, subject.variables),
+        models.logits_fn(network.model, network.variables),
         images,
         labels,
         attack=ATTACKED.attack,
@@ -113,8 +113,8 @@ def test_numbers_are_those_of_the_arrays(subject, tmp_path):
 
 
 @pytest.mark.parametrize("condition", [ATTACKED, WORST, NOISE], ids=["attack", "worst", "noise"])
-def test_a_stopped_evaluation_goes_on(subject, tmp_path, condition):
-    job = tiny.tiny_job(subject, tmp_path / "whole")
+def test_a_stopped_evaluation_goes_on(network, tmp_path, condition):
+    job = tiny.tiny_job(network, tmp_path / "whole")
     evaluation.evaluate(job, condition)
 
     seen = []
@@ -142,12 +142,12 @@ def test_a_stopped_evaluation_goes_on(subject, tmp_path, condition):
     assert seen == [10]  # found finished
 
 
-def test_batch_size_and_devices_change_nothing(subject, tmp_path):
+def test_batch_size_and_devices_change_nothing(network, tmp_path):
     made = []
     for devices, batch_size in ((1, 4), (4, 8)):
         directory = tmp_path / f"{devices}-{batch_size}"
         for condition in (ATTACKED, NOISE, WORST):
-            job = tiny.tiny_job(subject, directory, devices=devices, batch_size=batch_size)
+            job = tiny.tiny_job(network, directory, devices=devices, batch_size=batch_size)
             made.append(evaluation.evaluate(job, condition))
     for result, reference in zip(made[3:], made[:3], strict=True):
         assert (result.name, result.accuracy) == (reference.name, reference.accuracy)
@@ -158,16 +158,16 @@ def test_batch_size_and_devices_change_nothing(subject, tmp_path):
                 np.testing.assert_array_equal(result.arrays[field], values)
 
 
-def test_other_evaluations_are_not_mixed(subject, tmp_path):
+def test_other_evaluations_are_not_mixed(network, tmp_path):
     clean = evaluation.Clean()
-    job = tiny.tiny_job(subject, tmp_path)
+    job = tiny.tiny_job(network, tmp_path)
     first = evaluation.evaluate(job, clean)
     other = dataclasses.replace(job, seed=1)
     with pytest.raises(
         evaluation.ResultError, match=r"another evaluation \(key.seed is 1, was 0\)"
     ):
         evaluation.evaluate(other, clean)
-    trained_on = dataclasses.replace(job, subject=tiny.tiny_subject(seed=5))
+    trained_on = dataclasses.replace(job, network=tiny.tiny_trained(seed=5))
     with pytest.raises(evaluation.ResultError, match="config.seed is 5, was 0; network.weights is"):
         evaluation.evaluate(trained_on, clean)
     tagged = evaluation.evaluate(dataclasses.replace(other, tag="again"), clean)
@@ -182,8 +182,8 @@ def test_other_evaluations_are_not_mixed(subject, tmp_path):
     evaluation.evaluate(dataclasses.replace(other, overwrite=True), NOISE)
 
 
-def test_damaged_files_are_named(subject, tmp_path):
-    job = tiny.tiny_job(subject, tmp_path)
+def test_damaged_files_are_named(network, tmp_path):
+    job = tiny.tiny_job(network, tmp_path)
     with pytest.raises(Stop):
         evaluation.evaluate(job, NOISE, progress=lambda count: (_ for _ in ()).throw(Stop))
     chunk = tmp_path / "corruption-gaussian_noise-5.partial" / "00000000.npz"
@@ -200,9 +200,9 @@ def test_damaged_files_are_named(subject, tmp_path):
         evaluation.evaluate(job, evaluation.Clean())
 
 
-def test_every_flipped_bit_of_a_chunk_is_found_or_harmless(subject, tmp_path):
+def test_every_flipped_bit_of_a_chunk_is_found_or_harmless(network, tmp_path):
     """Its lists of arrays too: zipfile passes over an array that its list does not have."""
-    job = tiny.tiny_job(subject, tmp_path)
+    job = tiny.tiny_job(network, tmp_path)
     unfinished = store.Store(tmp_path, job.identity("clean", results.CleanCondition()))
     assert unfinished.chunks() == []
     arrays = {"index": np.arange(3), "right": np.array([True, False, True])}
@@ -224,18 +224,18 @@ def test_every_flipped_bit_of_a_chunk_is_found_or_harmless(subject, tmp_path):
     assert found > 4 * len(whole)
 
 
-def test_protocols_have_their_own_names(subject, tmp_path):
+def test_protocols_have_their_own_names(network, tmp_path):
     for protocol, name in (
         (evaluation.Protocol("frozen", 1), "clean-frozen"),
         (evaluation.Protocol("fresh", 2, "vote", 3), "clean-vote-3"),
     ):
-        job = tiny.tiny_job(subject, tmp_path, protocol=protocol)
+        job = tiny.tiny_job(network, tmp_path, protocol=protocol)
         result = evaluation.evaluate(job, evaluation.Clean())
         assert (result.name, result.protocol) == (name, protocol)
 
 
 def test_a_network_without_noise_has_one_draw(tmp_path):
-    job = tiny.tiny_job(tiny.tiny_subject(noise=None), tmp_path)
+    job = tiny.tiny_job(tiny.tiny_trained(noise=None), tmp_path)
     result = evaluation.evaluate(job, evaluation.Clean())
     assert result.protocol == evaluation.Protocol("none", 1)
     assert result.protocol_label == "no noise"
@@ -243,52 +243,52 @@ def test_a_network_without_noise_has_one_draw(tmp_path):
     assert set(result.arrays["probability_correct"]) <= {0.0, 1.0}
 
 
-def test_noise_free_gradients_attack_the_quiet_network(subject, tmp_path):
-    quiet = tiny.tiny_subject(noise=None)
+def test_noise_free_gradients_attack_the_quiet_network(network, tmp_path):
+    quiet = tiny.tiny_trained(noise=None)
     surrogate = evaluation.Attacked(PGD("linf", 0.05, steps=2), attack_noise="none")
-    job = tiny.tiny_job(subject, tmp_path, batch_size=10)
+    job = tiny.tiny_job(network, tmp_path, batch_size=10)
     result = evaluation.evaluate(job, surrogate)
     assert (result.name, result.attack_noise) == ("attack-linf-0.05-noise-free", "none")
     assert result.attack_noise_label == "gradients without noise"
     images, labels = tiny.tiny_images()
     expected = evaluation.robust_accuracy(
         job.example_keys(np.arange(10, dtype=np.uint32)),
-        models.logits_fn(subject.model, subject.variables),
+        models.logits_fn(network.model, network.variables),
         images,
         labels,
         attack=surrogate.attack,
-        surrogate=models.logits_fn(quiet.model, subject.variables),
+        surrogate=models.logits_fn(quiet.model, network.variables),
         draws=3,
     )
     np.testing.assert_array_equal(result.arrays["probability_correct"], expected.per_example)
 
 
-def test_noise_frozen_at_the_attack_has_its_own_name(subject, tmp_path):
+def test_noise_frozen_at_the_attack_has_its_own_name(network, tmp_path):
     frozen = evaluation.Attacked(ATTACKED.attack, attack_noise="frozen")
-    result = evaluation.evaluate(tiny.tiny_job(subject, tmp_path), frozen)
+    result = evaluation.evaluate(tiny.tiny_job(network, tmp_path), frozen)
     assert (result.name, result.attack_noise) == ("attack-linf-0.05-frozen-attack", "frozen")
     assert result.attack_noise_label == "frozen at the attack"
     assert result.protocol == evaluation.Protocol("fresh", 3)
 
 
-def test_jobs_that_do_not_fit_are_refused(subject, tmp_path):
+def test_jobs_that_do_not_fit_are_refused(network, tmp_path):
     with pytest.raises(ValueError, match="batch_size must be a positive multiple"):
-        tiny.tiny_job(subject, tmp_path, devices=4, batch_size=6)
+        tiny.tiny_job(network, tmp_path, devices=4, batch_size=6)
     for fields, message in ((dict(seed=-1), "seed"), (dict(tag="a/b"), "tag"),
                             (dict(workers=-1), "workers")):  # fmt: skip
         with pytest.raises(ValueError, match=f"{message} must"):
-            tiny.tiny_job(subject, tmp_path, **fields)
+            tiny.tiny_job(network, tmp_path, **fields)
     with pytest.raises(ValueError, match="examples must be between 1 and the 10"):
-        tiny.tiny_job(subject, tmp_path, examples=11)
+        tiny.tiny_job(network, tmp_path, examples=11)
     with pytest.raises(ValueError, match="3 channels"):
-        tiny.tiny_job(subject, tmp_path, source=tiny.tiny_source(channels=3))
-    colour = dataclasses.replace(subject, in_channels=3)
+        tiny.tiny_job(network, tmp_path, source=tiny.tiny_source(channels=3))
+    colour = dataclasses.replace(network, image_shape=(12, 12, 3))
     with pytest.raises(ValueError, match="so none carry over"):
-        tiny.tiny_job(subject, tmp_path, other=colour)
+        tiny.tiny_job(network, tmp_path, other=colour)
 
 
-def test_a_result_that_another_process_is_writing_is_refused(subject, tmp_path):
-    job = tiny.tiny_job(subject, tmp_path)
+def test_a_result_that_another_process_is_writing_is_refused(network, tmp_path):
+    job = tiny.tiny_job(network, tmp_path)
     identity = job.identity("clean", results.CleanCondition())
     with store.Store(tmp_path, identity).locked():
         with pytest.raises(evaluation.ResultError, match="another process is writing .*/clean; "):
@@ -303,7 +303,7 @@ def test_a_result_that_another_process_is_writing_is_refused(subject, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == names
 
 
-def test_files_appear_complete(subject, tmp_path, monkeypatch):
+def test_files_appear_complete(network, tmp_path, monkeypatch):
     """A write that fails half-way leaves no file under the final name."""
 
     def fail(file, **arrays):
@@ -312,7 +312,7 @@ def test_files_appear_complete(subject, tmp_path, monkeypatch):
 
     arrays = {"index": np.arange(4), "label": np.zeros(4), "probability_correct": np.ones(4)}
     measured = results.Accuracy(1.0, (0.5, 1.0), 4.0, 4)
-    job = tiny.tiny_job(subject, tmp_path)
+    job = tiny.tiny_job(network, tmp_path)
     result = tiny.tiny_result(job, evaluation.Clean(), measured, arrays=arrays)
     monkeypatch.setattr(np, "savez", fail)
     with pytest.raises(OSError, match="disk full"):
@@ -320,8 +320,8 @@ def test_files_appear_complete(subject, tmp_path, monkeypatch):
     assert not [path for path in tmp_path.iterdir() if path.suffix in (".json", ".npz")]
 
 
-def test_the_summary_has_a_line_per_measured_result(subject, tmp_path):
-    job = tiny.tiny_job(subject, tmp_path)
+def test_the_summary_has_a_line_per_measured_result(network, tmp_path):
+    job = tiny.tiny_job(network, tmp_path)
     half = results.Accuracy(0.5, (0.4, 0.6), 50.0, 100)
     attacked = evaluation.Attacked(PGD("linf", 4 / 255))
     shown = tiny.tiny_result(job, attacked, half)
@@ -377,7 +377,7 @@ def test_results_of_format_1_are_finished(tmp_path):
         ),
         data=training.DataConfig(source="fashion_mnist_small"),
     )
-    job = tiny.tiny_job(tiny.tiny_subject(config=training.to_json(experiment)), tmp_path)
+    job = tiny.tiny_job(tiny.tiny_trained(config=training.to_json(experiment)), tmp_path)
     for condition in (evaluation.Clean(), ATTACKED):
         result = evaluation.evaluate(job, condition)
         path = tmp_path / f"{condition.name}.json"
@@ -399,7 +399,7 @@ import jax
 jax.config.update("jax_default_matmul_precision", "highest")
 from tests.evaluation import tiny, test_run
 from vone_jax import evaluation
-job = tiny.tiny_job(tiny.tiny_subject(), Path(sys.argv[1]), batch_size=1)
+job = tiny.tiny_job(tiny.tiny_trained(), Path(sys.argv[1]), batch_size=1)
 evaluation.evaluate(job, test_run.ATTACKED, (), lambda count: time.sleep(float(sys.argv[2])))
 """
 

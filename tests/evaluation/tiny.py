@@ -9,6 +9,7 @@ import numpy as np
 
 from vone_jax import data, evaluation, mesh, results, v1
 from vone_jax.models.network import VOneNet
+from vone_jax.network import Network
 
 CONFIG = v1.VOneBlockConfig(
     simple_channels=2,
@@ -56,26 +57,22 @@ def tiny_network(noise=CONFIG.noise, seed=0, classes=3):
     return model, model.init(keys, jnp.zeros((1, 12, 12, 1)))
 
 
-def tiny_subject(noise=CONFIG.noise, seed=0, **fields):
-    model, variables = tiny_network(noise, seed)
-    subject = evaluation.Subject(
-        run="tiny-run",
-        name="vone_resnet18",
-        model=model,
-        variables=variables,
-        image_size=12,
-        in_channels=1,
-        center_crop=None,
-        checkpoint_step=7,
-        config={"seed": seed},
-    )
-    return dataclasses.replace(subject, **fields)
+def tiny_trained(noise=CONFIG.noise, seed=0, module=None, **fields):
+    model, variables = module or tiny_network(noise, seed)
+    fields = {
+        "architecture": "vone_resnet18",
+        "checkpoint_step": 7,
+        "config": {"seed": seed},
+        **fields,
+    }
+    return Network.of_model("tiny-run", model, variables, **fields)
 
 
-def tiny_job(subject, directory, *, source=None, devices=1, examples=None, **fields):
-    fields = {"protocol": evaluation.Protocol("fresh", 3), "batch_size": 4} | fields
+def tiny_job(network, directory, *, source=None, devices=1, examples=None, **fields):
+    fields = {"batch_size": 4, "trained_on": True} | fields
+    fields = {"protocol": evaluation.Protocol("fresh", 3)} | fields
     return evaluation.Job(
-        subject=subject,
+        network=network,
         examples=evaluation.Examples(source or tiny_source(), examples),
         directory=directory,
         devices=mesh.data_mesh(jax.devices()[:devices]),
@@ -89,7 +86,7 @@ def tiny_result(job, condition, measured, **fields):
     record = condition.record()
     return results.Result(
         **vars(job.identity(condition.name, record)),
-        run=job.subject.run,
+        run=job.network.name,
         provenance=results.Provenance(wall_seconds=1.0),
         measured=measured,
         **fields,

@@ -1,6 +1,7 @@
 """Run directories: loaded, refused, and as a data frame."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -187,3 +188,13 @@ def test_images_are_those_of_one_data_set(run):
     published = built.accuracy(built.corrupted("fog", 1, "published"), np.ones(4))
     mixed = built.run([*loaded.results, published])
     assert len(mixed.on_images) == len(loaded.results)
+
+
+def test_a_directory_of_results_alone_is_read(tmp_path, run):
+    """``--results DIR`` of eval.py; the name of a folder "results" is that of the one around it."""
+    shutil.copytree(run / "results", tmp_path / "elsewhere")
+    loaded = results.load([tmp_path / "elsewhere", run / "results"])
+    assert [each.name for each in loaded] == ["elsewhere", run.name]
+    expected = [result.name for result in results.load([run])[0].results]
+    assert all([result.name for result in each.results] == expected for each in loaded)
+    assert [each.name for each in results.load(f"{tmp_path}/else*")] == ["elsewhere"]

@@ -1,6 +1,13 @@
-"""Evaluate a trained run: ``python eval.py RUN_DIR [--suite NAME ...] [--OPTION VALUE ...]``.
+"""Evaluate a network: ``python eval.py NETWORK [--suite NAME ...] [--OPTION VALUE ...]``.
 
-RUN_DIR is a directory that train.py has made; the results go to RUN_DIR/results. Suites:
+NETWORK is one of
+  RUN_DIR                    a directory that train.py has made
+  FOLDER                     a folder that vone_jax.convert has written
+  FILE                       a checkpoint: .pth .pt .tar .safetensors, or a .jax of convert.export
+  MODULE:FUNCTION            a function of yours that returns a network, also path/file.py:function
+
+Results go to RUN_DIR/results, or to runs/NAME/results for a network that is no run, or to
+--results. A network that is no run needs --source for its images. Suites:
 
   clean                      images as they are
   linf, l2, l1               a ladder of radii under the attack of the VOneNet authors
@@ -24,6 +31,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import jax
 import tyro
@@ -31,17 +39,25 @@ from tqdm import tqdm
 
 from vone_jax import cli, evaluation, fast, mesh, names, results, training
 from vone_jax.evaluation.conditions import Condition
+from vone_jax.network import Network, open_network
 
 PROGRAM = "eval.py"
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """The run, and what to evaluate."""
+    """The network, and what to evaluate."""
 
-    # Directory of a run, made by train.py.
-    run_dir: tyro.conf.Positional[Path]
+    # A run directory, a folder, a checkpoint file or MODULE:FUNCTION, see above.
+    network: tyro.conf.Positional[str]
     request: evaluation.Request = evaluation.Request()
+    # Directory of the result files.
+    results: Path | None = None
+    # File with the name of a class on each line, in the order of the logits, to match the labels of
+    # the images. Default: the names that are known.
+    class_names: Path | None = None
+    # Simple cells of a VOneNet's checkpoint file, in place of its flags. The others are complex.
+    simple_channels: Annotated[int | None, tyro.conf.arg(name="v1.simple-channels")] = None
     # Directory of compiled programs, so that the next start does not wait for the compiler.
     compilation_cache: Path | None = None
     # Evaluate together with other processes that run the same command: "auto" under Slurm, Open
@@ -86,8 +102,11 @@ def main(argv: Sequence[str]) -> int:
 def _evaluate(arguments: Arguments, command: str) -> int:
     """Plan and carry out the request; return the exit status."""
     try:
-        plan = evaluation.plan(arguments.run_dir, arguments.request, command)
+        network = _open(arguments)
+        plan = evaluation.plan(network, arguments.request, arguments.results, command)
     except (ValueError, TypeError, FileNotFoundError, training.RunDirectoryError) as error:
+        if getattr(error, "__notes__", None):
+            raise  # It comes from a function of the user, who needs the traceback.
         return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS)
     except training.CheckpointError as error:
         return cli.fail(PROGRAM, error)
@@ -99,6 +118,28 @@ def _evaluate(arguments: Arguments, command: str) -> int:
         print(summary(finished))
         print(f"results in {plan.job.directory}")
     return cli.FINISHED
+
+
+def _open(arguments: Arguments) -> Network:
+    """Open the network, and say on stderr what was assumed about a file."""
+    class_names = None
+    if arguments.class_names is not None:
+        try:
+            lines = arguments.class_names.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"class_names cannot be read: {error}") from None
+        class_names = [line.strip() for line in lines if line.strip()]
+    cells = arguments.simple_channels
+    network = open_network(
+        arguments.network,
+        step=arguments.request.step,
+        class_names=class_names,
+        v1_fields=None if cells is None else {"simple_channels": cells},
+    )
+    if jax.process_index() == 0:
+        for note in network.notes:
+            print(f"{network.name}: {note}", file=sys.stderr)
+    return network
 
 
 def _run(plan: evaluation.Plan) -> list[results.Result]:
@@ -162,8 +203,9 @@ def _heading(result: results.Result) -> str:
     if not isinstance(result.measured, results.Accuracy):
         return ""
     network, dataset = result.network, result.dataset
+    step = "" if network.checkpoint_step is None else f", step {network.checkpoint_step}"
     return (
-        f"{network.label} ({result.run}, step {network.checkpoint_step}) on "
+        f"{network.label} ({result.run}{step}) on "
         f"{dataset.examples} images of {dataset.name} {dataset.split}; {result.protocol_label}"
     )
 

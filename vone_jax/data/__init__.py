@@ -5,7 +5,7 @@
 """
 
 from vone_jax.data.images import FolderSource
-from vone_jax.data.loading import load, load_corrupted
+from vone_jax.data.loading import evaluation_split, load, load_corrupted
 from vone_jax.data.pipeline import Batches, batches_per_epoch, eval_batches, train_batches
 from vone_jax.data.sources import ArraySource, Source, Subset
 from vone_jax.data.transforms import AUGMENTS, Augment, Preprocessing
@@ -21,6 +21,7 @@ __all__ = [
     "Subset",
     "batches_per_epoch",
     "eval_batches",
+    "evaluation_split",
     "load",
     "load_corrupted",
     "train_batches",

@@ -1,5 +1,6 @@
 """Data sets by name: clean ones, and the published files of corrupted images."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from vone_jax.names import SEVERITIES
 _CIFAR10 = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
+_EVALUATION_SPLITS = ("validation", "val", "test")
 # Corrupted sets of TFDS and the only split of each.
 _TFDS_SPLITS = {"imagenet2012_corrupted": "validation", "cifar10_corrupted": "test"}
 
@@ -49,6 +51,30 @@ def load(name: str, split: str, *, data_dir: DataDir = None) -> Source:
         f"no data set {name!r}; accepted are {EMBEDDED!r}, 'tfds:<name>' and 'folder:<path>'"
         f"{arguments.nearest(name, known)}"
     )
+
+
+def evaluation_split(name: str, *, data_dir: DataDir = None) -> str:
+    """The split on which a set is evaluated by default.
+
+    Args:
+      name: see ``load``.
+      data_dir: see ``load``.
+
+    Returns:
+      ``"validation"``, ``"val"`` or ``"test"``, the first that the set has; ``"."`` for a folder
+      with none of them, which then holds the class folders itself.
+
+    Raises:
+      FileNotFoundError, ValueError: as ``load``.
+    """
+    kind, rest = _kind(name, data_dir)
+    if kind == "folder":
+        folder = Path(rest).expanduser()
+        return next((split for split in _EVALUATION_SPLITS if (folder / split).is_dir()), ".")
+    for split in _EVALUATION_SPLITS[:-1]:
+        with contextlib.suppress(ValueError):
+            return load(name, split, data_dir=data_dir).split
+    return load(name, _EVALUATION_SPLITS[-1], data_dir=data_dir).split
 
 
 def load_corrupted(files: str, name: str, severity: int, *, data_dir: DataDir = None) -> Source:

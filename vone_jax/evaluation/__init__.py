@@ -9,13 +9,13 @@ from vone_jax.evaluation.conditions import (
     Published,
     WorstOf,
 )
+from vone_jax.evaluation.examples import Examples
 from vone_jax.evaluation.exhibits import FrontEnd, Gallery, MeansOverCorruptions
 from vone_jax.evaluation.masking import Masking, examine
 from vone_jax.evaluation.physiology import Layer, Recording, recording
-from vone_jax.evaluation.request import Plan, Request, load_subject, plan
+from vone_jax.evaluation.request import Plan, Request, plan
 from vone_jax.evaluation.run import Exhibit, Job, evaluate
 from vone_jax.evaluation.scoring import Accuracy, accuracy, robust_accuracy
-from vone_jax.evaluation.subject import Examples, Subject
 from vone_jax.evaluation.suites import ladder, vonenet_pgd
 from vone_jax.results import Check, Protocol, ResultError
 
@@ -41,13 +41,11 @@ __all__ = [
     "Recording",
     "Request",
     "ResultError",
-    "Subject",
     "WorstOf",
     "accuracy",
     "evaluate",
     "examine",
     "ladder",
-    "load_subject",
     "plan",
     "recording",
     "robust_accuracy",

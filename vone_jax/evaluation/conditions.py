@@ -12,8 +12,8 @@ import numpy as np
 from vone_jax import arguments, attacks, corruptions, results
 from vone_jax.attacks import Attack, AutoAttack, MinimalNormAttack, Transfer, norms
 from vone_jax.evaluation import judging
+from vone_jax.evaluation.examples import noise_record, noise_slug
 from vone_jax.evaluation.judging import AttackNoise, Trial
-from vone_jax.evaluation.subject import noise_record, noise_slug
 
 
 class Condition(abc.ABC):

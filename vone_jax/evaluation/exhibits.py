@@ -115,9 +115,9 @@ class FrontEnd(Exhibit):
         return job.identity(self.name, results.FrontEndCondition())
 
     def make(self, job: Job, earlier: Sequence[results.Result]) -> tuple[None, dict[str, Any]]:
-        config = getattr(job.subject.model, "v1", None)
+        config = job.network.v1
         if config is None:
-            raise ValueError(f"{job.subject.run} is a {job.subject.name}, which has no V1 to show")
+            raise ValueError(f"{job.network.name} has no V1 to show")
         bank = config.gabor_parameters()
         kernels = config.gabor_kernels()
         trial = _first_trial(job, 1)
@@ -214,7 +214,7 @@ def _corruptions(
 
 def _is_imagenet(job: Job) -> bool:
     """True if AlexNet's errors on ImageNet-C apply, by which mCE is normalised."""
-    return job.subject.image_size == 224 and job.subject.num_classes == 1000
+    return job.network.image_size == 224 and job.network.num_classes == 1000
 
 
 def summarise(

@@ -18,8 +18,7 @@ import numpy as np
 from vone_jax import arguments, models, neurophysiology, prng, results
 from vone_jax.evaluation.physiology_experiments import experiments, median
 from vone_jax.evaluation.run import Exhibit, Job
-from vone_jax.evaluation.subject import Subject
-from vone_jax.models import VOneNet
+from vone_jax.network import Network
 from vone_jax.neurophysiology import (
     reference_tables,
     stimuli,
@@ -57,7 +56,7 @@ class Recording:
 
 
 def recording(
-    subject: Subject,
+    network: Network,
     layers: Sequence[str] = (),
     trials: int = 1,
     references: Sequence[Path] = (),
@@ -67,7 +66,7 @@ def recording(
     """Check a request for recordings, and read the files that it names.
 
     Args:
-      subject: the network.
+      network: the network.
       layers: names. Default: V1 of a VOneNet, all convolutional stages of another network.
         "all" stands for all convolutional stages of either.
       trials: presentations of each grating; a network without noise is shown each grating once.
@@ -81,45 +80,48 @@ def recording(
       FileNotFoundError: for a table or folder that does not exist.
     """
     arguments.count("physiology_trials", trials)
-    shown = display(subject)
-    shapes = _feature_shapes(subject, shown)
+    if network.features is None:
+        raise ValueError(
+            f"suite physiology records layers, but {network.name} has none to record; give its "
+            "Network a function features(keys, images) -> {name: array}"
+        )
+    shown = display(network)
+    shapes = _feature_shapes(network, shown)
     stages = tuple(name for name, shape in shapes.items() if len(shape) == 4 and "." not in name)
     if not layers:
-        layers = ("v1",) if isinstance(subject.model, VOneNet) else stages
+        layers = stages if network.v1 is None else ("v1",)
     elif tuple(layers) == ("all",):
         layers = stages
     for name in layers:
         if name not in shapes:
             raise ValueError(
-                f"layers must be among {', '.join(shapes)} of {subject.run}, or all; "
+                f"layers must be among {', '.join(shapes)} of {network.name}, or all; "
                 f"got {name!r}{arguments.nearest(name, shapes, cutoff=0.4)}"
             )
     values, tables = _load_references(references)
     return Recording(
         layers=tuple(dict.fromkeys(layers)),
         display=shown,
-        trials=trials if subject.stochastic else 1,
+        trials=trials if network.stochastic else 1,
         references=values,
         tables=tables,
         textures=None if textures is None else _load_textures(textures, seed),
     )
 
 
-def display(subject: Subject) -> neurophysiology.Display:
+def display(network: Network) -> neurophysiology.Display:
     """The images that a network gets: of its own size, or larger ones if the stimuli need them.
 
     Pixels per degree are those of its V1, and for a network without one those of the V1 that a
     VOneNet for such images has.
     """
-    if isinstance(subject.model, VOneNet):
-        config = subject.model.v1
-    else:
-        config = models.v1_config(subject.image_size, subject.in_channels)
+    channels = network.image_shape[-1]
+    config = network.v1 or models.v1_config(network.image_size, channels)
     degrees, size = config.visual_degrees, config.image_size
     if degrees < MINIMUM_DEGREES:
         size = round(_DEGREES * config.pixels_per_degree)
         degrees = size / config.pixels_per_degree
-    return neurophysiology.Display(degrees, size, subject.in_channels)
+    return neurophysiology.Display(degrees, size, channels)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -144,7 +146,8 @@ class Layer(Exhibit):
     def identity(self, job: Job, earlier: Sequence[results.Result]) -> results.Identity:
         # Gratings take the place of the images of a data set.
         recording = self.recording
-        noisy = recording.trials > 1
+        # Only the noise of a known module can be switched off.
+        noisy = recording.trials > 1 or job.network.quiet().stochastic
         record = results.PhysiologyCondition(
             layer=self.layer,
             visual_degrees=float(recording.display.visual_degrees),
@@ -155,7 +158,7 @@ class Layer(Exhibit):
             references=recording.tables,
             textures=None if recording.textures is None else _texture_record(recording.textures),
         )
-        parts = (self.name, job.subject.slug, job.tag)
+        parts = (self.name, job.slug, job.tag)
         return job.identity(
             self.name,
             record,
@@ -168,11 +171,11 @@ class Layer(Exhibit):
     def make(
         self, job: Job, earlier: Sequence[results.Result]
     ) -> tuple[results.Physiology, dict[str, np.ndarray]]:
-        recording, subject = self.recording, job.subject
+        recording, device = self.recording, job.devices.local_devices[0]
         # Each of several processes records the layer for itself; process 0 writes.
-        variables = jax.device_put(subject.variables, job.devices.local_devices[0])
-        quiet = models.response_fn(models.without_noise(subject.model), variables, self.layer)
-        noisy = models.response_fn(subject.model, variables, self.layer)
+        network = job.network.placed(lambda weights: jax.device_put(weights, device))
+        quiet = network.quiet().response_fn(self.layer)
+        noisy = network.response_fn(self.layer)
         try:
             scores = neurophysiology.score(
                 noisy if recording.trials > 1 else quiet,
@@ -189,7 +192,7 @@ class Layer(Exhibit):
             reason = str(error).replace("response_fn", "the layer")
             return results.Physiology(f"not {results.SCORED}: {reason}"), {}
         key = prng.stream(jax.random.key(job.seed), "physiology experiments")
-        medians, arrays = experiments(subject, self.layer, scores, quiet, noisy, key)
+        medians, arrays = experiments(network, self.layer, scores, quiet, noisy, key)
         textures = recording.textures
         # With lists for tuples and numbers of Python, as the file has them.
         summary = json.loads(json.dumps(scores.summary()))
@@ -199,7 +202,7 @@ class Layer(Exhibit):
             "scores": summary
             | medians
             | {
-                "simple_channels": _simple_channels(subject, self.layer),
+                "simple_channels": _simple_channels(network, self.layer),
                 "textures": None if textures is None else _texture_medians(textures, scores),
             },
         }
@@ -216,28 +219,28 @@ def _num_gratings() -> int:
     return sum(map(len, sets))
 
 
-def _feature_shapes(subject: Subject, shown: neurophysiology.Display) -> dict[str, tuple[int, ...]]:
+def _feature_shapes(network: Network, shown: neurophysiology.Display) -> dict[str, tuple[int, ...]]:
     """Shapes of the named activations, in processing order."""
-    quiet = models.without_noise(subject.model)
     side = shown.image_size
     image = jax.ShapeDtypeStruct((1, side, side, shown.in_channels), np.float32)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
     names: list[str] = []
 
-    def features(variables, images):
-        activations: Any = quiet.apply(variables, images, method="features")
+    def features(function, keys, images):
+        activations = function(keys, images)
         # JAX sorts the keys of a dictionary.
         names[:] = activations
-        return activations
+        return dict(activations)
 
-    shapes = jax.eval_shape(features, subject.variables, image)
+    assert network.features is not None
+    function = prng.as_pytree(network.features, "features")
+    shapes = jax.eval_shape(features, function, keys, image)
     return {name: shapes[name].shape for name in names}
 
 
-def _simple_channels(subject: Subject, layer: str) -> int | None:
+def _simple_channels(network: Network, layer: str) -> int | None:
     """The number of simple cells, a layer's first channels, if it has simple and complex ones."""
-    if layer != "v1" or not isinstance(subject.model, VOneNet):
-        return None
-    return subject.model.v1.simple_channels
+    return network.v1.simple_channels if layer == "v1" and network.v1 is not None else None
 
 
 def _load_references(paths: Sequence[Path]) -> tuple[dict[str, np.ndarray], dict[str, str]]:

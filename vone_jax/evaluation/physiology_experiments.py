@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from vone_jax import models, neurophysiology
-from vone_jax.evaluation.subject import Subject
+from vone_jax import neurophysiology
+from vone_jax.network import Network
 from vone_jax.neurophysiology import stimuli
 from vone_jax.neurophysiology.recording import ResponseFn
 from vone_jax.neurophysiology.selection import is_stochastic
@@ -34,7 +34,7 @@ Recorded = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
 def experiments(
-    subject: Subject,
+    network: Network,
     layer: str,
     scores: neurophysiology.Scores,
     quiet: ResponseFn,
@@ -46,7 +46,7 @@ def experiments(
     Variability is recorded where the layer's responses depend on the key.
 
     Args:
-      subject: the network.
+      network: the network.
       layer: the layer's name.
       scores: of the layer.
       quiet: the layer without noise.
@@ -57,8 +57,8 @@ def experiments(
       Fields of the result's JSON file, and arrays of its NPZ file.
     """
     fields, arrays = _contrast_response(quiet, key, scores.site)
-    if subject.stochastic and is_stochastic(noisy, key, scores.display):
-        more, recorded = _variability(noisy, key, scores.site, _noise_in_spikes(subject, layer))
+    if network.stochastic and is_stochastic(noisy, key, scores.display):
+        more, recorded = _variability(noisy, key, scores.site, _noise_in_spikes(network, layer))
         fields, arrays = fields | more, arrays | recorded
     return fields, arrays
 
@@ -134,9 +134,9 @@ def _gratings() -> neurophysiology.GratingSet:
     )
 
 
-def _noise_in_spikes(subject: Subject, layer: str) -> NeuronalNoise | None:
+def _noise_in_spikes(network: Network, layer: str) -> NeuronalNoise | None:
     """The noise that a layer's responses come from, if it is one of spike counts."""
-    noise = models.noise_of(subject.model)
+    noise = network.noise
     return noise if layer in _SPIKING and isinstance(noise, NeuronalNoise) else None
 
 

@@ -4,17 +4,19 @@ The command line, a sweep and Python code all make the same ``Request``.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from vone_jax import arguments, corruptions, data, mesh, models, names, training, v1
+from vone_jax import arguments, corruptions, data, mesh, names, training, v1
 from vone_jax.attacks import checks
 from vone_jax.data import load_corrupted
 from vone_jax.evaluation import exhibits, physiology, suites
 from vone_jax.evaluation.conditions import Corrupted, Published
+from vone_jax.evaluation.examples import Examples
 from vone_jax.evaluation.judging import AttackNoise
 from vone_jax.evaluation.run import Exhibit, Job, Task
-from vone_jax.evaluation.subject import Examples, Subject
+from vone_jax.network import Network, Split, open_network
 from vone_jax.results import Protocol
 from vone_jax.v1 import Noise
 
@@ -73,7 +75,8 @@ class Request:
         "tfds:imagenet2012_corrupted", "tfds:cifar10_corrupted", "folder:PATH" (as ImageNet-C) or
         "npy:PATH" (as CIFAR-10-C).
       masking_images: Images for the checks for masked gradients.
-      transfer_from: Another run, whose adversarial images these checks carry over.
+      transfer_from: Another network, in the same forms as the first argument, whose adversarial
+        images these checks carry over.
       layers: Layers for the suite physiology. Default: V1 of a VOneNet, all convolutional stages
         of another network ("all": all of either).
       physiology_trials: Presentations of each grating. One is made without noise, more are made
@@ -84,8 +87,9 @@ class Request:
       gallery_images: Images in the gallery.
       gallery_norm: Norm of the gallery's attack.
       gallery_eps: Radius of the gallery's attack, in pixel units.
-      split: Split of the data set. Default: the one the run was validated on.
-      source: Another data set than the run's, by a name that data.load accepts.
+      split: Split of the data set. Default: the one a run was validated on.
+      source: Data set, by a name that data.load accepts: "folder:DIR", "tfds:NAME". Default: that
+        of a run.
       data_dir: Directory of the sets that TFDS has prepared. Default: as in training.
       step: Training step of the checkpoint. Default: the last.
       workers: Processes that decode images. 0: threads of this process.
@@ -124,7 +128,7 @@ class Request:
     frost_dir: Path | None = None
     corrupted_files: str | None = None
     masking_images: int = 50
-    transfer_from: Path | None = None
+    transfer_from: str | None = None
     layers: tuple[str, ...] = ()
     physiology_trials: int = 1
     references: tuple[Path, ...] = ()
@@ -236,33 +240,34 @@ class Plan:
     tasks: tuple[tuple[Job, Task], ...]
 
 
-def plan(run_dir: Path, request: Request, command: str = "") -> Plan:
-    """Plan the evaluation of a run. This reads its checkpoint and opens its data set.
+def plan(
+    network: Network, request: Request, directory: Path | None = None, command: str = ""
+) -> Plan:
+    """Plan the evaluation of a network. This opens its data set.
 
     Args:
-      run_dir: the directory of the run; results go to its folder "results".
+      network: the network.
       request: what to evaluate.
+      directory: of the result files. Default: the folder "results" of a run, and
+        ``runs/NAME/results`` for other networks.
       command: the command line, for the result files.
 
     Raises:
       ValueError, TypeError: for a request that cannot be met; the message names the field.
       FileNotFoundError: for data that do not exist.
-      training.RunDirectoryError: for a directory that is not a run.
-      training.CheckpointError: for a checkpoint that cannot be read.
+      training.RunDirectoryError, training.CheckpointError: for ``transfer_from``, see
+        ``open_network``.
     """
     suite = suites.expand(request.suite)
-    subject, experiment = load_subject(run_dir, request.step)
-    trained = models.noise_of(subject.model)
-    subject = subject.with_noise(
-        parse_noise("test_noise", request.test_noise, trained, (_TRAINED,))
-    )
-    attack_noise = _attack_noise(request, suite, subject, trained)
-    other = None if request.transfer_from is None else load_subject(request.transfer_from)[0]
-    source = data.load(
-        request.source or experiment.data.source,
-        request.split or experiment.data.eval_split,
-        data_dir=request.data_dir or (None if request.source else experiment.data.data_dir),
-    )
+    trained = network.noise
+    if request.test_noise != _TRAINED:
+        network = network.with_noise(parse_noise("test_noise", request.test_noise, trained, ()))
+    attack_noise = _attack_noise(request, suite, network, trained)
+    other = None if request.transfer_from is None else open_network(request.transfer_from)
+    split = _split(network, request)
+    source = data.load(split.source, split.split, data_dir=split.data_dir)
+    if directory is None:
+        directory = (network.run_dir or Path("runs", network.name)) / "results"
     count = min(_EXAMPLES, len(source)) if request.examples is None else request.examples
     devices = mesh.data_mesh()
 
@@ -271,10 +276,10 @@ def plan(run_dir: Path, request: Request, command: str = "") -> Plan:
 
     batch_size = whole(_BATCH_SIZE) if request.batch_size is None else request.batch_size
     job = Job(
-        subject=subject,
+        network=network,
         examples=Examples(source, count),
         protocol=request.protocol,
-        directory=run_dir / "results",
+        directory=directory,
         devices=devices,
         seed=request.seed,
         batch_size=batch_size,
@@ -284,59 +289,50 @@ def plan(run_dir: Path, request: Request, command: str = "") -> Plan:
         overwrite=request.overwrite,
         versions=training.versions(),
         command=command,
+        trained_on=request.source is None,
     )
     # Whether draws differ between the passes of an attack.
-    noisy = subject.stochastic and request.noise == "fresh"
-    target = suites.Target(subject.image_shape, noisy, attack_noise)
+    noisy = network.stochastic and request.noise == "fresh"
+    target = suites.Target(network.image_shape, noisy, attack_noise)
     tasks: list[tuple[Job, Task]] = [
         (job, condition) for condition in suites.conditions(suite, request, target)
     ]
     if request.corrupted_files is not None:
-        tasks = _from_files(tasks, request, experiment.data.data_dir)
+        tasks = _from_files(tasks, request, split.data_dir)
     if suites.MASKING in suite:
         few = dataclasses.replace(
             job,
             examples=Examples(source, min(request.masking_images, count)),
             batch_size=min(batch_size, whole(_MASKING_BATCH_SIZE)),
         )
-        transfer = "" if other is None else f"{other.run}, weights {other.weights}"
+        transfer = "" if other is None else f"{other.name}, weights {other.weights}"
         tasks += [(few, check) for check in suites.masking(request, target, transfer)]
     tasks += [(job, exhibit) for exhibit in _exhibits(job, request, suite, target)]
     return Plan(job, tuple(tasks))
 
 
-def load_subject(run_dir: Path, step: int | None = None) -> tuple[Subject, training.Experiment]:
-    """The network of a run, and its experiment.
+def _split(network: Network, request: Request) -> Split:
+    """The images to evaluate on: those that are asked for, else those of a run's validation.
 
     Raises:
-      training.RunDirectoryError: for a directory that is no run; a run of a similar name is named.
-      training.CheckpointError: for a checkpoint that cannot be read.
+      ValueError: if the request names none and there is no run that has some.
     """
-    try:
-        step, experiment, model, variables = training.restore_run(run_dir, step)
-    except training.RunDirectoryError as error:
-        runs = [path.parent for path in run_dir.absolute().parent.glob("*/config.json")]
-        near = arguments.nearest(run_dir.name, [run.name for run in runs], cutoff=0.6)
-        if near:
-            near = near.replace("'", "").replace("mean ", f"mean {run_dir.parent}/")
-        raise training.RunDirectoryError(f"{error}{near}") from error
-    subject = Subject(
-        run=run_dir.resolve().name,
-        name=experiment.model.name,
-        model=model,  # pyright: ignore[reportArgumentType]
-        variables=variables,
-        image_size=experiment.model.image_size,
-        in_channels=experiment.model.in_channels,
-        center_crop=experiment.data.center_crop,
-        checkpoint_step=step,
-        config=training.to_json(experiment),
-        class_names=training.read_run(run_dir).class_names or (),
-    )
-    return subject, experiment
+    known = network.validation
+    if request.source is None:
+        if known is None:
+            raise ValueError(
+                f"source must name the images, since {network.name} is no run of train.py: for "
+                f"instance --source folder:DIR --split val, or --source tfds:imagenet2012"
+            )
+        return Split(known.source, request.split or known.split, request.data_dir or known.data_dir)
+    split = request.split
+    if split is None:
+        split = data.evaluation_split(request.source, data_dir=request.data_dir)
+    return Split(request.source, split, request.data_dir)
 
 
 def _attack_noise(
-    request: Request, suite: Sequence[str], subject: Subject, trained: Noise
+    request: Request, suite: Sequence[str], network: Network, trained: Noise
 ) -> AttackNoise:
     """The noise at the attack, where it differs from that at evaluation.
 
@@ -353,9 +349,9 @@ def _attack_noise(
             f"{request.noise!r} attack and judgement share the same draw"
         )
     if request.attack_noise == "frozen":
-        return "frozen" if subject.stochastic else "same"
+        return "frozen" if network.stochastic else "same"
     noise = parse_noise("attack_noise", request.attack_noise, trained, _ATTACK_NOISE)
-    if noise == models.noise_of(subject.model):
+    if network.with_noise(noise) is network:
         return "same"
     return "none" if noise is None else noise
 
@@ -387,8 +383,8 @@ def _from_files(
         )
     job = tasks[0][0]
     # Placed once: jobs whose variables are on the devices share them.
-    placed = mesh.replicate(job.devices, job.subject.variables)
-    subject = dataclasses.replace(job.subject, variables=placed, center_crop=1.0)
+    placed = job.network.placed(functools.partial(mesh.replicate, job.devices))
+    network = dataclasses.replace(placed, preprocessing=data.Preprocessing(1.0))
     replaced: list[tuple[Job, Task]] = []
     for job, task in tasks:
         if isinstance(task, Corrupted):
@@ -397,7 +393,7 @@ def _from_files(
             kept = (request.data_dir or data_dir) if files.startswith("tfds:") else None
             source = load_corrupted(files, name, task.severity, data_dir=kept)
             examples = Examples(source, min(len(job.examples), len(source)))
-            job = dataclasses.replace(job, subject=subject, examples=examples)
+            job = dataclasses.replace(job, network=network, examples=examples)
             task = Published(name, task.severity)
         replaced.append((job, task))
     return replaced
@@ -416,7 +412,7 @@ def _exhibits(
         tasks.append(exhibits.Gallery(condition, shown))
     if suites.PHYSIOLOGY in suite:
         recording = physiology.recording(
-            job.subject,
+            job.network,
             request.layers,
             request.physiology_trials,
             request.references,
@@ -425,8 +421,8 @@ def _exhibits(
         )
         tasks += [physiology.Layer(recording, layer) for layer in recording.layers]
     if suites.FRONT_END in suite:
-        if getattr(job.subject.model, "v1", None) is not None:
+        if job.network.v1 is not None:
             tasks.append(exhibits.FrontEnd())
         elif suites.FRONT_END in request.suite:
-            raise ValueError(f"suite v1 is for VOneNets, {job.subject.run} is a {job.subject.name}")
+            raise ValueError(f"suite v1 is for VOneNets, {job.network.name} has no V1")
     return tasks

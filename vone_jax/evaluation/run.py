@@ -15,12 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import data, mesh, models, prng, results
+from vone_jax import data, mesh, prng, results
 from vone_jax.evaluation import judging
 from vone_jax.evaluation.conditions import Condition, Judged
+from vone_jax.evaluation.examples import Examples, match_labels, network_record, noise_slug
 from vone_jax.evaluation.judging import Trial
 from vone_jax.evaluation.store import Store
-from vone_jax.evaluation.subject import Examples, Subject, match_labels
+from vone_jax.network import Network
 from vone_jax.results import Protocol, ResultError
 
 
@@ -29,7 +30,7 @@ class Job:
     """The common part of the tasks of an evaluation: network, examples, protocol, devices.
 
     Attributes:
-      subject: the network.
+      network: the network.
       examples: the images.
       protocol: how noise is drawn; a network without noise has one draw.
       directory: of the result files.
@@ -42,24 +43,27 @@ class Job:
       overwrite: replace results of other evaluations that have the same name.
       versions: package -> version, for the result files.
       command: the command line, for the result files.
+      trained_on: whether the network was trained on the data set of the examples, see
+        ``match_labels``.
 
     Raises:
       ValueError: if network, images, devices and batch size do not fit.
     """
 
-    subject: Subject
+    network: Network
     examples: Examples
     protocol: Protocol
     directory: Path
     devices: mesh.Mesh
     seed: int = 0
     batch_size: int = 50
-    other: Subject | None = None
+    other: Network | None = None
     workers: int = 0
     tag: str = ""
     overwrite: bool = False
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     command: str = ""
+    trained_on: bool = False
 
     def __post_init__(self):
         mesh.check_batch_size(self.devices, self.batch_size)
@@ -72,21 +76,31 @@ class Job:
                 f"tag must consist of letters, digits, '-', '_' and '.', got {self.tag!r}"
             )
         _ = self.classes  # raises for examples that do not fit
-        if self.other is not None and self.other.image_shape != self.subject.image_shape:
+        if self.other is not None and self.other.image_shape != self.network.image_shape:
             raise ValueError(
-                f"{self.other.run} takes images of {self.other.image_shape}, {self.subject.run} "
-                f"of {self.subject.image_shape}, so none carry over"
+                f"{self.other.name} takes images of {self.other.image_shape}, {self.network.name} "
+                f"of {self.network.image_shape}, so none carry over"
             )
 
     @functools.cached_property
     def classes(self) -> np.ndarray | None:
         """The network's class for each label of the examples, see ``match_labels``."""
-        return match_labels(self.subject, self.examples)
+        return match_labels(self.network, self.examples, self.trained_on)
+
+    @functools.cached_property
+    def network_record(self) -> results.Network:
+        """The network for result files."""
+        return network_record(self.network)
+
+    @property
+    def slug(self) -> str:
+        """The replaced noise in the name of a result; empty for the network as it was trained."""
+        return "" if self.network.trained is None else f"test-{noise_slug(self.network.noise)}"
 
     @property
     def effective_protocol(self) -> Protocol:
         """The protocol as it applies to the network: one draw if the network has no noise."""
-        return self.protocol if self.subject.stochastic else Protocol("none", 1)
+        return self.protocol if self.network.stochastic else Protocol("none", 1)
 
     def identity(
         self, name: str, condition: results.Condition, /, **fields: Any
@@ -99,10 +113,10 @@ class Job:
           **fields: of ``results.Identity``, in place of those of the job.
         """
         protocol = self.effective_protocol
-        parts = (name, self.subject.slug, protocol.slug, self.tag)
+        parts = (name, self.slug, protocol.slug, self.tag)
         values = {
             "name": "-".join(part for part in parts if part),
-            "network": self.subject.record,
+            "network": self.network_record,
             "dataset": self._dataset,
             "condition": condition,
             "protocol": protocol,
@@ -117,23 +131,20 @@ class Job:
         """The examples for a result file; the labels there are the network's classes."""
         if self.classes is None:
             return self.examples.record
-        names = tuple(self.subject.class_names)
+        names = self.network.class_names
         return dataclasses.replace(self.examples.record, class_names=names)
 
     @functools.cached_property
     def classifier(self) -> dict[str, Any]:
         """The fields of a ``Trial`` about the network, on the devices."""
-        subject = self.subject
-        variables = mesh.replicate(self.devices, subject.variables)
-        fields = {
-            "logits_fn": models.logits_fn(subject.model, variables),
-            "with_noise": lambda noise: models.logits_fn(
-                models.with_noise(subject.model, noise), variables
-            ),
+        place = functools.partial(mesh.replicate, self.devices)
+        network = self.network.placed(place)
+        fields: dict[str, Any] = {
+            "logits_fn": network.logits_fn,
+            "with_noise": lambda noise: network.with_noise(noise).logits_fn,
         }
         if self.other is not None:
-            placed = mesh.replicate(self.devices, self.other.variables)
-            fields["other"] = models.logits_fn(self.other.model, placed)
+            fields["other"] = self.other.placed(place).logits_fn
         return fields
 
     def example_keys(self, indices: jax.Array) -> jax.Array:
@@ -221,7 +232,7 @@ def evaluate(
             seconds = time.perf_counter() - since
         result = results.Result(
             **vars(identity),
-            run=job.subject.run,
+            run=job.network.name,
             provenance=results.Provenance(
                 versions=job.versions,
                 command=job.command,
@@ -312,8 +323,8 @@ def batches(job: Job, batch_size: int | None = None, **fields: Any) -> data.Batc
     return data.eval_batches(
         job.examples,
         batch_size=job.batch_size if batch_size is None else batch_size,
-        image_size=job.subject.image_size,
-        center_crop=job.subject.center_crop,
+        image_size=job.network.image_size,
+        preprocessing=job.network.preprocessing,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         **fields,

@@ -160,11 +160,12 @@ class _Apply:
     """``model.apply`` for evaluation; equal for equal models, so that jitted code is shared."""
 
     model: Network
-    layer: str
+    # All layers without one.
+    layer: str | None = None
 
-    def __call__(self, variables: Any, key: NoiseKey, images: Images) -> Float[Array, "n ..."]:
+    def __call__(self, variables: Any, key: NoiseKey, images: Images) -> Any:
         features: Any = self.model.apply(variables, images, noise_key=key, method="features")
-        return features[self.layer]
+        return features if self.layer is None else features[self.layer]
 
 
 def logits_fn(model: Network, variables: Any) -> Partial:
@@ -189,6 +190,14 @@ def response_fn(model: Network, variables: Any, layer: str) -> Partial:
     It is like ``logits_fn``. ``layer`` is a name from ``method="features"``, such as ``"v1"``.
     """
     return Partial(_Apply(model, layer), variables)
+
+
+def features_fn(model: Network, variables: Any) -> Partial:
+    """The function ``features(keys, images) -> {layer: array}`` of a trained network.
+
+    It is like ``logits_fn``. The layers are those of ``method="features"``.
+    """
+    return Partial(_Apply(model), variables)
 
 
 def noise_of(model: Network) -> Noise:

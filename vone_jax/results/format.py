@@ -82,6 +82,7 @@ class Network:
       stochastic: whether the network as trained draws noise.
       weights: a checksum of all variables.
       checkpoint_step: the training step of its checkpoint; None without one.
+      source: where a network is from that train.py has not made; else empty.
       trained_noise: the noise in training; None for no noise, or where it is not known.
       test_noise: the noise at evaluation; equal to ``trained_noise`` unless it was replaced.
       config: the experiment that trained it, as JSON values; empty if there is none.
@@ -96,6 +97,7 @@ class Network:
     trained_noise: Noise | None = None
     test_noise: Noise | None = None
     config: dict[str, Any] = Field(default_factory=dict)
+    source: str = ""
 
     @property
     def noise_replaced(self) -> bool:

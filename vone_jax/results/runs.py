@@ -100,8 +100,9 @@ def load(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Runs:
     """Read the results of networks.
 
     Args:
-      paths: run directories, or one pattern such as ``"runs/*"``. Of the directories that a pattern
-        matches, those without results are left out.
+      paths: directories of result files or, for each, the one around it if it is named "results",
+        as in a run directory; or one pattern such as ``"runs/*"``. Of the directories that a
+        pattern matches, those without results are left out.
 
     Returns:
       The runs in the given order, with distinct labels.
@@ -113,7 +114,7 @@ def load(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Runs:
     if isinstance(paths, str | os.PathLike):
         pattern = os.fspath(paths)
         directories = [Path(match) for match in sorted(glob.glob(pattern))]
-        directories = [path for path in directories if any((path / "results").glob("*.json"))]
+        directories = [path for path in directories if _result_files(path)]
         if not directories:
             raise ResultError(f"{pattern} matches no directory with results (results/*.json)")
     else:
@@ -143,25 +144,27 @@ def _load(path: Path) -> Run:
         raise ResultError(f"the run directory {path} {state}")
     gaps: list[str] = []
     warnings: list[str] = []
-    results = list(_results(path / "results", gaps, warnings))
+    if path.name == "results":
+        path = path.parent
+    results = list(_results(path, gaps, warnings))
     if not results:
         inner = sorted(str(folder.parent) for folder in path.glob("*/results"))
         hint = f"; did you mean {' '.join(inner)}?" if inner else ""
         raise ResultError(
             f"the run directory {path} has no results (files results/*.json); make them with "
-            f"python eval.py {path}{hint}"
+            f"python eval.py{hint}"
         )
     networks = [result.network for result in results]
     architectures = sorted({network.name for network in networks})
     if len(architectures) > 1:
-        raise ResultError(
-            f"{path / 'results'} mixes results of different networks: {', '.join(architectures)}"
-        )
+        raise ResultError(f"{path} mixes results of different networks: {', '.join(architectures)}")
     config, log = path / "config.json", path / "log.jsonl"
     if not config.exists():
-        # A network that was converted has neither of the two files.
-        problems = gaps if log.exists() else warnings
-        problems.append(f"{config} is missing: how this network was trained is not known.")
+        # A network that is no run has neither of the two files.
+        if log.exists():
+            gaps.append(f"{config} is missing: how this network was trained is not known.")
+        elif not networks[0].source:
+            warnings.append(f"{config} is missing: how this network was trained is not known.")
     elif not log.exists():
         gaps.append(f"{log} is missing: the course of the training is not known.")
     return Run(
@@ -179,8 +182,16 @@ def _load(path: Path) -> Run:
     )
 
 
-def _results(directory: Path, gaps: list[str], warnings: list[str]) -> Iterator[fmt.Result]:
-    paths = sorted(directory.glob("*.json"))
+def _result_files(path: Path) -> list[Path]:
+    """The result files of a run directory, or of a directory that holds nothing else."""
+    if (path / "results").is_dir() or (path / "config.json").exists():
+        path = path / "results"
+    return sorted(path.glob("*.json"))
+
+
+def _results(run: Path, gaps: list[str], warnings: list[str]) -> Iterator[fmt.Result]:
+    paths = _result_files(run)
+    directory = paths[0].parent if paths else run
     for path in paths:
         try:
             result = read(path)

@@ -9,8 +9,8 @@ from jax.tree_util import Partial
 from tests.evaluation import tiny
 from vone_jax import evaluation, models, results, v1
 from vone_jax.attacks import PGD
+from vone_jax.evaluation.examples import match_labels
 from vone_jax.evaluation.judging import Trial
-from vone_jax.evaluation.subject import match_labels
 
 ATTACK = PGD("linf", 0.05, steps=2, eot_samples=2)
 TRAINED, GIVEN = results.Noise("gaussian", 3.0), results.Noise("gaussian", 2.0)
@@ -18,13 +18,13 @@ TRAINED, GIVEN = results.Noise("gaussian", 3.0), results.Noise("gaussian", 2.0)
 
 def test_a_network_with_other_noise_says_so_in_its_results(tmp_path):
     """Other names and other identities."""
-    subject = tiny.tiny_subject()
-    quiet = subject.with_noise(None)
-    added = tiny.tiny_subject(noise=None).with_noise(v1.GaussianNoise(2.0))
-    assert subject.with_noise(tiny.CONFIG.noise) is subject
+    network = tiny.tiny_trained()
+    quiet = network.with_noise(None)
+    added = tiny.tiny_trained(noise=None).with_noise(v1.GaussianNoise(2.0))
+    assert network.with_noise(tiny.CONFIG.noise) is network
     made = [
         evaluation.evaluate(tiny.tiny_job(each, tmp_path), evaluation.Clean())
-        for each in (subject, quiet, added)
+        for each in (network, quiet, added)
     ]
     assert [result.name for result in made] == ["clean", "clean-test-none", "clean-test-gaussian-2"]
     networks = [result.network for result in made]
@@ -36,14 +36,14 @@ def test_a_network_with_other_noise_says_so_in_its_results(tmp_path):
     assert len({result.identity_hash for result in made}) == 3
     # Without noise all that is left is the network itself.
     images, labels = tiny.tiny_images()
-    logits_fn = models.logits_fn(models.without_noise(subject.model), subject.variables)
+    logits_fn = models.logits_fn(models.without_noise(network.model), network.variables)
     right = np.argmax(logits_fn(jax.random.key(0), images), -1) == labels
     np.testing.assert_array_equal(made[1].arrays["right"], right[:, None])
 
 
 def test_noise_at_the_attack_only(tmp_path):
     """The adversarial images are those of the noisy network; the quiet one is judged."""
-    noisy, quiet = tiny.tiny_subject(), tiny.tiny_subject().with_noise(None)
+    noisy, quiet = tiny.tiny_trained(), tiny.tiny_trained().with_noise(None)
     condition = evaluation.Attacked(ATTACK, attack_noise=tiny.CONFIG.noise)
     job = tiny.tiny_job(quiet, tmp_path)
     result = evaluation.evaluate(job, condition)
@@ -54,8 +54,8 @@ def test_noise_at_the_attack_only(tmp_path):
     images, labels = (jnp.asarray(array) for array in tiny.tiny_images(4))
     keys = job.example_keys(np.arange(4, dtype=np.uint32))
 
-    def perturbed(subject, condition):
-        job = tiny.tiny_job(subject, tmp_path)
+    def perturbed(network, condition):
+        job = tiny.tiny_job(network, tmp_path)
         trial = Trial(job.effective_protocol, keys, images=images, labels=labels, **job.classifier)
         return condition.perturb(trial)[0]
 
@@ -66,11 +66,13 @@ def test_noise_at_the_attack_only(tmp_path):
         Trial(job.protocol, keys, Partial(jnp.sum), images, labels).attacked(tiny.CONFIG.noise)
 
 
-def matched(class_names, known=("a", "b", "c")):
+def matched(class_names, known=("a", "b", "c"), trained_on=False):
     """The network's class for each label, of a network that knows the classes ``known``."""
     source = tiny.tiny_source()
     source.class_names = class_names
-    return match_labels(tiny.tiny_subject(class_names=known), evaluation.Examples(source))
+    return match_labels(
+        tiny.tiny_trained(class_names=known), evaluation.Examples(source), trained_on
+    )
 
 
 def test_labels_are_matched_by_class_name():
@@ -78,32 +80,46 @@ def test_labels_are_matched_by_class_name():
     assert matched(("b", "a")).tolist() == [1, 0]
     assert matched(("a", "b", "c")) is None
     # No names, or numbers for names, say nothing, on either side.
-    assert matched(("c", "a", "b"), known=()) is None
+    assert matched(("0", "1", "2"), known=()) is None
     assert matched(("c", "a", "b"), known=("0", "1", "2")) is None
     assert matched(("0", "1", "2")) is None
 
 
+def test_labels_are_matched_by_wordnet_number():
+    known = ("n01440764 tench", "n01443537 goldfish", "n02979186")
+    assert matched(("n02979186", "n01440764_tench"), known).tolist() == [2, 0]
+    with pytest.raises(ValueError, match="does not know: 'n99999999'"):
+        matched(("n99999999", "n01440764"), known)
+
+
+def test_labels_without_a_match_are_never_scored_by_position():
+    """Unless the network was trained on these labels, by a version that kept no names."""
+    assert matched(("c", "a", "b"), known=(), trained_on=True) is None
+    with pytest.raises(ValueError, match="have no names, .* give class_names, a file with one"):
+        matched(("c", "a", "b"), known=())
+
+
 def test_classes_that_do_not_fit_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="not trained on: 'dog'; its classes are 'a', 'b', 'c'. R"):
+    with pytest.raises(ValueError, match="does not know: 'dog'; its classes are 'a', 'b', 'c'. R"):
         matched(("b", "a", "dog"))
     with pytest.raises(ValueError, match="'tiny' has 4 classes, tiny-run has 3"):
         matched(("0", "1", "2", "3"))
     source = tiny.tiny_source(class_names=("a", "b", "c", "d"))
     with pytest.raises(ValueError, match="'tiny' has 4 classes, tiny-run has 3"):
-        tiny.tiny_job(tiny.tiny_subject(), tmp_path, source=source)
+        tiny.tiny_job(tiny.tiny_trained(), tmp_path, source=source)
 
 
 def test_classes_in_another_order_are_scored_as_those_of_the_network(tmp_path):
     """Labels in a result are the network's classes, and so are the names beside them."""
-    known = tiny.tiny_subject(class_names=("a", "b", "c"))
+    known = tiny.tiny_trained(class_names=("a", "b", "c"))
     other = tiny.tiny_source(class_names=("c", "a", "b"))
     for condition in (evaluation.Clean(), evaluation.Attacked(ATTACK)):
         first, second, unmatched = (
-            evaluation.evaluate(tiny.tiny_job(subject, tmp_path / name, source=source), condition)
-            for name, subject, source in (
+            evaluation.evaluate(tiny.tiny_job(network, tmp_path / name, source=source), condition)
+            for name, network, source in (
                 ("original", known, None),
                 ("matched", known, other),
-                ("unmatched", tiny.tiny_subject(), other),
+                ("unmatched", tiny.tiny_trained(), other),
             )
         )
         assert first.accuracy == second.accuracy != unmatched.accuracy
@@ -112,7 +128,7 @@ def test_classes_in_another_order_are_scored_as_those_of_the_network(tmp_path):
         assert second.dataset.class_names == ("a", "b", "c")
         assert unmatched.dataset.class_names == ("c", "a", "b")
     # Some of the classes: their images are as often right as among all.
-    quiet = tiny.tiny_subject(noise=None, class_names=("a", "b", "c"))
+    quiet = tiny.tiny_trained(noise=None, class_names=("a", "b", "c"))
     whole = evaluation.evaluate(tiny.tiny_job(quiet, tmp_path / "whole"), evaluation.Clean())
     job = tiny.tiny_job(quiet, tmp_path / "few", source=tiny.tiny_source(2, class_names=("b", "a")))
     right = evaluation.evaluate(job, evaluation.Clean()).arrays["right"]

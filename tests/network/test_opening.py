@@ -1,0 +1,217 @@
+"""Networks from anywhere: the logits are those of the source, and what is wrong is named."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vone_jax
+from tests.convert.conftest import random_variables, small
+from tests.network import user_networks
+from vone_jax import convert, models, training, v1
+from vone_jax.network import NetworkError
+
+FUNCTIONS = "tests.network.user_networks"
+FILE = Path(user_networks.__file__)
+
+
+def keys_and_images(network, count=2):
+    images = np.random.default_rng(0).random((count, *network.image_shape), np.float32)
+    return jax.random.split(jax.random.key(1), count), jnp.asarray(images)
+
+
+@pytest.fixture(scope="module")
+def vone():
+    """A small VOneNet whose bank is sampled, and its variables."""
+    model = small("vone_resnet18")
+    return model, random_variables(model)
+
+
+@pytest.mark.parametrize("spec", [f"{FUNCTIONS}:cnn", f"{FILE}:cnn"], ids=["module", "file"])
+def test_a_function_returns_a_network(spec):
+    network = vone_jax.open_network(spec)
+    expected = user_networks.Cnn(user_networks.nnx.Rngs(0))
+    keys, images = keys_and_images(network)
+    found = expected.features(images)
+    np.testing.assert_allclose(network.logits_fn(keys, images), found["logits"], rtol=1e-6)
+    np.testing.assert_allclose(
+        network.response_fn("first")(keys, images), found["first"], atol=1e-6
+    )
+    assert (network.num_classes, network.stochastic, network.model) == (10, False, None)
+    assert network.parameters == 5 * 5 * 4 + 4 + 3 * 3 * 4 * 8 + 8 + 8 * 10 + 10
+    assert network.source == f"function {spec}"
+
+
+def test_functions_that_close_over_weights_are_the_same_network():
+    network = vone_jax.open_network(f"{FUNCTIONS}:closed_over")
+    other = vone_jax.open_network(f"{FUNCTIONS}:cnn")
+    keys, images = keys_and_images(network)
+    np.testing.assert_array_equal(network.logits_fn(keys, images), other.logits_fn(keys, images))
+    assert network.parameters == other.parameters
+    assert (network.name, network.features) == ("closed_over", None)
+
+
+def test_a_network_of_equinox():
+    equinox = pytest.importorskip("equinox")
+    network = vone_jax.open_network(f"{FUNCTIONS}:equinox_mlp")
+    mlp = equinox.nn.MLP(784, 10, 16, 1, key=jax.random.key(0))
+    keys, images = keys_and_images(network)
+    expected = [mlp(image.reshape(-1)) for image in images]
+    np.testing.assert_allclose(network.logits_fn(keys, images), expected, rtol=1e-5)
+
+
+def test_other_weights_and_other_programs_have_other_checksums(monkeypatch):
+    def checksum(name):
+        return vone_jax.open_network(f"{FUNCTIONS}:{name}").weights
+
+    first = checksum("closed_over")
+    assert checksum("closed_over") == first != checksum("noisy")
+    monkeypatch.setattr(user_networks.nnx, "relu", jnp.tanh)
+    assert checksum("closed_over") != first
+    monkeypatch.undo()
+    changed = user_networks.Cnn(user_networks.nnx.Rngs(1))
+    monkeypatch.setattr(user_networks, "Cnn", lambda rngs: changed)
+    assert checksum("closed_over") != first
+
+
+def test_noise_is_found_or_must_be_stated():
+    network = vone_jax.open_network(f"{FUNCTIONS}:noisy")
+    assert network.stochastic and network.noise is None
+    with pytest.raises(NetworkError, match=r"depend on the keys; state Network\(stochastic=True"):
+        vone_jax.open_network(f"{FUNCTIONS}:unstated")
+    with pytest.raises(ValueError, match="noise of noisy cannot be changed, .* leave test_noise"):
+        network.with_noise(None)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("wrong_names", NetworkError, "class_names must be 10 names, .* of cnn, got 2"),
+        ("wrong_logits", NetworkError, r"logits of shape \(N, classes\) for N images, got \(2,\)"),
+        ("not_finite", NetworkError, "must return finite floating-point logits"),
+        ("nothing", NetworkError, r"must return a vone_jax.Network or \(logits_fn, .* NoneType"),
+        ("oblong", ValueError, r"image_shape must be \(H, W, C\) with H = W, got \(28, 32, 1\)"),
+        ("absent", NetworkError, "has no function 'absent'"),
+        # Errors of the user's code arrive as they are.
+        ("raising", RuntimeError, "the weights are on another machine"),
+        ("wrong_size", TypeError, "reshape"),
+    ],
+)
+def test_functions_that_do_not_keep_the_contract(name, error, message):
+    with pytest.raises(error, match=message) as raised:
+        vone_jax.open_network(f"{FUNCTIONS}:{name}")
+    if error in (RuntimeError, TypeError):
+        notes = "\n".join(raised.value.__notes__)
+        assert f"The error is from {FUNCTIONS}:{name}" in notes
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("no.such.module:net", "there is no module 'no.such.module'"),
+        ("nowhere.py:net", "there is no file nowhere.py"),
+        ("nowhere.pth", "there is no network nowhere.pth; it must be a directory of train.py"),
+        (str(FILE), "is no network: it must be a directory of train.py"),
+    ],
+)
+def test_what_is_not_there_is_named(spec, message):
+    with pytest.raises(NetworkError, match=message):
+        vone_jax.open_network(spec)
+
+
+def test_a_module_of_the_working_directory_is_found(tmp_path, monkeypatch):
+    (tmp_path / "beside_me.py").write_text(
+        "net = lambda: (lambda keys, images: images.mean((1, 2)), (8, 8, 3))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert vone_jax.open_network("beside_me:net").image_shape == (8, 8, 3)
+    (tmp_path / "broken.py").write_text("import no_such_dependency\n")
+    with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
+        vone_jax.open_network("broken:net")
+
+
+def test_folders_and_checkpoints_have_the_logits_of_their_source(vone, tmp_path):
+    model, variables = vone
+    convert.save_folder(tmp_path / "folder", model, variables)
+    convert.save_torch(tmp_path / "file.pt.safetensors", model, variables)
+    for spec, name in (("folder", "folder"), ("file.pt.safetensors", "file")):
+        network = vone_jax.open_network(tmp_path / spec)
+        assert (network.name, network.architecture) == (name, "vone_resnet18")
+        assert network.stochastic and network.noise == model.v1.noise
+        keys, images = keys_and_images(network)
+        expected = models.logits_fn(model, variables)(keys, images)
+        np.testing.assert_array_equal(network.logits_fn(keys, images), expected)
+        assert "bank" not in str(network.config["network"]["v1"].get("in_phase", ""))
+    with pytest.raises(NetworkError, match="step is for a directory of train.py, got 3"):
+        vone_jax.open_network(tmp_path / "file.pt.safetensors", step=3)
+    with pytest.raises(NetworkError, match="v1 is for checkpoint files"):
+        vone_jax.open_network(tmp_path / "folder", v1_fields={"simple_channels": 3})
+
+
+def test_unequal_numbers_of_cells_can_be_stated(tmp_path):
+    """The original's script writes the number of simple cells for both kinds."""
+    config = v1.VOneBlockConfig(simple_channels=6, complex_channels=10, image_size=224)
+    model = models.create("vone_resnet18", 3, v1=config, width=2)
+    variables = random_variables(model)
+    path = tmp_path / "unequal.safetensors"
+    convert.save_torch(path, model, variables)
+    tensors, metadata = convert.checkpoint.read_safetensors(path)
+    wrong = metadata["flags"].replace('"complex_channels": 10', '"complex_channels": 6')
+    assert wrong != metadata["flags"]
+    convert.checkpoint.write_safetensors(path, tensors, metadata | {"flags": wrong})
+    with pytest.raises(convert.CheckpointError, match="12"):
+        vone_jax.open_network(path)
+    network = vone_jax.open_network(path, v1_fields={"simple_channels": 6})
+    assert (network.v1.simple_channels, network.v1.complex_channels) == (6, 10)
+    keys, images = keys_and_images(network, 1)
+    expected = models.logits_fn(model, variables)(keys, images)
+    np.testing.assert_array_equal(network.logits_fn(keys, images), expected)
+
+
+def test_an_artefact(vone, tmp_path):
+    pytest.importorskip("flatbuffers", reason="jax.export needs flatbuffers (extra: export)")
+    model, variables = vone
+    path = tmp_path / "net.jax"
+    path.write_bytes(convert.export(model, variables, platforms=["cpu"]))
+    network = vone_jax.open_network(path)
+    keys, images = keys_and_images(network)
+    expected = models.logits_fn(model, variables)(keys, images)
+    np.testing.assert_allclose(network.logits_fn(keys, images), expected, rtol=1e-4, atol=1e-4)
+    assert network.stochastic and network.image_shape == (224, 224, 3)
+    path.write_bytes(b"\x00" * 40)
+    with pytest.raises(convert.CheckpointError, match="damaged"):
+        vone_jax.open_network(path)
+
+
+def test_class_names_can_be_given(vone):
+    network = vone_jax.open_network(f"{FUNCTIONS}:without_names")
+    assert network.class_names == ()
+    named = vone_jax.open_network(network, class_names=[f"n{i:08d}" for i in range(10)])
+    assert named.class_names[3] == "n00000003"
+    with pytest.raises(NetworkError, match="must be 10 names, .* got 3"):
+        vone_jax.open_network(network, class_names=("a", "b", "c"))
+
+
+def test_a_network_without_its_noise_is_the_same_otherwise(vone):
+    model, variables = vone
+    network = vone_jax.Network.of_model("net", model, variables)
+    quiet = network.quiet()
+    assert not quiet.stochastic and quiet.trained == model and quiet.weights == network.weights
+    again = quiet.with_noise(model.v1.noise)
+    assert again.trained is None and again.stochastic
+    keys, images = keys_and_images(network)
+    np.testing.assert_array_equal(again.logits_fn(keys, images), network.logits_fn(keys, images))
+    assert np.abs(quiet.logits_fn(keys, images) - network.logits_fn(keys, images)).max() > 0
+
+
+def test_a_run_directory_that_holds_none(tmp_path):
+    with pytest.raises(training.RunDirectoryError, match="holds no run"):
+        vone_jax.open_network(tmp_path)
+
+
+def test_names_that_no_directory_can_have():
+    with pytest.raises(ValueError, match="name must consist of letters"):
+        dataclasses.replace(user_networks.cnn(), name="../escape")

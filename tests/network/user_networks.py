@@ -1,0 +1,111 @@
+"""Networks as a user writes them, for the classes of Fashion-MNIST, and some that are wrong."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+import vone_jax
+from vone_jax import attacks, data
+
+SHAPE = (28, 28, 1)
+CLASS_NAMES = data.load("fashion_mnist_small", "test").class_names
+
+
+class Cnn(nnx.Module):
+    """Two convolutions and a linear layer, in Flax NNX."""
+
+    def __init__(self, rngs):
+        self.first = nnx.Conv(1, 4, (5, 5), strides=2, rngs=rngs)
+        self.second = nnx.Conv(4, 8, (3, 3), strides=2, rngs=rngs)
+        self.head = nnx.Linear(8, 10, rngs=rngs)
+
+    def features(self, images):
+        first = nnx.relu(self.first(images - 0.5))
+        second = nnx.relu(self.second(first))
+        return {"first": first, "second": second, "logits": self.head(second.mean((1, 2)))}
+
+
+def cnn():
+    """The weights are leaves of a Partial, so they are arguments of the compiled programs."""
+    module = Cnn(nnx.Rngs(0))
+    graph, state = nnx.split(module)
+
+    def features(state, keys, images):
+        return nnx.merge(graph, state).features(images)
+
+    def logits(state, keys, images):
+        return features(state, keys, images)["logits"]
+
+    return vone_jax.Network(
+        name="cnn",
+        logits_fn=jax.tree_util.Partial(logits, state),
+        image_shape=SHAPE,
+        class_names=CLASS_NAMES,
+        features=jax.tree_util.Partial(features, state),
+    )
+
+
+def closed_over():
+    """The same network as functions that close over the module."""
+    module = Cnn(nnx.Rngs(0))
+    return (lambda keys, images: module.features(images)["logits"]), SHAPE, CLASS_NAMES
+
+
+def equinox_mlp():
+    """A network for one image at a time, in Equinox."""
+    import equinox
+
+    mlp = equinox.nn.MLP(784, 10, 16, 1, key=jax.random.key(0))
+    return (lambda keys, images: jax.vmap(lambda x: mlp(x.reshape(-1)))(images)), SHAPE, CLASS_NAMES
+
+
+def noisy():
+    """A function of a single key, adapted; its logits depend on the key."""
+    weights = jax.random.normal(jax.random.key(0), (784, 10))
+
+    def logits(key, images):
+        logits = images.reshape(len(images), -1) @ weights
+        return logits + 0.1 * jax.random.normal(key, logits.shape)
+
+    return attacks.per_example(logits), SHAPE, CLASS_NAMES
+
+
+def unstated():
+    """A stochastic network that does not say so."""
+    logits_fn, shape, names = noisy()
+    return vone_jax.Network("unstated", logits_fn, shape, names)
+
+
+def without_names():
+    return noisy()[:2]
+
+
+def wrong_names():
+    return dataclasses.replace(cnn(), class_names=("a", "b"))
+
+
+def wrong_size():
+    """The images have another size than stated."""
+    return (lambda keys, images: images.reshape(-1, 100) @ jnp.ones((100, 10))), SHAPE
+
+
+def wrong_logits():
+    return (lambda keys, images: images.mean((1, 2, 3))), SHAPE
+
+
+def not_finite():
+    return (lambda keys, images: jnp.full((len(images), 10), jnp.nan)), SHAPE
+
+
+def raising():
+    raise RuntimeError("the weights are on another machine")
+
+
+def nothing():
+    return None
+
+
+def oblong():
+    return (lambda keys, images: images.mean((2, 3))), (28, 32, 1)

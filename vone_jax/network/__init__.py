@@ -1,0 +1,9 @@
+"""A network from anywhere: ``open_network`` makes a ``Network`` of a run, a file or a function.
+
+Evaluation, sweeps and the start of a training take a ``Network`` and do not ask where it is from.
+"""
+
+from vone_jax.network.network import Network, Split
+from vone_jax.network.opening import NetworkError, open_network
+
+__all__ = ["Network", "NetworkError", "Split", "open_network"]

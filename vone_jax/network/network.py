@@ -1,0 +1,247 @@
+"""A trained network, wherever it is from, as evaluation and sweeps take it."""
+
+import dataclasses
+import functools
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from vone_jax import models, prng, v1
+from vone_jax.data import Preprocessing
+from vone_jax.models import VOneNet
+from vone_jax.v1 import Noise
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """A split of a data set, with the arguments of ``data.load``."""
+
+    source: str
+    split: str
+    data_dir: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Network:
+    """A trained network, wherever it is from.
+
+    Attributes:
+      name: its name among results: that of a run directory, a file or a function.
+      logits_fn: the classifier ``(keys, images) -> logits``, with one typed key per example and
+        float images (N, H, W, C) in [0, 1]. Normalisation is part of it. Weights that are leaves of
+        a ``jax.tree_util.Partial`` are copied to each device once; weights that a function closes
+        over become part of every compiled program.
+      image_shape: (H, W, C) with H = W.
+      class_names: in the order of the logits; empty if they are not known.
+      stochastic: True if the logits depend on the keys.
+      features: ``(keys, images) -> {layer: array}`` in the order of processing, for physiology;
+        None for a network whose layers cannot be seen.
+      preprocessing: the way images of a data set are brought to the network's size.
+      model: its module, for networks of ``vone_jax.models``; else None. Only such a network can get
+        other noise.
+      variables: of the module, ``{"params": ..., "batch_stats": ...}``.
+      architecture: one of ``models.NAMES``; empty for other networks.
+      source: where it is from, in words; empty for a run.
+      config: what is known of it, as JSON values: the experiment of a run.
+      checkpoint_step: the training step of a run's checkpoint.
+      run_dir: the directory of a run.
+      validation: the images on which a run was validated.
+      notes: what was assumed when it was opened, one line each.
+      trained: the module that was trained, where ``model`` has other noise, see ``with_noise``.
+
+    Raises:
+      ValueError: for a name that cannot be one of a directory, or an image shape that is not
+        (H, H, C).
+    """
+
+    name: str
+    logits_fn: Callable[[jax.Array, jax.Array], jax.Array]
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...] = ()
+    stochastic: bool = False
+    features: Callable[[jax.Array, jax.Array], Mapping[str, jax.Array]] | None = None
+    preprocessing: Preprocessing = Preprocessing()
+    model: models.Network | None = None
+    variables: Any = None
+    architecture: str = ""
+    source: str = ""
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    checkpoint_step: int | None = None
+    run_dir: Path | None = None
+    validation: Split | None = None
+    notes: tuple[str, ...] = ()
+    trained: models.Network | None = None
+
+    def __post_init__(self):
+        shape = tuple(self.image_shape)
+        if not re.fullmatch(r"\w[\w.+-]*", self.name):
+            raise ValueError(
+                f"name must consist of letters, digits, '-', '_', '+' and '.', got {self.name!r}"
+            )
+        whole = all(isinstance(side, int) and side > 0 for side in shape)
+        if len(shape) != 3 or not whole or shape[0] != shape[1]:
+            raise ValueError(f"image_shape must be (H, W, C) with H = W, got {self.image_shape!r}")
+
+    @classmethod
+    def of_model(
+        cls,
+        name: str,
+        model: models.Network,
+        variables: Any,
+        image_size: int | None = None,
+        **fields: Any,
+    ) -> "Network":
+        """A network of ``vone_jax.models``.
+
+        Args:
+          name: its name among results.
+          model: the module.
+          variables: its variables.
+          image_size: side of its images in pixels. Default: that of the module.
+          **fields: further fields.
+        """
+        size = model.image_size if image_size is None else image_size
+        return cls(
+            name=name,
+            logits_fn=models.logits_fn(model, variables),
+            image_shape=(size, size, model.in_channels),
+            stochastic=models.is_stochastic(model),
+            features=models.features_fn(model, variables),
+            model=model,
+            variables=variables,
+            **fields,
+        )
+
+    @property
+    def image_size(self) -> int:
+        """The side of its images in pixels."""
+        return self.image_shape[0]
+
+    @property
+    def v1(self) -> v1.VOneBlockConfig | None:
+        """The configuration of its V1; None for a network without one."""
+        return self.model.v1 if isinstance(self.model, VOneNet) else None
+
+    @property
+    def noise(self) -> Noise:
+        """The noise of its V1, or behind its stem; None for none or where it is not known."""
+        return None if self.model is None else models.noise_of(self.model)
+
+    @functools.cached_property
+    def num_classes(self) -> int:
+        """The number of logits."""
+        logits_fn = prng.as_pytree(self.logits_fn, "logits_fn")
+        logits = jax.eval_shape(lambda call, *inputs: call(*inputs), logits_fn, *self._inputs())
+        return logits.shape[-1]
+
+    def with_noise(self, noise: Noise) -> "Network":
+        """The network with other noise in V1, or behind the stem of a base network, or none.
+
+        Raises:
+          ValueError: for a network whose noise is not known.
+        """
+        if self.model is None:
+            raise ValueError(
+                f"the noise of {self.name} cannot be changed, since only its functions are known; "
+                "leave test_noise and attack_noise out, or make a network with other noise"
+            )
+        if noise == self.noise:
+            return self
+        changed = models.with_noise(self.model, noise)
+        trained = self.model if self.trained is None else self.trained
+        fields = Network.of_model(self.name, changed, self.variables, self.image_size)
+        return dataclasses.replace(
+            self,
+            model=changed,
+            trained=None if trained == changed else trained,
+            **{field: getattr(fields, field) for field in ("logits_fn", "features", "stochastic")},
+        )
+
+    def quiet(self) -> "Network":
+        """The network without noise, or the network itself if its noise is not known."""
+        return self if self.model is None else self.with_noise(None)
+
+    def placed(self, place: Callable[[Any], Any]) -> "Network":
+        """The network with its weights moved by ``place``, a function of a pytree."""
+        if self.model is not None:
+            moved = place(self.variables)
+            functions = Network.of_model(self.name, self.model, moved, self.image_size)
+            logits_fn, features = functions.logits_fn, functions.features
+        else:
+            moved, features = None, self.features
+            logits_fn = place(prng.as_pytree(self.logits_fn, "logits_fn"))
+            if features is not None:
+                features = place(prng.as_pytree(features, "features"))
+        return dataclasses.replace(self, variables=moved, logits_fn=logits_fn, features=features)
+
+    def response_fn(self, layer: str) -> Partial:
+        """The function ``(keys, images) -> responses`` of a layer of ``features``."""
+        assert self.features is not None, "the layers of this network cannot be seen"
+        return Partial(_Layer(layer), prng.as_pytree(self.features, "features"))
+
+    @functools.cached_property
+    def weights(self) -> str:
+        """A checksum of all weights. A network that is trained anew has another one.
+
+        That of functions is also one of their program, as JAX traces it.
+        """
+        checksum = 0
+        for leaf in self._arrays:
+            checksum = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), checksum)
+        if self.model is None:
+            # Addresses of functions differ between processes.
+            program = re.sub(r"0x[0-9a-f]+", "", str(self._program))
+            checksum = zlib.crc32(program.encode(), checksum)
+        return f"{checksum:08x}"
+
+    @functools.cached_property
+    def parameters(self) -> int:
+        """The number of trained parameters; of functions, of all floating-point constants."""
+        if self.model is not None:
+            return sum(leaf.size for leaf in jax.tree.leaves(self.variables["params"]))
+        return sum(a.size for a in self._arrays if jnp.issubdtype(a.dtype, jnp.floating))
+
+    @functools.cached_property
+    def _arrays(self) -> list[Any]:
+        if self.model is not None:
+            return jax.tree.leaves(self.variables)
+        # The leaves of a Partial are constants of its program, too.
+        return [np.asarray(array) for array in _constants(self._program)]
+
+    @functools.cached_property
+    def _program(self) -> Any:
+        return jax.make_jaxpr(self.logits_fn)(*self._inputs())
+
+    def _inputs(self) -> tuple[Any, Any]:
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+        return keys, jax.ShapeDtypeStruct((1, *self.image_shape), np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layer:
+    """One of the features; equal for equal layers, so that compiled code is shared."""
+
+    layer: str
+
+    def __call__(self, features: Partial, keys: jax.Array, images: jax.Array) -> jax.Array:
+        return features(keys, images)[self.layer]
+
+
+def _constants(program: Any) -> Iterator[Any]:
+    """The arrays that a traced function closes over, also those in functions that it calls."""
+    yield from getattr(program, "consts", ())
+    for equation in getattr(program, "jaxpr", program).eqns:
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program):
+            if _is_program(value):
+                yield from _constants(value)
+
+
+def _is_program(value: Any) -> bool:
+    return hasattr(getattr(value, "jaxpr", value), "eqns")

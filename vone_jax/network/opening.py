@@ -1,0 +1,271 @@
+"""``open_network``: a network of a run, a folder, a file or a function."""
+
+import contextlib
+import dataclasses
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vone_jax import arguments, convert, models, prng, training
+from vone_jax.data import Preprocessing
+from vone_jax.network.network import Network, Split
+
+# Endings of checkpoint files, and of artefacts of ``convert.export``.
+_CHECKPOINTS = (".pth", ".pt", ".tar", ".safetensors", ".bin", ".ckpt")
+_ARTEFACT = ".jax"
+_SOURCES = (
+    "a directory of train.py, a folder of vone_jax.convert, a checkpoint file "
+    f"({' '.join(_CHECKPOINTS)}), an artefact of convert.export ({_ARTEFACT}), or a function as "
+    "module:function or path/file.py:function"
+)
+
+
+class NetworkError(ValueError):
+    """A network cannot be opened, or does not do what it says."""
+
+
+def open_network(
+    spec: str | Path | Network,
+    *,
+    step: int | None = None,
+    class_names: Sequence[str] | None = None,
+    v1_fields: Mapping[str, Any] | None = None,
+) -> Network:
+    """Open a network.
+
+    Args:
+      spec: one of
+
+        - a directory that train.py has made,
+        - a folder that ``convert.save_folder`` wrote,
+        - a checkpoint file that ``convert.read`` can read; nothing in it is executed,
+        - an artefact of ``convert.export``, a file ``*.jax``,
+        - ``"module:function"`` or ``"path/file.py:function"``: a function without arguments that
+          returns a ``Network`` or ``(logits_fn, image_shape, class_names)``, where the names may be
+          left out,
+        - a ``Network``, which is returned with the names.
+      step: training step of a run's checkpoint. Default: the last.
+      class_names: names of the classes in the order of the logits, in place of those that are
+        known.
+      v1_fields: fields of ``VOneBlockConfig`` in place of those that a checkpoint file states.
+
+    Raises:
+      NetworkError: (a ValueError) if there is no such network, it does not fit an argument, or its
+        function does not keep its contract.
+      CheckpointError: (a ValueError) for a file or folder that is damaged or cannot be converted.
+      RunDirectoryError: for a directory that holds no run.
+      OSError: if a file cannot be read.
+      Exception: what a function raises, with a note that names it.
+    """
+    if isinstance(spec, Network):
+        network = spec
+    else:
+        path = Path(spec).expanduser()
+        if step is not None and not path.is_dir():
+            raise NetworkError(f"step is for a directory of train.py, got {step} with {spec}")
+        if v1_fields and not path.is_file():
+            raise NetworkError(f"v1 is for checkpoint files, got {dict(v1_fields)} with {spec}")
+        network = _open(str(spec), path, step, v1_fields or {})
+    if class_names is not None:
+        network = dataclasses.replace(network, class_names=tuple(class_names))
+    if network.class_names and len(network.class_names) != network.num_classes:
+        raise NetworkError(
+            f"class_names must be {network.num_classes} names, one for each logit of "
+            f"{network.name}, got {len(network.class_names)}"
+        )
+    return network
+
+
+def _open(spec: str, path: Path, step: int | None, v1_fields: Mapping[str, Any]) -> Network:
+    if path.is_dir():
+        described = path / "model.safetensors"
+        return _open_folder(path) if described.exists() else _open_run(path, step)
+    if path.suffix in _CHECKPOINTS and path.exists():
+        return _open_checkpoint(path, v1_fields)
+    if path.suffix == _ARTEFACT and path.exists():
+        return _open_artefact(path)
+    if path.exists():
+        raise NetworkError(f"{spec} is no network: it must be {_SOURCES}")
+    module, colon, function = spec.rpartition(":")
+    if colon and module and function.isidentifier():
+        return _open_function(spec, module, function)
+    raise NetworkError(f"there is no network {spec}{_nearest(path)}; it must be {_SOURCES}")
+
+
+def _nearest(path: Path) -> str:
+    """A hint to the network beside a path whose name is the most similar; may be empty."""
+    beside = path.absolute().parent.glob("*")
+    names = [
+        other.name
+        for other in beside
+        if other.name != path.name
+        and (other.suffix in (*_CHECKPOINTS, _ARTEFACT) or (other / "config.json").exists())
+    ]
+    near = arguments.nearest(path.name, names, cutoff=0.6)
+    return near.replace("'", "").replace("mean ", f"mean {path.parent}/")
+
+
+def _open_run(path: Path, step: int | None) -> Network:
+    """The network of a run; a run of a similar name is named if there is none."""
+    try:
+        step, experiment, model, variables = training.restore_run(path, step)
+    except training.RunDirectoryError as error:
+        raise training.RunDirectoryError(f"{error}{_nearest(path)}") from error
+    return Network.of_model(
+        path.resolve().name,
+        model,  # pyright: ignore[reportArgumentType]
+        variables,
+        experiment.model.image_size,
+        class_names=training.read_run(path).class_names or (),
+        preprocessing=Preprocessing(experiment.data.center_crop),
+        architecture=experiment.model.name,
+        config=training.to_json(experiment),
+        checkpoint_step=step,
+        run_dir=path,
+        validation=Split(
+            experiment.data.source, experiment.data.eval_split, experiment.data.data_dir
+        ),
+    )
+
+
+def _open_folder(path: Path) -> Network:
+    model, variables = convert.load_folder(path)
+    return _converted(path.resolve().name, model, variables, f"folder {path.resolve().name}")
+
+
+def _open_checkpoint(path: Path, v1_fields: Mapping[str, Any]) -> Network:
+    conversion = convert.read(path, v1=v1_fields)
+    stem = path.name
+    while Path(stem).suffix in _CHECKPOINTS:
+        stem = Path(stem).stem
+    return _converted(
+        stem,
+        conversion.model,
+        conversion.variables,
+        f"{conversion.format} {path.name}",
+        notes=conversion.notes,
+    )
+
+
+def _converted(
+    name: str, model: models.Network, variables: Any, source: str, notes: Sequence[str] = ()
+) -> Network:
+    """A network of other people's weights. 1000 classes are taken for those of ImageNet."""
+    description = convert.describe(model)
+    return Network.of_model(
+        name,
+        model,
+        jax.tree.map(jnp.asarray, variables),
+        description["image_size"],
+        architecture=description["name"],
+        source=source,
+        config={"network": description},
+        notes=tuple(notes),
+    )
+
+
+def _open_artefact(path: Path) -> Network:
+    exported = convert.load_exported(path.read_bytes())
+    network = Network(path.stem, exported, exported.image_shape)
+    return _checked(network, f"artefact {path.name}", states_noise=False)
+
+
+def _open_function(spec: str, module: str, function: str) -> Network:
+    """The network that a user's function makes."""
+    try:
+        make = getattr(_import(module), function, None)
+        if not callable(make):
+            raise NetworkError(f"{spec}: {module} has no function {function!r}")
+        made = make()
+        if isinstance(made, tuple) and len(made) in (2, 3):
+            fields = dict(zip(("logits_fn", "image_shape", "class_names"), made, strict=False))
+            network = Network(function, **fields)
+            return _checked(network, f"function {spec}", states_noise=False)
+        if isinstance(made, Network):
+            return _checked(made, f"function {spec}", states_noise=True)
+    except NetworkError:
+        raise
+    except Exception as error:
+        error.add_note(f"The error is from {spec}, or from calling the network that it returned.")
+        raise
+    raise NetworkError(
+        f"{spec} must return a vone_jax.Network or (logits_fn, image_shape, class_names), "
+        f"got {type(made).__name__}"
+    )
+
+
+def _import(module: str) -> ModuleType:
+    """Import a module by name, from the working directory also, or a file by its path."""
+    if not module.endswith(".py"):
+        with _working_directory_first():
+            try:
+                return importlib.import_module(module)
+            except ModuleNotFoundError as error:
+                if error.name is None or not module.startswith(error.name):
+                    raise
+                raise NetworkError(f"there is no module {module!r}; {error}") from error
+    path = Path(module).expanduser()
+    if not path.is_file():
+        raise NetworkError(f"there is no file {module}")
+    described = importlib.util.spec_from_file_location(path.stem, path)
+    assert described is not None and described.loader is not None
+    loaded = importlib.util.module_from_spec(described)
+    # Dataclasses look their module up by name.
+    sys.modules[path.stem] = loaded
+    described.loader.exec_module(loaded)
+    return loaded
+
+
+@contextlib.contextmanager
+def _working_directory_first() -> Iterator[None]:
+    before = list(sys.path)
+    sys.path.insert(0, "")
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _checked(network: Network, source: str, states_noise: bool) -> Network:
+    """Call a network of unknown functions once, on images of noise, and check its contract.
+
+    Args:
+      network: the network.
+      source: where it is from.
+      states_noise: whether ``network.stochastic`` was stated; otherwise it is found out.
+
+    Raises:
+      NetworkError: naming the part of the contract that is not kept.
+    """
+    keys = jax.random.split(jax.random.key(0), 4)
+    images = jax.random.uniform(jax.random.key(1), (2, *network.image_shape))
+    first, second = (
+        prng.call_with_keys(network.logits_fn, k, images, "logits_fn", "attacks.per_example")
+        for k in (keys[:2], keys[2:])
+    )
+    shape = getattr(first, "shape", type(first).__name__)
+    if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != 2 or shape[1] < 2:
+        raise NetworkError(
+            f"{source}: logits_fn must return logits of shape (N, classes) for N images, got "
+            f"{shape} for 2"
+        )
+    if not jnp.issubdtype(first.dtype, jnp.floating) or not bool(jnp.isfinite(first).all()):
+        raise NetworkError(f"{source}: logits_fn must return finite floating-point logits")
+    depends = bool((first != second).any())
+    if states_noise and depends and not network.stochastic:
+        raise NetworkError(
+            f"{source}: the logits depend on the keys; state Network(stochastic=True, ...)"
+        )
+    return dataclasses.replace(
+        network,
+        class_names=tuple(map(str, network.class_names)),
+        stochastic=network.stochastic or depends,
+        source=network.source or source,
+    )
