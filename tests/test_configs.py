@@ -77,7 +77,8 @@ def test_shapes_of_a_step(experiment):
 def test_shapes_of_a_step_of_every_member(sweep):
     """With attacks, noisy images and similarities in the step."""
     for label, member in sweeps.load_sweep(sweep, CONFIGS).members.items():
-        check_shapes_of_a_step(member.experiment, label)
+        if isinstance(member.network, training.Experiment):
+            check_shapes_of_a_step(member.network, label)
 
 
 def check_shapes_of_a_step(experiment, label=""):

@@ -13,7 +13,7 @@ import pytest
 from vone_jax import sweep as sweeps
 from vone_jax import training
 from vone_jax.evaluation import Request
-from vone_jax.sweep import Member, Shard, Sweep, SweepError
+from vone_jax.sweep import Member, Shard, Sweep, SweepError, Weights
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 CLEAN, LINF = Request(suite=("clean",)), Request(suite=("linf",))
@@ -214,6 +214,76 @@ def test_a_member_is_a_config(tmp_path):
     assert training.load_config(f"{path}:base", CONFIGS) == BASE
     with pytest.raises(ValueError, match="has no member 'bass'; did you mean 'base'"):
         training.load_config(f"{path}:bass", CONFIGS)
-    assert sweeps.load_sweep(str(path), CONFIGS).members["base"].experiment == BASE
+    assert sweeps.load_sweep(str(path), CONFIGS).members["base"].network == BASE
     with pytest.raises(ValueError, match="must define sweep"):
         sweeps.load_sweep(str(CONFIGS / "quickstart" / "resnet18.py"), CONFIGS)
+
+
+class TestOpenedNetworks:
+    """Members that are files of weights."""
+
+    SWEEP = Sweep(
+        *("s", "group"),
+        {"a": Member(Weights("a_e70.pth*")), "b": Member(Weights("b.pt"))},
+        [CLEAN],
+    )
+
+    def run(self, root, **options):
+        return run(root, self.SWEEP, weights=root / "weights", source="folder:/data", **options)
+
+    @pytest.fixture(autouse=True)
+    def files(self, root):
+        (root / "weights" / "deep").mkdir(parents=True)
+        (root / "weights" / "deep" / "a_e70.pth.tar").write_bytes(b"a")
+
+    def test_a_file_is_evaluated_into_a_directory_of_the_label(self, root, capfd):
+        assert self.run(root) == 0
+        options = "--suite clean --source folder:/data"
+        call = f"eval.py /weights/deep/a_e70.pth.tar --results a/results {options}"
+        assert calls(root) == [call]
+        assert f"left out, not in {root / 'weights'}: b.pt (b)" in capfd.readouterr().out
+        # Only what is new runs: another network, other weights, other images.
+        (root / "weights" / "b.pt").write_bytes(b"b")
+        assert self.run(root, split="val") == 0
+        assert len(calls(root)) == 2
+        assert self.run(root) == 0
+        assert [each.split()[1] for each in calls(root)] == ["/weights/b.pt"]
+        (root / "weights" / "b.pt").write_bytes(b"other")
+        assert self.run(root) == 0
+        assert [each.split()[1] for each in calls(root)] == ["/weights/b.pt"]
+
+    def test_the_report_is_of_the_networks_that_are_there(self, root, monkeypatch):
+        reports = []
+        monkeypatch.setattr(sweeps, "_execute", lambda command, root: reports.append(command) or 0)
+        assert self.run(root, steps=("report",)) == 0
+        assert str(root / "runs/group/a") in reports[0]
+        assert str(root / "runs/group/b") not in reports[0]
+
+    @pytest.mark.parametrize(
+        ("weights", "message"),
+        [
+            (
+                None,
+                r"weights must be the directory of the files a_e70.pth\* \(a\), b.pt \(b\), got",
+            ),
+            ("nowhere", "weights must be the directory of .*nowhere"),
+            ("empty", "weights must hold at least one of the files"),
+            ("twice", "weights must hold one file b.pt, .* has b.pt, deep/b.pt"),
+        ],
+    )
+    def test_directories_that_do_not_fit(self, root, weights, message):
+        (root / "empty").mkdir()
+        (root / "twice" / "deep").mkdir(parents=True)
+        for path in ("b.pt", "deep/b.pt"):
+            (root / "twice" / path).write_bytes(b"")
+        with pytest.raises(ValueError, match=message):
+            run(root, self.SWEEP, weights=weights and root / weights)
+
+    def test_such_a_member_is_no_config(self, tmp_path):
+        path = tmp_path / "mine.py"
+        path.write_text(
+            "from vone_jax.sweep import Member, Sweep, Weights\n"
+            "sweep = Sweep('mine', 'mine', {'base': Member(Weights('x.pt'))})\n"
+        )
+        with pytest.raises(ValueError, match="mine.py:base is opened and not trained"):
+            training.load_config(f"{path}:base", CONFIGS)

@@ -1,5 +1,6 @@
 """What sweeps measure: every evaluation is one that eval.py accepts, under a name of its own."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -36,6 +37,7 @@ def mocked(monkeypatch):
     )
     monkeypatch.setattr(Network, "num_classes", property(lambda self: current["classes"]))
     monkeypatch.setattr(Network, "weights", "0")
+    monkeypatch.setattr(Network, "parameters", 0)
 
     def load(source, split, data_dir=None):
         size, channels = current["image"]
@@ -55,19 +57,25 @@ def test_no_two_evaluations_of_a_network_write_the_same_result(group, mocked, tm
         sweep = sweeps.load_sweep(name, CONFIGS)
         if sweep.group == group:
             for label, member in sweep.members.items():
-                experiment, wanted = members.setdefault(label, (member.experiment, {}))
+                experiment, wanted = members.setdefault(label, (member.network, {}))
                 wanted |= dict.fromkeys(sweep.evaluations_of(label))
     restored: dict = {}
     for label, (experiment, wanted) in members.items():
-        # Networks of one shape share a trace.
-        if experiment.model not in restored:
-            restored[experiment.model] = variables_of(experiment)
-        mocked["restored"] = (1, experiment, *restored[experiment.model])
-        mocked["classes"] = experiment.model.num_classes
-        mocked["image"] = experiment.model.image_size, experiment.model.in_channels
+        if isinstance(experiment, sweeps.Weights):
+            mocked["classes"], mocked["image"] = 1000, (224, 3)
+            network = Network("file", sum, (224, 224, 3), ("a", "b"), stochastic=True)
+        else:
+            # Networks of one shape share a trace.
+            if experiment.model not in restored:
+                restored[experiment.model] = variables_of(experiment)
+            mocked["restored"] = (1, experiment, *restored[experiment.model])
+            mocked["classes"] = experiment.model.num_classes
+            mocked["image"] = experiment.model.image_size, experiment.model.in_channels
+            network = open_network(tmp_path)
         identities: dict[str, results.Identity] = {}
-        network = open_network(tmp_path)
         for request in wanted:
+            if isinstance(experiment, sweeps.Weights):
+                request = dataclasses.replace(request, source="folder:images", split=".")
             # The command line of the evaluation gives the same request.
             argv = ["run", *request.to_arguments()]
             parsed = tyro.cli(Arguments, args=argv, config=(tyro.conf.OmitArgPrefixes,))

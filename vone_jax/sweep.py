@@ -1,8 +1,9 @@
 """Sweeps: many networks, what is measured on each, one report.
 
-Each training and each evaluation is a process of its own. A member's directory has a line in
-``sweep.jsonl`` for each command that has ended well. Such commands are skipped; commands that were
-interrupted continue, since train.py and eval.py do.
+A network is trained, or opened from a file of weights. Each training and each evaluation is a
+process of its own. A member's directory has a line in ``sweep.jsonl`` for each command that has
+ended well. Such commands are skipped; commands that were interrupted continue, since train.py and
+eval.py do.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from vone_jax import cli, training
+from vone_jax import cli, files, training
 from vone_jax.evaluation import Request
 from vone_jax.training import Experiment, experiment_files
 
@@ -30,21 +31,46 @@ class SweepError(RuntimeError):
 
 
 @dataclasses.dataclass(frozen=True)
+class Weights:
+    """A network that is opened and not trained: a file below the directory ``--weights``.
+
+    Attributes:
+      pattern: of the file's name, such as ``"voneresnet50_e70.pth*"``.
+    """
+
+    pattern: str
+
+    def find(self, directory: Path) -> Path | None:
+        """The file, or None if there is none.
+
+        Raises:
+          ValueError: if several files have such a name.
+        """
+        found = sorted(path for path in directory.rglob(self.pattern) if path.is_file())
+        if len(found) > 1:
+            raise ValueError(
+                f"weights must hold one file {self.pattern}, {directory} has "
+                f"{', '.join(str(path.relative_to(directory)) for path in found)}"
+            )
+        return found[0] if found else None
+
+
+@dataclasses.dataclass(frozen=True)
 class Member:
     """One network of a sweep.
 
     Attributes:
-      experiment: how it is trained.
+      network: how it is trained, or the file that it is opened from.
       evaluations: what is measured on it beyond what is measured on all.
     """
 
-    experiment: Experiment
+    network: Experiment | Weights
     evaluations: Sequence[Request] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """Networks to train, measure and compare.
+    """Networks to train or open, measure and compare.
 
     Attributes:
       name: of the report's file.
@@ -151,8 +177,11 @@ def run(
     shard: Shard = Shard(),
     steps: Sequence[str] = STEPS,
     dry_run: bool = False,
+    weights: Path | None = None,
+    source: str | None = None,
+    split: str | None = None,
 ) -> int:
-    """Train and evaluate the members of a shard, one after the other, then write the report.
+    """Train or open the members of a shard, evaluate them, then write the report.
 
     The report needs all members, so a shard of several leaves it to a later call with the step
     "report".
@@ -165,22 +194,30 @@ def run(
       shard: which of the members.
       steps: any of ``STEPS``.
       dry_run: print the commands that would run, and run none.
+      weights: directory of the files of ``Weights``. A network whose file is missing is named, and
+        left out.
+      source: data set of all evaluations. Default: that of each run.
+      split: split of ``source``.
 
     Returns:
       0 if all is done, 75 if the sweep was stopped by SIGTERM or Ctrl-C.
 
     Raises:
-      ValueError: for an unknown step.
+      ValueError: for an unknown step, or if networks are to be opened and ``weights`` is no
+        directory or holds none of them.
       SweepError: if commands have failed. Commands that do not depend on them were run.
     """
     for step in steps:
         if step not in STEPS:
             raise ValueError(f"only must be among {', '.join(STEPS)}; got {step!r}")
     group = runs / sweep.group
+    opened = _weights_files(sweep, weights)
+    labels = [label for label in sweep.members if opened.get(label, True)]
+    data = {} if source is None else {"source": source, "split": split}
     commands = [
         command
-        for label in shard.of(list(sweep.members))
-        for command in _commands(name, sweep, label, root, group)
+        for label in shard.of(labels)
+        for command in _commands(name, sweep, label, root, group, opened.get(label), data)
         if command.step in steps
     ]
     failures: list[str] = []
@@ -202,7 +239,7 @@ def run(
             continue
         _append(record, command)
     if "report" in steps and shard.count == 1 and not failures and not dry_run:
-        status = _execute(_report(sweep, group), root)
+        status = _execute(_report(sweep, labels, group), root)
         if status not in (cli.FINISHED, cli.WITH_GAPS):
             failures.append(f"the report (exit status {status})")
     if failures:
@@ -210,17 +247,62 @@ def run(
     return cli.FINISHED
 
 
-def _commands(name: str, sweep: Sweep, label: str, root: Path, group: Path) -> Iterator[_Command]:
-    run_dir = str(group / label)
-    # The key is made of the experiment, not of the sweep's name: another sweep of the group may
-    # have trained it.
-    trained = _digest(training.to_json(sweep.members[label].experiment))
-    train = (str(root / "train.py"), f"{name}:{label}", "--run-dir", run_dir)
-    yield _Command(label, "train", train, trained)
+def _weights_files(sweep: Sweep, weights: Path | None) -> dict[str, Path | None]:
+    """The file of each network that is opened, None if it is missing, which is printed.
+
+    Raises:
+      ValueError: if all are missing.
+    """
+    wanted = {
+        label: member.network
+        for label, member in sweep.members.items()
+        if isinstance(member.network, Weights)
+    }
+    if not wanted:
+        return {}
+    if weights is None or not weights.is_dir():
+        raise ValueError(
+            f"weights must be the directory of the files {_patterns(wanted)}, got {weights}"
+        )
+    found = {label: each.find(weights) for label, each in wanted.items()}
+    missing = {label: wanted[label] for label, path in found.items() if path is None}
+    if len(missing) == len(sweep.members):
+        raise ValueError(f"weights must hold at least one of the files {_patterns(wanted)}")
+    if missing:
+        print(f"left out, not in {weights}: {_patterns(missing)}", flush=True)
+    return found
+
+
+def _patterns(wanted: Mapping[str, Weights]) -> str:
+    return ", ".join(f"{each.pattern} ({label})" for label, each in wanted.items())
+
+
+def _commands(
+    name: str,
+    sweep: Sweep,
+    label: str,
+    root: Path,
+    group: Path,
+    file: Path | None,
+    data: Mapping[str, str | None],
+) -> Iterator[_Command]:
+    run_dir = group / label
+    network = sweep.members[label].network
+    # The key is made of the network, not of the sweep's name: another sweep of the group may have
+    # trained it.
+    if isinstance(network, Experiment):
+        key = _digest(training.to_json(network))
+        train = (str(root / "train.py"), f"{name}:{label}", "--run-dir", str(run_dir))
+        yield _Command(label, "train", train, key)
+        opened: tuple[str, ...] = (str(run_dir),)
+    else:
+        assert file is not None
+        key = files.digest(file)
+        opened = (str(file), "--results", str(run_dir / "results"))
     for request in sweep.evaluations_of(label):
-        options = request.to_arguments()
-        evaluate = (str(root / "eval.py"), run_dir, *options)
-        yield _Command(label, "evaluate", evaluate, _digest([trained, options]))
+        options = dataclasses.replace(request, **data).to_arguments()
+        evaluate = (str(root / "eval.py"), *opened, *options)
+        yield _Command(label, "evaluate", evaluate, _digest([key, options]))
 
 
 def _digest(content: object) -> str:
@@ -240,6 +322,7 @@ def _finished_keys(record: Path) -> set[str]:
 
 
 def _append(record: Path, command: _Command) -> None:
+    record.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps({"key": command.key, "step": command.step, "arguments": command.arguments})
     with open(record, "a") as file:
         file.write(line + "\n")
@@ -274,8 +357,8 @@ def _environment(root: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": path}
 
 
-def _report(sweep: Sweep, group: Path) -> list[str]:
-    directories = [str(group / label) for label in sweep.members]
+def _report(sweep: Sweep, labels: Sequence[str], group: Path) -> list[str]:
+    directories = [str(group / label) for label in labels]
     out = ["--out", str(group / f"{sweep.name}.html"), "--tables", str(group / sweep.name)]
     match = ["--v1-match"] if sweep.v1_match else []
     return [sys.executable, "-m", "vone_jax.report", *directories, *out, *match]

@@ -29,14 +29,14 @@ CORRUPTIONS = tuple(
 
 
 def attacks(
-    examples: int,
+    examples: int | None,
     step_rules: Sequence[str] = STEP_RULES,
     norm_rules: Sequence[str] = tuple(NORM_RULES),
 ) -> Iterator[Request]:
     """Evaluations of the white-box ladder. L-infinity is the same under all rules of norms.
 
     Args:
-      examples: number of images.
+      examples: number of images. None: 5000, or all if there are fewer.
       step_rules: of ``STEP_RULES``.
       norm_rules: of ``NORM_RULES``.
     """

@@ -1,7 +1,8 @@
 """Run a sweep: ``python sweep.py SWEEP [--shard INDEX/COUNT] [--only STEP ...]``.
 
 SWEEP is a name below configs/, such as laboratory/components, or the path of a .py file that
-defines a sweep. Each of its networks is trained and evaluated, then one report compares them.
+defines a sweep. Each of its networks is trained, or opened from a file of weights, and evaluated,
+then one report compares them.
 Run the same command again to continue a sweep that was stopped; finished commands are skipped.
 ``python train.py SWEEP:LABEL`` trains one network of a sweep.
 
@@ -33,6 +34,12 @@ class Arguments:
     shard: str = "1/1"
     # Steps to run. The report needs all networks and is left out of a shard.
     only: tuple[Literal["train", "evaluate", "report"], ...] = sweeps.STEPS
+    # Directory of the files of weights, for a sweep over networks that are opened.
+    weights: Path | None = None
+    # Data set of all evaluations, such as folder:DIR. Default: that of each run.
+    source: str | None = None
+    # Split of the data set. Default: see eval.py.
+    split: str | None = None
     # Directory of run directories.
     runs: Path = Path("runs")
     # Print the commands that would run, and run none.
@@ -62,7 +69,12 @@ def main(argv: Sequence[str]) -> int:
             shard=shard,
             steps=arguments.only,
             dry_run=arguments.dry_run,
+            weights=arguments.weights,
+            source=arguments.source,
+            split=arguments.split,
         )
+    except ValueError as error:
+        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS)
     except sweeps.SweepError as error:
         return cli.fail(PROGRAM, error)
 

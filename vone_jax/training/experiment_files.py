@@ -63,7 +63,10 @@ def load_config(name: str, configs: Path) -> Experiment:
         raise ValueError(
             f"{file} has no member {label!r}{nearest(label, members)}; it has {', '.join(members)}"
         )
-    return members[label].experiment
+    experiment = members[label].network
+    if not isinstance(experiment, Experiment):
+        raise ValueError(f"{name} is opened and not trained: {experiment!r}")
+    return experiment
 
 
 def load(name: str, configs: Path, variable: str) -> Any:
