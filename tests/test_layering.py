@@ -57,7 +57,8 @@ SHARED = {"arguments", "files", "names"}
         ("neurophysiology", {"neurophysiology", "prng"}),
         (
             "training",
-            {"training", "attacks", "corruptions", "data", "models", "v1", "fast", "mesh", "prng"},
+            {"training", "attacks", "corruptions", "data", "models", "v1", "fast", "mesh", "prng"}
+            | {"network"},
         ),
         (
             "evaluation",

@@ -1,13 +1,22 @@
 """The command line of train.py: what it says and with which status it ends."""
 
+import re
+import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax
 import pytest
 
-from vone_jax import mesh, training
+from vone_jax import mesh, models, training, v1
 from vone_jax.cli import train
+from vone_jax.training import initial
+from vone_jax.training.selection import check_patterns
+from vone_jax.training.setup import build_model
+from vone_jax.training.step import initial_state
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -80,6 +89,95 @@ def test_patterns_are_words_and_rates_are_pairs(planned):
     assert train.main(["quickstart/resnet18", *freeze, *rates]) == 0
     assert planned[0][0].freeze == ("stem", "back_end/layer1*")
     assert planned[0][0].optimizer.rates == (("back_end/fc", 10.0), ("back_end/layer4*", 0.5))
+
+
+_BANK = v1.sample_gabor_parameters(8, seed=5, sf_max=6.0)
+# A front end with little of its own default, as a file of weights has it.
+FRONT_END = v1.VOneBlockConfig(
+    simple_channels=4, complex_channels=4, k_exc=17.0, sf_max=6.0, noise=None,
+    image_mean=(0.4, 0.5, 0.6), image_std=(0.2, 0.2, 0.3),
+    bank=v1.ImportedBank(*v1.gabor_kernels(_BANK, 25, 28.0), _BANK, 28.0),
+)  # fmt: skip
+
+
+@pytest.fixture
+def sources(monkeypatch):
+    """Networks by the text under which the command finds them."""
+    found = {
+        "vone.pth": SimpleNamespace(model=models.create("vone_resnet18", v1=FRONT_END)),
+        "base.pth": SimpleNamespace(
+            model=models.create("resnet18", mean=(0.1, 0.2, 0.3), std=(0.3, 0.2, 0.1))
+        ),
+    }
+    monkeypatch.setattr(initial, "open_source", found.__getitem__)
+    return found
+
+
+VONE = ["imagenet/vone_resnet50", "--initial-weights", "vone.pth"]
+
+
+def test_weights_bring_the_front_end_of_a_vonenet_but_its_noise(planned, sources, tmp_path):
+    assert train.main([*VONE, "--run-dir", str(tmp_path)]) == 0
+    config = training.load_config("imagenet/vone_resnet50", ROOT / "configs")
+    assert planned[0][0] == replace(
+        config,
+        initial_weights="vone.pth",
+        model=replace(config.model, v1=replace(FRONT_END, noise=config.model.v1.noise)),
+    )
+
+
+def test_options_take_precedence_over_the_front_end_of_weights(planned, sources, tmp_path):
+    def front_end(*options):
+        assert train.main([*VONE, "--run-dir", str(tmp_path), *options]) == 0
+        return planned[-1][0].model.v1
+
+    assert front_end("--model.v1.image-mean", "0.5").image_mean == 0.5
+    assert front_end("--model.v1.image-mean", "0.5").image_std == FRONT_END.image_std
+    assert front_end("--model.v1.k-exc", "25").k_exc == 25
+    assert front_end("--model.v1.k-exc", "25").bank == FRONT_END.bank
+    assert front_end("--model.v1.noise.scale", "0.7").noise == v1.NeuronalNoise(scale=0.7)
+    sampled = front_end("--model.v1.gabor-seed", "3")
+    assert (sampled.bank, sampled.gabor_seed, sampled.sf_max) == (None, 3, 6.0)
+
+
+def test_weights_bring_the_normalisation_of_a_base_network(planned, sources, tmp_path):
+    command = ["imagenet/resnet50", "--initial-weights", "base.pth", "--run-dir", str(tmp_path)]
+    assert train.main(command) == 0
+    assert planned[0][0].model.mean == (0.1, 0.2, 0.3)
+    assert planned[0][0].model.std == (0.3, 0.2, 0.1)
+    assert train.main([*command, "--model.mean", "0.5", "0.5", "0.5"]) == 0
+    assert planned[1][0].model.mean == (0.5, 0.5, 0.5)
+    assert planned[1][0].model.std == (0.3, 0.2, 0.1)
+
+
+def test_the_guide_starts_from_weights_in_three_ways(planned, sources, monkeypatch, tmp_path):
+    guide = (ROOT / "docs" / "guide.md").read_text().replace("\\\n", "")
+    commands = re.findall(r"^python train\.py (.*--initial-weights.*)$", guide, re.MULTILINE)
+    sources |= dict.fromkeys(("resnet50.pth", "checkpoint.pth.tar"), sources["base.pth"])
+    sources["voneresnet50_e70.pth.tar"] = sources["vone.pth"]
+    monkeypatch.chdir(tmp_path)
+    assert [train.main(shlex.split(command)) for command in commands] == [0, 0, 0]
+    photographs, in_front, continued = (experiment for experiment, *_ in planned)
+    assert photographs.model.num_classes is None and photographs.model.v1.bank == FRONT_END.bank
+    assert photographs.optimizer.rates == (("back_end/fc", 10.0),)
+    assert in_front.model.v1.bank is None and continued.model.mean == (0.1, 0.2, 0.3)
+    for experiment in (photographs, in_front, continued):
+        config = replace(experiment.model, num_classes=7)
+        state = jax.eval_shape(lambda e=experiment, c=config: initial_state(e, build_model(c)))
+        rates = experiment.optimizer.rates
+        check_patterns(experiment.freeze, rates, state.params, state.batch_stats)
+
+
+def test_weights_that_cannot_be_opened_are_an_error_of_one_line(
+    planned, monkeypatch, capsys, tmp_path
+):
+    def refuse(spec):
+        raise ValueError(f"{spec} is damaged")
+
+    monkeypatch.setattr(initial, "open_source", refuse)
+    assert train.main([*VONE, "--run-dir", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "train.py: vone.pth is damaged\n"
+    assert planned == []
 
 
 def test_the_normalisation_is_one_number_or_one_per_channel(planned):
@@ -167,11 +265,15 @@ def test_the_directory_of_compiled_programs_is_a_field(planned, tmp_path):
     assert planned[0][0].compilation_cache == str(tmp_path)
 
 
-def test_processes_are_joined_before_anything_is_trained(planned, monkeypatch, capsys):
+def test_processes_are_joined_before_anything_is_trained(planned, monkeypatch, capsys, tmp_path):
     joined = []
     monkeypatch.setattr(mesh, "join_processes", joined.append)
     assert train.main(["quickstart/resnet18", "--distributed", "auto"]) == 0
     assert joined == ["auto"] and len(planned) == 1
+    monkeypatch.setattr(initial, "open_source", joined.append)
+    with pytest.raises(AttributeError):
+        train.main([*VONE, "--run-dir", str(tmp_path), "--distributed", "auto"])
+    assert joined == ["auto", "auto", "vone.pth"]
     monkeypatch.undo()
     assert train.main(["quickstart/resnet18", "--distributed", "host:1,2"]) == 1
     assert "the processes must be given as auto or HOST:PORT,N,I" in capsys.readouterr().err

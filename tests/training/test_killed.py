@@ -10,8 +10,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from tiny import TinyNet
-from train_tiny import EXPERIMENT
+from train_tiny import EXPERIMENT, starting_from
 
 from vone_jax.training.checkpoint import Checkpoints
 from vone_jax.training.log import read_log
@@ -21,11 +22,12 @@ ROOT = Path(__file__).resolve().parents[2]
 KILLS = 20
 
 
-def start(run_dir, cache):
+def start(run_dir, cache, *arguments):
     """Start a process that trains; its stderr goes to a file beside the run."""
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(ROOT),
+        "JAX_NUM_CPU_DEVICES": "2" if arguments else "1",
         # So that the time goes into steps and checkpoints, not into the compiler.
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -33,12 +35,14 @@ def start(run_dir, cache):
     script = Path(__file__).with_name("train_tiny.py")
     with open(run_dir.with_suffix(".err"), "w") as stderr:
         return subprocess.Popen(
-            [sys.executable, str(script), str(run_dir)], env=environment, stderr=stderr
+            [sys.executable, str(script), str(run_dir), *map(str, arguments)],
+            env=environment,
+            stderr=stderr,
         )
 
 
-def end_state(run_dir):
-    like = jax.eval_shape(lambda: initial_state(EXPERIMENT, TinyNet()))
+def end_state(run_dir, experiment):
+    like = jax.eval_shape(lambda: initial_state(experiment, TinyNet()))
     with Checkpoints(run_dir / "checkpoints", read_only=True) as checkpoints:
         step, state, position = checkpoints.restore(like)
     log = [
@@ -49,14 +53,22 @@ def end_state(run_dir):
 
 
 @pytest.mark.slow
-def test_kills_at_random_moments_leave_no_trace(tmp_path):
+@pytest.mark.parametrize("from_weights", [False, True])
+def test_kills_at_random_moments_leave_no_trace(tmp_path, from_weights):
+    """The run from weights is on two devices. Its file is gone once there is a checkpoint."""
     whole, killed, cache = tmp_path / "whole", tmp_path / "killed", tmp_path / "cache"
-    assert start(whole, cache).wait() == 0, whole.with_suffix(".err").read_text()
+    arguments, experiment = (), EXPERIMENT
+    if from_weights:
+        weights = tmp_path / "weights.npz"
+        variables = TinyNet().init(jax.random.key(1), np.zeros((1, 8, 8, 1), np.float32))
+        np.savez(weights, **flatten_dict(jax.device_get(variables), sep="/"))
+        arguments, experiment = (weights,), starting_from(weights)
+    assert start(whole, cache, *arguments).wait() == 0, whole.with_suffix(".err").read_text()
 
     moments = random.Random(0)
     reached, in_a_write = [], 0
     for number in range(KILLS):
-        process = start(killed, cache)
+        process = start(killed, cache, *arguments)
         before = newest(killed)
         # Mostly soon after the run has got on; now and then while it starts.
         while number % 4 and process.poll() is None and newest(killed) <= before:
@@ -65,17 +77,20 @@ def test_kills_at_random_moments_leave_no_trace(tmp_path):
         process.kill()
         process.wait()
         reached.append(newest(killed))
+        if from_weights and reached[-1]:
+            weights.unlink(missing_ok=True)
         in_a_write += any("tmp" in path.name for path in (killed / "checkpoints").glob("*"))
-    assert start(killed, cache).wait() == 0, killed.with_suffix(".err").read_text()
+    assert start(killed, cache, *arguments).wait() == 0, killed.with_suffix(".err").read_text()
 
     assert len(set(reached)) > KILLS // 2, "most kills came before or after the run"
     assert in_a_write, "no kill came while a checkpoint was written"
-    step, state, position, log = end_state(killed)
-    expected_step, expected_state, expected_position, expected_log = end_state(whole)
+    step, state, position, log = end_state(killed, experiment)
+    expected_step, expected_state, expected_position, expected_log = end_state(whole, experiment)
     assert step == expected_step == EXPERIMENT.steps
     assert position == expected_position
     assert log == expected_log
     jax.tree.map(np.testing.assert_array_equal, state, expected_state)
+    assert from_weights == ("initial_weights" in {record["kind"] for record in log})
 
 
 def newest(run_dir):

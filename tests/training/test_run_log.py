@@ -34,6 +34,15 @@ def path(tmp_path):
     return path
 
 
+def test_a_run_that_starts_again_describes_its_start_again(path):
+    start = {"kind": "initial_weights", "step": 0, "part": "stem", "taken": 3}
+    for step, expected in ((0, [start]), (4, [start, start]), (0, [start])):
+        with RunLog(path, step=step, validated=0) as log:
+            log.write(start)
+        found = [record for record in read_log(path) if record["kind"] == "initial_weights"]
+        assert found == expected
+
+
 def steps(path, kind):
     return [record["step"] for record in read_log(path) if record["kind"] == kind]
 

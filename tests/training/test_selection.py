@@ -61,6 +61,7 @@ EVERYTHING = {
         (("norm/scale",), {"norm/scale"}),
         # Running values alone: a batch norm that is trained, but keeps its statistics.
         (("norm/mean", "norm/var"), {"norm/mean", "norm/var"}),
+        (("*/var",), {"norm/mean", "norm/var"}),
         (("conv", "norm", "*/bias"), EVERYTHING - {"logits/kernel"}),
     ],
 )

@@ -1,10 +1,18 @@
-"""``python train_tiny.py RUN_DIR``: a run of 400 steps on the tiny network, to be killed."""
+"""``python train_tiny.py RUN_DIR [WEIGHTS]``: a run of 400 steps on the tiny network, to be killed.
 
+WEIGHTS is an NPZ file of arrays by path, from which the run starts with frozen parts.
+"""
+
+import dataclasses
 import sys
+from types import SimpleNamespace
 
+import numpy as np
+from flax.traverse_util import unflatten_dict
 from tiny import TinyNet, tiny_source
 
 from vone_jax import data, training
+from vone_jax.training import initial
 from vone_jax.training import setup as setups
 
 EXPERIMENT = training.Experiment(
@@ -19,11 +27,28 @@ EXPERIMENT = training.Experiment(
 )
 
 
-def main(run_dir):
+def starting_from(weights):
+    """The experiment that starts from a file, or the plain one for None."""
+    if weights is None:
+        return EXPERIMENT
+    return dataclasses.replace(EXPERIMENT, initial_weights=str(weights), freeze=("conv", "norm"))
+
+
+def read(path):
+    """Read a network as ``vone_jax.open_network`` returns it."""
+    with np.load(path) as archive:
+        variables = unflatten_dict(dict(archive), sep="/")
+    return SimpleNamespace(
+        architecture="tiny", model=TinyNet(), variables=variables, class_names=(), notes=()
+    )
+
+
+def main(run_dir, weights=None):
     data.load = lambda name, split, data_dir=None: tiny_source(split)
-    setups.build_model = lambda config, precision: TinyNet()
-    return training.train(EXPERIMENT, run_dir)
+    setups.build_model = lambda config, precision: TinyNet(config.num_classes)
+    initial.open_source = read
+    return training.train(starting_from(weights), run_dir)
 
 
 if __name__ == "__main__":
-    sys.exit(0 if main(sys.argv[1]).finished else 1)
+    sys.exit(0 if main(*sys.argv[1:]).finished else 1)

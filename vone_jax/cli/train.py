@@ -45,28 +45,23 @@ def main(argv: Sequence[str]) -> int:
         print(f"{__doc__}\nConfigs:\n  {names}", file=sys.stdout if argv else sys.stderr)
         return cli.FINISHED if argv and argv[0] in ("-h", "--help") else cli.WRONG_ARGUMENTS
     try:
-        experiment = training.load_config(argv[0], configs)
-        arguments = tyro.cli(
-            Arguments,
-            args=argv[1:],
-            default=Arguments(experiment),
-            prog=f"{PROGRAM} {argv[0]}",
-            description="Train the experiment. Its fields:",
-            config=(tyro.conf.AvoidSubcommands,),
-        )
+        arguments = _parse(argv, training.load_config(argv[0], configs))
     # tyro reports errors of nested fields itself, but not those of the experiment's own fields.
     except (ValueError, TypeError) as error:
         return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS)
     experiment = arguments.experiment
+    run_dir = arguments.run_dir or Path("runs") / experiment.name
     try:
         fast.use_all_cores()
         fast.keep_memory()
         if arguments.distributed is not None:
             mesh.join_processes(arguments.distributed)
         with mesh.naming_failures_elsewhere(), cli.StopOnSignal() as stop:
+            if experiment.initial_weights is not None:
+                experiment = _with_front_end(argv, experiment, run_dir)
             outcome = training.train(
                 experiment,
-                arguments.run_dir or Path("runs") / experiment.name,
+                run_dir,
                 stop=stop,
                 command=shlex.join(["python", PROGRAM, *argv]),
                 tensorboard=arguments.tensorboard,
@@ -82,6 +77,33 @@ def main(argv: Sequence[str]) -> int:
     ) as error:
         return cli.fail(PROGRAM, error)
     return cli.FINISHED if outcome.finished else cli.STOPPED
+
+
+def _parse(argv: Sequence[str], experiment: training.Experiment) -> Arguments:
+    return tyro.cli(
+        Arguments,
+        args=argv[1:],
+        default=Arguments(experiment),
+        prog=f"{PROGRAM} {argv[0]}",
+        description="Train the experiment. Its fields:",
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+
+
+def _with_front_end(
+    argv: Sequence[str], experiment: training.Experiment, run_dir: Path
+) -> training.Experiment:
+    """Put the front end of the initial weights in the place of the config's, but not of options."""
+    assert experiment.initial_weights is not None
+    started = training.start_from(experiment, experiment.initial_weights, run_dir)
+    parsed = _parse(argv, started).experiment
+    before, after = started.model.v1, parsed.model.v1
+    sampling = ("gabor_seed", "sf_min", "sf_max", "distribution")
+    if after is not None and any(getattr(before, n) != getattr(after, n) for n in sampling):
+        # These options ask for a bank that is sampled.
+        v1 = dataclasses.replace(after, bank=None)
+        parsed = dataclasses.replace(parsed, model=dataclasses.replace(parsed.model, v1=v1))
+    return parsed
 
 
 def run() -> None:

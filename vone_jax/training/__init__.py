@@ -4,6 +4,7 @@ from vone_jax.training.augmentation import GaussianImageNoise
 from vone_jax.training.checkpoint import CheckpointError
 from vone_jax.training.experiment import DataConfig, Experiment, ModelConfig
 from vone_jax.training.experiment_files import config_names, from_json, load_config, to_json
+from vone_jax.training.initial import start_from
 from vone_jax.training.loop import Outcome, train
 from vone_jax.training.monitor import NonFiniteError, UnreadableDataError
 from vone_jax.training.optimizer import (
@@ -48,6 +49,7 @@ __all__ = [
     "load_run",
     "read_run",
     "restore_run",
+    "start_from",
     "to_json",
     "train",
     "versions",

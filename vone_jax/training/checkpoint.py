@@ -61,6 +61,14 @@ class Position:
     passed_over: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
+def saved_steps(directory: Path) -> list[int]:
+    """Return the steps of the checkpoints in a directory, which need not exist, oldest first."""
+    if not directory.is_dir():
+        return []
+    names = (path.name for path in directory.iterdir())
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
 class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     """The checkpoints of one run. Use it in a ``with`` block, which waits for the last write.
 
@@ -95,10 +103,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
 
     def steps(self) -> list[int]:
         """Return the steps of the existing checkpoints, oldest first."""
-        if not self.directory.is_dir():
-            return []
-        names = (path.name for path in self.directory.iterdir())
-        return sorted(int(name) for name in names if name.isdecimal())
+        return saved_steps(self.directory)
 
     def save(self, step: int, state: TrainState, position: Position) -> None:
         """Start writing a checkpoint, and return once ``state`` may be donated.

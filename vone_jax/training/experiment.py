@@ -192,6 +192,9 @@ class Experiment:
     epochs: float = 1.0
     # Length of the run in steps. If given, epochs is ignored.
     steps: int | None = None
+    # Network whose weights the run starts from: anything that vone_jax.open_network accepts. What
+    # fits is taken, the rest is drawn at random.
+    initial_weights: str | None = None
     # Parts of the network that are not trained, as patterns of names joined by "/", such as
     # back_end/layer1*, see selection.py. Their parameters and batch statistics keep their values,
     # and their batch norms use the running values.
@@ -236,6 +239,8 @@ class Experiment:
     def __post_init__(self):
         if not self.name or "/" in self.name or self.name.startswith("."):
             raise ValueError(f"name must be usable as the name of a directory, got {self.name!r}")
+        if self.initial_weights == "":
+            raise ValueError("initial_weights must name a network, got ''")
         if isinstance(self.freeze, str):
             raise ValueError(f"freeze must be a tuple of patterns, got {self.freeze!r}")
         arguments.number("epochs", self.epochs, positive=True)

@@ -41,7 +41,8 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
         before = [
             record
             for record in read_log(path)
-            if record["step"] <= (validated if record["kind"] == "validation" else step)
+            if step > 0
+            and record["step"] <= (validated if record["kind"] == "validation" else step)
         ]
         content = "".join(map(_line, before)).encode()
         files.replace(self._path, lambda file: file.write(content))
@@ -67,7 +68,8 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
         with _writing(self._path):
             self._file.write(line)
             self._file.flush()
-        if self._writer is not None:
+        # Records of step 0 describe the start of the run. They are no points of curves.
+        if self._writer is not None and record["step"] > 0:
             for name, value in record.items():
                 if name not in ("kind", "step"):
                     self._writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])

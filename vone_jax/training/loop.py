@@ -26,8 +26,9 @@ import jax
 
 from vone_jax import fast
 from vone_jax import mesh as meshes
+from vone_jax.training import initial
 from vone_jax.training import run_dir as run_dirs
-from vone_jax.training.checkpoint import Checkpoints, Position
+from vone_jax.training.checkpoint import Checkpoints, Position, saved_steps
 from vone_jax.training.experiment import Experiment
 from vone_jax.training.log import RunLog
 from vone_jax.training.monitor import Interval, Monitor, Progress, Skipped, Stop
@@ -72,7 +73,8 @@ def train(
       progress: report on stderr.
 
     Raises:
-      ValueError: if parts of the experiment do not fit each other or the data.
+      ValueError: if parts of the experiment do not fit each other or the data, or if nothing in
+        the initial weights fits the network.
       RunDirectoryError: if the directory is in use or holds another experiment.
       CheckpointError: if a checkpoint cannot be written, or all checkpoints are damaged.
       NonFiniteError: at a loss or gradient that is NaN or infinite, see ``Experiment.non_finite``.
@@ -85,6 +87,10 @@ def train(
     mesh = meshes.data_mesh(devices)
     setup = prepare(experiment, mesh)
     experiment = setup.experiment
+    weights = None
+    # A run that resumes has its weights in a checkpoint. The source may be gone.
+    if experiment.initial_weights is not None and not saved_steps(run_dir / run_dirs.CHECKPOINTS):
+        weights = initial.choose(setup)
     request = Stop(stop)
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
@@ -95,6 +101,7 @@ def train(
             parameters=setup.parameters,
             device=meshes.describe(mesh),
             command=command,
+            initial_digest=None if weights is None else weights.digest,
         )
         enter(run_dirs.open_run(run_dir, description))
         checkpoints = enter(
@@ -102,7 +109,7 @@ def train(
         )
         batches = enter(contextlib.closing(setup.train_batches()))
 
-        # Restore a checkpoint of this run if there is one; else start anew.
+        # Restore a checkpoint of this run if there is one; else start from weights, or anew.
         state = setup.initial_state()
         step, validated, interval, skipped = 0, 0, Interval(), Skipped()
         restored = checkpoints.restore(jax.eval_shape(lambda: state))
@@ -113,6 +120,8 @@ def train(
             batches.set_state(position.data)
             validated, interval = position.validated, Interval(**position.interval)
             skipped = Skipped(**position.passed_over)
+        elif weights is not None:
+            state = weights.put_into(state, mesh)
         placed = Prefetch(
             batches, setup.shard, max(0, experiment.data.prefetch - 1), setup.total_steps - step
         )
@@ -121,6 +130,10 @@ def train(
         log = enter(RunLog(run_dir / run_dirs.LOG, step, validated, tensorboard_dir))
         report = enter(Progress(step, setup.total_steps, progress))
         report.line(_opening(setup, step))
+        if restored is None and weights is not None:
+            report.line(weights.table())
+            for record in weights.records():
+                log.write(record)
         monitor = Monitor(setup, run_dir, log, report, request, interval, skipped)
 
         while True:

@@ -39,7 +39,7 @@ CHECKPOINTS = "checkpoints"
 BANKS = "banks"
 _FORMAT = 1
 # Fields of RunDescription that are JSON values already.
-_PLAIN = ("parameters", "device", "command", "versions")
+_PLAIN = ("parameters", "device", "command", "initial_digest", "versions")
 _BANK_PARAMETERS = tuple(field.name for field in dataclasses.fields(GaborParameters))
 _PACKAGES = ("vone-jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -71,6 +71,8 @@ class RunDescription:
     device: str = ""
     # The command that started the run.
     command: str = ""
+    # SHA-256 digest of the weights that the run started from, see initial.py. None without them.
+    initial_digest: str | None = None
     # Versions of Python and of packages, by name.
     versions: dict[str, str] = dataclasses.field(default_factory=versions)
 
@@ -153,6 +155,10 @@ def _describe(run_dir: Path, description: RunDescription) -> None:
         changes = differences(description.experiment, before.experiment)
         if before.class_names not in (None, description.class_names):
             changes.append(f"class names: {description.class_names} are not {before.class_names}")
+        digests = (description.initial_digest, before.initial_digest)
+        # A run that resumes does not need the weights again, so it has no digest of them.
+        if digests[0] is not None and digests[0] != digests[1]:
+            changes.append(f"sha256 of initial_weights: {digests[0]} is not {digests[1]}")
         if changes:
             raise RunDirectoryError(
                 f"{run_dir} holds a run of another experiment (here, there):\n  "

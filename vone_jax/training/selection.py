@@ -14,8 +14,6 @@ from typing import Any
 import flax.linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from vone_jax.models.layers import BatchNorm
-
 # Rates by pattern: (pattern, factor on the learning rate).
 Rates = tuple[tuple[str, float], ...]
 
@@ -56,11 +54,12 @@ def rate_factors(params: Any, rates: Rates) -> Any:
 
 
 def training_apply(model: nn.Module, freeze: Collection[str]) -> Callable[..., Any]:
-    """Return ``model.apply``, but batch norms whose running values are frozen use and keep them."""
+    """Return ``model.apply``, but batch norms with a frozen running value use and keep them."""
 
     def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
-        if isinstance(module, BatchNorm) and is_frozen(freeze, (*module.path, "mean")):
+        is_norm = context.method_name == "__call__" and module.has_variable("batch_stats", "mean")
+        if is_norm and any(is_frozen(freeze, (*module.path, name)) for name in ("mean", "var")):
             args, kwargs = args[:1], {"train": False}
         return call(*args, **kwargs)
 

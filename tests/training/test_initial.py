@@ -1,0 +1,395 @@
+"""Runs that start from given weights: what is taken, what is left, what is new, and resuming."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+from test_loop import StopAt, assert_same_run, final_state, log
+from tiny import TinyNet, tiny_source
+
+import vone_jax.network
+from vone_jax import data, models, training, v1
+from vone_jax import mesh as meshes
+from vone_jax.training import DataConfig, Experiment, ModelConfig, initial
+from vone_jax.training import setup as setups
+from vone_jax.training.run_dir import RunDirectoryError
+
+pytestmark = [
+    # See test_checkpoint.py.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("cached_compilation"),
+]
+
+MESH = meshes.data_mesh(jax.devices()[:1])
+CLASSES = tiny_source("train").class_names
+V1 = v1.VOneBlockConfig(
+    simple_channels=3, complex_channels=3, image_size=8, visual_degrees=8 / 28, kernel_size=9,
+    stride=2, in_channels=1,
+)  # fmt: skip
+V1_ARGUMENTS = {"v1": V1}
+
+
+def experiment(name, width=2, **model):
+    config = ModelConfig(name=name, image_size=8, in_channels=1, width=width, **model)
+    return Experiment(name="start", model=config, data=DataConfig(source="tiny", batch_size=8))
+
+
+def random_variables(model, size=8, seed=0):
+    """Random values for every variable; nothing is compiled."""
+    image = jax.ShapeDtypeStruct((1, size, size, model.in_channels), np.float32)
+    key = jax.random.key(0)
+    shapes = jax.eval_shape(lambda x: model.init(key, x, noise_key=key), image)
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: (0.5 + rng.random(x.shape)).astype(np.float32), shapes)
+
+
+def network(name, classes=3, class_names=CLASSES, width=2, **options):
+    """A network with weights, as ``open_network`` returns it."""
+    options = {"image_size": 8, "in_channels": 1, **options}
+    model = models.create(name, classes, width=width, **options)
+    return source_of(model, random_variables(model), name, class_names)
+
+
+def source_of(model, variables, architecture, class_names, notes=()):
+    return SimpleNamespace(
+        name="source",
+        architecture=architecture,
+        model=model,
+        variables=variables,
+        class_names=class_names,
+        notes=notes,
+    )
+
+
+@pytest.fixture
+def sources(monkeypatch):
+    """Networks by the text under which ``open_network`` finds them."""
+    found = {}
+    monkeypatch.setattr(vone_jax.network, "open_network", found.__getitem__)
+    monkeypatch.setattr(data, "load", lambda name, split, data_dir=None: tiny_source(split))
+    return found
+
+
+def choose(sources, target, source):
+    """Return the weights that the network of an experiment takes from a source."""
+    sources["source"] = source
+    setup = setups.prepare(replace(target, initial_weights="source"), MESH)
+    return setup, initial.choose(setup)
+
+
+def counts(weights):
+    return {p.name: (p.taken, p.left, p.new) for p in weights.parts}
+
+
+def size(variables, *path):
+    for name in path:
+        variables = variables[name]
+    return sum(leaf.size for leaf in jax.tree.leaves(variables))
+
+
+def started(setup, weights):
+    """Return the variables of the state at step 0, by path."""
+    state = weights.put_into(setup.initial_state(), MESH)
+    return flatten_dict(meshes.fetch({"params": state.params, "batch_stats": state.batch_stats}))
+
+
+def test_the_same_network_takes_everything_bit_for_bit(sources):
+    source = network("resnet18")
+    setup, weights = choose(sources, experiment("resnet18"), source)
+    assert all(left == new == 0 for _, left, new in counts(weights).values())
+    assert sum(part.taken for part in weights.parts) == setup.parameters
+    assert weights.notes == ()
+    ours, theirs = started(setup, weights), flatten_dict(source.variables)
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[path], theirs[path]) for path in ours)
+
+
+def test_a_vonenet_takes_the_trunk_of_its_base_network(sources):
+    source = network("resnet18")
+    setup, weights = choose(sources, experiment("vone_resnet18", **V1_ARGUMENTS), source)
+    params = source.variables["params"]
+    table = counts(weights)
+    assert list(table) == [
+        "bottleneck", "stem", "back_end/fc", *(f"back_end/layer{i}" for i in (1, 2, 3, 4))
+    ]  # fmt: skip
+    assert table["stem"] == (0, size(params, "stem"), 0)
+    assert table["bottleneck"] == (0, 0, 6 * 2)
+    assert table["back_end/fc"] == (size(params, "back_end", "fc"), 0, 0)
+    stage = size(params, "back_end", "layer1_0") + size(params, "back_end", "layer1_1")
+    assert table["back_end/layer1"] == (stage, 0, 0)
+    # A base network normalises images, its trunk does not: V1 keeps its own normalisation.
+    assert weights.notes == ()
+    ours, theirs = started(setup, weights), flatten_dict(source.variables)
+    drawn = flatten_dict(meshes.fetch({"params": setup.initial_state().params, "batch_stats": {}}))
+    for path, value in ours.items():
+        expected = drawn[path] if path[1] == "bottleneck" else theirs[path]
+        np.testing.assert_array_equal(value, expected)
+
+
+def test_another_number_of_classes_makes_a_new_head(sources):
+    source = network("resnet18", classes=5, class_names=tuple("vwxyz"))
+    setup, weights = choose(sources, experiment("resnet18"), source)
+    assert counts(weights)["back_end/fc"] == (0, 16 * 5 + 5, 16 * 3 + 3)
+    assert sum(p.left for p in weights.parts) == 16 * 5 + 5
+    assert weights.notes == ("the source has other classes, so the head is new",)
+    head = {path for path in started(setup, weights) if path[1:3] == ("back_end", "fc")}
+    assert head.isdisjoint(weights.taken) and len(head) == 2
+
+
+def test_as_many_other_classes_make_a_new_head_too(sources):
+    source = network("resnet18", class_names=("a", "b", "x"))
+    _, weights = choose(sources, experiment("resnet18"), source)
+    assert counts(weights)["back_end/fc"] == (0, 16 * 3 + 3, 16 * 3 + 3)
+    assert weights.notes == ("the source has other classes, so the head is new",)
+
+
+def test_the_same_classes_in_another_order_reorder_the_head(sources):
+    source = network("alexnet", class_names=("c", "a", "b"))
+    _, weights = choose(sources, experiment("alexnet"), source)
+    assert all(left == new == 0 for _, left, new in counts(weights).values())
+    head = source.variables["params"]["back_end"]["fc8"]
+    taken = unflatten_dict(dict(weights.taken))["params"]["back_end"]
+    np.testing.assert_array_equal(taken["fc8"]["kernel"], head["kernel"][:, [1, 2, 0]])
+    np.testing.assert_array_equal(taken["fc8"]["bias"], head["bias"][[1, 2, 0]])
+    inner = source.variables["params"]["back_end"]["fc7"]
+    np.testing.assert_array_equal(taken["fc7"]["kernel"], inner["kernel"])
+    (note,) = weights.notes
+    assert "another order" in note
+
+
+@pytest.mark.parametrize("class_names", [(), ("0", "1", "2")])
+def test_classes_without_names_are_taken_by_position(sources, class_names):
+    _, weights = choose(sources, experiment("alexnet"), network("alexnet", 3, class_names))
+    assert all(left == new == 0 for _, left, new in counts(weights).values())
+    assert weights.notes == ("the head was taken by position, because the classes are not named",)
+    _, weights = choose(sources, experiment("alexnet"), network("alexnet", 5, ()))
+    assert weights.notes == ()
+
+
+def test_a_module_is_taken_as_a_whole_or_not_at_all(sources):
+    """The biases of a narrower head fit, its kernel does not."""
+    source = network("alexnet", width=4)
+    variables = source.variables["params"]
+    variables["back_end"]["conv2"] = network("alexnet").variables["params"]["back_end"]["conv2"]
+    _, weights = choose(sources, experiment("alexnet"), source)
+    assert {path[:3] for path in weights.taken} == {("params", "back_end", "conv2")}
+    assert counts(weights)["back_end/fc8"][0] == 0
+
+
+@pytest.mark.parametrize(("name", "width"), [("alexnet", 2), ("resnet18", 4)])
+def test_weights_of_which_nothing_fits_are_refused(sources, name, width):
+    message = (
+        rf"initial_weights: nothing in source \({name}\) fits resnet18 of width 2. It has "
+        r".*kernel \(.*\).*; this network has .*kernel \("
+    )
+    with pytest.raises(ValueError, match=message):
+        choose(sources, experiment("resnet18"), network(name, width=width))
+
+
+def test_a_function_without_weights_is_refused(sources):
+    function = source_of(None, None, "", ())
+    with pytest.raises(ValueError, match="initial_weights: only functions of source are known"):
+        choose(sources, experiment("resnet18"), function)
+
+
+def test_the_digest_is_that_of_the_weights(sources):
+    digests = set()
+    for seed, class_names in ((0, CLASSES), (0, ()), (1, CLASSES)):
+        source = network("alexnet", class_names=class_names)
+        source.variables = random_variables(source.model, seed=seed)
+        digests.add(choose(sources, experiment("alexnet"), source)[1].digest)
+    assert len(digests) == 2
+
+
+def test_the_table_has_a_line_for_each_part_and_their_sum(sources):
+    source = network("alexnet", classes=5, class_names=())
+    _, weights = choose(sources, experiment("alexnet"), source)
+    lines = weights.table().splitlines()
+    assert re.fullmatch(r"initial weights: source \(alexnet\), sha256 [0-9a-f]{12}", lines[0])
+    assert lines[1].split() == ["parameters", "of", "taken", "left", "new"]
+    assert len({len(line) for line in lines[1:]}) == 1
+    rows = {name: numbers for name, *numbers in map(str.split, lines[2:])}
+    features = source.variables["params"]["back_end"]["fc7"]["bias"].size
+    assert rows["back_end/fc8"] == ["0", f"{5 * features + 5:,}", f"{3 * features + 3:,}"]
+    assert rows["all"][1:] == rows["back_end/fc8"][1:]
+
+
+def test_what_was_assumed_of_a_file_is_below_the_table(sources):
+    source = network("alexnet")
+    source.notes = ("published values for what the file does not say: stride",)
+    _, weights = choose(sources, experiment("alexnet"), source)
+    assert weights.table().splitlines()[-1].strip() == source.notes[0]
+
+
+# The front end.
+
+BANK = v1.sample_gabor_parameters(6, seed=5, sf_max=6.0, in_channels=1)
+THEIRS = replace(
+    V1, k_exc=17.0, image_mean=(0.3,), image_std=(0.2,), noise=None,
+    bank=v1.ImportedBank(*v1.gabor_kernels(BANK, 9, 28.0), BANK, 28.0),
+)  # fmt: skip
+
+
+def test_a_vonenet_takes_the_front_end_of_the_source_but_its_noise(sources):
+    sources["source"] = network("vone_resnet18", v1=THEIRS)
+    ours = experiment("vone_resnet18", v1=replace(V1, simple_channels=8, sf_max=6.0))
+    start = training.start_from(ours, "source")
+    assert start == replace(
+        ours,
+        initial_weights="source",
+        model=replace(ours.model, v1=replace(THEIRS, noise=v1.NeuronalNoise())),
+    )
+
+
+def test_images_of_another_size_keep_the_pixels_per_degree(sources):
+    sources["source"] = network("vone_resnet18", v1=THEIRS)
+    larger = replace(V1, image_size=16, visual_degrees=0.1, allow_aliasing=True)
+    ours = replace(experiment("resnet18"), model=ModelConfig(
+        name="vone_resnet18", image_size=16, in_channels=1, v1=larger
+    ))  # fmt: skip
+    front_end = training.start_from(ours, "source").model.v1
+    assert (front_end.image_size, front_end.pixels_per_degree) == (16, pytest.approx(28.0))
+    assert front_end.bank == THEIRS.bank
+
+
+def test_a_base_network_takes_the_normalisation_of_the_source(sources):
+    sources["source"] = network("resnet18", mean=(0.2,), std=(0.4,))
+    start = training.start_from(experiment("resnet18"), "source")
+    assert (start.model.mean, start.model.std) == ((0.2,), (0.4,))
+
+
+def test_no_front_end_is_taken_from_a_network_of_another_kind(sources):
+    base, vone = experiment("resnet18"), experiment("vone_resnet18", **V1_ARGUMENTS)
+    sources["base"] = network("resnet18", mean=(0.2,))
+    sources["vone"] = network("vone_resnet18", v1=THEIRS)
+    sources["rgb"] = network("resnet18", in_channels=3)
+    sources["vone rgb"] = network("vone_resnet18", in_channels=3, v1=replace(V1, in_channels=3))
+    for ours, name in ((base, "vone"), (vone, "base"), (base, "rgb"), (vone, "vone rgb")):
+        assert training.start_from(ours, name).model == ours.model
+
+
+def test_front_ends_that_differ_are_named(sources):
+    source = network("vone_resnet18", v1=THEIRS)
+    _, weights = choose(sources, experiment("vone_resnet18", **V1_ARGUMENTS), source)
+    notes = "\n".join(weights.notes)
+    assert "model.v1.k_exc is 25.0, that of the source 17.0" in notes
+    assert "model.v1.image_mean is 0.5, that of the source (0.3,)" in notes
+    assert "model.v1.noise is NeuronalNoise" in notes and "the source None" in notes
+    assert re.search("model.v1.bank is sha256 [0-9a-f]{12}, that of the source sha256 ", notes)
+    assert len(weights.notes) == 5
+    same = training.start_from(experiment("vone_resnet18", **V1_ARGUMENTS), "source")
+    _, weights = choose(sources, same, source)
+    assert [note.split()[0] for note in weights.notes] == ["model.v1.noise"]
+
+
+# Whole runs, on the tiny network.
+
+
+@pytest.fixture
+def start(tiny, sources, monkeypatch):
+    """An experiment on ``TinyNet`` that starts from another one with two more classes.
+
+    Parts are frozen, and parts have a learning rate of their own.
+    """
+    build = lambda config, precision: TinyNet(config.num_classes)  # noqa: E731
+    monkeypatch.setattr(setups, "build_model", build)
+    model = TinyNet(5)
+    images = jax.ShapeDtypeStruct((1, 8, 8, 1), np.float32)
+    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda x: (0.5 + rng.random(x.shape)).astype(np.float32), shapes)
+    sources["weights"] = source_of(model, variables, "tiny", tuple("vwxyz"))
+    optimizer = replace(tiny.optimizer, rates=(("logits", 10.0),))
+    return replace(tiny, initial_weights="weights", freeze=("conv",), optimizer=optimizer)
+
+
+def train(experiment, run_dir, **options):
+    return training.train(experiment, run_dir, **{"devices": jax.devices()[:1], **options})
+
+
+def test_a_run_logs_once_what_it_took_and_stores_the_digest(start, sources, tmp_path, capsys):
+    assert train(start, tmp_path, progress=True).finished
+    records = [record for record in log(tmp_path) if record["kind"] == "initial_weights"]
+    assert [(r["step"], r["part"], r["taken"], r["left"], r["new"]) for r in records] == [
+        (0, "conv", 36, 0, 0), (0, "logits", 0, 25, 15), (0, "norm", 8, 0, 0)
+    ]  # fmt: skip
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["experiment"]["initial_weights"] == "weights"
+    _, weights = choose(sources, start, sources["weights"])
+    assert config["initial_digest"] == weights.digest
+    assert config["parameters"] == 8 + 15
+    error = capsys.readouterr().err
+    assert weights.table().replace("source (", "weights (") in error
+    final = final_state(start, tmp_path)[1]
+    theirs = sources["weights"].variables["params"]
+    np.testing.assert_array_equal(final.params["conv"]["kernel"], theirs["conv"]["kernel"])
+    assert np.any(final.params["norm"]["scale"] != theirs["norm"]["scale"])
+    capsys.readouterr()
+    assert train(start, tmp_path, progress=True).finished
+    assert "initial weights" not in capsys.readouterr().err
+    assert [r for r in log(tmp_path) if r["kind"] == "initial_weights"] == records
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_a_stopped_run_resumes_bit_for_bit_without_the_weights(start, sources, tmp_path, devices):
+    options = {"devices": jax.devices()[:devices]}
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert train(start, whole, **options).finished
+    assert train(start, stopped, stop=StopAt(3), **options).step == 2
+    del sources["weights"]
+    assert train(start, stopped, **options).finished
+    assert_same_run(start, stopped, whole)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_from_the_weights_again(
+    start, sources, tmp_path
+):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert train(start, whole).finished
+    assert train(start, killed, stop=StopAt(1)).step == 0
+    shutil.rmtree(killed / "checkpoints", ignore_errors=True)
+    assert train(start, killed).finished
+    assert_same_run(start, killed, whole)
+
+
+def test_other_weights_are_refused_where_a_run_has_started(start, sources, tmp_path):
+    assert train(start, tmp_path, stop=StopAt(1)).step == 0
+    before = (tmp_path / "config.json").read_text()
+    changed = jax.tree.map(lambda x: x + 1, sources["weights"].variables)
+    sources["weights"].variables = changed
+    sources["moved"] = sources["weights"]
+    message = "sha256 of initial_weights: [0-9a-f]{64} is not [0-9a-f]{64}"
+    with pytest.raises(RunDirectoryError, match=message):
+        train(start, tmp_path)
+    with pytest.raises(RunDirectoryError, match='initial_weights: "moved" is not "weights"'):
+        train(replace(start, initial_weights="moved"), tmp_path)
+    with pytest.raises(RunDirectoryError, match='initial_weights: null is not "weights"'):
+        train(replace(start, initial_weights=None), tmp_path)
+    assert (tmp_path / "config.json").read_text() == before
+
+
+def test_weights_of_which_nothing_fits_make_no_directory(start, sources, tmp_path):
+    variables = {"params": {"other": {"kernel": np.ones((2, 2), np.float32)}}}
+    sources["weights"].variables = variables
+    with pytest.raises(ValueError, match="nothing in weights"):
+        train(start, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_front_end_of_a_run_that_has_started_needs_no_weights(sources, tmp_path):
+    sources["source"] = network("vone_resnet18", v1=THEIRS)
+    ours = experiment("vone_resnet18", **V1_ARGUMENTS)
+    start = training.start_from(ours, "source", tmp_path)
+    description = training.RunDescription(start)
+    with training.run_dir.open_run(tmp_path, description):
+        pass
+    del sources["source"]
+    assert training.start_from(ours, "source", tmp_path) == start
+    with pytest.raises(KeyError):
+        training.start_from(ours, "source", tmp_path / "elsewhere")

@@ -1,0 +1,292 @@
+"""Starting from given weights: those that a network takes, and the front end that they need.
+
+A module (a convolution, a batch norm, a linear layer) is taken if the source has it with the same
+variables in the same shapes, and is new otherwise. Classes are compared by name, if both sides name
+them: the same classes in another order put the head in our order, and other classes make it new.
+"""
+
+import dataclasses
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from vone_jax import mesh as meshes
+from vone_jax import models
+from vone_jax.training import run_dir as run_dirs
+from vone_jax.training import setup as setups
+from vone_jax.training.experiment import Experiment, ModelConfig
+from vone_jax.training.step import TrainState, initial_state
+
+if TYPE_CHECKING:
+    from vone_jax.network import Network
+
+# Names of a variable, from its collection down.
+_Path = tuple[str, ...]
+_COUNTS = ("taken", "left", "new")
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A part of the network, with numbers of parameters."""
+
+    name: str
+    # Taken from the source.
+    taken: int = 0
+    # In the source, but not taken.
+    left: int = 0
+    # Not taken, so drawn at random.
+    new: int = 0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class InitialWeights:
+    """The weights that a run takes from a network.
+
+    Attributes:
+      source: what the network is, in words.
+      digest: SHA-256 digest of all variables of the source, in hexadecimal.
+      taken: arrays by path.
+      parts: of both networks, the back end last.
+      notes: what was assumed when the network was opened, and what differs in classes and front
+        ends, one line each.
+    """
+
+    source: str
+    digest: str
+    taken: Mapping[_Path, np.ndarray]
+    parts: tuple[Part, ...]
+    notes: tuple[str, ...]
+
+    def put_into(self, state: TrainState, mesh: meshes.Mesh) -> TrainState:
+        """Return the state with these weights in the place of random ones."""
+        leaves = flatten_dict(_collections(state)) | meshes.replicate(mesh, dict(self.taken))
+        variables = unflatten_dict(leaves)
+        batch_stats = variables.get("batch_stats", state.batch_stats)
+        return dataclasses.replace(state, params=variables["params"], batch_stats=batch_stats)
+
+    def table(self) -> str:
+        """Return the parts as a table, with numbers of parameters, and the notes."""
+        total = Part("all", *(sum(getattr(p, n) for p in self.parts) for n in _COUNTS))
+        rows: list[tuple[str, ...]] = [("parameters of", *_COUNTS)]
+        for part in (*self.parts, total):
+            rows.append((part.name, *(f"{getattr(part, n):,}" for n in _COUNTS)))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = [f"initial weights: {self.source}, sha256 {self.digest[:12]}"]
+        for name, *numbers in rows:
+            cells = (number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True))
+            lines.append("  ".join(("", name.ljust(widths[0]), *cells)))
+        return "\n".join((*lines, *(f"  {note}" for note in self.notes)))
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the parts as records of the log."""
+        fields = (dataclasses.asdict(part) for part in self.parts)
+        return [
+            {"kind": "initial_weights", "step": 0, "part": part.pop("name"), **part}
+            for part in fields
+        ]
+
+
+def start_from(experiment: Experiment, spec: str, run_dir: Path | str | None = None) -> Experiment:
+    """Return the experiment as one that starts from given weights, with the front end they need.
+
+    Between two VOneNets that is all of V1 but its noise, at the same pixels per degree; between two
+    base networks, the mean and the standard deviation of images. Everything else stays as it is.
+
+    Args:
+      experiment: the experiment.
+      spec: the weights, see ``vone_jax.open_network``.
+      run_dir: the directory of the run. If it has started from ``spec`` before, its front end is
+        used, and the weights are not needed any more.
+
+    Raises:
+      ValueError: if the source has no weights or cannot be read.
+      RunDirectoryError: if the run directory is damaged.
+    """
+    model = None
+    if run_dir is not None and (Path(run_dir) / run_dirs.CONFIG).exists():
+        before = run_dirs.read_run(run_dir).experiment
+        if before.initial_weights == spec:
+            model = before.model.build(num_classes=1)
+    if model is None:
+        model = open_source(spec).model
+    return dataclasses.replace(
+        experiment, initial_weights=spec, model=_with_front_end(experiment.model, model)
+    )
+
+
+def choose(setup: setups.Setup) -> InitialWeights:
+    """Open the initial weights of an experiment, and choose those that its network takes.
+
+    Raises:
+      ValueError: if the source has no weights, cannot be read, or nothing in it fits.
+    """
+    experiment, spec = setup.experiment, setup.experiment.initial_weights
+    assert spec is not None
+    network = open_source(spec)
+    theirs = {path: np.asarray(leaf) for path, leaf in flatten_dict(network.variables).items()}
+    ours = _shapes(experiment, setup.model)
+    notes = [*network.notes, *_front_end_notes(setup.model, network.model)]
+    kind = network.architecture or network.name
+    known, given = tuple(setup.train_source.class_names), tuple(network.class_names)
+    head, fitting = _head(setup), dict(theirs)
+    named = known and given and not _are_numbers(known) and not _are_numbers(given)
+    if named and known != given and sorted(known) == sorted(given):
+        order = np.array([given.index(name) for name in known])
+        fitting |= {path: theirs[path][..., order] for path in head & theirs.keys()}
+        notes.append("the classes of the source are ours in another order; its head was reordered")
+    elif named and known != given:
+        fitting = {path: leaf for path, leaf in theirs.items() if path not in head}
+        notes.append("the source has other classes, so the head is new")
+    taken = _fitting(fitting, ours)
+    if not named and head & taken.keys():
+        notes.append("the head was taken by position, because the classes are not named")
+    parts = _parts(ours, theirs, taken)
+    if not any(part.taken for part in parts):
+        raise ValueError(
+            f"initial_weights: nothing in {spec} ({kind}) fits {experiment.model.name} of "
+            f"width {experiment.model.width}. It has {_some(theirs)}; this network has "
+            f"{_some(ours)}. Choose the config, or model.name and model.width, that it was made "
+            "with"
+        )
+    return InitialWeights(f"{spec} ({kind})", _digest(theirs), taken, parts, tuple(notes))
+
+
+def open_source(spec: str) -> "Network":
+    """Open a network as ``vone_jax.open_network`` does.
+
+    Raises:
+      ValueError: if it has no weights that can be taken, or see there.
+    """
+    # Imported late: that package opens run directories, so it needs this one.
+    from vone_jax.network import open_network
+
+    network = open_network(spec)
+    if network.model is None or network.variables is None:
+        raise ValueError(
+            f"initial_weights: only functions of {spec} are known, so its weights cannot be taken; "
+            "give a run directory, a folder of vone_jax.convert, or a checkpoint file"
+        )
+    return network
+
+
+def _with_front_end(config: ModelConfig, model: Any) -> ModelConfig:
+    """Return the network's description with the front end of a source of the same kind."""
+    if config.v1 is not None and isinstance(model, models.VOneNet):
+        v1, size = dataclasses.replace(model.v1, noise=config.v1.noise), config.image_size
+        if v1.in_channels != config.in_channels:
+            return config
+        if v1.image_size != size:
+            degrees = size / v1.pixels_per_degree
+            v1 = dataclasses.replace(v1, image_size=size, visual_degrees=degrees)
+        return dataclasses.replace(config, v1=v1)
+    is_base = config.v1 is None and isinstance(model, models.BaseNetwork)
+    if is_base and len(model.mean) == config.in_channels:
+        return dataclasses.replace(config, mean=model.mean, std=model.std)
+    return config
+
+
+def _front_end_notes(ours: Any, theirs: Any) -> list[str]:
+    """Name what differs between the front ends of two networks of the same kind."""
+    mine, other = _front_end(ours), _front_end(theirs)
+    return [
+        f"model.{name} is {mine[name]}, that of the source {other[name]}"
+        for name in mine
+        if name in other and mine[name] != other[name]
+    ]
+
+
+def _front_end(model: Any) -> dict[str, Any]:
+    """Return the settings of a front end that the weights behind it depend on."""
+    if isinstance(model, models.BaseNetwork):
+        return {n: getattr(model, n) for n in ("mean", "std", "stem_noise", "stem_gain")}
+    if not isinstance(model, models.VOneNet):
+        return {}
+    names = ("stride", "k_exc", "image_mean", "image_std", "noise")
+    kernels = hashlib.sha256(b"".join(phase.tobytes() for phase in model.v1.gabor_kernels()))
+    return {f"v1.{name}": getattr(model.v1, name) for name in names} | {
+        "v1.pixels_per_degree": f"{model.v1.pixels_per_degree:.6g}",
+        "v1.bank": f"sha256 {kernels.hexdigest()[:12]}",
+    }
+
+
+def _collections(state: TrainState) -> dict[str, Any]:
+    return {"params": state.params, "batch_stats": state.batch_stats}
+
+
+def _shapes(experiment: Experiment, model: Any) -> dict[_Path, Any]:
+    """Return the shape and type of every variable of a network by its path."""
+    return flatten_dict(_collections(jax.eval_shape(lambda: initial_state(experiment, model))))
+
+
+def _head(setup: setups.Setup) -> set[_Path]:
+    """Return the paths of the variables whose shapes depend on the number of classes."""
+    experiment, shapes = setup.experiment, _shapes(setup.experiment, setup.model)
+    classes = len(setup.train_source.class_names) + 1
+    config = dataclasses.replace(experiment.model, num_classes=classes)
+    larger = _shapes(experiment, setups.build_model(config, experiment.precision))
+    return {path for path, leaf in shapes.items() if larger[path].shape != leaf.shape}
+
+
+def _are_numbers(class_names: tuple[str, ...]) -> bool:
+    """Return True if the names of classes are only their positions."""
+    return class_names == tuple(map(str, range(len(class_names))))
+
+
+def _fitting(theirs: Mapping[_Path, Any], ours: Mapping[_Path, Any]) -> dict[_Path, np.ndarray]:
+    """Return the arrays of the modules in which all variables of both networks fit."""
+
+    def module(path: _Path) -> _Path:
+        return path[1:-1]
+
+    unfit = {
+        module(path)
+        for path in ours.keys() | theirs.keys()
+        if path not in ours
+        or path not in theirs
+        or (ours[path].shape, ours[path].dtype) != (theirs[path].shape, theirs[path].dtype)
+    }
+    return {path: leaf for path, leaf in theirs.items() if module(path) not in unfit}
+
+
+def _parts(
+    ours: Mapping[_Path, Any], theirs: Mapping[_Path, Any], taken: Mapping[_Path, Any]
+) -> tuple[Part, ...]:
+    """Count the parameters of each part of both networks: a stem, a stage, a last layer."""
+    counts: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(_COUNTS, 0))
+    for path, leaf in _params(ours).items():
+        counts[_part(path)]["taken" if path in taken else "new"] += leaf.size
+    for path, leaf in _params(theirs).items():
+        counts[_part(path)]["left"] += 0 if path in taken else leaf.size
+    names = sorted(counts, key=lambda name: name.startswith("back_end/"))
+    return tuple(Part(name, **counts[name]) for name in names)
+
+
+def _params(leaves: Mapping[_Path, Any]) -> dict[_Path, Any]:
+    return {path: leaf for path, leaf in leaves.items() if path[0] == "params"}
+
+
+def _part(path: _Path) -> str:
+    """Name the part of a parameter: params/back_end/layer1_0/conv1/kernel is in back_end/layer1."""
+    length = 3 if path[1] == "back_end" else 2
+    return re.sub(r"(_\d+)+$", "", "/".join(path[1:length] if len(path) > 2 else path[1:]))
+
+
+def _some(leaves: Mapping[_Path, Any]) -> str:
+    """Name the first parameters of a network, with their shapes."""
+    some = list(_params(leaves).items())[:3]
+    return ", ".join(f"{'/'.join(path[1:])} {tuple(leaf.shape)}" for path, leaf in some)
+
+
+def _digest(leaves: Mapping[_Path, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(leaves):
+        digest.update(f"{'/'.join(path)} {leaves[path].dtype} {leaves[path].shape}\n".encode())
+        digest.update(np.ascontiguousarray(leaves[path]).data)
+    return digest.hexdigest()
