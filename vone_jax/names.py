@@ -25,6 +25,8 @@ _NETWORKS = {
     "resnet50": "ResNet-50",
     "alexnet": "AlexNet",
     "cornet_s": "CORnet-S",
+    "efficientnet_b0": "EfficientNet-B0",
+    "efficientnet_lite0": "EfficientNet-Lite0",
 }
 
 

@@ -39,7 +39,13 @@ def test_names_and_shapes_are_the_originals(name, reference):
     assert {n: list(t.shape) for n, t in tensors.items()} == SHAPES[reference]
 
 
-@pytest.mark.parametrize("name", ["vone_alexnet", "vone_cornet_s", "resnet18"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vone_alexnet", "vone_cornet_s", "resnet18", "efficientnet_b0", "efficientnet_lite0",
+        "vone_efficientnet_b0", "vone_efficientnet_lite0",
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("suffix", ["safetensors", "folder"])
 def test_out_and_in_is_the_identity(name, suffix, tmp_path):
     model = small(name)

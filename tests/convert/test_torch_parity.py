@@ -55,6 +55,7 @@ def logits_of(model, variables, x):
         ("resnet18", 96, {"num_classes": 10}),
         ("resnet50", 64, {"num_classes": 10}),
         ("alexnet", 128, {"num_classes": 10}),
+        ("efficientnet_b0", 64, {"num_classes": 10}),
     ],
 )
 def test_torchvision(name, size, arguments, tmp_path):

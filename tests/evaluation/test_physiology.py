@@ -178,6 +178,7 @@ def test_the_table_ranks_layers_and_a_line_tells_why_one_has_no_scores(result):
         ("resnet18", ("stem", "layer1", "layer2", "layer3", "layer4")),
         ("alexnet", ("conv1", "conv2", "conv3", "conv4", "conv5")),
         ("cornet_s", ("V1", "V2", "V4", "IT")),
+        ("efficientnet_lite0", ("stem", *(f"stage{i}" for i in range(1, 8)), "head")),
     ],
 )
 def test_base_networks_have_all_convolutional_stages(name, expected):

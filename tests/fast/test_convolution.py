@@ -158,12 +158,23 @@ def test_a_constant_kernel_costs_no_convolution_of_zeros():
     assert jax.jit(gradient).lower(x).as_text().count("stablehlo.convolution") == 2
 
 
+def test_as_many_groups_as_channels_are_a_depthwise_convolution():
+    x, _ = arguments(8, 3)
+    k = jax.random.normal(jax.random.key(2), (3, 3, 1, 5))
+    window = ((2, 2), [(0, 1)] * 2)
+    theirs = lax.conv_general_dilated(
+        x, k, *window, dimension_numbers=NUMBERS, feature_group_count=5
+    )
+    assert_close(convolve(x, k, *window, feature_group_count=5), theirs)
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {"lhs_dilation": (2, 1)},
         {"rhs_dilation": (2, 2)},
         {"feature_group_count": 5},
+        {"batch_group_count": 2},
         {"dimension_numbers": ("NHWC", "HWOI", "NHWC")},
     ],
 )

@@ -30,14 +30,19 @@ def count(variables):
         ("resnet50", 25_557_032),
         ("alexnet", 61_100_840),
         ("cornet_s", 53_416_616),
+        ("efficientnet_b0", 5_288_548),
+        ("efficientnet_lite0", 4_652_008),
         ("vone_resnet18", 11_712_744),
         ("vone_resnet50", 25_580_264),
         ("vone_alexnet", 74_741_800),
         ("vone_cornet_s", 53_402_856),
+        # The trained part of EVNet's.
+        ("vone_efficientnet_b0", 5_295_812),
+        ("vone_efficientnet_lite0", 4_659_272),
     ],
 )
 def test_parameter_counts_are_the_published_ones(name, parameters):
-    """torchvision, CORnet-S and VOneNet with 1000 classes; the fixed bank is not a parameter."""
+    """With 1000 classes, of torchvision, CORnet-S, TensorFlow and VOneNet; without the bank."""
     variables, _ = abstract(models.create(name), 224, 3)
     assert count(variables) == parameters
 
@@ -89,6 +94,24 @@ def test_small_image_parameter_counts_are_the_published_ones(name, size, classes
                 "IT": (7, 7, 512),
             },
         ),
+        (
+            "efficientnet_b0",
+            {"stem": (112, 112, 32), "stage1": (112, 112, 16), "stage7": (7, 7, 320)},
+        ),
+        (
+            "vone_efficientnet_lite0",
+            {
+                "v1": (112, 112, 256),
+                "bottleneck": (112, 112, 32),
+                "stage2": (56, 56, 24),
+                "stage3": (28, 28, 40),
+                "stage4": (14, 14, 80),
+                "stage5": (14, 14, 112),
+                "stage6": (7, 7, 192),
+                "head": (7, 7, 1280),
+                "avgpool": (1280,),
+            },
+        ),
     ],
 )
 def test_layers_have_stable_names_and_published_map_sizes(name, expected):
@@ -127,6 +150,27 @@ def test_non_square_images():
     assert count(variables) == count(abstract(model, 32, 3)[0])
 
 
+def test_the_default_width_is_the_published_one():
+    assert models.create("resnet18") == models.create("resnet18", width=64)
+    assert models.create("efficientnet_b0") == models.create("efficientnet_b0", width=32)
+    assert {
+        name: models.default_width(f"vone_{name}") for name in ("alexnet", "efficientnet_b0")
+    } == {
+        "alexnet": 64,
+        "efficientnet_b0": 32,
+    }
+
+
+def test_lite0_has_a_normalisation_of_its_own():
+    """(x - 127) / 128 for images of 0 to 255."""
+    model = models.create("efficientnet_lite0")
+    levels = np.array([0.0, 127.0, 255.0])
+    normalised = (levels / 255 - model.mean[0]) / model.std[0]
+    np.testing.assert_allclose(normalised, (levels - 127) / 128, atol=1e-12)
+    assert models.create("efficientnet_b0").mean == models.IMAGENET_MEAN
+    assert models.create("efficientnet_lite0", in_channels=1).mean == (0.5,)
+
+
 def test_a_given_v1_decides_image_size_and_channels():
     config = v1.VOneBlockConfig(image_size=32, visual_degrees=1.0, stride=1, in_channels=1)
     model = models.create("vone_resnet18", 10, v1=config)
@@ -158,7 +202,11 @@ def test_wrong_arguments_are_named(arguments, message):
 def test_models_are_listed_by_pattern():
     assert models.list_models() == sorted(models.NAMES)
     assert models.list_models("*resnet50") == ["resnet50", "vone_resnet50"]
-    assert models.list_models("vone_*", exclude_filters=["*resnet*", "*alex*"]) == ["vone_cornet_s"]
+    assert models.list_models("vone_*", exclude_filters=["*efficient*", "*alex*"]) == [
+        "vone_cornet_s",
+        "vone_resnet18",
+        "vone_resnet50",
+    ]
     assert models.list_models(exclude_filters="*18") == models.list_models("*[!8]")
     assert models.list_models("nothing") == []
 

@@ -18,7 +18,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog=f"python -m {PROGRAM}",
         description="Converts a PyTorch checkpoint (torch.save or safetensors) of a VOneNet, "
-        "ResNet-18/50, AlexNet or CORnet-S. Nothing in the file is executed.",
+        "ResNet-18/50, AlexNet, CORnet-S or EfficientNet-B0/Lite0. Nothing in the file is "
+        "executed.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="The checkpoint.")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="Write the network there.")

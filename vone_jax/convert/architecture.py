@@ -2,13 +2,15 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from vone_jax import arguments
-from vone_jax.models import IMAGENET_MEAN, IMAGENET_STD
+from vone_jax.models import IMAGENET_MEAN, IMAGENET_STD, default_normalisation, default_width
+from vone_jax.models.efficientnet import BLOCKS
 from vone_jax.v1 import GaussianNoise, NeuronalNoise, VOneBlockConfig
 
 BANK = ("vone_block.simple_conv_q0.weight", "vone_block.simple_conv_q1.weight")
@@ -19,6 +21,8 @@ _ENDS = {
     "resnet50": ("conv1.weight", "fc.weight"),
     "cornet_s": ("V1.conv1.weight", "decoder.linear.weight"),
     "alexnet": ("features.0.weight", "classifier.6.weight"),
+    "efficientnet_b0": ("features.0.0.weight", "classifier.1.weight"),
+    "efficientnet_lite0": ("_conv_stem.weight", "_fc.weight"),
 }
 _MOST_CHANNELS = 1024
 _RESNETS: dict[tuple[tuple[int, ...], bool], str] = {
@@ -70,7 +74,8 @@ class Architecture:
     """The arguments of ``models.create`` that tensors determine.
 
     The width is the number of channels behind the stem or the bottleneck. The image size is 224 or
-    32, by the size of the first kernel, and None for a VOneNet.
+    32, by the size of the first kernel, and None where that does not tell: for VOneNets and
+    EfficientNets.
     """
 
     name: str
@@ -110,12 +115,13 @@ def recognise(state_dict: Mapping[str, np.ndarray], name: str | None = None) -> 
     channels = length(BANK[0] if with_v1 else first, 1, 3)
     if channels > _MOST_CHANNELS:
         return f"the first layer reads {channels} channels, more than {_MOST_CHANNELS}"
+    untold = with_v1 or trunk.startswith("efficientnet")
     return Architecture(
         name=name,
         num_classes=length(f"model.{last}" if with_v1 else last, 0, 1000),
-        width=length("bottleneck.weight" if with_v1 else first, 0, 64),
+        width=length("bottleneck.weight" if with_v1 else first, 0, default_width(name)),
         in_channels=channels,
-        image_size=None if with_v1 else 224 if length(first, 2, 7) >= 7 else 32,
+        image_size=None if untold else 224 if length(first, 2, 7) >= 7 else 32,
     )
 
 
@@ -137,6 +143,15 @@ def _trunk(names: Collection[str]) -> str:
         return "cornet_s"
     if "features.0.weight" in names and any(n.startswith("classifier.") for n in names):
         return "alexnet"
+    numbered = r"_blocks\.\d+\._bn1\.weight", r"features\.\d+\.\d+\.block\.0\.0\.weight"
+    lite, b0 = (sum(bool(re.fullmatch(n, name)) for name in names) for n in numbered)
+    if lite or b0:
+        known = {(BLOCKS, 0): "efficientnet_lite0", (0, BLOCKS): "efficientnet_b0"}
+        return known.get(
+            (lite, b0),
+            f"the state dict is of an EfficientNet with {max(lite, b0)} blocks; known are B0 and "
+            f"Lite0, with {BLOCKS}",
+        )
     some = ", ".join(name[:80] for name in sorted(names)[:8])
     return (
         f"the state dict is of no known architecture ({', '.join(_ENDS)}, each also behind a "
@@ -273,15 +288,20 @@ def flags_of(name: str, config: VOneBlockConfig | None) -> dict[str, Any]:
 
 
 def normalisation_flag(
-    mean: float | tuple[float, ...], std: float | tuple[float, ...], channels: int
-) -> str:
-    """The value of the flag ``normalization`` for a mean and a standard deviation.
+    name: str, mean: float | tuple[float, ...], std: float | tuple[float, ...], channels: int
+) -> str | None:
+    """The value of the flag ``normalization`` for a network, None for that of a file without it.
 
     Raises:
-      ValueError: if there is none.
+      ValueError: if no flag gives this mean and standard deviation.
     """
     ours = np.asarray([np.broadcast_to(v, (channels,)) for v in (mean, std)], np.float32)
     names = _normalisations(channels)
+    default = (
+        names["vonenet"] if name.startswith("vone_") else default_normalisation(name, channels)
+    )
+    if np.array_equal(ours, np.asarray(default, np.float32)):
+        return None
     for name, known in names.items():
         if np.array_equal(ours, np.asarray(known, np.float32)):
             return name

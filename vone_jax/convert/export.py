@@ -25,7 +25,8 @@ def save_torch(path: str | Path, model: models.Network, variables: Any, prefix: 
     A path that ends in ``.safetensors`` gets the state dict, with the flags as JSON in its
     metadata, and needs no PyTorch. The bank is written as kernels, so ``from_torch`` reads a
     network with an imported bank; weights, kernels and logits are the same to the bit. Flags
-    cannot express a stem for 28 or 64 pixels; use ``save_folder`` for such a network.
+    cannot express a stem for 28 or 64 pixels, nor an EfficientNet's for 32; use ``save_folder`` for
+    such a network.
 
     Args:
       path: the file. It is replaced if it exists.
@@ -41,10 +42,11 @@ def save_torch(path: str | Path, model: models.Network, variables: Any, prefix: 
     """
     tensors = {prefix + name: tensor for name, tensor in to_torch(model, variables).items()}
     with_v1 = isinstance(model, models.VOneNet)
-    flags = flags_of(describe(model)["name"], model.v1 if with_v1 else None)
+    name = describe(model)["name"]
+    flags = flags_of(name, model.v1 if with_v1 else None)
     mean, std = (model.v1.image_mean, model.v1.image_std) if with_v1 else (model.mean, model.std)
-    normalisation = normalisation_flag(mean, std, model.in_channels)
-    if normalisation != ("vonenet" if with_v1 or model.in_channels != 3 else "imagenet"):
+    normalisation = normalisation_flag(name, mean, std, model.in_channels)
+    if normalisation is not None:
         flags["normalization"] = normalisation
     if Path(path).suffix == ".safetensors":
         write_safetensors(path, tensors, {"format": "pt", "flags": json.dumps(flags)})

@@ -69,9 +69,9 @@ def read(
 ) -> Conversion:
     """Load a network from a PyTorch checkpoint or a safetensors file.
 
-    Reads files of dicarlolab/vonenet, torchvision, CORnet-S and MadryLab's robustness, and plain
-    state dicts of these architectures. PyTorch is not needed, and nothing in the file is executed.
-    The Gabor bank is that of the file, exactly.
+    Reads files of dicarlolab/vonenet, torchvision, CORnet-S, MadryLab's robustness and the
+    published EfficientNet-Lite0, and plain state dicts of these architectures. PyTorch is not
+    needed, and nothing in the file is executed. The Gabor bank is that of the file, exactly.
 
     Args:
       path: a file of ``torch.save``, or ``*.safetensors``.

@@ -1,7 +1,7 @@
 """PyTorch state dicts as Flax variables, and back.
 
-The names are those of torchvision (ResNet, AlexNet), of CORnet-S and of the published VOneNet
-checkpoints, where the back end is called ``model``.
+The names are those of torchvision (ResNet, AlexNet, EfficientNet-B0), of CORnet-S, of the published
+EfficientNet-Lite0 and of the published VOneNet checkpoints, where the back end is called ``model``.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,6 +17,7 @@ from vone_jax.convert.untrusted import CheckpointError
 from vone_jax.models import Network, VOneNet
 from vone_jax.models.alexnet import AlexNetBackEnd
 from vone_jax.models.cornet_s import CORnetSBackEnd
+from vone_jax.models.efficientnet import STAGES, EfficientNetBackEnd
 
 _COUNTER = "num_batches_tracked"
 _LEAVES = {
@@ -29,6 +30,31 @@ _LEAVES = {
 _ALEXNET = ("features.0", "features.3", "features.6", "features.8", "features.10")
 _VONE_ALEXNET = ("features.0", "features.3", "features.5", "features.7")
 _ALEXNET_LINEAR = {"fc6": "classifier.1", "fc7": "classifier.4", "fc8": "classifier.6"}
+# EfficientNets: modules outside blocks, and those of a block. In B0 these are numbered in a block
+# with expansion, and one less without.
+_LITE = {
+    "conv": "_conv_stem",
+    "conv_norm": "_bn0",
+    "head": "_conv_head",
+    "head_norm": "_bn1",
+    "fc": "_fc",
+    "expand": "_expand_conv",
+    "expand_norm": "_bn0",
+    "depthwise": "_depthwise_conv",
+    "depthwise_norm": "_bn1",
+    "project": "_project_conv",
+    "project_norm": "_bn2",
+}
+_B0 = {
+    "expand": (0, "0"),
+    "expand_norm": (0, "1"),
+    "depthwise": (1, "0"),
+    "depthwise_norm": (1, "1"),
+    "squeeze": (2, "fc1"),
+    "excite": (2, "fc2"),
+    "project": (3, "0"),
+    "project_norm": (3, "1"),
+}
 
 
 class Source(NamedTuple):
@@ -46,6 +72,9 @@ def source(model: Network, path: tuple[str, ...]) -> Source:
         name = "bottleneck"
     elif isinstance(model.back_end, AlexNetBackEnd):
         name = _alexnet_module(modules[0], isinstance(model, VOneNet))
+    elif isinstance(model.back_end, EfficientNetBackEnd):
+        module = _lite_module if model.back_end.lite else _b0_module
+        name = module(modules, isinstance(model, VOneNet))
     else:
         name = ".".join(_module(m) for m in modules)
     if isinstance(model.back_end, CORnetSBackEnd):
@@ -68,6 +97,35 @@ def _alexnet_module(name: str, with_v1: bool) -> str:
         return _ALEXNET_LINEAR[name]
     number = int(name.removeprefix("conv"))
     return _VONE_ALEXNET[number - 2] if with_v1 else _ALEXNET[number - 1]
+
+
+def _lite_module(modules: list[str], with_v1: bool) -> str:
+    """The blocks are numbered through all stages."""
+    name = _LITE[modules[-1]]
+    if len(modules) == 1:
+        return name
+    stage, block = _place(modules[0])
+    return f"_blocks.{sum(count for *_, count in STAGES[: stage - 1]) + block}.{name}"
+
+
+def _b0_module(modules: list[str], with_v1: bool) -> str:
+    """The stem is number 0 and the stages follow; behind V1 there is no stem, as in EVNet."""
+    name = modules[-1]
+    if name == "fc":
+        return "classifier.1"
+    if len(modules) == 1:
+        number = 0 if name.startswith("conv") else len(STAGES) + 1 - with_v1
+        return f"features.{number}.{int(name.endswith('_norm'))}"
+    stage, block = _place(modules[0])
+    number, inner = _B0[name]
+    unexpanded = STAGES[stage - 1][0] == 1
+    return f"features.{stage - with_v1}.{block}.block.{number - unexpanded}.{inner}"
+
+
+def _place(name: str) -> tuple[int, int]:
+    """stage3_1 -> 3, 1."""
+    stage, block = name.removeprefix("stage").split("_")
+    return int(stage), int(block)
 
 
 def _to_flax(tensor: np.ndarray) -> np.ndarray:

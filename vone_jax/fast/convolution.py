@@ -22,6 +22,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from vone_jax.fast import switch
+from vone_jax.fast.depthwise import convolve_depthwise
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _TRANSPOSED = ("NHWC", "HWOI", "NHWC")
@@ -48,6 +49,7 @@ def convolve(
     *,
     precision: Any = None,
     dimension_numbers: Any = _LAYOUT,
+    feature_group_count: int = 1,
     **options: Any,
 ) -> jax.Array:
     """Convolve NHWC images with an HWIO kernel, with explicit padding.
@@ -68,8 +70,9 @@ def convolve(
       padding: zeros before and after, for rows and columns.
       precision: of the products, as in ``lax.dot_general``.
       dimension_numbers: must mean NHWC, HWIO and NHWC, in any form that JAX accepts.
+      feature_group_count: 1; or C for C features, which is ``convolve_depthwise``.
       **options: other arguments that ``flax.linen.Conv`` passes; they must ask for no dilation
-        and no groups.
+        and no groups of examples.
 
     Returns:
       (N, H', W', features), H' = (H + padding - rows) // stride + 1.
@@ -77,7 +80,11 @@ def convolve(
     Raises:
       ValueError: if an option asks for another convolution.
     """
+    depthwise = 1 < feature_group_count == images.shape[3] == kernel.shape[3]
+    options["feature_group_count"] = 1 if depthwise else feature_group_count
     _check(images, kernel, dimension_numbers, options)
+    if depthwise:
+        return convolve_depthwise(images, kernel, strides, padding, precision=precision)
     pads = tuple((before, after) for before, after in padding)
     settings = _Settings(tuple(strides), pads, precision)
     if not switch.enabled():

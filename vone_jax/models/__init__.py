@@ -1,10 +1,12 @@
-"""Standard CNNs and VOneNets: ResNet-18, ResNet-50, AlexNet, CORnet-S, plain or behind V1."""
+"""Standard CNNs and VOneNets: ResNets, AlexNet, CORnet-S, EfficientNets, plain or behind V1."""
 
 from vone_jax.models.create import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     NAMES,
     create,
+    default_normalisation,
+    default_width,
     list_models,
     stem_form,
     v1_config,
@@ -30,6 +32,8 @@ __all__ = [
     "Network",
     "VOneNet",
     "create",
+    "default_normalisation",
+    "default_width",
     "features_fn",
     "is_stochastic",
     "list_models",

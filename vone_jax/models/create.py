@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from vone_jax import arguments
 from vone_jax.models.alexnet import AlexNetBackEnd, AlexNetStem
 from vone_jax.models.cornet_s import CORnetSBackEnd, CORnetV1
+from vone_jax.models.efficientnet import WIDTH as EFFICIENTNET_WIDTH
+from vone_jax.models.efficientnet import EfficientNetBackEnd, EfficientNetStem
 from vone_jax.models.layers import Dtype
 from vone_jax.models.network import BaseNetwork, Network, VOneNet
 from vone_jax.models.resnet import BasicBlock, Block, BottleneckBlock, ResNetBackEnd, ResNetStem
@@ -27,6 +29,8 @@ from vone_jax.v1.noise import Noise
 # expect.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# Networks with another normalisation. That of Lite0 is (x - 127) / 128 for images of 0 to 255.
+_NORMALISATIONS = {"efficientnet_lite0": ((127 / 255,) * 3, (128 / 255,) * 3)}
 
 
 class StemForm(NamedTuple):
@@ -57,17 +61,22 @@ def stem_form(image_size: int) -> StemForm:
     return StemForm(kernel=7, stride=2, pool=False)
 
 
-def v1_config(image_size: int, in_channels: int) -> VOneBlockConfig:
-    """The default VOneBlock of a VOneNet for an image size in pixels.
+def v1_config(image_size: int, in_channels: int, name: str = "vone_resnet50") -> VOneBlockConfig:
+    """The default VOneBlock of a VOneNet, one of ``NAMES``, for an image size in pixels.
 
     From 112 pixels on, the published block at 28 pixels per degree (224 pixels: 8 degrees). At 48
     and more, the Tiny ImageNet block of Baidya et al. (2021), arXiv:2110.10645: 32 pixels per
     degree, stride 2. Below, 28 pixels per degree for 28 pixels at stride 2, 32 pixels per degree
     for 32 pixels at stride 1 (1 degree), with the published distributions, gain and noise (this
     project's choice).
+
+    An EfficientNet has a stem of stride 2. From 112 pixels on, its V1 has stride 2 and half of the
+    cells, as in EVNet (Piper et al. 2025, arXiv:2506.03089).
     """
     config = partial(VOneBlockConfig, image_size=image_size, in_channels=in_channels)
     if image_size >= FULL_SIZE:
+        if _is_efficientnet(name):
+            config = partial(config, stride=2, simple_channels=128, complex_channels=128)
         return config(visual_degrees=image_size / 28)
     if image_size >= 48:
         return config(
@@ -81,6 +90,24 @@ def v1_config(image_size: int, in_channels: int) -> VOneBlockConfig:
     if image_size >= 32:
         return config(visual_degrees=image_size / 32, kernel_size=21, stride=1)
     return config(visual_degrees=image_size / 28, kernel_size=21, stride=2)
+
+
+def default_width(name: str) -> int:
+    """The published number of channels behind the stem: 32 in EfficientNets, 64 in the others."""
+    return EFFICIENTNET_WIDTH if _is_efficientnet(name) else 64
+
+
+def default_normalisation(
+    name: str, in_channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The mean and the standard deviation per channel that ``create`` gives a base network."""
+    if in_channels != 3:
+        return (0.5,) * in_channels, (0.5,) * in_channels
+    return _NORMALISATIONS.get(name, (IMAGENET_MEAN, IMAGENET_STD))
+
+
+def _is_efficientnet(name: str) -> bool:
+    return name.removeprefix("vone_").startswith("efficientnet_")
 
 
 # The classes of stem and back end, with the arguments that depend on the network and its form.
@@ -108,11 +135,19 @@ def _alexnet(image_size: int, with_v1: bool) -> _Parts:
     return stem, partial(AlexNetBackEnd, conv2_stride=stride, pool_padding=1, pool_size=4)
 
 
+def _efficientnet(lite: bool, image_size: int, with_v1: bool) -> _Parts:
+    form = stem_form(image_size)
+    stem = partial(EfficientNetStem, lite=lite, stride=2 if form.pool else form.stride)
+    return stem, partial(EfficientNetBackEnd, lite=lite)
+
+
 _NETWORKS: dict[str, Callable[[int, bool], _Parts]] = {
     "resnet18": partial(_resnet, BasicBlock, (2, 2, 2, 2)),
     "resnet50": partial(_resnet, BottleneckBlock, (3, 4, 6, 3)),
     "alexnet": _alexnet,
     "cornet_s": _cornet_s,
+    "efficientnet_b0": partial(_efficientnet, False),
+    "efficientnet_lite0": partial(_efficientnet, True),
 }
 
 NAMES = (*_NETWORKS, *(f"vone_{name}" for name in _NETWORKS))
@@ -137,7 +172,7 @@ def create(
     image_size: int | None = None,
     in_channels: int | None = None,
     v1: VOneBlockConfig | None = None,
-    width: int = 64,
+    width: int | None = None,
     dtype: Dtype = jnp.float32,
     stem_noise: Noise = None,
     stem_gain: float = 1.0,
@@ -155,16 +190,17 @@ def create(
         other sizes.
       in_channels: number of image channels. Default: that of ``v1``, else 3.
       v1: configuration of the VOneBlock, for VOneNets. Default: see ``v1_config``.
-      width: channels behind the stem (or the bottleneck); all layers scale with it. The published
-        networks have 64.
+      width: channels behind the stem (or the bottleneck); all layers scale with it. Default: that
+        of the published network, see ``default_width``.
       dtype: ``jnp.float32``, or ``jnp.bfloat16`` for mixed precision: parameters, batch
         statistics and V1 stay float32.
       stem_noise: for base networks, noise behind the stem, see ``BaseNetwork``. Default: none.
       stem_gain: for base networks, multiplies the stem's output before the noise.
       mean: for base networks, subtracted from images in [0, 1], one number per channel. Default:
-        that of ImageNet's training images, or 0.5 where there are not 3 channels. VOneNets have
-        ``v1.image_mean`` and ``v1.image_std``.
-      std: for base networks, divides images after the subtraction; defaults as for ``mean``.
+        that of ImageNet's training images (127/255 for Lite0), or 0.5 where there are not 3
+        channels. VOneNets have ``v1.image_mean`` and ``v1.image_std``.
+      std: for base networks, divides images after the subtraction; defaults as for ``mean``
+        (128/255 for Lite0).
 
     Raises:
       ValueError: for an unknown name (the message has the nearest one) or an argument that is out
@@ -181,6 +217,7 @@ def create(
         image_size, in_channels = v1.image_size, v1.in_channels
     image_size = 224 if image_size is None else image_size
     in_channels = 3 if in_channels is None else in_channels
+    width = default_width(name) if width is None else width
     arguments.count("num_classes", num_classes)
     arguments.count("image_size", image_size, least=8)
     arguments.count("in_channels", in_channels)
@@ -195,10 +232,9 @@ def create(
     make_stem, make_back_end = _NETWORKS[name.removeprefix("vone_")](image_size, with_v1)
     back_end = make_back_end(num_classes=num_classes, width=width, dtype=dtype)
     if with_v1:
-        v1 = v1_config(image_size, in_channels) if v1 is None else v1
+        v1 = v1_config(image_size, in_channels, name) if v1 is None else v1
         return VOneNet(v1=v1, back_end=back_end, bottleneck_features=width, dtype=dtype)
-    half = (0.5,) * in_channels
-    default_mean, default_std = (IMAGENET_MEAN, IMAGENET_STD) if in_channels == 3 else (half, half)
+    default_mean, default_std = default_normalisation(name, in_channels)
     mean = tuple(default_mean if mean is None else mean)
     std = tuple(default_std if std is None else std)
     check_normalisation("mean", mean, in_channels)

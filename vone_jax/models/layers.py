@@ -77,7 +77,11 @@ class Stem(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation with PyTorch's constants; ``dtype`` is the type of the output.
+    """Batch normalisation with PyTorch's constants.
+
+    Attributes:
+      dtype: type of the output.
+      eps: added to the variance.
 
     Unlike in ``nn.BatchNorm``, running values move by 0.1 per step, and the running variance is the
     unbiased one. The variance is computed in two passes. Statistics are float32 and, under ``jit``
@@ -85,6 +89,7 @@ class BatchNorm(nn.Module):
     """
 
     dtype: Dtype = jnp.float32
+    eps: float = 1e-5
 
     @nn.compact
     def __call__(self, x: Maps, train: bool) -> Maps:
@@ -105,7 +110,7 @@ class BatchNorm(nn.Module):
                 running_var.value = 0.9 * running_var.value + 0.1 * unbiased
         else:
             mean, var = running_mean.value, running_var.value
-        gain = scale * jax.lax.rsqrt(var + 1e-5)
+        gain = scale * jax.lax.rsqrt(var + self.eps)
         y = (x - mean[None, None, None]) * gain[None, None, None] + bias[None, None, None]
         return y.astype(self.dtype)
 

@@ -35,8 +35,9 @@ class ModelConfig:
     image_size: int = 224
     # 3 for RGB, 1 for grey.
     in_channels: int = 3
-    # Channels after the stem; the published networks have 64.
-    width: int = 64
+    # Channels after the stem. None is replaced by that of the published network, 64 or 32, see
+    # models.default_width.
+    width: int | None = None
     # The front end of a VOneNet. None is replaced by models.v1_config for the image size, so that
     # a stored experiment does not depend on defaults.
     v1: VOneBlockConfig | None = None
@@ -54,8 +55,11 @@ class ModelConfig:
             arguments.count("num_classes", self.num_classes)
         arguments.count("image_size", self.image_size, 8)
         arguments.count("in_channels", self.in_channels, 1)
+        if self.width is None:
+            object.__setattr__(self, "width", models.default_width(self.name))
         if self.v1 is None and self.name in models.NAMES and self.name.startswith("vone_"):
-            object.__setattr__(self, "v1", models.v1_config(self.image_size, self.in_channels))
+            block = models.v1_config(self.image_size, self.in_channels, self.name)
+            object.__setattr__(self, "v1", block)
         # Building the network is cheap. It checks the name, the width and the front end.
         self.build(num_classes=1)
 

@@ -1,0 +1,145 @@
+"""EfficientNets: a block against NumPy, training, and the place behind V1."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from tests.quick_compile import quick_compile_by_module  # noqa: F401
+from vone_jax import models, v1
+from vone_jax.models.efficientnet import MBConv
+
+EPS = {True: 1e-3, False: 1e-5}
+
+
+def convolved(x, kernel, stride, padding, depthwise=False):
+    """The sum over every window, written out in float64."""
+    x = np.pad(x, ((0, 0), padding, padding, (0, 0)))
+    size = kernel.shape[0]
+    places = range(0, x.shape[1] - size + 1, stride)
+    result = np.zeros((len(x), len(places), len(places), kernel.shape[3]))
+    for i, row in enumerate(places):
+        for j, column in enumerate(places):
+            window = x[:, row : row + size, column : column + size]
+            subscripts = "nabc,abc->nc" if depthwise else "nabc,abcf->nf"
+            weights = kernel[:, :, 0] if depthwise else kernel
+            result[:, i, j] = np.einsum(subscripts, window, weights)
+    return result
+
+
+def block_in_numpy(params, stats, x, lite, size, stride, padding):
+    def activate(x):
+        return np.clip(x, 0, 6) if lite else x / (1 + np.exp(-x))
+
+    def normed(x, name):
+        scale, bias = params[name, "scale"], params[name, "bias"]
+        mean, var = stats[name, "mean"], stats[name, "var"]
+        return (x - mean) / np.sqrt(var + EPS[lite]) * scale + bias
+
+    y = activate(normed(x @ params["expand", "kernel"][0, 0], "expand_norm"))
+    y = convolved(y, params["depthwise", "kernel"], stride, padding, depthwise=True)
+    y = activate(normed(y, "depthwise_norm"))
+    if not lite:
+        gate = y.mean((1, 2), keepdims=True)
+        gate = activate(gate @ params["squeeze", "kernel"][0, 0] + params["squeeze", "bias"])
+        gate = gate @ params["excite", "kernel"][0, 0] + params["excite", "bias"]
+        y = y / (1 + np.exp(-gate))
+    y = normed(y @ params["project", "kernel"][0, 0], "project_norm")
+    return x + y if y.shape == x.shape else y
+
+
+# Lite0 pads as TensorFlow: at stride 2, an even side needs no more than (1, 2) for a 5x5 kernel.
+@pytest.mark.parametrize(
+    ("lite", "side", "size", "stride", "padding"),
+    [
+        (False, 6, 3, 1, (1, 1)), (False, 8, 5, 2, (2, 2)), (False, 7, 3, 2, (1, 1)),
+        (True, 6, 5, 1, (2, 2)), (True, 8, 5, 2, (1, 2)), (True, 8, 3, 2, (0, 1)),
+        (True, 7, 5, 2, (2, 2)),
+    ],
+)  # fmt: skip
+def test_a_block_is_the_published_one(lite, side, size, stride, padding):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, side, side, 8)).astype(np.float32)
+    features = 8 if stride == 1 else 12
+    block = MBConv(lite, jnp.float32, features, expansion=6, kernel=size, stride=stride, drop=0.5)
+    shapes = flatten_dict(jax.eval_shape(lambda x: block.init(jax.random.key(0), x, False), x))
+    values = {
+        path: (0.5 + rng.random(leaf.shape) if path[-1] == "var"
+               else 0.3 * rng.standard_normal(leaf.shape)).astype(np.float32)
+        for path, leaf in shapes.items()
+    }  # fmt: skip
+    assert (("params", "squeeze", "kernel") in values) is not lite
+    found = block.apply(unflatten_dict(values), jnp.asarray(x), False)
+    params, stats = (
+        {path[1:]: leaf.astype(np.float64) for path, leaf in values.items() if path[0] == part}
+        for part in ("params", "batch_stats")
+    )
+    expected = block_in_numpy(params, stats, x.astype(np.float64), lite, size, stride, padding)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_examples_skip_a_block_or_have_it_magnified():
+    """Drop-connect: the mean over draws is what the block adds without it."""
+    x = jax.random.normal(jax.random.key(0), (64, 4, 4, 8))
+    block = MBConv(True, jnp.float32, 8, expansion=2, kernel=3, stride=1, drop=0.25)
+    variables = block.init(jax.random.key(1), x, False)
+    trained, _ = block.apply(
+        variables, x, True, rngs={"dropout": jax.random.key(2)}, mutable=["batch_stats"]
+    )
+    skipped = np.array([bool(jnp.array_equal(a, b)) for a, b in zip(trained, x, strict=True)])
+    assert 5 <= skipped.sum() <= 28
+    always = block.clone(drop=0.0)
+    full, _ = always.apply(variables, x, True, mutable=["batch_stats"])
+    np.testing.assert_allclose(
+        (trained - x)[~skipped], (full - x)[~skipped] / 0.75, rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vone_efficientnet_lite0", "vone_efficientnet_b0"])
+def test_a_step_of_training_reaches_every_parameter(name):
+    config = v1.VOneBlockConfig(
+        8, 8, image_size=48, visual_degrees=1.5, kernel_size=15, stride=2, k_exc=5.0
+    )
+    model = models.create(name, 4, v1=config, width=8)
+    images = jax.random.uniform(jax.random.key(0), (6, 48, 48, 3))
+    labels = jnp.arange(6) % 4
+    key = jax.random.key(1)
+    variables = jax.jit(model.init)({"params": key, "noise": key}, images)
+
+    def loss(params):
+        logits, updates = model.apply(
+            {**variables, "params": params},
+            images,
+            train=True,
+            noise_key=key,
+            rngs={"dropout": jax.random.key(2)},
+            mutable=["batch_stats"],
+        )
+        chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)
+        return -jnp.mean(chosen), updates
+
+    step = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (before, updates), gradient = step(variables["params"])
+    sizes = jax.tree.map(lambda leaf: float(jnp.abs(leaf).max()), gradient)
+    assert all(0 < size < np.inf for size in jax.tree.leaves(sizes)), sizes
+    moved = jax.tree.map(
+        lambda a, b: float(jnp.abs(a - b).max()), updates["batch_stats"], variables["batch_stats"]
+    )
+    assert min(jax.tree.leaves(moved)) > 0
+    changed = jax.tree.map(lambda p, g: p - 0.01 * g, variables["params"], gradient)
+    assert step(changed)[0][0] < before
+
+
+def test_v1_takes_the_place_of_the_stem():
+    """Stride 2 and half of the cells, as in EVNet; for small images the usual block."""
+    block = models.create("vone_efficientnet_b0").v1
+    assert (block.stride, block.simple_channels, block.complex_channels) == (2, 128, 128)
+    assert block.pixels_per_degree == 28
+    for size in (28, 32, 64):
+        assert models.create("vone_efficientnet_b0", image_size=size).v1 == models.v1_config(
+            size, in_channels=3
+        )
+    given = v1.VOneBlockConfig()
+    assert models.create("vone_efficientnet_b0", v1=given).v1 == given

@@ -1,0 +1,177 @@
+"""EfficientNet-B0 (Tan and Le 2019, arXiv:1905.11946) and EfficientNet-Lite0 (TensorFlow, 2020).
+
+Lite0 is B0 for integer arithmetic: ReLU6 in place of SiLU, and no squeeze-and-excitation. B0 has
+the padding and the constants of torchvision, and Lite0 those of TensorFlow, because their published
+weights were trained with them.
+
+The network is cut behind its stem, which the VOneBlock and its bottleneck replace. The stem halves
+the image, so the VOneBlock in its place has stride 2, as in EVNet (arXiv:2506.03089).
+"""
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from vone_jax.fast import convolve
+from vone_jax.models import layers
+
+# For each stage: expansion, channels, side of the kernel, stride of the first block, blocks.
+STAGES = (
+    (1, 16, 3, 1, 1),
+    (6, 24, 3, 2, 2),
+    (6, 40, 5, 2, 2),
+    (6, 80, 3, 2, 3),
+    (6, 112, 5, 1, 3),
+    (6, 192, 5, 2, 4),
+    (6, 320, 3, 1, 1),
+)
+BLOCKS = sum(stage[-1] for stage in STAGES)
+# Channels behind the stem, and behind the last convolution.
+WIDTH, HEAD = 32, 1280
+_DROPOUT = 0.2
+# In training, an example skips the last block with this probability, and earlier ones with less.
+_DROP_CONNECT = 0.2
+
+
+class _Part(nn.Module):
+    """A part of an EfficientNet, with the layers that its parts are made of.
+
+    Attributes:
+      lite: the form of Lite0. If False, that of B0.
+      dtype: type in which the layers compute.
+    """
+
+    lite: bool
+    dtype: layers.Dtype
+
+    @nn.nowrap
+    def conv(
+        self, x: layers.Maps, features: int, name: str, kernel: int = 1, stride: int = 1,
+        groups: int = 1, bias: bool = False,
+    ) -> Float[Array, "n h2 w2 c2"]:  # fmt: skip
+        """A convolution that keeps the size of maps, divided by the stride and rounded up."""
+        before = after = (kernel // 2, kernel // 2)
+        if self.lite:
+            # TensorFlow pads no more than it must, and rather at the end.
+            total = [max((n - 1) // stride * stride + kernel - n, 0) for n in x.shape[1:3]]
+            before, after = [n // 2 for n in total], [n - n // 2 for n in total]
+        return nn.Conv(
+            features,
+            (kernel, kernel),
+            (stride, stride),
+            padding=tuple(zip(before, after, strict=True)),
+            feature_group_count=groups,
+            use_bias=bias,
+            kernel_init=layers.he_normal_fan_out,
+            dtype=self.dtype,
+            conv_general_dilated=convolve,
+            name=name,
+        )(x)
+
+    @nn.nowrap
+    def norm(self, x: layers.Maps, name: str, train: bool) -> layers.Maps:
+        """Batch normalisation."""
+        return layers.BatchNorm(self.dtype, eps=1e-3 if self.lite else 1e-5, name=name)(x, train)
+
+    @nn.nowrap
+    def activate(self, x: layers.Maps) -> layers.Maps:
+        """The nonlinearity."""
+        return nn.relu6(x) if self.lite else nn.silu(x)
+
+
+class EfficientNetStem(_Part):
+    """A 3x3 convolution, batch norm and the nonlinearity.
+
+    Attributes:
+      features: output channels.
+      stride: of the convolution.
+    """
+
+    features: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: layers.Maps, train: bool) -> layers.Activations:
+        x = self.conv(x, self.features, "conv", kernel=3, stride=self.stride)
+        return {"stem": self.activate(self.norm(x, "conv_norm", train))}
+
+
+class MBConv(_Part):
+    """An inverted residual block: 1x1, depthwise and 1x1 convolutions around a skip connection.
+
+    In B0, squeeze-and-excitation scales each channel of the depthwise convolution by a gate, a
+    function of the means of all channels.
+
+    Attributes:
+      features: output channels.
+      expansion: channels of the depthwise convolution relative to those of the input.
+      kernel: side of the kernel of the depthwise convolution.
+      stride: of the depthwise convolution.
+      drop: probability that an example skips the block in training, where that is possible.
+    """
+
+    features: int
+    expansion: int
+    kernel: int
+    stride: int
+    drop: float
+
+    @nn.compact
+    def __call__(self, x: layers.Maps, train: bool) -> Float[Array, "n h2 w2 c2"]:
+        inputs = x.shape[-1]
+        wide = self.expansion * inputs
+        y = x
+        if self.expansion > 1:
+            y = self.norm(self.conv(y, wide, "expand"), "expand_norm", train)
+            y = self.activate(y)
+        y = self.conv(y, wide, "depthwise", self.kernel, self.stride, groups=wide)
+        y = self.activate(self.norm(y, "depthwise_norm", train))
+        if not self.lite:
+            gate = layers.global_average_pool(y)[:, None, None]
+            gate = self.activate(self.conv(gate, max(1, inputs // 4), "squeeze", bias=True))
+            y = y * nn.sigmoid(self.conv(gate, wide, "excite", bias=True))
+        y = self.norm(self.conv(y, self.features, "project"), "project_norm", train)
+        if self.stride > 1 or inputs != self.features:
+            return y
+        # One draw for each example.
+        return x + nn.Dropout(self.drop, broadcast_dims=(1, 2, 3), deterministic=not train)(y)
+
+
+class EfficientNetBackEnd(_Part):
+    """The seven stages, the last convolution, global average pooling and the classifier.
+
+    Attributes:
+      num_classes: number of logits.
+      width: features of the stem; all layers scale with width / 32.
+    """
+
+    num_classes: int
+    width: int = WIDTH
+
+    @nn.compact
+    def __call__(self, x: layers.Maps, train: bool) -> layers.Activations:
+        activations = {}
+        drops = iter(_DROP_CONNECT * block / BLOCKS for block in range(BLOCKS))
+        for stage, (expansion, channels, kernel, stride, count) in enumerate(STAGES, start=1):
+            for i in range(count):
+                x = MBConv(
+                    self.lite,
+                    self.dtype,
+                    features=self._scaled(channels),
+                    expansion=expansion,
+                    kernel=kernel,
+                    stride=stride if i == 0 else 1,
+                    drop=next(drops),
+                    name=f"stage{stage}_{i}",
+                )(x, train)
+            activations[f"stage{stage}"] = x
+        x = self.norm(self.conv(x, self._scaled(HEAD), "head"), "head_norm", train)
+        x = activations["head"] = self.activate(x)
+        x = activations["avgpool"] = layers.global_average_pool(x)
+        x = nn.Dropout(_DROPOUT, deterministic=not train)(x)
+        last = layers.linear(self.num_classes, x.shape[-1], name="fc", dtype=self.dtype)
+        activations["logits"] = last(x)
+        return activations
+
+    @nn.nowrap
+    def _scaled(self, channels: int) -> int:
+        return max(1, channels * self.width // WIDTH)
