@@ -1,6 +1,7 @@
 """Networks from anywhere: the logits are those of the source, and what is wrong is named."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import jax
@@ -215,3 +216,12 @@ def test_a_run_directory_that_holds_none(tmp_path):
 def test_names_that_no_directory_can_have():
     with pytest.raises(ValueError, match="name must consist of letters"):
         dataclasses.replace(user_networks.cnn(), name="../escape")
+
+
+def test_the_example_of_the_page_runs(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "networks.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "my_networks.py").write_text(code)
+    network = vone_jax.open_network(f"{tmp_path}/my_networks.py:small")
+    keys, images = keys_and_images(network)
+    assert network.response_fn("conv")(keys, images).shape == (2, 16, 16, 16)

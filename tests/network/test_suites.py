@@ -1,0 +1,105 @@
+"""Every suite on networks from every source, and a report of them side by side."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from tests.quick_compile import quick_compile_by_module  # noqa: F401
+from vone_jax import convert, models, results
+from vone_jax.cli import evaluate, report
+
+SUITES = ("clean", "linf", "corruptions_quick", "gallery")
+SMALL = (
+    *("--source", "fashion_mnist_small", "--examples", "6", "--draws", "2", "--eot-samples", "2"),
+    *("--steps", "2", "--points", "2", "--masking-images", "3", "--gallery-images", "3"),
+    *("--batch-size", "8"),
+)
+CLEAN = ("--suite", "clean", *SMALL)
+
+
+@pytest.fixture(scope="module")
+def vone():
+    """An untrained VOneNet for Fashion-MNIST, and its variables."""
+    model = models.create("vone_alexnet", 10, 28, 1, width=2)
+    keys = {"params": jax.random.key(0), "noise": jax.random.key(1)}
+    return model, jax.jit(model.init)(keys, jnp.zeros((1, 28, 28, 1)))
+
+
+@pytest.fixture
+def names(tmp_path):
+    """A file with the names of Fashion-MNIST's classes."""
+    from tests.network.user_networks import CLASS_NAMES
+
+    path = tmp_path / "names.txt"
+    path.write_text("\n".join(CLASS_NAMES) + "\n")
+    return str(path)
+
+
+@pytest.mark.slow
+def test_every_source_goes_through_every_suite(vone, names, tmp_path, monkeypatch):
+    pytest.importorskip("flatbuffers", reason="jax.export needs flatbuffers (extra: export)")
+    monkeypatch.chdir(tmp_path)
+    model, variables = vone
+    convert.save_folder("folder", model, variables)
+    (tmp_path / "artefact.jax").write_bytes(convert.export(model, variables, platforms=["cpu"]))
+    named = ("--class-names", names)
+    for spec, options, suites in (
+        ("tests.network.user_networks:cnn", (), (*SUITES, "masking", "physiology")),
+        ("folder", named, (*SUITES, "masking", "physiology", "v1")),
+        ("artefact.jax", (*named, "--results", "elsewhere"), SUITES),
+    ):
+        assert evaluate.main([spec, "--suite", *suites, *SMALL, *options]) == 0
+    loaded = results.load(["runs/cnn", "runs/folder", "elsewhere"])
+    for each, kinds in zip(
+        loaded, ({"masking", "physiology"}, {"masking", "physiology", "v1"}, set()), strict=True
+    ):
+        common = {"clean", "attack", "corruption", "gallery"}
+        assert {result.kind for result in each.results} == common | kinds
+        assert not each.gaps and not each.warnings
+    # The artefact is the folder's network: the same key gives it the same noise.
+    folder, artefact = (
+        {r.name: r.accuracy for r in each.of_kind("clean", "attack")} for each in loaded[1:]
+    )
+    assert folder == artefact
+    assert report.main(["runs/cnn", "runs/folder", "elsewhere", "--out", "page.html"]) == 0
+    page = (tmp_path / "page.html").read_text()
+    for label in ("cnn", "VOneAlexNet", "artefact"):
+        assert label in page
+
+
+def test_results_go_where_they_are_sent(names, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    spec = "tests.network.user_networks:without_names"
+    assert evaluate.main([spec, *CLEAN, "--class-names", names]) == 0
+    assert {path.name for path in (tmp_path / "runs/without_names/results").iterdir()} == {
+        *("clean.json", "clean.npz"),
+    }
+    (result,) = results.load("runs/without_names")[0].results
+    assert result.network.source == f"function {spec}"
+    assert result.network.stochastic and result.network.parameters == 7840
+    assert "without_names (without_names) on 6 images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "the classes of without_names have no names, so the labels of 'fashion_mnist_small'"),
+        (["--class-names", "nowhere.txt"], "class_names cannot be read"),
+        (["--source", "no_such_set"], "no data set 'no_such_set'"),
+        (["--test-noise", "none"], "the noise of without_names cannot be changed"),
+        (["--step", "3"], "step is for a directory of train.py, got 3"),
+        (["--v1.simple-channels", "3"], "v1 is for checkpoint files"),
+        (["--suite", "physiology"], "without_names has none to record"),
+        (["--suite", "v1"], "suite v1 is for VOneNets, without_names has no V1"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    options, message, names, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    spec = "tests.network.user_networks:without_names"
+    named = options and "--class-names" not in options
+    arguments = [spec, *CLEAN, *(["--class-names", names] if named else []), *options]
+    assert evaluate.main(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
