@@ -214,6 +214,8 @@ def test_signals_keep_what_is_done(run_dir, capsys, monkeypatch, number):
         (["--steps", "-1"], "steps must be an integer >= 1"),
         (["--eot-samples", "0"], "eot_samples must be"),
         (["--step-rule", "eps/5"], "step_rule must be one of"),
+        (["--eps", "8"], "must be at most 1 in norm linf, since images lie in [0, 1], got 8; did"),
+        (["--eps", "8/0"], "--eps"),
         (["--points", "5"], "points must be one of 9, 4, 2"),
         (["--eps", "nan", "--suite", "linf"], "eps must be a finite number"),
         (["--eps", "0.1", "--suite", "linf", "l2"], "eps is for one norm"),

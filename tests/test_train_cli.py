@@ -59,6 +59,13 @@ def test_an_unknown_config_is_named_with_the_nearest(capsys):
     assert "no config 'quickstart/vone_resnet'; did you mean 'quickstart/vone_resnet18'" in message
 
 
+def test_a_sweep_says_what_it_is_and_how_it_runs(capsys):
+    assert train.main(["laboratory/similarity"]) == 2
+    message = capsys.readouterr().err
+    assert "is a sweep over several networks: python sweep.py laboratory/similarity" in message
+    assert "python train.py laboratory/similarity:LABEL" in message and "base-similar-v1" in message
+
+
 def test_help_for_a_config_lists_fields_with_their_values(capsys):
     with pytest.raises(SystemExit) as stop:
         train.main(["tiny_imagenet/vone_resnet18", "--help"])
@@ -70,7 +77,7 @@ def test_help_for_a_config_lists_fields_with_their_values(capsys):
 
 
 def test_overrides_reach_the_experiment(planned):
-    arguments = ["--optimizer.learning-rate", "0.05", "--model.v1.noise.scale=0.5", "--seed", "7"]
+    arguments = ["--optimizer.learning-rate", "0.05", "--model.v1.noise.scale=1/2", "--seed", "7"]
     assert train.main(["quickstart/vone_resnet18", *arguments, "--run-dir", "/x/y"]) == 0
     ((experiment, run_dir, options),) = planned
     plain = training.load_config("quickstart/vone_resnet18", ROOT / "configs")

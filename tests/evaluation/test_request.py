@@ -9,7 +9,7 @@ import pytest
 import tyro
 
 from tests.evaluation import tiny
-from vone_jax import evaluation, models, v1
+from vone_jax import cli, evaluation, models, v1
 from vone_jax.cli.evaluate import Arguments
 from vone_jax.evaluation import request
 from vone_jax.evaluation.examples import noise_slug
@@ -71,8 +71,16 @@ def test_the_options_of_a_request_make_it_again(fields):
     assert options == {
         f"--{name.replace('_', '-')}" for name in fields if fields[name] != getattr(default, name)
     }
-    parsed = tyro.cli(Arguments, args=["runs/tiny", *argv], config=(tyro.conf.OmitArgPrefixes,))
+    markers = (tyro.conf.OmitArgPrefixes,)
+    parsed = cli.parse(Arguments, ["runs/tiny", *argv], "", "", markers=markers)
     assert parsed.request == made and parsed.network == "runs/tiny"
+
+
+def test_numbers_can_be_fractions():
+    argv = ["net", "--eps", "8/255", "1/1020", "--gallery-eps=16/255", "--norm-offset", "1e-7"]
+    parsed = cli.parse(Arguments, argv, "", "", markers=(tyro.conf.OmitArgPrefixes,)).request
+    assert parsed.eps == (8 / 255, 1 / 1020)
+    assert (parsed.gallery_eps, parsed.norm_offset) == (16 / 255, 1e-7)
 
 
 def test_every_field_has_an_option():

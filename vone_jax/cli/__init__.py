@@ -17,10 +17,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
+
+Parsed = TypeVar("Parsed")
 
 # Exit statuses. 75 is EX_TEMPFAIL of sysexits.h: the work is not done yet, run it again.
 FINISHED = 0
@@ -45,6 +47,63 @@ def stopped(program: str) -> int:
     """Print on stderr that a command was stopped, and return the exit status ``STOPPED``."""
     print(f"{program}: stopped; run the same command again to continue", file=sys.stderr)
     return STOPPED
+
+
+def parse(
+    arguments: Callable[..., Parsed],
+    argv: Sequence[str],
+    program: str,
+    description: str,
+    default: Parsed | None = None,
+    markers: Sequence[Any] = (),
+) -> Parsed:
+    """Read a command line into a dataclass. A number can be a fraction, such as 8/255.
+
+    Args:
+      arguments: the dataclass; each field is an option, and its comment the help.
+      argv: the words behind the program.
+      program: the program's name in messages.
+      description: the text above the options in the help.
+      default: values of the options that are not given.
+      markers: of ``tyro.conf``.
+
+    Raises:
+      SystemExit: with status 2 for options that do not fit, after a message on stderr.
+      ValueError, TypeError: what the dataclass raises.
+    """
+    import tyro
+
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def fraction(info: tyro.constructors.PrimitiveTypeInfo):
+        if info.type is not float:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="FLOAT",
+            instance_from_str=lambda words: _number(words[0]),
+            is_instance=lambda value: isinstance(value, float | int),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    return tyro.cli(
+        arguments,
+        args=argv,
+        prog=program,
+        description=description,
+        default=tyro.MISSING_NONPROP if default is None else default,  # pyright: ignore
+        config=markers,
+        registry=registry,
+    )
+
+
+def _number(text: str) -> float:
+    numerator, slash, denominator = text.partition("/")
+    try:
+        return float(numerator) / float(denominator) if slash else float(text)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{text!r} is neither a number nor a fraction such as 8/255") from None
 
 
 def configs() -> Path:

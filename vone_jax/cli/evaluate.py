@@ -74,12 +74,8 @@ def main(argv: Sequence[str]) -> int:
     # Attack gradients lose meaning in the reduced precision that accelerators default to.
     jax.config.update("jax_default_matmul_precision", "highest")
     try:
-        arguments = tyro.cli(
-            Arguments,
-            args=argv,
-            prog=PROGRAM,
-            description="Options:",
-            config=(tyro.conf.OmitArgPrefixes,),
+        arguments = cli.parse(
+            Arguments, argv, PROGRAM, "Options:", markers=(tyro.conf.OmitArgPrefixes,)
         )
         fast.keep_memory()
         if arguments.compilation_cache is not None:

@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"{__doc__}\nSweeps:\n  {names}\n", file=sys.stdout if argv else sys.stderr)
         if not argv:
             return cli.WRONG_ARGUMENTS
-    arguments = tyro.cli(Arguments, args=argv, prog=PROGRAM, description="Options:")
+    arguments = cli.parse(Arguments, argv, PROGRAM, "Options:")
     try:
         loaded = sweeps.load_sweep(arguments.sweep, configs)
         shard = sweeps.Shard.parse(arguments.shard)

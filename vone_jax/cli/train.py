@@ -80,13 +80,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parse(argv: Sequence[str], experiment: training.Experiment) -> Arguments:
-    return tyro.cli(
+    return cli.parse(
         Arguments,
-        args=argv[1:],
+        argv[1:],
+        f"{PROGRAM} {argv[0]}",
+        "Train the experiment. Its fields:",
         default=Arguments(experiment),
-        prog=f"{PROGRAM} {argv[0]}",
-        description="Train the experiment. Its fields:",
-        config=(tyro.conf.AvoidSubcommands,),
+        markers=(tyro.conf.AvoidSubcommands,),
     )
 
 

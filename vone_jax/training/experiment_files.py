@@ -80,6 +80,12 @@ def load(name: str, configs: Path, variable: str) -> Any:
     names = config_names(configs, variable)
     path = configs / f"{name}.py" if name in names else Path(name)
     if path.suffix != ".py" or not path.is_file():
+        if variable == "experiment" and name in config_names(configs, "sweep"):
+            labels = ", ".join(load(name, configs, "sweep").members)
+            raise ValueError(
+                f"{name} is a sweep over several networks: python sweep.py {name} runs all, "
+                f"python train.py {name}:LABEL trains one; its labels are {labels}"
+            )
         raise ValueError(
             f"no config {name!r}{nearest(name, names)}; give the path of a .py file or one of:\n  "
             + "\n  ".join(names)
