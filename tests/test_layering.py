@@ -63,7 +63,7 @@ SHARED = {"arguments", "files", "names"}
         (
             "evaluation",
             {"evaluation", "results", "training", "attacks", "corruptions", "neurophysiology"}
-            | {"data", "models", "v1", "mesh", "prng", "network"},
+            | {"data", "models", "v1", "fast", "mesh", "prng", "network"},
         ),
         ("sweep.py", {"cli", "evaluation", "training"}),
     ],

@@ -1,6 +1,7 @@
 """Protocols and keys of the judgement, on classifiers with known answers."""
 
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from jax.tree_util import Partial
 from scipy import stats
 
 from tests.attacks import toy
-from vone_jax import evaluation, prng
+from vone_jax import evaluation, fast, prng, results
 from vone_jax.attacks import FGSM, PGD, AutoAttack
 from vone_jax.evaluation import judging
 from vone_jax.evaluation.judging import Trial
@@ -145,7 +146,7 @@ def test_noise_frozen_at_the_attack_alone():
 
     keys, other = (jax.random.split(jax.random.key(seed), 4) for seed in (0, 1))
     images, labels = jnp.zeros((4, 2, 2, 1)), jnp.zeros(4, jnp.int32)
-    trial = Trial(evaluation.Protocol(draws=3), keys, Partial(noise), images, labels)
+    trial = Trial(results.Protocol("fresh", 3), keys, Partial(noise), images, labels)
     frozen = Trial(evaluation.Protocol("frozen", 1), keys, Partial(noise), images, labels).judged
     attacked = trial.attacked("frozen")
     np.testing.assert_array_equal(attacked(keys, images), attacked(other, images))
@@ -169,3 +170,31 @@ def test_noise_frozen_at_the_attack_alone():
 def test_protocols_that_make_no_sense_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         evaluation.Protocol(**fields)
+
+
+def test_a_network_in_another_layout_is_judged_in_the_fast_one():
+    """Draws are judged in a loop, where XLA would compute these convolutions slowly on CPUs."""
+    kernel = jax.random.normal(jax.random.key(2), (4, 1, 3, 3))
+
+    def logits_fn(keys, images):
+        x = images.transpose(0, 3, 1, 2)
+        numbers = ("NCHW", "OIHW", "NCHW")
+        x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+        return jnp.tanh(x).mean((2, 3))
+
+    images = jax.random.uniform(jax.random.key(1), (2, 6, 6, 1))
+    keys, labels = prng.example_keys(KEY, 2), jnp.zeros(2, jnp.int32)
+
+    def judged(images):
+        protocol = results.Protocol("fresh", 3)
+        probability = judging.mean_probability(Partial(logits_fn), keys, images, 3)
+        return probability, judging.judge(Partial(logits_fn), keys, images, labels, protocol)
+
+    program = jax.jit(judged).lower(images).as_text()
+    layouts = re.findall(r"dim_numbers = (.*?), window", program)
+    assert layouts and set(layouts) == {"[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"}
+    quick = judged(images)
+    with fast.plain():
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), quick, judged(images)
+        )

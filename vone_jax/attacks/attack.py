@@ -15,7 +15,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array
 
-from vone_jax import prng
+from vone_jax import fast, prng
 from vone_jax.arguments import nearest
 from vone_jax.attacks import checks, classifier, losses
 from vone_jax.attacks.classifier import AnyImages, AnyKey, AnyLabels, Images, Keys, Labels, LogitsFn
@@ -132,6 +132,7 @@ def pytree(*leaves: str) -> Callable[[Class], Class]:
 
 
 @jax.jit
+@fast.in_fast_layout
 def compiled(
     attack: Attack, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels
 ) -> Images:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vone_jax import prng
+from vone_jax import fast, prng
 from vone_jax.attacks import checks, classifier, losses, norms
 from vone_jax.attacks.attack import Attack, pytree
 from vone_jax.attacks.classifier import (
@@ -155,6 +155,7 @@ def _standard_error(logits: Draws, mean: Logits, labels: Labels) -> Values:
 
 
 @jax.jit
+@fast.in_fast_layout
 def _compiled(
     attack: MinimalNormAttack, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels
 ) -> MinimalPerturbation:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from vone_jax import prng, results
+from vone_jax import fast, prng, results
 from vone_jax.attacks import classifier, losses
 from vone_jax.results import Protocol
 from vone_jax.v1 import Noise
@@ -139,7 +139,7 @@ def judge(
       Which decisions are right, booleans (N, R), and the loss of each example, (N,): the mean
       cross-entropy of the single draws, whatever the decision uses.
     """
-    call = classifier.checked(logits_fn, keys, images)
+    call = fast.in_fast_layout(classifier.checked(logits_fn, keys, images))
     averaged = protocol.averaged
 
     def one_decision(number):
@@ -186,7 +186,7 @@ def mean_probability(
 ) -> jax.Array:
     """Class probabilities averaged over the first draws that judge an example, shape (N, C)."""
     keys = judge_keys(example_keys)
-    call = classifier.checked(logits_fn, keys, images)
+    call = fast.in_fast_layout(classifier.checked(logits_fn, keys, images))
     numbers = jnp.arange(draws, dtype=jnp.uint32)
     probability = jax.lax.map(
         lambda number: jax.nn.softmax(call(prng.fold(keys, number), images)),

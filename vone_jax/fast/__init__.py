@@ -17,13 +17,14 @@ See ``fast.switch`` for how the switch and ``jax.jit`` work together.
 from vone_jax.fast.convolution import convolve
 from vone_jax.fast.counter_random import random_words, standard_normal, symmetric_uniform
 from vone_jax.fast.depthwise import convolve_depthwise
+from vone_jax.fast.layout import in_fast_layout
 from vone_jax.fast.operations import one_by_one, permute, repeated, shared_by_draws, stage
 from vone_jax.fast.process import keep_compiled, keep_memory, use_all_cores
 from vone_jax.fast.spectra import correlate
 from vone_jax.fast.switch import enabled, plain
 
 __all__ = [
-    "convolve", "convolve_depthwise", "correlate", "enabled", "keep_compiled", "keep_memory",
-    "one_by_one", "permute", "plain", "random_words", "repeated", "shared_by_draws", "stage",
-    "standard_normal", "symmetric_uniform", "use_all_cores",
+    "convolve", "convolve_depthwise", "correlate", "enabled", "in_fast_layout", "keep_compiled",
+    "keep_memory", "one_by_one", "permute", "plain", "random_words", "repeated", "shared_by_draws",
+    "stage", "standard_normal", "symmetric_uniform", "use_all_cores",
 ]  # fmt: skip

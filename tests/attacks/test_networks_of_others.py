@@ -1,0 +1,132 @@
+"""Attacks on networks that are written with plain convolutions, as most users have them."""
+
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from vone_jax import attacks, fast, mesh, prng
+
+FAST = "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"
+RNG = np.random.default_rng(0)
+IMAGES = jnp.asarray(RNG.random((4, 8, 8, 3)), jnp.float32)
+LABELS = jnp.asarray([0, 1, 2, 3])
+KEY = jax.random.key(0)
+KERNEL = jnp.asarray(RNG.standard_normal((6, 3, 3, 3)) / 3, jnp.float32)
+
+
+class Network(nn.Module):
+    """A residual network with batch normalisation, a grouped and a dilated convolution."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(6, (3, 3))(x))
+        y = nn.Conv(6, (3, 3), feature_group_count=3, kernel_dilation=2, use_bias=False)(x)
+        x = nn.relu(x + nn.BatchNorm(use_running_average=True)(y))
+        x = nn.relu(nn.Conv(8, (3, 3), strides=(2, 2))(x))
+        return nn.Dense(4)(x.reshape(x.shape[0], -1))
+
+
+def flax_network():
+    model = Network()
+    variables = jax.jit(model.init)(jax.random.key(1), IMAGES)
+    return lambda keys, images: model.apply(variables, images)
+
+
+def channels_first(keys, images):
+    """A network whose forward pass has another layout, and which adds noise."""
+    numbers = ("NCHW", "OIHW", "NCHW")
+    x = lax.conv_general_dilated(
+        images.transpose(0, 3, 1, 2), KERNEL, (2, 2), "SAME", dimension_numbers=numbers
+    )
+    noise = jax.vmap(lambda key: jax.random.normal(key, (6,)))(keys)
+    return jnp.tanh(x).mean((2, 3))[:, :4] + 0.01 * noise[:, :4]
+
+
+NETWORKS = {"flax": flax_network, "channels first": lambda: channels_first}
+ATTACKS = {
+    "PGD": attacks.PGD("linf", 8 / 255, steps=3, eot_samples=2),
+    "APGD": attacks.APGD("l2", 0.5, steps=3),
+    "FAB": attacks.FAB("linf", 1.0, steps=5),
+    "in batches": attacks.InBatches(
+        attacks.PGD("linf", 8 / 255, steps=3), 1, mesh.data_mesh(jax.devices()[:2])
+    ),
+}
+
+
+def layouts(attack, logits_fn):
+    lowered = jax.jit(lambda images: attack(KEY, logits_fn, images, LABELS)).lower(IMAGES)
+    return set(re.findall(r"dim_numbers = (.*?), window", lowered.as_text()))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_program_has_fast_convolutions_only(name, network):
+    logits_fn = NETWORKS[network]()
+    assert layouts(ATTACKS[name], logits_fn) == {FAST}
+    with fast.plain():
+        assert layouts(ATTACKS[name], logits_fn) - {FAST}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("name", ATTACKS)
+def test_results_are_those_of_the_plain_program(name, network):
+    logits_fn, attack = NETWORKS[network](), ATTACKS[name]
+    labels = jnp.argmax(logits_fn(prng.example_keys(KEY, 4), IMAGES), axis=-1)
+    quick = attack(KEY, logits_fn, IMAGES, labels)
+    assert not np.array_equal(quick, IMAGES)
+    with fast.plain():
+        plain = attack(KEY, logits_fn, IMAGES, labels)
+    np.testing.assert_allclose(quick, plain, rtol=0, atol=1e-5)
+
+
+def test_minimal_perturbations_are_those_of_the_plain_program():
+    attack = attacks.FMN("l2", 1.0, steps=5)
+    quick = attack.minimal(KEY, flax_network(), IMAGES, LABELS)
+    with fast.plain():
+        plain = attack.minimal(KEY, flax_network(), IMAGES, LABELS)
+    assert bool(quick.found.any())
+    np.testing.assert_array_equal(quick.found, plain.found)
+    np.testing.assert_allclose(quick.images, plain.images, rtol=0, atol=1e-5)
+
+
+def test_under_the_users_own_transformations():
+    """A ladder of radii, and a gradient with respect to the weights of adversarial training."""
+    numbers = ("NHWC", "HWIO", "NHWC")
+    kernel = jnp.asarray(RNG.standard_normal((3, 3, 3, 4)), jnp.float32)
+
+    def logits_fn(kernel, keys, images):
+        x = lax.conv_general_dilated(images, kernel, (2, 2), "SAME", dimension_numbers=numbers)
+        return jnp.tanh(x).mean((1, 2))
+
+    @jax.jit
+    @jax.vmap
+    def slope(eps):
+        def loss(kernel):
+            classifier = jax.tree_util.Partial(logits_fn, kernel)
+            attack = attacks.PGD("linf", eps, steps=2)
+            adversarial = attack(KEY, classifier, IMAGES, LABELS)
+            return jnp.sum(jnp.sin(classifier(KEY, adversarial)))
+
+        return jax.grad(loss)(kernel)
+
+    radii = jnp.asarray([1.0, 8.0]) / 255
+    quick = slope(radii)
+    with fast.plain():
+        np.testing.assert_allclose(quick, slope(radii), rtol=1e-4, atol=1e-5)
+
+
+def test_an_error_of_the_network_reaches_the_user():
+    class OwnError(Exception):
+        pass
+
+    def broken(keys, images):
+        raise OwnError("mine")
+
+    with pytest.raises(OwnError) as caught:
+        ATTACKS["PGD"](KEY, broken, IMAGES, LABELS)
+    assert caught.value.args == ("mine",)

@@ -1,0 +1,270 @@
+"""Programs with their convolutions in the fast layout against the same programs without."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from vone_jax import fast
+
+FAST = "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"
+IMAGES = jnp.asarray(np.random.default_rng(0).standard_normal((4, 9, 8, 6)), jnp.float32)
+KERNEL = jnp.asarray(np.random.default_rng(1).standard_normal((3, 3, 6, 6)) / 8, jnp.float32)
+
+# Layout of images, kernel and results, and other arguments of the convolution.
+CASES = {
+    "plain": ("NHWC", "HWIO", "NHWC", {}),
+    "NCHW": ("NCHW", "OIHW", "NCHW", {}),
+    "mixed": ("CHWN", "IHOW", "HNCW", {}),
+    "axes exchanged": ("NHWC", "WHIO", "NWHC", {}),
+    "strides": ("NHWC", "HWIO", "NHWC", {"window_strides": (2, 3)}),
+    "padding": ("NCHW", "OIHW", "NHWC", {"padding": [(2, 0), (-1, 3)]}),
+    "dilated": ("NHWC", "HWIO", "NHWC", {"rhs_dilation": (2, 1)}),
+    "transposed": ("NHWC", "HWIO", "NHWC", {"lhs_dilation": (2, 2), "padding": [(2, 3), (2, 2)]}),
+    "groups": ("NHWC", "HWIO", "NHWC", {"feature_group_count": 3}),
+    "depthwise": ("NCHW", "OIHW", "NCHW", {"feature_group_count": 6, "window_strides": (2, 2)}),
+    "groups of images": ("NCHW", "OIHW", "NCHW", {"batch_group_count": 2}),
+    "precise": ("NCHW", "HWIO", "NCHW", {"precision": "highest"}),
+    "of a type": ("NHWC", "HWIO", "NHWC", {"preferred_element_type": jnp.float32}),
+}
+
+
+def placed(array, axes, layout):
+    """An array with its axes, which are named in ``axes``, in another order."""
+    return jnp.transpose(array, [axes.index(axis) for axis in layout])
+
+
+def gradients_in_a_loop(of_images, of_kernel, of_results, options):
+    """A function of arrays in the usual order: three steps along gradients of both."""
+    groups = options.get("feature_group_count", 1)
+    window = {"window_strides": (1, 1), "padding": [(1, 1), (1, 1)]} | options
+
+    def loss(x, k):
+        y = lax.conv_general_dilated(
+            placed(x, "NHWC", of_images),
+            placed(k, "HWIO", of_kernel),
+            dimension_numbers=(of_images, of_kernel, of_results),
+            **window,
+        )
+        return jnp.sum(jnp.sin(y))
+
+    def run(x, k):
+        def step(_, pair):
+            slopes = jax.grad(loss, argnums=(0, 1))(*pair)
+            return jax.tree.map(lambda a, slope: a + 0.003 * slope, pair, slopes)
+
+        return lax.fori_loop(0, 3, step, (x, k[:, :, : 6 // groups]))
+
+    return run
+
+
+def layouts(function, *arguments, platform="cpu"):
+    traced = jax.jit(function).trace(*arguments)
+    program = traced.lower(lowering_platforms=(platform,)).as_text()
+    return re.findall(r"dim_numbers = (.*?), window", program)
+
+
+def assert_close(found, expected):
+    chosen = {"rtol": 1e-5, "atol": 1e-5}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **chosen), found, expected)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_in_a_loop_are_the_same(name):
+    run = gradients_in_a_loop(*CASES[name])
+    rewritten = fast.in_fast_layout(run)
+    assert set(layouts(rewritten, IMAGES, KERNEL)) == {FAST}
+    assert_close(jax.jit(rewritten)(IMAGES, KERNEL), jax.jit(run)(IMAGES, KERNEL))
+
+
+@pytest.mark.parametrize("name", ["plain", "NCHW"])
+def test_xla_leaves_them_as_they_are(name):
+    """The reason for all this."""
+    run = gradients_in_a_loop(*CASES[name])
+    assert set(layouts(run, IMAGES, KERNEL)) - {FAST}, "JAX has the fast layout by itself now"
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_other_devices_get_the_same_convolutions(platform):
+    run = gradients_in_a_loop(*CASES["NCHW"])
+    expected = layouts(run, IMAGES, KERNEL, platform=platform)
+    assert layouts(fast.in_fast_layout(run), IMAGES, KERNEL, platform=platform) == expected
+
+
+def test_the_switch_leaves_programs_alone():
+    rewritten = fast.in_fast_layout(gradients_in_a_loop(*CASES["NCHW"]))
+    compiled = jax.jit(rewritten)
+    quick = compiled(IMAGES, KERNEL)
+    with fast.plain():
+        assert FAST not in layouts(rewritten, IMAGES, KERNEL)
+        assert_close(quick, compiled(IMAGES, KERNEL))
+
+
+@pytest.mark.parametrize("shape", [(4, 9, 6), (2, 5, 4, 3, 6)])
+def test_one_and_three_axes_of_space(shape):
+    space = "DHW"[-(len(shape) - 2) :]
+    numbers = ("NC" + space, "OI" + space, "NC" + space)
+    rng = np.random.default_rng(2)
+    x = jnp.asarray(rng.standard_normal(shape), jnp.float32)
+    k = jnp.asarray(rng.standard_normal((5, shape[1], *(2,) * len(space))), jnp.float32)
+
+    def run(x):
+        def loss(x):
+            y = lax.conv_general_dilated(x, k, (1,) * len(space), "SAME", dimension_numbers=numbers)
+            return jnp.sum(jnp.sin(y))
+
+        return lax.fori_loop(0, 2, lambda _, x: x + 0.1 * jax.grad(loss)(x), x)
+
+    rewritten = fast.in_fast_layout(run)
+    axes = ", ".join(str(number) for number in range(len(space)))
+    assert set(layouts(rewritten, x)) == {f"[b, {axes}, f]x[{axes}, i, o]->[b, {axes}, f]"}
+    assert_close(jax.jit(rewritten)(x), jax.jit(run)(x))
+
+
+def convolve(x, k):
+    """A convolution in a layout that is not fast."""
+    numbers = ("NHWC", "HWOI", "NHWC")
+    return lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=numbers)
+
+
+@jax.custom_jvp
+def with_a_rule(x):
+    return convolve(x, KERNEL)
+
+
+@with_a_rule.defjvp
+def _(primals, tangents):
+    return with_a_rule(*primals), 3 * convolve(tangents[0], KERNEL)
+
+
+@jax.custom_vjp
+def with_a_reverse_rule(x):
+    return convolve(x, KERNEL)
+
+
+with_a_reverse_rule.defvjp(
+    lambda x: (convolve(x, KERNEL), x), lambda x, slope: (convolve(slope * jnp.cos(x), KERNEL),)
+)
+
+
+def solved(x):
+    """A linear system whose operator has a convolution."""
+
+    def operator(y):
+        return 2 * y + 0.01 * convolve(y, KERNEL)
+
+    def solve(operator, b):
+        return lax.fori_loop(0, 3, lambda _, y: y + 0.4 * (b - operator(y)), jnp.zeros_like(b))
+
+    return lax.custom_linear_solve(operator, x, solve, transpose_solve=solve)
+
+
+def repeated(x):
+    return lax.while_loop(
+        lambda pair: (pair[0] < 2) & (jnp.sum(convolve(pair[1], KERNEL)) < 1e9),
+        lambda pair: (pair[0] + 1, jnp.tanh(convolve(pair[1], KERNEL))),
+        (0, x),
+    )[1]
+
+
+FUNCTIONS = {
+    "jit": jax.jit(lambda x: convolve(x, KERNEL)),
+    "checkpoint": jax.checkpoint(lambda x: jnp.sin(convolve(x, KERNEL))),
+    "scan": lambda x: lax.scan(lambda y, _: (jnp.tanh(convolve(y, KERNEL)), y), x, length=2)[0],
+    "map": lambda x: lax.map(lambda one: convolve(one[None], KERNEL)[0], x),
+    "cond": lambda x: lax.cond(jnp.sum(x) > 0, jnp.sin, lambda x: convolve(x, KERNEL), x),
+    "switch": lambda x: lax.switch(
+        jnp.int32(x[0, 0, 0, 0] > 9), [lambda x: convolve(x, KERNEL), jnp.sin, jnp.cos], x
+    ),
+    "rule": with_a_rule,
+    "reverse rule": with_a_reverse_rule,
+    "linear solve": solved,
+    "vmap": jax.vmap(lambda one: convolve(one[None], KERNEL)[0]),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_whatever_a_network_is_written_with(name):
+    """Its convolutions are found, and its own rules for derivatives are used."""
+
+    def run(x):
+        slope = jax.grad(lambda x: jnp.sum(jnp.sin(FUNCTIONS[name](x))))
+        return lax.fori_loop(0, 2, lambda _, x: x + 0.1 * slope(x), x), FUNCTIONS[name](x)
+
+    rewritten = fast.in_fast_layout(run)
+    assert set(layouts(run, IMAGES)) - {FAST}
+    assert set(layouts(rewritten, IMAGES)) == {FAST}
+    assert_close(jax.jit(rewritten)(IMAGES), jax.jit(run)(IMAGES))
+
+
+def test_the_condition_of_a_loop():
+    rewritten = fast.in_fast_layout(repeated)
+    assert layouts(rewritten, IMAGES) == [FAST, FAST]
+    assert_close(jax.jit(rewritten)(IMAGES), jax.jit(repeated)(IMAGES))
+
+
+@pytest.mark.parametrize("transformed", [jax.vmap, jax.grad, jax.jacfwd, jax.hessian])
+def test_rewritten_functions_are_transformed_like_others(transformed):
+    function = (
+        (lambda x: jnp.sin(convolve(x[None], KERNEL)))
+        if transformed is jax.vmap
+        else (lambda x: jnp.sum(jnp.sin(convolve(jnp.tile(x, (1, 3, 3, 6)), KERNEL))))
+    )
+    x = IMAGES if transformed is jax.vmap else IMAGES[:1, :2, :2, :1]
+    found = jax.jit(transformed(fast.in_fast_layout(function)))(x)
+    assert_close(found, jax.jit(transformed(function))(x))
+
+
+def test_trees_and_values_from_outside():
+    @jax.jit
+    def run(scale):
+        inner = fast.in_fast_layout(lambda tree: {"y": convolve(tree["x"], KERNEL) * scale})
+        return inner({"x": IMAGES, "unused": None})
+
+    assert_close(run(2.0), {"y": 2 * convolve(IMAGES, KERNEL)})
+
+
+def test_integers_are_left_alone():
+    x, k = IMAGES.astype(jnp.int32), jnp.ones((3, 3, 6, 2), jnp.int32)
+    run = functools.partial(
+        lax.conv_general_dilated,
+        window_strides=(1, 1),
+        padding="SAME",
+        dimension_numbers=("NHWC", "HWIO", "NCHW"),
+    )
+    assert layouts(fast.in_fast_layout(run), x, k) == layouts(run, x, k) != [FAST]
+
+
+def test_half_precision_summed_in_single():
+    x, k = IMAGES.astype(jnp.bfloat16), KERNEL.astype(jnp.bfloat16)
+    run = functools.partial(
+        lax.conv_general_dilated,
+        window_strides=(1, 1),
+        padding="SAME",
+        dimension_numbers=("NHWC", "HWIO", "NCHW"),
+        preferred_element_type=jnp.float32,
+    )
+    found = jax.jit(fast.in_fast_layout(run))(x, k)
+    assert found.dtype == jnp.float32
+    assert_close(found, jax.jit(run)(x, k))
+
+
+def test_a_function_called_twice_stays_one():
+    inner = jax.jit(lambda x: jnp.tanh(convolve(x, KERNEL)))
+    assert layouts(fast.in_fast_layout(lambda x: inner(inner(x))), IMAGES) == [FAST]
+
+
+def test_errors_reach_the_caller_as_they_are():
+    class OwnError(Exception):
+        pass
+
+    def broken(x):
+        raise OwnError("mine")
+
+    with pytest.raises(OwnError) as caught:
+        jax.jit(fast.in_fast_layout(lambda x: jax.jit(broken)(x)))(IMAGES)
+    assert caught.value.args == ("mine",)

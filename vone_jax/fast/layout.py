@@ -1,0 +1,125 @@
+"""The convolutions of anyone's network in the layout that CPUs compute fast, also inside loops.
+
+XLA's CPU compiler has one fast convolution: batch first, channels last, and kernels with inputs
+before outputs. It brings the convolutions of a program to that layout, but not those in the body of
+a loop, where it leaves a plain loop nest that is several times slower. JAX's gradients of a
+convolution have other layouts, and attacks are loops over gradients. ``in_fast_layout`` does for a
+whole program, loops included, what XLA does outside of loops: it exchanges axes.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
+from jax.extend.core.primitives import conv_general_dilated_p
+
+from vone_jax.fast import switch
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# Programs and their results by identity. It keeps the programs alive: identities are reused.
+_Known = dict[int, tuple[Any, Any]]
+
+
+def in_fast_layout(function: Function) -> Function:
+    """Return the function with all its convolutions in the layout that CPUs compute fast.
+
+    The function is traced, and the convolutions of floating-point numbers in the program are
+    replaced: in the bodies of its loops and in all functions that it calls. Results differ by
+    rounding at most. Gradients that are taken within the function are part of the program. They
+    keep their rules and profit as well, so this belongs around loops and gradients and inside
+    ``jax.jit``. On other devices than CPUs the program stays as it is.
+
+    Args:
+      function: takes pytrees of arrays and returns one. What it raises reaches the caller as it is.
+    """
+
+    @functools.wraps(function)
+    def rewritten(*arguments: Any) -> Any:
+        if not switch.enabled():
+            return function(*arguments)
+        program, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+        results = jaxpr_as_fun(_program(program, {}))(*jax.tree.leaves(arguments))
+        return jax.tree.unflatten(jax.tree.structure(shapes), results)
+
+    return cast(Function, rewritten)
+
+
+def _program(program: Any, known: _Known) -> Any:
+    """Return a program in the fast layout; itself if there is nothing to change.
+
+    A function that is called several times stays one function, see ``known``.
+    """
+    if id(program) not in known:
+        result = program
+        # The order matters: from JAX 0.12 on, both names mean one class, with equations.
+        if isinstance(program, Jaxpr):
+            equations = [_equation(equation, known) for equation in program.eqns]
+            if any(new is not old for new, old in zip(equations, program.eqns, strict=True)):
+                result = program.replace(eqns=equations)
+        else:
+            inner = _program(program.jaxpr, known)
+            if inner is not program.jaxpr:
+                result = program.replace(jaxpr=inner)
+        known[id(program)] = program, result
+    return known[id(program)][1]
+
+
+def _equation(equation: JaxprEqn, known: _Known) -> JaxprEqn:
+    if equation.primitive is conv_general_dilated_p:
+        return _convolution(equation)
+    params = {name: _parameter(value, known) for name, value in equation.params.items()}
+    if all(params[name] is value for name, value in equation.params.items()):
+        return equation
+    return equation.replace(params=params)
+
+
+def _parameter(value: Any, known: _Known) -> Any:
+    """Rewrite the program of a call or a loop, or the tuple of programs of a conditional."""
+    if isinstance(value, (Jaxpr, ClosedJaxpr)):
+        return _program(value, known)
+    if not isinstance(value, tuple):
+        return value
+    parts = [_parameter(part, known) for part in value]
+    if all(new is old for new, old in zip(parts, value, strict=True)):
+        return value
+    return jax.tree.unflatten(jax.tree.structure(value, is_leaf=lambda x: x is not value), parts)
+
+
+def _convolution(equation: JaxprEqn) -> JaxprEqn:
+    """Return a convolution in the fast layout, as the call of a function."""
+    numbers = equation.params["dimension_numbers"]
+    images, kernel = (cast(Any, operand.aval) for operand in equation.invars)
+    # The axes in the order of the fast layout. A specification begins with those of batch and
+    # channels, or of outputs and inputs.
+    of_images = (numbers.lhs_spec[0], *numbers.lhs_spec[2:], numbers.lhs_spec[1])
+    of_kernel = (*numbers.rhs_spec[2:], numbers.rhs_spec[1], numbers.rhs_spec[0])
+    of_results = (numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1])
+    axes = tuple(range(len(of_images)))
+    if of_images == of_kernel == of_results == axes:
+        return equation
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        return equation
+    last_first = (0, axes[-1], *axes[1:-1])
+    fast = lax.ConvDimensionNumbers(last_first, (axes[-1], axes[-2], *axes[:-2]), last_first)
+
+    def convolve(images: jax.Array, kernel: jax.Array, **changed: Any) -> jax.Array:
+        return equation.primitive.bind(images, kernel, **equation.params | changed)
+
+    def exchanged(images: jax.Array, kernel: jax.Array) -> jax.Array:
+        operands = images.transpose(of_images), kernel.transpose(of_kernel)
+        return convolve(*operands, dimension_numbers=fast).transpose(np.argsort(of_results))
+
+    def convolution(images: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.platform_dependent(images, kernel, cpu=exchanged, default=convolve)
+
+    # The call is the only equation of this program, with the same operands and results.
+    (call,) = jax.make_jaxpr(jax.jit(convolution))(images, kernel).eqns
+    return call.replace(
+        invars=equation.invars, outvars=equation.outvars, source_info=equation.source_info
+    )
