@@ -7,6 +7,7 @@ complete or not at all.
 import contextlib
 import fcntl
 import hashlib
+import importlib.util
 import json
 import os
 import platform
@@ -20,6 +21,26 @@ DIGESTS = "SHA256SUMS"
 
 class LockedError(RuntimeError):
     """Another process holds the lock. The message says which one, if it is known."""
+
+
+def installed(package: str, path: str, requirement: str) -> Path:
+    """The place of a file or folder in an installed package, which is not imported.
+
+    Args:
+      package: name of the package, as it is imported.
+      path: of the file in the folder of the package.
+      requirement: for pip, to install the package.
+
+    Raises:
+      FileNotFoundError: if the package or the file is missing.
+    """
+    found = importlib.util.find_spec(package)
+    folders = found.submodule_search_locations if found is not None else None
+    for folder in folders or ():
+        if (Path(folder) / path).exists():
+            return Path(folder) / path
+    lacks = f"the package {package} lacks {path}" if folders else f"there is no package {package}"
+    raise FileNotFoundError(f'{lacks}; install it with: pip install "{requirement}"')
 
 
 def replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:

@@ -4,6 +4,7 @@
 [0, 1] of it. All of this runs on the host, with NumPy, Pillow, Grain and TFDS.
 """
 
+from vone_jax.data.imagenet import imagenet_class_names
 from vone_jax.data.images import FolderSource
 from vone_jax.data.loading import evaluation_split, load, load_corrupted
 from vone_jax.data.pipeline import Batches, batches_per_epoch, eval_batches, train_batches
@@ -22,6 +23,7 @@ __all__ = [
     "batches_per_epoch",
     "eval_batches",
     "evaluation_split",
+    "imagenet_class_names",
     "load",
     "load_corrupted",
     "train_batches",

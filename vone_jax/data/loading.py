@@ -8,6 +8,7 @@ import numpy as np
 from vone_jax import arguments
 from vone_jax.data.embedded import NAME as EMBEDDED
 from vone_jax.data.embedded import embedded_source
+from vone_jax.data.imagenet import DEMO, DemoSource
 from vone_jax.data.images import FolderSource
 from vone_jax.data.sources import ArraySource, DataDir, Source
 from vone_jax.names import SEVERITIES
@@ -24,7 +25,8 @@ def load(name: str, split: str, *, data_dir: DataDir = None) -> Source:
     """Open a split of an image classification set, for instance ``"train"`` or ``"validation"``.
 
     Args:
-      name: ``"fashion_mnist_small"``, the subset that is part of the package;
+      name: ``"fashion_mnist_small"``, the subset that is part of the package; ``"demo"``, 20
+        photographs of ImageNet (split ``"validation"``), for which foolbox must be installed;
         ``"tfds:<name>"``, any TFDS image classification set that is prepared on this machine, for
         instance ``"tfds:imagenet2012"``; or ``"folder:<path>"``, a directory of images
         ``<path>/<split>/<class>/<image>``, see ``FolderSource``.
@@ -33,12 +35,15 @@ def load(name: str, split: str, *, data_dir: DataDir = None) -> Source:
         ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.
 
     Raises:
-      FileNotFoundError: if a folder does not exist or a TFDS set is not prepared.
+      FileNotFoundError: if a folder does not exist, a TFDS set is not prepared, or foolbox is not
+        installed.
       ValueError: if the set or the split does not exist; the message lists what does.
     """
     kind, rest = _kind(name, data_dir)
     if name == EMBEDDED:
         return embedded_source(split)
+    if name == DEMO:
+        return DemoSource(split)
     if kind == "folder" and rest:
         return FolderSource(rest, split)
     # TFDS takes a second to import, so it is imported only when it is needed.
@@ -46,9 +51,10 @@ def load(name: str, split: str, *, data_dir: DataDir = None) -> Source:
 
     if kind == "tfds" and rest:
         return tfds_sets.TfdsSource(rest, split, data_dir)
-    known = [EMBEDDED, *(f"tfds:{registered}" for registered in tfds_sets.registered_names())]
+    known = [EMBEDDED, DEMO, *(f"tfds:{registered}" for registered in tfds_sets.registered_names())]
     raise ValueError(
-        f"no data set {name!r}; accepted are {EMBEDDED!r}, 'tfds:<name>' and 'folder:<path>'"
+        f"no data set {name!r}; accepted are {EMBEDDED!r}, {DEMO!r}, 'tfds:<name>' and "
+        f"'folder:<path>'"
         f"{arguments.nearest(name, known)}"
     )
 

@@ -14,16 +14,18 @@ import jax
 import jax.numpy as jnp
 
 from vone_jax import arguments, convert, models, prng, training
-from vone_jax.data import Preprocessing
+from vone_jax.data import Preprocessing, imagenet_class_names
+from vone_jax.network.catalogue import CATALOGUE
 from vone_jax.network.network import Network, Split
 
 # Endings of checkpoint files, and of artefacts of ``convert.export``.
 _CHECKPOINTS = (".pth", ".pt", ".tar", ".safetensors", ".bin", ".ckpt")
 _ARTEFACT = ".jax"
+_IMAGENET_CLASSES = 1000
 _SOURCES = (
     "a directory of train.py, a folder of vone_jax.convert, a checkpoint file "
-    f"({' '.join(_CHECKPOINTS)}), an artefact of convert.export ({_ARTEFACT}), or a function as "
-    "module:function or path/file.py:function"
+    f"({' '.join(_CHECKPOINTS)}), an artefact of convert.export ({_ARTEFACT}), a function as "
+    f"module:function or path/file.py:function, or the name {' or '.join(CATALOGUE)}"
 )
 
 
@@ -47,6 +49,7 @@ def open_network(
         - a folder that ``convert.save_folder`` wrote,
         - a checkpoint file that ``convert.read`` can read; nothing in it is executed,
         - an artefact of ``convert.export``, a file ``*.jax``,
+        - ``"efficientnet_lite0"``, trained on ImageNet, for which its package must be installed,
         - ``"module:function"`` or ``"path/file.py:function"``: a function without arguments that
           returns a ``Network`` or ``(logits_fn, image_shape, class_names)``, where the names may be
           left out,
@@ -93,10 +96,15 @@ def _open(spec: str, path: Path, step: int | None, v1_fields: Mapping[str, Any])
         return _open_artefact(path)
     if path.exists():
         raise NetworkError(f"{spec} is no network: it must be {_SOURCES}")
+    if spec in CATALOGUE:
+        checkpoint, preprocessing = CATALOGUE[spec]
+        network = _open_checkpoint(checkpoint(), {})
+        return dataclasses.replace(network, name=spec, preprocessing=preprocessing)
     module, colon, function = spec.rpartition(":")
     if colon and module and function.isidentifier():
         return _open_function(spec, module, function)
-    raise NetworkError(f"there is no network {spec}{_nearest(path)}; it must be {_SOURCES}")
+    nearest = _nearest(path) or arguments.nearest(spec, CATALOGUE)
+    raise NetworkError(f"there is no network {spec}{nearest}; it must be {_SOURCES}")
 
 
 def _nearest(path: Path) -> str:
@@ -159,11 +167,16 @@ def _converted(
 ) -> Network:
     """A network of other people's weights. 1000 classes are taken for those of ImageNet."""
     description = convert.describe(model)
+    class_names: tuple[str, ...] = ()
+    if description["num_classes"] == _IMAGENET_CLASSES:
+        class_names = imagenet_class_names()
+        notes = [*notes, f"its {_IMAGENET_CLASSES} classes are taken for those of ImageNet"]
     return Network.of_model(
         name,
         model,
         jax.tree.map(jnp.asarray, variables),
         description["image_size"],
+        class_names=class_names,
         architecture=description["name"],
         source=source,
         config={"network": description},
