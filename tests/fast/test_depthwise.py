@@ -107,7 +107,7 @@ def test_the_gradient_of_the_kernel_keeps_no_windows():
     """Stacked over rows, the windows would be 25 times the images."""
     x, k = arguments(40, 5, channels=16)
     compiled = jax.jit(loss_and_gradients).lower(x, k).compile()
-    assert compiled.memory_analysis().temp_size_in_bytes < 8 * x.nbytes
+    assert compiled.memory_analysis().temp_size_in_bytes < 5 * x.nbytes
 
 
 def test_sums_in_sixteen_bits_are_left_to_xla():
