@@ -8,7 +8,7 @@ from jax.tree_util import Partial
 
 from tests.attacks import toy
 from vone_jax import evaluation, prng
-from vone_jax.attacks import FMN, PGD
+from vone_jax.attacks import FMN, PGD, InBatches, Transfer
 from vone_jax.evaluation.judging import Trial
 
 KEY = jax.random.key(21)
@@ -42,6 +42,15 @@ def test_a_linear_model_has_the_distances_of_the_closed_form():
     accuracy = [rung.accuracy for rung in distances.ladder]
     assert accuracy == pytest.approx([29 / 30, 0.7, 0.3, 0.0], abs=1 / 30 + 1e-6)
     assert [rung.eps for rung in distances.ladder] == list(radii)
+
+
+def test_the_draws_of_an_attack_within_another_are_recorded():
+    inner = PGD("linf", 0.1, eot_samples=3, estimator="mean_logits")
+    for attack in (InBatches(inner, 4), Transfer(inner, lambda keys, images: images)):
+        record = evaluation.Attacked(attack).record()
+        assert (record.eot_samples, record.estimator) == (3, "mean_logits")
+    both = evaluation.WorstOf((inner, PGD("linf", 0.1))).record()
+    assert (both.eot_samples, both.estimator) == (1, "mean_logits, mean_loss")
 
 
 def test_an_image_that_cannot_be_fooled_is_infinitely_far():

@@ -2,6 +2,7 @@
 
 import math
 import re
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -131,9 +132,9 @@ def test_repeated_decisions_use_new_draws():
 
 def test_attack_and_judgement_share_no_key():
     keys = prng.example_keys(KEY, 50)
-    streams = [f(keys) for f in (
-        judging.attack_keys, judging.choice_keys, judging.judge_keys, judging.corruption_keys
-    )]  # fmt: skip
+    trial = Trial(evaluation.Protocol(), keys, Partial(toy.coin), jnp.zeros(50), jnp.zeros(50))
+    streams = [trial.keys(purpose) for purpose in typing.get_args(judging.Purpose)]
+    assert len(streams) == 4
     data = np.concatenate([jax.random.key_data(stream) for stream in [keys, *streams]])
     assert len(np.unique(data, axis=0)) == 250
 

@@ -75,6 +75,8 @@ def test_an_honest_network_passes(batch):
     found = examine(Partial(honest, batch[0]), batch)
     assert verdicts(found, "pass") == set(found), found
     assert len(found) == 14
+    parts = examine(Partial(honest, batch[0]), batch, batch_size=15)
+    assert parts["radius"].numbers == found["radius"].numbers and set(parts) == set(found)
     numbers = found["radius"].numbers
     assert numbers["accuracy, clean"] == 1 > numbers["accuracy, eps"] > numbers["accuracy, 4 eps"]
     assert found["unbounded"].numbers["accuracy at eps = 1"] == 0
@@ -186,38 +188,38 @@ def test_a_rise_counts_in_standard_errors(count, verdict):
     share = count / 50
     mean, error = masking_checks.paired(LOW, few(count))
     assert (mean, error) == pytest.approx((share, np.sqrt(share * (1 - share) / 49)))
-    check = masking_checks.falls("x", "x?", {"weak": LOW, "strong": few(count)}, "good", "bad")
+    check = masking_checks.falls({"weak": LOW, "strong": few(count)}, "good", "bad")
     assert check.verdict == verdict
     assert check.meaning == ("good" if verdict == "pass" else "bad")
-    assert masking_checks.falls("x", "x?", {"a": few(count), "b": LOW}, "", "").verdict == "pass"
+    assert masking_checks.falls({"a": few(count), "b": LOW}, "", "").verdict == "pass"
 
 
 def test_paired_differences_see_what_separate_intervals_do_not():
     """A constant rise of each image is certain, however much the images differ."""
-    check = masking_checks.falls("x", "x?", {"a": SAME, "b": SAME + 0.01}, "", "")
+    check = masking_checks.falls({"a": SAME, "b": SAME + 0.01}, "", "")
     assert check.verdict == "fail"
 
 
 @pytest.mark.parametrize(
     ("check", "verdict"),
     [
-        (masking_checks.plateau("x", "?", {"1": SAME, "5": SAME}, "runs"), "pass"),
-        (masking_checks.plateau("x", "?", {"1": SAME, "5": SAME - 0.01}, "runs"), "pass"),
-        (masking_checks.plateau("x", "?", {"1": HIGH, "5": 1 - few(12)}, "runs"), "warning"),
-        (masking_checks.plateau("x", "?", {"1": LOW, "5": few(12)}, "runs"), "fail"),
-        (masking_checks.unbounded(LOW, 10, False), "pass"),
-        (masking_checks.unbounded(few(1), 10, False), "warning"),
-        (masking_checks.unbounded(few(1), 10, True), "pass"),  # luck
-        (masking_checks.unbounded(few(12), 10, True), "fail"),
-        (masking_checks.beats_noise(HIGH, LOW), "pass"),
-        (masking_checks.beats_noise(HIGH, HIGH), "warning"),
-        (masking_checks.beats_noise(LOW, few(12)), "fail"),
+        (masking_checks.plateau({"1": SAME, "5": SAME}, "runs"), "pass"),
+        (masking_checks.plateau({"1": SAME, "5": SAME - 0.01}, "runs"), "pass"),
+        (masking_checks.plateau({"1": HIGH, "5": 1 - few(12)}, "runs"), "warning"),
+        (masking_checks.plateau({"1": LOW, "5": few(12)}, "runs"), "fail"),
+        (masking_checks.unbounded({"1": LOW}, 10, False), "pass"),
+        (masking_checks.unbounded({"1": few(1)}, 10, False), "warning"),
+        (masking_checks.unbounded({"1": few(1)}, 10, True), "pass"),  # luck
+        (masking_checks.unbounded({"1": few(12)}, 10, True), "fail"),
+        (masking_checks.beats_noise({"a": HIGH, "b": LOW}), "pass"),
+        (masking_checks.beats_noise({"a": HIGH, "b": HIGH}), "warning"),
+        (masking_checks.beats_noise({"a": LOW, "b": few(12)}), "fail"),
         (masking_checks.loss_rises({"0": SAME, "10": SAME + 1}), "pass"),
         (masking_checks.loss_rises({"0": SAME, "9": SAME + 1, "10": SAME + 0.99}), "pass"),
         (masking_checks.loss_rises({"0": SAME, "9": SAME + 2, "10": SAME + 1}), "fail"),
         (masking_checks.loss_rises({"0": SAME, "10": SAME}), "fail"),
-        (masking_checks.zero_radius(SAME, SAME), "pass"),
-        (masking_checks.zero_radius(few(1), LOW), "fail"),
+        (masking_checks.zero_radius({"a": SAME, "b": SAME}), "pass"),
+        (masking_checks.zero_radius({"a": few(1), "b": LOW}), "fail"),
         (masking_checks.randomness(np.full(5, 1e-5), False), "pass"),
         (masking_checks.randomness(np.full(5, 1e-3), False), "fail"),
         (masking_checks.randomness(np.zeros(5), True), "warning"),
@@ -233,7 +235,7 @@ def test_paired_differences_see_what_separate_intervals_do_not():
         (masking_checks.gradients({"a": 1 - few(9)}, np.ones((50, 3))), "fail"),
         (masking_checks.gradients({"a": HIGH}, np.zeros((50, 3))), "warning"),
         (masking_checks.gradients({"a": HIGH}, np.full((50, 3), np.inf)), "fail"),
-        (masking_checks.beats_noise(HIGH, np.full(50, np.nan)), "fail"),
+        (masking_checks.beats_noise({"a": HIGH, "b": np.full(50, np.nan)}), "fail"),
     ],
 )
 def test_verdicts(check, verdict):

@@ -147,7 +147,7 @@ def test_the_images_are_those_of_the_files(files, tmp_path):
     assert names == ["clean", "corruption-fog-3-published", "corruption-frost-5-published"]
     assert replaced[0] == tasks[0]
     result = evaluation.evaluate(*replaced[1])
-    assert result.condition == evaluation.Published("fog", 3).record()
+    assert result.condition == evaluation.Corrupted("fog", 3, "published").record()
     assert (result.condition.form, result.published) == ("published", True)
     assert result.dataset.name == f"npy:{files}/fog" and result.dataset.examples == 5
     # Severity 3 is rows 20 to 29, of which every second is taken.
@@ -155,7 +155,7 @@ def test_the_images_are_those_of_the_files(files, tmp_path):
     logits = models.logits_fn(network.model, network.variables)(jax.random.key(0), images)
     right = np.argmax(logits, -1) == np.arange(0, 10, 2) % 3
     np.testing.assert_array_equal(result.arrays["right"][:, 0], right)
-    assert replaced[2][1] == evaluation.Published("frost", 5)
+    assert replaced[2][1] == evaluation.Corrupted("frost", 5, "published")
 
 
 def test_what_is_not_there_is_told(files, tmp_path):

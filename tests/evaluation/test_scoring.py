@@ -9,7 +9,6 @@ from jax.tree_util import Partial
 from tests.attacks import toy
 from vone_jax import evaluation, prng
 from vone_jax.attacks import FGSM, PGD
-from vone_jax.evaluation import judging
 from vone_jax.evaluation.judging import Trial
 
 KEY = jax.random.key(21)
@@ -78,7 +77,7 @@ def test_many_draws_converge_and_are_shared_between_calls(batch, noisy):
     assert many.draws == 23 and np.allclose(many.per_example * 23 % 1, 0, atol=1e-9)
     assert np.abs(few.per_example - many.per_example).mean() < 0.35
     alone = [
-        np.argmax(noisy(prng.fold(judging.judge_keys(prng.example_keys(KEY, 9)), r), images), -1)
+        np.argmax(noisy(prng.fold(prng.stream(prng.example_keys(KEY, 9), "judge"), r), images), -1)
         for r in range(4)
     ]
     right = np.stack(alone) == np.asarray(labels)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vone_jax import arguments, attacks, corruptions, results
-from vone_jax.attacks import Attack, AutoAttack, MinimalNormAttack, Transfer, norms
+from vone_jax.attacks import Attack, AutoAttack, InBatches, MinimalNormAttack, Transfer, norms
 from vone_jax.evaluation import judging
 from vone_jax.evaluation.examples import noise_record, noise_slug
 from vone_jax.evaluation.judging import AttackNoise, Trial
@@ -111,9 +111,8 @@ class Attacked(Judged):
         )
 
     def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
-        keys = judging.attack_keys(trial.example_keys)
         attacked = trial.attacked(self.attack_noise)
-        adversarial = self.attack(keys, attacked, trial.images, trial.labels)
+        adversarial = self.attack(trial.keys("attack"), attacked, trial.images, trial.labels)
         return adversarial, _distance(adversarial, trial.images, self.attack.norm)
 
     def constants(self) -> dict[str, Any]:
@@ -157,19 +156,15 @@ class WorstOf(Judged):
         )
 
     def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
-        choice = judging.choice_keys(trial.example_keys)
         # Each attack has the keys that it has alone. The image itself comes last, so that among
         # equals an attack is named.
         candidates = [
             *(Attacked(attack).perturb(trial)[0] for attack in self.attacks),
             trial.images,
         ]
-        scores = [
-            judging.judge(trial.judged, choice, images, trial.labels, trial.protocol)
-            for images in candidates
-        ]
-        right = jnp.stack([jnp.sum(each, axis=1, dtype=jnp.int32) for each, _ in scores])
-        loss = jnp.stack([each for _, each in scores])
+        judged = [trial.judge(images, "choice") for images in candidates]
+        right = jnp.stack([jnp.sum(each["right"], axis=1, dtype=jnp.int32) for each in judged])
+        loss = jnp.stack([each["loss"] for each in judged])
         loss = jnp.where(right == jnp.min(right, axis=0, keepdims=True), loss, -jnp.inf)
         winner = jnp.argmax(loss, axis=0).astype(jnp.int32)
         rows = jnp.arange(len(trial.labels))
@@ -191,13 +186,14 @@ class WorstOf(Judged):
 
 @dataclasses.dataclass(frozen=True)
 class Corrupted(Judged):
-    """Images with a common corruption, made in memory.
+    """Images with a common corruption.
 
     Attributes:
       corruption: one of ``corruptions.NAMES``.
       severity: 0 to 5.
-      form: in which form the network gets the images, one of ``corruptions.FORMS``.
-      frost_images: the benchmark's photographs, for the corruption "frost".
+      form: in which form the network gets the images, one of ``corruptions.FORMS``; "published" for
+        those of a published corrupted set, which are the examples of the job.
+      frost_images: the benchmark's photographs, for the corruption "frost" made in memory.
 
     Raises:
       ValueError: for another name, severity or form, or frost without photographs.
@@ -211,8 +207,9 @@ class Corrupted(Judged):
     def __post_init__(self):
         corruptions.check_name(self.corruption)
         corruptions.check_severity(self.severity)
-        arguments.choice("form", self.form, corruptions.FORMS)
-        if (self.corruption == "frost") != (self.frost_images is not None):
+        arguments.choice("form", self.form, (*corruptions.FORMS, "published"))
+        needs_images = self.corruption == "frost" and self.form != "published"
+        if needs_images != (self.frost_images is not None):
             raise ValueError(
                 f"frost_images must be given for the corruption 'frost' and for no other, got "
                 f"{self.corruption!r}; 'frost_procedural' needs none"
@@ -227,8 +224,10 @@ class Corrupted(Judged):
         return results.CorruptionCondition(self.corruption, int(self.severity), self.form)
 
     def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
+        if self.form == "published":
+            return trial.images, {}
         images = corruptions.corrupt(
-            judging.corruption_keys(trial.example_keys),
+            trial.keys("corruption"),
             trial.images,
             self.corruption,
             self.severity,
@@ -236,31 +235,6 @@ class Corrupted(Judged):
             frost_images=self.frost_images,
         )
         return images, {}
-
-
-@dataclasses.dataclass(frozen=True)
-class Published(Judged):
-    """Images of a published corrupted set, which are the examples of the job.
-
-    Attributes:
-      corruption: its name.
-      severity: 1 to 5.
-    """
-
-    corruption: str
-    severity: int
-
-    form = "published"
-
-    @property
-    def name(self) -> str:
-        return f"corruption-{self.corruption}-{self.severity}-{self.form}"
-
-    def record(self) -> results.CorruptionCondition:
-        return results.CorruptionCondition(self.corruption, self.severity, self.form)
-
-    def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return trial.images, {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -297,8 +271,9 @@ class Minimal(Condition):
         )
 
     def measure(self, trial: Trial) -> dict[str, jax.Array]:
-        keys = judging.attack_keys(trial.example_keys)
-        closest = self.attack.minimal(keys, trial.attacked(), trial.images, trial.labels)
+        closest = self.attack.minimal(
+            trial.keys("attack"), trial.attacked(), trial.images, trial.labels
+        )
         clean = trial.judge(trial.images)
         return trial.judge(closest.images) | {
             "right clean": clean["right"],
@@ -352,30 +327,26 @@ def attack_record(attack: Attack) -> results.Attack:
 
 def attack_noise_record(noise: AttackNoise) -> results.AttackNoise:
     """The noise at the attack for a result file."""
-    if isinstance(noise, str):
-        return noise
-    record = noise_record(noise)
-    return "none" if record is None else record
+    return noise if isinstance(noise, str) else noise_record(noise) or "none"
 
 
 def averaging(*several: Attack) -> dict[str, Any]:
     """The least number of noise draws that any of the attacks averages over, and the estimators."""
-    draws, estimators = [], []
-    for attack in several:
-        if isinstance(attack, AutoAttack):
-            # The draws of its members do not depend on the number of classes.
-            inner = averaging(*attack.members(classes=10))
-        elif isinstance(attack, Transfer):
-            inner = averaging(attack.attack)
-        else:
-            fields = vars(attack)
-            inner = {
-                "eot_samples": fields.get("eot_samples", 1),
-                "estimator": fields.get("estimator", "mean_loss"),
-            }
-        draws.append(inner["eot_samples"])
-        estimators.append(inner["estimator"])
-    return {"eot_samples": min(draws), "estimator": ", ".join(dict.fromkeys(estimators))}
+    gradients = [each for attack in several for each in _members(attack)]
+    return {
+        "eot_samples": min(vars(each).get("eot_samples", 1) for each in gradients),
+        "estimator": ", ".join(dict.fromkeys(each.estimator for each in gradients)),
+    }
+
+
+def _members(attack: Attack) -> list[Attack]:
+    """The attacks that an attack runs, or the attack itself."""
+    if isinstance(attack, Transfer | InBatches):
+        return _members(attack.attack)
+    if isinstance(attack, AutoAttack):
+        # The draws of its members do not depend on the number of classes.
+        return [each for member in attack.members(classes=10) for each in _members(member)]
+    return [attack]
 
 
 def _distance(adversarial: jax.Array, images: jax.Array, norm: str) -> dict[str, jax.Array]:

@@ -9,13 +9,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vone_jax import mesh, names, prng, results, v1
 from vone_jax.corruptions import mce
-from vone_jax.evaluation import judging
 from vone_jax.evaluation.conditions import Attacked, attack_noise_record, attack_record
 from vone_jax.evaluation.judging import Trial
 from vone_jax.evaluation.run import Exhibit, Job, batches, place
@@ -60,8 +57,8 @@ class Gallery(Exhibit):
             "images": trial.images,
             "adversarial": adversarial,
             "label": trial.labels,
-            "predicted_clean": _predict(trial, trial.images),
-            "predicted_adversarial": _predict(trial, adversarial),
+            "predicted_clean": trial.predict(trial.images),
+            "predicted_adversarial": trial.predict(adversarial),
         }
         arrays = {name: value[: self.count] for name, value in mesh.fetch(arrays).items()}
         return None, arrays | {"eps": np.float32(self.condition.attack.eps)}
@@ -95,12 +92,6 @@ def spread(job: Job, count: int) -> np.ndarray:
     return np.sort(positions)
 
 
-def _predict(trial: Trial, images: jax.Array) -> jax.Array:
-    draws = trial.protocol.draws * trial.protocol.averaged
-    probability = judging.mean_probability(trial.judged, trial.example_keys, images, draws)
-    return jnp.argmax(probability, axis=-1)
-
-
 @dataclasses.dataclass(frozen=True)
 class FrontEnd(Exhibit):
     """The Gabor bank of a VOneNet and its responses to the first example.
@@ -122,7 +113,7 @@ class FrontEnd(Exhibit):
         kernels = config.gabor_kernels()
         trial = _first_trial(job, 1)
         images = trial.images
-        noise_keys = prng.fold(judging.judge_keys(trial.example_keys), 0)
+        noise_keys = prng.fold(trial.keys("judge"), 0)
         clean = v1.noise_free_responses(config, images)
         noisy = v1.VOneBlock(config).apply({}, images, noise_key=noise_keys)
         return None, {

@@ -28,25 +28,9 @@ _DRAWS_AT_ONCE = 10
 # Other noise: for the attack alone.
 AttackNoise = Literal["same", "none", "frozen"] | Noise
 
-
-def attack_keys(example_keys: jax.Array) -> jax.Array:
-    """Keys for everything an attack draws."""
-    return prng.stream(example_keys, "attack")
-
-
-def choice_keys(example_keys: jax.Array) -> jax.Array:
-    """Keys for the draws by which the worst of several attacks is chosen."""
-    return prng.stream(example_keys, "choice")
-
-
-def judge_keys(example_keys: jax.Array) -> jax.Array:
-    """Keys for the draws by which examples are judged."""
-    return prng.stream(example_keys, "judge")
-
-
-def corruption_keys(example_keys: jax.Array) -> jax.Array:
-    """Keys for the draws of image corruptions."""
-    return prng.stream(example_keys, "corruption")
+# The purposes of random numbers: what an attack draws, the choice of the worst of several attacks,
+# the judgement, and image corruptions.
+Purpose = Literal["attack", "choice", "judge", "corruption"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -105,11 +89,20 @@ class Trial:
             )
         return classifier.as_pytree(self.with_noise(None if noise == "none" else noise))
 
-    def judge(self, images: jax.Array) -> dict[str, jax.Array]:
-        """``right``, (N, R), and ``loss``, (N,), of images, with keys that no attack has used."""
-        keys = judge_keys(self.example_keys)
-        right, loss = judge(self.judged, keys, images, self.labels, self.protocol)
+    def keys(self, purpose: Purpose) -> jax.Array:
+        """Keys (N,) for all that is random for one purpose; no two purposes share one."""
+        return prng.stream(self.example_keys, purpose)
+
+    def judge(self, images: jax.Array, purpose: Purpose = "judge") -> dict[str, jax.Array]:
+        """``right``, (N, R), and ``loss``, (N,), of images, see ``judge``."""
+        right, loss = judge(self.judged, self.keys(purpose), images, self.labels, self.protocol)
         return {"right": right, "loss": loss}
+
+    def predict(self, images: jax.Array) -> jax.Array:
+        """The classes (N,) of the highest mean probability over all draws that judge an image."""
+        draws = self.protocol.draws * self.protocol.averaged
+        probability = mean_probability(self.judged, self.keys("judge"), images, draws)
+        return jnp.argmax(probability, axis=-1)
 
 
 def _one_draw(logits_fn, example_keys, keys, images):
@@ -182,15 +175,13 @@ def decide(logits: jax.Array, decision: str) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames="draws")
 def mean_probability(
-    logits_fn: classifier.LogitsFn, example_keys: jax.Array, images: jax.Array, draws: int
+    logits_fn: classifier.LogitsFn, keys: jax.Array, images: jax.Array, draws: int
 ) -> jax.Array:
-    """Class probabilities averaged over the first draws that judge an example, shape (N, C)."""
-    keys = judge_keys(example_keys)
+    """Class probabilities averaged over noise draws of each example, shape (N, C)."""
     call = fast.in_fast_layout(classifier.checked(logits_fn, keys, images))
-    numbers = jnp.arange(draws, dtype=jnp.uint32)
     probability = jax.lax.map(
         lambda number: jax.nn.softmax(call(prng.fold(keys, number), images)),
-        numbers,
+        jnp.arange(draws, dtype=jnp.uint32),
         batch_size=min(draws, _DRAWS_AT_ONCE),
     )
     return jnp.mean(probability, axis=0)
@@ -201,31 +192,22 @@ def probability_correct(right: np.ndarray) -> np.ndarray:
     return right.mean(axis=1, dtype=np.float64)
 
 
-def between_draws(right: np.ndarray) -> results.BetweenDraws:
-    """The accuracy over all examples of each decision, and its spread.
-
-    Args:
-      right: which decisions are right, booleans (N, R).
-    """
-    accuracy = right.mean(axis=0, dtype=np.float64)
-    spread = float(accuracy.std(ddof=1)) if len(accuracy) > 1 else None
-    return results.BetweenDraws(
-        accuracy=tuple(accuracy.tolist()),
-        standard_deviation=spread,
-        standard_error=None if spread is None else spread / math.sqrt(len(accuracy)),
-    )
-
-
 def accuracy(right: np.ndarray, won: tuple[int, ...] | None = None) -> results.Accuracy:
-    """The accuracy of decisions (N, R), with its interval and spread."""
+    """The accuracy of decisions (N, R), with its interval, and the spread between the decisions."""
     share = probability_correct(right)
     correct, seen = float(share.sum()), len(share)
+    draws = right.mean(axis=0, dtype=np.float64)
+    spread = float(draws.std(ddof=1)) if len(draws) > 1 else None
     return results.Accuracy(
         accuracy=correct / seen,
         interval=results.wilson(correct, seen),
         correct=correct,
         seen=seen,
-        between_draws=between_draws(right),
+        between_draws=results.BetweenDraws(
+            accuracy=tuple(draws.tolist()),
+            standard_deviation=spread,
+            standard_error=None if spread is None else spread / math.sqrt(len(draws)),
+        ),
         right_in_every_draw=float(right.all(axis=1).mean()),
         won=won,
         interval_method=results.WILSON,

@@ -10,7 +10,7 @@ import numpy as np
 from vone_jax import arguments, names, prng, results
 from vone_jax.attacks import FGSM, PGD, Attack, RandomNoise, Square, checks, classifier, losses
 from vone_jax.attacks.attack import compiled
-from vone_jax.evaluation import judging, masking_checks
+from vone_jax.evaluation import masking_checks
 from vone_jax.evaluation.conditions import Condition, attack_record
 from vone_jax.evaluation.judging import Trial, probability_correct
 from vone_jax.results import Check
@@ -18,6 +18,80 @@ from vone_jax.results import Check
 # Passes by which randomness is looked for, as in AutoAttack.
 _PASSES = 5
 _GREYS = (0.0, 0.5, 1.0)
+
+
+# Checks that compare attacks, each at least as strong as the one before. They are made where all of
+# the attacks are. Name -> the question, the attacks, the check, and its words.
+_COMPARED = {
+    "radius": (
+        "Does accuracy fall as the budget grows?",
+        ("clean", "eps/4", "eps", "4 eps"),
+        masking_checks.falls,
+        "A larger budget never leaves more accuracy.",
+        "A larger budget leaves more accuracy: the attack does not use it.",
+    ),
+    "steps": (
+        "Does accuracy fall with more steps of the same length?",
+        ("S/4 steps", "eps", "4 S steps"),
+        masking_checks.falls,
+        "More steps never leave more accuracy.",
+        "More steps leave more accuracy: they do not lead uphill.",
+    ),
+    "iterative": (
+        "Do many steps do at least as well as one?",
+        ("one step", "eps"),
+        masking_checks.falls,
+        "Many steps do at least as well as one.",
+        "One step does more than many: gradients mislead.",
+    ),
+    "other_loss": (
+        "Does the cross-entropy do at least as well as the margin loss?",
+        ("margin loss", "eps"),
+        masking_checks.falls,
+        "The margin loss finds no more.",
+        "The margin loss finds more: the cross-entropy is flat where it should lead.",
+    ),
+    "black_box": (
+        "Do gradients do at least as well as scores alone?",
+        ("scores", "eps"),
+        masking_checks.falls,
+        "An attack without gradients finds no more.",
+        "An attack without gradients finds more: gradients are masked.",
+    ),
+    "restarts": (
+        "Has the attack converged in restarts?",
+        ("1 restart", "restarts"),
+        masking_checks.plateau,
+        "restarts",
+    ),
+    "draws": (
+        "Has the attack converged in noise draws per gradient?",
+        ("1 draw", "eps", "4 k draws"),
+        masking_checks.plateau,
+        "draws",
+    ),
+    "equal_cost": (
+        "Do k draws per step do at least as well as k times more steps of one draw?",
+        ("k S steps of 1 draw", "eps"),
+        masking_checks.falls,
+        "At equal cost, averaging over draws does at least as well.",
+        "At equal cost, more steps of one draw do more than averaging over draws.",
+    ),
+    "noise_off": (
+        "Do gradients with noise do at least as well as those without?",
+        ("without noise", "eps"),
+        masking_checks.falls,
+        "The network without its noise gives no better attack.",
+        "Attacking the network without its noise does more: noise masks gradients.",
+    ),
+    "transfer": (
+        "Do own gradients do at least as well as those of {transfer}?",
+        ("transfer", "eps"),
+        masking_checks.falls,
+        "The other network's adversarial images do no more.",
+        "The other network's adversarial images do more: gradients are masked.",
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +209,7 @@ class Masking(Condition):
             # outputs that are no logits, which is what the checks are there to report.
             adversarial = compiled(
                 attack,
-                judging.attack_keys(trial.example_keys),
+                trial.keys("attack"),
                 classifier.as_pytree(attacked),
                 trial.images,
                 trial.labels,
@@ -145,153 +219,63 @@ class Masking(Condition):
 
     def checks(self, arrays: dict[str, np.ndarray]) -> list[Check]:
         """The checks, from the arrays of ``measure`` for all images."""
-
-        def right(*names):
-            return {name: share[name] for name in names}
-
         classes = int(arrays["classes"][0])
         share = {name: _share(name, arrays) for name in ("clean", *self.attacks())}
-        checks = [
-            masking_checks.outputs(arrays["lowest"], arrays["highest"], arrays["sum error"]),
-            masking_checks.randomness(arrays["spread"], self.stochastic),
-            masking_checks.gradients(
-                {
-                    "cross-entropy": arrays["gradient cross_entropy"],
-                    "margin loss": arrays["gradient margin"],
-                },
-                arrays["gradient constant"],
+        gradients = {
+            "cross-entropy": arrays["gradient cross_entropy"],
+            "margin loss": arrays["gradient margin"],
+        }
+        losses = {
+            "clean": arrays["loss clean"],
+            "S/4 steps": arrays["loss S/4 steps"],
+            "S steps": arrays["loss eps"],
+        }
+        findings = {
+            "logits": (
+                "Does the network return logits, not probabilities?",
+                masking_checks.outputs(arrays["lowest"], arrays["highest"], arrays["sum error"]),
             ),
-            masking_checks.enough_classes(classes),
-            masking_checks.zero_radius(share["clean"], share["eps 0"]),
-            masking_checks.unbounded(share["unbounded"], classes, self.stochastic),
-            masking_checks.falls(
-                "radius",
-                "Does accuracy fall as the budget grows?",
-                right("clean", "eps/4", "eps", "4 eps"),
-                "A larger budget never leaves more accuracy.",
-                "A larger budget leaves more accuracy: the attack does not use it.",
+            "randomness": (
+                "Is the network as random as the evaluation takes it to be?",
+                masking_checks.randomness(arrays["spread"], self.stochastic),
             ),
-            masking_checks.falls(
-                "steps",
-                "Does accuracy fall with more steps of the same length?",
-                right("S/4 steps", "eps", "4 S steps"),
-                "More steps never leave more accuracy.",
-                "More steps leave more accuracy: they do not lead uphill.",
+            "gradients": (
+                "Are gradients finite and not zero, also for constant images?",
+                masking_checks.gradients(gradients, arrays["gradient constant"]),
             ),
-            masking_checks.loss_rises(
-                {
-                    "clean": arrays["loss clean"],
-                    "S/4 steps": arrays["loss S/4 steps"],
-                    "S steps": arrays["loss eps"],
-                }
+            "classes": (
+                "Are there enough classes for the losses of AutoAttack?",
+                masking_checks.enough_classes(classes),
             ),
-            masking_checks.falls(
-                "iterative",
-                "Do many steps do at least as well as one?",
-                right("one step", "eps"),
-                "Many steps do at least as well as one.",
-                "One step does more than many: gradients mislead.",
+            "zero_radius": (
+                "Is an attack of radius 0 the same as no attack?",
+                masking_checks.zero_radius({"clean": share["clean"], "eps = 0": share["eps 0"]}),
             ),
-            masking_checks.falls(
-                "other_loss",
-                "Does the cross-entropy do at least as well as the margin loss?",
-                right("margin loss", "eps"),
-                "The margin loss finds no more.",
-                "The margin loss finds more: the cross-entropy is flat where it should lead.",
-            ),
-            masking_checks.beats_noise(share["random noise"], share["eps"]),
-            masking_checks.falls(
-                "black_box",
-                "Do gradients do at least as well as scores alone?",
-                right("scores", "eps"),
-                "An attack without gradients finds no more.",
-                "An attack without gradients finds more: gradients are masked.",
-            ),
-            masking_checks.plateau(
-                "restarts",
-                "Has the attack converged in restarts?",
-                right("1 restart", "restarts"),
-                "restarts",
-            ),
-        ]
-        if self.stochastic:
-            checks += [
-                masking_checks.plateau(
-                    "draws",
-                    "Has the attack converged in noise draws per gradient?",
-                    right("1 draw", "eps", "4 k draws"),
-                    "draws",
+            "unbounded": (
+                "Does an attack without a bound break every image?",
+                masking_checks.unbounded(
+                    {"unbounded": share["unbounded"]}, classes, self.stochastic
                 ),
-                masking_checks.falls(
-                    "equal_cost",
-                    "Do k draws per step do at least as well as k times more steps of one draw?",
-                    right("k S steps of 1 draw", "eps"),
-                    "At equal cost, averaging over draws does at least as well.",
-                    "At equal cost, more steps of one draw do more than averaging over draws.",
+            ),
+            "loss": (
+                "Does the loss rise along the run of the attack?",
+                masking_checks.loss_rises(losses),
+            ),
+            "random_noise": (
+                "Does random noise of the same size do less harm?",
+                masking_checks.beats_noise(
+                    {"random noise": share["random noise"], "attack": share["eps"]}
                 ),
-                masking_checks.falls(
-                    "noise_off",
-                    "Do gradients with noise do at least as well as those without?",
-                    right("without noise", "eps"),
-                    "The network without its noise gives no better attack.",
-                    "Attacking the network without its noise does more: noise masks gradients.",
-                ),
-            ]
-        if self.transfer:
-            checks.append(
-                masking_checks.falls(
-                    "transfer",
-                    f"Do own gradients do at least as well as those of {self.transfer}?",
-                    right("transfer", "eps"),
-                    "The other network's adversarial images do no more.",
-                    "The other network's adversarial images do more: gradients are masked.",
-                )
-            )
-        return checks
+            ),
+        }
+        for name, (question, compared, check, *words) in _COMPARED.items():
+            if share.keys() >= set(compared):
+                finding = check({each: share[each] for each in compared}, *words)
+                findings[name] = question.format(transfer=self.transfer), finding
+        return [Check(name, question, *finding) for name, (question, finding) in findings.items()]
 
     def summary(self, arrays: dict[str, np.ndarray]) -> results.Checks:
         return results.Checks(tuple(self.checks(arrays)), len(arrays["classes"]))
-
-
-def examine(
-    key: jax.Array,
-    logits_fn: classifier.LogitsFn,
-    images: jax.Array,
-    labels: jax.Array,
-    condition: Masking,
-    *,
-    draws: int | None = None,
-    surrogate: classifier.LogitsFn | None = None,
-    other: classifier.LogitsFn | None = None,
-) -> list[Check]:
-    """The checks for a classifier on arrays.
-
-    Args:
-      key: typed key; a scalar numbers the examples by position, or one key per example.
-      logits_fn: classifier ``(keys, images) -> logits``, with one key per example.
-      images: floating point in [0, 1], shape (N, H, W, C).
-      labels: true classes, integers of shape (N,).
-      condition: norm, radius and settings of the attacks.
-      draws: decisions by which an image is judged. Default: 10, and 1 without noise.
-      surrogate: the classifier without its noise; needed if the condition is stochastic.
-      other: another classifier; needed if the condition has a transfer.
-
-    Raises:
-      TypeError, ValueError: for input that does not fit.
-    """
-    images, labels = checks.arrays(key, logits_fn, images, labels)
-    for name, needed, given in (
-        ("surrogate", condition.stochastic, surrogate),
-        ("other", bool(condition.transfer), other),
-    ):
-        if needed and given is None:
-            raise ValueError(f"{name} must be given for {condition}")
-    protocol = results.Protocol("fresh", draws or (10 if condition.stochastic else 1))
-    keys = prng.example_keys(key, images.shape[0])
-    with_noise = None if surrogate is None else lambda noise: surrogate
-    trial = Trial(protocol, keys, logits_fn, images, labels, with_noise, other)
-    measured = condition.measure(trial)
-    return condition.checks({name: np.asarray(value) for name, value in measured.items()})
 
 
 def _named(name: str, judged: dict[str, jax.Array]) -> dict[str, jax.Array]:

@@ -12,7 +12,7 @@ from vone_jax import arguments, corruptions, data, mesh, names, training, v1
 from vone_jax.attacks import checks
 from vone_jax.data import load_corrupted
 from vone_jax.evaluation import exhibits, physiology, suites
-from vone_jax.evaluation.conditions import Corrupted, Published
+from vone_jax.evaluation.conditions import Corrupted
 from vone_jax.evaluation.examples import Examples
 from vone_jax.evaluation.judging import AttackNoise
 from vone_jax.evaluation.run import Exhibit, Job, Task
@@ -394,7 +394,7 @@ def _from_files(
             source = load_corrupted(files, name, task.severity, data_dir=kept)
             examples = Examples(source, min(len(job.examples), len(source)))
             job = dataclasses.replace(job, network=network, examples=examples)
-            task = Published(name, task.severity)
+            task = Corrupted(name, task.severity, "published")
         replaced.append((job, task))
     return replaced
 

@@ -1,4 +1,4 @@
-"""The accuracy of any classifier on arrays of images, clean or attacked.
+"""Any classifier on arrays of images: its accuracy, clean or attacked, and the masking checks.
 
 The conditions do the work, here as over a data set in ``run``.
 """
@@ -13,10 +13,11 @@ import numpy as np
 from vone_jax import arguments, prng
 from vone_jax.attacks import Attack, checks, classifier
 from vone_jax.evaluation import judging
-from vone_jax.evaluation.conditions import Attacked, Clean, Judged, WorstOf
+from vone_jax.evaluation.conditions import Attacked, Clean, Condition, Judged, WorstOf
 from vone_jax.evaluation.judging import Trial
+from vone_jax.evaluation.masking import Masking
 from vone_jax.evaluation.suites import vonenet_pgd
-from vone_jax.results import Protocol
+from vone_jax.results import Check, Protocol
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,7 +81,8 @@ def accuracy(
       FloatingPointError: if logits are not finite.
     """
     protocol = Protocol("fresh", draws, decision, averaged)
-    return _over_batches(Clean(), protocol, key, logits_fn, None, images, labels, batch_size)
+    arrays = _measured(Clean(), protocol, key, logits_fn, images, labels, batch_size)
+    return _accuracy(protocol, arrays)
 
 
 def robust_accuracy(
@@ -106,10 +108,7 @@ def robust_accuracy(
     All images count, those that are misclassified without an attack, too.
 
     Args:
-      key: typed key; a scalar numbers the examples by position, or one key per example.
-      logits_fn: classifier ``(keys, images) -> logits``, with one key per example.
-      images: floating point in [0, 1], shape (N, H, W, C).
-      labels: true classes, integers of shape (N,).
+      key, logits_fn, images, labels, decision, averaged, batch_size: as for ``accuracy``.
       norm: "linf", "l2" or "l1".
       eps: radius in pixel units. Norm and radius select the attack of the VOneNet authors, see
         ``vonenet_pgd``.
@@ -120,11 +119,8 @@ def robust_accuracy(
         attack.
       draws: number R of decisions by which an example is judged. Default: 10, and 1 with frozen
         noise.
-      decision: what a decision is made from, see ``Protocol``.
-      averaged: noise draws K in a decision.
       surrogate: a classifier to attack instead, for instance the same network without noise;
         ``logits_fn`` is judged.
-      batch_size: examples at a time; it changes memory and speed only. Default: all.
       **fields: of ``vonenet_pgd`` to change, for instance ``steps=256``.
 
     Raises:
@@ -152,19 +148,59 @@ def robust_accuracy(
     condition: Judged = WorstOf(several)
     if isinstance(attack, Attack):
         condition = Attacked(attack, attack_noise if surrogate is None else "none")
-    return _over_batches(condition, protocol, key, logits_fn, surrogate, images, labels, batch_size)
+    arrays = _measured(condition, protocol, key, logits_fn, images, labels, batch_size, surrogate)
+    return _accuracy(protocol, arrays)
 
 
-def _over_batches(
-    condition: Judged,
+def examine(
+    key: jax.Array,
+    logits_fn: classifier.LogitsFn,
+    images: jax.Array,
+    labels: jax.Array,
+    condition: Masking,
+    *,
+    draws: int | None = None,
+    surrogate: classifier.LogitsFn | None = None,
+    other: classifier.LogitsFn | None = None,
+    batch_size: int | None = None,
+) -> list[Check]:
+    """The checks for masked gradients of a classifier.
+
+    Args:
+      key, logits_fn, images, labels, batch_size: as for ``accuracy``.
+      condition: norm, radius and settings of the attacks.
+      draws: decisions by which an image is judged. Default: 10, and 1 without noise.
+      surrogate: the classifier without its noise; needed if the condition is stochastic.
+      other: another classifier; needed if the condition has a transfer.
+
+    Raises:
+      TypeError, ValueError: for input that does not fit.
+    """
+    for name, needed, given in (
+        ("surrogate", condition.stochastic, surrogate),
+        ("other", bool(condition.transfer), other),
+    ):
+        if needed and given is None:
+            raise ValueError(f"{name} must be given for {condition}")
+    protocol = Protocol("fresh", draws or (10 if condition.stochastic else 1))
+    arrays = _measured(
+        condition, protocol, key, logits_fn, images, labels, batch_size, surrogate, other
+    )
+    return condition.checks(arrays)
+
+
+def _measured(
+    condition: Condition,
     protocol: Protocol,
     key: jax.Array,
     logits_fn: classifier.LogitsFn,
-    surrogate: classifier.LogitsFn | None,
     images: jax.Array,
     labels: jax.Array,
     batch_size: int | None,
-) -> Accuracy:
+    surrogate: classifier.LogitsFn | None = None,
+    other: classifier.LogitsFn | None = None,
+) -> dict[str, np.ndarray]:
+    """The arrays of a condition for all images."""
     images, labels = checks.arrays(key, logits_fn, images, labels)
     count = images.shape[0]
     if batch_size is not None:
@@ -176,15 +212,20 @@ def _over_batches(
     for start in range(0, count, size):
         # The last batch is filled up with its last example, so that nothing compiles anew.
         rows = np.minimum(np.arange(start, start + size), count - 1)
-        trial = Trial(protocol, keys[rows], logits_fn, images[rows], labels[rows], with_noise)
-        if start == 0:
+        trial = Trial(
+            protocol, keys[rows], logits_fn, images[rows], labels[rows], with_noise, other
+        )
+        if start == 0 and isinstance(condition, Judged):
             call = classifier.checked(logits_fn, trial.example_keys, trial.images)
             check_keys = prng.stream(trial.example_keys, "check")
             checks.not_probabilities(call(check_keys, trial.images))
         part = condition.measure(trial)
         parts.append({name: np.asarray(value) for name, value in part.items()})
-    arrays = {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
-    judging.check_finite(arrays["loss"], np.arange(count))
+    return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
+
+
+def _accuracy(protocol: Protocol, arrays: dict[str, np.ndarray]) -> Accuracy:
+    judging.check_finite(arrays["loss"], np.arange(len(arrays["loss"])))
     measured = judging.accuracy(arrays["right"])
     assert measured.between_draws is not None and measured.right_in_every_draw is not None
     return Accuracy(
