@@ -1,19 +1,62 @@
 """VOneNets in JAX: networks with a simulated primary visual cortex in front, and their judges.
 
-``open_network`` and ``Network`` are imported on first use, since the reports need no JAX.
+The packages, ``open_network`` and ``Network`` are imported on first use, so that importing
+``vone_jax`` is quick and reports need no JAX.
 """
 
+import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vone_jax import (
+        attacks,
+        convert,
+        corruptions,
+        data,
+        evaluation,
+        fast,
+        models,
+        network,
+        neurophysiology,
+        report,
+        results,
+        training,
+        v1,
+    )
     from vone_jax.network import Network, open_network
 
-__all__ = ["Network", "open_network"]
+    __version__: str
+
+__all__ = [
+    "Network",
+    "__version__",
+    "attacks",
+    "convert",
+    "corruptions",
+    "data",
+    "evaluation",
+    "fast",
+    "models",
+    "network",
+    "neurophysiology",
+    "open_network",
+    "report",
+    "results",
+    "training",
+    "v1",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'vone_jax' has no attribute {name!r}")
-    from vone_jax import network
+    if name == "__version__":
+        return importlib.metadata.version("vone-jax")
+    if name in ("Network", "open_network"):
+        return getattr(importlib.import_module("vone_jax.network"), name)
+    if name in __all__:
+        return importlib.import_module(f"vone_jax.{name}")
+    raise AttributeError(f"module 'vone_jax' has no attribute {name!r}")
 
-    return getattr(network, name)
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -172,7 +172,7 @@ def run(
     name: str,
     sweep: Sweep,
     *,
-    root: Path,
+    root: Path | None,
     runs: Path,
     shard: Shard = Shard(),
     steps: Sequence[str] = STEPS,
@@ -189,7 +189,7 @@ def run(
     Args:
       name: of the sweep, as train.py knows it.
       sweep: what to run.
-      root: directory of train.py and eval.py.
+      root: directory of train.py and eval.py. None: the commands of the installed package.
       runs: directory of run directories; those of this sweep are in ``runs / sweep.group``.
       shard: which of the members.
       steps: any of ``STEPS``.
@@ -281,7 +281,7 @@ def _commands(
     name: str,
     sweep: Sweep,
     label: str,
-    root: Path,
+    root: Path | None,
     group: Path,
     file: Path | None,
     data: Mapping[str, str | None],
@@ -292,7 +292,7 @@ def _commands(
     # trained it.
     if isinstance(network, Experiment):
         key = _digest(training.to_json(network))
-        train = (str(root / "train.py"), f"{name}:{label}", "--run-dir", str(run_dir))
+        train = (*_program(root, "train"), f"{name}:{label}", "--run-dir", str(run_dir))
         yield _Command(label, "train", train, key)
         opened: tuple[str, ...] = (str(run_dir),)
     else:
@@ -301,8 +301,15 @@ def _commands(
         opened = (str(file), "--results", str(run_dir / "results"))
     for request in sweep.evaluations_of(label):
         options = dataclasses.replace(request, **data).to_arguments()
-        evaluate = (str(root / "eval.py"), *opened, *options)
+        evaluate = (*_program(root, "eval"), *opened, *options)
         yield _Command(label, "evaluate", evaluate, _digest([key, options]))
+
+
+def _program(root: Path | None, name: str) -> tuple[str, ...]:
+    """The arguments of Python that run a command."""
+    if root is not None:
+        return (str(root / f"{name}.py"),)
+    return ("-m", {"train": "vone_jax.cli.train", "eval": "vone_jax.cli.evaluate"}[name])
 
 
 def _digest(content: object) -> str:
@@ -330,7 +337,7 @@ def _append(record: Path, command: _Command) -> None:
         os.fsync(file.fileno())
 
 
-def _execute(command: Sequence[str], root: Path) -> int:
+def _execute(command: Sequence[str], root: Path | None) -> int:
     """Run a process. SIGTERM and Ctrl-C are passed on to it, and the sweep then stops.
 
     Returns:
@@ -351,8 +358,10 @@ def _execute(command: Sequence[str], root: Path) -> int:
     return cli.STOPPED if stopped else status
 
 
-def _environment(root: Path) -> dict[str, str]:
+def _environment(root: Path | None) -> dict[str, str]:
     """The environment of this process, in which the package can be imported from anywhere."""
+    if root is None:
+        return dict(os.environ)
     path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))
     return os.environ | {"PYTHONPATH": path}
 

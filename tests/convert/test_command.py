@@ -44,5 +44,5 @@ def test_it_runs_as_a_module(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "vone_jax.convert", path], capture_output=True, text=True
     )
-    assert done.returncode == 1 and done.stderr.startswith("vone_jax.convert: ")
+    assert done.returncode == 1 and done.stderr.startswith("python -m vone_jax.convert: ")
     assert "Traceback" not in done.stderr

@@ -2,11 +2,15 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from PIL import Image
 
+from tests.convert.conftest import random_variables
+from tests.convert.torch_writer import archive
 from tests.quick_compile import quick_compile_by_module  # noqa: F401
-from vone_jax import convert, models, results
-from vone_jax.cli import evaluate, report
+from vone_jax import convert, data, models, results, v1
+from vone_jax.cli import evaluate, report, sweep
 
 SUITES = ("clean", "linf", "corruptions_quick", "gallery")
 SMALL = (
@@ -102,3 +106,77 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     assert evaluate.main(arguments) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+SWEEP = """
+from vone_jax.evaluation import Request
+from vone_jax.sweep import Member, Sweep, Weights
+
+sweep = Sweep(
+    "table", "table",
+    {
+        "base": Member(Weights("resnet18-*.pth")),
+        "vone": Member(Weights("voneresnet18_e70.pth*")),
+        "absent": Member(Weights("vonealexnet_e70.pth*")),
+    },
+    [
+        Request(suite=("clean",), draws=2),
+        Request(suite=("linf",), points=2, steps=2, draws=2, eot_samples=2),
+    ],
+)
+"""
+
+
+@pytest.mark.slow
+def test_files_in_the_published_formats_make_a_table(tmp_path, monkeypatch, capfd):
+    """As ``benchmark/published`` does, with narrow networks of 1000 classes and six images.
+
+    The folder has classes 7, 3 and 999 of ImageNet, so that labels are matched by WordNet number.
+    """
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").mkdir()
+    networks = {}
+    for name, file in (
+        ("resnet18", "resnet18-f37072fd.pth"),
+        ("vone_resnet18", "voneresnet18_e70.pth.tar"),
+    ):
+        form = {}
+        if name.startswith("vone"):
+            form["v1"] = v1.VOneBlockConfig(simple_channels=8, complex_channels=8)
+        model = models.create(name, 1000, width=2, **form)
+        variables = random_variables(model)
+        networks[name] = model, variables
+        tensors = convert.to_torch(model, variables)
+        if form:
+            flags = {
+                **{"arch": "resnet18", "stride": 4, "simple_channels": 8, "complex_channels": 8},
+                **{"k_exc": 25.0, "noise_mode": "neuronal", "noise_scale": 0.35},
+                "noise_level": 0.07,
+            }
+            named = {f"module.{key}": value for key, value in tensors.items()}
+            tensors = {"flags": flags, "state_dict": named}
+        (tmp_path / "weights" / file).write_bytes(archive(tensors))
+    rng = np.random.default_rng(0)
+    classes = [data.imagenet_class_names()[label] for label in (7, 3, 999)]
+    for folder in classes:
+        (tmp_path / "images" / folder).mkdir(parents=True)
+        for number in range(2):
+            pixels = rng.integers(0, 256, (256, 300, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / folder / f"{number}.png")
+    (tmp_path / "table.py").write_text(SWEEP)
+    arguments = ["table.py", "--weights", "weights", "--source", "folder:images"]
+    assert sweep.main([*arguments, "--runs", "runs"]) == 0
+    assert "left out, not in weights: vonealexnet_e70.pth* (absent)" in capfd.readouterr().out
+    frame = results.load(["runs/table/base", "runs/table/vone"]).to_frame()
+    assert set(frame[frame.kind == "attack"].eps_label) == {"1/1020", "1/255"}
+    assert set(frame.network) == {"ResNet-18", "VOneResNet-18"}
+    assert (tmp_path / "runs/table/table.html").stat().st_size > 1e5
+    # The base network has no noise: its decisions are those of its logits.
+    (clean,) = results.load(["runs/table/base"])[0].of_kind("clean")
+    (batch,) = data.eval_batches(data.load("folder:images", "."), batch_size=6, image_size=224)
+    expected = models.logits_fn(*networks["resnet18"])(jax.random.key(0), batch["image"])
+    assert sorted(clean.arrays["label"].tolist()) == [3, 3, 7, 7, 999, 999]
+    right = np.argmax(expected, -1) == clean.arrays["label"]
+    np.testing.assert_array_equal(clean.arrays["right"][:, 0], right)
+    # Files of results hold no bank of kernels.
+    assert max(path.stat().st_size for path in tmp_path.glob("runs/table/*/results/*")) < 50_000

@@ -13,6 +13,7 @@ A command handles signals in one of three ways:
 
 import contextlib
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -107,9 +108,19 @@ def _number(text: str) -> float:
 
 
 def configs() -> Path:
-    """The directory of configs: the one beside the package, else ``./configs``."""
-    beside = Path(__file__).resolve().parents[2] / "configs"
-    return beside if beside.is_dir() else Path("configs").absolute()
+    """The directory of configs, which is part of the package."""
+    return Path(__file__).resolve().parents[1] / "configs"
+
+
+def program(script: str) -> str:
+    """The name under which a command runs: ``vone-eval`` of an installation, else ``script``."""
+    name = Path(sys.argv[0]).name
+    return name if name.startswith("vone-") else script
+
+
+def command(program: str, argv: Sequence[str]) -> str:
+    """The command line of a program for result files."""
+    return shlex.join([*(["python"] if program.endswith(".py") else []), program, *argv])
 
 
 @contextlib.contextmanager

@@ -10,13 +10,13 @@ from pathlib import Path
 from vone_jax import cli, convert, models
 from vone_jax.convert.untrusted import printable
 
-PROGRAM = "vone_jax.convert"
+PROGRAM = cli.program("python -m vone_jax.convert")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with the given arguments and return its exit status."""
     parser = argparse.ArgumentParser(
-        prog=f"python -m {PROGRAM}",
+        prog=PROGRAM,
         description="Converts a PyTorch checkpoint (torch.save or safetensors) of a VOneNet, "
         "ResNet-18/50, AlexNet, CORnet-S or EfficientNet-B0/Lite0. Nothing in the file is "
         "executed.",

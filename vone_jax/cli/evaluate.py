@@ -28,7 +28,6 @@ to continue.
 """
 
 import dataclasses
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +41,7 @@ from vone_jax import cli, evaluation, fast, mesh, names, results, training
 from vone_jax.evaluation.conditions import Condition
 from vone_jax.network import Network, open_network
 
-PROGRAM = "eval.py"
+PROGRAM = cli.program("eval.py")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
         return cli.fail(PROGRAM, error)
     try:
         with mesh.naming_failures_elsewhere(), cli.interrupted_by_signals():
-            return _evaluate(arguments, shlex.join(["python", PROGRAM, *argv]))
+            return _evaluate(arguments, cli.command(PROGRAM, argv))
     except KeyboardInterrupt:
         return cli.stopped(PROGRAM)
     except ConnectionError as error:
@@ -298,3 +297,7 @@ def run() -> None:
     """Run the command as a program of its own."""
     with mesh.ending_together(alone=(cli.FAILED, cli.STOPPED)):
         sys.exit(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    run()

@@ -15,7 +15,7 @@ from pathlib import Path
 from vone_jax import cli
 from vone_jax.data import embedded, tfds_sets
 
-PROGRAM = "python -m vone_jax.data.prepare"
+PROGRAM = cli.program("python -m vone_jax.data.prepare")
 DEBIAN_FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
 
 

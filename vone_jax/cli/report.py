@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from vone_jax import cli, report, results
 from vone_jax.report.wording import printable
 
-PROGRAM = "python -m vone_jax.report"
+PROGRAM = cli.program("python -m vone_jax.report")
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with the given arguments and return its exit status."""
     statuses = (__doc__ or "").partition("\n\n")[2]
     parser = argparse.ArgumentParser(

@@ -21,7 +21,7 @@ import tyro
 from vone_jax import cli
 from vone_jax import sweep as sweeps
 
-PROGRAM = "sweep.py"
+PROGRAM = cli.program("sweep.py")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Arguments:
 def main(argv: Sequence[str]) -> int:
     """Run the command with the given arguments and return its exit status."""
     configs = cli.configs()
+    root = configs.resolve().parent
     if not argv or argv[0] in ("-h", "--help"):
         names = "\n  ".join(sweeps.sweep_names(configs))
         print(f"{__doc__}\nSweeps:\n  {names}\n", file=sys.stdout if argv else sys.stderr)
@@ -64,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
         return sweeps.run(
             arguments.sweep,
             loaded,
-            root=configs.parent,
+            root=root if (root / "train.py").exists() else None,
             runs=arguments.runs,
             shard=shard,
             steps=arguments.only,

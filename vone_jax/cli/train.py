@@ -10,7 +10,6 @@ ends the program at once.
 """
 
 import dataclasses
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ import tyro
 
 from vone_jax import cli, fast, mesh, training
 
-PROGRAM = "train.py"
+PROGRAM = cli.program("train.py")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
                 experiment,
                 run_dir,
                 stop=stop,
-                command=shlex.join(["python", PROGRAM, *argv]),
+                command=cli.command(PROGRAM, argv),
                 tensorboard=arguments.tensorboard,
                 progress=True,
             )
@@ -110,3 +109,7 @@ def run() -> None:
     """Run the command as a program of its own."""
     with mesh.ending_together():
         sys.exit(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    run()

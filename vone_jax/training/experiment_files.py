@@ -90,15 +90,16 @@ def load(name: str, configs: Path, variable: str) -> Any:
             f"no config {name!r}{nearest(name, names)}; give the path of a .py file or one of:\n  "
             + "\n  ".join(names)
         )
-    sys.path.insert(0, str(configs.parent))
+    # Configs import each other by this name, wherever the package is installed.
+    package = types.ModuleType("configs")
+    package.__path__ = [str(configs)]
+    sys.modules.setdefault("configs", package)
     try:
         return runpy.run_path(str(path)).get(variable)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
     except Exception as error:
         raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(str(configs.parent))
 
 
 def to_json(experiment: Experiment) -> dict[str, Any]:
