@@ -30,7 +30,7 @@ def test_it_converts(vone, file, tmp_path, capsys):
 def test_errors_are_short_and_complete(file, tmp_path, capsys):
     assert main([str(file), "--name", "resnet18"]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("vone_jax.convert: net.pth does not convert to resnet18:\n  ")
+    assert error.startswith("python -m vone_jax.convert: net.pth does not convert to resnet18:\n  ")
     assert main([str(tmp_path / "nothing.pth")]) == 1
     assert "No such file" in capsys.readouterr().err
     assert main([str(tmp_path)]) == 1
