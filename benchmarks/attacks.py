@@ -144,28 +144,48 @@ def target_of(sizes: Sizes) -> Target:
     return Target(weights, images[chosen], labels[chosen], keys)
 
 
+def naive_pgd(
+    sizes: Sizes,
+    classify: Callable[[list[jax.Array], jax.Array], jax.Array],
+    at_once: int | None = None,
+    devices: int = 1,
+) -> Program:
+    """Build a loop in Python around a compiled gradient.
+
+    Args:
+      sizes: of the target.
+      classify: from the weights of the target and images to logits.
+      at_once: number of images per loop. Default: all.
+      devices: number of devices that share the images of a loop.
+    """
+    target = target_of(sizes)
+    share = mesh.data_mesh(jax.devices()[:devices])
+
+    def loss(x: jax.Array, labels: jax.Array) -> jax.Array:
+        predicted = classify(target.weights, x)
+        return optax.softmax_cross_entropy_with_integer_labels(predicted, labels).mean()
+
+    gradient = jax.jit(jax.grad(loss))
+    size = at_once or sizes.loop_batch
+    cuts = [slice(start, start + size) for start in range(0, sizes.loop_batch, size)]
+    parts = [mesh.shard_batch(share, (target.images[cut], target.labels[cut])) for cut in cuts]
+
+    def attack(clean: jax.Array, labels: jax.Array) -> jax.Array:
+        x = clean
+        for _ in range(sizes.loop_steps):
+            x = x + STEP * jnp.sign(gradient(x, labels))
+            x = jnp.clip(jnp.clip(x, clean - EPS, clean + EPS), 0.0, 1.0)
+        return x
+
+    return Program(
+        lambda: jax.block_until_ready(jnp.concatenate([attack(*part) for part in parts])),
+        compiles_when_run=True,
+        resisting=target.resisting,
+    )
+
+
 def pgd(sizes: Sizes) -> Case:
     """Linf-PGD on a deterministic classifier, which starts at the image in all programs."""
-
-    def naive() -> Program:
-        """Build a loop in Python around a compiled gradient."""
-        target = target_of(sizes)
-        clean, labels = jnp.asarray(target.images), jnp.asarray(target.labels)
-
-        def loss(x):
-            predicted = logits(target.weights, x)
-            return optax.softmax_cross_entropy_with_integer_labels(predicted, labels).mean()
-
-        gradient = jax.jit(jax.grad(loss))
-
-        def run():
-            x = clean
-            for _ in range(sizes.loop_steps):
-                x = x + STEP * jnp.sign(gradient(x))
-                x = jnp.clip(jnp.clip(x, clean - EPS, clean + EPS), 0.0, 1.0)
-            return jax.block_until_ready(x)
-
-        return Program(run, resisting=target.resisting)
 
     options = {"eps": EPS, "alpha": STEP, "steps": sizes.loop_steps, "random_start": False}
     by_torchattacks = functools.partial(_torchattacks, sizes, "PGD", options)
@@ -186,7 +206,7 @@ def pgd(sizes: Sizes) -> Case:
 
     contenders = {
         **_ours(attacks.PGD("linf", EPS, steps=sizes.loop_steps, step_size=STEP), sizes),
-        "naive JAX": keeping_memory(naive),
+        "naive JAX": keeping_memory(functools.partial(naive_pgd, sizes, logits)),
         **twice("torchattacks", by_torchattacks),
         "foolbox, JAX": keeping_memory(by_foolbox),
     }
