@@ -81,7 +81,7 @@ def test_a_result_says_what_was_measured(network, tmp_path):
     assert result.dataset == results.Dataset("tiny", "test", 5, 2, 10, ("a", "b", "c"))
     assert str(result.condition.attacks[0]) == repr(ATTACKED.attack)
     assert (result.condition.eot_samples, result.condition.estimator) == (2, "mean_loss")
-    assert (result.condition.attack_noise, result.condition.eps_label) == ("same", "0.05")
+    assert (result.condition.attack_noise, result.attack.eps_label) == ("same", "0.05")
     assert result.protocol == evaluation.Protocol("fresh", 3, "single", 1)
     assert result.protocol_label == "fresh noise, 3 draws"
     assert (result.run, result.kind, result.key.seed) == ("tiny-run", "attack", 3)

@@ -90,9 +90,9 @@ def test_curves_carry_the_numbers(page, run_dirs):
     for _, result in measured(run_dirs):
         if result.kind == "attack":
             share = f"{100 * result.accuracy:.1f}\u202f%"
-            tip = tips[result.network.label, result.condition.eps_label]
+            tip = tips[result.network.label, result.attack.eps_label]
             assert tip["Accuracy"].startswith(share) and tip["Judged"] == result.protocol_label
-            assert f"{result.condition.eps_label} {share}" in label
+            assert f"{result.attack.eps_label} {share}" in label
     shown = {text.text for text in plot.all("text")}
     assert {"clean", "1/1020", "4/255", "16/255"} <= shown
 
@@ -168,7 +168,8 @@ def test_numbers_csv_is_the_data_frame(run_dirs, tmp_path):
             assert float(line["value"]) == result.accuracy
             assert [float(line["low"]), float(line["high"])] == list(result.interval)
             assert float(line["correct"]) == result.measured.correct
-            assert line["eps_label"] == getattr(result.condition, "eps_label", "")
+            label = result.attack.eps_label if result.kind == "attack" else ""
+            assert line["eps_label"] == label
     with open(tmp_path / "tables" / "scores.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     section = read((tmp_path / "r.html").read_text(encoding="utf-8")).find(id="scores")

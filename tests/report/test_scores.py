@@ -36,7 +36,7 @@ def test_scores_are_means_by_their_definitions(model, shares):
         c = one.condition
         key = (
             (c.corruption, c.severity) if one.kind == "corruption"
-            else (c.norm, c.eps) if one.kind == "attack" else "clean"
+            else (one.attack.norm, one.attack.eps) if one.kind == "attack" else "clean"
         )  # fmt: skip
         accuracy[key] = one.accuracy
     norms = {n: np.mean([accuracy[n, eps] for eps in LADDER[n]]) for n in LADDER}
@@ -124,9 +124,9 @@ def test_fields_without_effect_in_a_norm_make_no_line():
     """Rules of L2 and L1 share the results of L-infinity."""
     made = built.measure("resnet18")
     for one in list(made):
-        if one.kind == "attack" and one.condition.norm != "linf":
+        if one.kind == "attack" and one.attack.norm != "linf":
             condition = built.attacked(
-                one.condition.norm, one.condition.eps, l1_step="max", norm_offset=0.0
+                one.attack.norm, one.attack.eps, l1_step="max", norm_offset=0.0
             )
             made.append(built.change(one, name=f"{one.name}-art", condition=condition))
     table = scores.table([built.run(made)])

@@ -54,7 +54,7 @@ def test_a_stronger_attack_on_one_network_does_not_make_it_look_weak(pool):
         built.accuracy(built.attacked("linf", 1 / 255, **fields), built.answers(0.1), name=name)
         for name, fields in (("x", {"steps": 256}), ("y", {"noise": "none"}))
     ]
-    assert usual.condition.eps == 1 / 255
+    assert usual.attack.eps == 1 / 255
     strong = built.run([*pool[5].results, *extra], "net5")
     match = v1_match.match([*pool[:5], strong], weakest=1)
     assert match.points[5].robust == pytest.approx(0.8)

@@ -225,8 +225,10 @@ def _accuracies(group: Sequence[results.Result]) -> str:
 def _condition(result: results.Result) -> tuple[str, str]:
     condition = result.condition
     if isinstance(condition, results.AttackCondition):
-        attack = f"{condition.attack_name} {condition.norm}"
-        return ", ".join(filter(None, (attack, result.attack_noise_label))), condition.eps_label
+        attack = f"{condition.attack_name} {condition.attack.norm}"
+        return ", ".join(
+            filter(None, (attack, result.attack_noise_label))
+        ), condition.attack.eps_label
     if isinstance(condition, results.CorruptionCondition):
         form = "" if condition.form == "float" else f", {condition.form}"
         name = condition.corruption.replace("_", " ")

@@ -255,7 +255,7 @@ def _row(result: results.Result) -> str | None:
     condition, data = result.condition, result.dataset
     words = "clean"
     if isinstance(condition, results.AttackCondition):
-        words = f"{condition.attack_name}, {condition.norm} {condition.eps_label}"
+        words = f"{condition.attack_name}, {condition.attack.norm} {condition.attack.eps_label}"
     elif isinstance(condition, results.CorruptionCondition):
         words = f"{condition.corruption}, severity {condition.severity}"
     low, high = result.interval

@@ -206,7 +206,7 @@ class Layer(Exhibit):
                 "textures": None if textures is None else _texture_medians(textures, scores),
             },
         }
-        return results.physiology_from_json(record), scores.arrays() | arrays
+        return results.from_json(record, results.Physiology), scores.arrays() | arrays
 
 
 def _num_gratings() -> int:

@@ -92,7 +92,7 @@ def _failed_checks(run: Run) -> list[str]:
         if failed:
             warnings.append(
                 f"{run.label} fails {count(len(failed), 'check')} for masked gradients at "
-                f"{comparison.epsilon_label(result)} ({listing(failed)}): its robust accuracy may "
+                f"{result.attack.label} ({listing(failed)}): its robust accuracy may "
                 f"be an illusion."
             )
     return warnings
@@ -116,7 +116,7 @@ def _attack_strength(run: Run) -> list[str]:
         )
     for result in run.of_kind("attack"):
         distance = result.arrays.get("distance")
-        eps = comparison.attack_of(result).eps
+        eps = result.attack.eps
         if distance is not None and len(distance):
             largest = float(np.max(distance))
             if not largest <= eps * (1 + NORM_SLACK) + 1e-6:
@@ -128,7 +128,7 @@ def _attack_strength(run: Run) -> list[str]:
         ladder = list(comparison.curve(run, norm).values())
         for weak, strong in zip(ladder, ladder[1:], strict=False):
             if strong.interval[0] > weak.interval[1]:
-                large, small = (comparison.attack_of(result).eps_label for result in (strong, weak))
+                large, small = (result.attack.eps_label for result in (strong, weak))
                 warnings.append(
                     f"{run.label}: a larger {NORM_LABELS[norm]} radius ({large}) leaves more "
                     f"accuracy than a smaller one ({small}), {percent(strong.accuracy)} against "
@@ -145,7 +145,7 @@ def _unbroken(runs: Sequence[Run]) -> list[str]:
             strongest = list(comparison.curve(run, norm).values())[-1:]
             level = comparison.chance(strongest[0]) if strongest else None
             if level is not None and strongest[0].interval[0] > level:
-                kept, radius = strongest[0].accuracy, comparison.epsilon_label(strongest[0])
+                kept, radius = strongest[0].accuracy, strongest[0].attack.label
                 parts.append(f"{run.label} keeps {percent(kept)} at {radius}")
     if not parts:
         return []
@@ -165,7 +165,7 @@ def _settings(runs: Sequence[Run]) -> list[str]:
             for result in run.of_kind("attack"):
                 # Controls of the noise are an extra test that only some networks need.
                 usual = result.attack_noise == "same" and comparison.as_deployed(run, result)
-                if usual and comparison.attack_of(result).norm == norm:
+                if usual and result.attack.norm == norm:
                     settings = comparison.attack_settings(result)
                     used.setdefault(settings, set()).add(run.label)
                     fields[settings] = comparison.result_fields(result)

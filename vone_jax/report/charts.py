@@ -137,7 +137,7 @@ def attack_chart(runs: Sequence[Run], norm: str) -> Figure:
     """
     curves = [comparison.curve(run, norm) for run in runs]
     labels = {
-        eps: comparison.attack_of(result).eps_label
+        eps: result.attack.eps_label
         for measured in reversed(curves)
         for eps, result in measured.items()
         if eps > 0

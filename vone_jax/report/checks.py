@@ -25,7 +25,7 @@ def check_lists(runs: Sequence[Run]) -> list[dict[str, Any]]:
             measured, condition = result.measured, result.condition
             assert isinstance(measured, results.Checks)
             assert isinstance(condition, results.MaskingCondition)
-            title = (run.label, comparison.epsilon_label(result), result.network.noise_change)
+            title = (run.label, result.attack.label, result.network.noise_change)
             counts = {verdict: measured.count(verdict) for verdict in results.VERDICTS}
             checks = [
                 {
@@ -54,7 +54,7 @@ def distances(runs: Sequence[Run]) -> list[dict[str, Any]]:
     tables = []
     for position, run in enumerate(runs):
         for result in run.of_kind("minimal"):
-            measured, attack = result.measured, comparison.attack_of(result)
+            measured, attack = result.measured, result.attack
             assert isinstance(measured, results.Distances)
             median = measured.median_distance
             tables.append(

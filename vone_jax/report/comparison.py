@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vone_jax import results
-from vone_jax.names import NORM_LABELS, NORMS
+from vone_jax.names import NORMS
 from vone_jax.report.wording import count, listing, words
 from vone_jax.results import Attack, Result, Run
 
@@ -28,32 +28,9 @@ def as_deployed(run: Run, result: Result) -> bool:
     return not run.stochastic or (fresh and protocol.decision == "single")
 
 
-def attack_of(result: Result) -> Attack:
-    """The attack of a result; of several that compete, the first, with their norm and radius."""
-    condition = result.condition
-    if isinstance(condition, results.AttackCondition):
-        return condition.attacks[0]
-    assert isinstance(
-        condition,
-        results.MinimalCondition | results.MaskingCondition | results.GalleryCondition,
-    )
-    return condition.attack
-
-
-def epsilon(result: Result) -> float:
-    """The radius of an attack, rounded so that 4/255 computed in two ways is one radius."""
-    return float(f"{attack_of(result).eps:.6g}")
-
-
-def epsilon_label(result: Result) -> str:
-    """The norm and the radius of an attack, such as "L∞ 4/255"."""
-    attack = attack_of(result)
-    return f"{NORM_LABELS[attack.norm]} {attack.eps_label}"
-
-
 def norms(runs: Sequence[Run]) -> list[str]:
     """The norms under which any run was attacked, in a fixed order."""
-    used = {attack_of(result).norm for run in runs for result in run.of_kind("attack")}
+    used = {result.attack.norm for run in runs for result in run.of_kind("attack")}
     return [norm for norm in NORMS if norm in used]
 
 
@@ -82,8 +59,8 @@ def curve(run: Run, norm: str) -> dict[float, Result]:
     """
     worst: dict[float, Result] = {}
     for result in run.of_kind("attack"):
-        if attack_of(result).norm == norm and as_deployed(run, result):
-            eps = epsilon(result)
+        if result.attack.norm == norm and as_deployed(run, result):
+            eps = result.attack.radius
             if eps not in worst or result.accuracy < worst[eps].accuracy:
                 worst[eps] = result
     return dict(sorted(worst.items()))
@@ -220,8 +197,8 @@ def rows(runs: Sequence[Run]) -> list[Row]:
 def _row_key(run: Run, result: Result) -> tuple:
     noise, condition = control(run, result), result.condition
     if isinstance(condition, results.AttackCondition):
-        order = NORMS.index(condition.norm)
-        return (1, order, epsilon(result), attack_settings(result), noise)
+        order = NORMS.index(result.attack.norm)
+        return (1, order, result.attack.radius, attack_settings(result), noise)
     if isinstance(condition, results.CorruptionCondition):
         return (2, condition.corruption, condition.severity, form_label(condition.form), noise)
     return (0, noise)
@@ -232,7 +209,7 @@ def _row(key: tuple, measured: Sequence[Result | None], in_full: bool) -> Row:
     first = next(result for result in measured if result is not None)
     noise, condition = key[-2], first.condition
     if isinstance(condition, results.AttackCondition):
-        label = epsilon_label(first)
+        label = first.attack.label
         detail = [attack_settings(first) if in_full else condition.attack_name, noise]
     elif isinstance(condition, results.CorruptionCondition):
         label = f"{words(condition.corruption)}, severity {condition.severity}"
@@ -322,7 +299,7 @@ def _lines(base: Run, vone: Run):
         of_base, of_vone = curve(base, norm), curve(vone, norm)
         for eps in of_base:
             if eps in of_vone:
-                label = epsilon_label(of_vone[eps])
+                label = of_vone[eps].attack.label
                 yield _line("attack", label, [of_base[eps]], [of_vone[eps]])
     of_base, of_vone = corruptions(base), corruptions(vone)
     common = [key for key in of_base if key in of_vone]

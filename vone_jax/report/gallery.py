@@ -66,8 +66,8 @@ def exhibits(runs: Sequence[Run]) -> list[Exhibit]:
     for position, run in enumerate(runs):
         for result in run.of_kind("gallery"):
             if result.arrays and comparison.as_deployed(run, result):
-                norm = comparison.attack_of(result).norm
-                key = (NORMS.index(norm), comparison.epsilon(result))
+                norm = result.attack.norm
+                key = (NORMS.index(norm), result.attack.radius)
                 conditions.setdefault(key, []).append((position, run, result))
     keys = sorted(conditions)
     if len(keys) > _MAX_CONDITIONS:
@@ -106,7 +106,7 @@ def _exhibit(entries: Sequence[tuple[int, Run, Result]]) -> Exhibit:
                 )
             )
     return Exhibit(
-        title=comparison.epsilon_label(entries[0][2]),
+        title=entries[0][2].attack.label,
         factor=factor,
         selection=" ".join(_SELECTIONS[selection] for selection in sorted(selections)),
         cards=list(cards.values()),

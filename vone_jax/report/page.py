@@ -134,7 +134,7 @@ def _card(position: int, run: Run) -> dict[str, Any]:
     clean = comparison.clean(run)
     ladders = [list(comparison.curve(run, norm).values()) for norm in comparison.norms([run])]
     middles = [ladder[len(ladder) // 2] for ladder in ladders if ladder]
-    robust = [(comparison.epsilon_label(r), _cell(position, run, r)) for r in middles]
+    robust = [(r.attack.label, _cell(position, run, r)) for r in middles]
     corrupted = comparison.corruptions(run)
     return {
         "run": run,

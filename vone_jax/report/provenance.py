@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vone_jax import results
-from vone_jax.report import comparison
 from vone_jax.report.wording import count, duration
 from vone_jax.results import Result, Run
 
@@ -108,10 +107,10 @@ def _condition(result: Result) -> str:
     """The attacks as code, or the fields of another condition."""
     condition = result.condition
     if isinstance(condition, results.AttackCondition):
-        attacks = "; ".join(map(str, condition.attacks))
+        attacks = str(condition)
         return ", ".join(filter(None, (attacks, result.attack_noise_label)))
     if result.kind in ("gallery", "masking", "minimal"):
-        return str(comparison.attack_of(result))
+        return str(result.attack)
     fields = dataclasses.asdict(condition)
     fields = {n: v for n, v in fields.items() if n != "kind" and v not in (None, {}, ())}
     return _text(fields) if fields else result.kind

@@ -193,14 +193,14 @@ class _Measured:
     def radii(self) -> dict[tuple[str, str], Result]:
         """(norm, label of the radius) -> the result of the attack."""
         return {
-            (norm, comparison.attack_of(result).eps_label): result
+            (norm, result.attack.eps_label): result
             for norm, ladder in self.attacks.items()
             for result in ladder
         }
 
     def ladder(self, norm: str) -> tuple[str, ...]:
         """The labels of the radii of a norm."""
-        return tuple(comparison.attack_of(r).eps_label for r in self.attacks.get(norm, ()))
+        return tuple(r.attack.eps_label for r in self.attacks.get(norm, ()))
 
 
 def table(runs: Sequence[Run]) -> Table:
@@ -213,7 +213,7 @@ def table(runs: Sequence[Run]) -> Table:
     lines = tuple(_line(each, ladders, corrupted, varying) for each in measured)
     columns = tuple(name for name in TITLES if any(name in line.scores for line in lines))
     places = {
-        radius: (NORMS.index(radius[0]), comparison.epsilon(result))
+        radius: (NORMS.index(radius[0]), result.attack.radius)
         for each in measured
         for radius, result in each.radii.items()
     }
@@ -253,7 +253,9 @@ def attack_groups(
     for result in attacks:
         condition, fields = comparison.attack_condition(result), comparison.result_fields(result)
         draws, noise = condition.eot_samples, condition.attack_noise
-        own.append((AttackSettings(condition.attack_name, fields, draws, noise), condition.norm))
+        own.append(
+            (AttackSettings(condition.attack_name, fields, draws, noise), result.attack.norm)
+        )
     groups: list[tuple[AttackSettings, set[int]]] = []
     for settings, _ in own:
         if all(settings != other for other, _ in groups):
@@ -275,8 +277,8 @@ def attack_groups(
 
 def _by_norm(attacks: Sequence[Result]) -> dict[str, tuple[Result, ...]]:
     ladders: dict[str, dict[float, Result]] = {norm: {} for norm in NORMS}
-    for result in sorted(attacks, key=comparison.epsilon):
-        ladders[comparison.attack_of(result).norm][comparison.epsilon(result)] = result
+    for result in sorted(attacks, key=lambda result: result.attack.radius):
+        ladders[result.attack.norm][result.attack.radius] = result
     return {norm: tuple(ladder.values()) for norm, ladder in ladders.items() if ladder}
 
 

@@ -216,7 +216,7 @@ def match(runs: Sequence[Run], weakest: int = 2, seed: int = SEED) -> Match:
         _point(run, each, columns, radii, attacks) for run, each in zip(runs, layers, strict=True)
     )
     first = [_curve(runs[0], norm, attacks[norm])[eps] for norm, eps in radii]
-    labels = [comparison.attack_of(result).eps_label for result in first]
+    labels = [result.attack.eps_label for result in first]
     return Match(
         points,
         tuple(label for _, label in columns),
@@ -281,7 +281,7 @@ def _attacked(run: Run, norm: str) -> list[Result]:
     return [
         result
         for result in run.of_kind("attack")
-        if comparison.attack_of(result).norm == norm and not comparison.control(run, result)
+        if result.attack.norm == norm and not comparison.control(run, result)
     ]
 
 
@@ -302,7 +302,7 @@ def _usual_attacks(runs: Sequence[Run]) -> dict[str, str]:
 def _curve(run: Run, norm: str, settings: str) -> dict[float, Result]:
     """Radius -> the result of the attack with such settings."""
     same = [r for r in _attacked(run, norm) if comparison.attack_settings(r) == settings]
-    return {comparison.epsilon(result): result for result in same}
+    return {result.attack.radius: result for result in same}
 
 
 def _weak_radii(

@@ -1,8 +1,10 @@
 """Results: the format of result files, reading and writing them, and statistics over them.
 
 ``load("runs/*").to_frame()`` gives all numbers of several networks as a pandas data frame. This
-package imports neither JAX nor Flax.
+package imports neither JAX nor Flax. Its imports below are the public names.
 """
+
+# ruff: noqa: F401
 
 from vone_jax.results.arrays import FIELD_MAPS, TUNING_AXES
 from vone_jax.results.files import ResultError, read, read_arrays, read_json, write
@@ -52,7 +54,6 @@ from vone_jax.results.format import (
     from_json,
     json_differences,
     noise_label,
-    physiology_from_json,
     to_json,
 )
 from vone_jax.results.runs import COLUMNS, Run, Runs, load
@@ -66,72 +67,3 @@ from vone_jax.results.statistics import (
     middle,
     wilson,
 )
-
-__all__ = [
-    "Accuracy",
-    "Attack",
-    "AttackCondition",
-    "AttackNoise",
-    "BOOTSTRAP",
-    "BetweenDraws",
-    "COLUMNS",
-    "Check",
-    "Checks",
-    "CleanCondition",
-    "Condition",
-    "ContrastResponse",
-    "CorruptionCondition",
-    "CorruptionMeans",
-    "CorruptionMeansCondition",
-    "DECISIONS",
-    "Dataset",
-    "Difference",
-    "Distances",
-    "FIELD_MAPS",
-    "FORMAT",
-    "FrontEndCondition",
-    "GalleryCondition",
-    "Identity",
-    "Key",
-    "LayerScores",
-    "MaskingCondition",
-    "Measured",
-    "MinimalCondition",
-    "NOISE",
-    "Network",
-    "Noise",
-    "Physiology",
-    "PhysiologyCondition",
-    "PropertyScore",
-    "Protocol",
-    "Provenance",
-    "Result",
-    "ResultError",
-    "Run",
-    "Rung",
-    "Runs",
-    "SCORED",
-    "TUNING_AXES",
-    "TextureImages",
-    "TextureMedians",
-    "VERDICTS",
-    "Variability",
-    "Verdict",
-    "WILSON",
-    "bootstrap_accuracies",
-    "difference",
-    "differences",
-    "from_json",
-    "json_differences",
-    "load",
-    "mean_accuracy",
-    "middle",
-    "noise_label",
-    "physiology_from_json",
-    "read",
-    "read_arrays",
-    "read_json",
-    "to_json",
-    "wilson",
-    "write",
-]

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vone_jax.results.format import Accuracy, LayerScores, Physiology, Result
+from vone_jax.results.format import Accuracy, LayerScores, Result
 
 # Tuning curve -> the axis that it is measured along.
 TUNING_AXES = {
@@ -23,6 +23,20 @@ TUNING_AXES = {
 }
 # The array of receptive-field maps, which old files do not have.
 FIELD_MAPS = "field/map"
+
+# Array -> its axes. Axes of one name have one length; a number is a length.
+_EXAMPLES = {"index": "n", "label": "n", "probability_correct": "n"}
+_GALLERY = {
+    **dict.fromkeys(("images", "adversarial"), "n height width colors"),
+    **dict.fromkeys(("label", "predicted_clean", "predicted_adversarial"), "n"),
+}
+_FRONT_END = {
+    **dict.fromkeys(("kernels_in_phase", "kernels_quadrature"), "n kernel_height kernel_width"),
+    **dict.fromkeys(("sf", "theta", "phase", "nx", "ny", "channel"), "n"),
+    "image": "height width colors",
+    **dict.fromkeys(("responses_clean", "responses_noisy"), "rows columns n"),
+    **dict.fromkeys(("simple_channels", "pixels_per_degree"), ""),
+}
 
 
 def check(result: Result) -> None:
@@ -36,42 +50,45 @@ def check(result: Result) -> None:
     if not arrays:
         return
     if isinstance(result.measured, Accuracy):
-        _check_examples(arrays, result.measured)
+        _check_shapes(arrays, _EXAMPLES)
+        _check_examples(arrays["probability_correct"], result.measured)
     elif result.kind == "gallery":
-        _check_gallery(arrays)
+        _check_shapes(arrays, _GALLERY)
+        _check_image("images", arrays["images"])
     elif result.kind == "v1":
+        _check_shapes(arrays, _FRONT_END)
         _check_front_end(arrays)
-    elif isinstance(result.measured, Physiology) and result.measured.scores is not None:
-        _check_layer(arrays, result.measured.scores)
+    elif result.scores is not None:
+        _check_shapes(arrays, _layer_shapes(arrays, result.scores), undefined=True)
 
 
-def _array(
-    arrays: Mapping[str, np.ndarray], name: str, shape: tuple, undefined: bool = False
-) -> np.ndarray:
-    """An array of finite numbers, or NaN too if ``undefined``. None in a shape is any length."""
-    array = arrays.get(name)
-    if array is None:
-        raise ValueError(f"the array {name} is missing; there are {', '.join(sorted(arrays))}")
-    fits = array.ndim == len(shape) and all(
-        size in (None, length) for size, length in zip(shape, array.shape, strict=True)
-    )
-    if not fits or not np.issubdtype(array.dtype, np.number):
-        expected = ", ".join("any" if size is None else str(size) for size in shape)
-        raise ValueError(
-            f"{name} must be numbers of shape ({expected}), got {array.dtype} {array.shape}"
+def _check_shapes(
+    arrays: Mapping[str, np.ndarray], shapes: Mapping[str, str], undefined: bool = False
+) -> None:
+    """Check that arrays are finite numbers, or NaN too if ``undefined``, of given shapes."""
+    lengths: dict[str, int] = {}
+    for name, axes in shapes.items():
+        array = arrays.get(name)
+        if array is None:
+            raise ValueError(f"the array {name} is missing; there are {', '.join(sorted(arrays))}")
+        known = [int(axis) if axis.isdigit() else lengths.get(axis) for axis in axes.split()]
+        fits = array.ndim == len(known) and all(
+            length in (None, size) for length, size in zip(known, array.shape, strict=True)
         )
-    if undefined and (array.size == 0 or np.isinf(array).any()):
-        raise ValueError(f"{name} is empty or has infinite values")
-    if not undefined and not np.isfinite(array).all():
-        raise ValueError(f"{name} has values that are not finite")
-    return array
+        if not fits or not np.issubdtype(array.dtype, np.number):
+            expected = ", ".join("any" if length is None else str(length) for length in known)
+            raise ValueError(
+                f"{name} must be numbers of shape ({expected}), got {array.dtype} {array.shape}"
+            )
+        lengths |= zip(axes.split(), array.shape, strict=True)
+        if undefined and (array.size == 0 or np.isinf(array).any()):
+            raise ValueError(f"{name} is empty or has infinite values")
+        if not undefined and not np.isfinite(array).all():
+            raise ValueError(f"{name} has values that are not finite")
 
 
-def _check_examples(arrays: Mapping[str, np.ndarray], measured: Accuracy) -> None:
-    n = len(_array(arrays, "index", (None,)))
-    _array(arrays, "label", (n,))
-    correct = _array(arrays, "probability_correct", (n,))
-    if n == 0 or correct.min() < 0 or correct.max() > 1:
+def _check_examples(correct: np.ndarray, measured: Accuracy) -> None:
+    if len(correct) == 0 or correct.min() < 0 or correct.max() > 1:
         raise ValueError("probability_correct must be in [0, 1], one value per image")
     if abs(float(correct.mean(dtype=np.float64)) - measured.accuracy) > 1e-4:
         raise ValueError(
@@ -80,38 +97,21 @@ def _check_examples(arrays: Mapping[str, np.ndarray], measured: Accuracy) -> Non
         )
 
 
-def _check_gallery(arrays: Mapping[str, np.ndarray]) -> None:
-    images = _array(arrays, "images", (None,) * 4)
-    _array(arrays, "adversarial", images.shape)
-    for name in ("label", "predicted_clean", "predicted_adversarial"):
-        _array(arrays, name, images.shape[:1])
-    _check_image("images", images)
-
-
 def _check_front_end(arrays: Mapping[str, np.ndarray]) -> None:
-    n, height, width = _array(arrays, "kernels_in_phase", (None,) * 3).shape
-    _array(arrays, "kernels_quadrature", (n, height, width))
-    for name in ("sf", "theta", "phase", "nx", "ny", "channel"):
-        _array(arrays, name, (n,))
-    _check_image("image", _array(arrays, "image", (None,) * 3))
-    responses = _array(arrays, "responses_clean", (None, None, n))
-    _array(arrays, "responses_noisy", responses.shape)
-    for name, low, high in (("simple_channels", 0, n), ("pixels_per_degree", 1e-6, np.inf)):
-        value = _array(arrays, name, ())
-        if not low <= value <= high:
-            raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value}")
+    _check_image("image", arrays["image"])
+    filters = len(arrays["sf"])
+    for name, low, high in (("simple_channels", 0, filters), ("pixels_per_degree", 1e-6, np.inf)):
+        if not low <= arrays[name] <= high:
+            raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {arrays[name]}")
     for name in ("sf", "theta", "nx", "ny"):
-        _check_published(arrays, name)
-
-
-def _check_published(arrays: Mapping[str, np.ndarray], name: str) -> None:
-    edges, weights = f"published_{name}_edges", f"published_{name}_weights"
-    if edges not in arrays and weights not in arrays:
-        return
-    bins = len(_array(arrays, weights, (None,)))
-    ascending = np.all(np.diff(_array(arrays, edges, (bins + 1,))) > 0)
-    if not ascending or arrays[weights].min(initial=0) < 0 or not arrays[weights].sum() > 0:
-        raise ValueError(f"{edges} must ascend and {weights} be counts of the bins")
+        edges, weights = f"published_{name}_edges", f"published_{name}_weights"
+        if edges in arrays or weights in arrays:
+            _check_shapes(arrays, {weights: "bins"})
+            bins = len(arrays[weights])
+            _check_shapes(arrays, {edges: str(bins + 1)})
+            ascending = np.all(np.diff(arrays[edges]) > 0)
+            if not ascending or arrays[weights].min(initial=0) < 0 or not arrays[weights].sum() > 0:
+                raise ValueError(f"{edges} must ascend and {weights} be counts of the bins")
 
 
 def _check_image(name: str, images: np.ndarray) -> None:
@@ -121,29 +121,20 @@ def _check_image(name: str, images: np.ndarray) -> None:
         raise ValueError(f"{name} must be in [0, 1]")
 
 
-def _check_layer(arrays: Mapping[str, np.ndarray], scores: LayerScores) -> None:
-    # Array -> its shape. A property that a unit does not have is NaN.
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def steps(axis: str) -> int:
-        shapes[axis] = (arrays.get(axis, np.zeros(0)).size,)
-        return shapes[axis][0]
-
-    for name in ("row", "col", "channel", "field_x", "field_y"):
-        shapes[f"unit/{name}"] = (scores.units,)
+def _layer_shapes(arrays: Mapping[str, np.ndarray], scores: LayerScores) -> dict[str, str]:
+    """The arrays of a layer. A property that a unit does not have is NaN."""
+    units = str(scores.units)
+    single = [f"unit/{name}" for name in ("row", "col", "channel", "field_x", "field_y")]
+    single += [f"value/{name}" for name in ("pref_or", "peak_sf", "modulation_ratio")]
+    shapes = dict.fromkeys(single, units)
     for curve, axis in TUNING_AXES.items():
-        shapes[f"curve/{curve}"] = (steps(f"axis/{axis}"), scores.units)
-    for name in ("pref_or", "peak_sf", "modulation_ratio"):
-        shapes[f"value/{name}"] = (scores.units,)
+        shapes |= {f"axis/{axis}": axis, f"curve/{curve}": f"{axis} {units}"}
     if FIELD_MAPS in arrays:
-        places = steps("axis/position")
-        shapes[FIELD_MAPS] = (places, places, scores.units)
+        shapes |= {"axis/position": "place", FIELD_MAPS: f"place place {units}"}
     if scores.contrast_response is not None:
-        shapes["contrast/curves"] = (steps("contrast/contrasts"), scores.units)
+        shapes |= {"contrast/contrasts": "contrast", "contrast/curves": f"contrast {units}"}
     if scores.variability is not None:
+        size = f"{scores.variability.gratings} {scores.variability.units}"
         for space in ("", "spike_") if scores.variability.has_spikes else ("",):
-            for moment in ("mean", "variance"):
-                shape = (scores.variability.gratings, scores.variability.units)
-                shapes[f"variability/{space}{moment}"] = shape
-    for name, shape in shapes.items():
-        _array(arrays, name, shape, undefined=True)
+            shapes |= {f"variability/{space}{moment}": size for moment in ("mean", "variance")}
+    return shapes

@@ -4,7 +4,6 @@ A JSON file stands for a complete result: it is written last, and whole.
 """
 
 import json
-import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -17,9 +16,6 @@ from vone_jax import files
 from vone_jax.results import arrays as checks
 from vone_jax.results import first_format
 from vone_jax.results.format import FORMAT, Result, from_json, to_json
-
-# Lone surrogates, which Python uses for bytes of a path that are not UTF-8, and no encoding has.
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class ResultError(ValueError):
@@ -83,7 +79,10 @@ def read(path: Path, with_arrays: bool = True) -> Result:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Lone surrogates in its texts become replacement characters.
+    """The JSON object in a file.
+
+    Lone surrogates, which Python uses for bytes of a path that are not UTF-8, become replacement
+    characters.
 
     Raises:
       ResultError: if the file cannot be read or is not one JSON object.
@@ -99,7 +98,9 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ResultError(
             f"{path} must hold a JSON object, got {got}; delete it and evaluate again"
         )
-    return _without_surrogates(value)
+    # UTF-16 can hold lone surrogates, and its decoder replaces them.
+    text = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass")
+    return json.loads(text.decode("utf-16", "replace"))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -120,16 +121,6 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise ResultError(
             f"{path} is damaged ({error}); delete it and its JSON file and evaluate again"
         ) from error
-
-
-def _without_surrogates(value: Any) -> Any:
-    if isinstance(value, str):
-        return _SURROGATE.sub("\ufffd", value)
-    if isinstance(value, list):
-        return [_without_surrogates(item) for item in value]
-    if isinstance(value, dict):
-        return {_without_surrogates(k): _without_surrogates(item) for k, item in value.items()}
-    return value
 
 
 def _refuse_constant(text: str) -> NoReturn:

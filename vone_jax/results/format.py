@@ -10,11 +10,12 @@ value of another type is an error.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 from pydantic import ConfigDict, Field
@@ -237,9 +238,18 @@ class Attack:
         """The radius as papers write it."""
         return names.eps_label(self.norm, self.eps)
 
+    @property
+    def label(self) -> str:
+        """The norm and the radius, such as "L∞ 4/255"."""
+        return f"{names.NORM_LABELS[self.norm]} {self.eps_label}"
+
+    @property
+    def radius(self) -> float:
+        """The radius, rounded so that 4/255 computed in two ways is one radius."""
+        return float(f"{self.eps:.6g}")
+
     def __str__(self) -> str:
-        fields = {"norm": self.norm, "eps": self.eps, **self.fields}
-        return f"{self.name}({', '.join(f'{key}={_text(value)}' for key, value in fields.items())})"
+        return _code({"name": self.name, "norm": self.norm, "eps": self.eps, **self.fields})
 
 
 # The noise of the network while it is attacked. "same": as at evaluation. "none": switched off,
@@ -272,25 +282,18 @@ class AttackCondition:
     kind: Literal["attack"] = "attack"
 
     @property
-    def norm(self) -> Norm:
-        """The norm of the attacks."""
-        return self.attacks[0].norm
-
-    @property
-    def eps(self) -> float:
-        """The radius of the attacks in pixel units."""
-        return self.attacks[0].eps
-
-    @property
-    def eps_label(self) -> str:
-        """The radius as papers write it."""
-        return self.attacks[0].eps_label
+    def attack(self) -> Attack:
+        """The first attack, which has the norm and the radius of all."""
+        return self.attacks[0]
 
     @property
     def attack_name(self) -> str:
         """The name of the attack, or ``"Worst of PGD, APGD"`` for several."""
-        used = list(dict.fromkeys(attack.name for attack in self.attacks))
-        return self.attacks[0].name if len(self.attacks) == 1 else f"Worst of {', '.join(used)}"
+        used = dict.fromkeys(attack.name for attack in self.attacks)
+        return self.attack.name if len(self.attacks) == 1 else f"Worst of {', '.join(used)}"
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.attacks))
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -802,6 +805,17 @@ class Result(Identity):
         return isinstance(condition, CorruptionCondition) and condition.form == "published"
 
     @property
+    def attack(self) -> Attack:
+        """The attack of a result of any kind that has one."""
+        condition: Any = self.condition
+        return condition.attack
+
+    @property
+    def scores(self) -> LayerScores | None:
+        """The scores of a layer; None for other results, and if it could not be scored."""
+        return self.measured.scores if isinstance(self.measured, Physiology) else None
+
+    @property
     def attack_noise(self) -> AttackNoise:
         """The noise of the network while it was attacked; "same" where there is no attack."""
         return getattr(self.condition, "attack_noise", "same")
@@ -826,42 +840,40 @@ class Result(Identity):
     @property
     def identity_hash(self) -> str:
         """A hash of what was measured."""
-        values = to_json(self)
-        identity = {field.name: values[field.name] for field in dataclasses.fields(Identity)}
-        canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps(_identity(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-_RESULT: pydantic.TypeAdapter[Result] = pydantic.TypeAdapter(Result)
-_IDENTITY: pydantic.TypeAdapter[Identity] = pydantic.TypeAdapter(Identity)
-_PHYSIOLOGY: pydantic.TypeAdapter[Physiology] = pydantic.TypeAdapter(Physiology)
+T = TypeVar("T")
+
+
+@functools.cache
+def _adapter(kind: type[T]) -> pydantic.TypeAdapter[T]:
+    return pydantic.TypeAdapter(kind)
 
 
 def to_json(value: Identity) -> dict[str, Any]:
     """A result without its arrays, or an identity, as JSON values."""
-    if isinstance(value, Result):
-        return _RESULT.dump_python(value, mode="json")
-    return _IDENTITY.dump_python(value, mode="json")
+    return _adapter(type(value)).dump_python(value, mode="json")
 
 
-def from_json(values: dict[str, Any]) -> Result:
-    """The result of JSON values.
+def from_json(values: dict[str, Any], kind: type[T] = Result) -> T:
+    """The result of JSON values, or an object of another class of this module.
 
     Raises:
       pydantic.ValidationError: for a field that is unknown, missing or out of range.
     """
-    return _RESULT.validate_json(json.dumps(values))
+    return _adapter(kind).validate_json(json.dumps(values))
 
 
-def physiology_from_json(values: dict[str, Any]) -> Physiology:
-    """The measured part of a recorded layer from JSON values, as ``from_json``."""
-    return _PHYSIOLOGY.validate_json(json.dumps(values))
+def _identity(value: Identity) -> dict[str, Any]:
+    values = to_json(value)
+    return {field.name: values[field.name] for field in dataclasses.fields(Identity)}
 
 
 def differences(ours: Identity, theirs: Identity) -> list[str]:
     """The fields in which two identities differ, as ``"FIELD is OURS, was THEIRS"``."""
-    fields = [field.name for field in dataclasses.fields(Identity)]
-    return json_differences(*({k: to_json(value)[k] for k in fields} for value in (ours, theirs)))
+    return json_differences(_identity(ours), _identity(theirs))
 
 
 def json_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
@@ -899,9 +911,9 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _text(value: Any) -> str:
-    """A field of an attack as code."""
-    if isinstance(value, dict) and "name" in value:
-        fields = {key: item for key, item in value.items() if key != "name"}
-        return f"{value['name']}({', '.join(f'{k}={_text(v)}' for k, v in fields.items())})"
-    return repr(value)
+def _code(value: Any) -> str:
+    """A field of an attack as code; an attack is an object with its name."""
+    if not isinstance(value, dict) or "name" not in value:
+        return repr(value)
+    fields = [f"{name}={_code(item)}" for name, item in value.items() if name != "name"]
+    return f"{value['name']}({', '.join(fields)})"

@@ -219,7 +219,7 @@ def _loss(result: fmt.Result) -> str | None:
         return f"without the answers for each image, {unknown}"
     if result.kind in ("gallery", "v1"):
         return "its pictures are not shown"
-    if isinstance(result.measured, fmt.Physiology) and result.measured.scores is not None:
+    if result.scores is not None:
         return "its units are not shown"
     return None
 
@@ -263,37 +263,37 @@ def _check_line(record: Any) -> dict[str, Any]:
 
 def _rows(run: Run, result: fmt.Result) -> Iterator[dict[str, Any]]:
     """The rows of a result in the data frame."""
-    common = _common_columns(run, result)
-    measured = result.measured
+    common, measured = _common_columns(run, result), result.measured
 
-    def row(quantity: str, value: float | None, **fields: Any) -> dict[str, Any]:
-        return common | fields | {"quantity": quantity, "value": value}
-
-    def share(item: fmt.Accuracy | fmt.Rung, **fields: Any) -> dict[str, Any]:
-        low, high = item.interval
-        return row("accuracy", item.accuracy, low=low, high=high, **fields)
+    def share(item: fmt.Accuracy | fmt.Rung, method: str, **fields: Any) -> dict[str, Any]:
+        columns = {"quantity": "accuracy", "value": item.accuracy, "interval_method": method}
+        return common | columns | dict(zip(("low", "high"), item.interval, strict=True)) | fields
 
     if isinstance(measured, fmt.Accuracy):
         error = None if measured.between_draws is None else measured.between_draws.standard_error
-        yield share(
-            measured,
-            standard_error_over_draws=error,
-            correct=measured.correct,
-            seen=measured.seen,
-            interval_method=measured.interval_method,
-        )
-    elif isinstance(measured, fmt.Distances):
-        assert isinstance(result.condition, fmt.MinimalCondition)
-        yield row("median distance", measured.median_distance)
+        counts = {"correct": measured.correct, "seen": measured.seen}
+        yield share(measured, measured.interval_method, standard_error_over_draws=error, **counts)
+    for quantity, value in _numbers(result).items():
+        yield common | {"quantity": quantity, "value": value}
+    if isinstance(measured, fmt.Distances):
         for rung in measured.ladder:
-            label = names.eps_label(result.condition.attack.norm, rung.eps)
-            method = measured.interval_method
-            yield share(rung, eps=rung.eps, eps_label=label, interval_method=method)
-    elif isinstance(measured, fmt.Checks):
-        for check in measured.checks:
-            for name, value in check.numbers.items():
-                yield row(f"{check.name}: {name}", value)
-    elif isinstance(measured, fmt.CorruptionMeans):
+            label = names.eps_label(result.attack.norm, rung.eps)
+            yield share(rung, measured.interval_method, eps=rung.eps, eps_label=label)
+
+
+def _numbers(result: fmt.Result) -> dict[str, float | None]:
+    """The numbers of a result that have no interval."""
+    measured, scores = result.measured, result.scores
+    if isinstance(measured, fmt.Distances):
+        return {"median distance": measured.median_distance}
+    if isinstance(measured, fmt.Checks):
+        return {
+            f"{check.name}: {name}": value
+            for check in measured.checks
+            for name, value in check.numbers.items()
+        }
+    numbers: dict[str, float | None] = {}
+    if isinstance(measured, fmt.CorruptionMeans):
         numbers = {
             "mean over corruptions": measured.of_corruptions,
             "mean over categories": measured.of_categories,
@@ -301,17 +301,14 @@ def _rows(run: Run, result: fmt.Result) -> Iterator[dict[str, Any]]:
             "mCE": measured.mce,
             "relative mCE": measured.relative_mce,
         }
-        yield from (row(name, value) for name, value in numbers.items() if value is not None)
-    elif isinstance(measured, fmt.Physiology) and measured.scores is not None:
-        yield row("mean score", measured.scores.mean_score)
-        for name, item in measured.scores.properties.items():
-            if item.score is not None:
-                yield row(f"score: {name}", item.score)
+    elif scores is not None:
+        items = scores.properties.items()
+        numbers = {"mean score": scores.mean_score} | {f"score: {n}": p.score for n, p in items}
+    return {name: value for name, value in numbers.items() if value is not None}
 
 
 def _common_columns(run: Run, result: fmt.Result) -> dict[str, Any]:
     condition = result.condition
-    noise = result.attack_noise
     columns: dict[str, Any] = {
         "run": str(run.path),
         "network": run.label,
@@ -321,43 +318,25 @@ def _common_columns(run: Run, result: fmt.Result) -> dict[str, Any]:
         "dataset": result.dataset.name,
         "split": result.dataset.split,
         "test_noise": result.network.noise_change,
-        "noise": result.protocol.noise,
-        "draws": result.protocol.draws,
-        "decision": result.protocol.decision,
-        "averaged": result.protocol.averaged,
         "protocol": result.protocol_label,
         "images": result.images,
+        **dataclasses.asdict(result.protocol),
     }
+    # The fields of conditions have the names of their columns.
+    names = {"eot_samples", "estimator", "corruption", "severity", "form", "layer"}
+    fields = [field.name for field in dataclasses.fields(condition)]
+    columns |= {name: getattr(condition, name) for name in fields if name in names}
     if isinstance(condition, fmt.AttackCondition):
+        noise = condition.attack_noise
         columns |= {
-            "norm": condition.norm,
-            "eps": condition.eps,
-            "eps_label": condition.eps_label,
             "attack": condition.attack_name,
-            "attack_settings": "; ".join(map(str, condition.attacks)),
-            "eot_samples": condition.eot_samples,
-            "estimator": condition.estimator,
+            "attack_settings": str(condition),
             "attack_noise": noise if isinstance(noise, str) else noise.slug,
         }
     elif isinstance(condition, fmt.MinimalCondition | fmt.MaskingCondition):
-        attack = condition.attack
-        columns |= {
-            "norm": attack.norm,
-            "attack": attack.name,
-            "attack_settings": str(attack),
-            "eot_samples": condition.eot_samples,
-            "estimator": condition.estimator,
-        }
-        if isinstance(condition, fmt.MaskingCondition):
-            columns |= {"eps": attack.eps, "eps_label": attack.eps_label}
-    elif isinstance(condition, fmt.CorruptionCondition):
-        columns |= {
-            "corruption": condition.corruption,
-            "severity": condition.severity,
-            "form": condition.form,
-        }
-    elif isinstance(condition, fmt.CorruptionMeansCondition):
-        columns |= {"form": condition.form}
-    elif isinstance(condition, fmt.PhysiologyCondition):
-        columns |= {"layer": condition.layer}
+        columns |= {"attack": condition.attack.name, "attack_settings": str(condition.attack)}
+    if "attack" in columns:
+        columns["norm"] = result.attack.norm
+    if isinstance(condition, fmt.AttackCondition | fmt.MaskingCondition):
+        columns |= {"eps": condition.attack.eps, "eps_label": condition.attack.eps_label}
     return columns

@@ -5,6 +5,7 @@ training seed.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
@@ -19,8 +20,8 @@ WILSON = "Wilson 95 % over images"
 RESAMPLES = 1000
 SEED = 0
 BOOTSTRAP = f"bootstrap 95 % over images, {RESAMPLES} resamples, seed {SEED}"
-# Resamples at a time. It changes memory alone.
-_AT_ONCE = 50
+# Resamples are used in so many parts, which saves memory.
+_PARTS = 20
 
 
 def wilson(correct: float, seen: int) -> tuple[float, float]:
@@ -74,11 +75,10 @@ def mean_accuracy(results: Sequence[Result]) -> tuple[float, float, float]:
       (mean, low, high). The ends are NaN where the conditions share fewer than two images.
     """
     mean = float(np.mean([result.accuracy for result in results]))
-    index = _common_images(results)
-    if len(index) < 2:
+    values = _common_images(results).mean(axis=1)
+    if len(values) < 2:
         return mean, math.nan, math.nan
-    values = _per_image(results, index)
-    half = QUANTILE * values.std(ddof=1) / math.sqrt(len(index))
+    half = QUANTILE * values.std(ddof=1) / math.sqrt(len(values))
     return mean, max(0.0, mean - half), min(1.0, mean + half)
 
 
@@ -93,12 +93,12 @@ def difference(base: Sequence[Result], other: Sequence[Result]) -> Difference:
       base: results of one network, one per condition; not empty.
       other: results of another network for the same conditions.
     """
-    index = _common_images([*base, *other])
-    if len(index) >= 2:
-        values = _per_image(other, index) - _per_image(base, index)
+    common = _common_images([*base, *other])
+    if len(common) >= 2:
+        values = common[:, len(base) :].mean(axis=1) - common[:, : len(base)].mean(axis=1)
         value = float(values.mean())
-        half = QUANTILE * float(values.std(ddof=1)) / math.sqrt(len(index))
-        return Difference(value, value - half, value + half, len(index), paired=True)
+        half = QUANTILE * float(values.std(ddof=1)) / math.sqrt(len(values))
+        return Difference(value, value - half, value + half, len(values), paired=True)
     images = min(result.images for result in (*base, *other))
     value = float(np.mean([r.accuracy for r in other]) - np.mean([r.accuracy for r in base]))
     if len(base) > 1:
@@ -121,27 +121,31 @@ def bootstrap_accuracies(
     Returns:
       float64 (resamples, len(results)), or None if a result has no values for single images.
     """
-    if not results or not all("index" in result.arrays for result in results):
+    values = _by_image(results)
+    if not len(values):
         return None
-    # Pairs of a set and a place in it: all sets of published files have the same order.
-    indices = [2 * result.arrays["index"] + result.published for result in results]
-    images = np.unique(np.concatenate(indices))
-    values = np.zeros((len(images), len(results)))
-    measured = np.zeros(values.shape, bool)
-    for column, (result, index) in enumerate(zip(results, indices, strict=True)):
-        rows = np.searchsorted(images, index)
-        values[rows, column] = result.arrays["probability_correct"]
-        measured[rows, column] = True
-    patterns, which = np.unique(measured, axis=0, return_inverse=True)
+    measured = ~np.isnan(values)
+    pattern = np.unique(measured, axis=0, return_inverse=True)[1].reshape(-1)
+    sums = np.zeros((resamples, len(results)))
+    sizes = tuple(np.bincount(pattern).tolist())
+    for place, drawn in enumerate(_drawn(sizes, resamples, seed)):
+        members = np.nan_to_num(values[pattern == place])
+        parts = np.array_split(drawn, _PARTS)
+        sums += np.concatenate([counts.astype(float) @ members for counts in parts])
+    return sums / measured.sum(axis=0)
+
+
+@functools.lru_cache(maxsize=4)
+def _drawn(sizes: tuple[int, ...], resamples: int, seed: int) -> list[np.ndarray]:
+    """The counts of sets of images that are drawn anew, uint8 (resamples, size) for each set.
+
+    Drawing takes nearly all of the time, and most networks of a report have sets of one size.
+    """
     rng = np.random.default_rng(seed)
-    total = np.zeros((resamples, len(results)))
-    for pattern in range(len(patterns)):
-        members = values[which.reshape(-1) == pattern]
-        share = np.full(len(members), 1 / len(members))
-        for start in range(0, resamples, _AT_ONCE):
-            part = total[start : start + _AT_ONCE]
-            part += rng.multinomial(len(members), share, size=len(part)).astype(float) @ members
-    return total / measured.sum(axis=0)
+    draws = [
+        [rng.multinomial(n, [1 / n] * n).astype("uint8") for _ in range(resamples)] for n in sizes
+    ]
+    return [np.stack(rows) for rows in draws]
 
 
 def middle(values: np.ndarray) -> tuple[float, float]:
@@ -150,20 +154,23 @@ def middle(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _per_image(results: Sequence[Result], index: np.ndarray) -> np.ndarray:
-    """Mean over conditions of the probability of a correct answer, for each image of ``index``."""
-    total = np.zeros(len(index))
-    for result in results:
-        order = np.argsort(result.arrays["index"], kind="stable")
-        place = np.searchsorted(result.arrays["index"], index, sorter=order)
-        total += result.arrays["probability_correct"][order[place]]
-    return total / len(results)
+def _by_image(results: Sequence[Result]) -> np.ndarray:
+    """The probability of a correct answer, (images, results); NaN if an image is not in a result.
+
+    There are no images if a result has no values for single images.
+    """
+    if not results or not all("index" in result.arrays for result in results):
+        return np.zeros((0, len(results)))
+    # Pairs of a set and a place in it: all sets of published files have the same order.
+    indices = [2 * result.arrays["index"] + result.published for result in results]
+    images = np.unique(np.concatenate(indices))
+    values = np.full((len(images), len(results)), np.nan)
+    for column, (result, index) in enumerate(zip(results, indices, strict=True)):
+        values[np.searchsorted(images, index), column] = result.arrays["probability_correct"]
+    return values
 
 
 def _common_images(results: Sequence[Result]) -> np.ndarray:
-    if not all("index" in result.arrays for result in results):
-        return np.zeros(0, np.int64)
-    common = results[0].arrays["index"]
-    for result in results[1:]:
-        common = np.intersect1d(common, result.arrays["index"])
-    return np.unique(common)
+    """The probability of a correct answer to each image that all results have."""
+    values = _by_image(results)
+    return values[~np.isnan(values).any(axis=1)]
