@@ -135,14 +135,14 @@ def test_suites_of_other_attacks():
 
 def test_the_checks_for_masked_gradients_are_a_suite():
     request = evaluation.Request(norm="l2", eot_samples=7)
-    assert suites.conditions(["masking"], request, NOISY) == []
-    (condition,) = suites.masking(request, NOISY, "base")
+    noisy = Target(FULL, noisy=True, transfer="base")
+    (condition,) = suites.conditions(["masking"], request, noisy)
     assert condition == evaluation.Masking("l2", 2.4, True, "base", eot_samples=7)
     record = condition.record()
     assert record.attack.eps_label == "2.4" and record.transfer == "base"
     assert record.attacks["eps"] == record.attack
     assert record.attacks["4 k draws"].fields["eot_samples"] == 28
-    (condition,) = suites.masking(request, QUIET)
+    (condition,) = suites.conditions(["masking"], request, QUIET)
     assert condition.record().eot_samples == 1 and "without noise" not in condition.attacks()
 
 

@@ -226,15 +226,14 @@ class Corrupted(Judged):
     def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
         if self.form == "published":
             return trial.images, {}
-        images = corruptions.corrupt(
-            trial.keys("corruption"),
-            trial.images,
-            self.corruption,
-            self.severity,
-            form=self.form,
-            frost_images=self.frost_images,
+        return self.corrupt(trial.keys("corruption"), trial.images), {}
+
+    def corrupt(self, keys: jax.Array, images: jax.Array) -> jax.Array:
+        """The images with the corruption, made in memory."""
+        form, frost = self.form, self.frost_images
+        return corruptions.corrupt(
+            keys, images, self.corruption, self.severity, form=form, frost_images=frost
         )
-        return images, {}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ from vone_jax.evaluation import exhibits, physiology, suites
 from vone_jax.evaluation.conditions import Corrupted
 from vone_jax.evaluation.examples import Examples
 from vone_jax.evaluation.judging import AttackNoise
+from vone_jax.evaluation.masking import Masking
 from vone_jax.evaluation.run import Exhibit, Job, Task
 from vone_jax.network import Network, Split, open_network
 from vone_jax.results import Protocol
@@ -291,22 +292,23 @@ def plan(
         command=command,
         trained_on=request.source is None,
     )
-    # Whether draws differ between the passes of an attack.
-    noisy = network.stochastic and request.noise == "fresh"
-    target = suites.Target(network.image_shape, noisy, attack_noise)
+    few = dataclasses.replace(
+        job,
+        examples=Examples(source, min(request.masking_images, count)),
+        batch_size=min(batch_size, whole(_MASKING_BATCH_SIZE)),
+    )
+    target = suites.Target(
+        network.image_shape,
+        noisy=network.stochastic and request.noise == "fresh",
+        attack_noise=attack_noise,
+        transfer="" if other is None else f"{other.name}, weights {other.weights}",
+    )
     tasks: list[tuple[Job, Task]] = [
-        (job, condition) for condition in suites.conditions(suite, request, target)
+        (few if isinstance(condition, Masking) else job, condition)
+        for condition in suites.conditions(suite, request, target)
     ]
     if request.corrupted_files is not None:
         tasks = _from_files(tasks, request, split.data_dir)
-    if suites.MASKING in suite:
-        few = dataclasses.replace(
-            job,
-            examples=Examples(source, min(request.masking_images, count)),
-            batch_size=min(batch_size, whole(_MASKING_BATCH_SIZE)),
-        )
-        transfer = "" if other is None else f"{other.name}, weights {other.weights}"
-        tasks += [(few, check) for check in suites.masking(request, target, transfer)]
     tasks += [(job, exhibit) for exhibit in _exhibits(job, request, suite, target)]
     return Plan(job, tuple(tasks))
 
@@ -342,7 +344,12 @@ def _attack_noise(
     """
     if request.attack_noise == _SAME:
         return "same"
-    suites.check_attack_noise(suite, request.attack_noise)
+    unsupported = [name for name in suite if name in suites.IN_ONE_NORM]
+    if unsupported or not set(suite) & set(suites.WITH_ATTACK_NOISE):
+        raise ValueError(
+            f"attack_noise {request.attack_noise!r} is for the attacks of the suites "
+            f"{', '.join(suites.WITH_ATTACK_NOISE)}; got {', '.join(unsupported or suite)}"
+        )
     if request.noise != "fresh":
         raise ValueError(
             f"attack_noise {request.attack_noise!r} needs noise 'fresh'; with noise "

@@ -5,9 +5,8 @@ the attack code published by its authors).
 """
 
 import dataclasses
-import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import jax
@@ -29,11 +28,6 @@ _FULL_SIZE = 224 * 224 * 3
 # Places on the ladder by the number of points: the whole, the set reported for main results, and
 # its weak half, used for variants.
 POINTS = {9: tuple(range(9)), 4: (2, 4, 6, 8), 2: (2, 4)}
-
-_QUICK = (
-    "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "brightness", "contrast",
-    "pixelate", "speckle_noise", "gaussian_blur",
-)  # fmt: skip
 
 
 def vonenet_pgd(norm: str, eps: float, **fields) -> PGD:
@@ -83,11 +77,13 @@ class Target:
       noisy: whether its noise differs between the passes of an attack, unless the attack has
         other noise.
       attack_noise: the noise at the attack, see ``Attacked``.
+      transfer: name of another network whose adversarial images the masking checks carry over.
     """
 
     image_shape: tuple[int, int, int]
     noisy: bool
     attack_noise: AttackNoise = "same"
+    transfer: str = ""
 
     @property
     def draws_differ(self) -> bool:
@@ -95,11 +91,6 @@ class Target:
         if self.attack_noise == "same":
             return self.noisy
         return self.attack_noise not in ("none", "frozen")
-
-
-def radii(request: "Request", image_shape: tuple[int, int, int]) -> tuple[float, ...]:
-    """Radii in ``request.norm``: those of the request, or the third of the authors' four."""
-    return request.eps or (ladder(request.norm, 4, image_shape)[2],)
 
 
 def pgd(request: "Request", norm: str, eps: float, noisy: bool = True) -> PGD:
@@ -124,113 +115,62 @@ def attacked(request: "Request", norm: str, eps: float, target: Target) -> Attac
     return Attacked(pgd(request, norm, eps, target.draws_differ), target.attack_noise)
 
 
-def _clean(request: "Request", target: Target) -> list[Condition]:
-    return [Clean()]
+def _at_radius(name: str, request: "Request", eps: float, target: Target) -> Condition:
+    """The condition of a suite in the norm of the request, for one radius."""
+    norm, noisy = request.norm, target.noisy
+    draws = request.eot_samples if noisy else 1
+    if name == MASKING:
+        return Masking(norm, eps, noisy, target.transfer, eot_samples=request.eot_samples)
+    if name == "autoattack":
+        return Attacked(AutoAttack(norm, eps, version="rand" if noisy else "standard"))
+    if name == "square":
+        return Attacked(Square(norm, eps, eot_samples=draws))
+    apgd = APGD(norm, eps, eot_samples=draws)
+    if name == "apgd":
+        return Attacked(apgd)
+    usual = pgd(request, norm, eps, noisy)
+    other = dataclasses.replace(usual, loss="margin", random_start=True)
+    return WorstOf((usual, other, apgd, dataclasses.replace(apgd, loss="margin")))
 
 
-def _ladder(norm: str) -> "Suite":
-    def conditions(request: "Request", target: Target) -> list[Attacked]:
-        eps = request.eps or ladder(norm, request.points, target.image_shape)
-        return [attacked(request, norm, value, target) for value in eps]
-
-    return conditions
-
-
-def _each_radius(build: Callable[["Request", float, int], Condition]) -> "Suite":
-    """Conditions ``build(request, eps, draws in a gradient)`` at the radii of the request."""
-
-    def conditions(request: "Request", target: Target) -> list[Condition]:
-        draws = request.eot_samples if target.noisy else 1
-        return [build(request, eps, draws) for eps in radii(request, target.image_shape)]
-
-    return conditions
-
-
-def _apgd(request: "Request", eps: float, draws: int) -> Attacked:
-    return Attacked(APGD(request.norm, eps, eot_samples=draws))
-
-
-def _square(request: "Request", eps: float, draws: int) -> Attacked:
-    return Attacked(Square(request.norm, eps, eot_samples=draws))
-
-
-def _autoattack(request: "Request", target: Target) -> list[Attacked]:
-    version = "rand" if target.noisy else "standard"
-    return [
-        Attacked(AutoAttack(request.norm, eps, version=version))
-        for eps in radii(request, target.image_shape)
-    ]
-
-
-def _worst(request: "Request", eps: float, draws: int) -> WorstOf:
-    usual = pgd(request, request.norm, eps, draws > 1)
-    return WorstOf(
-        (
-            usual,
-            dataclasses.replace(usual, loss="margin", random_start=True),
-            APGD(request.norm, eps, eot_samples=draws),
-            APGD(request.norm, eps, eot_samples=draws, loss="margin"),
-        )
-    )
-
-
-def _minimal(request: "Request", target: Target) -> list[Minimal]:
-    eps = request.eps or ladder(request.norm, 9, target.image_shape)
-    draws = request.eot_samples if target.noisy else 1
-    return [Minimal(FMN(request.norm, max(eps), eot_samples=draws), eps)]
-
-
-def _corruptions(usual: Sequence[str], severities: Sequence[int]) -> "Suite":
-    def conditions(request: "Request", target: Target) -> list[Corrupted]:
-        frost = None if request.frost_dir is None else corruptions.load_frost(request.frost_dir)
-        chosen = request.corruptions or usual
-        if frost is None and not request.corruptions:
-            chosen = [names.PROCEDURAL_FROST if name == "frost" else name for name in chosen]
-        corrupted = [
-            Corrupted(name, severity, request.form, frost if name == "frost" else None)
-            for name in chosen
-            for severity in request.severities or severities
-        ]
-        _check_size({each.corruption: each for each in corrupted}.values(), target.image_shape)
-        return corrupted
-
-    return conditions
-
-
-def _check_size(corrupted: Iterable[Corrupted], image_shape: tuple[int, int, int]) -> None:
-    """Check that images of a shape are large enough for corruptions.
+def _corrupted(
+    request: "Request", usual: Sequence[str], severities: Sequence[int], target: Target
+) -> list[Corrupted]:
+    """The corruptions of the request, else the usual ones.
 
     Raises:
-      ValueError: naming a corruption that they are too small for.
+      ValueError: naming a corruption that the images are too small for.
     """
-    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    frost = None if request.frost_dir is None else corruptions.load_frost(request.frost_dir)
+    chosen = request.corruptions or usual
+    if frost is None and not request.corruptions:
+        chosen = [names.PROCEDURAL_FROST if name == "frost" else name for name in chosen]
+    corrupted = [
+        Corrupted(name, severity, request.form, frost if name == "frost" else None)
+        for name in chosen
+        for severity in request.severities or severities
+    ]
+    images = jax.ShapeDtypeStruct((1, *target.image_shape), jnp.float32)
     keys = jax.eval_shape(lambda: prng.example_keys(jax.random.key(0), 1))
-    for each in corrupted:
-        corrupt = functools.partial(
-            corruptions.corrupt,
-            name=each.corruption,
-            severity=each.severity,
-            form=each.form,
-            frost_images=each.frost_images,
-        )
-        jax.eval_shape(corrupt, keys, images)
+    for one_severity in {each.corruption: each for each in corrupted}.values():
+        jax.eval_shape(one_severity.corrupt, keys, images)
+    return corrupted
 
 
-Suite = Callable[["Request", Target], Sequence[Condition]]
-
-_SUITES: dict[str, Suite] = {
-    "clean": _clean,
-    **{norm: _ladder(norm) for norm in names.NORMS},
-    "apgd": _each_radius(_apgd),
-    "autoattack": _autoattack,
-    "square": _each_radius(_square),
-    "minimal": _minimal,
-    "worst": _each_radius(_worst),
-    "corruptions": _corruptions(
-        (*corruptions.SETS["common"], *corruptions.SETS["extra"]), corruptions.SEVERITIES
+# Corruptions and severities of a suite, unless the request names others.
+_CORRUPTIONS: dict[str, tuple[Sequence[str], Sequence[int]]] = {
+    "corruptions": (
+        (*corruptions.SETS["common"], *corruptions.SETS["extra"]),
+        corruptions.SEVERITIES,
     ),
-    "corruptions_quick": _corruptions(_QUICK, (3,)),
-}
+    "corruptions_quick": (
+        (
+            "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "brightness",
+            "contrast", "pixelate", "speckle_noise", "gaussian_blur",
+        ),
+        (3,),
+    ),
+}  # fmt: skip
 
 # The checks for masked gradients, on few images.
 MASKING = "masking"
@@ -241,11 +181,12 @@ PHYSIOLOGY = "physiology"
 # Results that are looked at, see ``exhibits``.
 GALLERY, FRONT_END = "gallery", "v1"
 
-# Suites whose attacks are in ``Request.norm``.
-_IN_ONE_NORM = ("apgd", "autoattack", "square", "minimal", "worst", MASKING)
+# Suites of one condition for each radius, in ``Request.norm``; and all suites in that norm.
+_AT_RADII = ("apgd", "autoattack", "square", "worst", MASKING)
+IN_ONE_NORM = (*_AT_RADII, "minimal")
 
 # Suites whose attacks can use other noise than the judgement.
-_WITH_ATTACK_NOISE = (*names.NORMS, GALLERY)
+WITH_ATTACK_NOISE = (*names.NORMS, GALLERY)
 
 # Names that stand for several suites.
 GROUPS = {
@@ -253,7 +194,9 @@ GROUPS = {
     "all": ("clean", *names.NORMS, "corruptions", GALLERY, FRONT_END),
 }
 
-NAMES = (*_SUITES, MASKING, PHYSIOLOGY, GALLERY, FRONT_END, *GROUPS)
+NAMES = (
+    "clean", *names.NORMS, *IN_ONE_NORM, *_CORRUPTIONS, PHYSIOLOGY, GALLERY, FRONT_END, *GROUPS
+)  # fmt: skip
 
 
 def expand(suite: Sequence[str]) -> tuple[str, ...]:
@@ -279,53 +222,36 @@ def conditions(suite: Sequence[str], request: "Request", target: Target) -> list
     """The conditions of suites, each once.
 
     Args:
-      suite: expanded names; ``MASKING``, ``PHYSIOLOGY``, ``GALLERY`` and ``FRONT_END`` have no
-        conditions here.
+      suite: expanded names; ``PHYSIOLOGY``, ``GALLERY`` and ``FRONT_END`` have no conditions.
       request: settings of attacks and corruptions.
       target: what they depend on in the network.
 
     Raises:
-      ValueError: if ``request.eps`` is given for several norms.
+      ValueError: if ``request.eps`` is given for several norms, or the images are too small for a
+        corruption.
     """
     norms = {name for name in suite if name in names.NORMS}
-    norms |= {request.norm for name in suite if name in _IN_ONE_NORM}
+    norms |= {request.norm for name in suite if name in IN_ONE_NORM}
     if request.eps and len(norms) != 1:
         raise ValueError(
             f"eps is for one norm, since each has its own units; the suites attack in "
             f"{', '.join(sorted(norms)) or 'none'}"
         )
-    members = [
-        condition
-        for name in suite
-        if name in _SUITES
-        for condition in _SUITES[name](request, target)
-    ]
+    shape = target.image_shape
+    members: list[Condition] = []
+    for name in suite:
+        if name == "clean":
+            members.append(Clean())
+        elif name in names.NORMS:
+            eps = request.eps or ladder(name, request.points, shape)
+            members += [attacked(request, name, each, target) for each in eps]
+        elif name in _AT_RADII:
+            eps = request.eps or (ladder(request.norm, 4, shape)[2],)
+            members += [_at_radius(name, request, each, target) for each in eps]
+        elif name == "minimal":
+            eps = request.eps or ladder(request.norm, 9, shape)
+            draws = request.eot_samples if target.noisy else 1
+            members.append(Minimal(FMN(request.norm, max(eps), eot_samples=draws), eps))
+        elif name in _CORRUPTIONS:
+            members += _corrupted(request, *_CORRUPTIONS[name], target)
     return list({condition.name: condition for condition in members}.values())
-
-
-def check_attack_noise(suite: Sequence[str], noise: str) -> None:
-    """Check that other noise at the attack has an effect on all attacks of suites.
-
-    Raises:
-      ValueError: if there is no such attack, or one on which it has no effect.
-    """
-    unsupported = [name for name in suite if name in _IN_ONE_NORM]
-    if unsupported or not set(suite) & set(_WITH_ATTACK_NOISE):
-        raise ValueError(
-            f"attack_noise {noise!r} is for the attacks of the suites "
-            f"{', '.join(_WITH_ATTACK_NOISE)}; got {', '.join(unsupported or suite)}"
-        )
-
-
-def masking(request: "Request", target: Target, transfer: str = "") -> list[Masking]:
-    """The checks for masked gradients, one for each radius.
-
-    Args:
-      request: norm and radii, and the noise draws of a gradient.
-      target: what they depend on in the network.
-      transfer: name of another network whose adversarial images are carried over, if any.
-    """
-    return [
-        Masking(request.norm, eps, target.noisy, transfer, eot_samples=request.eot_samples)
-        for eps in radii(request, target.image_shape)
-    ]
