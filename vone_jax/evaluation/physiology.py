@@ -158,11 +158,9 @@ class Layer(Exhibit):
             references=recording.tables,
             textures=None if recording.textures is None else _texture_record(recording.textures),
         )
-        parts = (self.name, job.slug, job.tag)
         return job.identity(
             self.name,
             record,
-            name="-".join(part for part in parts if part),
             dataset=results.Dataset("gratings", "MarquesEtAl2020", _num_gratings()),
             protocol=results.Protocol("fresh" if noisy else "none", recording.trials),
             key=results.Key(job.seed, "physiology / set of gratings / trial / grating"),

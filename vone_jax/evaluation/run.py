@@ -87,16 +87,6 @@ class Job:
         """The network's class for each label of the examples, see ``match_labels``."""
         return match_labels(self.network, self.examples, self.trained_on)
 
-    @functools.cached_property
-    def network_record(self) -> results.Network:
-        """The network for result files."""
-        return network_record(self.network)
-
-    @property
-    def slug(self) -> str:
-        """The replaced noise in the name of a result; empty for the network as it was trained."""
-        return "" if self.network.trained is None else f"test-{noise_slug(self.network.noise)}"
-
     @property
     def effective_protocol(self) -> Protocol:
         """The protocol as it applies to the network: one draw if the network has no noise."""
@@ -112,27 +102,24 @@ class Job:
           condition: for the result file.
           **fields: of ``results.Identity``, in place of those of the job.
         """
-        protocol = self.effective_protocol
-        parts = (name, self.slug, protocol.slug, self.tag)
+        dataset = self.examples.record
+        if self.classes is not None:
+            # The labels in a result are the network's classes.
+            dataset = dataclasses.replace(dataset, class_names=self.network.class_names)
         values = {
-            "name": "-".join(part for part in parts if part),
-            "network": self.network_record,
-            "dataset": self._dataset,
+            "network": network_record(self.network),
+            "dataset": dataset,
             "condition": condition,
-            "protocol": protocol,
+            "protocol": self.effective_protocol,
             "key": results.Key(
                 self.seed, "evaluation / index in the dataset / purpose (attack, judge, ...)"
             ),
-        }
-        return results.Identity(**values | fields)
-
-    @property
-    def _dataset(self) -> results.Dataset:
-        """The examples for a result file; the labels there are the network's classes."""
-        if self.classes is None:
-            return self.examples.record
-        names = self.network.class_names
-        return dataclasses.replace(self.examples.record, class_names=names)
+        } | fields
+        # Replaced noise is part of the name; the network as it was trained has none there.
+        noise = self.network.noise
+        test_noise = "" if self.network.trained is None else f"test-{noise_slug(noise)}"
+        parts = (name, test_noise, values["protocol"].slug, self.tag)
+        return results.Identity(name="-".join(filter(None, parts)), **values)
 
     @functools.cached_property
     def classifier(self) -> dict[str, Any]:
