@@ -161,16 +161,16 @@ class MeansOverCorruptions(Exhibit):
     name = "corruption-means"
 
     def identity(self, job: Job, earlier: Sequence[results.Result]) -> results.Identity | None:
-        accuracy, clean = self._accuracies(earlier)
-        if summarise(accuracy, clean, _is_imagenet(job)) is None:
+        means, arrays = self.make(job, earlier)
+        if means is None:
             return None
-        conditions = _corruptions(earlier)
-        form = ", ".join(sorted({condition.form for condition, _ in conditions}))
+        measured = _corruptions(earlier)
+        form = ", ".join(sorted({condition.form for condition, _ in measured}))
         record = results.CorruptionMeansCondition(
             form=form,
-            corruptions=tuple(accuracy),
-            severities=tuple(sorted({condition.severity for condition, _ in conditions})),
-            clean=clean is not None,
+            corruptions=tuple(dict.fromkeys(condition.corruption for condition, _ in measured)),
+            severities=tuple(arrays["severities"].tolist()),
+            clean=any(result.kind == "clean" for result in earlier),
         )
         suffix = "" if form == "float" else f"-{form}"
         return job.identity(f"{self.name}{suffix}", record)
@@ -178,19 +178,14 @@ class MeansOverCorruptions(Exhibit):
     def make(
         self, job: Job, earlier: Sequence[results.Result]
     ) -> tuple[results.CorruptionMeans | None, dict[str, np.ndarray]]:
-        means = summarise(*self._accuracies(earlier), _is_imagenet(job))
-        severities = sorted({condition.severity for condition, _ in _corruptions(earlier)})
-        return means, {"severities": np.array(severities)}
-
-    def _accuracies(
-        self, earlier: Sequence[results.Result]
-    ) -> tuple[dict[str, dict[int, float]], float | None]:
-        """Accuracies by corruption and severity, and on clean images if that is known."""
         accuracy: dict[str, dict[int, float]] = {}
         for condition, share in _corruptions(earlier):
             accuracy.setdefault(condition.corruption, {})[condition.severity] = share
-        clean = [result.accuracy for result in earlier if result.kind == "clean"]
-        return accuracy, clean[0] if clean else None
+        clean = next((result.accuracy for result in earlier if result.kind == "clean"), None)
+        # AlexNet's errors on ImageNet-C, by which mCE is normalised, are for such images.
+        imagenet = job.network.image_size == 224 and job.network.num_classes == 1000
+        severities = sorted({severity for shares in accuracy.values() for severity in shares})
+        return summarise(accuracy, clean, imagenet), {"severities": np.array(severities)}
 
 
 def _corruptions(
@@ -201,11 +196,6 @@ def _corruptions(
         for result in earlier
         if isinstance(result.condition, results.CorruptionCondition)
     ]
-
-
-def _is_imagenet(job: Job) -> bool:
-    """True if AlexNet's errors on ImageNet-C apply, by which mCE is normalised."""
-    return job.network.image_size == 224 and job.network.num_classes == 1000
 
 
 def summarise(
