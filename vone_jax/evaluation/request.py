@@ -28,6 +28,7 @@ _BATCH_SIZE = 50
 _MASKING_BATCH_SIZE = 10
 
 _TRAINED, _SAME = "trained", "same"
+_WORDS_FOR_NOISE = {"test_noise": (_TRAINED,), "attack_noise": (_SAME, "frozen", _TRAINED)}
 _NOISE_FORMS = "none, neuronal, neuronal:SCALE,LEVEL[,STRENGTH] or gaussian:SCALE"
 
 
@@ -167,8 +168,8 @@ class Request:
         arguments.choice("form", self.form, corruptions.FORMS)
         suites.pgd(self, self.norm, 0.0)
         _ = self.protocol
-        for name, also in (("test_noise", (_TRAINED,)), ("attack_noise", _ATTACK_NOISE)):
-            parse_noise(name, getattr(self, name), None, also)
+        for name in _WORDS_FOR_NOISE:
+            parse_noise(name, getattr(self, name), None)
 
     @property
     def protocol(self) -> Protocol:
@@ -199,25 +200,21 @@ class Request:
         return argv
 
 
-_ATTACK_NOISE = (_SAME, "frozen", _TRAINED)
-
-
-def parse_noise(name: str, text: str, trained: Noise, also: Sequence[str]) -> Noise:
+def parse_noise(name: str, text: str, trained: Noise) -> Noise:
     """The noise that a text stands for.
 
     Args:
-      name: of the option, for errors.
+      name: "test_noise" or "attack_noise".
       text: ``"none"``; ``"neuronal"`` for that of the released models; ``"neuronal:0.35,0.07"`` or
-        ``"gaussian:4"`` with the fields of ``NeuronalNoise`` or ``GaussianNoise``; or one of
-        ``also``.
-      trained: the noise that the network was trained with, which is returned for the values in
-        ``also``.
-      also: further values that are valid.
+        ``"gaussian:4"`` with the fields of ``NeuronalNoise`` or ``GaussianNoise``; or a word that
+        the option has for no noise of its own.
+      trained: the noise that the network was trained with, which is returned for such a word.
 
     Raises:
       ValueError: if the text stands for no noise.
     """
-    if text in also:
+    words = _WORDS_FOR_NOISE[name]
+    if text in words:
         return trained
     if text == "none":
         return None
@@ -230,7 +227,7 @@ def parse_noise(name: str, text: str, trained: Noise, also: Sequence[str]) -> No
             return v1.GaussianNoise(*fields)
     except ValueError as error:
         raise ValueError(f"{name} {text!r}: {error}") from error
-    raise ValueError(f"{name} must be {', '.join(also)}, {_NOISE_FORMS}; got {text!r}")
+    raise ValueError(f"{name} must be {', '.join(words)}, {_NOISE_FORMS}; got {text!r}")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -262,7 +259,7 @@ def plan(
     suite = suites.expand(request.suite)
     trained = network.noise
     if request.test_noise != _TRAINED:
-        network = network.with_noise(parse_noise("test_noise", request.test_noise, trained, ()))
+        network = network.with_noise(parse_noise("test_noise", request.test_noise, trained))
     attack_noise = _attack_noise(request, suite, network, trained)
     other = None if request.transfer_from is None else open_network(request.transfer_from)
     split = _split(network, request)
@@ -357,7 +354,7 @@ def _attack_noise(
         )
     if request.attack_noise == "frozen":
         return "frozen" if network.stochastic else "same"
-    noise = parse_noise("attack_noise", request.attack_noise, trained, _ATTACK_NOISE)
+    noise = parse_noise("attack_noise", request.attack_noise, trained)
     if network.with_noise(noise) is network:
         return "same"
     return "none" if noise is None else noise
