@@ -30,8 +30,6 @@ LEAST_MEAN = 2.0
 # Layers whose responses are the noise's output, where counts can be had back.
 _SPIKING = ("v1", "stem.noise")
 
-Recorded = tuple[dict[str, Any], dict[str, np.ndarray]]
-
 
 def experiments(
     network: Network,
@@ -40,7 +38,7 @@ def experiments(
     quiet: ResponseFn,
     noisy: ResponseFn,
     key: jax.Array,
-) -> Recorded:
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Show the scored units gratings of rising contrast, and some units the same gratings again.
 
     Variability is recorded where the layer's responses depend on the key.
@@ -56,32 +54,42 @@ def experiments(
     Returns:
       Fields of the result's JSON file, and arrays of its NPZ file.
     """
-    fields, arrays = _contrast_response(quiet, key, scores.site)
-    if network.stochastic and is_stochastic(noisy, key, scores.display):
-        more, recorded = _variability(noisy, key, scores.site, _noise_in_spikes(network, layer))
-        fields, arrays = fields | more, arrays | recorded
-    return fields, arrays
-
-
-def _contrast_response(quiet: ResponseFn, key: jax.Array, site: neurophysiology.Site) -> Recorded:
+    site = scores.site
     response = neurophysiology.contrast_response(quiet, key, site, CONTRASTS)
-    fields = {
-        "median_c50": median(response.c50),
-        "median_exponent": median(response.exponent),
+    fields: dict[str, Any] = {
+        "contrast_response": {
+            "median_c50": median(response.c50),
+            "median_exponent": median(response.exponent),
+        }
     }
     arrays = {
         f"contrast/{name}": getattr(response, name)
         for name in ("contrasts", "curves", "r_max", "c50", "exponent", "explained")
     }
-    return {"contrast_response": fields}, arrays
+    if network.stochastic and is_stochastic(noisy, key, scores.display):
+        spikes = network.noise if layer in _SPIKING else None
+        spikes = spikes if isinstance(spikes, NeuronalNoise) else None
+        fields["variability"], recorded = _variability(noisy, key, site, spikes)
+        arrays |= recorded
+    return fields, arrays
 
 
 def _variability(
     noisy: ResponseFn, key: jax.Array, site: neurophysiology.Site, noise: NeuronalNoise | None
-) -> Recorded:
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Fields and arrays; with those of spike counts if the responses come from such noise."""
     units = np.unique(np.linspace(0, len(site) - 1, min(len(site), MAX_UNITS)).astype(int))
     some = np.isin(np.arange(len(site)), units)
-    gratings = _gratings()
+    frequencies, orientations = stimuli.COARSE_SPATIAL_FREQUENCIES, stimuli.COARSE_ORIENTATIONS
+    # (spatial frequency, orientation): (4, 6), 24 images, of radius 1 degree.
+    gratings = neurophysiology.grating_set(
+        "evaluation of variability",
+        spatial_frequency=frequencies,
+        orientation=orientations,
+        phase=0.0,
+        radius=1.0,
+        contrast=1.0,
+    )
     statistics = neurophysiology.trial_statistics(noisy, key, site.keep(some), TRIALS, gratings)
     fields: dict[str, Any] = {
         "trials": TRIALS,
@@ -90,12 +98,8 @@ def _variability(
     }
     arrays = {
         "variability/unit": units,
-        "variability/spatial_frequency": np.repeat(
-            stimuli.COARSE_SPATIAL_FREQUENCIES, len(stimuli.COARSE_ORIENTATIONS)
-        ),
-        "variability/orientation": np.tile(
-            stimuli.COARSE_ORIENTATIONS, len(stimuli.COARSE_SPATIAL_FREQUENCIES)
-        ),
+        "variability/spatial_frequency": np.repeat(frequencies, len(orientations)),
+        "variability/orientation": np.tile(orientations, len(frequencies)),
         "variability/mean": statistics.mean,
         "variability/variance": statistics.variance,
     }
@@ -119,25 +123,7 @@ def _variability(
         }
     # Of the same gratings as in spikes.
     fields["median_fano_factor"] = median(statistics.fano_factor(least_mean))
-    return {"variability": fields}, arrays
-
-
-def _gratings() -> neurophysiology.GratingSet:
-    """(spatial frequency, orientation): (4, 6), 24 images, of radius 1 degree."""
-    return neurophysiology.grating_set(
-        "evaluation of variability",
-        spatial_frequency=stimuli.COARSE_SPATIAL_FREQUENCIES,
-        orientation=stimuli.COARSE_ORIENTATIONS,
-        phase=0.0,
-        radius=1.0,
-        contrast=1.0,
-    )
-
-
-def _noise_in_spikes(network: Network, layer: str) -> NeuronalNoise | None:
-    """The noise that a layer's responses come from, if it is one of spike counts."""
-    noise = network.noise
-    return noise if layer in _SPIKING and isinstance(noise, NeuronalNoise) else None
+    return fields, arrays
 
 
 def median(values: np.ndarray) -> float | None:
