@@ -5,8 +5,11 @@ A classifier takes one typed key per example; ``per_example`` adapts a function 
 Within a radius: ``FGSM``, ``PGD``, ``MIFGSM``, ``APGD`` along the gradient, ``SPSA`` and
 ``Square`` from scores alone, ``RandomNoise`` as a baseline. The closest adversarial image:
 ``FAB``, ``DeepFool``, ``CW``, ``DDN``, ``FMN``. Of several the worst: ``AutoAttack``. Made on
-another network: ``Transfer``. On a few images at a time: ``InBatches``.
+another network: ``Transfer``. On a few images at a time: ``InBatches``. The imports below are the
+public names.
 """
+
+# ruff: noqa: F401
 
 from vone_jax.attacks.apgd import APGD
 from vone_jax.attacks.attack import Attack, from_json, to_json
@@ -22,33 +25,8 @@ from vone_jax.attacks.square import Square
 from vone_jax.attacks.wrappers import InBatches, Transfer
 from vone_jax.prng import per_example
 
-__all__ = [
-    "APGD",
-    "CW",
-    "DDN",
-    "FAB",
-    "FGSM",
-    "FMN",
-    "InBatches",
-    "MIFGSM",
-    "PGD",
-    "SPSA",
-    "STEP_RULES",
-    "Attack",
-    "AutoAttack",
-    "DeepFool",
-    "MinimalNormAttack",
-    "MinimalPerturbation",
-    "RandomNoise",
-    "Square",
-    "Transfer",
-    "from_json",
-    "per_example",
-    "to_json",
-]
-
 # ``pytree`` has kept jaxtyping's import hook from the constructors with this flag. It would also
 # hide the types of the fields from the command line.
-for _name in __all__:
-    if isinstance(_attack := globals()[_name], type) and "__no_type_check__" in vars(_attack):
-        delattr(_attack, "__no_type_check__")
+for _public in list(globals().values()):
+    if isinstance(_public, type) and "__no_type_check__" in vars(_public):
+        delattr(_public, "__no_type_check__")

@@ -1,4 +1,9 @@
-"""Evaluation of classifiers, on arrays or over a data set with result files."""
+"""Evaluation of classifiers, on arrays or over a data set with result files.
+
+The imports below are the public names.
+"""
+
+# ruff: noqa: F401
 
 from vone_jax.evaluation.conditions import (
     Attacked,
@@ -17,35 +22,3 @@ from vone_jax.evaluation.run import Exhibit, Job, evaluate
 from vone_jax.evaluation.scoring import Accuracy, accuracy, examine, robust_accuracy
 from vone_jax.evaluation.suites import ladder, vonenet_pgd
 from vone_jax.results import Check, Protocol, ResultError
-
-__all__ = [
-    "Accuracy",
-    "Attacked",
-    "Check",
-    "Clean",
-    "Condition",
-    "Corrupted",
-    "Examples",
-    "Exhibit",
-    "FrontEnd",
-    "Gallery",
-    "Job",
-    "Layer",
-    "Masking",
-    "MeansOverCorruptions",
-    "Minimal",
-    "Plan",
-    "Protocol",
-    "Recording",
-    "Request",
-    "ResultError",
-    "WorstOf",
-    "accuracy",
-    "evaluate",
-    "examine",
-    "ladder",
-    "plan",
-    "recording",
-    "robust_accuracy",
-    "vonenet_pgd",
-]
