@@ -77,10 +77,7 @@ class Attacked(Judged):
 
     Attributes:
       attack: the attack.
-      attack_noise: the noise of the network while it is attacked. "same": as it is judged.
-        "none": switched off, and on again for the judgement, the deterministic-surrogate
-        control. "frozen": one draw for each image, new draws for the judgement. Other noise: for
-        the attack alone.
+      attack_noise: the noise of the network while it is attacked, see ``judging.AttackNoise``.
 
     Raises:
       ValueError: for a targeted attack.
@@ -286,21 +283,22 @@ class Minimal(Condition):
         distance = arrays["distance"]
         # An image without an adversarial one is infinitely far from it, which JSON cannot hold.
         median = float(np.median(distance))
+        ladder = []
+        for radius in map(float, self.radii):
+            near = distance[:, None] <= radius
+            judged = judging.accuracy(np.where(near, arrays["right"], arrays["right clean"]))
+            rung = results.Rung(radius, judged.accuracy, judged.interval, judged.between_draws)
+            ladder.append(rung)
         return results.Distances(
             seen=len(distance),
             broken=int(np.isfinite(distance).sum()),
             median_distance=median if np.isfinite(median) else None,
-            ladder=tuple(self._rung(float(radius), arrays) for radius in self.radii),
+            ladder=tuple(ladder),
             interval_method=results.WILSON,
         )
 
     def constants(self) -> dict[str, Any]:
         return {"attack": np.str_(str(attack_record(self.attack)))}
-
-    def _rung(self, radius: float, arrays: dict[str, np.ndarray]) -> results.Rung:
-        near = arrays["distance"][:, None] <= radius
-        judged = judging.accuracy(np.where(near, arrays["right"], arrays["right clean"]))
-        return results.Rung(radius, judged.accuracy, judged.interval, judged.between_draws)
 
 
 def check_untargeted(*several: Attack) -> None:

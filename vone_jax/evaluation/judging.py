@@ -24,8 +24,8 @@ from vone_jax.v1 import Noise
 _DRAWS_AT_ONCE = 10
 
 # The noise of the network while it is attacked. "same": as it is judged. "none": switched off, and
-# on again for the judgement. "frozen": one draw for each example, new draws for the judgement.
-# Other noise: for the attack alone.
+# on again for the judgement, the deterministic-surrogate control. "frozen": one draw for each
+# example, new draws for the judgement. Other noise: for the attack alone.
 AttackNoise = Literal["same", "none", "frozen"] | Noise
 
 # The purposes of random numbers: what an attack draws, the choice of the worst of several attacks,

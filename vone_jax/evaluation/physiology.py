@@ -192,6 +192,9 @@ class Layer(Exhibit):
         key = prng.stream(jax.random.key(job.seed), "physiology experiments")
         medians, arrays = experiments(network, self.layer, scores, quiet, noisy, key)
         textures = recording.textures
+        # The first channels of V1 are its simple cells.
+        config = network.v1 if self.layer == "v1" else None
+        simple = None if config is None else config.simple_channels
         # With lists for tuples and numbers of Python, as the file has them.
         summary = json.loads(json.dumps(scores.summary()))
         record = {
@@ -200,7 +203,7 @@ class Layer(Exhibit):
             "scores": summary
             | medians
             | {
-                "simple_channels": _simple_channels(network, self.layer),
+                "simple_channels": simple,
                 "textures": None if textures is None else _texture_medians(textures, scores),
             },
         }
@@ -234,11 +237,6 @@ def _feature_shapes(network: Network, shown: neurophysiology.Display) -> dict[st
     function = prng.as_pytree(network.features, "features")
     shapes = jax.eval_shape(features, function, keys, image)
     return {name: shapes[name].shape for name in names}
-
-
-def _simple_channels(network: Network, layer: str) -> int | None:
-    """The number of simple cells, a layer's first channels, if it has simple and complex ones."""
-    return network.v1.simple_channels if layer == "v1" and network.v1 is not None else None
 
 
 def _load_references(paths: Sequence[Path]) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -93,21 +93,16 @@ class Target:
         return self.attack_noise not in ("none", "frozen")
 
 
+# Fields of a request that are fields of ``PGD``.
+_OF_PGD = (
+    "steps", "step_rule", "random_start", "restarts", "loss", "l1_step", "norm_offset", "order"
+)  # fmt: skip
+
+
 def pgd(request: "Request", norm: str, eps: float, noisy: bool = True) -> PGD:
     """The attack for one radius; ``noisy`` says whether averaging over draws makes sense."""
-    return vonenet_pgd(
-        norm,
-        eps,
-        steps=request.steps,
-        step_rule=request.step_rule,
-        random_start=request.random_start,
-        restarts=request.restarts,
-        eot_samples=request.eot_samples if noisy else 1,
-        loss=request.loss,
-        l1_step=request.l1_step,
-        norm_offset=request.norm_offset,
-        order=request.order,
-    )
+    fields = {name: getattr(request, name) for name in _OF_PGD}
+    return vonenet_pgd(norm, eps, **fields, eot_samples=request.eot_samples if noisy else 1)
 
 
 def attacked(request: "Request", norm: str, eps: float, target: Target) -> Attacked:
