@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -209,26 +210,29 @@ def test_signals_keep_what_is_done(run_dir, capsys, monkeypatch, number):
         (["--examples", "many"], "invalid literal"),
         (["--examples", "0"], "examples must be between 1 and the 2000"),
         (["--examples", "2001"], "examples must be between 1 and the 2000"),
-        (["--batch-size", "0"], "batch_size must be a positive multiple"),
+        (["--batch-size", "0"], "--batch-size must be a positive multiple"),
         (["--draws", "0"], "draws must be an integer >= 1"),
         (["--steps", "-1"], "steps must be an integer >= 1"),
-        (["--eot-samples", "0"], "eot_samples must be"),
-        (["--step-rule", "eps/5"], "step_rule must be one of"),
+        (["--eot-samples", "0"], "--eot-samples must be"),
+        (["--step-rule", "eps/5"], "--step-rule must be one of"),
         (["--eps", "8"], "must be at most 1 in norm linf, since images lie in [0, 1], got 8; did"),
         (["--eps", "8/0"], "--eps"),
         (["--points", "5"], "points must be one of 9, 4, 2"),
         (["--eps", "nan", "--suite", "linf"], "eps must be a finite number"),
         (["--eps", "0.1", "--suite", "linf", "l2"], "eps is for one norm"),
         (["--noise", "warm"], "noise must be one of fresh, frozen; got 'warm'"),
-        (["--test-noise", "loud"], "test_noise must be trained, none, neuronal, neuronal:SCALE"),
-        (["--attack-noise", "loud"], "attack_noise must be same, frozen, trained, none, neuronal"),
+        (["--test-noise", "loud"], "--test-noise must be trained, none, neuronal, neuronal:SCALE"),
+        (
+            ["--attack-noise", "loud"],
+            "--attack-noise must be same, frozen, trained, none, neuronal",
+        ),
         (["--suite", "clean", "--attack-noise", "none"], "suites linf, l2, l1, gallery; got clean"),
         (["--suite", "apgd", "linf", "--attack-noise", "none"], "gallery; got apgd"),
-        (["--suite", "masking", "--attack-noise", "frozen"], "attack_noise 'frozen' is for"),
+        (["--suite", "masking", "--attack-noise", "frozen"], "--attack-noise 'frozen' is for"),
         (["--attack-noise", "none", "--noise", "frozen"], "needs noise 'fresh'"),
         (["--noise", "frozen_attack"], "noise must be one of fresh, frozen"),
         (["--order", "ball"], "order must be one of"),
-        (["--norm-offset", "-1"], "norm_offset must be"),
+        (["--norm-offset", "-1"], "--norm-offset must be"),
         (["--decision", "median"], "decision must be one of single, mean_logits"),
         (["--averaged", "3"], "averaged must be 1 for the decision of a single draw"),
         (["--decision", "vote", "--averaged", "1"], "averaged must be >= 2"),
@@ -245,10 +249,13 @@ def test_signals_keep_what_is_done(run_dir, capsys, monkeypatch, number):
         (["--corrupted-files", "tfds:cifar10_corrupted"], "prepare tfds cifar10_corrupted/"),
         (["--source", "folder:/nowhere/fog"], "/nowhere/fog"),
         (["--suite", "physiology", "--layers", "bottlenck"], "did you mean 'bottleneck'"),
-        (["--gallery-images", "0"], "gallery_images must be an integer >= 1"),
-        (["--gallery-eps=-1"], "gallery_eps must be"),
-        (["--masking-images", "0", "--suite", "masking"], "masking_images must be an integer >= 1"),
-        (["--gallery-norm", "l7"], "gallery_norm must be one of"),
+        (["--gallery-images", "0"], "--gallery-images must be an integer >= 1"),
+        (["--gallery-eps=-1"], "--gallery-eps must be"),
+        (
+            ["--masking-images", "0", "--suite", "masking"],
+            "--masking-images must be an integer >= 1",
+        ),
+        (["--gallery-norm", "l7"], "--gallery-norm must be one of"),
         (["--tag", "a/b"], "tag must consist of"),
     ],
 )
@@ -261,6 +268,19 @@ def test_wrong_arguments_end_with_status_2(run_dir, capsys, arguments, message):
     assert status == 2
     assert message in " ".join((shown.out + shown.err).split())
     assert not (run_dir / "results").exists()
+
+
+def test_help_fits_a_screen_and_has_all_options_on_demand(capsys):
+    assert program.main(["--help"]) == 0
+    short = capsys.readouterr().out
+    assert len(short.splitlines()) < 60
+    with pytest.raises(SystemExit) as stop:
+        program.main(["--help-all"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert "--norm-offset" in shown and "--norm-offset" not in short
+    named = set(re.findall(r"--[a-z][a-z-]+", short)) - {"--help-all"}
+    assert len(named) >= 10 and all(f"{option} " in shown for option in named)
 
 
 def test_wrong_runs_end_with_status_2(run_dir, capsys, monkeypatch):

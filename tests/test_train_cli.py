@@ -68,12 +68,19 @@ def test_a_sweep_says_what_it_is_and_how_it_runs(capsys):
 
 def test_help_for_a_config_lists_fields_with_their_values(capsys):
     with pytest.raises(SystemExit) as stop:
-        train.main(["tiny_imagenet/vone_resnet18", "--help"])
+        train.main(["tiny_imagenet/vone_resnet18", "--help-all"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
     for field in ("--optimizer.learning-rate", "--optimizer.schedule.patience", "--model.v1.k-exc"):
         assert field in text
     assert "--model.v1.noise.scale" in text and "0.286" in text
+
+
+def test_short_help_fits_a_screen(capsys):
+    assert train.main(["tiny_imagenet/vone_resnet18", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) < 24 and max(map(len, text.splitlines())) <= 100
+    assert "--model.image-size 64" in text and "--help-all" in text
 
 
 def test_overrides_reach_the_experiment(planned):
@@ -211,12 +218,15 @@ def test_the_run_directory_is_named_after_the_experiment(planned):
         (["--optimizer.learning-rat", "0.1"], "--optimizer.learning-rate"),
         (["--learning-rate", "0.1"], "--optimizer.learning-rate"),
         (["--optimizer.learning-rate", "fast"], "fast"),
-        (["--optimizer.learning-rate=-1"], "learning_rate must be a finite number > 0"),
-        (["--optimizer.learning-rate=nan"], "learning_rate must be a finite number > 0"),
+        (["--optimizer.learning-rate=-1"], "--optimizer.learning-rate must be a finite number > 0"),
+        (
+            ["--optimizer.learning-rate=nan"],
+            "--optimizer.learning-rate must be a finite number > 0",
+        ),
         (["--seed", "1.5"], "1.5"),
         (["--precision", "float16"], "bfloat16"),
         (["--model.name", "resnet17"], "did you mean"),
-        (["--data.batch-size", "0"], "batch_size must be an integer >= 1"),
+        (["--data.batch-size", "0"], "--data.batch-size must be an integer >= 1"),
         (["--optimizer.rates", "back_end/fc", "0"], "the factor of 'back_end/fc'"),
         (["--optimizer.rates", "back_end/fc=10"], "--optimizer.rates [STR FLOAT"),
         (["--optimizer.schedule.patience", "3"], "--optimizer.schedule.patience"),
@@ -235,8 +245,8 @@ def test_wrong_arguments_are_named_and_nothing_is_trained(planned, capsys, argum
     [
         (["--steps", "0"], "steps must be an integer >= 1, got 0"),
         (["--name", "a/b"], "name"),
-        (["--evaluate-every=nan"], "evaluate_every must be a finite number"),
-        (["--accumulation-steps", "3"], "accumulation_steps"),
+        (["--evaluate-every=nan"], "--evaluate-every must be a finite number"),
+        (["--accumulation-steps", "3"], "--accumulation-steps"),
     ],
 )
 def test_wrong_fields_of_the_experiment_itself_are_named(planned, capsys, arguments, message):

@@ -12,13 +12,16 @@ A command handles signals in one of three ways:
 """
 
 import contextlib
+import dataclasses
+import io
 import os
+import re
 import shlex
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -38,10 +41,24 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _GRACE = 0.2
 
 
-def fail(program: str, error: Exception, status: int = FAILED) -> int:
-    """Print an error on stderr as ``PROGRAM: MESSAGE``, and return the exit status ``status``."""
+def fail(
+    program: str, error: Exception | str, status: int = FAILED, options: Iterable[Any] = ()
+) -> int:
+    """Print an error on stderr as ``PROGRAM: MESSAGE``, and return the exit status ``status``.
+
+    If the message begins with a field of one of the dataclasses ``options``, the field is printed
+    as the option that the user typed.
+    """
+    field, space, rest = str(error).partition(" ")
+    if any(field == known.name for each in options for known in dataclasses.fields(each)):
+        error = f"{option(field)}{space}{rest}"
     print(f"{program}: {error}", file=sys.stderr)
     return status
+
+
+def option(*path: str) -> str:
+    """A field as it is typed: ``--data.batch-size`` for ``"data", "batch_size"``."""
+    return f"--{'.'.join(path).replace('_', '-')}"
 
 
 def stopped(program: str) -> int:
@@ -62,7 +79,7 @@ def parse(
 
     Args:
       arguments: the dataclass; each field is an option, and its comment the help.
-      argv: the words behind the program.
+      argv: the words behind the program. ``--help-all`` prints the help of all options.
       program: the program's name in messages.
       description: the text above the options in the help.
       default: values of the options that are not given.
@@ -88,15 +105,33 @@ def parse(
             str_from_instance=lambda value: [str(value)],
         )
 
-    return tyro.cli(
-        arguments,
-        args=argv,
-        prog=program,
-        description=description,
-        default=tyro.MISSING_NONPROP if default is None else default,  # pyright: ignore
-        config=markers,
-        registry=registry,
-    )
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                arguments,
+                args=["--help" if word == "--help-all" else word for word in argv],
+                prog=program,
+                description=description,
+                default=tyro.MISSING_NONPROP if default is None else default,  # pyright: ignore
+                config=markers,
+                registry=registry,
+            )
+    except SystemExit:
+        print(_as_typed(program, said.getvalue()), end="", file=sys.stderr)
+        raise
+
+
+def _as_typed(program: str, message: str) -> str:
+    """A message of tyro; one about a field names the option, and is in the form of ``fail``."""
+    # It stands in a box, above a line.
+    text = " ".join(line.strip("│ ") for line in message.splitlines())
+    found = re.search(r"Error parsing ([a-z]\w*(?:\.\w+)*): (\w+) (.*?) (?:─{3}|-{3})", text)
+    if found is None:
+        return message
+    # The first name is that of the dataclass, which is not typed.
+    path = (*found[1].split(".")[1:], found[2])
+    return f"{program}: {option(*path)} {found[3]}\n"
 
 
 def _number(text: str) -> float:

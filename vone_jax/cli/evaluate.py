@@ -21,6 +21,25 @@ Results go to RUN_DIR/results, or to runs/NAME/results for a network that is no 
   gallery, v1                adversarial images; Gabor bank and responses
   quick, all                 several of these
 
+Options that people use (--help-all lists all of them):
+
+  --source NAME              images: folder:DIR or tfds:NAME; a run has its own
+  --examples N               number of images, every k-th of the split
+  --norm NORM                linf, l2 or l1, for the suites that are not named after one
+  --eps RADIUS ...           radii in place of the authors' ladder, such as 4/255
+  --steps N, --restarts N    of the attack
+  --eot-samples N            noise draws in a gradient
+  --draws N                  decisions by which an image is judged
+  --attack-noise none        gradients without noise, as a control
+  --batch-size N             images at a time; it changes no result
+  --results DIR              directory of the result files
+
+Examples:
+
+  python eval.py runs/quickstart/vone_resnet18
+  python eval.py resnet50.pth --source folder:/data/imagenet/val --suite clean linf --examples 500
+  python eval.py runs/vone --suite masking --eps 4/255 --transfer-from runs/base
+
 Run the same command again to continue an evaluation that was stopped.
 
 Exit status: 0 finished; 1 failed; 2 wrong arguments; 75 stopped by SIGTERM or Ctrl-C, run it again
@@ -69,8 +88,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the command with the given arguments and return its exit status."""
     if not argv or argv[0] in ("-h", "--help"):
         print(__doc__, file=sys.stdout if argv else sys.stderr)
-        if not argv:
-            return cli.WRONG_ARGUMENTS
+        return cli.FINISHED if argv else cli.WRONG_ARGUMENTS
     # Attack gradients lose meaning in the reduced precision that accelerators default to.
     jax.config.update("jax_default_matmul_precision", "highest")
     try:
@@ -103,7 +121,8 @@ def _evaluate(arguments: Arguments, command: str) -> int:
     except (ValueError, TypeError, FileNotFoundError, training.RunDirectoryError) as error:
         if getattr(error, "__notes__", None):
             raise  # It comes from a function of the user, who needs the traceback.
-        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS)
+        options = (Arguments, evaluation.Request)
+        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, options)
     except training.CheckpointError as error:
         return cli.fail(PROGRAM, error)
     try:

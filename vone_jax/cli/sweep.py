@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
         loaded = sweeps.load_sweep(arguments.sweep, configs)
         shard = sweeps.Shard.parse(arguments.shard)
     except ValueError as error:
-        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS)
+        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, (Arguments,))
     try:
         return sweeps.run(
             arguments.sweep,
@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
             split=arguments.split,
         )
     except ValueError as error:
-        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS)
+        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, (Arguments,))
     except sweeps.SweepError as error:
         return cli.fail(PROGRAM, error)
 

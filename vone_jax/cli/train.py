@@ -1,7 +1,8 @@
 """Train one experiment: ``python train.py CONFIG [--run-dir DIR] [--FIELD.SUB-FIELD VALUE ...]``.
 
 CONFIG is a name below configs/, such as quickstart/vone_resnet18, or the path of a .py file that
-defines an experiment. ``python train.py CONFIG --help`` lists every field with its value there.
+defines an experiment. ``python train.py CONFIG --help`` shows the fields that people change, with
+their values there, and ``--help-all`` shows all fields.
 Run the same command again to continue a run that was stopped.
 
 Exit status: 0 finished; 1 failed, for instance because arguments do not fit the data; 2 wrong
@@ -10,6 +11,7 @@ ends the program at once.
 """
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +22,23 @@ import tyro
 from vone_jax import cli, fast, mesh, training
 
 PROGRAM = cli.program("train.py")
+
+
+# The fields that people change, and what they are.
+_FIELDS = {
+    "epochs": "passes over the training images",
+    "seed": "root of all randomness",
+    "data.source": "images: folder:DIR, tfds:NAME or fashion_mnist_small",
+    "data.batch_size": "images in a step, over all devices",
+    "data.workers": "processes that decode images",
+    "model.name": "network",
+    "model.image_size": "side of the images in pixels",
+    "model.num_classes": "None: as in the data",
+    "optimizer.learning_rate": "at the start",
+    "precision": "float32, or bfloat16 on TPUs and GPUs",
+    "initial_weights": "network to start from",
+    "freeze": "patterns of parts that are not trained",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +63,14 @@ def main(argv: Sequence[str]) -> int:
         print(f"{__doc__}\nConfigs:\n  {names}", file=sys.stdout if argv else sys.stderr)
         return cli.FINISHED if argv and argv[0] in ("-h", "--help") else cli.WRONG_ARGUMENTS
     try:
-        arguments = _parse(argv, training.load_config(argv[0], configs))
+        experiment = training.load_config(argv[0], configs)
+        if {"-h", "--help"} & set(argv):
+            print(_short_help(argv[0], experiment))
+            return cli.FINISHED
+        arguments = _parse(argv, experiment)
     # tyro reports errors of nested fields itself, but not those of the experiment's own fields.
     except (ValueError, TypeError) as error:
-        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS)
+        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, (training.Experiment,))
     experiment = arguments.experiment
     run_dir = arguments.run_dir or Path("runs") / experiment.name
     try:
@@ -76,6 +99,17 @@ def main(argv: Sequence[str]) -> int:
     ) as error:
         return cli.fail(PROGRAM, error)
     return cli.FINISHED if outcome.finished else cli.STOPPED
+
+
+def _short_help(config: str, experiment: training.Experiment) -> str:
+    """The fields that people change, with their values in a config."""
+    lines = [f"usage: {PROGRAM} {config} [--run-dir DIR] [--FIELD VALUE ...]", ""]
+    for path, meaning in _FIELDS.items():
+        value = functools.reduce(getattr, path.split("."), experiment)
+        shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+        option = f"--{path.replace('_', '-')} {shown}"
+        lines.append(f"  {option:<42} {meaning}")
+    return "\n".join([*lines, "", "--help-all shows all fields."])
 
 
 def _parse(argv: Sequence[str], experiment: training.Experiment) -> Arguments:

@@ -157,7 +157,7 @@ class Request:
         for name in ("masking_images", "gallery_images", "physiology_trials"):
             arguments.count(name, getattr(self, name))
         for name in self.corruptions:
-            corruptions.check_name(name)
+            arguments.choice("corruptions", name, corruptions.NAMES)
         if "frost" in self.corruptions and self.frost_dir is None:
             raise ValueError(
                 f"corruptions has 'frost', whose photographs frost_dir must name; "
