@@ -37,7 +37,7 @@ def importers(*names):
 
 
 # Every package may use these; they import neither jax nor flax.
-SHARED = {"arguments", "files", "names"}
+SHARED = {"arguments", "files", "names", "progress"}
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,15 @@ def test_packages_import_only_what_lies_below_them(package, allowed):
 
 
 def test_results_and_reports_need_neither_jax_nor_flax():
-    without = ("results/", "report/", "arguments.py", "files.py", "names.py", "cli/__init__.py")
+    without = (
+        "results/",
+        "report/",
+        "arguments.py",
+        "files.py",
+        "names.py",
+        "progress.py",
+        "cli/__init__.py",
+    )
     assert not {f for f in importers("jax", "flax") if f.startswith(without)}
 
 

@@ -54,11 +54,11 @@ from typing import Annotated
 
 import jax
 import tyro
-from tqdm import tqdm
 
 from vone_jax import cli, evaluation, fast, mesh, names, results, training
 from vone_jax.evaluation.conditions import Condition
 from vone_jax.network import Network, open_network
+from vone_jax.progress import Progress
 
 PROGRAM = cli.program("eval.py")
 
@@ -158,26 +158,18 @@ def _open(arguments: Arguments) -> Network:
 
 
 def _run(plan: evaluation.Plan) -> list[results.Result]:
-    """Carry out all tasks behind one progress bar."""
+    """Carry out all tasks, with reports on the progress."""
     finished: list[results.Result] = []
     total = sum(len(job.examples) for job, task in plan.tasks if isinstance(task, Condition))
     first = jax.process_index() == 0
-    with tqdm(
-        total=total,
-        unit="image",
-        file=sys.stderr,
-        disable=not (sys.stderr.isatty() and total and first),
-        dynamic_ncols=True,
-        leave=False,
-    ) as bar:
+    with Progress(total, unit="image", shown=first) as progress:
         for job, task in plan.tasks:
-            bar.set_description(task.name)
-            result = evaluation.evaluate(job, task, finished, bar.update)
+            progress.doing(task.name)
+            result = evaluation.evaluate(job, task, finished, progress.advance)
             if result is None:
                 continue
             finished.append(result)
-            if first:
-                bar.write(line(result), file=sys.stderr)
+            progress.line(line(result))
     return finished
 
 

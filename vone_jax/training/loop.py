@@ -26,12 +26,13 @@ import jax
 
 from vone_jax import fast
 from vone_jax import mesh as meshes
+from vone_jax.progress import Progress
 from vone_jax.training import initial
 from vone_jax.training import run_dir as run_dirs
 from vone_jax.training.checkpoint import Checkpoints, Position, saved_steps
 from vone_jax.training.experiment import Experiment
 from vone_jax.training.log import RunLog
-from vone_jax.training.monitor import Interval, Monitor, Progress, Skipped, Stop
+from vone_jax.training.monitor import Interval, Monitor, Skipped, Stop
 from vone_jax.training.optimizer import after_validation
 from vone_jax.training.setup import Prefetch, Setup, prepare
 from vone_jax.training.step import TrainState
@@ -128,7 +129,8 @@ def train(
         saved, pending = step, None
         tensorboard_dir = run_dir / "tensorboard" if tensorboard else None
         log = enter(RunLog(run_dir / run_dirs.LOG, step, validated, tensorboard_dir))
-        report = enter(Progress(step, setup.total_steps, progress))
+        shown = progress and jax.process_index() == 0
+        report = enter(Progress(setup.total_steps, step, shown=shown))
         report.line(_opening(setup, step))
         if restored is None and weights is not None:
             report.line(weights.table())

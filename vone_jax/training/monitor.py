@@ -1,4 +1,4 @@
-"""The bookkeeping of a run: metrics, speed, skipped steps, the request to stop, the progress bar.
+"""The bookkeeping of a run: metrics, speed, skipped steps, the request to stop.
 
 The training step never applies an update that is not finite. So a checkpoint is sound even if the
 metrics of its last steps are read later.
@@ -7,17 +7,15 @@ metrics of its last steps are read later.
 import contextlib
 import dataclasses
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from vone_jax import mesh as meshes
+from vone_jax.progress import Progress
 from vone_jax.training.log import RunLog
 from vone_jax.training.setup import Setup
 from vone_jax.training.step import Batch, StepMetrics, Sums
@@ -121,42 +119,6 @@ class Clock:
             self._start += time.perf_counter() - begin
 
 
-class Progress(contextlib.AbstractContextManager["Progress"]):
-    """Reports on stderr for people: a bar on a terminal, and a line per validation anywhere.
-
-    Only process 0 reports, and none if ``shown`` is False. Use it in a ``with`` block. ``step``
-    steps are done already.
-    """
-
-    def __init__(
-        self, step: int, total_steps: int, shown: bool = True, stream: TextIO | None = None
-    ):
-        self._stream = sys.stderr if stream is None else stream
-        self._shown = shown and jax.process_index() == 0
-        self._bar = tqdm(
-            total=total_steps,
-            initial=step,
-            unit="step",
-            file=self._stream,
-            disable=not (self._shown and self._stream.isatty()),
-            dynamic_ncols=True,
-            leave=False,
-        )
-
-    def advance(self, loss: float) -> None:
-        """Move the bar by one step, which had the mean loss ``loss`` over its batch."""
-        self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
-        self._bar.update()
-
-    def line(self, text: str) -> None:
-        """Print a line that stays, above the bar if there is one."""
-        if self._shown:
-            self._bar.write(text, file=self._stream)
-
-    def __exit__(self, *error: Any) -> None:
-        self._bar.close()
-
-
 @dataclasses.dataclass
 class Monitor:
     """Follows a run from step to step: reads metrics, logs them, and ends a run that is broken.
@@ -193,7 +155,7 @@ class Monitor:
             return
         self.interval.add(host.sums)
         self.clock.add(host.sums.seen)
-        self.progress.advance(float(host.sums.loss) / int(host.sums.seen))
+        self.progress.advance(note=f"loss {float(host.sums.loss) / int(host.sums.seen):.4f}")
         experiment = self.setup.experiment
         if step % experiment.log_every == 0 or step == self.setup.total_steps:
             record = {

@@ -1,0 +1,74 @@
+"""The progress report: a bar on terminals, lines anywhere else."""
+
+import io
+import time
+
+import pytest
+
+from vone_jax import progress as module
+from vone_jax.progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def use(stream, **arguments):
+    with Progress(10, 2, stream=stream, **arguments) as progress:
+        progress.line("hello")
+        progress.advance(note="loss 0.5")
+        progress.advance(note="loss 0.25")
+    return stream.getvalue()
+
+
+def test_a_terminal_has_a_bar_that_starts_where_the_run_does():
+    text = use(Terminal())
+    assert "2/10" in text
+    assert "hello\n" in text
+
+
+def test_a_file_has_lines_only():
+    assert use(io.StringIO()) == "hello\n"
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_quiet(stream):
+    assert use(stream(), shown=False) == ""
+
+
+def test_off_a_terminal_nothing_is_silent_for_long():
+    """Also before the first unit is done, while a program is compiled."""
+    stream = io.StringIO()
+    with Progress(10, unit="image", stream=stream, seconds=0.01) as progress:
+        progress.doing("attack")
+        deadline = time.monotonic() + 20
+        while "attack: 0 of 10 images" not in stream.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        progress.advance(5)
+        while "attack: 5 of 10 images" not in stream.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    lines = stream.getvalue().splitlines()
+    assert "attack: 0 of 10 images, 0 s so far" in lines
+    assert any(line.startswith("attack: 5 of 10 images, ") for line in lines)
+    shown = len(lines)
+    time.sleep(0.1)
+    assert len(stream.getvalue().splitlines()) == shown
+
+
+@pytest.mark.parametrize(
+    ("spent", "done", "text"),
+    [
+        (60, 2, "2 of 10 steps, 60 s so far"),
+        (60, 4, "4 of 10 steps, 60 s so far, about 3 min left"),
+        (14400, 6, "6 of 10 steps, 4.0 h so far, about 4.0 h left"),
+        (60, 10, "10 of 10 steps, 60 s so far"),
+    ],
+)
+def test_the_rest_is_estimated_from_what_was_done_here(spent, done, text, monkeypatch):
+    """Two steps were done before."""
+    progress = Progress(10, 2, shown=False, stream=io.StringIO())
+    progress.advance(done - 2)
+    now = time.monotonic()
+    monkeypatch.setattr(module.time, "monotonic", lambda: now + spent)
+    assert progress.status() == text

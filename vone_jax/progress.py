@@ -1,0 +1,96 @@
+"""Reports on long work for people: a bar on a terminal, and lines anywhere else."""
+
+import contextlib
+import sys
+import threading
+import time
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+
+class Progress(contextlib.AbstractContextManager["Progress"]):
+    """The progress of some work, on stderr. Use it in a ``with`` block.
+
+    Off a terminal a thread prints a line every ``seconds``, from the start on, so that nothing is
+    silent while a program is compiled.
+
+    Args:
+      total: number of units of the work.
+      done: number of units that are done already.
+      unit: name of a unit.
+      shown: False for a process that does not report.
+      stream: default: stderr.
+      seconds: time between two lines off a terminal.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        done: int = 0,
+        unit: str = "step",
+        shown: bool = True,
+        stream: TextIO | None = None,
+        seconds: float = 30.0,
+    ):
+        self._stream = sys.stderr if stream is None else stream
+        self._shown = shown
+        self._terminal = self._stream.isatty()
+        self._total, self._first, self._done, self._unit = total, done, done, unit
+        self._doing = ""
+        self._start = time.monotonic()
+        self._bar = tqdm(
+            total=total,
+            initial=done,
+            unit=unit,
+            file=self._stream,
+            disable=not (shown and self._terminal),
+            dynamic_ncols=True,
+            leave=False,
+        )
+        self._ended = threading.Event()
+        if shown and not self._terminal:
+            threading.Thread(target=self._report, args=(seconds,), daemon=True).start()
+
+    def doing(self, what: str) -> None:
+        """Say what is done now."""
+        self._doing = what
+        self._bar.set_description(what)
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count ``count`` more units, with a note such as ``"loss 0.5"``."""
+        self._done += count
+        if note:
+            self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update(count)
+
+    def line(self, text: str) -> None:
+        """Print a line that stays, above the bar if there is one."""
+        if self._shown:
+            self._bar.write(text, file=self._stream)
+
+    def status(self) -> str:
+        """The progress in a line: units, time so far, and an estimate of the rest."""
+        spent = time.monotonic() - self._start
+        done = self._done - self._first
+        rest = ""
+        if 0 < done and self._done < self._total:
+            rest = f", about {_duration(spent * (self._total - self._done) / done)} left"
+        doing = f"{self._doing}: " if self._doing else ""
+        count = f"{self._done} of {self._total} {self._unit}s, " if self._total else ""
+        return f"{doing}{count}{_duration(spent)} so far{rest}"
+
+    def _report(self, seconds: float) -> None:
+        while not self._ended.wait(seconds):
+            self.line(self.status())
+
+    def __exit__(self, *error: Any) -> None:
+        self._ended.set()
+        self._bar.close()
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
