@@ -38,3 +38,14 @@ def golden():
 
     with np.load(Path(__file__).parent / "golden" / "vonenet_golden.npz") as archive:
         return dict(archive)
+
+
+@pytest.fixture(scope="session")
+def evnet_golden():
+    """The reference values of the original PyTorch EVNet, see tests/golden/README.md."""
+    from pathlib import Path
+
+    import numpy as np
+
+    with np.load(Path(__file__).parent / "golden" / "evnet_golden.npz") as archive:
+        return dict(archive)

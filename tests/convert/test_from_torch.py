@@ -75,6 +75,7 @@ def test_files_of_the_training_script_name_the_architecture_differently(vone, wr
     [
         ({"noise_mode": None}, None),
         ({"noise_mode": "gaussian", "noise_scale": 4}, v1.GaussianNoise(4.0)),
+        ({"noise_mode": "fano", "noise_scale": 0.9, "noise_level": 0.1}, v1.FanoNoise(0.9, 0.1)),
         ({"noise_scale": "0.5", "noise_level": 0}, v1.NeuronalNoise(0.5, 0.0)),
     ],
 )
@@ -87,7 +88,7 @@ def test_flags_that_make_no_sense_are_reported_together(vone, write):
     report = errors(write(vone[2], flags))
     assert "flag stride must be of type int, got 2.5" in report
     assert "flag k_exc must be of type float, got 'many'" in report
-    assert "flag noise_mode must be 'neuronal', 'gaussian' or None" in report
+    assert "flag noise_mode must be 'neuronal', 'gaussian', 'fano' or None" in report
     assert "simple_channels + complex_channels = 17 filters, got 16" in report
 
 

@@ -75,6 +75,7 @@ BANK = v1.sample_gabor_parameters(8, sf_max=6.0)
     "config",
     [
         {"noise": None, "distribution": "uniform", "sf_max": 5.0},
+        {"noise": v1.FanoNoise(0.5)},
         {"noise": v1.GaussianNoise(2.0), "image_size": 32, "visual_degrees": 1.0, "stride": 1},
         {"bank": BANK, "image_mean": 0.4, "image_std": 0.25},
         {"image_mean": models.IMAGENET_MEAN, "image_std": models.IMAGENET_STD},

@@ -96,6 +96,8 @@ def test_every_field_has_an_option():
         ("neuronal:0.5,0.1", v1.NeuronalNoise(0.5, 0.1), "neuronal-0.5-0.1-1"),
         ("neuronal:0.5,0.1,2", v1.NeuronalNoise(0.5, 0.1, 2.0), "neuronal-0.5-0.1-2"),
         ("gaussian:4", v1.GaussianNoise(4.0), "gaussian-4"),
+        ("fano:0.4", v1.FanoNoise(0.4), "fano-0.4-1e-05"),
+        ("fano:0.4,0.1", v1.FanoNoise(0.4, 0.1), "fano-0.4-0.1"),
     ],
 )
 def test_texts_stand_for_noise(text, noise, slug):
@@ -107,7 +109,7 @@ def test_texts_stand_for_noise(text, noise, slug):
     ("text", "message"),
     [
         ("loud", "test_noise must be trained, none, neuronal, neuronal:SCALE"),
-        ("neuronal:1", "or gaussian:SCALE; got 'neuronal:1'"),
+        ("neuronal:1", "gaussian:SCALE or fano.*; got 'neuronal:1'"),
         ("gaussian", "got 'gaussian'"),
         ("gaussian:-1", "test_noise 'gaussian:-1': scale must be a finite number >= 0"),
         ("neuronal:a,b", "test_noise 'neuronal:a,b': could not convert"),

@@ -142,3 +142,29 @@ def test_no_images_have_no_noise():
     nothing = jnp.zeros((0, 4, 4, 5))
     slope = jax.grad(lambda r: jnp.sum(v1.NeuronalNoise()(r, nothing)))(nothing)
     assert slope.shape == nothing.shape
+
+
+def test_fano_noise_is_the_published_equation_and_keeps_signs():
+    rng = np.random.default_rng(0)
+    r, z = rng.standard_normal(100) * 5, rng.standard_normal(100)
+    expected = r + z * np.sqrt(0.93 * np.abs(r) + 1e-5)
+    result = v1.FanoNoise()(jnp.float32(r), jnp.float32(z))
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
+    assert (expected < 0).any()
+
+
+def test_the_variance_of_fano_noise_is_the_fano_factor_times_the_mean():
+    z = v1.standard_normal(prng.example_keys(jax.random.key(1), 1), (200_000,))
+    noisy = v1.FanoNoise(0.4, 4e-6)(jnp.full_like(z, 100.0), z)
+    assert float(noisy.var() / noisy.mean()) == pytest.approx(0.4, rel=0.02)
+
+
+def test_gradients_of_fano_noise_are_finite_at_zero():
+    slope = jax.vmap(jax.grad(lambda r, z: v1.FanoNoise()(r, z)))(jnp.zeros(3), jnp.arange(3.0))
+    assert slope[0] == 1.0 and bool(jnp.isfinite(slope).all())
+
+
+@pytest.mark.parametrize(("fields", "name"), [((-1.0,), "fano_factor"), ((0.9, 0.0), "floor")])
+def test_fano_noise_refuses(fields, name):
+    with pytest.raises(ValueError, match=name):
+        v1.FanoNoise(*fields)

@@ -11,7 +11,8 @@ import numpy as np
 from vone_jax import arguments
 from vone_jax.models import IMAGENET_MEAN, IMAGENET_STD, default_normalisation, default_width
 from vone_jax.models.efficientnet import BLOCKS
-from vone_jax.v1 import GaussianNoise, NeuronalNoise, VOneBlockConfig
+from vone_jax.v1 import FanoNoise, GaussianNoise, NeuronalNoise, VOneBlockConfig
+from vone_jax.v1.noise import Noise
 
 BANK = ("vone_block.simple_conv_q0.weight", "vone_block.simple_conv_q1.weight")
 
@@ -195,7 +196,7 @@ def v1_settings(flags: Mapping[str, Any], kernel_size: int, problems: list[str])
     return fields
 
 
-def _noise(flags: Mapping[str, Any]) -> NeuronalNoise | GaussianNoise | None:
+def _noise(flags: Mapping[str, Any]) -> Noise:
     mode = flags["noise_mode"]
     scale = _number(flags.get("noise_scale", 0.35))
     level = _number(flags.get("noise_level", 0.07))
@@ -206,10 +207,12 @@ def _noise(flags: Mapping[str, Any]) -> NeuronalNoise | GaussianNoise | None:
             return NeuronalNoise(scale=scale, level=level)
         if mode == "gaussian" and scale is not None:
             return GaussianNoise(scale=scale)
+        if mode == "fano" and scale is not None and level is not None:
+            return FanoNoise(fano_factor=scale, floor=level)
     except ValueError as error:
         raise ValueError(f"flags of the noise: {error}") from None
     raise ValueError(
-        f"flag noise_mode must be 'neuronal', 'gaussian' or None with a noise_scale and "
+        f"flag noise_mode must be 'neuronal', 'gaussian', 'fano' or None with a noise_scale and "
         f"noise_level, got {mode!r}, {flags.get('noise_scale')!r}, {flags.get('noise_level')!r}"
     )
 
@@ -278,13 +281,16 @@ def flags_of(name: str, config: VOneBlockConfig | None) -> dict[str, Any]:
     noise = config.noise
     if isinstance(noise, NeuronalNoise) and noise.strength != 1:
         raise ValueError(f"noise.strength must be 1 in a checkpoint of PyTorch, got {noise}")
+    mode, scale, level = None, 0.35, 0.07
+    if isinstance(noise, NeuronalNoise):
+        mode, scale, level = "neuronal", noise.scale, noise.level
+    elif isinstance(noise, GaussianNoise):
+        mode, scale = "gaussian", noise.scale
+    elif isinstance(noise, FanoNoise):
+        mode, scale, level = "fano", noise.fano_factor, noise.floor
     flags |= {flag: getattr(config, flag) for flag in _NUMBERS}
-    return flags | {
-        "noise_mode": {NeuronalNoise: "neuronal", GaussianNoise: "gaussian"}.get(type(noise)),
-        "noise_scale": 0.35 if noise is None else noise.scale,
-        "noise_level": noise.level if isinstance(noise, NeuronalNoise) else 0.07,
-        "rand_param": config.distribution == "uniform",
-    }
+    flags |= {"noise_mode": mode, "noise_scale": scale, "noise_level": level}
+    return flags | {"rand_param": config.distribution == "uniform"}
 
 
 def normalisation_flag(

@@ -27,7 +27,7 @@ _FORMAT = 1
 _SIZES = (224, 64, 32, 28)
 # Larger values in a configuration would make the check of a hostile folder slow.
 _LARGEST = {"num_classes": 2**24, "width": 2**16, "image_size": 4096, "in_channels": 1024}
-_NOISE = {cls.__name__: cls for cls in (v1.NeuronalNoise, v1.GaussianNoise)}
+_NOISE = {cls.__name__: cls for cls in (v1.NeuronalNoise, v1.GaussianNoise, v1.FanoNoise)}
 _PARAMETERS = tuple(field.name for field in dataclasses.fields(v1.GaborParameters))
 
 

@@ -45,6 +45,8 @@ def noise_record(noise: Noise) -> results.Noise | None:
         return None
     if isinstance(noise, v1.GaussianNoise):
         return results.Noise("gaussian", float(noise.scale))
+    if isinstance(noise, v1.FanoNoise):
+        return results.Noise("fano", float(noise.fano_factor), float(noise.floor))
     return results.Noise("neuronal", float(noise.scale), float(noise.level), float(noise.strength))
 
 

@@ -29,7 +29,9 @@ _MASKING_BATCH_SIZE = 10
 
 _TRAINED, _SAME = "trained", "same"
 _WORDS_FOR_NOISE = {"test_noise": (_TRAINED,), "attack_noise": (_SAME, "frozen", _TRAINED)}
-_NOISE_FORMS = "none, neuronal, neuronal:SCALE,LEVEL[,STRENGTH] or gaussian:SCALE"
+_NOISE_FORMS = (
+    "none, neuronal, neuronal:SCALE,LEVEL[,STRENGTH], gaussian:SCALE or fano:FACTOR[,FLOOR]"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +47,9 @@ class Request:
       draws: Decisions by which an image is judged, each with fresh noise. Default: 10.
       noise: "fresh": new draws in every pass. "frozen": one draw for each image, which attack and
         judgement share.
-      test_noise: Noise to evaluate with: "none", "neuronal", "neuronal:SCALE,LEVEL[,STRENGTH]" or
-        "gaussian:SCALE". Default: the noise the network was trained with. A base network gets it
-        behind its stem.
+      test_noise: Noise to evaluate with: "none", "neuronal", "neuronal:SCALE,LEVEL[,STRENGTH]",
+        "gaussian:SCALE" or "fano:FACTOR[,FLOOR]". Default: the noise the network was trained with.
+        A base network gets it behind its stem.
       attack_noise: Noise that the attack uses. Default: the same as at evaluation. "none":
         gradients without noise, the deterministic-surrogate control. "frozen": one draw for each
         image. Or a noise as for test_noise, or "trained". For linf, l2, l1 and gallery.
@@ -206,8 +208,8 @@ def parse_noise(name: str, text: str, trained: Noise) -> Noise:
     Args:
       name: "test_noise" or "attack_noise".
       text: ``"none"``; ``"neuronal"`` for that of the released models; ``"neuronal:0.35,0.07"`` or
-        ``"gaussian:4"`` with the fields of ``NeuronalNoise`` or ``GaussianNoise``; or a word that
-        the option has for no noise of its own.
+        ``"gaussian:4"`` or ``"fano:0.93"`` with the fields of ``NeuronalNoise``,
+        ``GaussianNoise`` or ``FanoNoise``; or a word that the option has for no noise of its own.
       trained: the noise that the network was trained with, which is returned for such a word.
 
     Raises:
@@ -225,6 +227,8 @@ def parse_noise(name: str, text: str, trained: Noise) -> Noise:
             return v1.NeuronalNoise(*fields)
         if kind == "gaussian" and len(fields) == 1:
             return v1.GaussianNoise(*fields)
+        if kind == "fano" and len(fields) in (1, 2):
+            return v1.FanoNoise(*fields)
     except ValueError as error:
         raise ValueError(f"{name} {text!r}: {error}") from error
     raise ValueError(f"{name} must be {', '.join(words)}, {_NOISE_FORMS}; got {text!r}")

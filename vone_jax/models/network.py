@@ -11,12 +11,11 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from vone_jax import prng
 from vone_jax.fast import convolve
 from vone_jax.models.layers import Activations, Dtype, Images, Maps, NoiseKey, he_normal_fan_out
 from vone_jax.v1 import VOneBlock, VOneBlockConfig, noise_free_responses
-from vone_jax.v1.block import check_images, key_of_noise, normalise
-from vone_jax.v1.noise import Noise, standard_normal
+from vone_jax.v1.block import check_images, normalise
+from vone_jax.v1.noise import Noise, add_noise
 
 
 class BaseNetwork(nn.Module):
@@ -71,10 +70,9 @@ class BaseNetwork(nn.Module):
         responses = self.stem_gain * responses
         if self.stem_noise is None:
             return responses
-        key = key_of_noise(self, self.stem_noise, noise_key)
-        keys = prng.stream(prng.example_keys(key, responses.shape[0]), "stem noise")
-        z = standard_normal(keys, responses.shape[1:])
-        return self.stem_noise(responses.astype(jnp.float32), z).astype(self.dtype)
+        responses = responses.astype(jnp.float32)
+        noisy = add_noise(self, self.stem_noise, "stem noise", responses, noise_key)
+        return noisy.astype(self.dtype)
 
     def __call__(
         self, images: Images, train: bool = False, noise_key: NoiseKey | None = None

@@ -44,12 +44,13 @@ class Noise:
     """The noise of a V1 front end or behind a stem, see ``vone_jax.v1``.
 
     Attributes:
-      scale: spikes per unit of activation, or the standard deviation of Gaussian noise.
-      level: baseline of neuronal noise, in spikes.
+      scale: spikes per unit of activation, the standard deviation of Gaussian noise, or the Fano
+        factor of noise that has one.
+      level: baseline of neuronal noise, in spikes, or the floor of the variance of Fano noise.
       strength: standard deviation of neuronal noise, relative to that of a Poisson process.
     """
 
-    kind: Literal["neuronal", "gaussian"]
+    kind: Literal["neuronal", "gaussian", "fano"]
     scale: float
     level: float = 0.0
     strength: float = 1.0
@@ -59,11 +60,15 @@ class Noise:
         """The noise in the name of a file, such as ``"neuronal-0.35-0.07-1"``."""
         if self.kind == "gaussian":
             return f"gaussian-{self.scale:g}"
+        if self.kind == "fano":
+            return f"fano-{self.scale:g}-{self.level:g}"
         return f"neuronal-{self.scale:g}-{self.level:g}-{self.strength:g}"
 
     def __str__(self) -> str:
         if self.kind == "gaussian":
             return f"Gaussian {self.scale:g}"
+        if self.kind == "fano":
+            return f"of Fano factor {self.scale:g}"
         strength = "" if self.strength == 1 else f", strength {self.strength:g}"
         return f"neuronal {self.scale:g}, {self.level:g}{strength}"
 

@@ -14,7 +14,7 @@ import flax.linen as nn
 from vone_jax import arguments, corruptions, data, models
 from vone_jax.training.augmentation import Perturbation
 from vone_jax.training.optimizer import OptimizerConfig
-from vone_jax.v1 import GaussianNoise, NeuronalNoise, VOneBlockConfig
+from vone_jax.v1 import FanoNoise, GaussianNoise, NeuronalNoise, VOneBlockConfig
 
 Precision = Literal["float32", "bfloat16"]
 MatmulPrecision = Literal["default", "high", "highest"]
@@ -42,7 +42,7 @@ class ModelConfig:
     # a stored experiment does not depend on defaults.
     v1: VOneBlockConfig | None = None
     # Noise after the stem of a base network: a control with noise but without V1.
-    stem_noise: NeuronalNoise | GaussianNoise | None = None
+    stem_noise: NeuronalNoise | GaussianNoise | FanoNoise | None = None
     # Factor on the output of the stem before that noise.
     stem_gain: float = 1.0
     # Normalisation of images in a base network, one number per channel; None takes the default of

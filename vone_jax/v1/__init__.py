@@ -1,4 +1,4 @@
-"""A fixed-weight model of primate primary visual cortex (V1)."""
+"""Fixed-weight models of primate primary visual cortex (V1) and of the stage before it."""
 
 from vone_jax.v1 import distributions
 from vone_jax.v1.block import VOneBlock, VOneBlockConfig, noise_free_responses
@@ -10,10 +10,20 @@ from vone_jax.v1.gabor import (
     sample_gabor_parameters,
     spatial_frequency_histogram,
 )
-from vone_jax.v1.noise import GaussianNoise, NeuronalNoise, Noise, standard_normal
+from vone_jax.v1.noise import FanoNoise, GaussianNoise, NeuronalNoise, Noise, standard_normal
+from vone_jax.v1.subcortical import (
+    M_CELLS,
+    P_CELLS,
+    LGNCells,
+    SubcorticalBlock,
+    SubcorticalConfig,
+    subcortical_responses,
+)
 
 __all__ = [
-    "GaborKernels", "GaborParameters", "GaussianNoise", "ImportedBank", "NeuronalNoise", "Noise",
+    "M_CELLS", "P_CELLS", "FanoNoise", "GaborKernels", "GaborParameters", "GaussianNoise",
+    "ImportedBank", "LGNCells", "NeuronalNoise", "Noise", "SubcorticalBlock", "SubcorticalConfig",
     "VOneBlock", "VOneBlockConfig", "distributions", "gabor_kernels", "noise_free_responses",
     "sample_gabor_parameters", "spatial_frequency_histogram", "standard_normal",
+    "subcortical_responses",
 ]  # fmt: skip

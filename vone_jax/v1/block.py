@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Key
 
-from vone_jax import arguments, prng
+from vone_jax import arguments
 from vone_jax.v1 import noise as noise_models
 from vone_jax.v1.filter_bank import FilterBank
 from vone_jax.v1.gabor import (
@@ -50,7 +50,7 @@ class VOneBlockConfig:
       distribution: see ``sample_gabor_parameters``.
       k_exc: gain of all responses. 25 gives a mean response near 1 on ImageNet.
       in_channels: number of image channels.
-      noise: ``NeuronalNoise``, ``GaussianNoise`` or None.
+      noise: ``NeuronalNoise``, ``GaussianNoise``, ``FanoNoise`` or None.
       noise_generator: generator of the normals, see ``noise.standard_normal``.
       bank: explicit Gabor parameters, or the kernels of a checkpoint; they override sampling.
       allow_aliasing: accept spatial frequencies beyond the Nyquist limit of the pixel grid.
@@ -99,7 +99,8 @@ class VOneBlockConfig:
         check_kernel_size(self.kernel_size)
         if not isinstance(self.noise, noise_models.Noise):
             raise ValueError(
-                f"noise must be NeuronalNoise(...), GaussianNoise(...) or None, got {self.noise!r}"
+                "noise must be NeuronalNoise(...), GaussianNoise(...), FanoNoise(...) or None, got "
+                f"{self.noise!r}"
             )
         arguments.choice("noise_generator", self.noise_generator, noise_models.GENERATORS)
         if self.bank is None:
@@ -283,36 +284,12 @@ class VOneBlock(nn.Module):
         standard_normal: Responses | None = None,
     ) -> Float[Array, "n _ _ channels"]:
         """Apply the stochastic part of the block alone; see ``__call__`` for the arguments."""
-        if self.config.noise is None:
-            return responses
-        if standard_normal is None:
-            key = key_of_noise(self, self.config.noise, noise_key)
-            # A separate stream, so that the caller's keys are not consumed. Noise is frozen by
-            # passing the same keys again.
-            keys = prng.stream(prng.example_keys(key, responses.shape[0]), "v1 noise")
-            standard_normal = noise_models.standard_normal(
-                keys, responses.shape[1:], self.config.noise_generator
-            )
-        elif standard_normal.shape != responses.shape:
-            raise ValueError(
-                f"standard_normal must have the shape of the responses, {responses.shape}, got "
-                f"{standard_normal.shape}"
-            )
-        return self.config.noise(responses, standard_normal)
-
-
-def key_of_noise(module: nn.Module, noise: noise_models.Noise, key: jax.Array | None) -> jax.Array:
-    """Return the key for the noise of a module: the argument ``key``, or the one in ``rngs``.
-
-    Raises:
-      ValueError: if the caller gave no key.
-    """
-    if key is not None:
-        return key
-    if not module.has_rng("noise"):
-        raise ValueError(f"{noise} needs a key: pass rngs={{'noise': key}} or noise_key=key")
-    # The only leaf of the stream is the key that the caller gave. ``make_rng`` would fold the path
-    # of the module into it, and a block would draw other noise alone than inside a network.
-    assert module.scope is not None
-    (given,) = jax.tree.leaves(module.scope.rngs["noise"])
-    return given
+        return noise_models.add_noise(
+            self,
+            self.config.noise,
+            "v1 noise",
+            responses,
+            noise_key,
+            standard_normal,
+            self.config.noise_generator,
+        )

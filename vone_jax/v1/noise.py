@@ -9,16 +9,18 @@ Reference: Dapello, Marques et al., NeurIPS 2020, section 3 (stochasticity gener
 import dataclasses
 from collections.abc import Callable
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Key
 
-from vone_jax import arguments, fast
+from vone_jax import arguments, fast, prng
 
 # Keeps the slope of the square root finite at a rate of zero. It is part of the published model.
 _VARIANCE_FLOOR = 1e-4
 
 Values = Float[Array, "*shape"]
+Batch = Float[Array, "n *shape"]
 # Generators of the normals of one key. The first is the fast one, see ``fast.counter_random``.
 GENERATORS: dict[str, Callable[[jax.Array, tuple[int, ...]], jax.Array]] = {
     "counter": fast.standard_normal,
@@ -99,4 +101,84 @@ class GaussianNoise:
         return jax.nn.relu(fast.shared_by_draws(responses, z) + self.scale * z)
 
 
-Noise = NeuronalNoise | GaussianNoise | None
+@dataclasses.dataclass(frozen=True)
+class FanoNoise:
+    """Noise of a fixed Fano factor, without rectification: r + z sqrt(fano_factor |r| + floor).
+
+    Responses may have either sign, and so has the output. It is the noise of EVNets (Piper et al.
+    2025, arXiv:2506.03089), whose responses are spike counts; the defaults are those of their V1.
+
+    Attributes:
+      fano_factor: variance divided by the magnitude of the response, >= 0.
+      floor: variance at a response of 0, > 0. It keeps gradients finite there.
+
+    Raises:
+      ValueError: if a field is out of range.
+    """
+
+    fano_factor: float = 0.93
+    floor: float = 1e-5
+
+    def __post_init__(self):
+        arguments.number("fano_factor", self.fano_factor)
+        arguments.number("floor", self.floor, positive=True)
+
+    def __call__(self, responses: Values, z: Values) -> Values:
+        """Add noise to responses of either sign, from standard normals ``z``."""
+        mean = fast.shared_by_draws(responses, z)
+        return mean + z * jnp.sqrt(self.fano_factor * jnp.abs(mean) + self.floor)
+
+
+Noise = NeuronalNoise | GaussianNoise | FanoNoise | None
+
+
+def add_noise(
+    module: nn.Module,
+    noise: Noise,
+    stream: str,
+    responses: Batch,
+    key: Key[Array, "*keys"] | None = None,
+    draws: Batch | None = None,
+    generator: str = "counter",
+) -> Batch:
+    """Add noise to the responses of a module.
+
+    Args:
+      module: the module, whose ``rngs={"noise": key}`` is the default of ``key``.
+      noise: the noise, or None, which returns the responses.
+      stream: name of the stream of keys. Modules of other streams draw independent noise.
+      responses: one row for each example.
+      key: one typed key per example, or a single one, which numbers the examples by position.
+      draws: standard normals to use in place of a key.
+      generator: of the normals, see ``standard_normal``.
+
+    Raises:
+      TypeError: if a key is not a typed key.
+      ValueError: if a shape is wrong, or if there is neither a key nor draws.
+    """
+    if noise is None:
+        return responses
+    if draws is None:
+        keys = prng.example_keys(_key(module, noise, key), responses.shape[0])
+        # A separate stream, so that the caller's keys are not consumed. Noise is frozen by passing
+        # the same keys again.
+        draws = standard_normal(prng.stream(keys, stream), responses.shape[1:], generator)
+    elif draws.shape != responses.shape:
+        raise ValueError(
+            f"standard_normal must have the shape of the responses, {responses.shape}, got "
+            f"{draws.shape}"
+        )
+    return noise(responses, draws)
+
+
+def _key(module: nn.Module, noise: Noise, key: jax.Array | None) -> jax.Array:
+    """The argument ``key``, or the key in ``rngs``."""
+    if key is not None:
+        return key
+    if not module.has_rng("noise"):
+        raise ValueError(f"{noise} needs a key: pass rngs={{'noise': key}} or noise_key=key")
+    # The only leaf of the stream is the key that the caller gave. ``make_rng`` would fold the path
+    # of the module into it, and a block would draw other noise alone than inside a network.
+    assert module.scope is not None
+    (given,) = jax.tree.leaves(module.scope.rngs["noise"])
+    return given

@@ -1,0 +1,305 @@
+"""The subcortical stage against the original (tests/golden), its tuning, and its derivatives."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vone_jax import v1
+from vone_jax.v1 import subcortical
+
+CONFIG = v1.SubcorticalConfig(noise=None)
+SMALL = v1.SubcorticalConfig(image_size=24, visual_degrees=0.75)
+QUIET = dataclasses.replace(SMALL, noise=None)
+
+
+def image(name):
+    row, col = np.meshgrid(np.arange(224), np.arange(224), indexing="ij")
+    if name == "grey":
+        channels = [np.full((224, 224), 0.5)] * 3
+    elif name == "ramp":
+        channels = [(row + col) / 446] * 3
+    else:
+        inside = (row - 112) ** 2 + (col - 112) ** 2 <= 3600
+        wave = 0.5 + 0.4 * np.sin(2 * np.pi * (row + 2 * col) / 32)
+        channels = [row / 223, col / 223, np.where(inside, wave, 0.25)]
+    return np.stack(channels, axis=-1)[None].astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def noise_pair():
+    return np.random.Generator(np.random.PCG64(0)).random((2, 224, 224, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def respond():
+    return jax.jit(lambda images: v1.subcortical_responses(CONFIG, images))
+
+
+def assert_golden(maps, golden, name, share):
+    """NCHW maps equal the golden ones up to a share of the largest value."""
+    maps, expected = np.asarray(maps), golden[f"{name}_sub"]
+    tolerance = share * np.abs(expected).max()
+    np.testing.assert_allclose(maps[:, :, ::7, ::7], expected, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(maps.mean((2, 3)), golden[f"{name}_mean"], rtol=0, atol=tolerance)
+
+
+def test_each_step_equals_the_original(evnet_golden, noise_pair):
+    adapted = subcortical.light_adaptation(jnp.asarray(noise_pair.transpose(0, 3, 1, 2)))
+    assert_golden(adapted, evnet_golden, "light_adaptation", 1e-5)
+    linear, normalised = [], []
+    for _, cells, colours in CONFIG.populations:
+        linear.append(subcortical.opponent_responses(CONFIG, cells, colours, adapted))
+        normalised.append(subcortical.contrast_normalisation(CONFIG, cells, linear[-1]))
+    assert_golden(jnp.concatenate(linear, axis=1), evnet_golden, "dog", 1e-5)
+    assert_golden(jnp.concatenate(normalised, axis=1), evnet_golden, "contrast_normalisation", 1e-5)
+
+
+@pytest.mark.parametrize(("name", "share"), [("", 1e-5), ("_ramp", 2e-5), ("_colour", 2e-5)])
+def test_responses_equal_the_original(evnet_golden, noise_pair, respond, name, share):
+    images = image(name[1:]) if name else noise_pair
+    assert_golden(respond(images).transpose(0, 3, 1, 2), evnet_golden, f"subcortical{name}", share)
+
+
+def test_uniform_images_give_no_response(respond):
+    np.testing.assert_array_equal(respond(image("grey")), 0.0)
+
+
+def test_noise_equals_the_original(evnet_golden, noise_pair, respond):
+    z = np.random.Generator(np.random.PCG64(1)).standard_normal((2, 224, 224, 4))
+    block = v1.SubcorticalBlock(v1.SubcorticalConfig())
+    noisy = block.apply({}, noise_pair, standard_normal=jnp.asarray(z, jnp.float32))
+    assert_golden(noisy.transpose(0, 3, 1, 2), evnet_golden, "subcortical_noisy", 2e-5)
+
+
+@pytest.mark.parametrize(("name", "cells"), [("p", v1.P_CELLS), ("m", v1.M_CELLS)])
+def test_kernels_equal_the_original(evnet_golden, name, cells):
+    (colours,) = [c for n, _, c in CONFIG.populations if n == name]
+    centre, surround = (np.outer(taps, taps) for taps in CONFIG.centre_and_surround(cells))
+    kernels = [
+        np.multiply.outer(plus, centre) - np.multiply.outer(minus, surround)
+        for plus, minus in colours
+    ]
+    for ours, key in (
+        (kernels, "dog_kernel"),
+        (np.outer(*[CONFIG.pool(cells)] * 2), "pool_kernel"),
+    ):
+        expected = evnet_golden[f"{key}_{name}"]
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def log_spaced(low, high, base):
+    return np.logspace(np.log(low) / np.log(base), np.log(high) / np.log(base), 12, base=base)
+
+
+# Responses of the published cells, and the spatial frequency in cycles per degree where they are
+# largest.
+TUNING = {
+    "p": {
+        "best": 1.8483633685,
+        "contrast": 0.75,
+        "sf": "4.56831 4.58924 4.64119 4.76480 5.02475 5.37813 5.46048 5.70785 5.51945 4.48832 "
+        "2.50837 .46043",
+        "size": "0 3.73979 6.85470 7.98343 7.36171 6.63359 5.97797 5.67727 5.67049 5.71421 "
+        "5.67263 5.68829",
+        "contrast response": ".12098 .18311 .27656 .41636 .62386 .92820 1.36693 1.98389 2.82186 "
+        "3.90788 5.23290 6.73546",
+    },
+    "m": {
+        "best": 1.1579475273,
+        "contrast": 0.3,
+        "sf": "3.30116 3.33378 3.41304 3.58309 3.80579 3.97379 3.98064 3.69293 3.07215 1.73990 "
+        ".29633 .00361",
+        "size": "0 1.42400 3.35479 5.48632 6.09588 5.57202 4.94207 4.33237 3.82085 3.78788 "
+        "3.81585 3.74694",
+        "contrast response": ".23456 .35052 .51957 .76127 1.09762 1.54914 2.12830 2.83248 "
+        "3.64090 4.51940 5.43155 6.34947",
+    },
+}
+
+
+def gratings(sf, radius, contrast):
+    """A disc of a grating in 8 phases; lengths in degrees, drawn at 32 pixels per degree."""
+    x = np.linspace(-112, 112, 224)
+    rows, columns = np.meshgrid(x, x, indexing="ij")
+    phases = 2 * np.pi * np.arange(8)[:, None, None] / 8
+    wave = 0.5 + 0.5 * contrast * np.sin(2 * np.pi * (sf / 32) * rows + phases)
+    disc = np.where(np.hypot(rows, columns) <= radius * 32, wave, 0.5)
+    return np.repeat(disc[..., None], 3, axis=-1).astype(np.float32)
+
+
+@pytest.mark.parametrize("curve", ["sf", "size", "contrast response"])
+@pytest.mark.parametrize("cells", ["p", "m"])
+def test_tuning_equals_the_published_cells(cells, curve, respond):
+    """The response is the first harmonic over phases of the rectified response at the centre."""
+    published = TUNING[cells]
+    best, contrast = published["best"], published["contrast"]
+    stimuli = {
+        "sf": [(sf, 1.0, contrast) for sf in log_spaced(0.07, 12, 10)],
+        "size": [(best, radius, contrast) for radius in log_spaced(0.02, 6, 2)],
+        "contrast response": [(best, 3.5 * 2**0.5, c) for c in log_spaced(0.01, 1, 2)],
+    }[curve]
+    channel = {"p": 0, "m": 3}[cells]
+    ours = []
+    for stimulus in stimuli:
+        rates = np.maximum(np.asarray(respond(gratings(*stimulus)))[:, 112, 112, channel], 0)
+        ours.append(np.abs(np.fft.fft(rates.astype(np.float64))[1]))
+    expected = np.array([float(number) for number in published[curve].split()])
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("cells", "target"), [("p", 85 / 20), ("m", 130 / 20)])
+def test_the_gain_gives_the_published_largest_rate(cells, target, respond):
+    channel = {"p": 0, "m": 3}[cells]
+    most = max(
+        float(respond(gratings(1.0, radius, 0.8))[:, 112, 112, channel].max())
+        for radius in np.arange(1 / 64, 1, 1 / 32)
+    )
+    assert most == pytest.approx(target, rel=1e-4)
+
+
+def test_a_disc_gives_the_published_responses(respond):
+    row, col = np.meshgrid(np.arange(224), np.arange(224), indexing="ij")
+    disc = np.where((row - 112) ** 2 + (col - 112) ** 2 <= 64, 0.75, 0.25)
+    images = np.repeat(disc[None, :, :, None], 3, axis=-1).astype(np.float32)
+    p, _, _, m = respond(images)[0, 112, 112].tolist()
+    assert p == pytest.approx(5.048394, abs=1e-4)
+    assert m == pytest.approx(7.999736, abs=1e-4)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.3, 0.5, 1.0])
+def test_gradient_is_finite_on_uniform_images(level):
+    def total(x, config):
+        block = v1.SubcorticalBlock(config)
+        return block.apply({}, x, rngs={"noise": jax.random.key(0)}).sum()
+
+    images = jnp.full((1, 24, 24, 3), level)
+    for config in (SMALL, QUIET):
+        value, slope = jax.value_and_grad(total)(images, config)
+        assert np.isfinite(value) and bool(jnp.isfinite(slope).all())
+
+
+def test_gradient_equals_finite_differences():
+    x = jax.random.uniform(jax.random.key(0), (1, 24, 24, 3), minval=0.2, maxval=0.8)
+    direction = jax.random.normal(jax.random.key(1), x.shape)
+
+    def total(step):
+        return jnp.sum(v1.subcortical_responses(QUIET, x + step * direction) ** 2)
+
+    numeric = (total(1e-2) - total(-1e-2)) / 2e-2
+    assert float(jax.grad(total)(0.0)) == pytest.approx(float(numeric), rel=5e-3)
+
+
+def test_responses_do_not_depend_on_the_mean_luminance():
+    """Light adaptation: an image and a dimmed one are the same."""
+    images = np.random.default_rng(0).uniform(0.2, 0.8, (2, 24, 24, 3)).astype(np.float32)
+    bright, dim = (v1.subcortical_responses(QUIET, scale * images) for scale in (1.0, 0.5))
+    np.testing.assert_allclose(dim, bright, atol=1e-3)
+
+
+def test_opponent_cells_prefer_the_colour_of_their_centre():
+    spot = np.zeros((3, 24, 24, 3), np.float32)
+    spot[:, 10:13, 10:13] = np.eye(3)[:, None, None]
+    centre = np.asarray(v1.subcortical_responses(QUIET, spot + 0.2))[:, 11, 11]
+    assert centre[:, :3].argmax(axis=0).tolist() == [0, 1, 2]
+    np.testing.assert_allclose(centre[:, 3], centre[0, 3], rtol=1e-4)
+
+
+def test_grey_images_are_colour_images_of_equal_channels():
+    grey = dataclasses.replace(QUIET, in_channels=1)
+    assert (grey.num_channels, QUIET.num_channels) == (2, 4)
+    images = np.random.default_rng(1).random((2, 24, 30, 1)).astype(np.float32)
+    one = v1.subcortical_responses(grey, images)
+    three = v1.subcortical_responses(QUIET, np.repeat(images, 3, axis=-1))
+    np.testing.assert_allclose(three[..., 1:], one[..., [0, 0, 1]], atol=1e-5)
+    np.testing.assert_allclose(three[..., :1], one[..., :1], atol=1e-5)
+
+
+def test_populations_can_be_left_out():
+    images = np.random.default_rng(2).random((1, 24, 24, 3)).astype(np.float32)
+    both = v1.subcortical_responses(QUIET, images)
+    without_m = v1.subcortical_responses(dataclasses.replace(QUIET, m_cells=None), images)
+    without_p = v1.subcortical_responses(dataclasses.replace(QUIET, p_cells=None), images)
+    np.testing.assert_array_equal(jnp.concatenate([without_m, without_p], axis=-1), both)
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 24), (9, 40), (1, 3)])
+def test_any_image_size(height, width):
+    responses = v1.subcortical_responses(QUIET, jnp.ones((1, height, width, 3)))
+    assert responses.shape == (1, height, width, 4)
+
+
+def test_noise_depends_on_the_key_of_an_example_alone():
+    responses = jax.random.normal(jax.random.key(1), (3, 8, 8, 4))
+
+    def noisy(rows):
+        keys = jax.random.split(jax.random.key(0), 3)[rows]
+        block = v1.SubcorticalBlock(SMALL)
+        return np.asarray(block.apply({}, responses[rows], noise_key=keys, method="add_noise"))
+
+    together = noisy(np.arange(3))
+    np.testing.assert_array_equal(together[2:], noisy(np.array([2])))
+    assert not np.allclose(together[0] - responses[0], together[1] - responses[1])
+    with pytest.raises(ValueError, match="FanoNoise.* needs a key"):
+        v1.SubcorticalBlock(SMALL).apply({}, jnp.ones((1, 24, 24, 3)))
+
+
+def test_noise_is_independent_of_that_of_v1():
+    noise = v1.FanoNoise(1.0, 1.0)
+    before = v1.SubcorticalBlock(dataclasses.replace(SMALL, noise=noise))
+    behind = v1.VOneBlock(v1.VOneBlockConfig(2, 2, noise=noise))
+
+    def draws(module):
+        zeros, key = jnp.zeros((1, 8, 8, 4)), jax.random.key(0)
+        return np.ravel(module.apply({}, zeros, noise_key=key, method="add_noise"))
+
+    assert abs(np.corrcoef(draws(before), draws(behind))[0, 1]) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"image_size": 0}, "image_size must be an integer >= 1, got 0"),
+        ({"visual_degrees": -1.0}, "visual_degrees must be a finite number > 0"),
+        ({"in_channels": 4}, r"in_channels must be 3 \(RGB\) or 1 \(grey\), got 4"),
+        ({"p_cells": None, "m_cells": None}, "p_cells and m_cells must not both be None"),
+        ({"p_cells": 1.0}, r"p_cells must be LGNCells\(...\) or None, got 1.0"),
+        ({"noise": v1.GaussianNoise(1.0)}, "noise must be FanoNoise"),
+        ({"noise_generator": "numpy"}, "noise_generator must be one of counter, jax"),
+        (
+            {"p_cells": v1.LGNCells(0.1, 0.1, 1.0, 0.4, 1.0, 1.0, 5.0)},
+            "surround_weight must leave a difference.*at 1.0 they cancel",
+        ),
+    ],
+)
+@pytest.mark.untyped
+def test_configurations_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        v1.SubcorticalConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [("centre_radius", 0.0, "centre_radius must be a finite number > 0"), ("c50", 0.0, "c50")],
+)
+def test_constants_are_refused(field, value, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(v1.P_CELLS, **{field: value})
+
+
+@pytest.mark.untyped
+def test_images_are_refused():
+    with pytest.raises(ValueError, match=r"images must have shape \(N, H, W, 3\)"):
+        v1.subcortical_responses(QUIET, jnp.ones((1, 24, 24, 1)))
+    with pytest.raises(ValueError, match="standard_normal must have the shape of the responses"):
+        v1.SubcorticalBlock(SMALL).apply(
+            {}, jnp.ones((1, 24, 24, 3)), standard_normal=jnp.ones((1, 24, 24, 3))
+        )
+
+
+def test_a_configuration_prints_as_code_and_hashes():
+    names = {name: getattr(v1, name) for name in ("SubcorticalConfig", "LGNCells", "FanoNoise")}
+    assert eval(repr(SMALL), names) == SMALL
+    assert hash(SMALL) == hash(v1.SubcorticalConfig(image_size=24, visual_degrees=0.75))
