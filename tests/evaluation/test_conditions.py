@@ -107,5 +107,6 @@ def test_the_result_names_the_attack_that_won(network):
     assert attacks == list(map(repr, condition.attacks)) and last == "the image itself"
     record = condition.record()
     assert list(map(str, record.attacks)) == attacks
-    assert (record.norm, record.eps_label, record.attack_name) == ("linf", "0.02", "Worst of PGD")
+    assert (record.attack.norm, record.attack.eps_label) == ("linf", "0.02")
+    assert record.attack_name == "Worst of PGD"
     assert condition.name == "attack-worst-linf-0.02"
