@@ -80,8 +80,7 @@ def test_no_two_evaluations_of_a_network_write_the_same_result(group, mocked, tm
             argv = ["run", *request.to_arguments()]
             parsed = tyro.cli(Arguments, args=argv, config=(tyro.conf.OmitArgPrefixes,))
             assert parsed.request == request
-            plan = evaluation.plan(network, request)
-            for job, task in plan.tasks:
+            for job, task in evaluation.plan(network, request):
                 if isinstance(task, Condition):
                     identity = job.identity(task.name, task.record())
                     first = identities.setdefault(identity.name, identity)

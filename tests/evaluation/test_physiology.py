@@ -204,6 +204,11 @@ def test_small_images_grow_at_the_same_pixels_per_degree(image_size, shown):
 def test_wrong_requests_are_refused_before_anything_is_recorded(network, table, tmp_path):
     with pytest.raises(ValueError, match=r"among v1.simple, .* 'botleneck'; did you mean 'bottl"):
         evaluation.recording(network, ("botleneck",))
+    flat = dataclasses.replace(
+        network, model=None, features=lambda keys, images: {"code": images[:, 0, :, 0]}
+    )
+    with pytest.raises(ValueError, match="no convolutional stages; layers must be among code"):
+        evaluation.recording(flat)
     with pytest.raises(ValueError, match="physiology_trials must be an integer >= 1, got 0"):
         evaluation.recording(network, trials=0)
     wrong = tmp_path / "wrong.csv"
@@ -285,8 +290,7 @@ def test_the_suite_has_one_task_per_layer(network, tmp_path, monkeypatch):
     asked = evaluation.Request(
         suite=("physiology",), layers=("bottleneck", "v1"), physiology_trials=4
     )
-    plan = evaluation.plan(other, asked)
-    tasks = [task for _, task in plan.tasks]
+    tasks = [task for _, task in evaluation.plan(other, asked)]
     assert all(isinstance(task, evaluation.Layer) for task in tasks)
     assert [(task.recording.trials, task.layer) for task in tasks] == [(4, "bottleneck"), (4, "v1")]
     missing = dataclasses.replace(asked, textures=tmp_path / "nowhere")

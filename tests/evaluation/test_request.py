@@ -11,7 +11,7 @@ import tyro
 from tests.evaluation import tiny
 from vone_jax import cli, evaluation, models, v1
 from vone_jax.cli.evaluate import Arguments
-from vone_jax.evaluation import request
+from vone_jax.evaluation import request, tasks
 from vone_jax.evaluation.examples import noise_slug
 
 GIVEN = v1.GaussianNoise(2.0)
@@ -131,23 +131,23 @@ def files(tmp_path):
     return tmp_path
 
 
-def from_files(tasks, files, data_dir=None, **fields):
-    return request._from_files(tasks, evaluation.Request(corrupted_files=files, **fields), data_dir)
+def from_files(planned, files, data_dir=None, **fields):
+    return tasks._from_files(planned, evaluation.Request(corrupted_files=files, **fields), data_dir)
 
 
 def test_the_images_are_those_of_the_files(files, tmp_path):
     model, variables = tiny.tiny_network(noise=None, classes=10)
     network = tiny.tiny_trained(module=(model, variables))
     job = tiny.tiny_job(network, tmp_path / "results", examples=5)
-    tasks = [
+    planned = [
         (job, evaluation.Clean()),
         (job, evaluation.Corrupted("fog", 3)),
         (job, evaluation.Corrupted("frost_procedural", 5)),
     ]
-    replaced = from_files(tasks, f"npy:{files}")
+    replaced = from_files(planned, f"npy:{files}")
     names = [condition.name for _, condition in replaced]
     assert names == ["clean", "corruption-fog-3-published", "corruption-frost-5-published"]
-    assert replaced[0] == tasks[0]
+    assert replaced[0] == planned[0]
     result = evaluation.evaluate(*replaced[1])
     assert result.condition == evaluation.Corrupted("fog", 3, "published").record()
     assert (result.condition.form, result.published) == ("published", True)

@@ -117,7 +117,7 @@ def _evaluate(arguments: Arguments, command: str) -> int:
     """Plan and carry out the request; return the exit status."""
     try:
         network = _open(arguments)
-        plan = evaluation.plan(network, arguments.request, arguments.results, command)
+        tasks = evaluation.plan(network, arguments.request, arguments.results, command)
     except (ValueError, TypeError, FileNotFoundError, training.RunDirectoryError) as error:
         if getattr(error, "__notes__", None):
             raise  # It comes from a function of the user, who needs the traceback.
@@ -126,12 +126,12 @@ def _evaluate(arguments: Arguments, command: str) -> int:
     except training.CheckpointError as error:
         return cli.fail(PROGRAM, error)
     try:
-        finished = _run(plan)
+        finished = _run(tasks)
     except (ValueError, OSError, FloatingPointError) as error:
         return cli.fail(PROGRAM, error)
     if jax.process_index() == 0:
         print(summary(finished))
-        print(f"results in {plan.job.directory}")
+        print(f"results in {tasks[0][0].directory}")
     return cli.FINISHED
 
 
@@ -157,13 +157,13 @@ def _open(arguments: Arguments) -> Network:
     return network
 
 
-def _run(plan: evaluation.Plan) -> list[results.Result]:
+def _run(tasks: Sequence[tuple[evaluation.Job, evaluation.Task]]) -> list[results.Result]:
     """Carry out all tasks, with reports on the progress."""
     finished: list[results.Result] = []
-    total = sum(len(job.examples) for job, task in plan.tasks if isinstance(task, Condition))
+    total = sum(len(job.examples) for job, task in tasks if isinstance(task, Condition))
     first = jax.process_index() == 0
     with Progress(total, unit="image", shown=first) as progress:
-        for job, task in plan.tasks:
+        for job, task in tasks:
             progress.doing(task.name)
             result = evaluation.evaluate(job, task, finished, progress.advance)
             if result is None:

@@ -17,8 +17,9 @@ from vone_jax.evaluation.examples import Examples
 from vone_jax.evaluation.exhibits import FrontEnd, Gallery, MeansOverCorruptions
 from vone_jax.evaluation.masking import Masking
 from vone_jax.evaluation.physiology import Layer, Recording, recording
-from vone_jax.evaluation.request import Plan, Request, plan
-from vone_jax.evaluation.run import Exhibit, Job, evaluate
+from vone_jax.evaluation.request import Request
+from vone_jax.evaluation.run import Exhibit, Job, Task, evaluate
 from vone_jax.evaluation.scoring import Accuracy, accuracy, examine, robust_accuracy
 from vone_jax.evaluation.suites import ladder, vonenet_pgd
+from vone_jax.evaluation.tasks import plan
 from vone_jax.results import Check, Protocol, ResultError

@@ -92,6 +92,10 @@ def recording(
         layers = stages if network.v1 is None else ("v1",)
     elif tuple(layers) == ("all",):
         layers = stages
+    if not layers:
+        raise ValueError(
+            f"{network.name} has no convolutional stages; layers must be among {', '.join(shapes)}"
+        )
     for name in layers:
         if name not in shapes:
             raise ValueError(

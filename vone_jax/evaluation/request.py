@@ -1,34 +1,19 @@
-"""A request to evaluate a network, and the plan of tasks that it becomes.
+"""A request to evaluate a network.
 
 The command line, a sweep and Python code all make the same ``Request``.
 """
 
 import dataclasses
-import functools
-from collections.abc import Sequence
 from pathlib import Path
 
-from vone_jax import arguments, corruptions, data, mesh, names, training, v1
+from vone_jax import arguments, corruptions, names, v1
 from vone_jax.attacks import checks
-from vone_jax.data import load_corrupted
-from vone_jax.evaluation import exhibits, physiology, suites
-from vone_jax.evaluation.conditions import Corrupted
-from vone_jax.evaluation.examples import Examples
-from vone_jax.evaluation.judging import AttackNoise
-from vone_jax.evaluation.masking import Masking
-from vone_jax.evaluation.run import Exhibit, Job, Task
-from vone_jax.network import Network, Split, open_network
+from vone_jax.evaluation import suites
 from vone_jax.results import Protocol
 from vone_jax.v1 import Noise
 
-_EXAMPLES = 5000
-_BATCH_SIZE = 50
-# The masking checks attack each image in about twenty ways. With small batches, little is lost
-# when the evaluation is stopped.
-_MASKING_BATCH_SIZE = 10
-
-_TRAINED, _SAME = "trained", "same"
-_WORDS_FOR_NOISE = {"test_noise": (_TRAINED,), "attack_noise": (_SAME, "frozen", _TRAINED)}
+TRAINED, SAME = "trained", "same"
+_WORDS_FOR_NOISE = {"test_noise": (TRAINED,), "attack_noise": (SAME, "frozen", TRAINED)}
 _NOISE_FORMS = (
     "none, neuronal, neuronal:SCALE,LEVEL[,STRENGTH], gaussian:SCALE or fano:FACTOR[,FLOOR]"
 )
@@ -110,8 +95,8 @@ class Request:
     seed: int = 0
     draws: int | None = None
     noise: str = "fresh"
-    test_noise: str = _TRAINED
-    attack_noise: str = _SAME
+    test_noise: str = TRAINED
+    attack_noise: str = SAME
     decision: str = "single"
     averaged: int | None = None
     points: int = 4
@@ -232,205 +217,3 @@ def parse_noise(name: str, text: str, trained: Noise) -> Noise:
     except ValueError as error:
         raise ValueError(f"{name} {text!r}: {error}") from error
     raise ValueError(f"{name} must be {', '.join(words)}, {_NOISE_FORMS}; got {text!r}")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Plan:
-    """The tasks of an evaluation, in order, each with its job."""
-
-    job: Job
-    tasks: tuple[tuple[Job, Task], ...]
-
-
-def plan(
-    network: Network, request: Request, directory: Path | None = None, command: str = ""
-) -> Plan:
-    """Plan the evaluation of a network. This opens its data set.
-
-    Args:
-      network: the network.
-      request: what to evaluate.
-      directory: of the result files. Default: the folder "results" of a run, and
-        ``runs/NAME/results`` for other networks.
-      command: the command line, for the result files.
-
-    Raises:
-      ValueError, TypeError: for a request that cannot be met; the message names the field.
-      FileNotFoundError: for data that do not exist.
-      training.RunDirectoryError, training.CheckpointError: for ``transfer_from``, see
-        ``open_network``.
-    """
-    suite = suites.expand(request.suite)
-    trained = network.noise
-    if request.test_noise != _TRAINED:
-        network = network.with_noise(parse_noise("test_noise", request.test_noise, trained))
-    attack_noise = _attack_noise(request, suite, network, trained)
-    other = None if request.transfer_from is None else open_network(request.transfer_from)
-    split = _split(network, request)
-    source = data.load(split.source, split.split, data_dir=split.data_dir)
-    if directory is None:
-        directory = (network.run_dir or Path("runs", network.name)) / "results"
-    count = min(_EXAMPLES, len(source)) if request.examples is None else request.examples
-    devices = mesh.data_mesh()
-
-    def whole(size: int) -> int:
-        return -(-size // devices.size) * devices.size
-
-    batch_size = whole(_BATCH_SIZE) if request.batch_size is None else request.batch_size
-    job = Job(
-        network=network,
-        examples=Examples(source, count),
-        protocol=request.protocol,
-        directory=directory,
-        devices=devices,
-        seed=request.seed,
-        batch_size=batch_size,
-        other=other,
-        workers=request.workers,
-        tag=request.tag,
-        overwrite=request.overwrite,
-        versions=training.versions(),
-        command=command,
-        trained_on=request.source is None,
-    )
-    few = dataclasses.replace(
-        job,
-        examples=Examples(source, min(request.masking_images, count)),
-        batch_size=min(batch_size, whole(_MASKING_BATCH_SIZE)),
-    )
-    target = suites.Target(
-        network.image_shape,
-        noisy=network.stochastic and request.noise == "fresh",
-        attack_noise=attack_noise,
-        transfer="" if other is None else f"{other.name}, weights {other.weights}",
-    )
-    tasks: list[tuple[Job, Task]] = [
-        (few if isinstance(condition, Masking) else job, condition)
-        for condition in suites.conditions(suite, request, target)
-    ]
-    if request.corrupted_files is not None:
-        tasks = _from_files(tasks, request, split.data_dir)
-    tasks += [(job, exhibit) for exhibit in _exhibits(job, request, suite, target)]
-    return Plan(job, tuple(tasks))
-
-
-def _split(network: Network, request: Request) -> Split:
-    """The images to evaluate on: those that are asked for, else those of a run's validation.
-
-    Raises:
-      ValueError: if the request names none and there is no run that has some.
-    """
-    known = network.validation
-    if request.source is None:
-        if known is None:
-            raise ValueError(
-                f"source must name the images, since {network.name} is no run of train.py: for "
-                f"instance --source folder:DIR --split val, or --source tfds:imagenet2012"
-            )
-        return Split(known.source, request.split or known.split, request.data_dir or known.data_dir)
-    split = request.split
-    if split is None:
-        split = data.evaluation_split(request.source, data_dir=request.data_dir)
-    return Split(request.source, split, request.data_dir)
-
-
-def _attack_noise(
-    request: Request, suite: Sequence[str], network: Network, trained: Noise
-) -> AttackNoise:
-    """The noise at the attack, where it differs from that at evaluation.
-
-    Raises:
-      ValueError: for an attack noise that does not go with the noise at evaluation, or has no
-        effect on a requested attack.
-    """
-    if request.attack_noise == _SAME:
-        return "same"
-    unsupported = [name for name in suite if name in suites.IN_ONE_NORM]
-    if unsupported or not set(suite) & set(suites.WITH_ATTACK_NOISE):
-        raise ValueError(
-            f"attack_noise {request.attack_noise!r} is for the attacks of the suites "
-            f"{', '.join(suites.WITH_ATTACK_NOISE)}; got {', '.join(unsupported or suite)}"
-        )
-    if request.noise != "fresh":
-        raise ValueError(
-            f"attack_noise {request.attack_noise!r} needs noise 'fresh'; with noise "
-            f"{request.noise!r} attack and judgement share the same draw"
-        )
-    if request.attack_noise == "frozen":
-        return "frozen" if network.stochastic else "same"
-    noise = parse_noise("attack_noise", request.attack_noise, trained)
-    if network.with_noise(noise) is network:
-        return "same"
-    return "none" if noise is None else noise
-
-
-def _from_files(
-    tasks: Sequence[tuple[Job, Task]], request: Request, data_dir: str | None
-) -> list[tuple[Job, Task]]:
-    """The tasks, with corrupted images that are read from files.
-
-    As many images are used as would be corrupted in memory, every k-th of the set. They are not
-    resized or cropped again.
-
-    Raises:
-      FileNotFoundError, ValueError: if a set does not exist or is not of this layout, see
-        ``data.load_corrupted``. Also if there is no corruption among the tasks, or one that is to
-        be made in another form.
-    """
-    files = request.corrupted_files
-    assert files is not None
-    if not any(isinstance(task, Corrupted) for _, task in tasks):
-        raise ValueError(
-            f"corrupted_files is for the suites corruptions and corruptions_quick, got {files!r} "
-            f"without one of them"
-        )
-    if request.form != "float":
-        raise ValueError(
-            f"form is for images that are made in memory, got {request.form!r} with "
-            f"corrupted_files {files!r}"
-        )
-    job = tasks[0][0]
-    # Placed once: jobs whose variables are on the devices share them.
-    placed = job.network.placed(functools.partial(mesh.replicate, job.devices))
-    network = dataclasses.replace(placed, preprocessing=data.Preprocessing(1.0))
-    replaced: list[tuple[Job, Task]] = []
-    for job, task in tasks:
-        if isinstance(task, Corrupted):
-            # The files have the frost of photographs.
-            name = task.corruption.replace(names.PROCEDURAL_FROST, "frost")
-            kept = (request.data_dir or data_dir) if files.startswith("tfds:") else None
-            source = load_corrupted(files, name, task.severity, data_dir=kept)
-            examples = Examples(source, min(len(job.examples), len(source)))
-            job = dataclasses.replace(job, network=network, examples=examples)
-            task = Corrupted(name, task.severity, "published")
-        replaced.append((job, task))
-    return replaced
-
-
-def _exhibits(
-    job: Job, request: Request, suite: Sequence[str], target: suites.Target
-) -> list[Exhibit]:
-    """The results that are made at once, after the conditions."""
-    tasks: list[Exhibit] = []
-    if "corruptions" in suite:
-        tasks.append(exhibits.MeansOverCorruptions())
-    if suites.GALLERY in suite:
-        condition = suites.attacked(request, request.gallery_norm, request.gallery_eps, target)
-        shown = min(request.gallery_images, len(job.examples))
-        tasks.append(exhibits.Gallery(condition, shown))
-    if suites.PHYSIOLOGY in suite:
-        recording = physiology.recording(
-            job.network,
-            request.layers,
-            request.physiology_trials,
-            request.references,
-            request.textures,
-            request.seed,
-        )
-        tasks += [physiology.Layer(recording, layer) for layer in recording.layers]
-    if suites.FRONT_END in suite:
-        if job.network.v1 is not None:
-            tasks.append(exhibits.FrontEnd())
-        elif suites.FRONT_END in request.suite:
-            raise ValueError(f"suite v1 is for VOneNets, {job.network.name} has no V1")
-    return tasks
