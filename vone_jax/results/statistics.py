@@ -125,13 +125,13 @@ def bootstrap_accuracies(
     if not len(values):
         return None
     measured = ~np.isnan(values)
-    pattern = np.unique(measured, axis=0, return_inverse=True)[1].reshape(-1)
+    patterns, which = np.unique(measured, axis=0, return_inverse=True)
     sums = np.zeros((resamples, len(results)))
-    sizes = tuple(np.bincount(pattern).tolist())
+    sizes = tuple(np.bincount(which.reshape(-1)).tolist())
     for place, drawn in enumerate(_drawn(sizes, resamples, seed)):
-        members = np.nan_to_num(values[pattern == place])
-        parts = np.array_split(drawn, _PARTS)
-        sums += np.concatenate([counts.astype(float) @ members for counts in parts])
+        members = values[which.reshape(-1) == place][:, patterns[place]]
+        parts = [counts.astype(float) @ members for counts in np.array_split(drawn, _PARTS)]
+        sums[:, patterns[place]] += np.concatenate(parts)
     return sums / measured.sum(axis=0)
 
 
