@@ -58,14 +58,14 @@ def attacked_images(labels, side=12, model="resnet18", selection="spread", seed=
 def test_gallery_magnifies_the_change_within_grey():
     made = attacked_images([0, 1, 2])
     (exhibit,) = gallery.exhibits([built.run([made])])
-    assert (exhibit.title, exhibit.factor) == ("L∞ 4/255", 20)
-    card = exhibit.cards[1]
-    (it,) = card.attacked
-    assert (card.truth, it.before, it.after) == ("square", "square", "cross")
-    assert it.right_before and not it.right_after
+    assert (exhibit["title"], exhibit["factor"]) == ("L∞ 4/255", 20)
+    card = exhibit["cards"][1]
+    (it,) = card["attacked"]
+    assert (card["truth"], it["before"], it["after"]) == ("square", "square", "cross")
+    assert it["right_before"] and not it["right_after"]
     change = 0.5 + 20 * (made.arrays["adversarial"][1] - made.arrays["images"][1])
-    assert np.abs(pixels(it.perturbation) - 255 * change).max() <= 0.5 + 1e-3
-    assert np.array_equal(pixels(it.adversarial), np.rint(255 * made.arrays["adversarial"][1]))
+    assert np.abs(pixels(it["perturbation"]) - 255 * change).max() <= 0.5 + 1e-3
+    assert np.array_equal(pixels(it["adversarial"]), np.rint(255 * made.arrays["adversarial"][1]))
 
 
 def test_networks_attacked_on_one_image_share_a_card():
@@ -74,14 +74,16 @@ def test_networks_attacked_on_one_image_share_a_card():
         for seed, model in enumerate(("resnet18", "vone_resnet18"))
     ]
     (exhibit,) = gallery.exhibits(runs)
-    assert [[it.position for it in card.attacked] for card in exhibit.cards] == [[0, 1]] * 2
+    assert [[it["position"] for it in card["attacked"]] for card in exhibit["cards"]] == [
+        [0, 1]
+    ] * 2
 
 
 @pytest.mark.parametrize(("side", "most"), [(12, 8), (150, 4)])
 def test_the_images_shown_are_of_many_classes(side, most):
     labels = [0, 0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8]
     (exhibit,) = gallery.exhibits([built.run([attacked_images(labels, side=side)])])
-    shown = [card.truth for card in exhibit.cards]
+    shown = [card["truth"] for card in exhibit["cards"]]
     assert shown == list(built.CLASSES[:most])
 
 
@@ -101,7 +103,7 @@ def test_the_page_says_how_images_were_selected_and_puts_answers_under_their_ima
     }
     first = built.run([attacked_images([0, 1], selection="first")])
     (exhibit,) = gallery.exhibits([first])
-    assert exhibit.selection == "The images are among the first of the data set."
+    assert exhibit["selection"] == "The images are among the first of the data set."
 
 
 def test_a_gallery_without_its_arrays_is_left_out():
@@ -128,10 +130,10 @@ def v1(first_format):
 
 def test_mosaics_show_each_filter_in_its_channel(v1):
     simple, complex_ = images.mosaics(v1)
-    assert simple.description == "4 of 4 simple cells"
-    assert complex_.description.startswith("4 of 4 complex cells, each a pair")
+    assert simple["description"] == "4 of 4 simple cells"
+    assert complex_["description"].startswith("4 of 4 complex cells, each a pair")
     # One row of tiles of coarse to fine filters, sorted by orientation.
-    shown = pixels(simple.uri)
+    shown = pixels(simple["uri"])
     side = shown.shape[0] - 4
     first = int(np.argmin(v1["theta"][:4]))
     tile = shown[2 : 2 + side, 2 : 2 + side]
@@ -159,14 +161,14 @@ def test_histogram_without_a_published_one(v1, parameter):
 
 def test_response_maps_cover_frequencies_and_both_kinds(v1):
     cells = images.response_maps(v1)
-    assert [cell.kind for cell in cells] == ["simple"] * 4 + ["complex"] * 4
-    frequencies = [float(cell.caption.split()[0]) for cell in cells]
+    assert [cell["kind"] for cell in cells] == ["simple"] * 4 + ["complex"] * 4
+    frequencies = [float(cell["caption"].split()[0]) for cell in cells]
     assert frequencies[:4] == sorted(frequencies[:4])
-    assert len({cell.clean for cell in cells}) >= 7
-    assert all(cell.clean != cell.noisy for cell in cells)
+    assert len({cell["clean"] for cell in cells}) >= 7
+    assert all(cell["clean"] != cell["noisy"] for cell in cells)
 
 
 def test_bank_of_one_kind_of_cell(v1):
     only = dict(v1) | {"simple_channels": np.int64(8)}
-    assert [mosaic.title for mosaic in images.mosaics(only)] == ["Simple cells"]
-    assert {cell.kind for cell in images.response_maps(only)} == {"simple"}
+    assert [mosaic["title"] for mosaic in images.mosaics(only)] == ["Simple cells"]
+    assert {cell["kind"] for cell in images.response_maps(only)} == {"simple"}

@@ -37,9 +37,9 @@ def test_the_best_layer_is_paired_with_weak_radii(pool):
     assert match.radii == (("linf", "1/255"), ("l2", "0.15"), ("l1", "40"))
     # The third property is not scored in all layers.
     assert len(match.properties) == 2
-    assert {point.layer for point in match.points} == {"stem"}
-    assert [p.match for p in match.points] == pytest.approx(np.arange(3, 9) / 10)
-    assert [p.robust for p in match.points] == pytest.approx(ROBUST)
+    assert set(match.networks["layer"]) == {"stem"}
+    assert match.networks["v1_match"].tolist() == pytest.approx(np.arange(3, 9) / 10)
+    assert match.networks["robust"].tolist() == pytest.approx(ROBUST)
     pearson, spearman = match.correlations
     x = np.arange(6)
     assert (pearson.value, pearson.p) == pytest.approx(tuple(stats.pearsonr(x, ROBUST)))
@@ -57,7 +57,7 @@ def test_a_stronger_attack_on_one_network_does_not_make_it_look_weak(pool):
     assert usual.attack.eps == 1 / 255
     strong = built.run([*pool[5].results, *extra], "net5")
     match = v1_match.match([*pool[:5], strong], weakest=1)
-    assert match.points[5].robust == pytest.approx(0.8)
+    assert match.networks["robust"][5] == pytest.approx(0.8)
     assert "steps=64" in match.attacks["linf"]
 
 

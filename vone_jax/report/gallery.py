@@ -1,15 +1,15 @@
 """Adversarial images beside the originals, with the perturbation magnified."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from vone_jax import results
 from vone_jax.names import NORMS
 from vone_jax.report import comparison, images
-from vone_jax.results import Result, Run
+from vone_jax.report.provenance import Entry, entries
+from vone_jax.results import Run
 
 # The page stays small: fewer large images than small ones.
 _SMALL_SIDE, _MANY, _FEW = 64, 8, 4
@@ -20,55 +20,18 @@ _SELECTIONS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Attacked:
-    """An attack on one network: its picture and its change, and the answers of the network.
+def exhibits(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The galleries of the runs by condition; of many conditions, some evenly chosen.
 
-    Attributes:
-      position: of the network on the page.
-      perturbation: the change as a picture, magnified around grey.
-      before: the answer to the original image.
-      after: the answer to the attacked image.
+    Each is a title, how the images were selected, the factor that magnifies the changes, and cards:
+    an image, its true class, and the attacks on each network.
     """
-
-    position: int
-    label: str
-    perturbation: str
-    adversarial: str
-    before: str
-    after: str
-    right_before: bool
-    right_after: bool
-
-
-@dataclasses.dataclass
-class Card:
-    """An image, its true class, and the attacks on each network."""
-
-    truth: str
-    original: str
-    attacked: list[Attacked]
-
-
-@dataclasses.dataclass(frozen=True)
-class Exhibit:
-    """All images of one attack condition; ``factor`` magnifies the perturbations."""
-
-    title: str
-    factor: int
-    selection: str
-    cards: list[Card]
-
-
-def exhibits(runs: Sequence[Run]) -> list[Exhibit]:
-    """The galleries of the runs by condition; of many conditions, some evenly chosen."""
-    conditions: dict[tuple, list[tuple[int, Run, Result]]] = {}
-    for position, run in enumerate(runs):
-        for result in run.of_kind("gallery"):
-            if result.arrays and comparison.as_deployed(run, result):
-                norm = result.attack.norm
-                key = (NORMS.index(norm), result.attack.radius)
-                conditions.setdefault(key, []).append((position, run, result))
+    conditions: dict[tuple, list[Entry]] = {}
+    for entry in entries(runs, "gallery"):
+        attack = entry.result.attack
+        if entry.result.arrays and comparison.as_deployed(entry.run, entry.result):
+            key = (NORMS.index(attack.norm), attack.radius)
+            conditions.setdefault(key, []).append(entry)
     keys = sorted(conditions)
     if len(keys) > _MAX_CONDITIONS:
         places = np.linspace(0, len(keys) - 1, _MAX_CONDITIONS).round().astype(int)
@@ -76,41 +39,41 @@ def exhibits(runs: Sequence[Run]) -> list[Exhibit]:
     return [_exhibit(conditions[key]) for key in keys]
 
 
-def _exhibit(entries: Sequence[tuple[int, Run, Result]]) -> Exhibit:
-    changes = [r.arrays["adversarial"] - r.arrays["images"] for _, _, r in entries]
-    factor = _magnification(max(float(np.abs(change).max()) for change in changes))
-    cards: dict[tuple, Card] = {}
-    selections = set()
-    for position, run, result in entries:
-        arrays, name = result.arrays, result.dataset.class_name
-        assert isinstance(result.condition, results.GalleryCondition)
-        selections.add(result.condition.selection)
+def _exhibit(shown: Sequence[Entry]) -> dict[str, Any]:
+    stored = [entry.result.arrays for entry in shown]
+    changes = [float(np.abs(each["adversarial"] - each["images"]).max()) for each in stored]
+    factor = _magnification(max(changes))
+    cards: dict[tuple, dict[str, Any]] = {}
+    for entry, arrays in zip(shown, stored, strict=True):
+        name = entry.result.dataset.class_name
         for i in _shown(arrays):
             original, adversarial = arrays["images"][i], arrays["adversarial"][i]
-            label, before, after = (
-                int(arrays[field][i])
-                for field in ("label", "predicted_clean", "predicted_adversarial")
-            )
+            label = int(arrays["label"][i])
             key = (label, original.shape, original.tobytes())
-            card = cards.setdefault(key, Card(name(label), images.photograph(original), []))
-            card.attacked.append(
-                Attacked(
-                    position=position,
-                    label=run.label,
-                    perturbation=images.photograph(0.5 + factor * (adversarial - original)),
-                    adversarial=images.photograph(adversarial),
-                    before=name(before),
-                    after=name(after),
-                    right_before=before == label,
-                    right_after=after == label,
-                )
+            if key not in cards:
+                photograph = images.photograph(original)
+                cards[key] = {"truth": name(label), "original": photograph, "attacked": []}
+            before, after = (int(arrays[f"predicted_{of}"][i]) for of in ("clean", "adversarial"))
+            cards[key]["attacked"].append(
+                {
+                    "position": entry.position,
+                    "label": entry.run.label,
+                    "perturbation": images.photograph(0.5 + factor * (adversarial - original)),
+                    "adversarial": images.photograph(adversarial),
+                    "before": name(before),
+                    "after": name(after),
+                    "right_before": before == label,
+                    "right_after": after == label,
+                }
             )
-    return Exhibit(
-        title=entries[0][2].attack.label,
-        factor=factor,
-        selection=" ".join(_SELECTIONS[selection] for selection in sorted(selections)),
-        cards=list(cards.values()),
-    )
+    conditions: Any = [entry.result.condition for entry in shown]
+    selections = sorted({condition.selection for condition in conditions})
+    return {
+        "title": shown[0].result.attack.label,
+        "factor": factor,
+        "selection": " ".join(_SELECTIONS[selection] for selection in selections),
+        "cards": list(cards.values()),
+    }
 
 
 def _shown(arrays: dict[str, np.ndarray]) -> list[int]:

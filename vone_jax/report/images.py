@@ -1,9 +1,8 @@
 """Pixel images as PNG: photographs, maps, and mosaics of Gabor filters."""
 
 import base64
-import dataclasses
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -12,6 +11,7 @@ from PIL import Image
 MAX_SIDE = 112
 _ROWS, _COLUMNS = 6, 8
 _GAP = 2
+_PHASES = ("kernels_in_phase", "kernels_quadrature")
 _CELLS_OF_A_KIND = 4
 # Cells shown together differ by at least this many degrees of orientation, if the bank allows.
 _TURN = 25.0
@@ -24,28 +24,22 @@ _MAGMA = np.array(
 )
 
 
-def data_uri(pixels: np.ndarray) -> str:
-    """A uint8 image (height, width) or (height, width, 1 or 3) as a PNG data URI."""
-    if pixels.ndim == 3 and pixels.shape[-1] == 1:
-        pixels = pixels[..., 0]
-    return _encode(Image.fromarray(np.ascontiguousarray(pixels)))
+def _picture(pixels: np.ndarray) -> Image.Image:
+    """A picture of uint8 pixels (height, width, 1 or 3)."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
-def _encode(image: Image.Image) -> str:
+def _data_uri(picture: Image.Image) -> str:
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
+    picture.save(buffer, format="PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def photograph(image: np.ndarray) -> str:
     """A float image (height, width, 1 or 3) in [0, 1] as a data URI, shrunk if it is large."""
-    pixels = np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
-    height, width = pixels.shape[:2]
-    if max(height, width) <= MAX_SIDE:
-        return data_uri(pixels)
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    picture = _picture(np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8))
     picture.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BOX)
-    return _encode(picture)
+    return _data_uri(picture)
 
 
 def heat_map(values: np.ndarray, low: float, high: float) -> str:
@@ -57,46 +51,35 @@ def heat_map(values: np.ndarray, low: float, high: float) -> str:
     places = np.linspace(0, 255, len(_MAGMA))
     table = np.stack([np.interp(np.arange(256), places, ends) for ends in _MAGMA.T], axis=1)
     picture.putpalette(np.rint(table).astype(np.uint8).tobytes())
-    return _encode(picture)
+    return _data_uri(picture)
 
 
-@dataclasses.dataclass(frozen=True)
-class Mosaic:
-    """A picture of filters as a data URI, with the kind of its cells and a description."""
-
-    title: str
-    description: str
-    uri: str
-
-
-def mosaics(arrays: Mapping[str, np.ndarray]) -> list[Mosaic]:
+def mosaics(arrays: Mapping[str, np.ndarray]) -> list[dict[str, str]]:
     """A picture of simple cells and one of complex cells, as far as the bank has them.
 
     Rows go from coarse to fine filters; within a row the orientation turns. A filter of a
     coloured image has the colour of the one channel that it reads.
+
+    Returns:
+      Dictionaries of the title, the description and the picture as a data URI.
     """
-    in_phase, quadrature = arrays["kernels_in_phase"], arrays["kernels_quadrature"]
-    colors = np.asarray(arrays["image"]).shape[-1]
-    simple = int(arrays["simple_channels"])
+    cells, simple = np.arange(len(arrays["sf"])), int(arrays["simple_channels"])
     pictures = []
-    for title, cells, phases in (
-        ("Simple cells", np.arange(simple), (in_phase,)),
-        ("Complex cells", np.arange(simple, len(in_phase)), (in_phase, quadrature)),
+    for title, members, phases, paired in (
+        ("Simple cells", cells[:simple], _PHASES[:1], ""),
+        (
+            "Complex cells",
+            cells[simple:],
+            _PHASES,
+            ", each a pair of filters a quarter period apart",
+        ),
     ):
-        if not len(cells):
+        if not len(members):
             continue
-        rows = _arranged(cells, arrays["sf"], arrays["theta"], _COLUMNS // len(phases))
-        tiles = [
-            [
-                tile(kernels[i], np.abs([k[i] for k in phases]).max(), arrays["channel"][i], colors)
-                for i in row
-                for kernels in phases
-            ]
-            for row in rows
-        ]
-        paired = ", each a pair of filters a quarter period apart" if len(phases) == 2 else ""
-        about = f"{sum(map(len, rows))} of {len(cells)} {title.lower()}{paired}"
-        pictures.append(Mosaic(title, about, data_uri(_stitched(tiles))))
+        rows = _arranged(members, arrays["sf"], arrays["theta"], _COLUMNS // len(phases))
+        tiles = [[each for i in row for each in _tiles(arrays, i, phases)] for row in rows]
+        about = f"{sum(map(len, rows))} of {len(members)} {title.lower()}{paired}"
+        pictures.append({"title": title, "description": about, "uri": _stitched(tiles)})
     return pictures
 
 
@@ -104,10 +87,7 @@ def strip(arrays: Mapping[str, np.ndarray], count: int = 32) -> str:
     """A row of filters from coarse to fine, for decoration, as a data URI."""
     order = np.argsort(arrays["sf"], kind="stable")
     taken = order[np.linspace(0, len(order) - 1, count).round().astype(int)]
-    kernels, channel = arrays["kernels_in_phase"], arrays["channel"]
-    colors = arrays["image"].shape[-1]
-    tiles = [tile(kernels[i], np.abs(kernels[i]).max(), channel[i], colors) for i in taken]
-    return data_uri(_stitched([tiles]))
+    return _stitched([[each for i in taken for each in _tiles(arrays, i)]])
 
 
 def _arranged(
@@ -121,23 +101,28 @@ def _arranged(
     return [row[np.argsort(theta[row], kind="stable")] for row in rows]
 
 
-def tile(kernel: np.ndarray, largest: float, channel: int | np.ndarray, colors: int) -> np.ndarray:
-    """A filter (k, k) on mid-grey: excitation brighter, inhibition darker, in its channel only.
+def _tiles(
+    arrays: Mapping[str, np.ndarray], cell: int, phases: Sequence[str] = _PHASES[:1]
+) -> list[np.ndarray]:
+    """The filters of a cell on mid-grey: excitation brighter, inhibition darker, in its channel.
 
-    The absolute value ``largest`` becomes black or white.
+    The largest absolute value becomes black or white.
 
     Returns:
-      uint8 pixels of shape (side, side, colors), with sides of about 50.
+      uint8 pixels of shape (side, side, colors), with sides of about 50, for each of the phases.
     """
-    values = kernel / largest if largest > 0 else np.zeros_like(kernel)
-    grey = np.full((*kernel.shape, colors), 0.5)
-    grey[..., min(int(channel), colors - 1)] += 0.5 * values
+    kernels = np.array([arrays[name][cell] for name in phases])
+    colors = arrays["image"].shape[-1]
+    grey = np.full((*kernels.shape, colors), 0.5)
+    channel = min(int(arrays["channel"][cell]), colors - 1)
+    grey[..., channel] += 0.5 * kernels / (np.abs(kernels).max() or 1.0)
+    zoom = max(1, round(50 / kernels.shape[1]))
     pixels = np.rint(255 * grey).astype(np.uint8)
-    zoom = max(1, round(50 / len(kernel)))
-    return pixels.repeat(zoom, axis=0).repeat(zoom, axis=1)
+    return list(pixels.repeat(zoom, axis=1).repeat(zoom, axis=2))
 
 
-def _stitched(rows: list[list[np.ndarray]]) -> np.ndarray:
+def _stitched(rows: list[list[np.ndarray]]) -> str:
+    """Tiles in rows as a data URI."""
     height, width, colors = rows[0][0].shape
     columns = max(map(len, rows))
     shape = (len(rows) * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, colors)
@@ -146,42 +131,33 @@ def _stitched(rows: list[list[np.ndarray]]) -> np.ndarray:
         for c, pixels in enumerate(row):
             top, left = _GAP + r * (height + _GAP), _GAP + c * (width + _GAP)
             canvas[top : top + height, left : left + width] = pixels
-    return canvas
+    return _data_uri(_picture(canvas))
 
 
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """A V1 channel with its filter and its maps, as data URIs."""
-
-    kind: str
-    caption: str
-    kernel: str
-    clean: str
-    noisy: str
-
-
-def response_maps(arrays: Mapping[str, np.ndarray]) -> list[Cell]:
+def response_maps(arrays: Mapping[str, np.ndarray]) -> list[dict[str, str]]:
     """The responses of simple and complex cells from coarse to fine, of several orientations.
 
     Both maps of a cell share one scale, from 0 to the largest response without noise.
+
+    Returns:
+      Dictionaries of the kind of a cell, a caption, and its filter ("kernel") and its maps without
+      and with noise ("clean", "noisy") as data URIs.
     """
     clean, noisy = arrays["responses_clean"], arrays["responses_noisy"]
-    simple = int(arrays["simple_channels"])
-    colors = arrays["image"].shape[-1]
+    cells, simple = np.arange(clean.shape[-1]), int(arrays["simple_channels"])
     shown = []
-    kinds = {"simple": np.arange(simple), "complex": np.arange(simple, clean.shape[-1])}
-    for kind, cells in kinds.items():
-        for i in _chosen(cells, arrays) if len(cells) else []:
+    for kind, members in (("simple", cells[:simple]), ("complex", cells[simple:])):
+        for i in _chosen(members, arrays) if len(members) else []:
             high = float(max(clean[..., i].max(), np.quantile(noisy[..., i], 0.98)))
-            kernel = arrays["kernels_in_phase"][i]
+            caption = f"{arrays['sf'][i]:.1f} cycles/°, θ {arrays['theta'][i] % 180:.0f}°"
             shown.append(
-                Cell(
-                    kind,
-                    f"{arrays['sf'][i]:.1f} cycles/°, θ {arrays['theta'][i] % 180:.0f}°",
-                    data_uri(tile(kernel, np.abs(kernel).max(), arrays["channel"][i], colors)),
-                    heat_map(clean[..., i], 0.0, high),
-                    heat_map(noisy[..., i], 0.0, high),
-                )
+                {
+                    "kind": kind,
+                    "caption": caption,
+                    "kernel": _data_uri(_picture(_tiles(arrays, i)[0])),
+                    "clean": heat_map(clean[..., i], 0.0, high),
+                    "noisy": heat_map(noisy[..., i], 0.0, high),
+                }
             )
     return shown
 

@@ -9,11 +9,10 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from vone_jax import results
+from vone_jax import names, results
 from vone_jax.report import (
     cautions,
     charts,
-    checks,
     comparison,
     gallery,
     images,
@@ -23,6 +22,7 @@ from vone_jax.report import (
     tuning,
     wording,
 )
+from vone_jax.report.provenance import Entry, entries
 from vone_jax.results import Result, Run
 
 # The command that makes the results that a section needs.
@@ -51,9 +51,14 @@ def render(runs: Sequence[Run], table: scores.Table) -> str:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":")}
-    for name in ("percent", "points", "listing", "count", "words"):
+    for name in ("percent", "points", "listing", "count", "words", "fact"):
         environment.filters[name] = getattr(wording, name)
-    environment.filters["interval"] = lambda ends: wording.interval(*ends)
+    environment.filters |= {"interval": lambda ends: wording.interval(*ends), "tally": _tally}
+    environment.globals |= {
+        "norm_labels": names.NORM_LABELS,
+        "eps_label": names.eps_label,
+        "form_label": comparison.form_label,
+    }
     script = charts.script()
     # The policy of the page allows this script, and no other one.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -84,9 +89,9 @@ def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
         "attack_panels": [("", charts.attack_chart(runs, n)) for n in comparison.norms(runs)],
         "attacks": _attack_settings(runs),
         "chance": comparison.common_chance(runs),
-        "check_lists": checks.check_lists(runs),
-        "distances": checks.distances(runs),
-        "corruption_means": checks.corruption_means(runs),
+        "masking": entries(runs, "masking"),
+        "distances": entries(runs, "minimal"),
+        "corruption_means": entries(runs, "corruption_means"),
         "scores": table,
         "score_parts": [[name for name in part if name in table.columns] for part in scores.PARTS],
         "score_titles": scores.TITLES,
@@ -104,22 +109,19 @@ def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
     }
 
 
-def _cell(position: int, run: Run, result: Result) -> dict[str, Any]:
-    """An accuracy with its interval, its protocol and its place in the provenance."""
-    return {
-        "accuracy": result.accuracy,
-        "interval": result.interval,
-        "protocol": result.protocol_label,
-        "anchor": provenance.anchor(position, result, run),
-    }
+def _tally(checks: results.Checks) -> str:
+    """The number of checks with each verdict, such as '2 pass, 1 warn and 1 fail'."""
+    short = {"pass": "pass", "warning": "warn", "fail": "fail"}
+    counts = {verdict: checks.count(verdict) for verdict in results.VERDICTS}
+    return wording.listing([f"{n} {short[verdict]}" for verdict, n in counts.items() if n])
 
 
 def _comparison(runs: Sequence[Run], item: comparison.Comparison) -> dict[str, Any]:
     """A comparison with a cell for each accuracy: of a mean, the mean of its results."""
 
-    def cell(run: Run, members: Sequence[Result]) -> dict[str, Any]:
+    def cell(run: Run, members: Sequence[Result]) -> Entry | dict[str, Any]:
         if len(members) == 1:
-            return _cell(runs.index(run), run, members[0])
+            return Entry(runs.index(run), run, members[0])
         return {"mean": results.mean_accuracy(members)}
 
     lines = [
@@ -134,12 +136,11 @@ def _card(position: int, run: Run) -> dict[str, Any]:
     clean = comparison.clean(run)
     ladders = [list(comparison.curve(run, norm).values()) for norm in comparison.norms([run])]
     middles = [ladder[len(ladder) // 2] for ladder in ladders if ladder]
-    robust = [(r.attack.label, _cell(position, run, r)) for r in middles]
     corrupted = comparison.corruptions(run)
     return {
         "run": run,
-        "clean": _cell(position, run, clean) if clean else None,
-        "robust": robust,
+        "clean": clean and Entry(position, run, clean),
+        "robust": [Entry(position, run, result) for result in middles],
         "corrupted": results.mean_accuracy(list(corrupted.values())) if corrupted else None,
         "corruptions": comparison.corruption_label(list(corrupted)) if corrupted else "",
     }
@@ -222,7 +223,7 @@ def _table(runs: Sequence[Run]) -> dict[str, Any]:
     body = []
     for row in comparison.rows(runs):
         cells = [
-            result and _cell(position, run, result)
+            result and Entry(position, run, result)
             for position, (run, result) in enumerate(zip(runs, row.results, strict=True))
         ]
         both = [(row.results[first], row.results[second]) for first, second in pairs]

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from vone_jax import results
-from vone_jax.report import charts, images, provenance, tuning
+from vone_jax.report import charts, images, tuning
 from vone_jax.report.charts import Figure
+from vone_jax.report.provenance import Entry, entries
 from vone_jax.report.wording import count, percent, words
-from vone_jax.results import FIELD_MAPS, SCORED, TUNING_AXES, LayerScores, Result, Run, Variability
+from vone_jax.results import FIELD_MAPS, SCORED, TUNING_AXES, LayerScores, Run, Variability
 
 # Example units, from the lowest to the highest preferred spatial frequency.
 _EXAMPLES = 4
@@ -20,92 +21,48 @@ _IN_FIELD = 0.05
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layer:
-    """A layer in the table.
+    """A layer that was scored."""
 
-    Attributes:
-      position: of the network on the page.
-      anchor: of the result on the page.
-      note: units, images and noise.
-      mean: of ``scores``.
-      scores: one for each column of the table.
-    """
+    entry: Entry
+    measured: LayerScores
 
-    label: str
-    name: str
-    position: int
-    anchor: str
-    note: str
-    mean: float
-    scores: Sequence[float]
-    result: Result
+    @property
+    def name(self) -> str:
+        """The name of the recorded layer."""
+        condition = self.entry.result.condition
+        assert isinstance(condition, results.PhysiologyCondition)
+        return condition.layer
+
+    @property
+    def note(self) -> str:
+        """The units, images and noise in words."""
+        measured = self.measured
+        trials = f"{measured.trials} trials with noise" if measured.trials > 1 else ""
+        size = f"{measured.image_size} px for {measured.visual_degrees:.3g}°"
+        change = self.entry.result.network.noise_change
+        return ", ".join(filter(None, (count(measured.units, "unit"), size, trials, change)))
 
     @property
     def dashes(self) -> str:
         """The dashes of the layer's line in histograms, as an attribute of SVG."""
-        return " ".join(f"{2 * part:g}" for part in charts.DASHES[self.position % 4])
+        return " ".join(f"{2 * part:g}" for part in charts.DASHES[self.entry.position % 4])
 
-    @property
-    def measured(self) -> LayerScores:
-        """The scores in the result."""
-        return layer_scores(self.result)
-
-
-def layer_scores(result: Result) -> LayerScores:
-    """The scores of a layer that was scored."""
-    assert isinstance(result.measured, results.Physiology) and result.measured.scores is not None
-    return result.measured.scores
+    def scores(self, columns: Sequence[tuple[str, str]]) -> list[float]:
+        """The scores in properties of ``shared_properties``."""
+        return [float(self.measured.properties[name].score or 0.0) for name, _ in columns]
 
 
-def is_scored(result: Result) -> bool:
-    """True if a result of the kind "physiology" has scores."""
-    return isinstance(result.measured, results.Physiology) and result.measured.scores is not None
+def layers(runs: Sequence[Run]) -> list[Layer]:
+    """The layers that were scored."""
+    scored = [(entry, entry.result.scores) for entry in entries(runs, "physiology")]
+    return [Layer(entry, scores) for entry, scores in scored if scores is not None]
 
 
-def layer_name(result: Result) -> str:
-    """The name of the recorded layer."""
-    assert isinstance(result.condition, results.PhysiologyCondition)
-    return result.condition.layer
-
-
-def section(runs: Sequence[Run]) -> dict[str, Any] | None:
-    """The values for the template; None if no layer was recorded."""
-    places = list(enumerate(runs))
-    recorded = [(at, run, result) for at, run in places for result in run.of_kind("physiology")]
-    if not recorded:
-        return None
-    scored = [item for item in recorded if is_scored(item[2])]
-    columns = shared_properties([result for _, _, result in scored])
-    layers = [_layer(position, run, result, columns) for position, run, result in scored]
-    layers.sort(key=lambda layer: -layer.mean)
-    best: dict[int, Layer] = {}
-    for layer in layers:
-        best.setdefault(layer.position, layer)
-    shown = [best[position] for position in sorted(best)]
-    scores = [layer_scores(result) for _, _, result in scored]
-    sources = [each.properties[name].source for each in scores for name, _ in columns]
-    return {
-        "columns": [label for _, label in columns],
-        "layers": layers,
-        "best": shown,
-        "failed": [_failure(run, result) for _, run, result in recorded if not is_scored(result)],
-        "panels": [_panel(name, shown) for name, _ in columns],
-        "sources": list(dict.fromkeys(sources)),
-        "needs": _needs(scores),
-        "units": [_units(layer) for layer in shown if layer.result.arrays],
-    }
-
-
-def _failure(run: Run, result: Result) -> tuple[str, str, str]:
-    """(network, layer, reason) of a layer that could not be scored."""
-    assert isinstance(result.measured, results.Physiology)
-    return run.label, layer_name(result), result.measured.status.partition(": ")[2]
-
-
-def shared_properties(layers: Sequence[Result]) -> list[tuple[str, str]]:
+def shared_properties(compared: Sequence[Layer]) -> list[tuple[str, str]]:
     """(name, label) of the properties that have a score in all layers: only these compare."""
-    if not layers:
+    if not compared:
         return []
-    properties = [layer_scores(result).properties for result in layers]
+    properties = [layer.measured.properties for layer in compared]
     return [
         (name, words(item.label))
         for name, item in properties[0].items()
@@ -113,28 +70,32 @@ def shared_properties(layers: Sequence[Result]) -> list[tuple[str, str]]:
     ]
 
 
-def property_scores(result: Result, columns: Sequence[tuple[str, str]]) -> list[float]:
-    """The scores of a layer in properties of ``shared_properties``."""
-    properties = layer_scores(result).properties
-    return [float(properties[name].score or 0.0) for name, _ in columns]
-
-
-def _layer(position: int, run: Run, result: Result, columns: Sequence[tuple[str, str]]) -> Layer:
-    measured = layer_scores(result)
-    scores = property_scores(result, columns)
-    trials = f"{measured.trials} trials with noise" if measured.trials > 1 else ""
-    images_of = f"{measured.image_size} px for {measured.visual_degrees:.3g}°"
-    note = (count(measured.units, "unit"), images_of, trials, result.network.noise_change)
-    return Layer(
-        label=run.label,
-        name=layer_name(result),
-        position=position,
-        anchor=provenance.anchor(position, result, run),
-        note=", ".join(filter(None, note)),
-        mean=float(np.mean(scores)) if scores else float("nan"),
-        scores=scores,
-        result=result,
-    )
+def section(runs: Sequence[Run]) -> dict[str, Any] | None:
+    """The values for the template; None if no layer was recorded."""
+    recorded, scored = entries(runs, "physiology"), layers(runs)
+    if not recorded:
+        return None
+    columns = shared_properties(scored)
+    rows = []
+    for layer in scored:
+        scores = layer.scores(columns)
+        rows.append((layer, float(np.mean(scores)) if scores else float("nan"), scores))
+    rows.sort(key=lambda row: -row[1])
+    best: dict[int, Layer] = {}
+    for layer, _, _ in rows:
+        best.setdefault(layer.entry.position, layer)
+    shown = [best[position] for position in sorted(best)]
+    sources = [layer.measured.properties[name].source for layer in scored for name, _ in columns]
+    return {
+        "columns": [label for _, label in columns],
+        "layers": rows,
+        "best": shown,
+        "failed": [entry for entry in recorded if entry.result.scores is None],
+        "panels": [_panel(name, shown) for name, _ in columns],
+        "sources": list(dict.fromkeys(sources)),
+        "needs": _needs([layer.measured for layer in scored]),
+        "units": [_units(layer) for layer in shown if layer.entry.result.arrays],
+    }
 
 
 def _panel(name: str, shown: Sequence[Layer]) -> tuple[str, Figure]:
@@ -142,39 +103,37 @@ def _panel(name: str, shown: Sequence[Layer]) -> tuple[str, Figure]:
     first = shown[0].measured.properties[name]
     lines = []
     for layer in shown:
-        shares = layer.measured.properties[name].distribution or ()
-        lines.append((f"{layer.label}, {layer.name}", layer.position, shares))
+        label, position = f"{layer.entry.run.label}, {layer.name}", layer.entry.position
+        lines.append((label, position, layer.measured.properties[name].distribution or ()))
     neurons = first.reference_distribution or ()
     return words(first.label), tuning.property_chart(first.edges, first.unit, neurons, lines)
 
 
-def _needs(layers: Sequence[LayerScores]) -> list[tuple[str, list[str]]]:
+def _needs(measured: Sequence[LayerScores]) -> dict[str, list[str]]:
     """What is missing -> the properties that no layer has a score for because of it."""
-    items = [item for scores in layers for item in scores.properties.items()]
-    scored = {name for name, item in items if item.status == SCORED}
-    missing = {}
-    for name, item in items:
-        if name not in scored:
-            missing.setdefault(name, item)
-    return [
-        (status, [item.label for item in missing.values() if item.status == status])
-        for status in dict.fromkeys(item.status for item in missing.values())
-    ]
+    items = [item for scores in measured for item in scores.properties.values()]
+    told = {item.name for item in items if item.status == SCORED}
+    needs: dict[str, list[str]] = {}
+    for item in items:
+        if item.name not in told:
+            told.add(item.name)
+            needs.setdefault(item.status, []).append(item.label)
+    return needs
 
 
 def _units(layer: Layer) -> dict[str, Any]:
     """Figures of single units of a layer."""
-    arrays, measured, position = layer.result.arrays, layer.measured, layer.position
+    arrays, position = layer.entry.result.arrays, layer.entry.position
     chosen = _examples(arrays)
     curves = TUNING_AXES if chosen else ()
     simple, modulation = None, None
-    if measured.simple_channels is not None:
-        simple = arrays["unit/channel"] < measured.simple_channels
+    if layer.measured.simple_channels is not None:
+        simple = arrays["unit/channel"] < layer.measured.simple_channels
     ratio = np.asarray(arrays["value/modulation_ratio"], float)
     if np.isfinite(ratio).any():
         modulation = tuning.modulation_chart(ratio, simple, position)
     return {
-        "title": f"{layer.label}, layer {layer.name}",
+        "title": f"{layer.entry.run.label}, layer {layer.name}",
         "position": position,
         "curves": [(words(c), tuning.tuning_chart(arrays, c, chosen, position)) for c in curves],
         "examples": [(charts.marker(i), _label(arrays, unit)) for i, unit in enumerate(chosen)],
@@ -182,7 +141,7 @@ def _units(layer: Layer) -> dict[str, Any]:
         "kinds": simple is not None,
         "fields": tuning.field_chart(arrays["unit/field_x"], arrays["unit/field_y"], position),
         "maps": _field_maps(arrays, chosen) if chosen and FIELD_MAPS in arrays else [],
-        "stand_ins": _stand_ins(measured),
+        "stand_ins": _stand_ins(layer.measured),
         "contrast": _contrast(layer),
         "variability": _variability(layer),
     }
@@ -217,7 +176,7 @@ def _contrast(layer: Layer) -> dict[str, Any] | None:
     response = layer.measured.contrast_response
     if response is None or response.median_c50 is None or response.median_exponent is None:
         return None
-    panel = tuning.contrast_chart(layer.result.arrays, layer.position)
+    panel = tuning.contrast_chart(layer.entry.result.arrays, layer.entry.position)
     if panel is None:
         return None
     half = "not half saturated at full contrast"
@@ -247,12 +206,12 @@ def _stand_ins(measured: LayerScores) -> str | None:
 
 def _variability(layer: Layer) -> dict[str, Any] | None:
     """Mean and variance over trials and their ratio; None for a layer without noise."""
-    variability, arrays = layer.measured.variability, layer.result.arrays
+    variability, arrays = layer.measured.variability, layer.entry.result.arrays
     if variability is None:
         return None
     space, unit = ("spike_", "spikes") if variability.has_spikes else ("", "responses")
     mean, variance = (arrays[f"variability/{space}{moment}"] for moment in ("mean", "variance"))
-    panel = tuning.variability_chart(mean, variance, unit, layer.position)
+    panel = tuning.variability_chart(mean, variance, unit, layer.entry.position)
     if panel is None:
         return None
     return {"panel": panel, "trials": variability.trials, "text": _fano_factors(variability)}

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from vone_jax import results
 from vone_jax.report.wording import count, duration
@@ -12,9 +12,23 @@ from vone_jax.results import Result, Run
 _UNKNOWN = "not recorded"
 
 
-def anchor(position: int, result: Result, run: Run) -> str:
-    """The identifier of a result on the page."""
-    return f"run{position + 1}-{run.results.index(result) + 1}"
+class Entry(NamedTuple):
+    """A result on the page, with the position of its network."""
+
+    position: int
+    run: Run
+    result: Result
+
+    @property
+    def anchor(self) -> str:
+        """The identifier of the result on the page."""
+        return f"run{self.position + 1}-{self.run.results.index(self.result) + 1}"
+
+
+def entries(runs: Sequence[Run], *kinds: str) -> list[Entry]:
+    """The results of some kinds, in the order of the networks."""
+    places = enumerate(runs)
+    return [Entry(position, run, each) for position, run in places for each in run.of_kind(*kinds)]
 
 
 def source(position: int, run: Run) -> dict[str, Any]:
@@ -22,14 +36,15 @@ def source(position: int, run: Run) -> dict[str, Any]:
 
     Results of one command, checkpoint and environment form a group.
     """
-    groups: dict[str, list[Result]] = {}
+    groups: dict[str, list[Entry]] = {}
     for result in run.results:
-        groups.setdefault(_pretty(_shared(result)), []).append(result)
+        entry = Entry(position, run, result)
+        groups.setdefault(_pretty(_shared(result)), []).append(entry)
     return {
         "run": run,
         "training": _training(run),
         "config": _pretty(run.config.get("experiment", {})),
-        "groups": [_group(position, run, members) for members in groups.values()],
+        "groups": [_group(run, members) for members in groups.values()],
     }
 
 
@@ -78,17 +93,17 @@ def _training(run: Run) -> dict[str, str]:
     return facts
 
 
-def _group(position: int, run: Run, members: Sequence[Result]) -> dict[str, Any]:
-    shared = _shared(members[0])
+def _group(run: Run, members: Sequence[Entry]) -> dict[str, Any]:
+    shared = _shared(members[0].result)
     config = shared.pop("config")
     return {
         "facts": {name: _text(value) for name, value in shared.items()},
         "config": "" if config == run.config.get("experiment") else _pretty(config),
-        "entries": [(anchor(position, r, run), r.name, _entry(r)) for r in members],
+        "entries": [(each, _facts(each.result)) for each in members],
     }
 
 
-def _entry(result: Result) -> dict[str, str]:
+def _facts(result: Result) -> dict[str, str]:
     wall = result.provenance.wall_seconds
     spread = getattr(result.measured, "between_draws", None)
     error = None if spread is None else spread.standard_error

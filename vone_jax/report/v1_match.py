@@ -6,9 +6,7 @@ neurons with accuracy under white-box attacks).
 """
 
 import dataclasses
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import altair as alt
@@ -27,30 +25,8 @@ from vone_jax.results import Result, ResultError, Run
 MINIMUM = 5
 RESAMPLES = 10000
 SEED = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Point:
-    """A network.
-
-    Attributes:
-      name: the name of its run directory.
-      layer: the layer that is most like V1.
-      match: mean score of that layer over the properties that all layers of the pool have.
-      robust: mean over norms of the mean accuracy over the weak radii.
-      interval: of ``robust``, 95 % over images; NaN where images are not known.
-      accuracies: at each weak radius.
-    """
-
-    path: Path
-    name: str
-    label: str
-    layer: str
-    match: float
-    clean: float | None
-    robust: float
-    interval: tuple[float, float]
-    accuracies: tuple[float, ...]
+# The columns of the robust accuracy and its interval.
+_ROBUST = ("robust", "low", "high")
 
 
 class Correlation(NamedTuple):
@@ -68,13 +44,18 @@ class Match:
     """The V1 match and the robustness of several networks.
 
     Attributes:
-      properties: the properties that the V1 match is the mean of.
+      networks: a line for each network: its run directory and the name of that, its label, the
+        layer that is most like V1, the mean score of that layer ("v1_match"), the clean accuracy,
+        the mean over norms of the mean accuracy over the weak radii ("robust"), its 95 % interval
+        over images ("low", "high"; NaN where images are not known), and the accuracy at each weak
+        radius.
+      properties: the properties that the V1 match is the mean of: those that all layers have.
       radii: the weak radii, (norm, label).
       attacks: the settings of the attacks on all networks, by norm.
       correlations: Pearson's and Spearman's.
     """
 
-    points: tuple[Point, ...]
+    networks: pd.DataFrame
     properties: tuple[str, ...]
     radii: tuple[tuple[str, str], ...]
     attacks: Mapping[str, str]
@@ -82,21 +63,7 @@ class Match:
 
     def to_csv(self) -> str:
         """One line for each network, with full precision."""
-        rows = [
-            {
-                "run": point.path,
-                "network": point.label,
-                "layer": point.layer,
-                "v1_match": point.match,
-                "clean": point.clean,
-                "robust": point.robust,
-                "low": point.interval[0],
-                "high": point.interval[1],
-                **dict(zip(map("_".join, self.radii), point.accuracies, strict=True)),
-            }
-            for point in self.points
-        ]
-        return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
+        return self.networks.drop(columns="name").to_csv(index=False, lineterminator="\n")
 
     def to_markdown(self, seed: int = SEED) -> str:
         """The correlations, then the networks, the most robust first."""
@@ -104,22 +71,22 @@ class Match:
             (item.name, f"{item.value:.3f}", f"{item.low:.2f} to {item.high:.2f}", f"{item.p:.2g}")
             for item in self.correlations
         ]
-        networks = []
-        for point in sorted(self.points, key=lambda point: -point.robust):
-            clean = "–" if point.clean is None else f"{100 * point.clean:.1f}"
-            robust = f"{100 * point.robust:.1f}"
-            if not np.isnan(point.interval).any():
-                robust += " ({:.1f} to {:.1f})".format(*(100 * end for end in point.interval))
-            match = f"{point.match:.3f}"
-            networks.append((point.label, point.name, point.layer, match, clean, robust))
+        rows = []
+        downwards = self.networks.sort_values("robust", ascending=False, kind="stable")
+        for line in downwards.to_dict("records"):
+            clean, robust, low, high = (100 * line[name] for name in ("clean", *_ROBUST))
+            interval = "" if np.isnan(low + high) else f" ({low:.1f} to {high:.1f})"
+            match, clean = f"{line['v1_match']:.3f}", "–" if np.isnan(clean) else f"{clean:.1f}"
+            known = (line["network"], line["name"], line["layer"], match, clean)
+            rows.append((*known, f"{robust:.1f}{interval}"))
         parts = [
-            f"{len(self.points)} networks. V1 match: mean score of the best layer over "
+            f"{len(rows)} networks. V1 match: mean score of the best layer over "
             f"{listing(self.properties)}. Robust accuracy: mean over {listing(self._radii())}.",
             markdown(("Correlation", "Value", "95 % interval", "p"), correlations),
             "\n".join(f"{NORM_LABELS[n]}: `{settings}`." for n, settings in self.attacks.items()),
             f"Intervals: bootstrap over networks, {RESAMPLES} resamples, seed {seed}. Networks of "
             "one kind with other seeds count as networks of their own.",
-            markdown(("Network", "Run", "Best layer", "V1 match", "Clean %", "Robust %"), networks),
+            markdown(("Network", "Run", "Best layer", "V1 match", "Clean %", "Robust %"), rows),
         ]
         return "\n\n".join(parts) + "\n"
 
@@ -132,26 +99,18 @@ class Match:
         Networks with the same front end have one V1 match, so names stand in a column beside the
         plot, in the order of the accuracies, each with a line to its point.
         """
-        upwards = sorted(self.points, key=lambda point: point.robust)
-        matches = [point.match for point in self.points]
-        ends = [end for point in self.points for end in (*point.interval, point.robust)]
-        low, high = float(np.nanmin(ends)), float(np.nanmax(ends))
+        upwards = self.networks.sort_values("robust", kind="stable").to_dict("list")
+        matches, robust = upwards["v1_match"], upwards["robust"]
+        # Where images are not known there is no interval, and no bar.
+        lows = np.where(np.isnan(upwards["low"]), robust, upwards["low"]).tolist()
+        highs = np.where(np.isnan(upwards["high"]), robust, upwards["high"]).tolist()
+        low, high = min(lows), max(highs)
         span = max(max(matches) - min(matches), 1e-3)
         left, column = min(matches) - 0.08 * span, max(matches) + 0.2 * span
-        heights = np.linspace(low, high, len(upwards)).tolist()
-        rows = [
-            {
-                "match": point.match,
-                "robust": point.robust,
-                # Where images are not known there is no interval, and no bar.
-                "low": point.robust if np.isnan(point.interval[0]) else point.interval[0],
-                "high": point.robust if np.isnan(point.interval[1]) else point.interval[1],
-                "column": column,
-                "height": height,
-                "name": point.name,
-            }
-            for height, point in zip(heights, upwards, strict=True)
-        ]
+        heights = np.linspace(low, high, len(robust)).tolist()
+        values = {"match": matches, "robust": robust, "low": lows, "high": highs}
+        places = {"column": column, "height": heights, "name": upwards["name"]}
+        rows = pd.DataFrame(values | places).to_dict("records")
         below = "V1 match: mean property score of the best layer"
         x = alt.X("match:Q", title=below, scale=alt.Scale(domain=[left, column], nice=False))
         scale = alt.Scale(domain=[low, high], zero=False)
@@ -206,24 +165,28 @@ def match(runs: Sequence[Run], weakest: int = 2, seed: int = SEED) -> Match:
         raise ResultError(f"v1_match needs at least {MINIMUM} networks, got {len(runs)}")
     layers = [_layers(run) for run in runs]
     _check_there(runs, layers, "no scored layer", "physiology")
-    _check_there(runs, [comparison.norms([run]) for run in runs], "no attack", "linf")
-    attacks = _usual_attacks(runs)
-    radii = _weak_radii(runs, attacks, weakest)
-    columns = physiology.shared_properties([result for each in layers for result in each])
+    _check_there(runs, [run.of_kind("attack") for run in runs], "no attack", "linf")
+    attacks, weak = _weakest(runs, weakest)
+    columns = physiology.shared_properties([layer for each in layers for layer in each])
     if not columns:
         raise ResultError("v1_match: no property is scored in all layers of these networks")
-    points = tuple(
-        _point(run, each, columns, radii, attacks) for run, each in zip(runs, layers, strict=True)
-    )
-    first = [_curve(runs[0], norm, attacks[norm])[eps] for norm, eps in radii]
-    labels = [result.attack.eps_label for result in first]
-    return Match(
-        points,
-        tuple(label for _, label in columns),
-        tuple((norm, label) for (norm, _), label in zip(radii, labels, strict=True)),
-        {norm: attacks[norm] for norm, _ in radii},
-        correlations([p.match for p in points], [p.robust for p in points], seed),
-    )
+    radii = tuple((result.attack.norm, result.attack.eps_label) for result in weak[0])
+    rows = []
+    for run, members, attacked in zip(runs, layers, weak, strict=True):
+        matches = [float(np.mean(layer.scores(columns))) for layer in members]
+        best, clean = int(np.argmax(matches)), comparison.clean(run)
+        known = {"run": run.path, "network": run.label, "name": run.name}
+        accuracies = {
+            "v1_match": matches[best],
+            "clean": np.nan if clean is None else clean.accuracy,
+            # As many radii of each norm: the mean over norms is that over all.
+            **dict(zip(_ROBUST, results.mean_accuracy(attacked), strict=True)),
+            **{"_".join(r): each.accuracy for r, each in zip(radii, attacked, strict=True)},
+        }
+        rows.append(known | {"layer": members[best].name} | accuracies)
+    networks = pd.DataFrame(rows)
+    measured = correlations(networks["v1_match"].tolist(), networks["robust"].tolist(), seed)
+    return Match(networks, tuple(label for _, label in columns), radii, attacks, measured)
 
 
 def correlations(
@@ -261,10 +224,10 @@ def _pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.sum(x * y, -1) / np.sqrt(np.sum(x * x, -1) * np.sum(y * y, -1))
 
 
-def _layers(run: Run) -> list[Result]:
+def _layers(run: Run) -> list[physiology.Layer]:
     """The scored layers of a network with the noise that it was trained with."""
-    scored = filter(physiology.is_scored, run.of_kind("physiology"))
-    return [result for result in scored if not result.network.noise_replaced]
+    scored = physiology.layers([run])
+    return [layer for layer in scored if not layer.entry.result.network.noise_replaced]
 
 
 def _check_there(runs: Sequence[Run], needed: Sequence, lacking: str, suite: str) -> None:
@@ -276,77 +239,40 @@ def _check_there(runs: Sequence[Run], needed: Sequence, lacking: str, suite: str
         )
 
 
-def _attacked(run: Run, norm: str) -> list[Result]:
-    """The results of attacks on a network as deployed, without controls of the noise."""
-    return [
-        result
-        for result in run.of_kind("attack")
-        if result.attack.norm == norm and not comparison.control(run, result)
-    ]
+def _weakest(runs: Sequence[Run], number: int) -> tuple[dict[str, str], list[list[Result]]]:
+    """The weakest attacks that all networks share, without controls of the noise.
 
+    In each norm only the settings count that most networks were attacked with: stronger attacks on
+    a few of the networks would make these look weak.
 
-def _usual_attacks(runs: Sequence[Run]) -> dict[str, str]:
-    """Norm -> the settings that most networks were attacked with.
-
-    Stronger attacks on a few of the networks would make these look weak.
+    Returns:
+      (norm -> settings, results of each network at so many of the smallest radii of each norm).
     """
-    usual = {}
-    for norm in NORMS:
-        used = [{comparison.attack_settings(r) for r in _attacked(run, norm)} for run in runs]
-        counts = Counter(settings for each in used for settings in each)
-        if counts:
-            usual[norm] = max(counts, key=lambda settings: (counts[settings], settings))
-    return usual
-
-
-def _curve(run: Run, norm: str, settings: str) -> dict[float, Result]:
-    """Radius -> the result of the attack with such settings."""
-    same = [r for r in _attacked(run, norm) if comparison.attack_settings(r) == settings]
-    return {result.attack.radius: result for result in same}
-
-
-def _weak_radii(
-    runs: Sequence[Run], attacks: Mapping[str, str], weakest: int
-) -> list[tuple[str, float]]:
-    """(norm, eps): the smallest that all networks share, of each norm that all were attacked in."""
-    radii = []
-    for norm, settings in attacks.items():
-        curves = [_curve(run, norm, settings) for run in runs]
+    # Norm -> settings -> radius -> result, for each network.
+    ladders: dict[str, dict[str, list[dict[float, Result]]]] = {norm: {} for norm in NORMS}
+    for place, run in enumerate(runs):
+        for result in run.of_kind("attack"):
+            if not comparison.control(run, result):
+                same_norm = ladders[result.attack.norm]
+                settings = comparison.attack_settings(result)
+                same = same_norm.setdefault(settings, [{} for _ in runs])
+                same[place][result.attack.radius] = result
+    attacks: dict[str, str] = {}
+    weak: list[list[Result]] = [[] for _ in runs]
+    for norm, by_settings in ladders.items():
+        usual = max(by_settings, key=lambda s: (sum(map(bool, by_settings[s])), s), default="")
+        curves = by_settings.get(usual, [{}])
         if not all(curves):
             continue
         shared = sorted(eps for eps in set.intersection(*map(set, curves)) if eps > 0)
-        if len(shared) < weakest:
+        if len(shared) < number:
             raise ResultError(
                 f"v1_match: the networks share {count(len(shared), 'radius', 'radii')} in "
-                f"{NORM_LABELS[norm]} at which all were attacked, {weakest} needed"
+                f"{NORM_LABELS[norm]} at which all were attacked, {number} needed"
             )
-        radii += [(norm, eps) for eps in shared[:weakest]]
-    if not radii:
+        attacks[norm] = usual
+        for members, curve in zip(weak, curves, strict=True):
+            members += [curve[eps] for eps in shared[:number]]
+    if not attacks:
         raise ResultError("v1_match: there is no norm in which all networks were attacked alike")
-    return radii
-
-
-def _point(
-    run: Run,
-    layers: Sequence[Result],
-    columns: Sequence[tuple[str, str]],
-    radii: Sequence[tuple[str, float]],
-    attacks: Mapping[str, str],
-) -> Point:
-    means = [float(np.mean(physiology.property_scores(result, columns))) for result in layers]
-    best = int(np.argmax(means))
-    weak = [_curve(run, norm, attacks[norm])[eps] for norm, eps in radii]
-    # As many radii of each norm: the mean over norms is that over all.
-    robust, *interval = results.mean_accuracy(weak)
-    clean = comparison.clean(run)
-    return Point(
-        path=run.path,
-        name=run.name,
-        label=run.label,
-        layer=physiology.layer_name(layers[best]),
-        match=means[best],
-        clean=None if clean is None else clean.accuracy,
-        robust=robust,
-        interval=(interval[0], interval[1]),
-        accuracies=tuple(result.accuracy for result in weak),
-    )
+    return attacks, weak

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 # A narrow space that does not break, as typographers put before a unit.
 SPACE = "\u202f"
@@ -49,6 +50,15 @@ def listing(items: Sequence[str]) -> str:
 def count(number: int, noun: str, plural: str = "") -> str:
     """(1, 'image') -> '1 image'; (2000, 'image') -> '2,000 images'."""
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def fact(value: Any) -> Any:
+    """None -> 'not finite'; True -> 'yes'; 0.123456 -> '0.1235'; no number: as it is."""
+    if value is None:
+        return "not finite"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, int | float) else value
 
 
 def duration(seconds: float) -> str:
