@@ -311,10 +311,6 @@ def test_trials_with_noise_are_recorded_as_such(job, network):
     assert result.measured.status == "scored"
 
 
-def spiking_model(network, noise):
-    return network.with_noise(noise)
-
-
 def test_contrast_and_variability_are_stored_beside_the_scores(result):
     arrays, scores = result.arrays, result.measured.scores
     contrasts, curves = arrays["contrast/contrasts"], arrays["contrast/curves"]
@@ -367,7 +363,7 @@ def run_experiments(network, layer, scores, monkeypatch, trials=20):
 def test_the_fano_factor_is_1_in_spikes(network, scores, monkeypatch):
     """Much activity, so that hardly anything is rectified: 1 in spikes, 1 / scale in responses."""
     noise = v1.NeuronalNoise(scale=20.0, level=0.5)
-    fields, arrays = run_experiments(spiking_model(network, noise), "v1", scores, monkeypatch, 60)
+    fields, arrays = run_experiments(network.with_noise(noise), "v1", scores, monkeypatch, 60)
     recorded = fields["variability"]
     assert recorded["units"] == len(scores.units["row"])
     assert recorded["units_above"] == (arrays["variability/spike_mean"] >= 2.0).any(axis=0).sum()

@@ -103,13 +103,20 @@ def recording(
                 f"got {name!r}{arguments.nearest(name, shapes, cutoff=0.4)}"
             )
     values, tables = _load_references(references)
+    images = None
+    if textures is not None:
+        try:
+            key = prng.stream(jax.random.key(seed), "texture images")
+            images = texture_proxies.load(textures, key)
+        except (FileNotFoundError, ValueError) as error:
+            raise type(error)(f"textures: {error}") from error
     return Recording(
         layers=tuple(dict.fromkeys(layers)),
         display=shown,
         trials=trials if network.stochastic else 1,
         references=values,
         tables=tables,
-        textures=None if textures is None else _load_textures(textures, seed),
+        textures=images,
     )
 
 
@@ -162,10 +169,16 @@ class Layer(Exhibit):
             references=recording.tables,
             textures=None if recording.textures is None else _texture_record(recording.textures),
         )
+        gratings = (
+            stimuli.receptive_field_set(),
+            stimuli.orientation_set(),
+            stimuli.spatial_frequency_set(),
+            stimuli.size_set(),
+        )
         return job.identity(
             self.name,
             record,
-            dataset=results.Dataset("gratings", "MarquesEtAl2020", _num_gratings()),
+            dataset=results.Dataset("gratings", "MarquesEtAl2020", sum(map(len, gratings))),
             protocol=results.Protocol("fresh" if noisy else "none", recording.trials),
             key=results.Key(job.seed, "physiology / set of gratings / trial / grating"),
         )
@@ -199,29 +212,14 @@ class Layer(Exhibit):
         # The first channels of V1 are its simple cells.
         config = network.v1 if self.layer == "v1" else None
         simple = None if config is None else config.simple_channels
+        fields = {
+            "simple_channels": simple,
+            "textures": None if textures is None else _texture_medians(textures, scores),
+        }
         # With lists for tuples and numbers of Python, as the file has them.
         summary = json.loads(json.dumps(scores.summary()))
-        record = {
-            "status": results.SCORED,
-            "kind": "physiology",
-            "scores": summary
-            | medians
-            | {
-                "simple_channels": simple,
-                "textures": None if textures is None else _texture_medians(textures, scores),
-            },
-        }
+        record = {"status": results.SCORED, "scores": summary | medians | fields}
         return results.from_json(record, results.Physiology), scores.arrays() | arrays
-
-
-def _num_gratings() -> int:
-    sets = (
-        stimuli.receptive_field_set(),
-        stimuli.orientation_set(),
-        stimuli.spatial_frequency_set(),
-        stimuli.size_set(),
-    )
-    return sum(map(len, sets))
 
 
 def _feature_shapes(network: Network, shown: neurophysiology.Display) -> dict[str, tuple[int, ...]]:
@@ -265,20 +263,6 @@ def _load_references(paths: Sequence[Path]) -> tuple[dict[str, np.ndarray], dict
         values |= table.values
         hashes[Path(path).name] = table.sha1
     return values, hashes
-
-
-def _load_textures(folder: Path, seed: int) -> TextureSet:
-    """The texture images of a folder, see ``texture_proxies.load``.
-
-    Raises:
-      FileNotFoundError: if there is no such folder.
-      ValueError: if its images cannot be used.
-    """
-    key = prng.stream(jax.random.key(seed), "texture images")
-    try:
-        return texture_proxies.load(folder, key)
-    except (FileNotFoundError, ValueError) as error:
-        raise type(error)(f"textures: {error}") from error
 
 
 def _texture_record(textures: TextureSet) -> results.TextureImages:
