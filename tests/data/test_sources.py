@@ -93,6 +93,29 @@ class TestFolder:
         with pytest.raises(ValueError, match="'test'.*train, val"):
             data.load(f"folder:{folder}", "test")
 
+    def test_a_directory_of_classes_is_divided(self, tmp_path):
+        """Every fifth image of a class is for validation, and none is in both parts."""
+        for name, count in (("cat", 11), ("dog", 2)):
+            for number in range(count):
+                save(tmp_path / name / f"{number:02}.png", (number, 0, 0))
+        parts = [data.load(f"folder:{tmp_path}", split) for split in ("train", "validation")]
+        pixels = [
+            [(source[i]["label"], int(source[i]["image"][0, 0, 0])) for i in range(len(source))]
+            for source in parts
+        ]
+        assert pixels[1] == [(0, 0), (0, 5), (0, 10), (1, 0)]
+        whole = [(0, number) for number in range(11)] + [(1, 0), (1, 1)]
+        assert sorted(pixels[0] + pixels[1]) == whole
+        assert len(data.load(f"folder:{tmp_path}", ".")) == 13
+        assert [source.split for source in parts] == ["train", "validation"]
+        assert data.evaluation_split(f"folder:{tmp_path}") == "."
+        save(tmp_path / "eel" / "0.png")
+        with pytest.raises(ValueError, match="eel holds 1 image; at least 2 are needed to divide"):
+            data.load(f"folder:{tmp_path}", "train")
+        (tmp_path / "val").mkdir()
+        with pytest.raises(ValueError, match="has no split 'train'; its folders are cat, dog"):
+            data.load(f"folder:{tmp_path}", "train")
+
     def test_missing_folder(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="nowhere"):
             data.load(f"folder:{tmp_path / 'nowhere'}", "train")

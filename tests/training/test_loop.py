@@ -621,8 +621,31 @@ def test_a_line_for_each_validation_where_there_is_no_terminal(tiny, tmp_path, c
     captured = capsys.readouterr()
     assert captured.out == ""
     lines = captured.err.splitlines()
+    assert lines.pop(1) == (
+        "warning: a run of 6 steps learns little; more --epochs or a smaller --data.batch-size "
+        "give more steps"
+    )
     assert "from the start to step 6, 1 x cpu" in lines[0]
     assert lines[1].startswith("step 3, epoch 1: validation loss ")
     assert lines[2].startswith("step 6, epoch 2: validation loss ")
     assert lines[3] == "finished at step 6"
     assert len(lines) == 4
+
+
+@pytest.mark.parametrize(("accuracy", "told"), [(0.34, True), (0.5, False)])
+def test_a_network_that_has_learned_nothing_is_told(
+    tiny, tmp_path, capsys, monkeypatch, accuracy, told
+):
+    """At the end. There are three classes."""
+    measured = {"loss": 1.0, "accuracy": accuracy, "seen": 10}
+    monkeypatch.setattr(training.loop, "validate", lambda *args: measured)
+    train(tiny, tmp_path, progress=True)
+    shown = capsys.readouterr().err
+    expected = "warning: 34.0 % is near chance, 33.3 %: the network has learned little; try more"
+    assert shown.count(expected) == told
+
+
+def test_one_class_is_told(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Setup, "num_classes", 1)
+    train(tiny, tmp_path, progress=True)
+    assert "warning: tiny has one class, so there is nothing to learn" in capsys.readouterr().err

@@ -55,6 +55,13 @@ def decode_image(encoded: bytes | str | os.PathLike, channels: int, name: str = 
     return np.asarray(image.convert("RGB"))
 
 
+# Names of folders that are splits and no classes.
+_SPLITS = {"train", "validation", "val", "test"}
+# The parts of a directory without splits: every fifth image is for validation.
+_PARTS = ("train", "validation")
+_EVERY = 5
+
+
 class FolderSource(Source):
     """Images in class folders, as torchvision's ImageFolder reads them.
 
@@ -62,18 +69,22 @@ class FolderSource(Source):
     classes number the other splits too, so a split that lacks a class has the same labels. Images
     may lie deeper inside a class folder. Hidden files and other types of files are ignored.
 
+    A directory without splits, ``<path>/<class>/<image>``, is divided: of each class, every fifth
+    image in the order of names is in ``"validation"``, the others are in ``"train"``.
+
     A symbolic link must lead to a place inside ``path``. Links to folders are followed, but a file
     that is reached in several ways counts once, and a link to a folder around it is ignored.
 
     Args:
-      path: directory that holds the splits.
+      path: directory that holds the splits, or the classes.
       split: name of the split's directory; ``"."`` if ``path`` itself holds the class folders, as
         one severity of ImageNet-C does.
       channels: 3 (grey images become RGB) or 1 (every image must be grey).
 
     Raises:
       FileNotFoundError: if ``path`` is not a directory.
-      ValueError: if the split, its class folders or the images of a class are missing, if the
+      ValueError: if the split, its class folders or the images of a class are missing, if a class
+        of a directory without splits has fewer than 2 images, if the
         split has a class that ``train`` lacks, if a symbolic link leads out of ``path``, or if
         links put one file into two classes.
     """
@@ -85,26 +96,27 @@ class FolderSource(Source):
         if not root.is_dir():
             raise FileNotFoundError(f"{root} is not a directory")
         splits = _subfolders(root) if split != "." else ["."]
-        if split not in splits:
+        divided = split in _PARTS and not _SPLITS & set(splits)
+        if divided:
+            splits, folder = [], root
+        elif split not in splits:
             raise ValueError(
                 f"{root} has no split {split!r}; its folders are {', '.join(splits) or 'none'}"
             )
-        _target(root / split, root)
-        classes = _subfolders(root / split)
+        else:
+            folder = root / split
+        _target(folder, root)
+        classes = _subfolders(folder)
         if not classes:
-            raise ValueError(
-                f"{root / split} has no class folders; expected {root / split}/<class>/<image>"
-            )
+            raise ValueError(f"{folder} has no class folders; expected {folder}/<class>/<image>")
         self.name = f"folder:{path}"
         self.split = split
         self.class_names = tuple(_subfolders(root / "train") if "train" in splits else classes)
         self.image_shape = (None, None, channels)
         unknown = sorted(set(classes) - set(self.class_names))
         if unknown:
-            raise ValueError(
-                f"{root / split} has the class {unknown[0]!r}, which {root / 'train'} lacks"
-            )
-        self._root = root / split
+            raise ValueError(f"{folder} has the class {unknown[0]!r}, which {root / 'train'} lacks")
+        self._root = folder
         self._files: list[str] = []
         self._labels: list[int] = []
         owners: dict[str, str] = {}
@@ -117,8 +129,11 @@ class FolderSource(Source):
                         f"{self._root / other} and {self._root / file} are the same file in two "
                         "classes; remove one of the symbolic links"
                     )
-            self._files.extend(sorted(files.values()))
-            self._labels.extend([self.class_names.index(name)] * len(files))
+            chosen = sorted(files.values())
+            if divided:
+                chosen = _part(chosen, split, folder / name)
+            self._files.extend(chosen)
+            self._labels.extend([self.class_names.index(name)] * len(chosen))
 
     def __len__(self) -> int:
         return len(self._files)
@@ -126,6 +141,17 @@ class FolderSource(Source):
     def __getitem__(self, index: int) -> dict[str, Any]:
         image = decode_image(self._root / self._files[index], self.image_shape[-1])
         return {"image": image, "label": self._labels[index]}
+
+
+def _part(files: list[str], split: str, folder: Path) -> list[str]:
+    """The files of a class that are in a part of a directory without splits."""
+    if len(files) < 2:
+        raise ValueError(
+            f"class folder {folder} holds {len(files)} image; at least 2 are needed to divide it "
+            f"into {' and '.join(_PARTS)}"
+        )
+    validation = files[::_EVERY]
+    return validation if split == "validation" else sorted(set(files) - set(validation))
 
 
 def _subfolders(folder: Path) -> list[str]:

@@ -29,7 +29,7 @@ def load(name: str, split: str, *, data_dir: DataDir = None) -> Source:
         photographs of ImageNet (split ``"validation"``), for which foolbox must be installed;
         ``"tfds:<name>"``, any TFDS image classification set that is prepared on this machine, for
         instance ``"tfds:imagenet2012"``; or ``"folder:<path>"``, a directory of images
-        ``<path>/<split>/<class>/<image>``, see ``FolderSource``.
+        ``<path>/<split>/<class>/<image>`` or ``<path>/<class>/<image>``, see ``FolderSource``.
       split: a split of the set.
       data_dir: directory of the prepared TFDS sets. Only for ``"tfds:"``. Default:
         ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.

@@ -18,7 +18,7 @@ validation at k has used, and the state of a data iterator that has returned k b
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,10 @@ from vone_jax.training.monitor import Interval, Monitor, Skipped, Stop
 from vone_jax.training.optimizer import after_validation
 from vone_jax.training.setup import Prefetch, Setup, prepare
 from vone_jax.training.step import TrainState
+
+# A run with fewer steps gets a warning, and one whose accuracy is below this multiple of chance.
+_FEW_STEPS = 100
+_NEAR_CHANCE = 1.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +136,8 @@ def train(
         shown = progress and jax.process_index() == 0
         report = enter(Progress(setup.total_steps, step, shown=shown))
         report.line(_opening(setup, step))
+        for warning in _warnings(setup):
+            report.line(f"warning: {warning}")
         if restored is None and weights is not None:
             report.line(weights.table())
             for record in weights.records():
@@ -162,6 +168,12 @@ def train(
                 if result is None:
                     continue
                 monitor.validation(step, result)
+                if last and result["accuracy"] <= _NEAR_CHANCE / setup.num_classes:
+                    report.line(
+                        f"warning: {100 * result['accuracy']:.1f} % is near chance, "
+                        f"{100 / setup.num_classes:.1f} %: the network has learned little; try "
+                        "more --epochs or another --optimizer.learning-rate"
+                    )
                 plateau = after_validation(
                     experiment.optimizer.schedule, meshes.fetch(state.plateau), result["loss"]
                 )
@@ -206,6 +218,20 @@ def train(
         finished = last and validated == step
         report.line(f"finished at step {step}" if finished else f"stopped and saved at step {step}")
         return Outcome(step, finished)
+
+
+def _warnings(setup: Setup) -> Iterator[str]:
+    """What will probably disappoint, and the cure."""
+    if setup.num_classes == 1:
+        yield (
+            f"{setup.experiment.data.source} has one class, so there is nothing to learn; each "
+            "class needs a folder of its own"
+        )
+    if setup.total_steps < _FEW_STEPS:
+        yield (
+            f"a run of {setup.total_steps} steps learns little; more --epochs or a smaller "
+            "--data.batch-size give more steps"
+        )
 
 
 def validate(setup: Setup, state: TrainState, stop: Stop) -> dict[str, float] | None:

@@ -63,6 +63,11 @@ class Setup:
     train_step: Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
     eval_step: Callable[[Any, Batch], Sums]
 
+    @property
+    def num_classes(self) -> int:
+        """The number of classes of the data."""
+        return self.train_source.num_classes
+
     def initial_state(self) -> TrainState:
         """Return the state at step 0, on every device."""
         make = jax.jit(
