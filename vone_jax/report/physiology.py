@@ -110,7 +110,7 @@ def _panel(name: str, shown: Sequence[Layer]) -> tuple[str, Figure]:
 
 
 def _needs(measured: Sequence[LayerScores]) -> dict[str, list[str]]:
-    """What is missing -> the properties that no layer has a score for because of it."""
+    """A map from what is missing to the properties that no layer has a score for because of it."""
     items = [item for scores in measured for item in scores.properties.values()]
     told = {item.name for item in items if item.status == SCORED}
     needs: dict[str, list[str]] = {}

@@ -400,7 +400,7 @@ def _weights(
 
 
 def _notes(ladders: Mapping[str, tuple[str, ...]], corrupted: tuple) -> Iterator[str]:
-    """What the means are over."""
+    """The conditions that the means are over."""
     for norm, ladder in ladders.items():
         over = "over the radii" if len(ladder) > 1 else "accuracy at the radius"
         yield f"{NORM_LABELS[norm]} mean: {over} {listing(ladder)}."

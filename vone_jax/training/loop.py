@@ -221,7 +221,7 @@ def train(
 
 
 def _warnings(setup: Setup) -> Iterator[str]:
-    """What will probably disappoint, and the cure."""
+    """Warnings about a run that will probably disappoint, each with its cure."""
     if setup.num_classes == 1:
         yield (
             f"{setup.experiment.data.source} has one class, so there is nothing to learn; each "
