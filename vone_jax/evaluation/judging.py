@@ -56,18 +56,10 @@ class Trial:
     with_noise: Callable[[Noise], classifier.LogitsFn] | None = None
     other: classifier.LogitsFn | None = None
 
-    @functools.cached_property
+    @property
     def judged(self) -> classifier.LogitsFn:
         """The classifier under the protocol."""
-        return self._frozen if self.protocol.noise == "frozen" else self._free
-
-    @functools.cached_property
-    def _free(self) -> classifier.LogitsFn:
-        return classifier.as_pytree(self.logits_fn)
-
-    @functools.cached_property
-    def _frozen(self) -> classifier.LogitsFn:
-        return Partial(_one_draw, self._free, self.example_keys)
+        return self.attacked("same")
 
     def attacked(self, noise: AttackNoise = "same") -> classifier.LogitsFn:
         """The classifier that is attacked.
@@ -78,10 +70,11 @@ class Trial:
         Raises:
           ValueError: if the noise is to be changed and the trial has no ``with_noise``.
         """
+        free = classifier.as_pytree(self.logits_fn)
+        if noise == "frozen" or (noise == "same" and self.protocol.noise == "frozen"):
+            return Partial(_one_draw, free, self.example_keys)
         if noise == "same":
-            return self.judged
-        if noise == "frozen":
-            return self._frozen
+            return free
         if self.with_noise is None:
             raise ValueError(
                 f"attack_noise is {noise!r}, which needs the classifier with that noise; none is "
