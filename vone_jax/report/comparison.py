@@ -2,13 +2,13 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vone_jax import results
 from vone_jax.names import NORMS
 from vone_jax.report.wording import count, listing, words
-from vone_jax.results import Attack, Result, Run
+from vone_jax.results import Result, Run
 
 # Below this the normal approximation behind an interval of differences means little.
 FEW_IMAGES = 30
@@ -72,33 +72,29 @@ def attack_condition(result: Result) -> results.AttackCondition:
     return result.condition
 
 
-def corruption_condition(result: Result) -> results.CorruptionCondition:
-    """The condition of a corruption result."""
-    assert isinstance(result.condition, results.CorruptionCondition)
-    return result.condition
-
-
 def form_label(form: str) -> str:
     """The form of corrupted images in words; empty for floating point."""
     return _FORMS.get(form, form)
 
 
 def corruptions(run: Run) -> dict[tuple[str, int], Result]:
-    """(corruption, severity) -> the result of a network as deployed, sorted.
+    """(corruption, severity) -> the result of a network as deployed, sorted."""
+    return by_corruption([result for result in run.results if as_deployed(run, result)])
+
+
+def by_corruption(measured: Sequence[Result]) -> dict[tuple[str, int], Result]:
+    """(corruption, severity) -> the result, sorted.
 
     Where a condition was measured in several forms, the one in floating point counts.
     """
-    measured = [result for result in run.of_kind("corruption") if as_deployed(run, result)]
+    corrupted = [(r, r.condition) for r in measured]
+    corrupted = [(r, c) for r, c in corrupted if isinstance(c, results.CorruptionCondition)]
     # Later results replace earlier ones, so floating point comes last.
-    measured.sort(key=lambda r: form_label(corruption_condition(r).form), reverse=True)
-    by_condition = {}
-    for result in measured:
-        condition = corruption_condition(result)
-        by_condition[condition.corruption, condition.severity] = result
-    return dict(sorted(by_condition.items()))
+    corrupted.sort(key=lambda pair: form_label(pair[1].form), reverse=True)
+    return dict(sorted({(c.corruption, c.severity): r for r, c in corrupted}.items()))
 
 
-def attack_fields(attack: Attack) -> dict[str, str]:
+def attack_fields(fields: Mapping[str, Any], eps: float) -> dict[str, str]:
     """The fields of an attack as text, without what may differ in a fair comparison.
 
     Left out are norm and radius, and the noise draws that a gradient averages over, which are one
@@ -107,37 +103,32 @@ def attack_fields(attack: Attack) -> dict[str, str]:
 
     def text(name: str, value: Any) -> str:
         if name == "step_size" and isinstance(value, int | float) and value > 0:
-            return f"eps/{attack.eps / value:.4g}"
-        if isinstance(value, dict) and isinstance(value.get("name"), str):
-            fields = {
-                key: item for key, item in value.items() if key not in ("name", "norm", "eps")
-            }
-            return _settings(Attack(value["name"], attack.norm, attack.eps, fields))
+            return f"eps/{eps / value:.4g}"
+        if isinstance(value, dict) and "name" in value:
+            return _code(value["name"], attack_fields(value, eps))
         return str(value)
 
-    fields = attack.fields.items()
-    return {name: text(name, value) for name, value in fields if name != "eot_samples"}
+    left_out = ("name", "norm", "eps", "eot_samples")
+    return {name: text(name, value) for name, value in fields.items() if name not in left_out}
 
 
-def _settings(attack: Attack) -> str:
-    fields = ", ".join(f"{name}={value}" for name, value in attack_fields(attack).items())
-    return f"{attack.name}({fields})"
+def _code(name: str, fields: Mapping[str, str]) -> str:
+    return f"{name}({', '.join(f'{field}={value}' for field, value in fields.items())})"
 
 
 def attack_settings(result: Result) -> str:
     """The attacks of an attack result as code, with the fields of ``attack_fields``."""
-    return "; ".join(map(_settings, attack_condition(result).attacks))
+    attacks = attack_condition(result).attacks
+    return "; ".join(_code(each.name, attack_fields(each.fields, each.eps)) for each in attacks)
 
 
 def result_fields(result: Result) -> dict[str, str]:
     """``attack_fields`` of an attack result; of several attacks, with the name of each."""
     attacks = attack_condition(result).attacks
-    if len(attacks) == 1:
-        return attack_fields(attacks[0])
     return {
-        f"{attack.name}.{name}": value
+        name if len(attacks) == 1 else f"{attack.name}.{name}": value
         for attack in attacks
-        for name, value in attack_fields(attack).items()
+        for name, value in attack_fields(attack.fields, attack.eps).items()
     }
 
 
@@ -178,45 +169,41 @@ class Row:
 
 def rows(runs: Sequence[Run]) -> list[Row]:
     """All measured accuracies: clean first, then attacks by norm and radius, then corruptions."""
-    table: dict[tuple, list[Result | None]] = {}
+    table: dict[tuple, tuple[Sequence[str], list[Result | None]]] = {}
     for position, run in enumerate(runs):
         for result in run.of_kind("clean", "attack", "corruption"):
-            key, repeat = _row_key(run, result), 0
-            while (row := table.setdefault((*key, repeat), [None] * len(runs)))[position]:
+            key, *names = _described(run, result)
+            repeat = 0
+            while table.setdefault((key, repeat), (names, [None] * len(runs)))[1][position]:
                 repeat += 1
-            row[position] = result
-    keys = sorted(table)
-    short = [_row(key, table[key], in_full=False) for key in keys]
-    names = Counter((row.label, row.detail) for row in short)
-    return [
-        row if names[row.label, row.detail] == 1 else _row(key, table[key], in_full=True)
-        for row, key in zip(short, keys, strict=True)
-    ]
+            table[key, repeat][1][position] = result
+    counts = Counter(
+        (key[-1], label, detail) for (key, _), ((label, detail, _), _) in table.items()
+    )
+    shown = []
+    for (key, _), ((label, detail, in_full), measured) in sorted(table.items()):
+        noise = key[-1]
+        kind = next(result.kind for result in measured if result is not None)
+        details = (detail if counts[noise, label, detail] == 1 else in_full, noise)
+        shown.append(Row(kind, noise, label, ", ".join(filter(None, details)), tuple(measured)))
+    return shown
 
 
-def _row_key(run: Run, result: Result) -> tuple:
-    noise, condition = control(run, result), result.condition
+def _described(run: Run, result: Result) -> tuple[tuple, str, str, str]:
+    """(key, label, detail, detail in full); rows are in the order of their keys.
+
+    The last item of a key is the control of the noise.
+    """
+    condition, noise = result.condition, control(run, result)
     if isinstance(condition, results.AttackCondition):
-        order = NORMS.index(result.attack.norm)
-        return (1, order, result.attack.radius, attack_settings(result), noise)
+        attack, settings = result.attack, attack_settings(result)
+        key = (1, NORMS.index(attack.norm), attack.radius, settings, noise)
+        return key, attack.label, condition.attack_name, settings
     if isinstance(condition, results.CorruptionCondition):
-        return (2, condition.corruption, condition.severity, form_label(condition.form), noise)
-    return (0, noise)
-
-
-def _row(key: tuple, measured: Sequence[Result | None], in_full: bool) -> Row:
-    """The row of a key; ``in_full`` writes all fields of an attack."""
-    first = next(result for result in measured if result is not None)
-    noise, condition = key[-2], first.condition
-    if isinstance(condition, results.AttackCondition):
-        label = first.attack.label
-        detail = [attack_settings(first) if in_full else condition.attack_name, noise]
-    elif isinstance(condition, results.CorruptionCondition):
+        form = form_label(condition.form)
         label = f"{words(condition.corruption)}, severity {condition.severity}"
-        detail = [form_label(condition.form), noise]
-    else:
-        label, detail = "Clean images", [noise]
-    return Row(first.kind, noise, label, ", ".join(filter(None, detail)), tuple(measured))
+        return (2, condition.corruption, condition.severity, form, noise), label, form, form
+    return (0, noise), "Clean images", "", ""
 
 
 def pairs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:

@@ -38,7 +38,14 @@ PARTS = (
     ("clean", *NORMS, "white_box", "corruptions", "robust", "overall"),
     (*CORRUPTION_GROUPS, "groups", "robust_groups", "overall_groups"),
 )
-_HEADINGS = ("Network", "Noise in training", "at the attack", "at the test", "Attack")
+# Field of a line -> title.
+_HEADINGS = {
+    "network": "Network",
+    "trained": "Noise in training",
+    "attacked": "at the attack",
+    "judged": "at the test",
+    "attack": "Attack",
+}
 # Fields of an attack that make no difference in a norm.
 _WITHOUT_EFFECT = {
     "linf": frozenset({"l1_step", "norm_offset", "projection", "order"}),
@@ -96,7 +103,7 @@ class Line:
     """A network, measured in one way.
 
     Attributes:
-      label: of the network.
+      network: its label.
       trained: its noise in training, in words.
       attacked: the noise at the attack, in words; empty without an attack.
       judged: the noise at the test and the input of a decision, in words.
@@ -106,7 +113,7 @@ class Line:
       radii: (norm, label of the radius) -> accuracy, ascending.
     """
 
-    label: str
+    network: str
     trained: str
     attacked: str
     judged: str
@@ -117,8 +124,7 @@ class Line:
     @property
     def setup(self) -> dict[str, str]:
         """The network, and how it was attacked and judged."""
-        names = ("trained", "attacked", "judged", "attack")
-        return {"network": self.label, **{name: getattr(self, name) for name in names}}
+        return {name: getattr(self, name) for name in _HEADINGS}
 
     @property
     def noise(self) -> str:
@@ -167,7 +173,7 @@ class Table:
                     [*line.setup.values(), *map(_cell, cells)]
                     for line, cells in zip(self.lines, columns, strict=True)
                 ]
-                parts.append(markdown([*_HEADINGS, *heading], rows))
+                parts.append(markdown([*_HEADINGS.values(), *heading], rows))
         return "\n\n".join(parts) + "\n"
 
 
@@ -179,28 +185,18 @@ def _cell(score: Score | None) -> str:
     return f"{100 * value:.1f}{interval}"
 
 
-@dataclasses.dataclass(frozen=True)
-class _Measured:
-    """The results behind a line."""
+class _Measured(NamedTuple):
+    """The results behind a line; those of attacks by norm and label of the radius, ascending."""
 
     run: Run
     settings: AttackSettings | None
     clean: Result | None
-    attacks: Mapping[str, tuple[Result, ...]]
+    attacks: Mapping[tuple[str, str], Result]
     corruptions: Mapping[tuple[str, int], Result]
-
-    @property
-    def radii(self) -> dict[tuple[str, str], Result]:
-        """(norm, label of the radius) -> the result of the attack."""
-        return {
-            (norm, result.attack.eps_label): result
-            for norm, ladder in self.attacks.items()
-            for result in ladder
-        }
 
     def ladder(self, norm: str) -> tuple[str, ...]:
         """The labels of the radii of a norm."""
-        return tuple(r.attack.eps_label for r in self.attacks.get(norm, ()))
+        return tuple(label for each, label in self.attacks if each == norm)
 
 
 def table(runs: Sequence[Run]) -> Table:
@@ -212,13 +208,8 @@ def table(runs: Sequence[Run]) -> Table:
     varying = _varying([each.settings for each in measured if each.settings is not None])
     lines = tuple(_line(each, ladders, corrupted, varying) for each in measured)
     columns = tuple(name for name in TITLES if any(name in line.scores for line in lines))
-    places = {
-        radius: (NORMS.index(radius[0]), result.attack.radius)
-        for each in measured
-        for radius, result in each.radii.items()
-    }
-    radii = tuple(sorted(places, key=lambda radius: places[radius]))
-    return Table(lines, columns, radii, tuple(_notes(ladders, corrupted)))
+    radii = _by_radius([result for each in measured for result in each.attacks.values()])
+    return Table(lines, columns, tuple(radii), tuple(_notes(ladders, corrupted)))
 
 
 def _measured(run: Run) -> Iterator[_Measured]:
@@ -232,74 +223,59 @@ def _measured(run: Run) -> Iterator[_Measured]:
         groups.setdefault(judged, []).append(result)
     for members in groups.values():
         clean = next((result for result in members if result.kind == "clean"), None)
-        corruptions = _corruptions([r for r in members if r.kind == "corruption"])
         attacks = attack_groups([result for result in members if result.kind == "attack"])
-        for settings, by_norm in attacks or [(None, {})]:
-            yield _Measured(run, settings, clean, by_norm, corruptions)
+        for settings, by_radius in attacks or [(None, {})]:
+            yield _Measured(run, settings, clean, by_radius, _corruptions(members))
 
 
 def attack_groups(
     attacks: Sequence[Result],
-) -> list[tuple[AttackSettings, dict[str, tuple[Result, ...]]]]:
+) -> list[tuple[AttackSettings, dict[tuple[str, str], Result]]]:
     """Results of attacks on one network, by settings.
 
     A result belongs to all settings that differ from its own in nothing that matters in its norm.
     Settings whose results all belong to others, too, are left out.
 
     Returns:
-      (settings, norm -> results by ascending radius), in the order of the results.
+      (settings, (norm, label of the radius) -> result), in the order of the results.
     """
     own = []
     for result in attacks:
         condition, fields = comparison.attack_condition(result), comparison.result_fields(result)
         draws, noise = condition.eot_samples, condition.attack_noise
-        own.append(
-            (AttackSettings(condition.attack_name, fields, draws, noise), result.attack.norm)
-        )
-    groups: list[tuple[AttackSettings, set[int]]] = []
+        own.append((AttackSettings(condition.attack_name, fields, draws, noise), result))
+    groups: list[tuple[AttackSettings, list[Result]]] = []
     for settings, _ in own:
         if all(settings != other for other, _ in groups):
-            members = {
-                place
-                for place, (other, norm) in enumerate(own)
-                if settings.effective(norm) == other.effective(norm)
-            }
-            groups.append((settings, members))
+            norms = {norm: settings.effective(norm) for norm in NORMS}
+            same = [r for other, r in own if other.effective(r.attack.norm) == norms[r.attack.norm]]
+            groups.append((settings, same))
+    sets = [set(members) for _, members in groups]
     return [
-        (settings, _by_norm([attacks[member] for member in sorted(members)]))
+        (settings, _by_radius(members))
         for place, (settings, members) in enumerate(groups)
-        if not any(
-            members < others or (members == others and other < place)
-            for other, (_, others) in enumerate(groups)
-        )
+        if not any(sets[place] < other for other in sets) and sets[place] not in sets[:place]
     ]
 
 
-def _by_norm(attacks: Sequence[Result]) -> dict[str, tuple[Result, ...]]:
-    ladders: dict[str, dict[float, Result]] = {norm: {} for norm in NORMS}
-    for result in sorted(attacks, key=lambda result: result.attack.radius):
-        ladders[result.attack.norm][result.attack.radius] = result
-    return {norm: tuple(ladder.values()) for norm, ladder in ladders.items() if ladder}
+def _by_radius(attacks: Sequence[Result]) -> dict[tuple[str, str], Result]:
+    """(norm, label of the radius) -> the last result, by norm and ascending radius."""
+
+    def rank(result: Result) -> tuple[int, float]:
+        return NORMS.index(result.attack.norm), result.attack.radius
+
+    return {(r.attack.norm, r.attack.eps_label): r for r in sorted(attacks, key=rank)}
 
 
-def _corruptions(corrupted: Sequence[Result]) -> dict[tuple[str, int], Result]:
-    """(common corruption, severity) -> the result, in floating point if there are several.
+def _corruptions(members: Sequence[Result]) -> dict[tuple[str, int], Result]:
+    """(common corruption, severity) -> the result.
 
     A drawn texture stands in for frost where there is no result with photographs of frost.
     """
-
-    def rank(result: Result) -> tuple[str, bool]:
-        condition = comparison.corruption_condition(result)
-        return comparison.form_label(condition.form), condition.corruption == PROCEDURAL_FROST
-
-    by_condition = {}
-    # Later results replace earlier ones, so the preferred ones come last.
-    for result in sorted(corrupted, key=rank, reverse=True):
-        condition = comparison.corruption_condition(result)
-        name = "frost" if condition.corruption == PROCEDURAL_FROST else condition.corruption
-        if any(name in members for members in CORRUPTION_GROUPS.values()):
-            by_condition[name, condition.severity] = result
-    return dict(sorted(by_condition.items()))
+    measured = comparison.by_corruption(members)
+    drawn = {("frost", each[1]): r for each, r in measured.items() if each[0] == PROCEDURAL_FROST}
+    common = {name for group in CORRUPTION_GROUPS.values() for name in group}
+    return dict(sorted((key, r) for key, r in (drawn | measured).items() if key[0] in common))
 
 
 def _usual(conditions: Sequence[tuple[Run, tuple]]) -> tuple:
@@ -322,10 +298,8 @@ def _varying(used: Sequence[AttackSettings]) -> set[str]:
 def _line(
     measured: _Measured, ladders: Mapping[str, tuple], corrupted: tuple, varying: set[str]
 ) -> Line:
-    radii, settings = measured.radii, measured.settings
-    attacks = [result for ladder in measured.attacks.values() for result in ladder]
-    clean = [] if measured.clean is None else [measured.clean]
-    members = [*clean, *attacks, *measured.corruptions.values()]
+    settings, clean = measured.settings, [measured.clean] if measured.clean else []
+    members = [*clean, *measured.attacks.values(), *measured.corruptions.values()]
     accuracy = np.array([result.accuracy for result in members])
     resampled = results.bootstrap_accuracies(members)
 
@@ -334,7 +308,7 @@ def _line(
         return Score(float(accuracy @ weights), *ends)
 
     def mean_of(chosen: Sequence[Result]) -> np.ndarray:
-        return np.array([any(r is each for each in chosen) for r in members]) / len(chosen)
+        return np.array([result in chosen for result in members]) / len(chosen)
 
     weights = _weights(measured, ladders, corrupted, mean_of)
     network, protocol = members[0].network, members[0].protocol
@@ -348,13 +322,15 @@ def _line(
     if protocol.decision != "single":
         judged += f"; {protocol.decision.replace('_', ' ')} of {protocol.averaged} draws"
     return Line(
-        label=measured.run.label,
+        network=measured.run.label,
         trained=trained,
         attacked="" if settings is None else _attacked(settings, tested),
         judged=judged,
-        attack="" if settings is None else settings.label(varying, measured.attacks),
+        attack=""
+        if settings is None
+        else settings.label(varying, {n for n, _ in measured.attacks}),
         scores={name: score(weights[name]) for name in TITLES if name in weights},
-        radii={radius: score(mean_of([result])) for radius, result in radii.items()},
+        radii={radius: score(mean_of([r])) for radius, r in measured.attacks.items()},
     )
 
 
@@ -380,7 +356,7 @@ def _weights(
 
     for norm, ladder in ladders.items():
         if measured.ladder(norm) == ladder:
-            weights[norm] = mean_of(measured.attacks[norm])
+            weights[norm] = mean_of([measured.attacks[norm, label] for label in ladder])
     add("white_box", list(ladders))
     if corrupted and tuple(measured.corruptions) == corrupted:
         # The mean over the severities of each corruption.
