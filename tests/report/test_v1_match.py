@@ -77,7 +77,7 @@ def test_intervals_are_those_of_scipy():
 
 
 def test_tables_and_figure(pool, tmp_path):
-    report.write_runs(results.Runs(pool), tmp_path / "r.html", tmp_path, 1)
+    report.write(results.Runs(pool), tmp_path / "r.html", tmp_path, 1)
     rows = list(csv.DictReader(io.StringIO((tmp_path / "v1_match.csv").read_text())))
     assert [row["layer"] for row in rows] == ["stem"] * 6
     assert float(rows[5]["robust"]) == pytest.approx(0.8) and rows[5]["linf_1/255"] == "0.8"
@@ -108,4 +108,4 @@ def test_what_is_missing_is_told(pool, tmp_path):
     with pytest.raises(results.ResultError, match="all networks have the same V1 match, 1"):
         v1_match.correlations([1.0] * 5, [1.0, 2, 3, 4, 5])
     with pytest.raises(results.ResultError, match="tables_dir must be given"):
-        report.write_runs(results.Runs(pool), tmp_path / "r.html", v1_match_radii=1)
+        report.write(results.Runs(pool), tmp_path / "r.html", v1_match_radii=1)

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--v1-match needs --tables DIR")
     try:
         runs = results.load(arguments.run_dirs)
-        path = report.write_runs(runs, arguments.out, arguments.tables, arguments.v1_match)
+        path = report.write(runs, arguments.out, arguments.tables, arguments.v1_match)
     except results.ResultError as error:
         return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS)
     except OSError as error:

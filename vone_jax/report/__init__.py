@@ -12,11 +12,11 @@ from vone_jax import files
 from vone_jax.report import page, scores, v1_match
 from vone_jax.results import ResultError, Runs, load
 
-__all__ = ["write", "write_runs"]
+__all__ = ["write"]
 
 
 def write(
-    run_dirs: Iterable[str | os.PathLike],
+    runs: Runs | Iterable[str | os.PathLike],
     out: str | os.PathLike,
     tables_dir: str | os.PathLike | None = None,
     v1_match_radii: int | None = None,
@@ -24,7 +24,8 @@ def write(
     """Write a report of runs.
 
     Args:
-      run_dirs: run directories with results; the order is that of the networks on the page.
+      runs: run directories with results, or runs that are loaded; the order is that of the networks
+        on the page.
       out: the HTML file; missing parent directories are made, an existing file is replaced.
       tables_dir: a directory for ``numbers.csv`` with every measured number and ``scores.csv`` and
         ``scores.md`` with the aggregate scores; None: no tables.
@@ -39,18 +40,10 @@ def write(
         ``v1_match_radii`` is given and there is no directory, or results for it are missing.
       OSError: if a file cannot be written.
     """
-    if isinstance(run_dirs, str | os.PathLike):
-        raise ResultError(f"run_dirs must be a list of directories, got {os.fspath(run_dirs)!r}")
-    return write_runs(load(run_dirs), out, tables_dir, v1_match_radii)
-
-
-def write_runs(
-    runs: Runs,
-    out: str | os.PathLike,
-    tables_dir: str | os.PathLike | None = None,
-    v1_match_radii: int | None = None,
-) -> Path:
-    """Write a report of runs that are loaded, see ``write``."""
+    if isinstance(runs, str | os.PathLike):
+        raise ResultError(f"runs must be a list of directories, got {os.fspath(runs)!r}")
+    if not isinstance(runs, Runs):
+        runs = load(runs)
     path = Path(out)
     if path.is_dir():
         raise ResultError(f"out must be the name of an HTML file, {path} is a directory")

@@ -8,7 +8,7 @@ serves light mode, dark mode and print.
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -16,7 +16,7 @@ import numpy as np
 import vl_convert
 from markupsafe import Markup
 
-from vone_jax.names import NORM_LABELS
+from vone_jax.names import NORM_LABELS, SEVERITIES
 from vone_jax.report import comparison
 from vone_jax.report.wording import interval, percent, printable, words
 from vone_jax.results import Result, Run
@@ -37,6 +37,7 @@ _DETERMINISTIC = [5, 3]
 _MAX_LABELS = 6
 # A training log may have a line for each step; means over this many stretches show its course.
 _MAX_LOG_POINTS = 200
+_LOGGED = ("train", "validation")
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _AXIS = {
     "labelColor": MUTED,
@@ -145,57 +146,55 @@ def attack_chart(runs: Sequence[Run], norm: str) -> Figure:
     radii = sorted(labels)
     # Clean accuracy stands one mean step of the ladder to the left of the smallest radius.
     gap = math.log2(radii[-1] / radii[0]) / (len(radii) - 1) if len(radii) > 1 else 1.0
-
-    def place(eps: float) -> float:
-        return gap + math.log2(eps / radii[0]) if eps > 0 else 0.0
-
-    series = []
-    for run, measured in zip(runs, curves, strict=True):
-        clean = comparison.clean(run)
-        points = ({0.0: clean} if clean else {}) | measured
-        series.append(
-            {place(eps): (labels.get(eps, "clean"), result) for eps, result in points.items()}
-        )
+    places = {eps: gap + math.log2(eps / radii[0]) for eps in radii}
     step = math.ceil(len(radii) / _MAX_LABELS) if radii else 1
-    ticks = {0.0: "clean"} | {place(eps): labels[eps] for eps in radii[::step]}
+    ticks = {0.0: "clean"} | {places[eps]: labels[eps] for eps in radii[::step]}
     norm = f"{NORM_LABELS[norm]} radius"
-    about = f"Accuracy against the {norm}."
-    return _accuracy_chart(runs, series, ticks, f"{norm} ε, log scale", about, (330, 230))
+    title, about = f"{norm} ε, log scale", f"Accuracy against the {norm}."
+    return _accuracy_chart(runs, curves, labels, places, ticks, title, about, (330, 230))
 
 
 def severity_chart(runs: Sequence[Run], corruption: str) -> Figure:
     """Accuracy against the severity of one corruption; severity 0 is the clean image."""
-    series = []
-    for run in runs:
-        clean = comparison.clean(run)
-        points = {0.0: ("clean", clean)} if clean else {}
-        for (name, severity), result in comparison.corruptions(run).items():
-            if name == corruption:
-                points[float(severity)] = (f"severity {severity}", result)
-        series.append(points)
-    ticks = {float(severity): str(severity) for severity in range(6)}
+    conditions = [comparison.corruptions(run).items() for run in runs]
+    curves = [{float(s): r for (name, s), r in each if name == corruption} for each in conditions]
+    labels = {float(severity): f"severity {severity}" for severity in SEVERITIES}
+    places = {place: place for place in labels}
+    ticks = {float(severity): str(severity) for severity in (0, *SEVERITIES)}
     about = f"Accuracy against the severity of {words(corruption)}."
-    return _accuracy_chart(runs, series, ticks, "severity", about, (210, 130))
+    return _accuracy_chart(runs, curves, labels, places, ticks, "severity", about, (210, 130))
 
 
 def _accuracy_chart(
     runs: Sequence[Run],
-    series: Sequence[dict[float, tuple[str, Result]]],
-    ticks: dict[float, str],
+    curves: Sequence[Mapping[float, Result]],
+    labels: Mapping[float, str],
+    places: Mapping[float, float],
+    ticks: Mapping[float, str],
     title: str,
     about: str,
     size: tuple[int, int],
 ) -> Figure:
-    """Lines with bands and markers: place on the axis -> (label of the place, result)."""
+    """Lines with bands and markers, from the clean images at 0.
+
+    Args:
+      curves: strength of a condition -> result, for each network.
+      labels: strength -> its name.
+      places: strength -> place on the axis.
+      ticks: place on the axis -> label.
+    """
     rows, spoken = [], []
-    for position, (run, points) in enumerate(zip(runs, series, strict=True)):
+    for position, (run, curve) in enumerate(zip(runs, curves, strict=True)):
+        clean = comparison.clean(run)
+        points = ({0.0: clean} if clean else {}) | dict(curve)
         told = []
-        for place, (label, result) in sorted(points.items(), key=lambda item: item[0]):
+        for strength in sorted(points):
+            result, label = points[strength], labels.get(strength, "clean")
             low, high = result.interval
             told.append(f"{label} {percent(result.accuracy)}")
             rows.append(
                 {
-                    "place": place,
+                    "place": places.get(strength, 0.0),
                     "position": position,
                     # A line through clean images and one condition would invent a course.
                     "joined": len(points) > 2,
@@ -210,18 +209,16 @@ def _accuracy_chart(
             )
         if told:
             spoken.append(f"{run.label}: {', '.join(told)}.")
-    shown = sorted(ticks)
-    names = " : ".join(
-        f"abs(datum.value - {place}) < 1e-6 ? {_quoted(ticks[place])}" for place in shown
-    )
-    axis = alt.Axis(values=shown, title=title, labelExpr=f"{names} : ''", labelOverlap=False)
-    x = alt.X("place:Q", axis=axis)
+    names = " : ".join(f"abs(datum.value - {at}) < 1e-6 ? '{ticks[at]}'" for at in sorted(ticks))
+    axis = {"values": sorted(ticks), "title": title, "labelExpr": f"{names} : ''"}
+    x = alt.X("place:Q", axis=alt.Axis(labelOverlap=False, **axis))
+    colors, shapes, dashes = _styles(runs)
     axis = share_axis(values=[0, 0.25, 0.5, 0.75, 1])
 
     def y(field: str) -> alt.Y:
         return alt.Y(f"{field}:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=axis)
 
-    base = chart_of(rows).encode(x=x, color=_colors(runs))
+    base = chart_of(rows).encode(x=x, color=colors)
     joined, apart = base.transform_filter("datum.joined"), base.transform_filter("!datum.joined")
     layers = []
     level = comparison.common_chance(runs)
@@ -231,14 +228,14 @@ def _accuracy_chart(
     if any(row["joined"] for row in rows):
         layers += [
             joined.mark_area(opacity=0.18).encode(y=y("low"), y2="high:Q"),
-            joined.mark_line(strokeWidth=1.8).encode(y=y("accuracy"), strokeDash=_dashes(runs)),
+            joined.mark_line(strokeWidth=1.8).encode(y=y("accuracy"), strokeDash=dashes),
         ]
     if not all(row["joined"] for row in rows):
         layers.append(apart.mark_rule().encode(y=y("low"), y2="high:Q"))
     layers.append(
         base.mark_point(filled=True, size=34, opacity=1).encode(
             y=y("accuracy"),
-            shape=_shapes(runs),
+            shape=shapes,
             tooltip=["Network:N", "Condition:N", "Accuracy:N", "Judged:N"],
         )
     )
@@ -247,43 +244,45 @@ def _accuracy_chart(
     return figure(chart, " ".join([about, *spoken]))
 
 
-def _quoted(text: str) -> str:
-    """A text as a string of Vega's expressions."""
-    return "'" + printable(text).replace("\\", "\\\\").replace("'", "\\'") + "'"
+def styled(channel: Any, styles: Iterable[Any], field: str = "position") -> Any:
+    """A channel with the style of each network, or of each value of another field from 0.
+
+    The page has legends, so charts have none.
+    """
+    shown = list(styles)
+    scale = alt.Scale(domain=list(range(len(shown))), range=shown)
+    return channel(f"{field}:N", scale=scale, legend=None)
 
 
-def _by_network(channel: Any, styles: Sequence[Any]) -> Any:
-    """A channel with a style for each network. The page has a legend, so charts have none."""
-    scale = alt.Scale(domain=list(range(len(styles))), range=list(styles))
-    return channel("position:N", scale=scale, legend=None)
-
-
-def _colors(runs: Sequence[Run]) -> alt.Color:
-    return _by_network(alt.Color, [color(position) for position in range(len(runs))])
-
-
-def _shapes(runs: Sequence[Run]) -> alt.Shape:
-    return _by_network(alt.Shape, [marker(position) for position in range(len(runs))])
-
-
-def _dashes(runs: Sequence[Run]) -> alt.StrokeDash:
-    """Solid lines for stochastic networks, dashed ones for deterministic networks."""
+def _styles(runs: Sequence[Run]) -> tuple[alt.Color, alt.Shape, alt.StrokeDash]:
+    """Colours, shapes and dashes: lines of stochastic networks are solid."""
+    places = range(len(runs))
     dashes = [DASHES[0] if run.stochastic else _DETERMINISTIC for run in runs]
-    return _by_network(alt.StrokeDash, dashes)
+    colors, shapes = styled(alt.Color, map(color, places)), styled(alt.Shape, map(marker, places))
+    return colors, shapes, styled(alt.StrokeDash, dashes)
 
 
-def training_chart(runs: Sequence[Run], quantity: str) -> Figure:
+def training_charts(runs: Sequence[Run]) -> list[tuple[str, Figure]]:
+    """(title, chart) of the loss and the accuracy; none if no network has a training log."""
+    logs = [(run, kind) for run in runs for kind in _LOGGED if _log(run, kind)]
+    return [(words(q), _training_chart(runs, q)) for q in ("loss", "accuracy")] if logs else []
+
+
+def _log(run: Run, kind: str) -> list[Mapping[str, Any]]:
+    return [line for line in run.log if line["kind"] == kind]
+
+
+def _training_chart(runs: Sequence[Run], quantity: str) -> Figure:
     """Loss or accuracy against the epoch: thin on training batches, bold on validation images."""
     rows, spoken = [], []
     for position, run in enumerate(runs):
-        for kind in ("train", "validation"):
-            lines = [line for line in run.log if line["kind"] == kind]
-            if not lines:
+        for kind in _LOGGED:
+            lines = np.array([(line["epoch"], line[quantity]) for line in _log(run, kind)], float)
+            if not len(lines):
                 continue
-            epochs, measured = _thinned(
-                np.array([line["epoch"] for line in lines], float),
-                np.array([line[quantity] for line in lines], float),
-            )
+            # Means over consecutive stretches, if there are too many points to draw.
+            stretches = np.array_split(lines, min(len(lines), _MAX_LOG_POINTS))
+            points = np.array([stretch.mean(axis=0) for stretch in stretches])
             rows += [
                 {
                     "position": position,
@@ -292,32 +291,26 @@ def training_chart(runs: Sequence[Run], quantity: str) -> Figure:
                     "value": float(f"{value:.5g}"),
                     "Network": f"{run.label}, {kind}",
                 }
-                for epoch, value in zip(epochs, measured, strict=True)
+                for epoch, value in points
             ]
-            spoken.append(f"{run.label}, {kind}: {measured[-1]:.3g} at epoch {epochs[-1]:.3g}.")
+            epoch, value = points[-1]
+            spoken.append(f"{run.label}, {kind}: {value:.3g} at epoch {epoch:.3g}.")
     share = quantity == "accuracy"
     scale = alt.Scale(domain=[0, 1]) if share else alt.Scale(zero=True)
     y = alt.Y("value:Q", scale=scale, title=None, axis=share_axis() if share else alt.Axis())
-    base = chart_of(rows).encode(
-        x=alt.X("epoch:Q", axis=alt.Axis(tickCount=6)), y=y, color=_colors(runs)
+    x = alt.X("epoch:Q", axis=alt.Axis(tickCount=6))
+    colors, shapes, dashes = _styles(runs)
+    base = chart_of(rows).encode(x=x, y=y, color=colors)
+    train, validation = (base.transform_filter(f"datum.kind == '{kind}'") for kind in _LOGGED)
+    points = validation.mark_point(filled=True, size=26, opacity=1)
+    tooltip = ["Network:N", "epoch:Q", alt.Tooltip("value:Q", title=quantity)]
+    drawn = (
+        ("train", train.mark_line(strokeWidth=1, opacity=0.55).encode(strokeDash=dashes)),
+        ("validation", validation.mark_line(strokeWidth=1.8).encode(strokeDash=dashes)),
+        ("validation", points.encode(shape=shapes, tooltip=tooltip)),
     )
-    train = base.transform_filter("datum.kind == 'train'")
-    validation = base.transform_filter("datum.kind == 'validation'")
-    chart = alt.layer(
-        train.mark_line(strokeWidth=1, opacity=0.55).encode(strokeDash=_dashes(runs)),
-        validation.mark_line(strokeWidth=1.8).encode(strokeDash=_dashes(runs)),
-        validation.mark_point(filled=True, size=26, opacity=1).encode(
-            shape=_shapes(runs),
-            tooltip=["Network:N", "epoch:Q", alt.Tooltip("value:Q", title=quantity)],
-        ),
-    ).properties(width=400, height=240)
+    # A layer without data has no extent.
+    logged = {row["kind"] for row in rows}
+    layers = [layer for kind, layer in drawn if kind in logged]
+    chart = alt.layer(*layers).properties(width=400, height=240)
     return figure(chart, f"{words(quantity)} during training. {' '.join(spoken)}")
-
-
-def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means over consecutive stretches, if there are too many points to draw."""
-    if len(x) <= _MAX_LOG_POINTS:
-        return x, y
-    starts = np.linspace(0, len(x), _MAX_LOG_POINTS, endpoint=False).astype(int)
-    sizes = np.diff(np.append(starts, len(x)))
-    return np.add.reduceat(x, starts) / sizes, np.add.reduceat(y, starts) / sizes

@@ -99,9 +99,7 @@ def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
         "corruptions": _corruptions(runs),
         "banks": _banks(runs),
         "physiology": physiology.section(runs),
-        "training": [(q.capitalize(), charts.training_chart(runs, q)) for q in ("loss", "accuracy")]
-        if any(line["kind"] in ("train", "validation") for run in runs for line in run.log)
-        else [],
+        "training": charts.training_charts(runs),
         "table": _table(runs),
         "methods": sorted(filter(None, methods)),
         "sources": [provenance.source(position, run) for position, run in enumerate(runs)],

@@ -10,8 +10,8 @@ from vone_jax import results
 from vone_jax.report import charts, images, tuning
 from vone_jax.report.charts import Figure
 from vone_jax.report.provenance import Entry, entries
-from vone_jax.report.wording import count, percent, words
-from vone_jax.results import FIELD_MAPS, SCORED, TUNING_AXES, LayerScores, Run, Variability
+from vone_jax.report.wording import count, words
+from vone_jax.results import FIELD_MAPS, SCORED, TUNING_AXES, LayerScores, Run
 
 # Example units, from the lowest to the highest preferred spatial frequency.
 _EXAMPLES = 4
@@ -124,16 +124,22 @@ def _needs(measured: Sequence[LayerScores]) -> dict[str, list[str]]:
 def _units(layer: Layer) -> dict[str, Any]:
     """Figures of single units of a layer."""
     arrays, position = layer.entry.result.arrays, layer.entry.position
-    chosen = _examples(arrays)
+    measured, chosen = layer.measured, _examples(arrays)
     curves = TUNING_AXES if chosen else ()
-    simple, modulation = None, None
-    if layer.measured.simple_channels is not None:
-        simple = arrays["unit/channel"] < layer.measured.simple_channels
+    simple, modulation, contrast, variability = None, None, None, None
+    if measured.simple_channels is not None:
+        simple = arrays["unit/channel"] < measured.simple_channels
     ratio = np.asarray(arrays["value/modulation_ratio"], float)
     if np.isfinite(ratio).any():
         modulation = tuning.modulation_chart(ratio, simple, position)
+    response = measured.contrast_response
+    if response is not None and None not in (response.median_c50, response.median_exponent):
+        contrast = tuning.contrast_chart(arrays, position)
+    if measured.variability is not None:
+        spikes = measured.variability.has_spikes
+        variability = tuning.variability_chart(arrays, spikes, position)
     return {
-        "title": f"{layer.entry.run.label}, layer {layer.name}",
+        "layer": layer,
         "position": position,
         "curves": [(words(c), tuning.tuning_chart(arrays, c, chosen, position)) for c in curves],
         "examples": [(charts.marker(i), _label(arrays, unit)) for i, unit in enumerate(chosen)],
@@ -141,9 +147,8 @@ def _units(layer: Layer) -> dict[str, Any]:
         "kinds": simple is not None,
         "fields": tuning.field_chart(arrays["unit/field_x"], arrays["unit/field_y"], position),
         "maps": _field_maps(arrays, chosen) if chosen and FIELD_MAPS in arrays else [],
-        "stand_ins": _stand_ins(layer.measured),
-        "contrast": _contrast(layer),
-        "variability": _variability(layer),
+        "contrast": contrast,
+        "variability": variability,
     }
 
 
@@ -169,73 +174,6 @@ def _field_maps(arrays: Mapping[str, np.ndarray], units: Sequence[int]) -> list[
         for place, unit in enumerate(units)
         for area in [np.sum(covered[..., place]) * step**2]
     ]
-
-
-def _contrast(layer: Layer) -> dict[str, Any] | None:
-    """The contrast response and its medians; None for a layer that has none."""
-    response = layer.measured.contrast_response
-    if response is None or response.median_c50 is None or response.median_exponent is None:
-        return None
-    panel = tuning.contrast_chart(layer.entry.result.arrays, layer.entry.position)
-    if panel is None:
-        return None
-    half = "not half saturated at full contrast"
-    if response.median_c50 < 1:
-        half = f"half saturated at {percent(response.median_c50)} contrast"
-    exponent = response.median_exponent
-    return {"panel": panel, "text": f"The median unit is {half}; its exponent is {exponent:.2f}"}
-
-
-def _stand_ins(measured: LayerScores) -> str | None:
-    """The responses to texture images that are no stimuli of a published study."""
-    textures = measured.textures
-    if textures is None or not textures.proxy:
-        return None
-    medians = ", ".join(
-        f"{measured.properties[name].label} {value:.2g}"
-        for name, value in textures.medians.items()
-        if value is not None
-    )
-    if not medians:
-        return f"No unit responds enough to the textures ({textures.source})"
-    return (
-        f"Textures, not scored ({textures.source}): medians over "
-        f"{count(textures.units, 'unit')}: {medians}"
-    )
-
-
-def _variability(layer: Layer) -> dict[str, Any] | None:
-    """Mean and variance over trials and their ratio; None for a layer without noise."""
-    variability, arrays = layer.measured.variability, layer.entry.result.arrays
-    if variability is None:
-        return None
-    space, unit = ("spike_", "spikes") if variability.has_spikes else ("", "responses")
-    mean, variance = (arrays[f"variability/{space}{moment}"] for moment in ("mean", "variance"))
-    panel = tuning.variability_chart(mean, variance, unit, layer.entry.position)
-    if panel is None:
-        return None
-    return {"panel": panel, "trials": variability.trials, "text": _fano_factors(variability)}
-
-
-def _fano_factors(variability: Variability) -> str:
-    """The median Fano factors in words."""
-    in_responses = variability.median_fano_factor
-    in_spikes = variability.median_fano_factor_spikes
-    if not variability.has_spikes:
-        if in_responses is None:
-            return "No unit responds enough for a Fano factor"
-        return (
-            f"The median unit has a ratio of {in_responses:.2f}, but these are responses and not "
-            f"counts of spikes, so only the slope compares with neurons"
-        )
-    least = f"{variability.least_mean_spikes:g} spikes"
-    if in_spikes is None or in_responses is None:
-        return f"No unit reaches a mean of {least}, below which rectification lowers the variance"
-    return (
-        f"{count(variability.units_above or 0, 'unit')} of {variability.units} reach a mean of "
-        f"{least}, below which rectification lowers the variance: their median Fano factor is "
-        f"{in_spikes:.2f} in spikes and {in_responses:.2f} in units of the response"
-    )
 
 
 def _examples(arrays: Mapping[str, np.ndarray]) -> list[int]:

@@ -45,12 +45,14 @@ def bank_histogram(arrays: Mapping[str, np.ndarray], parameter: str) -> Figure:
         sample = edges[0] + np.mod(sample - edges[0], 180.0)
     shares = np.histogram(sample, edges)[0] / len(sample)
     logarithmic = parameter != "theta" and edges[0] > 0
-    x = _x("low", edges, PARAMETERS[parameter], logarithmic, edges)
-    layers = [_bars(edges, shares, ACCENT, 0.45, x, "this bank")]
+    x = _x(edges, PARAMETERS[parameter], logarithmic, edges)
+    layers = [_bars(edges, shares.tolist(), ACCENT, 0.45, x, "this bank")]
     if published:
         weights = np.asarray(arrays[f"published_{parameter}_weights"], float)
         layers.append(_steps(edges, weights / weights.sum(), INK, [1, 0], x))
-    return _figure(layers, f"Histogram of {PARAMETERS[parameter]}. {_spoken(edges, shares)}.")
+    return _figure(
+        layers, f"Histogram of {PARAMETERS[parameter]}. {_spoken(edges, shares.tolist())}."
+    )
 
 
 def property_chart(
@@ -70,7 +72,7 @@ def property_chart(
     first, last = (used[0], used[-1] + 1) if len(used) else (0, len(neurons))
     bounds = bounds[first : last + 1]
     logarithmic = bool(bounds[0] > 0 and bounds[-1] / bounds[0] >= 8)
-    x = _x("low", bounds, unit, logarithmic)
+    x = _x(bounds, unit, logarithmic)
     if yes_no:
         names = "datum.value < 0.5 ? 'no' : 'yes'"
         labels = alt.Axis(values=[0.25, 0.75][first:last], labelExpr=names, title=unit or None)
@@ -107,21 +109,16 @@ def tuning_chart(
     if curve == "orientation":
         x = alt.X("low:Q", axis=alt.Axis(values=[0, 45, 90, 135], title=_CURVES[curve]))
     else:
-        x = _x("low", steps, _CURVES[curve], logarithmic=True)
+        x = _x(steps, _CURVES[curve], logarithmic=True)
     y = _relative_axis("response", min(0.0, *(row["response"] for row in rows)))
-    places = list(range(len(units)))
-
-    def by_unit(styles: Sequence[Any]) -> dict[str, Any]:
-        return {"scale": alt.Scale(domain=places, range=list(styles)), "legend": None}
-
-    dashes = by_unit([DASHES[place % len(DASHES)] for place in places])
-    markers = by_unit([charts.marker(place) for place in places])
+    places = range(len(units))
+    dashes = charts.styled(alt.StrokeDash, [DASHES[at % len(DASHES)] for at in places], "unit")
     base = chart_of(rows).encode(x=x, y=y)
     line = base.mark_line(color=color(position), strokeWidth=1.2)
     points = base.mark_point(filled=True, color=color(position), size=22, opacity=1)
     layers = [
-        line.encode(strokeDash=alt.StrokeDash("unit:N", **dashes)),
-        points.encode(shape=alt.Shape("unit:N", **markers)),
+        line.encode(strokeDash=dashes),
+        points.encode(shape=charts.styled(alt.Shape, map(charts.marker, places), "unit")),
     ]
     return _figure(layers, f"Response against {_CURVES[curve]}: {', '.join(best)}.")
 
@@ -135,7 +132,7 @@ def modulation_chart(ratio: np.ndarray, simple: np.ndarray | None, position: int
     groups = {"all units": known}
     if simple is not None:
         groups = {"complex cells": known & ~simple, "simple cells": known & simple}
-    x = _x("low", _RATIOS, "modulation ratio F1/F0", logarithmic=False)
+    x = _x(_RATIOS, "modulation ratio F1/F0", logarithmic=False)
     layers, spoken = [], []
     for place, (label, members) in enumerate(groups.items()):
         clipped = np.clip(ratio[members], _RATIOS[0], _RATIOS[-1])
@@ -216,12 +213,15 @@ def contrast_chart(arrays: Mapping[str, np.ndarray], position: int) -> Figure | 
 
 
 def variability_chart(
-    mean: np.ndarray, variance: np.ndarray, unit: str, position: int
+    arrays: Mapping[str, np.ndarray], spikes: bool, position: int
 ) -> Figure | None:
     """Variance over trials against the mean, both of units and gratings; equal on the line.
 
-    It is None if nothing is above 0, as logarithms need.
+    Both are of spike counts if ``spikes``, else of responses. It is None if nothing is above 0, as
+    logarithms need.
     """
+    space, unit = ("spike_", "spikes") if spikes else ("", "responses")
+    mean, variance = (arrays[f"variability/{space}{moment}"] for moment in ("mean", "variance"))
     above = (mean > 0) & (variance > 0)
     mean, variance = mean[above], variance[above]
     if not len(mean):
@@ -260,13 +260,7 @@ def _relative_axis(field: str, floor: float) -> alt.Y:
     )
 
 
-def _x(
-    field: str,
-    places: np.ndarray,
-    title: str,
-    logarithmic: bool,
-    ticks: np.ndarray | None = None,
-) -> alt.X:
+def _x(places: np.ndarray, title: str, logarithmic: bool, ticks: np.ndarray | None = None) -> alt.X:
     """A horizontal axis from the first to the last place.
 
     Logarithmic axes have a tick at the powers of 2, or of 4 if there are many, or at some of
@@ -280,38 +274,22 @@ def _x(
         axis["values"] = (2.0 ** np.arange(low, high + 1, 1 if high - low < 5 else 2)).tolist()
     if ticks is not None:
         axis["values"] = ticks[:: -(-len(ticks) // 6)].tolist()
-    return alt.X(f"{field}:Q", scale=alt.Scale(**scale), axis=alt.Axis(**axis))
+    return alt.X("low:Q", scale=alt.Scale(**scale), axis=alt.Axis(**axis))
 
 
 def _bars(
-    edges: np.ndarray,
-    shares: Sequence[float] | np.ndarray,
-    fill: str,
-    opacity: float,
-    x: alt.X,
-    label: str,
+    edges: np.ndarray, shares: Sequence[float], fill: str, opacity: float, x: alt.X, label: str
 ) -> alt.Chart:
     rows = [
-        {
-            "low": float(low),
-            "high": float(high),
-            "share": float(share),
-            "zero": 0,
-            "Share": f"{label}, {low:.3g} to {high:.3g}: {100 * share:.0f} %",
-        }
-        for low, high, share in zip(edges, edges[1:], shares, strict=False)
+        {"low": low, "high": high, "share": share, "zero": 0, "Share": f"{label}, {text}"}
+        for low, high, share, text in _bins(edges, shares)
     ]
     bars = chart_of(rows).mark_rect(color=fill, opacity=opacity, stroke=PAGE)
-    y = alt.Y("share:Q", title=None, axis=charts.share_axis())
-    return bars.encode(x=x, x2="high:Q", y=y, y2="zero:Q", tooltip=alt.Tooltip("Share:N"))
+    return bars.encode(x=x, x2="high:Q", y=_shares(), y2="zero:Q", tooltip=alt.Tooltip("Share:N"))
 
 
 def _steps(
-    edges: np.ndarray,
-    shares: Sequence[float] | np.ndarray,
-    stroke: str,
-    dashes: Sequence[float],
-    x: alt.X,
+    edges: np.ndarray, shares: Sequence[float], stroke: str, dashes: Sequence[float], x: alt.X
 ) -> alt.Chart:
     """The outline of a histogram."""
     places = [float(edges[0]), *np.repeat(edges[1:-1], 2).tolist(), float(edges[-1])]
@@ -320,12 +298,18 @@ def _steps(
         for order, (place, share) in enumerate(zip(places, np.repeat(shares, 2), strict=True))
     ]
     line = chart_of(rows).mark_line(color=stroke, strokeWidth=1.7, strokeDash=list(dashes))
-    y = alt.Y("share:Q", title=None, axis=charts.share_axis())
-    return line.encode(x=x, y=y, order="order:Q")
+    return line.encode(x=x, y=_shares(), order="order:Q")
 
 
-def _spoken(edges: np.ndarray, shares: Sequence[float] | np.ndarray) -> str:
-    return ", ".join(
-        f"{low:.3g} to {high:.3g}: {100 * share:.0f} %"
-        for low, high, share in zip(edges, edges[1:], shares, strict=False)
-    )
+def _shares() -> alt.Y:
+    return alt.Y("share:Q", title=None, axis=charts.share_axis())
+
+
+def _bins(edges: np.ndarray, shares: Sequence[float]) -> list[tuple[float, float, float, str]]:
+    """(low, high, share, all three in words) of each bin."""
+    bins = zip(map(float, edges), map(float, edges[1:]), map(float, shares), strict=False)
+    return [(a, b, share, f"{a:.3g} to {b:.3g}: {100 * share:.0f} %") for a, b, share in bins]
+
+
+def _spoken(edges: np.ndarray, shares: Sequence[float]) -> str:
+    return ", ".join(text for *_, text in _bins(edges, shares))
