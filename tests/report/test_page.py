@@ -369,6 +369,20 @@ def test_one_radius_makes_no_line():
     assert "line" not in marks and "area" not in marks and "point" in marks
 
 
+@pytest.mark.parametrize(("kinds", "marks"), [((), []), (("resume",), []),
+    (("train",), ["line"]), (("validation",), ["line", "point"]),
+    (("train", "validation"), ["line", "line", "point"])])  # fmt: skip
+def test_a_training_chart_has_no_layer_without_lines(kinds, marks):
+    """Vega warns of the extent of an empty layer."""
+    lines = [json.loads(line) for line in built.log_line(0).splitlines()] + [{"kind": "resume"}]
+    log = [line for line in lines if line["kind"] in kinds]
+    section = rendered([built.run(built.measure("resnet18"), log=log)]).find(id="training")
+    specs = [json.loads(s.text) for s in section.all("script")]
+    drawn = [[layer["mark"]["type"] for layer in spec["layer"]] for spec in specs]
+    assert drawn == [marks] * (2 if marks else 0)
+    assert ("python train.py" in section.text) is not bool(marks)
+
+
 def test_other_protocols_have_rows_of_their_own():
     """A vote of five and frozen noise do not enter the numbers of the network as deployed."""
     made = built.measure("vone_resnet18", STRONG)

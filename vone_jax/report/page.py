@@ -69,7 +69,7 @@ def render(runs: Sequence[Run], table: scores.Table) -> str:
 
 
 def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
-    labels = [run.label for run in runs]
+    labels, training = [run.label for run in runs], charts.training_charts(runs)
     datasets = sorted(
         {f"{r.dataset.name} ({r.dataset.split} split)" for run in runs for r in run.on_images}
     )
@@ -99,11 +99,11 @@ def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
         "corruptions": _corruptions(runs),
         "banks": _banks(runs),
         "physiology": physiology.section(runs),
-        "training": charts.training_charts(runs),
+        "training": training,
         "table": _table(runs),
         "methods": sorted(filter(None, methods)),
         "sources": [provenance.source(position, run) for position, run in enumerate(runs)],
-        "missing": _missing(runs),
+        "missing": _missing(runs, bool(training)),
     }
 
 
@@ -239,7 +239,7 @@ def _table(runs: Sequence[Run]) -> dict[str, Any]:
     return {"pairs": named, "groups": groups, "unpaired": unpaired}
 
 
-def _missing(runs: Sequence[Run]) -> dict[str, str]:
+def _missing(runs: Sequence[Run], trained: bool) -> dict[str, str]:
     """Kind of result -> the command that would make it, for kinds that no run has."""
     present = {
         result.kind
@@ -247,8 +247,7 @@ def _missing(runs: Sequence[Run]) -> dict[str, str]:
         for result in run.results
         if result.arrays or result.kind not in ("gallery", "v1")
     }
-    if any(run.log for run in runs):
-        present.add("training")
+    present |= {"training"} if trained else set()
     vones = [run for run in runs if run.model.startswith("vone_")] or runs
     return {
         kind: command.format(run=(vones if kind == "v1" else runs)[0].path)

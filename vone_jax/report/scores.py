@@ -9,7 +9,7 @@ rules for corruptions.
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -110,7 +110,7 @@ class Line:
       attack: the attack in words; empty without one.
       scores: by the names of ``TITLES``. Missing are those that were not measured, or not in the
         same conditions as in the other lines.
-      radii: (norm, label of the radius) -> accuracy, ascending.
+      radii: norm and label of the radius, as in "linf_4/255" -> accuracy, ascending.
     """
 
     network: str
@@ -119,7 +119,7 @@ class Line:
     judged: str
     attack: str
     scores: Mapping[str, Score]
-    radii: Mapping[tuple[str, str], Score]
+    radii: Mapping[str, Score]
 
     @property
     def setup(self) -> dict[str, str]:
@@ -138,11 +138,17 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """The lines, the columns that any of them has, and what the means are over, in words."""
+    """The scores of all networks.
+
+    Attributes:
+      columns: score that any line has -> its title.
+      radii: radius that any line has -> its title.
+      notes: what the means are over, in words.
+    """
 
     lines: tuple[Line, ...]
-    columns: tuple[str, ...]
-    radii: tuple[tuple[str, str], ...]
+    columns: Mapping[str, str]
+    radii: Mapping[str, str]
     notes: tuple[str, ...]
 
     def to_csv(self) -> str:
@@ -152,28 +158,23 @@ class Table:
         """
         rows = []
         for line in self.lines:
-            scores = {name: line.scores.get(name) for name in self.columns}
-            scores |= {"_".join(radius): line.radii.get(radius) for radius in self.radii}
-            row: dict[str, str | float | None] = dict(line.setup)
-            for name, score in scores.items():
-                row[name], row[f"{name}_low"], row[f"{name}_high"] = score or (None, None, None)
+            row, scores = dict[str, Any](line.setup), {**line.scores, **line.radii}
+            for name in (*self.columns, *self.radii):
+                ends = (name, f"{name}_low", f"{name}_high")
+                row |= zip(ends, scores.get(name, (None, None, None)), strict=True)
             rows.append(row)
         return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
 
     def to_markdown(self) -> str:
         """The scores in percent with their intervals, then the accuracy at each radius."""
         parts = ["\n".join(f"- {note}" for note in self.notes)]
-        titles = [TITLES[name] for name in self.columns]
-        radii = [f"{NORM_LABELS[norm]} {label}" for norm, label in self.radii]
-        scores = [[line.scores.get(name) for name in self.columns] for line in self.lines]
-        accuracies = [[line.radii.get(radius) for radius in self.radii] for line in self.lines]
-        for heading, columns in ((titles, scores), (radii, accuracies)):
-            if heading:
-                rows = [
-                    [*line.setup.values(), *map(_cell, cells)]
-                    for line, cells in zip(self.lines, columns, strict=True)
-                ]
-                parts.append(markdown([*_HEADINGS.values(), *heading], rows))
+        for titles in filter(None, (self.columns, self.radii)):
+            rows = []
+            for line in self.lines:
+                scores = {**line.scores, **line.radii}
+                cells = [_cell(scores.get(name)) for name in titles]
+                rows.append([*line.setup.values(), *cells])
+            parts.append(markdown([*_HEADINGS.values(), *titles.values()], rows))
         return "\n\n".join(parts) + "\n"
 
 
@@ -207,9 +208,10 @@ def table(runs: Sequence[Run]) -> Table:
     corrupted = _usual([(m.run, tuple(m.corruptions)) for m in measured])
     varying = _varying([each.settings for each in measured if each.settings is not None])
     lines = tuple(_line(each, ladders, corrupted, varying) for each in measured)
-    columns = tuple(name for name in TITLES if any(name in line.scores for line in lines))
-    radii = _by_radius([result for each in measured for result in each.attacks.values()])
-    return Table(lines, columns, tuple(radii), tuple(_notes(ladders, corrupted)))
+    columns = {n: title for n, title in TITLES.items() if any(n in line.scores for line in lines)}
+    attacked = _by_radius([result for each in measured for result in each.attacks.values()])
+    radii = {"_".join(radius): result.attack.label for radius, result in attacked.items()}
+    return Table(lines, columns, radii, tuple(_notes(ladders, corrupted)))
 
 
 def _measured(run: Run) -> Iterator[_Measured]:
@@ -318,27 +320,17 @@ def _line(
     tested = results.noise_label(network.test_noise) if network.noise_replaced else trained
     if protocol.noise == "frozen":
         tested = f"{tested}, frozen"
-    judged = tested
+    judged, attacked, attack = tested, "", ""
     if protocol.decision != "single":
         judged += f"; {protocol.decision.replace('_', ' ')} of {protocol.averaged} draws"
-    return Line(
-        network=measured.run.label,
-        trained=trained,
-        attacked="" if settings is None else _attacked(settings, tested),
-        judged=judged,
-        attack=""
-        if settings is None
-        else settings.label(varying, {n for n, _ in measured.attacks}),
-        scores={name: score(weights[name]) for name in TITLES if name in weights},
-        radii={radius: score(mean_of([r])) for radius, r in measured.attacks.items()},
-    )
-
-
-def _attacked(settings: AttackSettings, tested: str) -> str:
-    """The noise at the attack in words, for the noise at the test in words."""
-    if isinstance(settings.noise, Noise):
-        return str(settings.noise)
-    return {"same": tested, "none": "none", "frozen": f"{tested}, frozen"}[settings.noise]
+    if settings is not None:
+        named = {"same": tested, "none": "none", "frozen": f"{tested}, frozen"}
+        noise = settings.noise
+        attacked = str(noise) if isinstance(noise, Noise) else named[noise]
+        attack = settings.label(varying, {norm for norm, _ in measured.attacks})
+    means = {name: score(weights[name]) for name in TITLES if name in weights}
+    radii = {"_".join(each): score(mean_of([r])) for each, r in measured.attacks.items()}
+    return Line(measured.run.label, trained, attacked, judged, attack, means, radii)
 
 
 def _weights(
