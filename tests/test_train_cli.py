@@ -292,8 +292,8 @@ def test_processes_are_joined_before_anything_is_trained(planned, monkeypatch, c
         train.main([*VONE, "--run-dir", str(tmp_path), "--distributed", "auto"])
     assert joined == ["auto", "auto", "vone.pth"]
     monkeypatch.undo()
-    assert train.main(["quickstart/resnet18", "--distributed", "host:1,2"]) == 1
-    assert "the processes must be given as auto or HOST:PORT,N,I" in capsys.readouterr().err
+    assert train.main(["quickstart/resnet18", "--distributed", "host:1,2"]) == 2
+    assert "train.py: --distributed must be auto or HOST:PORT,N,I" in capsys.readouterr().err
 
 
 def test_no_config_touches_the_devices():

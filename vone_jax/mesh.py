@@ -38,8 +38,7 @@ def join_processes(cluster: str) -> None:
         match = re.fullmatch(r"([^,\s]+:\d+),(\d+),(\d+)", cluster)
         if match is None or not int(match[3]) < int(match[2]):
             raise ValueError(
-                "the processes must be given as auto or HOST:PORT,N,I with 0 <= I < N, got "
-                f"{cluster!r}"
+                f"distributed must be auto or HOST:PORT,N,I with 0 <= I < N, got {cluster!r}"
             )
         # Detection would add settings of the scheduler, for instance one device per process.
         arguments = {

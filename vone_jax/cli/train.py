@@ -68,16 +68,19 @@ def main(argv: Sequence[str]) -> int:
             print(_short_help(argv[0], experiment))
             return cli.FINISHED
         arguments = _parse(argv, experiment)
-    # tyro reports errors of nested fields itself, but not those of the experiment's own fields.
-    except (ValueError, TypeError) as error:
-        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, (training.Experiment,))
-    experiment = arguments.experiment
-    run_dir = arguments.run_dir or Path("runs") / experiment.name
-    try:
         fast.use_all_cores()
         fast.keep_memory()
         if arguments.distributed is not None:
             mesh.join_processes(arguments.distributed)
+    # tyro reports errors of nested fields itself, but not those of the experiment's own fields.
+    except (ValueError, TypeError) as error:
+        options = (Arguments, training.Experiment)
+        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, options)
+    except ConnectionError as error:
+        return cli.fail(PROGRAM, error)
+    experiment = arguments.experiment
+    run_dir = arguments.run_dir or Path("runs") / experiment.name
+    try:
         with mesh.naming_failures_elsewhere(), cli.StopOnSignal() as stop:
             if experiment.initial_weights is not None:
                 experiment = _with_front_end(argv, experiment, run_dir)

@@ -255,6 +255,8 @@ def _load_references(paths: Sequence[Path]) -> tuple[dict[str, np.ndarray], dict
             table = reference_tables.load(path)
         except ImportError as error:
             raise ValueError(f"references: {path} cannot be read ({error})") from error
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"references: there is no file {path}") from error
         except IsADirectoryError as error:
             raise ValueError(f"references: {path} is a directory, not a table") from error
         twice = sorted(values.keys() & table.values.keys())

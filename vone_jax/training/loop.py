@@ -216,7 +216,8 @@ def train(
 
         checkpoints.wait()
         finished = last and validated == step
-        report.line(f"finished at step {step}" if finished else f"stopped and saved at step {step}")
+        stopped = f"stopped and saved at step {step}" if step else "stopped before the first step"
+        report.line(f"finished at step {step}" if finished else stopped)
         return Outcome(step, finished)
 
 
