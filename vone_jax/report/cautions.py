@@ -1,6 +1,7 @@
 """Warnings for the top of the page: reasons to read its numbers with care."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -26,81 +27,72 @@ def cautions(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _datasets(runs: Sequence[Run]) -> list[str]:
+def _datasets(runs: Sequence[Run]) -> Iterator[str]:
     used: dict[str, set[str]] = {}
     for run in runs:
         for result in run.on_images:
             name = f"{result.dataset.name} ({result.dataset.split})"
             used.setdefault(name, set()).add(run.label)
-    if len(used) < 2:
-        return []
-    parts = [f"{name} by {listing(sorted(labels))}" for name, labels in sorted(used.items())]
-    return [
-        "These results are of different datasets, so their numbers must not be compared: "
-        f"{listing(parts)}."
-    ]
+    if len(used) > 1:
+        parts = [f"{name} by {listing(sorted(labels))}" for name, labels in sorted(used.items())]
+        yield (
+            "These results are of different datasets, so their numbers must not be compared: "
+            f"{listing(parts)}."
+        )
 
 
-def _mixed(run: Run) -> list[str]:
+def _mixed(run: Run) -> Iterator[str]:
     """Results of several checkpoints, and evaluations that do not cover all of their images."""
-    warnings = []
     networks = [result.network for result in run.results]
     steps = sorted({each.checkpoint_step for each in networks if each.checkpoint_step is not None})
     if len(steps) > 1:
-        warnings.append(
+        yield (
             f"{run.label}: results of different checkpoints are mixed, of steps "
             f"{listing([str(step) for step in steps])}."
         )
     elif len({network.weights for network in networks}) > 1:
-        warnings.append(
-            f"{run.label}: results of different weights are mixed; it was trained anew."
-        )
+        yield f"{run.label}: results of different weights are mixed; it was trained anew."
     incomplete = [
         f"{result.name} ({result.images:,} of {count(result.dataset.examples, 'image')})"
         for result in run.of_kind("clean", "attack", "corruption")
         if result.images < result.dataset.examples
     ]
     if incomplete:
-        warnings.append(
+        yield (
             f"{run.label}: incomplete evaluations, {listing(incomplete)}. Run the same eval.py "
             f"command again, it continues where it stopped."
         )
-    return warnings
 
 
-def _chance(run: Run) -> list[str]:
+def _chance(run: Run) -> Iterator[str]:
     """A network that hardly classifies: robustness of guesses says nothing."""
     measured = comparison.clean(run)
     level = comparison.chance(measured) if measured else None
     if measured is None or level is None:
-        return []
+        return
     # Twice chance would be a perfect network for two classes, so there it is half way to it.
     low = min(2 * level, (1 + level) / 2)
-    if measured.interval[0] > level and measured.accuracy >= low:
-        return []
-    return [
-        f"{run.label} is near chance: it is right on {percent(measured.accuracy)} of clean images, "
-        f"and guessing is right on {percent(level)}. Its robustness says little."
-    ]
+    if measured.interval[0] <= level or measured.accuracy < low:
+        yield (
+            f"{run.label} is near chance: it is right on {percent(measured.accuracy)} of clean "
+            f"images, and guessing is right on {percent(level)}. Its robustness says little."
+        )
 
 
-def _failed_checks(run: Run) -> list[str]:
-    warnings = []
+def _failed_checks(run: Run) -> Iterator[str]:
     for result in run.of_kind("masking"):
         assert isinstance(result.measured, results.Checks)
         failed = [c.name.replace("_", " ") for c in result.measured.checks if c.verdict == "fail"]
         if failed:
-            warnings.append(
+            yield (
                 f"{run.label} fails {count(len(failed), 'check')} for masked gradients at "
-                f"{result.attack.label} ({listing(failed)}): its robust accuracy may "
-                f"be an illusion."
+                f"{result.attack.label} ({listing(failed)}): its robust accuracy may be an "
+                f"illusion."
             )
-    return warnings
 
 
-def _attack_strength(run: Run) -> list[str]:
+def _attack_strength(run: Run) -> Iterator[str]:
     """Signs that an attack was too weak, or left its ball."""
-    warnings = []
     few = [
         result
         for result in run.of_kind("attack")
@@ -109,55 +101,49 @@ def _attack_strength(run: Run) -> list[str]:
         and comparison.attack_condition(result).eot_samples < 2
     ]
     if few:
-        warnings.append(
+        yield (
             f"{run.label} is stochastic, but {count(len(few), 'attack')} followed the gradient "
             f"of a single noise draw (eot_samples=1). Such an attack is weak: read its robust "
             f"accuracy as an upper bound."
         )
     for result in run.of_kind("attack"):
-        distance = result.arrays.get("distance")
+        largest = float(np.max(result.arrays.get("distance", 0.0), initial=0.0))
         eps = result.attack.eps
-        if distance is not None and len(distance):
-            largest = float(np.max(distance))
-            if not largest <= eps * (1 + NORM_SLACK) + 1e-6:
-                warnings.append(
-                    f"{run.label}: {result.name} moved an image by {largest:.6g}, beyond its "
-                    f"radius {eps:.6g}."
-                )
+        if not largest <= eps * (1 + NORM_SLACK) + 1e-6:
+            yield (
+                f"{run.label}: {result.name} moved an image by {largest:.6g}, beyond its "
+                f"radius {eps:.6g}."
+            )
     for norm in comparison.norms([run]):
-        ladder = list(comparison.curve(run, norm).values())
-        for weak, strong in zip(ladder, ladder[1:], strict=False):
+        for weak, strong in itertools.pairwise(comparison.curve(run, norm).values()):
             if strong.interval[0] > weak.interval[1]:
-                large, small = (result.attack.eps_label for result in (strong, weak))
-                warnings.append(
+                large, small = strong.attack.eps_label, weak.attack.eps_label
+                yield (
                     f"{run.label}: a larger {NORM_LABELS[norm]} radius ({large}) leaves more "
                     f"accuracy than a smaller one ({small}), {percent(strong.accuracy)} against "
                     f"{percent(weak.accuracy)}. The attack misses adversarial images."
                 )
-    return warnings
 
 
-def _unbroken(runs: Sequence[Run]) -> list[str]:
+def _unbroken(runs: Sequence[Run]) -> Iterator[str]:
     """Ladders whose largest radius leaves more than chance: they show no lower end."""
     parts = []
     for run in runs:
         for norm in comparison.norms([run]):
-            strongest = list(comparison.curve(run, norm).values())[-1:]
-            level = comparison.chance(strongest[0]) if strongest else None
-            if level is not None and strongest[0].interval[0] > level:
-                kept, radius = strongest[0].accuracy, strongest[0].attack.label
-                parts.append(f"{run.label} keeps {percent(kept)} at {radius}")
-    if not parts:
-        return []
-    return [
-        f"Not every ladder of radii reaches chance: {listing(parts)}. Larger radii would show "
-        f"where {'this network breaks' if len(parts) == 1 else 'these networks break'}."
-    ]
+            for strongest in list(comparison.curve(run, norm).values())[-1:]:
+                level = comparison.chance(strongest)
+                if level is not None and strongest.interval[0] > level:
+                    kept = percent(strongest.accuracy)
+                    parts.append(f"{run.label} keeps {kept} at {strongest.attack.label}")
+    if parts:
+        yield (
+            f"Not every ladder of radii reaches chance: {listing(parts)}. Larger radii would show "
+            f"where {'this network breaks' if len(parts) == 1 else 'these networks break'}."
+        )
 
 
-def _settings(runs: Sequence[Run]) -> list[str]:
+def _settings(runs: Sequence[Run]) -> Iterator[str]:
     """Networks that were attacked in different ways under one norm."""
-    warnings = []
     for norm in comparison.norms(runs):
         used: dict[str, set[str]] = {}
         fields: dict[str, dict[str, str]] = {}
@@ -175,11 +161,10 @@ def _settings(runs: Sequence[Run]) -> list[str]:
                 f"{text} on {listing(sorted(used[settings]))}"
                 for settings, text in sorted(_differing(fields).items())
             ]
-            warnings.append(
+            yield (
                 f"The networks were not attacked in the same way under {NORM_LABELS[norm]}: "
                 f"{listing(parts)}."
             )
-    return warnings
 
 
 def _differing(fields: dict[str, dict[str, str]]) -> dict[str, str]:
@@ -187,38 +172,33 @@ def _differing(fields: dict[str, dict[str, str]]) -> dict[str, str]:
     names = dict.fromkeys(name for each in fields.values() for name in each)
     varying = [name for name in names if len({each.get(name) for each in fields.values()}) > 1]
     return {
-        settings: "{}({})".format(
-            settings.partition("(")[0],
-            ", ".join(f"{name}={each[name]}" for name in varying if name in each),
+        settings: comparison.code(
+            settings.partition("(")[0], {name: each[name] for name in varying if name in each}
         )
         for settings, each in fields.items()
     }
 
 
-def _gaps(runs: Sequence[Run]) -> list[str]:
+def _gaps(runs: Sequence[Run]) -> Iterator[str]:
     """Conditions that some networks have and others lack."""
     table = comparison.rows(runs)
-    warnings = []
     for position, run in enumerate(runs):
         missing = sum(row.results[position] is None and not row.control for row in table)
         if missing:
-            warnings.append(
+            yield (
                 f"{run.label} lacks {count(missing, 'condition')} that other networks have; "
                 f"comparisons leave them out."
             )
-    return warnings
 
 
-def _images(runs: Sequence[Run]) -> list[str]:
-    warnings = []
+def _images(runs: Sequence[Run]) -> Iterator[str]:
     for base, vone in comparison.pairs(runs):
         first, second = comparison.clean(base), comparison.clean(vone)
         if first is None or second is None:
             continue
         one, other = (result.arrays.get("index") for result in (first, second))
         if one is not None and other is not None and not np.array_equal(one, other):
-            warnings.append(
+            yield (
                 f"{base.label} and {vone.label} were tested on different images "
                 f"({first.images:,} and {second.images:,}); differences are over the common ones."
             )
-    return warnings

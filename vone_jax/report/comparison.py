@@ -105,21 +105,22 @@ def attack_fields(fields: Mapping[str, Any], eps: float) -> dict[str, str]:
         if name == "step_size" and isinstance(value, int | float) and value > 0:
             return f"eps/{eps / value:.4g}"
         if isinstance(value, dict) and "name" in value:
-            return _code(value["name"], attack_fields(value, eps))
+            return code(value["name"], attack_fields(value, eps))
         return str(value)
 
     left_out = ("name", "norm", "eps", "eot_samples")
     return {name: text(name, value) for name, value in fields.items() if name not in left_out}
 
 
-def _code(name: str, fields: Mapping[str, str]) -> str:
+def code(name: str, fields: Mapping[str, str]) -> str:
+    """A class with fields as code."""
     return f"{name}({', '.join(f'{field}={value}' for field, value in fields.items())})"
 
 
 def attack_settings(result: Result) -> str:
     """The attacks of an attack result as code, with the fields of ``attack_fields``."""
     attacks = attack_condition(result).attacks
-    return "; ".join(_code(each.name, attack_fields(each.fields, each.eps)) for each in attacks)
+    return "; ".join(code(each.name, attack_fields(each.fields, each.eps)) for each in attacks)
 
 
 def result_fields(result: Result) -> dict[str, str]:

@@ -183,24 +183,22 @@ def _corruptions(runs: Sequence[Run]) -> dict[str, Any] | None:
 def _banks(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """The V1 front ends; networks with the same one share an entry."""
     shared: dict[bytes, tuple[list[str], Result]] = {}
-    for run in runs:
-        for result in filter(lambda result: result.arrays, run.of_kind("v1")):
+    for _, run, result in entries(runs, "v1"):
+        if result.arrays:
             names = ("kernels_in_phase", "kernels_quadrature", "image", "responses_clean")
-            key = b"".join(np.ascontiguousarray(result.arrays[name]).tobytes() for name in names)
+            key = b"".join(result.arrays[name].tobytes() for name in names)
             labels, _ = shared.setdefault(key, ([], result))
             if run.label not in labels:
                 labels.append(run.label)
     banks = []
     for labels, result in shared.values():
         arrays = result.arrays
-        size = arrays["kernels_in_phase"].shape[1]
         banks.append(
             {
                 "labels": labels,
                 "filters": len(arrays["sf"]),
-                "size": size,
+                "size": arrays["kernels_in_phase"].shape[1],
                 "pixels_per_degree": float(arrays["pixels_per_degree"]),
-                "degrees": size / float(arrays["pixels_per_degree"]),
                 "colored": arrays["image"].shape[-1] == 3,
                 "mosaics": images.mosaics(arrays),
                 "strip": images.strip(arrays),
