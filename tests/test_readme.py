@@ -61,3 +61,14 @@ def test_the_code_of_the_attacks_page_runs():
     assert names["voted"].protocol.averaged > 1 and names["frozen"].draws == 1
     assert names["worst"].winner.shape == (4,) and names["sevens"].shape == (4, 28, 28, 1)
     assert (names["distance"](names["delta"]) > names["distance"](names["start"])).all()
+
+
+@pytest.mark.slow
+def test_the_code_of_the_evnets_page_runs():
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "evnets.md").read_text(), re.DOTALL
+    )
+    names: dict = {}
+    exec(compile(code, "evnets.md", "exec"), names)
+    assert names["cells"].shape == (2, 224, 224, 4)
+    assert names["lesioned"].v1.in_channels == 3

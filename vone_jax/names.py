@@ -25,16 +25,31 @@ _NETWORKS = {
     "resnet50": "ResNet-50",
     "alexnet": "AlexNet",
     "cornet_s": "CORnet-S",
+    "cornet_z": "CORnet-Z",
     "efficientnet_b0": "EfficientNet-B0",
     "efficientnet_lite0": "EfficientNet-Lite0",
 }
 
 
+# Networks with a simulated V1 in place of their stem, by the beginning of their names: VOneNets,
+# and EVNets, which have a subcortical stage before V1.
+FRONT_ENDS = {"vone_": "VOne", "ev_": "EV"}
+
+
+def front_end(name: str) -> str:
+    """The beginning of a network's name, a key of ``FRONT_ENDS``; empty for a base network."""
+    return next((prefix for prefix in FRONT_ENDS if name.startswith(prefix)), "")
+
+
+def base_network(name: str) -> str:
+    """The name of the network behind the front end: ``vone_resnet18`` has ``resnet18``."""
+    return name.removeprefix(front_end(name))
+
+
 def network_label(name: str) -> str:
     """The name of a network as papers write it: ``vone_resnet18`` is VOneResNet-18."""
-    base = name.removeprefix("vone_")
-    label = _NETWORKS.get(base, base)
-    return label if base == name else f"VOne{label}"
+    base = base_network(name)
+    return FRONT_ENDS.get(front_end(name), "") + _NETWORKS.get(base, base)
 
 
 def eps_label(norm: str, eps: float) -> str:

@@ -1,5 +1,7 @@
 """Small networks with random weights, and the state dicts of such."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -21,9 +23,12 @@ def random_variables(model, seed=0):
 
 
 def small(name, **arguments):
-    """A narrow network in the 224-pixel form; VOneNets have 8 + 8 filters."""
+    """A narrow network in the 224-pixel form; VOneNets and EVNets have 8 + 8 filters."""
     if name.startswith("vone_"):
         arguments["v1"] = v1.VOneBlockConfig(simple_channels=8, complex_channels=8)
+    if name.startswith("ev_"):
+        published = models.v1_config(224, 4, name)
+        arguments["v1"] = dataclasses.replace(published, simple_channels=8, complex_channels=8)
     return models.create(name, 5, width=2, **arguments)
 
 

@@ -43,7 +43,8 @@ def test_names_and_shapes_are_the_originals(name, reference):
     "name",
     [
         "vone_alexnet", "vone_cornet_s", "resnet18", "efficientnet_b0", "efficientnet_lite0",
-        "vone_efficientnet_b0", "vone_efficientnet_lite0",
+        "vone_efficientnet_b0", "vone_efficientnet_lite0", "cornet_z", "ev_resnet18", "ev_cornet_z",
+        "ev_efficientnet_b0",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("suffix", ["safetensors", "folder"])

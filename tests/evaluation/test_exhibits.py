@@ -1,15 +1,19 @@
 """Galleries, front ends, and means over corruptions."""
 
+import dataclasses
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.evaluation import tiny
-from vone_jax import data, evaluation, results
+from vone_jax import data, evaluation, results, v1
 from vone_jax.attacks import PGD
 from vone_jax.corruptions import SETS, mce
 from vone_jax.evaluation.exhibits import spread, summarise
+from vone_jax.models.network import VOneNet
 
 ATTACKED = evaluation.Attacked(PGD("linf", 0.05, steps=2, eot_samples=2))
 
@@ -39,6 +43,20 @@ def test_exhibits_hold_what_the_report_shows(tmp_path):
     assert np.any(arrays["responses_noisy"] != arrays["responses_clean"])
     np.testing.assert_array_equal(arrays["image"], tiny.tiny_images(1)[0][0])
     np.testing.assert_allclose(arrays["published_sf_edges"][[0, -1]], [0.5, 8.0])
+
+
+def test_the_front_end_of_an_evnet_is_shown_behind_its_subcortical_stage(tmp_path):
+    stage = v1.SubcorticalConfig(12, 12 / 28, in_channels=1)
+    config = dataclasses.replace(tiny.CONFIG, in_channels=2)
+    model = VOneNet(v1=config, back_end=tiny.TinyBackEnd(), subcortical=stage)
+    key = jax.random.key(0)
+    variables = model.init({"params": key, "noise": key}, jnp.zeros((1, 12, 12, 1)))
+    network = tiny.tiny_trained(module=(model, variables))
+    arrays = evaluation.evaluate(tiny.tiny_job(network, tmp_path), evaluation.FrontEnd()).arrays
+    before = v1.subcortical_responses(stage, arrays["image"][None])
+    expected = v1.noise_free_responses(config, before)[0]
+    np.testing.assert_allclose(arrays["responses_clean"], expected, rtol=1e-4, atol=1e-4)
+    assert np.any(arrays["responses_noisy"] != arrays["responses_clean"])
 
 
 def job_with_labels(directory, labels):

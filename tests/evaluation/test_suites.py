@@ -66,6 +66,8 @@ def test_networks_have_their_names():
     assert names.network_label("vone_resnet50") == "VOneResNet-50"
     assert names.network_label("cornet_s") == "CORnet-S"
     assert names.network_label("vone_cornet_s") == "VOneCORnet-S"
+    assert names.network_label("ev_cornet_z") == "EVCORnet-Z"
+    assert names.network_label("evolved") == "evolved"
 
 
 def test_suites_expand_to_conditions():

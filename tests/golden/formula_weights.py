@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 _SHAPES = json.loads((Path(__file__).parent / "state_dict_keys.json").read_text())
+_EVNET_SHAPES = json.loads((Path(__file__).parent / "evnet_state_dict_keys.json").read_text())
 
 
 def state_dict(network: str) -> dict[str, np.ndarray]:
@@ -16,6 +17,25 @@ def state_dict(network: str) -> dict[str, np.ndarray]:
         for name, shape in _SHAPES[network].items()
         if not name.startswith("vone_block.") and not name.endswith("num_batches_tracked")
     }
+
+
+def evnet_shapes(network: str) -> dict[str, tuple[int, ...]]:
+    """The shapes of all tensors of a network of ``evnet_state_dict_keys.json``."""
+    return {name: tuple(shape) for name, shape in _EVNET_SHAPES[network].items()}
+
+
+def evnet_state_dict(network: str) -> dict[str, np.ndarray]:
+    """The state dict of an EVNet, without its front end."""
+    fixed = ("subcorticalblock.", "voneblock.")
+    drawn = {
+        name: tensor(name, shape)
+        for name, shape in evnet_shapes(network).items()
+        if not name.startswith(fixed) and not name.endswith("num_batches_tracked")
+    }
+    if network == "evefficientnet_b0":
+        # Without this factor, its logits do not depend on the image.
+        return {n: t * np.float32(1.7) if t.ndim == 4 else t for n, t in drawn.items()}
+    return drawn
 
 
 def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:

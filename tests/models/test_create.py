@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vone_jax import models, v1
+from vone_jax import models, names, v1
 
 
 def abstract(model, image_size, channels):
@@ -30,6 +30,7 @@ def count(variables):
         ("resnet50", 25_557_032),
         ("alexnet", 61_100_840),
         ("cornet_s", 53_416_616),
+        ("cornet_z", 2_071_656),
         ("efficientnet_b0", 5_288_548),
         ("efficientnet_lite0", 4_652_008),
         ("vone_resnet18", 11_712_744),
@@ -42,7 +43,7 @@ def count(variables):
     ],
 )
 def test_parameter_counts_are_the_published_ones(name, parameters):
-    """With 1000 classes, of torchvision, CORnet-S, TensorFlow and VOneNet; without the bank."""
+    """With 1000 classes, of torchvision, CORnet, TensorFlow and VOneNet; without the bank."""
     variables, _ = abstract(models.create(name), 224, 3)
     assert count(variables) == parameters
 
@@ -125,10 +126,10 @@ def test_small_images_keep_their_resolution(name, size, channels):
     model = models.create(name, 10, size, channels, width=8)
     _, features = abstract(model, size, channels)
     assert features["logits"].shape == (2, 10)
-    if name.startswith("vone_"):
+    if names.front_end(name):
         assert 28 <= model.v1.pixels_per_degree <= 32
         _, plain = abstract(
-            models.create(name.removeprefix("vone_"), 10, size, channels, width=8), size, channels
+            models.create(names.base_network(name), 10, size, channels, width=8), size, channels
         )
         # AlexNet's stem ends with a pool, VOneAlexNet's second convolution strides instead.
         for stage in {"stem", "V1", "conv2"} & set(plain):
@@ -201,9 +202,10 @@ def test_wrong_arguments_are_named(arguments, message):
 
 def test_models_are_listed_by_pattern():
     assert models.list_models() == sorted(models.NAMES)
-    assert models.list_models("*resnet50") == ["resnet50", "vone_resnet50"]
+    assert models.list_models("*resnet50") == ["ev_resnet50", "resnet50", "vone_resnet50"]
     assert models.list_models("vone_*", exclude_filters=["*efficient*", "*alex*"]) == [
         "vone_cornet_s",
+        "vone_cornet_z",
         "vone_resnet18",
         "vone_resnet50",
     ]

@@ -208,6 +208,22 @@ def test_a_network_without_its_noise_is_the_same_otherwise(vone):
     assert np.abs(quiet.logits_fn(keys, images) - network.logits_fn(keys, images)).max() > 0
 
 
+def test_the_noise_it_was_trained_with_restores_both_noises_of_an_evnet():
+    model = models.create("ev_resnet18", 3, image_size=32, width=2)
+    network = vone_jax.Network.of_model("net", model, {"params": {}})
+    quiet = network.quiet()
+    assert quiet.model == models.without_noise(model) and not quiet.stochastic
+    assert quiet.with_noise(model.v1.noise).model == model
+    other = quiet.with_noise(v1.NeuronalNoise()).model
+    assert (other.v1.noise, other.subcortical) == (v1.NeuronalNoise(), model.subcortical)
+    # Without noise in V1, that of the stage before it is turned off and on.
+    before = dataclasses.replace(model.v1, noise=None)
+    network = vone_jax.Network.of_model("net", model.clone(v1=before), {"params": {}})
+    assert network.stochastic and network.noise == model.subcortical.noise
+    quiet = network.quiet()
+    assert not quiet.stochastic and quiet.with_noise(network.noise).model == network.model
+
+
 def test_a_run_directory_that_holds_none(tmp_path):
     with pytest.raises(training.RunDirectoryError, match="holds no run"):
         vone_jax.open_network(tmp_path)

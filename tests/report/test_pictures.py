@@ -142,6 +142,15 @@ def test_mosaics_show_each_filter_in_its_channel(v1):
     assert pixels(images.strip(v1)).shape[1] > 32 * 40
 
 
+def test_filters_of_a_channel_that_images_lack_are_grey(v1):
+    """The M cells of an EVNet are channel 3."""
+    simple, _ = images.mosaics(v1 | {"channel": np.full(8, 3)})
+    shown = pixels(simple["uri"]).astype(int)
+    side = shown.shape[0] - 4
+    tile = shown[2 : 2 + side, 2 : 2 + side]
+    assert (tile == tile[..., :1]).all() and np.abs(tile - 128).max() > 100
+
+
 def test_histogram_shares(v1):
     """The share of each bin is read out; orientations wrap around 180 degrees."""
     label = tuning.bank_histogram(v1, "theta").description

@@ -207,3 +207,23 @@ def test_steps_take_precedence_over_epochs(experiment):
     assert replace(experiment, epochs=2.5).total_steps(10) == 25
     assert replace(experiment, epochs=0.001).total_steps(10) == 1
     assert replace(experiment, epochs=2.5, steps=7).total_steps(10) == 7
+
+
+def test_json_keeps_both_stages_of_an_evnet(experiment):
+    model = ModelConfig(name="ev_cornet_z", num_classes=10, image_size=28, in_channels=1)
+    assert model.subcortical == v1.SubcorticalConfig(28, 28 / 32, in_channels=1)
+    assert model.v1 == models.v1_config(28, 2, "ev_cornet_z")
+    assert through_json(replace(experiment, model=model)).model == model
+    cells = replace(v1.P_CELLS, k_exc=2.0)
+    stage = replace(model.subcortical, p_cells=cells, m_cells=None, noise=None)
+    changed = ModelConfig(
+        name="ev_cornet_z", num_classes=10, image_size=28, in_channels=1, subcortical=stage
+    )
+    assert changed.v1.in_channels == 1
+    assert through_json(replace(experiment, model=changed)).model == changed
+    assert changed.build().subcortical == stage
+
+
+def test_a_subcortical_stage_is_for_evnets(experiment):
+    with pytest.raises(ValueError, match="subcortical is for EVNets"):
+        replace(experiment.model, subcortical=v1.SubcorticalConfig(28, 0.875, 1))

@@ -274,6 +274,28 @@ def test_no_front_end_is_taken_from_a_network_of_another_kind(sources):
         assert training.start_from(ours, name).model == ours.model
 
 
+def test_an_evnet_takes_both_stages_of_the_source_but_their_noise(sources):
+    stage = v1.SubcorticalConfig(8, 0.25, in_channels=1, noise=None)
+    block = replace(models.v1_config(8, 2, "ev_resnet18"), simple_channels=3, complex_channels=3)
+    theirs = replace(stage, p_cells=replace(v1.P_CELLS, k_exc=1.0), noise=v1.FanoNoise())
+    front_end = {"v1": replace(block, k_exc=2.0, noise=None), "subcortical": theirs}
+    sources["source"] = network("ev_resnet18", **front_end)
+    ours = experiment("ev_resnet18", v1=block, subcortical=stage)
+    model = training.start_from(ours, "source").model
+    assert model.v1 == replace(block, k_exc=2.0)
+    assert model.subcortical == replace(theirs, noise=None)
+    larger = ModelConfig(name="ev_resnet18", image_size=16, in_channels=1)
+    model = training.start_from(replace(ours, model=larger), "source").model
+    assert (model.v1.k_exc, model.subcortical.p_cells.k_exc) == (2.0, 1.0)
+    assert (model.subcortical.image_size, model.subcortical.pixels_per_degree) == (16, 32)
+    vone = experiment("vone_resnet18", **V1_ARGUMENTS)
+    assert training.start_from(vone, "source").model == vone.model
+    _, weights = choose(sources, ours, sources["source"])
+    notes = "\n".join(weights.notes)
+    assert "model.subcortical.p_cells is LGNCells" in notes
+    assert "model.subcortical.m_cells" not in notes
+
+
 def test_front_ends_that_differ_are_named(sources):
     source = network("vone_resnet18", v1=THEIRS)
     _, weights = choose(sources, experiment("vone_resnet18", **V1_ARGUMENTS), source)

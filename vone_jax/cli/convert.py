@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Converts a PyTorch checkpoint (torch.save or safetensors) of a VOneNet, "
-        "ResNet-18/50, AlexNet, CORnet-S or EfficientNet-B0/Lite0. Nothing in the file is "
+        "EVNet, ResNet-18/50, AlexNet, CORnet-S/Z or EfficientNet-B0/Lite0. Nothing in the file is "
         "executed.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="The checkpoint.")

@@ -8,19 +8,26 @@ from typing import Any
 
 import numpy as np
 
-from vone_jax import arguments
+from vone_jax import arguments, names
+from vone_jax.convert.subcortical import RECEPTIVE_FIELDS
 from vone_jax.models import IMAGENET_MEAN, IMAGENET_STD, default_normalisation, default_width
 from vone_jax.models.efficientnet import BLOCKS
 from vone_jax.v1 import FanoNoise, GaussianNoise, NeuronalNoise, VOneBlockConfig
 from vone_jax.v1.noise import Noise
 
-BANK = ("vone_block.simple_conv_q0.weight", "vone_block.simple_conv_q1.weight")
+# Tensors of the front ends of VOneNets and EVNets.
+BANKS = {
+    kind: tuple(f"{block}.simple_conv_{phase}.weight" for phase in ("q0", "q1"))
+    for kind, block in (("vone_", "vone_block"), ("ev_", "voneblock"))
+}
+BOTTLENECKS = {"vone_": "bottleneck.weight", "ev_": "voneblock_bottleneck.weight"}
 
 # Architecture -> first convolution, last layer.
 _ENDS = {
     "resnet18": ("conv1.weight", "fc.weight"),
     "resnet50": ("conv1.weight", "fc.weight"),
     "cornet_s": ("V1.conv1.weight", "decoder.linear.weight"),
+    "cornet_z": ("V1.conv.weight", "decoder.linear.weight"),
     "alexnet": ("features.0.weight", "classifier.6.weight"),
     "efficientnet_b0": ("features.0.0.weight", "classifier.1.weight"),
     "efficientnet_lite0": ("_conv_stem.weight", "_fc.weight"),
@@ -49,7 +56,7 @@ _LARGEST_IMAGE = 4096
 # Flags that are read elsewhere, or whose effect is in the tensors of the file.
 _READ = {
     *(*_NUMBERS, "arch", "model_arch", "normalization", "ksize", "sf_corr", "rand_param"),
-    *("noise_mode", "noise_scale", "noise_level"),
+    *("noise_mode", "noise_scale", "noise_level", "subcortical_fano", "subcortical_floor"),
 }
 # Flags of training scripts that do not change the trained network.
 _TRAINING = frozenset(
@@ -97,12 +104,13 @@ def recognise(state_dict: Mapping[str, np.ndarray], name: str | None = None) -> 
       The architecture, or a sentence that says why it is unknown.
     """
     if name is None:
-        with_v1 = any(tensor in state_dict for tensor in BANK)
-        trunk = _trunk({n.removeprefix("model.") for n in state_dict} if with_v1 else state_dict)
+        kinds = (k for k, bank in BANKS.items() if any(tensor in state_dict for tensor in bank))
+        kind = next(kinds, "")
+        trunk = _trunk({n.removeprefix("model.") for n in state_dict} if kind else state_dict)
         if trunk not in _ENDS:
             return trunk
-        name = f"vone_{trunk}" if with_v1 else trunk
-    with_v1, trunk = name.startswith("vone_"), name.removeprefix("vone_")
+        name = kind + trunk
+    kind, trunk = names.front_end(name), names.base_network(name)
     if trunk not in _ENDS:
         return f"name must be a network of models.NAMES, got {name!r}"
 
@@ -113,39 +121,42 @@ def recognise(state_dict: Mapping[str, np.ndarray], name: str | None = None) -> 
         return shape[axis] if len(shape) > axis and 0 not in shape else default
 
     first, last = _ENDS[trunk]
-    channels = length(BANK[0] if with_v1 else first, 1, 3)
+    images = {"vone_": BANKS["vone_"][0], "ev_": RECEPTIVE_FIELDS}
+    channels = length(images.get(kind, first), 1, 3)
     if channels > _MOST_CHANNELS:
         return f"the first layer reads {channels} channels, more than {_MOST_CHANNELS}"
-    untold = with_v1 or trunk.startswith("efficientnet")
+    untold = kind or trunk.startswith("efficientnet")
     return Architecture(
         name=name,
-        num_classes=length(f"model.{last}" if with_v1 else last, 0, 1000),
-        width=length("bottleneck.weight" if with_v1 else first, 0, default_width(name)),
+        num_classes=length(f"model.{last}" if kind else last, 0, 1000),
+        width=length(BOTTLENECKS.get(kind, first), 0, default_width(name)),
         in_channels=channels,
         image_size=None if untold else 224 if length(first, 2, 7) >= 7 else 32,
     )
 
 
-def _trunk(names: Collection[str]) -> str:
+def _trunk(tensors: Collection[str]) -> str:
     """The architecture of the back end, or a sentence that there is none."""
-    if "layer1.0.conv1.weight" in names:
+    if "layer1.0.conv1.weight" in tensors:
         blocks = tuple(
-            sum(f"layer{stage}.{i}.conv1.weight" in names for i in range(100))
+            sum(f"layer{stage}.{i}.conv1.weight" in tensors for i in range(100))
             for stage in range(1, 5)
         )
-        bottlenecks = "layer1.0.conv3.weight" in names
+        bottlenecks = "layer1.0.conv3.weight" in tensors
         kind = "bottleneck" if bottlenecks else "basic"
         return _RESNETS.get(
             (blocks, bottlenecks),
             f"the state dict is of a ResNet with {blocks} {kind} blocks; known are ResNet-18 "
             f"and ResNet-50",
         )
-    if "V2.conv_input.weight" in names:
+    if "V2.conv_input.weight" in tensors:
         return "cornet_s"
-    if "features.0.weight" in names and any(n.startswith("classifier.") for n in names):
+    if "V2.conv.weight" in tensors:
+        return "cornet_z"
+    if "features.0.weight" in tensors and any(n.startswith("classifier.") for n in tensors):
         return "alexnet"
     numbered = r"_blocks\.\d+\._bn1\.weight", r"features\.\d+\.\d+\.block\.0\.0\.weight"
-    lite, b0 = (sum(bool(re.fullmatch(n, name)) for name in names) for n in numbered)
+    lite, b0 = (sum(bool(re.fullmatch(n, name)) for name in tensors) for n in numbered)
     if lite or b0:
         known = {(BLOCKS, 0): "efficientnet_lite0", (0, BLOCKS): "efficientnet_b0"}
         return known.get(
@@ -153,7 +164,7 @@ def _trunk(names: Collection[str]) -> str:
             f"the state dict is of an EfficientNet with {max(lite, b0)} blocks; known are B0 and "
             f"Lite0, with {BLOCKS}",
         )
-    some = ", ".join(name[:80] for name in sorted(names)[:8])
+    some = ", ".join(name[:80] for name in sorted(tensors)[:8])
     return (
         f"the state dict is of no known architecture ({', '.join(_ENDS)}, each also behind a "
         f"VOneBlock); its tensors begin with: {some[:400]}"
@@ -235,16 +246,16 @@ def normalisation(
       problems: gets one line for each problem.
     """
     name = flags.get("normalization")
-    names = _normalisations(channels)
-    if name is not None and name not in names:
+    known = _normalisations(channels)
+    if name is not None and name not in known:
         problems.append(
-            f"flag normalization must be {' or '.join(map(repr, names))}, got "
-            f"{str(name)[:40]!r}{arguments.nearest(str(name)[:40], names)}"
+            f"flag normalization must be {' or '.join(map(repr, known))}, got "
+            f"{str(name)[:40]!r}{arguments.nearest(str(name)[:40], known)}"
         )
-    elif name is not None and len(names[name][0]) != channels:
+    elif name is not None and len(known[name][0]) != channels:
         problems.append(f"flag normalization is {name!r}, for 3 channels; images have {channels}")
         name = None
-    named = names.get(str(name))
+    named = known.get(str(name))
     if stored is None:
         return named
     if any(len(values) != channels for values in stored):
@@ -275,7 +286,7 @@ def flags_of(name: str, config: VOneBlockConfig | None) -> dict[str, Any]:
     Raises:
       ValueError: if the noise has a strength other than 1, which the original does not know.
     """
-    flags: dict[str, Any] = {"arch": name.removeprefix("vone_").replace("_", "")}
+    flags: dict[str, Any] = {"arch": names.base_network(name).replace("_", "")}
     if config is None:
         return flags
     noise = config.noise
@@ -302,25 +313,27 @@ def normalisation_flag(
       ValueError: if no flag gives this mean and standard deviation.
     """
     ours = np.asarray([np.broadcast_to(v, (channels,)) for v in (mean, std)], np.float32)
-    names = _normalisations(channels)
-    default = (
-        names["vonenet"] if name.startswith("vone_") else default_normalisation(name, channels)
-    )
+    known = _normalisations(channels)
+    default = {
+        "vone_": known["vonenet"],
+        "ev_": ((0.0,) * channels, (1.0,) * channels),  # As they come from the stage before.
+        "": default_normalisation(name, channels),
+    }[names.front_end(name)]
     if np.array_equal(ours, np.asarray(default, np.float32)):
         return None
-    for name, known in names.items():
-        if np.array_equal(ours, np.asarray(known, np.float32)):
-            return name
+    for flag, values in known.items():
+        if np.array_equal(ours, np.asarray(values, np.float32)):
+            return flag
     raise ValueError(
         f"mean {mean} and std {std} have no name in a checkpoint of PyTorch, which knows "
-        f"{' and '.join(names)}; use save_folder"
+        f"{' and '.join(known)}; use save_folder"
     )
 
 
 def architecture_problems(flags: Mapping[str, Any], name: str) -> list[str]:
     """The contradiction between the architecture in the flags and the recognised one, if any."""
     stored = flags.get("arch") or flags.get("model_arch")
-    trunk = name.removeprefix("vone_").replace("_", "")
+    trunk = names.base_network(name).replace("_", "")
     if stored is None or str(stored).replace("_", "").lower() == trunk:
         return []
     return [f"the flags say {str(stored)[:40]!r}, but the tensors are those of {name}"]

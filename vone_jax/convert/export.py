@@ -16,11 +16,14 @@ from vone_jax.convert.architecture import flags_of, normalisation_flag
 from vone_jax.convert.checkpoint import write_safetensors
 from vone_jax.convert.folder import describe
 from vone_jax.convert.state_dict import to_torch
+from vone_jax.convert.subcortical import subcortical_flags
 from vone_jax.convert.untrusted import CheckpointError
 
 
 def save_torch(path: str | Path, model: models.Network, variables: Any, prefix: str = "") -> None:
     """Write a checkpoint as the original's training script does: ``flags`` and ``state_dict``.
+
+    The weights of an EVNet are under ``model``, as in its original.
 
     A path that ends in ``.safetensors`` gets the state dict, with the flags as JSON in its
     metadata, and needs no PyTorch. The bank is written as kernels, so ``from_torch`` reads a
@@ -45,7 +48,12 @@ def save_torch(path: str | Path, model: models.Network, variables: Any, prefix: 
     name = describe(model)["name"]
     flags = flags_of(name, model.v1 if with_v1 else None)
     mean, std = (model.v1.image_mean, model.v1.image_std) if with_v1 else (model.mean, model.std)
-    normalisation = normalisation_flag(name, mean, std, model.in_channels)
+    channels = model.v1.in_channels if with_v1 else model.in_channels
+    normalisation = normalisation_flag(name, mean, std, channels)
+    holder = "state_dict"
+    if with_v1 and model.subcortical is not None:
+        flags |= subcortical_flags(model.subcortical)
+        holder = "model"
     if normalisation is not None:
         flags["normalization"] = normalisation
     if Path(path).suffix == ".safetensors":
@@ -59,7 +67,7 @@ def save_torch(path: str | Path, model: models.Network, variables: Any, prefix: 
             ".safetensors"
         ) from error
     state_dict = {name: torch.from_numpy(tensor.copy()) for name, tensor in tensors.items()}
-    torch.save({"flags": flags, "state_dict": state_dict}, path)
+    torch.save({"flags": flags, holder: state_dict}, path)
 
 
 def export(

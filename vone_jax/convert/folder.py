@@ -99,11 +99,14 @@ def describe(model: models.Network) -> dict[str, Any]:
       ValueError: if the network is not one that ``models.create`` builds.
     """
     if isinstance(model, models.VOneNet):
-        names, sizes = models.list_models("vone_*"), (model.image_size,)
-        front: dict[str, Any] = {"v1": model.v1}
+        kind = "vone_*" if model.subcortical is None else "ev_*"
+        names, sizes = models.list_models(kind), (model.image_size,)
+        front: dict[str, Any] = {"v1": model.v1, "subcortical": model.subcortical}
         stored: dict[str, Any] = {"v1": _describe_v1(model.v1)}
+        if model.subcortical is not None:
+            stored["subcortical"] = dataclasses.asdict(model.subcortical)
     else:
-        names, sizes = models.list_models(exclude_filters="vone_*"), _SIZES
+        names, sizes = models.list_models(exclude_filters=("vone_*", "ev_*")), _SIZES
         front = {"mean": model.mean, "std": model.std}
         stored = {"mean": list(model.mean), "std": list(model.std)}
     for name, size in itertools.product(names, sizes):
@@ -148,8 +151,8 @@ def _build(description: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> mod
     """Build the network of ``describe`` and ``_bank_arrays``."""
     try:
         arguments = dict(description)
-        config = arguments.pop("v1", None)
-        for fields in (arguments, config or {}):
+        config, stage = arguments.pop("v1", None), arguments.pop("subcortical", None)
+        for fields in (arguments, config or {}, stage or {}):
             for name, largest in _LARGEST.items():
                 if fields.get(name, 0) > largest:
                     raise ValueError(f"{name} must be at most {largest}, got {fields[name]}")
@@ -158,6 +161,8 @@ def _build(description: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> mod
                 arguments[name] = tuple(map(float, arguments[name]))
         if config is not None:
             arguments["v1"] = _build_v1(config, arrays)
+        if stage is not None:
+            arguments["subcortical"] = _build_subcortical(stage)
         model = models.create(**arguments)
         abstract_variables(model)
         return model
@@ -184,6 +189,14 @@ def _build_v1(stored: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> v1.VO
             raise ValueError(f"bank must be GaborParameters or ImportedBank, got {kind!r}")
         fields["bank"] = bank
     return v1.VOneBlockConfig(**fields)
+
+
+def _build_subcortical(stored: Mapping[str, Any]) -> v1.SubcorticalConfig:
+    fields = dict(stored)
+    for name in ("p_cells", "m_cells"):
+        fields[name] = fields[name] and v1.LGNCells(**fields[name])
+    fields["noise"] = fields["noise"] and v1.FanoNoise(**fields["noise"])
+    return v1.SubcorticalConfig(**fields)
 
 
 # The model card: Markdown with the metadata of the hub in front.
@@ -225,11 +238,14 @@ def _card(
     """The model card of a network, see ``describe`` and ``save_folder``."""
     front_end, noise = "", "none"
     if config := description.get("v1"):
+        before = ""
+        if description.get("subcortical"):
+            before = "a subcortical stage (P and M cells), then "
         if config["noise"] is not None:
             values = [f"{k} {value}" for k, value in config["noise"].items() if k != "kind"]
             noise = f"{config['noise']['kind']} ({', '.join(values)})"
         front_end = (
-            f"\nFront end: fixed Gabor filters of {config['simple_channels']} simple and "
+            f"\nFront end: {before}fixed Gabor filters of {config['simple_channels']} simple and "
             f"{config['complex_channels']} complex cells at stride {config['stride']}; noise: "
             f"{noise}. The noise is on in training and in evaluation.\n"
         )

@@ -1,6 +1,7 @@
 """Loads a network that is ready to run from a file of weights."""
 
 import dataclasses
+import itertools
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from vone_jax import models, v1
+from vone_jax import models, names, v1
 from vone_jax.convert.architecture import (
-    BANK,
+    BANKS,
+    Architecture,
     architecture_problems,
     normalisation,
     recognise,
@@ -20,6 +22,7 @@ from vone_jax.convert.architecture import (
 from vone_jax.convert.checkpoint import Checkpoint, read_checkpoint
 from vone_jax.convert.gabor_fit import check_bank_size, read_bank
 from vone_jax.convert.state_dict import fill
+from vone_jax.convert.subcortical import PREFIX, read_subcortical, subcortical_noise
 from vone_jax.convert.untrusted import CheckpointError
 
 
@@ -51,12 +54,13 @@ def from_torch(
     v1: v1.VOneBlockConfig | Mapping[str, Any] | None = None,
     image_size: int | None = None,
     ignored_flags: Collection[str] = (),
+    subcortical: v1.SubcorticalConfig | None = None,
 ) -> tuple[models.Network, dict[str, Any]]:
     """Load a network and its variables, see ``read``, which also returns notes on the conversion.
 
     ``model, variables = from_torch("voneresnet50_e70.pth.tar")``
     """
-    conversion = read(path, name=name, v1=v1, image_size=image_size, ignored_flags=ignored_flags)
+    conversion = read(path, name, v1, image_size, ignored_flags, subcortical)
     return conversion.model, conversion.variables
 
 
@@ -66,12 +70,14 @@ def read(
     v1: v1.VOneBlockConfig | Mapping[str, Any] | None = None,
     image_size: int | None = None,
     ignored_flags: Collection[str] = (),
+    subcortical: v1.SubcorticalConfig | None = None,
 ) -> Conversion:
     """Load a network from a PyTorch checkpoint or a safetensors file.
 
-    Reads files of dicarlolab/vonenet, torchvision, CORnet-S, MadryLab's robustness and the
-    published EfficientNet-Lite0, and plain state dicts of these architectures. PyTorch is not
-    needed, and nothing in the file is executed. The Gabor bank is that of the file, exactly.
+    Reads files of dicarlolab/vonenet, lucaspiper99/evnet, torchvision, CORnet, MadryLab's
+    robustness and the published EfficientNet-Lite0, and plain state dicts of these architectures.
+    PyTorch is not needed, and nothing in the file is executed. The Gabor bank is that of the file,
+    exactly.
 
     Args:
       path: a file of ``torch.save``, or ``*.safetensors``.
@@ -83,6 +89,9 @@ def read(
         whose first kernel is smaller than 7 pixels.
       ignored_flags: names of flags that do not change the network. A flag that is neither known
         nor listed here is refused, unless ``v1`` replaces the flags.
+      subcortical: configuration of an EVNet's subcortical stage, for images of the size and the
+        field of view of V1. The kernels of the file must be those of its cells; gains and contrast
+        normalisation are those of the file. Default: the published cells.
 
     Raises:
       CheckpointError: (a ValueError) listing every problem of a file that is damaged, hostile or
@@ -98,18 +107,29 @@ def read(
     if replaced is None:
         problems += unknown_flags(checkpoint.flags, ignored_flags)
     channels = architecture.in_channels
-    normaliser = normalisation(checkpoint.flags, checkpoint.normaliser, channels, problems)
-    mean, std = normaliser or (None, None)
     state_dict = dict(checkpoint.state_dict)
+    kind = names.front_end(architecture.name)
+    bank = {key: state_dict.pop(key) for key in BANKS.get(kind, ()) if key in state_dict}
+    before = {key: state_dict.pop(key) for key in checkpoint.state_dict if key.startswith(PREFIX)}
     notes = list(checkpoint.notes)
-    residual = None
-    if architecture.name.startswith("vone_"):
-        bank = {key: state_dict.pop(key) for key in BANK if key in state_dict}
-        config, residual = _front_end(checkpoint, channels, bank, v1, image_size, problems, notes)
+    config, residual = None, None
+    if kind:
+        config, residual = _front_end(
+            checkpoint, architecture, bank, v1, image_size, problems, notes
+        )
+    read_channels = channels if config is None else config.in_channels
+    normaliser = normalisation(checkpoint.flags, checkpoint.normaliser, read_channels, problems)
+    mean, std = normaliser or (None, None)
+    if config is not None:
         if replaced is None and mean is not None and std is not None:
             config = dataclasses.replace(config, image_mean=mean, image_std=std)
         # With a wrong bank, weights are still compared, to report all problems at once.
         form: dict[str, Any] = {"v1": config}
+        if kind == "ev_":
+            stage = subcortical or _published_stage(config, channels)
+            stage = read_subcortical(before, stage, problems)
+            noise = subcortical_noise(checkpoint.flags, stage.noise, problems)
+            form["subcortical"] = dataclasses.replace(stage, noise=noise)
     else:
         if v1:
             problems.append(f"v1 is for VOneNets, but the file holds a {architecture.name}")
@@ -129,9 +149,15 @@ def read(
     return Conversion(name, model, variables, checkpoint.format, residual, tuple(notes))
 
 
+def _published_stage(config: v1.VOneBlockConfig, in_channels: int) -> v1.SubcorticalConfig:
+    """The published subcortical stage before a V1."""
+    channels = in_channels if in_channels in (1, 3) else 3  # Others are reported with the kernels.
+    return v1.SubcorticalConfig(config.image_size, config.visual_degrees, channels)
+
+
 def _front_end(
     checkpoint: Checkpoint,
-    in_channels: int,
+    architecture: Architecture,
     bank: dict[str, np.ndarray],
     config: v1.VOneBlockConfig | Mapping[str, Any] | None,
     image_size: int | None,
@@ -142,9 +168,19 @@ def _front_end(
 
     If that fails, a configuration with as many channels, so that the weights can be compared.
     """
-    n, _, _, k = (*bank.get(BANK[0], np.zeros(0)).shape, 0, 0, 0, 0)[:4]
+    kind = names.front_end(architecture.name)
+    in_phase, quadrature = BANKS[kind]
+    n, in_channels, _, k = (*bank.get(in_phase, np.zeros(0)).shape, 0, 0, 0, 0)[:4]
+    # A missing bank, or one of a wrong shape, is reported below.
+    in_channels = in_channels or (4 if kind == "ev_" else architecture.in_channels)
     if config is None or isinstance(config, Mapping):
-        fields = v1_settings(checkpoint.flags, k, problems)
+        fields: dict[str, Any] = {}
+        if kind == "ev_":
+            published = models.v1_config(224, in_channels, architecture.name)
+            fields = {f.name: getattr(published, f.name) for f in dataclasses.fields(published)}
+            for field in ("bank", "simple_channels", "complex_channels"):
+                del fields[field]
+        fields |= v1_settings(checkpoint.flags, k, problems)
         missing = [f for f in ("stride", "k_exc", "noise_mode") if f not in checkpoint.flags]
         if missing:
             notes.append(f"published values for what the file does not say: {', '.join(missing)}")
@@ -157,7 +193,7 @@ def _front_end(
         degrees = fields.get("visual_degrees", 8.0) / fields.get("image_size", 224)
         fields |= {"image_size": image_size, "visual_degrees": image_size * degrees}
     fields |= {"in_channels": in_channels, "allow_aliasing": True}
-    problems += [f"missing: {name}" for name in BANK if name not in bank]
+    problems += [f"missing: {name}" for name in BANKS[kind] if name not in bank]
     residual = None
     try:
         if len(bank) == 2:
@@ -166,7 +202,7 @@ def _front_end(
                 fields |= {"simple_channels": n - n // 2, "complex_channels": n // 2}
                 notes.append("half of the filters taken for simple cells, half for complex cells")
             ppd = v1.VOneBlockConfig(**fields).pixels_per_degree
-            fit = read_bank(bank[BANK[0]], bank[BANK[1]], ppd)
+            fit = read_bank(bank[in_phase], bank[quadrature], ppd)
             problems += fit.problems
             residual = fit.residual
             if fit.bank is not None:
@@ -208,21 +244,30 @@ def _describe(bank: v1.ImportedBank, residual: np.ndarray, fields: dict[str, Any
         f"both phases read the same channel in {shared:.0%} of the pairs",
     ]
     seed = fields.get("gabor_seed", 0)
-    for sf_max in dict.fromkeys((fields.get("sf_max", 9.0), 9.0, 6.0)):
-        for distribution in ("physiological", "uniform"):
-            if _sampled(bank, seed, sf_max, distribution):
-                fields |= {"sf_max": sf_max, "distribution": distribution, "gabor_seed": seed}
-                return [*lines, f"bank: the {distribution} one of seed {seed}, sf_max {sf_max:g}"]
-    return [*lines, f"bank: none that seed {seed} samples with sf_max 6 or 9"]
+    frequencies, distributions = (9.0, 6.0), ("physiological", "uniform")
+    if fields.get("distribution", "").startswith("evnet"):
+        frequencies, distributions = (8.0,), ("evnet", "evnet_published")
+    frequencies = dict.fromkeys((fields.get("sf_max", 9.0), *frequencies))
+    for sf_max, distribution in itertools.product(frequencies, distributions):
+        sampling = {"sf_max": sf_max, "distribution": distribution, "gabor_seed": seed}
+        if _sampled(bank, fields | sampling):
+            fields |= sampling
+            return [*lines, f"bank: the {distribution} one of seed {seed}, sf_max {sf_max:g}"]
+    tried = " or ".join(f"{sf_max:g}" for sf_max in sorted(frequencies))
+    return [*lines, f"bank: none that seed {seed} samples with sf_max {tried}"]
 
 
-def _sampled(bank: v1.ImportedBank, seed: int, sf_max: float, distribution: str) -> bool:
-    """Return True if the seed samples the parameters of the bank."""
+def _sampled(bank: v1.ImportedBank, fields: dict[str, Any]) -> bool:
+    """Return True if the fields of a configuration sample the parameters of the bank."""
     try:
-        sampled = v1.sample_gabor_parameters(
-            len(bank), seed=seed, sf_max=sf_max, distribution=distribution
-        )
+        sampled = v1.VOneBlockConfig(**fields).gabor_parameters()
     except ValueError:  # This seed or frequency cannot be sampled.
+        return False
+    if len(sampled) != len(bank):  # The flags are wrong, which is reported.
+        return False
+    # The original VOneNet draws channels with PyTorch.
+    own_channels = fields["distribution"].startswith("evnet")
+    if own_channels and not np.array_equal(bank.parameters.channel, sampled.channel):
         return False
     angles = (
         np.exp(1j * np.deg2rad(getattr(bank.parameters, name) - getattr(sampled, name)))

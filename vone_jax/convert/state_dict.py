@@ -1,7 +1,8 @@
 """PyTorch state dicts as Flax variables, and back.
 
-The names are those of torchvision (ResNet, AlexNet, EfficientNet-B0), of CORnet-S, of the published
-EfficientNet-Lite0 and of the published VOneNet checkpoints, where the back end is called ``model``.
+The names are those of torchvision (ResNet, AlexNet, EfficientNet-B0), of CORnet, of the published
+EfficientNet-Lite0 and of the published checkpoints of VOneNets and EVNets, where the back end is
+called ``model``.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,11 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from vone_jax.convert.architecture import BANK
+from vone_jax.convert.architecture import BANKS, BOTTLENECKS
+from vone_jax.convert.subcortical import subcortical_tensors
 from vone_jax.convert.untrusted import CheckpointError
 from vone_jax.models import Network, VOneNet
 from vone_jax.models.alexnet import AlexNetBackEnd
 from vone_jax.models.cornet_s import CORnetSBackEnd
+from vone_jax.models.cornet_z import CORnetZBackEnd
 from vone_jax.models.efficientnet import STAGES, EfficientNetBackEnd
 
 _COUNTER = "num_batches_tracked"
@@ -69,7 +72,8 @@ def source(model: Network, path: tuple[str, ...]) -> Source:
     """The source of a leaf with a path such as ``("back_end", "fc", "kernel")``."""
     part, *modules, leaf = path
     if part == "bottleneck":
-        name = "bottleneck"
+        assert isinstance(model, VOneNet)
+        name = BOTTLENECKS[_kind(model)].removesuffix(".weight")
     elif isinstance(model.back_end, AlexNetBackEnd):
         name = _alexnet_module(modules[0], isinstance(model, VOneNet))
     elif isinstance(model.back_end, EfficientNetBackEnd):
@@ -79,12 +83,18 @@ def source(model: Network, path: tuple[str, ...]) -> Source:
         name = ".".join(_module(m) for m in modules)
     if isinstance(model.back_end, CORnetSBackEnd):
         name = {"stem": f"V1.{name}", "back_end": name}.get(part, name)
-        name = f"decoder.{name}" if name == "linear" else name
+    if isinstance(model.back_end, CORnetSBackEnd | CORnetZBackEnd) and name == "linear":
+        name = f"decoder.{name}"
     if isinstance(model, VOneNet) and part == "back_end":
         name = f"model.{name}"
     flattened = isinstance(model.back_end, AlexNetBackEnd) and path[1:] == ("fc6", "kernel")
     layouts = _after_flatten(model.back_end.pool_size) if flattened else (_to_flax, _to_torch)
     return Source(f"{name}.{_LEAVES[leaf]}", *layouts)
+
+
+def _kind(model: VOneNet) -> str:
+    """The beginning of the network's name, see ``names.FRONT_ENDS``."""
+    return "vone_" if model.subcortical is None else "ev_"
 
 
 def _module(name: str) -> str:
@@ -160,7 +170,8 @@ def from_state_dict(model: Network, state_dict: Mapping[str, np.ndarray]) -> dic
     Args:
       model: the network, of the architecture, width and number of classes of the state dict.
       state_dict: arrays by PyTorch name, without ``module.`` in front and without the Gabor
-        bank (``vone_block.*``), which is part of ``model``. ``num_batches_tracked`` is ignored.
+        bank (``vone_block.*``) and the subcortical stage, which are part of ``model``.
+        ``num_batches_tracked`` is ignored.
 
     Returns:
       float32 ``{"params": ..., "batch_stats": ...}``, the latter for networks with batch norms.
@@ -206,10 +217,11 @@ def fill(model: Network, state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str
 
 
 def to_torch(model: Network, variables: Any) -> dict[str, np.ndarray]:
-    """The state dict that the original's (or torchvision's, CORnet-S's) model class loads.
+    """The state dict that the original's (or torchvision's, CORnet's) model class loads.
 
     Names, shapes and layouts are PyTorch's. A VOneNet's includes its Gabor bank, with every filter
-    in the one input channel that it reads. ``num_batches_tracked`` is 0, as no batches are counted.
+    in the one input channel that it reads, and an EVNet's its subcortical stage also.
+    ``num_batches_tracked`` is 0, as no batches are counted.
 
     Returns:
       float32 (int64 for the counters) NumPy arrays by name. ``from_torch`` of a file with them
@@ -219,7 +231,11 @@ def to_torch(model: Network, variables: Any) -> dict[str, np.ndarray]:
       ValueError: if variables are not those of the model.
     """
     values = checked_variables(model, flatten_dict(variables))
-    tensors = _bank_tensors(model) if isinstance(model, VOneNet) else {}
+    tensors = {}
+    if isinstance(model, VOneNet):
+        if model.subcortical is not None:
+            tensors |= subcortical_tensors(model.subcortical)
+        tensors |= _bank_tensors(model)
     for path, value in values.items():
         origin = source(model, path[1:])
         tensors[origin.name] = np.ascontiguousarray(origin.to_torch(value))
@@ -231,7 +247,8 @@ def to_torch(model: Network, variables: Any) -> dict[str, np.ndarray]:
 def _bank_tensors(model: VOneNet) -> dict[str, np.ndarray]:
     parameters, tensors = model.v1.gabor_parameters(), {}
     channels = (parameters.channel, parameters.channel_quadrature)
-    for name, kernels, channel in zip(BANK, model.v1.gabor_kernels(), channels, strict=True):
+    bank = BANKS[_kind(model)]
+    for name, kernels, channel in zip(bank, model.v1.gabor_kernels(), channels, strict=True):
         n, k, _ = kernels.shape
         tensors[name] = np.zeros((n, model.v1.in_channels, k, k), np.float32)
         tensors[name][np.arange(n), channel] = kernels

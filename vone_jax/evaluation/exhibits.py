@@ -9,13 +9,15 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
-from vone_jax import mesh, names, prng, results, v1
+from vone_jax import mesh, models, names, prng, results, v1
 from vone_jax.corruptions import mce
 from vone_jax.evaluation.conditions import Attacked, attack_noise_record, attack_record
 from vone_jax.evaluation.judging import Trial
 from vone_jax.evaluation.run import Exhibit, Job, batches, place
+from vone_jax.network import Network
 
 # The images that a gallery reads at most for each one that it shows, to find another class.
 _READ_PER_IMAGE = 20
@@ -114,20 +116,27 @@ class FrontEnd(Exhibit):
         trial = _first_trial(job, 1)
         images = trial.images
         noise_keys = prng.fold(trial.keys("judge"), 0)
-        clean = v1.noise_free_responses(config, images)
-        noisy = v1.VOneBlock(config).apply({}, images, noise_key=noise_keys)
+        quiet = _v1_responses(job.network.quiet(), images, None)
+        noisy = _v1_responses(job.network, images, noise_keys)
         return None, {
             "kernels_in_phase": np.asarray(kernels.in_phase, np.float32),
             "kernels_quadrature": np.asarray(kernels.quadrature, np.float32),
             **{name: getattr(bank, name) for name in ("sf", "theta", "phase", "nx", "ny")},
             "channel": bank.channel,
             "image": mesh.fetch(images)[0],
-            "responses_clean": mesh.fetch(clean)[0],
+            "responses_clean": mesh.fetch(quiet)[0],
             "responses_noisy": mesh.fetch(noisy)[0],
             "simple_channels": np.int64(config.simple_channels),
             "pixels_per_degree": np.float64(config.pixels_per_degree),
             **_published(config),
         }
+
+
+def _v1_responses(network: Network, images: jax.Array, noise_key: jax.Array | None) -> jax.Array:
+    """The responses of V1, behind the subcortical stage of an EVNet."""
+    assert isinstance(network.model, models.VOneNet)
+    layers: Any = network.model.apply({}, images, noise_key=noise_key, method="front_end")
+    return layers["v1"]
 
 
 def _published(config: v1.VOneBlockConfig) -> dict[str, np.ndarray]:

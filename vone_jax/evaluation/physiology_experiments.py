@@ -19,7 +19,7 @@ from vone_jax.network import Network
 from vone_jax.neurophysiology import stimuli
 from vone_jax.neurophysiology.recording import ResponseFn
 from vone_jax.neurophysiology.selection import is_stochastic
-from vone_jax.v1 import NeuronalNoise
+from vone_jax.v1 import FanoNoise, NeuronalNoise
 
 CONTRASTS = np.array([0.05, 0.1, 0.2, 0.4, 0.8, 1.0])
 TRIALS = 100
@@ -68,6 +68,8 @@ def experiments(
     }
     if network.stochastic and is_stochastic(noisy, key, scores.display):
         spikes = network.noise if layer in _SPIKING else None
+        if isinstance(spikes, FanoNoise):  # Its responses are counts.
+            spikes = NeuronalNoise(scale=1.0, level=0.0)
         spikes = spikes if isinstance(spikes, NeuronalNoise) else None
         fields["variability"], recorded = _variability(noisy, key, site, spikes)
         arrays |= recorded

@@ -1,4 +1,4 @@
-"""Standard CNNs and VOneNets: ResNets, AlexNet, CORnet-S, EfficientNets, plain or behind V1."""
+"""Standard CNNs (ResNets, AlexNet, CORnets, EfficientNets) alone or behind V1: VOneNets, EVNets."""
 
 from vone_jax.models.create import (
     IMAGENET_MEAN,
@@ -7,6 +7,7 @@ from vone_jax.models.create import (
     create,
     default_normalisation,
     default_width,
+    front_end,
     list_models,
     stem_form,
     v1_config,
@@ -35,6 +36,7 @@ __all__ = [
     "default_normalisation",
     "default_width",
     "features_fn",
+    "front_end",
     "is_stochastic",
     "list_models",
     "logits_fn",

@@ -12,8 +12,23 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from vone_jax.fast import convolve
-from vone_jax.models.layers import Activations, Dtype, Images, Maps, NoiseKey, he_normal_fan_out
-from vone_jax.v1 import VOneBlock, VOneBlockConfig, noise_free_responses
+from vone_jax.models.layers import (
+    Activations,
+    Dtype,
+    Images,
+    Maps,
+    NoiseKey,
+    he_normal_fan_out,
+    torch_uniform,
+)
+from vone_jax.v1 import (
+    SubcorticalBlock,
+    SubcorticalConfig,
+    VOneBlock,
+    VOneBlockConfig,
+    noise_free_responses,
+    subcortical_responses,
+)
 from vone_jax.v1.block import check_images, normalise
 from vone_jax.v1.noise import Noise, add_noise
 
@@ -84,17 +99,23 @@ class BaseNetwork(nn.Module):
 class VOneNet(nn.Module):
     """A VOneBlock, a 1x1 bottleneck (no bias, no nonlinearity), the back end of a standard CNN.
 
+    With a subcortical stage before the block it is an EVNet (Piper et al. 2025, arXiv:2506.03089).
+    Then V1 reads the cells of that stage in place of the channels of images, each stage has its own
+    noise, and a new bottleneck has PyTorch's initialisation.
+
     Attributes:
       v1: configuration of the VOneBlock.
       back_end: module ``(x, train) -> {name: array}`` with an entry ``logits``.
       bottleneck_features: output channels of the bottleneck.
       dtype: type in which the bottleneck and the back end compute. V1 is always float32.
+      subcortical: configuration of the subcortical stage of an EVNet; None for a VOneNet.
     """
 
     v1: VOneBlockConfig
     back_end: nn.Module
     bottleneck_features: int = 64
     dtype: Dtype = jnp.float32
+    subcortical: SubcorticalConfig | None = None
 
     @property
     def image_size(self) -> int:
@@ -104,19 +125,38 @@ class VOneNet(nn.Module):
     @property
     def in_channels(self) -> int:
         """The number of image channels."""
-        return self.v1.in_channels
+        return (self.subcortical or self.v1).in_channels
 
     def setup(self) -> None:
         self.block = VOneBlock(self.v1)
+        if self.subcortical is not None:
+            self.stage = SubcorticalBlock(self.subcortical)
         self.bottleneck = nn.Conv(
             self.bottleneck_features,
             (1, 1),
             padding=0,
             use_bias=False,
-            kernel_init=he_normal_fan_out,
+            kernel_init=he_normal_fan_out if self.subcortical is None else torch_uniform,
             dtype=self.dtype,
             conv_general_dilated=convolve,
         )
+
+    def front_end(self, images: Images, noise_key: NoiseKey | None = None) -> Activations:
+        """The named activations up to ``v1``, see ``features``."""
+        layers = {}
+        if self.subcortical is not None:
+            cells = subcortical_responses(self.subcortical, images)
+            first = 0
+            for name, _, colours in self.subcortical.populations:
+                layers[f"subcortical.{name}"] = cells[..., first : first + len(colours)]
+                first += len(colours)
+            images = layers["subcortical"] = self.stage.add_noise(cells, noise_key)
+        responses = noise_free_responses(self.v1, images)
+        return layers | {
+            "v1.simple": responses[..., : self.v1.simple_channels],
+            "v1.complex": responses[..., self.v1.simple_channels :],
+            "v1": self.block.add_noise(responses, noise_key),
+        }
 
     def features(
         self, images: Images, train: bool = False, noise_key: NoiseKey | None = None
@@ -130,15 +170,11 @@ class VOneNet(nn.Module):
           noise_key: one typed key, or one per example, see ``VOneBlock.__call__``.
 
         Returns:
-          ``v1.simple`` and ``v1.complex`` (before noise), ``v1`` (with noise), ``bottleneck``,
-          the stages of the back end, ``logits``. Maps are NHWC.
+          For an EVNet, ``subcortical.p`` and ``subcortical.m`` (before noise) and ``subcortical``
+          (with noise). Then ``v1.simple`` and ``v1.complex`` (before the noise of V1), ``v1`` (with
+          noise), ``bottleneck``, the stages of the back end, ``logits``. Maps are NHWC.
         """
-        responses = noise_free_responses(self.v1, images)
-        layers = {
-            "v1.simple": responses[..., : self.v1.simple_channels],
-            "v1.complex": responses[..., self.v1.simple_channels :],
-            "v1": self.block.add_noise(responses, noise_key),
-        }
+        layers = self.front_end(images, noise_key)
         layers["bottleneck"] = self.bottleneck(layers["v1"].astype(self.dtype))
         layers |= self.back_end(layers["bottleneck"], train)
         return layers | {"logits": layers["logits"].astype(jnp.float32)}
@@ -199,8 +235,11 @@ def features_fn(model: Network, variables: Any) -> Partial:
 
 
 def noise_of(model: Network) -> Noise:
-    """The noise of a network's V1 or stem."""
-    return model.v1.noise if isinstance(model, VOneNet) else model.stem_noise
+    """The noise of a network's V1 or stem. If V1 has none, that of the stage before it."""
+    if not isinstance(model, VOneNet):
+        return model.stem_noise
+    before = None if model.subcortical is None else model.subcortical.noise
+    return before if model.v1.noise is None else model.v1.noise
 
 
 def is_stochastic(model: Network) -> bool:
@@ -211,11 +250,16 @@ def is_stochastic(model: Network) -> bool:
 def with_noise(model: Network, noise: Noise) -> Network:
     """The same network with other noise in V1, or behind the stem of a base network.
 
-    Use it to evaluate a network that was trained without noise with it, or the reverse.
+    Use it to evaluate a network that was trained without noise with it, or the reverse. Other noise
+    in the V1 of an EVNet leaves the noise of its subcortical stage as it is. None turns both off,
+    so that the network is deterministic.
     """
-    if isinstance(model, VOneNet):
-        return model.clone(v1=dataclasses.replace(model.v1, noise=noise))
-    return model.clone(stem_noise=noise)
+    if not isinstance(model, VOneNet):
+        return model.clone(stem_noise=noise)
+    before = model.subcortical
+    if before is not None and noise is None:
+        before = dataclasses.replace(before, noise=None)
+    return model.clone(v1=dataclasses.replace(model.v1, noise=noise), subcortical=before)
 
 
 def without_noise(model: Network) -> Network:

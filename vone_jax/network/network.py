@@ -144,6 +144,9 @@ class Network:
     def with_noise(self, noise: Noise) -> "Network":
         """The network with other noise in V1, or behind the stem of a base network, or none.
 
+        The noise that it was trained with, see ``models.noise_of``, restores the network as it was
+        trained. See ``models.with_noise`` for EVNets, which have two noises.
+
         Raises:
           ValueError: for a network whose noise is not known.
         """
@@ -152,10 +155,11 @@ class Network:
                 f"the noise of {self.name} cannot be changed, since only its functions are known; "
                 "leave test_noise and attack_noise out, or make a network with other noise"
             )
-        if noise == self.noise:
-            return self
-        changed = models.with_noise(self.model, noise)
         trained = self.model if self.trained is None else self.trained
+        as_trained = noise == models.noise_of(trained)
+        changed = trained if as_trained else models.with_noise(trained, noise)
+        if changed == self.model:
+            return self
         fields = Network.of_model(self.name, changed, self.variables, self.image_size)
         return dataclasses.replace(
             self,

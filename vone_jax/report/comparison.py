@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vone_jax import results
+from vone_jax import names, results
 from vone_jax.names import NORMS
 from vone_jax.report.wording import count, listing, words
 from vone_jax.results import Result, Run
@@ -214,10 +214,10 @@ def pairs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
     """
     paired = []
     for vone in runs:
-        if not vone.model.startswith("vone_"):
+        if not names.front_end(vone.model):
             continue
         same_data = [run for run in runs if _data(run) == _data(vone)]
-        bases = [run for run in same_data if run.model == vone.model.removeprefix("vone_")]
+        bases = [run for run in same_data if run.model == names.base_network(vone.model)]
         siblings = [run for run in same_data if run.model == vone.model]
         if bases:
             paired.append((bases[min(siblings.index(vone), len(bases) - 1)], vone))

@@ -106,7 +106,8 @@ def _tiles(
 ) -> list[np.ndarray]:
     """The filters of a cell on mid-grey: excitation brighter, inhibition darker, in its channel.
 
-    The largest absolute value becomes black or white.
+    A filter of a channel that images do not have, such as the M cells of an EVNet, is grey. The
+    largest absolute value becomes black or white.
 
     Returns:
       uint8 pixels of shape (side, side, colors), with sides of about 50, for each of the phases.
@@ -114,8 +115,9 @@ def _tiles(
     kernels = np.array([arrays[name][cell] for name in phases])
     colors = arrays["image"].shape[-1]
     grey = np.full((*kernels.shape, colors), 0.5)
-    channel = min(int(arrays["channel"][cell]), colors - 1)
-    grey[..., channel] += 0.5 * kernels / (np.abs(kernels).max() or 1.0)
+    channel = int(arrays["channel"][cell])
+    shown = slice(channel, channel + 1) if channel < colors else slice(None)
+    grey[..., shown] += 0.5 * kernels[..., None] / (np.abs(kernels).max() or 1.0)
     zoom = max(1, round(50 / kernels.shape[1]))
     pixels = np.rint(255 * grey).astype(np.uint8)
     return list(pixels.repeat(zoom, axis=1).repeat(zoom, axis=2))

@@ -246,7 +246,7 @@ def _missing(runs: Sequence[Run], trained: bool) -> dict[str, str]:
         if result.arrays or result.kind not in ("gallery", "v1")
     }
     present |= {"training"} if trained else set()
-    vones = [run for run in runs if run.model.startswith("vone_")] or runs
+    vones = [run for run in runs if names.front_end(run.model)] or runs
     return {
         kind: command.format(run=(vones if kind == "v1" else runs)[0].path)
         for kind, command in COMMANDS.items()

@@ -14,7 +14,7 @@ import flax.linen as nn
 from vone_jax import arguments, corruptions, data, models
 from vone_jax.training.augmentation import Perturbation
 from vone_jax.training.optimizer import OptimizerConfig
-from vone_jax.v1 import FanoNoise, GaussianNoise, NeuronalNoise, VOneBlockConfig
+from vone_jax.v1 import FanoNoise, GaussianNoise, NeuronalNoise, SubcorticalConfig, VOneBlockConfig
 
 Precision = Literal["float32", "bfloat16"]
 MatmulPrecision = Literal["default", "high", "highest"]
@@ -38,7 +38,7 @@ class ModelConfig:
     # Channels after the stem. None is replaced by that of the published network, 64 or 32, see
     # models.default_width.
     width: int | None = None
-    # The front end of a VOneNet. None is replaced by models.v1_config for the image size, so that
+    # The V1 of a VOneNet or EVNet. None is replaced by models.v1_config for the image size, so that
     # a stored experiment does not depend on defaults.
     v1: VOneBlockConfig | None = None
     # Noise after the stem of a base network: a control with noise but without V1.
@@ -49,6 +49,8 @@ class ModelConfig:
     # models.create. VOneNets have v1.image_mean and v1.image_std.
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    # The stage before V1 of an EVNet. None is replaced by models.front_end, as for v1.
+    subcortical: SubcorticalConfig | None = None
 
     def __post_init__(self):
         if self.num_classes is not None:
@@ -57,9 +59,12 @@ class ModelConfig:
         arguments.count("in_channels", self.in_channels, 1)
         if self.width is None:
             object.__setattr__(self, "width", models.default_width(self.name))
-        if self.v1 is None and self.name in models.NAMES and self.name.startswith("vone_"):
-            block = models.v1_config(self.image_size, self.in_channels, self.name)
-            object.__setattr__(self, "v1", block)
+        if self.name in models.NAMES:
+            front_end = models.front_end(
+                self.name, self.image_size, self.in_channels, self.v1, self.subcortical
+            )
+            for name, config in zip(("v1", "subcortical"), front_end, strict=True):
+                object.__setattr__(self, name, config)
         # Building the network is cheap. It checks the name, the width and the front end.
         self.build(num_classes=1)
 

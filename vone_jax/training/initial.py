@@ -96,8 +96,9 @@ class InitialWeights:
 def start_from(experiment: Experiment, spec: str, run_dir: Path | str | None = None) -> Experiment:
     """Return the experiment as one that starts from given weights, with the front end they need.
 
-    Between two VOneNets that is all of V1 but its noise, at the same pixels per degree; between two
-    base networks, the mean and the standard deviation of images. Everything else stays as it is.
+    Between two VOneNets or two EVNets that is all of V1, and of the stage before it, but the noise,
+    at the same pixels per degree; between two base networks, the mean and the standard deviation of
+    images. Everything else stays as it is.
 
     Args:
       experiment: the experiment.
@@ -179,13 +180,20 @@ def open_source(spec: str) -> "Network":
 def _with_front_end(config: ModelConfig, model: Any) -> ModelConfig:
     """Return the network's description with the front end of a source of the same kind."""
     if config.v1 is not None and isinstance(model, models.VOneNet):
-        v1, size = dataclasses.replace(model.v1, noise=config.v1.noise), config.image_size
-        if v1.in_channels != config.in_channels:
+        same_kind = (model.subcortical is None) == (config.subcortical is None)
+        if model.in_channels != config.in_channels or not same_kind:
             return config
-        if v1.image_size != size:
-            degrees = size / v1.pixels_per_degree
-            v1 = dataclasses.replace(v1, image_size=size, visual_degrees=degrees)
-        return dataclasses.replace(config, v1=v1)
+        size = config.image_size
+        degrees = size / model.v1.pixels_per_degree
+
+        def adapted(theirs: Any, ours: Any) -> Any:
+            if theirs.image_size == size:
+                return dataclasses.replace(theirs, noise=ours.noise)
+            fields = {"image_size": size, "visual_degrees": degrees}
+            return dataclasses.replace(theirs, noise=ours.noise, **fields)
+
+        before = model.subcortical and adapted(model.subcortical, config.subcortical)
+        return dataclasses.replace(config, v1=adapted(model.v1, config.v1), subcortical=before)
     is_base = config.v1 is None and isinstance(model, models.BaseNetwork)
     if is_base and len(model.mean) == config.in_channels:
         return dataclasses.replace(config, mean=model.mean, std=model.std)
@@ -210,10 +218,16 @@ def _front_end(model: Any) -> dict[str, Any]:
         return {}
     names = ("stride", "k_exc", "image_mean", "image_std", "noise")
     kernels = hashlib.sha256(b"".join(phase.tobytes() for phase in model.v1.gabor_kernels()))
-    return {f"v1.{name}": getattr(model.v1, name) for name in names} | {
-        "v1.pixels_per_degree": f"{model.v1.pixels_per_degree:.6g}",
-        "v1.bank": f"sha256 {kernels.hexdigest()[:12]}",
-    }
+    before = model.subcortical and ("p_cells", "m_cells", "noise")
+    stage = {f"subcortical.{name}": getattr(model.subcortical, name) for name in before or ()}
+    return (
+        stage
+        | {f"v1.{name}": getattr(model.v1, name) for name in names}
+        | {
+            "v1.pixels_per_degree": f"{model.v1.pixels_per_degree:.6g}",
+            "v1.bank": f"sha256 {kernels.hexdigest()[:12]}",
+        }
+    )
 
 
 def _collections(state: TrainState) -> dict[str, Any]:

@@ -7,10 +7,13 @@ from vone_jax.v1.gabor import (
     GaborParameters,
     ImportedBank,
     gabor_kernels,
+)
+from vone_jax.v1.noise import FanoNoise, GaussianNoise, NeuronalNoise, Noise, standard_normal
+from vone_jax.v1.sampling import (
+    sample_evnet_parameters,
     sample_gabor_parameters,
     spatial_frequency_histogram,
 )
-from vone_jax.v1.noise import FanoNoise, GaussianNoise, NeuronalNoise, Noise, standard_normal
 from vone_jax.v1.subcortical import (
     M_CELLS,
     P_CELLS,
@@ -24,6 +27,6 @@ __all__ = [
     "M_CELLS", "P_CELLS", "FanoNoise", "GaborKernels", "GaborParameters", "GaussianNoise",
     "ImportedBank", "LGNCells", "NeuronalNoise", "Noise", "SubcorticalBlock", "SubcorticalConfig",
     "VOneBlock", "VOneBlockConfig", "distributions", "gabor_kernels", "noise_free_responses",
-    "sample_gabor_parameters", "spatial_frequency_histogram", "standard_normal",
-    "subcortical_responses",
+    "sample_evnet_parameters", "sample_gabor_parameters", "spatial_frequency_histogram",
+    "standard_normal", "subcortical_responses",
 ]  # fmt: skip

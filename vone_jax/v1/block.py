@@ -6,6 +6,7 @@ Reference: Dapello, Marques et al., NeurIPS 2020, section 3 and figure 1.
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -23,6 +24,9 @@ from vone_jax.v1.gabor import (
     check_kernel_size,
     check_nyquist,
     gabor_kernels,
+)
+from vone_jax.v1.sampling import (
+    sample_evnet_parameters,
     sample_gabor_parameters,
     spatial_frequency_histogram,
 )
@@ -47,7 +51,8 @@ class VOneBlockConfig:
       gabor_seed: seed of the bank.
       sf_min: lowest spatial frequency in cycles per degree (selects histogram bins).
       sf_max: highest spatial frequency in cycles per degree (selects histogram bins).
-      distribution: see ``sample_gabor_parameters``.
+      distribution: see ``sample_gabor_parameters``; or "evnet", see ``sample_evnet_parameters``,
+        and "evnet_published", with the input channels of the published networks.
       k_exc: gain of all responses. 25 gives a mean response near 1 on ImageNet.
       in_channels: number of image channels.
       noise: ``NeuronalNoise``, ``GaussianNoise``, ``FanoNoise`` or None.
@@ -149,14 +154,17 @@ class VOneBlockConfig:
             return self.bank.parameters
         if self.bank is not None:
             return self.bank
-        return sample_gabor_parameters(
-            self.num_channels,
-            seed=self.gabor_seed,
-            sf_min=self.sf_min,
-            sf_max=self.sf_max,
-            distribution=self.distribution,
-            in_channels=self.in_channels,
-        )
+        fields: dict[str, Any] = {
+            "seed": self.gabor_seed,
+            "sf_min": self.sf_min,
+            "sf_max": self.sf_max,
+            "in_channels": self.in_channels,
+        }
+        if self.distribution.startswith("evnet"):
+            published = self.distribution == "evnet_published"
+            cells = self.simple_channels, self.complex_channels
+            return sample_evnet_parameters(*cells, published_channels=published, **fields)
+        return sample_gabor_parameters(self.num_channels, distribution=self.distribution, **fields)
 
     def gabor_kernels(self) -> GaborKernels:
         """Return the kernels that the block applies, imported or computed from parameters."""

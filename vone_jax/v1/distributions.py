@@ -114,18 +114,39 @@ SIZE_Y = Histogram(SIZE_EDGES, tuple(sum(col) for col in zip(*SIZE_COUNTS, stric
 SIZE_FREQUENCY_CORRELATION = 0.75
 
 
-def size_y_given_x(
-    size_x: Float[np.ndarray, " n"], uniform: Float[np.ndarray, " n"]
-) -> Float[np.ndarray, " n"]:
-    """Sample ny, in carrier periods, from the row of the joint histogram that nx selects.
+# The same distributions in the bins of EVNets (Piper et al. 2025, arXiv:2506.03089) and of the
+# receptive-field variants of arXiv:2310.10575: frequencies of simple and of complex cells apart,
+# and sizes up to 1.
+SPATIAL_FREQUENCY_SIMPLE = Histogram(
+    SPATIAL_FREQUENCY_EXTENDED.edges, (4.0, 4.0, 8.0, 25.0, 33.0, 26.0, 28.0, 12.0, 8.0), "log2"
+)
+SPATIAL_FREQUENCY_COMPLEX = Histogram(
+    SPATIAL_FREQUENCY_EXTENDED.edges, (0.0, 0.0, 9.0, 9.0, 7.0, 10.0, 23.0, 12.0, 14.0), "log2"
+)
+EVNET_SIZE_EDGES: tuple[float, ...] = tuple(float(10.0**e) for e in (-1.0, -0.75, -0.5, -0.25, 0.0))
+EVNET_SIZE_COUNTS = tuple(row[:4] for row in SIZE_COUNTS[:4])
+EVNET_SIZE_X = Histogram(EVNET_SIZE_EDGES, tuple(map(sum, EVNET_SIZE_COUNTS)), "log10")
 
-    ``uniform`` are uniform numbers in [0, 1).
+
+def size_y_given_x(
+    size_x: Float[np.ndarray, " n"],
+    uniform: Float[np.ndarray, " n"],
+    edges: tuple[float, ...] = SIZE_EDGES,
+    counts: tuple[tuple[float, ...], ...] = SIZE_COUNTS,
+) -> Float[np.ndarray, " n"]:
+    """Sample ny, in carrier periods, from the row of a joint histogram that nx selects.
+
+    Args:
+      size_x: sizes nx.
+      uniform: uniform numbers in [0, 1).
+      edges: of the bins of nx and of ny.
+      counts: counts of the joint histogram. Rows are bins of nx.
     """
-    row = np.searchsorted(SIZE_EDGES, size_x, side="left") - 1
-    rows = np.clip(row, 0, len(SIZE_COUNTS) - 1)
+    row = np.searchsorted(edges, size_x, side="left") - 1
+    rows = np.clip(row, 0, len(counts) - 1)
     sizes = np.empty_like(size_x)
     for i in np.unique(rows):
         inside = rows == i
-        histogram = Histogram(SIZE_EDGES, SIZE_COUNTS[i], "log10")
+        histogram = Histogram(edges, counts[i], "log10")
         sizes[inside] = histogram.inverse_cdf(uniform[inside])
     return sizes

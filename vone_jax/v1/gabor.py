@@ -1,4 +1,4 @@
-"""The Gabor filter bank: its parameters, how they are sampled, its kernels, and given kernels.
+"""The Gabor filter bank: its parameters, its kernels, and given kernels.
 
 Reference: Dapello, Marques et al., Simulating a primary visual cortex at the front of CNNs
 improves robustness to image perturbations, NeurIPS 2020.
@@ -11,12 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
-from scipy.special import ndtr
 
 from vone_jax import arguments
-from vone_jax.v1 import distributions
-
-DISTRIBUTIONS = ("physiological", "physiological_extended", "uniform")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,100 +85,6 @@ class GaborParameters:
             for field in dataclasses.fields(self)
         )
         return f"GaborParameters({values})"
-
-
-def spatial_frequency_histogram(
-    distribution: str, sf_min: float, sf_max: float
-) -> distributions.Histogram:
-    """Return the part of the spatial-frequency histogram that a bank samples from.
-
-    ``sf_min`` and ``sf_max`` select whole bins: ``sf_max=9`` keeps bins up to 8 cycles per
-    degree, ``sf_max=6`` up to 5.6. The uniform variant gives each of these bins the same weight.
-    Like the original, it drops an edge that equals ``sf_max``.
-
-    Raises:
-      ValueError: if the distribution is unknown, or if no bin is left.
-    """
-    arguments.choice("distribution", distribution, DISTRIBUTIONS)
-    if distribution == "physiological":
-        return distributions.SPATIAL_FREQUENCY.between(sf_min, sf_max)
-    if distribution == "physiological_extended":
-        return distributions.SPATIAL_FREQUENCY_EXTENDED.between(sf_min, sf_max)
-    bins = distributions.SPATIAL_FREQUENCY.between(sf_min, sf_max, include_high=False)
-    return dataclasses.replace(bins, weights=(1.0,) * len(bins.weights))
-
-
-def sample_gabor_parameters(
-    num_filters: int,
-    seed: int = 0,
-    sf_min: float = 0.0,
-    sf_max: float = 9.0,
-    distribution: str = "physiological",
-    correlation: float = distributions.SIZE_FREQUENCY_CORRELATION,
-    in_channels: int = 3,
-) -> GaborParameters:
-    """Sample a bank. Seed 0 with 512 filters gives the bank of the published VOneNets.
-
-    The generator is NumPy's legacy ``RandomState`` and the order of the draws is fixed, because
-    they define the published banks. Each quadrature pair gets one colour channel, drawn from the
-    same seed after a restart, as in the receptive-field variants of arXiv:2310.10575.
-
-    Args:
-      num_filters: number n of quadrature pairs. Another n gives another bank, not a prefix.
-      seed: seed of the bank, 0 <= seed < 2**32.
-      sf_min: lowest spatial frequency in cycles per degree, see ``spatial_frequency_histogram``.
-      sf_max: highest spatial frequency in cycles per degree.
-      distribution: ``"physiological"``, ``"physiological_extended"`` (with the bin from 8 to
-        11.2 cycles per degree) or ``"uniform"`` (no V1 statistics: all parameters independent).
-      correlation: correlation of nx and spatial frequency in their Gaussian copula, in [0, 1).
-        It has no effect on the uniform variant.
-      in_channels: number of input channels, >= 1.
-
-    Raises:
-      ValueError: if an argument is out of range.
-    """
-    arguments.count("num_filters", num_filters)
-    arguments.count("in_channels", in_channels)
-    arguments.count("seed", seed, least=0)
-    if seed >= 2**32:
-        raise ValueError(f"seed must be below 2**32, got {seed}")
-    arguments.number("correlation", correlation, most=1.0, below=True)
-    frequency = spatial_frequency_histogram(distribution, sf_min, sf_max)
-
-    generator = np.random.RandomState(seed)
-    phase = distributions.PHASE.inverse_cdf(generator.random_sample(num_filters))
-    orientation_uniform = generator.random_sample(num_filters)
-    if distribution == "uniform":
-        theta = 180.0 * orientation_uniform
-        low, high = np.log10([distributions.SIZE_EDGES[0], distributions.SIZE_EDGES[-1]])
-        sf = frequency.inverse_cdf(generator.random_sample(num_filters))
-        nx = 10.0 ** (low + (high - low) * generator.random_sample(num_filters))
-        ny = 10.0 ** (low + (high - low) * generator.random_sample(num_filters))
-    else:
-        theta = distributions.ORIENTATION.inverse_cdf(orientation_uniform)
-        theta = np.where(theta < 0, theta + 180.0, theta)
-        normal = _correlated_normals(generator, num_filters, correlation)
-        nx = distributions.SIZE_X.inverse_cdf(ndtr(normal[0]))
-        sf = frequency.inverse_cdf(ndtr(normal[1]))
-        ny = distributions.size_y_given_x(nx, generator.random_sample(num_filters))
-    channel = np.random.RandomState(seed).randint(0, in_channels, num_filters)
-    return GaborParameters(sf=sf, theta=theta, phase=phase, nx=nx, ny=ny, channel=channel)
-
-
-def _correlated_normals(
-    generator: np.random.RandomState, n: int, correlation: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the numbers of ``RandomState.multivariate_normal``, without its decomposition.
-
-    The signs of singular vectors depend on the linear-algebra library. Written out, the bank is
-    the same on every machine.
-    """
-    z0, z1 = generator.standard_normal((n, 2)).T
-    if correlation == 0.0:
-        return z0, z1
-    along = np.sqrt(1.0 + correlation) * z0 / np.sqrt(2.0)
-    across = np.sqrt(1.0 - correlation) * z1 / np.sqrt(2.0)
-    return -(along + across), -(along - across)
 
 
 class GaborKernels(NamedTuple):

@@ -1,0 +1,124 @@
+"""The subcortical stage of an EVNet as tensors of its PyTorch class, and back."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from vone_jax.v1 import FanoNoise, LGNCells, SubcorticalConfig
+
+PREFIX = "subcorticalblock."
+# The first one tells the number of image channels.
+RECEPTIVE_FIELDS = f"{PREFIX}dog.multi_conv.convs.0.weight"
+# Scalars for each cell, and the fields that they hold.
+_SCALARS = {
+    f"{PREFIX}k_exc": "k_exc",
+    f"{PREFIX}contrast_norm.c50": "c50",
+    f"{PREFIX}contrast_norm.n": "exponent",
+}
+# Largest deviation of a kernel from that of the configuration, relative to its peak. It lets
+# kernels pass that are stored in half precision.
+_TOLERANCE = 2e-3
+
+
+def subcortical_tensors(config: SubcorticalConfig) -> dict[str, np.ndarray]:
+    """The float32 tensors of a subcortical stage by their PyTorch names."""
+    tensors = {}
+    for number, (_, cells, colours) in enumerate(config.populations):
+        centre, surround = (np.outer(taps, taps) for taps in config.centre_and_surround(cells))
+        fields = [
+            np.multiply.outer(plus, centre) - np.multiply.outer(minus, surround)
+            for plus, minus in colours
+        ]
+        pool = np.outer(config.pool(cells), config.pool(cells))
+        tensors[f"{PREFIX}dog.multi_conv.convs.{number}.weight"] = np.stack(fields)
+        pools = np.repeat(pool[None, None], len(colours), axis=0)
+        tensors[f"{PREFIX}contrast_norm.multi_conv.convs.{number}.weight"] = pools
+    for name, field in _SCALARS.items():
+        values = [getattr(cells, field) for cells in _cells(config)]
+        tensors[name] = np.reshape(values, (1, -1, 1, 1))
+    return {name: np.ascontiguousarray(t, np.float32) for name, t in tensors.items()}
+
+
+def read_subcortical(
+    tensors: Mapping[str, np.ndarray], config: SubcorticalConfig, problems: list[str]
+) -> SubcorticalConfig:
+    """Return a configuration with the gains and the contrast normalisation of a file.
+
+    Args:
+      tensors: those whose names begin with ``PREFIX``.
+      config: the configuration whose radii and weights the kernels of the file must have.
+      problems: gets one line for each tensor that is missing, unused, of a wrong shape or of other
+        cells than ``config``.
+    """
+    expected = subcortical_tensors(config)
+    problems += [f"missing: {name}" for name in sorted(expected.keys() - tensors.keys())]
+    problems += [f"unused: {name}" for name in sorted(tensors.keys() - expected.keys())]
+    values = {}
+    for name in sorted(expected.keys() & tensors.keys()):
+        ours, theirs = expected[name], np.asarray(tensors[name])
+        if theirs.shape != ours.shape or not np.issubdtype(theirs.dtype, np.floating):
+            problems.append(f"shape: {name} is {theirs.dtype}{theirs.shape}, not float{ours.shape}")
+        elif not np.isfinite(theirs).all():
+            problems.append(f"not finite: {name}")
+        elif name in _SCALARS:
+            values[_SCALARS[name]] = theirs.astype(np.float32).ravel()
+        elif np.abs(theirs - ours).max() > _TOLERANCE * np.abs(ours).max():
+            problems.append(
+                f"{name} is not that of the cells {config.p_cells}, {config.m_cells}; give those "
+                "of the file as subcortical"
+            )
+    try:
+        replaced = {}
+        first = 0
+        for name, cells, colours in config.populations:
+            own = {field: v[first : first + len(colours)] for field, v in values.items()}
+            problems += [
+                f"the {name.upper()} cells of the file differ in {field}: {v.tolist()}"
+                for field, v in own.items()
+                if len(set(v.tolist())) > 1
+            ]
+            # The constants of a configuration have more digits than a file.
+            changed = {
+                field: float(v[0])
+                for field, v in own.items()
+                if v[0] != np.float32(getattr(cells, field))
+            }
+            replaced[f"{name}_cells"] = dataclasses.replace(cells, **changed)
+            first += len(colours)
+        return dataclasses.replace(config, **replaced)
+    except ValueError as error:
+        problems.append(str(error))
+        return config
+
+
+def subcortical_noise(
+    flags: Mapping[str, Any], published: FanoNoise | None, problems: list[str]
+) -> FanoNoise | None:
+    """Return the noise that ``subcortical_flags`` stored, or the published one.
+
+    ``problems`` gets one line for flags out of range.
+    """
+    if "subcortical_fano" not in flags:
+        return published
+    if flags["subcortical_fano"] is None:
+        return None
+    try:
+        return FanoNoise(flags["subcortical_fano"], flags.get("subcortical_floor", 4e-6))
+    except ValueError as error:
+        problems.append(f"flags of the subcortical noise: {error}")
+        return published
+
+
+def subcortical_flags(config: SubcorticalConfig) -> dict[str, Any]:
+    """The noise of a subcortical stage as flags. The original's class does not know them."""
+    noise = config.noise
+    if noise is None:
+        return {"subcortical_fano": None}
+    return {"subcortical_fano": noise.fano_factor, "subcortical_floor": noise.floor}
+
+
+def _cells(config: SubcorticalConfig) -> Iterator[LGNCells]:
+    for _, cells, colours in config.populations:
+        yield from [cells] * len(colours)
