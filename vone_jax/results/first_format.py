@@ -5,7 +5,10 @@ Nothing writes it any more.
 """
 
 import ast
+import dataclasses
 from typing import Any
+
+from vone_jax.results.format import SCORED, LayerScores
 
 FORMAT = 1
 
@@ -44,8 +47,7 @@ def _network(old: dict[str, Any]) -> dict[str, Any]:
     config = old.get("config") or {}
     settings = config.get("model") or {}
     trained = (settings.get("v1") or {}).get("noise") or settings.get("stem_noise")
-    trained = None if trained is None else _noise(trained.get("kind"), trained)
-    test = trained
+    test = trained = trained and _noise(trained.get("kind"), trained)
     if "noise_at_test" in model:
         trained, test = (
             _noise_of_code(model["noise_at_test"][name]) for name in ("trained", "given")
@@ -92,7 +94,6 @@ def _condition(kind: str, old: dict[str, Any], frozen_attack: bool) -> dict[str,
 def _measured(kind: str, old: dict[str, Any]) -> dict[str, Any] | None:
     if kind in ("clean", "attack", "corruption"):
         statistics = old.get("statistics") or {}
-        won = old.get("won")
         return {
             "kind": "accuracy",
             "accuracy": old["accuracy"],
@@ -100,52 +101,38 @@ def _measured(kind: str, old: dict[str, Any]) -> dict[str, Any] | None:
             **old["sums"],
             "between_draws": old.get("between_draws"),
             "right_in_every_draw": statistics.get("right_in_every_draw"),
-            "won": None if won is None else list(won.values()),
+            "won": list(old["won"].values()) if old.get("won") else None,
         }
     if kind == "minimal":
-        ladder = [
-            {name: value for name, value in rung.items() if name != "eps_label"}
-            for rung in old["ladder"]
-        ]
-        return {
-            "kind": "distances",
-            "seen": old["seen"],
-            "broken": old["found"],
-            "median_distance": old["median_distance"],
-            "ladder": ladder,
-        }
+        for rung in old["ladder"]:
+            rung.pop("eps_label", None)
+        same = {name: old[name] for name in ("seen", "median_distance", "ladder")}
+        return {"kind": "distances", "broken": old["found"], **same}
     if kind == "masking":
         return {"kind": "checks", "checks": old["checks"], "seen": old["seen"]}
     if kind == "corruption_means":
         return {"kind": "means", **old["means"]}
     if kind == "physiology":
-        return {"kind": "physiology", "status": old["status"], "scores": _scores(old)}
+        names = [field.name for field in dataclasses.fields(LayerScores) if field.name in old]
+        scores = {name: old[name] for name in names} if old["status"] == SCORED else None
+        return {"kind": "physiology", "status": old["status"], "scores": scores}
     return None
 
 
-def _scores(old: dict[str, Any]) -> dict[str, Any] | None:
-    if old["status"] != "scored":
-        return None
-    names = (
-        *("visual_degrees", "image_size", "trials", "units", "slope", "offset", "mean_score"),
-        *("groups", "properties"),
-    )
-    later = ("simple_channels", "contrast_response", "variability", "textures")
-    return {name: old[name] for name in names} | {name: old.get(name) for name in later}
-
-
-def _call(code: str) -> ast.Call:
-    """The call that a text of Python code consists of. Nothing is run."""
+def _call(code: str) -> tuple[ast.Call, dict[str, Any]]:
+    """The call that a text of Python code consists of, and its fields. Nothing is run."""
     node = ast.parse(code, mode="eval").body
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+    fields = _value(node)
+    if not isinstance(node, ast.Call) or not isinstance(fields, dict):
         raise ValueError(f"{code!r:.80} is not the name of a class with its fields")
-    return node
+    return node, fields
 
 
 def _value(node: ast.expr) -> Any:
     """A literal, an attack as an object, or the code itself of anything else."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        return _fields(node)
+        fields = {str(each.arg): _value(each.value) for each in node.keywords}
+        return {"name": node.func.id, **fields}
     try:
         value = ast.literal_eval(node)
     except ValueError:
@@ -153,14 +140,8 @@ def _value(node: ast.expr) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _fields(node: ast.Call) -> dict[str, Any]:
-    assert isinstance(node.func, ast.Name)
-    fields = {str(each.arg): _value(each.value) for each in node.keywords}
-    return {"name": node.func.id, **fields}
-
-
 def _attack(code: str) -> dict[str, Any]:
-    fields = _fields(_call(code))
+    _, fields = _call(code)
     name, norm, eps = fields.pop("name"), fields.pop("norm", None), fields.pop("eps", None)
     if norm is None:
         # An attack around another one has the norm and the radius of that.
@@ -172,8 +153,8 @@ def _attack(code: str) -> dict[str, Any]:
 
 
 def _attacks(code: str) -> list[dict[str, Any]]:
-    call = _call(code)
-    if isinstance(call.func, ast.Name) and call.func.id == "WorstOf":
+    call, fields = _call(code)
+    if fields["name"] == "WorstOf":
         return [_attack(ast.unparse(each)) for each in call.args]
     return [_attack(code)]
 
@@ -189,5 +170,5 @@ def _noise(kind: str | None, fields: dict[str, Any]) -> dict[str, Any]:
 def _noise_of_code(code: str) -> dict[str, Any] | None:
     if code == "none":
         return None
-    fields = _fields(_call(code))
+    _, fields = _call(code)
     return _noise(fields.pop("name"), fields)
