@@ -292,13 +292,10 @@ def _steps(
     edges: np.ndarray, shares: Sequence[float], stroke: str, dashes: Sequence[float], x: alt.X
 ) -> alt.Chart:
     """The outline of a histogram."""
-    places = [float(edges[0]), *np.repeat(edges[1:-1], 2).tolist(), float(edges[-1])]
-    rows = [
-        {"order": order, "low": place, "share": float(share)}
-        for order, (place, share) in enumerate(zip(places, np.repeat(shares, 2), strict=True))
-    ]
-    line = chart_of(rows).mark_line(color=stroke, strokeWidth=1.7, strokeDash=list(dashes))
-    return line.encode(x=x, y=_shares(), order="order:Q")
+    ends = zip(map(float, edges), map(float, [*shares, shares[-1]]), strict=True)
+    steps = chart_of([{"low": low, "share": share} for low, share in ends])
+    style = {"color": stroke, "strokeWidth": 1.7, "strokeDash": list(dashes)}
+    return steps.mark_line(interpolate="step-after", **style).encode(x=x, y=_shares())
 
 
 def _shares() -> alt.Y:
