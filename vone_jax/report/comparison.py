@@ -300,14 +300,13 @@ def _line(kind: str, label: str, base: list[Result], vone: list[Result]) -> Line
     item = results.difference(base, vone)
     level = chance(base[0])
     better = {"clean": "accurate"}.get(kind, "robust")
+    verdicts = {1: (f"more {better}", "good"), -1: (f"less {better}", "bad")}
+    verdict, tone = verdicts.get(item.sign, (ALIKE, "neutral"))
     if item.images < FEW_IMAGES:
         verdict, tone = TOO_FEW, "neutral"
     # A stochastic network is right now and then by luck where both are broken.
     elif kind == "attack" and level and max(base[0].accuracy, vone[0].accuracy) <= level:
         verdict, tone = BROKEN, "neutral"
-    else:
-        verdict = {1: f"more {better}", -1: f"less {better}", 0: ALIKE}[item.sign]
-        tone = {1: "good", -1: "bad", 0: "neutral"}[item.sign]
     return Line(kind, label, tuple(base), tuple(vone), item, verdict, tone)
 
 

@@ -69,17 +69,8 @@ class Run:
         return [each for each in self.results if each.kind != "physiology" and not each.published]
 
 
-class Runs(Sequence[Run]):
+class Runs(tuple[Run, ...]):
     """Several runs, in the order in which they were given."""
-
-    def __init__(self, runs: Iterable[Run]):
-        self._runs = tuple(runs)
-
-    def __getitem__(self, index):
-        return self._runs[index]
-
-    def __len__(self) -> int:
-        return len(self._runs)
 
     def to_frame(self) -> "pd.DataFrame":
         """All measured numbers, one row each, with the columns ``COLUMNS``.
@@ -161,10 +152,9 @@ def _load(path: Path) -> Run:
     config, log = path / "config.json", path / "log.jsonl"
     if not config.exists():
         # A network that is no run has neither of the two files.
-        if log.exists():
-            gaps.append(f"{config} is missing: how this network was trained is not known.")
-        elif not networks[0].source:
-            warnings.append(f"{config} is missing: how this network was trained is not known.")
+        if log.exists() or not networks[0].source:
+            told = gaps if log.exists() else warnings
+            told.append(f"{config} is missing: how this network was trained is not known.")
     elif not log.exists():
         gaps.append(f"{log} is missing: the course of the training is not known.")
     return Run(
