@@ -13,7 +13,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vone_jax.results.format import Accuracy, LayerScores, Result
+from vone_jax.results.format import Result
+from vone_jax.results.measured import Accuracy, LayerScores
 
 # Tuning curve -> the axis that it is measured along.
 TUNING_AXES = {

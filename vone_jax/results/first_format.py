@@ -8,7 +8,7 @@ import ast
 import dataclasses
 from typing import Any
 
-from vone_jax.results.format import SCORED, LayerScores
+from vone_jax.results.measured import SCORED, LayerScores
 
 FORMAT = 1
 

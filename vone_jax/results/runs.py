@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vone_jax import names
-from vone_jax.results import format as fmt
+from vone_jax.results.conditions import AttackCondition, MaskingCondition, MinimalCondition
 from vone_jax.results.files import ResultError, UnknownKindError, read, read_json
+from vone_jax.results.format import Result
+from vone_jax.results.measured import Accuracy, Checks, CorruptionMeans, Distances, Rung
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,16 +53,16 @@ class Run:
     parameters: int
     config: Mapping[str, Any]
     log: Sequence[Mapping[str, Any]]
-    results: Sequence[fmt.Result]
+    results: Sequence[Result]
     gaps: Sequence[str]
     warnings: Sequence[str]
 
-    def of_kind(self, *kinds: str) -> list[fmt.Result]:
+    def of_kind(self, *kinds: str) -> list[Result]:
         """The results of some kinds."""
         return [result for result in self.results if result.kind in kinds]
 
     @property
-    def on_images(self) -> list[fmt.Result]:
+    def on_images(self) -> list[Result]:
         """The results on the images of one data set.
 
         Left out are results on gratings, and on published corrupted images, which are data sets
@@ -179,7 +181,7 @@ def _result_files(path: Path) -> list[Path]:
     return sorted(path.glob("*.json"))
 
 
-def _results(run: Path, gaps: list[str], warnings: list[str]) -> Iterator[fmt.Result]:
+def _results(run: Path, gaps: list[str], warnings: list[str]) -> Iterator[Result]:
     paths = _result_files(run)
     directory = paths[0].parent if paths else run
     for path in paths:
@@ -202,9 +204,9 @@ def _results(run: Path, gaps: list[str], warnings: list[str]) -> Iterator[fmt.Re
         )
 
 
-def _loss(result: fmt.Result) -> str | None:
+def _loss(result: Result) -> str | None:
     """The consequence of missing arrays in words; None for a result that has none."""
-    if isinstance(result.measured, fmt.Accuracy):
+    if isinstance(result.measured, Accuracy):
         unknown = "the difference between networks is known less precisely"
         return f"without the answers for each image, {unknown}"
     if result.kind in ("gallery", "v1"):
@@ -251,39 +253,39 @@ def _check_line(record: Any) -> dict[str, Any]:
     return record
 
 
-def _rows(run: Run, result: fmt.Result) -> Iterator[dict[str, Any]]:
+def _rows(run: Run, result: Result) -> Iterator[dict[str, Any]]:
     """The rows of a result in the data frame."""
     common, measured = _common_columns(run, result), result.measured
 
-    def share(item: fmt.Accuracy | fmt.Rung, method: str, **fields: Any) -> dict[str, Any]:
+    def share(item: Accuracy | Rung, method: str, **fields: Any) -> dict[str, Any]:
         columns = {"quantity": "accuracy", "value": item.accuracy, "interval_method": method}
         return common | columns | dict(zip(("low", "high"), item.interval, strict=True)) | fields
 
-    if isinstance(measured, fmt.Accuracy):
+    if isinstance(measured, Accuracy):
         error = None if measured.between_draws is None else measured.between_draws.standard_error
         counts = {"correct": measured.correct, "seen": measured.seen}
         yield share(measured, measured.interval_method, standard_error_over_draws=error, **counts)
     for quantity, value in _numbers(result).items():
         yield common | {"quantity": quantity, "value": value}
-    if isinstance(measured, fmt.Distances):
+    if isinstance(measured, Distances):
         for rung in measured.ladder:
             label = names.eps_label(result.attack.norm, rung.eps)
             yield share(rung, measured.interval_method, eps=rung.eps, eps_label=label)
 
 
-def _numbers(result: fmt.Result) -> dict[str, float | None]:
+def _numbers(result: Result) -> dict[str, float | None]:
     """The numbers of a result that have no interval."""
     measured, scores = result.measured, result.scores
-    if isinstance(measured, fmt.Distances):
+    if isinstance(measured, Distances):
         return {"median distance": measured.median_distance}
-    if isinstance(measured, fmt.Checks):
+    if isinstance(measured, Checks):
         return {
             f"{check.name}: {name}": value
             for check in measured.checks
             for name, value in check.numbers.items()
         }
     numbers: dict[str, float | None] = {}
-    if isinstance(measured, fmt.CorruptionMeans):
+    if isinstance(measured, CorruptionMeans):
         numbers = {
             "mean over corruptions": measured.of_corruptions,
             "mean over categories": measured.of_categories,
@@ -297,7 +299,7 @@ def _numbers(result: fmt.Result) -> dict[str, float | None]:
     return {name: value for name, value in numbers.items() if value is not None}
 
 
-def _common_columns(run: Run, result: fmt.Result) -> dict[str, Any]:
+def _common_columns(run: Run, result: Result) -> dict[str, Any]:
     condition = result.condition
     columns: dict[str, Any] = {
         "run": str(run.path),
@@ -316,17 +318,17 @@ def _common_columns(run: Run, result: fmt.Result) -> dict[str, Any]:
     names = {"eot_samples", "estimator", "corruption", "severity", "form", "layer"}
     fields = [field.name for field in dataclasses.fields(condition)]
     columns |= {name: getattr(condition, name) for name in fields if name in names}
-    if isinstance(condition, fmt.AttackCondition):
+    if isinstance(condition, AttackCondition):
         noise = condition.attack_noise
         columns |= {
             "attack": condition.attack_name,
             "attack_settings": str(condition),
             "attack_noise": noise if isinstance(noise, str) else noise.slug,
         }
-    elif isinstance(condition, fmt.MinimalCondition | fmt.MaskingCondition):
+    elif isinstance(condition, MinimalCondition | MaskingCondition):
         columns |= {"attack": condition.attack.name, "attack_settings": str(condition.attack)}
     if "attack" in columns:
         columns["norm"] = result.attack.norm
-    if isinstance(condition, fmt.AttackCondition | fmt.MaskingCondition):
+    if isinstance(condition, AttackCondition | MaskingCondition):
         columns |= {"eps": condition.attack.eps, "eps_label": condition.attack.eps_label}
     return columns

@@ -1,0 +1,291 @@
+"""What was measured: accuracies, distances, checks, means and scores of layers."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from vone_jax.results.conditions import STRICT
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Interval = tuple[Share, Share]
+Verdict = Literal["pass", "warning", "fail"]
+VERDICTS: tuple[Verdict, ...] = ("pass", "warning", "fail")
+
+SCORED = "scored"
+
+# Rounding of a share that is a quotient of two numbers in the file.
+_SLACK = 1e-6
+
+
+@dataclass(frozen=True, config=STRICT)
+class BetweenDraws:
+    """The accuracy over all examples of each of the R decisions, and its spread.
+
+    The spread tells the noise of the network apart from what another sample of images would change.
+
+    Attributes:
+      accuracy: of each decision, R numbers.
+      standard_deviation: over the decisions; None for one decision.
+      standard_error: of the mean over the decisions; None for one decision.
+    """
+
+    accuracy: tuple[Share, ...]
+    standard_deviation: float | None = None
+    standard_error: float | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class Accuracy:
+    """An accuracy over images.
+
+    Attributes:
+      accuracy: ``correct / seen``.
+      correct: sum over the images of the share of decisions that were right.
+      between_draws: the accuracy of each decision; None in old files.
+      right_in_every_draw: share of the images that were right in all decisions. It falls with the
+        number of decisions and is no accuracy.
+      won: of several attacks, how many images each one won, and last the image itself.
+    """
+
+    accuracy: Share
+    interval: Interval
+    correct: Annotated[float, Field(ge=0)]
+    seen: Annotated[int, Field(ge=1)]
+    between_draws: BetweenDraws | None = None
+    right_in_every_draw: Share | None = None
+    won: tuple[int, ...] | None = None
+    interval_method: str = "Wilson 95 % over images"
+    kind: Literal["accuracy"] = "accuracy"
+
+    def __post_init__(self):
+        share = self.correct / self.seen
+        if abs(share - self.accuracy) > _SLACK:
+            raise ValueError(f"accuracy is {self.accuracy}, but correct / seen is {share}")
+        _check_interval(self.accuracy, self.interval)
+
+
+@dataclass(frozen=True, config=STRICT)
+class Rung:
+    """The accuracy at one radius of a ladder."""
+
+    eps: Annotated[float, Field(ge=0)]
+    accuracy: Share
+    interval: Interval
+    between_draws: BetweenDraws | None = None
+
+    def __post_init__(self):
+        _check_interval(self.accuracy, self.interval)
+
+
+@dataclass(frozen=True, config=STRICT)
+class Distances:
+    """The smallest adversarial changes.
+
+    Attributes:
+      broken: images for which an adversarial image was found at any distance.
+      median_distance: in pixel units; None if more than half of the images have none.
+    """
+
+    seen: Annotated[int, Field(ge=1)]
+    broken: Annotated[int, Field(ge=0)]
+    median_distance: Annotated[float, Field(ge=0)] | None
+    ladder: tuple[Rung, ...]
+    interval_method: str = "Wilson 95 % over images"
+    kind: Literal["distances"] = "distances"
+
+
+@dataclass(frozen=True, config=STRICT)
+class Check:
+    """One check for masked gradients.
+
+    Attributes:
+      numbers: the numbers behind the verdict; None for one that is not finite.
+    """
+
+    name: str
+    question: str
+    verdict: Verdict
+    numbers: Mapping[str, bool | int | float | None]
+    meaning: str
+
+
+@dataclass(frozen=True, config=STRICT)
+class Checks:
+    """The checks for masked gradients of one network at one radius."""
+
+    checks: Annotated[tuple[Check, ...], Field(min_length=1)]
+    seen: Annotated[int, Field(ge=1)]
+    kind: Literal["checks"] = "checks"
+
+    def count(self, verdict: Verdict) -> int:
+        """The number of checks that have a verdict."""
+        return sum(check.verdict == verdict for check in self.checks)
+
+
+@dataclass(frozen=True, config=STRICT)
+class CorruptionMeans:
+    """Mean accuracies over corruptions.
+
+    Attributes:
+      mce: mean corruption error in percent; None where it is not defined.
+      relative_mce: relative mean corruption error in percent; None where it is not defined.
+    """
+
+    of_corruptions: Share
+    of_categories: Share
+    categories: dict[str, Share]
+    mce: float | None
+    relative_mce: float | None
+    note: str
+    kind: Literal["means"] = "means"
+
+
+@dataclass(frozen=True, config=STRICT)
+class PropertyScore:
+    """One property of a layer beside neurons, see ``neurophysiology.PropertyScore``."""
+
+    name: str
+    status: Literal["scored", "needs data", "needs stimuli"]
+    similarity: float | None
+    similarity_std: float | None
+    ceiling: float | None
+    score: Annotated[float, Field(ge=0)] | None
+    units: int | None
+    undefined: int | None
+    median: float | None
+    distribution: tuple[Share, ...] | None
+    neurons: int | None
+    reference_undefined: int | None
+    reference_distribution: tuple[Share, ...] | None
+    source: str | None
+    benchmark: str
+    label: str
+    unit: str
+    group: str
+    edges: tuple[float, ...]
+
+    def __post_init__(self):
+        if self.status != SCORED:
+            return
+        needed = ("score", "units", "neurons", "source", "distribution", "reference_distribution")
+        missing = [name for name in needed if getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"{self.name} is scored, but has no {', '.join(missing)}")
+        bins = len(self.edges) - 1
+        for name in ("distribution", "reference_distribution"):
+            shares = getattr(self, name)
+            if len(shares) != bins or sum(shares) > 1 + _SLACK:
+                raise ValueError(f"{name} of {self.name} must be shares of the {bins} bins")
+
+
+@dataclass(frozen=True, config=STRICT)
+class ContrastResponse:
+    """Medians over units of the fit of contrast responses; None if no unit has a value."""
+
+    median_c50: float | None
+    median_exponent: float | None
+
+
+@dataclass(frozen=True, config=STRICT)
+class Variability:
+    """Trial-to-trial variability of some units.
+
+    Attributes:
+      trials: presentations of each grating.
+      median_fano_factor: of responses; None if no unit has a value.
+      median_fano_factor_spikes: of spike counts, where responses have them.
+      least_mean_spikes: least mean spike count of a response that is used.
+      units_above: units with such a response.
+    """
+
+    trials: Annotated[int, Field(ge=2)]
+    gratings: Annotated[int, Field(ge=1)]
+    units: Annotated[int, Field(ge=1)]
+    median_fano_factor: float | None = None
+    median_fano_factor_spikes: float | None = None
+    least_mean_spikes: float | None = None
+    units_above: int | None = None
+
+    @property
+    def has_spikes(self) -> bool:
+        """True if the responses have spike counts."""
+        return self.least_mean_spikes is not None
+
+
+@dataclass(frozen=True, config=STRICT)
+class TextureMedians:
+    """The median of each texture property over units.
+
+    Attributes:
+      proxy: whether they are stand-ins made from photographs.
+      units: units that count.
+      medians: property -> median; None if no unit has a value.
+    """
+
+    source: str
+    proxy: bool
+    families: tuple[str, ...]
+    samples: int
+    units: int
+    medians: dict[str, float | None]
+
+
+@dataclass(frozen=True, config=STRICT)
+class LayerScores:
+    """The scores of a layer, see ``neurophysiology.Scores``.
+
+    Attributes:
+      slope: of the map from activations to spikes per second.
+      mean_score: mean over the 7 properties that can always be scored.
+      groups: mean of each group of properties; None where a member has no score.
+      simple_channels: how many of the layer's first channels are simple cells; None if the layer
+        has no simple and complex cells.
+      contrast_response: medians over units; None in old files.
+      variability: None for a layer without noise.
+      textures: None if no textures were shown.
+    """
+
+    visual_degrees: Annotated[float, Field(ge=0)]
+    image_size: Annotated[int, Field(ge=1)]
+    trials: Annotated[int, Field(ge=1)]
+    units: Annotated[int, Field(ge=1)]
+    slope: float
+    offset: float
+    mean_score: float
+    groups: dict[str, float | None]
+    properties: dict[str, PropertyScore]
+    simple_channels: int | None = None
+    contrast_response: ContrastResponse | None = None
+    variability: Variability | None = None
+    textures: TextureMedians | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class Physiology:
+    """A recorded layer.
+
+    Attributes:
+      status: "scored", or "not scored: ..." with the reason.
+      scores: None unless the layer was scored.
+    """
+
+    status: str
+    scores: LayerScores | None = None
+    kind: Literal["physiology"] = "physiology"
+
+    def __post_init__(self):
+        if (self.status == SCORED) != (self.scores is not None):
+            raise ValueError(f"status is {self.status!r}, scores are {type(self.scores).__name__}")
+
+
+Measured = Annotated[
+    Accuracy | Distances | Checks | CorruptionMeans | Physiology, Field(discriminator="kind")
+]
+
+
+def _check_interval(accuracy: float, interval: Interval) -> None:
+    low, high = interval
+    if not low - _SLACK <= accuracy <= high + _SLACK:
+        raise ValueError(f"interval must contain the accuracy {accuracy}, got [{low}, {high}]")
