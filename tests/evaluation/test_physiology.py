@@ -377,6 +377,14 @@ def test_the_fano_factor_is_1_in_spikes(network, scores, monkeypatch):
                                400.0 * arrays["variability/variance"])  # fmt: skip
 
 
+@pytest.mark.slow
+def test_responses_with_fano_noise_are_counts(network, scores, monkeypatch):
+    fields, _ = run_experiments(network.with_noise(v1.FanoNoise(0.5)), "v1", scores, monkeypatch)
+    recorded = fields["variability"]
+    assert recorded["median_fano_factor_spikes"] == pytest.approx(0.5, rel=0.15)
+    assert recorded["median_fano_factor_spikes"] == recorded["median_fano_factor"]
+
+
 def test_variability_is_for_layers_that_noise_reaches(network, scores, monkeypatch):
     """Simple cells come first among the channels of v1."""
     simple = scores.site.keep(scores.site.channel < 4)
