@@ -47,6 +47,7 @@ def check_run(cases, tmp_path, capsys):
     assert result["environment"]["versions"]["jax"] == jax.__version__
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the libraries that are compared with
 def test_quick_form_writes_a_table_and_json(tmp_path, capsys):
     check_run(["bank", "block", "pgd", "foreign", "apgd"], tmp_path, capsys)

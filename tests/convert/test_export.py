@@ -10,8 +10,6 @@ import pytest
 
 from vone_jax import convert, models, v1
 
-pytest.importorskip("flatbuffers", reason="jax.export needs flatbuffers (extra: export)")
-
 SCRIPT = """
 import sys
 import jax, jax.export, numpy as np

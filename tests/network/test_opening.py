@@ -56,7 +56,8 @@ def test_functions_that_close_over_weights_are_the_same_network():
 
 
 def test_a_network_of_equinox():
-    equinox = pytest.importorskip("equinox")
+    import equinox
+
     network = vone_jax.open_network(f"{FUNCTIONS}:equinox_mlp")
     mlp = equinox.nn.MLP(784, 10, 16, 1, key=jax.random.key(0))
     keys, images = keys_and_images(network)
@@ -173,7 +174,6 @@ def test_unequal_numbers_of_cells_can_be_stated(tmp_path):
 
 
 def test_an_artefact(vone, tmp_path):
-    pytest.importorskip("flatbuffers", reason="jax.export needs flatbuffers (extra: export)")
     model, variables = vone
     path = tmp_path / "net.jax"
     path.write_bytes(convert.export(model, variables, platforms=["cpu"]))

@@ -42,7 +42,6 @@ def names(tmp_path):
 @pytest.mark.slow
 def test_every_source_goes_through_every_suite(vone, names, tmp_path, monkeypatch):
     """A network of a folder is a network as that of a run: masking and physiology are as there."""
-    pytest.importorskip("flatbuffers", reason="jax.export needs flatbuffers (extra: export)")
     monkeypatch.chdir(tmp_path)
     model, variables = vone
     convert.save_folder("folder", model, variables)
