@@ -20,6 +20,9 @@ EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 PROCEDURAL_FROST = "frost_procedural"
 SEVERITIES = (1, 2, 3, 4, 5)
 
+# The data set of 20 photographs of ImageNet, see ``vone_jax.data``.
+DEMO = "demo"
+
 _NETWORKS = {
     "resnet18": "ResNet-18",
     "resnet50": "ResNet-50",

@@ -285,6 +285,10 @@ def test_jobs_that_do_not_fit_are_refused(network, tmp_path):
     colour = dataclasses.replace(network, image_shape=(12, 12, 3))
     with pytest.raises(ValueError, match="so none carry over"):
         tiny.tiny_job(network, tmp_path, other=colour)
+    named, other = (tiny.tiny_trained(class_names=tuple(names)) for names in ("abc", "cab"))
+    with pytest.raises(ValueError, match="must have the same classes in the same order"):
+        tiny.tiny_job(named, tmp_path, other=other)
+    tiny.tiny_job(named, tmp_path, other=network)  # without names, as in old runs
 
 
 def test_a_result_that_another_process_is_writing_is_refused(network, tmp_path):

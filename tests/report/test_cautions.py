@@ -74,6 +74,16 @@ def test_a_network_near_chance(share, classes, near):
         silent([built.run([made])], text)
 
 
+@pytest.mark.parametrize(("name", "told"), [("demo", True), ("shapes", False)])
+def test_the_few_photographs_of_the_project_are_an_illustration(name, told):
+    dataset = results.Dataset(name, "validation", 20)
+    made = built.accuracy(built.CLEAN, built.answers(0.85, 20), dataset=dataset)
+    check = warned if told else silent
+    check(
+        [built.run([made])], "ResNet-18 was shown 20 photographs. Its numbers are an illustration"
+    )
+
+
 def test_failed_checks():
     def run(*verdicts):
         checks = tuple(

@@ -211,9 +211,10 @@ def _heading(result: results.Result) -> str:
         return ""
     network, dataset = result.network, result.dataset
     step = "" if network.checkpoint_step is None else f", step {network.checkpoint_step}"
+    few = " (an illustration, not a measurement)" if dataset.name == names.DEMO else ""
     return (
-        f"{network.label} ({result.run}{step}) on "
-        f"{dataset.examples} images of {dataset.name} {dataset.split}; {result.protocol_label}"
+        f"{network.label} ({result.run}{step}) on {dataset.examples} images of {dataset.name} "
+        f"{dataset.split}{few}; {result.protocol_label}"
     )
 
 

@@ -6,8 +6,8 @@ from typing import Any
 from vone_jax import files
 from vone_jax.data.images import decode_image
 from vone_jax.data.sources import Source
+from vone_jax.names import DEMO
 
-DEMO = "demo"
 DEMO_SPLIT = "validation"
 
 

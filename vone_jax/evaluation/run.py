@@ -81,6 +81,13 @@ class Job:
                 f"{self.other.name} takes images of {self.other.image_shape}, {self.network.name} "
                 f"of {self.network.image_shape}, so none carry over"
             )
+        names = {each.class_names for each in (self.network, self.other) if each is not None}
+        if len(names - {()}) > 1:
+            assert self.other is not None
+            raise ValueError(
+                f"{self.other.name} and {self.network.name} must have the same classes in the same "
+                f"order, else the labels by which images are attacked are those of other classes"
+            )
 
     @functools.cached_property
     def classes(self) -> np.ndarray | None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from vone_jax import results
+from vone_jax import names, results
 from vone_jax.names import NORM_LABELS
 from vone_jax.report import comparison
 from vone_jax.report.wording import count, listing, percent
@@ -18,7 +18,7 @@ NORM_SLACK = 1e-4
 def cautions(runs: Sequence[Run]) -> list[str]:
     """All warnings about these runs, in order of importance."""
     of_all = (_unbroken, _settings, _gaps, _images)
-    of_each = (_mixed, _chance, _failed_checks, _attack_strength)
+    of_each = (_illustration, _mixed, _chance, _failed_checks, _attack_strength)
     return [
         *_datasets(runs),
         *(warning for run in runs for warning in (*run.gaps, *run.warnings)),
@@ -38,6 +38,16 @@ def _datasets(runs: Sequence[Run]) -> Iterator[str]:
         yield (
             "These results are of different datasets, so their numbers must not be compared: "
             f"{listing(parts)}."
+        )
+
+
+def _illustration(run: Run) -> Iterator[str]:
+    """The few photographs that come with the project show what it does and measure nothing."""
+    shown = {r.dataset.examples for r in run.on_images if r.dataset.name == names.DEMO}
+    if shown:
+        yield (
+            f"{run.label} was shown {count(max(shown), 'photograph')}. Its numbers are an "
+            "illustration, not a measurement."
         )
 
 
