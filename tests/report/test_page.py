@@ -296,6 +296,14 @@ def test_a_missing_kind_leaves_a_note_with_its_command(missing, first_format):
     )
 
 
+def test_a_note_leaves_the_place_of_a_network_that_is_no_run_to_its_user():
+    made = [built.change(each, source="function my.py:net") for each in built.measure("resnet18")]
+    tree = rendered([built.run(made, "runs/net")])
+    codes = [code.text for code in tree.all("code")]
+    assert "python eval.py NETWORK --suite masking" in codes
+    assert not any(code.startswith("python eval.py runs/net") for code in codes)
+
+
 def test_checks_are_shown_with_verdict_question_and_numbers():
     numbers = {"accuracy, eps": 0.25, "standard error": None, "random": True, "n": 50}
     checks = tuple(

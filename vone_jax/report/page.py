@@ -248,7 +248,12 @@ def _missing(runs: Sequence[Run], trained: bool) -> dict[str, str]:
     present |= {"training"} if trained else set()
     vones = [run for run in runs if names.front_end(run.model)] or runs
     return {
-        kind: command.format(run=(vones if kind == "v1" else runs)[0].path)
+        kind: command.format(run=_spec((vones if kind == "v1" else runs)[0]))
         for kind, command in COMMANDS.items()
         if kind not in present
     }
+
+
+def _spec(run: Run) -> str:
+    """The first argument of eval.py for a network; only its user knows where one is from a file."""
+    return "NETWORK" if run.results[0].network.source else str(run.path)
