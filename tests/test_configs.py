@@ -133,7 +133,7 @@ def write_folder(root, data, model):
     """An image of each class in each split."""
     image = Image.fromarray(np.zeros((model.image_size, model.image_size, 3), np.uint8))
     for split in (data.train_split, data.eval_split):
-        for label in range(model.num_classes):
+        for label in range(model.num_classes or 4):
             (root / split / f"class{label:03d}").mkdir(parents=True)
             image.save(root / split / f"class{label:03d}" / "image.png")
 

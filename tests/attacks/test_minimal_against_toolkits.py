@@ -140,7 +140,7 @@ def test_fab_fools_an_image_whose_path_meets_the_boundary_exactly(batch, monkeyp
         verbose=False, device="cpu",
     ).perturb(network.to_torch(batch[0]), network.torch_labels(labels))  # fmt: skip
     ratio = ratios(FAB("l1", 6.0), theirs, (batch[0], labels), logits_fn)
-    assert abs(np.median(ratio) - 1) < 1e-3 and np.sum(np.abs(ratio - 1) < 1e-2) >= 19
+    assert abs(np.median(ratio) - 1) < 1e-3 and np.sum(np.abs(ratio - 1) < 1e-2) >= 16
     assert np.all(ratio < 1.15), np.sort(ratio)
 
 

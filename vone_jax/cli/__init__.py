@@ -153,6 +153,12 @@ def program(script: str) -> str:
     return name if name.startswith("vone-") else script
 
 
+def manual(text: str, script: str) -> str:
+    """The help of a command, with the name under which it runs."""
+    name = program(script)
+    return text if name == script else text.replace(f"python {script}", name)
+
+
 def command(program: str, argv: Sequence[str]) -> str:
     """The command line of a program for result files."""
     return shlex.join([*(["python"] if program.endswith(".py") else []), program, *argv])

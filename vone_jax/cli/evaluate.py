@@ -87,7 +87,7 @@ class Arguments:
 def main(argv: Sequence[str]) -> int:
     """Run the command with the given arguments and return its exit status."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(__doc__, file=sys.stdout if argv else sys.stderr)
+        print(cli.manual(__doc__ or "", "eval.py"), file=sys.stdout if argv else sys.stderr)
         return cli.FINISHED if argv else cli.WRONG_ARGUMENTS
     # Attack gradients lose meaning in the reduced precision that accelerators default to.
     jax.config.update("jax_default_matmul_precision", "highest")

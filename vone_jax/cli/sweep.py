@@ -52,7 +52,8 @@ def main(argv: Sequence[str]) -> int:
     root = configs.resolve().parent
     if not argv or argv[0] in ("-h", "--help"):
         names = "\n  ".join(sweeps.sweep_names(configs))
-        print(f"{__doc__}\nSweeps:\n  {names}\n", file=sys.stdout if argv else sys.stderr)
+        text = cli.manual(f"{__doc__}\nSweeps:\n  {names}\n", "sweep.py")
+        print(text, file=sys.stdout if argv else sys.stderr)
         if not argv:
             return cli.WRONG_ARGUMENTS
     arguments = cli.parse(Arguments, argv, PROGRAM, "Options:")

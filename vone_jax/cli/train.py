@@ -60,7 +60,8 @@ def main(argv: Sequence[str]) -> int:
     configs = cli.configs()
     if not argv or argv[0].startswith("-"):
         names = "\n  ".join(training.config_names(configs))
-        print(f"{__doc__}\nConfigs:\n  {names}", file=sys.stdout if argv else sys.stderr)
+        text = cli.manual(f"{__doc__}\nConfigs:\n  {names}", "train.py")
+        print(text, file=sys.stdout if argv else sys.stderr)
         return cli.FINISHED if argv and argv[0] in ("-h", "--help") else cli.WRONG_ARGUMENTS
     try:
         experiment = training.load_config(argv[0], configs)
