@@ -81,10 +81,8 @@ class Network:
 
     def __post_init__(self):
         shape = tuple(self.image_shape)
-        if not re.fullmatch(r"\w[\w.+-]*", self.name):
-            raise ValueError(
-                f"name must consist of letters, digits, '-', '_', '+' and '.', got {self.name!r}"
-            )
+        if not self.name or "/" in self.name or self.name.startswith((".", "-")):
+            raise ValueError(f"name must be usable as that of a directory, got {self.name!r}")
         whole = all(isinstance(side, int) and side > 0 for side in shape)
         if len(shape) != 3 or not whole or shape[0] != shape[1]:
             raise ValueError(f"image_shape must be (H, W, C) with H = W, got {self.image_shape!r}")
