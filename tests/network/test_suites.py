@@ -128,7 +128,7 @@ sweep = Sweep(
 
 @pytest.mark.slow
 def test_files_in_the_published_formats_make_a_table(tmp_path, monkeypatch, capfd):
-    """As ``benchmark/published`` does, with narrow networks of 1000 classes and six images.
+    """The way of ``benchmark/published``, with narrow networks of 1000 classes and six images.
 
     The folder has classes 7, 3 and 999 of ImageNet, so that labels are matched by WordNet number.
     """

@@ -1,4 +1,4 @@
-"""What is done to the images of a result: the conditions, their attacks, and noise."""
+"""The conditions of a result: what is done to the images, attacks, and noise."""
 
 from typing import Annotated, Any, Literal
 

@@ -1,4 +1,4 @@
-"""What was measured: accuracies, distances, checks, means and scores of layers."""
+"""The measured values of a result: accuracies, distances, checks, means, scores of layers."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
