@@ -25,6 +25,8 @@ def imports(path):
             assert node.level == 0, f"{path} imports relatively"
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "lazy.module":
+            yield ast.literal_eval(node.args[0])
 
 
 def importers(*names):
@@ -37,7 +39,7 @@ def importers(*names):
 
 
 # Every package may use these; they import neither jax nor flax.
-SHARED = {"arguments", "files", "names", "progress"}
+SHARED = {"arguments", "files", "lazy", "names", "progress"}
 
 
 @pytest.mark.parametrize(
@@ -84,6 +86,7 @@ def test_results_and_reports_need_neither_jax_nor_flax():
         "report/",
         "arguments.py",
         "files.py",
+        "lazy.py",
         "names.py",
         "progress.py",
         "cli/__init__.py",

@@ -37,6 +37,8 @@ _NETWORKS = {
 # Networks with a simulated V1 in place of their stem, by the beginning of their names: VOneNets,
 # and EVNets, which have a subcortical stage before V1.
 FRONT_ENDS = {"vone_": "VOne", "ev_": "EV"}
+# The names that ``models.create`` takes.
+MODELS = (*_NETWORKS, *(front + name for front in FRONT_ENDS for name in _NETWORKS))
 
 
 def front_end(name: str) -> str:

@@ -7,8 +7,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from vone_jax import cli, convert, models
-from vone_jax.convert.untrusted import printable
+from vone_jax import cli, names
 
 PROGRAM = cli.program("python -m vone_jax.convert")
 
@@ -25,10 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="Write the network there.")
     parser.add_argument(
         "--name",
-        choices=models.NAMES,
+        choices=names.MODELS,
         metavar="NAME",
         help="Architecture. Default: recognised by the names of the tensors. Choices: "
-        + ", ".join(models.NAMES),
+        + ", ".join(names.MODELS),
     )
     parser.add_argument(
         "--image-size", type=int, metavar="PIXELS", help="Image size of the network."
@@ -44,6 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--licence", default="other", help="Licence of the weights. Default: other."
     )
     options = parser.parse_args(argv)
+    # JAX takes half a second to import, and wrong arguments do not need it.
+    from vone_jax import convert
+    from vone_jax.convert.untrusted import printable
+
     try:
         conversion = convert.read(
             options.file,

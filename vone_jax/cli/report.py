@@ -9,8 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from vone_jax import cli, report, results
-from vone_jax.report.wording import printable
+from vone_jax import cli
 
 PROGRAM = cli.program("python -m vone_jax.report")
 
@@ -43,6 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.v1_match is not None and arguments.tables is None:
         parser.error("--v1-match needs --tables DIR")
+    # pandas and Vega-Altair take a second to import, and wrong arguments need neither.
+    from vone_jax import report, results
+    from vone_jax.report.wording import printable
+
     try:
         runs = results.load(arguments.run_dirs)
         path = report.write(runs, arguments.out, arguments.tables, arguments.v1_match)

@@ -1,15 +1,21 @@
 """Data sets, the transforms of their images on the host, and the order of their batches.
 
 ``load`` opens a split of a set. ``train_batches`` and ``eval_batches`` make float32 batches in
-[0, 1] of it. All of this runs on the host, with NumPy, Pillow, Grain and TFDS.
+[0, 1] of it. All of this runs on the host, with NumPy, Pillow, Grain and TFDS. Grain, which takes
+long to import, is imported when the first batches are made.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from vone_jax.data.imagenet import imagenet_class_names
 from vone_jax.data.images import FolderSource
 from vone_jax.data.loading import evaluation_split, load, load_corrupted
-from vone_jax.data.pipeline import Batches, batches_per_epoch, eval_batches, train_batches
 from vone_jax.data.sources import ArraySource, Source, Subset
 from vone_jax.data.transforms import AUGMENTS, Augment, Preprocessing
+
+if TYPE_CHECKING:
+    from vone_jax.data.pipeline import Batches, batches_per_epoch, eval_batches, train_batches
 
 __all__ = [
     "AUGMENTS",
@@ -28,3 +34,9 @@ __all__ = [
     "load_corrupted",
     "train_batches",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(importlib.import_module("vone_jax.data.pipeline"), name)
+    raise AttributeError(f"module 'vone_jax.data' has no attribute {name!r}")

@@ -312,7 +312,7 @@ def _new_chunks(job: Job, condition: Condition, start: int) -> Iterator[dict[str
             yield chunk | {"seconds": np.array([time.perf_counter() - since])}
 
 
-def batches(job: Job, batch_size: int | None = None, **fields: Any) -> data.Batches:
+def batches(job: Job, batch_size: int | None = None, **fields: Any) -> "data.Batches":
     """This process's part of the batches of a job, see ``data.eval_batches``."""
     return data.eval_batches(
         job.examples,

@@ -226,7 +226,7 @@ _NETWORKS: dict[str, Callable[[int, bool], _Parts]] = {
     "efficientnet_lite0": partial(_efficientnet, True),
 }
 
-NAMES = (*_NETWORKS, *(front + name for front in names.FRONT_ENDS for name in _NETWORKS))
+NAMES = names.MODELS
 
 
 def list_models(filter: str = "", exclude_filters: str | Sequence[str] = ()) -> list[str]:

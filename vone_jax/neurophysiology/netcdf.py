@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy.io import netcdf_file
+
+from vone_jax import lazy
+
+io = lazy.module("scipy.io")
 
 _NETCDF_3 = b"CDF"
 _NETCDF_4 = b"\x89HDF\r\n\x1a\n"
@@ -46,7 +49,7 @@ def read_netcdf(path: Path) -> dict[str, Variable]:
 
 
 def _read_3(path: Path) -> dict[str, Variable]:
-    with netcdf_file(path, "r", mmap=False) as file:
+    with io.netcdf_file(path, "r", mmap=False) as file:
         variables = {}
         for name, variable in file.variables.items():
             dimensions, array = tuple(variable.dimensions), np.array(variable[...])

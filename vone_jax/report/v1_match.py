@@ -13,13 +13,14 @@ import altair as alt
 import numpy as np
 import pandas as pd
 import vl_convert
-from scipy import stats
 
-from vone_jax import results
+from vone_jax import lazy, results
 from vone_jax.names import NORM_LABELS, NORMS
 from vone_jax.report import charts, comparison, physiology
 from vone_jax.report.wording import count, listing, markdown
 from vone_jax.results import Result, ResultError, Run
+
+stats = lazy.module("scipy.stats")
 
 # With fewer, an interval of a correlation spans nearly everything.
 MINIMUM = 5

@@ -30,11 +30,12 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
-from vone_jax import files
+from vone_jax import files, lazy
 from vone_jax import mesh as meshes
 from vone_jax.training.step import TrainState
+
+ocp = lazy.module("orbax.checkpoint")
 
 # Checkpoints of format 1 have no SHA256SUMS.
 _FORMAT = 2

@@ -78,7 +78,7 @@ class Setup:
         )
         return make()
 
-    def train_batches(self) -> data.Batches:
+    def train_batches(self) -> "data.Batches":
         """Return this process's part of the training batches, without end."""
         config = self.experiment.data
         return data.train_batches(
@@ -90,7 +90,7 @@ class Setup:
             **self._reading(),
         )
 
-    def eval_batches(self) -> data.Batches:
+    def eval_batches(self) -> "data.Batches":
         """Return this process's part of the validation batches, padded and masked.
 
         Workers that die are started again as in training. But an unreadable image is always an
@@ -139,7 +139,7 @@ class Prefetch:
     """
 
     def __init__(
-        self, batches: data.Batches, place: Callable[[Any], Batch], ahead: int, number: int
+        self, batches: "data.Batches", place: Callable[[Any], Batch], ahead: int, number: int
     ):
         self._batches = batches
         self._place = place
