@@ -62,7 +62,8 @@ def open_network(
     Raises:
       NetworkError: (a ValueError) if there is no such network, it does not fit an argument, or its
         function does not keep its contract.
-      CheckpointError: (a ValueError) for a file or folder that is damaged or cannot be converted.
+      convert.CheckpointError: (a ValueError) for a file or folder that is damaged or cannot be
+        converted.
       RunDirectoryError: for a directory that holds no run.
       OSError: if a file cannot be read.
       Exception: what a function raises, with a note that names it.

@@ -1,0 +1,59 @@
+"""The checks that the build of the site makes."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+import vone_jax
+
+pytest.importorskip("sphinx", reason="the extra docs is not installed")
+
+EXTENSIONS = Path(__file__).parents[2] / "docs" / "_extensions"
+
+
+@pytest.fixture
+def extension(monkeypatch):
+    """Import a Sphinx extension of the site by its name."""
+    monkeypatch.syspath_prepend(EXTENSIONS)
+
+    def load(name):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return importlib.import_module(name)
+
+    return load
+
+
+def test_links_that_lead_nowhere_are_found(extension, tmp_path):
+    (tmp_path / "one.html").write_text(
+        '<h1 id="top"></h1><a href="two.html#here"></a><a href="#top"></a>'
+        '<a href="https://example.org/none"></a><img src="figure.png">'
+    )
+    (tmp_path / "two.html").write_text('<p id="here"></p>')
+    (tmp_path / "figure.png").touch()
+    broken = extension("internal_links").broken_links
+    assert broken(tmp_path) == []
+    (tmp_path / "two.html").write_text('<a href="three.html"></a><p id="there"></p>')
+    (tmp_path / "figure.png").unlink()
+    assert broken(tmp_path) == [
+        "one.html: two.html#here",
+        "one.html: figure.png",
+        "two.html: three.html",
+    ]
+
+
+def test_every_package_has_a_page(extension):
+    pages = extension("public_names").PACKAGES
+    packages = {name for name in vone_jax.__all__ if name[0].islower()} - {"open_network"}
+    assert {f"vone_jax.{name}" for name in packages} <= set(pages)
+
+
+def test_docstrings_become_links_and_code(extension, monkeypatch):
+    public_names = extension("public_names")
+    monkeypatch.setitem(public_names.NAMES, "vone_jax.attacks.PGD", "vone_jax.attacks.PGD")
+    lines = ["See ``PGD`` and |r| * z in ``steps``s.", "", "    x = a * b", "", "With it,"]
+    assert public_names.restructured("vone_jax.attacks", lines) == [
+        r"See :py:obj:`PGD <vone_jax.attacks.PGD>` and \|r\| \* z in ``steps``\ s.",
+        *["", "::", "", "    x = a * b", "", "With it,"],
+    ]
