@@ -1,21 +1,25 @@
-"""The checks that the build of the site makes."""
+"""The checks that the build of the site makes, and the page of the package."""
 
 import importlib
+import re
+import runpy
+import shutil
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import vone_jax
 
-pytest.importorskip("sphinx", reason="the extra docs is not installed")
-
-EXTENSIONS = Path(__file__).parents[2] / "docs" / "_extensions"
+ROOT = Path(__file__).parents[2]
+EXTENSIONS = ROOT / "docs" / "_extensions"
 
 
 @pytest.fixture
 def extension(monkeypatch):
     """Import a Sphinx extension of the site by its name."""
+    pytest.importorskip("sphinx", reason="the extra docs is not installed")
     monkeypatch.syspath_prepend(EXTENSIONS)
 
     def load(name):
@@ -57,3 +61,18 @@ def test_docstrings_become_links_and_code(extension, monkeypatch):
         r"See :py:obj:`PGD <vone_jax.attacks.PGD>` and \|r\| \* z in ``steps``\ s.",
         *["", "::", "", "    x = a * b", "", "With it,"],
     ]
+
+
+def test_the_package_page_has_absolute_links(tmp_path):
+    for name in ("README.md", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    page = runpy.run_path(str(ROOT / ".github" / "package_page.py"))
+    page["main"](tmp_path, "https://example.org/Owner/name", "v1.2.3")
+    text = (tmp_path / "README.md").read_text()
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert all(re.match("https?://", link) for link in links)
+    assert "https://example.org/Owner/name/raw/v1.2.3/docs/figures/quickstart.png" in links
+    assert "https://example.org/Owner/name/blob/v1.2.3/docs/guide.md#results" in links
+    urls = tomllib.loads((tmp_path / "pyproject.toml").read_text())["project"]["urls"]
+    assert urls["Source"] == "https://example.org/Owner/name"
+    assert urls["Documentation"] == "https://owner.github.io/name/"
