@@ -24,7 +24,7 @@ def test_without_arguments_it_lists_the_sweeps(capsys):
     [
         (["laboratory/headlines"], "did you mean 'laboratory/headline'"),
         (["laboratory/headline", "--shard", "9/8"], "1 <= INDEX <= COUNT, got 9/8"),
-        (["quickstart/resnet18"], "no config 'quickstart/resnet18'"),
+        (["quickstart/resnet18"], "python train.py quickstart/resnet18 trains this network"),
     ],
 )
 def test_wrong_arguments_are_told(arguments, message, capsys):

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 
 import jax
 import pytest
+from PIL import Image
 
-from vone_jax import mesh, models, training, v1
+from vone_jax import cli, mesh, models, training, v1
 from vone_jax.cli import train
 from vone_jax.training import initial
 from vone_jax.training.selection import check_patterns
@@ -170,6 +171,10 @@ def test_the_guide_starts_from_weights_in_three_ways(planned, sources, monkeypat
     sources |= dict.fromkeys(("resnet50.pth", "checkpoint.pth.tar"), sources["base.pth"])
     sources["voneresnet50_e70.pth.tar"] = sources["vone.pth"]
     monkeypatch.chdir(tmp_path)
+    photograph = tmp_path / "photos" / "train" / "cat" / "1.png"
+    for path in (photograph, tmp_path / "photos" / "val" / "cat" / "1.png"):
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(path)
     assert [train.main(shlex.split(command)) for command in commands] == [0, 0, 0]
     photographs, in_front, continued = (experiment for experiment, *_ in planned)
     assert photographs.model.num_classes is None and photographs.model.v1.bank == FRONT_END.bank
@@ -189,8 +194,9 @@ def test_weights_that_cannot_be_opened_are_an_error_of_one_line(
         raise ValueError(f"{spec} is damaged")
 
     monkeypatch.setattr(initial, "open_source", refuse)
-    assert train.main([*VONE, "--run-dir", str(tmp_path)]) == 1
-    assert capsys.readouterr().err == "train.py: vone.pth is damaged\n"
+    assert train.main([*VONE, "--run-dir", str(tmp_path)]) == 2
+    message = "train.py: --initial-weights vone.pth: vone.pth is damaged\n"
+    assert capsys.readouterr().err == message
     assert planned == []
 
 
@@ -203,6 +209,36 @@ def test_the_normalisation_is_one_number_or_one_per_channel(planned):
     assert planned[1][0].model.v1.image_mean == 0.485
     assert train.main(["cifar10/resnet18", "--model.mean", *mean[1:]]) == 0
     assert planned[2][0].model.mean == (0.485, 0.456, 0.406)
+
+
+def test_the_image_size_moves_what_follows_from_it(planned):
+    size = ["--model.image-size", "64", "--model.v1.noise.level", "3"]
+    assert train.main(["quickstart/vone_resnet18", *size]) == 0
+    before = training.load_config("quickstart/vone_resnet18", cli.configs()).model.v1
+    moved, default = planned[0][0].model.v1, models.v1_config(64, in_channels=1)
+    fields = ("visual_degrees", "kernel_size", "stride", "sf_max", "distribution")
+    assert [getattr(moved, name) for name in fields] == [getattr(default, name) for name in fields]
+    # What the config and the command line say stays.
+    assert (moved.k_exc, moved.simple_channels) == (before.k_exc, before.simple_channels)
+    assert moved.noise == replace(default.noise, level=3.0)
+    assert train.main(["imagenet/ev_resnet50", "--model.image-size", "64"]) == 0
+    evnet = planned[1][0].model
+    assert evnet.subcortical.visual_degrees == evnet.v1.visual_degrees == 2.0
+
+
+def test_classes_channels_and_split_follow_from_the_data(planned, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(6):
+            Image.new("RGB", (8, 8)).save(tmp_path / "photos" / name / f"{number}.png")
+    command = ["quickstart/vone_resnet18", "--data.source", "folder:photos"]
+    assert train.main(command) == 0
+    model, used = planned[0][0].model, planned[0][0].data
+    assert (model.num_classes, model.in_channels, model.v1.in_channels) == (None, 3, 3)
+    assert used.eval_split == "validation"
+    assert train.main([*command, "--model.in-channels", "1", "--model.num-classes", "9"]) == 0
+    assert (planned[1][0].model.in_channels, planned[1][0].model.num_classes) == (1, 9)
 
 
 def test_the_run_directory_is_named_after_the_experiment(planned):
@@ -225,7 +261,6 @@ def test_the_run_directory_is_named_after_the_experiment(planned):
         ),
         (["--seed", "1.5"], "1.5"),
         (["--precision", "float16"], "bfloat16"),
-        (["--model.name", "resnet17"], "did you mean"),
         (["--data.batch-size", "0"], "--data.batch-size must be an integer >= 1"),
         (["--optimizer.rates", "back_end/fc", "0"], "the factor of 'back_end/fc'"),
         (["--optimizer.rates", "back_end/fc=10"], "--optimizer.rates [STR FLOAT"),
@@ -244,6 +279,7 @@ def test_wrong_arguments_are_named_and_nothing_is_trained(planned, capsys, argum
     ("arguments", "message"),
     [
         (["--steps", "0"], "steps must be an integer >= 1, got 0"),
+        (["--model.name", "resnet17"], "did you mean"),
         (["--name", "a/b"], "name"),
         (["--evaluate-every=nan"], "--evaluate-every must be a finite number"),
         (["--accumulation-steps", "3"], "--accumulation-steps"),
@@ -259,8 +295,6 @@ def test_wrong_fields_of_the_experiment_itself_are_named(planned, capsys, argume
 @pytest.mark.parametrize(
     "error",
     [
-        ValueError("no split 'trian'"),
-        FileNotFoundError("no such folder"),
         training.RunDirectoryError("in use"),
         training.NonFiniteError("the loss is nan at step 5"),
         training.CheckpointError("disk full"),

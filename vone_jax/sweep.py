@@ -210,6 +210,8 @@ def run(
     for step in steps:
         if step not in STEPS:
             raise ValueError(f"only must be among {', '.join(STEPS)}; got {step!r}")
+    if runs.exists() and not runs.is_dir():
+        raise ValueError(f"runs must be a directory, {runs} is a file")
     group = runs / sweep.group
     opened = _weights_files(sweep, weights)
     labels = [label for label in sweep.members if opened.get(label, True)]
@@ -259,6 +261,8 @@ def _weights_files(sweep: Sweep, weights: Path | None) -> dict[str, Path | None]
         if isinstance(member.network, Weights)
     }
     if not wanted:
+        if weights is not None:
+            raise ValueError(f"weights is for sweeps that open networks, got {weights}")
         return {}
     if weights is None or not weights.is_dir():
         raise ValueError(

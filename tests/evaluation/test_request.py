@@ -9,7 +9,8 @@ import pytest
 import tyro
 
 from tests.evaluation import tiny
-from vone_jax import cli, evaluation, models, v1
+from vone_jax import evaluation, models, v1
+from vone_jax.cli import parsing
 from vone_jax.cli.evaluate import Arguments
 from vone_jax.evaluation import request, tasks
 from vone_jax.evaluation.examples import noise_slug
@@ -31,7 +32,7 @@ GIVEN = v1.GaussianNoise(2.0)
         (dict(norm="l0"), "norm must be one of"),
         (dict(form="png"), "form must be one of float, uint8, jpeg85"),
         (dict(corruptions=("contrasts",)), "did you mean 'contrast'"),
-        (dict(severities=(6,)), "severity must be an integer from 0 to 5"),
+        (dict(severities=(6,)), "severities must be among 1 to 5"),
     ],
 )
 def test_requests_out_of_range_are_refused(fields, message):
@@ -72,13 +73,13 @@ def test_the_options_of_a_request_make_it_again(fields):
         f"--{name.replace('_', '-')}" for name in fields if fields[name] != getattr(default, name)
     }
     markers = (tyro.conf.OmitArgPrefixes,)
-    parsed = cli.parse(Arguments, ["runs/tiny", *argv], "", "", markers=markers)
+    parsed = parsing.parse(Arguments, ["runs/tiny", *argv], "", "", markers=markers)
     assert parsed.request == made and parsed.network == "runs/tiny"
 
 
 def test_numbers_can_be_fractions():
     argv = ["net", "--eps", "8/255", "1/1020", "--gallery-eps=16/255", "--norm-offset", "1e-7"]
-    parsed = cli.parse(Arguments, argv, "", "", markers=(tyro.conf.OmitArgPrefixes,)).request
+    parsed = parsing.parse(Arguments, argv, "", "", markers=(tyro.conf.OmitArgPrefixes,)).request
     assert parsed.eps == (8 / 255, 1 / 1020)
     assert (parsed.gallery_eps, parsed.norm_offset) == (16 / 255, 1e-7)
 

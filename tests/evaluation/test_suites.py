@@ -127,7 +127,7 @@ def test_suites_of_other_attacks():
     quiet = suites.conditions(other, request, QUIET)
     assert quiet[1].attack == AutoAttack("linf", 4 / 255, version="standard")
     assert [condition.record().eot_samples for condition in quiet] == [1] * 5
-    request = evaluation.Request(norm="l1", eps=(3.0, 6.0))
+    request = evaluation.Request(("apgd", "minimal"), norm="l1", eps=(3.0, 6.0))
     found = suites.conditions(["apgd", "minimal"], request, QUIET)
     assert [condition.name for condition in found] == [
         "attack-apgd-l1-3", "attack-apgd-l1-6", "minimal-fmn-l1"
@@ -180,12 +180,11 @@ def test_unknown_suites_are_refused(suite, message):
 
 
 def test_radii_for_several_norms_are_refused():
-    request = evaluation.Request(eps=(0.1,))
-    for suite in (["linf", "l2"], ["l2", "apgd"], ["l2", "masking"]):
-        with pytest.raises(ValueError, match="l2, linf"):
-            suites.conditions(suite, request, NOISY)
+    for suite in (("linf", "l2"), ("l2", "apgd"), ("l2", "masking")):
+        with pytest.raises(ValueError, match="attack in linf, l2"):
+            evaluation.Request(suite, eps=(0.1,))
     with pytest.raises(ValueError, match="attack in none"):
-        suites.conditions(["clean"], request, NOISY)
+        evaluation.Request(("clean",), eps=(0.1,))
 
 
 def test_corruptions_that_images_are_too_small_for_are_named_when_it_is_planned():

@@ -587,10 +587,11 @@ def test_splits_with_other_classes_are_refused(tiny, tmp_path, monkeypatch):
         train(tiny, tmp_path)
 
 
-def test_more_examples_than_a_batch_are_needed(tiny, tmp_path):
-    large = replace(tiny, data=replace(tiny.data, batch_size=32))
-    with pytest.raises(ValueError, match="batch_size 32 is larger than the 24 examples"):
-        train(large, tmp_path)
+def test_a_small_set_is_one_batch(tiny, tmp_path, capsys):
+    large = replace(tiny, data=replace(tiny.data, batch_size=32), steps=1)
+    training.train(large, tmp_path, devices=jax.devices()[:1], progress=True)
+    assert "24 training images, so batches have 24 in place of 32" in capsys.readouterr().err
+    assert training.read_run(tmp_path).experiment.data.batch_size == 24
 
 
 def test_a_run_is_loaded_with_the_variables_of_its_last_checkpoint(tiny, whole, monkeypatch):

@@ -49,12 +49,7 @@ def fields(attack: Any) -> None:
             arguments.choice(name, value, choices[0])
     loss = getattr(attack, "loss", None)
     if getattr(attack, "norm", None) == "linf":
-        largest = np.max(_known(attack.eps), initial=0.0)
-        if largest > 1:
-            raise ValueError(
-                f"eps must be at most 1 in norm linf, since images lie in [0, 1], got "
-                f"{largest:g}; did you mean {largest:g}/255?"
-            )
+        within_images("eps", attack.eps)
     if getattr(attack, "targeted", False) and loss in ("dlr", "targeted_dlr"):
         raise ValueError(f'loss "{loss}" is for untargeted attacks; take "margin" for a target')
 
@@ -82,6 +77,20 @@ def radius(name: str, value: Any) -> None:
     if isinstance(value, bool) or bad.size:
         worst = value if isinstance(value, numbers.Real) else float(bad[0])
         raise ValueError(f"{name} must be a finite number >= 0, got {worst!r}")
+
+
+def within_images(name: str, value: Any) -> None:
+    """Check that an L-infinity radius, or each of a ladder, is at most 1.
+
+    Raises:
+      ValueError: if it is not.
+    """
+    largest = np.max(_known(value), initial=0.0)
+    if largest > 1:
+        raise ValueError(
+            f"{name} must be at most 1 in norm linf, since images lie in [0, 1], got "
+            f"{largest:g}; did you mean {largest:g}/255?"
+        )
 
 
 def batch(

@@ -13,7 +13,6 @@ A command handles signals in one of three ways:
 
 import contextlib
 import dataclasses
-import io
 import os
 import re
 import shlex
@@ -21,12 +20,11 @@ import signal
 import sys
 import threading
 import time
+import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
-
-Parsed = TypeVar("Parsed")
+from typing import Any
 
 # Exit statuses. 75 is EX_TEMPFAIL of sysexits.h: the work is not done yet, run it again.
 FINISHED = 0
@@ -42,18 +40,55 @@ _GRACE = 0.2
 
 
 def fail(
-    program: str, error: Exception | str, status: int = FAILED, options: Iterable[Any] = ()
+    program: str,
+    error: Exception | str,
+    status: int = FAILED,
+    options: Iterable[Any] = (),
+    argv: Sequence[str] = (),
 ) -> int:
     """Print an error on stderr as ``PROGRAM: MESSAGE``, and return the exit status ``status``.
 
-    If the message begins with a field of one of the dataclasses ``options``, the field is printed
-    as the option that the user typed.
+    Args:
+      program: the program's name.
+      error: the message.
+      status: the exit status.
+      options: dataclasses. Where the message begins with a field of one of them, or has a field
+        of such a field, it is printed as the option that the user typed.
+      argv: the words behind the program. If the message names the value of an option and no
+        option, it is printed behind that option.
     """
-    field, space, rest = str(error).partition(" ")
-    if any(field == known.name for each in options for known in dataclasses.fields(each)):
-        error = f"{option(field)}{space}{rest}"
-    print(f"{program}: {error}", file=sys.stderr)
+    fields = {known.name: known for each in options for known in dataclasses.fields(each)}
+
+    def typed(path: re.Match) -> str:
+        first, dot, _ = path[0].partition(".")
+        known = first in fields and (_is_tree(fields[first]) if dot else path.start() == 0)
+        return option(*path[0].split(".")) if known else path[0]
+
+    message = str(error)
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        message = f"{error.filename}: {error.strerror}"
+    message = re.sub(r"(?<![\w./'\"-])[a-z]\w*(\.[a-z]\w*)*", typed, message)
+    about = "" if "--" in message else _about(message, argv)
+    print(f"{program}: {about}{message}", file=sys.stderr)
     return status
+
+
+def _is_tree(field: dataclasses.Field) -> bool:
+    """Whether the options of a field are those of its own fields."""
+    return any(map(dataclasses.is_dataclass, (field.type, *typing.get_args(field.type))))
+
+
+def _about(message: str, argv: Sequence[str]) -> str:
+    """The option whose value a message names, such as ``"--source folder:photos: "``."""
+    name, named = "", []
+    for word in argv:
+        if word.startswith("--"):
+            name, _, word = word.partition("=")
+        value = word.partition(":")[2] or word
+        place = re.search(rf"(?<!\w){re.escape(value)}(?!\w)", message)
+        if name and len(value) > 2 and place:
+            named.append((place.start(), f"{name} {word}: "))
+    return min(named)[1] if named else ""
 
 
 def option(*path: str) -> str:
@@ -65,81 +100,6 @@ def stopped(program: str) -> int:
     """Print on stderr that a command was stopped, and return the exit status ``STOPPED``."""
     print(f"{program}: stopped; run the same command again to continue", file=sys.stderr)
     return STOPPED
-
-
-def parse(
-    arguments: Callable[..., Parsed],
-    argv: Sequence[str],
-    program: str,
-    description: str,
-    default: Parsed | None = None,
-    markers: Sequence[Any] = (),
-) -> Parsed:
-    """Read a command line into a dataclass. A number can be a fraction, such as 8/255.
-
-    Args:
-      arguments: the dataclass; each field is an option, and its comment the help.
-      argv: the words behind the program. ``--help-all`` prints the help of all options.
-      program: the program's name in messages.
-      description: the text above the options in the help.
-      default: values of the options that are not given.
-      markers: of ``tyro.conf``.
-
-    Raises:
-      SystemExit: with status 2 for options that do not fit, after a message on stderr.
-      ValueError, TypeError: what the dataclass raises.
-    """
-    import tyro
-
-    registry = tyro.constructors.ConstructorRegistry()
-
-    @registry.primitive_rule
-    def fraction(info: tyro.constructors.PrimitiveTypeInfo):
-        if info.type is not float:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="FLOAT",
-            instance_from_str=lambda words: _number(words[0]),
-            is_instance=lambda value: isinstance(value, float | int),
-            str_from_instance=lambda value: [str(value)],
-        )
-
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(
-                arguments,
-                args=["--help" if word == "--help-all" else word for word in argv],
-                prog=program,
-                description=description,
-                default=tyro.MISSING_NONPROP if default is None else default,  # pyright: ignore
-                config=markers,
-                registry=registry,
-            )
-    except SystemExit:
-        print(_as_typed(program, said.getvalue()), end="", file=sys.stderr)
-        raise
-
-
-def _as_typed(program: str, message: str) -> str:
-    """A message of tyro; one about a field names the option, and is in the form of ``fail``."""
-    # It stands in a box, above a line.
-    text = " ".join(line.strip("│ ") for line in message.splitlines())
-    found = re.search(r"Error parsing ([a-z]\w*(?:\.\w+)*): (\w+) (.*?) (?:─{3}|-{3})", text)
-    if found is None:
-        return message
-    # The first name is that of the dataclass, which is not typed.
-    path = (*found[1].split(".")[1:], found[2])
-    return f"{program}: {option(*path)} {found[3]}\n"
-
-
-def _number(text: str) -> float:
-    numerator, slash, denominator = text.partition("/")
-    try:
-        return float(numerator) / float(denominator) if slash else float(text)
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(f"{text!r} is neither a number nor a fraction such as 8/255") from None
 
 
 def configs() -> Path:

@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--licence", default="other", help="Licence of the weights. Default: other."
     )
     options = parser.parse_args(argv)
+    if not options.file.is_file():
+        parser.error(f"FILE must be a checkpoint file, there is none at {options.file}")
     # JAX takes half a second to import, and wrong arguments do not need it.
     from vone_jax import convert
     from vone_jax.convert.untrusted import printable

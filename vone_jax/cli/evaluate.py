@@ -56,6 +56,7 @@ import jax
 import tyro
 
 from vone_jax import cli, evaluation, fast, mesh, names, results, training
+from vone_jax.cli import parsing
 from vone_jax.evaluation.conditions import Condition
 from vone_jax.network import Network, open_network
 from vone_jax.progress import Progress
@@ -84,15 +85,20 @@ class Arguments:
     distributed: str | None = None
 
 
+_OPTIONS = (Arguments, evaluation.Request)
+
+
 def main(argv: Sequence[str]) -> int:
     """Run the command with the given arguments and return its exit status."""
     if not argv or argv[0] in ("-h", "--help"):
         print(cli.manual(__doc__ or "", "eval.py"), file=sys.stdout if argv else sys.stderr)
         return cli.FINISHED if argv else cli.WRONG_ARGUMENTS
+    if argv[0].startswith("-") and argv[0] != "--help-all":
+        return cli.fail(PROGRAM, f"NETWORK must come before {argv[0]}", cli.WRONG_ARGUMENTS)
     # Attack gradients lose meaning in the reduced precision that accelerators default to.
     jax.config.update("jax_default_matmul_precision", "highest")
     try:
-        arguments = cli.parse(
+        arguments = parsing.parse(
             Arguments, argv, PROGRAM, "Options:", markers=(tyro.conf.OmitArgPrefixes,)
         )
         fast.keep_memory()
@@ -101,34 +107,34 @@ def main(argv: Sequence[str]) -> int:
         if arguments.distributed is not None:
             mesh.join_processes(arguments.distributed)
     except (ValueError, TypeError) as error:
-        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS)
+        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, _OPTIONS, argv)
     except ConnectionError as error:
         return cli.fail(PROGRAM, error)
     try:
         with mesh.naming_failures_elsewhere(), cli.interrupted_by_signals():
-            return _evaluate(arguments, cli.command(PROGRAM, argv))
+            return _evaluate(arguments, argv)
     except KeyboardInterrupt:
         return cli.stopped(PROGRAM)
     except ConnectionError as error:
         return cli.fail(PROGRAM, error)
 
 
-def _evaluate(arguments: Arguments, command: str) -> int:
+def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
     """Plan and carry out the request; return the exit status."""
+    command = cli.command(PROGRAM, argv)
     try:
         network = _open(arguments)
         tasks = evaluation.plan(network, arguments.request, arguments.results, command)
     except (ValueError, TypeError, FileNotFoundError, training.RunDirectoryError) as error:
         if getattr(error, "__notes__", None):
             raise  # It comes from a function of the user, who needs the traceback.
-        options = (Arguments, evaluation.Request)
-        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, options)
+        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, _OPTIONS, argv)
     except training.CheckpointError as error:
         return cli.fail(PROGRAM, error)
     try:
         finished = _run(tasks)
     except (ValueError, OSError, FloatingPointError) as error:
-        return cli.fail(PROGRAM, error)
+        return cli.fail(PROGRAM, error, argv=argv)
     if jax.process_index() == 0:
         print(summary(finished))
         print(f"results in {tasks[0][0].directory}")
@@ -142,9 +148,12 @@ def _open(arguments: Arguments) -> Network:
         try:
             lines = arguments.class_names.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"class_names cannot be read: {error}") from None
+            reason = getattr(error, "strerror", None) or error
+            raise ValueError(f"class_names {arguments.class_names}: {reason}") from None
         class_names = [line.strip() for line in lines if line.strip()]
     cells = arguments.simple_channels
+    if cells is not None and Path(arguments.network).is_dir():
+        raise ValueError(f"--v1.simple-channels is for files, got {cells} with {arguments.network}")
     network = open_network(
         arguments.network,
         step=arguments.request.step,

@@ -21,11 +21,12 @@ DEBIAN_FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with the given arguments and return its exit status."""
-    options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(words)
     try:
         print(options.run(options))
     except (OSError, ValueError, ModuleNotFoundError) as error:
-        return cli.fail(PROGRAM, error)
+        return cli.fail(PROGRAM, error, argv=words)
     return cli.FINISHED
 
 

@@ -20,6 +20,7 @@ import tyro
 
 from vone_jax import cli
 from vone_jax import sweep as sweeps
+from vone_jax.cli import parsing
 
 PROGRAM = cli.program("sweep.py")
 
@@ -56,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
         print(text, file=sys.stdout if argv else sys.stderr)
         if not argv:
             return cli.WRONG_ARGUMENTS
-    arguments = cli.parse(Arguments, argv, PROGRAM, "Options:")
+    arguments = parsing.parse(Arguments, argv, PROGRAM, "Options:")
     try:
         loaded = sweeps.load_sweep(arguments.sweep, configs)
         shard = sweeps.Shard.parse(arguments.shard)

@@ -5,9 +5,9 @@ defines an experiment. ``python train.py CONFIG --help`` shows the fields that p
 their values there, and ``--help-all`` shows all fields.
 Run the same command again to continue a run that was stopped.
 
-Exit status: 0 finished; 1 failed, for instance because arguments do not fit the data; 2 wrong
-arguments; 75 stopped by SIGTERM or Ctrl-C, with a checkpoint to continue from. A second signal
-ends the program at once.
+Exit status: 0 finished; 1 failed; 2 wrong arguments, or arguments that do not fit the data; 75
+stopped by SIGTERM or Ctrl-C, with a checkpoint to continue from. A second signal ends the program
+at once.
 """
 
 import dataclasses
@@ -15,11 +15,12 @@ import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from vone_jax import cli, fast, mesh, training
+from vone_jax.cli import parsing
 
 PROGRAM = cli.program("train.py")
 
@@ -55,14 +56,19 @@ class Arguments:
     distributed: str | None = None
 
 
+_OPTIONS = (Arguments, training.Experiment)
+
+
 def main(argv: Sequence[str]) -> int:
     """Run the command with the given arguments and return its exit status."""
     configs = cli.configs()
+    if argv and argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--help-all"):
+        return cli.fail(PROGRAM, f"CONFIG must come before {argv[0]}", cli.WRONG_ARGUMENTS)
     if not argv or argv[0].startswith("-"):
         names = "\n  ".join(training.config_names(configs))
         text = cli.manual(f"{__doc__}\nConfigs:\n  {names}", "train.py")
         print(text, file=sys.stdout if argv else sys.stderr)
-        return cli.FINISHED if argv and argv[0] in ("-h", "--help") else cli.WRONG_ARGUMENTS
+        return cli.FINISHED if argv else cli.WRONG_ARGUMENTS
     try:
         experiment = training.load_config(argv[0], configs)
         if {"-h", "--help"} & set(argv):
@@ -75,11 +81,16 @@ def main(argv: Sequence[str]) -> int:
             mesh.join_processes(arguments.distributed)
     # tyro reports errors of nested fields itself, but not those of the experiment's own fields.
     except (ValueError, TypeError) as error:
-        options = (Arguments, training.Experiment)
-        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, options)
+        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, _OPTIONS, argv)
     except ConnectionError as error:
         return cli.fail(PROGRAM, error)
     experiment = arguments.experiment
+    given = _given(argv)
+    if "data.source" in given:
+        try:
+            experiment = training.for_data(experiment, given)
+        except (ValueError, OSError) as error:
+            return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, _OPTIONS, argv)
     run_dir = arguments.run_dir or Path("runs") / experiment.name
     try:
         with mesh.naming_failures_elsewhere(), cli.StopOnSignal() as stop:
@@ -93,15 +104,16 @@ def main(argv: Sequence[str]) -> int:
                 tensorboard=arguments.tensorboard,
                 progress=True,
             )
+    except (ValueError, FileNotFoundError, NotADirectoryError) as error:
+        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, _OPTIONS, argv)
     except (
-        ValueError,
         OSError,
         training.NonFiniteError,
         training.UnreadableDataError,
         training.RunDirectoryError,
         training.CheckpointError,
     ) as error:
-        return cli.fail(PROGRAM, error)
+        return cli.fail(PROGRAM, error, argv=argv)
     return cli.FINISHED if outcome.finished else cli.STOPPED
 
 
@@ -116,8 +128,28 @@ def _short_help(config: str, experiment: training.Experiment) -> str:
     return "\n".join([*lines, "", "--help-all shows all fields."])
 
 
+def _given(argv: Sequence[str]) -> dict[str, str]:
+    """The fields that are typed -> the word behind them."""
+    given = {}
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            given[name.replace("-", "_")] = value if equals else following
+    return given
+
+
 def _parse(argv: Sequence[str], experiment: training.Experiment) -> Arguments:
-    return cli.parse(
+    given, model = _given(argv), experiment.model
+    # V1 and all else that follows from these has to follow from what is typed.
+    fields: dict[str, Any] = {"name": given.get("model.name", model.name)}
+    for name in ("image_size", "in_channels"):
+        value = given.get(f"model.{name}", "")
+        fields[name] = int(value) if value.isdecimal() else getattr(model, name)
+    try:
+        experiment = dataclasses.replace(experiment, model=model.moved(**fields))
+    except ValueError as error:
+        raise ValueError(f"model.{error}") from None
+    return parsing.parse(
         Arguments,
         argv[1:],
         f"{PROGRAM} {argv[0]}",

@@ -134,13 +134,26 @@ class Request:
     overwrite: bool = False
 
     def __post_init__(self):
-        suites.expand(self.suite)
+        norms = suites.norms(suites.expand(self.suite), self.norm)
+        for name, least in (("examples", 1), ("batch_size", 1), ("seed", 0), ("workers", 0)):
+            if getattr(self, name) is not None:
+                arguments.count(name, getattr(self, name), least)
         if self.points not in suites.POINTS:
             raise ValueError(f"points must be one of 9, 4, 2; got {self.points!r}")
         for value in self.eps:
             checks.radius("eps", value)
+        if self.eps and len(norms) != 1:
+            raise ValueError(
+                f"eps is for one norm, since each has its own units; the suites attack in "
+                f"{', '.join(norms) or 'none'}"
+            )
         checks.radius("gallery_eps", self.gallery_eps)
         arguments.choice("gallery_norm", self.gallery_norm, names.NORMS)
+        if "linf" in norms:
+            for value in self.eps:
+                checks.within_images("eps", value)
+        if self.gallery_norm == "linf":
+            checks.within_images("gallery_eps", self.gallery_eps)
         for name in ("masking_images", "gallery_images", "physiology_trials"):
             arguments.count(name, getattr(self, name))
         for name in self.corruptions:
@@ -151,7 +164,8 @@ class Request:
                 f"{names.PROCEDURAL_FROST!r} needs none"
             )
         for severity in self.severities:
-            corruptions.check_severity(severity)
+            if severity not in names.SEVERITIES:
+                raise ValueError(f"severities must be among 1 to 5, got {severity!r}")
         arguments.choice("form", self.form, corruptions.FORMS)
         suites.pgd(self, self.norm, 0.0)
         _ = self.protocol

@@ -213,6 +213,12 @@ def expand(suite: Sequence[str]) -> tuple[str, ...]:
     return tuple(expanded)
 
 
+def norms(suite: Sequence[str], norm: str) -> list[str]:
+    """The norms of the attacks of suites, given expanded names, and ``Request.norm``."""
+    used = {norm if name in IN_ONE_NORM else name for name in suite}
+    return [name for name in names.NORMS if name in used]
+
+
 def conditions(suite: Sequence[str], request: "Request", target: Target) -> list[Condition]:
     """The conditions of suites, each once.
 
@@ -222,16 +228,8 @@ def conditions(suite: Sequence[str], request: "Request", target: Target) -> list
       target: what they depend on in the network.
 
     Raises:
-      ValueError: if ``request.eps`` is given for several norms, or the images are too small for a
-        corruption.
+      ValueError: if the images are too small for a corruption.
     """
-    norms = {name for name in suite if name in names.NORMS}
-    norms |= {request.norm for name in suite if name in IN_ONE_NORM}
-    if request.eps and len(norms) != 1:
-        raise ValueError(
-            f"eps is for one norm, since each has its own units; the suites attack in "
-            f"{', '.join(sorted(norms)) or 'none'}"
-        )
     shape = target.image_shape
     members: list[Condition] = []
     for name in suite:

@@ -58,7 +58,12 @@ def keep_compiled(directory: str | os.PathLike | None) -> None:
     """Keep compiled programs in a directory, so that the next start need not compile them.
 
     Programs that took less than a second to compile are not kept. None switches the cache off.
+
+    Raises:
+      ValueError: if it is a file.
     """
+    if directory is not None and os.path.isfile(directory):
+        raise ValueError(f"compilation_cache must be a directory, {directory} is a file")
     path = None if directory is None else os.path.abspath(directory)
     jax.config.update("jax_compilation_cache_dir", path)
     # JAX decides at the first compilation whether there is a cache; this makes it decide again.

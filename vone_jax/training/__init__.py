@@ -23,6 +23,7 @@ from vone_jax.training.run_dir import (
     restore_run,
     versions,
 )
+from vone_jax.training.setup import for_data
 from vone_jax.training.similarity import Similarity
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "Step",
     "UnreadableDataError",
     "config_names",
+    "for_data",
     "from_json",
     "load_config",
     "load_run",

@@ -68,10 +68,30 @@ class ModelConfig:
         # Building the network is cheap. It checks the name, the width and the front end.
         self.build(num_classes=1)
 
+    def moved(self, **fields: Any) -> "ModelConfig":
+        """The same network with another name, image size or number of channels.
+
+        What follows from these by default, such as the settings of V1, follows from the new ones.
+        Other fields keep their values.
+        """
+        given = {name: getattr(self, name) for name in ("name", "image_size", "in_channels")}
+        return _moved(self, ModelConfig(**given), ModelConfig(**given | fields))
+
     def build(self, **options: Any) -> nn.Module:
         """Build the network, see ``models.create``. ``options`` replace fields or add ``dtype``."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return models.create(**fields | options)
+
+
+def _moved(value: Any, before: Any, after: Any) -> Any:
+    """A value that follows from others if it is that ``before``: then it becomes that ``after``."""
+    if value == before:
+        return after
+    if dataclasses.is_dataclass(value) and type(value) is type(before) is type(after):
+        names = [field.name for field in dataclasses.fields(value)]
+        parts = {n: _moved(*(getattr(each, n) for each in (value, before, after))) for n in names}
+        return dataclasses.replace(after, **parts)
+    return value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +144,7 @@ class DataConfig:
         # Frost needs photographs that the project cannot distribute.
         available = [name for name in corruptions.NAMES if name != "frost"]
         for name in self.corruptions:
-            arguments.choice("each of corruptions", name, available)
+            arguments.choice("corruptions", name, available)
         span, levels = self.corruption_severity, corruptions.SEVERITIES
         valid = isinstance(span, tuple) and len(span) == 2 and all(s in levels for s in span)
         if not valid or span[0] > span[1]:

@@ -86,6 +86,8 @@ def load(name: str, configs: Path, variable: str) -> Any:
                 f"{name} is a sweep over several networks: python sweep.py {name} runs all, "
                 f"python train.py {name}:LABEL trains one; its labels are {labels}"
             )
+        if variable == "sweep" and name in config_names(configs):
+            raise ValueError(f"{name} is no sweep; python train.py {name} trains this network")
         raise ValueError(
             f"no config {name!r}{nearest(name, names)}; give the path of a .py file or one of:\n  "
             + "\n  ".join(names)

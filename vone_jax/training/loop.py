@@ -90,6 +90,7 @@ def train(
     if experiment.compilation_cache is not None:
         fast.keep_compiled(experiment.compilation_cache)
     mesh = meshes.data_mesh(devices)
+    asked = experiment.data.batch_size
     setup = prepare(experiment, mesh)
     experiment = setup.experiment
     weights = None
@@ -136,7 +137,7 @@ def train(
         shown = progress and jax.process_index() == 0
         report = enter(Progress(setup.total_steps, step, shown=shown))
         report.line(_opening(setup, step))
-        for warning in _warnings(setup):
+        for warning in _warnings(setup, asked):
             report.line(f"warning: {warning}")
         if restored is None and weights is not None:
             report.line(weights.table())
@@ -221,8 +222,17 @@ def train(
         return Outcome(step, finished)
 
 
-def _warnings(setup: Setup) -> Iterator[str]:
-    """Warnings about a run that will probably disappoint, each with its cure."""
+def _warnings(setup: Setup, asked: int) -> Iterator[str]:
+    """Warnings about a run that will probably disappoint, each with its cure.
+
+    ``asked`` is the size of batches before the data were known.
+    """
+    size = setup.experiment.data.batch_size
+    if size < asked:
+        yield (
+            f"the set has {len(setup.train_source)} training images, so batches have {size} in "
+            f"place of {asked}; a smaller --data.batch-size gives more steps"
+        )
     if setup.num_classes == 1:
         yield (
             f"{setup.experiment.data.source} has one class, so there is nothing to learn; each "

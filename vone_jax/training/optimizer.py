@@ -184,7 +184,7 @@ class OptimizerConfig:
         for rate in self.rates:
             if not isinstance(rate, tuple) or len(rate) != 2:
                 raise ValueError(f"rates must be pairs (pattern, factor), got {rate!r}")
-            arguments.number(f"the factor of {rate[0]!r} in rates", rate[1], positive=True)
+            arguments.number(f"rates: the factor of {rate[0]!r}", rate[1], positive=True)
         arguments.number("warmup_epochs", self.warmup_epochs)
         arguments.number("momentum", self.momentum, most=1.0, below=True)
         arguments.number("weight_decay", self.weight_decay)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import flax.linen as nn
@@ -12,7 +12,7 @@ import numpy as np
 
 from vone_jax import arguments, data
 from vone_jax import mesh as meshes
-from vone_jax.training.experiment import Experiment, ModelConfig
+from vone_jax.training.experiment import DataConfig, Experiment, ModelConfig
 from vone_jax.training.selection import check_patterns, split
 from vone_jax.training.similarity import make_targets
 from vone_jax.training.step import (
@@ -162,6 +162,43 @@ class Prefetch:
         return self._state
 
 
+def for_data(experiment: Experiment, given: Collection[str] = ()) -> Experiment:
+    """The experiment with those fields that follow from its data set taken from that.
+
+    Args:
+      experiment: its ``data.source`` counts.
+      given: paths of fields that are kept: ``"data.eval_split"``, ``"model.num_classes"`` or
+        ``"model.in_channels"``.
+
+    Raises:
+      ValueError, FileNotFoundError: if the data cannot be opened.
+    """
+    config, model = experiment.data, experiment.model
+    if "data.eval_split" not in given:
+        split = data.evaluation_split(config.source, data_dir=config.data_dir)
+        # "." is all of a folder without splits, of which training keeps a part for validation.
+        split = "validation" if split == "." else split
+        config = dataclasses.replace(config, eval_split=split)
+    if "model.num_classes" not in given:
+        model = dataclasses.replace(model, num_classes=None)
+    if "model.in_channels" not in given:
+        channels = _load(config, "train_split").image_shape[-1]
+        model = model.moved(in_channels=channels)
+    return dataclasses.replace(experiment, data=config, model=model)
+
+
+def _load(config: DataConfig, split: str) -> data.Source:
+    """Open a split, by the name of its field; errors about it begin with that."""
+    name = getattr(config, split)
+    try:
+        return data.load(config.source, name, data_dir=config.data_dir)
+    except ValueError as error:
+        about = "data." if str(error).startswith("data_dir") else ""
+        if f"no split {name!r}" in str(error):
+            about = f"data.{split}: "
+        raise ValueError(f"{about}{error}") from error
+
+
 def prepare(experiment: Experiment, mesh: meshes.Mesh) -> Setup:
     """Open the data and build everything, without compiling anything.
 
@@ -172,9 +209,12 @@ def prepare(experiment: Experiment, mesh: meshes.Mesh) -> Setup:
     part_size = config.batch_size // experiment.accumulation_steps
     meshes.check_batch_size(mesh, part_size, "data.batch_size / accumulation_steps")
     meshes.check_batch_size(mesh, config.eval_batch_size, "data.eval_batch_size")
-    train_source = data.load(config.source, config.train_split, data_dir=config.data_dir)
-    eval_source = data.load(config.source, config.eval_split, data_dir=config.data_dir)
-    experiment = _fit(experiment, train_source, eval_source)
+    train_source, eval_source = _load(config, "train_split"), _load(config, "eval_split")
+    part = mesh.size * experiment.accumulation_steps
+    if part <= len(train_source) < config.batch_size:
+        # All of a small set, as far as devices and parts can share it.
+        config = dataclasses.replace(config, batch_size=len(train_source) // part * part)
+    experiment = _fit(dataclasses.replace(experiment, data=config), train_source, eval_source)
     model = build_model(experiment.model, experiment.precision)
     steps_per_epoch = data.batches_per_epoch(train_source, config.batch_size)
     total_steps = experiment.total_steps(steps_per_epoch)
@@ -228,14 +268,14 @@ def _fit(experiment: Experiment, *sources: data.Source) -> Experiment:
         if source.image_shape[-1] != model.in_channels:
             raise ValueError(
                 f"model.in_channels is {model.in_channels}, but {where} have "
-                f"{source.image_shape[-1]} channel(s)"
+                f"{source.image_shape[-1]} channel(s); leave it out to take it from the data"
             )
         if model.num_classes is None:
             model = dataclasses.replace(model, num_classes=source.num_classes)
         if source.num_classes != model.num_classes:
             raise ValueError(
                 f"model.num_classes is {model.num_classes}, but {where} have "
-                f"{source.num_classes} classes"
+                f"{source.num_classes} classes; leave it out to take it from the data"
             )
         names, first = source.class_names, sources[0]
         if names != first.class_names:

@@ -1,0 +1,268 @@
+"""Wrong command lines: each names the word that is wrong, says the cure, and computes nothing.
+
+A line of the table is a command, the option (or the word) that the message must name, a part of the
+cure, and the exit status where it is not 2.
+"""
+
+import shlex
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vone_jax import cli, evaluation
+from vone_jax.cli import convert, evaluate, prepare, report, sweep, train
+from vone_jax.network import Network, Split
+
+MAINS = {
+    "train": train.main,
+    "eval": evaluate.main,
+    "sweep": sweep.main,
+    "report": report.main,
+    "convert": convert.main,
+    "prepare": prepare.main,
+}
+
+# Short names: trained are r = quickstart/resnet18 and v = quickstart/vone_resnet18; eval judges
+# the network net; s is a sweep.
+SHORT = {
+    "train r": "train quickstart/resnet18",
+    "train v": "train quickstart/vone_resnet18",
+    "sweep s": "sweep laboratory/components",
+}
+
+TABLE = """
+train                                           | CONFIG       | quickstart/vone_resnet18
+train --epochs 3                                | --epochs     | CONFIG must come before
+train nosuch                                    | nosuch       | quickstart/vone_resnet18
+train quickstart/resnet19                       | resnet19     | did you mean 'quickstart/resnet18'
+train quickstart                                | quickstart   | did you mean 'quickstart/resnet18'
+train laboratory/components                     | components   | python sweep.py laboratory/com
+train laboratory/components:bas                 | bas          | did you mean 'base-0'
+train nofile.py                                 | nofile.py    | the path of a .py file
+train broken.py                                 | broken.py    | division by zero
+train empty.py                                  | empty.py     | must define experiment = Experiment
+train r extra                                   | extra        | belongs to no option
+train r --epoch 3                               | --epoch      | did you mean --epochs
+train r --batch-size 3                          | --batch-size | did you mean --data.batch-size
+train r --learning-rate 0.1                     | --learning-rate | --optimizer.learning-rate
+train r --optimizer.schedule.patience 3         | .patience    | --optimizer.schedule.final
+train r --epochs                                | --epochs     | needs a value
+train r --epochs many                           | --epochs     | neither a number nor a fraction
+train r --epochs 0                              | --epochs     | a finite number > 0
+train r --epochs=-1                             | --epochs     | a finite number > 0
+train r --epochs nan                            | --epochs     | a finite number > 0
+train r --steps 0                               | --steps      | an integer >= 1
+train r --steps 2.5                             | --steps      | an integer, got '2.5'
+train r --seed=-1                               | --seed       | an integer >= 0
+train r --seed 4294967296                       | --seed       | < 2**32
+train r --name a/b                              | --name       | name of a directory
+train r --precision float16                     | --precision  | one of float32, bfloat16
+train r --matmul-precision low                  | --matmul-precision | default, high, highest
+train r --accumulation-steps 3                  | --accumulation-steps | divide --data.batch-size
+train r --accumulation-steps 0                  | --accumulation-steps | an integer >= 1
+train r --evaluate-every 0                      | --evaluate-every | a finite number > 0
+train r --keep-checkpoints 0                    | --keep-checkpoints | an integer >= 1
+train r --log-every 0                           | --log-every  | an integer >= 1
+train r --non-finite ignore                     | --non-finite | stop, skip
+train r --distributed here                      | --distributed | auto or HOST:PORT,N,I
+train r --distributed host:1,2                  | --distributed | auto or HOST:PORT,N,I
+train r --data.batch-size 0                     | --data.batch-size | an integer >= 1
+train r --data.batch-size 12.5                  | --data.batch-size | an integer, got '12.5'
+train r --data.workers=-1                       | --data.workers | an integer >= 0
+train r --data.augment.crop-scale 0.2           | --data.augment.crop-scale | 2 words
+train r --data.augment.crop-scale 2 1           | --data.augment.crop-scale | low <= high <= 1
+train r --data.augment.flip maybe               | maybe        | switches
+train r --data.unreadable ignore                | --data.unreadable | raise, skip
+train r --data.corruptions fogg                 | --data.corruptions | did you mean 'fog'
+train r --data.corruption-severity 5 1          | --data.corruption-severity | low <= high
+train r --data.corruption-probability 2         | --data.corruption-probability | <= 1
+train r --data.center-crop 0                    | --data.center-crop | > 0 and <= 1
+train r --data.source fashion_mnist             | --data.source | did you mean 'tfds:fashion_mnist'
+train r --data.source photos                    | --data.source | 'folder:<path>'
+train r --data.source folder:nowhere            | --data.source | is not a directory
+train r --data.source folder:void               | --data.source | void/<class>/<image>
+train r --data.source folder:photos --data.eval-split test | --data.eval-split | cat, dog
+train r --data.train-split trian                | --data.train-split | splits are train, test
+train r --data.eval-split validatoin            | --data.eval-split | splits are train, test
+train r --data.data-dir void                    | --data.data-dir | is for 'tfds:' sets
+train r --data.source folder:photos --model.num-classes 7 | --model.num-classes | leave it out
+train r --data.source folder:photos --model.in-channels 1 | --model.in-channels | leave it out
+train r --model.name resnet19                   | --model.name | did you mean 'resnet18'
+train r --model.num-classes 3                   | --model.num-classes | have 10 classes
+train r --model.image-size 4                    | --model.image-size | an integer >= 8
+train r --model.image-size big                  | --model.image-size | an integer
+train r --model.width 0                         | --model.width | an integer >= 1
+train r --model.mean 0.1 0.2 0.3                | --model.mean | one number or one per channel
+train r --model.v1.k-exc 3                      | --model.v1.k-exc | --help-all
+train v --model.name resnet18                   | --model.v1   | use 'vone_resnet18'
+train v --model.v1.stride 0                     | --model.v1.stride | an integer >= 1
+train v --model.v1.kernel-size 4                | --model.v1.kernel-size | must be odd
+train v --model.v1.k-exc=-1                     | --model.v1.k-exc | a finite number > 0
+train v --model.v1.noise loud                   | --model.v1.noise | --model.v1.noise.scale
+train v --model.v1.noise.scale=-1               | --model.v1.noise.scale | a finite number > 0
+train v --model.v1.visual-degrees 0             | --model.v1.visual-degrees | a finite number > 0
+train v --model.v1.distribution gauss           | --model.v1.distribution | physiological, physiol
+train r --optimizer.learning-rate 0             | --optimizer.learning-rate | a finite number > 0
+train r --optimizer.learning-rate fast          | --optimizer.learning-rate | neither a number nor
+train r --optimizer.momentum 1                  | --optimizer.momentum | >= 0 and < 1
+train r --optimizer.weight-decay=-1             | --optimizer.weight-decay | a finite number >= 0
+train r --optimizer.rates back_end/fc 0         | --optimizer.rates | a finite number > 0
+train r --optimizer.rates back_end/fc           | --optimizer.rates | [STR FLOAT
+train r --optimizer.rates nosuch/part 3         | --optimizer.rates | back_end/layer1_0
+train r --freeze nosuch                         | --freeze     | back_end/layer1_0
+train r --initial-weights nofile.pth            | --initial-weights | a checkpoint file (.pth
+train r --initial-weights text.txt              | --initial-weights | a checkpoint file (.pth
+train r --initial-weights void                  | --initial-weights | train.py makes one | 1
+train r --run-dir text.txt                      | --run-dir    | must be a directory | 1
+train r --run-dir text.txt/run                  | --run-dir    | Not a directory
+train r --compilation-cache text.txt            | --compilation-cache | must be a directory
+eval                                            | NETWORK      | RUN_DIR
+eval --suite clean                              | --suite      | NETWORK must come before
+eval nosuch                                     | nosuch       | a directory of train.py
+eval nosuch.pth                                 | nosuch.pth   | a checkpoint file (.pth
+eval nosuch.py:net                              | nosuch.py    | there is no file
+eval nosuchmodule:net                           | nosuchmodule | there is no module
+eval empty.py:net                               | empty.py     | has no function 'net'
+eval text.txt                                   | text.txt     | a checkpoint file (.pth
+eval void                                       | void         | there is no config.json in it
+eval efficientnet_lite1                         | lite1        | did you mean 'efficientnet_lite0'
+eval net other                                  | other        | belongs to no option
+eval net --sweet clean                          | --sweet      | --help-all
+eval net --corruption fog                       | --corruption | did you mean --corruptions
+eval net --suite cleen                          | --suite      | did you mean 'clean'
+eval net --suite                                | --suite      | at least one of clean, linf
+eval net --eps 8                                | --eps        | did you mean 8/255
+eval net --eps 8/0                              | --eps        | [FLOAT
+eval net --eps big                              | --eps        | [FLOAT
+eval net --eps=-0.1                             | --eps        | a finite number >= 0
+eval net --suite linf l2 --eps 0.1              | --eps        | for one norm
+eval net --suite clean --eps 0.1                | --eps        | attack in none
+eval net --norm l3                              | --norm       | one of linf, l2, l1
+eval net --steps 0                              | --steps      | an integer >= 1
+eval net --restarts 0                           | --restarts   | an integer >= 1
+eval net --eot-samples 0                        | --eot-samples | an integer >= 1
+eval net --draws 0                              | --draws      | an integer >= 1
+eval net --examples 0                           | --examples   | an integer >= 1
+eval net --examples 1e3                         | --examples   | an integer, got '1e3'
+eval net --batch-size 0                         | --batch-size | an integer >= 1
+eval net --points 3                             | --points     | one of 9, 4, 2
+eval net --seed=-1                              | --seed       | an integer >= 0
+eval net --workers=-1                           | --workers    | an integer >= 0
+eval net --noise loud                           | --noise      | one of fresh, frozen
+eval net --test-noise loud                      | --test-noise | neuronal:SCALE,LEVEL
+eval net --attack-noise neuronal:1              | --attack-noise | neuronal:SCALE,LEVEL
+eval net --decision mode                        | --decision   | vote
+eval net --loss hinge                           | --loss       | cross_entropy
+eval net --step-rule eps                        | --step-rule  | eps/32
+eval net --order first                          | --order      | box_then_ball
+eval net --corruptions fogg                     | --corruptions | did you mean 'fog'
+eval net --corruptions frost                    | --corruptions | frost_procedural
+eval net --severities 6                         | --severities | 1
+eval net --form png                             | --form       | jpeg85
+eval net --masking-images 0                     | --masking-images | an integer >= 1
+eval net --gallery-eps 2                        | --gallery-eps | did you mean 2/255
+eval net --gallery-norm l0                      | --gallery-norm | one of linf, l2, l1
+eval net --class-names nofile.txt               | --class-names | No such file
+eval net --distributed here                     | --distributed | auto or HOST:PORT,N,I
+eval net --compilation-cache text.txt           | --compilation-cache | must be a directory
+eval net --split trian                          | --split      | splits are train, test
+eval net --source folder:nowhere                | --source     | is not a directory
+eval net --source cifar10                       | --source     | did you mean 'tfds:cifar10'
+eval net --data-dir void                        | --data-dir   | is for 'tfds:' sets
+eval net --tag a/b                              | --tag        | letters, digits
+eval net --suite corruptions --corruptions frost --frost-dir void | --frost-dir | frost1.png
+eval net --suite corruptions --corrupted-files npy:nowhere | --corrupted-files | not a directory
+eval net --suite corruptions --corrupted-files zip:nowhere | --corrupted-files | 'npy:<path>'
+eval net --suite masking --transfer-from nosuch | --transfer-from | a directory of train.py
+eval net --suite physiology --layers nosuch     | --layers     | got 'nosuch'
+eval net --suite physiology --references no.csv | --references | there is no file
+eval net --suite physiology --textures nowhere  | --textures   | is not a directory
+sweep                                           | SWEEP        | laboratory/components
+sweep nosuch                                    | nosuch       | laboratory/components
+sweep quickstart/resnet18                       | quickstart/resnet18 | python train.py
+sweep s --shard 3                               | --shard      | INDEX/COUNT such as 3/8
+sweep s --shard 9/8                             | --shard      | 1 <= INDEX <= COUNT
+sweep s --only trian                            | --only       | did you mean 'train'
+sweep s --weights nowhere --dry-run             | --weights    | sweeps that open networks
+sweep s --runs text.txt                         | --runs       | must be a directory
+sweep s --dryrun                                | --dryrun     | did you mean --dry-run
+report                                          | RUN_DIR      | required
+report nosuch                                   | nosuch       | does not exist
+report void                                     | void         | make them with
+report text.txt                                 | text.txt     | is not a directory
+report void --v1-match                          | --v1-match   | needs --tables DIR
+report void --tabels x                          | --tabels     | unrecognized
+convert                                         | FILE         | required
+convert nosuch.pth                              | nosuch.pth   | must be a checkpoint file
+convert void                                    | void         | must be a checkpoint file
+convert text.txt                                | the file     | *.safetensors | 1
+convert text.txt --name resnet19                | --name       | 'resnet18'
+convert text.txt --image-size big               | --image-size | invalid int value
+convert text.txt --out                          | --out        | expected one argument
+prepare                                         | COMMAND      | required
+prepare foo                                     | foo          | 'idx', 'tfds'
+prepare idx --name cifar                        | --name       | 'fashion_mnist', 'mnist'
+prepare idx --source nowhere                    | --source     | train-images-idx3-ubyte | 1
+"""
+LINES = [[cell.strip() for cell in line.split(" | ")] for line in TABLE.strip().splitlines()]
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A directory with files to name, the network ``net``, and no way to compute anything."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "void").mkdir()
+    (tmp_path / "text.txt").write_text("hello\n")
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    (tmp_path / "empty.py").write_text("")
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(6):
+            Image.new("RGB", (40, 30)).save(tmp_path / "photos" / name / f"{number}.png")
+
+    def never(*arguments, **options):
+        raise AssertionError("a wrong command line got as far as this")
+
+    opened = evaluate.open_network
+
+    def open_network(spec, **options):
+        if spec != "net":
+            return opened(spec, **options)
+        return Network(
+            *("net", lambda keys, images: np.zeros((len(images), 10)), (28, 28, 1)),
+            class_names=tuple(map(str, range(10))),
+            features=lambda keys, images: {"stem": images},
+            validation=Split("fashion_mnist_small", "test", None),
+        )
+
+    monkeypatch.setattr(evaluate, "open_network", open_network)
+    monkeypatch.setattr(evaluation, "evaluate", never)
+    monkeypatch.setattr("vone_jax.training.setup.Setup.initial_state", never)
+    monkeypatch.setattr("vone_jax.sweep._execute", never)
+
+
+@pytest.mark.parametrize("line", LINES, ids=lambda line: line[0])
+def test_a_wrong_command_line_says_what_is_wrong_and_the_cure(line, workplace, capsys):
+    command, name, cure, *status = line
+    for short, full in SHORT.items():
+        command = (
+            f"{full}{command.removeprefix(short)}"
+            if f"{command} ".startswith(f"{short} ")
+            else command
+        )
+    program, *argv = shlex.split(command)
+    try:
+        ended = MAINS[program](argv)
+    except SystemExit as stop:
+        ended = stop.code
+    shown = capsys.readouterr()
+    assert ended == int(status[0]) if status else ended == cli.WRONG_ARGUMENTS
+    assert shown.out == ""
+    # A command without arguments shows its help, and argparse its usage.
+    assert name in shown.err and cure in " ".join(shown.err.split())
+    assert "Traceback" not in shown.err and "Errno" not in shown.err
+
+
+def test_the_table_is_long():
+    assert len(LINES) >= 120

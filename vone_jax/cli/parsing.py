@@ -1,0 +1,135 @@
+"""Command lines that are read into dataclasses, and what is said about wrong ones."""
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from vone_jax.arguments import nearest
+from vone_jax.cli import option
+
+Parsed = TypeVar("Parsed")
+
+
+def parse(
+    arguments: Callable[..., Parsed],
+    argv: Sequence[str],
+    program: str,
+    description: str,
+    default: Parsed | None = None,
+    markers: Sequence[Any] = (),
+) -> Parsed:
+    """Read a command line into a dataclass. A number can be a fraction, such as 8/255.
+
+    Args:
+      arguments: the dataclass; each field is an option, and its comment the help.
+      argv: the words behind the program. ``--help-all`` prints the help of all options.
+      program: the program's name in messages.
+      description: the text above the options in the help.
+      default: values of the options that are not given.
+      markers: of ``tyro.conf``.
+
+    Raises:
+      SystemExit: with status 2 for options that do not fit, after a message on stderr.
+      ValueError, TypeError: what the dataclass raises.
+    """
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def fraction(info: tyro.constructors.PrimitiveTypeInfo):
+        if info.type is not float:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="FLOAT",
+            instance_from_str=lambda words: _number(words[0]),
+            is_instance=lambda value: isinstance(value, float | int),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                arguments,
+                args=["--help" if word == "--help-all" else word for word in argv],
+                prog=program,
+                description=description,
+                default=tyro.MISSING_NONPROP if default is None else default,  # pyright: ignore
+                config=markers,
+                registry=registry,
+            )
+    except SystemExit:
+        if said.getvalue():
+            print(_in_one_line(program, said.getvalue()), end="", file=sys.stderr)
+        raise
+
+
+def _number(text: str) -> float:
+    numerator, slash, denominator = text.partition("/")
+    try:
+        return float(numerator) / float(denominator) if slash else float(text)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{text!r} is neither a number nor a fraction such as 8/255") from None
+
+
+def _in_one_line(program: str, message: str) -> str:
+    """What tyro says about wrong words, in a box, in the form of ``cli.fail``."""
+    message = re.sub(r"\x1b\[[\d;]*m", "", message)
+    lines = [line.strip("│ ") for line in message.splitlines() if line[:1] not in ("╭", "╰")]
+    # Rules divide a box into parts. Off a terminal the title is the first of them.
+    parts = re.split(r" ?[─-]{20,} ?", " ".join(filter(None, lines)))
+    body, *rest = parts if "╭" in message else parts[1:]
+    for pattern, say in _SAYINGS:
+        if match := re.fullmatch(pattern, body.strip()):
+            return f"{program}: {say(' '.join(rest), *match.groups())}\n"
+    return message
+
+
+def _of_a_field(help: str, path: str, field: str, problem: str) -> str:
+    # The first name of the path is that of the dataclass, which is not typed.
+    return f"{option(*path.split('.')[1:], field)} {problem}"
+
+
+def _of_choices(help: str, value: str, name: str, choices: str) -> str:
+    listed = re.findall("'(.*?)'", choices)
+    return f"{name} must be one of {', '.join(listed)}; got {value!r}{nearest(value, listed)}"
+
+
+def _of_words(help: str, name: str, words: str) -> str:
+    usage = re.search(rf"({re.escape(name)} .*?[\]A-Z])(?: [A-Z][a-z]|$)", help)
+    return f"{usage[1] if usage else name} cannot take {words}"
+
+
+def _unknown(help: str, words: str) -> str:
+    word = words.split(", ")[0]
+    if not word.startswith("-"):
+        return f"{word!r} belongs to no option; switches such as --remat take no value"
+    names = re.findall(r"(?<!\S)(--[a-z][\w.-]*)(?: [^a-z]|,)", help.partition("For full")[0])
+    meant = f"; did you mean {' or '.join(names)}?" if names else "; --help-all lists all options"
+    return f"there is no option {word}{meant}"
+
+
+# What tyro says -> what we say, given the help below it and the groups.
+_SAYINGS: tuple[tuple[str, Callable[..., str]], ...] = (
+    (r"Error parsing ([a-z]\w*(?:\.\w+)*): (\w+:?) (.*)", _of_a_field),
+    (
+        r"Error parsing (--\S+): (?:no type matching .*\bINT\b|invalid literal for int).*'(.*?)'",
+        lambda help, name, value: f"{name} must be an integer, got {value!r}",
+    ),
+    (
+        r"Error parsing (--\S+): (?:Could not find|no type matching) .*\[('.*?')\].*",
+        _of_words,
+    ),
+    (r"Error parsing (--\S+): (.*)", lambda help, name, problem: f"{name}: {problem}"),
+    (
+        r"Missing value for argument '(--\S+)'\. Expected (\d+) values?\.",
+        lambda help, name, count: f"{name} needs a value" + (count != "1") * f" of {count} words",
+    ),
+    (r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)\.", _of_choices),
+    (r"Unrecognized options: (.*)", _unknown),
+)
