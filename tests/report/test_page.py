@@ -61,8 +61,8 @@ def test_loads_nothing_and_runs_only_its_own_scripts(page):
 def test_every_chart_has_a_picture_a_specification_and_a_description(page):
     tree = read(page)
     plots = [e for e in tree.all("div") if e.attributes.get("class") == "plot"]
-    # One norm, two corruptions, four parameters of the bank, two of the training.
-    assert len(plots) == 1 + 2 + 4 + 2
+    # The answer, one norm, all and two corruptions, four parameters of the bank, two of training.
+    assert len(plots) == 1 + 1 + 1 + 2 + 4 + 2
     for plot in plots:
         assert plot.attributes["role"] == "img" and plot.attributes["aria-label"]
         (picture,) = plot.children[:1]
@@ -118,7 +118,7 @@ def test_every_number_of_the_table_is_the_one_in_the_file(page, run_dirs):
 
 
 def test_differences_of_the_tables_are_paired_means(page):
-    for part in ("numbers", "glance"):
+    for part in ("numbers", "differences"):
         rows = [list(row.all("data")) for row in read(page).find(id=part).all("tr")]
         lines = [line for line in rows if line]
         assert all(len(line) == 3 for line in lines) and len(lines) >= 6
@@ -217,7 +217,7 @@ def test_notes_in_cells_wrap_on_a_phone():
     """Numbers must not wrap, but a note that does not makes the page wider than the screen."""
     made = built.measure("vone_resnet18", {"clean": 0.9}, examples=60)
     tree = rendered([built.run(built.measure("resnet18", {"clean": 0.9})), built.run(made)])
-    (note,) = [e for e in tree.find(id="glance").all("small") if "common images" in e.text]
+    (note,) = [e for e in tree.find(id="differences").all("small") if "common images" in e.text]
     assert note.attributes["class"] == "text"
     assert "td small.text { white-space: normal; }" in next(tree.all("style")).text
 
@@ -268,8 +268,10 @@ def test_texts_of_result_files_are_escaped(tmp_path, first_format):
     assert not re.search("[\x00-\x08\x0e-\x1f\ud800-\udfff]", page)
     # The text arrives as text: in headings, figures, tables, class names and the provenance.
     seen = "<script>alert(1)</script>\"'&$x^$ {{ 7*7 }}\ufffd"
-    for part in ("glance", "attacks", "gallery", "corruptions", "numbers", "provenance"):
+    for part in ("glance", "attacks", "gallery", "numbers", "provenance"):
         assert seen in tree.find(id=part).text, part
+    charts = [e.attributes.get("aria-label", "") for e in tree.find(id="corruptions").all("div")]
+    assert any(seen in label for label in charts)
     assert "49" not in next(tree.all("h1")).text
 
 
@@ -359,10 +361,10 @@ def test_means_over_corruptions():
 def test_one_severity_is_no_mean_and_no_curve(severities, heading, charts):
     made = built.measure("resnet18", corruptions=("fog", "snow"), severities=severities)
     section = rendered([built.run(made)]).find(id="corruptions")
-    assert [cell.text for cell in section.all("th")][1] == heading
+    assert next(section.all("figcaption")).text.startswith(heading)
     assert ("By severity" in section.text) == bool(charts)
     plots = [e for e in section.all("div") if e.attributes.get("class") == "plot"]
-    assert len(plots) == charts
+    assert len(plots) == 1 + charts
     text = " ".join(section.text.split())
     assert ("means over severities" in text.lower()) is False
     assert f"in 2 ways at {heading.removeprefix('Accuracy, ').split('at ')[-1]}" in text or charts
@@ -445,8 +447,9 @@ def test_many_networks_have_their_colours_markers_and_cards():
             for i, m in enumerate(models)]  # fmt: skip
     tree = rendered(runs)
     assert next(tree.all("h1")).text == "10 networks"
-    cards = [e for e in tree.all("article") if e.attributes["class"] == "network"]
-    assert len(cards) == 10 and "90.0\u202f%" in cards[0].text
+    answers = [e for e in tree.all("li") if e.attributes.get("class") == "network"]
+    assert len(answers) == 10 and "gets 90.0\u202f% of clean images right." in answers[0].text
+    # Three verdicts stand above, the others beside their tables.
     assert sum(e.attributes.get("class") == "verdict" for e in tree.all("p")) == 8
 
 

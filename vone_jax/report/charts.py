@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
 from typing import Any
 
 import altair as alt
@@ -63,24 +64,6 @@ _CONFIG: dict[str, Any] = {
 }
 
 
-# Each chart becomes interactive shortly before it comes into view. If that fails, the static
-# picture stays. With ast, Vega interprets its expressions and needs no eval.
-_SCRIPT = """
-for (const plot of document.querySelectorAll(".plot")) {
-  const seen = new IntersectionObserver(async (entries) => {
-    if (!entries.some((entry) => entry.isIntersecting)) return;
-    seen.disconnect();
-    const spec = JSON.parse(plot.querySelector("script").textContent);
-    const live = document.createElement("div");
-    const options = {actions: false, renderer: "svg", ast: true, mode: "vega-lite"};
-    await vegaEmbed(live, spec, options);
-    plot.querySelector("svg").replaceWith(live);
-  }, {rootMargin: "400px"});
-  seen.observe(plot);
-}
-"""
-
-
 @dataclasses.dataclass(frozen=True)
 class Figure:
     """A chart on the page: static picture, Vega-Lite specification, and what it shows in words."""
@@ -90,10 +73,18 @@ class Figure:
     description: str
 
 
-def figure(chart: alt.TopLevelMixin, description: str) -> Figure:
-    """A chart as the page shows it, with a description for readers who do not see it."""
+def figure(chart: alt.TopLevelMixin, description: str, networks: int = 0) -> Figure:
+    """A chart as the page shows it.
+
+    Args:
+      chart: the chart.
+      description: for readers who do not see it.
+      networks: number of networks, for a chart of rows of ``of_networks``.
+    """
     # Validation takes ten times as long as all the rest.
     spec = chart.to_dict(validate=False) | {"config": _CONFIG}
+    if networks:
+        spec["params"] = [{"name": "shown", "value": list(range(networks))}]
     # An address, which a page that loads nothing does not need.
     del spec["$schema"]
     svg = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
@@ -106,7 +97,8 @@ def figure(chart: alt.TopLevelMixin, description: str) -> Figure:
 @functools.cache
 def script() -> str:
     """The script of the page, with Vega, Vega-Lite and Vega-Embed in one text."""
-    return vl_convert.javascript_bundle(_SCRIPT)
+    text = resources.files("vone_jax.report").joinpath("templates/page.js").read_text("utf-8")
+    return vl_convert.javascript_bundle(text)
 
 
 def color(position: int) -> str:
@@ -122,6 +114,11 @@ def marker(position: int) -> str:
 def chart_of(rows: Sequence[dict[str, Any]]) -> alt.Chart:
     """A chart of rows of data."""
     return alt.Chart(alt.Data(values=list(rows)))
+
+
+def of_networks(rows: Sequence[dict[str, Any]]) -> alt.Chart:
+    """A chart of rows with the "position" of a network; the reader chooses the networks."""
+    return chart_of(rows).transform_filter("indexof(shown, datum.position) >= 0")
 
 
 def share_axis(title: str | None = None, **fields: Any) -> alt.Axis:
@@ -212,13 +209,13 @@ def _accuracy_chart(
     names = " : ".join(f"abs(datum.value - {at}) < 1e-6 ? '{ticks[at]}'" for at in sorted(ticks))
     axis = {"values": sorted(ticks), "title": title, "labelExpr": f"{names} : ''"}
     x = alt.X("place:Q", axis=alt.Axis(labelOverlap=False, **axis))
-    colors, shapes, dashes = _styles(runs)
+    colors, shapes, dashes = styles(runs)
     axis = share_axis(values=[0, 0.25, 0.5, 0.75, 1])
 
     def y(field: str) -> alt.Y:
         return alt.Y(f"{field}:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=axis)
 
-    base = chart_of(rows).encode(x=x, color=colors)
+    base = of_networks(rows).encode(x=x, color=colors)
     joined, apart = base.transform_filter("datum.joined"), base.transform_filter("!datum.joined")
     layers = []
     level = comparison.common_chance(runs)
@@ -241,7 +238,7 @@ def _accuracy_chart(
     )
     width, height = size
     chart = alt.layer(*layers).properties(width=width, height=height)
-    return figure(chart, " ".join([about, *spoken]))
+    return figure(chart, " ".join([about, *spoken]), len(runs))
 
 
 def styled(channel: Any, styles: Iterable[Any], field: str = "position") -> Any:
@@ -254,7 +251,7 @@ def styled(channel: Any, styles: Iterable[Any], field: str = "position") -> Any:
     return channel(f"{field}:N", scale=scale, legend=None)
 
 
-def _styles(runs: Sequence[Run]) -> tuple[alt.Color, alt.Shape, alt.StrokeDash]:
+def styles(runs: Sequence[Run]) -> tuple[alt.Color, alt.Shape, alt.StrokeDash]:
     """Colours, shapes and dashes: lines of stochastic networks are solid."""
     places = range(len(runs))
     dashes = [DASHES[0] if run.stochastic else _DETERMINISTIC for run in runs]
@@ -299,8 +296,8 @@ def _training_chart(runs: Sequence[Run], quantity: str) -> Figure:
     scale = alt.Scale(domain=[0, 1]) if share else alt.Scale(zero=True)
     y = alt.Y("value:Q", scale=scale, title=None, axis=share_axis() if share else alt.Axis())
     x = alt.X("epoch:Q", axis=alt.Axis(tickCount=6))
-    colors, shapes, dashes = _styles(runs)
-    base = chart_of(rows).encode(x=x, y=y, color=colors)
+    colors, shapes, dashes = styles(runs)
+    base = of_networks(rows).encode(x=x, y=y, color=colors)
     train, validation = (base.transform_filter(f"datum.kind == '{kind}'") for kind in _LOGGED)
     points = validation.mark_point(filled=True, size=26, opacity=1)
     tooltip = ["Network:N", "epoch:Q", alt.Tooltip("value:Q", title=quantity)]
@@ -313,4 +310,4 @@ def _training_chart(runs: Sequence[Run], quantity: str) -> Figure:
     logged = {row["kind"] for row in rows}
     layers = [layer for kind, layer in drawn if kind in logged]
     chart = alt.layer(*layers).properties(width=400, height=240)
-    return figure(chart, f"{words(quantity)} during training. {' '.join(spoken)}")
+    return figure(chart, f"{words(quantity)} during training. {' '.join(spoken)}", len(runs))

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from vone_jax import names, results
 from vone_jax.report import (
+    answer,
     cautions,
     charts,
     comparison,
@@ -41,29 +41,37 @@ GROUPS = {"clean": "Clean images", "attack": "Attacks", "corruption": "Corruptio
 OPEN_ROWS = 30
 
 
-def render(runs: Sequence[Run], table: scores.Table) -> str:
-    """The page as HTML, complete in itself. The same runs always give the same text."""
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """The templates of the page, and the words that they use."""
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("vone_jax.report", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        extensions=["jinja2.ext.do"],
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":")}
+    made.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":")}
     for name in ("percent", "points", "listing", "count", "words", "fact"):
-        environment.filters[name] = getattr(wording, name)
-    environment.filters |= {"interval": lambda ends: wording.interval(*ends), "tally": _tally}
-    environment.globals |= {
+        made.filters[name] = getattr(wording, name)
+    made.filters |= {"interval": lambda ends: wording.interval(*ends), "tally": _tally}
+    made.globals |= {
         "norm_labels": names.NORM_LABELS,
         "eps_label": names.eps_label,
         "form_label": comparison.form_label,
     }
+    return made
+
+
+def render(runs: Sequence[Run], table: scores.Table) -> str:
+    """The page as HTML, complete in itself. The same runs always give the same text."""
     script = charts.script()
     # The policy of the page allows this script, and no other one.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = environment.get_template("page.html").render(
-        _context(runs, table), script=script, digest=digest
+    page = (
+        environment()
+        .get_template("page.html")
+        .render(_context(runs, table), script=script, digest=digest)
     )
     return wording.printable(page)
 
@@ -86,7 +94,8 @@ def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
         "cautions": cautions.cautions(runs),
         "comparisons": [_comparison(runs, item) for item in comparison.comparisons(runs)],
         "cards": [_card(position, run) for position, run in enumerate(runs)],
-        "attack_panels": [("", charts.attack_chart(runs, n)) for n in comparison.norms(runs)],
+        "answer": answer.overview(runs),
+        "attack_panels": [(n, charts.attack_chart(runs, n)) for n in comparison.norms(runs)],
         "attacks": _attack_settings(runs),
         "chance": comparison.common_chance(runs),
         "masking": entries(runs, "masking"),
@@ -156,28 +165,26 @@ def _attack_settings(runs: Sequence[Run]) -> list[tuple[str, str]]:
 
 
 def _corruptions(runs: Sequence[Run]) -> dict[str, Any] | None:
-    """Per corruption: the mean over severities of each network, and a panel by severity."""
+    """The mean over severities of each corruption, and a panel for each by severity."""
     measured = [comparison.corruptions(run) for run in runs]
     names = list(dict.fromkeys(name for each in measured for name, _ in each))
-    severities = [severity for each in measured for _, severity in each]
     if not names:
         return None
-    bars, panels = [], []
-    for name in names:
-        members = [{s: r for (other, s), r in each.items() if other == name} for each in measured]
-        row = []
-        for position, by_severity in enumerate(members):
-            if by_severity:
-                mean, low, high = results.mean_accuracy(list(by_severity.values()))
-                over = comparison.severity_label(list(by_severity))
-                row.append((position, mean, low, high, over, not math.isnan(low)))
-        bars.append((wording.words(name), row))
-        # One severity beside the clean image makes no curve.
-        if max(map(len, members)) > 1:
-            panels.append((wording.words(name), charts.severity_chart(runs, name)))
+    # One severity beside the clean image makes no curve.
+    panels = [
+        (wording.words(name), charts.severity_chart(runs, name))
+        for name in names
+        if max(sum(other == name for other, _ in each) for each in measured) > 1
+    ]
+    severities = [severity for each in measured for _, severity in each]
     over = comparison.severity_label(severities)
-    heading = f"mean over {over}" if len(set(severities)) > 1 else f"at {over}"
-    return {"bars": bars, "panels": panels, "over": over, "heading": heading}
+    return {
+        "chart": answer.corruptions(runs),
+        "panels": panels,
+        "ways": len(names),
+        "over": over,
+        "heading": f"mean over {over}" if len(set(severities)) > 1 else f"at {over}",
+    }
 
 
 def _banks(runs: Sequence[Run]) -> list[dict[str, Any]]:
