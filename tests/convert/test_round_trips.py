@@ -81,6 +81,7 @@ BANK = v1.sample_gabor_parameters(8, sf_max=6.0)
         {"bank": BANK, "image_mean": 0.4, "image_std": 0.25},
         {"image_mean": models.IMAGENET_MEAN, "image_std": models.IMAGENET_STD},
         {"bank": v1.ImportedBank(*v1.gabor_kernels(BANK, 25, 28.0), BANK, 28.0)},
+        {"normalization": v1.SurroundNormalization(c50=0.4, frequency_tuning=1.0, seed=3)},
     ],
 )
 def test_folders_keep_the_front_end(config, tmp_path):
@@ -214,6 +215,13 @@ def test_variables_of_another_network_are_refused(vone, tmp_path):
             write(small("resnet18"), vone[1])
     with pytest.raises(ValueError, match="none that models.create builds"):
         convert.save_folder(tmp_path, vone[0].clone(bottleneck_features=3), vone[1])
+
+
+def test_a_checkpoint_of_pytorch_has_no_normalisation(vone, tmp_path):
+    settings = v1.SurroundNormalization(largest_extent=0.1)
+    model = vone[0].clone(v1=dataclasses.replace(vone[0].v1, normalization=settings))
+    with pytest.raises(ValueError, match=r"normalization must be None.*use save_folder"):
+        convert.save_torch(tmp_path / "weights.pth", model, vone[1])
 
 
 def test_safetensors_of_every_type(tmp_path):

@@ -47,6 +47,17 @@ def test_json_gives_an_equal_experiment(experiment, schedule, noise):
     assert type(through_json(changed).optimizer.schedule) is type(schedule)
 
 
+def test_json_keeps_the_normalisation(experiment):
+    settings = v1.SurroundNormalization(frequency_tuning=1.0, largest_extent=0.2, seed=5)
+    config = replace(experiment.model.v1, normalization=settings)
+    changed = replace(experiment, model=replace(experiment.model, v1=config))
+    assert through_json(changed) == changed
+    # A file that was written before there was a normalisation.
+    content = training.to_json(experiment)
+    del content["model"]["v1"]["normalization"]
+    assert training.from_json(content) == experiment
+
+
 def test_json_keeps_corruptions(experiment):
     names = ("gaussian_noise", "contrast")
     augmented = replace(experiment.data, corruptions=names, corruption_severity=(2, 4))

@@ -284,11 +284,17 @@ def flags_of(name: str, config: VOneBlockConfig | None) -> dict[str, Any]:
     """The flags that the original's loader reads, for an architecture and its V1.
 
     Raises:
-      ValueError: if the noise has a strength other than 1, which the original does not know.
+      ValueError: if the noise has a strength other than 1, or if there is a normalization, which
+        the original does not know.
     """
     flags: dict[str, Any] = {"arch": names.base_network(name).replace("_", "")}
     if config is None:
         return flags
+    if config.normalization is not None:
+        raise ValueError(
+            "normalization must be None in a checkpoint of PyTorch, whose V1 has no surround; use "
+            "save_folder"
+        )
     noise = config.noise
     if isinstance(noise, NeuronalNoise) and noise.strength != 1:
         raise ValueError(f"noise.strength must be 1 in a checkpoint of PyTorch, got {noise}")

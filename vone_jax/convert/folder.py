@@ -127,6 +127,8 @@ def _describe_v1(config: v1.VOneBlockConfig) -> dict[str, Any]:
     fields: dict[str, Any] = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     if config.noise is not None:
         fields["noise"] = {"kind": type(config.noise).__name__, **vars(config.noise)}
+    if config.normalization is not None:
+        fields["normalization"] = dataclasses.asdict(config.normalization)
     if config.bank is not None:
         fields["bank"] = bank = dict[str, Any](kind=type(config.bank).__name__)
         if isinstance(config.bank, v1.ImportedBank):
@@ -179,6 +181,8 @@ def _build_v1(stored: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> v1.VO
     if fields["noise"] is not None:
         noise = dict(fields["noise"])
         fields["noise"] = _NOISE[noise.pop("kind")](**noise)
+    if fields.get("normalization") is not None:
+        fields["normalization"] = v1.SurroundNormalization(**fields["normalization"])
     if fields["bank"] is not None:
         kind = fields["bank"]["kind"]
         bank = v1.GaborParameters(**{name: arrays[f"v1.bank.{name}"] for name in _PARAMETERS})

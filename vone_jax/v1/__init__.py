@@ -9,6 +9,7 @@ from vone_jax.v1.gabor import (
     gabor_kernels,
 )
 from vone_jax.v1.noise import FanoNoise, GaussianNoise, NeuronalNoise, Noise, standard_normal
+from vone_jax.v1.normalization import SurroundNormalization
 from vone_jax.v1.sampling import (
     sample_evnet_parameters,
     sample_gabor_parameters,
@@ -26,7 +27,7 @@ from vone_jax.v1.subcortical import (
 __all__ = [
     "M_CELLS", "P_CELLS", "FanoNoise", "GaborKernels", "GaborParameters", "GaussianNoise",
     "ImportedBank", "LGNCells", "NeuronalNoise", "Noise", "SubcorticalBlock", "SubcorticalConfig",
-    "VOneBlock", "VOneBlockConfig", "distributions", "gabor_kernels", "noise_free_responses",
-    "sample_evnet_parameters", "sample_gabor_parameters", "spatial_frequency_histogram",
-    "standard_normal", "subcortical_responses",
+    "SurroundNormalization", "VOneBlock", "VOneBlockConfig", "distributions", "gabor_kernels",
+    "noise_free_responses", "sample_evnet_parameters", "sample_gabor_parameters",
+    "spatial_frequency_histogram", "standard_normal", "subcortical_responses",
 ]  # fmt: skip

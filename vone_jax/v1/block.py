@@ -25,11 +25,13 @@ from vone_jax.v1.gabor import (
     check_nyquist,
     gabor_kernels,
 )
+from vone_jax.v1.normalization import SurroundNormalization, SurroundPools
 from vone_jax.v1.sampling import (
     sample_evnet_parameters,
     sample_gabor_parameters,
     spatial_frequency_histogram,
 )
+from vone_jax.v1.surround import draw_surrounds
 
 Images = Float[Array | np.ndarray, "n h w c"]
 Responses = Float32[Array, "n _ _ channels"]
@@ -55,6 +57,8 @@ class VOneBlockConfig:
         and "evnet_published", with the input channels of the published networks.
       k_exc: gain of all responses. 25 gives a mean response near 1 on ImageNet.
       in_channels: number of image channels.
+      normalization: ``SurroundNormalization``, which comes before the noise; None for the published
+        block, which has none.
       noise: ``NeuronalNoise``, ``GaussianNoise``, ``FanoNoise`` or None.
       noise_generator: generator of the normals, see ``noise.standard_normal``.
       bank: explicit Gabor parameters, or the kernels of a checkpoint; they override sampling.
@@ -79,6 +83,7 @@ class VOneBlockConfig:
     distribution: str = "physiological"
     k_exc: float = 25.0
     in_channels: int = 3
+    normalization: SurroundNormalization | None = None
     noise: noise_models.Noise = noise_models.NeuronalNoise()
     noise_generator: str = "counter"
     bank: GaborParameters | ImportedBank | None = None
@@ -102,6 +107,14 @@ class VOneBlockConfig:
         check_normalisation("image_mean", self.image_mean, self.in_channels)
         check_normalisation("image_std", self.image_std, self.in_channels, positive=True)
         check_kernel_size(self.kernel_size)
+        if not isinstance(self.normalization, SurroundNormalization | None):
+            raise ValueError(
+                "normalization must be SurroundNormalization(...) or None, got "
+                f"{self.normalization!r}"
+            )
+        if self.normalization is not None:
+            positions = -(-self.image_size // self.stride)
+            self.normalization.check_reach(positions, self.pixels_per_degree / self.stride)
         if not isinstance(self.noise, noise_models.Noise):
             raise ValueError(
                 "noise must be NeuronalNoise(...), GaussianNoise(...), FanoNoise(...) or None, got "
@@ -187,6 +200,24 @@ def filter_bank(config: VOneBlockConfig) -> FilterBank:
     )
 
 
+@functools.lru_cache(maxsize=16)
+def surround_pools(config: VOneBlockConfig) -> SurroundPools:
+    """Return the surrounds of a configuration with a normalization. They are cached."""
+    assert config.normalization is not None
+    # The amplitude of a grating of full contrast in normalised images is half a white pixel.
+    amplitude = 0.5 / np.mean(config.image_std)
+    return draw_surrounds(
+        config.normalization,
+        config.gabor_parameters(),
+        config.gabor_kernels(),
+        num_simple=config.simple_channels,
+        pixels_per_degree=config.pixels_per_degree,
+        stride=config.stride,
+        gain=config.k_exc * float(amplitude),
+        seed=config.gabor_seed,
+    )
+
+
 def noise_free_responses(config: VOneBlockConfig, images: Images) -> Responses:
     """Return the responses of simple cells, then of complex cells, before noise.
 
@@ -195,7 +226,8 @@ def noise_free_responses(config: VOneBlockConfig, images: Images) -> Responses:
         simple = k_exc max(q0, 0),   complex = k_exc sqrt(q0^2 + q1^2) / sqrt(2)
 
     (Dapello, Marques et al., section 3). The values are exact. The gradient of the root is defined
-    as 0 where q0 and q1 are both 0, so that gradients are finite for every image.
+    as 0 where q0 and q1 are both 0, so that gradients are finite for every image. The normalisation
+    follows, if there is one.
 
     Args:
       config: configuration of the block.
@@ -211,7 +243,11 @@ def noise_free_responses(config: VOneBlockConfig, images: Images) -> Responses:
     check_images(images, config.in_channels)
     normalised = normalise(images, config.image_mean, config.image_std)
     bank = filter_bank(config)
-    return config.k_exc * bank(normalised, config.stride, jax.nn.relu, _complex_cell)
+    if config.normalization is None:
+        return config.k_exc * bank(normalised, config.stride, jax.nn.relu, _complex_cell)
+    surround = surround_pools(config)
+    normalise_cells = lambda cells, order: surround(config.k_exc * cells, order)  # noqa: E731
+    return bank(normalised, config.stride, jax.nn.relu, _complex_cell, normalise_cells)
 
 
 def _complex_cell(in_phase: jax.Array, quadrature: jax.Array) -> jax.Array:

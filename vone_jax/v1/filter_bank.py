@@ -106,6 +106,7 @@ class FilterBank:
         stride: int,
         simple_cell: Callable[[jax.Array], jax.Array],
         complex_cell: Callable[[jax.Array, jax.Array], jax.Array],
+        all_cells: Callable[[jax.Array, np.ndarray], jax.Array] | None = None,
     ) -> Float32[Array, "n _ _ cells"]:
         """Return the responses of all cells to normalised images, in the order of the bank.
 
@@ -114,6 +115,9 @@ class FilterBank:
           stride: in pixels.
           simple_cell: elementwise function of the in-phase response.
           complex_cell: elementwise function of the in-phase and the quadrature response.
+          all_cells: function of the responses of all simple, then all complex cells, and of the
+            number in the bank of each of them. It is applied before the cells are put in order,
+            which leaves them in a layout that is slow to read again on a CPU.
         """
         linear = self.linear(images, stride)
 
@@ -122,4 +126,7 @@ class FilterBank:
 
         cells = [simple_cell(read(q0)) for q0 in self.simple]
         cells += [complex_cell(read(q0), read(q1)) for q0, q1 in self.complex_]
-        return fast.permute(jnp.concatenate(cells, axis=-1), self.order)
+        responses = jnp.concatenate(cells, axis=-1)
+        if all_cells is not None:
+            responses = all_cells(responses, np.argsort(self.order))
+        return fast.permute(responses, self.order)

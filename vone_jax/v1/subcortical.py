@@ -6,7 +6,6 @@ neuro-inspired front-end improves CNN robustness, NeurIPS 2025, arXiv:2506.03089
 """
 
 import dataclasses
-import functools
 import math
 
 import flax.linen as nn
@@ -17,6 +16,7 @@ from jaxtyping import Array, Float, Float32, Key
 from vone_jax import arguments
 from vone_jax.v1 import noise as noise_models
 from vone_jax.v1.block import Images, check_images
+from vone_jax.v1.blur import reflecting_matrix
 
 Responses = Float32[Array, "n h w cells"]
 Maps = Float32[Array, "n maps h w"]
@@ -256,26 +256,11 @@ def contrast_normalisation(config: SubcorticalConfig, cells: LGNCells, responses
 
 
 def _filtered(maps: Maps, taps: Taps) -> Maps:
-    """Correlate maps with ``taps`` along both axes, as two products with banded matrices.
-
-    For a Gaussian as wide as these that is faster than a convolution, gradients included, on CPUs
-    and accelerators.
-    """
+    """Correlate maps with ``taps`` along both axes, see ``blur``."""
     height, width = maps.shape[2:]
-    rows, columns = (_matrix(side, tuple(taps.tolist())) for side in (height, width))
+    rows, columns = (reflecting_matrix(side, tuple(taps.tolist())) for side in (height, width))
     along_columns = jnp.einsum("jw,nchw->nchj", columns, maps, precision="highest")
     return jnp.einsum("ih,nchj->ncij", rows, along_columns, precision="highest")
-
-
-@functools.lru_cache(maxsize=64)
-def _matrix(side: int, taps: tuple[float, ...]) -> Float32[np.ndarray, "side side"]:
-    """The matrix of a correlation along an axis that continues by reflection."""
-    reach = len(taps) // 2
-    positions = np.pad(np.arange(side), reach, mode="reflect")
-    matrix = np.zeros((side, side))
-    for offset, tap in enumerate(taps):
-        np.add.at(matrix, (np.arange(side), positions[offset : offset + side]), tap)
-    return matrix.astype(np.float32)
 
 
 class SubcorticalBlock(nn.Module):

@@ -1,0 +1,254 @@
+"""The normalising surround: closed forms, draws from physiology, gradients, refused settings."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+from scipy import ndimage, stats
+
+from vone_jax import v1
+from vone_jax.v1 import block, surround
+from vone_jax.v1.blur import gaussian_taps
+from vone_jax.v1.distributions import SUPPRESSION_INDEX, SURROUND_DIAMETER
+
+SETTINGS = v1.SurroundNormalization(largest_extent=0.5, position_pooling=0.1)
+SMALL = v1.VOneBlockConfig(
+    simple_channels=12,
+    complex_channels=12,
+    image_size=56,
+    visual_degrees=2.0,
+    kernel_size=13,
+    stride=2,
+    noise=None,
+    normalization=SETTINGS,
+)
+PLAIN = dataclasses.replace(SMALL, normalization=None)
+PUBLISHED = v1.VOneBlockConfig(noise=None, normalization=v1.SurroundNormalization())
+
+
+def with_settings(**fields):
+    return dataclasses.replace(SMALL, normalization=dataclasses.replace(SETTINGS, **fields))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).random((2, 56, 56, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def published():
+    return block.surround_pools(PUBLISHED)
+
+
+def test_without_normalisation_the_block_is_the_published_one(images):
+    bank = block.filter_bank(PLAIN)
+    normalised = block.normalise(images, 0.5, 0.5)
+    expected = 25.0 * bank(normalised, 2, jax.nn.relu, block._complex_cell)
+    np.testing.assert_array_equal(v1.noise_free_responses(PLAIN, images), expected)
+    assert v1.VOneBlockConfig().normalization is None
+
+
+def test_responses_equal_a_direct_computation(images):
+    """Pools by another library, cell by cell, in the order of the bank."""
+    pools = block.surround_pools(SMALL)
+    before = np.asarray(v1.noise_free_responses(PLAIN, images), np.float64)
+    after = v1.noise_free_responses(SMALL, images)
+
+    def blurred(maps, deviation):
+        taps = gaussian_taps(deviation)
+        along_rows = ndimage.correlate1d(maps, taps, axis=1, mode="mirror")
+        return ndimage.correlate1d(along_rows, taps, axis=2, mode="mirror")
+
+    maps = before @ pools.read
+    layers = np.stack([blurred(maps, deviation) for deviation in pools.deviations])
+    divisor = 1.0 + np.einsum("dnhwm,dmc->nhwc", layers, pools.write)
+    assert divisor.min() >= 1.0
+    expected = before.copy()
+    expected[..., 12:] = blurred(before[..., 12:], 0.1 * 14.0)
+    expected *= SETTINGS.gain / divisor
+    np.testing.assert_allclose(after, expected, rtol=1e-5, atol=1e-6 * expected.max())
+
+
+@pytest.mark.parametrize(
+    "tuning",
+    [
+        {},
+        {"orientation_tuning": 1.0},
+        {"orientation_tuning": 0.5, "phase_tuning": 1.0, "frequency_tuning": 0.7},
+    ],
+)
+def test_weights_are_those_of_the_formula_and_never_negative(tuning):
+    config = with_settings(**tuning)
+    settings, bank = config.normalization, config.gabor_parameters()
+    is_complex = np.arange(24) >= 12
+    weights = surround._Weights.of(settings, bank, is_complex)
+
+    def difference(angles):
+        return np.deg2rad(angles[:, None] - angles)
+
+    expected = 1.0 + settings.orientation_tuning * np.cos(2.0 * difference(bank.theta))
+    both_simple = ~is_complex[:, None] & ~is_complex
+    expected *= 1.0 + settings.phase_tuning * both_simple * np.cos(difference(bank.phase))
+    ring = weights.ring @ weights.read.T
+    if settings.frequency_tuning is None:
+        np.testing.assert_allclose(ring, expected, atol=1e-12)
+    else:
+        # A Gaussian between nodes an octave apart: smaller for frequencies that are farther apart.
+        octaves = np.abs(np.log2(bank.sf[:, None] / bank.sf))
+        share = ring / np.maximum(expected, 1e-9)
+        clear = expected > 0.1
+        assert (
+            share[clear & (octaves > 2.5)].max() < 0.1 < 0.6 < share[clear & (octaves < 0.2)].min()
+        )
+    assert ring.min() >= -1e-12
+    np.testing.assert_allclose(weights.centre @ weights.read.T, 1.0, atol=1e-12)
+
+
+def test_no_stimulus_makes_a_divisor_smaller_than_1(published):
+    """The hole of a ring takes no more away than the ring has there."""
+    side = 56
+    impulse = np.zeros((1, side, side, 512), np.float32)
+    impulse[0, 20, 30] = np.random.default_rng(0).random(512)
+    plain = dataclasses.replace(PUBLISHED.normalization, position_pooling=0.0)
+    pools = dataclasses.replace(published, settings=plain)
+    ones = jnp.ones((1, side, side, 512), jnp.float32)
+    # The divisor is linear in the responses, so that this recovers it from two inputs.
+    divisor = jax.jit(lambda x: plain.gain * x / pools(x))(jnp.asarray(impulse) + 1e-3 * ones)
+    assert divisor.min() >= 1.0
+
+
+def test_a_large_optimal_grating_of_full_contrast_drives_both_pools_fully():
+    config = with_settings(gain=1.0, position_pooling=0.0)
+    pools = block.surround_pools(config)
+    bank, kernels = config.gabor_parameters(), config.gabor_kernels()
+    drive = 25.0 * surround._drive(bank, kernels, np.arange(24) >= 12, 28.0)
+    maps = np.broadcast_to(drive[:, None, None], (24, 28, 28, 24)).astype(np.float32)
+    divisor = np.asarray(maps / pools(jnp.asarray(maps)))[np.arange(24), 14, 14, np.arange(24)]
+    half = np.asarray(maps / 2 / pools(jnp.asarray(maps / 2)))
+    np.testing.assert_allclose(half[np.arange(24), 14, 14, np.arange(24)] * 2 - 1, divisor, 1e-4)
+    # The centre alone gives 1 + 1 / c50; the ring adds its strength.
+    strength = divisor - 1.0 - 1.0 / SETTINGS.c50
+    assert strength.min() > 0
+    order = np.argsort(pools.suppression_index)
+    assert strength[order][-6:].min() > strength[order][:6].max()
+
+
+def test_draws_have_the_published_distributions(published):
+    index = published.suppression_index
+    counts = np.histogram(index, SUPPRESSION_INDEX.edges)[0] / len(index)
+    weights = np.array(SUPPRESSION_INDEX.weights) / sum(SUPPRESSION_INDEX.weights)
+    # The last bin, beyond 1, counts in the bin before.
+    weights = np.array([*weights[:4], weights[4:].sum()])
+    np.testing.assert_allclose(counts[:5], weights, atol=2 / 512)
+    suppressed = published.surround_diameter[index > 0.1]
+    counts = np.histogram(suppressed, SURROUND_DIAMETER.edges)[0] / len(suppressed)
+    weights = np.array(SURROUND_DIAMETER.weights) / sum(SURROUND_DIAMETER.weights)
+    np.testing.assert_allclose(counts, weights, atol=2 / len(suppressed))
+
+
+@pytest.mark.parametrize("correlation", [-0.8, 0.0, 0.8])
+def test_draws_are_correlated_with_receptive_fields(correlation):
+    field = np.random.default_rng(0).gamma(2.0, size=512)
+    strengths = v1.SurroundNormalization(strength_correlation=correlation)
+    extents = v1.SurroundNormalization(strength_correlation=0.0, extent_correlation=correlation)
+    index, _ = surround._draws(strengths, field, seed=0)
+    _, diameter = surround._draws(extents, field, seed=0)
+    # Spearman's rank correlation of a Gaussian copula.
+    expected = 6 / math.pi * math.asin(correlation / 2)
+    for drawn in (index, diameter):
+        assert stats.spearmanr(field, drawn).statistic == pytest.approx(expected, abs=0.1)
+
+
+def test_draws_depend_on_the_seed_of_the_bank_or_their_own():
+    def index(**fields):
+        settings = dataclasses.replace(SETTINGS, seed=fields.pop("seed", None))
+        config = dataclasses.replace(SMALL, normalization=settings, **fields)
+        return block.surround_pools(config).suppression_index
+
+    bank = SMALL.gabor_parameters()
+    np.testing.assert_array_equal(index(), index(seed=0))
+    np.testing.assert_array_equal(index(bank=bank), index(bank=bank, seed=0))
+    assert not np.array_equal(index(), index(seed=1))
+    assert not np.array_equal(index(bank=bank), index(bank=bank, gabor_seed=1))
+    np.testing.assert_array_equal(index(bank=bank, gabor_seed=1), index(bank=bank, seed=1))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_gradients_are_finite_on_uniform_images(value):
+    gradient = jax.grad(lambda x: jnp.sum(jnp.square(v1.noise_free_responses(SMALL, x))))
+    assert np.all(np.isfinite(gradient(jnp.full((1, 56, 56, 3), value))))
+
+
+def test_gradients_equal_finite_differences(images):
+    pools = block.surround_pools(SMALL)
+    responses = v1.noise_free_responses(PLAIN, images[:1]) + 0.1
+    check_grads(
+        lambda r: pools(jnp.asarray(r)),
+        (responses,),
+        order=1,
+        modes=["fwd", "rev"],
+        rtol=2e-2,
+        atol=2e-2,
+    )
+
+
+def test_normalisation_comes_before_noise(images):
+    noisy = dataclasses.replace(SMALL, noise=v1.NeuronalNoise())
+    z = jnp.zeros((2, 28, 28, 24))
+    without = v1.VOneBlock(noisy).apply({}, images, standard_normal=z)
+    np.testing.assert_allclose(
+        without, v1.noise_free_responses(SMALL, images), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_an_example_does_not_depend_on_its_batch(images):
+    together = v1.noise_free_responses(SMALL, images)
+    alone = v1.noise_free_responses(SMALL, images[1:])
+    # Up to rounding in the bank, whose order of sums depends on the batch.
+    np.testing.assert_allclose(alone[0], together[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_surround_larger_than_the_image_is_refused_with_the_cure():
+    small = {"image_size": 32, "visual_degrees": 1.0, "kernel_size": 9, "stride": 1}
+    with pytest.raises(
+        ValueError, match=r"normalization.largest_extent of 2.25 degrees.*1 degrees"
+    ):
+        v1.VOneBlockConfig(**small, normalization=v1.SurroundNormalization())
+    with pytest.raises(ValueError, match=r"set normalization.largest_extent to 0.25 or less"):
+        v1.VOneBlockConfig(**small, normalization=v1.SurroundNormalization(largest_extent=0.4))
+    v1.VOneBlockConfig(**small, normalization=v1.SurroundNormalization(largest_extent=0.25))
+
+
+def test_an_image_smaller_than_the_pools_is_refused():
+    with pytest.raises(ValueError, match=r"largest_extent.*the image has 1 degrees"):
+        v1.noise_free_responses(SMALL, jnp.zeros((1, 28, 56, 3)))
+
+
+@pytest.mark.untyped
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"c50": 0.0}, "normalization.c50"),
+        ({"gain": -1.0}, "normalization.gain"),
+        ({"position_pooling": float("nan")}, "normalization.position_pooling"),
+        ({"orientation_tuning": 1.5}, "normalization.orientation_tuning"),
+        ({"phase_tuning": -0.1}, "normalization.phase_tuning"),
+        ({"strength_correlation": 2.0}, "normalization.strength_correlation"),
+        ({"extent_correlation": float("nan")}, "normalization.extent_correlation"),
+        ({"frequency_tuning": 0.1}, "normalization.frequency_tuning must be None or at least 0.5"),
+        ({"seed": -1}, "normalization.seed"),
+    ],
+)
+def test_wrong_settings_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        v1.SurroundNormalization(**fields)
+
+
+@pytest.mark.untyped
+def test_another_normalisation_is_refused():
+    with pytest.raises(ValueError, match=r"normalization must be SurroundNormalization\(...\)"):
+        v1.VOneBlockConfig(normalization="surround")

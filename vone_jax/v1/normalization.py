@@ -1,0 +1,201 @@
+"""A normalising surround: cells of V1 divided by pools of their neighbours. Nothing is learned.
+
+The response r of a cell becomes
+
+    gain r / (1 + C / c50 + k S),
+
+where C is the mean response of all cells around its centre, and S that of similar cells in a ring
+around the centre. Both are 1 for a large optimal grating of full contrast. C makes responses
+saturate with contrast; S suppresses them when a stimulus extends beyond the receptive field.
+Complex cells also pool over positions, so that they have larger fields than simple cells.
+
+The strength k and the width of the ring differ from cell to cell. Each cell draws a suppression
+index and a surround diameter from those of macaque V1, and gets the k and the width that give a
+model of its size tuning both.
+
+References: Cavanaugh, Bair, Movshon (2002), J. Neurophysiology 88:2530-2546 and 88:2547-2556;
+Heeger (1992), Visual Neuroscience 9:181-197; Marques, Schrimpf, DiCarlo (2021), bioRxiv
+2021.03.01.433495, whose model of V1 normalises between Gabor filters and noise.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, Int
+
+from vone_jax import arguments
+from vone_jax.v1.blur import gaussian_taps, half_octaves, reflecting_matrix
+
+Responses = Float32[Array, "n h w cells"]
+PerCell = Float[np.ndarray, " cells"]
+
+
+@dataclasses.dataclass(frozen=True)
+class SurroundNormalization:
+    """The settings of a normalising surround. The defaults are calibrated to macaque V1.
+
+    The free constants were fitted to three properties (suppression index, summation field and
+    surround diameter) of one bank, that of seed 0. ``docs/neurophysiology.md`` has the scores of
+    other banks.
+
+    Attributes:
+      c50: contrast at which the centre alone halves the response to an optimal grating, > 0.
+      position_pooling: standard deviation in degrees of the positions over which complex cells
+        pool, >= 0; ``largest_extent`` bounds it.
+      centre_size: standard deviation of the centre pool relative to that of the receptive field,
+        > 0.
+      ring_size: the same for the hole of the ring, > 0.
+      orientation_tuning: in [0, 1]. A cell at an angle d to the preferred orientation has the
+        weight 1 + orientation_tuning cos(2 d) in the ring.
+      frequency_tuning: None, or a standard deviation in octaves, >= 0.5. Then weights in the ring
+        fall off with the difference of spatial frequencies.
+      phase_tuning: in [0, 1]. A simple cell with a difference d of phases has the weight
+        1 + phase_tuning cos(d) in the ring of another simple cell.
+      strength_correlation: correlation of the suppression index with the size of the receptive
+        field, in a Gaussian copula, in [-1, 1].
+      extent_correlation: the same for the surround diameter.
+      largest_extent: largest standard deviation of a pool in degrees, > 0. A pool ends after three
+        of them, which must be within the image.
+      gain: factor of all responses, > 0. The default keeps the mean response of the published
+        block to photographs.
+      seed: of the draws, >= 0. Default: the seed of the bank.
+
+    Raises:
+      ValueError: if a field is out of range.
+    """
+
+    c50: float = 0.3
+    position_pooling: float = 0.4
+    centre_size: float = 0.5
+    ring_size: float = 1.5
+    orientation_tuning: float = 0.8
+    frequency_tuning: float | None = None
+    phase_tuning: float = 0.0
+    strength_correlation: float = 0.2
+    extent_correlation: float = 0.95
+    largest_extent: float = 2.25
+    gain: float = 8.7
+    seed: int | None = None
+
+    def __post_init__(self):
+        for name in ("c50", "centre_size", "ring_size", "largest_extent", "gain"):
+            arguments.number(f"normalization.{name}", getattr(self, name), positive=True)
+        arguments.number("normalization.position_pooling", self.position_pooling)
+        for name in ("orientation_tuning", "phase_tuning"):
+            arguments.number(f"normalization.{name}", getattr(self, name), most=1.0)
+        for name in ("strength_correlation", "extent_correlation"):
+            if not -1.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(
+                    f"normalization.{name} must be in [-1, 1], got {getattr(self, name)!r}"
+                )
+        # Frequencies are read at nodes one octave apart.
+        if self.frequency_tuning is not None and not 0.5 <= self.frequency_tuning < np.inf:
+            raise ValueError(
+                "normalization.frequency_tuning must be None or at least 0.5 octaves, got "
+                f"{self.frequency_tuning!r}"
+            )
+        if self.seed is not None:
+            arguments.count("normalization.seed", self.seed, least=0)
+
+    @property
+    def pooling(self) -> float:
+        """The standard deviation in degrees of the positions over which complex cells pool."""
+        return min(self.position_pooling, self.largest_extent)
+
+    def check_reach(self, positions: int, density: float) -> None:
+        """Check that pools end within a map of responses, beyond which reflection is undefined.
+
+        Args:
+          positions: along the shorter side of the map.
+          density: positions per degree.
+
+        Raises:
+          ValueError: if they do not.
+        """
+        reach = _reach(half_octaves(self.largest_extent * density))
+        if reach >= positions:
+            fitting = [w for w in 2.0 ** np.arange(-2.0, 20.0, 0.5) if _reach(w) < positions]
+            most = np.floor(100.0 * max(fitting, default=0.25) / density) / 100.0
+            raise ValueError(
+                f"normalization.largest_extent of {self.largest_extent:g} degrees is too wide: "
+                f"pools reach {reach / density:.3g} degrees from their centre, but the image has "
+                f"{positions / density:.3g} degrees, beyond which reflection ends; set "
+                f"normalization.largest_extent to {most:g} or less, or use larger images"
+            )
+
+
+def _reach(deviation: np.ndarray | float) -> int:
+    return len(gaussian_taps(float(deviation))) // 2
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SurroundPools:
+    """The surrounds of a bank.
+
+    Attributes:
+      settings: their settings.
+      density: positions per degree.
+      suppression_index: the index that each cell drew.
+      surround_diameter: the diameter that each cell drew, in degrees.
+      num_simple: number of simple cells, which come first.
+      deviations: standard deviations of pools in positions, ascending.
+      read: contribution of each cell to the maps that are pooled.
+      write: contribution of each pooled map to the divisor of each cell.
+    """
+
+    settings: SurroundNormalization
+    density: float
+    suppression_index: PerCell
+    surround_diameter: PerCell
+    num_simple: int
+    deviations: tuple[float, ...]
+    read: Float32[np.ndarray, "cells maps"]
+    write: Float32[np.ndarray, "deviations maps cells"]
+
+    def __call__(
+        self, responses: Responses, cells: Int[np.ndarray, " cells"] | None = None
+    ) -> Responses:
+        """Normalise the responses of simple cells, then of complex cells, which are >= 0.
+
+        The divisor is at least 1, so that gradients are finite for every image.
+
+        Args:
+          responses: before normalisation.
+          cells: number in the bank of each cell. Default: cells are in the order of the bank.
+
+        Raises:
+          ValueError: if the map is smaller than the reach of a pool.
+        """
+        height, width = responses.shape[1:3]
+        self.settings.check_reach(min(height, width), self.density)
+        numbers = np.arange(responses.shape[-1]) if cells is None else cells
+        read, write = self.read[numbers], self.write[..., numbers]
+        maps = jnp.einsum("nhwc,cm->nhwm", responses, read, precision="highest")
+        rows, columns = (
+            np.stack([_matrix(side, deviation) for deviation in self.deviations])
+            for side in (height, width)
+        )
+        pooled = jnp.einsum("dih,nhwm->ndiwm", rows, maps, precision="highest")
+        pooled = jnp.einsum("djw,ndiwm->nijdm", columns, pooled, precision="highest")
+        divisor = 1.0 + jnp.einsum("nijdm,dmc->nijc", pooled, write, precision="highest")
+        simple, complex_ = jnp.split(responses, [self.num_simple], axis=-1)
+        complex_ = _blurred(complex_, self.settings.pooling * self.density)
+        return self.settings.gain * jnp.concatenate([simple, complex_], axis=-1) / divisor
+
+
+def _blurred(maps: Responses, deviation: float) -> Responses:
+    """Blur maps with a Gaussian, as products of matrices that need no transposition."""
+    number, height, width, cells = maps.shape
+    rows, columns = (
+        jnp.broadcast_to(_matrix(side, deviation), (count, side, side))
+        for side, count in ((height, number), (width, number * height))
+    )
+    # Every axis is merged with one after it, so a batch stays split over devices.
+    maps = jnp.matmul(rows, maps.reshape(number, height, width * cells), precision="highest")
+    maps = jnp.matmul(columns, maps.reshape(-1, width, cells), precision="highest")
+    return maps.reshape(number, height, width, cells)
+
+
+def _matrix(side: int, deviation: float) -> Float32[np.ndarray, "side side"]:
+    return reflecting_matrix(side, tuple(gaussian_taps(deviation).tolist()))
