@@ -250,3 +250,15 @@ def test_stem_noise_needs_a_key_and_a_stem(noisy_base, images):
         models.create("resnet18", 10, 32, stem_gain=0.0)
     made = models.create("resnet18", 10, 32, stem_noise=v1.GaussianNoise(1.0), stem_gain=2.0)
     assert models.noise_of(made) == v1.GaussianNoise(1.0) and made.stem_gain == 2.0
+
+
+@pytest.mark.parametrize("name", ["vone_cornet_z", "resnet18"])
+def test_new_variables_are_those_of_the_module_up_to_rounding(name):
+    network = models.create(name, 10, image_size=28, in_channels=1, width=4)
+    made = models.init(network, jax.random.key(3))
+    params, noise = jax.random.split(jax.random.key(3))
+    shape = jnp.zeros((1, 28, 28, 1))
+    expected = jax.jit(network.init)({"params": params, "noise": noise}, shape)
+    assert jax.tree.structure(made) == jax.tree.structure(expected)
+    for ours, theirs in zip(jax.tree.leaves(made), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)

@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
@@ -200,6 +201,22 @@ class _Apply:
     def __call__(self, variables: Any, key: NoiseKey, images: Images) -> Any:
         features: Any = self.model.apply(variables, images, noise_key=key, method="features")
         return features if self.layer is None else features[self.layer]
+
+
+def init(model: Network, key: jax.Array) -> Any:
+    """The variables of a new network, ``{"params": ..., "batch_stats": ...}``.
+
+    They are those of ``model.init`` up to rounding. One program makes all of them, and since it
+    runs once, it is compiled without the optimisation that would take longer than it saves.
+
+    Args:
+      model: from ``create``.
+      key: typed key.
+    """
+    shape = (1, model.image_size, model.image_size, model.in_channels)
+    keys = dict(zip(("params", "noise"), jax.random.split(key), strict=True))
+    options = {"xla_backend_optimization_level": 0}
+    return jax.jit(model.init, compiler_options=options)(keys, jnp.zeros(shape, jnp.float32))
 
 
 def logits_fn(model: Network, variables: Any) -> Partial:
