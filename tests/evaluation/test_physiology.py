@@ -322,6 +322,12 @@ def test_contrast_and_variability_are_stored_beside_the_scores(result):
     np.testing.assert_allclose(curves[2:] / largest, contrasts[2:, None] + 0 * curves[2:],
                                atol=0.02)  # fmt: skip
     assert scores.contrast_response.median_c50 == np.median(c50) > 1
+    # A VOneBlock has no surround: a grating around the centre adds to the response.
+    angles, around = arrays["surround/angles"], arrays["surround/curves"]
+    assert angles.tolist() == [0, 30, 60, 90] and around.shape == (4, curves.shape[1])
+    suppression = 1 - around / arrays["surround/alone"]
+    assert scores.surround_tuning.median_parallel == np.nanmedian(suppression[0]) < 0.05
+    assert scores.surround_tuning.median_orthogonal == np.nanmedian(suppression[-1])
     recorded = scores.variability
     assert (recorded.trials, recorded.gratings, recorded.units) == (100, *mean.shape)
     assert mean.shape == variance.shape and len(unit) == mean.shape[1] <= 200
@@ -391,6 +397,6 @@ def test_variability_is_for_layers_that_noise_reaches(network, scores, monkeypat
     units = (simple.row * 56 + simple.col) * 4 + simple.channel
     some = dataclasses.replace(scores, site=dataclasses.replace(simple, units=units))
     fields, arrays = run_experiments(network, "v1.simple", some, monkeypatch)
-    assert set(fields) == {"contrast_response"}
+    assert set(fields) == {"contrast_response", "surround_tuning"}
     assert arrays["contrast/curves"].shape == (6, len(simple))
     assert not any(name.startswith("variability") for name in arrays)

@@ -82,6 +82,13 @@ def experiments(spikes=True, c50=9.5, **changes):
         "variability/mean": mean,
         "variability/variance": 2 * mean,
     }
+    angles = np.array([0.0, 30.0, 60.0, 90.0])
+    alone = rng.uniform(1, 9, UNITS)
+    arrays |= {
+        "surround/angles": angles,
+        "surround/alone": alone,
+        "surround/curves": (0.5 + angles / 360)[:, None] * alone,
+    }
     variability = {"trials": 100, "gratings": 4, "units": 10, "median_fano_factor": 2.86}
     if spikes:
         variability |= {"median_fano_factor_spikes": 0.99, "least_mean_spikes": 2.0,
@@ -90,5 +97,6 @@ def experiments(spikes=True, c50=9.5, **changes):
     return {
         "arrays": arrays,
         "contrast_response": results.ContrastResponse(c50, 1.05),
+        "surround_tuning": results.SurroundTuning(0.5, 0.25),
         "variability": results.Variability(**variability | changes),
     }

@@ -154,6 +154,8 @@ def test_contrast_response_and_variability_are_shown():
     labels, text = described(section), words(section)
     contrast = [label for label in labels if "against contrast" in label]
     assert len(contrast) == 2 and "5 %: 0.05, 10 %: 0.10" in contrast[0]
+    surround = [label for label in labels if "degrees of the surround" in label]
+    assert len(surround) == 2 and "0: 0.50, 30: 0.58, 60: 0.67, 90: 0.75" in surround[0]
     (responses,) = [label for label in labels if "mean of responses" in label]
     (spikes,) = [label for label in labels if "mean of spikes" in label]
     assert "40 pairs" in spikes and "ratio is 1.00" in spikes and "ratio is 2.00" in responses

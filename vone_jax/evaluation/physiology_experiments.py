@@ -1,9 +1,10 @@
-"""Recordings of a layer beside the scores: contrast response and trial-to-trial variability.
+"""Recordings beside the scores of a layer: contrast, tuning of the surround, and variability.
 
-Neither has a published distribution to be scored against.
+None has a published distribution to be scored against.
 
 contrast/*      of all scored units: contrasts (C,), curves (C, U), the fit's r_max, c50, exponent
                 and explained (U,)
+surround/*      of all scored units: angles (A,), response to the centre alone (U,), curves (A, U)
 variability/*   of some units: their positions among the scored ones, unit (V,); of the gratings
                 spatial_frequency and orientation (G,); mean and variance (G, V), and spike_mean
                 and spike_variance where responses have spike counts
@@ -39,7 +40,7 @@ def experiments(
     noisy: ResponseFn,
     key: jax.Array,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Show the scored units gratings of rising contrast, and some units the same gratings again.
+    """Show gratings of rising contrast, gratings with others around them, and some again.
 
     Variability is recorded where the layer's responses depend on the key.
 
@@ -56,15 +57,24 @@ def experiments(
     """
     site = scores.site
     response = neurophysiology.contrast_response(quiet, key, site, CONTRASTS)
+    surround = neurophysiology.surround_tuning(quiet, key, site)
+    suppression = surround.suppression
     fields: dict[str, Any] = {
         "contrast_response": {
             "median_c50": median(response.c50),
             "median_exponent": median(response.exponent),
-        }
+        },
+        "surround_tuning": {
+            "median_parallel": median(suppression[0]),
+            "median_orthogonal": median(suppression[-1]),
+        },
     }
     arrays = {
         f"contrast/{name}": getattr(response, name)
         for name in ("contrasts", "curves", "r_max", "c50", "exponent", "explained")
+    }
+    arrays |= {
+        f"surround/{name}": getattr(surround, name) for name in ("angles", "alone", "curves")
     }
     if network.stochastic and is_stochastic(noisy, key, scores.display):
         spikes = network.noise if layer in _SPIKING else None

@@ -12,13 +12,14 @@ from vone_jax.neurophysiology.references import PUBLISHED, Reference
 from vone_jax.neurophysiology.score import Scores, score
 from vone_jax.neurophysiology.selection import find_units, receptive_field_centres
 from vone_jax.neurophysiology.stimuli import Display, GratingSet, grating_set
+from vone_jax.neurophysiology.surround_tuning import SurroundTuning, surround_tuning
 from vone_jax.neurophysiology.variability import TrialStatistics, trial_statistics
 from vone_jax.prng import per_example
 
 __all__ = [
     "GROUPS", "PROPERTIES", "PUBLISHED", "ContrastResponse", "Display", "GratingSet", "Property",
-    "PropertyScore", "Reference", "Scores", "Site", "TrialStatistics", "ceiling", "compare",
-    "contrast_response", "find_units", "grating_set", "group_scores", "layer_features",
-    "per_example", "receptive_field_centres", "record", "record_blank", "score",
+    "PropertyScore", "Reference", "Scores", "Site", "SurroundTuning", "TrialStatistics", "ceiling",
+    "compare", "contrast_response", "find_units", "grating_set", "group_scores", "layer_features",
+    "per_example", "receptive_field_centres", "record", "record_blank", "score", "surround_tuning",
     "trial_statistics",
 ]  # fmt: skip

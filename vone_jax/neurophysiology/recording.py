@@ -88,7 +88,8 @@ def record(
       ValueError: if a response is not finite, or its shape is neither (n, rows, columns, channels)
         nor (n, units).
     """
-    visible = stimuli.visible(gratings.table, site.display, site.window)
+    tables = (gratings.table,) if gratings.below is None else (gratings.table, gratings.below)
+    visible = np.any([stimuli.visible(t, site.display, site.window) for t in tables], axis=0)
     shown = np.any(visible.reshape(-1, reduce_last), axis=1)
     indices = np.arange(len(gratings)).reshape(-1, reduce_last)[shown].ravel()
     responses = np.zeros((len(shown), len(site)), np.float32)
@@ -96,7 +97,8 @@ def record(
         trial_key = prng.fold(prng.stream(key, gratings.name), trial)
 
         def draw(batch: np.ndarray) -> jax.Array:
-            return stimuli.render(gratings.table[batch], site.display, site.window)
+            below = None if gratings.below is None else gratings.below[batch]
+            return stimuli.render(gratings.table[batch], site.display, site.window, below)
 
         responses[shown] += present(response_fn, trial_key, draw, indices, site, reduce_last)
         if not np.all(shown):

@@ -176,6 +176,8 @@ class GratingSet:
       name: name of the experiment, and of the key stream of its trials.
       shape: number of levels of each factor; the last factor varies fastest.
       table: one row per grating, one column per entry of ``PARAMETERS``.
+      below: gratings that are drawn first, one per row of ``table``, which covers them; None for
+        a grey background.
 
     Raises:
       ValueError: if a value is not finite or out of range, or a disk leaves the canvas.
@@ -184,9 +186,14 @@ class GratingSet:
     name: str
     shape: tuple[int, ...]
     table: GratingTable
+    below: GratingTable | None = None
 
     def __post_init__(self):
-        table, count = self.table, math.prod(self.shape)
+        for table in (self.table,) if self.below is None else (self.table, self.below):
+            self._check(table)
+
+    def _check(self, table: GratingTable) -> None:
+        count = math.prod(self.shape)
         if table.shape != (count, len(PARAMETERS)):
             raise ValueError(
                 f"table must have shape ({count}, {len(PARAMETERS)}), got {table.shape}"
@@ -280,32 +287,50 @@ def blank(display: Display, window: Window | None = None) -> UInt8[np.ndarray, "
     return np.full((1, window.height, window.width), GREY, np.uint8)
 
 
-def render(table: GratingTable, display: Display, window: Window | None = None) -> Pixels:
+def render(
+    table: GratingTable,
+    display: Display,
+    window: Window | None = None,
+    below: GratingTable | None = None,
+) -> Pixels:
     """Draw gratings as a layer sees them.
 
     On the canvas the value is floor((t + 1) / 2 * 255) inside a hard disk and 128 outside, with
     t = contrast * sin(2 pi f (x cos o + y sin o) + phase) and x, y from the centre of the grating.
     The host computes the values in float64, because the floor of a float32 sine differs in some
     pixels; the device resizes. By default the window is the whole image.
+
+    Args:
+      table: one grating for each image.
+      display: the images that a layer sees.
+      window: the part of the image to draw.
+      below: gratings of the same number that are drawn first.
     """
     window = window or display.whole()
     rows = source_range(display, window.top, window.height)
     cols = source_range(display, window.left, window.width)
-    row_degrees, col_degrees = _degrees(display, *rows), _degrees(display, *cols)
-    field = np.full((len(table), len(row_degrees), len(col_degrees)), GREY, np.uint8)
-    for image, (y0, x0, radius, frequency, orientation, phase, contrast) in zip(
-        field, table, strict=True
-    ):
-        y, x = row_degrees - y0, col_degrees - x0
-        # Only the bounding box of the disk is computed.
-        box = np.ix_(np.abs(y) <= radius, np.abs(x) <= radius)
-        y, x = y[box[0]], x[box[1]]
-        angle = math.radians(orientation)
-        drift = 2.0 * math.pi * frequency * (x * math.cos(angle) + y * math.sin(angle))
-        t = contrast * np.sin(drift + math.radians(phase))
-        inside = x**2 + y**2 <= radius**2
-        image[box] = np.where(inside, np.floor((t + 1.0) / 2.0 * 255.0), GREY)
+    degrees = _degrees(display, *rows), _degrees(display, *cols)
+    field = np.full((len(table), len(degrees[0]), len(degrees[1])), GREY, np.uint8)
+    for gratings in (table,) if below is None else (below, table):
+        for image, grating in zip(field, gratings, strict=True):
+            _draw(image, grating, *degrees)
     return resize(jnp.asarray(field), display, window)
+
+
+def _draw(
+    image: np.ndarray, grating: np.ndarray, row_degrees: np.ndarray, col_degrees: np.ndarray
+) -> None:
+    """Draw a grating into an image of the canvas."""
+    y0, x0, radius, frequency, orientation, phase, contrast = grating
+    y, x = row_degrees - y0, col_degrees - x0
+    # Only the bounding box of the disk is computed.
+    box = np.ix_(np.abs(y) <= radius, np.abs(x) <= radius)
+    y, x = y[box[0]], x[box[1]]
+    angle = math.radians(orientation)
+    drift = 2.0 * math.pi * frequency * (x * math.cos(angle) + y * math.sin(angle))
+    t = contrast * np.sin(drift + math.radians(phase))
+    inside = x**2 + y**2 <= radius**2
+    image[box] = np.where(inside, np.floor((t + 1.0) / 2.0 * 255.0), image[box])
 
 
 def visible(table: GratingTable, display: Display, window: Window) -> Bool[np.ndarray, " n"]:

@@ -126,7 +126,7 @@ def _units(layer: Layer) -> dict[str, Any]:
     arrays, position = layer.entry.result.arrays, layer.entry.position
     measured, chosen = layer.measured, _examples(arrays)
     curves = TUNING_AXES if chosen else ()
-    simple, modulation, contrast, variability = None, None, None, None
+    simple, modulation, contrast, surround, variability = None, None, None, None, None
     if measured.simple_channels is not None:
         simple = arrays["unit/channel"] < measured.simple_channels
     ratio = np.asarray(arrays["value/modulation_ratio"], float)
@@ -135,6 +135,8 @@ def _units(layer: Layer) -> dict[str, Any]:
     response = measured.contrast_response
     if response is not None and None not in (response.median_c50, response.median_exponent):
         contrast = tuning.contrast_chart(arrays, position)
+    if measured.surround_tuning is not None:
+        surround = tuning.surround_chart(arrays, position)
     if measured.variability is not None:
         spikes = measured.variability.has_spikes
         variability = tuning.variability_chart(arrays, spikes, position)
@@ -148,6 +150,7 @@ def _units(layer: Layer) -> dict[str, Any]:
         "fields": tuning.field_chart(arrays["unit/field_x"], arrays["unit/field_y"], position),
         "maps": _field_maps(arrays, chosen) if chosen and FIELD_MAPS in arrays else [],
         "contrast": contrast,
+        "surround": surround,
         "variability": variability,
     }
 

@@ -185,12 +185,7 @@ def contrast_chart(arrays: Mapping[str, np.ndarray], position: int) -> Figure | 
     if not (largest > 0).any():
         return None
     relative = curves[:, largest > 0] / largest[largest > 0]
-    rows = [
-        {"contrast": float(c), "first": float(low), "median": float(middle), "third": float(high)}
-        for c, low, middle, high in zip(
-            contrasts, *np.percentile(relative, [25, 50, 75], axis=1), strict=True
-        )
-    ]
+    rows = _quartiles("contrast", contrasts, relative)
     x = alt.X(
         "contrast:Q",
         scale=alt.Scale(type="log"),
@@ -210,6 +205,44 @@ def contrast_chart(arrays: Mapping[str, np.ndarray], position: int) -> Figure | 
     ]
     spoken = ", ".join(f"{100 * row['contrast']:.3g} %: {row['median']:.2f}" for row in rows)
     return _figure(layers, f"Median relative response against contrast: {spoken}.")
+
+
+def surround_chart(arrays: Mapping[str, np.ndarray], position: int) -> Figure | None:
+    """The response to a centre with a surround, relative to the centre alone, by orientation.
+
+    Median and middle half of the units; None if no unit responds to the centre.
+    """
+    alone, curves = arrays["surround/alone"], arrays["surround/curves"]
+    if not (alone > 0).any():
+        return None
+    rows = _quartiles("angle", arrays["surround/angles"], curves[:, alone > 0] / alone[alone > 0])
+    axis = alt.Axis(values=[0, 30, 60, 90], title="surround minus centre, degrees")
+    base, shade = chart_of(rows).encode(x=alt.X("angle:Q", axis=axis)), color(position)
+    top = max(1.08, *(row["third"] for row in rows))
+    scale = alt.Scale(domain=[min(0.0, *(row["first"] for row in rows)), top], nice=False)
+    first, median = (
+        alt.Y(f"{field}:Q", title=None, axis=alt.Axis(values=[0, 0.5, 1]), scale=scale)
+        for field in ("first", "median")
+    )
+    alone_line = chart_of([{"median": 1.0}]).mark_rule(color=INK, strokeDash=[2, 3])
+    layers = [
+        base.mark_area(color=shade, opacity=0.25).encode(y=first, y2="third:Q"),
+        alone_line.encode(y=median),
+        base.mark_line(color=shade, point={"color": shade}).encode(
+            y=median, tooltip=["angle:Q", "median:Q"]
+        ),
+    ]
+    spoken = ", ".join(f"{row['angle']:g}: {row['median']:.2f}" for row in rows)
+    return _figure(layers, f"Median relative response against degrees of the surround: {spoken}.")
+
+
+def _quartiles(name: str, levels: np.ndarray, curves: np.ndarray) -> list[dict[str, float]]:
+    """Rows of a chart: a level, and the quartiles of the curves (levels, units) there."""
+    quartiles = np.percentile(curves, [25, 50, 75], axis=1)
+    return [
+        {name: float(level), "first": float(low), "median": float(middle), "third": float(high)}
+        for level, low, middle, high in zip(levels, *quartiles, strict=True)
+    ]
 
 
 def variability_chart(

@@ -56,6 +56,7 @@ from vone_jax.results.measured import (
     Physiology,
     PropertyScore,
     Rung,
+    SurroundTuning,
     TextureMedians,
     Variability,
     Verdict,

@@ -134,6 +134,9 @@ def _layer_shapes(arrays: Mapping[str, np.ndarray], scores: LayerScores) -> dict
         shapes |= {"axis/position": "place", FIELD_MAPS: f"place place {units}"}
     if scores.contrast_response is not None:
         shapes |= {"contrast/contrasts": "contrast", "contrast/curves": f"contrast {units}"}
+    if scores.surround_tuning is not None:
+        shapes |= {"surround/angles": "angle", "surround/alone": units}
+        shapes |= {"surround/curves": f"angle {units}"}
     if scores.variability is not None:
         size = f"{scores.variability.gratings} {scores.variability.units}"
         for space in ("", "spike_") if scores.variability.has_spikes else ("",):

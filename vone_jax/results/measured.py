@@ -189,6 +189,18 @@ class ContrastResponse:
 
 
 @dataclass(frozen=True, config=STRICT)
+class SurroundTuning:
+    """Medians over units of the suppression by a surround, by its orientation.
+
+    Suppression is the share of the response to a centre that a grating around it takes away. It is
+    None if no unit has a value.
+    """
+
+    median_parallel: float | None
+    median_orthogonal: float | None
+
+
+@dataclass(frozen=True, config=STRICT)
 class Variability:
     """Trial-to-trial variability of some units.
 
@@ -243,6 +255,7 @@ class LayerScores:
       simple_channels: how many of the layer's first channels are simple cells; None if the layer
         has no simple and complex cells.
       contrast_response: medians over units; None in old files.
+      surround_tuning: medians over units; None in old files.
       variability: None for a layer without noise.
       textures: None if no textures were shown.
     """
@@ -258,6 +271,7 @@ class LayerScores:
     properties: dict[str, PropertyScore]
     simple_channels: int | None = None
     contrast_response: ContrastResponse | None = None
+    surround_tuning: SurroundTuning | None = None
     variability: Variability | None = None
     textures: TextureMedians | None = None
 

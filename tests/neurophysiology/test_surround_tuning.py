@@ -1,0 +1,86 @@
+"""Gratings around gratings, and the orientation tuning of surrounds."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.neurophysiology.conftest import SMALL_DISPLAY, small_layer
+from vone_jax import neurophysiology
+from vone_jax.neurophysiology import Display, stimuli, surround_tuning
+from vone_jax.neurophysiology.selection import locate
+from vone_jax.neurophysiology.surround_tuning import ANGLES, SurroundTuning
+
+KEY = jax.random.key(0)
+DISPLAY = Display(8.0, 112, 1)
+# y, x, radius, frequency, orientation, phase, contrast
+CENTRE = np.array([[0.5, 0.5, 0.75, 2.0, 30.0, 45.0, 1.0]])
+
+
+def around(radius, angle):
+    table = CENTRE.copy()
+    table[:, 2], table[:, 4] = radius, table[0, 4] + angle
+    return table
+
+
+def test_a_parallel_surround_makes_one_large_grating():
+    with_surround = stimuli.render(CENTRE, DISPLAY, below=around(2.0, 0.0))
+    np.testing.assert_array_equal(with_surround, stimuli.render(around(2.0, 0.0), DISPLAY))
+    alone = stimuli.render(CENTRE, DISPLAY, below=CENTRE)
+    np.testing.assert_array_equal(alone, stimuli.render(CENTRE, DISPLAY))
+
+
+def test_the_centre_covers_the_surround():
+    image = np.asarray(stimuli.render(CENTRE, DISPLAY, below=around(2.0, 90.0)))[0]
+    centre = np.asarray(stimuli.render(CENTRE, DISPLAY))[0]
+    surround = np.asarray(stimuli.render(around(2.0, 90.0), DISPLAY))[0]
+    y, x = np.mgrid[:112, :112] - DISPLAY.pixel_of(0.5)
+    distance = np.hypot(y, x) / DISPLAY.pixels_per_degree
+    inside, outside = distance < 0.65, distance > 0.85
+    np.testing.assert_array_equal(image[inside], centre[inside])
+    np.testing.assert_array_equal(image[outside], surround[outside])
+
+
+@pytest.mark.untyped
+def test_gratings_below_are_checked():
+    wrong = CENTRE.copy()
+    wrong[0, 6] = 1.5
+    with pytest.raises(ValueError, match=r"contrast must lie in \[0, 1\]"):
+        neurophysiology.GratingSet("wrong", (1,), CENTRE, wrong)
+    with pytest.raises(ValueError, match="table must have shape"):
+        neurophysiology.GratingSet("wrong", (1,), CENTRE, np.tile(CENTRE, (2, 1)))
+
+
+def test_suppression_is_relative_to_the_centre_alone():
+    measured = SurroundTuning(ANGLES, np.array([2.0, 0.0]), np.array([[1.0, 1.0]] * 4))
+    np.testing.assert_array_equal(measured.suppression, [[0.5, np.nan]] * 4)
+
+
+# Sums over a square of 33 pixels, 4 degrees, as a matrix product along each axis.
+NEIGHBOURS = (np.abs(np.subtract.outer(np.arange(64), np.arange(64))) <= 16).astype(np.float32)
+
+
+def normalised(tuned, strength=0.002):
+    """Small filters, each divided by a neighbourhood of its own orientation, or of all."""
+
+    def layer(key, images):
+        linear = small_layer(key, images)
+        pool = jnp.einsum("yu,nuvc,vx->nyxc", NEIGHBOURS, linear, NEIGHBOURS)
+        if not tuned:
+            pool = pool.mean(axis=-1, keepdims=True)
+        return linear / (1.0 + strength * pool)
+
+    return layer
+
+
+def suppression(layer):
+    site = locate(layer, KEY, SMALL_DISPLAY)
+    return np.nanmedian(surround_tuning(layer, KEY, site).suppression, axis=1)
+
+
+def test_the_tuning_of_a_surround_is_measured():
+    plain, untuned, tuned = map(suppression, (small_layer, normalised(False), normalised(True)))
+    # A filter without a surround is not suppressed; what it sees of the larger grating adds.
+    assert plain.max() < 0.05
+    assert untuned.min() > 0.3 and np.ptp(untuned) < 0.1
+    assert tuned[0] > 2 * tuned[-1] > 0 and (np.diff(tuned) < 0).all()
