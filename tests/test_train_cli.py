@@ -1,5 +1,7 @@
 """The command line of train.py: what it says and with which status it ends."""
 
+import errno
+import os
 import re
 import shlex
 import subprocess
@@ -309,6 +311,16 @@ def test_errors_are_one_line_and_status_1(monkeypatch, capsys, error):
     monkeypatch.setattr(training, "train", fail)
     assert train.main(["quickstart/resnet18"]) == 1
     assert capsys.readouterr().err == f"train.py: {error}\n"
+
+
+def test_a_full_disk_is_told_with_the_directory(monkeypatch, capsys):
+    def fail(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(training, "train", fail)
+    assert train.main(["quickstart/resnet18"]) == 1
+    message = "train.py: runs/quickstart-resnet18: No space left on device\n"
+    assert capsys.readouterr().err == message
 
 
 def test_the_directory_of_compiled_programs_is_a_field(planned, tmp_path):

@@ -61,6 +61,7 @@ def replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
+        temporary.unlink(missing_ok=True)
         # On a full disk, Python does not say which file could not be written.
         raise OSError(
             error.errno, f"{path} cannot be written: {error.strerror or error}"

@@ -519,6 +519,8 @@ def test_worker_that_is_killed(tmp_path):
         [sys.executable, str(script)], capture_output=True, text=True, timeout=300, env=environment
     )
     assert result.returncode == 0, result.stderr
+    # The memory of a worker that was killed is freed without a word.
+    assert "resource_tracker" not in result.stderr
     said = result.stdout.splitlines()
     died = "a data worker died at batch [0-9]+ of 'fashion_mnist_small' 'test'.*exit code -9"
     for error, warnings in (said[:2], said[2:]):

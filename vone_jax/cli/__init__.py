@@ -13,6 +13,7 @@ A command handles signals in one of three ways:
 
 import contextlib
 import dataclasses
+import errno
 import os
 import re
 import shlex
@@ -65,12 +66,23 @@ def fail(
         return option(*path[0].split(".")) if known else path[0]
 
     message = str(error)
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        message = f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     message = re.sub(r"(?<![\w./'\"-])[a-z]\w*(\.[a-z]\w*)*", typed, message)
     about = "" if "--" in message else _about(message, argv)
     print(f"{program}: {about}{message}", file=sys.stderr)
     return status
+
+
+def located(error: Exception, directory: Path) -> Exception:
+    """An error with the directory that was written, if the disk is full and it names no file."""
+    if (
+        isinstance(error, OSError)
+        and error.errno == errno.ENOSPC
+        and str(directory) not in str(error)
+    ):
+        error.filename = str(directory)
+    return error
 
 
 def _is_tree(field: dataclasses.Field) -> bool:

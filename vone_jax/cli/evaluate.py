@@ -134,7 +134,7 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
     try:
         finished = _run(tasks)
     except (ValueError, OSError, FloatingPointError) as error:
-        return cli.fail(PROGRAM, error, argv=argv)
+        return cli.fail(PROGRAM, cli.located(error, tasks[0][0].directory), argv=argv)
     if jax.process_index() == 0:
         print(summary(finished))
         print(f"results in {tasks[0][0].directory}")

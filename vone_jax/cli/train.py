@@ -113,7 +113,7 @@ def main(argv: Sequence[str]) -> int:
         training.RunDirectoryError,
         training.CheckpointError,
     ) as error:
-        return cli.fail(PROGRAM, error, argv=argv)
+        return cli.fail(PROGRAM, cli.located(error, run_dir), argv=argv)
     return cli.FINISHED if outcome.finished else cli.STOPPED
 
 

@@ -10,10 +10,12 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import warnings
 import weakref
 import zlib
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -265,6 +267,7 @@ class Batches(grain.DatasetIterator):
             )
             if self._workers:
                 _let_grain_read_its_flag()
+                _start_quiet_tracker()
                 batches = batches.mp_prefetch(
                     grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=2),
                     worker_init_fn=_begin_worker,
@@ -357,6 +360,16 @@ def _begin_worker(index: int, count: int) -> None:
 def _end_with(sentinel: int) -> None:
     wait([sentinel])
     os._exit(1)
+
+
+def _start_quiet_tracker() -> None:
+    """Start the process that frees the shared memory of workers, and keep it silent.
+
+    If a worker was killed, Python warns of its memory, below the error that says what happened.
+    """
+    sys.warnoptions.append("ignore:resource_tracker")
+    resource_tracker.ensure_running()
+    sys.warnoptions.remove("ignore:resource_tracker")
 
 
 def _let_grain_read_its_flag() -> None:
