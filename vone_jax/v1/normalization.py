@@ -65,17 +65,17 @@ class SurroundNormalization:
       ValueError: if a field is out of range.
     """
 
-    c50: float = 0.3
+    c50: float = 0.4
     position_pooling: float = 0.4
-    centre_size: float = 0.5
+    centre_size: float = 0.4
     ring_size: float = 1.5
-    orientation_tuning: float = 0.8
+    orientation_tuning: float = 0.95
     frequency_tuning: float | None = None
     phase_tuning: float = 0.0
-    strength_correlation: float = 0.2
-    extent_correlation: float = 0.95
+    strength_correlation: float = 0.25
+    extent_correlation: float = 0.98
     largest_extent: float = 2.25
-    gain: float = 8.7
+    gain: float = 8.3
     seed: int | None = None
 
     def __post_init__(self):

@@ -24,19 +24,22 @@ _LARGEST_INDEX = 0.97
 # Some widths do not allow the index that a cell draws.
 _LARGEST_LOG_STRENGTH = 5.0
 # The narrowest ring relative to the receptive field.
-_NARROWEST = 1.3
+_NARROWEST = 1.15
 # Cells with a larger index count as suppressed.
 _SUPPRESSED = 0.1
 # Suppression is complete where the response is at most this many times that to the largest grating.
 _COMPLETE = 1.05
 # Diameter of the model relative to that which is drawn. Experiments report the first diameter with
 # complete suppression, among diameters half an octave apart, so that the cell's own is smaller.
-_EXTENT = 0.72
+_EXTENT = 0.7
 # The drive of a pool grows with this power of the share of it that a grating covers, because the
 # edge of a small grating drives cells of other frequencies, too.
-_GROWTH = 0.7
+_GROWTH = 0.68
 # Rounds in which the widths and strengths of rings are fitted.
 _ROUNDS = 10
+# Steps of a sequence that fills the unit square evenly: powers of the inverse of the plastic number
+# (Roberts 2018, The unreasonable effectiveness of quasirandom sequences).
+_STEPS = (0.7548776662466927, 0.5698402909980532)
 # Radii of gratings, in degrees, in the model of size tuning. The largest is that of experiments.
 _RADII = np.geomspace(0.05, 4.757, 60)[:, None]
 
@@ -165,34 +168,36 @@ def _covered(deviation: PerCell) -> Float[np.ndarray, "radii cells"]:
 def _draws(settings: SurroundNormalization, field: PerCell, seed: int) -> tuple[PerCell, PerCell]:
     """Draw the suppression index and the surround diameter, in degrees, of each cell.
 
-    Draws are stratified: their distributions over a bank are the published ones, whatever the seed,
-    which decides which cell gets which value.
+    Draws are quasi-random: small and large values are spread evenly over cells in the order of
+    their receptive fields. So every bank has the published distributions, whatever the seed, which
+    decides which cell gets which value.
     """
     with jax.ensure_compile_time_eval():
         key = prng.stream(jax.random.key(seed), "surround")
-        words = np.asarray(jax.random.bits(key, (3, len(field)), np.uint32))
-    noise = special.ndtri((words + 0.5) / 2.0**32)
+        words = np.asarray(jax.random.bits(key, (2 + len(field),), np.uint32))
+    uniform = (words + 0.5) / 2.0**32
     # Fields of the same size are in random order.
-    size = special.ndtri(_quantiles(np.lexsort((noise[2], field))))
+    rank = np.argsort(np.lexsort((uniform[2:], field)))
+    size = special.ndtri((rank + 0.5) / len(field))
 
-    def mixed(correlation: float, independent: PerCell) -> PerCell:
+    def mixed(correlation: float, shift: float, step: float) -> PerCell:
+        independent = special.ndtri(np.clip((shift + step * rank) % 1.0, 1e-6, 1.0 - 1e-6))
         return correlation * size + np.sqrt(1.0 - correlation**2) * independent
 
-    index = distributions.SUPPRESSION_INDEX.inverse_cdf(
-        _quantiles(np.argsort(mixed(settings.strength_correlation, noise[0])))
-    )
-    extent = mixed(settings.extent_correlation, noise[1])
+    strength = mixed(settings.strength_correlation, uniform[0], _STEPS[0])
+    index = distributions.SUPPRESSION_INDEX.inverse_cdf(_quantiles(strength))
+    extent = mixed(settings.extent_correlation, uniform[1], _STEPS[1])
     quantile = np.empty_like(extent)
     # The published diameters are those of suppressed cells.
     for group in (index > _SUPPRESSED, index <= _SUPPRESSED):
-        quantile[group] = _quantiles(np.argsort(extent[group]))
+        quantile[group] = _quantiles(extent[group])
     diameter = distributions.SURROUND_DIAMETER.inverse_cdf(quantile)
     return np.clip(index, 1e-3, _LARGEST_INDEX), diameter
 
 
-def _quantiles(order: np.ndarray) -> PerCell:
-    """The middle of the quantile of each value, from the order that sorts the values."""
-    return (np.argsort(order) + 0.5) / len(order)
+def _quantiles(values: PerCell) -> PerCell:
+    """The middle of the quantile of each value among all."""
+    return (np.argsort(np.argsort(values)) + 0.5) / len(values)
 
 
 def _envelopes(kernels: GaborKernels) -> PerCell:
