@@ -33,10 +33,14 @@ myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"
 # Tutorials run when the site is built; a cell that fails fails the build. What ran is kept in the
 # build directory. `-D nb_execution_mode=off` leaves them out.
 nb_execution_mode = "cache"
-nb_execution_timeout = 180
+nb_execution_in_temp = True
+nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# They share what they compile, and keep it for the next build.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(HERE.parent / "build" / "compiled"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 # The API, from docstrings in Google's style.
 autodoc_default_options = {
@@ -58,6 +62,8 @@ viewcode_line_numbers = True
 # A reference to a name of this project that does not exist fails the build. Names of other projects
 # and types that are not public are not looked up.
 nitpicky = True
+# A page that is named by a pattern need not exist yet.
+suppress_warnings = ["toc.empty_glob"]
 nitpick_ignore_regex = [
     ("py:.*", r"(?!vone_jax\b).*"),
     ("py:class", r"vone_jax\.\w+\.\w+\.\w+"),

@@ -1,6 +1,7 @@
 """The checks that the build of the site makes, and the page of the package."""
 
 import importlib
+import json
 import re
 import runpy
 import shutil
@@ -76,3 +77,12 @@ def test_the_package_page_has_absolute_links(tmp_path):
     urls = tomllib.loads((tmp_path / "pyproject.toml").read_text())["project"]["urls"]
     assert urls["Source"] == "https://example.org/Owner/name"
     assert urls["Documentation"] == "https://owner.github.io/name/"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "tutorials").glob("*.ipynb")), ids=str)
+def test_a_tutorial_has_no_outputs_and_installs_the_project(path):
+    cells = json.loads(path.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+    assert "%pip install" in "".join(code[0]["source"])
+    assert "".join(cells[0]["source"]).startswith("# ")
