@@ -24,14 +24,17 @@ def tab(tmp_path_factory):
         yield opened
 
 
-def test_nothing_overflows_and_the_console_is_silent(tab, path):
-    for width in (390, 768, 1300):
-        tab.open(path, width)
-        root = "document.documentElement"
-        assert tab.evaluate(f"{root}.scrollWidth") == tab.evaluate(f"{root}.clientWidth")
-        assert tab.evaluate("document.querySelectorAll('.plot svg').length") > 8
-        # Vega-Embed has replaced every static picture.
-        assert tab.evaluate("document.querySelectorAll('.plot > svg').length") == 0
+def test_nothing_overflows_and_the_console_is_silent(tab, path, first_format, tmp_path):
+    """On a page of few results, and on one with physiology, checks and smallest changes."""
+    runs = [first_format / name for name in ("base", "tiny", "vone")]
+    for page in (path, report.write(runs, tmp_path / "all.html")):
+        for width in (390, 768, 1000, 1270):
+            tab.open(page, width)
+            root = "document.documentElement"
+            assert tab.evaluate(f"{root}.scrollWidth") == tab.evaluate(f"{root}.clientWidth")
+            assert tab.evaluate("document.querySelectorAll('.plot svg').length") > 8
+            # Vega-Embed has replaced every static picture.
+            assert tab.evaluate("document.querySelectorAll('.plot > svg').length") == 0
     assert tab.problems == []
 
 
