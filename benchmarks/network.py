@@ -48,9 +48,11 @@ def _torch_front_end(sizes: Sizes, method: str) -> dict[str, Callable[[], Progra
 def bank(sizes: Sizes) -> Case:
     """Linear responses: all filters in both phases; in our program those that cells read.
 
-    One more row has the cells as well, without noise.
+    Two more rows have the cells as well, without noise, and cells with a normalising surround.
     """
     images = images_of(sizes, sizes.batch)
+    settings = v1.SurroundNormalization(largest_extent=0.25 * sizes.v1.visual_degrees)
+    surround = dataclasses.replace(sizes.v1, normalization=settings)
 
     def program(run: Callable[..., Any]) -> Callable[[], Program]:
         return keeping_memory(lambda: jax_program(run, images))
@@ -58,6 +60,7 @@ def bank(sizes: Sizes) -> Case:
     contenders = {
         OURS: program(lambda images: filter_bank(sizes.v1).linear(images, sizes.v1.stride)),
         f"{OURS} with cells": program(lambda images: v1.noise_free_responses(sizes.v1, images)),
+        f"{OURS} with surround": program(lambda images: v1.noise_free_responses(surround, images)),
         "naive JAX": program(lambda images: naive.dense_bank(sizes.v1, images)),
         **_torch_front_end(sizes, "bank"),
     }

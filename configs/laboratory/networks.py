@@ -15,7 +15,7 @@ from vone_jax.attacks import PGD
 from vone_jax.evaluation import Request
 from vone_jax.sweep import Member
 from vone_jax.training import Experiment, GaussianImageNoise, Similarity
-from vone_jax.v1 import NeuronalNoise
+from vone_jax.v1 import NeuronalNoise, SurroundNormalization
 
 _base = replace(
     quickstart,
@@ -46,6 +46,8 @@ def _similar(**fields) -> Experiment:
 
 
 SEEDS = (0, 1, 2)
+# An image spans one degree here, so the pools are small. The gain keeps the mean response.
+_surround = SurroundNormalization(largest_extent=0.28, position_pooling=0.1, gain=11.4)
 
 NETWORKS: dict[str, Experiment] = {
     **{f"base-{seed}": replace(_base, seed=seed) for seed in SEEDS},
@@ -68,6 +70,13 @@ NETWORKS: dict[str, Experiment] = {
     "base-stem-noise": replace(
         _base, model=replace(_base.model, stem_noise=NeuronalNoise(), stem_gain=2.5)
     ),
+    # A normalising surround, with noise and without.
+    **{f"vone-surround-{seed}": replace(_v1(normalization=_surround), seed=seed) for seed in SEEDS},
+    **{
+        f"vone-surround-quiet-{seed}": replace(_v1(normalization=_surround, noise=None), seed=seed)
+        for seed in SEEDS
+    },
+    **{f"vone-quiet-{seed}": replace(_v1(noise=None), seed=seed) for seed in SEEDS[1:]},
     # Training on other images.
     "base-adversarial-2": replace(_base, perturbation=_fast(2 / 255)),
     "base-adversarial-8": replace(_base, perturbation=_fast(8 / 255)),

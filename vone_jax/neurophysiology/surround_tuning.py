@@ -15,7 +15,7 @@ from vone_jax.neurophysiology.recording import OneKey, PerUnit, ResponseFn, Site
 # Orientations of the surround relative to the centre, in degrees.
 ANGLES = np.array([0.0, 30.0, 60.0, 90.0])
 # Radii of the centre and of the surround, in degrees.
-CENTRE_RADII = stimuli.RADII[[4, 6]]
+CENTRE_RADII = stimuli.RADII[[3, 5, 7]]
 SURROUND_RADIUS = 3.0
 _PHASES = stimuli.PHASES[::2]
 
@@ -48,7 +48,7 @@ def surround_tuning(
 ) -> SurroundTuning:
     """Record a centre of full contrast with and without a surround of full contrast.
 
-    Centres have 2 radii (``CENTRE_RADII``), 4 frequencies, 6 orientations and 4 phases. Each unit
+    Centres have 3 radii (``CENTRE_RADII``), 4 frequencies, 6 orientations and 4 phases. Each unit
     has the condition with the largest response to the centre alone. The surround extends to
     ``SURROUND_RADIUS``, with the frequency and the phase of the centre; at an angle of 0 both are
     one large grating. The site comes from ``find_units``; each image is shown ``trials`` times.

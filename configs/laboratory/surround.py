@@ -1,0 +1,22 @@
+"""A normalising surround against none, with and without noise, three seeds each.
+
+Paper row: none.
+Expected: unknown; this sweep has not been run.
+Hardware: 2 CPU cores. Wall time: about 8 minutes of one core per network, training and all.
+Command: python sweep.py laboratory/surround
+"""
+
+from configs.laboratory.networks import EVALUATIONS, SEEDS, members
+from vone_jax.sweep import Sweep
+
+# The network without noise and with the first seed is one of ``components``.
+_LABELS = [f"{name}-{seed}" for name in ("vone", "vone-surround", "vone-surround-quiet")
+           for seed in SEEDS]  # fmt: skip
+_LABELS += ["vone-quiet", "vone-quiet-1", "vone-quiet-2"]
+
+sweep = Sweep(
+    name="surround",
+    group="laboratory",
+    members=members(_LABELS),
+    evaluations=EVALUATIONS,
+)
