@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from vone_jax import cli
+from vone_jax import cli, lazy
 from vone_jax.cli import evaluate, train
 
 
@@ -29,6 +29,29 @@ def test_the_configs_are_found_from_any_directory(tmp_path, monkeypatch):
 def test_commands_without_jax_stay_without_it():
     program = "import sys; import vone_jax.cli; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_commands_that_compute_import_slow_libraries_when_they_need_them():
+    program = (
+        "import sys\n"
+        "from vone_jax.cli import convert, evaluate, prepare, report, sweep, train\n"
+        "slow = {'grain', 'orbax.checkpoint.args', 'scipy.stats', 'pandas', 'altair', 'sklearn'}\n"
+        "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_module_is_imported_at_its_first_use():
+    program = (
+        "import sys\n"
+        "from vone_jax import lazy\n"
+        "module = lazy.module('scipy.special')\n"
+        "assert 'scipy.special._ufuncs' not in sys.modules\n"
+        "assert module.ndtr(0.0) == 0.5 and lazy.module('scipy.special') is module\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+    with pytest.raises(ModuleNotFoundError, match="no_such_library"):
+        lazy.module("no_such_library")
 
 
 @pytest.mark.parametrize("number", cli.SIGNALS)
