@@ -247,7 +247,7 @@ def test_json_keeps_patterns(tiny):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: OptimizerConfig(rates=(("a", 0.0),)), "the factor of 'a' in rates must be .* > 0"),
+        (lambda: OptimizerConfig(rates=(("a", 0.0),)), "rates: the factor of 'a' must be .* > 0"),
         (lambda: OptimizerConfig(rates=("a", 1.0)), r"rates must be pairs .*got 'a'"),
         (lambda: replace(EXPERIMENT, freeze="conv"), "freeze must be a tuple of patterns"),
     ],
