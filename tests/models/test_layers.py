@@ -23,12 +23,38 @@ def test_batch_norm_keeps_pytorchs_running_values():
     np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * flat.var(0, ddof=1), rtol=1e-5)
 
 
-def test_batch_norm_is_accurate_far_from_zero():
-    x = np.random.default_rng(0).normal(1000.0, 0.1, (8, 4, 4, 1)).astype(np.float32)
+@pytest.mark.parametrize(("running_mean", "mean"), [(999.0, 1000.0), (0.0, 3.0)])
+def test_batch_norm_is_accurate_far_from_zero(running_mean, mean):
+    """Thirty standard deviations from zero, and 10,000 once the running mean has followed."""
+    x = np.random.default_rng(0).normal(mean, 0.1, (8, 4, 4, 1)).astype(np.float32)
     norm = layers.BatchNorm()
     variables = norm.init(jax.random.key(0), jnp.asarray(x), train=True)
-    y, _ = norm.apply(variables, jnp.asarray(x), train=True, mutable=["batch_stats"])
-    assert float(jnp.std(y)) == pytest.approx(1.0, abs=1e-2)
+    variables["batch_stats"]["mean"] += running_mean
+    y, updated = norm.apply(variables, jnp.asarray(x), train=True, mutable=["batch_stats"])
+    exact = x.astype(np.float64)
+    expected = (exact - exact.mean()) / np.sqrt(exact.var() + 1e-5)
+    np.testing.assert_allclose(y, expected, atol=1e-3)
+    kept = updated["batch_stats"]["mean"]
+    np.testing.assert_allclose(kept, 0.9 * running_mean + 0.1 * exact.mean(), rtol=1e-6)
+
+
+def test_batch_norm_has_the_gradient_of_its_definition():
+    """Against JAX's own gradient of the mean and the variance in two passes."""
+    rng = np.random.default_rng(1)
+    x, weights = rng.standard_normal((2, 3, 4, 5, 6)).astype(np.float32) + 0.5
+    scale, bias, shift = rng.standard_normal((3, 6)).astype(np.float32)
+
+    def plain(x, scale, bias):
+        y = (x - x.mean((0, 1, 2))) / jnp.sqrt(x.var((0, 1, 2)) + 1e-5)
+        return jnp.sum(weights * jnp.sin(y * scale + bias))
+
+    def ours(x, scale, bias):
+        return jnp.sum(weights * jnp.sin(layers.batch_norm(x, scale, bias, shift, 1e-5)[0]))
+
+    with jax.numpy_rank_promotion("allow"):
+        expected = jax.grad(plain, (0, 1, 2))(x, scale, bias)
+    for found, exact in zip(jax.grad(ours, (0, 1, 2))(x, scale, bias), expected, strict=True):
+        np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-5)
 
 
 def test_batch_norm_evaluates_with_running_values():

@@ -9,22 +9,34 @@ rounding of float32. One switch chooses between them:
     with fast.plain():                       # plain forms of everything inside
         logits = logits_fn(key, images)
 
+    with fast.forms_of("tpu"):               # what a TPU computes, on any device
+        logits = logits_fn(key, images)
+
     VONE_JAX_FAST=0 python eval.py ...       # plain forms in a whole process
 
 See ``fast.switch`` for how the switch and ``jax.jit`` work together.
 """
 
+from vone_jax.fast.blocks import correlate_blocks
 from vone_jax.fast.convolution import convolve
 from vone_jax.fast.counter_random import random_words, standard_normal, symmetric_uniform
 from vone_jax.fast.depthwise import convolve_depthwise
 from vone_jax.fast.layout import in_fast_layout
-from vone_jax.fast.operations import one_by_one, permute, repeated, shared_by_draws, stage
+from vone_jax.fast.operations import (
+    one_by_one,
+    permute,
+    product,
+    repeated,
+    shared_by_draws,
+    stage,
+)
 from vone_jax.fast.process import keep_compiled, keep_memory, use_all_cores
 from vone_jax.fast.spectra import correlate
-from vone_jax.fast.switch import enabled, plain
+from vone_jax.fast.switch import by_platform, enabled, forms_of, plain
 
 __all__ = [
-    "convolve", "convolve_depthwise", "correlate", "enabled", "in_fast_layout", "keep_compiled",
-    "keep_memory", "one_by_one", "permute", "plain", "random_words", "repeated", "shared_by_draws",
-    "stage", "standard_normal", "symmetric_uniform", "use_all_cores",
+    "by_platform", "convolve", "convolve_depthwise", "correlate", "correlate_blocks", "enabled",
+    "forms_of", "in_fast_layout", "keep_compiled", "keep_memory", "one_by_one", "permute", "plain",
+    "product", "random_words", "repeated", "shared_by_draws", "stage", "standard_normal",
+    "symmetric_uniform", "use_all_cores",
 ]  # fmt: skip

@@ -42,8 +42,8 @@ _MINUS_TWO_LOG = (
 _SINE = (0.0776594083, -0.598292160, 2.55007766, -5.16771009, 3.14159264)
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def standard_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def standard_normal(key: jax.Array, shape: tuple[int, ...], part: range | None = None) -> jax.Array:
     """Draw standard normals in float32 from one scalar typed key; see ``random_words``.
 
     Magnitudes reach 6.66, the square root of 64 log 2. The bits do not depend on how the
@@ -51,7 +51,7 @@ def standard_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     last place between machines, and between optimisation levels of the compiler, which may round a
     product and a sum once or twice.
     """
-    return _box_muller(*random_words(key, shape))
+    return _box_muller(*random_words(key, shape, part))
 
 
 def symmetric_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -65,11 +65,12 @@ def symmetric_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return steps * 2.0**-23 + (2.0**-24 - 1)
 
 
-def random_words(key: jax.Array, shape: tuple[int, ...]) -> Words:
+def random_words(key: jax.Array, shape: tuple[int, ...], part: range | None = None) -> Words:
     """Draw two independent uniform uint32 words per element from one scalar typed key.
 
     The key has any implementation. For a Threefry key the exclusive or of the words is
-    ``jax.random.bits(key, shape, "uint32")``.
+    ``jax.random.bits(key, shape, "uint32")``. With ``part``, only the words of these positions
+    of the last axis are computed and returned; neighbours, in their order.
 
     Raises:
       ValueError: if ``shape`` has more than 2^32 elements.
@@ -77,7 +78,13 @@ def random_words(key: jax.Array, shape: tuple[int, ...]) -> Words:
     size = math.prod(shape)
     if size > 2**32:
         raise ValueError(f"shape must have at most 2**32 elements, got {shape}")
-    index = lax.iota(jnp.uint32, size).reshape(shape)
+    if part is None:
+        index = lax.iota(jnp.uint32, size).reshape(shape)
+    else:
+        rows = lax.iota(jnp.uint32, size // shape[-1]).reshape(*shape[:-1], 1)
+        index = rows * np.uint32(shape[-1]) + np.array(part, np.uint32).reshape(
+            (1,) * (len(shape) - 1) + (-1,)
+        )
     return threefry_2x32(_key_words(key), (jnp.zeros_like(index), index))
 
 

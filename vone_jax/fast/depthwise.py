@@ -64,7 +64,7 @@ def convolve_depthwise(
     if not switch.enabled() or images.dtype != jnp.float32:
         return grouped(images, kernel)
     by_taps = functools.partial(_by_taps, strides=steps, padding=pads)
-    return lax.platform_dependent(images, kernel, cpu=by_taps, default=grouped)
+    return switch.by_platform(images, kernel, cpu=by_taps, default=grouped)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))

@@ -116,7 +116,7 @@ def _convolution(equation: JaxprEqn) -> JaxprEqn:
         return convolve(*operands, dimension_numbers=fast).transpose(np.argsort(of_results))
 
     def convolution(images: jax.Array, kernel: jax.Array) -> jax.Array:
-        return lax.platform_dependent(images, kernel, cpu=exchanged, default=convolve)
+        return switch.by_platform(images, kernel, cpu=exchanged, default=convolve)
 
     # The call is the only equation of this program, with the same operands and results.
     (call,) = jax.make_jaxpr(jax.jit(convolution))(images, kernel).eqns

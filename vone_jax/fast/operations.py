@@ -41,7 +41,7 @@ def one_by_one(function: Callable[..., jax.Array], *batches: jax.Array) -> jax.A
         alone = lambda arrays: function(*(array[None] for array in arrays))[0]  # noqa: E731
         return lax.map(alone, batches)
 
-    return lax.platform_dependent(*batches, cpu=mapped, default=function)
+    return switch.by_platform(*batches, cpu=mapped, default=function)
 
 
 def repeated(
@@ -90,6 +90,25 @@ def permute(values: jax.Array, order: np.ndarray) -> jax.Array:
 
 def _gather(values: jax.Array, order: np.ndarray) -> jax.Array:
     return values.at[..., order].get(mode="promise_in_bounds", unique_indices=True)
+
+
+def product(maps: jax.Array, matrix: jax.Array) -> jax.Array:
+    """Multiply the channels of maps (N, H, W, C) by a matrix (C, features), summed in float32.
+
+    On a CPU the maps become a matrix first. XLA transposes the gradient of four axes on one core.
+    On a TPU that would copy them, because positions are not the first axes of maps in memory.
+    """
+
+    def four_axes(maps: jax.Array, matrix: jax.Array) -> jax.Array:
+        return jnp.matmul(maps, matrix, preferred_element_type=jnp.float32)
+
+    def two_axes(maps: jax.Array, matrix: jax.Array) -> jax.Array:
+        flat = four_axes(maps.reshape(-1, maps.shape[-1]), matrix)
+        return flat.reshape(*maps.shape[:-1], -1)
+
+    if not switch.enabled():
+        return four_axes(maps, matrix)
+    return switch.by_platform(maps, matrix, cpu=two_axes, default=four_axes)
 
 
 def shared_by_draws(values: jax.Array, draws: jax.Array) -> jax.Array:

@@ -57,7 +57,7 @@ def correlate(images: jax.Array, kernels: np.ndarray, stride: int) -> jax.Array:
     positions = (images.shape[1] + 2 * padding - size) // stride + 1
     if not switch.enabled() or share_of_products(size, stride, positions) > _WORTHWHILE:
         return directly(images)
-    return lax.platform_dependent(images, cpu=in_frequency_domain, default=directly)
+    return switch.by_platform(images, cpu=in_frequency_domain, default=directly)
 
 
 @dataclasses.dataclass(frozen=True)

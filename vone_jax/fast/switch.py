@@ -1,4 +1,4 @@
-"""The one switch between fast and plain forms.
+"""The one switch between the forms of the functions of ``fast``.
 
 The switch is a JAX user context, so its value is a part of every cache key of ``jax.jit``. A
 function that was compiled with fast forms is traced and compiled again inside ``plain()``, and the
@@ -8,15 +8,22 @@ first program is used again after it. A program that was compiled ahead of time
 
 import contextlib
 import os
+from collections.abc import Callable
+from typing import Any
 
 import jax
+from jax import lax
 
-_switch = jax.make_user_context(os.environ.get("VONE_JAX_FAST", "1") != "0")
+from vone_jax import arguments
+
+# "auto" is the fast form for the platform that a program is compiled for.
+_PLATFORMS = ("cpu", "gpu", "tpu")
+_switch = jax.make_user_context("plain" if os.environ.get("VONE_JAX_FAST", "1") == "0" else "auto")
 
 
 def enabled() -> bool:
     """Return whether the fast forms are used here: True, unless the user chose the plain forms."""
-    return _switch.value
+    return _switch.value != "plain"
 
 
 def plain() -> contextlib.AbstractContextManager[None]:
@@ -26,4 +33,23 @@ def plain() -> contextlib.AbstractContextManager[None]:
     process when they are called, do nothing inside it. To choose the plain forms for a process
     and all its threads, set ``VONE_JAX_FAST=0`` in its environment.
     """
-    return _switch(False)
+    return _switch("plain")
+
+
+def forms_of(platform: str) -> contextlib.AbstractContextManager[None]:
+    """Return a context manager inside which fast forms are those of a platform, on any device.
+
+    The tests use it to compute on a CPU what a TPU or a GPU computes.
+
+    Raises:
+      ValueError: if the platform is not "cpu", "gpu" or "tpu".
+    """
+    arguments.choice("platform", platform, _PLATFORMS)
+    return _switch(platform)
+
+
+def by_platform(*operands: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
+    """Return ``cpu(*operands)`` in programs for CPUs, ``default(*operands)`` in all others."""
+    if _switch.value == "auto":
+        return lax.platform_dependent(*operands, cpu=cpu, default=default)
+    return (cpu if _switch.value == "cpu" else default)(*operands)

@@ -4,15 +4,18 @@ Networks normalise images themselves.
 """
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from vone_jax.fast import convolve
+from vone_jax import fast
 from vone_jax.models.layers import (
     Activations,
     Dtype,
@@ -23,11 +26,12 @@ from vone_jax.models.layers import (
     torch_uniform,
 )
 from vone_jax.v1 import (
+    Cells,
     SubcorticalBlock,
     SubcorticalConfig,
     VOneBlock,
     VOneBlockConfig,
-    noise_free_responses,
+    noise_free_cells,
     subcortical_responses,
 )
 from vone_jax.v1.block import check_images, normalise
@@ -87,7 +91,7 @@ class BaseNetwork(nn.Module):
         if self.stem_noise is None:
             return responses
         responses = responses.astype(jnp.float32)
-        noisy = add_noise(self, self.stem_noise, "stem noise", responses, noise_key)
+        (noisy,) = add_noise(self, self.stem_noise, "stem noise", [responses], noise_key)
         return noisy.astype(self.dtype)
 
     def __call__(
@@ -95,6 +99,31 @@ class BaseNetwork(nn.Module):
     ) -> Float[Array, "n classes"]:
         """The float32 logits; arguments as in ``features``."""
         return self.features(images, train, noise_key)["logits"]
+
+
+class Bottleneck(nn.Module):
+    """The 1x1 convolution behind V1, without a bias.
+
+    It takes its input in parts, simple and complex cells, and adds the products. So nothing has to
+    join the parts, which on a TPU would write and read all responses once more.
+    """
+
+    features: int
+    kernel_init: Any
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, parts: Sequence[Maps]) -> Float[Array, "n h w features"]:
+        """The products of parts (N, H, W, channels) along the last axis, (N, H, W, features)."""
+        ends = np.cumsum([part.shape[-1] for part in parts])
+        shape = (1, 1, int(ends[-1]), self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)[0, 0]
+        rows = jnp.split(kernel.astype(self.dtype), ends[:-1])
+        products = [
+            fast.product(part.astype(self.dtype), weights)
+            for part, weights in zip(parts, rows, strict=True)
+        ]
+        return functools.reduce(jnp.add, products).astype(self.dtype)
 
 
 class VOneNet(nn.Module):
@@ -132,18 +161,14 @@ class VOneNet(nn.Module):
         self.block = VOneBlock(self.v1)
         if self.subcortical is not None:
             self.stage = SubcorticalBlock(self.subcortical)
-        self.bottleneck = nn.Conv(
+        self.bottleneck = Bottleneck(
             self.bottleneck_features,
-            (1, 1),
-            padding=0,
-            use_bias=False,
-            kernel_init=he_normal_fan_out if self.subcortical is None else torch_uniform,
-            dtype=self.dtype,
-            conv_general_dilated=convolve,
+            he_normal_fan_out if self.subcortical is None else torch_uniform,
+            self.dtype,
         )
 
-    def front_end(self, images: Images, noise_key: NoiseKey | None = None) -> Activations:
-        """The named activations up to ``v1``, see ``features``."""
+    def _front_end(self, images: Images, noise_key: NoiseKey | None) -> tuple[Activations, Cells]:
+        """The named activations up to ``v1``, and the parts of ``v1``."""
         layers = {}
         if self.subcortical is not None:
             cells = subcortical_responses(self.subcortical, images)
@@ -152,12 +177,10 @@ class VOneNet(nn.Module):
                 layers[f"subcortical.{name}"] = cells[..., first : first + len(colours)]
                 first += len(colours)
             images = layers["subcortical"] = self.stage.add_noise(cells, noise_key)
-        responses = noise_free_responses(self.v1, images)
-        return layers | {
-            "v1.simple": responses[..., : self.v1.simple_channels],
-            "v1.complex": responses[..., self.v1.simple_channels :],
-            "v1": self.block.add_noise(responses, noise_key),
-        }
+        cells = noise_free_cells(self.v1, images)
+        noisy = self.block.noisy_cells(cells, noise_key)
+        layers |= {"v1.simple": cells.simple, "v1.complex": cells.complex}
+        return layers | {"v1": jnp.concatenate(noisy, axis=-1)}, noisy
 
     def features(
         self, images: Images, train: bool = False, noise_key: NoiseKey | None = None
@@ -175,8 +198,8 @@ class VOneNet(nn.Module):
           (with noise). Then ``v1.simple`` and ``v1.complex`` (before the noise of V1), ``v1`` (with
           noise), ``bottleneck``, the stages of the back end, ``logits``. Maps are NHWC.
         """
-        layers = self.front_end(images, noise_key)
-        layers["bottleneck"] = self.bottleneck(layers["v1"].astype(self.dtype))
+        layers, noisy = self._front_end(images, noise_key)
+        layers["bottleneck"] = self.bottleneck(noisy)
         layers |= self.back_end(layers["bottleneck"], train)
         return layers | {"logits": layers["logits"].astype(jnp.float32)}
 

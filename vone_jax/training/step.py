@@ -27,6 +27,9 @@ Batch = dict[str, jax.Array]
 
 # Fields of a batch that mark rows. A step counts the marked rows over all processes.
 MARKS = ("unreadable", "stop")
+# A larger gradient or change of the parameters counts as not finite. Smaller ones cannot take a
+# finite parameter or momentum to infinity, which in float32 begins at 3.4e38.
+_LARGEST_CHANGE = 1e30
 
 
 @flax.struct.dataclass
@@ -120,8 +123,8 @@ class StepMetrics:
     gradient_norm: jax.Array
     # Without the factors of OptimizerConfig.rates.
     learning_rate: jax.Array
-    # True if the update was applied. It is not if the loss, the gradient or the new state has a
-    # NaN or an infinity.
+    # True if the update was applied. It is not if the loss, the gradient or the statistics of batch
+    # norm have a NaN or an infinity, or the parameters would change by more than 1e30.
     finite: jax.Array
     # Number of marked rows, int32, for each of MARKS that the batch has.
     marks: dict[str, jax.Array]
@@ -261,8 +264,11 @@ def make_train_step(
         updated = jax.tree.map(lambda p, u, f: p - rate * f * u, trained, updates, factors)
         before = (trained, state.batch_stats, state.opt_state)
         after = (updated, batch_stats, opt_state)
-        leaves = jax.tree.leaves((sums.loss, norm, after))
-        finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+        # To look at all of the new state would take as long as the optimiser.
+        change = norm * rate * max(jax.tree.leaves(factors))
+        statistics = [sums.loss[None], *jax.tree.leaves(batch_stats)]
+        finite = jnp.all(jnp.isfinite(jnp.concatenate(statistics)))
+        finite &= jnp.maximum(norm, change) < _LARGEST_CHANGE
         trained, batch_stats, opt_state = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old), after, before
         )

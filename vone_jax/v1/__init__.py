@@ -1,7 +1,13 @@
 """Fixed-weight models of primate primary visual cortex (V1) and of the stage before it."""
 
 from vone_jax.v1 import distributions
-from vone_jax.v1.block import VOneBlock, VOneBlockConfig, noise_free_responses
+from vone_jax.v1.block import (
+    VOneBlock,
+    VOneBlockConfig,
+    noise_free_cells,
+    noise_free_responses,
+)
+from vone_jax.v1.filter_bank import Cells
 from vone_jax.v1.gabor import (
     GaborKernels,
     GaborParameters,
@@ -25,9 +31,10 @@ from vone_jax.v1.subcortical import (
 )
 
 __all__ = [
-    "M_CELLS", "P_CELLS", "FanoNoise", "GaborKernels", "GaborParameters", "GaussianNoise",
+    "Cells", "M_CELLS", "P_CELLS", "FanoNoise", "GaborKernels", "GaborParameters", "GaussianNoise",
     "ImportedBank", "LGNCells", "NeuronalNoise", "Noise", "SubcorticalBlock", "SubcorticalConfig",
     "SurroundNormalization", "VOneBlock", "VOneBlockConfig", "distributions", "gabor_kernels",
-    "noise_free_responses", "sample_evnet_parameters", "sample_gabor_parameters",
-    "spatial_frequency_histogram", "standard_normal", "subcortical_responses",
+    "noise_free_cells", "noise_free_responses", "sample_evnet_parameters",
+    "sample_gabor_parameters", "spatial_frequency_histogram", "standard_normal",
+    "subcortical_responses",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ Reference: Dapello, Marques et al., NeurIPS 2020, section 3 and figure 1.
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -16,7 +17,7 @@ from jaxtyping import Array, Float, Float32, Key
 
 from vone_jax import arguments
 from vone_jax.v1 import noise as noise_models
-from vone_jax.v1.filter_bank import FilterBank
+from vone_jax.v1.filter_bank import Cells, FilterBank
 from vone_jax.v1.gabor import (
     GaborKernels,
     GaborParameters,
@@ -192,7 +193,7 @@ class VOneBlockConfig:
 def filter_bank(config: VOneBlockConfig) -> FilterBank:
     """Return the bank of a configuration. It is cached, because a model is traced many times."""
     parameters = config.gabor_parameters()
-    return FilterBank.build(
+    return FilterBank(
         config.gabor_kernels(),
         parameters.channel,
         parameters.channel_quadrature,
@@ -218,8 +219,8 @@ def surround_pools(config: VOneBlockConfig) -> SurroundPools:
     )
 
 
-def noise_free_responses(config: VOneBlockConfig, images: Images) -> Responses:
-    """Return the responses of simple cells, then of complex cells, before noise.
+def noise_free_cells(config: VOneBlockConfig, images: Images) -> Cells:
+    """Return the responses of simple cells and of complex cells, before noise.
 
     With the linear responses q0 of a filter and q1 of its quadrature partner,
 
@@ -234,7 +235,7 @@ def noise_free_responses(config: VOneBlockConfig, images: Images) -> Responses:
       images: in [0, 1], with ``config.in_channels`` channels.
 
     Returns:
-      Responses >= 0 of shape (n, ceil(h/stride), ceil(w/stride), num_channels).
+      Responses >= 0 of shape (n, ceil(h/stride), ceil(w/stride), channels) for each kind of cell.
 
     Raises:
       TypeError: if images are not floating point.
@@ -242,12 +243,20 @@ def noise_free_responses(config: VOneBlockConfig, images: Images) -> Responses:
     """
     check_images(images, config.in_channels)
     normalised = normalise(images, config.image_mean, config.image_std)
-    bank = filter_bank(config)
-    if config.normalization is None:
-        return config.k_exc * bank(normalised, config.stride, jax.nn.relu, _complex_cell)
-    surround = surround_pools(config)
-    normalise_cells = lambda cells, order: surround(config.k_exc * cells, order)  # noqa: E731
-    return bank(normalised, config.stride, jax.nn.relu, _complex_cell, normalise_cells)
+
+    def simple_cell(in_phase: jax.Array) -> jax.Array:
+        return config.k_exc * jax.nn.relu(in_phase)
+
+    def complex_cell(in_phase: jax.Array, quadrature: jax.Array) -> jax.Array:
+        return config.k_exc * _complex_cell(in_phase, quadrature)
+
+    surround = None if config.normalization is None else surround_pools(config)
+    return filter_bank(config)(normalised, config.stride, simple_cell, complex_cell, surround)
+
+
+def noise_free_responses(config: VOneBlockConfig, images: Images) -> Responses:
+    """Return ``noise_free_cells`` as one array, simple cells first."""
+    return jnp.concatenate(noise_free_cells(config, images), axis=-1)
 
 
 def _complex_cell(in_phase: jax.Array, quadrature: jax.Array) -> jax.Array:
@@ -328,12 +337,23 @@ class VOneBlock(nn.Module):
         standard_normal: Responses | None = None,
     ) -> Float[Array, "n _ _ channels"]:
         """Apply the stochastic part of the block alone; see ``__call__`` for the arguments."""
+        (noisy,) = self._noisy([responses], noise_key, standard_normal)
+        return noisy
+
+    def noisy_cells(self, cells: Cells, noise_key: Key[Array, "*keys"] | None = None) -> Cells:
+        """Apply the stochastic part to each kind of cell; the noise is that of ``add_noise``.
+
+        A TPU makes the noise within the convolution of each kind, and writes noisy responses only.
+        """
+        return Cells(*self._noisy(cells, noise_key))
+
+    def _noisy(
+        self,
+        parts: Sequence[jax.Array],
+        key: jax.Array | None,
+        draws: jax.Array | None = None,
+    ) -> list[jax.Array]:
+        config = self.config
         return noise_models.add_noise(
-            self,
-            self.config.noise,
-            "v1 noise",
-            responses,
-            noise_key,
-            standard_normal,
-            self.config.noise_generator,
+            self, config.noise, "v1 noise", parts, key, draws, config.noise_generator
         )

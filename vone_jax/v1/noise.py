@@ -7,7 +7,8 @@ Reference: Dapello, Marques et al., NeurIPS 2020, section 3 (stochasticity gener
 """
 
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -22,25 +23,32 @@ _VARIANCE_FLOOR = 1e-4
 Values = Float[Array, "*shape"]
 Batch = Float[Array, "n *shape"]
 # Generators of the normals of one key. The first is the fast one, see ``fast.counter_random``.
-GENERATORS: dict[str, Callable[[jax.Array, tuple[int, ...]], jax.Array]] = {
+GENERATORS: dict[str, Callable[[jax.Array, tuple[int, ...], range | None], jax.Array]] = {
     "counter": fast.standard_normal,
-    "jax": lambda key, shape: jax.random.normal(key, shape, jnp.float32),
+    "jax": lambda key, shape, part: _cut(jax.random.normal(key, shape, jnp.float32), part),
 }
 
 
 def standard_normal(
-    keys: Key[Array, " n"], shape: tuple[int, ...], generator: str = "counter"
+    keys: Key[Array, " n"],
+    shape: tuple[int, ...],
+    generator: str = "counter",
+    part: range | None = None,
 ) -> Float32[Array, "n ..."]:
     """Draw standard normals (n, *shape) for a batch; row i depends on ``keys[i]`` alone.
 
-    The generator is "counter", or "jax" for ``jax.random.normal``, whose draws are others, equally
-    good and slower.
+    Args:
+      keys: one per example.
+      shape: of an example.
+      generator: "counter", or "jax" for ``jax.random.normal``, whose draws are others, equally good
+        and slower.
+      part: neighbouring positions of the last axis; only their draws are returned. Default: all.
 
     Raises:
       ValueError: if the generator is unknown.
     """
     arguments.choice("generator", generator, GENERATORS)
-    return jax.vmap(lambda key: GENERATORS[generator](key, shape))(keys)
+    return jax.vmap(lambda key: GENERATORS[generator](key, shape, part))(keys)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,20 +144,21 @@ def add_noise(
     module: nn.Module,
     noise: Noise,
     stream: str,
-    responses: Batch,
+    parts: Sequence[Batch],
     key: Key[Array, "*keys"] | None = None,
     draws: Batch | None = None,
     generator: str = "counter",
-) -> Batch:
+) -> list[Batch]:
     """Add noise to the responses of a module.
 
     Args:
       module: the module, whose ``rngs={"noise": key}`` is the default of ``key``.
       noise: the noise, or None, which returns the responses.
       stream: name of the stream of keys. Modules of other streams draw independent noise.
-      responses: one row for each example.
+      parts: the responses, cut along the last axis; one row for each example. Where they are cut
+        does not change the noise.
       key: one typed key per example, or a single one, which numbers the examples by position.
-      draws: standard normals to use in place of a key.
+      draws: standard normals for all parts, to use in place of a key.
       generator: of the normals, see ``standard_normal``.
 
     Raises:
@@ -157,18 +166,26 @@ def add_noise(
       ValueError: if a shape is wrong, or if there is neither a key nor draws.
     """
     if noise is None:
-        return responses
+        return list(parts)
+    ends = list(itertools.accumulate(part.shape[-1] for part in parts))
+    ranges = [range(end - part.shape[-1], end) for part, end in zip(parts, ends, strict=True)]
+    shape = (*parts[0].shape[:-1], ends[-1])
     if draws is None:
-        keys = prng.example_keys(_key(module, noise, key), responses.shape[0])
         # A separate stream, so that the caller's keys are not consumed. Noise is frozen by passing
         # the same keys again.
-        draws = standard_normal(prng.stream(keys, stream), responses.shape[1:], generator)
-    elif draws.shape != responses.shape:
+        keys = prng.stream(prng.example_keys(_key(module, noise, key), shape[0]), stream)
+        drawn = [standard_normal(keys, shape[1:], generator, part) for part in ranges]
+    elif draws.shape != shape:
         raise ValueError(
-            f"standard_normal must have the shape of the responses, {responses.shape}, got "
-            f"{draws.shape}"
+            f"standard_normal must have the shape of the responses, {shape}, got {draws.shape}"
         )
-    return noise(responses, draws)
+    else:
+        drawn = [_cut(draws, part) for part in ranges]
+    return [noise(part, z) for part, z in zip(parts, drawn, strict=True)]
+
+
+def _cut(draws: jax.Array, part: range | None) -> jax.Array:
+    return draws if part is None else draws[..., part.start : part.stop]
 
 
 def _key(module: nn.Module, noise: Noise, key: jax.Array | None) -> jax.Array:

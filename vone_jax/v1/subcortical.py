@@ -302,12 +302,13 @@ class SubcorticalBlock(nn.Module):
         standard_normal: Responses | None = None,
     ) -> Responses:
         """Apply the stochastic part of the stage alone; see ``__call__`` for the arguments."""
-        return noise_models.add_noise(
+        (noisy,) = noise_models.add_noise(
             self,
             self.config.noise,
             "subcortical noise",
-            responses,
+            [responses],
             noise_key,
             standard_normal,
             self.config.noise_generator,
         )
+        return noisy
