@@ -167,6 +167,10 @@ class VOneNet(nn.Module):
             self.dtype,
         )
 
+    def front_end(self, images: Images, noise_key: NoiseKey | None = None) -> Activations:
+        """The named activations up to ``v1``, see ``features``."""
+        return self._front_end(images, noise_key)[0]
+
     def _front_end(self, images: Images, noise_key: NoiseKey | None) -> tuple[Activations, Cells]:
         """The named activations up to ``v1``, and the parts of ``v1``."""
         layers = {}
