@@ -84,5 +84,5 @@ class NaiveVOneNet(VOneNet):
     ) -> dict[str, jax.Array]:
         v1 = self.block.add_noise(dense_responses(self.v1, images), noise_key)
         with nn.intercept_methods(plain_convolutions):
-            layers = self.back_end(self.bottleneck(v1), train)
+            layers = self.back_end(self.bottleneck([v1]), train)
         return {"v1": v1} | layers

@@ -1,0 +1,198 @@
+"""Accelerators that are not there: their rates, their compilers, and what a compiled program costs.
+
+A TPU's compiler runs on any Linux machine (``pip install -e ".[tpu]"``, in an environment of its
+own). It says for each fused operation how many cycles it expects, and from which module it comes.
+"""
+
+import dataclasses
+import os
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh
+
+from vone_jax import mesh as meshes
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """The rates of one chip, per second.
+
+    Attributes:
+      clock: cycles of the matrix unit.
+      operations: dense operations in bfloat16.
+      traffic: bytes to and from memory.
+      memory: bytes that it has.
+      link: bytes to other chips, in one direction.
+    """
+
+    clock: float
+    operations: float
+    traffic: float
+    memory: float
+    link: float
+
+
+# Cloud TPU documentation: 197 and 918 TFLOP/s, 819 and 1638 GB/s, 16 and 32 GB, 400 and 800 GB/s in
+# both directions. The clock of v5e follows from four units of 128 x 128; v6e has two of 256 x 256.
+CHIPS = {
+    "v5e": Chip(1.5e9, 197e12, 819e9, 16e9, 200e9),
+    "v6e": Chip(1.75e9, 918e12, 1638e9, 32e9, 400e9),
+}
+
+# The parts of a network by what their operations are called, in the order in which they are tried.
+# Flax names modules, JAX the transposes of a backward pass.
+_PARTS = (
+    ("V1", r"_front_end|VOneBlock"),
+    ("stem", r"/stem/"),
+    ("bottleneck", r"/bottleneck"),
+    ("back end", r"/back_end"),
+)
+_BACKWARD = re.compile(r"transpose\(")
+_COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4}
+# Larger estimates of the compiler mean that it has none.
+_NO_ESTIMATE = 1e12
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a program costs one chip, by its compiler. Loops count once, whatever their length.
+
+    Attributes:
+      cycles: estimated cycles of each part of the network.
+      largest: the operations with the most cycles, as (cycles, operation, module).
+      flops: floating-point operations.
+      traffic: bytes read from and written to memory.
+      arguments: bytes of arguments and results in memory.
+      temporaries: bytes of everything else.
+      collectives: number and bytes of exchanges with other chips, for each kind.
+      gathers: number of gathers and scatters.
+    """
+
+    cycles: dict[str, float]
+    largest: list[tuple[float, str, str]]
+    flops: float
+    traffic: float
+    arguments: int
+    temporaries: int
+    collectives: dict[str, tuple[int, int]]
+    gathers: int
+
+    @property
+    def total(self) -> float:
+        """The sum of the cycles."""
+        return sum(self.cycles.values())
+
+    def least_seconds(self, chip: Chip, chips: int) -> dict[str, float]:
+        """Return the least time by each limit: compute, memory and links."""
+        sent = sum(size for _, size in self.collectives.values())
+        return {
+            "compute": self.total / chip.clock,
+            "memory": self.traffic / chip.traffic,
+            # A ring sends each byte twice, without the chip's own share.
+            "links": 2 * (chips - 1) / chips * sent / chip.link,
+        }
+
+
+def target(name: str) -> Mesh:
+    """Return a mesh over the chips of a target such as "v5e:2x2", none of which has to exist.
+
+    Raises:
+      ValueError: if the chip is unknown, or its compiler does not know the topology.
+      ImportError: without the compiler.
+    """
+    kind, _, topology = name.partition(":")
+    if kind not in CHIPS or not re.fullmatch(r"\d+(x\d+)+", topology):
+        raise ValueError(
+            f"--target must be {' or '.join(CHIPS)} with a topology, such as v5e:2x2; got {name!r}"
+        )
+    try:
+        import libtpu  # noqa: F401  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ImportError(
+            'the compiler for TPUs is missing: pip install -e ".[tpu]", in an environment of its '
+            "own, since JAX then looks for TPUs"
+        ) from error
+    from jax.experimental import topologies
+
+    # Without these it asks the network for a TPU, and waits.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    try:
+        described = topologies.get_topology_desc(name, platform="tpu")
+    except Exception as error:
+        raise ValueError(f"--target {name}: the compiler says {error}") from error
+    devices = np.array(described.devices).reshape(-1)
+    return Mesh(devices, (meshes.AXIS,), axis_types=(AxisType.Auto,))
+
+
+def compiled(function: Callable[..., Any], *arguments: Any) -> Cost:
+    """Compile a function for TPUs and return its cost.
+
+    Args:
+      function: under ``jax.jit`` or not.
+      *arguments: trees of ``jax.ShapeDtypeStruct`` with shardings on the mesh of a target.
+    """
+    jitted = function if hasattr(function, "trace") else jax.jit(function)
+    program = jitted.trace(*arguments).lower(lowering_platforms=("tpu",)).compile()
+    memory, counted = program.memory_analysis(), program.cost_analysis() or {}
+    text = program.as_text() or ""
+    largest = sorted(_operations(text), reverse=True)
+    cycles: Counter[str] = Counter()
+    for estimate, _, module in largest:
+        cycles[part_of(module)] += estimate
+    return Cost(
+        cycles=dict(cycles),
+        largest=largest[:20],
+        flops=counted.get("flops", 0.0),
+        traffic=counted.get("bytes accessed", 0.0),
+        arguments=memory.argument_size_in_bytes + memory.output_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        collectives=_collectives(text),
+        gathers=len(re.findall(r" (?:gather|scatter)\(", text)),
+    )
+
+
+def part_of(module: str) -> str:
+    """Return the part of a network that an operation belongs to, from its name in the program."""
+    for part, pattern in _PARTS:
+        if re.search(pattern, module):
+            return f"{part}, backward" if _BACKWARD.search(module) else part
+    return "all else"
+
+
+def _operations(text: str) -> list[tuple[float, str, str]]:
+    """Return the cycles, the operation and the module of each operation with an estimate."""
+    operations = []
+    for line in text.splitlines():
+        estimate = re.search(r'"estimated_cycles":"(\d+)"', line)
+        if estimate and float(estimate[1]) < _NO_ESTIMATE:
+            module = re.search(r'op_name="([^"]*)"', line)
+            name = line.split("metadata=")[0].strip().removeprefix("ROOT ")[:100]
+            operations.append((float(estimate[1]), name, module[1] if module else ""))
+    return operations
+
+
+def _collectives(text: str) -> dict[str, tuple[int, int]]:
+    """Count the exchanges of each kind, and add up their bytes."""
+    counted = {}
+    for kind in _COLLECTIVES:
+        sizes = [_size(result) for result in re.findall(rf" = (.*?) {kind}(?:-start)?\(", text)]
+        if sizes:
+            counted[kind] = (len(sizes), sum(sizes))
+    return counted
+
+
+def _size(types: str) -> int:
+    """Return the bytes of the arrays of a result, such as ``(f32[64]{0}, bf16[2,3]{1,0})``."""
+    arrays = re.findall(r"(\w+)\[([\d,]*)\]", types)
+    return sum(
+        _BYTES[kind] * int(np.prod([int(side) for side in shape.split(",") if side]))
+        for kind, shape in arrays
+        if kind in _BYTES
+    )

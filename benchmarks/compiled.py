@@ -1,0 +1,114 @@
+"""What the compilers of accelerators say: ``python -m benchmarks.compiled --target v5e:2x2``.
+
+It compiles the real programs for chips that are not there, and prints the estimated cycles of each
+part, the memory of a chip and the exchanges between chips. Two numbers of one run can be compared.
+One number is no time: the compiler estimates, and nothing is run.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+# A process that compiles for TPUs computes on the CPU, where there is no TPU.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+
+from benchmarks import chips, programs, table
+
+_COLUMNS = (
+    "program", "network", "cycles, million", "by part", "TFLOP", "GB moved", "GB held",
+    "exchanges (MB)", "gathers", "least ms: compute, memory, links",
+)  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark with the given arguments and return the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser("python -m benchmarks.compiled", description=__doc__)
+    parser.add_argument("--target", default="v5e:2x2", help="Chip and topology, such as v5e:16x16.")
+    parser.add_argument(
+        "--programs", nargs="+", choices=programs.names(), metavar="NAME",
+        default=["block", "forward", "train"],
+        help=f"Default: block forward train. All: {', '.join(programs.names())}.",
+    )  # fmt: skip
+    parser.add_argument("--networks", nargs="+", default=["vone_resnet50", "resnet50"])
+    parser.add_argument("--images", type=int, default=32, help="Images on each chip.")
+    parser.add_argument("--size", type=int, default=224, help="Side of the images in pixels.")
+    parser.add_argument("--width", type=int, help="Width of the networks.")
+    parser.add_argument(
+        "--precision", choices=("default", "high", "highest"), default="highest",
+        help="Matrix products outside of training: 1, 3 or 6 passes. Default: highest.",
+    )  # fmt: skip
+    parser.add_argument("--largest", type=int, default=0, help="Print so many operations of each.")
+    parser.add_argument("--json", type=Path, help="File for every number, as JSON.")
+    options = parser.parse_args(argv)
+    try:
+        mesh = chips.target(options.target)
+    except (ImportError, ValueError) as error:
+        parser.error(str(error))
+    chip = chips.CHIPS[options.target.partition(":")[0]]
+    surroundings = table.environment("benchmarks.compiled", argv)
+    print(
+        f"{options.target}, {options.images} images of {options.size} px on each chip, "
+        f"{options.precision} precision outside of training; jax {jax.__version__}. "
+        f"A chip has {chip.memory / 1e9:.0f} GB.\n"
+    )
+    print("| " + " | ".join(_COLUMNS) + " |\n|" + " --- |" * len(_COLUMNS), flush=True)
+    costs = []
+    for network in options.networks:
+        sizes = programs.Sizes(
+            mesh, network, options.images, options.precision, options.size, options.width
+        )
+        for name in options.programs:
+            # These do not depend on the network.
+            if name.startswith(("block", "corruption")) and network != options.networks[0]:
+                continue
+            print(f"{name} {network} ...", file=sys.stderr, flush=True)
+            begun = time.perf_counter()
+            program = programs.make(name, sizes)
+            with jax.default_matmul_precision(program.precision):
+                cost = chips.compiled(program.function, *program.arguments)
+            seconds = time.perf_counter() - begun
+            print(row(name, network, cost, chip, mesh.size), flush=True)
+            for cycles, operation, module in cost.largest[: options.largest]:
+                print(f"  {cycles / 1e6:7.3f}  {operation}  {module}", file=sys.stderr)
+            costs.append(
+                {"program": name, "network": network, "seconds to compile": seconds}
+                | dataclasses.asdict(cost)
+            )
+            # Written after every program, so that a run that is stopped leaves its numbers.
+            if options.json is not None:
+                text = {"environment": surroundings, "target": options.target, "programs": costs}
+                options.json.write_text(json.dumps(text, indent=1) + "\n")
+    return 0
+
+
+def row(name: str, network: str, cost: chips.Cost, chip: chips.Chip, count: int) -> str:
+    """Return the row of a program in the Markdown table."""
+    parts = sorted(cost.cycles.items(), key=lambda item: -item[1])
+    exchanges = ", ".join(
+        f"{number} {kind} ({size / 1e6:.1f})" for kind, (number, size) in cost.collectives.items()
+    )
+    cells = (
+        name,
+        network,
+        f"{cost.total / 1e6:.1f}",
+        ", ".join(f"{part} {cycles / 1e6:.1f}" for part, cycles in parts if cycles > 5e4),
+        f"{cost.flops / 1e12:.2f}",
+        f"{cost.traffic / 1e9:.1f}",
+        f"{(cost.arguments + cost.temporaries) / 1e9:.2f}",
+        exchanges or "none",
+        str(cost.gathers),
+        ", ".join(f"{1e3 * s:.1f}" for s in cost.least_seconds(chip, count).values()),
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""The programs that ``benchmarks.compiled`` compiles, as functions and shapes of arguments."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from vone_jax import attacks, corruptions, models, prng, training, v1
+from vone_jax import mesh as meshes
+from vone_jax.training.setup import build_model
+from vone_jax.training.step import initial_state, make_train_step
+
+EPS = 4 / 255
+DRAWS = 10
+# The body of a loop counts once, so the number of steps hardly matters.
+STEPS = 8
+ATTACKS: dict[str, attacks.Attack] = {
+    "pgd": attacks.PGD("linf", EPS, steps=1, eot_samples=DRAWS),
+    "apgd-ce": attacks.APGD("linf", EPS, steps=STEPS, loss="cross_entropy"),
+    "apgd-dlr": attacks.APGD("linf", EPS, steps=STEPS, loss="dlr"),
+    "fab": attacks.FAB("linf", EPS, steps=STEPS, targets=9),
+    "square": attacks.Square("linf", EPS, queries=STEPS),
+}
+# Options of a training step, as fields of the experiment.
+TRAINING: dict[str, dict[str, Any]] = {
+    "train": {},
+    "train-float32": {"precision": "float32"},
+    "train-remat": {"remat": True},
+    "train-accumulation": {"accumulation_steps": 4},
+    "train-adversarial": {"perturbation": attacks.PGD("linf", EPS, steps=1)},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A function and the shapes of its arguments, with their places on a mesh.
+
+    Attributes:
+      function: compiled by ``jax.jit``.
+      arguments: of the function, without values.
+      precision: of matrix products, as in ``jax.default_matmul_precision``.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    precision: str = "default"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """What is compiled.
+
+    Attributes:
+      mesh: the devices.
+      network: name of ``models.create``.
+      images: per chip.
+      precision: of matrix products outside of training.
+      size: side of the images in pixels.
+      width: of the network; None for the published one.
+    """
+
+    mesh: Mesh
+    network: str = "vone_resnet50"
+    images: int = 32
+    precision: str = "highest"
+    size: int = 224
+    width: int | None = None
+
+    def split(self, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        """Return an array whose rows, ``images`` on each chip, are split over the chips."""
+        total = self.images * self.mesh.size
+        sharding = meshes.sharded(self.mesh)
+        return jax.ShapeDtypeStruct((total, *shape), dtype, sharding=sharding)
+
+    def everywhere(self, tree: Any) -> Any:
+        """Return the shapes of a tree, on every chip."""
+        place = meshes.replicated(self.mesh)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree
+        )
+
+    @property
+    def pictures(self) -> jax.ShapeDtypeStruct:
+        """Images."""
+        return self.split((self.size, self.size, 3), jnp.float32)
+
+    @property
+    def labels(self) -> jax.ShapeDtypeStruct:
+        """Labels."""
+        return self.split((), jnp.int32)
+
+    @property
+    def keys(self) -> jax.ShapeDtypeStruct:
+        """One key for each image."""
+        return self.split((), jax.random.key(0).dtype)
+
+
+def names() -> list[str]:
+    """Return the names of all programs."""
+    corrupted = [f"corruption {name}" for name in corruptions.NAMES]
+    return ["block", "forward", *TRAINING, *ATTACKS, "recording", *corrupted]
+
+
+def make(name: str, sizes: Sizes) -> Program:
+    """Return a program by its name."""
+    if name in TRAINING:
+        return _training(sizes, TRAINING[name])
+    if name.startswith("corruption "):
+        return _corruption(sizes, name.removeprefix("corruption "))
+    model = models.create(sizes.network, 1000, sizes.size, width=sizes.width)
+    variables = sizes.everywhere(
+        jax.eval_shape(
+            lambda key: model.init({"params": key, "noise": key}, jnp.zeros((1, *_shape(sizes)))),
+            jax.random.key(0),
+        )
+    )
+    classifier = (variables, sizes.keys, sizes.pictures)
+    if name == "block":
+        block = v1.VOneBlock(models.v1_config(sizes.size, 3, "vone_resnet50"))
+        respond = lambda keys, images: block.apply({}, images, noise_key=keys)  # noqa: E731
+        return Program(respond, classifier[1:], sizes.precision)
+    if name == "forward":
+        return Program(_logits(model), classifier, sizes.precision)
+    if name == "recording":
+        # The layer that the physiology suite records, without the choice of units.
+        layer = functools.partial(_layer, model)
+        return Program(layer, classifier, sizes.precision)
+    attack = ATTACKS[name]
+
+    def attacked(variables: Any, keys: Any, images: Any, labels: Any) -> jax.Array:
+        logits_fn = models.logits_fn(model, variables)
+        return attack.perturb(keys, logits_fn, images, labels)
+
+    return Program(attacked, (*classifier, sizes.labels), sizes.precision)
+
+
+def _shape(sizes: Sizes) -> tuple[int, int, int]:
+    return sizes.size, sizes.size, 3
+
+
+def _logits(model: models.Network) -> Callable[..., Any]:
+    return lambda variables, keys, images: models.logits_fn(model, variables)(keys, images)
+
+
+def _layer(model: models.Network, variables: Any, keys: Any, images: Any) -> jax.Array:
+    response_fn = models.response_fn(model, variables, "v1")
+    return response_fn(keys, images)
+
+
+def _training(sizes: Sizes, options: dict[str, Any]) -> Program:
+    experiment = training.Experiment(
+        name="compiled",
+        model=training.ModelConfig(sizes.network, 1000, sizes.size, width=sizes.width),
+        data=training.DataConfig("imagenet"),
+        precision="bfloat16",
+        matmul_precision="default",
+    )
+    experiment = dataclasses.replace(experiment, **options)
+    model = build_model(experiment.model, experiment.precision)
+    state = sizes.everywhere(jax.eval_shape(lambda: initial_state(experiment, model)))
+    batch = {
+        "image": sizes.pictures,
+        "label": sizes.labels,
+        "index": sizes.split((), jnp.uint32),
+    }
+    return Program(make_train_step(model, experiment, 1000, sizes.mesh), (state, batch))
+
+
+def _corruption(sizes: Sizes, name: str) -> Program:
+    shape = _shape(sizes)
+    arrays = sizes.everywhere(corruptions.prepare(name, 3, shape, "imagenet"))
+    corruption = corruptions.CORRUPTIONS[name]
+
+    def corrupted(keys: Any, images: Any, arrays: Any) -> jax.Array:
+        draws = corruption.draw(prng.stream(keys, name), shape, arrays)
+        return jnp.clip(corruption.apply(draws, images, arrays), 0.0, 1.0)
+
+    return Program(corrupted, (sizes.keys, sizes.pictures, arrays), sizes.precision)
