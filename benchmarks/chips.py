@@ -141,6 +141,7 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> Cost:
     jitted = function if hasattr(function, "trace") else jax.jit(function)
     program = jitted.trace(*arguments).lower(lowering_platforms=("tpu",)).compile()
     memory, counted = program.memory_analysis(), program.cost_analysis() or {}
+    assert memory is not None
     text = program.as_text() or ""
     largest = sorted(_operations(text), reverse=True)
     cycles: Counter[str] = Counter()

@@ -47,7 +47,8 @@ def published():
 def test_without_normalisation_the_block_is_the_published_one(images):
     bank = block.filter_bank(PLAIN)
     normalised = block.normalise(images, 0.5, 0.5)
-    expected = 25.0 * bank(normalised, 2, jax.nn.relu, block._complex_cell)
+    cells = bank(normalised, 2, jax.nn.relu, block._complex_cell)
+    expected = 25.0 * jnp.concatenate(cells, axis=-1)
     np.testing.assert_array_equal(v1.noise_free_responses(PLAIN, images), expected)
     assert v1.VOneBlockConfig().normalization is None
 
