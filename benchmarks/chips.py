@@ -71,7 +71,7 @@ class Cost:
       arguments: bytes of arguments and results in memory.
       temporaries: bytes of everything else.
       collectives: number and bytes of exchanges with other chips, for each kind.
-      gathers: number of gathers and scatters.
+      gathers: number of gathers and scatters with a result of a megabyte or more.
     """
 
     cycles: dict[str, float]
@@ -155,7 +155,9 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> Cost:
         arguments=memory.argument_size_in_bytes + memory.output_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
         collectives=_collectives(text),
-        gathers=len(re.findall(r" (?:gather|scatter)\(", text)),
+        gathers=sum(
+            _size(result) >= 1e6 for result in re.findall(r" = (.*?) (?:gather|scatter)\(", text)
+        ),
     )
 
 

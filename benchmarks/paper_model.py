@@ -21,9 +21,9 @@ PER_CHIP = (32, 128, 256)
 # The least number of passes over each activation that is kept: it is written and read forward, it
 # is read backward, and its gradient is written and read.
 _PASSES = 5
-# In each layer of global batch norm, a chip waits for the sums of all chips twice forward (mean,
-# then variance) and twice backward.
-_WAITS = 4
+# In each layer of global batch norm, a chip waits for the sums of all chips once forward and once
+# backward.
+_WAITS = 2
 # The batch size at which work is counted.
 _IMAGES = 2
 

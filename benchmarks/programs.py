@@ -131,9 +131,14 @@ def make(name: str, sizes: Sizes) -> Program:
         return Program(layer, classifier, sizes.precision)
     attack = ATTACKS[name]
 
-    def attacked(variables: Any, keys: Any, images: Any, labels: Any) -> jax.Array:
+    def attacked(variables: Any, *batch: Any) -> jax.Array:
         logits_fn = models.logits_fn(model, variables)
-        return attack.perturb(keys, logits_fn, images, labels)
+
+        def share(keys: Any, images: Any, labels: Any) -> jax.Array:
+            return attack.perturb(keys, logits_fn, images, labels)
+
+        # As the evaluation does: each chip attacks its own images.
+        return meshes.on_each_device(sizes.mesh, share)(*batch)
 
     return Program(attacked, (*classifier, sizes.labels), sizes.precision)
 

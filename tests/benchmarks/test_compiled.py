@@ -1,0 +1,92 @@
+"""What the compiler for TPUs says of the real programs; those tests need its package."""
+
+import json
+
+import pytest
+
+from benchmarks import chips, compiled, programs
+from vone_jax import corruptions
+
+# Lines of a program as the compiler prints them, shortened.
+PROGRAM = """
+  %f.1 = f32[4,8]{1,0} fusion(%a), metadata={op_name="jit(s)/jvp(VOneNet)/_front_end/conv"}, \
+backend_config={"estimated_cycles":"2000000"}
+  %f.2 = f32[4,8]{1,0} fusion(%a), metadata={op_name="jit(s)/transpose(jvp(VOneNet))/back_end/x"}, \
+backend_config={"estimated_cycles":"500000"}
+  %f.3 = f32[4]{0} fusion(%a), metadata={op_name="jit(s)/sum"}, \
+backend_config={"estimated_cycles":"9999999999999"}
+  %all-reduce.1 = (f32[64]{0:T(128)}, bf16[2,3]{1,0}) all-reduce(%b, %c), channel_id=1
+  %all-gather-start.1 = f32[8]{0} all-gather-start(%b), channel_id=2
+"""
+
+
+def test_a_program_is_read():
+    operations = chips._operations(PROGRAM)
+    assert [cycles for cycles, _, _ in operations] == [2e6, 5e5]
+    assert [chips.part_of(module) for *_, module in operations] == ["V1", "back end, backward"]
+    assert chips._collectives(PROGRAM) == {
+        "all-reduce": (1, 64 * 4 + 6 * 2),
+        "all-gather": (1, 8 * 4),
+    }
+
+
+def test_the_least_time_is_work_over_rates():
+    cost = chips.Cost({"V1": 3e6}, [], 1e12, 8.19e9, 0, 0, {"all-reduce": (1, 100_000_000)}, 0)
+    least = cost.least_seconds(chips.CHIPS["v5e"], 4)
+    assert least == pytest.approx({"compute": 2e-3, "memory": 1e-2, "links": 0.75e-3})
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [("v9:2x2", "must be v5e or v6e"), ("v5e", "with a topology, such as v5e:2x2; got 'v5e'")],
+)
+def test_wrong_targets_are_refused(target, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        compiled.main(["--target", target])
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A function that compiles small programs for four chips and returns their costs by name."""
+    pytest.importorskip("libtpu", reason="the compiler for TPUs is not installed (extra: tpu)")
+
+    def run(*names, **options):
+        path = tmp_path_factory.mktemp("compiled") / "costs.json"
+        arguments = ["--json", str(path), "--programs", *names]
+        for name, value in options.items():
+            arguments += [f"--{name}", str(value)]
+        assert compiled.main(arguments) == 0
+        return {one["program"]: one for one in json.loads(path.read_text())["programs"]}
+
+    return run
+
+
+SMALL = {"networks": "vone_resnet18", "width": 8, "size": 64, "images": 2, "precision": "default"}
+
+
+@pytest.mark.slow
+@pytest.mark.compilers
+def test_a_training_step_of_the_published_size(run):
+    """It fits, exchanges sums alone, and V1 takes a small share."""
+    cost = run("train", networks="vone_resnet50")["train"]
+    assert cost["gathers"] == 0
+    assert set(cost["collectives"]) == {"all-reduce"}
+    # One for each of 52 batch norms and direction.
+    assert cost["collectives"]["all-reduce"][0] <= 110
+    assert cost["arguments"] + cost["temporaries"] < 3e9
+    total = sum(cost["cycles"].values())
+    assert total < 33e6
+    assert cost["cycles"]["V1"] + cost["cycles"]["bottleneck"] < 5e6
+    assert not any(part.startswith("V1, back") for part in cost["cycles"])
+
+
+@pytest.mark.slow
+@pytest.mark.compilers
+def test_all_corruptions_and_attacks_compile_and_stay_on_their_chip(run):
+    names = [f"corruption {name}" for name in corruptions.NAMES]
+    costs = run(*names, *programs.ATTACKS, "recording", **SMALL)
+    assert set(costs) == {*names, *programs.ATTACKS, "recording"}
+    for name, cost in costs.items():
+        assert sum(cost["cycles"].values()) > 0, name
+        assert cost["collectives"] == {}, name
