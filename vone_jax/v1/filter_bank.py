@@ -224,7 +224,10 @@ class ByChannel:
         responses = jnp.concatenate(cells, axis=-1)
         if all_cells is not None:
             responses = all_cells(responses, np.argsort(self.order))
-        return _split(fast.permute(responses, self.order), self.num_simple)
+        # Apart, because XLA gathers a part of an array in order again wherever it is used.
+        simple, complex_ = _split(responses, self.num_simple)
+        order = self.order[: self.num_simple], self.order[self.num_simple :] - self.num_simple
+        return Cells(fast.permute(simple, order[0]), fast.permute(complex_, order[1]))
 
 
 def _split(responses: jax.Array, num_simple: int) -> Cells:
