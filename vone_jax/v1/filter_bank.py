@@ -9,7 +9,7 @@ are computed on slices. Then one permutation puts the cells in the order of the 
 TPUs and GPUs multiply matrices of a hundred channels at once, and move data slowly in comparison
 (``together``). The pixels of a stride become channels, and one convolution has all kernels of a
 phase in the order of the cells, with zeros for the channels that a kernel does not read. Nothing is
-permuted or cut. By the compiler for a TPU v5e the published block takes 40 % of the cycles of
+permuted or cut. By the compiler for a TPU v5e the published block takes 30 % of the cycles of
 ``ByChannel``, although it multiplies three times as often (docs/accelerators.md).
 """
 
