@@ -7,7 +7,6 @@ own). It says for each fused operation how many cycles it expects, and from whic
 import dataclasses
 import os
 import re
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -144,11 +143,12 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> Cost:
     assert memory is not None
     text = program.as_text() or ""
     largest = sorted(_operations(text), reverse=True)
-    cycles: Counter[str] = Counter()
+    cycles: dict[str, float] = {}
     for estimate, _, module in largest:
-        cycles[part_of(module)] += estimate
+        part = part_of(module)
+        cycles[part] = cycles.get(part, 0.0) + estimate
     return Cost(
-        cycles=dict(cycles),
+        cycles=cycles,
         largest=largest[:20],
         flops=counted.get("flops", 0.0),
         traffic=counted.get("bytes accessed", 0.0),

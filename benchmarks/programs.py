@@ -112,12 +112,8 @@ def make(name: str, sizes: Sizes) -> Program:
     if name.startswith("corruption "):
         return _corruption(sizes, name.removeprefix("corruption "))
     model = models.create(sizes.network, 1000, sizes.size, width=sizes.width)
-    variables = sizes.everywhere(
-        jax.eval_shape(
-            lambda key: model.init({"params": key, "noise": key}, jnp.zeros((1, *_shape(sizes)))),
-            jax.random.key(0),
-        )
-    )
+    drawn = jax.eval_shape(lambda key: models.init(model, key), jax.random.key(0))
+    variables = sizes.everywhere(drawn)
     classifier = (variables, sizes.keys, sizes.pictures)
     if name == "block":
         block = v1.VOneBlock(models.v1_config(sizes.size, 3, "vone_resnet50"))
