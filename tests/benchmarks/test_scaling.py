@@ -34,9 +34,10 @@ def test_times_are_work_over_rates():
     assert operations == pytest.approx(0.024)
     assert memory == pytest.approx(8 * 5e-3)
     assert link == pytest.approx(2 * 255 / 256 * 4e-3)
-    assert waits == pytest.approx(4e-4)
+    # Two waits in each layer.
+    assert waits == pytest.approx(2e-4)
     # The gradients travel during the backward pass.
-    assert paper_model.efficiency(operations, memory, link, waits) == pytest.approx(0.04 / 0.0404)
+    assert paper_model.efficiency(operations, memory, link, waits) == pytest.approx(0.04 / 0.0402)
     assert paper_model.efficiency(3.0, 1.0, 4.0, 1.0) == pytest.approx(3 / (3 + 2 + 1))
 
 

@@ -31,9 +31,11 @@ def test_errors_are_short_and_complete(file, tmp_path, capsys):
     assert main([str(file), "--name", "resnet18"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("python -m vone_jax.convert: net.pth does not convert to resnet18:\n  ")
-    assert main([str(tmp_path / "nothing.pth")]) == 1
-    assert "No such file" in capsys.readouterr().err
-    assert main([str(tmp_path)]) == 1
+    for missing in (tmp_path / "nothing.pth", tmp_path):
+        with pytest.raises(SystemExit) as stop:
+            main([str(missing)])
+        message = f"FILE must be a checkpoint file, there is none at {missing}"
+        assert stop.value.code == 2 and message in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([str(file), "--name", "resnet19"])
 

@@ -86,7 +86,7 @@ def test_results_go_where_they_are_sent(names, tmp_path, monkeypatch, capsys):
     ("options", "message"),
     [
         ([], "the classes of without_names have no names, so the labels of 'fashion_mnist_small'"),
-        (["--class-names", "nowhere.txt"], "--class-names cannot be read"),
+        (["--class-names", "nowhere.txt"], "--class-names nowhere.txt: No such file"),
         (["--source", "no_such_set"], "no data set 'no_such_set'"),
         (["--test-noise", "none"], "the noise of without_names cannot be changed"),
         (["--step", "3"], "step is for a directory of train.py, got 3"),

@@ -189,7 +189,7 @@ class Batches(grain.DatasetIterator):
         # Holds the Grain iterator while it runs. The finalizer empties the list at interpreter exit
         # too, while the modules that Grain needs for closing still exist.
         self._running: list[grain.DatasetIterator] = []
-        weakref.finalize(self, _close_all, self._running)
+        weakref.finalize(self, self._close_all, self._running)
         arguments.count("workers", workers, least=0)
         self._batches = batches
         self._workers = workers
@@ -220,7 +220,7 @@ class Batches(grain.DatasetIterator):
             raise
         except BaseException as error:
             # Grain is already past the batch that failed; start again from it.
-            _close_all(self._running)
+            self._close_all(self._running)
             if self._workers and isinstance(error, RuntimeError):
                 where = f"{self._identity['dataset']!r} {self._identity['split']!r}"
                 raise ChildProcessError(
@@ -246,13 +246,19 @@ class Batches(grain.DatasetIterator):
                     f"the saved position is of a pipeline with {name}={state.get(name)!r}, "
                     f"this one has {name}={value!r}"
                 )
-        _close_all(self._running)
+        self._close_all(self._running)
         self._position = int(state["position"])
 
     def close(self) -> None:
         """Stop threads and workers. The iterator cannot be used afterwards."""
-        _close_all(self._running)
+        self._close_all(self._running)
         self._ended = True
+
+    # Not a function of the module: Grain also closes when Python ends, after modules are emptied.
+    @staticmethod
+    def _close_all(iterators: "list[grain.DatasetIterator]") -> None:
+        while iterators:
+            iterators.pop().close()
 
     def _check_open(self) -> None:
         if self._ended:
@@ -275,11 +281,6 @@ class Batches(grain.DatasetIterator):
             # Last, in this process: a worker sends bytes faster than floats.
             self._running.append(iter(batches.map(_to_float)))
         return self._running[0]
-
-
-def _close_all(iterators: list[grain.DatasetIterator]) -> None:
-    while iterators:
-        iterators.pop().close()
 
 
 def _number(number: int, _: int) -> int:

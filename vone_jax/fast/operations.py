@@ -1,5 +1,6 @@
 """Loops, ends of stages and gathers in the forms that XLA compiles well, values and gradients."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -103,8 +104,9 @@ def product(maps: jax.Array, matrix: jax.Array) -> jax.Array:
         return jnp.matmul(maps, matrix, preferred_element_type=jnp.float32)
 
     def two_axes(maps: jax.Array, matrix: jax.Array) -> jax.Array:
-        flat = four_axes(maps.reshape(-1, maps.shape[-1]), matrix)
-        return flat.reshape(*maps.shape[:-1], -1)
+        # A part of V1 may have no channels, so no axis is left to be worked out.
+        flat = four_axes(maps.reshape(math.prod(maps.shape[:-1]), maps.shape[-1]), matrix)
+        return flat.reshape(*maps.shape[:-1], matrix.shape[1])
 
     if not switch.enabled():
         return four_axes(maps, matrix)

@@ -113,7 +113,7 @@ class Bottleneck(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, parts: Sequence[Maps]) -> Float[Array, "n h w features"]:
+    def __call__(self, parts: Sequence[jax.Array]) -> Float[Array, "n h w features"]:
         """The products of parts (N, H, W, channels) along the last axis, (N, H, W, features)."""
         ends = np.cumsum([part.shape[-1] for part in parts])
         shape = (1, 1, int(ends[-1]), self.features)

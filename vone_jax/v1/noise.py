@@ -144,11 +144,11 @@ def add_noise(
     module: nn.Module,
     noise: Noise,
     stream: str,
-    parts: Sequence[Batch],
+    parts: Sequence[jax.Array],
     key: Key[Array, "*keys"] | None = None,
     draws: Batch | None = None,
     generator: str = "counter",
-) -> list[Batch]:
+) -> list[jax.Array]:
     """Add noise to the responses of a module.
 
     Args:
