@@ -84,9 +84,9 @@ def test_a_training_step_of_the_published_size(run):
 @pytest.mark.slow
 @pytest.mark.compilers
 def test_all_corruptions_and_attacks_compile_and_stay_on_their_chip(run):
-    names = [f"corruption {name}" for name in corruptions.NAMES]
-    costs = run(*names, *programs.ATTACKS, "recording", **SMALL)
-    assert set(costs) == {*names, *programs.ATTACKS, "recording"}
+    names = [name for name in programs.names() if name not in programs.TRAINING]
+    costs = run(*names, **SMALL)
+    assert set(costs) == {*names} and len(names) >= len(corruptions.NAMES)
     for name, cost in costs.items():
         assert sum(cost["cycles"].values()) > 0, name
         assert cost["collectives"] == {}, name

@@ -164,14 +164,18 @@ class StopOnSignal(contextlib.AbstractContextManager["StopOnSignal"]):
 
     Use it as ``training.train(..., stop=stop)``, which then saves and returns. A second signal
     ends the process at once. Only the main thread may use this class.
+
+    Attributes:
+      read: the flag was read, so the work has begun and the arguments fit.
     """
 
     def __init__(self):
-        self._received = False
+        self.read = self._received = False
         self._exits = contextlib.ExitStack()
 
     def __call__(self) -> bool:
         """Return True once a signal has arrived."""
+        self.read = True
         return self._received
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

@@ -92,8 +92,9 @@ def main(argv: Sequence[str]) -> int:
         except (ValueError, OSError) as error:
             return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, _OPTIONS, argv)
     run_dir = arguments.run_dir or Path("runs") / experiment.name
+    stop = cli.StopOnSignal()
     try:
-        with mesh.naming_failures_elsewhere(), cli.StopOnSignal() as stop:
+        with mesh.naming_failures_elsewhere(), stop:
             if experiment.initial_weights is not None:
                 experiment = _with_front_end(argv, experiment, run_dir)
             outcome = training.train(
@@ -105,7 +106,9 @@ def main(argv: Sequence[str]) -> int:
                 progress=True,
             )
     except (ValueError, FileNotFoundError, NotADirectoryError) as error:
-        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, _OPTIONS, argv)
+        # In the middle of a run it is a failure, which ends the other processes.
+        status = cli.FAILED if stop.read else cli.WRONG_ARGUMENTS
+        return cli.fail(PROGRAM, error, status, _OPTIONS, argv)
     except (
         OSError,
         training.NonFiniteError,
