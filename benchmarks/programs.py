@@ -113,7 +113,8 @@ def make(name: str, sizes: Sizes) -> Program:
     if name.startswith("corruption "):
         return _corruption(sizes, name.removeprefix("corruption "))
     model = models.create(sizes.network, 1000, sizes.size, width=sizes.width)
-    drawn = jax.eval_shape(lambda key: models.init(model, key), jax.random.key(0))
+    blank, key = jnp.zeros((1, *_shape(sizes))), jax.random.key(0)
+    drawn = jax.eval_shape(lambda key: model.init({"params": key, "noise": key}, blank), key)
     variables = sizes.everywhere(drawn)
     classifier = (variables, sizes.keys, sizes.pictures)
     if name == "block":
