@@ -184,7 +184,10 @@ class VOneNet(nn.Module):
         cells = noise_free_cells(self.v1, images)
         noisy = self.block.noisy_cells(cells, noise_key)
         layers |= {"v1.simple": cells.simple, "v1.complex": cells.complex}
-        return layers | {"v1": jnp.concatenate(noisy, axis=-1)}, noisy
+        # The barrier keeps the compiler of TPUs from making the noise of both parts within one
+        # operation, for which it takes minutes and gigabytes.
+        joined = jnp.concatenate(jax.lax.optimization_barrier(noisy), axis=-1)
+        return layers | {"v1": joined}, noisy
 
     def features(
         self, images: Images, train: bool = False, noise_key: NoiseKey | None = None
