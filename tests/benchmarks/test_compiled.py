@@ -92,4 +92,5 @@ def test_all_corruptions_and_recordings_compile_and_stay_on_their_chip(run):
     assert set(costs) == {*names} and len(names) >= len(corruptions.NAMES)
     for name, cost in costs.items():
         assert sum(cost["cycles"].values()) > 0, name
-        assert cost["collectives"] == {}, name
+        # At most whether a loop goes on.
+        assert sum(size for _, size in cost["collectives"].values()) <= 4, name
