@@ -60,7 +60,7 @@ _NO_ESTIMATE = 1e12
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a program costs one chip, by its compiler. Loops count once, whatever their length.
+    """The cost of a program for one chip, by its compiler. Loops count once, whatever their length.
 
     Attributes:
       cycles: estimated cycles of each part of the network.

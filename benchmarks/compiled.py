@@ -1,4 +1,4 @@
-"""What the compilers of accelerators say: ``python -m benchmarks.compiled --target v5e:2x2``.
+"""Ask the compilers of accelerators: ``python -m benchmarks.compiled --target v5e:2x2``.
 
 It compiles the real programs for chips that are not there, and prints the estimated cycles of each
 part, the memory of a chip and the exchanges between chips. Two numbers of one run can be compared.

@@ -52,7 +52,7 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """What is compiled.
+    """The devices, the network and the sizes of a program.
 
     Attributes:
       mesh: the devices.

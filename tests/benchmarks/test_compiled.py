@@ -1,4 +1,4 @@
-"""What the compiler for TPUs says of the real programs; those tests need its package."""
+"""The real programs as the compiler for TPUs sees them; those tests need its package."""
 
 import json
 

@@ -86,7 +86,7 @@ def located(error: Exception, directory: Path) -> Exception:
 
 
 def _is_tree(field: dataclasses.Field) -> bool:
-    """Whether the options of a field are those of its own fields."""
+    """Return True if the options of a field are those of its own fields."""
     return any(map(dataclasses.is_dataclass, (field.type, *typing.get_args(field.type))))
 
 

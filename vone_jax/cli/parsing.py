@@ -78,7 +78,7 @@ def _number(text: str) -> float:
 
 
 def _in_one_line(program: str, message: str) -> str:
-    """What tyro says about wrong words, in a box, in the form of ``cli.fail``."""
+    """Bring what tyro says about wrong words, in a box, to the form of ``cli.fail``."""
     message = re.sub(r"\x1b\[[\d;]*m", "", message)
     lines = [line.strip("│ ") for line in message.splitlines() if line[:1] not in ("╭", "╰")]
     # Rules divide a box into parts. Off a terminal the title is the first of them.
