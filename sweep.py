@@ -1,6 +1,6 @@
 """Run a sweep. ``python sweep.py --help`` explains it; see ``vone_jax/cli/sweep.py``."""
 
-from vone_jax.cli.sweep import run
+from vone_jax import cli
 
 if __name__ == "__main__":
-    run()
+    cli.start_sweep()

@@ -1,6 +1,6 @@
 """Train one experiment. ``python train.py --help`` explains it; see ``vone_jax/cli/train.py``."""
 
-from vone_jax.cli.train import run
+from vone_jax import cli
 
 if __name__ == "__main__":
-    run()
+    cli.start_train()

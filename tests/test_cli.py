@@ -41,6 +41,22 @@ def test_commands_that_compute_import_slow_libraries_when_they_need_them():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+def test_a_command_is_imported_without_the_garbage_collector_and_runs_with_it():
+    program = (
+        "import gc, sys, types\n"
+        "from vone_jax import cli\n"
+        "seen = []\n"
+        "def load(name):\n"
+        "    seen.append((name, gc.isenabled()))\n"
+        "    run = lambda: seen.append((gc.isenabled(), gc.get_freeze_count() > 0))\n"
+        "    return types.SimpleNamespace(run=run)\n"
+        "cli.importlib = types.SimpleNamespace(import_module=load)\n"
+        "cli.start_sweep()\n"
+        "assert seen == [('vone_jax.cli.sweep', False), (True, True)], seen\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_a_module_is_imported_at_its_first_use():
     program = (
         "import sys\n"
