@@ -1,0 +1,147 @@
+"""The products of a TPU, computed on any device.
+
+A TPU's matrix unit multiplies bfloat16 numbers and sums in float32. So a float32 number, with 24
+significant bits, is cut into parts of 8 bits each, and the precision of a product says how many
+products of parts are summed: 1 pass is the product of the first parts alone, 3 passes are those
+above 2^-16 of the whole, and 6 passes those above 2^-24.
+
+Everything else of a program stays as it is: a TPU has its own exponentials, and sums in an order of
+its own.
+
+References:
+  JAX, "Matmul precision", and the docstring of ``jax.lax.Precision``.
+  Henry, Tang and Heinecke, Leveraging the bfloat16 artificial intelligence datatype for
+  higher-precision computations, ARITH 2019, arXiv:1904.06376 (sums of products of parts).
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, primitives
+
+from vone_jax import fast
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Parts of both operands in each pass, the smallest products first.
+_PAIRS = {
+    1: ((0, 0),),
+    3: ((1, 0), (0, 1), (0, 0)),
+    6: ((2, 0), (1, 1), (0, 2), (1, 0), (0, 1), (0, 0)),
+}
+PASSES = {"default": 1, "high": 3, "highest": 6}
+
+_PRODUCTS = (primitives.dot_general_p, primitives.conv_general_dilated_p)
+# Calls that are there for derivatives or memory, with the name of the parameter they call.
+_CALLS = {
+    primitives.custom_jvp_call_p: "call_jaxpr",
+    primitives.custom_vjp_call_p: "call_jaxpr",
+    primitives.remat_p: "jaxpr",
+}
+
+
+def parts(values: jax.Array, count: int) -> list[jax.Array]:
+    """Cut float32 values into ``count`` bfloat16 numbers, as float32, that sum to them.
+
+    The first part is the nearest bfloat16 number, each other one the nearest to what is left. Three
+    parts sum to the value exactly, unless the last of them is too small for a float32.
+    """
+    cut = []
+    for _ in range(count):
+        # Not a cast to bfloat16 and back, which XLA may leave out.
+        cut.append(lax.reduce_precision(values, exponent_bits=8, mantissa_bits=7))
+        values = values - cut[-1]
+    return cut
+
+
+def on_matrix_unit(function: F) -> F:
+    """Return ``function`` with its float32 products as a TPU computes them.
+
+    Each product takes as many passes as its precision asks for, which may be that of
+    ``jax.default_matmul_precision``: "default" 1, "high" 3, "highest" 6. Functions of
+    ``vone_jax.fast`` take the forms that they have on TPUs. The program is traced to its end, and
+    its products are replaced, also those in loops, branches and compiled functions. So gradients
+    belong inside of ``function``: those of the result would be gradients of the sums of parts.
+
+    Args:
+      function: takes and returns pytrees of arrays, and can be traced.
+
+    Raises:
+      NotImplementedError: for a program within ``jax.shard_map``, or a product whose precision is
+        an algorithm.
+    """
+
+    @functools.wraps(function)
+    def computed(*arguments: Any) -> Any:
+        with fast.forms_of("tpu"):
+            program, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+        results = _evaluate(program.jaxpr, program.consts, jax.tree.leaves(arguments))
+        return jax.tree.unflatten(jax.tree.structure(shapes), results)
+
+    return computed  # pyright: ignore[reportReturnType]
+
+
+def _evaluate(program: Jaxpr, constants: list[Any], arguments: list[Any]) -> list[Any]:
+    """Return the results of a program, with its products replaced."""
+    known = dict(zip(program.constvars, constants, strict=True))
+    known |= zip(program.invars, arguments, strict=True)
+
+    def value(atom: Any) -> Any:
+        return atom.val if isinstance(atom, Literal) else known[atom]
+
+    for equation in program.eqns:
+        results = _apply(equation, [value(atom) for atom in equation.invars])
+        known |= zip(equation.outvars, results, strict=True)
+    return [value(atom) for atom in program.outvars]
+
+
+def _apply(equation: JaxprEqn, operands: list[Any]) -> list[Any]:
+    primitive, params = equation.primitive, equation.params
+    if primitive in _PRODUCTS and all(each.dtype == jnp.float32 for each in operands):
+        return [_product(equation, *operands)]
+    if primitive in _CALLS:
+        inner = params[_CALLS[primitive]]
+        program, constants = (
+            (inner, []) if isinstance(inner, Jaxpr) else (inner.jaxpr, inner.consts)
+        )
+        return _evaluate(program, constants, operands)
+    replaced = {
+        name: jax.tree.map(functools.partial(_replaced, primitive), param)
+        for name, param in params.items()
+    }
+    results = primitive.bind(*operands, **replaced)
+    return list(results) if primitive.multiple_results else [results]
+
+
+def _replaced(primitive: Any, param: Any) -> Any:
+    """Return a parameter of a primitive, with the products in it replaced if it is a program."""
+    if isinstance(param, Jaxpr):
+        raise NotImplementedError(f"products within {primitive} cannot be replaced")
+    if not isinstance(param, ClosedJaxpr):
+        return param
+    shapes = [
+        jax.ShapeDtypeStruct(each.shape, each.dtype, weak_type=each.weak_type)
+        for each in param.in_avals
+    ]
+    return jax.make_jaxpr(lambda *inputs: _evaluate(param.jaxpr, param.consts, list(inputs)))(
+        *shapes
+    )
+
+
+def _product(equation: JaxprEqn, left: jax.Array, right: jax.Array) -> jax.Array:
+    """Return a product or a convolution as the sum of its passes."""
+    asked = equation.params["precision"]
+    both = asked if isinstance(asked, tuple) else (asked, asked)
+    if not all(each is None or isinstance(each, lax.Precision) for each in both):
+        raise NotImplementedError(f"precision must be default, high or highest, got {asked}")
+    pairs = _PAIRS[max(PASSES[(each or lax.Precision.DEFAULT).name.lower()] for each in both)]
+    count = max(map(max, pairs)) + 1
+    lefts, rights = parts(left, count), parts(right, count)
+    # The products of parts are exact in float32, also where they are computed by a matrix unit.
+    params = equation.params | {"precision": (lax.Precision.HIGHEST,) * 2}
+    passes = [equation.primitive.bind(lefts[i], rights[j], **params) for i, j in pairs]
+    return functools.reduce(jnp.add, passes)

@@ -1,0 +1,318 @@
+"""Measure what the precision of products changes: ``python -m benchmarks.precision RUN_DIR ...``.
+
+A TPU multiplies in 1, 3 or 6 passes of bfloat16, see ``benchmarks.passes``, and a CPU in float32.
+Here a CPU computes all of them, on the same images with the same keys:
+
+  products     logits, gradients of images, predictions and clean accuracy of trained networks
+  attacks      their accuracy under attack
+  physiology   the V1 scores of a Gabor bank
+  training     the accuracy of networks that are trained so, for several seeds
+
+A difference is the mean over images, with its 95 % interval, of the probability of being right less
+that in float32. Where no image changes, the interval has no width.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import vone_jax
+from benchmarks import table
+from benchmarks.passes import PASSES, on_matrix_unit
+from vone_jax import attacks, cli, evaluation, fast, models, neurophysiology, prng, training, v1
+from vone_jax import mesh as meshes
+from vone_jax.evaluation import suites
+from vone_jax.evaluation.judging import Trial
+from vone_jax.evaluation.run import batches, place
+from vone_jax.results.statistics import QUANTILE
+from vone_jax.training.setup import prepare
+
+FLOAT32 = "float32"
+PRECISIONS = (FLOAT32, *PASSES)
+PARTS = ("products", "attacks", "physiology", "training")
+# Measured values by network or seed, by condition, and by precision.
+Numbers = dict[str, Any]
+
+
+def compiled(function: Callable[..., Any], precision: str) -> Callable[..., Any]:
+    """Return ``function``, compiled with its products in one of ``PRECISIONS``."""
+    if precision == FLOAT32:
+        return jax.jit(function)
+
+    def computed(*arguments: Any) -> Any:
+        with jax.default_matmul_precision(precision):
+            return on_matrix_unit(function)(*arguments)
+
+    return jax.jit(computed)
+
+
+def paired(right: np.ndarray, reference: np.ndarray) -> Numbers:
+    """Return the mean difference of two arrays (N,) of probabilities, with its 95 % interval."""
+    change = right - reference
+    half = QUANTILE * change.std(ddof=1) / len(change) ** 0.5
+    return {
+        "accuracy": float(right.mean()),
+        "difference": float(change.mean()),
+        "half_width": float(half),
+        "images_changed": int(np.count_nonzero(change)),
+    }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Classifier:
+    """A trained network, with the images and keys of an evaluation."""
+
+    job: evaluation.Job
+
+    @classmethod
+    def of_run(cls, run_dir: str, count: int, batch: int) -> "Classifier":
+        """Open a run, with every k-th of its validation images, ``batch`` at a time."""
+        request = evaluation.Request(suite=("clean",), examples=count, batch_size=batch)
+        return cls(evaluation.plan(vone_jax.open_network(run_dir), request)[0][0])
+
+    @property
+    def name(self) -> str:
+        """The name of the network."""
+        return self.job.network.name
+
+    @property
+    def draws(self) -> int:
+        """The number of noise draws in a gradient or a judgement."""
+        return self.job.effective_protocol.draws
+
+    def over_images(self, function: Callable[..., Any], precision: str, *arrays: Any) -> Any:
+        """Return ``function(trial, *arrays)`` of all images, computed batch by batch.
+
+        Args:
+          function: takes a trial and a batch of each array, and returns arrays with a row for each
+            image.
+          precision: of its products.
+          *arrays: with a row for each image.
+        """
+        job, call, results, start = self.job, None, [], 0
+        with contextlib.closing(batches(job)) as parts:
+            for part in parts:
+                placed, trial = place(job, part)
+                rows = np.minimum(np.arange(start, start + job.batch_size), len(job.examples) - 1)
+                inputs = trial.example_keys, trial.images, trial.labels
+                inputs += tuple(array[rows] for array in arrays)
+                if call is None:
+                    call = compiled(_of_trial(function, trial), precision)
+                mask = np.asarray(placed["mask"])
+                measured = jax.tree.map(
+                    lambda rows, mask=mask: np.asarray(rows)[mask], call(*inputs)
+                )
+                results.append(measured)
+                start += job.batch_size
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+
+
+def _of_trial(function: Callable[..., Any], trial: Trial) -> Callable[..., Any]:
+    """Return ``function`` of the arrays of a trial in place of the trial."""
+
+    def of_arrays(keys: Any, images: Any, labels: Any, *others: Any) -> Any:
+        same = dataclasses.replace(trial, example_keys=keys, images=images, labels=labels)
+        return function(same, *others)
+
+    return of_arrays
+
+
+def right(trial: Trial, images: Any = None) -> jax.Array:
+    """Return the probability of being right on each image, (N,)."""
+    judged = trial.judge(trial.images if images is None else images)["right"]
+    return jnp.mean(judged.astype(jnp.float32), axis=1)
+
+
+def products(classifier: Classifier) -> Numbers:
+    """Measure logits, gradients, predictions and clean accuracy."""
+    attack = attacks.PGD("linf", 4 / 255, steps=1, eot_samples=classifier.draws)
+
+    def measured(trial: Trial) -> tuple[Any, ...]:
+        keys, labels = trial.keys("attack"), trial.labels
+
+        def loss(images: jax.Array) -> jax.Array:
+            return jnp.sum(attack.evaluate(keys, trial.logits_fn, images, labels)[0])
+
+        logits = trial.logits_fn(keys, trial.images)
+        return logits, jax.grad(loss)(trial.images), right(trial)
+
+    rows: Numbers = {}
+    reference: Any = None
+    for precision in PRECISIONS:
+        logits, gradients, accuracy = classifier.over_images(measured, precision)
+        if precision == FLOAT32:
+            reference = logits, gradients, accuracy
+        rows[precision] = paired(accuracy, reference[2]) | {
+            "logits": _relative_error(logits, reference[0]),
+            "gradients": _relative_error(gradients, reference[1]),
+            "signs": float(np.mean(np.sign(gradients) == np.sign(reference[1]))),
+            "predictions": float(np.mean(logits.argmax(-1) == reference[0].argmax(-1))),
+        }
+    return rows
+
+
+def _relative_error(values: np.ndarray, reference: np.ndarray) -> float:
+    return float(np.linalg.norm(values - reference) / np.linalg.norm(reference))
+
+
+def ladder(draws: int, steps: int | None) -> dict[str, attacks.Attack]:
+    """Return the attack of the VOneNet authors at two radii, and Auto-PGD at one."""
+    near, far = (
+        suites.vonenet_pgd("linf", eps, steps=steps or 64, eot_samples=draws)
+        for eps in (4 / 255, 16 / 255)
+    )
+    apgd = attacks.APGD("linf", 4 / 255, steps=steps or 100, eot_samples=draws)
+    return {"PGD 4/255": near, "PGD 16/255": far, "APGD 4/255": apgd}
+
+
+def attacked(classifier: Classifier, attack: attacks.Attack, precisions: Sequence[str]) -> Numbers:
+    """Measure the accuracy under an attack, judged in the attack's precision and in float32."""
+
+    def perturbed(trial: Trial) -> tuple[jax.Array, jax.Array]:
+        keys = trial.keys("attack")
+        images = attack.perturb(keys, trial.logits_fn, trial.images, trial.labels)
+        return images, right(trial, images)
+
+    rows: Numbers = {}
+    reference: Any = None
+    for precision in precisions:
+        images, accuracy = classifier.over_images(perturbed, precision)
+        exact = classifier.over_images(right, FLOAT32, images)
+        reference = exact if reference is None else reference
+        rows[precision] = paired(accuracy, reference) | {"in_float32": paired(exact, reference)}
+    return rows
+
+
+def physiology(channels: int) -> Numbers:
+    """Score the published V1, with fewer channels and without noise."""
+    cells = channels // 2
+    config = v1.VOneBlockConfig(simple_channels=cells, complex_channels=cells, noise=None)
+    rows: Numbers = {}
+    for precision in PRECISIONS:
+        layer = compiled(functools.partial(v1.noise_free_responses, config), precision)
+        scores = neurophysiology.score(lambda key, images, layer=layer: layer(images))
+        each = {name: scores.properties[name].score or 0.0 for name in neurophysiology.PUBLISHED}
+        reference = rows[FLOAT32]["scores"] if rows else each
+        rows[precision] = {
+            "mean_score": scores.mean_score,
+            "largest_difference": max(abs(each[name] - reference[name]) for name in each),
+            "scores": each,
+            "units": len(scores.units["channel"]),
+        }
+    return rows
+
+
+def trained(config: str, seed: int, steps: int | None, precisions: Sequence[str]) -> Numbers:
+    """Train a config in each precision, and judge the networks in float32."""
+    experiment = dataclasses.replace(training.load_config(config, cli.configs()), seed=seed)
+    if steps is not None:
+        experiment = dataclasses.replace(experiment, steps=steps)
+    rows: Numbers = {}
+    reference: Any = None
+    for precision in precisions:
+        setup = prepare(experiment, meshes.data_mesh(jax.devices()[:1]))
+        step, state = compiled(setup.train_step, precision), setup.initial_state()
+        with contextlib.closing(setup.train_batches()) as train_batches:
+            for _ in range(setup.total_steps):
+                state, metrics = step(state, setup.shard(next(train_batches)))
+        correct = []
+        model: Any = setup.model
+        logits_fn = jax.jit(models.logits_fn(model, state.variables))
+        with contextlib.closing(setup.eval_batches()) as eval_batches:
+            for batch in eval_batches:
+                keys = prng.index_keys(jax.random.key(0), batch["index"])
+                right = np.asarray(logits_fn(keys, batch["image"])).argmax(-1) == batch["label"]
+                correct.append(right[batch["mask"]])
+        accuracy = np.concatenate(correct).astype(np.float32)
+        reference = accuracy if reference is None else reference
+        loss = float(metrics.sums.loss / metrics.sums.seen)
+        rows[precision] = paired(accuracy, reference) | {"loss": loss}
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark with the given arguments and return the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = table.parser("benchmarks.precision", __doc__)
+    parser.add_argument("runs", nargs="*", metavar="RUN_DIR", help="For products and attacks.")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS[:3]))
+    parser.add_argument("--images", type=int, default=1000, help="For products. Default: 1000.")
+    parser.add_argument("--attacked", type=int, default=300, help="For attacks. Default: 300.")
+    parser.add_argument("--batch", type=int, default=50, help="Images at a time. Default: 50.")
+    parser.add_argument("--channels", type=int, default=64, help="For physiology. Default: 64.")
+    parser.add_argument("--configs", nargs="*", default=[], help="For training.")
+    parser.add_argument("--seeds", type=int, default=3, help="For training. Default: 3.")
+    parser.add_argument(
+        "--precisions", nargs="+", choices=PASSES, default=list(PASSES),
+        help="For attacks and training, beside float32. Default: all.",
+    )  # fmt: skip
+    options = parser.parse_args(argv)
+    steps = 2 if options.quick else None
+    fast.keep_memory()
+    surroundings = table.environment("benchmarks.precision", argv)
+    precisions = (FLOAT32, *options.precisions)
+    found: Numbers = {}
+
+    def note(title: str, rows: Numbers) -> None:
+        found[title] = rows
+        print(f"{title}\n\n{markdown(rows)}\n", flush=True)
+        # Written after each table, so that a run that is stopped leaves its numbers.
+        if options.json is not None:
+            options.json.write_text(table.to_json(surroundings, options, tables=found))
+
+    print(f"{table.heading(surroundings)}\n")
+    for run_dir in options.runs:
+        if "products" in options.parts:
+            classifier = Classifier.of_run(run_dir, options.images, options.batch)
+            note(f"products, {classifier.name}, {options.images} images", products(classifier))
+        if "attacks" in options.parts:
+            classifier = Classifier.of_run(run_dir, options.attacked, options.batch)
+            for name, attack in ladder(classifier.draws, steps).items():
+                title = f"{name}, {classifier.name}, {options.attacked} images"
+                note(title, attacked(classifier, attack, precisions))
+    if "physiology" in options.parts:
+        note(f"V1 scores, {options.channels} channels", physiology(options.channels))
+    if "training" in options.parts:
+        for config in options.configs:
+            for seed in range(options.seeds):
+                note(f"{config}, seed {seed}", trained(config, seed, steps, precisions))
+    return 0
+
+
+def markdown(rows: Numbers) -> str:
+    """Return a Markdown table with one row for each precision."""
+    flat = {name: _flat(row) for name, row in rows.items()}
+    columns = list(next(iter(flat.values())))
+    lines = [
+        "| precision | " + " | ".join(columns) + " |",
+        "| --- |" + " ---: |" * len(columns),
+    ]
+    for name, row in flat.items():
+        lines.append(f"| {name} | " + " | ".join(row[column] for column in columns) + " |")
+    return "\n".join(lines)
+
+
+def _flat(row: Numbers) -> dict[str, str]:
+    """Return the cells of a row; a difference and its interval share one."""
+    cells: dict[str, str] = {}
+    for name, value in row.items():
+        if name == "difference":
+            cells[name] = f"{100 * value:+.2f} ± {100 * row['half_width']:.2f}"
+        elif name == "accuracy":
+            cells[name] = f"{100 * value:.2f}"
+        elif name == "in_float32":
+            cells |= {f"in float32, {key}": cell for key, cell in _flat(value).items()}
+        elif name not in ("half_width", "scores"):
+            cells[name.replace("_", " ")] = f"{value:.3g}"
+    return cells
+
+
+if __name__ == "__main__":
+    sys.exit(main())
