@@ -119,7 +119,7 @@ def _apply(equation: JaxprEqn, operands: list[Any]) -> list[Any]:
 
 def _replaced(primitive: Any, param: Any) -> Any:
     """Return a parameter of a primitive, with the products in it replaced if it is a program."""
-    if isinstance(param, Jaxpr):
+    if isinstance(param, Jaxpr) and _multiplies(param):
         raise NotImplementedError(f"products within {primitive} cannot be replaced")
     if not isinstance(param, ClosedJaxpr):
         return param
@@ -129,6 +129,19 @@ def _replaced(primitive: Any, param: Any) -> Any:
     ]
     return jax.make_jaxpr(lambda *inputs: _evaluate(param.jaxpr, param.consts, list(inputs)))(
         *shapes
+    )
+
+
+def _multiplies(program: Jaxpr) -> bool:
+    """Return True if there is a product in a program, or in a program that it calls."""
+    return any(
+        equation.primitive in _PRODUCTS
+        or any(
+            _multiplies(inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner)
+            for inner in jax.tree.leaves(equation.params)
+            if isinstance(inner, Jaxpr | ClosedJaxpr)
+        )
+        for equation in program.eqns
     )
 
 

@@ -232,7 +232,7 @@ def trained(config: str, seed: int, steps: int | None, precisions: Sequence[str]
                 correct.append(right[batch["mask"]])
         accuracy = np.concatenate(correct).astype(np.float32)
         reference = accuracy if reference is None else reference
-        loss = float(metrics.sums.loss / metrics.sums.seen)
+        loss = float(metrics.sums.loss) / int(metrics.sums.seen)
         rows[precision] = paired(accuracy, reference) | {"loss": loss}
     return rows
 

@@ -66,6 +66,7 @@ PROGRAMS = {
     "own gradient": with_own_gradient,
     "own tangent": with_own_tangent,
     "linear solve": solved,
+    "scatter": lambda x: square(x).at[0, 0].add(0.0),
     "vmap": lambda x: jax.vmap(square)(x[None])[0],
     "gradient": jax.grad(lambda x: square(x)[0, 0] / 2),
     "gradient of own": jax.grad(lambda x: with_own_gradient(x)[0, 0] / 2),
