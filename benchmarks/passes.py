@@ -1,12 +1,13 @@
-"""The products of a TPU, computed on any device.
+"""The products of accelerators, computed on any device.
 
 A TPU's matrix unit multiplies bfloat16 numbers and sums in float32. So a float32 number, with 24
 significant bits, is cut into parts of 8 bits each, and the precision of a product says how many
 products of parts are summed: 1 pass is the product of the first parts alone, 3 passes are those
-above 2^-16 of the whole, and 6 passes those above 2^-24.
+above 2^-16 of the whole, and 6 passes those above 2^-24. The tensor cores of NVIDIA's GPUs multiply
+float32 numbers that are rounded to 11 bits (TF32), unless the highest precision is asked for.
 
-Everything else of a program stays as it is: a TPU has its own exponentials, and sums in an order of
-its own.
+Everything else of a program stays as it is: accelerators have exponentials of their own, and sum in
+an order of their own.
 
 References:
   JAX, "Matmul precision", and the docstring of ``jax.lax.Precision``.
@@ -15,7 +16,7 @@ References:
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -26,6 +27,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, primitives
 from vone_jax import fast
 
 F = TypeVar("F", bound=Callable[..., Any])
+# From an equation and its two operands to its result.
+Product = Callable[[JaxprEqn, jax.Array, jax.Array], jax.Array]
 
 # Parts of both operands in each pass, the smallest products first.
 _PAIRS = {
@@ -34,6 +37,8 @@ _PAIRS = {
     6: ((2, 0), (1, 1), (0, 2), (1, 0), (0, 1), (0, 0)),
 }
 PASSES = {"default": 1, "high": 3, "highest": 6}
+# Bits of a part behind the first one. bfloat16 has 7, TF32 has 10.
+_BITS = {"tpu": 7, "gpu": 10}
 
 _PRODUCTS = (primitives.dot_general_p, primitives.conv_general_dilated_p)
 # Calls that are there for derivatives or memory, with the name of the parameter they call.
@@ -44,49 +49,55 @@ _CALLS = {
 }
 
 
-def parts(values: jax.Array, count: int) -> list[jax.Array]:
-    """Cut float32 values into ``count`` bfloat16 numbers, as float32, that sum to them.
+def parts(values: jax.Array, count: int, bits: int = _BITS["tpu"]) -> list[jax.Array]:
+    """Cut float32 values into ``count`` numbers of fewer bits, by default bfloat16 numbers.
 
-    The first part is the nearest bfloat16 number, each other one the nearest to what is left. Three
-    parts sum to the value exactly, unless the last of them is too small for a float32.
+    The first part is the nearest such number, each other one the nearest to what is left. Three
+    bfloat16 parts sum to the value exactly, unless the last is too small for a float32.
     """
     cut = []
     for _ in range(count):
         # Not a cast to bfloat16 and back, which XLA may leave out.
-        cut.append(lax.reduce_precision(values, exponent_bits=8, mantissa_bits=7))
+        cut.append(lax.reduce_precision(values, exponent_bits=8, mantissa_bits=bits))
         values = values - cut[-1]
     return cut
 
 
-def on_matrix_unit(function: F) -> F:
-    """Return ``function`` with its float32 products as a TPU computes them.
+def on_matrix_unit(function: F, platform: str = "tpu") -> F:
+    """Return ``function`` with its float32 products as a TPU computes them, or a GPU.
 
     Each product takes as many passes as its precision asks for, which may be that of
-    ``jax.default_matmul_precision``: "default" 1, "high" 3, "highest" 6. Functions of
-    ``vone_jax.fast`` take the forms that they have on TPUs. The program is traced to its end, and
+    ``jax.default_matmul_precision``: "default" 1, "high" 3, "highest" 6. On a GPU "default" and
+    "high" are one pass of TF32, and "highest" is float32. Functions of ``vone_jax.fast`` take the
+    forms that they have on the platform. The program is traced to its end, and
     its products are replaced, also those in loops, branches and compiled functions. So gradients
     belong inside of ``function``: those of the result would be gradients of the sums of parts.
 
     Args:
       function: takes and returns pytrees of arrays, and can be traced.
+      platform: "tpu" or "gpu".
 
     Raises:
       NotImplementedError: for a program within ``jax.shard_map``, or a product whose precision is
         an algorithm.
     """
 
+    product = functools.partial(_product, platform)
+
     @functools.wraps(function)
     def computed(*arguments: Any) -> Any:
-        with fast.forms_of("tpu"):
+        with fast.forms_of(platform):
             program, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-        results = _evaluate(program.jaxpr, program.consts, jax.tree.leaves(arguments))
+        results = _evaluate(product, program.jaxpr, program.consts, jax.tree.leaves(arguments))
         return jax.tree.unflatten(jax.tree.structure(shapes), results)
 
     return computed  # pyright: ignore[reportReturnType]
 
 
-def _evaluate(program: Jaxpr, constants: list[Any], arguments: list[Any]) -> list[Any]:
-    """Return the results of a program, with its products replaced."""
+def _evaluate(
+    product: Product, program: Jaxpr, constants: Sequence[Any], arguments: Sequence[Any]
+) -> list[Any]:
+    """Return the results of a program, with ``product`` in the place of its products."""
     known = dict(zip(program.constvars, constants, strict=True))
     known |= zip(program.invars, arguments, strict=True)
 
@@ -94,42 +105,36 @@ def _evaluate(program: Jaxpr, constants: list[Any], arguments: list[Any]) -> lis
         return atom.val if isinstance(atom, Literal) else known[atom]
 
     for equation in program.eqns:
-        results = _apply(equation, [value(atom) for atom in equation.invars])
+        results = _apply(product, equation, [value(atom) for atom in equation.invars])
         known |= zip(equation.outvars, results, strict=True)
     return [value(atom) for atom in program.outvars]
 
 
-def _apply(equation: JaxprEqn, operands: list[Any]) -> list[Any]:
+def _apply(product: Product, equation: JaxprEqn, operands: list[Any]) -> list[Any]:
     primitive, params = equation.primitive, equation.params
     if primitive in _PRODUCTS and all(each.dtype == jnp.float32 for each in operands):
-        return [_product(equation, *operands)]
+        return [product(equation, *operands)]
     if primitive in _CALLS:
         inner = params[_CALLS[primitive]]
-        program, constants = (
-            (inner, []) if isinstance(inner, Jaxpr) else (inner.jaxpr, inner.consts)
-        )
-        return _evaluate(program, constants, operands)
-    replaced = {
-        name: jax.tree.map(functools.partial(_replaced, primitive), param)
-        for name, param in params.items()
-    }
-    results = primitive.bind(*operands, **replaced)
+        if isinstance(inner, Jaxpr):
+            return _evaluate(product, inner, (), operands)
+        return _evaluate(product, inner.jaxpr, inner.consts, operands)
+
+    def replaced(param: Any) -> Any:
+        if isinstance(param, Jaxpr) and _multiplies(param):
+            raise NotImplementedError(f"products within {primitive} cannot be replaced")
+        if not isinstance(param, ClosedJaxpr):
+            return param
+        shapes = [
+            jax.ShapeDtypeStruct(each.shape, each.dtype, weak_type=each.weak_type)
+            for each in param.in_avals
+        ]
+        run = functools.partial(_evaluate, product, param.jaxpr, param.consts)
+        return jax.make_jaxpr(lambda *inputs: run(inputs))(*shapes)
+
+    params = {name: jax.tree.map(replaced, param) for name, param in params.items()}
+    results = primitive.bind(*operands, **params)
     return list(results) if primitive.multiple_results else [results]
-
-
-def _replaced(primitive: Any, param: Any) -> Any:
-    """Return a parameter of a primitive, with the products in it replaced if it is a program."""
-    if isinstance(param, Jaxpr) and _multiplies(param):
-        raise NotImplementedError(f"products within {primitive} cannot be replaced")
-    if not isinstance(param, ClosedJaxpr):
-        return param
-    shapes = [
-        jax.ShapeDtypeStruct(each.shape, each.dtype, weak_type=each.weak_type)
-        for each in param.in_avals
-    ]
-    return jax.make_jaxpr(lambda *inputs: _evaluate(param.jaxpr, param.consts, list(inputs)))(
-        *shapes
-    )
 
 
 def _multiplies(program: Jaxpr) -> bool:
@@ -145,16 +150,20 @@ def _multiplies(program: Jaxpr) -> bool:
     )
 
 
-def _product(equation: JaxprEqn, left: jax.Array, right: jax.Array) -> jax.Array:
-    """Return a product or a convolution as the sum of its passes."""
+def _product(platform: str, equation: JaxprEqn, left: jax.Array, right: jax.Array) -> jax.Array:
+    """Return a product or a convolution as the sum of its passes on a platform."""
     asked = equation.params["precision"]
     both = asked if isinstance(asked, tuple) else (asked, asked)
     if not all(each is None or isinstance(each, lax.Precision) for each in both):
         raise NotImplementedError(f"precision must be default, high or highest, got {asked}")
-    pairs = _PAIRS[max(PASSES[(each or lax.Precision.DEFAULT).name.lower()] for each in both)]
-    count = max(map(max, pairs)) + 1
-    lefts, rights = parts(left, count), parts(right, count)
+    count = max(PASSES[(each or lax.Precision.DEFAULT).name.lower()] for each in both)
     # The products of parts are exact in float32, also where they are computed by a matrix unit.
     params = equation.params | {"precision": (lax.Precision.HIGHEST,) * 2}
+    if platform == "gpu" and count == PASSES["highest"]:
+        return equation.primitive.bind(left, right, **params)
+    pairs = _PAIRS[1 if platform == "gpu" else count]
+    lefts, rights = (
+        parts(values, max(map(max, pairs)) + 1, _BITS[platform]) for values in (left, right)
+    )
     passes = [equation.primitive.bind(lefts[i], rights[j], **params) for i, j in pairs]
     return functools.reduce(jnp.add, passes)

@@ -1,7 +1,8 @@
 """Measure what the precision of products changes: ``python -m benchmarks.precision RUN_DIR ...``.
 
-A TPU multiplies in 1, 3 or 6 passes of bfloat16, see ``benchmarks.passes``, and a CPU in float32.
-Here a CPU computes all of them, on the same images with the same keys:
+A TPU multiplies in 1, 3 or 6 passes of bfloat16, a GPU in TF32 unless asked, see
+``benchmarks.passes``, and a CPU in float32. Here a CPU computes all of them, on the same images
+with the same keys:
 
   products     logits, gradients of images, predictions and clean accuracy of trained networks
   attacks      their accuracy under attack
@@ -35,7 +36,9 @@ from vone_jax.results.statistics import QUANTILE
 from vone_jax.training.setup import prepare
 
 FLOAT32 = "float32"
-PRECISIONS = (FLOAT32, *PASSES)
+# What a GPU does by default.
+TF32 = "tf32"
+PRECISIONS = (FLOAT32, TF32, *PASSES)
 PARTS = ("products", "attacks", "physiology", "training")
 # Measured values by network or seed, by condition, and by precision.
 Numbers = dict[str, Any]
@@ -46,9 +49,11 @@ def compiled(function: Callable[..., Any], precision: str) -> Callable[..., Any]
     if precision == FLOAT32:
         return jax.jit(function)
 
+    level, platform = ("default", "gpu") if precision == TF32 else (precision, "tpu")
+
     def computed(*arguments: Any) -> Any:
-        with jax.default_matmul_precision(precision):
-            return on_matrix_unit(function)(*arguments)
+        with jax.default_matmul_precision(level):
+            return on_matrix_unit(function, platform)(*arguments)
 
     return jax.jit(computed)
 
@@ -130,7 +135,7 @@ def right(trial: Trial, images: Any = None) -> jax.Array:
     return jnp.mean(judged.astype(jnp.float32), axis=1)
 
 
-def products(classifier: Classifier) -> Numbers:
+def products(classifier: Classifier, precisions: Sequence[str]) -> Numbers:
     """Measure logits, gradients, predictions and clean accuracy."""
     attack = attacks.PGD("linf", 4 / 255, steps=1, eot_samples=classifier.draws)
 
@@ -145,7 +150,7 @@ def products(classifier: Classifier) -> Numbers:
 
     rows: Numbers = {}
     reference: Any = None
-    for precision in PRECISIONS:
+    for precision in precisions:
         logits, gradients, accuracy = classifier.over_images(measured, precision)
         if precision == FLOAT32:
             reference = logits, gradients, accuracy
@@ -190,12 +195,12 @@ def attacked(classifier: Classifier, attack: attacks.Attack, precisions: Sequenc
     return rows
 
 
-def physiology(channels: int) -> Numbers:
+def physiology(channels: int, precisions: Sequence[str]) -> Numbers:
     """Score the published V1, with fewer channels and without noise."""
     cells = channels // 2
     config = v1.VOneBlockConfig(simple_channels=cells, complex_channels=cells, noise=None)
     rows: Numbers = {}
-    for precision in PRECISIONS:
+    for precision in precisions:
         layer = compiled(functools.partial(v1.noise_free_responses, config), precision)
         scores = neurophysiology.score(lambda key, images, layer=layer: layer(images))
         each = {name: scores.properties[name].score or 0.0 for name in neurophysiology.PUBLISHED}
@@ -250,8 +255,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--configs", nargs="*", default=[], help="For training.")
     parser.add_argument("--seeds", type=int, default=3, help="For training. Default: 3.")
     parser.add_argument(
-        "--precisions", nargs="+", choices=PASSES, default=list(PASSES),
-        help="For attacks and training, beside float32. Default: all.",
+        "--precisions", nargs="+", choices=PRECISIONS[1:], default=list(PRECISIONS[1:]),
+        help="Beside float32. Default: all.",
     )  # fmt: skip
     options = parser.parse_args(argv)
     steps = 2 if options.quick else None
@@ -271,14 +276,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     for run_dir in options.runs:
         if "products" in options.parts:
             classifier = Classifier.of_run(run_dir, options.images, options.batch)
-            note(f"products, {classifier.name}, {options.images} images", products(classifier))
+            note(
+                f"products, {classifier.name}, {options.images} images",
+                products(classifier, precisions),
+            )
         if "attacks" in options.parts:
             classifier = Classifier.of_run(run_dir, options.attacked, options.batch)
             for name, attack in ladder(classifier.draws, steps).items():
                 title = f"{name}, {classifier.name}, {options.attacked} images"
                 note(title, attacked(classifier, attack, precisions))
     if "physiology" in options.parts:
-        note(f"V1 scores, {options.channels} channels", physiology(options.channels))
+        note(f"V1 scores, {options.channels} channels", physiology(options.channels, precisions))
     if "training" in options.parts:
         for config in options.configs:
             for seed in range(options.seeds):

@@ -94,6 +94,17 @@ def test_every_kind_of_program_has_the_passes(name, level):
         assert float(jax.jit(computed)(ONE)[0, 0]) == expected
 
 
+def test_a_gpu_rounds_to_eleven_bits():
+    """1 + 2^-9 has eleven bits, but its square does not fit in them; 1 + 2^-12 has more."""
+    for level, expected in {"default": 1.0, "high": 1.0, "highest": 1 + 2**-11}.items():
+        with jax.default_matmul_precision(level):
+            computed = on_matrix_unit(square, "gpu")
+            assert float(computed(ONE)[0, 0]) == SQUARES["highest"]
+            assert float(computed(jnp.full((1, 1), 1 + 2**-12))[0, 0]) == pytest.approx(
+                expected, abs=2**-23
+            )
+
+
 def test_a_product_keeps_the_precision_that_it_asks_for():
     exact = lambda x: jnp.matmul(x, x, precision="highest")  # noqa: E731
     with jax.default_matmul_precision("default"):
@@ -168,10 +179,10 @@ def test_attacks_and_gradients_of_a_network(tmp_path):
     """Six passes are float32 up to rounding; one pass is not, and three are between them."""
     job = tiny_job(tiny_trained(), tmp_path, protocol=Protocol("fresh", 2))
     small = precision.Classifier(job)
-    rows = precision.products(small)
+    rows = precision.products(small, precision.PRECISIONS)
     for name in ("logits", "gradients"):
-        one, three, six = (rows[level][name] for level in ("default", "high", "highest"))
-        assert rows["float32"][name] == 0 and six < 1e-6 < three < 1e-3 < one < 0.1
+        exact, tf32, one, three, six = (rows[level][name] for level in precision.PRECISIONS)
+        assert exact == 0 and six < 1e-6 < three < tf32 < one < 0.1
     attack = attacks.PGD("linf", 0.1, steps=3, eot_samples=2)
     rows = precision.attacked(small, attack, ("float32", "highest"))
     assert rows["highest"]["in_float32"]["accuracy"] == rows["float32"]["accuracy"]
