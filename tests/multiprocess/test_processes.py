@@ -55,11 +55,11 @@ def start(what, run_dir, cluster, index, fault="", devices=2, **environment):
         return subprocess.Popen(command, env=environment, stdout=said, stderr=said)
 
 
-def start_two(run_dir, fault="", what="train"):
+def start_two(run_dir, fault="", what="train", **environment):
     """Start a pair described by the command line; the fault happens in process 1."""
-    port = free_port(range(20_000, 30_000))
+    cluster, faults = f"localhost:{free_port(range(20_000, 30_000))},2", ("", fault)
     return [
-        start(what, run_dir, f"localhost:{port},2,{index}", index, fault if index == 1 else "")
+        start(what, run_dir, f"{cluster},{index}", index, faults[index], **environment)
         for index in range(2)
     ]
 
@@ -209,6 +209,37 @@ def test_two_processes_evaluate_as_one_also_when_stopped(whole, tmp_path):
     assert read_results(two) == expected
     assert expected["clean.json"]["provenance"]["device"] == "4 x cpu (cpu)"
     assert "results in" in said[0] and "clean" not in said[1]
+
+
+@pytest.mark.slow
+def test_a_pod_in_small_is_preempted_and_leaves_no_trace(tmp_path):
+    """Two processes with four devices each are stopped, go on and evaluate, equal to the bit."""
+    # Without the cache, each of five pairs would compile the same programs.
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+    def run(run_dir, **arguments):
+        return statuses(start_two(run_dir, devices=4, **arguments, **cache), run_dir)
+
+    whole, stopped = tmp_path / "whole" / "run", tmp_path / "stopped" / "run"
+    for run_dir in (whole, stopped):
+        run_dir.parent.mkdir()
+    ended, said = run(whole)
+    assert ended == [0, 0] and "8 x cpu" in said[0], said
+    ended, said = run(stopped, fault="term")
+    assert ended == [75, 75], said
+    assert content(stopped)[0] in (5, 6, 7)
+    ended, said = run(stopped)
+    assert ended == [0, 0], said
+    jax.tree.map(np.testing.assert_array_equal, content(stopped), content(whole))
+    for run_dir in (whole, stopped):
+        ended, said = run(run_dir, what="eval")
+        assert ended == [0, 0], said
+    expected = read_results(whole)
+    assert expected["clean.json"]["provenance"]["device"] == "8 x cpu (cpu)"
+    assert len(expected) == 10 and read_results(stopped) == expected
 
 
 @pytest.mark.slow
