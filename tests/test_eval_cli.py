@@ -64,7 +64,7 @@ def test_a_suite_runs_is_printed_and_continues(run_dir, capsys):
     record = json.loads((results / "attack-linf-0.05.json").read_text())
     provenance = record["provenance"]
     assert provenance["command"] == "python eval.py " + " ".join(arguments)
-    assert provenance["matmul_precision"] == "highest" and provenance["versions"]["jax"]
+    assert record["matmul_precision"] == "highest" and provenance["versions"]["jax"]
     assert record["network"]["config"] == training.to_json(EXPERIMENT)
     assert record["dataset"]["stride"] == 250
     before = {path: path.read_bytes() for path in results.iterdir()}

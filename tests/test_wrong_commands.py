@@ -175,6 +175,7 @@ eval net --suite corruptions --corruptions frost --frost-dir void | --frost-dir 
 eval net --suite corruptions --corrupted-files npy:nowhere | --corrupted-files | not a directory
 eval net --suite corruptions --corrupted-files zip:nowhere | --corrupted-files | 'npy:<path>'
 eval net --suite masking --transfer-from nosuch | --transfer-from | a directory of train.py
+eval net --matmul-precision low                 | --matmul-precision | default, high, highest
 eval net --suite physiology --layers nosuch     | --layers     | got 'nosuch'
 eval net --suite physiology --references no.csv | --references | there is no file
 eval net --suite physiology --textures nowhere  | --textures   | is not a directory

@@ -169,6 +169,7 @@ def test_the_card_says_what_was_measured_and_no_more(vone, folder, tmp_path):
             condition=condition,
             protocol=results.Protocol(),
             key=results.Key(0, "x"),
+            matmul_precision="highest",
             run="net",
             provenance=results.Provenance(),
             measured=measured,

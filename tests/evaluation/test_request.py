@@ -31,6 +31,7 @@ GIVEN = v1.GaussianNoise(2.0)
         (dict(l1_step="x"), "l1_step must be one of"),
         (dict(norm="l0"), "norm must be one of"),
         (dict(form="png"), "form must be one of float, uint8, jpeg85"),
+        (dict(matmul_precision="low"), "matmul_precision must be one of default, high, highest"),
         (dict(corruptions=("contrasts",)), "did you mean 'contrast'"),
         (dict(severities=(6,)), "severities must be among 1 to 5"),
     ],
@@ -51,7 +52,7 @@ OPTIONS = dict(
     transfer_from="runs/other", layers=("v1", "bottleneck"), physiology_trials=4,
     references=(Path("a.csv"), Path("b.nc")), textures=Path("textures"), gallery_images=2,
     gallery_norm="l1", gallery_eps=1 / 3, split="validation", source="cifar10", data_dir="data",
-    step=7, workers=2, tag="-again", overwrite=True,
+    step=7, workers=2, tag="-again", overwrite=True, matmul_precision="default",
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
@@ -86,7 +87,8 @@ def test_a_result_says_what_was_measured(network, tmp_path):
     assert result.protocol_label == "fresh noise, 3 draws"
     assert (result.run, result.kind, result.key.seed) == ("tiny-run", "attack", 3)
     made = result.provenance
-    assert (made.versions, made.command, made.matmul_precision) == ({"jax": "1"}, "test", "highest")
+    assert (made.versions, made.command) == ({"jax": "1"}, "test")
+    assert result.matmul_precision == "highest"
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "attack-linf-0.05.json", "attack-linf-0.05.npz"
     ]  # fmt: skip
@@ -396,11 +398,52 @@ def test_results_of_format_1_are_finished(tmp_path):
             evaluation.evaluate(dataclasses.replace(job, seed=1), condition)
 
 
+class Watched(evaluation.Clean):
+    """The images as they are; notes the precision in which they are measured."""
+
+    def measure(self, trial):
+        Watched.seen = jax.config.jax_default_matmul_precision
+        return super().measure(trial)
+
+
+def test_the_precision_of_products_is_used_and_told_apart(network, tmp_path, monkeypatch):
+    """As if the devices were no CPU, which has the highest whatever is asked for."""
+    job = tiny.tiny_job(network, tmp_path, matmul_precision="default")
+    assert job.effective_precision == "highest"
+    assert evaluation.evaluate(job, Watched()).matmul_precision == Watched.seen == "highest"
+    precision = property(lambda job: job.matmul_precision)
+    monkeypatch.setattr(evaluation.Job, "effective_precision", precision)
+    with pytest.raises(evaluation.ResultError, match='matmul_precision is "default", was "highe'):
+        evaluation.evaluate(job, Watched())
+    job = dataclasses.replace(job, overwrite=True)
+    assert evaluation.evaluate(job, Watched()).matmul_precision == Watched.seen == "default"
+    with pytest.raises(ValueError, match="matmul_precision must be one of .* got 'low'"):
+        dataclasses.replace(job, matmul_precision="low")
+
+
+@pytest.mark.parametrize(
+    "platform, asked, used",
+    [
+        ("cpu", None, "highest"),
+        ("cpu", "default", "highest"),
+        ("gpu", None, "highest"),
+        ("gpu", "high", "high"),
+        ("tpu", None, "high"),
+        ("tpu", "default", "default"),
+    ],
+)
+def test_the_default_precision_of_each_platform(network, tmp_path, platform, asked, used):
+    job = tiny.tiny_job(network, tmp_path, matmul_precision=asked)
+    device = types.SimpleNamespace(platform=platform)
+    devices = types.SimpleNamespace(devices=np.array([device]), size=1)
+    object.__setattr__(job, "devices", devices)
+    assert job.effective_precision == used
+
+
 KILLED = """
 import sys, time
 from pathlib import Path
 import jax
-jax.config.update("jax_default_matmul_precision", "highest")
 from tests.evaluation import tiny, test_run
 from vone_jax import evaluation
 job = tiny.tiny_job(tiny.tiny_trained(), Path(sys.argv[1]), batch_size=1)

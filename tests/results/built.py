@@ -56,7 +56,6 @@ def result(condition, measured=None, arrays=None, *, of=None, name="r", protocol
         versions={"python": "3.11.2", "jax": "0.10.2"},
         command="python eval.py runs/x",
         device="cpu",
-        matmul_precision="highest",
         started="2030-01-02T03:04:05+00:00",
         wall_seconds=12.5,
     )
@@ -68,6 +67,7 @@ def result(condition, measured=None, arrays=None, *, of=None, name="r", protocol
         "condition": condition,
         "protocol": protocol or usual,
         "key": results.Key(0, "evaluation / index / purpose"),
+        "matmul_precision": "highest",
         "provenance": provenance,
         "measured": measured,
         "arrays": arrays or {},

@@ -66,8 +66,36 @@ def test_the_identity_is_what_was_measured(directory):
         ("protocol", results.Protocol("fresh", 11)),
         ("key", results.Key(1, one.key.stream)),
         ("name", "another"),
+        ("matmul_precision", "high"),
     ):
         assert built.change(one, **{field: value}).identity_hash != one.identity_hash, field
+
+
+@pytest.mark.parametrize(
+    "device, precision, expected",
+    [
+        ("1 x cpu (cpu)", "default", "highest"),
+        ("4 x TPU v5 lite (tpu)", "default", "default"),
+        ("8 x NVIDIA H100 (gpu)", None, ""),
+    ],
+)
+def test_the_precision_of_older_files_is_that_of_their_provenance(
+    directory, device, precision, expected
+):
+    """A CPU had the highest, whatever the default. Where it is not known, all can be continued."""
+    path = directory / "attack.json"
+    values = json.loads(path.read_text())
+    written = results.read(path)
+    del values["matmul_precision"]
+    values["provenance"]["device"] = device
+    if precision is not None:
+        values["provenance"]["matmul_precision"] = precision
+    path.write_text(json.dumps(values))
+    old = results.read(path)
+    assert old.matmul_precision == expected
+    differing = [] if expected in ("highest", "") else ['matmul_precision is "highest", was "def']
+    found = results.differences(written, old)
+    assert [text[: len(start)] for text, start in zip(found, differing, strict=True)] == differing
 
 
 def test_arrays_that_do_not_belong_to_a_result_are_not_written(tmp_path):

@@ -116,7 +116,9 @@ def test_a_field_that_an_experiment_did_not_have_yet_is_no_difference(first_form
     old = results.read(first_format / "base" / "results" / "clean.json")
     config = old.network.config
     newer = dataclasses.replace(old.network, config=config | {"new": {"field": None}})
-    identity = results.Identity(old.name, newer, old.dataset, old.condition, old.protocol, old.key)
+    identity = results.Identity(
+        old.name, newer, old.dataset, old.condition, old.protocol, old.key, old.matmul_precision
+    )
     assert results.differences(identity, old) == []
     other = dataclasses.replace(old.network, config=config | {"seed": 99})
     identity = dataclasses.replace(identity, network=other)

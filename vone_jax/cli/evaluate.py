@@ -95,8 +95,6 @@ def main(argv: Sequence[str]) -> int:
         return cli.FINISHED if argv else cli.WRONG_ARGUMENTS
     if argv[0].startswith("-") and argv[0] != "--help-all":
         return cli.fail(PROGRAM, f"NETWORK must come before {argv[0]}", cli.WRONG_ARGUMENTS)
-    # Attack gradients lose meaning in the reduced precision that accelerators default to.
-    jax.config.update("jax_default_matmul_precision", "highest")
     try:
         arguments = parsing.parse(
             Arguments, argv, PROGRAM, "Options:", markers=(tyro.conf.OmitArgPrefixes,)

@@ -181,6 +181,8 @@ class Layer(Exhibit):
             dataset=results.Dataset("gratings", "MarquesEtAl2020", sum(map(len, gratings))),
             protocol=results.Protocol("fresh" if noisy else "none", recording.trials),
             key=results.Key(job.seed, "physiology / set of gratings / trial / grating"),
+            # See ``neurophysiology.recording``.
+            matmul_precision="highest",
         )
 
     def make(

@@ -28,6 +28,9 @@ class Request:
       examples: Number of images, every k-th of the split. Default: 5000, or all if there are
         fewer.
       batch_size: Images at a time, a multiple of the number of devices. Default: about 50.
+      matmul_precision: Precision of matrix products and convolutions: "default", "high" or
+        "highest". Default: "high" on TPUs, "highest" on GPUs. A CPU always uses the highest, and so
+        does the suite physiology.
       seed: Root of all randomness.
       draws: Decisions by which an image is judged, each with fresh noise. Default: 10.
       noise: "fresh": new draws in every pass. "frozen": one draw for each image, which attack and
@@ -92,6 +95,7 @@ class Request:
     suite: tuple[str, ...] = ("quick",)
     examples: int | None = None
     batch_size: int | None = None
+    matmul_precision: str | None = None
     seed: int = 0
     draws: int | None = None
     noise: str = "fresh"
@@ -167,6 +171,8 @@ class Request:
             if severity not in names.SEVERITIES:
                 raise ValueError(f"severities must be among 1 to 5, got {severity!r}")
         arguments.choice("form", self.form, corruptions.FORMS)
+        if self.matmul_precision is not None:
+            arguments.choice("matmul_precision", self.matmul_precision, names.MATMUL_PRECISIONS)
         suites.pgd(self, self.norm, 0.0)
         _ = self.protocol
         for name in _WORDS_FOR_NOISE:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import data, mesh, prng, results
+from vone_jax import arguments, data, mesh, names, prng, results
 from vone_jax.evaluation import judging
 from vone_jax.evaluation.conditions import Condition, Judged
 from vone_jax.evaluation.examples import Examples, match_labels, network_record, noise_slug
@@ -37,6 +37,8 @@ class Job:
       devices: mesh over which a batch is split. It changes no result.
       seed: root of all randomness, in [0, 2**32).
       batch_size: examples at a time, a multiple of the number of devices. It changes no result.
+      matmul_precision: one of ``names.MATMUL_PRECISIONS``. Default: "high" on TPUs, "highest" on
+        GPUs. A CPU always has the highest.
       other: a network whose adversarial images are carried over, in the conditions that do so.
       workers: processes that decode images, see ``data.eval_batches``.
       tag: appended to the names of the results.
@@ -57,6 +59,7 @@ class Job:
     devices: mesh.Mesh
     seed: int = 0
     batch_size: int = 50
+    matmul_precision: str | None = None
     other: Network | None = None
     workers: int = 0
     tag: str = ""
@@ -71,6 +74,8 @@ class Job:
             raise ValueError(f"seed must be in [0, 2**32), got {self.seed}")
         if self.workers < 0:
             raise ValueError(f"workers must be >= 0, got {self.workers}")
+        if self.matmul_precision is not None:
+            arguments.choice("matmul_precision", self.matmul_precision, names.MATMUL_PRECISIONS)
         if not re.fullmatch(r"[\w.-]*", self.tag):
             raise ValueError(
                 f"tag must consist of letters, digits, '-', '_' and '.', got {self.tag!r}"
@@ -81,8 +86,8 @@ class Job:
                 f"{self.other.name} takes images of {self.other.image_shape}, {self.network.name} "
                 f"of {self.network.image_shape}, so none carry over"
             )
-        names = {each.class_names for each in (self.network, self.other) if each is not None}
-        if len(names - {()}) > 1:
+        known = {each.class_names for each in (self.network, self.other) if each is not None}
+        if len(known - {()}) > 1:
             assert self.other is not None
             raise ValueError(
                 f"{self.other.name} and {self.network.name} must have the same classes in the same "
@@ -98,6 +103,15 @@ class Job:
     def effective_protocol(self) -> Protocol:
         """The protocol as it applies to the network: one draw if the network has no noise."""
         return self.protocol if self.network.stochastic else Protocol("none", 1)
+
+    @property
+    def effective_precision(self) -> str:
+        """The precision of matrix products as it applies to the devices."""
+        platform = self.devices.devices.flat[0].platform
+        if platform == "cpu" or self.matmul_precision is None:
+            # The lowest at which the accuracy of no image changed, see docs/accelerators.md.
+            return "high" if platform == "tpu" else "highest"
+        return self.matmul_precision
 
     def identity(
         self, name: str, condition: results.Condition, /, **fields: Any
@@ -121,6 +135,7 @@ class Job:
             "key": results.Key(
                 self.seed, "evaluation / index in the dataset / purpose (attack, judge, ...)"
             ),
+            "matmul_precision": self.effective_precision,
         } | fields
         # Replaced noise is part of the name; the network as it was trained has none there.
         noise = self.network.noise
@@ -217,7 +232,7 @@ def evaluate(
         progress(len(job.examples) if isinstance(task, Condition) else 0)
         return result
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    with store.locked():
+    with store.locked(), jax.default_matmul_precision(identity.matmul_precision):
         if isinstance(task, Condition):
             measured, arrays, seconds = _measured(job, task, store, progress)
         else:
@@ -231,7 +246,6 @@ def evaluate(
                 versions=job.versions,
                 command=job.command,
                 device=mesh.describe(job.devices),
-                matmul_precision=str(jax.config.jax_default_matmul_precision or "default"),  # pyright: ignore
                 started=started,
                 wall_seconds=round(seconds, 3),
             ),

@@ -70,6 +70,7 @@ def plan(
         devices=devices,
         seed=request.seed,
         batch_size=batch_size,
+        matmul_precision=request.matmul_precision,
         other=other,
         workers=request.workers,
         tag=request.tag,

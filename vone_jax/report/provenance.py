@@ -67,7 +67,7 @@ def _shared(result: Result) -> dict[str, Any]:
     provenance, network = values["provenance"], values["network"]
     return {
         **{name: provenance[name] for name in ("command", "versions", "device")},
-        "matmul precision": provenance["matmul_precision"],
+        "matmul precision": values["matmul_precision"],
         "key": values["key"],
         "checkpoint step": network["checkpoint_step"],
         "weights": network["weights"],

@@ -62,6 +62,12 @@ def read(path: Path, with_arrays: bool = True) -> Result:
             f"{path} has the format {values.get('format')!r}; this version of vone_jax reads "
             f"{first_format.FORMAT} and {FORMAT}"
         )
+    provenance = values.get("provenance")
+    if "matmul_precision" not in values and isinstance(provenance, dict):
+        # Until it became a part of the identity, the default of JAX stood there.
+        precision = provenance.pop("matmul_precision", "")
+        cpu = str(provenance.get("device")).endswith("(cpu)")
+        values["matmul_precision"] = "highest" if cpu else precision
     try:
         result = from_json(values)
     except pydantic.ValidationError as error:

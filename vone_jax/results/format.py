@@ -214,7 +214,6 @@ class Provenance:
     """The program and the machine that made a result.
 
     Attributes:
-      matmul_precision: JAX's default precision of matrix products.
       started: time in ISO format.
       wall_seconds: time that the evaluation took.
     """
@@ -222,7 +221,6 @@ class Provenance:
     versions: dict[str, str] = Field(default_factory=dict)
     command: str = ""
     device: str = ""
-    matmul_precision: str = ""
     started: str = ""
     wall_seconds: float | None = None
 
@@ -234,6 +232,8 @@ class Identity:
     Attributes:
       name: the stem of the files, unique among the results of a network.
       condition: what is done to the images; its ``kind`` is the kind of the result.
+      matmul_precision: the precision of matrix products and convolutions, one of
+        ``names.MATMUL_PRECISIONS``. On a CPU it is always "highest". Empty if it is not known.
     """
 
     name: str
@@ -242,6 +242,7 @@ class Identity:
     condition: Condition
     protocol: Protocol
     key: Key
+    matmul_precision: str
 
 
 @dataclass(frozen=True, config=STRICT, eq=False)
@@ -373,10 +374,13 @@ def json_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     """The leaves in which two JSON objects differ, see ``differences``.
 
     A field of the experiment that theirs lacks is no difference: the version that wrote it did not
-    have the field, whose default changes nothing.
+    have the field, whose default changes nothing. Neither is the precision of products, where
+    theirs does not say it.
     """
     here, there = _flatten(ours), _flatten(theirs)
     new = {name for name in here if name.startswith("network.config.") and name not in there}
+    if there.get("matmul_precision", '""') == '""':
+        new.add("matmul_precision")
     return [
         f"{name} is {here.get(name, 'absent')}, was {there.get(name, 'absent')}"
         for name in sorted((here | there).keys() - new)

@@ -17,7 +17,7 @@ from vone_jax.training.optimizer import OptimizerConfig
 from vone_jax.v1 import FanoNoise, GaussianNoise, NeuronalNoise, SubcorticalConfig, VOneBlockConfig
 
 Precision = Literal["float32", "bfloat16"]
-MatmulPrecision = Literal["default", "high", "highest"]
+MatmulPrecision = Literal["default", "high", "highest"]  # names.MATMUL_PRECISIONS
 Unreadable = Literal["raise", "skip"]
 NonFinite = Literal["stop", "skip"]
 Target = Literal["neural", "v1", "pixels"]
