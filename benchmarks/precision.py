@@ -39,6 +39,8 @@ FLOAT32 = "float32"
 # What a GPU does by default.
 TF32 = "tf32"
 PRECISIONS = (FLOAT32, TF32, *PASSES)
+# Attacks, with their radii in L-infinity times 255.
+ATTACKS = ("pgd-4", "pgd-16", "apgd-4")
 PARTS = ("products", "attacks", "physiology", "training")
 # Measured values by network or seed, by condition, and by precision.
 Numbers = dict[str, Any]
@@ -167,14 +169,12 @@ def _relative_error(values: np.ndarray, reference: np.ndarray) -> float:
     return float(np.linalg.norm(values - reference) / np.linalg.norm(reference))
 
 
-def ladder(draws: int, steps: int | None) -> dict[str, attacks.Attack]:
-    """Return the attack of the VOneNet authors at two radii, and Auto-PGD at one."""
-    near, far = (
-        suites.vonenet_pgd("linf", eps, steps=steps or 64, eot_samples=draws)
-        for eps in (4 / 255, 16 / 255)
-    )
-    apgd = attacks.APGD("linf", 4 / 255, steps=steps or 100, eot_samples=draws)
-    return {"PGD 4/255": near, "PGD 16/255": far, "APGD 4/255": apgd}
+def make_attack(name: str, draws: int, steps: int | None) -> attacks.Attack:
+    """Return one of ``ATTACKS``: that of the VOneNet authors, or Auto-PGD."""
+    kind, eps = name.split("-")
+    if kind == "apgd":
+        return attacks.APGD("linf", int(eps) / 255, steps=steps or 100, eot_samples=draws)
+    return suites.vonenet_pgd("linf", int(eps) / 255, steps=steps or 64, eot_samples=draws)
 
 
 def attacked(classifier: Classifier, attack: attacks.Attack, precisions: Sequence[str]) -> Numbers:
@@ -248,6 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = table.parser("benchmarks.precision", __doc__)
     parser.add_argument("runs", nargs="*", metavar="RUN_DIR", help="For products and attacks.")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS[:3]))
+    parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS))
     parser.add_argument("--images", type=int, default=1000, help="For products. Default: 1000.")
     parser.add_argument("--attacked", type=int, default=300, help="For attacks. Default: 300.")
     parser.add_argument("--batch", type=int, default=50, help="Images at a time. Default: 50.")
@@ -282,7 +283,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         if "attacks" in options.parts:
             classifier = Classifier.of_run(run_dir, options.attacked, options.batch)
-            for name, attack in ladder(classifier.draws, steps).items():
+            for name in options.attacks:
+                attack = make_attack(name, classifier.draws, steps)
                 title = f"{name}, {classifier.name}, {options.attacked} images"
                 note(title, attacked(classifier, attack, precisions))
     if "physiology" in options.parts:
