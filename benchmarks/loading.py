@@ -8,8 +8,10 @@ flip. There are three forms of the set:
   resized    JPEG, shorter side 256 pixels, quality 95
   decoded    the resized images as arrays in memory: what is left without decoding
 
-The images are noise with the spectrum of natural scenes. The processor time of this process and its
-workers is that of a core for each image, whatever else runs on the machine; the clock is not.
+The images are noise with the spectrum of natural scenes. Rates are by the clock, for a second of
+processor time of the program with its workers, and for a second of the program's own. The clock
+depends on what else runs on the machine. The last rate is the most that one program can take from
+any number of workers, since it turns bytes into floats in one thread.
 """
 
 import contextlib
@@ -36,6 +38,7 @@ WHOLE = 375, 500
 WHOLE_BYTES = 110_000
 SHORT = 256
 SIZE = 224
+RATES = ("images/s", "images/s of a core", "images/s of the program")
 
 
 def photograph(rng: np.random.Generator, shape: tuple[int, int] = WHOLE) -> np.ndarray:
@@ -99,18 +102,18 @@ def write(files: Sequence[bytes], directory: Path) -> data.Source:
     return data.load("tfds:photographs", "train", data_dir=directory)
 
 
-def processor_seconds() -> float:
-    """Return the processor time of this process and of its running children so far."""
-    total = time.process_time()
+def seconds() -> np.ndarray:
+    """Return the time by the clock, of all processors together, and of this process, (3,)."""
+    own = total = time.process_time()
     for child in multiprocessing.active_children():
         # Linux: the fields behind the name in brackets; times are in ticks of the clock.
         fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
         total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return total
+    return np.array([time.perf_counter(), total, own])
 
 
 def rates(source: data.Source, workers: int, batch: int, batches: int) -> dict[str, float]:
-    """Return images per second by the clock and per second of a core."""
+    """Return images per second of each kind of ``seconds``."""
     stream = data.train_batches(
         source, batch_size=batch, seed=0, image_size=SIZE, augment=AUGMENTS["imagenet"],
         workers=workers,
@@ -119,12 +122,11 @@ def rates(source: data.Source, workers: int, batch: int, batches: int) -> dict[s
         # The start of workers, and what they prepare ahead: at most 10 batches.
         for _ in range(12):
             next(stream)
-        begun = time.perf_counter(), processor_seconds()
+        begun = seconds()
         for _ in range(batches):
             next(stream)
-        clock, processor = time.perf_counter() - begun[0], processor_seconds() - begun[1]
-    images = batch * batches
-    return {"images/s": images / clock, "images/s of a core": images / processor}
+        rate = batch * batches / (seconds() - begun)
+    return dict(zip(RATES, rate.tolist(), strict=True))
 
 
 def sources(directory: Path, distinct: int, count: int) -> dict[str, tuple[data.Source, int]]:
@@ -155,16 +157,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     distinct, count, batch, batches = (4, 40, 2, 2) if options.quick else (64, 2048, 64, 24)
     surroundings = table.environment("benchmarks.loading", argv)
     print(f"{table.heading(surroundings)}\n")
-    print("| form | bytes | workers | images/s | images/s of a core |")
-    print("| --- | ---: | ---: | ---: | ---: |")
+    print(f"| form | bytes | workers | {' | '.join(RATES)} |")
+    print("| --- |" + " ---: |" * 5)
     rows = []
     with tempfile.TemporaryDirectory() as directory:
         made = sources(Path(directory), distinct, count)
         for name, (source, size) in made.items():
             for workers in options.workers:
                 measured = rates(source, workers, batch, batches)
-                clock, core = measured.values()
-                print(f"| {name} | {size:,} | {workers} | {clock:.0f} | {core:.0f} |", flush=True)
+                cells = " | ".join(f"{rate:.0f}" for rate in measured.values())
+                print(f"| {name} | {size:,} | {workers} | {cells} |", flush=True)
                 rows.append({"form": name, "bytes": size, "workers": workers, **measured})
     if options.json is not None:
         options.json.write_text(table.to_json(surroundings, options, rows=rows))
