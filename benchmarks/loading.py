@@ -30,7 +30,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from benchmarks import table
-from vone_jax import data
+from vone_jax import data, fast
 from vone_jax.data.transforms import AUGMENTS
 
 WHOLE = 375, 500
@@ -155,6 +155,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", nargs="+", type=int, default=[0, 1, 2])
     options = parser.parse_args(argv)
     distinct, count, batch, batches = (4, 40, 2, 2) if options.quick else (64, 2048, 64, 24)
+    # As train.py does.
+    fast.keep_memory()
     surroundings = table.environment("benchmarks.loading", argv)
     print(f"{table.heading(surroundings)}\n")
     print(f"| form | bytes | workers | {' | '.join(RATES)} |")

@@ -200,16 +200,23 @@ def physiology(channels: int, precisions: Sequence[str]) -> Numbers:
     cells = channels // 2
     config = v1.VOneBlockConfig(simple_channels=cells, complex_channels=cells, noise=None)
     rows: Numbers = {}
+    reference: Any = None
     for precision in precisions:
         layer = compiled(functools.partial(v1.noise_free_responses, config), precision)
         scores = neurophysiology.score(lambda key, images, layer=layer: layer(images))
-        each = {name: scores.properties[name].score or 0.0 for name in neurophysiology.PUBLISHED}
-        reference = rows[FLOAT32]["scores"] if rows else each
+        reference = scores if reference is None else reference
+        changed = [
+            ~np.isclose(values, reference.per_unit[name], rtol=0.01, atol=0, equal_nan=True)
+            for name, values in scores.per_unit.items()
+        ]
         rows[precision] = {
             "mean_score": scores.mean_score,
-            "largest_difference": max(abs(each[name] - reference[name]) for name in each),
-            "scores": each,
-            "units": len(scores.units["channel"]),
+            "largest_difference_of_a_score": max(
+                abs((scores.properties[name].score or 0.0) - (each.score or 0.0))
+                for name, each in reference.properties.items()
+            ),
+            "values": sum(each.size for each in changed),
+            "values_changed_by_1_%": int(sum(each.sum() for each in changed)),
         }
     return rows
 
@@ -319,8 +326,10 @@ def _flat(row: Numbers) -> dict[str, str]:
             cells[name] = f"{100 * value:.2f}"
         elif name == "in_float32":
             cells |= {f"in float32, {key}": cell for key, cell in _flat(value).items()}
-        elif name not in ("half_width", "scores"):
-            cells[name.replace("_", " ")] = f"{value:.3g}"
+        elif name != "half_width":
+            cells[name.replace("_", " ")] = (
+                f"{value:.3g}" if isinstance(value, float) else f"{value}"
+            )
     return cells
 
 
