@@ -10,7 +10,7 @@ import numpy as np
 
 from vone_jax.models.network import VOneNet
 from vone_jax.v1 import VOneBlockConfig
-from vone_jax.v1.block import normalise
+from vone_jax.v1.images import normalise
 
 
 def dense_kernels(config: VOneBlockConfig) -> tuple[np.ndarray, np.ndarray]:

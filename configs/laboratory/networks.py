@@ -15,7 +15,13 @@ from vone_jax.attacks import PGD
 from vone_jax.evaluation import Request
 from vone_jax.sweep import Member
 from vone_jax.training import Experiment, GaussianImageNoise, Similarity
-from vone_jax.v1 import NeuronalNoise, SurroundNormalization
+from vone_jax.v1 import (
+    GDN,
+    NeighbouringChannels,
+    NeuronalNoise,
+    OrientedPools,
+    SurroundNormalization,
+)
 
 _base = replace(
     quickstart,
@@ -30,6 +36,10 @@ def _v1(**fields) -> Experiment:
     """The VOneNet with another front end."""
     assert _vone.model.v1 is not None
     return replace(_vone, model=replace(_vone.model, v1=replace(_vone.model.v1, **fields)))
+
+
+def _learned(rule: OrientedPools | NeighbouringChannels | GDN) -> Experiment:
+    return replace(_vone, model=replace(_vone.model, learned_normalization=rule))
 
 
 def _frequencies(low: float, high: float) -> Experiment:
@@ -77,6 +87,12 @@ NETWORKS: dict[str, Experiment] = {
         for seed in SEEDS
     },
     **{f"vone-quiet-{seed}": replace(_v1(noise=None), seed=seed) for seed in SEEDS[1:]},
+    # Learned normalisations behind V1, and banks whose parameters are trained.
+    "vone-oriented-pools": _learned(OrientedPools(9)),
+    "vone-neighbours": _learned(NeighbouringChannels()),
+    "vone-gdn": _learned(GDN()),
+    "vone-tuned": _v1(tuned=True),
+    "vone-tuned-uniform": _v1(tuned=True, distribution="uniform"),
     # Training on other images.
     "base-adversarial-2": replace(_base, perturbation=_fast(2 / 255)),
     "base-adversarial-8": replace(_base, perturbation=_fast(8 / 255)),

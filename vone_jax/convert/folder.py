@@ -28,6 +28,7 @@ _SIZES = (224, 64, 32, 28)
 # Larger values in a configuration would make the check of a hostile folder slow.
 _LARGEST = {"num_classes": 2**24, "width": 2**16, "image_size": 4096, "in_channels": 1024}
 _NOISE = {cls.__name__: cls for cls in (v1.NeuronalNoise, v1.GaussianNoise, v1.FanoNoise)}
+_RULES = {cls.__name__: cls for cls in (v1.OrientedPools, v1.NeighbouringChannels, v1.GDN)}
 _PARAMETERS = tuple(field.name for field in dataclasses.fields(v1.GaborParameters))
 
 
@@ -101,8 +102,13 @@ def describe(model: models.Network) -> dict[str, Any]:
     if isinstance(model, models.VOneNet):
         kind = "vone_*" if model.subcortical is None else "ev_*"
         names, sizes = models.list_models(kind), (model.image_size,)
+        rule = model.learned_normalization
         front: dict[str, Any] = {"v1": model.v1, "subcortical": model.subcortical}
+        front["learned_normalization"] = rule
         stored: dict[str, Any] = {"v1": _describe_v1(model.v1)}
+        if rule is not None:
+            fields = dataclasses.asdict(rule)
+            stored["learned_normalization"] = {"kind": type(rule).__name__, **fields}
         if model.subcortical is not None:
             stored["subcortical"] = dataclasses.asdict(model.subcortical)
     else:
@@ -165,6 +171,9 @@ def _build(description: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> mod
             arguments["v1"] = _build_v1(config, arrays)
         if stage is not None:
             arguments["subcortical"] = _build_subcortical(stage)
+        if arguments.get("learned_normalization") is not None:
+            rule = dict(arguments["learned_normalization"])
+            arguments["learned_normalization"] = _RULES[rule.pop("kind")](**rule)
         model = models.create(**arguments)
         abstract_variables(model)
         return model

@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from vone_jax.convert.architecture import BANKS, BOTTLENECKS
 from vone_jax.convert.subcortical import subcortical_tensors
 from vone_jax.convert.untrusted import CheckpointError
-from vone_jax.models import Network, VOneNet
+from vone_jax.models import FRONT_END, Network, VOneNet
 from vone_jax.models.alexnet import AlexNetBackEnd
 from vone_jax.models.cornet_s import CORnetSBackEnd
 from vone_jax.models.cornet_z import CORnetZBackEnd
@@ -228,9 +228,12 @@ def to_torch(model: Network, variables: Any) -> dict[str, np.ndarray]:
       gives back the same model and variables, bit for bit.
 
     Raises:
-      ValueError: if variables are not those of the model.
+      ValueError: if variables are not those of the model, or if it has a learned normalisation,
+        for which the original has no place. ``models.with_fixed_bank`` makes a tuned bank fit.
     """
     values = checked_variables(model, flatten_dict(variables))
+    if names := sorted({path[1] for path in values} & {*FRONT_END}):
+        raise ValueError(f"the original has no place for what is learned in {', '.join(names)}")
     tensors = {}
     if isinstance(model, VOneNet):
         if model.subcortical is not None:

@@ -1,18 +1,17 @@
 """Standard CNNs (ResNets, AlexNet, CORnets, EfficientNets) alone or behind V1: VOneNets, EVNets."""
 
-from vone_jax.models.create import (
+from vone_jax.models.create import NAMES, create, list_models
+from vone_jax.models.defaults import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    NAMES,
-    create,
     default_normalisation,
     default_width,
     front_end,
-    list_models,
     stem_form,
     v1_config,
 )
 from vone_jax.models.network import (
+    FRONT_END,
     BaseNetwork,
     Network,
     VOneNet,
@@ -22,11 +21,13 @@ from vone_jax.models.network import (
     logits_fn,
     noise_of,
     response_fn,
+    with_fixed_bank,
     with_noise,
     without_noise,
 )
 
 __all__ = [
+    "FRONT_END",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "NAMES",
@@ -47,5 +48,6 @@ __all__ = [
     "stem_form",
     "v1_config",
     "with_noise",
+    "with_fixed_bank",
     "without_noise",
 ]

@@ -27,15 +27,20 @@ from vone_jax.models.layers import (
 )
 from vone_jax.v1 import (
     Cells,
+    LearnableGabor,
+    LearnedNormalization,
     SubcorticalBlock,
     SubcorticalConfig,
     VOneBlock,
     VOneBlockConfig,
-    noise_free_cells,
     subcortical_responses,
 )
-from vone_jax.v1.block import check_images, normalise
+from vone_jax.v1.divisive import Rule
+from vone_jax.v1.images import check_images, normalise
 from vone_jax.v1.noise import Noise, add_noise
+
+# Modules of a VOneNet whose parameters describe V1, in ``variables["params"]``.
+FRONT_END = ("block", "normalization")
 
 
 class BaseNetwork(nn.Module):
@@ -139,6 +144,8 @@ class VOneNet(nn.Module):
       bottleneck_features: output channels of the bottleneck.
       dtype: type in which the bottleneck and the back end compute. V1 is always float32.
       subcortical: configuration of the subcortical stage of an EVNet; None for a VOneNet.
+      learned_normalization: rule of a normalisation of V1 that is trained with the network, between
+        the noise and the bottleneck, or None.
     """
 
     v1: VOneBlockConfig
@@ -146,6 +153,7 @@ class VOneNet(nn.Module):
     bottleneck_features: int = 64
     dtype: Dtype = jnp.float32
     subcortical: SubcorticalConfig | None = None
+    learned_normalization: Rule | None = None
 
     @property
     def image_size(self) -> int:
@@ -161,6 +169,8 @@ class VOneNet(nn.Module):
         self.block = VOneBlock(self.v1)
         if self.subcortical is not None:
             self.stage = SubcorticalBlock(self.subcortical)
+        if self.learned_normalization is not None:
+            self.normalization = LearnedNormalization(self.learned_normalization)
         self.bottleneck = Bottleneck(
             self.bottleneck_features,
             he_normal_fan_out if self.subcortical is None else torch_uniform,
@@ -181,7 +191,7 @@ class VOneNet(nn.Module):
                 layers[f"subcortical.{name}"] = cells[..., first : first + len(colours)]
                 first += len(colours)
             images = layers["subcortical"] = self.stage.add_noise(cells, noise_key)
-        cells = noise_free_cells(self.v1, images)
+        cells = self.block.cells(images)
         noisy = self.block.noisy_cells(cells, noise_key)
         layers |= {"v1.simple": cells.simple, "v1.complex": cells.complex}
         # The barrier keeps the compiler of TPUs from making the noise of both parts within one
@@ -203,10 +213,14 @@ class VOneNet(nn.Module):
         Returns:
           For an EVNet, ``subcortical.p`` and ``subcortical.m`` (before noise) and ``subcortical``
           (with noise). Then ``v1.simple`` and ``v1.complex`` (before the noise of V1), ``v1`` (with
-          noise), ``bottleneck``, the stages of the back end, ``logits``. Maps are NHWC.
+          noise), with a learned normalisation ``v1.normalized``, then ``bottleneck``, the stages of
+          the back end, ``logits``. Maps are NHWC.
         """
-        layers, noisy = self._front_end(images, noise_key)
-        layers["bottleneck"] = self.bottleneck(noisy)
+        layers, parts = self._front_end(images, noise_key)
+        if self.learned_normalization is not None:
+            layers["v1.normalized"] = self.normalization(layers["v1"])
+            parts = (layers["v1.normalized"],)
+        layers["bottleneck"] = self.bottleneck(parts)
         layers |= self.back_end(layers["bottleneck"], train)
         return layers | {"logits": layers["logits"].astype(jnp.float32)}
 
@@ -307,6 +321,23 @@ def with_noise(model: Network, noise: Noise) -> Network:
     if before is not None and noise is None:
         before = dataclasses.replace(before, noise=None)
     return model.clone(v1=dataclasses.replace(model.v1, noise=noise), subcortical=before)
+
+
+def with_fixed_bank(model: Network, variables: Any) -> tuple[Network, Any]:
+    """The network with the bank that it has learned as a constant, and its variables without it.
+
+    For a network without a tuned bank, return what is given. The result has what is there for fixed
+    banks: physiology, figures of the filters, other formats, fast forms.
+    """
+    if not (isinstance(model, VOneNet) and model.v1.tuned):
+        return model, variables
+    gabor = LearnableGabor(
+        model.v1.gabor_parameters(), model.v1.kernel_size, model.v1.pixels_per_degree
+    )
+    params = dict(variables["params"])
+    bank = gabor.learned(params.pop("block")["gabor"])
+    fixed = model.clone(v1=dataclasses.replace(model.v1, bank=bank, tuned=False))
+    return fixed, {**variables, "params": params}
 
 
 def without_noise(model: Network) -> Network:

@@ -127,9 +127,10 @@ def _open_run(path: Path, step: int | None) -> Network:
         step, experiment, model, variables = training.restore_run(path, step)
     except training.RunDirectoryError as error:
         raise training.RunDirectoryError(f"{error}{_nearest(path)}") from error
+    model, variables = models.with_fixed_bank(model, variables)  # pyright: ignore
     return Network.of_model(
         path.resolve().name,
-        model,  # pyright: ignore[reportArgumentType]
+        model,
         variables,
         experiment.model.image_size,
         class_names=training.read_run(path).class_names or (),

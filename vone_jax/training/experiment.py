@@ -14,7 +14,16 @@ import flax.linen as nn
 from vone_jax import arguments, corruptions, data, models
 from vone_jax.training.augmentation import Perturbation
 from vone_jax.training.optimizer import OptimizerConfig
-from vone_jax.v1 import FanoNoise, GaussianNoise, NeuronalNoise, SubcorticalConfig, VOneBlockConfig
+from vone_jax.v1 import (
+    GDN,
+    FanoNoise,
+    GaussianNoise,
+    NeighbouringChannels,
+    NeuronalNoise,
+    OrientedPools,
+    SubcorticalConfig,
+    VOneBlockConfig,
+)
 
 Precision = Literal["float32", "bfloat16"]
 MatmulPrecision = Literal["default", "high", "highest"]  # names.MATMUL_PRECISIONS
@@ -51,6 +60,8 @@ class ModelConfig:
     std: tuple[float, ...] | None = None
     # The stage before V1 of an EVNet. None is replaced by models.front_end, as for v1.
     subcortical: SubcorticalConfig | None = None
+    # Normalisation of V1 that is trained with the network, in front of the bottleneck.
+    learned_normalization: OrientedPools | NeighbouringChannels | GDN | None = None
 
     def __post_init__(self):
         if self.num_classes is not None:

@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from vone_jax import arguments
+from vone_jax.models import FRONT_END
 from vone_jax.training.selection import Rates
 
 DecayedParameters = Literal["all", "kernels"]
@@ -205,15 +206,20 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     g' = g + weight_decay p;  v = momentum v + g';  u = g' + momentum v if nesterov, else v.
     The training step subtracts learning_rate * u, where the learning rate has the factor of
     ``rates``. So a change of the rate acts at once on the accumulated momentum, as in
-    ``torch.optim.SGD`` with dampening 0.
+    ``torch.optim.SGD`` with dampening 0. What is learned within V1 does not decay: 0 is not a
+    neutral value there.
     """
     parts = []
     if config.gradient_clip is not None:
         parts.append(optax.clip_by_global_norm(config.gradient_clip))
     if config.weight_decay:
         # Biases and the scales of batch norm are the parameters with one axis.
-        kernels = partial(jax.tree.map, lambda p: p.ndim > 1)
-        mask = kernels if config.decayed == "kernels" else None
+        least = 2 if config.decayed == "kernels" else 0
+
+        def is_decayed(path: Any, parameter: jax.Array) -> bool:
+            return parameter.ndim >= least and path[0].key not in FRONT_END
+
+        mask = partial(jax.tree_util.tree_map_with_path, is_decayed)
         parts.append(optax.add_decayed_weights(config.weight_decay, mask))
     return optax.chain(*parts, optax.trace(config.momentum, config.nesterov))
 

@@ -3,9 +3,18 @@
 from vone_jax.v1 import distributions
 from vone_jax.v1.block import (
     VOneBlock,
-    VOneBlockConfig,
     noise_free_cells,
     noise_free_responses,
+)
+from vone_jax.v1.config import VOneBlockConfig
+from vone_jax.v1.divisive import (
+    GDN,
+    LearnedNormalization,
+    NeighbouringChannels,
+    OrientedPools,
+    divide_by_neighbours,
+    divide_by_oriented_pools,
+    divide_by_pooled_squares,
 )
 from vone_jax.v1.filter_bank import Cells
 from vone_jax.v1.gabor import (
@@ -14,6 +23,7 @@ from vone_jax.v1.gabor import (
     ImportedBank,
     gabor_kernels,
 )
+from vone_jax.v1.learnable import LearnableGabor
 from vone_jax.v1.noise import FanoNoise, GaussianNoise, NeuronalNoise, Noise, standard_normal
 from vone_jax.v1.normalization import SurroundNormalization
 from vone_jax.v1.sampling import (
@@ -31,10 +41,12 @@ from vone_jax.v1.subcortical import (
 )
 
 __all__ = [
-    "Cells", "M_CELLS", "P_CELLS", "FanoNoise", "GaborKernels", "GaborParameters", "GaussianNoise",
-    "ImportedBank", "LGNCells", "NeuronalNoise", "Noise", "SubcorticalBlock", "SubcorticalConfig",
-    "SurroundNormalization", "VOneBlock", "VOneBlockConfig", "distributions", "gabor_kernels",
-    "noise_free_cells", "noise_free_responses", "sample_evnet_parameters",
-    "sample_gabor_parameters", "spatial_frequency_histogram", "standard_normal",
-    "subcortical_responses",
+    "Cells", "GDN", "M_CELLS", "P_CELLS", "FanoNoise", "GaborKernels", "GaborParameters",
+    "GaussianNoise", "ImportedBank", "LGNCells", "LearnableGabor", "LearnedNormalization",
+    "NeighbouringChannels", "NeuronalNoise", "Noise", "OrientedPools", "SubcorticalBlock",
+    "SubcorticalConfig", "SurroundNormalization", "VOneBlock", "VOneBlockConfig",
+    "distributions", "divide_by_neighbours", "divide_by_oriented_pools",
+    "divide_by_pooled_squares", "gabor_kernels", "noise_free_cells", "noise_free_responses",
+    "sample_evnet_parameters", "sample_gabor_parameters", "spatial_frequency_histogram",
+    "standard_normal", "subcortical_responses",
 ]  # fmt: skip

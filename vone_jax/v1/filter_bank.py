@@ -129,6 +129,31 @@ def together(
     return _split(all_cells(responses, np.arange(responses.shape[-1])), simple)
 
 
+def with_kernels(
+    bank: FilterBank,
+    kernels: tuple[Array, Array],
+    images: Images,
+    stride: int,
+    simple_cell: SimpleCell,
+    complex_cell: ComplexCell,
+) -> Cells:
+    """Return what ``bank`` returns with kernels that are trained, which may be traced.
+
+    Kernels have the zeros of the channels that they do not read, and gradients of their own.
+    """
+    (in_phase, quadrature), simple = kernels, bank.num_simple
+    reach = in_phase.shape[-1] // 2
+
+    def correlated(kernels: jax.Array, channel: np.ndarray) -> jax.Array:
+        reads = np.arange(images.shape[3])[:, None] == channel
+        dense = jnp.where(reads, kernels.transpose(1, 2, 0)[:, :, None], 0.0)
+        return fast.convolve(jnp.asarray(images), dense, (stride, stride), [(reach, reach)] * 2)
+
+    q0 = correlated(in_phase, bank.channel)
+    q1 = correlated(quadrature[simple:], bank.channel_quadrature[simple:])
+    return Cells(simple_cell(q0[..., :simple]), complex_cell(q0[..., simple:], q1))
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class ByChannel:
     """Kernels sorted by the input channel that they read; called like ``FilterBank``.

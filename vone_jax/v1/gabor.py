@@ -7,7 +7,7 @@ improves robustness to image perturbations, NeurIPS 2020.
 import dataclasses
 import functools
 import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
@@ -129,24 +129,45 @@ def gabor_kernels(
     if not allow_aliasing:
         check_nyquist(float(parameters.sf.max()), pixels_per_degree)
 
-    # Python floats and [:, None, None] keep every operand three-dimensional.
-    theta = np.deg2rad(parameters.theta)[:, None, None]
-    phase = np.deg2rad(parameters.phase)[:, None, None]
-    frequency = (parameters.sf / pixels_per_degree)[:, None, None]
-    sigma_x = parameters.nx[:, None, None] / frequency
-    sigma_y = parameters.ny[:, None, None] / frequency
+    frequency = parameters.sf / pixels_per_degree
+    kernels = gabor_functions(
+        np,
+        frequency,
+        theta=np.deg2rad(parameters.theta),
+        phase=np.deg2rad(parameters.phase),
+        sigma_x=parameters.nx / frequency,
+        sigma_y=parameters.ny / frequency,
+        size=kernel_size,
+    )
+    return GaborKernels(*(phase.astype(np.float32) for phase in kernels))
 
-    offset = np.arange(kernel_size) - kernel_size // 2
+
+def gabor_functions(
+    numpy: Any, frequency: Any, theta: Any, phase: Any, sigma_x: Any, sigma_y: Any, size: int
+) -> tuple[Any, Any]:
+    """Return the functions of ``gabor_kernels`` at both phases, as arrays (n, size, size).
+
+    Args:
+      numpy: ``numpy``, or ``jax.numpy`` for a bank that is trained.
+      frequency: of the carriers, in cycles per pixel, shape (n,) as all parameters.
+      theta: orientations in radians.
+      phase: of the carriers, in radians.
+      sigma_x: standard deviations along the carrier, in pixels.
+      sigma_y: standard deviations across the carrier, in pixels.
+      size: side of the kernels in pixels, odd.
+    """
+    # Python floats and [:, None, None] keep every operand three-dimensional.
+    frequency, theta, phase, sigma_x, sigma_y = (
+        values[:, None, None] for values in (frequency, theta, phase, sigma_x, sigma_y)
+    )
+    offset = numpy.arange(size, dtype=frequency.dtype) - size // 2
     x, y = offset[None, :, None], offset[None, None, :]
-    x_r = x * np.cos(theta) + y * np.sin(theta)
-    y_r = -x * np.sin(theta) + y * np.cos(theta)
-    envelope = np.exp(-0.5 * ((x_r / sigma_x) ** 2 + (y_r / sigma_y) ** 2))
+    x_r = x * numpy.cos(theta) + y * numpy.sin(theta)
+    y_r = -x * numpy.sin(theta) + y * numpy.cos(theta)
+    envelope = numpy.exp(-0.5 * ((x_r / sigma_x) ** 2 + (y_r / sigma_y) ** 2))
     envelope /= 2.0 * np.pi * sigma_x * sigma_y
     carrier = 2.0 * np.pi * frequency * x_r + phase
-    return GaborKernels(
-        in_phase=(envelope * np.cos(carrier)).astype(np.float32),
-        quadrature=(envelope * np.cos(carrier + np.pi / 2)).astype(np.float32),
-    )
+    return envelope * numpy.cos(carrier), envelope * numpy.cos(carrier + np.pi / 2)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

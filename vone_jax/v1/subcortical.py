@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, Float32, Key
 
 from vone_jax import arguments
 from vone_jax.v1 import noise as noise_models
-from vone_jax.v1.block import Images, check_images
 from vone_jax.v1.blur import reflecting_matrix
+from vone_jax.v1.images import Images, check_images
 
 Responses = Float32[Array, "n h w cells"]
 Maps = Float32[Array, "n maps h w"]

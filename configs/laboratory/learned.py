@@ -1,0 +1,23 @@
+"""What a task makes of V1: learned normalisations, and Gabor parameters that are trained.
+
+Paper row: none. Cirincione et al. (2022) and Miller et al. (2022) compare the normalisations with
+none on larger images.
+Expected: unknown; this sweep has not been run.
+Hardware: 2 CPU cores. Wall time: about 8 minutes of one core per network, training and all.
+Command: python sweep.py laboratory/learned
+"""
+
+from configs.laboratory.networks import EVALUATIONS, members
+from vone_jax.sweep import Sweep
+
+_LABELS = [
+    "vone-0", "vone-uniform", "vone-oriented-pools", "vone-neighbours", "vone-gdn", "vone-tuned",
+    "vone-tuned-uniform",
+]  # fmt: skip
+
+sweep = Sweep(
+    name="learned",
+    group="laboratory",
+    members=members(_LABELS),
+    evaluations=EVALUATIONS,
+)

@@ -1,0 +1,167 @@
+"""What a network has by default, for its name and its image size.
+
+A stem that divides 224 pixels by 4 leaves nothing of 32. The stems for small images divide less.
+Their V1 keeps 28 to 32 pixels per degree, so that the bank's frequencies stay below the Nyquist
+limit: the field of view shrinks, not the resolution. V1 has the stride of the stem it replaces.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+from vone_jax import names
+from vone_jax.models.efficientnet import WIDTH as EFFICIENTNET_WIDTH
+from vone_jax.v1 import FanoNoise, NeuronalNoise, SubcorticalConfig, VOneBlockConfig
+
+# The mean and standard deviation of ImageNet's training images, RGB, which torchvision's networks
+# expect.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+# Networks with another normalisation. That of Lite0 is (x - 127) / 128 for images of 0 to 255.
+_NORMALISATIONS = {"efficientnet_lite0": ((127 / 255,) * 3, (128 / 255,) * 3)}
+
+
+class StemForm(NamedTuple):
+    """The first convolution of a stem: kernel in pixels, stride, and a max pool of stride 2."""
+
+    kernel: int
+    stride: int
+    pool: bool
+
+
+# From this size on, networks have their ImageNet form.
+FULL_SIZE = 112
+# Pixels per degree of EVNets.
+_EVNET_RESOLUTION = 32
+
+
+def stem_form(image_size: int) -> StemForm:
+    """The stem of ResNets and CORnets for an image size in pixels.
+
+    ImageNet: 7x7 of stride 2 and a pool. Tiny ImageNet (64): 7x7 of stride 1 and a pool. CIFAR
+    (32): 3x3 of stride 1 and no pool (He et al. 2016, section 4.2). MNIST (28): 7x7 of stride 2
+    and no pool, the size for experiments on a CPU (this project's choice).
+    """
+    if image_size >= FULL_SIZE:
+        return StemForm(kernel=7, stride=2, pool=True)
+    if image_size >= 48:
+        return StemForm(kernel=7, stride=1, pool=True)
+    if image_size >= 32:
+        return StemForm(kernel=3, stride=1, pool=False)
+    return StemForm(kernel=7, stride=2, pool=False)
+
+
+def v1_config(image_size: int, in_channels: int, name: str = "vone_resnet50") -> VOneBlockConfig:
+    """The default VOneBlock of a VOneNet or EVNet, one of ``NAMES``, for an image size in pixels.
+
+    From 112 pixels on, the published block at 28 pixels per degree (224 pixels: 8 degrees). At 48
+    and more, the Tiny ImageNet block of Baidya et al. (2021), arXiv:2110.10645: 32 pixels per
+    degree, stride 2. Below, 28 pixels per degree for 28 pixels at stride 2, 32 pixels per degree
+    for 32 pixels at stride 1 (1 degree), with the published distributions, gain and noise (this
+    project's choice).
+
+    An EfficientNet has a stem of stride 2. From 112 pixels on, its V1 has stride 2 and half of the
+    cells, as in EVNet (Piper et al. 2025, arXiv:2506.03089).
+
+    The V1 of an EVNet reads ``in_channels`` kinds of cells of the subcortical stage, at 32 pixels
+    per degree. From 112 pixels on it is the published block. Below, it has the kernels and the
+    stride of a VOneNet (this project's choice).
+    """
+    config = partial(VOneBlockConfig, image_size=image_size, in_channels=in_channels)
+    if image_size >= FULL_SIZE and _is_efficientnet(name):
+        config = partial(config, stride=2, simple_channels=128, complex_channels=128)
+    if names.front_end(name) == "ev_":
+        config = partial(
+            config,
+            visual_degrees=image_size / _EVNET_RESOLUTION,
+            gabor_seed=42,
+            sf_max=8.0,
+            distribution="evnet",
+            k_exc=5.3,
+            noise=FanoNoise(),
+            image_mean=0.0,
+            image_std=1.0,
+        )
+        if image_size >= FULL_SIZE:
+            return config(kernel_size=31)
+        form = v1_config(image_size, in_channels)
+        return config(kernel_size=form.kernel_size, stride=form.stride)
+    if image_size >= FULL_SIZE:
+        return config(visual_degrees=image_size / 28)
+    if image_size >= 48:
+        return config(
+            visual_degrees=image_size / 32,
+            stride=2,
+            sf_max=11.3,
+            distribution="physiological_extended",
+            k_exc=23.5,
+            noise=NeuronalNoise(scale=0.286, level=0.071),
+        )
+    if image_size >= 32:
+        return config(visual_degrees=image_size / 32, kernel_size=21, stride=1)
+    return config(visual_degrees=image_size / 28, kernel_size=21, stride=2)
+
+
+def front_end(
+    name: str,
+    image_size: int,
+    in_channels: int,
+    v1: VOneBlockConfig | None = None,
+    subcortical: SubcorticalConfig | None = None,
+) -> tuple[VOneBlockConfig | None, SubcorticalConfig | None]:
+    """The configurations of V1 and of the subcortical stage of a network.
+
+    Args:
+      name: one of ``NAMES``. A base network has neither, a VOneNet has no subcortical stage.
+      image_size: in pixels, for defaults.
+      in_channels: number of image channels, for defaults.
+      v1: that of V1. Default: see ``v1_config``.
+      subcortical: that of the subcortical stage. Default: the published one, at 32 pixels per
+        degree.
+
+    Raises:
+      ValueError: for a configuration of a stage that the network lacks, or if the two contradict
+        each other.
+    """
+    kind = names.front_end(name)
+    if v1 is not None and not kind:
+        raise ValueError(f"v1 is for VOneNets, but name is {name!r}; use 'vone_{name}'")
+    if kind != "ev_":
+        if subcortical is not None:
+            base = names.base_network(name)
+            raise ValueError(f"subcortical is for EVNets, but name is {name!r}; use 'ev_{base}'")
+        return v1_config(image_size, in_channels, name) if kind and v1 is None else v1, None
+    if subcortical is None:
+        degrees = image_size / _EVNET_RESOLUTION if v1 is None else v1.visual_degrees
+        subcortical = SubcorticalConfig(image_size, degrees, in_channels)
+    if v1 is None:
+        v1 = v1_config(image_size, subcortical.num_channels, name)
+    if v1.in_channels != subcortical.num_channels:
+        raise ValueError(
+            f"v1.in_channels must be the number of kinds of cells of the subcortical stage, "
+            f"{subcortical.num_channels}, got {v1.in_channels}"
+        )
+    for field in ("image_size", "visual_degrees"):
+        ours, before = getattr(v1, field), getattr(subcortical, field)
+        if ours != before:
+            raise ValueError(
+                f"v1.{field} and subcortical.{field} must be equal, got {ours} and {before}"
+            )
+    return v1, subcortical
+
+
+def default_width(name: str) -> int:
+    """The published number of channels behind the stem: 32 in EfficientNets, 64 in the others."""
+    return EFFICIENTNET_WIDTH if _is_efficientnet(name) else 64
+
+
+def default_normalisation(
+    name: str, in_channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The mean and the standard deviation per channel that ``create`` gives a base network."""
+    if in_channels != 3:
+        return (0.5,) * in_channels, (0.5,) * in_channels
+    return _NORMALISATIONS.get(name, (IMAGENET_MEAN, IMAGENET_STD))
+
+
+def _is_efficientnet(name: str) -> bool:
+    return names.base_network(name).startswith("efficientnet_")

@@ -1,0 +1,196 @@
+"""The configuration of a VOneBlock."""
+
+import dataclasses
+import math
+from typing import Any
+
+from vone_jax import arguments
+from vone_jax.v1 import noise as noise_models
+from vone_jax.v1.gabor import (
+    GaborKernels,
+    GaborParameters,
+    ImportedBank,
+    check_kernel_size,
+    check_nyquist,
+    gabor_kernels,
+)
+from vone_jax.v1.images import PerChannel, check_normalisation
+from vone_jax.v1.normalization import SurroundNormalization
+from vone_jax.v1.sampling import (
+    sample_evnet_parameters,
+    sample_gabor_parameters,
+    spatial_frequency_histogram,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class VOneBlockConfig:
+    """The configuration of a VOneBlock. The defaults are the published ImageNet model.
+
+    Attributes:
+      simple_channels: number of simple cells per position, >= 0.
+      complex_channels: number of complex cells per position, >= 0.
+      image_size: number of pixels that span ``visual_degrees``. Images of other sizes and aspect
+        ratios are accepted; they have the same number of pixels per degree.
+      visual_degrees: field of view in degrees of visual angle.
+      kernel_size: side of the kernels in pixels, odd.
+      stride: distance of neighbouring positions in pixels.
+      gabor_seed: seed of the bank.
+      sf_min: lowest spatial frequency in cycles per degree (selects histogram bins).
+      sf_max: highest spatial frequency in cycles per degree (selects histogram bins).
+      distribution: see ``sample_gabor_parameters``; or "evnet", see ``sample_evnet_parameters``,
+        and "evnet_published", with the input channels of the published networks.
+      k_exc: gain of all responses. 25 gives a mean response near 1 on ImageNet.
+      in_channels: number of image channels.
+      normalization: ``SurroundNormalization``, which comes before the noise; None for the published
+        block, which has none.
+      noise: ``NeuronalNoise``, ``GaussianNoise``, ``FanoNoise`` or None.
+      noise_generator: generator of the normals, see ``noise.standard_normal``.
+      bank: explicit Gabor parameters, or the kernels of a checkpoint; they override sampling.
+      tuned: train the parameters of the bank with the network, see ``LearnableGabor``. The bank is
+        then where they start.
+      allow_aliasing: accept spatial frequencies beyond the Nyquist limit of the pixel grid.
+      image_mean: subtracted from images, one number or one per channel. With ``image_mean`` and
+        ``image_std`` of 0.5, [0, 1] becomes [-1, 1], so that zero padding is mid-grey.
+      image_std: divides images after the subtraction, one number or one per channel.
+
+    Raises:
+      ValueError: if a field is out of range; the message names it.
+    """
+
+    simple_channels: int = 256
+    complex_channels: int = 256
+    image_size: int = 224
+    visual_degrees: float = 8.0
+    kernel_size: int = 25
+    stride: int = 4
+    gabor_seed: int = 0
+    sf_min: float = 0.0
+    sf_max: float = 9.0
+    distribution: str = "physiological"
+    k_exc: float = 25.0
+    in_channels: int = 3
+    normalization: SurroundNormalization | None = None
+    noise: noise_models.Noise = noise_models.NeuronalNoise()
+    noise_generator: str = "counter"
+    bank: GaborParameters | ImportedBank | None = None
+    tuned: bool = False
+    allow_aliasing: bool = False
+    image_mean: PerChannel = 0.5
+    image_std: PerChannel = 0.5
+
+    def __post_init__(self):
+        for name in ("simple_channels", "complex_channels"):
+            arguments.count(name, getattr(self, name), least=0)
+        if self.num_channels < 1:
+            raise ValueError("simple_channels and complex_channels must not both be 0")
+        for name in ("image_size", "stride", "in_channels"):
+            arguments.count(name, getattr(self, name))
+        for name in ("visual_degrees", "k_exc"):
+            arguments.number(name, getattr(self, name), positive=True)
+        for name in ("image_mean", "image_std"):
+            if isinstance(getattr(self, name), list):
+                # A configuration must be hashable.
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        check_normalisation("image_mean", self.image_mean, self.in_channels)
+        check_normalisation("image_std", self.image_std, self.in_channels, positive=True)
+        check_kernel_size(self.kernel_size)
+        if not isinstance(self.normalization, SurroundNormalization | None):
+            raise ValueError(
+                "normalization must be SurroundNormalization(...) or None, got "
+                f"{self.normalization!r}"
+            )
+        if self.normalization is not None:
+            positions = -(-self.image_size // self.stride)
+            self.normalization.check_reach(positions, self.pixels_per_degree / self.stride)
+        if not isinstance(self.noise, noise_models.Noise):
+            raise ValueError(
+                "noise must be NeuronalNoise(...), GaussianNoise(...), FanoNoise(...) or None, got "
+                f"{self.noise!r}"
+            )
+        arguments.choice("noise_generator", self.noise_generator, noise_models.GENERATORS)
+        if self.bank is None:
+            top = spatial_frequency_histogram(self.distribution, self.sf_min, self.sf_max).edges[-1]
+            if not self.allow_aliasing:
+                check_nyquist(top, self.pixels_per_degree)
+        else:
+            self._check_bank(self.bank)
+        arguments.flag("tuned", self.tuned)
+        if self.tuned:
+            self._check_tuned()
+
+    def _check_tuned(self) -> None:
+        """Refuse what has no meaning while the parameters of the bank change."""
+        if isinstance(self.bank, ImportedBank):
+            raise ValueError(
+                "tuned needs the parameters of a bank, and an imported bank has kernels; give its "
+                "parameters as bank"
+            )
+        if self.normalization is not None:
+            raise ValueError(
+                "tuned cannot be joined with normalization, whose pools follow from a fixed bank"
+            )
+        if self.allow_aliasing:
+            raise ValueError(
+                "tuned keeps frequencies below the Nyquist limit, so it cannot be joined with "
+                "allow_aliasing"
+            )
+
+    def _check_bank(self, bank: GaborParameters | ImportedBank) -> None:
+        parameters = self.gabor_parameters()
+        if len(bank) != self.num_channels:
+            raise ValueError(
+                f"bank must have simple_channels + complex_channels = {self.num_channels} "
+                f"filters, got {len(bank)}"
+            )
+        highest = max(int(parameters.channel.max()), int(parameters.channel_quadrature.max()))
+        if highest >= self.in_channels:
+            raise ValueError(
+                f"bank reads channel {highest}, but in_channels is {self.in_channels}, so the last "
+                f"channel is {self.in_channels - 1}"
+            )
+        if isinstance(bank, ImportedBank):
+            for name in ("kernel_size", "pixels_per_degree"):
+                if not math.isclose(getattr(bank, name), getattr(self, name), rel_tol=1e-9):
+                    raise ValueError(
+                        f"bank has {name} {getattr(bank, name)}, the block has "
+                        f"{getattr(self, name)}; they must be equal"
+                    )
+        elif not self.allow_aliasing:
+            check_nyquist(float(parameters.sf.max()), self.pixels_per_degree)
+
+    @property
+    def num_channels(self) -> int:
+        """The number of simple and complex cells per position."""
+        return self.simple_channels + self.complex_channels
+
+    @property
+    def pixels_per_degree(self) -> float:
+        """The number of pixels per degree of visual angle."""
+        return self.image_size / self.visual_degrees
+
+    def gabor_parameters(self) -> GaborParameters:
+        """Return the parameters of ``bank``, or of a bank sampled from ``gabor_seed``."""
+        if isinstance(self.bank, ImportedBank):
+            return self.bank.parameters
+        if self.bank is not None:
+            return self.bank
+        fields: dict[str, Any] = {
+            "seed": self.gabor_seed,
+            "sf_min": self.sf_min,
+            "sf_max": self.sf_max,
+            "in_channels": self.in_channels,
+        }
+        if self.distribution.startswith("evnet"):
+            published = self.distribution == "evnet_published"
+            cells = self.simple_channels, self.complex_channels
+            return sample_evnet_parameters(*cells, published_channels=published, **fields)
+        return sample_gabor_parameters(self.num_channels, distribution=self.distribution, **fields)
+
+    def gabor_kernels(self) -> GaborKernels:
+        """Return the kernels that the block applies, imported or computed from parameters."""
+        if isinstance(self.bank, ImportedBank):
+            return self.bank.kernels
+        return gabor_kernels(
+            self.gabor_parameters(), self.kernel_size, self.pixels_per_degree, self.allow_aliasing
+        )
