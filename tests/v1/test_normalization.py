@@ -14,6 +14,7 @@ from vone_jax import v1
 from vone_jax.v1 import block, surround
 from vone_jax.v1.blur import gaussian_taps
 from vone_jax.v1.distributions import SUPPRESSION_INDEX, SURROUND_DIAMETER
+from vone_jax.v1.filter_bank import CellModel
 from vone_jax.v1.images import normalise
 
 SETTINGS = v1.SurroundNormalization(largest_extent=0.5, position_pooling=0.1)
@@ -48,7 +49,7 @@ def published():
 def test_without_normalisation_the_block_is_the_published_one(images):
     bank = block.filter_bank(PLAIN)
     normalised = normalise(images, 0.5, 0.5)
-    cells = bank(normalised, 2, jax.nn.relu, block._complex_cell)
+    cells = bank(normalised, 2, CellModel(jax.nn.relu, block._complex_cell))
     expected = 25.0 * jnp.concatenate(cells, axis=-1)
     np.testing.assert_array_equal(v1.noise_free_responses(PLAIN, images), expected)
     assert v1.VOneBlockConfig().normalization is None

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Float32, Key
 
 from vone_jax.v1 import noise as noise_models
 from vone_jax.v1.config import VOneBlockConfig
-from vone_jax.v1.filter_bank import Cells, FilterBank, with_kernels
+from vone_jax.v1.filter_bank import CellModel, Cells, FilterBank, with_kernels
 from vone_jax.v1.images import Images, check_images, normalise
 from vone_jax.v1.learnable import LearnableGabor
 from vone_jax.v1.normalization import SurroundPools
@@ -89,11 +89,12 @@ def noise_free_cells(
     def complex_cell(in_phase: jax.Array, quadrature: jax.Array) -> jax.Array:
         return config.k_exc * _complex_cell(in_phase, quadrature)
 
-    cells = config.stride, simple_cell, complex_cell
+    bank = filter_bank(config)
     if kernels is not None:
-        return with_kernels(filter_bank(config), kernels, normalised, *cells)
+        cells = CellModel(simple_cell, complex_cell)
+        return with_kernels(bank, kernels, normalised, config.stride, cells)
     surround = None if config.normalization is None else surround_pools(config)
-    return filter_bank(config)(normalised, *cells, surround)
+    return bank(normalised, config.stride, CellModel(simple_cell, complex_cell, surround))
 
 
 def noise_free_responses(config: VOneBlockConfig, images: Images) -> Responses:

@@ -28,9 +28,6 @@ from vone_jax import fast
 from vone_jax.v1.gabor import GaborKernels
 
 Images = Float32[Array | np.ndarray, "n h w c"]
-SimpleCell = Callable[[jax.Array], jax.Array]
-ComplexCell = Callable[[jax.Array, jax.Array], jax.Array]
-AllCells = Callable[[jax.Array, np.ndarray], jax.Array]
 # Neighbouring responses of one entry of ``ByChannel.kernels``.
 _Place = tuple[int, slice]
 
@@ -40,6 +37,21 @@ class Cells(NamedTuple):
 
     simple: jax.Array
     complex: jax.Array
+
+
+class CellModel(NamedTuple):
+    """What cells make of the linear responses of filters.
+
+    Attributes:
+      simple: elementwise function of the in-phase response.
+      complex: elementwise function of the in-phase and the quadrature response.
+      normalise: function of the responses of all simple, then all complex cells, and of the number
+        in the bank of each of them; None changes nothing.
+    """
+
+    simple: Callable[[jax.Array], jax.Array]
+    complex: Callable[[jax.Array, jax.Array], jax.Array]
+    normalise: Callable[[jax.Array, np.ndarray], jax.Array] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,14 +70,7 @@ class FilterBank:
     channel_quadrature: Int[np.ndarray, " n"]
     num_simple: int
 
-    def __call__(
-        self,
-        images: Images,
-        stride: int,
-        simple_cell: SimpleCell,
-        complex_cell: ComplexCell,
-        all_cells: AllCells | None = None,
-    ) -> Cells:
+    def __call__(self, images: Images, stride: int, cells: CellModel) -> Cells:
         """Return the responses of all cells to normalised images, in the order of the bank.
 
         The zero padding is k // 2, so responses have ceil(h/stride) rows and ceil(w/stride)
@@ -74,22 +79,17 @@ class FilterBank:
         Args:
           images: normalised images.
           stride: in pixels.
-          simple_cell: elementwise function of the in-phase response.
-          complex_cell: elementwise function of the in-phase and the quadrature response.
-          all_cells: function of the responses of all simple, then all complex cells, and of the
-            number in the bank of each of them.
+          cells: what cells make of the responses of filters.
         """
-        arguments = stride, simple_cell, complex_cell, all_cells
+        images = jnp.asarray(images)
 
         def by_channel(images: jax.Array) -> Cells:
-            return self.by_channel(images, *arguments)
+            return self.by_channel(images, stride, cells)
 
         if not fast.enabled():
-            return by_channel(jnp.asarray(images))
+            return by_channel(images)
         return fast.by_platform(
-            jnp.asarray(images),
-            cpu=by_channel,
-            default=lambda images: together(self, images, *arguments),
+            images, cpu=by_channel, default=lambda images: together(self, images, stride, cells)
         )
 
     @functools.cached_property
@@ -98,14 +98,7 @@ class FilterBank:
         return ByChannel.build(self)
 
 
-def together(
-    bank: FilterBank,
-    images: Images,
-    stride: int,
-    simple_cell: SimpleCell,
-    complex_cell: ComplexCell,
-    all_cells: AllCells | None = None,
-) -> Cells:
+def together(bank: FilterBank, images: Images, stride: int, cells: CellModel) -> Cells:
     """Return what ``bank`` returns, by one correlation for each kind of cell and phase."""
     (in_phase, quadrature), simple = bank.kernels, bank.num_simple
 
@@ -122,20 +115,15 @@ def together(
         dense(quadrature[simple:], bank.channel_quadrature[simple:]),
     ]
     q0_simple, q0, q1 = fast.correlate_blocks(jnp.asarray(images), kernels, stride)
-    cells = Cells(simple_cell(q0_simple), complex_cell(q0, q1))
-    if all_cells is None:
-        return cells
-    responses = jnp.concatenate(cells, axis=-1)
-    return _split(all_cells(responses, np.arange(responses.shape[-1])), simple)
+    responses = Cells(cells.simple(q0_simple), cells.complex(q0, q1))
+    if cells.normalise is None:
+        return responses
+    joined = jnp.concatenate(responses, axis=-1)
+    return _split(cells.normalise(joined, np.arange(joined.shape[-1])), simple)
 
 
 def with_kernels(
-    bank: FilterBank,
-    kernels: tuple[Array, Array],
-    images: Images,
-    stride: int,
-    simple_cell: SimpleCell,
-    complex_cell: ComplexCell,
+    bank: FilterBank, kernels: tuple[Array, Array], images: Images, stride: int, cells: CellModel
 ) -> Cells:
     """Return what ``bank`` returns with kernels that are trained, which may be traced.
 
@@ -151,7 +139,7 @@ def with_kernels(
 
     q0 = correlated(in_phase, bank.channel)
     q1 = correlated(quadrature[simple:], bank.channel_quadrature[simple:])
-    return Cells(simple_cell(q0[..., :simple]), complex_cell(q0[..., simple:], q1))
+    return Cells(cells.simple(q0[..., :simple]), cells.complex(q0[..., simple:], q1))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -225,30 +213,23 @@ class ByChannel:
             for channel, kernels in self.kernels
         ]
 
-    def __call__(
-        self,
-        images: Images,
-        stride: int,
-        simple_cell: SimpleCell,
-        complex_cell: ComplexCell,
-        all_cells: AllCells | None = None,
-    ) -> Cells:
+    def __call__(self, images: Images, stride: int, cells: CellModel) -> Cells:
         """Return the responses of all cells, see ``FilterBank.__call__``.
 
         Only the responses of cells are put in order. To order both phases instead would cost a
-        third as much as the convolutions. ``all_cells`` comes before that, because the order is
-        in a layout that is slow to read again.
+        third as much as the convolutions. Normalisation comes before that, because the order is in
+        a layout that is slow to read again.
         """
         linear = self.linear(images, stride)
 
         def read(place: _Place) -> jax.Array:
             return linear[place[0]][..., place[1]]
 
-        cells = [simple_cell(read(q0)) for q0 in self.simple]
-        cells += [complex_cell(read(q0), read(q1)) for q0, q1 in self.complex_]
-        responses = jnp.concatenate(cells, axis=-1)
-        if all_cells is not None:
-            responses = all_cells(responses, np.argsort(self.order))
+        sorted_cells = [cells.simple(read(q0)) for q0 in self.simple]
+        sorted_cells += [cells.complex(read(q0), read(q1)) for q0, q1 in self.complex_]
+        responses = jnp.concatenate(sorted_cells, axis=-1)
+        if cells.normalise is not None:
+            responses = cells.normalise(responses, np.argsort(self.order))
         # Apart, because XLA gathers a part of an array in order again wherever it is used.
         simple, complex_ = _split(responses, self.num_simple)
         order = self.order[: self.num_simple], self.order[self.num_simple :] - self.num_simple
