@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
@@ -255,11 +256,12 @@ def init(model: Network, key: jax.Array) -> Any:
 
     Args:
       model: from ``create``.
-      key: typed key.
+      key: typed key. It may be traced, so ``jax.vmap`` over keys makes the networks of an ensemble.
     """
     shape = (1, model.image_size, model.image_size, model.in_channels)
     keys = dict(zip(("params", "noise"), jax.random.split(key), strict=True))
-    options = {"xla_backend_optimization_level": 0}
+    # A program within another one has no options of its own.
+    options = None if isinstance(key, Tracer) else {"xla_backend_optimization_level": 0}
     return jax.jit(model.init, compiler_options=options)(keys, jnp.zeros(shape, jnp.float32))
 
 
