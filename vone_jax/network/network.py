@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +234,55 @@ class _Layer:
 
     def __call__(self, features: Partial, keys: jax.Array, images: jax.Array) -> jax.Array:
         return features(keys, images)[self.layer]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Mean:
+    """The mean of the logits of members; equal for equal members."""
+
+    def __call__(
+        self, members: tuple[Partial, ...], keys: jax.Array, images: jax.Array
+    ) -> jax.Array:
+        logits = [member(prng.fold(keys, i), images) for i, member in enumerate(members)]
+        return jnp.mean(jnp.stack(logits), axis=0)
+
+
+def ensemble(members: Sequence[Network]) -> Network:
+    """The mean of the logits of several networks, the ensembles of Baidya et al. (2021).
+
+    An attack reaches all members. Each member draws noise of its own. The layers of members cannot
+    be seen, and their noise cannot be changed.
+
+    Args:
+      members: at least two networks for the same images and classes.
+
+    Raises:
+      ValueError: naming what differs.
+    """
+    if len(members) < 2:
+        raise ValueError(f"an ensemble must have at least 2 members, got {len(members)}")
+    first = members[0]
+    for name in ("image_shape", "num_classes", "class_names", "preprocessing"):
+        for other in members[1:]:
+            if getattr(other, name) != getattr(first, name):
+                raise ValueError(
+                    f"members of an ensemble must have the same {name}: {first.name} has "
+                    f"{getattr(first, name)}, {other.name} has {getattr(other, name)}"
+                )
+    functions = tuple(prng.as_pytree(member.logits_fn, "logits_fn") for member in members)
+    validations = {member.validation for member in members}
+    return Network(
+        name="+".join(member.name for member in members),
+        logits_fn=Partial(_Mean(), functions),
+        image_shape=first.image_shape,
+        class_names=first.class_names,
+        stochastic=any(member.stochastic for member in members),
+        preprocessing=first.preprocessing,
+        source=f"the mean of the logits of {', '.join(member.name for member in members)}",
+        config={"members": [dict(member.config) for member in members]},
+        validation=first.validation if len(validations) == 1 else None,
+        notes=tuple(note for member in members for note in member.notes),
+    )
 
 
 def _constants(program: Any) -> Iterator[Any]:

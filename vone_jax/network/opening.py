@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from vone_jax import arguments, convert, models, prng, training
 from vone_jax.data import Preprocessing, imagenet_class_names
 from vone_jax.network.catalogue import CATALOGUE
-from vone_jax.network.network import Network, Split
+from vone_jax.network.network import Network, Split, ensemble
 
 # Endings of checkpoint files, and of artefacts of ``convert.export``.
 _CHECKPOINTS = (".pth", ".pt", ".tar", ".safetensors", ".bin", ".ckpt")
@@ -25,7 +25,8 @@ _IMAGENET_CLASSES = 1000
 _SOURCES = (
     "a directory of train.py, a folder of vone_jax.convert, a checkpoint file "
     f"({' '.join(_CHECKPOINTS)}), an artefact of convert.export ({_ARTEFACT}), a function as "
-    f"module:function or path/file.py:function, or the name {' or '.join(CATALOGUE)}"
+    f"module:function or path/file.py:function, the name {' or '.join(CATALOGUE)}, or several of "
+    "these joined by +"
 )
 
 
@@ -53,6 +54,7 @@ def open_network(
         - ``"module:function"`` or ``"path/file.py:function"``: a function without arguments that
           returns a ``Network`` or ``(logits_fn, image_shape, class_names)``, where the names may be
           left out,
+        - several of these joined by "+", for the mean of their logits, see ``ensemble``,
         - a ``Network``, which is returned with the names.
       step: training step of a run's checkpoint. Default: the last.
       class_names: names of the classes in the order of the logits, in place of those that are
@@ -72,7 +74,7 @@ def open_network(
         network = spec
     else:
         path = Path(spec).expanduser()
-        if step is not None and not path.is_dir():
+        if step is not None and not path.is_dir() and "+" not in str(spec):
             raise NetworkError(f"step is for a directory of train.py, got {step} with {spec}")
         if v1_fields and not path.is_file():
             raise NetworkError(f"v1 is for checkpoint files, got {dict(v1_fields)} with {spec}")
@@ -97,6 +99,8 @@ def _open(spec: str, path: Path, step: int | None, v1_fields: Mapping[str, Any])
         return _open_artefact(path)
     if path.exists():
         raise NetworkError(f"{spec} is no network: it must be {_SOURCES}")
+    if "+" in spec:
+        return ensemble([open_network(part, step=step) for part in spec.split("+")])
     if spec in CATALOGUE:
         checkpoint, preprocessing = CATALOGUE[spec]
         network = _open_checkpoint(checkpoint(), {})
