@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vone_jax import fast, prng, v1
-from vone_jax.v1.filter_bank import FilterBank
+from vone_jax.v1.filter_bank import CellModel, FilterBank
 from vone_jax.v1.gabor import GaborKernels
 
 
@@ -62,7 +62,9 @@ def test_bank_equals_naive_correlation(shape, stride, in_channels, platform):
     images = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
     kernels, channel, quadrature, bank = random_bank(in_channels)
     with fast.forms_of(platform):
-        cells = jax.jit(lambda images: joined(bank(images, stride, in_phase, both)))(images)
+        cells = jax.jit(lambda images: joined(bank(images, stride, CellModel(in_phase, both))))(
+            images
+        )
     expected = naive(images, kernels.in_phase, channel, stride)
     expected[..., 4:] += 100 * naive(images, kernels.quadrature[4:], quadrature[4:], stride)
     np.testing.assert_allclose(cells[..., :4], expected[..., :4], rtol=0, atol=2e-5)
@@ -75,7 +77,7 @@ def test_banks_of_one_kind_of_cell(num_simple, platform):
     images = np.random.default_rng(2).standard_normal((1, 9, 9, 3)).astype(np.float32)
     kernels, channel, _, bank = random_bank(3, num_simple)
     with fast.forms_of(platform):
-        cells = joined(bank(images, 2, in_phase, lambda q0, q1: q0))
+        cells = joined(bank(images, 2, CellModel(in_phase, lambda q0, q1: q0)))
     expected = naive(images, kernels.in_phase, channel, 2)
     np.testing.assert_allclose(cells, expected, rtol=0, atol=2e-5)
 
@@ -88,7 +90,7 @@ def test_derivatives_are_the_bank_and_its_transpose(platform):
 
     def apply(images):
         with fast.forms_of(platform):
-            return joined(bank(images, 2, in_phase, lambda q0, q1: q0 - q1))
+            return joined(bank(images, 2, CellModel(in_phase, lambda q0, q1: q0 - q1)))
 
     u = jnp.asarray(rng.standard_normal((2, 1, 12, 10, 3)), jnp.float32)
     responses, tangents = jax.jit(jax.vmap(lambda u: jax.jvp(apply, (jnp.ones_like(u),), (u,))))(u)
@@ -109,7 +111,7 @@ def test_platforms_agree_on_the_gradient(shape):
 
     def gradient(platform):
         with fast.forms_of(platform):
-            cells = lambda x: joined(bank(x, 2, in_phase, jnp.multiply))  # noqa: E731
+            cells = lambda x: joined(bank(x, 2, CellModel(in_phase, jnp.multiply)))  # noqa: E731
             return jax.grad(lambda x: jnp.sum(cells(x) ** 2))(images)
 
     expected = gradient("cpu")
@@ -119,7 +121,9 @@ def test_platforms_agree_on_the_gradient(shape):
 
 def test_the_gradient_permutes_and_does_not_scatter():
     *_, bank = random_bank(3)
-    gradient = jax.grad(lambda images: jnp.sum(joined(bank(images, 2, jnp.square, both))))
+    gradient = jax.grad(
+        lambda images: jnp.sum(joined(bank(images, 2, CellModel(jnp.square, both))))
+    )
     program = jax.jit(gradient).lower(jnp.ones((1, 9, 9, 3))).as_text()
     assert "gather" in program and "scatter" not in program
 
