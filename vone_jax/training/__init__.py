@@ -2,7 +2,7 @@
 
 from vone_jax.training.augmentation import GaussianImageNoise
 from vone_jax.training.checkpoint import CheckpointError
-from vone_jax.training.experiment import DataConfig, Experiment, ModelConfig
+from vone_jax.training.experiment import DataConfig, Distillation, Experiment, ModelConfig
 from vone_jax.training.experiment_files import config_names, from_json, load_config, to_json
 from vone_jax.training.initial import start_from
 from vone_jax.training.loop import Outcome, train
@@ -31,6 +31,7 @@ __all__ = [
     "Constant",
     "Cosine",
     "DataConfig",
+    "Distillation",
     "Experiment",
     "GaussianImageNoise",
     "ModelConfig",

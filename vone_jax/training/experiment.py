@@ -217,6 +217,28 @@ class Similarity:
 
 
 @dataclasses.dataclass(frozen=True)
+class Distillation:
+    """Learning from the logits of a teacher, a trained network.
+
+    The loss is (1 - weight) times the cross-entropy of the labels plus weight times the divergence
+    KL(teacher || network) of the softmax of logits / temperature. The defaults are those of Baidya
+    et al. (2021), who distil an ensemble of V1 variants into one VOneNet without noise.
+    """
+
+    # Anything that vone_jax.open_network accepts, also an ensemble: "runs/a+runs/b". A run needs
+    # its teacher again when it resumes.
+    teacher: str
+    # Divides the logits of both networks, > 0.
+    temperature: float = 5.0
+    # Weight of the teacher in the loss, in [0, 1].
+    weight: float = 0.5
+
+    def __post_init__(self):
+        arguments.number("temperature", self.temperature, positive=True)
+        arguments.number("weight", self.weight, most=1.0)
+
+
+@dataclasses.dataclass(frozen=True)
 class Experiment:
     """One training run."""
 
@@ -245,6 +267,8 @@ class Experiment:
     # Regularisation that pulls similarities of images in the network towards those in neurons,
     # V1 or pixels.
     similarity: Similarity | None = None
+    # A trained network from whose logits the network learns beside the labels.
+    distillation: Distillation | None = None
     # Seed of all randomness: initialisation, order, augmentation, noise, dropout.
     seed: int = 0
     # Precision in which the layers after V1 compute. Parameters, batch statistics, V1 and the

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import arguments, data
+from vone_jax import arguments, data, prng
 from vone_jax import mesh as meshes
 from vone_jax.training.experiment import DataConfig, Experiment, ModelConfig
 from vone_jax.training.selection import check_patterns, split
@@ -235,7 +235,12 @@ def prepare(experiment: Experiment, mesh: meshes.Mesh) -> Setup:
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
         train_step=make_train_step(
-            model, experiment, steps_per_epoch, mesh, _targets(experiment, model, mesh, shapes)
+            model,
+            experiment,
+            steps_per_epoch,
+            mesh,
+            _targets(experiment, model, mesh, shapes),
+            _teacher(experiment, mesh, train_source),
         ),
         eval_step=make_eval_step(model, experiment.seed, mesh),
     )
@@ -258,6 +263,33 @@ def _targets(
     for layer in config.layers:
         arguments.choice("each of similarity.layers", layer, layers)
     return meshes.replicate(mesh, make_targets(experiment))
+
+
+def _teacher(
+    experiment: Experiment, mesh: meshes.Mesh, source: data.Source
+) -> jax.tree_util.Partial | None:
+    """Return the classifier of the distillation's teacher, with its weights on every device."""
+    if experiment.distillation is None:
+        return None
+    # Imported late: that package opens run directories, so it needs this one.
+    from vone_jax.network import open_network
+
+    spec, size = experiment.distillation.teacher, experiment.model.image_size
+    teacher = open_network(spec)
+    shape = (size, size, experiment.model.in_channels)
+    if teacher.image_shape != shape:
+        raise ValueError(
+            f"distillation.teacher must take images of shape {shape}, {spec} takes "
+            f"{teacher.image_shape}"
+        )
+    names = tuple(source.class_names)
+    if teacher.num_classes != source.num_classes or {teacher.class_names, names, ()} > {names, ()}:
+        raise ValueError(
+            f"distillation.teacher must have the classes of {source.name!r} in their order; {spec} "
+            f"has {teacher.num_classes}, {', '.join(teacher.class_names[:3])}, ..., the images "
+            f"{source.num_classes}, {', '.join(names[:3])}, ..."
+        )
+    return meshes.replicate(mesh, prng.as_pytree(teacher.logits_fn, "logits_fn"))
 
 
 def _fit(experiment: Experiment, *sources: data.Source) -> Experiment:

@@ -14,11 +14,12 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import Partial
 
 from vone_jax import mesh as meshes
 from vone_jax import prng
 from vone_jax.training.augmentation import make_augmentation, perturbed
-from vone_jax.training.experiment import Experiment
+from vone_jax.training.experiment import Distillation, Experiment
 from vone_jax.training.optimizer import PlateauState, learning_rate, make_optimizer
 from vone_jax.training.selection import merge, rate_factors, split, training_apply
 from vone_jax.training.similarity import WEIGHTS, make_similarity_gradient, variables_of
@@ -27,6 +28,7 @@ Batch = dict[str, jax.Array]
 
 # Fields of a batch that mark rows. A step counts the marked rows over all processes.
 MARKS = ("unreadable", "stop")
+_STREAMS = ("train noise", "dropout", "augmentation", "perturbation", "similarity", "teacher")
 # A larger gradient or change of the parameters counts as not finite. Smaller ones cannot take a
 # finite parameter or momentum to infinity, which in float32 begins at 3.4e38.
 _LARGEST_CHANGE = 1e30
@@ -130,24 +132,30 @@ class StepMetrics:
     marks: dict[str, jax.Array]
 
 
+def divergence(teacher: jax.Array, logits: jax.Array, temperature: float) -> jax.Array:
+    """Return KL(teacher || network) of the softmax of logits / temperature, (N,), in nats."""
+    theirs, ours = (jax.nn.log_softmax(each / temperature) for each in (teacher, logits))
+    return jnp.sum(jnp.exp(theirs) * (theirs - ours), axis=-1)
+
+
 def make_loss(
-    model: nn.Module, label_smoothing: float, remat: bool, freeze: Collection[str] = ()
+    model: nn.Module,
+    label_smoothing: float,
+    remat: bool,
+    freeze: Collection[str] = (),
+    distillation: Distillation | None = None,
 ) -> Callable[..., Any]:
     """Return the training loss of a batch as a function.
 
     It is ``(trained, frozen, batch_stats, batch, noise_key, dropout_key) -> (mean, (sums,
     batch_stats))``, with the parameters as ``split`` divides them. With ``remat``, only the results
-    of convolutions and matrix products are stored for the backward pass.
+    of convolutions and matrix products are stored for the backward pass. With ``distillation`` the
+    batch has the teacher's logits as ``teacher``.
     """
     apply = training_apply(model, freeze)
 
     def loss_fn(
-        trained: Any,
-        frozen: Any,
-        batch_stats: Any,
-        batch: Batch,
-        noise_key: Any,
-        dropout_key: Any,
+        trained: Any, frozen: Any, batch_stats: Any, batch: Batch, noise_key: Any, dropout_key: Any
     ):
         logits, updated = apply(
             variables_of(merge(trained, frozen), batch_stats),
@@ -158,6 +166,9 @@ def make_loss(
             mutable=["batch_stats"],
         )
         losses = cross_entropy(logits, batch["label"], label_smoothing)
+        if distillation is not None:
+            away = divergence(batch["teacher"], logits, distillation.temperature)
+            losses += distillation.weight * (away - losses)
         sums = batch_sums(losses, logits, batch["label"])
         return jnp.mean(losses), (sums, updated.get("batch_stats", {}))
 
@@ -172,6 +183,7 @@ def make_train_step(
     steps_per_epoch: int,
     mesh: meshes.Mesh,
     targets: Any = None,
+    teacher: Partial | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
     """Return the training step, which is compiled once per batch shape.
 
@@ -187,6 +199,7 @@ def make_train_step(
       mesh: the mesh that the state is replicated on and batches are sharded over.
       targets: images and similarities of the similarity regularisation, see ``make_targets``. Its
         gradient is added; the reported loss leaves its term out.
+      teacher: the classifier of the distillation, which sees corrupted but not perturbed images.
 
     Returns:
       ``(state, batch) -> (state, metrics)``. The batch has ``image`` (N, H, W, C), ``label``
@@ -203,7 +216,8 @@ def make_train_step(
         config.corruptions, config.corruption_severity, config.corruption_probability
     )
     freeze = experiment.freeze
-    loss_fn = make_loss(model, experiment.optimizer.label_smoothing, experiment.remat, freeze)
+    smoothing, distillation = experiment.optimizer.label_smoothing, experiment.distillation
+    loss_fn = make_loss(model, smoothing, experiment.remat, freeze, distillation)
     loss_gradient_fn = jax.grad(loss_fn, has_aux=True)
     similarity_fn = None
     if experiment.similarity is not None:
@@ -221,17 +235,17 @@ def make_train_step(
 
     @partial(jax.jit, donate_argnums=0, out_shardings=meshes.replicated(mesh))
     def train_step(
-        state: TrainState, batch: Batch, targets: Any = None
+        state: TrainState, batch: Batch, targets: Any = None, teacher: Partial | None = None
     ) -> tuple[TrainState, StepMetrics]:
         root = jax.random.key(experiment.seed)
-        keys = {
-            name: prng.fold(prng.stream(root, name), state.step)
-            for name in ("train noise", "dropout", "augmentation", "perturbation", "similarity")
-        }
+        keys = {name: prng.fold(prng.stream(root, name), state.step) for name in _STREAMS}
         marks = {m: jnp.sum(batch[m], dtype=jnp.int32) for m in MARKS if m in batch}
         batch = {name: batch[name] for name in ("image", "label", "index")}
         if augment is not None:
             batch["image"] = augment(keys["augmentation"], batch["image"], batch["index"])
+        if teacher is not None:
+            teacher_keys = prng.index_keys(keys["teacher"], batch["index"])
+            batch["teacher"] = teacher(teacher_keys, batch["image"])
 
         if experiment.accumulation_steps == 1:
             gradients, (sums, batch_stats) = gradient_fn(
@@ -276,7 +290,9 @@ def make_train_step(
         new_state = TrainState(state.step + 1, params, batch_stats, opt_state, state.plateau)
         return new_state, StepMetrics(sums, norm, rate, finite, marks)
 
-    return train_step if targets is None else partial(train_step, targets=targets)
+    if targets is None and teacher is None:
+        return train_step
+    return partial(train_step, targets=targets, teacher=teacher)
 
 
 def _accumulated(

@@ -1,0 +1,96 @@
+"""Learning from a teacher: the divergence by another library, and runs with teachers."""
+
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import rel_entr, softmax
+
+from tests.quick_compile import quick_compile_by_module  # noqa: F401
+from vone_jax import convert, models, training
+from vone_jax.cli import train
+from vone_jax.training.step import cross_entropy, divergence, make_loss
+
+CONFIG = """
+from dataclasses import replace
+from configs.quickstart.resnet18 import experiment as base
+from vone_jax.training import Distillation
+experiment = replace(base, distillation=Distillation({teacher!r}, temperature=2.0, weight={weight}))
+"""
+
+
+@pytest.fixture(scope="module")
+def logits():
+    """The logits of a teacher and of a network, five images and four classes."""
+    return 3.0 * jax.random.normal(jax.random.key(0), (2, 5, 4))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 5.0])
+def test_the_divergence_is_that_of_scipy(logits, temperature):
+    theirs, ours = softmax(np.asarray(logits, np.float64) / temperature, axis=-1)
+    expected = rel_entr(theirs, ours).sum(axis=-1)
+    np.testing.assert_allclose(divergence(*logits, temperature), expected, rtol=1e-5)
+    np.testing.assert_allclose(divergence(logits[0], logits[0], temperature), 0.0, atol=1e-6)
+
+
+def test_the_loss_weighs_labels_and_teacher(logits):
+    """A network that is its logits."""
+
+    class Constant(nn.Module):
+        @nn.compact
+        def __call__(self, images, train=False, noise_key=None):
+            return self.param("logits", lambda _: logits[1])
+
+    labels = jnp.arange(5) % 4
+    batch = {"image": jnp.zeros((5, 2, 2, 1)), "label": labels, "index": jnp.arange(5)}
+    keys = jax.random.key(1), jax.random.key(2)
+    config = training.Distillation("unused", temperature=3.0, weight=0.3)
+    loss = make_loss(Constant(), 0.0, remat=False, distillation=config)
+    found, _ = loss({"logits": logits[1]}, {}, {}, batch | {"teacher": logits[0]}, *keys)
+    expected = 0.7 * cross_entropy(logits[1], labels) + 0.3 * divergence(*logits, 3.0)
+    np.testing.assert_allclose(found, jnp.mean(expected), rtol=1e-6)
+
+
+def run(directory, teacher, weight):
+    config = directory / "config.py"
+    config.write_text(CONFIG.format(teacher=str(teacher), weight=weight))
+    size = ["--model.width=2", "--data.batch-size=32", "--log-every=1", "--steps=2"]
+    return train.main([str(config), *size, "--run-dir", str(directory / "run")])
+
+
+def losses(directory):
+    lines = map(json.loads, (directory / "run" / "log.jsonl").read_text().splitlines())
+    return [line["loss"] for line in lines if line["kind"] == "train"]
+
+
+def test_a_run_learns_from_an_ensemble(tmp_path):
+    """The first loss is that of the network before the step, at the weight 1 the divergence."""
+    model = models.create("resnet18", 10, image_size=28, in_channels=1, width=2)
+    for name, seed in (("a", 1), ("b", 2)):
+        convert.save_folder(tmp_path / name, model, models.init(model, jax.random.key(seed)))
+    teacher = f"{tmp_path}/a+{tmp_path}/b"
+    measured = {}
+    for weight in (0.0, 0.5, 1.0):
+        directory = tmp_path / str(weight)
+        directory.mkdir()
+        assert run(directory, teacher, weight) == 0
+        measured[weight] = losses(directory)[0]
+    assert measured[0.5] == pytest.approx((measured[0.0] + measured[1.0]) / 2, rel=1e-5)
+    assert measured[0.0] != pytest.approx(measured[1.0], rel=0.1)
+    experiment, *_ = training.load_run(tmp_path / "0.5" / "run")
+    assert experiment.distillation == training.Distillation(teacher, 2.0, 0.5)
+
+
+def test_a_teacher_that_does_not_fit_is_refused(tmp_path, capsys):
+    for name, classes, size in (("classes", 7, 28), ("size", 10, 32)):
+        model = models.create("resnet18", classes, image_size=size, in_channels=1, width=2)
+        convert.save_folder(tmp_path / name, model, models.init(model, jax.random.key(0)))
+        assert run(tmp_path, tmp_path / name, 0.5) == 2
+    errors = capsys.readouterr().err
+    assert "--distillation.teacher must have the classes of 'fashion_mnist_small'" in errors
+    assert "--distillation.teacher must take images of shape (28, 28, 1)" in errors
+    assert run(tmp_path, tmp_path / "nothing", 0.5) == 2
+    assert "there is no network" in capsys.readouterr().err
