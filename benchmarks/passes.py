@@ -69,9 +69,9 @@ def on_matrix_unit(function: F, platform: str = "tpu") -> F:
     Each product takes as many passes as its precision asks for, which may be that of
     ``jax.default_matmul_precision``: "default" 1, "high" 3, "highest" 6. On a GPU "default" and
     "high" are one pass of TF32, and "highest" is float32. Functions of ``vone_jax.fast`` take the
-    forms that they have on the platform. The program is traced to its end, and
-    its products are replaced, also those in loops, branches and compiled functions. So gradients
-    belong inside of ``function``: those of the result would be gradients of the sums of parts.
+    forms that they have on the platform. The program is traced to its end, and its products are
+    replaced, also those in loops, branches and compiled functions. So gradients belong inside of
+    ``function``: those of the result would be gradients of the sums of parts.
 
     Args:
       function: takes and returns pytrees of arrays, and can be traced.

@@ -2,13 +2,15 @@
 
 import json
 import math
+import typing
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from vone_jax import data, models, training, v1
+from vone_jax import data, models, names, training, v1
 from vone_jax.training import DataConfig, Experiment, ModelConfig, OptimizerConfig
+from vone_jax.training.experiment import MatmulPrecision
 from vone_jax.training.experiment_files import differences
 
 
@@ -238,3 +240,7 @@ def test_json_keeps_both_stages_of_an_evnet(experiment):
 def test_a_subcortical_stage_is_for_evnets(experiment):
     with pytest.raises(ValueError, match="subcortical is for EVNets"):
         replace(experiment.model, subcortical=v1.SubcorticalConfig(28, 0.875, 1))
+
+
+def test_training_and_evaluation_have_the_same_precisions():
+    assert typing.get_args(MatmulPrecision) == names.MATMUL_PRECISIONS

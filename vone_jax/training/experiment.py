@@ -26,7 +26,7 @@ from vone_jax.v1 import (
 )
 
 Precision = Literal["float32", "bfloat16"]
-MatmulPrecision = Literal["default", "high", "highest"]  # names.MATMUL_PRECISIONS
+MatmulPrecision = Literal["default", "high", "highest"]
 Unreadable = Literal["raise", "skip"]
 NonFinite = Literal["stop", "skip"]
 Target = Literal["neural", "v1", "pixels"]
