@@ -116,7 +116,7 @@ def rates(source: data.Source, workers: int, batch: int, batches: int) -> dict[s
     """Return images per second of each kind of ``seconds``."""
     stream = data.train_batches(
         source, batch_size=batch, seed=0, image_size=SIZE, augment=AUGMENTS["imagenet"],
-        workers=workers,
+        workers=workers, as_bytes=True,
     )  # fmt: skip
     with contextlib.closing(stream):
         # The start of workers, and what they prepare ahead: at most 10 batches.

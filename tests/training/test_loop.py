@@ -203,7 +203,7 @@ def poison_batch(monkeypatch, number, value):
     def poison(self, batch):
         calls.append(None)
         if len(calls) == number:
-            batch = batch | {"image": np.full_like(batch["image"], value)}
+            batch = batch | {"image": np.full(batch["image"].shape, value, np.float32)}
         return shard(self, batch)
 
     monkeypatch.setattr(Setup, "shard", poison)
@@ -254,7 +254,7 @@ def test_a_skipped_step_changes_nothing_but_the_count(tiny, tmp_path, monkeypatc
 
     def poison(self, batch):
         if "mask" not in batch and batch["index"].tolist() == order[4]:
-            batch = batch | {"image": np.full_like(batch["image"], np.nan)}
+            batch = batch | {"image": np.full(batch["image"].shape, np.nan, np.float32)}
         return shard(self, batch)
 
     monkeypatch.setattr(Setup, "shard", poison)

@@ -1,8 +1,13 @@
-"""Prefetched batches keep their order, and the position is that of the last batch taken."""
+"""What a run prepares: batches in order, a position, and floats made of bytes on the devices."""
 
+import contextlib
+
+import numpy as np
 import pytest
 
-from vone_jax.training.setup import Prefetch
+from vone_jax import data
+from vone_jax import mesh as meshes
+from vone_jax.training.setup import Prefetch, prepare
 
 
 class Numbers:
@@ -29,3 +34,29 @@ def test_batches_come_in_order_and_none_beyond_the_last_is_loaded(ahead):
         assert prefetch.get_state() == {"position": 6 + step}
         assert placed == list(range(5, min(6 + step + ahead, 9)))
     assert numbers.position == 9
+
+
+def test_bytes_become_the_same_floats_on_the_devices(tiny):
+    setup = prepare(tiny, meshes.data_mesh())
+    config = tiny.data
+    with contextlib.closing(setup.train_batches()) as batches:
+        sent = next(batches)
+    plain = data.train_batches(
+        setup.train_source, batch_size=config.batch_size, seed=tiny.seed, image_size=8,
+        augment=config.augment,
+    )  # fmt: skip
+    with contextlib.closing(plain):
+        expected = next(plain)
+    assert sent["image"].dtype == np.uint8 and expected["image"].dtype == np.float32
+    placed = setup.shard(sent)
+    for name in ("image", "label", "index"):
+        np.testing.assert_array_equal(placed[name], expected[name])
+    every = np.arange(256, dtype=np.uint8).reshape(8, 8, 4, 1)
+    placed = setup.shard({"image": every})["image"]
+    np.testing.assert_array_equal(placed, every.astype(np.float32) / np.float32(255))
+    assert placed.sharding == setup.shard({"image": np.float32(every)})["image"].sharding
+
+
+def test_validation_sends_bytes_too(tiny):
+    with contextlib.closing(prepare(tiny, meshes.data_mesh()).eval_batches()) as batches:
+        assert next(batches)["image"].dtype == np.uint8

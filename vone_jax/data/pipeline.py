@@ -7,23 +7,18 @@ position in the stream is one integer, which fits any number of workers and proc
 """
 
 import dataclasses
-import multiprocessing
+import functools
 import os
-import signal
-import sys
-import threading
 import warnings
 import weakref
 import zlib
-from multiprocessing import resource_tracker
-from multiprocessing.connection import wait
 from typing import Any
 
 import grain
 import numpy as np
-from absl import flags
 
 from vone_jax import arguments
+from vone_jax.data import workers as worker_processes
 from vone_jax.data.collate import Batch, EvalBatch, TrainBatch
 from vone_jax.data.sources import Source
 from vone_jax.data.transforms import Augment, Preprocessing
@@ -45,6 +40,7 @@ def train_batches(
     epochs: int | None = None,
     workers: int = 0,
     unreadable: str = "raise",
+    as_bytes: bool = False,
     process_index: int = 0,
     process_count: int = 1,
 ) -> "Batches":
@@ -67,6 +63,8 @@ def train_batches(
       unreadable: ``"raise"`` an error at an example that cannot be read, or ``"skip"`` it. Skipping
         warns and takes the next readable example instead. It also restarts a worker process that
         dies, up to three times in a row. The batches still depend only on the files.
+      as_bytes: leave images uint8, 0 to 255. To make floats of them takes this process longer than
+        all else that it does for its workers, and bytes are a quarter of what a device receives.
       process_index: index of this process, in [0, process_count).
       process_count: number of processes, a divisor of ``batch_size``.
 
@@ -102,6 +100,7 @@ def train_batches(
         workers,
         _identity("train", source, batch_size, seed=seed),
         restarts=_RESTARTS if unreadable == "skip" else 0,
+        as_bytes=as_bytes,
     )
 
 
@@ -114,6 +113,7 @@ def eval_batches(
     start: int = 0,
     workers: int = 0,
     restart_workers: bool = False,
+    as_bytes: bool = False,
     process_index: int = 0,
     process_count: int = 1,
 ) -> "Batches":
@@ -153,6 +153,7 @@ def eval_batches(
         workers,
         _identity("eval", source, batch_size, start=start),
         restarts=_RESTARTS if restart_workers else 0,
+        as_bytes=as_bytes,
     )
 
 
@@ -183,7 +184,12 @@ class Batches(grain.DatasetIterator):
     """
 
     def __init__(
-        self, batches: grain.MapDataset, workers: int, identity: dict[str, Any], restarts: int = 0
+        self,
+        batches: grain.MapDataset,
+        workers: int,
+        identity: dict[str, Any],
+        restarts: int = 0,
+        as_bytes: bool = False,
     ):
         super().__init__()
         # Holds the Grain iterator while it runs. The finalizer empties the list at interpreter exit
@@ -195,6 +201,7 @@ class Batches(grain.DatasetIterator):
         self._workers = workers
         self._identity = identity
         self._restarts = restarts
+        self._as_bytes = as_bytes
         self._position = 0
         self._ended = False
 
@@ -272,14 +279,14 @@ class Batches(grain.DatasetIterator):
                 grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
             )
             if self._workers:
-                _let_grain_read_its_flag()
-                _start_quiet_tracker()
+                worker_processes.prepare()
                 batches = batches.mp_prefetch(
                     grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=2),
-                    worker_init_fn=_begin_worker,
+                    worker_init_fn=worker_processes.begin,
                 )
             # Last, in this process: a worker sends bytes faster than floats.
-            self._running.append(iter(batches.map(_to_float)))
+            received = functools.partial(_received, as_bytes=self._as_bytes)
+            self._running.append(iter(batches.map(received)))
         return self._running[0]
 
 
@@ -287,14 +294,15 @@ def _number(number: int, _: int) -> int:
     return number
 
 
-def _to_float(batch: Batch) -> Batch:
+def _received(batch: Batch, as_bytes: bool) -> Batch:
     # Arrays of a worker are in shared memory; copy them to ordinary memory.
     plain = {name: np.array(value) for name, value in batch.items() if name != "image"}
     if "problem" in plain:
         plain["unreadable"] = plain["problem"] != ""
     # In two steps: division with a dtype is buffered, and several times slower.
-    image = np.asarray(batch["image"]).astype(np.float32)
-    image /= np.float32(255)
+    image = np.array(batch["image"], None if as_bytes else np.float32)
+    if not as_bytes:
+        image /= np.float32(255)
     return {"image": image, **plain}
 
 
@@ -342,44 +350,3 @@ def _identity(kind: str, source: Source, batch_size: int, **others: int) -> dict
         "batch_size": int(batch_size),
         **{name: int(value) for name, value in others.items()},
     }
-
-
-def _begin_worker(index: int, count: int) -> None:
-    """Prepare a worker process: it ignores signals and ends when its program ends.
-
-    A terminal sends Ctrl-C, and a cluster SIGTERM, to all processes of a program. A worker that
-    ended then would lose the batch that the program waits for before it saves. A program that is
-    killed cannot end its workers, so each of them watches the program.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: int) -> None:
-    wait([sentinel])
-    os._exit(1)
-
-
-def _start_quiet_tracker() -> None:
-    """Start the process that frees the shared memory of workers, and keep it silent.
-
-    If a worker was killed, Python warns of its memory, below the error that says what happened.
-    """
-    sys.warnoptions.append("ignore:resource_tracker")
-    resource_tracker.ensure_running()
-    sys.warnoptions.remove("ignore:resource_tracker")
-
-
-def _let_grain_read_its_flag() -> None:
-    """Let Grain 0.2.18 start workers in a program that never parses absl flags.
-
-    If JAX can be imported, Grain reads this flag without checking that flags were parsed, and absl
-    raises an error (google/grain#1355). Grain marks its other flags as present itself; marking this
-    one does not change the flags of the program.
-    """
-    name = "grain_enable_multiprocess_worker_profiling"
-    if name in flags.FLAGS:
-        flags.FLAGS[name].present = True
