@@ -7,9 +7,12 @@ channels in windows of 7 x 7 in place of 3 channels in windows of 25 x 25.
 
 The gradient of the images has those 48 channels as its result, and a matrix unit has 128 columns.
 So one transposed convolution of all sets computes two neighbouring positions at once, 96 channels.
+A stride of 1 or 2 leaves 3 or 12 channels and wide windows, over which the compiler for TPUs
+ponders for ten minutes. There the gradient has larger blocks, as if the stride were 4.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -21,6 +24,9 @@ from vone_jax.fast import switch
 from vone_jax.fast.convolution import convolve
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
+# The channels of a block in the gradient of the images, at most: those of three colours and a
+# stride of 4. A pair of blocks has twice as many.
+_BLOCK_CHANNELS = 48
 
 
 def correlate_blocks(
@@ -63,14 +69,20 @@ def _blocks_of_images(images: jax.Array, stride: int) -> jax.Array:
 
 def _blocks_of_kernel(kernel: jax.Array, stride: int) -> jax.Array:
     """Bring a kernel to the same channels, with zeros around it: (rows, rows, stride^2 C, n)."""
-    size, _, channels, count = kernel.shape
+    size = kernel.shape[0]
     # A window begins in the middle of a block unless the stride divides k // 2.
     front = -(size // 2) % stride
     rows = -(-(front + size) // stride)
     around = front, rows * stride - front - size
-    kernel = jnp.pad(kernel, (around, around, (0, 0), (0, 0)))
-    blocks = kernel.reshape(rows, stride, rows, stride, channels, count)
-    return blocks.transpose(0, 2, 1, 3, 4, 5).reshape(rows, rows, -1, count)
+    return _fold(jnp.pad(kernel, (around, around, (0, 0), (0, 0))), stride)
+
+
+def _fold(kernel: jax.Array, side: int) -> jax.Array:
+    """Make blocks of ``side`` x ``side`` places of a kernel channels."""
+    rows, columns, channels, count = kernel.shape
+    rows, columns = rows // side, columns // side
+    blocks = kernel.reshape(rows, side, columns, side, channels, count)
+    return blocks.transpose(0, 2, 1, 3, 4, 5).reshape(rows, columns, -1, count)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -85,7 +97,44 @@ def _correlate(
 @_correlate.defjvp
 def _(before, primals, tangents):
     images, kernels = primals
-    return _correlate(images, kernels, before), _by_pairs(tangents[0], kernels, before)
+    group = max(int(math.sqrt(_BLOCK_CHANNELS / images.shape[3])), 1)
+    return _correlate(images, kernels, before), _by_groups(tangents[0], kernels, before, group)
+
+
+def _by_groups(
+    images: jax.Array, kernels: tuple[jax.Array, ...], before: int, group: int
+) -> tuple[jax.Array, ...]:
+    """Return ``_correlate`` by blocks of ``group`` x ``group`` blocks; its transpose is used.
+
+    Each set of kernels becomes one for each position in a group of results.
+    """
+    if group == 1:
+        return _by_pairs(images, kernels, before)
+    height, width = images.shape[1:3]
+    rows = kernels[0].shape[0]
+    groups_before = -(-before // group)
+    front = groups_before * group - before
+    windows = -(-(front + group - 1 + rows) // group)
+    beyond = windows * group - front - rows
+
+    def shifted(kernel: jax.Array, down: int, across: int) -> jax.Array:
+        around = [(front + shift, beyond - shift) for shift in (down, across)]
+        return _fold(jnp.pad(kernel, (*around, (0, 0), (0, 0))), group)
+
+    places = [(down, across) for down in range(group) for across in range(group)]
+    sets = [
+        jnp.concatenate([shifted(kernel, *place) for place in places], axis=-1)
+        for kernel in kernels
+    ]
+    results = _by_pairs(_blocks_of_images(images, group), tuple(sets), groups_before)
+
+    def apart(result: jax.Array) -> jax.Array:
+        number, down, across, _ = result.shape
+        result = result.reshape(number, down, across, group, group, -1).transpose(0, 1, 3, 2, 4, 5)
+        result = result.reshape(number, down * group, across * group, -1)
+        return result[:, :height, :width]
+
+    return tuple(apart(result) for result in results)
 
 
 def _by_pairs(
