@@ -2,6 +2,9 @@
 
 A TPU's compiler runs on any Linux machine (``pip install -e ".[tpu]"``, in an environment of its
 own). It says for each fused operation how many cycles it expects, and from which module it comes.
+
+So does the compiler for an H100 (``pip install "jax[cuda13]"``, in another environment). It gives
+no estimates of time, but says which kernels a program has, with the shapes of the convolutions.
 """
 
 import dataclasses
@@ -42,6 +45,22 @@ CHIPS = {
     "v5e": Chip(1.5e9, 197e12, 819e9, 16e9, 200e9),
     "v6e": Chip(1.75e9, 918e12, 1638e9, 32e9, 400e9),
 }
+GPU = "h100"
+# One GPU, as XLA describes it to its compiler. Data sheet of the H100 SXM.
+_H100 = """
+gpu_device_info {
+  threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
+  shared_memory_per_block: 49152 shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472 core_count: 132 fpus_per_core: 128
+  registers_per_core_limit: 65536 registers_per_block_limit: 65536
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  memory_bandwidth: 3352320000000 l2_cache_size: 52428800 device_memory_size: 84978434048
+  clock_rate_ghz: 1.98 cuda_compute_capability { major: 9 minor: 0 }
+}
+platform_name: "CUDA"
+dnn_version_info { major: 9 minor: 10 patch: 0 }
+device_description_str: "NVIDIA H100 80GB HBM3"
+"""
 
 # The parts of a network by what their operations are called, in the order in which they are tried.
 # Flax names modules, JAX the transposes of a backward pass.
@@ -71,6 +90,8 @@ class Cost:
       temporaries: bytes of everything else.
       collectives: number and bytes of exchanges with other chips, for each kind.
       gathers: number of gathers and scatters with a result of a megabyte or more.
+      kernels: number of kernels of each kind that a GPU starts; empty for a TPU.
+      convolutions: the convolutions of a GPU's library, as (types, module).
     """
 
     cycles: dict[str, float]
@@ -81,6 +102,8 @@ class Cost:
     temporaries: int
     collectives: dict[str, tuple[int, int]]
     gathers: int
+    kernels: dict[str, int] = dataclasses.field(default_factory=dict)
+    convolutions: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
     @property
     def total(self) -> float:
@@ -99,16 +122,19 @@ class Cost:
 
 
 def target(name: str) -> Mesh:
-    """Return a mesh over the chips of a target such as "v5e:2x2", none of which has to exist.
+    """Return a mesh over the chips of "v5e:2x2", say, or over one "h100". None has to exist.
 
     Raises:
       ValueError: if the chip is unknown, or its compiler does not know the topology.
       ImportError: without the compiler.
     """
+    if name == GPU:
+        return _gpu()
     kind, _, topology = name.partition(":")
     if kind not in CHIPS or not re.fullmatch(r"\d+(x\d+)+", topology):
         raise ValueError(
-            f"--target must be {' or '.join(CHIPS)} with a topology, such as v5e:2x2; got {name!r}"
+            f"--target must be {GPU}, or {' or '.join(CHIPS)} with a topology, such as v5e:2x2; "
+            f"got {name!r}"
         )
     try:
         import libtpu  # noqa: F401  # pyright: ignore[reportMissingImports]
@@ -126,19 +152,43 @@ def target(name: str) -> Mesh:
         described = topologies.get_topology_desc(name, platform="tpu")
     except Exception as error:
         raise ValueError(f"--target {name}: the compiler says {error}") from error
+    return _mesh(described)
+
+
+def _gpu() -> Mesh:
+    try:
+        import jax_plugins.xla_cuda13  # noqa: F401  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ImportError(
+            'the compiler for GPUs is missing: pip install "jax[cuda13]", in an environment of its '
+            "own"
+        ) from error
+    from jax.experimental import topologies
+
+    return _mesh(
+        topologies.get_topology_desc(GPU, platform="cuda", topology="1x1x1", target_config=_H100)
+    )
+
+
+def _mesh(described: Any) -> Mesh:
     devices = np.array(described.devices).reshape(-1)
     return Mesh(devices, (meshes.AXIS,), axis_types=(AxisType.Auto,))
 
 
 def compiled(function: Callable[..., Any], *arguments: Any) -> Cost:
-    """Compile a function for TPUs and return its cost.
+    """Compile a function for the chips on which its arguments lie, and return its cost.
 
     Args:
       function: under ``jax.jit`` or not.
       *arguments: trees of ``jax.ShapeDtypeStruct`` with shardings on the mesh of a target.
     """
     jitted = function if hasattr(function, "trace") else jax.jit(function)
-    program = jitted.trace(*arguments).lower(lowering_platforms=("tpu",)).compile()
+    (first, *_) = jax.tree.leaves(arguments)
+    on_gpu = next(iter(first.sharding.device_set)).platform != "tpu"
+    lowered = jitted.trace(*arguments).lower(lowering_platforms=("cuda" if on_gpu else "tpu",))
+    # There is no GPU on which it could try kernels to choose among them.
+    options: dict[str, Any] = {"xla_gpu_autotune_level": 0} if on_gpu else {}
+    program = lowered.compile(options)
     memory, counted = program.memory_analysis(), program.cost_analysis() or {}
     assert memory is not None
     text = program.as_text() or ""
@@ -158,6 +208,8 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> Cost:
         gathers=sum(
             _size(result) >= 1e6 for result in re.findall(r" = (.*?) (?:gather|scatter)\(", text)
         ),
+        kernels=_kernels(text) if on_gpu else {},
+        convolutions=_convolutions(text),
     )
 
 
@@ -179,6 +231,35 @@ def _operations(text: str) -> list[tuple[float, str, str]]:
             name = line.split("metadata=")[0].strip().removeprefix("ROOT ")[:100]
             operations.append((float(estimate[1]), name, module[1] if module else ""))
     return operations
+
+
+def _kernels(text: str) -> dict[str, int]:
+    """Count the kernels that a GPU's program starts, but those in the bodies of loops."""
+    counted: dict[str, int] = {}
+    for line in text[text.find("\nENTRY ") :].splitlines():
+        operation = re.search(r" (fusion|custom-call|copy)\(", line)
+        if operation:
+            if "__cudnn$conv" in line:
+                kind = "convolutions"
+            elif re.search(r'"__(cublas|triton)\w*(\$|gemm)', line):
+                kind = "products"
+            else:
+                kind = {"fusion": "fusions", "copy": "copies"}.get(operation[1], "other calls")
+            counted[kind] = counted.get(kind, 0) + 1
+    return counted
+
+
+def _convolutions(text: str) -> list[tuple[str, str]]:
+    """Return the types and the module of each convolution that a GPU's library computes."""
+    types = dict(re.findall(r"^\s*(?:ROOT )?(%[\w.-]+) = (\w+\[[\d,]*\]\S*)", text, re.MULTILINE))
+    calls = []
+    for line in text.splitlines():
+        call = re.search(r" = \((\S+), .*? custom-call\((%\S+?), (%\S+?)[,)]", line)
+        if call and "__cudnn$conv" in line:
+            operands = [types.get(operand, operand) for operand in call.groups()[1:]]
+            module = re.search(r'op_name="([^"]*)"', line)
+            calls.append((f"{' * '.join(operands)} = {call[1]}", module[1] if module else ""))
+    return calls
 
 
 def _collectives(text: str) -> dict[str, tuple[int, int]]:

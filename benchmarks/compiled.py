@@ -2,7 +2,8 @@
 
 It compiles the real programs for chips that are not there, and prints the estimated cycles of each
 part, the memory of a chip and the exchanges between chips. Two numbers of one run can be compared.
-One number is no time: the compiler estimates, and nothing is run.
+One number is no time: the compiler estimates, and nothing is run. ``--target h100`` has no cycles;
+it counts the kernels that a program starts.
 """
 
 import argparse
@@ -25,13 +26,16 @@ _COLUMNS = (
     "program", "network", "cycles, million", "by part", "TFLOP", "GB moved", "GB held",
     "exchanges (MB)", "gathers", "least ms: compute, memory, links",
 )  # fmt: skip
+_GPU_COLUMNS = ("program", "network", "kernels", "of these", "GB held", "gathers")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark with the given arguments and return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser("python -m benchmarks.compiled", description=__doc__)
-    parser.add_argument("--target", default="v5e:2x2", help="Chip and topology, such as v5e:16x16.")
+    parser.add_argument(
+        "--target", default="v5e:2x2", help="Chip and topology, such as v5e:16x16; or h100."
+    )
     parser.add_argument(
         "--programs", nargs="+", choices=programs.names(), metavar="NAME",
         default=["block", "forward", "train"],
@@ -52,14 +56,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         mesh = chips.target(options.target)
     except (ImportError, ValueError) as error:
         parser.error(str(error))
-    chip = chips.CHIPS[options.target.partition(":")[0]]
+    chip = chips.CHIPS.get(options.target.partition(":")[0])
+    columns = _GPU_COLUMNS if chip is None else _COLUMNS
     surroundings = table.environment("benchmarks.compiled", argv)
     print(
         f"{options.target}, {options.images} images of {options.size} px on each chip, "
         f"{options.precision} precision outside of training; jax {jax.__version__}. "
-        f"A chip has {chip.memory / 1e9:.0f} GB.\n"
+        + ("" if chip is None else f"A chip has {chip.memory / 1e9:.0f} GB.")
+        + "\n"
     )
-    print("| " + " | ".join(_COLUMNS) + " |\n|" + " --- |" * len(_COLUMNS), flush=True)
+    print("| " + " | ".join(columns) + " |\n|" + " --- |" * len(columns), flush=True)
     costs = []
     for network in options.networks:
         sizes = programs.Sizes(
@@ -75,7 +81,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             with jax.default_matmul_precision(program.precision):
                 cost = chips.compiled(program.function, *program.arguments)
             seconds = time.perf_counter() - begun
-            print(row(name, network, cost, chip, mesh.size), flush=True)
+            if chip is None:
+                print(gpu_row(name, network, cost), flush=True)
+            else:
+                print(row(name, network, cost, chip, mesh.size), flush=True)
+            for types, module in cost.convolutions[: options.largest]:
+                print(f"  {types}  {module}", file=sys.stderr)
             for cycles, operation, module in cost.largest[: options.largest]:
                 print(f"  {cycles / 1e6:7.3f}  {operation}  {module}", file=sys.stderr)
             costs.append(
@@ -106,6 +117,19 @@ def row(name: str, network: str, cost: chips.Cost, chip: chips.Chip, count: int)
         exchanges or "none",
         str(cost.gathers),
         ", ".join(f"{1e3 * s:.1f}" for s in cost.least_seconds(chip, count).values()),
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+def gpu_row(name: str, network: str, cost: chips.Cost) -> str:
+    """Return the row of a program in the Markdown table of a GPU."""
+    cells = (
+        name,
+        network,
+        str(sum(cost.kernels.values())),
+        ", ".join(f"{number} {kind}" for kind, number in cost.kernels.items()),
+        f"{(cost.arguments + cost.temporaries) / 1e9:.2f}",
+        str(cost.gathers),
     )
     return "| " + " | ".join(cells) + " |"
 

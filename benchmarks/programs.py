@@ -22,8 +22,17 @@ ATTACKS: dict[str, attacks.Attack] = {
     "pgd": attacks.PGD("linf", EPS, steps=1, eot_samples=DRAWS),
     "apgd-ce": attacks.APGD("linf", EPS, steps=STEPS, loss="cross_entropy"),
     "apgd-dlr": attacks.APGD("linf", EPS, steps=STEPS, loss="dlr"),
+    "apgd-targeted": attacks.APGD("linf", EPS, steps=STEPS, loss="targeted_dlr"),
     "fab": attacks.FAB("linf", EPS, steps=STEPS, targets=9),
     "square": attacks.Square("linf", EPS, queries=STEPS),
+    "fgsm": attacks.FGSM("linf", EPS),
+    "mifgsm": attacks.MIFGSM("linf", EPS, steps=STEPS),
+    "deepfool": attacks.DeepFool("l2", EPS, steps=STEPS),
+    "cw": attacks.CW("l2", EPS, steps=STEPS),
+    "ddn": attacks.DDN("l2", EPS, steps=STEPS),
+    "fmn": attacks.FMN("l2", EPS, steps=STEPS),
+    "spsa": attacks.SPSA("linf", EPS, steps=STEPS),
+    "noise": attacks.RandomNoise("linf", EPS),
 }
 # Options of a training step, as fields of the experiment.
 TRAINING: dict[str, dict[str, Any]] = {

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import chips, compiled, programs
-from vone_jax import corruptions
+from vone_jax import attacks, corruptions
 
 # Lines of a program as the compiler prints them, shortened.
 PROGRAM = """
@@ -30,6 +30,47 @@ def test_a_program_is_read():
     }
 
 
+# The same of the compiler for an H100: a convolution in another computation is called once.
+GPU_PROGRAM = """
+%body (p: f32[2]) -> f32[2] {
+  %fusion.9 = f32[2]{0} fusion(%p), kind=kLoop
+}
+
+ENTRY %main (a: f32[64,56,56,48]) -> f32[64,56,56,256] {
+  %a = f32[64,56,56,48]{3,2,1,0} parameter(0)
+  %k.1 = f32[256,7,7,48]{3,2,1,0} copy(%b)
+  %cudnn-conv.1 = (f32[64,56,56,256]{3,2,1,0}, u8[0]{0}) custom-call(%a, %k.1), window={size=7x7}, \
+custom_call_target="__cudnn$convForward", metadata={op_name="jit(s)/_front_end/conv"}
+  %g.1 = f32[64,10]{1,0} fusion(%c, %d), kind=kCustom, \
+backend_config={"kind":"__triton_nested_gemm_fusion"}
+  %l.1 = f32[64,10]{1,0} fusion(%g.1), kind=kLoop
+  ROOT %t = (f32[64,10]{1,0}) tuple(%l.1)
+}
+"""
+
+
+def test_a_program_of_a_gpu_is_read():
+    kinds = {"copies": 1, "convolutions": 1, "products": 1, "fusions": 1}
+    assert chips._kernels(GPU_PROGRAM) == kinds
+    types = (
+        "f32[64,56,56,48]{3,2,1,0} * f32[256,7,7,48]{3,2,1,0} = f32[64,56,56,256]{3,2,1,0}",
+        "jit(s)/_front_end/conv",
+    )
+    assert chips._convolutions(GPU_PROGRAM) == [types]
+
+
+def test_every_attack_of_the_package_has_a_program():
+    """Those that run another attack are left out: its programs are those of the members."""
+    wrappers = {attacks.AutoAttack, attacks.InBatches, attacks.Transfer}
+    bases = {attacks.Attack, attacks.MinimalNormAttack}
+    public = {
+        value
+        for value in vars(attacks).values()
+        if isinstance(value, type) and issubclass(value, attacks.Attack)
+    }
+    assert {type(attack) for attack in programs.ATTACKS.values()} == public - wrappers - bases
+
+
 def test_the_least_time_is_work_over_rates():
     cost = chips.Cost({"V1": 3e6}, [], 1e12, 8.19e9, 0, 0, {"all-reduce": (1, 100_000_000)}, 0)
     least = cost.least_seconds(chips.CHIPS["v5e"], 4)
@@ -38,7 +79,10 @@ def test_the_least_time_is_work_over_rates():
 
 @pytest.mark.parametrize(
     ("target", "message"),
-    [("v9:2x2", "must be v5e or v6e"), ("v5e", "with a topology, such as v5e:2x2; got 'v5e'")],
+    [
+        ("v9:2x2", "must be h100, or v5e or v6e"),
+        ("v5e", "with a topology, such as v5e:2x2; got 'v5e'"),
+    ],
 )
 def test_wrong_targets_are_refused(target, message, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -94,3 +138,19 @@ def test_all_corruptions_and_recordings_compile_and_stay_on_their_chip(run):
         assert sum(cost["cycles"].values()) > 0, name
         # At most whether a loop goes on.
         assert sum(size for _, size in cost["collectives"].values()) <= 4, name
+
+
+@pytest.mark.slow
+@pytest.mark.compilers
+def test_the_bank_of_a_gpu_reads_blocks_of_pixels_in_the_order_of_the_bottleneck(tmp_path):
+    """Tensor cores need several channels: 48. Channels stay the last axis of the responses."""
+    pytest.importorskip("jax_plugins.xla_cuda13", reason="the compiler for GPUs is not installed")
+    path = tmp_path / "costs.json"
+    arguments = ["--target", "h100", "--programs", "block", "--images", "2", "--json", str(path)]
+    assert compiled.main([*arguments, "--precision", "default"]) == 0
+    (cost,) = json.loads(path.read_text())["programs"]
+    calls = [types for types, module in cost["convolutions"] if "VOneBlock" in module]
+    assert len(calls) == 3 and cost["gathers"] == 0
+    for types in calls:
+        assert types.startswith("f32[2,56,56,48]{3,2,1,0} * f32[256,7,7,48]")
+        assert types.endswith("= f32[2,56,56,256]{3,2,1,0}")

@@ -7,8 +7,8 @@ channels in windows of 7 x 7 in place of 3 channels in windows of 25 x 25.
 
 The gradient of the images has those 48 channels as its result, and a matrix unit has 128 columns.
 So one transposed convolution of all sets computes two neighbouring positions at once, 96 channels.
-A stride of 1 or 2 leaves 3 or 12 channels and wide windows, over which the compiler for TPUs
-ponders for ten minutes. There the gradient has larger blocks, as if the stride were 4.
+A stride of 1 or 2 leaves 3 or 12 channels and wide windows, which take the compiler for TPUs many
+minutes. There the gradient has larger blocks, as if the stride were 4.
 """
 
 import functools
