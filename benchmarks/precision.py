@@ -240,8 +240,8 @@ def trained(config: str, seed: int, steps: int | None, precisions: Sequence[str]
         with contextlib.closing(setup.eval_batches()) as eval_batches:
             for batch in eval_batches:
                 keys = prng.index_keys(jax.random.key(0), batch["index"])
-                right = np.asarray(logits_fn(keys, batch["image"])).argmax(-1) == batch["label"]
-                correct.append(right[batch["mask"]])
+                logits = np.asarray(logits_fn(keys, setup.shard(batch)["image"]))
+                correct.append((logits.argmax(-1) == batch["label"])[batch["mask"]])
         accuracy = np.concatenate(correct).astype(np.float32)
         reference = accuracy if reference is None else reference
         loss = float(metrics.sums.loss) / int(metrics.sums.seen)
