@@ -3,7 +3,7 @@
   weak      work of the host per step on 1, 2, 4 and 8 devices with the same batch on each; with
             --distributed, on the devices of all processes
   options   costs and savings of the options of a training run
-  model     training of a ResNet-50 on 256 chips, as a model on paper
+  model     training of a ResNet-50 on 256 GPUs, as a model on paper
 
 Each part prints Markdown; docs/scaling.md has the results. On CPUs the devices are virtual and
 share the cores: eight in one process, or two in each of several.

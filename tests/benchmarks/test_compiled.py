@@ -30,7 +30,7 @@ def test_a_program_is_read():
     }
 
 
-# The same of the compiler for an H100: a convolution in another computation is called once.
+# The same of the compiler for an H100, with the body of a loop.
 GPU_PROGRAM = """
 %body (p: f32[2]) -> f32[2] {
   %fusion.9 = f32[2]{0} fusion(%p), kind=kLoop
@@ -50,7 +50,7 @@ backend_config={"kind":"__triton_nested_gemm_fusion"}
 
 
 def test_a_program_of_a_gpu_is_read():
-    kinds = {"copies": 1, "convolutions": 1, "products": 1, "fusions": 1}
+    kinds = {"copies": 1, "convolutions": 1, "products": 1, "fusions": 2}
     assert chips._kernels(GPU_PROGRAM) == kinds
     types = (
         "f32[64,56,56,48]{3,2,1,0} * f32[256,7,7,48]{3,2,1,0} = f32[64,56,56,256]{3,2,1,0}",
