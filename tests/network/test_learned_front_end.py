@@ -22,14 +22,8 @@ experiment = replace(base, model=model)
 """
 
 
-@pytest.mark.parametrize(
-    "rule",
-    [
-        "OrientedPools(5)",
-        pytest.param("NeighbouringChannels()", marks=pytest.mark.slow),
-        pytest.param("GDN()", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["OrientedPools(5)", "NeighbouringChannels()", "GDN()"])
 def test_a_run_trains_v1_and_opens_with_what_it_has_learned(tmp_path, rule):
     config, run_dir = tmp_path / "config.py", tmp_path / "run"
     config.write_text(CONFIG.format(rule=rule))
