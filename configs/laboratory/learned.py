@@ -1,4 +1,4 @@
-"""What a task makes of V1: learned normalisations, and Gabor parameters that are trained.
+"""Learned normalisations of V1, and Gabor parameters that are trained with the network.
 
 Paper row: none. Cirincione et al. (2022) and Miller et al. (2022) compare the normalisations with
 none on larger images.

@@ -407,7 +407,7 @@ class Watched(evaluation.Clean):
 
 
 def test_the_precision_of_products_is_used_and_told_apart(network, tmp_path, monkeypatch):
-    """As if the devices were no CPU, which has the highest whatever is asked for."""
+    """The devices play a GPU, since a CPU has the highest precision whatever is asked for."""
     job = tiny.tiny_job(network, tmp_path, matmul_precision="default")
     assert job.effective_precision == "highest"
     assert evaluation.evaluate(job, Watched()).matmul_precision == Watched.seen == "highest"

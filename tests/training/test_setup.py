@@ -1,4 +1,4 @@
-"""What a run prepares: batches in order, a position, and floats made of bytes on the devices."""
+"""The batches of a run: their order, their position, and floats made of bytes on the devices."""
 
 import contextlib
 

@@ -1,4 +1,4 @@
-"""What a network has by default, for its name and its image size.
+"""The defaults of a network, which follow from its name and its image size.
 
 A stem that divides 224 pixels by 4 leaves nothing of 32. The stems for small images divide less.
 Their V1 keeps 28 to 32 pixels per degree, so that the bank's frequencies stay below the Nyquist

@@ -28,7 +28,6 @@ from vone_jax.models.layers import (
 )
 from vone_jax.v1 import (
     Cells,
-    LearnableGabor,
     LearnedNormalization,
     SubcorticalBlock,
     SubcorticalConfig,
@@ -36,6 +35,7 @@ from vone_jax.v1 import (
     VOneBlockConfig,
     subcortical_responses,
 )
+from vone_jax.v1.block import learnable_gabor
 from vone_jax.v1.divisive import Rule
 from vone_jax.v1.images import check_images, normalise
 from vone_jax.v1.noise import Noise, add_noise
@@ -333,11 +333,8 @@ def with_fixed_bank(model: Network, variables: Any) -> tuple[Network, Any]:
     """
     if not (isinstance(model, VOneNet) and model.v1.tuned):
         return model, variables
-    gabor = LearnableGabor(
-        model.v1.gabor_parameters(), model.v1.kernel_size, model.v1.pixels_per_degree
-    )
     params = dict(variables["params"])
-    bank = gabor.learned(params.pop("block")["gabor"])
+    bank = learnable_gabor(model.v1).learned(params.pop("block")["gabor"])
     fixed = model.clone(v1=dataclasses.replace(model.v1, bank=bank, tuned=False))
     return fixed, {**variables, "params": params}
 

@@ -36,6 +36,11 @@ def filter_bank(config: VOneBlockConfig) -> FilterBank:
     )
 
 
+def learnable_gabor(config: VOneBlockConfig) -> LearnableGabor:
+    """Return the module of a tuned bank, which starts at the bank of the configuration."""
+    return LearnableGabor(config.gabor_parameters(), config.kernel_size, config.pixels_per_degree)
+
+
 @functools.lru_cache(maxsize=16)
 def surround_pools(config: VOneBlockConfig) -> SurroundPools:
     """Return the surrounds of a configuration with a normalization. They are cached."""
@@ -117,11 +122,8 @@ class VOneBlock(nn.Module):
     config: VOneBlockConfig = VOneBlockConfig()
 
     def setup(self) -> None:
-        config = self.config
-        if config.tuned:
-            self.gabor = LearnableGabor(
-                config.gabor_parameters(), config.kernel_size, config.pixels_per_degree
-            )
+        if self.config.tuned:
+            self.gabor = learnable_gabor(self.config)
 
     def cells(self, images: Images) -> Cells:
         """Return ``noise_free_cells``, with the kernels of a tuned bank."""

@@ -40,7 +40,7 @@ class Cells(NamedTuple):
 
 
 class CellModel(NamedTuple):
-    """What cells make of the linear responses of filters.
+    """The functions that make the responses of cells from the linear responses of filters.
 
     Attributes:
       simple: elementwise function of the in-phase response.
