@@ -51,9 +51,22 @@ def test_off_a_terminal_nothing_is_silent_for_long():
     lines = stream.getvalue().splitlines()
     assert "attack: 0 of 10 images, 0 s so far" in lines
     assert any(line.startswith("attack: 5 of 10 images, ") for line in lines)
-    shown = len(lines)
-    time.sleep(0.1)
-    assert len(stream.getvalue().splitlines()) == shown
+
+
+def test_nothing_is_printed_after_the_end():
+    """Not even by a thread that was printing a line at that time."""
+
+    class Slow(io.StringIO):
+        def write(self, text):
+            time.sleep(0.2)
+            return super().write(text)
+
+    stream = Slow()
+    with Progress(10, stream=stream, seconds=0.01):
+        time.sleep(0.3)
+    shown = stream.getvalue()
+    time.sleep(0.5)
+    assert stream.getvalue() == shown and shown
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,9 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
             leave=False,
         )
         self._ended = threading.Event()
+        self._reporter = threading.Thread(target=self._report, args=(seconds,), daemon=True)
         if shown and not self._terminal:
-            threading.Thread(target=self._report, args=(seconds,), daemon=True).start()
+            self._reporter.start()
 
     def doing(self, what: str) -> None:
         """Say what is done now."""
@@ -86,6 +87,9 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
 
     def __exit__(self, *error: Any) -> None:
         self._ended.set()
+        # A line that is being printed is printed to its end, and none comes after it.
+        if self._reporter.is_alive():
+            self._reporter.join()
         self._bar.close()
 
 
