@@ -13,7 +13,7 @@ import pytest
 from vone_jax import sweep as sweeps
 from vone_jax import training
 from vone_jax.evaluation import Request
-from vone_jax.sweep import Member, Shard, Sweep, SweepError, Weights
+from vone_jax.sweep import Member, Sweep, SweepError, Weights
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 CLEAN, LINF = Request(suite=("clean",)), Request(suite=("linf",))
@@ -94,14 +94,12 @@ def test_a_member_may_have_evaluations_of_its_own(root):
 
 
 def test_shards_share_out_the_members(root):
-    for index in (1, 2):
-        run(root, make("abcde"), shard=Shard(index, 2), steps=("train",))
-        assert [call.split()[-1] for call in calls(root)] == [["a", "c", "e"], ["b", "d"]][
-            index - 1
-        ]
-    labels = list("abcde")
-    parts = [Shard(index, 3).of(labels) for index in (1, 2, 3)]
-    assert parts == [["a", "d"], ["b", "e"], ["c"]]
+    shards = {"1/2": "ace", "2/2": "bd", "1/3": "ad", "2/3": "be", "3/3": "c"}
+    for number, (shard, labels) in enumerate(shards.items()):
+        # Of a group of its own, where nothing is finished.
+        sweep = replace(make("abcde"), group=f"group-{number}")
+        assert run(root, sweep, shard=shard, steps=("train",)) == 0
+        assert "".join(call[-1] for call in calls(root)) == labels
 
 
 def test_a_failure_is_told_and_the_others_run(root):
@@ -188,9 +186,10 @@ def test_a_dry_run_prints_and_does_nothing(root, capsys):
 
 
 @pytest.mark.parametrize("text", ["3", "0/2", "3/2", "a/b", "1/0"])
-def test_a_wrong_shard_is_refused(text):
-    with pytest.raises(ValueError, match="shard must be INDEX/COUNT"):
-        Shard.parse(text)
+def test_a_wrong_shard_is_refused(root, text):
+    with pytest.raises(ValueError, match=f"shard must be INDEX/COUNT .*got {text}"):
+        run(root, make(), shard=text)
+    assert calls(root) == []
 
 
 def test_wrong_sweeps_are_refused(root):

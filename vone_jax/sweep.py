@@ -8,7 +8,6 @@ eval.py do.
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import re
@@ -92,15 +91,15 @@ class Sweep:
     v1_match: bool = False
 
     def __post_init__(self):
-        for field in ("name", "group"):
-            _check_name(field, getattr(self, field))
         if not self.members:
             raise ValueError("members must name at least one network")
+        named = [("name", self.name), ("group", self.group)]
+        for field, name in [*named, *(("members", label) for label in self.members)]:
+            if not name or "/" in name or name.startswith((".", "-")):
+                raise ValueError(f"{field} must be usable as the name of a directory, got {name!r}")
         for label, member in self.members.items():
-            _check_name("members", label)
             if not isinstance(member, Member):
                 raise ValueError(f"members[{label!r}] must be a Member(...), got {member!r}")
-        for label in self.members:
             for request in self.evaluations_of(label):
                 if not isinstance(request, Request):
                     raise ValueError(f"evaluations must be Request(...), got {request!r}")
@@ -129,36 +128,6 @@ def load_sweep(name: str, configs: Path) -> Sweep:
 
 
 @dataclasses.dataclass(frozen=True)
-class Shard:
-    """Part ``index`` of ``count`` of a sweep's members, counted from 1: "3/8" is the third."""
-
-    index: int = 1
-    count: int = 1
-
-    def __post_init__(self):
-        if not 1 <= self.index <= self.count:
-            raise ValueError(
-                f"shard must be INDEX/COUNT with 1 <= INDEX <= COUNT, got {self.index}/{self.count}"
-            )
-
-    @classmethod
-    def parse(cls, text: str) -> "Shard":
-        """The shard of a text such as ``"3/8"``.
-
-        Raises:
-          ValueError: if it is not INDEX/COUNT.
-        """
-        match = re.fullmatch(r"(\d+)/(\d+)", text)
-        if match is None:
-            raise ValueError(f"shard must be INDEX/COUNT such as 3/8, got {text!r}")
-        return cls(int(match[1]), int(match[2]))
-
-    def of(self, labels: Sequence[str]) -> list[str]:
-        """The labels of this part."""
-        return list(labels[self.index - 1 :: self.count])
-
-
-@dataclasses.dataclass(frozen=True)
 class _Command:
     """A process for a member, and the key in the record of commands that have ended well."""
 
@@ -174,7 +143,7 @@ def run(
     *,
     root: Path | None,
     runs: Path,
-    shard: Shard = Shard(),
+    shard: str = "1/1",
     steps: Sequence[str] = STEPS,
     dry_run: bool = False,
     weights: Path | None = None,
@@ -191,7 +160,7 @@ def run(
       sweep: what to run.
       root: directory of train.py and eval.py. None: the commands of the installed package.
       runs: directory of run directories; those of this sweep are in ``runs / sweep.group``.
-      shard: which of the members.
+      shard: which of the members, as INDEX/COUNT: "3/8" is every eighth from the third on.
       steps: any of ``STEPS``.
       dry_run: print the commands that would run, and run none.
       weights: directory of the files of ``Weights``. A network whose file is missing is named, and
@@ -203,8 +172,8 @@ def run(
       0 if all is done, 75 if the sweep was stopped by SIGTERM or Ctrl-C.
 
     Raises:
-      ValueError: for an unknown step, or if networks are to be opened and ``weights`` is no
-        directory or holds none of them.
+      ValueError: for an unknown step or shard, or if networks are to be opened and ``weights`` is
+        no directory or holds none of them.
       SweepError: if commands have failed. Commands that do not depend on them were run.
     """
     for step in steps:
@@ -212,13 +181,19 @@ def run(
             raise ValueError(f"only must be among {', '.join(STEPS)}; got {step!r}")
     if runs.exists() and not runs.is_dir():
         raise ValueError(f"runs must be a directory, {runs} is a file")
+    match = re.fullmatch(r"(\d+)/(\d+)", shard)
+    index, count = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= index <= count:
+        raise ValueError(
+            f"shard must be INDEX/COUNT such as 3/8, with 1 <= INDEX <= COUNT, got {shard}"
+        )
     group = runs / sweep.group
     opened = _weights_files(sweep, weights)
     labels = [label for label in sweep.members if opened.get(label, True)]
     data = {} if source is None else {"source": source, "split": split}
     commands = [
         command
-        for label in shard.of(labels)
+        for label in labels[index - 1 :: count]
         for command in _commands(name, sweep, label, root, group, opened.get(label), data)
         if command.step in steps
     ]
@@ -240,7 +215,7 @@ def run(
                 untrained.add(command.label)
             continue
         _append(record, command)
-    if "report" in steps and shard.count == 1 and not failures and not dry_run:
+    if "report" in steps and count == 1 and not failures and not dry_run:
         status = _execute(_report(sweep, labels, group), root)
         if status not in (cli.FINISHED, cli.WITH_GAPS):
             failures.append(f"the report (exit status {status})")
@@ -295,7 +270,7 @@ def _commands(
     # The key is made of the network, not of the sweep's name: another sweep of the group may have
     # trained it.
     if isinstance(network, Experiment):
-        key = _digest(training.to_json(network))
+        key = files.json_digest(training.to_json(network))
         train = (*_program(root, "train"), f"{name}:{label}", "--run-dir", str(run_dir))
         yield _Command(label, "train", train, key)
         opened: tuple[str, ...] = (str(run_dir),)
@@ -306,7 +281,7 @@ def _commands(
     for request in sweep.evaluations_of(label):
         options = dataclasses.replace(request, **data).to_arguments()
         evaluate = (*_program(root, "eval"), *opened, *options)
-        yield _Command(label, "evaluate", evaluate, _digest([key, options]))
+        yield _Command(label, "evaluate", evaluate, files.json_digest([key, options]))
 
 
 def _program(root: Path | None, name: str) -> tuple[str, ...]:
@@ -314,10 +289,6 @@ def _program(root: Path | None, name: str) -> tuple[str, ...]:
     if root is not None:
         return (str(root / f"{name}.py"),)
     return ("-m", {"train": "vone_jax.cli.train", "eval": "vone_jax.cli.evaluate"}[name])
-
-
-def _digest(content: object) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _finished_keys(record: Path) -> set[str]:
@@ -347,10 +318,14 @@ def _execute(command: Sequence[str], root: Path | None) -> int:
     Returns:
       The exit status, 75 if a signal has asked the sweep to stop.
     """
-    stopped = False
+    stopped, environment = False, dict(os.environ)
+    if root is not None:
+        # The package can be imported from any directory.
+        path = filter(None, [str(root), environment.get("PYTHONPATH", "")])
+        environment["PYTHONPATH"] = os.pathsep.join(path)
     # A session of its own: a terminal sends Ctrl-C to all processes that it has started, so the
     # child would receive two signals, and the second ends it without saving.
-    process = subprocess.Popen(command, env=_environment(root), start_new_session=True)
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
 
     def stop(number, frame):
         nonlocal stopped
@@ -362,21 +337,8 @@ def _execute(command: Sequence[str], root: Path | None) -> int:
     return cli.STOPPED if stopped else status
 
 
-def _environment(root: Path | None) -> dict[str, str]:
-    """The environment of this process, in which the package can be imported from anywhere."""
-    if root is None:
-        return dict(os.environ)
-    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))
-    return os.environ | {"PYTHONPATH": path}
-
-
 def _report(sweep: Sweep, labels: Sequence[str], group: Path) -> list[str]:
     directories = [str(group / label) for label in labels]
     out = ["--out", str(group / f"{sweep.name}.html"), "--tables", str(group / sweep.name)]
     match = ["--v1-match"] if sweep.v1_match else []
     return [sys.executable, "-m", "vone_jax.report", *directories, *out, *match]
-
-
-def _check_name(field: str, name: str) -> None:
-    if not name or "/" in name or name.startswith((".", "-")):
-        raise ValueError(f"{field} must be usable as the name of a directory, got {name!r}")

@@ -59,17 +59,12 @@ def main(argv: Sequence[str]) -> int:
             return cli.WRONG_ARGUMENTS
     arguments = parsing.parse(Arguments, argv, PROGRAM, "Options:")
     try:
-        loaded = sweeps.load_sweep(arguments.sweep, configs)
-        shard = sweeps.Shard.parse(arguments.shard)
-    except ValueError as error:
-        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, (Arguments,))
-    try:
         return sweeps.run(
             arguments.sweep,
-            loaded,
+            sweeps.load_sweep(arguments.sweep, configs),
             root=root if (root / "train.py").exists() else None,
             runs=arguments.runs,
-            shard=shard,
+            shard=arguments.shard,
             steps=arguments.only,
             dry_run=arguments.dry_run,
             weights=arguments.weights,
