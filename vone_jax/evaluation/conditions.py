@@ -294,7 +294,6 @@ class Minimal(Condition):
             broken=int(np.isfinite(distance).sum()),
             median_distance=median if np.isfinite(median) else None,
             ladder=tuple(ladder),
-            interval_method=results.WILSON,
         )
 
     def constants(self) -> dict[str, Any]:

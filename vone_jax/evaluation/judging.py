@@ -203,7 +203,6 @@ def accuracy(right: np.ndarray, won: tuple[int, ...] | None = None) -> results.A
         ),
         right_in_every_draw=float(right.all(axis=1).mean()),
         won=won,
-        interval_method=results.WILSON,
     )
 
 

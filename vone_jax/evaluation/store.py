@@ -56,7 +56,7 @@ class Store:
         if not path.exists():
             return None
         result = results.read(path)
-        self._check_same(path, results.differences(self.identity, result))
+        self._check_same(path, result)
         # A layer that could not be scored has no arrays.
         scored = not isinstance(result.measured, results.Physiology) or result.measured.scores
         if scored and not result.arrays:
@@ -94,13 +94,11 @@ class Store:
           ResultError: if they are damaged or of another evaluation.
         """
         described = self._partial / "identity.json"
-        ours = results.to_json(self.identity)
         if described.exists():
-            theirs = results.read_json(described)
-            self._check_same(described, results.json_differences(ours, theirs))
+            self._check_same(described, results.read_json(described))
         elif _writes():
             self._partial.mkdir(parents=True, exist_ok=True)
-            files.replace_json(described, ours)
+            files.replace_json(described, results.to_json(self.identity))
         by_position = {
             int(path.stem): _read_chunk(path) for path in sorted(self._partial.glob("*.npz"))
         }
@@ -143,8 +141,8 @@ class Store:
             for suffix in (".json", ".npz"):
                 (self.directory / f"{self.identity.name}{suffix}").unlink(missing_ok=True)
 
-    def _check_same(self, path: Path, differing: list[str]) -> None:
-        if differing:
+    def _check_same(self, path: Path, found: results.Identity | dict[str, Any]) -> None:
+        if differing := results.differences(self.identity, found):
             raise ResultError(
                 f"{path} is of another evaluation ({'; '.join(differing)}); overwrite it "
                 f"(--overwrite) or give this one another name (--tag)"

@@ -6,8 +6,8 @@ package imports neither JAX nor Flax. Its imports below are the public names.
 
 # ruff: noqa: F401
 
-from vone_jax.results.arrays import FIELD_MAPS, TUNING_AXES
 from vone_jax.results.conditions import (
+    DECISIONS,
     Attack,
     AttackCondition,
     AttackNoise,
@@ -21,29 +21,35 @@ from vone_jax.results.conditions import (
     MinimalCondition,
     Noise,
     PhysiologyCondition,
+    Protocol,
     TextureImages,
     noise_label,
 )
-from vone_jax.results.files import ResultError, read, read_arrays, read_json, write
+from vone_jax.results.files import (
+    FIELD_MAPS,
+    TUNING_AXES,
+    ResultError,
+    read,
+    read_arrays,
+    read_json,
+    write,
+)
 from vone_jax.results.format import (
-    DECISIONS,
     FORMAT,
-    NOISE,
     Dataset,
     Identity,
     Key,
     Network,
-    Protocol,
     Provenance,
     Result,
     differences,
     from_json,
-    json_differences,
     to_json,
 )
 from vone_jax.results.measured import (
     SCORED,
     VERDICTS,
+    WILSON,
     Accuracy,
     BetweenDraws,
     Check,
@@ -64,7 +70,6 @@ from vone_jax.results.measured import (
 from vone_jax.results.runs import COLUMNS, Run, Runs, load
 from vone_jax.results.statistics import (
     BOOTSTRAP,
-    WILSON,
     Difference,
     bootstrap_accuracies,
     difference,

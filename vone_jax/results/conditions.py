@@ -1,11 +1,12 @@
-"""The conditions of a result: what is done to the images, attacks, and noise."""
+"""The conditions of a result: noise, attacks and what else is done to the images; the protocol."""
 
+import dataclasses
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from vone_jax import names
+from vone_jax import arguments, names
 
 # An unknown field, a missing one, a number that is not finite, or a value of another type is an
 # error.
@@ -90,6 +91,82 @@ class Attack:
 # The noise of the network while it is attacked. "same": as at evaluation. "none": switched off,
 # and on again for the judgement. "frozen": one draw for each image, new draws for the judgement.
 AttackNoise = Literal["same", "none", "frozen"] | Noise
+
+
+# The input of a decision. "single": one noise draw. The others use several: the class with the
+# highest mean logit, the highest mean probability, or the most votes of the single draws.
+DECISIONS = ("single", "mean_logits", "mean_probability", "vote")
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """The way a network is judged: how its noise is drawn, and how an example is decided.
+
+    *Fresh noise*: every decision uses new draws. *Frozen noise*: each example has one draw, which
+    attack and judgement share; it makes a stochastic network the deterministic one that a noise
+    sample gives. *Averaged decision*: every decision uses ``averaged`` new draws.
+
+    The probability of being right is the share of the ``draws`` decisions that are right. Whether
+    an example is wrong in any decision is no accuracy, since it only grows with their number.
+
+    An attack always uses single draws; how many it averages over is a field of the attack.
+
+    Attributes:
+      noise: "fresh" or "frozen"; "none" for a network that draws no noise.
+      draws: number R of decisions about each example.
+      decision: one of ``DECISIONS``.
+      averaged: number K of draws in a decision; 1 for "single".
+
+    Raises:
+      ValueError: for another noise or decision, draws below 1, several draws of frozen noise, or
+        a number of averaged draws that does not fit the decision.
+    """
+
+    noise: str = "fresh"
+    draws: int = 10
+    decision: str = "single"
+    averaged: int = 1
+
+    # Users make protocols, so the checks and their messages are the project's own.
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self):
+        arguments.choice("noise", self.noise, ("fresh", "frozen", "none"))
+        arguments.choice("decision", self.decision, DECISIONS)
+        arguments.count("draws", self.draws)
+        arguments.count("averaged", self.averaged)
+        if self.decision == "single" and self.averaged != 1:
+            raise ValueError(
+                f"averaged must be 1 for the decision of a single draw, got {self.averaged}; "
+                f"decision may be {', '.join(DECISIONS[1:])}"
+            )
+        if self.decision != "single" and self.averaged < 2:
+            raise ValueError(
+                f"averaged must be >= 2 for the decision {self.decision!r}, got {self.averaged}"
+            )
+        if self.noise == "frozen" and (self.draws, self.averaged) != (1, 1):
+            raise ValueError(
+                f"draws must be 1 and the decision that of a single draw with frozen noise, "
+                f"where all draws are the same, got {self.draws} and {self.decision!r}"
+            )
+
+    @property
+    def slug(self) -> str:
+        """The protocol in the name of a file; empty for single decisions on fresh noise."""
+        noise = "frozen" if self.noise == "frozen" else ""
+        decision = "" if self.decision == "single" else f"{self.decision}-{self.averaged}"
+        return "-".join(filter(None, (noise, decision)))
+
+    def __str__(self) -> str:
+        if self.noise == "none":
+            return "no noise"
+        if self.noise == "frozen":
+            return "frozen noise"
+        many = "" if self.draws == 1 else "s"
+        if self.decision == "single":
+            return f"fresh noise, {self.draws} draw{many}"
+        decision = self.decision.replace("_", " ")
+        return f"{decision} of {self.averaged} draws, {self.draws} decision{many}"
 
 
 @dataclass(frozen=True, config=STRICT)

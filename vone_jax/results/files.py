@@ -1,11 +1,20 @@
-"""Result files: NAME.json, see ``format.py``, and NAME.npz with its arrays, see ``arrays.py``.
+"""Result files: NAME.json, see ``format.py``, and NAME.npz with its arrays.
 
-A JSON file stands for a complete result: it is written last, and whole.
+A JSON file stands for a complete result: it is written last, and whole. The arrays are
+
+clean, attack,     index (N,) in the data set, label (N,), probability_correct (N,),
+corruption         right (N, R) decisions, loss (N,), key (N, 2)
+attack             also distance (N,), and winner (N,) where several attacks compete
+gallery            images, adversarial (N, H, W, C); label, predicted_clean,
+                   predicted_adversarial (N,); eps
+v1                 kernels, parameters and responses of the Gabor bank
+physiology         see ``neurophysiology.Scores.arrays`` and ``evaluation.physiology``
 """
 
 import json
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,9 +22,32 @@ import numpy as np
 import pydantic
 
 from vone_jax import files
-from vone_jax.results import arrays as checks
 from vone_jax.results import first_format
 from vone_jax.results.format import FORMAT, Result, from_json, to_json
+from vone_jax.results.measured import Accuracy, LayerScores
+
+# Tuning curve -> the axis that it is measured along.
+TUNING_AXES = {
+    "orientation": "orientation",
+    "spatial_frequency": "spatial_frequency",
+    "size": "radius",
+}
+# The array of receptive-field maps, which old files do not have.
+FIELD_MAPS = "field/map"
+
+# Array -> its axes. Axes of one name have one length; a number is a length.
+_EXAMPLES = {"index": "n", "label": "n", "probability_correct": "n"}
+_GALLERY = {
+    **dict.fromkeys(("images", "adversarial"), "n height width colors"),
+    **dict.fromkeys(("label", "predicted_clean", "predicted_adversarial"), "n"),
+}
+_FRONT_END = {
+    **dict.fromkeys(("kernels_in_phase", "kernels_quadrature"), "n kernel_height kernel_width"),
+    **dict.fromkeys(("sf", "theta", "phase", "nx", "ny", "channel"), "n"),
+    "image": "height width colors",
+    **dict.fromkeys(("responses_clean", "responses_noisy"), "rows columns n"),
+    **dict.fromkeys(("simple_channels", "pixels_per_degree"), ""),
+}
 
 
 class ResultError(ValueError):
@@ -34,7 +66,7 @@ def write(directory: Path, result: Result) -> Path:
       ValueError: if the arrays do not belong to the result.
       OSError: if a file cannot be written.
     """
-    checks.check(result)
+    _check_arrays(result)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{result.name}.json"
     if result.arrays:
@@ -78,7 +110,7 @@ def read(path: Path, with_arrays: bool = True) -> Result:
     object.__setattr__(result, "arrays", loaded)
     object.__setattr__(result, "path", str(path))
     try:
-        checks.check(result)
+        _check_arrays(result)
     except ValueError as error:
         raise ResultError(f"{archive}: {error}") from error
     return result
@@ -144,3 +176,102 @@ def _raise(path: Path, error: pydantic.ValidationError) -> NoReturn:
     got = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r:.80}"
     where = f"{field}: " if field else ""
     raise ResultError(f"{path} is damaged: {where}{message}{got}; evaluate again") from error
+
+
+def _check_arrays(result: Result) -> None:
+    """Check that the arrays of a result belong to it. A result without arrays passes."""
+    arrays = result.arrays
+    if not arrays:
+        return
+    if isinstance(result.measured, Accuracy):
+        _check_shapes(arrays, _EXAMPLES)
+        _check_examples(arrays["probability_correct"], result.measured)
+    elif result.kind == "gallery":
+        _check_shapes(arrays, _GALLERY)
+        _check_image("images", arrays["images"])
+    elif result.kind == "v1":
+        _check_shapes(arrays, _FRONT_END)
+        _check_front_end(arrays)
+    elif result.scores is not None:
+        _check_shapes(arrays, _layer_shapes(arrays, result.scores), undefined=True)
+
+
+def _check_shapes(
+    arrays: Mapping[str, np.ndarray], shapes: Mapping[str, str], undefined: bool = False
+) -> None:
+    """Check that arrays are finite numbers, or NaN too if ``undefined``, of given shapes."""
+    lengths: dict[str, int] = {}
+    for name, axes in shapes.items():
+        array = arrays.get(name)
+        if array is None:
+            raise ValueError(f"the array {name} is missing; there are {', '.join(sorted(arrays))}")
+        known = [int(axis) if axis.isdigit() else lengths.get(axis) for axis in axes.split()]
+        fits = array.ndim == len(known) and all(
+            length in (None, size) for length, size in zip(known, array.shape, strict=True)
+        )
+        if not fits or not np.issubdtype(array.dtype, np.number):
+            expected = ", ".join("any" if length is None else str(length) for length in known)
+            raise ValueError(
+                f"{name} must be numbers of shape ({expected}), got {array.dtype} {array.shape}"
+            )
+        lengths |= zip(axes.split(), array.shape, strict=True)
+        if undefined and (array.size == 0 or np.isinf(array).any()):
+            raise ValueError(f"{name} is empty or has infinite values")
+        if not undefined and not np.isfinite(array).all():
+            raise ValueError(f"{name} has values that are not finite")
+
+
+def _check_examples(correct: np.ndarray, measured: Accuracy) -> None:
+    if len(correct) == 0 or correct.min() < 0 or correct.max() > 1:
+        raise ValueError("probability_correct must be in [0, 1], one value per image")
+    if abs(float(correct.mean(dtype=np.float64)) - measured.accuracy) > 1e-4:
+        raise ValueError(
+            f"its images were right with a mean probability of {correct.mean():.6f}, but the JSON "
+            f"file says {measured.accuracy:.6f}; the files are not of one evaluation"
+        )
+
+
+def _check_front_end(arrays: Mapping[str, np.ndarray]) -> None:
+    _check_image("image", arrays["image"])
+    filters = len(arrays["sf"])
+    for name, low, high in (("simple_channels", 0, filters), ("pixels_per_degree", 1e-6, np.inf)):
+        if not low <= arrays[name] <= high:
+            raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {arrays[name]}")
+    for name in ("sf", "theta", "nx", "ny"):
+        edges, weights = f"published_{name}_edges", f"published_{name}_weights"
+        if edges in arrays or weights in arrays:
+            _check_shapes(arrays, {weights: "bins"})
+            bins = len(arrays[weights])
+            _check_shapes(arrays, {edges: str(bins + 1)})
+            ascending = np.all(np.diff(arrays[edges]) > 0)
+            if not ascending or arrays[weights].min(initial=0) < 0 or not arrays[weights].sum() > 0:
+                raise ValueError(f"{edges} must ascend and {weights} be counts of the bins")
+
+
+def _check_image(name: str, images: np.ndarray) -> None:
+    if 0 in images.shape or images.shape[-1] not in (1, 3):
+        raise ValueError(f"{name} must have 1 or 3 channels last, got {images.shape}")
+    if images.min() < 0 or images.max() > 1:
+        raise ValueError(f"{name} must be in [0, 1]")
+
+
+def _layer_shapes(arrays: Mapping[str, np.ndarray], scores: LayerScores) -> dict[str, str]:
+    """The arrays of a layer. A property that a unit does not have is NaN."""
+    units = str(scores.units)
+    single = [f"unit/{name}" for name in ("row", "col", "channel", "field_x", "field_y")]
+    single += [f"value/{name}" for name in ("pref_or", "peak_sf", "modulation_ratio")]
+    shapes = dict.fromkeys(single, units)
+    for curve, axis in TUNING_AXES.items():
+        shapes |= {f"axis/{axis}": axis, f"curve/{curve}": f"{axis} {units}"}
+    if FIELD_MAPS in arrays:
+        shapes |= {"axis/position": "place", FIELD_MAPS: f"place place {units}"}
+    if scores.contrast_response is not None:
+        shapes |= {"contrast/contrasts": "contrast", "contrast/curves": f"contrast {units}"}
+    if scores.surround_tuning is not None:
+        shapes |= {"surround/angles": "angle", "surround/alone": units}
+        shapes |= {"surround/curves": f"angle {units}"}
+    if scores.variability is not None:
+        size = f"{scores.variability.gratings} {scores.variability.units}"
+        for space in ("", "spike_") if scores.variability.has_spikes else ("",):
+            shapes |= {f"variability/{space}{moment}": size for moment in ("mean", "variance")}
+    return shapes

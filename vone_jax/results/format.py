@@ -1,7 +1,7 @@
 """The result format: what a result file holds, as dataclasses.
 
 A result is one JSON file, written by ``vone_jax.evaluation`` and read by reports, sweeps and
-users through these classes, and one NPZ file beside it with its arrays, see ``arrays.py``. Pydantic
+users through these classes, and one NPZ file beside it with its arrays, see ``files.py``. Pydantic
 validates them: it is widely used, reads and writes JSON through the same annotations, and its
 errors name the field.
 
@@ -14,13 +14,13 @@ import functools
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from vone_jax import arguments
 from vone_jax.results.conditions import (
     STRICT,
     Attack,
@@ -28,6 +28,7 @@ from vone_jax.results.conditions import (
     Condition,
     CorruptionCondition,
     Noise,
+    Protocol,
 )
 from vone_jax.results.measured import (
     Accuracy,
@@ -108,83 +109,6 @@ class Dataset:
         """The name of a class, or its number if it has no known name."""
         known = 0 <= label < len(self.class_names)
         return self.class_names[label] if known else f"class {label}"
-
-
-NOISE = ("fresh", "frozen")
-
-# The input of a decision. "single": one noise draw. The others use several: the class with the
-# highest mean logit, the highest mean probability, or the most votes of the single draws.
-DECISIONS = ("single", "mean_logits", "mean_probability", "vote")
-
-
-@dataclasses.dataclass(frozen=True)
-class Protocol:
-    """The way a network is judged: how its noise is drawn, and how an example is decided.
-
-    *Fresh noise*: every decision uses new draws. *Frozen noise*: each example has one draw, which
-    attack and judgement share; it makes a stochastic network the deterministic one that a noise
-    sample gives. *Averaged decision*: every decision uses ``averaged`` new draws.
-
-    The probability of being right is the share of the ``draws`` decisions that are right. Whether
-    an example is wrong in any decision is no accuracy, since it only grows with their number.
-
-    An attack always uses single draws; how many it averages over is a field of the attack.
-
-    Attributes:
-      noise: "fresh" or "frozen"; "none" for a network that draws no noise.
-      draws: number R of decisions about each example.
-      decision: one of ``DECISIONS``.
-      averaged: number K of draws in a decision; 1 for "single".
-
-    Raises:
-      ValueError: for another noise or decision, draws below 1, several draws of frozen noise, or
-        a number of averaged draws that does not fit the decision.
-    """
-
-    noise: str = "fresh"
-    draws: int = 10
-    decision: str = "single"
-    averaged: int = 1
-
-    # Users make protocols, so the checks and their messages are the project's own.
-    __pydantic_config__ = STRICT
-
-    def __post_init__(self):
-        arguments.choice("noise", self.noise, (*NOISE, "none"))
-        arguments.choice("decision", self.decision, DECISIONS)
-        arguments.count("draws", self.draws)
-        arguments.count("averaged", self.averaged)
-        if self.decision == "single" and self.averaged != 1:
-            raise ValueError(
-                f"averaged must be 1 for the decision of a single draw, got {self.averaged}; "
-                f"decision may be {', '.join(DECISIONS[1:])}"
-            )
-        if self.decision != "single" and self.averaged < 2:
-            raise ValueError(
-                f"averaged must be >= 2 for the decision {self.decision!r}, got {self.averaged}"
-            )
-        if self.noise == "frozen" and (self.draws, self.averaged) != (1, 1):
-            raise ValueError(
-                f"draws must be 1 and the decision that of a single draw with frozen noise, "
-                f"where all draws are the same, got {self.draws} and {self.decision!r}"
-            )
-
-    @property
-    def slug(self) -> str:
-        """The protocol in the name of a file; empty for single decisions on fresh noise."""
-        noise = "frozen" if self.noise == "frozen" else ""
-        decision = "" if self.decision == "single" else f"{self.decision}-{self.averaged}"
-        return "-".join(filter(None, (noise, decision)))
-
-    def __str__(self) -> str:
-        if self.noise == "none":
-            return "no noise"
-        if self.noise == "frozen":
-            return "frozen noise"
-        if self.decision == "single":
-            return f"fresh noise, {_count(self.draws, 'draw')}"
-        decision = self.decision.replace("_", " ")
-        return f"{decision} of {self.averaged} draws, {_count(self.draws, 'decision')}"
 
 
 # Kind of condition -> the class of what was measured. Galleries and front ends have arrays alone.
@@ -360,24 +284,24 @@ def from_json(values: dict[str, Any], kind: type[T] = Result) -> T:
     return _adapter(kind).validate_json(json.dumps(values))
 
 
-def _identity(value: Identity) -> dict[str, Any]:
-    values = to_json(value)
-    return {field.name: values[field.name] for field in dataclasses.fields(Identity)}
+def _identity(value: Identity | Mapping[str, Any]) -> dict[str, Any]:
+    values = to_json(value) if isinstance(value, Identity) else value
+    fields = [field.name for field in dataclasses.fields(Identity)]
+    return {name: values[name] for name in fields if name in values}
 
 
-def differences(ours: Identity, theirs: Identity) -> list[str]:
-    """The fields in which two identities differ, as ``"FIELD is OURS, was THEIRS"``."""
-    return json_differences(_identity(ours), _identity(theirs))
-
-
-def json_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
-    """The leaves in which two JSON objects differ, see ``differences``.
+def differences(ours: Identity, theirs: Identity | Mapping[str, Any]) -> list[str]:
+    """The fields in which two identities differ, as ``"FIELD is OURS, was THEIRS"``.
 
     A field of the experiment that theirs lacks is no difference: the version that wrote it did not
     have the field, whose default changes nothing. Neither is the precision of products, where
     theirs does not say it.
+
+    Args:
+      ours: an identity.
+      theirs: another one, or its JSON values.
     """
-    here, there = _flatten(ours), _flatten(theirs)
+    here, there = (_flatten(_identity(each)) for each in (ours, theirs))
     new = {name for name in here if name.startswith("network.config.") and name not in there}
     if there.get("matmul_precision", '""') == '""':
         new.add("matmul_precision")
@@ -396,7 +320,3 @@ def _flatten(value: Any, path: str = "") -> dict[str, str]:
     for name, item in value.items():
         flat |= _flatten(item, f"{path}.{name}" if path else name)
     return flat
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

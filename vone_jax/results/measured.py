@@ -14,6 +14,7 @@ Verdict = Literal["pass", "warning", "fail"]
 VERDICTS: tuple[Verdict, ...] = ("pass", "warning", "fail")
 
 SCORED = "scored"
+WILSON = "Wilson 95 % over images"
 
 # Rounding of a share that is a quotient of two numbers in the file.
 _SLACK = 1e-6
@@ -56,7 +57,7 @@ class Accuracy:
     between_draws: BetweenDraws | None = None
     right_in_every_draw: Share | None = None
     won: tuple[int, ...] | None = None
-    interval_method: str = "Wilson 95 % over images"
+    interval_method: str = WILSON
     kind: Literal["accuracy"] = "accuracy"
 
     def __post_init__(self):
@@ -92,7 +93,7 @@ class Distances:
     broken: Annotated[int, Field(ge=0)]
     median_distance: Annotated[float, Field(ge=0)] | None
     ladder: tuple[Rung, ...]
-    interval_method: str = "Wilson 95 % over images"
+    interval_method: str = WILSON
     kind: Literal["distances"] = "distances"
 
 

@@ -15,7 +15,6 @@ from vone_jax.results.format import Result
 
 # The 97.5 % quantile of the normal distribution: intervals cover 95 %.
 QUANTILE = 1.959963984540054
-WILSON = "Wilson 95 % over images"
 
 RESAMPLES = 1000
 SEED = 0
