@@ -174,7 +174,7 @@ def test_attack_settings_are_relative_to_the_radius():
      ([1, 3, 5], "severities 1, 3 and 5")],
 )  # fmt: skip
 def test_severities_in_words(severities, label):
-    assert comparison.severity_label(severities) == label
+    assert wording.severity_label(severities) == label
 
 
 @pytest.mark.parametrize(

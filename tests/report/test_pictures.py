@@ -10,7 +10,7 @@ from PIL import Image
 from tests.report.page_reader import read
 from tests.results import built
 from vone_jax import results
-from vone_jax.report import gallery, images, scores, tuning
+from vone_jax.report import images, scores, tuning
 from vone_jax.report import page as pages
 
 
@@ -57,7 +57,7 @@ def attacked_images(labels, side=12, model="resnet18", selection="spread", seed=
 
 def test_gallery_magnifies_the_change_within_grey():
     made = attacked_images([0, 1, 2])
-    (exhibit,) = gallery.exhibits([built.run([made])])
+    (exhibit,) = images.galleries([built.run([made])])
     assert (exhibit["title"], exhibit["factor"]) == ("L∞ 4/255", 20)
     card = exhibit["cards"][1]
     (it,) = card["attacked"]
@@ -73,7 +73,7 @@ def test_networks_attacked_on_one_image_share_a_card():
         built.run([attacked_images([0, 1], model=model, seed=seed)], model)
         for seed, model in enumerate(("resnet18", "vone_resnet18"))
     ]
-    (exhibit,) = gallery.exhibits(runs)
+    (exhibit,) = images.galleries(runs)
     assert [[it["position"] for it in card["attacked"]] for card in exhibit["cards"]] == [
         [0, 1]
     ] * 2
@@ -82,7 +82,7 @@ def test_networks_attacked_on_one_image_share_a_card():
 @pytest.mark.parametrize(("side", "most"), [(12, 8), (150, 4)])
 def test_the_images_shown_are_of_many_classes(side, most):
     labels = [0, 0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8]
-    (exhibit,) = gallery.exhibits([built.run([attacked_images(labels, side=side)])])
+    (exhibit,) = images.galleries([built.run([attacked_images(labels, side=side)])])
     shown = [card["truth"] for card in exhibit["cards"]]
     assert shown == list(built.CLASSES[:most])
 
@@ -102,21 +102,21 @@ def test_the_page_says_how_images_were_selected_and_puts_answers_under_their_ima
         "attacked image": "attacked square ✗",
     }
     first = built.run([attacked_images([0, 1], selection="first")])
-    (exhibit,) = gallery.exhibits([first])
+    (exhibit,) = images.galleries([first])
     assert exhibit["selection"] == "The images are among the first of the data set."
 
 
 def test_a_gallery_without_its_arrays_is_left_out():
     made = attacked_images([0, 1])
     lost = built.change(made, arrays={})
-    assert gallery.exhibits([built.run([lost])]) == []
+    assert images.galleries([built.run([lost])]) == []
 
 
 @pytest.mark.parametrize(
     ("largest", "factor"), [(0.0, 1), (1.0, 1), (0.3, 1), (0.2, 2), (4 / 255, 20), (1e-3, 500)]
 )
 def test_magnification(largest, factor):
-    assert gallery._magnification(largest) == factor
+    assert images._magnification(largest) == factor
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from typing import Any
 
 from vone_jax import names, results
 from vone_jax.names import NORMS
-from vone_jax.report.wording import count, listing, words
+from vone_jax.report.wording import corruption_label, count, words
 from vone_jax.results import Result, Run
 
 # Below this the normal approximation behind an interval of differences means little.
@@ -16,11 +16,7 @@ _FORMS = {"float": "", "uint8": "8 bits", "jpeg85": "JPEG 85"}
 
 
 def as_deployed(run: Run, result: Result) -> bool:
-    """True if a network was measured as it would be used.
-
-    It has the noise that it was trained with, drawn anew for every decision, and one draw for a
-    decision.
-    """
+    """True if a network was measured as used: with its own noise, one new draw for a decision."""
     if result.network.noise_replaced:
         return False
     protocol = result.protocol
@@ -92,6 +88,12 @@ def by_corruption(measured: Sequence[Result]) -> dict[tuple[str, int], Result]:
     # Later results replace earlier ones, so floating point comes last.
     corrupted.sort(key=lambda pair: form_label(pair[1].form), reverse=True)
     return dict(sorted({(c.corruption, c.severity): r for r, c in corrupted}.items()))
+
+
+def by_radius(attacks: Sequence[Result]) -> dict[tuple[str, str], Result]:
+    """(norm, label of the radius) -> the last result, by norm and ascending radius."""
+    ordered = sorted(attacks, key=lambda r: (NORMS.index(r.attack.norm), r.attack.radius))
+    return {(r.attack.norm, r.attack.eps_label): r for r in ordered}
 
 
 def attack_fields(fields: Mapping[str, Any], eps: float) -> dict[str, str]:
@@ -308,22 +310,6 @@ def _line(kind: str, label: str, base: list[Result], vone: list[Result]) -> Line
     elif kind == "attack" and level and max(base[0].accuracy, vone[0].accuracy) <= level:
         verdict, tone = BROKEN, "neutral"
     return Line(kind, label, tuple(base), tuple(vone), item, verdict, tone)
-
-
-def corruption_label(conditions: Sequence[tuple[str, int]]) -> str:
-    """A mean over corruptions in words, with their number and severities."""
-    kinds = {name for name, _ in conditions}
-    over = f"Mean of {len(kinds)} corruptions" if len(kinds) > 1 else words(min(kinds))
-    return f"{over}, {severity_label([severity for _, severity in conditions])}"
-
-
-def severity_label(severities: Sequence[int]) -> str:
-    """[1, 3] -> "severities 1 and 3"; [3] -> "severity 3"."""
-    distinct = sorted(set(severities))
-    noun = "severity" if len(distinct) == 1 else "severities"
-    if len(distinct) > 2 and distinct == list(range(distinct[0], distinct[-1] + 1)):
-        return f"{noun} {distinct[0]} to {distinct[-1]}"
-    return f"{noun} {listing([str(severity) for severity in distinct])}"
 
 
 def _sentence(base: Run, vone: Run, lines: Sequence[Line]) -> str:

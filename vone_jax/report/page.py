@@ -10,11 +10,10 @@ import numpy as np
 
 from vone_jax import names, results
 from vone_jax.report import (
-    answer,
+    accuracy,
     cautions,
     charts,
     comparison,
-    gallery,
     images,
     physiology,
     provenance,
@@ -77,7 +76,7 @@ def render(runs: Sequence[Run], table: scores.Table) -> str:
 
 
 def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
-    labels, training = [run.label for run in runs], charts.training_charts(runs)
+    labels, training = [run.label for run in runs], accuracy.training_charts(runs)
     datasets = sorted(
         {f"{r.dataset.name} ({r.dataset.split} split)" for run in runs for r in run.on_images}
     )
@@ -94,8 +93,8 @@ def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
         "cautions": cautions.cautions(runs),
         "comparisons": [_comparison(runs, item) for item in comparison.comparisons(runs)],
         "cards": [_card(position, run) for position, run in enumerate(runs)],
-        "answer": answer.overview(runs),
-        "attack_panels": [(n, charts.attack_chart(runs, n)) for n in comparison.norms(runs)],
+        "answer": accuracy.overview(runs),
+        "attack_panels": [(n, accuracy.attack_chart(runs, n)) for n in comparison.norms(runs)],
         "attacks": _attack_settings(runs),
         "chance": comparison.common_chance(runs),
         "masking": entries(runs, "masking"),
@@ -104,7 +103,7 @@ def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
         "scores": table,
         "score_parts": [[name for name in part if name in table.columns] for part in scores.PARTS],
         "score_titles": scores.TITLES,
-        "exhibits": gallery.exhibits(runs),
+        "exhibits": images.galleries(runs),
         "corruptions": _corruptions(runs),
         "banks": _banks(runs),
         "physiology": physiology.section(runs),
@@ -149,7 +148,7 @@ def _card(position: int, run: Run) -> dict[str, Any]:
         "clean": clean and Entry(position, run, clean),
         "robust": [Entry(position, run, result) for result in middles],
         "corrupted": results.mean_accuracy(list(corrupted.values())) if corrupted else None,
-        "corruptions": comparison.corruption_label(list(corrupted)) if corrupted else "",
+        "corruptions": wording.corruption_label(list(corrupted)) if corrupted else "",
     }
 
 
@@ -172,14 +171,14 @@ def _corruptions(runs: Sequence[Run]) -> dict[str, Any] | None:
         return None
     # One severity beside the clean image makes no curve.
     panels = [
-        (wording.words(name), charts.severity_chart(runs, name))
+        (wording.words(name), accuracy.severity_chart(runs, name))
         for name in names
         if max(sum(other == name for other, _ in each) for each in measured) > 1
     ]
     severities = [severity for each in measured for _, severity in each]
-    over = comparison.severity_label(severities)
+    over = wording.severity_label(severities)
     return {
-        "chart": answer.corruptions(runs),
+        "chart": accuracy.by_corruption(runs),
         "panels": panels,
         "ways": len(names),
         "over": over,

@@ -126,32 +126,23 @@ def _units(layer: Layer) -> dict[str, Any]:
     arrays, position = layer.entry.result.arrays, layer.entry.position
     measured, chosen = layer.measured, _examples(arrays)
     curves = TUNING_AXES if chosen else ()
-    simple, modulation, contrast, surround, variability = None, None, None, None, None
-    if measured.simple_channels is not None:
-        simple = arrays["unit/channel"] < measured.simple_channels
+    simple = measured.simple_channels
+    simple = None if simple is None else arrays["unit/channel"] < simple
     ratio = np.asarray(arrays["value/modulation_ratio"], float)
-    if np.isfinite(ratio).any():
-        modulation = tuning.modulation_chart(ratio, simple, position)
-    response = measured.contrast_response
-    if response is not None and None not in (response.median_c50, response.median_exponent):
-        contrast = tuning.contrast_chart(arrays, position)
-    if measured.surround_tuning is not None:
-        surround = tuning.surround_chart(arrays, position)
-    if measured.variability is not None:
-        spikes = measured.variability.has_spikes
-        variability = tuning.variability_chart(arrays, spikes, position)
+    response, trials = measured.contrast_response, measured.variability
+    fitted = response and None not in (response.median_c50, response.median_exponent)
     return {
         "layer": layer,
         "position": position,
         "curves": [(words(c), tuning.tuning_chart(arrays, c, chosen, position)) for c in curves],
         "examples": [(charts.marker(i), _label(arrays, unit)) for i, unit in enumerate(chosen)],
-        "modulation": modulation,
+        "modulation": np.isfinite(ratio).any() and tuning.modulation_chart(ratio, simple, position),
         "kinds": simple is not None,
         "fields": tuning.field_chart(arrays["unit/field_x"], arrays["unit/field_y"], position),
         "maps": _field_maps(arrays, chosen) if chosen and FIELD_MAPS in arrays else [],
-        "contrast": contrast,
-        "surround": surround,
-        "variability": variability,
+        "contrast": fitted and tuning.contrast_chart(arrays, position),
+        "surround": measured.surround_tuning and tuning.surround_chart(arrays, position),
+        "variability": trials and tuning.variability_chart(arrays, trials.has_spikes, position),
     }
 
 

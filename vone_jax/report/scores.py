@@ -1,14 +1,13 @@
 """Aggregate scores: one line for each network and each way of attacking and judging it.
 
 White box: the mean over the radii of a norm, and over the norms. Corruptions: the mean over
-severities and corruptions, and the mean of the four group means. What the authors of VOneNets put
-into their aggregate is not published, so the parts and two means of them are given, each by both
-rules for corruptions.
+severities and corruptions, and the mean of the four group means. The aggregate of the authors of
+VOneNets is not published, so the parts and two means are given, by both rules for corruptions.
 """
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +16,8 @@ import pandas as pd
 from vone_jax import results
 from vone_jax.names import CORRUPTION_GROUPS, NORM_LABELS, NORMS, PROCEDURAL_FROST
 from vone_jax.report import comparison
-from vone_jax.report.wording import listing, markdown
-from vone_jax.results import Noise, Result, Run
+from vone_jax.report.wording import listing, markdown, severity_label
+from vone_jax.results import Result, Run
 
 # Score -> title, in the order of the columns.
 TITLES = {
@@ -52,8 +51,6 @@ _WITHOUT_EFFECT = {
     "l2": frozenset({"l1_step"}),
     "l1": frozenset(),
 }
-# Fields that a description of the steps contains.
-_STEPS = ("steps", "step_size", "step_rule")
 
 
 class Score(NamedTuple):
@@ -62,6 +59,11 @@ class Score(NamedTuple):
     value: float
     low: float | None
     high: float | None
+
+    def __str__(self) -> str:
+        value, low, high = self
+        interval = "" if low is None or high is None else f" ({100 * low:.1f} to {100 * high:.1f})"
+        return f"{100 * value:.1f}{interval}"
 
 
 class AttackSettings(NamedTuple):
@@ -72,30 +74,25 @@ class AttackSettings(NamedTuple):
     draws: int
     noise: results.AttackNoise
 
-    def effective(self, norm: str) -> "AttackSettings":
-        """The settings that matter in a norm; equal for attacks that are the same there."""
-        fields = {n: v for n, v in self.fields.items() if n not in _WITHOUT_EFFECT[norm]}
-        return self._replace(fields=fields)
+    def same(self, other: "AttackSettings", norm: str) -> bool:
+        """True if the settings differ in nothing that matters in a norm."""
+        idle = _WITHOUT_EFFECT[norm]
+        fields = [{n: v for n, v in each.fields.items() if n not in idle} for each in (self, other)]
+        return fields[0] == fields[1] and self._replace(fields={}) == other._replace(fields={})
 
-    def label(self, varying: Collection[str], used: Collection[str]) -> str:
-        """The attack in short: steps, draws, and those fields that tell attacks apart.
+    def label(self, varying: Set[str], used: Collection[str]) -> str:
+        """The attack in short: steps, draws, and those ``varying`` fields that tell attacks apart.
 
-        Args:
-          varying: fields that tell attacks apart.
-          used: norms it was used in; fields without effect in all of them are left out.
+        Fields without effect in all of the norms that it was ``used`` in are left out.
         """
         idle = frozenset.intersection(*(_WITHOUT_EFFECT[norm] for norm in used))
-        parts = [self.name]
-        if "steps" in self.fields:
-            length = self.fields.get("step_size", "None")
-            if length == "None":
-                length = self.fields.get("step_rule", "")
-            parts.append(f"{self.fields['steps']} steps of {length}" if length else "")
-        shown = set(varying) - set(_STEPS) - idle
-        parts += [f"{name} {value}" for name, value in self.fields.items() if name in shown]
-        if self.draws > 1:
-            parts.append(f"{self.draws} draws")
-        return ", ".join(filter(None, parts))
+        others, parts = dict(self.fields), [self.name]
+        steps, size, rule = (others.pop(n, "None") for n in ("steps", "step_size", "step_rule"))
+        length = rule if size == "None" else size
+        if "None" not in (steps, length):
+            parts.append(f"{steps} steps of {length}")
+        parts += [f"{name} {value}" for name, value in others.items() if name in varying - idle]
+        return ", ".join([*parts, *([f"{self.draws} draws"] if self.draws > 1 else [])])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,10 +101,8 @@ class Line:
 
     Attributes:
       network: its label.
-      trained: its noise in training, in words.
-      attacked: the noise at the attack, in words; empty without an attack.
-      judged: the noise at the test and the input of a decision, in words.
-      attack: the attack in words; empty without one.
+      trained, attacked, judged: the noise in training, at the attack and at the test in words, the
+        last with the input of a decision; nothing is attacked if it and ``attack`` are empty.
       scores: by the names of ``TITLES``. Missing are those that were not measured, or not in the
         same conditions as in the other lines.
       radii: norm and label of the radius, as in "linf_4/255" -> accuracy, ascending.
@@ -127,6 +122,11 @@ class Line:
         return {name: getattr(self, name) for name in _HEADINGS}
 
     @property
+    def numbers(self) -> dict[str, Score]:
+        """The scores, and the accuracy at each radius."""
+        return {**self.scores, **self.radii}
+
+    @property
     def noise(self) -> str:
         """The noise in training, at the attack and at the test in one phrase."""
         used = {self.trained, self.judged, *([self.attacked] if self.attack else [])}
@@ -141,8 +141,7 @@ class Table:
     """The scores of all networks.
 
     Attributes:
-      columns: score that any line has -> its title.
-      radii: radius that any line has -> its title.
+      columns, radii: score and radius that any line has -> its title.
       notes: what the means are over, in words.
     """
 
@@ -156,34 +155,23 @@ class Table:
 
         A score has three columns: its name, and the name with ``_low`` and ``_high``.
         """
-        rows = []
-        for line in self.lines:
-            row, scores = dict[str, Any](line.setup), {**line.scores, **line.radii}
+        rows = [dict[str, Any](line.setup) for line in self.lines]
+        for row, line in zip(rows, self.lines, strict=True):
             for name in (*self.columns, *self.radii):
-                ends = (name, f"{name}_low", f"{name}_high")
-                row |= zip(ends, scores.get(name, (None, None, None)), strict=True)
-            rows.append(row)
+                score = line.numbers.get(name, (None, None, None))
+                row |= zip((name, f"{name}_low", f"{name}_high"), score, strict=True)
         return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
 
     def to_markdown(self) -> str:
         """The scores in percent with their intervals, then the accuracy at each radius."""
         parts = ["\n".join(f"- {note}" for note in self.notes)]
         for titles in filter(None, (self.columns, self.radii)):
-            rows = []
-            for line in self.lines:
-                scores = {**line.scores, **line.radii}
-                cells = [_cell(scores.get(name)) for name in titles]
-                rows.append([*line.setup.values(), *cells])
+            rows = [
+                [*line.setup.values(), *(str(line.numbers.get(name, "–")) for name in titles)]
+                for line in self.lines
+            ]
             parts.append(markdown([*_HEADINGS.values(), *titles.values()], rows))
         return "\n\n".join(parts) + "\n"
-
-
-def _cell(score: Score | None) -> str:
-    if score is None:
-        return "–"
-    value, low, high = score
-    interval = "" if low is None or high is None else f" ({100 * low:.1f} to {100 * high:.1f})"
-    return f"{100 * value:.1f}{interval}"
 
 
 class _Measured(NamedTuple):
@@ -203,70 +191,58 @@ class _Measured(NamedTuple):
 def table(runs: Sequence[Run]) -> Table:
     """The scores of all runs."""
     measured = [each for run in runs for each in _measured(run)]
-    ladders = {norm: _usual([(m.run, m.ladder(norm)) for m in measured]) for norm in NORMS}
-    ladders = {norm: ladder for norm, ladder in ladders.items() if ladder}
+    usual = ((norm, _usual([(m.run, m.ladder(norm)) for m in measured])) for norm in NORMS)
+    ladders = {norm: ladder for norm, ladder in usual if ladder}
     corrupted = _usual([(m.run, tuple(m.corruptions)) for m in measured])
     varying = _varying([each.settings for each in measured if each.settings is not None])
     lines = tuple(_line(each, ladders, corrupted, varying) for each in measured)
     columns = {n: title for n, title in TITLES.items() if any(n in line.scores for line in lines)}
-    attacked = _by_radius([result for each in measured for result in each.attacks.values()])
+    attacked = comparison.by_radius(
+        [result for each in measured for result in each.attacks.values()]
+    )
     radii = {"_".join(radius): result.attack.label for radius, result in attacked.items()}
     return Table(lines, columns, radii, tuple(_notes(ladders, corrupted)))
 
 
 def _measured(run: Run) -> Iterator[_Measured]:
     """The results of a run by how it was judged and attacked."""
-    groups: dict[tuple, list[Result]] = {}
+    groups: dict[tuple, dict[str, list[Result]]] = {}
     for result in run.of_kind("clean", "attack", "corruption"):
-        protocol = result.protocol
         # The number of draws is left out: it only makes a number more exact.
-        frozen = protocol.noise == "frozen"
-        judged = (result.network.noise_change, frozen, protocol.decision, protocol.averaged)
-        groups.setdefault(judged, []).append(result)
-    for members in groups.values():
-        clean = next((result for result in members if result.kind == "clean"), None)
-        attacks = attack_groups([result for result in members if result.kind == "attack"])
-        for settings, by_radius in attacks or [(None, {})]:
-            yield _Measured(run, settings, clean, by_radius, _corruptions(members))
+        judged = (result.network.noise_change, result.protocol.slug)
+        groups.setdefault(judged, {}).setdefault(result.kind, []).append(result)
+    for kinds in groups.values():
+        clean, corrupted = kinds.get("clean", [None])[0], _corruptions(kinds.get("corruption", []))
+        for settings, by_radius in attack_groups(kinds.get("attack", [])) or [(None, {})]:
+            yield _Measured(run, settings, clean, by_radius, corrupted)
 
 
 def attack_groups(
     attacks: Sequence[Result],
 ) -> list[tuple[AttackSettings, dict[tuple[str, str], Result]]]:
-    """Results of attacks on one network, by settings.
+    """(settings, (norm, label of the radius) -> result) of the attacks on one network.
 
     A result belongs to all settings that differ from its own in nothing that matters in its norm.
     Settings whose results all belong to others, too, are left out.
-
-    Returns:
-      (settings, (norm, label of the radius) -> result), in the order of the results.
     """
-    own = []
+    own: list[tuple[AttackSettings, Result]] = []
     for result in attacks:
-        condition, fields = comparison.attack_condition(result), comparison.result_fields(result)
-        draws, noise = condition.eot_samples, condition.attack_noise
-        own.append((AttackSettings(condition.attack_name, fields, draws, noise), result))
+        of, fields = comparison.attack_condition(result), comparison.result_fields(result)
+        own.append(
+            (AttackSettings(of.attack_name, fields, of.eot_samples, of.attack_noise), result)
+        )
     groups: list[tuple[AttackSettings, list[Result]]] = []
     for settings, _ in own:
         if all(settings != other for other, _ in groups):
-            norms = {norm: settings.effective(norm) for norm in NORMS}
-            same = [r for other, r in own if other.effective(r.attack.norm) == norms[r.attack.norm]]
-            groups.append((settings, same))
+            groups.append(
+                (settings, [r for other, r in own if other.same(settings, r.attack.norm)])
+            )
     sets = [set(members) for _, members in groups]
     return [
-        (settings, _by_radius(members))
+        (settings, comparison.by_radius(members))
         for place, (settings, members) in enumerate(groups)
         if not any(sets[place] < other for other in sets) and sets[place] not in sets[:place]
     ]
-
-
-def _by_radius(attacks: Sequence[Result]) -> dict[tuple[str, str], Result]:
-    """(norm, label of the radius) -> the last result, by norm and ascending radius."""
-
-    def rank(result: Result) -> tuple[int, float]:
-        return NORMS.index(result.attack.norm), result.attack.radius
-
-    return {(r.attack.norm, r.attack.eps_label): r for r in sorted(attacks, key=rank)}
 
 
 def _corruptions(members: Sequence[Result]) -> dict[tuple[str, int], Result]:
@@ -282,19 +258,17 @@ def _corruptions(members: Sequence[Result]) -> dict[tuple[str, int], Result]:
 
 def _usual(conditions: Sequence[tuple[Run, tuple]]) -> tuple:
     """The conditions that most networks have; the most among equals, empty if there are none."""
-    counts = Counter(measured for _, measured in {(run.path, each) for run, each in conditions})
-    del counts[()]
+    counts = Counter(each for _, each in {(run.path, each) for run, each in conditions} if each)
     return max(counts, key=lambda each: (counts[each], len(each), each), default=())
 
 
 def _varying(used: Sequence[AttackSettings]) -> set[str]:
-    """Fields of attacks that tell lines apart."""
-    fields = {(settings.name, field) for settings in used for field in settings.fields}
-    return {
-        field
-        for name, field in fields
-        if len({each.fields.get(field) for each in used if each.name == name}) > 1
-    }
+    """Fields of attacks that tell lines apart: of more than one value in attacks of one name."""
+    values = pd.DataFrame([{"name of the attack": each.name, **each.fields} for each in used])
+    if values.empty:
+        return set()
+    counts = values.groupby("name of the attack").nunique(dropna=False)
+    return {str(field) for field in counts.columns[(counts > 1).any()]}
 
 
 def _line(
@@ -312,35 +286,8 @@ def _line(
     def mean_of(chosen: Sequence[Result]) -> np.ndarray:
         return np.array([result in chosen for result in members]) / len(chosen)
 
-    weights = _weights(measured, ladders, corrupted, mean_of)
-    network, protocol = members[0].network, members[0].protocol
-    trained = results.noise_label(network.trained_noise)
-    if network.stochastic and network.trained_noise is None:
-        trained = "noise"
-    tested = results.noise_label(network.test_noise) if network.noise_replaced else trained
-    if protocol.noise == "frozen":
-        tested = f"{tested}, frozen"
-    judged, attacked, attack = tested, "", ""
-    if protocol.decision != "single":
-        judged += f"; {protocol.decision.replace('_', ' ')} of {protocol.averaged} draws"
-    if settings is not None:
-        named = {"same": tested, "none": "none", "frozen": f"{tested}, frozen"}
-        noise = settings.noise
-        attacked = str(noise) if isinstance(noise, Noise) else named[noise]
-        attack = settings.label(varying, {norm for norm, _ in measured.attacks})
-    means = {name: score(weights[name]) for name in TITLES if name in weights}
-    radii = {"_".join(each): score(mean_of([r])) for each, r in measured.attacks.items()}
-    return Line(measured.run.label, trained, attacked, judged, attack, means, radii)
-
-
-def _weights(
-    measured: _Measured,
-    ladders: Mapping[str, tuple],
-    corrupted: tuple,
-    mean_of: Callable[[Sequence[Result]], np.ndarray],
-) -> dict[str, np.ndarray]:
-    """Score -> the weight of each result in it."""
-    weights = {} if measured.clean is None else {"clean": mean_of([measured.clean])}
+    # Score -> the weight of each result in it.
+    weights = {"clean": mean_of(clean)} if clean else {}
 
     def add(name: str, parts: Sequence[str]) -> None:
         if parts and all(part in weights for part in parts):
@@ -352,19 +299,29 @@ def _weights(
     add("white_box", list(ladders))
     if corrupted and tuple(measured.corruptions) == corrupted:
         # The mean over the severities of each corruption.
-        means = {
-            name: mean_of([r for (other, _), r in measured.corruptions.items() if other == name])
-            for name, _ in corrupted
-        }
+        items = measured.corruptions.items()
+        kinds = dict.fromkeys(name for name, _ in corrupted)
+        means = {name: mean_of([r for (other, _), r in items if other == name]) for name in kinds}
         for group, names in {**CORRUPTION_GROUPS, "corruptions": tuple(means)}.items():
-            if measured_names := [name for name in names if name in means]:
-                weights[group] = np.mean([means[name] for name in measured_names], axis=0)
+            if known := [means[name] for name in names if name in means]:
+                weights[group] = np.mean(known, axis=0)
         add("groups", list(CORRUPTION_GROUPS))
     for rule, suffix in (("corruptions", ""), ("groups", "_groups")):
         add(f"robust{suffix}", ["white_box", rule])
         if ladders:
             add(f"overall{suffix}", ["clean", *ladders, rule])
-    return weights
+    network, protocol = members[0].network, members[0].protocol
+    judged = tested = f"{network.test_label}{', frozen' if protocol.noise == 'frozen' else ''}"
+    if protocol.decision != "single":
+        judged += f"; {protocol.decision.replace('_', ' ')} of {protocol.averaged} draws"
+    attacked = attack = ""
+    if settings is not None:
+        named = {"same": tested, "frozen": f"{tested}, frozen"}
+        attacked = named.get(str(settings.noise), str(settings.noise))
+        attack = settings.label(varying, {norm for norm, _ in measured.attacks})
+    means = {name: score(weights[name]) for name in TITLES if name in weights}
+    radii = {"_".join(each): score(mean_of([r])) for each, r in measured.attacks.items()}
+    return Line(measured.run.label, network.trained_label, attacked, judged, attack, means, radii)
 
 
 def _notes(ladders: Mapping[str, tuple[str, ...]], corrupted: tuple) -> Iterator[str]:
@@ -379,7 +336,7 @@ def _notes(ladders: Mapping[str, tuple[str, ...]], corrupted: tuple) -> Iterator
         yield f"White box: the mean over {listing(norms)}."
     if corrupted:
         names = {name for name, _ in corrupted}
-        severities = comparison.severity_label([severity for _, severity in corrupted])
+        severities = severity_label([severity for _, severity in corrupted])
         yield (
             f"Corruptions: the mean over {len(names)} of the 15 common ones at {severities}; by "
             f"group: the mean of the means of {listing(list(CORRUPTION_GROUPS))} corruptions."

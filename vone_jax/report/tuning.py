@@ -5,6 +5,7 @@ from typing import Any
 
 import altair as alt
 import numpy as np
+import pandas as pd
 
 from vone_jax.report import charts
 from vone_jax.report.charts import ACCENT, DASHES, INK, MUTED, PAGE, Figure, chart_of, color
@@ -176,73 +177,57 @@ def field_chart(x: np.ndarray, y: np.ndarray, position: int) -> Figure:
 
 
 def contrast_chart(arrays: Mapping[str, np.ndarray], position: int) -> Figure | None:
-    """The contrast response relative to the largest: median and middle half of the units.
+    """The response against contrast, relative to the largest; dashed, in proportion to contrast.
 
-    It is None if no unit responds.
+    Median and middle half of the units; None if no unit responds.
     """
     contrasts, curves = arrays["contrast/contrasts"], arrays["contrast/curves"]
-    largest = curves.max(axis=0)
-    if not (largest > 0).any():
-        return None
-    relative = curves[:, largest > 0] / largest[largest > 0]
-    rows = _quartiles("contrast", contrasts, relative)
-    x = alt.X(
-        "contrast:Q",
-        scale=alt.Scale(type="log"),
-        axis=alt.Axis(values=[0.05, 0.1, 0.2, 0.4, 1.0], format="%", title="contrast"),
-    )
-    floor = min(0.0, *(row["first"] for row in rows))
-    base, shade = chart_of(rows).encode(x=x), color(position)
-    first, equal, median = (
-        _relative_axis(field, floor) for field in ("first", "contrast", "median")
-    )
-    layers = [
-        base.mark_area(color=shade, opacity=0.25).encode(y=first, y2="third:Q"),
-        base.mark_line(color=INK, strokeWidth=1, strokeDash=[2, 3]).encode(y=equal),
-        base.mark_line(color=shade, point={"color": shade}).encode(
-            y=median, tooltip=["contrast:Q", "median:Q"]
-        ),
-    ]
-    spoken = ", ".join(f"{100 * row['contrast']:.3g} %: {row['median']:.2f}" for row in rows)
-    return _figure(layers, f"Median relative response against contrast: {spoken}.")
+    ticks, largest = [0.05, 0.1, 0.2, 0.4, 1.0], curves.max(axis=0)
+    x = alt.X("level:Q", scale=alt.Scale(type="log"), axis=alt.Axis(values=ticks, format="%"))
+    told, x = [f"{100 * contrast:.3g} %" for contrast in contrasts], x.title("contrast")
+    return _relative_chart(contrasts, curves, largest, contrasts, x, told, position)
 
 
 def surround_chart(arrays: Mapping[str, np.ndarray], position: int) -> Figure | None:
-    """The response to a centre with a surround, relative to the centre alone, by orientation.
+    """The response to a centre with a surround, by orientation; dashed, to the centre alone.
 
-    Median and middle half of the units; None if no unit responds to the centre.
+    Median and middle half of the units, relative to the centre alone; None if no unit responds.
     """
-    alone, curves = arrays["surround/alone"], arrays["surround/curves"]
-    if not (alone > 0).any():
+    angles, curves, alone = (arrays[f"surround/{name}"] for name in ("angles", "curves", "alone"))
+    x = alt.X("level:Q", axis=alt.Axis(values=[0, 30, 60, 90]))
+    told, x = [f"{angle:g}" for angle in angles], x.title("degrees of the surround from the centre")
+    return _relative_chart(angles, curves, alone, np.ones(len(angles)), x, told, position)
+
+
+def _relative_chart(
+    levels: np.ndarray,
+    curves: np.ndarray,
+    whole: np.ndarray,
+    reference: np.ndarray,
+    x: alt.X,
+    told: Sequence[str],
+    position: int,
+) -> Figure | None:
+    """Quartiles of curves (levels, units) divided by ``whole`` (units,), where that is above 0.
+
+    ``told`` are the levels in words.
+    """
+    if not (whole > 0).any():
         return None
-    rows = _quartiles("angle", arrays["surround/angles"], curves[:, alone > 0] / alone[alone > 0])
-    axis = alt.Axis(values=[0, 30, 60, 90], title="surround minus centre, degrees")
-    base, shade = chart_of(rows).encode(x=alt.X("angle:Q", axis=axis)), color(position)
-    top = max(1.08, *(row["third"] for row in rows))
-    scale = alt.Scale(domain=[min(0.0, *(row["first"] for row in rows)), top], nice=False)
-    first, median = (
-        alt.Y(f"{field}:Q", title=None, axis=alt.Axis(values=[0, 0.5, 1]), scale=scale)
-        for field in ("first", "median")
-    )
-    alone_line = chart_of([{"median": 1.0}]).mark_rule(color=INK, strokeDash=[2, 3])
+    quartiles = np.percentile(curves[:, whole > 0] / whole[whole > 0], [25, 50, 75], axis=1)
+    names = ("level", "reference", "first", "median", "third")
+    rows = pd.DataFrame(dict(zip(names, (levels, reference, *quartiles), strict=True)))
+    ends = min(0.0, float(quartiles[0].min())), max(1.08, float(quartiles[2].max()))
+    first, median, equal = (_relative_axis(n, *ends) for n in ("first", "median", "reference"))
+    base, shade = chart_of(rows.to_dict("records")).encode(x=x), color(position)
+    line = base.mark_line(color=shade, point={"color": shade})
     layers = [
         base.mark_area(color=shade, opacity=0.25).encode(y=first, y2="third:Q"),
-        alone_line.encode(y=median),
-        base.mark_line(color=shade, point={"color": shade}).encode(
-            y=median, tooltip=["angle:Q", "median:Q"]
-        ),
+        base.mark_line(color=INK, strokeWidth=1, strokeDash=[2, 3]).encode(y=equal),
+        line.encode(y=median, tooltip=[alt.Tooltip("level:Q", title=x["title"]), "median:Q"]),
     ]
-    spoken = ", ".join(f"{row['angle']:g}: {row['median']:.2f}" for row in rows)
-    return _figure(layers, f"Median relative response against degrees of the surround: {spoken}.")
-
-
-def _quartiles(name: str, levels: np.ndarray, curves: np.ndarray) -> list[dict[str, float]]:
-    """Rows of a chart: a level, and the quartiles of the curves (levels, units) there."""
-    quartiles = np.percentile(curves, [25, 50, 75], axis=1)
-    return [
-        {name: float(level), "first": float(low), "median": float(middle), "third": float(high)}
-        for level, low, middle, high in zip(levels, *quartiles, strict=True)
-    ]
+    spoken = ", ".join(f"{name}: {at:.2f}" for name, at in zip(told, quartiles[1], strict=True))
+    return _figure(layers, f"Median relative response against {x['title']}: {spoken}.")
 
 
 def variability_chart(
@@ -284,12 +269,12 @@ def _points(x: np.ndarray, y: np.ndarray) -> alt.Chart:
     return chart_of([{"x": float(f"{a:.4g}"), "y": float(f"{b:.4g}")} for a, b in pairs])
 
 
-def _relative_axis(field: str, floor: float) -> alt.Y:
+def _relative_axis(field: str, floor: float, top: float = 1.08) -> alt.Y:
     return alt.Y(
         f"{field}:Q",
         title=None,
         axis=alt.Axis(values=[0, 0.5, 1]),
-        scale=alt.Scale(domain=[floor, 1.08], nice=False),
+        scale=alt.Scale(domain=[floor, top], nice=False),
     )
 
 

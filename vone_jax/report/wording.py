@@ -72,6 +72,22 @@ def duration(seconds: float) -> str:
     return f"{minutes}{SPACE}min {rest}{SPACE}s"
 
 
+def corruption_label(conditions: Sequence[tuple[str, int]]) -> str:
+    """A mean over corruptions in words, with their number and severities."""
+    kinds = {name for name, _ in conditions}
+    over = f"Mean of {len(kinds)} corruptions" if len(kinds) > 1 else words(min(kinds))
+    return f"{over}, {severity_label([severity for _, severity in conditions])}"
+
+
+def severity_label(severities: Sequence[int]) -> str:
+    """[1, 3] -> "severities 1 and 3"; [3] -> "severity 3"."""
+    distinct = sorted(set(severities))
+    noun = "severity" if len(distinct) == 1 else "severities"
+    if len(distinct) > 2 and distinct == list(range(distinct[0], distinct[-1] + 1)):
+        return f"{noun} {distinct[0]} to {distinct[-1]}"
+    return f"{noun} {listing([str(severity) for severity in distinct])}"
+
+
 def markdown(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown, without a line break at its end."""
     lines = [heading, ["---"] * len(heading), *rows]

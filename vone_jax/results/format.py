@@ -29,6 +29,7 @@ from vone_jax.results.conditions import (
     CorruptionCondition,
     Noise,
     Protocol,
+    noise_label,
 )
 from vone_jax.results.measured import (
     Accuracy,
@@ -74,6 +75,17 @@ class Network:
     def noise_replaced(self) -> bool:
         """True if the network was evaluated with other noise than it was trained with."""
         return self.trained_noise != self.test_noise
+
+    @property
+    def trained_label(self) -> str:
+        """The noise in training in words; only "noise" where it is not known."""
+        unknown = self.stochastic and self.trained_noise is None
+        return "noise" if unknown else noise_label(self.trained_noise)
+
+    @property
+    def test_label(self) -> str:
+        """The noise at evaluation in words."""
+        return noise_label(self.test_noise) if self.noise_replaced else self.trained_label
 
     @property
     def noise_change(self) -> str:

@@ -1,0 +1,293 @@
+"""Charts of accuracy: by condition, against radius, severity and epoch."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import altair as alt
+import numpy as np
+
+from vone_jax import names, results
+from vone_jax.report import comparison
+from vone_jax.report.charts import MUTED, Figure, chart_of, figure, of_networks, share_axis, styles
+from vone_jax.report.wording import (
+    corruption_label,
+    interval,
+    percent,
+    printable,
+    severity_label,
+    words,
+)
+from vone_jax.results import Result, Run
+
+# Pixels of a network in a row of a chart, and between two rows.
+_LINE, _GAP = 11, 12
+_CLEAN, _CORRUPTED = "Clean images", "Corruptions"
+# More labels on an axis than this overlap on a phone.
+_MAX_LABELS = 6
+# A training log may have a line for each step; means over this many stretches show its course.
+_MAX_LOG_POINTS = 200
+_LOGGED = ("train", "validation")
+_TOOLTIP = ["Network:N", "Condition:N", "Accuracy:N", "Judged:N"]
+
+
+class Point(NamedTuple):
+    """The accuracy of a network in a condition: of one result, or a mean."""
+
+    condition: str
+    members: Sequence[Result]
+    # How it was judged, or what the mean is over.
+    detail: str
+
+    def row(self, position: int, run: Run) -> dict[str, Any]:
+        """The point in the data of a chart, for the network at a position on the page."""
+        mean, low, high = results.mean_accuracy(self.members)
+        if len(self.members) == 1:
+            low, high = self.members[0].interval
+        known = low == low  # There is no interval where images are not known.
+        return {
+            "position": position,
+            "accuracy": mean,
+            "low": low if known else mean,
+            "high": high if known else mean,
+            "Network": run.label,
+            "Condition": printable(self.condition),
+            "Accuracy": f"{percent(mean)}{f' ({interval(low, high)})' if known else ''}",
+            "Judged": self.detail,
+        }
+
+
+def _described(about: str, rows: Sequence[dict[str, Any]]) -> str:
+    """What a chart of points shows, for readers who do not see it."""
+    told: dict[int, list[str]] = {}
+    for row in rows:
+        named = told.setdefault(row["position"], [f"{row['Network']}: "])
+        named.append(f"{row['Condition']} {percent(row['accuracy'])}")
+    return " ".join([about, *(f"{first}{', '.join(rest)}." for first, *rest in told.values())])
+
+
+def _chance(runs: Sequence[Run], channel: Any) -> list[Any]:
+    """A line at the accuracy of guesses along a channel; none if it is not known."""
+    level = comparison.common_chance(runs)
+    rule = chart_of([{"level": level}]).mark_rule(strokeDash=[1, 2], color=MUTED)
+    return [] if level is None else [rule.encode(channel)]
+
+
+def overview(runs: Sequence[Run]) -> Figure | None:
+    """Clean images, the radii of each norm, and the mean over corruptions, a row for each.
+
+    None if nothing was measured.
+    """
+    radii = {
+        (names.NORMS.index(norm), eps): result.attack.label
+        for run in runs
+        for norm in comparison.norms([run])
+        for eps, result in comparison.curve(run, norm).items()
+    }
+    attacks = [radii[place] for place in sorted(radii)]
+    points = [_conditions(run) for run in runs]
+    return _rows_chart(runs, points, [_CLEAN, *attacks, _CORRUPTED], "Accuracy by condition.")
+
+
+def by_corruption(runs: Sequence[Run]) -> Figure | None:
+    """The mean over severities of each corruption, a row for each; None if there are none."""
+    points: list[list[Point]] = []
+    for run in runs:
+        by_name: dict[str, dict[int, Result]] = {}
+        for (name, severity), result in comparison.corruptions(run).items():
+            by_name.setdefault(name, {})[severity] = result
+        points.append(
+            [
+                Point(words(name), list(each.values()), severity_label(list(each)))
+                for name, each in by_name.items()
+            ]
+        )
+    order = list(dict.fromkeys(point.condition for each in points for point in each))
+    return _rows_chart(runs, points, order, "Accuracy by corruption.")
+
+
+def _conditions(run: Run) -> list[Point]:
+    points = []
+    clean, corrupted = comparison.clean(run), comparison.corruptions(run)
+    if clean is not None:
+        points.append(Point(_CLEAN, [clean], clean.protocol_label))
+    for norm in comparison.norms([run]):
+        for result in comparison.curve(run, norm).values():
+            points.append(Point(result.attack.label, [result], result.protocol_label))
+    if corrupted:
+        over = corruption_label(list(corrupted))
+        points.append(Point(_CORRUPTED, list(corrupted.values()), over))
+    return points
+
+
+def _rows_chart(
+    runs: Sequence[Run], points: Sequence[Sequence[Point]], order: Sequence[str], about: str
+) -> Figure | None:
+    """A point with its interval for each network and condition; None if there are no points."""
+    networks = enumerate(zip(runs, points, strict=True))
+    rows = [point.row(place, run) for place, (run, members) in networks for point in members]
+    if not rows:
+        return None
+    present = {row["Condition"] for row in rows}
+    shown = [label for label in map(printable, order) if label in present]
+    scale, axis = alt.Scale(domain=[0, 1]), share_axis(grid=True)
+    axis_of_names = alt.Axis(grid=False, labelLimit=150)
+    y = alt.Y("Condition:N", scale=alt.Scale(domain=shown), title=None, axis=axis_of_names)
+    offset = alt.YOffset("position:N", scale=alt.Scale(domain=list(range(len(runs)))))
+    colors, shapes, _ = styles(runs)
+    base = of_networks(rows).encode(y=y, yOffset=offset, color=colors)
+    marks = base.mark_point(filled=True, size=55, opacity=1)
+    layers = [
+        *_chance(runs, alt.X("level:Q", title=None)),
+        base.mark_rule(strokeWidth=1.6).encode(x=alt.X("low:Q", title=None), x2="high:Q"),
+        marks.encode(
+            x=alt.X("accuracy:Q", title=None, scale=scale, axis=axis),
+            shape=shapes,
+            tooltip=_TOOLTIP,
+        ),
+    ]
+    height = len(shown) * (max(_LINE * len(runs), 14) + _GAP)
+    drawn = alt.layer(*layers).properties(width=310, height=height)
+    return figure(drawn, _described(about, rows), len(runs))
+
+
+def attack_chart(runs: Sequence[Run], norm: str) -> Figure:
+    """Accuracy against the radius of one norm, a line for each network with its 95 % band.
+
+    The axis is logarithmic, with clean accuracy apart at its left end. A network that was attacked
+    at one radius has points and no line.
+    """
+    curves = [comparison.curve(run, norm) for run in runs]
+    labels = {
+        eps: result.attack.eps_label
+        for measured in reversed(curves)
+        for eps, result in measured.items()
+        if eps > 0
+    }
+    radii = sorted(labels)
+    # Clean accuracy stands one mean step of the ladder to the left of the smallest radius.
+    gap = math.log2(radii[-1] / radii[0]) / (len(radii) - 1) if len(radii) > 1 else 1.0
+    places = {eps: gap + math.log2(eps / radii[0]) for eps in radii}
+    step = math.ceil(len(radii) / _MAX_LABELS) if radii else 1
+    ticks = {0.0: "clean"} | {places[eps]: labels[eps] for eps in radii[::step]}
+    norm = f"{names.NORM_LABELS[norm]} radius"
+    title, about = f"{norm} ε, log scale", f"Accuracy against the {norm}."
+    return _accuracy_chart(runs, curves, labels, places, ticks, title, about, (330, 230))
+
+
+def severity_chart(runs: Sequence[Run], corruption: str) -> Figure:
+    """Accuracy against the severity of one corruption; severity 0 is the clean image."""
+    conditions = [comparison.corruptions(run).items() for run in runs]
+    curves = [{float(s): r for (name, s), r in each if name == corruption} for each in conditions]
+    labels = {float(severity): f"severity {severity}" for severity in names.SEVERITIES}
+    places = {place: place for place in labels}
+    ticks = {float(severity): str(severity) for severity in (0, *names.SEVERITIES)}
+    about = f"Accuracy against the severity of {words(corruption)}."
+    return _accuracy_chart(runs, curves, labels, places, ticks, "severity", about, (210, 130))
+
+
+def _accuracy_chart(
+    runs: Sequence[Run],
+    curves: Sequence[Mapping[float, Result]],
+    labels: Mapping[float, str],
+    places: Mapping[float, float],
+    ticks: Mapping[float, str],
+    title: str,
+    about: str,
+    size: tuple[int, int],
+) -> Figure:
+    """Lines with bands and markers, from the clean images at 0.
+
+    Args:
+      curves: strength of a condition -> result, for each network.
+      labels: strength -> its name.
+      places: strength -> place on the axis.
+      ticks: place on the axis -> label.
+    """
+    rows = []
+    for position, (run, curve) in enumerate(zip(runs, curves, strict=True)):
+        clean = comparison.clean(run)
+        measured = ({0.0: clean} if clean else {}) | dict(curve)
+        for strength, result in sorted(measured.items()):
+            label = labels.get(strength, "clean")
+            # A line through clean images and one condition would invent a course.
+            drawn = {"place": places.get(strength, 0.0), "joined": len(measured) > 2}
+            rows.append(Point(label, [result], result.protocol_label).row(position, run) | drawn)
+    shown = " : ".join(f"abs(datum.value - {at}) < 1e-6 ? '{ticks[at]}'" for at in sorted(ticks))
+    axis = {"values": sorted(ticks), "title": title, "labelExpr": f"{shown} : ''"}
+    x = alt.X("place:Q", axis=alt.Axis(labelOverlap=False, **axis))
+    colors, shapes, dashes = styles(runs)
+    axis = share_axis(values=[0, 0.25, 0.5, 0.75, 1])
+
+    def y(field: str) -> alt.Y:
+        return alt.Y(f"{field}:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=axis)
+
+    base = of_networks(rows).encode(x=x, color=colors)
+    joined, apart = base.transform_filter("datum.joined"), base.transform_filter("!datum.joined")
+    layers = _chance(runs, y("level"))
+    if any(row["joined"] for row in rows):
+        layers += [
+            joined.mark_area(opacity=0.18).encode(y=y("low"), y2="high:Q"),
+            joined.mark_line(strokeWidth=1.8).encode(y=y("accuracy"), strokeDash=dashes),
+        ]
+    if not all(row["joined"] for row in rows):
+        layers.append(apart.mark_rule().encode(y=y("low"), y2="high:Q"))
+    marks = base.mark_point(filled=True, size=34, opacity=1)
+    layers.append(marks.encode(y=y("accuracy"), shape=shapes, tooltip=_TOOLTIP))
+    width, height = size
+    chart = alt.layer(*layers).properties(width=width, height=height)
+    return figure(chart, _described(about, rows), len(runs))
+
+
+def training_charts(runs: Sequence[Run]) -> list[tuple[str, Figure]]:
+    """(title, chart) of the loss and the accuracy; none if no network has a training log."""
+    logs = [(run, kind) for run in runs for kind in _LOGGED if _log(run, kind)]
+    return [(words(q), _training_chart(runs, q)) for q in ("loss", "accuracy")] if logs else []
+
+
+def _log(run: Run, kind: str) -> list[Mapping[str, Any]]:
+    return [line for line in run.log if line["kind"] == kind]
+
+
+def _training_chart(runs: Sequence[Run], quantity: str) -> Figure:
+    """Loss or accuracy against the epoch: thin on training batches, bold on validation images."""
+    rows, spoken = [], []
+    for position, run in enumerate(runs):
+        for kind in _LOGGED:
+            lines = np.array([(line["epoch"], line[quantity]) for line in _log(run, kind)], float)
+            if not len(lines):
+                continue
+            # Means over consecutive stretches, if there are too many points to draw.
+            stretches = np.array_split(lines, min(len(lines), _MAX_LOG_POINTS))
+            points = np.array([stretch.mean(axis=0) for stretch in stretches])
+            rows += [
+                {
+                    "position": position,
+                    "kind": kind,
+                    "epoch": float(f"{epoch:.5g}"),
+                    "value": float(f"{value:.5g}"),
+                    "Network": f"{run.label}, {kind}",
+                }
+                for epoch, value in points
+            ]
+            epoch, value = points[-1]
+            spoken.append(f"{run.label}, {kind}: {value:.3g} at epoch {epoch:.3g}.")
+    share = quantity == "accuracy"
+    scale = alt.Scale(domain=[0, 1]) if share else alt.Scale(zero=True)
+    y = alt.Y("value:Q", scale=scale, title=None, axis=share_axis() if share else alt.Axis())
+    x = alt.X("epoch:Q", axis=alt.Axis(tickCount=6))
+    colors, shapes, dashes = styles(runs)
+    base = of_networks(rows).encode(x=x, y=y, color=colors)
+    train, validation = (base.transform_filter(f"datum.kind == '{kind}'") for kind in _LOGGED)
+    points = validation.mark_point(filled=True, size=26, opacity=1)
+    tooltip = ["Network:N", "epoch:Q", alt.Tooltip("value:Q", title=quantity)]
+    drawn = (
+        ("train", train.mark_line(strokeWidth=1, opacity=0.55).encode(strokeDash=dashes)),
+        ("validation", validation.mark_line(strokeWidth=1.8).encode(strokeDash=dashes)),
+        ("validation", points.encode(shape=shapes, tooltip=tooltip)),
+    )
+    # A layer without data has no extent.
+    logged = {row["kind"] for row in rows}
+    layers = [layer for kind, layer in drawn if kind in logged]
+    chart = alt.layer(*layers).properties(width=400, height=240)
+    return figure(chart, f"{words(quantity)} during training. {' '.join(spoken)}", len(runs))
