@@ -30,8 +30,8 @@ from benchmarks.passes import PASSES, on_matrix_unit
 from vone_jax import attacks, cli, evaluation, fast, models, neurophysiology, prng, training, v1
 from vone_jax import mesh as meshes
 from vone_jax.evaluation import suites
+from vone_jax.evaluation.job import batches, place
 from vone_jax.evaluation.judging import Trial
-from vone_jax.evaluation.run import batches, place
 from vone_jax.results.statistics import QUANTILE
 from vone_jax.training.setup import prepare
 

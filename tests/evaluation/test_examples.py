@@ -9,7 +9,7 @@ from jax.tree_util import Partial
 from tests.evaluation import tiny
 from vone_jax import evaluation, models, results, v1
 from vone_jax.attacks import PGD
-from vone_jax.evaluation.examples import match_labels
+from vone_jax.evaluation.job import match_labels
 from vone_jax.evaluation.judging import Trial
 
 ATTACK = PGD("linf", 0.05, steps=2, eot_samples=2)

@@ -13,7 +13,7 @@ from vone_jax import evaluation, models, v1
 from vone_jax.cli import parsing
 from vone_jax.cli.evaluate import Arguments
 from vone_jax.evaluation import request, tasks
-from vone_jax.evaluation.examples import noise_slug
+from vone_jax.evaluation.judging import noise_slug
 
 GIVEN = v1.GaussianNoise(2.0)
 

@@ -17,7 +17,7 @@ from tests.evaluation import tiny
 from vone_jax import evaluation, models, results, training
 from vone_jax.attacks import FGSM, PGD
 from vone_jax.cli.evaluate import line, summary
-from vone_jax.evaluation import store
+from vone_jax.evaluation.run import Store
 
 ATTACKED = evaluation.Attacked(PGD("linf", 0.05, steps=2, eot_samples=2))
 WORST = evaluation.WorstOf((ATTACKED.attack, FGSM("linf", 0.05, loss="margin")))
@@ -205,7 +205,7 @@ def test_damaged_files_are_named(network, tmp_path):
 def test_every_flipped_bit_of_a_chunk_is_found_or_harmless(network, tmp_path):
     """Its lists of arrays too: zipfile passes over an array that its list does not have."""
     job = tiny.tiny_job(network, tmp_path)
-    unfinished = store.Store(tmp_path, job.identity("clean", results.CleanCondition()))
+    unfinished = Store(tmp_path, job.identity("clean", results.CleanCondition()))
     assert unfinished.chunks() == []
     arrays = {"index": np.arange(3), "right": np.array([True, False, True])}
     unfinished.add_chunk(0, arrays)
@@ -296,7 +296,7 @@ def test_jobs_that_do_not_fit_are_refused(network, tmp_path):
 def test_a_result_that_another_process_is_writing_is_refused(network, tmp_path):
     job = tiny.tiny_job(network, tmp_path)
     identity = job.identity("clean", results.CleanCondition())
-    with store.Store(tmp_path, identity).locked():
+    with Store(tmp_path, identity).locked():
         with pytest.raises(evaluation.ResultError, match="another process is writing .*/clean; "):
             evaluation.evaluate(job, evaluation.Clean())
         evaluation.evaluate(job, NOISE)
@@ -322,7 +322,7 @@ def test_files_appear_complete(network, tmp_path, monkeypatch):
     result = tiny.tiny_result(job, evaluation.Clean(), measured, arrays=arrays)
     monkeypatch.setattr(np, "savez", fail)
     with pytest.raises(OSError, match="disk full"):
-        store.Store(tmp_path, result).publish(result)
+        Store(tmp_path, result).publish(result)
     assert not [path for path in tmp_path.iterdir() if path.suffix in (".json", ".npz")]
 
 

@@ -201,22 +201,40 @@ def line(result: results.Result) -> str:
 
 def summary(finished: Sequence[results.Result]) -> str:
     """All results as tables for a terminal, under a heading that says what they have in common."""
-    parts: list[str] = []
-    for heading in dict.fromkeys(_heading(result) for result in finished):
-        if not heading:
-            continue
-        group = [result for result in finished if _heading(result) == heading]
-        parts += [heading, _accuracies(group)]
-    parts += [_checks(each) for each in finished if isinstance(each.measured, results.Checks)]
-    parts += [_ladder(each) for each in finished if isinstance(each.measured, results.Distances)]
-    parts += [_layers([each for each in finished if each.kind == "physiology"])]
-    return "".join(f"{part}\n\n" for part in parts if part)
+    accuracies: dict[str, list[tuple[str, ...]]] = {}
+    checks, ladders, scored = [], [], []
+    for result in finished:
+        measured, condition = result.measured, result.condition
+        if isinstance(measured, results.Accuracy):
+            row = (*_condition(result), *_shares(measured), str(measured.seen))
+            accuracies.setdefault(_heading(result), []).append(row)
+        elif isinstance(measured, results.Checks):
+            rows = [(check.verdict, check.name, check.meaning) for check in measured.checks]
+            attack = f"{result.attack.norm} {result.attack.eps_label}"
+            table = _aligned(("verdict", "check", "meaning"), rows, 3)
+            checks.append(f"checks at {attack}, {measured.seen} images\n{table}")
+        elif isinstance(measured, results.Distances):
+            norm, median = result.attack.norm, measured.median_distance
+            typical = "beyond all of them" if median is None else f"{median:.4g}"
+            rows = [(names.eps_label(norm, rung.eps), *_shares(rung)) for rung in measured.ladder]
+            table = _aligned(("radius", "accuracy %", "95 % interval"), rows, 1)
+            ladders.append(f"{result.name}: median distance {typical}\n{table}")
+        elif result.scores and isinstance(condition, results.PhysiologyCondition):
+            scored.append((condition.layer, result.scores))
+    header = ("condition", "strength", "accuracy %", "95 % interval", "images")
+    tables = [f"{text}\n\n{_aligned(header, rows, 2)}" for text, rows in accuracies.items()]
+    layers = [_layers(scored)] if scored else []
+    return "".join(f"{part}\n\n" for part in [*tables, *checks, *ladders, *layers])
+
+
+def _shares(item: results.Accuracy | results.Rung) -> tuple[str, str]:
+    """An accuracy and its interval in percent."""
+    low, high = item.interval
+    return f"{100 * item.accuracy:.1f}", f"{100 * low:.1f} to {100 * high:.1f}"
 
 
 def _heading(result: results.Result) -> str:
-    """A line with the common features of accuracies; empty for other results."""
-    if not isinstance(result.measured, results.Accuracy):
-        return ""
+    """A line with the common features of accuracies."""
     network, dataset = result.network, result.dataset
     step = "" if network.checkpoint_step is None else f", step {network.checkpoint_step}"
     few = " (an illustration, not a measurement)" if dataset.name == names.DEMO else ""
@@ -226,29 +244,13 @@ def _heading(result: results.Result) -> str:
     )
 
 
-def _accuracies(group: Sequence[results.Result]) -> str:
-    rows = []
-    for result in group:
-        assert isinstance(result.measured, results.Accuracy)
-        low, high = result.interval
-        rows.append(
-            (
-                *_condition(result),
-                f"{100 * result.accuracy:.1f}",
-                f"{100 * low:.1f} to {100 * high:.1f}",
-                str(result.measured.seen),
-            )
-        )
-    return _aligned(("condition", "strength", "accuracy %", "95 % interval", "images"), rows, 2)
-
-
 def _condition(result: results.Result) -> tuple[str, str]:
+    """A condition and its strength."""
     condition = result.condition
     if isinstance(condition, results.AttackCondition):
         attack = f"{condition.attack_name} {condition.attack.norm}"
-        return ", ".join(
-            filter(None, (attack, result.attack_noise_label))
-        ), condition.attack.eps_label
+        noise = result.attack_noise_label
+        return f"{attack}, {noise}" if noise else attack, condition.attack.eps_label
     if isinstance(condition, results.CorruptionCondition):
         form = "" if condition.form == "float" else f", {condition.form}"
         name = condition.corruption.replace("_", " ")
@@ -256,49 +258,14 @@ def _condition(result: results.Result) -> tuple[str, str]:
     return "clean", ""
 
 
-def _checks(result: results.Result) -> str:
-    assert isinstance(result.measured, results.Checks)
-    assert isinstance(result.condition, results.MaskingCondition)
-    rows = [(check.verdict, check.name, check.meaning) for check in result.measured.checks]
-    attack = result.condition.attack
-    title = f"checks at {attack.norm} {attack.eps_label}, {result.measured.seen} images"
-    return f"{title}\n{_aligned(('verdict', 'check', 'meaning'), rows, 3)}"
-
-
-def _ladder(result: results.Result) -> str:
-    assert isinstance(result.measured, results.Distances)
-    assert isinstance(result.condition, results.MinimalCondition)
-    median = result.measured.median_distance
-    typical = "beyond all of them" if median is None else f"{median:.4g}"
-    norm = result.condition.attack.norm
-    rows = [
-        (
-            names.eps_label(norm, rung.eps),
-            f"{100 * rung.accuracy:.1f}",
-            f"{100 * rung.interval[0]:.1f} to {100 * rung.interval[1]:.1f}",
-        )
-        for rung in result.measured.ladder
-    ]
-    table = _aligned(("radius", "accuracy %", "95 % interval"), rows, 1)
-    return f"{result.name}: median distance {typical}\n{table}"
-
-
-def _layers(recorded: Sequence[results.Result]) -> str:
+def _layers(scored: list[tuple[str, results.LayerScores]]) -> str:
     """The recorded layers, the most V1-like first, with the score of each property."""
-    scored = []
-    for result in recorded:
-        assert isinstance(result.measured, results.Physiology)
-        assert isinstance(result.condition, results.PhysiologyCondition)
-        if result.measured.scores is not None:
-            scored.append((result.condition.layer, result.measured.scores))
-    if not scored:
-        return ""
     scored.sort(key=lambda pair: -pair[1].mean_score)
-    properties = scored[0][1].properties
     rows = [("mean", *(f"{scores.mean_score:.3f}" for _, scores in scored))]
-    for name in (name for name, first in properties.items() if first.score is not None):
-        values = [scores.properties[name].score for _, scores in scored]
-        rows.append((name, *("" if value is None else f"{value:.3f}" for value in values)))
+    for name, first in scored[0][1].properties.items():
+        if first.score is not None:
+            values = [scores.properties[name].score for _, scores in scored]
+            rows.append((name, *("" if value is None else f"{value:.3f}" for value in values)))
     return _aligned(("score", *(layer for layer, _ in scored)), rows, 1)
 
 

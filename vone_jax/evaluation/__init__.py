@@ -13,12 +13,12 @@ from vone_jax.evaluation.conditions import (
     Minimal,
     WorstOf,
 )
-from vone_jax.evaluation.examples import Examples
 from vone_jax.evaluation.exhibits import FrontEnd, Gallery, MeansOverCorruptions
+from vone_jax.evaluation.job import Examples, Job
 from vone_jax.evaluation.masking import Masking
 from vone_jax.evaluation.physiology import Layer, Recording, recording
 from vone_jax.evaluation.request import Request
-from vone_jax.evaluation.run import Exhibit, Job, Task, evaluate
+from vone_jax.evaluation.run import Exhibit, Task, evaluate
 from vone_jax.evaluation.scoring import Accuracy, accuracy, examine, robust_accuracy
 from vone_jax.evaluation.suites import ladder, vonenet_pgd
 from vone_jax.evaluation.tasks import plan

@@ -12,8 +12,7 @@ import numpy as np
 from vone_jax import arguments, attacks, corruptions, results
 from vone_jax.attacks import Attack, AutoAttack, InBatches, MinimalNormAttack, Transfer, norms
 from vone_jax.evaluation import judging
-from vone_jax.evaluation.examples import noise_record, noise_slug
-from vone_jax.evaluation.judging import AttackNoise, Trial
+from vone_jax.evaluation.judging import AttackNoise, Trial, attack_noise_record, noise_slug
 
 
 class Condition(abc.ABC):
@@ -54,7 +53,6 @@ class Judged(Condition):
         return trial.judge(images) | stored
 
     def summary(self, arrays: dict[str, np.ndarray]) -> results.Accuracy:
-        judging.check_finite(arrays["loss"], arrays["index"])
         return judging.accuracy(arrays["right"])
 
 
@@ -170,7 +168,6 @@ class WorstOf(Judged):
         return worst, distance | {"winner": winner}
 
     def summary(self, arrays: dict[str, np.ndarray]) -> results.Accuracy:
-        judging.check_finite(arrays["loss"], arrays["index"])
         won = Counter(arrays["winner"].tolist())
         return judging.accuracy(
             arrays["right"], tuple(won[place] for place in range(len(self.attacks) + 1))
@@ -319,11 +316,6 @@ def attack_record(attack: Attack) -> results.Attack:
     record = attacks.to_json(attack)
     fields = {key: record[key] for key in record if key not in ("name", "norm", "eps")}
     return results.Attack(record["name"], attack.norm, float(attack.eps), fields)  # pyright: ignore
-
-
-def attack_noise_record(noise: AttackNoise) -> results.AttackNoise:
-    """The noise at the attack for a result file."""
-    return noise if isinstance(noise, str) else noise_record(noise) or "none"
 
 
 def averaging(*several: Attack) -> dict[str, Any]:

@@ -14,9 +14,10 @@ import numpy as np
 
 from vone_jax import mesh, models, names, prng, results, v1
 from vone_jax.corruptions import mce
-from vone_jax.evaluation.conditions import Attacked, attack_noise_record, attack_record
-from vone_jax.evaluation.judging import Trial
-from vone_jax.evaluation.run import Exhibit, Job, batches, place
+from vone_jax.evaluation.conditions import Attacked, attack_record
+from vone_jax.evaluation.job import Job, batches, place
+from vone_jax.evaluation.judging import Trial, attack_noise_record
+from vone_jax.evaluation.run import Exhibit
 from vone_jax.network import Network
 
 # The images that a gallery reads at most for each one that it shows, to find another class.

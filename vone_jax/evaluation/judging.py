@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from vone_jax import fast, prng, results
+from vone_jax import fast, prng, results, v1
 from vone_jax.attacks import classifier, losses
 from vone_jax.results import Protocol
 from vone_jax.v1 import Noise
@@ -27,6 +27,29 @@ _DRAWS_AT_ONCE = 10
 # on again for the judgement, the deterministic-surrogate control. "frozen": one draw for each
 # example, new draws for the judgement. Other noise: for the attack alone.
 AttackNoise = Literal["same", "none", "frozen"] | Noise
+
+
+def noise_record(noise: Noise) -> results.Noise | None:
+    """The noise for a result file."""
+    if noise is None:
+        return None
+    if isinstance(noise, v1.GaussianNoise):
+        return results.Noise("gaussian", float(noise.scale))
+    if isinstance(noise, v1.FanoNoise):
+        return results.Noise("fano", float(noise.fano_factor), float(noise.floor))
+    return results.Noise("neuronal", float(noise.scale), float(noise.level), float(noise.strength))
+
+
+def noise_slug(noise: Noise) -> str:
+    """The noise in the name of a file, such as ``"neuronal-0.35-0.07-1"``."""
+    record = noise_record(noise)
+    return "none" if record is None else record.slug
+
+
+def attack_noise_record(noise: AttackNoise) -> results.AttackNoise:
+    """The noise at the attack for a result file."""
+    return noise if isinstance(noise, str) else noise_record(noise) or "none"
+
 
 # The purposes of random numbers: what an attack draws, the choice of the worst of several attacks,
 # the judgement, and image corruptions.

@@ -16,8 +16,9 @@ import jax
 import numpy as np
 
 from vone_jax import arguments, models, neurophysiology, prng, results
+from vone_jax.evaluation.job import Job
 from vone_jax.evaluation.physiology_experiments import experiments, median
-from vone_jax.evaluation.run import Exhibit, Job
+from vone_jax.evaluation.run import Exhibit
 from vone_jax.network import Network
 from vone_jax.neurophysiology import (
     reference_tables,

@@ -139,27 +139,24 @@ class Request:
 
     def __post_init__(self):
         norms = suites.norms(suites.expand(self.suite), self.norm)
-        for name, least in (("examples", 1), ("batch_size", 1), ("seed", 0), ("workers", 0)):
+        counts = dict.fromkeys(("examples", "batch_size"), 1) | {"seed": 0, "workers": 0}
+        counts |= dict.fromkeys(("masking_images", "gallery_images", "physiology_trials"), 1)
+        for name, least in counts.items():
             if getattr(self, name) is not None:
                 arguments.count(name, getattr(self, name), least)
         if self.points not in suites.POINTS:
             raise ValueError(f"points must be one of 9, 4, 2; got {self.points!r}")
-        for value in self.eps:
-            checks.radius("eps", value)
         if self.eps and len(norms) != 1:
             raise ValueError(
                 f"eps is for one norm, since each has its own units; the suites attack in "
                 f"{', '.join(norms) or 'none'}"
             )
-        checks.radius("gallery_eps", self.gallery_eps)
         arguments.choice("gallery_norm", self.gallery_norm, names.NORMS)
-        if "linf" in norms:
-            for value in self.eps:
-                checks.within_images("eps", value)
-        if self.gallery_norm == "linf":
-            checks.within_images("gallery_eps", self.gallery_eps)
-        for name in ("masking_images", "gallery_images", "physiology_trials"):
-            arguments.count(name, getattr(self, name))
+        radii = [("eps", value, norms) for value in self.eps]
+        for name, value, used in [*radii, ("gallery_eps", self.gallery_eps, [self.gallery_norm])]:
+            checks.radius(name, value)
+            if "linf" in used:
+                checks.within_images(name, value)
         for name in self.corruptions:
             arguments.choice("corruptions", name, corruptions.NAMES)
         if "frost" in self.corruptions and self.frost_dir is None:

@@ -4,165 +4,23 @@ import abc
 import contextlib
 import dataclasses
 import datetime
-import functools
-import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import arguments, data, mesh, names, prng, results
+from vone_jax import files, mesh, results
 from vone_jax.evaluation import judging
 from vone_jax.evaluation.conditions import Condition, Judged
-from vone_jax.evaluation.examples import Examples, match_labels, network_record, noise_slug
-from vone_jax.evaluation.judging import Trial
-from vone_jax.evaluation.store import Store
-from vone_jax.network import Network
-from vone_jax.results import Protocol, ResultError
+from vone_jax.evaluation.job import Job, batches, place
+from vone_jax.results import ResultError
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Job:
-    """The common part of the tasks of an evaluation: network, examples, protocol, devices.
-
-    Attributes:
-      network: the network.
-      examples: the images.
-      protocol: how noise is drawn; a network without noise has one draw.
-      directory: of the result files.
-      devices: mesh over which a batch is split. It changes no result.
-      seed: root of all randomness, in [0, 2**32).
-      batch_size: examples at a time, a multiple of the number of devices. It changes no result.
-      matmul_precision: one of ``names.MATMUL_PRECISIONS``. Default: "high" on TPUs, "highest" on
-        GPUs. A CPU always has the highest.
-      other: a network whose adversarial images are carried over, in the conditions that do so.
-      workers: processes that decode images, see ``data.eval_batches``.
-      tag: appended to the names of the results.
-      overwrite: replace results of other evaluations that have the same name.
-      versions: package -> version, for the result files.
-      command: the command line, for the result files.
-      trained_on: whether the network was trained on the data set of the examples, see
-        ``match_labels``.
-
-    Raises:
-      ValueError: if network, images, devices and batch size do not fit.
-    """
-
-    network: Network
-    examples: Examples
-    protocol: Protocol
-    directory: Path
-    devices: mesh.Mesh
-    seed: int = 0
-    batch_size: int = 50
-    matmul_precision: str | None = None
-    other: Network | None = None
-    workers: int = 0
-    tag: str = ""
-    overwrite: bool = False
-    versions: dict[str, str] = dataclasses.field(default_factory=dict)
-    command: str = ""
-    trained_on: bool = False
-
-    def __post_init__(self):
-        mesh.check_batch_size(self.devices, self.batch_size)
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed must be in [0, 2**32), got {self.seed}")
-        if self.workers < 0:
-            raise ValueError(f"workers must be >= 0, got {self.workers}")
-        if self.matmul_precision is not None:
-            arguments.choice("matmul_precision", self.matmul_precision, names.MATMUL_PRECISIONS)
-        if not re.fullmatch(r"[\w.-]*", self.tag):
-            raise ValueError(
-                f"tag must consist of letters, digits, '-', '_' and '.', got {self.tag!r}"
-            )
-        _ = self.classes  # raises for examples that do not fit
-        if self.other is not None and self.other.image_shape != self.network.image_shape:
-            raise ValueError(
-                f"{self.other.name} takes images of {self.other.image_shape}, {self.network.name} "
-                f"of {self.network.image_shape}, so none carry over"
-            )
-        known = {each.class_names for each in (self.network, self.other) if each is not None}
-        if len(known - {()}) > 1:
-            assert self.other is not None
-            raise ValueError(
-                f"{self.other.name} and {self.network.name} must have the same classes in the same "
-                f"order, else the labels by which images are attacked are those of other classes"
-            )
-
-    @functools.cached_property
-    def classes(self) -> np.ndarray | None:
-        """The network's class for each label of the examples, see ``match_labels``."""
-        return match_labels(self.network, self.examples, self.trained_on)
-
-    @property
-    def effective_protocol(self) -> Protocol:
-        """The protocol as it applies to the network: one draw if the network has no noise."""
-        return self.protocol if self.network.stochastic else Protocol("none", 1)
-
-    @property
-    def effective_precision(self) -> str:
-        """The precision of matrix products as it applies to the devices."""
-        platform = self.devices.devices.flat[0].platform
-        if platform == "cpu" or self.matmul_precision is None:
-            # The lowest at which the accuracy of no image changed, see docs/accelerators.md.
-            return "high" if platform == "tpu" else "highest"
-        return self.matmul_precision
-
-    def identity(
-        self, name: str, condition: results.Condition, /, **fields: Any
-    ) -> results.Identity:
-        """The identity of a result of this job.
-
-        Args:
-          name: the task in the name of the files.
-          condition: for the result file.
-          **fields: of ``results.Identity``, in place of those of the job.
-        """
-        dataset = self.examples.record
-        if self.classes is not None:
-            # The labels in a result are the network's classes.
-            dataset = dataclasses.replace(dataset, class_names=self.network.class_names)
-        values = {
-            "network": network_record(self.network),
-            "dataset": dataset,
-            "condition": condition,
-            "protocol": self.effective_protocol,
-            "key": results.Key(
-                self.seed, "evaluation / index in the dataset / purpose (attack, judge, ...)"
-            ),
-            "matmul_precision": self.effective_precision,
-        } | fields
-        # Replaced noise is part of the name; the network as it was trained has none there.
-        noise = self.network.noise
-        test_noise = "" if self.network.trained is None else f"test-{noise_slug(noise)}"
-        parts = (name, test_noise, values["protocol"].slug, self.tag)
-        return results.Identity(name="-".join(filter(None, parts)), **values)
-
-    @functools.cached_property
-    def classifier(self) -> dict[str, Any]:
-        """The fields of a ``Trial`` about the network, on the devices."""
-        place = functools.partial(mesh.replicate, self.devices)
-        network = self.network.placed(place)
-        fields: dict[str, Any] = {
-            "logits_fn": network.logits_fn,
-            "with_noise": lambda noise: network.with_noise(noise).logits_fn,
-        }
-        if self.other is not None:
-            fields["other"] = self.other.placed(place).logits_fn
-        return fields
-
-    def example_keys(self, indices: jax.Array) -> jax.Array:
-        """The root of everything random that happens to each example, by dataset index."""
-        root = prng.stream(jax.random.key(self.seed), "evaluation")
-        return _index_keys(root, indices)
-
-
-_index_keys = jax.jit(prng.index_keys)
+# In a chunk: the names of its arrays.
+_FIELDS = "fields"
 
 
 class Exhibit(abc.ABC):
@@ -189,6 +47,143 @@ class Exhibit(abc.ABC):
 
 
 Task = Condition | Exhibit
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Store:
+    """The files of one evaluation: written in chunks, published whole, never mixed.
+
+        NAME.partial/identity.json   what is being evaluated
+        NAME.partial/00000300.npz    one value per example of a chunk, from position 300 on
+        NAME.json, NAME.npz          the finished result
+
+    Every file appears under its name complete, so a process may be killed at any moment and loses
+    at most the chunk it was working on. Of several processes that evaluate together all make the
+    same calls, and process 0 writes.
+
+    Attributes:
+      directory: directory of the results of the network.
+      identity: what is evaluated.
+    """
+
+    directory: Path
+    identity: results.Identity
+
+    def path(self, suffix: str) -> Path:
+        """The file of the result with a suffix, such as ``".json"``."""
+        return self.directory / f"{self.identity.name}{suffix}"
+
+    @property
+    def _partial(self) -> Path:
+        return self.path(".partial")
+
+    @property
+    def lock(self) -> Path:
+        """The file that is locked while the result is made."""
+        return self.directory / f".{self.identity.name}.lock"
+
+    def finished(self) -> results.Result | None:
+        """The finished result of this evaluation; None if there is no result of its name.
+
+        Raises:
+          ResultError: if a result of its name is damaged or of another evaluation.
+        """
+        path = self.path(".json")
+        if not path.exists():
+            return None
+        result = results.read(path)
+        self._check_same(path, result)
+        # A layer that could not be scored has no arrays.
+        scored = not isinstance(result.measured, results.Physiology) or result.measured.scores
+        if scored and not result.arrays:
+            raise ResultError(f"{path} has lost its arrays; delete it and evaluate again")
+        return result
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other programs from this evaluation within a ``with`` block.
+
+        Raises:
+          ResultError: if another program is at it.
+        """
+        if not _writes():
+            yield
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(files.locked(self.lock))
+            except files.LockedError as error:
+                raise ResultError(
+                    f"another process is writing {self.path('')}; wait for "
+                    f"it, or give this one another name (--tag): {error}"
+                ) from None
+            try:
+                yield
+            finally:
+                self.lock.unlink(missing_ok=True)
+
+    def chunks(self) -> list[dict[str, np.ndarray]]:
+        """The chunks that were written so far, in order and without a gap from the first example.
+
+        Raises:
+          ResultError: if they are damaged or of another evaluation.
+        """
+        described = self._partial / "identity.json"
+        if described.exists():
+            self._check_same(described, results.read_json(described))
+        elif _writes():
+            self._partial.mkdir(parents=True, exist_ok=True)
+            files.replace_json(described, results.to_json(self.identity))
+        by_position = {
+            int(path.stem): _read_chunk(path) for path in sorted(self._partial.glob("*.npz"))
+        }
+        chunks, position = [], 0
+        while position in by_position:
+            chunks.append(by_position[position])
+            position += len(chunks[-1]["index"])
+        return chunks
+
+    def add_chunk(self, position: int, arrays: dict[str, Any]) -> None:
+        """Write the chunk that begins at a position."""
+        if not _writes():
+            return
+        # The list in a damaged archive can miss an array.
+        whole: dict[str, Any] = arrays | {_FIELDS: np.array(sorted(arrays))}
+        path = self._partial / f"{position:08d}.npz"
+        files.replace(path, lambda file: np.savez(file, **whole))
+
+    def publish(self, result: results.Result) -> None:
+        """Write the finished result and remove its chunks."""
+        if _writes():
+            results.write(self.directory, result)
+            self.discard()
+
+    def discard(self, *others: Path) -> None:
+        """Remove the chunks, and other files."""
+        if _writes():
+            shutil.rmtree(self._partial, ignore_errors=True)
+            for path in others:
+                path.unlink(missing_ok=True)
+
+    def _check_same(self, path: Path, found: results.Identity | dict[str, Any]) -> None:
+        if differing := results.differences(self.identity, found):
+            raise ResultError(
+                f"{path} is of another evaluation ({'; '.join(differing)}); overwrite it "
+                f"(--overwrite) or give this one another name (--tag)"
+            )
+
+
+def _writes() -> bool:
+    return jax.process_index() == 0
+
+
+def _read_chunk(path: Path) -> dict[str, np.ndarray]:
+    arrays = results.read_arrays(path)
+    fields = arrays.pop(_FIELDS, None)
+    if fields is None or fields.tolist() != sorted(arrays):
+        raise ResultError(f"{path} has lost arrays; delete it and evaluate again")
+    return arrays
 
 
 def evaluate(
@@ -228,7 +223,8 @@ def evaluate(
     store = Store(job.directory, identity)
     result = _finished(job, store, replaces)
     if result is not None:
-        store.tidy()
+        # A process that was killed just after it had published its result leaves these.
+        store.discard(store.lock)
         progress(len(job.examples) if isinstance(task, Condition) else 0)
         return result
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -264,7 +260,7 @@ def _finished(job: Job, store: Store, replaces: bool) -> results.Result | None:
         except ResultError:
             if not (job.overwrite or replaces):
                 raise
-            store.remove()
+            store.discard(store.path(".json"), store.path(".npz"))
             result = None
     _check_same_files(job, int(result is not None))
     return result
@@ -293,7 +289,7 @@ def _measured(
         except ResultError:
             if not job.overwrite:
                 raise
-            store.discard_chunks()
+            store.discard()
             chunks = store.chunks()
     done = sum(len(chunk["index"]) for chunk in chunks)
     _check_same_files(job, done)
@@ -324,67 +320,3 @@ def _new_chunks(job: Job, condition: Condition, start: int) -> Iterator[dict[str
                 arrays["probability_correct"] = judging.probability_correct(arrays["right"])
             chunk = {"index": index[mask], "label": batch["label"][mask], **arrays}
             yield chunk | {"seconds": np.array([time.perf_counter() - since])}
-
-
-def batches(job: Job, batch_size: int | None = None, **fields: Any) -> "data.Batches":
-    """This process's part of the batches of a job, see ``data.eval_batches``."""
-    return data.eval_batches(
-        job.examples,
-        batch_size=job.batch_size if batch_size is None else batch_size,
-        image_size=job.network.image_size,
-        preprocessing=job.network.preprocessing,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        **fields,
-    )
-
-
-def place(job: Job, part: dict[str, np.ndarray]) -> tuple[dict[str, jax.Array], Trial]:
-    """Put a batch on the devices, as a trial for the network.
-
-    Args:
-      job: what the tasks have in common.
-      part: this process's part of the batch, see ``batches``.
-
-    Returns:
-      ``index`` in the dataset, ``label`` (the network's class) and ``mask`` of the whole batch,
-      each (N,), and the trial.
-    """
-    # The padding has the number of no example; which one it gets here does not matter.
-    numbers = np.where(part["mask"], part["index"], 0)
-    labels = part["label"]
-    if job.classes is not None:
-        labels = job.classes[labels].astype(labels.dtype)
-    placed = mesh.shard_batch(
-        job.devices,
-        {
-            "index": job.examples.indices[numbers].astype(np.uint32),
-            "image": part["image"],
-            "label": labels,
-            "mask": part["mask"],
-        },
-    )
-    filled = _fill_padding(job.devices)(placed)
-    images = filled.pop("image")
-    trial = Trial(
-        protocol=job.effective_protocol,
-        example_keys=job.example_keys(filled["index"]),
-        images=images,
-        labels=filled["label"],
-        **job.classifier,
-    )
-    return filled, trial
-
-
-@functools.cache
-def _fill_padding(devices: mesh.Mesh) -> Callable[..., dict[str, jax.Array]]:
-    """A function that makes what the mask hides a copy of the first example.
-
-    That is a valid image, so padding cannot raise an error.
-    """
-
-    def fill(batch):
-        rows = jnp.where(batch["mask"], jnp.arange(len(batch["mask"])), 0)
-        return {name: x if name == "mask" else x[rows] for name, x in batch.items()}
-
-    return jax.jit(fill, out_shardings=mesh.sharded(devices))

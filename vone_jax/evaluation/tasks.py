@@ -9,11 +9,11 @@ from vone_jax import data, mesh, names, training
 from vone_jax.data import load_corrupted
 from vone_jax.evaluation import exhibits, physiology, suites
 from vone_jax.evaluation.conditions import Corrupted
-from vone_jax.evaluation.examples import Examples
+from vone_jax.evaluation.job import Examples, Job
 from vone_jax.evaluation.judging import AttackNoise
 from vone_jax.evaluation.masking import Masking
 from vone_jax.evaluation.request import SAME, TRAINED, Request, parse_noise
-from vone_jax.evaluation.run import Exhibit, Job, Task
+from vone_jax.evaluation.run import Exhibit, Task
 from vone_jax.network import Network, Split, open_network
 from vone_jax.v1 import Noise
 

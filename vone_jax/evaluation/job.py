@@ -1,0 +1,335 @@
+"""The common part of the tasks of an evaluation: network, examples, and batches of these."""
+
+import copy
+import dataclasses
+import functools
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vone_jax import arguments, data, mesh, models, names, prng, results
+from vone_jax.evaluation.judging import Trial, noise_record, noise_slug
+from vone_jax.network import Network
+from vone_jax.results import Protocol
+
+# The number of a noun in WordNet, by which ImageNet names its classes.
+_WORDNET = re.compile(r"n\d{8}(?!\d)")
+
+
+class Examples(data.Subset):
+    """Every k-th example of a split.
+
+    The stride is ``len(source) // count``, as in the VOneNet authors' protocol (every tenth of
+    ImageNet's 50,000 validation images).
+    """
+
+    @property
+    def record(self) -> results.Dataset:
+        """The examples for a result file."""
+        return results.Dataset(
+            name=self.name,
+            split=self.split,
+            examples=len(self),
+            stride=self.stride,
+            total=self.total,
+            class_names=tuple(self.class_names),
+        )
+
+    def pick(self, positions: np.ndarray) -> "Examples":
+        """Only the examples at some positions. They keep their indices in the split."""
+        picked = copy.copy(self)
+        picked.indices = self.indices[positions]
+        return picked
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Job:
+    """The common part of the tasks of an evaluation: network, examples, protocol, devices.
+
+    Attributes:
+      network: the network.
+      examples: the images.
+      protocol: how noise is drawn; a network without noise has one draw.
+      directory: of the result files.
+      devices: mesh over which a batch is split. It changes no result.
+      seed: root of all randomness, in [0, 2**32).
+      batch_size: examples at a time, a multiple of the number of devices. It changes no result.
+      matmul_precision: one of ``names.MATMUL_PRECISIONS``. Default: "high" on TPUs, "highest" on
+        GPUs. A CPU always has the highest.
+      other: a network whose adversarial images are carried over, in the conditions that do so.
+      workers: processes that decode images, see ``data.eval_batches``.
+      tag: appended to the names of the results.
+      overwrite: replace results of other evaluations that have the same name.
+      versions: package -> version, for the result files.
+      command: the command line, for the result files.
+      trained_on: whether the network was trained on the data set of the examples, see
+        ``match_labels``.
+
+    Raises:
+      ValueError: if network, images, devices and batch size do not fit.
+    """
+
+    network: Network
+    examples: Examples
+    protocol: Protocol
+    directory: Path
+    devices: mesh.Mesh
+    seed: int = 0
+    batch_size: int = 50
+    matmul_precision: str | None = None
+    other: Network | None = None
+    workers: int = 0
+    tag: str = ""
+    overwrite: bool = False
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    command: str = ""
+    trained_on: bool = False
+
+    def __post_init__(self):
+        mesh.check_batch_size(self.devices, self.batch_size)
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be in [0, 2**32), got {self.seed}")
+        if self.workers < 0:
+            raise ValueError(f"workers must be >= 0, got {self.workers}")
+        if self.matmul_precision is not None:
+            arguments.choice("matmul_precision", self.matmul_precision, names.MATMUL_PRECISIONS)
+        if not re.fullmatch(r"[\w.-]*", self.tag):
+            raise ValueError(
+                f"tag must consist of letters, digits, '-', '_' and '.', got {self.tag!r}"
+            )
+        _ = self.classes  # raises for examples that do not fit
+        if self.other is not None and self.other.image_shape != self.network.image_shape:
+            raise ValueError(
+                f"{self.other.name} takes images of {self.other.image_shape}, {self.network.name} "
+                f"of {self.network.image_shape}, so none carry over"
+            )
+        known = {each.class_names for each in (self.network, self.other) if each is not None}
+        if len(known - {()}) > 1:
+            assert self.other is not None
+            raise ValueError(
+                f"{self.other.name} and {self.network.name} must have the same classes in the same "
+                f"order, else the labels by which images are attacked are those of other classes"
+            )
+
+    @functools.cached_property
+    def classes(self) -> np.ndarray | None:
+        """The network's class for each label of the examples, see ``match_labels``."""
+        return match_labels(self.network, self.examples, self.trained_on)
+
+    @property
+    def effective_protocol(self) -> Protocol:
+        """The protocol as it applies to the network: one draw if the network has no noise."""
+        return self.protocol if self.network.stochastic else Protocol("none", 1)
+
+    @property
+    def effective_precision(self) -> str:
+        """The precision of matrix products as it applies to the devices."""
+        platform = self.devices.devices.flat[0].platform
+        if platform == "cpu" or self.matmul_precision is None:
+            # The lowest at which the accuracy of no image changed, see docs/accelerators.md.
+            return "high" if platform == "tpu" else "highest"
+        return self.matmul_precision
+
+    def identity(
+        self, name: str, condition: results.Condition, /, **fields: Any
+    ) -> results.Identity:
+        """The identity of a result of this job.
+
+        Args:
+          name: the task in the name of the files.
+          condition: for the result file.
+          **fields: of ``results.Identity``, in place of those of the job.
+        """
+        dataset = self.examples.record
+        if self.classes is not None:
+            # The labels in a result are the network's classes.
+            dataset = dataclasses.replace(dataset, class_names=self.network.class_names)
+        values = {
+            "network": network_record(self.network),
+            "dataset": dataset,
+            "condition": condition,
+            "protocol": self.effective_protocol,
+            "key": results.Key(
+                self.seed, "evaluation / index in the dataset / purpose (attack, judge, ...)"
+            ),
+            "matmul_precision": self.effective_precision,
+        } | fields
+        # Replaced noise is part of the name; the network as it was trained has none there.
+        noise = self.network.noise
+        test_noise = "" if self.network.trained is None else f"test-{noise_slug(noise)}"
+        parts = (name, test_noise, values["protocol"].slug, self.tag)
+        return results.Identity(name="-".join(filter(None, parts)), **values)
+
+    @functools.cached_property
+    def classifier(self) -> dict[str, Any]:
+        """The fields of a ``Trial`` about the network, on the devices."""
+        place = functools.partial(mesh.replicate, self.devices)
+        network = self.network.placed(place)
+        fields: dict[str, Any] = {
+            "logits_fn": network.logits_fn,
+            "with_noise": lambda noise: network.with_noise(noise).logits_fn,
+        }
+        if self.other is not None:
+            fields["other"] = self.other.placed(place).logits_fn
+        return fields
+
+    def example_keys(self, indices: jax.Array) -> jax.Array:
+        """The root of everything random that happens to each example, by dataset index."""
+        root = prng.stream(jax.random.key(self.seed), "evaluation")
+        return _index_keys(root, indices)
+
+
+_index_keys = jax.jit(prng.index_keys)
+
+
+def batches(job: Job, batch_size: int | None = None, **fields: Any) -> "data.Batches":
+    """This process's part of the batches of a job, see ``data.eval_batches``."""
+    return data.eval_batches(
+        job.examples,
+        batch_size=job.batch_size if batch_size is None else batch_size,
+        image_size=job.network.image_size,
+        preprocessing=job.network.preprocessing,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        **fields,
+    )
+
+
+def place(job: Job, part: dict[str, np.ndarray]) -> tuple[dict[str, jax.Array], Trial]:
+    """Put a batch on the devices, as a trial for the network.
+
+    Args:
+      job: what the tasks have in common.
+      part: this process's part of the batch, see ``batches``.
+
+    Returns:
+      ``index`` in the dataset, ``label`` (the network's class) and ``mask`` of the whole batch,
+      each (N,), and the trial.
+    """
+    # The padding has the number of no example; which one it gets here does not matter.
+    numbers = np.where(part["mask"], part["index"], 0)
+    labels = part["label"]
+    if job.classes is not None:
+        labels = job.classes[labels].astype(labels.dtype)
+    placed = mesh.shard_batch(
+        job.devices,
+        {
+            "index": job.examples.indices[numbers].astype(np.uint32),
+            "image": part["image"],
+            "label": labels,
+            "mask": part["mask"],
+        },
+    )
+    filled = _fill_padding(job.devices)(placed)
+    images = filled.pop("image")
+    trial = Trial(
+        protocol=job.effective_protocol,
+        example_keys=job.example_keys(filled["index"]),
+        images=images,
+        labels=filled["label"],
+        **job.classifier,
+    )
+    return filled, trial
+
+
+@functools.cache
+def _fill_padding(devices: mesh.Mesh) -> Callable[..., dict[str, jax.Array]]:
+    """A function that makes what the mask hides a copy of the first example.
+
+    That is a valid image, so padding cannot raise an error.
+    """
+
+    def fill(batch):
+        rows = jnp.where(batch["mask"], jnp.arange(len(batch["mask"])), 0)
+        return {name: x if name == "mask" else x[rows] for name, x in batch.items()}
+
+    return jax.jit(fill, out_shardings=mesh.sharded(devices))
+
+
+def network_record(network: Network) -> results.Network:
+    """The network for a result file."""
+    trained = network.model if network.trained is None else network.trained
+    stochastic = network.stochastic if trained is None else models.is_stochastic(trained)
+    architecture = network.architecture
+    return results.Network(
+        name=architecture or network.name,
+        label=names.network_label(architecture) if architecture else network.name,
+        stochastic=stochastic,
+        parameters=network.parameters,
+        weights=network.weights,
+        checkpoint_step=network.checkpoint_step,
+        trained_noise=None if trained is None else noise_record(models.noise_of(trained)),
+        test_noise=noise_record(network.noise),
+        config=dict(network.config),
+        source=network.source,
+    )
+
+
+def match_labels(network: Network, examples: Examples, trained_on: bool) -> np.ndarray | None:
+    """Match the labels of the examples with the classes of the network.
+
+    Classes are matched by name, or by the WordNet number with which both names begin, so that a
+    folder with some of the network's classes, or with all of them in another order, is scored
+    correctly. Where a side has numbers for names, the labels are the classes.
+
+    Args:
+      network: the network.
+      examples: the images with their labels.
+      trained_on: True if the network was trained on this data set, so that the labels of a network
+        without class names are its classes.
+
+    Returns:
+      The class of each label, int32, or None if the labels are the classes.
+
+    Raises:
+      ValueError: if the network takes images of another number of channels, has fewer classes,
+        lacks a class of the examples, or has no names to compare with theirs.
+    """
+    channels = examples.image_shape[-1]
+    if channels != network.image_shape[-1]:
+        raise ValueError(
+            f"{examples.name!r} has images of {channels} channels, {network.name} takes "
+            f"{network.image_shape[-1]}"
+        )
+    known, given = list(network.class_names), list(examples.class_names)
+    numbered = _are_numbers(given) or bool(known) and _are_numbers(known)
+    if not known and not numbered and not trained_on:
+        raise ValueError(
+            f"the classes of {network.name} have no names, so the labels of {examples.name!r} "
+            f"({', '.join(given[:3])}{', ...' if len(given) > 3 else ''}) cannot be matched with "
+            f"its logits; give class_names, a file with one name a line for each of its "
+            f"{network.num_classes} logits"
+        )
+    if not known or known == given or numbered:
+        if len(given) > network.num_classes:
+            raise ValueError(
+                f"{examples.name!r} has {len(given)} classes, {network.name} has "
+                f"{network.num_classes}"
+            )
+        return None
+    places = {_identifier(name): position for position, name in enumerate(known)}
+    missing = [name for name in given if _identifier(name) not in places]
+    if missing:
+        raise ValueError(
+            f"{examples.name!r} has classes that {network.name} does not know: "
+            f"{', '.join(map(repr, missing[:5]))}{', ...' if len(missing) > 5 else ''}; its "
+            f"classes are {', '.join(map(repr, known[:10]))}{', ...' if len(known) > 10 else ''}. "
+            f"Rename the classes of the data, or leave these out"
+        )
+    return np.array([places[_identifier(name)] for name in given], np.int32)
+
+
+def _identifier(name: str) -> str:
+    """The WordNet number at the beginning of a class name, else the name."""
+    number = _WORDNET.match(name)
+    return name if number is None else number[0]
+
+
+def _are_numbers(class_names: list[str]) -> bool:
+    """True if the names are the positions, as in a source without names."""
+    return class_names == [str(position) for position in range(len(class_names))]
