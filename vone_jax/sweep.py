@@ -225,11 +225,7 @@ def run(
 
 
 def _weights_files(sweep: Sweep, weights: Path | None) -> dict[str, Path | None]:
-    """The file of each network that is opened, None if it is missing, which is printed.
-
-    Raises:
-      ValueError: if all are missing.
-    """
+    """The file of each network that is opened, None if it is missing, which is printed."""
     wanted = {
         label: member.network
         for label, member in sweep.members.items()
@@ -313,11 +309,7 @@ def _append(record: Path, command: _Command) -> None:
 
 
 def _execute(command: Sequence[str], root: Path | None) -> int:
-    """Run a process. SIGTERM and Ctrl-C are passed on to it, and the sweep then stops.
-
-    Returns:
-      The exit status, 75 if a signal has asked the sweep to stop.
-    """
+    """Run a process and return its exit status, 75 after SIGTERM or Ctrl-C, which it gets too."""
     stopped, environment = False, dict(os.environ)
     if root is not None:
         # The package can be imported from any directory.

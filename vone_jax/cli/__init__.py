@@ -144,10 +144,12 @@ def program(script: str) -> str:
     return name if name.startswith("vone-") else script
 
 
-def manual(text: str, script: str) -> str:
-    """The help of a command, with the name under which it runs."""
+def manual(text: str, script: str, argv: Sequence[str]) -> int:
+    """Print the help of a command and return the exit status: without arguments, it is an error."""
     name = program(script)
-    return text if name == script else text.replace(f"python {script}", name)
+    shown = text if name == script else text.replace(f"python {script}", name)
+    print(shown, file=sys.stdout if argv else sys.stderr)
+    return FINISHED if argv else WRONG_ARGUMENTS
 
 
 def command(program: str, argv: Sequence[str]) -> str:

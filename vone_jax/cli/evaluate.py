@@ -92,8 +92,7 @@ _OPTIONS = (Arguments, evaluation.Request)
 def main(argv: Sequence[str]) -> int:
     """Run the command with the given arguments and return its exit status."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(cli.manual(__doc__ or "", "eval.py"), file=sys.stdout if argv else sys.stderr)
-        return cli.FINISHED if argv else cli.WRONG_ARGUMENTS
+        return cli.manual(__doc__ or "", "eval.py", argv)
     if argv[0].startswith("-") and argv[0] != "--help-all":
         return cli.fail(PROGRAM, f"NETWORK must come before {argv[0]}", cli.WRONG_ARGUMENTS)
     try:

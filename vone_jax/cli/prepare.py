@@ -32,26 +32,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROGRAM, description="Prepare data sets for vone_jax.")
+    source, data_dir = (argparse.ArgumentParser(add_help=False) for _ in range(2))
+    source.add_argument(
+        "--source",
+        default=DEBIAN_FASHION_MNIST,
+        help="directory of the IDX files, plain or gzipped (default: %(default)s)",
+    )
+    data_dir.add_argument(
+        "--data-dir",
+        help="directory of the prepared sets (default: $TFDS_DATA_DIR or ~/tensorflow_datasets)",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    idx = commands.add_parser("idx", help="turn four IDX files into TFDS files")
+    about = "turn four IDX files into TFDS files"
+    idx = commands.add_parser("idx", help=about, parents=[source, data_dir])
     idx.add_argument(
         "--name", choices=tfds_sets.IDX_SETS, default="fashion_mnist", help="default: %(default)s"
     )
-    _add_source(idx)
-    _add_data_dir(idx)
     idx.set_defaults(run=_run_idx)
 
-    tfds = commands.add_parser("tfds", help="download and prepare a TFDS set as array_record files")
+    about = "download and prepare a TFDS set as array_record files"
+    tfds = commands.add_parser("tfds", help=about, parents=[data_dir])
     tfds.add_argument("name", help="TFDS name, for instance cifar10 or imagenette")
-    _add_data_dir(tfds)
     tfds.add_argument(
         "--manual-dir", help="directory of archives that must be downloaded by hand (ImageNet)"
     )
     tfds.set_defaults(run=_run_tfds)
 
-    subset = commands.add_parser("embedded", help="make the embedded subset of Fashion-MNIST again")
-    _add_source(subset)
+    about = "make the embedded subset of Fashion-MNIST again"
+    subset = commands.add_parser("embedded", help=about, parents=[source])
     subset.add_argument(
         "--output",
         type=Path,
@@ -60,21 +69,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     subset.set_defaults(run=_run_embedded)
     return parser
-
-
-def _add_source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--source",
-        default=DEBIAN_FASHION_MNIST,
-        help="directory of the IDX files, plain or gzipped (default: %(default)s)",
-    )
-
-
-def _add_data_dir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data-dir",
-        help="directory of the prepared sets (default: $TFDS_DATA_DIR or ~/tensorflow_datasets)",
-    )
 
 
 def _run_idx(options: argparse.Namespace) -> str:

@@ -53,10 +53,9 @@ def main(argv: Sequence[str]) -> int:
     root = configs.resolve().parent
     if not argv or argv[0] in ("-h", "--help"):
         names = "\n  ".join(sweeps.sweep_names(configs))
-        text = cli.manual(f"{__doc__}\nSweeps:\n  {names}\n", "sweep.py")
-        print(text, file=sys.stdout if argv else sys.stderr)
+        status = cli.manual(f"{__doc__}\nSweeps:\n  {names}\n", "sweep.py", argv)
         if not argv:
-            return cli.WRONG_ARGUMENTS
+            return status
     arguments = parsing.parse(Arguments, argv, PROGRAM, "Options:")
     try:
         return sweeps.run(

@@ -66,9 +66,7 @@ def main(argv: Sequence[str]) -> int:
         return cli.fail(PROGRAM, f"CONFIG must come before {argv[0]}", cli.WRONG_ARGUMENTS)
     if not argv or argv[0].startswith("-"):
         names = "\n  ".join(training.config_names(configs))
-        text = cli.manual(f"{__doc__}\nConfigs:\n  {names}", "train.py")
-        print(text, file=sys.stdout if argv else sys.stderr)
-        return cli.FINISHED if argv else cli.WRONG_ARGUMENTS
+        return cli.manual(f"{__doc__}\nConfigs:\n  {names}", "train.py", argv)
     try:
         experiment = training.load_config(argv[0], configs)
         if {"-h", "--help"} & set(argv):

@@ -298,11 +298,7 @@ class Minimal(Condition):
 
 
 def check_untargeted(*several: Attack) -> None:
-    """Check that no attack takes the labels for its targets.
-
-    Raises:
-      ValueError: for a targeted attack.
-    """
+    """Raise a ValueError for an attack that takes the labels for its targets."""
     for attack in several:
         if attack.targeted:
             raise ValueError(

@@ -68,13 +68,10 @@ class Gallery(Exhibit):
 
 
 def spread(job: Job, count: int) -> np.ndarray:
-    """Positions of some examples, spread over the data set and over its classes.
+    """Ascending positions of some examples, spread over the data set and over its classes.
 
     The n-th is the first of a class that is not shown yet, from the n-th of ``count`` equal parts
     of the examples on. If all classes were shown, they may come again.
-
-    Returns:
-      ``count`` different positions, ascending.
     """
     total = len(job.examples)
     positions: list[int] = []

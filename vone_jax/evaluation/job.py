@@ -138,13 +138,7 @@ class Job:
     def identity(
         self, name: str, condition: results.Condition, /, **fields: Any
     ) -> results.Identity:
-        """The identity of a result of this job.
-
-        Args:
-          name: the task in the name of the files.
-          condition: for the result file.
-          **fields: of ``results.Identity``, in place of those of the job.
-        """
+        """The identity of a result; ``fields`` take the place of those of the job."""
         dataset = self.examples.record
         if self.classes is not None:
             # The labels in a result are the network's classes.
@@ -201,15 +195,11 @@ def batches(job: Job, batch_size: int | None = None, **fields: Any) -> "data.Bat
 
 
 def place(job: Job, part: dict[str, np.ndarray]) -> tuple[dict[str, jax.Array], Trial]:
-    """Put a batch on the devices, as a trial for the network.
-
-    Args:
-      job: what the tasks have in common.
-      part: this process's part of the batch, see ``batches``.
+    """Put this process's part of a batch, see ``batches``, on the devices.
 
     Returns:
       ``index`` in the dataset, ``label`` (the network's class) and ``mask`` of the whole batch,
-      each (N,), and the trial.
+      each (N,), and the batch as a trial for the network.
     """
     # The padding has the number of no example; which one it gets here does not matter.
     numbers = np.where(part["mask"], part["index"], 0)

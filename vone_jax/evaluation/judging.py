@@ -85,10 +85,7 @@ class Trial:
         return self.attacked("same")
 
     def attacked(self, noise: AttackNoise = "same") -> classifier.LogitsFn:
-        """The classifier that is attacked.
-
-        Args:
-          noise: its noise.
+        """The classifier that is attacked, with its noise.
 
         Raises:
           ValueError: if the noise is to be changed and the trial has no ``with_noise``.
@@ -168,15 +165,7 @@ def judge(
 
 
 def decide(logits: jax.Array, decision: str) -> jax.Array:
-    """The classes decided for.
-
-    Args:
-      logits: of the averaged draws, (K, N, C).
-      decision: one of ``results.DECISIONS``.
-
-    Returns:
-      Integers (N,).
-    """
+    """The classes (N,) decided for from logits of draws (K, N, C), by one of ``DECISIONS``."""
     probability = jnp.mean(jax.nn.softmax(logits), axis=0)
     if decision == "mean_probability":
         return jnp.argmax(probability, axis=-1)
@@ -230,11 +219,7 @@ def accuracy(right: np.ndarray, won: tuple[int, ...] | None = None) -> results.A
 
 
 def check_finite(loss: np.ndarray, indices: np.ndarray) -> None:
-    """Check the losses of examples.
-
-    Raises:
-      FloatingPointError: naming the examples whose loss is not finite.
-    """
+    """Raise a FloatingPointError that names the examples whose loss is not finite, if any."""
     bad = np.flatnonzero(~np.isfinite(loss))
     if len(bad):
         raise FloatingPointError(

@@ -72,10 +72,7 @@ def _of_numbers(check: Callable[..., Finding]) -> Callable[..., Finding]:
 def falls(shares: Measured, good: str, bad: str) -> Finding:
     """Accuracy must not rise from each attack to the next, which is at least as strong.
 
-    Args:
-      shares: under several attacks.
-      good: what it means that accuracy never rises.
-      bad: what it means that it does.
+    ``good`` is what it means that accuracy never rises, ``bad`` that it does.
     """
     verdict, numbers = _never_rises(shares, "accuracy", "rise")
     return Finding(verdict, numbers, good if verdict == "pass" else bad)
@@ -83,12 +80,7 @@ def falls(shares: Measured, good: str, bad: str) -> Finding:
 
 @_of_numbers
 def plateau(shares: Measured, what: str) -> Finding:
-    """More of something must no longer lower the accuracy, and never raise it.
-
-    Args:
-      shares: under attacks of ascending effort.
-      what: of which there is more, as in "restarts".
-    """
+    """More of something, as "restarts", must no longer lower the accuracy, and never raise it."""
     finding = falls(
         shares,
         f"More {what} no longer lower the accuracy: the attack has converged in them.",
@@ -104,12 +96,9 @@ def plateau(shares: Measured, what: str) -> Finding:
 
 @_of_numbers
 def unbounded(shares: Measured, classes: int, stochastic: bool) -> Finding:
-    """An attacker who may paint any image must win.
+    """An attacker who may paint any image, of L-infinity radius 1, must win.
 
-    Args:
-      shares: under one attack, of L-infinity radius 1.
-      classes: number of classes.
-      stochastic: whether the network is now and then right by luck, up to chance.
+    A stochastic network may now and then be right by luck, up to chance.
     """
     (share,) = shares.values()
     accuracy, chance = _mean(share), 1 / classes
@@ -200,9 +189,7 @@ def gradients(images: Measured, constant: np.ndarray) -> Finding:
 def randomness(spread: np.ndarray, stochastic: bool) -> Finding:
     """The outputs must differ between passes if, and only if, the network is stochastic.
 
-    Args:
-      spread: largest distance between the normalised logits of five passes for each image, (N,).
-      stochastic: whether the evaluation takes the network to be stochastic.
+    ``spread`` is the largest distance between the normalised logits of five passes, (N,).
     """
     largest = float(np.max(spread))
     random = not largest <= RANDOM_SPREAD
@@ -224,10 +211,8 @@ def randomness(spread: np.ndarray, stochastic: bool) -> Finding:
 def outputs(lowest: np.ndarray, highest: np.ndarray, sum_error: np.ndarray) -> Finding:
     """The outputs must be logits, not probabilities, as AutoAttack checks.
 
-    Args:
-      lowest: smallest output for each image, (N,).
-      highest: largest output for each image, (N,).
-      sum_error: distance of the sum of the outputs from 1 for each image, (N,).
+    Given are the smallest and the largest output for each image, (N,), and the distance of the sum
+    of its outputs from 1.
     """
     low, high, error = float(lowest.min()), float(highest.max()), float(sum_error.max())
     numbers = {

@@ -245,12 +245,7 @@ def _feature_shapes(network: Network, shown: neurophysiology.Display) -> dict[st
 
 
 def _load_references(paths: Sequence[Path]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The joined tables of neurons, and the SHA-1 of each by its file name.
-
-    Raises:
-      ValueError: for a table that cannot be used, or a property that two of them have.
-      FileNotFoundError: for a table that does not exist.
-    """
+    """The joined tables of neurons, and the SHA-1 of each by its file name."""
     values: dict[str, np.ndarray] = {}
     hashes: dict[str, str] = {}
     for path in paths:

@@ -45,11 +45,8 @@ def experiments(
     Variability is recorded where the layer's responses depend on the key.
 
     Args:
-      network: the network.
-      layer: the layer's name.
-      scores: of the layer.
-      quiet: the layer without noise.
-      noisy: the layer with the network's noise, if it has any.
+      network, layer, scores: the network, the layer's name and its scores.
+      quiet, noisy: the layer without noise, and with the network's, if it has any.
       key: typed key of the noise.
 
     Returns:

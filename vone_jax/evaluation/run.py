@@ -267,11 +267,7 @@ def _finished(job: Job, store: Store, replaces: bool) -> results.Result | None:
 
 
 def _check_same_files(job: Job, count: int) -> None:
-    """Check that all processes have found as much in the results.
-
-    Raises:
-      ResultError: if they have not.
-    """
+    """Check that all processes have found as much in the results."""
     if not mesh.same_in_all_processes(count):
         raise ResultError(
             f"the processes do not find the same files in {job.directory}; it must be on a file "

@@ -131,11 +131,7 @@ def _at_radius(name: str, request: "Request", eps: float, target: Target) -> Con
 def _corrupted(
     request: "Request", usual: Sequence[str], severities: Sequence[int], target: Target
 ) -> list[Corrupted]:
-    """The corruptions of the request, else the usual ones.
-
-    Raises:
-      ValueError: naming a corruption that the images are too small for.
-    """
+    """The corruptions of the request, else the usual ones."""
     frost = None if request.frost_dir is None else corruptions.load_frost(request.frost_dir)
     chosen = request.corruptions or usual
     if frost is None and not request.corruptions:
@@ -145,6 +141,7 @@ def _corrupted(
         for name in chosen
         for severity in request.severities or severities
     ]
+    # Images that are too small for a corruption are an error now, before any work.
     images = jax.ShapeDtypeStruct((1, *target.image_shape), jnp.float32)
     keys = jax.eval_shape(lambda: prng.example_keys(jax.random.key(0), 1))
     for one_severity in {each.corruption: each for each in corrupted}.values():

@@ -101,11 +101,7 @@ def plan(
 
 
 def _split(network: Network, request: Request) -> Split:
-    """The images to evaluate on: those that are asked for, else those of a run's validation.
-
-    Raises:
-      ValueError: if the request names none and there is no run that has some.
-    """
+    """The images to evaluate on: those that are asked for, else those of a run's validation."""
     known = network.validation
     if request.source is None:
         if known is None:
@@ -123,12 +119,7 @@ def _split(network: Network, request: Request) -> Split:
 def _attack_noise(
     request: Request, suite: Sequence[str], network: Network, trained: Noise
 ) -> AttackNoise:
-    """The noise at the attack, where it differs from that at evaluation.
-
-    Raises:
-      ValueError: for an attack noise that does not go with the noise at evaluation, or has no
-        effect on a requested attack.
-    """
+    """The noise at the attack, where it differs from that at evaluation."""
     if request.attack_noise == SAME:
         return "same"
     unsupported = [name for name in suite if name in suites.IN_ONE_NORM]
@@ -157,11 +148,6 @@ def _from_files(
 
     As many images are used as would be corrupted in memory, every k-th of the set. They are not
     resized or cropped again.
-
-    Raises:
-      FileNotFoundError, ValueError: if a set does not exist or is not of this layout, see
-        ``data.load_corrupted``. Also if there is no corruption among the tasks, or one that is to
-        be made in another form.
     """
     files = request.corrupted_files
     assert files is not None

@@ -1,5 +1,6 @@
 """Charts of accuracy: by condition, against radius, severity and epoch."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -79,10 +80,10 @@ def overview(runs: Sequence[Run]) -> Figure | None:
     None if nothing was measured.
     """
     radii = {
-        (names.NORMS.index(norm), eps): result.attack.label
+        (names.NORMS.index(result.attack.norm), result.attack.radius): result.attack.label
         for run in runs
-        for norm in comparison.norms([run])
-        for eps, result in comparison.curve(run, norm).items()
+        for ladder in comparison.ladders(run)
+        for result in ladder
     }
     attacks = [radii[place] for place in sorted(radii)]
     points = [_conditions(run) for run in runs]
@@ -111,9 +112,8 @@ def _conditions(run: Run) -> list[Point]:
     clean, corrupted = comparison.clean(run), comparison.corruptions(run)
     if clean is not None:
         points.append(Point(_CLEAN, [clean], clean.protocol_label))
-    for norm in comparison.norms([run]):
-        for result in comparison.curve(run, norm).values():
-            points.append(Point(result.attack.label, [result], result.protocol_label))
+    for result in itertools.chain(*comparison.ladders(run)):
+        points.append(Point(result.attack.label, [result], result.protocol_label))
     if corrupted:
         over = corruption_label(list(corrupted))
         points.append(Point(_CORRUPTED, list(corrupted.values()), over))

@@ -124,12 +124,13 @@ def _attack_strength(run: Run) -> Iterator[str]:
                 f"{run.label}: {result.name} moved an image by {largest:.6g}, beyond its "
                 f"radius {eps:.6g}."
             )
-    for norm in comparison.norms([run]):
-        for weak, strong in itertools.pairwise(comparison.curve(run, norm).values()):
+    for ladder in comparison.ladders(run):
+        for weak, strong in itertools.pairwise(ladder):
             if strong.interval[0] > weak.interval[1]:
                 large, small = strong.attack.eps_label, weak.attack.eps_label
+                norm = NORM_LABELS[strong.attack.norm]
                 yield (
-                    f"{run.label}: a larger {NORM_LABELS[norm]} radius ({large}) leaves more "
+                    f"{run.label}: a larger {norm} radius ({large}) leaves more "
                     f"accuracy than a smaller one ({small}), {percent(strong.accuracy)} against "
                     f"{percent(weak.accuracy)}. The attack misses adversarial images."
                 )
@@ -139,12 +140,11 @@ def _unbroken(runs: Sequence[Run]) -> Iterator[str]:
     """Ladders whose largest radius leaves more than chance: they show no lower end."""
     parts = []
     for run in runs:
-        for norm in comparison.norms([run]):
-            for strongest in list(comparison.curve(run, norm).values())[-1:]:
-                level = comparison.chance(strongest)
-                if level is not None and strongest.interval[0] > level:
-                    kept = percent(strongest.accuracy)
-                    parts.append(f"{run.label} keeps {kept} at {strongest.attack.label}")
+        for *_, strongest in comparison.ladders(run):
+            level = comparison.chance(strongest)
+            if level is not None and strongest.interval[0] > level:
+                kept = percent(strongest.accuracy)
+                parts.append(f"{run.label} keeps {kept} at {strongest.attack.label}")
     if parts:
         yield (
             f"Not every ladder of radii reaches chance: {listing(parts)}. Larger radii would show "

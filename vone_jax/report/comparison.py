@@ -62,6 +62,12 @@ def curve(run: Run, norm: str) -> dict[float, Result]:
     return dict(sorted(worst.items()))
 
 
+def ladders(run: Run) -> list[list[Result]]:
+    """``curve`` of each norm that a network as deployed was attacked in, without the radii."""
+    curves = (curve(run, norm) for norm in norms([run]))
+    return [list(by_radius.values()) for by_radius in curves if by_radius]
+
+
 def attack_condition(result: Result) -> results.AttackCondition:
     """The condition of an attack result."""
     assert isinstance(result.condition, results.AttackCondition)

@@ -140,8 +140,7 @@ def _comparison(runs: Sequence[Run], item: comparison.Comparison) -> dict[str, A
 def _card(position: int, run: Run) -> dict[str, Any]:
     """A network at a glance: clean accuracy, and the middle radius of each ladder."""
     clean = comparison.clean(run)
-    ladders = [list(comparison.curve(run, norm).values()) for norm in comparison.norms([run])]
-    middles = [ladder[len(ladder) // 2] for ladder in ladders if ladder]
+    middles = [ladder[len(ladder) // 2] for ladder in comparison.ladders(run)]
     corrupted = comparison.corruptions(run)
     return {
         "run": run,

@@ -90,12 +90,7 @@ def property_chart(
 def tuning_chart(
     arrays: Mapping[str, np.ndarray], curve: str, units: Sequence[int], position: int
 ) -> Figure:
-    """Tuning curves of units, each divided by its largest value.
-
-    Args:
-      curve: one of ``TUNING_AXES``.
-      position: of the network on the page.
-    """
+    """Tuning curves of units, one of ``TUNING_AXES``, each divided by its largest value."""
     steps, curves = arrays[f"axis/{TUNING_AXES[curve]}"], arrays[f"curve/{curve}"]
     if curve == "size":
         steps = 2 * steps

@@ -66,7 +66,7 @@ class Match:
         """One line for each network, with full precision."""
         return self.networks.drop(columns="name").to_csv(index=False, lineterminator="\n")
 
-    def to_markdown(self, seed: int = SEED) -> str:
+    def to_markdown(self) -> str:
         """The correlations, then the networks, the most robust first."""
         correlations = [
             (item.name, f"{item.value:.3f}", f"{item.low:.2f} to {item.high:.2f}", f"{item.p:.2g}")
@@ -85,7 +85,7 @@ class Match:
             f"{listing(self.properties)}. Robust accuracy: mean over {listing(self._radii())}.",
             markdown(("Correlation", "Value", "95 % interval", "p"), correlations),
             "\n".join(f"{NORM_LABELS[n]}: `{settings}`." for n, settings in self.attacks.items()),
-            f"Intervals: bootstrap over networks, {RESAMPLES} resamples, seed {seed}. Networks of "
+            f"Intervals: bootstrap over networks, {RESAMPLES} resamples, seed {SEED}. Networks of "
             "one kind with other seeds count as networks of their own.",
             markdown(("Network", "Run", "Best layer", "V1 match", "Clean %", "Robust %"), rows),
         ]
@@ -148,13 +148,12 @@ class Match:
         return vl_convert.vegalite_to_png(self.chart(), scale=2, allowed_base_urls=[])
 
 
-def match(runs: Sequence[Run], weakest: int = 2, seed: int = SEED) -> Match:
+def match(runs: Sequence[Run], weakest: int = 2) -> Match:
     """Pair the V1 match of networks with their robustness.
 
     Args:
       runs: at least ``MINIMUM`` networks with results of physiology and attacks.
       weakest: radii of each norm, the smallest that all networks were attacked with.
-      seed: of the bootstrap over networks.
 
     Raises:
       ResultError: if there are too few networks, some have no such results (they are named), they
@@ -186,7 +185,7 @@ def match(runs: Sequence[Run], weakest: int = 2, seed: int = SEED) -> Match:
         }
         rows.append(known | {"layer": members[best].name} | accuracies)
     networks = pd.DataFrame(rows)
-    measured = correlations(networks["v1_match"].tolist(), networks["robust"].tolist(), seed)
+    measured = correlations(networks["v1_match"].tolist(), networks["robust"].tolist())
     return Match(networks, tuple(label for _, label in columns), radii, attacks, measured)
 
 

@@ -307,11 +307,7 @@ def differences(ours: Identity, theirs: Identity | Mapping[str, Any]) -> list[st
 
     A field of the experiment that theirs lacks is no difference: the version that wrote it did not
     have the field, whose default changes nothing. Neither is the precision of products, where
-    theirs does not say it.
-
-    Args:
-      ours: an identity.
-      theirs: another one, or its JSON values.
+    theirs does not say it. Theirs may be JSON values.
     """
     here, there = (_flatten(_identity(each)) for each in (ours, theirs))
     new = {name for name in here if name.startswith("network.config.") and name not in there}
