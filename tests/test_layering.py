@@ -39,7 +39,7 @@ def importers(*names):
 
 
 # Every package may use these; they import neither jax nor flax.
-SHARED = {"arguments", "files", "lazy", "names", "progress"}
+SHARED = {"arguments", "dataclass_json", "files", "lazy", "names", "progress"}
 
 
 @pytest.mark.parametrize(
@@ -85,6 +85,7 @@ def test_results_and_reports_need_neither_jax_nor_flax():
         "results/",
         "report/",
         "arguments.py",
+        "dataclass_json.py",
         "files.py",
         "lazy.py",
         "names.py",

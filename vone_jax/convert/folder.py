@@ -16,20 +16,48 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from vone_jax import files, models, results, v1
+from vone_jax import dataclass_json, files, models, results
 from vone_jax.convert.checkpoint import read_safetensors, write_safetensors
 from vone_jax.convert.gabor_fit import check_bank_size
 from vone_jax.convert.state_dict import abstract_variables, checked_variables
 from vone_jax.convert.untrusted import CheckpointError, read_json
+from vone_jax.v1 import (
+    GDN,
+    GaborParameters,
+    ImportedBank,
+    NeighbouringChannels,
+    OrientedPools,
+    SubcorticalConfig,
+    VOneBlockConfig,
+)
 
 _FORMAT = 1
 # One size for each form of a stem, see models.stem_form.
 _SIZES = (224, 64, 32, 28)
 # Larger values in a configuration would make the check of a hostile folder slow.
 _LARGEST = {"num_classes": 2**24, "width": 2**16, "image_size": 4096, "in_channels": 1024}
-_NOISE = {cls.__name__: cls for cls in (v1.NeuronalNoise, v1.GaussianNoise, v1.FanoNoise)}
-_RULES = {cls.__name__: cls for cls in (v1.OrientedPools, v1.NeighbouringChannels, v1.GDN)}
-_PARAMETERS = tuple(field.name for field in dataclasses.fields(v1.GaborParameters))
+_PARAMETERS = tuple(field.name for field in dataclasses.fields(GaborParameters))
+# The numbers of an explicit bank are arrays.
+_BANKS: dataclass_json.Forms = {
+    GaborParameters: lambda bank: {},
+    ImportedBank: lambda bank: {"pixels_per_degree": bank.pixels_per_degree},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Arguments:
+    """The arguments of ``models.create`` that a folder stores; None is left out."""
+
+    name: str
+    num_classes: int
+    image_size: int
+    in_channels: int
+    width: int
+    v1: VOneBlockConfig | None = None
+    subcortical: SubcorticalConfig | None = None
+    learned_normalization: OrientedPools | NeighbouringChannels | GDN | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
 
 def save_folder(
@@ -102,19 +130,11 @@ def describe(model: models.Network) -> dict[str, Any]:
     if isinstance(model, models.VOneNet):
         kind = "vone_*" if model.subcortical is None else "ev_*"
         names, sizes = models.list_models(kind), (model.image_size,)
-        rule = model.learned_normalization
-        front: dict[str, Any] = {"v1": model.v1, "subcortical": model.subcortical}
-        front["learned_normalization"] = rule
-        stored: dict[str, Any] = {"v1": _describe_v1(model.v1)}
-        if rule is not None:
-            fields = dataclasses.asdict(rule)
-            stored["learned_normalization"] = {"kind": type(rule).__name__, **fields}
-        if model.subcortical is not None:
-            stored["subcortical"] = dataclasses.asdict(model.subcortical)
+        fields = ("v1", "subcortical", "learned_normalization")
     else:
         names, sizes = models.list_models(exclude_filters=("vone_*", "ev_*")), _SIZES
-        front = {"mean": model.mean, "std": model.std}
-        stored = {"mean": list(model.mean), "std": list(model.std)}
+        fields = ("mean", "std")
+    front = {field: getattr(model, field) for field in fields}
     for name, size in itertools.product(names, sizes):
         arguments = {
             "name": name,
@@ -125,22 +145,10 @@ def describe(model: models.Network) -> dict[str, Any]:
         }
         built = models.create(**arguments, **front)
         if built == model.clone(dtype=built.dtype):
-            return arguments | stored
+            description = dataclass_json.encode(_Arguments(**arguments, **front), _BANKS)
+            json.dumps(description, allow_nan=False)
+            return {name: value for name, value in description.items() if value is not None}
     raise ValueError("the network is none that models.create builds in float32")
-
-
-def _describe_v1(config: v1.VOneBlockConfig) -> dict[str, Any]:
-    fields: dict[str, Any] = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    if config.noise is not None:
-        fields["noise"] = {"kind": type(config.noise).__name__, **vars(config.noise)}
-    if config.normalization is not None:
-        fields["normalization"] = dataclasses.asdict(config.normalization)
-    if config.bank is not None:
-        fields["bank"] = bank = dict[str, Any](kind=type(config.bank).__name__)
-        if isinstance(config.bank, v1.ImportedBank):
-            bank["pixels_per_degree"] = config.bank.pixels_per_degree
-    json.dumps(fields, allow_nan=False)
-    return fields
 
 
 def _bank_arrays(model: models.Network) -> dict[str, np.ndarray]:
@@ -148,9 +156,9 @@ def _bank_arrays(model: models.Network) -> dict[str, np.ndarray]:
     bank = model.v1.bank if isinstance(model, models.VOneNet) else None
     if bank is None:
         return {}
-    parameters = bank.parameters if isinstance(bank, v1.ImportedBank) else bank
+    parameters = bank.parameters if isinstance(bank, ImportedBank) else bank
     arrays = {f"v1.bank.{name}": getattr(parameters, name) for name in _PARAMETERS}
-    if isinstance(bank, v1.ImportedBank):
+    if isinstance(bank, ImportedBank):
         arrays |= {"v1.bank.in_phase": bank.in_phase, "v1.bank.quadrature": bank.quadrature}
     return arrays
 
@@ -158,58 +166,35 @@ def _bank_arrays(model: models.Network) -> dict[str, np.ndarray]:
 def _build(description: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> models.Network:
     """Build the network of ``describe`` and ``_bank_arrays``."""
     try:
-        arguments = dict(description)
-        config, stage = arguments.pop("v1", None), arguments.pop("subcortical", None)
-        for fields in (arguments, config or {}, stage or {}):
+        config, stage = description.get("v1"), description.get("subcortical")
+        for fields in (description, config or {}, stage or {}):
             for name, largest in _LARGEST.items():
                 if fields.get(name, 0) > largest:
                     raise ValueError(f"{name} must be at most {largest}, got {fields[name]}")
-        for name in ("mean", "std"):
-            if arguments.get(name) is not None:
-                arguments[name] = tuple(map(float, arguments[name]))
         if config is not None:
-            arguments["v1"] = _build_v1(config, arrays)
-        if stage is not None:
-            arguments["subcortical"] = _build_subcortical(stage)
-        if arguments.get("learned_normalization") is not None:
-            rule = dict(arguments["learned_normalization"])
-            arguments["learned_normalization"] = _RULES[rule.pop("kind")](**rule)
-        model = models.create(**arguments)
+            channels = config["simple_channels"] + config["complex_channels"]
+            check_bank_size(channels, config["kernel_size"])
+            bank = config["bank"] and _build_bank(config["bank"], arrays)
+            # Without its noise a description is damaged: it has no default.
+            config = {**config, "noise": config["noise"], "bank": bank}
+        arguments = dataclass_json.decode(_Arguments, {**description, "v1": config}, "network")
+        model = models.create(**vars(arguments))
         abstract_variables(model)
         return model
     except (TypeError, KeyError, ValueError, AttributeError, ArithmeticError) as error:
         raise CheckpointError(f"the description of the network is damaged: {error}") from error
 
 
-def _build_v1(stored: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> v1.VOneBlockConfig:
-    fields = dict(stored)
-    check_bank_size(fields["simple_channels"] + fields["complex_channels"], fields["kernel_size"])
-    for name in ("image_mean", "image_std"):
-        if isinstance(fields.get(name), list):
-            fields[name] = tuple(map(float, fields[name]))
-    if fields["noise"] is not None:
-        noise = dict(fields["noise"])
-        fields["noise"] = _NOISE[noise.pop("kind")](**noise)
-    if fields.get("normalization") is not None:
-        fields["normalization"] = v1.SurroundNormalization(**fields["normalization"])
-    if fields["bank"] is not None:
-        kind = fields["bank"]["kind"]
-        bank = v1.GaborParameters(**{name: arrays[f"v1.bank.{name}"] for name in _PARAMETERS})
-        if kind == "ImportedBank":
-            kernels = arrays["v1.bank.in_phase"], arrays["v1.bank.quadrature"]
-            bank = v1.ImportedBank(*kernels, bank, fields["bank"]["pixels_per_degree"])
-        elif kind != "GaborParameters":
-            raise ValueError(f"bank must be GaborParameters or ImportedBank, got {kind!r}")
-        fields["bank"] = bank
-    return v1.VOneBlockConfig(**fields)
-
-
-def _build_subcortical(stored: Mapping[str, Any]) -> v1.SubcorticalConfig:
-    fields = dict(stored)
-    for name in ("p_cells", "m_cells"):
-        fields[name] = fields[name] and v1.LGNCells(**fields[name])
-    fields["noise"] = fields["noise"] and v1.FanoNoise(**fields["noise"])
-    return v1.SubcorticalConfig(**fields)
+def _build_bank(
+    stored: Mapping[str, Any], arrays: dict[str, np.ndarray]
+) -> GaborParameters | ImportedBank:
+    parameters = GaborParameters(**{name: arrays[f"v1.bank.{name}"] for name in _PARAMETERS})
+    if stored["kind"] == "GaborParameters":
+        return parameters
+    if stored["kind"] != "ImportedBank":
+        raise ValueError(f"bank must be GaborParameters or ImportedBank, got {stored['kind']!r}")
+    kernels = arrays["v1.bank.in_phase"], arrays["v1.bank.quadrature"]
+    return ImportedBank(*kernels, parameters, stored["pixels_per_degree"])
 
 
 # The model card: Markdown with the metadata of the hub in front.
