@@ -21,6 +21,9 @@ def test_a_count_is_an_integer_from_its_least_value_on(value):
     arguments.count("steps", 1)
     arguments.count("steps", np.int64(3))
     arguments.count("steps", 0, least=0)
+    arguments.count("steps", 5, most=5)
+    with pytest.raises(ValueError, match="steps must be an integer >= 1 and <= 5, got 6"):
+        arguments.count("steps", 6, most=5)
 
 
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), True, "1", None])

@@ -14,13 +14,8 @@ from typing import Any
 def nearest(name: Any, choices: Collection[str], cutoff: float = 0.5) -> str:
     """The end of an error message about a mistyped name.
 
-    Args:
-      name: what was given.
-      choices: the names that exist.
-      cutoff: how similar a choice must be, in [0, 1]; 0 always names one.
-
-    Returns:
-      ``"; did you mean 'x'?"`` for the most similar choice, or an empty string.
+    It is ``"; did you mean 'x'?"`` for the most similar choice, or an empty string. A choice must
+    be as similar as ``cutoff``, in [0, 1]; 0 always names one.
     """
     close = difflib.get_close_matches(str(name), list(choices), n=1, cutoff=cutoff)
     return f"; did you mean {close[0]!r}?" if close else ""
@@ -38,14 +33,16 @@ def choice(name: str, value: Any, choices: Collection[str]) -> None:
         )
 
 
-def count(name: str, value: Any, least: int = 1) -> None:
-    """Check that ``value`` is an integer of at least ``least``.
+def count(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
+    """Check that ``value`` is an integer from ``least`` to ``most``.
 
     Raises:
       ValueError: if it is not. True and False are not integers here.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and int(value) > most):
+        limit = "" if most is None else f" and <= {most}"
+        raise ValueError(f"{name} must be an integer >= {least}{limit}, got {value!r}")
 
 
 def number(
@@ -56,14 +53,9 @@ def number(
     most: float = math.inf,
     below: bool = False,
 ) -> None:
-    """Check that ``value`` is a finite number, at least 0.
+    """Check that ``value`` is a finite number from 0 to ``most``.
 
-    Args:
-      name: of the argument.
-      value: what was given.
-      positive: refuse 0.
-      most: the largest valid value.
-      below: refuse ``most`` itself.
+    ``positive`` refuses 0, and ``below`` refuses ``most`` itself.
 
     Raises:
       ValueError: if it is not.

@@ -11,9 +11,13 @@ import importlib.util
 import json
 import os
 import platform
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import numpy as np
 
 # The list of digests in a directory, in the format of ``sha256sum -c``.
 DIGESTS = "SHA256SUMS"
@@ -26,13 +30,9 @@ class LockedError(RuntimeError):
 def installed(package: str, path: str, requirement: str) -> Path:
     """The place of a file or folder in an installed package, which is not imported.
 
-    Args:
-      package: name of the package, as it is imported.
-      path: of the file in the folder of the package.
-      requirement: for pip, to install the package.
-
     Raises:
-      FileNotFoundError: if the package or the file is missing.
+      FileNotFoundError: if the package or the file is missing, with the ``requirement`` that pip
+        installs.
     """
     found = importlib.util.find_spec(package)
     folders = found.submodule_search_locations if found is not None else None
@@ -46,9 +46,7 @@ def installed(package: str, path: str, requirement: str) -> Path:
 def replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Write a file under a temporary name and rename it to ``path`` when it is complete.
 
-    Args:
-      path: the file to make or to replace. Its directory must exist.
-      write: writes the content to the open binary file that it is given.
+    The function ``write`` gets the open binary file. The directory must exist.
 
     Raises:
       OSError: if the file cannot be written; the message names ``path``.
@@ -72,21 +70,37 @@ def replace_json(path: Path, value: Any) -> None:
     """Write ``value`` as JSON, see ``replace``.
 
     Raises:
-      OSError: if the file cannot be written.
       ValueError: if a number is NaN or infinite, which JSON does not have.
     """
     content = json.dumps(value, indent=1, allow_nan=False).encode() + b"\n"
     replace(path, lambda file: file.write(content))
 
 
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """Read all arrays of an NPZ file.
+
+    Raises:
+      ValueError: if it is damaged, no NPZ file, or holds Python objects; the message names it.
+      OSError: if it cannot be read.
+    """
+    try:
+        # Opened here: np.load does not close its own file when the archive is damaged.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            return dict(archive)
+    # The error for a damaged byte depends on its place.
+    except (
+        *(ValueError, TypeError, KeyError, AttributeError, EOFError, RuntimeError),
+        *(zipfile.BadZipFile, zlib.error),
+    ) as error:
+        raise ValueError(f"{path} cannot be read as NPZ ({error})") from error
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on a file within a ``with`` block.
 
-    The kernel releases the lock when the process ends, also when it is killed. The file stays.
-
-    Args:
-      path: the lock file. It is made if it does not exist, and says which process holds it.
+    The kernel releases the lock when the process ends, also when it is killed. The file, which says
+    which process holds the lock, stays.
 
     Raises:
       LockedError: if another process holds the lock.
@@ -115,11 +129,7 @@ def json_digest(value: Any) -> str:
 
 
 def digest(path: Path) -> str:
-    """The SHA-256 digest of a file, in hexadecimal.
-
-    Raises:
-      OSError: if it cannot be read.
-    """
+    """The SHA-256 digest of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -129,9 +139,6 @@ def write_digests(directory: Path) -> None:
 
     The first line is a comment with the digest of the other lines, so that a damaged list is not
     mistaken for damaged files. The files must not change afterwards.
-
-    Raises:
-      OSError: if a file cannot be read, or the list cannot be written.
     """
     paths = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != DIGESTS)
     lines = [f"{digest(path)}  {path.relative_to(directory).as_posix()}\n" for path in paths]
@@ -142,9 +149,8 @@ def write_digests(directory: Path) -> None:
 def damage(directory: Path) -> list[str]:
     """Compare a directory with its list of digests.
 
-    Returns:
-      One phrase for each file that is missing, unreadable or changed, and for a damaged list. It
-      is empty if all is well. Files that are not in the list are ignored.
+    The result has a phrase for each file that is missing, unreadable or changed, and for a damaged
+    list. Files that are not in the list are ignored.
     """
     try:
         content = (directory / DIGESTS).read_bytes()

@@ -62,15 +62,10 @@ def network_label(name: str) -> str:
 
 
 def eps_label(norm: str, eps: float) -> str:
-    """A radius as papers write it.
+    """A radius in pixel units as papers write it.
 
-    Args:
-      norm: one of ``NORMS``.
-      eps: radius in pixel units, at least 0.
-
-    Returns:
-      A fraction such as ``"4/255"`` or ``"1/1020"`` for a radius in L-infinity that is one, else
-      the number with four digits.
+    It is a fraction such as ``"4/255"`` or ``"1/1020"`` for a radius in L-infinity that is one,
+    else the number with four digits.
     """
     if norm == "linf" and eps > 0:
         levels = 255 * eps

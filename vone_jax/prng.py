@@ -63,11 +63,8 @@ def fold(key: AnyShape, number: Array | int) -> AnyShape:
 def example_keys(key: Key[Array, ""] | Keys, num_examples: int) -> Keys:
     """Return one key per example of a batch.
 
-    Args:
-      key: one key, which numbers the examples by position, or an array of ``num_examples`` keys,
-        which is returned as it is (evaluation passes the keys of the dataset indices, see
-        ``index_keys``).
-      num_examples: the number of examples N in the batch.
+    A single key numbers the examples by position. An array of ``num_examples`` keys is returned as
+    it is: evaluation passes the keys of the dataset indices, see ``index_keys``.
 
     Raises:
       TypeError: if ``key`` is not a typed key.
@@ -122,10 +119,6 @@ def as_pytree(function: Callable[..., Any], name: str) -> Partial:
     leaves, and other weights do not compile again. A plain function gets no leaves and is
     compiled once per function object.
 
-    Args:
-      function: the classifier or layer.
-      name: its name in error messages, for instance ``"logits_fn"``.
-
     Raises:
       TypeError: if ``function`` cannot be called with two positional arguments.
     """
@@ -153,12 +146,8 @@ def call_with_keys(
 ) -> Any:
     """Call a classifier or layer with one key per example.
 
-    Args:
-      function: see ``as_pytree``.
-      keys: one key per example.
-      images: the images, one per key.
-      name: the function's name in error messages.
-      adapter: public name of ``per_example``, for instance ``"attacks.per_example"``.
+    Messages have the function's ``name`` and the public name of ``per_example``, for instance
+    ``"attacks.per_example"``, as ``adapter``. See ``as_pytree`` for the function.
 
     Raises:
       Exception: what ``function`` raises, as it is, with a note that states the contract.
