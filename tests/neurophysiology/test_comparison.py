@@ -10,7 +10,7 @@ import pytest
 
 from vone_jax import neurophysiology
 from vone_jax.neurophysiology.comparison import distance, similarity
-from vone_jax.neurophysiology.references import histogram
+from vone_jax.neurophysiology.properties import histogram
 
 CEILINGS = {
     "pref_or": 0.962,

@@ -188,7 +188,7 @@ def _with(array, index, value):
         (lambda f, r: {"splits": 1.5}, "splits must be an integer >= 1"),
         (lambda f, r: {"half_splits": True}, "half_splits must be an integer >= 1"),
         (lambda f, r: {"train_fraction": 1.0}, "train_fraction must lie between 0 and 1"),
-        (lambda f, r: {"seed": 2**32}, r"seed must be below 2\*\*32"),
+        (lambda f, r: {"seed": 2**32}, "seed must be an integer >= 0 and <= 4294967295"),
         (lambda f, r: {"seed": -1}, "seed must be an integer >= 0"),
     ],
 )

@@ -13,10 +13,9 @@ from tests.neurophysiology.conftest import (
 )
 from vone_jax import neurophysiology, prng, v1
 from vone_jax.neurophysiology import Site, contrast_response, stimuli, trial_statistics
-from vone_jax.neurophysiology.contrast import fit_saturation
+from vone_jax.neurophysiology.experiments import TrialStatistics, fit_saturation
 from vone_jax.neurophysiology.selection import locate
 from vone_jax.neurophysiology.tuning import size_properties
-from vone_jax.neurophysiology.variability import TrialStatistics
 
 KEY = jax.random.key(0)
 

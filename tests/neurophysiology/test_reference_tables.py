@@ -13,8 +13,7 @@ from vone_jax.neurophysiology.explained_variance import (
     explained_variance,
     load_recordings,
 )
-from vone_jax.neurophysiology.properties import PROPERTIES
-from vone_jax.neurophysiology.references import references
+from vone_jax.neurophysiology.properties import PROPERTIES, references
 
 CELLS = 30
 NETCDF_4 = b"\x89HDF\r\n\x1a\n"

@@ -8,7 +8,7 @@ import pytest
 
 from vone_jax import neurophysiology
 from vone_jax.neurophysiology import PROPERTIES, PUBLISHED, compare
-from vone_jax.neurophysiology.references import from_values, references
+from vone_jax.neurophysiology.properties import references
 
 # Sizes of the samples and medians within bins, of the cited papers.
 SAMPLES = {
@@ -122,7 +122,7 @@ def test_group_scores_are_means_of_complete_groups():
 )
 def test_tables_that_cannot_be_used_are_refused(name, values, message):
     with pytest.raises(ValueError, match=message):
-        from_values(name, values)
+        references({name: values})
 
 
 def test_unknown_values_are_refused():

@@ -8,8 +8,8 @@ import pytest
 from tests.neurophysiology.conftest import SMALL_DISPLAY, small_layer
 from vone_jax import neurophysiology
 from vone_jax.neurophysiology import Display, stimuli, surround_tuning
+from vone_jax.neurophysiology.experiments import ANGLES, SurroundTuning
 from vone_jax.neurophysiology.selection import locate
-from vone_jax.neurophysiology.surround_tuning import ANGLES, SurroundTuning
 
 KEY = jax.random.key(0)
 DISPLAY = Display(8.0, 112, 1)

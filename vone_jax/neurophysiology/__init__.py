@@ -5,15 +5,25 @@ image, and knows no model. ``per_example`` adapts a function of one key.
 """
 
 from vone_jax.neurophysiology.comparison import PropertyScore, ceiling, compare, group_scores
-from vone_jax.neurophysiology.contrast import ContrastResponse, contrast_response
-from vone_jax.neurophysiology.properties import GROUPS, PROPERTIES, Property
+from vone_jax.neurophysiology.experiments import (
+    ContrastResponse,
+    SurroundTuning,
+    TrialStatistics,
+    contrast_response,
+    surround_tuning,
+    trial_statistics,
+)
+from vone_jax.neurophysiology.properties import (
+    GROUPS,
+    PROPERTIES,
+    PUBLISHED,
+    Property,
+    Reference,
+)
 from vone_jax.neurophysiology.recording import Site, layer_features, record, record_blank
-from vone_jax.neurophysiology.references import PUBLISHED, Reference
 from vone_jax.neurophysiology.score import Scores, score
 from vone_jax.neurophysiology.selection import find_units, receptive_field_centres
 from vone_jax.neurophysiology.stimuli import Display, GratingSet, grating_set
-from vone_jax.neurophysiology.surround_tuning import SurroundTuning, surround_tuning
-from vone_jax.neurophysiology.variability import TrialStatistics, trial_statistics
 from vone_jax.prng import per_example
 
 __all__ = [

@@ -14,8 +14,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, Shaped
 
 from vone_jax import arguments, prng
-from vone_jax.neurophysiology.properties import GROUPS, PROPERTIES
-from vone_jax.neurophysiology.references import PUBLISHED, Reference, histogram
+from vone_jax.neurophysiology.properties import (
+    GROUPS,
+    PROPERTIES,
+    PUBLISHED,
+    Reference,
+    histogram,
+)
 
 BOOTSTRAPS = 1000
 # If more populations than this fraction have no defined value, the similarity is 0.
@@ -83,11 +88,9 @@ def compare(
 ) -> dict[str, PropertyScore]:
     """Score properties against neurons.
 
-    Args:
-      key: typed key of the bootstraps. Every property has a stream of its own.
-      values: property -> values of the units that count, NaN where undefined.
-      references: property -> distribution over neurons.
-      bootstraps: populations drawn for each similarity and ceiling.
+    The values of a property are those of the units that count, NaN where undefined. As many
+    populations as ``bootstraps`` are drawn for each similarity and ceiling, from a stream of the
+    key for each property.
 
     Returns:
       All 22 properties in the order of ``PROPERTIES``, also those that were not measured.
@@ -142,10 +145,12 @@ def similarity(
     arguments.count("bootstraps", bootstraps)
     if counts.sum() + undefined < 1 or reference_counts.sum() < 1:
         raise ValueError("counts and reference_counts must not be empty")
+    prng.check_key(key)
+    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
     # A draw of units with replacement, counted in bins, is a multinomial draw.
     population = np.append(counts, undefined).astype(np.float64)
     size = int(reference_counts.sum() + reference_undefined)
-    drawn = _generator(key).multinomial(size, population / population.sum(), bootstraps)[:, :-1]
+    drawn = generator.multinomial(size, population / population.sum(), bootstraps)[:, :-1]
     totals = drawn.sum(axis=1)
     defined = totals > 0
     if np.mean(~defined) > _MOST_UNDEFINED:
@@ -213,8 +218,3 @@ def _score(
 
 def _fractions(counts: np.ndarray) -> tuple[float, ...]:
     return tuple((counts / max(counts.sum(), 1)).tolist())
-
-
-def _generator(key: jax.Array) -> np.random.Generator:
-    prng.check_key(key)
-    return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())

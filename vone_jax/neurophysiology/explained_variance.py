@@ -14,10 +14,8 @@ Nature Neuroscience 16:974-981; partial least squares by scikit-learn.
 
 import dataclasses
 import hashlib
-import io
 import os
 import warnings
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +25,7 @@ from sklearn.cross_decomposition import PLSRegression
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 
-from vone_jax import arguments
+from vone_jax import arguments, files
 from vone_jax.neurophysiology.netcdf import is_netcdf, read_netcdf
 
 VERSIONS = ("v1-v2", "v3")
@@ -39,19 +37,17 @@ _CHUNK = 8192
 class Recordings:
     """Repeated responses of neurons to images.
 
-    Attributes:
-      responses: responses of the neurons, for instance spikes per second.
-      strata: texture type of each image, as text or integers.
-      image_ids: text or integers, all different.
-      sha1: SHA-1 of the file.
-
     Raises:
       ValueError: if shapes do not fit, a value is not finite, or an image comes twice.
     """
 
+    # For instance spikes per second.
     responses: Float[np.ndarray, "images repetitions neurons"]
+    # Texture type of each image, as text or integers.
     strata: Shaped[np.ndarray, " images"]
+    # Text or integers, all different.
     image_ids: Shaped[np.ndarray, " images"]
+    # SHA-1 of the file.
     sha1: str
 
     def __post_init__(self):
@@ -81,11 +77,7 @@ def load_recordings(path: str | os.PathLike) -> Recordings:
     if is_netcdf(content):
         arrays = {name: variable.array for name, variable in read_netcdf(path).items()}
     elif content[:2] == b"PK":
-        try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-                arrays = dict(archive)
-        except (ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} cannot be read as NPZ ({error})") from error
+        arrays = files.read_npz(path)
     else:
         raise ValueError(f"{path} must be an NPZ or NetCDF file")
     missing = [name for name in ("responses", "strata", "image_ids") if name not in arrays]
@@ -232,9 +224,7 @@ def reliabilities(
     """
     recordings = _checked_recordings(recordings)
     arguments.count("half_splits", half_splits)
-    arguments.count("seed", seed, 0)
-    if seed >= 2**32:
-        raise ValueError(f"seed must be below 2**32, got {seed}")
+    arguments.count("seed", seed, 0, most=2**32 - 1)
     splitter = ShuffleSplit(half_splits, train_size=0.5, random_state=seed)
     corrected = []
     for first, second in splitter.split(np.arange(recordings.shape[1])):

@@ -1,14 +1,17 @@
-"""The 22 properties of the MarquesEtAl2020 benchmarks: descriptions and histogram bins.
+"""The 22 properties of the MarquesEtAl2020 benchmarks, and their distributions over neurons.
 
 Reference: Marques, Schrimpf, DiCarlo (2021), bioRxiv 2021.03.01.433495. The neurons are those of
 the papers that name the benchmarks.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int, Shaped
+
+from vone_jax import arguments
 
 Experiment = Literal["orientation", "spatial frequency", "size", "texture"]
 # The response that must exceed 5 spikes per second for a unit to count: "f0", the largest
@@ -107,3 +110,98 @@ GROUPS: dict[str, tuple[str, ...]] = {
     group: tuple(name for name, p in PROPERTIES.items() if p.group == group)
     for group in dict.fromkeys(p.group for p in PROPERTIES.values())
 }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reference:
+    """The distribution of a property over neurons, in the bins of its ``Property``.
+
+    Attributes:
+      counts: neurons per bin.
+      undefined: neurons without a value.
+      source: the paper, or "user table".
+
+    Raises:
+      ValueError: if counts or ``undefined`` are negative, or there is no neuron with a value.
+    """
+
+    counts: Int[np.ndarray, " bins"]
+    undefined: int
+    source: str
+
+    def __post_init__(self):
+        if self.counts.min() < 0 or self.counts.sum() < 1 or self.undefined < 0:
+            raise ValueError(
+                f"counts must be >= 0 with at least one neuron and undefined >= 0, got "
+                f"{self.counts} and {self.undefined}"
+            )
+
+    @property
+    def neurons(self) -> int:
+        """The size of the sample, including neurons without a value."""
+        return int(self.counts.sum()) + self.undefined
+
+
+def _published(source: str, *counts: int, undefined: int = 0) -> Reference:
+    return Reference(np.array(counts, np.int64), undefined, source)
+
+
+_DE_VALOIS = "De Valois, Albrecht, Thorell (1982), Vision Research 22:545-559"
+_SCHILLER_1976 = "Schiller, Finlay, Volman (1976), J. Neurophysiology 39:1334-1351"
+_CAVANAUGH_2002 = "Cavanaugh, Bair, Movshon (2002), J. Neurophysiology 88:2530-2546"
+
+# Seven of the 22 were published as counts. The authors of the studies have the others per neuron;
+# a user with such a table passes it (``reference_tables``). Nothing replaces a missing one.
+PUBLISHED: dict[str, Reference] = {
+    # All cells.
+    "pref_or": _published(
+        "De Valois, Yund, Hepler (1982), Vision Research 22:531-544", 110, 83, 100, 92
+    ),
+    # Simple and complex cells, foveal and parafoveal.
+    "peak_sf": _published(_DE_VALOIS, 3, 10, 15, 31, 57, 62, 67, 63, 31, 15, 5, 4),
+    "sf_selective": _published(_SCHILLER_1976, 14, 73),
+    # Simple and complex cells; the others are not selective.
+    "sf_bandwidth": _published(_SCHILLER_1976, 0, 3, 4, 16, 22, 16, 9, 3, 0, 0, undefined=14),
+    "surround_suppression_index": _published(_CAVANAUGH_2002, 66, 44, 38, 23, 16, 3, 0, 0, 0, 0),
+    # Cells with at least 10 % suppression; the other 42 have no diameters.
+    "grating_summation_field": _published(
+        _CAVANAUGH_2002, 0, 9, 30, 55, 42, 10, 2, 0, undefined=42
+    ),
+    "surround_diameter": _published(_CAVANAUGH_2002, 0, 0, 2, 20, 33, 49, 40, 4, undefined=42),
+}
+
+
+def references(
+    tables: Mapping[str, Shaped[np.ndarray, " _"]] | None = None,
+) -> dict[str, Reference]:
+    """Return the published distributions; those of a user's tables are added or replace them.
+
+    Tables have values of neurons by property, NaN where undefined; see ``reference_tables``.
+
+    Raises:
+      ValueError: for an unknown property, or values of another shape or all undefined.
+    """
+    known = dict(PUBLISHED)
+    for name, values in (tables or {}).items():
+        arguments.choice("references", name, PROPERTIES)
+        values = np.asarray(values, np.float64)
+        if values.ndim != 1 or np.isinf(values).any() or np.isnan(values).all():
+            raise ValueError(
+                f"references[{name!r}] must be finite values or NaN of shape (n,), not all NaN; "
+                f"got shape {values.shape} with {int(np.isinf(values).sum())} infinite values"
+            )
+        counts, undefined = histogram(values, PROPERTIES[name].edges)
+        known[name] = Reference(counts, undefined, "user table")
+    return known
+
+
+def histogram(
+    values: Float[np.ndarray, " n"], edges: Float[np.ndarray, " edges"]
+) -> tuple[Int[np.ndarray, " bins"], int]:
+    """Return the counts per bin and the number of undefined values, which are NaN.
+
+    Values beyond the edges, which ascend, count in the outer bins.
+    """
+    defined = values[~np.isnan(values)]
+    counts, _ = np.histogram(np.clip(defined, edges[0], edges[-1]), edges)
+    return counts.astype(np.int64), len(values) - len(defined)

@@ -73,20 +73,12 @@ def record(
 ) -> Float32[np.ndarray, "conditions units"]:
     """Record responses to gratings, clipped at 0 and averaged over trials.
 
-    Gratings outside the site's window are not shown. Their response is that to grey, with one draw
-    of the noise per trial.
-
-    Args:
-      response_fn: the layer.
-      key: typed key. The key of a trial of a grating does not depend on the batch.
-      gratings: the gratings to show.
-      site: the units to record.
-      trials: presentations of each grating, >= 1.
-      reduce_last: return the maximum of this many consecutive gratings, before averaging.
+    Each grating is presented ``trials`` times. Gratings outside the site's window are not shown.
+    Their response is that to grey, with one draw of the noise per trial. ``reduce_last`` returns
+    the maximum of this many consecutive gratings, before averaging.
 
     Raises:
-      ValueError: if a response is not finite, or its shape is neither (n, rows, columns, channels)
-        nor (n, units).
+      ValueError: if a response is not finite, or has another shape than a ``ResponseFn`` returns.
     """
     tables = (gratings.table,) if gratings.below is None else (gratings.table, gratings.below)
     visible = np.any([stimuli.visible(t, site.display, site.window) for t in tables], axis=0)
@@ -155,12 +147,8 @@ def layer_features(
 ) -> Float32[np.ndarray, "n units"]:
     """Record a whole layer once, without rectification, as the features of ``explained_variance``.
 
-    Args:
-      response_fn: the layer.
-      key: typed key; the key of an image does not depend on the batch.
-      images: grey images in uint8, for instance from ``textures.reframe``.
-      in_channels: number of equal channels to show.
-      batch_size: images per batch.
+    The grey images in uint8, for instance from ``textures.reframe``, are shown in ``in_channels``
+    equal channels. The noise of an image does not depend on the batch.
 
     Raises:
       TypeError: if images are not uint8 or the key is not typed.
@@ -236,7 +224,7 @@ def call_layer(
 def show(
     function: ResponseFn, keys: Key[Array, " n"], pixels: UInt8[Array, "n h w"], in_channels: int
 ) -> Float[np.ndarray, "n ..."]:
-    """Return the responses of the whole layer; see ``call_layer``, here compiled."""
+    """Return the responses of the whole layer, compiled."""
     return _finite(np.asarray(_call_layer(function, keys, pixels, in_channels)))
 
 
@@ -273,8 +261,7 @@ class RateMap:
 def fit_rate_map(largest_f0: PerUnit, blank: PerUnit) -> RateMap:
     """Fit the map under which medians over responsive units are those of macaque V1.
 
-    ``largest_f0`` is each unit's largest mean response in the orientation set, ``blank`` that to
-    grey.
+    A unit's largest mean response is that in the orientation set; ``blank`` is that to grey.
 
     Raises:
       ValueError: if no unit responds more to gratings than to grey.

@@ -86,17 +86,14 @@ _SLACK = 1e-6
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ReferenceTable:
-    """The properties of the cells of one study.
+    """The properties of the cells of one study."""
 
-    Attributes:
-      values: property -> one value per cell, NaN where undefined. ``score(references=...)`` takes
-        this mapping; ``|`` joins the mappings of several studies.
-      ignored: names in the file that are stored but not scored.
-      sha1: SHA-1 of the file.
-    """
-
+    # Property -> one value per cell, NaN where undefined. ``score(references=...)`` takes this
+    # mapping; ``|`` joins the mappings of several studies.
     values: Mapping[str, Float[np.ndarray, " cells"]]
+    # Names in the file that are stored but not scored.
     ignored: tuple[str, ...]
+    # SHA-1 of the file.
     sha1: str
 
     def __len__(self) -> int:

@@ -11,10 +11,9 @@ from jaxtyping import Bool, Float, Shaped
 from vone_jax import arguments, prng
 from vone_jax.neurophysiology import recording, stimuli, texture_properties, textures, tuning
 from vone_jax.neurophysiology.comparison import BOOTSTRAPS, PropertyScore, compare, group_scores
-from vone_jax.neurophysiology.properties import PROPERTIES
+from vone_jax.neurophysiology.properties import PROPERTIES, PUBLISHED
+from vone_jax.neurophysiology.properties import references as all_references
 from vone_jax.neurophysiology.recording import OneKey, PerUnit, RateMap, ResponseFn, Site
-from vone_jax.neurophysiology.references import PUBLISHED
-from vone_jax.neurophysiology.references import references as all_references
 from vone_jax.neurophysiology.selection import find_units, is_stochastic, receptive_field_centres
 from vone_jax.neurophysiology.stimuli import Display
 
@@ -240,9 +239,8 @@ class Recorder:
         ):
             rates = rate_map(activations if gratings is None else self.record(gratings))
             values |= measure(rates, blank)
-            evoked = tuning.f0(rates) - blank
-            either = np.maximum(evoked, tuning.f1(rates))
-            for kind, response in (("f0", evoked), ("f0 or f1", either)):
+            either = tuning.f0_and_f1(rates, blank)
+            for kind, response in (("f0", either[0]), ("f0 or f1", either.max(axis=0))):
                 top = response.reshape(-1, len(self.site)).max(axis=0)
                 driven[experiment, kind] = top > recording.RESPONSE_THRESHOLD
         curves = {

@@ -43,7 +43,7 @@ def find_units(
 ) -> tuple[Site, Maps]:
     """Find the units of a layer whose receptive field lies at the centre of the stimuli.
 
-    Arguments are those of ``locate``.
+    The arguments are those of ``locate``.
 
     Returns:
       The site to record, and the maps of its units, see ``receptive_field_maps``.
@@ -102,19 +102,14 @@ def receptive_field_centres(maps: Maps) -> Float[np.ndarray, "units 2"]:
 def locate(response_fn: ResponseFn, key: OneKey, display: Display, crop: bool = True) -> Site:
     """Find the candidate units around the centre of the stimuli, whose fields are then mapped.
 
-    Args:
-      response_fn: the layer, without noise.
-      key: typed key, passed to the layer.
-      display: what the layer sees.
-      crop: look for a crop of the image that gives the same responses. A layer that accepts one
-        image size only is shown whole images.
+    The layer must have no noise. ``crop`` looks for a crop of the image that gives the same
+    responses; a layer that accepts one image size only is shown whole images.
 
     Returns:
       A site with all channels of the candidate locations; for a layer without a map, all units.
 
     Raises:
-      ValueError: if the layer responds to no grating, a response is not finite, or its shape is
-        neither (n, rows, columns, channels) nor (n, units).
+      ValueError: if the layer responds to no grating, or for the responses that ``record`` refuses.
     """
     gratings = stimuli.render(_central_gratings(), display)
     pixels = np.concatenate([stimuli.blank(display), gratings])

@@ -300,11 +300,7 @@ def render(
     The host computes the values in float64, because the floor of a float32 sine differs in some
     pixels; the device resizes. By default the window is the whole image.
 
-    Args:
-      table: one grating for each image.
-      display: the images that a layer sees.
-      window: the part of the image to draw.
-      below: gratings of the same number that are drawn first.
+    The table has one grating for each image, and so has ``below``, whose gratings are drawn first.
     """
     window = window or display.whole()
     rows = source_range(display, window.top, window.height)

@@ -69,10 +69,10 @@ def proxy_from_images(
     """Make a proxy of random crops of one image per family, and their noise.
 
     Crops of one image may overlap. Every crop has mean 128 and the same root-mean-square
-    contrast as its noise image.
+    contrast as its noise image. They depend on the key, the family name and the sample number only.
 
     Args:
-      key: typed key. An image depends on the key, its family name and its sample number only.
+      key: typed key.
       images: name of the family -> grey image, at least ``pixels`` on each side.
       samples: crops per family, >= 2.
       pixels: side of a crop, a multiple of 8. It spans 4 degrees: 112 are 28 per degree.
@@ -117,12 +117,8 @@ def procedural_proxy(
     blobs, creases, dots, strokes and weaves, each at 1, 2 and 4 cycles per degree. The noise is
     periodic, so that edges add no cross to the spectra.
 
-    Args:
-      key: typed key.
-      samples: textures per family, >= 2.
-      pixels: side of an image, a multiple of 8, at least 64. It spans 4 degrees.
-      rms_contrast: standard deviation in grey levels of 8 bits.
-      families: some of ``PROCEDURAL_FAMILIES``. Default: all 15.
+    The families are some of ``PROCEDURAL_FAMILIES``; by default all 15. Images have sides of at
+    least 64 pixels. See ``proxy_from_images`` for the other arguments.
 
     Raises:
       ValueError: for an unknown family or a number out of range.
@@ -172,8 +168,8 @@ def phase_randomised(
 def load_images(folder: str | os.PathLike) -> dict[str, UInt8[np.ndarray, "_ _"]]:
     """Read one grey image per family for ``proxy_from_images``, in the sorted order of their names.
 
-    The folder has one 8-bit image file per family (PNG, JPEG, TIFF, BMP, PGM). The name of a file
-    without its ending is the name of the family; colours become luminance.
+    The name of an 8-bit image file (PNG, JPEG, TIFF, BMP, PGM) without its ending is the name of
+    the family; colours become luminance.
 
     Raises:
       FileNotFoundError: if there is no such folder.

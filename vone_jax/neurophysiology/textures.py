@@ -107,10 +107,9 @@ def reframe(
 ) -> UInt8[np.ndarray, "n size size"]:
     """Place images of a known size in degrees at fixation, in the field of view of a layer.
 
-    Larger images are cut around the centre, smaller ones are padded with grey 128. Then they are
-    resized with an antialiased bilinear filter.
-
-    The images have a side of ``degrees``, for instance 4 for the images of the recordings.
+    The images have a side of ``degrees``, for instance 4 for those of the recordings. Larger ones
+    are cut around the centre, smaller ones padded with grey 128. Then they are resized with an
+    antialiased bilinear filter.
 
     Raises:
       TypeError: if images are not uint8.

@@ -56,6 +56,11 @@ def f1(responses: Responses) -> PerCondition:
     return 2.0 / phases * np.abs((responses * wave).sum(axis=-2))
 
 
+def f0_and_f1(responses: Responses, blank: PerUnit) -> np.ndarray:
+    """Return F0 above grey and F1, stacked along a new first axis."""
+    return np.stack([f0(responses) - blank, f1(responses)])
+
+
 def best_condition(responses: PerCondition) -> Condition:
     """Return the indices of each unit's largest (and first) response, one array per factor."""
     flat = responses.reshape(-1, responses.shape[-1])
@@ -184,9 +189,8 @@ def spatial_frequency_properties(
       Arrays (units,) under the names of ``properties.PROPERTIES``, and "spatial_frequency_curve"
       (22, units), F0 by ``stimuli.SPATIAL_FREQUENCIES`` at the best size and orientation.
     """
-    mean = f0(rates)
+    mean, either = f0(rates), f0_and_f1(rates, blank)
     curve = curve_along(mean, 1, best_condition(mean))
-    either = np.stack([mean - blank, f1(rates)])
     modulated = curve_along(either, 2, best_condition(either))
     bandwidth = bandwidth_ratio(curve)
     return {
@@ -227,7 +231,7 @@ def size_properties(
       Arrays (units,) under the names of ``properties.PROPERTIES``, and "size_curve" (12, units),
       the larger of F0 - grey and F1 by ``stimuli.RADII`` at the best frequency and orientation.
     """
-    either = np.stack([f0(rates) - blank, f1(rates)])
+    either = f0_and_f1(rates, blank)
     curve = curve_along(either, 1, best_condition(either))
     index = suppression_index(curve)
     suppressed = index > _SUPPRESSED
