@@ -54,7 +54,7 @@ def test_without_foolbox_the_extra_is_named(monkeypatch):
     data.imagenet_class_names.cache_clear()
     with pytest.raises(FileNotFoundError, match="no package tensorflow_datasets"):
         data.load("demo", "validation")
-    monkeypatch.setattr("vone_jax.data.imagenet.imagenet_class_names", lambda: ("n01440764",))
+    monkeypatch.setattr("vone_jax.data.images.imagenet_class_names", lambda: ("n01440764",))
     message = r'there is no package foolbox; install it with: pip install "vone-jax\[demo\]"'
     with pytest.raises(FileNotFoundError, match=message):
         data.load("demo", "validation")

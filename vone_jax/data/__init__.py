@@ -8,8 +8,7 @@ long to import, is imported when the first batches are made.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from vone_jax.data.imagenet import imagenet_class_names
-from vone_jax.data.images import FolderSource
+from vone_jax.data.images import FolderSource, imagenet_class_names
 from vone_jax.data.loading import evaluation_split, load, load_corrupted
 from vone_jax.data.sources import ArraySource, Source, Subset
 from vone_jax.data.transforms import AUGMENTS, Augment, Preprocessing

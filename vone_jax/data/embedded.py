@@ -72,10 +72,7 @@ def write_archive(splits: dict[str, tuple[np.ndarray, np.ndarray]], path: Path |
 
 
 def read_idx_folder(folder: Path | str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Read the four IDX files of a set: images and labels for training and for testing.
-
-    They are ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte``
-    and ``t10k-labels-idx1-ubyte``, each plain or with ``.gz``.
+    """Read the four IDX files of a set, such as ``t10k-images-idx3-ubyte``, plain or with ``.gz``.
 
     Returns:
       For ``"train"`` and ``"test"``, images uint8 (N, H, W, 1) and labels uint8 (N,).

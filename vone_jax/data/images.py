@@ -1,5 +1,6 @@
-"""Image files: decoding one, and a directory of them, ``<path>/<split>/<class>/<image>``."""
+"""Image files: decoding one, a directory of them, and 20 labelled photographs of ImageNet."""
 
+import functools
 import io
 import os
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vone_jax import files
 from vone_jax.data.sources import Source
+from vone_jax.names import DEMO
 
 _EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _GREY_MODES = ("1", "L", "LA")
@@ -121,15 +124,15 @@ class FolderSource(Source):
         self._labels: list[int] = []
         owners: dict[str, str] = {}
         for name in classes:
-            files = _images(root, self._root, name)
-            for target, file in files.items():
+            found = _images(root, self._root, name)
+            for target, file in found.items():
                 other = owners.setdefault(target, file)
                 if other != file:
                     raise ValueError(
                         f"{self._root / other} and {self._root / file} are the same file in two "
                         "classes; remove one of the symbolic links"
                     )
-            chosen = sorted(files.values())
+            chosen = sorted(found.values())
             if divided:
                 chosen = _part(chosen, split, folder / name)
             self._files.extend(chosen)
@@ -143,15 +146,15 @@ class FolderSource(Source):
         return {"image": image, "label": self._labels[index]}
 
 
-def _part(files: list[str], split: str, folder: Path) -> list[str]:
-    """The files of a class that are in a part of a directory without splits."""
-    if len(files) < 2:
+def _part(images: list[str], split: str, folder: Path) -> list[str]:
+    """The images of a class that are in a part of a directory without splits."""
+    if len(images) < 2:
         raise ValueError(
-            f"class folder {folder} holds {len(files)} image; at least 2 are needed to divide it "
+            f"class folder {folder} holds {len(images)} image; at least 2 are needed to divide it "
             f"into {' and '.join(_PARTS)}"
         )
-    validation = files[::_EVERY]
-    return validation if split == "validation" else sorted(set(files) - set(validation))
+    validation = images[::_EVERY]
+    return validation if split == "validation" else sorted(set(images) - set(validation))
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -164,7 +167,7 @@ def _images(root: Path, split: Path, class_name: str) -> dict[str, str]:
     """Return the images of a class: for each real path, one path relative to ``split``."""
     # A link to one of these would lead back to the class folder.
     visited = {os.path.realpath(folder) for folder in (root, split)}
-    files: dict[str, str] = {}
+    images: dict[str, str] = {}
     folders, links = [split / class_name], []
     while folders or links:
         if folders:
@@ -179,7 +182,7 @@ def _images(root: Path, split: Path, class_name: str) -> dict[str, str]:
                 elif entry.is_dir():
                     folders.append(Path(entry.path))
                 elif _is_image(entry.name):
-                    files[os.path.join(real, entry.name)] = os.path.relpath(entry.path, split)
+                    images[os.path.join(real, entry.name)] = os.path.relpath(entry.path, split)
         # Links come after all folders, so that a file keeps the path without links.
         else:
             links.sort(reverse=True)
@@ -187,13 +190,13 @@ def _images(root: Path, split: Path, class_name: str) -> dict[str, str]:
             if link.is_dir():
                 folders.append(link)
             elif _is_image(link.name):
-                files.setdefault(_target(link, root), os.path.relpath(link, split))
-    if not files:
+                images.setdefault(_target(link, root), os.path.relpath(link, split))
+    if not images:
         raise ValueError(
             f"class folder {split / class_name} holds no image; "
             f"accepted endings are {' '.join(_EXTENSIONS)}"
         )
-    return files
+    return images
 
 
 def _is_image(name: str) -> bool:
@@ -209,3 +212,48 @@ def _target(path: Path, root: Path) -> str:
             f"themselves there instead of the link (cp -rL)"
         )
     return real
+
+
+@functools.cache
+def imagenet_class_names() -> tuple[str, ...]:
+    """The 1000 WordNet ids of ImageNet's classes, such as ``"n01440764"``, in the order of labels.
+
+    The networks of torchvision and TensorFlow have their logits in this order. The list is a file
+    of TensorFlow Datasets.
+
+    Raises:
+      FileNotFoundError: if TensorFlow Datasets is not installed as this package requires.
+    """
+    path = "datasets/imagenet2012/labels.txt"
+    file = files.installed("tensorflow_datasets", path, "tensorflow-datasets>=4.9.9")
+    return tuple(file.read_text().split())
+
+
+class DemoSource(Source):
+    """The 20 photographs of ImageNet in the package foolbox, 512 x 512 pixels but for one.
+
+    They are a sample to try a network on, too few to measure its accuracy. Foolbox is not imported.
+
+    Raises:
+      FileNotFoundError: without foolbox; the message has the command that installs it.
+      ValueError: for another split than ``"validation"``.
+    """
+
+    def __init__(self, split: str):
+        if split != "validation":
+            raise ValueError(f"{DEMO!r} has no split {split!r}; its split is validation")
+        self.name = DEMO
+        self.split = split
+        self.class_names = imagenet_class_names()
+        self.image_shape = (None, None, 3)
+        folder = files.installed("foolbox", "data", "vone-jax[demo]")
+        self._files = sorted(folder.glob("imagenet_*_*.jpg"))
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        file = self._files[index]
+        # The names end with the labels: imagenet_00_243.jpg.
+        label = int(file.stem.rpartition("_")[2])
+        return {"image": decode_image(file, channels=3), "label": label}

@@ -8,10 +8,9 @@ import numpy as np
 from vone_jax import arguments
 from vone_jax.data.embedded import NAME as EMBEDDED
 from vone_jax.data.embedded import embedded_source
-from vone_jax.data.imagenet import DEMO, DemoSource
-from vone_jax.data.images import FolderSource
+from vone_jax.data.images import DemoSource, FolderSource
 from vone_jax.data.sources import ArraySource, DataDir, Source
-from vone_jax.names import SEVERITIES
+from vone_jax.names import DEMO, SEVERITIES
 
 _CIFAR10 = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -62,16 +61,9 @@ def load(name: str, split: str, *, data_dir: DataDir = None) -> Source:
 def evaluation_split(name: str, *, data_dir: DataDir = None) -> str:
     """The split on which a set is evaluated by default.
 
-    Args:
-      name: see ``load``.
-      data_dir: see ``load``.
-
-    Returns:
-      ``"validation"``, ``"val"`` or ``"test"``, the first that the set has; ``"."`` for a folder
-      with none of them, which then holds the class folders itself.
-
-    Raises:
-      FileNotFoundError, ValueError: as ``load``.
+    It is ``"validation"``, ``"val"`` or ``"test"``, the first that the set has; ``"."`` for a
+    folder with none of them, which then holds the class folders itself. For arguments and errors
+    see ``load``.
     """
     kind, rest = _kind(name, data_dir)
     if kind == "folder":

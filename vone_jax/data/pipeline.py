@@ -19,9 +19,9 @@ import numpy as np
 
 from vone_jax import arguments
 from vone_jax.data import workers as worker_processes
-from vone_jax.data.collate import Batch, EvalBatch, TrainBatch
 from vone_jax.data.sources import Source
 from vone_jax.data.transforms import Augment, Preprocessing
+from vone_jax.data.workers import Batch, EvalBatch, TrainBatch
 
 # Whole batches are made in parallel: Pillow releases the interpreter lock while it decodes.
 _THREADS = min(4, os.cpu_count() or 1)
@@ -80,8 +80,7 @@ def train_batches(
         ChildProcessError if a worker process dies.
     """
     arguments.choice("unreadable", unreadable, ("raise", "skip"))
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be in [0, 2**32), got {seed!r}")
+    arguments.count("seed", seed, 0, most=2**32 - 1)
     if epochs is not None:
         arguments.count("epochs", epochs)
     make = TrainBatch(
@@ -143,8 +142,7 @@ def eval_batches(
     make = EvalBatch(
         **_images_of(source, batch_size, image_size, preprocessing, process_index, process_count)
     )
-    if not 0 <= start <= len(source):
-        raise ValueError(f"start must be in [0, {len(source)}], got {start!r}")
+    arguments.count("start", start, 0, most=len(source))
     num_batches = -(-(len(source) - start) // batch_size)
     # Numbers from len(source) on are the padding.
     numbers = grain.MapDataset.range(start, start + num_batches * batch_size)
@@ -324,8 +322,7 @@ def _images_of(
         raise ValueError(
             f"batch_size must be divisible by process_count, got {batch_size} and {process_count}"
         )
-    if not 0 <= process_index < process_count:
-        raise ValueError(f"process_index must be in [0, {process_count}), got {process_index!r}")
+    arguments.count("process_index", process_index, 0, most=process_count - 1)
     preprocessing = preprocessing or Preprocessing()
     if preprocessing.center_crop is None and not preprocessing.squash:
         photographs = None in source.image_shape and image_size >= 112

@@ -24,10 +24,8 @@ IDX_SETS = ("fashion_mnist", "mnist", "kmnist")
 class TfdsSource(Source):
     """A split of a prepared TFDS image classification set.
 
-    Args:
-      name: TFDS name, for instance ``"cifar10"`` or ``"imagenet_resized/64x64"``.
-      split: TFDS split; slices such as ``"train[90%:]"`` are allowed.
-      data_dir: directory of the prepared sets.
+    The name is for instance ``"cifar10"`` or ``"imagenet_resized/64x64"``. Slices such as
+    ``"train[90%:]"`` are splits.
 
     Raises:
       FileNotFoundError: if the set is not prepared; the message has the command that prepares it.
@@ -99,11 +97,9 @@ def prepare_from_arrays(
 ) -> str:
     """Write arrays in the layout of a registered TFDS set, without TensorFlow.
 
-    The key of an example is its index in the file, as TFDS has it for MNIST and its relatives. So
-    the examples are stored in the same order as by TFDS itself.
-
-    The set must be registered with the features of the arrays, as ``"fashion_mnist"`` is. Each
-    split has uint8 images (N, H, W, C) and integer labels (N,).
+    Each split has uint8 images (N, H, W, C) and integer labels (N,). The key of an example is its
+    index, as TFDS has it for MNIST and its relatives, so that examples are stored in the same order
+    as by TFDS itself.
 
     Returns:
       The directory of the prepared set. A set that exists already is not changed.

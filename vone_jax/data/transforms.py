@@ -130,38 +130,6 @@ def affine(
     return _to_array(turned)
 
 
-def random_affine(
-    image: np.ndarray,
-    rng: np.random.Generator,
-    *,
-    degrees: float,
-    shift: float,
-    scale: Span,
-    interpolation: str,
-) -> np.ndarray:
-    """Apply ``affine`` with a random rotation, shift and scale (torchvision's RandomAffine).
-
-    The rotation is at most ``degrees`` in either direction, and the shift at most ``shift`` in each
-    direction, as a share of the side.
-    """
-    height, width = image.shape[:2]
-    return affine(
-        image,
-        degrees=_uniform(rng, -degrees, degrees),
-        shift=(
-            round(_uniform(rng, -shift * width, shift * width)),
-            round(_uniform(rng, -shift * height, shift * height)),
-        ),
-        scale=_uniform(rng, *scale),
-        interpolation=interpolation,
-    )
-
-
-def random_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Mirror the image left to right in half of the draws."""
-    return image[:, ::-1] if rng.random() < 0.5 else image
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augment:
     """Random transforms of a training image; everything is off by default.
@@ -227,18 +195,22 @@ class Augment:
         else:
             image = (preprocessing or Preprocessing())(image, size)
         if self.affine_degrees or self.affine_shift or self.affine_scale != (1.0, 1.0):
-            image = random_affine(
+            degrees = _uniform(rng, -self.affine_degrees, self.affine_degrees)
+            x, y = (
+                round(_uniform(rng, -self.affine_shift * size, self.affine_shift * size))
+                for _ in "xy"
+            )
+            image = affine(
                 image,
-                rng,
-                degrees=self.affine_degrees,
-                shift=self.affine_shift,
-                scale=self.affine_scale,
+                degrees=degrees,
+                shift=(x, y),
+                scale=_uniform(rng, *self.affine_scale),
                 interpolation=self.affine_interpolation,
             )
         if self.crop_padding:
             image = random_shifted_crop(image, self.crop_padding, rng)
-        if self.flip:
-            image = random_flip(image, rng)
+        if self.flip and rng.random() < 0.5:
+            image = image[:, ::-1]
         return image
 
 

@@ -1,5 +1,10 @@
-"""Processes that decode images for Grain, and what they need of the program that starts them."""
+"""The work of data workers: images and labels of a batch, from the numbers of its examples.
 
+Workers are processes that Grain starts, or threads. The callables here are pickled for processes.
+Their results depend on nothing but their fields and the numbers that they are called with.
+"""
+
+import dataclasses
 import multiprocessing
 import os
 import signal
@@ -7,14 +12,136 @@ import sys
 import threading
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
+from typing import Any
 
+import numpy as np
 from absl import flags
+
+from vone_jax.data.sources import Source
+from vone_jax.data.transforms import Augment, Preprocessing
+
+Batch = dict[str, np.ndarray]
+
+# A set with this many unreadable examples in a row is broken.
+_REPLACEMENTS = 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _MakeBatch:
+    source: Source
+    # This process's part of a global batch.
+    rows: slice
+    image_size: int
+    preprocessing: Preprocessing
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainBatch(_MakeBatch):
+    """Make this process's part of a global batch, from the numbers of its examples.
+
+    A number is ``epoch * len(source) + index``. With ``replace_unreadable``, the next readable
+    example of the set takes the place of one that cannot be read, with its own label and index.
+    The batch then has ``problem`` (b,): the error message of the replaced example, or "".
+    """
+
+    seed: int
+    augment: Augment
+    replace_unreadable: bool = False
+
+    def __call__(self, numbers: np.ndarray) -> Batch:
+        epochs, indices = np.divmod(numbers[self.rows], len(self.source))
+        tries = _REPLACEMENTS if self.replace_unreadable else 1
+        read = [_read_one_of(self.source, int(index), tries) for index in indices]
+        used, examples, problems = zip(*read, strict=True)
+        images = [
+            self.augment(
+                example["image"],
+                self.image_size,
+                np.random.default_rng((self.seed, int(epoch), int(index))),
+                self.preprocessing,
+            )
+            for example, epoch, index in zip(examples, epochs, indices, strict=True)
+        ]
+        batch = {
+            "image": np.stack(images),
+            "label": np.array([example["label"] for example in examples], np.int32),
+            "index": np.array(used, np.uint32),
+        }
+        return batch | ({"problem": np.array(problems)} if self.replace_unreadable else {})
+
+
+class EvalBatch(_MakeBatch):
+    """Make this process's part of a global batch, from indices. The padding lies beyond the end."""
+
+    def __call__(self, numbers: np.ndarray) -> Batch:
+        numbers = numbers[self.rows]
+        size = self.image_size
+        images = np.zeros((len(numbers), size, size, self.source.image_shape[-1]), np.uint8)
+        labels = np.zeros(len(numbers), np.int32)
+        mask = numbers < len(self.source)
+        for row, index in enumerate(numbers[mask]):
+            example = _read(self.source, int(index))
+            images[row] = self.preprocessing(example["image"], size)
+            labels[row] = example["label"]
+        index = np.minimum(numbers, len(self.source)).astype(np.uint32)
+        return {"image": images, "label": labels, "index": index, "mask": mask}
+
+
+class UnreadableError(ValueError):
+    """An example of a set cannot be read; the message names it."""
+
+
+def _read_one_of(source: Source, index: int, tries: int) -> tuple[int, dict[str, Any], str]:
+    """Return the first readable of some examples: its index, its content, earlier problems."""
+    problems = []
+    for offset in range(min(tries, len(source))):
+        used = (index + offset) % len(source)
+        try:
+            return used, _read(source, used), "; ".join(problems)
+        except UnreadableError as error:
+            if tries == 1:
+                raise
+            problems.append(str(error))
+    raise UnreadableError(f"{len(problems)} examples in a row: " + "; ".join(problems))
+
+
+def _read(source: Source, index: int) -> dict[str, Any]:
+    """Read an example and check its shape and label, as a wrong one would give wrong results."""
+    try:
+        example = source[index]
+    # Sources read files of any kind with any library, which may raise anything.
+    except Exception as error:
+        raise UnreadableError(
+            f"example {index} of {source.name!r} {source.split!r} cannot be read: {error}"
+        ) from error
+    image, label = example["image"], example["label"]
+    channels = source.image_shape[-1]
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != channels:
+        raise ValueError(
+            f"image {index} of {source.name!r} {source.split!r} is {image.dtype} of shape "
+            f"{image.shape}; expected uint8 with {channels} channel(s)"
+        )
+    if not 0 <= label < source.num_classes:
+        raise ValueError(
+            f"label {label} of example {index} of {source.name!r} {source.split!r} is not in "
+            f"[0, {source.num_classes})"
+        )
+    return example
 
 
 def prepare() -> None:
     """Prepare this program for worker processes, before Grain starts them."""
-    _let_grain_read_its_flag()
-    _start_quiet_tracker()
+    # Grain 0.2.18 reads this flag without checking that flags were parsed if JAX can be imported,
+    # and absl raises an error (google/grain#1355). Grain marks its other flags as present itself;
+    # marking this one does not change the flags of the program.
+    name = "grain_enable_multiprocess_worker_profiling"
+    if name in flags.FLAGS:
+        flags.FLAGS[name].present = True
+    # The process that frees the shared memory of workers. If a worker was killed, Python would warn
+    # of its memory, below the error that says what happened.
+    sys.warnoptions.append("ignore:resource_tracker")
+    resource_tracker.ensure_running()
+    sys.warnoptions.remove("ignore:resource_tracker")
 
 
 def begin(index: int, count: int) -> None:
@@ -28,31 +155,9 @@ def begin(index: int, count: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
-    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
 
+    def end_with_program() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
 
-def _end_with(sentinel: int) -> None:
-    wait([sentinel])
-    os._exit(1)
-
-
-def _start_quiet_tracker() -> None:
-    """Start the process that frees the shared memory of workers, and keep it silent.
-
-    If a worker was killed, Python warns of its memory, below the error that says what happened.
-    """
-    sys.warnoptions.append("ignore:resource_tracker")
-    resource_tracker.ensure_running()
-    sys.warnoptions.remove("ignore:resource_tracker")
-
-
-def _let_grain_read_its_flag() -> None:
-    """Let Grain 0.2.18 start workers in a program that never parses absl flags.
-
-    If JAX can be imported, Grain reads this flag without checking that flags were parsed, and absl
-    raises an error (google/grain#1355). Grain marks its other flags as present itself; marking this
-    one does not change the flags of the program.
-    """
-    name = "grain_enable_multiprocess_worker_profiling"
-    if name in flags.FLAGS:
-        flags.FLAGS[name].present = True
+    threading.Thread(target=end_with_program, daemon=True).start()
