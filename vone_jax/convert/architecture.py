@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,14 @@ _NUMBERS = {
     "sf_min": float,
     "sf_max": float,
 }
+# Value of the flag noise_mode -> class, and the fields that noise_scale and noise_level hold.
+_NOISES: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "neuronal": (NeuronalNoise, ("scale", "level")),
+    "gaussian": (GaussianNoise, ("scale",)),
+    "fano": (FanoNoise, ("fano_factor", "floor")),
+}
+# These flags, with the values of a file that lacks them.
+_STRENGTHS = {"noise_scale": 0.35, "noise_level": 0.07}
 # The image size of a file decides how much is computed to check the file.
 _LARGEST_IMAGE = 4096
 # Flags that are read elsewhere, or whose effect is in the tensors of the file.
@@ -81,9 +89,8 @@ Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 class Architecture:
     """The arguments of ``models.create`` that tensors determine.
 
-    The width is the number of channels behind the stem or the bottleneck. The image size is 224 or
-    32, by the size of the first kernel, and None where that does not tell: for VOneNets and
-    EfficientNets.
+    The image size is 224 or 32, by the size of the first kernel, and None where that does not tell:
+    for VOneNets and EfficientNets.
     """
 
     name: str
@@ -94,11 +101,7 @@ class Architecture:
 
 
 def recognise(state_dict: Mapping[str, np.ndarray], name: str | None = None) -> Architecture | str:
-    """Recognise a network by the names and shapes of its tensors.
-
-    Args:
-      state_dict: arrays by PyTorch name, without prefixes.
-      name: the name of the network, if it is known.
+    """Recognise a network by the names and shapes of its tensors, and by its name if that is known.
 
     Returns:
       The architecture, or a sentence that says why it is unknown.
@@ -174,10 +177,7 @@ def _trunk(tensors: Collection[str]) -> str:
 def v1_settings(flags: Mapping[str, Any], kernel_size: int, problems: list[str]) -> dict[str, Any]:
     """Read the fields of ``VOneBlockConfig`` from flags, except for the normalisation.
 
-    Args:
-      flags: settings of a training script.
-      kernel_size: side of the kernels in the file, in pixels.
-      problems: gets one line for each problem.
+    The kernels in the file have sides of ``kernel_size`` pixels. ``problems`` gets a line for each.
     """
     fields: dict[str, Any] = {}
     for flag, kind in _NUMBERS.items():
@@ -209,23 +209,21 @@ def v1_settings(flags: Mapping[str, Any], kernel_size: int, problems: list[str])
 
 def _noise(flags: Mapping[str, Any]) -> Noise:
     mode = flags["noise_mode"]
-    scale = _number(flags.get("noise_scale", 0.35))
-    level = _number(flags.get("noise_level", 0.07))
+    if mode in (None, "none", "None", ""):
+        return None
+    cls, fields = _NOISES.get(mode, (NeuronalNoise, ()))
+    values = [_number(flags.get(flag, default)) for flag, default in _STRENGTHS.items()]
+    given = dict(zip(fields, values, strict=False))
+    if not given or None in given.values():
+        raise ValueError(
+            f"flag noise_mode must be {', '.join(map(repr, _NOISES))} or None with a noise_scale "
+            f"and noise_level, got {mode!r}, {flags.get('noise_scale')!r}, "
+            f"{flags.get('noise_level')!r}"
+        )
     try:
-        if mode in (None, "none", "None", ""):
-            return None
-        if mode == "neuronal" and scale is not None and level is not None:
-            return NeuronalNoise(scale=scale, level=level)
-        if mode == "gaussian" and scale is not None:
-            return GaussianNoise(scale=scale)
-        if mode == "fano" and scale is not None and level is not None:
-            return FanoNoise(fano_factor=scale, floor=level)
+        return cls(**given)
     except ValueError as error:
         raise ValueError(f"flags of the noise: {error}") from None
-    raise ValueError(
-        f"flag noise_mode must be 'neuronal', 'gaussian', 'fano' or None with a noise_scale and "
-        f"noise_level, got {mode!r}, {flags.get('noise_scale')!r}, {flags.get('noise_level')!r}"
-    )
 
 
 def _normalisations(channels: int) -> dict[str, Normalisation]:
@@ -239,11 +237,7 @@ def normalisation(
 ) -> Normalisation | None:
     """Read the normalisation that a file states, or None where the network's default holds.
 
-    Args:
-      flags: settings of a training script.
-      stored: the normaliser that was saved with the network.
-      channels: number of image channels.
-      problems: gets one line for each problem.
+    A normaliser that was saved with the network is ``stored``. ``problems`` gets a line for each.
     """
     name = flags.get("normalization")
     known = _normalisations(channels)
@@ -269,9 +263,9 @@ def normalisation(
     return stored
 
 
-def unknown_flags(flags: Mapping[str, Any], ignored: Iterable[str] = ()) -> list[str]:
+def unknown_flags(flags: Mapping[str, Any], ignored: Collection[str]) -> list[str]:
     """List the flags that are set, may change the network, and are neither known nor ignored."""
-    known = _READ | _TRAINING | set(ignored)
+    known = _READ | _TRAINING | {*ignored}
     return [
         f"flag {name[:40]!r} is unknown and may change the network, got {str(value)[:40]!r}; if it "
         f"does not, convert with ignored_flags=[{name[:40]!r}]; otherwise give the front end as v1"
@@ -298,15 +292,12 @@ def flags_of(name: str, config: VOneBlockConfig | None) -> dict[str, Any]:
     noise = config.noise
     if isinstance(noise, NeuronalNoise) and noise.strength != 1:
         raise ValueError(f"noise.strength must be 1 in a checkpoint of PyTorch, got {noise}")
-    mode, scale, level = None, 0.35, 0.07
-    if isinstance(noise, NeuronalNoise):
-        mode, scale, level = "neuronal", noise.scale, noise.level
-    elif isinstance(noise, GaussianNoise):
-        mode, scale = "gaussian", noise.scale
-    elif isinstance(noise, FanoNoise):
-        mode, scale, level = "fano", noise.fano_factor, noise.floor
     flags |= {flag: getattr(config, flag) for flag in _NUMBERS}
-    flags |= {"noise_mode": mode, "noise_scale": scale, "noise_level": level}
+    flags |= {"noise_mode": None, **_STRENGTHS}
+    for mode, (cls, fields) in _NOISES.items():
+        if isinstance(noise, cls):
+            strengths = (getattr(noise, field) for field in fields)
+            flags |= {"noise_mode": mode, **dict(zip(_STRENGTHS, strengths, strict=False))}
     return flags | {"rand_param": config.distribution == "uniform"}
 
 
@@ -334,15 +325,6 @@ def normalisation_flag(
         f"mean {mean} and std {std} have no name in a checkpoint of PyTorch, which knows "
         f"{' and '.join(known)}; use save_folder"
     )
-
-
-def architecture_problems(flags: Mapping[str, Any], name: str) -> list[str]:
-    """The contradiction between the architecture in the flags and the recognised one, if any."""
-    stored = flags.get("arch") or flags.get("model_arch")
-    trunk = names.base_network(name).replace("_", "")
-    if stored is None or str(stored).replace("_", "").lower() == trunk:
-        return []
-    return [f"the flags say {str(stored)[:40]!r}, but the tensors are those of {name}"]
 
 
 def _number(value: Any) -> float | None:

@@ -36,15 +36,13 @@ class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Ba
 
         Args:
           logits_fn: ``(keys, images) -> logits``, with one key per example.
-          key: typed key of the noise.
+          key, noise: see ``tools.CallKeys``.
           input_shape: (H, W, C) of the images.
           num_classes: number of logits.
-          noise: ``"fresh"`` noise at every call, or ``"frozen"`` noise.
           eot_samples: number of noise draws that the loss averages over, >= 1.
 
         Raises:
-          TypeError: if ``key`` is not a typed key.
-          ValueError: for a ``noise`` or ``eot_samples`` out of range.
+          ValueError: for ``eot_samples`` out of range.
         """
         arguments.count("eot_samples", eot_samples)
         super().__init__(model=logits_fn, clip_values=(0.0, 1.0))
@@ -87,11 +85,8 @@ class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Ba
     ) -> np.ndarray:
         """Compute gradients of logits with respect to the images.
 
-        All classes of one call share one draw of the noise.
-
-        Args:
-          x: images (N, H, W, C).
-          label: a class, or one class for each example. Default: all classes.
+        All classes of one call share one draw of the noise. A ``label`` is one class, or one class
+        for each example.
 
         Returns:
           Gradients (N, num_classes, H, W, C), or (N, 1, H, W, C) with ``label``.

@@ -30,21 +30,18 @@ _LARGEST_HEADER = 8 * 2**20
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A state dict and what was stored with it.
+    """A state dict and what was stored with it."""
 
-    Attributes:
-      state_dict: arrays by PyTorch name, without prefixes.
-      flags: settings that a training script stored with the weights. A value that is neither a
-        number nor text is replaced by the name of its type, as ``"<list>"``.
-      normaliser: mean and standard deviation that were saved with the network; None without them.
-      format: the name of the file format.
-      notes: what was removed, one line each.
-    """
-
+    # Arrays by PyTorch name, without prefixes.
     state_dict: dict[str, np.ndarray]
+    # Settings that a training script stored with the weights. A value that is neither a number nor
+    # text is replaced by the name of its type, as "<list>".
     flags: dict[str, Any]
+    # Mean and standard deviation that were saved with the network.
     normaliser: Normalisation | None
+    # The name of the file format.
     format: str
+    # What was removed, one line each.
     notes: tuple[str, ...]
 
 

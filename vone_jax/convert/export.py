@@ -31,12 +31,8 @@ def save_torch(path: str | Path, model: models.Network, variables: Any, prefix: 
     cannot express a stem for 28 or 64 pixels, nor an EfficientNet's for 32; use ``save_folder`` for
     such a network.
 
-    Args:
-      path: the file. It is replaced if it exists.
-      model: a network of ``models.create``.
-      variables: its weights.
-      prefix: in front of every name; ``"module."`` for programs that load into a network wrapped
-        in ``DataParallel``.
+    A file that exists is replaced. The ``prefix`` is put in front of every name: ``"module."`` for
+    programs that load into a network wrapped in ``DataParallel``.
 
     Raises:
       ImportError: without PyTorch, for a path other than ``*.safetensors``.
@@ -80,15 +76,9 @@ def export(
 
     Artefacts are for deployment: JAX promises to read them for six months. Keep the weights, too.
 
-    Args:
-      model: the network.
-      variables: its weights; they become part of the artefact.
-      image_size: side of the images in pixels. Default: that of V1, or 224.
-      platforms: on which the artefact will run, any of ``"cpu"``, ``"cuda"``, ``"tpu"``,
-        ``"rocm"``.
-
-    Returns:
-      The artefact, see ``load_exported``.
+    The images have sides of ``image_size`` pixels; default: that of V1, or 224. The artefact, which
+    ``load_exported`` reads, runs on ``platforms``: any of ``"cpu"``, ``"cuda"``, ``"tpu"``,
+    ``"rocm"``.
 
     Raises:
       ImportError: without the package flatbuffers.

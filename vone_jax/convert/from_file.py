@@ -9,11 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from vone_jax import models, names, v1
+from vone_jax import models, names
 from vone_jax.convert.architecture import (
     BANKS,
     Architecture,
-    architecture_problems,
     normalisation,
     recognise,
     unknown_flags,
@@ -24,6 +23,9 @@ from vone_jax.convert.gabor_fit import check_bank_size, read_bank
 from vone_jax.convert.state_dict import fill
 from vone_jax.convert.subcortical import PREFIX, read_subcortical, subcortical_noise
 from vone_jax.convert.untrusted import CheckpointError
+from vone_jax.v1 import ImportedBank, SubcorticalConfig, VOneBlockConfig
+
+_CELLS = {"simple_channels", "complex_channels"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +34,6 @@ class Conversion:
 
     Attributes:
       name: of the architecture, one of ``models.NAMES``.
-      model: the network.
-      variables: its weights.
-      format: the name of the file format.
       residual: (n,), deviation of each filter pair from its fitted Gabor relative to its peak;
         None for base networks.
       notes: what was assumed, left out or recognised, one line each.
@@ -49,28 +48,23 @@ class Conversion:
 
 
 def from_torch(
-    path: str | Path,
-    name: str | None = None,
-    v1: v1.VOneBlockConfig | Mapping[str, Any] | None = None,
-    image_size: int | None = None,
-    ignored_flags: Collection[str] = (),
-    subcortical: v1.SubcorticalConfig | None = None,
+    path: str | Path, name: str | None = None, **options: Any
 ) -> tuple[models.Network, dict[str, Any]]:
-    """Load a network and its variables, see ``read``, which also returns notes on the conversion.
+    """Load a network and its variables, with the arguments of ``read``.
 
     ``model, variables = from_torch("voneresnet50_e70.pth.tar")``
     """
-    conversion = read(path, name, v1, image_size, ignored_flags, subcortical)
+    conversion = read(path, name, **options)
     return conversion.model, conversion.variables
 
 
 def read(
     path: str | Path,
     name: str | None = None,
-    v1: v1.VOneBlockConfig | Mapping[str, Any] | None = None,
+    v1: VOneBlockConfig | Mapping[str, Any] | None = None,
     image_size: int | None = None,
     ignored_flags: Collection[str] = (),
-    subcortical: v1.SubcorticalConfig | None = None,
+    subcortical: SubcorticalConfig | None = None,
 ) -> Conversion:
     """Load a network from a PyTorch checkpoint or a safetensors file.
 
@@ -102,7 +96,13 @@ def read(
     architecture = recognise(checkpoint.state_dict, name)
     if isinstance(architecture, str):
         raise CheckpointError(f"{Path(path).name}: {architecture}")
-    problems = architecture_problems(checkpoint.flags, architecture.name)
+    problems = []
+    stored = checkpoint.flags.get("arch") or checkpoint.flags.get("model_arch")
+    trunk = names.base_network(architecture.name).replace("_", "")
+    if stored is not None and str(stored).replace("_", "").lower() != trunk:
+        problems.append(
+            f"the flags say {str(stored)[:40]!r}, but the tensors are those of {architecture.name}"
+        )
     replaced = None if isinstance(v1, Mapping) else v1
     if replaced is None:
         problems += unknown_flags(checkpoint.flags, ignored_flags)
@@ -126,8 +126,10 @@ def read(
         # With a wrong bank, weights are still compared, to report all problems at once.
         form: dict[str, Any] = {"v1": config}
         if kind == "ev_":
-            stage = subcortical or _published_stage(config, channels)
-            stage = read_subcortical(before, stage, problems)
+            # Other numbers of channels are reported with the kernels.
+            shown = channels if channels in (1, 3) else 3
+            published = SubcorticalConfig(config.image_size, config.visual_degrees, shown)
+            stage = read_subcortical(before, subcortical or published, problems)
             noise = subcortical_noise(checkpoint.flags, stage.noise, problems)
             form["subcortical"] = dataclasses.replace(stage, noise=noise)
     else:
@@ -149,21 +151,15 @@ def read(
     return Conversion(name, model, variables, checkpoint.format, residual, tuple(notes))
 
 
-def _published_stage(config: v1.VOneBlockConfig, in_channels: int) -> v1.SubcorticalConfig:
-    """The published subcortical stage before a V1."""
-    channels = in_channels if in_channels in (1, 3) else 3  # Others are reported with the kernels.
-    return v1.SubcorticalConfig(config.image_size, config.visual_degrees, channels)
-
-
 def _front_end(
     checkpoint: Checkpoint,
     architecture: Architecture,
     bank: dict[str, np.ndarray],
-    config: v1.VOneBlockConfig | Mapping[str, Any] | None,
+    config: VOneBlockConfig | Mapping[str, Any] | None,
     image_size: int | None,
     problems: list[str],
     notes: list[str],
-) -> tuple[v1.VOneBlockConfig, np.ndarray | None]:
+) -> tuple[VOneBlockConfig, np.ndarray | None]:
     """The configuration of V1 with the bank of the file, and the residuals of the bank.
 
     If that fails, a configuration with as many channels, so that the weights can be compared.
@@ -178,13 +174,17 @@ def _front_end(
         if kind == "ev_":
             published = models.v1_config(224, in_channels, architecture.name)
             fields = {f.name: getattr(published, f.name) for f in dataclasses.fields(published)}
-            for field in ("bank", "simple_channels", "complex_channels"):
+            for field in ("bank", *_CELLS):
                 del fields[field]
         fields |= v1_settings(checkpoint.flags, k, problems)
         missing = [f for f in ("stride", "k_exc", "noise_mode") if f not in checkpoint.flags]
         if missing:
             notes.append(f"published values for what the file does not say: {', '.join(missing)}")
-        fields |= _given(config or {}, n)
+        given = config or {}
+        fields |= given
+        # The original's training script writes the number of simple channels for both.
+        if len(cells := given.keys() & _CELLS) == 1:
+            fields |= {other: n - given[one] for one in cells for other in _CELLS - cells}
     else:
         fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
         del fields["bank"]
@@ -198,41 +198,26 @@ def _front_end(
     try:
         if len(bank) == 2:
             fields["kernel_size"] = k if k % 2 else 25
-            if not {"simple_channels", "complex_channels"} & fields.keys():
+            if not _CELLS & fields.keys():
                 fields |= {"simple_channels": n - n // 2, "complex_channels": n // 2}
                 notes.append("half of the filters taken for simple cells, half for complex cells")
-            ppd = v1.VOneBlockConfig(**fields).pixels_per_degree
+            ppd = VOneBlockConfig(**fields).pixels_per_degree
             fit = read_bank(bank[in_phase], bank[quadrature], ppd)
             problems += fit.problems
             residual = fit.residual
             if fit.bank is not None:
                 notes += _describe(fit.bank, residual, fields)
-                return v1.VOneBlockConfig(**fields, bank=fit.bank), residual
-        config = v1.VOneBlockConfig(**fields)
+                return VOneBlockConfig(**fields, bank=fit.bank), residual
+        config = VOneBlockConfig(**fields)
         check_bank_size(config.num_channels, config.kernel_size)
         return config, residual
     except ValueError as error:
         problems.append(str(error))
         filters = {"simple_channels": min(n, 4096) or 512, "complex_channels": 0}
-        return v1.VOneBlockConfig(**filters, in_channels=in_channels), residual
+        return VOneBlockConfig(**filters, in_channels=in_channels), residual
 
 
-def _given(fields: Mapping[str, Any], num_filters: int) -> dict[str, Any]:
-    """Fields in place of the flags. One number of channels gives the other.
-
-    The original's training script writes the number of simple channels for both.
-    """
-    given = dict(fields)
-    for one, other in (
-        ("simple_channels", "complex_channels"),
-        ("complex_channels", "simple_channels"),
-    ):
-        if one in fields and other not in fields:
-            given[other] = num_filters - fields[one]
-    return given
-
-
-def _describe(bank: v1.ImportedBank, residual: np.ndarray, fields: dict[str, Any]) -> list[str]:
+def _describe(bank: ImportedBank, residual: np.ndarray, fields: dict[str, Any]) -> list[str]:
     """Describe the bank in words. If a seed samples the bank, write it into ``fields``."""
     parameters, worst = bank.parameters, int(residual.argmax())
     shared = np.mean(parameters.channel == parameters.channel_quadrature)
@@ -257,10 +242,10 @@ def _describe(bank: v1.ImportedBank, residual: np.ndarray, fields: dict[str, Any
     return [*lines, f"bank: none that seed {seed} samples with sf_max {tried}"]
 
 
-def _sampled(bank: v1.ImportedBank, fields: dict[str, Any]) -> bool:
+def _sampled(bank: ImportedBank, fields: dict[str, Any]) -> bool:
     """Return True if the fields of a configuration sample the parameters of the bank."""
     try:
-        sampled = v1.VOneBlockConfig(**fields).gabor_parameters()
+        sampled = VOneBlockConfig(**fields).gabor_parameters()
     except ValueError:  # This seed or frequency cannot be sampled.
         return False
     if len(sampled) != len(bank):  # The flags are wrong, which is reported.

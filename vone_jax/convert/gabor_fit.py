@@ -34,16 +34,13 @@ def check_bank_size(filters: int, kernel_size: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class BankFit:
-    """A bank read from weights, or the reasons why it cannot be read.
+    """A bank read from weights, or the reasons why it cannot be read."""
 
-    Attributes:
-      bank: the exact kernels with the fitted parameters; None if there are problems.
-      residual: (n,), largest deviation of a pair from its fitted Gabor, relative to its peak.
-      problems: one line for each filter that is not a Gabor of one input channel.
-    """
-
+    # The exact kernels with the fitted parameters; None if there are problems.
     bank: ImportedBank | None
+    # (n,), largest deviation of a pair from its fitted Gabor, relative to its peak.
     residual: np.ndarray
+    # One line for each filter that is not a Gabor of one input channel.
     problems: tuple[str, ...]
 
 

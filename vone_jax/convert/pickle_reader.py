@@ -80,9 +80,7 @@ class StoredTensor:
 def read_pickle(file: io.BytesIO, storage: Callable[[tuple], Any]) -> Any:
     """Read the object in a pickle, up to its end mark. The file is then behind the pickle.
 
-    Args:
-      file: the bytes, at the beginning of the pickle.
-      storage: turns the persistent id of a storage into a description of it.
+    The function ``storage`` turns the persistent id of a storage into a description of it.
 
     Returns:
       Numbers, strings, bytes, None; lists, tuples, dictionaries (also for ordered dictionaries and

@@ -167,11 +167,9 @@ def _after_flatten(size: int) -> tuple[Callable[[np.ndarray], np.ndarray], ...]:
 def from_state_dict(model: Network, state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Fill the variables of a network with the tensors of a PyTorch state dict.
 
-    Args:
-      model: the network, of the architecture, width and number of classes of the state dict.
-      state_dict: arrays by PyTorch name, without ``module.`` in front and without the Gabor
-        bank (``vone_block.*``) and the subcortical stage, which are part of ``model``.
-        ``num_batches_tracked`` is ignored.
+    The network has the architecture, width and number of classes of the state dict. The names have
+    no ``module.`` in front. The Gabor bank (``vone_block.*``) and the subcortical stage are not
+    among them, since they are part of ``model``. ``num_batches_tracked`` is ignored.
 
     Returns:
       float32 ``{"params": ..., "batch_stats": ...}``, the latter for networks with batch norms.
@@ -219,9 +217,9 @@ def fill(model: Network, state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str
 def to_torch(model: Network, variables: Any) -> dict[str, np.ndarray]:
     """The state dict that the original's (or torchvision's, CORnet's) model class loads.
 
-    Names, shapes and layouts are PyTorch's. A VOneNet's includes its Gabor bank, with every filter
-    in the one input channel that it reads, and an EVNet's its subcortical stage also.
-    ``num_batches_tracked`` is 0, as no batches are counted.
+    A VOneNet's includes its Gabor bank, with every filter in the one input channel that it reads,
+    and an EVNet's its subcortical stage also. ``num_batches_tracked`` is 0, as no batches are
+    counted.
 
     Returns:
       float32 (int64 for the counters) NumPy arrays by name. ``from_torch`` of a file with them
@@ -272,8 +270,6 @@ def checked_variables(
     model: Network, variables: Mapping[tuple[str, ...], Any]
 ) -> dict[tuple[str, ...], np.ndarray]:
     """Check variables against a network and return them as NumPy arrays, in the network's order.
-
-    The first name of a path is the collection.
 
     Raises:
       CheckpointError: listing variables that are missing, unused, not float32, of a wrong shape or

@@ -1,12 +1,12 @@
 """The subcortical stage of an EVNet as tensors of its PyTorch class, and back."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from vone_jax.v1 import FanoNoise, LGNCells, SubcorticalConfig
+from vone_jax.v1 import FanoNoise, SubcorticalConfig
 
 PREFIX = "subcorticalblock."
 # The first one tells the number of image channels.
@@ -36,7 +36,9 @@ def subcortical_tensors(config: SubcorticalConfig) -> dict[str, np.ndarray]:
         pools = np.repeat(pool[None, None], len(colours), axis=0)
         tensors[f"{PREFIX}contrast_norm.multi_conv.convs.{number}.weight"] = pools
     for name, field in _SCALARS.items():
-        values = [getattr(cells, field) for cells in _cells(config)]
+        values = [
+            getattr(cells, field) for _, cells, colours in config.populations for _ in colours
+        ]
         tensors[name] = np.reshape(values, (1, -1, 1, 1))
     return {name: np.ascontiguousarray(t, np.float32) for name, t in tensors.items()}
 
@@ -46,11 +48,9 @@ def read_subcortical(
 ) -> SubcorticalConfig:
     """Return a configuration with the gains and the contrast normalisation of a file.
 
-    Args:
-      tensors: those whose names begin with ``PREFIX``.
-      config: the configuration whose radii and weights the kernels of the file must have.
-      problems: gets one line for each tensor that is missing, unused, of a wrong shape or of other
-        cells than ``config``.
+    The tensors are those whose names begin with ``PREFIX``. ``problems`` gets one line for each
+    that is missing, unused, of a wrong shape or of cells with other radii or weights than
+    ``config``.
     """
     expected = subcortical_tensors(config)
     problems += [f"missing: {name}" for name in sorted(expected.keys() - tensors.keys())]
@@ -117,8 +117,3 @@ def subcortical_flags(config: SubcorticalConfig) -> dict[str, Any]:
     if noise is None:
         return {"subcortical_fano": None}
     return {"subcortical_fano": noise.fano_factor, "subcortical_floor": noise.floor}
-
-
-def _cells(config: SubcorticalConfig) -> Iterator[LGNCells]:
-    for _, cells, colours in config.populations:
-        yield from [cells] * len(colours)

@@ -28,17 +28,15 @@ Noise = Literal["fresh", "frozen"]
 class CallKeys:
     """The keys of successive calls of a noisy classifier, in tools that have no keys.
 
-    Attributes:
-      calls: number of calls so far. Set it to 0 to repeat a run.
+    With ``"frozen"`` noise, all calls get the same key. Set ``calls``, the number of calls so far,
+    to 0 to repeat a run.
+
+    Raises:
+      TypeError: if ``key`` is not a typed key.
+      ValueError: if ``noise`` is neither ``"fresh"`` nor ``"frozen"``.
     """
 
     def __init__(self, key: jax.Array, noise: Noise):
-        """Make the sequence: with noise ``"frozen"``, all calls get the same key.
-
-        Raises:
-          TypeError: if ``key`` is not a typed key.
-          ValueError: if ``noise`` is neither ``"fresh"`` nor ``"frozen"``.
-        """
         prng.check_key(key)
         arguments.choice("noise", noise, ("fresh", "frozen"))
         self._key = prng.stream(key, "interop call")
@@ -55,20 +53,17 @@ class CallKeys:
 def foolbox_model(logits_fn: LogitsFn, key: jax.Array, noise: Noise = "fresh") -> Any:
     """A classifier as a ``foolbox.models.JAXModel`` with bounds (0, 1) and channels last.
 
-    Needs the package foolbox. Foolbox takes one gradient per step, so its attacks use one draw of
-    the noise at a time. To average gradients over draws, pass a ``logits_fn`` that averages, or use
-    ``vone_jax.attacks``. Reference: Rauber, Zimmermann, Bethge, Brendel, Foolbox Native, JOSS 2020.
+    Foolbox takes one gradient per step, so its attacks use one draw of the noise at a time. To
+    average gradients over draws, pass a ``logits_fn`` that averages, or use ``vone_jax.attacks``.
+    Reference: Rauber, Zimmermann, Bethge, Brendel, Foolbox Native, JOSS 2020.
 
     Args:
       logits_fn: ``(keys, images) -> logits`` with one key per example, for instance
         ``models.logits_fn(model, variables)``.
-      key: typed key of the noise.
-      noise: ``"fresh"`` noise at every call, or ``"frozen"`` noise.
+      key, noise: see ``CallKeys``.
 
     Raises:
       ImportError: without foolbox.
-      TypeError: if ``key`` is not a typed key.
-      ValueError: for another ``noise``.
     """
     from foolbox.models.jax import JAXModel
 
@@ -121,13 +116,11 @@ class ActivationsModel:
 
         Args:
           identifier: name of the model. Brain-Score caches activations under it.
-          model: from ``models.create``.
-          variables: its weights.
+          model, variables: a network of ``models.create`` and its weights.
           key: typed key of the noise.
           trials: number of stochastic passes to average, >= 1.
           image_size: in pixels. Default: that of V1, or 224.
-          extractor: a class in place of Brain-Score's ``ActivationsExtractorHelper``, which is
-            imported by default.
+          extractor: a class in place of Brain-Score's ``ActivationsExtractorHelper``.
 
         Raises:
           TypeError: if ``key`` is not a typed key.
@@ -194,14 +187,10 @@ class ActivationsModel:
     def get_activations(
         self, images: np.ndarray, layer_names: Sequence[str]
     ) -> "OrderedDict[str, np.ndarray]":
-        """Compute activations, averaged over trials.
-
-        Args:
-          images: (N, C, H, W) in [0, 1].
-          layer_names: names from ``layers``, which decide the order of the result.
+        """Compute activations of images (N, C, H, W) in [0, 1], averaged over trials.
 
         Returns:
-          Name -> (N, C, H, W) for maps, (N, features) for vectors.
+          In the order of ``layer_names``: (N, C, H, W) for maps, (N, features) for vectors.
 
         Raises:
           ValueError: for an unknown layer.

@@ -69,11 +69,6 @@ def parse_json(text: str | bytes, name: str) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file of at most 1 MiB.
-
-    Raises:
-      CheckpointError: if it is too long, not JSON or not a regular file.
-      OSError: if it cannot be read.
-    """
+    """Read a JSON file, see ``parse_json`` and ``open_regular``."""
     with open_regular(path) as file:
         return parse_json(file.read(_LARGEST_JSON + 1), path.name)
