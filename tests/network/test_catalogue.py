@@ -10,7 +10,7 @@ import vone_jax
 from tests.convert.conftest import random_variables
 from vone_jax import convert, data, models
 from vone_jax.convert.checkpoint import read_checkpoint
-from vone_jax.network.catalogue import CATALOGUE, lite0_checkpoint
+from vone_jax.network.opening import CATALOGUE, lite0_checkpoint
 
 needs_demo = pytest.mark.skipif(
     any(

@@ -96,14 +96,9 @@ class Network:
         image_size: int | None = None,
         **fields: Any,
     ) -> "Network":
-        """A network of ``vone_jax.models``.
+        """A network of ``vone_jax.models``, with further fields.
 
-        Args:
-          name: its name among results.
-          model: the module.
-          variables: its variables.
-          image_size: side of its images in pixels. Default: that of the module.
-          **fields: further fields.
+        The images have sides of ``image_size`` pixels; default: those of the module.
         """
         size = model.image_size if image_size is None else image_size
         return cls(
@@ -158,13 +153,8 @@ class Network:
         changed = trained if as_trained else models.with_noise(trained, noise)
         if changed == self.model:
             return self
-        fields = Network.of_model(self.name, changed, self.variables, self.image_size)
-        return dataclasses.replace(
-            self,
-            model=changed,
-            trained=None if trained == changed else trained,
-            **{field: getattr(fields, field) for field in ("logits_fn", "features", "stochastic")},
-        )
+        trained = None if trained == changed else trained
+        return dataclasses.replace(self._of(changed, self.variables), trained=trained)
 
     def quiet(self) -> "Network":
         """The network without noise, or the network itself if its noise is not known."""
@@ -173,15 +163,17 @@ class Network:
     def placed(self, place: Callable[[Any], Any]) -> "Network":
         """The network with its weights moved by ``place``, a function of a pytree."""
         if self.model is not None:
-            moved = place(self.variables)
-            functions = Network.of_model(self.name, self.model, moved, self.image_size)
-            logits_fn, features = functions.logits_fn, functions.features
-        else:
-            moved, features = None, self.features
-            logits_fn = place(prng.as_pytree(self.logits_fn, "logits_fn"))
-            if features is not None:
-                features = place(prng.as_pytree(features, "features"))
-        return dataclasses.replace(self, variables=moved, logits_fn=logits_fn, features=features)
+            return self._of(self.model, place(self.variables))
+        logits_fn, features = place(prng.as_pytree(self.logits_fn, "logits_fn")), self.features
+        if features is not None:
+            features = place(prng.as_pytree(features, "features"))
+        return dataclasses.replace(self, logits_fn=logits_fn, features=features)
+
+    def _of(self, model: models.Network, variables: Any) -> "Network":
+        """The network with another module or other variables, and the functions of both."""
+        made = Network.of_model(self.name, model, variables, self.image_size)
+        names = ("model", "variables", "logits_fn", "features", "stochastic")
+        return dataclasses.replace(self, **{name: getattr(made, name) for name in names})
 
     def response_fn(self, layer: str) -> Partial:
         """The function ``(keys, images) -> responses`` of a layer of ``features``."""

