@@ -55,7 +55,7 @@ train r --epochs nan                            | --epochs     | a finite number
 train r --steps 0                               | --steps      | an integer >= 1
 train r --steps 2.5                             | --steps      | an integer, got '2.5'
 train r --seed=-1                               | --seed       | an integer >= 0
-train r --seed 4294967296                       | --seed       | < 2**32
+train r --seed 4294967296                       | --seed       | <= 4294967295
 train r --name a/b                              | --name       | name of a directory
 train r --precision float16                     | --precision  | one of float32, bfloat16
 train r --matmul-precision low                  | --matmul-precision | default, high, highest

@@ -148,14 +148,14 @@ def test_a_file_that_is_no_matrix_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no file of similarities .*scan.npz"):
         similarity.load_matrix(tmp_path / "scan.npz")
     (tmp_path / "scan.npz").write_text("0.5 1\n")
-    with pytest.raises(ValueError, match="scan.npz is not a readable NPZ file"):
+    with pytest.raises(ValueError, match="scan.npz cannot be read as NPZ"):
         similarity.load_matrix(tmp_path / "scan.npz")
     np.save(tmp_path / "scan.npy", np.eye(3))
-    with pytest.raises(ValueError, match="scan.npy is not a readable NPZ file"):
+    with pytest.raises(ValueError, match="scan.npy cannot be read as NPZ"):
         similarity.load_matrix(tmp_path / "scan.npy")
     torn = matrix(tmp_path)
     torn.write_bytes(torn.read_bytes()[:-60])
-    with pytest.raises(ValueError, match="matrix.npz is not a readable NPZ file"):
+    with pytest.raises(ValueError, match="matrix.npz cannot be read as NPZ"):
         similarity.load_matrix(torn)
 
 

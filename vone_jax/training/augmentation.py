@@ -31,13 +31,10 @@ def make_augmentation(
 ) -> Augmentation | None:
     """Return a function that corrupts some images of a batch, or None if there is nothing to do.
 
-    The function draws one corruption and one severity, from the lowest to the highest, for the
-    whole batch, and for each image whether to apply them. So a step computes one corruption; a draw
-    for each image would compute all of them.
-
-    Returns:
-      ``(key, images, indices) -> images`` with a scalar key, images (N, H, W, C) in [0, 1] and
-      their indices in the data set (N,).
+    It is ``(key, images, indices) -> images`` with a scalar key, images (N, H, W, C) in [0, 1] and
+    their indices in the data set (N,). It draws one corruption and one severity for the whole
+    batch, because a draw for each image would compute all of them, and for each image whether to
+    apply them.
     """
     if not names or not probability:
         return None

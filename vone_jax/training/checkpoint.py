@@ -56,7 +56,7 @@ class Position:
     data: dict[str, Any]
     # Step of the last validation, 0 if there was none.
     validated: int
-    # Sums since the last line of the log, see monitor.Interval.
+    # Sums since the last line of the log, see step.Sums.
     interval: dict[str, Any]
     # Counts of what was skipped since the run started, see monitor.Skipped.
     passed_over: dict[str, int] = dataclasses.field(default_factory=dict)

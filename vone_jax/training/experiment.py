@@ -310,9 +310,7 @@ class Experiment:
         arguments.number("epochs", self.epochs, positive=True)
         if self.steps is not None:
             arguments.count("steps", self.steps)
-        arguments.count("seed", self.seed, 0)
-        if self.seed >= 2**32:
-            raise ValueError(f"seed must be < 2**32, got {self.seed}")
+        arguments.count("seed", self.seed, 0, most=2**32 - 1)
         arguments.choice("precision", self.precision, typing.get_args(Precision))
         arguments.choice(
             "matmul_precision", self.matmul_precision, typing.get_args(MatmulPrecision)

@@ -106,9 +106,7 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
 def from_json(content: Any, read_bank: Callable[[str], ImportedBank] | None = None) -> Experiment:
     """Return the experiment that ``to_json`` turned into ``content``.
 
-    Args:
-      content: JSON values.
-      read_bank: returns the imported bank with a given digest.
+    The function ``read_bank`` returns the imported bank with a given digest.
 
     Raises:
       ValueError: for an unknown, missing or mistyped field, see ``dataclass_json.decode``.

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,20 +29,8 @@ if TYPE_CHECKING:
 
 # Names of a variable, from its collection down.
 _Path = tuple[str, ...]
+# Numbers of parameters: taken from the source; in the source, but not taken; drawn at random.
 _COUNTS = ("taken", "left", "new")
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """A part of the network, with numbers of parameters."""
-
-    name: str
-    # Taken from the source.
-    taken: int = 0
-    # In the source, but not taken.
-    left: int = 0
-    # Not taken, so drawn at random.
-    new: int = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,7 +41,7 @@ class InitialWeights:
       source: what the network is, in words.
       digest: SHA-256 digest of all variables of the source, in hexadecimal.
       taken: arrays by path.
-      parts: of both networks, the back end last.
+      parts: numbers of parameters by part of both networks and by kind, the back end last.
       notes: what was assumed when the network was opened, and what differs in classes and front
         ends, one line each.
     """
@@ -61,7 +49,7 @@ class InitialWeights:
     source: str
     digest: str
     taken: Mapping[_Path, np.ndarray]
-    parts: tuple[Part, ...]
+    parts: Mapping[str, Mapping[str, int]]
     notes: tuple[str, ...]
 
     def put_into(self, state: TrainState, mesh: meshes.Mesh) -> TrainState:
@@ -73,10 +61,10 @@ class InitialWeights:
 
     def table(self) -> str:
         """Return the parts as a table, with numbers of parameters, and the notes."""
-        total = Part("all", *(sum(getattr(p, n) for p in self.parts) for n in _COUNTS))
+        total = {n: sum(part[n] for part in self.parts.values()) for n in _COUNTS}
         rows: list[tuple[str, ...]] = [("parameters of", *_COUNTS)]
-        for part in (*self.parts, total):
-            rows.append((part.name, *(f"{getattr(part, n):,}" for n in _COUNTS)))
+        for name, part in (*self.parts.items(), ("all", total)):
+            rows.append((name, *(f"{part[n]:,}" for n in _COUNTS)))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = [f"initial weights: {self.source}, sha256 {self.digest[:12]}"]
         for name, *numbers in rows:
@@ -86,10 +74,9 @@ class InitialWeights:
 
     def records(self) -> list[dict[str, Any]]:
         """Return the parts as records of the log."""
-        fields = (dataclasses.asdict(part) for part in self.parts)
         return [
-            {"kind": "initial_weights", "step": 0, "part": part.pop("name"), **part}
-            for part in fields
+            {"kind": "initial_weights", "step": 0, "part": name, **part}
+            for name, part in self.parts.items()
         ]
 
 
@@ -100,11 +87,8 @@ def start_from(experiment: Experiment, spec: str, run_dir: Path | str | None = N
     at the same pixels per degree; between two base networks, the mean and the standard deviation of
     images. Everything else stays as it is.
 
-    Args:
-      experiment: the experiment.
-      spec: the weights, see ``vone_jax.open_network``.
-      run_dir: the directory of the run. If it has started from ``spec`` before, its front end is
-        used, and the weights are not needed any more.
+    The weights are ``spec``, see ``vone_jax.open_network``. If the run in ``run_dir`` has started
+    from them before, its front end is used, and the weights are not needed any more.
 
     Raises:
       ValueError: if the source has no weights or cannot be read.
@@ -135,9 +119,9 @@ def choose(setup: setups.Setup) -> InitialWeights:
     ours = _shapes(experiment, setup.model)
     notes = [*network.notes, *_front_end_notes(setup.model, network.model)]
     kind = network.architecture or network.name
-    known, given = tuple(setup.train_source.class_names), tuple(network.class_names)
+    known, given = (_named(source.class_names) for source in (setup.train_source, network))
     head, fitting = _head(setup), dict(theirs)
-    named = known and given and not _are_numbers(known) and not _are_numbers(given)
+    named = known and given
     if named and known != given and sorted(known) == sorted(given):
         order = np.array([given.index(name) for name in known])
         fitting |= {path: theirs[path][..., order] for path in head & theirs.keys()}
@@ -149,7 +133,7 @@ def choose(setup: setups.Setup) -> InitialWeights:
     if not named and head & taken.keys():
         notes.append("the head was taken by position, because the classes are not named")
     parts = _parts(ours, theirs, taken)
-    if not any(part.taken for part in parts):
+    if not any(part["taken"] for part in parts.values()):
         raise ValueError(
             f"initial_weights: nothing in {spec} ({kind}) fits {experiment.model.name} of "
             f"width {experiment.model.width}. It has {_some(theirs)}; this network has "
@@ -248,9 +232,10 @@ def _head(setup: setups.Setup) -> set[_Path]:
     return {path for path, leaf in shapes.items() if larger[path].shape != leaf.shape}
 
 
-def _are_numbers(class_names: tuple[str, ...]) -> bool:
-    """Return True if the names of classes are only their positions."""
-    return class_names == tuple(map(str, range(len(class_names))))
+def _named(class_names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of classes, or nothing if they are only their positions."""
+    names = tuple(class_names)
+    return () if names == tuple(map(str, range(len(names)))) else names
 
 
 def _fitting(theirs: Mapping[_Path, Any], ours: Mapping[_Path, Any]) -> dict[_Path, np.ndarray]:
@@ -271,15 +256,14 @@ def _fitting(theirs: Mapping[_Path, Any], ours: Mapping[_Path, Any]) -> dict[_Pa
 
 def _parts(
     ours: Mapping[_Path, Any], theirs: Mapping[_Path, Any], taken: Mapping[_Path, Any]
-) -> tuple[Part, ...]:
+) -> dict[str, dict[str, int]]:
     """Count the parameters of each part of both networks: a stem, a stage, a last layer."""
     counts: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(_COUNTS, 0))
     for path, leaf in _params(ours).items():
         counts[_part(path)]["taken" if path in taken else "new"] += leaf.size
     for path, leaf in _params(theirs).items():
         counts[_part(path)]["left"] += 0 if path in taken else leaf.size
-    names = sorted(counts, key=lambda name: name.startswith("back_end/"))
-    return tuple(Part(name, **counts[name]) for name in names)
+    return dict(sorted(counts.items(), key=lambda part: part[0].startswith("back_end/")))
 
 
 def _params(leaves: Mapping[_Path, Any]) -> dict[_Path, Any]:

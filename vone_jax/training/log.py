@@ -18,14 +18,9 @@ Record = dict[str, Any]
 class RunLog(contextlib.AbstractContextManager["RunLog"]):
     """Appends records to ``log.jsonl``. Use it in a ``with`` block.
 
-    Opening the log removes the records after the checkpoint from which the run resumes, so that
-    every step is in the log once. Closing it writes ``log.csv``. Only process 0 writes.
-
-    Args:
-      path: the JSONL file.
-      step: step of the checkpoint; 0 starts an empty log.
-      validated: step of the last validation before the checkpoint, 0 if there was none.
-      tensorboard: directory for TensorBoard files; None writes none.
+    Opening the log removes the records after the checkpoint at ``step``, from which the run
+    resumes, and after its last validation, so that every step is in the log once. Closing it writes
+    ``log.csv``. Only process 0 writes. ``tensorboard`` is a directory for TensorBoard files.
 
     Raises:
       ValueError: if TensorBoard files are requested and tensorboardX is not installed, or if the

@@ -18,6 +18,7 @@ validation at k has used, and the state of a data iterator that has returned k b
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,10 @@ from vone_jax.training import run_dir as run_dirs
 from vone_jax.training.checkpoint import Checkpoints, Position, saved_steps
 from vone_jax.training.experiment import Experiment
 from vone_jax.training.log import RunLog
-from vone_jax.training.monitor import Interval, Monitor, Skipped, Stop
+from vone_jax.training.monitor import Monitor, Skipped, Stop
 from vone_jax.training.optimizer import after_validation
 from vone_jax.training.setup import Prefetch, Setup, prepare
-from vone_jax.training.step import TrainState
+from vone_jax.training.step import Sums, TrainState
 
 # A run with fewer steps gets a warning, and one whose accuracy is below this multiple of chance.
 _FEW_STEPS = 100
@@ -117,14 +118,14 @@ def train(
 
         # Restore a checkpoint of this run if there is one; else start from weights, or anew.
         state = setup.initial_state()
-        step, validated, interval, skipped = 0, 0, Interval(), Skipped()
+        step, validated, interval, skipped = 0, 0, Sums(), Skipped()
         restored = checkpoints.restore(jax.eval_shape(lambda: state))
         if restored is not None:
             step, host_state, position = restored
             checkpoints.set_aside(newer_than=step)
             state = meshes.replicate(mesh, host_state)
             batches.set_state(position.data)
-            validated, interval = position.validated, Interval(**position.interval)
+            validated, interval = position.validated, Sums(**position.interval)
             skipped = Skipped(**position.passed_over)
         elif weights is not None:
             state = weights.put_into(state, mesh)
@@ -188,7 +189,7 @@ def train(
                     position = Position(
                         placed.get_state(),
                         validated,
-                        dataclasses.asdict(interval),
+                        dataclasses.asdict(monitor.interval),
                         dataclasses.asdict(skipped),
                     )
                     checkpoints.save(step, state, position)
@@ -252,30 +253,25 @@ def validate(setup: Setup, state: TrainState, stop: Stop) -> dict[str, float] | 
       Mean ``loss`` and ``accuracy`` over the split, and ``seen``, its size. None after a request
       to stop, which is polled before each batch.
     """
-    sums = []
+    batch_sums = []
     with contextlib.closing(setup.eval_batches()) as batches:
         try:
             for batch in batches:
                 if stop.poll_all():
                     return None
-                sums.append(setup.eval_step(state.variables, setup.shard(batch)))
+                batch_sums.append(setup.eval_step(state.variables, setup.shard(batch)))
         except ChildProcessError:
             # As in ``train``.
             if jax.process_count() > 1 or not stop.poll():
                 raise
             return None
-    host = meshes.fetch(sums)
-    seen = sum(int(s.seen) for s in host)
-    if seen != len(setup.eval_source):
+    sums = functools.reduce(Sums.plus, meshes.fetch(batch_sums), Sums())
+    if sums.seen != len(setup.eval_source):
         raise RuntimeError(
-            f"validation counted {seen} of {len(setup.eval_source)} examples: the mask of the "
-            "batches is wrong"
+            f"validation counted {sums.seen} of {len(setup.eval_source)} examples: the mask of "
+            "the batches is wrong"
         )
-    return {
-        "loss": sum(float(s.loss) for s in host) / seen,
-        "accuracy": sum(int(s.correct) for s in host) / seen,
-        "seen": seen,
-    }
+    return sums.means() | {"seen": sums.seen}
 
 
 def _opening(setup: Setup, step: int) -> str:

@@ -57,27 +57,6 @@ class Stop:
 
 
 @dataclasses.dataclass
-class Interval:
-    """Sums as in ``step.Sums`` since the last line of the log. They are in every checkpoint."""
-
-    loss: float = 0.0
-    correct: int = 0
-    seen: int = 0
-
-    def add(self, sums: Sums) -> None:
-        """Add the sums of a step, NumPy scalars."""
-        self.loss += float(sums.loss)
-        self.correct += int(sums.correct)
-        self.seen += int(sums.seen)
-
-    def take_means(self) -> dict[str, float]:
-        """Return the mean ``loss`` and ``accuracy``, and start a new interval."""
-        means = {"loss": self.loss / self.seen, "accuracy": self.correct / self.seen}
-        self.loss, self.correct, self.seen = 0.0, 0, 0
-        return means
-
-
-@dataclasses.dataclass
 class Skipped:
     """Counts of what was skipped since the run started. They are in every checkpoint."""
 
@@ -133,7 +112,8 @@ class Monitor:
     progress: Progress
     # The metrics carry the request to stop to all processes.
     stop: Stop
-    interval: Interval
+    # Sums since the last line of the log. They are in every checkpoint.
+    interval: Sums
     skipped: Skipped
     clock: Clock = dataclasses.field(default_factory=Clock)
 
@@ -149,20 +129,26 @@ class Monitor:
         step, batch, metrics = pending
         host = meshes.fetch(metrics)
         self.stop.everywhere |= bool(host.marks.get("stop", 0))
-        self._count_unreadable(step, int(host.marks.get("unreadable", 0)))
+        experiment = self.setup.experiment
+        unreadable, limit = int(host.marks.get("unreadable", 0)), experiment.data.unreadable_limit
+        self.skipped.examples += unreadable
+        if unreadable and self.skipped.examples > limit:
+            raise UnreadableDataError(
+                f"{self.skipped.examples} training images could not be read up to step {step}, "
+                f"data.unreadable_limit is {limit}"
+            )
         if not host.finite:
             self._skip(step, batch, host, saved)
             return
-        self.interval.add(host.sums)
+        self.interval = self.interval.plus(host.sums)
         self.clock.add(host.sums.seen)
-        self.progress.advance(note=f"loss {float(host.sums.loss) / int(host.sums.seen):.4f}")
-        experiment = self.setup.experiment
+        self.progress.advance(note=f"loss {host.sums.means()['loss']:.4f}")
         if step % experiment.log_every == 0 or step == self.setup.total_steps:
             record = {
                 "kind": "train",
                 "step": step,
                 "epoch": step / self.setup.steps_per_epoch,
-                **self.interval.take_means(),
+                **self.interval.means(),
                 "learning_rate": float(host.learning_rate),
                 "gradient_norm": float(host.gradient_norm),
                 "examples_per_second": self.clock.take_rate(),
@@ -170,6 +156,7 @@ class Monitor:
             if experiment.data.unreadable == "skip":
                 record["unreadable"] = self.skipped.examples
             self.log.write(record)
+            self.interval = Sums()
 
     def validation(self, step: int, result: dict[str, float]) -> None:
         """Log the result of a validation.
@@ -186,20 +173,10 @@ class Monitor:
             f"accuracy {100 * result['accuracy']:.2f} %"
         )
 
-    def _count_unreadable(self, step: int, number: int) -> None:
-        self.skipped.examples += number
-        limit = self.setup.experiment.data.unreadable_limit
-        if number and self.skipped.examples > limit:
-            raise UnreadableDataError(
-                f"{self.skipped.examples} training images could not be read up to step {step}, "
-                f"data.unreadable_limit is {limit}"
-            )
-
     def _skip(self, step: int, batch: Batch, host: StepMetrics, saved: int) -> None:
         """Store the batch of a step that is not finite, and end the run unless it may continue."""
         experiment = self.setup.experiment
-        loss = float(host.sums.loss) / int(host.sums.seen)
-        values = {"loss": loss, "gradient norm": float(host.gradient_norm)}
+        values = {"loss": host.sums.means()["loss"], "gradient norm": float(host.gradient_norm)}
         bad = [f"the {n} is {v}" for n, v in values.items() if not math.isfinite(v)]
         problem = (
             f"{bad[0] if bad else 'the update is not finite'} at step {step} of "

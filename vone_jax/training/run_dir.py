@@ -15,7 +15,6 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -193,14 +192,14 @@ def _write_bank(run_dir: Path, bank: ImportedBank) -> None:
 def _read_bank(run_dir: Path, digest: str) -> ImportedBank:
     path = run_dir / BANKS / f"{digest}.npz"
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            bank = ImportedBank(
-                archive["in_phase"],
-                archive["quadrature"],
-                GaborParameters(**{name: archive[name] for name in _BANK_PARAMETERS}),
-                float(archive["pixels_per_degree"]),
-            )
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        arrays = files.read_npz(path)
+        bank = ImportedBank(
+            arrays["in_phase"],
+            arrays["quadrature"],
+            GaborParameters(**{name: arrays[name] for name in _BANK_PARAMETERS}),
+            float(arrays["pixels_per_degree"]),
+        )
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise RunDirectoryError(f"the Gabor bank {path} cannot be read: {error}") from error
     if bank.digest != digest:
         raise RunDirectoryError(f"the Gabor bank {path} does not match its digest")

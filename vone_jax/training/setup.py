@@ -177,10 +177,8 @@ class Prefetch:
 def for_data(experiment: Experiment, given: Collection[str] = ()) -> Experiment:
     """The experiment with those fields that follow from its data set taken from that.
 
-    Args:
-      experiment: its ``data.source`` counts.
-      given: paths of fields that are kept: ``"data.eval_split"``, ``"model.num_classes"`` or
-        ``"model.in_channels"``.
+    They are ``"data.eval_split"``, ``"model.num_classes"`` and ``"model.in_channels"``. Those in
+    ``given`` are kept.
 
     Raises:
       ValueError, FileNotFoundError: if the data cannot be opened.

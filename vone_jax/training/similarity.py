@@ -14,7 +14,6 @@ References:
 """
 
 import contextlib
-import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import data, models, prng
+from vone_jax import data, files, models, prng
 from vone_jax import mesh as meshes
 from vone_jax.training.experiment import Experiment, Similarity
 from vone_jax.training.selection import merge, split, training_apply
@@ -86,13 +85,10 @@ def make_similarity_gradient(
 ) -> Callable[[Any, Any, Any, jax.Array], Any]:
     """Return the gradient of alpha times ``loss`` on a random batch of the target's images.
 
-    Batch norm normalises these images with their own statistics and does not store them. The noise
-    of V1 and dropout are on. The images are spread over the mesh.
-
-    Returns:
-      ``(params, batch_stats, targets, key) -> gradients`` of the parameters that the patterns
-      ``freeze`` leave, with the layer weights under ``WEIGHTS``. For the targets see
-      ``make_targets``.
+    It is ``(params, batch_stats, targets, key) -> gradients`` of the parameters that the patterns
+    ``freeze`` leave, with the layer weights under ``WEIGHTS``. Batch norm normalises these images
+    with their own statistics and does not store them. The noise of V1 and dropout are on. The
+    images are spread over the mesh.
     """
     apply = training_apply(model, freeze)
 
@@ -177,7 +173,16 @@ def load_matrix(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
       ValueError: if an array does not have this form.
       FileNotFoundError: if there is no such file.
     """
-    images, similarity = _arrays(Path(path))
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file of similarities {path}")
+    arrays = files.read_npz(path)
+    for name in ("images", "similarity"):
+        if name not in arrays:
+            raise ValueError(f"{path} lacks the array {name}; it has {', '.join(arrays)}")
+        if arrays[name].dtype.kind not in "uif":
+            raise ValueError(f"{path}: {name} must be real numbers, got {arrays[name].dtype}")
+    images, similarity = arrays["images"], arrays["similarity"]
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or 0 in images.shape:
@@ -202,24 +207,6 @@ def load_matrix(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         if not holds:
             raise ValueError(f"{path}: similarity must {requirement}")
     return images, np.clip(similarity, -1, 1).astype(np.float32)
-
-
-def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read the two arrays of real numbers from a file of similarities."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file of similarities {path}")
-    try:
-        # Opened here: np.load does not close its own file when the archive is damaged.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            content = dict(archive)
-    except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a readable NPZ file ({error})") from error
-    for name in ("images", "similarity"):
-        if name not in content:
-            raise ValueError(f"{path} lacks the array {name}; it has {', '.join(content)}")
-        if content[name].dtype.kind not in "uif":
-            raise ValueError(f"{path}: {name} must be real numbers, got {content[name].dtype}")
-    return content["images"], content["similarity"]
 
 
 def _images(experiment: Experiment, config: Similarity) -> np.ndarray:

@@ -90,14 +90,26 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
 
 @flax.struct.dataclass
 class Sums:
-    """Metrics as sums over examples. Batches add up, and one division at the end gives means."""
+    """Metrics as sums over examples. Batches add up, and one division at the end gives means.
 
-    # Sum of the losses, float32.
-    loss: jax.Array
-    # Number of examples whose largest logit is that of the label, int32.
-    correct: jax.Array
-    # Number of examples, int32.
-    seen: jax.Array
+    Those of a step are float32 and int32 arrays. On the host, sums over steps are Python numbers.
+    """
+
+    # Sum of the losses.
+    loss: Any = 0.0
+    # Number of examples whose largest logit is that of the label.
+    correct: Any = 0
+    # Number of examples.
+    seen: Any = 0
+
+    def plus(self, other: "Sums") -> "Sums":
+        """Add the sums of another batch, on the host."""
+        return jax.tree.map(lambda total, more: total + more.item(), self, other)
+
+    def means(self) -> dict[str, float]:
+        """Return the mean ``loss`` and ``accuracy``, on the host."""
+        seen = int(self.seen)
+        return {"loss": float(self.loss) / seen, "accuracy": int(self.correct) / seen}
 
 
 def batch_sums(
@@ -192,14 +204,9 @@ def make_train_step(
     them. Batch norm uses the statistics of one part at a time and updates its running values after
     each. So only networks without batch norm give the same result for any number of parts.
 
-    Args:
-      model: the network, see ``models.create``.
-      experiment: all other settings.
-      steps_per_epoch: number of steps in an epoch, for the learning rate.
-      mesh: the mesh that the state is replicated on and batches are sharded over.
-      targets: images and similarities of the similarity regularisation, see ``make_targets``. Its
-        gradient is added; the reported loss leaves its term out.
-      teacher: the classifier of the distillation, which sees corrupted but not perturbed images.
+    The gradient of the similarity regularisation, whose ``targets`` are those of ``make_targets``,
+    is added; the reported loss leaves its term out. The ``teacher`` of the distillation sees
+    corrupted but not perturbed images.
 
     Returns:
       ``(state, batch) -> (state, metrics)``. The batch has ``image`` (N, H, W, C), ``label``
@@ -304,9 +311,9 @@ def _accumulated(
 ) -> Any:
     """Return the mean gradient, the sums and the last batch statistics over parts of a batch.
 
-    The parts are computed one after another by ``gradient_fn(batch_stats, part, number) ->
-    (gradients, (sums, batch_stats))``. Part i has the rows i, i + parts, i + 2 parts, ..., so every
-    device has a share of each. ``unroll`` compiles a copy of it per part instead of a loop.
+    The parts are computed one after another by ``gradient_fn(batch_stats, part, number)``. Part i
+    has the rows i, i + parts, i + 2 parts, ..., so every device has a share of each. ``unroll``
+    compiles a copy of the function per part instead of a loop.
     """
     stacked = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch)
     first = jax.tree.map(lambda x: x[0], stacked)
@@ -326,14 +333,11 @@ def _accumulated(
 
 
 def make_eval_step(model: nn.Module, seed: int, mesh: meshes.Mesh) -> Callable[[Any, Batch], Sums]:
-    """Return the compiled function that sums over one validation batch.
+    """Return the compiled function ``(variables, batch) -> sums`` for one validation batch.
 
-    The noise of an example depends only on the seed and the example's index. It is the same in
-    every validation of a run, so changes of the curve over steps are changes of the network.
-
-    Returns:
-      ``(variables, batch) -> sums``; the batch has ``image``, ``label``, ``index`` and ``mask``,
-      bool (N,), False for padding.
+    The batch has ``image``, ``label``, ``index`` and ``mask``, bool (N,), False for padding. The
+    noise of an example depends only on the seed and the example's index. It is the same in every
+    validation of a run, so changes of the curve over steps are changes of the network.
     """
 
     @partial(jax.jit, out_shardings=meshes.replicated(mesh))
