@@ -96,10 +96,13 @@ def naming_failures_elsewhere() -> Iterator[None]:
 
 
 def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """Return a mesh with the single axis ``data`` over the given ``jax.Device``s, at least one.
+    """Return a mesh with the single axis ``data`` over the ``jax.Device``s of all processes.
 
     By default it has all devices, ordered by process, so that the part of a batch that a process
     loads is contiguous.
+
+    Raises:
+      ValueError: if ``devices`` is empty.
     """
     if devices is None:
         devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
@@ -133,7 +136,10 @@ def shard_batch(mesh: Mesh, batch: Any) -> Any:
     """Make a tree of global arrays from the parts of a batch that the processes have loaded.
 
     ``batch`` is this process's part: a tree of NumPy arrays (n, ...), where n is the global batch
-    size, a multiple of the number of devices, divided by the number of processes.
+    size divided by the number of processes.
+
+    Raises:
+      ValueError: if the global batch size is not a multiple of the number of devices.
     """
     processes = jax.process_count()
 

@@ -208,11 +208,6 @@ def explained_variance(
     return ExplainedVariance(correlations, reliability)
 
 
-def ceiling(recordings: ArrayLike, half_splits: int = 10, seed: int = 1) -> float:
-    """Return c: the median over neurons of ``reliabilities``, averaged over half-splits."""
-    return _median(reliabilities(recordings, half_splits, seed))
-
-
 def reliabilities(
     recordings: ArrayLike, half_splits: int = 10, seed: int = 1
 ) -> Float[np.ndarray, "half_splits neurons"]:
