@@ -90,16 +90,14 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
 
 @flax.struct.dataclass
 class Sums:
-    """Metrics as sums over examples. Batches add up, and one division at the end gives means.
+    """Metrics as sums over ``seen`` examples: one division at the end gives means.
 
     Those of a step are float32 and int32 arrays. On the host, sums over steps are Python numbers.
     """
 
-    # Sum of the losses.
     loss: Any = 0.0
     # Number of examples whose largest logit is that of the label.
     correct: Any = 0
-    # Number of examples.
     seen: Any = 0
 
     def plus(self, other: "Sums") -> "Sums":
