@@ -188,8 +188,8 @@ def test_a_network_in_another_layout_is_judged_in_the_fast_one():
 
     def judged(images):
         protocol = results.Protocol("fresh", 3)
-        probability = judging.mean_probability(Partial(logits_fn), keys, images, 3)
-        return probability, judging.judge(Partial(logits_fn), keys, images, labels, protocol)
+        predicted = judging.predict(Partial(logits_fn), keys, images, 3)
+        return predicted, judging.judge(Partial(logits_fn), keys, images, labels, protocol)
 
     program = jax.jit(judged).lower(images).as_text()
     layouts = re.findall(r"dim_numbers = (.*?), window", program)

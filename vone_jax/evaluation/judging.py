@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,21 +23,23 @@ from vone_jax.v1 import Noise
 # Draws that are computed at a time. It changes memory and speed alone.
 _DRAWS_AT_ONCE = 10
 
-# The noise of the network while it is attacked. "same": as it is judged. "none": switched off, and
-# on again for the judgement, the deterministic-surrogate control. "frozen": one draw for each
-# example, new draws for the judgement. Other noise: for the attack alone.
+# The noise of the network while it is attacked, as in ``results.AttackNoise``: "none" is the
+# deterministic-surrogate control.
 AttackNoise = Literal["same", "none", "frozen"] | Noise
+
+
+# The kinds of noise in requests and results. Their fields are in the order of ``results.Noise``.
+NOISES: dict[str, Any] = {
+    "neuronal": v1.NeuronalNoise, "gaussian": v1.GaussianNoise, "fano": v1.FanoNoise
+}  # fmt: skip
 
 
 def noise_record(noise: Noise) -> results.Noise | None:
     """The noise for a result file."""
     if noise is None:
         return None
-    if isinstance(noise, v1.GaussianNoise):
-        return results.Noise("gaussian", float(noise.scale))
-    if isinstance(noise, v1.FanoNoise):
-        return results.Noise("fano", float(noise.fano_factor), float(noise.floor))
-    return results.Noise("neuronal", float(noise.scale), float(noise.level), float(noise.strength))
+    kind: Any = next(kind for kind, each in NOISES.items() if isinstance(noise, each))
+    return results.Noise(kind, *map(float, dataclasses.astuple(noise)))
 
 
 def noise_slug(noise: Noise) -> str:
@@ -114,8 +116,7 @@ class Trial:
     def predict(self, images: jax.Array) -> jax.Array:
         """The classes (N,) of the highest mean probability over all draws that judge an image."""
         draws = self.protocol.draws * self.protocol.averaged
-        probability = mean_probability(self.judged, self.keys("judge"), images, draws)
-        return jnp.argmax(probability, axis=-1)
+        return predict(self.judged, self.keys("judge"), images, draws)
 
 
 def _one_draw(logits_fn, example_keys, keys, images):
@@ -145,16 +146,11 @@ def judge(
       Which decisions are right, booleans (N, R), and the loss of each example, (N,): the mean
       cross-entropy of the single draws, whatever the decision uses.
     """
-    call = fast.in_fast_layout(classifier.checked(logits_fn, keys, images))
     averaged = protocol.averaged
 
     def one_decision(number):
         numbers = number * averaged + jnp.arange(averaged, dtype=jnp.uint32)
-        logits = jax.lax.map(
-            lambda n: call(prng.fold(keys, n), images),
-            numbers,
-            batch_size=min(averaged, _DRAWS_AT_ONCE),
-        )
+        logits = _logits(logits_fn, keys, images, numbers)
         loss = jnp.mean(losses.cross_entropy(logits, labels), axis=0)
         return decide(logits, protocol.decision) == labels, loss
 
@@ -179,17 +175,21 @@ def decide(logits: jax.Array, decision: str) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames="draws")
-def mean_probability(
+def predict(
     logits_fn: classifier.LogitsFn, keys: jax.Array, images: jax.Array, draws: int
 ) -> jax.Array:
-    """Class probabilities averaged over noise draws of each example, shape (N, C)."""
+    """The classes (N,) of the highest mean probability over noise draws of each image."""
+    logits = _logits(logits_fn, keys, images, jnp.arange(draws, dtype=jnp.uint32))
+    return decide(logits, "mean_probability")
+
+
+def _logits(
+    logits_fn: classifier.LogitsFn, keys: jax.Array, images: jax.Array, numbers: jax.Array
+) -> jax.Array:
+    """The logits (K, N, C) of the noise draws of some numbers (K,)."""
     call = fast.in_fast_layout(classifier.checked(logits_fn, keys, images))
-    probability = jax.lax.map(
-        lambda number: jax.nn.softmax(call(prng.fold(keys, number), images)),
-        jnp.arange(draws, dtype=jnp.uint32),
-        batch_size=min(draws, _DRAWS_AT_ONCE),
-    )
-    return jnp.mean(probability, axis=0)
+    at_once = min(len(numbers), _DRAWS_AT_ONCE)
+    return jax.lax.map(lambda n: call(prng.fold(keys, n), images), numbers, batch_size=at_once)
 
 
 def probability_correct(right: np.ndarray) -> np.ndarray:

@@ -6,14 +6,17 @@ The command line, a sweep and Python code all make the same ``Request``.
 import dataclasses
 from pathlib import Path
 
-from vone_jax import arguments, corruptions, names, v1
+from vone_jax import arguments, corruptions, names
 from vone_jax.attacks import checks
 from vone_jax.evaluation import suites
+from vone_jax.evaluation.judging import NOISES
 from vone_jax.results import Protocol
 from vone_jax.v1 import Noise
 
 TRAINED, SAME = "trained", "same"
 _WORDS_FOR_NOISE = {"test_noise": (TRAINED,), "attack_noise": (SAME, "frozen", TRAINED)}
+# Kind of noise -> the numbers of its fields that can be given.
+_FIELDS_OF_NOISE = {"neuronal": (0, 2, 3), "gaussian": (1,), "fano": (1, 2)}
 _NOISE_FORMS = (
     "none, neuronal, neuronal:SCALE,LEVEL[,STRENGTH], gaussian:SCALE or fano:FACTOR[,FLOOR]"
 )
@@ -225,12 +228,8 @@ def parse_noise(name: str, text: str, trained: Noise) -> Noise:
     kind, colon, rest = text.partition(":")
     try:
         fields = [float(field) for field in rest.split(",")] if colon else []
-        if kind == "neuronal" and len(fields) in (0, 2, 3):
-            return v1.NeuronalNoise(*fields)
-        if kind == "gaussian" and len(fields) == 1:
-            return v1.GaussianNoise(*fields)
-        if kind == "fano" and len(fields) in (1, 2):
-            return v1.FanoNoise(*fields)
+        if len(fields) in _FIELDS_OF_NOISE.get(kind, ()):
+            return NOISES[kind](*fields)
     except ValueError as error:
         raise ValueError(f"{name} {text!r}: {error}") from error
     raise ValueError(f"{name} must be {', '.join(words)}, {_NOISE_FORMS}; got {text!r}")

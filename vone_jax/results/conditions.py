@@ -34,11 +34,9 @@ class Noise:
     @property
     def slug(self) -> str:
         """The noise in the name of a file, such as ``"neuronal-0.35-0.07-1"``."""
-        if self.kind == "gaussian":
-            return f"gaussian-{self.scale:g}"
-        if self.kind == "fano":
-            return f"fano-{self.scale:g}-{self.level:g}"
-        return f"neuronal-{self.scale:g}-{self.level:g}-{self.strength:g}"
+        used = {"gaussian": 1, "fano": 2, "neuronal": 3}[self.kind]
+        fields = (self.scale, self.level, self.strength)[:used]
+        return "-".join([self.kind, *(f"{field:g}" for field in fields)])
 
     def __str__(self) -> str:
         if self.kind == "gaussian":
