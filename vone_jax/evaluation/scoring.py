@@ -26,7 +26,7 @@ class Accuracy:
 
     Attributes:
       accuracy: mean of ``per_example``.
-      interval: Wilson's 95 % interval over the images, see ``intervals.wilson``.
+      interval: Wilson's 95 % interval over the images, see ``results.wilson``.
       per_example: the share of the decisions about each example that were right, (N,).
       loss: mean cross-entropy of each example over the draws, (N,).
       distance: how far an attack moved each image, in its norm, (N,); None without attack.
