@@ -162,7 +162,7 @@ def field_chart(x: np.ndarray, y: np.ndarray, position: int) -> Figure:
     layers = [
         border.encode(order="order:Q", **places),
         middle.mark_point(shape="cross", color=INK, size=60, filled=True).encode(**places),
-        _points(x, y).mark_circle(color=color(position), size=12, opacity=0.5).encode(**places),
+        _points(x, y, position).encode(**places),
     ]
     about = (
         f"Centres of {len(x)} receptive fields, on average {np.mean(x):.3f} degrees right of "
@@ -246,9 +246,7 @@ def variability_chart(
         "x": alt.X("x:Q", scale=scale, axis=alt.Axis(title=f"mean, {unit}", **ticks)),
         "y": alt.Y("y:Q", scale=scale, axis=alt.Axis(title=f"variance, {unit}²", **ticks)),
     }
-    points = _points(mean, variance).mark_circle(
-        color=color(position), size=12, opacity=0.5, clip=False
-    )
+    points = _points(mean, variance, position)
     equal = chart_of([{"x": end, "y": end} for end in ends])
     line = equal.mark_line(color=INK, strokeWidth=1, strokeDash=[2, 3])
     about = (
@@ -258,10 +256,11 @@ def variability_chart(
     return _figure([points.encode(**places), line.encode(**places)], about)
 
 
-def _points(x: np.ndarray, y: np.ndarray) -> alt.Chart:
-    """A chart of points with four digits, of at most ``_MAX_POINTS``."""
+def _points(x: np.ndarray, y: np.ndarray, position: int) -> alt.Chart:
+    """A chart of points with four digits, of at most ``_MAX_POINTS``, in the network's colour."""
     pairs = list(zip(x, y, strict=True))[:: -(-len(x) // _MAX_POINTS)]
-    return chart_of([{"x": float(f"{a:.4g}"), "y": float(f"{b:.4g}")} for a, b in pairs])
+    rows = [{"x": float(f"{a:.4g}"), "y": float(f"{b:.4g}")} for a, b in pairs]
+    return chart_of(rows).mark_circle(color=color(position), size=12, opacity=0.5)
 
 
 def _relative_axis(field: str, floor: float, top: float = 1.08) -> alt.Y:
