@@ -7,7 +7,6 @@ results/physiology-LAYER.npz    every value and tuning curve per unit, and the a
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -215,13 +214,15 @@ class Layer(Exhibit):
         # The first channels of V1 are its simple cells.
         config = network.v1 if self.layer == "v1" else None
         simple = None if config is None else config.simple_channels
-        fields = {
-            "simple_channels": simple,
-            "textures": None if textures is None else _texture_medians(textures, scores),
-        }
-        # With lists for tuples and numbers of Python, as the file has them.
-        summary = json.loads(json.dumps(scores.summary()))
-        record = {"status": results.SCORED, "scores": summary | medians | fields}
+        fields = (
+            scores.summary()
+            | medians
+            | {
+                "simple_channels": simple,
+                "textures": None if textures is None else _texture_medians(textures, scores),
+            }
+        )
+        record = {"status": results.SCORED, "scores": fields}
         return results.from_json(record, results.Physiology), scores.arrays() | arrays
 
 
