@@ -18,8 +18,8 @@ from tests.report.page_reader import read
 from tests.results import built
 from tests.results.built import STRONG, WEAK
 from vone_jax import report, results
+from vone_jax.report import accuracy, scores
 from vone_jax.report import page as pages
-from vone_jax.report import scores
 
 MEASURED = ("clean", "attack", "corruption")
 KINDS = {*MEASURED, "masking", "gallery", "v1", "training"}
@@ -95,6 +95,17 @@ def test_curves_carry_the_numbers(page, run_dirs):
             assert f"{result.attack.eps_label} {share}" in label
     shown = {text.text for text in plot.all("text")}
     assert {"clean", "1/1020", "4/255", "16/255"} <= shown
+
+
+def test_charts_by_condition_have_the_intervals_of_the_files():
+    """Of a single result; the mean over several has one over their images."""
+    run = built.run(built.measure("resnet18", {"clean": 1.0, "linf": (0.2,)}))
+    figure = accuracy.overview([run])
+    rows = {row["Condition"]: row for row in figure.spec["layer"][-1]["data"]["values"]}
+    for condition, result in zip(("Clean images", "L∞ 1/255"), run.results, strict=True):
+        shown = [rows[condition][name] for name in ("accuracy", "low", "high")]
+        assert shown == [result.accuracy, *result.interval]
+    assert rows["Clean images"]["low"] < 1
 
 
 def test_every_number_of_the_table_is_the_one_in_the_file(page, run_dirs):
