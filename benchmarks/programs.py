@@ -20,7 +20,9 @@ DRAWS = 10
 STEPS = 8
 ATTACKS: dict[str, attacks.Attack] = {
     "pgd": attacks.PGD("linf", EPS, steps=1, eot_samples=DRAWS),
+    "pgd-one-draw": attacks.PGD("linf", EPS, steps=1),
     "apgd-ce": attacks.APGD("linf", EPS, steps=STEPS, loss="cross_entropy"),
+    "apgd-restarts": attacks.APGD("linf", EPS, steps=STEPS, loss="cross_entropy", restarts=5),
     "apgd-dlr": attacks.APGD("linf", EPS, steps=STEPS, loss="dlr"),
     "apgd-targeted": attacks.APGD("linf", EPS, steps=STEPS, loss="targeted_dlr"),
     "fab": attacks.FAB("linf", EPS, steps=STEPS, targets=9),

@@ -130,7 +130,6 @@ def test_a_training_step_of_the_published_size(run):
 @pytest.mark.slow
 @pytest.mark.compilers
 def test_all_corruptions_and_recordings_compile_and_stay_on_their_chip(run):
-    """The attacks are left out: most take minutes to compile."""
     names = [
         name for name in programs.names() if name not in {*programs.TRAINING, *programs.ATTACKS}
     ]
@@ -140,6 +139,26 @@ def test_all_corruptions_and_recordings_compile_and_stay_on_their_chip(run):
         assert sum(cost["cycles"].values()) > 0, name
         # At most whether a loop goes on.
         assert sum(size for _, size in cost["collectives"].values()) <= 4, name
+
+
+@pytest.mark.slow
+@pytest.mark.compilers
+def test_all_attacks_compile_and_take_nothing_out_of_large_arrays(run):
+    """On a network without V1, whose gradient takes minutes to compile.
+
+    The images of a chip fill more than a megabyte, from which on gathers are counted. Each chip
+    attacks its own images, so chips exchange nothing.
+    """
+    sizes = {"networks": "resnet18", "width": 8, "size": 32, "images": 96, "precision": "default"}
+    costs = run(*programs.ATTACKS, **sizes)
+    assert set(costs) == {*programs.ATTACKS}
+    for name, cost in costs.items():
+        assert sum(cost["cycles"].values()) > 0, name
+        assert cost["gathers"] == 0, name
+        assert not cost["collectives"], name
+    # The runs of an attack follow each other in the same memory.
+    one, five = costs["apgd-ce"], costs["apgd-restarts"]
+    assert five["temporaries"] < 1.1 * one["temporaries"]
 
 
 @pytest.mark.slow
