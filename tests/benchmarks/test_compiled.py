@@ -125,6 +125,8 @@ def test_a_training_step_of_the_published_size(run):
     assert total < 33e6
     assert cost["cycles"]["V1"] + cost["cycles"]["bottleneck"] < 5e6
     assert not any(part.startswith("V1, back") for part in cost["cycles"])
+    # Finiteness, optimiser and loss.
+    assert cost["cycles"]["all else"] < 1.7e6
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from vone_jax.training import Constant, Cosine, OneCycle, OptimizerConfig, Plate
 from vone_jax.training.optimizer import (
     PlateauState,
     after_validation,
+    euclidean_norm,
     learning_rate,
     make_optimizer,
 )
@@ -88,6 +89,18 @@ def curve(schedule, steps_per_epoch=10, total_steps=50, **config):
     """Return the learning rate at every step of a run of 5 epochs."""
     rate = learning_rate(OptimizerConfig(schedule=schedule, **config), steps_per_epoch, total_steps)
     return np.asarray(jax.vmap(rate)(jnp.arange(total_steps, dtype=jnp.int32)))
+
+
+def test_the_norm_is_that_over_all_values():
+    """Of arrays with any number of axes, in float64 by NumPy."""
+    generator = np.random.default_rng(0)
+    shapes = [(3, 3, 5, 7), (5, 2), (4,), ()]
+    arrays = [np.float32(generator.normal(size=shape)) for shape in shapes]
+    everything = np.concatenate([np.ravel(array) for array in arrays]).astype(np.float64)
+    norm = euclidean_norm({"a": arrays[:2], "b": jax.tree.map(jnp.asarray, arrays[2:])})
+    assert float(norm) == pytest.approx(np.linalg.norm(everything), rel=1e-6)
+    assert np.isinf(euclidean_norm([jnp.asarray([1.0, np.inf])]))
+    assert np.isnan(euclidean_norm([jnp.asarray([[1.0, np.nan]])]))
 
 
 def test_constant():

@@ -242,6 +242,18 @@ def learning_rate(
     return rate
 
 
+def euclidean_norm(tree: Any) -> jax.Array:
+    """Return the Euclidean norm of a tree of float arrays, over all of their values.
+
+    Each array is summed down to its last axis, and one sum over all channels ends it: a TPU adds
+    channels side by side, and needs more cycles for a sum of each array to one number.
+    """
+    squares = [jnp.atleast_1d(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)]
+    channels = [jnp.sum(each, axis=tuple(range(each.ndim - 1))) for each in squares]
+    # Without the barrier XLA sums each array to one number after all.
+    return jnp.sqrt(jnp.sum(jax.lax.optimization_barrier(jnp.concatenate(channels))))
+
+
 def _cosine(start: float, end: float, progress: jax.Array) -> jax.Array:
     """Go from ``start`` to ``end`` along half a cosine as ``progress`` goes from 0 to 1."""
     return end + (start - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * progress))

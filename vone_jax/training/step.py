@@ -20,7 +20,7 @@ from vone_jax import mesh as meshes
 from vone_jax import prng
 from vone_jax.training.augmentation import make_augmentation, perturbed
 from vone_jax.training.experiment import Distillation, Experiment
-from vone_jax.training.optimizer import PlateauState, learning_rate, make_optimizer
+from vone_jax.training.optimizer import PlateauState, euclidean_norm, learning_rate, make_optimizer
 from vone_jax.training.selection import merge, rate_factors, split, training_apply
 from vone_jax.training.similarity import WEIGHTS, make_similarity_gradient, variables_of
 
@@ -276,7 +276,7 @@ def make_train_step(
             gradients = jax.tree.map(jnp.add, gradients, extra)
 
         trained, frozen = split(state.params, freeze)
-        norm = optax.tree.norm(gradients)
+        norm = euclidean_norm(gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
         rate = base_rate(state.step) * state.plateau.factor
         factors = rate_factors(trained, experiment.optimizer.rates)
