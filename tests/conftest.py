@@ -1,5 +1,7 @@
 """Strict settings for every test, made before JAX starts its backend."""
 
+import gc
+
 import jax
 import jaxtyping
 import pytest
@@ -18,6 +20,11 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_default_matmul_precision", "highest")
+# The time of most tests is the time that XLA compiles. Their arrays are tiny, so code that is
+# compiled without optimisation runs as fast, and it is there three times sooner.
+jax.config.update("jax_disable_most_optimizations", True)
+# Tracing makes many small objects, and a collection goes over all that were compiled before.
+gc.set_threshold(200_000, 20, 50)
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +34,17 @@ def untyped(request):
     jaxtyping.config.update("jaxtyping_disable", off)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="module")
+def optimised():
+    """Programs of a module that are compiled as users compile them.
+
+    For tests of what XLA makes of a program, and for programs that run longer than they compile.
+    """
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session")

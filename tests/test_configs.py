@@ -13,7 +13,6 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from tests.quick_compile import quick_compile_by_module  # noqa: F401
 from vone_jax import mesh as meshes
 from vone_jax import sweep as sweeps
 from vone_jax import training

@@ -13,7 +13,6 @@ import pytest
 
 from tests.evaluation import tiny
 from tests.evaluation.result_files import read_results
-from tests.quick_compile import quick_compile_by_module  # noqa: F401
 from vone_jax import evaluation, training
 from vone_jax.cli import evaluate as program
 from vone_jax.models import create

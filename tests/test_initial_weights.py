@@ -10,7 +10,6 @@ import vone_jax
 from tests.convert.conftest import random_variables
 from tests.convert.test_from_torch import robustness
 from tests.convert.torch_writer import archive
-from tests.quick_compile import quick_compile_by_module  # noqa: F401
 from vone_jax import convert, models, training, v1
 from vone_jax.cli import train
 

@@ -15,15 +15,13 @@ from PIL import Image
 
 
 @pytest.fixture(scope="module", autouse=True)
-def full_speed():
+def full_speed(optimised):
     """For modules that import it: here the steps take longer than the compilation."""
     import torch
 
-    threads, quick = torch.get_num_threads(), jax.config.read("jax_disable_most_optimizations")
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    jax.config.update("jax_disable_most_optimizations", False)
     yield
-    jax.config.update("jax_disable_most_optimizations", quick)
     torch.set_num_threads(threads)
 
 

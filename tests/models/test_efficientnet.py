@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from tests.quick_compile import quick_compile_by_module  # noqa: F401
 from vone_jax import models, v1
 from vone_jax.models.efficientnet import MBConv
 

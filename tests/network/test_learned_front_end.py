@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pytest
 
-from tests.quick_compile import quick_compile_by_module  # noqa: F401
 from vone_jax import models, open_network, training, v1
 from vone_jax.cli import train
 from vone_jax.training.step import initial_state

@@ -8,7 +8,6 @@ from PIL import Image
 
 from tests.convert.conftest import random_variables
 from tests.convert.torch_writer import archive
-from tests.quick_compile import quick_compile_by_module  # noqa: F401
 from vone_jax import convert, data, models, results, v1
 from vone_jax.cli import evaluate, report, sweep
 

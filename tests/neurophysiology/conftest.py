@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.quick_compile import quick_compile  # noqa: F401
 from vone_jax import neurophysiology, v1
 from vone_jax.neurophysiology.stimuli import Window
 from vone_jax.neurophysiology.textures import TextureSet

@@ -78,12 +78,9 @@ SCORES = {
 
 
 @pytest.fixture(scope="module")
-def selected():
+def selected(optimised):
     # Billions of random numbers are worth the time that the compiler takes.
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield select_with_noise()
-    jax.config.update("jax_disable_most_optimizations", before)
+    return select_with_noise()
 
 
 @pytest.mark.slow

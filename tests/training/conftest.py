@@ -5,7 +5,6 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from tiny import TinyNet, tiny_source
 
-from tests.quick_compile import quick_compile_by_module  # noqa: F401
 from vone_jax import data, training
 from vone_jax.training import setup as setups
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from scipy.special import rel_entr, softmax
 
-from tests.quick_compile import quick_compile_by_module  # noqa: F401
 from vone_jax import convert, models, training
 from vone_jax.cli import train
 from vone_jax.training.step import cross_entropy, divergence, make_loss

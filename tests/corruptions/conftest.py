@@ -1,1 +1,0 @@
-from tests.quick_compile import quick_compile  # noqa: F401
