@@ -4,6 +4,7 @@ import json
 
 import jax
 import numpy as np
+import pytest
 from flax.traverse_util import flatten_dict
 
 import vone_jax
@@ -41,6 +42,7 @@ def equal(ours, theirs):
     return {path for path in one.keys() & two.keys() if np.array_equal(one[path], two[path])}
 
 
+@pytest.mark.slow
 def test_a_vonenet_goes_on_from_a_file_with_its_bank_and_another_run_from_that(tmp_path):
     model = models.create("vone_alexnet", 10, width=2, v1=V1)
     variables = random_variables(model)
@@ -72,6 +74,7 @@ def test_a_vonenet_goes_on_from_a_file_with_its_bank_and_another_run_from_that(t
     assert again.initial_digest != run.initial_digest
 
 
+@pytest.mark.slow
 def test_v1_in_front_of_the_trunk_of_a_folder(tmp_path):
     model = models.create("resnet18", 10, image_size=28, in_channels=1, width=2)
     # Small numbers: the loss of two steps must stay finite.

@@ -56,6 +56,7 @@ def mocked(monkeypatch):
     return current
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", GROUPS)
 def test_no_two_evaluations_of_a_network_write_the_same_result(group, mocked, tmp_path):
     """Across all sweeps that share its directory: one name, one identity."""

@@ -10,7 +10,6 @@ from jax.tree_util import Partial
 from tests.attacks import toy
 from vone_jax import prng
 from vone_jax.attacks import APGD, PGD, apgd, losses, norms
-from vone_jax.attacks import attack as attack_module
 
 KEY = jax.random.key(11)
 EPS = {"linf": 0.05, "l2": 0.3, "l1": 1.0}
@@ -130,6 +129,7 @@ def test_linear_model_reaches_the_closed_form(norm):
         np.testing.assert_allclose(after[resists], before[resists] + eps * dual, atol=1e-5 * dual)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("norm", "loss"), [("linf", "targeted_dlr"), ("l2", "dlr"), ("l1", "cross_entropy")]
 )
@@ -173,6 +173,7 @@ def noisy_attack(norm, eps):
     return APGD(norm, eps, steps=6, restarts=2, eot_samples=2, large_eps_schedule=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", norms.NORMS)
 def test_ball_and_box_hold_and_zero_radius_returns_the_images(batch, noisy, norm):
     images, labels = batch
@@ -190,6 +191,7 @@ def test_ball_and_box_hold_and_zero_radius_returns_the_images(batch, noisy, norm
         assert np.all(length > 0.2 * eps) if eps else np.all(length == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", norms.NORMS)
 def test_an_example_does_not_depend_on_its_batch(batch, noisy, norm):
     images, labels = batch
@@ -202,6 +204,7 @@ def test_an_example_does_not_depend_on_its_batch(batch, noisy, norm):
     assert np.any(whole != attack(KEY, noisy, images, labels))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["l2", "l1"])
 def test_it_is_no_weaker_than_projected_gradient_descent(batch, still, norm):
     """With as many steps, in the number of images that resist."""
@@ -226,10 +229,10 @@ def resisting(attack, network, images, labels):
     return np.asarray(jnp.argmax(logits, axis=-1) == labels)
 
 
-def test_a_ladder_of_radii_and_other_weights_compile_once(batch):
+def test_a_ladder_of_radii_and_other_weights_compile_once(batch, programs):
     images, labels = batch
     chex.clear_trace_counter()
-    before = attack_module.compiled._cache_size()
+    before = programs()
 
     @chex.assert_max_traces(n=1)
     def traced(weights, key, images):
@@ -239,9 +242,10 @@ def test_a_ladder_of_radii_and_other_weights_compile_once(batch):
         weights = jax.random.normal(jax.random.key(seed), (64, 4))
         for eps in (0.01, 0.02, 0.04):
             APGD("linf", eps, steps=3)(KEY, Partial(traced, weights), images, labels)
-    assert attack_module.compiled._cache_size() - before == 1
+    assert programs() - before == 1
 
 
+@pytest.mark.slow
 def test_vmap_over_radii(batch, noisy):
     images, labels = batch
     radii = (0.01, 0.05)
@@ -275,6 +279,7 @@ def test_success_has_to_be_borne_out_by_other_draws():
     assert np.all(jnp.mean(adversarial, axis=(1, 2, 3)) > 0.58)
 
 
+@pytest.mark.slow
 def test_no_attack_moves_the_coin():
     """The coin is right with probability p; restarts and targets must not lower it."""
     images = jax.random.uniform(jax.random.key(1), (400, 4, 4, 1))

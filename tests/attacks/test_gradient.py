@@ -12,7 +12,6 @@ from jax.tree_util import Partial
 from tests.attacks import toy
 from vone_jax import fast, mesh, prng
 from vone_jax.attacks import FGSM, PGD, losses, norms
-from vone_jax.attacks import attack as attack_module
 
 KEY = jax.random.key(11)
 EPS = {"linf": 0.05, "l2": 0.3, "l1": 1.0}
@@ -214,10 +213,10 @@ def test_vmap_over_keys_and_over_radii(batch, noisy):
         np.testing.assert_allclose(alone, result, atol=1e-6)
 
 
-def test_a_ladder_of_radii_and_other_weights_compile_once(batch):
+def test_a_ladder_of_radii_and_other_weights_compile_once(batch, programs):
     images, labels = batch
     chex.clear_trace_counter()
-    before = attack_module.compiled._cache_size()
+    before = programs()
 
     @chex.assert_max_traces(n=1)
     def traced(weights, key, images):
@@ -227,7 +226,7 @@ def test_a_ladder_of_radii_and_other_weights_compile_once(batch):
         weights = jax.random.normal(jax.random.key(seed), (64, 4))
         for eps in (0.01, 0.02, 0.04):
             PGD("linf", eps, steps=3)(KEY, Partial(traced, weights), images, labels)
-    assert attack_module.compiled._cache_size() - before == 1
+    assert programs() - before == 1
 
 
 # Choices.

@@ -22,6 +22,7 @@ def network():
     return logits_fn, images, labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [None, 1, 3])
 @pytest.mark.parametrize("size", [1, 4, 100])
 def test_the_images_are_those_of_all_at_once(network, size, devices):

@@ -59,6 +59,7 @@ def run(attack, weights, images, labels, scale=0.5, keys=None):
     )
 
 
+@pytest.mark.slow
 @each_attack
 def test_what_is_found_is_adversarial_and_as_far_as_it_says(attack, images, weights, labels):
     result = run(attack, weights, images, labels, scale=0.0)
@@ -181,6 +182,7 @@ def test_a_boundary_is_that_of_the_average_that_is_asked_for(estimator, images, 
     np.testing.assert_allclose(boundary.slope, slope, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", [
     DeepFool("l2", 1.0, steps=3),
     CW("l2", 1.0, steps=60, binary_search_steps=1, initial_const=10.0, learning_rate=0.005),

@@ -55,6 +55,7 @@ def test_linear_model_reaches_the_closed_form(norm):
     np.testing.assert_allclose(after, before + gain, rtol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", norms.NORMS)
 def test_ball_box_batches_and_one_step(norm):
     images = jnp.round(3 * jax.random.uniform(jax.random.key(1), (6, 8, 8, 1))) / 3

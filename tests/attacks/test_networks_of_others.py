@@ -72,6 +72,7 @@ def test_the_program_has_fast_convolutions_only(name, network):
         assert layouts(ATTACKS[name], logits_fn) - {FAST}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("name", ATTACKS)
 def test_results_are_those_of_the_plain_program(name, network):

@@ -22,6 +22,7 @@ assert "vone_jax" not in sys.modules and "flax" not in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_an_artefact_runs_in_a_fresh_process(tmp_path):
     config = v1.VOneBlockConfig(
         simple_channels=4, complex_channels=4, image_size=32, visual_degrees=1.0, kernel_size=9

@@ -189,6 +189,7 @@ def errors(tmp_path_factory):
     return {Path(path).name: error for path, error in read_with_limits(limits).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_memory_and_time_are_bounded(name, errors):
     assert FILES[name][1] in errors[name] and "Memory" not in errors[name]

@@ -39,6 +39,7 @@ def test_names_and_shapes_are_the_originals(name, reference):
     assert {n: list(t.shape) for n, t in tensors.items()} == SHAPES[reference]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -68,6 +68,7 @@ WATER = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("table", "severity", "side"), WATER)
 def test_water_step_by_step(table, severity, side):
     layers, _ = liquids(tables.SEVERITIES["spatter"][table][severity - 1], side)

@@ -460,6 +460,7 @@ def test_worker_processes(tmp_path):
     assert result.stderr == ""
 
 
+@pytest.mark.slow
 def test_worker_that_is_killed(tmp_path):
     """The error names a killed worker; with restarts, the batches stay the same. Both in training
     and in evaluation."""

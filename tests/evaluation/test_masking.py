@@ -71,6 +71,7 @@ def verdicts(checks, verdict):
     return {name for name, check in checks.items() if check.verdict == verdict}
 
 
+@pytest.mark.slow
 def test_an_honest_network_passes(batch):
     found = examine(Partial(honest, batch[0]), batch)
     assert verdicts(found, "pass") == set(found), found

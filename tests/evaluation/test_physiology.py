@@ -366,6 +366,7 @@ def run_experiments(network, layer, scores, monkeypatch, trials=20):
     )
 
 
+@pytest.mark.slow
 def test_the_fano_factor_is_1_in_spikes(network, scores, monkeypatch):
     """Much activity, so that hardly anything is rectified: 1 in spikes, 1 / scale in responses."""
     noise = v1.NeuronalNoise(scale=20.0, level=0.5)
@@ -391,6 +392,7 @@ def test_responses_with_fano_noise_are_counts(network, scores, monkeypatch):
     assert recorded["median_fano_factor_spikes"] == recorded["median_fano_factor"]
 
 
+@pytest.mark.slow
 def test_variability_is_for_layers_that_noise_reaches(network, scores, monkeypatch):
     """Simple cells come first among the channels of v1."""
     simple = scores.site.keep(scores.site.channel < 4)

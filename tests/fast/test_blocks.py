@@ -9,6 +9,7 @@ from jax import lax
 from vone_jax import fast
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride", [1, 2, 3, 4])
 @pytest.mark.parametrize("channels", [1, 3, 5])
 @pytest.mark.parametrize("size", [5, 9])

@@ -1,5 +1,7 @@
 """Networks by name: sizes, layers, and errors. Shapes only, nothing is computed."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +10,9 @@ import pytest
 from vone_jax import models, names, v1
 
 
+@functools.cache
 def abstract(model, image_size, channels):
-    """Shapes of variables and features."""
+    """Shapes of variables and features. Each network is traced once."""
     images = jax.ShapeDtypeStruct((2, image_size, image_size, channels), jnp.float32)
     key = jax.random.key(0)
     variables = jax.eval_shape(lambda x: model.init(key, x, noise_key=key), images)

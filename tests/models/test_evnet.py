@@ -46,6 +46,7 @@ def golden_images():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "reference", "trained", "fixed"),
     [

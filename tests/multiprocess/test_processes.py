@@ -27,6 +27,9 @@ from vone_jax.training.checkpoint import Checkpoints
 from vone_jax.training.log import read_log
 from vone_jax.training.setup import initial_state
 
+# This process computes what the others are compared with, and their programs are optimised.
+pytestmark = pytest.mark.usefixtures("optimised")
+
 ROOT = Path(__file__).resolve().parents[2]
 TOLERANCE = 1e-5
 
@@ -134,6 +137,7 @@ def whole(tmp_path_factory):
     return run_dir
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(whole, tmp_path):
     run_dir = tmp_path / "run"
     ended, said = statuses(start_two_under_slurm(run_dir), run_dir)

@@ -135,6 +135,7 @@ def test_a_module_of_the_working_directory_is_found(tmp_path, monkeypatch):
         vone_jax.open_network("broken:net")
 
 
+@pytest.mark.slow
 def test_folders_and_checkpoints_have_the_logits_of_their_source(vone, tmp_path):
     model, variables = vone
     convert.save_folder(tmp_path / "folder", model, variables)
@@ -153,6 +154,7 @@ def test_folders_and_checkpoints_have_the_logits_of_their_source(vone, tmp_path)
         vone_jax.open_network(tmp_path / "folder", v1_fields={"simple_channels": 3})
 
 
+@pytest.mark.slow
 def test_unequal_numbers_of_cells_can_be_stated(tmp_path):
     """The original's script writes the number of simple cells for both kinds."""
     config = v1.VOneBlockConfig(simple_channels=6, complex_channels=10, image_size=224)
@@ -173,6 +175,7 @@ def test_unequal_numbers_of_cells_can_be_stated(tmp_path):
     np.testing.assert_array_equal(network.logits_fn(keys, images), expected)
 
 
+@pytest.mark.slow
 def test_an_artefact(vone, tmp_path):
     model, variables = vone
     path = tmp_path / "net.jax"
@@ -243,6 +246,7 @@ def test_the_example_of_the_page_runs(tmp_path):
     assert network.response_fn("conv")(keys, images).shape == (2, 16, 16, 16)
 
 
+@pytest.mark.slow
 def test_an_ensemble_has_the_mean_of_the_logits_of_its_members(vone, tmp_path):
     """Each member draws noise of its own, and gradients reach both."""
     model, variables = vone

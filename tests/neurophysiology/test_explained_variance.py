@@ -28,6 +28,7 @@ def synthetic(noise, seed=1):
 
 # Measured once on another sample of the same design; the tolerances are three standard deviations
 # over 8 samples.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("noise", "raw", "ceiling", "v3", "v2", "tolerance"),
     [
@@ -77,6 +78,7 @@ def test_neurons_without_noise_are_explained_fully_whatever_their_scale():
     assert features.shape == (135, 400)
 
 
+@pytest.mark.slow
 def test_features_of_other_images_explain_nothing():
     features, _, recordings = synthetic(2.0)
     shuffled = np.random.default_rng(1).permutation(features)
@@ -120,6 +122,7 @@ def test_reliability_is_spearman_brown_of_the_halves():
     np.testing.assert_allclose(found, np.tile([2 * x / (1 + x) for x in r], (3, 1)), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_seeds_and_strata():
     features, _, recordings = synthetic(2.0)
 

@@ -78,6 +78,7 @@ def suppression(layer):
     return np.nanmedian(surround_tuning(layer, KEY, site).suppression, axis=1)
 
 
+@pytest.mark.slow
 def test_the_tuning_of_a_surround_is_measured():
     plain, untuned, tuned = map(suppression, (small_layer, normalised(False), normalised(True)))
     # A filter without a surround is not suppressed; what it sees of the larger grating adds.

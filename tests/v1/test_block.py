@@ -75,12 +75,14 @@ def test_responses_equal_the_original(original, golden, noise, reference):
         np.testing.assert_allclose(responses.mean((2, 3)), mean, rtol=0, atol=1e-5 * mean.max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(24, 24), (25, 31), (17, 40), (1, 3)])
 def test_any_image_size(height, width):
     responses = v1.noise_free_responses(QUIET, jnp.ones((1, height, width, 3)))
     assert responses.shape == (1, -(-height // 3), -(-width // 3), 12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
 def test_gradient_is_finite_on_constant_images(level):
     block = v1.VOneBlock(dataclasses.replace(SMALL, noise=v1.NeuronalNoise(0.35, 0.0)))
@@ -132,6 +134,7 @@ def test_moving_the_image_by_one_stride_moves_the_map_by_one(quiet, images):
     )
 
 
+@pytest.mark.slow
 def test_complex_cells_do_not_see_the_phase_of_a_coloured_grating():
     """Both phases read one channel; with the original's separate channels this fails."""
     n = 3

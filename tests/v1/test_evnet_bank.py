@@ -69,6 +69,7 @@ def test_kernels_equal_the_original(evnet_golden):
         np.testing.assert_allclose(ours[index], expected, rtol=0, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "network", "step"),
     [

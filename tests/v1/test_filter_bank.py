@@ -103,6 +103,7 @@ def test_derivatives_are_the_bank_and_its_transpose(platform):
         assert forward == pytest.approx(backward, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(2, 12, 10, 3), (1, 9, 11, 3)])
 def test_platforms_agree_on_the_gradient(shape):
     """An odd and an even number of positions, and windows that end inside of a block."""

@@ -180,6 +180,7 @@ def test_draws_depend_on_the_seed_of_the_bank_or_their_own():
     np.testing.assert_array_equal(index(bank=bank, gabor_seed=1), index(bank=bank, seed=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_gradients_are_finite_on_uniform_images(value):
     gradient = jax.grad(lambda x: jnp.sum(jnp.square(v1.noise_free_responses(SMALL, x))))

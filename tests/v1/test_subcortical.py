@@ -130,6 +130,7 @@ def gratings(sf, radius, contrast):
     return np.repeat(disc[..., None], 3, axis=-1).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("curve", ["sf", "size", "contrast response"])
 @pytest.mark.parametrize("cells", ["p", "m"])
 def test_tuning_equals_the_published_cells(cells, curve, respond):
@@ -150,6 +151,7 @@ def test_tuning_equals_the_published_cells(cells, curve, respond):
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cells", "target"), [("p", 85 / 20), ("m", 130 / 20)])
 def test_the_gain_gives_the_published_largest_rate(cells, target, respond):
     channel = {"p": 0, "m": 3}[cells]
@@ -169,6 +171,7 @@ def test_a_disc_gives_the_published_responses(respond):
     assert m == pytest.approx(7.999736, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [0.0, 0.3, 0.5, 1.0])
 def test_gradient_is_finite_on_uniform_images(level):
     def total(x, config):
