@@ -12,8 +12,6 @@ physiology         see ``neurophysiology.Scores.arrays`` and ``evaluation.physio
 """
 
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -148,16 +146,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
       ResultError: if the file is truncated, damaged, or holds Python objects.
     """
     try:
-        # np.load would leave its own file open for a damaged archive.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (
-        # The error for a flipped bit depends on the bit.
-        *(OSError, ValueError, EOFError, KeyError, AttributeError, TypeError, RuntimeError),
-        *(zipfile.BadZipFile, zlib.error),
-    ) as error:
+        return files.read_npz(path)
+    except (ValueError, OSError) as error:
         raise ResultError(
-            f"{path} is damaged ({error}); delete it and its JSON file and evaluate again"
+            f"{path} is damaged ({error.__cause__ or error}); delete it and its JSON file and "
+            f"evaluate again"
         ) from error
 
 
