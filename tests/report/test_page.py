@@ -98,7 +98,7 @@ def test_curves_carry_the_numbers(page, run_dirs):
 
 
 def test_charts_by_condition_have_the_intervals_of_the_files():
-    """Of a single result; the mean over several has one over their images."""
+    """They hold for a single result. A mean over several has an interval over their images."""
     run = built.run(built.measure("resnet18", {"clean": 1.0, "linf": (0.2,)}))
     figure = accuracy.overview([run])
     rows = {row["Condition"]: row for row in figure.spec["layer"][-1]["data"]["values"]}

@@ -92,7 +92,7 @@ def curve(schedule, steps_per_epoch=10, total_steps=50, **config):
 
 
 def test_the_norm_is_that_over_all_values():
-    """Of arrays with any number of axes, in float64 by NumPy."""
+    """NumPy computes it in float64; the arrays have four axes to none."""
     generator = np.random.default_rng(0)
     shapes = [(3, 3, 5, 7), (5, 2), (4,), ()]
     arrays = [np.float32(generator.normal(size=shape)) for shape in shapes]

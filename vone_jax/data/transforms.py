@@ -198,7 +198,7 @@ class Augment:
             degrees = _uniform(rng, -self.affine_degrees, self.affine_degrees)
             x, y = (
                 round(_uniform(rng, -self.affine_shift * size, self.affine_shift * size))
-                for _ in "xy"
+                for _ in range(2)
             )
             image = affine(
                 image,

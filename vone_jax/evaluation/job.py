@@ -92,10 +92,8 @@ class Job:
 
     def __post_init__(self):
         mesh.check_batch_size(self.devices, self.batch_size)
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed must be in [0, 2**32), got {self.seed}")
-        if self.workers < 0:
-            raise ValueError(f"workers must be >= 0, got {self.workers}")
+        arguments.count("seed", self.seed, 0, most=2**32 - 1)
+        arguments.count("workers", self.workers, 0)
         if self.matmul_precision is not None:
             arguments.choice("matmul_precision", self.matmul_precision, names.MATMUL_PRECISIONS)
         if not re.fullmatch(r"[\w.-]*", self.tag):

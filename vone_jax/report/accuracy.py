@@ -59,7 +59,7 @@ class Point(NamedTuple):
 
 
 def _described(about: str, rows: Sequence[dict[str, Any]]) -> str:
-    """What a chart of points shows, for readers who do not see it."""
+    """A chart of points in words, for readers who do not see it."""
     told: dict[int, list[str]] = {}
     for row in rows:
         named = told.setdefault(row["position"], [f"{row['Network']}: "])

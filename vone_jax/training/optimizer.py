@@ -243,7 +243,7 @@ def learning_rate(
 
 
 def euclidean_norm(tree: Any) -> jax.Array:
-    """Return the Euclidean norm of a tree of float arrays, over all of their values.
+    """Return the Euclidean norm over all values of a tree of float arrays, a scalar.
 
     Each array is summed down to its last axis, and one sum over all channels ends it: a TPU adds
     channels side by side, and needs more cycles for a sum of each array to one number.
