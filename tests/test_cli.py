@@ -31,6 +31,15 @@ def test_commands_without_jax_stay_without_it():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+def test_a_reader_may_close_the_help_before_its_end():
+    program = "from vone_jax import cli; cli.start_sweep()"
+    words = [sys.executable, "-c", program, "--help"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
 def test_commands_that_compute_import_slow_libraries_when_they_need_them():
     program = (
         "import sys\n"

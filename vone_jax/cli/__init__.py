@@ -50,7 +50,12 @@ def _start(command: str) -> None:
     module = importlib.import_module(f"vone_jax.cli.{command}")
     gc.freeze()
     gc.enable()
-    module.run()
+    try:
+        module.run()
+    except BrokenPipeError:
+        # The reader of the output, such as head, has read enough. What is left goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
 
 
 # The commands that import JAX, each as a program of its own.
