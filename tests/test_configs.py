@@ -51,7 +51,8 @@ def test_every_network_has_its_control():
 
 def test_names_are_those_of_the_files(name, experiment):
     assert experiment.name == name.replace("/", "-")
-    assert name == "photos" or name.endswith("/" + experiment.model.name)
+    network = name.rpartition("/")[2].removesuffix("_prime")
+    assert network in ("photos", experiment.model.name)
 
 
 def test_the_docstring_has_the_facts(name):
@@ -59,9 +60,22 @@ def test_the_docstring_has_the_facts(name):
     text = path.read_text().split('"""')[1]
     for heading in ("Paper row:", "Expected:", "Hardware:", "Wall time:"):
         assert heading in text, f"{path} does not say: {heading}"
-    assert re.search(
-        rf"^Command: python train.py {name}( --data.source folder:DIR)?$", text, re.MULTILINE
+    option = " --data.source folder:DIR| --initial-weights runs/imagenet-ev_resnet50"
+    assert re.search(rf"^Command: python train.py {name}({option})?$", text, re.MULTILINE)
+
+
+def test_fine_tuning_changes_the_recipe_alone():
+    """With PRIME, EVResNet-50 learns for 50 epochs, at rates up to 0.01 after a tenth of them."""
+    tuned, base = (
+        training.to_json(training.load_config(f"imagenet/ev_resnet50{suffix}", CONFIGS))
+        for suffix in ("_prime", "")
     )
+    assert tuned["epochs"] == 50 and tuned.pop("name") != base.pop("name")
+    assert tuned.pop("perturbation") == {"kind": "PRIME"} | training.to_json(training.PRIME())
+    assert base.pop("perturbation") is None
+    for recipe, rate, rise in ((tuned["optimizer"], 0.01, 0.1), (base["optimizer"], 0.1, 0.3)):
+        assert recipe.pop("learning_rate") == rate and recipe["schedule"].pop("rise") == rise
+    assert tuned == base
 
 
 def test_json_gives_an_equal_experiment(experiment):

@@ -15,6 +15,7 @@ from vone_jax.training.optimizer import (
     Plateau,
     Step,
 )
+from vone_jax.training.prime import PRIME
 from vone_jax.training.run_dir import (
     RunDescription,
     RunDirectoryError,
@@ -39,6 +40,7 @@ __all__ = [
     "OneCycle",
     "OptimizerConfig",
     "Outcome",
+    "PRIME",
     "Plateau",
     "RunDescription",
     "RunDirectoryError",

@@ -1,4 +1,4 @@
-"""Changes of the training images on the device: corruptions, Gaussian noise, attacks.
+"""Changes of the training images on the device: corruptions, Gaussian noise, PRIME, attacks.
 
 All randomness comes from keys, so an image's change depends on the key and on the index of the
 image in the data set. It does not depend on the image's place in the batch.
@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from vone_jax import arguments, corruptions, prng
 from vone_jax.attacks import PGD
 from vone_jax.attacks.classifier import LogitsFn
+from vone_jax.training.prime import PRIME
 
 Augmentation = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -82,11 +83,11 @@ class GaussianImageNoise:
         return jax.vmap(add_noise)(keys, images)
 
 
-Perturbation = PGD | GaussianImageNoise | None
+Perturbation = PGD | GaussianImageNoise | PRIME | None
 
 
 def perturbed(
-    perturbation: PGD | GaussianImageNoise,
+    perturbation: PGD | GaussianImageNoise | PRIME,
     model: nn.Module,
     variables: Any,
     keys: jax.Array,

@@ -262,7 +262,7 @@ class Experiment:
     # and their batch norms use the running values.
     freeze: tuple[str, ...] = ()
     # Perturbation of the training images: an attack on the current network (adversarial
-    # training) or Gaussian noise. During the attack, batch norm uses its running values.
+    # training), Gaussian noise or PRIME. During the attack, batch norm uses its running values.
     perturbation: Perturbation = None
     # Regularisation that pulls similarities of images in the network towards those in neurons,
     # V1 or pixels.
