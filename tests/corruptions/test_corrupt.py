@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 from tests.corruptions import references
-from vone_jax import corruptions, prng
+from vone_jax import corruptions, fast, prng
 from vone_jax import mesh as meshes
 from vone_jax.corruptions import tables
 
@@ -212,6 +212,15 @@ def test_devices_and_vmap_change_nothing(photographs, frost_images, name):
     np.testing.assert_allclose(spread, whole, atol=5e-6)
     mapped = jax.vmap(corrupt)(keys.reshape(2, 2), images.reshape(2, 2, 32, 32, 3))
     np.testing.assert_allclose(mapped.reshape(whole.shape), whole, atol=5e-6)
+
+
+@pytest.mark.parametrize("name", ["elastic_transform", "glass_blur"])
+def test_forms_for_platforms_agree(photographs, name):
+    def corrupted(platform):
+        with fast.forms_of(platform):
+            return corruptions.corrupt(KEY, photographs, name, 3)
+
+    np.testing.assert_allclose(corrupted("tpu"), corrupted("cpu"), atol=5e-6)
 
 
 def test_shot_noise_accepts_other_generators():
