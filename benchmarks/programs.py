@@ -36,6 +36,11 @@ ATTACKS: dict[str, attacks.Attack] = {
     "spsa": attacks.SPSA("linf", EPS, steps=STEPS),
     "noise": attacks.RandomNoise("linf", EPS),
 }
+# Front ends, as fields of the configuration of V1.
+BLOCKS: dict[str, dict[str, Any]] = {
+    "block": {},
+    "block-surround": {"normalization": v1.SurroundNormalization()},
+}
 # Options of a training step, as fields of the experiment.
 TRAINING: dict[str, dict[str, Any]] = {
     "train": {},
@@ -114,7 +119,7 @@ def names() -> list[str]:
     """Return the names of all programs."""
     # "frost" needs photographs that are not in the package.
     corrupted = [f"corruption {name}" for name in corruptions.NAMES if name != "frost"]
-    return ["block", "forward", *TRAINING, *ATTACKS, "recording", *corrupted]
+    return [*BLOCKS, "forward", *TRAINING, *ATTACKS, "recording", *corrupted]
 
 
 def make(name: str, sizes: Sizes) -> Program:
@@ -128,8 +133,9 @@ def make(name: str, sizes: Sizes) -> Program:
     drawn = jax.eval_shape(lambda key: model.init({"params": key, "noise": key}, blank), key)
     variables = sizes.everywhere(drawn)
     classifier = (variables, sizes.keys, sizes.pictures)
-    if name == "block":
-        block = v1.VOneBlock(models.v1_config(sizes.size, 3, "vone_resnet50"))
+    if name in BLOCKS:
+        published = models.v1_config(sizes.size, 3, "vone_resnet50")
+        block = v1.VOneBlock(dataclasses.replace(published, **BLOCKS[name]))
         respond = lambda keys, images: block.apply({}, images, noise_key=keys)  # noqa: E731
         return Program(respond, classifier[1:], sizes.precision)
     if name == "forward":

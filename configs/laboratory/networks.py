@@ -57,7 +57,7 @@ def _similar(**fields) -> Experiment:
 
 SEEDS = (0, 1, 2)
 # An image spans one degree here, so the pools are small. The gain keeps the mean response.
-_surround = SurroundNormalization(largest_extent=0.28, position_pooling=0.1, gain=11.4)
+_surround = SurroundNormalization(largest_extent=0.28, position_pooling=0.1, gain=1.6)
 
 NETWORKS: dict[str, Experiment] = {
     **{f"base-{seed}": replace(_base, seed=seed) for seed in SEEDS},

@@ -10,7 +10,7 @@ import pytest
 from jax.test_util import check_grads
 from scipy import ndimage, stats
 
-from vone_jax import v1
+from vone_jax import fast, v1
 from vone_jax.v1 import block, surround
 from vone_jax.v1.blur import gaussian_taps
 from vone_jax.v1.distributions import SUPPRESSION_INDEX, SURROUND_DIAMETER
@@ -55,11 +55,13 @@ def test_without_normalisation_the_block_is_the_published_one(images):
     assert v1.VOneBlockConfig().normalization is None
 
 
-def test_responses_equal_a_direct_computation(images):
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_responses_equal_a_direct_computation(images, platform):
     """Pools by another library, cell by cell, in the order of the bank."""
     pools = block.surround_pools(SMALL)
     before = np.asarray(v1.noise_free_responses(PLAIN, images), np.float64)
-    after = v1.noise_free_responses(SMALL, images)
+    with fast.forms_of(platform):
+        after = v1.noise_free_responses(SMALL, images)
 
     def blurred(maps, deviation):
         taps = gaussian_taps(deviation)
@@ -68,11 +70,12 @@ def test_responses_equal_a_direct_computation(images):
 
     maps = before @ pools.read
     layers = np.stack([blurred(maps, deviation) for deviation in pools.deviations])
-    divisor = 1.0 + np.einsum("dnhwm,dmc->nhwc", layers, pools.write)
-    assert divisor.min() >= 1.0
+    ring = np.einsum("dnhwm,dmc->nhwc", layers, pools.ring)
+    centre = np.einsum("dnhw,dc->nhwc", layers @ pools.total, pools.centre)
+    assert min(centre.min(), ring.min()) >= 0.0
     expected = before.copy()
     expected[..., 12:] = blurred(before[..., 12:], 0.1 * 14.0)
-    expected *= SETTINGS.gain / divisor
+    expected *= SETTINGS.gain * pools.factors * centre / (1.0 + centre**2 + ring**2)
     np.testing.assert_allclose(after, expected, rtol=1e-5, atol=1e-6 * expected.max())
 
 
@@ -111,33 +114,61 @@ def test_weights_are_those_of_the_formula_and_never_negative(tuning):
     np.testing.assert_allclose(weights.centre @ weights.read.T, 1.0, atol=1e-12)
 
 
-def test_no_stimulus_makes_a_divisor_smaller_than_1(published):
+def test_no_stimulus_makes_the_ring_negative(published):
     """The hole of a ring takes no more away than the ring has there."""
     side = 56
-    impulse = np.zeros((1, side, side, 512), np.float32)
-    impulse[0, 20, 30] = np.random.default_rng(0).random(512)
-    plain = dataclasses.replace(PUBLISHED.normalization, position_pooling=0.0)
-    pools = dataclasses.replace(published, settings=plain)
-    ones = jnp.ones((1, side, side, 512), jnp.float32)
-    # The divisor is linear in the responses, so that this recovers it from two inputs.
-    divisor = jax.jit(lambda x: plain.gain * x / pools(x))(jnp.asarray(impulse) + 1e-3 * ones)
-    assert divisor.min() >= 1.0
+    impulse = np.zeros((side, side, 512), np.float32)
+    impulse[20, 30] = np.random.default_rng(0).random(512)
+    maps = impulse @ published.read
+    layers = [ndimage.gaussian_filter(maps, (d, d, 0.0)) for d in published.deviations]
+    ring = np.einsum("dhwm,dmc->hwc", np.stack(layers), published.ring)
+    assert ring.min() >= -1e-4 * ring.max()
 
 
-def test_a_large_optimal_grating_of_full_contrast_drives_both_pools_fully():
-    config = with_settings(gain=1.0, position_pooling=0.0)
+def test_contrast_responses_are_those_of_albrecht_and_hamilton():
+    """Large optimal gratings drive both pools fully, in proportion to their contrast."""
+    config = with_settings(position_pooling=0.0)
     pools = block.surround_pools(config)
     bank, kernels = config.gabor_parameters(), config.gabor_kernels()
-    drive = 25.0 * surround._drive(bank, kernels, np.arange(24) >= 12, 28.0)
-    maps = np.broadcast_to(drive[:, None, None], (24, 28, 28, 24)).astype(np.float32)
-    divisor = np.asarray(maps / pools(jnp.asarray(maps)))[np.arange(24), 14, 14, np.arange(24)]
-    half = np.asarray(maps / 2 / pools(jnp.asarray(maps / 2)))
-    np.testing.assert_allclose(half[np.arange(24), 14, 14, np.arange(24)] * 2 - 1, divisor, 1e-4)
-    # The centre alone gives 1 + 1 / c50; the ring adds its strength.
-    strength = divisor - 1.0 - 1.0 / SETTINGS.c50
-    assert strength.min() > 0
+    cells = np.arange(24)
+    amplitude = 25.0 * surround._drive(bank, kernels, cells >= 12, 28.0)
+    maps = np.broadcast_to(amplitude[:, None, None], (24, 28, 28, 24)).astype(np.float32)
+
+    def response(contrast):
+        return np.asarray(pools(jnp.asarray(contrast * maps)))[cells, 14, 14, cells]
+
+    # What is linear in contrast before the normalisation grows with its square at little contrast.
+    growth = pools.factors * maps[cells, 14, 14, cells] / SETTINGS.c50
+    np.testing.assert_allclose(response(1e-4), 1e-8 * growth, rtol=1e-3)
+    # r_max c^2 / (c^2 + s^2), at full contrast growth / (1 + 1 / s^2), and s <= c50.
+    inverse = growth / response(1.0) - 1.0
+    for contrast in (0.03, 0.1, 0.3):
+        expected = growth * contrast**2 / (1.0 + inverse * contrast**2)
+        np.testing.assert_allclose(response(contrast), expected, rtol=1e-4)
+    strength = np.sqrt(inverse - 1.0 / SETTINGS.c50**2)
     order = np.argsort(pools.suppression_index)
-    assert strength[order][-6:].min() > strength[order][:6].max()
+    assert strength[order][-6:].min() > strength[order][:6].max() > 0.0
+
+
+def test_the_largest_response_to_a_best_grating_is_about_that_without_a_surround():
+    """Of complex cells, over radii; the model of size tuning is a model of Gaussians."""
+    bank, cells = SMALL.gabor_parameters(), np.arange(12, 24)
+    down, across = (np.mgrid[:56, :56] - 28) / 28.0
+    angle, sf = (values[cells, None, None] for values in (np.deg2rad(bank.theta), bank.sf))
+    gratings = np.cos(2.0 * np.pi * sf * (across * np.cos(angle) + down * np.sin(angle)))
+    within = np.hypot(down, across) <= np.geomspace(0.1, 1.4, 9)[:, None, None]
+    images = 0.5 + 0.5 * np.where(within, gratings[:, None], 0.0)
+    images = images.reshape(-1, 56, 56, 1).repeat(3, axis=-1).astype(np.float32)
+
+    def largest(config):
+        respond = jax.jit(lambda images: v1.noise_free_responses(config, images)[:, 14, 14])
+        responses = np.asarray(respond(images)).reshape(12, 9, -1)
+        return np.max(responses[np.arange(12), :, cells], axis=1)
+
+    ratio = largest(SMALL) / largest(PLAIN)
+    assert SETTINGS.gain == 1.0
+    assert np.median(ratio) == pytest.approx(1.0, abs=0.1)
+    assert 0.5 < ratio.min() and ratio.max() < 3.0
 
 
 def test_draws_have_the_published_distributions(published):

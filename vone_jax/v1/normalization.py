@@ -2,20 +2,25 @@
 
 The response r of a cell becomes
 
-    gain r / (1 + C / c50 + k S),
+    gain g r P / (1 + P^2 + (k S)^2),   P = C / c50,
 
 where C is the mean response of all cells around its centre, and S that of similar cells in a ring
-around the centre. Both are 1 for a large optimal grating of full contrast. C makes responses
-saturate with contrast; S suppresses them when a stimulus extends beyond the receptive field.
-Complex cells also pool over positions, so that they have larger fields than simple cells.
+around the centre. Both are 1 for a large optimal grating of full contrast. Since r, C and S are
+proportional to contrast c, a response to a grating is proportional to c^2 / (c^2 + s^2): it grows
+with the square of the contrast, and saturates. S suppresses responses when a stimulus extends
+beyond the receptive field. Complex cells also pool over positions, so that they have larger fields
+than simple cells.
 
 The strength k and the width of the ring differ from cell to cell. Each cell draws a suppression
 index and a surround diameter from those of macaque V1, and gets the k and the width that give a
-model of its size tuning both.
+model of its size tuning both. Its factor g keeps the response to its best grating.
 
-References: Cavanaugh, Bair, Movshon (2002), J. Neurophysiology 88:2530-2546 and 88:2547-2556;
-Heeger (1992), Visual Neuroscience 9:181-197; Marques, Schrimpf, DiCarlo (2021), bioRxiv
-2021.03.01.433495, whose model of V1 normalises between Gabor filters and noise.
+References:
+  Heeger (1992), Visual Neuroscience 9:181-197: normalisation by pools of cells.
+  Albrecht, Hamilton (1982), J. Neurophysiology 48:217-237: contrast response functions.
+  Cavanaugh, Bair, Movshon (2002), J. Neurophysiology 88:2530-2546 and 88:2547-2556: size tuning.
+  Marques, Schrimpf, DiCarlo (2021), bioRxiv 2021.03.01.433495: a model of V1 that normalises
+    between Gabor filters and noise.
 """
 
 import dataclasses
@@ -24,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 
-from vone_jax import arguments
+from vone_jax import arguments, fast
 from vone_jax.v1.blur import gaussian_taps, half_octaves, reflecting_matrix
 
 Responses = Float32[Array, "n h w cells"]
@@ -40,7 +45,7 @@ class SurroundNormalization:
     other banks.
 
     Attributes:
-      c50: contrast at which the centre alone halves the response to an optimal grating, > 0.
+      c50: contrast of an optimal grating at which the centre alone half saturates responses, > 0.
       position_pooling: standard deviation in degrees of the positions over which complex cells
         pool, >= 0; ``largest_extent`` bounds it.
       centre_size: standard deviation of the centre pool relative to that of the receptive field,
@@ -57,8 +62,8 @@ class SurroundNormalization:
       extent_correlation: the same for the surround diameter.
       largest_extent: largest standard deviation of a pool in degrees, > 0. A pool ends after three
         of them, which must be within the image.
-      gain: factor of all responses, > 0. The default keeps the mean response of the published
-        block to photographs.
+      gain: factor of all responses, > 0. With 1, the mean response to photographs is that of the
+        published block to 10 %.
       seed: of the draws, >= 0. Default: the seed of the bank.
 
     Raises:
@@ -66,7 +71,7 @@ class SurroundNormalization:
     """
 
     c50: float = 0.4
-    position_pooling: float = 0.4
+    position_pooling: float = 0.36
     centre_size: float = 0.4
     ring_size: float = 1.5
     orientation_tuning: float = 0.95
@@ -75,7 +80,7 @@ class SurroundNormalization:
     strength_correlation: float = 0.25
     extent_correlation: float = 0.98
     largest_extent: float = 2.25
-    gain: float = 8.3
+    gain: float = 1.0
     seed: int | None = None
 
     def __post_init__(self):
@@ -141,7 +146,10 @@ class SurroundPools:
       num_simple: number of simple cells, which come first.
       deviations: standard deviations of pools in positions, ascending.
       read: contribution of each cell to the maps that are pooled.
-      write: contribution of each pooled map to the divisor of each cell.
+      total: weight of each map in the sum of all cells.
+      centre: contribution of that sum, pooled, to P of each cell.
+      ring: contribution of each pooled map to k S of each cell.
+      factors: factor g of each cell.
     """
 
     settings: SurroundNormalization
@@ -151,7 +159,10 @@ class SurroundPools:
     num_simple: int
     deviations: tuple[float, ...]
     read: Float32[np.ndarray, "cells maps"]
-    write: Float32[np.ndarray, "deviations maps cells"]
+    total: Float32[np.ndarray, " maps"]
+    centre: Float32[np.ndarray, "deviations cells"]
+    ring: Float32[np.ndarray, "deviations maps cells"]
+    factors: Float32[np.ndarray, " cells"]
 
     def __call__(
         self, responses: Responses, cells: Int[np.ndarray, " cells"] | None = None
@@ -170,31 +181,43 @@ class SurroundPools:
         height, width = responses.shape[1:3]
         self.settings.check_reach(min(height, width), self.density)
         numbers = np.arange(responses.shape[-1]) if cells is None else cells
-        read, write = self.read[numbers], self.write[..., numbers]
-        maps = jnp.einsum("nhwc,cm->nhwm", responses, read, precision="highest")
+        maps = jnp.einsum("nhwc,cm->nhwm", responses, self.read[numbers])
         rows, columns = (
             np.stack([_matrix(side, deviation) for deviation in self.deviations])
             for side in (height, width)
         )
-        pooled = jnp.einsum("dih,nhwm->ndiwm", rows, maps, precision="highest")
-        pooled = jnp.einsum("djw,ndiwm->nijdm", columns, pooled, precision="highest")
-        divisor = 1.0 + jnp.einsum("nijdm,dmc->nijc", pooled, write, precision="highest")
+        pooled = jnp.einsum("dih,nhwm->ndiwm", rows, maps)
+        pooled = jnp.einsum("djw,ndiwm->nijdm", columns, pooled)
+        ring = jnp.einsum("nijdm,dmc->nijc", pooled, self.ring[..., numbers])
+        centre = jnp.matmul(jnp.matmul(pooled, self.total), self.centre[:, numbers])
+        factors = self.settings.gain * self.factors[numbers].reshape(1, 1, 1, -1)
+        gain = centre * factors / (1.0 + jnp.square(centre) + jnp.square(ring))
         simple, complex_ = jnp.split(responses, [self.num_simple], axis=-1)
         complex_ = _blurred(complex_, self.settings.pooling * self.density)
-        return self.settings.gain * jnp.concatenate([simple, complex_], axis=-1) / divisor
+        return gain * jnp.concatenate([simple, complex_], axis=-1)
 
 
 def _blurred(maps: Responses, deviation: float) -> Responses:
-    """Blur maps with a Gaussian, as products of matrices that need no transposition."""
+    """Blur maps with a Gaussian, as products of matrices."""
     number, height, width, cells = maps.shape
-    rows, columns = (
-        jnp.broadcast_to(_matrix(side, deviation), (count, side, side))
-        for side, count in ((height, number), (width, number * height))
-    )
-    # Every axis is merged with one after it, so a batch stays split over devices.
-    maps = jnp.matmul(rows, maps.reshape(number, height, width * cells), precision="highest")
-    maps = jnp.matmul(columns, maps.reshape(-1, width, cells), precision="highest")
-    return maps.reshape(number, height, width, cells)
+    rows, columns = (_matrix(side, deviation) for side in (height, width))
+
+    def whole(maps: Responses) -> Responses:
+        return jnp.einsum("jw,niwc->nijc", columns, jnp.einsum("ih,nhwc->niwc", rows, maps))
+
+    # A CPU would transpose the maps. Every axis is merged with one after it, so a batch stays split
+    # over devices.
+    def in_batches(maps: Responses) -> Responses:
+        along_rows, along_columns = (
+            jnp.broadcast_to(matrix, (count, *matrix.shape))
+            for matrix, count in ((rows, number), (columns, number * height))
+        )
+        maps = jnp.matmul(along_rows, maps.reshape(number, height, width * cells))
+        return jnp.matmul(along_columns, maps.reshape(-1, width, cells)).reshape(
+            number, height, width, cells
+        )
+
+    return fast.by_platform(maps, cpu=in_batches, default=whole)
 
 
 def _matrix(side: int, deviation: float) -> Float32[np.ndarray, "side side"]:

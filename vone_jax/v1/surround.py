@@ -21,8 +21,9 @@ special = lazy.module("scipy.special")
 
 # The largest suppression index that is drawn. An index of 1 would take an infinite k.
 _LARGEST_INDEX = 0.97
-# Some widths do not allow the index that a cell draws.
-_LARGEST_LOG_STRENGTH = 5.0
+# Some widths do not allow the index that a cell draws. With a larger k, a cell would be saturated
+# at a few percent of contrast.
+_LARGEST_LOG_STRENGTH = 3.0
 # The narrowest ring relative to the receptive field.
 _NARROWEST = 1.15
 # Cells with a larger index count as suppressed.
@@ -31,7 +32,7 @@ _SUPPRESSED = 0.1
 _COMPLETE = 1.05
 # Diameter of the model relative to that which is drawn. Experiments report the first diameter with
 # complete suppression, among diameters half an octave apart, so that the cell's own is smaller.
-_EXTENT = 0.7
+_EXTENT = 0.76
 # The drive of a pool grows with this power of the share of it that a grating covers, because the
 # edge of a small grating drives cells of other frequencies, too.
 _GROWTH = 0.68
@@ -82,7 +83,7 @@ def draw_surrounds(
     largest = settings.largest_extent
     centre = width(settings.centre_size * field, largest)
     saturation = _covered(np.hypot(centre, centre_fields)) ** _GROWTH / settings.c50
-    tuning = SizeTuning(_covered(field), 1.0 + saturation, ring_fields)
+    tuning = SizeTuning(_covered(field), saturation, ring_fields)
     index, diameter = _draws(settings, field, seed if settings.seed is None else settings.seed)
 
     def hole_of(ring: PerCell) -> PerCell:
@@ -92,27 +93,23 @@ def draw_surrounds(
     least = np.maximum(_NARROWEST * field, 0.5 / density)
     ring = np.clip(diameter / 4.0, least, largest)
     for _ in range(_ROUNDS):
-        _, modelled = tuning.fit(index, ring, hole_of(ring))
+        _, modelled, _ = tuning.fit(index, ring, hole_of(ring))
         ratio = np.clip(_EXTENT * diameter / modelled, 0.6, 1.6)
         ring = np.clip(ring * ratio, least, largest)
     ring = np.maximum(width(ring, largest), 0.5 / density)
     hole = width(hole_of(ring), largest)
-    strength, _ = tuning.fit(index, ring, hole)
+    strength, _, factors = tuning.fit(index, ring, hole)
 
     hole_share = np.square(hole / ring)
     outer = strength / (1.0 - hole_share) / ring_drive
-    pools = (
-        (centre, weights.centre, 1.0 / settings.c50 / centre_drive),
-        (ring, weights.ring, outer),
-        (hole, weights.ring, -hole_share * outer),
-    )
     # Rounded again, so that equal deviations are equal numbers.
-    pools = tuple((half_octaves(degrees * density), *others) for degrees, *others in pools)
-    used = np.unique(np.concatenate([deviation for deviation, _, _ in pools]))
-    write = np.zeros((len(used), *weights.read.shape[::-1]))
-    cells = np.arange(len(field))
-    for deviation, of_maps, scale in pools:
-        write[np.searchsorted(used, deviation), :, cells] += of_maps * scale[:, None]
+    centre, ring, hole = (half_octaves(degrees * density) for degrees in (centre, ring, hole))
+    used = np.unique(np.concatenate([centre, ring, hole]))
+
+    def pool(deviation: PerCell, scale: PerCell) -> Float[np.ndarray, "deviations cells"]:
+        return np.where(used[:, None] == deviation, scale, 0.0)
+
+    rings = pool(ring, outer) - pool(hole, hole_share * outer)
     return SurroundPools(
         settings=settings,
         density=density,
@@ -121,7 +118,10 @@ def draw_surrounds(
         num_simple=num_simple,
         deviations=tuple(used.tolist()),
         read=weights.read.astype(np.float32),
-        write=write.astype(np.float32),
+        total=weights.centre[0].astype(np.float32),
+        centre=pool(centre, 1.0 / settings.c50 / centre_drive).astype(np.float32),
+        ring=(rings[:, None] * weights.ring.T).astype(np.float32),
+        factors=factors.astype(np.float32),
     )
 
 
@@ -129,35 +129,41 @@ class SizeTuning(NamedTuple):
     """A model of the size tuning of cells, at ``_RADII``. All sizes are in degrees.
 
     Attributes:
-      drive: response without normalisation, relative to the largest.
-      centre: divisor without the ring.
+      response: without normalisation, relative to the largest.
+      centre: the centre's part P of the normalisation.
       around: standard deviation of the receptive fields of the cells in the ring.
     """
 
-    drive: Float[np.ndarray, "radii cells"]
+    response: Float[np.ndarray, "radii cells"]
     centre: Float[np.ndarray, "radii cells"]
     around: PerCell
 
-    def fit(self, index: PerCell, ring: PerCell, hole: PerCell) -> tuple[PerCell, PerCell]:
+    def fit(self, index: PerCell, ring: PerCell, hole: PerCell) -> tuple[PerCell, PerCell, PerCell]:
         """Find the strength of a ring by bisection, from the suppression index and the widths.
 
         Returns:
-          The strength, and the smallest diameter beyond the peak with complete suppression.
+          The strength; the smallest diameter beyond the peak with complete suppression; and the
+          factor that brings the largest response to 1.
         """
         share = np.square(hole / ring)
         outer, inner = (_covered(np.hypot(width, self.around)) for width in (ring, hole))
         surround = ((outer - share * inner) / (1.0 - share)) ** _GROWTH
+
+        def curve_of(log_strength: PerCell) -> Float[np.ndarray, "radii cells"]:
+            ring = np.exp(log_strength) * surround
+            return self.response * self.centre / (1.0 + self.centre**2 + ring**2)
+
         low, high = np.full_like(index, -10.0), np.full_like(index, _LARGEST_LOG_STRENGTH)
         for _ in range(25):
             middle = (low + high) / 2.0
-            curve = self.drive / (self.centre + np.exp(middle) * surround)
+            curve = curve_of(middle)
             less = 1.0 - curve[-1] / curve.max(axis=0) < index
             low, high = np.where(less, middle, low), np.where(less, high, middle)
-        curve = self.drive / (self.centre + np.exp(high) * surround)
+        curve = curve_of(high)
         beyond = np.arange(len(curve))[:, None] > curve.argmax(axis=0)
         complete = beyond & (curve <= _COMPLETE * curve[-1])
         first = np.where(complete.any(axis=0), complete.argmax(axis=0), -1)
-        return np.exp(high), 2.0 * _RADII[first, 0]
+        return np.exp(high), 2.0 * _RADII[first, 0], 1.0 / curve.max(axis=0)
 
 
 def _covered(deviation: PerCell) -> Float[np.ndarray, "radii cells"]:
