@@ -402,6 +402,7 @@ class TestBadInput:
                 make(source)
 
 
+@pytest.mark.slow
 def test_worker_processes(tmp_path):
     """Workers of a program that parses no absl flags and imports JAX make the same batches. The
     state fits another number of workers, errors name the file, and an exit without close() is

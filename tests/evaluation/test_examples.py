@@ -41,6 +41,7 @@ def test_a_network_with_other_noise_says_so_in_its_results(tmp_path):
     np.testing.assert_array_equal(made[1].arrays["right"], right[:, None])
 
 
+@pytest.mark.slow
 def test_noise_at_the_attack_only(tmp_path):
     """The adversarial images are those of the noisy network; the quiet one is judged."""
     noisy, quiet = tiny.tiny_trained(), tiny.tiny_trained().with_noise(None)

@@ -45,6 +45,7 @@ def test_exhibits_hold_what_the_report_shows(tmp_path):
     np.testing.assert_allclose(arrays["published_sf_edges"][[0, -1]], [0.5, 8.0])
 
 
+@pytest.mark.slow
 def test_the_front_end_of_an_evnet_is_shown_behind_its_subcortical_stage(tmp_path):
     stage = v1.SubcorticalConfig(12, 12 / 28, in_channels=1)
     config = dataclasses.replace(tiny.CONFIG, in_channels=2)

@@ -261,6 +261,7 @@ def test_images_of_textures_come_from_a_folder(network, photographs, tmp_path):
         evaluation.recording(network, textures=tmp_path)
 
 
+@pytest.mark.slow
 def test_stand_ins_of_textures_are_measured_and_not_scored(job, network, photographs):
     recording = evaluation.recording(network, textures=photographs)
     layer = evaluation.Layer(recording, "v1")

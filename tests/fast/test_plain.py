@@ -91,6 +91,7 @@ def test_random_words_are_equal_bit_by_bit(impl):
     np.testing.assert_array_equal(quick, plain)
 
 
+@pytest.mark.slow
 def test_a_whole_network_agrees():
     """A VOneNet with noise of a fixed key, and the gradient of its images."""
     block = v1.VOneBlockConfig(4, 4, image_size=32, visual_degrees=1.0, kernel_size=15, stride=2)

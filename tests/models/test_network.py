@@ -149,6 +149,7 @@ def test_bfloat16_keeps_parameters_statistics_v1_and_logits_in_float32(model, im
     assert features["layer1"].dtype == jnp.bfloat16
 
 
+@pytest.mark.slow
 def test_dropout_needs_and_uses_its_own_stream(images):
     model = models.create("alexnet", 10, 16, width=2)
     variables = model.init(jax.random.key(0), images)

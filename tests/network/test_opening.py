@@ -199,6 +199,7 @@ def test_class_names_can_be_given(vone):
         vone_jax.open_network(network, class_names=("a", "b", "c"))
 
 
+@pytest.mark.slow
 def test_a_network_without_its_noise_is_the_same_otherwise(vone):
     model, variables = vone
     network = vone_jax.Network.of_model("net", model, variables)

@@ -84,6 +84,7 @@ def test_a_run_learns_from_an_ensemble(tmp_path):
     assert experiment.distillation == training.Distillation(teacher, 2.0, 0.5)
 
 
+@pytest.mark.slow
 def test_a_teacher_that_does_not_fit_is_refused(tmp_path, capsys):
     for name, classes, size in (("classes", 7, 28), ("size", 10, 32)):
         model = models.create("resnet18", classes, image_size=size, in_channels=1, width=2)

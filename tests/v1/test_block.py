@@ -93,6 +93,7 @@ def test_gradient_is_finite_on_constant_images(level):
     assert bool(jnp.isfinite(jax.grad(total)(jnp.full((1, 24, 24, 3), level))).all())
 
 
+@pytest.mark.slow
 def test_gradient_equals_finite_differences(images):
     x = jnp.asarray(images[:1])
     direction = jax.random.normal(jax.random.key(1), x.shape)

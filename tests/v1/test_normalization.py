@@ -218,6 +218,7 @@ def test_gradients_are_finite_on_uniform_images(value):
     assert np.all(np.isfinite(gradient(jnp.full((1, 56, 56, 3), value))))
 
 
+@pytest.mark.slow
 def test_gradients_equal_finite_differences(images):
     pools = block.surround_pools(SMALL)
     responses = v1.noise_free_responses(PLAIN, images[:1]) + 0.1
