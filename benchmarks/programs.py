@@ -36,11 +36,6 @@ ATTACKS: dict[str, attacks.Attack] = {
     "spsa": attacks.SPSA("linf", EPS, steps=STEPS),
     "noise": attacks.RandomNoise("linf", EPS),
 }
-# Front ends, as fields of the configuration of V1.
-BLOCKS: dict[str, dict[str, Any]] = {
-    "block": {},
-    "block-surround": {"normalization": v1.SurroundNormalization()},
-}
 # Options of a training step, as fields of the experiment.
 TRAINING: dict[str, dict[str, Any]] = {
     "train": {},
@@ -119,7 +114,7 @@ def names() -> list[str]:
     """Return the names of all programs."""
     # "frost" needs photographs that are not in the package.
     corrupted = [f"corruption {name}" for name in corruptions.NAMES if name != "frost"]
-    return [*BLOCKS, "forward", *TRAINING, *ATTACKS, "recording", *corrupted]
+    return ["block", "block-surround", "forward", *TRAINING, *ATTACKS, "recording", *corrupted]
 
 
 def make(name: str, sizes: Sizes) -> Program:
@@ -133,9 +128,13 @@ def make(name: str, sizes: Sizes) -> Program:
     drawn = jax.eval_shape(lambda key: model.init({"params": key, "noise": key}, blank), key)
     variables = sizes.everywhere(drawn)
     classifier = (variables, sizes.keys, sizes.pictures)
-    if name in BLOCKS:
-        published = models.v1_config(sizes.size, 3, "vone_resnet50")
-        block = v1.VOneBlock(dataclasses.replace(published, **BLOCKS[name]))
+    if name in ("block", "block-surround"):
+        config = models.v1_config(sizes.size, 3, "vone_resnet50")
+        if name == "block-surround":
+            # Pools must end within the image. At 224 pixels they are those of the default.
+            surround = v1.SurroundNormalization(largest_extent=config.visual_degrees / 4)
+            config = dataclasses.replace(config, normalization=surround)
+        block = v1.VOneBlock(config)
         respond = lambda keys, images: block.apply({}, images, noise_key=keys)  # noqa: E731
         return Program(respond, classifier[1:], sizes.precision)
     if name == "forward":
