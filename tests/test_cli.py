@@ -31,9 +31,10 @@ def test_commands_without_jax_stay_without_it():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_a_reader_may_close_the_help_before_its_end():
-    program = "from vone_jax import cli; cli.start_sweep()"
-    words = [sys.executable, "-c", program, "--help"]
+@pytest.mark.parametrize("command", ["sweep --help", "train --help-all"])
+def test_a_reader_may_close_the_help_before_its_end(command):
+    name, option = command.split()
+    words = [sys.executable, "-c", f"from vone_jax import cli; cli.start_{name}()", option]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()

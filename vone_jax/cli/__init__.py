@@ -50,12 +50,7 @@ def _start(command: str) -> None:
     module = importlib.import_module(f"vone_jax.cli.{command}")
     gc.freeze()
     gc.enable()
-    try:
-        module.run()
-    except BrokenPipeError:
-        # The reader of the output, such as head, has read enough. What is left goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(FAILED)
+    module.run()
 
 
 # The commands that import JAX, each as a program of its own.
@@ -153,7 +148,9 @@ def manual(text: str, script: str, argv: Sequence[str]) -> int:
     """Print the help of a command and return the exit status: without arguments, it is an error."""
     name = program(script)
     shown = text if name == script else text.replace(f"python {script}", name)
-    print(shown, file=sys.stdout if argv else sys.stderr)
+    # A reader of the help, such as head, may have read enough.
+    with contextlib.suppress(BrokenPipeError):
+        print(shown, file=sys.stdout if argv else sys.stderr, flush=True)
     return FINISHED if argv else WRONG_ARGUMENTS
 
 

@@ -67,6 +67,9 @@ def parse(
         if said.getvalue():
             print(_in_one_line(program, said.getvalue()), end="", file=sys.stderr)
         raise
+    except BrokenPipeError:
+        # A reader of the help, such as head, has read enough.
+        raise SystemExit(0) from None
 
 
 def _number(text: str) -> float:

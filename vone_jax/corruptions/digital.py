@@ -203,7 +203,6 @@ def _bilinear(images: Array, y: Array, x: Array, fold: Callable[[Array, int], Ar
         lower = read(rows[1], columns[0]) * (1 - right) + read(rows[1], columns[1]) * right
         return jnp.moveaxis(upper * (1 - down) + lower * down, channels, -1)
 
-    y, x = jnp.broadcast_arrays(y, x)
     by_pixel, by_plane = (functools.partial(interpolated, channels=axis) for axis in (-1, 1))
     return fast.by_platform(images, y, x, cpu=by_pixel, default=by_plane)
 

@@ -67,8 +67,9 @@ class PRIME:
     def perturb(
         self, keys: jax.Array, logits_fn: Any, images: jax.Array, labels: jax.Array
     ) -> jax.Array:
-        """Return images of PRIME. The signature is that of attacks; the network is not used.
+        """Return images (N, H, W, C) of PRIME, with one key for each image (N, H, W, C) in [0, 1].
 
+        The signature is that of attacks; the network and the labels are not used.
         The random numbers of an image depend on its key alone. A colour map of a high frequency
         magnifies rounding errors, so platforms can differ visibly on some images.
         """
@@ -82,8 +83,8 @@ class PRIME:
 
     def _mixed(self, key: jax.Array, image: jax.Array) -> jax.Array:
         keys = prng.index_keys(prng.stream(key, "chains"), jnp.arange(self.chains))
-        branches = jax.lax.map(lambda key: self._chain(key, image), keys)
-        return mixture(image, branches, *draw_weights(key, self.chains))
+        chained = jax.lax.map(lambda key: self._chain(key, image), keys)
+        return mixture(image, chained, *draw_weights(key, self.chains))
 
     def _chain(self, key: jax.Array, image: jax.Array) -> jax.Array:
         primitives = [self._filtered, self._warped, self._recoloured]
@@ -130,10 +131,10 @@ def draw_weights(key: jax.Array, chains: int) -> tuple[jax.Array, jax.Array]:
 
 
 def mixture(
-    image: jax.Array, branches: jax.Array, shares: jax.Array, weight: jax.Array
+    image: jax.Array, chained: jax.Array, shares: jax.Array, weight: jax.Array
 ) -> jax.Array:
-    """Return (1 - weight) image + weight sum_i shares_i branches_i, for branches (n, H, W, C)."""
-    mean = jnp.sum(shares[:, None, None, None] * branches, axis=0)
+    """Return (1 - weight) image + weight sum_i shares_i chained_i, for chained (n, H, W, C)."""
+    mean = jnp.sum(shares[:, None, None, None] * chained, axis=0)
     return jnp.clip(image + weight * (mean - image), 0.0, 1.0)
 
 

@@ -41,8 +41,8 @@ class SurroundNormalization:
     """The settings of a normalising surround. The defaults are calibrated to macaque V1.
 
     The free constants were fitted to three properties (suppression index, summation field and
-    surround diameter) of one bank, that of seed 0. ``docs/neurophysiology.md`` has the scores of
-    other banks.
+    surround diameter) of one bank, that of seed 0, and ``position_pooling`` to that of seed 2 as
+    well. ``docs/neurophysiology.md`` has the scores of other banks.
 
     Attributes:
       c50: contrast of an optimal grating at which the centre alone half saturates responses, > 0.
