@@ -148,7 +148,7 @@ def elastic(draws: ElasticDraws, images: Images, arrays: tuple) -> Images:
     images = fast.stage(_affine, images, move * moves)
     field = amplitude * matrices.separable(fields, rows, columns)
     y, x = _grid(images)
-    return _bilinear(images, y + field[..., 1], x + field[..., 0], _mirror_with_border)
+    return bilinear(images, y + field[..., 1], x + field[..., 0], _mirror_with_border)
 
 
 def _affine(images: jax.Array, moves: jax.Array) -> jax.Array:
@@ -166,7 +166,7 @@ def _affine(images: jax.Array, moves: jax.Array) -> jax.Array:
     area = first[0] * other[1] - other[0] * first[1]
     along_first = (other[1] * x - other[0] * y) / area
     along_other = (first[0] * y - first[1] * x) / area
-    return _bilinear(
+    return bilinear(
         images, corner_y + 2 * reach * along_first, corner_x - 2 * reach * along_other, _mirror
     )
 
@@ -177,10 +177,11 @@ def _grid(images: jax.Array) -> tuple[jax.Array, jax.Array]:
     return y[None, :, None], x[None, None]
 
 
-def _bilinear(images: Array, y: Array, x: Array, fold: Callable[[Array, int], Array]) -> Array:
-    """Read images (N, H, W, C) at real positions (N, H, W); ``fold`` moves positions inside.
+def bilinear(images: Array, y: Array, x: Array, fold: Callable[[Array, int], Array]) -> Array:
+    """Read images (N, H, W, C) at real positions (N, H, W), in pixels.
 
-    On a CPU the channels of a pixel lie together. A TPU moves far less memory for whole planes.
+    ``fold`` moves whole positions, int32, inside the side that is its second argument. On a CPU the
+    channels of a pixel lie together. A TPU moves far less memory for whole planes.
     """
 
     def interpolated(images: Array, y: Array, x: Array, channels: int) -> Array:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vone_jax import arguments, fast, prng
-from vone_jax.corruptions import matrices
+from vone_jax.corruptions import digital, matrices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,23 +232,12 @@ def _sines(side: int, frequencies: int) -> jax.Array:
 
 def warped(image: jax.Array, displacements: jax.Array) -> jax.Array:
     """Read the image at displaced pixels, by bilinear interpolation."""
-    height, width, channels = image.shape
+    height, width = image.shape[:2]
     y, x = (jnp.arange(side, dtype=jnp.float32) for side in (height, width))
     y = jnp.clip(y[:, None] + displacements[..., 0], 0, height - 1)
     x = jnp.clip(x[None] + displacements[..., 1], 0, width - 1)
-    top, left = jnp.floor(y), jnp.floor(x)
-    down, across = (y - top)[None], (x - left)[None]
-    # One gather, with pixels as the last axis: by its compiler's count a TPU moves 27 times less
-    # memory than for four gathers of pixels with their channels.
-    padded = jnp.moveaxis(jnp.pad(image, ((0, 1), (0, 1), (0, 0)), mode="edge"), -1, 0)
-    corners = [padded[:, i : i + height, j : j + width] for i in (0, 1) for j in (0, 1)]
-    places = (top * width + left).astype(jnp.int32).reshape(-1)
-    planes = jnp.concatenate(corners).reshape(4 * channels, -1)
-    values = planes.at[:, places].get(mode="promise_in_bounds")
-    first, second, third, fourth = values.reshape(4, channels, height, width)
-    upper = first * (1 - across) + second * across
-    lower = third * (1 - across) + fourth * across
-    return jnp.moveaxis(upper * (1 - down) + lower * down, 0, -1)
+    last = lambda position, side: jnp.minimum(position, side - 1)  # noqa: E731
+    return digital.bilinear(image[None], y[None], x[None], last)[0]
 
 
 def draw_colours(
