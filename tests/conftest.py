@@ -1,6 +1,7 @@
 """Strict settings for every test, made before JAX starts its backend."""
 
 import gc
+import os
 
 import jax
 import jaxtyping
@@ -8,6 +9,10 @@ import pytest
 from absl import flags
 
 from tests import typecheck
+
+# The emitters that XLA had before make the code of a fused operation in half of the time. XLA ends
+# a process at a flag that it does not know; jaxlib 0.10 to 0.12 know this one.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 
 # Before any of these packages is imported.
 jaxtyping.install_import_hook(list(typecheck.PACKAGES), "tests.typecheck.check")

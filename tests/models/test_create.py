@@ -15,9 +15,8 @@ def abstract(model, image_size, channels):
     """Shapes of variables and features. Each network is traced once."""
     images = jax.ShapeDtypeStruct((2, image_size, image_size, channels), jnp.float32)
     key = jax.random.key(0)
-    variables = jax.eval_shape(lambda x: model.init(key, x, noise_key=key), images)
-    features = jax.eval_shape(
-        lambda v, x: model.apply(v, x, noise_key=key, method="features"), variables, images
+    features, variables = jax.eval_shape(
+        lambda x: model.init_with_output(key, x, noise_key=key, method="features"), images
     )
     return variables, features
 
