@@ -147,6 +147,7 @@ def test_images_that_have_fallen_are_left_alone(batch):
     np.testing.assert_array_equal(adversarial[fallen], dark[fallen])
 
 
+@pytest.mark.slow
 def test_four_devices_equal_one(batch):
     network, images, labels = batch
     keys = prng.example_keys(KEY, 8)

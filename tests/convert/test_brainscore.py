@@ -83,6 +83,7 @@ def test_the_contract(network, paths):
         wrapped.get_activations(images, ["V1"])
 
 
+@pytest.mark.slow
 def test_maps_are_channels_first(network, paths):
     model, variables = network
     quiet = models.without_noise(model)

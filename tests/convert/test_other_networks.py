@@ -79,6 +79,7 @@ class NnxTrunk(nnx.Module):
         return self.fc(nnx.relu(self.conv(x)).mean((1, 2)))
 
 
+@pytest.mark.slow
 def test_a_network_of_nnx(images):
     """Flax's bridge makes the block an NNX module; the key is an ordinary argument."""
     network = NnxTrunk(nnx.Rngs(params=0))

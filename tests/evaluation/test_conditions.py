@@ -70,6 +70,7 @@ def network():
     return Partial(toy.noisy_network, toy.make_network(0.0), jnp.float32(0.0))
 
 
+@pytest.mark.slow
 def test_worst_of_is_the_worst_per_image(network):
     """Without noise: right only where every attack and the image itself are."""
     images = jax.random.uniform(jax.random.key(3), (24, 8, 8, 1))

@@ -16,6 +16,7 @@ ATTACK = PGD("linf", 0.05, steps=2, eot_samples=2)
 TRAINED, GIVEN = results.Noise("gaussian", 3.0), results.Noise("gaussian", 2.0)
 
 
+@pytest.mark.slow
 def test_a_network_with_other_noise_says_so_in_its_results(tmp_path):
     """Other names and other identities."""
     network = tiny.tiny_trained()

@@ -18,6 +18,7 @@ from vone_jax.models.network import VOneNet
 ATTACKED = evaluation.Attacked(PGD("linf", 0.05, steps=2, eot_samples=2))
 
 
+@pytest.mark.slow
 def test_exhibits_hold_what_the_report_shows(tmp_path):
     """The files are read back and checked array by array, as by a report."""
     job = tiny.tiny_job(tiny.tiny_trained(), tmp_path / "tiny-run" / "results")

@@ -137,6 +137,7 @@ def from_files(planned, files, data_dir=None, **fields):
     return tasks._from_files(planned, evaluation.Request(corrupted_files=files, **fields), data_dir)
 
 
+@pytest.mark.slow
 def test_the_images_are_those_of_the_files(files, tmp_path):
     model, variables = tiny.tiny_network(noise=None, classes=10)
     network = tiny.tiny_trained(module=(model, variables))

@@ -145,6 +145,7 @@ def test_a_stopped_evaluation_goes_on(network, tmp_path, condition):
     assert seen == [10]  # found finished
 
 
+@pytest.mark.slow
 def test_batch_size_and_devices_change_nothing(network, tmp_path):
     made = []
     for devices, batch_size in ((1, 4), (4, 8)):

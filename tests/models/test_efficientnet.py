@@ -78,6 +78,7 @@ def test_a_block_is_the_published_one(lite, side, size, stride, padding):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_examples_skip_a_block_or_have_it_magnified():
     """Drop-connect: the mean over draws is what the block adds without it."""
     x = jax.random.normal(jax.random.key(0), (64, 4, 4, 8))

@@ -29,11 +29,11 @@ def original_bank(golden):
     ("name", "reference"),
     [
         ("resnet50", "resnet50"),
-        ("alexnet", "alexnet"),
-        ("cornet_s", "cornet_s"),
         ("vone_resnet50", "vone_resnet50"),
-        ("vone_alexnet", "vone_alexnet"),
-        ("vone_cornet_s", "vone_cornets"),
+        pytest.param("alexnet", "alexnet", marks=pytest.mark.slow),
+        pytest.param("cornet_s", "cornet_s", marks=pytest.mark.slow),
+        pytest.param("vone_alexnet", "vone_alexnet", marks=pytest.mark.slow),
+        pytest.param("vone_cornet_s", "vone_cornets", marks=pytest.mark.slow),
     ],
 )
 def test_logits_equal_the_original(name, reference, golden, images):

@@ -253,7 +253,9 @@ def test_stem_noise_needs_a_key_and_a_stem(noisy_base, images):
     assert models.noise_of(made) == v1.GaussianNoise(1.0) and made.stem_gain == 2.0
 
 
-@pytest.mark.parametrize("name", ["vone_cornet_z", "resnet18"])
+@pytest.mark.parametrize(
+    "name", ["vone_cornet_z", pytest.param("resnet18", marks=pytest.mark.slow)]
+)
 def test_new_variables_are_those_of_the_module_up_to_rounding(name):
     network = models.create(name, 10, image_size=28, in_channels=1, width=4)
     made = models.init(network, jax.random.key(3))

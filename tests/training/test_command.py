@@ -26,6 +26,7 @@ TINY = [
 ]
 
 
+@pytest.mark.slow
 def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, monkeypatch):
     """SIGTERM arrives while step 2 is logged; the second start finishes the run."""
     write = RunLog.write

@@ -110,6 +110,7 @@ def test_the_same_network_takes_everything_bit_for_bit(sources):
     assert all(np.array_equal(ours[path], theirs[path]) for path in ours)
 
 
+@pytest.mark.slow
 def test_a_vonenet_takes_the_trunk_of_its_base_network(sources):
     source = network("resnet18")
     setup, weights = choose(sources, experiment("vone_resnet18", **V1_ARGUMENTS), source)
@@ -358,7 +359,7 @@ def test_a_run_logs_once_what_it_took_and_stores_the_digest(start, sources, tmp_
     assert [r for r in log(tmp_path) if r["kind"] == "initial_weights"] == records
 
 
-@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("devices", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_stopped_run_resumes_bit_for_bit_without_the_weights(start, sources, tmp_path, devices):
     options = {"devices": jax.devices()[:devices]}
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"

@@ -68,6 +68,7 @@ def test_the_step_learns_from_the_perturbed_images(batch):
     np.testing.assert_allclose(metrics.sums.loss, other.sums.loss)
 
 
+@pytest.mark.slow
 def test_an_attack_sees_the_network_as_it_is(batch):
     """The step of adversarial training is compared with a direct call of the attack."""
     attack = PGD("linf", 0.1, steps=2, random_start=True)

@@ -268,6 +268,7 @@ def test_four_devices_do_what_one_does(whole):
     np.testing.assert_array_equal(function(keys_of(8), split), found)
 
 
+@pytest.mark.slow
 def test_all_platforms_compute_the_same():
     """A CPU computes image by image, a TPU and a GPU all at once; here batches differ, too."""
     images = jnp.stack([image_of(SHAPES[1])] * 6)

@@ -55,6 +55,7 @@ def test_oriented_pools_equal_dense_kernels(responses, size):
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients_of_oriented_pools_equal_those_of_dense_kernels(responses):
     pairs = _pairs(12)
 

@@ -243,6 +243,7 @@ def test_normalisation_comes_before_noise(images):
     )
 
 
+@pytest.mark.slow
 def test_an_example_does_not_depend_on_its_batch(images):
     together = v1.noise_free_responses(SMALL, images)
     alone = v1.noise_free_responses(SMALL, images[1:])

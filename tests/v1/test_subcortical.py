@@ -184,6 +184,7 @@ def test_gradient_is_finite_on_uniform_images(level):
         assert np.isfinite(value) and bool(jnp.isfinite(slope).all())
 
 
+@pytest.mark.slow
 def test_gradient_equals_finite_differences():
     x = jax.random.uniform(jax.random.key(0), (1, 24, 24, 3), minval=0.2, maxval=0.8)
     direction = jax.random.normal(jax.random.key(1), x.shape)
