@@ -13,7 +13,7 @@ import vone_jax
 from tests.convert.conftest import random_variables, small
 from tests.network import user_networks
 from vone_jax import convert, models, prng, training, v1
-from vone_jax.network import NetworkError, ensemble
+from vone_jax.network import Network, NetworkError, ensemble
 
 FUNCTIONS = "tests.network.user_networks"
 FILE = Path(user_networks.__file__)
@@ -264,6 +264,40 @@ def test_an_ensemble_has_the_mean_of_the_logits_of_its_members(vone, tmp_path):
     found = network.logits_fn(keys, images)
     np.testing.assert_allclose(found, (logits[0] + logits[1]) / 2, rtol=1e-5, atol=1e-5)
     assert network.weights != vone_jax.open_network(f"{tmp_path}/one+{tmp_path}/one").weights
+
+
+def test_variants_of_v1_share_the_program_behind_it(vone):
+    """They differ in their weights, their cells, their noise, and whether their bank is tuned."""
+    model, _ = vone
+    simple = {"simple_channels": 16, "complex_channels": 0}
+    members = [
+        Network.of_model(f"variant-{number}", variant, models.init(variant, jax.random.key(number)))
+        for number, variant in enumerate(
+            model.clone(v1=dataclasses.replace(model.v1, **change))
+            for change in ({}, simple, {"noise": None, "sf_max": 4.0}, {"tuned": True})
+        )
+    ]
+    keys, images = keys_and_images(members[0])
+
+    def mean_of_each(keys, images):
+        each = [m.logits_fn(prng.fold(keys, i), images) for i, m in enumerate(members)]
+        return jnp.mean(jnp.stack(each), axis=0)
+
+    def value_and_slope(logits_fn):
+        loss = lambda images: jnp.sum(jnp.sin(logits_fn(keys, images)))  # noqa: E731
+        return jax.jit(jax.value_and_grad(loss))(images)
+
+    network = ensemble(members)
+    found, expected = value_and_slope(network.logits_fn), value_and_slope(mean_of_each)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
+    np.testing.assert_allclose(found[1], expected[1], atol=1e-4 * np.abs(expected[1]).max())
+
+    def operations(logits_fn):
+        return jax.jit(logits_fn).lower(keys, images).as_text().count("stablehlo.rsqrt")
+
+    # Each batch norm has one.
+    assert operations(network.logits_fn) == operations(members[0].logits_fn)
+    assert operations(mean_of_each) == 4 * operations(members[0].logits_fn)
 
 
 def test_members_that_do_not_fit_are_named(vone, tmp_path):

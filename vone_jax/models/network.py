@@ -219,7 +219,17 @@ class VOneNet(nn.Module):
         """
         layers, parts = self._front_end(images, noise_key)
         if self.learned_normalization is not None:
-            layers["v1.normalized"] = self.normalization(layers["v1"])
+            parts = (layers["v1"],)
+        return layers | self.behind_v1(parts, train)
+
+    def behind_v1(self, parts: Sequence[jax.Array], train: bool = False) -> Activations:
+        """The named activations behind ``v1``, see ``features``.
+
+        ``parts`` are the responses of V1 (N, H, W, cells), in one part or several.
+        """
+        layers = {}
+        if self.learned_normalization is not None:
+            layers["v1.normalized"] = self.normalization(jnp.concatenate(parts, axis=-1))
             parts = (layers["v1.normalized"],)
         layers["bottleneck"] = self.bottleneck(parts)
         layers |= self.back_end(layers["bottleneck"], train)

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.tree_util import Partial
 
 from vone_jax import models, prng, v1
@@ -239,11 +240,53 @@ class _Mean:
         return jnp.mean(jnp.stack(logits), axis=0)
 
 
+@dataclasses.dataclass(frozen=True)
+class _MeanOfVariants:
+    """The mean of the logits of VOneNets that differ in their V1 and their weights only.
+
+    What is behind V1 is compiled once, and computed for one member after another. As one ``vmap``
+    over the members, it would take a CPU twice the time, because each has its own kernels.
+    """
+
+    members: tuple[VOneNet, ...]
+
+    def __call__(self, variables: Any, keys: jax.Array, images: jax.Array) -> jax.Array:
+        fronts: list[Any] = [
+            member.apply({}, images, prng.fold(keys, i), method="front_end")
+            for i, member in enumerate(self.members)
+        ]
+
+        def logits(member: tuple[Any, jax.Array]) -> jax.Array:
+            layers: Any = self.members[0].apply(member[0], (member[1],), method="behind_v1")
+            return layers["logits"]
+
+        responses = jnp.stack([front["v1"] for front in fronts])
+        return jnp.mean(lax.map(logits, (variables, responses)), axis=0)
+
+
+def _mean(members: Sequence[Network]) -> Partial:
+    """The function of an ensemble, with all weights as leaves."""
+    pairs = [models.with_fixed_bank(m.model, m.variables) for m in members if m.model is not None]
+    variants = [model for model, _ in pairs if isinstance(model, VOneNet)]
+    # A module and the shapes of its weights say what is behind V1.
+    behind = [
+        (model.clone(v1=variants[0].v1, subcortical=None), jax.tree.map(jnp.shape, weights))
+        for model, weights in pairs
+        if isinstance(model, VOneNet)
+    ]
+    if len(behind) == len(members) and all(each == behind[0] for each in behind):
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(each for _, each in pairs))
+        return Partial(_MeanOfVariants(tuple(variants)), stacked)
+    functions = tuple(prng.as_pytree(member.logits_fn, "logits_fn") for member in members)
+    return Partial(_Mean(), functions)
+
+
 def ensemble(members: Sequence[Network]) -> Network:
     """The mean of the logits of several networks, the ensembles of Baidya et al. (2021).
 
     An attack reaches all members. Each member draws noise of its own. The layers of members cannot
-    be seen, and their noise cannot be changed.
+    be seen, and their noise cannot be changed. VOneNets with the same back end are one program,
+    whatever their number and their V1.
 
     Args:
       members: at least two networks for the same images and classes.
@@ -261,11 +304,10 @@ def ensemble(members: Sequence[Network]) -> Network:
                     f"members of an ensemble must have the same {name}: {first.name} has "
                     f"{getattr(first, name)}, {other.name} has {getattr(other, name)}"
                 )
-    functions = tuple(prng.as_pytree(member.logits_fn, "logits_fn") for member in members)
     validations = {member.validation for member in members}
     return Network(
         name="+".join(member.name for member in members),
-        logits_fn=Partial(_Mean(), functions),
+        logits_fn=_mean(members),
         image_shape=first.image_shape,
         class_names=first.class_names,
         stochastic=any(member.stochastic for member in members),
