@@ -90,10 +90,9 @@ class SurroundNormalization:
         for name in ("orientation_tuning", "phase_tuning"):
             arguments.number(f"normalization.{name}", getattr(self, name), most=1.0)
         for name in ("strength_correlation", "extent_correlation"):
-            if not -1.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(
-                    f"normalization.{name} must be in [-1, 1], got {getattr(self, name)!r}"
-                )
+            correlation = getattr(self, name)
+            if not isinstance(correlation, int | float) or not -1.0 <= correlation <= 1.0:
+                raise ValueError(f"normalization.{name} must be in [-1, 1], got {correlation!r}")
         # Frequencies are read at nodes one octave apart.
         if self.frequency_tuning is not None and not 0.5 <= self.frequency_tuning < np.inf:
             raise ValueError(
@@ -213,9 +212,8 @@ def _blurred(maps: Responses, deviation: float) -> Responses:
             for matrix, count in ((rows, number), (columns, number * height))
         )
         maps = jnp.matmul(along_rows, maps.reshape(number, height, width * cells))
-        return jnp.matmul(along_columns, maps.reshape(-1, width, cells)).reshape(
-            number, height, width, cells
-        )
+        maps = jnp.matmul(along_columns, maps.reshape(number * height, width, cells))
+        return maps.reshape(number, height, width, cells)
 
     return fast.by_platform(maps, cpu=in_batches, default=whole)
 
