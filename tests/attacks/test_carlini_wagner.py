@@ -52,6 +52,23 @@ def test_each_image_searches_its_own_constant():
     assert np.all(many.distance[far] < 1.15 * optimum[far])
 
 
+def test_an_image_that_has_stopped_takes_no_more_draws():
+    """Under noise, further draws would find it a closer image only because others go on."""
+    images, labels = problem.IMAGES, problem.labels(problem.TWO_CLASSES)
+
+    def noisy(keys, images):
+        draws = jax.vmap(lambda key: jax.random.normal(key, (2,)))(keys)
+        return problem.TWO_CLASSES(keys, images) + 0.7 * draws
+
+    attack = CW("l2", 1.0, steps=60, binary_search_steps=3, learning_rate=0.05)
+    keys = jax.random.split(problem.KEY, len(images))
+    together = attack.minimal(keys, noisy, images, labels)
+    for i in range(0, len(images), 4):
+        some = slice(i, i + 1)
+        alone = attack.minimal(keys[some], noisy, images[some], labels[some])
+        np.testing.assert_allclose(alone.distance, together.distance[some], rtol=1e-4)
+
+
 def test_adam_equals_optax():
     gradients = jax.random.normal(jax.random.key(0), (5, 2, 3))
     adam = Adam.start(gradients[0])

@@ -15,7 +15,7 @@ from jaxtyping import Array
 
 from vone_jax import prng
 from vone_jax.attacks import losses, norms
-from vone_jax.attacks.attack import Estimator, pytree
+from vone_jax.attacks.attack import Estimator, Positive, pytree
 from vone_jax.attacks.classifier import Draws, Images, Keys, Labels, LogitsFn, Mask, Values
 from vone_jax.attacks.losses import AnyLogits, AnyValues
 from vone_jax.attacks.minimal import Closest, MinimalNormAttack
@@ -78,8 +78,8 @@ class CW(MinimalNormAttack):
     eps: float
     steps: int = 10000
     binary_search_steps: int = 9
-    learning_rate: float = 0.01
-    initial_const: float = 1e-3
+    learning_rate: Positive = 0.01
+    initial_const: Positive = 1e-3
     confidence: float = 0.0
     abort_early: bool = True
     eot_samples: int = 1
@@ -134,7 +134,12 @@ class CW(MinimalNormAttack):
             number, active, checked, success, closest, variable, adam = state
             step_keys = prng.fold(keys, number)
             slope, (each, point, logits) = jax.grad(loss, has_aux=True)(variable, step_keys)
-            closest, adversarial = self.closer(closest, point, logits, images, labels)
+            found, adversarial = self.closer(closest, point, logits, images, labels)
+            # An image that has stopped takes no more draws of the noise.
+            closest = Closest(
+                norms.select(active, found.images, closest.images),
+                jnp.where(active, found.distance, closest.distance),
+            )
             success = success | (active & adversarial)
             if self.abort_early:
                 check = number % -(-self.steps // 10) == 0
