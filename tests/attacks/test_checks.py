@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import typing
 
 import flax.linen as nn
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vone_jax import prng
+from vone_jax import attacks, prng
 from vone_jax.attacks import FGSM, PGD, checks, per_example
 
 KEY = jax.random.key(0)
@@ -18,6 +19,28 @@ def logits_fn(key, images):
 
 
 IMAGES, LABELS = jnp.full((2, 4, 4, 1), 0.5), jnp.asarray([0, 2])
+
+
+@pytest.mark.parametrize(
+    ("attack", "fields", "accepted"),
+    [
+        (attacks.FAB, dict(eta=0.5), "eta must be a finite number >= 1, got 0.5"),
+        (attacks.FAB, dict(alpha_max=3.0), "alpha_max must be a finite number >= 0 and <= 1"),
+        (attacks.FAB, dict(beta=5.0), "beta must be a finite number >= 0 and <= 1"),
+        (attacks.CW, dict(initial_const=0.0), "initial_const must be a finite number > 0"),
+        (attacks.CW, dict(learning_rate=0.0), "learning_rate must be a finite number > 0"),
+        (attacks.DDN, dict(initial_norm=0.0), "initial_norm must be a finite number > 0"),
+        (attacks.DDN, dict(gamma=1.0), "gamma must be a finite number >= 0 and < 1, got 1.0"),
+        (attacks.FMN, dict(first_step=0.0), "first_step must be a finite number > 0"),
+        (attacks.FMN, dict(last_gamma=1.0), "last_gamma must be a finite number >= 0 and < 1"),
+        (attacks.APGD, dict(rho=7.0), "rho must be a finite number >= 0 and <= 1"),
+        (attacks.SPSA, dict(learning_rate=0.0), "learning_rate must be a finite number > 0"),
+    ],
+)
+def test_settings_that_make_an_attack_powerless_are_refused(attack, fields, accepted):
+    norm = "linf" if attack in (attacks.APGD, attacks.SPSA) else "l2"
+    with pytest.raises(ValueError, match=re.escape(accepted)):
+        attack(norm, 0.1, **fields)
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_noise_is_averaged_and_shared_by_both_sides():
 def test_bad_fields_are_refused():
     with pytest.raises(ValueError, match="norm must be one of linf; got 'l2'"):
         SPSA("l2", 0.5)
-    with pytest.raises(ValueError, match="delta must be above 0"):
+    with pytest.raises(ValueError, match="delta must be a finite number > 0, got 0.0"):
         SPSA("linf", 0.5, delta=0.0)
     with pytest.raises(ValueError, match='loss "dlr" is for untargeted attacks'):
         SPSA("linf", 0.5, loss="dlr", targeted=True)

@@ -215,8 +215,8 @@ def test_averaging_makes_progress_against_noise(images, weights, labels):
     [
         ({"norm": "l0"}, "norm must be one of linf, l2, l1"),
         ({"queries": 0}, "queries must be an integer >= 1"),
-        ({"p_init": 0.0}, "p_init must lie above 0 and be at most 1, got 0.0"),
-        ({"p_init": 1.5}, "p_init must lie above 0 and be at most 1, got 1.5"),
+        ({"p_init": 0.0}, "p_init must be a finite number > 0 and <= 1, got 0.0"),
+        ({"p_init": 1.5}, "p_init must be a finite number > 0 and <= 1, got 1.5"),
         ({"loss": "hinge"}, "loss must be one of"),
         ({"loss": "dlr", "targeted": True}, 'loss "dlr" is for untargeted attacks'),
     ],

@@ -21,7 +21,7 @@ from jaxtyping import Array, Int
 
 from vone_jax import prng
 from vone_jax.attacks import classifier, losses, norms
-from vone_jax.attacks.attack import Attack, Estimator, Norm, pytree
+from vone_jax.attacks.attack import Attack, Estimator, Norm, Share, pytree
 from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Mask, Scalar, Values
 from vone_jax.attacks.losses import Verdict
 
@@ -171,7 +171,7 @@ class APGD(Attack):
     targets: int = 9
     eot_samples: int = 1
     estimator: Estimator = "mean_loss"
-    rho: float = 0.75
+    rho: Share = 0.75
     checkpoints: Annotated[str, ("paper", "code")] = "paper"
     large_eps_schedule: bool = False
     targeted: bool = False

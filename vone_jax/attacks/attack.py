@@ -27,6 +27,8 @@ Class = TypeVar("Class", bound=type)
 Norm = Annotated[str, NORMS]
 Estimator = Annotated[str, losses.ESTIMATORS]
 Loss = Annotated[str, (*losses.LOSSES,)]
+Positive = Annotated[float, checks.Range(above=True)]
+Share = Annotated[float, checks.Range(most=1.0)]
 
 
 class Attack(abc.ABC):

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import numbers
 import typing
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +23,31 @@ BOX_TOLERANCE = 1e-6
 PROBABILITY_TOLERANCE = 1e-5
 
 
+class Range(NamedTuple):
+    """The numbers that a field of an attack may have: from ``least`` to ``most``.
+
+    ``above`` leaves out ``least``, ``below`` leaves out ``most``.
+    """
+
+    least: float = 0.0
+    most: float = math.inf
+    above: bool = False
+    below: bool = False
+
+    def __str__(self) -> str:
+        top = "" if self.most == math.inf else f" and {'<' if self.below else '<='} {self.most:g}"
+        return f"a finite number {'>' if self.above else '>='} {self.least:g}{top}"
+
+
+_NOT_NEGATIVE = Range()
+
+
 def fields(attack: Any) -> None:
     """Check the fields of an attack, a dataclass, by their types.
 
     An integer is a count of at least 1, a float is finite and not negative, and a bool is a flag.
-    ``Annotated[str, choices]`` is one of the choices. ``| None`` also allows None. Fields of other
-    types are not checked.
+    ``Annotated[float, Range(...)]`` is in the range, and ``Annotated[str, choices]`` is one of the
+    choices. ``| None`` also allows None. Fields of other types are not checked.
 
     Raises:
       ValueError, TypeError: if a field is out of range. The message names it.
@@ -36,17 +55,18 @@ def fields(attack: Any) -> None:
     for field in dataclasses.fields(attack):
         name, value = field.name, getattr(attack, field.name)
         types = typing.get_args(field.type) or (field.type,)
-        choices = getattr(field.type, "__metadata__", None)
+        limits = [getattr(each, "__metadata__", (None,))[0] for each in (field.type, *types)]
+        limits = [limit for limit in limits if limit is not None]
         if value is None and type(None) in types:
             continue
         if bool in types:
             arguments.flag(name, value)
         elif int in types:
             arguments.count(name, value)
-        elif float in types:
-            radius(name, value)
-        elif choices is not None:
-            arguments.choice(name, value, choices[0])
+        elif limits and not isinstance(limits[0], Range):
+            arguments.choice(name, value, limits[0])
+        elif limits or float in types:
+            radius(name, value, *limits)
     loss = getattr(attack, "loss", None)
     if getattr(attack, "norm", None) == "linf":
         within_images("eps", attack.eps)
@@ -61,8 +81,8 @@ def _known(value: Any) -> np.ndarray:
     return np.atleast_1d(np.asarray(value, np.float64))
 
 
-def radius(name: str, value: Any) -> None:
-    """Check that ``value`` is a finite number, at least 0, or a ladder of them for ``vmap``.
+def radius(name: str, value: Any, within: Range = _NOT_NEGATIVE) -> None:
+    """Check that ``value`` is a finite number in a range, or a ladder of them for ``vmap``.
 
     Traced values pass.
 
@@ -73,10 +93,12 @@ def radius(name: str, value: Any) -> None:
     if isinstance(value, (str, bytes, list, tuple, dict, complex)) or value is None:
         raise TypeError(f"{name} must be a number, got {value!r}")
     known = _known(value)
-    bad = known[~(np.isfinite(known) & (known >= 0))]
+    valid = np.isfinite(known) & (known >= within.least) & (known <= within.most)
+    valid &= ~(within.above & (known == within.least)) & ~(within.below & (known == within.most))
+    bad = known[~valid]
     if isinstance(value, bool) or bad.size:
         worst = value if isinstance(value, numbers.Real) else float(bad[0])
-        raise ValueError(f"{name} must be a finite number >= 0, got {worst!r}")
+        raise ValueError(f"{name} must be {within}, got {worst!r}")
 
 
 def within_images(name: str, value: Any) -> None:

@@ -9,14 +9,15 @@ References:
 
 import dataclasses
 import math
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from vone_jax import prng
-from vone_jax.attacks import losses, norms
-from vone_jax.attacks.attack import Estimator, Norm, pytree
+from vone_jax.attacks import checks, losses, norms
+from vone_jax.attacks.attack import Estimator, Norm, Share, pytree
 from vone_jax.attacks.classifier import Draws, Images, Keys, Labels, LogitsFn, Values
 from vone_jax.attacks.deepfool import DUAL, Boundary, LinearisedAttack
 from vone_jax.attacks.minimal import Closest
@@ -69,9 +70,9 @@ class FAB(LinearisedAttack):
     steps: int = 100
     restarts: int = 1
     targets: int | None = None
-    alpha_max: float = 0.1
-    eta: float = 1.05
-    beta: float = 0.9
+    alpha_max: Share = 0.1
+    eta: Annotated[float, checks.Range(1.0)] = 1.05
+    beta: Share = 0.9
     eot_samples: int = 1
     estimator: Estimator = "mean_logits"
     targeted: bool = False

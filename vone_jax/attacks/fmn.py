@@ -16,14 +16,17 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from vone_jax import prng
-from vone_jax.attacks import norms
-from vone_jax.attacks.attack import Estimator, Norm, pytree
+from vone_jax.attacks import checks, norms
+from vone_jax.attacks.attack import Estimator, Norm, Positive, pytree
 from vone_jax.attacks.classifier import Draws, Images, Keys, Labels, LogitsFn, Scalar, Values
 from vone_jax.attacks.deepfool import boundary_distance
 from vone_jax.attacks.minimal import Closest, MinimalNormAttack
 
 # The point, the radius of its ball and the closest adversarial image.
 State = tuple[Images, Values, Closest]
+
+# The share by which a radius or a step falls in a step.
+_Fall = Annotated[float, checks.Range(most=1.0, below=True)]
 
 
 @pytree("eps", "initial_norm", "gamma")
@@ -45,8 +48,8 @@ class DDN(MinimalNormAttack):
     norm: Annotated[str, ("l2",)]
     eps: float
     steps: int = 100
-    initial_norm: float = 1.0
-    gamma: float = 0.05
+    initial_norm: Positive = 1.0
+    gamma: _Fall = 0.05
     eot_samples: int = 1
     estimator: Estimator = "mean_logits"
     targeted: bool = False
@@ -115,10 +118,10 @@ class FMN(MinimalNormAttack):
     norm: Norm
     eps: float
     steps: int = 100
-    first_step: float = 1.0
+    first_step: Positive = 1.0
     last_step: float = 0.01
-    first_gamma: float = 0.05
-    last_gamma: float = 0.001
+    first_gamma: _Fall = 0.05
+    last_gamma: _Fall = 0.001
     eot_samples: int = 1
     estimator: Estimator = "mean_logits"
     targeted: bool = False

@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from vone_jax import prng
 from vone_jax.attacks import classifier, losses, norms
-from vone_jax.attacks.attack import Attack, Loss, Norm, pytree
+from vone_jax.attacks.attack import Attack, Loss, Norm, Positive, pytree
 from vone_jax.attacks.carlini_wagner import Adam
 from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Values
 
@@ -89,16 +89,11 @@ class SPSA(Attack):
     eps: float
     steps: int = 100
     samples: int = 128
-    delta: float = 0.01
-    learning_rate: float = 0.01
+    delta: Positive = 0.01
+    learning_rate: Positive = 0.01
     eot_samples: int = 1
     loss: Loss = "margin"
     targeted: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if isinstance(self.delta, (int, float)) and self.delta == 0:
-            raise ValueError("delta must be above 0: the loss is compared at this distance")
 
     def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
         def loss(point: Images, keys: Keys) -> Values:

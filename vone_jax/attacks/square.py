@@ -9,6 +9,7 @@ References:
 
 import dataclasses
 import functools
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from vone_jax import prng
-from vone_jax.attacks import losses, norms
+from vone_jax.attacks import checks, losses, norms
 from vone_jax.attacks.attack import Attack, Loss, Norm, pytree
 from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Mask, Scalar, Values
 
@@ -64,15 +65,10 @@ class Square(Attack):
     queries: int = 5000
     restarts: int = 1
     eot_samples: int = 1
-    p_init: float = 0.8
+    p_init: Annotated[float, checks.Range(most=1.0, above=True)] = 0.8
     rescale_schedule: bool = False
     loss: Loss = "margin"
     targeted: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if isinstance(self.p_init, (int, float)) and not 0 < self.p_init <= 1:
-            raise ValueError(f"p_init must lie above 0 and be at most 1, got {self.p_init!r}")
 
     def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
         def score(candidates: Images, keys: Keys) -> tuple[Values, Mask]:
