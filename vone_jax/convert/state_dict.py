@@ -231,7 +231,10 @@ def to_torch(model: Network, variables: Any) -> dict[str, np.ndarray]:
     """
     values = checked_variables(model, flatten_dict(variables))
     if names := sorted({path[1] for path in values} & {*FRONT_END}):
-        raise ValueError(f"the original has no place for what is learned in {', '.join(names)}")
+        cure = "; models.with_fixed_bank makes a tuned bank fit" if "block" in names else ""
+        raise ValueError(
+            f"the original has no place for what is learned in {', '.join(names)}{cure}"
+        )
     tensors = {}
     if isinstance(model, VOneNet):
         if model.subcortical is not None:

@@ -86,14 +86,18 @@ def open_network(
       OSError: if a file cannot be read.
       Exception: what a function raises, with a note that names it.
     """
+    if not isinstance(spec, str | Path | Network):
+        raise NetworkError(f"a network must be {_SOURCES}; got {spec!r}")
+    path = Path("") if isinstance(spec, Network) else Path(spec).expanduser()
+    is_run = path.is_dir() and not isinstance(spec, Network) and not _is_folder(path)
+    named = spec.name if isinstance(spec, Network) else spec
+    if step is not None and not is_run and "+" not in str(named):
+        raise NetworkError(f"step is for a directory of train.py, got {step} with {named}")
+    if v1_fields and not (path.suffix in _CHECKPOINTS and path.is_file()):
+        raise NetworkError(f"v1 is for checkpoint files, got {dict(v1_fields)} with {named}")
     if isinstance(spec, Network):
         network = spec
     else:
-        path = Path(spec).expanduser()
-        if step is not None and not path.is_dir() and "+" not in str(spec):
-            raise NetworkError(f"step is for a directory of train.py, got {step} with {spec}")
-        if v1_fields and not path.is_file():
-            raise NetworkError(f"v1 is for checkpoint files, got {dict(v1_fields)} with {spec}")
         network = _open(str(spec), path, step, v1_fields or {})
     if class_names is not None:
         network = dataclasses.replace(network, class_names=tuple(class_names))
@@ -107,7 +111,7 @@ def open_network(
 
 def _open(spec: str, path: Path, step: int | None, v1_fields: Mapping[str, Any]) -> Network:
     if path.is_dir():
-        if not (path / "model.safetensors").exists():
+        if not _is_folder(path):
             return _open_run(path, step)
         model, variables = convert.load_folder(path)
         return _converted(path.resolve().name, model, variables, f"folder {path.resolve().name}")
@@ -132,6 +136,11 @@ def _open(spec: str, path: Path, step: int | None, v1_fields: Mapping[str, Any])
     raise NetworkError(f"there is no network {spec}{nearest}; it must be {_SOURCES}")
 
 
+def _is_folder(path: Path) -> bool:
+    """Whether a directory is one of ``convert.save_folder``."""
+    return (path / "model.safetensors").exists()
+
+
 def _nearest(path: Path) -> str:
     """A hint to the network beside a path whose name is the most similar; may be empty."""
     beside = path.absolute().parent.glob("*")
@@ -151,10 +160,9 @@ def _open_run(path: Path, step: int | None) -> Network:
         step, experiment, model, variables = training.restore_run(path, step)
     except training.RunDirectoryError as error:
         raise training.RunDirectoryError(f"{error}{_nearest(path)}") from error
-    model, variables = models.with_fixed_bank(model, variables)  # pyright: ignore
     return Network.of_model(
         path.resolve().name,
-        model,
+        model,  # pyright: ignore[reportArgumentType]
         variables,
         experiment.model.image_size,
         class_names=training.read_run(path).class_names or (),

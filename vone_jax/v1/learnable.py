@@ -14,6 +14,9 @@ from jaxtyping import Array
 
 from vone_jax.v1.gabor import GaborParameters, gabor_functions
 
+# The highest spatial frequency relative to the Nyquist limit.
+_LARGEST_SHARE = 1.0 - 2.0**-16
+
 
 class LearnableGabor(nn.Module):
     """The kernels of a bank as functions of learned parameters.
@@ -83,6 +86,8 @@ def _unbounded(bank: GaborParameters, pixels_per_degree: float) -> dict[str, np.
 
 def _bounded(params: Mapping[str, Array], pixels_per_degree: float) -> tuple[Array, ...]:
     """Return frequencies in cycles per degree, angles in radians, nx and ny."""
-    sf = jax.nn.sigmoid(params["logit_sf"]) * (pixels_per_degree / 2.0)
+    # In float32, the sigmoid of 17 is 1.
+    share = jnp.minimum(jax.nn.sigmoid(params["logit_sf"]), _LARGEST_SHARE)
+    sf = share * (pixels_per_degree / 2.0)
     sizes = (jnp.exp(params[name]) for name in ("log_nx", "log_ny"))
     return sf, params["theta"], params["phase"], *sizes
