@@ -300,6 +300,41 @@ def test_variants_of_v1_share_the_program_behind_it(vone):
     assert operations(mean_of_each) == 4 * operations(members[0].logits_fn)
 
 
+def test_members_with_other_maps_or_functions_keep_their_own(vone):
+    model, variables = vone
+    plain = Network.of_model("plain", model, models.init(model, jax.random.key(0)))
+    coarse = model.clone(v1=dataclasses.replace(model.v1, stride=8))
+    coarse = Network.of_model("coarse", coarse, models.init(coarse, jax.random.key(1)))
+    silent = dataclasses.replace(
+        plain, logits_fn=lambda keys, images: 0 * plain.logits_fn(keys, images)
+    )
+    keys, images = keys_and_images(plain)
+    for other in (coarse, silent):
+        found = ensemble([plain, other]).logits_fn(keys, images)
+        logits = [m.logits_fn(prng.fold(keys, i), images) for i, m in enumerate((plain, other))]
+        np.testing.assert_allclose(found, (logits[0] + logits[1]) / 2, rtol=1e-4, atol=1e-5)
+
+
+def test_a_tuned_bank_is_opened_as_a_fixed_one(tmp_path):
+    config = dataclasses.replace(v1.VOneBlockConfig(4, 4, 28, 1.0, 9, 2), tuned=True)
+    model = models.create("vone_cornet_z", 3, 28, v1=config, width=2)
+    convert.save_folder(tmp_path / "tuned", model, models.init(model, jax.random.key(0)))
+    network = vone_jax.open_network(tmp_path / "tuned")
+    assert not network.v1.tuned and network.v1.bank is not None
+
+
+@pytest.mark.parametrize("spec", ["folder", "network"])
+def test_what_is_for_other_networks_is_refused(vone, tmp_path, spec):
+    network = Network.of_model("net", *vone)
+    if spec == "folder":
+        convert.save_folder(tmp_path / "net", *vone)
+        network = tmp_path / "net"
+    with pytest.raises(NetworkError, match="step is for a directory of train.py, got 7 with .*net"):
+        vone_jax.open_network(network, step=7)
+    with pytest.raises(NetworkError, match="v1 is for checkpoint files"):
+        vone_jax.open_network(network, v1_fields={"stride": 4})
+
+
 def test_members_that_do_not_fit_are_named(vone, tmp_path):
     convert.save_folder(tmp_path / "one", *vone)
     with pytest.raises(ValueError, match="must have the same image_shape: one has .*, cnn has"):

@@ -82,6 +82,8 @@ class Network:
 
     def __post_init__(self):
         shape = tuple(self.image_shape)
+        object.__setattr__(self, "image_shape", shape)
+        object.__setattr__(self, "class_names", tuple(self.class_names))
         if not self.name or "/" in self.name or self.name.startswith((".", "-")):
             raise ValueError(f"name must be usable as that of a directory, got {self.name!r}")
         whole = all(isinstance(side, int) and side > 0 for side in shape)
@@ -99,8 +101,10 @@ class Network:
     ) -> "Network":
         """A network of ``vone_jax.models``, with further fields.
 
-        The images have sides of ``image_size`` pixels; default: those of the module.
+        A tuned bank becomes the fixed bank that it has learned, see ``models.with_fixed_bank``. The
+        images have sides of ``image_size`` pixels; default: those of the module.
         """
+        model, variables = models.with_fixed_bank(model, variables)
         size = model.image_size if image_size is None else image_size
         return cls(
             name=name,
@@ -266,18 +270,24 @@ class _MeanOfVariants:
 
 def _mean(members: Sequence[Network]) -> Partial:
     """The function of an ensemble, with all weights as leaves."""
-    pairs = [models.with_fixed_bank(m.model, m.variables) for m in members if m.model is not None]
-    variants = [model for model, _ in pairs if isinstance(model, VOneNet)]
-    # A module and the shapes of its weights say what is behind V1.
+    functions = tuple(prng.as_pytree(member.logits_fn, "logits_fn") for member in members)
+    variants = [member.model for member in members if isinstance(member.model, VOneNet)]
+    # A module, the size of V1's maps and the shapes of the weights say what is behind V1.
     behind = [
-        (model.clone(v1=variants[0].v1, subcortical=None), jax.tree.map(jnp.shape, weights))
-        for model, weights in pairs
-        if isinstance(model, VOneNet)
+        (
+            member.model.clone(v1=variants[0].v1, subcortical=None),
+            member.model.v1.stride,
+            jax.tree.map(jnp.shape, member.variables),
+        )
+        for member, function in zip(members, functions, strict=True)
+        # A user may have given another function to a network of a module.
+        if isinstance(member.model, VOneNet)
+        and function.func == models.logits_fn(member.model, member.variables).func
+        and function.args[0] is member.variables
     ]
     if len(behind) == len(members) and all(each == behind[0] for each in behind):
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(each for _, each in pairs))
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(m.variables for m in members))
         return Partial(_MeanOfVariants(tuple(variants)), stacked)
-    functions = tuple(prng.as_pytree(member.logits_fn, "logits_fn") for member in members)
     return Partial(_Mean(), functions)
 
 
