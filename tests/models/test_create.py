@@ -202,6 +202,31 @@ def test_wrong_arguments_are_named(arguments, message):
         models.create(*arguments)
 
 
+@pytest.mark.untyped
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("resnet18", {"stem_noise": "neuronal"}, "stem_noise must be NeuronalNoise"),
+        ("resnet18", {"dtype": jnp.int32}, "dtype must be float32 or bfloat16"),
+        ("vone_resnet18", {"learned_normalization": "gdn"}, "learned_normalization must be"),
+        ("vone_resnet18", {"learned_normalization": v1.GDN}, "or None, got <class"),
+        (
+            "vone_resnet18", {"learned_normalization": v1.SurroundNormalization()},
+            "a surround belongs into v1.normalization",
+        ),
+    ],
+)  # fmt: skip
+def test_arguments_of_other_types_are_named(name, fields, message):
+    with pytest.raises(ValueError, match=message):
+        models.create(name, 10, 32, **fields)
+
+
+def test_images_of_which_a_network_leaves_nothing_are_refused():
+    model = models.create("alexnet", 10, 224, width=8)
+    with pytest.raises(ValueError, match="images are too small for this network"):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+
+
 def test_models_are_listed_by_pattern():
     assert models.list_models() == sorted(models.NAMES)
     assert models.list_models("*resnet50") == ["ev_resnet50", "resnet50", "vone_resnet50"]

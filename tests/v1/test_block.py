@@ -236,6 +236,17 @@ def test_wrong_images_are_refused(bad, error, message):
     ("overrides", "message"),
     [
         ({"kernel_size": 8}, "kernel_size must be odd"),
+        ({"kernel_size": 3.5}, "kernel_size must be an integer >= 1, got 3.5"),
+        ({"gabor_seed": -1}, "gabor_seed must be an integer >= 0"),
+        (
+            {"distribution": "evnet_published", "in_channels": 2},
+            'distribution "evnet_published" is',
+        ),
+        (
+            {"distribution": "evnet", "sf_max": 1.0},
+            "no neuron .* between sf_min=0.0 and sf_max=1.0",
+        ),
+        ({"image_mean": "0.5"}, "image_mean must be one number or one per channel, 3 numbers"),
         ({"stride": 0}, "stride must be an integer >= 1, got 0"),
         ({"visual_degrees": -1.0}, "visual_degrees must be a finite number > 0"),
         ({"visual_degrees": 8.0}, "Nyquist"),

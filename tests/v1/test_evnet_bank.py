@@ -49,7 +49,7 @@ def test_equal_numbers_of_filters_read_each_channel(simple, complex_, in_channel
     ("fields", "message"),
     [
         ({"sf_max": 0.6}, "no bin lies"),
-        ({"seed": 2**32}, "seed must be below"),
+        ({"seed": 2**32}, "seed must be an integer >= 0 and <= 4294967295"),
         ({"simple": 0, "complex_": 0}, r"simple \+ complex_ must be an integer >= 1"),
         ({"simple": 512, "published_channels": True}, "published_channels is for at most 512"),
         ({"in_channels": 2, "published_channels": True}, "more than 2 in_channels, got 8 and 2"),

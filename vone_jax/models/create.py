@@ -22,7 +22,7 @@ from vone_jax.models.efficientnet import EfficientNetBackEnd, EfficientNetStem
 from vone_jax.models.layers import Dtype
 from vone_jax.models.network import BaseNetwork, Network, VOneNet
 from vone_jax.models.resnet import BasicBlock, Block, BottleneckBlock, ResNetBackEnd, ResNetStem
-from vone_jax.v1 import SubcorticalConfig, VOneBlockConfig
+from vone_jax.v1 import SubcorticalConfig, SurroundNormalization, VOneBlockConfig
 from vone_jax.v1.divisive import Rule
 from vone_jax.v1.images import check_normalisation
 from vone_jax.v1.noise import Noise
@@ -164,6 +164,20 @@ def create(
     arguments.count("in_channels", in_channels)
     arguments.count("width", width)
     arguments.number("stem_gain", stem_gain, positive=True)
+    if not isinstance(stem_noise, Noise):
+        raise ValueError(
+            "stem_noise must be NeuronalNoise(...), GaussianNoise(...), FanoNoise(...) or None, "
+            f"got {stem_noise!r}"
+        )
+    if not isinstance(learned_normalization, Rule | None):
+        surround = isinstance(learned_normalization, SurroundNormalization)
+        raise ValueError(
+            "learned_normalization must be OrientedPools(...), NeighbouringChannels(...), GDN(...) "
+            f"or None, got {learned_normalization!r}"
+            + ("; a surround belongs into v1.normalization" if surround else "")
+        )
+    if dtype not in (jnp.float32, jnp.bfloat16):
+        raise ValueError(f"dtype must be float32 or bfloat16, got {dtype!r}")
     v1, subcortical = front_end(name, image_size, in_channels, v1, subcortical)
     if v1 is not None and (stem_noise is not None or stem_gain != 1.0):
         raise ValueError(f"stem_noise and stem_gain are for base networks; {name!r} has v1.noise")

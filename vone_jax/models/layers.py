@@ -175,7 +175,12 @@ def adaptive_average_pool(x: Maps, size: int) -> Float[Array, "n {size} {size} c
     """Average over a size x size grid of windows, as PyTorch's adaptive pooling does.
 
     Window i of ``size`` over H positions is floor(i H / size) to ceil((i + 1) H / size).
+
+    Raises:
+      ValueError: if there are no positions.
     """
+    if 0 in x.shape:
+        raise ValueError("images are too small for this network: its pools leave nothing of them")
     rows, cols = (jnp.asarray(_pooling_matrix(n, size), x.dtype) for n in x.shape[1:3])
     return jnp.einsum("ih,nhwc,jw->nijc", rows, x, cols)
 

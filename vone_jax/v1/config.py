@@ -17,6 +17,8 @@ from vone_jax.v1.gabor import (
 from vone_jax.v1.images import PerChannel, check_normalisation
 from vone_jax.v1.normalization import SurroundNormalization
 from vone_jax.v1.sampling import (
+    check_published_channels,
+    check_seed,
     sample_evnet_parameters,
     sample_gabor_parameters,
     spatial_frequency_histogram,
@@ -95,6 +97,7 @@ class VOneBlockConfig:
         check_normalisation("image_mean", self.image_mean, self.in_channels)
         check_normalisation("image_std", self.image_std, self.in_channels, positive=True)
         check_kernel_size(self.kernel_size)
+        check_seed("gabor_seed", self.gabor_seed)
         if not isinstance(self.normalization, SurroundNormalization | None):
             raise ValueError(
                 "normalization must be SurroundNormalization(...) or None, got "
@@ -110,6 +113,9 @@ class VOneBlockConfig:
             )
         arguments.choice("noise_generator", self.noise_generator, noise_models.GENERATORS)
         if self.bank is None:
+            if self.distribution == "evnet_published":
+                name = 'distribution "evnet_published"'
+                check_published_channels(name, self.num_channels, self.in_channels)
             top = spatial_frequency_histogram(self.distribution, self.sf_min, self.sf_max).edges[-1]
             if not self.allow_aliasing:
                 check_nyquist(top, self.pixels_per_degree)

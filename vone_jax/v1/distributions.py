@@ -53,7 +53,7 @@ class Histogram:
         Unless ``include_high``, an edge that equals ``high`` is dropped.
 
         Raises:
-          ValueError: if no bin is left.
+          ValueError: if no bin is left, or all that are left are empty.
         """
         edges = np.array(self.edges)
         inside = np.flatnonzero((low <= edges) & (edges <= high if include_high else edges < high))
@@ -62,6 +62,11 @@ class Histogram:
                 f"no bin lies between sf_min={low} and sf_max={high}; the edges are {self.edges}"
             )
         first, last = inside[0], inside[-1]
+        if not any(self.weights[first:last]):
+            raise ValueError(
+                f"no neuron of the distribution lies between sf_min={low} and sf_max={high}; the "
+                f"edges are {self.edges}, their counts {self.weights}"
+            )
         return Histogram(self.edges[first : last + 1], self.weights[first:last], self.scale)
 
 

@@ -250,7 +250,8 @@ class ImportedBank:
 
 def check_kernel_size(kernel_size: int) -> None:
     """Raise a ValueError unless ``kernel_size`` is an odd number of pixels >= 1."""
-    if kernel_size < 1 or kernel_size % 2 == 0:
+    arguments.count("kernel_size", kernel_size)
+    if kernel_size % 2 == 0:
         raise ValueError(f"kernel_size must be odd and >= 1, got {kernel_size}")
 
 

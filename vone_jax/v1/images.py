@@ -1,6 +1,7 @@
 """Images as V1 reads them: what is accepted, and the normalisation."""
 
 import math
+import numbers
 
 import jax
 import jax.numpy as jnp
@@ -27,11 +28,12 @@ def check_normalisation(
       ValueError: if ``value`` is neither one number nor one per channel, or a number is not finite
         or (if ``positive``) not > 0.
     """
-    if isinstance(value, tuple) and len(value) != channels:
+    each = value if isinstance(value, tuple) else (value,) * channels
+    if len(each) != channels or not all(isinstance(number, numbers.Real) for number in each):
         raise ValueError(
-            f"{name} must be one number or one per channel, {channels} numbers, got {value}"
+            f"{name} must be one number or one per channel, {channels} numbers, got {value!r}"
         )
-    for number in value if isinstance(value, tuple) else (value,):
+    for number in each:
         if not math.isfinite(number) or (positive and number <= 0):
             raise ValueError(f"{name} must be {'> 0' if positive else 'finite'}, got {value}")
 

@@ -79,7 +79,7 @@ def sample_gabor_parameters(
     """
     arguments.count("num_filters", num_filters)
     arguments.count("in_channels", in_channels)
-    _check_seed(seed)
+    check_seed("seed", seed)
     arguments.number("correlation", correlation, most=1.0, below=True)
     if distribution.startswith("evnet"):
         raise ValueError(
@@ -142,12 +142,9 @@ def sample_evnet_parameters(
     num_filters = simple + complex_
     arguments.count("simple + complex_", num_filters)
     arguments.count("in_channels", in_channels)
-    _check_seed(seed)
-    if published_channels and not (num_filters <= _PUBLISHED_FILTERS and in_channels > 2):
-        raise ValueError(
-            f"published_channels is for at most {_PUBLISHED_FILTERS} filters and more than 2 "
-            f"in_channels, got {num_filters} and {in_channels}"
-        )
+    check_seed("seed", seed)
+    if published_channels:
+        check_published_channels("published_channels", num_filters, in_channels)
     frequencies = _evnet_frequencies(sf_min, sf_max)
 
     generator = np.random.RandomState(seed)
@@ -172,10 +169,18 @@ def sample_evnet_parameters(
     )
 
 
-def _check_seed(seed: int) -> None:
-    arguments.count("seed", seed, least=0)
-    if seed >= 2**32:
-        raise ValueError(f"seed must be below 2**32, got {seed}")
+def check_seed(name: str, seed: int) -> None:
+    """Raise a ValueError unless ``seed`` is one of ``RandomState``."""
+    arguments.count(name, seed, least=0, most=2**32 - 1)
+
+
+def check_published_channels(name: str, num_filters: int, in_channels: int) -> None:
+    """Raise a ValueError unless a bank can have the input channels of the published EVNets."""
+    if num_filters > _PUBLISHED_FILTERS or in_channels <= 2:
+        raise ValueError(
+            f"{name} is for at most {_PUBLISHED_FILTERS} filters and more than 2 "
+            f"in_channels, got {num_filters} and {in_channels}"
+        )
 
 
 def _evnet_frequencies(
