@@ -100,6 +100,12 @@ def test_contrasts_out_of_range_are_refused(contrasts, site):
         contrast_response(block_responses, KEY, site, np.array(contrasts))
 
 
+def test_no_trials_are_refused(site):
+    for experiment in (contrast_response, neurophysiology.surround_tuning):
+        with pytest.raises(ValueError, match="trials must be an integer >= 1, got 0"):
+            experiment(block_responses, KEY, site, trials=0)
+
+
 def constant_site(units):
     zeros = np.zeros(units, int)
     display = neurophysiology.Display(8.0, 16, 1)

@@ -29,6 +29,15 @@ MEDIANS = {
 }
 
 
+def test_a_table_of_too_few_values_is_refused():
+    """Half of its populations would have no value, and the ceiling would be 0."""
+    with pytest.raises(ValueError, match=r"references\['max_dc'\] must have more .* got 1 values"):
+        references({"max_dc": np.array([10.0, np.nan, np.nan, np.nan])})
+    known = references({"max_dc": np.array([10.0, 20.0, 30.0, np.nan])})
+    scores = compare(jax.random.key(0), {"max_dc": np.array([5.0, 20.0, 30.0])}, known, 50)
+    assert np.isfinite(scores["max_dc"].score)
+
+
 def test_the_samples_are_complete_and_seven():
     assert {name: r.neurons for name, r in PUBLISHED.items()} == SAMPLES
     for name, reference in PUBLISHED.items():

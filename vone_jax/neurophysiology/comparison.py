@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, Key, Shaped
 from vone_jax import arguments, prng
 from vone_jax.neurophysiology.properties import (
     GROUPS,
+    MOST_UNDEFINED,
     PROPERTIES,
     PUBLISHED,
     Reference,
@@ -23,8 +24,6 @@ from vone_jax.neurophysiology.properties import (
 )
 
 BOOTSTRAPS = 1000
-# If more populations than this fraction have no defined value, the similarity is 0.
-_MOST_UNDEFINED = 0.1
 Counts = Int[np.ndarray, " bins"]
 # "needs data": the user has to supply the distribution over neurons. "needs stimuli": the property
 # was not measured, because the user has to supply its images.
@@ -153,7 +152,7 @@ def similarity(
     drawn = generator.multinomial(size, population / population.sum(), bootstraps)[:, :-1]
     totals = drawn.sum(axis=1)
     defined = totals > 0
-    if np.mean(~defined) > _MOST_UNDEFINED:
+    if np.mean(~defined) > MOST_UNDEFINED:
         return 0.0, 0.0
     fractions = drawn[defined] / totals[defined, None]
     values = np.asarray(1.0 - distance(fractions, reference_counts / reference_counts.sum()))

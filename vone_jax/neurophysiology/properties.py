@@ -18,6 +18,9 @@ Experiment = Literal["orientation", "spatial frequency", "size", "texture"]
 # F0 - grey; "f0 or f1", the larger of F0 - grey and F1; "texture", the largest rate - grey.
 Driven = Literal["f0", "f0 or f1", "texture"]
 
+# If more populations than this fraction have no defined value, the similarity is 0.
+MOST_UNDEFINED = 0.1
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Property:
@@ -179,7 +182,7 @@ def references(
     Tables have values of neurons by property, NaN where undefined; see ``reference_tables``.
 
     Raises:
-      ValueError: for an unknown property, or values of another shape or all undefined.
+      ValueError: for an unknown property, or values of another shape, or too many undefined ones.
     """
     known = dict(PUBLISHED)
     for name, values in (tables or {}).items():
@@ -191,6 +194,11 @@ def references(
                 f"got shape {values.shape} with {int(np.isinf(values).sum())} infinite values"
             )
         counts, undefined = histogram(values, PROPERTIES[name].edges)
+        if (undefined / len(values)) ** len(values) > MOST_UNDEFINED / 2:
+            raise ValueError(
+                f"references[{name!r}] must have more values: its populations are drawn again, and "
+                f"too many would have none; got {counts.sum()} values and {undefined} NaN"
+            )
         known[name] = Reference(counts, undefined, "user table")
     return known
 

@@ -78,8 +78,10 @@ def record(
     the maximum of this many consecutive gratings, before averaging.
 
     Raises:
-      ValueError: if a response is not finite, or has another shape than a ``ResponseFn`` returns.
+      ValueError: if a response is not finite, or has another shape than a ``ResponseFn`` returns,
+        or for fewer than one trial.
     """
+    arguments.count("trials", trials)
     tables = (gratings.table,) if gratings.below is None else (gratings.table, gratings.below)
     visible = np.any([stimuli.visible(t, site.display, site.window) for t in tables], axis=0)
     shown = np.any(visible.reshape(-1, reduce_last), axis=1)
