@@ -91,6 +91,7 @@ def test_quantised_logits_fail(batch):
     assert found["random_noise"].verdict == "warning"
 
 
+@pytest.mark.slow  # The quick code of the default tests has no exponential that is 0.
 def test_saturated_logits_fail(batch):
     found = examine(Partial(saturated, batch[0]), batch)
     assert {"gradients", "other_loss", "black_box", "unbounded"} <= verdicts(found, "fail")
