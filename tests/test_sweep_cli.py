@@ -38,7 +38,7 @@ def test_a_dry_run_shows_every_command(tmp_path, capsys):
     shown = capsys.readouterr().out
     sweep = sweeps.load_sweep(name, CONFIGS)
     commands = sum(1 + len(sweep.evaluations_of(label)) for label in sweep.members)
-    assert len(shown.splitlines()) == commands
+    assert len(shown.splitlines()) == commands + 1  # The report.
     assert f"train.py {name}:base-similar-v1 --run-dir" in shown.replace(
         str(CONFIGS.parent) + "/", ""
     )

@@ -297,7 +297,6 @@ def test_wrong_fields_of_the_experiment_itself_are_named(planned, capsys, argume
 @pytest.mark.parametrize(
     "error",
     [
-        training.RunDirectoryError("in use"),
         training.NonFiniteError("the loss is nan at step 5"),
         training.CheckpointError("disk full"),
         training.UnreadableDataError("101 training images could not be read"),

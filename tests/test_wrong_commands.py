@@ -72,7 +72,7 @@ train r --data.batch-size 12.5                  | --data.batch-size | an integer
 train r --data.workers=-1                       | --data.workers | an integer >= 0
 train r --data.augment.crop-scale 0.2           | --data.augment.crop-scale | 2 words
 train r --data.augment.crop-scale 2 1           | --data.augment.crop-scale | low <= high <= 1
-train r --data.augment.flip maybe               | maybe        | switches
+train r --data.augment.flip maybe               | maybe        | on or off takes no value
 train r --data.unreadable ignore                | --data.unreadable | raise, skip
 train r --data.corruptions fogg                 | --data.corruptions | did you mean 'fog'
 train r --data.corruption-severity 5 1          | --data.corruption-severity | low <= high
@@ -113,8 +113,8 @@ train r --optimizer.rates nosuch/part 3         | --optimizer.rates | back_end/l
 train r --freeze nosuch                         | --freeze     | back_end/layer1_0
 train r --initial-weights nofile.pth            | --initial-weights | a checkpoint file (.pth
 train r --initial-weights text.txt              | --initial-weights | a checkpoint file (.pth
-train r --initial-weights void                  | --initial-weights | train.py makes one | 1
-train r --run-dir text.txt                      | --run-dir    | must be a directory | 1
+train r --initial-weights void                  | --initial-weights | train.py makes one
+train r --run-dir text.txt                      | --run-dir    | must be a directory
 train r --run-dir text.txt/run                  | --run-dir    | Not a directory
 train r --compilation-cache text.txt            | --compilation-cache | must be a directory
 eval                                            | NETWORK      | RUN_DIR
@@ -133,11 +133,15 @@ eval net --corruption fog                       | --corruption | did you mean --
 eval net --suite cleen                          | --suite      | did you mean 'clean'
 eval net --suite                                | --suite      | at least one of clean, linf
 eval net --eps 8                                | --eps        | did you mean 8/255
-eval net --eps 8/0                              | --eps        | [FLOAT
-eval net --eps big                              | --eps        | [FLOAT
+eval net --eps 8/0                              | --eps        | numbers or fractions such as 8/255
+eval net --results text.txt                     | --results    | must be a directory
+eval net other                                  | other        | joined by +
+eval empty.py                                   | empty.py     | empty.py:network
+eval net --source photos                        | --source     | did you mean 'folder:photos'
+eval net --eps big                              | --eps        | numbers or fractions such as 8/255
 eval net --eps=-0.1                             | --eps        | a finite number >= 0
 eval net --suite linf l2 --eps 0.1              | --eps        | for one norm
-eval net --suite clean --eps 0.1                | --eps        | attack in none
+eval net --suite clean --eps 0.1                | --eps        | got suite clean
 eval net --norm l3                              | --norm       | one of linf, l2, l1
 eval net --steps 0                              | --steps      | an integer >= 1
 eval net --restarts 0                           | --restarts   | an integer >= 1
@@ -188,15 +192,25 @@ sweep s --only trian                            | --only       | did you mean 't
 sweep s --weights nowhere --dry-run             | --weights    | sweeps that open networks
 sweep s --runs text.txt                         | --runs       | must be a directory
 sweep s --dryrun                                | --dryrun     | did you mean --dry-run
+sweep s --source nosuch                         | --source     | 'folder:<path>'
+sweep s --source photos                         | --source     | did you mean 'folder:photos'
+sweep s --source folder:nowhere                 | --source     | is not a directory
+sweep s --only report --shard 1/3               | --shard      | must be left out
+sweep s --only                                  | --only       | train, evaluate, report
 report                                          | RUN_DIR      | required
 report nosuch                                   | nosuch       | does not exist
 report void                                     | void         | make them with
 report text.txt                                 | text.txt     | is not a directory
 report void --v1-match                          | --v1-match   | needs --tables DIR
-report void --tabels x                          | --tabels     | unrecognized
+report void --tables x --v1-match 0             | --v1-match   | an integer >= 1
+report void --tables text.txt                   | --tables     | must be a directory
+report void --out void                          | --out        | is a directory
+report void --tabels x                          | --tabels     | did you mean '--tables'
 convert                                         | FILE         | required
 convert nosuch.pth                              | nosuch.pth   | must be a checkpoint file
-convert void                                    | void         | must be a checkpoint file
+convert void                                    | void         | is a directory
+convert text.txt --image-size=-4                | --image-size | an integer >= 8
+convert text.txt --outt x                       | --outt       | did you mean '--out'
 convert text.txt                                | the file     | *.safetensors | 1
 convert text.txt --name resnet19                | --name       | 'resnet18'
 convert text.txt --image-size big               | --image-size | invalid int value
@@ -204,7 +218,9 @@ convert text.txt --out                          | --out        | expected one ar
 prepare                                         | COMMAND      | required
 prepare foo                                     | foo          | 'idx', 'tfds'
 prepare idx --name cifar                        | --name       | 'fashion_mnist', 'mnist'
-prepare idx --source nowhere                    | --source     | train-images-idx3-ubyte | 1
+prepare idx --source nowhere                    | --source     | directory of the IDX files
+prepare idx --data-dir text.txt                 | --data-dir   | must be a directory
+prepare tfds cifar10 --data_dir x               | --data_dir   | there is no option
 """
 LINES = [[cell.strip() for cell in line.split(" | ")] for line in TABLE.strip().splitlines()]
 

@@ -166,7 +166,7 @@ def run(
       weights: directory of the files of ``Weights``. A network whose file is missing is named, and
         left out.
       source: data set of all evaluations. Default: that of each run.
-      split: split of ``source``.
+      split: split of all evaluations. Default: that of each run, or see ``evaluation_split``.
 
     Returns:
       0 if all is done, 75 if the sweep was stopped by SIGTERM or Ctrl-C.
@@ -176,9 +176,8 @@ def run(
         no directory or holds none of them.
       SweepError: if commands have failed. Commands that do not depend on them were run.
     """
-    for step in steps:
-        if step not in STEPS:
-            raise ValueError(f"only must be among {', '.join(STEPS)}; got {step!r}")
+    if not steps or not set(steps) <= set(STEPS):
+        raise ValueError(f"only must be among {', '.join(STEPS)}; got {' '.join(steps) or 'none'}")
     if runs.exists() and not runs.is_dir():
         raise ValueError(f"runs must be a directory, {runs} is a file")
     match = re.fullmatch(r"(\d+)/(\d+)", shard)
@@ -187,10 +186,14 @@ def run(
         raise ValueError(
             f"shard must be INDEX/COUNT such as 3/8, with 1 <= INDEX <= COUNT, got {shard}"
         )
+    if count > 1 and set(steps) == {"report"}:
+        raise ValueError(f"shard must be left out for the report of all networks, got {shard}")
     group = runs / sweep.group
     opened = _weights_files(sweep, weights)
     labels = [label for label in sweep.members if opened.get(label, True)]
-    data = {} if source is None else {"source": source, "split": split}
+    data = {
+        name: value for name, value in (("source", source), ("split", split)) if value is not None
+    }
     commands = [
         command
         for label in labels[index - 1 :: count]
@@ -203,7 +206,8 @@ def run(
         record = group / command.label / _RECORD
         if command.label in untrained or command.key in _finished_keys(record):
             continue
-        print(f"[{number}/{len(commands)}] {shlex.join(command.arguments)}", flush=True)
+        typed = shlex.join(["python", *command.arguments])
+        print(typed if dry_run else f"[{number}/{len(commands)}] {typed}", flush=True)
         if dry_run:
             continue
         status = _execute([sys.executable, *command.arguments], root)
@@ -215,8 +219,11 @@ def run(
                 untrained.add(command.label)
             continue
         _append(record, command)
-    if "report" in steps and count == 1 and not failures and not dry_run:
-        status = _execute(_report(sweep, labels, group), root)
+    report = _report(sweep, labels, group)
+    if "report" in steps and count == 1 and dry_run:
+        print(shlex.join(["python", *report]), flush=True)
+    elif "report" in steps and count == 1 and not failures:
+        status = _execute([sys.executable, *report], root)
         if status not in (cli.FINISHED, cli.WITH_GAPS):
             failures.append(f"the report (exit status {status})")
     if failures:
@@ -333,4 +340,4 @@ def _report(sweep: Sweep, labels: Sequence[str], group: Path) -> list[str]:
     directories = [str(group / label) for label in labels]
     out = ["--out", str(group / f"{sweep.name}.html"), "--tables", str(group / sweep.name)]
     match = ["--v1-match"] if sweep.v1_match else []
-    return [sys.executable, "-m", "vone_jax.report", *directories, *out, *match]
+    return ["-m", "vone_jax.report", *directories, *out, *match]

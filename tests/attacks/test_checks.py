@@ -133,6 +133,12 @@ def test_batches_that_do_not_fit_are_refused(images, labels, error, message):
 
 
 @pytest.mark.untyped
+def test_arguments_in_another_order_are_named():
+    with pytest.raises(TypeError, match="logits_fn must be a function of .keys, images., got Arr"):
+        FGSM("linf", 0.1)(KEY, IMAGES, logits_fn, LABELS)
+
+
+@pytest.mark.untyped
 def test_keys_that_do_not_fit_are_refused():
     attack = FGSM("linf", 0.1)
     with pytest.raises(TypeError, match="typed key"):

@@ -31,11 +31,12 @@ def test_errors_are_short_and_complete(file, tmp_path, capsys):
     assert main([str(file), "--name", "resnet18"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("python -m vone_jax.convert: net.pth does not convert to resnet18:\n  ")
-    for missing in (tmp_path / "nothing.pth", tmp_path):
+    missing = tmp_path / "nothing.pth"
+    for path, problem in ((missing, f"there is none at {missing}"), (tmp_path, "is a directory")):
         with pytest.raises(SystemExit) as stop:
-            main([str(missing)])
-        message = f"FILE must be a checkpoint file, there is none at {missing}"
-        assert stop.value.code == 2 and message in capsys.readouterr().err
+            main([str(path)])
+        error = capsys.readouterr().err
+        assert stop.value.code == 2 and problem in error and "FILE must be a checkpoint" in error
     with pytest.raises(SystemExit):
         main([str(file), "--name", "resnet19"])
 
@@ -46,5 +47,5 @@ def test_it_runs_as_a_module(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "vone_jax.convert", path], capture_output=True, text=True
     )
-    assert done.returncode == 1 and done.stderr.startswith("python -m vone_jax.convert: ")
+    assert done.returncode == 1 and done.stderr.startswith(f"python -m vone_jax.convert: {path}: ")
     assert "Traceback" not in done.stderr

@@ -97,7 +97,7 @@ def test_labels_are_matched_by_wordnet_number():
 def test_labels_without_a_match_are_never_scored_by_position():
     """Unless the network was trained on these labels, by a version that kept no names."""
     assert matched(("c", "a", "b"), known=(), trained_on=True) is None
-    with pytest.raises(ValueError, match="have no names, .* give class_names, a file with one"):
+    with pytest.raises(ValueError, match="have no names, .* give class_names, one name for each"):
         matched(("c", "a", "b"), known=())
 
 

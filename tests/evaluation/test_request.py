@@ -41,6 +41,13 @@ def test_requests_out_of_range_are_refused(fields, message):
         evaluation.Request(**fields)
 
 
+def test_a_single_value_in_place_of_several_is_refused():
+    with pytest.raises(TypeError, match=r"suite must be a tuple, such as \('linf',\), got 'linf'"):
+        evaluation.Request(suite="linf")
+    with pytest.raises(TypeError, match=r"eps must be a tuple, such as \(0.1,\), got 0.1"):
+        evaluation.Request(suite=("linf",), eps=0.1)
+
+
 # A value of every field that is not its default.
 OPTIONS = dict(
     suite=("clean", "linf"), examples=8, batch_size=4, seed=3, draws=2, noise="frozen",

@@ -183,7 +183,7 @@ def test_radii_for_several_norms_are_refused():
     for suite in (("linf", "l2"), ("l2", "apgd"), ("l2", "masking")):
         with pytest.raises(ValueError, match="attack in linf, l2"):
             evaluation.Request(suite, eps=(0.1,))
-    with pytest.raises(ValueError, match="attack in none"):
+    with pytest.raises(ValueError, match="eps is for suites that attack, got suite"):
         evaluation.Request(("clean",), eps=(0.1,))
 
 

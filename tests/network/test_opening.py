@@ -95,7 +95,12 @@ def test_noise_is_found_or_must_be_stated():
         ("wrong_logits", NetworkError, r"logits of shape \(N, classes\) for N images, got \(2,\)"),
         ("not_finite", NetworkError, "must return finite floating-point logits"),
         ("nothing", NetworkError, r"must return a vone_jax.Network or \(logits_fn, .* NoneType"),
-        ("oblong", ValueError, r"image_shape must be \(H, W, C\) with H = W, got \(28, 32, 1\)"),
+        (
+            "oblong",
+            NetworkError,
+            r"oblong: image_shape must be \(H, W, C\) with H = W, got \(28, 32, 1\)",
+        ),
+        ("demanding", NetworkError, "must take no argument, it takes path$"),
         ("absent", NetworkError, "has no function 'absent'"),
         # Errors of the user's code arrive as they are.
         ("raising", RuntimeError, "the weights are on another machine"),
@@ -116,7 +121,12 @@ def test_functions_that_do_not_keep_the_contract(name, error, message):
         ("no.such.module:net", "there is no module 'no.such.module'"),
         ("nowhere.py:net", "there is no file nowhere.py"),
         ("nowhere.pth", "there is no network nowhere.pth; it must be a directory of train.py"),
-        (str(FILE), "is no network: it must be a directory of train.py"),
+        (str(FILE), "is a program; name its function, such as .*:network"),
+        (str(FILE.parent / "__init__.py"), "is a program"),
+        (
+            str(Path(__file__).parents[2] / "LICENSE"),
+            "is no network: it must be a directory of tra",
+        ),
     ],
 )
 def test_what_is_not_there_is_named(spec, message):

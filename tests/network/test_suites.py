@@ -89,7 +89,7 @@ def test_results_go_where_they_are_sent(names, tmp_path, monkeypatch, capsys):
         (["--source", "no_such_set"], "no data set 'no_such_set'"),
         (["--test-noise", "none"], "the noise of without_names cannot be changed"),
         (["--step", "3"], "step is for a directory of train.py, got 3"),
-        (["--v1.simple-channels", "3"], "v1 is for checkpoint files"),
+        (["--v1.simple-channels", "3"], "--v1.simple-channels is for checkpoint files"),
         (["--suite", "physiology"], "without_names has none to record"),
         (["--suite", "v1"], "suite v1 is for VOneNets, without_names has no V1"),
     ],

@@ -51,7 +51,8 @@ def test_what_cannot_be_used(run, tmp_path, capsys):
     assert command.main([str(tmp_path / "nowhere"), "--out", out]) == 2
     printed = capsys.readouterr()
     assert printed.err.startswith("python -m vone_jax.report: the run directory")
-    assert command.main([str(run), "--out", str(tmp_path)]) == 2
+    with pytest.raises(SystemExit):
+        command.main([str(run), "--out", str(tmp_path)])
     assert "is a directory" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     assert command.main([str(run), "--out", str(tmp_path / "file" / "r.html")]) == 1

@@ -137,9 +137,9 @@ def test_differing_fields_are_named(experiment):
     named = differences(experiment, other)
     moved = replace(experiment, data=replace(experiment.data, workers=8), remat=True)
     assert differences(experiment, moved) == []
-    assert "seed: 0 is not 3" in named
-    assert 'optimizer.schedule.kind: "Step" is not "Cosine"' in named
-    assert "optimizer.schedule.final: absent is not 0.0" in named
+    assert "seed: 0 here, 3 there" in named
+    assert 'optimizer.schedule.kind: "Step" here, "Cosine" there' in named
+    assert "optimizer.schedule.final: absent here, 0.0 there" in named
 
 
 @pytest.mark.parametrize(

@@ -554,7 +554,7 @@ def test_plateau_follows_the_validation_loss_also_after_a_stop(tiny, tmp_path, m
 
 def test_another_experiment_does_not_touch_the_run(tiny, whole):
     before = log(whole)
-    with pytest.raises(training.RunDirectoryError, match="seed: 5 is not 0"):
+    with pytest.raises(training.RunDirectoryError, match="seed: 5 here, 0 there"):
         train(replace(tiny, seed=5), whole)
     assert log(whole) == before
 

@@ -73,7 +73,9 @@ def test_another_experiment_is_refused_and_the_fields_named(tmp_path):
     with opened(tmp_path):
         pass
     other = replace(EXPERIMENT, seed=1, optimizer=replace(EXPERIMENT.optimizer, momentum=0.5))
-    expected = "another experiment.*\n.*optimizer.momentum: 0.5 is not 0.9\n.*seed: 1 is not 0"
+    expected = (
+        "another experiment.*\n.*optimizer.momentum: 0.5 here, 0.9 there\n.*seed: 1 here, 0 there"
+    )
     with pytest.raises(RunDirectoryError, match=expected):
         with opened(tmp_path, other):
             pass
@@ -215,7 +217,7 @@ def test_a_run_of_an_earlier_version_is_read_and_gets_what_it_lacks(tmp_path):
 def test_a_run_does_not_resume_with_other_classes(tmp_path):
     with opened(tmp_path):
         pass
-    with pytest.raises(RunDirectoryError, match=r"class names: \('dog', 'cat'\) are not \('cat', "):
+    with pytest.raises(RunDirectoryError, match=r"class names: \('dog', 'cat'\) here, \('cat', "):
         with opened(tmp_path, class_names=("dog", "cat")):
             pass
 
@@ -256,7 +258,7 @@ def test_both_banks_of_an_experiment_are_stored(tmp_path):
 def test_another_bank_is_another_experiment(tmp_path):
     with opened(tmp_path, with_bank()):
         pass
-    with pytest.raises(RunDirectoryError, match="model.v1.bank.sha256: .* is not "):
+    with pytest.raises(RunDirectoryError, match="model.v1.bank.sha256: .* here, .* there"):
         with opened(tmp_path, with_bank(1.5)):
             pass
 

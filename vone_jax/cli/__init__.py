@@ -11,6 +11,7 @@ A command handles signals in one of three ways:
   - A program with a child process uses ``handling_signals`` to pass the signals on.
 """
 
+import argparse
 import contextlib
 import dataclasses
 import errno
@@ -28,7 +29,9 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
+
+from vone_jax.arguments import nearest
 
 # Exit statuses. 75 is EX_TEMPFAIL of sysexits.h: the work is not done yet, run it again.
 FINISHED = 0
@@ -73,7 +76,8 @@ def fail(
       error: the message.
       status: the exit status.
       options: dataclasses. Where the message begins with a field of one of them, or has a field
-        of such a field, it is printed as the option that the user typed.
+        of several words or a field of such a field, it is printed as the option that the user
+        typed.
       argv: the words behind the program. If the message names the value of an option and no
         option, it is printed behind that option.
     """
@@ -81,7 +85,8 @@ def fail(
 
     def typed(path: re.Match) -> str:
         first, dot, _ = path[0].partition(".")
-        known = first in fields and (_is_tree(fields[first]) if dot else path.start() == 0)
+        alone = path.start() == 0 or "_" in first
+        known = first in fields and (_is_tree(fields[first]) if dot else alone)
         return option(*path[0].split(".")) if known else path[0]
 
     message = str(error)
@@ -91,6 +96,24 @@ def fail(
     about = "" if "--" in message else _about(message, argv)
     print(f"{program}: {about}{message}", file=sys.stderr)
     return status
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of a command with few options. Its errors have the form of all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message on stderr and exit with the status of wrong arguments."""
+        unknown = re.match("unrecognized arguments: (--[^ =]+)", message)
+        if unknown:
+            meant = nearest(unknown[1], re.findall(r"--[a-z][\w-]*", self.format_usage()))
+            message = f"there is no option {unknown[1]}{meant}"
+        message = re.sub("^argument ([^:]+):", r"\1:", message)
+        raise SystemExit(fail(self.prog, message, WRONG_ARGUMENTS))
+
+    def directory(self, name: str, path: Path | str | None) -> None:
+        """Refuse a file where an option names a directory to write."""
+        if path is not None and Path(path).exists() and not Path(path).is_dir():
+            self.error(f"{name} must be a directory, {path} is a file")
 
 
 def located(error: Exception, directory: Path) -> Exception:

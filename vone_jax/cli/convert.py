@@ -3,7 +3,6 @@
 Exit status: 0 finished; 1 the file cannot be read or converted; 2 wrong arguments.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,14 +13,19 @@ PROGRAM = cli.program("python -m vone_jax.convert")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with the given arguments and return its exit status."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog=PROGRAM,
         description="Converts a PyTorch checkpoint (torch.save or safetensors) of a VOneNet, "
         "EVNet, ResNet-18/50, AlexNet, CORnet-S/Z or EfficientNet-B0/Lite0. Nothing in the file is "
         "executed.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="The checkpoint.")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="Write the network there.")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="Write the network there. One that is there is replaced.",
+    )
     parser.add_argument(
         "--name",
         choices=names.MODELS,
@@ -43,8 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--licence", default="other", help="Licence of the weights. Default: other."
     )
     options = parser.parse_args(argv)
+    if options.file.is_dir():
+        parser.error(f"FILE must be a checkpoint file, {options.file} is a directory")
     if not options.file.is_file():
         parser.error(f"FILE must be a checkpoint file, there is none at {options.file}")
+    if options.image_size is not None and options.image_size < 8:
+        parser.error(f"--image-size must be an integer >= 8, got {options.image_size}")
+    parser.directory("--out", options.out)
     # JAX takes half a second to import, and wrong arguments do not need it.
     from vone_jax import convert
     from vone_jax.convert.untrusted import printable
@@ -69,5 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             print(f"written: {options.out}")
     except (convert.CheckpointError, OSError) as error:
-        return cli.fail(PROGRAM, error)
+        # Most errors name the file.
+        named = options.file.name in str(error)
+        return cli.fail(PROGRAM, error if named else f"{options.file}: {error}")
     return cli.FINISHED

@@ -120,6 +120,9 @@ def main(argv: Sequence[str]) -> int:
 def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
     """Plan and carry out the request; return the exit status."""
     command = cli.command(PROGRAM, argv)
+    if arguments.results is not None and arguments.results.is_file():
+        message = f"--results must be a directory, {arguments.results} is a file"
+        return cli.fail(PROGRAM, message, cli.WRONG_ARGUMENTS)
     try:
         network = _open(arguments)
         tasks = evaluation.plan(network, arguments.request, arguments.results, command)
@@ -128,7 +131,8 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
             raise  # It comes from a function of the user, who needs the traceback.
         return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, _OPTIONS, argv)
     except training.CheckpointError as error:
-        return cli.fail(PROGRAM, error)
+        status = cli.FAILED if arguments.request.step is None else cli.WRONG_ARGUMENTS
+        return cli.fail(PROGRAM, error, status, argv=argv)
     try:
         finished = _run(tasks)
     except (ValueError, OSError, FloatingPointError) as error:
@@ -150,8 +154,10 @@ def _open(arguments: Arguments) -> Network:
             raise ValueError(f"class_names {arguments.class_names}: {reason}") from None
         class_names = [line.strip() for line in lines if line.strip()]
     cells = arguments.simple_channels
-    if cells is not None and Path(arguments.network).is_dir():
-        raise ValueError(f"--v1.simple-channels is for files, got {cells} with {arguments.network}")
+    if cells is not None and not Path(arguments.network).is_file():
+        raise ValueError(
+            f"--v1.simple-channels is for checkpoint files, got {cells} with {arguments.network}"
+        )
     network = open_network(
         arguments.network,
         step=arguments.request.step,

@@ -105,13 +105,18 @@ def _of_choices(help: str, value: str, name: str, choices: str) -> str:
 
 def _of_words(help: str, name: str, words: str) -> str:
     usage = re.search(rf"({re.escape(name)} .*?[\]A-Z])(?: [A-Z][a-z]|$)", help)
+    if usage and set(re.findall("[A-Z]+", usage[1])) == {"FLOAT"}:
+        return f"{name} must be numbers or fractions such as 8/255, got {words}"
     return f"{usage[1] if usage else name} cannot take {words}"
 
 
 def _unknown(help: str, words: str) -> str:
     word = words.split(", ")[0]
     if not word.startswith("-"):
-        return f"{word!r} belongs to no option; switches such as --remat take no value"
+        return (
+            f"{word!r} belongs to no option; an option that is on or off takes no value, and "
+            "eval.py takes one network, or several joined by +"
+        )
     names = re.findall(r"(?<!\S)(--[a-z][\w.-]*)(?: [^a-z]|,)", help.partition("For full")[0])
     meant = f"; did you mean {' or '.join(names)}?" if names else "; --help-all lists all options"
     return f"there is no option {word}{meant}"

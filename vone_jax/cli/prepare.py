@@ -22,7 +22,12 @@ DEBIAN_FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with the given arguments and return its exit status."""
     words = sys.argv[1:] if arguments is None else arguments
-    options = _parser().parse_args(words)
+    parser = _parser()
+    options = parser.parse_args(words)
+    source = getattr(options, "source", None)
+    if source is not None and not Path(source).is_dir():
+        parser.error(f"--source must be the directory of the IDX files, there is none at {source}")
+    parser.directory("--data-dir", getattr(options, "data_dir", None))
     try:
         print(options.run(options))
     except (OSError, ValueError, ModuleNotFoundError) as error:
@@ -30,9 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return cli.FINISHED
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=PROGRAM, description="Prepare data sets for vone_jax.")
-    source, data_dir = (argparse.ArgumentParser(add_help=False) for _ in range(2))
+def _parser() -> cli.Parser:
+    parser = cli.Parser(prog=PROGRAM, description="Prepare data sets for vone_jax.")
+    source, data_dir = (cli.Parser(add_help=False) for _ in range(2))
     source.add_argument(
         "--source",
         default=DEBIAN_FASHION_MNIST,

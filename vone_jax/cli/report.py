@@ -5,9 +5,9 @@ cannot be used; 3 written with gaps, since files are missing, cut off or unfinis
 on stderr and at the top of the page).
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from vone_jax import cli
 
@@ -17,7 +17,7 @@ PROGRAM = cli.program("python -m vone_jax.report")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with the given arguments and return its exit status."""
     statuses = (__doc__ or "").partition("\n\n")[2]
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog=PROGRAM,
         description="Make one self-contained HTML page from the result files of runs.",
         epilog=statuses,
@@ -42,6 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.v1_match is not None and arguments.tables is None:
         parser.error("--v1-match needs --tables DIR")
+    if arguments.v1_match is not None and arguments.v1_match < 1:
+        parser.error(f"--v1-match must be an integer >= 1, got {arguments.v1_match}")
+    if Path(arguments.out).is_dir():
+        parser.error(f"--out must be a file, {arguments.out} is a directory")
+    parser.directory("--tables", arguments.tables)
     # pandas and Vega-Altair take a second to import, and wrong arguments need neither.
     from vone_jax import report, results
     from vone_jax.report.wording import printable

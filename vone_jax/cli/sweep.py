@@ -18,7 +18,7 @@ from typing import Literal
 
 import tyro
 
-from vone_jax import cli
+from vone_jax import cli, data
 from vone_jax import sweep as sweeps
 from vone_jax.cli import parsing
 
@@ -39,7 +39,7 @@ class Arguments:
     weights: Path | None = None
     # Data set of all evaluations, such as folder:DIR. Default: that of each run.
     source: str | None = None
-    # Split of the data set. Default: see eval.py.
+    # Split of all evaluations. Default: see eval.py.
     split: str | None = None
     # Directory of run directories.
     runs: Path = Path("runs")
@@ -58,9 +58,13 @@ def main(argv: Sequence[str]) -> int:
             return status
     arguments = parsing.parse(Arguments, argv, PROGRAM, "Options:")
     try:
+        sweep = sweeps.load_sweep(arguments.sweep, configs)
+        if arguments.source is not None:
+            # Found out before the first training.
+            data.load(arguments.source, arguments.split or data.evaluation_split(arguments.source))
         return sweeps.run(
             arguments.sweep,
-            sweeps.load_sweep(arguments.sweep, configs),
+            sweep,
             root=root if (root / "train.py").exists() else None,
             runs=arguments.runs,
             shard=arguments.shard,
@@ -70,8 +74,11 @@ def main(argv: Sequence[str]) -> int:
             source=arguments.source,
             split=arguments.split,
         )
-    except ValueError as error:
-        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, (Arguments,))
+    except (ValueError, FileNotFoundError) as error:
+        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, (Arguments,), argv)
+    except BrokenPipeError:
+        # A reader of the commands, such as head, has read enough.
+        return cli.FINISHED
     except sweeps.SweepError as error:
         return cli.fail(PROGRAM, error)
 

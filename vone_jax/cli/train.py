@@ -34,7 +34,7 @@ _FIELDS = {
     "data.workers": "processes that decode images",
     "model.name": "network",
     "model.image_size": "side of the images in pixels",
-    "model.num_classes": "None: as in the data",
+    "model.num_classes": "if not given, as in the data",
     "optimizer.learning_rate": "at the start",
     "precision": "float32, or bfloat16 on TPUs and GPUs",
     "initial_weights": "network to start from",
@@ -49,7 +49,7 @@ class Arguments:
     experiment: Annotated[training.Experiment, tyro.conf.arg(name="")]
     # Directory of the run. Default: runs/NAME in the current directory.
     run_dir: Path | None = None
-    # Also write TensorBoard files to RUN_DIR/tensorboard (needs tensorboardX).
+    # Also write TensorBoard files to RUN_DIR/tensorboard (pip install "vone-jax[tracking]").
     tensorboard: bool = False
     # Train together with other processes that run the same command: "auto" under Slurm, Open MPI
     # or on Cloud TPU, or HOST:PORT,N,I for process I of N, where HOST:PORT reaches process 0.
@@ -106,12 +106,15 @@ def main(argv: Sequence[str]) -> int:
     except (ValueError, FileNotFoundError, NotADirectoryError) as error:
         # In the middle of a run it is a failure, which ends the other processes.
         status = cli.FAILED if stop.read else cli.WRONG_ARGUMENTS
-        return cli.fail(PROGRAM, error, status, _OPTIONS, argv)
+        source = f"--data.source={experiment.data.source}"
+        return cli.fail(PROGRAM, error, status, _OPTIONS, [*argv, source])
+    except training.RunDirectoryError as error:
+        status = cli.FAILED if stop.read else cli.WRONG_ARGUMENTS
+        return cli.fail(PROGRAM, error, status, argv=argv)
     except (
         OSError,
         training.NonFiniteError,
         training.UnreadableDataError,
-        training.RunDirectoryError,
         training.CheckpointError,
     ) as error:
         return cli.fail(PROGRAM, cli.located(error, run_dir), argv=argv)

@@ -1,6 +1,7 @@
 """Data sets by name: clean ones, and the published files of corrupted images."""
 
 import contextlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -51,10 +52,12 @@ def load(name: str, split: str, *, data_dir: DataDir = None) -> Source:
     if kind == "tfds" and rest:
         return tfds_sets.TfdsSource(rest, split, data_dir)
     known = [EMBEDDED, DEMO, *(f"tfds:{registered}" for registered in tfds_sets.registered_names())]
+    meant = arguments.nearest(name, known, cutoff=0.6)
+    if os.sep in name or Path(name).expanduser().is_dir():
+        meant = f"; did you mean 'folder:{name}'?"
     raise ValueError(
         f"no data set {name!r}; accepted are {EMBEDDED!r}, {DEMO!r}, 'tfds:<name>' and "
-        f"'folder:<path>'"
-        f"{arguments.nearest(name, known)}"
+        f"'folder:<path>'{meant}"
     )
 
 

@@ -158,7 +158,7 @@ def _builder(name: str, data_dir: DataDir, **kwargs: Any) -> Any:
         raise ValueError(
             f"TFDS has no set {name!r}, and none of this name is prepared in "
             f"{_expand(data_dir) or '~/tensorflow_datasets'}"
-            f"{arguments.nearest(name, registered_names(), cutoff=0)}"
+            f"{arguments.nearest(name, registered_names(), cutoff=0.6)}"
         ) from None
     except ImportError as error:
         raise ModuleNotFoundError(f"TFDS cannot describe {name!r}: {error}") from error

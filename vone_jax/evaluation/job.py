@@ -290,8 +290,7 @@ def match_labels(network: Network, examples: Examples, trained_on: bool) -> np.n
         raise ValueError(
             f"the classes of {network.name} have no names, so the labels of {examples.name!r} "
             f"({', '.join(given[:3])}{', ...' if len(given) > 3 else ''}) cannot be matched with "
-            f"its logits; give class_names, a file with one name a line for each of its "
-            f"{network.num_classes} logits"
+            f"its logits; give class_names, one name for each of its {network.num_classes} logits"
         )
     if not known or known == given or numbered:
         if len(given) > network.num_classes:

@@ -141,6 +141,10 @@ class Request:
     overwrite: bool = False
 
     def __post_init__(self):
+        for name in ("suite", "eps", "corruptions", "severities", "layers", "references"):
+            value = getattr(self, name)
+            if not isinstance(value, tuple | list):
+                raise TypeError(f"{name} must be a tuple, such as ({value!r},), got {value!r}")
         norms = suites.norms(suites.expand(self.suite), self.norm)
         counts = dict.fromkeys(("examples", "batch_size"), 1) | {"seed": 0, "workers": 0}
         counts |= dict.fromkeys(("masking_images", "gallery_images", "physiology_trials"), 1)
@@ -149,10 +153,12 @@ class Request:
                 arguments.count(name, getattr(self, name), least)
         if self.points not in suites.POINTS:
             raise ValueError(f"points must be one of 9, 4, 2; got {self.points!r}")
+        if self.eps and not norms:
+            raise ValueError(f"eps is for suites that attack, got suite {' '.join(self.suite)}")
         if self.eps and len(norms) != 1:
             raise ValueError(
                 f"eps is for one norm, since each has its own units; the suites attack in "
-                f"{', '.join(norms) or 'none'}"
+                f"{', '.join(norms)}"
             )
         arguments.choice("gallery_norm", self.gallery_norm, names.NORMS)
         radii = [("eps", value, norms) for value in self.eps]

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -121,6 +122,8 @@ def _open(spec: str, path: Path, step: int | None, v1_fields: Mapping[str, Any])
         exported = convert.load_exported(path.read_bytes())
         network = Network(path.stem, exported, exported.image_shape)
         return _checked(network, f"artefact {path.name}", states_noise=False)
+    if path.suffix == ".py" and path.exists():
+        raise NetworkError(f"{spec} is a program; name its function, such as {spec}:network")
     if path.exists():
         raise NetworkError(f"{spec} is no network: it must be {_SOURCES}")
     if "+" in spec:
@@ -159,7 +162,8 @@ def _open_run(path: Path, step: int | None) -> Network:
     try:
         step, experiment, model, variables = training.restore_run(path, step)
     except training.RunDirectoryError as error:
-        raise training.RunDirectoryError(f"{error}{_nearest(path)}") from error
+        hint = "" if (path / "config.json").exists() else _nearest(path)
+        raise training.RunDirectoryError(f"{error}{hint}") from error
     return Network.of_model(
         path.resolve().name,
         model,  # pyright: ignore[reportArgumentType]
@@ -219,10 +223,22 @@ def _open_function(spec: str, module: str, function: str) -> Network:
         make = getattr(_import(module), function, None)
         if not callable(make):
             raise NetworkError(f"{spec}: {module} has no function {function!r}")
+        taken = [
+            parameter
+            for parameter in inspect.signature(make).parameters.values()
+            if parameter.default is parameter.empty and "VAR" not in parameter.kind.name
+        ]
+        if taken:
+            raise NetworkError(
+                f"{spec} must take no argument, it takes {', '.join(map(str, taken))}"
+            )
         made = make()
         if isinstance(made, tuple) and len(made) in (2, 3):
             fields = dict(zip(("logits_fn", "image_shape", "class_names"), made, strict=False))
-            network = Network(function, **fields)
+            try:
+                network = Network(function, **fields)
+            except (TypeError, ValueError) as error:
+                raise NetworkError(f"{spec}: {error}") from error
             return _checked(network, f"function {spec}", states_noise=False)
         if isinstance(made, Network):
             return _checked(made, f"function {spec}", states_noise=True)

@@ -136,7 +136,7 @@ class Protocol:
         if self.decision == "single" and self.averaged != 1:
             raise ValueError(
                 f"averaged must be 1 for the decision of a single draw, got {self.averaged}; "
-                f"decision may be {', '.join(DECISIONS[1:])}"
+                f"a decision of several is one of {', '.join(DECISIONS[1:])}"
             )
         if self.decision != "single" and self.averaged < 2:
             raise ValueError(

@@ -73,13 +73,14 @@ def write(directory: Path, result: Result) -> Path:
     return path
 
 
-def read(path: Path, with_arrays: bool = True) -> Result:
+def read(path: str | Path, with_arrays: bool = True) -> Result:
     """Read a result of this format or of the one before, with its arrays if there are any.
 
     Raises:
       UnknownKindError: for a kind of result that this version does not know.
       ResultError: for files that are damaged, of an unknown format, or contradict themselves.
     """
+    path = Path(path)
     values = read_json(path)
     if values.get("format") == first_format.FORMAT:
         try:

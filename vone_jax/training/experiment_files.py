@@ -153,7 +153,7 @@ _ABSENT = object()
 
 
 def differences(ours: Experiment, theirs: Experiment) -> list[str]:
-    """List the fields in which two experiments differ, as ``"seed: 3 is not 4"``.
+    """List the fields in which two experiments differ, as ``"seed: 3 here, 4 there"``.
 
     Fields that affect no result are ignored: the directory of the data, the number of workers, the
     interval of checkpoints, what happens on errors.
@@ -164,7 +164,7 @@ def differences(ours: Experiment, theirs: Experiment) -> list[str]:
         return json.dumps(fields[name]) if name in fields else "absent"
 
     return [
-        f"{name}: {show(first, name)} is not {show(second, name)}"
+        f"{name}: {show(first, name)} here, {show(second, name)} there"
         for name in sorted(first.keys() | second.keys())
         # Values are compared, not texts: 3 and 3.0 epochs are the same.
         if name not in _RESUMABLE and first.get(name, _ABSENT) != second.get(name, _ABSENT)

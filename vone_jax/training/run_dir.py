@@ -153,16 +153,18 @@ def _describe(run_dir: Path, description: RunDescription) -> None:
         before = read_run(run_dir)
         changes = differences(description.experiment, before.experiment)
         if before.class_names not in (None, description.class_names):
-            changes.append(f"class names: {description.class_names} are not {before.class_names}")
+            ours, theirs = description.class_names, before.class_names
+            changes.append(f"class names: {ours} here, {theirs} there")
         digests = (description.initial_digest, before.initial_digest)
         # A run that resumes does not need the weights again, so it has no digest of them.
         if digests[0] is not None and digests[0] != digests[1]:
-            changes.append(f"sha256 of initial_weights: {digests[0]} is not {digests[1]}")
+            changes.append(f"sha256 of initial_weights: {digests[0]} here, {digests[1]} there")
         if changes:
             raise RunDirectoryError(
-                f"{run_dir} holds a run of another experiment (here, there):\n  "
+                f"{run_dir} holds a run of another experiment; this command and that run have\n  "
                 + "\n  ".join(changes)
-                + "\nchoose another --run-dir, or delete that run"
+                + "\nchoose another --run-dir, with --initial-weights to start from the weights of "
+                "that run, or delete it"
             )
         description = dataclasses.replace(
             before, experiment=description.experiment, class_names=description.class_names
