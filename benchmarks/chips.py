@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
 from vone_jax import mesh as meshes
 
@@ -152,7 +152,7 @@ def target(name: str) -> Mesh:
         described = topologies.get_topology_desc(name, platform="tpu")
     except Exception as error:
         raise ValueError(f"--target {name}: the compiler says {error}") from error
-    return _mesh(described)
+    return meshes.data_mesh(described.devices)
 
 
 def _gpu() -> Mesh:
@@ -165,14 +165,10 @@ def _gpu() -> Mesh:
         ) from error
     from jax.experimental import topologies
 
-    return _mesh(
-        topologies.get_topology_desc(GPU, platform="cuda", topology="1x1x1", target_config=_H100)
+    described = topologies.get_topology_desc(
+        GPU, platform="cuda", topology="1x1x1", target_config=_H100
     )
-
-
-def _mesh(described: Any) -> Mesh:
-    devices = np.array(described.devices).reshape(-1)
-    return Mesh(devices, (meshes.AXIS,), axis_types=(AxisType.Auto,))
+    return meshes.data_mesh(described.devices)
 
 
 def compiled(function: Callable[..., Any], *arguments: Any) -> Cost:

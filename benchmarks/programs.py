@@ -1,7 +1,6 @@
 """The programs that ``benchmarks.compiled`` compiles, as functions and shapes of arguments."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -137,12 +136,11 @@ def make(name: str, sizes: Sizes) -> Program:
         block = v1.VOneBlock(config)
         respond = lambda keys, images: block.apply({}, images, noise_key=keys)  # noqa: E731
         return Program(respond, classifier[1:], sizes.precision)
-    if name == "forward":
-        return Program(_logits(model), classifier, sizes.precision)
-    if name == "recording":
-        # The layer that the physiology suite records, without the choice of units.
-        layer = functools.partial(_layer, model)
-        return Program(layer, classifier, sizes.precision)
+    if name in ("forward", "recording"):
+        # The physiology suite records this layer; here, of all units.
+        layer = "logits" if name == "forward" else "v1"
+        run = lambda variables, *batch: models.response_fn(model, variables, layer)(*batch)  # noqa: E731
+        return Program(run, classifier, sizes.precision)
     attack = ATTACKS[name]
 
     def attacked(variables: Any, *batch: Any) -> jax.Array:
@@ -159,15 +157,6 @@ def make(name: str, sizes: Sizes) -> Program:
 
 def _shape(sizes: Sizes) -> tuple[int, int, int]:
     return sizes.size, sizes.size, 3
-
-
-def _logits(model: models.Network) -> Callable[..., Any]:
-    return lambda variables, keys, images: models.logits_fn(model, variables)(keys, images)
-
-
-def _layer(model: models.Network, variables: Any, keys: Any, images: Any) -> jax.Array:
-    response_fn = models.response_fn(model, variables, "v1")
-    return response_fn(keys, images)
 
 
 def _training(sizes: Sizes, options: dict[str, Any]) -> Program:

@@ -88,7 +88,7 @@ def test_shapes_of_a_step(experiment):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sweep", sweeps.sweep_names(CONFIGS))
+@pytest.mark.parametrize("sweep", training.config_names(CONFIGS, "sweep"))
 def test_shapes_of_a_step_of_every_member(sweep):
     """With attacks, noisy images and similarities in the step."""
     for label, member in sweeps.load_sweep(sweep, CONFIGS).members.items():

@@ -33,14 +33,14 @@ def run_dir(tmp_path, monkeypatch):
     directory = tmp_path / "runs" / "tiny"
     directory.mkdir(parents=True)
     (directory / "config.json").write_text("{}")
-    restore = training.restore_run
+    restore = training.load_run
 
-    def restore_run(path, step=None):
+    def load_run(path, step=None):
         if path != directory:
             return restore(path, step)
         return 7, EXPERIMENT, *tiny.tiny_network(classes=10)
 
-    monkeypatch.setattr(training, "restore_run", restore_run)
+    monkeypatch.setattr(training, "load_run", load_run)
     monkeypatch.setattr(training, "read_run", lambda path: training.RunDescription(EXPERIMENT))
     return directory
 
@@ -141,7 +141,7 @@ from tests import test_eval_cli
 from tests.evaluation import tiny
 from vone_jax import training
 from vone_jax.cli import evaluate as program
-training.restore_run = lambda path, step=None: (
+training.load_run = lambda path, step=None: (
     7, test_eval_cli.EXPERIMENT, *tiny.tiny_network(classes=10)
 )
 training.read_run = lambda path: training.RunDescription(test_eval_cli.EXPERIMENT)
@@ -296,7 +296,7 @@ def test_wrong_runs_end_with_status_2(run_dir, capsys, monkeypatch):
         data=EXPERIMENT.data,
     )
     monkeypatch.setattr(
-        training, "restore_run", lambda path, step: (1, experiment, base, {"params": {}})
+        training, "load_run", lambda path, step: (1, experiment, base, {"params": {}})
     )
     monkeypatch.setattr(Network, "num_classes", 10)
     assert program.main([str(run_dir), "--suite", "v1"]) == 2

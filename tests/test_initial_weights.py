@@ -24,7 +24,7 @@ def command(config, run_dir, *options):
     """Train a network of a few parameters for two steps."""
     size = ["--model.width=2", "--data.batch-size=32", "--steps=2", "--log-every=1"]
     assert train.main([f"quickstart/{config}", *size, *options, "--run-dir", str(run_dir)]) == 0
-    return training.read_run(run_dir), *training.load_run(run_dir)[1:]
+    return training.read_run(run_dir), *training.load_run(run_dir)[2:]
 
 
 def started_with(run_dir):

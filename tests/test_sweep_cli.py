@@ -10,7 +10,7 @@ from vone_jax import training
 from vone_jax.cli import sweep as program
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-NAMES = sweeps.sweep_names(CONFIGS)
+NAMES = training.config_names(CONFIGS, "sweep")
 
 
 def test_without_arguments_it_lists_the_sweeps(capsys):

@@ -17,7 +17,7 @@ from vone_jax.network import Network, open_network
 from vone_jax.training.setup import build_model, initial_state
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-NAMES = sweeps.sweep_names(CONFIGS)
+NAMES = training.config_names(CONFIGS, "sweep")
 GROUPS = sorted({sweeps.load_sweep(name, CONFIGS).group for name in NAMES})
 
 
@@ -38,7 +38,7 @@ def variables_of(experiment):
 def mocked(monkeypatch):
     """Restores any experiment that is put in, and images of its size without a file."""
     current: dict = {}
-    monkeypatch.setattr(training, "restore_run", lambda path, step=None: current["restored"])
+    monkeypatch.setattr(training, "load_run", lambda path, step=None: current["restored"])
     monkeypatch.setattr(
         training, "read_run", lambda path: training.RunDescription(current["restored"][1])
     )

@@ -15,6 +15,8 @@ CORRUPTION_GROUPS = {
     "weather": ("snow", "frost", "fog", "brightness"),
     "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
 }
+# The 15 corruptions that are compared.
+COMMON_CORRUPTIONS = tuple(name for group in CORRUPTION_GROUPS.values() for name in group)
 EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 # Stands in for "frost" where its photographs are not at hand.
 PROCEDURAL_FROST = "frost_procedural"

@@ -109,13 +109,8 @@ class Sweep:
         return list(dict.fromkeys([*self.evaluations, *self.members[label].evaluations]))
 
 
-def sweep_names(configs: Path) -> list[str]:
-    """Names of the sweeps below a directory, for instance ``"laboratory/components"``."""
-    return experiment_files.config_names(configs, "sweep")
-
-
 def load_sweep(name: str, configs: Path) -> Sweep:
-    """Read a sweep: one of ``sweep_names(configs)``, or the path of a file that defines ``sweep``.
+    """Read a sweep: one of ``training.config_names``, or the path of a file that defines ``sweep``.
 
     Raises:
       ValueError: if there is no such file (the names are listed), or it defines no sweep, or one

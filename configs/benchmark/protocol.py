@@ -22,9 +22,7 @@ NORM_RULES: dict[str, dict[str, Any]] = {
 
 # The 15 of ImageNet-C. With the benchmark's photographs of frost (frost_dir), "frost".
 CORRUPTIONS = tuple(
-    names.PROCEDURAL_FROST if name == "frost" else name
-    for group in names.CORRUPTION_GROUPS.values()
-    for name in group
+    names.PROCEDURAL_FROST if name == "frost" else name for name in names.COMMON_CORRUPTIONS
 )
 
 

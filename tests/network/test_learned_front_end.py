@@ -28,7 +28,7 @@ def test_a_run_trains_v1_and_opens_with_what_it_has_learned(tmp_path, rule):
     config.write_text(CONFIG.format(rule=rule))
     size = ["--model.width=2", "--data.batch-size=32", "--log-every=1"]
     assert train.main([str(config), *size, "--steps=2", "--run-dir", str(run_dir)]) == 0
-    experiment, model, variables = training.load_run(run_dir)
+    _, experiment, model, variables = training.load_run(run_dir)
     assert experiment.model.learned_normalization == eval(f"v1.{rule}")
     start = initial_state(experiment, model).variables["params"]
     for part in models.FRONT_END:

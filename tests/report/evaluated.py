@@ -79,9 +79,7 @@ def evaluate(directory, name, suites=SUITES, *options):
     (directory / "log.jsonl").write_text(training_log)
     chosen = [suite for suite in suites if suite != "v1" or name.startswith("vone_")]
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
-        patch.setattr(
-            training, "restore_run", lambda path, step=None: (7, experiment, *network(name))
-        )
+        patch.setattr(training, "load_run", lambda path, step=None: (7, experiment, *network(name)))
         described = training.RunDescription(experiment)
         patch.setattr(training, "read_run", lambda path: described)
         status = program.main([str(directory), "--suite", *chosen, *_FAST, *options])

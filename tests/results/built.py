@@ -15,7 +15,7 @@ CLEAN = results.CleanCondition()
 LADDER = {"linf": (1 / 255, 4 / 255, 16 / 255), "l2": (0.15, 0.6), "l1": (40.0,)}
 WEAK = {"clean": 0.9, "linf": (0.5, 0.1, 0.0), "l2": (0.4, 0.0), "l1": (0.2,)}
 STRONG = {"clean": 0.85, "linf": (0.75, 0.4, 0.05), "l2": (0.7, 0.2), "l1": (0.5,)}
-COMMON = tuple(name for group in names.CORRUPTION_GROUPS.values() for name in group)
+COMMON = names.COMMON_CORRUPTIONS
 
 
 def network(model="resnet18", **fields):

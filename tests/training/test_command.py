@@ -49,6 +49,6 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, monkeypatch):
     assert [r["seen"] for r in records if r["kind"] == "validation"] == [2000]
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["experiment"]["model"]["v1"]["simple_channels"] == 4
-    experiment, model, variables = training.load_run(tmp_path)
+    _, experiment, model, variables = training.load_run(tmp_path)
     assert model.v1 == experiment.model.v1
     assert config["parameters"] == sum(x.size for x in jax.tree.leaves(variables["params"]))

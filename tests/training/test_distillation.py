@@ -80,7 +80,7 @@ def test_a_run_learns_from_an_ensemble(tmp_path):
         measured[weight] = losses(directory)[0]
     assert measured[0.5] == pytest.approx((measured[0.0] + measured[1.0]) / 2, rel=1e-5)
     assert measured[0.0] != pytest.approx(measured[1.0], rel=0.1)
-    experiment, *_ = training.load_run(tmp_path / "0.5" / "run")
+    _, experiment, *_ = training.load_run(tmp_path / "0.5" / "run")
     assert experiment.distillation == training.Distillation(teacher, 2.0, 0.5)
 
 

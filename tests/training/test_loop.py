@@ -596,14 +596,14 @@ def test_a_small_set_is_one_batch(tiny, tmp_path, capsys):
 
 def test_a_run_is_loaded_with_the_variables_of_its_last_checkpoint(tiny, whole, monkeypatch):
     monkeypatch.setattr(training.run_dir, "build_model", lambda config, precision: TinyNet())
-    experiment, model, variables = training.load_run(whole)
+    _, experiment, model, variables = training.load_run(whole)
     _, state, _ = final_state(tiny, whole)
     assert experiment == replace(tiny, model=replace(tiny.model, num_classes=3))
     assert variables.keys() == {"params", "batch_stats"}
     jax.tree.map(np.testing.assert_array_equal, variables["params"], state.params)
     logits = model.apply(variables, np.zeros((2, 8, 8, 1), np.float32))
     assert logits.shape == (2, 3)
-    step, *_, earlier = training.restore_run(whole, step=3)
+    step, *_, earlier = training.load_run(whole, step=3)
     assert step == 3
     assert np.any(earlier["params"]["conv"]["kernel"] != variables["params"]["conv"]["kernel"])
 
@@ -622,10 +622,7 @@ def test_a_line_for_each_validation_where_there_is_no_terminal(tiny, tmp_path, c
     captured = capsys.readouterr()
     assert captured.out == ""
     lines = captured.err.splitlines()
-    assert lines.pop(1) == (
-        "warning: a run of 6 steps learns little; more --epochs or a smaller --data.batch-size "
-        "give more steps"
-    )
+    assert lines.pop(1) == "warning: a run of 6 steps learns little; give more --steps"
     assert "from the start to step 6, 1 x cpu" in lines[0]
     assert lines[1].startswith("step 3, epoch 1: validation loss ")
     assert lines[2].startswith("step 6, epoch 2: validation loss ")
@@ -642,7 +639,7 @@ def test_a_network_that_has_learned_nothing_is_told(
     monkeypatch.setattr(training.loop, "validate", lambda *args: measured)
     train(tiny, tmp_path, progress=True)
     shown = capsys.readouterr().err
-    expected = "warning: 34.0 % is near chance, 33.3 %: the network has learned little; try more"
+    expected = "warning: 34.0 % is near chance, 33.3 %: the network has learned little; try a"
     assert shown.count(expected) == told
 
 

@@ -18,7 +18,7 @@ from typing import Literal
 
 import tyro
 
-from vone_jax import cli, data
+from vone_jax import cli, data, training
 from vone_jax import sweep as sweeps
 from vone_jax.cli import parsing
 
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     configs = cli.configs()
     root = configs.resolve().parent
     if not argv or argv[0] in ("-h", "--help"):
-        names = "\n  ".join(sweeps.sweep_names(configs))
+        names = "\n  ".join(training.config_names(configs, "sweep"))
         status = cli.manual(f"{__doc__}\nSweeps:\n  {names}\n", "sweep.py", argv)
         if not argv:
             return status

@@ -15,7 +15,7 @@ from vone_jax import arguments, prng
 from vone_jax.corruptions import blur, digital, frost, jpeg, levels, noise, spatter, weather
 from vone_jax.corruptions.levels import Images, Keys, Shape
 from vone_jax.corruptions.tables import FROST_SCALE, SEVERITIES, TABLES, table_for
-from vone_jax.names import CORRUPTION_GROUPS, EXTRA_CORRUPTIONS
+from vone_jax.names import COMMON_CORRUPTIONS, CORRUPTION_GROUPS, EXTRA_CORRUPTIONS
 
 # Values may leave [0, 1] by the rounding errors of a resize.
 _TOLERANCE = 1e-6
@@ -76,7 +76,7 @@ CORRUPTIONS = {
 NAMES = tuple(CORRUPTIONS)
 
 SETS = {
-    "common": tuple(name for group in CORRUPTION_GROUPS.values() for name in group),
+    "common": COMMON_CORRUPTIONS,
     "extra": EXTRA_CORRUPTIONS,
     **CORRUPTION_GROUPS,
 }

@@ -17,6 +17,8 @@ rounding of float32. One switch chooses between them:
 See ``fast.switch`` for how the switch and ``jax.jit`` work together.
 """
 
+# ruff: noqa: F401
+
 from vone_jax.fast.blocks import correlate_blocks
 from vone_jax.fast.convolution import convolve
 from vone_jax.fast.counter_random import random_words, standard_normal, symmetric_uniform
@@ -33,10 +35,3 @@ from vone_jax.fast.operations import (
 from vone_jax.fast.process import keep_compiled, keep_memory, use_all_cores
 from vone_jax.fast.spectra import correlate
 from vone_jax.fast.switch import by_platform, enabled, forms_of, plain
-
-__all__ = [
-    "by_platform", "convolve", "convolve_depthwise", "correlate", "correlate_blocks", "enabled",
-    "forms_of", "in_fast_layout", "keep_compiled", "keep_memory", "one_by_one", "permute", "plain",
-    "product", "random_words", "repeated", "shared_by_draws", "stage", "standard_normal",
-    "symmetric_uniform", "use_all_cores",
-]  # fmt: skip

@@ -160,7 +160,7 @@ def _nearest(path: Path) -> str:
 def _open_run(path: Path, step: int | None) -> Network:
     """The network of a run; a run of a similar name is named if there is none."""
     try:
-        step, experiment, model, variables = training.restore_run(path, step)
+        step, experiment, model, variables = training.load_run(path, step)
     except training.RunDirectoryError as error:
         hint = "" if (path / "config.json").exists() else _nearest(path)
         raise training.RunDirectoryError(f"{error}{hint}") from error

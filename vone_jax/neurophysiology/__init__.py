@@ -4,6 +4,8 @@ Everything works on a function ``response_fn(keys, images) -> responses`` with o
 image, and knows no model. ``per_example`` adapts a function of one key.
 """
 
+# ruff: noqa: F401
+
 from vone_jax.neurophysiology.comparison import PropertyScore, ceiling, compare, group_scores
 from vone_jax.neurophysiology.experiments import (
     ContrastResponse,
@@ -25,11 +27,3 @@ from vone_jax.neurophysiology.score import Scores, score
 from vone_jax.neurophysiology.selection import find_units, receptive_field_centres
 from vone_jax.neurophysiology.stimuli import Display, GratingSet, grating_set
 from vone_jax.prng import per_example
-
-__all__ = [
-    "GROUPS", "PROPERTIES", "PUBLISHED", "ContrastResponse", "Display", "GratingSet", "Property",
-    "PropertyScore", "Reference", "Scores", "Site", "SurroundTuning", "TrialStatistics", "ceiling",
-    "compare", "contrast_response", "find_units", "grating_set", "group_scores", "layer_features",
-    "per_example", "receptive_field_centres", "record", "record_blank", "score", "surround_tuning",
-    "trial_statistics",
-]  # fmt: skip

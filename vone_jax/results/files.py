@@ -73,7 +73,7 @@ def write(directory: Path, result: Result) -> Path:
     return path
 
 
-def read(path: str | Path, with_arrays: bool = True) -> Result:
+def read(path: str | Path) -> Result:
     """Read a result of this format or of the one before, with its arrays if there are any.
 
     Raises:
@@ -104,7 +104,7 @@ def read(path: str | Path, with_arrays: bool = True) -> Result:
     except pydantic.ValidationError as error:
         _raise(path, error)
     archive = path.with_suffix(".npz")
-    loaded = read_arrays(archive) if with_arrays and archive.exists() else {}
+    loaded = read_arrays(archive) if archive.exists() else {}
     # The class is frozen, and no validator needs to see these two.
     object.__setattr__(result, "arrays", loaded)
     object.__setattr__(result, "path", str(path))

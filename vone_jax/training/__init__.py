@@ -1,5 +1,7 @@
 """Training: experiments, the optimiser, the loop, checkpoints, and loading of trained runs."""
 
+# ruff: noqa: F401
+
 from vone_jax.training.augmentation import GaussianImageNoise
 from vone_jax.training.checkpoint import CheckpointError
 from vone_jax.training.experiment import DataConfig, Distillation, Experiment, ModelConfig
@@ -21,41 +23,7 @@ from vone_jax.training.run_dir import (
     RunDirectoryError,
     load_run,
     read_run,
-    restore_run,
     versions,
 )
 from vone_jax.training.setup import for_data
 from vone_jax.training.similarity import Similarity
-
-__all__ = [
-    "CheckpointError",
-    "Constant",
-    "Cosine",
-    "DataConfig",
-    "Distillation",
-    "Experiment",
-    "GaussianImageNoise",
-    "ModelConfig",
-    "NonFiniteError",
-    "OneCycle",
-    "OptimizerConfig",
-    "Outcome",
-    "PRIME",
-    "Plateau",
-    "RunDescription",
-    "RunDirectoryError",
-    "Similarity",
-    "Step",
-    "UnreadableDataError",
-    "config_names",
-    "for_data",
-    "from_json",
-    "load_config",
-    "load_run",
-    "read_run",
-    "restore_run",
-    "start_from",
-    "to_json",
-    "train",
-    "versions",
-]

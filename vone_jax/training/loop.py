@@ -174,7 +174,7 @@ def train(
                     report.line(
                         f"warning: {100 * result['accuracy']:.1f} % is near chance, "
                         f"{100 / setup.num_classes:.1f} %: the network has learned little; try "
-                        f"more {_length(experiment)} or another --optimizer.learning-rate"
+                        "a longer run or another --optimizer.learning-rate"
                     )
                 plateau = after_validation(
                     experiment.optimizer.schedule, meshes.fetch(state.plateau), result["loss"]
@@ -240,15 +240,12 @@ def _warnings(setup: Setup, asked: int) -> Iterator[str]:
             "class needs a folder of its own"
         )
     if setup.total_steps < _FEW_STEPS:
-        yield (
-            f"a run of {setup.total_steps} steps learns little; more {_length(setup.experiment)} "
-            "or a smaller --data.batch-size let it learn more"
+        cure = (
+            "more --epochs or a smaller --data.batch-size give more steps"
+            if setup.experiment.steps is None
+            else "give more --steps"
         )
-
-
-def _length(experiment: Experiment) -> str:
-    """The option that says how long a run is."""
-    return "--epochs" if experiment.steps is None else "--steps"
+        yield f"a run of {setup.total_steps} steps learns little; {cure}"
 
 
 def validate(setup: Setup, state: TrainState, stop: Stop) -> dict[str, float] | None:

@@ -220,23 +220,17 @@ def _config(description: RunDescription) -> dict[str, Any]:
 
 def load_run(
     run_dir: Path | str, step: int | None = None
-) -> tuple[Experiment, nn.Module, dict[str, Any]]:
+) -> tuple[int, Experiment, nn.Module, dict[str, Any]]:
     """Load a run, which may still be training, at a step; default: the newest undamaged checkpoint.
 
     Returns:
-      The experiment, the network and ``{"params": ..., "batch_stats": ...}`` on the default device.
+      The step, the experiment, the network and ``{"params": ..., "batch_stats": ...}`` on the
+      default device.
 
     Raises:
       RunDirectoryError: if the directory holds no run, or no checkpoint yet.
       CheckpointError: if the checkpoints are damaged, or there is none at ``step``.
     """
-    return restore_run(run_dir, step)[1:]
-
-
-def restore_run(
-    run_dir: Path | str, step: int | None = None
-) -> tuple[int, Experiment, nn.Module, dict[str, Any]]:
-    """Load a run as ``load_run`` does, with the step of the checkpoint as the first result."""
     experiment = read_run(run_dir).experiment
     model = build_model(experiment.model, experiment.precision)
     directory = Path(run_dir) / CHECKPOINTS

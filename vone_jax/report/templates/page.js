@@ -68,7 +68,7 @@ function picture(plot) {
 
 function table(plot) {
   const spec = specs.get(plot);
-  const parts = [spec, ...(spec.layer ?? []), ...(spec.hconcat ?? []), ...(spec.vconcat ?? [])];
+  const parts = [spec, ...(spec.layer ?? [])];
   const rows = parts.flatMap((part) => part.data?.values ?? []);
   const names = [...new Set(rows.flatMap(Object.keys))];
   const cell = (value) => {
