@@ -32,12 +32,13 @@ SHORT = {
 }
 
 TABLE = """
-train                                           | CONFIG       | quickstart/vone_resnet18
+train                                           | CONFIG       | imagenet/vone_resnet50
 train --epochs 3                                | --epochs     | CONFIG must come before
 train nosuch                                    | nosuch       | quickstart/vone_resnet18
 train quickstart/resnet19                       | resnet19     | did you mean 'quickstart/resnet18'
 train quickstart                                | quickstart   | did you mean 'quickstart/resnet18'
 train laboratory/components                     | components   | python sweep.py laboratory/com
+train laboratory/similarity                     | base-similar-v1 | laboratory/similarity:LABEL
 train laboratory/components:bas                 | bas          | did you mean 'base-0'
 train nofile.py                                 | nofile.py    | the path of a .py file
 train broken.py                                 | broken.py    | division by zero
@@ -46,6 +47,7 @@ train r extra                                   | extra        | belongs to no o
 train r --epoch 3                               | --epoch      | did you mean --epochs
 train r --batch-size 3                          | --batch-size | did you mean --data.batch-size
 train r --learning-rate 0.1                     | --learning-rate | --optimizer.learning-rate
+train r --optimizer.learning-rat 0.1            | .learning-rat | mean --optimizer.learning-rate
 train r --optimizer.schedule.patience 3         | .patience    | --optimizer.schedule.final
 train r --epochs                                | --epochs     | needs a value
 train r --epochs many                           | --epochs     | neither a number nor a fraction
@@ -54,6 +56,7 @@ train r --epochs=-1                             | --epochs     | a finite number
 train r --epochs nan                            | --epochs     | a finite number > 0
 train r --steps 0                               | --steps      | an integer >= 1
 train r --steps 2.5                             | --steps      | an integer, got '2.5'
+train r --seed 1.5                              | --seed       | an integer, got '1.5'
 train r --seed=-1                               | --seed       | an integer >= 0
 train r --seed 4294967296                       | --seed       | <= 4294967295
 train r --name a/b                              | --name       | name of a directory
@@ -62,6 +65,7 @@ train r --matmul-precision low                  | --matmul-precision | default, 
 train r --accumulation-steps 3                  | --accumulation-steps | divide --data.batch-size
 train r --accumulation-steps 0                  | --accumulation-steps | an integer >= 1
 train r --evaluate-every 0                      | --evaluate-every | a finite number > 0
+train r --evaluate-every nan                    | --evaluate-every | a finite number > 0
 train r --keep-checkpoints 0                    | --keep-checkpoints | an integer >= 1
 train r --log-every 0                           | --log-every  | an integer >= 1
 train r --non-finite ignore                     | --non-finite | stop, skip
@@ -104,11 +108,14 @@ train v --model.v1.noise.scale=-1               | --model.v1.noise.scale | a fin
 train v --model.v1.visual-degrees 0             | --model.v1.visual-degrees | a finite number > 0
 train v --model.v1.distribution gauss           | --model.v1.distribution | physiological, physiol
 train r --optimizer.learning-rate 0             | --optimizer.learning-rate | a finite number > 0
+train r --optimizer.learning-rate=-1            | --optimizer.learning-rate | a finite number > 0
+train r --optimizer.learning-rate nan           | --optimizer.learning-rate | a finite number > 0
 train r --optimizer.learning-rate fast          | --optimizer.learning-rate | neither a number nor
 train r --optimizer.momentum 1                  | --optimizer.momentum | >= 0 and < 1
 train r --optimizer.weight-decay=-1             | --optimizer.weight-decay | a finite number >= 0
-train r --optimizer.rates back_end/fc 0         | --optimizer.rates | a finite number > 0
+train r --optimizer.rates back_end/fc 0         | --optimizer.rates | the factor of 'back_end/fc'
 train r --optimizer.rates back_end/fc           | --optimizer.rates | [STR FLOAT
+train r --optimizer.rates back_end/fc=10        | --optimizer.rates | [STR FLOAT
 train r --optimizer.rates nosuch/part 3         | --optimizer.rates | back_end/layer1_0
 train r --freeze nosuch                         | --freeze     | back_end/layer1_0
 train r --initial-weights nofile.pth            | --initial-weights | a checkpoint file (.pth
@@ -117,7 +124,7 @@ train r --initial-weights void                  | --initial-weights | train.py m
 train r --run-dir text.txt                      | --run-dir    | must be a directory
 train r --run-dir text.txt/run                  | --run-dir    | Not a directory
 train r --compilation-cache text.txt            | --compilation-cache | must be a directory
-eval                                            | NETWORK      | RUN_DIR
+eval                                            | NETWORK is one of | RUN_DIR
 eval --suite clean                              | --suite      | NETWORK must come before
 eval nosuch                                     | nosuch       | a directory of train.py
 eval nosuch.pth                                 | nosuch.pth   | a checkpoint file (.pth
@@ -132,40 +139,59 @@ eval net --sweet clean                          | --sweet      | --help-all
 eval net --corruption fog                       | --corruption | did you mean --corruptions
 eval net --suite cleen                          | --suite      | did you mean 'clean'
 eval net --suite                                | --suite      | at least one of clean, linf
-eval net --eps 8                                | --eps        | did you mean 8/255
+eval net --eps 8                                | --eps        | [0, 1], got 8; did you mean 8/255
 eval net --eps 8/0                              | --eps        | numbers or fractions such as 8/255
 eval net --results text.txt                     | --results    | must be a directory
 eval net other                                  | other        | joined by +
 eval empty.py                                   | empty.py     | empty.py:network
 eval net --source photos                        | --source     | did you mean 'folder:photos'
+eval net --source fashion_mnist_smal            | --source     | did you mean 'fashion_mnist_small'
+eval net --source tfds:cifar10_corrupted/fog_2  | --source     | is not prepared in
 eval net --eps big                              | --eps        | numbers or fractions such as 8/255
 eval net --eps=-0.1                             | --eps        | a finite number >= 0
+eval net --eps nan --suite linf                 | --eps        | a finite number >= 0
 eval net --suite linf l2 --eps 0.1              | --eps        | for one norm
+eval net --suite apgd l2 --eps 0.1              | --eps        | attack in linf, l2
 eval net --suite clean --eps 0.1                | --eps        | got suite clean
 eval net --norm l3                              | --norm       | one of linf, l2, l1
 eval net --steps 0                              | --steps      | an integer >= 1
+eval net --steps -1                             | --steps      | an integer >= 1
 eval net --restarts 0                           | --restarts   | an integer >= 1
 eval net --eot-samples 0                        | --eot-samples | an integer >= 1
 eval net --draws 0                              | --draws      | an integer >= 1
 eval net --examples 0                           | --examples   | an integer >= 1
+eval net --examples 2001                        | --examples   | between 1 and the 2000
 eval net --examples 1e3                         | --examples   | an integer, got '1e3'
 eval net --batch-size 0                         | --batch-size | an integer >= 1
+eval net --batch-size 3                         | --batch-size | a positive multiple
 eval net --points 3                             | --points     | one of 9, 4, 2
 eval net --seed=-1                              | --seed       | an integer >= 0
 eval net --workers=-1                           | --workers    | an integer >= 0
 eval net --noise loud                           | --noise      | one of fresh, frozen
+eval net --noise frozen_attack                  | --noise      | one of fresh, frozen
 eval net --test-noise loud                      | --test-noise | neuronal:SCALE,LEVEL
 eval net --attack-noise neuronal:1              | --attack-noise | neuronal:SCALE,LEVEL
+eval net --attack-noise loud                    | --attack-noise | same, frozen, trained, none
+eval net --suite clean --attack-noise none      | --attack-noise | l2, l1, gallery; got clean
+eval net --suite apgd linf --attack-noise none  | --attack-noise | gallery; got apgd
+eval net --suite masking --attack-noise frozen  | --attack-noise | 'frozen' is for
+eval net --attack-noise none --noise frozen     | --attack-noise | needs noise 'fresh'
 eval net --decision mode                        | --decision   | vote
+eval net --averaged 3                           | --averaged   | 1 for the decision of a single draw
+eval net --decision vote --averaged 1           | --averaged   | >= 2
 eval net --loss hinge                           | --loss       | cross_entropy
 eval net --step-rule eps                        | --step-rule  | eps/32
+eval net --l1-step x                            | --l1-step    | max_coordinate
+eval net --norm-offset -1                       | --norm-offset | >= 0
 eval net --order first                          | --order      | box_then_ball
 eval net --corruptions fogg                     | --corruptions | did you mean 'fog'
 eval net --corruptions frost                    | --corruptions | frost_procedural
 eval net --severities 6                         | --severities | 1
 eval net --form png                             | --form       | jpeg85
 eval net --masking-images 0                     | --masking-images | an integer >= 1
+eval net --gallery-images 0                     | --gallery-images | an integer >= 1
 eval net --gallery-eps 2                        | --gallery-eps | did you mean 2/255
+eval net --gallery-eps=-1                       | --gallery-eps | a finite number >= 0
 eval net --gallery-norm l0                      | --gallery-norm | one of linf, l2, l1
 eval net --class-names nofile.txt               | --class-names | No such file
 eval net --distributed here                     | --distributed | auto or HOST:PORT,N,I
@@ -178,13 +204,17 @@ eval net --tag a/b                              | --tag        | letters, digits
 eval net --suite corruptions --corruptions frost --frost-dir void | --frost-dir | frost1.png
 eval net --suite corruptions --corrupted-files npy:nowhere | --corrupted-files | not a directory
 eval net --suite corruptions --corrupted-files zip:nowhere | --corrupted-files | 'npy:<path>'
+eval net --suite clean --corrupted-files npy:void | --corrupted-files | for the suites corruptions
+eval net --corrupted-files tfds:cifar10_corrupted | not prepared | prepare tfds cifar10_corrupted/
 eval net --suite masking --transfer-from nosuch | --transfer-from | a directory of train.py
 eval net --matmul-precision low                 | --matmul-precision | default, high, highest
 eval net --suite physiology --layers nosuch     | --layers     | got 'nosuch'
+eval net --suite physiology --layers stme        | --layers     | did you mean 'stem'
 eval net --suite physiology --references no.csv | --references | there is no file
 eval net --suite physiology --textures nowhere  | --textures   | is not a directory
 sweep                                           | SWEEP        | laboratory/components
 sweep nosuch                                    | nosuch       | laboratory/components
+sweep laboratory/headlines                      | headlines    | did you mean 'laboratory/headline'
 sweep quickstart/resnet18                       | quickstart/resnet18 | python train.py
 sweep s --shard 3                               | --shard      | INDEX/COUNT such as 3/8
 sweep s --shard 9/8                             | --shard      | 1 <= INDEX <= COUNT
@@ -207,8 +237,8 @@ report void --tables text.txt                   | --tables     | must be a direc
 report void --out void                          | --out        | is a directory
 report void --tabels x                          | --tabels     | did you mean '--tables'
 convert                                         | FILE         | required
-convert nosuch.pth                              | nosuch.pth   | must be a checkpoint file
-convert void                                    | void         | is a directory
+convert nosuch.pth                              | FILE must be | there is none at nosuch.pth
+convert void                                    | FILE must be | a checkpoint file, void is a dir
 convert text.txt --image-size=-4                | --image-size | an integer >= 8
 convert text.txt --outt x                       | --outt       | did you mean '--out'
 convert text.txt                                | the file     | *.safetensors | 1
@@ -257,6 +287,7 @@ def workplace(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "evaluate", never)
     monkeypatch.setattr("vone_jax.training.setup.Setup.initial_state", never)
     monkeypatch.setattr("vone_jax.sweep._execute", never)
+    return tmp_path
 
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: line[0])
@@ -269,6 +300,7 @@ def test_a_wrong_command_line_says_what_is_wrong_and_the_cure(line, workplace, c
             else command
         )
     program, *argv = shlex.split(command)
+    before = sorted(workplace.rglob("*"))
     try:
         ended = MAINS[program](argv)
     except SystemExit as stop:
@@ -276,9 +308,13 @@ def test_a_wrong_command_line_says_what_is_wrong_and_the_cure(line, workplace, c
     shown = capsys.readouterr()
     assert ended == int(status[0]) if status else ended == cli.WRONG_ARGUMENTS
     assert shown.out == ""
-    # A command without arguments shows its help, and argparse its usage.
     assert name in shown.err and cure in " ".join(shown.err.split())
+    # A command without arguments shows its help, and one without a known config their list.
+    if argv:
+        assert program in shown.err.partition(": ")[0]
+        assert shown.err.count("\n") == 1 or "no config" in shown.err
     assert "Traceback" not in shown.err and "Errno" not in shown.err
+    assert sorted(workplace.rglob("*")) == before, "something was written"
 
 
 def test_the_table_is_long():

@@ -27,18 +27,10 @@ def test_it_converts(vone, file, tmp_path, capsys):
     assert "converted from net.pth" in (tmp_path / "net" / "README.md").read_text()
 
 
-def test_errors_are_short_and_complete(file, tmp_path, capsys):
+def test_errors_are_short_and_complete(file, capsys):
     assert main([str(file), "--name", "resnet18"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("python -m vone_jax.convert: net.pth does not convert to resnet18:\n  ")
-    missing = tmp_path / "nothing.pth"
-    for path, problem in ((missing, f"there is none at {missing}"), (tmp_path, "is a directory")):
-        with pytest.raises(SystemExit) as stop:
-            main([str(path)])
-        error = capsys.readouterr().err
-        assert stop.value.code == 2 and problem in error and "FILE must be a checkpoint" in error
-    with pytest.raises(SystemExit):
-        main([str(file), "--name", "resnet19"])
 
 
 def test_it_runs_as_a_module(tmp_path):
