@@ -1,8 +1,25 @@
 import gc
 
+import jax
+import jax.numpy as jnp
 import pytest
+from jax.tree_util import Partial
 
+from tests.attacks import toy
 from vone_jax.attacks import attack as attack_module
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Images for ``noisy`` and their labels."""
+    images = jax.random.uniform(jax.random.key(1), (6, 8, 8, 1))
+    return images, jnp.asarray([0, 1, 2, 3, 0, 1])
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    """A network with noise."""
+    return Partial(toy.noisy_network, toy.make_network(0.5), jnp.float32(0.5))
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Auto-PGD against closed forms, its published schedule, and relations between runs."""
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,17 +12,6 @@ from vone_jax.attacks import APGD, PGD, apgd, losses, norms
 
 KEY = jax.random.key(11)
 EPS = {"linf": 0.05, "l2": 0.3, "l1": 1.0}
-
-
-@pytest.fixture(scope="module")
-def batch():
-    images = jax.random.uniform(jax.random.key(1), (6, 8, 8, 1))
-    return images, jnp.asarray([0, 1, 2, 3, 0, 1])
-
-
-@pytest.fixture(scope="module")
-def noisy():
-    return Partial(toy.noisy_network, toy.make_network(0.5), jnp.float32(0.5))
 
 
 @pytest.fixture(scope="module")
@@ -180,14 +168,9 @@ def test_ball_and_box_hold_and_zero_radius_returns_the_images(batch, noisy, norm
     images = jnp.round(images * 3) / 3  # many values on the border of the box
     for eps in (EPS[norm], 0.0):
         adversarial = noisy_attack(norm, eps)(KEY, noisy, images, labels)
-        delta = np.asarray(adversarial, np.float64) - np.asarray(images, np.float64)
-        order = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
-        length = np.linalg.norm(delta.reshape(6, -1), ord=order, axis=1)
-        # Each value of an image is rounded to half a unit in the last place of 1.
-        rounding = np.linalg.norm(np.full(64, 2.0**-24), ord=order)
-        assert np.all(length <= eps * (1 + 2**-22) + rounding)
-        assert np.all(adversarial >= 0) and np.all(adversarial <= 1)
+        toy.assert_inside(adversarial, images, norm, eps)
         assert adversarial.dtype == images.dtype
+        length = norms.size(adversarial - images, norm)
         assert np.all(length > 0.2 * eps) if eps else np.all(length == 0)
 
 
@@ -229,22 +212,6 @@ def resisting(attack, network, images, labels):
     return np.asarray(jnp.argmax(logits, axis=-1) == labels)
 
 
-def test_a_ladder_of_radii_and_other_weights_compile_once(batch, programs):
-    images, labels = batch
-    chex.clear_trace_counter()
-    before = programs()
-
-    @chex.assert_max_traces(n=1)
-    def traced(weights, key, images):
-        return toy.linear(weights, key, images)
-
-    for seed in (0, 1):
-        weights = jax.random.normal(jax.random.key(seed), (64, 4))
-        for eps in (0.01, 0.02, 0.04):
-            APGD("linf", eps, steps=3)(KEY, Partial(traced, weights), images, labels)
-    assert programs() - before == 1
-
-
 @pytest.mark.slow
 def test_vmap_over_radii(batch, noisy):
     images, labels = batch
@@ -282,15 +249,9 @@ def test_success_has_to_be_borne_out_by_other_draws():
 @pytest.mark.slow
 def test_no_attack_moves_the_coin():
     """The coin is right with probability p; restarts and targets must not lower it."""
-    images = jax.random.uniform(jax.random.key(1), (400, 4, 4, 1))
-    labels = jnp.zeros(400, jnp.int32)
-    coin = Partial(toy.coin, jnp.float32(0.9))
     attack = APGD("linf", 0.1, steps=3, restarts=2, targets=2, loss="targeted_dlr",
                   eot_samples=2)  # fmt: skip
-    adversarial = attack(KEY, coin, images, labels)
-    score_keys = jax.vmap(jax.random.key)(jnp.arange(5))
-    right = jnp.argmax(jax.vmap(coin, (0, None))(score_keys, adversarial), axis=-1) == 0
-    assert abs(float(right.mean()) - 0.9) < 4 * np.sqrt(0.9 * 0.1 / 2000)
+    toy.assert_coin_resists(KEY, attack)
 
 
 # Errors.

@@ -1,12 +1,16 @@
-"""The form that every attack has: its settings as JSON."""
+"""The form that every attack has: its settings as JSON, and one program for all radii."""
 
 import json
 
+import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 
 from tests.attacks import linear_problem as problem
+from tests.attacks import toy
 from vone_jax import attacks, mesh
 
 SETTINGS = [
@@ -78,3 +82,20 @@ def test_objects_that_are_no_attack_are_refused(record, message):
 def test_several_radii_are_not_stored():
     with pytest.raises(TypeError, match=r"PGD.eps cannot be stored as JSON, got ndarray"):
         attacks.to_json(attacks.PGD("linf", np.asarray([0.1, 0.2])))
+
+
+@pytest.mark.parametrize("kind", [attacks.PGD, attacks.APGD])
+def test_a_ladder_of_radii_and_other_weights_compile_once(kind, batch, programs):
+    images, labels = batch
+    chex.clear_trace_counter()
+    before = programs()
+
+    @chex.assert_max_traces(n=1)
+    def traced(weights, key, images):
+        return toy.linear(weights, key, images)
+
+    for seed in (0, 1):
+        weights = jax.random.normal(jax.random.key(seed), (64, 4))
+        for eps in (0.01, 0.02, 0.04):
+            kind("linf", eps, steps=3)(problem.KEY, Partial(traced, weights), images, labels)
+    assert programs() - before == 1

@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,33 +17,12 @@ EPS = {"linf": 0.05, "l2": 0.3, "l1": 1.0}
 
 
 @pytest.fixture(scope="module")
-def batch():
-    images = jax.random.uniform(jax.random.key(1), (6, 8, 8, 1))
-    return images, jnp.asarray([0, 1, 2, 3, 0, 1])
-
-
-@pytest.fixture(scope="module")
-def noisy():
-    return Partial(toy.noisy_network, toy.make_network(0.5), jnp.float32(0.5))
-
-
-@pytest.fixture(scope="module")
 def still():
     return Partial(toy.noisy_network, toy.make_network(0.0), jnp.float32(0.0))
 
 
 def loss_of(logits_fn, images, labels):
     return losses.cross_entropy(logits_fn(jax.random.key(99), images), labels)
-
-
-def inside(adversarial, images, norm, eps):
-    delta = np.asarray(adversarial, np.float64) - np.asarray(images, np.float64)
-    order = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
-    length = np.linalg.norm(delta.reshape(len(delta), -1), ord=order, axis=1)
-    # Each value of an image is rounded to half a unit in the last place of 1.
-    rounding = np.full(delta[0].size, 2.0**-24)
-    assert np.all(length <= eps * (1 + 2**-22) + np.linalg.norm(rounding, ord=order))
-    assert np.all(adversarial >= 0) and np.all(adversarial <= 1)
 
 
 # Closed forms: a linear model loses exactly eps times the dual norm of the weight difference.
@@ -119,7 +97,7 @@ def test_ball_and_box_hold(batch, noisy, norm):
         attack = PGD(norm, EPS[norm], steps=5, random_start=random_start, order=order,
                      step_rule="eps/4")  # fmt: skip
         adversarial = attack(KEY, noisy, images, labels)
-        inside(adversarial, images, norm, EPS[norm])
+        toy.assert_inside(adversarial, images, norm, EPS[norm])
         assert adversarial.dtype == images.dtype
         assert np.all(norms.size(adversarial - images, norm) > 0.2 * EPS[norm])
 
@@ -213,22 +191,6 @@ def test_vmap_over_keys_and_over_radii(batch, noisy):
         np.testing.assert_allclose(alone, result, atol=1e-6)
 
 
-def test_a_ladder_of_radii_and_other_weights_compile_once(batch, programs):
-    images, labels = batch
-    chex.clear_trace_counter()
-    before = programs()
-
-    @chex.assert_max_traces(n=1)
-    def traced(weights, key, images):
-        return toy.linear(weights, key, images)
-
-    for seed in (0, 1):
-        weights = jax.random.normal(jax.random.key(seed), (64, 4))
-        for eps in (0.01, 0.02, 0.04):
-            PGD("linf", eps, steps=3)(KEY, Partial(traced, weights), images, labels)
-    assert programs() - before == 1
-
-
 # Choices.
 
 
@@ -250,13 +212,8 @@ def test_the_best_iterate_is_kept(batch, still):
 
 def test_the_best_iterate_of_a_coin_is_not_the_luckiest():
     """Every image starts where the coin is fair; keeping the best must not choose by luck."""
-    images = jnp.full((200, 4, 4, 1), 0.5)
-    coin = Partial(toy.coin, jnp.float32(0.5))
     attack = PGD("linf", 0.1, steps=4, keep="best", restarts=2, random_start=True)
-    adversarial = attack(KEY, coin, images, jnp.zeros(200, jnp.int32))
-    score_keys = jax.vmap(jax.random.key)(jnp.arange(5))
-    right = jnp.argmax(jax.vmap(coin, (0, None))(score_keys, adversarial), axis=-1) == 0
-    assert abs(float(right.mean()) - 0.5) < 4 * np.sqrt(0.25 / 1000)
+    toy.assert_coin_resists(KEY, attack, 0.5, jnp.full((200, 4, 4, 1), 0.5))
 
 
 @pytest.mark.parametrize("norm", ["l2", "l1"])
@@ -360,12 +317,6 @@ def convolutions(jaxpr):
 @pytest.mark.parametrize("estimator", ["mean_loss", "mean_probability"])
 def test_no_attack_moves_the_coin(estimator):
     """The coin is right with probability p; restarts and averaging must not lower it."""
-    images = jax.random.uniform(jax.random.key(1), (400, 4, 4, 1))
-    labels = jnp.zeros(400, jnp.int32)
     attack = PGD("linf", 0.1, steps=3, random_start=True, restarts=3, eot_samples=4,
                  estimator=estimator)  # fmt: skip
-    coin = Partial(toy.coin, jnp.float32(0.9))
-    adversarial = attack(KEY, coin, images, labels)
-    score_keys = jax.vmap(jax.random.key)(jnp.arange(5))
-    right = jnp.argmax(jax.vmap(coin, (0, None))(score_keys, adversarial), axis=-1) == 0
-    assert abs(float(right.mean()) - 0.9) < 4 * np.sqrt(0.9 * 0.1 / 2000)
+    toy.assert_coin_resists(KEY, attack)

@@ -63,3 +63,30 @@ def _flip(p, key, images):
     other = jnp.where(heads, 0.0, 2.0)
     logits = jnp.stack([jnp.ones_like(other), other] + [jnp.zeros_like(other)] * 8, axis=-1)
     return logits + 1e-6 * images.reshape(images.shape[0], -1)[:, :10]
+
+
+def assert_coin_is_right(p, images):
+    """With probability p on fresh keys, up to four standard errors."""
+    keys = jax.vmap(jax.random.key)(jnp.arange(5))
+    logits = jax.vmap(Partial(coin, jnp.float32(p)), (0, None))(keys, images)
+    right = np.asarray(jnp.argmax(logits, axis=-1) == 0)
+    assert abs(right.mean() - p) < 4 * np.sqrt(p * (1 - p) / right.size), right.mean()
+
+
+def assert_coin_resists(key, attack, p=0.9, images=None):
+    """The images that the attack makes of these are misclassified no more often."""
+    if images is None:
+        images = jax.random.uniform(jax.random.key(1), (400, 4, 4, 1))
+    labels = jnp.zeros(len(images), jnp.int32)
+    assert_coin_is_right(p, attack(key, Partial(coin, jnp.float32(p)), images, labels))
+
+
+def assert_inside(adversarial, images, norm, eps):
+    """In the ball of radius eps and in the box of the pixels."""
+    delta = np.asarray(adversarial, np.float64) - np.asarray(images, np.float64)
+    order = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
+    length = np.linalg.norm(delta.reshape(len(delta), -1), ord=order, axis=1)
+    # Each value of an image is rounded to half a unit in the last place of 1.
+    rounding = np.full(delta[0].size, 2.0**-24)
+    assert np.all(length <= eps * (1 + 2**-22) + np.linalg.norm(rounding, ord=order))
+    assert np.all(adversarial >= 0) and np.all(adversarial <= 1)
