@@ -4,13 +4,14 @@ import re
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from jax import lax
 
+from tests.fast import derivatives
 from vone_jax.fast import convolve
 
 NUMBERS = ("NHWC", "HWIO", "NHWC")
+ATOL = 1e-4
 
 # Channels, side of the image, of the kernel, stride, padding: ordinary; images smaller than the
 # kernel; 1x1; few channels under a small kernel; few channels under a large one.
@@ -40,58 +41,18 @@ def pair(stride, padding):
     )
 
 
-def assert_close(found, expected):
-    chosen = {"rtol": 1e-5, "atol": 1e-4}
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **chosen), found, expected)
-
-
 @pytest.mark.parametrize(("channels", "side", "kernel", "stride", "padding"), CASES)
 def test_values_and_derivatives_are_those_of_jax(channels, side, kernel, stride, padding):
-    """Forward mode, reverse mode in both arguments, and both at once."""
-
-    def everything(function):
-        def run(x, k, dx, dk):
-            value, tangent = jax.jvp(function, (x, k), (dx, dk))
-            slope = jnp.sin(value)
-            of_both = jax.vjp(function, x, k)[1](slope)
-            of_images = jax.vjp(lambda x: function(x, k), x)[1](slope)
-            of_kernel = jax.vjp(lambda k: function(x, k), k)[1](slope)
-            return value, tangent, of_both, of_images, of_kernel
-
-        return jax.jit(run)
-
-    x, k = arguments(side, kernel, channels)
-    ours, theirs = map(everything, pair(stride, padding))
-    inputs = (x, k, jnp.cos(x), jnp.cos(k))
-    assert_close(ours(*inputs), theirs(*inputs))
+    derivatives.compare(pair(stride, padding), *arguments(side, kernel, channels), ATOL)
 
 
 def test_second_derivatives_are_those_of_jax():
-    x, k = arguments(6, 3)
-
-    def product(function):
-        loss = lambda x, k: jnp.sum(jnp.sin(function(x, k)))  # noqa: E731
-        gradient = jax.grad(loss, argnums=(0, 1))
-        return jax.jit(lambda: jax.jvp(gradient, (x, k), (jnp.cos(x), jnp.cos(k)))[1])
-
-    ours, theirs = map(product, pair(2, 1))
-    assert_close(ours(), theirs())
+    derivatives.compare_second(pair(2, 1), *arguments(6, 3), ATOL)
 
 
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)])
 def test_gradients_under_vmap_are_those_of_jax(axes):
-    x, k = arguments(6, 3)
-    x, k = (
-        jnp.stack([a, 2 * a, jnp.cos(a)]) if axis == 0 else a
-        for a, axis in zip((x, k), axes, strict=True)
-    )
-
-    def gradients(function):
-        loss = lambda x, k: jnp.sum(jnp.sin(function(x, k)))  # noqa: E731
-        return jax.jit(jax.vmap(jax.grad(loss, argnums=(0, 1)), axes))
-
-    ours, theirs = map(gradients, pair(1, 1))
-    assert_close(ours(x, k), theirs(x, k))
+    derivatives.compare_under_vmap(pair(1, 1), *arguments(6, 3), axes, ATOL)
 
 
 @pytest.mark.parametrize("argument", [0, 1])
@@ -165,7 +126,7 @@ def test_as_many_groups_as_channels_are_a_depthwise_convolution():
     theirs = lax.conv_general_dilated(
         x, k, *window, dimension_numbers=NUMBERS, feature_group_count=5
     )
-    assert_close(convolve(x, k, *window, feature_group_count=5), theirs)
+    derivatives.assert_close(convolve(x, k, *window, feature_group_count=5), theirs, ATOL)
 
 
 @pytest.mark.parametrize(

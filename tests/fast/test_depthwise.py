@@ -2,11 +2,13 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from jax import lax
 
+from tests.fast import derivatives
 from vone_jax import fast
+
+ATOL = 3e-5
 
 # Side of the image, of the kernel, stride, padding before and after: the blocks of EfficientNets;
 # images smaller than the kernel; windows that do not reach the border; no padding.
@@ -36,58 +38,18 @@ def pair(stride, padding):
     )
 
 
-def assert_close(found, expected):
-    chosen = {"rtol": 1e-5, "atol": 3e-5}
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **chosen), found, expected)
-
-
 @pytest.mark.parametrize(("side", "kernel", "stride", "padding"), CASES)
 def test_values_and_derivatives_are_those_of_jax(side, kernel, stride, padding):
-    """Forward mode, reverse mode in both arguments, and both at once."""
-
-    def everything(function):
-        def run(x, k, dx, dk):
-            value, tangent = jax.jvp(function, (x, k), (dx, dk))
-            slope = jnp.sin(value)
-            of_both = jax.vjp(function, x, k)[1](slope)
-            of_images = jax.vjp(lambda x: function(x, k), x)[1](slope)
-            of_kernel = jax.vjp(lambda k: function(x, k), k)[1](slope)
-            return value, tangent, of_both, of_images, of_kernel
-
-        return jax.jit(run)
-
-    x, k = arguments(side, kernel)
-    ours, theirs = map(everything, pair(stride, padding))
-    inputs = (x, k, jnp.cos(x), jnp.cos(k))
-    assert_close(ours(*inputs), theirs(*inputs))
+    derivatives.compare(pair(stride, padding), *arguments(side, kernel), ATOL)
 
 
 def test_second_derivatives_are_those_of_jax():
-    x, k = arguments(6, 3)
-
-    def product(function):
-        loss = lambda x, k: jnp.sum(jnp.sin(function(x, k)))  # noqa: E731
-        gradient = jax.grad(loss, argnums=(0, 1))
-        return jax.jit(lambda: jax.jvp(gradient, (x, k), (jnp.cos(x), jnp.cos(k)))[1])
-
-    ours, theirs = map(product, pair(2, (0, 1)))
-    assert_close(ours(), theirs())
+    derivatives.compare_second(pair(2, (0, 1)), *arguments(6, 3), ATOL)
 
 
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)])
 def test_gradients_under_vmap_are_those_of_jax(axes):
-    x, k = arguments(6, 3)
-    x, k = (
-        jnp.stack([a, 2 * a, jnp.cos(a)]) if axis == 0 else a
-        for a, axis in zip((x, k), axes, strict=True)
-    )
-
-    def gradients(function):
-        loss = lambda x, k: jnp.sum(jnp.sin(function(x, k)))  # noqa: E731
-        return jax.jit(jax.vmap(jax.grad(loss, argnums=(0, 1)), axes))
-
-    ours, theirs = map(gradients, pair(1, (1, 1)))
-    assert_close(ours(x, k), theirs(x, k))
+    derivatives.compare_under_vmap(pair(1, (1, 1)), *arguments(6, 3), axes, ATOL)
 
 
 def loss_and_gradients(x, k):
