@@ -2,13 +2,17 @@
 
 import gc
 import os
+from pathlib import Path
 
 import jax
 import jaxtyping
+import numpy as np
 import pytest
 from absl import flags
 
 from tests import typecheck
+
+TESTS = Path(__file__).parent
 
 # Before any of these packages is imported.
 jaxtyping.install_import_hook(list(typecheck.PACKAGES), "tests.typecheck.check")
@@ -60,23 +64,24 @@ def optimised():
     jax.config.update("jax_disable_most_optimizations", True)
 
 
+def read_golden(name):
+    with np.load(TESTS / "golden" / name) as archive:
+        return dict(archive)
+
+
 @pytest.fixture(scope="session")
 def golden():
     """The reference values of the original PyTorch VOneNet, see tests/golden/README.md."""
-    from pathlib import Path
-
-    import numpy as np
-
-    with np.load(Path(__file__).parent / "golden" / "vonenet_golden.npz") as archive:
-        return dict(archive)
+    return read_golden("vonenet_golden.npz")
 
 
 @pytest.fixture(scope="session")
 def evnet_golden():
     """The reference values of the original PyTorch EVNet, see tests/golden/README.md."""
-    from pathlib import Path
+    return read_golden("evnet_golden.npz")
 
-    import numpy as np
 
-    with np.load(Path(__file__).parent / "golden" / "evnet_golden.npz") as archive:
-        return dict(archive)
+@pytest.fixture(scope="session")
+def first_format():
+    """Run directories with real result files of format 1."""
+    return TESTS / "results" / "first_format"

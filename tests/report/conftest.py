@@ -1,7 +1,5 @@
 """The run directories and the page that most tests of the report use."""
 
-from pathlib import Path
-
 import pytest
 
 from tests.report import evaluated
@@ -20,9 +18,3 @@ def page(run_dirs, tmp_path_factory):
     """The text of their page."""
     out = tmp_path_factory.mktemp("page") / "new" / "report.html"
     return report.write(run_dirs, out).read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="session")
-def first_format():
-    """Run directories with real result files of format 1."""
-    return Path(__file__).parents[1] / "results" / "first_format"
