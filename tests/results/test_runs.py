@@ -162,6 +162,7 @@ def test_the_data_frame_has_one_row_for_each_number(run, first_format):
         ("linf", 1 / 1020, "1/1020"),
         ("linf", 0.03, "0.03"),
         ("linf", 0.0, "0"),
+        ("linf", 1.0, "255/255"),
         ("l2", 0.15, "0.15"),
         ("l1", 2560.0, "2560"),
     ],
