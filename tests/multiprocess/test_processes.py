@@ -18,14 +18,12 @@ import jax
 import numpy as np
 import pytest
 from job import EVALUATION, EXPERIMENT, network, noise_of_a_batch, open_source
+from tiny import final_state, log
 
 from tests.evaluation.result_files import read_results
 from vone_jax import data, files, training
 from vone_jax.cli import evaluate as eval_program
 from vone_jax.training import setup as setups
-from vone_jax.training.checkpoint import Checkpoints
-from vone_jax.training.log import read_log
-from vone_jax.training.setup import initial_state
 
 # This process computes what the others are compared with, and their programs are optimised.
 pytestmark = pytest.mark.usefixtures("optimised")
@@ -96,14 +94,7 @@ def statuses(pair, run_dir):
 
 def content(run_dir):
     """Return step, state and position of the last checkpoint, and the log without speeds."""
-    like = jax.eval_shape(lambda: initial_state(EXPERIMENT, network()))
-    with Checkpoints(run_dir / "checkpoints", read_only=True) as checkpoints:
-        step, state, position = checkpoints.restore(like)
-    log = [
-        {name: value for name, value in record.items() if name != "examples_per_second"}
-        for record in read_log(run_dir / "log.jsonl")
-    ]
-    return step, state, position, log
+    return *final_state(EXPERIMENT, run_dir, model=network()), log(run_dir)
 
 
 def assert_same_run(ours, theirs):

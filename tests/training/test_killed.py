@@ -11,12 +11,8 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from tiny import TinyNet
+from tiny import TinyNet, final_state, log
 from train_tiny import EXPERIMENT, starting_from
-
-from vone_jax.training.checkpoint import Checkpoints
-from vone_jax.training.log import read_log
-from vone_jax.training.setup import initial_state
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 20
@@ -39,17 +35,6 @@ def start(run_dir, cache, *arguments):
             env=environment,
             stderr=stderr,
         )
-
-
-def end_state(run_dir, experiment):
-    like = jax.eval_shape(lambda: initial_state(experiment, TinyNet()))
-    with Checkpoints(run_dir / "checkpoints", read_only=True) as checkpoints:
-        step, state, position = checkpoints.restore(like)
-    log = [
-        {name: value for name, value in record.items() if name != "examples_per_second"}
-        for record in read_log(run_dir / "log.jsonl")
-    ]
-    return step, state, position, log
 
 
 @pytest.mark.slow
@@ -84,13 +69,13 @@ def test_kills_at_random_moments_leave_no_trace(tmp_path, from_weights):
 
     assert len(set(reached)) > KILLS // 2, "most kills came before or after the run"
     assert in_a_write, "no kill came while a checkpoint was written"
-    step, state, position, log = end_state(killed, experiment)
-    expected_step, expected_state, expected_position, expected_log = end_state(whole, experiment)
+    step, state, position = final_state(experiment, killed)
+    expected_step, expected_state, expected_position = final_state(experiment, whole)
     assert step == expected_step == EXPERIMENT.steps
     assert position == expected_position
-    assert log == expected_log
+    assert log(killed) == log(whole)
     jax.tree.map(np.testing.assert_array_equal, state, expected_state)
-    assert from_weights == ("initial_weights" in {record["kind"] for record in log})
+    assert from_weights == ("initial_weights" in {record["kind"] for record in log(killed)})
 
 
 def newest(run_dir):

@@ -10,14 +10,14 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
-from tiny import TinyNet, tiny_source
+from tiny import TinyNet, final_state, log, tiny_source
 
 from vone_jax import data, fast, training
 from vone_jax import mesh as meshes
 from vone_jax.training.checkpoint import Checkpoints
 from vone_jax.training.log import RunLog, read_log
 from vone_jax.training.monitor import Monitor
-from vone_jax.training.setup import Setup, initial_state, prepare
+from vone_jax.training.setup import Setup, prepare
 
 pytestmark = [
     # See test_checkpoint.py.
@@ -44,18 +44,6 @@ class StopAt:
 
 def train(experiment, run_dir, **arguments):
     return training.train(experiment, run_dir, **{"devices": ONE, **arguments})
-
-
-def final_state(experiment, run_dir, step=None):
-    like = jax.eval_shape(lambda: initial_state(experiment, TinyNet()))
-    with Checkpoints(run_dir / "checkpoints", read_only=True) as checkpoints:
-        return checkpoints.restore(like, step)
-
-
-def log(run_dir):
-    """Return the log without the speed, which depends on the clock."""
-    records = read_log(run_dir / "log.jsonl")
-    return [{k: v for k, v in r.items() if k != "examples_per_second"} for r in records]
 
 
 def steps(run_dir, kind):

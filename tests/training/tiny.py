@@ -7,6 +7,9 @@ import numpy as np
 
 from vone_jax import data, prng
 from vone_jax.models.layers import BatchNorm
+from vone_jax.training.checkpoint import Checkpoints
+from vone_jax.training.log import read_log
+from vone_jax.training.setup import initial_state
 
 
 class TinyNet(nn.Module):
@@ -33,3 +36,17 @@ def tiny_source(split):
     return data.ArraySource(
         images.astype(np.uint8), labels, class_names=("a", "b", "c"), name="tiny", split=split
     )
+
+
+def final_state(experiment, run_dir, step=None, model=None):
+    """Return step, state and position of a checkpoint, by default of the last one."""
+    model = TinyNet() if model is None else model
+    like = jax.eval_shape(lambda: initial_state(experiment, model))
+    with Checkpoints(run_dir / "checkpoints", read_only=True) as checkpoints:
+        return checkpoints.restore(like, step)
+
+
+def log(run_dir):
+    """Return the log without the speed, which depends on the clock."""
+    records = read_log(run_dir / "log.jsonl")
+    return [{k: v for k, v in r.items() if k != "examples_per_second"} for r in records]
