@@ -25,13 +25,15 @@ def images():
     return np.random.default_rng(0).random((2, 32, 32, 3)).astype(np.float32)
 
 
-def check_run(cases, tmp_path, capsys):
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the libraries that are compared with
+def test_quick_form_of_all_cases(tmp_path, capsys):
     path = tmp_path / "results.json"
-    assert main(["--quick", "--together", "--json", str(path), "--cases", *cases]) == 0
+    assert main(["--quick", "--together", "--json", str(path), "--cases", *CASES]) == 0
     result = json.loads(path.read_text())
     rows = capsys.readouterr().out.splitlines()
     measurements = result["measurements"]
-    assert len({m["case"] for m in measurements}) == len(cases)
+    assert len({m["case"] for m in measurements}) == len(CASES)
     for m in measurements:
         (row,) = (r for r in rows if r.startswith(f"| {m['case']} | {m['contender']} |"))
         if m["seconds"]:
@@ -42,21 +44,9 @@ def check_run(cases, tmp_path, capsys):
         else:
             assert "not installed" in row
     ours = [m for m in measurements if m["contender"] == timing.OURS]
-    assert len(ours) == len(cases)
+    assert len(ours) == len(CASES)
     assert all(m["over_ours"] == 1 and m["compile_seconds"] > 0 for m in ours)
     assert result["environment"]["versions"]["jax"] == jax.__version__
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of the libraries that are compared with
-def test_quick_form_writes_a_table_and_json(tmp_path, capsys):
-    check_run(["bank", "block", "pgd", "foreign", "apgd"], tmp_path, capsys)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_quick_form_of_all_cases(tmp_path, capsys):
-    check_run(list(CASES), tmp_path, capsys)
 
 
 def test_naive_front_end_computes_the_same(images):
@@ -169,6 +159,12 @@ def toy_case(sizes):
     builders = {"first": counting, "second": counting, "missing": missing}
     broken = {"broken": _fail, "breaking": breaking, "dying": dying}
     return timing.Case("toy", 2, broken if sizes.repeats > 1 else builders, 1)
+
+
+def test_only_the_cases_that_are_asked_for_are_run(monkeypatch, capsys):
+    monkeypatch.setitem(CASES, "toy", toy_case)
+    assert main(["--quick", "--together", "--cases", "toy"]) == 0
+    assert capsys.readouterr().err == "toy ...\n"
 
 
 def test_programs_run_in_processes_of_their_own():
