@@ -99,7 +99,7 @@ def test_phase_and_symmetry():
 
 @pytest.mark.parametrize("kernel_size", [0, -3, 24])
 def test_kernel_size_must_be_odd_and_positive(kernel_size):
-    with pytest.raises(ValueError, match=f"kernel_size must be odd.*{kernel_size}"):
+    with pytest.raises(ValueError, match=f"kernel_size must be (odd|an int).*{kernel_size}"):
         v1.gabor_kernels(one_filter(), kernel_size, 28.0)
 
 
