@@ -12,7 +12,8 @@ for command in train eval sweep report convert prepare; do
 done
 grep -q quickstart/vone_resnet18 train.txt
 empty/bin/python -c 'import vone_jax; print(vone_jax.__version__, vone_jax.models.list_models()[:3])'
-empty/bin/vone-train quickstart/resnet18 --epochs 1 --run-dir run
-empty/bin/vone-eval run --suite clean --examples 20
+empty/bin/vone-train quickstart/vone_resnet18 --steps 2 --run-dir run
+empty/bin/vone-eval run --suite clean v1 --examples 10
+empty/bin/vone-sweep laboratory/similarity --dry-run >sweep.txt
 empty/bin/vone-report run --out report.html
 test -s report.html
