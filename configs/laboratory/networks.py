@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from configs.quickstart.resnet18 import experiment as quickstart
 from configs.quickstart.vone_resnet18 import experiment as quickstart_vone
+from vone_jax import models
 from vone_jax.attacks import PGD
 from vone_jax.evaluation import Request
 from vone_jax.sweep import Member
@@ -30,6 +31,16 @@ _base = replace(
     epochs=3,
 )
 _vone = replace(_base, name="laboratory-vone", model=quickstart_vone.model)
+# The gains are the published ones: the mean response of this V1 to these images is 1.25.
+_ev = replace(
+    _base,
+    name="laboratory-ev",
+    model=replace(
+        _base.model,
+        name="ev_resnet18",
+        v1=replace(models.v1_config(28, 2, "ev_resnet18"), simple_channels=32, complex_channels=32),
+    ),
+)
 
 
 def _v1(**fields) -> Experiment:
@@ -62,6 +73,7 @@ _surround = SurroundNormalization(largest_extent=0.28, position_pooling=0.1, gai
 NETWORKS: dict[str, Experiment] = {
     **{f"base-{seed}": replace(_base, seed=seed) for seed in SEEDS},
     **{f"vone-{seed}": replace(_vone, seed=seed) for seed in SEEDS},
+    **{f"ev-{seed}": replace(_ev, seed=seed) for seed in SEEDS},
     # Components of the front end.
     "vone-uniform": _v1(distribution="uniform"),
     "vone-low": _frequencies(0, 2),

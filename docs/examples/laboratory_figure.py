@@ -18,7 +18,8 @@ import matplotlib.pyplot as plt
 
 DOCS = Path(__file__).parents[1]
 RESULTS = DOCS / "results"
-SWEEPS = ("components", "training", "similarity")
+# Of a network in several, the last is taken.
+SWEEPS = ("front_ends", "components", "training", "similarity")
 FIGURE = DOCS / "figures" / "laboratory.png"
 
 PANELS = {
@@ -43,6 +44,13 @@ GROUPS = {
         "vone-noise-0.5": "half the noise",
         "vone-noise-2": "twice the noise",
     },
+    "front ends": {
+        "vone-surround-0": "a normalising surround",
+        "vone-surround-quiet-0": "a surround, no noise",
+        "ev-0": "EVNet",
+        "vone-tuned": "bank tuned from the published one",
+        "vone-tuned-uniform": "bank tuned from the uniform one",
+    },
     "training": {
         "base-stem-noise": "base, noise behind its stem",
         "base-gaussian": "base, Gaussian noise on images",
@@ -57,7 +65,7 @@ GROUPS = {
         "base-similar-shuffled": "base, similar to shuffled V1",
     },
 }
-COLOURS = ("tab:blue", "tab:green", "tab:orange", "tab:purple")
+COLOURS = ("tab:blue", "tab:green", "tab:red", "tab:orange", "tab:purple")
 
 
 def scores() -> dict[str, dict[str, str]]:
@@ -80,7 +88,7 @@ def draw(path: Path) -> None:
       KeyError: if a network or a measure is in no table.
     """
     lines = scores()
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(11, 7), sharey=True)
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(11, 8.5), sharey=True)
     rows, names = 0, []
     for colour, members in zip(COLOURS, GROUPS.values(), strict=True):
         for label, name in members.items():

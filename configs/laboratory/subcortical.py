@@ -1,0 +1,17 @@
+"""EVNets against VOneNets and base networks, three seeds each.
+
+Paper row: none. Piper et al. (2025) compare them on ImageNet.
+Expected: docs/results.md; 4 points more on corruptions than VOneNets, 6 less at 16/255.
+Hardware: 2 CPU cores. Wall time: 5 to 16 minutes of one core per network, training and all.
+Command: python sweep.py laboratory/subcortical
+"""
+
+from configs.laboratory.networks import EVALUATIONS, SEEDS, members
+from vone_jax.sweep import Sweep
+
+sweep = Sweep(
+    name="subcortical",
+    group="laboratory",
+    members=members([f"{name}-{seed}" for name in ("base", "vone", "ev") for seed in SEEDS]),
+    evaluations=EVALUATIONS,
+)
