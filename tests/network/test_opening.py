@@ -276,6 +276,7 @@ def test_an_ensemble_has_the_mean_of_the_logits_of_its_members(vone, tmp_path):
     assert network.weights != vone_jax.open_network(f"{tmp_path}/one+{tmp_path}/one").weights
 
 
+@pytest.mark.slow
 def test_variants_of_v1_share_the_program_behind_it(vone):
     """They differ in their weights, their cells, their noise, and whether their bank is tuned."""
     model, _ = vone
@@ -310,6 +311,7 @@ def test_variants_of_v1_share_the_program_behind_it(vone):
     assert operations(mean_of_each) == 4 * operations(members[0].logits_fn)
 
 
+@pytest.mark.slow
 def test_members_with_other_maps_or_functions_keep_their_own(vone):
     model, variables = vone
     plain = Network.of_model("plain", model, models.init(model, jax.random.key(0)))
