@@ -218,15 +218,11 @@ class VOneNet(nn.Module):
           the back end, ``logits``. Maps are NHWC.
         """
         layers, parts = self._front_end(images, noise_key)
-        if self.learned_normalization is not None:
-            parts = (layers["v1"],)
+        parts = parts if self.learned_normalization is None else (layers["v1"],)
         return layers | self.behind_v1(parts, train)
 
     def behind_v1(self, parts: Sequence[jax.Array], train: bool = False) -> Activations:
-        """The named activations behind ``v1``, see ``features``.
-
-        ``parts`` are the responses of V1 (N, H, W, cells), in one part or several.
-        """
+        """The named activations behind ``v1``, of its responses (N, H, W, cells) in parts."""
         layers = {}
         if self.learned_normalization is not None:
             layers["v1.normalized"] = self.normalization(jnp.concatenate(parts, axis=-1))
