@@ -1,7 +1,12 @@
-"""Result files: what is in them, that a stopped evaluation goes on, that nothing is mixed."""
+"""Result files: what is in them, that a killed evaluation goes on, that nothing is mixed."""
 
 import dataclasses
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 import types
 
 import jax
@@ -431,3 +436,36 @@ def test_the_default_precision_of_each_platform(network, tmp_path, platform, ask
     devices = types.SimpleNamespace(devices=np.array([device]), size=1)
     object.__setattr__(job, "devices", devices)
     assert job.effective_precision == used
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+import jax
+from tests.evaluation import tiny, test_run
+from vone_jax import evaluation
+job = tiny.tiny_job(tiny.tiny_trained(), Path(sys.argv[1]), batch_size=1)
+evaluation.evaluate(job, test_run.ATTACKED, (), lambda count: time.sleep(float(sys.argv[2])))
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_loses_at_most_the_chunk_in_progress(tmp_path):
+    def start(directory, pause):
+        return subprocess.Popen([sys.executable, "-c", KILLED, str(directory), str(pause)])
+
+    assert start(tmp_path / "whole", 0).wait() == 0
+    process = start(tmp_path / "killed", 0.5)
+    partial = tmp_path / "killed" / "attack-linf-0.05.partial"
+    deadline = time.monotonic() + 300
+    while len(list(partial.glob("0*.npz"))) < 3:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    kept = len(list(partial.glob("0*.npz")))
+    assert 3 <= kept < 10
+    assert start(tmp_path / "killed", 0).wait() == 0
+    assert contents(tmp_path / "killed", "attack-linf-0.05") == contents(
+        tmp_path / "whole", "attack-linf-0.05"
+    )
