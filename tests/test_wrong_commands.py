@@ -134,7 +134,7 @@ eval empty.py:net                               | empty.py     | has no function
 eval text.txt                                   | text.txt     | a checkpoint file (.pth
 eval void                                       | void         | there is no config.json in it
 eval efficientnet_lite1                         | lite1        | did you mean 'efficientnet_lite0'
-eval net other                                  | other        | belongs to no option
+eval net other                                  | other        | net+other is the mean
 eval net --sweet clean                          | --sweet      | --help-all
 eval net --corruption fog                       | --corruption | did you mean --corruptions
 eval net --suite cleen                          | --suite      | did you mean 'clean'
@@ -142,7 +142,6 @@ eval net --suite                                | --suite      | at least one of
 eval net --eps 8                                | --eps        | [0, 1], got 8; did you mean 8/255
 eval net --eps 8/0                              | --eps        | numbers or fractions such as 8/255
 eval net --results text.txt                     | --results    | must be a directory
-eval net other                                  | other        | joined by +
 eval empty.py                                   | empty.py     | empty.py:network
 eval net --source photos                        | --source     | did you mean 'folder:photos'
 eval net --source fashion_mnist_smal            | --source     | did you mean 'fashion_mnist_small'

@@ -31,7 +31,9 @@ MEDIANS = {
 
 def test_a_table_of_too_few_values_is_refused():
     """Half of its populations would have no value, and the ceiling would be 0."""
-    with pytest.raises(ValueError, match=r"references\['max_dc'\] must have more .* got 1 values"):
+    with pytest.raises(
+        ValueError, match=r"references\['max_dc'\] must have more values, .* got 1 values"
+    ):
         references({"max_dc": np.array([10.0, np.nan, np.nan, np.nan])})
     known = references({"max_dc": np.array([10.0, 20.0, 30.0, np.nan])})
     scores = compare(jax.random.key(0), {"max_dc": np.array([5.0, 20.0, 30.0])}, known, 50)

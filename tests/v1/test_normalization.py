@@ -29,7 +29,6 @@ SMALL = v1.VOneBlockConfig(
     normalization=SETTINGS,
 )
 PLAIN = dataclasses.replace(SMALL, normalization=None)
-SMALL_POOLS = v1.SurroundNormalization(largest_extent=0.1)
 PUBLISHED = v1.VOneBlockConfig(noise=None, normalization=v1.SurroundNormalization())
 
 
@@ -265,10 +264,11 @@ def test_a_surround_larger_than_the_image_is_refused_with_the_cure():
 
 def test_a_bank_of_one_kind_of_cells_is_normalised():
     images = jax.random.uniform(jax.random.key(0), (1, 32, 32, 3))
+    pools = v1.SurroundNormalization(largest_extent=0.1)
     for kind in ("simple", "complex"):
         cells = {"simple_channels": 0, "complex_channels": 0, f"{kind}_channels": 6}
         config = v1.VOneBlockConfig(
-            **cells, image_size=32, visual_degrees=1.0, kernel_size=9, normalization=SMALL_POOLS
+            **cells, image_size=32, visual_degrees=1.0, kernel_size=9, normalization=pools
         )
         responses = v1.noise_free_responses(config, images)
         assert responses.shape == (1, 8, 8, 6) and np.isfinite(responses).all()

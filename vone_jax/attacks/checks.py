@@ -55,8 +55,7 @@ def fields(attack: Any) -> None:
     for field in dataclasses.fields(attack):
         name, value = field.name, getattr(attack, field.name)
         types = typing.get_args(field.type) or (field.type,)
-        limits = [getattr(each, "__metadata__", (None,))[0] for each in (field.type, *types)]
-        limits = [limit for limit in limits if limit is not None]
+        limits = getattr(field.type, "__metadata__", ())
         if value is None and type(None) in types:
             continue
         if bool in types:

@@ -25,8 +25,8 @@ from vone_jax.attacks.minimal import Closest, MinimalNormAttack
 # The point, the radius of its ball and the closest adversarial image.
 State = tuple[Images, Values, Closest]
 
-# The share by which a radius or a step falls in a step.
-_Fall = Annotated[float, checks.Range(most=1.0, below=True)]
+# The share by which a step changes the radius.
+_Change = Annotated[float, checks.Range(most=1.0, below=True)]
 
 
 @pytree("eps", "initial_norm", "gamma")
@@ -49,7 +49,7 @@ class DDN(MinimalNormAttack):
     eps: float
     steps: int = 100
     initial_norm: Positive = 1.0
-    gamma: _Fall = 0.05
+    gamma: _Change = 0.05
     eot_samples: int = 1
     estimator: Estimator = "mean_logits"
     targeted: bool = False
@@ -120,8 +120,8 @@ class FMN(MinimalNormAttack):
     steps: int = 100
     first_step: Positive = 1.0
     last_step: float = 0.01
-    first_gamma: _Fall = 0.05
-    last_gamma: _Fall = 0.001
+    first_gamma: _Change = 0.05
+    last_gamma: _Change = 0.001
     eot_samples: int = 1
     estimator: Estimator = "mean_logits"
     targeted: bool = False

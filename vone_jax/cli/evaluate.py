@@ -95,6 +95,10 @@ def main(argv: Sequence[str]) -> int:
         return cli.manual(__doc__ or "", "eval.py", argv)
     if argv[0].startswith("-") and argv[0] != "--help-all":
         return cli.fail(PROGRAM, f"NETWORK must come before {argv[0]}", cli.WRONG_ARGUMENTS)
+    if len(argv) > 1 and not argv[1].startswith("-"):
+        message = f"NETWORK must be one network, got {argv[0]} and {argv[1]}"
+        both = f"{argv[0]}+{argv[1]} is the mean of their logits"
+        return cli.fail(PROGRAM, f"{message}; {both}", cli.WRONG_ARGUMENTS)
     try:
         arguments = parsing.parse(
             Arguments, argv, PROGRAM, "Options:", markers=(tyro.conf.OmitArgPrefixes,)

@@ -113,10 +113,7 @@ def _of_words(help: str, name: str, words: str) -> str:
 def _unknown(help: str, words: str) -> str:
     word = words.split(", ")[0]
     if not word.startswith("-"):
-        return (
-            f"{word!r} belongs to no option; an option that is on or off takes no value, and "
-            "eval.py takes one network, or several joined by +"
-        )
+        return f"{word!r} belongs to no option; an option that is on or off takes no value"
     names = re.findall(r"(?<!\S)(--[a-z][\w.-]*)(?: [^a-z]|,)", help.partition("For full")[0])
     meant = f"; did you mean {' or '.join(names)}?" if names else "; --help-all lists all options"
     return f"there is no option {word}{meant}"

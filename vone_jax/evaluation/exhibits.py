@@ -238,16 +238,16 @@ def summarise(
     common = [share for shares in members.values() for share in shares]
     note = f"Over {len(common)} of the 15 common corruptions"
     note += ", with a drawn texture in the place of frost." if drawn else "."
-    common_names = names.COMMON_CORRUPTIONS
+    every = names.COMMON_CORRUPTIONS
     mean_error = relative = None
-    if any(sorted(accuracy.get(name, {})) != list(names.SEVERITIES) for name in common_names):
+    if any(sorted(accuracy.get(name, {})) != list(names.SEVERITIES) for name in every):
         note += " Corruption errors (mCE) need all 15 at all five severities."
     elif not imagenet:
         note += " Corruption errors (mCE) are defined on ImageNet at 224 pixels."
     else:
         errors = {
             name: {severity: 1 - share for severity, share in accuracy[name].items()}
-            for name in common_names
+            for name in every
         }
         mean_error = mce.mean_corruption_error(errors)
         if clean is not None:

@@ -89,17 +89,14 @@ def open_network(
     """
     if not isinstance(spec, str | Path | Network):
         raise NetworkError(f"a network must be {_SOURCES}; got {spec!r}")
-    path = Path("") if isinstance(spec, Network) else Path(spec).expanduser()
-    is_run = path.is_dir() and not isinstance(spec, Network) and not _is_folder(path)
-    named = spec.name if isinstance(spec, Network) else spec
-    if step is not None and not is_run and "+" not in str(named):
+    named = spec.name if isinstance(spec, Network) else str(spec)
+    path = Path(named).expanduser()
+    opened = isinstance(spec, Network)
+    if step is not None and (opened or not (_is_run(path) or "+" in named)):
         raise NetworkError(f"step is for a directory of train.py, got {step} with {named}")
-    if v1_fields and not (path.suffix in _CHECKPOINTS and path.is_file()):
+    if v1_fields and (opened or path.suffix not in _CHECKPOINTS or not path.is_file()):
         raise NetworkError(f"v1 is for checkpoint files, got {dict(v1_fields)} with {named}")
-    if isinstance(spec, Network):
-        network = spec
-    else:
-        network = _open(str(spec), path, step, v1_fields or {})
+    network = spec if isinstance(spec, Network) else _open(named, path, step, v1_fields or {})
     if class_names is not None:
         network = dataclasses.replace(network, class_names=tuple(class_names))
     if network.class_names and len(network.class_names) != network.num_classes:
@@ -112,7 +109,7 @@ def open_network(
 
 def _open(spec: str, path: Path, step: int | None, v1_fields: Mapping[str, Any]) -> Network:
     if path.is_dir():
-        if not _is_folder(path):
+        if _is_run(path):
             return _open_run(path, step)
         model, variables = convert.load_folder(path)
         return _converted(path.resolve().name, model, variables, f"folder {path.resolve().name}")
@@ -139,9 +136,9 @@ def _open(spec: str, path: Path, step: int | None, v1_fields: Mapping[str, Any])
     raise NetworkError(f"there is no network {spec}{nearest}; it must be {_SOURCES}")
 
 
-def _is_folder(path: Path) -> bool:
-    """Whether a directory is one of ``convert.save_folder``."""
-    return (path / "model.safetensors").exists()
+def _is_run(path: Path) -> bool:
+    """Return whether a path is a directory, and none of ``convert.save_folder``."""
+    return path.is_dir() and not (path / "model.safetensors").exists()
 
 
 def _nearest(path: Path) -> str:

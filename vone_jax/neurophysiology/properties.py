@@ -196,8 +196,8 @@ def references(
         counts, undefined = histogram(values, PROPERTIES[name].edges)
         if (undefined / len(values)) ** len(values) > MOST_UNDEFINED / 2:
             raise ValueError(
-                f"references[{name!r}] must have more values: its populations are drawn again, and "
-                f"too many would have none; got {counts.sum()} values and {undefined} NaN"
+                f"references[{name!r}] must have more values, or the bootstrap draws populations "
+                f"without any; got {counts.sum()} values and {undefined} NaN"
             )
         known[name] = Reference(counts, undefined, "user table")
     return known

@@ -38,7 +38,8 @@ class ModelConfig:
 
     # One of models.NAMES.
     name: str
-    # Number of logits. If --data.source is given and this is not, or None: the classes of the data.
+    # Number of logits. None takes the number of classes of the data, and so does --data.source if
+    # this is not given.
     num_classes: int | None = None
     # Side of the images in pixels.
     image_size: int = 224

@@ -163,8 +163,8 @@ def _describe(run_dir: Path, description: RunDescription) -> None:
             raise RunDirectoryError(
                 f"{run_dir} holds a run of another experiment; this command and that run have\n  "
                 + "\n  ".join(changes)
-                + "\nchoose another --run-dir, with --initial-weights to start from the weights of "
-                "that run, or delete it"
+                + "\nchoose another --run-dir, or delete that run; --initial-weights "
+                f"{run_dir} starts from its weights"
             )
         description = dataclasses.replace(
             before, experiment=description.experiment, class_names=description.class_names
