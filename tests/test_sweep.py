@@ -13,7 +13,7 @@ import pytest
 from vone_jax import sweep as sweeps
 from vone_jax import training
 from vone_jax.evaluation import Request
-from vone_jax.sweep import Member, Sweep, SweepError, Weights
+from vone_jax.sweep import Ensemble, Member, Sweep, SweepError, Weights
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 CLEAN, LINF = Request(suite=("clean",)), Request(suite=("linf",))
@@ -288,3 +288,39 @@ class TestOpenedNetworks:
         )
         with pytest.raises(ValueError, match="mine.py:base is opened and not trained"):
             training.load_config(f"{path}:base", CONFIGS)
+
+
+class TestEnsembles:
+    """Members that are the mean of others."""
+
+    def sweep(self, labels=("a", "b")):
+        trained = {label: Member(replace(BASE, seed=ord(label))) for label in "ab"}
+        return make(members=trained | {"both": Member(Ensemble(tuple(labels)))})
+
+    def test_it_is_evaluated_into_a_directory_of_its_label(self, root):
+        assert run(root, self.sweep()) == 0
+        call = "eval.py a+b --results both/results --suite clean"
+        assert calls(root)[-1] == call
+        assert run(root, self.sweep()) == 0
+        assert calls(root) == []
+        # Other members are another ensemble.
+        assert run(root, self.sweep(["b", "a"])) == 0
+        assert calls(root) == ["eval.py b+a --results both/results --suite clean"]
+
+    def test_a_shard_leaves_it_out(self, root):
+        for shard in ("1/2", "2/2"):
+            assert run(root, self.sweep(), shard=shard, steps=("evaluate",)) == 0
+        assert [call.split()[1] for call in calls(root)] == ["a", "b"]
+
+    def test_it_waits_for_members_that_fail(self, root):
+        (root / "behave").write_text("s:b 1\n")
+        with pytest.raises(SweepError, match="train.py lab/s:b"):
+            run(root, self.sweep())
+        assert not any("+" in call for call in calls(root))
+
+    @pytest.mark.parametrize("labels", [[], ["a"], ["a", "c"], ["a", "both"]])
+    def test_its_members_must_be_trained_before_it(self, labels):
+        with pytest.raises(
+            ValueError, match=r"members\['both'\] must be an ensemble of .* a, b; got"
+        ):
+            self.sweep(labels)

@@ -72,6 +72,9 @@ def test_no_two_evaluations_of_a_network_write_the_same_result(group, mocked, tm
         if isinstance(experiment, sweeps.Weights):
             mocked["classes"], mocked["image"] = 1000, (224, 3)
             network = Network("file", sum, (224, 224, 3), ("a", "b"), stochastic=True)
+        elif isinstance(experiment, sweeps.Ensemble):
+            mocked["classes"], mocked["image"] = 10, (28, 1)
+            network = Network("ensemble", sum, (28, 28, 1), ("a", "b"), stochastic=True)
         else:
             # Networks of one shape share a trace.
             if experiment.model not in restored:
@@ -82,7 +85,7 @@ def test_no_two_evaluations_of_a_network_write_the_same_result(group, mocked, tm
             network = open_network(tmp_path)
         identities: dict[str, results.Identity] = {}
         for request in wanted:
-            if isinstance(experiment, sweeps.Weights):
+            if not isinstance(experiment, training.Experiment):
                 request = dataclasses.replace(request, source="folder:images", split=".")
             # The command line of the evaluation gives the same request.
             argv = ["run", *request.to_arguments()]

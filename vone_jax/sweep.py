@@ -1,9 +1,9 @@
 """Sweeps: many networks, what is measured on each, one report.
 
-A network is trained, or opened from a file of weights. Each training and each evaluation is a
-process of its own. A member's directory has a line in ``sweep.jsonl`` for each command that has
-ended well. Such commands are skipped; commands that were interrupted continue, since train.py and
-eval.py do.
+A network is trained, opened from a file of weights, or an ensemble of others. Each training and
+each evaluation is a process of its own. A member's directory has a line in ``sweep.jsonl`` for each
+command that has ended well. Such commands are skipped; commands that were interrupted continue,
+since train.py and eval.py do.
 """
 
 import contextlib
@@ -55,15 +55,26 @@ class Weights:
 
 
 @dataclasses.dataclass(frozen=True)
+class Ensemble:
+    """The mean of the logits of networks that this sweep trains, see ``network.ensemble``.
+
+    Attributes:
+      labels: of at least two members of the sweep, which come before the ensemble.
+    """
+
+    labels: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Member:
     """One network of a sweep.
 
     Attributes:
-      network: how it is trained, or the file that it is opened from.
+      network: how it is trained, the file that it is opened from, or the ensemble that it is.
       evaluations: what is measured on it beyond what is measured on all.
     """
 
-    network: Experiment | Weights
+    network: Experiment | Weights | Ensemble
     evaluations: Sequence[Request] = ()
 
 
@@ -100,9 +111,21 @@ class Sweep:
         for label, member in self.members.items():
             if not isinstance(member, Member):
                 raise ValueError(f"members[{label!r}] must be a Member(...), got {member!r}")
+            if isinstance(member.network, Ensemble):
+                self._check_ensemble(label, member.network)
             for request in self.evaluations_of(label):
                 if not isinstance(request, Request):
                     raise ValueError(f"evaluations must be Request(...), got {request!r}")
+
+    def _check_ensemble(self, label: str, ensemble: Ensemble) -> None:
+        before = list(self.members)[: list(self.members).index(label)]
+        trained = [name for name in before if isinstance(self.members[name].network, Experiment)]
+        if len(ensemble.labels) < 2 or not set(ensemble.labels) <= set(trained):
+            raise ValueError(
+                f"members[{label!r}] must be an ensemble of at least two of the networks that are "
+                f"trained before it, {', '.join(trained) or 'none'}; got "
+                f"{', '.join(ensemble.labels) or 'none'}"
+            )
 
     def evaluations_of(self, label: str) -> list[Request]:
         """All that is measured on a member, each once."""
@@ -147,8 +170,8 @@ def run(
 ) -> int:
     """Train or open the members of a shard, evaluate them, then write the report.
 
-    The report needs all members, so a shard of several leaves it to a later call with the step
-    "report".
+    The report and ensembles need all members, so a shard of several leaves them to a later call
+    without a shard.
 
     Args:
       name: of the sweep, as train.py knows it.
@@ -189,9 +212,10 @@ def run(
     data = {
         name: value for name, value in (("source", source), ("split", split)) if value is not None
     }
+    alone = [label for label in labels if not isinstance(sweep.members[label].network, Ensemble)]
     commands = [
         command
-        for label in labels[index - 1 :: count]
+        for label in (labels if count == 1 else alone[index - 1 :: count])
         for command in _commands(name, sweep, label, root, group, opened.get(label), data)
         if command.step in steps
     ]
@@ -200,6 +224,9 @@ def run(
     for number, command in enumerate(commands, start=1):
         record = group / command.label / _RECORD
         if command.label in untrained or command.key in _finished_keys(record):
+            continue
+        network = sweep.members[command.label].network
+        if isinstance(network, Ensemble) and untrained & set(network.labels):
             continue
         typed = shlex.join(["python", *command.arguments])
         print(typed if dry_run else f"[{number}/{len(commands)}] {typed}", flush=True)
@@ -265,21 +292,34 @@ def _commands(
 ) -> Iterator[_Command]:
     run_dir = group / label
     network = sweep.members[label].network
-    # The key is made of the network, not of the sweep's name: another sweep of the group may have
-    # trained it.
+    key = _key(sweep, label, file)
+    results = ("--results", str(run_dir / "results"))
     if isinstance(network, Experiment):
-        key = files.json_digest(training.to_json(network))
         train = (*_program(root, "train"), f"{name}:{label}", "--run-dir", str(run_dir))
         yield _Command(label, "train", train, key)
         opened: tuple[str, ...] = (str(run_dir),)
+    elif isinstance(network, Ensemble):
+        opened = ("+".join(str(group / other) for other in network.labels), *results)
     else:
-        assert file is not None
-        key = files.digest(file)
-        opened = (str(file), "--results", str(run_dir / "results"))
+        opened = (str(file), *results)
     for request in sweep.evaluations_of(label):
         options = dataclasses.replace(request, **data).to_arguments()
         evaluate = (*_program(root, "eval"), *opened, *options)
         yield _Command(label, "evaluate", evaluate, files.json_digest([key, options]))
+
+
+def _key(sweep: Sweep, label: str, file: Path | None) -> str:
+    """The network in the record of commands.
+
+    The sweep's name is not in it: another sweep of the group may have trained the network.
+    """
+    network = sweep.members[label].network
+    if isinstance(network, Experiment):
+        return files.json_digest(training.to_json(network))
+    if isinstance(network, Ensemble):
+        return files.json_digest([_key(sweep, other, None) for other in network.labels])
+    assert file is not None
+    return files.digest(file)
 
 
 def _program(root: Path | None, name: str) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from vone_jax import models
 from vone_jax.attacks import PGD
 from vone_jax.evaluation import Request
 from vone_jax.sweep import Member
-from vone_jax.training import Experiment, GaussianImageNoise, Similarity
+from vone_jax.training import Distillation, Experiment, GaussianImageNoise, Similarity
 from vone_jax.v1 import (
     GDN,
     NeighbouringChannels,
@@ -49,6 +49,12 @@ def _v1(**fields) -> Experiment:
     return replace(_vone, model=replace(_vone.model, v1=replace(_vone.model.v1, **fields)))
 
 
+def _ev_v1(**fields) -> Experiment:
+    """The EVNet with another V1."""
+    assert _ev.model.v1 is not None
+    return replace(_ev, model=replace(_ev.model, v1=replace(_ev.model.v1, **fields)))
+
+
 def _learned(rule: OrientedPools | NeighbouringChannels | GDN) -> Experiment:
     return replace(_vone, model=replace(_vone.model, learned_normalization=rule))
 
@@ -69,6 +75,15 @@ def _similar(**fields) -> Experiment:
 SEEDS = (0, 1, 2)
 # An image spans one degree here, so the pools are small. The gain keeps the mean response.
 _surround = SurroundNormalization(largest_extent=0.28, position_pooling=0.1, gain=1.6)
+# V1 of an EVNet reads cells, whose responses are 3.2 times as large as those to images that the
+# surround assumes.
+_ev_surround = replace(_surround, c50=3.2 * _surround.c50, gain=3.2 * _surround.gain)
+
+# The eight V1 variants of Baidya et al. (2021).
+VARIANTS = (
+    "vone-0", "vone-low", "vone-mid", "vone-high", "vone-simple", "vone-complex", "vone-quiet",
+    "vone-noise-0.5",
+)  # fmt: skip
 
 NETWORKS: dict[str, Experiment] = {
     **{f"base-{seed}": replace(_base, seed=seed) for seed in SEEDS},
@@ -99,12 +114,21 @@ NETWORKS: dict[str, Experiment] = {
         for seed in SEEDS
     },
     **{f"vone-quiet-{seed}": replace(_v1(noise=None), seed=seed) for seed in SEEDS[1:]},
+    **{
+        f"ev-surround-{seed}": replace(_ev_v1(normalization=_ev_surround), seed=seed)
+        for seed in SEEDS
+    },
     # Learned normalisations behind V1, and banks whose parameters are trained.
     "vone-oriented-pools": _learned(OrientedPools(9)),
     "vone-neighbours": _learned(NeighbouringChannels()),
     "vone-gdn": _learned(GDN()),
     "vone-tuned": _v1(tuned=True),
     "vone-tuned-uniform": _v1(tuned=True, distribution="uniform"),
+    # A network without noise that learns from the eight variants, which must be in runs/laboratory.
+    "vone-distilled": replace(
+        _v1(noise=None),
+        distillation=Distillation("+".join(f"runs/laboratory/{label}" for label in VARIANTS)),
+    ),
     # Training on other images.
     "base-adversarial-2": replace(_base, perturbation=_fast(2 / 255)),
     "base-adversarial-8": replace(_base, perturbation=_fast(8 / 255)),

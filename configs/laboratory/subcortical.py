@@ -1,4 +1,4 @@
-"""EVNets against VOneNets and base networks, three seeds each.
+"""EVNets, also with a surround in V1, against VOneNets and base networks, three seeds each.
 
 Paper row: none. Piper et al. (2025) compare them on ImageNet.
 Expected: docs/results.md; 4 points more on corruptions than VOneNets, 6 less at 16/255.
@@ -9,9 +9,11 @@ Command: python sweep.py laboratory/subcortical
 from configs.laboratory.networks import EVALUATIONS, SEEDS, members
 from vone_jax.sweep import Sweep
 
+_NAMES = ("base", "vone", "ev", "ev-surround")
+
 sweep = Sweep(
     name="subcortical",
     group="laboratory",
-    members=members([f"{name}-{seed}" for name in ("base", "vone", "ev") for seed in SEEDS]),
+    members=members([f"{name}-{seed}" for name in _NAMES for seed in SEEDS]),
     evaluations=EVALUATIONS,
 )
