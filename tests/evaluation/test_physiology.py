@@ -300,6 +300,20 @@ def test_the_suite_has_one_task_per_layer(network, tmp_path, monkeypatch):
     assert suites.PHYSIOLOGY not in {name for group in suites.GROUPS.values() for name in group}
 
 
+@pytest.mark.parametrize("examples", [None, 100])
+@pytest.mark.parametrize("class_names", [(), tuple("abcdefghij")])
+def test_a_network_that_is_no_run_needs_no_images(
+    network, examples, class_names, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Network, "num_classes", 10)
+    other = dataclasses.replace(network, validation=None, class_names=class_names)
+    asked = evaluation.Request(suite=("physiology",), examples=examples, layers=("v1",))
+    ((job, task),) = evaluation.plan(other, asked, tmp_path)
+    assert task.identity(job, []).dataset.name == "gratings"
+    with pytest.raises(ValueError, match="source must name the images"):
+        evaluation.plan(other, dataclasses.replace(asked, suite=("physiology", "clean")), tmp_path)
+
+
 @pytest.mark.slow
 def test_trials_with_noise_are_recorded_as_such(job, network):
     noisy = evaluation.recording(network, ("v1",), trials=2)

@@ -9,7 +9,7 @@ NETWORK is one of
   NETWORK+NETWORK            the mean of the logits of two or more
 
 Results go to RUN_DIR/results, or to runs/NAME/results for a network that is no run, or to
---results. A network that is no run needs --source for its images. Suites:
+--results. A network that is no run needs --source for its images, except for physiology. Suites:
 
   clean                      images as they are
   linf, l2, l1               a ladder of radii under the attack of the VOneNet authors

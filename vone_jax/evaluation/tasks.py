@@ -5,6 +5,8 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from vone_jax import data, mesh, names, training
 from vone_jax.data import load_corrupted
 from vone_jax.evaluation import exhibits, physiology, suites
@@ -51,8 +53,7 @@ def plan(
         network = network.with_noise(parse_noise("test_noise", request.test_noise, trained))
     attack_noise = _attack_noise(request, suite, network, trained)
     other = None if request.transfer_from is None else open_network(request.transfer_from)
-    split = _split(network, request)
-    source = data.load(split.source, split.split, data_dir=split.data_dir)
+    source, data_dir = _images(network, request, suite)
     if directory is None:
         directory = (network.run_dir or Path("runs", network.name)) / "results"
     count = min(_EXAMPLES, len(source)) if request.examples is None else request.examples
@@ -95,9 +96,21 @@ def plan(
         for condition in suites.conditions(suite, request, target)
     ]
     if request.corrupted_files is not None:
-        tasks = _from_files(tasks, request, split.data_dir)
+        tasks = _from_files(tasks, request, data_dir)
     tasks += [(job, exhibit) for exhibit in _exhibits(job, request, suite, target)]
     return tasks
+
+
+def _images(
+    network: Network, request: Request, suite: Sequence[str]
+) -> tuple[data.Source, str | None]:
+    """The images to evaluate on, and the directory of the sets that TFDS has prepared."""
+    if set(suite) == {suites.PHYSIOLOGY} and request.source is None and network.validation is None:
+        # It shows gratings. A black image takes the place of a data set.
+        black = np.zeros((request.examples or 1, *network.image_shape), np.uint8)
+        return data.ArraySource(black, np.zeros(len(black), int), class_names=("0",)), None
+    split = _split(network, request)
+    return data.load(split.source, split.split, data_dir=split.data_dir), split.data_dir
 
 
 def _split(network: Network, request: Request) -> Split:
