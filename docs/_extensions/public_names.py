@@ -103,7 +103,9 @@ def page(package: str) -> str:
     lines += [".. list-table::", "   :class: names", "   :widths: 30 70", ""]
     body = []
     for name in public(module):
-        sentence, described = entry(package, name, getattr(module, name), notes)
+        # The function itself, if jax.jit wraps it.
+        value = inspect.unwrap(getattr(module, name))
+        sentence, described = entry(package, name, value, notes)
         link = f":py:obj:`{name} <{NAMES[f'{package}.{name}']}>`"
         lines += [f"   * - {link}", f"     - {sentence}"]
         body += described
@@ -115,7 +117,7 @@ def write_pages(app) -> None:
     for package in PACKAGES:
         module = importlib.import_module(package)
         for name in public(module):
-            value = getattr(module, name)
+            value = inspect.unwrap(getattr(module, name))
             defined = f"{package}.{name}"
             if inspect.isclass(value) or inspect.isfunction(value):
                 defined = origin(value)

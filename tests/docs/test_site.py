@@ -1,6 +1,7 @@
 """The checks that the build of the site makes, and the page of the package."""
 
 import importlib
+import inspect
 import json
 import re
 import runpy
@@ -52,6 +53,15 @@ def test_every_package_has_a_page(extension):
     pages = extension("public_names").PACKAGES
     packages = {name for name in vone_jax.__all__ if name[0].islower()} - {"open_network"}
     assert {f"vone_jax.{name}" for name in packages} <= set(pages)
+
+
+def test_a_compiled_function_is_described_as_a_function(extension):
+    public_names = extension("public_names")
+    function = vone_jax.fast.standard_normal
+    assert not inspect.isfunction(function)
+    for name in public_names.public(vone_jax.fast):
+        public_names.NAMES.setdefault(f"vone_jax.fast.{name}", f"vone_jax.fast.{name}")
+    assert ".. autofunction:: vone_jax.fast.standard_normal" in public_names.page("vone_jax.fast")
 
 
 def test_docstrings_become_links_and_code(extension, monkeypatch):

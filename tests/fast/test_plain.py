@@ -50,6 +50,10 @@ FUNCTIONS = {
         jnp.stack([jnp.cos(jnp.asarray(IMAGES)), jnp.sin(jnp.asarray(IMAGES))])
     ),
     "stage": smooth,
+    # Many channels, so that a map does not fit into the cache.
+    "by_rows": lambda x: fast.by_rows(
+        lambda x, y: jnp.sin(x) * y[..., :1] / 300.0, jnp.tile(x, (1, 1, 1, 300)), x
+    ),
     "one_by_one": lambda x: fast.one_by_one(smooth, x),
     "repeated": lambda x: fast.repeated(
         jnp.int32(3), 5, lambda number, value: jnp.sin(value + number.astype(jnp.float32)), x

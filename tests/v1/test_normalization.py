@@ -137,7 +137,8 @@ def test_contrast_responses_are_those_of_albrecht_and_hamilton():
     maps = np.broadcast_to(amplitude[:, None, None], (24, 28, 28, 24)).astype(np.float32)
 
     def response(contrast):
-        return np.asarray(pools(jnp.asarray(contrast * maps)))[cells, 14, 14, cells]
+        split = v1.Cells(*np.split(jnp.asarray(contrast * maps), [12], axis=-1))
+        return np.concatenate(pools(split), axis=-1)[cells, 14, 14, cells]
 
     # What is linear in contrast before the normalisation grows with its square at little contrast.
     growth = pools.factors * maps[cells, 14, 14, cells] / SETTINGS.c50
@@ -223,10 +224,10 @@ def test_gradients_are_finite_on_uniform_images(value):
 @pytest.mark.slow
 def test_gradients_equal_finite_differences(images):
     pools = block.surround_pools(SMALL)
-    responses = v1.noise_free_responses(PLAIN, images[:1]) + 0.1
+    cells = [kind + 0.1 for kind in v1.noise_free_cells(PLAIN, images[:1])]
     check_grads(
-        lambda r: pools(jnp.asarray(r)),
-        (responses,),
+        lambda *cells: pools(v1.Cells(*map(jnp.asarray, cells))),
+        cells,
         order=1,
         modes=["fwd", "rev"],
         rtol=2e-2,

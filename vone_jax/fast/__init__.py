@@ -25,6 +25,7 @@ from vone_jax.fast.counter_random import random_words, standard_normal, symmetri
 from vone_jax.fast.depthwise import convolve_depthwise
 from vone_jax.fast.layout import in_fast_layout
 from vone_jax.fast.operations import (
+    by_rows,
     one_by_one,
     permute,
     product,

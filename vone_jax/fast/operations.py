@@ -11,6 +11,9 @@ from jax import lax
 
 from vone_jax.fast import switch
 
+# Numbers of a map that a CPU keeps in its cache, one megabyte.
+_CACHED = 2**18
+
 
 def stage(function: Callable[..., Any], *operands: Any) -> Any:
     """Return ``function(*operands)``, with operands and results as arrays in memory.
@@ -43,6 +46,30 @@ def one_by_one(function: Callable[..., jax.Array], *batches: jax.Array) -> jax.A
         return lax.map(alone, batches)
 
     return switch.by_platform(*batches, cpu=mapped, default=function)
+
+
+def by_rows(function: Callable[..., jax.Array], *maps: jax.Array) -> jax.Array:
+    """Return ``function(*maps)``, computed a few rows at a time on a CPU and at once elsewhere.
+
+    The function treats every position on its own. What it computes on the way stays in the cache,
+    and is computed again for gradients. Small maps stay whole.
+
+    Args:
+      function: of arrays (N, H, W, channels), which returns such an array.
+      maps: its arguments.
+    """
+    number, height, width = maps[0].shape[:3]
+    row = width * sum(one.shape[3] for one in maps)
+    rows = max(n for n in range(1, height + 1) if n == 1 or height % n == 0 and n * row <= _CACHED)
+    if not switch.enabled() or rows == height:
+        return function(*maps)
+
+    def mapped(*maps):
+        parts = [one.reshape(-1, 1, rows, *one.shape[2:]) for one in maps]
+        results = lax.map(lambda parts: jax.checkpoint(function)(*parts), parts)
+        return results.reshape(number, height, width, -1)
+
+    return switch.by_platform(*maps, cpu=mapped, default=function)
 
 
 def repeated(

@@ -45,13 +45,13 @@ class CellModel(NamedTuple):
     Attributes:
       simple: elementwise function of the in-phase response.
       complex: elementwise function of the in-phase and the quadrature response.
-      normalise: function of the responses of all simple, then all complex cells, and of the number
-        in the bank of each of them; None changes nothing.
+      normalise: function of the responses of all cells and of the number in the bank of each of
+        them; None changes nothing.
     """
 
     simple: Callable[[jax.Array], jax.Array]
     complex: Callable[[jax.Array, jax.Array], jax.Array]
-    normalise: Callable[[jax.Array, np.ndarray], jax.Array] | None = None
+    normalise: Callable[[Cells, np.ndarray], Cells] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -118,8 +118,7 @@ def together(bank: FilterBank, images: Images, stride: int, cells: CellModel) ->
     responses = Cells(cells.simple(q0_simple), cells.complex(q0, q1))
     if cells.normalise is None:
         return responses
-    joined = jnp.concatenate(responses, axis=-1)
-    return _split(cells.normalise(joined, np.arange(joined.shape[-1])), simple)
+    return cells.normalise(responses, np.arange(len(bank.channel)))
 
 
 def with_kernels(
@@ -225,16 +224,15 @@ class ByChannel:
         def read(place: _Place) -> jax.Array:
             return linear[place[0]][..., place[1]]
 
-        sorted_cells = [cells.simple(read(q0)) for q0 in self.simple]
-        sorted_cells += [cells.complex(read(q0), read(q1)) for q0, q1 in self.complex_]
-        responses = jnp.concatenate(sorted_cells, axis=-1)
+        # Apart, because XLA gathers a part of an array in order again wherever it is used.
+        nothing = jnp.zeros((*linear[0].shape[:3], 0), linear[0].dtype)
+        responses = Cells(
+            jnp.concatenate([nothing, *(cells.simple(read(q0)) for q0 in self.simple)], axis=-1),
+            jnp.concatenate(
+                [nothing, *(cells.complex(read(q0), read(q1)) for q0, q1 in self.complex_)], axis=-1
+            ),
+        )
         if cells.normalise is not None:
             responses = cells.normalise(responses, np.argsort(self.order))
-        # Apart, because XLA gathers a part of an array in order again wherever it is used.
-        simple, complex_ = _split(responses, self.num_simple)
         order = self.order[: self.num_simple], self.order[self.num_simple :] - self.num_simple
-        return Cells(fast.permute(simple, order[0]), fast.permute(complex_, order[1]))
-
-
-def _split(responses: jax.Array, num_simple: int) -> Cells:
-    return Cells(responses[..., :num_simple], responses[..., num_simple:])
+        return Cells(*map(fast.permute, responses, order))

@@ -31,6 +31,7 @@ from jaxtyping import Array, Float, Float32, Int
 
 from vone_jax import arguments, fast
 from vone_jax.v1.blur import gaussian_taps, half_octaves, reflecting_matrix
+from vone_jax.v1.filter_bank import Cells
 
 Responses = Float32[Array, "n h w cells"]
 PerCell = Float[np.ndarray, " cells"]
@@ -163,37 +164,60 @@ class SurroundPools:
     ring: Float32[np.ndarray, "deviations maps cells"]
     factors: Float32[np.ndarray, " cells"]
 
-    def __call__(
-        self, responses: Responses, cells: Int[np.ndarray, " cells"] | None = None
-    ) -> Responses:
-        """Normalise the responses of simple cells, then of complex cells, which are >= 0.
+    def __call__(self, cells: Cells, numbers: Int[np.ndarray, " cells"] | None = None) -> Cells:
+        """Normalise the responses of cells, which are >= 0.
 
         The divisor is at least 1, so that gradients are finite for every image.
 
         Args:
-          responses: before normalisation.
-          cells: number in the bank of each cell. Default: cells are in the order of the bank.
+          cells: responses before normalisation.
+          numbers: number in the bank of each simple, then of each complex cell. Default: cells are
+            in the order of the bank.
 
         Raises:
           ValueError: if the map is smaller than the reach of a pool.
         """
-        height, width = responses.shape[1:3]
+        height, width = cells.simple.shape[1:3]
         self.settings.check_reach(min(height, width), self.density)
-        numbers = np.arange(responses.shape[-1]) if cells is None else cells
-        maps = jnp.einsum("nhwc,cm->nhwm", responses, self.read[numbers])
+        numbers = np.arange(len(self.factors)) if numbers is None else numbers
+        of_simple, of_complex = np.split(numbers, [self.num_simple])
+        maps = jnp.einsum("nhwc,cm->nhwm", cells.simple, self.read[of_simple])
+        maps += jnp.einsum("nhwc,cm->nhwm", cells.complex, self.read[of_complex])
         rows, columns = (
             np.stack([_matrix(side, deviation) for deviation in self.deviations])
             for side in (height, width)
         )
-        pooled = jnp.einsum("dih,nhwm->ndiwm", rows, maps)
-        pooled = jnp.einsum("djw,ndiwm->nijdm", columns, pooled)
-        ring = jnp.einsum("nijdm,dmc->nijc", pooled, self.ring[..., numbers])
-        centre = jnp.matmul(jnp.matmul(pooled, self.total), self.centre[:, numbers])
+        pooled = jnp.einsum("djw,nhwm->dhjnm", columns, maps)
+        pooled = jnp.einsum("dih,dhjnm->nijdm", rows, pooled)
+        pooled = pooled.reshape(*pooled.shape[:3], -1)
+        complex_ = _blurred(cells.complex, self.settings.pooling * self.density)
+        return Cells(
+            self._normalised(cells.simple, pooled, of_simple),
+            self._normalised(complex_, pooled, of_complex),
+        )
+
+    def _normalised(
+        self,
+        responses: Responses,
+        pooled: Float32[Array, "n h w maps"],
+        numbers: Int[np.ndarray, " cells"],
+    ) -> Responses:
+        """Apply the equation above to one kind of cell; ``pooled`` has the maps of all widths."""
+        if not len(numbers):
+            return responses
         factors = self.settings.gain * self.factors[numbers].reshape(1, 1, 1, -1)
-        gain = centre * factors / (1.0 + jnp.square(centre) + jnp.square(ring))
-        simple, complex_ = jnp.split(responses, [self.num_simple], axis=-1)
-        complex_ = _blurred(complex_, self.settings.pooling * self.density)
-        return gain * jnp.concatenate([simple, complex_], axis=-1)
+
+        of_centre = self.centre[:, None, numbers] * self.total[:, None]
+        of_centre, of_ring = (
+            weights.reshape(-1, len(numbers)) for weights in (of_centre, self.ring[..., numbers])
+        )
+
+        def normalised(responses: Array, pooled: Array) -> Array:
+            centre, ring = jnp.matmul(pooled, of_centre), jnp.matmul(pooled, of_ring)
+            gain = centre * factors / (1.0 + jnp.square(centre) + jnp.square(ring))
+            return gain * responses
+
+        return fast.by_rows(normalised, responses, pooled)
 
 
 def _blurred(maps: Responses, deviation: float) -> Responses:
