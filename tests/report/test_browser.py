@@ -118,6 +118,8 @@ def test_figures_are_saved_as_pictures_and_data(tab, path, run_dirs, tmp_path):
     assert text.startswith("<svg") and 'xmlns="http://www.w3.org/2000/svg"' in text
     assert "var(--" not in text and "#c4500b" in text
     rows = list(csv.DictReader(io.StringIO(data.read_text(encoding="utf-8"))))
+    # Layers of a chart share its data, which is saved once.
+    assert len({tuple(row.values()) for row in rows}) == len(rows)
     saved = {(row["Network"], row["Condition"]): row["accuracy"] for row in rows if row["accuracy"]}
     for run in results.load(run_dirs):
         for result in run.of_kind("attack"):

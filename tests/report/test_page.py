@@ -83,9 +83,8 @@ def test_curves_carry_the_numbers(page, run_dirs):
     )
     label = plot.attributes["aria-label"]
     spec = json.loads(next(plot.all("script")).text)
-    rows = max(
-        (part["data"]["values"] for part in (spec, *spec["layer"]) if "data" in part), key=len
-    )
+    # The layers share the rows.
+    rows = max(spec["datasets"].values(), key=len)
     tips = {(row["Network"], row["Condition"]): row for row in rows}
     for _, result in measured(run_dirs):
         if result.kind == "attack":
@@ -101,7 +100,8 @@ def test_charts_by_condition_have_the_intervals_of_the_files():
     """They hold for a single result. A mean over several has an interval over their images."""
     run = built.run(built.measure("resnet18", {"clean": 1.0, "linf": (0.2,)}))
     figure = accuracy.overview([run])
-    rows = {row["Condition"]: row for row in figure.spec["layer"][-1]["data"]["values"]}
+    drawn = figure.spec["datasets"][figure.spec["layer"][-1]["data"]["name"]]
+    rows = {row["Condition"]: row for row in drawn}
     for condition, result in zip(("Clean images", "L∞ 1/255"), run.results, strict=True):
         shown = [rows[condition][name] for name in ("accuracy", "low", "high")]
         assert shown == [result.accuracy, *result.interval]

@@ -104,7 +104,7 @@ def marker(position: int) -> str:
 
 def chart_of(rows: Sequence[dict[str, Any]]) -> alt.Chart:
     """A chart of rows of data."""
-    return alt.Chart(alt.Data(values=list(rows)))
+    return alt.Chart(alt.InlineData(values=list(rows)))
 
 
 def of_networks(rows: Sequence[dict[str, Any]]) -> alt.Chart:

@@ -67,9 +67,7 @@ function picture(plot) {
 }
 
 function table(plot) {
-  const spec = specs.get(plot);
-  const parts = [spec, ...(spec.layer ?? [])];
-  const rows = parts.flatMap((part) => part.data?.values ?? []);
+  const rows = Object.values(specs.get(plot).datasets).flat();
   const names = [...new Set(rows.flatMap(Object.keys))];
   const cell = (value) => {
     const text = value == null ? "" : String(value);
