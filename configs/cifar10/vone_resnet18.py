@@ -13,16 +13,9 @@ Command: python train.py cifar10/vone_resnet18
 from dataclasses import replace
 
 from configs.cifar10.resnet18 import experiment as base
-from vone_jax import models
-from vone_jax.training import ModelConfig
 
 experiment = replace(
     base,
     name="cifar10-vone_resnet18",
-    model=ModelConfig(
-        name="vone_resnet18",
-        num_classes=10,
-        image_size=32,
-        v1=models.v1_config(32, in_channels=3),
-    ),
+    model=base.model.moved(name="vone_resnet18"),
 )

@@ -14,11 +14,10 @@ Command: python train.py imagenet/alexnet
 from dataclasses import replace
 
 from configs.imagenet.resnet50 import experiment as recipe
-from vone_jax.training import ModelConfig
 
 experiment = replace(
     recipe,
     name="imagenet-alexnet",
-    model=ModelConfig(name="alexnet", num_classes=1000),
+    model=recipe.model.moved(name="alexnet"),
     optimizer=replace(recipe.optimizer, learning_rate=0.01),
 )

@@ -13,10 +13,9 @@ Command: python train.py imagenet/cornet_s
 from dataclasses import replace
 
 from configs.imagenet.resnet50 import experiment as recipe
-from vone_jax.training import ModelConfig
 
 experiment = replace(
     recipe,
     name="imagenet-cornet_s",
-    model=ModelConfig(name="cornet_s", num_classes=1000),
+    model=recipe.model.moved(name="cornet_s"),
 )

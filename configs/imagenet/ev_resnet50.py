@@ -17,12 +17,12 @@ Command: python train.py imagenet/ev_resnet50
 from dataclasses import replace
 
 from configs.imagenet.resnet50 import experiment as base
-from vone_jax.training import ModelConfig, OneCycle, OptimizerConfig
+from vone_jax.training import OneCycle, OptimizerConfig
 
 experiment = replace(
     base,
     name="imagenet-ev_resnet50",
-    model=ModelConfig(name="ev_resnet50", num_classes=1000),
+    model=base.model.moved(name="ev_resnet50"),
     optimizer=OptimizerConfig(
         learning_rate=0.1,
         schedule=OneCycle(rise=0.3, div_factor=25.0, final_div_factor=1e4),

@@ -14,15 +14,10 @@ Command: python train.py imagenet/vone_alexnet
 from dataclasses import replace
 
 from configs.imagenet.alexnet import experiment as base
-from vone_jax.training import ModelConfig
-from vone_jax.v1 import NeuronalNoise, VOneBlockConfig
+from vone_jax.v1 import VOneBlockConfig
 
 experiment = replace(
     base,
     name="imagenet-vone_alexnet",
-    model=ModelConfig(
-        name="vone_alexnet",
-        num_classes=1000,
-        v1=VOneBlockConfig(sf_max=6.0, noise=NeuronalNoise(scale=0.35, level=0.07)),
-    ),
+    model=replace(base.model.moved(name="vone_alexnet"), v1=VOneBlockConfig(sf_max=6.0)),
 )

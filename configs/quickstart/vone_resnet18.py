@@ -12,20 +12,16 @@ Command: python train.py quickstart/vone_resnet18
 from dataclasses import replace
 
 from configs.quickstart.resnet18 import experiment as base
-from vone_jax import models
-from vone_jax.training import ModelConfig
+
+_model = base.model.moved(name="vone_resnet18")
+assert _model.v1 is not None
 
 experiment = replace(
     base,
     name="quickstart-vone_resnet18",
-    model=ModelConfig(
-        name="vone_resnet18",
-        num_classes=10,
-        image_size=28,
-        in_channels=1,
-        width=8,
-        # A gain of 15 instead of 25: the mean response to these images, which have far more
-        # contrast than photographs, is then near 1, as the noise constants assume.
-        v1=replace(models.v1_config(28, 1), simple_channels=32, complex_channels=32, k_exc=15.0),
+    # A gain of 15 instead of 25: the mean response to these images, which have far more contrast
+    # than photographs, is then near 1, as the noise constants assume.
+    model=replace(
+        _model, v1=replace(_model.v1, simple_channels=32, complex_channels=32, k_exc=15.0)
     ),
 )

@@ -13,16 +13,9 @@ Command: python train.py tiny_imagenet/vone_resnet18
 from dataclasses import replace
 
 from configs.tiny_imagenet.resnet18 import experiment as base
-from vone_jax import models
-from vone_jax.training import ModelConfig
 
 experiment = replace(
     base,
     name="tiny_imagenet-vone_resnet18",
-    model=ModelConfig(
-        name="vone_resnet18",
-        num_classes=200,
-        image_size=64,
-        v1=models.v1_config(64, in_channels=3),
-    ),
+    model=base.model.moved(name="vone_resnet18"),
 )
