@@ -8,15 +8,9 @@ Command: python sweep.py laboratory/benchmark
 """
 
 from configs.benchmark.protocol import attacks
-from configs.laboratory.networks import EVALUATIONS, members
-from vone_jax.sweep import Sweep
+from configs.laboratory.networks import laboratory
 
 _LABELS = ["base-0", "vone-0", "base-adversarial-8", "base-gaussian", "base-stem-noise"]
 
-sweep = Sweep(
-    name="benchmark",
-    group="laboratory",
-    members=members(_LABELS),
-    # Both step rules, and the L2 and L1 steps of the paper's time.
-    evaluations=[*EVALUATIONS, *attacks(200, norm_rules=("art-1.5",))],
-)
+# Both step rules, and the L2 and L1 steps of the paper's time.
+sweep = laboratory("benchmark", _LABELS, attacks(200, norm_rules=("art-1.5",)))

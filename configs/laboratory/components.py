@@ -7,17 +7,11 @@ Hardware: 2 CPU cores. Wall time: about 8 minutes of one core per VOneNet, train
 Command: python sweep.py laboratory/components
 """
 
-from configs.laboratory.networks import EVALUATIONS, members
-from vone_jax.sweep import Sweep
+from configs.laboratory.networks import laboratory
 
 _LABELS = [
     "base-0", "vone-0", "vone-uniform", "vone-low", "vone-mid", "vone-high", "vone-simple",
     "vone-complex", "vone-gain-5", "vone-gain-45", "vone-quiet", "vone-noise-0.5", "vone-noise-2",
 ]  # fmt: skip
 
-sweep = Sweep(
-    name="components",
-    group="laboratory",
-    members=members(_LABELS),
-    evaluations=EVALUATIONS,
-)
+sweep = laboratory("components", _LABELS)

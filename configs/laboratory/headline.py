@@ -6,18 +6,9 @@ Hardware: 2 CPU cores. Wall time: 21 minutes of one core to evaluate; training w
 Command: python sweep.py laboratory/headline
 """
 
-from configs.laboratory.networks import EVALUATIONS, SEEDS, members
+from configs.laboratory.networks import SEEDS, laboratory
 from vone_jax.evaluation import Request
-from vone_jax.sweep import Sweep
 
 _LABELS = [f"{network}-{seed}" for network in ("base", "vone") for seed in SEEDS]
 
-sweep = Sweep(
-    name="headline",
-    group="laboratory",
-    members=members(_LABELS),
-    evaluations=[
-        *EVALUATIONS,
-        Request(suite=("l2", "l1"), examples=200, points=2),
-    ],
-)
+sweep = laboratory("headline", _LABELS, [Request(suite=("l2", "l1"), examples=200, points=2)])

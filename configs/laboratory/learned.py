@@ -7,17 +7,11 @@ Hardware: 2 CPU cores. Wall time: about 8 minutes of one core per network, 40 fo
 Command: python sweep.py laboratory/learned
 """
 
-from configs.laboratory.networks import EVALUATIONS, members
-from vone_jax.sweep import Sweep
+from configs.laboratory.networks import laboratory
 
 _LABELS = [
     "vone-0", "vone-uniform", "vone-oriented-pools", "vone-neighbours", "vone-gdn", "vone-tuned",
     "vone-tuned-uniform",
 ]  # fmt: skip
 
-sweep = Sweep(
-    name="learned",
-    group="laboratory",
-    members=members(_LABELS),
-    evaluations=EVALUATIONS,
-)
+sweep = laboratory("learned", _LABELS)

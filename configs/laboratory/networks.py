@@ -6,7 +6,7 @@ Sweeps pick networks from here by label. A label is also the name of a run direc
 share what is trained.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from configs.quickstart.resnet18 import experiment as quickstart
@@ -14,7 +14,7 @@ from configs.quickstart.vone_resnet18 import experiment as quickstart_vone
 from vone_jax import models
 from vone_jax.attacks import PGD
 from vone_jax.evaluation import Request
-from vone_jax.sweep import Member
+from vone_jax.sweep import Member, Sweep
 from vone_jax.training import Distillation, Experiment, GaussianImageNoise, Similarity
 from vone_jax.v1 import (
     GDN,
@@ -152,3 +152,8 @@ EVALUATIONS = (
 def members(labels: Sequence[str]) -> dict[str, Member]:
     """Networks by label, as members of a sweep."""
     return {label: Member(NETWORKS[label]) for label in labels}
+
+
+def laboratory(name: str, labels: Sequence[str], further: Iterable[Request] = ()) -> Sweep:
+    """The sweep over networks by label, with ``EVALUATIONS`` and perhaps further evaluations."""
+    return Sweep(name, "laboratory", members(labels), [*EVALUATIONS, *further])

@@ -7,14 +7,8 @@ Hardware: 2 CPU cores. Wall time: about 4 minutes of one core per network, train
 Command: python sweep.py laboratory/similarity
 """
 
-from configs.laboratory.networks import EVALUATIONS, members
-from vone_jax.sweep import Sweep
+from configs.laboratory.networks import laboratory
 
 _LABELS = ["base-0", "base-similar-v1", "base-similar-pixels", "base-similar-shuffled"]
 
-sweep = Sweep(
-    name="similarity",
-    group="laboratory",
-    members=members(_LABELS),
-    evaluations=EVALUATIONS,
-)
+sweep = laboratory("similarity", _LABELS)

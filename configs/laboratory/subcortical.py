@@ -6,14 +6,8 @@ Hardware: 2 CPU cores. Wall time: 5 to 16 minutes of one core per network, train
 Command: python sweep.py laboratory/subcortical
 """
 
-from configs.laboratory.networks import EVALUATIONS, SEEDS, members
-from vone_jax.sweep import Sweep
+from configs.laboratory.networks import SEEDS, laboratory
 
 _NAMES = ("base", "vone", "ev", "ev-surround")
 
-sweep = Sweep(
-    name="subcortical",
-    group="laboratory",
-    members=members([f"{name}-{seed}" for name in _NAMES for seed in SEEDS]),
-    evaluations=EVALUATIONS,
-)
+sweep = laboratory("subcortical", [f"{name}-{seed}" for name in _NAMES for seed in SEEDS])

@@ -6,17 +6,11 @@ Hardware: 2 CPU cores. Wall time: 5 to 12 minutes of one core per network, train
 Command: python sweep.py laboratory/surround
 """
 
-from configs.laboratory.networks import EVALUATIONS, SEEDS, members
-from vone_jax.sweep import Sweep
+from configs.laboratory.networks import SEEDS, laboratory
 
 # The network without noise and with the first seed is one of ``components``.
 _LABELS = [f"{name}-{seed}" for name in ("vone", "vone-surround", "vone-surround-quiet")
            for seed in SEEDS]  # fmt: skip
 _LABELS += ["vone-quiet", "vone-quiet-1", "vone-quiet-2"]
 
-sweep = Sweep(
-    name="surround",
-    group="laboratory",
-    members=members(_LABELS),
-    evaluations=EVALUATIONS,
-)
+sweep = laboratory("surround", _LABELS)

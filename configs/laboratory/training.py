@@ -8,17 +8,11 @@ adversarial training), training and all.
 Command: python sweep.py laboratory/training
 """
 
-from configs.laboratory.networks import EVALUATIONS, members
-from vone_jax.sweep import Sweep
+from configs.laboratory.networks import laboratory
 
 _LABELS = [
     "base-0", "vone-0", "base-adversarial-2", "base-adversarial-8", "base-pgd-8",
     "vone-adversarial-8", "base-gaussian", "base-stem-noise",
 ]  # fmt: skip
 
-sweep = Sweep(
-    name="training",
-    group="laboratory",
-    members=members(_LABELS),
-    evaluations=EVALUATIONS,
-)
+sweep = laboratory("training", _LABELS)
