@@ -37,15 +37,6 @@ def test_severities_are_summed_before_the_division():
     assert relative == pytest.approx(100 * (0.38 - 0.1) / (0.819324 - 0.4348))
 
 
-def test_two_ways_to_average():
-    """Noise counts three times in 15 and once in four."""
-    errors = table(lambda name: 1.0 if name in corruptions.SETS["noise"] else 0.0)
-    categories = {"noise": 100, "blur": 0, "weather": 0, "digital": 0}
-    assert mce.category_errors(errors) == pytest.approx(categories)
-    assert mce.mean_over_corruptions(errors) == pytest.approx(20)
-    assert mce.mean_over_categories(errors) == pytest.approx(25)
-
-
 def without(name, severity=None):
     errors = {one: dict(values) for one, values in ALEXNET.items()}
     if severity is None:
@@ -60,18 +51,20 @@ def without(name, severity=None):
     [
         (without("fog"), "fog is missing"),
         (without("fog", 3), r"errors\['fog'\] must have the severities 1 to 5, got 1, 2, 4, 5"),
-        (ALEXNET | {"jpeg": ALEXNET["fog"]}, "'jpeg', which is not one"),
+        (
+            ALEXNET | {"jpeg": ALEXNET["fog"]},
+            "errors must be one of gaussian_noise, .*; got 'jpeg'",
+        ),
         (ALEXNET | {"gausian_noise": {}}, "did you mean 'gaussian_noise'"),
-        (ALEXNET | {"spatter": ALEXNET["fog"]}, "'spatter', which is not one of the 15"),
+        (ALEXNET | {"spatter": ALEXNET["fog"]}, "got 'spatter'"),
         (ALEXNET | {"fog": dict(ALEXNET["fog"]) | {2: 55.0}}, r"\['fog'\]\[2\].*got 55.0"),
         (ALEXNET | {"fog": dict(ALEXNET["fog"]) | {2: float("nan")}}, "got nan"),
         ({}, "are missing"),
     ],
 )
 def test_anything_but_the_15_by_5_is_refused(errors, message):
-    for summary in (mce.mean_corruption_error, mce.category_errors, mce.mean_over_corruptions):
-        with pytest.raises(ValueError, match=message):
-            summary(errors)
+    with pytest.raises(ValueError, match=message):
+        mce.mean_corruption_error(errors)
     with pytest.raises(ValueError, match=message):
         mce.relative_mean_corruption_error(errors, 0.3)
 

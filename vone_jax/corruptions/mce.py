@@ -1,4 +1,4 @@
-"""Summaries of errors under the 15 common corruptions: mean corruption error and plain means.
+"""Summaries of errors under the 15 common corruptions: the mean corruption error, and its parts.
 
 Errors are shares from 0 to 1: ``errors[name][severity]`` for exactly the 15 corruptions
 ``SETS["common"]`` and the severities 1 to 5. Summaries are in percent.
@@ -6,13 +6,12 @@ Errors are shares from 0 to 1: ``errors[name][severity]`` for exactly the 15 cor
 Reference: Hendrycks and Dietterich, 2019, arXiv:1903.12261, section 4.2.
 """
 
-import math
 import statistics
 from collections.abc import Iterable, Mapping
 
 from vone_jax import arguments
 from vone_jax.corruptions.catalogue import SETS
-from vone_jax.names import CORRUPTION_GROUPS, SEVERITIES
+from vone_jax.names import SEVERITIES
 
 Errors = Mapping[str, Mapping[int, float]]
 
@@ -58,7 +57,7 @@ def relative_corruption_errors(errors: Errors, clean_error: float) -> dict[str, 
     Raises:
       ValueError: as for ``corruption_errors``, or if ``clean_error`` is not from 0 to 1.
     """
-    _check_error(clean_error, "clean_error")
+    arguments.number("clean_error", clean_error, most=1)
     return {
         name: 100 * (mean - clean_error) / (ALEXNET_ERRORS[name] - ALEXNET_CLEAN_ERROR)
         for name, mean in _means(errors).items()
@@ -70,37 +69,11 @@ def relative_mean_corruption_error(errors: Errors, clean_error: float) -> float:
     return _mean(relative_corruption_errors(errors, clean_error).values())
 
 
-def category_errors(errors: Errors) -> dict[str, float]:
-    """Return the mean errors of noise, blur, weather and digital corruptions, in percent."""
-    means = _means(errors)
-    return {
-        category: 100 * _mean(means[name] for name in members)
-        for category, members in CORRUPTION_GROUPS.items()
-    }
-
-
-def mean_over_corruptions(errors: Errors) -> float:
-    """Return the mean error over all 15 corruptions ("unnormalised mCE"), in percent."""
-    return 100 * _mean(_means(errors).values())
-
-
-def mean_over_categories(errors: Errors) -> float:
-    """Return the mean of the four means of ``category_errors``, in percent.
-
-    It is not ``mean_over_corruptions``: there are three noise corruptions, four in other groups.
-    """
-    return _mean(category_errors(errors).values())
-
-
 def _means(errors: Errors) -> dict[str, float]:
     """Check the errors and return the mean over severities of each corruption, in order."""
     common = SETS["common"]
     for name in errors:
-        if name not in common:
-            raise ValueError(
-                f"errors has {name!r}, which is not one of the 15 common corruptions"
-                f"{arguments.nearest(name, common)}"
-            )
+        arguments.choice("errors", name, common)
     missing = [name for name in common if name not in errors]
     if missing:
         raise ValueError(
@@ -112,13 +85,8 @@ def _means(errors: Errors) -> dict[str, float]:
             measured = ", ".join(map(str, errors[name])) or "none"
             raise ValueError(f"errors[{name!r}] must have the severities 1 to 5, got {measured}")
         for severity in SEVERITIES:
-            _check_error(errors[name][severity], f"errors[{name!r}][{severity}]")
+            arguments.number(f"errors[{name!r}][{severity}]", errors[name][severity], most=1)
     return {name: _mean(errors[name].values()) for name in common}
-
-
-def _check_error(error: float, name: str) -> None:
-    if not (math.isfinite(error) and 0 <= error <= 1):
-        raise ValueError(f"{name} must be a share from 0 to 1, got {error!r}")
 
 
 def _mean(values: Iterable[float]) -> float:
