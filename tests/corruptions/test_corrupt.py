@@ -306,7 +306,7 @@ def test_the_size_chooses_the_table(side, table):
     ("change", "error", "message"),
     [
         (dict(name="gausian_noise"), ValueError, "did you mean 'gaussian_noise'"),
-        (dict(severity=6), ValueError, "severity must be an integer from 0 to 5, got 6"),
+        (dict(severity=6), ValueError, "severity must be an integer >= 0 and <= 5, got 6"),
         (dict(severity=2.0), ValueError, "severity"),
         (dict(severity=True), ValueError, "severity"),
         (dict(form="png"), ValueError, "form must be one of float, uint8, jpeg85; got 'png'"),

@@ -7,8 +7,6 @@ from vone_jax.corruptions.catalogue import (
     NAMES,
     SETS,
     Corruption,
-    check_name,
-    check_severity,
     corrupt,
     prepare,
 )
@@ -25,8 +23,6 @@ __all__ = [
     "TABLES",
     "Corruption",
     "FrostImages",
-    "check_name",
-    "check_severity",
     "corrupt",
     "load_frost",
     "mce",

@@ -123,8 +123,8 @@ def corrupt(
       Hendrycks and Dietterich, Benchmarking neural network robustness to common corruptions and
       perturbations, 2019, arXiv:1903.12261.
     """
-    check_name(name)
-    check_severity(severity)
+    arguments.choice("name", name, NAMES)
+    arguments.count("severity", severity, 0, most=5)
     if table is not None:
         arguments.choice("table", table, TABLES)
     arguments.choice("form", form, FORMS)
@@ -173,18 +173,6 @@ def _apply(name: str, form: str, keys: jax.Array, images: jax.Array, arrays: Any
     if form == "jpeg85":
         out = jpeg.compress(keys, out, jnp.asarray(jpeg.quantisers(85, shape)))
     return out.astype(images.dtype)
-
-
-def check_name(name: str) -> None:
-    """Raise a ValueError with the most similar name unless ``name`` is one of ``NAMES``."""
-    arguments.choice("name", name, NAMES)
-
-
-def check_severity(severity: int) -> None:
-    """Raise a ValueError unless ``severity`` is an integer from 0 to 5."""
-    whole = isinstance(severity, (int, np.integer)) and not isinstance(severity, bool)
-    if not whole or not 0 <= severity <= 5:
-        raise ValueError(f"severity must be an integer from 0 to 5, got {severity!r}")
 
 
 def _check_images(images: jax.Array) -> None:

@@ -199,8 +199,8 @@ class Corrupted(Judged):
     frost_images: corruptions.FrostImages | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self):
-        corruptions.check_name(self.corruption)
-        corruptions.check_severity(self.severity)
+        arguments.choice("corruption", self.corruption, corruptions.NAMES)
+        arguments.count("severity", self.severity, 0, most=5)
         arguments.choice("form", self.form, (*corruptions.FORMS, "published"))
         needs_images = self.corruption == "frost" and self.form != "published"
         if needs_images != (self.frost_images is not None):
