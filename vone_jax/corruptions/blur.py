@@ -57,7 +57,7 @@ def prepare_defocus(parameters: tuple[float, float], shape: Shape) -> np.ndarray
     # OpenCV smooths with 3 or 5 taps and mirrors the disk at the border of its array.
     taps = matrices.gaussian_taps(smoothing, 1 if radius <= 8 else 2)
     # The kernels of ImageNet-C's code are float32.
-    smooth = matrices.filter_matrix(len(across), taps, "reflect").astype(np.float32)
+    smooth = matrices.filter_matrix(len(across), taps, "mirror")
     kernel = smooth @ (disk / disk.sum()) @ smooth.T
     return np.pad(kernel, _DEFOCUS_REACH - reach).astype(np.float32)
 

@@ -123,7 +123,7 @@ def prepare_elastic(parameters: tuple[float, float, float], shape: Shape) -> tup
     """
     amplitude, deviation, move = parameters
     rows, columns = (
-        matrices.gaussian(side, deviation, border="symmetric", truncate=3) for side in shape[:2]
+        matrices.gaussian(side, deviation, border="reflect", truncate=3) for side in shape[:2]
     )
     return rows, columns, np.float32(amplitude), np.float32(move)
 

@@ -12,11 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
-from vone_jax import fast
+from vone_jax import fast, lazy
 from vone_jax.corruptions.levels import Images
 
-# Modes of ``np.pad``.
-Border = Literal["edge", "reflect", "symmetric"]
+ndimage = lazy.module("scipy.ndimage")
+
+# Modes of ``scipy.ndimage``: the border value again and again, a mirror on it, or one beyond it.
+Border = Literal["nearest", "mirror", "reflect"]
 # Accelerators round the operands of a product by default: errors of up to one grey level.
 PRECISION = jax.lax.Precision.HIGHEST
 
@@ -79,7 +81,7 @@ def weighted(
 
 
 def gaussian(
-    side: int, deviation: float, border: Border = "edge", truncate: float = 4
+    side: int, deviation: float, border: Border = "nearest", truncate: float = 4
 ) -> np.ndarray:
     """Build the matrix of ``skimage.filters.gaussian``, float32 (side, side).
 
@@ -90,19 +92,12 @@ def gaussian(
       truncate: radius of the filter in standard deviations.
     """
     taps = gaussian_taps(deviation, int(truncate * deviation + 0.5))
-    return filter_matrix(side, taps, border).astype(np.float32)
+    return filter_matrix(side, taps, border)
 
 
 def filter_matrix(side: int, taps: np.ndarray, border: Border) -> np.ndarray:
-    """Build the matrix of a correlation with an odd number of taps, float64 (side, side)."""
-    positions = np.pad(np.arange(side), len(taps) // 2, border)
-    matrix = np.zeros((side, side))
-    places = (
-        np.arange(side)[:, None],
-        np.lib.stride_tricks.sliding_window_view(positions, len(taps)),
-    )
-    np.add.at(matrix, places, taps)
-    return matrix
+    """Build the matrix of a correlation with an odd number of taps, float32 (side, side)."""
+    return ndimage.correlate1d(np.eye(side), taps, axis=0, mode=border).astype(np.float32)
 
 
 def zoom(side: int, factor: float) -> np.ndarray:

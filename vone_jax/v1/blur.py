@@ -9,6 +9,10 @@ import functools
 import numpy as np
 from jaxtyping import Float, Float32
 
+from vone_jax import lazy
+
+ndimage = lazy.module("scipy.ndimage")
+
 
 def gaussian_taps(deviation: float) -> Float[np.ndarray, " k"]:
     """Return a Gaussian of sum 1 that ends at three standard deviations, which are in positions.
@@ -33,9 +37,4 @@ def reflecting_matrix(side: int, taps: tuple[float, ...]) -> Float32[np.ndarray,
 
     The number of taps is odd; the middle one is at offset 0.
     """
-    reach = len(taps) // 2
-    positions = np.pad(np.arange(side), reach, mode="reflect")
-    matrix = np.zeros((side, side))
-    for offset, tap in enumerate(taps):
-        np.add.at(matrix, (np.arange(side), positions[offset : offset + side]), tap)
-    return matrix.astype(np.float32)
+    return ndimage.correlate1d(np.eye(side), taps, axis=0, mode="mirror").astype(np.float32)
