@@ -24,16 +24,16 @@ Keys = Key[Array, " n"]
 AnyShape = Key[Array, "..."]
 
 
-def check_key(key: Any, name: str = "key") -> None:
+def check_key(key: Any) -> None:
     """Check that ``key`` is a typed JAX key or an array of them.
 
     Raises:
-      TypeError: if it is not. The message names the argument.
+      TypeError: if it is not.
     """
     dtype = getattr(key, "dtype", None)
     if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
         raise TypeError(
-            f"{name} must be a typed key made by jax.random.key, got {type(key).__name__}"
+            f"key must be a typed key made by jax.random.key, got {type(key).__name__}"
             + (f" of dtype {dtype}" if dtype is not None else "")
         )
 
@@ -112,7 +112,7 @@ def _one_by_one(function: Partial, keys: Array, images: Array) -> Any:
     return jax.vmap(one)(example_keys(keys, images.shape[0]), images)
 
 
-def as_pytree(function: Callable[..., Any], name: str) -> Partial:
+def as_pytree(function: Callable[..., Any], name: str = "logits_fn") -> Partial:
     """Return a function of (keys, images) as a pytree, an ordinary argument of compiled functions.
 
     A ``Partial``, for instance from ``models.logits_fn``, is returned as it is: its weights are

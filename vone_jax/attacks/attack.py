@@ -15,8 +15,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array
 
-from vone_jax import fast, prng
-from vone_jax.arguments import nearest
+from vone_jax import arguments, fast, prng
 from vone_jax.attacks import checks, classifier, losses
 from vone_jax.attacks.classifier import AnyImages, AnyKey, AnyLabels, Images, Keys, Labels, LogitsFn
 from vone_jax.names import NORMS
@@ -98,7 +97,7 @@ class Attack(abc.ABC):
             )
         images, labels = checks.batch(key, logits_fn, images, labels)
         keys = prng.example_keys(key, images.shape[0])
-        return keys, classifier.as_pytree(logits_fn), images, labels
+        return keys, prng.as_pytree(logits_fn), images, labels
 
     @abc.abstractmethod
     def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
@@ -174,18 +173,16 @@ def from_json(record: Mapping[str, Any], *, surrogate: Any = None, mesh: Any = N
       TypeError: for a field of the wrong type.
     """
     classes = _classes(Attack)
-    name = record.get("name")
-    if name not in classes:
-        raise ValueError(
-            f"attack must be one of {', '.join(classes)}; got {name!r}{nearest(name, classes)}"
-        )
+    name: Any = record.get("name")
+    arguments.choice("attack", name, classes)
     attack_class = classes[name]
     fields = dataclasses.fields(cast(Any, attack_class))
     stored = _stored(attack_class)
     settings = {key: value for key, value in record.items() if key != "name"}
     for key in settings:
         if key not in stored:
-            raise ValueError(f"attack {name} has no field {key!r}{nearest(key, stored)}")
+            meant = arguments.nearest(key, stored)
+            raise ValueError(f"attack {name} has no field {key!r}{meant}")
     values = {key: _restored(value, surrogate, mesh) for key, value in settings.items()}
     running = {"surrogate": surrogate, "mesh": mesh}
     values |= {f.name: running[f.name] for f in fields if running.get(f.name) is not None}

@@ -154,7 +154,7 @@ def arrays(
         key that is not typed.
       ValueError: for shapes that do not fit, images outside [0, 1] or NaN, or labels out of range.
     """
-    classifier.as_pytree(logits_fn)  # Arguments in another order are found here.
+    prng.as_pytree(logits_fn)  # Arguments in another order are found here.
     for name, value in (("images", images), ("labels", labels)):
         if value is None:
             raise TypeError(f"{name} must be an array, got None")

@@ -31,15 +31,6 @@ Scalar = Array | float
 LogitsFn = Callable[[Keys, Images], Logits]
 
 
-def as_pytree(logits_fn: LogitsFn) -> Partial:
-    """Return the classifier as a pytree, see ``prng.as_pytree``.
-
-    Raises:
-      TypeError: if ``logits_fn`` cannot be called with two positional arguments.
-    """
-    return prng.as_pytree(logits_fn, "logits_fn")
-
-
 def checked(logits_fn: LogitsFn, keys: Keys, images: Images) -> LogitsFn:
     """Return the classifier as a compiled function, after a check of the shape of its logits.
 
@@ -47,7 +38,7 @@ def checked(logits_fn: LogitsFn, keys: Keys, images: Images) -> LogitsFn:
       ValueError: if the logits do not have shape (N, C) with C at least 2.
       TypeError: if the logits are not floating point.
     """
-    call = functools.partial(_logits, as_pytree(logits_fn))
+    call = functools.partial(_logits, prng.as_pytree(logits_fn))
     logits = jax.eval_shape(call, keys, images)
     shape = getattr(logits, "shape", None)
     if shape is None or len(shape) != 2 or shape[0] != images.shape[0] or shape[1] < 2:

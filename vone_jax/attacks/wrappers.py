@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vone_jax import mesh as meshes
+from vone_jax import prng
 from vone_jax.attacks import checks, classifier
 from vone_jax.attacks.attack import Attack, pytree
 from vone_jax.attacks.classifier import AnyImages, AnyKey, AnyLabels, Images, Keys, Labels, LogitsFn
@@ -40,7 +41,7 @@ class Transfer(Wrapper):
 
     Attributes:
       surrogate: classifier ``(keys, images) -> logits`` that the attack is made on. It is a
-        pytree, see ``classifier.as_pytree``: other weights do not compile anew.
+        pytree, see ``prng.as_pytree``: other weights do not compile anew.
 
     Raises:
       TypeError: if ``attack`` is not an attack or ``surrogate`` cannot be called.
@@ -51,7 +52,7 @@ class Transfer(Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "surrogate", classifier.as_pytree(self.surrogate))
+        object.__setattr__(self, "surrogate", prng.as_pytree(self.surrogate))
 
     def __call__(
         self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels

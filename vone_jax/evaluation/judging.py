@@ -92,7 +92,7 @@ class Trial:
         Raises:
           ValueError: if the noise is to be changed and the trial has no ``with_noise``.
         """
-        free = classifier.as_pytree(self.logits_fn)
+        free = prng.as_pytree(self.logits_fn)
         if noise == "frozen" or (noise == "same" and self.protocol.noise == "frozen"):
             return Partial(_one_draw, free, self.example_keys)
         if noise == "same":
@@ -102,7 +102,7 @@ class Trial:
                 f"attack_noise is {noise!r}, which needs the classifier with that noise; none is "
                 f"given"
             )
-        return classifier.as_pytree(self.with_noise(None if noise == "none" else noise))
+        return prng.as_pytree(self.with_noise(None if noise == "none" else noise))
 
     def keys(self, purpose: Purpose) -> jax.Array:
         """Keys (N,) for all that is random for one purpose; no two purposes share one."""

@@ -210,7 +210,7 @@ class Masking(Condition):
             adversarial = compiled(
                 attack,
                 trial.keys("attack"),
-                classifier.as_pytree(attacked),
+                prng.as_pytree(attacked),
                 trial.images,
                 trial.labels,
             )

@@ -135,7 +135,7 @@ class Network:
     @functools.cached_property
     def num_classes(self) -> int:
         """The number of logits."""
-        logits_fn = prng.as_pytree(self.logits_fn, "logits_fn")
+        logits_fn = prng.as_pytree(self.logits_fn)
         logits = jax.eval_shape(lambda call, *inputs: call(*inputs), logits_fn, *self._inputs())
         return logits.shape[-1]
 
@@ -169,7 +169,7 @@ class Network:
         """The network with its weights moved by ``place``, a function of a pytree."""
         if self.model is not None:
             return self._of(self.model, place(self.variables))
-        logits_fn, features = place(prng.as_pytree(self.logits_fn, "logits_fn")), self.features
+        logits_fn, features = place(prng.as_pytree(self.logits_fn)), self.features
         if features is not None:
             features = place(prng.as_pytree(features, "features"))
         return dataclasses.replace(self, logits_fn=logits_fn, features=features)
@@ -270,7 +270,7 @@ class _MeanOfVariants:
 
 def _mean(members: Sequence[Network]) -> Partial:
     """The function of an ensemble, with all weights as leaves."""
-    functions = tuple(prng.as_pytree(member.logits_fn, "logits_fn") for member in members)
+    functions = tuple(prng.as_pytree(member.logits_fn) for member in members)
     variants = [member.model for member in members if isinstance(member.model, VOneNet)]
     # A module, the size of V1's maps and the shapes of the weights say what is behind V1.
     behind = [

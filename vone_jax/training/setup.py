@@ -299,7 +299,7 @@ def _teacher(
             f"has {teacher.num_classes}, {', '.join(teacher.class_names[:3])}, ..., the images "
             f"{source.num_classes}, {', '.join(names[:3])}, ..."
         )
-    return meshes.replicate(mesh, prng.as_pytree(teacher.logits_fn, "logits_fn"))
+    return meshes.replicate(mesh, prng.as_pytree(teacher.logits_fn))
 
 
 def _fit(experiment: Experiment, *sources: data.Source) -> Experiment:
