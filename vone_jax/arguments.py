@@ -45,6 +45,15 @@ def count(name: str, value: Any, least: int = 1, most: int | None = None) -> Non
         raise ValueError(f"{name} must be an integer >= {least}{limit}, got {value!r}")
 
 
+def seed(name: str, value: Any) -> None:
+    """Check that ``value`` is an integer from 0 to 2**32 - 1, as NumPy's generators take.
+
+    Raises:
+      ValueError: if it is not.
+    """
+    count(name, value, 0, most=2**32 - 1)
+
+
 def number(
     name: str,
     value: Any,

@@ -79,7 +79,7 @@ def test_the_contract(network, paths):
     activations = wrapped(paths, layers=["v1", "conv3", "logits"], batch=2)
     assert activations["v1"].shape == (3, 6, 4, 4)
     assert activations["logits"].shape == (3, 5)
-    with pytest.raises(ValueError, match="layer_names must be of bottleneck, .*got \\['V1'\\]"):
+    with pytest.raises(ValueError, match="layer_names must be one of bottleneck, .*got 'V1'"):
         wrapped.get_activations(images, ["V1"])
 
 

@@ -92,7 +92,7 @@ def test_missing_labels(cifar_10_c):
     [
         ("imagenet_c", 1, "accepted are 'folder:<path>', 'npy:<path>'"),
         ("tfds:cifar10", 1, "accepted are"),
-        ("folder:x", 6, "severity must be an integer from 1 to 5, got 6"),
+        ("folder:x", 6, "severity must be an integer >= 1 and <= 5, got 6"),
         ("folder:x", 0, "severity"),
     ],
 )

@@ -191,7 +191,10 @@ def _with(array, index, value):
         (lambda f, r: {"components": 121}, "components must be below the 121 images"),
         (lambda f, r: {"splits": 1.5}, "splits must be an integer >= 1"),
         (lambda f, r: {"half_splits": True}, "half_splits must be an integer >= 1"),
-        (lambda f, r: {"train_fraction": 1.0}, "train_fraction must lie between 0 and 1"),
+        (
+            lambda f, r: {"train_fraction": 1.0},
+            "train_fraction must be a finite number > 0 and < 1, got 1.0",
+        ),
         (lambda f, r: {"seed": 2**32}, "seed must be an integer >= 0 and <= 4294967295"),
         (lambda f, r: {"seed": -1}, "seed must be an integer >= 0"),
     ],

@@ -365,7 +365,7 @@ def test_bad_images_of_a_proxy_are_refused(images, changes, message):
 def test_bad_arguments_of_a_procedural_proxy_are_refused():
     with pytest.raises(TypeError, match="key must be a typed key"):
         texture_proxies.procedural_proxy(jnp.zeros(2, jnp.uint32), samples=2, pixels=64)
-    with pytest.raises(ValueError, match="families must be some of blobs-1cpd, .*got moss"):
+    with pytest.raises(ValueError, match="families must be one of blobs-1cpd, .*got 'moss'"):
         texture_proxies.procedural_proxy(KEY, families=("moss",))
     with pytest.raises(ValueError, match="got none"):
         texture_proxies.procedural_proxy(KEY, families=())

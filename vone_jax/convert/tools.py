@@ -195,9 +195,8 @@ class ActivationsModel:
         Raises:
           ValueError: for an unknown layer.
         """
-        unknown = [name for name in layer_names if name not in self.layers]
-        if unknown:
-            raise ValueError(f"layer_names must be of {', '.join(self.layers)}; got {unknown}")
+        for name in layer_names:
+            arguments.choice("layer_names", name, self.layers)
         images = np.ascontiguousarray(np.transpose(np.asarray(images, np.float32), (0, 2, 3, 1)))
         labels = jnp.asarray([zlib.crc32(image.tobytes()) for image in images], jnp.uint32)
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(self._key, labels)

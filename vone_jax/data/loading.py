@@ -11,7 +11,7 @@ from vone_jax.data.embedded import NAME as EMBEDDED
 from vone_jax.data.embedded import embedded_source
 from vone_jax.data.images import DemoSource, FolderSource
 from vone_jax.data.sources import ArraySource, DataDir, Source
-from vone_jax.names import DEMO, SEVERITIES
+from vone_jax.names import DEMO
 
 _CIFAR10 = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -98,8 +98,7 @@ def load_corrupted(files: str, name: str, severity: int, *, data_dir: DataDir = 
       ValueError: if ``files`` or the severity is wrong, or an array does not have the published
         layout.
     """
-    if severity not in SEVERITIES or isinstance(severity, bool):
-        raise ValueError(f"severity must be an integer from 1 to 5, got {severity!r}")
+    arguments.count("severity", severity, most=5)
     kind, rest = _kind(files, data_dir)
     if kind == "folder" and rest:
         folder = Path(rest).expanduser()

@@ -80,7 +80,7 @@ def train_batches(
         ChildProcessError if a worker process dies.
     """
     arguments.choice("unreadable", unreadable, ("raise", "skip"))
-    arguments.count("seed", seed, 0, most=2**32 - 1)
+    arguments.seed("seed", seed)
     if epochs is not None:
         arguments.count("epochs", epochs)
     make = TrainBatch(

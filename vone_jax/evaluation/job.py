@@ -92,7 +92,7 @@ class Job:
 
     def __post_init__(self):
         mesh.check_batch_size(self.devices, self.batch_size)
-        arguments.count("seed", self.seed, 0, most=2**32 - 1)
+        arguments.seed("seed", self.seed)
         arguments.count("workers", self.workers, 0)
         if self.matmul_precision is not None:
             arguments.choice("matmul_precision", self.matmul_precision, names.MATMUL_PRECISIONS)

@@ -174,8 +174,7 @@ class Request:
                 f"{names.PROCEDURAL_FROST!r} needs none"
             )
         for severity in self.severities:
-            if severity not in names.SEVERITIES:
-                raise ValueError(f"severities must be among 1 to 5, got {severity!r}")
+            arguments.count("severities", severity, most=5)
         arguments.choice("form", self.form, corruptions.FORMS)
         if self.matmul_precision is not None:
             arguments.choice("matmul_precision", self.matmul_precision, names.MATMUL_PRECISIONS)

@@ -201,11 +201,7 @@ def expand(suite: Sequence[str]) -> tuple[str, ...]:
         raise ValueError(f"suite must name at least one of {', '.join(NAMES)}")
     expanded: dict[str, None] = {}
     for name in suite:
-        if name not in NAMES:
-            raise ValueError(
-                f"suite must be among {', '.join(NAMES)}; got {name!r}"
-                f"{arguments.nearest(name, NAMES)}"
-            )
+        arguments.choice("suite", name, NAMES)
         expanded |= dict.fromkeys(GROUPS.get(name, (name,)))
     return tuple(expanded)
 

@@ -171,8 +171,7 @@ def explained_variance(
     _check_labels("strata", strata, images)
     arguments.count("components", components)
     arguments.count("splits", splits)
-    if not 0 < train_fraction < 1:
-        raise ValueError(f"train_fraction must lie between 0 and 1, got {train_fraction}")
+    arguments.number("train_fraction", train_fraction, positive=True, most=1, below=True)
     features = features.reshape(images, -1)
     train = int(np.floor(train_fraction * images))
     # Centring takes one dimension.
@@ -219,7 +218,7 @@ def reliabilities(
     """
     recordings = _checked_recordings(recordings)
     arguments.count("half_splits", half_splits)
-    arguments.count("seed", seed, 0, most=2**32 - 1)
+    arguments.seed("seed", seed)
     splitter = ShuffleSplit(half_splits, train_size=0.5, random_state=seed)
     corrected = []
     for first, second in splitter.split(np.arange(recordings.shape[1])):

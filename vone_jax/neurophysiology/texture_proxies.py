@@ -124,12 +124,10 @@ def procedural_proxy(
       ValueError: for an unknown family or a number out of range.
     """
     families = PROCEDURAL_FAMILIES if families is None else tuple(families)
-    unknown = [name for name in families if name not in PROCEDURAL_FAMILIES]
-    if unknown or not families:
-        raise ValueError(
-            f"families must be some of {', '.join(PROCEDURAL_FAMILIES)}; got "
-            f"{', '.join(unknown) or 'none'}"
-        )
+    if not families:
+        raise ValueError(f"families must be some of {', '.join(PROCEDURAL_FAMILIES)}; got none")
+    for name in families:
+        arguments.choice("families", name, PROCEDURAL_FAMILIES)
     _check_set(samples, pixels, rms_contrast)
     if pixels < 64:
         raise ValueError(f"pixels must be >= 64 for 4 cycles per degree, got {pixels}")

@@ -311,7 +311,7 @@ class Experiment:
         arguments.number("epochs", self.epochs, positive=True)
         if self.steps is not None:
             arguments.count("steps", self.steps)
-        arguments.count("seed", self.seed, 0, most=2**32 - 1)
+        arguments.seed("seed", self.seed)
         arguments.choice("precision", self.precision, typing.get_args(Precision))
         arguments.choice(
             "matmul_precision", self.matmul_precision, typing.get_args(MatmulPrecision)

@@ -18,7 +18,6 @@ from vone_jax.v1.images import PerChannel, check_normalisation
 from vone_jax.v1.normalization import SurroundNormalization
 from vone_jax.v1.sampling import (
     check_published_channels,
-    check_seed,
     sample_evnet_parameters,
     sample_gabor_parameters,
     spatial_frequency_histogram,
@@ -97,7 +96,7 @@ class VOneBlockConfig:
         check_normalisation("image_mean", self.image_mean, self.in_channels)
         check_normalisation("image_std", self.image_std, self.in_channels, positive=True)
         check_kernel_size(self.kernel_size)
-        check_seed("gabor_seed", self.gabor_seed)
+        arguments.seed("gabor_seed", self.gabor_seed)
         if not isinstance(self.normalization, SurroundNormalization | None):
             raise ValueError(
                 "normalization must be SurroundNormalization(...) or None, got "

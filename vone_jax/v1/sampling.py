@@ -79,7 +79,7 @@ def sample_gabor_parameters(
     """
     arguments.count("num_filters", num_filters)
     arguments.count("in_channels", in_channels)
-    check_seed("seed", seed)
+    arguments.seed("seed", seed)
     arguments.number("correlation", correlation, most=1.0, below=True)
     if distribution.startswith("evnet"):
         raise ValueError(
@@ -142,7 +142,7 @@ def sample_evnet_parameters(
     num_filters = simple + complex_
     arguments.count("simple + complex_", num_filters)
     arguments.count("in_channels", in_channels)
-    check_seed("seed", seed)
+    arguments.seed("seed", seed)
     if published_channels:
         check_published_channels("published_channels", num_filters, in_channels)
     frequencies = _evnet_frequencies(sf_min, sf_max)
@@ -167,11 +167,6 @@ def sample_evnet_parameters(
     return GaborParameters(
         sf=sf, theta=theta, phase=phase, nx=nx, ny=ny, channel=channel[:num_filters]
     )
-
-
-def check_seed(name: str, seed: int) -> None:
-    """Raise a ValueError unless ``seed`` is one of ``RandomState``."""
-    arguments.count(name, seed, least=0, most=2**32 - 1)
 
 
 def check_published_channels(name: str, num_filters: int, in_channels: int) -> None:
