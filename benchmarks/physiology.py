@@ -157,13 +157,7 @@ def reference_values(name: str) -> np.ndarray:
 
 def gratings() -> np.ndarray:
     """Return all 9096 gratings; rows are those of ``GratingSet.table``."""
-    sets = (
-        stimuli.receptive_field_set(),
-        stimuli.orientation_set(),
-        stimuli.spatial_frequency_set(),
-        stimuli.size_set(),
-    )
-    return np.concatenate([one.table for one in sets])
+    return np.concatenate([one.table for one in stimuli.all_sets()])
 
 
 def block(channels: int) -> v1.VOneBlockConfig:
@@ -213,9 +207,9 @@ def theirs(
         return generator.gamma(2.0, 10.0, (*shape, units)).astype(np.float32)
 
     blank = rates(())
-    fields = rates((len(stimuli.receptive_field_set()),))
-    sets = (stimuli.orientation_set(), stimuli.spatial_frequency_set(), stimuli.size_set())
-    orientation, frequency, size = (rates(one.shape) for one in sets)
+    positions, *others = stimuli.all_sets()
+    fields = rates((len(positions),))
+    orientation, frequency, size = (rates(one.shape) for one in others)
     mapped, _ = timed(lambda: field_centres(fields, blank))
     scored, values = timed(lambda: properties(orientation, frequency, size, blank))
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vone_jax import neurophysiology, v1
+from vone_jax.neurophysiology import stimuli
 from vone_jax.neurophysiology.stimuli import Window
 from vone_jax.neurophysiology.textures import TextureSet
 
@@ -16,6 +17,12 @@ DISPLAY = neurophysiology.Display(visual_degrees=8.0, image_size=224, in_channel
 
 # A layer of 8 oriented filters of 9 pixels on images of 64 pixels, cheap to run whole.
 SMALL_DISPLAY = neurophysiology.Display(visual_degrees=8.0, image_size=64, in_channels=1)
+
+
+def pixel_of(display, degrees):
+    """The row (or column) of the image at a distance below (right of) fixation."""
+    canvas = stimuli.CANVAS_PIXELS / 2 + degrees * stimuli.CANVAS_PIXELS_PER_DEGREE
+    return (canvas - display.field_start + 0.5) * display.image_size / display.field_pixels - 0.5
 
 
 def block_responses(key, images):

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.neurophysiology.conftest import BLOCK, DISPLAY, block_responses
+from tests.neurophysiology.conftest import BLOCK, DISPLAY, block_responses, pixel_of
 from vone_jax import v1
 from vone_jax.neurophysiology import record, stimuli, tuning
 from vone_jax.neurophysiology.tuning import orientation_properties
@@ -102,7 +102,7 @@ def test_the_units_are_those_of_the_nearest_locations(scores):
     assert near.mean() > 0.97
     assert near.sum() > 0.85 * 4 * BLOCK.num_channels
     for centre, location in (("field_y", "row"), ("field_x", "col")):
-        pixels = np.array([DISPLAY.pixel_of(c) for c in scores.units[centre]])
+        pixels = np.array([pixel_of(DISPLAY, c) for c in scores.units[centre]])
         # One step of the map of positions is 7 pixels.
         assert np.abs(pixels - 4 * scores.units[location]).max() < 7
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.neurophysiology.conftest import SMALL_DISPLAY, small_layer
+from tests.neurophysiology.conftest import SMALL_DISPLAY, pixel_of, small_layer
 from vone_jax import neurophysiology, prng
 from vone_jax.neurophysiology import stimuli
 from vone_jax.neurophysiology.recording import batch_size, record, record_blank
@@ -116,7 +116,9 @@ def test_layers_without_a_map_have_units_only():
 def test_receptive_fields_are_where_the_units_look(small_site):
     maps = receptive_field_maps(small_layer, KEY, small_site)
     centres = receptive_field_centres(maps)
-    pixels = np.array([[SMALL_DISPLAY.pixel_of(y), SMALL_DISPLAY.pixel_of(x)] for y, x in centres])
+    pixels = np.array(
+        [[pixel_of(SMALL_DISPLAY, y), pixel_of(SMALL_DISPLAY, x)] for y, x in centres]
+    )
     where = np.stack([small_site.row, small_site.col], axis=1)
     # One step of the grid is 2 pixels.
     assert np.abs(pixels - where).max() < 2.0

@@ -82,12 +82,10 @@ def test_csv(tmp_path):
     columns = ringach()
     path = write_csv(tmp_path / "ringach.csv", columns)
     table = reference_tables.load(path)
-    assert len(table) == CELLS
     assert list(table.values) == list(columns)
     for name, values in columns.items():
         np.testing.assert_array_equal(table.values[name], values)
     assert table.sha1 == hashlib.sha1(path.read_bytes()).hexdigest()
-    assert table.ignored == ()
 
 
 def test_names_with_the_study_stored_names_and_a_column_of_cells(tmp_path):
@@ -106,8 +104,8 @@ def test_an_empty_line_of_a_single_column_is_a_cell_without_a_value(tmp_path):
     path = tmp_path / "schiller.csv"
     path.write_text("sf_bandwidth\n" + "50\n\n" * 20 + "NaN\n")
     table = reference_tables.load(path)
-    assert len(table) == 41
-    assert np.isnan(table.values["sf_bandwidth"]).sum() == 21
+    values = table.values["sf_bandwidth"]
+    assert len(values) == 41 and np.isnan(values).sum() == 21
 
 
 def test_values_become_references(tmp_path):
@@ -130,7 +128,6 @@ def test_netcdf_as_brain_score_stores_it(tmp_path, write, transposed):
     assert list(loaded.values) == list(columns)
     for name, values in columns.items():
         np.testing.assert_array_equal(loaded.values[name], values)
-    assert loaded.ignored == ("baseline",)
 
 
 def test_netcdf_4_without_its_packages_names_them(tmp_path, monkeypatch):

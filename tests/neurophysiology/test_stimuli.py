@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.neurophysiology.conftest import DISPLAY
+from tests.neurophysiology.conftest import DISPLAY, pixel_of
 from vone_jax.neurophysiology import stimuli
 from vone_jax.neurophysiology.stimuli import Display, Window
 
@@ -111,8 +111,8 @@ def test_orientation_0_is_vertical_bars():
 
 def test_the_centre_of_the_stimuli_in_pixels():
     # Derived from the reframing: 125.75 at 8 degrees, 127.79 at 7 degrees.
-    assert DISPLAY.pixel_of(0.5) == pytest.approx(125.75)
-    assert Display(7.0, 224, 1).pixel_of(0.5) == pytest.approx(127.79, abs=0.005)
+    assert pixel_of(DISPLAY, 0.5) == pytest.approx(125.75)
+    assert pixel_of(Display(7.0, 224, 1), 0.5) == pytest.approx(127.79, abs=0.005)
 
 
 @pytest.mark.untyped

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.neurophysiology.conftest import SMALL_DISPLAY, small_layer
+from tests.neurophysiology.conftest import SMALL_DISPLAY, pixel_of, small_layer
 from vone_jax import neurophysiology
 from vone_jax.neurophysiology import Display, stimuli, surround_tuning
 from vone_jax.neurophysiology.experiments import ANGLES, SurroundTuning
@@ -34,7 +34,7 @@ def test_the_centre_covers_the_surround():
     image = np.asarray(stimuli.render(CENTRE, DISPLAY, below=around(2.0, 90.0)))[0]
     centre = np.asarray(stimuli.render(CENTRE, DISPLAY))[0]
     surround = np.asarray(stimuli.render(around(2.0, 90.0), DISPLAY))[0]
-    y, x = np.mgrid[:112, :112] - DISPLAY.pixel_of(0.5)
+    y, x = np.mgrid[:112, :112] - pixel_of(DISPLAY, 0.5)
     distance = np.hypot(y, x) / DISPLAY.pixels_per_degree
     inside, outside = distance < 0.65, distance > 0.85
     np.testing.assert_array_equal(image[inside], centre[inside])

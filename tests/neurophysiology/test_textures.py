@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.neurophysiology.conftest import pixel_of
 from vone_jax.neurophysiology import stimuli, texture_proxies, textures
 from vone_jax.neurophysiology.stimuli import Display, Window
 
@@ -48,9 +49,9 @@ def test_the_stimulus_lies_at_half_a_degree_for_any_field_of_view(degrees, size)
         profile = image.sum(axis=1 - axis)
         centre = (profile * np.arange(size)).sum() / profile.sum()
         # Pixels of the image and of the gratings' canvas have different sizes.
-        assert centre == pytest.approx(display.pixel_of(0.5), abs=0.3)
+        assert centre == pytest.approx(pixel_of(display, 0.5), abs=0.3)
     # Half of the peak is reached one degree away: the width in degrees stays.
-    peak = image[round(display.pixel_of(0.5))]
+    peak = image[round(pixel_of(display, 0.5))]
     width = np.sum(peak > peak.max() / 2) / display.pixels_per_degree
     assert width == pytest.approx(2.0, abs=2 / display.pixels_per_degree)
 

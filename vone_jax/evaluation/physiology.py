@@ -169,16 +169,11 @@ class Layer(Exhibit):
             references=recording.tables,
             textures=None if recording.textures is None else _texture_record(recording.textures),
         )
-        gratings = (
-            stimuli.receptive_field_set(),
-            stimuli.orientation_set(),
-            stimuli.spatial_frequency_set(),
-            stimuli.size_set(),
-        )
+        gratings = sum(map(len, stimuli.all_sets()))
         return job.identity(
             self.name,
             record,
-            dataset=results.Dataset("gratings", "MarquesEtAl2020", sum(map(len, gratings))),
+            dataset=results.Dataset("gratings", "MarquesEtAl2020", gratings),
             protocol=results.Protocol("fresh" if noisy else "none", recording.trials),
             key=results.Key(job.seed, "physiology / set of gratings / trial / grating"),
             # See ``neurophysiology.recording``.

@@ -91,13 +91,8 @@ class ReferenceTable:
     # Property -> one value per cell, NaN where undefined. ``score(references=...)`` takes this
     # mapping; ``|`` joins the mappings of several studies.
     values: Mapping[str, Float[np.ndarray, " cells"]]
-    # Names in the file that are stored but not scored.
-    ignored: tuple[str, ...]
     # SHA-1 of the file.
     sha1: str
-
-    def __len__(self) -> int:
-        return len(next(iter(self.values.values())))
 
 
 def load(path: str | os.PathLike, min_cells: int = 20) -> ReferenceTable:
@@ -134,7 +129,7 @@ def load(path: str | os.PathLike, min_cells: int = 20) -> ReferenceTable:
             f"{', '.join(ignored) or 'none'}"
         )
     _check_one_study(values, path)
-    return ReferenceTable(values, tuple(ignored), hashlib.sha1(content).hexdigest())
+    return ReferenceTable(values, hashlib.sha1(content).hexdigest())
 
 
 def _csv_columns(path: Path, content: bytes) -> list[tuple[str, np.ndarray]]:

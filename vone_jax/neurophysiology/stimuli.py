@@ -101,11 +101,6 @@ class Display:
         """The canvas pixel at which the field of view starts; negative for a padded canvas."""
         return (CANVAS_PIXELS - self.field_pixels) // 2
 
-    def pixel_of(self, degrees: float) -> float:
-        """Return the row (or column) of the image at a distance below (right of) fixation."""
-        canvas = CANVAS_PIXELS / 2 + degrees * CANVAS_PIXELS_PER_DEGREE - self.field_start
-        return (canvas + 0.5) * self.image_size / self.field_pixels - 0.5
-
     def whole(self) -> "Window":
         """Return the window that is the whole image."""
         return Window(0, 0, self.image_size, self.image_size)
@@ -272,6 +267,11 @@ def spatial_frequency_set() -> GratingSet:
 def size_set() -> GratingSet:
     """Return (radius, spatial frequency, orientation, phase): (12, 4, 6, 8), 2304 images."""
     return grating_set("size", radius=RADII, **COARSE)
+
+
+def all_sets() -> tuple[GratingSet, ...]:
+    """Return the four sets above, 9096 images together."""
+    return receptive_field_set(), orientation_set(), spatial_frequency_set(), size_set()
 
 
 def check_uint8(images: np.ndarray) -> None:
