@@ -94,7 +94,7 @@ def test_signals_are_passed_to_the_handler_and_restored(number):
 @pytest.mark.parametrize("number", cli.SIGNALS)
 def test_a_signal_interrupts_a_program_that_can_be_interrupted(number):
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), cli.interrupted_by_signals():
+    with pytest.raises(KeyboardInterrupt), cli.handling_signals(signal.default_int_handler):
         os.kill(os.getpid(), number)
     assert signal.getsignal(signal.SIGTERM) == before
 

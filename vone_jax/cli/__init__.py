@@ -6,8 +6,8 @@ the handling of SIGTERM and Ctrl-C. It imports no JAX, so the report starts quic
 A command handles signals in one of three ways:
 
   - A loop that polls uses ``StopOnSignal`` and saves its work when the object returns True.
-  - A program that can be interrupted anywhere uses ``interrupted_by_signals``. It catches
-    ``KeyboardInterrupt`` and calls ``stopped``.
+  - A program that can be interrupted anywhere uses ``handling_signals`` with
+    ``signal.default_int_handler``. It catches ``KeyboardInterrupt`` and calls ``stopped``.
   - A program with a child process uses ``handling_signals`` to pass the signals on.
 """
 
@@ -195,14 +195,6 @@ def handling_signals(handler: Callable[[int, FrameType | None], Any]) -> Iterato
         for number, before in previous.items():
             # None stands for a handler that was not set from Python.
             signal.signal(number, signal.SIG_DFL if before is None else before)
-
-
-def interrupted_by_signals() -> contextlib.AbstractContextManager[None]:
-    """Raise ``KeyboardInterrupt`` at SIGTERM, as at Ctrl-C, within a ``with`` block.
-
-    Enter the block after ``mesh.join_processes``: JAX sets a handler of SIGTERM of its own there.
-    """
-    return handling_signals(signal.default_int_handler)
 
 
 class StopOnSignal(contextlib.AbstractContextManager["StopOnSignal"]):

@@ -48,6 +48,7 @@ to continue.
 """
 
 import dataclasses
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,7 +114,8 @@ def main(argv: Sequence[str]) -> int:
     except ConnectionError as error:
         return cli.fail(PROGRAM, error)
     try:
-        with mesh.naming_failures_elsewhere(), cli.interrupted_by_signals():
+        # After join_processes, in which JAX sets a handler of SIGTERM of its own.
+        with mesh.naming_failures_elsewhere(), cli.handling_signals(signal.default_int_handler):
             return _evaluate(arguments, argv)
     except KeyboardInterrupt:
         return cli.stopped(PROGRAM)
