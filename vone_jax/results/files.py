@@ -105,9 +105,8 @@ def read(path: str | Path) -> Result:
         _raise(path, error)
     archive = path.with_suffix(".npz")
     loaded = read_arrays(archive) if archive.exists() else {}
-    # The class is frozen, and no validator needs to see these two.
+    # The class is frozen, and no validator needs to see these.
     object.__setattr__(result, "arrays", loaded)
-    object.__setattr__(result, "path", str(path))
     try:
         _check_arrays(result)
     except ValueError as error:

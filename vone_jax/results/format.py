@@ -188,7 +188,6 @@ class Result(Identity):
     Attributes:
       measured: the numbers; None for results that are only looked at.
       arrays: the arrays of the NPZ file, by name; not part of the JSON file.
-      path: the JSON file it was read from, as text; not part of it.
     """
 
     run: str
@@ -196,7 +195,6 @@ class Result(Identity):
     measured: Measured | None = None
     format: Literal[2] = FORMAT
     arrays: dict[str, Any] = Field(default_factory=dict, exclude=True, repr=False)
-    path: str = Field(default="", exclude=True)
 
     def __post_init__(self):
         expected = MEASURED[self.condition.kind]
