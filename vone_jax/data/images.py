@@ -66,7 +66,7 @@ _EVERY = 5
 
 
 class FolderSource(Source):
-    """Images in class folders, as torchvision's ImageFolder reads them.
+    """Images in class folders, as torchvision's ImageFolder reads them; grey ones become RGB.
 
     Classes are numbered in the sorted order of their names. If ``<path>/train`` exists, its
     classes number the other splits too, so a split that lacks a class has the same labels. Images
@@ -82,7 +82,6 @@ class FolderSource(Source):
       path: directory that holds the splits, or the classes.
       split: name of the split's directory; ``"."`` if ``path`` itself holds the class folders, as
         one severity of ImageNet-C does.
-      channels: 3 (grey images become RGB) or 1 (every image must be grey).
 
     Raises:
       FileNotFoundError: if ``path`` is not a directory.
@@ -92,10 +91,8 @@ class FolderSource(Source):
         links put one file into two classes.
     """
 
-    def __init__(self, path: str | os.PathLike, split: str, channels: int = 3):
+    def __init__(self, path: str | os.PathLike, split: str):
         root = Path(path).expanduser()
-        if channels not in (1, 3):
-            raise ValueError(f"channels must be 1 or 3, got {channels!r}")
         if not root.is_dir():
             raise FileNotFoundError(f"{root} is not a directory")
         splits = _subfolders(root) if split != "." else ["."]
@@ -115,7 +112,7 @@ class FolderSource(Source):
         self.name = f"folder:{path}"
         self.split = split
         self.class_names = tuple(_subfolders(root / "train") if "train" in splits else classes)
-        self.image_shape = (None, None, channels)
+        self.image_shape = (None, None, 3)
         unknown = sorted(set(classes) - set(self.class_names))
         if unknown:
             raise ValueError(f"{folder} has the class {unknown[0]!r}, which {root / 'train'} lacks")
@@ -142,7 +139,7 @@ class FolderSource(Source):
         return len(self._files)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        image = decode_image(self._root / self._files[index], self.image_shape[-1])
+        image = decode_image(self._root / self._files[index], channels=3)
         return {"image": image, "label": self._labels[index]}
 
 

@@ -16,14 +16,6 @@ from vone_jax import arguments
 # The smallest and the largest value of a draw.
 Span = tuple[float, float]
 
-_BILINEAR = Image.Resampling.BILINEAR
-_RESAMPLING = {"nearest": Image.Resampling.NEAREST, "bilinear": _BILINEAR}
-_INTERPOLATIONS = {
-    "bilinear": _BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
@@ -51,7 +43,7 @@ class Preprocessing:
         if self.center_crop is not None:
             arguments.number("center_crop", self.center_crop, positive=True, most=1.0)
         arguments.flag("squash", self.squash)
-        arguments.choice("interpolation", self.interpolation, _INTERPOLATIONS)
+        arguments.choice("interpolation", self.interpolation, ("bilinear", "bicubic", "lanczos"))
         if self.squash and self.center_crop not in (None, 1):
             raise ValueError(
                 f"squash cuts nothing off, so center_crop must be 1, got {self.center_crop}"
@@ -73,7 +65,7 @@ class Preprocessing:
             # torchvision truncates the longer side.
             new = (int(short * height / smaller), int(short * width / smaller))
         if new != (height, width):
-            image = _resize(image, *new, _INTERPOLATIONS[self.interpolation])
+            image = _resize(image, *new, self.interpolation)
         if new == (size, size):
             return image
         top, left = round((new[0] - size) / 2.0), round((new[1] - size) / 2.0)
@@ -125,7 +117,7 @@ def affine(
         -sin, cos, -sin * x + cos * y + centre_y,
     )  # fmt: skip
     turned = _to_pillow(image).transform(
-        (width, height), Image.Transform.AFFINE, matrix, _RESAMPLING[interpolation]
+        (width, height), Image.Transform.AFFINE, matrix, Image.Resampling[interpolation.upper()]
     )
     return _to_array(turned)
 
@@ -175,7 +167,7 @@ class Augment:
                 )
         arguments.number("affine_degrees", self.affine_degrees, most=180.0)
         arguments.number("affine_shift", self.affine_shift, most=1.0, below=True)
-        arguments.choice("affine_interpolation", self.affine_interpolation, _RESAMPLING)
+        arguments.choice("affine_interpolation", self.affine_interpolation, ("nearest", "bilinear"))
         arguments.count("crop_padding", self.crop_padding, least=0)
 
     def __call__(
@@ -259,8 +251,9 @@ def _integer(rng: np.random.Generator, highest: int) -> int:
 
 
 def _resize(
-    image: np.ndarray, height: int, width: int, resampling: Image.Resampling = _BILINEAR
+    image: np.ndarray, height: int, width: int, interpolation: str = "bilinear"
 ) -> np.ndarray:
+    resampling = Image.Resampling[interpolation.upper()]
     return _to_array(_to_pillow(image).resize((width, height), resampling))
 
 
