@@ -5,19 +5,17 @@ Reference: Dapello, Marques et al., NeurIPS 2020, section 3 and figure 1.
 
 import functools
 import math
-from collections.abc import Sequence
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Key
+from jaxtyping import Array, Float32, Key
 
-from vone_jax.v1 import noise as noise_models
 from vone_jax.v1.config import VOneBlockConfig
 from vone_jax.v1.filter_bank import CellModel, Cells, FilterBank, with_kernels
 from vone_jax.v1.images import Images, check_images, normalise
 from vone_jax.v1.learnable import LearnableGabor
+from vone_jax.v1.noise import NoisyBlock
 from vone_jax.v1.normalization import SurroundPools
 from vone_jax.v1.surround import draw_surrounds
 
@@ -116,10 +114,11 @@ def _complex_cell(in_phase: jax.Array, quadrature: jax.Array) -> jax.Array:
     return magnitude / math.sqrt(2.0)
 
 
-class VOneBlock(nn.Module):
+class VOneBlock(NoisyBlock):
     """The block as a Flax module. It has no variables unless its bank is tuned."""
 
     config: VOneBlockConfig = VOneBlockConfig()
+    stream = "v1 noise"
 
     def setup(self) -> None:
         if self.config.tuned:
@@ -130,39 +129,8 @@ class VOneBlock(nn.Module):
         kernels = self.gabor() if self.config.tuned else None
         return noise_free_cells(self.config, images, kernels)
 
-    def __call__(
-        self,
-        images: Images,
-        noise_key: Key[Array, "*keys"] | None = None,
-        standard_normal: Responses | None = None,
-    ) -> Responses:
-        """Return the responses of V1 to images.
-
-        The noise of an example is a function of (key, example): it is the same in any batch and on
-        any number of devices. It is on in training and in evaluation.
-
-        Args:
-          images: in [0, 1], with ``config.in_channels`` channels.
-          noise_key: one typed key per example, or a single one, from which each example gets a key
-            by its position. Default: the key given as ``rngs={"noise": key}``.
-          standard_normal: draws to use in place of a key, of the shape of the responses.
-
-        Raises:
-          TypeError: if images are not floating point, or a key is not a typed key.
-          ValueError: if a shape is wrong, or if the noise has neither a key nor draws.
-        """
-        responses = jnp.concatenate(self.cells(images), axis=-1)
-        return self.add_noise(responses, noise_key, standard_normal)
-
-    def add_noise(
-        self,
-        responses: Float[Array, "n _ _ channels"],
-        noise_key: Key[Array, "*keys"] | None = None,
-        standard_normal: Responses | None = None,
-    ) -> Float[Array, "n _ _ channels"]:
-        """Apply the stochastic part of the block alone; see ``__call__`` for the arguments."""
-        (noisy,) = self._noisy([responses], noise_key, standard_normal)
-        return noisy
+    def noise_free(self, images: Images) -> Responses:
+        return jnp.concatenate(self.cells(images), axis=-1)
 
     def noisy_cells(self, cells: Cells, noise_key: Key[Array, "*keys"] | None = None) -> Cells:
         """Apply the stochastic part to each kind of cell; the noise is that of ``add_noise``.
@@ -170,14 +138,3 @@ class VOneBlock(nn.Module):
         A TPU makes the noise within the convolution of each kind, and writes noisy responses only.
         """
         return Cells(*self._noisy(cells, noise_key))
-
-    def _noisy(
-        self,
-        parts: Sequence[jax.Array],
-        key: jax.Array | None,
-        draws: jax.Array | None = None,
-    ) -> list[jax.Array]:
-        config = self.config
-        return noise_models.add_noise(
-            self, config.noise, "v1 noise", parts, key, draws, config.noise_generator
-        )

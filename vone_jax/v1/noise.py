@@ -9,6 +9,7 @@ Reference: Dapello, Marques et al., NeurIPS 2020, section 3 (stochasticity gener
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -16,12 +17,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Key
 
 from vone_jax import arguments, fast, prng
+from vone_jax.v1.images import Images
 
 # Keeps the slope of the square root finite at a rate of zero. It is part of the published model.
 _VARIANCE_FLOOR = 1e-4
 
 Values = Float[Array, "*shape"]
 Batch = Float[Array, "n *shape"]
+Responses = Float32[Array, "n _ _ channels"]
 # Generators of the normals of one key. The first is the fast one, see ``fast.counter_random``.
 GENERATORS: dict[str, Callable[[jax.Array, tuple[int, ...], range | None], jax.Array]] = {
     "counter": fast.standard_normal,
@@ -182,6 +185,63 @@ def add_noise(
     else:
         drawn = [_cut(draws, part) for part in ranges]
     return [noise(part, z) for part, z in zip(parts, drawn, strict=True)]
+
+
+class NoisyBlock(nn.Module):
+    """The base of the stages of a front end: responses to images, and noise.
+
+    A subclass has a ``config`` with ``noise`` and ``noise_generator``, and its own ``stream``, so
+    that the stages draw independent noise from the same key.
+    """
+
+    config: Any
+    stream: ClassVar[str]
+
+    def noise_free(self, images: Images) -> Responses:
+        """Return the responses to images, (n, h, w, channels), before noise."""
+        raise NotImplementedError
+
+    def __call__(
+        self,
+        images: Images,
+        noise_key: Key[Array, "*keys"] | None = None,
+        standard_normal: Responses | None = None,
+    ) -> Responses:
+        """Return the responses to images, with noise.
+
+        The noise of an example is a function of (key, example): it is the same in any batch and on
+        any number of devices. It is on in training and in evaluation.
+
+        Args:
+          images: in [0, 1], with ``config.in_channels`` channels.
+          noise_key: one typed key per example, or a single one, from which each example gets a key
+            by its position. Default: the key given as ``rngs={"noise": key}``.
+          standard_normal: draws to use in place of a key, of the shape of the responses.
+
+        Raises:
+          TypeError: if images are not floating point, or a key is not a typed key.
+          ValueError: if a shape is wrong, or if the noise has neither a key nor draws.
+        """
+        return self.add_noise(self.noise_free(images), noise_key, standard_normal)
+
+    def add_noise(
+        self,
+        responses: Float[Array, "n _ _ channels"],
+        noise_key: Key[Array, "*keys"] | None = None,
+        standard_normal: Responses | None = None,
+    ) -> Float[Array, "n _ _ channels"]:
+        """Apply the stochastic part of the block alone; see ``__call__`` for the arguments."""
+        (noisy,) = self._noisy([responses], noise_key, standard_normal)
+        return noisy
+
+    def _noisy(
+        self,
+        parts: Sequence[jax.Array],
+        key: Key[Array, "*keys"] | None = None,
+        draws: Batch | None = None,
+    ) -> list[jax.Array]:
+        noise, generator = self.config.noise, self.config.noise_generator
+        return add_noise(self, noise, self.stream, parts, key, draws, generator)
 
 
 def _cut(draws: jax.Array, part: range | None) -> jax.Array:

@@ -8,10 +8,9 @@ neuro-inspired front-end improves CNN robustness, NeurIPS 2025, arXiv:2506.03089
 import dataclasses
 import math
 
-import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Key
+from jaxtyping import Array, Float, Float32
 
 from vone_jax import arguments
 from vone_jax.v1 import noise as noise_models
@@ -263,52 +262,14 @@ def _filtered(maps: Maps, taps: Taps) -> Maps:
     return jnp.einsum("ih,nchj->ncij", rows, along_columns, precision="highest")
 
 
-class SubcorticalBlock(nn.Module):
-    """The stage as a Flax module. It has no variables, because nothing is learned."""
+class SubcorticalBlock(noise_models.NoisyBlock):
+    """The stage as a Flax module: responses of either sign, of P cells, then of M cells.
+
+    It has no variables, because nothing is learned.
+    """
 
     config: SubcorticalConfig = SubcorticalConfig()
+    stream = "subcortical noise"
 
-    def __call__(
-        self,
-        images: Images,
-        noise_key: Key[Array, "*keys"] | None = None,
-        standard_normal: Responses | None = None,
-    ) -> Responses:
-        """Return the responses of P cells, then of M cells, to images.
-
-        The noise of an example is a function of (key, example), as in ``VOneBlock``, and another
-        one than V1's from the same key. It is on in training and in evaluation.
-
-        Args:
-          images: in [0, 1], with ``config.in_channels`` channels.
-          noise_key: one typed key per example, or a single one, from which each example gets a key
-            by its position. Default: the key given as ``rngs={"noise": key}``.
-          standard_normal: draws to use in place of a key, of the shape of the responses.
-
-        Returns:
-          Responses of either sign, of shape (n, h, w, config.num_channels).
-
-        Raises:
-          TypeError: if images are not floating point, or a key is not a typed key.
-          ValueError: if a shape is wrong, or if the noise has neither a key nor draws.
-        """
-        responses = subcortical_responses(self.config, images)
-        return self.add_noise(responses, noise_key, standard_normal)
-
-    def add_noise(
-        self,
-        responses: Responses,
-        noise_key: Key[Array, "*keys"] | None = None,
-        standard_normal: Responses | None = None,
-    ) -> Responses:
-        """Apply the stochastic part of the stage alone; see ``__call__`` for the arguments."""
-        (noisy,) = noise_models.add_noise(
-            self,
-            self.config.noise,
-            "subcortical noise",
-            [responses],
-            noise_key,
-            standard_normal,
-            self.config.noise_generator,
-        )
-        return noisy
+    def noise_free(self, images: Images) -> Responses:
+        return subcortical_responses(self.config, images)
