@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         + ("" if chip is None else f"A chip has {chip.memory / 1e9:.0f} GB.")
         + "\n"
     )
-    print("| " + " | ".join(columns) + " |\n|" + " --- |" * len(columns), flush=True)
+    print(table.markdown(columns, [], left=len(columns)), flush=True)
     costs = []
     for network in options.networks:
         sizes = programs.Sizes(
@@ -118,7 +118,7 @@ def row(name: str, network: str, cost: chips.Cost, chip: chips.Chip, count: int)
         str(cost.gathers),
         ", ".join(f"{1e3 * s:.1f}" for s in cost.least_seconds(chip, count).values()),
     )
-    return "| " + " | ".join(cells) + " |"
+    return table.line(cells)
 
 
 def gpu_row(name: str, network: str, cost: chips.Cost) -> str:
@@ -131,7 +131,7 @@ def gpu_row(name: str, network: str, cost: chips.Cost) -> str:
         f"{(cost.arguments + cost.temporaries) / 1e9:.2f}",
         str(cost.gathers),
     )
-    return "| " + " | ".join(cells) + " |"
+    return table.line(cells)
 
 
 if __name__ == "__main__":

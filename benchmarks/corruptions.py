@@ -13,7 +13,7 @@ import os
 import statistics
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,10 @@ from vone_jax.corruptions import tables
 
 REFERENCE = "imagecorruptions"
 LOOP = "loop in Python"
+_COLUMNS = (
+    "corruption", "vone_jax, ms", "reference, ms", "times faster", "vone_jax, processor ms",
+    "reference, processor ms", "times less", "compile, s", "memory, MB",
+)  # fmt: skip
 
 
 def photographs(count: int, side: int) -> np.ndarray:
@@ -131,23 +135,19 @@ def to_markdown(measurements: Sequence[Measurement]) -> str:
     for one in measurements:
         if one.seconds:
             by_case.setdefault(one.case, {})[one.contender] = one
-    lines = [
-        "| corruption | vone_jax, ms | reference, ms | times faster | vone_jax, processor ms "
-        "| reference, processor ms | times less | compile, s | memory, MB |",
-        f"|---|{'---:|' * 8}",
-    ]
+    lines: list[list[str]] = []
     # Milliseconds of both programs: by the clock, then of processor cores.
     common, with_loop = [], []
     for name, programs in by_case.items():
         mine = programs.pop(OURS)
         memory = "" if mine.memory is None else f"{mine.memory / 1e6:.0f}"
-        last = f"{mine.compile_seconds or 0:.1f} | {memory}"
+        last = [f"{mine.compile_seconds or 0:.1f}", memory]
         if not programs:
-            lines.append(f"| {name} | {1e3 * _medians(mine)[0]:.3g} | | | | | | {last} |")
+            lines.append([name, f"{1e3 * _medians(mine)[0]:.3g}", *[""] * 5, *last])
         for contender, other in programs.items():
             pairs = tuple(zip(_medians(mine), _medians(other), strict=True))
             label = name if contender == REFERENCE else f"{name}, {contender}"
-            lines.append(f"| {label} | {_cells(pairs)} | {last} |")
+            lines.append([label, *_cells(pairs), *last])
             if name in corruptions.SETS["common"]:
                 if contender == REFERENCE:
                     common.append(pairs)
@@ -155,19 +155,18 @@ def to_markdown(measurements: Sequence[Measurement]) -> str:
                     with_loop.append(pairs)
     for rows, label in ((common, "common"), (with_loop, f"common, glass_blur as a {LOOP}")):
         if rows:
-            lines.append(f"| mean of {len(rows)} {label} | {_cells(np.mean(rows, axis=0))} | | |")
-    return "\n".join(lines)
+            lines.append([f"mean of {len(rows)} {label}", *_cells(np.mean(rows, axis=0)), "", ""])
+    return table.markdown(_COLUMNS, lines)
 
 
 def _medians(one: Measurement) -> tuple[float, float]:
     return statistics.median(one.seconds), statistics.median(one.processor_seconds)
 
 
-def _cells(pairs: Any) -> str:
+def _cells(pairs: Any) -> Iterator[str]:
     """Format (ours, other) seconds by the clock and of processor cores, each with its ratio."""
-    return " | ".join(
-        f"{1e3 * mine:.3g} | {1e3 * other:.3g} | {other / mine:.2f}" for mine, other in pairs
-    )
+    for mine, other in pairs:
+        yield from (f"{1e3 * mine:.3g}", f"{1e3 * other:.3g}", f"{other / mine:.2f}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -159,16 +159,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     fast.keep_memory()
     surroundings = table.environment("benchmarks.loading", argv)
     print(f"{table.heading(surroundings)}\n")
-    print(f"| form | bytes | workers | {' | '.join(RATES)} |")
-    print("| --- |" + " ---: |" * 5)
+    print(table.markdown(["form", "bytes", "workers", *RATES], []))
     rows = []
     with tempfile.TemporaryDirectory() as directory:
         made = sources(Path(directory), distinct, count)
         for name, (source, size) in made.items():
             for workers in options.workers:
                 measured = rates(source, workers, batch, batches)
-                cells = " | ".join(f"{rate:.0f}" for rate in measured.values())
-                print(f"| {name} | {size:,} | {workers} | {cells} |", flush=True)
+                cells = (f"{rate:.0f}" for rate in measured.values())
+                print(table.line([name, f"{size:,}", str(workers), *cells]), flush=True)
                 rows.append({"form": name, "bytes": size, "workers": workers, **measured})
     if options.json is not None:
         options.json.write_text(table.to_json(surroundings, options, rows=rows))

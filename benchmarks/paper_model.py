@@ -4,7 +4,6 @@ JAX counts the operations, the parameters and the activations that are kept for 
 It counts them on the network itself before compilation, and computes nothing.
 """
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from benchmarks import table
+from benchmarks.chips import Chip
 from vone_jax.training import DataConfig, Experiment, ModelConfig
 from vone_jax.training.setup import build_model, initial_state
 from vone_jax.training.step import make_loss
@@ -26,77 +27,40 @@ _PASSES = 5
 _WAITS = 2
 # The batch size at which work is counted.
 _IMAGES = 2
+_COLUMNS = (
+    "images/chip", "operations, ms", "memory, ms", "gradients over links, ms",
+    "sums of batch norm, ms", "share of time not spent waiting",
+)  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
-class Chip:
-    """The rates of an accelerator, per second.
-
-    Attributes:
-      name: name of the chip and of its network.
-      operations: dense operations in bfloat16.
-      memory: bytes of memory traffic.
-      link: bytes to other chips, in one direction.
-      wait: seconds that a small sum over all chips takes; an assumption, not a published rate.
-    """
-
-    name: str
-    operations: float
-    memory: float
-    link: float
-    wait: float
-
-
-# H100 SXM data sheet: 989 TFLOP/s dense, 3.35 TB/s; a network port of 400 Gbit/s for each. For TPUs
+# Data sheet of the H100 SXM; a network port of 400 Gbit/s for each. For TPUs
 # ``benchmarks.compiled`` has the compiled program, whose compiler knows all chips.
-TABLE = (Chip("H100 SXM, 400 Gbit/s each", 989e12, 3.35e12, 50e9, 25e-6),)
+H100 = Chip(clock=1.98e9, operations=989e12, traffic=3.35e12, memory=80e9, link=50e9)
+# Seconds that a small sum over all chips takes; an assumption, not a published rate.
+WAIT = 25e-6
 
 
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """The work of a training step.
-
-    Attributes:
-      operations: operations of the forward and backward pass, per image.
-      kept: bytes kept for the backward pass, per image.
-      parameters: number of trained parameters.
-      batch_norms: number of layers of batch norm.
-    """
-
-    operations: float
-    kept: int
-    parameters: int
-    batch_norms: int
-
-
-def table(name: str, size: int) -> list[str]:
+def times(name: str, size: int) -> str:
     """Return the least time of a step of a network on ``CHIPS`` chips, as Markdown."""
-    done = work(name, size, "bfloat16")
-    rows = [
-        f"{name}, {size} px, bfloat16: {done.operations / 1e9:.1f} GFLOP and "
-        f"{done.kept / 1e6:.0f} MB kept per image, {done.parameters / 1e6:.1f} million parameters, "
-        f"{done.batch_norms} layers of batch norm; {CHIPS} chips.",
-        "",
-        "| chip | images/chip | operations, ms | memory, ms | gradients over links, ms "
-        "| sums of batch norm, ms | share of time not spent waiting |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for chip in TABLE:
-        for images in PER_CHIP:
-            times = step_times(done, chip, images)
-            rows.append(
-                f"| {chip.name} | {images} | "
-                + " | ".join(f"{1e3 * seconds:.2f}" for seconds in times)
-                + f" | {efficiency(*times):.2f} |"
-            )
-    return rows
+    work = Work(name, size, "bfloat16")
+    rows = []
+    for images in PER_CHIP:
+        limits = step_times(work, H100, images)
+        cells = (f"{1e3 * seconds:.2f}" for seconds in limits)
+        rows.append([str(images), *cells, f"{efficiency(*limits):.2f}"])
+    return (
+        f"{name}, {size} px, bfloat16: {work.operations / 1e9:.1f} GFLOP and "
+        f"{work.kept / 1e6:.0f} MB kept per image, {work.parameters / 1e6:.1f} million parameters, "
+        f"{work.batch_norms} layers of batch norm; {CHIPS} H100 SXM, 400 Gbit/s each.\n\n"
+        + table.markdown(_COLUMNS, rows, left=0)
+    )
 
 
-def step_times(done: Work, chip: Chip, images: int) -> tuple[float, float, float, float]:
+def step_times(work: "Work", chip: Chip, images: int) -> tuple[float, float, float, float]:
     """Return the least seconds of a step for each possible limit.
 
     Args:
-      done: work per image.
+      work: the work of a step.
       chip: rates of the chip.
       images: images per chip.
 
@@ -105,12 +69,12 @@ def step_times(done: Work, chip: Chip, images: int) -> tuple[float, float, float
       waiting for the sums of batch norm.
     """
     # A ring sends each float32 gradient twice, without the chip's own share.
-    gradients = 2 * (CHIPS - 1) / CHIPS * 4 * done.parameters
+    gradients = 2 * (CHIPS - 1) / CHIPS * 4 * work.parameters
     return (
-        images * done.operations / chip.operations,
-        images * done.kept * _PASSES / chip.memory,
+        images * work.operations / chip.operations,
+        images * work.kept * _PASSES / chip.traffic,
         gradients / chip.link,
-        _WAITS * done.batch_norms * chip.wait,
+        _WAITS * work.batch_norms * WAIT,
     )
 
 
@@ -124,32 +88,27 @@ def efficiency(operations: float, memory: float, link: float, waits: float) -> f
     return working / (working + max(0.0, link - 2 / 3 * working) + waits)
 
 
-def kept(names: Sequence[str], size: int) -> list[str]:
+def kept(names: Sequence[str], size: int) -> str:
     """Return a table of the memory kept for the backward pass, with and without ``remat``."""
-    rows = [
-        "| network | kept, MB/image | with `remat` | with bfloat16 | with both |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
+    rows = []
     for name in names:
-        cells = [
-            f"{_Step(name, size, precision, remat).kept_bytes() / 1e6:.0f}"
+        cells = (
+            f"{Work(name, size, precision, remat).kept / 1e6:.0f}"
             for precision in ("float32", "bfloat16")
             for remat in (False, True)
-        ]
-        rows.append(f"| {name}, {size} px | {' | '.join(cells)} |")
-    return rows
+        )
+        rows.append([f"{name}, {size} px", *cells])
+    columns = ["kept, MB/image", "with `remat`", "with bfloat16", "with both"]
+    return table.markdown(["network", *columns], rows)
 
 
-def work(name: str, size: int, precision: str) -> Work:
-    """Count the work of a network for images of ``size`` pixels and 1000 classes."""
-    step = _Step(name, size, precision, remat=False)
-    return Work(step.operations(), step.kept_bytes(), step.parameters(), step.batch_norms())
+class Work:
+    """The work of a training step on images of ``size`` pixels with 1000 classes.
 
+    It is the gradient of the loss of a few images, as shapes without values.
+    """
 
-class _Step:
-    """The gradient of the loss of a few images, as shapes without values."""
-
-    def __init__(self, name: str, size: int, precision: str, remat: bool):
+    def __init__(self, name: str, size: int, precision: str, remat: bool = False):
         config = ModelConfig(name=name, num_classes=1000, image_size=size)
         experiment = Experiment(name="paper", model=config, data=DataConfig(source="none"))
         self.model = build_model(config, precision)
@@ -168,8 +127,9 @@ class _Step:
         key = jax.random.key(0)
         return self.loss_fn(params, {}, batch_stats, batch, key, key)
 
+    @functools.cached_property
     def operations(self) -> float:
-        """Return the floating-point operations of the gradient, per image."""
+        """The floating-point operations of the forward and backward pass, per image."""
         gradient = jax.jit(jax.grad(self._loss, has_aux=True))
         batch = self._batch(_IMAGES)
         traced = gradient.trace(self.state.params, self.state.batch_stats, batch)
@@ -180,8 +140,9 @@ class _Step:
             raise RuntimeError("this backend does not count operations; set JAX_PLATFORMS=cpu")
         return counted["flops"] / _IMAGES
 
-    def kept_bytes(self) -> int:
-        """Return the bytes that the backward pass keeps of the forward pass, per extra image.
+    @functools.cached_property
+    def kept(self) -> int:
+        """The bytes that the backward pass keeps of the forward pass, per extra image.
 
         So weights, and values that depend on weights alone, do not count.
         """
@@ -197,12 +158,14 @@ class _Step:
         ]
         return _bytes(held[1]) - _bytes(held[0])
 
+    @property
     def parameters(self) -> int:
-        """Return the number of trained parameters."""
+        """The number of trained parameters."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
 
+    @property
     def batch_norms(self) -> int:
-        """Return the number of layers of batch norm."""
+        """The number of layers of batch norm."""
         # Each layer has a mean and a variance.
         return len(jax.tree.leaves(self.state.batch_stats)) // 2
 

@@ -254,9 +254,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows["plain, together"] = sum(list(rows.values())[1:], np.zeros(2))
     ratio = rows["plain, together"] / seconds
     print(f"{table.heading(surroundings)}\n")
-    print("| program | seconds | processor, seconds |\n|---|---:|---:|")
-    for name, (clock, processor) in rows.items():
-        print(f"| {name} | {clock:.1f} | {processor:.1f} |")
+    lines = ([name, *(f"{one:.1f}" for one in times)] for name, times in rows.items())
+    print(table.markdown(["program", "seconds", "processor, seconds"], lines))
     print(f"\nPlain over vone_jax: {ratio[0]:.1f}, in processor time {ratio[1]:.1f}.")
     if options.json is not None:
         content = table.to_json(

@@ -307,13 +307,8 @@ def markdown(rows: Numbers) -> str:
     """Return a Markdown table with one row for each precision."""
     flat = {name: _flat(row) for name, row in rows.items()}
     columns = list(next(iter(flat.values())))
-    lines = [
-        "| precision | " + " | ".join(columns) + " |",
-        "| --- |" + " ---: |" * len(columns),
-    ]
-    for name, row in flat.items():
-        lines.append(f"| {name} | " + " | ".join(row[column] for column in columns) + " |")
-    return "\n".join(lines)
+    lines = ([name, *(row[column] for column in columns)] for name, row in flat.items())
+    return table.markdown(["precision", *columns], lines)
 
 
 def _flat(row: Numbers) -> dict[str, str]:

@@ -21,7 +21,7 @@ from typing import Any
 
 import jax
 
-from benchmarks import paper_model
+from benchmarks import paper_model, table
 from vone_jax import fast, models, training
 from vone_jax import mesh as meshes
 from vone_jax.training import Experiment
@@ -97,22 +97,18 @@ def watched(
     return watch
 
 
-def weak(per_device: int, timed: int, run_dir: Path | None) -> list[str]:
+def weak(per_device: int, timed: int, run_dir: Path | None) -> str:
     """Measure the work of the host on more and more devices, or on those of all processes."""
-    rows = [
-        "| processes | devices of each | host, ms/step | Python calls/step | clock, ms/step |",
-        "| ---: | ---: | ---: | ---: | ---: |",
-    ]
-    processes = jax.process_count()
+    header = ["processes", "devices of each", "host, ms/step", "Python calls/step"]
+    processes, rows = jax.process_count(), []
     for devices in (jax.device_count(),) if jax.distributed.is_initialized() else DEVICES:
         sizes = {name: per_device * devices for name in ("batch_size", "eval_batch_size")}
         data = dataclasses.replace(EXPERIMENT.data, **sizes)
         watch = watched(dataclasses.replace(EXPERIMENT, data=data), devices, 20, timed, run_dir)
-        rows.append(
-            f"| {processes} | {devices // processes} | {1e3 * watch.host_seconds:.2f} | "
-            f"{watch.calls:.1f} | {1e3 * watch.seconds:.1f} |"
-        )
-    return rows
+        host, clock = f"{1e3 * watch.host_seconds:.2f}", f"{1e3 * watch.seconds:.1f}"
+        count = str(processes), str(devices // processes)
+        rows.append([*count, host, f"{watch.calls:.1f}", clock])
+    return table.markdown([*header, "clock, ms/step"], rows, left=0)
 
 
 def options(repeats: int, steps: int) -> list[str]:
@@ -127,19 +123,15 @@ def options(repeats: int, steps: int) -> list[str]:
             "`precision` bfloat16": {"precision": "bfloat16"},
         }.items()
     }
-    rows = [
-        "| option | step, ms | processor, ms/step | temporary memory, MB |",
-        "| --- | ---: | ---: | ---: |",
-    ]
+    steps_of, loops, compiled = [], [], []
     for text, (clock, processor) in _times(programs, repeats).items():
         memory = programs[text][0].memory_analysis().temp_size_in_bytes
-        rows.append(f"| {text} | {1e3 * clock:.1f} | {1e3 * processor:.1f} | {memory / 1e6:.1f} |")
-    rows += ["", "| `data.prefetch` | step of the loop, ms |", "| ---: | ---: |"]
+        numbers = 1e3 * clock, 1e3 * processor, memory / 1e6
+        steps_of.append([text, *(f"{number:.1f}" for number in numbers)])
     for prefetch in (0, 1, 2, 4):
         data = dataclasses.replace(EXPERIMENT.data, prefetch=prefetch)
         watch = watched(dataclasses.replace(EXPERIMENT, data=data), 1, 5, steps)
-        rows.append(f"| {prefetch} | {1e3 * watch.seconds:.1f} |")
-    rows += ["", "| `compilation_cache` | until the step is compiled, s |", "| --- | ---: |"]
+        loops.append([str(prefetch), f"{1e3 * watch.seconds:.1f}"])
     before = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     with tempfile.TemporaryDirectory() as cache:
         try:
@@ -148,10 +140,16 @@ def options(repeats: int, steps: int) -> list[str]:
                 jax.clear_caches()
                 since = time.perf_counter()
                 _compiled(_one_device(EXPERIMENT))
-                rows.append(f"| {text} | {time.perf_counter() - since:.1f} |")
+                compiled.append([text, f"{time.perf_counter() - since:.1f}"])
         finally:
             fast.keep_compiled(before)
-    return rows
+    return [
+        table.markdown(
+            ["option", "step, ms", "processor, ms/step", "temporary memory, MB"], steps_of
+        ),
+        table.markdown(["`data.prefetch`", "step of the loop, ms"], loops, left=0),
+        table.markdown(["`compilation_cache`", "until the step is compiled, s"], compiled),
+    ]
 
 
 def _one_device(experiment: Experiment) -> Setup:
@@ -204,15 +202,15 @@ def main(argv: Sequence[str]) -> int:
         jax.config.update("jax_num_cpu_devices", DEVICES_OF_A_PROCESS)
         meshes.join_processes(arguments.distributed)
     if arguments.part == "weak":
-        rows = weak(4, 3 if quick else 100, arguments.run_dir)
+        tables = [weak(4, 3 if quick else 100, arguments.run_dir)]
     elif arguments.part == "options":
-        rows = options(*(1, 3) if quick else (15, 60))
+        tables = options(*(1, 3) if quick else (15, 60))
         networks = ("vone_resnet18",) if quick else ("cornet_s", "vone_resnet50")
-        rows += ["", *paper_model.kept(networks, 64 if quick else 224)]
+        tables.append(paper_model.kept(networks, 64 if quick else 224))
     else:
-        rows = paper_model.table(*("vone_resnet18", 64) if quick else ("vone_resnet50", 224))
+        tables = [paper_model.times(*("vone_resnet18", 64) if quick else ("vone_resnet50", 224))]
     if jax.process_index() == 0:
-        print("\n".join(rows))
+        print("\n\n".join(tables))
     return 0
 
 

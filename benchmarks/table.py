@@ -2,22 +2,26 @@
 
 import argparse
 import dataclasses
-import importlib.metadata
 import json
 import os
 import platform
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from benchmarks.timing import Measurement, ratios
+from vone_jax.training.run_dir import versions
 
 _PACKAGES = (
-    "vone-jax", "jax", "jaxlib", "flax", "optax", "numpy", "torch", "torchvision",
+    "python", "vone_jax", "jax", "jaxlib", "flax", "optax", "numpy", "torch", "torchvision",
     "torchattacks", "foolbox", "pyautoattack",
+)  # fmt: skip
+_COLUMNS = (
+    "case", "program", "ms per image, median", "best", "time over vone_jax",
+    "processor, ms per image", "compile, s", "memory, MB", "resisting",
 )  # fmt: skip
 
 
@@ -31,20 +35,13 @@ def parser(command: str, description: str | None) -> argparse.ArgumentParser:
 
 def environment(command: str, argv: Sequence[str]) -> dict[str, Any]:
     """Return the command, the machine, its devices and load, and the versions of packages."""
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
     return {
         "command": shlex.join(["python", "-m", command, *argv]),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "platform": jax.default_backend(),
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": versions,
+        "versions": dict.fromkeys(_PACKAGES, "not installed") | versions(_PACKAGES),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
 
@@ -85,13 +82,7 @@ def rows_of(measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
 def to_markdown(surroundings: dict[str, Any], measurements: Sequence[Measurement]) -> str:
     """Return a table with one row per case and contender, below its heading."""
     versions = ", ".join(f"{name} {version}" for name, version in surroundings["versions"].items())
-    lines = [
-        heading(surroundings, f", Python {surroundings['python']}, {versions}"),
-        "",
-        "| case | program | ms per image, median | best | time over vone_jax "
-        "| processor, ms per image | compile, s | memory, MB | resisting |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+    rows = []
     for m, ratio in zip(measurements, ratios(measurements), strict=True):
         if m.median is None:
             cells = ["not installed", *[""] * 6]
@@ -105,5 +96,16 @@ def to_markdown(surroundings: dict[str, Any], measurements: Sequence[Measurement
                 f"{m.memory / 1e6:.0f}" if m.memory is not None else "",
                 f"{m.resisting} of {m.images}" if m.resisting is not None else "",
             ]
-        lines.append(f"| {m.case} | {m.contender} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([m.case, m.contender, *cells])
+    return f"{heading(surroundings, f', {versions}')}\n\n{markdown(_COLUMNS, rows, left=2)}"
+
+
+def line(cells: Iterable[str]) -> str:
+    """Return a line of a Markdown table."""
+    return "|" + "".join(f" {cell} |" if cell else " |" for cell in cells)
+
+
+def markdown(header: Sequence[str], rows: Iterable[Iterable[str]], left: int = 1) -> str:
+    """Return a Markdown table. The first ``left`` columns are aligned at the left, others right."""
+    rule = ["---" if i < left else "---:" for i in range(len(header))]
+    return "\n".join(map(line, (header, rule, *rows)))

@@ -15,7 +15,7 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,10 @@ class RunDirectoryError(RuntimeError):
     """A run directory is in use, holds another experiment, is damaged, or holds no run."""
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the installed packages that affect results."""
+def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
+    """Return the versions of Python and of installed packages. Default: those affecting results."""
     installed = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             installed[package.replace("-", "_")] = importlib.metadata.version(package)
     return installed
