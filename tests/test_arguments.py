@@ -26,6 +26,17 @@ def test_a_count_is_an_integer_from_its_least_value_on(value):
         arguments.count("steps", 6, most=5)
 
 
+def test_an_instance_is_of_one_of_the_classes():
+    arguments.instance("noise", None, range | slice | None)
+    arguments.instance("noise", range(1), range)
+    with pytest.raises(ValueError, match=r"^noise must be range\(...\), got 3; see there$"):
+        arguments.instance("noise", 3, range, "; see there")
+    with pytest.raises(ValueError, match=r"^noise must be range\(...\) or None, got 3$"):
+        arguments.instance("noise", 3, range | None)
+    with pytest.raises(ValueError, match=r"be range\(...\), slice\(...\) or None, got 'x'$"):
+        arguments.instance("noise", "x", range | slice | None)
+
+
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), True, "1", None])
 def test_a_number_is_finite_and_not_negative(value):
     with pytest.raises(ValueError, match="rate must be a finite number >= 0, got"):

@@ -199,7 +199,7 @@ def test_wrong_sweeps_are_refused(root):
         Sweep("s", "g", {})
     with pytest.raises(ValueError, match="name of a directory, got 'a/b'"):
         Sweep("s", "g", {"a/b": Member(BASE)})
-    with pytest.raises(ValueError, match=r"must be a Member\(...\)"):
+    with pytest.raises(ValueError, match=r"must be Member\(...\)"):
         Sweep("s", "g", {"a": BASE})  # pyright: ignore
     with pytest.raises(ValueError, match="only must be among train, evaluate, report"):
         run(root, make(), steps=("trian",))

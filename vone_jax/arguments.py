@@ -7,6 +7,8 @@ checks of JAX arrays are in ``attacks`` and ``corruptions``.
 import difflib
 import math
 import numbers
+import types
+import typing
 from collections.abc import Collection
 from typing import Any
 
@@ -76,6 +78,21 @@ def number(
         least = "> 0" if positive else ">= 0"
         limit = "" if most == math.inf else f" and {'<' if below else '<='} {most:g}"
         raise ValueError(f"{name} must be a finite number {least}{limit}, got {value!r}")
+
+
+def instance(name: str, value: Any, kinds: Any, hint: str = "") -> None:
+    """Check that ``value`` is of a class, or of one in a union of classes and None.
+
+    Raises:
+      ValueError: if it is not. The message ends with the hint.
+    """
+    if not isinstance(value, kinds):
+        listed = [
+            "None" if kind is types.NoneType else f"{kind.__name__}(...)"
+            for kind in typing.get_args(kinds) or (kinds,)
+        ]
+        valid = " or ".join(filter(None, (", ".join(listed[:-1]), listed[-1])))
+        raise ValueError(f"{name} must be {valid}, got {value!r}{hint}")
 
 
 def flag(name: str, value: Any) -> None:

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from vone_jax import cli, files, training
+from vone_jax import arguments, cli, files, training
 from vone_jax.evaluation import Request
 from vone_jax.training import Experiment, experiment_files
 
@@ -109,13 +109,11 @@ class Sweep:
             if not name or "/" in name or name.startswith((".", "-")):
                 raise ValueError(f"{field} must be usable as the name of a directory, got {name!r}")
         for label, member in self.members.items():
-            if not isinstance(member, Member):
-                raise ValueError(f"members[{label!r}] must be a Member(...), got {member!r}")
+            arguments.instance(f"members[{label!r}]", member, Member)
             if isinstance(member.network, Ensemble):
                 self._check_ensemble(label, member.network)
             for request in self.evaluations_of(label):
-                if not isinstance(request, Request):
-                    raise ValueError(f"evaluations must be Request(...), got {request!r}")
+                arguments.instance("evaluations", request, Request)
 
     def _check_ensemble(self, label: str, ensemble: Ensemble) -> None:
         before = list(self.members)[: list(self.members).index(label)]
@@ -139,10 +137,7 @@ def load_sweep(name: str, configs: Path) -> Sweep:
       ValueError: if there is no such file (the names are listed), or it defines no sweep, or one
         that is wrong.
     """
-    sweep = experiment_files.load(name, configs, "sweep")
-    if not isinstance(sweep, Sweep):
-        raise ValueError(f"{name} must define sweep = Sweep(...), it has {sweep!r}")
-    return sweep
+    return experiment_files.load(name, configs, "sweep", Sweep)
 
 
 @dataclasses.dataclass(frozen=True)

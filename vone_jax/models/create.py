@@ -164,18 +164,10 @@ def create(
     arguments.count("in_channels", in_channels)
     arguments.count("width", width)
     arguments.number("stem_gain", stem_gain, positive=True)
-    if not isinstance(stem_noise, Noise):
-        raise ValueError(
-            "stem_noise must be NeuronalNoise(...), GaussianNoise(...), FanoNoise(...) or None, "
-            f"got {stem_noise!r}"
-        )
-    if not isinstance(learned_normalization, Rule | None):
-        surround = isinstance(learned_normalization, SurroundNormalization)
-        raise ValueError(
-            "learned_normalization must be OrientedPools(...), NeighbouringChannels(...), GDN(...) "
-            f"or None, got {learned_normalization!r}"
-            + ("; a surround belongs into v1.normalization" if surround else "")
-        )
+    arguments.instance("stem_noise", stem_noise, Noise)
+    surround = isinstance(learned_normalization, SurroundNormalization)
+    hint = "; a surround belongs into v1.normalization" if surround else ""
+    arguments.instance("learned_normalization", learned_normalization, Rule | None, hint)
     if dtype not in (jnp.float32, jnp.bfloat16):
         raise ValueError(f"dtype must be float32 or bfloat16, got {dtype!r}")
     v1, subcortical = front_end(name, image_size, in_channels, v1, subcortical)

@@ -45,12 +45,7 @@ def load_config(name: str, configs: Path) -> Experiment:
         if it defines no valid experiment.
     """
     if ":" not in name:
-        experiment = load(name, configs, "experiment")
-        if not isinstance(experiment, Experiment):
-            raise ValueError(
-                f"{name} must define experiment = Experiment(...), it has {experiment!r}"
-            )
-        return experiment
+        return load(name, configs, "experiment", Experiment)
     file, _, label = name.rpartition(":")
     members = getattr(load(file, configs, "sweep"), "members", {})
     if label not in members:
@@ -63,13 +58,13 @@ def load_config(name: str, configs: Path) -> Experiment:
     return experiment
 
 
-def load(name: str, configs: Path, variable: str) -> Any:
+def load(name: str, configs: Path, variable: str, cls: type | None = None) -> Any:
     """Run a config file and return one of its variables, None if the file does not define it.
 
     The file is one of ``config_names(configs, variable)``, or the path of a Python file.
 
     Raises:
-      ValueError: if there is no such file, or running it fails.
+      ValueError: if there is no such file, running it fails, or the variable is no ``cls``.
     """
     names = config_names(configs, variable)
     path = configs / f"{name}.py" if name in names else Path(name)
@@ -91,11 +86,14 @@ def load(name: str, configs: Path, variable: str) -> Any:
     package.__path__ = [str(configs)]
     sys.modules.setdefault("configs", package)
     try:
-        return runpy.run_path(str(path)).get(variable)
+        value = runpy.run_path(str(path)).get(variable)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
     except Exception as error:
         raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
+    if cls is not None and not isinstance(value, cls):
+        raise ValueError(f"{name} must define {variable} = {cls.__name__}(...), it has {value!r}")
+    return value
 
 
 def to_json(experiment: Experiment) -> dict[str, Any]:

@@ -97,19 +97,11 @@ class VOneBlockConfig:
         check_normalisation("image_std", self.image_std, self.in_channels, positive=True)
         check_kernel_size(self.kernel_size)
         arguments.seed("gabor_seed", self.gabor_seed)
-        if not isinstance(self.normalization, SurroundNormalization | None):
-            raise ValueError(
-                "normalization must be SurroundNormalization(...) or None, got "
-                f"{self.normalization!r}"
-            )
+        arguments.instance("normalization", self.normalization, SurroundNormalization | None)
         if self.normalization is not None:
             positions = -(-self.image_size // self.stride)
             self.normalization.check_reach(positions, self.pixels_per_degree / self.stride)
-        if not isinstance(self.noise, noise_models.Noise):
-            raise ValueError(
-                "noise must be NeuronalNoise(...), GaussianNoise(...), FanoNoise(...) or None, got "
-                f"{self.noise!r}"
-            )
+        arguments.instance("noise", self.noise, noise_models.Noise)
         arguments.choice("noise_generator", self.noise_generator, noise_models.GENERATORS)
         if self.bank is None:
             if self.distribution == "evnet_published":

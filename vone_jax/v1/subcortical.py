@@ -120,14 +120,10 @@ class SubcorticalConfig:
         if self.in_channels not in (1, 3):
             raise ValueError(f"in_channels must be 3 (RGB) or 1 (grey), got {self.in_channels!r}")
         for name in ("p_cells", "m_cells"):
-            if not isinstance(getattr(self, name), LGNCells | None):
-                raise ValueError(
-                    f"{name} must be LGNCells(...) or None, got {getattr(self, name)!r}"
-                )
+            arguments.instance(name, getattr(self, name), LGNCells | None)
         if self.p_cells is None and self.m_cells is None:
             raise ValueError("p_cells and m_cells must not both be None")
-        if not isinstance(self.noise, noise_models.FanoNoise | None):
-            raise ValueError(f"noise must be FanoNoise(...) or None, got {self.noise!r}")
+        arguments.instance("noise", self.noise, noise_models.FanoNoise | None)
         arguments.choice("noise_generator", self.noise_generator, noise_models.GENERATORS)
         for _, cells, _ in self.populations:
             self.centre_and_surround(cells)
