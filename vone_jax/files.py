@@ -52,18 +52,26 @@ def replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
       OSError: if the file cannot be written; the message names ``path``.
     """
     temporary = path.with_name(f".{path.name}.tmp")
+    with writing(path):
+        try:
+            with open(temporary, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def writing(path: Path, note: str = "") -> Iterator[None]:
+    """Name a file in errors, with a note: on a full disk, Python does not say which was written."""
     try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        yield
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        # On a full disk, Python does not say which file could not be written.
-        raise OSError(
-            error.errno, f"{path} cannot be written: {error.strerror or error}"
-        ) from error
+        reason = f"{path} cannot be written: {error.strerror or error}{note}"
+        raise OSError(error.errno, reason) from error
 
 
 def replace_json(path: Path, value: Any) -> None:

@@ -2,9 +2,9 @@
 
 import contextlib
 import csv
+import functools
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import jax
 from vone_jax import files
 
 Record = dict[str, Any]
+_writing = functools.partial(files.writing, note="; the checkpoints are not affected")
 
 
 class RunLog(contextlib.AbstractContextManager["RunLog"]):
@@ -125,18 +126,6 @@ def export_csv(path: Path) -> Path:
         writer.writeheader()
         writer.writerows(records)
     return target
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Name the file in errors: on a full disk, Python does not say which one was written."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"{path} cannot be written: {error.strerror}; the checkpoints are not affected",
-        ) from error
 
 
 def _line(record: Record) -> str:
