@@ -1,6 +1,7 @@
 """Data sets as random-access sequences of uint8 images with labels."""
 
 import os
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -35,6 +36,11 @@ class Source(Protocol):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {self.split!r}, {len(self)} images)"
+
+
+def are_numbers(class_names: Sequence[str]) -> bool:
+    """Return True if the names are the positions, as in a source without names."""
+    return list(class_names) == [str(position) for position in range(len(class_names))]
 
 
 class ArraySource(Source):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vone_jax import arguments, data, mesh, models, names, prng, results
+from vone_jax.data.sources import are_numbers
 from vone_jax.evaluation.judging import Trial, noise_record, noise_slug
 from vone_jax.network import Network
 from vone_jax.results import Protocol
@@ -285,7 +286,7 @@ def match_labels(network: Network, examples: Examples, trained_on: bool) -> np.n
             f"{network.image_shape[-1]}"
         )
     known, given = list(network.class_names), list(examples.class_names)
-    numbered = _are_numbers(given) or bool(known) and _are_numbers(known)
+    numbered = are_numbers(given) or bool(known) and are_numbers(known)
     if not known and not numbered and not trained_on:
         raise ValueError(
             f"the classes of {network.name} have no names, so the labels of {examples.name!r} "
@@ -315,8 +316,3 @@ def _identifier(name: str) -> str:
     """The WordNet number at the beginning of a class name, else the name."""
     number = _WORDNET.match(name)
     return name if number is None else number[0]
-
-
-def _are_numbers(class_names: list[str]) -> bool:
-    """True if the names are the positions, as in a source without names."""
-    return class_names == [str(position) for position in range(len(class_names))]

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vone_jax import mesh as meshes
 from vone_jax import models
+from vone_jax.data.sources import are_numbers
 from vone_jax.training import run_dir as run_dirs
 from vone_jax.training import setup as setups
 from vone_jax.training.experiment import Experiment, ModelConfig
@@ -119,9 +120,9 @@ def choose(setup: setups.Setup) -> InitialWeights:
     ours = _shapes(experiment, setup.model)
     notes = [*network.notes, *_front_end_notes(setup.model, network.model)]
     kind = network.architecture or network.name
-    known, given = (_named(source.class_names) for source in (setup.train_source, network))
+    known, given = (tuple(each.class_names) for each in (setup.train_source, network))
     head, fitting = _head(setup), dict(theirs)
-    named = known and given
+    named = not are_numbers(known) and not are_numbers(given)
     if named and known != given and sorted(known) == sorted(given):
         order = np.array([given.index(name) for name in known])
         fitting |= {path: theirs[path][..., order] for path in head & theirs.keys()}
@@ -230,12 +231,6 @@ def _head(setup: setups.Setup) -> set[_Path]:
     config = dataclasses.replace(experiment.model, num_classes=classes)
     larger = _shapes(experiment, setups.build_model(config, experiment.precision))
     return {path for path, leaf in shapes.items() if larger[path].shape != leaf.shape}
-
-
-def _named(class_names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of classes, or nothing if they are only their positions."""
-    names = tuple(class_names)
-    return () if names == tuple(map(str, range(len(names)))) else names
 
 
 def _fitting(theirs: Mapping[_Path, Any], ours: Mapping[_Path, Any]) -> dict[_Path, np.ndarray]:
