@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 DOCS = Path(__file__).parents[1]
 RESULTS = DOCS / "results"
 # Of a network in several, the last is taken.
-SWEEPS = ("front_ends", "components", "training", "similarity")
+SWEEPS = ("variants", "front_ends", "components", "training", "similarity")
 FIGURE = DOCS / "figures" / "laboratory.png"
 
 PANELS = {
@@ -48,6 +48,9 @@ GROUPS = {
         "vone-surround-0": "a normalising surround",
         "vone-surround-quiet-0": "a surround, no noise",
         "ev-0": "EVNet",
+        "ev-surround-0": "EVNet with a surround",
+        "vone-gdn": "GDN behind V1",
+        "vone-neighbours": "neighbours normalise",
         "vone-tuned": "bank tuned from the published one",
         "vone-tuned-uniform": "bank tuned from the uniform one",
     },
@@ -59,13 +62,20 @@ GROUPS = {
         "base-pgd-8": "base, adversarial 8/255, five steps",
         "vone-adversarial-8": "VOneNet, adversarial 8/255",
     },
+    "ensembles": {
+        "vone-0+vone-low+vone-mid+vone-high+vone-simple+vone-complex+vone-quiet+vone-noise-0.5": (
+            "eight V1 variants"
+        ),
+        "vone-0+vone-1+vone-2": "three seeds of the VOneNet",
+        "vone-distilled": "distilled from the eight",
+    },
     "similarity": {
         "base-similar-v1": "base, similar to V1",
         "base-similar-pixels": "base, similar to pixels",
         "base-similar-shuffled": "base, similar to shuffled V1",
     },
 }
-COLOURS = ("tab:blue", "tab:green", "tab:red", "tab:orange", "tab:purple")
+COLOURS = ("tab:blue", "tab:green", "tab:red", "tab:orange", "tab:brown", "tab:purple")
 
 
 def scores() -> dict[str, dict[str, str]]:
@@ -88,7 +98,7 @@ def draw(path: Path) -> None:
       KeyError: if a network or a measure is in no table.
     """
     lines = scores()
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(11, 8.5), sharey=True)
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(11, 10), sharey=True)
     rows, names = 0, []
     for colour, members in zip(COLOURS, GROUPS.values(), strict=True):
         for label, name in members.items():
