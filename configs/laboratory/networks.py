@@ -43,16 +43,10 @@ _ev = replace(
 )
 
 
-def _v1(**fields) -> Experiment:
-    """The VOneNet with another front end."""
-    assert _vone.model.v1 is not None
-    return replace(_vone, model=replace(_vone.model, v1=replace(_vone.model.v1, **fields)))
-
-
-def _ev_v1(**fields) -> Experiment:
-    """The EVNet with another V1."""
-    assert _ev.model.v1 is not None
-    return replace(_ev, model=replace(_ev.model, v1=replace(_ev.model.v1, **fields)))
+def _v1(network: Experiment = _vone, **fields) -> Experiment:
+    """The VOneNet, or another network, with another V1."""
+    assert network.model.v1 is not None
+    return replace(network, model=replace(network.model, v1=replace(network.model.v1, **fields)))
 
 
 def _learned(rule: OrientedPools | NeighbouringChannels | GDN) -> Experiment:
@@ -115,7 +109,7 @@ NETWORKS: dict[str, Experiment] = {
     },
     **{f"vone-quiet-{seed}": replace(_v1(noise=None), seed=seed) for seed in SEEDS[1:]},
     **{
-        f"ev-surround-{seed}": replace(_ev_v1(normalization=_ev_surround), seed=seed)
+        f"ev-surround-{seed}": replace(_v1(_ev, normalization=_ev_surround), seed=seed)
         for seed in SEEDS
     },
     # Learned normalisations behind V1, and banks whose parameters are trained.
