@@ -269,6 +269,33 @@ def test_a_gradient_that_is_not_finite_is_reported():
         APGD("linf", 0.1, steps=3)(KEY, rooted, images, jnp.zeros(2, jnp.int32))
 
 
+def test_an_image_that_is_solved_is_not_spoiled_by_the_others_of_its_batch():
+    """A start below 0.5 in pixel 1 has a gradient that is not finite; some keys begin there."""
+
+    def logits_fn(keys, images):
+        pixels = images.reshape(len(images), -1)
+        root = jnp.sqrt(jnp.maximum(pixels[:, 1] - 0.5, 0.0))
+        margin = pixels[:, 0] - 0.5 - 1e-3 * root + jnp.where(pixels[:, 2] > 0.8, 5.0, 0.0)
+        return jnp.stack([margin, *[jnp.zeros_like(margin)] * 3], axis=-1)
+
+    easy = np.full((1, 2, 2, 1), 0.55, np.float32)
+    easy[0, 0, 1, 0] = 0.63
+    # Never fooled, so that the easy image runs on beside it.
+    hard = np.where(np.arange(4).reshape(1, 2, 2, 1) == 2, 1.0, 0.9).astype(np.float32)
+    attack = APGD("linf", 0.15, steps=2, restarts=6)
+    solved = 0
+    for seed in range(12):
+        first, both = (jax.random.split(jax.random.key(seed), 2)[:count] for count in (1, 2))
+        try:
+            alone = attack(first, logits_fn, easy, np.zeros(1, int))
+        except FloatingPointError:
+            continue
+        together = attack(both, logits_fn, np.concatenate([easy, hard]), np.zeros(2, int))
+        np.testing.assert_array_equal(together[:1], alone)
+        solved += 1
+    assert solved > 3
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -276,7 +303,8 @@ def test_a_gradient_that_is_not_finite_is_reported():
         (dict(targets=0), "targets must be an integer >= 1"),
         (dict(rho=-1.0), "rho"),
         (dict(checkpoints="program"), "checkpoints must be one of paper, code"),
-        (dict(large_eps_schedule=True, steps=2), "at least 3 steps, got 2"),
+        (dict(large_eps_schedule=True, steps=2), "needs 3 steps, or 5 and more, got 2"),
+        (dict(large_eps_schedule=True, steps=4), "needs 3 steps, or 5 and more, got 4"),
         (dict(norm="l0"), "norm must be one of"),
         (dict(eps=-1.0), "eps"),
     ],

@@ -13,7 +13,7 @@ from tests.attacks import toy
 from tests.evaluation import tiny
 from vone_jax import evaluation, results
 from vone_jax.cli.evaluate import summary
-from vone_jax.evaluation import masking, masking_checks
+from vone_jax.evaluation import masking, masking_checks, suites
 
 KEY = jax.random.key(5)
 EPS = 0.02
@@ -81,6 +81,19 @@ def test_an_honest_network_passes(batch):
     numbers = found["radius"].numbers
     assert numbers["accuracy, clean"] == 1 > numbers["accuracy, eps"] > numbers["accuracy, 4 eps"]
     assert found["unbounded"].numbers["accuracy at eps = 1"] == 0
+
+
+def test_a_network_of_functions_is_checked_without_the_network_without_noise(batch):
+    """Its noise cannot be turned off: the comparison is left out, the others are made."""
+    request = evaluation.Request(("masking",), eps=(EPS,))
+    for known in (True, False):
+        target = suites.Target((8, 8, 1), noisy=True, known=known)
+        (condition,) = suites.conditions(("masking",), request, target)
+        assert ("without noise" in condition.attacks()) is known
+    small = dataclasses.replace(condition, **SMALL)
+    noisy = Partial(shifted, batch[0], 0.02)
+    found = {check.name for check in evaluation.examine(KEY, noisy, *batch[1:], small)}
+    assert "noise_off" not in found and {"draws", "equal_cost"} <= found
 
 
 def test_quantised_logits_fail(batch):

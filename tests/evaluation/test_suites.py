@@ -159,6 +159,12 @@ def test_radii_for_several_norms_are_refused():
         evaluation.Request(("clean",), eps=(0.1,))
 
 
+def test_radii_of_the_same_name_are_refused():
+    request = evaluation.Request(("linf",), eps=(0.0156861, 0.0156862))
+    with pytest.raises(ValueError, match="eps must differ within four digits.*attack-linf-0.01569"):
+        suites.conditions(("linf",), request, Target((28, 28, 1), False))
+
+
 def test_corruptions_that_images_are_too_small_for_are_named_when_it_is_planned():
     request = evaluation.Request()
     assert suites.conditions(("corruptions_quick",), request, Target((11, 11, 1), False))

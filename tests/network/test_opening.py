@@ -1,7 +1,9 @@
 """Networks from anywhere: the logits are those of the source, and what is wrong is named."""
 
 import dataclasses
+import importlib
 import re
+import sys
 from pathlib import Path
 
 import jax
@@ -355,3 +357,15 @@ def test_members_that_do_not_fit_are_named(vone, tmp_path):
         ensemble([vone_jax.open_network(tmp_path / "one")])
     with pytest.raises(NetworkError, match="there is no network"):
         vone_jax.open_network(f"{tmp_path}/one+{tmp_path}/none")
+
+
+def test_a_file_does_not_take_the_place_of_a_module_of_python(tmp_path):
+    path = tmp_path / "random.py"
+    path.write_text(
+        "import jax.numpy as jnp\n"
+        "def network():\n"
+        "    return lambda keys, x: jnp.repeat(x.mean((1, 2)), 3, axis=1), (8, 8, 1)\n"
+    )
+    assert vone_jax.open_network(f"{path}:network").num_classes == 3
+    assert sys.modules.get("random") is not sys.modules["network_in_random"]
+    assert importlib.import_module("random").random() < 1.0

@@ -248,6 +248,15 @@ def test_a_vonenet_takes_the_front_end_of_the_source_but_its_noise(sources):
     )
 
 
+def test_a_bank_that_is_to_be_tuned_is_tuned_from_that_of_the_source(sources):
+    """Sources are opened with the bank that they have learned, which is fixed."""
+    learned = replace(V1, bank=replace(V1, gabor_seed=3).gabor_parameters())
+    sources["source"] = network("vone_resnet18", v1=learned)
+    target = experiment("vone_resnet18", v1=replace(V1, tuned=True, noise_generator="jax"))
+    front = initial.start_from(target, "source").model.v1
+    assert front == replace(learned, tuned=True, noise_generator="jax")
+
+
 def test_images_of_another_size_keep_the_pixels_per_degree(sources):
     sources["source"] = network("vone_resnet18", v1=THEIRS)
     larger = replace(V1, image_size=16, visual_degrees=0.1, allow_aliasing=True)

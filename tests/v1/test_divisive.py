@@ -177,6 +177,7 @@ def test_a_rule_starts_as_stated_and_has_finite_gradients(responses, rule):
         (lambda: v1.OrientedPools(4), "size must be odd, got 4"),
         (lambda: v1.NeighbouringChannels(spread=0.0), "spread"),
         (lambda: v1.GDN(gamma=-1.0), "gamma"),
+        (lambda: v1.GDN(gamma=0.0), "gamma must be a finite number > 0"),
         (
             lambda: models.create("resnet18", learned_normalization=v1.GDN()),
             "learned_normalization is for VOneNets.*use 'vone_resnet18'",

@@ -258,9 +258,19 @@ def test_a_surround_larger_than_the_image_is_refused_with_the_cure():
         ValueError, match=r"normalization.largest_extent of 2.25 degrees.*1 degrees"
     ):
         v1.VOneBlockConfig(**small, normalization=v1.SurroundNormalization())
-    with pytest.raises(ValueError, match=r"set normalization.largest_extent to 0.25 or less"):
+    with pytest.raises(ValueError, match=r"set normalization.largest_extent to 0.29 or less"):
         v1.VOneBlockConfig(**small, normalization=v1.SurroundNormalization(largest_extent=0.4))
-    v1.VOneBlockConfig(**small, normalization=v1.SurroundNormalization(largest_extent=0.25))
+    v1.VOneBlockConfig(**small, normalization=v1.SurroundNormalization(largest_extent=0.29))
+    with pytest.raises(ValueError, match="too wide"):
+        v1.VOneBlockConfig(**small, normalization=v1.SurroundNormalization(largest_extent=0.3))
+    # Only rings are rounded: positions are pooled with a standard deviation of 13.3.
+    large = {"image_size": 140, "visual_degrees": 5.0}
+    pools = v1.SurroundNormalization(position_pooling=3.0, largest_extent=1.905)
+    with pytest.raises(ValueError, match=r"reach 5.86 degrees.*set .*largest_extent to 1.61"):
+        v1.VOneBlockConfig(**large, normalization=pools)
+    # Without a Gaussian of a thousand million taps.
+    with pytest.raises(ValueError, match="of 1e.13 degrees is too wide"):
+        v1.VOneBlockConfig(**small, normalization=v1.SurroundNormalization(largest_extent=1e13))
 
 
 def test_a_bank_of_one_kind_of_cells_is_normalised():

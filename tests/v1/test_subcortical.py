@@ -286,7 +286,15 @@ def test_configurations_are_refused(fields, message):
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
-    [("centre_radius", 0.0, "centre_radius must be a finite number > 0"), ("c50", 0.0, "c50")],
+    [
+        ("centre_radius", 0.0, "centre_radius must be a finite number > 0"),
+        ("c50", 0.0, "c50"),
+        (
+            "surround_radius",
+            0.01,
+            "surround_radius must be at least centre_radius, 0.04.* got 0.01",
+        ),
+    ],
 )
 def test_constants_are_refused(field, value, message):
     with pytest.raises(ValueError, match=message):

@@ -178,8 +178,8 @@ class APGD(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.large_eps_schedule and self.steps < 3:
-            raise ValueError(f"large_eps_schedule needs at least 3 steps, got {self.steps}")
+        if self.large_eps_schedule and stages(self.steps, True)[-1][1] < 1:
+            raise ValueError(f"large_eps_schedule needs 3 steps, or 5 and more, got {self.steps}")
 
     def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
         targets = self._targets(keys, logits_fn, images, labels)
@@ -199,10 +199,11 @@ class APGD(Attack):
             confirmed = (first.right == 0) | (first.right < second.right)
             rival = losses.either(confirmed, first, second)
             rival_images = norms.select(confirmed, fooling, highest)
-            # What no draw classifies right is not attacked again.
-            wins = (best.right > 0) & rival.beats(best)
+            # What no draw classifies right is not attacked again. It runs on only beside others.
+            open_ = best.right > 0
+            wins = open_ & rival.beats(best)
             best_images = norms.select(wins, rival_images, best_images)
-            return best_images, losses.either(wins, rival, best), finite & fine
+            return best_images, losses.either(wins, rival, best), finite & (fine | ~open_)
 
         def unfinished(state: tuple) -> Array:
             number, (_, best, _) = state

@@ -148,8 +148,8 @@ def stronger(
 ) -> tuple[Images, Values]:
     """Return for each example the images and loss of the pair with the higher loss."""
     best_images, best_loss = best
-    # A loss of NaN must win, or it would pass in silence.
-    wins = ~(rival_loss <= best_loss)
+    # A loss of NaN must win and stay, or it would pass in silence.
+    wins = ~(rival_loss <= best_loss) & ~jnp.isnan(best_loss)
     return norms.select(wins, rival_images, best_images), jnp.where(wins, rival_loss, best_loss)
 
 

@@ -6,7 +6,6 @@ README.md           the model card, with the numbers that were measured
 """
 
 import dataclasses
-import itertools
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -32,8 +31,6 @@ from vone_jax.v1 import (
 )
 
 _FORMAT = 1
-# One size for each form of a stem, see models.stem_form.
-_SIZES = (224, 64, 32, 28)
 # Larger values in a configuration would make the check of a hostile folder slow.
 _LARGEST = {"num_classes": 2**24, "width": 2**16, "image_size": 4096, "in_channels": 1024}
 _PARAMETERS = tuple(field.name for field in dataclasses.fields(GaborParameters))
@@ -129,17 +126,21 @@ def describe(model: models.Network) -> dict[str, Any]:
     """
     if isinstance(model, models.VOneNet):
         kind = "vone_*" if model.subcortical is None else "ev_*"
-        names, sizes = models.list_models(kind), (model.image_size,)
+        names = models.list_models(kind)
         fields = ("v1", "subcortical", "learned_normalization")
     else:
-        names, sizes = models.list_models(exclude_filters=("vone_*", "ev_*")), _SIZES
+        if model.stem_noise is not None or model.stem_gain != 1.0:
+            raise ValueError(
+                "files of networks cannot express stem_noise and stem_gain; keep the run directory"
+            )
+        names = models.list_models(exclude_filters=("vone_*", "ev_*"))
         fields = ("mean", "std")
     front = {field: getattr(model, field) for field in fields}
-    for name, size in itertools.product(names, sizes):
+    for name in names:
         arguments = {
             "name": name,
             "num_classes": model.back_end.num_classes,
-            "image_size": size,
+            "image_size": model.image_size,
             "in_channels": model.in_channels,
             "width": model.back_end.width,
         }

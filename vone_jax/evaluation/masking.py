@@ -111,6 +111,8 @@ class Masking(Condition):
       eot_samples: noise draws averaged in a gradient; one without noise.
       queries: of the attack by scores.
       restarts: runs from random points.
+      without_noise: whether the noise can be turned off, for a comparison. It cannot where only
+        functions of the network are known.
 
     Raises:
       ValueError: if a field is out of range.
@@ -124,6 +126,7 @@ class Masking(Condition):
     eot_samples: int = 10
     queries: int = 1000
     restarts: int = 5
+    without_noise: bool = True
 
     def __post_init__(self):
         arguments.choice("norm", self.norm, names.NORMS)
@@ -191,8 +194,9 @@ class Masking(Condition):
                 "k S steps of 1 draw": change(
                     eot_samples=1, steps=many * steps, step_size=2.5 * eps / (many * steps)
                 ),
-                "without noise": change(eot_samples=1),
             }
+            if self.without_noise:
+                attacks["without noise"] = change(eot_samples=1)
         if self.transfer:
             attacks["transfer"] = base
         return attacks

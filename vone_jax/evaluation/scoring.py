@@ -170,14 +170,14 @@ def examine(
       key, logits_fn, images, labels, batch_size: as for ``accuracy``.
       condition: norm, radius and settings of the attacks.
       draws: decisions by which an image is judged. Default: 10, and 1 without noise.
-      surrogate: the classifier without its noise; needed if the condition is stochastic.
+      surrogate: the classifier without its noise; needed if the condition attacks it.
       other: another classifier; needed if the condition has a transfer.
 
     Raises:
       TypeError, ValueError: for input that does not fit.
     """
     for name, needed, given in (
-        ("surrogate", condition.stochastic, surrogate),
+        ("surrogate", condition.stochastic and condition.without_noise, surrogate),
         ("other", bool(condition.transfer), other),
     ):
         if needed and given is None:

@@ -78,12 +78,14 @@ class Target:
         other noise.
       attack_noise: the noise at the attack, see ``Attacked``.
       transfer: name of another network whose adversarial images the masking checks carry over.
+      known: whether its noise can be turned off, for the masking checks.
     """
 
     image_shape: tuple[int, int, int]
     noisy: bool
     attack_noise: AttackNoise = "same"
     transfer: str = ""
+    known: bool = True
 
     @property
     def draws_differ(self) -> bool:
@@ -94,14 +96,14 @@ class Target:
 
 
 # Fields of a request that are fields of ``PGD``.
-_OF_PGD = (
+OF_PGD = (
     "steps", "step_rule", "random_start", "restarts", "loss", "l1_step", "norm_offset", "order"
 )  # fmt: skip
 
 
 def pgd(request: "Request", norm: str, eps: float, noisy: bool = True) -> PGD:
     """The attack for one radius; ``noisy`` says whether averaging over draws makes sense."""
-    fields = {name: getattr(request, name) for name in _OF_PGD}
+    fields = {name: getattr(request, name) for name in OF_PGD}
     return vonenet_pgd(norm, eps, **fields, eot_samples=request.eot_samples if noisy else 1)
 
 
@@ -115,7 +117,8 @@ def _at_radius(name: str, request: "Request", eps: float, target: Target) -> Con
     norm, noisy = request.norm, target.noisy
     draws = request.eot_samples if noisy else 1
     if name == MASKING:
-        return Masking(norm, eps, noisy, target.transfer, eot_samples=request.eot_samples)
+        fields = {"eot_samples": request.eot_samples, "without_noise": target.known}
+        return Masking(norm, eps, noisy, target.transfer, **fields)
     if name == "autoattack":
         return Attacked(AutoAttack(norm, eps, version="rand" if noisy else "standard"))
     if name == "square":
@@ -240,4 +243,8 @@ def conditions(suite: Sequence[str], request: "Request", target: Target) -> list
             members.append(Minimal(FMN(request.norm, max(eps), eot_samples=draws), eps))
         elif name in _CORRUPTIONS:
             members += _corrupted(request, *_CORRUPTIONS[name], target)
-    return list({condition.name: condition for condition in members}.values())
+    found: dict[str, Condition] = {}
+    for each in members:
+        if found.setdefault(each.name, each).record() != each.record():
+            raise ValueError(f"eps must differ within four digits, two radii are {each.name!r}")
+    return list(found.values())

@@ -48,6 +48,7 @@ def plan(
         ``open_network``.
     """
     suite = suites.expand(request.suite)
+    _check_attack_fields(request, suite)
     trained = network.noise
     if request.test_noise != TRAINED:
         network = network.with_noise(parse_noise("test_noise", request.test_noise, trained))
@@ -90,6 +91,7 @@ def plan(
         noisy=network.stochastic and request.noise == "fresh",
         attack_noise=attack_noise,
         transfer="" if other is None else f"{other.name}, weights {other.weights}",
+        known=network.model is not None,
     )
     tasks: list[tuple[Job, Task]] = [
         (few if isinstance(condition, Masking) else job, condition)
@@ -127,6 +129,18 @@ def _split(network: Network, request: Request) -> Split:
     if split is None:
         split = data.evaluation_split(request.source, data_dir=request.data_dir)
     return Split(request.source, split, request.data_dir)
+
+
+def _check_attack_fields(request: Request, suite: Sequence[str]) -> None:
+    """Refuse settings of the attack where suites attack and none of them reads these."""
+    readers = (*names.NORMS, "worst", suites.GALLERY)
+    if set(suite) & set(readers) or not set(suite) & set(suites.IN_ONE_NORM):
+        return
+    for field in dataclasses.fields(request):
+        if field.name in suites.OF_PGD and getattr(request, field.name) != field.default:
+            raise ValueError(
+                f"{field.name} is for the suites {', '.join(readers)}; got {', '.join(suite)}"
+            )
 
 
 def _attack_noise(

@@ -206,4 +206,5 @@ def create(
         dtype=dtype,
         stem_noise=stem_noise,
         stem_gain=stem_gain,
+        image_size=image_size,
     )

@@ -56,6 +56,7 @@ class BaseNetwork(nn.Module):
       stem_noise: noise behind the stem, or None. It is the paper's control of stochasticity without
         V1: noise alone, in the place where a VOneNet has it.
       stem_gain: multiplies the stem's output before the noise, like the gain of V1.
+      image_size: in pixels, for which the network was made. It accepts others, too.
     """
 
     stem: nn.Module
@@ -65,11 +66,7 @@ class BaseNetwork(nn.Module):
     dtype: Dtype = jnp.float32
     stem_noise: Noise = None
     stem_gain: float = 1.0
-
-    @property
-    def image_size(self) -> int:
-        """The image size in pixels for which a size is needed and none is given."""
-        return 224
+    image_size: int = 224
 
     @property
     def in_channels(self) -> int:

@@ -266,11 +266,13 @@ def _import(module: str) -> ModuleType:
     path = Path(module).expanduser()
     if not path.is_file():
         raise NetworkError(f"there is no file {module}")
-    described = importlib.util.spec_from_file_location(path.stem, path)
+    # A name of its own: a file random.py must not take the place of Python's module.
+    name = f"network_in_{path.stem}"
+    described = importlib.util.spec_from_file_location(name, path)
     assert described is not None and described.loader is not None
     loaded = importlib.util.module_from_spec(described)
     # Dataclasses look their module up by name.
-    sys.modules[path.stem] = loaded
+    sys.modules[name] = loaded
     described.loader.exec_module(loaded)
     return loaded
 

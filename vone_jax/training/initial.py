@@ -172,10 +172,11 @@ def _with_front_end(config: ModelConfig, model: Any) -> ModelConfig:
         degrees = size / model.v1.pixels_per_degree
 
         def adapted(theirs: Any, ours: Any) -> Any:
-            if theirs.image_size == size:
-                return dataclasses.replace(theirs, noise=ours.noise)
-            fields = {"image_size": size, "visual_degrees": degrees}
-            return dataclasses.replace(theirs, noise=ours.noise, **fields)
+            kept = ("noise", "noise_generator", "tuned")
+            fields = {name: getattr(ours, name) for name in kept if hasattr(ours, name)}
+            if theirs.image_size != size:
+                fields |= {"image_size": size, "visual_degrees": degrees}
+            return dataclasses.replace(theirs, **fields)
 
         before = model.subcortical and adapted(model.subcortical, config.subcortical)
         return dataclasses.replace(config, v1=adapted(model.v1, config.v1), subcortical=before)

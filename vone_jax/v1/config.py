@@ -103,6 +103,7 @@ class VOneBlockConfig:
             self.normalization.check_reach(positions, self.pixels_per_degree / self.stride)
         arguments.instance("noise", self.noise, noise_models.Noise)
         arguments.choice("noise_generator", self.noise_generator, noise_models.GENERATORS)
+        arguments.flag("allow_aliasing", self.allow_aliasing)
         if self.bank is None:
             if self.distribution == "evnet_published":
                 name = 'distribution "evnet_published"'

@@ -124,7 +124,7 @@ class GDN:
     normalization transformation, ICLR, arXiv:1511.06281.
 
     Attributes:
-      gamma: start value of a channel's weight in its own pool, >= 0. Its weight in the pools of
+      gamma: start value of a channel's weight in its own pool, > 0. Its weight in the pools of
         others starts at a thousandth of it, since a square of 0 would never be learned.
 
     Raises:
@@ -134,7 +134,7 @@ class GDN:
     gamma: float = 0.1
 
     def __post_init__(self):
-        arguments.number("gamma", self.gamma)
+        arguments.number("gamma", self.gamma, positive=True)
 
     def __call__(self, param: Param, responses: Responses) -> Responses:
         """Make or read the parameters, and normalise."""

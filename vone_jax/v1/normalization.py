@@ -24,6 +24,7 @@ References:
 """
 
 import dataclasses
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -118,20 +119,21 @@ class SurroundNormalization:
         Raises:
           ValueError: if they do not.
         """
-        reach = _reach(half_octaves(self.largest_extent * density))
+        reach = self._reach(self.largest_extent, density)
         if reach >= positions:
-            fitting = [w for w in 2.0 ** np.arange(-2.0, 20.0, 0.5) if _reach(w) < positions]
-            most = np.floor(100.0 * max(fitting, default=0.25) / density) / 100.0
+            extents = np.arange(0.01, positions / density, 0.01)
+            most = max((w for w in extents if self._reach(w, density) < positions), default=0.01)
             raise ValueError(
                 f"normalization.largest_extent of {self.largest_extent:g} degrees is too wide: "
                 f"pools reach {reach / density:.3g} degrees from their centre, but the image has "
                 f"{positions / density:.3g} degrees, beyond which reflection ends; set "
-                f"normalization.largest_extent to {most:g} or less, or use larger images"
+                f"normalization.largest_extent to {most:.2f} or less, or use larger images"
             )
 
-
-def _reach(deviation: np.ndarray | float) -> int:
-    return len(gaussian_taps(float(deviation))) // 2
+    def _reach(self, largest: float, density: float) -> int:
+        """The positions from its centre to the end of the widest pool; rings have at least 0.5."""
+        rounded = max(float(half_octaves(largest * density)), 0.5)
+        return math.ceil(3.0 * max(rounded, min(self.position_pooling, largest) * density))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

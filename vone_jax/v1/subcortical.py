@@ -63,6 +63,11 @@ class LGNCells:
         for name, value in vars(self).items():
             positive = name not in ("surround_weight", "exponent")
             arguments.number(name, value, positive=positive)
+        if self.surround_radius < self.centre_radius:
+            raise ValueError(
+                f"surround_radius must be at least centre_radius, {self.centre_radius:g} degrees, "
+                f"got {self.surround_radius:g}"
+            )
 
 
 # Fitted by the authors to recordings in macaques. They print pixels at 32 pixels per degree.
