@@ -40,7 +40,7 @@ train quickstart                                | quickstart   | did you mean 'q
 train laboratory/components                     | components   | python sweep.py laboratory/com
 train laboratory/similarity                     | base-similar-v1 | laboratory/similarity:LABEL
 train laboratory/components:bas                 | bas          | did you mean 'base-0'
-train nofile.py                                 | nofile.py    | the path of a .py file
+train nofile.py                                 | nofile.py    | there is no file
 train broken.py                                 | broken.py    | division by zero
 train empty.py                                  | empty.py     | must define experiment = Experiment
 train r extra                                   | extra        | belongs to no option
@@ -172,6 +172,9 @@ eval net --test-noise loud                      | --test-noise | neuronal:SCALE,
 eval net --attack-noise neuronal:1              | --attack-noise | neuronal:SCALE,LEVEL
 eval net --attack-noise loud                    | --attack-noise | same, frozen, trained, none
 eval net --suite clean --attack-noise none      | --attack-noise | l2, l1, gallery; got clean
+eval net --suite linf --norm l2                 | --norm       | masking, minimal; got linf
+eval net --suite linf --transfer-from net       | --transfer-from | the suites masking; got linf
+eval net --suite apgd --steps 7                 | --steps      | worst, gallery; got apgd
 eval net --suite apgd linf --attack-noise none  | --attack-noise | gallery; got apgd
 eval net --suite masking --attack-noise frozen  | --attack-noise | 'frozen' is for
 eval net --attack-noise none --noise frozen     | --attack-noise | needs noise 'fresh'

@@ -54,6 +54,14 @@ def test_published_vonenets(vone, write, form, prefix):
     assert any("physiological one of seed 0, sf_max 9" in note for note in conversion.notes)
 
 
+def test_the_bank_of_small_images_is_recognised(tmp_path):
+    config = dataclasses.replace(models.v1_config(64, 3), simple_channels=8, complex_channels=8)
+    model = models.create("vone_resnet18", 3, v1=config, width=2)
+    convert.save_torch(tmp_path / "small.safetensors", model, random_variables(model))
+    notes = convert.read(tmp_path / "small.safetensors").notes
+    assert "bank: the physiological_extended one of seed 0, sf_max 11.3" in notes
+
+
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_the_two_extra_tensors_of_the_adversarially_trained_file_are_dropped(vone, write, prefix):
     extra = {f"vone_block.div_{x}.weight": np.ones((1, 1, 3, 3), np.float32) for x in "ut"}

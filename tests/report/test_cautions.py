@@ -103,6 +103,14 @@ def test_weak_attacks():
     warned([run], "a larger L∞ radius (16/255) leaves more accuracy than a smaller one (4/255)")
     warned([run], "reaches chance", "VOneResNet-18 keeps", "at L∞ 16/255")
     silent([run], "single noise draw")
+    silent([run], "the whole radius")
+    for steps, told in ((3, warned), (32, silent)):
+        few = built.accuracy(
+            built.attacked("linf", 4 / 255, steps=steps, step_rule="eps/32"),
+            built.answers(0.3),
+            name=made[2].name,
+        )
+        told([built.run([*made[:2], few, *made[3:]])], "all steps together reach 9.4")
     one = built.change(made[2], eot_samples=1)
     control = built.change(made[1], eot_samples=1, attack_noise="none")
     warned([built.run([one, control, *made[3:]])], "single noise draw", "1 attack followed")

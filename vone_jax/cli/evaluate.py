@@ -139,6 +139,15 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
     except training.CheckpointError as error:
         status = cli.FAILED if arguments.request.step is None else cli.WRONG_ARGUMENTS
         return cli.fail(PROGRAM, error, status, argv=argv)
+    conditions = (task.record() for _, task in tasks if isinstance(task, evaluation.Attacked))
+    reach = min((attack.reach for each in conditions for attack in each.attacks), default=1.0)
+    if reach < 1 and jax.process_index() == 0:
+        print(
+            f"{PROGRAM}: --steps {arguments.request.steps} of {arguments.request.step_rule} reach "
+            f"{reach:.0%} of the radius, so the attack is weak; take more steps, or --step-rule "
+            "'2.5*eps/steps'",
+            file=sys.stderr,
+        )
     try:
         finished = _run(tasks)
     except (ValueError, OSError, FloatingPointError) as error:

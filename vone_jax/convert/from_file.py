@@ -233,12 +233,16 @@ def _describe(bank: ImportedBank, residual: np.ndarray, fields: dict[str, Any]) 
     if fields.get("distribution", "").startswith("evnet"):
         frequencies, distributions = (8.0,), ("evnet", "evnet_published")
     frequencies = dict.fromkeys((fields.get("sf_max", 9.0), *frequencies))
-    for sf_max, distribution in itertools.product(frequencies, distributions):
+    choices = [*itertools.product(frequencies, distributions)]
+    if "evnet" not in distributions:
+        # Frequencies beyond those that were published.
+        choices.append((11.3, "physiological_extended"))
+    for sf_max, distribution in choices:
         sampling = {"sf_max": sf_max, "distribution": distribution, "gabor_seed": seed}
         if _sampled(bank, fields | sampling):
             fields |= sampling
             return [*lines, f"bank: the {distribution} one of seed {seed}, sf_max {sf_max:g}"]
-    tried = " or ".join(f"{sf_max:g}" for sf_max in sorted(frequencies))
+    tried = " or ".join(f"{sf_max:g}" for sf_max in sorted({sf_max for sf_max, _ in choices}))
     return [*lines, f"bank: none that seed {seed} samples with sf_max {tried}"]
 
 

@@ -43,7 +43,9 @@ def decode_image(encoded: bytes | str | os.PathLike, channels: int, name: str = 
     # zlib.error, OverflowError, DecompressionBombError, ...
     except Exception as error:
         reason = f"{type(error).__name__}: {error}" if encoded else "the file is empty"
-        raise ValueError(f"image {name} cannot be decoded ({reason})") from error
+        raise ValueError(
+            f"image {name} cannot be decoded ({reason}); delete or repair it"
+        ) from error
     if image.mode not in _GREY_MODES + _COLOUR_MODES:
         raise ValueError(
             f"image {name} has Pillow mode {image.mode!r}, which is not 8 bits per channel; "

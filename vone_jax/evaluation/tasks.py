@@ -132,7 +132,15 @@ def _split(network: Network, request: Request) -> Split:
 
 
 def _check_attack_fields(request: Request, suite: Sequence[str]) -> None:
-    """Refuse settings of the attack where suites attack and none of them reads these."""
+    """Refuse settings of the attack that none of the suites reads."""
+    for field, readers, given in (
+        ("norm", suites.IN_ONE_NORM, request.norm != "linf"),
+        ("transfer_from", (suites.MASKING,), request.transfer_from is not None),
+    ):
+        if given and not set(suite) & set(readers):
+            raise ValueError(
+                f"{field} is for the suites {', '.join(readers)}; got {', '.join(suite)}"
+            )
     readers = (*names.NORMS, "worst", suites.GALLERY)
     if set(suite) & set(readers) or not set(suite) & set(suites.IN_ONE_NORM):
         return

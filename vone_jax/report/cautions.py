@@ -116,6 +116,14 @@ def _attack_strength(run: Run) -> Iterator[str]:
             f"of a single noise draw (eot_samples=1). Such an attack is weak: read its robust "
             f"accuracy as an upper bound."
         )
+    short = [r for r in run.of_kind("attack") if r.attack.reach < 1]
+    if short:
+        reach = max(result.attack.reach for result in short)
+        yield (
+            f"{run.label}: {count(len(short), 'attack')} cannot use the whole radius, since all "
+            f"steps together reach {percent(reach)} of it. Its robust accuracy is an upper bound: "
+            f"take more steps, or longer ones (--step-rule 2.5*eps/steps)."
+        )
     for result in run.of_kind("attack"):
         largest = float(np.max(result.arrays.get("distance", 0.0), initial=0.0))
         eps = result.attack.eps

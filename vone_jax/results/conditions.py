@@ -1,6 +1,7 @@
 """The conditions of a result: noise, attacks and what else is done to the images; the protocol."""
 
 import dataclasses
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -81,6 +82,23 @@ class Attack:
     def radius(self) -> float:
         """The radius, rounded so that 4/255 computed in two ways is one radius."""
         return float(f"{self.eps:.6g}")
+
+    @property
+    def reach(self) -> float:
+        """The length of all steps of PGD relative to its radius; infinite for other attacks.
+
+        An attack whose reach is below 1 cannot use its radius.
+        """
+        shares = {
+            "2.5*eps/steps": 2.5 / self.fields.get("steps", 1),
+            "eps/32": 1 / 32,
+            "eps/4": 1 / 4,
+        }
+        step = self.fields.get("step_size")
+        if self.name != "PGD" or self.eps == 0:
+            return math.inf
+        share = shares[self.fields["step_rule"]] if step is None else step / self.eps
+        return self.fields["steps"] * share
 
     def __str__(self) -> str:
         return _code({"name": self.name, "norm": self.norm, "eps": self.eps, **self.fields})

@@ -77,6 +77,8 @@ def load(name: str, configs: Path, variable: str, cls: type | None = None) -> An
             )
         if variable == "sweep" and name in config_names(configs):
             raise ValueError(f"{name} is no sweep; python train.py {name} trains this network")
+        if path.suffix == ".py":
+            raise ValueError(f"there is no file {name}")
         raise ValueError(
             f"no config {name!r}{nearest(name, names)}; give the path of a .py file or one of:\n  "
             + "\n  ".join(names)
