@@ -50,7 +50,10 @@ def _start(command: str) -> None:
     # Importing JAX makes much and frees little. With the garbage collector aside, wrong arguments
     # are answered in two thirds of the time.
     gc.disable()
-    module = importlib.import_module(f"vone_jax.cli.{command}")
+    try:
+        module = importlib.import_module(f"vone_jax.cli.{command}")
+    except ModuleNotFoundError as error:
+        sys.exit(f"{error}; install the project first: pip install -e .")
     gc.freeze()
     gc.enable()
     module.run()
@@ -165,6 +168,12 @@ def program(script: str) -> str:
     """The name under which a command runs: ``vone-eval`` of an installation, else ``script``."""
     name = Path(sys.argv[0]).name
     return name if name.startswith("vone-") else script
+
+
+def sibling(script: str) -> str:
+    """Return how another command is called: ``vone-eval`` if installed, or ``python eval.py``."""
+    installed = program(script) != script
+    return f"vone-{script.removesuffix('.py')}" if installed else f"python {script}"
 
 
 def manual(text: str, script: str, argv: Sequence[str]) -> int:

@@ -129,6 +129,10 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
     if arguments.results is not None and arguments.results.is_file():
         message = f"--results must be a directory, {arguments.results} is a file"
         return cli.fail(PROGRAM, message, cli.WRONG_ARGUMENTS)
+    if arguments.network in training.config_names(cli.configs()):
+        train = f"{cli.sibling('train.py')} {arguments.network}"
+        message = f"{arguments.network} is a config: train it first ({train}), and give its run"
+        return cli.fail(PROGRAM, message, cli.WRONG_ARGUMENTS)
     try:
         network = _open(arguments)
         tasks = evaluation.plan(network, arguments.request, arguments.results, command)

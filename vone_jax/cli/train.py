@@ -12,11 +12,13 @@ at once.
 
 import dataclasses
 import functools
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
 import tyro
 
 from vone_jax import cli, fast, mesh, training
@@ -118,7 +120,11 @@ def main(argv: Sequence[str]) -> int:
         training.CheckpointError,
     ) as error:
         return cli.fail(PROGRAM, cli.located(error, run_dir), argv=argv)
-    return cli.FINISHED if outcome.finished else cli.STOPPED
+    if not outcome.finished:
+        return cli.STOPPED
+    if jax.process_index() == 0:
+        print(f"evaluate it: {cli.sibling('eval.py')} {shlex.quote(str(run_dir))}")
+    return cli.FINISHED
 
 
 def _short_help(config: str, experiment: training.Experiment) -> str:
