@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from jax.tree_util import Partial
 from PIL import Image
 
 from vone_jax import mesh as meshes
@@ -108,7 +109,11 @@ def check_shapes_of_a_step(experiment, label=""):
         count = experiment.similarity.batch
         images = np.zeros((count, size, size, channels), np.float32)
         targets = {"images": images, "similarity": np.eye(count, dtype=np.float32)}
-    step = make_train_step(model, experiment, 100, meshes.data_mesh(), targets)
+    classes = experiment.model.num_classes
+    teacher = None
+    if experiment.distillation is not None:
+        teacher = Partial(lambda keys, images: jnp.zeros((len(images), classes)))
+    step = make_train_step(model, experiment, 100, meshes.data_mesh(), targets, teacher=teacher)
     batch = {
         "image": jax.ShapeDtypeStruct((4, size, size, channels), jnp.float32),
         "label": jax.ShapeDtypeStruct((4,), jnp.int32),
