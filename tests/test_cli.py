@@ -1,9 +1,11 @@
 """The common part of the commands: messages, exit statuses, signals."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -65,6 +67,16 @@ def test_a_command_is_imported_without_the_garbage_collector_and_runs_with_it():
         "assert seen == [('vone_jax.cli.sweep', False), (True, True)], seen\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_clone_that_is_not_installed_says_so(monkeypatch):
+    def load(name):
+        raise ModuleNotFoundError("No module named 'tyro'", name="tyro")
+
+    monkeypatch.setattr(cli, "importlib", types.SimpleNamespace(import_module=load))
+    with pytest.raises(SystemExit, match="No module named 'tyro'; install the project first"):
+        cli.start_train()
+    gc.enable()
 
 
 def test_a_module_is_imported_at_its_first_use():

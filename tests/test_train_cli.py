@@ -66,9 +66,10 @@ def test_short_help_fits_a_screen(capsys):
     assert "--model.image-size 64" in text and "--help-all" in text
 
 
-def test_overrides_reach_the_experiment(planned):
+def test_overrides_reach_the_experiment(planned, capsys):
     arguments = ["--optimizer.learning-rate", "0.05", "--model.v1.noise.scale=1/2", "--seed", "7"]
     assert train.main(["quickstart/vone_resnet18", *arguments, "--run-dir", "/x/y"]) == 0
+    assert "evaluate it: python eval.py /x/y\n" in capsys.readouterr().out
     ((experiment, run_dir, options),) = planned
     plain = training.load_config("quickstart/vone_resnet18", ROOT / "configs")
     assert experiment.optimizer.learning_rate == 0.05

@@ -126,7 +126,7 @@ train r --run-dir text.txt/run                  | --run-dir    | Not a directory
 train r --compilation-cache text.txt            | --compilation-cache | must be a directory
 eval                                            | NETWORK is one of | RUN_DIR
 eval --suite clean                              | --suite      | NETWORK must come before
-eval photos                                     | photos       | is a config: train it first
+eval quickstart/resnet18                        | resnet18     | is a config: train it first
 eval nosuch                                     | nosuch       | a directory of train.py
 eval nosuch.pth                                 | nosuch.pth   | a checkpoint file (.pth
 eval nosuch.py:net                              | nosuch.py    | there is no file

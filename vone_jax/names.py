@@ -1,4 +1,4 @@
-"""The names that all packages share: norms, corruption groups, and how papers write them.
+"""The names that all packages share: norms, step sizes, corruptions, and how papers write them.
 
 This module imports nothing, so that reports and data frames can use it without JAX.
 """
@@ -6,6 +6,14 @@ This module imports nothing, so that reports and data frames can use it without 
 # In the order in which tables and figures show them.
 NORMS = ("linf", "l2", "l1")
 NORM_LABELS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
+
+# Step sizes of PGD by name, from the radius and the number of steps. The first is Madry's. The code
+# of the VOneNet authors exists with the other two: 64 steps travel 2 eps and 16 eps.
+STEP_RULES = {
+    "2.5*eps/steps": lambda eps, steps: 2.5 * eps / steps,
+    "eps/32": lambda eps, steps: eps / 32,
+    "eps/4": lambda eps, steps: eps / 4,
+}
 
 # The 15 common corruptions of ImageNet-C by group (Hendrycks and Dietterich, 2019,
 # arXiv:1903.12261), and its four extra ones.

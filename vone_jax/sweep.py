@@ -218,10 +218,9 @@ def run(
     untrained: set[str] = set()
     for number, command in enumerate(commands, start=1):
         record = group / command.label / _RECORD
-        if command.label in untrained or command.key in _finished_keys(record):
-            continue
         network = sweep.members[command.label].network
-        if isinstance(network, Ensemble) and untrained & set(network.labels):
+        needed = network.labels if isinstance(network, Ensemble) else [command.label]
+        if untrained.intersection(needed) or command.key in _finished_keys(record):
             continue
         typed = shlex.join(["python", *command.arguments])
         print(typed if dry_run else f"[{number}/{len(commands)}] {typed}", flush=True)

@@ -11,6 +11,7 @@ from flax.traverse_util import unflatten_dict
 from tests.convert.conftest import equal, random_variables, small
 from vone_jax import convert, models, results, training, v1
 from vone_jax.convert.checkpoint import read_safetensors, write_safetensors
+from vone_jax.convert.folder import describe
 from vone_jax.convert.state_dict import abstract_variables
 from vone_jax.training.setup import build_model
 
@@ -269,3 +270,15 @@ def test_malformed_safetensors(tmp_path, header):
     path.write_bytes((2**60).to_bytes(8, "little") + header)
     with pytest.raises(convert.CheckpointError, match="truncated"):
         read_safetensors(path)
+
+
+@pytest.mark.parametrize(("name", "size"), [("cornet_z", 40), ("alexnet", 28), ("resnet18", 96)])
+def test_a_folder_keeps_the_size_of_images(name, size):
+    description = describe(models.create(name, 3, size, width=2))
+    assert (description["name"], description["image_size"]) == (name, size)
+
+
+@pytest.mark.parametrize("field", [{"stem_noise": v1.NeuronalNoise()}, {"stem_gain": 2.0}])
+def test_the_controls_of_noise_are_no_files(field):
+    with pytest.raises(ValueError, match="cannot express stem_noise and stem_gain"):
+        describe(models.create("resnet18", 3, 64, width=2, **field))

@@ -87,7 +87,7 @@ def test_a_network_of_functions_is_checked_without_the_network_without_noise(bat
     """Its noise cannot be turned off: the comparison is left out, the others are made."""
     request = evaluation.Request(("masking",), eps=(EPS,))
     for known in (True, False):
-        target = suites.Target((8, 8, 1), noisy=True, known=known)
+        target = suites.Target((8, 8, 1), noisy=True, without_noise=known)
         (condition,) = suites.conditions(("masking",), request, target)
         assert ("without noise" in condition.attacks()) is known
     small = dataclasses.replace(condition, **SMALL)

@@ -267,3 +267,9 @@ def test_only_simple_and_only_complex_cells():
     for simple, complex_ in ((4, 0), (0, 4)):
         config = dataclasses.replace(QUIET, simple_channels=simple, complex_channels=complex_)
         assert v1.noise_free_responses(config, jnp.ones((1, 9, 9, 3))).shape == (1, 3, 3, 4)
+
+
+@pytest.mark.untyped
+def test_a_word_is_no_flag():
+    with pytest.raises(ValueError, match="allow_aliasing must be True or False, got 'no'"):
+        v1.VOneBlockConfig(allow_aliasing="no")

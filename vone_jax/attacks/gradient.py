@@ -20,14 +20,7 @@ from vone_jax import prng
 from vone_jax.attacks import losses, norms
 from vone_jax.attacks.attack import Attack, Estimator, Loss, Norm, pytree
 from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Mask, Values
-
-# Step sizes by name, from the radius and the number of steps. The first is Madry's. The code of
-# the VOneNet authors exists with the other two: 64 steps travel 2 eps and 16 eps.
-STEP_RULES = {
-    "2.5*eps/steps": lambda eps, steps: 2.5 * eps / steps,
-    "eps/32": lambda eps, steps: eps / 32,
-    "eps/4": lambda eps, steps: eps / 4,
-}
+from vone_jax.names import STEP_RULES
 
 
 @pytree("eps", "step_size")

@@ -60,7 +60,7 @@ import tyro
 from vone_jax import cli, evaluation, fast, mesh, names, results, training
 from vone_jax.cli import parsing
 from vone_jax.evaluation.conditions import Condition
-from vone_jax.network import Network, open_network
+from vone_jax.network import Network, NetworkError, open_network
 from vone_jax.progress import Progress
 
 PROGRAM = cli.program("eval.py")
@@ -129,29 +129,22 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
     if arguments.results is not None and arguments.results.is_file():
         message = f"--results must be a directory, {arguments.results} is a file"
         return cli.fail(PROGRAM, message, cli.WRONG_ARGUMENTS)
-    if arguments.network in training.config_names(cli.configs()):
-        train = f"{cli.sibling('train.py')} {arguments.network}"
-        message = f"{arguments.network} is a config: train it first ({train}), and give its run"
-        return cli.fail(PROGRAM, message, cli.WRONG_ARGUMENTS)
     try:
         network = _open(arguments)
         tasks = evaluation.plan(network, arguments.request, arguments.results, command)
     except (ValueError, TypeError, FileNotFoundError, training.RunDirectoryError) as error:
         if getattr(error, "__notes__", None):
             raise  # It comes from a function of the user, who needs the traceback.
+        configs = training.config_names(cli.configs())
+        if isinstance(error, NetworkError) and arguments.network in configs:
+            train = f"{cli.sibling('train.py')} {arguments.network}"
+            error = f"{arguments.network} is a config: train it first ({train}), and give its run"
         return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, _OPTIONS, argv)
     except training.CheckpointError as error:
         status = cli.FAILED if arguments.request.step is None else cli.WRONG_ARGUMENTS
         return cli.fail(PROGRAM, error, status, argv=argv)
-    conditions = (task.record() for _, task in tasks if isinstance(task, evaluation.Attacked))
-    reach = min((attack.reach for each in conditions for attack in each.attacks), default=1.0)
-    if reach < 1 and jax.process_index() == 0:
-        print(
-            f"{PROGRAM}: --steps {arguments.request.steps} of {arguments.request.step_rule} reach "
-            f"{reach:.0%} of the radius, so the attack is weak; take more steps, or --step-rule "
-            "'2.5*eps/steps'",
-            file=sys.stderr,
-        )
+    if jax.process_index() == 0:
+        _warn_of_short_attacks(tasks, arguments.request)
     try:
         finished = _run(tasks)
     except (ValueError, OSError, FloatingPointError) as error:
@@ -160,6 +153,20 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
         print(summary(finished))
         print(f"results in {tasks[0][0].directory}")
     return cli.FINISHED
+
+
+def _warn_of_short_attacks(
+    tasks: Sequence[tuple[evaluation.Job, evaluation.Task]], request: evaluation.Request
+) -> None:
+    """Say on stderr if all steps of an attack together are shorter than its radius."""
+    conditions = (task.record() for _, task in tasks if isinstance(task, evaluation.Attacked))
+    reach = min((attack.reach for each in conditions for attack in each.attacks), default=1.0)
+    if reach < 1:
+        print(
+            f"{PROGRAM}: --steps {request.steps} of {request.step_rule} reach {reach:.0%} of the "
+            "radius, so the attack is weak; take more steps, or --step-rule '2.5*eps/steps'",
+            file=sys.stderr,
+        )
 
 
 def _open(arguments: Arguments) -> Network:

@@ -78,14 +78,14 @@ class Target:
         other noise.
       attack_noise: the noise at the attack, see ``Attacked``.
       transfer: name of another network whose adversarial images the masking checks carry over.
-      known: whether its noise can be turned off, for the masking checks.
+      without_noise: whether its noise can be turned off, for the masking checks.
     """
 
     image_shape: tuple[int, int, int]
     noisy: bool
     attack_noise: AttackNoise = "same"
     transfer: str = ""
-    known: bool = True
+    without_noise: bool = True
 
     @property
     def draws_differ(self) -> bool:
@@ -96,14 +96,14 @@ class Target:
 
 
 # Fields of a request that are fields of ``PGD``.
-OF_PGD = (
+_OF_PGD = (
     "steps", "step_rule", "random_start", "restarts", "loss", "l1_step", "norm_offset", "order"
 )  # fmt: skip
 
 
 def pgd(request: "Request", norm: str, eps: float, noisy: bool = True) -> PGD:
     """The attack for one radius; ``noisy`` says whether averaging over draws makes sense."""
-    fields = {name: getattr(request, name) for name in OF_PGD}
+    fields = {name: getattr(request, name) for name in _OF_PGD}
     return vonenet_pgd(norm, eps, **fields, eot_samples=request.eot_samples if noisy else 1)
 
 
@@ -117,7 +117,7 @@ def _at_radius(name: str, request: "Request", eps: float, target: Target) -> Con
     norm, noisy = request.norm, target.noisy
     draws = request.eot_samples if noisy else 1
     if name == MASKING:
-        fields = {"eot_samples": request.eot_samples, "without_noise": target.known}
+        fields = {"eot_samples": request.eot_samples, "without_noise": target.without_noise}
         return Masking(norm, eps, noisy, target.transfer, **fields)
     if name == "autoattack":
         return Attacked(AutoAttack(norm, eps, version="rand" if noisy else "standard"))
@@ -179,6 +179,13 @@ GALLERY, FRONT_END = "gallery", "v1"
 # Suites of one condition for each radius, in ``Request.norm``; and all suites in that norm.
 _AT_RADII = ("apgd", "autoattack", "square", "worst", MASKING)
 IN_ONE_NORM = (*_AT_RADII, "minimal")
+
+# Fields of a request -> the suites that read them, where these are not all that attack.
+READERS = {
+    "norm": IN_ONE_NORM,
+    "transfer_from": (MASKING,),
+    **dict.fromkeys(_OF_PGD, (*names.NORMS, "worst", GALLERY)),
+}
 
 # Suites whose attacks can use other noise than the judgement.
 WITH_ATTACK_NOISE = (*names.NORMS, GALLERY)

@@ -48,7 +48,7 @@ def plan(
         ``open_network``.
     """
     suite = suites.expand(request.suite)
-    _check_attack_fields(request, suite)
+    _check_readers(request, suite)
     trained = network.noise
     if request.test_noise != TRAINED:
         network = network.with_noise(parse_noise("test_noise", request.test_noise, trained))
@@ -91,7 +91,7 @@ def plan(
         noisy=network.stochastic and request.noise == "fresh",
         attack_noise=attack_noise,
         transfer="" if other is None else f"{other.name}, weights {other.weights}",
-        known=network.model is not None,
+        without_noise=network.model is not None,
     )
     tasks: list[tuple[Job, Task]] = [
         (few if isinstance(condition, Masking) else job, condition)
@@ -131,21 +131,13 @@ def _split(network: Network, request: Request) -> Split:
     return Split(request.source, split, request.data_dir)
 
 
-def _check_attack_fields(request: Request, suite: Sequence[str]) -> None:
-    """Refuse settings of the attack that none of the suites reads."""
-    for field, readers, given in (
-        ("norm", suites.IN_ONE_NORM, request.norm != "linf"),
-        ("transfer_from", (suites.MASKING,), request.transfer_from is not None),
-    ):
-        if given and not set(suite) & set(readers):
-            raise ValueError(
-                f"{field} is for the suites {', '.join(readers)}; got {', '.join(suite)}"
-            )
-    readers = (*names.NORMS, "worst", suites.GALLERY)
-    if set(suite) & set(readers) or not set(suite) & set(suites.IN_ONE_NORM):
+def _check_readers(request: Request, suite: Sequence[str]) -> None:
+    """Refuse settings of attacks that none of the attacking suites reads."""
+    if not set(suite) & {*names.NORMS, *suites.IN_ONE_NORM, suites.GALLERY}:
         return
     for field in dataclasses.fields(request):
-        if field.name in suites.OF_PGD and getattr(request, field.name) != field.default:
+        readers = suites.READERS.get(field.name, suite)
+        if getattr(request, field.name) != field.default and not set(suite) & set(readers):
             raise ValueError(
                 f"{field.name} is for the suites {', '.join(readers)}; got {', '.join(suite)}"
             )

@@ -87,18 +87,14 @@ class Attack:
     def reach(self) -> float:
         """The length of all steps of PGD relative to its radius; infinite for other attacks.
 
-        An attack whose reach is below 1 cannot use its radius.
+        An attack from the image itself whose reach is below 1 cannot use its radius.
         """
-        shares = {
-            "2.5*eps/steps": 2.5 / self.fields.get("steps", 1),
-            "eps/32": 1 / 32,
-            "eps/4": 1 / 4,
-        }
-        step = self.fields.get("step_size")
-        if self.name != "PGD" or self.eps == 0:
+        if self.name != "PGD" or self.eps == 0 or self.fields.get("random_start"):
             return math.inf
-        share = shares[self.fields["step_rule"]] if step is None else step / self.eps
-        return self.fields["steps"] * share
+        step, steps = self.fields.get("step_size"), self.fields["steps"]
+        if step is None:
+            step = names.STEP_RULES[self.fields["step_rule"]](self.eps, steps)
+        return steps * step / self.eps
 
     def __str__(self) -> str:
         return _code({"name": self.name, "norm": self.norm, "eps": self.eps, **self.fields})
