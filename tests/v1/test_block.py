@@ -271,5 +271,5 @@ def test_only_simple_and_only_complex_cells():
 
 @pytest.mark.untyped
 def test_a_word_is_no_flag():
-    with pytest.raises(ValueError, match="allow_aliasing must be True or False, got 'no'"):
+    with pytest.raises(TypeError, match="allow_aliasing must be True or False, got 'no'"):
         v1.VOneBlockConfig(allow_aliasing="no")
