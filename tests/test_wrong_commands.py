@@ -49,6 +49,14 @@ train r --batch-size 3                          | --batch-size | did you mean --
 train r --learning-rate 0.1                     | --learning-rate | --optimizer.learning-rate
 train r --optimizer.learning-rat 0.1            | .learning-rat | mean --optimizer.learning-rate
 train r --optimizer.schedule.patience 3         | .patience    | --optimizer.schedule.final
+train r --optimizer.lr 0.1                      | --optimizer.lr | mean --optimizer.learning-rate?
+train r --lr 0.1                                | --lr         | mean --optimizer.learning-rate?
+train r -epochs 3                               | -epochs      | did you mean --epochs?
+train r --eps 8/255                             | --eps        | python eval.py has it
+train r --weights net.pth                       | --weights    | did you mean --initial-weights?
+train r --resume                                | --resume     | run the same command again
+train r --gpus 2                                | --gpus       | JAX_PLATFORMS=cpu
+train r --epochs 3 --steps 9                    | --steps      | give one of them
 train r --epochs                                | --epochs     | needs a value
 train r --epochs many                           | --epochs     | neither a number nor a fraction
 train r --epochs 0                              | --epochs     | a finite number > 0
@@ -139,6 +147,14 @@ eval net other                                  | other        | net+other is th
 eval net --sweet clean                          | --sweet      | --help-all
 eval net --corruption fog                       | --corruption | did you mean --corruptions
 eval net --suite cleen                          | --suite      | did you mean 'clean'
+eval net --suite clean,linf                     | --suite      | with spaces between them
+eval net -suite clean                           | -suite       | did you mean --suite?
+eval net --epsilon 8/255                        | --epsilon    | did you mean --eps?
+eval net --data.source folder:x                 | --data.source | did you mean --source?
+eval net --num-images 9                         | --num-images | did you mean --examples?
+eval net --output there                         | --output     | did you mean --results?
+eval net --weights net.pth                      | --weights    | NETWORK, the first word
+eval net --epochs 3                             | --epochs     | python train.py has it
 eval net --suite                                | --suite      | at least one of clean, linf
 eval net --eps 8                                | --eps        | [0, 1], got 8; did you mean 8/255
 eval net --eps 8/0                              | --eps        | numbers or fractions such as 8/255

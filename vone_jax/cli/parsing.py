@@ -1,6 +1,7 @@
 """Command lines that are read into dataclasses, and what is said about wrong ones."""
 
 import contextlib
+import difflib
 import io
 import re
 import sys
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 import tyro
 
 from vone_jax.arguments import nearest
-from vone_jax.cli import option
+from vone_jax.cli import option, sibling
 
 Parsed = TypeVar("Parsed")
 
@@ -52,20 +53,24 @@ def parse(
         )
 
     said = io.StringIO()
+
+    def read(words: Sequence[str]) -> Parsed:
+        return tyro.cli(
+            arguments,
+            args=words,
+            prog=program,
+            description=description,
+            default=tyro.MISSING_NONPROP if default is None else default,  # pyright: ignore
+            config=markers,
+            registry=registry,
+        )
+
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(
-                arguments,
-                args=["--help" if word == "--help-all" else word for word in argv],
-                prog=program,
-                description=description,
-                default=tyro.MISSING_NONPROP if default is None else default,  # pyright: ignore
-                config=markers,
-                registry=registry,
-            )
+            return read(["--help" if word == "--help-all" else word for word in argv])
     except SystemExit:
         if said.getvalue():
-            print(_in_one_line(program, said.getvalue()), end="", file=sys.stderr)
+            print(_in_one_line(program, said.getvalue(), read), end="", file=sys.stderr)
         raise
     except BrokenPipeError:
         # A reader of the help, such as head, has read enough.
@@ -80,13 +85,15 @@ def _number(text: str) -> float:
         raise ValueError(f"{text!r} is neither a number nor a fraction such as 8/255") from None
 
 
-def _in_one_line(program: str, message: str) -> str:
+def _in_one_line(program: str, message: str, read: Callable[[Sequence[str]], Any]) -> str:
     """Bring what tyro says about wrong words, in a box, to the form of ``cli.fail``."""
     message = re.sub(r"\x1b\[[\d;]*m", "", message)
     lines = [line.strip("│ ") for line in message.splitlines() if line[:1] not in ("╭", "╰")]
     # Rules divide a box into parts. Off a terminal the title is the first of them.
     parts = re.split(r" ?[─-]{20,} ?", " ".join(filter(None, lines)))
     body, *rest = parts if "╭" in message else parts[1:]
+    if unknown := re.fullmatch("Unrecognized options: (.*)", body.strip()):
+        return f"{program}: {_unknown(unknown[1].split(', ')[0], read)}\n"
     for pattern, say in _SAYINGS:
         if match := re.fullmatch(pattern, body.strip()):
             return f"{program}: {say(' '.join(rest), *match.groups())}\n"
@@ -110,13 +117,72 @@ def _of_words(help: str, name: str, words: str) -> str:
     return f"{usage[1] if usage else name} cannot take {words}"
 
 
-def _unknown(help: str, words: str) -> str:
-    word = words.split(", ")[0]
+def _unknown(word: str, read: Callable[[Sequence[str]], Any]) -> str:
+    """The message about a word that is no option."""
     if not word.startswith("-"):
         return f"{word!r} belongs to no option; an option that is on or off takes no value"
-    names = re.findall(r"(?<!\S)(--[a-z][\w.-]*)(?: [^a-z]|,)", help.partition("For full")[0])
-    meant = f"; did you mean {' or '.join(names)}?" if names else "; --help-all lists all options"
-    return f"there is no option {word}{meant}"
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+        read(["--help"])
+    rows = re.findall(r"^[│|\s]*--.*", shown.getvalue(), re.MULTILINE)
+    options = re.findall(r"--([a-z][\w.-]*)", " ".join(rows))
+    ends = {option.rpartition(".")[2] for option in options}
+    name = word.lstrip("-").partition("=")[0].replace("_", "-")
+    end = name.rpartition(".")[2]
+    meant = {end, *_SYNONYMS.get(end, ())} & ends
+    if not meant and end in _CURES:
+        return f"there is no option {word}; {_CURES[end]}"
+    if not meant and end in _ELSEWHERE:
+        return f"there is no option {word} here, but {sibling(_ELSEWHERE[end])} has it"
+    close = [] if meant else difflib.get_close_matches(name, options, n=1, cutoff=0.8)
+    if not close:
+        meant = meant or difflib.get_close_matches(end, ends, n=2, cutoff=0.7)
+        close = [option for option in options if option.rpartition(".")[2] in meant]
+    if not close:
+        return f"there is no option {word}; --help-all lists all options"
+    return f"there is no option {word}; did you mean {' or '.join(f'--{each}' for each in close)}?"
+
+
+# Last words of options of other programs -> those that may be meant.
+_SYNONYMS = {
+    "lr": ("learning-rate",),
+    "epsilon": ("eps",),
+    "bs": ("batch-size",),
+    "batch": ("batch-size",),
+    "iterations": ("steps",),
+    "num-steps": ("steps",),
+    "pgd-steps": ("steps",),
+    "dataset": ("source",),
+    "data": ("source",),
+    "images": ("examples",),
+    "num-images": ("examples",),
+    "samples": ("examples",),
+    "limit": ("examples",),
+    "n": ("examples",),
+    "attack": ("suite",),
+    "severity": ("severities",),
+    "output": ("results", "run-dir"),
+    "output-dir": ("results", "run-dir"),
+    "out": ("results", "run-dir"),
+    "weights": ("initial-weights",),
+    "pretrained": ("initial-weights",),
+    "checkpoint": ("initial-weights",),
+    "num-workers": ("workers",),
+}
+# Words of options that no command has -> the cure.
+_CURES = {
+    "resume": "run the same command again to continue",
+    **dict.fromkeys(("weights", "checkpoint", "network"), "NETWORK, the first word, names them"),
+    **dict.fromkeys(
+        ("device", "devices", "gpu", "gpus", "cpu"),
+        "JAX chooses the devices, or the environment does: JAX_PLATFORMS=cpu",
+    ),
+}
+# Options of one command that are tried with another -> the command that has them.
+_ELSEWHERE = {
+    **dict.fromkeys(("epochs", "lr", "learning-rate", "run-dir"), "train.py"),
+    **dict.fromkeys(("suite", "eps", "norm", "restarts", "examples"), "eval.py"),
+}
 
 
 # What tyro says -> what we say, given the help below it and the groups.
@@ -136,5 +202,4 @@ _SAYINGS: tuple[tuple[str, Callable[..., str]], ...] = (
         lambda help, name, count: f"{name} needs a value" + (count != "1") * f" of {count} words",
     ),
     (r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)\.", _of_choices),
-    (r"Unrecognized options: (.*)", _unknown),
 )

@@ -86,6 +86,9 @@ def main(argv: Sequence[str]) -> int:
         return cli.fail(PROGRAM, error)
     experiment = arguments.experiment
     given = _given(argv)
+    if {"epochs", "steps"} <= set(given):
+        message = "--epochs and --steps both say how long to train; give one of them"
+        return cli.fail(PROGRAM, message, cli.WRONG_ARGUMENTS)
     if "data.source" in given:
         try:
             experiment = training.for_data(experiment, given)

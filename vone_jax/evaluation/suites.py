@@ -211,6 +211,8 @@ def expand(suite: Sequence[str]) -> tuple[str, ...]:
         raise ValueError(f"suite must name at least one of {', '.join(NAMES)}")
     expanded: dict[str, None] = {}
     for name in suite:
+        if "," in name:
+            raise ValueError(f"suite must be names with spaces between them, got {name!r}")
         arguments.choice("suite", name, NAMES)
         expanded |= dict.fromkeys(GROUPS.get(name, (name,)))
     return tuple(expanded)
