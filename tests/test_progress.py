@@ -40,7 +40,7 @@ def test_quiet(stream):
 def test_off_a_terminal_nothing_is_silent_for_long():
     """Also before the first unit is done, while a program is compiled."""
     stream = io.StringIO()
-    with Progress(10, unit="image", stream=stream, seconds=0.01) as progress:
+    with Progress(10, unit="images", stream=stream, seconds=0.01) as progress:
         progress.doing("attack")
         deadline = time.monotonic() + 20
         while "attack: 0 of 10 images" not in stream.getvalue() and time.monotonic() < deadline:

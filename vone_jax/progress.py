@@ -18,7 +18,7 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
     Args:
       total: number of units of the work.
       done: number of units that are done already.
-      unit: name of a unit.
+      unit: the plural of a unit's name.
       shown: False for a process that does not report.
       stream: default: stderr.
       seconds: time between two lines off a terminal.
@@ -28,7 +28,7 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         self,
         total: int,
         done: int = 0,
-        unit: str = "step",
+        unit: str = "steps",
         shown: bool = True,
         stream: TextIO | None = None,
         seconds: float = 30.0,
@@ -78,7 +78,7 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         if 0 < done and self._done < self._total:
             rest = f", about {_duration(spent * (self._total - self._done) / done)} left"
         doing = f"{self._doing}: " if self._doing else ""
-        count = f"{self._done} of {self._total} {self._unit}s, " if self._total else ""
+        count = f"{self._done} of {self._total} {self._unit}, " if self._total else ""
         return f"{doing}{count}{_duration(spent)} so far{rest}"
 
     def _report(self, seconds: float) -> None:

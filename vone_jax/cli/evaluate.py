@@ -199,12 +199,19 @@ def _open(arguments: Arguments) -> Network:
 def _run(tasks: Sequence[tuple[evaluation.Job, evaluation.Task]]) -> list[results.Result]:
     """Carry out all tasks, with reports on the progress."""
     finished: list[results.Result] = []
-    total = sum(len(job.examples) for job, task in tasks if isinstance(task, Condition))
+    # The unit of work is a pass of an image through the network, so that the estimate of the rest
+    # knows that an attack takes longer than a corruption.
+    costs = [task.passes if isinstance(task, Condition) else 0 for _, task in tasks]
+    total = sum(len(job.examples) * cost for (job, _), cost in zip(tasks, costs, strict=True))
     first = jax.process_index() == 0
-    with Progress(total, unit="image", shown=first) as progress:
-        for job, task in tasks:
-            progress.doing(task.name)
-            result = evaluation.evaluate(job, task, finished, progress.advance)
+    with Progress(total, unit="passes", shown=first) as progress:
+        for number, ((job, task), cost) in enumerate(zip(tasks, costs, strict=True), start=1):
+            progress.doing(f"{task.name}, {number} of {len(tasks)}")
+
+            def advance(images: int, cost: int = cost) -> None:
+                progress.advance(images * cost)
+
+            result = evaluation.evaluate(job, task, finished, advance)
             if result is None:
                 continue
             finished.append(result)

@@ -24,6 +24,11 @@ class Condition(abc.ABC):
 
     name: str
 
+    @property
+    def passes(self) -> int:
+        """Passes through the network that an image takes, roughly, to estimate times."""
+        return 10
+
     @abc.abstractmethod
     def record(self) -> results.Condition:
         """The condition for a result file."""
@@ -98,6 +103,10 @@ class Attacked(Judged):
             return stem + {"none": "-noise-free", "frozen": "-frozen-attack"}[self.attack_noise]
         return f"{stem}-attacked-{noise_slug(self.attack_noise)}"
 
+    @property
+    def passes(self) -> int:
+        return super().passes + passes(self.attack)
+
     def record(self) -> results.AttackCondition:
         return results.AttackCondition(
             attacks=(attack_record(self.attack),),
@@ -144,6 +153,10 @@ class WorstOf(Judged):
     def name(self) -> str:
         first = self.attacks[0]
         return f"attack-worst-{first.norm}-{first.eps:.4g}"
+
+    @property
+    def passes(self) -> int:
+        return super().passes * (2 + len(self.attacks)) + passes(*self.attacks)
 
     def record(self) -> results.AttackCondition:
         return results.AttackCondition(
@@ -256,6 +269,10 @@ class Minimal(Condition):
     def name(self) -> str:
         return f"minimal-{type(self.attack).__name__.lower()}-{self.attack.norm}"
 
+    @property
+    def passes(self) -> int:
+        return 2 * super().passes + passes(self.attack)
+
     def record(self) -> results.MinimalCondition:
         return results.MinimalCondition(
             attack=attack_record(self.attack),
@@ -312,6 +329,16 @@ def attack_record(attack: Attack) -> results.Attack:
     record = attacks.to_json(attack)
     fields = {key: record[key] for key in record if key not in ("name", "norm", "eps")}
     return results.Attack(record["name"], attack.norm, float(attack.eps), fields)  # pyright: ignore
+
+
+def passes(*several: Attack) -> int:
+    """Passes through the network that attacks make with an image, roughly. A gradient counts 3."""
+    total = 0
+    for each in [each for attack in several for each in _members(attack)]:
+        fields = vars(each)
+        runs = 3 * fields["steps"] if "steps" in fields else fields.get("queries", 1)
+        total += runs * fields.get("restarts", 1) * fields.get("eot_samples", 1)
+    return total
 
 
 def averaging(*several: Attack) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from vone_jax import arguments, names, prng, results
 from vone_jax.attacks import FGSM, PGD, Attack, RandomNoise, Square, checks, classifier, losses
 from vone_jax.attacks.attack import compiled
 from vone_jax.evaluation import masking_checks
-from vone_jax.evaluation.conditions import Condition, attack_record
+from vone_jax.evaluation.conditions import Condition, attack_record, passes
 from vone_jax.evaluation.judging import Trial, probability_correct
 from vone_jax.results import Check
 
@@ -142,6 +142,11 @@ class Masking(Condition):
     @property
     def name(self) -> str:
         return f"masking-{self.norm}-{self.eps:.4g}"
+
+    @property
+    def passes(self) -> int:
+        attacks = self.attacks().values()
+        return super().passes * (1 + len(attacks)) + passes(*attacks)
 
     def record(self) -> results.MaskingCondition:
         return results.MaskingCondition(
