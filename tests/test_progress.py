@@ -72,15 +72,18 @@ def test_nothing_is_printed_after_the_end():
 @pytest.mark.parametrize(
     ("spent", "done", "text"),
     [
-        (60, 2, "2 of 10 steps, 60 s so far"),
-        (60, 4, "4 of 10 steps, 60 s so far, about 3 min left"),
-        (14400, 6, "6 of 10 steps, 4.0 h so far, about 4.0 h left"),
-        (60, 10, "10 of 10 steps, 60 s so far"),
+        (60, 2, "2 of 1000 steps, 60 s so far"),
+        # While programs are compiled, an estimate would be far too long.
+        (60, 42, "42 of 1000 steps, 60 s so far"),
+        (600, 42, "42 of 1000 steps, 10 min so far, about 4.0 h left"),
+        (60, 202, "202 of 1000 steps, 60 s so far, about 4 min left"),
+        (14400, 501, "501 of 1000 steps, 4.0 h so far, about 4.0 h left"),
+        (60, 1000, "1000 of 1000 steps, 60 s so far"),
     ],
 )
 def test_the_rest_is_estimated_from_what_was_done_here(spent, done, text, monkeypatch):
     """Two steps were done before."""
-    progress = Progress(10, 2, shown=False, stream=io.StringIO())
+    progress = Progress(1000, 2, shown=False, stream=io.StringIO())
     progress.advance(done - 2)
     now = time.monotonic()
     monkeypatch.setattr(module.time, "monotonic", lambda: now + spent)

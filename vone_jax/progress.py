@@ -9,6 +9,10 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 
+# An estimate of the rest needs this share of the work, or seconds since the start.
+_SHARE, _LONG = 0.05, 300.0
+
+
 class Progress(contextlib.AbstractContextManager["Progress"]):
     """The progress of some work, on stderr. Use it in a ``with`` block.
 
@@ -75,7 +79,9 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         spent = time.monotonic() - self._start
         done = self._done - self._first
         rest = ""
-        if 0 < done and self._done < self._total:
+        # The first units take longer than others, since programs are compiled for them.
+        enough = done >= _SHARE * self._total or (done > 0 and spent >= _LONG)
+        if enough and self._done < self._total:
             rest = f", about {_duration(spent * (self._total - self._done) / done)} left"
         doing = f"{self._doing}: " if self._doing else ""
         count = f"{self._done} of {self._total} {self._unit}, " if self._total else ""
