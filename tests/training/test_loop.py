@@ -618,6 +618,14 @@ def test_a_line_for_each_validation_where_there_is_no_terminal(tiny, tmp_path, c
     assert len(lines) == 4
 
 
+def test_a_validation_is_announced(tiny, tmp_path, monkeypatch):
+    """A long one would look as if the training hung."""
+    said = []
+    monkeypatch.setattr(training.loop.Progress, "doing", lambda self, what: said.append(what))
+    train(tiny, tmp_path, progress=True)
+    assert said == ["validating on 10 images", "training"] * 2
+
+
 @pytest.mark.parametrize(("accuracy", "told"), [(0.34, True), (0.5, False)])
 def test_a_network_that_has_learned_nothing_is_told(
     tiny, tmp_path, capsys, monkeypatch, accuracy, told

@@ -165,8 +165,10 @@ def train(
 
             # Validate.
             if validating and not stopping:
+                report.doing(f"validating on {len(setup.eval_source):,} images")
                 with monitor.clock.paused():
                     result = validate(setup, state, request)
+                report.doing("training")
                 if result is None:
                     continue
                 monitor.validation(step, result)
