@@ -10,8 +10,9 @@ Command: python sweep.py laboratory/learned
 from configs.laboratory.networks import laboratory
 
 _LABELS = [
-    "vone-0", "vone-uniform", "vone-oriented-pools", "vone-neighbours", "vone-gdn", "vone-tuned",
-    "vone-tuned-uniform",
+    "vone-0", "vone-1", "vone-2", "vone-uniform", "vone-oriented-pools",
+    "vone-neighbours", "vone-neighbours-1", "vone-neighbours-2",
+    "vone-gdn", "vone-gdn-1", "vone-gdn-2", "vone-tuned", "vone-tuned-uniform",
 ]  # fmt: skip
 
 sweep = laboratory("learned", _LABELS)

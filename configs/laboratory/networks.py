@@ -66,6 +66,10 @@ def _similar(**fields) -> Experiment:
     return replace(_base, similarity=Similarity(**fields))
 
 
+def _further_seeds(label: str, network: Experiment) -> dict[str, Experiment]:
+    return {f"{label}-{seed}": replace(network, seed=seed) for seed in SEEDS[1:]}
+
+
 SEEDS = (0, 1, 2)
 # An image spans one degree here, so the pools are small. The gain keeps the mean response.
 _surround = SurroundNormalization(largest_extent=0.28, position_pooling=0.1, gain=1.6)
@@ -107,7 +111,7 @@ NETWORKS: dict[str, Experiment] = {
         f"vone-surround-quiet-{seed}": replace(_v1(normalization=_surround, noise=None), seed=seed)
         for seed in SEEDS
     },
-    **{f"vone-quiet-{seed}": replace(_v1(noise=None), seed=seed) for seed in SEEDS[1:]},
+    **_further_seeds("vone-quiet", _v1(noise=None)),
     **{
         f"ev-surround-{seed}": replace(_v1(_ev, normalization=_ev_surround), seed=seed)
         for seed in SEEDS
@@ -115,7 +119,9 @@ NETWORKS: dict[str, Experiment] = {
     # Learned normalisations behind V1, and banks whose parameters are trained.
     "vone-oriented-pools": _learned(OrientedPools(9)),
     "vone-neighbours": _learned(NeighbouringChannels()),
+    **_further_seeds("vone-neighbours", _learned(NeighbouringChannels())),
     "vone-gdn": _learned(GDN()),
+    **_further_seeds("vone-gdn", _learned(GDN())),
     "vone-tuned": _v1(tuned=True),
     "vone-tuned-uniform": _v1(tuned=True, distribution="uniform"),
     # A network without noise that learns from the eight variants, which must be in runs/laboratory.
