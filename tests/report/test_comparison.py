@@ -4,7 +4,8 @@ import pytest
 
 from tests.results import built
 from tests.results.built import STRONG, WEAK
-from vone_jax.report import comparison, wording
+from vone_jax import results
+from vone_jax.report import comparison, scores, wording
 
 
 def compare(base, vone, **fields):
@@ -36,6 +37,19 @@ def test_a_line_for_each_condition_with_its_verdict():
         expected = line.vone[0].accuracy - line.base[0].accuracy
         assert line.difference.value == pytest.approx(expected)
         assert line.images == ""
+
+
+def test_the_mean_over_corruptions_is_the_one_of_the_scores():
+    """Extra corruptions count in neither, and a drawn texture stands in for frost in both."""
+    made = built.measure("resnet18", corruptions=("fog", "frost_procedural", "spatter"))
+    run = built.run(made)
+    mean, *_ = results.mean_accuracy(list(comparison.averaged(run).values()))
+    (line,) = scores.table([run]).lines
+    assert mean == pytest.approx(line.scores["corruptions"].value)
+    item = compare(WEAK, STRONG, corruptions=("fog", "frost_procedural", "spatter"))
+    assert item.lines[-1].label == "Mean of 2 corruptions, severities 1 and 3"
+    extra = built.run(built.measure("resnet18", corruptions=("spatter",)))
+    assert list(comparison.averaged(extra)) == [("spatter", 1), ("spatter", 3)]
 
 
 @pytest.mark.parametrize(

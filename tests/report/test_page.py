@@ -381,6 +381,16 @@ def test_one_severity_is_no_mean_and_no_curve(severities, heading, charts):
     assert f"in 2 ways at {heading.removeprefix('Accuracy, ').split('at ')[-1]}" in text or charts
 
 
+@pytest.mark.parametrize(
+    ("corruptions", "told"),
+    [(("fog", "gaussian_blur"), "leave out the extra ones: Gaussian blur."), (("spatter",), "")],
+)
+def test_corruptions_outside_the_means_are_named(corruptions, told):
+    made = built.measure("resnet18", corruptions=corruptions)
+    text = rendered([built.run(made)]).find(id="corruptions").text
+    assert told in text and ("leave out" in text) is bool(told)
+
+
 def test_one_radius_makes_no_line():
     tree = rendered([built.run(built.measure("resnet18", {"clean": 0.9, "l1": (0.2,)}))])
     (plot,) = [e for e in tree.find(id="attacks").all("div")

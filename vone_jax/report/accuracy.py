@@ -109,7 +109,7 @@ def by_corruption(runs: Sequence[Run]) -> Figure | None:
 
 def _conditions(run: Run) -> list[Point]:
     points = []
-    clean, corrupted = comparison.clean(run), comparison.corruptions(run)
+    clean, corrupted = comparison.clean(run), comparison.averaged(run)
     if clean is not None:
         points.append(Point(_CLEAN, [clean], clean.protocol_label))
     for result in itertools.chain(*comparison.ladders(run)):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vone_jax import names, results
-from vone_jax.names import NORMS
+from vone_jax.names import COMMON_CORRUPTIONS, NORMS, PROCEDURAL_FROST
 from vone_jax.report.wording import corruption_label, count, words
 from vone_jax.results import Result, Run
 
@@ -82,6 +82,22 @@ def form_label(form: str) -> str:
 def corruptions(run: Run) -> dict[tuple[str, int], Result]:
     """(corruption, severity) -> the result of a network as deployed, sorted."""
     return by_corruption([result for result in run.results if as_deployed(run, result)])
+
+
+def averaged(run: Run) -> dict[tuple[str, int], Result]:
+    """The ``corruptions`` that means are over: the common ones, or all if none is common."""
+    measured = corruptions(run)
+    return common(measured) or measured
+
+
+def common(measured: Mapping[tuple[str, int], Result]) -> dict[tuple[str, int], Result]:
+    """(common corruption, severity) -> the result, sorted.
+
+    A drawn texture stands in for frost where there is no result with photographs of frost.
+    """
+    drawn = {("frost", s): r for (name, s), r in measured.items() if name == PROCEDURAL_FROST}
+    both = sorted((drawn | dict(measured)).items())
+    return {key: result for key, result in both if key[0] in COMMON_CORRUPTIONS}
 
 
 def by_corruption(measured: Sequence[Result]) -> dict[tuple[str, int], Result]:
@@ -297,11 +313,11 @@ def _lines(base: Run, vone: Run):
             if eps in of_vone:
                 label = of_vone[eps].attack.label
                 yield _line("attack", label, [of_base[eps]], [of_vone[eps]])
-    of_base, of_vone = corruptions(base), corruptions(vone)
-    common = [key for key in of_base if key in of_vone]
-    if common:
-        first, second = ([conditions[key] for key in common] for conditions in (of_base, of_vone))
-        yield _line("corruption", corruption_label(common), first, second)
+    of_base, of_vone = averaged(base), averaged(vone)
+    shared = [key for key in of_base if key in of_vone]
+    if shared:
+        first, second = ([conditions[key] for key in shared] for conditions in (of_base, of_vone))
+        yield _line("corruption", corruption_label(shared), first, second)
 
 
 def _line(kind: str, label: str, base: list[Result], vone: list[Result]) -> Line:

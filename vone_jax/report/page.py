@@ -9,6 +9,7 @@ import jinja2
 import numpy as np
 
 from vone_jax import names, results
+from vone_jax.names import EXTRA_CORRUPTIONS
 from vone_jax.report import (
     accuracy,
     cautions,
@@ -141,13 +142,12 @@ def _card(position: int, run: Run) -> dict[str, Any]:
     """A network at a glance: clean accuracy, and the middle radius of each ladder."""
     clean = comparison.clean(run)
     middles = [ladder[len(ladder) // 2] for ladder in comparison.ladders(run)]
-    corrupted = comparison.corruptions(run)
+    corrupted = comparison.averaged(run)
     return {
         "run": run,
         "clean": clean and Entry(position, run, clean),
         "robust": [Entry(position, run, result) for result in middles],
         "corrupted": results.mean_accuracy(list(corrupted.values())) if corrupted else None,
-        "corruptions": wording.corruption_label(list(corrupted)) if corrupted else "",
     }
 
 
@@ -174,12 +174,14 @@ def _corruptions(runs: Sequence[Run]) -> dict[str, Any] | None:
         for name in names
         if max(sum(other == name for other, _ in each) for each in measured) > 1
     ]
+    extra = [name for name in names if name in EXTRA_CORRUPTIONS]
     severities = [severity for each in measured for _, severity in each]
     over = wording.severity_label(severities)
     return {
         "chart": accuracy.by_corruption(runs),
         "panels": panels,
         "ways": len(names),
+        "extra": [wording.words(name) for name in extra] if len(extra) < len(names) else [],
         "over": over,
         "heading": f"mean over {over}" if len(set(severities)) > 1 else f"at {over}",
     }

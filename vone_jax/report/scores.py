@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from vone_jax import results
-from vone_jax.names import CORRUPTION_GROUPS, NORM_LABELS, NORMS, PROCEDURAL_FROST
+from vone_jax.names import CORRUPTION_GROUPS, NORM_LABELS, NORMS
 from vone_jax.report import comparison
 from vone_jax.report.wording import listing, markdown, severity_label
 from vone_jax.results import Result, Run
@@ -212,7 +212,8 @@ def _measured(run: Run) -> Iterator[_Measured]:
         judged = (result.network.noise_change, result.protocol.slug)
         groups.setdefault(judged, {}).setdefault(result.kind, []).append(result)
     for kinds in groups.values():
-        clean, corrupted = kinds.get("clean", [None])[0], _corruptions(kinds.get("corruption", []))
+        clean = kinds.get("clean", [None])[0]
+        corrupted = comparison.common(comparison.by_corruption(kinds.get("corruption", [])))
         for settings, by_radius in attack_groups(kinds.get("attack", [])) or [(None, {})]:
             yield _Measured(run, settings, clean, by_radius, corrupted)
 
@@ -243,17 +244,6 @@ def attack_groups(
         for place, (settings, members) in enumerate(groups)
         if not any(sets[place] < other for other in sets) and sets[place] not in sets[:place]
     ]
-
-
-def _corruptions(members: Sequence[Result]) -> dict[tuple[str, int], Result]:
-    """(common corruption, severity) -> the result.
-
-    A drawn texture stands in for frost where there is no result with photographs of frost.
-    """
-    measured = comparison.by_corruption(members)
-    drawn = {("frost", each[1]): r for each, r in measured.items() if each[0] == PROCEDURAL_FROST}
-    common = {name for group in CORRUPTION_GROUPS.values() for name in group}
-    return dict(sorted((key, r) for key, r in (drawn | measured).items() if key[0] in common))
 
 
 def _usual(conditions: Sequence[tuple[Run, tuple]]) -> tuple:
