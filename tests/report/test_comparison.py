@@ -147,6 +147,31 @@ def test_the_strongest_attack_counts_and_controls_of_the_noise_do_not():
     )
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_several_evaluations_the_one_on_the_most_images_counts(order):
+    """In the headline and in the scores, whatever the names of the files are."""
+    pgd = built.attacked("linf", 0.1)
+    made = [
+        built.accuracy(condition, built.answers(share, images), name=str(images))
+        for condition in (built.CLEAN, pgd, built.corrupted("fog", 1))
+        for images, share in ((200, 0.6), (50, 0.4))
+    ]
+    # Another attack at that radius counts where it is stronger, on any number of images.
+    other = built.accuracy(built.attacked("l2", 0.1, steps=5), built.answers(0.2, 50), name="5")
+    stronger = built.accuracy(built.attacked("l2", 0.1), built.answers(0.5, 200), name="64")
+    run = built.run([*made, other, stronger][::order])
+    counted = [
+        comparison.clean(run),
+        *comparison.curve(run, "linf").values(),
+        *comparison.averaged(run).values(),
+    ]
+    assert [result.images for result in counted] == [200, 200, 200]
+    assert [result.name for result in comparison.curve(run, "l2").values()] == ["5"]
+    line = next(line for line in scores.table([run]).lines if "linf_0.1" in line.radii)
+    values = [line.scores["clean"], line.radii["linf_0.1"], line.scores["corruptions"]]
+    assert [score.value for score in values] == pytest.approx([0.6] * 3)
+
+
 def test_rows_of_one_name_are_told_apart_by_their_settings():
     made = [
         built.accuracy(

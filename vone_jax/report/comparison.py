@@ -43,22 +43,27 @@ def common_chance(runs: Sequence[Run]) -> float | None:
 
 
 def clean(run: Run) -> Result | None:
-    """The result on clean images of a network as deployed; None if it was not measured."""
-    measured = [result for result in run.of_kind("clean") if as_deployed(run, result)]
-    return measured[0] if measured else None
+    """The result of a network as deployed on the most clean images; None if there is none."""
+    measured = (result for result in run.of_kind("clean") if as_deployed(run, result))
+    return max(measured, key=lambda result: result.images, default=None)
 
 
 def curve(run: Run, norm: str) -> dict[float, Result]:
     """The results of a network as deployed under attack, by ascending radius.
 
-    Where several attacks have one radius, the one that leaves the lowest accuracy counts.
+    Where several attacks have one radius, the one that leaves the lowest accuracy counts; of
+    several evaluations of one attack, the one on the most images.
     """
-    worst: dict[float, Result] = {}
-    for result in run.of_kind("attack"):
+    attacks: list[Result] = []
+    for result in sorted(run.of_kind("attack"), key=lambda result: -result.images):
         if result.attack.norm == norm and as_deployed(run, result):
-            eps = result.attack.radius
-            if eps not in worst or result.accuracy < worst[eps].accuracy:
-                worst[eps] = result
+            if all(result.condition != other.condition for other in attacks):
+                attacks.append(result)
+    worst: dict[float, Result] = {}
+    for result in attacks:
+        eps = result.attack.radius
+        if eps not in worst or result.accuracy < worst[eps].accuracy:
+            worst[eps] = result
     return dict(sorted(worst.items()))
 
 
@@ -103,18 +108,19 @@ def common(measured: Mapping[tuple[str, int], Result]) -> dict[tuple[str, int], 
 def by_corruption(measured: Sequence[Result]) -> dict[tuple[str, int], Result]:
     """(corruption, severity) -> the result, sorted.
 
-    Where a condition was measured in several forms, the one in floating point counts.
+    Where a condition was measured in several forms, the one in floating point counts; of several
+    evaluations in one form, the one on the most images.
     """
     corrupted = [(r, r.condition) for r in measured]
     corrupted = [(r, c) for r, c in corrupted if isinstance(c, results.CorruptionCondition)]
-    # Later results replace earlier ones, so floating point comes last.
-    corrupted.sort(key=lambda pair: form_label(pair[1].form), reverse=True)
+    # Later results replace earlier ones, so floating point comes last, and there the most images.
+    corrupted.sort(key=lambda pair: (form_label(pair[1].form), -pair[0].images), reverse=True)
     return dict(sorted({(c.corruption, c.severity): r for r, c in corrupted}.items()))
 
 
 def by_radius(attacks: Sequence[Result]) -> dict[tuple[str, str], Result]:
-    """(norm, label of the radius) -> the last result, by norm and ascending radius."""
-    ordered = sorted(attacks, key=lambda r: (NORMS.index(r.attack.norm), r.attack.radius))
+    """(norm, label of the radius) -> the result on most images, by norm and ascending radius."""
+    ordered = sorted(attacks, key=lambda r: (NORMS.index(r.attack.norm), r.attack.radius, r.images))
     return {(r.attack.norm, r.attack.eps_label): r for r in ordered}
 
 

@@ -212,7 +212,7 @@ def _measured(run: Run) -> Iterator[_Measured]:
         judged = (result.network.noise_change, result.protocol.slug)
         groups.setdefault(judged, {}).setdefault(result.kind, []).append(result)
     for kinds in groups.values():
-        clean = kinds.get("clean", [None])[0]
+        clean = max(kinds.get("clean", []), key=lambda result: result.images, default=None)
         corrupted = comparison.common(comparison.by_corruption(kinds.get("corruption", [])))
         for settings, by_radius in attack_groups(kinds.get("attack", [])) or [(None, {})]:
             yield _Measured(run, settings, clean, by_radius, corrupted)

@@ -251,7 +251,8 @@ def _weakest(runs: Sequence[Run], number: int) -> tuple[dict[str, str], list[lis
     # Norm -> settings -> radius -> result, for each network.
     ladders: dict[str, dict[str, list[dict[float, Result]]]] = {norm: {} for norm in NORMS}
     for place, run in enumerate(runs):
-        for result in run.of_kind("attack"):
+        # The evaluation on the most images comes last and counts.
+        for result in sorted(run.of_kind("attack"), key=lambda result: result.images):
             if not comparison.control(run, result):
                 same_norm = ladders[result.attack.norm]
                 settings = comparison.attack_settings(result)
