@@ -474,6 +474,31 @@ def test_many_networks_have_their_colours_markers_and_cards():
     assert sum(e.attributes.get("class") == "verdict" for e in tree.all("p")) == 8
 
 
+@pytest.mark.parametrize(
+    ("numbers", "told"),
+    [
+        ({"clean": 1200, "attack": 1200, "corruption": 1200}, "1,200 images"),
+        ({"clean": 1200, "attack": 200}, "1,200 clean and 200 attacked images"),
+        (
+            {"clean": 1200, "attack": 200, "corruption": 50},
+            "1,200 clean, 200 attacked and 50 to 100 corrupted images",
+        ),
+        ({"clean": 1}, "1 image"),
+    ],
+)
+def test_the_first_line_has_the_number_of_images(numbers, told):
+    conditions = {
+        "clean": built.CLEAN,
+        "attack": built.attacked("linf", 0.1),
+        "corruption": built.corrupted("fog", 1),
+    }
+    made = [built.accuracy(conditions[kind], built.answers(0.5, n)) for kind, n in numbers.items()]
+    if numbers.get("corruption") == 50:
+        made.append(built.accuracy(built.corrupted("fog", 2), built.answers(0.5, 100)))
+    first = next(rendered([built.run(made)]).all("p"))
+    assert first.text == f"VOneNet report · {told} · measured 2030-01-02"
+
+
 def test_one_network_alone_has_no_comparison():
     tree = rendered([built.run(built.measure("resnet18", WEAK))])
     assert not [e for e in tree.all("p") if e.attributes.get("class") == "verdict"]

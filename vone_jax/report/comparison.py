@@ -7,7 +7,7 @@ from typing import Any
 
 from vone_jax import names, results
 from vone_jax.names import COMMON_CORRUPTIONS, NORMS, PROCEDURAL_FROST
-from vone_jax.report.wording import corruption_label, count, words
+from vone_jax.report.wording import corruption_label, count, listing, words
 from vone_jax.results import Result, Run
 
 # Below this the normal approximation behind an interval of differences means little.
@@ -71,6 +71,25 @@ def ladders(run: Run) -> list[list[Result]]:
     """``curve`` of each norm that a network as deployed was attacked in, without the radii."""
     curves = (curve(run, norm) for norm in norms([run]))
     return [list(by_radius.values()) for by_radius in curves if by_radius]
+
+
+def images(runs: Sequence[Run]) -> str:
+    """The number of images behind the headline; by condition where these differ, else one."""
+    shown: dict[str, list[Result]] = {
+        "clean": [result for run in runs if (result := clean(run))],
+        "attacked": [result for run in runs for ladder in ladders(run) for result in ladder],
+        "corrupted": [result for run in runs for result in averaged(run).values()],
+    }
+    spans: dict[str, str] = {}
+    for kind, measured in shown.items():
+        numbers = [result.images for result in measured]
+        if numbers:
+            low, high = min(numbers), max(numbers)
+            spans[kind] = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    if len(set(spans.values())) > 1:
+        return f"{listing([f'{span} {kind}' for kind, span in spans.items()])} images"
+    span = next(iter(spans.values()), "")
+    return f"{span} {'image' if span == '1' else 'images'}" if span else ""
 
 
 def attack_condition(result: Result) -> results.AttackCondition:

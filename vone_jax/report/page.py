@@ -87,6 +87,7 @@ def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
         "labels": labels,
         "title": " and ".join(labels) if len(labels) <= 2 else f"{len(labels)} networks",
         "datasets": datasets,
+        "images": comparison.images(runs),
         "measured_on": max(started)[:10],
         "markers": [charts.marker(position) for position in range(len(runs))],
         "colors": [position % charts.COLORS for position in range(len(runs))],
