@@ -61,7 +61,8 @@ def test_the_first_thing_on_the_page_is_the_answer(tab, path):
     answers = tab.evaluate(
         "[...document.querySelectorAll('.answers li')].map((item) => item.innerText)"
     )
-    assert [answer.split(" gets ")[0].strip() for answer in answers] == [
+    # The networks of these runs are not trained.
+    assert [answer.split(" is near chance: it gets ")[0].strip() for answer in answers] == [
         "ResNet-18",
         "VOneResNet-18",
     ]

@@ -499,6 +499,18 @@ def test_the_first_line_has_the_number_of_images(numbers, told):
     assert first.text == f"VOneNet report · {told} · measured 2030-01-02"
 
 
+def test_the_headline_flags_networks_near_chance():
+    """Their robustness says nothing, so no sentence compares it."""
+    guessing = built.measure("resnet18", WEAK | {"clean": 0.11})
+    runs = [built.run(guessing), built.run(built.measure("vone_resnet18", STRONG))]
+    glance = rendered(runs).find(id="glance")
+    (verdict,) = [e.text for e in glance.all("p") if e.attributes.get("class") == "verdict"]
+    assert verdict == "ResNet-18 is near chance on clean images, so robustness says little."
+    base, vone = [e.text for e in glance.all("li") if e.attributes.get("class") == "network"]
+    assert base.startswith("ResNet-18 is near chance: it gets 11.0\u202f% of clean images right")
+    assert "near chance" not in vone
+
+
 def test_one_network_alone_has_no_comparison():
     tree = rendered([built.run(built.measure("resnet18", WEAK))])
     assert not [e for e in tree.all("p") if e.attributes.get("class") == "verdict"]

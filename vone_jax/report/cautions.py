@@ -78,11 +78,7 @@ def _chance(run: Run) -> Iterator[str]:
     """A network that hardly classifies: robustness of guesses says nothing."""
     measured = comparison.clean(run)
     level = comparison.chance(measured) if measured else None
-    if measured is None or level is None:
-        return
-    # Twice chance would be a perfect network for two classes, so there it is half way to it.
-    low = min(2 * level, (1 + level) / 2)
-    if measured.interval[0] <= level or measured.accuracy < low:
+    if measured and level and comparison.near_chance(run):
         yield (
             f"{run.label} is near chance: it is right on {percent(measured.accuracy)} of clean "
             f"images, and guessing is right on {percent(level)}. Its robustness says little."

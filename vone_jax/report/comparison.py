@@ -36,6 +36,17 @@ def chance(result: Result) -> float | None:
     return 1 / classes if classes > 1 else None
 
 
+def near_chance(run: Run) -> bool:
+    """True for a network that hardly classifies clean images, as one without training."""
+    measured = clean(run)
+    level = chance(measured) if measured else None
+    if measured is None or level is None:
+        return False
+    # Twice chance would be a perfect network for two classes, so there it is half way to it.
+    low = min(2 * level, (1 + level) / 2)
+    return measured.interval[0] <= level or measured.accuracy < low
+
+
 def common_chance(runs: Sequence[Run]) -> float | None:
     """The chance level of all results; None if it is not known or not the same for all."""
     levels = {chance(result) for run in runs for result in run.on_images}
@@ -365,6 +376,10 @@ def _sentence(base: Run, vone: Run, lines: Sequence[Line]) -> str:
         return f"{vone.label} and {base.label} share no attack."
     if any(line.verdict == TOO_FEW for line in attacks):
         return f"Too few images to tell whether {vone.label} is more robust than {base.label}."
+    weak = [run.label for run in (base, vone) if near_chance(run)]
+    if weak:
+        are = "is" if len(weak) == 1 else "are"
+        return f"{listing(weak)} {are} near chance on clean images, so robustness says little."
     counts = Counter(line.verdict for line in attacks)
     total = len(attacks) - counts[BROKEN]
     if total == 0:

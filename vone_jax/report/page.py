@@ -146,6 +146,7 @@ def _card(position: int, run: Run) -> dict[str, Any]:
     corrupted = comparison.averaged(run)
     return {
         "run": run,
+        "near_chance": comparison.near_chance(run),
         "clean": clean and Entry(position, run, clean),
         "robust": [Entry(position, run, result) for result in middles],
         "corrupted": results.mean_accuracy(list(corrupted.values())) if corrupted else None,
