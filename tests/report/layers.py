@@ -16,18 +16,18 @@ LABELS = {
     "circular_variance": "circular variance",
     "max_noise": "largest response to noise",
 }
-UNITS = 30
+UNITS = 120
 SCORES = {"pref_or": 0.9, "peak_sf": 0.8, "sf_selective": 0.4}
 
 
-def property_score(name, score):
+def property_score(name, score, units=UNITS):
     """The score of a property; None for one that was not scored."""
     values = dict.fromkeys(field.name for field in dataclasses.fields(results.PropertyScore))
     edges = EDGES.get(name, (0.0, 1.0))
     bins = len(edges) - 1
     shares = np.arange(1, bins + 1) / sum(range(bins + 1))
     values |= {"name": name, "label": LABELS[name], "unit": "deg", "group": "g", "benchmark": "b",
-               "edges": edges, "distribution": tuple(shares.tolist()), "units": UNITS}  # fmt: skip
+               "edges": edges, "distribution": tuple(shares.tolist()), "units": units}  # fmt: skip
     values["status"] = "needs data" if name in EDGES else "needs stimuli"
     if score is not None:
         values |= {"status": "scored", "score": score, "neurons": 100,
@@ -54,7 +54,8 @@ def layer(of, name, scores=SCORES, *, arrays=None, status="scored", **fields):
     stored["value/peak_sf"][:3] = np.nan
     measured = None
     if status == "scored":
-        properties = {each: property_score(each, scores.get(each)) for each in LABELS}
+        units = fields.get("units", UNITS)
+        properties = {each: property_score(each, scores.get(each), units) for each in LABELS}
         values = {
             "visual_degrees": 8.0, "image_size": 224, "trials": 1, "units": UNITS, "slope": 1.0,
             "offset": 0.0, "mean_score": 0.5, "groups": {}, "properties": properties,

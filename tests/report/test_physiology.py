@@ -59,7 +59,21 @@ def test_layers_are_ranked_by_the_mean_of_their_scores():
         assert page.find(id=next(row.all("a")).attributes["href"][1:])
     text = words(section)
     assert "Most V1-like: v1 of VOneResNet-18, with a mean of 0.70 over 3 properties" in text
-    assert "30 units, 224 px for 8°" in text
+    assert "120 units, 224 px for 8°" in text
+
+
+def test_layers_of_few_units_do_not_lead():
+    """A mean over a few units is high or low by chance."""
+    few = layer(BASE, "layer4", dict.fromkeys(SCORES, 0.9), units=99)
+    section = section_of([layer(BASE, "stem", dict.fromkeys(SCORES, 0.2)), few], [])
+    text = words(section)
+    assert "Most V1-like: stem of ResNet-18" in text and "It has few units" not in text
+    cells = [words(row) for row in section.all("tr")][1:]
+    assert cells[0].startswith("stem") and "read with care" not in cells[0]
+    assert cells[1].startswith("layer4") and "few units, read with care" in cells[1]
+    assert "fewer than 100 units stand last" in text
+    assert "Most V1-like: layer4" in (alone := words(section_of([few], [])))
+    assert "It has few units: read this with care." in alone
 
 
 def test_figures_are_of_the_best_layer_of_each_network():

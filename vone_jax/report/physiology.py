@@ -15,6 +15,8 @@ from vone_jax.results import FIELD_MAPS, SCORED, TUNING_AXES, LayerScores, Run
 
 # Example units, from the lowest to the highest preferred spatial frequency.
 _EXAMPLES = 4
+# Scores of fewer units are uncertain. The smallest sample of neurons behind a score has 87.
+FEW_UNITS = 100
 # Share of a unit's largest response above which a place belongs to its field.
 _IN_FIELD = 0.05
 
@@ -41,6 +43,12 @@ class Layer:
         size = f"{measured.image_size} px for {measured.visual_degrees:.3g}°"
         change = self.entry.result.network.noise_change
         return ", ".join(filter(None, (count(measured.units, "unit"), size, trials, change)))
+
+    @property
+    def few(self) -> bool:
+        """True if a score is of fewer than ``FEW_UNITS`` units."""
+        scored = [p for p in self.measured.properties.values() if p.status == SCORED]
+        return any((item.units or 0) < FEW_UNITS for item in scored)
 
     @property
     def dashes(self) -> str:
@@ -80,7 +88,7 @@ def section(runs: Sequence[Run]) -> dict[str, Any] | None:
     for layer in scored:
         scores = layer.scores(columns)
         rows.append((layer, float(np.mean(scores)) if scores else float("nan"), scores))
-    rows.sort(key=lambda row: -row[1])
+    rows.sort(key=lambda row: (row[0].few, -row[1]))
     best: dict[int, Layer] = {}
     for layer, _, _ in rows:
         best.setdefault(layer.entry.position, layer)
@@ -88,6 +96,7 @@ def section(runs: Sequence[Run]) -> dict[str, Any] | None:
     sources = [layer.measured.properties[name].source for layer in scored for name, _ in columns]
     return {
         "columns": [label for _, label in columns],
+        "few": FEW_UNITS,
         "layers": rows,
         "best": shown,
         "failed": [entry for entry in recorded if entry.result.scores is None],
