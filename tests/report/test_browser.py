@@ -8,6 +8,7 @@ import re
 import pytest
 
 from tests.report import browser
+from tests.results import built
 from vone_jax import report, results
 
 pytestmark = pytest.mark.skipif(browser.executable() is None, reason="there is no Chromium")
@@ -68,6 +69,34 @@ def test_the_first_thing_on_the_page_is_the_answer(tab, path):
     ]
     bottom = "document.querySelector('#answer').getBoundingClientRect().bottom"
     assert tab.evaluate(bottom) < 900
+
+
+def test_names_in_the_headline_do_not_break_at_their_hyphen(tab, tmp_path):
+    runs = [
+        built.run(built.measure(model), label=f"{label} (seed-0)")
+        for model, label in (("resnet18", "ResNet-18"), ("vone_resnet18", "VOneResNet-18"))
+    ]
+    tab.open(report.write(results.Runs(runs), tmp_path / "report.html"), 390)
+    broken = tab.evaluate(
+        """(() => { const broken = [], range = document.createRange();
+        for (let width = 330; width <= 390; width += 4) {
+          document.body.style.width = `${width}px`;
+          for (const part of document.querySelectorAll('h1, .verdict, .answers strong, label')) {
+            const texts = document.createTreeWalker(part, NodeFilter.SHOW_TEXT);
+            while (texts.nextNode()) {
+              const node = texts.currentNode;
+              for (const word of node.data.matchAll(/[^ ]*-[^ ]*/g)) {
+                range.setStart(node, word.index);
+                range.setEnd(node, word.index + word[0].length);
+                const lines = new Set([...range.getClientRects()].map((box) => box.top));
+                if (lines.size > 1) broken.push(`${word[0]} at ${width}`);
+              }
+            }
+          }
+        }
+        return broken; })()"""
+    )
+    assert broken == []
 
 
 def test_a_legend_chooses_the_networks_of_all_charts(tab, path):

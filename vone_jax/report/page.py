@@ -2,11 +2,13 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import jinja2
 import numpy as np
+from markupsafe import Markup, escape
 
 from vone_jax import names, results
 from vone_jax.names import EXTRA_CORRUPTIONS
@@ -54,6 +56,7 @@ def environment() -> jinja2.Environment:
     made.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":")}
     for name in ("percent", "points", "listing", "count", "words", "fact"):
         made.filters[name] = getattr(wording, name)
+    made.filters["whole"] = _whole
     made.filters |= {"interval": lambda ends: wording.interval(*ends), "tally": _tally}
     made.globals |= {
         "norm_labels": names.NORM_LABELS,
@@ -115,6 +118,11 @@ def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
         "sources": [provenance.source(position, run) for position, run in enumerate(runs)],
         "missing": _missing(runs, bool(training)),
     }
+
+
+def _whole(text: str) -> Markup:
+    """The text, in which a word with hyphens goes to the next line as a whole."""
+    return Markup(re.sub(r"\S*-\S*", r'<span class="whole">\g<0></span>', str(escape(text))))
 
 
 def _tally(checks: results.Checks) -> str:
