@@ -159,6 +159,18 @@ def test_provenance_of_every_result(page, run_dirs):
     assert "python train.py" in text and "images per second" in text
 
 
+def test_groups_of_results_have_titles_of_their_own():
+    """Each command is a group; the name of a result is unique among those of a network."""
+    made = [
+        built.change(one, provenance=results.Provenance({}, command=f"python eval.py {place // 2}"))
+        for place, one in enumerate(built.measure("resnet18"))
+    ]
+    groups = rendered([built.run(made)]).find(id="provenance").all("summary")
+    _, *titles = [summary.text for summary in groups]
+    assert titles[0].startswith("clean and 1 more checkpoint of step 300")
+    assert len(set(titles)) == len(titles) == 4
+
+
 def test_the_spread_over_draws_is_told():
     made = built.accuracy(built.CLEAN, built.answers(0.9))
     spread = results.BetweenDraws((0.9, 0.9), 0.0, 0.0125)
