@@ -523,6 +523,14 @@ def test_the_headline_flags_networks_near_chance():
     assert "near chance" not in vone
 
 
+def test_a_folder_without_splits_has_its_name():
+    dataset = results.Dataset("folder:/data/photos", ".", 100)
+    made = [built.change(one, dataset=dataset) for one in built.measure("resnet18")]
+    tree = rendered([built.run(made)])
+    assert "tested on folder:/data/photos. A VOneNet" in tree.find(id="glance").text
+    assert "folder:/data/photos, 100 images" in tree.find(id="provenance").text
+
+
 def test_one_network_alone_has_no_comparison():
     tree = rendered([built.run(built.measure("resnet18", WEAK))])
     assert not [e for e in tree.all("p") if e.attributes.get("class") == "verdict"]

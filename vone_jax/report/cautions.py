@@ -8,7 +8,7 @@ import numpy as np
 from vone_jax import names, results
 from vone_jax.names import NORM_LABELS
 from vone_jax.report import comparison
-from vone_jax.report.wording import count, listing, percent
+from vone_jax.report.wording import count, dataset, listing, percent
 from vone_jax.results import Run
 
 # A perturbation may exceed its radius by float32 rounding only.
@@ -31,7 +31,7 @@ def _datasets(runs: Sequence[Run]) -> Iterator[str]:
     used: dict[str, set[str]] = {}
     for run in runs:
         for result in run.on_images:
-            name = f"{result.dataset.name} ({result.dataset.split})"
+            name = dataset(result.dataset.name, result.dataset.split)
             used.setdefault(name, set()).add(run.label)
     if len(used) > 1:
         parts = [f"{name} by {listing(sorted(labels))}" for name, labels in sorted(used.items())]

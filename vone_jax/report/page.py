@@ -82,7 +82,7 @@ def render(runs: Sequence[Run], table: scores.Table) -> str:
 def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
     labels, training = [run.label for run in runs], accuracy.training_charts(runs)
     datasets = sorted(
-        {f"{r.dataset.name} ({r.dataset.split} split)" for run in runs for r in run.on_images}
+        {wording.dataset(r.dataset.name, r.dataset.split) for run in runs for r in run.on_images}
     )
     started = [r.provenance.started for run in runs for r in run.results]
     methods = {getattr(r.measured, "interval_method", "") for run in runs for r in run.results}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vone_jax import results
-from vone_jax.report.wording import count, duration
+from vone_jax.report.wording import count, dataset, duration
 from vone_jax.results import Result, Run
 
 _UNKNOWN = "not recorded"
@@ -109,7 +109,8 @@ def _facts(result: Result) -> dict[str, str]:
     error = None if spread is None else spread.standard_error
     return {
         "condition": _condition(result),
-        "data": f"{result.dataset.name}, {result.dataset.split}, {count(result.images, 'image')}",
+        "data": f"{dataset(result.dataset.name, result.dataset.split)}, "
+        f"{count(result.images, 'image')}",
         "protocol": result.protocol_label,
         "error over draws": "–" if error is None else f"{100 * error:.2g} points",
         "identity": result.identity_hash,

@@ -61,6 +61,11 @@ def fact(value: Any) -> Any:
     return f"{value:.4g}" if isinstance(value, int | float) else value
 
 
+def dataset(name: str, split: str) -> str:
+    """('shapes', 'test') -> 'shapes (test split)'; a folder without splits: its name."""
+    return name if split == "." else f"{name} ({split} split)"
+
+
 def duration(seconds: float) -> str:
     """75 -> '1 min 15 s'."""
     if seconds < 60:
