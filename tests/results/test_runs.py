@@ -48,7 +48,21 @@ def test_directories_that_cannot_be_used(tmp_path, run):
 
 def test_results_of_two_networks_do_not_mix(run):
     built.edit(run / "results" / "clean.json", network__name="resnet18")
-    fails([run], "mixes results", "resnet18, vone_resnet18")
+    fails([run], "mixes results", "resnet18, vone_resnet18", "directory of its own in --results")
+
+
+def test_results_of_two_files_of_one_name_do_not_mix(tmp_path):
+    """Both go to runs/network/results. A file that was moved is still one network."""
+    clean, other, *_ = built.measure("resnet18")
+    clean = built.change(clean, source="function a/random.py:network")
+    moved = built.change(other, source="function b/random.py:network")
+    assert len(results.load([built.write(tmp_path, [clean, moved])])) == 1
+    run = built.write(tmp_path, [clean, built.change(moved, weights="1")])
+    fails(
+        [run],
+        "a/random.py:network (weights 0badcafe), function b/random.py:network (weights 1)",
+        "directory of its own in --results",
+    )
 
 
 def test_labels_are_distinct(tmp_path):

@@ -148,9 +148,16 @@ def _load(path: Path) -> Run:
             f"python eval.py{hint}"
         )
     networks = [result.network for result in results]
-    architectures = sorted({network.name for network in networks})
-    if len(architectures) > 1:
-        raise ResultError(f"{path} mixes results of different networks: {', '.join(architectures)}")
+    # Two files may have one name, and so one directory of results; a run may be trained anew.
+    files = {network.weights: network.source for network in networks if network.source}
+    weights = [f"{source} (weights {weights})" for weights, source in files.items()]
+    architectures = list(dict.fromkeys(network.name for network in networks))
+    for different in (architectures, weights):
+        if len(different) > 1:
+            raise ResultError(
+                f"{path} mixes results of different networks: {', '.join(sorted(different))}; "
+                f"evaluate each anew, with a directory of its own in --results"
+            )
     config, log = path / "config.json", path / "log.jsonl"
     if not config.exists():
         # A network that is no run has neither of the two files.
