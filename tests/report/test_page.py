@@ -321,6 +321,14 @@ def test_a_missing_kind_leaves_a_note_with_its_command(missing, first_format):
     )
 
 
+def test_an_installed_command_names_its_siblings(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/usr/bin/vone-report"])
+    tree = rendered([built.run(built.measure("resnet18"), "a/run")])
+    codes = [code.text for code in tree.all("code")]
+    assert {"vone-eval a/run --suite masking", "vone-train", "vone-report"} <= {*codes}
+    assert not [code for code in codes if code.startswith("python ")]
+
+
 def test_a_note_leaves_the_place_of_a_network_that_is_no_run_to_its_user():
     made = [built.change(each, source="function my.py:net") for each in built.measure("resnet18")]
     tree = rendered([built.run(made, "runs/net")])

@@ -46,6 +46,22 @@ def test_directories_that_cannot_be_used(tmp_path, run):
     assert len(results.load(str(tmp_path / "*"))) == 1
 
 
+@pytest.mark.parametrize(
+    ("called", "checkout", "told"),
+    [
+        ("report/__main__.py", True, "python eval.py"),
+        ("bin/vone-report", True, "vone-eval"),
+        ("report/__main__.py", False, "vone-eval"),
+    ],
+)
+def test_a_hint_names_the_command_that_there_is(tmp_path, monkeypatch, called, checkout, told):
+    """A wheel has no eval.py, and a checkout may be installed."""
+    monkeypatch.setattr("sys.argv", [called])
+    if not checkout:
+        monkeypatch.setattr("vone_jax.results.runs.__file__", str(tmp_path / "a" / "b" / "runs.py"))
+    fails([tmp_path], f"make them with {told}")
+
+
 def test_results_of_two_networks_do_not_mix(run):
     built.edit(run / "results" / "clean.json", network__name="resnet18")
     fails([run], "mixes results", "resnet18, vone_resnet18", "directory of its own in --results")
@@ -90,7 +106,7 @@ def test_gaps_are_told_apart_from_other_warnings(run):
     assert len(loaded.gaps) == 3
     for part in (
         "clean.npz is missing",
-        "not finished: attack-l1-40.00000, corruption-snow-1. Run the same eval.py command",
+        "not finished: attack-l1-40.00000, corruption-snow-1. Evaluate again",
         "log.jsonl is missing",
     ):
         assert sum(part in gap for gap in loaded.gaps) == 1

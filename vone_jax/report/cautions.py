@@ -69,8 +69,8 @@ def _mixed(run: Run) -> Iterator[str]:
     ]
     if incomplete:
         yield (
-            f"{run.label}: incomplete evaluations, {listing(incomplete)}. Run the same eval.py "
-            f"command again, it continues where it stopped."
+            f"{run.label}: incomplete evaluations, {listing(incomplete)}. Evaluate again with the "
+            f"same options, it continues where it stopped."
         )
 
 

@@ -3,7 +3,9 @@
 import base64
 import hashlib
 import re
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -26,16 +28,17 @@ from vone_jax.report import (
 )
 from vone_jax.report.provenance import Entry, entries
 from vone_jax.results import Result, Run
+from vone_jax.results.runs import program
 
 # The command that makes the results that a section needs.
 COMMANDS = {
-    "clean": "python eval.py {run} --suite clean",
-    "attack": "python eval.py {run} --suite linf l2 l1",
-    "masking": "python eval.py {run} --suite masking",
-    "gallery": "python eval.py {run} --suite gallery",
-    "corruption": "python eval.py {run} --suite corruptions",
-    "v1": "python eval.py {run} --suite v1",
-    "training": "python train.py",
+    "clean": "{eval} {run} --suite clean",
+    "attack": "{eval} {run} --suite linf l2 l1",
+    "masking": "{eval} {run} --suite masking",
+    "gallery": "{eval} {run} --suite gallery",
+    "corruption": "{eval} {run} --suite corruptions",
+    "v1": "{eval} {run} --suite v1",
+    "training": "{train}",
 }
 
 # The parts of the table of all numbers. Parts with more rows are folded up.
@@ -117,6 +120,7 @@ def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
         "methods": sorted(filter(None, methods)),
         "sources": [provenance.source(position, run) for position, run in enumerate(runs)],
         "missing": _missing(runs, bool(training)),
+        "installed": Path(sys.argv[0]).name == "vone-report",
     }
 
 
@@ -265,7 +269,11 @@ def _missing(runs: Sequence[Run], trained: bool) -> dict[str, str]:
     present |= {"training"} if trained else set()
     vones = [run for run in runs if names.front_end(run.model)] or runs
     return {
-        kind: command.format(run=_spec((vones if kind == "v1" else runs)[0]))
+        kind: command.format(
+            run=_spec((vones if kind == "v1" else runs)[0]),
+            eval=program("eval.py"),
+            train=program("train.py"),
+        )
         for kind, command in COMMANDS.items()
         if kind not in present
     }

@@ -19,6 +19,7 @@ from vone_jax.names import NORM_LABELS, NORMS
 from vone_jax.report import charts, comparison, physiology
 from vone_jax.report.wording import count, listing, markdown
 from vone_jax.results import Result, ResultError, Run
+from vone_jax.results.runs import program
 
 stats = lazy.module("scipy.stats")
 
@@ -235,8 +236,8 @@ def _check_there(runs: Sequence[Run], needed: Sequence, lacking: str, suite: str
     paths = [str(run.path) for run, there in zip(runs, needed, strict=True) if not there]
     if paths:
         raise ResultError(
-            f"v1_match: {lacking} among the results of {listing(paths)}; make them with python "
-            f"eval.py {paths[0]} --suite {suite}"
+            f"v1_match: {lacking} among the results of {listing(paths)}; make them with "
+            f"{program('eval.py')} {paths[0]} --suite {suite}"
         )
 
 
