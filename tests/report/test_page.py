@@ -329,6 +329,13 @@ def test_an_installed_command_names_its_siblings(monkeypatch):
     assert not [code for code in codes if code.startswith("python ")]
 
 
+def test_a_network_without_v1_has_no_command_for_its_views():
+    """``--suite v1`` refuses it."""
+    tree = rendered([built.run(built.measure("resnet18"), "a/run")])
+    assert not [code.text for code in tree.all("code") if "--suite v1" in code.text]
+    assert "No views of V1 among these results." in tree.find(id="v1").text
+
+
 def test_a_note_leaves_the_place_of_a_network_that_is_no_run_to_its_user():
     made = [built.change(each, source="function my.py:net") for each in built.measure("resnet18")]
     tree = rendered([built.run(made, "runs/net")])

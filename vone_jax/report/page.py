@@ -259,7 +259,7 @@ def _table(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _missing(runs: Sequence[Run], trained: bool) -> dict[str, str]:
-    """Kind of result -> the command that would make it, for kinds that no run has."""
+    """Kind of result -> the command that would make it, for kinds that runs lack and can have."""
     present = {
         result.kind
         for run in runs
@@ -267,7 +267,8 @@ def _missing(runs: Sequence[Run], trained: bool) -> dict[str, str]:
         if result.arrays or result.kind not in ("gallery", "v1")
     }
     present |= {"training"} if trained else set()
-    vones = [run for run in runs if names.front_end(run.model)] or runs
+    vones = [run for run in runs if names.front_end(run.model)]
+    present |= set() if vones else {"v1"}
     return {
         kind: command.format(
             run=_spec((vones if kind == "v1" else runs)[0]),
