@@ -169,6 +169,9 @@ def test_groups_of_results_have_titles_of_their_own():
     _, *titles = [summary.text for summary in groups]
     assert titles[0].startswith("clean and 1 more checkpoint of step 300")
     assert len(set(titles)) == len(titles) == 4
+    without = built.run([built.change(one, checkpoint_step=None) for one in made])
+    _, first, *_ = rendered([without]).find(id="provenance").all("summary")
+    assert first.text.startswith("clean and 1 more") and "step" not in first.text
 
 
 def test_the_spread_over_draws_is_told():
