@@ -8,7 +8,6 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-
 # An estimate of the rest needs this share of the work, or seconds since the start.
 _SHARE, _LONG = 0.05, 300.0
 

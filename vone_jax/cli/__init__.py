@@ -170,12 +170,6 @@ def program(script: str) -> str:
     return name if name.startswith("vone-") else script
 
 
-def sibling(script: str) -> str:
-    """Return how another command is called: ``vone-eval`` if installed, or ``python eval.py``."""
-    installed = program(script) != script
-    return f"vone-{script.removesuffix('.py')}" if installed else f"python {script}"
-
-
 def manual(text: str, script: str, argv: Sequence[str]) -> int:
     """Print the help of a command and return the exit status: without arguments, it is an error."""
     name = program(script)

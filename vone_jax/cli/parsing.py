@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import tyro
 
 from vone_jax.arguments import nearest
-from vone_jax.cli import option, sibling
+from vone_jax.cli import option
+from vone_jax.results.runs import how_to_call
 
 Parsed = TypeVar("Parsed")
 
@@ -133,7 +134,7 @@ def _unknown(word: str, read: Callable[[Sequence[str]], Any]) -> str:
     if not meant and end in _CURES:
         return f"there is no option {word}; {_CURES[end]}"
     if not meant and end in _ELSEWHERE:
-        return f"there is no option {word} here, but {sibling(_ELSEWHERE[end])} has it"
+        return f"there is no option {word} here, but {how_to_call(_ELSEWHERE[end])} has it"
     close = [] if meant else difflib.get_close_matches(name, options, n=1, cutoff=0.8)
     if not close:
         meant = meant or difflib.get_close_matches(end, ends, n=2, cutoff=0.7)

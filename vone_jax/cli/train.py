@@ -23,6 +23,7 @@ import tyro
 
 from vone_jax import cli, fast, mesh, training
 from vone_jax.cli import parsing
+from vone_jax.results.runs import how_to_call
 
 PROGRAM = cli.program("train.py")
 
@@ -126,7 +127,7 @@ def main(argv: Sequence[str]) -> int:
     if not outcome.finished:
         return cli.STOPPED
     if jax.process_index() == 0:
-        print(f"evaluate it: {cli.sibling('eval.py')} {shlex.quote(str(run_dir))}")
+        print(f"evaluate it: {how_to_call('eval.py')} {shlex.quote(str(run_dir))}")
     return cli.FINISHED
 
 

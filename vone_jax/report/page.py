@@ -28,7 +28,7 @@ from vone_jax.report import (
 )
 from vone_jax.report.provenance import Entry, entries
 from vone_jax.results import Result, Run
-from vone_jax.results.runs import program
+from vone_jax.results.runs import how_to_call
 
 # The command that makes the results that a section needs.
 COMMANDS = {
@@ -272,8 +272,8 @@ def _missing(runs: Sequence[Run], trained: bool) -> dict[str, str]:
     return {
         kind: command.format(
             run=_spec((vones if kind == "v1" else runs)[0]),
-            eval=program("eval.py"),
-            train=program("train.py"),
+            eval=how_to_call("eval.py"),
+            train=how_to_call("train.py"),
         )
         for kind, command in COMMANDS.items()
         if kind not in present

@@ -90,7 +90,7 @@ class Runs(tuple[Run, ...]):
         return pd.DataFrame(rows, columns=pd.Index(COLUMNS))
 
 
-def program(script: str) -> str:
+def how_to_call(script: str) -> str:
     """How a script is called here: ``python eval.py``, or ``vone-eval`` of an installation."""
     # "python -m" runs without a name of its own, in a checkout and in a wheel.
     checkout = (Path(__file__).parents[2] / script).exists()
@@ -155,7 +155,7 @@ def _load(path: Path) -> Run:
         hint = f"; did you mean {' '.join(inner)}?" if inner else ""
         raise ResultError(
             f"the run directory {path} has no results (files results/*.json); make them with "
-            f"{program('eval.py')}{hint}"
+            f"{how_to_call('eval.py')}{hint}"
         )
     networks = [result.network for result in results]
     # Two files may have one name, and so one directory of results; a run may be trained anew.
