@@ -170,7 +170,7 @@ class Store:
         if differing := results.differences(self.identity, found):
             raise ResultError(
                 f"{path} is of another evaluation ({'; '.join(differing)}); overwrite it "
-                f"(--overwrite) or give this one another name (--tag)"
+                f"(--overwrite), or give this one another name (--tag) or directory (--results)"
             )
 
 
