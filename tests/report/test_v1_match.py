@@ -47,12 +47,6 @@ def test_the_best_layer_is_paired_with_weak_radii(pool):
     assert pearson.low < pearson.value < pearson.high <= 1
 
 
-def test_a_layer_of_few_units_is_not_the_best(pool):
-    few = layer(built.network(), "few", dict.fromkeys(("pref_or", "peak_sf"), 1.0), units=20)
-    runs = [*pool[:5], built.run([*pool[5].results, few], "net5")]
-    assert set(v1_match.match(runs, weakest=1).networks["layer"]) == {"stem"}
-
-
 def test_a_stronger_attack_on_one_network_does_not_make_it_look_weak(pool):
     """Controls and other settings that only some have are left out."""
     usual = pool[5].of_kind("attack")[0]

@@ -47,10 +47,10 @@ class Match:
 
     Attributes:
       networks: a line for each network: its run directory and the name of that, its label, the
-        layer that is most like V1 (of those with many units, if there are any), the mean score of
-        that layer ("v1_match"), the clean accuracy, the mean over norms of the mean accuracy over
-        the weak radii ("robust"), its 95 % interval over images ("low", "high"; NaN where images
-        are not known), and the accuracy at each weak radius.
+        layer that is most like V1, the mean score of that layer ("v1_match"), the clean accuracy,
+        the mean over norms of the mean accuracy over the weak radii ("robust"), its 95 % interval
+        over images ("low", "high"; NaN where images are not known), and the accuracy at each weak
+        radius.
       properties: the properties that the V1 match is the mean of: those that all layers have.
       radii: the weak radii, (norm, label).
       attacks: the settings of the attacks on all networks, by norm.
@@ -175,8 +175,7 @@ def match(runs: Sequence[Run], weakest: int = 2) -> Match:
     rows = []
     for run, members, attacked in zip(runs, layers, weak, strict=True):
         matches = [float(np.mean(layer.scores(columns))) for layer in members]
-        best = max(range(len(members)), key=lambda at: (not members[at].few, matches[at]))
-        clean = comparison.clean(run)
+        best, clean = int(np.argmax(matches)), comparison.clean(run)
         known = {"run": run.path, "network": run.label, "name": run.name}
         accuracies = {
             "v1_match": matches[best],
