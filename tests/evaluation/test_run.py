@@ -52,12 +52,11 @@ def test_a_result_says_what_was_measured(network, tmp_path):
     np.testing.assert_allclose(arrays["distance"], 0.05, atol=1e-6)
     assert set(arrays) == set(result.arrays) == {
         "index", "label", "key", "right", "probability_correct", "loss", "distance",
-        "attack", "eps", "draws",
     }  # fmt: skip
     assert arrays["right"].shape == (5, 3) and arrays["right"].dtype == bool
     np.testing.assert_allclose(arrays["probability_correct"], arrays["right"].mean(1))
-    assert (str(arrays["attack"]), arrays["eps"]) == (repr(ATTACKED.attack), 0.05)
-    assert arrays["draws"] == 3
+    assert (str(result.attack), result.attack.eps) == (repr(ATTACKED.attack), 0.05)
+    assert result.protocol.draws == 3
     keys = jax.random.key_data(job.example_keys(np.arange(0, 10, 2, dtype=np.uint32)))
     np.testing.assert_array_equal(arrays["key"], keys)
     measured, each = result.measured, arrays["right"].mean(0)

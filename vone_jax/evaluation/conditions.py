@@ -41,10 +41,6 @@ class Condition(abc.ABC):
     def summary(self, arrays: dict[str, np.ndarray]) -> results.Measured:
         """The numbers of a result, from the arrays of all examples."""
 
-    def constants(self) -> dict[str, Any]:
-        """Scalars that are stored beside the arrays, so that these can be read alone."""
-        return {}
-
 
 class Judged(Condition):
     """A condition whose images are judged; subclasses make the images."""
@@ -119,10 +115,6 @@ class Attacked(Judged):
         adversarial = self.attack(trial.keys("attack"), attacked, trial.images, trial.labels)
         return adversarial, _distance(adversarial, trial.images, self.attack.norm)
 
-    def constants(self) -> dict[str, Any]:
-        attack = attack_record(self.attack)
-        return {"attack": np.str_(str(attack)), "eps": np.float64(self.attack.eps)}
-
 
 @dataclasses.dataclass(frozen=True)
 class WorstOf(Judged):
@@ -185,10 +177,6 @@ class WorstOf(Judged):
         return judging.accuracy(
             arrays["right"], tuple(won[place] for place in range(len(self.attacks) + 1))
         )
-
-    def constants(self) -> dict[str, Any]:
-        candidates = [*(str(attack_record(each)) for each in self.attacks), "the image itself"]
-        return {"attack": np.array(candidates), "eps": np.float64(self.attacks[0].eps)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -309,9 +297,6 @@ class Minimal(Condition):
             median_distance=median if np.isfinite(median) else None,
             ladder=tuple(ladder),
         )
-
-    def constants(self) -> dict[str, Any]:
-        return {"attack": np.str_(str(attack_record(self.attack)))}
 
 
 def check_untargeted(*several: Attack) -> None:

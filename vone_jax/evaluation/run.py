@@ -297,8 +297,7 @@ def _measured(
         progress(len(chunk["index"]))
     arrays = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
     seconds = float(arrays.pop("seconds").sum())
-    constants = {"draws": np.int64(job.effective_protocol.draws)} | condition.constants()
-    return condition.summary(arrays), arrays | constants, seconds
+    return condition.summary(arrays), arrays, seconds
 
 
 def _new_chunks(job: Job, condition: Condition, start: int) -> Iterator[dict[str, np.ndarray]]:
