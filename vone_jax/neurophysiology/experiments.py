@@ -11,7 +11,6 @@ References:
 """
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float
@@ -205,13 +204,13 @@ def trial_statistics(
     site: Site,
     trials: int = 100,
     gratings: stimuli.GratingSet | None = None,
-    spike_counts: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> TrialStatistics:
     """Show gratings repeatedly. Responses are not rectified.
 
     A Fano factor is meaningful for spike counts only, and a layer that scales its responses after
-    the noise has another ratio of variance to mean. Rectification after the noise lowers the
-    variance and raises the mean of weak responses; no function undoes it.
+    the noise has another ratio of variance to mean. Give such a layer as a function that returns
+    its counts: ``0.35 * responses + 0.07`` for the published VOneBlock. Rectification after the
+    noise lowers the variance and raises the mean of weak responses; no function undoes it.
 
     Args:
       response_fn: the layer, with its noise.
@@ -220,8 +219,6 @@ def trial_statistics(
       trials: presentations of each grating, >= 2.
       gratings: the gratings to show. Default: 2 contrasts (0.25 and 1), 4 frequencies and 6
         orientations, of 1 degree radius.
-      spike_counts: function from responses to spike counts, for instance
-        ``lambda r: 0.35 * r + 0.07`` for the published VOneBlock. Default: the responses.
 
     Raises:
       ValueError: for fewer than 2 trials.
@@ -241,10 +238,10 @@ def trial_statistics(
         flat = recording.present(
             response_fn, trial_key, images.__getitem__, indices, site, rectify=False
         )
-        counts = np.asarray(flat if spike_counts is None else spike_counts(flat), np.float64)
+        responses = flat.astype(np.float64)
         if trial == 0:
-            first = counts
-        total += counts - first
-        squares += np.square(counts - first)
+            first = responses
+        total += responses - first
+        squares += np.square(responses - first)
     variance = (squares - np.square(total) / trials) / (trials - 1)
     return TrialStatistics(first + total / trials, np.maximum(variance, 0.0), trials)
