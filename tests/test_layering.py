@@ -56,7 +56,7 @@ SHARED = {"arguments", "dataclass_json", "files", "lazy", "names", "progress"}
         ("results", {"results"}),
         # Its __main__ is a door to the command.
         ("report", {"report", "results", "cli"}),
-        ("neurophysiology", {"neurophysiology", "prng"}),
+        ("neurophysiology", {"neurophysiology", "prng", "results"}),
         (
             "training",
             {"training", "attacks", "corruptions", "data", "models", "v1", "fast", "mesh", "prng"}

@@ -1,5 +1,6 @@
 """The published distributions, and comparisons with those of a user."""
 
+import dataclasses
 import json
 
 import jax
@@ -91,7 +92,7 @@ def test_a_users_table_scores_what_needed_data():
     assert score.status == "scored" and score.source == "user table"
     assert score.score == pytest.approx(1.0, abs=0.01)
     assert score.distribution == score.reference_distribution
-    json.dumps(score.summary(), allow_nan=False)
+    json.dumps(dataclasses.asdict(score), allow_nan=False)
 
 
 def test_one_property_does_not_change_the_draws_of_another():

@@ -5,9 +5,8 @@ between histograms, relative to the largest possible distance. It is averaged ov
 the size of the neural sample, drawn with replacement from the model's units.
 """
 
-import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,61 +21,10 @@ from vone_jax.neurophysiology.properties import (
     Reference,
     histogram,
 )
+from vone_jax.results import PropertyScore
 
 BOOTSTRAPS = 1000
 Counts = Int[np.ndarray, " bins"]
-# "needs data": the user has to supply the distribution over neurons. "needs stimuli": the property
-# was not measured, because the user has to supply its images.
-Status = Literal["scored", "needs data", "needs stimuli"]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class PropertyScore:
-    """One property of a layer, and the comparison of its distribution with neurons.
-
-    Attributes:
-      name: a name in ``properties.PROPERTIES``, which describes the property.
-      status: "scored", or what is missing for a score.
-      similarity: similarity to the neurons, in [0, 1]; None unless scored.
-      similarity_std: bootstrap standard deviation of the similarity.
-      ceiling: similarity of the neurons to populations drawn from themselves.
-      score: similarity / ceiling, which may exceed 1 a little.
-      units: number of units that count, with and without a value.
-      undefined: number of units that count and have no value.
-      median: median of the defined values; None if there are none.
-      distribution: fraction of the defined values in each bin.
-      neurons: size of the reference sample; None without one.
-      reference_undefined: number of neurons without a value.
-      reference_distribution: fraction of the neurons' values in each bin.
-      source: source of the reference.
-    """
-
-    name: str
-    status: Status
-    similarity: float | None = None
-    similarity_std: float | None = None
-    ceiling: float | None = None
-    score: float | None = None
-    units: int | None = None
-    undefined: int | None = None
-    median: float | None = None
-    distribution: tuple[float, ...] | None = None
-    neurons: int | None = None
-    reference_undefined: int | None = None
-    reference_distribution: tuple[float, ...] | None = None
-    source: str | None = None
-
-    def summary(self) -> dict[str, Any]:
-        """Return all fields and the description of the property as JSON values."""
-        about = PROPERTIES[self.name]
-        return {
-            **dataclasses.asdict(self),
-            "benchmark": f"Marques2020_{about.benchmark}",
-            "label": about.label,
-            "unit": about.unit,
-            "group": about.group,
-            "edges": about.edges.tolist(),
-        }
 
 
 def compare(
@@ -181,21 +129,29 @@ def _score(
     reference: Reference | None,
     bootstraps: int,
 ) -> PropertyScore:
-    fields: dict[str, Any] = {}
+    about = PROPERTIES[name]
+    fields: dict[str, Any] = {
+        "name": name,
+        "benchmark": f"Marques2020_{about.benchmark}",
+        "label": about.label,
+        "unit": about.unit,
+        "group": about.group,
+        "edges": tuple(about.edges.tolist()),
+    }
     if reference is not None:
-        fields = {
+        fields |= {
             "neurons": reference.neurons,
             "reference_undefined": reference.undefined,
             "reference_distribution": _fractions(reference.counts),
             "source": reference.source,
         }
     if values is None:
-        return PropertyScore(name, "needs stimuli", **fields)
+        return PropertyScore(status="needs stimuli", **fields)
     if values.ndim != 1 or np.isinf(values).any():
         raise ValueError(
             f"values[{name!r}] must be finite or NaN, of shape (units,); got shape {values.shape}"
         )
-    counts, undefined = histogram(values, PROPERTIES[name].edges)
+    counts, undefined = histogram(values, about.edges)
     defined = values[~np.isnan(values)]
     fields |= {
         "units": len(values),
@@ -204,7 +160,7 @@ def _score(
         "distribution": _fractions(counts),
     }
     if reference is None:
-        return PropertyScore(name, "needs data", **fields)
+        return PropertyScore(status="needs data", **fields)
     fields |= {"similarity": 0.0, "similarity_std": 0.0}  # If no unit counts.
     if len(values):
         neurons = reference.counts, reference.undefined
@@ -212,7 +168,7 @@ def _score(
         fields["similarity"], fields["similarity_std"] = similar
     most = ceiling(prng.stream(key, "ceiling"), reference, bootstraps)
     score = fields["similarity"] / most
-    return PropertyScore(name, "scored", ceiling=most, score=score, **fields)
+    return PropertyScore(status="scored", ceiling=most, score=score, **fields)
 
 
 def _fractions(counts: np.ndarray) -> tuple[float, ...]:

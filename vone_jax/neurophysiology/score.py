@@ -10,12 +10,13 @@ from jaxtyping import Bool, Float, Shaped
 
 from vone_jax import arguments, prng
 from vone_jax.neurophysiology import recording, stimuli, texture_properties, textures, tuning
-from vone_jax.neurophysiology.comparison import BOOTSTRAPS, PropertyScore, compare, group_scores
+from vone_jax.neurophysiology.comparison import BOOTSTRAPS, compare, group_scores
 from vone_jax.neurophysiology.properties import PROPERTIES, PUBLISHED
 from vone_jax.neurophysiology.properties import references as all_references
 from vone_jax.neurophysiology.recording import OneKey, PerUnit, RateMap, ResponseFn, Site
 from vone_jax.neurophysiology.selection import find_units, is_stochastic, receptive_field_centres
 from vone_jax.neurophysiology.stimuli import Display
+from vone_jax.results import PropertyScore
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,7 +85,7 @@ class Scores(Mapping[str, PropertyScore]):
             "offset": self.rate_map.offset,
             "mean_score": self.mean_score,
             "groups": self.groups,
-            "properties": {name: score.summary() for name, score in self.properties.items()},
+            "properties": {n: dataclasses.asdict(each) for n, each in self.properties.items()},
         }
 
     def arrays(self) -> dict[str, np.ndarray]:

@@ -145,27 +145,52 @@ class CorruptionMeans:
 
 @dataclass(frozen=True, config=STRICT)
 class PropertyScore:
-    """One property of a layer beside neurons, see ``neurophysiology.PropertyScore``."""
+    """One property of a layer, and the comparison of its distribution with neurons.
+
+    Attributes:
+      name: a name in ``neurophysiology.PROPERTIES``, which also has the benchmark, label, unit,
+        group and edges.
+      status: "scored", or what is missing for a score. "needs data": the user has to supply the
+        distribution over neurons. "needs stimuli": the property was not measured, because the user
+        has to supply its images.
+      benchmark: name in Brain-Score.
+      label: name in words.
+      unit: unit of the values; empty for a pure number.
+      group: the group of properties over which scores are averaged.
+      edges: bin edges of the distributions.
+      similarity: similarity to the neurons, in [0, 1]; None unless scored.
+      similarity_std: bootstrap standard deviation of the similarity.
+      ceiling: similarity of the neurons to populations drawn from themselves.
+      score: similarity / ceiling, which may exceed 1 a little.
+      units: number of units that count, with and without a value.
+      undefined: number of units that count and have no value.
+      median: median of the defined values; None if there are none.
+      distribution: fraction of the defined values in each bin.
+      neurons: size of the reference sample; None without one.
+      reference_undefined: number of neurons without a value.
+      reference_distribution: fraction of the neurons' values in each bin.
+      source: source of the reference.
+    """
 
     name: str
     status: Literal["scored", "needs data", "needs stimuli"]
-    similarity: float | None
-    similarity_std: float | None
-    ceiling: float | None
-    score: Annotated[float, Field(ge=0)] | None
-    units: int | None
-    undefined: int | None
-    median: float | None
-    distribution: tuple[Share, ...] | None
-    neurons: int | None
-    reference_undefined: int | None
-    reference_distribution: tuple[Share, ...] | None
-    source: str | None
     benchmark: str
     label: str
     unit: str
     group: str
     edges: tuple[float, ...]
+    similarity: float | None = None
+    similarity_std: float | None = None
+    ceiling: float | None = None
+    score: Annotated[float, Field(ge=0)] | None = None
+    units: int | None = None
+    undefined: int | None = None
+    median: float | None = None
+    distribution: tuple[Share, ...] | None = None
+    neurons: int | None = None
+    reference_undefined: int | None = None
+    reference_distribution: tuple[Share, ...] | None = None
+    source: str | None = None
 
     def __post_init__(self):
         if self.status != SCORED:
