@@ -1,9 +1,13 @@
 """The checks of arguments: what they accept, and what their errors say."""
 
+import dataclasses
+from typing import Annotated, Literal
+
 import numpy as np
 import pytest
 
 from vone_jax import arguments
+from vone_jax.arguments import FromZero, Positive, Range, Seed, Share
 
 
 def test_a_mistyped_name_gets_the_most_similar_choice():
@@ -46,15 +50,64 @@ def test_a_number_is_finite_and_not_negative(value):
 
 def test_the_bounds_of_a_number_are_named():
     with pytest.raises(ValueError, match="rate must be a finite number > 0, got 0"):
-        arguments.number("rate", 0, positive=True)
+        arguments.number("rate", 0, arguments.POSITIVE)
     with pytest.raises(ValueError, match="rate must be a finite number >= 0 and <= 1, got 2"):
-        arguments.number("rate", 2, most=1)
+        arguments.number("rate", 2, arguments.Range(most=1))
     with pytest.raises(ValueError, match="rate must be a finite number >= 0 and < 1, got 1"):
-        arguments.number("rate", 1, most=1, below=True)
-    arguments.number("rate", 1, most=1)
+        arguments.number("rate", 1, arguments.Range(most=1, below=True))
+    arguments.number("rate", 1, arguments.Range(most=1))
 
 
 def test_a_flag_is_true_or_false():
     arguments.flag("resume", False)
     with pytest.raises(TypeError, match="resume must be True or False, got 1"):
         arguments.flag("resume", 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    size: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    steps: int = 1
+    workers: FromZero = 0
+    seed: Seed = 0
+    width: Annotated[int | None, Range(8, 16)] = None
+    rate: Positive = 1.0
+    share: Share = 0.5
+    decay: float = 0.0
+    correlation: Annotated[float, Range(-1.0, 1.0)] = 0.0
+    flip: bool = False
+    norm: Annotated[str, ("l1", "l2")] = "l1"
+    mode: Literal["stop", "skip"] = "stop"
+    part: Part | None = None
+    mean: float | tuple[float, ...] = -1.0
+    name: str = ""
+
+    def __post_init__(self):
+        arguments.fields(self, "settings.")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("steps", 0, "an integer >= 1, got 0"),
+        ("workers", -1, "an integer >= 0, got -1"),
+        ("seed", 2**32, "an integer >= 0 and <= 4294967295, got 4294967296"),
+        ("width", 7, "an integer >= 8 and <= 16, got 7"),
+        ("rate", 0.0, "a finite number > 0, got 0.0"),
+        ("share", 2, "a finite number >= 0 and <= 1, got 2"),
+        ("decay", None, "a finite number >= 0, got None"),
+        ("correlation", -2.0, "a finite number >= -1 and <= 1, got -2.0"),
+        ("flip", 1, "True or False, got 1"),
+        ("norm", "l3", "one of l1, l2; got 'l3'; did you mean 'l"),
+        ("mode", "go", "one of stop, skip; got 'go'"),
+        ("part", 3, "Part(...) or None, got 3"),
+    ],
+)
+def test_fields_are_checked_by_their_types(field, value, message):
+    with pytest.raises((ValueError, TypeError)) as error:
+        dataclasses.replace(Settings(part=Part(), width=8), **{field: value})
+    assert str(error.value).startswith(f"settings.{field} must be {message}")

@@ -1,16 +1,42 @@
 """Checks of arguments. Each raises an error that names the argument, its value and what is valid.
 
-Every package uses these, so the messages read alike. The checks see plain Python and NumPy values;
-checks of JAX arrays are in ``attacks`` and ``corruptions``.
+Every package uses these, so the messages read alike. ``fields`` checks a dataclass by the types of
+its fields. The checks see plain Python and NumPy values; checks of JAX arrays are in ``attacks``
+and ``corruptions``.
 """
 
+import dataclasses
 import difflib
 import math
 import numbers
 import types
 import typing
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Annotated, Any, NamedTuple
+
+
+class Range(NamedTuple):
+    """The numbers that a field or an argument may have: from ``least`` to ``most``.
+
+    ``above`` leaves out ``least``, ``below`` leaves out ``most``.
+    """
+
+    least: float = 0.0
+    most: float = math.inf
+    above: bool = False
+    below: bool = False
+
+    def __str__(self) -> str:
+        top = "" if self.most == math.inf else f" and {'<' if self.below else '<='} {self.most:g}"
+        return f"a finite number {'>' if self.above else '>='} {self.least:g}{top}"
+
+
+NOT_NEGATIVE, POSITIVE, SHARE = Range(), Range(above=True), Range(most=1.0)
+# Types of fields, see ``fields``.
+Positive = Annotated[float, POSITIVE]
+Share = Annotated[float, SHARE]
+FromZero = Annotated[int, Range(0)]
+Seed = Annotated[int, Range(0, 2**32 - 1)]
 
 
 def nearest(name: Any, choices: Collection[str], cutoff: float = 0.5) -> str:
@@ -35,15 +61,15 @@ def choice(name: str, value: Any, choices: Collection[str]) -> None:
         )
 
 
-def count(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
+def count(name: str, value: Any, least: int = 1, most: float = math.inf) -> None:
     """Check that ``value`` is an integer from ``least`` to ``most``.
 
     Raises:
       ValueError: if it is not. True and False are not integers here.
     """
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or value < least or (most is not None and int(value) > most):
-        limit = "" if most is None else f" and <= {most}"
+    if not whole or value < least or int(value) > most:
+        limit = "" if most == math.inf else f" and <= {most}"
         raise ValueError(f"{name} must be an integer >= {least}{limit}, got {value!r}")
 
 
@@ -56,28 +82,18 @@ def seed(name: str, value: Any) -> None:
     count(name, value, 0, most=2**32 - 1)
 
 
-def number(
-    name: str,
-    value: Any,
-    *,
-    positive: bool = False,
-    most: float = math.inf,
-    below: bool = False,
-) -> None:
-    """Check that ``value`` is a finite number from 0 to ``most``.
-
-    ``positive`` refuses 0, and ``below`` refuses ``most`` itself.
+def number(name: str, value: Any, within: Range = NOT_NEGATIVE) -> None:
+    """Check that ``value`` is a finite number in a range.
 
     Raises:
       ValueError: if it is not.
     """
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     size = float(value) if real else math.nan
-    valid = math.isfinite(size) and (size > 0 if positive else size >= 0)
-    if not valid or size > most or (below and size == most):
-        least = "> 0" if positive else ">= 0"
-        limit = "" if most == math.inf else f" and {'<' if below else '<='} {most:g}"
-        raise ValueError(f"{name} must be a finite number {least}{limit}, got {value!r}")
+    valid = math.isfinite(size) and within.least <= size <= within.most
+    at_end = (within.above and size == within.least) or (within.below and size == within.most)
+    if not valid or at_end:
+        raise ValueError(f"{name} must be {within}, got {value!r}")
 
 
 def instance(name: str, value: Any, kinds: Any, hint: str = "") -> None:
@@ -103,3 +119,46 @@ def flag(name: str, value: Any) -> None:
     """
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
+def fields(record: Any, prefix: str = "", number: Callable[..., None] = number) -> None:
+    """Check the fields of a dataclass by their types.
+
+    An integer is at least 1, a float is finite and not negative, and a bool is a flag.
+    ``Annotated[int, Range(...)]``, also of a float, is in the range. A Literal, or
+    ``Annotated[str, choices]``, is one of the choices. A field of a dataclass holds an instance of
+    it. ``| None`` also allows None. Fields of other types are not checked.
+
+    Args:
+      record: the dataclass. The annotations of its fields are types, not strings.
+      prefix: of the names in messages, such as "normalization.".
+      number: check of a float, with the arguments of ``number``.
+
+    Raises:
+      ValueError, TypeError: if a field is out of range. The message names it.
+    """
+    for field in dataclasses.fields(record):
+        name, value, hint, limits = prefix + field.name, getattr(record, field.name), field.type, ()
+        if typing.get_origin(hint) is Annotated:
+            hint, *limits = typing.get_args(hint)
+        kinds = [kind for kind in union_members(hint) if kind is not types.NoneType]
+        if value is None and types.NoneType in union_members(hint):
+            continue
+        if kinds == [bool]:
+            flag(name, value)
+        elif kinds == [int]:
+            count(name, value, *(limits[0][:2] if limits else ()))
+        elif kinds == [float]:
+            number(name, value, *limits)
+        elif limits:
+            choice(name, value, limits[0])
+        elif typing.get_origin(kinds[0]) is typing.Literal:
+            choice(name, value, typing.get_args(kinds[0]))
+        elif len(kinds) == 1 and dataclasses.is_dataclass(kinds[0]):
+            instance(name, value, hint)
+
+
+def union_members(hint: Any) -> tuple[Any, ...]:
+    """The members of a union of types, or the type itself."""
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if is_union else (hint,)

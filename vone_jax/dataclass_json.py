@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from vone_jax.arguments import nearest
+from vone_jax.arguments import nearest, union_members
 
 KIND = "kind"
 # Classes whose JSON form is not that of their fields.
@@ -60,7 +60,7 @@ def decode(hint: Any, content: Any, path: str) -> Any:
         return content
     if isinstance(content, dict) and classes:
         return _decode_dataclass(classes, content, path)
-    for option in _options(hint):
+    for option in union_members(hint):
         if isinstance(content, list) and option is np.ndarray:
             return np.asarray(content)
         if isinstance(content, list) and typing.get_origin(option) is tuple:
@@ -106,15 +106,9 @@ def _decode_dataclass(classes: dict[str, type], content: dict[str, Any], path: s
         raise ValueError(f"{path}: {error}") from error
 
 
-def _options(hint: Any) -> tuple[Any, ...]:
-    """Return the members of a union, or the type itself."""
-    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    return typing.get_args(hint) if is_union else (hint,)
-
-
 def _classes(hint: Any) -> dict[str, type]:
     """Return the dataclasses among the options, by name."""
-    options = [option for option in _options(hint) if isinstance(option, type)]
+    options = [option for option in union_members(hint) if isinstance(option, type)]
     return {cls.__name__: cls for cls in options if dataclasses.is_dataclass(cls)}
 
 

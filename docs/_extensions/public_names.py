@@ -194,10 +194,11 @@ def bases(app, name, obj, options, classes) -> None:
 
 
 def signature(app, what, name, obj, options, arguments, returned):
-    """Show arrays under their usual name, and strings with their accepted values."""
+    """Show arrays under their usual name, strings with their accepted values, numbers without."""
 
     def usual(text: str | None) -> str | None:
         text = text and text.replace("jaxlib._jax.Array", "Array")
+        text = text and re.sub(r"\bAnnotated\[([^][,]+), Range\([^()]*\)\]", r"\1", text)
         return text and re.sub(r"\bAnnotated\[str, ('[^\]]*)\]", r"Literal[\1]", text)
 
     return usual(arguments), usual(returned)

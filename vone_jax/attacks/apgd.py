@@ -20,8 +20,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Int
 
 from vone_jax import prng
+from vone_jax.arguments import Share
 from vone_jax.attacks import classifier, losses, norms
-from vone_jax.attacks.attack import Attack, Estimator, Norm, Share, pytree
+from vone_jax.attacks.attack import Attack, Estimator, Norm, pytree
 from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Mask, Scalar, Values
 from vone_jax.attacks.losses import Verdict
 

@@ -22,12 +22,10 @@ from vone_jax.names import NORMS
 
 Class = TypeVar("Class", bound=type)
 
-# Types of fields with the accepted values, see ``checks.fields``.
+# Types of fields with the accepted values, see ``arguments.fields``.
 Norm = Annotated[str, NORMS]
 Estimator = Annotated[str, losses.ESTIMATORS]
 Loss = Annotated[str, (*losses.LOSSES,)]
-Positive = Annotated[float, checks.Range(above=True)]
-Share = Annotated[float, checks.Range(most=1.0)]
 
 
 class Attack(abc.ABC):

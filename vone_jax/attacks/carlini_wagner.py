@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vone_jax import prng
+from vone_jax.arguments import Positive
 from vone_jax.attacks import losses, norms
-from vone_jax.attacks.attack import Estimator, Positive, pytree
+from vone_jax.attacks.attack import Estimator, pytree
 from vone_jax.attacks.classifier import Draws, Images, Keys, Labels, LogitsFn, Mask, Values
 from vone_jax.attacks.losses import AnyLogits, AnyValues
 from vone_jax.attacks.minimal import Closest, MinimalNormAttack

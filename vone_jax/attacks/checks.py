@@ -1,10 +1,8 @@
 """Checks of the fields and input of an attack before any compute, and of its result."""
 
-import dataclasses
 import math
 import numbers
-import typing
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +11,7 @@ from jax.core import Tracer
 from jaxtyping import Array
 
 from vone_jax import arguments, prng
+from vone_jax.arguments import NOT_NEGATIVE, Range
 from vone_jax.attacks import classifier
 from vone_jax.attacks.classifier import AnyImages, AnyKey, AnyLabels, Images, Labels, LogitsFn
 
@@ -23,49 +22,13 @@ BOX_TOLERANCE = 1e-6
 PROBABILITY_TOLERANCE = 1e-5
 
 
-class Range(NamedTuple):
-    """The numbers that a field of an attack may have: from ``least`` to ``most``.
-
-    ``above`` leaves out ``least``, ``below`` leaves out ``most``.
-    """
-
-    least: float = 0.0
-    most: float = math.inf
-    above: bool = False
-    below: bool = False
-
-    def __str__(self) -> str:
-        top = "" if self.most == math.inf else f" and {'<' if self.below else '<='} {self.most:g}"
-        return f"a finite number {'>' if self.above else '>='} {self.least:g}{top}"
-
-
-_NOT_NEGATIVE = Range()
-
-
 def fields(attack: Any) -> None:
-    """Check the fields of an attack, a dataclass, by their types.
-
-    An integer is a count of at least 1, a float is finite and not negative, and a bool is a flag.
-    ``Annotated[float, Range(...)]`` is in the range, and ``Annotated[str, choices]`` is one of the
-    choices. ``| None`` also allows None. Fields of other types are not checked.
+    """Check the fields of an attack, a dataclass, see ``arguments.fields``.
 
     Raises:
       ValueError, TypeError: if a field is out of range. The message names it.
     """
-    for field in dataclasses.fields(attack):
-        name, value = field.name, getattr(attack, field.name)
-        types = typing.get_args(field.type) or (field.type,)
-        limits = getattr(field.type, "__metadata__", ())
-        if value is None and type(None) in types:
-            continue
-        if bool in types:
-            arguments.flag(name, value)
-        elif int in types:
-            arguments.count(name, value)
-        elif limits and not isinstance(limits[0], Range):
-            arguments.choice(name, value, limits[0])
-        elif limits or float in types:
-            radius(name, value, *limits)
+    arguments.fields(attack, number=radius)
     loss = getattr(attack, "loss", None)
     if getattr(attack, "norm", None) == "linf":
         within_images("eps", attack.eps)
@@ -80,7 +43,7 @@ def _known(value: Any) -> np.ndarray:
     return np.atleast_1d(np.asarray(value, np.float64))
 
 
-def radius(name: str, value: Any, within: Range = _NOT_NEGATIVE) -> None:
+def radius(name: str, value: Any, within: Range = NOT_NEGATIVE) -> None:
     """Check that ``value`` is a finite number in a range, or a ladder of them for ``vmap``.
 
     Traced values pass.

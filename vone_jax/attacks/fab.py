@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from vone_jax import prng
-from vone_jax.attacks import checks, losses, norms
-from vone_jax.attacks.attack import Estimator, Norm, Share, pytree
+from vone_jax.arguments import Range, Share
+from vone_jax.attacks import losses, norms
+from vone_jax.attacks.attack import Estimator, Norm, pytree
 from vone_jax.attacks.classifier import Draws, Images, Keys, Labels, LogitsFn, Values
 from vone_jax.attacks.deepfool import DUAL, Boundary, LinearisedAttack
 from vone_jax.attacks.minimal import Closest
@@ -71,7 +72,7 @@ class FAB(LinearisedAttack):
     restarts: int = 1
     targets: int | None = None
     alpha_max: Share = 0.1
-    eta: Annotated[float, checks.Range(1.0)] = 1.05
+    eta: Annotated[float, Range(1.0)] = 1.05
     beta: Share = 0.9
     eot_samples: int = 1
     estimator: Estimator = "mean_logits"

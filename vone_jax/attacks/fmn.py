@@ -16,8 +16,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from vone_jax import prng
-from vone_jax.attacks import checks, norms
-from vone_jax.attacks.attack import Estimator, Norm, Positive, pytree
+from vone_jax.arguments import Positive, Range
+from vone_jax.attacks import norms
+from vone_jax.attacks.attack import Estimator, Norm, pytree
 from vone_jax.attacks.classifier import Draws, Images, Keys, Labels, LogitsFn, Scalar, Values
 from vone_jax.attacks.deepfool import boundary_distance
 from vone_jax.attacks.minimal import Closest, MinimalNormAttack
@@ -26,7 +27,7 @@ from vone_jax.attacks.minimal import Closest, MinimalNormAttack
 State = tuple[Images, Values, Closest]
 
 # The share by which a step changes the radius.
-_Change = Annotated[float, checks.Range(most=1.0, below=True)]
+_Change = Annotated[float, Range(most=1.0, below=True)]
 
 
 @pytree("eps", "initial_norm", "gamma")

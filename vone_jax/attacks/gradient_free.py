@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vone_jax import prng
+from vone_jax.arguments import Positive
 from vone_jax.attacks import classifier, losses, norms
-from vone_jax.attacks.attack import Attack, Loss, Norm, Positive, pytree
+from vone_jax.attacks.attack import Attack, Loss, Norm, pytree
 from vone_jax.attacks.carlini_wagner import Adam
 from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Values
 

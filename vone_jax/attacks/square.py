@@ -18,7 +18,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from vone_jax import prng
-from vone_jax.attacks import checks, losses, norms
+from vone_jax.arguments import Range
+from vone_jax.attacks import losses, norms
 from vone_jax.attacks.attack import Attack, Loss, Norm, pytree
 from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Mask, Scalar, Values
 
@@ -65,7 +66,7 @@ class Square(Attack):
     queries: int = 5000
     restarts: int = 1
     eot_samples: int = 1
-    p_init: Annotated[float, checks.Range(most=1.0, above=True)] = 0.8
+    p_init: Annotated[float, Range(most=1.0, above=True)] = 0.8
     rescale_schedule: bool = False
     loss: Loss = "margin"
     targeted: bool = False

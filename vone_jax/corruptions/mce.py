@@ -57,7 +57,7 @@ def relative_corruption_errors(errors: Errors, clean_error: float) -> dict[str, 
     Raises:
       ValueError: as for ``corruption_errors``, or if ``clean_error`` is not from 0 to 1.
     """
-    arguments.number("clean_error", clean_error, most=1)
+    arguments.number("clean_error", clean_error, arguments.SHARE)
     return {
         name: 100 * (mean - clean_error) / (ALEXNET_ERRORS[name] - ALEXNET_CLEAN_ERROR)
         for name, mean in _means(errors).items()
@@ -85,7 +85,9 @@ def _means(errors: Errors) -> dict[str, float]:
             measured = ", ".join(map(str, errors[name])) or "none"
             raise ValueError(f"errors[{name!r}] must have the severities 1 to 5, got {measured}")
         for severity in SEVERITIES:
-            arguments.number(f"errors[{name!r}][{severity}]", errors[name][severity], most=1)
+            arguments.number(
+                f"errors[{name!r}][{severity}]", errors[name][severity], arguments.SHARE
+            )
     return {name: _mean(errors[name].values()) for name in common}
 
 

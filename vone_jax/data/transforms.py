@@ -7,11 +7,13 @@ the sign of a rotation. Random transforms draw from the NumPy generator that the
 
 import dataclasses
 import math
+from typing import Annotated
 
 import numpy as np
 from PIL import Image
 
 from vone_jax import arguments
+from vone_jax.arguments import FromZero, Range
 
 # The smallest and the largest value of a draw.
 Span = tuple[float, float]
@@ -35,15 +37,12 @@ class Preprocessing:
       ValueError: naming the field that is out of range.
     """
 
-    center_crop: float | None = None
+    center_crop: Annotated[float | None, Range(most=1.0, above=True)] = None
     squash: bool = False
-    interpolation: str = "bilinear"
+    interpolation: Annotated[str, ("bilinear", "bicubic", "lanczos")] = "bilinear"
 
     def __post_init__(self):
-        if self.center_crop is not None:
-            arguments.number("center_crop", self.center_crop, positive=True, most=1.0)
-        arguments.flag("squash", self.squash)
-        arguments.choice("interpolation", self.interpolation, ("bilinear", "bicubic", "lanczos"))
+        arguments.fields(self)
         if self.squash and self.center_crop not in (None, 1):
             raise ValueError(
                 f"squash cuts nothing off, so center_crop must be 1, got {self.center_crop}"
@@ -141,21 +140,20 @@ class Augment:
     # Smallest and largest aspect ratio of that crop, width over height.
     crop_ratio: Span = (3 / 4, 4 / 3)
     # Largest rotation in either direction, in degrees, in [0, 180].
-    affine_degrees: float = 0.0
+    affine_degrees: Annotated[float, Range(most=180.0)] = 0.0
     # Largest shift in each direction, as a share of the side, in [0, 1).
-    affine_shift: float = 0.0
+    affine_shift: Annotated[float, Range(most=1.0, below=True)] = 0.0
     # Smallest and largest magnification.
     affine_scale: Span = (1.0, 1.0)
     # "nearest", torchvision's default, or "bilinear".
-    affine_interpolation: str = "nearest"
+    affine_interpolation: Annotated[str, ("nearest", "bilinear")] = "nearest"
     # Pixels of black added on each side before a crop of the original size.
-    crop_padding: int = 0
+    crop_padding: FromZero = 0
     # Mirror half of the images left to right.
     flip: bool = False
 
     def __post_init__(self):
-        arguments.flag("random_resized_crop", self.random_resized_crop)
-        arguments.flag("flip", self.flip)
+        arguments.fields(self)
         for name in ("crop_scale", "crop_ratio", "affine_scale"):
             pair = getattr(self, name)
             valid = isinstance(pair, tuple) and len(pair) == 2 and 0 < pair[0] <= pair[1] < np.inf
@@ -165,10 +163,6 @@ class Augment:
                 raise ValueError(
                     f"{name} must be a tuple (low, high) with 0 < low <= high{limit}, got {pair!r}"
                 )
-        arguments.number("affine_degrees", self.affine_degrees, most=180.0)
-        arguments.number("affine_shift", self.affine_shift, most=1.0, below=True)
-        arguments.choice("affine_interpolation", self.affine_interpolation, ("nearest", "bilinear"))
-        arguments.count("crop_padding", self.crop_padding, least=0)
 
     def __call__(
         self,

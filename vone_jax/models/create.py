@@ -163,7 +163,7 @@ def create(
     arguments.count("image_size", image_size, least=8)
     arguments.count("in_channels", in_channels)
     arguments.count("width", width)
-    arguments.number("stem_gain", stem_gain, positive=True)
+    arguments.number("stem_gain", stem_gain, arguments.POSITIVE)
     arguments.instance("stem_noise", stem_noise, Noise)
     surround = isinstance(learned_normalization, SurroundNormalization)
     hint = "; a surround belongs into v1.normalization" if surround else ""

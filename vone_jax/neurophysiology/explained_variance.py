@@ -171,7 +171,9 @@ def explained_variance(
     _check_labels("strata", strata, images)
     arguments.count("components", components)
     arguments.count("splits", splits)
-    arguments.number("train_fraction", train_fraction, positive=True, most=1, below=True)
+    arguments.number(
+        "train_fraction", train_fraction, arguments.Range(most=1, above=True, below=True)
+    )
     features = features.reshape(images, -1)
     train = int(np.floor(train_fraction * images))
     # Centring takes one dimension.

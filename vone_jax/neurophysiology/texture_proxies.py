@@ -265,4 +265,4 @@ PROCEDURAL_FAMILIES = tuple(f"{kind}-{cpd}cpd" for kind in _KINDS for cpd in (1,
 def _check_set(samples: int, pixels: int, rms_contrast: float) -> None:
     arguments.count("samples", samples, 2)
     textures.check_pixels(pixels)
-    arguments.number("rms_contrast", rms_contrast, positive=True)
+    arguments.number("rms_contrast", rms_contrast, arguments.POSITIVE)

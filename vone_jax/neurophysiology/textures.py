@@ -118,7 +118,7 @@ def reframe(
     check_uint8(images)
     if images.ndim != 3 or images.shape[1] != images.shape[2] or 0 in images.shape:
         raise ValueError(f"images must have shape (n, side, side), got {images.shape}")
-    arguments.number("degrees", degrees, positive=True)
+    arguments.number("degrees", degrees, arguments.POSITIVE)
     side = images.shape[1]
     # An even difference leaves the centre where it is.
     border = max(round((display.visual_degrees / degrees - 1) * side / 2), (1 - side) // 2)

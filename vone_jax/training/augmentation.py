@@ -13,13 +13,14 @@ References:
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from vone_jax import arguments, corruptions, prng
+from vone_jax.arguments import Positive, Range
 from vone_jax.attacks import PGD
 from vone_jax.attacks.classifier import LogitsFn
 from vone_jax.training.prime import PRIME
@@ -62,13 +63,12 @@ class GaussianImageNoise:
     """Independent Gaussian noise on every pixel value, then clipping to [0, 1]."""
 
     # Standard deviation in pixel units, > 0.
-    scale: float
+    scale: Positive
     # Probability that an image is changed, in (0, 1].
-    share: float = 0.5
+    share: Annotated[float, Range(most=1.0, above=True)] = 0.5
 
     def __post_init__(self):
-        arguments.number("scale", self.scale, positive=True)
-        arguments.number("share", self.share, positive=True, most=1.0)
+        arguments.fields(self)
 
     def perturb(
         self, keys: jax.Array, logits_fn: LogitsFn, images: jax.Array, labels: jax.Array

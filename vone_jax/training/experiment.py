@@ -6,12 +6,12 @@ One epoch has ``steps_per_epoch`` steps, see ``data.train_batches``.
 """
 
 import dataclasses
-import typing
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 
 from vone_jax import arguments, corruptions, data, models
+from vone_jax.arguments import FromZero, Positive, Range, Seed, Share
 from vone_jax.training.augmentation import Perturbation
 from vone_jax.training.optimizer import OptimizerConfig
 from vone_jax.v1 import (
@@ -126,33 +126,28 @@ class DataConfig:
     augment: data.Augment = data.Augment()
     # Share of the shorter side that is kept when an image is resized without a random crop, in
     # (0, 1]. None is 0.875 for photographs at 112 pixels or more, else 1.
-    center_crop: float | None = None
+    center_crop: Annotated[float | None, Range(most=1.0, above=True)] = None
     # Worker processes that decode and augment; 0 uses threads of this process.
-    workers: int = 0
+    workers: FromZero = 0
     # Batches that are put on the devices before their step. With 0 a batch is loaded after the
     # step before it, with 1 during that step. More help when the loading time varies.
-    prefetch: int = 1
+    prefetch: FromZero = 1
     # What happens when a training image cannot be read or a data worker dies. "raise" ends the
     # run. "skip" takes the next image of the set, warns and counts the image in the log; a dead
     # worker is started again, in training and in validation.
     unreadable: Unreadable = "raise"
     # Largest number of skipped images, summed over all epochs of the run. One more ends the run.
-    unreadable_limit: int = 100
+    unreadable_limit: FromZero = 100
     # Common corruptions of training images, applied after the augmentation: corruptions.NAMES
     # without frost. Each step draws one corruption and one severity for the whole batch.
     corruptions: tuple[str, ...] = ()
     # Lowest and highest severity of these corruptions, 1 to 5.
     corruption_severity: tuple[int, int] = (1, 3)
     # Probability that an image is corrupted. The others stay unchanged.
-    corruption_probability: float = 0.5
+    corruption_probability: Share = 0.5
 
     def __post_init__(self):
-        arguments.count("batch_size", self.batch_size)
-        arguments.count("eval_batch_size", self.eval_batch_size)
-        arguments.count("workers", self.workers, 0)
-        arguments.count("prefetch", self.prefetch, 0)
-        arguments.choice("unreadable", self.unreadable, typing.get_args(Unreadable))
-        arguments.count("unreadable_limit", self.unreadable_limit, 0)
+        arguments.fields(self)
         # Frost needs photographs that the project cannot distribute.
         available = [name for name in corruptions.NAMES if name != "frost"]
         for name in self.corruptions:
@@ -164,9 +159,6 @@ class DataConfig:
                 f"corruption_severity must be a pair (low, high) with {levels[0]} <= low <= high "
                 f"<= {levels[-1]}, got {span!r}"
             )
-        arguments.number("corruption_probability", self.corruption_probability, most=1.0)
-        if self.center_crop is not None:
-            arguments.number("center_crop", self.center_crop, positive=True, most=1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,29 +180,25 @@ class Similarity:
     # Split of source.
     split: str = "train"
     # Number of images, evenly spread over the split. The matrix is images x images.
-    images: int = 1000
+    images: Annotated[int, Range(2)] = 1000
     # Images in a training step; all their pairs are compared.
-    batch: int = 32
+    batch: Annotated[int, Range(2)] = 32
     # For "pixels": similarities with a smaller absolute value are set to 0.
-    threshold: float = 0.8
+    threshold: Share = 0.8
     # Permute the images of the target: a control that keeps only its distribution.
     shuffled: bool = False
     # The block for "v1". None is models.v1_config.
     v1: VOneBlockConfig | None = None
 
     def __post_init__(self):
-        arguments.choice("target", self.target, typing.get_args(Target))
+        arguments.fields(self)
         if (self.target == "neural") != (self.path is not None):
             raise ValueError(
                 f"path must be given for target 'neural' and for no other; got target "
                 f"{self.target!r} and path {self.path!r}"
             )
-        arguments.number("alpha", self.alpha)
-        arguments.number("threshold", self.threshold, most=1.0)
         if not self.layers or len(set(self.layers)) != len(self.layers):
             raise ValueError(f"layers must be different names, at least one, got {self.layers}")
-        arguments.count("images", self.images, 2)
-        arguments.count("batch", self.batch, 2)
         if self.batch > self.images:
             raise ValueError(f"batch must be <= images, {self.images}, got {self.batch}")
         if self.v1 is not None and self.target != "v1":
@@ -230,13 +218,12 @@ class Distillation:
     # its teacher again when it resumes.
     teacher: str
     # Divides the logits of both networks, > 0.
-    temperature: float = 5.0
+    temperature: Positive = 5.0
     # Weight of the teacher in the loss, in [0, 1].
-    weight: float = 0.5
+    weight: Share = 0.5
 
     def __post_init__(self):
-        arguments.number("temperature", self.temperature, positive=True)
-        arguments.number("weight", self.weight, most=1.0)
+        arguments.fields(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,7 +239,7 @@ class Experiment:
     # The optimiser.
     optimizer: OptimizerConfig = OptimizerConfig()
     # Length of the run in epochs.
-    epochs: float = 1.0
+    epochs: Positive = 1.0
     # Length of the run in steps. If given, epochs is ignored.
     steps: int | None = None
     # Network whose weights the run starts from: anything that vone_jax.open_network accepts. What
@@ -271,7 +258,7 @@ class Experiment:
     # A trained network from whose logits the network learns beside the labels.
     distillation: Distillation | None = None
     # Seed of all randomness: initialisation, order, augmentation, noise, dropout.
-    seed: int = 0
+    seed: Seed = 0
     # Precision in which the layers after V1 compute. Parameters, batch statistics, V1 and the
     # loss are always float32.
     precision: Precision = "float32"
@@ -291,11 +278,11 @@ class Experiment:
     # never applied. "stop" ends the run; "skip" continues and counts the step in the log.
     non_finite: NonFinite = "stop"
     # Largest number of such skipped steps in the whole run. One more ends the run.
-    non_finite_limit: int = 10
+    non_finite_limit: FromZero = 10
     # Epochs between validations. There is one at the end of the run, too.
-    evaluate_every: float = 1.0
+    evaluate_every: Positive = 1.0
     # Epochs between checkpoints. There is one at the end of the run, too.
-    checkpoint_every: float = 1.0
+    checkpoint_every: Positive = 1.0
     # Number of checkpoints that are kept. With 1 there is no older one to use if it is damaged.
     keep_checkpoints: int = 2
     # Steps between two lines of the log.
@@ -308,26 +295,12 @@ class Experiment:
             raise ValueError("initial_weights must name a network, got ''")
         if isinstance(self.freeze, str):
             raise ValueError(f"freeze must be a tuple of patterns, got {self.freeze!r}")
-        arguments.number("epochs", self.epochs, positive=True)
-        if self.steps is not None:
-            arguments.count("steps", self.steps)
-        arguments.seed("seed", self.seed)
-        arguments.choice("precision", self.precision, typing.get_args(Precision))
-        arguments.choice(
-            "matmul_precision", self.matmul_precision, typing.get_args(MatmulPrecision)
-        )
-        arguments.count("accumulation_steps", self.accumulation_steps)
+        arguments.fields(self)
         if self.data.batch_size % self.accumulation_steps:
             raise ValueError(
                 f"accumulation_steps must divide data.batch_size, {self.data.batch_size}, got "
                 f"{self.accumulation_steps}"
             )
-        arguments.choice("non_finite", self.non_finite, typing.get_args(NonFinite))
-        arguments.count("non_finite_limit", self.non_finite_limit, 0)
-        arguments.number("evaluate_every", self.evaluate_every, positive=True)
-        arguments.number("checkpoint_every", self.checkpoint_every, positive=True)
-        arguments.count("keep_checkpoints", self.keep_checkpoints)
-        arguments.count("log_every", self.log_every)
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Return the number of optimiser steps of the whole run, at least 1."""

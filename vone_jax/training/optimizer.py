@@ -5,10 +5,9 @@ state, see ``PlateauState``. Every other factor is a function of the step.
 """
 
 import dataclasses
-import typing
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +15,12 @@ import numpy as np
 import optax
 
 from vone_jax import arguments
+from vone_jax.arguments import POSITIVE, FromZero, Positive, Range, Share
 from vone_jax.models import FRONT_END
 from vone_jax.training.selection import Rates
 
 DecayedParameters = Literal["all", "kernels"]
+_BelowOne = Annotated[float, Range(most=1.0, below=True)]
 
 
 class _Schedule:
@@ -40,12 +41,12 @@ class Step(_Schedule):
     # Increasing, for instance (20, 40, 60).
     epochs: tuple[float, ...]
     # In [0, 1].
-    decay: float = 0.1
+    decay: Share = 0.1
 
     def __post_init__(self):
         if not self.epochs or list(self.epochs) != sorted(set(self.epochs)) or self.epochs[0] <= 0:
             raise ValueError(f"epochs must be positive and increasing, got {self.epochs}")
-        arguments.number("decay", self.decay, most=1.0)
+        arguments.fields(self)
 
     def factor(self, step: jax.Array, steps_per_epoch: int, total_steps: int) -> jax.Array:
         boundaries = [round(epoch * steps_per_epoch) for epoch in self.epochs]
@@ -59,10 +60,10 @@ class Cosine(_Schedule):
     """Half a cosine from the base rate at step 0 to ``final`` times it at the end of the run."""
 
     # In [0, 1].
-    final: float = 0.0
+    final: Share = 0.0
 
     def __post_init__(self):
-        arguments.number("final", self.final, most=1.0)
+        arguments.fields(self)
 
     def factor(self, step: jax.Array, steps_per_epoch: int, total_steps: int) -> jax.Array:
         return _cosine(1.0, self.final, step.astype(jnp.float32) / total_steps)
@@ -79,16 +80,14 @@ class OneCycle(_Schedule):
     """
 
     # Share of the run in which the rate rises.
-    rise: float = 0.3
+    rise: Share = 0.3
     # The base rate divided by the rate at step 0.
-    div_factor: float = 25.0
+    div_factor: Positive = 25.0
     # The rate at step 0 divided by the rate at the last step.
-    final_div_factor: float = 1e4
+    final_div_factor: Positive = 1e4
 
     def __post_init__(self):
-        arguments.number("rise", self.rise, most=1.0)
-        for name in ("div_factor", "final_div_factor"):
-            arguments.number(name, getattr(self, name), positive=True)
+        arguments.fields(self)
 
     def factor(self, step: jax.Array, steps_per_epoch: int, total_steps: int) -> jax.Array:
         """Interpolate by half cosines between step 0, step rise * total_steps - 1 and the last."""
@@ -113,16 +112,14 @@ class Plateau(_Schedule):
     """
 
     # In [0, 1].
-    decay: float = 0.1
+    decay: Share = 0.1
     # Number of validations; there is one per ``evaluate_every``.
-    patience: int = 10
+    patience: FromZero = 10
     # The smallest improvement that counts, as a share of the best loss, in [0, 1).
-    threshold: float = 1e-4
+    threshold: _BelowOne = 1e-4
 
     def __post_init__(self):
-        arguments.number("decay", self.decay, most=1.0)
-        arguments.count("patience", self.patience, 0)
-        arguments.number("threshold", self.threshold, most=1.0, below=True)
+        arguments.fields(self)
 
 
 class PlateauState(NamedTuple):
@@ -159,7 +156,7 @@ class OptimizerConfig:
     """Stochastic gradient descent in PyTorch's form, see ``make_optimizer``."""
 
     # Base learning rate, which the schedule multiplies.
-    learning_rate: float = 0.1
+    learning_rate: Positive = 0.1
     # Factors on the learning rate of parts of the network, as (pattern, factor): patterns as in
     # Experiment.freeze, factors > 0. The last pattern that means a parameter counts.
     rates: Rates = ()
@@ -168,7 +165,7 @@ class OptimizerConfig:
     # Epochs of warm-up: a linear rise from 0 to 1 that multiplies the rate of the schedule.
     warmup_epochs: float = 0.0
     # Share of the last update that is kept, in [0, 1).
-    momentum: float = 0.9
+    momentum: _BelowOne = 0.9
     # Use Nesterov momentum.
     nesterov: bool = False
     # Times the parameters, added to the gradient before momentum (coupled, as in PyTorch).
@@ -176,23 +173,16 @@ class OptimizerConfig:
     # Parameters that decay: "all", or "kernels" (no biases and no parameters of batch norm).
     decayed: DecayedParameters = "all"
     # Share of the target distribution that is spread evenly over the classes.
-    label_smoothing: float = 0.0
+    label_smoothing: _BelowOne = 0.0
     # Largest Euclidean norm of the gradient over all parameters; None does not clip.
-    gradient_clip: float | None = None
+    gradient_clip: Annotated[float | None, POSITIVE] = None
 
     def __post_init__(self):
-        arguments.number("learning_rate", self.learning_rate, positive=True)
+        arguments.fields(self)
         for rate in self.rates:
             if not isinstance(rate, tuple) or len(rate) != 2:
                 raise ValueError(f"rates must be pairs (pattern, factor), got {rate!r}")
-            arguments.number(f"rates: the factor of {rate[0]!r}", rate[1], positive=True)
-        arguments.number("warmup_epochs", self.warmup_epochs)
-        arguments.number("momentum", self.momentum, most=1.0, below=True)
-        arguments.number("weight_decay", self.weight_decay)
-        arguments.choice("decayed", self.decayed, typing.get_args(DecayedParameters))
-        arguments.number("label_smoothing", self.label_smoothing, most=1.0, below=True)
-        if self.gradient_clip is not None:
-            arguments.number("gradient_clip", self.gradient_clip, positive=True)
+            arguments.number(f"rates: the factor of {rate[0]!r}", rate[1], POSITIVE)
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs momentum > 0, got momentum 0")
         if self.warmup_epochs and isinstance(self.schedule, OneCycle):

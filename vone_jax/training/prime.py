@@ -15,7 +15,7 @@ References:
 
 import dataclasses
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ class PRIME:
     # >= 0. The standard deviation is uniform from 0 to this.
     filter_scale: float = 4.0
     # Largest frequency of displacements in half cycles per image, 2 to 1000.
-    warp_cutoff: int = 500
+    warp_cutoff: Annotated[int, arguments.Range(2, 1000)] = 500
     # Sines in a colour map, >= 1. Their frequencies are consecutive.
     colour_terms: int = 20
     # Largest frequency of these sines in half cycles over [0, 1], from colour_terms to 1000.
@@ -53,16 +53,10 @@ class PRIME:
     colour_variance: float = 0.05
 
     def __post_init__(self):
-        arguments.count("chains", self.chains)
-        arguments.count("depth", self.depth)
-        arguments.count("filter_size", self.filter_size)
+        arguments.fields(self)
         if self.filter_size % 2 == 0:
             raise ValueError(f"filter_size must be odd, got {self.filter_size}")
-        arguments.number("filter_scale", self.filter_scale)
-        arguments.count("warp_cutoff", self.warp_cutoff, 2, most=1000)
-        arguments.count("colour_terms", self.colour_terms)
         arguments.count("colour_cutoff", self.colour_cutoff, self.colour_terms, most=1000)
-        arguments.number("colour_variance", self.colour_variance)
 
     def perturb(
         self, keys: jax.Array, logits_fn: Any, images: jax.Array, labels: jax.Array

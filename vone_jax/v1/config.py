@@ -2,9 +2,10 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Annotated, Any
 
 from vone_jax import arguments
+from vone_jax.arguments import FromZero, Positive, Seed
 from vone_jax.v1 import noise as noise_models
 from vone_jax.v1.gabor import (
     GaborKernels,
@@ -59,21 +60,21 @@ class VOneBlockConfig:
       ValueError: if a field is out of range; the message names it.
     """
 
-    simple_channels: int = 256
-    complex_channels: int = 256
+    simple_channels: FromZero = 256
+    complex_channels: FromZero = 256
     image_size: int = 224
-    visual_degrees: float = 8.0
+    visual_degrees: Positive = 8.0
     kernel_size: int = 25
     stride: int = 4
-    gabor_seed: int = 0
+    gabor_seed: Seed = 0
     sf_min: float = 0.0
     sf_max: float = 9.0
     distribution: str = "physiological"
-    k_exc: float = 25.0
+    k_exc: Positive = 25.0
     in_channels: int = 3
     normalization: SurroundNormalization | None = None
     noise: noise_models.Noise = noise_models.NeuronalNoise()
-    noise_generator: str = "counter"
+    noise_generator: Annotated[str, (*noise_models.GENERATORS,)] = "counter"
     bank: GaborParameters | ImportedBank | None = None
     tuned: bool = False
     allow_aliasing: bool = False
@@ -81,14 +82,10 @@ class VOneBlockConfig:
     image_std: PerChannel = 0.5
 
     def __post_init__(self):
-        for name in ("simple_channels", "complex_channels"):
-            arguments.count(name, getattr(self, name), least=0)
+        arguments.fields(self)
+        arguments.instance("noise", self.noise, noise_models.Noise)
         if self.num_channels < 1:
             raise ValueError("simple_channels and complex_channels must not both be 0")
-        for name in ("image_size", "stride", "in_channels"):
-            arguments.count(name, getattr(self, name))
-        for name in ("visual_degrees", "k_exc"):
-            arguments.number(name, getattr(self, name), positive=True)
         for name in ("image_mean", "image_std"):
             if isinstance(getattr(self, name), list):
                 # A configuration must be hashable.
@@ -96,14 +93,9 @@ class VOneBlockConfig:
         check_normalisation("image_mean", self.image_mean, self.in_channels)
         check_normalisation("image_std", self.image_std, self.in_channels, positive=True)
         check_kernel_size(self.kernel_size)
-        arguments.seed("gabor_seed", self.gabor_seed)
-        arguments.instance("normalization", self.normalization, SurroundNormalization | None)
         if self.normalization is not None:
             positions = -(-self.image_size // self.stride)
             self.normalization.check_reach(positions, self.pixels_per_degree / self.stride)
-        arguments.instance("noise", self.noise, noise_models.Noise)
-        arguments.choice("noise_generator", self.noise_generator, noise_models.GENERATORS)
-        arguments.flag("allow_aliasing", self.allow_aliasing)
         if self.bank is None:
             if self.distribution == "evnet_published":
                 name = 'distribution "evnet_published"'
@@ -113,7 +105,6 @@ class VOneBlockConfig:
                 check_nyquist(top, self.pixels_per_degree)
         else:
             self._check_bank(self.bank)
-        arguments.flag("tuned", self.tuned)
         if self.tuned:
             self._check_tuned()
 

@@ -19,6 +19,7 @@ from jax import lax
 from jaxtyping import Array, Float, Float32
 
 from vone_jax import arguments, lazy
+from vone_jax.arguments import Positive
 
 fft = lazy.module("scipy.fft")
 
@@ -53,7 +54,7 @@ class OrientedPools:
     size: int = 25
 
     def __post_init__(self):
-        arguments.count("size", self.size)
+        arguments.fields(self)
         if self.size % 2 == 0:
             raise ValueError(f"size must be odd, got {self.size}")
 
@@ -91,14 +92,13 @@ class NeighbouringChannels:
       ValueError: if a field is out of range.
     """
 
-    spread: float = 2.0
-    alpha: float = 0.1
-    beta: float = 1.0
-    k: float = 1.0
+    spread: Positive = 2.0
+    alpha: Positive = 0.1
+    beta: Positive = 1.0
+    k: Positive = 1.0
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            arguments.number(field.name, getattr(self, field.name), positive=True)
+        arguments.fields(self)
 
     @property
     def reach(self) -> int:
@@ -131,10 +131,10 @@ class GDN:
       ValueError: if the field is out of range.
     """
 
-    gamma: float = 0.1
+    gamma: Positive = 0.1
 
     def __post_init__(self):
-        arguments.number("gamma", self.gamma, positive=True)
+        arguments.fields(self)
 
     def __call__(self, param: Param, responses: Responses) -> Responses:
         """Make or read the parameters, and normalise."""

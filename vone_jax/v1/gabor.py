@@ -125,7 +125,7 @@ def gabor_kernels(
       ValueError: if an argument is out of range, or a frequency is aliased.
     """
     check_kernel_size(kernel_size)
-    arguments.number("pixels_per_degree", pixels_per_degree, positive=True)
+    arguments.number("pixels_per_degree", pixels_per_degree, arguments.POSITIVE)
     if not allow_aliasing:
         check_nyquist(float(parameters.sf.max()), pixels_per_degree)
 
@@ -211,7 +211,7 @@ class ImportedBank:
                 f"in_phase and quadrature must have the same shape, got {self.in_phase.shape} and "
                 f"{self.quadrature.shape}"
             )
-        arguments.number("pixels_per_degree", self.pixels_per_degree, positive=True)
+        arguments.number("pixels_per_degree", self.pixels_per_degree, arguments.POSITIVE)
 
     def __len__(self) -> int:
         return len(self.parameters)

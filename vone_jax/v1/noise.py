@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Key
 
 from vone_jax import arguments, fast, prng
+from vone_jax.arguments import Positive
 from vone_jax.v1.images import Images
 
 # Keeps the slope of the square root finite at a rate of zero. It is part of the published model.
@@ -76,16 +77,14 @@ class NeuronalNoise:
       ValueError: if a field is out of range.
     """
 
-    scale: float = 0.35
+    scale: Positive = 0.35
     level: float = 0.07
     strength: float = 1.0
 
     def __post_init__(self):
         if self.scale == 0:
             raise ValueError("scale must be > 0, got 0; to switch the noise off, pass noise=None")
-        arguments.number("scale", self.scale, positive=True)
-        arguments.number("level", self.level)
-        arguments.number("strength", self.strength)
+        arguments.fields(self)
 
     def __call__(self, responses: Values, z: Values) -> Values:
         """Add noise to responses >= 0, from standard normals ``z``."""
@@ -105,7 +104,7 @@ class GaussianNoise:
     scale: float
 
     def __post_init__(self):
-        arguments.number("scale", self.scale)
+        arguments.fields(self)
 
     def __call__(self, responses: Values, z: Values) -> Values:
         """Add noise to responses >= 0, from standard normals ``z``."""
@@ -128,11 +127,10 @@ class FanoNoise:
     """
 
     fano_factor: float = 0.93
-    floor: float = 1e-5
+    floor: Positive = 1e-5
 
     def __post_init__(self):
-        arguments.number("fano_factor", self.fano_factor)
-        arguments.number("floor", self.floor, positive=True)
+        arguments.fields(self)
 
     def __call__(self, responses: Values, z: Values) -> Values:
         """Add noise to responses of either sign, from standard normals ``z``."""

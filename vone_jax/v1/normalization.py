@@ -25,17 +25,20 @@ References:
 
 import dataclasses
 import math
+from typing import Annotated
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 
 from vone_jax import arguments, fast
+from vone_jax.arguments import Positive, Range, Share
 from vone_jax.v1.blur import gaussian_taps, half_octaves, reflecting_matrix
 from vone_jax.v1.filter_bank import Cells
 
 Responses = Float32[Array, "n h w cells"]
 PerCell = Float[np.ndarray, " cells"]
+Correlation = Annotated[float, Range(-1.0, 1.0)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,37 +75,27 @@ class SurroundNormalization:
       ValueError: if a field is out of range.
     """
 
-    c50: float = 0.4
+    c50: Positive = 0.4
     position_pooling: float = 0.36
-    centre_size: float = 0.4
-    ring_size: float = 1.5
-    orientation_tuning: float = 0.95
+    centre_size: Positive = 0.4
+    ring_size: Positive = 1.5
+    orientation_tuning: Share = 0.95
     frequency_tuning: float | None = None
-    phase_tuning: float = 0.0
-    strength_correlation: float = 0.25
-    extent_correlation: float = 0.98
-    largest_extent: float = 2.25
-    gain: float = 1.0
-    seed: int | None = None
+    phase_tuning: Share = 0.0
+    strength_correlation: Correlation = 0.25
+    extent_correlation: Correlation = 0.98
+    largest_extent: Positive = 2.25
+    gain: Positive = 1.0
+    seed: Annotated[int | None, Range(0)] = None
 
     def __post_init__(self):
-        for name in ("c50", "centre_size", "ring_size", "largest_extent", "gain"):
-            arguments.number(f"normalization.{name}", getattr(self, name), positive=True)
-        arguments.number("normalization.position_pooling", self.position_pooling)
-        for name in ("orientation_tuning", "phase_tuning"):
-            arguments.number(f"normalization.{name}", getattr(self, name), most=1.0)
-        for name in ("strength_correlation", "extent_correlation"):
-            correlation = getattr(self, name)
-            if not isinstance(correlation, int | float) or not -1.0 <= correlation <= 1.0:
-                raise ValueError(f"normalization.{name} must be in [-1, 1], got {correlation!r}")
+        arguments.fields(self, "normalization.")
         # Frequencies are read at nodes one octave apart.
-        if self.frequency_tuning is not None and not 0.5 <= self.frequency_tuning < np.inf:
+        if self.frequency_tuning is not None and self.frequency_tuning < 0.5:
             raise ValueError(
                 "normalization.frequency_tuning must be None or at least 0.5 octaves, got "
                 f"{self.frequency_tuning!r}"
             )
-        if self.seed is not None:
-            arguments.count("normalization.seed", self.seed, least=0)
 
     @property
     def pooling(self) -> float:

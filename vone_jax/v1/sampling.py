@@ -80,7 +80,7 @@ def sample_gabor_parameters(
     arguments.count("num_filters", num_filters)
     arguments.count("in_channels", in_channels)
     arguments.seed("seed", seed)
-    arguments.number("correlation", correlation, most=1.0, below=True)
+    arguments.number("correlation", correlation, arguments.Range(most=1.0, below=True))
     if distribution.startswith("evnet"):
         raise ValueError(
             f"distribution {distribution!r} depends on the kinds of cells; sample it with "

@@ -7,12 +7,14 @@ neuro-inspired front-end improves CNN robustness, NeurIPS 2025, arXiv:2506.03089
 
 import dataclasses
 import math
+from typing import Annotated
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32
 
 from vone_jax import arguments
+from vone_jax.arguments import Positive
 from vone_jax.v1 import noise as noise_models
 from vone_jax.v1.blur import reflecting_matrix
 from vone_jax.v1.images import Images, check_images
@@ -51,18 +53,16 @@ class LGNCells:
       ValueError: if a field is out of range.
     """
 
-    centre_radius: float
-    surround_radius: float
+    centre_radius: Positive
+    surround_radius: Positive
     surround_weight: float
-    pool_radius: float
-    c50: float
+    pool_radius: Positive
+    c50: Positive
     exponent: float
-    k_exc: float
+    k_exc: Positive
 
     def __post_init__(self):
-        for name, value in vars(self).items():
-            positive = name not in ("surround_weight", "exponent")
-            arguments.number(name, value, positive=positive)
+        arguments.fields(self)
         if self.surround_radius < self.centre_radius:
             raise ValueError(
                 f"surround_radius must be at least centre_radius, {self.centre_radius:g} degrees, "
@@ -112,24 +112,19 @@ class SubcorticalConfig:
     """
 
     image_size: int = 224
-    visual_degrees: float = 7.0
+    visual_degrees: Positive = 7.0
     in_channels: int = 3
     p_cells: LGNCells | None = P_CELLS
     m_cells: LGNCells | None = M_CELLS
     noise: noise_models.FanoNoise | None = noise_models.FanoNoise(fano_factor=0.4, floor=4e-6)
-    noise_generator: str = "counter"
+    noise_generator: Annotated[str, (*noise_models.GENERATORS,)] = "counter"
 
     def __post_init__(self):
-        arguments.count("image_size", self.image_size)
-        arguments.number("visual_degrees", self.visual_degrees, positive=True)
+        arguments.fields(self)
         if self.in_channels not in (1, 3):
             raise ValueError(f"in_channels must be 3 (RGB) or 1 (grey), got {self.in_channels!r}")
-        for name in ("p_cells", "m_cells"):
-            arguments.instance(name, getattr(self, name), LGNCells | None)
         if self.p_cells is None and self.m_cells is None:
             raise ValueError("p_cells and m_cells must not both be None")
-        arguments.instance("noise", self.noise, noise_models.FanoNoise | None)
-        arguments.choice("noise_generator", self.noise_generator, noise_models.GENERATORS)
         for _, cells, _ in self.populations:
             self.centre_and_surround(cells)
 
