@@ -3,13 +3,14 @@
 import abc
 import dataclasses
 from collections import Counter
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vone_jax import arguments, attacks, corruptions, results
+from vone_jax.arguments import Range
 from vone_jax.attacks import Attack, AutoAttack, InBatches, MinimalNormAttack, Transfer, norms
 from vone_jax.evaluation import judging
 from vone_jax.evaluation.judging import AttackNoise, Trial, attack_noise_record, noise_slug
@@ -194,15 +195,13 @@ class Corrupted(Judged):
       ValueError: for another name, severity or form, or frost without photographs.
     """
 
-    corruption: str
-    severity: int
-    form: str = "float"
+    corruption: Annotated[str, corruptions.NAMES]
+    severity: Annotated[int, Range(0, 5)]
+    form: Annotated[str, (*corruptions.FORMS, "published")] = "float"
     frost_images: corruptions.FrostImages | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self):
-        arguments.choice("corruption", self.corruption, corruptions.NAMES)
-        arguments.count("severity", self.severity, 0, most=5)
-        arguments.choice("form", self.form, (*corruptions.FORMS, "published"))
+        arguments.fields(self)
         needs_images = self.corruption == "frost" and self.form != "published"
         if needs_images != (self.frost_images is not None):
             raise ValueError(

@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vone_jax import arguments, names, prng, results
-from vone_jax.attacks import FGSM, PGD, Attack, RandomNoise, Square, checks, classifier, losses
+from vone_jax.attacks import FGSM, PGD, Attack, RandomNoise, Square, classifier, losses
 from vone_jax.attacks.attack import compiled
 from vone_jax.evaluation import masking_checks
 from vone_jax.evaluation.conditions import Condition, attack_record, passes
@@ -118,7 +119,7 @@ class Masking(Condition):
       ValueError: if a field is out of range.
     """
 
-    norm: str
+    norm: Annotated[str, names.NORMS]
     eps: float
     stochastic: bool
     transfer: str = ""
@@ -129,10 +130,7 @@ class Masking(Condition):
     without_noise: bool = True
 
     def __post_init__(self):
-        arguments.choice("norm", self.norm, names.NORMS)
-        checks.radius("eps", self.eps)
-        for field in ("steps", "eot_samples", "queries", "restarts"):
-            arguments.count(field, getattr(self, field))
+        arguments.fields(self)
         if self.eps == 0 or self.steps < 4 or self.restarts < 2:
             raise ValueError(
                 f"masking needs eps > 0, steps >= 4 and restarts >= 2, got {self.eps}, "

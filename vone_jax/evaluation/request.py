@@ -5,8 +5,10 @@ The command line, a sweep and Python code all make the same ``Request``.
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
 from vone_jax import arguments, corruptions, names
+from vone_jax.arguments import FromZero, Range, Seed
 from vone_jax.attacks import checks
 from vone_jax.evaluation import suites
 from vone_jax.evaluation.judging import NOISES
@@ -98,10 +100,10 @@ class Request:
     suite: tuple[str, ...] = ("quick",)
     examples: int | None = None
     batch_size: int | None = None
-    matmul_precision: str | None = None
-    seed: int = 0
+    matmul_precision: Annotated[str | None, names.MATMUL_PRECISIONS] = None
+    seed: Seed = 0
     draws: int | None = None
-    noise: str = "fresh"
+    noise: Annotated[str, ("fresh", "frozen")] = "fresh"
     test_noise: str = TRAINED
     attack_noise: str = SAME
     decision: str = "single"
@@ -130,13 +132,13 @@ class Request:
     references: tuple[Path, ...] = ()
     textures: Path | None = None
     gallery_images: int = 8
-    gallery_norm: str = "linf"
+    gallery_norm: Annotated[str, names.NORMS] = "linf"
     gallery_eps: float = 4 / 255
     split: str | None = None
     source: str | None = None
     data_dir: str | None = None
-    step: int | None = None
-    workers: int = 0
+    step: Annotated[int | None, Range(0)] = None
+    workers: FromZero = 0
     tag: str = ""
     overwrite: bool = False
 
@@ -145,12 +147,8 @@ class Request:
             value = getattr(self, name)
             if not isinstance(value, tuple | list):
                 raise TypeError(f"{name} must be a tuple, such as ({value!r},), got {value!r}")
+        arguments.fields(self)
         norms = suites.norms(suites.expand(self.suite), self.norm)
-        counts = dict.fromkeys(("examples", "batch_size"), 1) | {"seed": 0, "workers": 0}
-        counts |= dict.fromkeys(("masking_images", "gallery_images", "physiology_trials"), 1)
-        for name, least in counts.items():
-            if getattr(self, name) is not None:
-                arguments.count(name, getattr(self, name), least)
         if self.points not in suites.POINTS:
             raise ValueError(f"points must be one of 9, 4, 2; got {self.points!r}")
         if self.eps and not norms:
@@ -160,7 +158,6 @@ class Request:
                 f"eps is for one norm, since each has its own units; the suites attack in "
                 f"{', '.join(norms)}"
             )
-        arguments.choice("gallery_norm", self.gallery_norm, names.NORMS)
         radii = [("eps", value, norms) for value in self.eps]
         for name, value, used in [*radii, ("gallery_eps", self.gallery_eps, [self.gallery_norm])]:
             checks.radius(name, value)
@@ -176,8 +173,6 @@ class Request:
         for severity in self.severities:
             arguments.count("severities", severity, most=5)
         arguments.choice("form", self.form, corruptions.FORMS)
-        if self.matmul_precision is not None:
-            arguments.choice("matmul_precision", self.matmul_precision, names.MATMUL_PRECISIONS)
         suites.pgd(self, self.norm, 0.0)
         _ = self.protocol
         for name in _WORDS_FOR_NOISE:
@@ -190,7 +185,6 @@ class Request:
         averaged = self.averaged
         if averaged is None:
             averaged = 1 if self.decision == "single" else 10
-        arguments.choice("noise", self.noise, ("fresh", "frozen"))
         return Protocol(self.noise, draws, self.decision, averaged)
 
     def to_arguments(self) -> list[str]:
