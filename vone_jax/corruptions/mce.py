@@ -7,7 +7,7 @@ Reference: Hendrycks and Dietterich, 2019, arXiv:1903.12261, section 4.2.
 """
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from vone_jax import arguments
 from vone_jax.corruptions.catalogue import SETS
@@ -48,7 +48,7 @@ def corruption_errors(errors: Errors) -> dict[str, float]:
 
 def mean_corruption_error(errors: Errors) -> float:
     """Return mCE, the mean of the 15 CE, in percent."""
-    return _mean(corruption_errors(errors).values())
+    return statistics.fmean(corruption_errors(errors).values())
 
 
 def relative_corruption_errors(errors: Errors, clean_error: float) -> dict[str, float]:
@@ -66,7 +66,7 @@ def relative_corruption_errors(errors: Errors, clean_error: float) -> dict[str, 
 
 def relative_mean_corruption_error(errors: Errors, clean_error: float) -> float:
     """Return relative mCE, the mean of the 15 relative CE, in percent."""
-    return _mean(relative_corruption_errors(errors, clean_error).values())
+    return statistics.fmean(relative_corruption_errors(errors, clean_error).values())
 
 
 def _means(errors: Errors) -> dict[str, float]:
@@ -88,8 +88,4 @@ def _means(errors: Errors) -> dict[str, float]:
             arguments.number(
                 f"errors[{name!r}][{severity}]", errors[name][severity], arguments.SHARE
             )
-    return {name: _mean(errors[name].values()) for name in common}
-
-
-def _mean(values: Iterable[float]) -> float:
-    return statistics.fmean(values)
+    return {name: statistics.fmean(errors[name].values()) for name in common}
