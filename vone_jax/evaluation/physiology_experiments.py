@@ -66,13 +66,8 @@ def experiments(
             "median_orthogonal": median(suppression[-1]),
         },
     }
-    arrays = {
-        f"contrast/{name}": getattr(response, name)
-        for name in ("contrasts", "curves", "r_max", "c50", "exponent", "explained")
-    }
-    arrays |= {
-        f"surround/{name}": getattr(surround, name) for name in ("angles", "alone", "curves")
-    }
+    arrays = {f"contrast/{name}": array for name, array in vars(response).items()}
+    arrays |= {f"surround/{name}": array for name, array in vars(surround).items()}
     if network.stochastic and is_stochastic(noisy, key, scores.display):
         spikes = network.noise if layer in _SPIKING else None
         if isinstance(spikes, FanoNoise):  # Its responses are counts.
