@@ -6,13 +6,14 @@ import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vone_jax import arguments, data, mesh, models, names, prng, results
+from vone_jax.arguments import FromZero, Seed
 from vone_jax.data.sources import are_numbers
 from vone_jax.evaluation.judging import Trial, noise_record, noise_slug
 from vone_jax.network import Network
@@ -80,11 +81,11 @@ class Job:
     protocol: Protocol
     directory: Path
     devices: mesh.Mesh
-    seed: int = 0
+    seed: Seed = 0
     batch_size: int = 50
-    matmul_precision: str | None = None
+    matmul_precision: Annotated[str | None, names.MATMUL_PRECISIONS] = None
     other: Network | None = None
-    workers: int = 0
+    workers: FromZero = 0
     tag: str = ""
     overwrite: bool = False
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -93,10 +94,7 @@ class Job:
 
     def __post_init__(self):
         mesh.check_batch_size(self.devices, self.batch_size)
-        arguments.seed("seed", self.seed)
-        arguments.count("workers", self.workers, 0)
-        if self.matmul_precision is not None:
-            arguments.choice("matmul_precision", self.matmul_precision, names.MATMUL_PRECISIONS)
+        arguments.fields(self)
         if not re.fullmatch(r"[\w.-]*", self.tag):
             raise ValueError(
                 f"tag must consist of letters, digits, '-', '_' and '.', got {self.tag!r}"

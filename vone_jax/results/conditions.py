@@ -134,19 +134,16 @@ class Protocol:
         a number of averaged draws that does not fit the decision.
     """
 
-    noise: str = "fresh"
+    noise: Annotated[str, ("fresh", "frozen", "none")] = "fresh"
     draws: int = 10
-    decision: str = "single"
+    decision: Annotated[str, DECISIONS] = "single"
     averaged: int = 1
 
     # Users make protocols, so the checks and their messages are the project's own.
     __pydantic_config__ = STRICT
 
     def __post_init__(self):
-        arguments.choice("noise", self.noise, ("fresh", "frozen", "none"))
-        arguments.choice("decision", self.decision, DECISIONS)
-        arguments.count("draws", self.draws)
-        arguments.count("averaged", self.averaged)
+        arguments.fields(self)
         if self.decision == "single" and self.averaged != 1:
             raise ValueError(
                 f"averaged must be 1 for the decision of a single draw, got {self.averaged}; "
