@@ -20,15 +20,8 @@ from vone_jax.convert.checkpoint import read_safetensors, write_safetensors
 from vone_jax.convert.gabor_fit import check_bank_size
 from vone_jax.convert.state_dict import abstract_variables, checked_variables
 from vone_jax.convert.untrusted import CheckpointError, read_json
-from vone_jax.v1 import (
-    GDN,
-    GaborParameters,
-    ImportedBank,
-    NeighbouringChannels,
-    OrientedPools,
-    SubcorticalConfig,
-    VOneBlockConfig,
-)
+from vone_jax.v1 import GaborParameters, ImportedBank, SubcorticalConfig, VOneBlockConfig
+from vone_jax.v1.divisive import Rule
 
 _FORMAT = 1
 # Larger values in a configuration would make the check of a hostile folder slow.
@@ -52,7 +45,7 @@ class _Arguments:
     width: int
     v1: VOneBlockConfig | None = None
     subcortical: SubcorticalConfig | None = None
-    learned_normalization: OrientedPools | NeighbouringChannels | GDN | None = None
+    learned_normalization: Rule | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 

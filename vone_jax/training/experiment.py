@@ -14,16 +14,8 @@ from vone_jax import arguments, corruptions, data, models
 from vone_jax.arguments import FromZero, Positive, Range, Seed, Share
 from vone_jax.training.augmentation import Perturbation
 from vone_jax.training.optimizer import OptimizerConfig
-from vone_jax.v1 import (
-    GDN,
-    FanoNoise,
-    GaussianNoise,
-    NeighbouringChannels,
-    NeuronalNoise,
-    OrientedPools,
-    SubcorticalConfig,
-    VOneBlockConfig,
-)
+from vone_jax.v1 import Noise, SubcorticalConfig, VOneBlockConfig
+from vone_jax.v1.divisive import Rule
 
 Precision = Literal["float32", "bfloat16"]
 MatmulPrecision = Literal["default", "high", "highest"]
@@ -52,7 +44,7 @@ class ModelConfig:
     # a stored experiment does not depend on defaults.
     v1: VOneBlockConfig | None = None
     # Noise after the stem of a base network: a control with noise but without V1.
-    stem_noise: NeuronalNoise | GaussianNoise | FanoNoise | None = None
+    stem_noise: Noise = None
     # Factor on the output of the stem before that noise.
     stem_gain: float = 1.0
     # Normalisation of images in a base network, one number per channel; None takes the default of
@@ -62,7 +54,7 @@ class ModelConfig:
     # The stage before V1 of an EVNet. None is replaced by models.front_end, as for v1.
     subcortical: SubcorticalConfig | None = None
     # Normalisation of V1 that is trained with the network, in front of the bottleneck.
-    learned_normalization: OrientedPools | NeighbouringChannels | GDN | None = None
+    learned_normalization: Rule | None = None
 
     def __post_init__(self):
         if self.num_classes is not None:
