@@ -17,11 +17,7 @@ from vone_jax.training.optimizer import OptimizerConfig
 from vone_jax.v1 import Noise, SubcorticalConfig, VOneBlockConfig
 from vone_jax.v1.divisive import Rule
 
-Precision = Literal["float32", "bfloat16"]
 MatmulPrecision = Literal["default", "high", "highest"]
-Unreadable = Literal["raise", "skip"]
-NonFinite = Literal["stop", "skip"]
-Target = Literal["neural", "v1", "pixels"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +123,7 @@ class DataConfig:
     # What happens when a training image cannot be read or a data worker dies. "raise" ends the
     # run. "skip" takes the next image of the set, warns and counts the image in the log; a dead
     # worker is started again, in training and in validation.
-    unreadable: Unreadable = "raise"
+    unreadable: Literal["raise", "skip"] = "raise"
     # Largest number of skipped images, summed over all epochs of the run. One more ends the run.
     unreadable_limit: FromZero = 100
     # Common corruptions of training images, applied after the augmentation: corruptions.NAMES
@@ -159,7 +155,7 @@ class Similarity:
 
     # "neural" reads a measured matrix from path; "v1" compares noise-free responses of a
     # VOneBlock, "pixels" the images themselves.
-    target: Target
+    target: Literal["neural", "v1", "pixels"]
     # NPZ file for "neural", see similarity.load_matrix.
     path: str | None = None
     # Weight of the term in the loss; Li et al. use 20.
@@ -253,7 +249,7 @@ class Experiment:
     seed: Seed = 0
     # Precision in which the layers after V1 compute. Parameters, batch statistics, V1 and the
     # loss are always float32.
-    precision: Precision = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
     # Precision of float32 matrix products and convolutions on GPU and TPU. A CPU always uses the
     # highest.
     matmul_precision: MatmulPrecision = "highest"
@@ -268,7 +264,7 @@ class Experiment:
     compilation_cache: str | None = None
     # What happens at a step whose loss, gradient or new state is NaN or infinite. Its update is
     # never applied. "stop" ends the run; "skip" continues and counts the step in the log.
-    non_finite: NonFinite = "stop"
+    non_finite: Literal["stop", "skip"] = "stop"
     # Largest number of such skipped steps in the whole run. One more ends the run.
     non_finite_limit: FromZero = 10
     # Epochs between validations. There is one at the end of the run, too.

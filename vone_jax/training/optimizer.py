@@ -19,11 +19,13 @@ from vone_jax.arguments import POSITIVE, FromZero, Positive, Range, Share
 from vone_jax.models import FRONT_END
 from vone_jax.training.selection import Rates
 
-DecayedParameters = Literal["all", "kernels"]
 _BelowOne = Annotated[float, Range(most=1.0, below=True)]
 
 
 class _Schedule:
+    def __post_init__(self) -> None:
+        arguments.fields(self)
+
     def factor(self, step: jax.Array, steps_per_epoch: int, total_steps: int) -> jax.Array:
         """Return the float32 factor on the base rate for the step after ``step`` steps."""
         return jnp.ones((), jnp.float32)
@@ -46,7 +48,7 @@ class Step(_Schedule):
     def __post_init__(self):
         if not self.epochs or list(self.epochs) != sorted(set(self.epochs)) or self.epochs[0] <= 0:
             raise ValueError(f"epochs must be positive and increasing, got {self.epochs}")
-        arguments.fields(self)
+        super().__post_init__()
 
     def factor(self, step: jax.Array, steps_per_epoch: int, total_steps: int) -> jax.Array:
         boundaries = [round(epoch * steps_per_epoch) for epoch in self.epochs]
@@ -61,9 +63,6 @@ class Cosine(_Schedule):
 
     # In [0, 1].
     final: Share = 0.0
-
-    def __post_init__(self):
-        arguments.fields(self)
 
     def factor(self, step: jax.Array, steps_per_epoch: int, total_steps: int) -> jax.Array:
         return _cosine(1.0, self.final, step.astype(jnp.float32) / total_steps)
@@ -85,9 +84,6 @@ class OneCycle(_Schedule):
     div_factor: Positive = 25.0
     # The rate at step 0 divided by the rate at the last step.
     final_div_factor: Positive = 1e4
-
-    def __post_init__(self):
-        arguments.fields(self)
 
     def factor(self, step: jax.Array, steps_per_epoch: int, total_steps: int) -> jax.Array:
         """Interpolate by half cosines between step 0, step rise * total_steps - 1 and the last."""
@@ -117,9 +113,6 @@ class Plateau(_Schedule):
     patience: FromZero = 10
     # The smallest improvement that counts, as a share of the best loss, in [0, 1).
     threshold: _BelowOne = 1e-4
-
-    def __post_init__(self):
-        arguments.fields(self)
 
 
 class PlateauState(NamedTuple):
@@ -171,7 +164,7 @@ class OptimizerConfig:
     # Times the parameters, added to the gradient before momentum (coupled, as in PyTorch).
     weight_decay: float = 1e-4
     # Parameters that decay: "all", or "kernels" (no biases and no parameters of batch norm).
-    decayed: DecayedParameters = "all"
+    decayed: Literal["all", "kernels"] = "all"
     # Share of the target distribution that is spread evenly over the classes.
     label_smoothing: _BelowOne = 0.0
     # Largest Euclidean norm of the gradient over all parameters; None does not clip.
