@@ -5,12 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.neurophysiology.conftest import (
-    BLOCK,
-    SMALL_DISPLAY,
-    block_responses,
-    small_layer,
-)
+from tests.neurophysiology.conftest import BLOCK, SMALL_DISPLAY, block_responses, small_layer
 from vone_jax import neurophysiology, prng, v1
 from vone_jax.neurophysiology import Site, contrast_response, stimuli, trial_statistics
 from vone_jax.neurophysiology.experiments import TrialStatistics, fit_saturation

@@ -5,14 +5,7 @@ The imports below are the public names.
 
 # ruff: noqa: F401
 
-from vone_jax.evaluation.conditions import (
-    Attacked,
-    Clean,
-    Condition,
-    Corrupted,
-    Minimal,
-    WorstOf,
-)
+from vone_jax.evaluation.conditions import Attacked, Clean, Condition, Corrupted, Minimal, WorstOf
 from vone_jax.evaluation.exhibits import FrontEnd, Gallery, MeansOverCorruptions
 from vone_jax.evaluation.job import Examples, Job
 from vone_jax.evaluation.masking import Masking

@@ -19,12 +19,7 @@ from vone_jax.evaluation.job import Job
 from vone_jax.evaluation.physiology_experiments import experiments, median
 from vone_jax.evaluation.run import Exhibit
 from vone_jax.network import Network
-from vone_jax.neurophysiology import (
-    reference_tables,
-    stimuli,
-    texture_properties,
-    texture_proxies,
-)
+from vone_jax.neurophysiology import reference_tables, stimuli, texture_properties, texture_proxies
 from vone_jax.neurophysiology.comparison import BOOTSTRAPS
 from vone_jax.neurophysiology.stimuli import MINIMUM_DEGREES
 from vone_jax.neurophysiology.textures import TextureSet

@@ -15,13 +15,7 @@ from vone_jax.neurophysiology.experiments import (
     surround_tuning,
     trial_statistics,
 )
-from vone_jax.neurophysiology.properties import (
-    GROUPS,
-    PROPERTIES,
-    PUBLISHED,
-    Property,
-    Reference,
-)
+from vone_jax.neurophysiology.properties import GROUPS, PROPERTIES, PUBLISHED, Property, Reference
 from vone_jax.neurophysiology.recording import Site, layer_features, record, record_blank
 from vone_jax.neurophysiology.score import Scores, score
 from vone_jax.neurophysiology.selection import find_units, receptive_field_centres

@@ -9,14 +9,7 @@ from vone_jax.training.experiment_files import config_names, from_json, load_con
 from vone_jax.training.initial import start_from
 from vone_jax.training.loop import Outcome, train
 from vone_jax.training.monitor import NonFiniteError, UnreadableDataError
-from vone_jax.training.optimizer import (
-    Constant,
-    Cosine,
-    OneCycle,
-    OptimizerConfig,
-    Plateau,
-    Step,
-)
+from vone_jax.training.optimizer import Constant, Cosine, OneCycle, OptimizerConfig, Plateau, Step
 from vone_jax.training.prime import PRIME
 from vone_jax.training.run_dir import (
     RunDescription,

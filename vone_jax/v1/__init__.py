@@ -1,11 +1,7 @@
 """Fixed-weight models of primate primary visual cortex (V1) and of the stage before it."""
 
 from vone_jax.v1 import distributions
-from vone_jax.v1.block import (
-    VOneBlock,
-    noise_free_cells,
-    noise_free_responses,
-)
+from vone_jax.v1.block import VOneBlock, noise_free_cells, noise_free_responses
 from vone_jax.v1.config import VOneBlockConfig
 from vone_jax.v1.divisive import (
     GDN,
@@ -17,12 +13,7 @@ from vone_jax.v1.divisive import (
     divide_by_pooled_squares,
 )
 from vone_jax.v1.filter_bank import Cells
-from vone_jax.v1.gabor import (
-    GaborKernels,
-    GaborParameters,
-    ImportedBank,
-    gabor_kernels,
-)
+from vone_jax.v1.gabor import GaborKernels, GaborParameters, ImportedBank, gabor_kernels
 from vone_jax.v1.learnable import LearnableGabor
 from vone_jax.v1.noise import FanoNoise, GaussianNoise, NeuronalNoise, Noise, standard_normal
 from vone_jax.v1.normalization import SurroundNormalization
