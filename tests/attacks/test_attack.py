@@ -1,5 +1,6 @@
 """The form that every attack has: its settings as JSON, and one program for all radii."""
 
+import dataclasses
 import json
 
 import chex
@@ -12,6 +13,7 @@ from jax.tree_util import Partial
 from tests.attacks import linear_problem as problem
 from tests.attacks import toy
 from vone_jax import attacks, mesh
+from vone_jax.attacks.attack import pytree
 
 SETTINGS = [
     attacks.PGD("linf", 8 / 255, steps=3, step_size=0.1, random_start=True, early_stop=True),
@@ -77,6 +79,17 @@ def test_the_object_holds_the_class_name_and_the_fields():
 def test_objects_that_are_no_attack_are_refused(record, message):
     with pytest.raises(ValueError, match=message):
         attacks.from_json(record)
+
+
+@pytest.mark.parametrize("prepare", [lambda cls: cls, dataclasses.dataclass(frozen=True)])
+def test_a_pytree_is_made_of_a_class_or_a_dataclass(prepare):
+    class Pair:
+        traced: float
+        static: int = dataclasses.field(default=2, metadata={"stored": False})
+
+    pair = pytree("traced")(prepare(Pair))(1.0)
+    assert jax.tree.leaves(pair) == [1.0] and pair.static == 2
+    assert dataclasses.fields(pair)[1].metadata == {"stored": False}
 
 
 def test_several_radii_are_not_stored():

@@ -7,7 +7,6 @@ References:
     2021, arXiv:2103.01208.
 """
 
-import dataclasses
 import functools
 import itertools
 import math
@@ -140,7 +139,6 @@ class _State(NamedTuple):
 
 
 @pytree("eps")
-@dataclasses.dataclass(frozen=True)
 class APGD(Attack):
     """Auto-PGD on an averaged loss, each example with its own step size.
 

@@ -7,7 +7,7 @@ serves a whole ladder of radii, and an attack is passed to a jitted function lik
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -116,10 +116,16 @@ class Attack(abc.ABC):
         return -average if self.targeted else average, logits
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def pytree(*leaves: str) -> Callable[[Class], Class]:
-    """Register a dataclass as a pytree. The fields ``leaves`` are traced, the others static."""
+    """Make a class a frozen dataclass that is a pytree; it may be a dataclass already.
 
-    def register(dataclass: Class) -> Class:
+    The fields ``leaves`` are traced, the others static.
+    """
+
+    def register(given: Class) -> Class:
+        known = "__dataclass_fields__" in vars(given)
+        dataclass = given if known else dataclasses.dataclass(frozen=True)(given)
         names = [field.name for field in dataclasses.fields(cast(Any, dataclass))]
         static = [name for name in names if name not in leaves]
         # JAX rebuilds a pytree with tracers and placeholders in its fields. No type checker may

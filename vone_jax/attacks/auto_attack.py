@@ -7,7 +7,6 @@ References:
     2021, arXiv:2103.01208.
 """
 
-import dataclasses
 import functools
 import math
 import numbers
@@ -36,7 +35,6 @@ Best = tuple[Images, Verdict]
 
 
 @pytree("eps", "attacks")
-@dataclasses.dataclass(frozen=True)
 class AutoAttack(Attack):
     """The members of a version of AutoAttack one after the other, each from the clean image.
 

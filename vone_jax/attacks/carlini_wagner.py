@@ -6,7 +6,6 @@ References:
   Kingma and Ba, Adam: a method for stochastic optimization, 2015, arXiv:1412.6980.
 """
 
-import dataclasses
 from typing import Annotated, NamedTuple
 
 import jax
@@ -55,7 +54,6 @@ class Adam(NamedTuple):
 
 
 @pytree("eps", "learning_rate", "initial_const", "confidence")
-@dataclasses.dataclass(frozen=True)
 class CW(MinimalNormAttack):
     """Minimal L2 perturbations: Adam on distance plus c times a hinge on the margin.
 

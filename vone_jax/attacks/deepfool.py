@@ -5,7 +5,6 @@ References:
     2016, arXiv:1511.04599.
 """
 
-import dataclasses
 from typing import Annotated, NamedTuple
 
 import jax
@@ -100,7 +99,6 @@ class LinearisedAttack(MinimalNormAttack):
 
 
 @pytree("eps", "overshoot")
-@dataclasses.dataclass(frozen=True)
 class DeepFool(LinearisedAttack):
     """Minimal perturbations by linearisation.
 

@@ -7,7 +7,6 @@ References:
     parameter-free attacks, 2020, arXiv:2003.01690 (FAB-T).
 """
 
-import dataclasses
 import math
 from typing import Annotated
 
@@ -37,7 +36,6 @@ _MOST_ROUNDS = 64
 
 
 @pytree("eps", "alpha_max", "eta", "beta")
-@dataclasses.dataclass(frozen=True)
 class FAB(LinearisedAttack):
     """Minimal perturbations by projections onto linearised boundaries within the pixel box.
 

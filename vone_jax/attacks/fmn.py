@@ -7,7 +7,6 @@ References:
     arXiv:2102.12827.
 """
 
-import dataclasses
 from typing import Annotated
 
 import jax
@@ -31,7 +30,6 @@ _Change = Annotated[float, Range(most=1.0, below=True)]
 
 
 @pytree("eps", "initial_norm", "gamma")
-@dataclasses.dataclass(frozen=True)
 class DDN(MinimalNormAttack):
     """Minimal L2 perturbations: gradient steps on a sphere that shrinks and grows.
 
@@ -94,7 +92,6 @@ def cosine(steps: int, first: Scalar, last: Scalar, dtype: DTypeLike) -> Array:
 
 
 @pytree("eps", "first_step", "last_step", "first_gamma", "last_gamma")
-@dataclasses.dataclass(frozen=True)
 class FMN(MinimalNormAttack):
     """Minimal perturbations: gradient steps on the margin in a ball that adapts its radius.
 

@@ -24,7 +24,6 @@ from vone_jax.names import STEP_RULES
 
 
 @pytree("eps", "step_size")
-@dataclasses.dataclass(frozen=True)
 class PGD(Attack):
     """Projected gradient descent on an averaged loss.
 
@@ -139,7 +138,6 @@ class PGD(Attack):
 
 
 @pytree("eps")
-@dataclasses.dataclass(frozen=True)
 class FGSM(Attack):
     """One step of length ``eps`` along the steepest direction: the fast gradient (sign) method.
 
@@ -162,7 +160,6 @@ class FGSM(Attack):
 
 
 @pytree("eps", "step_size", "decay")
-@dataclasses.dataclass(frozen=True)
 class MIFGSM(Attack):
     """Gradient ascent along a decaying sum of normalised gradients, from the clean image.
 

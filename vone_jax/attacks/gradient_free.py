@@ -5,7 +5,6 @@ References:
     arXiv:1802.05666.
 """
 
-import dataclasses
 from typing import Annotated
 
 import jax
@@ -23,7 +22,6 @@ NOISES = ("uniform", "gaussian", "signs")
 
 
 @pytree("eps")
-@dataclasses.dataclass(frozen=True)
 class RandomNoise(Attack):
     """Noise of norm ``eps``, clipped to the pixel box.
 
@@ -68,7 +66,6 @@ class RandomNoise(Attack):
 
 
 @pytree("eps", "delta", "learning_rate")
-@dataclasses.dataclass(frozen=True)
 class SPSA(Attack):
     """Adam on simultaneous perturbations: differences of scores along random directions.
 

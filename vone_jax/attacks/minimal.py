@@ -5,7 +5,6 @@ distance found. An attack is called like the others, too, and then keeps to its 
 """
 
 import abc
-import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -34,7 +33,6 @@ STANDARD_ERRORS = 2.0
 
 
 @pytree("images", "distance", "found")
-@dataclasses.dataclass(frozen=True)
 class MinimalPerturbation:
     """The result of a minimal-norm attack for each image.
 

@@ -7,7 +7,6 @@ References:
     arXiv:2103.01208 (the L1 form).
 """
 
-import dataclasses
 import functools
 from typing import Annotated
 
@@ -39,7 +38,6 @@ Side = Array | int
 
 
 @pytree("eps", "p_init")
-@dataclasses.dataclass(frozen=True)
 class Square(Attack):
     """Random search: a change of a square window is kept if it raises the loss.
 

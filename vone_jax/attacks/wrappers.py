@@ -32,7 +32,6 @@ class Wrapper(Attack):
 
 
 @pytree("attack", "surrogate")
-@dataclasses.dataclass(frozen=True)
 class Transfer(Wrapper):
     """An attack that uses only a surrogate of the classifier it is called with.
 
@@ -67,7 +66,6 @@ class Transfer(Wrapper):
 
 
 @pytree("attack")
-@dataclasses.dataclass(frozen=True)
 class InBatches(Wrapper):
     """An attack on any number of images that holds only ``size`` of them at a time.
 
