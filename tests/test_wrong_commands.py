@@ -260,7 +260,7 @@ convert nosuch.pth                              | FILE must be | there is none a
 convert void                                    | FILE must be | a checkpoint file, void is a dir
 convert text.txt --image-size=-4                | --image-size | an integer >= 8
 convert text.txt --outt x                       | --outt       | did you mean '--out'
-convert text.txt                                | the file     | *.safetensors | 1
+convert text.txt                                | the file     | *.safetensors
 convert text.txt --name resnet19                | --name       | 'resnet18'
 convert text.txt --image-size big               | --image-size | invalid int value
 convert text.txt --out                          | --out        | expected one argument
@@ -269,6 +269,7 @@ prepare foo                                     | foo          | 'idx', 'tfds'
 prepare idx --name cifar                        | --name       | 'fashion_mnist', 'mnist'
 prepare idx --source nowhere                    | --source     | directory of the IDX files
 prepare idx --data-dir text.txt                 | --data-dir   | must be a directory
+prepare tfds cifar11                            | cifar11      | TFDS has no set
 prepare tfds cifar10 --data_dir x               | --data_dir   | there is no option
 """
 LINES = [[cell.strip() for cell in line.split(" | ")] for line in TABLE.strip().splitlines()]

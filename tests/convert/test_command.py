@@ -28,7 +28,7 @@ def test_it_converts(vone, file, tmp_path, capsys):
 
 
 def test_errors_are_short_and_complete(file, capsys):
-    assert main([str(file), "--name", "resnet18"]) == 1
+    assert main([str(file), "--name", "resnet18"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("python -m vone_jax.convert: net.pth does not convert to resnet18:\n  ")
 
@@ -39,5 +39,5 @@ def test_it_runs_as_a_module(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "vone_jax.convert", path], capture_output=True, text=True
     )
-    assert done.returncode == 1 and done.stderr.startswith(f"python -m vone_jax.convert: {path}: ")
+    assert done.returncode == 2 and done.stderr.startswith(f"python -m vone_jax.convert: {path}: ")
     assert "Traceback" not in done.stderr

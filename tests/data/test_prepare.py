@@ -88,7 +88,7 @@ class TestIdx:
         """The command runs under its documented name."""
         command = [sys.executable, "-m", "vone_jax.data.prepare", "idx", "--source", str(tmp_path)]
         result = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert result.returncode == 1 and "train-images-idx3-ubyte" in result.stderr
+        assert result.returncode == 2 and "train-images-idx3-ubyte" in result.stderr
 
     def test_counts_must_agree(self, tmp_path):
         for prefix in ("train", "t10k"):
@@ -154,7 +154,7 @@ class TestTfdsLayout:
             write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", np.zeros((3, 32, 32), np.uint8))
             write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", np.zeros(3, np.uint8))
         arguments = ["idx", "--source", str(tmp_path), "--data-dir", str(tmp_path / "out")]
-        assert prepare.main(arguments) == 1
+        assert prepare.main(arguments) == 2
         assert "(28, 28, 1)" in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
 

@@ -1,6 +1,6 @@
 """Read a PyTorch checkpoint and say what it is: ``python -m vone_jax.convert FILE [--out FOLDER]``.
 
-Exit status: 0 finished; 1 the file cannot be read or converted; 2 wrong arguments.
+Exit status: 0 finished; 1 failed; 2 wrong arguments, or a file that cannot be converted.
 """
 
 from collections.abc import Sequence
@@ -80,5 +80,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (convert.CheckpointError, OSError) as error:
         # Most errors name the file.
         named = options.file.name in str(error)
-        return cli.fail(PROGRAM, error if named else f"{options.file}: {error}")
+        status = cli.FAILED if isinstance(error, OSError) else cli.WRONG_ARGUMENTS
+        return cli.fail(PROGRAM, error if named else f"{options.file}: {error}", status)
     return cli.FINISHED
