@@ -12,6 +12,7 @@ from tests.evaluation import tiny
 from vone_jax import data, evaluation, results, v1
 from vone_jax.attacks import PGD
 from vone_jax.corruptions import SETS, mce
+from vone_jax.evaluation import exhibits
 from vone_jax.evaluation.exhibits import spread, summarise
 from vone_jax.models.network import VOneNet
 
@@ -91,6 +92,23 @@ def test_the_images_of_a_gallery_are_the_same_on_any_devices(tmp_path):
     for devices in (1, 4):
         job = tiny.tiny_job(tiny.tiny_trained(), tmp_path / str(devices), devices=devices)
         made.append(evaluation.evaluate(job, evaluation.Gallery(ATTACKED, 3)).arrays)
+    for name in ("images", "label", "predicted_clean", "predicted_adversarial"):
+        np.testing.assert_array_equal(made[0][name], made[1][name])
+    np.testing.assert_allclose(made[0]["adversarial"], made[1]["adversarial"], atol=1e-6)
+
+
+def test_a_gallery_after_an_attack_is_of_the_same_images(tmp_path, monkeypatch):
+    """Its attack is one of whole batches, whose program is there."""
+    sizes, first_trial = [], exhibits._first_trial
+    monkeypatch.setattr(
+        exhibits, "_first_trial", lambda job, size: sizes.append(size) or first_trial(job, size)
+    )
+    gallery, made = evaluation.Gallery(ATTACKED, 3), []
+    for attacked in (False, True):
+        job = tiny.tiny_job(tiny.tiny_trained(), tmp_path / str(attacked))
+        earlier = [evaluation.evaluate(job, ATTACKED)] if attacked else []
+        made.append(evaluation.evaluate(job, gallery, earlier).arrays)
+    assert sizes == [3, job.batch_size] and job.batch_size > 3
     for name in ("images", "label", "predicted_clean", "predicted_adversarial"):
         np.testing.assert_array_equal(made[0][name], made[1][name])
     np.testing.assert_allclose(made[0]["adversarial"], made[1]["adversarial"], atol=1e-6)

@@ -53,8 +53,12 @@ class Gallery(Exhibit):
 
     def make(self, job: Job, earlier: Sequence[results.Result]) -> tuple[None, dict[str, Any]]:
         shown = dataclasses.replace(job, examples=job.examples.pick(spread(job, self.count)))
+        # After attacks on whole batches their program is there, and another one for few images
+        # takes longer to compile than it saves.
+        attacked = any(isinstance(each.condition, results.AttackCondition) for each in earlier)
+        size = max(self.count, job.batch_size if attacked else 0)
         # A whole number for each device, as in any batch.
-        trial = _first_trial(shown, -(-self.count // job.devices.size))
+        trial = _first_trial(shown, -(-size // job.devices.size))
         adversarial, _ = self.condition.perturb(trial)
         arrays = {
             "images": trial.images,
@@ -132,9 +136,15 @@ class FrontEnd(Exhibit):
 
 def _v1_responses(network: Network, images: jax.Array, noise_key: jax.Array | None) -> jax.Array:
     """The responses of V1, behind the subcortical stage of an EVNet."""
-    assert isinstance(network.model, models.VOneNet)
-    layers: Any = network.model.apply({}, images, noise_key=noise_key, method="front_end")
-    return layers["v1"]
+    model = network.model
+    assert isinstance(model, models.VOneNet)
+
+    @jax.jit
+    def front_end(images, noise_key):
+        layers: Any = model.apply({}, images, noise_key=noise_key, method="front_end")
+        return layers["v1"]
+
+    return front_end(images, noise_key)
 
 
 def _published(config: v1.VOneBlockConfig) -> dict[str, np.ndarray]:
