@@ -97,13 +97,27 @@ def test_folders_keep_the_front_end(config, tmp_path):
 
 @pytest.mark.parametrize("image_size", [28, 32, 64, 224])
 @pytest.mark.parametrize("name", ["resnet18", "alexnet"])
-def test_folders_keep_the_form_of_base_networks(name, image_size, tmp_path):
+def test_files_keep_the_form_of_base_networks(name, image_size, tmp_path):
+    """Tensors of the same shapes belong to stems with other strides."""
     model = models.create(name, 3, image_size=image_size, in_channels=1, width=2)
-    model = model.clone(mean=(0.2,), std=(0.3,))
     variables = random_variables(model)
+    convert.save_torch(tmp_path / "net.safetensors", model, variables)
+    again, values = convert.from_torch(tmp_path / "net.safetensors")
+    assert again == model and equal(values, variables)
+    model = model.clone(mean=(0.2,), std=(0.3,))
     convert.save_folder(tmp_path, model, variables)
     again, values = convert.load_folder(tmp_path)
     assert again == model and equal(values, variables)
+
+
+@pytest.mark.parametrize("size", [4, 4097, 28.5, "large", True])
+def test_a_wrong_size_of_a_stem_is_refused(size, tmp_path):
+    model = small("resnet18")
+    tensors = convert.to_torch(model, random_variables(model))
+    path = tmp_path / "net.safetensors"
+    write_safetensors(path, tensors, {"flags": json.dumps({"vone_jax_image_size": size})})
+    with pytest.raises(convert.CheckpointError, match="vone_jax_image_size must be an integer"):
+        convert.from_torch(path)
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "folder"])

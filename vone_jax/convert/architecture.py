@@ -61,8 +61,12 @@ _NOISES: dict[str, tuple[Any, tuple[str, ...]]] = {
 _STRENGTHS = {"noise_scale": 0.35, "noise_level": 0.07}
 # The image size of a file decides how much is computed to check the file.
 _LARGEST_IMAGE = 4096
+# A flag of our own: the image size of a base network, which decides on its stem. The original's
+# image_size is that of V1, and other scripts may have one for a network with the large stem.
+STEM_SIZE = "vone_jax_image_size"
 # Flags that are read elsewhere, or whose effect is in the tensors of the file.
 _READ = {
+    STEM_SIZE,
     *(*_NUMBERS, "arch", "model_arch", "normalization", "ksize", "sf_corr", "rand_param"),
     *("noise_mode", "noise_scale", "noise_level", "subcortical_fano", "subcortical_floor"),
 }
@@ -205,6 +209,20 @@ def v1_settings(flags: Mapping[str, Any], kernel_size: int, problems: list[str])
         except ValueError as error:
             problems.append(str(error))
     return fields
+
+
+def stem_size(flags: Mapping[str, Any], problems: list[str]) -> int | None:
+    """Read the flag ``STEM_SIZE``; None without it. ``problems`` gets a line for a wrong one."""
+    if flags.get(STEM_SIZE) is None:
+        return None
+    size = _number(flags[STEM_SIZE])
+    if size is None or size != int(size) or not 8 <= size <= _LARGEST_IMAGE:
+        problems.append(
+            f"flag {STEM_SIZE} must be an integer from 8 to {_LARGEST_IMAGE}, got "
+            f"{flags[STEM_SIZE]!r}"
+        )
+        return None
+    return int(size)
 
 
 def _noise(flags: Mapping[str, Any]) -> Noise:

@@ -12,7 +12,7 @@ import jax.export
 import jax.numpy as jnp
 
 from vone_jax import arguments, models, prng
-from vone_jax.convert.architecture import flags_of, normalisation_flag
+from vone_jax.convert.architecture import STEM_SIZE, flags_of, normalisation_flag
 from vone_jax.convert.checkpoint import write_safetensors
 from vone_jax.convert.folder import describe
 from vone_jax.convert.state_dict import to_torch
@@ -27,9 +27,9 @@ def save_torch(path: str | Path, model: models.Network, variables: Any, prefix: 
 
     A path that ends in ``.safetensors`` gets the state dict, with the flags as JSON in its
     metadata, and needs no PyTorch. The bank is written as kernels, so ``from_torch`` reads a
-    network with an imported bank; weights, kernels and logits are the same to the bit. Flags
-    cannot express a stem for 28 or 64 pixels, nor an EfficientNet's for 32; use ``save_folder`` for
-    such a network.
+    network with an imported bank; weights, kernels and logits are the same to the bit. A flag of
+    our own holds the image size of a base network for other images than 224 pixels, since it
+    decides on the stem; other programs ignore it.
 
     A file that exists is replaced. The ``prefix`` is put in front of every name: ``"module."`` for
     programs that load into a network wrapped in ``DataParallel``.
@@ -46,6 +46,8 @@ def save_torch(path: str | Path, model: models.Network, variables: Any, prefix: 
     mean, std = (model.v1.image_mean, model.v1.image_std) if with_v1 else (model.mean, model.std)
     channels = model.v1.in_channels if with_v1 else model.in_channels
     normalisation = normalisation_flag(name, mean, std, channels)
+    if not with_v1 and model.image_size != 224:
+        flags[STEM_SIZE] = model.image_size
     holder = "state_dict"
     if with_v1 and model.subcortical is not None:
         flags |= subcortical_flags(model.subcortical)

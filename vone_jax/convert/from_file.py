@@ -15,6 +15,7 @@ from vone_jax.convert.architecture import (
     Architecture,
     normalisation,
     recognise,
+    stem_size,
     unknown_flags,
     v1_settings,
 )
@@ -79,8 +80,9 @@ def read(
       v1: configuration of a VOneNet's front end, except for its bank. Default: the file's flags,
         and the published values for flags that the file lacks. A dictionary replaces only the
         fields that it names; of the two numbers of channels, one gives the other.
-      image_size: in pixels, for which the network is made. Default: 224, or 32 for a base network
-        whose first kernel is smaller than 7 pixels.
+      image_size: in pixels, for which the network is made. Default: that of a file of
+        ``save_torch``; else 224, or 32 for a base network whose first kernel is smaller than 7
+        pixels.
       ignored_flags: names of flags that do not change the network. A flag that is neither known
         nor listed here is refused, unless ``v1`` replaces the flags.
       subcortical: configuration of an EVNet's subcortical stage, for images of the size and the
@@ -135,7 +137,8 @@ def read(
     else:
         if v1:
             problems.append(f"v1 is for VOneNets, but the file holds a {architecture.name}")
-        size = image_size or architecture.image_size
+        stored_size = stem_size(checkpoint.flags, problems)
+        size = image_size or stored_size or architecture.image_size
         form = {"image_size": size, "in_channels": channels, "mean": mean, "std": std}
     name, width = architecture.name, architecture.width
     refusal = f"{Path(path).name} does not convert to {name}:"
