@@ -5,7 +5,7 @@ import pytest
 from tests.results import built
 from tests.results.built import STRONG, WEAK
 from vone_jax import results
-from vone_jax.report import comparison, scores, wording
+from vone_jax.report import comparison, paired, scores, wording
 
 
 def compare(base, vone, **fields):
@@ -14,7 +14,7 @@ def compare(base, vone, **fields):
         built.run(built.measure("resnet18", base, **fields), "base"),
         built.run(built.measure("vone_resnet18", vone, **fields), "vone"),
     ]
-    (item,) = comparison.comparisons(runs)
+    (item,) = paired.comparisons(runs)
     return item
 
 
@@ -30,7 +30,7 @@ def test_a_line_for_each_condition_with_its_verdict():
     ]
     assert verdicts(item, "clean") == ["less accurate"]
     robust = "more robust"
-    assert verdicts(item) == [robust, robust, comparison.BROKEN, robust, robust, robust]
+    assert verdicts(item) == [robust, robust, paired.BROKEN, robust, robust, robust]
     assert [line.tone for line in item.lines[:4]] == ["bad", "good", "good", "neutral"]
     assert len(item.lines[-1].base) == 4 and item.lines[-1].difference.paired
     for line in item.lines[:-1]:
@@ -84,7 +84,7 @@ def test_one_sentence_counts_the_verdicts(base, vone, sentence):
             built.run([built.accuracy(built.attacked("linf", 0.1), built.answers(0.5), of=of)], n)
             for n, of in (("a", built.network()), ("b", built.network("vone_resnet18")))
         ]
-        (item,) = comparison.comparisons(made)
+        (item,) = paired.comparisons(made)
         sentence = "VOneResNet-18 and ResNet-18 cannot be told apart in 1 of 1 attack condition."
         assert verdicts(item) == ["cannot be told apart"]
     else:
@@ -97,7 +97,7 @@ def test_below_chance_nothing_is_won():
     lucky = {"clean": 0.9, "linf": (0.1, 0.1, 0.1), "l2": (0.1, 0.1), "l1": (0.1,)}
     broken = {"clean": 0.9, "linf": (0.0, 0.0, 0.0), "l2": (0.0, 0.0), "l1": (0.0,)}
     item = compare(broken, lucky)
-    assert set(verdicts(item)) == {comparison.BROKEN}
+    assert set(verdicts(item)) == {paired.BROKEN}
     assert item.sentence.startswith("Every attack here leaves")
     assert all(line.tone == "neutral" for line in item.lines if line.kind == "attack")
 
@@ -105,13 +105,13 @@ def test_below_chance_nothing_is_won():
 def test_few_images_support_no_verdict():
     item = compare(WEAK, STRONG, examples=20)
     assert "Too few images" in item.sentence
-    assert {line.verdict for line in item.lines} == {comparison.TOO_FEW}
+    assert {line.verdict for line in item.lines} == {paired.TOO_FEW}
 
 
 def test_a_difference_over_fewer_images_says_so():
     base = built.run([built.accuracy(built.CLEAN, built.answers(0.9))], "a")
     vone = built.accuracy(built.CLEAN, built.answers(0.8, 60), of=built.network("vone_resnet18"))
-    (item,) = comparison.comparisons([base, built.run([vone], "b")])
+    (item,) = paired.comparisons([base, built.run([vone], "b")])
     assert item.lines[0].images == "on 60 common images"
 
 
@@ -197,7 +197,7 @@ def test_forms_of_corrupted_images_are_rows_of_their_own():
 def test_seeds_are_paired_in_order():
     models = ["resnet18", "vone_resnet18", "resnet18", "vone_resnet18", "vone_resnet18"]
     runs = [built.run(built.measure(m, {"clean": 0.9}), f"r{i}") for i, m in enumerate(models)]
-    pairs = [(runs.index(base), runs.index(vone)) for base, vone in comparison.pairs(runs)]
+    pairs = [(runs.index(base), runs.index(vone)) for base, vone in paired.pairs(runs)]
     assert pairs == [(0, 1), (2, 3), (2, 4)]
 
 

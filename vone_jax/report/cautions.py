@@ -7,7 +7,7 @@ import numpy as np
 
 from vone_jax import names, results
 from vone_jax.names import NORM_LABELS
-from vone_jax.report import comparison
+from vone_jax.report import comparison, paired
 from vone_jax.report.wording import count, dataset, listing, percent
 from vone_jax.results import Run
 
@@ -206,7 +206,7 @@ def _gaps(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _images(runs: Sequence[Run]) -> Iterator[str]:
-    for base, vone in comparison.pairs(runs):
+    for base, vone in paired.pairs(runs):
         first, second = comparison.clean(base), comparison.clean(vone)
         if first is None or second is None:
             continue

@@ -20,6 +20,7 @@ from vone_jax.report import (
     charts,
     comparison,
     images,
+    paired,
     physiology,
     provenance,
     scores,
@@ -99,7 +100,7 @@ def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
         "colors": [position % charts.COLORS for position in range(len(runs))],
         "solid": [run.stochastic for run in runs],
         "cautions": cautions.cautions(runs),
-        "comparisons": [_comparison(runs, item) for item in comparison.comparisons(runs)],
+        "comparisons": [_comparison(runs, item) for item in paired.comparisons(runs)],
         "cards": [_card(position, run) for position, run in enumerate(runs)],
         "answer": accuracy.overview(runs),
         "attack_panels": [(n, accuracy.attack_chart(runs, n)) for n in comparison.norms(runs)],
@@ -136,7 +137,7 @@ def _tally(checks: results.Checks) -> str:
     return wording.listing([f"{n} {short[verdict]}" for verdict, n in counts.items() if n])
 
 
-def _comparison(runs: Sequence[Run], item: comparison.Comparison) -> dict[str, Any]:
+def _comparison(runs: Sequence[Run], item: paired.Comparison) -> dict[str, Any]:
     """A comparison with a cell for each accuracy: of a mean, the mean of its results."""
 
     def cell(run: Run, members: Sequence[Result]) -> Entry | dict[str, Any]:
@@ -236,7 +237,7 @@ def _banks(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def _table(runs: Sequence[Run]) -> dict[str, Any]:
     """Every accuracy: a column for each network, and one for each difference of a pair."""
-    pairs = [(runs.index(base), runs.index(vone)) for base, vone in comparison.pairs(runs)]
+    pairs = [(runs.index(base), runs.index(vone)) for base, vone in paired.pairs(runs)]
     body = []
     for row in comparison.rows(runs):
         cells = [

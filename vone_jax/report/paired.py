@@ -1,0 +1,147 @@
+"""A VOneNet beside its base network: the paired differences, and one sentence about them."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+
+from vone_jax import names, results
+from vone_jax.report import comparison
+from vone_jax.report.wording import corruption_label, count, listing
+from vone_jax.results import Result, Run
+
+# Below this the normal approximation behind an interval of differences means little.
+_FEW_IMAGES = 30
+
+
+def pairs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
+    """(base network, its VOneNet) for every VOneNet with a base network on the same data.
+
+    Several runs of one network, for instance seeds, are paired in the given order.
+    """
+    paired = []
+    for vone in runs:
+        if not names.front_end(vone.model):
+            continue
+        same_data = [run for run in runs if _data(run) == _data(vone)]
+        bases = [run for run in same_data if run.model == names.base_network(vone.model)]
+        siblings = [run for run in same_data if run.model == vone.model]
+        if bases:
+            paired.append((bases[min(siblings.index(vone), len(bases) - 1)], vone))
+    return paired
+
+
+def _data(run: Run) -> frozenset[tuple[str, str]]:
+    return frozenset((result.dataset.name, result.dataset.split) for result in run.on_images)
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A condition in the comparison of two networks.
+
+    Attributes:
+      base: the results of the base network, several for a mean.
+      vone: the results of its VOneNet.
+      difference: the accuracy of the VOneNet minus that of its base.
+      tone: "good", "bad" or "neutral", for the VOneNet.
+    """
+
+    kind: str
+    label: str
+    base: tuple[Result, ...]
+    vone: tuple[Result, ...]
+    difference: results.Difference
+    verdict: str
+    tone: str
+
+    @property
+    def images(self) -> str:
+        """The number of images behind the difference, where a result has more."""
+        most = max(result.images for result in (*self.base, *self.vone))
+        fewer = self.difference.paired and self.difference.images < most
+        return f"on {count(self.difference.images, 'common image')}" if fewer else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A VOneNet beside its base network: one sentence, and the table behind it."""
+
+    base: Run
+    vone: Run
+    sentence: str
+    lines: tuple[Line, ...]
+
+
+BROKEN = "both at chance or below"
+TOO_FEW = "too few images"
+ALIKE = "cannot be told apart"
+
+
+def comparisons(runs: Sequence[Run]) -> list[Comparison]:
+    """A comparison for each pair of networks."""
+    compared = []
+    for base, vone in pairs(runs):
+        lines = tuple(_lines(base, vone))
+        compared.append(Comparison(base, vone, _sentence(base, vone, lines), lines))
+    return compared
+
+
+def _lines(base: Run, vone: Run):
+    first, second = comparison.clean(base), comparison.clean(vone)
+    if first and second:
+        yield _line("clean", "Clean images", [first], [second])
+    for norm in comparison.norms([base, vone]):
+        of_base, of_vone = comparison.curve(base, norm), comparison.curve(vone, norm)
+        for eps in of_base:
+            if eps in of_vone:
+                label = of_vone[eps].attack.label
+                yield _line("attack", label, [of_base[eps]], [of_vone[eps]])
+    of_base, of_vone = comparison.averaged(base), comparison.averaged(vone)
+    shared = [key for key in of_base if key in of_vone]
+    if shared:
+        first, second = ([conditions[key] for key in shared] for conditions in (of_base, of_vone))
+        yield _line("corruption", corruption_label(shared), first, second)
+
+
+def _line(kind: str, label: str, base: list[Result], vone: list[Result]) -> Line:
+    item = results.difference(base, vone)
+    level = comparison.chance(base[0])
+    better = {"clean": "accurate"}.get(kind, "robust")
+    verdicts = {1: (f"more {better}", "good"), -1: (f"less {better}", "bad")}
+    verdict, tone = verdicts.get(item.sign, (ALIKE, "neutral"))
+    if item.images < _FEW_IMAGES:
+        verdict, tone = TOO_FEW, "neutral"
+    # A stochastic network is right now and then by luck where both are broken.
+    elif kind == "attack" and level and max(base[0].accuracy, vone[0].accuracy) <= level:
+        verdict, tone = BROKEN, "neutral"
+    return Line(kind, label, tuple(base), tuple(vone), item, verdict, tone)
+
+
+def _sentence(base: Run, vone: Run, lines: Sequence[Line]) -> str:
+    attacks = [line for line in lines if line.kind == "attack"]
+    if not attacks:
+        return f"{vone.label} and {base.label} share no attack."
+    if any(line.verdict == TOO_FEW for line in attacks):
+        return f"Too few images to tell whether {vone.label} is more robust than {base.label}."
+    weak = [run.label for run in (base, vone) if comparison.near_chance(run)]
+    if weak:
+        are = "is" if len(weak) == 1 else "are"
+        return f"{listing(weak)} {are} near chance on clean images, so robustness says little."
+    counts = Counter(line.verdict for line in attacks)
+    total = len(attacks) - counts[BROKEN]
+    if total == 0:
+        return f"Every attack here leaves {vone.label} and {base.label} at chance or below."
+    of = f"of {count(total, 'attack condition')}"
+    parts = [
+        f"{verdict} than {base.label} in {counts[verdict]} {of}"
+        for verdict in ("more robust", "less robust")
+        if counts[verdict]
+    ]
+    alike = f"{ALIKE} in {counts[ALIKE]}"
+    if parts:
+        rest = f"; the two {alike}" if counts[ALIKE] else ""
+        text = f"{vone.label} is {' and '.join(parts)}{rest}"
+    else:
+        text = f"{vone.label} and {base.label} {alike} {of}"
+    broken = counts[BROKEN]
+    rest = f". {count(broken, 'further attack')} left both at chance or below" if broken else ""
+    return f"{text}{rest}."
