@@ -1,12 +1,16 @@
 """Suites of conditions, the radii of their attacks, and the names of both."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from vone_jax import corruptions, evaluation, names, v1
 from vone_jax.attacks import PGD, AutoAttack
 from vone_jax.evaluation import suites
 from vone_jax.evaluation.suites import Target
+from vone_jax.network import Network
 
 FULL = (224, 224, 3)
 NOISY, QUIET = Target(FULL, noisy=True), Target(FULL, noisy=False)
@@ -170,3 +174,28 @@ def test_corruptions_that_images_are_too_small_for_are_named_when_it_is_planned(
     assert suites.conditions(("corruptions_quick",), request, Target((11, 11, 1), False))
     with pytest.raises(ValueError, match="defocus_blur needs images larger than 10 pixels"):
         suites.conditions(("clean", "corruptions_quick"), request, Target((8, 8, 1), False))
+
+
+@pytest.mark.parametrize(
+    ("fields", "task", "least"),
+    [
+        (dict(suite=("clean", "autoattack"), norm="linf"), "attack-autoattack-linf", 4),
+        (dict(suite=("linf",), loss="dlr"), "attack-linf", 3),
+        (dict(suite=("gallery",), loss="dlr"), "gallery-linf", 3),
+    ],
+)
+def test_attacks_for_more_classes_are_refused_when_planned(fields, task, least, tmp_path):
+    """Before, they failed when the suites before them had been measured."""
+    for label in "ab":
+        (tmp_path / "val" / label).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "val" / label / "a.png")
+    request = evaluation.Request(eps=(), source=f"folder:{tmp_path}", split="val", **fields)
+
+    def logits_fn(keys, images):
+        return images.mean(axis=(1, 2))[:, :2]
+
+    network = Network("two", logits_fn, (8, 8, 3), class_names=("a", "b"))
+    with pytest.raises(ValueError, match=f"{task}.* at least {least} classes, and two has 2"):
+        evaluation.plan(network, request, tmp_path / "results")
+    fewer = dataclasses.replace(request, suite=("linf", "apgd"), loss="margin")
+    assert evaluation.plan(network, fewer, tmp_path / "results")

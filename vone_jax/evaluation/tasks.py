@@ -10,7 +10,7 @@ import numpy as np
 from vone_jax import data, mesh, names, training
 from vone_jax.data import load_corrupted
 from vone_jax.evaluation import exhibits, physiology, suites
-from vone_jax.evaluation.conditions import Corrupted
+from vone_jax.evaluation.conditions import Attacked, Corrupted, Minimal, WorstOf
 from vone_jax.evaluation.job import Examples, Job
 from vone_jax.evaluation.judging import AttackNoise
 from vone_jax.evaluation.masking import Masking
@@ -100,7 +100,23 @@ def plan(
     if request.corrupted_files is not None:
         tasks = _from_files(tasks, request, data_dir)
     tasks += [(job, exhibit) for exhibit in _exhibits(job, request, suite, target)]
+    _check_classes(tasks, network)
     return tasks
+
+
+def _check_classes(tasks: Sequence[tuple[Job, Task]], network: Network) -> None:
+    """Refuse attacks whose losses are not defined for so few classes."""
+    for _, task in tasks:
+        condition = task.condition if isinstance(task, exhibits.Gallery) else task
+        several = condition.attacks if isinstance(condition, WorstOf) else ()
+        if isinstance(condition, Attacked | Minimal):
+            several = (condition.attack,)
+        least = max((attack.least_classes for attack in several), default=2)
+        if least > 2 and network.num_classes < least:
+            raise ValueError(
+                f"suite contains {task.name}, whose losses need at least {least} classes, and "
+                f"{network.name} has {network.num_classes}; leave it out, or choose another loss"
+            )
 
 
 def _images(
