@@ -57,6 +57,9 @@ train r --weights net.pth                       | --weights    | did you mean --
 train r --resume                                | --resume     | run the same command again
 train r --gpus 2                                | --gpus       | JAX_PLATFORMS=cpu
 train r --epochs 3 --steps 9                    | --steps      | give one of them
+train r --similarity.target v1                  | --similarity | is None in this config
+train v --model.v1.normalization.gain 2         | --model.v1.normalization | config file of your own
+train v --model.v1.visual-degrees 2             | --model.v1:  | beyond the Nyquist limit
 train r --epochs                                | --epochs     | needs a value
 train r --epochs many                           | --epochs     | neither a number nor a fraction
 train r --epochs 0                              | --epochs     | a finite number > 0
@@ -106,7 +109,7 @@ train r --model.image-size 4                    | --model.image-size | an intege
 train r --model.image-size big                  | --model.image-size | an integer
 train r --model.width 0                         | --model.width | an integer >= 1
 train r --model.mean 0.1 0.2 0.3                | --model.mean | one number or one per channel
-train r --model.v1.k-exc 3                      | --model.v1.k-exc | --help-all
+train r --model.v1.k-exc 3                      | --model.v1.k-exc | v1 is None in this config
 train v --model.name resnet18                   | --model.v1   | use 'vone_resnet18'
 train v --model.v1.stride 0                     | --model.v1.stride | an integer >= 1
 train v --model.v1.kernel-size 4                | --model.v1.kernel-size | must be odd

@@ -89,7 +89,7 @@ def fail(
     def typed(path: re.Match) -> str:
         first, dot, _ = path[0].partition(".")
         alone = path.start() == 0 or "_" in first
-        known = first in fields and (_is_tree(fields[first]) if dot else alone)
+        known = first in fields and (is_tree(fields[first]) if dot else alone)
         return option(*path[0].split(".")) if known else path[0]
 
     message = str(error)
@@ -130,7 +130,7 @@ def located(error: Exception, directory: Path) -> Exception:
     return error
 
 
-def _is_tree(field: dataclasses.Field) -> bool:
+def is_tree(field: dataclasses.Field) -> bool:
     """Return True if the options of a field are those of its own fields."""
     return any(map(dataclasses.is_dataclass, (field.type, *typing.get_args(field.type))))
 

@@ -1,17 +1,18 @@
 """Command lines that are read into dataclasses, and what is said about wrong ones."""
 
 import contextlib
+import dataclasses
 import difflib
 import io
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import tyro
 
 from vone_jax.arguments import nearest
-from vone_jax.cli import option
+from vone_jax.cli import is_tree, option
 from vone_jax.results.runs import how_to_call
 
 Parsed = TypeVar("Parsed")
@@ -71,7 +72,13 @@ def parse(
             return read(["--help" if word == "--help-all" else word for word in argv])
     except SystemExit:
         if said.getvalue():
-            print(_in_one_line(program, said.getvalue(), read), end="", file=sys.stderr)
+            shown = io.StringIO()
+            with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+                read(["--help"])
+            rows = re.findall(r"^[│|\s]*--.*", shown.getvalue(), re.MULTILINE)
+            options = re.findall(r"--[a-z][\w.-]*", " ".join(rows))
+            absent = [] if default is None else list(_absent(default))
+            print(_in_one_line(program, said.getvalue(), options, absent), end="", file=sys.stderr)
         raise
     except BrokenPipeError:
         # A reader of the help, such as head, has read enough.
@@ -86,7 +93,19 @@ def _number(text: str) -> float:
         raise ValueError(f"{text!r} is neither a number nor a fraction such as 8/255") from None
 
 
-def _in_one_line(program: str, message: str, read: Callable[[Sequence[str]], Any]) -> str:
+def _absent(record: Any, *path: str) -> Iterator[str]:
+    """The options of the parts that a dataclass of defaults leaves out: fields that are None."""
+    for field in dataclasses.fields(record):
+        value = getattr(record, field.name)
+        # The experiment's own fields are options without a prefix.
+        inner = path if field.name == "experiment" else (*path, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _absent(value, *inner)
+        elif value is None and is_tree(field):
+            yield option(*inner)
+
+
+def _in_one_line(program: str, message: str, options: Sequence[str], absent: Sequence[str]) -> str:
     """Bring what tyro says about wrong words, in a box, to the form of ``cli.fail``."""
     message = re.sub(r"\x1b\[[\d;]*m", "", message)
     lines = [line.strip("│ ") for line in message.splitlines() if line[:1] not in ("╭", "╰")]
@@ -94,16 +113,17 @@ def _in_one_line(program: str, message: str, read: Callable[[Sequence[str]], Any
     parts = re.split(r" ?[─-]{20,} ?", " ".join(filter(None, lines)))
     body, *rest = parts if "╭" in message else parts[1:]
     if unknown := re.fullmatch("Unrecognized options: (.*)", body.strip()):
-        return f"{program}: {_unknown(unknown[1].split(', ')[0], read)}\n"
+        return f"{program}: {_unknown(unknown[1].split(', ')[0], options, absent)}\n"
+    if of_field := re.fullmatch(r"Error parsing ([a-z]\w*(?:\.\w+)*): (\w+)(.*)", body.strip()):
+        # The first name of the path is that of the dataclass, which is not typed.
+        path, word, problem = of_field[1].split(".")[1:], of_field[2], of_field[3]
+        if option(*path, word) in options:
+            return f"{program}: {option(*path, word)}{problem}\n"
+        return f"{program}: {f'{option(*path)}: ' if path else ''}{word}{problem}\n"
     for pattern, say in _SAYINGS:
         if match := re.fullmatch(pattern, body.strip()):
             return f"{program}: {say(' '.join(rest), *match.groups())}\n"
     return message
-
-
-def _of_a_field(help: str, path: str, field: str, problem: str) -> str:
-    # The first name of the path is that of the dataclass, which is not typed.
-    return f"{option(*path.split('.')[1:], field)} {problem}"
 
 
 def _of_choices(help: str, value: str, name: str, choices: str) -> str:
@@ -118,30 +138,31 @@ def _of_words(help: str, name: str, words: str) -> str:
     return f"{usage[1] if usage else name} cannot take {words}"
 
 
-def _unknown(word: str, read: Callable[[Sequence[str]], Any]) -> str:
+def _unknown(word: str, options: Sequence[str], absent: Sequence[str]) -> str:
     """The message about a word that is no option."""
     if not word.startswith("-"):
         return f"{word!r} belongs to no option; an option that is on or off takes no value"
-    shown = io.StringIO()
-    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
-        read(["--help"])
-    rows = re.findall(r"^[│|\s]*--.*", shown.getvalue(), re.MULTILINE)
-    options = re.findall(r"--([a-z][\w.-]*)", " ".join(rows))
-    ends = {option.rpartition(".")[2] for option in options}
+    for part in absent:
+        if f"{word.replace('_', '-')}.".startswith(f"{part}."):
+            return (
+                f"there is no option {word}, since {part} is None in this config; a config file of "
+                "your own can set it"
+            )
     name = word.lstrip("-").partition("=")[0].replace("_", "-")
     end = name.rpartition(".")[2]
+    ends = {each.lstrip("-").rpartition(".")[2] for each in options}
     meant = {end, *_SYNONYMS.get(end, ())} & ends
     if not meant and end in _CURES:
         return f"there is no option {word}; {_CURES[end]}"
     if not meant and end in _ELSEWHERE:
         return f"there is no option {word} here, but {how_to_call(_ELSEWHERE[end])} has it"
-    close = [] if meant else difflib.get_close_matches(name, options, n=1, cutoff=0.8)
+    close = [] if meant else difflib.get_close_matches(f"--{name}", options, n=1, cutoff=0.8)
     if not close:
         meant = meant or difflib.get_close_matches(end, ends, n=2, cutoff=0.7)
-        close = [option for option in options if option.rpartition(".")[2] in meant]
+        close = [each for each in options if each.lstrip("-").rpartition(".")[2] in meant]
     if not close:
         return f"there is no option {word}; --help-all lists all options"
-    return f"there is no option {word}; did you mean {' or '.join(f'--{each}' for each in close)}?"
+    return f"there is no option {word}; did you mean {' or '.join(close)}?"
 
 
 # Last words of options of other programs -> those that may be meant.
@@ -188,7 +209,6 @@ _ELSEWHERE = {
 
 # What tyro says -> what we say, given the help below it and the groups.
 _SAYINGS: tuple[tuple[str, Callable[..., str]], ...] = (
-    (r"Error parsing ([a-z]\w*(?:\.\w+)*): (\w+:?) (.*)", _of_a_field),
     (
         r"Error parsing (--\S+): (?:no type matching .*\bINT\b|invalid literal for int).*'(.*?)'",
         lambda help, name, value: f"{name} must be an integer, got {value!r}",
