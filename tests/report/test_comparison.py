@@ -172,6 +172,20 @@ def test_of_several_evaluations_the_one_on_the_most_images_counts(order):
     assert [score.value for score in values] == pytest.approx([0.6] * 3)
 
 
+def test_the_data_set_of_most_results_counts():
+    """A larger evaluation on training images does not take the place of the test images."""
+    made = [
+        built.accuracy(condition, built.answers(0.6, 50), name=str(place))
+        for place, condition in enumerate((built.CLEAN, built.attacked("linf", 0.1)))
+    ]
+    train = results.Dataset("shapes", "train", 200, class_names=built.CLASSES)
+    made.append(built.accuracy(built.CLEAN, built.answers(0.9, 200), name="t", dataset=train))
+    run = built.run(made)
+    assert comparison.clean(run).accuracy == pytest.approx(0.6)
+    (line,) = scores.table([run]).lines
+    assert line.scores["clean"].value == pytest.approx(0.6)
+
+
 def test_rows_of_one_name_are_told_apart_by_their_settings():
     made = [
         built.accuracy(

@@ -52,19 +52,18 @@ def common_chance(runs: Sequence[Run]) -> float | None:
 
 
 def clean(run: Run) -> Result | None:
-    """The result of a network as deployed on the most clean images; None if there is none."""
-    measured = (result for result in run.of_kind("clean") if as_deployed(run, result))
-    return max(measured, key=lambda result: result.images, default=None)
+    """The result of a network as deployed on clean images; None if there is none."""
+    measured = (result for result in run.by_standing("clean") if as_deployed(run, result))
+    return next(measured, None)
 
 
 def curve(run: Run, norm: str) -> dict[float, Result]:
     """The results of a network as deployed under attack, by ascending radius.
 
-    Where several attacks have one radius, the one that leaves the lowest accuracy counts; of
-    several evaluations of one attack, the one on the most images.
+    Where several attacks have one radius, the one that leaves the lowest accuracy counts.
     """
     attacks: list[Result] = []
-    for result in sorted(run.of_kind("attack"), key=lambda result: -result.images):
+    for result in run.by_standing("attack"):
         if result.attack.norm == norm and as_deployed(run, result):
             if all(result.condition != other.condition for other in attacks):
                 attacks.append(result)
@@ -114,7 +113,8 @@ def form_label(form: str) -> str:
 
 def corruptions(run: Run) -> dict[tuple[str, int], Result]:
     """(corruption, severity) -> the result of a network as deployed, sorted."""
-    return by_corruption([result for result in run.results if as_deployed(run, result)])
+    measured = run.by_standing("corruption")
+    return by_corruption([result for result in measured if as_deployed(run, result)])
 
 
 def averaged(run: Run) -> dict[tuple[str, int], Result]:
@@ -134,21 +134,24 @@ def common(measured: Mapping[tuple[str, int], Result]) -> dict[tuple[str, int], 
 
 
 def by_corruption(measured: Sequence[Result]) -> dict[tuple[str, int], Result]:
-    """(corruption, severity) -> the result, sorted.
+    """(corruption, severity) -> the result, sorted; ``measured`` is in the order of standing.
 
-    Where a condition was measured in several forms, the one in floating point counts; of several
-    evaluations in one form, the one on the most images.
+    Where a condition was measured in several forms, the one in floating point counts.
     """
     corrupted = [(r, r.condition) for r in measured]
     corrupted = [(r, c) for r, c in corrupted if isinstance(c, results.CorruptionCondition)]
-    # Later results replace earlier ones, so floating point comes last, and there the most images.
-    corrupted.sort(key=lambda pair: (form_label(pair[1].form), -pair[0].images), reverse=True)
+    # Later results replace earlier ones.
+    corrupted.reverse()
+    corrupted.sort(key=lambda pair: form_label(pair[1].form), reverse=True)
     return dict(sorted({(c.corruption, c.severity): r for r, c in corrupted}.items()))
 
 
 def by_radius(attacks: Sequence[Result]) -> dict[tuple[str, str], Result]:
-    """(norm, label of the radius) -> the result on most images, by norm and ascending radius."""
-    ordered = sorted(attacks, key=lambda r: (NORMS.index(r.attack.norm), r.attack.radius, r.images))
+    """(norm, label of the radius) -> the result that counts, by norm and ascending radius.
+
+    The attacks are in the order of standing.
+    """
+    ordered = sorted(reversed(attacks), key=lambda r: (NORMS.index(r.attack.norm), r.attack.radius))
     return {(r.attack.norm, r.attack.eps_label): r for r in ordered}
 
 

@@ -207,12 +207,12 @@ def table(runs: Sequence[Run]) -> Table:
 def _measured(run: Run) -> Iterator[_Measured]:
     """The results of a run by how it was judged and attacked."""
     groups: dict[tuple, dict[str, list[Result]]] = {}
-    for result in run.of_kind("clean", "attack", "corruption"):
+    for result in run.by_standing("clean", "attack", "corruption"):
         # The number of draws is left out: it only makes a number more exact.
         judged = (result.network.noise_change, result.protocol.slug)
         groups.setdefault(judged, {}).setdefault(result.kind, []).append(result)
     for kinds in groups.values():
-        clean = max(kinds.get("clean", []), key=lambda result: result.images, default=None)
+        clean = next(iter(kinds.get("clean", [])), None)
         corrupted = comparison.common(comparison.by_corruption(kinds.get("corruption", [])))
         for settings, by_radius in attack_groups(kinds.get("attack", [])) or [(None, {})]:
             yield _Measured(run, settings, clean, by_radius, corrupted)

@@ -252,13 +252,12 @@ def _weakest(runs: Sequence[Run], number: int) -> tuple[dict[str, str], list[lis
     # Norm -> settings -> radius -> result, for each network.
     ladders: dict[str, dict[str, list[dict[float, Result]]]] = {norm: {} for norm in NORMS}
     for place, run in enumerate(runs):
-        # The evaluation on the most images comes last and counts.
-        for result in sorted(run.of_kind("attack"), key=lambda result: result.images):
+        for result in run.by_standing("attack"):
             if not comparison.control(run, result):
                 same_norm = ladders[result.attack.norm]
                 settings = comparison.attack_settings(result)
                 same = same_norm.setdefault(settings, [{} for _ in runs])
-                same[place][result.attack.radius] = result
+                same[place].setdefault(result.attack.radius, result)
     attacks: dict[str, str] = {}
     weak: list[list[Result]] = [[] for _ in runs]
     for norm, by_settings in ladders.items():

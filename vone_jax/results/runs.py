@@ -71,6 +71,19 @@ class Run:
         """
         return [each for each in self.results if each.kind != "physiology" and not each.published]
 
+    def by_standing(self, *kinds: str) -> list[Result]:
+        """The results of some kinds in the order in which they count, if several are of one thing.
+
+        First come those on the data set that most results are on, and of these the ones on the most
+        images.
+        """
+        sets = Counter((each.dataset.name, each.dataset.split) for each in self.on_images)
+
+        def standing(result: Result) -> tuple[int, int]:
+            return sets[result.dataset.name, result.dataset.split], result.images
+
+        return sorted(self.of_kind(*kinds), key=standing, reverse=True)
+
 
 class Runs(tuple[Run, ...]):
     """Several runs, in the order in which they were given."""
@@ -158,9 +171,11 @@ def _load(path: Path) -> Run:
             f"{how_to_call('eval.py')}{hint}"
         )
     networks = [result.network for result in results]
-    # Two files may have one name, and so one directory of results; a run may be trained anew.
-    files = {network.weights: network.source for network in networks if network.source}
-    weights = [f"{source} (weights {weights})" for weights, source in files.items()]
+    # Two files may have one name, and so one directory of results.
+    files = {network.source: network.weights for network in networks if network.source}
+    weights = [f"{source} (weights {weights})" for source, weights in files.items()]
+    # The same file in two places is one network.
+    weights = weights if len(set(files.values())) > 1 else []
     architectures = list(dict.fromkeys(network.name for network in networks))
     for different in (architectures, weights):
         if len(different) > 1:
