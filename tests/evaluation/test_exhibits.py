@@ -109,6 +109,10 @@ def test_a_gallery_after_an_attack_is_of_the_same_images(tmp_path, monkeypatch):
         earlier = [evaluation.evaluate(job, ATTACKED)] if attacked else []
         made.append(evaluation.evaluate(job, gallery, earlier).arrays)
     assert sizes == [3, job.batch_size] and job.batch_size > 3
+    # Another attack has another program.
+    other = evaluation.Gallery(evaluation.Attacked(PGD("l2", 0.05, steps=2, eot_samples=2)), 3)
+    evaluation.evaluate(job, other, earlier)
+    assert sizes[-1] == 3
     for name in ("images", "label", "predicted_clean", "predicted_adversarial"):
         np.testing.assert_array_equal(made[0][name], made[1][name])
     np.testing.assert_allclose(made[0]["adversarial"], made[1]["adversarial"], atol=1e-6)

@@ -53,9 +53,15 @@ class Gallery(Exhibit):
 
     def make(self, job: Job, earlier: Sequence[results.Result]) -> tuple[None, dict[str, Any]]:
         shown = dataclasses.replace(job, examples=job.examples.pick(spread(job, self.count)))
-        # After attacks on whole batches their program is there, and another one for few images
-        # takes longer to compile than it saves.
-        attacked = any(isinstance(each.condition, results.AttackCondition) for each in earlier)
+        # After the same attack at another radius on whole batches its program is there, and another
+        # one for few images takes longer to compile than it saves.
+        here = attack_record(self.condition.attack)
+        conditions = (each.condition for each in earlier)
+        attacked = any(
+            isinstance(each, results.AttackCondition)
+            and each.attacks == (dataclasses.replace(here, eps=each.attack.eps),)
+            for each in conditions
+        )
         size = max(self.count, job.batch_size if attacked else 0)
         # A whole number for each device, as in any batch.
         trial = _first_trial(shown, -(-size // job.devices.size))
