@@ -56,7 +56,7 @@ train r --eps 8/255                             | --eps        | python eval.py 
 train r --weights net.pth                       | --weights    | did you mean --initial-weights?
 train r --resume                                | --resume     | run the same command again
 train r --gpus 2                                | --gpus       | JAX_PLATFORMS=cpu
-train r --epochs 3 --steps 9                    | --steps      | give one of them
+train r --epochs 3 --steps 9                    | --epochs     | no effect beside --steps 9
 train r --similarity.target v1                  | --similarity | is None in this config
 train v --model.v1.normalization.gain 2         | --model.v1.normalization | config file of your own
 train v --model.v1.visual-degrees 2             | --model.v1:  | beyond the Nyquist limit

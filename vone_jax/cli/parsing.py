@@ -142,16 +142,19 @@ def _unknown(word: str, options: Sequence[str], absent: Sequence[str]) -> str:
     """The message about a word that is no option."""
     if not word.startswith("-"):
         return f"{word!r} belongs to no option; an option that is on or off takes no value"
+    typed = word.partition("=")[0].replace("_", "-")
     for part in absent:
-        if f"{word.replace('_', '-')}.".startswith(f"{part}."):
+        if f"{typed}.".startswith(f"{part}."):
             return (
                 f"there is no option {word}, since {part} is None in this config; a config file of "
                 "your own can set it"
             )
-    name = word.lstrip("-").partition("=")[0].replace("_", "-")
+    name = typed.lstrip("-")
     end = name.rpartition(".")[2]
     ends = {each.lstrip("-").rpartition(".")[2] for each in options}
     meant = {end, *_SYNONYMS.get(end, ())} & ends
+    if "--suite" in options and end in ("weights", "checkpoint"):
+        return f"there is no option {word}; NETWORK, the first word, names the weights"
     if not meant and end in _CURES:
         return f"there is no option {word}; {_CURES[end]}"
     if not meant and end in _ELSEWHERE:
@@ -194,7 +197,6 @@ _SYNONYMS = {
 # Words of options that no command has -> the cure.
 _CURES = {
     "resume": "run the same command again to continue",
-    **dict.fromkeys(("weights", "checkpoint", "network"), "NETWORK, the first word, names them"),
     **dict.fromkeys(
         ("device", "devices", "gpu", "gpus", "cpu"),
         "JAX chooses the devices, or the environment does: JAX_PLATFORMS=cpu",

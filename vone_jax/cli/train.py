@@ -87,8 +87,8 @@ def main(argv: Sequence[str]) -> int:
         return cli.fail(PROGRAM, error)
     experiment = arguments.experiment
     given = _given(argv)
-    if {"epochs", "steps"} <= set(given):
-        message = "--epochs and --steps both say how long to train; give one of them"
+    if "epochs" in given and experiment.steps is not None:
+        message = f"--epochs has no effect beside --steps {experiment.steps}; add --steps None"
         return cli.fail(PROGRAM, message, cli.WRONG_ARGUMENTS)
     if "data.source" in given:
         try:
