@@ -76,6 +76,7 @@ class Settings:
     seed: Seed = 0
     width: Annotated[int | None, Range(8, 16)] = None
     rate: Positive = 1.0
+    least: Positive | None = None
     share: Share = 0.5
     decay: float = 0.0
     correlation: Annotated[float, Range(-1.0, 1.0)] = 0.0
@@ -98,6 +99,7 @@ class Settings:
         ("seed", 2**32, "an integer >= 0 and <= 4294967295, got 4294967296"),
         ("width", 7, "an integer >= 8 and <= 16, got 7"),
         ("rate", 0.0, "a finite number > 0, got 0.0"),
+        ("least", -3.0, "a finite number > 0, got -3.0"),
         ("share", 2, "a finite number >= 0 and <= 1, got 2"),
         ("decay", None, "a finite number >= 0, got None"),
         ("correlation", -2.0, "a finite number >= -1 and <= 1, got -2.0"),

@@ -1,5 +1,6 @@
 """The common part of the commands: messages, exit statuses, signals."""
 
+import contextlib
 import gc
 import os
 import signal
@@ -9,8 +10,37 @@ import types
 
 import pytest
 
-from vone_jax import cli, lazy
+from vone_jax import cli, evaluation, lazy
+from vone_jax.attacks import PGD
 from vone_jax.cli import evaluate, train
+
+
+def test_the_progress_of_an_evaluation_counts_passes(monkeypatch):
+    """An image under attack is more work than a clean one. An exhibit counts as none."""
+    said = []
+
+    class Recorder(contextlib.nullcontext):
+        def __init__(self, total, unit, shown):
+            super().__init__(self)
+            said.append((total, unit, shown))
+
+        def doing(self, what):
+            said.append(what)
+
+        def advance(self, count):
+            said.append(count)
+
+    def measure(job, task, earlier, progress):
+        progress(3)
+
+    monkeypatch.setattr(evaluate, "Progress", Recorder)
+    monkeypatch.setattr(evaluation, "evaluate", measure)
+    job = types.SimpleNamespace(examples=range(8))
+    attack = evaluation.Attacked(PGD("linf", 0.1, steps=2))
+    assert evaluate._run([(job, evaluation.Clean()), (job, attack)]) == []
+    assert said == [
+        (8 * 10 + 8 * 16, "passes", True), "clean, 1 of 2", 30, "attack-linf-0.1, 2 of 2", 48
+    ]  # fmt: skip
 
 
 def test_a_failure_is_one_line_on_stderr_and_the_exit_status(capsys):

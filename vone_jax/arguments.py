@@ -127,7 +127,8 @@ def fields(record: Any, prefix: str = "", number: Callable[..., None] = number) 
     An integer is at least 1, a float is finite and not negative, and a bool is a flag.
     ``Annotated[int, Range(...)]``, also of a float, is in the range. A Literal, or
     ``Annotated[str, choices]``, is one of the choices. A field of a dataclass holds an instance of
-    it. ``| None`` also allows None. Fields of other types are not checked.
+    it. ``| None`` also allows None. Fields of other types are not checked, nor are those of a
+    union of several types.
 
     Args:
       record: the dataclass. The annotations of its fields are types, not strings.
@@ -139,11 +140,14 @@ def fields(record: Any, prefix: str = "", number: Callable[..., None] = number) 
     """
     for field in dataclasses.fields(record):
         name, value, hint, limits = prefix + field.name, getattr(record, field.name), field.type, ()
+        # Around a union with None or within it.
         if typing.get_origin(hint) is Annotated:
             hint, *limits = typing.get_args(hint)
         kinds = [kind for kind in union_members(hint) if kind is not types.NoneType]
         if value is None and types.NoneType in union_members(hint):
             continue
+        if len(kinds) == 1 and typing.get_origin(kinds[0]) is Annotated:
+            kinds[0], *limits = typing.get_args(kinds[0])
         if kinds == [bool]:
             flag(name, value)
         elif kinds == [int]:

@@ -79,7 +79,7 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         done = self._done - self._first
         rest = ""
         # The first units take longer than others, since programs are compiled for them.
-        enough = done >= _SHARE * self._total or (done > 0 and spent >= _LONG)
+        enough = done >= _SHARE * (self._total - self._first) or (done > 0 and spent >= _LONG)
         if enough and self._done < self._total:
             rest = f", about {_duration(spent * (self._total - self._done) / done)} left"
         doing = f"{self._doing}: " if self._doing else ""

@@ -33,6 +33,17 @@ def test_errors_are_short_and_complete(file, capsys):
     assert error.startswith("python -m vone_jax.convert: net.pth does not convert to resnet18:\n  ")
 
 
+def test_a_file_that_cannot_be_read_is_a_failure(file, monkeypatch, capsys):
+    """Not a wrong argument: it may be there the next time."""
+
+    def read(*args, **fields):
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr(convert, "read", read)
+    assert main([str(file)]) == 1
+    assert "Permission denied" in capsys.readouterr().err
+
+
 def test_it_runs_as_a_module(tmp_path):
     path = tmp_path / "bad.pth"
     path.write_bytes(b"nonsense")

@@ -41,6 +41,16 @@ def test_a_table_of_too_few_values_is_refused():
     assert np.isfinite(scores["max_dc"].score)
 
 
+@pytest.mark.untyped
+def test_counts_may_be_numbers_of_numpy():
+    """Such as a sum of NaNs. A result holds plain integers."""
+    published = PUBLISHED["sf_bandwidth"]
+    reference = dataclasses.replace(published, undefined=np.int64(published.undefined))
+    values = {"sf_bandwidth": np.array([40.0, 50.0, np.nan])}
+    score = compare(jax.random.key(0), values, {"sf_bandwidth": reference}, 50)["sf_bandwidth"]
+    assert type(score.neurons) is int and type(score.reference_undefined) is int
+
+
 def test_the_samples_are_complete_and_seven():
     assert {name: r.neurons for name, r in PUBLISHED.items()} == SAMPLES
     for name, reference in PUBLISHED.items():

@@ -302,7 +302,10 @@ def test_an_image_smaller_than_the_pools_is_refused():
         ({"phase_tuning": -0.1}, "normalization.phase_tuning"),
         ({"strength_correlation": 2.0}, "normalization.strength_correlation"),
         ({"extent_correlation": float("nan")}, "normalization.extent_correlation"),
-        ({"frequency_tuning": 0.1}, "normalization.frequency_tuning must be None or at least 0.5"),
+        (
+            {"frequency_tuning": 0.1},
+            "normalization.frequency_tuning must be a finite number >= 0.5",
+        ),
         ({"seed": -1}, "normalization.seed"),
     ],
 )

@@ -316,7 +316,10 @@ def attack_record(attack: Attack) -> results.Attack:
 
 
 def passes(*several: Attack) -> int:
-    """Passes through the network that attacks make with an image, roughly. A gradient counts 3."""
+    """Passes through the network that attacks make with an image, roughly.
+
+    A step with a gradient counts 3. What an attack tries within a step is not counted.
+    """
     total = 0
     for each in [each for attack in several for each in _members(attack)]:
         fields = vars(each)

@@ -141,7 +141,7 @@ def _score(
     if reference is not None:
         fields |= {
             "neurons": reference.neurons,
-            "reference_undefined": reference.undefined,
+            "reference_undefined": int(reference.undefined),
             "reference_distribution": _fractions(reference.counts),
             "source": reference.source,
         }

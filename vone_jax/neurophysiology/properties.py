@@ -142,7 +142,7 @@ class Reference:
     @property
     def neurons(self) -> int:
         """The size of the sample, including neurons without a value."""
-        return int(self.counts.sum()) + self.undefined
+        return int(self.counts.sum() + self.undefined)
 
 
 def _published(source: str, *counts: int, undefined: int = 0) -> Reference:

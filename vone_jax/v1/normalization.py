@@ -80,7 +80,8 @@ class SurroundNormalization:
     centre_size: Positive = 0.4
     ring_size: Positive = 1.5
     orientation_tuning: Share = 0.95
-    frequency_tuning: float | None = None
+    # Frequencies are read at nodes one octave apart.
+    frequency_tuning: Annotated[float | None, Range(0.5)] = None
     phase_tuning: Share = 0.0
     strength_correlation: Correlation = 0.25
     extent_correlation: Correlation = 0.98
@@ -90,12 +91,6 @@ class SurroundNormalization:
 
     def __post_init__(self):
         arguments.fields(self, "normalization.")
-        # Frequencies are read at nodes one octave apart.
-        if self.frequency_tuning is not None and self.frequency_tuning < 0.5:
-            raise ValueError(
-                "normalization.frequency_tuning must be None or at least 0.5 octaves, got "
-                f"{self.frequency_tuning!r}"
-            )
 
     @property
     def pooling(self) -> float:
