@@ -32,9 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.directory("--data-dir", getattr(options, "data_dir", None))
     try:
         print(options.run(options))
-    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+    except (ValueError, FileNotFoundError) as error:
         return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, argv=words)
-    except OSError as error:
+    except (OSError, ModuleNotFoundError) as error:
         return cli.fail(PROGRAM, error, argv=words)
     return cli.FINISHED
 
