@@ -1,7 +1,11 @@
-"""The names that all packages share: norms, step sizes, corruptions, and how papers write them.
+"""The names that all packages share: norms, step sizes, corruptions, networks and commands.
 
-This module imports nothing, so that reports and data frames can use it without JAX.
+This module imports only the standard library, so that reports and data frames can use it without
+JAX.
 """
+
+import sys
+from pathlib import Path
 
 # In the order in which tables and figures show them.
 NORMS = ("linf", "l2", "l1")
@@ -85,3 +89,15 @@ def eps_label(norm: str, eps: float) -> str:
         if levels < 1 and abs(share - round(share)) < 1e-6 * share:
             return f"1/{round(share)}"
     return f"{eps:.4g}"
+
+
+def installed() -> bool:
+    """Return True where users call the installed commands, and False in a checkout."""
+    # "python -m" runs without a name of its own, in a checkout and in a wheel.
+    checkout = (Path(__file__).parents[1] / "eval.py").exists()
+    return not checkout or Path(sys.argv[0]).name.startswith("vone-")
+
+
+def command(script: str) -> str:
+    """Return the call of a script: ``python eval.py``, or ``vone-eval`` where it is installed."""
+    return f"vone-{script.removesuffix('.py')}" if installed() else f"python {script}"

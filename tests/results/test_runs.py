@@ -58,7 +58,7 @@ def test_a_hint_names_the_command_that_there_is(tmp_path, monkeypatch, called, c
     """A wheel has no eval.py, and a checkout may be installed."""
     monkeypatch.setattr("sys.argv", [called])
     if not checkout:
-        monkeypatch.setattr("vone_jax.results.runs.__file__", str(tmp_path / "a" / "b" / "runs.py"))
+        monkeypatch.setattr("vone_jax.names.__file__", str(tmp_path / "a" / "names.py"))
     fails([tmp_path], f"make them with {told}")
 
 

@@ -62,7 +62,6 @@ from vone_jax.cli import parsing
 from vone_jax.evaluation.conditions import Condition
 from vone_jax.network import Network, NetworkError, open_network
 from vone_jax.progress import Progress
-from vone_jax.results.runs import how_to_call
 
 PROGRAM = cli.program("eval.py")
 
@@ -138,7 +137,7 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
             raise  # It comes from a function of the user, who needs the traceback.
         configs = training.config_names(cli.configs())
         if isinstance(error, NetworkError) and arguments.network in configs:
-            train = f"{how_to_call('train.py')} {arguments.network}"
+            train = f"{names.command('train.py')} {arguments.network}"
             error = f"{arguments.network} is a config: train it first ({train}), and give its run"
         return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, _OPTIONS, argv)
     except training.CheckpointError as error:

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import tyro
 
+from vone_jax import names
 from vone_jax.arguments import nearest
 from vone_jax.cli import is_tree, option
-from vone_jax.results.runs import how_to_call
 
 Parsed = TypeVar("Parsed")
 
@@ -72,13 +72,9 @@ def parse(
             return read(["--help" if word == "--help-all" else word for word in argv])
     except SystemExit:
         if said.getvalue():
-            shown = io.StringIO()
-            with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
-                read(["--help"])
-            rows = re.findall(r"^[│|\s]*--.*", shown.getvalue(), re.MULTILINE)
-            options = re.findall(r"--[a-z][\w.-]*", " ".join(rows))
             absent = [] if default is None else list(_absent(default))
-            print(_in_one_line(program, said.getvalue(), options, absent), end="", file=sys.stderr)
+            line = _in_one_line(program, said.getvalue(), _options(read), absent)
+            print(line, end="", file=sys.stderr)
         raise
     except BrokenPipeError:
         # A reader of the help, such as head, has read enough.
@@ -91,6 +87,15 @@ def _number(text: str) -> float:
         return float(numerator) / float(denominator) if slash else float(text)
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"{text!r} is neither a number nor a fraction such as 8/255") from None
+
+
+def _options(read: Callable[[Sequence[str]], Any]) -> list[str]:
+    """The options in the help of a command."""
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+        read(["--help"])
+    rows = re.findall(r"^[│|\s]*--.*", shown.getvalue(), re.MULTILINE)
+    return re.findall(r"--[a-z][\w.-]*", " ".join(rows))
 
 
 def _absent(record: Any, *path: str) -> Iterator[str]:
@@ -158,7 +163,7 @@ def _unknown(word: str, options: Sequence[str], absent: Sequence[str]) -> str:
     if not meant and end in _CURES:
         return f"there is no option {word}; {_CURES[end]}"
     if not meant and end in _ELSEWHERE:
-        return f"there is no option {word} here, but {how_to_call(_ELSEWHERE[end])} has it"
+        return f"there is no option {word} here, but {names.command(_ELSEWHERE[end])} has it"
     close = [] if meant else difflib.get_close_matches(f"--{name}", options, n=1, cutoff=0.8)
     if not close:
         meant = meant or difflib.get_close_matches(end, ends, n=2, cutoff=0.7)

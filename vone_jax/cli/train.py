@@ -21,9 +21,8 @@ from typing import Annotated, Any
 import jax
 import tyro
 
-from vone_jax import cli, fast, mesh, training
+from vone_jax import cli, fast, mesh, names, training
 from vone_jax.cli import parsing
-from vone_jax.results.runs import how_to_call
 
 PROGRAM = cli.program("train.py")
 
@@ -68,8 +67,8 @@ def main(argv: Sequence[str]) -> int:
     if argv and argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--help-all"):
         return cli.fail(PROGRAM, f"CONFIG must come before {argv[0]}", cli.WRONG_ARGUMENTS)
     if not argv or argv[0].startswith("-"):
-        names = "\n  ".join(training.config_names(configs))
-        return cli.manual(f"{__doc__}\nConfigs:\n  {names}", "train.py", argv)
+        known = "\n  ".join(training.config_names(configs))
+        return cli.manual(f"{__doc__}\nConfigs:\n  {known}", "train.py", argv)
     try:
         experiment = training.load_config(argv[0], configs)
         if {"-h", "--help"} & set(argv):
@@ -127,7 +126,7 @@ def main(argv: Sequence[str]) -> int:
     if not outcome.finished:
         return cli.STOPPED
     if jax.process_index() == 0:
-        print(f"evaluate it: {how_to_call('eval.py')} {shlex.quote(str(run_dir))}")
+        print(f"evaluate it: {names.command('eval.py')} {shlex.quote(str(run_dir))}")
     return cli.FINISHED
 
 

@@ -28,7 +28,7 @@ class Condition(abc.ABC):
     @property
     def passes(self) -> int:
         """Passes through the network that an image takes, roughly, to estimate times."""
-        return 10
+        return 10  # The decisions by which images are judged, if not asked for otherwise.
 
     @abc.abstractmethod
     def record(self) -> results.Condition:
@@ -102,7 +102,7 @@ class Attacked(Judged):
 
     @property
     def passes(self) -> int:
-        return super().passes + passes(self.attack)
+        return super().passes + attack_passes(self.attack)
 
     def record(self) -> results.AttackCondition:
         return results.AttackCondition(
@@ -149,7 +149,7 @@ class WorstOf(Judged):
 
     @property
     def passes(self) -> int:
-        return super().passes * (2 + len(self.attacks)) + passes(*self.attacks)
+        return super().passes * (2 + len(self.attacks)) + attack_passes(*self.attacks)
 
     def record(self) -> results.AttackCondition:
         return results.AttackCondition(
@@ -258,7 +258,7 @@ class Minimal(Condition):
 
     @property
     def passes(self) -> int:
-        return 2 * super().passes + passes(self.attack)
+        return 2 * super().passes + attack_passes(self.attack)
 
     def record(self) -> results.MinimalCondition:
         return results.MinimalCondition(
@@ -315,7 +315,7 @@ def attack_record(attack: Attack) -> results.Attack:
     return results.Attack(record["name"], attack.norm, float(attack.eps), fields)  # pyright: ignore
 
 
-def passes(*several: Attack) -> int:
+def attack_passes(*several: Attack) -> int:
     """Passes through the network that attacks make with an image, roughly.
 
     A step with a gradient counts 3. What an attack tries within a step is not counted.

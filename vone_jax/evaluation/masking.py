@@ -12,7 +12,7 @@ from vone_jax import arguments, names, prng, results
 from vone_jax.attacks import FGSM, PGD, Attack, RandomNoise, Square, classifier, losses
 from vone_jax.attacks.attack import compiled
 from vone_jax.evaluation import masking_checks
-from vone_jax.evaluation.conditions import Condition, attack_record, passes
+from vone_jax.evaluation.conditions import Condition, attack_passes, attack_record
 from vone_jax.evaluation.judging import Trial, probability_correct
 from vone_jax.results import Check
 
@@ -144,7 +144,7 @@ class Masking(Condition):
     @property
     def passes(self) -> int:
         attacks = self.attacks().values()
-        return super().passes * (1 + len(attacks)) + passes(*attacks)
+        return super().passes * (1 + len(attacks)) + attack_passes(*attacks)
 
     def record(self) -> results.MaskingCondition:
         return results.MaskingCondition(

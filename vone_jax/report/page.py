@@ -3,9 +3,7 @@
 import base64
 import hashlib
 import re
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -29,7 +27,6 @@ from vone_jax.report import (
 )
 from vone_jax.report.provenance import Entry, entries
 from vone_jax.results import Result, Run
-from vone_jax.results.runs import how_to_call
 
 # The command that makes the results that a section needs.
 COMMANDS = {
@@ -121,7 +118,7 @@ def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
         "methods": sorted(filter(None, methods)),
         "sources": [provenance.source(position, run) for position, run in enumerate(runs)],
         "missing": _missing(runs, bool(training)),
-        "installed": Path(sys.argv[0]).name == "vone-report",
+        "installed": names.installed(),
     }
 
 
@@ -273,8 +270,8 @@ def _missing(runs: Sequence[Run], trained: bool) -> dict[str, str]:
     return {
         kind: command.format(
             run=_spec((vones if kind == "v1" else runs)[0]),
-            eval=how_to_call("eval.py"),
-            train=how_to_call("train.py"),
+            eval=names.command("eval.py"),
+            train=names.command("train.py"),
         )
         for kind, command in COMMANDS.items()
         if kind not in present

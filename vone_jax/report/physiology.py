@@ -16,7 +16,7 @@ from vone_jax.results import FIELD_MAPS, SCORED, TUNING_AXES, LayerScores, Run
 # Example units, from the lowest to the highest preferred spatial frequency.
 _EXAMPLES = 4
 # Scores of fewer units are uncertain. The smallest sample of neurons behind a score has 87.
-FEW_UNITS = 100
+_FEW_UNITS = 100
 # Share of a unit's largest response above which a place belongs to its field.
 _IN_FIELD = 0.05
 
@@ -46,9 +46,9 @@ class Layer:
 
     @property
     def few(self) -> bool:
-        """True if a score is of fewer than ``FEW_UNITS`` units."""
+        """True if a score is of fewer than ``_FEW_UNITS`` units."""
         scored = [p for p in self.measured.properties.values() if p.status == SCORED]
-        return any((item.units or 0) < FEW_UNITS for item in scored)
+        return any((item.units or 0) < _FEW_UNITS for item in scored)
 
     @property
     def dashes(self) -> str:
@@ -96,7 +96,7 @@ def section(runs: Sequence[Run]) -> dict[str, Any] | None:
     sources = [layer.measured.properties[name].source for layer in scored for name, _ in columns]
     return {
         "columns": [label for _, label in columns],
-        "few": FEW_UNITS,
+        "few": _FEW_UNITS,
         "layers": rows,
         "best": shown,
         "failed": [entry for entry in recorded if entry.result.scores is None],

@@ -15,11 +15,10 @@ import pandas as pd
 import vl_convert
 
 from vone_jax import lazy, results
-from vone_jax.names import NORM_LABELS, NORMS
+from vone_jax.names import NORM_LABELS, NORMS, command
 from vone_jax.report import charts, comparison, physiology
 from vone_jax.report.wording import count, listing, markdown
 from vone_jax.results import Result, ResultError, Run
-from vone_jax.results.runs import how_to_call
 
 stats = lazy.module("scipy.stats")
 
@@ -236,7 +235,7 @@ def _check_there(runs: Sequence[Run], needed: Sequence, lacking: str, suite: str
     if paths:
         raise ResultError(
             f"v1_match: {lacking} among the results of {listing(paths)}; make them with "
-            f"{how_to_call('eval.py')} {paths[0]} --suite {suite}"
+            f"{command('eval.py')} {paths[0]} --suite {suite}"
         )
 
 

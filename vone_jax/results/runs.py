@@ -5,7 +5,6 @@ import glob
 import json
 import math
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -103,15 +102,6 @@ class Runs(tuple[Run, ...]):
         return pd.DataFrame(rows, columns=pd.Index(COLUMNS))
 
 
-def how_to_call(script: str) -> str:
-    """How a script is called here: ``python eval.py``, or ``vone-eval`` of an installation."""
-    # "python -m" runs without a name of its own, in a checkout and in a wheel.
-    checkout = (Path(__file__).parents[2] / script).exists()
-    if checkout and not Path(sys.argv[0]).name.startswith("vone-"):
-        return f"python {script}"
-    return f"vone-{script.removesuffix('.py')}"
-
-
 def load(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Runs:
     """Read the results of networks.
 
@@ -168,7 +158,7 @@ def _load(path: Path) -> Run:
         hint = f"; did you mean {' '.join(inner)}?" if inner else ""
         raise ResultError(
             f"the run directory {path} has no results (files results/*.json); make them with "
-            f"{how_to_call('eval.py')}{hint}"
+            f"{names.command('eval.py')}{hint}"
         )
     networks = [result.network for result in results]
     # Two files may have one name, and so one directory of results.
