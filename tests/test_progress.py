@@ -88,3 +88,21 @@ def test_the_rest_is_estimated_from_what_was_done_here(spent, done, text, monkey
     now = time.monotonic()
     monkeypatch.setattr(module.time, "monotonic", lambda: now + spent)
     assert progress.status() == text
+
+
+def test_work_that_is_found_done_takes_no_time(monkeypatch):
+    """It is no reason to expect that the rest takes as little."""
+    progress = Progress(1000, shown=False, stream=io.StringIO())
+    progress.found(500)
+    now = time.monotonic()
+    monkeypatch.setattr(module.time, "monotonic", lambda: now + 60)
+    assert progress.status() == "500 of 1000 steps, 60 s so far"
+    progress.advance(100)
+    assert progress.status() == "600 of 1000 steps, 60 s so far, about 4 min left"
+
+
+def test_the_bar_knows_what_was_found_done():
+    stream = Terminal()
+    with Progress(10, stream=stream) as progress:
+        progress.found(9)
+    assert "9/10 [00:00<?, ?steps/s]" in stream.getvalue()

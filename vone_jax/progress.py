@@ -68,6 +68,17 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
             self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(count)
 
+    def found(self, count: int) -> None:
+        """Count ``count`` more units that were done before, and took no time now."""
+        self._first += count
+        self._done += count
+        if not self._bar.disable:
+            # Not by ``update``, which would take them into the rate.
+            self._bar.initial += count
+            self._bar.last_print_n += count
+            self._bar.n += count
+            self._bar.refresh()
+
     def line(self, text: str) -> None:
         """Print a line that stays, above the bar if there is one."""
         if self._shown:

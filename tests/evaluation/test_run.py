@@ -121,8 +121,11 @@ def test_a_stopped_evaluation_goes_on(network, tmp_path, condition):
 
     seen = []
 
-    def stop_after_two(count):
-        seen.append(count)
+    def note(count, found):
+        seen.append((count, found))
+
+    def stop_after_two(*counted):
+        note(*counted)
         if len(seen) == 3:  # 0 examples found, then two batches
             raise Stop
 
@@ -133,15 +136,15 @@ def test_a_stopped_evaluation_goes_on(network, tmp_path, condition):
     # What a killed writer leaves behind.
     (tmp_path / "half" / f"{condition.name}.partial" / ".00000008.npz.tmp").write_bytes(b"PK")
     seen.clear()
-    evaluation.evaluate(half, condition, progress=seen.append)
-    assert seen == [8, 2]
+    evaluation.evaluate(half, condition, progress=note)
+    assert seen == [(8, True), (2, False)]
     assert contents(tmp_path / "half", condition.name) == contents(
         tmp_path / "whole", condition.name
     )
     assert not list((tmp_path / "half").glob("*.partial"))
     seen.clear()
-    evaluation.evaluate(half, condition, progress=seen.append)
-    assert seen == [10]  # found finished
+    evaluation.evaluate(half, condition, progress=note)
+    assert seen == [(10, True)]
 
 
 @pytest.mark.slow
@@ -179,7 +182,7 @@ def test_other_evaluations_are_not_mixed(network, tmp_path):
     assert replaced.key.seed == 1
     # Chunks, too.
     with pytest.raises(Stop):
-        evaluation.evaluate(job, NOISE, progress=lambda count: (_ for _ in ()).throw(Stop))
+        evaluation.evaluate(job, NOISE, progress=lambda *counted: (_ for _ in ()).throw(Stop))
     with pytest.raises(evaluation.ResultError, match="key.seed is 1"):
         evaluation.evaluate(other, NOISE)
     evaluation.evaluate(dataclasses.replace(other, overwrite=True), NOISE)
@@ -188,7 +191,7 @@ def test_other_evaluations_are_not_mixed(network, tmp_path):
 def test_damaged_files_are_named(network, tmp_path):
     job = tiny.tiny_job(network, tmp_path)
     with pytest.raises(Stop):
-        evaluation.evaluate(job, NOISE, progress=lambda count: (_ for _ in ()).throw(Stop))
+        evaluation.evaluate(job, NOISE, progress=lambda *counted: (_ for _ in ()).throw(Stop))
     chunk = tmp_path / "corruption-gaussian_noise-5.partial" / "00000000.npz"
     chunk.write_bytes(b"PK\x03\x04 cut off")
     with pytest.raises(evaluation.ResultError, match="00000000.npz is damaged"):

@@ -208,10 +208,10 @@ def _run(tasks: Sequence[tuple[evaluation.Job, evaluation.Task]]) -> list[result
         for number, ((job, task), cost) in enumerate(zip(tasks, costs, strict=True), start=1):
             progress.doing(f"{task.name}, {number} of {len(tasks)}")
 
-            def advance(images: int, cost: int = cost) -> None:
-                progress.advance(images * cost)
+            def count(images: int, found: bool, cost: int = cost) -> None:
+                (progress.found if found else progress.advance)(images * cost)
 
-            result = evaluation.evaluate(job, task, finished, advance)
+            result = evaluation.evaluate(job, task, finished, count)
             if result is None:
                 continue
             finished.append(result)

@@ -190,7 +190,7 @@ def evaluate(
     job: Job,
     task: Task,
     earlier: Sequence[results.Result] = (),
-    progress: Callable[[int], Any] = lambda count: None,
+    progress: Callable[[int, bool], Any] = lambda count, found: None,
 ) -> results.Result | None:
     """Evaluate one task and write its result.
 
@@ -203,7 +203,8 @@ def evaluate(
       job: what the tasks have in common.
       task: what is done.
       earlier: results of the tasks before, for those that need them.
-      progress: called with the number of examples that were finished since the last call.
+      progress: called with the number of examples that were finished since the last call, and
+        whether they were found in files.
 
     Returns:
       The result, or None if there is nothing to make.
@@ -225,7 +226,8 @@ def evaluate(
     if result is not None:
         # A process that was killed just after it had published its result leaves these.
         store.discard(store.lock)
-        progress(len(job.examples) if isinstance(task, Condition) else 0)
+        if isinstance(task, Condition):
+            progress(len(job.examples), True)
         return result
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     with store.locked(), jax.default_matmul_precision(identity.matmul_precision):
@@ -276,7 +278,7 @@ def _check_same_files(job: Job, count: int) -> None:
 
 
 def _measured(
-    job: Job, condition: Condition, store: Store, progress: Callable[[int], Any]
+    job: Job, condition: Condition, store: Store, progress: Callable[[int, bool], Any]
 ) -> tuple[results.Measured, dict[str, Any], float]:
     """The numbers, the arrays and the seconds of a condition; its chunks are written on the way."""
     with mesh.first_process_first("chunks"):
@@ -289,12 +291,12 @@ def _measured(
             chunks = store.chunks()
     done = sum(len(chunk["index"]) for chunk in chunks)
     _check_same_files(job, done)
-    progress(done)
+    progress(done, True)
     for chunk in _new_chunks(job, condition, done):
         store.add_chunk(done, chunk)
         chunks.append(chunk)
         done += len(chunk["index"])
-        progress(len(chunk["index"]))
+        progress(len(chunk["index"]), False)
     arrays = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
     seconds = float(arrays.pop("seconds").sum())
     return condition.summary(arrays), arrays, seconds
