@@ -30,8 +30,12 @@ def test_the_progress_of_an_evaluation_counts_passes(monkeypatch):
         def advance(self, count):
             said.append(count)
 
+        def found(self, count):
+            said.append(f"{count} found")
+
     def measure(job, task, earlier, progress):
-        progress(3)
+        progress(2, True)
+        progress(3, False)
 
     monkeypatch.setattr(evaluate, "Progress", Recorder)
     monkeypatch.setattr(evaluation, "evaluate", measure)
@@ -39,8 +43,10 @@ def test_the_progress_of_an_evaluation_counts_passes(monkeypatch):
     attack = evaluation.Attacked(PGD("linf", 0.1, steps=2))
     assert evaluate._run([(job, evaluation.Clean()), (job, attack)]) == []
     assert said == [
-        (8 * 10 + 8 * 16, "passes", True), "clean, 1 of 2", 30, "attack-linf-0.1, 2 of 2", 48
-    ]  # fmt: skip
+        (8 * 10 + 8 * 16, "passes", True),
+        *("clean, 1 of 2", "20 found", 30),
+        *("attack-linf-0.1, 2 of 2", "32 found", 48),
+    ]
 
 
 def test_a_failure_is_one_line_on_stderr_and_the_exit_status(capsys):
@@ -97,6 +103,23 @@ def test_a_command_is_imported_without_the_garbage_collector_and_runs_with_it():
         "assert seen == [('vone_jax.cli.sweep', False), (True, True)], seen\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_warning_is_a_line_and_those_of_other_packages_say_where():
+    program = (
+        "import types, warnings\n"
+        "from vone_jax import cli\n"
+        "def run():\n"
+        "    warnings.warn_explicit('cut off', UserWarning, cli.__file__, 1)\n"
+        "    warnings.warn_explicit('old', UserWarning, '/other.py', 7)\n"
+        "module = types.SimpleNamespace(run=run)\n"
+        "cli.importlib = types.SimpleNamespace(import_module=lambda name: module)\n"
+        "cli.start_sweep()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert done.stderr == "warning: cut off\n/other.py:7: UserWarning: old\n"
 
 
 def test_a_clone_that_is_not_installed_says_so(monkeypatch):

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -129,6 +131,15 @@ class TestFolder:
         (folder / "train/eel/readme.txt").touch()
         with pytest.raises(ValueError, match=f"{folder / 'train/eel'} holds no image"):
             data.load(f"folder:{folder}", "train")
+
+    def test_photographs_that_are_not_decoded_are_named(self, folder):
+        """Phones write HEIC. Other files, and hidden ones, are no photographs."""
+        for name in ("cat/1.HEIC", "cat/deeper/2.heic", "dog/3.dng", "dog/._4.heic", "dog/5.txt"):
+            (folder / "train" / name).touch()
+        message = "are left out: 1 .dng, 2 .heic; convert them to JPEG"
+        with pytest.warns(UserWarning, match=re.escape(message)):
+            source = data.load(f"folder:{folder}", "train")
+        assert len(source) == 3
 
     def test_links_inside_count_once(self, folder):
         """A folder and a file with a second name, another name for the class, and loops."""

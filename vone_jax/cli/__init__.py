@@ -26,6 +26,7 @@ import sys
 import threading
 import time
 import typing
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -56,7 +57,22 @@ def _start(command: str) -> None:
         sys.exit(f"{error}; install the project first: pip install -e .")
     gc.freeze()
     gc.enable()
+    warnings.formatwarning = _warning
     module.run()
+
+
+def _warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+    default: Callable[..., str] = warnings.formatwarning,
+) -> str:
+    """A warning of this package in a line, one of another package with its place in the code."""
+    if Path(filename).is_relative_to(configs().parent):
+        return f"warning: {message}\n"
+    return default(message, category, filename, lineno, line)
 
 
 # The commands that import JAX, each as a program of its own.

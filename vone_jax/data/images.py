@@ -3,6 +3,8 @@
 import functools
 import io
 import os
+import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from vone_jax.data.sources import Source
 from vone_jax.names import DEMO
 
 _EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# Photographs that Pillow does not decode, or not to 8 bits.
+_OTHER_FORMATS = (".arw", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".jxl", ".nef", ".raw")
 _GREY_MODES = ("1", "L", "LA")
 _COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
@@ -72,7 +76,8 @@ class FolderSource(Source):
 
     Classes are numbered in the sorted order of their names. If ``<path>/train`` exists, its
     classes number the other splits too, so a split that lacks a class has the same labels. Images
-    may lie deeper inside a class folder. Hidden files and other types of files are ignored.
+    may lie deeper inside a class folder. Hidden files and other types of files are ignored, with a
+    warning if they are photographs of a format that is not decoded, such as HEIC.
 
     A directory without splits, ``<path>/<class>/<image>``, is divided: of each class, every fifth
     image in the order of names is in ``"validation"``, the others are in ``"train"``.
@@ -122,8 +127,9 @@ class FolderSource(Source):
         self._files: list[str] = []
         self._labels: list[int] = []
         owners: dict[str, str] = {}
+        ignored: Counter[str] = Counter()
         for name in classes:
-            found = _images(root, self._root, name)
+            found = _images(root, self._root, name, ignored)
             for target, file in found.items():
                 other = owners.setdefault(target, file)
                 if other != file:
@@ -136,6 +142,13 @@ class FolderSource(Source):
                 chosen = _part(chosen, split, folder / name)
             self._files.extend(chosen)
             self._labels.extend([self.class_names.index(name)] * len(chosen))
+        if ignored:
+            counts = ", ".join(f"{count} {ending}" for ending, count in sorted(ignored.items()))
+            warnings.warn(
+                f"photographs in {folder} that are not decoded are left out: {counts}; convert "
+                "them to JPEG to have them",
+                stacklevel=2,
+            )
 
     def __len__(self) -> int:
         return len(self._files)
@@ -162,8 +175,11 @@ def _subfolders(folder: Path) -> list[str]:
     )
 
 
-def _images(root: Path, split: Path, class_name: str) -> dict[str, str]:
-    """Return the images of a class: for each real path, one path relative to ``split``."""
+def _images(root: Path, split: Path, class_name: str, ignored: Counter[str]) -> dict[str, str]:
+    """Return the images of a class: for each real path, one path relative to ``split``.
+
+    Photographs of other formats are counted in ``ignored`` by their endings.
+    """
     # A link to one of these would lead back to the class folder.
     visited = {os.path.realpath(folder) for folder in (root, split)}
     images: dict[str, str] = {}
@@ -182,6 +198,8 @@ def _images(root: Path, split: Path, class_name: str) -> dict[str, str]:
                     folders.append(Path(entry.path))
                 elif _is_image(entry.name):
                     images[os.path.join(real, entry.name)] = os.path.relpath(entry.path, split)
+                elif _is_image(entry.name, _OTHER_FORMATS):
+                    ignored[Path(entry.name).suffix.lower()] += 1
         # Links come after all folders, so that a file keeps the path without links.
         else:
             links.sort(reverse=True)
@@ -198,8 +216,8 @@ def _images(root: Path, split: Path, class_name: str) -> dict[str, str]:
     return images
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(_EXTENSIONS) and name[0] != "."
+def _is_image(name: str, endings: tuple[str, ...] = _EXTENSIONS) -> bool:
+    return name.lower().endswith(endings) and name[0] != "."
 
 
 def _target(path: Path, root: Path) -> str:
