@@ -12,8 +12,7 @@ from tests.evaluation import tiny
 from vone_jax import data, evaluation, results, v1
 from vone_jax.attacks import PGD
 from vone_jax.corruptions import SETS, mce
-from vone_jax.evaluation import exhibits
-from vone_jax.evaluation.exhibits import spread, summarise
+from vone_jax.evaluation.exhibits import summarise
 from vone_jax.models.network import VOneNet
 
 ATTACKED = evaluation.Attacked(PGD("linf", 0.05, steps=2, eot_samples=2))
@@ -36,7 +35,7 @@ def test_exhibits_hold_what_the_report_shows(tmp_path):
     assert images["images"].shape == (3, 12, 12, 1) and images["eps"] == np.float32(0.05)
     assert np.abs(images["adversarial"] - images["images"]).max() == pytest.approx(0.05, abs=1e-6)
     # The images have the noise that they have among all examples.
-    shown = spread(job, 3)
+    shown = job.spread(3)
     np.testing.assert_array_equal(images["images"], tiny.tiny_images()[0][shown])
     np.testing.assert_array_equal(images["label"], shown % 3)
     arrays = front_end.arrays
@@ -76,15 +75,15 @@ def test_a_gallery_shows_different_classes(tmp_path):
     labels = np.repeat(np.arange(5), 20)
     job = job_with_labels(tmp_path, labels)
     for count in (1, 3, 5, 8, 100):
-        positions = spread(job, count)
+        positions = job.spread(count)
         assert len(set(positions)) == count and np.all(np.diff(positions) > 0)
         assert 0 <= positions[0] and positions[-1] < 100
-        np.testing.assert_array_equal(positions, spread(job, count))
+        np.testing.assert_array_equal(positions, job.spread(count))
         assert len(set(labels[positions])) == min(count, 5)
         assert np.bincount(labels[positions]).max() <= -(-count // 5)
     # Most images are of one class.
     uneven = np.where(np.arange(60) % 12 == 5, np.arange(60) // 12, 0)
-    assert set(uneven[spread(job_with_labels(tmp_path, uneven), 5)]) == set(uneven)
+    assert set(uneven[job_with_labels(tmp_path, uneven).spread(5)]) == set(uneven)
 
 
 def test_the_images_of_a_gallery_are_the_same_on_any_devices(tmp_path):
@@ -97,25 +96,30 @@ def test_the_images_of_a_gallery_are_the_same_on_any_devices(tmp_path):
     np.testing.assert_allclose(made[0]["adversarial"], made[1]["adversarial"], atol=1e-6)
 
 
-def test_a_gallery_after_an_attack_is_of_the_same_images(tmp_path, monkeypatch):
-    """Its attack is one of whole batches, whose program is there."""
-    sizes, first_trial = [], exhibits._first_trial
-    monkeypatch.setattr(
-        exhibits, "_first_trial", lambda job, size: sizes.append(size) or first_trial(job, size)
-    )
+def test_a_gallery_takes_the_images_that_its_attack_has_kept(tmp_path, monkeypatch):
+    """They are those of an attack on the images alone. The attack is not made again."""
     gallery, made = evaluation.Gallery(ATTACKED, 3), []
+    keeping = dataclasses.replace(ATTACKED, kept=3)
     for attacked in (False, True):
         job = tiny.tiny_job(tiny.tiny_trained(), tmp_path / str(attacked))
-        earlier = [evaluation.evaluate(job, ATTACKED)] if attacked else []
+        earlier = [evaluation.evaluate(job, keeping)] if attacked else []
+        if attacked:
+            monkeypatch.setattr(evaluation.Attacked, "perturb", None)
         made.append(evaluation.evaluate(job, gallery, earlier).arrays)
-    assert sizes == [3, job.batch_size] and job.batch_size > 3
-    # Another attack has another program.
-    other = evaluation.Gallery(evaluation.Attacked(PGD("l2", 0.05, steps=2, eot_samples=2)), 3)
-    evaluation.evaluate(job, other, earlier)
-    assert sizes[-1] == 3
+    np.testing.assert_array_equal(earlier[0].arrays["kept"], job.spread(3))
     for name in ("images", "label", "predicted_clean", "predicted_adversarial"):
         np.testing.assert_array_equal(made[0][name], made[1][name])
     np.testing.assert_allclose(made[0]["adversarial"], made[1]["adversarial"], atol=1e-6)
+
+
+def test_a_gallery_of_other_images_or_of_another_attack_makes_its_own(tmp_path):
+    job = tiny.tiny_job(tiny.tiny_trained(), tmp_path)
+    earlier = [evaluation.evaluate(job, dataclasses.replace(ATTACKED, kept=3))]
+    more = evaluation.evaluate(job, evaluation.Gallery(ATTACKED, 4), earlier)
+    assert more.arrays["adversarial"].shape[0] == 4
+    weaker = evaluation.Attacked(PGD("linf", 0.01, steps=2, eot_samples=2))
+    changed = evaluation.evaluate(job, evaluation.Gallery(weaker, 3), earlier).arrays
+    assert np.abs(changed["adversarial"] - changed["images"]).max() < 0.011
 
 
 def table(share, names=SETS["common"]):

@@ -122,10 +122,12 @@ def test_repeated_decisions_use_new_draws():
     labels = jnp.arange(6, dtype=jnp.int32) % 4
     keys = prng.example_keys(KEY, 6)
     protocol = evaluation.Protocol("fresh", 4, "mean_logits", 3)
-    right, loss = judging.judge(network, keys, images, labels, protocol)
+    right, loss, predicted = judging.judge(network, keys, images, labels, protocol)
     singles = jnp.stack([network(prng.fold(keys, r), images) for r in range(12)])
     means = singles.reshape(4, 3, 6, 4).mean(1)
     np.testing.assert_array_equal(right, (jnp.argmax(means, -1) == labels[None]).T)
+    probable = jnp.argmax(jax.nn.softmax(singles).mean(0), -1)
+    np.testing.assert_array_equal(predicted, probable)
     single = judging.judge(network, keys, images, labels, evaluation.Protocol("fresh", 12))
     np.testing.assert_allclose(loss, single[1], rtol=1e-5)
 
@@ -188,8 +190,7 @@ def test_a_network_in_another_layout_is_judged_in_the_fast_one():
 
     def judged(images):
         protocol = results.Protocol("fresh", 3)
-        predicted = judging.predict(Partial(logits_fn), keys, images, 3)
-        return predicted, judging.judge(Partial(logits_fn), keys, images, labels, protocol)
+        return judging.judge(Partial(logits_fn), keys, images, labels, protocol)
 
     program = jax.jit(judged).lower(images).as_text()
     layouts = re.findall(r"dim_numbers = (.*?), window", program)

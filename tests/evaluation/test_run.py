@@ -51,7 +51,7 @@ def test_a_result_says_what_was_measured(network, tmp_path):
     np.testing.assert_array_equal(arrays["label"], np.arange(0, 10, 2) % 3)
     np.testing.assert_allclose(arrays["distance"], 0.05, atol=1e-6)
     assert set(arrays) == set(result.arrays) == {
-        "index", "label", "key", "right", "probability_correct", "loss", "distance",
+        "index", "label", "key", "right", "probability_correct", "loss", "predicted", "distance",
     }  # fmt: skip
     assert arrays["right"].shape == (5, 3) and arrays["right"].dtype == bool
     np.testing.assert_allclose(arrays["probability_correct"], arrays["right"].mean(1))
@@ -447,7 +447,7 @@ import jax
 from tests.evaluation import tiny, test_run
 from vone_jax import evaluation
 job = tiny.tiny_job(tiny.tiny_trained(), Path(sys.argv[1]), batch_size=1)
-evaluation.evaluate(job, test_run.ATTACKED, (), lambda count: time.sleep(float(sys.argv[2])))
+evaluation.evaluate(job, test_run.ATTACKED, (), lambda *counted: time.sleep(float(sys.argv[2])))
 """
 
 

@@ -199,3 +199,24 @@ def test_attacks_for_more_classes_are_refused_when_planned(fields, task, least, 
         evaluation.plan(network, request, tmp_path / "results")
     fewer = dataclasses.replace(request, suite=("linf", "apgd"), loss="margin")
     assert evaluation.plan(network, fewer, tmp_path / "results")
+
+
+def test_the_attack_of_the_gallery_keeps_its_images(tmp_path):
+    """So that the gallery need not attack them again. Other attacks keep none."""
+
+    def logits_fn(keys, images):
+        return images.mean(axis=(1, 2))
+
+    for number in range(6):
+        (tmp_path / "val" / "abc"[number % 3]).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "val" / "abc"[number % 3] / f"{number}.png")
+    network = Network("three", logits_fn, (8, 8, 3), class_names=("a", "b", "c"))
+    request = evaluation.Request(
+        suite=("linf", "gallery"), eps=(0.1, 0.2), gallery_eps=0.2, gallery_images=4,
+        source=f"folder:{tmp_path}", split="val",
+    )  # fmt: skip
+    tasks = [task for _, task in evaluation.plan(network, request, tmp_path)]
+    assert [(task.name, getattr(task, "kept", None)) for task in tasks] == [
+        ("attack-linf-0.1", 0), ("attack-linf-0.2", 4), ("gallery-linf-0.2", None)
+    ]  # fmt: skip
+    assert tasks[-1].condition == dataclasses.replace(tasks[1], kept=0)

@@ -78,6 +78,7 @@ class Attacked(Judged):
     Attributes:
       attack: the attack.
       attack_noise: the noise of the network while it is attacked, see ``judging.AttackNoise``.
+      kept: number of adversarial images that the result keeps for a gallery.
 
     Raises:
       ValueError: for a targeted attack.
@@ -85,6 +86,7 @@ class Attacked(Judged):
 
     attack: Attack
     attack_noise: AttackNoise = "same"
+    kept: int = 0
 
     def __post_init__(self):
         check_untargeted(self.attack)
@@ -114,7 +116,8 @@ class Attacked(Judged):
     def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
         attacked = trial.attacked(self.attack_noise)
         adversarial = self.attack(trial.keys("attack"), attacked, trial.images, trial.labels)
-        return adversarial, _distance(adversarial, trial.images, self.attack.norm)
+        stored = _distance(adversarial, trial.images, self.attack.norm)
+        return adversarial, stored | ({"adversarial": adversarial} if self.kept else {})
 
 
 @dataclasses.dataclass(frozen=True)

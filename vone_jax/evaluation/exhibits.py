@@ -20,9 +20,6 @@ from vone_jax.evaluation.judging import Trial, attack_noise_record
 from vone_jax.evaluation.run import Exhibit
 from vone_jax.network import Network
 
-# The images that a gallery reads at most for each one that it shows, to find another class.
-_READ_PER_IMAGE = 20
-
 
 @dataclasses.dataclass(frozen=True)
 class Gallery(Exhibit):
@@ -52,54 +49,39 @@ class Gallery(Exhibit):
         return job.identity(self.name, record)
 
     def make(self, job: Job, earlier: Sequence[results.Result]) -> tuple[None, dict[str, Any]]:
-        shown = dataclasses.replace(job, examples=job.examples.pick(spread(job, self.count)))
-        # After the same attack at another radius on whole batches its program is there, and another
-        # one for few images takes longer to compile than it saves.
-        here = attack_record(self.condition.attack)
-        conditions = (each.condition for each in earlier)
-        attacked = any(
-            isinstance(each, results.AttackCondition)
-            and each.attacks == (dataclasses.replace(here, eps=each.attack.eps),)
-            for each in conditions
-        )
-        size = max(self.count, job.batch_size if attacked else 0)
+        examples = job.examples.pick(job.spread(self.count))
+        shown = dataclasses.replace(job, examples=examples)
+        # If the attack was measured, the program that judges a batch is there, too.
+        kept = self._kept(examples.indices, earlier)
+        size = max(self.count, job.batch_size if kept else 0)
         # A whole number for each device, as in any batch.
         trial = _first_trial(shown, -(-size // job.devices.size))
-        adversarial, _ = self.condition.perturb(trial)
         arrays = {
             "images": trial.images,
-            "adversarial": adversarial,
             "label": trial.labels,
-            "predicted_clean": trial.predict(trial.images),
-            "predicted_adversarial": trial.predict(adversarial),
+            "predicted_clean": trial.judge(trial.images)["predicted"],
         }
+        if not kept:
+            adversarial, _ = self.condition.perturb(trial)
+            predicted = trial.judge(adversarial)["predicted"]
+            arrays |= {"adversarial": adversarial, "predicted_adversarial": predicted}
         arrays = {name: value[: self.count] for name, value in mesh.fetch(arrays).items()}
-        return None, arrays | {"eps": np.float32(self.condition.attack.eps)}
+        return None, arrays | kept | {"eps": np.float32(self.condition.attack.eps)}
 
-
-def spread(job: Job, count: int) -> np.ndarray:
-    """Ascending positions of some examples, spread over the data set and over its classes.
-
-    The n-th is the first of a class that is not shown yet, from the n-th of ``count`` equal parts
-    of the examples on. If all classes were shown, they may come again.
-    """
-    total = len(job.examples)
-    positions: list[int] = []
-    classes: set[int] = set()
-    for part in range(count):
-        start = part * total // count
-        free = [p % total for p in range(start, start + total) if p % total not in positions]
-        candidates = free[:_READ_PER_IMAGE]
-        labels = ((p, int(job.examples[p]["label"])) for p in candidates)
-        position, label = next(
-            ((p, label) for p, label in labels if label not in classes),
-            (candidates[0], int(job.examples[candidates[0]]["label"])),
-        )
-        positions.append(position)
-        classes.add(label)
-        if len(classes) == job.examples.num_classes:
-            classes = set()
-    return np.sort(positions)
+    def _kept(
+        self, indices: np.ndarray, earlier: Sequence[results.Result]
+    ) -> dict[str, np.ndarray]:
+        """What the result of the attack has kept of some images; nothing if it has not."""
+        record = self.condition.record()
+        for arrays in (each.arrays for each in earlier if each.condition == record):
+            if np.array_equal(arrays.get("kept", ()), indices):
+                rows = np.searchsorted(arrays["index"], indices)
+                predicted = arrays["predicted"][rows]
+                return {
+                    "adversarial": arrays["adversarial"],
+                    "predicted_adversarial": predicted,
+                }
+        return {}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,6 +22,9 @@ from vone_jax.results import Protocol
 # The number of a noun in WordNet, by which ImageNet names its classes.
 _WORDNET = re.compile(r"n\d{8}(?!\d)")
 
+# The images that are read at most for each one that is shown, to find another class.
+_READ_PER_IMAGE = 20
+
 
 class Examples(data.Subset):
     """Every k-th example of a split.
@@ -168,6 +171,30 @@ class Job:
         if self.other is not None:
             fields["other"] = self.other.placed(place).logits_fn
         return fields
+
+    def spread(self, count: int) -> np.ndarray:
+        """Ascending positions of some examples, spread over the data set and over its classes.
+
+        The n-th is the first of a class that is not shown yet, from the n-th of ``count`` equal
+        parts of the examples on. If all classes were shown, they may come again.
+        """
+        examples, total = self.examples, len(self.examples)
+        positions: list[int] = []
+        classes: set[int] = set()
+        for part in range(count):
+            start = part * total // count
+            free = [p % total for p in range(start, start + total) if p % total not in positions]
+            candidates = free[:_READ_PER_IMAGE]
+            labels = ((p, int(examples[p]["label"])) for p in candidates)
+            position, label = next(
+                ((p, label) for p, label in labels if label not in classes),
+                (candidates[0], int(examples[candidates[0]]["label"])),
+            )
+            positions.append(position)
+            classes.add(label)
+            if len(classes) == examples.num_classes:
+                classes = set()
+        return np.array(sorted(positions), np.int64)
 
     def example_keys(self, indices: jax.Array) -> jax.Array:
         """The root of everything random that happens to each example, by dataset index."""

@@ -109,14 +109,10 @@ class Trial:
         return prng.stream(self.example_keys, purpose)
 
     def judge(self, images: jax.Array, purpose: Purpose = "judge") -> dict[str, jax.Array]:
-        """``right``, (N, R), and ``loss``, (N,), of images, see ``judge``."""
-        right, loss = judge(self.judged, self.keys(purpose), images, self.labels, self.protocol)
-        return {"right": right, "loss": loss}
-
-    def predict(self, images: jax.Array) -> jax.Array:
-        """The classes (N,) of the highest mean probability over all draws that judge an image."""
-        draws = self.protocol.draws * self.protocol.averaged
-        return predict(self.judged, self.keys("judge"), images, draws)
+        """``right``, (N, R), ``loss``, (N,), and ``predicted``, (N,), of images, see ``judge``."""
+        keys = self.keys(purpose)
+        right, loss, predicted = judge(self.judged, keys, images, self.labels, self.protocol)
+        return {"right": right, "loss": loss, "predicted": predicted}
 
 
 def _one_draw(logits_fn, example_keys, keys, images):
@@ -132,7 +128,7 @@ def judge(
     images: jax.Array,
     labels: jax.Array,
     protocol: Protocol,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Decide about each example R times.
 
     Args:
@@ -143,8 +139,9 @@ def judge(
       protocol: number of decisions, and the draws in each.
 
     Returns:
-      Which decisions are right, booleans (N, R), and the loss of each example, (N,): the mean
-      cross-entropy of the single draws, whatever the decision uses.
+      Which decisions are right, booleans (N, R); the loss of each example, (N,): the mean
+      cross-entropy of the single draws, whatever the decision uses; and the class of the highest
+      mean probability over all draws, (N,).
     """
     averaged = protocol.averaged
 
@@ -152,12 +149,14 @@ def judge(
         numbers = number * averaged + jnp.arange(averaged, dtype=jnp.uint32)
         logits = _logits(logits_fn, keys, images, numbers)
         loss = jnp.mean(losses.cross_entropy(logits, labels), axis=0)
-        return decide(logits, protocol.decision) == labels, loss
+        probability = jnp.mean(jax.nn.softmax(logits), axis=0)
+        return decide(logits, protocol.decision) == labels, loss, probability
 
     at_once = max(1, min(protocol.draws, _DRAWS_AT_ONCE // averaged))
     numbers = jnp.arange(protocol.draws, dtype=jnp.uint32)
-    right, loss = jax.lax.map(one_decision, numbers, batch_size=at_once)
-    return right.T, jnp.mean(loss, axis=0)
+    right, loss, probability = jax.lax.map(one_decision, numbers, batch_size=at_once)
+    predicted = jnp.argmax(jnp.mean(probability, axis=0), axis=-1).astype(jnp.int32)
+    return right.T, jnp.mean(loss, axis=0), predicted
 
 
 def decide(logits: jax.Array, decision: str) -> jax.Array:
@@ -172,15 +171,6 @@ def decide(logits: jax.Array, decision: str) -> jax.Array:
         most = votes == jnp.max(votes, axis=-1, keepdims=True)
         return jnp.argmax(jnp.where(most, probability, -1.0), axis=-1)
     return jnp.argmax(jnp.mean(logits, axis=0), axis=-1)
-
-
-@functools.partial(jax.jit, static_argnames="draws")
-def predict(
-    logits_fn: classifier.LogitsFn, keys: jax.Array, images: jax.Array, draws: int
-) -> jax.Array:
-    """The classes (N,) of the highest mean probability over noise draws of each image."""
-    logits = _logits(logits_fn, keys, images, jnp.arange(draws, dtype=jnp.uint32))
-    return decide(logits, "mean_probability")
 
 
 def _logits(

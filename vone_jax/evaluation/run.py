@@ -15,7 +15,7 @@ import numpy as np
 
 from vone_jax import files, mesh, results
 from vone_jax.evaluation import judging
-from vone_jax.evaluation.conditions import Condition, Judged
+from vone_jax.evaluation.conditions import Attacked, Condition, Judged
 from vone_jax.evaluation.job import Job, batches, place
 from vone_jax.results import ResultError
 
@@ -304,6 +304,8 @@ def _measured(
 
 def _new_chunks(job: Job, condition: Condition, start: int) -> Iterator[dict[str, np.ndarray]]:
     """A chunk of arrays for each batch from the position ``start`` on."""
+    kept = condition.kept if isinstance(condition, Attacked) else 0
+    for_gallery = job.examples.indices[job.spread(kept)]
     with contextlib.closing(batches(job, start=start, workers=job.workers)) as parts:
         for part in parts:
             since = time.perf_counter()
@@ -315,5 +317,9 @@ def _new_chunks(job: Job, condition: Condition, start: int) -> Iterator[dict[str
             if isinstance(condition, Judged):
                 judging.check_finite(arrays["loss"], index[mask])
                 arrays["probability_correct"] = judging.probability_correct(arrays["right"])
-            chunk = {"index": index[mask], "label": batch["label"][mask], **arrays}
+            index = index[mask]
+            if "adversarial" in arrays:
+                shown = np.isin(index, for_gallery)
+                arrays |= {"adversarial": arrays["adversarial"][shown], "kept": index[shown]}
+            chunk = {"index": index, "label": batch["label"][mask], **arrays}
             yield chunk | {"seconds": np.array([time.perf_counter() - since])}

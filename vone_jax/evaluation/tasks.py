@@ -99,7 +99,11 @@ def plan(
     ]
     if request.corrupted_files is not None:
         tasks = _from_files(tasks, request, data_dir)
-    tasks += [(job, exhibit) for exhibit in _exhibits(job, request, suite, target)]
+    for exhibit in _exhibits(job, request, suite, target):
+        if isinstance(exhibit, exhibits.Gallery):
+            shown = dataclasses.replace(exhibit.condition, kept=exhibit.count)
+            tasks = [(each, shown if task == exhibit.condition else task) for each, task in tasks]
+        tasks.append((job, exhibit))
     _check_classes(tasks, network)
     return tasks
 
