@@ -82,6 +82,10 @@ def test_any_image_size(height, width):
     assert responses.shape == (1, -(-height // 3), -(-width // 3), 12)
 
 
+def test_no_image_has_no_response(noisy):
+    assert noisy(jax.random.key(0), jnp.zeros((0, 24, 24, 3))).shape == (0, 8, 8, 12)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
 def test_gradient_is_finite_on_constant_images(level):

@@ -64,7 +64,8 @@ def _blocks_of_images(images: jax.Array, stride: int) -> jax.Array:
     rows, columns = -(-height // stride), -(-width // stride)
     beyond = [(0, 0), (0, rows * stride - height), (0, columns * stride - width), (0, 0)]
     blocks = jnp.pad(images, beyond).reshape(number, rows, stride, columns, stride, channels)
-    return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(number, rows, columns, -1)
+    blocks = blocks.transpose(0, 1, 3, 2, 4, 5)
+    return blocks.reshape(number, rows, columns, stride * stride * channels)
 
 
 def _blocks_of_kernel(kernel: jax.Array, stride: int) -> jax.Array:
