@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("torch", reason="PyTorch is not installed (extra: convert)")
 pytest.importorskip("foolbox", reason="foolbox is not installed")
-pytestmark = pytest.mark.torch
+pytestmark = pytest.mark.extras
 
 from tests.attacks import toolkit_network as network  # noqa: E402
 from tests.attacks.toolkit_network import full_speed  # noqa: E402, F401

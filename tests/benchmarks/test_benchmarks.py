@@ -65,7 +65,7 @@ def test_naive_network_computes_the_same():
     np.testing.assert_allclose(logits[1], logits[0], rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.torch
+@pytest.mark.extras
 def test_pytorch_front_end_computes_the_same(images):
     pytest.importorskip("torch")
     ours = np.asarray(v1.noise_free_responses(CONFIG, images))
@@ -74,7 +74,7 @@ def test_pytorch_front_end_computes_the_same(images):
     np.testing.assert_allclose(theirs.transpose(0, 2, 3, 1), ours, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.torch
+@pytest.mark.extras
 def test_pytorch_small_cnn_computes_the_same(images):
     pytest.importorskip("torch")
     weights = attacks.target_of(QUICK).weights

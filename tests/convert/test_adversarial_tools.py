@@ -71,6 +71,7 @@ def test_call_keys():
         CallKeys(jax.random.PRNGKey(0), "fresh")
 
 
+@pytest.mark.extras
 def test_foolbox_agrees(quiet, images, ours):
     foolbox = pytest.importorskip("foolbox", reason="foolbox is not installed")
     from vone_jax.convert.tools import foolbox_model
@@ -83,6 +84,7 @@ def test_foolbox_agrees(quiet, images, ours):
     np.testing.assert_array_equal(success, wrong)
 
 
+@pytest.mark.extras
 def test_foolbox_sees_noise(noisy, images):
     pytest.importorskip("foolbox", reason="foolbox is not installed")
     from vone_jax.convert.tools import foolbox_model
@@ -102,6 +104,7 @@ def art():
     return ArtClassifier
 
 
+@pytest.mark.extras
 def test_art_agrees(art, quiet, images, ours):
     from art.attacks.evasion import ProjectedGradientDescentNumpy
 
@@ -112,6 +115,7 @@ def test_art_agrees(art, quiet, images, ours):
     np.testing.assert_allclose(attack.generate(images, LABELS), ours, atol=1e-6)
 
 
+@pytest.mark.extras
 def test_art_estimator(art, quiet, noisy, images):
     estimator = art(quiet, jax.random.key(0), (16, 16, 3), 4)
     logits = np.asarray(quiet(jax.random.key(0), jnp.asarray(images)))
@@ -134,6 +138,7 @@ def test_art_estimator(art, quiet, noisy, images):
     assert np.abs(first - averaged.loss_gradient(images, LABELS)).max() > 0
 
 
+@pytest.mark.extras
 def test_art_attack_on_a_noisy_network(art, noisy, images):
     from art.attacks.evasion import FastGradientMethod
 

@@ -106,7 +106,7 @@ def test_other_cells_must_be_given(network, tmp_path, read):
 
 
 @pytest.mark.parametrize(
-    "file", ["net.safetensors", pytest.param("net.pth", marks=pytest.mark.torch)]
+    "file", ["net.safetensors", pytest.param("net.pth", marks=pytest.mark.extras)]
 )
 def test_files_of_this_project_keep_other_noise(file, network, tmp_path):
     if file.endswith(".pth"):

@@ -55,6 +55,7 @@ def test_a_network_of_flax_layers(images):
     check_linen(Trunk(), images, 8)
 
 
+@pytest.mark.extras
 def test_a_network_of_another_package(images):
     flaxmodels = pytest.importorskip("flaxmodels", reason="flaxmodels is not installed")
     # The package promotes types and ranks implicitly.

@@ -12,7 +12,7 @@ from vone_jax.convert.checkpoint import read_checkpoint
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: convert)")
 torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed")
 torch_networks = pytest.importorskip("tests.convert.torch_networks")
-pytestmark = pytest.mark.torch
+pytestmark = pytest.mark.extras
 
 IMAGENET = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
 

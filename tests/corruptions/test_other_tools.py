@@ -21,7 +21,7 @@ cv2 = pytest.importorskip("cv2")
 imagecorruptions = pytest.importorskip("imagecorruptions")
 skimage_data = pytest.importorskip("skimage.data")
 
-pytestmark = pytest.mark.torch
+pytestmark = pytest.mark.extras
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ def test_class_names_are_those_of_tfds():
     assert len(names) == 1000 and list(names) == sorted(names)
 
 
+@pytest.mark.extras
 @needs_foolbox
 def test_photographs_have_their_labels():
     source = data.load("demo", "validation")
@@ -39,6 +40,7 @@ def test_photographs_have_their_labels():
     np.testing.assert_array_equal(again[3]["image"], examples[3]["image"])
 
 
+@pytest.mark.extras
 @needs_foolbox
 def test_the_packages_of_the_photographs_and_of_the_names_are_not_imported():
     program = (

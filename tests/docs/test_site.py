@@ -31,6 +31,7 @@ def extension(monkeypatch):
     return load
 
 
+@pytest.mark.extras
 def test_links_that_lead_nowhere_are_found(extension, tmp_path):
     (tmp_path / "one.html").write_text(
         '<h1 id="top"></h1><a href="two.html#here"></a><a href="#top"></a>'
@@ -49,12 +50,14 @@ def test_links_that_lead_nowhere_are_found(extension, tmp_path):
     ]
 
 
+@pytest.mark.extras
 def test_every_package_has_a_page(extension):
     pages = extension("public_names").PACKAGES
     packages = {name for name in vone_jax.__all__ if name[0].islower()} - {"open_network"}
     assert {f"vone_jax.{name}" for name in packages} <= set(pages)
 
 
+@pytest.mark.extras
 def test_a_compiled_function_is_described_as_a_function(extension):
     public_names = extension("public_names")
     function = vone_jax.fast.standard_normal
@@ -64,6 +67,7 @@ def test_a_compiled_function_is_described_as_a_function(extension):
     assert ".. autofunction:: vone_jax.fast.standard_normal" in public_names.page("vone_jax.fast")
 
 
+@pytest.mark.extras
 def test_docstrings_become_links_and_code(extension, monkeypatch):
     public_names = extension("public_names")
     monkeypatch.setitem(public_names.NAMES, "vone_jax.attacks.PGD", "vone_jax.attacks.PGD")

@@ -21,6 +21,7 @@ needs_demo = pytest.mark.skipif(
 )
 
 
+@pytest.mark.extras
 @needs_demo
 def test_lite0_knows_the_photographs():
     """17 of 20 at first sight and all among five, as in an independent forward pass in NumPy."""
@@ -43,6 +44,7 @@ def test_lite0_knows_the_photographs():
     assert (order[:, :5] == labels[:, None]).any(axis=1).sum() == 20
 
 
+@pytest.mark.extras
 @needs_demo
 def test_the_file_of_lite0_goes_out_as_it_came_in(tmp_path):
     """All of its 296 tensors, many of which are stored with their axes in another order."""

@@ -10,6 +10,7 @@ from vone_jax.neurophysiology.recording import RateMap, present, record_blank
 from vone_jax.neurophysiology.stimuli import Window
 from vone_jax.neurophysiology.texture_properties import texture_properties
 
+pytestmark = pytest.mark.extras
 KEY = jax.random.key(0)
 
 

@@ -116,7 +116,8 @@ def test_values_become_references(tmp_path):
 
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize(
-    "write", [write_netcdf_3, pytest.param(write_netcdf_4, marks=needs_h5netcdf)]
+    "write",
+    [write_netcdf_3, pytest.param(write_netcdf_4, marks=[needs_h5netcdf, pytest.mark.extras])],
 )
 def test_netcdf_as_brain_score_stores_it(tmp_path, write, transposed):
     columns = ringach()
@@ -138,6 +139,7 @@ def test_netcdf_4_without_its_packages_names_them(tmp_path, monkeypatch):
         reference_tables.load(path)
 
 
+@pytest.mark.extras
 @needs_h5netcdf
 def test_a_damaged_netcdf_4_is_refused(tmp_path):
     path = tmp_path / "t.nc"
@@ -238,6 +240,7 @@ def test_recordings_from_netcdf_3(tmp_path):
     assert loaded.image_ids.dtype.isnative
 
 
+@pytest.mark.extras
 @needs_h5netcdf
 def test_recordings_from_netcdf_4(tmp_path):
     h5netcdf = pytest.importorskip("h5netcdf")

@@ -300,6 +300,7 @@ def test_crops_come_from_the_image():
     assert proxy.families == ("leaves",) and proxy.is_proxy
 
 
+@pytest.mark.extras
 def test_photographs_as_a_proxy():
     data = pytest.importorskip("skimage.data")
     images = {name: getattr(data, name)() for name in ("brick", "grass", "gravel")}
