@@ -18,7 +18,7 @@ CONFIG = v1.VOneBlockConfig(
     stride=2, noise=None,
 )  # fmt: skip
 TUNED = dataclasses.replace(CONFIG, tuned=True)
-NAMES = ("logit_sf", "theta", "phase", "log_nx", "log_ny")
+NAMES = ("logit_sf", "theta", "phase", "log_excess_nx", "log_excess_ny")
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +53,13 @@ def test_a_tuned_block_responds_as_the_fixed_one_before_training(images):
 def test_gradients_equal_finite_differences_of_the_formula(gabor, start, name):
     """The differences are of NumPy's float64, and the loss weighs both phases at random."""
     weights = np.random.default_rng(0).normal(size=(2, 12, 21, 21))
+    bank = CONFIG.gabor_parameters()
+    least = [np.minimum(0.5, n * PPD / bank.sf / 2.0) for n in (bank.nx, bank.ny)]
 
     def loss_in_numpy(params):
         sf = PPD / 2.0 / (1.0 + np.exp(-params["logit_sf"])) / PPD
-        sizes = (np.exp(params[f"log_{n}"]) / sf for n in ("nx", "ny"))
+        above = (np.exp(params[f"log_excess_{n}"]) / sf for n in ("nx", "ny"))
+        sizes = map(np.add, least, above)
         kernels = gabor_functions(np, sf, params["theta"], params["phase"], *sizes, 21)
         return np.sum(weights * np.stack(kernels), axis=(0, 2, 3))
 
@@ -75,13 +78,28 @@ def test_gradients_equal_finite_differences_of_the_formula(gabor, start, name):
     np.testing.assert_allclose(found, expected, atol=2e-4 * np.abs(expected).max())
 
 
-def test_no_frequency_reaches_the_nyquist_limit_and_no_size_reaches_0(gabor, start):
+def test_no_frequency_reaches_the_nyquist_limit_and_no_envelope_becomes_a_needle(gabor, start):
     for shift in (-50.0, 50.0):
         params = {name: value + shift for name, value in start.items()}
         bank = gabor.learned(params)
         assert 0.0 < bank.sf.min() and bank.sf.max() < PPD / 2.0
-        assert min(bank.nx.min(), bank.ny.min()) > 0.0
         assert 0.0 <= bank.theta.min() and bank.theta.max() < 180.0
+        # Half a pixel; all of this bank start above a pixel.
+        sizes = [n * PPD / bank.sf for n in (bank.nx, bank.ny)]
+        assert min(size.min() for size in sizes) >= 0.4999
+    narrow = {name: value - 50.0 * ("excess" in name) for name, value in start.items()}
+    largest = max(np.abs(kernel).max() for kernel in gabor.apply({"params": narrow}))
+    # The amplitude of a Gabor function is 1 / (2 pi sigma_x sigma_y).
+    assert largest <= 1.001 / (2 * np.pi * 0.5**2)
+
+
+def test_a_filter_that_starts_below_a_pixel_keeps_half_of_its_size():
+    bank = dataclasses.replace(CONFIG.gabor_parameters(), nx=np.full(12, 0.01))
+    gabor = v1.LearnableGabor(bank, 21, PPD)
+    start = gabor.init(jax.random.key(0))["params"]
+    np.testing.assert_allclose(gabor.learned(start).nx, bank.nx, rtol=1e-5)
+    narrow = gabor.learned({**start, "log_excess_nx": start["log_excess_nx"] - 50.0})
+    np.testing.assert_allclose(narrow.nx, np.minimum(0.005, 0.5 * bank.sf / PPD), rtol=1e-5)
 
 
 def test_the_learned_bank_has_the_learned_filters(gabor, start):

@@ -1,7 +1,9 @@
 """A Gabor bank whose parameters are trained with the network.
 
 Parameters are learned in a form in which every value is allowed. So no step of training leaves the
-range of a Gabor function, and no frequency passes the Nyquist limit of the pixel grid.
+range of a Gabor function, no frequency passes the Nyquist limit of the pixel grid, and no envelope
+becomes narrower than a pixel. Without the last bound, training makes a needle of one pixel of a
+filter in some runs, and its response is a thousand times that of the others.
 """
 
 from collections.abc import Mapping
@@ -16,13 +18,17 @@ from vone_jax.v1.gabor import GaborParameters, gabor_functions
 
 # The highest spatial frequency relative to the Nyquist limit.
 _LARGEST_SHARE = 1.0 - 2.0**-16
+# The least standard deviation of an envelope in pixels. A filter that starts near it or below it
+# may become half as narrow as it starts.
+_LEAST_SIZE = 0.5
 
 
 class LearnableGabor(nn.Module):
     """The kernels of a bank as functions of learned parameters.
 
     Learned are the logit of the spatial frequency relative to the Nyquist limit, the orientation
-    and the phase in radians, and the logarithms of ``nx`` and ``ny``. Input channels are fixed.
+    and the phase in radians, and for ``nx`` and ``ny`` the logarithm of how far each is above the
+    least. Input channels are fixed.
 
     Attributes:
       start: the bank before training. All frequencies are below the Nyquist limit.
@@ -37,12 +43,11 @@ class LearnableGabor(nn.Module):
     @nn.compact
     def __call__(self) -> tuple[Array, Array]:
         """Return the kernels of both phases, float32 (n, k, k)."""
-        sf, theta, phase, nx, ny = _bounded(
+        sf, theta, phase, nx, ny = self._bounded(
             {
                 name: self.param(name, lambda _, value=value: jnp.asarray(value, jnp.float32))
-                for name, value in _unbounded(self.start, self.pixels_per_degree).items()
-            },
-            self.pixels_per_degree,
+                for name, value in self._unbounded().items()
+            }
         )
         frequency = sf / self.pixels_per_degree
         return gabor_functions(
@@ -56,7 +61,7 @@ class LearnableGabor(nn.Module):
         phases to 0 to 360.
         """
         sf, theta, phase, nx, ny = (
-            np.asarray(values, np.float64) for values in _bounded(params, self.pixels_per_degree)
+            np.asarray(values, np.float64) for values in self._bounded(params)
         )
         theta = np.rad2deg(theta)
         # Half a turn of the carrier is a change of its sign.
@@ -72,22 +77,29 @@ class LearnableGabor(nn.Module):
             channel_quadrature=self.start.channel_quadrature,
         )
 
+    def _unbounded(self) -> dict[str, np.ndarray]:
+        bank = self.start
+        share = bank.sf / (self.pixels_per_degree / 2.0)
+        frequency = bank.sf / self.pixels_per_degree
+        return {
+            "logit_sf": np.log(share / (1.0 - share)),
+            "theta": np.deg2rad(bank.theta),
+            "phase": np.deg2rad(bank.phase),
+            "log_excess_nx": np.log(bank.nx - self._least(bank.nx) * frequency),
+            "log_excess_ny": np.log(bank.ny - self._least(bank.ny) * frequency),
+        }
 
-def _unbounded(bank: GaborParameters, pixels_per_degree: float) -> dict[str, np.ndarray]:
-    share = bank.sf / (pixels_per_degree / 2.0)
-    return {
-        "logit_sf": np.log(share / (1.0 - share)),
-        "theta": np.deg2rad(bank.theta),
-        "phase": np.deg2rad(bank.phase),
-        "log_nx": np.log(bank.nx),
-        "log_ny": np.log(bank.ny),
-    }
+    def _bounded(self, params: Mapping[str, Array]) -> tuple[Array, ...]:
+        """Return frequencies in cycles per degree, angles in radians, nx and ny."""
+        # In float32, the sigmoid of 17 is 1.
+        share = jnp.minimum(jax.nn.sigmoid(params["logit_sf"]), _LARGEST_SHARE)
+        sf = share * (self.pixels_per_degree / 2.0)
+        frequency = sf / self.pixels_per_degree
+        nx = jnp.exp(params["log_excess_nx"]) + self._least(self.start.nx) * frequency
+        ny = jnp.exp(params["log_excess_ny"]) + self._least(self.start.ny) * frequency
+        return sf, params["theta"], params["phase"], nx, ny
 
-
-def _bounded(params: Mapping[str, Array], pixels_per_degree: float) -> tuple[Array, ...]:
-    """Return frequencies in cycles per degree, angles in radians, nx and ny."""
-    # In float32, the sigmoid of 17 is 1.
-    share = jnp.minimum(jax.nn.sigmoid(params["logit_sf"]), _LARGEST_SHARE)
-    sf = share * (pixels_per_degree / 2.0)
-    sizes = (jnp.exp(params[name]) for name in ("log_nx", "log_ny"))
-    return sf, params["theta"], params["phase"], *sizes
+    def _least(self, cycles: np.ndarray) -> np.ndarray:
+        """The least standard deviations in pixels, of envelopes that start at some cycles."""
+        start = cycles * self.pixels_per_degree / self.start.sf
+        return np.minimum(_LEAST_SIZE, start / 2.0).astype(np.float32)
