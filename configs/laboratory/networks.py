@@ -89,6 +89,7 @@ NETWORKS: dict[str, Experiment] = {
     **{f"ev-{seed}": replace(_ev, seed=seed) for seed in SEEDS},
     # Components of the front end.
     "vone-uniform": _v1(distribution="uniform"),
+    **_further_seeds("vone-uniform", _v1(distribution="uniform")),
     "vone-low": _frequencies(0, 2),
     "vone-mid": _frequencies(2, 5.6),
     "vone-high": _frequencies(5.6, 11.3),
@@ -118,12 +119,15 @@ NETWORKS: dict[str, Experiment] = {
     },
     # Learned normalisations behind V1, and banks whose parameters are trained.
     "vone-oriented-pools": _learned(OrientedPools(9)),
+    **_further_seeds("vone-oriented-pools", _learned(OrientedPools(9))),
     "vone-neighbours": _learned(NeighbouringChannels()),
     **_further_seeds("vone-neighbours", _learned(NeighbouringChannels())),
     "vone-gdn": _learned(GDN()),
     **_further_seeds("vone-gdn", _learned(GDN())),
     "vone-tuned": _v1(tuned=True),
+    **_further_seeds("vone-tuned", _v1(tuned=True)),
     "vone-tuned-uniform": _v1(tuned=True, distribution="uniform"),
+    **_further_seeds("vone-tuned-uniform", _v1(tuned=True, distribution="uniform")),
     # A network without noise that learns from the eight variants, which must be in runs/laboratory.
     "vone-distilled": replace(
         _v1(noise=None),
