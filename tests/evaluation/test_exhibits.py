@@ -112,6 +112,19 @@ def test_a_gallery_takes_the_images_that_its_attack_has_kept(tmp_path, monkeypat
     np.testing.assert_allclose(made[0]["adversarial"], made[1]["adversarial"], atol=1e-6)
 
 
+def test_an_attack_that_goes_on_without_a_gallery_keeps_no_images(tmp_path):
+    job = tiny.tiny_job(tiny.tiny_trained(), tmp_path)
+
+    def stop_after_a_batch(count, found):
+        if not found:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        keeping = dataclasses.replace(ATTACKED, kept=3)
+        evaluation.evaluate(job, keeping, progress=stop_after_a_batch)
+    assert "adversarial" not in evaluation.evaluate(job, ATTACKED).arrays
+
+
 def test_a_gallery_of_other_images_or_of_another_attack_makes_its_own(tmp_path):
     job = tiny.tiny_job(tiny.tiny_trained(), tmp_path)
     earlier = [evaluation.evaluate(job, dataclasses.replace(ATTACKED, kept=3))]

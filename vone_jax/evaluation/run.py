@@ -297,7 +297,9 @@ def _measured(
         chunks.append(chunk)
         done += len(chunk["index"])
         progress(len(chunk["index"]), False)
-    arrays = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    # What some chunks lack was kept for a gallery that was not asked for in every call.
+    whole = [name for name in chunks[0] if all(name in chunk for chunk in chunks)]
+    arrays = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in whole}
     seconds = float(arrays.pop("seconds").sum())
     return condition.summary(arrays), arrays, seconds
 

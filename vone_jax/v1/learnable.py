@@ -2,8 +2,8 @@
 
 Parameters are learned in a form in which every value is allowed. So no step of training leaves the
 range of a Gabor function, no frequency passes the Nyquist limit of the pixel grid, and no envelope
-becomes narrower than a pixel. Without the last bound, training makes a needle of one pixel of a
-filter in some runs, and its response is a thousand times that of the others.
+becomes narrower than half a pixel. Without the last bound, training makes a needle within a pixel
+of some filter, and its response is up to a thousand times that of the others.
 """
 
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ from vone_jax.v1.gabor import GaborParameters, gabor_functions
 
 # The highest spatial frequency relative to the Nyquist limit.
 _LARGEST_SHARE = 1.0 - 2.0**-16
-# The least standard deviation of an envelope in pixels. A filter that starts near it or below it
-# may become half as narrow as it starts.
+# The least standard deviation of an envelope in pixels. An envelope that starts below twice this
+# size keeps at least half of its size.
 _LEAST_SIZE = 0.5
 
 
