@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 from pathlib import Path
 
 import jax
@@ -42,6 +43,19 @@ def pytest_configure(config):
     if config.option.markexpr == "not slow":
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Fail a test that is skipped for a missing package and has no marker that says so.
+
+    CI has the packages of the extras in the run of these markers only.
+    """
+    report = yield
+    missing = report.skipped and re.search("could not import|not installed", str(report.longrepr))
+    if missing and not any(map(item.get_closest_marker, ("extras", "compilers"))):
+        report.outcome = "failed"
+    return report
 
 
 @pytest.fixture(autouse=True)

@@ -136,10 +136,21 @@ class TestFolder:
         """Phones write HEIC. Other files, and hidden ones, are no photographs."""
         for name in ("cat/1.HEIC", "cat/deeper/2.heic", "dog/3.dng", "dog/._4.heic", "dog/5.txt"):
             (folder / "train" / name).touch()
+        (folder / "train/dog/6.heif").symlink_to("3.dng")  # the same photograph
         message = "are left out: 1 .dng, 2 .heic; convert them to JPEG"
         with pytest.warns(UserWarning, match=re.escape(message)):
             source = data.load(f"folder:{folder}", "train")
         assert len(source) == 3
+
+    def test_a_class_without_other_photographs_names_them(self, tmp_path):
+        save(tmp_path / "cat/0.png")
+        (tmp_path / "cat/1.heic").touch()
+        message = "1 image; at least 2 .*train and validation: 1 .heic; convert them to JPEG"
+        with pytest.raises(ValueError, match=message):
+            data.load(f"folder:{tmp_path}", "train")
+        (tmp_path / "cat/0.png").unlink()
+        with pytest.raises(ValueError, match="holds no image; .*: 1 .heic; convert them to JPEG"):
+            data.load(f"folder:{tmp_path}", "train")
 
     def test_links_inside_count_once(self, folder):
         """A folder and a file with a second name, another name for the class, and loops."""

@@ -81,6 +81,7 @@ def test_a_gallery_shows_different_classes(tmp_path):
         np.testing.assert_array_equal(positions, job.spread(count))
         assert len(set(labels[positions])) == min(count, 5)
         assert np.bincount(labels[positions]).max() <= -(-count // 5)
+    np.testing.assert_array_equal(job.spread(101), np.arange(100))
     # Most images are of one class.
     uneven = np.where(np.arange(60) % 12 == 5, np.arange(60) // 12, 0)
     assert set(uneven[job_with_labels(tmp_path, uneven).spread(5)]) == set(uneven)
@@ -123,6 +124,11 @@ def test_an_attack_that_goes_on_without_a_gallery_keeps_no_images(tmp_path):
         keeping = dataclasses.replace(ATTACKED, kept=3)
         evaluation.evaluate(job, keeping, progress=stop_after_a_batch)
     assert "adversarial" not in evaluation.evaluate(job, ATTACKED).arrays
+
+
+def test_a_negative_number_of_images_is_refused():
+    with pytest.raises(ValueError, match="kept must be"):
+        dataclasses.replace(ATTACKED, kept=-1)
 
 
 def test_a_gallery_of_other_images_or_of_another_attack_makes_its_own(tmp_path):

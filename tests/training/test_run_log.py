@@ -128,9 +128,7 @@ def test_csv_has_a_column_for_every_name(path):
     assert rows[0] == {"kind": "train", "step": "2", "loss": "0.5", "accuracy": "", "seen": ""}
 
 
-@pytest.mark.extras
 def test_tensorboard_files_on_request(tmp_path):
-    pytest.importorskip("tensorboardX")
     with RunLog(tmp_path / "log.jsonl", step=0, validated=0, tensorboard=tmp_path / "tb") as log:
         log.write(train_record(1))
     (events,) = (tmp_path / "tb").iterdir()

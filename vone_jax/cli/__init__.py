@@ -70,7 +70,7 @@ def _warning(
     default: Callable[..., str] = warnings.formatwarning,
 ) -> str:
     """A warning of this package in a line, one of another package with its place in the code."""
-    if Path(filename).is_relative_to(configs().parent):
+    if Path(filename).resolve().is_relative_to(configs().parent):
         return f"warning: {message}\n"
     return default(message, category, filename, lineno, line)
 

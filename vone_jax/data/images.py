@@ -15,9 +15,13 @@ from vone_jax import files
 from vone_jax.data.sources import Source
 from vone_jax.names import DEMO
 
-_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-# Photographs that Pillow does not decode, or not to 8 bits.
-_OTHER_FORMATS = (".arw", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".jxl", ".nef", ".raw")
+_EXTENSIONS = (
+    ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"
+)  # fmt: skip
+# Photographs that Pillow does not decode, or not in every release, or not to 8 bits.
+_OTHER_FORMATS = (
+    ".arw", ".avif", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".jxl", ".nef", ".raw"
+)  # fmt: skip
 _GREY_MODES = ("1", "L", "LA")
 _COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
@@ -127,9 +131,10 @@ class FolderSource(Source):
         self._files: list[str] = []
         self._labels: list[int] = []
         owners: dict[str, str] = {}
-        ignored: Counter[str] = Counter()
+        left_out: Counter[str] = Counter()
         for name in classes:
-            found = _images(root, self._root, name, ignored)
+            found, others = _images(root, self._root, name)
+            left_out += others
             for target, file in found.items():
                 other = owners.setdefault(target, file)
                 if other != file:
@@ -139,14 +144,12 @@ class FolderSource(Source):
                     )
             chosen = sorted(found.values())
             if divided:
-                chosen = _part(chosen, split, folder / name)
+                chosen = _part(chosen, split, folder / name, others)
             self._files.extend(chosen)
             self._labels.extend([self.class_names.index(name)] * len(chosen))
-        if ignored:
-            counts = ", ".join(f"{count} {ending}" for ending, count in sorted(ignored.items()))
+        if left_out:
             warnings.warn(
-                f"photographs in {folder} that are not decoded are left out: {counts}; convert "
-                "them to JPEG to have them",
+                f"photographs in {folder} are left out{_named(left_out)}",
                 stacklevel=2,
             )
 
@@ -158,12 +161,18 @@ class FolderSource(Source):
         return {"image": image, "label": self._labels[index]}
 
 
-def _part(images: list[str], split: str, folder: Path) -> list[str]:
+def _named(left_out: Counter[str]) -> str:
+    """The end of a message about photographs that are not decoded; nothing if there are none."""
+    counts = ", ".join(f"{count} {ending}" for ending, count in sorted(left_out.items()))
+    return f": {counts}; convert them to JPEG" if counts else ""
+
+
+def _part(images: list[str], split: str, folder: Path, left_out: Counter[str]) -> list[str]:
     """The images of a class that are in a part of a directory without splits."""
     if len(images) < 2:
         raise ValueError(
             f"class folder {folder} holds {len(images)} image; at least 2 are needed to divide it "
-            f"into {' and '.join(_PARTS)}"
+            f"into {' and '.join(_PARTS)}{_named(left_out)}"
         )
     validation = images[::_EVERY]
     return validation if split == "validation" else sorted(set(images) - set(validation))
@@ -175,14 +184,15 @@ def _subfolders(folder: Path) -> list[str]:
     )
 
 
-def _images(root: Path, split: Path, class_name: str, ignored: Counter[str]) -> dict[str, str]:
+def _images(root: Path, split: Path, class_name: str) -> tuple[dict[str, str], Counter[str]]:
     """Return the images of a class: for each real path, one path relative to ``split``.
 
-    Photographs of other formats are counted in ``ignored`` by their endings.
+    Photographs of other formats are counted by their endings.
     """
     # A link to one of these would lead back to the class folder.
     visited = {os.path.realpath(folder) for folder in (root, split)}
     images: dict[str, str] = {}
+    others: set[str] = set()
     folders, links = [split / class_name], []
     while folders or links:
         if folders:
@@ -199,7 +209,7 @@ def _images(root: Path, split: Path, class_name: str, ignored: Counter[str]) -> 
                 elif _is_image(entry.name):
                     images[os.path.join(real, entry.name)] = os.path.relpath(entry.path, split)
                 elif _is_image(entry.name, _OTHER_FORMATS):
-                    ignored[Path(entry.name).suffix.lower()] += 1
+                    others.add(os.path.join(real, entry.name))
         # Links come after all folders, so that a file keeps the path without links.
         else:
             links.sort(reverse=True)
@@ -208,12 +218,15 @@ def _images(root: Path, split: Path, class_name: str, ignored: Counter[str]) -> 
                 folders.append(link)
             elif _is_image(link.name):
                 images.setdefault(_target(link, root), os.path.relpath(link, split))
+            elif _is_image(link.name, _OTHER_FORMATS):
+                others.add(_target(link, root))
+    endings = Counter(Path(other).suffix.lower() for other in others)
     if not images:
         raise ValueError(
             f"class folder {split / class_name} holds no image; "
-            f"accepted endings are {' '.join(_EXTENSIONS)}"
+            f"accepted endings are {' '.join(_EXTENSIONS)}{_named(endings)}"
         )
-    return images
+    return images, endings
 
 
 def _is_image(name: str, endings: tuple[str, ...] = _EXTENSIONS) -> bool:

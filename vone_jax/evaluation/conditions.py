@@ -81,7 +81,7 @@ class Attacked(Judged):
       kept: number of adversarial images that the result keeps for a gallery.
 
     Raises:
-      ValueError: for a targeted attack.
+      ValueError: for a targeted attack, or a negative number of images.
     """
 
     attack: Attack
@@ -89,6 +89,7 @@ class Attacked(Judged):
     kept: int = 0
 
     def __post_init__(self):
+        arguments.count("kept", self.kept, least=0)
         check_untargeted(self.attack)
 
     @property

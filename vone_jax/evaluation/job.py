@@ -176,22 +176,23 @@ class Job:
         """Ascending positions of some examples, spread over the data set and over its classes.
 
         The n-th is the first of a class that is not shown yet, from the n-th of ``count`` equal
-        parts of the examples on. If all classes were shown, they may come again.
+        parts of the examples on. If all classes were shown, they may come again. If there are fewer
+        than ``count`` examples, these are the positions of all.
         """
         examples, total = self.examples, len(self.examples)
+        count = min(count, total)
         positions: list[int] = []
         classes: set[int] = set()
         for part in range(count):
             start = part * total // count
             free = [p % total for p in range(start, start + total) if p % total not in positions]
             candidates = free[:_READ_PER_IMAGE]
-            labels = ((p, int(examples[p]["label"])) for p in candidates)
-            position, label = next(
-                ((p, label) for p, label in labels if label not in classes),
-                (candidates[0], int(examples[candidates[0]]["label"])),
-            )
-            positions.append(position)
-            classes.add(label)
+            labels = [int(examples[candidates[0]]["label"])]
+            while labels[-1] in classes and len(labels) < len(candidates):
+                labels.append(int(examples[candidates[len(labels)]]["label"]))
+            chosen = 0 if labels[-1] in classes else len(labels) - 1
+            positions.append(candidates[chosen])
+            classes.add(labels[chosen])
             if len(classes) == examples.num_classes:
                 classes = set()
         return np.array(sorted(positions), np.int64)

@@ -21,6 +21,9 @@ from vone_jax.results import ResultError
 
 # In a chunk: the names of its arrays.
 _FIELDS = "fields"
+# Arrays that a chunk of an earlier call may lack: the gallery is asked for anew in every call, and
+# earlier versions did not store the predictions.
+_OPTIONAL = ("adversarial", "kept", "predicted")
 
 
 class Exhibit(abc.ABC):
@@ -297,9 +300,11 @@ def _measured(
         chunks.append(chunk)
         done += len(chunk["index"])
         progress(len(chunk["index"]), False)
-    # What some chunks lack was kept for a gallery that was not asked for in every call.
-    whole = [name for name in chunks[0] if all(name in chunk for chunk in chunks)]
-    arrays = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in whole}
+    arrays = {
+        name: np.concatenate([chunk[name] for chunk in chunks])
+        for name in chunks[0]
+        if name not in _OPTIONAL or all(name in chunk for chunk in chunks)
+    }
     seconds = float(arrays.pop("seconds").sum())
     return condition.summary(arrays), arrays, seconds
 

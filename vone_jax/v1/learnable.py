@@ -2,8 +2,9 @@
 
 Parameters are learned in a form in which every value is allowed. So no step of training leaves the
 range of a Gabor function, no frequency passes the Nyquist limit of the pixel grid, and no envelope
-becomes narrower than half a pixel. Without the last bound, training makes a needle within a pixel
-of some filter, and its response is up to a thousand times that of the others.
+becomes narrower than half a pixel, or than half of where it starts if that is less. Without the
+last bound, training shrinks the envelope of some filter to a needle within one pixel. The amplitude
+of such filters reached 325, where that of others is below 1.
 """
 
 from collections.abc import Mapping
