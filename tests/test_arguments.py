@@ -85,6 +85,7 @@ class Settings:
     mode: Literal["stop", "skip"] = "stop"
     part: Part | None = None
     mean: float | tuple[float, ...] = -1.0
+    noise: Literal["same", "none"] | Part = Part()
     name: str = ""
 
     def __post_init__(self):

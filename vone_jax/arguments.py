@@ -156,7 +156,7 @@ def fields(record: Any, prefix: str = "", number: Callable[..., None] = number) 
             number(name, value, *limits)
         elif limits:
             choice(name, value, limits[0])
-        elif typing.get_origin(kinds[0]) is typing.Literal:
+        elif len(kinds) == 1 and typing.get_origin(kinds[0]) is typing.Literal:
             choice(name, value, typing.get_args(kinds[0]))
         elif len(kinds) == 1 and dataclasses.is_dataclass(kinds[0]):
             instance(name, value, hint)

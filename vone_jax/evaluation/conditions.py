@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vone_jax import arguments, attacks, corruptions, results
-from vone_jax.arguments import Range
+from vone_jax.arguments import FromZero, Range
 from vone_jax.attacks import Attack, AutoAttack, InBatches, MinimalNormAttack, Transfer, norms
 from vone_jax.evaluation import judging
 from vone_jax.evaluation.judging import AttackNoise, Trial, attack_noise_record, noise_slug
@@ -86,10 +86,10 @@ class Attacked(Judged):
 
     attack: Attack
     attack_noise: AttackNoise = "same"
-    kept: int = 0
+    kept: FromZero = 0
 
     def __post_init__(self):
-        arguments.count("kept", self.kept, least=0)
+        arguments.fields(self)
         check_untargeted(self.attack)
 
     @property
