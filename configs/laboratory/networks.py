@@ -66,8 +66,9 @@ def _similar(**fields) -> Experiment:
     return replace(_base, similarity=Similarity(**fields))
 
 
-def _further_seeds(label: str, network: Experiment) -> dict[str, Experiment]:
-    return {f"{label}-{seed}": replace(network, seed=seed) for seed in SEEDS[1:]}
+def _seeds(label: str, network: Experiment) -> dict[str, Experiment]:
+    """The network with each seed, as ``label``, ``label-1`` and ``label-2``."""
+    return {f"{label}-{seed}" if seed else label: replace(network, seed=seed) for seed in SEEDS}
 
 
 SEEDS = (0, 1, 2)
@@ -88,8 +89,7 @@ NETWORKS: dict[str, Experiment] = {
     **{f"vone-{seed}": replace(_vone, seed=seed) for seed in SEEDS},
     **{f"ev-{seed}": replace(_ev, seed=seed) for seed in SEEDS},
     # Components of the front end.
-    "vone-uniform": _v1(distribution="uniform"),
-    **_further_seeds("vone-uniform", _v1(distribution="uniform")),
+    **_seeds("vone-uniform", _v1(distribution="uniform")),
     "vone-low": _frequencies(0, 2),
     "vone-mid": _frequencies(2, 5.6),
     "vone-high": _frequencies(5.6, 11.3),
@@ -100,7 +100,7 @@ NETWORKS: dict[str, Experiment] = {
     "vone-gain-5": _v1(k_exc=5.0),
     "vone-gain-45": _v1(k_exc=45.0),
     # Stochasticity. The gain behind the stem makes its mean response about 1, that of V1.
-    "vone-quiet": _v1(noise=None),
+    **_seeds("vone-quiet", _v1(noise=None)),
     "vone-noise-0.5": _v1(noise=NeuronalNoise(strength=0.5)),
     "vone-noise-2": _v1(noise=NeuronalNoise(strength=2.0)),
     "base-stem-noise": replace(
@@ -112,22 +112,16 @@ NETWORKS: dict[str, Experiment] = {
         f"vone-surround-quiet-{seed}": replace(_v1(normalization=_surround, noise=None), seed=seed)
         for seed in SEEDS
     },
-    **_further_seeds("vone-quiet", _v1(noise=None)),
     **{
         f"ev-surround-{seed}": replace(_v1(_ev, normalization=_ev_surround), seed=seed)
         for seed in SEEDS
     },
     # Learned normalisations behind V1, and banks whose parameters are trained.
-    "vone-oriented-pools": _learned(OrientedPools(9)),
-    **_further_seeds("vone-oriented-pools", _learned(OrientedPools(9))),
-    "vone-neighbours": _learned(NeighbouringChannels()),
-    **_further_seeds("vone-neighbours", _learned(NeighbouringChannels())),
-    "vone-gdn": _learned(GDN()),
-    **_further_seeds("vone-gdn", _learned(GDN())),
-    "vone-tuned": _v1(tuned=True),
-    **_further_seeds("vone-tuned", _v1(tuned=True)),
-    "vone-tuned-uniform": _v1(tuned=True, distribution="uniform"),
-    **_further_seeds("vone-tuned-uniform", _v1(tuned=True, distribution="uniform")),
+    **_seeds("vone-oriented-pools", _learned(OrientedPools(9))),
+    **_seeds("vone-neighbours", _learned(NeighbouringChannels())),
+    **_seeds("vone-gdn", _learned(GDN())),
+    **_seeds("vone-tuned", _v1(tuned=True)),
+    **_seeds("vone-tuned-uniform", _v1(tuned=True, distribution="uniform")),
     # A network without noise that learns from the eight variants, which must be in runs/laboratory.
     "vone-distilled": replace(
         _v1(noise=None),

@@ -133,8 +133,8 @@ class FolderSource(Source):
         owners: dict[str, str] = {}
         left_out: Counter[str] = Counter()
         for name in classes:
-            found, others = _images(root, self._root, name)
-            left_out += others
+            found, undecoded = _images(root, self._root, name)
+            left_out += undecoded
             for target, file in found.items():
                 other = owners.setdefault(target, file)
                 if other != file:
@@ -144,12 +144,12 @@ class FolderSource(Source):
                     )
             chosen = sorted(found.values())
             if divided:
-                chosen = _part(chosen, split, folder / name, others)
+                chosen = _part(chosen, split, folder / name, undecoded)
             self._files.extend(chosen)
             self._labels.extend([self.class_names.index(name)] * len(chosen))
         if left_out:
             warnings.warn(
-                f"photographs in {folder} are left out{_named(left_out)}",
+                f"photographs in {folder} are left out{_counted(left_out)}",
                 stacklevel=2,
             )
 
@@ -161,18 +161,18 @@ class FolderSource(Source):
         return {"image": image, "label": self._labels[index]}
 
 
-def _named(left_out: Counter[str]) -> str:
-    """The end of a message about photographs that are not decoded; nothing if there are none."""
-    counts = ", ".join(f"{count} {ending}" for ending, count in sorted(left_out.items()))
+def _counted(undecoded: Counter[str]) -> str:
+    """The end of a message about photographs that are not decoded; empty if there are none."""
+    counts = ", ".join(f"{count} {ending}" for ending, count in sorted(undecoded.items()))
     return f": {counts}; convert them to JPEG" if counts else ""
 
 
-def _part(images: list[str], split: str, folder: Path, left_out: Counter[str]) -> list[str]:
+def _part(images: list[str], split: str, folder: Path, undecoded: Counter[str]) -> list[str]:
     """The images of a class that are in a part of a directory without splits."""
     if len(images) < 2:
         raise ValueError(
             f"class folder {folder} holds {len(images)} image; at least 2 are needed to divide it "
-            f"into {' and '.join(_PARTS)}{_named(left_out)}"
+            f"into {' and '.join(_PARTS)}{_counted(undecoded)}"
         )
     validation = images[::_EVERY]
     return validation if split == "validation" else sorted(set(images) - set(validation))
@@ -192,7 +192,7 @@ def _images(root: Path, split: Path, class_name: str) -> tuple[dict[str, str], C
     # A link to one of these would lead back to the class folder.
     visited = {os.path.realpath(folder) for folder in (root, split)}
     images: dict[str, str] = {}
-    others: set[str] = set()
+    undecoded: set[str] = set()
     folders, links = [split / class_name], []
     while folders or links:
         if folders:
@@ -209,7 +209,7 @@ def _images(root: Path, split: Path, class_name: str) -> tuple[dict[str, str], C
                 elif _is_image(entry.name):
                     images[os.path.join(real, entry.name)] = os.path.relpath(entry.path, split)
                 elif _is_image(entry.name, _OTHER_FORMATS):
-                    others.add(os.path.join(real, entry.name))
+                    undecoded.add(os.path.join(real, entry.name))
         # Links come after all folders, so that a file keeps the path without links.
         else:
             links.sort(reverse=True)
@@ -219,12 +219,12 @@ def _images(root: Path, split: Path, class_name: str) -> tuple[dict[str, str], C
             elif _is_image(link.name):
                 images.setdefault(_target(link, root), os.path.relpath(link, split))
             elif _is_image(link.name, _OTHER_FORMATS):
-                others.add(_target(link, root))
-    endings = Counter(Path(other).suffix.lower() for other in others)
+                undecoded.add(_target(link, root))
+    endings = Counter(Path(file).suffix.lower() for file in undecoded)
     if not images:
         raise ValueError(
             f"class folder {split / class_name} holds no image; "
-            f"accepted endings are {' '.join(_EXTENSIONS)}{_named(endings)}"
+            f"accepted endings are {' '.join(_EXTENSIONS)}{_counted(endings)}"
         )
     return images, endings
 

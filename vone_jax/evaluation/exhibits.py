@@ -71,12 +71,16 @@ class Gallery(Exhibit):
     def _kept(
         self, indices: np.ndarray, earlier: Sequence[results.Result]
     ) -> dict[str, np.ndarray]:
-        """What the result of the attack has kept of some images; nothing if it has not."""
+        """Take adversarial images and their predictions from the result of the attack.
+
+        Returns:
+          ``adversarial``, (N, H, W, C), and ``predicted_adversarial``, (N,), of the images with
+          these indices in the data set; an empty dictionary if no result has kept just these.
+        """
         record = self.condition.record()
         for arrays in (each.arrays for each in earlier if each.condition == record):
             if np.array_equal(arrays.get("kept", ()), indices):
-                rows = np.searchsorted(arrays["index"], indices)
-                predicted = arrays["predicted"][rows]
+                predicted = arrays["predicted"][np.searchsorted(arrays["index"], indices)]
                 return {
                     "adversarial": arrays["adversarial"],
                     "predicted_adversarial": predicted,
