@@ -10,8 +10,14 @@ Command: python sweep.py laboratory/components
 from configs.laboratory.networks import laboratory
 
 _LABELS = [
-    "base-0", "vone-0", "vone-uniform", "vone-low", "vone-mid", "vone-high", "vone-simple",
-    "vone-complex", "vone-gain-5", "vone-gain-45", "vone-quiet", "vone-noise-0.5", "vone-noise-2",
+    "base-0", "vone-0", "vone-1", "vone-2",
+    "vone-uniform", "vone-uniform-1", "vone-uniform-2",
+    "vone-low", "vone-low-1", "vone-low-2",
+    "vone-mid", "vone-mid-1", "vone-mid-2",
+    "vone-high", "vone-high-1", "vone-high-2",
+    "vone-simple", "vone-simple-1", "vone-simple-2",
+    "vone-complex", "vone-complex-1", "vone-complex-2",
+    "vone-gain-5", "vone-gain-45", "vone-quiet", "vone-noise-0.5", "vone-noise-2",
 ]  # fmt: skip
 
 sweep = laboratory("components", _LABELS)

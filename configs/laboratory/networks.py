@@ -90,11 +90,11 @@ NETWORKS: dict[str, Experiment] = {
     **{f"ev-{seed}": replace(_ev, seed=seed) for seed in SEEDS},
     # Components of the front end.
     **_seeds("vone-uniform", _v1(distribution="uniform")),
-    "vone-low": _frequencies(0, 2),
-    "vone-mid": _frequencies(2, 5.6),
-    "vone-high": _frequencies(5.6, 11.3),
-    "vone-simple": _v1(simple_channels=64, complex_channels=0),
-    "vone-complex": _v1(simple_channels=0, complex_channels=64),
+    **_seeds("vone-low", _frequencies(0, 2)),
+    **_seeds("vone-mid", _frequencies(2, 5.6)),
+    **_seeds("vone-high", _frequencies(5.6, 11.3)),
+    **_seeds("vone-simple", _v1(simple_channels=64, complex_channels=0)),
+    **_seeds("vone-complex", _v1(simple_channels=0, complex_channels=64)),
     # A third and three times the gain: mean responses of about 0.3 and 3. The variance of the noise
     # follows the mean, so beside the response it is stronger and weaker.
     "vone-gain-5": _v1(k_exc=5.0),
