@@ -89,12 +89,17 @@ def test_shapes_of_a_step(experiment):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sweep", training.config_names(CONFIGS, "sweep"))
-def test_shapes_of_a_step_of_every_member(sweep):
-    """With attacks, noisy images and similarities in the step."""
-    for label, member in sweeps.load_sweep(sweep, CONFIGS).members.items():
-        if isinstance(member.network, training.Experiment):
-            check_shapes_of_a_step(member.network, label)
+def test_shapes_of_a_step_of_every_member():
+    """With attacks, noisy images and similarities in the step; once for all seeds and sweeps."""
+    members = {
+        repr(dataclasses.replace(member.network, seed=0)): (label, member.network)
+        for sweep in training.config_names(CONFIGS, "sweep")
+        for label, member in sweeps.load_sweep(sweep, CONFIGS).members.items()
+        if isinstance(member.network, training.Experiment)
+    }
+    assert len(members) >= 30
+    for label, network in members.values():
+        check_shapes_of_a_step(network, label)
 
 
 def check_shapes_of_a_step(experiment, label=""):

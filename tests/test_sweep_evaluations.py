@@ -57,6 +57,21 @@ def mocked(monkeypatch):
 
 
 @pytest.mark.slow
+def test_the_command_line_of_an_evaluation_gives_its_request():
+    requests = {
+        request
+        for sweep in (sweeps.load_sweep(name, CONFIGS) for name in NAMES)
+        for label in sweep.members
+        for request in sweep.evaluations_of(label)
+    }
+    requests |= {dataclasses.replace(each, source="folder:images", split=".") for each in requests}
+    for request in requests:
+        argv = ["run", *request.to_arguments()]
+        parsed = tyro.cli(Arguments, args=argv, config=(tyro.conf.OmitArgPrefixes,))
+        assert parsed.request == request
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("group", GROUPS)
 def test_no_two_evaluations_of_a_network_write_the_same_result(group, mocked, tmp_path):
     """Across all sweeps that share its directory: one name, one identity."""
@@ -87,10 +102,6 @@ def test_no_two_evaluations_of_a_network_write_the_same_result(group, mocked, tm
         for request in wanted:
             if not isinstance(experiment, training.Experiment):
                 request = dataclasses.replace(request, source="folder:images", split=".")
-            # The command line of the evaluation gives the same request.
-            argv = ["run", *request.to_arguments()]
-            parsed = tyro.cli(Arguments, args=argv, config=(tyro.conf.OmitArgPrefixes,))
-            assert parsed.request == request
             for job, task in evaluation.plan(network, request):
                 if isinstance(task, Condition):
                     identity = job.identity(task.name, task.record())
