@@ -68,6 +68,15 @@ def untyped(request):
 
 
 @pytest.fixture(scope="module")
+def compiled_once(tmp_path_factory):
+    """Processes that tests of a module start compile each program once between them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        yield
+
+
+@pytest.fixture(scope="module")
 def optimised():
     """Programs of a module that are compiled as users compile them.
 

@@ -452,6 +452,7 @@ evaluation.evaluate(job, test_run.ATTACKED, (), lambda *counted: time.sleep(floa
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiled_once")
 def test_kill_9_loses_at_most_the_chunk_in_progress(tmp_path):
     def start(directory, pause):
         return subprocess.Popen([sys.executable, "-c", KILLED, str(directory), str(pause)])

@@ -26,7 +26,7 @@ from vone_jax.cli import evaluate as eval_program
 from vone_jax.training import setup as setups
 
 # This process computes what the others are compared with, and their programs are optimised.
-pytestmark = pytest.mark.usefixtures("optimised")
+pytestmark = pytest.mark.usefixtures("optimised", "compiled_once")
 
 ROOT = Path(__file__).resolve().parents[2]
 TOLERANCE = 1e-5
@@ -209,14 +209,9 @@ def test_two_processes_evaluate_as_one_also_when_stopped(whole, tmp_path):
 @pytest.mark.slow
 def test_a_pod_in_small_is_preempted_and_leaves_no_trace(tmp_path):
     """Two processes with four devices each are stopped, go on and evaluate, equal to the bit."""
-    # Without the cache, each of five pairs would compile the same programs.
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
 
     def run(run_dir, **arguments):
-        return statuses(start_two(run_dir, devices=4, **arguments, **cache), run_dir)
+        return statuses(start_two(run_dir, devices=4, **arguments), run_dir)
 
     whole, stopped = tmp_path / "whole" / "run", tmp_path / "stopped" / "run"
     for run_dir in (whole, stopped):

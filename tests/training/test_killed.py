@@ -18,15 +18,12 @@ ROOT = Path(__file__).resolve().parents[2]
 KILLS = 20
 
 
-def start(run_dir, cache, *arguments):
+def start(run_dir, *arguments):
     """Start a process that trains; its stderr goes to a file beside the run."""
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(ROOT),
         "JAX_NUM_CPU_DEVICES": "2" if arguments else "1",
-        # So that the time goes into steps and checkpoints, not into the compiler.
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     script = Path(__file__).with_name("train_tiny.py")
     with open(run_dir.with_suffix(".err"), "w") as stderr:
@@ -38,22 +35,23 @@ def start(run_dir, cache, *arguments):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiled_once")
 @pytest.mark.parametrize("from_weights", [False, True])
 def test_kills_at_random_moments_leave_no_trace(tmp_path, from_weights):
     """The run from weights is on two devices. Its file is gone once there is a checkpoint."""
-    whole, killed, cache = tmp_path / "whole", tmp_path / "killed", tmp_path / "cache"
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
     arguments, experiment = (), EXPERIMENT
     if from_weights:
         weights = tmp_path / "weights.npz"
         variables = TinyNet().init(jax.random.key(1), np.zeros((1, 8, 8, 1), np.float32))
         np.savez(weights, **flatten_dict(jax.device_get(variables), sep="/"))
         arguments, experiment = (weights,), starting_from(weights)
-    assert start(whole, cache, *arguments).wait() == 0, whole.with_suffix(".err").read_text()
+    assert start(whole, *arguments).wait() == 0, whole.with_suffix(".err").read_text()
 
     moments = random.Random(0)
     reached, in_a_write = [], 0
     for number in range(KILLS):
-        process = start(killed, cache, *arguments)
+        process = start(killed, *arguments)
         before = newest(killed)
         # Mostly soon after the run has got on; now and then while it starts.
         while number % 4 and process.poll() is None and newest(killed) <= before:
@@ -65,7 +63,7 @@ def test_kills_at_random_moments_leave_no_trace(tmp_path, from_weights):
         if from_weights and reached[-1]:
             weights.unlink(missing_ok=True)
         in_a_write += any("tmp" in path.name for path in (killed / "checkpoints").glob("*"))
-    assert start(killed, cache, *arguments).wait() == 0, killed.with_suffix(".err").read_text()
+    assert start(killed, *arguments).wait() == 0, killed.with_suffix(".err").read_text()
 
     assert len(set(reached)) > KILLS // 2, "most kills came before or after the run"
     assert in_a_write, "no kill came while a checkpoint was written"
