@@ -148,12 +148,12 @@ def test_all_corruptions_and_recordings_compile_and_stay_on_their_chip(run):
 @pytest.mark.slow
 @pytest.mark.compilers
 def test_all_attacks_compile_and_take_nothing_out_of_large_arrays(run):
-    """On a network without V1, whose gradient takes minutes to compile.
+    """On a small network without V1, whose gradient takes minutes to compile.
 
     The images of a chip fill more than a megabyte, from which on gathers are counted. Each chip
     attacks its own images, so chips exchange nothing.
     """
-    sizes = {"networks": "resnet18", "width": 8, "size": 32, "images": 96, "precision": "default"}
+    sizes = {"networks": "cornet_z", "width": 8, "size": 32, "images": 96, "precision": "default"}
     costs = run(*programs.ATTACKS, **sizes)
     assert set(costs) == {*programs.ATTACKS}
     for name, cost in costs.items():
