@@ -11,20 +11,23 @@ import pickletools
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
+import numpy as np
+
 from vone_jax.convert.untrusted import CheckpointError
 
-# Storage class -> name of the type of its numbers in NumPy or ml_dtypes.
-STORAGES = {
-    "DoubleStorage": "float64",
-    "FloatStorage": "float32",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
+# Storage class -> type of its numbers.
+_STORAGES = {
+    "DoubleStorage": np.dtype(np.float64),
+    "FloatStorage": np.dtype(np.float32),
+    "HalfStorage": np.dtype(np.float16),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype(np.int64),
+    "IntStorage": np.dtype(np.int32),
+    "ShortStorage": np.dtype(np.int16),
+    "CharStorage": np.dtype(np.int8),
+    "ByteStorage": np.dtype(np.uint8),
+    "BoolStorage": np.dtype(np.bool),
 }
 # Things in training checkpoints that do not concern the weights (best accuracies as NumPy
 # scalars, paths, devices). They are read as ``Ignored`` and not built.
@@ -36,7 +39,7 @@ _IGNORED = {
     *("numpy.core.multiarray.scalar", "numpy.core.multiarray._reconstruct"),
     *("numpy._core.multiarray.scalar", "numpy._core.multiarray._reconstruct"),
     *("pathlib.PosixPath", "pathlib.WindowsPath", "torch.Size", "torch.device"),
-    *(f"torch.{name}" for name in STORAGES.values()),
+    *(f"torch.{dtype.name}" for dtype in _STORAGES.values()),
 }
 _MARK = object()
 # Each instruction costs 1, and so does each item that is copied from one container to another. A
@@ -65,10 +68,19 @@ class Global:
 
 
 @dataclasses.dataclass(frozen=True)
+class Storage:
+    """A storage that a pickle refers to: its name in the file, and type and number of numbers."""
+
+    key: str
+    dtype: np.dtype
+    length: int
+
+
+@dataclasses.dataclass(frozen=True)
 class StoredTensor:
     """The place of a tensor's numbers. Offset and strides count numbers, not bytes.
 
-    The storage is the description that ``read_pickle``'s argument made.
+    A damaged file may have something else in the place of the ``Storage``.
     """
 
     storage: Any
@@ -77,21 +89,16 @@ class StoredTensor:
     strides: tuple[int, ...]
 
 
-def read_pickle(file: io.BytesIO, storage: Callable[[tuple], Any]) -> Any:
+def read_pickle(file: io.BytesIO, storages: dict[str, Storage]) -> Any:
     """Read the object in a pickle, up to its end mark. The file is then behind the pickle.
 
-    The function ``storage`` turns the persistent id of a storage into a description of it.
-
-    Returns:
-      Numbers, strings, bytes, None; lists, tuples, dictionaries (also for ordered dictionaries and
-      ``argparse.Namespace``); ``StoredTensor``; ``Ignored``.
-
-    Raises:
-      CheckpointError: if the pickle is damaged, costs too much, or names anything that is not
-        plain data.
+    It is made of numbers, strings, bytes, None; lists, tuples, dictionaries (also for ordered
+    dictionaries and ``argparse.Namespace``); ``StoredTensor``; ``Ignored``. ``storages`` gets those
+    of the tensors by key. A pickle that is damaged, costs too much, or names anything that is not
+    plain data is a CheckpointError.
     """
     try:
-        return _Machine(storage).run(file)
+        return _Machine(storages).run(file)
     except CheckpointError:
         raise
     except (ValueError, IndexError, TypeError, KeyError, OverflowError, MemoryError) as error:
@@ -101,8 +108,8 @@ def read_pickle(file: io.BytesIO, storage: Callable[[tuple], Any]) -> Any:
 class _Machine:
     """The stack machine of the pickle format, reduced to data."""
 
-    def __init__(self, storage: Callable[[tuple], Any]):
-        self._storage = storage
+    def __init__(self, storages: dict[str, Storage]):
+        self._storages = storages
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
         self._work = 0
@@ -177,10 +184,7 @@ class _Machine:
             elif not isinstance(stack[-1], (dict, Ignored)):
                 raise CheckpointError("the pickle sets the state of an object that is not data")
         elif name == "BINPERSID":
-            (identity,) = self._pop(1)
-            if not isinstance(identity, tuple):
-                raise ValueError(f"a storage must be identified by a tuple, got {type(identity)}")
-            stack.append(self._storage(identity))
+            stack.append(self._storage(*self._pop(1)))
         elif name == "POP":
             self._pop(1)
         elif name == "DUP":
@@ -212,10 +216,30 @@ class _Machine:
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[_dictionary_key(key)] = value
 
+    def _storage(self, identity: Any) -> Storage:
+        """The storage with the persistent id ``("storage", class, key, location, length)``.
+
+        Files of the older format add a view, which is None for all that was saved since 2017.
+        """
+        if not isinstance(identity, tuple):
+            raise ValueError(f"a storage must be identified by a tuple, got {type(identity)}")
+        if identity[:1] != ("storage",) or identity[5:] not in ((), (None,)) or len(identity) < 5:
+            raise CheckpointError("the pickle refers to something outside that is not a storage")
+        _, kind, key, _, length = identity[:5]
+        if not isinstance(kind, Global) or not isinstance(key, str) or type(length) is not int:
+            raise CheckpointError("the description of a storage is damaged")
+        dtype = _STORAGES.get(kind.name.removeprefix("torch."))
+        if dtype is None or length < 0:
+            raise CheckpointError(f"a storage of {length} {kind.name} is not supported")
+        storage = Storage(key, dtype, length)
+        if self._storages.setdefault(key, storage) != storage:
+            raise CheckpointError(f"storage {key[:40]!r} is described in two ways")
+        return storage
+
     def _global(self, name: str) -> Any:
         if name in _IGNORED:
             return Ignored(name)
-        if name in _BUILDERS or name.removeprefix("torch.") in STORAGES:
+        if name in _BUILDERS or name.removeprefix("torch.") in _STORAGES:
             return Global(name)
         raise CheckpointError(
             f"the pickle refers to {name[:100]!r}, which is not plain data. Nothing was executed. "

@@ -8,7 +8,6 @@ than the file.
 """
 
 import contextlib
-import dataclasses
 import io
 import math
 import mmap
@@ -19,10 +18,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
-from vone_jax.convert.pickle_reader import STORAGES, Global, StoredTensor, read_pickle
+from vone_jax.convert.pickle_reader import Storage, StoredTensor, read_pickle
 from vone_jax.convert.untrusted import CheckpointError, open_regular
 
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -31,15 +29,6 @@ _LARGEST_PICKLE = 32 * 2**20
 _LARGEST_DIRECTORY = 8 * 2**20
 # Tensors may share storages (tied weights), but comparing and copying views costs time.
 _MOST_SHARING = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Storage:
-    """A storage that a pickle refers to: its name in the file, and type and number of numbers."""
-
-    key: str
-    dtype: np.dtype
-    length: int
 
 
 class TorchFile:
@@ -53,11 +42,7 @@ class TorchFile:
         self._bytes_left = _MOST_SHARING * size
 
     def array(self, tensor: StoredTensor) -> np.ndarray:
-        """The numbers of a tensor, as a read-only view of its storage.
-
-        Raises:
-          CheckpointError: if the storage is missing, damaged or too small for the tensor.
-        """
+        """The numbers of a tensor, as a read-only view of its storage."""
         storage, shape, strides = tensor.storage, tensor.shape, tensor.strides
         if not isinstance(storage, Storage):
             raise CheckpointError("a tensor in the pickle has no storage")
@@ -93,19 +78,13 @@ class TorchFile:
 
 @contextlib.contextmanager
 def open_torch_file(path: str | Path) -> Iterator[TorchFile]:
-    """Open a file of ``torch.save`` (either format).
-
-    Raises:
-      CheckpointError: if it is damaged, truncated, or holds anything but data.
-      OSError: if it cannot be read.
-    """
+    """Open a file of ``torch.save`` (either format)."""
     with open_regular(Path(path)) as file:
+        start = file.read(4)
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
-        if size == 0:
+        if not start:
             raise CheckpointError("the file is empty")
-        start = file.read(4)
-        file.seek(0)
         if start == b"PK\x03\x04":
             bounded = _BoundedReads(io.FileIO(file.fileno(), closefd=False))
             with _archive_errors():
@@ -160,10 +139,10 @@ def _open_archive(archive: zipfile.ZipFile, size: int) -> TorchFile:
         info.compress_type != zipfile.ZIP_STORED for info in entries.values()
     ):
         raise CheckpointError("the archive has compressed or overlapping entries")
-    roots = [name[: -len("data.pkl")] for name in entries if name.endswith("/data.pkl")]
+    roots = [name.removesuffix("data.pkl") for name in entries if name.endswith("/data.pkl")]
     if len(roots) != 1 or roots[0].count("/") != 1:
         raise CheckpointError("the archive has no data.pkl: it was not written by torch.save")
-    root = roots[0]
+    (root,) = roots
     if f"{root}constants.pkl" in entries:
         raise CheckpointError(
             "the file is a TorchScript archive, a program; save the module's state_dict() instead"
@@ -176,9 +155,10 @@ def _open_archive(archive: zipfile.ZipFile, size: int) -> TorchFile:
         raise CheckpointError(f"the archive has byte order {order[:20]!r}")
 
     def load(storage: Storage) -> np.ndarray:
-        if f"{root}data/{storage.key}" not in entries:
+        name = f"{root}data/{storage.key}"
+        if name not in entries:
             raise CheckpointError(f"the archive lacks storage {storage.key!r}")
-        data = _entry(archive, f"{root}data/{storage.key}")
+        data = _entry(archive, name)
         if len(data) != storage.length * storage.dtype.itemsize:
             raise CheckpointError(
                 f"storage {storage.key!r} has {len(data)} bytes, not {storage.length} "
@@ -187,14 +167,14 @@ def _open_archive(archive: zipfile.ZipFile, size: int) -> TorchFile:
         numbers = np.frombuffer(data, storage.dtype)
         return numbers.byteswap() if order == b"big" else numbers
 
-    content = read_pickle(io.BytesIO(_entry(archive, f"{root}data.pkl")), _Storages())
+    content = read_pickle(io.BytesIO(_entry(archive, f"{root}data.pkl")), {})
     return TorchFile(content, "torch.save archive", size, load)
 
 
 def _open_sequence(mapped: mmap.mmap) -> TorchFile:
     # A copy of the beginning bounds what any instruction of the pickles can read.
     pickles = io.BytesIO(mapped[:_LARGEST_PICKLE])
-    storages = _Storages()
+    storages: dict[str, Storage] = {}
     if read_pickle(pickles, storages) != _MAGIC:
         raise CheckpointError("the pickle was not written by torch.save")
     if read_pickle(pickles, storages) != 1001:
@@ -211,10 +191,10 @@ def _open_sequence(mapped: mmap.mmap) -> TorchFile:
     places: dict[str, tuple[int, int]] = {}
     place = pickles.tell()
     for key in keys:
-        if key not in storages.by_key:
+        if key not in storages:
             raise CheckpointError(f"storage {key!r} belongs to no tensor")
         (length,) = struct.unpack("<q", mapped[place : place + 8].ljust(8, b"\xff"))
-        nbytes = length * storages.by_key[key].dtype.itemsize
+        nbytes = length * storages[key].dtype.itemsize
         if length < 0 or place + 8 + nbytes > len(mapped):
             raise CheckpointError(f"the file is truncated in storage {key!r}")
         places[key] = (place + 8, nbytes)
@@ -230,29 +210,3 @@ def _open_sequence(mapped: mmap.mmap) -> TorchFile:
         return np.frombuffer(mapped[start : start + nbytes], storage.dtype)
 
     return TorchFile(content, "torch.save, before 1.6", len(mapped), load)
-
-
-class _Storages:
-    """Storages by persistent id: ``("storage", class, key, location, length)``.
-
-    Files of the older format add a view, which is None for everything that was saved since 2017.
-    """
-
-    def __init__(self) -> None:
-        self.by_key: dict[str, Storage] = {}
-
-    def __call__(self, identity: tuple) -> Storage:
-        view = identity[5:]
-        if len(identity) not in (5, 6) or identity[0] != "storage" or view not in ((), (None,)):
-            raise CheckpointError("the pickle refers to something outside that is not a storage")
-        _, kind, key, _, length = identity[:5]
-        if not isinstance(kind, Global) or not isinstance(key, str) or type(length) is not int:
-            raise CheckpointError("the description of a storage is damaged")
-        name = STORAGES.get(kind.name.removeprefix("torch."))
-        if name is None or length < 0:
-            raise CheckpointError(f"a storage of {length} {kind.name} is not supported")
-        dtype = np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)
-        storage = Storage(key, dtype, length)
-        if self.by_key.setdefault(key, storage) != storage:
-            raise CheckpointError(f"storage {key[:40]!r} is described in two ways")
-        return storage
