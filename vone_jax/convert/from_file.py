@@ -172,13 +172,14 @@ def _front_end(
     n, in_channels, _, k = (*bank.get(in_phase, np.zeros(0)).shape, 0, 0, 0, 0)[:4]
     # A missing bank, or one of a wrong shape, is reported below.
     in_channels = in_channels or (4 if kind == "ev_" else architecture.in_channels)
-    if config is None or isinstance(config, Mapping):
-        fields: dict[str, Any] = {}
+    if isinstance(config, VOneBlockConfig):
+        fields = dict(vars(config))
+        del fields["bank"]
+    else:
+        start = VOneBlockConfig()
         if kind == "ev_":
-            published = models.v1_config(224, in_channels, architecture.name)
-            fields = {f.name: getattr(published, f.name) for f in dataclasses.fields(published)}
-            for field in ("bank", *_CELLS):
-                del fields[field]
+            start = models.v1_config(224, in_channels, architecture.name)
+        fields = {f: value for f, value in vars(start).items() if f not in {"bank", *_CELLS}}
         fields |= v1_settings(checkpoint.flags, k, problems)
         missing = [f for f in ("stride", "k_exc", "noise_mode") if f not in checkpoint.flags]
         if missing:
@@ -188,16 +189,12 @@ def _front_end(
         # The original's training script writes the number of simple channels for both.
         if len(cells := given.keys() & _CELLS) == 1:
             fields |= {other: n - given[one] for one in cells for other in _CELLS - cells}
-    else:
-        fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-        del fields["bank"]
     if image_size is not None:
         # At the same pixels per degree, as for the kernels of the file.
-        degrees = fields.get("visual_degrees", 8.0) / fields.get("image_size", 224)
+        degrees = fields["visual_degrees"] / fields["image_size"]
         fields |= {"image_size": image_size, "visual_degrees": image_size * degrees}
     fields |= {"in_channels": in_channels, "allow_aliasing": True}
     problems += [f"missing: {name}" for name in BANKS[kind] if name not in bank]
-    residual = None
     try:
         if len(bank) == 2:
             fields["kernel_size"] = k if k % 2 else 25
@@ -205,19 +202,17 @@ def _front_end(
                 fields |= {"simple_channels": n - n // 2, "complex_channels": n // 2}
                 notes.append("half of the filters taken for simple cells, half for complex cells")
             ppd = VOneBlockConfig(**fields).pixels_per_degree
-            fit = read_bank(bank[in_phase], bank[quadrature], ppd)
-            problems += fit.problems
-            residual = fit.residual
-            if fit.bank is not None:
-                notes += _describe(fit.bank, residual, fields)
-                return VOneBlockConfig(**fields, bank=fit.bank), residual
+            fit = read_bank(bank[in_phase], bank[quadrature], ppd, problems)
+            if fit is not None:
+                notes += _describe(*fit, fields)
+                return VOneBlockConfig(**fields, bank=fit[0]), fit[1]
         config = VOneBlockConfig(**fields)
         check_bank_size(config.num_channels, config.kernel_size)
-        return config, residual
+        return config, None
     except ValueError as error:
         problems.append(str(error))
         filters = {"simple_channels": min(n, 4096) or 512, "complex_channels": 0}
-        return VOneBlockConfig(**filters, in_channels=in_channels), residual
+        return VOneBlockConfig(**filters, in_channels=in_channels), None
 
 
 def _describe(bank: ImportedBank, residual: np.ndarray, fields: dict[str, Any]) -> list[str]:
@@ -231,13 +226,11 @@ def _describe(bank: ImportedBank, residual: np.ndarray, fields: dict[str, Any]) 
         f"bank: sf {parameters.sf.min():.3g} to {parameters.sf.max():.3g} cycles per degree; "
         f"both phases read the same channel in {shared:.0%} of the pairs",
     ]
-    seed = fields.get("gabor_seed", 0)
-    frequencies, distributions = (9.0, 6.0), ("physiological", "uniform")
-    if fields.get("distribution", "").startswith("evnet"):
-        frequencies, distributions = (8.0,), ("evnet", "evnet_published")
-    frequencies = dict.fromkeys((fields.get("sf_max", 9.0), *frequencies))
-    choices = [*itertools.product(frequencies, distributions)]
-    if "evnet" not in distributions:
+    seed, evnet = fields["gabor_seed"], fields["distribution"].startswith("evnet")
+    published = (8.0,) if evnet else (9.0, 6.0)
+    distributions = ("evnet", "evnet_published") if evnet else ("physiological", "uniform")
+    choices = [*itertools.product(dict.fromkeys((fields["sf_max"], *published)), distributions)]
+    if not evnet:
         # Frequencies beyond those that were published.
         choices.append((11.3, "physiological_extended"))
     for sf_max, distribution in choices:

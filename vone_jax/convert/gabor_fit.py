@@ -9,50 +9,42 @@ the angle between neighbouring pixels of z gives the frequency along rows and co
 at the centre the phase, and log |z| is quadratic in (x, y) with the envelope as coefficients.
 """
 
-import dataclasses
-
 import numpy as np
 
 from vone_jax.v1 import GaborParameters, ImportedBank, gabor_kernels
 
 # Largest deviation of a kernel from its fitted Gabor, relative to the peak of the pair. Kernels
 # computed in float32 stay below 1e-5, those stored in half precision below 1e-3.
-TOLERANCE = 2e-3
+_TOLERANCE = 2e-3
 # Weights of one phase of a bank. The published bank has 320,000; fitting needs 100 bytes for each.
-MOST_WEIGHTS = 2**23
+_MOST_WEIGHTS = 2**23
 
 
 def check_bank_size(filters: int, kernel_size: int) -> None:
     """Raise a ValueError if a bank is so large that computing it would exhaust the memory."""
     weights = filters * kernel_size**2
-    if weights > MOST_WEIGHTS:
+    if weights > _MOST_WEIGHTS:
         raise ValueError(
-            f"the bank must have at most {MOST_WEIGHTS} weights, got {filters} filters of "
+            f"the bank must have at most {_MOST_WEIGHTS} weights, got {filters} filters of "
             f"{kernel_size}x{kernel_size}"
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class BankFit:
-    """A bank read from weights, or the reasons why it cannot be read."""
-
-    # The exact kernels with the fitted parameters; None if there are problems.
-    bank: ImportedBank | None
-    # (n,), largest deviation of a pair from its fitted Gabor, relative to its peak.
-    residual: np.ndarray
-    # One line for each filter that is not a Gabor of one input channel.
-    problems: tuple[str, ...]
-
-
-def read_bank(in_phase: np.ndarray, quadrature: np.ndarray, pixels_per_degree: float) -> BankFit:
-    """Read the channels, kernels and parameters of a bank from its convolution weights.
+def read_bank(
+    in_phase: np.ndarray, quadrature: np.ndarray, pixels_per_degree: float, problems: list[str]
+) -> tuple[ImportedBank, np.ndarray] | None:
+    """Read a bank from its convolution weights: the exact kernels with the fitted parameters.
 
     The weights (n, C, k, k) of each phase are floating point. Every filter must read exactly one
     of C channels; the channels of the two phases may differ. Parameters follow
     ``GaborParameters``: sf in cycles per degree, theta and phase in degrees in [0, 360).
+
+    Returns:
+      The bank, and the largest deviation (n,) of each pair from its fitted Gabor, relative to its
+      peak. None if ``problems`` got a line for the shape, or for each filter that is not a Gabor
+      of one input channel.
     """
-    problems = []
-    shape = in_phase.shape
+    shape, known = in_phase.shape, len(problems)
     if len(shape) != 4 or shape != quadrature.shape or shape[2] != shape[3]:
         problems.append(
             f"shape: the weights of the two phases must both be (n, C, k, k), got {shape} and "
@@ -60,10 +52,10 @@ def read_bank(in_phase: np.ndarray, quadrature: np.ndarray, pixels_per_degree: f
         )
     elif shape[0] < 1 or shape[1] < 1 or shape[2] % 2 == 0 or shape[2] < 3:
         problems.append(f"shape: Gabor kernels must have an odd side of at least 3, got {shape}")
-    elif shape[0] * shape[2] * shape[3] > MOST_WEIGHTS:
-        problems.append(f"shape: a bank must have at most {MOST_WEIGHTS} weights, got {shape}")
-    if problems:
-        return BankFit(None, np.zeros(0), tuple(problems))
+    elif shape[0] * shape[2] * shape[3] > _MOST_WEIGHTS:
+        problems.append(f"shape: a bank must have at most {_MOST_WEIGHTS} weights, got {shape}")
+    if len(problems) > known:
+        return None
 
     kernels, channels = [], []
     for weights, phase in ((in_phase, "in phase"), (quadrature, "in quadrature")):
@@ -79,32 +71,28 @@ def read_bank(in_phase: np.ndarray, quadrature: np.ndarray, pixels_per_degree: f
                 problems.append(f"filter {i} ({phase}) reads {what}, not exactly one")
         kernels.append(weights[np.arange(len(weights)), channel])
         channels.append(channel)
-    if problems:
-        return BankFit(None, np.zeros(0), tuple(problems))
+    if len(problems) > known:
+        return None
 
     values = _fit(kernels[0].astype(np.float64), kernels[1].astype(np.float64), pixels_per_degree)
-    usable = np.all([np.isfinite(v) for v in values.values()], axis=0)
-    for name in ("sf", "nx", "ny"):
-        usable &= values[name] > 0
+    positive = [values[name] > 0 for name in ("sf", "nx", "ny")]
+    usable = np.all([*positive, *(np.isfinite(value) for value in values.values())], axis=0)
     values = {name: np.where(usable, value, 1.0) for name, value in values.items()}
     parameters = GaborParameters(**values, channel=channels[0], channel_quadrature=channels[1])
     # The network was trained on these kernels, aliased or not.
     fitted = gabor_kernels(parameters, shape[2], pixels_per_degree, allow_aliasing=True)
-    deviation = np.maximum(
-        np.abs(fitted.in_phase - kernels[0]).max(axis=(1, 2)),
-        np.abs(fitted.quadrature - kernels[1]).max(axis=(1, 2)),
-    )
+    deviation = np.max(np.abs(np.subtract(fitted, kernels)), axis=(0, 2, 3))
     peak = np.hypot(kernels[0], kernels[1]).max(axis=(1, 2))
     residual = np.where(usable, deviation.astype(np.float64) / peak, np.inf)
-    problems = tuple(
+    problems += [
         f"filter {i} is not a Gabor pair: it deviates by {residual[i]:.2g} of its peak from the "
         f"nearest fit"
-        for i in np.flatnonzero(residual > TOLERANCE)
-    )
-    if problems:
-        return BankFit(None, residual, problems)
+        for i in np.flatnonzero(residual > _TOLERANCE)
+    ]
+    if len(problems) > known:
+        return None
     bank = ImportedBank(kernels[0], kernels[1], parameters, float(pixels_per_degree))
-    return BankFit(bank, residual, ())
+    return bank, residual
 
 
 def _fit(q0: np.ndarray, q1: np.ndarray, pixels_per_degree: float) -> dict[str, np.ndarray]:
