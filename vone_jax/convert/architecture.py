@@ -9,10 +9,17 @@ from typing import Any
 import numpy as np
 
 from vone_jax import arguments, names
-from vone_jax.convert.subcortical import RECEPTIVE_FIELDS
-from vone_jax.models import IMAGENET_MEAN, IMAGENET_STD, default_normalisation, default_width
+from vone_jax.convert.subcortical import RECEPTIVE_FIELDS, subcortical_flags
+from vone_jax.models import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Network,
+    VOneNet,
+    default_normalisation,
+    default_width,
+)
 from vone_jax.models.efficientnet import BLOCKS
-from vone_jax.v1 import FanoNoise, GaussianNoise, NeuronalNoise, VOneBlockConfig
+from vone_jax.v1 import FanoNoise, GaussianNoise, NeuronalNoise
 from vone_jax.v1.noise import Noise
 
 # Tensors of the front ends of VOneNets and EVNets.
@@ -63,10 +70,10 @@ _STRENGTHS = {"noise_scale": 0.35, "noise_level": 0.07}
 _LARGEST_IMAGE = 4096
 # A flag of our own: the image size of a base network, which decides on its stem. The original's
 # image_size is that of V1, and other scripts may have one for a network with the large stem.
-STEM_SIZE = "vone_jax_image_size"
+_STEM_SIZE = "vone_jax_image_size"
 # Flags that are read elsewhere, or whose effect is in the tensors of the file.
 _READ = {
-    STEM_SIZE,
+    _STEM_SIZE,
     *(*_NUMBERS, "arch", "model_arch", "normalization", "ksize", "sf_corr", "rand_param"),
     *("noise_mode", "noise_scale", "noise_level", "subcortical_fano", "subcortical_floor"),
 }
@@ -105,11 +112,7 @@ class Architecture:
 
 
 def recognise(state_dict: Mapping[str, np.ndarray], name: str | None = None) -> Architecture | str:
-    """Recognise a network by the names and shapes of its tensors, and by its name if that is known.
-
-    Returns:
-      The architecture, or a sentence that says why it is unknown.
-    """
+    """Recognise a network by its tensors, and by its name if that is known, or say why not."""
     if name is None:
         kinds = (k for k, bank in BANKS.items() if any(tensor in state_dict for tensor in bank))
         kind = next(kinds, "")
@@ -212,17 +215,16 @@ def v1_settings(flags: Mapping[str, Any], kernel_size: int, problems: list[str])
 
 
 def stem_size(flags: Mapping[str, Any], problems: list[str]) -> int | None:
-    """Read the flag ``STEM_SIZE``; None without it. ``problems`` gets a line for a wrong one."""
-    if flags.get(STEM_SIZE) is None:
-        return None
-    size = _number(flags[STEM_SIZE])
-    if size is None or size != int(size) or not 8 <= size <= _LARGEST_IMAGE:
+    """Read the flag ``_STEM_SIZE``; None without it. ``problems`` gets a line for a wrong one."""
+    value = flags.get(_STEM_SIZE)
+    size = _number(value)
+    if size is not None and size == int(size) and 8 <= size <= _LARGEST_IMAGE:
+        return int(size)
+    if value is not None:
         problems.append(
-            f"flag {STEM_SIZE} must be an integer from 8 to {_LARGEST_IMAGE}, got "
-            f"{flags[STEM_SIZE]!r}"
+            f"flag {_STEM_SIZE} must be an integer from 8 to {_LARGEST_IMAGE}, got {value!r}"
         )
-        return None
-    return int(size)
+    return None
 
 
 def _noise(flags: Mapping[str, Any]) -> Noise:
@@ -292,53 +294,48 @@ def unknown_flags(flags: Mapping[str, Any], ignored: Collection[str]) -> list[st
     ]
 
 
-def flags_of(name: str, config: VOneBlockConfig | None) -> dict[str, Any]:
-    """The flags that the original's loader reads, for an architecture and its V1.
+def flags_of(name: str, model: Network) -> dict[str, Any]:
+    """The flags of a network of this architecture, which the original's loader reads.
 
     Raises:
-      ValueError: if the noise has a strength other than 1, or if there is a normalization, which
-        the original does not know.
+      ValueError: for a noise, a surround or a normalisation that the original does not know.
     """
     flags: dict[str, Any] = {"arch": names.base_network(name).replace("_", "")}
-    if config is None:
-        return flags
-    if config.normalization is not None:
-        raise ValueError(
-            "normalization must be None in a checkpoint of PyTorch, whose V1 has no surround; use "
-            "save_folder"
-        )
-    noise = config.noise
-    if isinstance(noise, NeuronalNoise) and noise.strength != 1:
-        raise ValueError(f"noise.strength must be 1 in a checkpoint of PyTorch, got {noise}")
-    flags |= {flag: getattr(config, flag) for flag in _NUMBERS}
-    flags |= {"noise_mode": None, **_STRENGTHS}
-    for mode, (cls, fields) in _NOISES.items():
-        if isinstance(noise, cls):
-            strengths = (getattr(noise, field) for field in fields)
-            flags |= {"noise_mode": mode, **dict(zip(_STRENGTHS, strengths, strict=False))}
-    return flags | {"rand_param": config.distribution == "uniform"}
-
-
-def normalisation_flag(
-    name: str, mean: float | tuple[float, ...], std: float | tuple[float, ...], channels: int
-) -> str | None:
-    """The value of the flag ``normalization`` for a network, None for that of a file without it.
-
-    Raises:
-      ValueError: if no flag gives this mean and standard deviation.
-    """
-    ours = np.asarray([np.broadcast_to(v, (channels,)) for v in (mean, std)], np.float32)
+    channels = model.in_channels
+    if isinstance(model, VOneNet):
+        config, noise = model.v1, model.v1.noise
+        if config.normalization is not None:
+            raise ValueError(
+                "normalization must be None in a checkpoint of PyTorch, whose V1 has no surround; "
+                "use save_folder"
+            )
+        if isinstance(noise, NeuronalNoise) and noise.strength != 1:
+            raise ValueError(f"noise.strength must be 1 in a checkpoint of PyTorch, got {noise}")
+        flags |= {flag: getattr(config, flag) for flag in _NUMBERS}
+        flags |= {"noise_mode": None, **_STRENGTHS}
+        for mode, (cls, fields) in _NOISES.items():
+            if isinstance(noise, cls):
+                strengths = (getattr(noise, field) for field in fields)
+                flags |= {"noise_mode": mode, **dict(zip(_STRENGTHS, strengths, strict=False))}
+        flags["rand_param"] = config.distribution == "uniform"
+        mean, std, channels = config.image_mean, config.image_std, config.in_channels
+        if model.subcortical is not None:
+            flags |= subcortical_flags(model.subcortical)
+    else:
+        mean, std = model.mean, model.std
+        if model.image_size != 224:
+            flags[_STEM_SIZE] = model.image_size
     known = _normalisations(channels)
+    # That of a file without the flag. An EVNet's V1 reads cells as they come.
     default = {
         "vone_": known["vonenet"],
-        "ev_": ((0.0,) * channels, (1.0,) * channels),  # As they come from the stage before.
+        "ev_": ((0.0,) * channels, (1.0,) * channels),
         "": default_normalisation(name, channels),
     }[names.front_end(name)]
-    if np.array_equal(ours, np.asarray(default, np.float32)):
-        return None
-    for flag, values in known.items():
+    ours = np.asarray([np.broadcast_to(values, (channels,)) for values in (mean, std)], np.float32)
+    for flag, values in {None: default, **known}.items():
         if np.array_equal(ours, np.asarray(values, np.float32)):
-            return flag
+            return flags if flag is None else flags | {"normalization": flag}
     raise ValueError(
         f"mean {mean} and std {std} have no name in a checkpoint of PyTorch, which knows "
         f"{' and '.join(known)}; use save_folder"

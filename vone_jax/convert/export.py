@@ -12,11 +12,10 @@ import jax.export
 import jax.numpy as jnp
 
 from vone_jax import arguments, models, prng
-from vone_jax.convert.architecture import STEM_SIZE, flags_of, normalisation_flag
+from vone_jax.convert.architecture import flags_of
 from vone_jax.convert.checkpoint import write_safetensors
 from vone_jax.convert.folder import describe
 from vone_jax.convert.state_dict import to_torch
-from vone_jax.convert.subcortical import subcortical_flags
 from vone_jax.convert.untrusted import CheckpointError
 
 
@@ -40,22 +39,10 @@ def save_torch(path: str | Path, model: models.Network, variables: Any, prefix: 
         or normalisation.
     """
     tensors = {prefix + name: tensor for name, tensor in to_torch(model, variables).items()}
-    with_v1 = isinstance(model, models.VOneNet)
-    name = describe(model)["name"]
-    flags = flags_of(name, model.v1 if with_v1 else None)
-    mean, std = (model.v1.image_mean, model.v1.image_std) if with_v1 else (model.mean, model.std)
-    channels = model.v1.in_channels if with_v1 else model.in_channels
-    normalisation = normalisation_flag(name, mean, std, channels)
-    if not with_v1 and model.image_size != 224:
-        flags[STEM_SIZE] = model.image_size
-    holder = "state_dict"
-    if with_v1 and model.subcortical is not None:
-        flags |= subcortical_flags(model.subcortical)
-        holder = "model"
-    if normalisation is not None:
-        flags["normalization"] = normalisation
+    flags = flags_of(describe(model)["name"], model)
+    evnet = isinstance(model, models.VOneNet) and model.subcortical is not None
     if Path(path).suffix == ".safetensors":
-        write_safetensors(path, tensors, {"format": "pt", "flags": json.dumps(flags)})
+        write_safetensors(Path(path), tensors, {"format": "pt", "flags": json.dumps(flags)})
         return
     try:
         import torch
@@ -65,7 +52,7 @@ def save_torch(path: str | Path, model: models.Network, variables: Any, prefix: 
             ".safetensors"
         ) from error
     state_dict = {name: torch.from_numpy(tensor.copy()) for name, tensor in tensors.items()}
-    torch.save({"flags": flags, holder: state_dict}, path)
+    torch.save({"flags": flags, "model" if evnet else "state_dict": state_dict}, path)
 
 
 def export(

@@ -94,10 +94,11 @@ def read(
         does not fit.
       OSError: if the file cannot be read.
     """
+    path = Path(path)
     checkpoint = read_checkpoint(path)
     architecture = recognise(checkpoint.state_dict, name)
     if isinstance(architecture, str):
-        raise CheckpointError(f"{Path(path).name}: {architecture}")
+        raise CheckpointError(f"{path.name}: {architecture}")
     problems = []
     stored = checkpoint.flags.get("arch") or checkpoint.flags.get("model_arch")
     trunk = names.base_network(architecture.name).replace("_", "")
@@ -114,17 +115,16 @@ def read(
     bank = {key: state_dict.pop(key) for key in BANKS.get(kind, ()) if key in state_dict}
     before = {key: state_dict.pop(key) for key in checkpoint.state_dict if key.startswith(PREFIX)}
     notes = list(checkpoint.notes)
-    config, residual = None, None
+    residual = None
     if kind:
         config, residual = _front_end(
             checkpoint, architecture, bank, v1, image_size, problems, notes
         )
-    read_channels = channels if config is None else config.in_channels
-    normaliser = normalisation(checkpoint.flags, checkpoint.normaliser, read_channels, problems)
-    mean, std = normaliser or (None, None)
-    if config is not None:
-        if replaced is None and mean is not None and std is not None:
-            config = dataclasses.replace(config, image_mean=mean, image_std=std)
+        stated = normalisation(
+            checkpoint.flags, checkpoint.normaliser, config.in_channels, problems
+        )
+        if replaced is None and stated is not None:
+            config = dataclasses.replace(config, image_mean=stated[0], image_std=stated[1])
         # With a wrong bank, weights are still compared, to report all problems at once.
         form: dict[str, Any] = {"v1": config}
         if kind == "ev_":
@@ -135,13 +135,15 @@ def read(
             noise = subcortical_noise(checkpoint.flags, stage.noise, problems)
             form["subcortical"] = dataclasses.replace(stage, noise=noise)
     else:
+        stated = normalisation(checkpoint.flags, checkpoint.normaliser, channels, problems)
+        mean, std = stated or (None, None)
         if v1:
             problems.append(f"v1 is for VOneNets, but the file holds a {architecture.name}")
         stored_size = stem_size(checkpoint.flags, problems)
         size = image_size or stored_size or architecture.image_size
         form = {"image_size": size, "in_channels": channels, "mean": mean, "std": std}
     name, width = architecture.name, architecture.width
-    refusal = f"{Path(path).name} does not convert to {name}:"
+    refusal = f"{path.name} does not convert to {name}:"
     try:
         model = models.create(name, architecture.num_classes, width=width, **form)
     except ValueError as error:
@@ -229,7 +231,9 @@ def _describe(bank: ImportedBank, residual: np.ndarray, fields: dict[str, Any]) 
     seed, evnet = fields["gabor_seed"], fields["distribution"].startswith("evnet")
     published = (8.0,) if evnet else (9.0, 6.0)
     distributions = ("evnet", "evnet_published") if evnet else ("physiological", "uniform")
-    choices = [*itertools.product(dict.fromkeys((fields["sf_max"], *published)), distributions)]
+    choices: list[Any] = [
+        *itertools.product(dict.fromkeys((fields["sf_max"], *published)), distributions)
+    ]
     if not evnet:
         # Frequencies beyond those that were published.
         choices.append((11.3, "physiological_extended"))

@@ -35,10 +35,9 @@ def subcortical_tensors(config: SubcorticalConfig) -> dict[str, np.ndarray]:
         tensors[f"{PREFIX}dog.multi_conv.convs.{number}.weight"] = np.stack(fields)
         pools = np.repeat(pool[None, None], len(colours), axis=0)
         tensors[f"{PREFIX}contrast_norm.multi_conv.convs.{number}.weight"] = pools
+    populations = [cells for _, cells, colours in config.populations for _ in colours]
     for name, field in _SCALARS.items():
-        values = [
-            getattr(cells, field) for _, cells, colours in config.populations for _ in colours
-        ]
+        values = [getattr(cells, field) for cells in populations]
         tensors[name] = np.reshape(values, (1, -1, 1, 1))
     return {name: np.ascontiguousarray(t, np.float32) for name, t in tensors.items()}
 
@@ -48,9 +47,8 @@ def read_subcortical(
 ) -> SubcorticalConfig:
     """Return a configuration with the gains and the contrast normalisation of a file.
 
-    The tensors are those whose names begin with ``PREFIX``. ``problems`` gets one line for each
-    that is missing, unused, of a wrong shape or of cells with other radii or weights than
-    ``config``.
+    ``problems`` gets one line for each tensor that is missing, unused, of a wrong shape or of cells
+    with other radii or weights than ``config``.
     """
     expected = subcortical_tensors(config)
     problems += [f"missing: {name}" for name in sorted(expected.keys() - tensors.keys())]
@@ -69,9 +67,8 @@ def read_subcortical(
                 f"{name} is not that of the cells {config.p_cells}, {config.m_cells}; give those "
                 "of the file as subcortical"
             )
+    replaced, first = {}, 0
     try:
-        replaced = {}
-        first = 0
         for name, cells, colours in config.populations:
             own = {field: v[first : first + len(colours)] for field, v in values.items()}
             problems += [
@@ -96,10 +93,7 @@ def read_subcortical(
 def subcortical_noise(
     flags: Mapping[str, Any], published: FanoNoise | None, problems: list[str]
 ) -> FanoNoise | None:
-    """Return the noise that ``subcortical_flags`` stored, or the published one.
-
-    ``problems`` gets one line for flags out of range.
-    """
+    """Return the noise that ``subcortical_flags`` stored, or the published one."""
     if "subcortical_fano" not in flags:
         return published
     if flags["subcortical_fano"] is None:
@@ -113,7 +107,6 @@ def subcortical_noise(
 
 def subcortical_flags(config: SubcorticalConfig) -> dict[str, Any]:
     """The noise of a subcortical stage as flags. The original's class does not know them."""
-    noise = config.noise
-    if noise is None:
+    if config.noise is None:
         return {"subcortical_fano": None}
-    return {"subcortical_fano": noise.fano_factor, "subcortical_floor": noise.floor}
+    return {"subcortical_fano": config.noise.fano_factor, "subcortical_floor": config.noise.floor}
