@@ -8,6 +8,7 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vone_jax import convert, models, v1
+from vone_jax.convert.checkpoint import read_checkpoint
 from vone_jax.convert.state_dict import abstract_variables
 
 
@@ -32,6 +33,13 @@ def small(name, **arguments):
     return models.create(name, 5, width=2, **arguments)
 
 
+def filled(name, **arguments):
+    """A narrow network, random variables for it, and its state dict."""
+    model = small(name, **arguments)
+    variables = random_variables(model)
+    return model, variables, convert.to_torch(model, variables)
+
+
 def equal(tree, other):
     """Return True if two trees have the same leaves, bit for bit."""
     one, two = flatten_dict(jax.device_get(tree)), flatten_dict(jax.device_get(other))
@@ -40,9 +48,15 @@ def equal(tree, other):
     )
 
 
+def refused(path, content=None, match=None):
+    """Check that a checkpoint is refused, after its content is written."""
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(convert.CheckpointError, match=match):
+        read_checkpoint(path)
+
+
 @pytest.fixture(scope="session")
 def vone():
     """A VOneResNet-18, its variables and its state dict."""
-    model = small("vone_resnet18")
-    variables = random_variables(model)
-    return model, variables, convert.to_torch(model, variables)
+    return filled("vone_resnet18")

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.convert.torch_writer import Call, Name, Stored, archive, sequence, tensor
+from tests.convert.conftest import refused
+from tests.convert.torch_writer import Call, Name, Stored, archive, sequence, tensor, zipped
 from vone_jax import convert
 from vone_jax.convert.checkpoint import read_checkpoint
 from vone_jax.convert.untrusted import CheckpointError, printable
@@ -22,7 +23,7 @@ SECONDS = 20  # Of processor time.
 # Reads files as the package does. Each is read in a process of its own, with limits that the
 # kernel enforces. The imports are made once, because they take longer than the files.
 READ = """
-import json, os, resource, sys
+import json, os, pathlib, resource, sys
 from vone_jax.convert.checkpoint import read_checkpoint
 from vone_jax.convert.untrusted import CheckpointError
 
@@ -31,7 +32,7 @@ def read(path, memory, seconds):
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + memory,) * 2)
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     try:
-        read_checkpoint(path)
+        read_checkpoint(pathlib.Path(path))
     except CheckpointError as error:
         return str(error)
     return "no error"
@@ -88,13 +89,7 @@ def updates(count):
 
 def archive_of(pickle):
     """An archive around the bytes of a pickle."""
-    import io
-    import zipfile
-
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as entries:
-        entries.writestr("net/data.pkl", pickle)
-    return file.getvalue()
+    return zipped({"net/data.pkl": pickle})
 
 
 def safetensors(header, numbers=b""):
@@ -221,8 +216,7 @@ def test_impossible_tensors(case, form, tmp_path):
     if case.startswith("stride 2^48"):  # Odd, but without meaning for a dimension of 1.
         np.testing.assert_array_equal(read_checkpoint(path).state_dict["a"], [[1, 1, 1, 1]])
         return
-    with pytest.raises(CheckpointError):
-        read_checkpoint(path)
+    refused(path)
 
 
 @pytest.mark.parametrize(
@@ -236,9 +230,7 @@ def test_impossible_tensors(case, form, tmp_path):
 )
 def test_impossible_tensors_of_safetensors(entry, tmp_path):
     path = tmp_path / "file.safetensors"
-    path.write_bytes(safetensors(b'{"a":{' + entry.encode() + b"}}", bytes(int(entry[-2]))))
-    with pytest.raises(CheckpointError):
-        read_checkpoint(path)
+    refused(path, safetensors(b'{"a":{' + entry.encode() + b"}}", bytes(int(entry[-2]))))
 
 
 @pytest.mark.parametrize("form", [archive, sequence])
@@ -249,9 +241,7 @@ def test_huge_integers_in_flags_and_descriptions(form, tmp_path):
     with pytest.raises(CheckpointError, match="more than 1024 bits"):
         convert.from_torch(path)
     storage = Stored("0", np.ones(4, np.float32), length=huge)
-    path.write_bytes(form({"a": tensor(storage, (1,))}, [storage]))
-    with pytest.raises(CheckpointError, match="more than 1024 bits"):
-        read_checkpoint(path)
+    refused(path, form({"a": tensor(storage, (1,))}, [storage]), match="more than 1024 bits")
 
 
 def test_views_may_not_multiply_the_work(tmp_path):
@@ -259,9 +249,7 @@ def test_views_may_not_multiply_the_work(tmp_path):
     storage = Stored("0", np.zeros(2**16, np.float32))
     names = {f"{who}{i}": tensor(storage, (2**16,)) for who in "ab" for i in range(500)}
     path = tmp_path / "file.pth"
-    path.write_bytes(archive(names, [storage]))
-    with pytest.raises(CheckpointError, match="more than 4 times the size of the file"):
-        read_checkpoint(path)
+    refused(path, archive(names, [storage]), match="more than 4 times the size of the file")
 
 
 def test_names_cannot_write_to_the_terminal(tmp_path):
@@ -277,7 +265,7 @@ def test_names_cannot_write_to_the_terminal(tmp_path):
         assert "\nerror" not in text
     many = CheckpointError("x", ["y"] * 10**5)
     assert len(many.problems) == 1001 and "and 99000 more" in str(many)
-    assert printable("a\tb", 2) == "a?..."
+    assert printable("a\t" * 400) == "a?" * 300 + "..."
 
 
 def test_pipes_and_devices_are_not_opened(tmp_path):
@@ -339,6 +327,8 @@ def test_banks_and_flags_that_would_need_too_much_memory(vone, tmp_path):
 
 def test_builders_take_only_tuples(tmp_path):
     path = tmp_path / "file.pth"
-    path.write_bytes(archive({"a": Call(Name("collections", "OrderedDict"), ("xy",))}))
-    with pytest.raises(CheckpointError, match="made of pairs"):
-        read_checkpoint(path)
+    refused(
+        path,
+        archive({"a": Call(Name("collections", "OrderedDict"), ("xy",))}),
+        match="made of pairs",
+    )

@@ -8,9 +8,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from tests.convert.conftest import refused
 from tests.convert.torch_writer import Call, Name, Stored, archive, sequence, tensor
 from vone_jax.convert.checkpoint import read_checkpoint
-from vone_jax.convert.torch_file import open_torch_file
 from vone_jax.convert.untrusted import CheckpointError
 
 FORMATS = {"archive": archive, "sequence": sequence}
@@ -83,10 +83,8 @@ def test_weights_are_found_under_usual_names(write, key):
 
 
 def test_files_without_weights_say_what_they_hold(write):
-    with pytest.raises(CheckpointError, match="no state dict.*its keys are: epoch, loss"):
-        read_checkpoint(write({"epoch": 3, "loss": 0.5}))
-    with pytest.raises(CheckpointError, match="holds a list"):
-        read_checkpoint(write([1, 2]))
+    refused(write({"epoch": 3, "loss": 0.5}), match="no state dict.*its keys are: epoch, loss")
+    refused(write([1, 2]), match="holds a list")
 
 
 @pytest.mark.parametrize(
@@ -105,8 +103,7 @@ def test_files_without_weights_say_what_they_hold(write):
 def test_hostile_pickles_are_refused_and_not_run(write, tmp_path, module, attribute):
     victim = tmp_path / "victim"
     content = {"state_dict": weights(), "x": Call(Name(module, attribute), (f"touch {victim}",))}
-    with pytest.raises(CheckpointError, match=f"'{module}.{attribute}', which is not plain data"):
-        read_checkpoint(write(content))
+    refused(write(content), match=f"'{module}.{attribute}', which is not plain data")
     assert not victim.exists()
 
 
@@ -117,27 +114,21 @@ def test_a_plain_hostile_pickle(tmp_path):
 
     path = tmp_path / "file.pth"
     for protocol in range(6):
-        path.write_bytes(pickle.dumps(Hostile(), protocol=protocol))
-        with pytest.raises(CheckpointError):
-            read_checkpoint(path)
+        refused(path, pickle.dumps(Hostile(), protocol=protocol))
 
 
 def test_known_names_cannot_be_used_for_something_else(write):
     rebuild = Name("torch._utils", "_rebuild_tensor_v2")
     for arguments in [(), ("x",) * 6, (None, -1, (2,), (1,)), (None, 0, (2**70,), (1,))]:
-        with pytest.raises(CheckpointError):
-            read_checkpoint(write({"a": Call(rebuild, arguments)}, []))
-    with pytest.raises(CheckpointError, match="has no storage"):
-        read_checkpoint(write({"a": Call(rebuild, ("x", 0, (2,), (1,)))}, []))
+        refused(write({"a": Call(rebuild, arguments)}, []))
+    refused(write({"a": Call(rebuild, ("x", 0, (2,), (1,)))}, []), match="has no storage")
 
 
 def test_truncation_anywhere_is_an_error(write, tmp_path):
     data = write({"state_dict": weights()}).read_bytes()
     path = tmp_path / "short.pth"
     for length in sorted({*range(0, len(data), 37), 1, 3, 4, len(data) - 1}):
-        path.write_bytes(data[:length])
-        with pytest.raises(CheckpointError):
-            read_checkpoint(path)
+        refused(path, data[:length])
 
 
 def test_damage_anywhere_is_an_error_or_harmless(write, tmp_path):
@@ -170,8 +161,10 @@ def test_tensors_may_not_be_larger_than_their_storage(write):
         ((2,), 3, (1,)),
         ((2,), 0, (9,)),
     ]:
-        with pytest.raises(CheckpointError, match="does not fit its storage"):
-            read_checkpoint(write({"a": tensor(storage, shape, offset, strides)}, [storage]))
+        refused(
+            write({"a": tensor(storage, shape, offset, strides)}, [storage]),
+            match="does not fit its storage",
+        )
 
 
 def test_storages_must_be_as_described(write):
@@ -181,12 +174,13 @@ def test_storages_must_be_as_described(write):
         Stored("0", np.ones(4, np.float32), kind="DoubleStorage"),
         Stored("0", np.ones(4, np.float32), kind="QInt8Storage"),
     ]:
-        with pytest.raises(CheckpointError):
-            read_checkpoint(write({"a": tensor(described, (1,))}, [described]))
+        refused(write({"a": tensor(described, (1,))}, [described]))
     other = Stored("0", np.ones(4), kind="DoubleStorage")
     good = Stored("0", np.ones(4, np.float32))
-    with pytest.raises(CheckpointError, match="described in two ways"):
-        read_checkpoint(write({"a": tensor(good, (1,)), "b": tensor(other, (1,))}, [good]))
+    refused(
+        write({"a": tensor(good, (1,)), "b": tensor(other, (1,))}, [good]),
+        match="described in two ways",
+    )
 
 
 def test_huge_lengths_in_a_pickle_allocate_nothing(tmp_path):
@@ -196,25 +190,19 @@ def test_huge_lengths_in_a_pickle_allocate_nothing(tmp_path):
         b"\x80\x04N" + b"r" + (2**31 - 1).to_bytes(4, "little") + b".",  # LONG_BINPUT
         b"\x80\x04\x8d" + (2**62).to_bytes(8, "little"),  # BINUNICODE8
     ):
-        path.write_bytes(hostile)
-        with pytest.raises(CheckpointError):
-            read_checkpoint(path)
+        refused(path, hostile)
 
 
 def test_nested_keys_do_not_hang(tmp_path):
     """A key of 60 nested pairs, ((), ()) doubled each time: to hash it would visit 2^60 tuples."""
     path = tmp_path / "file.pth"
-    path.write_bytes(b"\x80\x02})" + b"q\x00h\x00\x86" * 60 + b"Ns.")
-    with pytest.raises(CheckpointError):
-        read_checkpoint(path)
+    refused(path, b"\x80\x02})" + b"q\x00h\x00\x86" * 60 + b"Ns.")
 
 
 def test_too_many_instructions_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("vone_jax.convert.pickle_reader._MOST_WORK", 1000)
     path = tmp_path / "file.pth"
-    path.write_bytes(b"\x80\x02" + b"}" * 2000 + b".")
-    with pytest.raises(CheckpointError, match="more than 1000 instructions"):
-        read_checkpoint(path)
+    refused(path, b"\x80\x02" + b"}" * 2000 + b".", match="more than 1000 instructions")
 
 
 @pytest.mark.parametrize(
@@ -244,8 +232,4 @@ def test_big_endian_archives(tmp_path):
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\x1f\x8b\x08", b"\x80", b"PK\x03\x04"])
 def test_other_files_are_refused(tmp_path, data):
-    path = tmp_path / "file.pth"
-    path.write_bytes(data)
-    with pytest.raises(CheckpointError):
-        with open_torch_file(path):
-            pass
+    refused(tmp_path / "file.pth", data)

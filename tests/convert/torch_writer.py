@@ -87,20 +87,22 @@ def with_tensors(content, storages):
     return content
 
 
+def zipped(entries, compression=zipfile.ZIP_STORED):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
 def archive(content, storages=None, compression=zipfile.ZIP_STORED, extra=()):
     """Bytes of an archive (PyTorch 1.6 and later)."""
     if storages is None:
         storages = []
         content = with_tensors(content, storages)
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", compression) as entries:
-        entries.writestr("net/data.pkl", pickled(content))
-        for storage in storages:
-            entries.writestr(f"net/data/{storage.identity[2]}", storage.array.tobytes())
-        entries.writestr("net/version", "3\n")
-        for name, data in extra:
-            entries.writestr(name, data)
-    return file.getvalue()
+    entries = {"net/data.pkl": pickled(content), "net/version": "3\n", **dict(extra)}
+    numbers = {f"net/data/{s.identity[2]}": s.array.tobytes() for s in storages}
+    return zipped(entries | numbers, compression)
 
 
 def sequence(content, storages=None):

@@ -45,14 +45,8 @@ class Checkpoint:
     notes: tuple[str, ...]
 
 
-def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Read the arrays by name and the metadata of a file of safetensors.
-
-    Raises:
-      CheckpointError: if the file is truncated or malformed.
-      OSError: if it cannot be read.
-    """
-    path = Path(path)
+def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Read the arrays by name and the metadata of a file of safetensors."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         header = int.from_bytes(file.read(8), "little")
@@ -72,14 +66,14 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str,
 
 
 def write_safetensors(
-    path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+    path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write arrays by name, whole or not at all. The same arrays give the same bytes."""
-    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    content = save(contiguous, dict(metadata or {}))
+    metadata = dict(metadata or {})
+    content = save({name: np.asarray(a, order="C") for name, a in arrays.items()}, metadata)
     # The package writes the metadata in random order.
     length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length]) | {"__metadata__": dict(metadata or {})}
+    header = json.loads(content[8 : 8 + length]) | {"__metadata__": metadata}
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)  # The numbers start at a multiple of 8.
 
@@ -87,17 +81,11 @@ def write_safetensors(
         file.write(len(encoded).to_bytes(8, "little") + encoded)
         file.write(memoryview(content)[8 + length :])
 
-    files.replace(Path(path), write)
+    files.replace(path, write)
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a file of ``torch.save`` or safetensors. Needs no PyTorch and executes nothing.
-
-    Raises:
-      CheckpointError: if the file is damaged, hostile, or holds no state dict.
-      OSError: if it cannot be read.
-    """
-    path = Path(path)
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a file of ``torch.save`` or safetensors. Needs no PyTorch and executes nothing."""
     notes: list[str] = []
     if path.suffix == ".safetensors":
         tensors, metadata = read_safetensors(path)
@@ -170,9 +158,11 @@ def _without_robustness_wrapper(
     """Remove MadryLab's ``AttackerModel``, which stores network and normaliser twice."""
     if any(name.startswith("vone_block.") for name in tensors):
         return tensors, None
-    copies = {n: t for n, t in tensors.items() if n.startswith("attacker.")}
-    normalisers = {n: t for n, t in tensors.items() if n.startswith("normalizer.")}
-    rest = {n: t for n, t in tensors.items() if n not in copies and n not in normalisers}
+    rest = dict(tensors)
+    copies, normalisers = (
+        {name: rest.pop(name) for name in tensors if name.startswith(prefix)}
+        for prefix in ("attacker.", "normalizer.")
+    )
     if rest and all(name.startswith("model.") for name in rest):
         rest = {name.removeprefix("model."): t for name, t in rest.items()}
         notes.append("prefix taken off: model.")

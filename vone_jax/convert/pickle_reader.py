@@ -200,7 +200,7 @@ class _Machine:
         return items
 
     def _pop_to_mark(self) -> list[Any]:
-        for i in range(len(self._stack) - 1, -1, -1):
+        for i in reversed(range(len(self._stack))):
             if self._stack[i] is _MARK:
                 items = self._stack[i + 1 :]
                 del self._stack[i:]

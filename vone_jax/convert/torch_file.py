@@ -77,9 +77,9 @@ class TorchFile:
 
 
 @contextlib.contextmanager
-def open_torch_file(path: str | Path) -> Iterator[TorchFile]:
+def open_torch_file(path: Path) -> Iterator[TorchFile]:
     """Open a file of ``torch.save`` (either format)."""
-    with open_regular(Path(path)) as file:
+    with open_regular(path) as file:
         start = file.read(4)
         size = file.seek(0, io.SEEK_END)
         file.seek(0)

@@ -31,20 +31,16 @@ class CheckpointError(ValueError):
         super().__init__("\n  ".join([printable(what), *lines]))
 
 
-def printable(text: str, length: int = _LONGEST_LINE) -> str:
-    """Cut a text to ``length`` characters, with "?" in place of control characters."""
-    line = "".join(c if c.isprintable() else "?" for c in text[:length])
-    return line if len(text) <= length else f"{line}..."
+def printable(text: str) -> str:
+    """Cut a text to the length of a line, with "?" in place of control characters."""
+    line = "".join(c if c.isprintable() else "?" for c in text[:_LONGEST_LINE])
+    return line if len(text) <= _LONGEST_LINE else f"{line}..."
 
 
 def open_regular(path: Path) -> BinaryIO:
     """Open a regular file for reading.
 
     Opening a named pipe would block, and a device such as ``/dev/zero`` does not end.
-
-    Raises:
-      CheckpointError: if the path is neither a regular file nor a directory.
-      OSError: if it is a directory or cannot be opened.
     """
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
@@ -55,11 +51,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def parse_json(text: str | bytes, name: str) -> Any:
-    """Parse JSON of at most 1 MiB, which bounds the memory of nested lists.
-
-    Raises:
-      CheckpointError: if it is too long or not JSON. The message names its source, ``name``.
-    """
+    """Parse JSON of at most 1 MiB, which bounds the memory of nested lists."""
     if len(text) > _LARGEST_JSON:
         raise CheckpointError(f"{name} must have at most {_LARGEST_JSON} bytes, got {len(text)}")
     try:
