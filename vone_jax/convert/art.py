@@ -15,7 +15,7 @@ from art.estimators.estimator import BaseEstimator, LossGradientsMixin
 from jax import Array
 
 from vone_jax import arguments, prng
-from vone_jax.convert.tools import CallKeys, LogitsFn, Noise, classify, jit_classifier
+from vone_jax.convert.tools import CallKeys, LogitsFn, Noise, classify, own_jit
 
 
 class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, BaseEstimator):
@@ -45,15 +45,14 @@ class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Ba
           ValueError: for ``eot_samples`` out of range.
         """
         arguments.count("eot_samples", eot_samples)
-        super().__init__(model=logits_fn, clip_values=(0.0, 1.0))
+        super().__init__(model=prng.as_pytree(logits_fn), clip_values=(0.0, 1.0))
         self._input_shape = tuple(input_shape)
         self.nb_classes = num_classes
         self._keys = CallKeys(key, noise)
-
         self._draws = eot_samples
-        self._logits = jit_classifier(logits_fn)
-        self._loss_gradient = jit_classifier(logits_fn, _loss_gradient)
-        self._class_gradient = jit_classifier(logits_fn, _class_gradient)
+        self._logits = own_jit(classify)
+        self._loss_gradient = own_jit(_loss_gradient)
+        self._class_gradient = own_jit(_class_gradient)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -62,23 +61,21 @@ class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Ba
 
     def predict(self, x: np.ndarray, batch_size: int = 128, **kwargs: Any) -> np.ndarray:
         """Compute logits (N, num_classes). Each batch takes the key of another call."""
-        batches = [x[i : i + batch_size] for i in range(0, len(x), batch_size)]
-        return np.concatenate(
-            [self._logits(self.model, self._keys.next(), _float32(batch)) for batch in batches]
-        )
+        images = np.asarray(x, np.float32)
+        batches = (images[i : i + batch_size] for i in range(0, len(x), batch_size))
+        return np.concatenate([self._logits(self.model, self._keys.next(), b) for b in batches])
 
     def loss_gradient(self, x: np.ndarray, y: np.ndarray, **kwargs: Any) -> np.ndarray:
         """Compute the gradient of each example's cross-entropy with respect to its image.
 
         Labels ``y`` are class indices (N,) or one-hot (N, num_classes).
         """
-        labels = np.asarray(y)
+        images, labels = np.asarray(x, np.float32), np.asarray(y)
         if labels.ndim == 1 or labels.shape[1] == 1:
             labels = np.eye(self.nb_classes)[labels.astype(int).ravel()]
         key = self._keys.next()
         keys = jnp.stack([prng.fold(key, draw) for draw in range(self._draws)])
-        gradient = self._loss_gradient(self.model, keys, _float32(x), labels.astype(np.float32))
-        return np.array(gradient)
+        return np.array(self._loss_gradient(self.model, keys, images, labels.astype(np.float32)))
 
     def class_gradient(
         self, x: np.ndarray, label: int | list[int] | np.ndarray | None = None, **kwargs: Any
@@ -91,15 +88,10 @@ class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Ba
         Returns:
           Gradients (N, num_classes, H, W, C), or (N, 1, H, W, C) with ``label``.
         """
-        key = self._keys.next()
-        if label is None:
-            wanted = [np.full(len(x), c) for c in range(self.nb_classes)]
-        else:
-            wanted = [np.broadcast_to(np.asarray(label), (len(x),))]
-        images = _float32(x)
+        key, images = self._keys.next(), np.asarray(x, np.float32)
         gradients = [
-            self._class_gradient(self.model, key, images, classes.astype(np.int32))
-            for classes in wanted
+            self._class_gradient(self.model, key, images, np.full(len(x), wanted, np.int32))
+            for wanted in (range(self.nb_classes) if label is None else [label])
         ]
         return np.stack(gradients, axis=1)
 
@@ -123,7 +115,3 @@ def _class_gradient(f: LogitsFn, key: Array, images: Array, classes: Array) -> A
         return jnp.sum(jnp.take_along_axis(logits, classes[:, None], axis=1))
 
     return jax.grad(total)(images)
-
-
-def _float32(x: np.ndarray) -> Array:
-    return jnp.asarray(x, jnp.float32)

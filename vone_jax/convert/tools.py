@@ -67,7 +67,7 @@ def foolbox_model(logits_fn: LogitsFn, key: jax.Array, noise: Noise = "fresh") -
     """
     from foolbox.models.jax import JAXModel
 
-    keys, call = CallKeys(key, noise), jit_classifier(logits_fn)
+    keys, call, logits_fn = CallKeys(key, noise), own_jit(classify), prng.as_pytree(logits_fn)
 
     def classifier(images: jax.Array) -> jax.Array:
         return call(logits_fn, keys.next(), images)
@@ -80,14 +80,9 @@ def classify(logits_fn: LogitsFn, key: jax.Array, images: jax.Array) -> jax.Arra
     return logits_fn(prng.example_keys(key, len(images)), images)
 
 
-def jit_classifier(logits_fn: LogitsFn, function: Callable[..., Any] = classify) -> Any:
-    """Compile ``function(logits_fn, ...)``.
-
-    A ``Partial`` passes its weights as arguments; any other classifier is static.
-    """
-    static = () if isinstance(logits_fn, jax.tree_util.Partial) else 0
-    # The compiled code of a new object, and the classifier in it, are freed with the object.
-    return jax.jit(functools.partial(function), static_argnums=static)
+def own_jit(function: Callable[..., Any]) -> Any:
+    """Compile a function. The code, and what it closes over, are freed with the result."""
+    return jax.jit(functools.partial(function))
 
 
 class ActivationsModel:
