@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from vone_jax.convert.architecture import BANKS, BOTTLENECKS
 from vone_jax.convert.subcortical import subcortical_tensors
 from vone_jax.convert.untrusted import CheckpointError
-from vone_jax.models import FRONT_END, Network, VOneNet
+from vone_jax.models import FRONT_END, Network, VOneNet, init
 from vone_jax.models.alexnet import AlexNetBackEnd
 from vone_jax.models.cornet_s import CORnetSBackEnd
 from vone_jax.models.cornet_z import CORnetZBackEnd
@@ -30,8 +30,7 @@ _LEAVES = {
     "mean": "running_mean",
     "var": "running_var",
 }
-_ALEXNET = ("features.0", "features.3", "features.6", "features.8", "features.10")
-_VONE_ALEXNET = ("features.0", "features.3", "features.5", "features.7")
+_ALEXNET_CONVOLUTIONS = {"conv1": 0, "conv2": 3, "conv3": 6, "conv4": 8, "conv5": 10}
 _ALEXNET_LINEAR = {"fc6": "classifier.1", "fc7": "classifier.4", "fc8": "classifier.6"}
 # EfficientNets: modules outside blocks, and those of a block. In B0 these are numbered in a block
 # with expansion, and one less without.
@@ -71,24 +70,24 @@ class Source(NamedTuple):
 def source(model: Network, path: tuple[str, ...]) -> Source:
     """The source of a leaf with a path such as ``("back_end", "fc", "kernel")``."""
     part, *modules, leaf = path
+    back_end, with_v1 = model.back_end, isinstance(model, VOneNet)
     if part == "bottleneck":
         assert isinstance(model, VOneNet)
         name = BOTTLENECKS[_kind(model)].removesuffix(".weight")
-    elif isinstance(model.back_end, AlexNetBackEnd):
-        name = _alexnet_module(modules[0], isinstance(model, VOneNet))
-    elif isinstance(model.back_end, EfficientNetBackEnd):
-        module = _lite_module if model.back_end.lite else _b0_module
-        name = module(modules, isinstance(model, VOneNet))
+    elif isinstance(back_end, AlexNetBackEnd):
+        name = _alexnet_module(modules[0], with_v1)
+    elif isinstance(back_end, EfficientNetBackEnd):
+        name = _efficientnet_module(*modules, lite=back_end.lite, with_v1=with_v1)
     else:
         name = ".".join(_module(m) for m in modules)
-    if isinstance(model.back_end, CORnetSBackEnd):
-        name = {"stem": f"V1.{name}", "back_end": name}.get(part, name)
-    if isinstance(model.back_end, CORnetSBackEnd | CORnetZBackEnd) and name == "linear":
+    if isinstance(back_end, CORnetSBackEnd) and part == "stem":
+        name = f"V1.{name}"
+    if isinstance(back_end, CORnetSBackEnd | CORnetZBackEnd) and name == "linear":
         name = f"decoder.{name}"
-    if isinstance(model, VOneNet) and part == "back_end":
+    if with_v1 and part == "back_end":
         name = f"model.{name}"
-    flattened = isinstance(model.back_end, AlexNetBackEnd) and path[1:] == ("fc6", "kernel")
-    layouts = _after_flatten(model.back_end.pool_size) if flattened else (_to_flax, _to_torch)
+    flattened = isinstance(back_end, AlexNetBackEnd) and path[1:] == ("fc6", "kernel")
+    layouts = _after_flatten(back_end.pool_size) if flattened else (_to_flax, _to_torch)
     return Source(f"{name}.{_LEAVES[leaf]}", *layouts)
 
 
@@ -103,39 +102,31 @@ def _module(name: str) -> str:
 
 
 def _alexnet_module(name: str, with_v1: bool) -> str:
+    """Behind V1, the numbers begin at the second convolution."""
     if name in _ALEXNET_LINEAR:
         return _ALEXNET_LINEAR[name]
-    number = int(name.removeprefix("conv"))
-    return _VONE_ALEXNET[number - 2] if with_v1 else _ALEXNET[number - 1]
+    return f"features.{_ALEXNET_CONVOLUTIONS[name] - 3 * with_v1}"
 
 
-def _lite_module(modules: list[str], with_v1: bool) -> str:
-    """The blocks are numbered through all stages."""
-    name = _LITE[modules[-1]]
-    if len(modules) == 1:
-        return name
-    stage, block = _place(modules[0])
-    return f"_blocks.{sum(count for *_, count in STAGES[: stage - 1]) + block}.{name}"
+def _efficientnet_module(place: str, name: str = "", *, lite: bool, with_v1: bool) -> str:
+    """The module of a block, such as stage3_1, or without one if only its name is given.
 
-
-def _b0_module(modules: list[str], with_v1: bool) -> str:
-    """The stem is number 0 and the stages follow; behind V1 there is no stem, as in EVNet."""
-    name = modules[-1]
-    if name == "fc":
+    Lite0 numbers blocks through all stages. In B0, the stem is number 0 and the stages follow;
+    behind V1 there is no stem, as in EVNet.
+    """
+    if not name and lite:
+        return _LITE[place]
+    if place == "fc":
         return "classifier.1"
-    if len(modules) == 1:
-        number = 0 if name.startswith("conv") else len(STAGES) + 1 - with_v1
-        return f"features.{number}.{int(name.endswith('_norm'))}"
-    stage, block = _place(modules[0])
+    if not name:
+        number = 0 if place.startswith("conv") else len(STAGES) + 1 - with_v1
+        return f"features.{number}.{int(place.endswith('_norm'))}"
+    stage, block = map(int, place.removeprefix("stage").split("_"))
+    if lite:
+        return f"_blocks.{sum(count for *_, count in STAGES[: stage - 1]) + block}.{_LITE[name]}"
     number, inner = _B0[name]
     unexpanded = STAGES[stage - 1][0] == 1
     return f"features.{stage - with_v1}.{block}.block.{number - unexpanded}.{inner}"
-
-
-def _place(name: str) -> tuple[int, int]:
-    """stage3_1 -> 3, 1."""
-    stage, block = name.removeprefix("stage").split("_")
-    return int(stage), int(block)
 
 
 def _to_flax(tensor: np.ndarray) -> np.ndarray:
@@ -235,11 +226,7 @@ def to_torch(model: Network, variables: Any) -> dict[str, np.ndarray]:
         raise ValueError(
             f"the original has no place for what is learned in {', '.join(names)}{cure}"
         )
-    tensors = {}
-    if isinstance(model, VOneNet):
-        if model.subcortical is not None:
-            tensors |= subcortical_tensors(model.subcortical)
-        tensors |= _bank_tensors(model)
+    tensors = _front_end_tensors(model) if isinstance(model, VOneNet) else {}
     for path, value in values.items():
         origin = source(model, path[1:])
         tensors[origin.name] = np.ascontiguousarray(origin.to_torch(value))
@@ -248,8 +235,9 @@ def to_torch(model: Network, variables: Any) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _bank_tensors(model: VOneNet) -> dict[str, np.ndarray]:
-    parameters, tensors = model.v1.gabor_parameters(), {}
+def _front_end_tensors(model: VOneNet) -> dict[str, np.ndarray]:
+    tensors = {} if model.subcortical is None else subcortical_tensors(model.subcortical)
+    parameters = model.v1.gabor_parameters()
     channels = (parameters.channel, parameters.channel_quadrature)
     bank = BANKS[_kind(model)]
     for name, kernels, channel in zip(bank, model.v1.gabor_kernels(), channels, strict=True):
@@ -262,22 +250,13 @@ def _bank_tensors(model: VOneNet) -> dict[str, np.ndarray]:
 def abstract_variables(model: Network) -> dict[tuple[str, ...], Any]:
     """Path -> shape and type of every variable of a network, without computing anything."""
 
-    def init(key: jax.Array) -> Any:
-        images = jnp.zeros((1, model.image_size, model.image_size, model.in_channels))
-        return model.init(key, images, noise_key=key)
-
-    return flatten_dict(jax.eval_shape(init, jax.random.key(0)))
+    return flatten_dict(jax.eval_shape(lambda key: init(model, key), jax.random.key(0)))
 
 
 def checked_variables(
     model: Network, variables: Mapping[tuple[str, ...], Any]
 ) -> dict[tuple[str, ...], np.ndarray]:
-    """Check variables against a network and return them as NumPy arrays, in the network's order.
-
-    Raises:
-      CheckpointError: listing variables that are missing, unused, not float32, of a wrong shape or
-        not finite.
-    """
+    """Return variables as NumPy arrays in the network's order, or raise what does not fit it."""
     arrays = {path: np.asarray(leaf) for path, leaf in variables.items()}
     expected = abstract_variables(model)
     problems = [f"missing: {'.'.join(path)}" for path in sorted(expected.keys() - arrays.keys())]
