@@ -118,8 +118,7 @@ def describe(model: models.Network) -> dict[str, Any]:
       ValueError: if the network is not one that ``models.create`` builds.
     """
     if isinstance(model, models.VOneNet):
-        kind = "vone_*" if model.subcortical is None else "ev_*"
-        names = models.list_models(kind)
+        names = models.list_models("vone_*" if model.subcortical is None else "ev_*")
         fields = ("v1", "subcortical", "learned_normalization")
     else:
         if model.stem_noise is not None or model.stem_gain != 1.0:
@@ -128,18 +127,12 @@ def describe(model: models.Network) -> dict[str, Any]:
             )
         names = models.list_models(exclude_filters=("vone_*", "ev_*"))
         fields = ("mean", "std")
-    front = {field: getattr(model, field) for field in fields}
+    arguments = {field: getattr(model, field) for field in ("image_size", "in_channels", *fields)}
+    arguments |= {field: getattr(model.back_end, field) for field in ("num_classes", "width")}
     for name in names:
-        arguments = {
-            "name": name,
-            "num_classes": model.back_end.num_classes,
-            "image_size": model.image_size,
-            "in_channels": model.in_channels,
-            "width": model.back_end.width,
-        }
-        built = models.create(**arguments, **front)
+        built = models.create(name, **arguments)
         if built == model.clone(dtype=built.dtype):
-            description = dataclass_json.encode(_Arguments(**arguments, **front), _BANKS)
+            description = dataclass_json.encode(_Arguments(name, **arguments), _BANKS)
             json.dumps(description, allow_nan=False)
             return {name: value for name, value in description.items() if value is not None}
     raise ValueError("the network is none that models.create builds in float32")
@@ -148,13 +141,12 @@ def describe(model: models.Network) -> dict[str, Any]:
 def _bank_arrays(model: models.Network) -> dict[str, np.ndarray]:
     """The numbers of an explicit bank by name; nothing for a bank that is sampled."""
     bank = model.v1.bank if isinstance(model, models.VOneNet) else None
-    if bank is None:
-        return {}
-    parameters = bank.parameters if isinstance(bank, ImportedBank) else bank
-    arrays = {f"v1.bank.{name}": getattr(parameters, name) for name in _PARAMETERS}
+    arrays = {}
     if isinstance(bank, ImportedBank):
-        arrays |= {"v1.bank.in_phase": bank.in_phase, "v1.bank.quadrature": bank.quadrature}
-    return arrays
+        arrays, bank = bank.kernels._asdict(), bank.parameters
+    if bank is not None:
+        arrays |= {name: getattr(bank, name) for name in _PARAMETERS}
+    return {f"v1.bank.{name}": array for name, array in arrays.items()}
 
 
 def _build(description: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> models.Network:
@@ -230,9 +222,8 @@ def _card(
     """The model card of a network, see ``describe`` and ``save_folder``."""
     front_end, noise = "", "none"
     if config := description.get("v1"):
-        before = ""
-        if description.get("subcortical"):
-            before = "a subcortical stage (P and M cells), then "
+        evnet = "subcortical" in description
+        before = "a subcortical stage (P and M cells), then " if evnet else ""
         if config["noise"] is not None:
             values = [f"{k} {value}" for k, value in config["noise"].items() if k != "kind"]
             noise = f"{config['noise']['kind']} ({', '.join(values)})"
