@@ -233,15 +233,9 @@ class _Layer:
         return features(keys, images)[self.layer]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Mean:
-    """The mean of the logits of members; equal for equal members."""
-
-    def __call__(
-        self, members: tuple[Partial, ...], keys: jax.Array, images: jax.Array
-    ) -> jax.Array:
-        logits = [member(prng.fold(keys, i), images) for i, member in enumerate(members)]
-        return jnp.mean(jnp.stack(logits), axis=0)
+def _mean_of_each(members: tuple[Partial, ...], keys: jax.Array, images: jax.Array) -> jax.Array:
+    logits = [member(prng.fold(keys, i), images) for i, member in enumerate(members)]
+    return jnp.mean(jnp.stack(logits), axis=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -288,7 +282,7 @@ def _mean(members: Sequence[Network]) -> Partial:
     if len(behind) == len(members) and all(each == behind[0] for each in behind):
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(m.variables for m in members))
         return Partial(_MeanOfVariants(tuple(variants)), stacked)
-    return Partial(_Mean(), functions)
+    return Partial(_mean_of_each, functions)
 
 
 def ensemble(members: Sequence[Network]) -> Network:
@@ -308,21 +302,23 @@ def ensemble(members: Sequence[Network]) -> Network:
         raise ValueError(f"an ensemble must have at least 2 members, got {len(members)}")
     first = members[0]
     for name in ("image_shape", "num_classes", "class_names", "preprocessing"):
+        ours = getattr(first, name)
         for other in members[1:]:
-            if getattr(other, name) != getattr(first, name):
+            if (theirs := getattr(other, name)) != ours:
                 raise ValueError(
-                    f"members of an ensemble must have the same {name}: {first.name} has "
-                    f"{getattr(first, name)}, {other.name} has {getattr(other, name)}"
+                    f"members of an ensemble must have the same {name}: {first.name} has {ours}, "
+                    f"{other.name} has {theirs}"
                 )
+    names = [member.name for member in members]
     validations = {member.validation for member in members}
     return Network(
-        name="+".join(member.name for member in members),
-        logits_fn=_mean(members),
-        image_shape=first.image_shape,
-        class_names=first.class_names,
+        "+".join(names),
+        _mean(members),
+        first.image_shape,
+        first.class_names,
         stochastic=any(member.stochastic for member in members),
         preprocessing=first.preprocessing,
-        source=f"the mean of the logits of {', '.join(member.name for member in members)}",
+        source=f"the mean of the logits of {', '.join(names)}",
         config={"members": [dict(member.config) for member in members]},
         validation=first.validation if len(validations) == 1 else None,
         notes=tuple(note for member in members for note in member.notes),

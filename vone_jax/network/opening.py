@@ -85,14 +85,14 @@ def open_network(
     """
     if not isinstance(spec, str | Path | Network):
         raise NetworkError(f"a network must be {_SOURCES}; got {spec!r}")
-    named = spec.name if isinstance(spec, Network) else str(spec)
-    path = Path(named).expanduser()
     opened = isinstance(spec, Network)
+    named = spec.name if opened else str(spec)
+    path = Path(named).expanduser()
     if step is not None and (opened or not (_is_run(path) or "+" in named)):
         raise NetworkError(f"step is for a directory of train.py, got {step} with {named}")
     if v1_fields and (opened or path.suffix not in _CHECKPOINTS or not path.is_file()):
         raise NetworkError(f"v1 is for checkpoint files, got {dict(v1_fields)} with {named}")
-    network = spec if isinstance(spec, Network) else _open(named, path, step, v1_fields or {})
+    network = spec if opened else _open(named, path, step, v1_fields or {})
     if class_names is not None:
         network = dataclasses.replace(network, class_names=tuple(class_names))
     if network.class_names and len(network.class_names) != network.num_classes:
@@ -175,17 +175,12 @@ def _open_run(path: Path, step: int | None) -> Network:
 
 
 def _open_checkpoint(path: Path, v1_fields: Mapping[str, Any]) -> Network:
-    conversion = convert.read(path, v1=v1_fields)
+    found = convert.read(path, v1=v1_fields)
     stem = path.name
     while Path(stem).suffix in _CHECKPOINTS:
         stem = Path(stem).stem
-    return _converted(
-        stem,
-        conversion.model,
-        conversion.variables,
-        f"{conversion.format} {path.name}",
-        notes=conversion.notes,
-    )
+    source = f"{found.format} {path.name}"
+    return _converted(stem, found.model, found.variables, source, found.notes)
 
 
 def _converted(
@@ -217,19 +212,16 @@ def _open_function(spec: str, module: str, function: str) -> Network:
         if not callable(make):
             raise NetworkError(f"{spec}: {module} has no function {function!r}")
         taken = [
-            parameter
+            str(parameter)
             for parameter in inspect.signature(make).parameters.values()
             if parameter.default is parameter.empty and "VAR" not in parameter.kind.name
         ]
         if taken:
-            raise NetworkError(
-                f"{spec} must take no argument, it takes {', '.join(map(str, taken))}"
-            )
+            raise NetworkError(f"{spec} must take no argument, it takes {', '.join(taken)}")
         made = make()
         if isinstance(made, tuple) and len(made) in (2, 3):
-            fields = dict(zip(("logits_fn", "image_shape", "class_names"), made, strict=False))
             try:
-                network = Network(function, **fields)
+                network = Network(function, *made)
             except (TypeError, ValueError) as error:
                 raise NetworkError(f"{spec}: {error}") from error
             return _checked(network, f"function {spec}", states_noise=False)
