@@ -3,16 +3,14 @@
 import numpy as np
 import pytest
 
-from tests.convert.conftest import equal, random_variables, small
+from tests.convert.conftest import equal, filled, small
 from vone_jax import convert, models
 from vone_jax.convert.checkpoint import write_safetensors
 
 
 @pytest.fixture(scope="module", params=["b0", "lite0"])
 def network(request):
-    model = small(f"efficientnet_{request.param}")
-    variables = random_variables(model)
-    return model, variables, convert.to_torch(model, variables)
+    return filled(f"efficientnet_{request.param}")
 
 
 def write(tensors, path):
@@ -47,8 +45,7 @@ def test_names_are_those_of_torchvision_and_tensorflows_port():
         ),
     }  # fmt: skip
     for name, expected in places.items():
-        model = small(name)
-        assert set(expected) <= set(convert.to_torch(model, random_variables(model)))
+        assert set(expected) <= set(filled(name)[2])
 
 
 def test_other_efficientnets_are_named(network, tmp_path):
@@ -64,8 +61,8 @@ def test_other_efficientnets_are_named(network, tmp_path):
 
 
 def test_another_normalisation_is_written_as_a_flag(tmp_path):
-    model = small("efficientnet_lite0", mean=models.IMAGENET_MEAN, std=models.IMAGENET_STD)
-    variables = random_variables(model)
+    other = {"mean": models.IMAGENET_MEAN, "std": models.IMAGENET_STD}
+    model, variables, _ = filled("efficientnet_lite0", **other)
     path = tmp_path / "net.safetensors"
     convert.save_torch(path, model, variables)
     again, values = convert.from_torch(path)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.convert.conftest import equal, random_variables, small
+from tests.convert.conftest import equal, filled, random_variables
 from tests.convert.torch_writer import archive
 from tests.golden import formula_weights
 from tests.models.test_evnet import golden_images
@@ -19,9 +19,7 @@ GAIN = "subcorticalblock.k_exc"
 @pytest.fixture(scope="module")
 def network():
     """An EVResNet-18, its variables and its state dict."""
-    model = small("ev_resnet18")
-    variables = random_variables(model)
-    return model, variables, convert.to_torch(model, variables)
+    return filled("ev_resnet18")
 
 
 @pytest.fixture
@@ -131,10 +129,8 @@ def test_folders_keep_the_subcortical_stage(tmp_path):
     convert.save_folder(tmp_path, model, variables)
     again, values = convert.load_folder(tmp_path)
     assert again == model and equal(values, variables)
-    assert (
-        "Front end: a subcortical stage (P and M cells), then"
-        in (tmp_path / "README.md").read_text()
-    )
+    card = (tmp_path / "README.md").read_text()
+    assert "Front end: a subcortical stage (P and M cells), then" in card
 
 
 @pytest.mark.parametrize(

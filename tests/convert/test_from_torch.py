@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tests.convert.conftest import equal, random_variables, small
+from tests.convert.conftest import equal, filled, random_variables
 from tests.convert.torch_writer import archive, sequence
 from vone_jax import convert, models, v1
 from vone_jax.convert.checkpoint import write_safetensors
@@ -197,26 +197,21 @@ def test_all_problems_of_a_file_are_reported_at_once(vone, write):
         assert problem in report
 
 
-def test_a_missing_half_of_the_bank(vone, write):
+def test_a_missing_half_of_the_bank_and_a_bank_of_another_shape(vone, write):
     broken = dict(vone[2])
-    del broken["vone_block.simple_conv_q1.weight"]
-    assert "missing: vone_block.simple_conv_q1.weight" in errors(write(broken))
-
-
-def test_a_bank_of_another_shape(vone, write):
-    broken = {
-        name: tensor[..., :24, :24] if name.startswith("vone_block") else tensor
-        for name, tensor in vone[2].items()
-    }
+    last = "vone_block.simple_conv_q1.weight"
+    del broken[last]
+    assert f"missing: {last}" in errors(write(broken))
+    for name in ("vone_block.simple_conv_q0.weight", last):
+        broken[name] = vone[2][name][..., :24, :24]
     assert "odd side of at least 3, got (16, 3, 24, 24)" in errors(write(broken))
 
 
 @pytest.mark.parametrize("name", [n for n in models.NAMES if n != "vone_resnet18"])
 def test_every_architecture_is_recognised(name, tmp_path):
-    model = small(name)
-    variables = random_variables(model)
+    model, variables, tensors = filled(name)
     path = tmp_path / "weights.safetensors"
-    write_safetensors(path, convert.to_torch(model, variables))
+    write_safetensors(path, tensors)
     conversion = convert.read(path)
     assert conversion.name == name
     assert conversion.model.back_end == model.back_end
@@ -237,30 +232,24 @@ def test_unknown_architectures(write):
 
 
 def test_a_given_name_is_not_overruled(write):
-    tensors = convert.to_torch(small("resnet18"), random_variables(small("resnet18")))
-    report = errors(write(tensors, None), name="cornet_s")
+    report = errors(write(filled("resnet18")[2], None), name="cornet_s")
     assert "missing: V2.conv_input.weight" in report and "unused: fc.weight" in report
 
 
 def robustness(network, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)):
     """The state dict of MadryLab's AttackerModel around a network."""
     normaliser = {
-        "new_mean": np.array(mean, np.float32)[:, None, None],
-        "new_std": np.array(std, np.float32)[:, None, None],
+        name: np.array(values, np.float32)[:, None, None]
+        for name, values in (("new_mean", mean), ("new_std", std))
     }
-    return (
-        {f"normalizer.{name}": value for name, value in normaliser.items()}
-        | {f"model.{name}": tensor for name, tensor in network.items()}
-        | {f"attacker.normalize.{name}": value for name, value in normaliser.items()}
-        | {f"attacker.model.{name}": tensor for name, tensor in network.items()}
-    )
+    places = {"normalizer": normaliser, "attacker.normalize": normaliser}
+    places |= {"model": network, "attacker.model": network}
+    return {f"{place}.{n}": t for place, tensors in places.items() for n, t in tensors.items()}
 
 
 @pytest.fixture(scope="module")
 def resnet50():
-    model = small("resnet50")
-    variables = random_variables(model)
-    return model, variables, convert.to_torch(model, variables)
+    return filled("resnet50")
 
 
 def test_checkpoints_of_robustness(resnet50, tmp_path):

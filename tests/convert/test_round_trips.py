@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 
-from tests.convert.conftest import equal, random_variables, small
+from tests.convert.conftest import equal, filled, random_variables, small
 from vone_jax import convert, models, results, training, v1
 from vone_jax.convert.checkpoint import read_safetensors, write_safetensors
 from vone_jax.convert.folder import describe
@@ -51,8 +51,7 @@ def test_names_and_shapes_are_the_originals(name, reference):
 )  # fmt: skip
 @pytest.mark.parametrize("suffix", ["safetensors", "folder"])
 def test_out_and_in_is_the_identity(name, suffix, tmp_path):
-    model = small(name)
-    variables = random_variables(model)
+    model, variables, _ = filled(name)
     if suffix == "folder":
         convert.save_folder(tmp_path, model, variables)
         again, values = convert.load_folder(tmp_path)
@@ -112,10 +111,10 @@ def test_files_keep_the_form_of_base_networks(name, image_size, tmp_path):
 
 @pytest.mark.parametrize("size", [4, 4097, 28.5, "large", True])
 def test_a_wrong_size_of_a_stem_is_refused(size, tmp_path):
-    model = small("resnet18")
-    tensors = convert.to_torch(model, random_variables(model))
     path = tmp_path / "net.safetensors"
-    write_safetensors(path, tensors, {"flags": json.dumps({"vone_jax_image_size": size})})
+    write_safetensors(
+        path, filled("resnet18")[2], {"flags": json.dumps({"vone_jax_image_size": size})}
+    )
     with pytest.raises(convert.CheckpointError, match="vone_jax_image_size must be an integer"):
         convert.from_torch(path)
 
@@ -124,34 +123,31 @@ def test_a_wrong_size_of_a_stem_is_refused(size, tmp_path):
 @pytest.mark.parametrize("name", ["vone_resnet18", "resnet18"])
 def test_the_normalisation_survives(name, suffix, tmp_path):
     """From the flags of a checkpoint to a folder, a checkpoint and an experiment."""
-    model = small(name)
-    if name == "resnet18":
-        mean, std = (0.5,) * 3, (0.5,) * 3
-        model = model.clone(mean=mean, std=std)
-    else:
-        mean, std = models.IMAGENET_MEAN, models.IMAGENET_STD
-        config = dataclasses.replace(model.v1, image_mean=mean, image_std=std)
-        model = model.clone(v1=config)
-    variables = random_variables(model)
+    base = name == "resnet18"
+    mean, std = ((0.5,) * 3, (0.5,) * 3) if base else (models.IMAGENET_MEAN, models.IMAGENET_STD)
+
+    def normalised(model, **fields):
+        if base:
+            return model.clone(**fields)
+        fields = {f"image_{field}": values for field, values in fields.items()}
+        return model.clone(v1=dataclasses.replace(model.v1, **fields))
+
+    model, variables, _ = filled(name)
+    model = normalised(model, mean=mean, std=std)
     if suffix == "folder":
         convert.save_folder(tmp_path, model, variables)
         again, _ = convert.load_folder(tmp_path)
         assert again == model
     else:
-        convert.save_torch(tmp_path / "net.safetensors", model, variables)
-        again, _ = convert.from_torch(tmp_path / "net.safetensors")
+        path = tmp_path / "net.safetensors"
+        convert.save_torch(path, model, variables)
+        again, _ = convert.from_torch(path)
+        odd = normalised(model, mean=(0.1, 0.2, 0.3))
         with pytest.raises(ValueError, match="have no name in a checkpoint of PyTorch"):
-            odd = {"image_mean": (0.1, 0.2, 0.3)}
-            convert.save_torch(
-                tmp_path / "odd.safetensors",
-                model.clone(v1=dataclasses.replace(model.v1, **odd))
-                if name.startswith("vone_")
-                else model.clone(mean=odd["image_mean"]),
-                variables,
-            )
-    if name == "resnet18":
+            convert.save_torch(path, odd, variables)
+    if base:
         assert (again.mean, again.std) == (mean, std)
-        fields = {"mean": again.mean, "std": again.std}
+        fields = {"mean": mean, "std": std}
     else:
         assert (again.v1.image_mean, again.v1.image_std) == (mean, std)
         fields = {"v1": dataclasses.replace(again.v1, bank=None)}
@@ -159,10 +155,7 @@ def test_the_normalisation_survives(name, suffix, tmp_path):
     experiment = training.Experiment("x", config, training.DataConfig("fashion_mnist_small"))
     stored = json.loads(json.dumps(training.to_json(experiment)))
     trained = build_model(training.from_json(stored).model)
-    if name == "resnet18":
-        assert trained == again
-    else:
-        assert trained.v1 == fields["v1"]
+    assert trained == again if base else trained.v1 == fields["v1"]
 
 
 @pytest.fixture
@@ -218,12 +211,38 @@ def test_damaged_folders(folder):
     refused(good | {"network": good["network"] | {"name": "resnet9"}}, "name must be one of")
     refused(good | {"network": good["network"] | {"v1": {"noise": 3}}}, "damaged")
     refused(good | {"network": good["network"] | {"num_classes": 6}}, "shape: params.back_end.fc")
-    config.write_text(json.dumps(good))
     weights = folder / "model.safetensors"
-    data = weights.read_bytes()
-    weights.write_bytes(data[:-8])
-    with pytest.raises(convert.CheckpointError, match="truncated"):
-        convert.load_folder(folder)
+    weights.write_bytes(weights.read_bytes()[:-8])
+    refused(good, "truncated")
+
+
+def test_a_state_dict_fills_every_leaf_from_its_tensor():
+    model, _, tensors = filled("resnet18")
+    variables = convert.from_state_dict(model, tensors | {"bn1.num_batches_tracked": np.array(3)})
+    kernel = variables["params"]["back_end"]["layer2_0"]["downsample_0"]["kernel"]
+    tensor = tensors["layer2.0.downsample.0.weight"]
+    np.testing.assert_array_equal(kernel[0, 0, 1, 2], tensor[2, 1, 0, 0])
+    stats = variables["batch_stats"]["stem"]["bn1"]["var"]
+    np.testing.assert_array_equal(stats, tensors["bn1.running_var"])
+    np.testing.assert_array_equal(
+        variables["params"]["back_end"]["fc"]["kernel"], tensors["fc.weight"].T
+    )
+
+
+def test_all_problems_of_a_state_dict_are_reported_at_once():
+    model, _, broken = filled("resnet18")
+    del broken["layer3.1.bn2.bias"]
+    broken["fc.bias"] = np.zeros(11, np.float32)
+    broken["fc.weight"] = np.full_like(broken["fc.weight"], np.nan)
+    broken["layer9.0.conv1.weight"] = np.zeros(1, np.float32)
+    with pytest.raises(ValueError) as error:
+        convert.from_state_dict(model, broken)
+    assert set(error.value.problems) == {
+        "missing: layer3.1.bn2.bias for params/back_end/layer3_1/bn2/bias",
+        "shape: fc.bias gives (11,), params/back_end/fc/bias has (5,)",
+        "not finite: fc.weight",
+        "unused: layer9.0.conv1.weight",
+    }
 
 
 def test_variables_of_another_network_are_refused(vone, tmp_path):
