@@ -10,6 +10,14 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
+def names_of(document):
+    """Run the Python code of a document, and return the names that it defines."""
+    code = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+    names: dict = {}
+    exec(compile("\n".join(code), document, "exec"), names)
+    return names
+
+
 DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",
@@ -41,9 +49,7 @@ def test_configs_that_the_guide_names_are_there():
 
 @pytest.mark.slow
 def test_the_code_runs():
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    names: dict = {}
-    exec(compile(code, "README.md", "exec"), names)
+    names = names_of("README.md")
     assert names["adversarial"].shape == names["images"].shape
     change = abs(names["adversarial"] - names["images"]).max()
     assert 0 < float(change) <= 4 / 255 + 1e-6
@@ -51,10 +57,7 @@ def test_the_code_runs():
 
 @pytest.mark.slow
 def test_the_code_of_the_attacks_page_runs():
-    text = (ROOT / "docs" / "attacks.md").read_text()
-    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
-    names: dict = {}
-    exec(compile(code, "attacks.md", "exec"), names)
+    names = names_of("docs/attacks.md")
     for found in ("adversarial", "transferred"):
         change = abs(names[found] - names["images"]).max()
         assert 0 < float(change) <= 4 / 255 + 1e-6
@@ -70,10 +73,6 @@ def test_the_code_of_the_attacks_page_runs():
 
 @pytest.mark.slow
 def test_the_code_of_the_evnets_page_runs():
-    (code,) = re.findall(
-        r"```python\n(.*?)```", (ROOT / "docs" / "evnets.md").read_text(), re.DOTALL
-    )
-    names: dict = {}
-    exec(compile(code, "evnets.md", "exec"), names)
+    names = names_of("docs/evnets.md")
     assert names["cells"].shape == (2, 224, 224, 4)
     assert names["lesioned"].v1.in_channels == 3

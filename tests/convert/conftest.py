@@ -48,12 +48,19 @@ def equal(tree, other):
     )
 
 
-def refused(path, content=None, match=None):
+def refused(path, content=None, match=None, read=read_checkpoint):
     """Check that a checkpoint is refused, after its content is written."""
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(convert.CheckpointError, match=match):
-        read_checkpoint(path)
+        read(path)
+
+
+def folder_keeps(folder, model, variables):
+    """Return True if a network comes back from a folder as it was saved."""
+    convert.save_folder(folder, model, variables)
+    again, values = convert.load_folder(folder)
+    return again == model and equal(values, variables)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.convert.conftest import equal, filled, random_variables
+from tests.convert.conftest import equal, filled, folder_keeps, random_variables
 from tests.convert.torch_writer import archive
 from tests.golden import formula_weights
 from tests.models.test_evnet import golden_images
@@ -125,10 +125,7 @@ def test_folders_keep_the_subcortical_stage(tmp_path):
     )
     block = dataclasses.replace(models.v1_config(224, 1, "ev_resnet18"), simple_channels=8)
     model = models.create("ev_resnet18", 3, width=2, v1=block, subcortical=stage)
-    variables = random_variables(model)
-    convert.save_folder(tmp_path, model, variables)
-    again, values = convert.load_folder(tmp_path)
-    assert again == model and equal(values, variables)
+    assert folder_keeps(tmp_path, model, random_variables(model))
     card = (tmp_path / "README.md").read_text()
     assert "Front end: a subcortical stage (P and M cells), then" in card
 

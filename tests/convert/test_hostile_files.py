@@ -237,9 +237,8 @@ def test_impossible_tensors_of_safetensors(entry, tmp_path):
 def test_huge_integers_in_flags_and_descriptions(form, tmp_path):
     path = tmp_path / "file.pth"
     huge = 10**5000
-    path.write_bytes(form({"a": np.ones(1, np.float32), "flags": {"stride": huge}}))
-    with pytest.raises(CheckpointError, match="more than 1024 bits"):
-        convert.from_torch(path)
+    content = form({"a": np.ones(1, np.float32), "flags": {"stride": huge}})
+    refused(path, content, "more than 1024 bits", convert.from_torch)
     storage = Stored("0", np.ones(4, np.float32), length=huge)
     refused(path, form({"a": tensor(storage, (1,))}, [storage]), match="more than 1024 bits")
 
@@ -278,8 +277,7 @@ def test_pipes_and_devices_are_not_opened(tmp_path):
         (convert.load_folder, tmp_path),
         (convert.from_torch, Path("/dev/zero")),
     ):
-        with pytest.raises(CheckpointError, match="must be a regular file"):
-            read(path)
+        refused(path, None, "must be a regular file", read)
     assert time.monotonic() - started < 5
 
 
@@ -314,15 +312,13 @@ def test_banks_and_flags_that_would_need_too_much_memory(vone, tmp_path):
     path = tmp_path / "file.pth"
     huge = {"arch": "resnet18", "simple_channels": 10**9, "complex_channels": 0}
     half = {k: t for k, t in vone[2].items() if k != "vone_block.simple_conv_q1.weight"}
-    path.write_bytes(archive({"state_dict": half, "flags": huge}))
-    with pytest.raises(CheckpointError, match="the bank must have at most"):
-        convert.from_torch(path)
+    content = archive({"state_dict": half, "flags": huge})
+    refused(path, content, "the bank must have at most", convert.from_torch)
     q = {
         f"vone_block.simple_conv_q{i}.weight": np.ones((10**6, 1, 3, 3), np.float32) for i in (0, 1)
     }
-    path.write_bytes(archive({"state_dict": vone[2] | q}))
-    with pytest.raises(CheckpointError, match="a bank must have at most"):
-        convert.from_torch(path)
+    content = archive({"state_dict": vone[2] | q})
+    refused(path, content, "a bank must have at most", convert.from_torch)
 
 
 def test_builders_take_only_tuples(tmp_path):

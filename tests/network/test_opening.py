@@ -162,8 +162,6 @@ def test_folders_and_checkpoints_have_the_logits_of_their_source(vone, tmp_path)
         assert "bank" not in str(network.config["network"]["v1"].get("in_phase", ""))
     with pytest.raises(NetworkError, match="step is for a directory of train.py, got 3"):
         vone_jax.open_network(tmp_path / "file.pt.safetensors", step=3)
-    with pytest.raises(NetworkError, match="v1 is for checkpoint files"):
-        vone_jax.open_network(tmp_path / "folder", v1_fields={"simple_channels": 3})
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -76,12 +76,8 @@ def write_safetensors(
     header = json.loads(content[8 : 8 + length]) | {"__metadata__": metadata}
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)  # The numbers start at a multiple of 8.
-
-    def write(file: BinaryIO) -> None:
-        file.write(len(encoded).to_bytes(8, "little") + encoded)
-        file.write(memoryview(content)[8 + length :])
-
-    files.replace(path, write)
+    parts = len(encoded).to_bytes(8, "little"), encoded, memoryview(content)[8 + length :]
+    files.replace(path, lambda file: file.writelines(parts))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
