@@ -132,21 +132,17 @@ class ActivationsModel:
         assert extractor is not None
         self.image_size = image_size or model.image_size
         self._channels = model.in_channels
-        self._variables = variables
         self._key = prng.stream(key, "brain-score")
         self._trials = trials if models.is_stochastic(model) else 1
-
-        def features(variables: Any, keys: jax.Array, images: jax.Array) -> Any:
-            return model.apply(variables, images, noise_key=keys, method="features")
-
+        self._features = models.features_fn(model, variables)
         images = jnp.zeros((1, self.image_size, self.image_size, self._channels))
-        self.layers = tuple(jax.eval_shape(features, variables, key[None], images))
-        self._features = jax.jit(
-            lambda variables, keys, images, names: {
-                name: features(variables, keys, images)[name] for name in names
-            },
-            static_argnums=3,
-        )
+        self.layers = tuple(jax.eval_shape(self._features, key[None], images))
+
+        def chosen(features: Any, keys: jax.Array, images: jax.Array, names: Any) -> Any:
+            layers = features(keys, images)
+            return {name: layers[name] for name in names}
+
+        self._chosen = jax.jit(chosen, static_argnums=3)
         self._extractor = extractor(
             get_activations=self.get_activations,
             preprocessing=self.preprocessing,
@@ -198,7 +194,7 @@ class ActivationsModel:
         names, pixels = tuple(layer_names), jnp.asarray(images)
         total: dict[str, Any] = {}
         for trial in range(self._trials):
-            layers = self._features(self._variables, prng.fold(keys, trial), pixels, names)
+            layers = self._chosen(self._features, prng.fold(keys, trial), pixels, names)
             total = {name: total.get(name, 0.0) + value for name, value in layers.items()}
         averages = {name: np.asarray(total[name]) / self._trials for name in names}
         return OrderedDict(
