@@ -34,8 +34,11 @@ def randomised(network, seed=0):
     return network.eval()
 
 
-def to_torch_images(x, mean, std):
-    return torch.from_numpy(np.ascontiguousarray(((x - mean) / std).transpose(0, 3, 1, 2)))
+def theirs(network, x, mean, std):
+    """What a network of PyTorch makes of images."""
+    images = np.ascontiguousarray(((x - mean) / std).transpose(0, 3, 1, 2))
+    with torch.no_grad():
+        return network(torch.from_numpy(images)).numpy()
 
 
 def converted(network, path, **kwargs):
@@ -50,20 +53,14 @@ def logits_of(model, variables, x):
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "arguments"),
-    [
-        ("resnet18", 96, {"num_classes": 10}),
-        ("resnet50", 64, {"num_classes": 10}),
-        ("alexnet", 128, {"num_classes": 10}),
-        ("efficientnet_b0", 64, {"num_classes": 10}),
-    ],
+    ("name", "size"),
+    [("resnet18", 96), ("resnet50", 64), ("alexnet", 128), ("efficientnet_b0", 64)],
 )
-def test_torchvision(name, size, arguments, tmp_path):
+def test_torchvision(name, size, tmp_path):
     torch.manual_seed(0)
-    network = randomised(torchvision.models.get_model(name, weights=None, **arguments))
+    network = randomised(torchvision.models.get_model(name, weights=None, num_classes=10))
     x = images(size)
-    with torch.no_grad():
-        expected = network(to_torch_images(x, *IMAGENET)).numpy()
+    expected = theirs(network, x, *IMAGENET)
     model, variables = converted(network, tmp_path / "net.pth")
     assert model == models.create(name, 10)
     tolerance = min(2e-4, 1e-4 * np.abs(expected).max())
@@ -80,8 +77,7 @@ def test_resnet18_layer_by_layer(tmp_path):
             lambda _, __, output, name=name: expected.update({name: output.numpy()})
         )
     x = images(96)
-    with torch.no_grad():
-        network(to_torch_images(x, *IMAGENET))
+    theirs(network, x, *IMAGENET)
     model, variables = converted(network, tmp_path / "net.pth")
     layers = jax.jit(lambda v, x: model.apply(v, x, method="features"))(variables, x)
     for name, output in expected.items():
@@ -96,8 +92,7 @@ def test_cornet_s(tmp_path):
     torch.manual_seed(2)
     network = randomised(torch_networks.CORnetS(16, 10))
     x = images(64)
-    with torch.no_grad():
-        expected = network(to_torch_images(x, *IMAGENET)).numpy()
+    expected = theirs(network, x, *IMAGENET)
     model, variables = converted(network, tmp_path / "net.pth")
     assert model == models.create("cornet_s", 10, width=16)
     np.testing.assert_allclose(logits_of(model, variables, x), expected, rtol=0, atol=2e-4)
@@ -138,24 +133,16 @@ def test_vonenet(vone_cornet_s, tmp_path, wrapped, zipped):
     network = torch.nn.DataParallel(vone_cornet_s) if wrapped else vone_cornet_s
     path = tmp_path / "net.pth.tar"
     optimizer = torch.optim.SGD(vone_cornet_s.parameters(), 0.1, momentum=0.9)
-    torch.save(
-        {
-            "epoch": 3,
-            "flags": FLAGS,
-            "state_dict": network.state_dict(),
-            "optimizer": optimizer.state_dict(),
-        },
-        path,
-        _use_new_zipfile_serialization=zipped,
-    )
+    states = {"state_dict": network.state_dict(), "optimizer": optimizer.state_dict()}
+    content = {"epoch": 3, "flags": FLAGS, **states}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
     conversion = convert.read(path)
     assert any("of seed 4, sf_max 9" in note for note in conversion.notes)
-    x = images(96)
-    with torch.no_grad():
-        expected = vone_cornet_s(to_torch_images(x, 0.5, 0.5)).numpy()
     if not (wrapped and zipped):  # The same variables: one compilation is enough.
         assert equal(convert.to_torch(conversion.model, conversion.variables), _arrays(network))
         return
+    x = images(96)
+    expected = theirs(vone_cornet_s, x, 0.5, 0.5)
     logits = logits_of(conversion.model, conversion.variables, x)
     np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-4)
 
@@ -195,9 +182,9 @@ def test_types_and_views_are_read_as_torch_reads_them(tmp_path):
     for zipped in (True, False):
         path = tmp_path / f"{zipped}.pth"
         torch.save(content, path, _use_new_zipfile_serialization=zipped)
-        theirs = torch.load(path, weights_only=True)
+        expected = torch.load(path, weights_only=True)
         arrays = read_checkpoint(path).state_dict
-        assert equal(arrays, {name: t.detach().numpy() for name, t in theirs.items()})
+        assert equal(arrays, {name: t.detach().numpy() for name, t in expected.items()})
     torch.save({"a": torch.ones(1).expand(5)}, path)
     with pytest.raises(convert.CheckpointError, match="does not fit its storage"):
         read_checkpoint(path)  # What could be a bomb is not unpacked.
