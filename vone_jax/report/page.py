@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -25,27 +25,25 @@ from vone_jax.report import (
     tuning,
     wording,
 )
-from vone_jax.report.provenance import Entry, entries
-from vone_jax.results import Result, Run
+from vone_jax.report.provenance import entries
+from vone_jax.results import Run
 
-# The command that makes the results that a section needs.
-COMMANDS = {
-    "clean": "{eval} {run} --suite clean",
-    "attack": "{eval} {run} --suite linf l2 l1",
-    "masking": "{eval} {run} --suite masking",
-    "gallery": "{eval} {run} --suite gallery",
-    "corruption": "{eval} {run} --suite corruptions",
-    "v1": "{eval} {run} --suite v1",
-    "training": "{train}",
+# The suites that make the results that a section needs.
+SUITES = {
+    "clean": "clean",
+    "attack": "linf l2 l1",
+    "masking": "masking",
+    "gallery": "gallery",
+    "corruption": "corruptions",
+    "v1": "v1",
 }
 
-# The parts of the table of all numbers. Parts with more rows are folded up.
+# The parts of the table of all numbers.
 GROUPS = {"clean": "Clean images", "attack": "Attacks", "corruption": "Corruptions"}
-OPEN_ROWS = 30
 
 
 def environment() -> jinja2.Environment:
-    """The templates of the page, and the words that they use."""
+    """The templates of the page, and the words and functions that they use."""
     made = jinja2.Environment(
         loader=jinja2.PackageLoader("vone_jax.report", "templates"),
         autoescape=True,
@@ -58,11 +56,18 @@ def environment() -> jinja2.Environment:
     for name in ("percent", "points", "listing", "count", "words", "fact"):
         made.filters[name] = getattr(wording, name)
     made.filters["whole"] = _whole
-    made.filters |= {"interval": lambda ends: wording.interval(*ends), "tally": _tally}
+    made.filters |= {
+        "interval": lambda ends: wording.interval(*ends),
+        "mean": results.mean_accuracy,
+    }
     made.globals |= {
         "norm_labels": names.NORM_LABELS,
         "eps_label": names.eps_label,
-        "form_label": comparison.form_label,
+        "color": charts.color,
+        "marker": charts.marker,
+        "comparison": comparison,
+        "images": images,
+        "tuning": tuning,
     }
     return made
 
@@ -72,33 +77,25 @@ def render(runs: Sequence[Run], table: scores.Table) -> str:
     script = charts.script()
     # The policy of the page allows this script, and no other one.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = (
-        environment()
-        .get_template("page.html")
-        .render(_context(runs, table), script=script, digest=digest)
-    )
-    return wording.printable(page)
+    templates = environment()
+    templates.filters["anchor"] = {each.result: each.anchor for each in entries(runs)}.get
+    page = templates.get_template("page.html")
+    return wording.printable(page.render(_context(runs, table), script=script, digest=digest))
 
 
 def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
     labels, training = [run.label for run in runs], accuracy.training_charts(runs)
-    datasets = sorted(
-        {wording.dataset(r.dataset.name, r.dataset.split) for run in runs for r in run.on_images}
-    )
-    started = [r.provenance.started for run in runs for r in run.results]
+    datasets = {
+        wording.dataset(r.dataset.name, r.dataset.split) for run in runs for r in run.on_images
+    }
     methods = {getattr(r.measured, "interval_method", "") for run in runs for r in run.results}
     return {
-        "labels": labels,
+        "runs": runs,
         "title": " and ".join(labels) if len(labels) <= 2 else f"{len(labels)} networks",
-        "datasets": datasets,
-        "images": comparison.images(runs),
-        "measured_on": max(started)[:10],
-        "markers": [charts.marker(position) for position in range(len(runs))],
-        "colors": [position % charts.COLORS for position in range(len(runs))],
-        "solid": [run.stochastic for run in runs],
+        "datasets": sorted(datasets),
+        "measured_on": max(r.provenance.started for run in runs for r in run.results)[:10],
         "cautions": cautions.cautions(runs),
-        "comparisons": [_comparison(runs, item) for item in paired.comparisons(runs)],
-        "cards": [_card(position, run) for position, run in enumerate(runs)],
+        "comparisons": paired.comparisons(runs),
         "answer": accuracy.overview(runs),
         "attack_panels": [(n, accuracy.attack_chart(runs, n)) for n in comparison.norms(runs)],
         "attacks": _attack_settings(runs),
@@ -108,7 +105,6 @@ def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
         "corruption_means": entries(runs, "corruption_means"),
         "scores": table,
         "score_parts": [[name for name in part if name in table.columns] for part in scores.PARTS],
-        "score_titles": scores.TITLES,
         "exhibits": images.galleries(runs),
         "corruptions": _corruptions(runs),
         "banks": _banks(runs),
@@ -127,50 +123,13 @@ def _whole(text: str) -> Markup:
     return Markup(re.sub(r"\S*-\S*", r'<span class="whole">\g<0></span>', str(escape(text))))
 
 
-def _tally(checks: results.Checks) -> str:
-    """The number of checks with each verdict, such as '2 pass, 1 warn and 1 fail'."""
-    short = {"pass": "pass", "warning": "warn", "fail": "fail"}
-    counts = {verdict: checks.count(verdict) for verdict in results.VERDICTS}
-    return wording.listing([f"{n} {short[verdict]}" for verdict, n in counts.items() if n])
-
-
-def _comparison(runs: Sequence[Run], item: paired.Comparison) -> dict[str, Any]:
-    """A comparison with a cell for each accuracy: of a mean, the mean of its results."""
-
-    def cell(run: Run, members: Sequence[Result]) -> Entry | dict[str, Any]:
-        if len(members) == 1:
-            return Entry(runs.index(run), run, members[0])
-        return {"mean": results.mean_accuracy(members)}
-
-    lines = [
-        {"line": line, "base": cell(item.base, line.base), "vone": cell(item.vone, line.vone)}
-        for line in item.lines
-    ]
-    return {"item": item, "lines": lines}
-
-
-def _card(position: int, run: Run) -> dict[str, Any]:
-    """A network at a glance: clean accuracy, and the middle radius of each ladder."""
-    clean = comparison.clean(run)
-    middles = [ladder[len(ladder) // 2] for ladder in comparison.ladders(run)]
-    corrupted = comparison.averaged(run)
-    return {
-        "run": run,
-        "near_chance": comparison.near_chance(run),
-        "clean": clean and Entry(position, run, clean),
-        "robust": [Entry(position, run, result) for result in middles],
-        "corrupted": results.mean_accuracy(list(corrupted.values())) if corrupted else None,
-    }
-
-
 def _attack_settings(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """(network, attack with its noise draws), for each way in which a network was attacked."""
     settings: dict[tuple[str, str], None] = {}
-    for run in runs:
-        for result in run.of_kind("attack"):
-            draws = comparison.attack_condition(result).eot_samples
-            mean = f", gradient averaged over {draws} noise draws" if draws > 1 else ""
-            settings[run.label, f"{comparison.attack_settings(result)}{mean}"] = None
+    for _, run, result in entries(runs, "attack"):
+        draws = comparison.attack_condition(result).eot_samples
+        mean = f", gradient averaged over {draws} noise draws" if draws > 1 else ""
+        settings[run.label, f"{comparison.attack_settings(result)}{mean}"] = None
     return list(settings)
 
 
@@ -199,85 +158,43 @@ def _corruptions(runs: Sequence[Run]) -> dict[str, Any] | None:
     }
 
 
-def _banks(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The V1 front ends; networks with the same one share an entry."""
-    shared: dict[bytes, tuple[list[str], Result]] = {}
+def _banks(runs: Sequence[Run]) -> list[tuple[list[str], Mapping[str, np.ndarray]]]:
+    """The V1 front ends, (networks, arrays); networks with the same one share an entry."""
+    shared: dict[bytes, tuple[list[str], Mapping[str, np.ndarray]]] = {}
     for _, run, result in entries(runs, "v1"):
         if result.arrays:
             names = ("kernels_in_phase", "kernels_quadrature", "image", "responses_clean")
             key = b"".join(result.arrays[name].tobytes() for name in names)
-            labels, _ = shared.setdefault(key, ([], result))
+            labels, _ = shared.setdefault(key, ([], result.arrays))
             if run.label not in labels:
                 labels.append(run.label)
-    banks = []
-    for labels, result in shared.values():
-        arrays = result.arrays
-        banks.append(
-            {
-                "labels": labels,
-                "filters": len(arrays["sf"]),
-                "size": arrays["kernels_in_phase"].shape[1],
-                "pixels_per_degree": float(arrays["pixels_per_degree"]),
-                "colored": arrays["image"].shape[-1] == 3,
-                "mosaics": images.mosaics(arrays),
-                "strip": images.strip(arrays),
-                "published": any(name.startswith("published_") for name in arrays),
-                "histograms": [("", tuning.bank_histogram(arrays, n)) for n in tuning.PARAMETERS],
-                "image": images.photograph(arrays["image"]),
-                "cells": images.response_maps(arrays),
-                "noisy": not np.array_equal(arrays["responses_clean"], arrays["responses_noisy"]),
-                "map_size": "×".join(map(str, arrays["responses_clean"].shape[:2])),
-            }
-        )
-    return banks
+    return list(shared.values())
 
 
 def _table(runs: Sequence[Run]) -> dict[str, Any]:
-    """Every accuracy: a column for each network, and one for each difference of a pair."""
-    pairs = [(runs.index(base), runs.index(vone)) for base, vone in paired.pairs(runs)]
-    body = []
+    """Every accuracy by kind: a column for each network, and for each difference of a pair."""
+    pairs = paired.pairs(runs)
+    groups: dict[str, list[tuple[comparison.Row, list[results.Difference | None]]]] = {}
     for row in comparison.rows(runs):
-        cells = [
-            result and Entry(position, run, result)
-            for position, (run, result) in enumerate(zip(runs, row.results, strict=True))
-        ]
-        both = [(row.results[first], row.results[second]) for first, second in pairs]
+        of = dict(zip(runs, row.results, strict=True))
         differences = [
-            results.difference([base], [vone]) if base and vone else None for base, vone in both
+            results.difference([first], [second]) if first and second else None
+            for first, second in ((of[base], of[vone]) for base, vone in pairs)
         ]
-        body.append({"row": row, "cells": cells, "differences": differences})
-    groups = []
-    for kind, name in GROUPS.items():
-        lines = [line for line in body if line["row"].kind == kind]
-        if lines:
-            groups.append({"name": name, "body": lines, "open": len(lines) <= OPEN_ROWS})
-    unpaired = any(item and not item.paired for line in body for item in line["differences"])
-    named = [(runs[first].label, runs[second].label) for first, second in pairs]
-    return {"pairs": named, "groups": groups, "unpaired": unpaired}
+        groups.setdefault(GROUPS[row.kind], []).append((row, differences))
+    shown = [item for body in groups.values() for _, items in body for item in items if item]
+    return {"pairs": pairs, "groups": groups, "unpaired": not all(item.paired for item in shown)}
 
 
 def _missing(runs: Sequence[Run], trained: bool) -> dict[str, str]:
     """Kind of result -> the command that would make it, for kinds that runs lack and can have."""
-    present = {
-        result.kind
-        for run in runs
-        for result in run.results
-        if result.arrays or result.kind not in ("gallery", "v1")
-    }
-    present |= {"training"} if trained else set()
+    present = {r.kind for _, _, r in entries(runs) if r.arrays or r.kind not in ("gallery", "v1")}
     vones = [run for run in runs if names.front_end(run.model)]
-    present |= set() if vones else {"v1"}
-    return {
-        kind: command.format(
-            run=_spec((vones if kind == "v1" else runs)[0]),
-            eval=names.command("eval.py"),
-            train=names.command("train.py"),
-        )
-        for kind, command in COMMANDS.items()
-        if kind not in present
-    }
-
-
-def _spec(run: Run) -> str:
-    """The first argument of eval.py for a network; only its user knows where one is from a file."""
-    return "NETWORK" if run.results[0].network.source else str(run.path)
+    commands = {} if trained else {"training": names.command("train.py")}
+    for kind, suite in SUITES.items():
+        run = next(iter(vones if kind == "v1" else runs), None)
+        if run is not None and kind not in present:
+            # Only its user knows where a network is that is from a file.
+            spec = "NETWORK" if run.results[0].network.source else run.path
+            commands[kind] = f"{names.command('eval.py')} {spec} --suite {suite}"
+    return commands

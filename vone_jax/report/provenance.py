@@ -25,10 +25,14 @@ class Entry(NamedTuple):
         return f"run{self.position + 1}-{self.run.results.index(self.result) + 1}"
 
 
-def entries(runs: Sequence[Run], *kinds: str) -> list[Entry]:
-    """The results of some kinds, in the order of the networks."""
-    places = enumerate(runs)
-    return [Entry(position, run, each) for position, run in places for each in run.of_kind(*kinds)]
+def entries(runs: Sequence[Run], kind: str = "") -> list[Entry]:
+    """The results of a kind, or all, in the order of the networks."""
+    return [
+        Entry(position, run, result)
+        for position, run in enumerate(runs)
+        for result in run.results
+        if kind in ("", result.kind)
+    ]
 
 
 def source(position: int, run: Run) -> dict[str, Any]:
