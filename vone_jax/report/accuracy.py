@@ -79,13 +79,8 @@ def overview(runs: Sequence[Run]) -> Figure | None:
 
     None if nothing was measured.
     """
-    radii = {
-        (names.NORMS.index(result.attack.norm), result.attack.radius): result.attack.label
-        for run in runs
-        for ladder in comparison.ladders(run)
-        for result in ladder
-    }
-    attacks = [radii[place] for place in sorted(radii)]
+    attacked = [r for run in runs for ladder in comparison.ladders(run) for r in ladder]
+    attacks = [r.attack.label for r in comparison.by_radius(attacked).values()]
     points = [_conditions(run) for run in runs]
     return _rows_chart(runs, points, [_CLEAN, *attacks, _CORRUPTED], "Accuracy by condition.")
 

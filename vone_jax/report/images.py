@@ -79,21 +79,17 @@ def mosaics(arrays: Mapping[str, np.ndarray]) -> list[dict[str, str]]:
     """
     cells, simple = np.arange(len(arrays["sf"])), int(arrays["simple_channels"])
     pictures = []
-    for title, members, phases, paired in (
-        ("Simple cells", cells[:simple], _PHASES[:1], ""),
-        (
-            "Complex cells",
-            cells[simple:],
-            _PHASES,
-            ", each a pair of filters a quarter period apart",
-        ),
+    for kind, members, phases in (
+        ("simple", cells[:simple], _PHASES[:1]),
+        ("complex", cells[simple:], _PHASES),
     ):
-        if not len(members):
-            continue
-        rows = _arranged(members, arrays["sf"], arrays["theta"], _COLUMNS // len(phases))
-        tiles = [[each for i in row for each in _tiles(arrays, i, phases)] for row in rows]
-        about = f"{sum(map(len, rows))} of {len(members)} {title.lower()}{paired}"
-        pictures.append({"title": title, "description": about, "uri": _stitched(tiles)})
+        if len(members):
+            rows = _arranged(members, arrays["sf"], arrays["theta"], _COLUMNS // len(phases))
+            tiles = [[each for i in row for each in _tiles(arrays, i, phases)] for row in rows]
+            paired = ", each a pair of filters a quarter period apart" if len(phases) > 1 else ""
+            about = f"{sum(map(len, rows))} of {len(members)} {kind} cells{paired}"
+            title = f"{kind.capitalize()} cells"
+            pictures.append({"title": title, "description": about, "uri": _stitched(tiles)})
     return pictures
 
 
@@ -118,17 +114,11 @@ def _arranged(
 def _tiles(
     arrays: Mapping[str, np.ndarray], cell: int, phases: Sequence[str] = _PHASES[:1]
 ) -> list[np.ndarray]:
-    """The filters of a cell on mid-grey: excitation brighter, inhibition darker, in its channel.
-
-    A filter of a channel that images do not have, such as the M cells of an EVNet, is grey. The
-    largest absolute value becomes black or white.
-
-    Returns:
-      uint8 pixels of shape (side, side, colors), with sides of about 50, for each of the phases.
-    """
+    """The filters of a cell on mid-grey, uint8 (side, side, colors) with sides of about 50."""
     kernels = np.array([arrays[name][cell] for name in phases])
     colors = arrays["image"].shape[-1]
     grey = np.full((*kernels.shape, colors), 0.5)
+    # Images do not have all channels, such as that of the M cells of an EVNet.
     channel = int(arrays["channel"][cell])
     shown = slice(channel, channel + 1) if channel < colors else slice(None)
     grey[..., shown] += 0.5 * kernels[..., None] / (np.abs(kernels).max() or 1.0)
@@ -165,11 +155,10 @@ def response_maps(arrays: Mapping[str, np.ndarray]) -> list[dict[str, str]]:
     for kind, members in (("simple", cells[:simple]), ("complex", cells[simple:])):
         for i in _chosen(members, arrays) if len(members) else []:
             high = float(max(clean[..., i].max(), np.quantile(noisy[..., i], 0.98)))
-            caption = f"{arrays['sf'][i]:.1f} cycles/°, θ {arrays['theta'][i] % 180:.0f}°"
             shown.append(
                 {
                     "kind": kind,
-                    "caption": caption,
+                    "caption": f"{arrays['sf'][i]:.1f} cycles/°, θ {arrays['theta'][i] % 180:.0f}°",
                     "kernel": _data_uri(_picture(_tiles(arrays, i)[0])),
                     "clean": heat_map(clean[..., i], 0.0, high),
                     "noisy": heat_map(noisy[..., i], 0.0, high),
@@ -185,13 +174,9 @@ def _chosen(cells: np.ndarray, arrays: Mapping[str, np.ndarray]) -> list[int]:
     chosen: list[int] = []
     by_frequency = np.argsort(arrays["sf"][cells], kind="stable")
     for band in np.array_split(by_frequency, min(_CELLS_OF_A_KIND, len(cells))):
-        order = [int(i) for i in cells[band[np.argsort(-spread[band], kind="stable")]]]
-        turned = (
-            i
-            for i in order
-            if all(abs((theta[i] - theta[j] + 90) % 180 - 90) >= _TURN for j in chosen)
-        )
-        chosen.append(next(turned, order[0]))
+        order = cells[band[np.argsort(-spread[band], kind="stable")]].tolist()
+        angles = np.abs((theta[order, None] - theta[chosen] + 90) % 180 - 90)
+        chosen.append(order[(angles >= _TURN).all(axis=1).argmax()])
     return chosen
 
 
@@ -223,12 +208,14 @@ def _gallery(shown: Sequence[Entry]) -> dict[str, Any]:
         name = entry.result.dataset.class_name
         for i in _chosen_images(arrays):
             original, adversarial = arrays["images"][i], arrays["adversarial"][i]
-            label = int(arrays["label"][i])
+            label, before, after = (
+                int(arrays[each][i])
+                for each in ("label", "predicted_clean", "predicted_adversarial")
+            )
             key = (label, original.shape, original.tobytes())
             if key not in cards:
-                shown_once = {"truth": name(label), "original": photograph(original)}
-                cards[key] = shown_once | {"attacked": []}
-            before, after = (int(arrays[f"predicted_{of}"][i]) for of in ("clean", "adversarial"))
+                once = {"truth": name(label), "original": photograph(original)}
+                cards[key] = once | {"attacked": []}
             cards[key]["attacked"].append(
                 {
                     "position": entry.position,
