@@ -11,7 +11,7 @@ import numpy as np
 from vone_jax import arguments, names, prng, results
 from vone_jax.attacks import FGSM, PGD, Attack, RandomNoise, Square, classifier, losses
 from vone_jax.attacks.attack import compiled
-from vone_jax.evaluation import masking_checks
+from vone_jax.evaluation import masking_checks as checks
 from vone_jax.evaluation.conditions import Condition, attack_passes, attack_record
 from vone_jax.evaluation.judging import Trial, probability_correct
 from vone_jax.results import Check
@@ -21,78 +21,75 @@ _PASSES = 5
 _GREYS = (0.0, 0.5, 1.0)
 
 
-# Checks that compare attacks, each at least as strong as the one before. They are made where all of
-# the attacks are. Name -> the question, the attacks, the check, and its words.
-_COMPARED = {
+# Checks in their order -> the question that each answers.
+_QUESTIONS = {
+    "logits": "Does the network return logits, not probabilities?",
+    "randomness": "Is the network as random as the evaluation takes it to be?",
+    "gradients": "Are gradients finite and not zero, also for constant images?",
+    "classes": "Are there enough classes for the losses of AutoAttack?",
+    "zero_radius": "Is an attack of radius 0 the same as no attack?",
+    "unbounded": "Does an attack without a bound break every image?",
+    "loss": "Does the loss rise along the run of the attack?",
+    "random_noise": "Does random noise of the same size do less harm?",
+    "radius": "Does accuracy fall as the budget grows?",
+    "steps": "Does accuracy fall with more steps of the same length?",
+    "iterative": "Do many steps do at least as well as one?",
+    "other_loss": "Does the cross-entropy do at least as well as the margin loss?",
+    "black_box": "Do gradients do at least as well as scores alone?",
+    "restarts": "Has the attack converged in restarts?",
+    "draws": "Has the attack converged in noise draws per gradient?",
+    "equal_cost": "Do k draws per step do at least as well as k times more steps of one draw?",
+    "noise_off": "Do gradients with noise do at least as well as those without?",
+    "transfer": "Do own gradients do at least as well as those of {transfer}?",
+}
+
+# Checks of attacks, each at least as strong as the one before -> the attacks, and what it means
+# that accuracy never rises from one to the next, or that it does. They are made where all of the
+# attacks are.
+_FALLING = {
     "radius": (
-        "Does accuracy fall as the budget grows?",
         ("clean", "eps/4", "eps", "4 eps"),
-        masking_checks.falls,
         "A larger budget never leaves more accuracy.",
         "A larger budget leaves more accuracy: the attack does not use it.",
     ),
     "steps": (
-        "Does accuracy fall with more steps of the same length?",
         ("S/4 steps", "eps", "4 S steps"),
-        masking_checks.falls,
         "More steps never leave more accuracy.",
         "More steps leave more accuracy: they do not lead uphill.",
     ),
     "iterative": (
-        "Do many steps do at least as well as one?",
         ("one step", "eps"),
-        masking_checks.falls,
         "Many steps do at least as well as one.",
         "One step does more than many: gradients mislead.",
     ),
     "other_loss": (
-        "Does the cross-entropy do at least as well as the margin loss?",
         ("margin loss", "eps"),
-        masking_checks.falls,
         "The margin loss finds no more.",
         "The margin loss finds more: the cross-entropy is flat where it should lead.",
     ),
     "black_box": (
-        "Do gradients do at least as well as scores alone?",
         ("scores", "eps"),
-        masking_checks.falls,
         "An attack without gradients finds no more.",
         "An attack without gradients finds more: gradients are masked.",
     ),
-    "restarts": (
-        "Has the attack converged in restarts?",
-        ("1 restart", "restarts"),
-        masking_checks.plateau,
-        "restarts",
-    ),
-    "draws": (
-        "Has the attack converged in noise draws per gradient?",
-        ("1 draw", "eps", "4 k draws"),
-        masking_checks.plateau,
-        "draws",
-    ),
     "equal_cost": (
-        "Do k draws per step do at least as well as k times more steps of one draw?",
         ("k S steps of 1 draw", "eps"),
-        masking_checks.falls,
         "At equal cost, averaging over draws does at least as well.",
         "At equal cost, more steps of one draw do more than averaging over draws.",
     ),
     "noise_off": (
-        "Do gradients with noise do at least as well as those without?",
         ("without noise", "eps"),
-        masking_checks.falls,
         "The network without its noise gives no better attack.",
         "Attacking the network without its noise does more: noise masks gradients.",
     ),
     "transfer": (
-        "Do own gradients do at least as well as those of {transfer}?",
         ("transfer", "eps"),
-        masking_checks.falls,
         "The other network's adversarial images do no more.",
         "The other network's adversarial images do more: gradients are masked.",
     ),
 }
+# Of what an attack may use more -> the attacks, which use more and more of it.
+_PLATEAUS = {"restarts": ("1 restart", "restarts"), "draws": ("1 draw", "eps", "4 k draws")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,49 +234,31 @@ class Masking(Condition):
             "S/4 steps": arrays["loss S/4 steps"],
             "S steps": arrays["loss eps"],
         }
-        findings = {
-            "logits": (
-                "Does the network return logits, not probabilities?",
-                masking_checks.outputs(arrays["lowest"], arrays["highest"], arrays["sum error"]),
+        zero = {"clean": share["clean"], "eps = 0": share["eps 0"]}
+        noise = {"random noise": share["random noise"], "attack": share["eps"]}
+        found = {
+            "logits": checks.outputs(arrays["lowest"], arrays["highest"], arrays["sum error"]),
+            "randomness": checks.randomness(arrays["spread"], self.stochastic),
+            "gradients": checks.gradients(gradients, arrays["gradient constant"]),
+            "classes": checks.enough_classes(classes),
+            "zero_radius": checks.zero_radius(zero),
+            "unbounded": checks.unbounded(
+                {"unbounded": share["unbounded"]}, classes, self.stochastic
             ),
-            "randomness": (
-                "Is the network as random as the evaluation takes it to be?",
-                masking_checks.randomness(arrays["spread"], self.stochastic),
-            ),
-            "gradients": (
-                "Are gradients finite and not zero, also for constant images?",
-                masking_checks.gradients(gradients, arrays["gradient constant"]),
-            ),
-            "classes": (
-                "Are there enough classes for the losses of AutoAttack?",
-                masking_checks.enough_classes(classes),
-            ),
-            "zero_radius": (
-                "Is an attack of radius 0 the same as no attack?",
-                masking_checks.zero_radius({"clean": share["clean"], "eps = 0": share["eps 0"]}),
-            ),
-            "unbounded": (
-                "Does an attack without a bound break every image?",
-                masking_checks.unbounded(
-                    {"unbounded": share["unbounded"]}, classes, self.stochastic
-                ),
-            ),
-            "loss": (
-                "Does the loss rise along the run of the attack?",
-                masking_checks.loss_rises(losses),
-            ),
-            "random_noise": (
-                "Does random noise of the same size do less harm?",
-                masking_checks.beats_noise(
-                    {"random noise": share["random noise"], "attack": share["eps"]}
-                ),
-            ),
+            "loss": checks.loss_rises(losses),
+            "random_noise": checks.beats_noise(noise),
         }
-        for name, (question, compared, check, *words) in _COMPARED.items():
+        for name, (compared, good, bad) in _FALLING.items():
             if share.keys() >= set(compared):
-                finding = check({each: share[each] for each in compared}, *words)
-                findings[name] = question.format(transfer=self.transfer), finding
-        return [Check(name, question, *finding) for name, (question, finding) in findings.items()]
+                found[name] = checks.falls({each: share[each] for each in compared}, good, bad)
+        for what, compared in _PLATEAUS.items():
+            if share.keys() >= set(compared):
+                found[what] = checks.plateau({each: share[each] for each in compared}, what)
+        return [
+            Check(name, question.format(transfer=self.transfer), *found[name])
+            for name, question in _QUESTIONS.items()
+            if name in found
+        ]
 
     def summary(self, arrays: dict[str, np.ndarray]) -> results.Checks:
         return results.Checks(tuple(self.checks(arrays)), len(arrays["classes"]))

@@ -120,7 +120,7 @@ def unbounded(shares: Measured, classes: int, stochastic: bool) -> Finding:
 def beats_noise(shares: Measured) -> Finding:
     """The attack, which comes second, must lower the accuracy more than noise of the same size."""
     rise, error = paired(*shares.values())
-    numbers: dict[str, Any] = {f"accuracy, {key}": _mean(value) for key, value in shares.items()}
+    numbers = _means("accuracy", shares)
     numbers |= {"rise from noise to attack": rise, "standard error": _finite(error)}
     if rise > FAIL * error:
         meaning = "Random noise does more harm than the attack: the attack is led astray."
@@ -154,8 +154,7 @@ def zero_radius(shares: Measured) -> Finding:
     """An attack of radius 0 must leave every decision as it is on clean images."""
     clean, zero = shares.values()
     differing = int(np.sum(clean != zero))
-    numbers: dict[str, Any] = {f"accuracy, {key}": _mean(value) for key, value in shares.items()}
-    numbers["images that differ"] = differing
+    numbers = _means("accuracy", shares) | {"images that differ": differing}
     if differing == 0:
         return Finding("pass", numbers, "Every decision is the same.")
     meaning = "Attacked and clean images do not reach the network in the same way."
@@ -211,8 +210,7 @@ def randomness(spread: np.ndarray, stochastic: bool) -> Finding:
 def outputs(lowest: np.ndarray, highest: np.ndarray, sum_error: np.ndarray) -> Finding:
     """The outputs must be logits, not probabilities, as AutoAttack checks.
 
-    Given are the smallest and the largest output for each image, (N,), and the distance of the sum
-    of its outputs from 1.
+    ``sum_error`` is the distance of the sum of an image's outputs from 1.
     """
     low, high, error = float(lowest.min()), float(highest.max()), float(sum_error.max())
     numbers = {
@@ -245,7 +243,7 @@ def _never_rises(
     measured: Measured, what: str, change: str, sign: float = 1.0, slack: float = 0.0
 ) -> tuple[Verdict, dict[str, Any]]:
     """The worst verdict on ``sign`` times the rise, beyond a slack, from each to the next."""
-    numbers: dict[str, Any] = {f"{what}, {key}": _mean(value) for key, value in measured.items()}
+    numbers = _means(what, measured)
     verdict: Verdict = "pass"
     for (early, first), (late, second) in itertools.pairwise(measured.items()):
         rise, error = paired(sign * first, sign * second)
@@ -259,6 +257,10 @@ def _never_rises(
 
 def _worst(first: Verdict, second: Verdict) -> Verdict:
     return first if VERDICTS.index(first) >= VERDICTS.index(second) else second
+
+
+def _means(what: str, measured: Measured) -> dict[str, Any]:
+    return {f"{what}, {key}": _mean(values) for key, values in measured.items()}
 
 
 def _mean(values: np.ndarray) -> float:
