@@ -1,5 +1,7 @@
 """Networks with other noise than they were trained with, and labels matched by class name."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,6 @@ from jax.tree_util import Partial
 from tests.evaluation import tiny
 from vone_jax import evaluation, models, results, v1
 from vone_jax.attacks import PGD
-from vone_jax.evaluation.job import match_labels
 from vone_jax.evaluation.judging import Trial
 
 ATTACK = PGD("linf", 0.05, steps=2, eot_samples=2)
@@ -70,11 +71,9 @@ def test_noise_at_the_attack_only(tmp_path):
 
 def matched(class_names, known=("a", "b", "c"), trained_on=False):
     """The network's class for each label, of a network that knows the classes ``known``."""
-    source = tiny.tiny_source()
+    source, network = tiny.tiny_source(), tiny.tiny_trained(class_names=known)
     source.class_names = class_names
-    return match_labels(
-        tiny.tiny_trained(class_names=known), evaluation.Examples(source), trained_on
-    )
+    return tiny.tiny_job(network, Path(), source=source, trained_on=trained_on).classes
 
 
 def test_labels_are_matched_by_class_name():

@@ -72,11 +72,13 @@ class Job:
       overwrite: replace results of other evaluations that have the same name.
       versions: package -> version, for the result files.
       command: the command line, for the result files.
-      trained_on: whether the network was trained on the data set of the examples, see
-        ``match_labels``.
+      trained_on: whether the network was trained on the data set of the examples, so that the
+        labels of a network without class names are its classes.
 
     Raises:
-      ValueError: if network, images, devices and batch size do not fit.
+      ValueError: if batch size and devices do not fit, or the network takes images of another
+        number of channels, has fewer classes than the examples, lacks one of theirs, or has no
+        names to compare with theirs.
     """
 
     network: Network
@@ -118,8 +120,44 @@ class Job:
 
     @functools.cached_property
     def classes(self) -> np.ndarray | None:
-        """The network's class for each label of the examples, see ``match_labels``."""
-        return match_labels(self.network, self.examples, self.trained_on)
+        """The network's class for each label of the examples, int32; None if they are the same.
+
+        Classes are matched by name, or by the WordNet number with which both names begin, so that a
+        folder with some of the network's classes, or with all of them in another order, is scored
+        correctly. Where a side has numbers for names, the labels are the classes.
+        """
+        network, examples = self.network, self.examples
+        channels = examples.image_shape[-1]
+        if channels != network.image_shape[-1]:
+            raise ValueError(
+                f"{examples.name!r} has images of {channels} channels, {network.name} takes "
+                f"{network.image_shape[-1]}"
+            )
+        known, given = list(network.class_names), list(examples.class_names)
+        numbered = are_numbers(given) or bool(known) and are_numbers(known)
+        if not known and not numbered and not self.trained_on:
+            raise ValueError(
+                f"the classes of {network.name} have no names, so the labels of {examples.name!r} "
+                f"({_first(given, 3)}) cannot be matched with its logits; give class_names, one "
+                f"name for each of its {network.num_classes} logits"
+            )
+        if not known or known == given or numbered:
+            if len(given) > network.num_classes:
+                raise ValueError(
+                    f"{examples.name!r} has {len(given)} classes, {network.name} has "
+                    f"{network.num_classes}"
+                )
+            return None
+        places = {_identifier(name): position for position, name in enumerate(known)}
+        missing = [name for name in given if _identifier(name) not in places]
+        if missing:
+            raise ValueError(
+                f"{examples.name!r} has classes that {network.name} does not know: "
+                f"{_first(list(map(repr, missing)), 5)}; its classes are "
+                f"{_first(list(map(repr, known)), 10)}. Rename the classes of the data, or leave "
+                f"these out"
+            )
+        return np.array([places[_identifier(name)] for name in given], np.int32)
 
     @property
     def effective_protocol(self) -> Protocol:
@@ -285,57 +323,8 @@ def network_record(network: Network) -> results.Network:
     )
 
 
-def match_labels(network: Network, examples: Examples, trained_on: bool) -> np.ndarray | None:
-    """Match the labels of the examples with the classes of the network.
-
-    Classes are matched by name, or by the WordNet number with which both names begin, so that a
-    folder with some of the network's classes, or with all of them in another order, is scored
-    correctly. Where a side has numbers for names, the labels are the classes.
-
-    Args:
-      network: the network.
-      examples: the images with their labels.
-      trained_on: True if the network was trained on this data set, so that the labels of a network
-        without class names are its classes.
-
-    Returns:
-      The class of each label, int32, or None if the labels are the classes.
-
-    Raises:
-      ValueError: if the network takes images of another number of channels, has fewer classes,
-        lacks a class of the examples, or has no names to compare with theirs.
-    """
-    channels = examples.image_shape[-1]
-    if channels != network.image_shape[-1]:
-        raise ValueError(
-            f"{examples.name!r} has images of {channels} channels, {network.name} takes "
-            f"{network.image_shape[-1]}"
-        )
-    known, given = list(network.class_names), list(examples.class_names)
-    numbered = are_numbers(given) or bool(known) and are_numbers(known)
-    if not known and not numbered and not trained_on:
-        raise ValueError(
-            f"the classes of {network.name} have no names, so the labels of {examples.name!r} "
-            f"({', '.join(given[:3])}{', ...' if len(given) > 3 else ''}) cannot be matched with "
-            f"its logits; give class_names, one name for each of its {network.num_classes} logits"
-        )
-    if not known or known == given or numbered:
-        if len(given) > network.num_classes:
-            raise ValueError(
-                f"{examples.name!r} has {len(given)} classes, {network.name} has "
-                f"{network.num_classes}"
-            )
-        return None
-    places = {_identifier(name): position for position, name in enumerate(known)}
-    missing = [name for name in given if _identifier(name) not in places]
-    if missing:
-        raise ValueError(
-            f"{examples.name!r} has classes that {network.name} does not know: "
-            f"{', '.join(map(repr, missing[:5]))}{', ...' if len(missing) > 5 else ''}; its "
-            f"classes are {', '.join(map(repr, known[:10]))}{', ...' if len(known) > 10 else ''}. "
-            f"Rename the classes of the data, or leave these out"
-        )
-    return np.array([places[_identifier(name)] for name in given], np.int32)
+def _first(names: list[str], most: int) -> str:
+    return ", ".join(names[:most] + (["..."] if len(names) > most else []))
 
 
 def _identifier(name: str) -> str:

@@ -16,7 +16,7 @@ from vone_jax.evaluation.judging import AttackNoise
 from vone_jax.evaluation.masking import Masking
 from vone_jax.evaluation.request import SAME, TRAINED, Request, parse_noise
 from vone_jax.evaluation.run import Exhibit, Task
-from vone_jax.network import Network, Split, open_network
+from vone_jax.network import Network, open_network
 from vone_jax.v1 import Noise
 
 _EXAMPLES = 5000
@@ -127,28 +127,23 @@ def _images(
     network: Network, request: Request, suite: Sequence[str]
 ) -> tuple[data.Source, str | None]:
     """The images to evaluate on, and the directory of the sets that TFDS has prepared."""
-    if set(suite) == {suites.PHYSIOLOGY} and request.source is None and network.validation is None:
+    known, source = network.validation, request.source
+    split, data_dir = request.split, request.data_dir
+    if source is not None:
+        split = data.evaluation_split(source, data_dir=data_dir) if split is None else split
+    elif known is not None:
+        source, split = known.source, split or known.split
+        data_dir = data_dir or known.data_dir
+    elif set(suite) == {suites.PHYSIOLOGY}:
         # It shows gratings. A black image takes the place of a data set.
         black = np.zeros((request.examples or 1, *network.image_shape), np.uint8)
         return data.ArraySource(black, np.zeros(len(black), int), class_names=("0",)), None
-    split = _split(network, request)
-    return data.load(split.source, split.split, data_dir=split.data_dir), split.data_dir
-
-
-def _split(network: Network, request: Request) -> Split:
-    """The images to evaluate on: those that are asked for, else those of a run's validation."""
-    known = network.validation
-    if request.source is None:
-        if known is None:
-            raise ValueError(
-                f"source must name the images, since {network.name} is no run of train.py: for "
-                f"instance --source folder:DIR --split val, or --source tfds:imagenet2012"
-            )
-        return Split(known.source, request.split or known.split, request.data_dir or known.data_dir)
-    split = request.split
-    if split is None:
-        split = data.evaluation_split(request.source, data_dir=request.data_dir)
-    return Split(request.source, split, request.data_dir)
+    else:
+        raise ValueError(
+            f"source must name the images, since {network.name} is no run of train.py: for "
+            f"instance --source folder:DIR --split val, or --source tfds:imagenet2012"
+        )
+    return data.load(source, split, data_dir=data_dir), data_dir
 
 
 def _check_readers(request: Request, suite: Sequence[str]) -> None:
@@ -191,11 +186,7 @@ def _attack_noise(
 def _from_files(
     tasks: Sequence[tuple[Job, Task]], request: Request, data_dir: str | None
 ) -> list[tuple[Job, Task]]:
-    """The tasks, with corrupted images that are read from files.
-
-    As many images are used as would be corrupted in memory, every k-th of the set. They are not
-    resized or cropped again.
-    """
+    """The tasks, with as many corrupted images that are read from files, and not resized again."""
     files = request.corrupted_files
     assert files is not None
     if not any(isinstance(task, Corrupted) for _, task in tasks):
