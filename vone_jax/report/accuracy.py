@@ -191,14 +191,7 @@ def _accuracy_chart(
     about: str,
     size: tuple[int, int],
 ) -> Figure:
-    """Lines with bands and markers, from the clean images at 0.
-
-    Args:
-      curves: strength of a condition -> result, for each network.
-      labels: strength -> its name.
-      places: strength -> place on the axis.
-      ticks: place on the axis -> label.
-    """
+    """Lines from the clean images at 0; labels, places by strength, ticks by place on the axis."""
     rows = []
     for position, (run, curve) in enumerate(zip(runs, curves, strict=True)):
         clean = comparison.clean(run)

@@ -67,12 +67,9 @@ def curve(run: Run, norm: str) -> dict[float, Result]:
         if result.attack.norm == norm and as_deployed(run, result):
             if all(result.condition != other.condition for other in attacks):
                 attacks.append(result)
-    worst: dict[float, Result] = {}
-    for result in attacks:
-        eps = result.attack.radius
-        if eps not in worst or result.accuracy < worst[eps].accuracy:
-            worst[eps] = result
-    return dict(sorted(worst.items()))
+    # Later results replace earlier ones.
+    weakest_first = sorted(reversed(attacks), key=lambda result: -result.accuracy)
+    return dict(sorted({result.attack.radius: result for result in weakest_first}.items()))
 
 
 def ladders(run: Run) -> list[list[Result]]:
@@ -90,10 +87,8 @@ def images(runs: Sequence[Run]) -> str:
     }
     spans: dict[str, str] = {}
     for kind, measured in shown.items():
-        numbers = [result.images for result in measured]
-        if numbers:
-            low, high = min(numbers), max(numbers)
-            spans[kind] = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        if numbers := {result.images for result in measured}:
+            spans[kind] = " to ".join(f"{n:,}" for n in sorted({min(numbers), max(numbers)}))
     if len(set(spans.values())) > 1:
         return f"{listing([f'{span} {kind}' for kind, span in spans.items()])} images"
     span = next(iter(spans.values()), "")
@@ -252,10 +247,7 @@ def rows(runs: Sequence[Run]) -> list[Row]:
 
 
 def _described(run: Run, result: Result) -> tuple[tuple, str, str, str]:
-    """(key, label, detail, detail in full); rows are in the order of their keys.
-
-    The last item of a key is the control of the noise.
-    """
+    """(key that ends with the control of the noise, label, detail, detail in full)."""
     condition, noise = result.condition, control(run, result)
     if isinstance(condition, results.AttackCondition):
         attack, settings = result.attack, attack_settings(result)

@@ -156,10 +156,7 @@ def _units(layer: Layer) -> dict[str, Any]:
 
 
 def _field_maps(arrays: Mapping[str, np.ndarray], units: Sequence[int]) -> list[tuple[str, str]]:
-    """Receptive-field maps of units: picture and description.
-
-    A map is the response to a small grating at each place, relative to the largest.
-    """
+    """Maps of responses to a small grating, relative to the largest: picture and description."""
     places, maps = arrays["axis/position"], np.asarray(arrays[FIELD_MAPS], np.float32)
     step = float(places[1] - places[0]) if len(places) > 1 else 1.0
     covered = maps[..., list(units)] > _IN_FIELD

@@ -42,8 +42,7 @@ def source(position: int, run: Run) -> dict[str, Any]:
     """
     groups: dict[str, list[Entry]] = {}
     for result in run.results:
-        entry = Entry(position, run, result)
-        groups.setdefault(_pretty(_shared(result)), []).append(entry)
+        groups.setdefault(_pretty(_shared(result)), []).append(Entry(position, run, result))
     return {
         "run": run,
         "training": _training(run),
@@ -127,8 +126,7 @@ def _condition(result: Result) -> str:
     """The attacks as code, or the fields of another condition."""
     condition = result.condition
     if isinstance(condition, results.AttackCondition):
-        attacks = str(condition)
-        return ", ".join(filter(None, (attacks, result.attack_noise_label)))
+        return ", ".join(filter(None, (str(condition), result.attack_noise_label)))
     if result.kind in ("gallery", "masking", "minimal"):
         return str(result.attack)
     fields = dataclasses.asdict(condition)

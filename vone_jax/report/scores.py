@@ -74,11 +74,10 @@ class AttackSettings(NamedTuple):
     draws: int
     noise: results.AttackNoise
 
-    def same(self, other: "AttackSettings", norm: str) -> bool:
-        """True if the settings differ in nothing that matters in a norm."""
+    def within(self, norm: str) -> "AttackSettings":
+        """The settings without those that make no difference in a norm."""
         idle = _WITHOUT_EFFECT[norm]
-        fields = [{n: v for n, v in each.fields.items() if n not in idle} for each in (self, other)]
-        return fields[0] == fields[1] and self._replace(fields={}) == other._replace(fields={})
+        return self._replace(fields={n: v for n, v in self.fields.items() if n not in idle})
 
     def label(self, varying: Set[str], used: Collection[str]) -> str:
         """The attack in short: steps, draws, and those ``varying`` fields that tell attacks apart.
@@ -226,18 +225,17 @@ def attack_groups(
     A result belongs to all settings that differ from its own in nothing that matters in its norm.
     Settings whose results all belong to others, too, are left out.
     """
-    own: list[tuple[AttackSettings, Result]] = []
+    own: dict[Result, AttackSettings] = {}
     for result in attacks:
         of, fields = comparison.attack_condition(result), comparison.result_fields(result)
-        own.append(
-            (AttackSettings(of.attack_name, fields, of.eot_samples, of.attack_noise), result)
-        )
+        own[result] = AttackSettings(of.attack_name, fields, of.eot_samples, of.attack_noise)
     groups: list[tuple[AttackSettings, list[Result]]] = []
-    for settings, _ in own:
-        if all(settings != other for other, _ in groups):
-            groups.append(
-                (settings, [r for other, r in own if other.same(settings, r.attack.norm)])
-            )
+    for settings in own.values():
+        norms = {norm: settings.within(norm) for norm in NORMS}
+        members = [
+            r for r, other in own.items() if other.within(r.attack.norm) == norms[r.attack.norm]
+        ]
+        groups.append((settings, members))
     sets = [set(members) for _, members in groups]
     return [
         (settings, comparison.by_radius(members))

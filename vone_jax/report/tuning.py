@@ -203,10 +203,7 @@ def _relative_chart(
     told: Sequence[str],
     position: int,
 ) -> Figure | None:
-    """Quartiles of curves (levels, units) divided by ``whole`` (units,), where that is above 0.
-
-    ``told`` are the levels in words.
-    """
+    """Quartiles of curves (levels, units) over ``whole`` (units,); the levels are ``told``."""
     if not (whole > 0).any():
         return None
     quartiles = np.percentile(curves[:, whole > 0] / whole[whole > 0], [25, 50, 75], axis=1)
@@ -273,11 +270,7 @@ def _relative_axis(field: str, floor: float, top: float = 1.08) -> alt.Y:
 
 
 def _x(places: np.ndarray, title: str, logarithmic: bool, ticks: np.ndarray | None = None) -> alt.X:
-    """A horizontal axis from the first to the last place.
-
-    Logarithmic axes have a tick at the powers of 2, or of 4 if there are many, or at some of
-    ``ticks``.
-    """
+    """An axis from the first to the last place, with powers of 2 or 4, or some of ``ticks``."""
     scale: dict[str, Any] = {"domain": [float(places.min()), float(places.max())], "nice": False}
     axis: dict[str, Any] = {"title": title or None, "format": ".3~g", "tickCount": 5}
     if logarithmic:

@@ -240,14 +240,9 @@ def _check_there(runs: Sequence[Run], needed: Sequence, lacking: str, suite: str
 
 
 def _weakest(runs: Sequence[Run], number: int) -> tuple[dict[str, str], list[list[Result]]]:
-    """The weakest attacks that all networks share, without controls of the noise.
-
-    In each norm only the settings count that most networks were attacked with: stronger attacks on
-    a few of the networks would make these look weak.
-
-    Returns:
-      (norm -> settings, results of each network at so many of the smallest radii of each norm).
-    """
+    """(norm -> settings, results of each network at so many of the smallest radii of each norm)."""
+    # In each norm only the settings count that most networks were attacked with: stronger attacks
+    # on a few of the networks would make these look weak. Controls of the noise do not count.
     # Norm -> settings -> radius -> result, for each network.
     ladders: dict[str, dict[str, list[dict[float, Result]]]] = {norm: {} for norm in NORMS}
     for place, run in enumerate(runs):

@@ -136,10 +136,8 @@ def bootstrap_accuracies(
 
 @functools.lru_cache(maxsize=4)
 def _drawn(sizes: tuple[int, ...], resamples: int, seed: int) -> list[np.ndarray]:
-    """The counts of sets of images that are drawn anew, uint8 (resamples, size) for each set.
-
-    Drawing takes nearly all of the time, and most networks of a report have sets of one size.
-    """
+    """The counts of sets of images that are drawn anew, uint8 (resamples, size) for each set."""
+    # Cached, since drawing takes nearly all of the time, and most sets of a report have one size.
     rng = np.random.default_rng(seed)
     draws = [
         [rng.multinomial(n, [1 / n] * n).astype("uint8") for _ in range(resamples)] for n in sizes
@@ -154,10 +152,7 @@ def middle(values: np.ndarray) -> tuple[float, float]:
 
 
 def _by_image(results: Sequence[Result]) -> np.ndarray:
-    """The probability of a correct answer, (images, results); NaN if an image is not in a result.
-
-    There are no images if a result has no values for single images.
-    """
+    """Probabilities of being right, (images, results); NaN where a result lacks an image."""
     if not results or not all("index" in result.arrays for result in results):
         return np.zeros((0, len(results)))
     # Pairs of a set and a place in it: all sets of published files have the same order.
