@@ -80,6 +80,9 @@ class Store:
     def _partial(self) -> Path:
         return self.path(".partial")
 
+    def _chunk(self, position: int) -> Path:
+        return self._partial / f"{position:08d}.npz"
+
     @property
     def lock(self) -> Path:
         """The file that is locked while the result is made."""
@@ -138,23 +141,18 @@ class Store:
         elif _writes():
             self._partial.mkdir(parents=True, exist_ok=True)
             files.replace_json(described, results.to_json(self.identity))
-        by_position = {
-            int(path.stem): _read_chunk(path) for path in sorted(self._partial.glob("*.npz"))
-        }
         chunks, position = [], 0
-        while position in by_position:
-            chunks.append(by_position[position])
+        while (path := self._chunk(position)).exists():
+            chunks.append(_read_chunk(path))
             position += len(chunks[-1]["index"])
         return chunks
 
     def add_chunk(self, position: int, arrays: dict[str, Any]) -> None:
         """Write the chunk that begins at a position."""
-        if not _writes():
-            return
-        # The list in a damaged archive can miss an array.
-        whole: dict[str, Any] = arrays | {_FIELDS: np.array(sorted(arrays))}
-        path = self._partial / f"{position:08d}.npz"
-        files.replace(path, lambda file: np.savez(file, **whole))
+        if _writes():
+            # The list in a damaged archive can miss an array.
+            whole: dict[str, Any] = arrays | {_FIELDS: np.array(sorted(arrays))}
+            files.replace(self._chunk(position), lambda file: np.savez(file, **whole))
 
     def publish(self, result: results.Result) -> None:
         """Write the finished result and remove its chunks."""
@@ -319,12 +317,12 @@ def _new_chunks(job: Job, condition: Condition, start: int) -> Iterator[dict[str
             placed, trial = place(job, part)
             arrays = condition.measure(trial) | {"key": jax.random.key_data(trial.example_keys)}
             batch = mesh.fetch(placed)
-            mask, index = batch["mask"], batch["index"].astype(np.int64)
+            mask = batch["mask"]
+            index = batch["index"][mask].astype(np.int64)
             arrays = {name: value[mask] for name, value in mesh.fetch(arrays).items()}
             if isinstance(condition, Judged):
-                judging.check_finite(arrays["loss"], index[mask])
+                judging.check_finite(arrays["loss"], index)
                 arrays["probability_correct"] = judging.probability_correct(arrays["right"])
-            index = index[mask]
             if "adversarial" in arrays:
                 shown = np.isin(index, for_gallery)
                 arrays |= {"adversarial": arrays["adversarial"][shown], "kept": index[shown]}
