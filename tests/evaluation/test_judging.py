@@ -77,14 +77,6 @@ def test_the_coin_survives_autoattack():
     assert abs(result.accuracy - 0.9) < 4 * math.sqrt(0.9 * 0.1 / 4000)
 
 
-def test_choosing_on_the_reported_draws_would_be_wrong():
-    """The least of four noisy estimates is far below p: why the choice has its own draws."""
-    right = np.random.default_rng(0).random((4, 4000, 10)) < 0.7
-    share = right.mean(2)
-    assert share.min(0).mean() < 0.57
-    assert right.mean() == pytest.approx(0.7, abs=0.005)
-
-
 def test_the_coin_is_reported_without_an_attack():
     images = jax.random.uniform(jax.random.key(1), (400, 4, 4, 1))
     logits_fn = Partial(toy.coin, jnp.float32(0.7))

@@ -226,20 +226,6 @@ def test_lone_surrogates_become_replacement_characters(directory):
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"noise": "loud"}, "noise must be one of"),
-        ({"decision": "vote"}, "averaged must be >= 2"),
-        ({"averaged": 3}, "averaged must be 1"),
-        ({"noise": "frozen"}, "draws must be 1"),
-    ],
-)
-def test_a_protocol_checks_its_fields(fields, message):
-    with pytest.raises(ValueError, match=message):
-        results.Protocol(**fields)
-
-
-@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"condition__layer": None}, "layer: Field required"),
