@@ -64,8 +64,7 @@ def property_chart(
 ) -> Figure:
     """Shares of the neurons of V1 (bars) and of the units of layers (lines) in the same bins.
 
-    Args:
-      layers: (label, position of the network on the page, shares of units).
+    A layer is its label, the position of the network on the page, and the shares of its units.
     """
     bounds, yes_no = np.asarray(edges, float), len(edges) == 3
     # Bins in which nothing is only make the others narrow.
