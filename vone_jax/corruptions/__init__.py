@@ -1,5 +1,7 @@
 """Common image corruptions (ImageNet-C) as pure, keyed functions on the device."""
 
+# ruff: noqa: F401
+
 from vone_jax.corruptions import mce
 from vone_jax.corruptions.catalogue import (
     CORRUPTIONS,
@@ -13,19 +15,3 @@ from vone_jax.corruptions.catalogue import (
 from vone_jax.corruptions.frost import FrostImages, load_frost
 from vone_jax.corruptions.tables import TABLES, table_for
 from vone_jax.names import SEVERITIES
-
-__all__ = [
-    "CORRUPTIONS",
-    "FORMS",
-    "NAMES",
-    "SETS",
-    "SEVERITIES",
-    "TABLES",
-    "Corruption",
-    "FrostImages",
-    "corrupt",
-    "load_frost",
-    "mce",
-    "prepare",
-    "table_for",
-]

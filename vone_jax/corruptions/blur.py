@@ -1,6 +1,5 @@
 """Gaussian, defocus, zoom, motion and glass blur."""
 
-import functools
 from typing import Any
 
 import jax
@@ -62,12 +61,9 @@ def prepare_defocus(parameters: tuple[float, float], shape: Shape) -> np.ndarray
     return np.pad(kernel, _DEFOCUS_REACH - reach).astype(np.float32)
 
 
+@matrices.image_by_image
 def defocus(draws: Any, images: Images, kernel: Float[Array, "21 21"]) -> Images:
     """Correlate each channel with the kernel, mirrored at the border; draws nothing."""
-    return fast.one_by_one(functools.partial(_correlated, kernel=kernel), images)
-
-
-def _correlated(images: Array, kernel: Array) -> Array:
     reach = _DEFOCUS_REACH
     count, height, width, channels = images.shape
     padded = matrices.padded(images, reach, reach, "reflect")
@@ -113,12 +109,9 @@ def prepare_zoom(parameters: tuple[float, float], shape: Shape) -> tuple:
     return padded(shape[0]), padded(shape[1]), np.int32(len(factors))
 
 
+@matrices.image_by_image
 def zoom(draws: Any, images: Images, arrays: tuple) -> Images:
     """Return the mean of the image, once more the image, and its zooms; draws nothing."""
-    return fast.one_by_one(functools.partial(_zoomed, arrays=arrays), images)
-
-
-def _zoomed(images: jax.Array, arrays: tuple) -> jax.Array:
     rows, columns, count = arrays
 
     def add(index: jax.Array, total: jax.Array):
@@ -164,15 +157,12 @@ def motion(angles: Float[Array, " n"], images: Images, arrays: tuple) -> Images:
     return motion_levels(angles, levels.from_images(images), arrays) / 255
 
 
+@matrices.image_by_image
 def motion_levels(angles: Float[Array, " n"], values: Images, arrays: tuple) -> Images:
     """Return sum_i w_i values(y + ceil(i sin - 1/2), x + ceil(i cos - 1/2)), truncated.
 
     The blur is one-sided. Border values are repeated.
     """
-    return fast.one_by_one(functools.partial(_moved, arrays=arrays), angles, values)
-
-
-def _moved(angles: jax.Array, values: jax.Array, arrays: tuple) -> jax.Array:
     weights, count = arrays
     reach = _MOTION_TAPS - 1
     angles = jnp.deg2rad(angles)[:, None]
@@ -224,12 +214,9 @@ def draw_moves(keys: Keys, shape: Shape, arrays: tuple) -> Int8[Array, "n 3 2 h 
     return (moves.astype(jnp.int32) - arrays[1]).astype(jnp.int8)
 
 
+@matrices.image_by_image
 def glass(moves: Int8[Array, "n passes 2 h w"], images: Images, arrays: tuple) -> Images:
     """Blur, copy pixels from near ones, and blur again; for ``moves`` see ``draw_moves``."""
-    return fast.one_by_one(functools.partial(_through_glass, arrays=arrays), moves, images)
-
-
-def _through_glass(moves: jax.Array, images: jax.Array, arrays: tuple) -> jax.Array:
     taps, reach, passes = arrays
     smooth = levels.truncate(255 * matrices.filtered(images, taps)).astype(jnp.int32)
     # The channels of a pixel move together: as the bytes of one number.

@@ -21,14 +21,6 @@ from vone_jax.names import COMMON_CORRUPTIONS, CORRUPTION_GROUPS, EXTRA_CORRUPTI
 _TOLERANCE = 1e-6
 
 
-def _as_float32(parameters: Any, shape: Shape) -> np.ndarray:
-    return np.asarray(parameters, np.float32)
-
-
-def _draw_nothing(keys: Keys, shape: Shape, arrays: Any) -> Keys:
-    return keys
-
-
 @dataclasses.dataclass(frozen=True)
 class Corruption:
     """Three pure functions that make a corruption.
@@ -45,8 +37,8 @@ class Corruption:
     """
 
     apply: Callable[[Any, jax.Array, Any], jax.Array]
-    prepare: Callable[..., Any] = _as_float32
-    draw: Callable[[Keys, Shape, Any], Any] = _draw_nothing
+    prepare: Callable[..., Any] = lambda parameters, shape: np.asarray(parameters, np.float32)
+    draw: Callable[[Keys, Shape, Any], Any] = lambda keys, shape, arrays: keys
 
 
 CORRUPTIONS = {

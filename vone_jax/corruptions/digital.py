@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from PIL import Image
 
 from vone_jax import fast, prng
 from vone_jax.corruptions import levels, matrices, noise
@@ -104,15 +105,8 @@ def _box_weights(source: int, target: int) -> np.ndarray:
 
 def _box_matrix(source: int, target: int) -> np.ndarray:
     """Return Pillow's BOX filter as a matrix (target, source): means over what a pixel covers."""
-    scale = source / target
-    support = max(scale, 1.0)
-    centre = (np.arange(target)[:, None] + 0.5) * scale
-    first = np.maximum(centre - support / 2 + 0.5, 0).astype(int)
-    last = np.minimum(centre + support / 2 + 0.5, source).astype(int)
-    place = np.arange(source)
-    offset = (place - centre + 0.5) / support
-    matrix = (first <= place) & (place < last) & (-0.5 < offset) & (offset <= 0.5)
-    return (matrix / matrix.sum(axis=1, keepdims=True)).astype(np.float32)
+    identity = Image.fromarray(np.eye(source, dtype=np.float32))
+    return np.asarray(identity.resize((target, source), Image.Resampling.BOX)).T
 
 
 def prepare_elastic(parameters: tuple[float, float, float], shape: Shape) -> tuple:

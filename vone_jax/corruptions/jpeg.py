@@ -11,7 +11,6 @@ its matrix is split into multiples of 128 and the rest. The values there are bel
 sums below 2^14 (8 127).
 """
 
-import functools
 from typing import Any
 
 import jax
@@ -71,12 +70,9 @@ def quantisers(quality: float, shape: Shape) -> np.ndarray:
     return np.clip((tables * scale + 50) // 100, 1, 255).astype(np.int32)
 
 
+@matrices.image_by_image
 def compress(draws: Any, images: Images, tables: Int[Array, "2 8 8"]) -> Images:
     """Round images to eight bits, compress them with JPEG and decode them; draws nothing."""
-    return fast.one_by_one(functools.partial(_compressed, tables=tables), images)
-
-
-def _compressed(images: jax.Array, tables: jax.Array) -> jax.Array:
     height, width, channels = images.shape[1:]
     planes = fast.stage(_planes, images)
     luma = _coded(planes[0], tables[0])

@@ -4,8 +4,10 @@ The matrices include the treatment of the border. A separable filter is then two
 on the device.
 """
 
+import functools
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +23,16 @@ ndimage = lazy.module("scipy.ndimage")
 Border = Literal["nearest", "mirror", "reflect"]
 # Accelerators round the operands of a product by default: errors of up to one grey level.
 PRECISION = jax.lax.Precision.HIGHEST
+
+
+def image_by_image(corruption: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``corruption(draws, images, arrays)`` computed image by image on a CPU."""
+
+    @functools.wraps(corruption)
+    def applied(draws: Any, images: Images, arrays: Any) -> Images:
+        return fast.one_by_one(lambda *batches: corruption(*batches, arrays), draws, images)
+
+    return applied
 
 
 def separable(
@@ -41,15 +53,9 @@ def filtered(images: Images, taps: Float[Array, " k"]) -> Images:
 
 
 def padded(images: Images, rows: int, columns: int, mode: str) -> Float[Array, "n _ _"]:
-    """Pad images at all four sides and put the channels of a row side by side.
+    """Pad images by rows and columns on either side, in a mode of ``jnp.pad``.
 
-    Rows are then long enough for the vector units of a CPU.
-
-    Args:
-      images: the images.
-      rows: number of rows to add on either side.
-      columns: number of columns to add on either side.
-      mode: as for ``jnp.pad``.
+    The channels of a row lie side by side in the result: long enough for the vector units of a CPU.
     """
     count, height = images.shape[:2]
     border = ((0, 0), (rows, rows), (columns, columns), (0, 0))
@@ -63,14 +69,10 @@ def padded(images: Images, rows: int, columns: int, mode: str) -> Float[Array, "
 def weighted(
     values: Shaped[Array, "n _ _"], weights: Float[Array, "k 1 _ _"], axis: int, step: int
 ) -> Float[Array, "n _ _"]:
-    """Sum values times weights, shifted along an axis by ``step`` from one weight to the next.
+    """Sum values times weights, shifted along axis 1 or 2 by ``step`` values for each weight.
 
-    Args:
-      values: with a border of ``step * (k - 1)`` values in total along the axis. The result, in
-        float32, is without the border.
-      weights: their last axes have the size of the result, or 1 for the same weight everywhere.
-      axis: 1 or 2.
-      step: number of values, for instance that of the channels in one row.
+    The values have a border of ``step * (k - 1)`` in total, which the result, in float32, lacks.
+    The last axes of the weights have its size, or 1 for the same weight everywhere.
     """
     length = values.shape[axis] - step * (len(weights) - 1)
     total = jnp.float32(0)
@@ -85,11 +87,7 @@ def gaussian(
 ) -> np.ndarray:
     """Build the matrix of ``skimage.filters.gaussian``, float32 (side, side).
 
-    Args:
-      side: number of pixels along the axis.
-      deviation: standard deviation in pixels.
-      border: the values beyond the border.
-      truncate: radius of the filter in standard deviations.
+    The deviation is in pixels, and ``truncate`` is the radius of the filter in deviations.
     """
     taps = gaussian_taps(deviation, int(truncate * deviation + 0.5))
     return filter_matrix(side, taps, border)

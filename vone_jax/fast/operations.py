@@ -31,18 +31,18 @@ def stage(function: Callable[..., Any], *operands: Any) -> Any:
     return lax.cond(always, function, nothing, *operands)
 
 
-def one_by_one(function: Callable[..., jax.Array], *batches: jax.Array) -> jax.Array:
+def one_by_one(function: Callable[..., jax.Array], *batches: Any) -> jax.Array:
     """Return ``function(*batches)``, computed image by image on a CPU and at once elsewhere.
 
     A loop that reads its images again and again is several times faster when one image stays in
     the cache, and it needs memory for one image only. The cores then share an image, not the batch.
-    The function takes and returns arrays whose first axis counts the images.
+    The function takes trees of arrays whose first axis counts the images and returns such an array.
     """
     if not switch.enabled():
         return function(*batches)
 
     def mapped(*batches):
-        alone = lambda arrays: function(*(array[None] for array in arrays))[0]  # noqa: E731
+        alone = lambda trees: function(*jax.tree.map(lambda array: array[None], trees))[0]  # noqa: E731
         return lax.map(alone, batches)
 
     return switch.by_platform(*batches, cpu=mapped, default=function)
