@@ -1,13 +1,13 @@
-"""The convolution against ``lax.conv_general_dilated`` and JAX's own derivatives of it."""
+"""The convolutions against ``lax.conv_general_dilated`` and JAX's own derivatives of it."""
 
 import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax import lax
 
-from tests.fast import derivatives
 from vone_jax.fast import convolve
 
 NUMBERS = ("NHWC", "HWIO", "NHWC")
@@ -22,37 +22,114 @@ CASES = [
     (3, 8, 3, 1, 1), (1, 9, 3, 2, 1), (3, 3, 3, 1, 0), (1, 7, 5, 3, 0), (1, 8, 2, 3, 1),
     (1, 13, 9, 1, 4), (1, 14, 9, 2, 4), (3, 12, 5, 4, 2), (3, 11, 9, 3, 0), (2, 16, 7, 2, 5),
 ]  # fmt: skip
+# Depthwise, with padding before and after: the blocks of EfficientNets; images smaller than the
+# kernel; windows that do not reach the border; no padding.
+DEPTHWISE = [
+    (8, 3, 1, (1, 1)), (9, 3, 2, (1, 1)), (8, 3, 2, (0, 1)), (7, 5, 1, (2, 2)), (8, 5, 2, (1, 2)),
+    (1, 5, 1, (2, 2)), (2, 5, 2, (1, 2)), (2, 3, 1, (1, 1)), (10, 3, 3, (0, 0)), (7, 1, 2, (0, 0)),
+]  # fmt: skip
 
 
-def arguments(side, kernel, channels=5):
+def arguments(side, kernel, channels=5, depthwise=False):
     keys = jax.random.split(jax.random.key(0), 2)
+    ends = (1, channels) if depthwise else (channels, 7)
     return (
         jax.random.normal(keys[0], (2, side, side + 1, channels)),
-        jax.random.normal(keys[1], (kernel, kernel, channels, 7)),
+        jax.random.normal(keys[1], (kernel, kernel, *ends)),
     )
 
 
-def pair(stride, padding):
+def pair(stride, padding, depthwise=False):
     """Our convolution and JAX's."""
-    window = ((stride, stride), [(padding, padding)] * 2)
-    return (
-        lambda x, k: convolve(x, k, *window),
-        lambda x, k: lax.conv_general_dilated(x, k, *window, dimension_numbers=NUMBERS),
+    sides = padding if isinstance(padding, tuple) else (padding, padding)
+    options = {"window_strides": (stride, stride), "padding": [sides] * 2}
+
+    def theirs(x, k):
+        groups = x.shape[-1] if depthwise else 1
+        return lax.conv_general_dilated(
+            x, k, **options, dimension_numbers=NUMBERS, feature_group_count=groups
+        )
+
+    def ours(x, k):
+        groups = x.shape[-1] if depthwise else 1
+        return convolve(x, k, (stride, stride), [sides] * 2, feature_group_count=groups)
+
+    return ours, theirs
+
+
+def assert_close(found, expected, atol=ATOL):
+    chosen = {"rtol": 1e-5, "atol": atol}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **chosen), found, expected)
+
+
+def compare(pair, x, k, atol=ATOL):
+    """Values, forward mode, reverse mode in both arguments, and both at once."""
+
+    def everything(function):
+        def run(x, k, dx, dk):
+            value, tangent = jax.jvp(function, (x, k), (dx, dk))
+            slope = jnp.sin(value)
+            of_both = jax.vjp(function, x, k)[1](slope)
+            of_images = jax.vjp(lambda x: function(x, k), x)[1](slope)
+            of_kernel = jax.vjp(lambda k: function(x, k), k)[1](slope)
+            return value, tangent, of_both, of_images, of_kernel
+
+        return jax.jit(run)
+
+    ours, theirs = map(everything, pair)
+    inputs = (x, k, jnp.cos(x), jnp.cos(k))
+    assert_close(ours(*inputs), theirs(*inputs), atol)
+
+
+def gradients(function):
+    """Those of a curved loss in both arguments."""
+    return jax.grad(lambda x, k: jnp.sum(jnp.sin(function(x, k))), argnums=(0, 1))
+
+
+def compare_second(pair, x, k, atol=ATOL):
+    """Products with the second derivatives of a loss."""
+
+    def product(function):
+        gradient = gradients(function)
+        return jax.jit(lambda: jax.jvp(gradient, (x, k), (jnp.cos(x), jnp.cos(k)))[1])
+
+    ours, theirs = map(product, pair)
+    assert_close(ours(), theirs(), atol)
+
+
+def compare_under_vmap(pair, x, k, axes, atol=ATOL):
+    """Gradients of several images, of several kernels, or of both."""
+    x, k = (
+        jnp.stack([a, 2 * a, jnp.cos(a)]) if axis == 0 else a
+        for a, axis in zip((x, k), axes, strict=True)
     )
+    ours, theirs = (jax.jit(jax.vmap(gradients(function), axes)) for function in pair)
+    assert_close(ours(x, k), theirs(x, k), atol)
 
 
 @pytest.mark.parametrize(("channels", "side", "kernel", "stride", "padding"), CASES)
 def test_values_and_derivatives_are_those_of_jax(channels, side, kernel, stride, padding):
-    derivatives.compare(pair(stride, padding), *arguments(side, kernel, channels), ATOL)
+    compare(pair(stride, padding), *arguments(side, kernel, channels))
 
 
-def test_second_derivatives_are_those_of_jax():
-    derivatives.compare_second(pair(2, 1), *arguments(6, 3), ATOL)
+@pytest.mark.parametrize(("side", "kernel", "stride", "padding"), DEPTHWISE)
+def test_depthwise_values_and_derivatives_are_those_of_jax(side, kernel, stride, padding):
+    compare(pair(stride, padding, True), *arguments(side, kernel, 6, True), 3e-5)
+
+
+@pytest.mark.parametrize(("padding", "depthwise", "atol"), [(1, False, ATOL), ((0, 1), True, 3e-5)])
+def test_second_derivatives_are_those_of_jax(padding, depthwise, atol):
+    channels = 6 if depthwise else 5
+    inputs = arguments(6, 3, channels, depthwise)
+    compare_second(pair(2, padding, depthwise), *inputs, atol)
 
 
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)])
-def test_gradients_under_vmap_are_those_of_jax(axes):
-    derivatives.compare_under_vmap(pair(1, 1), *arguments(6, 3), axes, ATOL)
+@pytest.mark.parametrize(("depthwise", "atol"), [(False, ATOL), (True, 3e-5)])
+def test_gradients_under_vmap_are_those_of_jax(axes, depthwise, atol):
+    channels = 6 if depthwise else 5
+    inputs = arguments(6, 3, channels, depthwise)
+    compare_under_vmap(pair(1, 1, depthwise), *inputs, axes, atol)
 
 
 @pytest.mark.parametrize("argument", [0, 1])
@@ -119,16 +196,6 @@ def test_a_constant_kernel_costs_no_convolution_of_zeros():
     assert jax.jit(gradient).lower(x).as_text().count("stablehlo.convolution") == 2
 
 
-def test_as_many_groups_as_channels_are_a_depthwise_convolution():
-    x, _ = arguments(8, 3)
-    k = jax.random.normal(jax.random.key(2), (3, 3, 1, 5))
-    window = ((2, 2), [(0, 1)] * 2)
-    theirs = lax.conv_general_dilated(
-        x, k, *window, dimension_numbers=NUMBERS, feature_group_count=5
-    )
-    derivatives.assert_close(convolve(x, k, *window, feature_group_count=5), theirs, ATOL)
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -143,3 +210,29 @@ def test_another_convolution_is_refused(options):
     x, k = arguments(8, 3)
     with pytest.raises(ValueError, match=next(iter(options))):
         convolve(x, k, (1, 1), [(1, 1)] * 2, **options)
+
+
+def depthwise_loss_and_gradients(x, k):
+    ours, _ = pair(2, (1, 2), True)
+    return jax.value_and_grad(lambda x, k: jnp.sum(jnp.sin(ours(x, k))), (0, 1))(x, k)
+
+
+@pytest.mark.parametrize(("platform", "convolutions"), [("cpu", 0), ("cuda", 3), ("tpu", 3)])
+def test_cpus_multiply_depthwise_and_accelerators_convolve(platform, convolutions):
+    """In the value and in both gradients."""
+    traced = jax.jit(depthwise_loss_and_gradients).trace(*arguments(9, 5, 6, True))
+    program = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert program.count("stablehlo.convolution") == convolutions
+
+
+def test_the_gradient_of_a_depthwise_kernel_keeps_no_windows():
+    """Stacked over rows, the windows would be 25 times the images."""
+    x, k = arguments(40, 5, 16, True)
+    compiled = jax.jit(depthwise_loss_and_gradients).lower(x, k).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 5 * x.nbytes
+
+
+def test_depthwise_sums_in_sixteen_bits_are_left_to_xla():
+    x, k = (argument.astype(jnp.bfloat16) for argument in arguments(9, 5, 6, True))
+    program = jax.jit(pair(1, 2, True)[0]).lower(x, k).as_text()
+    assert "stablehlo.convolution" in program
