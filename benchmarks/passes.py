@@ -16,19 +16,18 @@ References:
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, primitives
+from jax.extend.core import JaxprEqn, primitives
 
 from vone_jax import fast
+from vone_jax.fast import layout
 
 F = TypeVar("F", bound=Callable[..., Any])
-# From an equation and its two operands to its result.
-Product = Callable[[JaxprEqn, jax.Array, jax.Array], jax.Array]
 
 # Parts of both operands in each pass, the smallest products first.
 _PAIRS = {
@@ -41,12 +40,6 @@ PASSES = {"default": 1, "high": 3, "highest": 6}
 _BITS = {"tpu": 7, "gpu": 10}
 
 _PRODUCTS = (primitives.dot_general_p, primitives.conv_general_dilated_p)
-# Calls that are there for derivatives or memory, with the name of the parameter they call.
-_CALLS = {
-    primitives.custom_jvp_call_p: "call_jaxpr",
-    primitives.custom_vjp_call_p: "call_jaxpr",
-    primitives.remat_p: "jaxpr",
-}
 
 
 def parts(values: jax.Array, count: int, bits: int = _BITS["tpu"]) -> list[jax.Array]:
@@ -82,72 +75,23 @@ def on_matrix_unit(function: F, platform: str = "tpu") -> F:
         an algorithm.
     """
 
-    product = functools.partial(_product, platform)
+    computed = layout.rewritten(function, functools.partial(_replace, platform))
 
     @functools.wraps(function)
-    def computed(*arguments: Any) -> Any:
+    def on_platform(*arguments: Any) -> Any:
         with fast.forms_of(platform):
-            program, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-        results = _evaluate(product, program.jaxpr, program.consts, jax.tree.leaves(arguments))
-        return jax.tree.unflatten(jax.tree.structure(shapes), results)
+            return computed(*arguments)
 
-    return computed  # pyright: ignore[reportReturnType]
+    return on_platform  # pyright: ignore[reportReturnType]
 
 
-def _evaluate(
-    product: Product, program: Jaxpr, constants: Sequence[Any], arguments: Sequence[Any]
-) -> list[Any]:
-    """Return the results of a program, with ``product`` in the place of its products."""
-    known = dict(zip(program.constvars, constants, strict=True))
-    known |= zip(program.invars, arguments, strict=True)
-
-    def value(atom: Any) -> Any:
-        return atom.val if isinstance(atom, Literal) else known[atom]
-
-    for equation in program.eqns:
-        results = _apply(product, equation, [value(atom) for atom in equation.invars])
-        known |= zip(equation.outvars, results, strict=True)
-    return [value(atom) for atom in program.outvars]
-
-
-def _apply(product: Product, equation: JaxprEqn, operands: list[Any]) -> list[Any]:
-    primitive, params = equation.primitive, equation.params
-    if primitive in _PRODUCTS and all(each.dtype == jnp.float32 for each in operands):
-        return [product(equation, *operands)]
-    if primitive in _CALLS:
-        inner = params[_CALLS[primitive]]
-        if isinstance(inner, Jaxpr):
-            return _evaluate(product, inner, (), operands)
-        return _evaluate(product, inner.jaxpr, inner.consts, operands)
-
-    def replaced(param: Any) -> Any:
-        if isinstance(param, Jaxpr) and _multiplies(param):
-            raise NotImplementedError(f"products within {primitive} cannot be replaced")
-        if not isinstance(param, ClosedJaxpr):
-            return param
-        shapes = [
-            jax.ShapeDtypeStruct(each.shape, each.dtype, weak_type=each.weak_type)
-            for each in param.in_avals
-        ]
-        run = functools.partial(_evaluate, product, param.jaxpr, param.consts)
-        return jax.make_jaxpr(lambda *inputs: run(inputs))(*shapes)
-
-    params = {name: jax.tree.map(replaced, param) for name, param in params.items()}
-    results = primitive.bind(*operands, **params)
-    return list(results) if primitive.multiple_results else [results]
-
-
-def _multiplies(program: Jaxpr) -> bool:
-    """Return True if there is a product in a program, or in a program that it calls."""
-    return any(
-        equation.primitive in _PRODUCTS
-        or any(
-            _multiplies(inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner)
-            for inner in jax.tree.leaves(equation.params)
-            if isinstance(inner, Jaxpr | ClosedJaxpr)
-        )
-        for equation in program.eqns
-    )
+def _replace(platform: str, equation: JaxprEqn) -> JaxprEqn | None:
+    if equation.primitive.name == "shard_map":
+        raise NotImplementedError("products within shard_map cannot be replaced")
+    types = {getattr(operand.aval, "dtype", None) for operand in equation.invars}
+    if equation.primitive not in _PRODUCTS or types != {jnp.dtype(jnp.float32)}:
+        return None
+    return layout.as_call(functools.partial(_product, platform, equation), equation)
 
 
 def _product(platform: str, equation: JaxprEqn, left: jax.Array, right: jax.Array) -> jax.Array:
