@@ -1,13 +1,12 @@
 """The front end and the network in JAX as one writes them without thinking about cost."""
 
 import math
-from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vone_jax import fast
 from vone_jax.models.network import VOneNet
 from vone_jax.v1 import VOneBlockConfig
 from vone_jax.v1.images import normalise
@@ -53,26 +52,6 @@ def dense_responses(config: VOneBlockConfig, images: jax.Array) -> jax.Array:
     )
 
 
-def plain_convolutions(next_method: Any, arguments: Any, options: Any, context: Any) -> Any:
-    """Intercept ``nn.Conv`` of Flax, so that it uses JAX's own convolution for all kernels."""
-    module = context.module
-    if not isinstance(module, nn.Conv) or context.method_name != "__call__":
-        return next_method(*arguments, **options)
-    (images,) = arguments
-    kernel = module.get_variable("params", "kernel")
-    # The convolutions of these networks have no bias and equal padding on all sides.
-    assert not module.use_bias
-    padding = kernel.shape[0] // 2
-    strides = (1, 1) if module.strides is None else module.strides
-    return jax.lax.conv_general_dilated(
-        images,
-        kernel,
-        np.broadcast_to(strides, 2).tolist(),
-        [(padding, padding), (padding, padding)],
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-
-
 class NaiveVOneNet(VOneNet):
     """The network with the dense bank and JAX's own convolutions.
 
@@ -83,6 +62,7 @@ class NaiveVOneNet(VOneNet):
         self, images: jax.Array, train: bool = False, noise_key: jax.Array | None = None
     ) -> dict[str, jax.Array]:
         v1 = self.block.add_noise(dense_responses(self.v1, images), noise_key)
-        with nn.intercept_methods(plain_convolutions):
-            layers = self.back_end(self.bottleneck([v1]), train)
+        narrow = self.bottleneck([v1])
+        with fast.plain():
+            layers = self.back_end(narrow, train)
         return {"v1": v1} | layers
