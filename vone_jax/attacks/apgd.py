@@ -15,7 +15,6 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
 from jaxtyping import Array, Int
 
 from vone_jax import prng
@@ -35,25 +34,20 @@ def checkpoints(steps: int, variant: str) -> list[int]:
 
     The variant "paper" is ceil(p_j N) for a run of N steps, with p_1 = 0.22 and gaps that shrink
     by 0.03 down to 0.06 (Croce and Hein, 2020, section 3.3). "code" is the same in whole
-    iterations, int(0.22 N) and so on. For N = 100 both agree.
+    iterations, int(0.22 N) and so on. For N = 100 both agree. "sparse" is the even spacing for L1.
     """
-    if variant == "code":
+    if variant == "sparse":
+        every = max(int(0.04 * steps), 1)
+        points = itertools.count(every, every)
+    elif variant == "code":
         first, shrink, least = (max(int(part * steps), 1) for part in (0.22, 0.03, 0.06))
-        gaps = (max(first - shrink * number, least) for number in itertools.count())
-        points = itertools.accumulate(gaps)
+        points = itertools.accumulate(max(first - shrink * j, least) for j in itertools.count())
     else:
         # In hundredths, because 0.22 + 0.19 + ... times N has to round up exactly.
-        gaps = (max(22 - 3 * number, 6) for number in itertools.count())
-        parts = itertools.takewhile(lambda part: part <= 100, itertools.accumulate(gaps))
+        parts = itertools.accumulate(max(22 - 3 * j, 6) for j in itertools.count())
         points = (-(-part * steps // 100) for part in parts)
     # A short run may round two points to one.
     return list(dict.fromkeys(itertools.takewhile(lambda point: point <= steps, points)))
-
-
-def sparse_checkpoints(steps: int) -> list[int]:
-    """Return the numbers of steps after which L1 Auto-PGD checks sparsity and step size."""
-    every = max(int(0.04 * steps), 1)
-    return list(range(every, steps + 1, every))
 
 
 def stages(steps: int, large_eps_schedule: bool) -> list[tuple[int, int]]:
@@ -62,13 +56,6 @@ def stages(steps: int, large_eps_schedule: bool) -> list[tuple[int, int]]:
         return [(1, steps)]
     part = math.ceil(0.3 * steps)
     return [(3, part), (2, part), (1, steps - 2 * part)]
-
-
-def gaps_before(points: list[int], length: int) -> np.ndarray:
-    """Return an array of ``length``: at each checkpoint the steps since the last, elsewhere 0."""
-    gaps = np.zeros(length, np.int32)
-    gaps[points] = np.diff(points, prepend=0)
-    return gaps
 
 
 class Halving(NamedTuple):
@@ -124,14 +111,20 @@ class Sparsity(NamedTuple):
         return Sparsity(step_size, nonzero / 1.5, nonzero), sparser
 
 
+class _Point(NamedTuple):
+    """The iterates of the highest loss."""
+
+    images: Images
+    slope: Images
+    loss: Values
+
+
 class _State(NamedTuple):
     """The state of a run between two steps."""
 
     images: Images
     before: Images
-    best_images: Images
-    best_slope: Images
-    best_loss: Values
+    best: _Point
     fooling: Images
     fooled: Mask
     finite: Mask
@@ -188,32 +181,28 @@ class APGD(Attack):
         def judge(candidate: Images) -> Verdict:
             return losses.judge(logits_fn, judge_keys, candidate, labels, draws, self.targeted)
 
-        def attempt(number: Array, state: tuple[Images, Verdict, Mask]) -> tuple:
-            best_images, best, finite = state
+        def attempt(state: tuple) -> tuple:
+            number, best, finite = state
             run_keys, target = prng.fold(keys, number), targets[number % len(targets)]
             fooling, highest, fine = self._run(run_keys, logits_fn, images, labels, target)
             # A map and not two calls, so that the classifier is compiled once.
             right, margin = jax.lax.map(judge, jnp.stack([fooling, highest]))
             first, second = Verdict(right[0], margin[0]), Verdict(right[1], margin[1])
             confirmed = (first.right == 0) | (first.right < second.right)
-            rival = losses.either(confirmed, first, second)
-            rival_images = norms.select(confirmed, fooling, highest)
+            rival = norms.select(confirmed, (fooling, first), (highest, second))
             # What no draw classifies right is not attacked again. It runs on only beside others.
-            open_ = best.right > 0
-            wins = open_ & rival.beats(best)
-            best_images = norms.select(wins, rival_images, best_images)
-            return best_images, losses.either(wins, rival, best), finite & (fine | ~open_)
+            open_ = best[1].right > 0
+            best = norms.select(open_ & rival[1].beats(best[1]), rival, best)
+            return number + 1, best, finite & (fine | ~open_)
 
         def unfinished(state: tuple) -> Array:
-            number, (_, best, _) = state
-            return (number < runs) & jnp.any(best.right > 0)
+            number, (_, verdict), _ = state
+            return (number < runs) & jnp.any(verdict.right > 0)
 
         runs = self.restarts * len(targets)
         nothing = losses.nothing_yet(images)
-        start = (jnp.uint32(0), (images, nothing, nothing.right > 0))
-        _, (best_images, _, finite) = jax.lax.while_loop(
-            unfinished, lambda state: (state[0] + 1, attempt(*state)), start
-        )
+        start = (jnp.uint32(0), (images, nothing), nothing.right > 0)
+        _, (best_images, _), finite = jax.lax.while_loop(unfinished, attempt, start)
         return norms.select(finite, best_images, jnp.nan)
 
     def _targets(
@@ -232,24 +221,12 @@ class APGD(Attack):
     ) -> tuple[Images, Images, Mask]:
         """Make one run from a random start.
 
-        Returns:
-          The last misclassified iterate of each example, or the one with the highest loss if
-          none was misclassified; the iterate with the highest loss; and whether all losses and
-          gradients were finite.
+        Return the last misclassified iterate of each example, or the one of the highest loss if
+        there is none; the latter; and whether all losses and gradients were finite.
         """
-        function = losses.LOSSES.get(self.loss)
-        if function is None:
-            function = functools.partial(losses.targeted_dlr, targets=target)
-
-        def evaluate(adversarial: Images, keys: Keys) -> tuple[Array, tuple[Values, Mask]]:
-            loss, logits = self.evaluate(keys, logits_fn, adversarial, labels, function)
-            # One draw is enough: without noise all are the same, and with noise other draws
-            # have to confirm it.
-            wrong = losses.misled(logits[0], labels, self.targeted)
-            return jnp.sum(loss), (loss, wrong)
-
-        gradient = jax.grad(evaluate, has_aux=True)
-        noise_keys = prng.stream(keys, "noise")
+        targeted_dlr = functools.partial(losses.targeted_dlr, targets=target)
+        function = losses.LOSSES.get(self.loss, targeted_dlr)
+        noise_keys, dtype = prng.stream(keys, "noise"), images.dtype
 
         def stage(carry: tuple[Images, Images, Mask], plan: tuple) -> tuple[tuple, None]:
             stage_number, factor, steps, gaps = plan
@@ -259,28 +236,23 @@ class APGD(Attack):
             stage_keys = prng.fold(noise_keys, stage_number)
 
             def step(number: Array, state: _State) -> _State:
-                slope, (loss, wrong) = gradient(state.images, prng.fold(stage_keys, number))
-                fine = jnp.isfinite(loss) & jnp.all(jnp.isfinite(slope), axis=(1, 2, 3))
-                better = loss > state.best_loss
-                state = state._replace(
-                    best_images=norms.select(better, state.images, state.best_images),
-                    best_slope=norms.select(better, slope, state.best_slope),
-                    best_loss=jnp.where(better, loss, state.best_loss),
-                    fooling=norms.select(wrong, state.images, state.fooling),
-                    fooled=state.fooled | wrong,
-                    finite=state.finite & fine,
+                slope, loss, logits = self.gradient(
+                    prng.fold(stage_keys, number), logits_fn, state.images, labels, function
                 )
+                # One draw is enough: without noise all are the same, and with noise other draws
+                # have to confirm it.
+                wrong = losses.misled(logits[0], labels, self.targeted)
+                point = _Point(state.images, slope, loss)
+                best = norms.select(loss > state.best.loss, point, state.best)
                 control, gap = state.control, gaps[number]
                 if self.norm == "l1":
-                    checked, back = control.check(_nonzero(state.best_images - images), eps)
+                    checked, back = control.check(_nonzero(best.images - images), eps)
                 else:
                     control = control.observe(loss, number, self.checkpoints)
-                    checked, back = control.check(gap, state.best_loss, self.rho, self.checkpoints)
+                    checked, back = control.check(gap, best.loss, self.rho, self.checkpoints)
                 due = gap > 0
-                back = back & due
                 control = jax.tree.map(functools.partial(jnp.where, due), checked, control)
-                current = norms.select(back, state.best_images, state.images)
-                slope = norms.select(back, state.best_slope, slope)
+                current, slope, _ = norms.select(back & due, best, point)
                 if self.norm == "l1":
                     way = norms.sparse_direction(slope, control.moved)
                 else:
@@ -288,18 +260,25 @@ class APGD(Attack):
                 ahead = current + control.step_size[:, None, None, None] * way
                 moved = self._feasible(ahead, images, eps)
                 if self.norm != "l1":
-                    share = jnp.where(number == 0, 1.0, _MOMENTUM).astype(images.dtype)
+                    share = jnp.where(number == 0, 1.0, _MOMENTUM).astype(dtype)
                     momentum = (1.0 - share) * (current - state.before)
                     moved = current + share * (moved - current) + momentum
                     moved = self._feasible(moved, images, eps)
-                return state._replace(images=moved, before=current, control=control)
+                fine = jnp.isfinite(loss) & jnp.all(jnp.isfinite(point.slope), axis=(1, 2, 3))
+                return _State(
+                    images=moved,
+                    before=current,
+                    best=best,
+                    fooling=norms.select(wrong, point.images, state.fooling),
+                    fooled=state.fooled | wrong,
+                    finite=state.finite & fine,
+                    control=control,
+                )
 
             state = _State(
                 images=first,
                 before=first,
-                best_images=first,
-                best_slope=jnp.zeros_like(images),
-                best_loss=jnp.full_like(images[:, 0, 0, 0], -jnp.inf),
+                best=_Point(first, jnp.zeros_like(images), jnp.full(finite.shape, -jnp.inf, dtype)),
                 fooling=first,
                 fooled=jnp.zeros_like(finite),
                 finite=finite,
@@ -307,31 +286,25 @@ class APGD(Attack):
             )
             # One iteration more than steps: each begins with the loss of the last step's result.
             state = jax.lax.fori_loop(0, steps + 1, step, state)
-            fooling = norms.select(state.fooled, state.fooling, state.best_images)
-            return (state.best_images, fooling, state.finite), None
+            highest = state.best.images
+            return (highest, norms.select(state.fooled, state.fooling, highest), state.finite), None
 
-        plans, widest = self._plans(images.dtype)
-        start = self._start(prng.stream(keys, "start"), images, widest * self.eps)
+        factors, steps = np.asarray(stages(self.steps, self.large_eps_schedule)).T
+        numbers = jnp.arange(len(steps), dtype=jnp.int32)
+        plans = numbers, jnp.asarray(factors, dtype), jnp.asarray(steps, jnp.int32), self._gaps()
+        start = self._start(prng.stream(keys, "start"), images, float(factors[0]) * self.eps)
         carry = (start, start, jnp.ones(images.shape[:1], bool))
         (highest, fooling, finite), _ = jax.lax.scan(stage, carry, plans)
         return fooling, highest, finite
 
-    def _plans(self, dtype: DTypeLike) -> tuple[tuple[Array, Array, Array, Array], float]:
-        """Return number, multiple of eps, steps and gaps of all stages, and the first multiple."""
+    def _gaps(self) -> Int[Array, "stages steps"]:
+        """Return for each stage the steps since the last checkpoint at each checkpoint, else 0."""
         plan = stages(self.steps, self.large_eps_schedule)
-        length = max(count for _, count in plan) + 1
-        points = [
-            sparse_checkpoints(count) if self.norm == "l1" else checkpoints(count, self.checkpoints)
-            for _, count in plan
-        ]
-        factors, steps = np.asarray(plan).T
-        plans = (
-            jnp.arange(len(plan), dtype=jnp.int32),
-            jnp.asarray(factors, dtype),
-            jnp.asarray(steps, jnp.int32),
-            jnp.asarray(np.stack([gaps_before(each, length) for each in points])),
-        )
-        return plans, float(factors[0])
+        gaps = np.zeros((len(plan), max(steps for _, steps in plan) + 1), np.int32)
+        for row, (_, steps) in zip(gaps, plan, strict=True):
+            points = checkpoints(steps, "sparse" if self.norm == "l1" else self.checkpoints)
+            row[points] = np.diff(points, prepend=0)
+        return jnp.asarray(gaps)
 
     def _start(self, keys: Keys, images: Images, eps: Scalar) -> Images:
         """Draw random points on the surface of the ball."""

@@ -102,18 +102,26 @@ class Attack(abc.ABC):
         """The attack itself: pure, on checked input, with one key per example."""
 
     def evaluate(
-        self,
-        keys: Keys,
-        logits_fn: LogitsFn,
-        images: Images,
-        labels: Labels,
-        loss: Callable | None = None,
+        self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels, loss: Any = None
     ) -> tuple[classifier.Values, classifier.Draws]:
         """Return the averaged loss, which the attack raises, and the logits of the noise draws."""
-        loss = losses.LOSSES[self.loss] if loss is None else loss
         logits = classifier.draws(logits_fn, keys, images, self.eot_samples)
+        loss = loss or losses.LOSSES[self.loss]
         average = losses.averaged(loss, self.estimator, logits, labels)
         return -average if self.targeted else average, logits
+
+    def gradient(
+        self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels, loss: Any = None
+    ) -> tuple[Images, classifier.Values, classifier.Draws]:
+        """Return the gradient of each example's loss, and what ``evaluate`` returns."""
+
+        def total(images: Images) -> tuple[Array, tuple[Array, Array]]:
+            # The examples' losses are summed, so no gradient depends on the size of the batch.
+            values, logits = self.evaluate(keys, logits_fn, images, labels, loss)
+            return jnp.sum(values), (values, logits)
+
+        slope, (values, logits) = jax.grad(total, has_aux=True)(images)
+        return slope, values, logits
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
@@ -176,13 +184,11 @@ def from_json(record: Mapping[str, Any], *, surrogate: Any = None, mesh: Any = N
         missing or out of range.
       TypeError: for a field of the wrong type.
     """
-    classes = _classes(Attack)
-    name: Any = record.get("name")
+    settings, classes = dict(record), _classes(Attack)
+    name: Any = settings.pop("name", None)
     arguments.choice("attack", name, classes)
-    attack_class = classes[name]
-    fields = dataclasses.fields(cast(Any, attack_class))
-    stored = _stored(attack_class)
-    settings = {key: value for key, value in record.items() if key != "name"}
+    fields = dataclasses.fields(cast(Any, classes[name]))
+    stored = _stored(classes[name])
     for key in settings:
         if key not in stored:
             meant = arguments.nearest(key, stored)
@@ -193,7 +199,7 @@ def from_json(record: Mapping[str, Any], *, surrogate: Any = None, mesh: Any = N
     missing = [f.name for f in fields if f.name not in values and f.default is dataclasses.MISSING]
     if missing:
         raise ValueError(f"attack {name} needs {', '.join(missing)}, got {dict(record)}")
-    return attack_class(**values)
+    return classes[name](**values)
 
 
 def _stored(attack_class: type) -> list[str]:

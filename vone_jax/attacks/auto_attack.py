@@ -215,10 +215,8 @@ def _keep_stronger(best: Best, rows: Array, adversarial: Array, verdict: Verdict
 
 
 def _stronger(best: Best, adversarial: Images, verdict: Verdict) -> Best:
-    best_images, best_verdict = best
     # A result that is not finite stays, or it would pass in silence.
     broken = ~jnp.all(jnp.isfinite(adversarial), axis=(1, 2, 3))
     verdict = verdict._replace(right=jnp.where(broken, 0.0, verdict.right))
-    wins = (best_verdict.right > 0) & (broken | verdict.beats(best_verdict))
-    images = norms.select(wins, adversarial, best_images)
-    return images, losses.either(wins, verdict, best_verdict)
+    wins = (best[1].right > 0) & (broken | verdict.beats(best[1]))
+    return norms.select(wins, (adversarial, verdict), best)

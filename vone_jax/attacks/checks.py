@@ -23,11 +23,7 @@ PROBABILITY_TOLERANCE = 1e-5
 
 
 def fields(attack: Any) -> None:
-    """Check the fields of an attack, a dataclass, see ``arguments.fields``.
-
-    Raises:
-      ValueError, TypeError: if a field is out of range. The message names it.
-    """
+    """Check the fields of an attack, a dataclass, as ``arguments.fields`` does."""
     arguments.fields(attack, number=radius)
     loss = getattr(attack, "loss", None)
     if getattr(attack, "norm", None) == "linf":
@@ -49,7 +45,7 @@ def radius(name: str, value: Any, within: Range = NOT_NEGATIVE) -> None:
     Traced values pass.
 
     Raises:
-      ValueError: if it is not.
+      ValueError: if it is out of range.
       TypeError: if it is no number.
     """
     if isinstance(value, (str, bytes, list, tuple, dict, complex)) or value is None:
@@ -95,12 +91,11 @@ def batch(
     # Keys of its own: the caller's are for the attack.
     keys = prng.stream(prng.example_keys(key, images.shape[0]), "check")
     logits = classifier.checked(logits_fn, keys, images)(keys, images)
-    if not isinstance(logits, Tracer):
-        if positions := _not_finite(logits):
-            raise FloatingPointError(
-                f"logits_fn returned logits that are not finite, at batch positions {positions}"
-            )
-        not_probabilities(logits)
+    if positions := _not_finite(logits):
+        raise FloatingPointError(
+            f"logits_fn returned logits that are not finite, at batch positions {positions}"
+        )
+    not_probabilities(logits)
     return images, labels
 
 
@@ -144,7 +139,20 @@ def arrays(
     keys = prng.example_keys(key, images.shape[0])
     ranges = _ranges(images, labels)
     if not isinstance(ranges[0], Tracer):
-        _check_values(images, jax.device_get(ranges), classes(keys, logits_fn, images))
+        inside, first, last = jax.device_get(ranges)
+        number = classes(keys, logits_fn, images)
+        if not inside:
+            values = np.asarray(images)
+            low, high = values.min(), values.max()
+            what = "NaN" if math.isnan(low) else f"values from {low:g} to {high:g}"
+            raise ValueError(
+                f"images must lie in [0, 1], got {what}; a normalisation belongs into the model"
+            )
+        if first < 0 or last >= number:
+            raise ValueError(
+                f"labels must lie in [0, {number - 1}] for {number} classes, "
+                f"got values from {first} to {last}"
+            )
     return images, labels.astype(jnp.int32)
 
 
@@ -165,29 +173,14 @@ def _ranges(images: Images, labels: Labels) -> tuple[Array, Array, Array]:
     return inside, jnp.min(labels), jnp.max(labels)
 
 
-def _check_values(images: Images, ranges: tuple[Any, Any, Any], classes: int) -> None:
-    inside, first, last = ranges
-    if not inside:
-        values = np.asarray(images)
-        low, high = values.min(), values.max()
-        what = "NaN" if math.isnan(low) else f"values from {low:g} to {high:g}"
-        raise ValueError(
-            f"images must lie in [0, 1], got {what}; a normalisation belongs into the model"
-        )
-    if first < 0 or last >= classes:
-        raise ValueError(
-            f"labels must lie in [0, {classes - 1}] for {classes} classes, "
-            f"got values from {first} to {last}"
-        )
-
-
 def not_probabilities(logits: classifier.Logits) -> None:
     """Check that logits are not probabilities for every example.
 
     Raises:
       ValueError: if they are.
     """
-    if bool(_are_probabilities(logits)):
+    probabilities = _are_probabilities(logits)
+    if not isinstance(probabilities, Tracer) and probabilities:
         raise ValueError(
             "logits_fn must return logits, got probabilities: values in [0, 1] that sum to 1; "
             "take them before the softmax, or their logarithm"
@@ -208,8 +201,6 @@ def finite(adversarial: Images) -> Images:
     Raises:
       FloatingPointError: if a value is not. Traced results are not checked.
     """
-    if isinstance(adversarial, Tracer):
-        return adversarial
     if positions := _not_finite(adversarial):
         raise FloatingPointError(
             f"the attack met a gradient or logits that are not finite, at batch positions "
@@ -219,9 +210,10 @@ def finite(adversarial: Images) -> Images:
 
 
 def _not_finite(values: Array) -> list[int]:
-    """Return the first positions in the batch with a value that is not finite."""
+    """Return the first positions in the batch with a value that is not finite; none if traced."""
     bad, somewhere = _faults(values)
-    return jnp.flatnonzero(bad)[:8].tolist() if bool(somewhere) else []
+    known = not isinstance(somewhere, Tracer)
+    return jnp.flatnonzero(bad)[:8].tolist() if known and somewhere else []
 
 
 @jax.jit

@@ -26,7 +26,7 @@ DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
 # Farther than any two images, and still a number that can be added up: no slope, no boundary.
 _FAR = 1e9
 
-Classes = Int[Array, "rivals n"]
+Rivals = Int[Array, "rivals n"]
 
 
 class Boundary(NamedTuple):
@@ -57,17 +57,12 @@ class LinearisedAttack(MinimalNormAttack):
     """Base of the attacks that step towards the boundaries of the linearised classifier."""
 
     def nearest_boundary(
-        self,
-        keys: Keys,
-        logits_fn: LogitsFn,
-        images: Images,
-        labels: Labels,
-        classes: Classes | None,
+        self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels, rivals: Rivals | None
     ) -> tuple[Boundary, Draws]:
         """Return the nearest linearised boundary to one of several classes, and the logits.
 
         The classifier runs forward once and backward once per class, one after the other: the
-        Jacobian of a thousand classes would not fit into memory. ``classes`` None stands for the
+        Jacobian of a thousand classes would not fit into memory. ``rivals`` None stands for the
         likeliest class at this point, which lies between an image and a label that is its target.
         """
 
@@ -76,8 +71,8 @@ class LinearisedAttack(MinimalNormAttack):
             return losses.combined(self.estimator, draws), draws
 
         value, pull, draws = jax.vjp(combined, images, has_aux=True)
-        if classes is None:
-            classes = losses.rivals(value, labels, 1)
+        if rivals is None:
+            rivals = losses.rivals(value, labels, 1)
         label = jax.nn.one_hot(labels, value.shape[-1], dtype=value.dtype)
 
         def visit(nearest: Boundary, rival: Labels) -> tuple[Boundary, None]:
@@ -87,15 +82,11 @@ class LinearisedAttack(MinimalNormAttack):
             distance = boundary_distance(gap, slope, self.norm)
             # A gradient of NaN must win and stay, or it would pass in silence.
             wins = ~(distance >= nearest.distance) & ~jnp.isnan(nearest.distance)
-            return Boundary(
-                jnp.where(wins, gap, nearest.gap),
-                norms.select(wins, slope, nearest.slope),
-                jnp.where(wins, distance, nearest.distance),
-            ), None
+            return norms.select(wins, Boundary(gap, slope, distance), nearest), None
 
         zero = jnp.zeros_like(value[:, 0])
         start = Boundary(zero, jnp.zeros_like(images), jnp.full_like(zero, jnp.inf))
-        return jax.lax.scan(visit, start, classes)[0], draws
+        return jax.lax.scan(visit, start, rivals)[0], draws
 
 
 @pytree("eps", "overshoot")

@@ -18,7 +18,7 @@ from vone_jax import prng
 from vone_jax.arguments import Positive, Range
 from vone_jax.attacks import norms
 from vone_jax.attacks.attack import Estimator, Norm, pytree
-from vone_jax.attacks.classifier import Draws, Images, Keys, Labels, LogitsFn, Scalar, Values
+from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Scalar, Values
 from vone_jax.attacks.deepfool import boundary_distance
 from vone_jax.attacks.minimal import Closest, MinimalNormAttack
 
@@ -60,14 +60,11 @@ class DDN(MinimalNormAttack):
         largest = norms.size(jnp.maximum(images, 1.0 - images), "l2")
         lengths = cosine(self.steps, 1.0, 0.01, dtype)
 
-        def loss(point: Images, keys: Keys) -> tuple[Array, Draws]:
-            value, logits = self.evaluate(keys, logits_fn, point, labels)
-            return jnp.sum(value), logits
-
         def step(number: Array, state: State) -> State:
             point, radius, closest = state
             step_keys = prng.fold(keys, number)
-            slope, logits = jax.grad(loss, has_aux=True)(point, prng.stream(step_keys, "noise"))
+            noise_keys = prng.stream(step_keys, "noise")
+            slope, _, logits = self.gradient(noise_keys, logits_fn, point, labels)
             closest, adversarial = self.closer(closest, point, logits, images, labels)
             factor = jnp.where(adversarial, 1 - self.gamma, 1 + self.gamma)
             radius = jnp.minimum(radius * factor, largest)
@@ -131,14 +128,10 @@ class FMN(MinimalNormAttack):
         lengths = cosine(self.steps, self.first_step, self.last_step, images.dtype)
         gammas = cosine(self.steps, self.first_gamma, self.last_gamma, images.dtype)
 
-        def loss(point: Images, keys: Keys) -> tuple[Array, tuple[Values, Draws]]:
-            margin, logits = self.evaluate(keys, logits_fn, point, labels)
-            return jnp.sum(margin), (margin, logits)
-
         def step(number: Array, state: State) -> State:
             point, radius, closest = state
             step_keys = prng.fold(keys, number)
-            slope, (margin, logits) = jax.grad(loss, has_aux=True)(point, step_keys)
+            slope, margin, logits = self.gradient(step_keys, logits_fn, point, labels)
             closest, adversarial = self.closer(closest, point, logits, images, labels)
             away = norms.size(point - images, self.norm)
             boundary = away + boundary_distance(margin, slope, self.norm)

@@ -19,7 +19,7 @@ from jaxtyping import Array
 from vone_jax import prng
 from vone_jax.attacks import losses, norms
 from vone_jax.attacks.attack import Attack, Estimator, Loss, Norm, pytree
-from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Mask, Values
+from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Values
 from vone_jax.names import STEP_RULES
 
 
@@ -70,13 +70,6 @@ class PGD(Attack):
         def loss(adversarial: Images, keys: Keys) -> Values:
             return self.evaluate(keys, logits_fn, adversarial, labels)[0]
 
-        def total(adversarial: Images, keys: Keys) -> tuple[Array, Mask]:
-            # The examples' losses are summed, so no gradient depends on the size of the batch.
-            value, logits = self.evaluate(keys, logits_fn, adversarial, labels)
-            misled = losses.misled(logits, labels, self.targeted)
-            return jnp.sum(value), jnp.all(misled, axis=0)
-
-        gradient = jax.grad(total, has_aux=True)
         step_size = self.step_size
         if step_size is None:
             step_size = STEP_RULES[self.step_rule](self.eps, self.steps)
@@ -94,11 +87,13 @@ class PGD(Attack):
 
             def step(number: Array, state: tuple) -> tuple:
                 adversarial, active, best = state
-                slope, misled = gradient(adversarial, prng.fold(noise_keys, number))
+                step_keys = prng.fold(noise_keys, number)
+                slope, _, logits = self.gradient(step_keys, logits_fn, adversarial, labels)
                 way = norms.direction(slope, self.norm, self.l1_step, adversarial, self.norm_offset)
                 moved = self._feasible(adversarial + step_size * way, images)
                 if self.early_stop:
-                    active = active & ~misled
+                    misled = losses.misled(logits, labels, self.targeted)
+                    active = active & ~jnp.all(misled, axis=0)
                     moved = norms.select(active, moved, adversarial)
                 if self.keep == "best":
                     best = losses.stronger(best, moved, loss(moved, iterate_keys))
@@ -141,8 +136,7 @@ class PGD(Attack):
 class FGSM(Attack):
     """One step of length ``eps`` along the steepest direction: the fast gradient (sign) method.
 
-    With "linf" the fast gradient sign method, with "l2" and "l1" the fast gradient method. It is
-    ``PGD`` with one step and no random start; the attributes are explained there.
+    It is ``PGD`` with one step and no random start; the attributes are explained there.
     """
 
     norm: Norm
@@ -186,12 +180,10 @@ class MIFGSM(Attack):
         step_size = self.eps / self.steps if self.step_size is None else self.step_size
         unit = "l1" if self.variant == "paper" else self.norm
 
-        def total(adversarial: Images, keys: Keys) -> Array:
-            return jnp.sum(self.evaluate(keys, logits_fn, adversarial, labels)[0])
-
         def step(number: Array, state: tuple[Images, Images]) -> tuple[Images, Images]:
             adversarial, momentum = state
-            slope = jax.grad(total)(adversarial, prng.fold(noise_keys, number))
+            step_keys = prng.fold(noise_keys, number)
+            slope, _, _ = self.gradient(step_keys, logits_fn, adversarial, labels)
             momentum = self.decay * momentum + norms.direction(slope, unit)
             way = norms.direction(momentum, self.norm)
             delta = adversarial + step_size * way - images

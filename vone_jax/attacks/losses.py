@@ -132,11 +132,6 @@ def judge(
     return Verdict(jnp.sum(~fooled, axis=0, dtype=logits.dtype), -mean if targeted else mean)
 
 
-def either(chosen: Mask, ours: Verdict, theirs: Verdict) -> Verdict:
-    """Return ``ours`` where ``chosen`` holds and ``theirs`` elsewhere."""
-    return jax.tree.map(lambda one, other: jnp.where(chosen, one, other), ours, theirs)
-
-
 def nothing_yet(images: Images) -> Verdict:
     """Return a verdict that every other one beats."""
     like = images[:, 0, 0, 0]
@@ -147,10 +142,9 @@ def stronger(
     best: tuple[Images, Values], rival_images: Images, rival_loss: Values
 ) -> tuple[Images, Values]:
     """Return for each example the images and loss of the pair with the higher loss."""
-    best_images, best_loss = best
     # A loss of NaN must win and stay, or it would pass in silence.
-    wins = ~(rival_loss <= best_loss) & ~jnp.isnan(best_loss)
-    return norms.select(wins, rival_images, best_images), jnp.where(wins, rival_loss, best_loss)
+    wins = ~(rival_loss <= best[1]) & ~jnp.isnan(best[1])
+    return norms.select(wins, (rival_images, rival_loss), best)
 
 
 def rivals(logits: Logits, labels: Labels, count: int) -> Int[Array, "rivals n"]:

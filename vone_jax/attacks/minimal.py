@@ -95,12 +95,8 @@ class MinimalNormAttack(Attack):
         best = self.search(prng.stream(keys, "search"), logits_fn, images, labels, start)
         logits = self.logits(prng.stream(keys, "judge"), logits_fn, best.images)
         found = (self.margin(jnp.mean(logits, axis=0), labels) > 0) & jnp.isfinite(best.distance)
-        broken = jnp.isnan(best.distance)
-        return MinimalPerturbation(
-            images=norms.select(found | broken, best.images, images),
-            distance=jnp.where(found | broken, best.distance, jnp.inf),
-            found=found,
-        )
+        kept = norms.select(found | jnp.isnan(best.distance), best, nothing)
+        return MinimalPerturbation(kept.images, kept.distance, found)
 
     @abc.abstractmethod
     def search(
@@ -120,25 +116,18 @@ class MinimalNormAttack(Attack):
     def closer(
         self, closest: Closest, candidates: Images, logits: Draws, images: Images, labels: Labels
     ) -> tuple[Closest, Mask]:
-        """Replace the closest images by candidates that are adversarial and closer.
+        """Return the closest images, now with these candidates, and which candidates fool.
 
-        Returns:
-          The closest now, NaN for good where the logits of a candidate were not finite, and which
-          candidates are adversarial.
+        Where the logits of a candidate are not finite, the closest image is NaN for good.
         """
         mean = jnp.mean(logits, axis=0)
         margin = self.margin(mean, labels)
         adversarial = margin > STANDARD_ERRORS * _standard_error(logits, mean, labels)
         distance = norms.size(candidates - images, self.norm)
         better = adversarial & (distance < closest.distance)
-        broken = ~jnp.isfinite(margin)
-        distance = jnp.where(better, distance, closest.distance)
-        images = norms.select(better, candidates, closest.images)
-        return Closest(
-            images=norms.select(~broken, images, jnp.nan),
-            # No distance is less than NaN, so nothing replaces it.
-            distance=jnp.where(broken, jnp.nan, distance),
-        ), adversarial
+        closest = norms.select(better, Closest(candidates, distance), closest)
+        # No distance is less than NaN, so nothing replaces it.
+        return norms.select(jnp.isfinite(margin), closest, jnp.nan), adversarial
 
 
 def _standard_error(logits: Draws, mean: Logits, labels: Labels) -> Values:

@@ -6,6 +6,7 @@ because results of different variants are not comparable.
 
 import math
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ PROJECTIONS = ("radial", "exact")
 
 _SPARSE_QUANTILE = 0.99
 
+Tree = TypeVar("Tree")
 # The values of each image in one row, and one number per image beside them.
 Flat = Float[Array, "n values"]
 Column = Float[Array, "n 1"]
@@ -206,6 +208,13 @@ def _over(delta: Images, length: Values) -> Images:
     return delta / jnp.where(length == 0, jnp.ones_like(length), length)[:, None, None, None]
 
 
-def select(chosen: Mask, images: Images, others: Images | float) -> Images:
-    """Return ``images`` where ``chosen`` holds and ``others`` elsewhere."""
-    return jnp.where(chosen[:, None, None, None], images, others)
+def select(chosen: Mask, ours: Tree, theirs: Any) -> Tree:
+    """Return the rows of ``ours`` where ``chosen`` holds, of ``theirs`` elsewhere.
+
+    Both are trees of arrays with a row for each example; ``theirs`` may be a number instead.
+    """
+
+    def rows(one: Array, other: Array | float) -> Array:
+        return jnp.where(chosen.reshape(-1, *[1] * (one.ndim - 1)), one, other)
+
+    return jax.tree.map(rows, ours, jax.tree.broadcast(theirs, ours))

@@ -115,12 +115,11 @@ class Square(Attack):
         judge_keys = prng.stream(keys, "judge")
 
         def restart(number: Array, best: tuple[Images, Values, Mask]) -> tuple:
-            best_images, best_loss, unsolved = best
+            _, best_loss, unsolved = best
             rival = run(number, unsolved)
             rival_loss, done = score(rival, judge_keys)
             wins = unsolved & (~(rival_loss <= best_loss) | done)
-            best_loss = jnp.where(wins, rival_loss, best_loss)
-            return norms.select(wins, rival, best_images), best_loss, unsolved & ~done
+            return *norms.select(wins, (rival, rival_loss), best[:2]), unsolved & ~done
 
         nothing = (images, jnp.full_like(clean_loss, -jnp.inf), ~done)
         return jax.lax.fori_loop(0, self.restarts, restart, nothing)[0]
