@@ -22,25 +22,57 @@ IMAGES, LABELS = jnp.full((2, 4, 4, 1), 0.5), jnp.asarray([0, 2])
 
 
 @pytest.mark.parametrize(
-    ("attack", "fields", "accepted"),
+    ("attack", "fields", "message"),
     [
         (attacks.FAB, dict(eta=0.5), "eta must be a finite number >= 1, got 0.5"),
         (attacks.FAB, dict(alpha_max=3.0), "alpha_max must be a finite number >= 0 and <= 1"),
         (attacks.FAB, dict(beta=5.0), "beta must be a finite number >= 0 and <= 1"),
+        (attacks.DeepFool, dict(norm="l1"), "norm must be one of l2, linf; got 'l1'"),
+        (attacks.DeepFool, dict(overshoot=-0.1), "overshoot must be a finite number"),
+        (attacks.CW, dict(norm="linf"), "norm must be one of l2; got 'linf'"),
+        (attacks.CW, dict(abort_early=1), "abort_early must be True or False"),
         (attacks.CW, dict(initial_const=0.0), "initial_const must be a finite number > 0"),
         (attacks.CW, dict(learning_rate=0.0), "learning_rate must be a finite number > 0"),
+        (attacks.DDN, dict(norm="l1"), "norm must be one of l2"),
+        (attacks.DDN, dict(steps=0), "steps must be an integer >= 1"),
         (attacks.DDN, dict(initial_norm=0.0), "initial_norm must be a finite number > 0"),
         (attacks.DDN, dict(gamma=1.0), "gamma must be a finite number >= 0 and < 1, got 1.0"),
+        (attacks.FMN, dict(norm="l0"), "norm must be one of linf, l2, l1"),
         (attacks.FMN, dict(first_step=0.0), "first_step must be a finite number > 0"),
         (attacks.FMN, dict(last_gamma=1.0), "last_gamma must be a finite number >= 0 and < 1"),
+        (attacks.FMN, dict(last_gamma=float("nan")), "last_gamma must be a finite number"),
+        (attacks.MIFGSM, dict(norm="l3"), "norm must be one of"),
+        (attacks.MIFGSM, dict(decay=-1.0), "decay"),
+        (attacks.MIFGSM, dict(variant="art"), "variant must be one of paper, foolbox"),
+        (attacks.MIFGSM, dict(loss="dlr", targeted=True), "untargeted"),
+        (attacks.APGD, dict(norm="l0"), "norm must be one of"),
+        (attacks.APGD, dict(eps=-1.0), "eps"),
+        (attacks.APGD, dict(loss="hinge"), "one of cross_entropy, margin, dlr, targeted_dlr"),
+        (attacks.APGD, dict(targets=0), "targets must be an integer >= 1"),
+        (attacks.APGD, dict(rho=-1.0), "rho"),
         (attacks.APGD, dict(rho=7.0), "rho must be a finite number >= 0 and <= 1"),
+        (attacks.APGD, dict(checkpoints="program"), "checkpoints must be one of paper, code"),
+        (attacks.APGD, dict(large_eps_schedule=True, steps=2), "or 5 and more, got 2"),
+        (attacks.APGD, dict(large_eps_schedule=True, steps=4), "or 5 and more, got 4"),
+        (attacks.Square, dict(norm="l0"), "norm must be one of linf, l2, l1"),
+        (attacks.Square, dict(queries=0), "queries must be an integer >= 1"),
+        (attacks.Square, dict(p_init=0.0), "p_init must be a finite number > 0 and <= 1, got 0.0"),
+        (attacks.Square, dict(p_init=1.5), "p_init must be a finite number > 0 and <= 1, got 1.5"),
+        (attacks.Square, dict(loss="hinge"), "loss must be one of"),
+        (attacks.Square, dict(loss="dlr", targeted=True), 'loss "dlr" is for untargeted attacks'),
+        (attacks.SPSA, dict(norm="l2"), "norm must be one of linf; got 'l2'"),
+        (attacks.SPSA, dict(delta=0.0), "delta must be a finite number > 0, got 0.0"),
         (attacks.SPSA, dict(learning_rate=0.0), "learning_rate must be a finite number > 0"),
+        (attacks.SPSA, dict(loss="dlr", targeted=True), 'loss "dlr" is for untargeted attacks'),
+        (attacks.RandomNoise, dict(noise="pink"), "noise must be one of uniform, gaussian, signs"),
+        (attacks.RandomNoise, dict(draws=0), "draws must be an integer >= 1"),
     ],
 )
-def test_settings_that_make_an_attack_powerless_are_refused(attack, fields, accepted):
-    norm = "linf" if attack in (attacks.APGD, attacks.SPSA) else "l2"
-    with pytest.raises(ValueError, match=re.escape(accepted)):
-        attack(norm, 0.1, **fields)
+def test_fields_of_each_attack_out_of_range_are_refused(attack, fields, message):
+    error = TypeError if "abort_early" in fields else ValueError
+    norm = "linf" if attack is attacks.SPSA else "l2"
+    with pytest.raises(error, match=re.escape(message)):
+        attack(**{"norm": norm, "eps": 0.1, **fields})
 
 
 @pytest.mark.parametrize(

@@ -48,10 +48,3 @@ def test_a_curved_boundary_takes_several_steps():
     # times the root, Newton's method for the square root then converges from below.
     optimum = 2 * (9 / 16 - 0.1)
     assert optimum < float(result.distance[0]) < 1.02 * (optimum + 5e-4)
-
-
-def test_bad_fields_are_refused():
-    with pytest.raises(ValueError, match="norm must be one of l2, linf; got 'l1'"):
-        DeepFool("l1", 0.5)
-    with pytest.raises(ValueError, match="overshoot must be a finite number"):
-        DeepFool("l2", 0.5, overshoot=-0.1)

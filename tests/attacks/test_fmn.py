@@ -1,20 +1,41 @@
+import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from tests.attacks import linear_problem as problem
-from vone_jax.attacks import norms
-from vone_jax.attacks.fmn import FMN
+from vone_jax.attacks import fmn
+from vone_jax.attacks.fmn import DDN, FMN
 
 
-@pytest.mark.parametrize("norm", norms.NORMS)
-def test_linear_classifier_to_within_half_a_percent(norm):
-    """L2 as well: its projection has to project."""
+def test_one_step_lies_on_the_first_sphere_changed_by_gamma():
+    """From the image itself, which is not adversarial, to radius 1.05 along the gradient."""
     images, labels = problem.IMAGES, problem.labels(problem.TWO_CLASSES)
-    optimum, rounding = problem.distances(norm, problem.TWO_CLASSES), problem.rounding(norm)
-    result = FMN(norm, 1.0).minimal(problem.KEY, problem.TWO_CLASSES, images, labels)
-    assert np.all(result.found)
-    assert np.all(result.distance > optimum * (1 - 1e-5) - rounding)
-    assert np.all(result.distance < 1.005 * optimum + 2 * rounding)
+    attack = DDN("l2", 1.0, steps=1, initial_norm=0.2)
+    result = attack.minimal(problem.KEY, problem.TWO_CLASSES, images, labels)
+    np.testing.assert_allclose(result.distance[result.found], 0.21, rtol=1e-5)
+    assert np.all(
+        result.found == (result.found & (problem.distances("l2", problem.TWO_CLASSES) < 0.21))
+    )
+    assert np.sum(result.found) > 10
+
+
+def test_steps_fall_along_a_cosine():
+    values = fmn.cosine(100, 1.0, 0.01, jnp.float32)
+    expected = 0.01 + 0.99 * (1 + np.cos(np.pi * np.arange(100) / 100)) / 2
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
+
+
+def test_a_vanishing_gradient_is_replaced_by_a_random_direction():
+    """Scores that are rounded have no gradient; half of all directions cross this boundary."""
+    images = jnp.full((16, 2, 2, 1), 0.5)
+
+    def rounded(key, images):
+        evidence = jnp.round(10 * (jnp.sum(images, axis=(1, 2, 3)) - 2.0)) / 10
+        return jnp.stack([jnp.full_like(evidence, 0.05), evidence], axis=-1)
+
+    labels = jnp.zeros(16, jnp.int32)
+    attack = DDN("l2", 1.0, steps=10, initial_norm=0.5)
+    result = attack.minimal(problem.KEY, rounded, images, labels)
+    assert np.sum(result.found) > 4  # without the replacement none
 
 
 def test_first_radius_is_that_of_the_linearised_boundary_and_gamma():
@@ -23,10 +44,3 @@ def test_first_radius_is_that_of_the_linearised_boundary_and_gamma():
     expected = 1.05 * problem.distances("l2", problem.TWO_CLASSES)
     assert np.all(result.found)
     np.testing.assert_allclose(result.distance, expected, rtol=1e-5, atol=problem.rounding("l2"))
-
-
-def test_bad_fields_are_refused():
-    with pytest.raises(ValueError, match="norm must be one of linf, l2, l1"):
-        FMN("l0", 0.5)
-    with pytest.raises(ValueError, match="last_gamma must be a finite number"):
-        FMN("l2", 0.5, last_gamma=float("nan"))

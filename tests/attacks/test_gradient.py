@@ -1,5 +1,6 @@
 """Attacks with known optima and metamorphic relations between runs."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
+from tests.attacks import linear_problem as problem
 from tests.attacks import toy
 from vone_jax import fast, mesh, prng
-from vone_jax.attacks import FGSM, PGD, losses, norms
+from vone_jax.attacks import FGSM, MIFGSM, PGD, losses, norms
 
 KEY = jax.random.key(11)
 EPS = {"linf": 0.05, "l2": 0.3, "l1": 1.0}
@@ -46,6 +48,7 @@ def test_linear_model_reaches_the_closed_form(norm):
         PGD(norm, eps, steps=10, l1_step=l1_step, step_rule="eps/4", order="box_then_ball"),
         PGD(norm, eps, steps=60, l1_step=l1_step, random_start=True, step_size=0.5 * eps,
             projection="exact"),
+        *([] if norm == "l1" else [MIFGSM(norm, eps)]),
     ):  # fmt: skip
         after = losses.margin(logits_fn(KEY, attack(KEY, logits_fn, images, labels)), labels)
         np.testing.assert_allclose(after, before + gain, rtol=2e-5, err_msg=repr(attack))
@@ -320,3 +323,112 @@ def test_no_attack_moves_the_coin(estimator):
     attack = PGD("linf", 0.1, steps=3, random_start=True, restarts=3, eot_samples=4,
                  estimator=estimator)  # fmt: skip
     toy.assert_coin_resists(KEY, attack)
+
+
+# Momentum, against its definition in numpy.
+
+
+def bent(weights, key, images):
+    """Two logits whose gradient changes from place to place."""
+    evidence = jnp.sum(jnp.sin(weights[None] * images.reshape(images.shape[0], -1)), axis=-1)
+    return jnp.stack([jnp.zeros_like(evidence), evidence], axis=-1)
+
+
+@pytest.mark.parametrize("variant", ["paper", "foolbox"])
+def test_it_equals_its_definition(variant):
+    weights = np.random.default_rng(0).normal(size=16) * 20
+    images = np.random.default_rng(1).uniform(0.2, 0.8, (3, 16))
+    eps, steps, decay = 0.1, 5, 0.9
+    adversarial, momentum = images, np.zeros_like(images)
+    for _ in range(steps):
+        slope = weights * np.cos(weights * adversarial)
+        unit = slope / np.abs(slope).sum(1, keepdims=True) if variant == "paper" else np.sign(slope)
+        momentum = decay * momentum + unit
+        adversarial = np.clip(
+            adversarial + eps / steps * np.sign(momentum), images - eps, images + eps
+        )
+        adversarial = np.clip(adversarial, 0, 1)
+    attack = MIFGSM("linf", eps, steps=steps, decay=decay, variant=variant, loss="margin")
+    logits_fn = Partial(bent, jnp.asarray(weights, jnp.float32))
+    square = jnp.asarray(images, jnp.float32).reshape(3, 4, 4, 1)
+    ours = attack(KEY, logits_fn, square, jnp.zeros(3, jnp.int32))
+    np.testing.assert_allclose(ours.reshape(3, 16), adversarial, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", norms.NORMS)
+def test_ball_box_batches_and_one_step(norm):
+    images = jnp.round(3 * jax.random.uniform(jax.random.key(1), (6, 8, 8, 1))) / 3
+    labels = jnp.asarray([0, 1, 2, 3, 0, 1])
+    noisy = Partial(toy.noisy_network, toy.make_network(0.5), jnp.float32(0.5))
+    keys = prng.example_keys(KEY, 6)
+    attack = MIFGSM(norm, EPS[norm], steps=4, eot_samples=2)
+    whole = attack(keys, noisy, images, labels)
+    assert np.all(norms.size(whole - images, norm) <= EPS[norm] * (1 + 1e-5))
+    assert np.all(whole >= 0) and np.all(whole <= 1)
+    parts = [attack(keys[part], noisy, images[part], labels[part]) for part in
+             (slice(0, 3), slice(3, 6))]  # fmt: skip
+    np.testing.assert_allclose(jnp.concatenate(parts), whole, atol=1e-6)
+    # One step of a network without noise is the fast gradient method.
+    still = Partial(toy.noisy_network, toy.make_network(0.5), jnp.float32(0.0))
+    one = MIFGSM(norm, EPS[norm], steps=1)(KEY, still, images, labels)
+    fast = FGSM(norm, EPS[norm])(KEY, still, images, labels)
+    np.testing.assert_allclose(one, fast, atol=1e-6)
+
+
+# An early stop: for each image alone, and to save time.
+
+KEYS = prng.example_keys(problem.KEY, 16)
+
+
+ATTACK = PGD("l2", 1.0, steps=400, step_size=0.01, early_stop=True)
+
+
+def test_an_image_stays_at_its_first_misclassified_iterate():
+    """On a linear classifier of two classes that is one step beyond the boundary at most."""
+    images, labels = problem.IMAGES, problem.labels(problem.TWO_CLASSES)
+    labels = labels.at[0].set(1 - labels[0])  # misclassified as it is
+    adversarial = ATTACK(KEYS, problem.TWO_CLASSES, images, labels)
+    wrong = jnp.argmax(problem.TWO_CLASSES(problem.KEY, adversarial), axis=-1) != labels
+    assert np.all(wrong)
+    distance = problem.distances("l2", problem.TWO_CLASSES)
+    length = np.asarray(norms.size(adversarial - images, "l2"))
+    np.testing.assert_array_equal(adversarial[0], images[0])
+    assert np.all(length[1:] > distance[1:] - 1e-5) and np.all(length[1:] < distance[1:] + 0.0101)
+    parts = [ATTACK(KEYS[part], problem.TWO_CLASSES, images[part], labels[part])
+             for part in (slice(0, 8), slice(8, 16))]  # fmt: skip
+    np.testing.assert_allclose(adversarial, jnp.concatenate(parts), atol=1e-6)
+
+
+def test_a_target_has_to_be_reached():
+    """Not any other class will do: with three, the way to the least likely leads through one."""
+    targets = jnp.argmin(problem.LOGITS_FN(problem.KEY, problem.IMAGES), axis=-1)
+    attack = dataclasses.replace(ATTACK, targeted=True, loss="margin")
+    adversarial = attack(KEYS, problem.LOGITS_FN, problem.IMAGES, targets)
+    reached = jnp.argmax(problem.LOGITS_FN(problem.KEY, adversarial), axis=-1)
+    np.testing.assert_array_equal(reached, targets)
+    assert np.all(norms.size(adversarial - problem.IMAGES, "l2") < 0.9)
+
+
+def test_a_run_ends_when_all_images_have_stopped():
+    calls = []
+
+    def counted(key, images):
+        jax.debug.callback(lambda: calls.append(1))
+        return problem.TWO_CLASSES(key, images)
+
+    labels = problem.labels(problem.TWO_CLASSES)
+    ATTACK(KEYS, counted, problem.IMAGES, labels)
+    jax.effects_barrier()
+    longest = problem.distances("l2", problem.TWO_CLASSES).max() / ATTACK.step_size
+    # One pass to look at the input, and one more step to see that the last image has fallen.
+    assert longest < len(calls) <= longest + 4 < ATTACK.steps
+
+
+def test_a_lucky_draw_among_several_stops_nothing():
+    images = jax.random.uniform(jax.random.key(1), (50, 4, 4, 1))
+    labels = jnp.zeros(50, jnp.int32)
+    coin = Partial(toy.coin, jnp.float32(0.5))
+    attack = PGD("linf", 0.1, steps=3, step_size=0.05, early_stop=True, eot_samples=20)
+    moved = norms.size(attack(problem.KEY, coin, images, labels) - images, "linf")
+    np.testing.assert_allclose(moved, 0.1, rtol=1e-5)

@@ -88,6 +88,26 @@ def test_an_example_does_not_depend_on_its_batch(attack, images, weights, labels
     np.testing.assert_array_equal(again.images, whole.images)
 
 
+@pytest.mark.parametrize(
+    ("attack", "share", "rest"),
+    [
+        # The nearest boundaries are as near as the first steps of Adam are long.
+        (CW("l2", 1.0, steps=200, initial_const=1e-2), 1.02, 2e-3),
+        # The radius can fall to .95^200 = 3.5e-5 only; farther boundaries are met closely.
+        (DDN("l2", 1.0, steps=200), 1.01, 1e-3),
+        # L2 as well: its projection has to project.
+        *((FMN(norm, 1.0), 1.005, 2 * problem.rounding(norm)) for norm in norms.NORMS),
+    ],
+)
+def test_the_boundary_of_a_linear_classifier_is_met(attack, share, rest):
+    images, labels = problem.IMAGES, problem.labels(problem.TWO_CLASSES)
+    optimum = problem.distances(attack.norm, problem.TWO_CLASSES)
+    result = attack.minimal(problem.KEY, problem.TWO_CLASSES, images, labels)
+    assert np.all(result.found)
+    assert np.all(result.distance > optimum * (1 - 1e-5) - problem.rounding(attack.norm))
+    assert np.all(result.distance < share * optimum + rest)
+
+
 @each_attack
 def test_zero_gradients_end_with_nothing_found(attack, images, weights, labels):
     """A network with a head of zeros; only the bias decides."""

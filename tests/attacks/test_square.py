@@ -197,19 +197,3 @@ def test_averaging_makes_progress_against_noise(images, weights, labels):
     )
     clean = score(images)
     assert np.all(many > clean) and many.mean() > one.mean()
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"norm": "l0"}, "norm must be one of linf, l2, l1"),
-        ({"queries": 0}, "queries must be an integer >= 1"),
-        ({"p_init": 0.0}, "p_init must be a finite number > 0 and <= 1, got 0.0"),
-        ({"p_init": 1.5}, "p_init must be a finite number > 0 and <= 1, got 1.5"),
-        ({"loss": "hinge"}, "loss must be one of"),
-        ({"loss": "dlr", "targeted": True}, 'loss "dlr" is for untargeted attacks'),
-    ],
-)
-def test_bad_fields_are_refused(fields, message):
-    with pytest.raises(ValueError, match=message):
-        Square(**({"norm": "l2", "eps": 0.5} | fields))
