@@ -7,6 +7,7 @@ So does the compiler for an H100 (``pip install "jax[cuda13]"``, in another envi
 no estimates of time, but says which kernels a program has, with the shapes of the convolutions.
 """
 
+import collections
 import dataclasses
 import os
 import re
@@ -174,9 +175,7 @@ def _gpu() -> Mesh:
 def compiled(function: Callable[..., Any], *arguments: Any) -> Cost:
     """Compile a function for the chips on which its arguments lie, and return its cost.
 
-    Args:
-      function: under ``jax.jit`` or not.
-      *arguments: trees of ``jax.ShapeDtypeStruct`` with shardings on the mesh of a target.
+    The arguments are trees of ``jax.ShapeDtypeStruct`` with shardings on the mesh of a target.
     """
     jitted = function if hasattr(function, "trace") else jax.jit(function)
     (first, *_) = jax.tree.leaves(arguments)
@@ -189,12 +188,11 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> Cost:
     assert memory is not None
     text = program.as_text() or ""
     largest = sorted(_operations(text), reverse=True)
-    cycles: dict[str, float] = {}
+    cycles: dict[str, float] = collections.defaultdict(float)
     for estimate, _, module in largest:
-        part = part_of(module)
-        cycles[part] = cycles.get(part, 0.0) + estimate
+        cycles[part_of(module)] += estimate
     return Cost(
-        cycles=cycles,
+        cycles=dict(cycles),
         largest=largest[:20],
         flops=counted.get("flops", 0.0),
         traffic=counted.get("bytes accessed", 0.0),
@@ -223,26 +221,30 @@ def _operations(text: str) -> list[tuple[float, str, str]]:
     for line in text.splitlines():
         estimate = re.search(r'"estimated_cycles":"(\d+)"', line)
         if estimate and float(estimate[1]) < _NO_ESTIMATE:
-            module = re.search(r'op_name="([^"]*)"', line)
             name = line.split("metadata=")[0].strip().removeprefix("ROOT ")[:100]
-            operations.append((float(estimate[1]), name, module[1] if module else ""))
+            operations.append((float(estimate[1]), name, _module(line)))
     return operations
+
+
+def _module(line: str) -> str:
+    module = re.search(r'op_name="([^"]*)"', line)
+    return module[1] if module else ""
 
 
 def _kernels(text: str) -> dict[str, int]:
     """Count the kernels that a GPU's program starts. The body of a loop counts once."""
-    counted: dict[str, int] = {}
+    kinds = []
     for line in text.splitlines():
         operation = re.search(r" (fusion|custom-call|copy)\(", line)
         if operation:
             if "__cudnn$conv" in line:
-                kind = "convolutions"
+                kinds.append("convolutions")
             elif re.search(r'"__(cublas|triton)\w*(\$|gemm)', line):
-                kind = "products"
+                kinds.append("products")
             else:
-                kind = {"fusion": "fusions", "copy": "copies"}.get(operation[1], "other calls")
-            counted[kind] = counted.get(kind, 0) + 1
-    return counted
+                others = {"fusion": "fusions", "copy": "copies", "custom-call": "other calls"}
+                kinds.append(others[operation[1]])
+    return dict(collections.Counter(kinds))
 
 
 def _convolutions(text: str) -> list[tuple[str, str]]:
@@ -253,8 +255,7 @@ def _convolutions(text: str) -> list[tuple[str, str]]:
         call = re.search(r" = \((\S+), .*? custom-call\((%\S+?), (%\S+?)[,)]", line)
         if call and "__cudnn$conv" in line:
             operands = [types.get(operand, operand) for operand in call.groups()[1:]]
-            module = re.search(r'op_name="([^"]*)"', line)
-            calls.append((f"{' * '.join(operands)} = {call[1]}", module[1] if module else ""))
+            calls.append((f"{' * '.join(operands)} = {call[1]}", _module(line)))
     return calls
 
 

@@ -22,12 +22,6 @@ import jax
 
 from benchmarks import chips, programs, table
 
-_COLUMNS = (
-    "program", "network", "cycles, million", "by part", "TFLOP", "GB moved", "GB held",
-    "exchanges (MB)", "gathers", "least ms: compute, memory, links",
-)  # fmt: skip
-_GPU_COLUMNS = ("program", "network", "kernels", "of these", "GB held", "gathers")
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark with the given arguments and return the exit status."""
@@ -57,7 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ImportError, ValueError) as error:
         parser.error(str(error))
     chip = chips.CHIPS.get(options.target.partition(":")[0])
-    columns = _GPU_COLUMNS if chip is None else _COLUMNS
     surroundings = table.environment("benchmarks.compiled", argv)
     print(
         f"{options.target}, {options.images} images of {options.size} px on each chip, "
@@ -65,7 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         + ("" if chip is None else f"A chip has {chip.memory / 1e9:.0f} GB.")
         + "\n"
     )
-    print(table.markdown(columns, [], left=len(columns)), flush=True)
     costs = []
     for network in options.networks:
         sizes = programs.Sizes(
@@ -81,10 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             with jax.default_matmul_precision(program.precision):
                 cost = chips.compiled(program.function, *program.arguments)
             seconds = time.perf_counter() - begun
-            if chip is None:
-                print(gpu_row(name, network, cost), flush=True)
-            else:
-                print(row(name, network, cost, chip, mesh.size), flush=True)
+            cells = {"program": name, "network": network, **row(cost, chip, mesh.size)}
+            if not costs:
+                print(table.markdown([*cells], [], left=len(cells)))
+            print(table.line(cells.values()), flush=True)
             for types, module in cost.convolutions[: options.largest]:
                 print(f"  {types}  {module}", file=sys.stderr)
             for cycles, operation, module in cost.largest[: options.largest]:
@@ -100,38 +92,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def row(name: str, network: str, cost: chips.Cost, chip: chips.Chip, count: int) -> str:
-    """Return the row of a program in the Markdown table."""
+def row(cost: chips.Cost, chip: chips.Chip | None, count: int) -> dict[str, str]:
+    """Return the cells of a program by column; without a chip, those that a GPU has."""
+    held, gathers = f"{(cost.arguments + cost.temporaries) / 1e9:.2f}", str(cost.gathers)
+    if chip is None:
+        kernels = ", ".join(f"{number} {kind}" for kind, number in cost.kernels.items())
+        total = str(sum(cost.kernels.values()))
+        return {"kernels": total, "of these": kernels, "GB held": held, "gathers": gathers}
     parts = sorted(cost.cycles.items(), key=lambda item: -item[1])
     exchanges = ", ".join(
         f"{number} {kind} ({size / 1e6:.1f})" for kind, (number, size) in cost.collectives.items()
     )
-    cells = (
-        name,
-        network,
-        f"{cost.total / 1e6:.1f}",
-        ", ".join(f"{part} {cycles / 1e6:.1f}" for part, cycles in parts if cycles > 5e4),
-        f"{cost.flops / 1e12:.2f}",
-        f"{cost.traffic / 1e9:.1f}",
-        f"{(cost.arguments + cost.temporaries) / 1e9:.2f}",
-        exchanges or "none",
-        str(cost.gathers),
-        ", ".join(f"{1e3 * s:.1f}" for s in cost.least_seconds(chip, count).values()),
-    )
-    return table.line(cells)
-
-
-def gpu_row(name: str, network: str, cost: chips.Cost) -> str:
-    """Return the row of a program in the Markdown table of a GPU."""
-    cells = (
-        name,
-        network,
-        str(sum(cost.kernels.values())),
-        ", ".join(f"{number} {kind}" for kind, number in cost.kernels.items()),
-        f"{(cost.arguments + cost.temporaries) / 1e9:.2f}",
-        str(cost.gathers),
-    )
-    return table.line(cells)
+    least = cost.least_seconds(chip, count).values()
+    return {
+        "cycles, million": f"{cost.total / 1e6:.1f}",
+        "by part": ", ".join(
+            f"{part} {cycles / 1e6:.1f}" for part, cycles in parts if cycles > 5e4
+        ),
+        "TFLOP": f"{cost.flops / 1e12:.2f}",
+        "GB moved": f"{cost.traffic / 1e9:.1f}",
+        "GB held": held,
+        "exchanges (MB)": exchanges or "none",
+        "gathers": gathers,
+        "least ms: compute, memory, links": ", ".join(f"{1e3 * s:.1f}" for s in least),
+    }
 
 
 if __name__ == "__main__":
