@@ -13,7 +13,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
 
-from benchmarks import attacks, foreign, network, table
+from benchmarks import attacks, network, table
 from benchmarks.sizes import FULL, QUICK
 from benchmarks.timing import Apart, Here, measure
 from vone_jax import fast
@@ -26,7 +26,7 @@ CASES = {
     "draws": network.averaged_step,
     "train": network.training_step,
     "pgd": attacks.pgd,
-    "foreign": foreign.pgd,
+    "foreign": attacks.foreign,
     "apgd": attacks.apgd,
     "autoattack": attacks.auto_attack,
 }

@@ -8,8 +8,9 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -150,13 +151,9 @@ def naive_pgd(
     at_once: int | None = None,
     devices: int = 1,
 ) -> Program:
-    """Build a loop in Python around a compiled gradient.
+    """Build a loop in Python around a compiled gradient, ``at_once`` images at a time or all.
 
-    Args:
-      sizes: of the target.
-      classify: from the weights of the target and images to logits.
-      at_once: number of images per loop. Default: all.
-      devices: number of devices that share the images of a loop.
+    ``classify`` takes the weights of the target and images to logits.
     """
     target = target_of(sizes)
     share = mesh.data_mesh(jax.devices()[:devices])
@@ -179,7 +176,7 @@ def naive_pgd(
 
     return Program(
         lambda: jax.block_until_ready(jnp.concatenate([attack(*part) for part in parts])),
-        compiles_when_run=True,
+        compile_seconds=None,
         resisting=target.resisting,
     )
 
@@ -211,6 +208,66 @@ def pgd(sizes: Sizes) -> Case:
         "foolbox, JAX": keeping_memory(by_foolbox),
     }
     name = f"PGD-{sizes.loop_steps} on a small CNN"
+    return Case(name, sizes.loop_batch, contenders, sizes.repeats)
+
+
+class PlainCNN(nn.Module):
+    """The small CNN in plain Flax, without code of this project, as most users have it."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        x = images
+        for number in range(3):
+            stride = 1 if number == 0 else 2
+            convolution = nn.Conv(self.width * 2**number, (3, 3), stride, padding=1, use_bias=False)
+            x = nn.relu(convolution(x))
+        return nn.Dense(NUM_CLASSES, use_bias=False)(x.mean((1, 2)))
+
+
+def plain_logits(weights: list[jax.Array], images: jax.Array) -> jax.Array:
+    """Return the logits of NHWC images, with the weights of the target."""
+    *kernels, matrix = weights
+    params = {f"Conv_{number}": {"kernel": kernel} for number, kernel in enumerate(kernels)}
+    params["Dense_0"] = {"kernel": matrix}
+    model = PlainCNN(kernels[0].shape[-1])
+    return cast(jax.Array, model.apply({"params": params}, images))
+
+
+def foreign(sizes: Sizes) -> Case:
+    """Linf-PGD on the plain network: our call against a loop in Python, on the same images."""
+    part = sizes.loop_part
+    sharing = math.gcd(jax.device_count(), sizes.loop_batch)
+
+    def ours(in_batches: bool) -> Program:
+        target = target_of(sizes)
+        attack = attacks.PGD("linf", EPS, steps=sizes.loop_steps, step_size=STEP)
+        if in_batches:
+            attack = attacks.InBatches(attack, part, mesh.data_mesh())
+        images, labels = jnp.asarray(target.images), jnp.asarray(target.labels)
+
+        def logits_fn(keys: jax.Array, images: jax.Array) -> jax.Array:
+            del keys  # The network has no noise.
+            return plain_logits(target.weights, images)
+
+        return Program(
+            lambda: jax.block_until_ready(attack(target.keys, logits_fn, images, labels)),
+            compile_seconds=None,
+            resisting=target.resisting,
+        )
+
+    naive = functools.partial(naive_pgd, sizes, plain_logits)
+    contenders = {
+        OURS: functools.partial(ours, in_batches=False),
+        f"{OURS}, {part} at a time on every device": functools.partial(ours, in_batches=True),
+        "naive JAX": naive,
+        f"naive JAX, {part} at a time": functools.partial(naive, at_once=part),
+    }
+    if sharing > 1:
+        contenders["naive JAX on every device"] = functools.partial(naive, devices=sharing)
+    contenders = {name: keeping_memory(build) for name, build in contenders.items()}
+    name = f"PGD-{sizes.loop_steps} on a small CNN in plain Flax"
     return Case(name, sizes.loop_batch, contenders, sizes.repeats)
 
 
@@ -256,7 +313,7 @@ def auto_attack(sizes: Sizes) -> Case:
             images, labels = mesh.shard_batch(devices, (target.images, target.labels))
         return Program(
             lambda: jax.block_until_ready(attack(target.keys, target.logits_fn, images, labels)),
-            compiles_when_run=True,
+            compile_seconds=None,
             resisting=target.resisting,
         )
 

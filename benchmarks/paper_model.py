@@ -57,16 +57,10 @@ def times(name: str, size: int) -> str:
 
 
 def step_times(work: "Work", chip: Chip, images: int) -> tuple[float, float, float, float]:
-    """Return the least seconds of a step for each possible limit.
+    """Return the least seconds of a step with ``images`` on each chip for each possible limit.
 
-    Args:
-      work: the work of a step.
-      chip: rates of the chip.
-      images: images per chip.
-
-    Returns:
-      Seconds of operations, of memory traffic, of the sum of the gradients over the links, and of
-      waiting for the sums of batch norm.
+    They are those of operations, of memory traffic, of the sum of the gradients over the links,
+    and of waiting for the sums of batch norm.
     """
     # A ring sends each float32 gradient twice, without the chip's own share.
     gradients = 2 * (CHIPS - 1) / CHIPS * 4 * work.parameters

@@ -15,16 +15,15 @@ busy machine the latter are the better measure.
 import math
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 from PIL import Image
 
 from benchmarks import table
+from benchmarks.timing import timed
 from vone_jax import neurophysiology, v1
 from vone_jax.neurophysiology import PROPERTIES, PUBLISHED, Display, stimuli
 from vone_jax.neurophysiology.selection import receptive_field_centres
@@ -73,16 +72,10 @@ def activations(
     display: Display,
     near: slice,
 ) -> np.ndarray:
-    """Return the responses to all images, clipped at 0.
+    """Return the responses to the images of files, clipped at 0: (N, rows, columns, C).
 
-    Args:
-      layer: from 64 images to responses (64, H, W, C). The last batch repeats its last image.
-      paths: files of the images.
-      display: the field of view and the input of the network.
-      near: rows, and columns, of the map that are kept.
-
-    Returns:
-      (N, rows, columns, C).
+    The layer takes 64 images to responses (64, H, W, C), of which the rows, and columns, ``near``
+    are kept. The last batch repeats its last image.
     """
     near_stimuli = []
     for start in range(0, len(paths), BATCH):
@@ -97,9 +90,7 @@ def activations(
 def field_centres(responses: np.ndarray, blank: np.ndarray) -> np.ndarray:
     """Return centres (y, x) of receptive fields in degrees, one unit at a time.
 
-    Args:
-      responses: responses to the 21 x 21 x 8 small gratings, (3528, U).
-      blank: responses to the grey image, (U,).
+    The responses to the 21 x 21 x 8 small gratings are (3528, U), to the blank image (U,).
     """
     centres = []
     for unit in range(responses.shape[1]):
@@ -127,13 +118,9 @@ def properties(
 def similarity(
     values: np.ndarray, name: str, generator: np.random.Generator, bootstraps: int
 ) -> float:
-    """Return the mean similarity of units to the published neurons, one draw at a time.
+    """Return the mean similarity to the published neurons of a property, one draw at a time.
 
-    Args:
-      values: values of the property, (U,), NaN if undefined.
-      name: one of the 7 published properties.
-      generator: generator of the draws.
-      bootstraps: number of draws.
+    The values of the property are (U,), NaN if undefined.
     """
     edges, reference = PROPERTIES[name].edges, PUBLISHED[name]
     neurons = np.cumsum(reference.counts) / reference.counts.sum()
@@ -166,14 +153,7 @@ def block(channels: int) -> v1.VOneBlockConfig:
     return v1.VOneBlockConfig(simple_channels=half, complex_channels=half, noise=None)
 
 
-def timed(run: Callable[[], Any]) -> tuple[np.ndarray, Any]:
-    """Return seconds by the clock and of processor cores, (2,), and the result of ``run``."""
-    start, processor = time.perf_counter(), time.process_time()
-    result = run()
-    return np.array([time.perf_counter() - start, time.process_time() - processor]), result
-
-
-def ours(config: v1.VOneBlockConfig) -> tuple[np.ndarray, int]:
+def ours(config: v1.VOneBlockConfig) -> tuple[tuple[float, float], int]:
     """Return the seconds of a whole characterisation, (2,), and its number of units."""
     seconds, scores = timed(
         lambda: neurophysiology.score(lambda key, images: v1.noise_free_responses(config, images))
@@ -186,11 +166,7 @@ def theirs(
 ) -> dict[str, np.ndarray]:
     """Return seconds of the plain procedure per image, mapped unit, scored unit and bootstraps.
 
-    Args:
-      config: configuration of the layer.
-      images: number of gratings that are shown, spread over all sets.
-      units: number of units that are mapped and characterised.
-      bootstraps: number of draws for each property.
+    The images are gratings, spread over all sets; the units are mapped and characterised.
     """
     display = Display()
     every = gratings()
@@ -219,10 +195,10 @@ def theirs(
                 similarity(drawn, name, generator, bootstraps)
 
     return {
-        "image": shown / images,
-        "mapped unit": mapped / units,
-        "scored unit": scored / units,
-        "bootstraps": timed(bootstrap)[0],
+        "image": np.array(shown) / images,
+        "mapped unit": np.array(mapped) / units,
+        "scored unit": np.array(scored) / units,
+        "bootstraps": np.array(timed(bootstrap)[0]),
     }
 
 
@@ -245,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     images = len(gratings()) + 1
     mapped = (_NEAR.stop - _NEAR.start) ** 2 * options.channels
     rows = {
-        f"vone_jax, whole, {scored} units": seconds,
+        f"vone_jax, whole, {scored} units": np.array(seconds),
         f"plain: {images} images": images * parts["image"],
         f"plain: receptive fields of {mapped} units": mapped * parts["mapped unit"],
         f"plain: properties of {scored} units": scored * parts["scored unit"],

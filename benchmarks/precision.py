@@ -72,63 +72,36 @@ def paired(right: np.ndarray, reference: np.ndarray) -> Numbers:
     }
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Classifier:
-    """A trained network, with the images and keys of an evaluation."""
-
-    job: evaluation.Job
-
-    @classmethod
-    def of_run(cls, run_dir: str, count: int, batch: int) -> "Classifier":
-        """Open a run, with every k-th of its validation images, ``batch`` at a time."""
-        request = evaluation.Request(suite=("clean",), examples=count, batch_size=batch)
-        return cls(evaluation.plan(vone_jax.open_network(run_dir), request)[0][0])
-
-    @property
-    def name(self) -> str:
-        """The name of the network."""
-        return self.job.network.name
-
-    @property
-    def draws(self) -> int:
-        """The number of noise draws in a gradient or a judgement."""
-        return self.job.effective_protocol.draws
-
-    def over_images(self, function: Callable[..., Any], precision: str, *arrays: Any) -> Any:
-        """Return ``function(trial, *arrays)`` of all images, computed batch by batch.
-
-        Args:
-          function: takes a trial and a batch of each array, and returns arrays with a row for each
-            image.
-          precision: of its products.
-          *arrays: with a row for each image.
-        """
-        job, call, results, start = self.job, None, [], 0
-        with contextlib.closing(batches(job)) as parts:
-            for part in parts:
-                placed, trial = place(job, part)
-                rows = np.minimum(np.arange(start, start + job.batch_size), len(job.examples) - 1)
-                inputs = trial.example_keys, trial.images, trial.labels
-                inputs += tuple(array[rows] for array in arrays)
-                if call is None:
-                    call = compiled(_of_trial(function, trial), precision)
-                mask = np.asarray(placed["mask"])
-                measured = jax.tree.map(
-                    lambda rows, mask=mask: np.asarray(rows)[mask], call(*inputs)
-                )
-                results.append(measured)
-                start += job.batch_size
-        return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+def open_run(run_dir: str, count: int, batch: int) -> evaluation.Job:
+    """Open a run, with every k-th of its validation images, ``batch`` at a time."""
+    request = evaluation.Request(suite=("clean",), examples=count, batch_size=batch)
+    return evaluation.plan(vone_jax.open_network(run_dir), request)[0][0]
 
 
-def _of_trial(function: Callable[..., Any], trial: Trial) -> Callable[..., Any]:
-    """Return ``function`` of the arrays of a trial in place of the trial."""
+def over_images(
+    job: evaluation.Job, function: Callable[..., Any], precision: str, *arrays: Any
+) -> Any:
+    """Return ``function(trial, *arrays)`` of all images, computed batch by batch.
 
-    def of_arrays(keys: Any, images: Any, labels: Any, *others: Any) -> Any:
-        same = dataclasses.replace(trial, example_keys=keys, images=images, labels=labels)
-        return function(same, *others)
+    Arrays and results have a row for each image.
+    """
+    call, results, start = None, [], 0
+    with contextlib.closing(batches(job)) as parts:
+        for part in parts:
+            placed, trial = place(job, part)
 
-    return of_arrays
+            def of_arrays(keys: Any, images: Any, labels: Any, *others: Any, trial=trial) -> Any:
+                same = dataclasses.replace(trial, example_keys=keys, images=images, labels=labels)
+                return function(same, *others)
+
+            rows = np.minimum(np.arange(start, start + job.batch_size), len(job.examples) - 1)
+            inputs = trial.example_keys, trial.images, trial.labels
+            call = call or compiled(of_arrays, precision)
+            measured = call(*inputs, *(array[rows] for array in arrays))
+            mask = np.asarray(placed["mask"])
+            results.append(jax.tree.map(lambda rows, mask=mask: np.asarray(rows)[mask], measured))
+            start += job.batch_size
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
 
 
 def right(trial: Trial, images: Any = None) -> jax.Array:
@@ -137,9 +110,9 @@ def right(trial: Trial, images: Any = None) -> jax.Array:
     return jnp.mean(judged.astype(jnp.float32), axis=1)
 
 
-def products(classifier: Classifier, precisions: Sequence[str]) -> Numbers:
+def products(job: evaluation.Job, precisions: Sequence[str]) -> Numbers:
     """Measure logits, gradients, predictions and clean accuracy."""
-    attack = attacks.PGD("linf", 4 / 255, steps=1, eot_samples=classifier.draws)
+    attack = attacks.PGD("linf", 4 / 255, steps=1, eot_samples=job.effective_protocol.draws)
 
     def measured(trial: Trial) -> tuple[Any, ...]:
         keys, labels = trial.keys("attack"), trial.labels
@@ -153,7 +126,7 @@ def products(classifier: Classifier, precisions: Sequence[str]) -> Numbers:
     rows: Numbers = {}
     reference: Any = None
     for precision in precisions:
-        logits, gradients, accuracy = classifier.over_images(measured, precision)
+        logits, gradients, accuracy = over_images(job, measured, precision)
         if precision == FLOAT32:
             reference = logits, gradients, accuracy
         rows[precision] = paired(accuracy, reference[2]) | {
@@ -177,7 +150,7 @@ def make_attack(name: str, draws: int, steps: int | None) -> attacks.Attack:
     return suites.vonenet_pgd("linf", int(eps) / 255, steps=steps or 64, eot_samples=draws)
 
 
-def attacked(classifier: Classifier, attack: attacks.Attack, precisions: Sequence[str]) -> Numbers:
+def attacked(job: evaluation.Job, attack: attacks.Attack, precisions: Sequence[str]) -> Numbers:
     """Measure the accuracy under an attack, judged in the attack's precision and in float32."""
 
     def perturbed(trial: Trial) -> tuple[jax.Array, jax.Array]:
@@ -188,8 +161,8 @@ def attacked(classifier: Classifier, attack: attacks.Attack, precisions: Sequenc
     rows: Numbers = {}
     reference: Any = None
     for precision in precisions:
-        images, accuracy = classifier.over_images(perturbed, precision)
-        exact = classifier.over_images(right, FLOAT32, images)
+        images, accuracy = over_images(job, perturbed, precision)
+        exact = over_images(job, right, FLOAT32, images)
         reference = exact if reference is None else reference
         rows[precision] = paired(accuracy, reference) | {"in_float32": paired(exact, reference)}
     return rows
@@ -283,17 +256,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{table.heading(surroundings)}\n")
     for run_dir in options.runs:
         if "products" in options.parts:
-            classifier = Classifier.of_run(run_dir, options.images, options.batch)
-            note(
-                f"products, {classifier.name}, {options.images} images",
-                products(classifier, precisions),
-            )
+            job = open_run(run_dir, options.images, options.batch)
+            title = f"products, {job.network.name}, {options.images} images"
+            note(title, products(job, precisions))
         if "attacks" in options.parts:
-            classifier = Classifier.of_run(run_dir, options.attacked, options.batch)
+            job = open_run(run_dir, options.attacked, options.batch)
             for name in options.attacks:
-                attack = make_attack(name, classifier.draws, steps)
-                title = f"{name}, {classifier.name}, {options.attacked} images"
-                note(title, attacked(classifier, attack, precisions))
+                attack = make_attack(name, job.effective_protocol.draws, steps)
+                title = f"{name}, {job.network.name}, {options.attacked} images"
+                note(title, attacked(job, attack, precisions))
     if "physiology" in options.parts:
         note(f"V1 scores, {options.channels} channels", physiology(options.channels, precisions))
     if "training" in options.parts:

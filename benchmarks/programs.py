@@ -47,13 +47,7 @@ TRAINING: dict[str, dict[str, Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A function and the shapes of its arguments, with their places on a mesh.
-
-    Attributes:
-      function: compiled by ``jax.jit``.
-      arguments: of the function, without values.
-      precision: of matrix products, as in ``jax.default_matmul_precision``.
-    """
+    """A function, the shapes of its arguments with their places on a mesh, and its precision."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]

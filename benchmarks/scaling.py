@@ -10,7 +10,9 @@ share the cores: eight in one process, or two in each of several.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import functools
 import statistics
 import sys
 import tempfile
@@ -22,6 +24,7 @@ from typing import Any
 import jax
 
 from benchmarks import paper_model, table
+from benchmarks.timing import timed
 from vone_jax import fast, models, training
 from vone_jax import mesh as meshes
 from vone_jax.training import Experiment
@@ -158,11 +161,8 @@ def _one_device(experiment: Experiment) -> Setup:
 
 def _compiled(setup: Setup) -> tuple[Any, Any, Any]:
     """Return the compiled step, with a state and a batch for it."""
-    batches = setup.train_batches()
-    try:
+    with contextlib.closing(setup.train_batches()) as batches:
         batch = setup.shard(next(batches))
-    finally:
-        batches.close()
     state = setup.initial_state()
     step: Any = setup.train_step
     return step.lower(state, batch).compile(), state, batch
@@ -174,11 +174,9 @@ def _times(programs: dict[str, Any], repeats: int) -> dict[str, tuple[float, flo
     states = {text: state for text, (_, state, _) in programs.items()}
     for _ in range(repeats + 1):
         for text, (step, _, batch) in programs.items():
-            begun = time.perf_counter(), time.process_time()
-            states[text], metrics = step(states[text], batch)
-            jax.block_until_ready((states[text], metrics))
-            now = time.perf_counter(), time.process_time()
-            seconds[text].append([end - start for end, start in zip(now, begun, strict=True)])
+            run = functools.partial(step, states[text], batch)
+            taken, (states[text], _) = timed(lambda run=run: jax.block_until_ready(run()))
+            seconds[text].append(taken)
     return {
         text: (statistics.median(clock), statistics.median(processor))
         for text, measured in seconds.items()

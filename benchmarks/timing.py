@@ -37,17 +37,15 @@ class Program:
 
     Attributes:
       run: does the work once and returns when it is finished.
-      compile_seconds: time of compilation before the first call; 0 if nothing is compiled.
+      compile_seconds: time of compilation before the first call; 0 if nothing is compiled. None
+        if the first call compiles: its extra time over the other calls is then that time.
       memory: returns the bytes at the peak of one call, or None if that is unknown.
-      compiles_when_run: the first call compiles. Its extra time over the other calls is then the
-        time of compilation.
       resisting: for an attack, counts the images that are still classified right in its result.
     """
 
     run: Callable[[], Any]
-    compile_seconds: float = 0.0
+    compile_seconds: float | None = 0.0
     memory: Callable[[], int | None] = lambda: None
-    compiles_when_run: bool = False
     resisting: Callable[[Any], int] | None = None
 
 
@@ -100,6 +98,13 @@ class Case:
     repeats: int
 
 
+def timed(run: Callable[[], Any]) -> tuple[tuple[float, float], Any]:
+    """Return seconds by the clock and of all processor cores, and the result of ``run``."""
+    start, processor = time.perf_counter(), time.process_time()
+    result = run()
+    return (time.perf_counter() - start, time.process_time() - processor), result
+
+
 class ContenderError(Exception):
     """A program failed in its process. The message has the traceback."""
 
@@ -114,16 +119,14 @@ class Here:
 
     def call(self) -> tuple[float, float]:
         """Call the program once; return seconds by the clock and of processor cores."""
-        start, processor_start = time.perf_counter(), time.process_time()
-        self._result = self._program.run()
-        return time.perf_counter() - start, time.process_time() - processor_start
+        seconds, self._result = timed(self._program.run)
+        return seconds
 
     def outcome(self) -> dict[str, Any]:
-        """Return fields of ``Program``, with the numbers of ``memory`` and ``resisting``."""
+        """Return the fields of ``Measurement`` that the program knows."""
         resisting = self._program.resisting
         return {
             "compile_seconds": self._program.compile_seconds,
-            "compiles_when_run": self._program.compiles_when_run,
             "resisting": None if resisting is None else resisting(self._result),
             "memory": self._program.memory(),
         }
@@ -136,13 +139,9 @@ class Apart(Here):
     """A running program in a process of its own, with the methods of ``Here``."""
 
     def __init__(self, case_of: Callable[[Sizes], Case], sizes: Sizes, case: Case, contender: str):
-        """Start the process and build the program there.
+        """Start the process and build the program of ``case``, which is ``case_of(sizes)``, there.
 
-        Args:
-          case_of: makes the case; a function that a new process can import.
-          sizes: its argument.
-          case: the result of ``case_of(sizes)``.
-          contender: name of the program.
+        A new process can import the function ``case_of``.
 
         Raises:
           ModuleNotFoundError: if the contender is not installed.
@@ -162,18 +161,16 @@ class Apart(Here):
             raise
 
     def call(self) -> tuple[float, float]:
-        return self._ask("call")
+        self._connection.send("call")
+        return self._answer()
 
     def outcome(self) -> dict[str, Any]:
-        return self._ask("outcome")
+        self._connection.send("outcome")
+        return self._answer()
 
     def close(self) -> None:
         self._process.terminate()
         self._process.join()
-
-    def _ask(self, method: str) -> Any:
-        self._connection.send(method)
-        return self._answer()
 
     def _answer(self) -> Any:
         try:
@@ -209,12 +206,7 @@ def _serve(
 def measure(case: Case, start: Callable[[Case, str], Here] = Here) -> list[Measurement]:
     """Start every contender, call each once to warm up, then time them in turn.
 
-    Args:
-      case: the work.
-      start: from the case and the name of a contender to the running program.
-
-    Returns:
-      One measurement per contender, in the order of the case.
+    ``start`` takes the case and the name of a contender to the running program.
     """
     programs: dict[str, Here] = {}
     with contextlib.ExitStack() as stack:
@@ -245,7 +237,7 @@ def _measurement(
         tuple(each / case.images for each in column) for column in zip(*times, strict=True)
     )
     outcome = program.outcome()
-    if outcome.pop("compiles_when_run"):
+    if outcome["compile_seconds"] is None:
         warm = case.images * statistics.median(seconds)
         outcome["compile_seconds"] = max(0.0, first[0] - warm)
     return Measurement(case.name, name, seconds, processor, images=case.images, **outcome)
@@ -274,13 +266,8 @@ def jax_program(function: Callable[..., Any], *arguments: Any) -> Program:
     analysis = compiled.memory_analysis()
 
     def memory() -> int | None:
-        if analysis is None:
-            return None
-        return (
-            analysis.argument_size_in_bytes
-            + analysis.output_size_in_bytes
-            + analysis.temp_size_in_bytes
-        )
+        kinds = ("argument", "output", "temp")
+        return analysis and sum(getattr(analysis, f"{kind}_size_in_bytes") for kind in kinds)
 
     return Program(lambda: jax.block_until_ready(compiled(*arguments)), seconds, memory)
 

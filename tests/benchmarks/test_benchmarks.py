@@ -111,7 +111,7 @@ def test_compilation_in_the_first_call_is_told_apart(monkeypatch):
         clock[0] += next(durations)
         return "abc"
 
-    program = timing.Program(run, compiles_when_run=True, resisting=len)
+    program = timing.Program(run, compile_seconds=None, resisting=len)
     (measured,) = timing.measure(timing.Case("case", 4, {timing.OURS: lambda: program}, repeats=1))
     assert (measured.compile_seconds, measured.seconds) == (5.0, (0.5,))
     assert (measured.resisting, measured.images) == (3, 4)

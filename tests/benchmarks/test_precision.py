@@ -178,13 +178,12 @@ def test_what_cannot_be_replaced_is_refused():
 def test_attacks_and_gradients_of_a_network(tmp_path):
     """Six passes are float32 up to rounding; one pass is not, and three are between them."""
     job = tiny_job(tiny_trained(), tmp_path, protocol=Protocol("fresh", 2))
-    small = precision.Classifier(job)
-    rows = precision.products(small, precision.PRECISIONS)
+    rows = precision.products(job, precision.PRECISIONS)
     for name in ("logits", "gradients"):
         exact, tf32, one, three, six = (rows[level][name] for level in precision.PRECISIONS)
         assert exact == 0 and six < 1e-6 < three < tf32 < one < 0.1
     attack = attacks.PGD("linf", 0.1, steps=3, eot_samples=2)
-    rows = precision.attacked(small, attack, ("float32", "highest"))
+    rows = precision.attacked(job, attack, ("float32", "highest"))
     assert rows["highest"]["in_float32"]["accuracy"] == rows["float32"]["accuracy"]
     text = precision.markdown(rows)
     assert "| float32 |" in text and "+0.00 ± 0.00" in text
