@@ -93,12 +93,7 @@ def share_of_products(size: int, stride: int, positions: int) -> float:
     """Return the products of ``by_spectra`` as a share of those of a direct convolution.
 
     The small transforms of images and kernels are left out. The share is above 1 if a direct
-    convolution takes fewer products.
-
-    Args:
-      size: side k of the kernels.
-      stride: in pixels.
-      positions: rows of responses.
+    convolution takes fewer products. ``positions`` is the number of rows of responses.
     """
     tiles = _Tiles.of(size, stride, positions)
     # A complex product is four real ones; the way back is a matrix of rows x points.
