@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from vone_jax import arguments, cli, files, training
 from vone_jax.evaluation import Request
@@ -140,14 +141,15 @@ def load_sweep(name: str, configs: Path) -> Sweep:
     return experiment_files.load(name, configs, "sweep", Sweep)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Command:
+class _Command(NamedTuple):
     """A process for a member, and the key in the record of commands that have ended well."""
 
     label: str
     step: str
     arguments: tuple[str, ...]
     key: str
+    # Members that must be trained.
+    needs: Sequence[str]
 
 
 def run(
@@ -204,23 +206,17 @@ def run(
     group = runs / sweep.group
     opened = _weights_files(sweep, weights)
     labels = [label for label in sweep.members if opened.get(label, True)]
-    data = {
-        name: value for name, value in (("source", source), ("split", split)) if value is not None
-    }
     alone = [label for label in labels if not isinstance(sweep.members[label].network, Ensemble)]
-    commands = [
-        command
-        for label in (labels if count == 1 else alone[index - 1 :: count])
-        for command in _commands(name, sweep, label, root, group, opened.get(label), data)
-        if command.step in steps
-    ]
+    chosen = labels if count == 1 else alone[index - 1 :: count]
+    given = (("source", source), ("split", split))
+    data = {field: value for field, value in given if value is not None}
+    every = _commands(name, sweep, chosen, root, group, opened, data)
+    commands = [command for command in every if command.step in steps]
     failures: list[str] = []
     untrained: set[str] = set()
     for number, command in enumerate(commands, start=1):
         record = group / command.label / _RECORD
-        network = sweep.members[command.label].network
-        needed = network.labels if isinstance(network, Ensemble) else [command.label]
-        if untrained.intersection(needed) or command.key in _finished_keys(record):
+        if untrained.intersection(command.needs) or command.key in _finished_keys(record):
             continue
         typed = shlex.join(["python", *command.arguments])
         print(typed if dry_run else f"[{number}/{len(commands)}] {typed}", flush=True)
@@ -235,13 +231,16 @@ def run(
                 untrained.add(command.label)
             continue
         _append(record, command)
-    report = _report(sweep, labels, group)
-    if "report" in steps and count == 1 and dry_run:
-        print(shlex.join(["python", *report]), flush=True)
-    elif "report" in steps and count == 1 and not failures:
-        status = _execute([sys.executable, *report], root)
-        if status not in (cli.FINISHED, cli.WITH_GAPS):
-            failures.append(f"the report (exit status {status})")
+    if "report" in steps and count == 1:
+        report = ["-m", "vone_jax.report", *(str(group / label) for label in labels)]
+        report += ["--out", str(group / f"{sweep.name}.html"), "--tables", str(group / sweep.name)]
+        report += ["--v1-match"] if sweep.v1_match else []
+        if dry_run:
+            print(shlex.join(["python", *report]), flush=True)
+        elif not failures:
+            status = _execute([sys.executable, *report], root)
+            if status not in (cli.FINISHED, cli.WITH_GAPS):
+                failures.append(f"the report (exit status {status})")
     if failures:
         raise SweepError("failed:\n  " + "\n  ".join(failures))
     return cli.FINISHED
@@ -278,57 +277,47 @@ def _patterns(wanted: Mapping[str, Weights]) -> str:
 def _commands(
     name: str,
     sweep: Sweep,
-    label: str,
+    labels: Sequence[str],
     root: Path | None,
     group: Path,
-    file: Path | None,
-    data: Mapping[str, str | None],
+    files_by_label: Mapping[str, Path | None],
+    data: Mapping[str, str],
 ) -> Iterator[_Command]:
-    run_dir = group / label
-    network = sweep.members[label].network
-    key = _key(sweep, label, file)
-    results = ("--results", str(run_dir / "results"))
-    if isinstance(network, Experiment):
-        train = (*_program(root, "train"), f"{name}:{label}", "--run-dir", str(run_dir))
-        yield _Command(label, "train", train, key)
-        opened: tuple[str, ...] = (str(run_dir),)
-    elif isinstance(network, Ensemble):
-        opened = ("+".join(str(group / other) for other in network.labels), *results)
-    else:
-        opened = (str(file), *results)
-    for request in sweep.evaluations_of(label):
-        options = dataclasses.replace(request, **data).to_arguments()
-        evaluate = (*_program(root, "eval"), *opened, *options)
-        yield _Command(label, "evaluate", evaluate, files.json_digest([key, options]))
+    """The commands of members.
 
-
-def _key(sweep: Sweep, label: str, file: Path | None) -> str:
-    """The network in the record of commands.
-
-    The sweep's name is not in it: another sweep of the group may have trained the network.
+    Their keys leave out the sweep: another one of the group may have trained the same network.
     """
-    network = sweep.members[label].network
-    if isinstance(network, Experiment):
-        return files.json_digest(training.to_json(network))
-    if isinstance(network, Ensemble):
-        return files.json_digest([_key(sweep, other, None) for other in network.labels])
-    assert file is not None
-    return files.digest(file)
-
-
-def _program(root: Path | None, name: str) -> tuple[str, ...]:
-    """The arguments of Python that run a command."""
+    programs = {"train": ("-m", "vone_jax.cli.train"), "eval": ("-m", "vone_jax.cli.evaluate")}
     if root is not None:
-        return (str(root / f"{name}.py"),)
-    return ("-m", {"train": "vone_jax.cli.train", "eval": "vone_jax.cli.evaluate"}[name])
+        programs = {program: (str(root / f"{program}.py"),) for program in programs}
+    keys: dict[str, str] = {}
+    for label in labels:
+        network, run_dir, needs = sweep.members[label].network, group / label, (label,)
+        opened, results = str(run_dir), ("--results", str(run_dir / "results"))
+        if isinstance(network, Experiment):
+            key, results = files.json_digest(training.to_json(network)), ()
+            train = (*programs["train"], f"{name}:{label}", "--run-dir", str(run_dir))
+            yield _Command(label, "train", train, key, needs)
+        elif isinstance(network, Ensemble):
+            needs = network.labels
+            key = files.json_digest([keys[other] for other in needs])
+            opened = "+".join(str(group / other) for other in needs)
+        else:
+            file = files_by_label[label]
+            assert file is not None
+            opened, key = str(file), files.digest(file)
+        keys[label] = key
+        for request in sweep.evaluations_of(label):
+            options = dataclasses.replace(request, **data).to_arguments()
+            evaluate = (*programs["eval"], opened, *results, *options)
+            digest = files.json_digest([key, options])
+            yield _Command(label, "evaluate", evaluate, digest, needs)
 
 
 def _finished_keys(record: Path) -> set[str]:
     """Keys of the commands that have ended well."""
-    if not record.exists():
-        return set()
     keys = set()
-    for line in record.read_text().splitlines():
+    for line in record.read_text().splitlines() if record.exists() else ():
         # The last line of a killed process may be cut off. Then its command runs once more.
         with contextlib.suppress(json.JSONDecodeError):
             keys.add(json.loads(line)["key"])
@@ -363,10 +352,3 @@ def _execute(command: Sequence[str], root: Path | None) -> int:
     with cli.handling_signals(stop):
         status = process.wait()
     return cli.STOPPED if stopped else status
-
-
-def _report(sweep: Sweep, labels: Sequence[str], group: Path) -> list[str]:
-    directories = [str(group / label) for label in labels]
-    out = ["--out", str(group / f"{sweep.name}.html"), "--tables", str(group / sweep.name)]
-    match = ["--v1-match"] if sweep.v1_match else []
-    return ["-m", "vone_jax.report", *directories, *out, *match]
