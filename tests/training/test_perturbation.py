@@ -1,6 +1,7 @@
 """Training on perturbed images, and the similarity term, inside the compiled step."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,6 @@ from vone_jax import mesh as meshes
 from vone_jax import prng
 from vone_jax.attacks import PGD
 from vone_jax.training import GaussianImageNoise, OptimizerConfig, Similarity
-from vone_jax.training.augmentation import perturbed
 from vone_jax.training.similarity import WEIGHTS
 from vone_jax.training.step import initial_state, make_train_step
 
@@ -55,8 +55,8 @@ def make(model=None, targets=None, **fields):
     return take, initial_state(experiment, model)
 
 
-def copy(tree):
-    return jax.tree.map(jnp.array, tree)
+def logits_of(model, variables, keys, images):
+    return model.apply(variables, images, train=False, noise_key=keys)
 
 
 def test_the_step_learns_from_the_perturbed_images(batch):
@@ -73,10 +73,11 @@ def test_an_attack_sees_the_network_as_it_is(batch):
     """The step of adversarial training is compared with a direct call of the attack."""
     attack = PGD("linf", 0.1, steps=2, random_start=True)
     take, state = make(perturbation=attack)
-    model, variables = TinyNet(), copy(state.variables)
+    model, variables = TinyNet(), jax.tree.map(jnp.array, state.variables)
     root = prng.fold(prng.stream(jax.random.key(0), "perturbation"), state.step)
     keys = prng.index_keys(root, jnp.asarray(batch["index"]))
-    images = perturbed(attack, model, variables, keys, batch["image"], batch["label"])
+    logits_fn = partial(logits_of, model, variables)
+    images = attack.perturb(keys, logits_fn, batch["image"], batch["label"])
     assert 0.05 < float(abs(images - batch["image"]).max()) <= 0.1 + 1e-6
     plain, same = make()
     after, _ = take(state, batch)
@@ -93,9 +94,10 @@ def test_accumulation_attacks_the_same_images(batch):
     attack = PGD("linf", 0.1, steps=1, random_start=True)
     model, state = TinyNet(), make()[1]
     keys = prng.index_keys(jax.random.key(3), jnp.arange(8))
-    whole = perturbed(attack, model, state.variables, keys, batch["image"], batch["label"])
+    logits_fn = partial(logits_of, model, state.variables)
+    whole = attack.perturb(keys, logits_fn, batch["image"], batch["label"])
     keys = prng.index_keys(jax.random.key(3), jnp.arange(0, 8, 2))
-    part = perturbed(attack, model, state.variables, keys, batch["image"][::2], batch["label"][::2])
+    part = attack.perturb(keys, logits_fn, batch["image"][::2], batch["label"][::2])
     np.testing.assert_allclose(part, whole[::2], atol=1e-6)
 
 

@@ -13,9 +13,8 @@ References:
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, cast
+from typing import Annotated
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -84,19 +83,3 @@ class GaussianImageNoise:
 
 
 Perturbation = PGD | GaussianImageNoise | PRIME | None
-
-
-def perturbed(
-    perturbation: PGD | GaussianImageNoise | PRIME,
-    model: nn.Module,
-    variables: Any,
-    keys: jax.Array,
-    images: jax.Array,
-    labels: jax.Array,
-) -> jax.Array:
-    """Return the images to train on. Batch norm uses its running values; one key per example."""
-
-    def logits_fn(keys: jax.Array, images: jax.Array) -> jax.Array:
-        return cast(jax.Array, model.apply(variables, images, train=False, noise_key=keys))
-
-    return perturbation.perturb(keys, logits_fn, images, labels)

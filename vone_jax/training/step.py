@@ -18,7 +18,7 @@ from jax.tree_util import Partial
 
 from vone_jax import mesh as meshes
 from vone_jax import prng
-from vone_jax.training.augmentation import make_augmentation, perturbed
+from vone_jax.training.augmentation import make_augmentation
 from vone_jax.training.experiment import Distillation, Experiment
 from vone_jax.training.optimizer import PlateauState, euclidean_norm, learning_rate, make_optimizer
 from vone_jax.training.selection import merge, rate_factors, split, training_apply
@@ -232,8 +232,12 @@ def make_train_step(
         if perturbation is not None:
             variables = variables_of(params, batch_stats)
             attack_keys = prng.index_keys(keys["perturbation"], batch["index"])
+
+            def logits_fn(keys: jax.Array, images: jax.Array) -> Any:
+                return model.apply(variables, images, train=False, noise_key=keys)
+
             images, labels = batch["image"], batch["label"]
-            images = perturbed(perturbation, model, variables, attack_keys, images, labels)
+            images = perturbation.perturb(attack_keys, logits_fn, images, labels)
             batch = batch | {"image": images}
         noise_key, dropout_key = keys["train noise"], keys["dropout"]
         return loss_gradient_fn(*split(params, freeze), batch_stats, batch, noise_key, dropout_key)
