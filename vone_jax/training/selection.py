@@ -23,17 +23,18 @@ def matches(pattern: str, path: str) -> bool:
     return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"{pattern}/*")
 
 
-def is_frozen(freeze: Iterable[str], path: Iterable[str]) -> bool:
+def is_frozen(freeze: Iterable[str], path: str) -> bool:
     """Return True if one of the patterns ``freeze`` means the variable with this path."""
-    return any(matches(pattern, "/".join(path)) for pattern in freeze)
+    return any(matches(pattern, path) for pattern in freeze)
 
 
 def split(params: Any, freeze: Collection[str]) -> tuple[Any, Any]:
     """Divide a tree of parameters into those that are trained and those that are frozen."""
-    flat = flatten_dict(params)
-    frozen = {path: leaf for path, leaf in flat.items() if is_frozen(freeze, path)}
-    trained = {path: leaf for path, leaf in flat.items() if path not in frozen}
-    return unflatten_dict(trained), unflatten_dict(frozen)
+    parts: tuple[dict, dict] = {}, {}
+    for path, leaf in flatten_dict(params, sep="/").items():
+        parts[is_frozen(freeze, path)][path] = leaf
+    trained, frozen = (unflatten_dict(part, sep="/") for part in parts)
+    return trained, frozen
 
 
 def merge(trained: Any, frozen: Any) -> Any:
@@ -47,10 +48,10 @@ def rate_factors(params: Any, rates: Rates) -> Any:
     The last pattern that means a parameter counts. Without one, the factor is 1.
     """
     factors = {
-        path: next((f for pattern, f in reversed(rates) if matches(pattern, "/".join(path))), 1.0)
-        for path in flatten_dict(params)
+        path: next((factor for pattern, factor in reversed(rates) if matches(pattern, path)), 1.0)
+        for path in flatten_dict(params, sep="/")
     }
-    return unflatten_dict(factors)
+    return unflatten_dict(factors, sep="/")
 
 
 def training_apply(model: nn.Module, freeze: Collection[str]) -> Callable[..., Any]:
@@ -59,7 +60,8 @@ def training_apply(model: nn.Module, freeze: Collection[str]) -> Callable[..., A
     def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
         is_norm = context.method_name == "__call__" and module.has_variable("batch_stats", "mean")
-        if is_norm and any(is_frozen(freeze, (*module.path, name)) for name in ("mean", "var")):
+        path = "/".join(module.path)
+        if is_norm and any(is_frozen(freeze, f"{path}/{name}") for name in ("mean", "var")):
             args, kwargs = args[:1], {"train": False}
         return call(*args, **kwargs)
 
@@ -71,16 +73,12 @@ def training_apply(model: nn.Module, freeze: Collection[str]) -> Callable[..., A
 
 
 def check_patterns(freeze: Collection[str], rates: Rates, params: Any, batch_stats: Any) -> None:
-    """Check that each pattern means a variable of the network, and that a parameter is trained.
-
-    Raises:
-      ValueError: if not. The message has the nearest names.
-    """
-    parameters = ["/".join(path) for path in flatten_dict(params)]
-    variables = parameters + ["/".join(path) for path in flatten_dict(batch_stats)]
+    """Check that each pattern means a variable of the network, and that a parameter is trained."""
+    parameters = list(flatten_dict(params, sep="/"))
+    variables = [*parameters, *flatten_dict(batch_stats, sep="/")]
     for pattern in freeze:
         _check_pattern("freeze", pattern, variables)
-    trained = [path for path in parameters if not any(matches(p, path) for p in freeze)]
+    trained = [path for path in parameters if not is_frozen(freeze, path)]
     if not trained:
         raise ValueError(f"freeze must leave a parameter to train, got {', '.join(freeze)}")
     for pattern, _ in rates:
