@@ -24,13 +24,12 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
     ``log.csv``. Only process 0 writes. ``tensorboard`` is a directory for TensorBoard files.
 
     Raises:
-      ValueError: if TensorBoard files are requested and tensorboardX is not installed, or if the
-        log is damaged, see ``read_log``.
+      ValueError: if tensorboardX is missing, a number is not finite, or the log is damaged.
       OSError: if the log cannot be written; the message names it.
     """
 
     def __init__(self, path: Path, step: int, validated: int, tensorboard: Path | None = None):
-        self._path = Path(path)
+        self._path = path
         self._file = self._writer = None
         if jax.process_index() != 0:
             return
@@ -52,12 +51,7 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
             self._writer = SummaryWriter(str(tensorboard), purge_step=step + 1)
 
     def write(self, record: Record) -> None:
-        """Append a record with ``kind``, ``step`` and finite numbers.
-
-        Raises:
-          ValueError: if a number is not finite.
-          OSError: if the log cannot be written; the message names it.
-        """
+        """Append a record with ``kind``, ``step`` and finite numbers."""
         line = _line(record)
         if self._file is None:
             return
@@ -78,8 +72,7 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         # The error that ended the block must not be hidden.
-        suppressed = () if error is None else (OSError,)
-        with contextlib.suppress(*suppressed):
+        with contextlib.suppress(*([] if error is None else [OSError])):
             if self._writer is not None:
                 self._writer.close()
             if self._file is not None:
@@ -96,7 +89,6 @@ def read_log(path: Path) -> list[Record]:
     Raises:
       ValueError: if another line is not JSON, or a line is not a record; the message names it.
     """
-    path = Path(path)
     if not path.exists():
         return []
     try:
@@ -116,16 +108,13 @@ def read_log(path: Path) -> list[Record]:
     return records
 
 
-def export_csv(path: Path) -> Path:
+def export_csv(path: Path) -> None:
     """Write the records of a JSONL log to a CSV file beside it, with one column per name."""
     records = read_log(path)
-    columns = list(dict.fromkeys(name for record in records for name in record))
-    target = Path(path).with_suffix(".csv")
-    with open(target, "w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
+    with open(path.with_suffix(".csv"), "w", newline="") as file:
+        writer = csv.DictWriter(file, dict.fromkeys(name for each in records for name in each))
         writer.writeheader()
         writer.writerows(records)
-    return target
 
 
 def _line(record: Record) -> str:
