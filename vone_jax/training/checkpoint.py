@@ -53,13 +53,15 @@ class Position:
     """The part of a checkpoint beside the training state, as JSON values."""
 
     # State of the data iterator, the same in all processes.
-    data: dict[str, Any]
+    data: dict[str, Any] = dataclasses.field(default_factory=dict)
     # Step of the last validation, 0 if there was none.
-    validated: int
+    validated: int = 0
     # Sums since the last line of the log, see step.Sums.
-    interval: dict[str, Any]
-    # Counts of what was skipped since the run started, see monitor.Skipped.
-    passed_over: dict[str, int] = dataclasses.field(default_factory=dict)
+    interval: dict[str, Any] = dataclasses.field(default_factory=dict)
+    # Steps that were not finite, and examples that could not be read, counted every time.
+    passed_over: dict[str, int] = dataclasses.field(
+        default_factory=lambda: {"steps": 0, "examples": 0}
+    )
 
 
 def saved_steps(directory: Path) -> list[int]:
@@ -93,10 +95,9 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             meshes.barrier("checkpoints")
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        # The error that ended the block must not be hidden.
-        suppressed = () if error is None else (CheckpointError,)
         try:
-            with contextlib.suppress(*suppressed):
+            # The error that ended the block must not be hidden.
+            with contextlib.suppress(*([] if error is None else [CheckpointError])):
                 self.wait()
         finally:
             self._thread.shutdown()
@@ -109,9 +110,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     def save(self, step: int, state: TrainState, position: Position) -> None:
         """Start writing a checkpoint, and return once ``state`` may be donated.
 
-        Raises:
-          CheckpointError: if this checkpoint cannot be started, if the last one was not written,
-            or if there is a checkpoint of this or a later step.
+        Raises a ``CheckpointError`` if this one cannot be started or the last one was not written.
         """
         self.wait()
         steps = self.steps()
@@ -128,17 +127,21 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(host_state), metadata=ocp.args.JsonSave(metadata)
         )
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(host_state))
         with self._naming_failures():
-            self._check_room(sum(leaf.nbytes for leaf in jax.tree.leaves(host_state)))
+            free = shutil.disk_usage(self.directory).free
+            # The error of Orbax has hundreds of lines. Files are compressed: weights hardly shrink,
+            # the zeros of an optimiser vanish.
+            if free < needed / 2:
+                raise OSError(
+                    f"{os.strerror(errno.ENOSPC)}, {free / 1e6:.3g} MB are free and the state has "
+                    f"{needed / 1e6:.3g} MB"
+                )
             self._checkpointer.save(self._partial(step), args=items)
         self._writing = self._thread.submit(self._complete, step)
 
     def wait(self) -> None:
-        """Wait until the last checkpoint is on disk.
-
-        Raises:
-          CheckpointError: if it could not be written.
-        """
+        """Wait until the last checkpoint is on disk, or raise a ``CheckpointError``."""
         writing, self._writing = self._writing, None
         if writing is not None:
             with self._naming_failures():
@@ -189,16 +192,6 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
                 number = sum(1 for path in aside.iterdir() if path.name.startswith(f"{step}-"))
                 (self.directory / str(step)).rename(aside / f"{step}-{number}")
         meshes.barrier("set aside")
-
-    def _check_room(self, needed: int) -> None:
-        """Raise an error if ``needed`` bytes do not fit: that of Orbax has hundreds of lines."""
-        free = shutil.disk_usage(self.directory).free
-        # Files are compressed. Weights hardly shrink; the zeros of an optimiser vanish.
-        if free < needed / 2:
-            raise OSError(
-                f"{os.strerror(errno.ENOSPC)}, {free / 1e6:.3g} MB are free and the state has "
-                f"{needed / 1e6:.3g} MB"
-            )
 
     def _complete(self, step: int) -> None:
         """Wait for Orbax, give a checkpoint its digests and its name, and remove old ones."""

@@ -33,7 +33,7 @@ from vone_jax.training import run_dir as run_dirs
 from vone_jax.training.checkpoint import Checkpoints, Position, saved_steps
 from vone_jax.training.experiment import Experiment
 from vone_jax.training.log import RunLog
-from vone_jax.training.monitor import Monitor, Skipped, Stop
+from vone_jax.training.monitor import Monitor, Stop
 from vone_jax.training.optimizer import after_validation
 from vone_jax.training.setup import Prefetch, Setup, prepare
 from vone_jax.training.step import Sums, TrainState
@@ -117,22 +117,19 @@ def train(
         batches = enter(contextlib.closing(setup.train_batches()))
 
         # Restore a checkpoint of this run if there is one; else start from weights, or anew.
-        state = setup.initial_state()
-        step, validated, interval, skipped = 0, 0, Sums(), Skipped()
+        step, state, position = 0, setup.initial_state(), Position()
         restored = checkpoints.restore(jax.eval_shape(lambda: state))
         if restored is not None:
             step, host_state, position = restored
             checkpoints.set_aside(newer_than=step)
             state = meshes.replicate(mesh, host_state)
             batches.set_state(position.data)
-            validated, interval = position.validated, Sums(**position.interval)
-            skipped = Skipped(**position.passed_over)
         elif weights is not None:
             state = weights.put_into(state, mesh)
         placed = Prefetch(
             batches, setup.shard, max(0, experiment.data.prefetch - 1), setup.total_steps - step
         )
-        saved, pending = step, None
+        saved, validated, pending = step, position.validated, None
         tensorboard_dir = run_dir / "tensorboard" if tensorboard else None
         log = enter(RunLog(run_dir / run_dirs.LOG, step, validated, tensorboard_dir))
         shown = progress and jax.process_index() == 0
@@ -144,7 +141,8 @@ def train(
             report.line(weights.table())
             for record in weights.records():
                 log.write(record)
-        monitor = Monitor(setup, run_dir, log, report, request, interval, skipped)
+        sums, skipped = Sums(**position.interval), position.passed_over
+        monitor = Monitor(setup, run_dir, log, report, request, sums, skipped)
 
         while True:
             request.poll()
@@ -188,12 +186,8 @@ def train(
             if saving:
                 with monitor.clock.paused():
                     log.sync()
-                    position = Position(
-                        placed.get_state(),
-                        validated,
-                        dataclasses.asdict(monitor.interval),
-                        dataclasses.asdict(skipped),
-                    )
+                    interval = dataclasses.asdict(monitor.interval)
+                    position = Position(placed.get_state(), validated, interval, skipped)
                     checkpoints.save(step, state, position)
                 saved = step
 
@@ -226,10 +220,7 @@ def train(
 
 
 def _warnings(setup: Setup, asked: int) -> Iterator[str]:
-    """Warnings about a run that will probably disappoint, each with its cure.
-
-    ``asked`` is the size of batches before the data were known.
-    """
+    """Warnings about a run that will probably disappoint. ``asked`` is the config's batch size."""
     size = setup.experiment.data.batch_size
     if size < asked:
         yield (
@@ -242,20 +233,15 @@ def _warnings(setup: Setup, asked: int) -> Iterator[str]:
             "class needs a folder of its own"
         )
     if setup.total_steps < _FEW_STEPS:
-        cure = (
-            "more --epochs or a smaller --data.batch-size give more steps"
-            if setup.experiment.steps is None
-            else "give more --steps"
-        )
+        cure = "more --epochs or a smaller --data.batch-size give more steps"
+        cure = cure if setup.experiment.steps is None else "give more --steps"
         yield f"a run of {setup.total_steps} steps learns little; {cure}"
 
 
 def validate(setup: Setup, state: TrainState, stop: Stop) -> dict[str, float] | None:
-    """Evaluate the network on the validation split.
+    """Return the mean ``loss`` and ``accuracy`` on the validation split, and ``seen``, its size.
 
-    Returns:
-      Mean ``loss`` and ``accuracy`` over the split, and ``seen``, its size. None after a request
-      to stop, which is polled before each batch.
+    It is None after a request to stop, which is polled before each batch.
     """
     batch_sums = []
     with contextlib.closing(setup.eval_batches()) as batches:

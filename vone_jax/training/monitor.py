@@ -34,13 +34,14 @@ class UnreadableDataError(RuntimeError):
 
 @dataclasses.dataclass
 class Stop:
-    """The request to stop a run, which all processes follow at the same step."""
+    """The request to stop a run, which all processes follow at the same step.
 
-    # Returns True once this process should stop, and then always.
+    ``requested`` returns True once this process should stop, and then always. ``here`` is what it
+    returned last. Once all processes know of a request, ``everywhere``, the run saves and ends.
+    """
+
     requested: Callable[[], bool]
-    # True if this process was asked to stop when it last polled.
     here: bool = False
-    # True once all processes know of a request. Then the run saves and ends.
     everywhere: bool = False
 
     def poll(self) -> bool:
@@ -54,16 +55,6 @@ class Stop:
         """Ask whether any process should stop. All processes must call this at the same point."""
         self.everywhere |= meshes.any_process(self.requested())
         return self.everywhere
-
-
-@dataclasses.dataclass
-class Skipped:
-    """Counts of what was skipped since the run started. They are in every checkpoint."""
-
-    # Steps that were not finite.
-    steps: int = 0
-    # Examples that could not be read, counted every time.
-    examples: int = 0
 
 
 class Clock:
@@ -102,44 +93,38 @@ class Clock:
 class Monitor:
     """Follows a run from step to step: reads metrics, logs them, and ends a run that is broken.
 
-    All processes must make the same calls.
+    All processes must make the same calls. ``interval`` and ``skipped`` are ``Position``'s. The
+    metrics carry the request to stop to all processes.
     """
 
     setup: Setup
-    # Directory of the run, for batches whose step was not finite.
     run_dir: Path
     log: RunLog
     progress: Progress
-    # The metrics carry the request to stop to all processes.
     stop: Stop
-    # Sums since the last line of the log. They are in every checkpoint.
     interval: Sums
-    skipped: Skipped
+    skipped: dict[str, int]
     clock: Clock = dataclasses.field(default_factory=Clock)
 
     def read(self, pending: Pending, saved: int) -> None:
         """Wait for the metrics of a step, and log them if a line of the log is due.
 
-        ``saved`` is the step of the last checkpoint, 0 if there is none.
-
-        Raises:
-          NonFiniteError: if the step was not finite and may not be skipped.
-          UnreadableDataError: if too many examples could not be read.
+        ``saved`` is the step of the last checkpoint, 0 if there is none. Raises the errors of a
+        step that was not finite, and of too many examples that could not be read.
         """
         step, batch, metrics = pending
         host = meshes.fetch(metrics)
         self.stop.everywhere |= bool(host.marks.get("stop", 0))
         experiment = self.setup.experiment
         unreadable, limit = int(host.marks.get("unreadable", 0)), experiment.data.unreadable_limit
-        self.skipped.examples += unreadable
-        if unreadable and self.skipped.examples > limit:
+        self.skipped["examples"] += unreadable
+        if unreadable and self.skipped["examples"] > limit:
             raise UnreadableDataError(
-                f"{self.skipped.examples} training images could not be read up to step {step}, "
+                f"{self.skipped['examples']} training images could not be read up to step {step}, "
                 f"data.unreadable_limit is {limit}"
             )
         if not host.finite:
-            self._skip(step, batch, host, saved)
-            return
+            return self._skip(step, batch, host, saved)
         self.interval = self.interval.plus(host.sums)
         self.clock.add(host.sums.seen)
         self.progress.advance(note=f"loss {host.sums.means()['loss']:.4f}")
@@ -154,16 +139,12 @@ class Monitor:
                 "examples_per_second": self.clock.take_rate(),
             }
             if experiment.data.unreadable == "skip":
-                record["unreadable"] = self.skipped.examples
+                record["unreadable"] = self.skipped["examples"]
             self.log.write(record)
             self.interval = Sums()
 
     def validation(self, step: int, result: dict[str, float]) -> None:
-        """Log the result of a validation.
-
-        Raises:
-          NonFiniteError: if its loss is NaN or infinite.
-        """
+        """Log the result of a validation, or raise an error if its loss is not finite."""
         if not math.isfinite(result["loss"]):
             raise NonFiniteError(f"the validation loss is {result['loss']} at step {step}")
         epoch = step / self.setup.steps_per_epoch
@@ -183,15 +164,15 @@ class Monitor:
             f"{self.setup.total_steps} (learning rate {float(host.learning_rate):.4g}); "
             f"{self._store(step, batch)}"
         )
-        self.skipped.steps += 1
+        self.skipped["steps"] += 1
         limit = 0 if experiment.non_finite == "stop" else experiment.non_finite_limit
-        number = self.skipped.steps
+        number = self.skipped["steps"]
         if number > limit:
             many = f"; {number} such steps, non_finite_limit is {limit}" if number > 1 else ""
             last = f"the last checkpoint is that of step {saved}"
             raise NonFiniteError(f"{problem}{many}; {last if saved else 'nothing is saved yet'}")
         self.progress.line(f"skipped: {problem}")
-        self.log.write({"kind": "skipped", "step": step, "skipped": self.skipped.steps})
+        self.log.write({"kind": "skipped", "step": step, "skipped": number})
 
     def _store(self, step: int, batch: Batch) -> str:
         """Write a batch as it was put on the devices, and return a phrase that says where."""
