@@ -61,10 +61,7 @@ def load_config(name: str, configs: Path) -> Experiment:
 def load(name: str, configs: Path, variable: str, cls: type | None = None) -> Any:
     """Run a config file and return one of its variables, None if the file does not define it.
 
-    The file is one of ``config_names(configs, variable)``, or the path of a Python file.
-
-    Raises:
-      ValueError: if there is no such file, running it fails, or the variable is no ``cls``.
+    For the name and errors see ``load_config``. A variable that is no ``cls`` is an error, too.
     """
     names = config_names(configs, variable)
     path = configs / f"{name}.py" if name in names else Path(name)
@@ -133,30 +130,20 @@ def _with_banks(content: Any, read_bank: Callable[[str], ImportedBank] | None) -
     return {name: _with_banks(value, read_bank) for name, value in content.items()}
 
 
-# Fields that may change when a run resumes. They affect speed and safety, not results (except for
-# rounding).
+# Fields that affect speed and safety.
 _RESUMABLE = (
-    "checkpoint_every",
-    "compilation_cache",
-    "keep_checkpoints",
-    "non_finite",
-    "non_finite_limit",
-    "remat",
-    "data.data_dir",
-    "data.eval_batch_size",
-    "data.prefetch",
-    "data.unreadable",
-    "data.unreadable_limit",
-    "data.workers",
-)
+    "checkpoint_every", "compilation_cache", "keep_checkpoints", "non_finite", "non_finite_limit",
+    "remat", "data.data_dir", "data.eval_batch_size", "data.prefetch", "data.unreadable",
+    "data.unreadable_limit", "data.workers",
+)  # fmt: skip
 _ABSENT = object()
 
 
 def differences(ours: Experiment, theirs: Experiment) -> list[str]:
     """List the fields in which two experiments differ, as ``"seed: 3 here, 4 there"``.
 
-    Fields that affect no result are ignored: the directory of the data, the number of workers, the
-    interval of checkpoints, what happens on errors.
+    Fields that affect no result, except by rounding, are ignored: they may change when a run
+    resumes.
     """
     first, second = (flatten_dict(to_json(experiment), sep=".") for experiment in (ours, theirs))
 

@@ -37,8 +37,6 @@ LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
 BANKS = "banks"
 _FORMAT = 1
-# Fields of RunDescription that are JSON values already.
-_PLAIN = ("parameters", "device", "command", "initial_digest", "versions")
 _BANK_PARAMETERS = tuple(field.name for field in dataclasses.fields(GaborParameters))
 _PACKAGES = ("vone-jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -76,6 +74,10 @@ class RunDescription:
     versions: dict[str, str] = dataclasses.field(default_factory=versions)
 
 
+# All but the experiment are JSON values.
+_FIELDS = [field.name for field in dataclasses.fields(RunDescription)][1:]
+
+
 def read_run(run_dir: Path | str) -> RunDescription:
     """Read the description of a run.
 
@@ -109,12 +111,10 @@ def read_run(run_dir: Path | str) -> RunDescription:
         experiment = from_json(config.get("experiment"), lambda sha: _read_bank(path.parent, sha))
     except ValueError as error:
         raise RunDirectoryError(f"{path} cannot be read: {error}") from error
-    class_names = config.get("class_names")
-    return RunDescription(
-        experiment,
-        class_names=None if class_names is None else tuple(class_names),
-        **{name: config[name] for name in _PLAIN if name in config},
-    )
+    known = {name: config[name] for name in _FIELDS if name in config}
+    if known.get("class_names") is not None:
+        known["class_names"] = tuple(known["class_names"])
+    return RunDescription(experiment, **known)
 
 
 @contextlib.contextmanager
@@ -122,12 +122,8 @@ def open_run(run_dir: Path, description: RunDescription) -> Iterator[None]:
     """Lock the directory of a run within a ``with`` block, and make it if it does not exist.
 
     If there is a run already, fields that affect no result may differ, see
-    ``experiment_files.differences``. Then ``config.json`` takes the new ones.
-
-    Raises:
-      RunDirectoryError: if another process trains there, or if the run there has another
-        experiment or other class names; the message names the fields.
-      OSError: if the files cannot be written.
+    ``experiment_files.differences``. Then ``config.json`` takes the new ones. A
+    ``RunDirectoryError`` names other fields, or the process that trains there.
     """
     with contextlib.ExitStack() as stack:
         problem = None
@@ -153,12 +149,13 @@ def _describe(run_dir: Path, description: RunDescription) -> None:
         before = read_run(run_dir)
         changes = differences(description.experiment, before.experiment)
         if before.class_names not in (None, description.class_names):
-            ours, theirs = description.class_names, before.class_names
-            changes.append(f"class names: {ours} here, {theirs} there")
-        digests = (description.initial_digest, before.initial_digest)
+            changes.append(
+                f"class names: {description.class_names} here, {before.class_names} there"
+            )
         # A run that resumes does not need the weights again, so it has no digest of them.
-        if digests[0] is not None and digests[0] != digests[1]:
-            changes.append(f"sha256 of initial_weights: {digests[0]} here, {digests[1]} there")
+        ours, theirs = description.initial_digest, before.initial_digest
+        if ours not in (None, theirs):
+            changes.append(f"sha256 of initial_weights: {ours} here, {theirs} there")
         if changes:
             raise RunDirectoryError(
                 f"{run_dir} holds a run of another experiment; this command and that run have\n  "
@@ -177,18 +174,14 @@ def _describe(run_dir: Path, description: RunDescription) -> None:
                 f"{run_dir} holds {name} but no {CONFIG}; choose another directory"
             )
     for bank in imported_banks(description.experiment):
-        _write_bank(run_dir, bank)
+        path = run_dir / BANKS / f"{bank.digest}.npz"
+        path.parent.mkdir(exist_ok=True)
+        arrays = {name: getattr(bank.parameters, name) for name in _BANK_PARAMETERS}
+        arrays |= {n: getattr(bank, n) for n in ("in_phase", "quadrature", "pixels_per_degree")}
+        # pyright takes the arrays for the option allow_pickle.
+        files.replace(path, lambda file, a=arrays: np.savez(file, **a))  # pyright: ignore
     config = _config(description)
     files.replace_json(run_dir / CONFIG, config | {"digest": files.json_digest(config)})
-
-
-def _write_bank(run_dir: Path, bank: ImportedBank) -> None:
-    path = run_dir / BANKS / f"{bank.digest}.npz"
-    path.parent.mkdir(exist_ok=True)
-    parameters = {name: getattr(bank.parameters, name) for name in _BANK_PARAMETERS}
-    others = {name: getattr(bank, name) for name in ("in_phase", "quadrature", "pixels_per_degree")}
-    # pyright takes the arrays for the option allow_pickle.
-    files.replace(path, lambda file: np.savez(file, **parameters, **others))  # pyright: ignore
 
 
 def _read_bank(run_dir: Path, digest: str) -> ImportedBank:
@@ -209,13 +202,8 @@ def _read_bank(run_dir: Path, digest: str) -> ImportedBank:
 
 
 def _config(description: RunDescription) -> dict[str, Any]:
-    class_names = description.class_names
-    return {
-        "format": _FORMAT,
-        "experiment": to_json(description.experiment),
-        **{name: getattr(description, name) for name in _PLAIN},
-        "class_names": None if class_names is None else list(class_names),
-    }
+    fields = {name: getattr(description, name) for name in _FIELDS}
+    return {"format": _FORMAT, "experiment": to_json(description.experiment), **fields}
 
 
 def load_run(
