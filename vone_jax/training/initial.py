@@ -66,19 +66,11 @@ class InitialWeights:
         rows: list[tuple[str, ...]] = [("parameters of", *_COUNTS)]
         for name, part in (*self.parts.items(), ("all", total)):
             rows.append((name, *(f"{part[n]:,}" for n in _COUNTS)))
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
         lines = [f"initial weights: {self.source}, sha256 {self.digest[:12]}"]
         for name, *numbers in rows:
-            cells = (number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True))
-            lines.append("  ".join(("", name.ljust(widths[0]), *cells)))
+            lines.append("  ".join(["", name.ljust(first), *map(str.rjust, numbers, others)]))
         return "\n".join((*lines, *(f"  {note}" for note in self.notes)))
-
-    def records(self) -> list[dict[str, Any]]:
-        """Return the parts as records of the log."""
-        return [
-            {"kind": "initial_weights", "step": 0, "part": name, **part}
-            for name, part in self.parts.items()
-        ]
 
 
 def start_from(experiment: Experiment, spec: str, run_dir: Path | str | None = None) -> Experiment:
@@ -110,15 +102,18 @@ def start_from(experiment: Experiment, spec: str, run_dir: Path | str | None = N
 def choose(setup: setups.Setup) -> InitialWeights:
     """Open the initial weights of an experiment, and choose those that its network takes.
 
-    Raises:
-      ValueError: if the source has no weights, cannot be read, or nothing in it fits.
+    If nothing fits, that is a ``ValueError``.
     """
     experiment, spec = setup.experiment, setup.experiment.initial_weights
     assert spec is not None
     network = open_source(spec)
     theirs = {path: np.asarray(leaf) for path, leaf in flatten_dict(network.variables).items()}
     ours = _shapes(experiment, setup.model)
-    notes = [*network.notes, *_front_end_notes(setup.model, network.model)]
+    notes = list(network.notes)
+    given_front_end = _front_end(network.model)
+    for name, value in _front_end(setup.model).items():
+        if name in given_front_end and value != given_front_end[name]:
+            notes.append(f"model.{name} is {value}, that of the source {given_front_end[name]}")
     kind = network.architecture or network.name
     known, given = (tuple(each.class_names) for each in (setup.train_source, network))
     head, fitting = _head(setup), dict(theirs)
@@ -145,11 +140,7 @@ def choose(setup: setups.Setup) -> InitialWeights:
 
 
 def open_source(spec: str) -> "Network":
-    """Open a network as ``vone_jax.open_network`` does.
-
-    Raises:
-      ValueError: if it has no weights that can be taken, or see there.
-    """
+    """Open a network as ``vone_jax.open_network`` does. One without weights is a ``ValueError``."""
     # Imported late: that package opens run directories, so it needs this one.
     from vone_jax.network import open_network
 
@@ -186,34 +177,21 @@ def _with_front_end(config: ModelConfig, model: Any) -> ModelConfig:
     return config
 
 
-def _front_end_notes(ours: Any, theirs: Any) -> list[str]:
-    """Name what differs between the front ends of two networks of the same kind."""
-    mine, other = _front_end(ours), _front_end(theirs)
-    return [
-        f"model.{name} is {mine[name]}, that of the source {other[name]}"
-        for name in mine
-        if name in other and mine[name] != other[name]
-    ]
-
-
 def _front_end(model: Any) -> dict[str, Any]:
     """Return the settings of a front end that the weights behind it depend on."""
     if isinstance(model, models.BaseNetwork):
         return {n: getattr(model, n) for n in ("mean", "std", "stem_noise", "stem_gain")}
     if not isinstance(model, models.VOneNet):
         return {}
-    names = ("stride", "k_exc", "image_mean", "image_std", "noise")
+    stages = {"v1": ("stride", "k_exc", "image_mean", "image_std", "noise")}
+    if model.subcortical:
+        stages = {"subcortical": ("p_cells", "m_cells", "noise")} | stages
     kernels = hashlib.sha256(b"".join(phase.tobytes() for phase in model.v1.gabor_kernels()))
-    before = model.subcortical and ("p_cells", "m_cells", "noise")
-    stage = {f"subcortical.{name}": getattr(model.subcortical, name) for name in before or ()}
-    return (
-        stage
-        | {f"v1.{name}": getattr(model.v1, name) for name in names}
-        | {
-            "v1.pixels_per_degree": f"{model.v1.pixels_per_degree:.6g}",
-            "v1.bank": f"sha256 {kernels.hexdigest()[:12]}",
-        }
-    )
+    fields = [(stage, name) for stage, names in stages.items() for name in names]
+    return {f"{stage}.{name}": getattr(getattr(model, stage), name) for stage, name in fields} | {
+        "v1.pixels_per_degree": f"{model.v1.pixels_per_degree:.6g}",
+        "v1.bank": f"sha256 {kernels.hexdigest()[:12]}",
+    }
 
 
 def _collections(state: TrainState) -> dict[str, Any]:
@@ -227,27 +205,21 @@ def _shapes(experiment: Experiment, model: Any) -> dict[_Path, Any]:
 
 def _head(setup: setups.Setup) -> set[_Path]:
     """Return the paths of the variables whose shapes depend on the number of classes."""
-    experiment, shapes = setup.experiment, _shapes(setup.experiment, setup.model)
-    classes = len(setup.train_source.class_names) + 1
-    config = dataclasses.replace(experiment.model, num_classes=classes)
+    experiment = setup.experiment
+    config = dataclasses.replace(experiment.model, num_classes=setup.num_classes + 1)
     larger = _shapes(experiment, setups.build_model(config, experiment.precision))
+    shapes = _shapes(experiment, setup.model)
     return {path for path, leaf in shapes.items() if larger[path].shape != leaf.shape}
 
 
 def _fitting(theirs: Mapping[_Path, Any], ours: Mapping[_Path, Any]) -> dict[_Path, np.ndarray]:
     """Return the arrays of the modules in which all variables of both networks fit."""
-
-    def module(path: _Path) -> _Path:
-        return path[1:-1]
-
-    unfit = {
-        module(path)
-        for path in ours.keys() | theirs.keys()
-        if path not in ours
-        or path not in theirs
-        or (ours[path].shape, ours[path].dtype) != (theirs[path].shape, theirs[path].dtype)
-    }
-    return {path: leaf for path, leaf in theirs.items() if module(path) not in unfit}
+    one, other = (
+        {(path, leaf.shape, leaf.dtype) for path, leaf in net.items()} for net in (ours, theirs)
+    )
+    # A module is named by its path without the collection and the variable.
+    unfit = {path[1:-1] for path, *_ in one ^ other}
+    return {path: leaf for path, leaf in theirs.items() if path[1:-1] not in unfit}
 
 
 def _parts(

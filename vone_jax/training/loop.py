@@ -139,8 +139,8 @@ def train(
             report.line(f"warning: {warning}")
         if restored is None and weights is not None:
             report.line(weights.table())
-            for record in weights.records():
-                log.write(record)
+            for name, part in weights.parts.items():
+                log.write({"kind": "initial_weights", "step": 0, "part": name, **part})
         sums, skipped = Sums(**position.interval), position.passed_over
         monitor = Monitor(setup, run_dir, log, report, request, sums, skipped)
 
