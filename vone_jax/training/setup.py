@@ -3,6 +3,7 @@
 import dataclasses
 from collections import deque
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -32,11 +33,7 @@ _MOST_STEPS = 2**31 - 1
 
 
 def build_model(config: ModelConfig, precision: str = "float32") -> nn.Module:
-    """Build the network of an experiment.
-
-    Raises:
-      ValueError: if the number of classes is not set.
-    """
+    """Build the network of an experiment, whose number of classes must be known."""
     if config.num_classes is None:
         raise ValueError(
             "model.num_classes must be an integer >= 1, got None: there are no data here"
@@ -70,13 +67,12 @@ class Setup:
 
     def initial_state(self) -> TrainState:
         """Return the state at step 0, on every device."""
-        make = jax.jit(
+        return jax.jit(
             lambda: initial_state(self.experiment, self.model),
             out_shardings=meshes.replicated(self.mesh),
             # It runs once, and XLA would take long to optimise its many random draws.
             compiler_options={"xla_backend_optimization_level": 0},
-        )
-        return make()
+        )()
 
     def train_batches(self) -> "data.Batches":
         """Return this process's part of the training batches, without end."""
@@ -153,10 +149,8 @@ class Prefetch:
     def __init__(
         self, batches: "data.Batches", place: Callable[[Any], Batch], ahead: int, number: int
     ):
-        self._batches = batches
-        self._place = place
-        self._ahead = ahead
-        self._unloaded = number
+        self._batches, self._place = batches, place
+        self._ahead, self._unloaded = ahead, number
         self._waiting: deque[tuple[Batch, dict[str, Any]]] = deque()
         self._state = batches.get_state()
 
@@ -210,11 +204,7 @@ def _load(config: DataConfig, split: str) -> data.Source:
 
 
 def prepare(experiment: Experiment, mesh: meshes.Mesh) -> Setup:
-    """Open the data and build everything, without compiling anything.
-
-    Raises:
-      ValueError: if the data, the network and the mesh do not fit each other.
-    """
+    """Open the data and build everything, without compiling anything."""
     config = experiment.data
     part_size = config.batch_size // experiment.accumulation_steps
     meshes.check_batch_size(mesh, part_size, "data.batch_size / accumulation_steps")
@@ -266,10 +256,8 @@ def _targets(
     meshes.check_batch_size(mesh, config.batch, "similarity.batch")
     size, channels = experiment.model.image_size, experiment.model.in_channels
     image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
-    key = jax.random.key(0)
-    layers: Any = jax.eval_shape(
-        lambda v, x: model.apply(v, x, noise_key=key, method="features"), shapes.variables, image
-    )
+    features = partial(model.apply, noise_key=jax.random.key(0), method="features")
+    layers: Any = jax.eval_shape(features, shapes.variables, image)
     for layer in config.layers:
         arguments.choice("each of similarity.layers", layer, layers)
     return meshes.replicate(mesh, make_targets(experiment))

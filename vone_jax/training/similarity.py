@@ -15,6 +15,7 @@ References:
 
 import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,14 +93,7 @@ def make_similarity_gradient(
     """
     apply = training_apply(model, freeze)
 
-    def term(
-        trained: Any,
-        frozen: Any,
-        batch_stats: Any,
-        images: jax.Array,
-        target: jax.Array,
-        keys: dict[str, Any],
-    ) -> jax.Array:
+    def term(trained: Any, frozen: Any, batch_stats: Any, images: Any, target: Any, keys: Any):
         params = merge(trained, frozen)
         features, _ = apply(
             variables_of(params, batch_stats),
@@ -127,12 +121,8 @@ def make_similarity_gradient(
 def make_targets(experiment: Experiment) -> dict[str, np.ndarray]:
     """Read or compute the targets of an experiment with similarity regularisation.
 
-    Returns:
-      ``images``, float32 (n, H, W, C) in [0, 1], and the ``similarity`` that they should have in
-      the network, float32 (n, n) in [-1, 1], symmetric.
-
-    Raises:
-      ValueError: if a file of similarities is invalid, or the images do not fit the network.
+    They are ``images``, float32 (n, H, W, C) in [0, 1], and the ``similarity`` that they should
+    have in the network, float32 (n, n) in [-1, 1], symmetric.
     """
     config, size = experiment.similarity, experiment.model.image_size
     assert config is not None
@@ -238,7 +228,7 @@ def _similarity(config: Similarity, images: np.ndarray) -> np.ndarray:
 
 
 def _responses(block: VOneBlockConfig, images: np.ndarray) -> np.ndarray:
-    call = jax.jit(lambda batch: noise_free_responses(block, batch))
+    call = jax.jit(partial(noise_free_responses, block))
     parts = []
     for start in range(0, len(images), _BATCH):
         # The last batch is filled up, so that the function is compiled once.
