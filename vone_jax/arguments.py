@@ -1,8 +1,8 @@
 """Checks of arguments. Each raises an error that names the argument, its value and what is valid.
 
-Every package uses these, so the messages read alike. ``fields`` checks a dataclass by the types of
-its fields. The checks see plain Python and NumPy values; checks of JAX arrays are in ``attacks``
-and ``corruptions``.
+It is a ValueError, for a flag a TypeError. Every package uses these, so the messages read alike.
+``fields`` checks a dataclass by the types of its fields. The checks see plain Python and NumPy
+values; checks of JAX arrays are in ``attacks`` and ``corruptions``.
 """
 
 import dataclasses
@@ -40,21 +40,16 @@ Seed = Annotated[int, Range(0, 2**32 - 1)]
 
 
 def nearest(name: Any, choices: Collection[str], cutoff: float = 0.5) -> str:
-    """The end of an error message about a mistyped name.
+    """The end of a message about a mistyped name: ``"; did you mean 'x'?"``, or an empty string.
 
-    It is ``"; did you mean 'x'?"`` for the most similar choice, or an empty string. A choice must
-    be as similar as ``cutoff``, in [0, 1]; 0 always names one.
+    A choice must be as similar as ``cutoff``, in [0, 1]; 0 always names one.
     """
     close = difflib.get_close_matches(str(name), list(choices), n=1, cutoff=cutoff)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def choice(name: str, value: Any, choices: Collection[str]) -> None:
-    """Check that ``value`` is one of ``choices``.
-
-    Raises:
-      ValueError: if it is not. The message names the most similar choice.
-    """
+    """Check that ``value`` is one of ``choices``. The error names the most similar one."""
     if value not in tuple(choices):
         raise ValueError(
             f"{name} must be one of {', '.join(choices)}; got {value!r}{nearest(value, choices)}"
@@ -62,11 +57,7 @@ def choice(name: str, value: Any, choices: Collection[str]) -> None:
 
 
 def count(name: str, value: Any, least: int = 1, most: float = math.inf) -> None:
-    """Check that ``value`` is an integer from ``least`` to ``most``.
-
-    Raises:
-      ValueError: if it is not. True and False are not integers here.
-    """
+    """Check that ``value`` is an integer from ``least`` to ``most``, and not True or False."""
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not whole or value < least or int(value) > most:
         limit = "" if most == math.inf else f" and <= {most}"
@@ -74,20 +65,12 @@ def count(name: str, value: Any, least: int = 1, most: float = math.inf) -> None
 
 
 def seed(name: str, value: Any) -> None:
-    """Check that ``value`` is an integer from 0 to 2**32 - 1, as NumPy's generators take.
-
-    Raises:
-      ValueError: if it is not.
-    """
+    """Check that ``value`` is an integer from 0 to 2**32 - 1, as NumPy's generators take."""
     count(name, value, 0, most=2**32 - 1)
 
 
 def number(name: str, value: Any, within: Range = NOT_NEGATIVE) -> None:
-    """Check that ``value`` is a finite number in a range.
-
-    Raises:
-      ValueError: if it is not.
-    """
+    """Check that ``value`` is a finite number in a range."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     size = float(value) if real else math.nan
     valid = math.isfinite(size) and within.least <= size <= within.most
@@ -99,8 +82,7 @@ def number(name: str, value: Any, within: Range = NOT_NEGATIVE) -> None:
 def instance(name: str, value: Any, kinds: Any, hint: str = "") -> None:
     """Check that ``value`` is of a class, or of one in a union of classes and None.
 
-    Raises:
-      ValueError: if it is not. The message ends with the hint.
+    The error ends with the hint.
     """
     if not isinstance(value, kinds):
         listed = [
@@ -112,11 +94,7 @@ def instance(name: str, value: Any, kinds: Any, hint: str = "") -> None:
 
 
 def flag(name: str, value: Any) -> None:
-    """Check that ``value`` is True or False.
-
-    Raises:
-      TypeError: if it is not.
-    """
+    """Check that ``value`` is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, got {value!r}")
 
@@ -128,38 +106,37 @@ def fields(record: Any, prefix: str = "", number: Callable[..., None] = number) 
     ``Annotated[int, Range(...)]``, also of a float, is in the range. A Literal, or
     ``Annotated[str, choices]``, is one of the choices. A field of a dataclass holds an instance of
     it. ``| None`` also allows None. Fields of other types are not checked, nor are those of a
-    union of several types.
+    union of several types. Annotations must be types, not strings.
 
-    Args:
-      record: the dataclass. The annotations of its fields are types, not strings.
-      prefix: of the names in messages, such as "normalization.".
-      number: check of a float, with the arguments of ``number``.
-
-    Raises:
-      ValueError, TypeError: if a field is out of range. The message names it.
+    Names in messages begin with ``prefix``, such as "normalization.". ``number`` is the check of a
+    float, with the arguments of the function of this name.
     """
     for field in dataclasses.fields(record):
-        name, value, hint, limits = prefix + field.name, getattr(record, field.name), field.type, ()
-        # Around a union with None or within it.
-        if typing.get_origin(hint) is Annotated:
-            hint, *limits = typing.get_args(hint)
+        name, value = prefix + field.name, getattr(record, field.name)
+        # Limits are around a union with None or within it.
+        hint, *limits = _annotated(field.type)
         kinds = [kind for kind in union_members(hint) if kind is not types.NoneType]
-        if value is None and types.NoneType in union_members(hint):
+        if len(kinds) > 1 or (value is None and types.NoneType in union_members(hint)):
             continue
-        if len(kinds) == 1 and typing.get_origin(kinds[0]) is Annotated:
-            kinds[0], *limits = typing.get_args(kinds[0])
-        if kinds == [bool]:
+        kind, *inner = _annotated(kinds[0])
+        limits += inner
+        if kind is bool:
             flag(name, value)
-        elif kinds == [int]:
+        elif kind is int:
             count(name, value, *(limits[0][:2] if limits else ()))
-        elif kinds == [float]:
+        elif kind is float:
             number(name, value, *limits)
         elif limits:
             choice(name, value, limits[0])
-        elif len(kinds) == 1 and typing.get_origin(kinds[0]) is typing.Literal:
-            choice(name, value, typing.get_args(kinds[0]))
-        elif len(kinds) == 1 and dataclasses.is_dataclass(kinds[0]):
+        elif typing.get_origin(kind) is typing.Literal:
+            choice(name, value, typing.get_args(kind))
+        elif dataclasses.is_dataclass(kind):
             instance(name, value, hint)
+
+
+def _annotated(hint: Any) -> tuple[Any, ...]:
+    """A type and its annotations."""
+    return typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)
 
 
 def union_members(hint: Any) -> tuple[Any, ...]:

