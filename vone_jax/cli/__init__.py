@@ -90,15 +90,9 @@ def fail(
 ) -> int:
     """Print an error on stderr as ``PROGRAM: MESSAGE``, and return the exit status ``status``.
 
-    Args:
-      program: the program's name.
-      error: the message.
-      status: the exit status.
-      options: dataclasses. Where the message begins with a field of one of them, or has a field
-        of several words or a field of such a field, it is printed as the option that the user
-        typed.
-      argv: the words behind the program. If the message names the value of an option and no
-        option, it is printed behind that option.
+    Where the message begins with a field of the dataclasses ``options``, or has a field of several
+    words or a field of such a field, it is printed as the option that the user typed. If it names
+    no option, but the value of one in the words ``argv``, it is printed behind that option.
     """
     fields = {known.name: known for each in options for known in dataclasses.fields(each)}
 
@@ -137,12 +131,9 @@ class Parser(argparse.ArgumentParser):
 
 def located(error: Exception, directory: Path) -> Exception:
     """An error with the directory that was written, if the disk is full and it names no file."""
-    if (
-        isinstance(error, OSError)
-        and error.errno == errno.ENOSPC
-        and str(directory) not in str(error)
-    ):
-        error.filename = str(directory)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if str(directory) not in str(error):
+            error.filename = str(directory)
     return error
 
 
@@ -220,10 +211,8 @@ class StopOnSignal(contextlib.AbstractContextManager["StopOnSignal"]):
     """A flag that SIGTERM or Ctrl-C sets within a ``with`` block. Calling the object reads it.
 
     Use it as ``training.train(..., stop=stop)``, which then saves and returns. A second signal
-    ends the process at once. Only the main thread may use this class.
-
-    Attributes:
-      read: the flag was read, so the work has begun and the arguments fit.
+    ends the process at once. Only the main thread may use this class. ``read`` is True once the
+    flag was read, so the work has begun and the arguments fit.
     """
 
     def __init__(self):

@@ -8,7 +8,6 @@ part of this package.
 Exit status: 0 finished; 1 failed; 2 wrong arguments, or files that do not fit.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from importlib import resources
@@ -24,22 +23,6 @@ DEBIAN_FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with the given arguments and return its exit status."""
     words = sys.argv[1:] if arguments is None else arguments
-    parser = _parser()
-    options = parser.parse_args(words)
-    source = getattr(options, "source", None)
-    if source is not None and not Path(source).is_dir():
-        parser.error(f"--source must be the directory of the IDX files, there is none at {source}")
-    parser.directory("--data-dir", getattr(options, "data_dir", None))
-    try:
-        print(options.run(options))
-    except (ValueError, FileNotFoundError) as error:
-        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, argv=words)
-    except (OSError, ModuleNotFoundError) as error:
-        return cli.fail(PROGRAM, error, argv=words)
-    return cli.FINISHED
-
-
-def _parser() -> cli.Parser:
     parser = cli.Parser(prog=PROGRAM, description="Prepare data sets for vone_jax.")
     source, data_dir = (cli.Parser(add_help=False) for _ in range(2))
     source.add_argument(
@@ -51,23 +34,19 @@ def _parser() -> cli.Parser:
         "--data-dir",
         help="directory of the prepared sets (default: $TFDS_DATA_DIR or ~/tensorflow_datasets)",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
     about = "turn four IDX files into TFDS files"
     idx = commands.add_parser("idx", help=about, parents=[source, data_dir])
     idx.add_argument(
         "--name", choices=tfds_sets.IDX_SETS, default="fashion_mnist", help="default: %(default)s"
     )
-    idx.set_defaults(run=_run_idx)
-
     about = "download and prepare a TFDS set as array_record files"
     tfds = commands.add_parser("tfds", help=about, parents=[data_dir])
     tfds.add_argument("name", help="TFDS name, for instance cifar10 or imagenette")
     tfds.add_argument(
         "--manual-dir", help="directory of archives that must be downloaded by hand (ImageNet)"
     )
-    tfds.set_defaults(run=_run_tfds)
-
     about = "make the embedded subset of Fashion-MNIST again"
     subset = commands.add_parser("embedded", help=about, parents=[source])
     subset.add_argument(
@@ -76,24 +55,27 @@ def _parser() -> cli.Parser:
         default=Path(str(resources.files("vone_jax.data").joinpath(embedded.ARCHIVE))),
         help="file to write (default: %(default)s)",
     )
-    subset.set_defaults(run=_run_embedded)
-    return parser
-
-
-def _run_idx(options: argparse.Namespace) -> str:
-    splits = embedded.read_idx_folder(options.source)
-    path = tfds_sets.prepare_from_arrays(options.name, splits, options.data_dir)
-    return f"'tfds:{options.name}' is ready in {path}"
-
-
-def _run_tfds(options: argparse.Namespace) -> str:
-    path = tfds_sets.prepare(options.name, options.data_dir, options.manual_dir)
-    return f"'tfds:{options.name}' is ready in {path}"
-
-
-def _run_embedded(options: argparse.Namespace) -> str:
-    embedded.write_archive(embedded.read_idx_folder(options.source), options.output)
-    return f"{embedded.NAME!r} is written to {options.output}"
+    options = parser.parse_args(words)
+    if options.command != "tfds" and not Path(options.source).is_dir():
+        folder = options.source
+        parser.error(f"--source must be the directory of the IDX files, there is none at {folder}")
+    parser.directory("--data-dir", getattr(options, "data_dir", None))
+    try:
+        if options.command == "embedded":
+            embedded.write_archive(embedded.read_idx_folder(options.source), options.output)
+            print(f"{embedded.NAME!r} is written to {options.output}")
+        else:
+            if options.command == "idx":
+                splits = embedded.read_idx_folder(options.source)
+                path = tfds_sets.prepare_from_arrays(options.name, splits, options.data_dir)
+            else:
+                path = tfds_sets.prepare(options.name, options.data_dir, options.manual_dir)
+            print(f"'tfds:{options.name}' is ready in {path}")
+    except (ValueError, FileNotFoundError) as error:
+        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, argv=words)
+    except (OSError, ModuleNotFoundError) as error:
+        return cli.fail(PROGRAM, error, argv=words)
+    return cli.FINISHED
 
 
 if __name__ == "__main__":
