@@ -97,9 +97,8 @@ class FolderSource(Source):
     Raises:
       FileNotFoundError: if ``path`` is not a directory.
       ValueError: if the split, its class folders or the images of a class are missing, if a class
-        of a directory without splits has fewer than 2 images, if the
-        split has a class that ``train`` lacks, if a symbolic link leads out of ``path``, or if
-        links put one file into two classes.
+        to be divided has fewer than 2 images, if the split has a class that ``train`` lacks, if a
+        symbolic link leads out of ``path``, or if links put one file into two classes.
     """
 
     def __init__(self, path: str | os.PathLike, split: str):
@@ -108,14 +107,11 @@ class FolderSource(Source):
             raise FileNotFoundError(f"{root} is not a directory")
         splits = _subfolders(root) if split != "." else ["."]
         divided = split in _PARTS and not _SPLITS & set(splits)
-        if divided:
-            splits, folder = [], root
-        elif split not in splits:
+        if not divided and split not in splits:
             raise ValueError(
                 f"{root} has no split {split!r}; its folders are {', '.join(splits) or 'none'}"
             )
-        else:
-            folder = root / split
+        folder = root if divided else root / split
         _target(folder, root)
         classes = _subfolders(folder)
         if not classes:
@@ -148,10 +144,8 @@ class FolderSource(Source):
             self._files.extend(chosen)
             self._labels.extend([self.class_names.index(name)] * len(chosen))
         if left_out:
-            warnings.warn(
-                f"photographs in {folder} are left out{_counted(left_out)}",
-                stacklevel=2,
-            )
+            message = f"photographs in {folder} are left out{_counted(left_out)}"
+            warnings.warn(message, stacklevel=2)
 
     def __len__(self) -> int:
         return len(self._files)

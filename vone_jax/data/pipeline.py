@@ -125,19 +125,17 @@ def eval_batches(
 
     Args:
       source: the split.
-      batch_size: examples per batch over all processes.
-      image_size: side of the images, in pixels.
-      preprocessing: the way an image is brought to that size. Default: ``Preprocessing()``.
+      preprocessing: the way an image is brought to its size. Default: ``Preprocessing()``.
       start: index of the first example, in [0, len(source)], to continue an evaluation.
       restart_workers: restart a worker process that dies, with a warning, up to three times in a
         row. The batches stay the same. By default it ends the iteration.
 
     Returns:
-      An iterator of the batches of ``train_batches``, with ``"mask"``: bool (b,) in addition.
+      An iterator of the batches of ``train_batches``, with ``"mask"``: bool (b,) in addition. It
+      raises the same errors, and never skips an example.
 
     Raises:
-      ValueError: if an argument is out of its range. The iterator raises the errors of
-        ``train_batches``; it never skips an example.
+      ValueError: if an argument is out of its range.
     """
     make = EvalBatch(
         **_images_of(source, batch_size, image_size, preprocessing, process_index, process_count)
@@ -195,13 +193,9 @@ class Batches(grain.DatasetIterator):
         self._running: list[grain.DatasetIterator] = []
         weakref.finalize(self, self._close_all, self._running)
         arguments.count("workers", workers, least=0)
-        self._batches = batches
-        self._workers = workers
-        self._identity = identity
-        self._restarts = restarts
-        self._as_bytes = as_bytes
-        self._position = 0
-        self._ended = False
+        self._batches, self._workers, self._identity = batches, workers, identity
+        self._restarts, self._as_bytes = restarts, as_bytes
+        self._position, self._ended = 0, False
 
     def __next__(self) -> Batch:
         for restarts_left in reversed(range(self._restarts + 1)):
