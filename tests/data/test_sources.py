@@ -250,7 +250,3 @@ class TestNames:
     def test_no_such_kind(self, name):
         with pytest.raises(ValueError, match="accepted are 'fashion_mnist_small'"):
             data.load(name, "train")
-
-    def test_data_dir_is_for_tfds(self, tmp_path):
-        with pytest.raises(ValueError, match="data_dir"):
-            data.load("fashion_mnist_small", "train", data_dir=tmp_path)
