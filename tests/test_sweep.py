@@ -130,18 +130,22 @@ def test_a_torn_record_only_repeats_its_command(root):
     assert calls(root) == ["eval.py a --suite clean"]
 
 
-def test_sigterm_reaches_the_command(root):
-    (root / "behave").write_text("s:a sleep\n")
-    (root / "go.py").write_text(
-        "import sys, pathlib\n"
-        "from tests.test_sweep import make, run\n"
-        f"sys.exit(run(pathlib.Path({str(root)!r}), make('ab')))\n"
-    )
+def start(root):
+    """Start a sweep in a process of its own, and wait for its first command."""
+    program = "import sys, pathlib; from tests.test_sweep import make, run\n"
+    program += f"sys.exit(run(pathlib.Path({str(root)!r}), make('ab')))\n"
     environment = os.environ | {"PYTHONPATH": str(CONFIGS.parent)}
-    process = subprocess.Popen([sys.executable, root / "go.py"], env=environment)
+    command = [sys.executable, "-c", program]
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
     while not (root / "calls").exists():
         assert process.poll() is None
         time.sleep(0.1)
+    return process
+
+
+def test_sigterm_reaches_the_command(root):
+    (root / "behave").write_text("s:a sleep\n")
+    process = start(root)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 75
     assert len(calls(root)) == 1
@@ -163,18 +167,7 @@ def test_ctrl_c_reaches_the_command_once(root):
         "time.sleep(1)\n"
         "(here / 'count').write_text(str(count))\n"
     )
-    (root / "go.py").write_text(
-        "import sys, pathlib\n"
-        "from tests.test_sweep import make, run\n"
-        f"sys.exit(run(pathlib.Path({str(root)!r}), make('a')))\n"
-    )
-    environment = os.environ | {"PYTHONPATH": str(CONFIGS.parent)}
-    process = subprocess.Popen(
-        [sys.executable, root / "go.py"], env=environment, start_new_session=True
-    )
-    while not (root / "calls").exists():
-        assert process.poll() is None
-        time.sleep(0.1)
+    process = start(root)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=30) == 75
     assert (root / "count").read_text() == "1"
