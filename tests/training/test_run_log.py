@@ -63,24 +63,23 @@ def test_a_record_is_in_the_file_as_soon_as_it_is_written(tmp_path):
         assert read_log(tmp_path / "log.jsonl") == [train_record(1)]
 
 
-def test_going_on_from_a_checkpoint_drops_what_comes_after_it(path):
-    with RunLog(path, step=4, validated=3) as log:
-        log.write(train_record(6))
-    assert steps(path, "train") == [2, 4, 6]
-    assert steps(path, "validation") == [3]
-
-
-def test_a_validation_that_the_checkpoint_does_not_know_is_dropped(path):
-    with RunLog(path, step=6, validated=3):
-        pass
-    assert steps(path, "train") == [2, 4, 6]
-    assert steps(path, "validation") == [3]
-
-
-def test_a_new_start_empties_the_log(path):
-    with RunLog(path, step=0, validated=0):
-        pass
-    assert read_log(path) == []
+@pytest.mark.parametrize(
+    ("step", "validated", "trained", "validations"),
+    [
+        (4, 3, [2, 4], [3]),
+        # A validation that the checkpoint does not know is dropped.
+        (6, 3, [2, 4, 6], [3]),
+        # A new start.
+        (0, 0, [], []),
+    ],
+)
+def test_going_on_from_a_checkpoint_drops_what_comes_after_it(
+    path, step, validated, trained, validations
+):
+    with RunLog(path, step, validated) as log:
+        assert (steps(path, "train"), steps(path, "validation")) == (trained, validations)
+        log.write(train_record(8))
+    assert steps(path, "train") == [*trained, 8]
 
 
 def test_a_line_that_was_cut_off_is_dropped(path):
