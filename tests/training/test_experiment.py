@@ -40,10 +40,14 @@ def through_json(experiment):
 )
 @pytest.mark.parametrize("noise", [v1.NeuronalNoise(level=0.1), v1.GaussianNoise(scale=4.0), None])
 def test_json_gives_an_equal_experiment(experiment, schedule, noise):
+    names = ("gaussian_noise", "contrast")
     changed = replace(
         experiment,
         model=replace(experiment.model, v1=replace(experiment.model.v1, noise=noise)),
+        data=replace(experiment.data, corruptions=names, corruption_severity=(2, 4)),
         optimizer=replace(experiment.optimizer, schedule=schedule),
+        non_finite="skip",
+        accumulation_steps=4,
     )
     assert through_json(changed) == changed
     assert type(through_json(changed).optimizer.schedule) is type(schedule)
@@ -58,13 +62,6 @@ def test_json_keeps_the_normalisation(experiment):
     content = training.to_json(experiment)
     del content["model"]["v1"]["normalization"]
     assert training.from_json(content) == experiment
-
-
-def test_json_keeps_corruptions(experiment):
-    names = ("gaussian_noise", "contrast")
-    augmented = replace(experiment.data, corruptions=names, corruption_severity=(2, 4))
-    changed = replace(experiment, data=augmented, non_finite="skip", accumulation_steps=4)
-    assert through_json(changed) == changed
 
 
 def test_json_keeps_an_explicit_bank(experiment):
@@ -116,13 +113,6 @@ def test_a_wrong_value_is_named_with_its_path(experiment, path, value, message):
         training.from_json(tree)
 
 
-def test_a_missing_field_is_named(experiment):
-    tree = training.to_json(experiment)
-    del tree["data"]["source"]
-    with pytest.raises(ValueError, match="experiment.data lacks the field 'source'"):
-        training.from_json(tree)
-
-
 def test_what_is_no_experiment_is_refused():
     with pytest.raises(ValueError, match="experiment must be a JSON object"):
         training.from_json([1])
@@ -145,36 +135,15 @@ def test_differing_fields_are_named(experiment):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ModelConfig(name="resnet19"), "did you mean 'resnet18'"),
-        (lambda: ModelConfig(name="resnet18", width=0), "width must be an integer >= 1, got 0"),
         (lambda: ModelConfig(name="resnet18", num_classes=0), "num_classes must be .*>= 1, got 0"),
         (lambda: ModelConfig(name="resnet18", v1=v1.VOneBlockConfig()), "v1 is for VOneNets"),
         (
             lambda: ModelConfig(name="vone_resnet18", image_size=64, v1=v1.VOneBlockConfig()),
             "image_size is 64, but v1.image_size is 224",
         ),
-        (lambda: DataConfig(source="x", batch_size=0), "batch_size must be an integer >= 1"),
-        (lambda: DataConfig(source="x", workers=-1), "workers must be an integer >= 0, got -1"),
-        (
-            lambda: DataConfig(source="x", center_crop=2.0),
-            "center_crop must be .* > 0 and <= 1, got 2.0",
-        ),
-        (
-            lambda: DataConfig(source="x", unreadable="stop"),
-            "unreadable must be one of raise, skip",
-        ),
         (lambda: DataConfig(source="x", unreadable_limit=-1), "unreadable_limit must be .*>= 0"),
-        (lambda: DataConfig(source="x", corruptions=("fogg", "fog")), "'fogg'; did you mean"),
-        (
-            lambda: DataConfig(source="x", corruption_severity=(3, 2)),
-            r"corruption_severity must be a pair .* 1 <= low <= high <= 5, got \(3, 2\)",
-        ),
         (lambda: DataConfig(source="x", corruption_severity=(0, 2)), r"got \(0, 2\)"),
-        (lambda: DataConfig(source="x", corruption_severity=(1,)), r"got \(1,\)"),
-        (lambda: DataConfig(source="x", corruption_probability=1.1), "corruption_probability"),
-        (lambda: OptimizerConfig(learning_rate=0.0), "learning_rate must be a finite number > 0"),
-        (lambda: OptimizerConfig(learning_rate=math.inf), "learning_rate .* got inf"),
-        (lambda: OptimizerConfig(momentum=1.0), "momentum must be .* < 1, got 1.0"),
+        (lambda: DataConfig(source="x", corruption_severity=(1,)), r"1 <= low <= .*, got \(1,\)"),
         (lambda: OptimizerConfig(label_smoothing=-0.1), "label_smoothing must be .* >= 0"),
         (lambda: OptimizerConfig(gradient_clip=0.0), "gradient_clip must be a finite number > 0"),
         (lambda: OptimizerConfig(decayed="kernel"), "did you mean 'kernels'"),
@@ -186,6 +155,7 @@ def test_differing_fields_are_named(experiment):
     ],
 )
 def test_impossible_parts_are_refused_by_name(make, message):
+    """More are in test_wrong_commands.py."""
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -193,22 +163,9 @@ def test_impossible_parts_are_refused_by_name(make, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": "a/b"}, "name must be usable as the name of a directory, got 'a/b'"),
         ({"name": ""}, "name must be usable"),
-        ({"epochs": 0.0}, "epochs must be a finite number > 0"),
-        ({"steps": 0}, "steps must be an integer >= 1, got 0"),
-        ({"seed": -1}, "seed must be an integer >= 0 and <= 4294967295, got -1"),
-        ({"seed": 2**32}, "seed must be an integer >= 0 and <= 4294967295"),
-        ({"precision": "float16"}, "did you mean 'bfloat16'"),
-        ({"matmul_precision": "best"}, "matmul_precision must be one of default, high, highest"),
-        ({"accumulation_steps": 0}, "accumulation_steps must be an integer >= 1, got 0"),
-        ({"accumulation_steps": 3}, "accumulation_steps must divide data.batch_size, 128, got 3"),
-        ({"non_finite": "ignore"}, "non_finite must be one of stop, skip; got 'ignore'"),
         ({"non_finite_limit": -1}, "non_finite_limit must be an integer >= 0"),
-        ({"evaluate_every": 0.0}, "evaluate_every must be a finite number > 0"),
         ({"checkpoint_every": math.nan}, "checkpoint_every must be a finite number > 0"),
-        ({"keep_checkpoints": 0}, "keep_checkpoints must be an integer >= 1"),
-        ({"log_every": 0}, "log_every must be an integer >= 1"),
     ],
 )
 def test_impossible_experiments_are_refused_by_name(experiment, change, message):
