@@ -5,8 +5,7 @@ That the authors used the same recipe for CORnet-S is likely, not published.
 Paper row: CORnet-S (Dapello, Marques et al. 2020; the numbers of the tables are not public).
 Expected: not measured.
 Hardware: planned for 8 GPUs or a TPU slice. Wall time: not measured.
-Data: TFDS imagenet2012, prepared as array_record (python -m vone_jax.data.prepare tfds
-imagenet2012), which needs the archives by hand.
+Data: see imagenet/resnet50.
 Command: python train.py imagenet/cornet_s
 """
 

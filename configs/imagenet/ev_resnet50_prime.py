@@ -9,8 +9,7 @@ Paper row: EVResNet-50 + PRIME (Piper, Oliveira and Marques 2025, arXiv:2506.030
 the tables are not known to this project).
 Expected: not measured.
 Hardware: planned for 8 GPUs or a TPU slice. Wall time: not measured.
-Data: TFDS imagenet2012, prepared as array_record (python -m vone_jax.data.prepare tfds
-imagenet2012), which needs the archives by hand.
+Data: see imagenet/resnet50.
 Command: python train.py imagenet/ev_resnet50_prime --initial-weights runs/imagenet-ev_resnet50
 """
 

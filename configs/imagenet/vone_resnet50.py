@@ -7,8 +7,7 @@ Paper row: VOneResNet-50 (Dapello, Marques et al. 2020; the numbers of the table
 Expected: not measured.
 Hardware: planned for 8 GPUs or a TPU slice. Wall time: not measured (the authors' code took about
 5 days on one Quadro RTX 6000).
-Data: TFDS imagenet2012, prepared as array_record (python -m vone_jax.data.prepare tfds
-imagenet2012), which needs the archives by hand.
+Data: see imagenet/resnet50.
 Command: python train.py imagenet/vone_resnet50
 """
 
