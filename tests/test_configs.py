@@ -22,6 +22,7 @@ from vone_jax.training.step import make_train_step
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 NAMES = training.config_names(CONFIGS)
+SWEEPS = training.config_names(CONFIGS, "sweep")
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -56,13 +57,16 @@ def test_names_are_those_of_the_files(name, experiment):
     assert network in ("photos", experiment.model.name)
 
 
+@pytest.mark.parametrize("name", [*NAMES, *SWEEPS])
 def test_the_docstring_has_the_facts(name):
     path = CONFIGS / f"{name}.py"
     text = path.read_text().split('"""')[1]
     for heading in ("Paper row:", "Expected:", "Hardware:", "Wall time:"):
         assert heading in text, f"{path} does not say: {heading}"
+    program = "sweep" if name in SWEEPS else "train"
     option = " --data.source folder:DIR| --initial-weights runs/imagenet-ev_resnet50"
-    assert re.search(rf"^Command: python train.py {name}({option})?$", text, re.MULTILINE)
+    option += "| --weights DIR --source folder:DIR"
+    assert re.search(rf"^Command: python {program}.py {name}({option})?$", text, re.MULTILINE)
 
 
 def test_fine_tuning_changes_the_recipe_alone():
@@ -83,6 +87,17 @@ def test_json_gives_an_equal_experiment(experiment):
     assert training.from_json(json.loads(json.dumps(training.to_json(experiment)))) == experiment
 
 
+def test_sweeps_of_a_group_mean_the_same_network_by_the_same_label():
+    found: dict[tuple[str, str], training.Experiment] = {}
+    for name in SWEEPS:
+        sweep = sweeps.load_sweep(name, CONFIGS)
+        for label, member in sweep.members.items():
+            network = member.network
+            assert found.setdefault((sweep.group, label), network) == network
+            if isinstance(network, training.Experiment):
+                assert training.from_json(training.to_json(network)) == network, label
+
+
 def test_shapes_of_a_step(experiment):
     """Without data, memory or time: parameters come out as they went in, the loss is a scalar."""
     check_shapes_of_a_step(experiment)
@@ -93,7 +108,7 @@ def test_shapes_of_a_step_of_every_member():
     """With attacks, noisy images and similarities in the step; once for all seeds and sweeps."""
     members = {
         repr(dataclasses.replace(member.network, seed=0)): (label, member.network)
-        for sweep in training.config_names(CONFIGS, "sweep")
+        for sweep in SWEEPS
         for label, member in sweeps.load_sweep(sweep, CONFIGS).members.items()
         if isinstance(member.network, training.Experiment)
     }
@@ -175,13 +190,6 @@ def test_imagenet_networks_have_the_published_number_of_parameters():
         model = build_model(experiment.model)
         params = jax.eval_shape(lambda e=experiment, m=model: initial_state(e, m)).params
         assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == expected
-
-
-def test_an_unknown_name_lists_the_names():
-    with pytest.raises(ValueError, match="did you mean 'quickstart/resnet18'") as error:
-        training.load_config("quickstart/resnet19", CONFIGS)
-    for name in NAMES:
-        assert name in str(error.value)
 
 
 def test_a_file_anywhere_is_a_config_and_may_build_on_ours(tmp_path, monkeypatch):

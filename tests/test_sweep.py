@@ -12,6 +12,7 @@ import pytest
 
 from vone_jax import sweep as sweeps
 from vone_jax import training
+from vone_jax.cli import sweep as program
 from vone_jax.evaluation import Request
 from vone_jax.sweep import Ensemble, Member, Sweep, SweepError, Weights
 
@@ -132,10 +133,10 @@ def test_a_torn_record_only_repeats_its_command(root):
 
 def start(root):
     """Start a sweep in a process of its own, and wait for its first command."""
-    program = "import sys, pathlib; from tests.test_sweep import make, run\n"
-    program += f"sys.exit(run(pathlib.Path({str(root)!r}), make('ab')))\n"
+    text = "import sys, pathlib; from tests.test_sweep import make, run\n"
+    text += f"sys.exit(run(pathlib.Path({str(root)!r}), make('ab')))\n"
     environment = os.environ | {"PYTHONPATH": str(CONFIGS.parent)}
-    command = [sys.executable, "-c", program]
+    command = [sys.executable, "-c", text]
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     while not (root / "calls").exists():
         assert process.poll() is None
@@ -178,6 +179,23 @@ def test_a_dry_run_prints_and_does_nothing(root, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4 and all(line.startswith(f"python {root}/") for line in lines)
     assert calls(root) == []
+
+
+def test_the_command_lists_the_sweeps(capsys):
+    assert program.main([]) == 2
+    shown, names = capsys.readouterr().err, training.config_names(CONFIGS, "sweep")
+    assert len(names) >= 4 and all(name in shown for name in names)
+
+
+def test_the_command_shows_every_command_in_a_dry_run(tmp_path, capsys):
+    name = "laboratory/similarity"
+    assert program.main([name, "--runs", str(tmp_path), "--dry-run"]) == 0
+    shown = capsys.readouterr().out.replace(f"{CONFIGS.parent}/", "")
+    sweep = sweeps.load_sweep(name, CONFIGS)
+    commands = sum(1 + len(sweep.evaluations_of(label)) for label in sweep.members)
+    assert len(shown.splitlines()) == commands + 1  # The report.
+    assert f"train.py {name}:base-similar-v1 --run-dir" in shown
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("text", ["3", "0/2", "3/2", "a/b", "1/0"])

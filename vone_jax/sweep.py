@@ -40,20 +40,6 @@ class Weights:
 
     pattern: str
 
-    def find(self, directory: Path) -> Path | None:
-        """The file, or None if there is none.
-
-        Raises:
-          ValueError: if several files have such a name.
-        """
-        found = sorted(path for path in directory.rglob(self.pattern) if path.is_file())
-        if len(found) > 1:
-            raise ValueError(
-                f"weights must hold one file {self.pattern}, {directory} has "
-                f"{', '.join(str(path.relative_to(directory)) for path in found)}"
-            )
-        return found[0] if found else None
-
 
 @dataclasses.dataclass(frozen=True)
 class Ensemble:
@@ -109,22 +95,21 @@ class Sweep:
         for field, name in [*named, *(("members", label) for label in self.members)]:
             if not name or "/" in name or name.startswith((".", "-")):
                 raise ValueError(f"{field} must be usable as the name of a directory, got {name!r}")
+        trained: list[str] = []
         for label, member in self.members.items():
             arguments.instance(f"members[{label!r}]", member, Member)
-            if isinstance(member.network, Ensemble):
-                self._check_ensemble(label, member.network)
+            if isinstance(member.network, Experiment):
+                trained.append(label)
+            elif isinstance(member.network, Ensemble):
+                others = member.network.labels
+                if len(others) < 2 or not set(others) <= set(trained):
+                    raise ValueError(
+                        f"members[{label!r}] must be an ensemble of at least two of the networks "
+                        f"that are trained before it, {', '.join(trained) or 'none'}; got "
+                        f"{', '.join(others) or 'none'}"
+                    )
             for request in self.evaluations_of(label):
                 arguments.instance("evaluations", request, Request)
-
-    def _check_ensemble(self, label: str, ensemble: Ensemble) -> None:
-        before = list(self.members)[: list(self.members).index(label)]
-        trained = [name for name in before if isinstance(self.members[name].network, Experiment)]
-        if len(ensemble.labels) < 2 or not set(ensemble.labels) <= set(trained):
-            raise ValueError(
-                f"members[{label!r}] must be an ensemble of at least two of the networks that are "
-                f"trained before it, {', '.join(trained) or 'none'}; got "
-                f"{', '.join(ensemble.labels) or 'none'}"
-            )
 
     def evaluations_of(self, label: str) -> list[Request]:
         """All that is measured on a member, each once."""
@@ -261,7 +246,15 @@ def _weights_files(sweep: Sweep, weights: Path | None) -> dict[str, Path | None]
         raise ValueError(
             f"weights must be the directory of the files {_patterns(wanted)}, got {weights}"
         )
-    found = {label: each.find(weights) for label, each in wanted.items()}
+    found: dict[str, Path | None] = {}
+    for label, each in wanted.items():
+        paths = sorted(path for path in weights.rglob(each.pattern) if path.is_file())
+        if len(paths) > 1:
+            raise ValueError(
+                f"weights must hold one file {each.pattern}, {weights} has "
+                f"{', '.join(str(path.relative_to(weights)) for path in paths)}"
+            )
+        found[label] = paths[0] if paths else None
     missing = {label: wanted[label] for label, path in found.items() if path is None}
     if len(missing) == len(sweep.members):
         raise ValueError(f"weights must hold at least one of the files {_patterns(wanted)}")
