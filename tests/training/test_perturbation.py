@@ -7,15 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_train_step import EXPERIMENT
+from test_train_step import EXPERIMENT, assert_close, steps
 from tiny import TinyNet
 
-from vone_jax import mesh as meshes
 from vone_jax import prng
 from vone_jax.attacks import PGD
 from vone_jax.training import GaussianImageNoise, OptimizerConfig, Similarity
 from vone_jax.training.similarity import WEIGHTS
-from vone_jax.training.step import initial_state, make_train_step
+from vone_jax.training.step import initial_state
 
 
 class Recorder:
@@ -33,71 +32,51 @@ class FeaturesNet(TinyNet):
         return {"pixels": images, "logits": logits}
 
 
-@pytest.fixture(scope="module")
-def batch():
-    rng = np.random.default_rng(0)
-    return {
-        "image": jnp.asarray(rng.random((8, 8, 8, 1)), jnp.float32),
-        "label": jnp.arange(8, dtype=jnp.int32) % 3,
-        "index": jnp.arange(8, dtype=jnp.uint32),
-    }
-
-
+BATCH = {
+    "image": jnp.asarray(np.random.default_rng(0).random((8, 8, 8, 1)), jnp.float32),
+    "label": jnp.arange(8, dtype=jnp.int32) % 3,
+    "index": jnp.arange(8, dtype=jnp.uint32),
+}
 GRADIENT = OptimizerConfig(learning_rate=1.0, momentum=0.0, weight_decay=0.0)
-
-
-def make(model=None, targets=None, **fields):
-    """Return a step that subtracts the gradient, and the state before it."""
-    model = model or TinyNet()
-    experiment = dataclasses.replace(EXPERIMENT, seed=0, optimizer=GRADIENT, **fields)
-    mesh = meshes.data_mesh(jax.devices()[:1])
-    take = make_train_step(model, experiment, 3, mesh, targets)
-    return take, initial_state(experiment, model)
+# One step that subtracts the gradient.
+step = partial(steps, batch=BATCH, seed=0, optimizer=GRADIENT)
 
 
 def logits_of(model, variables, keys, images):
     return model.apply(variables, images, train=False, noise_key=keys)
 
 
-def test_the_step_learns_from_the_perturbed_images(batch):
-    take, state = make(perturbation=Recorder())
-    plain, same = make()
-    after, metrics = take(state, batch)
-    expected, other = plain(same, batch | {"image": 0.5 * batch["image"]})
+def test_the_step_learns_from_the_perturbed_images():
+    _, after, metrics = step(perturbation=Recorder())
+    _, expected, other = step(batch=BATCH | {"image": 0.5 * BATCH["image"]})
     jax.tree.map(np.testing.assert_allclose, after.params, expected.params)
     np.testing.assert_allclose(metrics.sums.loss, other.sums.loss)
 
 
 @pytest.mark.slow
-def test_an_attack_sees_the_network_as_it_is(batch):
+def test_an_attack_sees_the_network_as_it_is():
     """The step of adversarial training is compared with a direct call of the attack."""
     attack = PGD("linf", 0.1, steps=2, random_start=True)
-    take, state = make(perturbation=attack)
-    model, variables = TinyNet(), jax.tree.map(jnp.array, state.variables)
-    root = prng.fold(prng.stream(jax.random.key(0), "perturbation"), state.step)
-    keys = prng.index_keys(root, jnp.asarray(batch["index"]))
-    logits_fn = partial(logits_of, model, variables)
-    images = attack.perturb(keys, logits_fn, batch["image"], batch["label"])
-    assert 0.05 < float(abs(images - batch["image"]).max()) <= 0.1 + 1e-6
-    plain, same = make()
-    after, _ = take(state, batch)
-    expected, _ = plain(same, batch | {"image": images})
-    jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),
-        after.params,
-        expected.params,
-    )
+    before, after, _ = step(perturbation=attack)
+    root = prng.fold(prng.stream(jax.random.key(0), "perturbation"), before.step)
+    keys = prng.index_keys(root, BATCH["index"])
+    logits_fn = partial(logits_of, TinyNet(), before.variables)
+    images = attack.perturb(keys, logits_fn, BATCH["image"], BATCH["label"])
+    assert 0.05 < float(abs(images - BATCH["image"]).max()) <= 0.1 + 1e-6
+    _, expected, _ = step(batch=BATCH | {"image": images})
+    assert_close(after.params, expected.params, rtol=1e-4, atol=1e-6)
 
 
-def test_accumulation_attacks_the_same_images(batch):
+def test_accumulation_attacks_the_same_images():
     """The change of an example does not depend on its part of the batch."""
     attack = PGD("linf", 0.1, steps=1, random_start=True)
-    model, state = TinyNet(), make()[1]
+    experiment = dataclasses.replace(EXPERIMENT, seed=0, optimizer=GRADIENT)
+    logits_fn = partial(logits_of, TinyNet(), initial_state(experiment, TinyNet()).variables)
+    images, labels = BATCH["image"], BATCH["label"]
     keys = prng.index_keys(jax.random.key(3), jnp.arange(8))
-    logits_fn = partial(logits_of, model, state.variables)
-    whole = attack.perturb(keys, logits_fn, batch["image"], batch["label"])
+    whole = attack.perturb(keys, logits_fn, images, labels)
     keys = prng.index_keys(jax.random.key(3), jnp.arange(0, 8, 2))
-    part = attack.perturb(keys, logits_fn, batch["image"][::2], batch["label"][::2])
+    part = attack.perturb(keys, logits_fn, images[::2], labels[::2])
     np.testing.assert_allclose(part, whole[::2], atol=1e-6)
 
 
@@ -120,40 +99,34 @@ def test_gaussian_image_noise_has_its_scale_and_share():
         GaussianImageNoise(0.0)
 
 
-@pytest.fixture(scope="module")
-def targets(batch):
-    target = np.corrcoef(np.random.default_rng(1).random((8, 20))).astype(np.float32)
-    return {"images": batch["image"], "similarity": target}
+TARGETS = {
+    "images": BATCH["image"],
+    "similarity": np.corrcoef(np.random.default_rng(1).random((8, 20))).astype(np.float32),
+}
 
 
-def test_the_similarity_term_adds_its_gradient(batch, targets):
+def test_the_similarity_term_adds_its_gradient():
     config = Similarity("v1", alpha=3.0, layers=("pixels", "logits"), images=8, batch=8)
-    take, state = make(FeaturesNet(), targets, similarity=config)
-    plain, same = make(FeaturesNet())
-    weights = np.array(state.params[WEIGHTS])
-    after, metrics = take(state, batch)
-    expected, other = plain(same, batch)
+    before, after, metrics = step(FeaturesNet(), targets=TARGETS, similarity=config)
+    _, expected, other = step(FeaturesNet())
     # The loss that is reported is the classifier's.
     np.testing.assert_allclose(metrics.sums.loss, other.sums.loss, rtol=1e-6)
-    np.testing.assert_array_equal(weights, [0, 0])
+    np.testing.assert_array_equal(before.params[WEIGHTS], [0, 0])
     assert np.all(np.abs(after.params[WEIGHTS]) > 1e-4)
     np.testing.assert_allclose(np.sum(after.params[WEIGHTS]), 0, atol=1e-6)
     assert not np.allclose(after.params["conv"]["kernel"], expected.params["conv"]["kernel"])
 
 
-def test_pixels_alone_give_the_network_no_gradient_and_the_weights_the_known_one(batch, targets):
+def test_pixels_alone_give_the_network_no_gradient_and_the_weights_the_known_one():
     """The compared layer is the input, so the term does not depend on the network."""
     config = Similarity("v1", layers=("pixels",), images=8, batch=8)
-    take, state = make(FeaturesNet(), targets, similarity=config)
-    plain, same = make(FeaturesNet())
-    after, expected = take(state, batch)[0].params, plain(same, batch)[0].params
+    after = step(FeaturesNet(), targets=TARGETS, similarity=config)[1].params
     np.testing.assert_allclose(after.pop(WEIGHTS), [0], atol=1e-6)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), after, expected)
+    assert_close(after, step(FeaturesNet())[1].params, rtol=1e-7, atol=1e-6)
 
 
-def test_layer_weights_are_no_part_of_the_network(batch):
+def test_layer_weights_are_no_part_of_the_network():
     config = Similarity("v1", layers=("pixels", "logits"), images=8, batch=8)
-    state = make(FeaturesNet(), similarity=config)[1]
+    state = initial_state(dataclasses.replace(EXPERIMENT, similarity=config), FeaturesNet())
     assert WEIGHTS in state.params and WEIGHTS not in state.variables["params"]
-    renamed = dataclasses.replace(state, batch_stats={})
-    assert set(renamed.variables) == {"params"}
+    assert set(dataclasses.replace(state, batch_stats={}).variables) == {"params"}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 from test_perturbation import FeaturesNet
-from test_train_step import EXPERIMENT, MODEL, host_batch
+from test_train_step import EXPERIMENT, MODEL, host_batch, steps
 
 from vone_jax import mesh as meshes
 from vone_jax import training
@@ -23,17 +23,11 @@ from vone_jax.training.step import cross_entropy, initial_state, make_train_step
 OPTIMIZER = OptimizerConfig(learning_rate=0.1, weight_decay=0.5, gradient_clip=1.0)
 
 
-def run(model=MODEL, steps=3, devices=None, targets=None, **fields):
+def run(model=MODEL, number=3, **options):
     """Return the states before and after some steps on the same batch."""
-    experiment = replace(EXPERIMENT, **{"optimizer": OPTIMIZER, **fields})
-    mesh = meshes.data_mesh(devices or jax.devices()[:1])
-    step = make_train_step(model, experiment, 3, mesh, targets)
-    before = meshes.fetch(initial_state(experiment, model))
-    state = meshes.replicate(mesh, before)
-    for _ in range(steps):
-        state, metrics = step(state, meshes.shard_batch(mesh, host_batch()))
-        assert metrics.finite
-    return before, meshes.fetch(state)
+    before, after, metrics = steps(model, number=number, **{"optimizer": OPTIMIZER, **options})
+    assert metrics.finite
+    return before, after
 
 
 def changed(before, after):
@@ -99,7 +93,7 @@ def test_the_similarity_term_does_not_touch_frozen_parts():
 
 def test_frozen_parameters_have_no_state_of_the_optimiser():
     sizes = [
-        sum(x.size for x in jax.tree.leaves(run(steps=1, freeze=freeze)[0].opt_state))
+        sum(x.size for x in jax.tree.leaves(run(number=1, freeze=freeze)[0].opt_state))
         for freeze in ((), ("conv",))
     ]
     assert (
@@ -158,7 +152,7 @@ def test_rates_of_parts_are_those_of_parameter_groups_in_pytorch(devices):
     rates = (("*", 0.5), ("logits", 10.0), ("logits/bias", 3.0))
     factors = {"conv": 0.5, "norm": 0.5, "logits": 10.0}
     plain = replace(config, momentum=0.0, weight_decay=0.0, learning_rate=1.0)
-    options = {"devices": jax.devices()[:devices], "steps": 1}
+    options = {"devices": jax.devices()[:devices], "number": 1}
 
     def gradient(state):
         """Read the gradient off a step of rate 1 from the given state."""
@@ -173,7 +167,7 @@ def test_rates_of_parts_are_those_of_parameter_groups_in_pytorch(devices):
         return jax.tree.map(np.subtract, state.params, meshes.fetch(after.params))
 
     before, first = run(optimizer=replace(config, rates=rates), **options)
-    _, second = run(optimizer=replace(config, rates=rates), **{**options, "steps": 2})
+    _, second = run(optimizer=replace(config, rates=rates), **{**options, "number": 2})
     velocity = jax.tree.map(np.zeros_like, before.params)
     params = before.params
     for state, after in ((before, first), (first, second)):

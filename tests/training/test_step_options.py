@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_train_step import EXPERIMENT, MODEL, assert_close, host_batch
+from test_train_step import EXPERIMENT, MODEL, assert_close, host_batch, steps
 
 from vone_jax import corruptions, models, prng, v1
 from vone_jax import mesh as meshes
@@ -30,16 +30,9 @@ class PlainNet(nn.Module):
         return nn.Dense(3, name="logits")(jnp.mean(x, axis=(1, 2)))
 
 
-def run(model, devices=ONE, steps=2, batch=None, **fields):
+def run(model, devices=ONE, number=2, **options):
     """Return state and metrics after some steps on the same batch."""
-    mesh = meshes.data_mesh(devices)
-    batch = host_batch() if batch is None else batch
-    step = make_train_step(model, replace(EXPERIMENT, **fields), 3, mesh)
-    state = initial_state(EXPERIMENT, model)
-    state, metrics = meshes.replicate(mesh, meshes.fetch(state)), None
-    for _ in range(steps):
-        state, metrics = step(state, meshes.shard_batch(mesh, batch))
-    return meshes.fetch(state), meshes.fetch(metrics)
+    return steps(model, devices, number, **options)[1:]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +50,7 @@ def test_without_batch_norm_parts_of_a_batch_learn_as_the_batch(plain, parts, de
 
 def test_batch_norm_sees_one_part_after_the_other():
     """Reference: the network applied to the rows 0, 2, 4, 6 and then to 1, 3, 5, 7."""
-    state, _ = run(MODEL, steps=1, accumulation_steps=2)
+    state, _ = run(MODEL, number=1, accumulation_steps=2)
     start = initial_state(EXPERIMENT, MODEL)
     noise_key = prng.fold(prng.stream(jax.random.key(7), "train noise"), 0)
     variables, batch = start.variables, host_batch()
@@ -88,10 +81,10 @@ def test_what_is_computed_again_is_in_the_program():
     """The test reads the program before XLA compiles it: on CPUs, XLA undoes the difference."""
     mesh = meshes.data_mesh(ONE)
     state = jax.eval_shape(lambda: initial_state(EXPERIMENT, MODEL))
-    steps = [
-        make_train_step(MODEL, replace(EXPERIMENT, remat=remat), 3, mesh) for remat in (False, True)
+    programs = [
+        str(jax.make_jaxpr(make_train_step(MODEL, each, 3, mesh))(state, host_batch()))
+        for each in (EXPERIMENT, replace(EXPERIMENT, remat=True))
     ]
-    programs = [str(jax.make_jaxpr(step)(state, host_batch())) for step in steps]
     assert ["remat" in program for program in programs] == [False, True]
 
 
@@ -109,7 +102,7 @@ def test_a_step_that_is_not_finite_moves_only_the_step():
 
 def test_marks_are_counted_over_all_devices():
     batch = host_batch() | {"unreadable": np.arange(8) % 3 == 0}
-    _, metrics = run(PlainNet(), FOUR, steps=1, batch=batch)
+    _, metrics = run(PlainNet(), FOUR, number=1, batch=batch)
     assert {name: int(count) for name, count in metrics.marks.items()} == {"unreadable": 3}
 
 

@@ -1,5 +1,7 @@
 """The compiled step: the same on any mesh, a function of (seed, step, examples) alone."""
 
+from dataclasses import replace
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -31,6 +33,22 @@ def host_batch(order=slice(None)):
         "label": np.array([source[i]["label"] for i in range(8)], np.int32)[order],
         "index": np.arange(8, dtype=np.uint32)[order],
     }
+
+
+def steps(model=MODEL, devices=None, number=1, batch=None, targets=None, **fields):
+    """Return the states before and after steps on the same batch, and the metrics of the last.
+
+    ``fields`` replace those of ``EXPERIMENT``. The default is one device.
+    """
+    experiment = replace(EXPERIMENT, **fields)
+    mesh = meshes.data_mesh(devices or jax.devices()[:1])
+    step = make_train_step(model, experiment, 3, mesh, targets)
+    before = meshes.fetch(initial_state(experiment, model))
+    state, metrics = meshes.replicate(mesh, before), None
+    for _ in range(number):
+        placed = meshes.shard_batch(mesh, host_batch() if batch is None else batch)
+        state, metrics = step(state, placed)
+    return before, meshes.fetch(state), meshes.fetch(metrics)
 
 
 class OnMesh:
@@ -67,10 +85,9 @@ def run(on, steps, batch=None):
     return meshes.fetch(state), meshes.fetch(metrics)
 
 
-def assert_close(a, b, tolerance):
-    jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance), a, b
-    )
+def assert_close(a, b, rtol, atol=None):
+    atol = rtol if atol is None else atol
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), a, b)
 
 
 def test_four_devices_do_what_one_does(one, four):
