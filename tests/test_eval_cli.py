@@ -116,9 +116,7 @@ def test_every_attack_has_a_suite(run_dir, capsys):
     """All suites of attacks end to end, and the checks carry over another run's images."""
     arguments = [
         str(run_dir), "--suite", "apgd", "square", "worst", "minimal", "masking", "autoattack",
-        "--eps", "0.05", "--masking-images", "4", "--transfer-from", str(run_dir),
-        "--examples", "8", "--batch-size", "4", "--draws", "2", "--steps", "2",
-        "--eot-samples", "2",
+        "--eps", "0.05", "--masking-images", "4", "--transfer-from", str(run_dir), *FAST,
     ]  # fmt: skip
     assert program.main(arguments) == 0
     shown = capsys.readouterr().out

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
-from test_loop import StopAt, assert_same_run, final_state, log
+from test_loop import StopAt, assert_same_run, final_state, log, train
 from tiny import TinyNet, tiny_source
 
 import vone_jax.network
@@ -32,7 +32,6 @@ V1 = v1.VOneBlockConfig(
     simple_channels=3, complex_channels=3, image_size=8, visual_degrees=8 / 28, kernel_size=9,
     stride=2, in_channels=1,
 )  # fmt: skip
-V1_ARGUMENTS = {"v1": V1}
 
 
 def experiment(name, width=2, **model):
@@ -40,9 +39,9 @@ def experiment(name, width=2, **model):
     return Experiment(name="start", model=config, data=DataConfig(source="tiny", batch_size=8))
 
 
-def random_variables(model, size=8, seed=0):
+def random_variables(model, seed=0):
     """Random values for every variable; nothing is compiled."""
-    image = jax.ShapeDtypeStruct((1, size, size, model.in_channels), np.float32)
+    image = jax.ShapeDtypeStruct((1, 8, 8, getattr(model, "in_channels", 1)), np.float32)
     key = jax.random.key(0)
     shapes = jax.eval_shape(lambda x: model.init(key, x, noise_key=key), image)
     rng = np.random.default_rng(seed)
@@ -113,7 +112,7 @@ def test_the_same_network_takes_everything_bit_for_bit(sources):
 @pytest.mark.slow
 def test_a_vonenet_takes_the_trunk_of_its_base_network(sources):
     source = network("resnet18")
-    setup, weights = choose(sources, experiment("vone_resnet18", **V1_ARGUMENTS), source)
+    setup, weights = choose(sources, experiment("vone_resnet18", v1=V1), source)
     params = source.variables["params"]
     table = counts(weights)
     assert list(table) == [
@@ -133,21 +132,17 @@ def test_a_vonenet_takes_the_trunk_of_its_base_network(sources):
         np.testing.assert_array_equal(value, expected)
 
 
-def test_another_number_of_classes_makes_a_new_head(sources):
-    source = network("resnet18", classes=5, class_names=tuple("vwxyz"))
+@pytest.mark.parametrize("class_names", ["vwxyz", "abx"])
+def test_other_classes_make_a_new_head(sources, class_names):
+    """Of another number, or of the same."""
+    number = len(class_names)
+    source = network("resnet18", number, tuple(class_names))
     setup, weights = choose(sources, experiment("resnet18"), source)
-    assert counts(weights)["back_end/fc"] == (0, 16 * 5 + 5, 16 * 3 + 3)
-    assert sum(left for _, left, _ in counts(weights).values()) == 16 * 5 + 5
+    assert counts(weights)["back_end/fc"] == (0, 16 * number + number, 16 * 3 + 3)
+    assert sum(left for _, left, _ in counts(weights).values()) == 16 * number + number
     assert weights.notes == ("the source has other classes, so the head is new",)
     head = {path for path in started(setup, weights) if path[1:3] == ("back_end", "fc")}
     assert head.isdisjoint(weights.taken) and len(head) == 2
-
-
-def test_as_many_other_classes_make_a_new_head_too(sources):
-    source = network("resnet18", class_names=("a", "b", "x"))
-    _, weights = choose(sources, experiment("resnet18"), source)
-    assert counts(weights)["back_end/fc"] == (0, 16 * 3 + 3, 16 * 3 + 3)
-    assert weights.notes == ("the source has other classes, so the head is new",)
 
 
 def test_the_same_classes_in_another_order_reorder_the_head(sources):
@@ -275,7 +270,7 @@ def test_a_base_network_takes_the_normalisation_of_the_source(sources):
 
 
 def test_no_front_end_is_taken_from_a_network_of_another_kind(sources):
-    base, vone = experiment("resnet18"), experiment("vone_resnet18", **V1_ARGUMENTS)
+    base, vone = experiment("resnet18"), experiment("vone_resnet18", v1=V1)
     sources["base"] = network("resnet18", mean=(0.2,))
     sources["vone"] = network("vone_resnet18", v1=THEIRS)
     sources["rgb"] = network("resnet18", in_channels=3)
@@ -298,7 +293,7 @@ def test_an_evnet_takes_both_stages_of_the_source_but_their_noise(sources):
     model = training.start_from(replace(ours, model=larger), "source").model
     assert (model.v1.k_exc, model.subcortical.p_cells.k_exc) == (2.0, 1.0)
     assert (model.subcortical.image_size, model.subcortical.pixels_per_degree) == (16, 32)
-    vone = experiment("vone_resnet18", **V1_ARGUMENTS)
+    vone = experiment("vone_resnet18", v1=V1)
     assert training.start_from(vone, "source").model == vone.model
     _, weights = choose(sources, ours, sources["source"])
     notes = "\n".join(weights.notes)
@@ -308,14 +303,14 @@ def test_an_evnet_takes_both_stages_of_the_source_but_their_noise(sources):
 
 def test_front_ends_that_differ_are_named(sources):
     source = network("vone_resnet18", v1=THEIRS)
-    _, weights = choose(sources, experiment("vone_resnet18", **V1_ARGUMENTS), source)
+    _, weights = choose(sources, experiment("vone_resnet18", v1=V1), source)
     notes = "\n".join(weights.notes)
     assert "model.v1.k_exc is 25.0, that of the source 17.0" in notes
     assert "model.v1.image_mean is 0.5, that of the source (0.3,)" in notes
     assert "model.v1.noise is NeuronalNoise" in notes and "the source None" in notes
     assert re.search("model.v1.bank is sha256 [0-9a-f]{12}, that of the source sha256 ", notes)
     assert len(weights.notes) == 5
-    same = training.start_from(experiment("vone_resnet18", **V1_ARGUMENTS), "source")
+    same = training.start_from(experiment("vone_resnet18", v1=V1), "source")
     _, weights = choose(sources, same, source)
     assert [note.split()[0] for note in weights.notes] == ["model.v1.noise"]
 
@@ -332,17 +327,9 @@ def start(tiny, sources, monkeypatch):
     build = lambda config, precision: TinyNet(config.num_classes)  # noqa: E731
     monkeypatch.setattr(setups, "build_model", build)
     model = TinyNet(5)
-    images = jax.ShapeDtypeStruct((1, 8, 8, 1), np.float32)
-    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
-    rng = np.random.default_rng(0)
-    variables = jax.tree.map(lambda x: (0.5 + rng.random(x.shape)).astype(np.float32), shapes)
-    sources["weights"] = source_of(model, variables, "tiny", tuple("vwxyz"))
+    sources["weights"] = source_of(model, random_variables(model), "tiny", tuple("vwxyz"))
     optimizer = replace(tiny.optimizer, rates=(("logits", 10.0),))
     return replace(tiny, initial_weights="weights", freeze=("conv",), optimizer=optimizer)
-
-
-def train(experiment, run_dir, **options):
-    return training.train(experiment, run_dir, **{"devices": jax.devices()[:1], **options})
 
 
 def test_a_run_logs_once_what_it_took_and_stores_the_digest(start, sources, tmp_path, capsys):
@@ -416,7 +403,7 @@ def test_weights_of_which_nothing_fits_make_no_directory(start, sources, tmp_pat
 
 def test_the_front_end_of_a_run_that_has_started_needs_no_weights(sources, tmp_path):
     sources["source"] = network("vone_resnet18", v1=THEIRS)
-    ours = experiment("vone_resnet18", **V1_ARGUMENTS)
+    ours = experiment("vone_resnet18", v1=V1)
     start = training.start_from(ours, "source", tmp_path)
     description = training.RunDescription(start)
     with training.run_dir.open_run(tmp_path, description):
