@@ -12,7 +12,7 @@ import pytest
 
 from vone_jax import cli, evaluation, lazy
 from vone_jax.attacks import PGD
-from vone_jax.cli import evaluate, train
+from vone_jax.cli import evaluate
 
 
 def test_the_progress_of_an_evaluation_counts_passes(monkeypatch):
@@ -210,29 +210,3 @@ def test_a_second_signal_ends_a_program_that_is_busy_outside_python():
             assert busy.wait(5.0) == 128 + signal.SIGTERM
         finally:
             busy.kill()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--points", "3"], "eval.py: --points must be one of 9, 4, 2; got 3\n"),
-        (["--gallery-eps=-1"], "eval.py: --gallery-eps must be a finite number >= 0, got -1.0\n"),
-        (["--corruptions", "fgo"], "eval.py: --corruptions must be one of gaussian_noise, "),
-        (["--test-noise", "loud"], "eval.py: --test-noise must be trained, none, neuronal, "),
-    ],
-)
-def test_messages_name_the_option_as_it_is_typed(arguments, message, capsys):
-    with pytest.raises(SystemExit) as stop:
-        evaluate.main(["run", *arguments])
-    assert stop.value.code == 2
-    assert capsys.readouterr().err.startswith(message)
-
-
-def test_nested_fields_are_named_as_they_are_typed(capsys):
-    with pytest.raises(SystemExit) as stop:
-        train.main(["quickstart/vone_resnet18", "--data.batch-size", "0"])
-    assert stop.value.code == 2
-    message = capsys.readouterr().err
-    assert message.endswith(": --data.batch-size must be an integer >= 1, got 0\n")
-    assert train.main(["quickstart/vone_resnet18", "--epochs", "0"]) == 2
-    assert capsys.readouterr().err.startswith("train.py: --epochs must be a finite number > 0")

@@ -63,8 +63,6 @@ train v --model.v1.visual-degrees 2             | --model.v1:  | beyond the Nyqu
 train r --epochs                                | --epochs     | needs a value
 train r --epochs many                           | --epochs     | neither a number nor a fraction
 train r --epochs 0                              | --epochs     | a finite number > 0
-train r --epochs=-1                             | --epochs     | a finite number > 0
-train r --epochs nan                            | --epochs     | a finite number > 0
 train r --steps 0                               | --steps      | an integer >= 1
 train r --steps 2.5                             | --steps      | an integer, got '2.5'
 train r --seed 1.5                              | --seed       | an integer, got '1.5'
@@ -76,7 +74,6 @@ train r --matmul-precision low                  | --matmul-precision | default, 
 train r --accumulation-steps 3                  | --accumulation-steps | divide --data.batch-size
 train r --accumulation-steps 0                  | --accumulation-steps | an integer >= 1
 train r --evaluate-every 0                      | --evaluate-every | a finite number > 0
-train r --evaluate-every nan                    | --evaluate-every | a finite number > 0
 train r --keep-checkpoints 0                    | --keep-checkpoints | an integer >= 1
 train r --log-every 0                           | --log-every  | an integer >= 1
 train r --non-finite ignore                     | --non-finite | stop, skip
@@ -119,8 +116,6 @@ train v --model.v1.noise.scale=-1               | --model.v1.noise.scale | a fin
 train v --model.v1.visual-degrees 0             | --model.v1.visual-degrees | a finite number > 0
 train v --model.v1.distribution gauss           | --model.v1.distribution | physiological, physiol
 train r --optimizer.learning-rate 0             | --optimizer.learning-rate | a finite number > 0
-train r --optimizer.learning-rate=-1            | --optimizer.learning-rate | a finite number > 0
-train r --optimizer.learning-rate nan           | --optimizer.learning-rate | a finite number > 0
 train r --optimizer.learning-rate fast          | --optimizer.learning-rate | neither a number nor
 train r --optimizer.momentum 1                  | --optimizer.momentum | >= 0 and < 1
 train r --optimizer.weight-decay=-1             | --optimizer.weight-decay | a finite number >= 0
