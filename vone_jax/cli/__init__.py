@@ -207,7 +207,7 @@ def handling_signals(handler: Callable[[int, FrameType | None], Any]) -> Iterato
             signal.signal(number, signal.SIG_DFL if before is None else before)
 
 
-class StopOnSignal(contextlib.AbstractContextManager["StopOnSignal"]):
+class StopOnSignal(contextlib.ExitStack):
     """A flag that SIGTERM or Ctrl-C sets within a ``with`` block. Calling the object reads it.
 
     Use it as ``training.train(..., stop=stop)``, which then saves and returns. A second signal
@@ -216,8 +216,8 @@ class StopOnSignal(contextlib.AbstractContextManager["StopOnSignal"]):
     """
 
     def __init__(self):
+        super().__init__()
         self.read = self._received = False
-        self._exits = contextlib.ExitStack()
 
     def __call__(self) -> bool:
         """Return True once a signal has arrived."""
@@ -237,14 +237,11 @@ class StopOnSignal(contextlib.AbstractContextManager["StopOnSignal"]):
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
         threading.Thread(target=_end_at_the_second_signal, args=(reading,), daemon=True).start()
-        self._exits.callback(os.close, writing)
+        self.callback(os.close, writing)
         previous = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        self._exits.callback(signal.set_wakeup_fd, previous)
-        self._exits.enter_context(handling_signals(self._receive))
+        self.callback(signal.set_wakeup_fd, previous)
+        self.enter_context(handling_signals(self._receive))
         return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._exits.close()
 
 
 def _end_at_the_second_signal(pipe: int) -> None:
