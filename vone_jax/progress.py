@@ -15,16 +15,10 @@ _SHARE, _LONG = 0.05, 300.0
 class Progress(contextlib.AbstractContextManager["Progress"]):
     """The progress of some work, on stderr. Use it in a ``with`` block.
 
-    Off a terminal a thread prints a line every ``seconds``, from the start on, so that nothing is
-    silent while a program is compiled.
-
-    Args:
-      total: number of units of the work.
-      done: number of units that are done already.
-      unit: the plural of a unit's name.
-      shown: False for a process that does not report.
-      stream: default: stderr.
-      seconds: time between two lines off a terminal.
+    The work has ``total`` units, of which ``done`` are done already; ``unit`` is the plural of
+    their name. A process that does not report has ``shown`` False. Off a terminal a thread prints a
+    line every ``seconds``, from the start on, so that nothing is silent while a program is
+    compiled.
     """
 
     def __init__(
