@@ -60,8 +60,8 @@ def training_apply(model: nn.Module, freeze: Collection[str]) -> Callable[..., A
     def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
         is_norm = context.method_name == "__call__" and module.has_variable("batch_stats", "mean")
-        path = "/".join(module.path)
-        if is_norm and any(is_frozen(freeze, f"{path}/{name}") for name in ("mean", "var")):
+        paths = ("/".join((*module.path, name)) for name in ("mean", "var"))
+        if is_norm and any(is_frozen(freeze, path) for path in paths):
             args, kwargs = args[:1], {"train": False}
         return call(*args, **kwargs)
 
