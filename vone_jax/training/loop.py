@@ -134,7 +134,12 @@ def train(
         log = enter(RunLog(run_dir / run_dirs.LOG, step, validated, tensorboard_dir))
         shown = progress and jax.process_index() == 0
         report = enter(Progress(setup.total_steps, step, shown=shown))
-        report.line(_opening(setup, step))
+        begin = f"from step {step}" if step else "from the start"
+        report.line(
+            f"{experiment.name}: {experiment.model.name}, {setup.parameters:,} parameters, on "
+            f"{len(setup.train_source):,} images of {experiment.data.source}, {begin} to step "
+            f"{setup.total_steps}, {meshes.describe(mesh)}"
+        )
         for warning in _warnings(setup, asked):
             report.line(f"warning: {warning}")
         if restored is None and weights is not None:
@@ -262,14 +267,3 @@ def validate(setup: Setup, state: TrainState, stop: Stop) -> dict[str, float] | 
             "the batches is wrong"
         )
     return sums.means() | {"seen": sums.seen}
-
-
-def _opening(setup: Setup, step: int) -> str:
-    """Return the first line of the report."""
-    experiment = setup.experiment
-    begin = f"from step {step}" if step else "from the start"
-    return (
-        f"{experiment.name}: {experiment.model.name}, {setup.parameters:,} parameters, on "
-        f"{len(setup.train_source):,} images of {experiment.data.source}, {begin} to step "
-        f"{setup.total_steps}, {meshes.describe(setup.mesh)}"
-    )
