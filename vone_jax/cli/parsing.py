@@ -28,13 +28,9 @@ def parse(
 ) -> Parsed:
     """Read a command line into a dataclass. A number can be a fraction, such as 8/255.
 
-    Args:
-      arguments: the dataclass; each field is an option, and its comment the help.
-      argv: the words behind the program. ``--help-all`` prints the help of all options.
-      program: the program's name in messages.
-      description: the text above the options in the help.
-      default: values of the options that are not given.
-      markers: of ``tyro.conf``.
+    Each field of ``arguments`` is an option, and its comment the help, which ``--help-all`` prints
+    below the ``description``. ``default`` has the values of options that are not given, and
+    ``markers`` are those of ``tyro.conf``.
 
     Raises:
       SystemExit: with status 2 for options that do not fit, after a message on stderr.

@@ -30,12 +30,8 @@ def decode_image(encoded: bytes | str | os.PathLike, channels: int, name: str = 
     """Decode an image file, given by its content or its path, to uint8 (H, W, channels).
 
     ``channels`` is 1 or 3. With 3, grey images become RGB. As in torchvision, an alpha channel is
-    dropped and the EXIF orientation is ignored. Messages use ``name``; default: the path.
-
-    Raises:
-      FileNotFoundError: if the file does not exist.
-      ValueError: if the file is not an image, is truncated, has more than 8 bits per channel, or
-        has colours although ``channels`` is 1. The message names the image.
+    dropped and the EXIF orientation is ignored. A ValueError names an image by ``name`` or path
+    that cannot be decoded, has more than 8 bits per channel, or is not grey for one channel.
     """
     if not isinstance(encoded, bytes):
         path = Path(encoded)
@@ -239,10 +235,7 @@ def imagenet_class_names() -> tuple[str, ...]:
     """The 1000 WordNet ids of ImageNet's classes, such as ``"n01440764"``, in the order of labels.
 
     The networks of torchvision and TensorFlow have their logits in this order. The list is a file
-    of TensorFlow Datasets.
-
-    Raises:
-      FileNotFoundError: if TensorFlow Datasets is not installed as this package requires.
+    of TensorFlow Datasets, and it is a FileNotFoundError if that is not installed.
     """
     path = "datasets/imagenet2012/labels.txt"
     file = files.installed("tensorflow_datasets", path, "tensorflow-datasets>=4.9.9")
@@ -253,10 +246,6 @@ class DemoSource(Source):
     """The 20 photographs of ImageNet in the package foolbox, 512 x 512 pixels but for one.
 
     They are a sample to try a network on, too few to measure its accuracy. Foolbox is not imported.
-
-    Raises:
-      FileNotFoundError: without foolbox; the message has the command that installs it.
-      ValueError: for another split than ``"validation"``.
     """
 
     def __init__(self, split: str):

@@ -25,12 +25,8 @@ class TfdsSource(Source):
     """A split of a prepared TFDS image classification set.
 
     The name is for instance ``"cifar10"`` or ``"imagenet_resized/64x64"``. Slices such as
-    ``"train[90%:]"`` are splits.
-
-    Raises:
-      FileNotFoundError: if the set is not prepared; the message has the command that prepares it.
-      ValueError: if the name or the split does not exist, if the files have no random access, or
-        if the set does not have 8-bit images with one class label each.
+    ``"train[90%:]"`` are splits. The files must have random access, and the set 8-bit images with
+    one class label each.
     """
 
     def __init__(self, name: str, split: str, data_dir: DataDir = None):

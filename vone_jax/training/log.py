@@ -82,12 +82,9 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
 
 
 def read_log(path: Path) -> list[Record]:
-    """Read the records of a log.
+    """Read the records of a log. A ValueError names a line that is damaged.
 
     A truncated last line is ignored, and a file that does not exist is an empty log.
-
-    Raises:
-      ValueError: if another line is not JSON, or a line is not a record; the message names it.
     """
     if not path.exists():
         return []
