@@ -1,6 +1,6 @@
 """Checks of arguments. Each raises an error that names the argument, its value and what is valid.
 
-It is a ValueError, for a flag a TypeError. Every package uses these, so the messages read alike.
+It is a ValueError, for a bool a TypeError. Every package uses these, so the messages read alike.
 ``fields`` checks a dataclass by the types of its fields. The checks see plain Python and NumPy
 values; checks of JAX arrays are in ``attacks`` and ``corruptions``.
 """
@@ -93,16 +93,10 @@ def instance(name: str, value: Any, kinds: Any, hint: str = "") -> None:
         raise ValueError(f"{name} must be {valid}, got {value!r}{hint}")
 
 
-def flag(name: str, value: Any) -> None:
-    """Check that ``value`` is True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-
-
 def fields(record: Any, prefix: str = "", number: Callable[..., None] = number) -> None:
     """Check the fields of a dataclass by their types.
 
-    An integer is at least 1, a float is finite and not negative, and a bool is a flag.
+    An integer is at least 1, a float is finite and not negative, and a bool is True or False.
     ``Annotated[int, Range(...)]``, also of a float, is in the range. A Literal, or
     ``Annotated[str, choices]``, is one of the choices. A field of a dataclass holds an instance of
     it. ``| None`` also allows None. Fields of other types are not checked, nor are those of a
@@ -121,7 +115,8 @@ def fields(record: Any, prefix: str = "", number: Callable[..., None] = number) 
         kind, *inner = _annotated(kinds[0])
         limits += inner
         if kind is bool:
-            flag(name, value)
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be True or False, got {value!r}")
         elif kind is int:
             count(name, value, *(limits[0][:2] if limits else ()))
         elif kind is float:
