@@ -30,6 +30,8 @@ class Drawing:
     frame: Square | None = None
     sizes: tuple[float, ...] = ()
     colour: Literal["red", "blue"] = "red"
+    number: int = 1
+    filled: bool = False
 
 
 def test_what_is_encoded_comes_back():
@@ -57,6 +59,10 @@ def test_a_class_may_have_another_form_and_be_put_back():
         ({"shape": {"kind": "Circle", "radius": -1}}, "drawing.shape: radius must be >= 0"),
         ({"shape": {"kind": "Circle"}}, "drawing.shape lacks the field 'radius'"),
         ({"frame": {"sied": 1}}, "drawing.frame has no field 'sied'; did you mean 'side'"),
+        ({"frame": 3}, "drawing.frame must be of type .*Square.*, got 3"),
+        ({"number": "1"}, "drawing.number must be of type int, got '1'"),
+        ({"number": True}, "drawing.number must be of type int, got True"),
+        ({"filled": 1}, "drawing.filled must be of type bool, got 1"),
         ({"sizes": [1, "2"]}, r"drawing.sizes\[1\] must be of type float, got '2'"),
         ({"colour": "green"}, "drawing.colour must be of type .* got 'green'"),
     ],

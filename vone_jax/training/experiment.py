@@ -30,7 +30,7 @@ class ModelConfig:
     # this is not given.
     num_classes: int | None = None
     # Side of the images in pixels.
-    image_size: int = 224
+    image_size: Annotated[int, Range(8)] = 224
     # 3 for RGB, 1 for grey.
     in_channels: int = 3
     # Channels after the stem. None is replaced by that of the published network, 64 or 32, see
@@ -42,7 +42,7 @@ class ModelConfig:
     # Noise after the stem of a base network: a control with noise but without V1.
     stem_noise: Noise = None
     # Factor on the output of the stem before that noise.
-    stem_gain: float = 1.0
+    stem_gain: Positive = 1.0
     # Normalisation of images in a base network, one number per channel; None takes the default of
     # models.create. VOneNets have v1.image_mean and v1.image_std.
     mean: tuple[float, ...] | None = None
@@ -53,10 +53,7 @@ class ModelConfig:
     learned_normalization: Rule | None = None
 
     def __post_init__(self):
-        if self.num_classes is not None:
-            arguments.count("num_classes", self.num_classes)
-        arguments.count("image_size", self.image_size, 8)
-        arguments.count("in_channels", self.in_channels, 1)
+        arguments.fields(self)
         if self.width is None:
             object.__setattr__(self, "width", models.default_width(self.name))
         if self.name in models.NAMES:
