@@ -8,7 +8,6 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from vone_jax.fast import convolve
 from vone_jax.models import layers
 
 
@@ -16,30 +15,16 @@ def _conv(
     x: Array, features: int, kernel: int, stride: int, padding: int, name: str, dtype: layers.Dtype
 ) -> Array:
     """A convolution with bias and PyTorch's initialisation (in the caller's scope), then ReLU."""
-    x = nn.Conv(
-        features,
-        (kernel, kernel),
-        (stride, stride),
-        padding=padding,
+    x = layers.conv(
+        features, kernel, stride, padding=padding, use_bias=True, dtype=dtype, name=name,
         kernel_init=layers.torch_uniform,
         bias_init=layers.torch_bias(kernel * kernel * x.shape[-1]),
-        dtype=dtype,
-        conv_general_dilated=convolve,
-        name=name,
-    )(x)
+    )(x)  # fmt: skip
     return nn.relu(x)
 
 
 class AlexNetStem(nn.Module):
-    """The first convolution, ReLU and max pooling.
-
-    Attributes:
-      features: output channels.
-      kernel: side of the kernel in pixels.
-      stride: of the convolution, in pixels.
-      padding: of the convolution, in pixels.
-      pool_padding: of the 3x3 max pool of stride 2 that follows, in positions.
-    """
+    """The first convolution, ReLU, and a 3x3 max pool of stride 2."""
 
     features: int = 64
     kernel: int = 11
@@ -58,7 +43,6 @@ class AlexNetBackEnd(nn.Module):
     """The convolutions 2 to 5 and the three fully connected layers.
 
     Attributes:
-      num_classes: number of logits.
       conv2_stride: 1 in AlexNet, 2 in VOneAlexNet.
       pool_padding: of the max pools: 0 in AlexNet, 1 in VOneAlexNet.
       pool_size: side of the adaptive average pool: 6 in AlexNet, 7 in VOneAlexNet.
@@ -89,5 +73,4 @@ class AlexNetBackEnd(nn.Module):
             x = layers.linear(64 * w, x.shape[-1], name=name, dtype=self.dtype)(x)
             x = activations[name] = nn.relu(x)
         last = layers.linear(self.num_classes, x.shape[-1], name="fc8", dtype=self.dtype)
-        activations["logits"] = last(x)
-        return activations
+        return activations | {"logits": last(x)}

@@ -41,9 +41,7 @@ class SteppedConv(nn.Module):
 class CORblockS(nn.Module):
     """One area: the same convolutions applied ``steps`` times, with other batch norms each time.
 
-    Attributes:
-      features: output channels.
-      steps: number of passes in time, >= 1. The first one halves the map.
+    The first step halves the map.
     """
 
     features: int
@@ -59,11 +57,10 @@ class CORblockS(nn.Module):
         conv3 = layers.conv(self.features, 1, name="conv3", dtype=self.dtype)
         outputs = []
         for t in range(self.steps):
+            skip = x
             if t == 0:
                 skip = layers.conv(self.features, 1, 2, name="skip", dtype=self.dtype)(x)
                 skip = layers.BatchNorm(self.dtype, name="norm_skip")(skip, train)
-            else:
-                skip = x
             y = nn.relu(layers.BatchNorm(self.dtype, name=f"norm1_{t}")(conv1(x), train))
             y = conv2(y, stride=2 if t == 0 else 1)
             y = nn.relu(layers.BatchNorm(self.dtype, name=f"norm2_{t}")(y, train))
@@ -78,14 +75,10 @@ AREAS = {"V2": (2, 2), "V4": (4, 4), "IT": (8, 2)}
 
 
 class CORnetSBackEnd(nn.Module):
-    """V2, V4, IT and the decoder.
+    """V2, V4, IT and the decoder. ``width`` is the number of features of V1.
 
     The layers are named after the areas (their last step); ``V4.step0`` and so on are the
     outputs of the single steps.
-
-    Attributes:
-      num_classes: number of logits.
-      width: features of V1; V2, V4 and IT have 2, 4 and 8 times as many.
     """
 
     num_classes: int
@@ -101,5 +94,4 @@ class CORnetSBackEnd(nn.Module):
             x = activations[area] = outputs[-1]
         x = activations["avgpool"] = layers.global_average_pool(x)
         last = layers.linear(self.num_classes, x.shape[-1], name="linear", dtype=self.dtype)
-        activations["logits"] = last(x)
-        return activations
+        return activations | {"logits": last(x)}

@@ -8,19 +8,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vone_jax.fast import convolve
 from vone_jax.models import layers
 
 
 class CORblockZ(nn.Module):
-    """One area: a convolution with bias, ReLU, and a 3x3 max pool of stride 2 if ``pool``.
-
-    Attributes:
-      features: output channels.
-      kernel: side of the kernel.
-      stride: of the convolution.
-      pool: the max pool follows.
-    """
+    """One area: a convolution with bias, ReLU, and a 3x3 max pool of stride 2 if ``pool``."""
 
     features: int
     kernel: int = 3
@@ -30,16 +22,10 @@ class CORblockZ(nn.Module):
 
     @nn.compact
     def __call__(self, x: layers.Maps) -> Float[Array, "n h2 w2 c2"]:
-        x = nn.Conv(
-            self.features,
-            (self.kernel, self.kernel),
-            (self.stride, self.stride),
-            padding=self.kernel // 2,
+        x = layers.conv(
+            self.features, self.kernel, self.stride, use_bias=True, dtype=self.dtype, name="conv",
             kernel_init=nn.initializers.xavier_uniform(),
-            dtype=self.dtype,
-            conv_general_dilated=convolve,
-            name="conv",
-        )(x)
+        )(x)  # fmt: skip
         x = nn.relu(x)
         return layers.max_pool(x, padding=1) if self.pool else x
 
@@ -54,12 +40,7 @@ class CORnetZV1(layers.Stem):
 
 
 class CORnetZBackEnd(nn.Module):
-    """V2, V4, IT and the decoder.
-
-    Attributes:
-      num_classes: number of logits.
-      width: features of V1; V2, V4 and IT have 2, 4 and 8 times as many.
-    """
+    """V2, V4, IT and the decoder. ``width`` is the number of features of V1."""
 
     num_classes: int
     width: int = 64
@@ -72,10 +53,6 @@ class CORnetZBackEnd(nn.Module):
             block = CORblockZ(widening * self.width, dtype=self.dtype, name=area)
             x = activations[area] = block(x)
         x = activations["avgpool"] = layers.global_average_pool(x)
-        activations["logits"] = nn.Dense(
-            self.num_classes,
-            kernel_init=nn.initializers.xavier_uniform(),
-            dtype=self.dtype,
-            name="linear",
-        )(x)
-        return activations
+        xavier = nn.initializers.xavier_uniform()
+        last = nn.Dense(self.num_classes, kernel_init=xavier, dtype=self.dtype, name="linear")
+        return activations | {"logits": last(x)}

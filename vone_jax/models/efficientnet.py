@@ -11,7 +11,6 @@ the image, so the VOneBlock in its place has stride 2, as in EVNet (arXiv:2506.0
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from vone_jax.fast import convolve
 from vone_jax.models import layers
 
 # For each stage: expansion, channels, side of the kernel, stride of the first block, blocks.
@@ -33,12 +32,7 @@ _DROP_CONNECT = 0.2
 
 
 class _Part(nn.Module):
-    """A part of an EfficientNet, with the layers that its parts are made of.
-
-    Attributes:
-      lite: the form of Lite0. If False, that of B0.
-      dtype: type in which the layers compute.
-    """
+    """A part of Lite0, or of B0 unless ``lite``, with the layers that it is made of."""
 
     lite: bool
     dtype: layers.Dtype
@@ -54,37 +48,23 @@ class _Part(nn.Module):
             # TensorFlow pads no more than it must, and rather at the end.
             total = [max((n - 1) // stride * stride + kernel - n, 0) for n in x.shape[1:3]]
             before, after = [n // 2 for n in total], [n - n // 2 for n in total]
-        return nn.Conv(
-            features,
-            (kernel, kernel),
-            (stride, stride),
-            padding=tuple(zip(before, after, strict=True)),
-            feature_group_count=groups,
-            use_bias=bias,
-            kernel_init=layers.he_normal_fan_out,
-            dtype=self.dtype,
-            conv_general_dilated=convolve,
-            name=name,
-        )(x)
+        padding = tuple(zip(before, after, strict=True))
+        return layers.conv(
+            features, kernel, stride, padding=padding, feature_group_count=groups, use_bias=bias,
+            dtype=self.dtype, name=name,
+        )(x)  # fmt: skip
 
     @nn.nowrap
     def norm(self, x: layers.Maps, name: str, train: bool) -> layers.Maps:
-        """Batch normalisation."""
         return layers.BatchNorm(self.dtype, eps=1e-3 if self.lite else 1e-5, name=name)(x, train)
 
     @nn.nowrap
     def activate(self, x: layers.Maps) -> layers.Maps:
-        """The nonlinearity."""
         return nn.relu6(x) if self.lite else nn.silu(x)
 
 
 class EfficientNetStem(_Part):
-    """A 3x3 convolution, batch norm and the nonlinearity.
-
-    Attributes:
-      features: output channels.
-      stride: of the convolution.
-    """
+    """A 3x3 convolution, batch norm and the nonlinearity."""
 
     features: int
     stride: int
@@ -104,8 +84,7 @@ class MBConv(_Part):
     Attributes:
       features: output channels.
       expansion: channels of the depthwise convolution relative to those of the input.
-      kernel: side of the kernel of the depthwise convolution.
-      stride: of the depthwise convolution.
+      kernel, stride: of the depthwise convolution.
       drop: probability that an example skips the block in training, where that is possible.
     """
 
@@ -139,9 +118,7 @@ class MBConv(_Part):
 class EfficientNetBackEnd(_Part):
     """The seven stages, the last convolution, global average pooling and the classifier.
 
-    Attributes:
-      num_classes: number of logits.
-      width: features of the stem; all layers scale with width / 32.
+    All layers scale with ``width``, the features of the stem.
     """
 
     num_classes: int
@@ -169,8 +146,7 @@ class EfficientNetBackEnd(_Part):
         x = activations["avgpool"] = layers.global_average_pool(x)
         x = nn.Dropout(_DROPOUT, deterministic=not train)(x)
         last = layers.linear(self.num_classes, x.shape[-1], name="fc", dtype=self.dtype)
-        activations["logits"] = last(x)
-        return activations
+        return activations | {"logits": last(x)}
 
     @nn.nowrap
     def _scaled(self, channels: int) -> int:
