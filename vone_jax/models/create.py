@@ -1,8 +1,10 @@
 """Networks by name, in a form for ImageNet's 224 pixels or for small images: ``defaults.py``."""
 
 import fnmatch
+import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -21,56 +23,43 @@ from vone_jax.models.defaults import (
 from vone_jax.models.efficientnet import EfficientNetBackEnd, EfficientNetStem
 from vone_jax.models.layers import Dtype
 from vone_jax.models.network import BaseNetwork, Network, VOneNet
-from vone_jax.models.resnet import BasicBlock, Block, BottleneckBlock, ResNetBackEnd, ResNetStem
+from vone_jax.models.resnet import ResNetBackEnd, ResNetStem
 from vone_jax.v1 import SubcorticalConfig, SurroundNormalization, VOneBlockConfig
 from vone_jax.v1.divisive import Rule
 from vone_jax.v1.images import check_normalisation
 from vone_jax.v1.noise import Noise
 
-# The classes of stem and back end, with the arguments that depend on the network and its form.
-_Parts = tuple[Callable[..., nn.Module], Callable[..., nn.Module]]
+# The classes of stem and back end.
+_NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
+    "resnet18": (ResNetStem, partial(ResNetBackEnd, False, (2, 2, 2, 2))),
+    "resnet50": (ResNetStem, partial(ResNetBackEnd, True, (3, 4, 6, 3))),
+    "alexnet": (AlexNetStem, AlexNetBackEnd),
+    "cornet_s": (CORnetV1, CORnetSBackEnd),
+    "cornet_z": (CORnetZV1, CORnetZBackEnd),
+    "efficientnet_b0": (
+        partial(EfficientNetStem, lite=False), partial(EfficientNetBackEnd, lite=False),
+    ),
+    "efficientnet_lite0": (
+        partial(EfficientNetStem, lite=True), partial(EfficientNetBackEnd, lite=True),
+    ),
+}  # fmt: skip
 
 
-def _resnet(block: Block, blocks: Sequence[int], image_size: int, with_v1: bool) -> _Parts:
-    stem = partial(ResNetStem, **stem_form(image_size)._asdict())
-    return stem, partial(ResNetBackEnd, block, blocks)
-
-
-def _cornet_s(image_size: int, with_v1: bool) -> _Parts:
-    return partial(CORnetV1, **stem_form(image_size)._asdict()), CORnetSBackEnd
-
-
-def _cornet_z(image_size: int, with_v1: bool) -> _Parts:
-    return partial(CORnetZV1, **stem_form(image_size)._asdict()), CORnetZBackEnd
-
-
-def _alexnet(image_size: int, with_v1: bool) -> _Parts:
-    stride = 2 if with_v1 else 1
-    if image_size >= FULL_SIZE:
-        padding, size = (1, 7) if with_v1 else (0, 6)
-        back_end = partial(AlexNetBackEnd, conv2_stride=stride, pool_padding=padding)
-        return AlexNetStem, partial(back_end, pool_size=size)
+def _form(base: str, image_size: int, with_v1: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields of stem and back end that depend on the image size and on V1."""
     form = stem_form(image_size)
-    stem_stride = form.stride * (2 if form.pool else 1)
-    stem = partial(AlexNetStem, kernel=5, stride=stem_stride, pool_padding=1)
-    return stem, partial(AlexNetBackEnd, conv2_stride=stride, pool_padding=1, pool_size=4)
+    # Of a stem that does not have the pool of others.
+    stride = 2 if form.pool else form.stride
+    if base.startswith("efficientnet"):
+        return {"stride": stride}, {}
+    if base != "alexnet":
+        return form._asdict(), {}
+    back_end = {"conv2_stride": 2 if with_v1 else 1}
+    if image_size < FULL_SIZE:
+        stem = {"kernel": 5, "stride": stride, "pool_padding": 1}
+        return stem, back_end | {"pool_padding": 1, "pool_size": 4}
+    return {}, back_end | ({"pool_padding": 1, "pool_size": 7} if with_v1 else {})
 
-
-def _efficientnet(lite: bool, image_size: int, with_v1: bool) -> _Parts:
-    form = stem_form(image_size)
-    stem = partial(EfficientNetStem, lite=lite, stride=2 if form.pool else form.stride)
-    return stem, partial(EfficientNetBackEnd, lite=lite)
-
-
-_NETWORKS: dict[str, Callable[[int, bool], _Parts]] = {
-    "resnet18": partial(_resnet, BasicBlock, (2, 2, 2, 2)),
-    "resnet50": partial(_resnet, BottleneckBlock, (3, 4, 6, 3)),
-    "alexnet": _alexnet,
-    "cornet_s": _cornet_s,
-    "cornet_z": _cornet_z,
-    "efficientnet_b0": partial(_efficientnet, False),
-    "efficientnet_lite0": partial(_efficientnet, True),
-}
 
 NAMES = names.MODELS
 
@@ -137,25 +126,17 @@ def create(
     """
     arguments.choice("name", name, NAMES)
     kind = names.front_end(name)
-    stages: dict[str, VOneBlockConfig | SubcorticalConfig | None] = {
-        "v1": v1,
-        "subcortical": subcortical,
-    }
-    for stage, config in stages.items():
-        if config is None:
-            continue
-        if image_size not in (None, config.image_size):
-            raise ValueError(
-                f"image_size is {image_size}, but {stage}.image_size is {config.image_size}"
-            )
-        image_size = config.image_size
-        if stage == "v1" and kind == "ev_":
-            continue  # It does not read images.
-        if in_channels not in (None, config.in_channels):
-            raise ValueError(
-                f"in_channels is {in_channels}, but {stage}.in_channels is {config.in_channels}"
-            )
-        in_channels = config.in_channels
+    given = {"image_size": image_size, "in_channels": in_channels}
+    configs = {"v1": v1, "subcortical": subcortical}
+    for stage, field in itertools.product(configs, given):
+        # The V1 of an EVNet does not read images.
+        reads = (kind, stage, field) != ("ev_", "v1", "in_channels")
+        if configs[stage] is not None and reads:
+            value = getattr(configs[stage], field)
+            if given[field] not in (None, value):
+                raise ValueError(f"{field} is {given[field]}, but {stage}.{field} is {value}")
+            given[field] = value
+    image_size, in_channels = given.values()
     image_size = 224 if image_size is None else image_size
     in_channels = 3 if in_channels is None else in_channels
     width = default_width(name) if width is None else width
@@ -182,8 +163,9 @@ def create(
             f"learned_normalization is for VOneNets, but name is {name!r}; use 'vone_{name}'"
         )
     base = names.base_network(name)
-    make_stem, make_back_end = _NETWORKS[base](image_size, v1 is not None)
-    back_end = make_back_end(num_classes=num_classes, width=width, dtype=dtype)
+    make_stem, make_back_end = _NETWORKS[base]
+    stem_fields, fields = _form(base, image_size, v1 is not None)
+    back_end = make_back_end(num_classes=num_classes, width=width, dtype=dtype, **fields)
     if v1 is not None:
         return VOneNet(
             v1=v1,
@@ -199,7 +181,7 @@ def create(
     check_normalisation("mean", mean, in_channels)
     check_normalisation("std", std, in_channels, positive=True)
     return BaseNetwork(
-        stem=make_stem(features=width, dtype=dtype),
+        stem=make_stem(features=width, dtype=dtype, **stem_fields),
         back_end=back_end,
         mean=mean,
         std=std,

@@ -5,8 +5,7 @@ Their V1 keeps 28 to 32 pixels per degree, so that the bank's frequencies stay b
 limit: the field of view shrinks, not the resolution. V1 has the stride of the stem it replaces.
 """
 
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vone_jax import names
 from vone_jax.models.efficientnet import WIDTH as EFFICIENTNET_WIDTH
@@ -32,22 +31,34 @@ class StemForm(NamedTuple):
 FULL_SIZE = 112
 # Pixels per degree of EVNets.
 _EVNET_RESOLUTION = 32
+# Least image size, stem, pixels per degree of V1, and its fields. Of ImageNet; of Tiny ImageNet,
+# with the V1 of Baidya et al. (2021), arXiv:2110.10645; of CIFAR (He et al. 2016, section 4.2); and
+# of MNIST, the size for experiments on a CPU. V1 in the last two is this project's choice.
+_FORMS: tuple[tuple[int, StemForm, int, dict[str, Any]], ...] = (
+    (FULL_SIZE, StemForm(kernel=7, stride=2, pool=True), 28, {}),
+    (
+        48, StemForm(kernel=7, stride=1, pool=True), 32,
+        {
+            "stride": 2, "sf_max": 11.3, "distribution": "physiological_extended", "k_exc": 23.5,
+            "noise": NeuronalNoise(scale=0.286, level=0.071),
+        },
+    ),
+    (32, StemForm(kernel=3, stride=1, pool=False), 32, {"kernel_size": 21, "stride": 1}),
+    (0, StemForm(kernel=7, stride=2, pool=False), 28, {"kernel_size": 21, "stride": 2}),
+)  # fmt: skip
+_EVNET_FIELDS: dict[str, Any] = {
+    "gabor_seed": 42, "sf_max": 8.0, "distribution": "evnet", "k_exc": 5.3, "noise": FanoNoise(),
+    "image_mean": 0.0, "image_std": 1.0,
+}  # fmt: skip
+
+
+def _form(image_size: int) -> tuple[StemForm, int, dict[str, Any]]:
+    return next(form[1:] for form in _FORMS if image_size >= form[0])
 
 
 def stem_form(image_size: int) -> StemForm:
-    """The stem of ResNets and CORnets for an image size in pixels.
-
-    ImageNet: 7x7 of stride 2 and a pool. Tiny ImageNet (64): 7x7 of stride 1 and a pool. CIFAR
-    (32): 3x3 of stride 1 and no pool (He et al. 2016, section 4.2). MNIST (28): 7x7 of stride 2
-    and no pool, the size for experiments on a CPU (this project's choice).
-    """
-    if image_size >= FULL_SIZE:
-        return StemForm(kernel=7, stride=2, pool=True)
-    if image_size >= 48:
-        return StemForm(kernel=7, stride=1, pool=True)
-    if image_size >= 32:
-        return StemForm(kernel=3, stride=1, pool=False)
-    return StemForm(kernel=7, stride=2, pool=False)
+    """The stem of ResNets and CORnets for an image size in pixels, see ``_FORMS``."""
+    return _form(image_size)[0]
 
 
 def v1_config(image_size: int, in_channels: int, name: str = "vone_resnet50") -> VOneBlockConfig:
@@ -66,39 +77,18 @@ def v1_config(image_size: int, in_channels: int, name: str = "vone_resnet50") ->
     per degree. From 112 pixels on it is the published block. Below, it has the kernels and the
     stride of a VOneNet (this project's choice).
     """
-    config = partial(VOneBlockConfig, image_size=image_size, in_channels=in_channels)
-    if image_size >= FULL_SIZE and _is_efficientnet(name):
-        config = partial(config, stride=2, simple_channels=128, complex_channels=128)
+    fields: dict[str, Any]
+    _, resolution, fields = _form(image_size)
     if names.front_end(name) == "ev_":
-        config = partial(
-            config,
-            visual_degrees=image_size / _EVNET_RESOLUTION,
-            gabor_seed=42,
-            sf_max=8.0,
-            distribution="evnet",
-            k_exc=5.3,
-            noise=FanoNoise(),
-            image_mean=0.0,
-            image_std=1.0,
-        )
-        if image_size >= FULL_SIZE:
-            return config(kernel_size=31)
-        form = v1_config(image_size, in_channels)
-        return config(kernel_size=form.kernel_size, stride=form.stride)
-    if image_size >= FULL_SIZE:
-        return config(visual_degrees=image_size / 28)
-    if image_size >= 48:
-        return config(
-            visual_degrees=image_size / 32,
-            stride=2,
-            sf_max=11.3,
-            distribution="physiological_extended",
-            k_exc=23.5,
-            noise=NeuronalNoise(scale=0.286, level=0.071),
-        )
-    if image_size >= 32:
-        return config(visual_degrees=image_size / 32, kernel_size=21, stride=1)
-    return config(visual_degrees=image_size / 28, kernel_size=21, stride=2)
+        resolution = _EVNET_RESOLUTION
+        kernels = {n: fields[n] for n in ("kernel_size", "stride") if n in fields}
+        fields = _EVNET_FIELDS | (kernels or {"kernel_size": 31})
+    if image_size >= FULL_SIZE and _is_efficientnet(name):
+        fields = {**fields, "stride": 2, "simple_channels": 128, "complex_channels": 128}
+    degrees = image_size / resolution
+    return VOneBlockConfig(
+        image_size=image_size, visual_degrees=degrees, in_channels=in_channels, **fields
+    )
 
 
 def front_end(

@@ -23,62 +23,47 @@ class ResNetStem(layers.Stem):
         return {"stem": layers.max_pool(x, padding=1) if self.pool else x}
 
 
-class BasicBlock(nn.Module):
-    """A residual block: two 3x3 convolutions around a skip connection."""
+class ResidualBlock(nn.Module):
+    """Convolutions around a skip connection, which is projected where the block changes its shape.
+
+    A bottleneck has kernels of 1x1, 3x3 (with the stride) and 1x1 for four times the features,
+    another block two of 3x3.
+    """
 
     features: int
     stride: int
+    bottleneck: bool
     dtype: layers.Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: layers.Maps, train: bool) -> Float[Array, "n h2 w2 c2"]:
-        y = layers.conv(self.features, 3, self.stride, name="conv1", dtype=self.dtype)(x)
-        y = nn.relu(layers.BatchNorm(self.dtype, name="bn1")(y, train))
-        y = layers.conv(self.features, 3, name="conv2", dtype=self.dtype)(y)
-        y = layers.BatchNorm(self.dtype, name="bn2")(y, train)
-        return nn.relu(y + _shortcut(x, self.features, self.stride, train, self.dtype))
-
-
-class BottleneckBlock(nn.Module):
-    """A residual block: 1x1, 3x3 (with the stride), 1x1 convolutions around a skip connection."""
-
-    features: int
-    stride: int
-    dtype: layers.Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: layers.Maps, train: bool) -> Float[Array, "n h2 w2 c2"]:
-        y = layers.conv(self.features, 1, name="conv1", dtype=self.dtype)(x)
-        y = nn.relu(layers.BatchNorm(self.dtype, name="bn1")(y, train))
-        y = layers.conv(self.features, 3, self.stride, name="conv2", dtype=self.dtype)(y)
-        y = nn.relu(layers.BatchNorm(self.dtype, name="bn2")(y, train))
-        y = layers.conv(4 * self.features, 1, name="conv3", dtype=self.dtype)(y)
-        y = layers.BatchNorm(self.dtype, name="bn3")(y, train)
-        return nn.relu(y + _shortcut(x, 4 * self.features, self.stride, train, self.dtype))
-
-
-def _shortcut(x: Array, features: int, stride: int, train: bool, dtype: layers.Dtype) -> Array:
-    """The input itself, projected where the block changes its shape (in the caller's scope)."""
-    if stride == 1 and x.shape[-1] == features:
-        return x
-    x = layers.conv(features, 1, stride, name="downsample_0", dtype=dtype)(x)
-    return layers.BatchNorm(dtype, name="downsample_1")(x, train)
-
-
-Block = type[BasicBlock] | type[BottleneckBlock]
+        wide, strided = self.features, (self.features, 3, self.stride)
+        if self.bottleneck:
+            convolutions = ((wide, 1, 1), strided, (4 * wide, 1, 1))
+        else:
+            convolutions = (strided, (wide, 3, 1))
+        y = x
+        for n, (features, kernel, stride) in enumerate(convolutions, start=1):
+            y = nn.relu(y) if n > 1 else y
+            y = layers.conv(features, kernel, stride, name=f"conv{n}", dtype=self.dtype)(y)
+            y = layers.BatchNorm(self.dtype, name=f"bn{n}")(y, train)
+        if x.shape != y.shape:
+            features = y.shape[-1]
+            x = layers.conv(features, 1, self.stride, name="downsample_0", dtype=self.dtype)(x)
+            x = layers.BatchNorm(self.dtype, name="downsample_1")(x, train)
+        return nn.relu(y + x)
 
 
 class ResNetBackEnd(nn.Module):
     """The four stages, global average pooling and the classifier.
 
     Attributes:
-      block: ``BasicBlock`` or ``BottleneckBlock``.
+      bottleneck: the kind of the blocks, see ``ResidualBlock``.
       blocks: number of blocks in each stage.
-      num_classes: number of logits.
       width: features of the first stage; each stage doubles them.
     """
 
-    block: Block
+    bottleneck: bool
     blocks: Sequence[int]
     num_classes: int
     width: int = 64
@@ -90,9 +75,11 @@ class ResNetBackEnd(nn.Module):
         for stage, count in enumerate(self.blocks, start=1):
             for i in range(count):
                 features, stride = self.width * 2 ** (stage - 1), 2 if stage > 1 and i == 0 else 1
-                x = self.block(features, stride, self.dtype, name=f"layer{stage}_{i}")(x, train)
+                block = ResidualBlock(
+                    features, stride, self.bottleneck, self.dtype, name=f"layer{stage}_{i}"
+                )
+                x = block(x, train)
             activations[f"layer{stage}"] = x
         x = activations["avgpool"] = layers.global_average_pool(x)
         last = layers.linear(self.num_classes, x.shape[-1], name="fc", dtype=self.dtype)
-        activations["logits"] = last(x)
-        return activations
+        return activations | {"logits": last(x)}
