@@ -58,9 +58,7 @@ def bank(sizes: Sizes) -> Case:
         return keeping_memory(lambda: jax_program(run, images))
 
     contenders = {
-        OURS: program(
-            lambda images: filter_bank(sizes.v1).by_channel.linear(images, sizes.v1.stride)
-        ),
+        OURS: program(lambda images: filter_bank(sizes.v1).linear(images, sizes.v1.stride)),
         f"{OURS} with cells": program(lambda images: v1.noise_free_responses(sizes.v1, images)),
         f"{OURS} with surround": program(lambda images: v1.noise_free_responses(surround, images)),
         "naive JAX": program(lambda images: naive.dense_bank(sizes.v1, images)),

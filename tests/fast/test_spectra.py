@@ -135,7 +135,7 @@ def operations(program):
 def test_a_cpu_takes_the_frequency_domain_and_others_convolve():
     """Forward, on the traced programs of the same function."""
     traced = jax.jit(lambda x: v1.noise_free_responses(LARGE, x)).trace(jnp.ones((2, 32, 32, 3)))
-    channels = len(filter_bank(LARGE).by_channel.kernels)
+    channels = len(filter_bank(LARGE).sorted_bank.kernels)
     cpu = traced.lower(lowering_platforms=("cpu",)).as_text()
     assert operations(cpu) == {"convolution": 0, "dot_general": 4 * channels}
     # One for simple cells and one for each phase of complex cells.
@@ -157,7 +157,7 @@ def test_both_ways_are_taken_once_whatever_the_number_of_draws():
         if "stablehlo.dot_general" in line
         for shape in re.findall(r"<([\dx]+)xf32>", line)
     ]
-    channels = len(filter_bank(LARGE).by_channel.kernels)
+    channels = len(filter_bank(LARGE).sorted_bank.kernels)
     # Windows of the spectra, which no other product reads or makes: of two images, not fourteen.
     spectra = [shape for shape in images if len(shape) == 6 and shape[-1] == str(2 * 15 * 2)]
     assert len(spectra) == 2 * channels

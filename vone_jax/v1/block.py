@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Array, Float32, Key
 
 from vone_jax.v1.config import VOneBlockConfig
-from vone_jax.v1.filter_bank import CellModel, Cells, FilterBank, with_kernels
+from vone_jax.v1.filter_bank import CellModel, Cells, FilterBank
 from vone_jax.v1.images import Images, check_images, normalise
 from vone_jax.v1.learnable import LearnableGabor
-from vone_jax.v1.noise import NoisyBlock
+from vone_jax.v1.noise import NoisyBlock, add_noise
 from vone_jax.v1.normalization import SurroundPools
 from vone_jax.v1.surround import draw_surrounds
 
@@ -35,7 +35,7 @@ def filter_bank(config: VOneBlockConfig) -> FilterBank:
 
 
 def learnable_gabor(config: VOneBlockConfig) -> LearnableGabor:
-    """Return the module of a tuned bank, which starts at the bank of the configuration."""
+    """Return the module of a tuned bank."""
     return LearnableGabor(config.gabor_parameters(), config.kernel_size, config.pixels_per_degree)
 
 
@@ -93,11 +93,11 @@ def noise_free_cells(
         return config.k_exc * _complex_cell(in_phase, quadrature)
 
     bank = filter_bank(config)
-    if kernels is not None:
-        cells = CellModel(simple_cell, complex_cell)
-        return with_kernels(bank, kernels, normalised, config.stride, cells)
     surround = None if config.normalization is None else surround_pools(config)
-    return bank(normalised, config.stride, CellModel(simple_cell, complex_cell, surround))
+    cells = CellModel(simple_cell, complex_cell, surround)
+    if kernels is None:
+        return bank(normalised, config.stride, cells)
+    return bank.with_kernels(kernels, normalised, config.stride, cells)
 
 
 def noise_free_responses(config: VOneBlockConfig, images: Images) -> Responses:
@@ -137,4 +137,5 @@ class VOneBlock(NoisyBlock):
 
         A TPU makes the noise within the convolution of each kind, and writes noisy responses only.
         """
-        return Cells(*self._noisy(cells, noise_key))
+        noise, generator = self.config.noise, self.config.noise_generator
+        return Cells(*add_noise(self, noise, self.stream, cells, noise_key, generator=generator))

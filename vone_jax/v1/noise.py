@@ -150,21 +150,10 @@ def add_noise(
     draws: Batch | None = None,
     generator: str = "counter",
 ) -> list[jax.Array]:
-    """Add noise to the responses of a module.
+    """Add noise to the responses of a module, see ``NoisyBlock.__call__``.
 
-    Args:
-      module: the module, whose ``rngs={"noise": key}`` is the default of ``key``.
-      noise: the noise, or None, which returns the responses.
-      stream: name of the stream of keys. Modules of other streams draw independent noise.
-      parts: the responses, cut along the last axis; one row for each example. Where they are cut
-        does not change the noise.
-      key: one typed key per example, or a single one, which numbers the examples by position.
-      draws: standard normals for all parts, to use in place of a key.
-      generator: of the normals, see ``standard_normal``.
-
-    Raises:
-      TypeError: if a key is not a typed key.
-      ValueError: if a shape is wrong, or if there is neither a key nor draws.
+    The responses are cut along the last axis into ``parts``, and where does not change the noise.
+    Modules with another ``stream`` draw independent noise.
     """
     if noise is None:
         return list(parts)
@@ -229,17 +218,12 @@ class NoisyBlock(nn.Module):
         standard_normal: Responses | None = None,
     ) -> Float[Array, "n _ _ channels"]:
         """Apply the stochastic part of the block alone; see ``__call__`` for the arguments."""
-        (noisy,) = self._noisy([responses], noise_key, standard_normal)
+        config, parts = self.config, [responses]
+        (noisy,) = add_noise(
+            self, config.noise, self.stream, parts, noise_key, standard_normal,
+            config.noise_generator,
+        )  # fmt: skip
         return noisy
-
-    def _noisy(
-        self,
-        parts: Sequence[jax.Array],
-        key: Key[Array, "*keys"] | None = None,
-        draws: Batch | None = None,
-    ) -> list[jax.Array]:
-        noise, generator = self.config.noise, self.config.noise_generator
-        return add_noise(self, noise, self.stream, parts, key, draws, generator)
 
 
 def _cut(draws: jax.Array, part: range | None) -> jax.Array:
