@@ -14,9 +14,18 @@ from vone_jax.v1.gabor import GaborParameters
 
 special = lazy.module("scipy.special")
 
-DISTRIBUTIONS = (
-    "physiological", "physiological_extended", "uniform", "evnet", "evnet_published"
-)  # fmt: skip
+# The spatial frequencies of all cells; those of EVNets are of simple and of complex cells.
+_EVNET_FREQUENCIES = (
+    distributions.SPATIAL_FREQUENCY_SIMPLE,
+    distributions.SPATIAL_FREQUENCY_COMPLEX,
+)
+_FREQUENCIES = {
+    "physiological": (distributions.SPATIAL_FREQUENCY,),
+    "physiological_extended": (distributions.SPATIAL_FREQUENCY_EXTENDED,),
+    "uniform": (distributions.SPATIAL_FREQUENCY,),
+    "evnet": _EVNET_FREQUENCIES,
+    "evnet_published": _EVNET_FREQUENCIES,
+}
 # The number of filters for which the published EVNets choose input channels.
 _PUBLISHED_FILTERS = 512
 
@@ -34,17 +43,17 @@ def spatial_frequency_histogram(
     Raises:
       ValueError: if the distribution is unknown, or if no bin is left.
     """
-    arguments.choice("distribution", distribution, DISTRIBUTIONS)
-    if distribution == "physiological":
-        return distributions.SPATIAL_FREQUENCY.between(sf_min, sf_max)
-    if distribution == "physiological_extended":
-        return distributions.SPATIAL_FREQUENCY_EXTENDED.between(sf_min, sf_max)
-    if distribution.startswith("evnet"):
-        simple, complex_ = _evnet_frequencies(sf_min, sf_max)
-        weights = (np.divide(h.weights, sum(h.weights)) for h in (simple, complex_))
-        return dataclasses.replace(simple, weights=tuple(np.mean([*weights], axis=0).tolist()))
-    bins = distributions.SPATIAL_FREQUENCY.between(sf_min, sf_max, include_high=False)
-    return dataclasses.replace(bins, weights=(1.0,) * len(bins.weights))
+    arguments.choice("distribution", distribution, _FREQUENCIES)
+    parts = [
+        histogram.between(sf_min, sf_max, include_high=distribution != "uniform")
+        for histogram in _FREQUENCIES[distribution]
+    ]
+    if distribution == "uniform":
+        return dataclasses.replace(parts[0], weights=(1.0,) * len(parts[0].weights))
+    if len(parts) == 1:
+        return parts[0]
+    shares = [np.divide(part.weights, sum(part.weights)) for part in parts]
+    return dataclasses.replace(parts[0], weights=tuple(np.mean(shares, axis=0).tolist()))
 
 
 def sample_gabor_parameters(
@@ -58,9 +67,8 @@ def sample_gabor_parameters(
 ) -> GaborParameters:
     """Sample a bank. Seed 0 with 512 filters gives the bank of the published VOneNets.
 
-    The generator is NumPy's legacy ``RandomState`` and the order of the draws is fixed, because
-    they define the published banks. Each quadrature pair gets one colour channel, drawn from the
-    same seed after a restart, as in the receptive-field variants of arXiv:2310.10575.
+    Each quadrature pair gets one colour channel, drawn from the same seed after a restart, as in
+    the receptive-field variants of arXiv:2310.10575.
 
     Args:
       num_filters: number n of quadrature pairs. Another n gives another bank, not a prefix.
@@ -95,8 +103,7 @@ def sample_gabor_parameters(
         theta = 180.0 * orientation_uniform
         low, high = np.log10([distributions.SIZE_EDGES[0], distributions.SIZE_EDGES[-1]])
         sf = frequency.inverse_cdf(generator.random_sample(num_filters))
-        nx = 10.0 ** (low + (high - low) * generator.random_sample(num_filters))
-        ny = 10.0 ** (low + (high - low) * generator.random_sample(num_filters))
+        nx, ny = 10.0 ** (low + (high - low) * generator.random_sample((2, num_filters)))
     else:
         theta = distributions.ORIENTATION.inverse_cdf(orientation_uniform)
         theta = np.where(theta < 0, theta + 180.0, theta)
@@ -145,7 +152,7 @@ def sample_evnet_parameters(
     arguments.seed("seed", seed)
     if published_channels:
         check_published_channels("published_channels", num_filters, in_channels)
-    frequencies = _evnet_frequencies(sf_min, sf_max)
+    frequencies = [histogram.between(sf_min, sf_max) for histogram in _EVNET_FREQUENCIES]
 
     generator = np.random.RandomState(seed)
     phase = distributions.PHASE.inverse_cdf(generator.random_sample(num_filters))
@@ -176,16 +183,6 @@ def check_published_channels(name: str, num_filters: int, in_channels: int) -> N
             f"{name} is for at most {_PUBLISHED_FILTERS} filters and more than 2 "
             f"in_channels, got {num_filters} and {in_channels}"
         )
-
-
-def _evnet_frequencies(
-    sf_min: float, sf_max: float
-) -> tuple[distributions.Histogram, distributions.Histogram]:
-    """The spatial frequencies of simple and of complex cells."""
-    return (
-        distributions.SPATIAL_FREQUENCY_SIMPLE.between(sf_min, sf_max),
-        distributions.SPATIAL_FREQUENCY_COMPLEX.between(sf_min, sf_max),
-    )
 
 
 def _correlated_normals(
