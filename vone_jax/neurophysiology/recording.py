@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -86,18 +86,25 @@ def record(
     visible = np.any([stimuli.visible(t, site.display, site.window) for t in tables], axis=0)
     shown = np.any(visible.reshape(-1, reduce_last), axis=1)
     indices = np.arange(len(gratings)).reshape(-1, reduce_last)[shown].ravel()
-    responses = np.zeros((len(shown), len(site)), np.float32)
-    for trial in range(trials):
-        trial_key = prng.fold(prng.stream(key, gratings.name), trial)
 
-        def draw(batch: np.ndarray) -> jax.Array:
-            below = None if gratings.below is None else gratings.below[batch]
-            return stimuli.render(gratings.table[batch], site.display, site.window, below)
+    def draw(batch: np.ndarray) -> jax.Array:
+        below = None if gratings.below is None else gratings.below[batch]
+        return stimuli.render(gratings.table[batch], site.display, site.window, below)
 
-        responses[shown] += present(response_fn, trial_key, draw, indices, site, reduce_last)
+    def once(trial_key: OneKey) -> np.ndarray:
+        responses = np.empty((len(shown), len(site)), np.float32)
+        responses[shown] = present(response_fn, trial_key, draw, indices, site, reduce_last)
         if not np.all(shown):
-            responses[~shown] += record_blank(response_fn, trial_key, site)
-    return responses / np.float32(trials)
+            responses[~shown] = record_blank(response_fn, trial_key, site)
+        return responses
+
+    return averaged(once, prng.stream(key, gratings.name), trials)
+
+
+def averaged(once: Callable[[OneKey], np.ndarray], key: OneKey, trials: int) -> np.ndarray:
+    """Return the mean of float32 responses over trials, each with a key of its own."""
+    total: Any = sum(once(prng.fold(key, trial)) for trial in range(trials))
+    return total / np.float32(trials)
 
 
 def record_blank(response_fn: ResponseFn, key: OneKey, site: Site, trials: int = 1) -> PerUnit:
@@ -123,21 +130,12 @@ def present(
     The function ``draw`` returns uint8 images (n, window height, window width) by their indices.
     The image with index i has the key ``fold_in(key, i)``. ``rectify`` clips responses at 0.
     """
-    function = prng.as_pytree(response_fn, "response_fn")
     units = jnp.asarray(site.units, jnp.int32)
     size = batch_size(site.window, len(indices), reduce_last)
-    results: list[Any] = [np.zeros((0, len(site)), np.float32)]
-    # The host draws a batch while the device computes the responses to the batch before.
-    for batch in _batches(indices, size):
-        keys = prng.index_keys(key, jnp.asarray(batch, jnp.uint32))
-        images = jnp.asarray(draw(batch))
-        results[-1] = np.asarray(results[-1])
-        results.append(
-            _responses(
-                function, keys, images, units, site.display.in_channels, reduce_last, rectify
-            )
-        )
-    return _finite(np.concatenate(results)[: len(indices) // reduce_last])
+    nothing = np.zeros((0, len(site)), np.float32)
+    options = units, site.display.in_channels, reduce_last, rectify
+    responses = _in_batches(response_fn, key, draw, indices, size, *options)
+    return _finite(np.concatenate([nothing, *responses])[: len(indices) // reduce_last])
 
 
 def layer_features(
@@ -161,15 +159,12 @@ def layer_features(
     if images.ndim != 3 or 0 in images.shape:
         raise ValueError(f"images must have shape (n, s, s), got {images.shape}")
     arguments.count("batch_size", batch_size)
-    function = prng.as_pytree(response_fn, "response_fn")
-    key = prng.stream(key, "explained variance")
+    key, indices = prng.stream(key, "explained variance"), np.arange(len(images))
     size = min(batch_size, len(images))
-    features = []
-    for batch in _batches(np.arange(len(images)), size):
-        keys = prng.index_keys(key, jnp.asarray(batch, jnp.uint32))
-        responses = show(function, keys, jnp.asarray(images[batch]), in_channels)
-        features.append(responses.reshape(size, -1))
-    return np.concatenate(features)[: len(images)]
+    responses = _in_batches(
+        response_fn, key, images.__getitem__, indices, size, None, in_channels, 1, False
+    )
+    return _finite(np.concatenate(responses)[: len(images)]).reshape(len(images), -1)
 
 
 def batch_size(window: Window, count: int, multiple: int) -> int:
@@ -178,11 +173,26 @@ def batch_size(window: Window, count: int, multiple: int) -> int:
     return max(fit // multiple, 1) * multiple
 
 
-def _batches(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Cut indices into equal batches; the last batch repeats its last index."""
+def _in_batches(
+    response_fn: ResponseFn,
+    key: OneKey,
+    draw: Callable[[np.ndarray], np.ndarray | jax.Array],
+    indices: np.ndarray,
+    size: int,
+    *options: Any,
+) -> list[Any]:
+    """Return the responses to equal batches of images; the last batch repeats its last image."""
+    function = prng.as_pytree(response_fn, "response_fn")
+    results: list[Any] = []
+    # The host draws a batch while the device computes the responses to the batch before.
     for start in range(0, len(indices), size):
         batch = indices[start : start + size]
-        yield np.concatenate([batch, np.repeat(batch[-1:], size - len(batch))])
+        batch = np.pad(batch, (0, size - len(batch)), mode="edge")
+        keys = prng.index_keys(key, jnp.asarray(batch, jnp.uint32))
+        images = jnp.asarray(draw(batch))
+        results[-1:] = map(np.asarray, results[-1:])
+        results.append(_responses(function, keys, images, *options))
+    return results
 
 
 def call_layer(
@@ -224,13 +234,15 @@ def call_layer(
 
 
 def show(
-    function: ResponseFn, keys: Key[Array, " n"], pixels: UInt8[Array, "n h w"], in_channels: int
+    response_fn: ResponseFn,
+    key: OneKey,
+    pixels: UInt8[np.ndarray | Array, "n h w"],
+    in_channels: int,
 ) -> Float[np.ndarray, "n ..."]:
-    """Return the responses of the whole layer, compiled."""
-    return _finite(np.asarray(_call_layer(function, keys, pixels, in_channels)))
-
-
-_call_layer = jax.jit(call_layer, static_argnums=3)
+    """Return the responses of the whole layer, with the keys of the first images."""
+    function, keys = prng.as_pytree(response_fn, "response_fn"), prng.example_keys(key, len(pixels))
+    responses = _responses(function, keys, jnp.asarray(pixels), None, in_channels, 1, False)
+    return _finite(np.asarray(responses))
 
 
 def _finite(responses: np.ndarray) -> np.ndarray:
@@ -242,6 +254,8 @@ def _finite(responses: np.ndarray) -> np.ndarray:
 @functools.partial(jax.jit, static_argnums=(4, 5, 6))
 def _responses(function, keys, pixels, units, in_channels, reduce_last, rectify):
     responses = call_layer(function, keys, pixels, in_channels)
+    if units is None:
+        return responses
     recorded = jnp.take(responses.reshape(responses.shape[0], -1), units, axis=1)
     if rectify:
         # maximum would replace a NaN on some devices; where keeps it.

@@ -261,12 +261,12 @@ class Recorder:
         def draw(batch: np.ndarray) -> np.ndarray:
             return textures.render(images, batch, self.site.display, self.site.window)
 
-        indices = np.arange(len(images))
-        total = np.zeros((len(images), len(self.site)), np.float32)
-        for trial in range(self.trials):
-            key = prng.fold(prng.stream(self.key, "textures"), trial)
-            total += recording.present(self.response_fn, key, draw, indices, self.site)
-        rates = rate_map(total / np.float32(self.trials)).reshape(*images.shape, len(self.site))
+        def once(key: OneKey) -> np.ndarray:
+            indices = np.arange(len(images))
+            return recording.present(self.response_fn, key, draw, indices, self.site)
+
+        mean = recording.averaged(once, prng.stream(self.key, "textures"), self.trials)
+        rates = rate_map(mean).reshape(*images.shape, len(self.site))
         blank = rate_map(self.blank)
         measured = texture_properties.texture_properties(rates, blank)
         return measured, texture_properties.responsive(rates, blank)

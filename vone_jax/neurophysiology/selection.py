@@ -10,13 +10,12 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from vone_jax import prng
 from vone_jax.neurophysiology import recording, stimuli
-from vone_jax.neurophysiology.recording import OneKey, ResponseFn, Site
+from vone_jax.neurophysiology.recording import OneKey, ResponseFn, Site, show
 from vone_jax.neurophysiology.stimuli import Display, Window
 
 # A location is a candidate if all its channels together respond to a small grating at the centre
@@ -113,7 +112,7 @@ def locate(response_fn: ResponseFn, key: OneKey, display: Display, crop: bool = 
     """
     gratings = stimuli.render(_central_gratings(), display)
     pixels = np.concatenate([stimuli.blank(display), gratings])
-    responses = np.maximum(_show(response_fn, key, pixels, display), 0.0)
+    responses = np.maximum(show(response_fn, key, pixels, display.in_channels), 0.0)
     driven = np.maximum(responses[1:] - responses[:1], 0.0).max(axis=0)
     if not driven.max() > 0:
         raise ValueError(
@@ -147,8 +146,8 @@ def cropped(response_fn: ResponseFn, key: OneKey, site: Site) -> Site:
     display, size = site.display, site.display.image_size
     if site.window.height * site.window.width <= (_CROPS[0] * size) ** 2:
         return site
-    images = jnp.asarray(_probes(display))
-    whole = _show(response_fn, key, images, display)
+    images = _probes(display)
+    whole = show(response_fn, key, images, display.in_channels)
     if whole.ndim == 2:
         return site
     map_height, map_width, channels = whole.shape[1:]
@@ -169,7 +168,7 @@ def cropped(response_fn: ResponseFn, key: OneKey, site: Site) -> Site:
         cut = images[:, window.top : bottom, window.left : right]
         if not _accepts(response_fn, key, cut, display):
             return site
-        responses = _show(response_fn, key, cut, display)
+        responses = show(response_fn, key, cut, display.in_channels)
         if responses.shape[1:] != (height, width, channels):
             return site
         difference = np.abs(responses[:, row, col, site.channel] - expected).max()
@@ -183,7 +182,7 @@ def is_stochastic(response_fn: ResponseFn, key: OneKey, display: Display) -> boo
     """Return True if two keys give different responses to the same grating."""
     pixels = stimuli.render(_central_gratings()[:1], display)
     keys = (prng.fold(prng.stream(key, "is stochastic"), n) for n in range(2))
-    first, second = (_show(response_fn, key, pixels, display) for key in keys)
+    first, second = (show(response_fn, key, pixels, display.in_channels) for key in keys)
     return not np.array_equal(first, second)
 
 
@@ -209,7 +208,7 @@ def _probes(display: Display) -> np.ndarray:
     return np.concatenate([noise, stimuli.render(largest, display)])
 
 
-def _accepts(response_fn: ResponseFn, key: jax.Array, pixels: jax.Array, display: Display) -> bool:
+def _accepts(response_fn: ResponseFn, key: jax.Array, pixels: np.ndarray, display: Display) -> bool:
     """Return True if a layer that takes whole images takes images of this size, too."""
     function, keys = prng.as_pytree(response_fn, "response_fn"), prng.example_keys(key, len(pixels))
     call = functools.partial(recording.call_layer, in_channels=display.in_channels)
@@ -220,11 +219,3 @@ def _accepts(response_fn: ResponseFn, key: jax.Array, pixels: jax.Array, display
     except Exception:
         return False
     return True
-
-
-def _show(
-    response_fn: ResponseFn, key: jax.Array, pixels: np.ndarray | jax.Array, display: Display
-) -> np.ndarray:
-    """Return the responses of the whole layer, with the keys of the first images."""
-    function, keys = prng.as_pytree(response_fn, "response_fn"), prng.example_keys(key, len(pixels))
-    return recording.show(function, keys, jnp.asarray(pixels), display.in_channels)
