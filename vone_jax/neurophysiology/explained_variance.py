@@ -26,7 +26,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 
 from vone_jax import arguments, files
-from vone_jax.neurophysiology.netcdf import is_netcdf, read_netcdf
+from vone_jax.neurophysiology.netcdf import read_netcdf
 
 VERSIONS = ("v1-v2", "v3")
 # Columns that are reduced at a time, so that a layer of millions of units needs little memory.
@@ -74,8 +74,8 @@ def load_recordings(path: str | os.PathLike) -> Recordings:
     """
     path = Path(path).expanduser()
     content = path.read_bytes()
-    if is_netcdf(content):
-        arrays = {name: variable.array for name, variable in read_netcdf(path).items()}
+    if (variables := read_netcdf(path, content)) is not None:
+        arrays = {name: variable.array for name, variable in variables.items()}
     elif content[:2] == b"PK":
         arrays = files.read_npz(path)
     else:

@@ -22,20 +22,16 @@ class Variable(NamedTuple):
     array: np.ndarray
 
 
-def is_netcdf(content: bytes) -> bool:
-    """Return True if a file starts like NetCDF 3 or 4."""
-    return content.startswith((_NETCDF_3, _NETCDF_4))
-
-
-def read_netcdf(path: Path) -> dict[str, Variable]:
-    """Read the variables of a file for which ``is_netcdf`` holds.
+def read_netcdf(path: Path, content: bytes) -> dict[str, Variable] | None:
+    """Read the variables of a file of this content; return None for another format.
 
     Raises:
       ImportError: for version 4 if h5netcdf or h5py is not installed.
       ValueError: if the file is damaged.
     """
-    with open(path, "rb") as file:
-        version_4 = file.read(len(_NETCDF_4)) == _NETCDF_4
+    if not content.startswith((_NETCDF_3, _NETCDF_4)):
+        return None
+    version_4 = content.startswith(_NETCDF_4)
     missing = [name for name in ("h5netcdf", "h5py") if importlib.util.find_spec(name) is None]
     if version_4 and missing:
         raise ImportError(

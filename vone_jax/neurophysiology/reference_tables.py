@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vone_jax import arguments
-from vone_jax.neurophysiology.netcdf import is_netcdf, read_netcdf
+from vone_jax.neurophysiology.netcdf import Variable, read_netcdf
 from vone_jax.neurophysiology.properties import PROPERTIES
 
 # Names in Brain-Score's stored tables -> names in its benchmarks, where the two differ.
@@ -112,7 +112,11 @@ def load(path: str | os.PathLike, min_cells: int = 20) -> ReferenceTable:
     path = Path(path).expanduser()
     content = path.read_bytes()
     arguments.count("min_cells", min_cells)
-    columns = _netcdf_columns(path) if is_netcdf(content) else _csv_columns(path, content)
+    variables = read_netcdf(path, content)
+    if variables is None:
+        columns = _csv_columns(path, content)
+    else:
+        columns = _netcdf_columns(path, variables)
     values: dict[str, np.ndarray] = {}
     ignored = []
     for stored_name, column in columns:
@@ -163,8 +167,7 @@ def _number(field: str, name: str, line: int, path: Path) -> float:
         raise ValueError(message) from None
 
 
-def _netcdf_columns(path: Path) -> list[tuple[str, np.ndarray]]:
-    variables = read_netcdf(path)
+def _netcdf_columns(path: Path, variables: Mapping[str, Variable]) -> list[tuple[str, np.ndarray]]:
     dims = ("neuroid", "neuronal_property")
     tables = [name for name, v in variables.items() if set(v.dimensions) == set(dims)]
     if len(tables) != 1 or "neuronal_property" not in variables:
