@@ -5,6 +5,7 @@ spectrum, equal contrast), so that all texture properties can be computed. Its n
 about the match to the recorded neurons: the families and the synthesis are different.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 
@@ -52,10 +53,8 @@ def load(folder: str | os.PathLike, key: OneKey) -> TextureSet:
             f"of Freeman & Ziemba (2013); got {', '.join(photographs)} only"
         )
     for contrast in _CONTRASTS[:-1]:
-        try:
+        with contextlib.suppress(ClippingError):
             return proxy_from_images(key, photographs, rms_contrast=contrast)
-        except ClippingError:
-            continue
     return proxy_from_images(key, photographs, rms_contrast=_CONTRASTS[-1])
 
 

@@ -98,14 +98,9 @@ class SurroundNormalization:
         return min(self.position_pooling, self.largest_extent)
 
     def check_reach(self, positions: int, density: float) -> None:
-        """Check that pools end within a map of responses, beyond which reflection is undefined.
+        """Raise a ValueError unless pools end within a map, beyond which reflection is undefined.
 
-        Args:
-          positions: along the shorter side of the map.
-          density: positions per degree.
-
-        Raises:
-          ValueError: if they do not.
+        The shorter side of the map has ``positions``, with ``density`` of them per degree.
         """
         reach = self._reach(self.largest_extent, density)
         if reach >= positions:
