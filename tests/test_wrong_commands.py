@@ -73,7 +73,9 @@ train r --precision float16                     | --precision  | one of float32,
 train r --matmul-precision low                  | --matmul-precision | default, high, highest
 train r --accumulation-steps 3                  | --accumulation-steps | divide --data.batch-size
 train r --accumulation-steps 0                  | --accumulation-steps | an integer >= 1
+train r --epochs nan                            | --epochs     | a finite number > 0
 train r --evaluate-every 0                      | --evaluate-every | a finite number > 0
+train r --evaluate-every nan                    | --evaluate-every | a finite number > 0
 train r --keep-checkpoints 0                    | --keep-checkpoints | an integer >= 1
 train r --log-every 0                           | --log-every  | an integer >= 1
 train r --non-finite ignore                     | --non-finite | stop, skip
@@ -117,6 +119,7 @@ train v --model.v1.visual-degrees 0             | --model.v1.visual-degrees | a 
 train v --model.v1.distribution gauss           | --model.v1.distribution | physiological, physiol
 train r --optimizer.learning-rate 0             | --optimizer.learning-rate | a finite number > 0
 train r --optimizer.learning-rate fast          | --optimizer.learning-rate | neither a number nor
+train r --optimizer.learning-rate nan           | --optimizer.learning-rate | a finite number > 0
 train r --optimizer.momentum 1                  | --optimizer.momentum | >= 0 and < 1
 train r --optimizer.weight-decay=-1             | --optimizer.weight-decay | a finite number >= 0
 train r --optimizer.rates back_end/fc 0         | --optimizer.rates | the factor of 'back_end/fc'
