@@ -48,6 +48,12 @@ EXPERIMENT = Experiment(
     checkpoint_every=1000.0,
     log_every=1_000_000,
 )
+# A network that compiles soon, for --quick.
+SMALL = dataclasses.replace(
+    EXPERIMENT,
+    model=training.ModelConfig("alexnet", image_size=28, in_channels=1, width=1),
+    data=training.DataConfig("fashion_mnist_small", batch_size=8, eval_batch_size=8),
+)
 
 
 class Watch:
@@ -114,10 +120,10 @@ def weak(per_device: int, timed: int, run_dir: Path | None) -> str:
     return table.markdown([*header, "clock, ms/step"], rows, left=0)
 
 
-def options(repeats: int, steps: int) -> list[str]:
+def options(experiment: Experiment, repeats: int, steps: int) -> list[str]:
     """Measure each option beside the run without it."""
     programs = {
-        text: _compiled(_one_device(dataclasses.replace(EXPERIMENT, **fields)))
+        text: _compiled(_one_device(dataclasses.replace(experiment, **fields)))
         for text, fields in {
             "none": {},
             "`accumulation_steps` 2": {"accumulation_steps": 2},
@@ -132,8 +138,8 @@ def options(repeats: int, steps: int) -> list[str]:
         numbers = 1e3 * clock, 1e3 * processor, memory / 1e6
         steps_of.append([text, *(f"{number:.1f}" for number in numbers)])
     for prefetch in (0, 1, 2, 4):
-        data = dataclasses.replace(EXPERIMENT.data, prefetch=prefetch)
-        watch = watched(dataclasses.replace(EXPERIMENT, data=data), 1, 5, steps)
+        data = dataclasses.replace(experiment.data, prefetch=prefetch)
+        watch = watched(dataclasses.replace(experiment, data=data), 1, 5, steps)
         loops.append([str(prefetch), f"{1e3 * watch.seconds:.1f}"])
     before = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     with tempfile.TemporaryDirectory() as cache:
@@ -142,7 +148,7 @@ def options(repeats: int, steps: int) -> list[str]:
                 fast.keep_compiled(cache)
                 jax.clear_caches()
                 since = time.perf_counter()
-                _compiled(_one_device(EXPERIMENT))
+                _compiled(_one_device(experiment))
                 compiled.append([text, f"{time.perf_counter() - since:.1f}"])
         finally:
             fast.keep_compiled(before)
@@ -202,7 +208,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.part == "weak":
         tables = [weak(4, 3 if quick else 100, arguments.run_dir)]
     elif arguments.part == "options":
-        tables = options(*(1, 3) if quick else (15, 60))
+        tables = options(SMALL, 1, 3) if quick else options(EXPERIMENT, 15, 60)
         networks = ("vone_resnet18",) if quick else ("cornet_s", "vone_resnet50")
         tables.append(paper_model.kept(networks, 64 if quick else 224))
     else:

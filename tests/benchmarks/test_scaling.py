@@ -1,6 +1,5 @@
 """The measurements of scaling run, and the paper model says what its inputs imply."""
 
-import dataclasses
 import types
 
 import jax
@@ -8,7 +7,6 @@ import pytest
 
 from benchmarks import paper_model, scaling
 from benchmarks.chips import Chip
-from vone_jax import training
 
 
 def test_the_work_is_that_of_the_network():
@@ -47,12 +45,7 @@ def test_times_are_work_over_rates():
 @pytest.mark.slow
 def test_the_host_does_little_more_for_more_devices():
     """A network of a few numbers, so that it compiles soon."""
-    small = dataclasses.replace(
-        scaling.EXPERIMENT,
-        model=training.ModelConfig("alexnet", image_size=28, in_channels=1, width=1),
-        data=training.DataConfig("fashion_mnist_small", batch_size=8, eval_batch_size=8),
-    )
-    watches = [scaling.watched(small, devices, 5, 4) for devices in (2, 4)]
+    watches = [scaling.watched(scaling.SMALL, devices, 5, 4) for devices in (2, 4)]
     assert all(watch.seconds > 0 and watch.host_seconds > 0 for watch in watches)
     two, four = (watch.calls for watch in watches)
     assert two > 100
