@@ -37,7 +37,11 @@ _UNSIGNED_BYTE = 0x08
 
 
 def embedded_source(split: str) -> ArraySource:
-    """Open the split ``"train"`` or ``"test"`` of the embedded subset of Fashion-MNIST."""
+    """Open the split ``"train"`` or ``"test"`` of the embedded subset of Fashion-MNIST.
+
+    Raises:
+      ValueError: for another split.
+    """
     if split not in PER_CLASS:
         raise ValueError(f"{NAME!r} has no split {split!r}; its splits are {', '.join(PER_CLASS)}")
     with resources.files("vone_jax.data").joinpath(ARCHIVE).open("rb") as file:
@@ -70,7 +74,12 @@ def write_archive(splits: dict[str, tuple[np.ndarray, np.ndarray]], path: Path |
 def read_idx_folder(folder: Path | str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Read the four IDX files of a set, such as ``t10k-images-idx3-ubyte``, plain or with ``.gz``.
 
-    For ``"train"`` and ``"test"`` they are images uint8 (N, H, W, 1) and labels uint8 (N,).
+    Returns:
+      For ``"train"`` and ``"test"``, images uint8 (N, H, W, 1) and labels uint8 (N,).
+
+    Raises:
+      FileNotFoundError: if a file is missing.
+      ValueError: if a file is damaged, or the numbers of images and labels differ.
     """
     splits = {}
     for split, prefix in _PREFIXES.items():
@@ -86,8 +95,13 @@ def read_idx_folder(folder: Path | str) -> dict[str, tuple[np.ndarray, np.ndarra
     return splits
 
 
-def read_idx(path: Path) -> np.ndarray:
-    """Read one IDX file of unsigned bytes, gzipped if its name ends in ``.gz``."""
+def read_idx(path: Path | str) -> np.ndarray:
+    """Read one IDX file of unsigned bytes, gzipped if its name ends in ``.gz``.
+
+    Raises:
+      ValueError: if the file is of another type or is damaged; the message names it.
+    """
+    path = Path(path)
     try:
         content = path.read_bytes()
         if path.suffix == ".gz":

@@ -181,7 +181,8 @@ def _images(root: Path, split: Path, class_name: str) -> tuple[dict[str, str], C
     """
     # A link to one of these would lead back to the class folder.
     visited = {os.path.realpath(folder) for folder in (root, split)}
-    found: dict[str, str] = {}
+    images: dict[str, str] = {}
+    undecoded: set[str] = set()
     folders, links = [split / class_name], []
     while folders or links:
         if folders:
@@ -195,18 +196,21 @@ def _images(root: Path, split: Path, class_name: str) -> tuple[dict[str, str], C
                     links.append(Path(entry.path))
                 elif entry.is_dir():
                     folders.append(Path(entry.path))
-                elif _is_photograph(entry.name):
-                    found[os.path.join(real, entry.name)] = os.path.relpath(entry.path, split)
+                elif _is_image(entry.name):
+                    images[os.path.join(real, entry.name)] = os.path.relpath(entry.path, split)
+                elif _is_image(entry.name, _OTHER_FORMATS):
+                    undecoded.add(os.path.join(real, entry.name))
         # Links come after all folders, so that a file keeps the path without links.
         else:
             links.sort(reverse=True)
             link = links.pop()
             if link.is_dir():
                 folders.append(link)
-            elif _is_photograph(link.name):
-                found.setdefault(_target(link, root), os.path.relpath(link, split))
-    images = {real: path for real, path in found.items() if path.lower().endswith(_EXTENSIONS)}
-    endings = Counter(Path(real).suffix.lower() for real in found.keys() - images.keys())
+            elif _is_image(link.name):
+                images.setdefault(_target(link, root), os.path.relpath(link, split))
+            elif _is_image(link.name, _OTHER_FORMATS):
+                undecoded.add(_target(link, root))
+    endings = Counter(Path(file).suffix.lower() for file in undecoded)
     if not images:
         raise ValueError(
             f"class folder {split / class_name} holds no image; "
@@ -215,8 +219,8 @@ def _images(root: Path, split: Path, class_name: str) -> tuple[dict[str, str], C
     return images, endings
 
 
-def _is_photograph(name: str) -> bool:
-    return name.lower().endswith(_EXTENSIONS + _OTHER_FORMATS) and name[0] != "."
+def _is_image(name: str, endings: tuple[str, ...] = _EXTENSIONS) -> bool:
+    return name.lower().endswith(endings) and name[0] != "."
 
 
 def _target(path: Path, root: Path) -> str:

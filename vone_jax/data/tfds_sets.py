@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from vone_jax import arguments
 from vone_jax.data.images import decode_image
 from vone_jax.data.sources import DataDir, Source
-from vone_jax.data.transforms import to_pillow
 
 # Sets that are published as four IDX files. `prepare idx` reads them without TensorFlow.
 IDX_SETS = ("fashion_mnist", "mnist", "kmnist")
@@ -51,8 +51,9 @@ class TfdsSource(Source):
         example = self._records[index]
         image = example[self._image_key]
         if not isinstance(image, np.ndarray):
-            name = f"{index} of {self.name} {self.split}"
-            image = decode_image(image, self.image_shape[-1], name)
+            image = decode_image(
+                image, self.image_shape[-1], f"{index} of {self.name} {self.split}"
+            )
         return {"image": image, "label": int(example[self._label_key])}
 
 
@@ -62,10 +63,16 @@ def registered_names() -> list[str]:
 
 
 def prepare(name: str, data_dir: DataDir = None, manual_dir: str | None = None) -> str:
-    """Download a set, write it as array_record files, and return its directory.
+    """Download a set and write it as array_record files, with TFDS's own code.
 
-    ``manual_dir`` has the files that TFDS cannot download by itself (ImageNet's archives). TFDS
-    needs TensorFlow to encode the images of many sets.
+    ``manual_dir`` has the files that TFDS cannot download by itself (ImageNet's archives).
+
+    Returns:
+      The directory of the prepared set.
+
+    Raises:
+      ModuleNotFoundError: if TFDS needs a package that is not installed. Usually it is TensorFlow,
+        which encodes the images of many sets.
     """
     builder = _builder(name, data_dir, file_format="array_record")
     config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
@@ -84,11 +91,17 @@ def prepare_from_arrays(
     splits: dict[str, tuple[np.ndarray, np.ndarray]],
     data_dir: DataDir = None,
 ) -> str:
-    """Write arrays in the layout of a registered TFDS set, and return its directory.
+    """Write arrays in the layout of a registered TFDS set, without TensorFlow.
 
     Each split has uint8 images (N, H, W, C) and integer labels (N,). The key of an example is its
     index, as TFDS has it for MNIST and its relatives, so that examples are stored in the same order
-    as by TFDS itself. A set that exists already is not changed.
+    as by TFDS itself.
+
+    Returns:
+      The directory of the prepared set. A set that exists already is not changed.
+
+    Raises:
+      ValueError: if the images or labels do not match the features of the set.
     """
     registered = _builder(name, data_dir)
     features = registered.info.features
@@ -129,7 +142,7 @@ def prepare_from_arrays(
 
 def _png(image: np.ndarray) -> bytes:
     file = io.BytesIO()
-    to_pillow(image).save(file, "PNG")
+    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(file, "PNG")
     return file.getvalue()
 
 

@@ -115,7 +115,7 @@ def affine(
         cos, sin, cos * x + sin * y + centre_x,
         -sin, cos, -sin * x + cos * y + centre_y,
     )  # fmt: skip
-    turned = to_pillow(image).transform(
+    turned = _to_pillow(image).transform(
         (width, height), Image.Transform.AFFINE, matrix, Image.Resampling[interpolation.upper()]
     )
     return _to_array(turned)
@@ -248,10 +248,10 @@ def _resize(
     image: np.ndarray, height: int, width: int, interpolation: str = "bilinear"
 ) -> np.ndarray:
     resampling = Image.Resampling[interpolation.upper()]
-    return _to_array(to_pillow(image).resize((width, height), resampling))
+    return _to_array(_to_pillow(image).resize((width, height), resampling))
 
 
-def to_pillow(image: np.ndarray) -> Image.Image:
+def _to_pillow(image: np.ndarray) -> Image.Image:
     return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
 
 
