@@ -6,9 +6,10 @@ CPU.
 
 Paper row: V1 explained variance against white-box accuracy (figure 1 of Dapello, Marques et al.
 2020), with the tuning of single units in the place of explained variance.
-Expected: Pearson .33 over 22 networks, 95 % interval -.44 to .77; docs/results.md.
-Hardware: 2 CPU cores. Wall time: the physiology of a network takes about 1 minute of one core; all
-networks trained and attacked, about 2 hours of both.
+Expected: Pearson .33 over the 22 networks of the second set of docs/results.md, 95 % interval -.44
+to .77.
+Hardware: 2 CPU cores. Wall time: the physiology of a network takes about 1 minute of one core, its
+training and its attacks about 8.
 Command: python sweep.py laboratory/v1_match
 """
 

@@ -15,7 +15,7 @@ from art.estimators.estimator import BaseEstimator, LossGradientsMixin
 from jax import Array
 
 from vone_jax import arguments, prng
-from vone_jax.convert.tools import CallKeys, LogitsFn, Noise, classify, own_jit
+from vone_jax.convert.tools import CallKeys, LogitsFn, Noise, classify
 
 
 class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, BaseEstimator):
@@ -50,9 +50,9 @@ class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Ba
         self.nb_classes = num_classes
         self._keys = CallKeys(key, noise)
         self._draws = eot_samples
-        self._logits = own_jit(classify)
-        self._loss_gradient = own_jit(_loss_gradient)
-        self._class_gradient = own_jit(_class_gradient)
+        self._logits = jax.jit(classify)
+        self._loss_gradient = jax.jit(_loss_gradient)
+        self._class_gradient = jax.jit(_class_gradient)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -61,9 +61,13 @@ class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Ba
 
     def predict(self, x: np.ndarray, batch_size: int = 128, **kwargs: Any) -> np.ndarray:
         """Compute logits (N, num_classes). Each batch takes the key of another call."""
-        images = np.asarray(x, np.float32)
-        batches = (images[i : i + batch_size] for i in range(0, len(x), batch_size))
-        return np.concatenate([self._logits(self.model, self._keys.next(), b) for b in batches])
+        batches = (x[i : i + batch_size] for i in range(0, len(x), batch_size))
+        return np.concatenate(
+            [
+                self._logits(self.model, self._keys.next(), np.asarray(batch, np.float32))
+                for batch in batches
+            ]
+        )
 
     def loss_gradient(self, x: np.ndarray, y: np.ndarray, **kwargs: Any) -> np.ndarray:
         """Compute the gradient of each example's cross-entropy with respect to its image.

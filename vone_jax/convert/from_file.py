@@ -206,8 +206,9 @@ def _front_end(
             ppd = VOneBlockConfig(**fields).pixels_per_degree
             fit = read_bank(bank[in_phase], bank[quadrature], ppd, problems)
             if fit is not None:
-                notes += _describe(*fit, fields)
-                return VOneBlockConfig(**fields, bank=fit[0]), fit[1]
+                imported, residual = fit
+                notes += _describe(imported, residual, fields)
+                return VOneBlockConfig(**fields, bank=imported), residual
         config = VOneBlockConfig(**fields)
         check_bank_size(config.num_channels, config.kernel_size)
         return config, None

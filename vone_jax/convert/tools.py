@@ -8,7 +8,6 @@ image files go in, named activations in N,C,H,W come out. A plugin registers
     ModelCommitment("vone", activations, layers=["v1", "layer1"])
 """
 
-import functools
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -67,7 +66,7 @@ def foolbox_model(logits_fn: LogitsFn, key: jax.Array, noise: Noise = "fresh") -
     """
     from foolbox.models.jax import JAXModel
 
-    keys, call, logits_fn = CallKeys(key, noise), own_jit(classify), prng.as_pytree(logits_fn)
+    keys, call, logits_fn = CallKeys(key, noise), jax.jit(classify), prng.as_pytree(logits_fn)
 
     def classifier(images: jax.Array) -> jax.Array:
         return call(logits_fn, keys.next(), images)
@@ -78,11 +77,6 @@ def foolbox_model(logits_fn: LogitsFn, key: jax.Array, noise: Noise = "fresh") -
 def classify(logits_fn: LogitsFn, key: jax.Array, images: jax.Array) -> jax.Array:
     """Compute logits with one key for the batch; each example gets a key by its position."""
     return logits_fn(prng.example_keys(key, len(images)), images)
-
-
-def own_jit(function: Callable[..., Any]) -> Any:
-    """Compile a function. The code, and what it closes over, are freed with the result."""
-    return jax.jit(functools.partial(function))
 
 
 class ActivationsModel:

@@ -95,9 +95,10 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             meshes.barrier("checkpoints")
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        # The error that ended the block must not be hidden.
+        suppressed = () if error is None else (CheckpointError,)
         try:
-            # The error that ended the block must not be hidden.
-            with contextlib.suppress(*([] if error is None else [CheckpointError])):
+            with contextlib.suppress(*suppressed):
                 self.wait()
         finally:
             self._thread.shutdown()

@@ -72,7 +72,8 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         # The error that ended the block must not be hidden.
-        with contextlib.suppress(*([] if error is None else [OSError])):
+        suppressed = () if error is None else (OSError,)
+        with contextlib.suppress(*suppressed):
             if self._writer is not None:
                 self._writer.close()
             if self._file is not None:

@@ -30,11 +30,10 @@ def is_frozen(freeze: Iterable[str], path: str) -> bool:
 
 def split(params: Any, freeze: Collection[str]) -> tuple[Any, Any]:
     """Divide a tree of parameters into those that are trained and those that are frozen."""
-    parts: tuple[dict, dict] = {}, {}
-    for path, leaf in flatten_dict(params, sep="/").items():
-        parts[is_frozen(freeze, path)][path] = leaf
-    trained, frozen = (unflatten_dict(part, sep="/") for part in parts)
-    return trained, frozen
+    flat = flatten_dict(params, sep="/")
+    frozen = {path: leaf for path, leaf in flat.items() if is_frozen(freeze, path)}
+    trained = {path: leaf for path, leaf in flat.items() if path not in frozen}
+    return unflatten_dict(trained, sep="/"), unflatten_dict(frozen, sep="/")
 
 
 def merge(trained: Any, frozen: Any) -> Any:

@@ -93,7 +93,14 @@ def make_similarity_gradient(
     """
     apply = training_apply(model, freeze)
 
-    def term(trained: Any, frozen: Any, batch_stats: Any, images: Any, target: Any, keys: Any):
+    def term(
+        trained: Any,
+        frozen: Any,
+        batch_stats: Any,
+        images: jax.Array,
+        target: jax.Array,
+        keys: dict[str, Any],
+    ) -> jax.Array:
         params = merge(trained, frozen)
         features, _ = apply(
             variables_of(params, batch_stats),
