@@ -192,6 +192,13 @@ def test_imagenet_networks_have_the_published_number_of_parameters():
         assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == expected
 
 
+def test_an_unknown_name_lists_the_names():
+    with pytest.raises(ValueError, match="did you mean 'quickstart/resnet18'") as error:
+        training.load_config("quickstart/resnet19", CONFIGS)
+    for name in NAMES:
+        assert name in str(error.value)
+
+
 def test_a_file_anywhere_is_a_config_and_may_build_on_ours(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(
         "from dataclasses import replace\n"
