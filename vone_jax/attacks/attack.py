@@ -102,7 +102,12 @@ class Attack(abc.ABC):
         """The attack itself: pure, on checked input, with one key per example."""
 
     def evaluate(
-        self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels, loss: Any = None
+        self,
+        keys: Keys,
+        logits_fn: LogitsFn,
+        images: Images,
+        labels: Labels,
+        loss: Callable | None = None,
     ) -> tuple[classifier.Values, classifier.Draws]:
         """Return the averaged loss, which the attack raises, and the logits of the noise draws."""
         logits = classifier.draws(logits_fn, keys, images, self.eot_samples)
@@ -111,7 +116,12 @@ class Attack(abc.ABC):
         return -average if self.targeted else average, logits
 
     def gradient(
-        self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels, loss: Any = None
+        self,
+        keys: Keys,
+        logits_fn: LogitsFn,
+        images: Images,
+        labels: Labels,
+        loss: Callable | None = None,
     ) -> tuple[Images, classifier.Values, classifier.Draws]:
         """Return the gradient of each example's loss, and what ``evaluate`` returns."""
 

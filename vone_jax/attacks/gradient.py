@@ -136,7 +136,8 @@ class PGD(Attack):
 class FGSM(Attack):
     """One step of length ``eps`` along the steepest direction: the fast gradient (sign) method.
 
-    It is ``PGD`` with one step and no random start; the attributes are explained there.
+    With "linf" the fast gradient sign method, with "l2" and "l1" the fast gradient method. It is
+    ``PGD`` with one step and no random start; the attributes are explained there.
     """
 
     norm: Norm

@@ -136,9 +136,8 @@ def create(
             if given[field] not in (None, value):
                 raise ValueError(f"{field} is {given[field]}, but {stage}.{field} is {value}")
             given[field] = value
-    image_size, in_channels = given.values()
-    image_size = 224 if image_size is None else image_size
-    in_channels = 3 if in_channels is None else in_channels
+    image_size = 224 if given["image_size"] is None else given["image_size"]
+    in_channels = 3 if given["in_channels"] is None else given["in_channels"]
     width = default_width(name) if width is None else width
     arguments.count("num_classes", num_classes)
     arguments.count("image_size", image_size, least=8)

@@ -31,9 +31,7 @@ class StemForm(NamedTuple):
 FULL_SIZE = 112
 # Pixels per degree of EVNets.
 _EVNET_RESOLUTION = 32
-# Least image size, stem, pixels per degree of V1, and its fields. Of ImageNet; of Tiny ImageNet,
-# with the V1 of Baidya et al. (2021), arXiv:2110.10645; of CIFAR (He et al. 2016, section 4.2); and
-# of MNIST, the size for experiments on a CPU. V1 in the last two is this project's choice.
+# Least image size, stem, pixels per degree of V1, and its fields: see stem_form and v1_config.
 _FORMS: tuple[tuple[int, StemForm, int, dict[str, Any]], ...] = (
     (FULL_SIZE, StemForm(kernel=7, stride=2, pool=True), 28, {}),
     (
@@ -57,7 +55,12 @@ def _form(image_size: int) -> tuple[StemForm, int, dict[str, Any]]:
 
 
 def stem_form(image_size: int) -> StemForm:
-    """The stem of ResNets and CORnets for an image size in pixels, see ``_FORMS``."""
+    """The stem of ResNets and CORnets for an image size in pixels.
+
+    ImageNet: 7x7 of stride 2 and a pool. Tiny ImageNet (64): 7x7 of stride 1 and a pool. CIFAR
+    (32): 3x3 of stride 1 and no pool (He et al. 2016, section 4.2). MNIST (28): 7x7 of stride 2
+    and no pool, the size for experiments on a CPU (this project's choice).
+    """
     return _form(image_size)[0]
 
 

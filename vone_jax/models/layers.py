@@ -35,7 +35,15 @@ def torch_bias(fan_in: int) -> Callable[..., jax.Array]:
     return functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
 
 
-def conv(features: int, kernel: int, stride: int = 1, **fields: Any) -> nn.Conv:
+def conv(
+    features: int,
+    kernel: int,
+    stride: int = 1,
+    *,
+    name: str,
+    dtype: Dtype = jnp.float32,
+    **fields: Any,
+) -> nn.Conv:
     """An ``nn.Conv`` with square kernels.
 
     Unless ``fields`` say otherwise, it has zero padding kernel // 2 on every side, no bias and He
@@ -43,8 +51,15 @@ def conv(features: int, kernel: int, stride: int = 1, **fields: Any) -> nn.Conv:
     """
     # 'SAME' pads asymmetrically at stride 2; PyTorch networks pad the same on both sides.
     usual = {"padding": kernel // 2, "use_bias": False, "kernel_init": he_normal_fan_out}
-    sides, strides = (kernel, kernel), (stride, stride)
-    return nn.Conv(features, sides, strides, conv_general_dilated=convolve, **(usual | fields))
+    return nn.Conv(
+        features,
+        (kernel, kernel),
+        (stride, stride),
+        dtype=dtype,
+        conv_general_dilated=convolve,
+        name=name,
+        **(usual | fields),
+    )
 
 
 def linear(features: int, fan_in: int, *, name: str, dtype: Dtype = jnp.float32) -> nn.Dense:

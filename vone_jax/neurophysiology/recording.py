@@ -2,8 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +102,9 @@ def record(
 
 def averaged(once: Callable[[OneKey], np.ndarray], key: OneKey, trials: int) -> np.ndarray:
     """Return the mean of float32 responses over trials, each with a key of its own."""
-    total: Any = sum(once(prng.fold(key, trial)) for trial in range(trials))
+    total = once(prng.fold(key, 0))
+    for trial in range(1, trials):
+        total += once(prng.fold(key, trial))
     return total / np.float32(trials)
 
 
@@ -132,10 +133,17 @@ def present(
     """
     units = jnp.asarray(site.units, jnp.int32)
     size = batch_size(site.window, len(indices), reduce_last)
+    recorded = functools.partial(
+        _responses,
+        prng.as_pytree(response_fn, "response_fn"),
+        in_channels=site.display.in_channels,
+        units=units,
+        reduce_last=reduce_last,
+        rectify=rectify,
+    )
     nothing = np.zeros((0, len(site)), np.float32)
-    options = units, site.display.in_channels, reduce_last, rectify
-    responses = _in_batches(response_fn, key, draw, indices, size, *options)
-    return _finite(np.concatenate([nothing, *responses])[: len(indices) // reduce_last])
+    responses = np.concatenate([nothing, *_in_batches(recorded, key, draw, indices, size)])
+    return responses[: len(indices) // reduce_last]
 
 
 def layer_features(
@@ -160,11 +168,12 @@ def layer_features(
         raise ValueError(f"images must have shape (n, s, s), got {images.shape}")
     arguments.count("batch_size", batch_size)
     key, indices = prng.stream(key, "explained variance"), np.arange(len(images))
-    size = min(batch_size, len(images))
-    responses = _in_batches(
-        response_fn, key, images.__getitem__, indices, size, None, in_channels, 1, False
+    layer = functools.partial(
+        _responses, prng.as_pytree(response_fn, "response_fn"), in_channels=in_channels
     )
-    return _finite(np.concatenate(responses)[: len(images)]).reshape(len(images), -1)
+    size = min(batch_size, len(images))
+    responses = np.concatenate([*_in_batches(layer, key, images.__getitem__, indices, size)])
+    return responses[: len(images)].reshape(len(images), -1)
 
 
 def batch_size(window: Window, count: int, multiple: int) -> int:
@@ -174,25 +183,25 @@ def batch_size(window: Window, count: int, multiple: int) -> int:
 
 
 def _in_batches(
-    response_fn: ResponseFn,
+    layer: Callable[[jax.Array, jax.Array], jax.Array],
     key: OneKey,
     draw: Callable[[np.ndarray], np.ndarray | jax.Array],
     indices: np.ndarray,
     size: int,
-    *options: Any,
-) -> list[Any]:
-    """Return the responses to equal batches of images; the last batch repeats its last image."""
-    function = prng.as_pytree(response_fn, "response_fn")
-    results: list[Any] = []
+) -> Iterator[np.ndarray]:
+    """Yield a layer's responses to equal batches; the last batch repeats its last image."""
+    waiting = None
     # The host draws a batch while the device computes the responses to the batch before.
     for start in range(0, len(indices), size):
         batch = indices[start : start + size]
         batch = np.pad(batch, (0, size - len(batch)), mode="edge")
         keys = prng.index_keys(key, jnp.asarray(batch, jnp.uint32))
         images = jnp.asarray(draw(batch))
-        results[-1:] = map(np.asarray, results[-1:])
-        results.append(_responses(function, keys, images, *options))
-    return results
+        if waiting is not None:
+            yield _finite(np.asarray(waiting))
+        waiting = layer(keys, images)
+    if waiting is not None:
+        yield _finite(np.asarray(waiting))
 
 
 def call_layer(
@@ -241,7 +250,7 @@ def show(
 ) -> Float[np.ndarray, "n ..."]:
     """Return the responses of the whole layer, with the keys of the first images."""
     function, keys = prng.as_pytree(response_fn, "response_fn"), prng.example_keys(key, len(pixels))
-    responses = _responses(function, keys, jnp.asarray(pixels), None, in_channels, 1, False)
+    responses = _responses(function, keys, jnp.asarray(pixels), in_channels=in_channels)
     return _finite(np.asarray(responses))
 
 
@@ -251,8 +260,8 @@ def _finite(responses: np.ndarray) -> np.ndarray:
     return responses
 
 
-@functools.partial(jax.jit, static_argnums=(4, 5, 6))
-def _responses(function, keys, pixels, units, in_channels, reduce_last, rectify):
+@functools.partial(jax.jit, static_argnames=("in_channels", "reduce_last", "rectify"))
+def _responses(function, keys, pixels, *, in_channels, units=None, reduce_last=1, rectify=False):
     responses = call_layer(function, keys, pixels, in_channels)
     if units is None:
         return responses

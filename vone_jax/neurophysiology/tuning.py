@@ -22,6 +22,9 @@ PerCondition = Float[np.ndarray, "*conditions units"]
 PerUnit = Float[np.ndarray, " units"]
 Condition = tuple[Int[np.ndarray, " units"], ...]
 Curve = Float[np.ndarray, "levels units"]
+OrientationCurve = Float[np.ndarray, "12 units"]
+SizeCurve = Float[np.ndarray, "12 units"]
+FrequencyCurve = Float[np.ndarray, "22 units"]
 
 # Bandwidths are measured at this fraction of the peak: 1 / sqrt(2).
 HEIGHT = 0.707
@@ -136,20 +139,20 @@ def orientation_properties(
     }
 
 
-def preferred_orientation(curve: Curve) -> PerUnit:
+def preferred_orientation(curve: OrientationCurve) -> PerUnit:
     """Return the orientation of the peak, in degrees from -22.5 to 157.5."""
     fine = _fine_orientation_curve(curve, _PREFERENCE_NEIGHBOUR)
     peak = _orientation_peak(fine) + _DEGREES[0]
     return np.where(peak >= 157.5, peak - 180.0, peak).astype(np.float64)
 
 
-def circular_variance(curve: Curve) -> PerUnit:
+def circular_variance(curve: OrientationCurve) -> PerUnit:
     """Return 1 - |sum r exp(2i o)| / sum |r|: 0 for a single orientation, 1 for no tuning."""
     wave = np.exp(2j * np.deg2rad(ORIENTATIONS))[:, None]
     return 1.0 - ratio(np.abs((curve * wave).sum(axis=0)), np.abs(curve).sum(axis=0))
 
 
-def half_bandwidth(curve: Curve) -> PerUnit:
+def half_bandwidth(curve: OrientationCurve) -> PerUnit:
     """Return half the width at ``HEIGHT``, in degrees; NaN for a width above 180."""
     fine = _fine_orientation_curve(curve, _BANDWIDTH_NEIGHBOUR)
     below, above = _crossings(fine, _orientation_peak(fine))
@@ -157,7 +160,7 @@ def half_bandwidth(curve: Curve) -> PerUnit:
     return np.where(width > 180.0, np.nan, width) / 2.0
 
 
-def orthogonal_ratio(curve: Curve) -> PerUnit:
+def orthogonal_ratio(curve: OrientationCurve) -> PerUnit:
     """Return the response at 90 degrees from the peak, relative to the peak."""
     units = np.arange(curve.shape[-1])
     peak = curve.argmax(axis=0)
@@ -198,12 +201,12 @@ def spatial_frequency_properties(
     }
 
 
-def peak_frequency(curve: Curve) -> PerUnit:
+def peak_frequency(curve: FrequencyCurve) -> PerUnit:
     """Return the frequency of the peak in cycles per degree."""
     return 2.0 ** _FINE_OCTAVES[_fine_frequency_curve(curve).argmax(axis=0)]
 
 
-def bandwidth_ratio(curve: Curve) -> PerUnit:
+def bandwidth_ratio(curve: FrequencyCurve) -> PerUnit:
     """Return 100 * low / high frequency at ``HEIGHT``; NaN if one side does not fall that far.
 
     100 is the narrowest bandwidth; one octave is 50.
@@ -240,18 +243,18 @@ def size_properties(
     }
 
 
-def suppression_index(curve: Curve) -> PerUnit:
+def suppression_index(curve: SizeCurve) -> PerUnit:
     """Return (peak - p) / peak with p at the largest size: 0 for no suppression, 1 for silence."""
     peak = curve.max(axis=0).astype(np.float64)
     return ratio(peak - curve[-1], np.where(peak > 0, peak, np.nan))
 
 
-def summation_diameter(curve: Curve) -> PerUnit:
+def summation_diameter(curve: SizeCurve) -> PerUnit:
     """Return the smallest diameter, in degrees, with 95 % of the peak."""
     return 2.0 * RADII[(curve >= _SUMMATION * curve.max(axis=0)).argmax(axis=0)]
 
 
-def surround_diameter(curve: Curve) -> PerUnit:
+def surround_diameter(curve: SizeCurve) -> PerUnit:
     """Return the smallest diameter, in degrees, beyond the peak with complete suppression.
 
     Suppression is complete at p + 0.05 |p| or less, with p the response at the largest size. NaN
