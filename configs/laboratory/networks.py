@@ -95,6 +95,8 @@ NETWORKS: dict[str, Experiment] = {
     **_seeds("vone-high", _frequencies(5.6, 11.3)),
     **_seeds("vone-simple", _v1(simple_channels=64, complex_channels=0)),
     **_seeds("vone-complex", _v1(simple_channels=0, complex_channels=64)),
+    # Half the gain gives complex cells the mean response of simple ones.
+    "vone-complex-gain-7.5": _v1(simple_channels=0, complex_channels=64, k_exc=7.5),
     # A third and three times the gain: mean responses of about 0.3 and 3. The variance of the noise
     # follows the mean, so beside the response it is stronger and weaker.
     "vone-gain-5": _v1(k_exc=5.0),

@@ -19,7 +19,9 @@ import matplotlib.pyplot as plt
 DOCS = Path(__file__).parents[1]
 RESULTS = DOCS / "results"
 # Of a network in several, the last is taken.
-SWEEPS = ("variants", "front_ends", "components", "training", "similarity")
+SWEEPS = (
+    "variants", "components", "training", "similarity", "front_ends", "bands_and_cells",
+)  # fmt: skip
 FIGURE = DOCS / "figures" / "laboratory.png"
 
 PANELS = {
