@@ -12,7 +12,7 @@ from PIL import Image
 from tests.evaluation import tiny
 from vone_jax import evaluation, models, neurophysiology, results, v1
 from vone_jax.cli.evaluate import line, summary
-from vone_jax.evaluation import physiology, suites
+from vone_jax.evaluation import physiology, physiology_experiments, suites
 from vone_jax.models.network import VOneNet
 from vone_jax.network import Network, Split
 from vone_jax.neurophysiology.recording import RateMap
@@ -373,10 +373,12 @@ def scores(result):
 
 
 def run_experiments(network, layer, scores, monkeypatch, trials=20):
-    monkeypatch.setattr(physiology, "TRIALS", trials)
+    monkeypatch.setattr(physiology_experiments, "TRIALS", trials)
     quiet = models.response_fn(models.without_noise(network.model), network.variables, layer)
     noisy = models.response_fn(network.model, network.variables, layer)
-    return physiology.experiments(network, layer, scores, quiet, noisy, jax.random.key(1))
+    return physiology_experiments.experiments(
+        network, layer, scores, quiet, noisy, jax.random.key(1)
+    )
 
 
 @pytest.mark.slow

@@ -1,15 +1,8 @@
 """Layers of a network recorded as if they were V1.
 
 results/physiology-LAYER.json   the scores, distributions and settings
-results/physiology-LAYER.npz    every value and tuning curve per unit, see ``Scores.arrays``, and
-                                recordings without a published distribution to be scored against:
-
-contrast/*      of all scored units: contrasts (C,), curves (C, U), the fit's r_max, c50, exponent
-                and explained (U,)
-surround/*      of all scored units: angles (A,), response to the centre alone (U,), curves (A, U)
-variability/*   of some units: their positions among the scored ones, unit (V,); of the gratings
-                spatial_frequency and orientation (G,); mean and variance (G, V), and spike_mean
-                and spike_variance where responses have spike counts
+results/physiology-LAYER.npz    every value and tuning curve per unit, and the arrays of
+                                ``physiology_experiments``
 """
 
 import dataclasses
@@ -23,27 +16,16 @@ import numpy as np
 
 from vone_jax import arguments, models, neurophysiology, prng, results
 from vone_jax.evaluation.job import Job
+from vone_jax.evaluation.physiology_experiments import experiments, median
 from vone_jax.evaluation.run import Exhibit
 from vone_jax.network import Network
 from vone_jax.neurophysiology import reference_tables, stimuli, texture_properties, texture_proxies
 from vone_jax.neurophysiology.comparison import BOOTSTRAPS
-from vone_jax.neurophysiology.recording import ResponseFn
-from vone_jax.neurophysiology.selection import is_stochastic
 from vone_jax.neurophysiology.stimuli import MINIMUM_DEGREES
 from vone_jax.neurophysiology.textures import TextureSet
-from vone_jax.v1 import FanoNoise, NeuronalNoise
 
 # The field of view that a network of a smaller one is shown, at its own pixels per degree.
 _DEGREES = 8.0
-
-CONTRASTS = np.array([0.05, 0.1, 0.2, 0.4, 0.8, 1.0])
-TRIALS = 100
-MAX_UNITS = 200
-# In spikes. Rectification comes after the noise and makes weaker responses less variable.
-LEAST_MEAN = 2.0
-
-# Layers whose responses are the noise's output, where counts can be had back.
-_SPIKING = ("v1", "stem.noise")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -221,104 +203,17 @@ class Layer(Exhibit):
         textures = recording.textures
         # The first channels of V1 are its simple cells.
         config = network.v1 if self.layer == "v1" else None
-        fields = scores.summary() | medians
-        fields["simple_channels"] = None if config is None else config.simple_channels
-        fields["textures"] = None if textures is None else _texture_medians(textures, scores)
+        simple = None if config is None else config.simple_channels
+        fields = (
+            scores.summary()
+            | medians
+            | {
+                "simple_channels": simple,
+                "textures": None if textures is None else _texture_medians(textures, scores),
+            }
+        )
         record = {"status": results.SCORED, "scores": fields}
         return results.from_json(record, results.Physiology), scores.arrays() | arrays
-
-
-def experiments(
-    network: Network,
-    layer: str,
-    scores: neurophysiology.Scores,
-    quiet: ResponseFn,
-    noisy: ResponseFn,
-    key: jax.Array,
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Show gratings of rising contrast, gratings with others around them, and some again.
-
-    Variability is recorded where the layer's responses depend on the key. Returned are fields of
-    the result's JSON file, and arrays of its NPZ file.
-    """
-    site = scores.site
-    response = neurophysiology.contrast_response(quiet, key, site, CONTRASTS)
-    surround = neurophysiology.surround_tuning(quiet, key, site)
-    suppression = surround.suppression
-    fields: dict[str, Any] = {
-        "contrast_response": {
-            "median_c50": median(response.c50),
-            "median_exponent": median(response.exponent),
-        },
-        "surround_tuning": {
-            "median_parallel": median(suppression[0]),
-            "median_orthogonal": median(suppression[-1]),
-        },
-    }
-    arrays = {f"contrast/{name}": array for name, array in vars(response).items()}
-    arrays |= {f"surround/{name}": array for name, array in vars(surround).items()}
-    if network.stochastic and is_stochastic(noisy, key, scores.display):
-        spikes = network.noise if layer in _SPIKING else None
-        if isinstance(spikes, FanoNoise):  # Its responses are counts.
-            spikes = NeuronalNoise(scale=1.0, level=0.0)
-        spikes = spikes if isinstance(spikes, NeuronalNoise) else None
-        fields["variability"], recorded = _variability(noisy, key, site, spikes)
-        arrays |= recorded
-    return fields, arrays
-
-
-def _variability(
-    noisy: ResponseFn, key: jax.Array, site: neurophysiology.Site, noise: NeuronalNoise | None
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Fields and arrays; with those of spike counts if the responses come from such noise."""
-    units = np.unique(np.linspace(0, len(site) - 1, min(len(site), MAX_UNITS)).astype(int))
-    some = np.isin(np.arange(len(site)), units)
-    frequencies, orientations = stimuli.COARSE_SPATIAL_FREQUENCIES, stimuli.COARSE_ORIENTATIONS
-    # (spatial frequency, orientation): (4, 6), 24 images, of radius 1 degree.
-    gratings = neurophysiology.grating_set(
-        "evaluation of variability",
-        spatial_frequency=frequencies,
-        orientation=orientations,
-        phase=0.0,
-        radius=1.0,
-        contrast=1.0,
-    )
-    statistics = neurophysiology.trial_statistics(noisy, key, site.keep(some), TRIALS, gratings)
-    fields: dict[str, Any] = {"trials": TRIALS, "gratings": len(gratings), "units": len(units)}
-    arrays = {
-        "variability/unit": units,
-        "variability/spatial_frequency": np.repeat(frequencies, len(orientations)),
-        "variability/orientation": np.tile(orientations, len(frequencies)),
-        "variability/mean": statistics.mean,
-        "variability/variance": statistics.variance,
-    }
-    least_mean = 0.0
-    if noise is not None:
-        # Counts are an affine function of responses, so their moments need no other recording.
-        counts = neurophysiology.TrialStatistics(
-            noise.scale * statistics.mean + noise.level,
-            noise.scale**2 * statistics.variance,
-            TRIALS,
-        )
-        least_mean = (LEAST_MEAN - noise.level) / noise.scale
-        fields |= {
-            "median_fano_factor_spikes": median(counts.fano_factor(LEAST_MEAN)),
-            "least_mean_spikes": LEAST_MEAN,
-            "units_above": int((counts.mean >= LEAST_MEAN).any(axis=0).sum()),
-        }
-        arrays |= {
-            "variability/spike_mean": counts.mean,
-            "variability/spike_variance": counts.variance,
-        }
-    # Of the same gratings as in spikes.
-    fields["median_fano_factor"] = median(statistics.fano_factor(least_mean))
-    return fields, arrays
-
-
-def median(values: np.ndarray) -> float | None:
-    """The median over the units that have a value; None if none has."""
-    known = values[np.isfinite(values)]
-    return float(np.median(known)) if len(known) else None
 
 
 def _feature_shapes(network: Network, shown: neurophysiology.Display) -> dict[str, tuple[int, ...]]:
