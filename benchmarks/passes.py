@@ -87,7 +87,7 @@ def on_matrix_unit(function: F, platform: str = "tpu") -> F:
 
 def _replace(platform: str, equation: JaxprEqn) -> JaxprEqn | None:
     if equation.primitive.name == "shard_map":
-        raise NotImplementedError("products within shard_map cannot be replaced")
+        raise NotImplementedError("programs within shard_map cannot be rewritten")
     types = {getattr(operand.aval, "dtype", None) for operand in equation.invars}
     if equation.primitive not in _PRODUCTS or types != {jnp.dtype(jnp.float32)}:
         return None

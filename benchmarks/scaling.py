@@ -23,8 +23,7 @@ from typing import Any
 
 import jax
 
-from benchmarks import paper_model, table
-from benchmarks.timing import timed
+from benchmarks import paper_model, table, timing
 from vone_jax import fast, models, training
 from vone_jax import mesh as meshes
 from vone_jax.training import Experiment
@@ -181,7 +180,7 @@ def _times(programs: dict[str, Any], repeats: int) -> dict[str, tuple[float, flo
     for _ in range(repeats + 1):
         for text, (step, _, batch) in programs.items():
             run = functools.partial(step, states[text], batch)
-            taken, (states[text], _) = timed(lambda run=run: jax.block_until_ready(run()))
+            taken, (states[text], _) = timing.timed(lambda run=run: jax.block_until_ready(run()))
             seconds[text].append(taken)
     return {
         text: (statistics.median(clock), statistics.median(processor))

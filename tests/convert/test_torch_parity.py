@@ -35,7 +35,7 @@ def randomised(network, seed=0):
 
 
 def theirs(network, x, mean, std):
-    """What a network of PyTorch makes of images."""
+    """Return the logits of a network of PyTorch."""
     images = np.ascontiguousarray(((x - mean) / std).transpose(0, 3, 1, 2))
     with torch.no_grad():
         return network(torch.from_numpy(images)).numpy()

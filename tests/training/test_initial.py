@@ -134,7 +134,7 @@ def test_a_vonenet_takes_the_trunk_of_its_base_network(sources):
 
 @pytest.mark.parametrize("class_names", ["vwxyz", "abx"])
 def test_other_classes_make_a_new_head(sources, class_names):
-    """Of another number, or of the same."""
+    """Their number may be that of the file or another."""
     number = len(class_names)
     source = network("resnet18", number, tuple(class_names))
     setup, weights = choose(sources, experiment("resnet18"), source)

@@ -88,49 +88,11 @@ class CW(MinimalNormAttack):
     def search(
         self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels, closest: Closest
     ) -> Closest:
-        def hinge(logits: Array, labels: Labels) -> Array:
-            return jnp.maximum(-self.margin(logits, labels), 0.0)
-
-        def descend(keys: Keys, closest: Closest, const: Values) -> tuple[Closest, Mask]:
-            """Run Adam from the image, and return for which images it succeeded."""
-
-            def loss(variable: Images, keys: Keys) -> tuple[Array, tuple[Values, Images, Draws]]:
-                point = 0.5 + 0.5 * jnp.tanh(variable)
-                logits = self.logits(keys, logits_fn, point)
-                shortfall = losses.averaged(hinge, self.estimator, logits, labels)
-                each = jnp.sum(jnp.square(point - images), axis=(1, 2, 3)) + const * shortfall
-                return jnp.sum(each), (each, point, logits)
-
-            def unfinished(state: tuple) -> Array:
-                number, active = state[:2]
-                return (number < self.steps) & jnp.any(active)
-
-            def step(state: tuple) -> tuple:
-                number, active, checked, success, closest, variable, adam = state
-                step_keys = prng.fold(keys, number)
-                slope, (each, point, logits) = jax.grad(loss, has_aux=True)(variable, step_keys)
-                found, adversarial = self.closer(closest, point, logits, images, labels)
-                # An image that has stopped takes no more draws of the noise.
-                closest = norms.select(active, found, closest)
-                success = success | (active & adversarial)
-                if self.abort_early:
-                    check = number % -(-self.steps // 10) == 0
-                    active = active & (~check | (each <= _PROGRESS * checked))
-                    checked = jnp.where(check, each, checked)
-                way, adam = adam.direction(slope, number)
-                moved = norms.select(active, variable - self.learning_rate * way, variable)
-                return number + 1, active, checked, success, closest, moved, adam
-
-            start = jnp.arctanh(_INSIDE * (2 * images - 1))
-            active = jnp.ones(images.shape[:1], bool)
-            never = jnp.full(images.shape[:1], jnp.inf, images.dtype)
-            state = (jnp.int32(0), active, never, ~active, closest, start, Adam.start(start))
-            _, _, _, success, closest, _, _ = jax.lax.while_loop(unfinished, step, state)
-            return closest, success
-
         def attempt(number: Array, state: tuple) -> tuple:
             closest, const, low, high = state
-            closest, success = descend(prng.fold(keys, number), closest, const)
+            closest, success = self._descend(
+                prng.fold(keys, number), logits_fn, images, labels, closest, const
+            )
             low, high = jnp.where(success, low, const), jnp.where(success, const, high)
             const = jnp.where(jnp.isinf(high), 10.0 * const, 0.5 * (low + high))
             return closest, const, low, high
@@ -141,3 +103,51 @@ class CW(MinimalNormAttack):
 
     def margin(self, logits: AnyLogits, labels: Labels) -> AnyValues:
         return super().margin(logits, labels) - self.confidence
+
+    def _descend(
+        self,
+        keys: Keys,
+        logits_fn: LogitsFn,
+        images: Images,
+        labels: Labels,
+        closest: Closest,
+        const: Values,
+    ) -> tuple[Closest, Mask]:
+        """Run Adam from the image, and return for which images it succeeded."""
+
+        def hinge(logits: Array, labels: Labels) -> Array:
+            return jnp.maximum(-self.margin(logits, labels), 0.0)
+
+        def loss(variable: Images, keys: Keys) -> tuple[Array, tuple[Values, Images, Draws]]:
+            point = 0.5 + 0.5 * jnp.tanh(variable)
+            logits = self.logits(keys, logits_fn, point)
+            shortfall = losses.averaged(hinge, self.estimator, logits, labels)
+            each = jnp.sum(jnp.square(point - images), axis=(1, 2, 3)) + const * shortfall
+            return jnp.sum(each), (each, point, logits)
+
+        def unfinished(state: tuple) -> Array:
+            number, active = state[:2]
+            return (number < self.steps) & jnp.any(active)
+
+        def step(state: tuple) -> tuple:
+            number, active, checked, success, closest, variable, adam = state
+            step_keys = prng.fold(keys, number)
+            slope, (each, point, logits) = jax.grad(loss, has_aux=True)(variable, step_keys)
+            found, adversarial = self.closer(closest, point, logits, images, labels)
+            # An image that has stopped takes no more draws of the noise.
+            closest = norms.select(active, found, closest)
+            success = success | (active & adversarial)
+            if self.abort_early:
+                check = number % -(-self.steps // 10) == 0
+                active = active & (~check | (each <= _PROGRESS * checked))
+                checked = jnp.where(check, each, checked)
+            way, adam = adam.direction(slope, number)
+            moved = norms.select(active, variable - self.learning_rate * way, variable)
+            return number + 1, active, checked, success, closest, moved, adam
+
+        start = jnp.arctanh(_INSIDE * (2 * images - 1))
+        active = jnp.ones(images.shape[:1], bool)
+        never = jnp.full(images.shape[:1], jnp.inf, images.dtype)
+        state = (jnp.int32(0), active, never, ~active, closest, start, Adam.start(start))
+        _, _, _, success, closest, _, _ = jax.lax.while_loop(unfinished, step, state)
+        return closest, success

@@ -125,17 +125,19 @@ def eval_batches(
 
     Args:
       source: the split.
-      preprocessing: the way an image is brought to its size. Default: ``Preprocessing()``.
+      batch_size: examples per batch over all processes.
+      image_size: side of the images, in pixels.
+      preprocessing: the way an image is brought to that size. Default: ``Preprocessing()``.
       start: index of the first example, in [0, len(source)], to continue an evaluation.
       restart_workers: restart a worker process that dies, with a warning, up to three times in a
         row. The batches stay the same. By default it ends the iteration.
 
     Returns:
-      An iterator of the batches of ``train_batches``, with ``"mask"``: bool (b,) in addition. It
-      raises the same errors, and never skips an example.
+      An iterator of the batches of ``train_batches``, with ``"mask"``: bool (b,) in addition.
 
     Raises:
-      ValueError: if an argument is out of its range.
+      ValueError: if an argument is out of its range. The iterator raises the errors of
+        ``train_batches``; it never skips an example.
     """
     make = EvalBatch(
         **_images_of(source, batch_size, image_size, preprocessing, process_index, process_count)

@@ -71,13 +71,20 @@ class Gallery(Exhibit):
     def _kept(
         self, indices: np.ndarray, earlier: Sequence[results.Result]
     ) -> dict[str, np.ndarray]:
-        """Adversarial images and predictions of the attack's result, if it has kept just these."""
+        """Take adversarial images and their predictions from the result of the attack.
+
+        Returns:
+          ``adversarial``, (N, H, W, C), and ``predicted_adversarial``, (N,), of the images with
+          these indices in the data set; an empty dictionary if no result has kept just these.
+        """
         record = self.condition.record()
         for arrays in (each.arrays for each in earlier if each.condition == record):
             if np.array_equal(arrays.get("kept", ()), indices):
                 predicted = arrays["predicted"][np.searchsorted(arrays["index"], indices)]
-                kept = arrays["adversarial"]
-                return {"adversarial": kept, "predicted_adversarial": predicted}
+                return {
+                    "adversarial": arrays["adversarial"],
+                    "predicted_adversarial": predicted,
+                }
         return {}
 
 
@@ -207,9 +214,15 @@ def summarise(
 
     Two rules are in use: the mean of the 15 corruptions, and the mean of the four categories,
     which counts the three kinds of noise as much as the four of each other category. The extra
-    corruptions of ImageNet-C belong to neither; the drawn frost takes the place of frost. There are
-    no means if a category has no corruption, and no errors relative to AlexNet's but for ImageNet
-    at 224 pixels.
+    corruptions of ImageNet-C belong to neither; the drawn frost takes the place of frost.
+
+    Args:
+      accuracy: shares from 0 to 1.
+      clean: accuracy on images without corruption, if known.
+      imagenet: whether the images are ImageNet's at 224 pixels, so that AlexNet's errors apply.
+
+    Returns:
+      The means, or None if a category has no corruption.
     """
     measured = {
         name: sum(by_severity.values()) / len(by_severity) for name, by_severity in accuracy.items()

@@ -292,7 +292,10 @@ def place(job: Job, part: dict[str, np.ndarray]) -> tuple[dict[str, jax.Array], 
 
 @functools.cache
 def _fill_padding(devices: mesh.Mesh) -> Callable[..., dict[str, jax.Array]]:
-    """A function that makes what the mask hides a copy of the first example, a valid image."""
+    """A function that makes what the mask hides a copy of the first example.
+
+    That is a valid image, so padding cannot raise an error.
+    """
 
     def fill(batch):
         rows = jnp.where(batch["mask"], jnp.arange(len(batch["mask"])), 0)

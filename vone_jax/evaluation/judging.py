@@ -129,7 +129,14 @@ def judge(
     labels: jax.Array,
     protocol: Protocol,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Decide about each example R times, given keys (N,) and images (N, H, W, C) in [0, 1].
+    """Decide about each example R times.
+
+    Args:
+      logits_fn: the classifier, a pytree.
+      keys: (N,) typed keys.
+      images: (N, H, W, C) in [0, 1].
+      labels: true classes, integers (N,).
+      protocol: number of decisions, and the draws in each.
 
     Returns:
       Which decisions are right, booleans (N, R); the loss of each example, (N,): the mean

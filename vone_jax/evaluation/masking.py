@@ -280,8 +280,11 @@ def diagnose(
 ) -> dict[str, jax.Array]:
     """Numbers about the outputs and gradients of a classifier, arrays (N, ...).
 
-    Outputs are compared over several passes; "spread" is the greatest distance between those of
-    two, scaled to unit length. Of gradients it is the greatest magnitude.
+    Returns:
+      The number of classes; over passes, the lowest and the highest output and the distance of
+      their sum from 1; the greatest distance between two passes' outputs of unit length; the
+      greatest magnitude of the gradients of two losses, and of one on constant images. A gradient
+      that is not finite anywhere is NaN.
     """
     keys = prng.stream(example_keys, "diagnosis")
     call = classifier.checked(logits_fn, keys, images)

@@ -209,9 +209,12 @@ class Request:
 def parse_noise(name: str, text: str, trained: Noise) -> Noise:
     """The noise that a text stands for.
 
-    It is ``"none"``; ``"neuronal"`` for that of the released models; ``"neuronal:0.35,0.07"``,
-    ``"gaussian:4"`` or ``"fano:0.93"`` with the fields of the class; or a word that the option has
-    for the noise of the network, which is ``trained``.
+    Args:
+      name: "test_noise" or "attack_noise".
+      text: ``"none"``; ``"neuronal"`` for that of the released models; ``"neuronal:0.35,0.07"`` or
+        ``"gaussian:4"`` or ``"fano:0.93"`` with the fields of ``NeuronalNoise``,
+        ``GaussianNoise`` or ``FanoNoise``; or a word that the option has for no noise of its own.
+      trained: the noise that the network was trained with, which is returned for such a word.
 
     Raises:
       ValueError: if the text stands for no noise.

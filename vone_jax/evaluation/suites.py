@@ -167,9 +167,14 @@ _CORRUPTIONS: dict[str, tuple[Sequence[str], Sequence[int]]] = {
     ),
 }  # fmt: skip
 
-# The checks for masked gradients, on few images; layers recorded as if they were V1, in no group
-# since it can take long; results that are looked at, see ``exhibits``.
-MASKING, PHYSIOLOGY, GALLERY, FRONT_END = "masking", "physiology", "gallery", "v1"
+# The checks for masked gradients, on few images.
+MASKING = "masking"
+
+# Layers recorded as if they were V1. In no group, since it can take long.
+PHYSIOLOGY = "physiology"
+
+# Results that are looked at, see ``exhibits``.
+GALLERY, FRONT_END = "gallery", "v1"
 
 # Suites of one condition for each radius, in ``Request.norm``; and all suites in that norm.
 _AT_RADII = ("apgd", "autoattack", "square", "worst", MASKING)
@@ -220,7 +225,12 @@ def norms(suite: Sequence[str], norm: str) -> list[str]:
 
 
 def conditions(suite: Sequence[str], request: "Request", target: Target) -> list[Condition]:
-    """The conditions of suites with expanded names, each once. Exhibits have none.
+    """The conditions of suites, each once.
+
+    Args:
+      suite: expanded names; ``PHYSIOLOGY``, ``GALLERY`` and ``FRONT_END`` have no conditions.
+      request: settings of attacks and corruptions.
+      target: what they depend on in the network.
 
     Raises:
       ValueError: if the images are too small for a corruption.

@@ -65,7 +65,13 @@ class Figure:
 
 
 def figure(chart: alt.TopLevelMixin, description: str, networks: int = 0) -> Figure:
-    """A chart as the page shows it; ``networks`` is their number in a chart of ``of_networks``."""
+    """A chart as the page shows it.
+
+    Args:
+      chart: the chart.
+      description: for readers who do not see it.
+      networks: number of networks, for a chart of rows of ``of_networks``.
+    """
     # Validation takes ten times as long as all the rest.
     spec = chart.to_dict(validate=False) | {"config": _CONFIG}
     if networks:

@@ -153,7 +153,8 @@ def by_radius(attacks: Sequence[Result]) -> dict[tuple[str, str], Result]:
 def attack_fields(fields: Mapping[str, Any], eps: float) -> dict[str, str]:
     """The fields of an attack as text, without what may differ in a fair comparison.
 
-    Left out are norm, radius, and noise draws. A step size is relative to the radius.
+    Left out are norm and radius, and the noise draws that a gradient averages over, which are one
+    for a deterministic network. A step size is relative to the radius.
     """
 
     def text(name: str, value: Any) -> str:
@@ -163,7 +164,6 @@ def attack_fields(fields: Mapping[str, Any], eps: float) -> dict[str, str]:
             return code(value["name"], attack_fields(value, eps))
         return str(value)
 
-    # A gradient averages over one draw for a deterministic network.
     left_out = ("name", "norm", "eps", "eot_samples")
     return {name: text(name, value) for name, value in fields.items() if name not in left_out}
 

@@ -73,6 +73,9 @@ def mosaics(arrays: Mapping[str, np.ndarray]) -> list[dict[str, str]]:
 
     Rows go from coarse to fine filters; within a row the orientation turns. A filter of a
     coloured image has the colour of the one channel that it reads.
+
+    Returns:
+      Dictionaries of the title, the description and the picture as a data URI.
     """
     cells, simple = np.arange(len(arrays["sf"])), int(arrays["simple_channels"])
     pictures = []
@@ -141,6 +144,10 @@ def response_maps(arrays: Mapping[str, np.ndarray]) -> list[dict[str, str]]:
     """The responses of simple and complex cells from coarse to fine, of several orientations.
 
     Both maps of a cell share one scale, from 0 to the largest response without noise.
+
+    Returns:
+      Dictionaries of the kind of a cell, a caption, and its filter ("kernel") and its maps without
+      and with noise ("clean", "noisy") as data URIs.
     """
     clean, noisy = arrays["responses_clean"], arrays["responses_noisy"]
     cells, simple = np.arange(clean.shape[-1]), int(arrays["simple_channels"])
@@ -174,7 +181,11 @@ def _chosen(cells: np.ndarray, arrays: Mapping[str, np.ndarray]) -> list[int]:
 
 
 def galleries(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Adversarial images beside the originals, by attack; of many attacks, some evenly chosen."""
+    """Adversarial images beside the originals, by attack; of many attacks, some evenly chosen.
+
+    Each is a title, how the images were selected, the factor that magnifies the changes, and cards:
+    an image, its true class, and the attacks on each network.
+    """
     conditions: dict[tuple, list[Entry]] = {}
     for entry in entries(runs, "gallery"):
         attack = entry.result.attack

@@ -145,14 +145,14 @@ def _corruptions(runs: Sequence[Run]) -> dict[str, Any] | None:
         for name in names
         if max(sum(other == name for other, _ in each) for each in measured) > 1
     ]
-    extra = [wording.words(name) for name in names if name in EXTRA_CORRUPTIONS]
+    extra = [name for name in names if name in EXTRA_CORRUPTIONS]
     severities = [severity for each in measured for _, severity in each]
     over = wording.severity_label(severities)
     return {
         "chart": accuracy.by_corruption(runs),
         "panels": panels,
         "ways": len(names),
-        "extra": extra if len(extra) < len(names) else [],
+        "extra": [wording.words(name) for name in extra] if len(extra) < len(names) else [],
         "over": over,
         "heading": f"mean over {over}" if len(set(severities)) > 1 else f"at {over}",
     }

@@ -142,9 +142,11 @@ def _units(layer: Layer) -> dict[str, Any]:
     fitted = response and None not in (response.median_c50, response.median_exponent)
     return {
         "layer": layer,
+        "position": position,
         "curves": [(words(c), tuning.tuning_chart(arrays, c, chosen, position)) for c in curves],
         "examples": [(charts.marker(i), _label(arrays, unit)) for i, unit in enumerate(chosen)],
         "modulation": np.isfinite(ratio).any() and tuning.modulation_chart(ratio, simple, position),
+        "kinds": simple is not None,
         "fields": tuning.field_chart(arrays["unit/field_x"], arrays["unit/field_y"], position),
         "maps": _field_maps(arrays, chosen) if chosen and FIELD_MAPS in arrays else [],
         "contrast": fitted and tuning.contrast_chart(arrays, position),

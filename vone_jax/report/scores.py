@@ -80,7 +80,10 @@ class AttackSettings(NamedTuple):
         return self._replace(fields={n: v for n, v in self.fields.items() if n not in idle})
 
     def label(self, varying: Set[str], used: Collection[str]) -> str:
-        """The attack in short: steps, draws, and ``varying`` fields with effect in ``used``."""
+        """The attack in short: steps, draws, and those ``varying`` fields that tell attacks apart.
+
+        Fields without effect in all of the norms that it was ``used`` in are left out.
+        """
         idle = frozenset.intersection(*(_WITHOUT_EFFECT[norm] for norm in used))
         others, parts = dict(self.fields), [self.name]
         steps, size, rule = (others.pop(n, "None") for n in ("steps", "step_size", "step_rule"))

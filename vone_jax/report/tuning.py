@@ -64,7 +64,8 @@ def property_chart(
 ) -> Figure:
     """Shares of the neurons of V1 (bars) and of the units of layers (lines) in the same bins.
 
-    A layer is its label, the position of the network on the page, and the shares of its units.
+    Args:
+      layers: (label, position of the network on the page, shares of units).
     """
     bounds, yes_no = np.asarray(edges, float), len(edges) == 3
     # Bins in which nothing is only make the others narrow.

@@ -147,8 +147,14 @@ def gabor_functions(
 ) -> tuple[Any, Any]:
     """Return the functions of ``gabor_kernels`` at both phases, as arrays (n, size, size).
 
-    All parameters have the shape (n,), in pixels, cycles per pixel and radians. ``numpy`` is
-    ``jax.numpy`` for a bank that is trained.
+    Args:
+      numpy: ``numpy``, or ``jax.numpy`` for a bank that is trained.
+      frequency: of the carriers, in cycles per pixel, shape (n,) as all parameters.
+      theta: orientations in radians.
+      phase: of the carriers, in radians.
+      sigma_x: standard deviations along the carrier, in pixels.
+      sigma_y: standard deviations across the carrier, in pixels.
+      size: side of the kernels in pixels, odd.
     """
     # Python floats and [:, None, None] keep every operand three-dimensional.
     frequency, theta, phase, sigma_x, sigma_y = (

@@ -22,7 +22,12 @@ def normalise(images: Images, mean: PerChannel, std: PerChannel) -> Float32[Arra
 def check_normalisation(
     name: str, value: PerChannel, channels: int, positive: bool = False
 ) -> None:
-    """Raise a ValueError unless a value is one number, or one per channel, in its range."""
+    """Check a mean or a standard deviation that normalises images.
+
+    Raises:
+      ValueError: if ``value`` is neither one number nor one per channel, or a number is not finite
+        or (if ``positive``) not > 0.
+    """
     each = value if isinstance(value, tuple) else (value,) * channels
     if len(each) != channels or not all(isinstance(number, numbers.Real) for number in each):
         raise ValueError(

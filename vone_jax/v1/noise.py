@@ -150,10 +150,21 @@ def add_noise(
     draws: Batch | None = None,
     generator: str = "counter",
 ) -> list[jax.Array]:
-    """Add noise to the responses of a module, see ``NoisyBlock.__call__``.
+    """Add noise to the responses of a module.
 
-    The responses are cut along the last axis into ``parts``, and where does not change the noise.
-    Modules with another ``stream`` draw independent noise.
+    Args:
+      module: the module, whose ``rngs={"noise": key}`` is the default of ``key``.
+      noise: the noise, or None, which returns the responses.
+      stream: name of the stream of keys. Modules of other streams draw independent noise.
+      parts: the responses, cut along the last axis; one row for each example. Where they are cut
+        does not change the noise.
+      key: one typed key per example, or a single one, which numbers the examples by position.
+      draws: standard normals for all parts, to use in place of a key.
+      generator: of the normals, see ``standard_normal``.
+
+    Raises:
+      TypeError: if a key is not a typed key.
+      ValueError: if a shape is wrong, or if there is neither a key nor draws.
     """
     if noise is None:
         return list(parts)

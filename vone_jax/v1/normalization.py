@@ -98,9 +98,14 @@ class SurroundNormalization:
         return min(self.position_pooling, self.largest_extent)
 
     def check_reach(self, positions: int, density: float) -> None:
-        """Raise a ValueError unless pools end within a map, beyond which reflection is undefined.
+        """Check that pools end within a map of responses, beyond which reflection is undefined.
 
-        The shorter side of the map has ``positions``, with ``density`` of them per degree.
+        Args:
+          positions: along the shorter side of the map.
+          density: positions per degree.
+
+        Raises:
+          ValueError: if they do not.
         """
         reach = self._reach(self.largest_extent, density)
         if reach >= positions:

@@ -55,10 +55,17 @@ def draw_surrounds(
     gain: float,
     seed: int,
 ) -> SurroundPools:
-    """Draw the surround of each cell of a bank, whose simple cells come first.
+    """Draw the surround of each cell of a bank.
 
-    ``gain`` is the response of a filter with the response 1 to a grating of full contrast. ``seed``
-    is that of the draws, unless the settings have one.
+    Args:
+      settings: of the surrounds.
+      parameters: of the filters.
+      kernels: of the filters.
+      num_simple: number of simple cells, which come first.
+      pixels_per_degree: of the images.
+      stride: distance of neighbouring positions in pixels.
+      gain: response of a filter with the response 1 to a grating of full contrast.
+      seed: of the draws, unless the settings have one.
     """
     density = pixels_per_degree / stride
     is_complex = np.arange(len(parameters)) >= num_simple
