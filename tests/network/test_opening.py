@@ -122,7 +122,7 @@ def test_functions_that_do_not_keep_the_contract(name, error, message):
     [
         ("no.such.module:net", "there is no module 'no.such.module'"),
         ("nowhere.py:net", "there is no file nowhere.py"),
-        ("nowhere.pth", "there is no network nowhere.pth; it must be a directory of train.py"),
+        ("nowhere.pth", "there is no network nowhere.pth. It must be a directory of train.py"),
         (str(FILE), "is a program; name its function, such as .*:network"),
         (str(FILE.parent / "__init__.py"), "is a program"),
         (

@@ -3,7 +3,8 @@
 NETWORK is one of
   RUN_DIR                    a directory that train.py has made
   FOLDER                     a folder that vone_jax.convert has written
-  FILE                       a checkpoint: .pth .pt .tar .safetensors, or a .jax of convert.export
+  FILE                       a checkpoint: .pth .pt .tar .safetensors .bin .ckpt, or a .jax of
+                             convert.export
   MODULE:FUNCTION            a function of yours that returns a network, also path/file.py:function
   efficientnet_lite0         trained on ImageNet; pip install "vone-jax[demo]"
   NETWORK+NETWORK            the mean of the logits of two or more

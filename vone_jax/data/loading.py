@@ -155,6 +155,6 @@ def _check_corruption(folder: Path, name: str, ending: str) -> None:
     existing = sorted(path.name.removesuffix(ending) for path in folder.glob(f"*{ending}"))
     if name not in existing:
         raise FileNotFoundError(
-            f"{folder} has no corruption {name!r}{arguments.nearest(name, existing)} "
-            f"(there: {', '.join(existing) or 'none'})"
+            f"{folder} has no corruption {name!r}{arguments.nearest(name, existing) or '.'} "
+            f"It has {', '.join(existing) or 'none'}"
         )

@@ -129,7 +129,7 @@ def _open(spec: str, path: Path, step: int | None, v1_fields: Mapping[str, Any])
     if colon and module and function.isidentifier():
         return _open_function(spec, module, function)
     nearest = _nearest(path) or arguments.nearest(spec, [LITE0])
-    raise NetworkError(f"there is no network {spec}{nearest}; it must be {_SOURCES}")
+    raise NetworkError(f"there is no network {spec}{nearest or '.'} It must be {_SOURCES}")
 
 
 def _is_run(path: Path) -> bool:

@@ -50,7 +50,8 @@ def load_config(name: str, configs: Path) -> Experiment:
     members = getattr(load(file, configs, "sweep"), "members", {})
     if label not in members:
         raise ValueError(
-            f"{file} has no member {label!r}{nearest(label, members)}; it has {', '.join(members)}"
+            f"{file} has no member {label!r}{nearest(label, members) or '.'} "
+            f"It has {', '.join(members)}"
         )
     experiment = members[label].network
     if not isinstance(experiment, Experiment):
@@ -77,8 +78,8 @@ def load(name: str, configs: Path, variable: str, cls: type | None = None) -> An
         if path.suffix == ".py":
             raise ValueError(f"there is no file {name}")
         raise ValueError(
-            f"no config {name!r}{nearest(name, names)}; give the path of a .py file or one of:\n  "
-            + "\n  ".join(names)
+            f"no config {name!r}{nearest(name, names) or '.'} "
+            "Give the path of a .py file or one of:\n  " + "\n  ".join(names)
         )
     # Configs import each other by this name, wherever the package is installed.
     package = types.ModuleType("configs")
