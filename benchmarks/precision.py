@@ -29,7 +29,6 @@ from benchmarks import table
 from benchmarks.passes import PASSES, on_matrix_unit
 from vone_jax import attacks, cli, evaluation, fast, models, neurophysiology, prng, training, v1
 from vone_jax import mesh as meshes
-from vone_jax.evaluation import suites
 from vone_jax.evaluation.job import batches, place
 from vone_jax.evaluation.judging import Trial
 from vone_jax.results.statistics import QUANTILE
@@ -147,7 +146,7 @@ def make_attack(name: str, draws: int, steps: int | None) -> attacks.Attack:
     kind, eps = name.split("-")
     if kind == "apgd":
         return attacks.APGD("linf", int(eps) / 255, steps=steps or 100, eot_samples=draws)
-    return suites.vonenet_pgd("linf", int(eps) / 255, steps=steps or 64, eot_samples=draws)
+    return evaluation.vonenet_pgd("linf", int(eps) / 255, steps=steps or 64, eot_samples=draws)
 
 
 def attacked(job: evaluation.Job, attack: attacks.Attack, precisions: Sequence[str]) -> Numbers:

@@ -12,7 +12,8 @@ from PIL import Image
 from tests.evaluation import tiny
 from vone_jax import evaluation, models, neurophysiology, results, v1
 from vone_jax.cli.evaluate import line, summary
-from vone_jax.evaluation import physiology, physiology_experiments, suites
+from vone_jax.evaluation import physiology, physiology_experiments
+from vone_jax.evaluation import request as requests
 from vone_jax.models.network import VOneNet
 from vone_jax.network import Network, Split
 from vone_jax.neurophysiology.recording import RateMap
@@ -297,7 +298,7 @@ def test_the_suite_has_one_task_per_layer(network, tmp_path, monkeypatch):
     missing = dataclasses.replace(asked, textures=tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="textures: .*nowhere is not a directory"):
         evaluation.plan(other, missing)
-    assert suites.PHYSIOLOGY not in {name for group in suites.GROUPS.values() for name in group}
+    assert requests.PHYSIOLOGY not in {name for group in requests.GROUPS.values() for name in group}
 
 
 @pytest.mark.parametrize("examples", [None, 100])

@@ -8,6 +8,7 @@ from PIL import Image
 
 from vone_jax import corruptions, evaluation, names, v1
 from vone_jax.attacks import PGD, AutoAttack
+from vone_jax.evaluation import request as requests
 from vone_jax.evaluation import suites
 from vone_jax.evaluation.suites import Target
 from vone_jax.network import Network
@@ -47,7 +48,7 @@ def test_networks_have_their_names():
 
 
 def test_suites_expand_to_conditions():
-    assert suites.expand(["linf", "quick"]) == (
+    assert requests.expand(["linf", "quick"]) == (
         "linf",
         "clean",
         "corruptions_quick",
@@ -55,7 +56,7 @@ def test_suites_expand_to_conditions():
         "v1",
     )
     request = evaluation.Request(corruptions=("contrast",), severities=(1, 5), eot_samples=7)
-    found = suites.conditions(suites.expand(["all"]), request, NOISY)
+    found = suites.conditions(requests.expand(["all"]), request, NOISY)
     made = [condition.name for condition in found]
     assert made[0] == "clean" and made[-2:] == [
         "corruption-contrast-1",
@@ -64,8 +65,8 @@ def test_suites_expand_to_conditions():
     assert "attack-l2-9.6" in made and len(made) == len(set(made)) == 1 + 12 + 2
     assert found[1].attack == PGD("linf", 1 / 1020, step_rule="eps/32", eot_samples=7)
     # Each once, whatever the groups have in common.
-    quick = suites.conditions(suites.expand(["quick"]), evaluation.Request(), NOISY)
-    both = suites.conditions(suites.expand(["quick", "corruptions"]), evaluation.Request(), NOISY)
+    quick = suites.conditions(requests.expand(["quick"]), evaluation.Request(), NOISY)
+    both = suites.conditions(requests.expand(["quick", "corruptions"]), evaluation.Request(), NOISY)
     assert len(quick) == 1 + 4 + 9 and len(both) == 1 + 4 + 5 * 19
     # Draws of a network without noise are all the same.
     (attacked,) = suites.conditions(["linf"], evaluation.Request(eps=(0.1,)), QUIET)
@@ -98,7 +99,7 @@ def test_suites_of_other_attacks():
     # The members of AutoAttack's version for stochastic networks average over 20.
     assert [record.eot_samples for record in records] == [7, 20, 7, 7, 7]
     assert found[1].attack == AutoAttack("linf", 4 / 255, version="rand")
-    assert found[3].attacks[0] == suites.pgd(request, "linf", 4 / 255)
+    assert found[3].attacks[0] == request.pgd("linf", 4 / 255)
     assert found[4].radii == evaluation.ladder("linf", 9, FULL)
     quiet = suites.conditions(other, request, QUIET)
     assert quiet[1].attack == AutoAttack("linf", 4 / 255, version="standard")
@@ -152,7 +153,7 @@ def test_frost_needs_its_photographs(tmp_path):
 )
 def test_unknown_suites_are_refused(suite, message):
     with pytest.raises(ValueError, match=message):
-        suites.expand(suite)
+        requests.expand(suite)
 
 
 def test_radii_for_several_norms_are_refused():

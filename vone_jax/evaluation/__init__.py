@@ -13,6 +13,6 @@ from vone_jax.evaluation.physiology import Layer, Recording, recording
 from vone_jax.evaluation.request import Request
 from vone_jax.evaluation.run import Exhibit, Task, evaluate
 from vone_jax.evaluation.scoring import Accuracy, accuracy, examine, robust_accuracy
-from vone_jax.evaluation.suites import ladder, vonenet_pgd
 from vone_jax.evaluation.tasks import plan
+from vone_jax.evaluation.vonenet_attack import ladder, vonenet_pgd
 from vone_jax.results import Check, Protocol, ResultError

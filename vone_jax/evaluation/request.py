@@ -4,16 +4,56 @@ The command line, a sweep and Python code all make the same ``Request``.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from vone_jax import arguments, corruptions, names
 from vone_jax.arguments import FromZero, Range, Seed
-from vone_jax.attacks import checks
-from vone_jax.evaluation import suites
+from vone_jax.attacks import PGD, checks
 from vone_jax.evaluation.judging import NOISES
+from vone_jax.evaluation.vonenet_attack import POINTS, vonenet_pgd
 from vone_jax.results import Protocol
 from vone_jax.v1 import Noise
+
+# The checks for masked gradients, on few images.
+MASKING = "masking"
+
+# Layers recorded as if they were V1. In no group, since it can take long.
+PHYSIOLOGY = "physiology"
+
+# Results that are looked at, see ``exhibits``.
+GALLERY, FRONT_END = "gallery", "v1"
+
+# Suites of one condition for each radius, in ``Request.norm``; and all suites in that norm.
+AT_RADII = ("apgd", "autoattack", "square", "worst", MASKING)
+IN_ONE_NORM = (*AT_RADII, "minimal")
+
+# Fields of a request that are fields of ``PGD``.
+_OF_PGD = (
+    "steps", "step_rule", "random_start", "restarts", "loss", "l1_step", "norm_offset", "order"
+)  # fmt: skip
+
+# Fields of a request -> the suites that read them, where these are not all that attack.
+READERS = {
+    "norm": IN_ONE_NORM,
+    "transfer_from": (MASKING,),
+    **dict.fromkeys(_OF_PGD, (*names.NORMS, "worst", GALLERY)),
+}
+
+# Suites whose attacks can use other noise than the judgement.
+WITH_ATTACK_NOISE = (*names.NORMS, GALLERY)
+
+# Names that stand for several suites.
+GROUPS = {
+    "quick": ("clean", "linf", "corruptions_quick", GALLERY, FRONT_END),
+    "all": ("clean", *names.NORMS, "corruptions", GALLERY, FRONT_END),
+}
+
+NAMES = (
+    "clean", *names.NORMS, *IN_ONE_NORM, "corruptions", "corruptions_quick", PHYSIOLOGY, GALLERY,
+    FRONT_END, *GROUPS,
+)  # fmt: skip
 
 TRAINED, SAME = "trained", "same"
 _WORDS_FOR_NOISE = {"test_noise": (TRAINED,), "attack_noise": (SAME, "frozen", TRAINED)}
@@ -148,8 +188,8 @@ class Request:
             if not isinstance(value, tuple | list):
                 raise TypeError(f"{name} must be a tuple, such as ({value!r},), got {value!r}")
         arguments.fields(self)
-        norms = suites.norms(suites.expand(self.suite), self.norm)
-        if self.points not in suites.POINTS:
+        norms = _norms(expand(self.suite), self.norm)
+        if self.points not in POINTS:
             raise ValueError(f"points must be one of 9, 4, 2; got {self.points!r}")
         if self.eps and not norms:
             raise ValueError(f"eps is for suites that attack, got suite {' '.join(self.suite)}")
@@ -173,7 +213,7 @@ class Request:
         for severity in self.severities:
             arguments.count("severities", severity, most=5)
         arguments.choice("form", self.form, corruptions.FORMS)
-        suites.pgd(self, self.norm, 0.0)
+        self.pgd(self.norm, 0.0)
         _ = self.protocol
         for name in _WORDS_FOR_NOISE:
             parse_noise(name, getattr(self, name), None)
@@ -186,6 +226,11 @@ class Request:
         if averaged is None:
             averaged = 1 if self.decision == "single" else 10
         return Protocol(self.noise, draws, self.decision, averaged)
+
+    def pgd(self, norm: str, eps: float, noisy: bool = True) -> PGD:
+        """The attack for one radius; ``noisy`` says whether averaging over draws makes sense."""
+        fields = {name: getattr(self, name) for name in _OF_PGD}
+        return vonenet_pgd(norm, eps, **fields, eot_samples=self.eot_samples if noisy else 1)
 
     def to_arguments(self) -> list[str]:
         """The options of eval.py that make this request; defaults are left out."""
@@ -204,6 +249,29 @@ class Request:
             else:
                 argv += [option, str(value)]
         return argv
+
+
+def expand(suite: Sequence[str]) -> tuple[str, ...]:
+    """The suites that names and groups stand for, each once, in the given order.
+
+    Raises:
+      ValueError: for an unknown name (the nearest is named), or none.
+    """
+    if not suite:
+        raise ValueError(f"suite must name at least one of {', '.join(NAMES)}")
+    expanded: dict[str, None] = {}
+    for name in suite:
+        if "," in name:
+            raise ValueError(f"suite must be names with spaces between them, got {name!r}")
+        arguments.choice("suite", name, NAMES)
+        expanded |= dict.fromkeys(GROUPS.get(name, (name,)))
+    return tuple(expanded)
+
+
+def _norms(suite: Sequence[str], norm: str) -> list[str]:
+    """The norms of the attacks of suites, given expanded names, and ``Request.norm``."""
+    used = {norm if name in IN_ONE_NORM else name for name in suite}
+    return [name for name in names.NORMS if name in used]
 
 
 def parse_noise(name: str, text: str, trained: Noise) -> Noise:

@@ -10,6 +10,7 @@ import numpy as np
 from vone_jax import data, mesh, names, training
 from vone_jax.data import load_corrupted
 from vone_jax.evaluation import exhibits, physiology, suites
+from vone_jax.evaluation import request as requests
 from vone_jax.evaluation.conditions import Attacked, Corrupted, Minimal, WorstOf
 from vone_jax.evaluation.job import Examples, Job
 from vone_jax.evaluation.judging import AttackNoise
@@ -47,7 +48,7 @@ def plan(
       training.RunDirectoryError, training.CheckpointError: for ``transfer_from``, see
         ``open_network``.
     """
-    suite = suites.expand(request.suite)
+    suite = requests.expand(request.suite)
     _check_readers(request, suite)
     trained = network.noise
     if request.test_noise != TRAINED:
@@ -134,7 +135,7 @@ def _images(
     elif known is not None:
         source, split = known.source, split or known.split
         data_dir = data_dir or known.data_dir
-    elif set(suite) == {suites.PHYSIOLOGY}:
+    elif set(suite) == {requests.PHYSIOLOGY}:
         # It shows gratings. A black image takes the place of a data set.
         black = np.zeros((request.examples or 1, *network.image_shape), np.uint8)
         return data.ArraySource(black, np.zeros(len(black), int), class_names=("0",)), None
@@ -148,10 +149,10 @@ def _images(
 
 def _check_readers(request: Request, suite: Sequence[str]) -> None:
     """Refuse settings of attacks that none of the attacking suites reads."""
-    if not set(suite) & {*names.NORMS, *suites.IN_ONE_NORM, suites.GALLERY}:
+    if not set(suite) & {*names.NORMS, *requests.IN_ONE_NORM, requests.GALLERY}:
         return
     for field in dataclasses.fields(request):
-        readers = suites.READERS.get(field.name, suite)
+        readers = requests.READERS.get(field.name, suite)
         if getattr(request, field.name) != field.default and not set(suite) & set(readers):
             raise ValueError(
                 f"{field.name} is for the suites {', '.join(readers)}; got {', '.join(suite)}"
@@ -164,11 +165,11 @@ def _attack_noise(
     """The noise at the attack, where it differs from that at evaluation."""
     if request.attack_noise == SAME:
         return "same"
-    unsupported = [name for name in suite if name in suites.IN_ONE_NORM]
-    if unsupported or not set(suite) & set(suites.WITH_ATTACK_NOISE):
+    unsupported = [name for name in suite if name in requests.IN_ONE_NORM]
+    if unsupported or not set(suite) & set(requests.WITH_ATTACK_NOISE):
         raise ValueError(
             f"attack_noise {request.attack_noise!r} is for the attacks of the suites "
-            f"{', '.join(suites.WITH_ATTACK_NOISE)}; got {', '.join(unsupported or suite)}"
+            f"{', '.join(requests.WITH_ATTACK_NOISE)}; got {', '.join(unsupported or suite)}"
         )
     if request.noise != "fresh":
         raise ValueError(
@@ -224,11 +225,11 @@ def _exhibits(
     tasks: list[Exhibit] = []
     if "corruptions" in suite:
         tasks.append(exhibits.MeansOverCorruptions())
-    if suites.GALLERY in suite:
+    if requests.GALLERY in suite:
         condition = suites.attacked(request, request.gallery_norm, request.gallery_eps, target)
         shown = min(request.gallery_images, len(job.examples))
         tasks.append(exhibits.Gallery(condition, shown))
-    if suites.PHYSIOLOGY in suite:
+    if requests.PHYSIOLOGY in suite:
         recording = physiology.recording(
             job.network,
             request.layers,
@@ -238,9 +239,9 @@ def _exhibits(
             request.seed,
         )
         tasks += [physiology.Layer(recording, layer) for layer in recording.layers]
-    if suites.FRONT_END in suite:
+    if requests.FRONT_END in suite:
         if job.network.v1 is not None:
             tasks.append(exhibits.FrontEnd())
-        elif suites.FRONT_END in request.suite:
+        elif requests.FRONT_END in request.suite:
             raise ValueError(f"suite v1 is for VOneNets, {job.network.name} has no V1")
     return tasks
