@@ -7,6 +7,7 @@ from tests.results import built
 from tests.results.built import STRONG, WEAK
 from vone_jax import results
 from vone_jax.report.cautions import cautions
+from vone_jax.report.wording import percent
 
 
 def warned(runs, *parts):
@@ -30,6 +31,15 @@ def test_good_runs_raise_one_caution():
     (text,) = cautions(pair())
     assert text.startswith("Not every ladder of radii reaches chance: ResNet-18 keeps 20.0")
     assert "VOneResNet-18 keeps 45.1" in text and "at L1 40" in text
+
+
+def test_networks_of_a_sweep_are_counted():
+    shares = (0.5, 0.3, 0.4, 0.6)
+    made = [built.measure("vone_resnet18", {"linf": (0.8, s)}) for s in shares]
+    (text,) = cautions([built.run(one, f"r{i}") for i, one in enumerate(made)])
+    low, high = (percent(made[i][-1].accuracy) for i in (1, 3))
+    assert f"4 networks keep {low} to {high} at L∞ 4/255" in text
+    assert "Larger radii would show where these networks break." in text
 
 
 def test_mixed_datasets():

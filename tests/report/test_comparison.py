@@ -215,6 +215,18 @@ def test_seeds_are_paired_in_order():
     assert pairs == [(0, 1), (2, 3), (2, 4)]
 
 
+def test_a_base_network_of_the_same_seed_comes_first():
+    """The second VOneNet has seed 0, as the first, and the last has a seed of no base network."""
+    seeds = {"resnet18": (0, 1), "vone_resnet18": (0, 0, 1, 2)}
+    runs = [
+        built.run(built.measure(m, {"clean": 0.9}), f"{m}-{i}", config={"experiment": {"seed": s}})
+        for m, own in seeds.items()
+        for i, s in enumerate(own)
+    ]
+    pairs = [(runs.index(base), runs.index(vone)) for base, vone in paired.pairs(runs)]
+    assert pairs == [(0, 2), (0, 3), (1, 4), (1, 5)]
+
+
 def test_attack_settings_are_relative_to_the_radius():
     condition = built.attacked("linf", 0.015, draws=10, inner={"name": "FGSM", "eps": 0.015})
     made = built.accuracy(condition, [1.0])

@@ -18,7 +18,7 @@ from tests.report.page_reader import read
 from tests.results import built
 from tests.results.built import STRONG, WEAK
 from vone_jax import report, results
-from vone_jax.report import accuracy, scores
+from vone_jax.report import accuracy, charts, scores
 from vone_jax.report import page as pages
 
 MEASURED = ("clean", "attack", "corruption")
@@ -502,6 +502,10 @@ def test_many_networks_have_their_colours_markers_and_cards():
     assert len(answers) == 10 and "gets 90.0\u202f% of clean images right." in answers[0].text
     # Three verdicts stand above, the others beside their tables.
     assert sum(e.attributes.get("class") == "verdict" for e in tree.all("p")) == 8
+
+
+def test_no_two_networks_of_a_sweep_look_the_same():
+    assert len({(charts.color(i), charts.marker(i)) for i in range(64)}) == 64
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from vone_jax.results import Run
 
 # A perturbation may exceed its radius by float32 rounding only.
 NORM_SLACK = 1e-4
+# Of more networks, a warning tells how many they are.
+_LISTED = 3
 
 
 def cautions(runs: Sequence[Run]) -> list[str]:
@@ -142,17 +144,25 @@ def _attack_strength(run: Run) -> Iterator[str]:
 
 def _unbroken(runs: Sequence[Run]) -> Iterator[str]:
     """Ladders whose largest radius leaves more than chance: they show no lower end."""
-    parts = []
+    kept: dict[str, list[tuple[float, Run]]] = {}
     for run in runs:
         for *_, strongest in comparison.ladders(run):
             level = comparison.chance(strongest)
             if level is not None and strongest.interval[0] > level:
-                kept = percent(strongest.accuracy)
-                parts.append(f"{run.label} keeps {kept} at {strongest.attack.label}")
+                kept.setdefault(strongest.attack.label, []).append((strongest.accuracy, run))
+    parts = []
+    for radius, networks in kept.items():
+        if len(networks) > _LISTED:
+            low, *_, high = sorted(share for share, _ in networks)
+            span = f"{percent(low)} to {percent(high)}"
+            parts.append(f"{len(networks)} networks keep {span} at {radius}")
+        else:
+            parts += [f"{run.label} keeps {percent(share)} at {radius}" for share, run in networks]
     if parts:
+        alone = sum(map(len, kept.values())) == 1
         yield (
             f"Not every ladder of radii reaches chance: {listing(parts)}. Larger radii would show "
-            f"where {'this network breaks' if len(parts) == 1 else 'these networks break'}."
+            f"where {'this network breaks' if alone else 'these networks break'}."
         )
 
 

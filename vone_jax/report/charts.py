@@ -98,8 +98,11 @@ def color(position: int) -> str:
 
 
 def marker(position: int) -> str:
-    """The marker of the network at a position on the page."""
-    return MARKERS[position % len(MARKERS)]
+    """The marker of the network at a position on the page.
+
+    With its colour, it is the only one of its kind among 64 networks.
+    """
+    return MARKERS[(position + position // COLORS) % len(MARKERS)]
 
 
 def chart_of(rows: Sequence[dict[str, Any]]) -> alt.Chart:

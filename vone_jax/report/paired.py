@@ -16,7 +16,7 @@ _FEW_IMAGES = 30
 def pairs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
     """(base network, its VOneNet) for every VOneNet with a base network on the same data.
 
-    Several runs of one network, for instance seeds, are paired in the given order.
+    A base network of the same seed comes first. Several runs are paired in the given order.
     """
     paired = []
     for vone in runs:
@@ -25,9 +25,15 @@ def pairs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
         same_data = [run for run in runs if _data(run) == _data(vone)]
         bases = [run for run in same_data if run.model == names.base_network(vone.model)]
         siblings = [run for run in same_data if run.model == vone.model]
+        if own := [base for base in bases if _seed(base) == _seed(vone)]:
+            bases, siblings = own, [run for run in siblings if _seed(run) == _seed(vone)]
         if bases:
             paired.append((bases[min(siblings.index(vone), len(bases) - 1)], vone))
     return paired
+
+
+def _seed(run: Run) -> int | None:
+    return run.config.get("experiment", {}).get("seed")
 
 
 def _data(run: Run) -> frozenset[tuple[str, str]]:
