@@ -81,6 +81,38 @@ def test_other_weights_and_other_programs_have_other_checksums(monkeypatch):
     assert checksum("closed_over") != first
 
 
+def test_other_features_have_another_checksum():
+    """Physiology records them, so its results are of another network."""
+    network = vone_jax.open_network(f"{FUNCTIONS}:cnn")
+
+    def with_features(features):
+        return dataclasses.replace(network, features=features).weights
+
+    scale = jnp.ones((1, 1))
+    first = with_features(lambda keys, images: {"logits": images.mean((1, 2)) * scale})
+    assert first != network.weights != with_features(None)
+    scale = 2 * jnp.ones((1, 1))
+    assert first != with_features(lambda keys, images: {"logits": images.mean((1, 2)) * scale})
+
+
+def test_exported_programs_with_other_weights_have_other_checksums():
+    """An artefact holds its weights in the text of its program."""
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+    images = jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32)
+
+    def artefact(scale):
+        weights = scale * np.ones((784, 10), np.float32)
+        logits = jax.jit(lambda keys, images: images.reshape(len(images), -1) @ weights)
+        return jax.export.export(logits, platforms=["cpu"])(keys, images).serialize()
+
+    def checksum(artefact):
+        exported = jax.export.deserialize(artefact)
+        return Network("artefact", exported.call, (28, 28, 1)).weights
+
+    first, second = map(artefact, (1, 2))
+    assert checksum(first) == checksum(first) != checksum(second)
+
+
 def test_noise_is_found_or_must_be_stated():
     network = vone_jax.open_network(f"{FUNCTIONS}:noisy")
     assert network.stochastic and network.noise is None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -189,15 +190,22 @@ class Network:
     def weights(self) -> str:
         """A checksum of all weights. A network that is trained anew has another one.
 
-        That of functions is also one of their program, as JAX traces it.
+        That of functions is also one of their programs, as JAX traces them, of the logits and of
+        the features. JAX does not see what Python computes behind ``jax.pure_callback``.
         """
         checksum = 0
         for leaf in self._arrays:
             checksum = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), checksum)
         if self.model is None:
-            # Addresses of functions differ between processes.
-            program = re.sub(r"0x[0-9a-f]+", "", str(self._program))
-            checksum = zlib.crc32(program.encode(), checksum)
+            programs = [self._program]
+            if self.features is not None:
+                programs.append(jax.make_jaxpr(self.features)(*self._inputs()))
+                for leaf in _constants(programs[-1]):
+                    checksum = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), checksum)
+            for program in programs:
+                # Addresses of functions differ between processes.
+                text = re.sub(r"0x[0-9a-f]+", "", str(program))
+                checksum = zlib.crc32(text.encode(), checksum)
         return f"{checksum:08x}"
 
     @functools.cached_property
@@ -326,12 +334,17 @@ def ensemble(members: Sequence[Network]) -> Network:
 
 
 def _constants(program: Any) -> Iterator[Any]:
-    """The arrays that a traced function closes over, also those in functions that it calls."""
+    """The arrays that a traced function closes over, also those in functions that it calls.
+
+    Of an exported program, which holds its weights as text, these are its bytes.
+    """
     yield from getattr(program, "consts", ())
     for equation in getattr(program, "jaxpr", program).eqns:
         for value in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program):
             if _is_program(value):
                 yield from _constants(value)
+            elif isinstance(value, jax.export.Exported):
+                yield np.frombuffer(value.mlir_module_serialized, np.uint8)
 
 
 def _is_program(value: Any) -> bool:
