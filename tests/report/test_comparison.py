@@ -1,5 +1,7 @@
 """Pairs of networks, rows of equal conditions, and the table of differences."""
 
+import dataclasses
+
 import pytest
 
 from tests.results import built
@@ -231,6 +233,18 @@ def test_attack_settings_are_relative_to_the_radius():
     condition = built.attacked("linf", 0.015, draws=10, inner={"name": "FGSM", "eps": 0.015})
     made = built.accuracy(condition, [1.0])
     assert comparison.attack_settings(made) == "PGD(steps=64, step_size=eps/32, inner=FGSM())"
+
+
+def test_attacks_of_one_name_have_their_own_fields():
+    """The suite "worst" has two PGDs, and a change of the first alone is another result."""
+    made = []
+    for loss in ("dlr", "margin"):
+        first, second = (built.attacked("linf", 0.1, loss=each) for each in (loss, "margin"))
+        both = dataclasses.replace(first, attacks=(*first.attacks, *second.attacks))
+        made.append(built.accuracy(both, [1.0], name=loss))
+    fields = comparison.result_fields(made[0])
+    assert (fields["PGD 1.loss"], fields["PGD 2.loss"]) == ("dlr", "margin")
+    assert len(scores.attack_groups(made)) == 2
 
 
 @pytest.mark.parametrize(

@@ -180,11 +180,19 @@ def attack_settings(result: Result) -> str:
 
 
 def result_fields(result: Result) -> dict[str, str]:
-    """``attack_fields`` of an attack result; of several attacks, with the name of each."""
+    """``attack_fields`` of an attack result; of several attacks, with the name of each.
+
+    Attacks of one name are numbered.
+    """
     attacks = attack_condition(result).attacks
+    called = [attack.name for attack in attacks]
+    prefixes = [
+        f"{name} {called[:place].count(name) + 1}." if called.count(name) > 1 else f"{name}."
+        for place, name in enumerate(called)
+    ]
     return {
-        name if len(attacks) == 1 else f"{attack.name}.{name}": value
-        for attack in attacks
+        name if len(attacks) == 1 else f"{prefix}{name}": value
+        for prefix, attack in zip(prefixes, attacks, strict=True)
         for name, value in attack_fields(attack.fields, attack.eps).items()
     }
 
