@@ -224,6 +224,7 @@ eval net --tag a/b                              | --tag        | letters, digits
 eval net --suite corruptions --corruptions frost --frost-dir void | --frost-dir | frost1.png
 eval net --suite corruptions --corrupted-files npy:nowhere | --corrupted-files | not a directory
 eval net --suite corruptions --corrupted-files zip:nowhere | --corrupted-files | 'npy:<path>'
+eval net --suite autoattack --eot-samples 3        | --eot-samples | is for the suites linf
 eval net --suite clean --corrupted-files npy:void | --corrupted-files | for the suites corruptions
 eval net --corrupted-files tfds:cifar10_corrupted | not prepared | prepare tfds cifar10_corrupted/
 eval net --suite masking --transfer-from nosuch | --transfer-from | a directory of train.py

@@ -206,5 +206,12 @@ def test_means_of_a_run_are_written_and_read(tmp_path):
     (run,) = results.load([tmp_path / "run"])
     assert len(run.of_kind("corruption_means")) == 1
     assert evaluation.evaluate(job, task, measured[:2]) is None
+    # So are the means where a result was replaced by one of the same identity.
+    none = {"accuracy": 0.0, "correct": 0.0, "interval": (0.0, 0.5), "between_draws": None}
+    worse = dataclasses.replace(measured[1].measured, **none)
+    replaced = [measured[0], dataclasses.replace(measured[1], measured=worse), *measured[2:]]
+    after = evaluation.evaluate(job, task, replaced).measured.of_corruptions
+    assert after == pytest.approx(np.mean(common) - accuracy["gaussian_noise"] / 4)
+    assert results.read(path).measured.of_corruptions == after
     # From other results it is made anew.
     assert evaluation.evaluate(job, task, measured[1:]).condition.clean is False

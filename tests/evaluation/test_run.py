@@ -15,7 +15,7 @@ import pytest
 
 from tests.damage import flipped_bits
 from tests.evaluation import tiny
-from vone_jax import evaluation, models, results, training
+from vone_jax import data, evaluation, models, results, training
 from vone_jax.attacks import FGSM, PGD
 from vone_jax.cli.evaluate import line, summary
 from vone_jax.evaluation.run import Store
@@ -273,6 +273,18 @@ def test_noise_frozen_at_the_attack_has_its_own_name(network, tmp_path):
     assert result.protocol == evaluation.Protocol("fresh", 3)
 
 
+def test_a_function_on_other_images_has_another_identity(network, tmp_path):
+    """A module's run says in its experiment how images are made."""
+    function = dataclasses.replace(network, model=None)
+    cropped = dataclasses.replace(function, preprocessing=data.Preprocessing(center_crop=0.5))
+    clean = evaluation.Clean()
+    first = evaluation.evaluate(tiny.tiny_job(function, tmp_path), clean)
+    again = evaluation.evaluate(tiny.tiny_job(function, tmp_path), clean)
+    assert again.provenance == first.provenance
+    with pytest.raises(evaluation.ResultError, match="center_crop is 0.5, was null"):
+        evaluation.evaluate(tiny.tiny_job(cropped, tmp_path), clean)
+
+
 def test_jobs_that_do_not_fit_are_refused(network, tmp_path):
     with pytest.raises(ValueError, match="batch_size must be a positive multiple"):
         tiny.tiny_job(network, tmp_path, devices=4, batch_size=6)
@@ -287,6 +299,11 @@ def test_jobs_that_do_not_fit_are_refused(network, tmp_path):
     colour = dataclasses.replace(network, image_shape=(12, 12, 3))
     with pytest.raises(ValueError, match="so none carry over"):
         tiny.tiny_job(network, tmp_path, other=colour)
+    fewer = dataclasses.replace(
+        network, logits_fn=lambda *inputs: network.logits_fn(*inputs)[:, :2]
+    )
+    with pytest.raises(ValueError, match="has 2 classes, .* no adversarial images carry over"):
+        tiny.tiny_job(network, tmp_path, other=fewer)
     named, other = (tiny.tiny_trained(class_names=tuple(names)) for names in ("abc", "cab"))
     with pytest.raises(ValueError, match="must have the same classes in the same order"):
         tiny.tiny_job(named, tmp_path, other=other)

@@ -132,6 +132,22 @@ def test_forms_of_corrupted_images_have_their_names():
     assert condition.record().form == "jpeg85"
 
 
+def test_images_through_a_noisy_network_average_its_draws():
+    """Also where the network that they are tried on has no noise."""
+    request = evaluation.Request(norm="l2", eot_samples=7)
+    for noisy, samples in ((True, 7), (False, 1)):
+        target = Target(FULL, False, transfer="other", transfer_stochastic=noisy)
+        (condition,) = suites.conditions(["masking"], request, target)
+        attacks = condition.attacks()
+        assert (attacks["transfer"].eot_samples, attacks["eps"].eot_samples) == (samples, 1)
+
+
+def test_frost_of_files_needs_no_photographs():
+    request = evaluation.Request(corruptions=("frost", "fog"), corrupted_files="npy:there")
+    found = suites.conditions(["corruptions"], request, NOISY)
+    assert {condition.corruption for condition in found} == {"frost_procedural", "fog"}
+
+
 def test_frost_needs_its_photographs(tmp_path):
     found = suites.conditions(["corruptions"], evaluation.Request(), NOISY)
     assert {condition.corruption for condition in found} == {*corruptions.NAMES} - {"frost"}

@@ -110,6 +110,11 @@ class Job:
                 f"{self.other.name} takes images of {self.other.image_shape}, {self.network.name} "
                 f"of {self.network.image_shape}, so none carry over"
             )
+        if self.other is not None and self.other.num_classes != self.network.num_classes:
+            raise ValueError(
+                f"{self.other.name} has {self.other.num_classes} classes, {self.network.name} has "
+                f"{self.network.num_classes}, so no adversarial images carry over"
+            )
         known = {each.class_names for each in (self.network, self.other) if each is not None}
         if len(known - {()}) > 1:
             assert self.other is not None
@@ -307,6 +312,10 @@ def _fill_padding(devices: mesh.Mesh) -> Callable[..., dict[str, jax.Array]]:
 def network_record(network: Network) -> results.Network:
     """The network for a result file."""
     trained = network.model if network.trained is None else network.trained
+    config = dict(network.config)
+    if network.model is None:
+        # A function says nowhere else how its images are made.
+        config["preprocessing"] = dataclasses.asdict(network.preprocessing)
     stochastic = network.stochastic if trained is None else models.is_stochastic(trained)
     architecture = network.architecture
     return results.Network(
@@ -318,7 +327,7 @@ def network_record(network: Network) -> results.Network:
         checkpoint_step=network.checkpoint_step,
         trained_noise=None if trained is None else noise_record(models.noise_of(trained)),
         test_noise=noise_record(network.noise),
-        config=dict(network.config),
+        config=config,
         source=network.source,
     )
 

@@ -111,6 +111,7 @@ class Masking(Condition):
       restarts: runs from random points.
       without_noise: whether the noise can be turned off, for a comparison. It cannot where only
         functions of the network are known.
+      transfer_stochastic: whether that other network has noise.
 
     Raises:
       ValueError: if a field is out of range.
@@ -125,6 +126,7 @@ class Masking(Condition):
     queries: int = 1000
     restarts: int = 5
     without_noise: bool = True
+    transfer_stochastic: bool = False
 
     def __post_init__(self):
         arguments.fields(self)
@@ -198,7 +200,8 @@ class Masking(Condition):
             if self.without_noise:
                 attacks["without noise"] = change(eot_samples=1)
         if self.transfer:
-            attacks["transfer"] = base
+            averaged = self.stochastic or self.transfer_stochastic
+            attacks["transfer"] = change(eot_samples=self.eot_samples if averaged else 1)
         return attacks
 
     def measure(self, trial: Trial) -> dict[str, jax.Array]:

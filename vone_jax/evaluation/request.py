@@ -38,6 +38,8 @@ _OF_PGD = (
 READERS = {
     "norm": IN_ONE_NORM,
     "transfer_from": (MASKING,),
+    # AutoAttack has a number of draws of its own.
+    "eot_samples": (*names.NORMS, *(name for name in IN_ONE_NORM if name != "autoattack"), GALLERY),
     **dict.fromkeys(_OF_PGD, (*names.NORMS, "worst", GALLERY)),
 }
 
@@ -205,7 +207,8 @@ class Request:
                 checks.within_images(name, value)
         for name in self.corruptions:
             arguments.choice("corruptions", name, corruptions.NAMES)
-        if "frost" in self.corruptions and self.frost_dir is None:
+        drawn = self.frost_dir is None and self.corrupted_files is None
+        if "frost" in self.corruptions and drawn:
             raise ValueError(
                 f"corruptions has 'frost', whose photographs frost_dir must name; "
                 f"{names.PROCEDURAL_FROST!r} needs none"

@@ -31,8 +31,8 @@ class Exhibit(abc.ABC):
 
     Attributes:
       name: the stem of its result files.
-      replaces: whether a result of the same name and another identity is replaced without asking,
-        because nothing is lost with it.
+      replaces: whether a result of the same name is replaced without asking where it has another
+        identity or other numbers, because nothing is lost with it.
     """
 
     name: str
@@ -224,6 +224,11 @@ def evaluate(
             return None
     store = Store(job.directory, identity)
     result = _finished(job, store, replaces)
+    if result is not None and replaces:
+        # The results that it is made of may have been replaced.
+        assert isinstance(task, Exhibit)
+        if task.make(job, earlier)[0] != result.measured:
+            result = None
     if result is not None:
         # A process that was killed just after it had published its result leaves these.
         store.discard(store.lock)

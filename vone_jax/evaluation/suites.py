@@ -26,6 +26,7 @@ class Target:
       attack_noise: the noise at the attack, see ``Attacked``.
       transfer: name of another network whose adversarial images the masking checks carry over.
       without_noise: whether its noise can be turned off, for the masking checks.
+      transfer_stochastic: whether that other network has noise.
     """
 
     image_shape: tuple[int, int, int]
@@ -33,6 +34,7 @@ class Target:
     attack_noise: AttackNoise = "same"
     transfer: str = ""
     without_noise: bool = True
+    transfer_stochastic: bool = False
 
     @property
     def draws_differ(self) -> bool:
@@ -52,8 +54,15 @@ def _at_radius(name: str, request: Request, eps: float, target: Target) -> Condi
     norm, noisy = request.norm, target.noisy
     draws = request.eot_samples if noisy else 1
     if name == MASKING:
-        fields = {"eot_samples": request.eot_samples, "without_noise": target.without_noise}
-        return Masking(norm, eps, noisy, target.transfer, **fields)
+        return Masking(
+            norm,
+            eps,
+            noisy,
+            target.transfer,
+            eot_samples=request.eot_samples,
+            without_noise=target.without_noise,
+            transfer_stochastic=target.transfer_stochastic,
+        )
     if name == "autoattack":
         return Attacked(AutoAttack(norm, eps, version="rand" if noisy else "standard"))
     if name == "square":
@@ -72,7 +81,7 @@ def _corrupted(
     """The corruptions of the request, else the usual ones."""
     frost = None if request.frost_dir is None else corruptions.load_frost(request.frost_dir)
     chosen = request.corruptions or usual
-    if frost is None and not request.corruptions:
+    if frost is None:
         chosen = [names.PROCEDURAL_FROST if name == "frost" else name for name in chosen]
     corrupted = [
         Corrupted(name, severity, request.form, frost if name == "frost" else None)

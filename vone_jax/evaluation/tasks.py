@@ -93,6 +93,7 @@ def plan(
         attack_noise=attack_noise,
         transfer="" if other is None else f"{other.name}, weights {other.weights}",
         without_noise=network.model is not None,
+        transfer_stochastic=other is not None and other.stochastic,
     )
     tasks: list[tuple[Job, Task]] = [
         (few if isinstance(condition, Masking) else job, condition)
