@@ -27,6 +27,13 @@ def test_it_converts(vone, file, tmp_path, capsys):
     assert "converted from net.pth" in (tmp_path / "net" / "README.md").read_text()
 
 
+def test_a_run_is_not_overwritten(file, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text('{"format": 1, "experiment": {}}')
+    assert main([str(file), "--out", str(tmp_path / "run")]) == 2
+    assert "run must be a new folder" in capsys.readouterr().err
+
+
 def test_errors_are_short_and_complete(file, capsys):
     assert main([str(file), "--name", "resnet18"]) == 2
     error = capsys.readouterr().err

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
@@ -85,6 +86,27 @@ def test_folders_keep_the_front_end(config, tmp_path):
     model = models.create("vone_resnet18", 3, width=2, v1=config)
     variables = random_variables(model)
     assert folder_keeps(tmp_path, model, variables)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vone_resnet18"])
+def test_a_network_that_computes_in_bfloat16_is_written(name, tmp_path):
+    """Its variables are float32. The folder does not keep in what it computes."""
+    model = models.create(name, 3, image_size=28, in_channels=1, width=2, dtype=jnp.bfloat16)
+    variables = random_variables(model)
+    convert.save_folder(tmp_path, model, variables)
+    again, values = convert.load_folder(tmp_path)
+    assert again == models.create(name, 3, image_size=28, in_channels=1, width=2)
+    assert equal(values, variables)
+
+
+def test_a_run_is_not_overwritten_by_a_folder(tmp_path):
+    model = models.create("resnet18", 3, image_size=28, in_channels=1, width=2)
+    content = json.dumps({"format": 1, "experiment": {}, "class_names": ["a", "b", "c"]})
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match="is of something else, such as a run"):
+        convert.save_folder(tmp_path, model, random_variables(model))
+    assert (tmp_path / "config.json").read_text() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
 @pytest.mark.parametrize("image_size", [28, 32, 64, 224])

@@ -9,6 +9,8 @@ from pathlib import Path
 from vone_jax import cli, names
 
 PROGRAM = cli.program("python -m vone_jax.convert")
+# Side of the largest images, in pixels.
+_LARGEST = 4096
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,8 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"FILE must be a checkpoint file, {options.file} is a directory")
     if not options.file.is_file():
         parser.error(f"FILE must be a checkpoint file, there is none at {options.file}")
-    if options.image_size is not None and options.image_size < 8:
-        parser.error(f"--image-size must be an integer >= 8, got {options.image_size}")
+    if options.image_size is not None and not 8 <= options.image_size <= _LARGEST:
+        parser.error(
+            f"--image-size must be an integer from 8 to {_LARGEST}, got {options.image_size}"
+        )
     parser.directory("--out", options.out)
     # JAX takes half a second to import, and wrong arguments do not need it.
     from vone_jax import convert
@@ -77,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 source=f"converted from {printable(options.file.name)}",
             )
             print(f"written: {options.out}")
-    except (convert.CheckpointError, OSError) as error:
+    except (ValueError, OSError) as error:
         # Most errors name the file.
         named = options.file.name in str(error)
         status = cli.FAILED if isinstance(error, OSError) else cli.WRONG_ARGUMENTS

@@ -61,8 +61,10 @@ def save_folder(
 ) -> Path:
     """Write a network as a folder that ``load_folder`` reads back bit for bit.
 
+    A network that computes in bfloat16 is read back as one that computes in float32.
+
     Args:
-      folder: made if it does not exist. Files of the same names are replaced.
+      folder: made if it does not exist. The files of an earlier call are replaced.
       model: a network of ``models.create``.
       variables: its float32 variables.
       results: results of ``eval.py``, see ``results.read``. The model card shows their accuracies.
@@ -71,12 +73,20 @@ def save_folder(
       source: the origin of the weights, in words, for the card.
 
     Raises:
-      ValueError: if the network is not one of ``models.create``, or the variables not its own.
+      ValueError: if the network is not one of ``models.create``, or the variables not its own; or
+        if the folder holds something else, such as a run of ``train.py``.
     """
+    folder = Path(folder)
+    if (folder / "config.json").exists():
+        before = read_json(folder / "config.json")
+        if not isinstance(before, dict) or before.get("library_name") != "vone_jax":
+            raise ValueError(
+                f"{folder} must be a new folder or one of vone_jax.convert; its config.json is of "
+                f"something else, such as a run, and would be lost"
+            )
     description = describe(model)
     checked = checked_variables(model, flatten_dict(variables))
     arrays = {".".join(path): array for path, array in checked.items()}
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = {"format": _FORMAT, "library_name": "vone_jax", "network": description}
     files.replace_json(folder / "config.json", config)
@@ -130,12 +140,11 @@ def describe(model: models.Network) -> dict[str, Any]:
     arguments = {field: getattr(model, field) for field in ("image_size", "in_channels", *fields)}
     arguments |= {field: getattr(model.back_end, field) for field in ("num_classes", "width")}
     for name in names:
-        built = models.create(name, **arguments)
-        if built == model.clone(dtype=built.dtype):
+        if models.create(name, dtype=model.dtype, **arguments) == model:
             description = dataclass_json.encode(_Arguments(name, **arguments), _BANKS)
             json.dumps(description, allow_nan=False)
             return {name: value for name, value in description.items() if value is not None}
-    raise ValueError("the network is none that models.create builds in float32")
+    raise ValueError("the network is none that models.create builds")
 
 
 def _bank_arrays(model: models.Network) -> dict[str, np.ndarray]:
