@@ -66,7 +66,7 @@ def losses(directory):
 
 
 @pytest.mark.slow
-def test_a_run_learns_from_an_ensemble(tmp_path):
+def test_a_run_learns_from_an_ensemble(tmp_path, capsys):
     """The first loss is that of the network before the step, at the weight 1 the divergence."""
     model = models.create("resnet18", 10, image_size=28, in_channels=1, width=2)
     for name, seed in (("a", 1), ("b", 2)):
@@ -82,6 +82,11 @@ def test_a_run_learns_from_an_ensemble(tmp_path):
     assert measured[0.0] != pytest.approx(measured[1.0], rel=0.1)
     _, experiment, *_ = training.load_run(tmp_path / "0.5" / "run")
     assert experiment.distillation == training.Distillation(teacher, 2.0, 0.5)
+    # It does not go on with a teacher of other weights.
+    assert run(tmp_path / "0.5", teacher, 0.5) == 0
+    convert.save_folder(tmp_path / "b", model, models.init(model, jax.random.key(3)))
+    assert run(tmp_path / "0.5", teacher, 0.5) == 2
+    assert "weights of distillation.teacher: " in capsys.readouterr().err
 
 
 @pytest.mark.slow

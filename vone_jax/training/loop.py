@@ -109,6 +109,7 @@ def train(
             device=meshes.describe(mesh),
             command=command,
             initial_digest=None if weights is None else weights.digest,
+            teacher_weights=setup.teacher_weights,
         )
         enter(run_dirs.open_run(run_dir, description))
         checkpoints = enter(

@@ -70,6 +70,8 @@ class RunDescription:
     command: str = ""
     # SHA-256 digest of the weights that the run started from, see initial.py. None without them.
     initial_digest: str | None = None
+    # Checksum of the weights of a distillation's teacher, see ``Network.weights``. None without it.
+    teacher_weights: str | None = None
     # Versions of Python and of packages, by name.
     versions: dict[str, str] = dataclasses.field(default_factory=versions)
 
@@ -156,6 +158,10 @@ def _describe(run_dir: Path, description: RunDescription) -> None:
         ours, theirs = description.initial_digest, before.initial_digest
         if ours not in (None, theirs):
             changes.append(f"sha256 of initial_weights: {ours} here, {theirs} there")
+        ours, theirs = description.teacher_weights, before.teacher_weights
+        # Runs of earlier versions do not have it.
+        if theirs not in (None, ours):
+            changes.append(f"weights of distillation.teacher: {ours} here, {theirs} there")
         if changes:
             raise RunDirectoryError(
                 f"{run_dir} holds a run of another experiment; this command and that run have\n  "

@@ -4,7 +4,7 @@ import dataclasses
 from collections import deque
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
@@ -27,6 +27,9 @@ from vone_jax.training.step import (
     make_train_step,
 )
 
+if TYPE_CHECKING:
+    from vone_jax.network import Network
+
 _FIELDS_ON_DEVICE = ("image", "label", "index", "mask", *MARKS)
 # The state counts its steps in an int32.
 _MOST_STEPS = 2**31 - 1
@@ -46,7 +49,8 @@ class Setup:
     """The parts of a run, whose ``experiment`` has the number of classes filled in.
 
     ``parameters`` is the number of trained parameters, without frozen ones. An epoch has
-    ``steps_per_epoch`` full batches, and the run ``total_steps`` steps.
+    ``steps_per_epoch`` full batches, and the run ``total_steps`` steps. ``teacher_weights`` is a
+    checksum of the teacher's weights, None without a teacher.
     """
 
     experiment: Experiment
@@ -57,6 +61,7 @@ class Setup:
     eval_source: data.Source
     steps_per_epoch: int
     total_steps: int
+    teacher_weights: str | None
     train_step: Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
     eval_step: Callable[[Any, Batch], Sums]
 
@@ -215,6 +220,7 @@ def prepare(experiment: Experiment, mesh: meshes.Mesh) -> Setup:
         # All of a small set, as far as devices and parts can share it.
         config = dataclasses.replace(config, batch_size=len(train_source) // part * part)
     experiment = _fit(dataclasses.replace(experiment, data=config), train_source, eval_source)
+    teacher = _open_teacher(experiment, train_source)
     model = build_model(experiment.model, experiment.precision)
     steps_per_epoch = data.batches_per_epoch(train_source, config.batch_size)
     total_steps = experiment.total_steps(steps_per_epoch)
@@ -234,13 +240,14 @@ def prepare(experiment: Experiment, mesh: meshes.Mesh) -> Setup:
         eval_source=eval_source,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
+        teacher_weights=None if teacher is None else teacher.weights,
         train_step=make_train_step(
             model,
             experiment,
             steps_per_epoch,
             mesh,
             _targets(experiment, model, mesh, shapes),
-            _teacher(experiment, mesh, train_source),
+            teacher and meshes.replicate(mesh, prng.as_pytree(teacher.logits_fn)),
         ),
         eval_step=make_eval_step(model, experiment.seed, mesh),
     )
@@ -263,10 +270,8 @@ def _targets(
     return meshes.replicate(mesh, make_targets(experiment))
 
 
-def _teacher(
-    experiment: Experiment, mesh: meshes.Mesh, source: data.Source
-) -> jax.tree_util.Partial | None:
-    """Return the classifier of the distillation's teacher, with its weights on every device."""
+def _open_teacher(experiment: Experiment, source: data.Source) -> "Network | None":
+    """Open the teacher of the distillation, if there is one, and check that it fits."""
     if experiment.distillation is None:
         return None
     # Imported late: that package opens run directories, so it needs this one.
@@ -287,7 +292,7 @@ def _teacher(
             f"has {teacher.num_classes}, {', '.join(teacher.class_names[:3])}, ..., the images "
             f"{source.num_classes}, {', '.join(names[:3])}, ..."
         )
-    return meshes.replicate(mesh, prng.as_pytree(teacher.logits_fn))
+    return teacher
 
 
 def _fit(experiment: Experiment, *sources: data.Source) -> Experiment:
