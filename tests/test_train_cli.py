@@ -137,6 +137,10 @@ def test_options_take_precedence_over_the_front_end_of_weights(planned, sources,
     assert front_end("--model.v1.noise.scale", "0.7").noise == v1.NeuronalNoise(scale=0.7)
     sampled = front_end("--model.v1.gabor-seed", "3")
     assert (sampled.bank, sampled.gabor_seed, sampled.sf_max) == (None, 3, 6.0)
+    # Also where the source has the value that is typed.
+    assert front_end("--model.v1.gabor-seed", str(FRONT_END.gabor_seed)).bank is None
+    tuned = front_end("--model.v1.tuned")
+    assert tuned.tuned and tuned.bank == FRONT_END.bank.parameters
 
 
 def test_weights_bring_the_normalisation_of_a_base_network(planned, sources, tmp_path):

@@ -179,11 +179,11 @@ def _with_front_end(
     assert experiment.initial_weights is not None
     started = training.start_from(experiment, experiment.initial_weights, run_dir)
     parsed = _parse(argv, started).experiment
-    before, after = started.model.v1, parsed.model.v1
+    v1, given = parsed.model.v1, _given(argv)
     sampling = ("gabor_seed", "sf_min", "sf_max", "distribution")
-    if after is not None and any(getattr(before, n) != getattr(after, n) for n in sampling):
+    if v1 is not None and any(f"model.v1.{name}" in given for name in sampling):
         # These options ask for a bank that is sampled.
-        v1 = dataclasses.replace(after, bank=None)
+        v1 = dataclasses.replace(v1, bank=None)
         parsed = dataclasses.replace(parsed, model=dataclasses.replace(parsed.model, v1=v1))
     return parsed
 

@@ -24,6 +24,7 @@ from vone_jax.training import run_dir as run_dirs
 from vone_jax.training import setup as setups
 from vone_jax.training.experiment import Experiment, ModelConfig
 from vone_jax.training.step import TrainState, initial_state
+from vone_jax.v1 import ImportedBank
 
 if TYPE_CHECKING:
     from vone_jax.network import Network
@@ -165,6 +166,9 @@ def _with_front_end(config: ModelConfig, model: Any) -> ModelConfig:
         def adapted(theirs: Any, ours: Any) -> Any:
             kept = ("noise", "noise_generator", "tuned")
             fields = {name: getattr(ours, name) for name in kept if hasattr(ours, name)}
+            if fields.get("tuned") and isinstance(theirs.bank, ImportedBank):
+                # Training changes the parameters of kernels.
+                fields["bank"] = theirs.bank.parameters
             if theirs.image_size != size:
                 fields |= {"image_size": size, "visual_degrees": degrees}
             return dataclasses.replace(theirs, **fields)
