@@ -1,6 +1,7 @@
 """Sweeps with stand-ins for train.py and eval.py: what runs, what is skipped, what stops."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -210,6 +211,9 @@ def test_wrong_sweeps_are_refused(root):
         Sweep("s", "g", {})
     with pytest.raises(ValueError, match="name of a directory, got 'a/b'"):
         Sweep("s", "g", {"a/b": Member(BASE)})
+    for label in ("a:2", "a+c"):
+        with pytest.raises(ValueError, match=re.escape(f"without ':' and '+', got '{label}'")):
+            Sweep("s", "g", {label: Member(BASE)})
     with pytest.raises(ValueError, match=r"must be Member\(...\)"):
         Sweep("s", "g", {"a": BASE})  # pyright: ignore
     with pytest.raises(ValueError, match="only must be among train, evaluate, report"):

@@ -144,6 +144,7 @@ eval empty.py:net                               | empty.py     | has no function
 eval text.txt                                   | text.txt     | a checkpoint file (.pth
 eval void                                       | void         | there is no config.json in it
 eval efficientnet_lite1                         | lite1        | did you mean 'efficientnet_lite0'
+eval net+                                       | net+         | before and behind each +
 eval net other                                  | other        | net+other is the mean
 eval net --sweet clean                          | --sweet      | --help-all
 eval net --corruption fog                       | --corruption | did you mean --corruptions
@@ -260,15 +261,16 @@ report void --tabels x                          | --tabels     | did you mean '-
 convert                                         | FILE         | required
 convert nosuch.pth                              | FILE must be | there is none at nosuch.pth
 convert void                                    | FILE must be | a checkpoint file, void is a dir
-convert text.txt --image-size=-4                | --image-size | an integer >= 8
+convert text.txt --image-size=-4                | --image-size | an integer from 8 to 4096
+convert text.txt --image-size 1000000           | --image-size | an integer from 8 to 4096
 convert text.txt --outt x                       | --outt       | did you mean '--out'
 convert text.txt                                | the file     | *.safetensors
-convert text.txt --name resnet19                | --name       | 'resnet18'
+convert text.txt --name resnet19                | --name       | resnet18
 convert text.txt --image-size big               | --image-size | invalid int value
 convert text.txt --out                          | --out        | expected one argument
 prepare                                         | COMMAND      | required
-prepare foo                                     | foo          | 'idx', 'tfds'
-prepare idx --name cifar                        | --name       | 'fashion_mnist', 'mnist'
+prepare foo                                     | foo          | tfds
+prepare idx --name cifar                        | --name       | kmnist
 prepare idx --source nowhere                    | --source     | directory of the IDX files
 prepare idx --data-dir text.txt                 | --data-dir   | must be a directory
 prepare tfds cifar11                            | cifar11      | TFDS has no set

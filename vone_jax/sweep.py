@@ -95,6 +95,9 @@ class Sweep:
         for field, name in [*named, *(("members", label) for label in self.members)]:
             if not name or "/" in name or name.startswith((".", "-")):
                 raise ValueError(f"{field} must be usable as the name of a directory, got {name!r}")
+            # In commands, SWEEP:LABEL is a member and NETWORK+NETWORK an ensemble.
+            if {":", "+"} & set(name):
+                raise ValueError(f"{field} must be without ':' and '+', got {name!r}")
         trained: list[str] = []
         for label, member in self.members.items():
             arguments.instance(f"members[{label!r}]", member, Member)

@@ -120,7 +120,10 @@ def _open(spec: str, path: Path, step: int | None, v1_fields: Mapping[str, Any])
     if path.exists():
         raise NetworkError(f"{spec} is no network: it must be {_SOURCES}")
     if "+" in spec:
-        return ensemble([open_network(part, step=step) for part in spec.split("+")])
+        parts = spec.split("+")
+        if not all(parts):
+            raise NetworkError(f"a network must stand before and behind each +, got {spec}")
+        return ensemble([open_network(part, step=step) for part in parts])
     if spec == LITE0:
         preprocessing = Preprocessing(squash=True, interpolation="bicubic")
         network = _open_checkpoint(lite0_checkpoint(), {})
