@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import json
 import re
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import vone_jax
 from tests.convert.conftest import random_variables, small
 from tests.network import user_networks
-from vone_jax import convert, models, prng, training, v1
+from vone_jax import convert, data, models, prng, training, v1
 from vone_jax.network import Network, NetworkError, ensemble
 
 FUNCTIONS = "tests.network.user_networks"
@@ -365,6 +366,23 @@ def test_a_tuned_bank_is_opened_as_a_fixed_one(tmp_path):
     convert.save_folder(tmp_path / "tuned", model, models.init(model, jax.random.key(0)))
     network = vone_jax.open_network(tmp_path / "tuned")
     assert not network.v1.tuned and network.v1.bank is not None
+
+
+def test_a_folder_keeps_class_names_and_crop(vone, tmp_path):
+    names = tuple(f"kind {i}" for i in range(vone[0].back_end.num_classes))
+    given = {"class_names": names, "center_crop": 0.5}
+    convert.save_folder(tmp_path / "net", *vone, **given)
+    network = vone_jax.open_network(tmp_path / "net")
+    assert network.class_names == names
+    assert network.preprocessing == data.Preprocessing(center_crop=0.5)
+    good = json.loads((tmp_path / "net" / "config.json").read_text())
+    for wrong in ({"class_names": names[:2]}, {"class_names": "names"}, {"center_crop": 2}):
+        with pytest.raises(ValueError, match="must be"):
+            convert.save_folder(tmp_path / "other", *vone, **wrong)
+        (tmp_path / "net" / "config.json").write_text(json.dumps(good | wrong))
+        with pytest.raises(convert.CheckpointError, match="config.json: .* must be"):
+            vone_jax.open_network(tmp_path / "net")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("spec", ["folder", "network"])

@@ -1,15 +1,15 @@
 """A network as a folder in the style of the Hugging Face hub.
 
-config.json         the arguments that build the network again
+config.json         the arguments that build the network again, class names, centre crop
 model.safetensors   its variables as ``params.back_end.fc.kernel``, and an imported bank
 README.md           the model card, with the numbers that were measured
 """
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -58,6 +58,8 @@ def save_folder(
     results: Iterable[results.Result] = (),
     licence: str = "other",
     source: str = "",
+    class_names: Sequence[str] = (),
+    center_crop: float | None = None,
 ) -> Path:
     """Write a network as a folder that ``load_folder`` reads back bit for bit.
 
@@ -71,6 +73,9 @@ def save_folder(
         Without them it says that nothing was measured.
       licence: of the weights, an identifier of the hub (``"apache-2.0"``, ``"other"``).
       source: the origin of the weights, in words, for the card.
+      class_names: one name for each logit, such as ``network.class_names``. Without them, nobody
+        can match the logits with the labels of a data set.
+      center_crop: of the images, such as ``network.preprocessing.center_crop``.
 
     Raises:
       ValueError: if the network is not one of ``models.create``, or the variables not its own; or
@@ -87,8 +92,9 @@ def save_folder(
     description = describe(model)
     checked = checked_variables(model, flatten_dict(variables))
     arrays = {".".join(path): array for path, array in checked.items()}
-    folder.mkdir(parents=True, exist_ok=True)
     config = {"format": _FORMAT, "library_name": "vone_jax", "network": description}
+    config |= _check_images(description["num_classes"], class_names, center_crop)
+    folder.mkdir(parents=True, exist_ok=True)
     files.replace_json(folder / "config.json", config)
     write_safetensors(
         folder / "model.safetensors", arrays | _bank_arrays(model), {"format": "vone_jax"}
@@ -99,8 +105,22 @@ def save_folder(
     return folder
 
 
+class Folder(NamedTuple):
+    """The content of a folder; names and crop are empty and None where it does not say them."""
+
+    model: models.Network
+    variables: dict[str, Any]
+    class_names: tuple[str, ...]
+    center_crop: float | None
+
+
 def load_folder(folder: str | Path) -> tuple[models.Network, dict[str, Any]]:
-    """Load the network and variables that ``save_folder`` wrote.
+    """Load the network and variables that ``save_folder`` wrote. For errors see ``read_folder``."""
+    return read_folder(folder)[:2]
+
+
+def read_folder(folder: str | Path) -> Folder:
+    """Read all that ``save_folder`` wrote, but the card.
 
     Raises:
       CheckpointError: listing what is damaged or does not fit.
@@ -116,7 +136,31 @@ def load_folder(folder: str | Path) -> tuple[models.Network, dict[str, Any]]:
     model = _build(config["network"], arrays)
     weights = {tuple(n.split(".")): a for n, a in arrays.items() if not n.startswith("v1.bank.")}
     checked = checked_variables(model, weights)
-    return model, unflatten_dict({path: jnp.array(array) for path, array in checked.items()})
+    variables = unflatten_dict({path: jnp.array(array) for path, array in checked.items()})
+    class_names, center_crop = config.get("class_names", []), config.get("center_crop")
+    try:
+        _check_images(config["network"]["num_classes"], class_names, center_crop)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"config.json: {error}") from error
+    return Folder(model, variables, tuple(class_names), center_crop)
+
+
+def _check_images(
+    num_classes: int, class_names: Sequence[str], center_crop: float | None
+) -> dict[str, Any]:
+    """Check what a folder says about images and labels, and return it as JSON values."""
+    stored: dict[str, Any] = {}
+    if class_names:
+        named = isinstance(class_names, list | tuple) and set(map(type, class_names)) == {str}
+        if not named or len(class_names) != num_classes:
+            raise ValueError(f"class_names must be {num_classes} names, got {class_names!r:.80}")
+        stored["class_names"] = list(class_names)
+    if center_crop is not None:
+        number = isinstance(center_crop, float | int) and not isinstance(center_crop, bool)
+        if not number or not 0 < center_crop <= 1:
+            raise ValueError(f"center_crop must be in (0, 1], got {center_crop!r:.80}")
+        stored["center_crop"] = center_crop
+    return stored
 
 
 def describe(model: models.Network) -> dict[str, Any]:

@@ -107,8 +107,12 @@ def _open(spec: str, path: Path, step: int | None, v1_fields: Mapping[str, Any])
     if path.is_dir():
         if _is_run(path):
             return _open_run(path, step)
-        model, variables = convert.load_folder(path)
-        return _converted(path.resolve().name, model, variables, f"folder {path.resolve().name}")
+        name, found = path.resolve().name, convert.read_folder(path)
+        network = _converted(name, found.model, found.variables, f"folder {name}")
+        if found.class_names:
+            network = dataclasses.replace(network, class_names=found.class_names, notes=())
+        preprocessing = Preprocessing(found.center_crop)
+        return dataclasses.replace(network, preprocessing=preprocessing)
     if path.suffix in _CHECKPOINTS and path.exists():
         return _open_checkpoint(path, v1_fields)
     if path.suffix == _ARTEFACT and path.exists():
