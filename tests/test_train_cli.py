@@ -143,6 +143,22 @@ def test_options_take_precedence_over_the_front_end_of_weights(planned, sources,
     assert tuned.tuned and tuned.bank == FRONT_END.bank.parameters
 
 
+def test_a_surround_that_the_weights_do_not_have_is_told(planned, sources, tmp_path, capsys):
+    config = tmp_path / "surround.py"
+    config.write_text(
+        "from dataclasses import replace\nfrom vone_jax.v1 import SurroundNormalization\n"
+        "from configs.imagenet.vone_resnet50 import experiment as e\n"
+        "v1 = replace(e.model.v1, normalization=SurroundNormalization())\n"
+        "experiment = replace(e, model=replace(e.model, v1=v1))\n"
+    )
+    command = [str(config), "--initial-weights", "vone.pth", "--run-dir", str(tmp_path / "run")]
+    assert train.main(command) == 0
+    assert planned[0][0].model.v1.normalization is None
+    assert "has a V1 without normalization" in capsys.readouterr().err
+    assert train.main([*VONE, "--run-dir", str(tmp_path / "run")]) == 0
+    assert not capsys.readouterr().err
+
+
 def test_weights_bring_the_normalisation_of_a_base_network(planned, sources, tmp_path):
     command = ["imagenet/resnet50", "--initial-weights", "base.pth", "--run-dir", str(tmp_path)]
     assert train.main(command) == 0
@@ -151,6 +167,8 @@ def test_weights_bring_the_normalisation_of_a_base_network(planned, sources, tmp
     assert train.main([*command, "--model.mean", "0.5", "0.5", "0.5"]) == 0
     assert planned[1][0].model.mean == (0.5, 0.5, 0.5)
     assert planned[1][0].model.std == (0.3, 0.2, 0.1)
+    assert train.main([*command, "--model.mean", "0.5"]) == 0
+    assert planned[2][0].model.mean == (0.5, 0.5, 0.5)
 
 
 def test_the_guide_starts_from_weights_in_three_ways(planned, sources, monkeypatch, tmp_path):

@@ -178,6 +178,14 @@ def _with_front_end(
     """Put the front end of the initial weights in the place of the config's, but not of options."""
     assert experiment.initial_weights is not None
     started = training.start_from(experiment, experiment.initial_weights, run_dir)
+    asked, taken = (each.model.v1 for each in (experiment, started))
+    if asked is not None and asked.normalization is not None and jax.process_index() == 0:
+        if taken is not None and taken.normalization is None:
+            print(
+                f"{PROGRAM}: --initial-weights {experiment.initial_weights} has a V1 without "
+                "normalization, which takes the place of that of the config",
+                file=sys.stderr,
+            )
     parsed = _parse(argv, started).experiment
     v1, given = parsed.model.v1, _given(argv)
     sampling = ("gabor_seed", "sf_min", "sf_max", "distribution")

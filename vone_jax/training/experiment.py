@@ -43,8 +43,8 @@ class ModelConfig:
     stem_noise: Noise = None
     # Factor on the output of the stem before that noise.
     stem_gain: Positive = 1.0
-    # Normalisation of images in a base network, one number per channel; None takes the default of
-    # models.create. VOneNets have v1.image_mean and v1.image_std.
+    # Normalisation of images in a base network, one number per channel or one for all; None takes
+    # the default of models.create. VOneNets have v1.image_mean and v1.image_std.
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     # The stage before V1 of an EVNet. None is replaced by models.front_end, as for v1.
@@ -54,6 +54,10 @@ class ModelConfig:
 
     def __post_init__(self):
         arguments.fields(self)
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if value is not None and len(value) == 1:
+                object.__setattr__(self, name, value * self.in_channels)
         if self.width is None:
             object.__setattr__(self, "width", models.default_width(self.name))
         if self.name in models.NAMES:
