@@ -17,8 +17,11 @@ _LABELS = [
     "vone-high", "vone-high-1", "vone-high-2",
     "vone-simple", "vone-simple-1", "vone-simple-2",
     "vone-complex", "vone-complex-1", "vone-complex-2",
-    "vone-complex-gain-7.5", "vone-gain-5", "vone-gain-45", "vone-quiet", "vone-noise-0.5",
-    "vone-noise-2",
+    "vone-complex-gain-7.5", "vone-complex-gain-7.5-1", "vone-complex-gain-7.5-2",
+    "vone-gain-5", "vone-gain-45",
+    "vone-quiet", "vone-quiet-1", "vone-quiet-2",
+    "vone-noise-0.5", "vone-noise-0.5-1", "vone-noise-0.5-2",
+    "vone-noise-2", "vone-noise-2-1", "vone-noise-2-2",
 ]  # fmt: skip
 
 sweep = laboratory("components", _LABELS)

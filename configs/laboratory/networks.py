@@ -96,15 +96,15 @@ NETWORKS: dict[str, Experiment] = {
     **_seeds("vone-simple", _v1(simple_channels=64, complex_channels=0)),
     **_seeds("vone-complex", _v1(simple_channels=0, complex_channels=64)),
     # Half the gain gives complex cells the mean response of simple ones.
-    "vone-complex-gain-7.5": _v1(simple_channels=0, complex_channels=64, k_exc=7.5),
+    **_seeds("vone-complex-gain-7.5", _v1(simple_channels=0, complex_channels=64, k_exc=7.5)),
     # A third and three times the gain: mean responses of about 0.3 and 3. The variance of the noise
     # follows the mean, so beside the response it is stronger and weaker.
     "vone-gain-5": _v1(k_exc=5.0),
     "vone-gain-45": _v1(k_exc=45.0),
     # Stochasticity. The gain behind the stem makes its mean response about 1, that of V1.
     **_seeds("vone-quiet", _v1(noise=None)),
-    "vone-noise-0.5": _v1(noise=NeuronalNoise(strength=0.5)),
-    "vone-noise-2": _v1(noise=NeuronalNoise(strength=2.0)),
+    **_seeds("vone-noise-0.5", _v1(noise=NeuronalNoise(strength=0.5))),
+    **_seeds("vone-noise-2", _v1(noise=NeuronalNoise(strength=2.0))),
     "base-stem-noise": replace(
         _base, model=replace(_base.model, stem_noise=NeuronalNoise(), stem_gain=2.5)
     ),
