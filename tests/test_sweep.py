@@ -212,7 +212,7 @@ def test_wrong_sweeps_are_refused(root):
     with pytest.raises(ValueError, match="name of a directory, got 'a/b'"):
         Sweep("s", "g", {"a/b": Member(BASE)})
     for label in ("a:2", "a+c"):
-        with pytest.raises(ValueError, match=re.escape(f"without ':' and '+', got '{label}'")):
+        with pytest.raises(ValueError, match=re.escape(f"in commands, got '{label}'")):
             Sweep("s", "g", {label: Member(BASE)})
     with pytest.raises(ValueError, match=r"must be Member\(...\)"):
         Sweep("s", "g", {"a": BASE})  # pyright: ignore

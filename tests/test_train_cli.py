@@ -168,7 +168,7 @@ def test_weights_bring_the_normalisation_of_a_base_network(planned, sources, tmp
     assert planned[1][0].model.mean == (0.5, 0.5, 0.5)
     assert planned[1][0].model.std == (0.3, 0.2, 0.1)
     assert train.main([*command, "--model.mean", "0.5"]) == 0
-    assert planned[2][0].model.mean == (0.5, 0.5, 0.5)
+    assert planned[2][0].model.build(num_classes=1).mean == (0.5, 0.5, 0.5)
 
 
 def test_the_guide_starts_from_weights_in_three_ways(planned, sources, monkeypatch, tmp_path):

@@ -97,7 +97,10 @@ class Sweep:
                 raise ValueError(f"{field} must be usable as the name of a directory, got {name!r}")
             # In commands, SWEEP:LABEL is a member and NETWORK+NETWORK an ensemble.
             if {":", "+"} & set(name):
-                raise ValueError(f"{field} must be without ':' and '+', got {name!r}")
+                raise ValueError(
+                    f"{field} must be without ':' and '+', which have a meaning in commands, got "
+                    f"{name!r}"
+                )
         trained: list[str] = []
         for label, member in self.members.items():
             arguments.instance(f"members[{label!r}]", member, Member)

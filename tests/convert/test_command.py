@@ -30,8 +30,11 @@ def test_it_converts(vone, file, tmp_path, capsys):
 def test_a_run_is_not_overwritten(file, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text('{"format": 1, "experiment": {}}')
-    assert main([str(file), "--out", str(tmp_path / "run")]) == 2
-    assert "run must be a new folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main([str(file), "--out", str(tmp_path / "run")])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "--out" in error and "must be a new directory" in error
 
 
 def test_errors_are_short_and_complete(file, capsys):

@@ -103,7 +103,7 @@ def test_a_run_is_not_overwritten_by_a_folder(tmp_path):
     model = models.create("resnet18", 3, image_size=28, in_channels=1, width=2)
     content = json.dumps({"format": 1, "experiment": {}, "class_names": ["a", "b", "c"]})
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(ValueError, match="is of something else, such as a run"):
+    with pytest.raises(ValueError, match="that of something else, such as a run"):
         convert.save_folder(tmp_path, model, random_variables(model))
     assert (tmp_path / "config.json").read_text() == content
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]

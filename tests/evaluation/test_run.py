@@ -77,7 +77,7 @@ def test_a_result_says_what_was_measured(network, tmp_path):
         checkpoint_step=7,
         trained_noise=noise,
         test_noise=noise,
-        config={"seed": 0},
+        config={"seed": 0, "preprocessing": dataclasses.asdict(data.Preprocessing())},
     )
     assert result.dataset == results.Dataset("tiny", "test", 5, 2, 10, ("a", "b", "c"))
     assert str(result.condition.attacks[0]) == repr(ATTACKED.attack)
@@ -273,13 +273,12 @@ def test_noise_frozen_at_the_attack_has_its_own_name(network, tmp_path):
     assert result.protocol == evaluation.Protocol("fresh", 3)
 
 
-def test_a_function_on_other_images_has_another_identity(network, tmp_path):
-    """A module's run says in its experiment how images are made."""
-    function = dataclasses.replace(network, model=None)
-    cropped = dataclasses.replace(function, preprocessing=data.Preprocessing(center_crop=0.5))
+def test_a_network_on_other_images_has_another_identity(network, tmp_path):
+    """A run says in its experiment how images are made."""
+    cropped = dataclasses.replace(network, preprocessing=data.Preprocessing(center_crop=0.5))
     clean = evaluation.Clean()
-    first = evaluation.evaluate(tiny.tiny_job(function, tmp_path), clean)
-    again = evaluation.evaluate(tiny.tiny_job(function, tmp_path), clean)
+    first = evaluation.evaluate(tiny.tiny_job(network, tmp_path), clean)
+    again = evaluation.evaluate(tiny.tiny_job(network, tmp_path), clean)
     assert again.provenance == first.provenance
     with pytest.raises(evaluation.ResultError, match="center_crop is 0.5, was null"):
         evaluation.evaluate(tiny.tiny_job(cropped, tmp_path), clean)

@@ -142,6 +142,12 @@ def test_images_through_a_noisy_network_average_its_draws():
         assert (attacks["transfer"].eot_samples, attacks["eps"].eot_samples) == (samples, 1)
 
 
+def test_every_name_of_a_suite_has_conditions():
+    exhibits = {requests.PHYSIOLOGY, requests.GALLERY, requests.FRONT_END}
+    for name in {*requests.NAMES} - exhibits - {*requests.GROUPS}:
+        assert suites.conditions([name], evaluation.Request(), NOISY), name
+
+
 def test_frost_of_files_needs_no_photographs():
     request = evaluation.Request(corruptions=("frost", "fog"), corrupted_files="npy:there")
     found = suites.conditions(["corruptions"], request, NOISY)

@@ -114,6 +114,22 @@ def test_exported_programs_with_other_weights_have_other_checksums():
     assert checksum(first) == checksum(first) != checksum(second)
 
 
+def test_the_checksum_of_variables_is_of_no_program():
+    """A run that resumes after an update of JAX still has its teacher."""
+    network, closed = (vone_jax.open_network(f"{FUNCTIONS}:{n}") for n in ("cnn", "closed_over"))
+
+    def checksum(scale, call=lambda logits: logits):
+        weights = jax.tree.map(lambda leaf: scale * leaf, network.logits_fn.args[0])
+        logits = jax.tree_util.Partial(
+            lambda *inputs: call(network.logits_fn.func(*inputs)), weights
+        )
+        return dataclasses.replace(network, logits_fn=logits).variables_checksum
+
+    assert checksum(1) == checksum(1, jnp.tanh) == network.variables_checksum != checksum(2)
+    assert ensemble([network, network]).variables_checksum not in ("", network.variables_checksum)
+    assert closed.variables_checksum == ""
+
+
 def test_noise_is_found_or_must_be_stated():
     network = vone_jax.open_network(f"{FUNCTIONS}:noisy")
     assert network.stochastic and network.noise is None
@@ -376,7 +392,8 @@ def test_a_folder_keeps_class_names_and_crop(vone, tmp_path):
     assert network.class_names == names
     assert network.preprocessing == data.Preprocessing(center_crop=0.5)
     good = json.loads((tmp_path / "net" / "config.json").read_text())
-    for wrong in ({"class_names": names[:2]}, {"class_names": "names"}, {"center_crop": 2}):
+    for field, value in (("class_names", names[:2]), ("class_names", None), ("center_crop", 2)):
+        wrong = {field: value}
         with pytest.raises(ValueError, match="must be"):
             convert.save_folder(tmp_path / "other", *vone, **wrong)
         (tmp_path / "net" / "config.json").write_text(json.dumps(good | wrong))

@@ -60,8 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.directory("--out", options.out)
     # JAX takes half a second to import, and wrong arguments do not need it.
     from vone_jax import convert
+    from vone_jax.convert.folder import check_place
     from vone_jax.convert.untrusted import printable
 
+    if options.out is not None:
+        try:
+            check_place(options.out)
+        except ValueError as error:
+            parser.error(f"--out {error}")
     try:
         conversion = convert.read(
             options.file,
@@ -81,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 source=f"converted from {printable(options.file.name)}",
             )
             print(f"written: {options.out}")
-    except (ValueError, OSError) as error:
+    except (convert.CheckpointError, OSError) as error:
         # Most errors name the file.
         named = options.file.name in str(error)
         status = cli.FAILED if isinstance(error, OSError) else cli.WRONG_ARGUMENTS

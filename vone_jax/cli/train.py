@@ -183,7 +183,8 @@ def _with_front_end(
         if taken is not None and taken.normalization is None:
             print(
                 f"{PROGRAM}: --initial-weights {experiment.initial_weights} has a V1 without "
-                "normalization, which takes the place of that of the config",
+                "normalization, which takes the place of that of the config; leave "
+                "--initial-weights out to train with the config's",
                 file=sys.stderr,
             )
     parsed = _parse(argv, started).experiment

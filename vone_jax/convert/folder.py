@@ -66,7 +66,7 @@ def save_folder(
     A network that computes in bfloat16 is read back as one that computes in float32.
 
     Args:
-      folder: made if it does not exist. The files of an earlier call are replaced.
+      folder: made if it does not exist. Its three files are replaced.
       model: a network of ``models.create``.
       variables: its float32 variables.
       results: results of ``eval.py``, see ``results.read``. The model card shows their accuracies.
@@ -78,17 +78,12 @@ def save_folder(
       center_crop: of the images, such as ``network.preprocessing.center_crop``.
 
     Raises:
-      ValueError: if the network is not one of ``models.create``, or the variables not its own; or
-        if the folder holds something else, such as a run of ``train.py``.
+      ValueError: if the network is not one of ``models.create``, or the variables not its own; for
+        a wrong number of names, or a crop out of range; or for a folder that ``check_place``
+        refuses.
     """
     folder = Path(folder)
-    if (folder / "config.json").exists():
-        before = read_json(folder / "config.json")
-        if not isinstance(before, dict) or before.get("library_name") != "vone_jax":
-            raise ValueError(
-                f"{folder} must be a new folder or one of vone_jax.convert; its config.json is of "
-                f"something else, such as a run, and would be lost"
-            )
+    check_place(folder)
     description = describe(model)
     checked = checked_variables(model, flatten_dict(variables))
     arrays = {".".join(path): array for path, array in checked.items()}
@@ -103,6 +98,25 @@ def save_folder(
     card = _card(description, parameters, results, licence, source)
     files.replace(folder / "README.md", lambda file: file.write(card.encode()))
     return folder
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a directory that holds something else than a folder of ``save_folder``.
+
+    Raises:
+      ValueError: if it has a ``config.json`` of something else, such as a run of ``train.py``.
+    """
+    if not (folder / "config.json").exists():
+        return
+    try:
+        before = read_json(folder / "config.json")
+    except CheckpointError:
+        before = None
+    if not isinstance(before, dict) or before.get("library_name") != "vone_jax":
+        raise ValueError(
+            f"{folder} must be a new directory, or a folder of vone_jax.convert; its config.json "
+            "is that of something else, such as a run, and would be lost. Name another one"
+        )
 
 
 class Folder(NamedTuple):
@@ -140,7 +154,7 @@ def read_folder(folder: str | Path) -> Folder:
     class_names, center_crop = config.get("class_names", []), config.get("center_crop")
     try:
         _check_images(config["network"]["num_classes"], class_names, center_crop)
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise CheckpointError(f"config.json: {error}") from error
     return Folder(model, variables, tuple(class_names), center_crop)
 
@@ -150,10 +164,10 @@ def _check_images(
 ) -> dict[str, Any]:
     """Check what a folder says about images and labels, and return it as JSON values."""
     stored: dict[str, Any] = {}
+    listed = isinstance(class_names, list | tuple) and set(map(type, class_names)) <= {str}
+    if not listed or len(class_names) not in (0, num_classes):
+        raise ValueError(f"class_names must be {num_classes} names, got {class_names!r:.80}")
     if class_names:
-        named = isinstance(class_names, list | tuple) and set(map(type, class_names)) == {str}
-        if not named or len(class_names) != num_classes:
-            raise ValueError(f"class_names must be {num_classes} names, got {class_names!r:.80}")
         stored["class_names"] = list(class_names)
     if center_crop is not None:
         number = isinstance(center_crop, float | int) and not isinstance(center_crop, bool)

@@ -76,9 +76,9 @@ class Job:
         labels of a network without class names are its classes.
 
     Raises:
-      ValueError: if batch size and devices do not fit, or the network takes images of another
+      ValueError: if batch size and devices do not fit; if the network takes images of another
         number of channels, has fewer classes than the examples, lacks one of theirs, or has no
-        names to compare with theirs.
+        names to compare with theirs; or if the other network has other images or classes.
     """
 
     network: Network
@@ -313,9 +313,9 @@ def network_record(network: Network) -> results.Network:
     """The network for a result file."""
     trained = network.model if network.trained is None else network.trained
     config = dict(network.config)
-    if network.model is None:
-        # A function says nowhere else how its images are made.
-        config["preprocessing"] = dataclasses.asdict(network.preprocessing)
+    if "data" not in config:
+        # A network that is no run says nowhere else how its images are made.
+        config.setdefault("preprocessing", dataclasses.asdict(network.preprocessing))
     stochastic = network.stochastic if trained is None else models.is_stochastic(trained)
     architecture = network.architecture
     return results.Network(

@@ -196,9 +196,9 @@ def evaluate(
     """Evaluate one task and write its result.
 
     Each batch of a condition is a chunk on disk when it is done. After a kill, a second call
-    computes what is missing, and its result equals that of an uninterrupted call. A finished
-    result is returned as it is. Of several processes all must make the same calls; each loads
-    its part of a batch, and process 0 writes.
+    computes what is missing, and its result equals that of an uninterrupted call. A finished result
+    is returned as it is, unless it is made of others that were replaced. Of several processes all
+    must make the same calls; each loads its part of a batch, and process 0 writes.
 
     Args:
       job: what the tasks have in common.

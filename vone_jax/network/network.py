@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -193,20 +193,27 @@ class Network:
         That of functions is also one of their programs, as JAX traces them, of the logits and of
         the features. JAX does not see what Python computes behind ``jax.pure_callback``.
         """
-        checksum = 0
-        for leaf in self._arrays:
-            checksum = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), checksum)
+        checksum = _checksum(self._arrays)
         if self.model is None:
             programs = [self._program]
             if self.features is not None:
                 programs.append(jax.make_jaxpr(self.features)(*self._inputs()))
-                for leaf in _constants(programs[-1]):
-                    checksum = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), checksum)
+                checksum = _checksum(_constants(programs[-1]), checksum)
             for program in programs:
                 # Addresses of functions differ between processes.
                 text = re.sub(r"0x[0-9a-f]+", "", str(program))
                 checksum = zlib.crc32(text.encode(), checksum)
         return f"{checksum:08x}"
+
+    @functools.cached_property
+    def variables_checksum(self) -> str:
+        """A checksum of the weights without any program, so that no version of JAX changes it.
+
+        Of functions, only arrays that are leaves of a pytree count, which those of ensembles are.
+        It is empty where there are none.
+        """
+        leaves = jax.tree.leaves(prng.as_pytree(self.logits_fn))
+        return f"{_checksum(leaves):08x}" if leaves else ""
 
     @functools.cached_property
     def parameters(self) -> int:
@@ -331,6 +338,12 @@ def ensemble(members: Sequence[Network]) -> Network:
         validation=first.validation if len(validations) == 1 else None,
         notes=tuple(note for member in members for note in member.notes),
     )
+
+
+def _checksum(arrays: Iterable[Any], start: int = 0) -> int:
+    for array in arrays:
+        start = zlib.crc32(np.ascontiguousarray(array).tobytes(), start)
+    return start
 
 
 def _constants(program: Any) -> Iterator[Any]:

@@ -280,11 +280,11 @@ def _checked(network: Network, source: str, states_noise: bool) -> Network:
     Raises:
       NetworkError: naming the part of the contract that is not kept.
     """
-    keys = jax.random.split(jax.random.key(0), 4)
+    keys = jax.random.split(jax.random.key(0), 6)
     images = jax.random.uniform(jax.random.key(1), (2, *network.image_shape))
     first, second = (
         prng.call_with_keys(network.logits_fn, k, images, "logits_fn", "attacks.per_example")
-        for k in (keys[:2], keys[2:])
+        for k in (keys[:2], keys[2:4])
     )
     shape = getattr(first, "shape", type(first).__name__)
     if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != 2 or shape[1] < 2:
@@ -294,6 +294,8 @@ def _checked(network: Network, source: str, states_noise: bool) -> Network:
         )
     if not jnp.issubdtype(first.dtype, jnp.floating) or not bool(jnp.isfinite(first).all()):
         raise NetworkError(f"{source}: logits_fn must return finite floating-point logits")
+    if network.features is not None:
+        jax.eval_shape(network.features, keys[4:], images)
     depends = bool((first != second).any())
     if states_noise and depends and not network.stochastic:
         raise NetworkError(

@@ -54,10 +54,6 @@ class ModelConfig:
 
     def __post_init__(self):
         arguments.fields(self)
-        for name in ("mean", "std"):
-            value = getattr(self, name)
-            if value is not None and len(value) == 1:
-                object.__setattr__(self, name, value * self.in_channels)
         if self.width is None:
             object.__setattr__(self, "width", models.default_width(self.name))
         if self.name in models.NAMES:
@@ -81,6 +77,9 @@ class ModelConfig:
     def build(self, **options: Any) -> nn.Module:
         """Build the network, see ``models.create``. ``options`` replace fields or add ``dtype``."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name in ("mean", "std"):
+            if fields[name] is not None and len(fields[name]) == 1:
+                fields[name] *= self.in_channels
         return models.create(**fields | options)
 
 

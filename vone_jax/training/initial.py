@@ -78,8 +78,8 @@ def start_from(experiment: Experiment, spec: str, run_dir: Path | str | None = N
     """Return the experiment as one that starts from given weights, with the front end they need.
 
     Between two VOneNets or two EVNets that is all of V1, and of the stage before it, but the noise,
-    at the same pixels per degree; between two base networks, the mean and the standard deviation of
-    images. Everything else stays as it is.
+    at the same pixels per degree (a tuned bank starts from the parameters of theirs); between two
+    base networks, the mean and the standard deviation of images. Everything else stays as it is.
 
     The weights are ``spec``, see ``vone_jax.open_network``. If the run in ``run_dir`` has started
     from them before, its front end is used, and the weights are not needed any more.

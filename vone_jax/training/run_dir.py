@@ -70,7 +70,7 @@ class RunDescription:
     command: str = ""
     # SHA-256 digest of the weights that the run started from, see initial.py. None without them.
     initial_digest: str | None = None
-    # Checksum of the weights of a distillation's teacher, see ``Network.weights``. None without it.
+    # ``Network.variables_checksum`` of a distillation's teacher. None without one.
     teacher_weights: str | None = None
     # Versions of Python and of packages, by name.
     versions: dict[str, str] = dataclasses.field(default_factory=versions)
@@ -170,7 +170,10 @@ def _describe(run_dir: Path, description: RunDescription) -> None:
                 f"{run_dir} starts from its weights"
             )
         description = dataclasses.replace(
-            before, experiment=description.experiment, class_names=description.class_names
+            before,
+            experiment=description.experiment,
+            class_names=description.class_names,
+            teacher_weights=description.teacher_weights,
         )
         if _config(description) == _config(before):
             return
