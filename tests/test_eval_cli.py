@@ -111,6 +111,16 @@ def test_where_the_noise_is_can_be_chosen(run_dir, capsys):
     assert list(draws[name] for name in sorted(draws)) == [2, 2, 1, 1, 2]
 
 
+@pytest.mark.parametrize("suite", ["linf", "worst"])
+def test_an_attack_that_cannot_use_its_radius_is_told(run_dir, capsys, monkeypatch, suite):
+    monkeypatch.setattr(program, "_run", lambda tasks: [])
+    monkeypatch.setattr(program, "summary", lambda finished: "")
+    for steps, told in (("2", True), ("32", False)):
+        arguments = [str(run_dir), "--suite", suite, "--eps", "0.05", "--examples", "4"]
+        assert program.main([*arguments, "--steps", steps]) == 0
+        assert ("--steps 2 of eps/32 reach 6% of the radius" in capsys.readouterr().err) == told
+
+
 @pytest.mark.slow
 def test_every_attack_has_a_suite(run_dir, capsys):
     """All suites of attacks end to end, and the checks carry over another run's images."""

@@ -160,7 +160,8 @@ def _warn_of_short_attacks(
     tasks: Sequence[tuple[evaluation.Job, evaluation.Task]], request: evaluation.Request
 ) -> None:
     """Say on stderr if all steps of an attack together are shorter than its radius."""
-    conditions = (task.record() for _, task in tasks if isinstance(task, evaluation.Attacked))
+    kinds = (evaluation.Attacked, evaluation.WorstOf)
+    conditions = (task.record() for _, task in tasks if isinstance(task, kinds))
     reach = min((attack.reach for each in conditions for attack in each.attacks), default=1.0)
     if reach < 1:
         print(
