@@ -1,5 +1,6 @@
 """Run directories: loaded, refused, and as a data frame."""
 
+import dataclasses
 import math
 import shutil
 
@@ -30,6 +31,21 @@ def test_a_whole_run_has_no_gaps(run):
     )
     assert len(loaded.of_kind("attack")) == 6 and len(loaded.log) == 35
     assert loaded.config["command"] == "python train.py"
+
+
+def test_results_of_a_run_in_a_directory_of_their_own_know_its_training(tmp_path):
+    made = built.measure("resnet18", {"clean": 0.9})
+    experiment = {"seed": 3, "data": {"source": "tfds:mnist"}}
+    known = dataclasses.replace(made[0].network, config=experiment)
+    results.write(tmp_path / "known", built.change(made[0], network=known))
+    results.write(tmp_path / "unknown", made[0])
+    known, unknown = results.load([tmp_path / "known", tmp_path / "unknown"])
+    assert known.config == {"experiment": experiment} and not known.warnings
+    assert unknown.config == {} and "how this network was trained" in unknown.warnings[0]
+    # In the directory of a run, its config is missed.
+    results.write(tmp_path / "run" / "results", known.results[0])
+    (run,) = results.load([tmp_path / "run"])
+    assert "config.json is missing" in run.warnings[0]
 
 
 def test_directories_that_cannot_be_used(tmp_path, run):

@@ -174,13 +174,19 @@ def _load(path: Path) -> Run:
                 f"evaluate each anew, with a directory of its own in --results"
             )
     config, log = path / "config.json", path / "log.jsonl"
+    # Results of a run in a directory of their own say how it was trained.
+    elsewhere = not (path / "results").is_dir() and "data" in networks[0].config
     if not config.exists():
         # A network that is no run has neither of the two files.
-        if log.exists() or not networks[0].source:
+        if log.exists() or not (networks[0].source or elsewhere):
             told = gaps if log.exists() else warnings
             told.append(f"{config} is missing: how this network was trained is not known.")
     elif not log.exists():
         gaps.append(f"{log} is missing: the course of the training is not known.")
+    if config.exists():
+        described = read_json(config)
+    else:
+        described = {"experiment": networks[0].config} if elsewhere else {}
     return Run(
         path=path,
         name=Path(os.path.abspath(path)).name,
@@ -188,7 +194,7 @@ def _load(path: Path) -> Run:
         model=networks[0].name,
         stochastic=networks[0].stochastic,
         parameters=networks[0].parameters,
-        config=read_json(config) if config.exists() else {},
+        config=described,
         log=_read_log(log, gaps),
         results=results,
         gaps=gaps,
