@@ -256,6 +256,12 @@ def test_class_names_can_be_given(vone):
     assert named.class_names[3] == "n00000003"
     with pytest.raises(NetworkError, match="must be 10 names, .* got 3"):
         vone_jax.open_network(network, class_names=("a", "b", "c"))
+    # Members of an ensemble that have none get them.
+    both = f"{FUNCTIONS}:without_names+{FUNCTIONS}:cnn"
+    with pytest.raises(ValueError, match="must have the same class_names"):
+        vone_jax.open_network(both)
+    names = user_networks.CLASS_NAMES
+    assert vone_jax.open_network(both, class_names=names).class_names == tuple(names)
 
 
 @pytest.mark.slow

@@ -92,7 +92,7 @@ def open_network(
         raise NetworkError(f"step is for a directory of train.py, got {step} with {named}")
     if v1_fields and (opened or path.suffix not in _CHECKPOINTS or not path.is_file()):
         raise NetworkError(f"v1 is for checkpoint files, got {dict(v1_fields)} with {named}")
-    network = spec if opened else _open(named, path, step, v1_fields or {})
+    network = spec if opened else _open(named, path, step, v1_fields or {}, class_names or ())
     if class_names is not None:
         network = dataclasses.replace(network, class_names=tuple(class_names))
     if network.class_names and len(network.class_names) != network.num_classes:
@@ -103,7 +103,14 @@ def open_network(
     return network
 
 
-def _open(spec: str, path: Path, step: int | None, v1_fields: Mapping[str, Any]) -> Network:
+def _open(
+    spec: str,
+    path: Path,
+    step: int | None,
+    v1_fields: Mapping[str, Any],
+    class_names: Sequence[str],
+) -> Network:
+    """Open a network that is named; ``class_names`` are for members of an ensemble without."""
     if path.is_dir():
         if _is_run(path):
             return _open_run(path, step)
@@ -127,7 +134,11 @@ def _open(spec: str, path: Path, step: int | None, v1_fields: Mapping[str, Any])
         parts = spec.split("+")
         if not all(parts):
             raise NetworkError(f"a network must stand before and behind each +, got {spec}")
-        return ensemble([open_network(part, step=step) for part in parts])
+        members = [open_network(part, step=step) for part in parts]
+        names = tuple(class_names)
+        return ensemble(
+            [dataclasses.replace(m, class_names=m.class_names or names) for m in members]
+        )
     if spec == LITE0:
         preprocessing = Preprocessing(squash=True, interpolation="bicubic")
         network = _open_checkpoint(lite0_checkpoint(), {})
