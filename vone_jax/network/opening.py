@@ -15,7 +15,8 @@ import jax.numpy as jnp
 
 from vone_jax import arguments, convert, files, models, prng, training
 from vone_jax.data import Preprocessing, imagenet_class_names
-from vone_jax.network.network import Network, Split, ensemble
+from vone_jax.network.ensembles import ensemble
+from vone_jax.network.network import Network, Split
 
 # A trained network that comes as a package.
 LITE0 = "efficientnet_lite0"

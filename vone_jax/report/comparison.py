@@ -180,19 +180,11 @@ def attack_settings(result: Result) -> str:
 
 
 def result_fields(result: Result) -> dict[str, str]:
-    """``attack_fields`` of an attack result; of several attacks, with the name of each.
-
-    Attacks of one name are numbered.
-    """
+    """``attack_fields`` of an attack result; of several attacks, with name and number of each."""
     attacks = attack_condition(result).attacks
-    called = [attack.name for attack in attacks]
-    prefixes = [
-        f"{name} {called[:place].count(name) + 1}." if called.count(name) > 1 else f"{name}."
-        for place, name in enumerate(called)
-    ]
     return {
-        name if len(attacks) == 1 else f"{prefix}{name}": value
-        for prefix, attack in zip(prefixes, attacks, strict=True)
+        name if len(attacks) == 1 else f"{attack.name} {place}.{name}": value
+        for place, attack in enumerate(attacks, 1)
         for name, value in attack_fields(attack.fields, attack.eps).items()
     }
 

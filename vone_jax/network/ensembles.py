@@ -1,0 +1,106 @@
+"""Ensembles: the mean of the logits of several networks (Baidya et al. 2021, arXiv:2110.10645)."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.tree_util import Partial
+
+from vone_jax import models, prng
+from vone_jax.models import VOneNet
+from vone_jax.network.network import Network
+
+
+def _mean_of_each(members: tuple[Partial, ...], keys: jax.Array, images: jax.Array) -> jax.Array:
+    logits = [member(prng.fold(keys, i), images) for i, member in enumerate(members)]
+    return jnp.mean(jnp.stack(logits), axis=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class _MeanOfVariants:
+    """The mean of the logits of VOneNets that differ in their V1 and their weights only.
+
+    What is behind V1 is compiled once, and computed for one member after another. As one ``vmap``
+    over the members, it would take a CPU twice the time, because each has its own kernels.
+    """
+
+    members: tuple[VOneNet, ...]
+
+    def __call__(self, variables: Any, keys: jax.Array, images: jax.Array) -> jax.Array:
+        fronts: list[Any] = [
+            member.apply({}, images, prng.fold(keys, i), method="front_end")
+            for i, member in enumerate(self.members)
+        ]
+
+        def logits(member: tuple[Any, jax.Array]) -> jax.Array:
+            layers: Any = self.members[0].apply(member[0], (member[1],), method="behind_v1")
+            return layers["logits"]
+
+        responses = jnp.stack([front["v1"] for front in fronts])
+        return jnp.mean(lax.map(logits, (variables, responses)), axis=0)
+
+
+def _mean(members: Sequence[Network]) -> Partial:
+    """The function of an ensemble, with all weights as leaves."""
+    functions = tuple(prng.as_pytree(member.logits_fn) for member in members)
+    variants = [member.model for member in members if isinstance(member.model, VOneNet)]
+    # A module, the size of V1's maps and the shapes of the weights say what is behind V1.
+    behind = [
+        (
+            member.model.clone(v1=variants[0].v1, subcortical=None),
+            member.model.v1.stride,
+            jax.tree.map(jnp.shape, member.variables),
+        )
+        for member, function in zip(members, functions, strict=True)
+        # A user may have given another function to a network of a module.
+        if isinstance(member.model, VOneNet)
+        and function.func == models.logits_fn(member.model, member.variables).func
+        and function.args[0] is member.variables
+    ]
+    if len(behind) == len(members) and all(each == behind[0] for each in behind):
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(m.variables for m in members))
+        return Partial(_MeanOfVariants(tuple(variants)), stacked)
+    return Partial(_mean_of_each, functions)
+
+
+def ensemble(members: Sequence[Network]) -> Network:
+    """The mean of the logits of several networks, the ensembles of Baidya et al. (2021).
+
+    An attack reaches all members. Each member draws noise of its own. The layers of members cannot
+    be seen, and their noise cannot be changed. VOneNets with the same back end are one program,
+    whatever their number and their V1.
+
+    Args:
+      members: at least two networks for the same images and classes.
+
+    Raises:
+      ValueError: naming what differs.
+    """
+    if len(members) < 2:
+        raise ValueError(f"an ensemble must have at least 2 members, got {len(members)}")
+    first = members[0]
+    for name in ("image_shape", "num_classes", "class_names", "preprocessing"):
+        ours = getattr(first, name)
+        for other in members[1:]:
+            if (theirs := getattr(other, name)) != ours:
+                raise ValueError(
+                    f"members of an ensemble must have the same {name}: {first.name} has {ours}, "
+                    f"{other.name} has {theirs}"
+                )
+    names = [member.name for member in members]
+    validations = {member.validation for member in members}
+    return Network(
+        "+".join(names),
+        _mean(members),
+        first.image_shape,
+        first.class_names,
+        stochastic=any(member.stochastic for member in members),
+        preprocessing=first.preprocessing,
+        source=f"the mean of the logits of {', '.join(names)}",
+        config={"members": [dict(member.config) for member in members]},
+        validation=first.validation if len(validations) == 1 else None,
+        notes=tuple(note for member in members for note in member.notes),
+    )
