@@ -54,6 +54,16 @@ class TestArraySource:
             data.ArraySource(images, labels, class_names=("a", "b"))
 
 
+@pytest.mark.parametrize(("count", "stride"), [(20, 5), (100, 1), (60, 100 / 60), (99, 100 / 99)])
+def test_a_subset_has_every_class_of_a_sorted_set(count, stride):
+    labels = np.arange(100) // 10
+    source = data.ArraySource(np.zeros((100, 4, 4, 1), np.uint8), labels, class_names="abcdefghij")
+    subset = data.Subset(source, count)
+    assert subset.stride == stride and len(set(subset.indices)) == count
+    each = np.bincount([subset[place]["label"] for place in range(count)])
+    assert each.max() - each.min() <= 1
+
+
 class TestFolder:
     def test_classes_files_and_pixels(self, folder):
         source = data.load(f"folder:{folder}", "train")

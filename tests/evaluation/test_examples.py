@@ -80,10 +80,17 @@ def test_labels_are_matched_by_class_name():
     assert matched(("c", "a", "b")).tolist() == [2, 0, 1]
     assert matched(("b", "a")).tolist() == [1, 0]
     assert matched(("a", "b", "c")) is None
-    # No names, or numbers for names, say nothing, on either side.
+    # Labels without names are the network's classes.
     assert matched(("0", "1", "2"), known=()) is None
-    assert matched(("c", "a", "b"), known=("0", "1", "2")) is None
     assert matched(("0", "1", "2")) is None
+
+
+def test_folders_that_are_numbers_are_matched_by_name():
+    """Folders are sorted as text, and some of them may be missing."""
+    digits = tuple(map(str, range(10)))
+    assert matched(("1", "3", "7"), known=digits).tolist() == [1, 3, 7]
+    assert matched(("0", "1", "2"), known=("0", "1", "10", "2")).tolist() == [0, 1, 3]
+    assert matched(digits, known=digits) is None
 
 
 def test_labels_are_matched_by_wordnet_number():
@@ -93,11 +100,21 @@ def test_labels_are_matched_by_wordnet_number():
         matched(("n99999999", "n01440764"), known)
 
 
+def test_a_name_of_several_classes_matches_no_label():
+    """Lists of words for the classes of ImageNet have "crane" twice."""
+    known = ("crane", "maillot", "crane")
+    assert matched(("maillot",), known).tolist() == [1]
+    assert matched(known, known) is None
+    with pytest.raises(ValueError, match="several classes of the name 'crane'.* each name once"):
+        matched(("crane", "maillot"), known)
+
+
 def test_labels_without_a_match_are_never_scored_by_position():
     """Unless the network was trained on these labels, by a version that kept no names."""
-    assert matched(("c", "a", "b"), known=(), trained_on=True) is None
-    with pytest.raises(ValueError, match="have no names, .* give class_names, one name for each"):
-        matched(("c", "a", "b"), known=())
+    for known in ((), ("0", "1", "2")):
+        assert matched(("c", "a", "b"), known=known, trained_on=True) is None
+        with pytest.raises(ValueError, match="have no names, .* give class_names, one name for"):
+            matched(("c", "a", "b"), known=known)
 
 
 def test_classes_that_do_not_fit_are_refused(tmp_path):

@@ -99,7 +99,10 @@ class ArraySource(Source):
 
 
 class Subset(Source):
-    """Every k-th example of a split, k = ``len(source) // count``. A count of None takes all.
+    """Every k-th example of a split, k = ``len(source) / count``. A count of None takes all.
+
+    Where k is no whole number, places are rounded down, so that the examples still come from the
+    whole split: a folder is sorted by class.
 
     Raises:
       ValueError: if ``count`` is not between 1 and ``len(source)``.
@@ -117,9 +120,9 @@ class Subset(Source):
         self.split = source.split
         self.class_names = source.class_names
         self.image_shape = source.image_shape
-        self.stride = total // count
+        self.stride = total / count if total % count else total // count
         self.total = total
-        self.indices = np.arange(count) * self.stride
+        self.indices = np.arange(count) * total // count
         self._source = source
 
     def __len__(self) -> int:

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,8 +30,7 @@ _READ_PER_IMAGE = 20
 class Examples(data.Subset):
     """Every k-th example of a split.
 
-    The stride is ``len(source) // count``, as in the VOneNet authors' protocol (every tenth of
-    ImageNet's 50,000 validation images).
+    The VOneNet authors took every tenth of ImageNet's 50,000 validation images.
     """
 
     @property
@@ -129,7 +129,8 @@ class Job:
 
         Classes are matched by name, or by the WordNet number with which both names begin, so that a
         folder with some of the network's classes, or with all of them in another order, is scored
-        correctly. Where a side has numbers for names, the labels are the classes.
+        correctly. Numbers from 0 on are no names, unless the other side has all of them, too: then
+        the labels are the network's classes.
         """
         network, examples = self.network, self.examples
         channels = examples.image_shape[-1]
@@ -139,30 +140,38 @@ class Job:
                 f"{network.image_shape[-1]}"
             )
         known, given = list(network.class_names), list(examples.class_names)
-        numbered = are_numbers(given) or bool(known) and are_numbers(known)
-        if not known and not numbered and not self.trained_on:
+        unnamed = are_numbers(known)
+        if known == given or unnamed and are_numbers(given) and len(given) < len(known):
+            return None
+        places = {_identifier(name): position for position, name in enumerate(known)}
+        missing = [name for name in given if _identifier(name) not in places]
+        if not missing:
+            several = Counter(map(_identifier, known))
+            if unclear := [name for name in given if several[_identifier(name)] > 1]:
+                raise ValueError(
+                    f"{network.name} has several classes of the name {unclear[0]!r}, so labels of "
+                    f"{examples.name!r} cannot be matched; give class_names with each name once"
+                )
+            return np.array([places[_identifier(name)] for name in given], np.int32)
+        if unnamed and not are_numbers(given) and not self.trained_on:
             raise ValueError(
                 f"the classes of {network.name} have no names, so the labels of {examples.name!r} "
                 f"({_first(given, 3)}) cannot be matched with its logits; give class_names, one "
                 f"name for each of its {network.num_classes} logits"
             )
-        if not known or known == given or numbered:
+        if unnamed or are_numbers(given):
             if len(given) > network.num_classes:
                 raise ValueError(
                     f"{examples.name!r} has {len(given)} classes, {network.name} has "
                     f"{network.num_classes}"
                 )
             return None
-        places = {_identifier(name): position for position, name in enumerate(known)}
-        missing = [name for name in given if _identifier(name) not in places]
-        if missing:
-            raise ValueError(
-                f"{examples.name!r} has classes that {network.name} does not know: "
-                f"{_first(list(map(repr, missing)), 5)}; its classes are "
-                f"{_first(list(map(repr, known)), 10)}. Rename the classes of the data, or leave "
-                f"these out"
-            )
-        return np.array([places[_identifier(name)] for name in given], np.int32)
+        raise ValueError(
+            f"{examples.name!r} has classes that {network.name} does not know: "
+            f"{_first(list(map(repr, missing)), 5)}; its classes are "
+            f"{_first(list(map(repr, known)), 10)}. Rename the classes of the data, or leave "
+            f"these out"
+        )
 
     @property
     def effective_protocol(self) -> Protocol:

@@ -105,7 +105,7 @@ class Dataset:
 
     Attributes:
       name: the data set, as ``data.load`` accepts it.
-      stride: distance between two of them in the split.
+      stride: mean distance of neighbours in the split.
       total: size of the split; None if it is not known.
       class_names: names of the classes, in the order of the labels; may be empty.
     """
@@ -113,7 +113,7 @@ class Dataset:
     name: str
     split: str
     examples: Annotated[int, Field(ge=1)]
-    stride: int = 1
+    stride: int | float = 1
     total: int | None = None
     class_names: tuple[str, ...] = ()
 
