@@ -207,6 +207,20 @@ class TestFolder:
         (folder / "train/cat/readme").symlink_to("/etc/hostname")
         assert len(data.load(f"folder:{folder}", "train")) == 3
 
+    def test_the_checksum_is_of_names_and_sizes(self, tmp_path, monkeypatch):
+        """The name of a set is what was typed, and two folders may have one."""
+        checksums = []
+        for place, size in (("one", (8, 6)), ("two", (8, 6)), ("three", (30, 40))):
+            save(tmp_path / place / "val/cat/a.png", size=size)
+            monkeypatch.chdir(tmp_path / place)
+            source = data.load("folder:.", "val")
+            assert source.name == "folder:."
+            checksums.append(source.checksum)
+        assert checksums[0] == checksums[1] != checksums[2]
+        save(tmp_path / "one/val/cat/b.png")
+        assert data.FolderSource(tmp_path / "one", "val").checksum != checksums[0]
+        assert data.Subset(source).checksum == checksums[2]
+
     def test_image_that_vanished(self, folder):
         source = data.load(f"folder:{folder}", "train")
         (folder / "train/cat/b.png").unlink()

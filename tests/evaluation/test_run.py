@@ -284,6 +284,27 @@ def test_a_network_on_other_images_has_another_identity(network, tmp_path):
         evaluation.evaluate(tiny.tiny_job(cropped, tmp_path), clean)
 
 
+def test_other_files_under_one_name_have_another_identity(network, tmp_path):
+    """Older results do not say which files they are of."""
+    clean = evaluation.Clean()
+    made = {}
+    for checksum in (None, "0a", "0b"):
+        source = tiny.tiny_source()
+        source.checksum = checksum
+        job = tiny.tiny_job(network, tmp_path / str(checksum), source=source)
+        made[checksum] = job, evaluation.evaluate(job, clean)
+    assert made["0a"][1].dataset.checksum == "0a"
+    other = dataclasses.replace(made["0b"][0], directory=tmp_path / "0a")
+    with pytest.raises(evaluation.ResultError, match="dataset.checksum is .*0b.*, was .*0a"):
+        evaluation.evaluate(other, clean)
+    path = tmp_path / "None" / "clean.json"
+    content = json.loads(path.read_text())
+    del content["dataset"]["checksum"]
+    path.write_text(json.dumps(content))
+    old = dataclasses.replace(made["0b"][0], directory=tmp_path / "None")
+    assert evaluation.evaluate(old, clean).dataset.checksum is None
+
+
 def test_jobs_that_do_not_fit_are_refused(network, tmp_path):
     with pytest.raises(ValueError, match="batch_size must be a positive multiple"):
         tiny.tiny_job(network, tmp_path, devices=4, batch_size=6)

@@ -229,6 +229,98 @@ def test_a_base_network_of_the_same_seed_comes_first():
     assert pairs == [(0, 2), (0, 3), (1, 4), (1, 5)]
 
 
+def test_a_base_network_that_was_trained_alike_comes_first():
+    """In the order of names, adversarial training comes between the plain networks."""
+    hard = {"perturbation": {"kind": "AdversarialTraining", "eps": 0.03}}
+    ways = {"base": {}, "base-hard": hard, "base-stem": {"model": {"stem_noise": {"scale": 1}}}}
+    more = {"vone": {}, "vone-hard": hard, "vone-warm": {"epochs": 3}, "vone-z": {}}
+    runs = [
+        built.run(built.measure(m, {"clean": 0.9}), name, config={"experiment": {"seed": 0} | way})
+        for m, named in (("resnet18", ways), ("vone_resnet18", more))
+        for name, way in named.items()
+    ]
+    names = [(base.name, vone.name) for base, vone in paired.pairs(runs)]
+    assert names == [
+        ("base", "vone"), ("base-hard", "vone-hard"), ("base", "vone-warm"), ("base", "vone-z")
+    ]  # fmt: skip
+
+
+def test_only_like_is_compared_with_like(tmp_path):
+    """Results on other images, or with another form of a corruption, give no difference."""
+    small, large = (built.attacked("linf", eps) for eps in (0.01, 0.02))
+    runs = loaded(
+        tmp_path,
+        resnet18=[on("a", built.CLEAN, 0.9), on("b", built.CLEAN, 0.5), on("a", small, 0.4)],
+        vone_resnet18=[on("b", built.CLEAN, 0.6), on("b", small, 0.3), on("b", large, 0.2)],
+    )
+    base, vone = runs
+    assert runs[0].sets == runs[1].sets == (("b", "test"), ("a", "test"))
+    assert comparison.clean(base).accuracy == 0.5
+    assert list(comparison.curve(vone, "linf")) == [0.01, 0.02]
+    (one,) = paired.comparisons(runs)
+    assert [(line.label, round(line.difference.value, 9)) for line in one.lines] == [
+        ("Clean images", 0.1)
+    ]
+    table = comparison.rows(runs)
+    # The results on "a" have rows of their own.
+    assert [row.detail for row in table] == [
+        "",
+        "a (test split)",
+        "PGD",
+        "PGD, a (test split)",
+        "PGD",
+    ]
+    assert all(
+        len({each.dataset.name for each in row.results if each is not None}) == 1 for row in table
+    )
+    notes = scores.table(runs).notes
+    assert notes[0] == (
+        "The lines are of different data sets and must not be compared: a (test split) and b "
+        "(test split)."
+    )
+
+
+def test_images_of_different_sets_are_not_paired():
+    one, other = on("a", built.CLEAN, 0.5), on("b", built.CLEAN, 0.5)
+    assert results.difference([one], [one]).paired
+    assert not results.difference([one], [other]).paired
+
+
+def test_forms_of_a_corruption_are_not_compared(tmp_path):
+    fog = {form: on("a", built.corrupted("fog", 3, form), 0.5) for form in ("float", "jpeg85")}
+    snow = on("a", built.corrupted("snow", 3), 0.5)
+    clean = on("a", built.CLEAN, 0.9)
+    runs = loaded(
+        tmp_path,
+        resnet18=[clean, fog["float"], snow],
+        vone_resnet18=[clean, fog["jpeg85"], snow],
+    )
+    (one,) = paired.comparisons(runs)
+    (_, corrupted) = one.lines
+    assert [each.condition.corruption for each in corrupted.base + corrupted.vone] == ["snow"] * 2
+    # Neither is a mean over the same conditions as the other.
+    assert sum("corruptions" in line.scores for line in scores.table(runs).lines) == 1
+
+
+def on(dataset, condition, share):
+    """A result on a data set."""
+    made = built.accuracy(condition, built.answers(share))
+    return dataclasses.replace(made, dataset=dataclasses.replace(made.dataset, name=dataset))
+
+
+def loaded(root, **made):
+    """Runs that are read together, by architecture."""
+    for model, several in made.items():
+        of = built.network(model)
+        protocol = built.FRESH if of.stochastic else built.QUIET
+        several = [
+            dataclasses.replace(one, network=of, protocol=protocol, name=f"r{place}")
+            for place, one in enumerate(several)
+        ]
+        built.write(root, several, name=model)
+    return results.load([root / model for model in made])
+
+
 def test_attack_settings_are_relative_to_the_radius():
     condition = built.attacked("linf", 0.015, draws=10, inner={"name": "FGSM", "eps": 0.015})
     made = built.accuracy(condition, [1.0])

@@ -1,6 +1,7 @@
 """Image files: decoding one, a directory of them, and 20 labelled photographs of ImageNet."""
 
 import functools
+import hashlib
 import io
 import os
 import warnings
@@ -142,6 +143,14 @@ class FolderSource(Source):
         if left_out:
             message = f"photographs in {folder} are left out{_counted(left_out)}"
             warnings.warn(message, stacklevel=2)
+
+    @functools.cached_property
+    def checksum(self) -> str:
+        """A hash of the names and sizes of the images' files."""
+        digest = hashlib.sha256()
+        for file in self._files:
+            digest.update(f"{file} {(self._root / file).stat().st_size}\n".encode())
+        return digest.hexdigest()[:16]
 
     def __len__(self) -> int:
         return len(self._files)

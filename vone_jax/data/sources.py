@@ -125,6 +125,11 @@ class Subset(Source):
         self.indices = np.arange(count) * total // count
         self._source = source
 
+    @property
+    def checksum(self) -> str | None:
+        """A hash of the files of the whole split; None for a source without files."""
+        return getattr(self._source, "checksum", None)
+
     def __len__(self) -> int:
         return len(self.indices)
 

@@ -43,6 +43,7 @@ class Examples(data.Subset):
             stride=self.stride,
             total=self.total,
             class_names=tuple(self.class_names),
+            checksum=self.checksum,
         )
 
     def pick(self, positions: np.ndarray) -> "Examples":

@@ -7,7 +7,7 @@ from typing import Any
 
 from vone_jax import results
 from vone_jax.names import COMMON_CORRUPTIONS, NORMS, PROCEDURAL_FROST
-from vone_jax.report.wording import count, listing, words
+from vone_jax.report.wording import count, dataset, listing, words
 from vone_jax.results import Result, Run
 
 _FORMS = {"float": "", "uint8": "8 bits", "jpeg85": "JPEG 85"}
@@ -213,7 +213,7 @@ class Row:
 
     Attributes:
       control: the control of the noise in words; empty for a usual condition.
-      detail: attack, form and control.
+      detail: attack, form, images that are not the usual ones, and control.
       results: one for each run; None where a run has none.
     """
 
@@ -249,12 +249,17 @@ def rows(runs: Sequence[Run]) -> list[Row]:
 def _described(run: Run, result: Result) -> tuple[tuple, str, str, str]:
     """(key that ends with the control of the noise, label, detail, detail in full)."""
     condition, noise = result.condition, control(run, result)
+    usual = result.published or not run.sets or result.dataset.part == run.sets[0]
+    images = "" if usual else dataset(*result.dataset.part)
+    label, detail, in_full = "Clean images", "", ""
+    order: tuple = (0,)
     if isinstance(condition, results.AttackCondition):
-        attack, settings = result.attack, attack_settings(result)
-        key = (1, NORMS.index(attack.norm), attack.radius, settings, noise)
-        return key, attack.label, condition.attack_name, settings
-    if isinstance(condition, results.CorruptionCondition):
-        form = form_label(condition.form)
+        attack, in_full = result.attack, attack_settings(result)
+        order = (1, NORMS.index(attack.norm), attack.radius, in_full)
+        label, detail = attack.label, condition.attack_name
+    elif isinstance(condition, results.CorruptionCondition):
+        detail = in_full = form_label(condition.form)
         label = f"{words(condition.corruption)}, severity {condition.severity}"
-        return (2, condition.corruption, condition.severity, form, noise), label, form, form
-    return (0, noise), "Clean images", "", ""
+        order = (2, condition.corruption, condition.severity, in_full)
+    detail, in_full = (", ".join(filter(None, (text, images))) for text in (detail, in_full))
+    return (*order, images, noise), label, detail, in_full

@@ -2,7 +2,8 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from vone_jax import names, results
 from vone_jax.report import comparison
@@ -13,31 +14,54 @@ from vone_jax.results import Result, Run
 _FEW_IMAGES = 30
 
 
+# How a network is trained, in config.json; a network and its VOneNet differ elsewhere, too.
+_TRAINING = (
+    *("data.source", "data.train_split", "data.augment", "data.corruptions", "model.stem_noise"),
+    *("model.width", "model.image_size", "optimizer", "epochs", "steps", "initial_weights"),
+    *("freeze", "perturbation", "similarity", "distillation"),
+)
+
+
 def pairs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
     """(base network, its VOneNet) for every VOneNet with a base network on the same data.
 
-    A base network of the same seed comes first. Several runs are paired in the given order.
+    Of several base networks, the one counts whose training differs in the fewest settings, and of
+    these one of the same seed. Several equal runs are paired in the given order.
     """
     paired = []
     for vone in runs:
         if not names.front_end(vone.model):
             continue
-        same_data = [run for run in runs if _data(run) == _data(vone)]
-        bases = [run for run in same_data if run.model == names.base_network(vone.model)]
-        siblings = [run for run in same_data if run.model == vone.model]
-        if own := [base for base in bases if _seed(base) == _seed(vone)]:
-            bases, siblings = own, [run for run in siblings if _seed(run) == _seed(vone)]
+        likenesses = {run: _likeness(run, vone) for run in runs if _sets(run) & _sets(vone)}
+        bases = [run for run in likenesses if run.model == names.base_network(vone.model)]
         if bases:
+            most = max(likenesses[base] for base in bases)
+            bases = [base for base in bases if likenesses[base] == most]
+            siblings = [
+                run
+                for run, likeness in likenesses.items()
+                if run.model == vone.model and likeness >= (0, most[1])
+            ]
             paired.append((bases[min(siblings.index(vone), len(bases) - 1)], vone))
     return paired
 
 
-def _seed(run: Run) -> int | None:
-    return run.config.get("experiment", {}).get("seed")
+def _likeness(one: Run, other: Run) -> tuple[int, bool]:
+    """(minus the number of settings in which two trainings differ, whether the seed is the same)"""
+    differing = sum(_setting(one, name) != _setting(other, name) for name in _TRAINING)
+    return -differing, _setting(one, "seed") == _setting(other, "seed")
 
 
-def _data(run: Run) -> frozenset[tuple[str, str]]:
-    return frozenset((result.dataset.name, result.dataset.split) for result in run.on_images)
+def _setting(run: Run, path: str) -> Any:
+    """A setting of the experiment; None, too, for one that is off or that is not known."""
+    value: Any = run.config.get("experiment")
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value or None
+
+
+def _sets(run: Run) -> set[tuple[str, str]]:
+    return {result.dataset.part for result in run.on_images}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,19 +117,26 @@ def comparisons(runs: Sequence[Run]) -> list[Comparison]:
 
 def _lines(base: Run, vone: Run):
     first, second = comparison.clean(base), comparison.clean(vone)
-    if first and second:
+    if first and second and _same_images(first, second):
         yield _line("clean", "Clean images", [first], [second])
     for norm in comparison.norms([base, vone]):
         of_base, of_vone = comparison.curve(base, norm), comparison.curve(vone, norm)
         for eps in of_base:
-            if eps in of_vone:
+            if eps in of_vone and _same_images(of_base[eps], of_vone[eps]):
                 label = of_vone[eps].attack.label
                 yield _line("attack", label, [of_base[eps]], [of_vone[eps]])
     of_base, of_vone = comparison.averaged(base), comparison.averaged(vone)
-    shared = [key for key in of_base if key in of_vone]
+    shared = [key for key in of_base if key in of_vone and _same_images(of_base[key], of_vone[key])]
     if shared:
         first, second = ([conditions[key] for key in shared] for conditions in (of_base, of_vone))
         yield _line("corruption", corruption_label(shared), first, second)
+
+
+def _same_images(one: Result, other: Result) -> bool:
+    """True for results on one data set, or on published images, and in one form."""
+    if getattr(one.condition, "form", "") != getattr(other.condition, "form", ""):
+        return False
+    return one.published or one.dataset.part == other.dataset.part
 
 
 def _line(kind: str, label: str, base: list[Result], vone: list[Result]) -> Line:

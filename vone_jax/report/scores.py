@@ -6,6 +6,7 @@ VOneNets is not published, so the parts and two means are given, by both rules f
 """
 
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ import pandas as pd
 from vone_jax import results
 from vone_jax.names import CORRUPTION_GROUPS, NORM_LABELS, NORMS
 from vone_jax.report import comparison
-from vone_jax.report.wording import listing, markdown, severity_label
+from vone_jax.report.wording import dataset, listing, markdown, severity_label
 from vone_jax.results import Result, Run
 
 # Score -> title, in the order of the columns.
@@ -186,13 +187,28 @@ class _Measured(NamedTuple):
         """The labels of the radii of a norm."""
         return tuple(label for each, label in self.attacks if each == norm)
 
+    @property
+    def corrupted(self) -> tuple[tuple[str, int, str], ...]:
+        """The corruptions, with severity and form."""
+        form = {
+            key: getattr(result.condition, "form", "") for key, result in self.corruptions.items()
+        }
+        return tuple((*key, form[key]) for key in form)
+
+    @property
+    def sets(self) -> set[tuple[str, str]]:
+        """The data sets and splits of the results, apart from published corrupted images."""
+        clean = [self.clean] if self.clean else []
+        shown = [*clean, *self.attacks.values(), *self.corruptions.values()]
+        return {result.dataset.part for result in shown if not result.published}
+
 
 def table(runs: Sequence[Run]) -> Table:
     """The scores of all runs."""
     measured = [each for run in runs for each in _measured(run)]
     usual = ((norm, _usual([(m.run, m.ladder(norm)) for m in measured])) for norm in NORMS)
     ladders = {norm: ladder for norm, ladder in usual if ladder}
-    corrupted = _usual([(m.run, tuple(m.corruptions)) for m in measured])
+    corrupted = _usual([(m.run, m.corrupted) for m in measured])
     varying = _varying([each.settings for each in measured if each.settings is not None])
     lines = tuple(_line(each, ladders, corrupted, varying) for each in measured)
     columns = {n: title for n, title in TITLES.items() if any(n in line.scores for line in lines)}
@@ -200,7 +216,11 @@ def table(runs: Sequence[Run]) -> Table:
         [result for each in measured for result in each.attacks.values()]
     )
     radii = {"_".join(radius): result.attack.label for radius, result in attacked.items()}
-    return Table(lines, columns, radii, tuple(_notes(ladders, corrupted)))
+    notes = list(_notes(ladders, corrupted))
+    if len(sets := set().union(*(each.sets for each in measured))) > 1:
+        used = listing(sorted(itertools.starmap(dataset, sets)))
+        notes.insert(0, f"The lines are of different data sets and must not be compared: {used}.")
+    return Table(lines, columns, radii, tuple(notes))
 
 
 def _measured(run: Run) -> Iterator[_Measured]:
@@ -285,10 +305,10 @@ def _line(
         if measured.ladder(norm) == ladder:
             weights[norm] = mean_of([measured.attacks[norm, label] for label in ladder])
     add("white_box", list(ladders))
-    if corrupted and tuple(measured.corruptions) == corrupted:
+    if corrupted and measured.corrupted == corrupted:
         # The mean over the severities of each corruption.
         items = measured.corruptions.items()
-        kinds = dict.fromkeys(name for name, _ in corrupted)
+        kinds = dict.fromkeys(name for name, *_ in corrupted)
         means = {name: mean_of([r for (other, _), r in items if other == name]) for name in kinds}
         for group, names in {**CORRUPTION_GROUPS, "corruptions": tuple(means)}.items():
             if known := [means[name] for name in names if name in means]:
@@ -323,8 +343,8 @@ def _notes(ladders: Mapping[str, tuple[str, ...]], corrupted: tuple) -> Iterator
     elif norms:
         yield f"White box: the mean over {listing(norms)}."
     if corrupted:
-        names = {name for name, _ in corrupted}
-        severities = severity_label([severity for _, severity in corrupted])
+        names = {name for name, *_ in corrupted}
+        severities = severity_label([severity for _, severity, _ in corrupted])
         yield (
             f"Corruptions: the mean over {len(names)} of the 15 common ones at {severities}; by "
             f"group: the mean of the means of {listing(list(CORRUPTION_GROUPS))} corruptions."

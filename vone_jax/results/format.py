@@ -108,6 +108,7 @@ class Dataset:
       stride: mean distance of neighbours in the split.
       total: size of the split; None if it is not known.
       class_names: names of the classes, in the order of the labels; may be empty.
+      checksum: of the names and sizes of the images' files; None for a set without files.
     """
 
     name: str
@@ -116,6 +117,12 @@ class Dataset:
     stride: int | float = 1
     total: int | None = None
     class_names: tuple[str, ...] = ()
+    checksum: str | None = None
+
+    @property
+    def part(self) -> tuple[str, str]:
+        """The data set and its split."""
+        return self.name, self.split
 
     def class_name(self, label: int) -> str:
         """The name of a class, or its number if it has no known name."""
@@ -304,13 +311,15 @@ def differences(ours: Identity, theirs: Identity | Mapping[str, Any]) -> list[st
     """The fields in which two identities differ, as ``"FIELD is OURS, was THEIRS"``.
 
     A field of the experiment that theirs lacks is no difference: the version that wrote it did not
-    have the field, whose default changes nothing. Neither is the precision of products, where
-    theirs does not say it. Theirs may be JSON values.
+    have the field, whose default changes nothing. Neither are the precision of products and the
+    checksum of the images' files, where theirs does not say them. Theirs may be JSON values.
     """
     here, there = (_flatten(_identity(each)) for each in (ours, theirs))
     new = {name for name in here if name.startswith("network.config.") and name not in there}
     if there.get("matmul_precision", '""') == '""':
         new.add("matmul_precision")
+    if there.get("dataset.checksum", "null") == "null":
+        new.add("dataset.checksum")
     return [
         f"{name} is {here.get(name, 'absent')}, was {there.get(name, 'absent')}"
         for name in sorted((here | there).keys() - new)

@@ -43,6 +43,8 @@ class Run:
       results: all results, in the order of their file names.
       gaps: files that are missing, cut off or unfinished. The other results are usable.
       warnings: other problems that leave the results usable.
+      sets: data sets and splits in the order in which they count, so that networks that are loaded
+        together are shown on the same images; those of the run alone if empty.
     """
 
     path: Path
@@ -56,6 +58,7 @@ class Run:
     results: Sequence[Result]
     gaps: Sequence[str]
     warnings: Sequence[str]
+    sets: Sequence[tuple[str, str]] = ()
 
     def of_kind(self, *kinds: str) -> list[Result]:
         """The results of some kinds."""
@@ -73,15 +76,26 @@ class Run:
     def by_standing(self, *kinds: str) -> list[Result]:
         """The results of some kinds in the order in which they count, if several are of one thing.
 
-        First come those on the data set that most results are on, and of these the ones on the most
-        images.
+        Those of a kind are on one data set, the first of ``sets`` that the run has results of the
+        kind on, or on published corrupted images, which come last. The ones on the most images come
+        first.
         """
-        sets = Counter((each.dataset.name, each.dataset.split) for each in self.on_images)
+        sets = self.sets or ranked_sets([self])
+        shown: list[Result] = []
+        for kind in kinds:
+            results = self.of_kind(kind)
+            used = {each.dataset.part for each in results if not each.published}
+            counts = min(used, key=sets.index, default=None)
+            shown += [each for each in results if each.published or each.dataset.part == counts]
+        return sorted(shown, key=lambda each: (not each.published, each.images), reverse=True)
 
-        def standing(result: Result) -> tuple[int, int]:
-            return sets[result.dataset.name, result.dataset.split], result.images
 
-        return sorted(self.of_kind(*kinds), key=standing, reverse=True)
+def ranked_sets(runs: Iterable[Run]) -> tuple[tuple[str, str], ...]:
+    """Data sets and splits, those first on which most runs have results, then by their number."""
+    measured = [Counter(each.dataset.part for each in run.on_images) for run in runs]
+    total = sum(measured, Counter())
+    having = Counter(part for counts in measured for part in counts)
+    return tuple(sorted(total, key=lambda part: (having[part], total[part]), reverse=True))
 
 
 class Runs(tuple[Run, ...]):
@@ -139,8 +153,10 @@ def load(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Runs:
             f"{run.label} ({name})" if labels.count(label) > 1 else label
             for run, label, name in zip(runs, labels, distinct, strict=True)
         ]
+    sets = ranked_sets(runs)
     return Runs(
-        dataclasses.replace(run, label=label) for run, label in zip(runs, labels, strict=True)
+        dataclasses.replace(run, label=label, sets=sets)
+        for run, label in zip(runs, labels, strict=True)
     )
 
 

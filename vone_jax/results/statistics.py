@@ -156,7 +156,12 @@ def _by_image(results: Sequence[Result]) -> np.ndarray:
     if not results or not all("index" in result.arrays for result in results):
         return np.zeros((0, len(results)))
     # Pairs of a set and a place in it: all sets of published files have the same order.
-    indices = [2 * result.arrays["index"] + result.published for result in results]
+    of = ["published" if result.published else result.dataset.part for result in results]
+    sets = list(dict.fromkeys(of))
+    indices = [
+        len(sets) * result.arrays["index"] + sets.index(part)
+        for result, part in zip(results, of, strict=True)
+    ]
     images = np.unique(np.concatenate(indices))
     values = np.full((len(images), len(results)), np.nan)
     for column, (result, index) in enumerate(zip(results, indices, strict=True)):
