@@ -36,6 +36,12 @@ for line in (here / "behave").read_text().splitlines():
         if action == "sleep":
             time.sleep(60)
         sys.exit(int(action))
+if "--suite" in sys.argv:
+    place = "--results" in sys.argv and sys.argv[sys.argv.index("--results") + 1]
+    results = pathlib.Path(place or sys.argv[1] + "/results")
+    results.mkdir(parents=True, exist_ok=True)
+    suite = sys.argv[sys.argv.index("--suite") + 1]
+    (results / f"{suite}.json").write_text(" ".join(sys.argv))
 """
 
 
@@ -130,6 +136,53 @@ def test_a_torn_record_only_repeats_its_command(root):
     record.write_text(record.read_text()[:-40])
     assert run(root, make("a")) == 0
     assert calls(root) == ["eval.py a --suite clean"]
+
+
+def test_a_result_that_is_gone_is_made_anew(root):
+    sweep = make("a", evaluations=[CLEAN, LINF])
+    run(root, sweep)
+    calls(root)
+    (root / "runs/group/a/results/linf.json").unlink()
+    assert run(root, sweep) == 0
+    assert calls(root) == ["eval.py a --suite linf"]
+    assert run(root, sweep) == 0
+    assert calls(root) == []
+
+
+def test_a_result_that_was_replaced_is_made_anew(root):
+    several = [
+        make("a", evaluations=[replace(CLEAN, examples=n, overwrite=True)]) for n in (40, 20)
+    ]
+    for sweep in (*several, several[0]):
+        assert run(root, sweep) == 0
+    assert ["--examples 40" in call for call in calls(root)[1:]] == [True, False, True]
+
+
+@pytest.mark.parametrize("steps", [("train", "evaluate", "report"), ("report",)])
+def test_the_report_leaves_out_what_has_failed(root, monkeypatch, capsys, steps):
+    (root / "behave").write_text("s:b 1\n")
+    with pytest.raises(SweepError):
+        run(root, make())
+    reports, execute = [], sweeps._execute
+
+    def spy(command, root):
+        if "vone_jax.report" not in command:
+            return execute(command, root)
+        reports.append(command)
+        return 0
+
+    monkeypatch.setattr(sweeps, "_execute", spy)
+    if steps == ("report",):
+        run(root, make(), steps=steps)
+    else:
+        with pytest.raises(SweepError, match="s:b .*exit status 1.$"):
+            run(root, make(), steps=steps)
+    (report,) = reports
+    shown = [Path(each).name for each in report if "group" in each and "." not in Path(each).name]
+    assert shown == ["a", "c", "s"]  # The last is the directory of the tables.
+    assert "left out of the report, without results: b" in capsys.readouterr().out
+    with pytest.raises(SweepError, match="the report: no network has results"):
+        run(root, make("xy"), steps=("report",))
 
 
 def start(root):
@@ -260,15 +313,16 @@ class TestOpenedNetworks:
         assert f"left out, not in {root / 'weights'}: b.pt (b)" in capfd.readouterr().out
         # Only what is new runs: another network, other weights, other images.
         (root / "weights" / "b.pt").write_bytes(b"b")
-        assert self.run(root, split="val") == 0
-        assert len(calls(root)) == 2
         assert self.run(root) == 0
         assert [each.split()[1] for each in calls(root)] == ["/weights/b.pt"]
+        assert self.run(root, split="val") == 0
+        assert len(calls(root)) == 2
         (root / "weights" / "b.pt").write_bytes(b"other")
-        assert self.run(root) == 0
+        assert self.run(root, split="val") == 0
         assert [each.split()[1] for each in calls(root)] == ["/weights/b.pt"]
 
     def test_the_report_is_of_the_networks_that_are_there(self, root, monkeypatch):
+        assert self.run(root) == 0
         reports = []
         monkeypatch.setattr(sweeps, "_execute", lambda command, root: reports.append(command) or 0)
         assert self.run(root, steps=("report",)) == 0

@@ -180,7 +180,8 @@ def run(
     Raises:
       ValueError: for an unknown step or shard, or if networks are to be opened and ``weights`` is
         no directory or holds none of them.
-      SweepError: if commands have failed. Commands that do not depend on them were run.
+      SweepError: if commands have failed. Commands that do not depend on them were run, and the
+        report is of the networks that have results.
     """
     if not steps or not set(steps) <= set(STEPS):
         raise ValueError(f"only must be among {', '.join(STEPS)}; got {' '.join(steps) or 'none'}")
@@ -223,15 +224,21 @@ def run(
             continue
         _append(record, command)
     if "report" in steps and count == 1:
-        report = ["-m", "vone_jax.report", *(str(group / label) for label in labels)]
+        shown = [label for label in labels if dry_run or _results(group / label)]
+        if shown and shown != labels:
+            without = ", ".join(label for label in labels if label not in shown)
+            print(f"left out of the report, without results: {without}", flush=True)
+        report = ["-m", "vone_jax.report", *(str(group / label) for label in shown)]
         report += ["--out", str(group / f"{sweep.name}.html"), "--tables", str(group / sweep.name)]
         report += ["--v1-match"] if sweep.v1_match else []
         if dry_run:
             print(shlex.join(["python", *report]), flush=True)
-        elif not failures:
+        elif shown:
             status = _execute([sys.executable, *report], root)
             if status not in (cli.FINISHED, cli.WITH_GAPS):
                 failures.append(f"the report (exit status {status})")
+        elif not failures:
+            failures.append("the report: no network has results")
     if failures:
         raise SweepError("failed:\n  " + "\n  ".join(failures))
     return cli.FINISHED
@@ -313,21 +320,33 @@ def _commands(
             yield _Command(label, "evaluate", evaluate, digest, needs)
 
 
+def _results(run_dir: Path) -> dict[str, str]:
+    """Name of each result file -> checksum."""
+    return {path.name: files.digest(path) for path in (run_dir / "results").glob("*.json")}
+
+
 def _finished_keys(record: Path) -> set[str]:
-    """Keys of the commands that have ended well."""
+    """Keys of the commands that have ended well, and whose results are as they left them."""
     keys = set()
+    results = _results(record.parent).items()
     for line in record.read_text().splitlines() if record.exists() else ():
         # The last line of a killed process may be cut off. Then its command runs once more.
         with contextlib.suppress(json.JSONDecodeError):
-            keys.add(json.loads(line)["key"])
+            ended = json.loads(line)
+            # What was removed or replaced since is made anew; eval.py passes over results that are
+            # there. Older records name no results.
+            if ended.get("results", {}).items() <= results:
+                keys.add(ended["key"])
     return keys
 
 
 def _append(record: Path, command: _Command) -> None:
     record.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps({"key": command.key, "step": command.step, "arguments": command.arguments})
+    ended = {"key": command.key, "step": command.step, "arguments": command.arguments}
+    if command.step == "evaluate":
+        ended["results"] = _results(record.parent)
     with open(record, "a") as file:
-        file.write(line + "\n")
+        file.write(json.dumps(ended) + "\n")
         file.flush()
         os.fsync(file.fileno())
 
