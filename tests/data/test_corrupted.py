@@ -101,7 +101,29 @@ def test_other_files_and_severities_are_refused(files, severity, message):
         load_corrupted(files, "fog", severity)
 
 
-def test_arrays_of_another_layout_are_refused(cifar_10_c):
-    np.save(cifar_10_c / "labels.npy", np.zeros(3, int))
-    with pytest.raises(ValueError, match=r"15 images and labels \(3,\)"):
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.zeros(3, int), r"images \(15, .*\) and labels \(3,\)"),
+        (np.zeros(15), "labels.npy must hold integers, got float64"),
+    ],
+)
+def test_arrays_of_another_layout_are_refused(cifar_10_c, labels, message):
+    np.save(cifar_10_c / "labels.npy", labels)
+    with pytest.raises(ValueError, match=message):
+        load_corrupted(f"npy:{cifar_10_c}", "fog", 1)
+
+
+@pytest.mark.parametrize("file", ["fog.npy", "labels.npy"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"\x93NUMPY", b"text"])
+def test_damaged_arrays_are_named(cifar_10_c, file, content):
+    (cifar_10_c / file).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{file} is damaged or no NumPy array"):
+        load_corrupted(f"npy:{cifar_10_c}", "fog", 1)
+
+
+def test_empty_arrays_are_refused(cifar_10_c):
+    np.save(cifar_10_c / "fog.npy", np.zeros((0, 4, 4, 3), np.uint8))
+    np.save(cifar_10_c / "labels.npy", np.zeros(0, int))
+    with pytest.raises(ValueError, match=r"got images \(0, 4, 4, 3\) and labels \(0,\)"):
         load_corrupted(f"npy:{cifar_10_c}", "fog", 1)

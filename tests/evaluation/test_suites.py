@@ -11,7 +11,7 @@ from vone_jax.attacks import PGD, AutoAttack
 from vone_jax.evaluation import request as requests
 from vone_jax.evaluation import suites
 from vone_jax.evaluation.suites import Target
-from vone_jax.network import Network
+from vone_jax.network import Network, Split
 
 FULL = (224, 224, 3)
 NOISY, QUIET = Target(FULL, noisy=True), Target(FULL, noisy=False)
@@ -222,6 +222,37 @@ def test_attacks_for_more_classes_are_refused_when_planned(fields, task, least, 
         evaluation.plan(network, request, tmp_path / "results")
     fewer = dataclasses.replace(request, suite=("linf", "apgd"), loss="margin")
     assert evaluation.plan(network, fewer, tmp_path / "results")
+
+
+def test_one_class_is_refused_when_planned(tmp_path):
+    (tmp_path / "val" / "a").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "val" / "a" / "a.png")
+    network = Network("one", lambda keys, x: x.mean(axis=(1, 2))[:, :1], (8, 8, 3))
+    network = dataclasses.replace(network, class_names=("a",))
+    request = evaluation.Request(suite=("clean",), source=f"folder:{tmp_path}", split="val")
+    with pytest.raises(ValueError, match="clean, which needs at least 2 classes, and one has 1"):
+        evaluation.plan(network, request, tmp_path / "results")
+
+
+def test_the_folder_of_a_run_without_splits_gives_its_validation_images(tmp_path, monkeypatch):
+    """All of it, with the images that the network has learned, is another split."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(10):
+        (tmp_path / "all" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "all" / "ab"[number % 2] / f"{number}.png")
+    network = Network(
+        "run", lambda keys, x: x.mean(axis=(1, 2))[:, :2], (8, 8, 3), class_names=("a", "b"),
+        validation=Split("folder:all", "validation"),
+    )  # fmt: skip
+
+    def examples(**fields):
+        request = evaluation.Request(suite=("clean",), **fields)
+        return evaluation.plan(network, request, tmp_path)[0][0].examples
+
+    assert (examples().split, len(examples())) == ("validation", 2)
+    for source in ("folder:all", f"folder:{tmp_path}/all"):
+        assert (examples(source=source).split, len(examples(source=source))) == ("validation", 2)
+    assert len(examples(source="folder:all", split=".")) == 10
 
 
 def test_the_attack_of_the_gallery_keeps_its_images(tmp_path):

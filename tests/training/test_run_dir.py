@@ -33,9 +33,9 @@ EXPERIMENT = Experiment(
 CLASSES = ("cat", "dog")
 
 
-def opened(run_dir, experiment=EXPERIMENT, class_names=CLASSES):
+def opened(run_dir, experiment=EXPERIMENT, class_names=CLASSES, device="1 x abacus"):
     description = RunDescription(
-        experiment, class_names, parameters=12, device="1 x abacus", command="train it"
+        experiment, class_names, parameters=12, device=device, command="train it"
     )
     return open_run(run_dir, description)
 
@@ -77,6 +77,14 @@ def test_another_experiment_is_refused_and_the_fields_named(tmp_path):
     with pytest.raises(RunDirectoryError, match=expected):
         describe(tmp_path, other)
     assert read_run(tmp_path).experiment == EXPERIMENT
+
+
+def test_other_devices_of_a_small_set_are_named(tmp_path):
+    """They share what they can of it, so the size of the batch was not typed."""
+    describe(tmp_path)
+    smaller = replace(EXPERIMENT, data=replace(EXPERIMENT.data, batch_size=8))
+    with pytest.raises(RunDirectoryError, match="batch_size: 8 here.*\n.*devices: 8 x abacus here"):
+        describe(tmp_path, smaller, device="8 x abacus")
 
 
 def test_a_second_process_is_refused(tmp_path):

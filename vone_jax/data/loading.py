@@ -129,13 +129,15 @@ def _rows(folder: Path, name: str, severity: int) -> ArraySource:
     _check_corruption(folder, name, ".npy")
     if not (folder / "labels.npy").is_file():
         raise FileNotFoundError(f"{folder} has no labels.npy")
-    images = np.load(folder / f"{name}.npy", mmap_mode="r")
-    labels = np.load(folder / "labels.npy")
-    if len(images) % 5 or labels.shape != images.shape[:1]:
+    images = _array(folder / f"{name}.npy")
+    labels = _array(folder / "labels.npy")
+    if not images.size or len(images) % 5 or labels.shape != images.shape[:1]:
         raise ValueError(
             f"{folder / name}.npy must have the same number of images at each of 5 severities and "
-            f"labels.npy a label for each, got {len(images)} images and labels {labels.shape}"
+            f"labels.npy a label for each, got images {images.shape} and labels {labels.shape}"
         )
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"{folder}/labels.npy must hold integers, got {labels.dtype}")
     count = len(images) // 5
     rows = slice((severity - 1) * count, severity * count)
     classes = int(labels.max()) + 1
@@ -146,6 +148,13 @@ def _rows(folder: Path, name: str, severity: int) -> ArraySource:
         name=f"npy:{folder}/{name}",
         split=str(severity),
     )
+
+
+def _array(path: Path) -> np.ndarray:
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} is damaged or no NumPy array: {error}") from error
 
 
 def _check_corruption(folder: Path, name: str, ending: str) -> None:

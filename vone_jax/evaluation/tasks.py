@@ -11,7 +11,7 @@ from vone_jax import data, mesh, names, training
 from vone_jax.data import load_corrupted
 from vone_jax.evaluation import exhibits, physiology, suites
 from vone_jax.evaluation import request as requests
-from vone_jax.evaluation.conditions import Attacked, Corrupted, Minimal, WorstOf
+from vone_jax.evaluation.conditions import Attacked, Condition, Corrupted, Minimal, WorstOf
 from vone_jax.evaluation.job import Examples, Job
 from vone_jax.evaluation.judging import AttackNoise
 from vone_jax.evaluation.masking import Masking
@@ -111,7 +111,13 @@ def plan(
 
 
 def _check_classes(tasks: Sequence[tuple[Job, Task]], network: Network) -> None:
-    """Refuse attacks whose losses are not defined for so few classes."""
+    """Refuse attacks whose losses are not defined for so few classes, and all for one class."""
+    judged = [task.name for _, task in tasks if isinstance(task, Condition)]
+    if network.num_classes < 2 and judged:
+        raise ValueError(
+            f"suite contains {judged[0]}, which needs at least 2 classes, and {network.name} has "
+            f"{network.num_classes}; train it on images of several classes"
+        )
     for _, task in tasks:
         condition = task.condition if isinstance(task, exhibits.Gallery) else task
         several = condition.attacks if isinstance(condition, WorstOf) else ()
@@ -132,6 +138,9 @@ def _images(
     known, source = network.validation, request.source
     split, data_dir = request.split, request.data_dir
     if source is not None:
+        if split is None and known is not None and _location(source) == _location(known.source):
+            # A folder without splits has training images, too.
+            split = known.split
         split = data.evaluation_split(source, data_dir=data_dir) if split is None else split
     elif known is not None:
         source, split = known.source, split or known.split
@@ -146,6 +155,12 @@ def _images(
             f"instance --source folder:DIR --split val, or --source tfds:imagenet2012"
         )
     return data.load(source, split, data_dir=data_dir), data_dir
+
+
+def _location(source: str) -> str:
+    """The name of a data set, with the whole path of a folder."""
+    kind, _, path = source.partition(":")
+    return f"folder:{Path(path).expanduser().resolve()}" if kind == "folder" else source
 
 
 def _check_readers(request: Request, suite: Sequence[str]) -> None:

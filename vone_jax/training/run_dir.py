@@ -163,6 +163,11 @@ def _describe(run_dir: Path, description: RunDescription) -> None:
         if theirs not in (None, ours):
             changes.append(f"weights of distillation.teacher: {ours} here, {theirs} there")
         if changes:
+            if "data.batch_size" in changes[0] and description.device != before.device:
+                changes.append(
+                    f"devices: {description.device} here, {before.device} there; of a set smaller "
+                    f"than a batch they take what they can share"
+                )
             raise RunDirectoryError(
                 f"{run_dir} holds a run of another experiment; this command and that run have\n  "
                 + "\n  ".join(changes)
