@@ -112,3 +112,61 @@ def test_a_ladder_of_radii_and_other_weights_compile_once(kind, batch, programs)
         for eps in (0.01, 0.02, 0.04):
             kind("linf", eps, steps=3)(problem.KEY, Partial(traced, weights), images, labels)
     assert programs() - before == 1
+
+
+def lost_when_moved(key, images):
+    """Logits of class 0 that are not finite as soon as an image has moved; their gradient is 0."""
+    flat = images.reshape(images.shape[0], -1) - 0.5
+    moved = jnp.any(flat != 0, axis=1, keepdims=True)
+    return jnp.where(moved, jnp.nan, flat[:, :3] + jnp.array([[2.0, 0.0, 0.0]]))
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        attacks.PGD("linf", 0.1, steps=2),
+        attacks.PGD("linf", 0.1, steps=1, restarts=2),
+        attacks.PGD("linf", 0.1, steps=1, keep="best"),
+        attacks.PGD("linf", 0.1, steps=2, random_start=True, keep="best", early_stop=True),
+        attacks.PGD("linf", 0.1, steps=2, early_stop=True),
+        attacks.MIFGSM("linf", 0.1, steps=2),
+        attacks.APGD("linf", 0.1, steps=2),
+        attacks.Square("linf", 0.1, queries=2),
+        attacks.RandomNoise("linf", 0.1, draws=2),
+        attacks.AutoAttack("linf", 0.1, "custom", (attacks.FGSM("linf", 0.1),)),
+    ],
+    ids=lambda attack: type(attack).__name__,
+)
+def test_logits_that_are_not_finite_never_pass_in_silence(attack):
+    """Class 0 is where argmax finds NaN, so the images would count as right."""
+    images, labels = jnp.full((2, 4, 4, 1), 0.5), jnp.zeros(2, jnp.int32)
+    with pytest.raises(FloatingPointError, match=r"not finite, at batch positions \[0, 1\]"):
+        attack(jax.random.key(0), lost_when_moved, images, labels)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+@pytest.mark.parametrize(
+    "attack",
+    [
+        attacks.PGD("linf", 0.1, steps=2, restarts=2, keep="best"),
+        attacks.APGD("linf", 0.1, steps=2, loss="dlr"),
+        attacks.APGD("l1", 1.0, steps=2),
+        attacks.DeepFool("l2", 0.5, steps=2),
+        attacks.FAB("linf", 0.1, steps=2),
+        attacks.FMN("l2", 0.5, steps=2),
+        attacks.CW("l2", 0.5, steps=2, binary_search_steps=1),
+        attacks.SPSA("linf", 0.1, steps=2, samples=2),
+        attacks.RandomNoise("linf", 0.1, draws=2),
+    ],
+    ids=lambda attack: type(attack).__name__,
+)
+def test_a_network_may_compute_in_half_precision(attack, dtype):
+    images = jax.random.uniform(jax.random.key(1), (2, 4, 4, 1))
+
+    def half(key, images):
+        return images.reshape(images.shape[0], -1)[:, :5].astype(dtype) * dtype(8)
+
+    labels = jnp.argmax(half(None, images), axis=-1).astype(jnp.int32)
+    adversarial = attack(jax.random.key(0), half, images, labels)
+    assert adversarial.dtype == jnp.float32
+    toy.assert_inside(adversarial, images, attack.norm, attack.eps)

@@ -16,7 +16,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array
 
 from vone_jax import arguments, fast, prng
-from vone_jax.attacks import checks, classifier, losses
+from vone_jax.attacks import checks, classifier, losses, norms
 from vone_jax.attacks.classifier import AnyImages, AnyKey, AnyLabels, Images, Keys, Labels, LogitsFn
 from vone_jax.names import NORMS
 
@@ -123,7 +123,11 @@ class Attack(abc.ABC):
         labels: Labels,
         loss: Callable | None = None,
     ) -> tuple[Images, classifier.Values, classifier.Draws]:
-        """Return the gradient of each example's loss, and what ``evaluate`` returns."""
+        """Return the gradient of each example's loss, and what ``evaluate`` returns.
+
+        The gradient of an example is NaN where its loss or a logit is not finite, which an
+        operation that hides them, such as ``where``, would pass over.
+        """
 
         def total(images: Images) -> tuple[Array, tuple[Array, Array]]:
             # The examples' losses are summed, so no gradient depends on the size of the batch.
@@ -131,7 +135,8 @@ class Attack(abc.ABC):
             return jnp.sum(values), (values, logits)
 
         slope, (values, logits) = jax.grad(total, has_aux=True)(images)
-        return slope, values, logits
+        finite = jnp.isfinite(values) & jnp.all(jnp.isfinite(logits), axis=(0, 2))
+        return norms.select(finite, slope, jnp.nan), values, logits
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))

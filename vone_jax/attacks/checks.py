@@ -189,9 +189,12 @@ def not_probabilities(logits: classifier.Logits) -> None:
 
 @jax.jit
 def _are_probabilities(logits: classifier.Logits) -> Array:
+    tolerance: Array | float = PROBABILITY_TOLERANCE
     # The probabilities of a network in half precision are rounded to it.
-    tolerance = max(PROBABILITY_TOLERANCE, float(jnp.finfo(logits.dtype).eps))
-    sums = jnp.sum(logits.astype(jnp.float32), axis=-1)
+    for bits in ((5, 10), (8, 7)):
+        rounded = jnp.all(logits == jax.lax.reduce_precision(logits, *bits))
+        tolerance = jnp.where(rounded, 2.0 ** -bits[1], tolerance)
+    sums = jnp.sum(logits, axis=-1)
     return jnp.all(logits >= 0) & jnp.all(jnp.abs(sums - 1) < tolerance)
 
 

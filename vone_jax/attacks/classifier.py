@@ -34,6 +34,8 @@ LogitsFn = Callable[[Keys, Images], Logits]
 def checked(logits_fn: LogitsFn, keys: Keys, images: Images) -> LogitsFn:
     """Return the classifier as a compiled function, after a check of the shape of its logits.
 
+    Its logits have the type of the images.
+
     Raises:
       ValueError: if the logits do not have shape (N, C) with C at least 2.
       TypeError: if the logits are not floating point.
@@ -55,7 +57,11 @@ def checked(logits_fn: LogitsFn, keys: Keys, images: Images) -> LogitsFn:
 # classifier once and not again for each attack. ``checked`` checks the type of the result.
 @jax.jit
 def _logits(logits_fn: Partial, keys: Keys, images: Images):
-    return prng.call_with_keys(logits_fn, keys, images, "logits_fn", "attacks.per_example")
+    logits = prng.call_with_keys(logits_fn, keys, images, "logits_fn", "attacks.per_example")
+    if isinstance(logits, Array) and jnp.issubdtype(logits.dtype, jnp.floating):
+        # One type in the loops of attacks, whatever a network computes in.
+        return logits.astype(images.dtype)
+    return logits
 
 
 def draws(logits_fn: LogitsFn, keys: Keys, images: Images, count: int) -> Draws:

@@ -74,6 +74,8 @@ class PGD(Attack):
         if step_size is None:
             step_size = STEP_RULES[self.step_rule](self.eps, self.steps)
 
+        nothing = (images, jnp.full(images.shape[:1], -jnp.inf, images.dtype))
+
         def run(restart: Array | int) -> Images:
             run_keys = prng.fold(keys, restart)
             noise_keys = prng.stream(run_keys, "noise")
@@ -93,13 +95,17 @@ class PGD(Attack):
                 moved = self._feasible(adversarial + step_size * way, images)
                 if self.early_stop:
                     misled = losses.misled(logits, labels, self.targeted)
-                    active = active & ~jnp.all(misled, axis=0)
+                    # An image whose logits are not finite goes on, to be NaN.
+                    broken = jnp.isnan(slope).any(axis=(1, 2, 3))
+                    active = active & (broken | ~jnp.all(misled, axis=0))
                     moved = norms.select(active, moved, adversarial)
                 if self.keep == "best":
                     best = losses.stronger(best, moved, loss(moved, iterate_keys))
                 return moved, active, best
 
-            best = (start, loss(start, iterate_keys)) if self.keep == "best" else None
+            best = None
+            if self.keep == "best":
+                best = losses.stronger(nothing, start, loss(start, iterate_keys))
             state = (start, jnp.ones(labels.shape, bool), best)
             if self.early_stop:
                 _, state = jax.lax.while_loop(
@@ -120,7 +126,6 @@ class PGD(Attack):
             rival = run(number)
             return losses.stronger(best, rival, loss(rival, judge_keys))
 
-        nothing = (images, jnp.full(images.shape[:1], -jnp.inf, images.dtype))
         return jax.lax.fori_loop(0, self.restarts, restart, nothing)[0]
 
     def _feasible(self, adversarial: Images, images: Images) -> Images:

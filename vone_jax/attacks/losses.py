@@ -142,8 +142,9 @@ def stronger(
     best: tuple[Images, Values], rival_images: Images, rival_loss: Values
 ) -> tuple[Images, Values]:
     """Return for each example the images and loss of the pair with the higher loss."""
-    # A loss of NaN must win and stay, or it would pass in silence.
+    # A loss of NaN must win and stay, with images of NaN, or it would pass in silence.
     wins = ~(rival_loss <= best[1]) & ~jnp.isnan(best[1])
+    rival_images = norms.select(~jnp.isnan(rival_loss), rival_images, jnp.nan)
     return norms.select(wins, (rival_images, rival_loss), best)
 
 
