@@ -65,6 +65,16 @@ def test_distance_is_0_for_equal_and_1_for_the_farther_end():
     np.testing.assert_allclose(distance(ends, reference), [1.0, 0.6 / 0.9])
 
 
+@pytest.mark.untyped
+def test_values_may_be_a_list():
+    values = [1.0, 2.0, 3.0]
+    ours, theirs = (
+        neurophysiology.compare(jax.random.key(0), {"peak_sf": given}, bootstraps=10)["peak_sf"]
+        for given in (values, np.array(values))
+    )
+    assert ours == theirs
+
+
 def test_keys_decide_the_bootstrap():
     arguments = (np.array([3, 4, 5]), 2, np.array([5, 4, 3]), 0)
     first, again, other = (

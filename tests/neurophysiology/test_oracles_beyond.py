@@ -167,6 +167,25 @@ def test_a_silent_unit_has_no_fano_factor():
     assert np.isnan(statistics.fano_factor()).all()
 
 
+def test_the_gratings_below_are_shown_in_every_trial():
+    """They lie under the others, as in a surround, and are half of the image here."""
+    table = stimuli.grating_set("t", radius=1.0, spatial_frequency=1.0, orientation=0.0, phase=0.0)
+    around = stimuli.grating_set(
+        "b", radius=3.0, spatial_frequency=1.0, orientation=90.0, phase=0.0
+    )
+    both = stimuli.GratingSet("both", table.shape, table.table, around.table)
+
+    def mean(key, images):
+        return jnp.mean(jnp.abs(images - 0.5), axis=(1, 2))
+
+    site = constant_site(1)
+    shown = stimuli.render(table.table, site.display, site.window, around.table)
+    statistics = trial_statistics(mean, KEY, site, trials=2, gratings=both)
+    np.testing.assert_allclose(
+        statistics.mean[0], mean(None, shown.astype(jnp.float32) / 255)[0], rtol=1e-5
+    )
+
+
 def test_variability_needs_two_trials():
     with pytest.raises(ValueError, match="trials"):
         trial_statistics(block_responses, KEY, constant_site(1), trials=1)

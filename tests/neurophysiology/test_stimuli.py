@@ -139,9 +139,14 @@ def test_displays_that_cannot_show_the_stimuli_are_refused(arguments, message):
         ({"radius": 5.6}, "within 6.0 degrees"),
         ({"phase": math.nan}, "finite"),
         ({"colour": 1.0}, "colour"),
+        ({"phase": None}, "must have phase, got radius, spatial_frequency, orientation"),
+        ({"radius": None}, "one of cycles and radius, got 0 of them"),
+        ({"cycles": 2.0}, "one of cycles and radius, got 2 of them"),
+        ({"orientation": np.zeros(0)}, "must have values, orientation has none"),
     ],
 )
 def test_gratings_that_cannot_be_drawn_are_refused(factors, message):
     valid = {"radius": 1.0, "spatial_frequency": 2.0, "orientation": 0.0, "phase": 0.0}
+    given = {name: value for name, value in (valid | factors).items() if value is not None}
     with pytest.raises(ValueError, match=message):
-        stimuli.grating_set("bad", **{**valid, **factors})
+        stimuli.grating_set("bad", **given)

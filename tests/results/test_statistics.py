@@ -63,6 +63,21 @@ def test_unpaired_mean_over_conditions_claims_no_interval():
     assert item.value == 0.5 and item.sign == 0 and np.isinf(item.low)
 
 
+@pytest.mark.parametrize("images", [2, 5, 100])
+def test_equal_answers_are_no_certainty(images):
+    """Wald's interval of all wrong, or of all better, has no width."""
+    wrong, right = (accuracy([each] * images, index=range(images)) for each in (0, 1))
+    assert results.mean_accuracy([wrong]) == pytest.approx((0, 0, results.wilson(0, images)[1]))
+    assert results.mean_accuracy([right]) == pytest.approx(
+        (1, results.wilson(images, images)[0], 1)
+    )
+    item = results.difference([wrong], [right])
+    assert (item.value, item.high) == (1, 1) and item.low < 1
+    assert item.sign == (images >= 5)
+    same = results.difference([wrong], [wrong])
+    assert same.value == 0 and same.high == -same.low == results.wilson(0, images)[1]
+
+
 def test_mean_accuracy_interval_is_over_images():
     values = np.array([[1, 0, 1, 1], [1, 0, 0, 1.0]])
     conditions = [accuracy(row, index=range(4)) for row in values]

@@ -2,6 +2,7 @@
 
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -169,6 +170,16 @@ def test_a_rule_starts_as_stated_and_has_finite_gradients(responses, rule):
     for images in (responses, jnp.zeros_like(responses)):
         grads = jax.grad(lambda v, x: jnp.sum(module.apply(v, x) ** 2), (0, 1))(variables, images)
         assert all(bool(jnp.all(jnp.isfinite(g))) for g in jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize("rule", [v1.OrientedPools(5), v1.NeighbouringChannels(), v1.GDN()])
+def test_a_key_gives_the_same_parameters_where_double_precision_is_on(responses, rule):
+    module = v1.LearnedNormalization(rule)
+    first = module.init(jax.random.key(0), responses)
+    with jax.enable_x64(True):
+        again = module.init(jax.random.key(0), responses)
+    chex.assert_trees_all_equal(first, again)
+    chex.assert_trees_all_equal_dtypes(first, again)
 
 
 @pytest.mark.parametrize(

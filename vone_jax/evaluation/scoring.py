@@ -139,7 +139,7 @@ def robust_accuracy(
         if not isinstance(one, Attack):
             raise TypeError(f"attack must be an attack such as PGD(...), got {one!r}")
     if several != (attack,) and surrogate is not None:
-        raise ValueError("surrogate is for one attack, got several")
+        raise ValueError("surrogate is for one attack such as PGD(...), got a sequence")
     if surrogate is not None and attack_noise != "same":
         raise ValueError(f"attack_noise must be 'same' with a surrogate, got {attack_noise!r}")
     if draws is None:

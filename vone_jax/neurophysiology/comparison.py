@@ -147,6 +147,7 @@ def _score(
         }
     if values is None:
         return PropertyScore(status="needs stimuli", **fields)
+    values = np.asarray(values)
     if values.ndim != 1 or np.isinf(values).any():
         raise ValueError(
             f"values[{name!r}] must be finite or NaN, of shape (units,); got shape {values.shape}"

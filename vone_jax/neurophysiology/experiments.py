@@ -228,7 +228,7 @@ def trial_statistics(
     if gratings is None:
         factors = stimuli.COARSE | {"phase": 0.0, "radius": 1.0}
         gratings = stimuli.grating_set("variability", contrast=np.array([0.25, 1.0]), **factors)
-    images = np.asarray(stimuli.render(gratings.table, site.display, site.window))
+    images = np.asarray(stimuli.render(gratings.table, site.display, site.window, gratings.below))
     indices = np.arange(len(gratings))
     # Moments about the first trial, so that a large mean does not swallow a small variance.
     first = np.zeros((len(gratings), len(site)))

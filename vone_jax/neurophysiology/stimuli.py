@@ -225,10 +225,18 @@ def grating_set(name: str, **factors: np.ndarray | float) -> GratingSet:
         (0.5, 0.5) and contrast 1.
 
     Raises:
-      ValueError: for an unknown factor or a value out of range.
+      ValueError: for an unknown, missing or empty factor, both ``cycles`` and ``radius``, or a
+        value out of range.
     """
-    for factor in factors:
+    for factor, values in factors.items():
         arguments.choice("factors", factor, (*PARAMETERS, "cycles"))
+        if not np.size(values):
+            raise ValueError(f"factors must have values, {factor} has none")
+    if len(sizes := factors.keys() & {"cycles", "radius"}) != 1:
+        raise ValueError(f"factors must have one of cycles and radius, got {len(sizes)} of them")
+    for needed in ("spatial_frequency", "orientation", "phase"):
+        if needed not in factors:
+            raise ValueError(f"factors must have {needed}, got {', '.join(factors)}")
     levels = [np.asarray(values, np.float64) for values in factors.values()]
     mesh = np.meshgrid(*levels, indexing="ij")
     columns: dict = {"y": CENTRE[0], "x": CENTRE[1], "contrast": 1.0}

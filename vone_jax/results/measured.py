@@ -86,7 +86,7 @@ class Distances:
 
     Attributes:
       broken: images for which an adversarial image was found at any distance.
-      median_distance: in pixel units; None if more than half of the images have none.
+      median_distance: in pixel units; None if half of the images or more have none.
     """
 
     seen: Annotated[int, Field(ge=1)]

@@ -77,8 +77,8 @@ def mean_accuracy(results: Sequence[Result]) -> tuple[float, float, float]:
     values = _common_images(results).mean(axis=1)
     if len(values) < 2:
         return mean, math.nan, math.nan
-    half = QUANTILE * values.std(ddof=1) / math.sqrt(len(values))
-    return mean, max(0.0, mean - half), min(1.0, mean + half)
+    _, low, high = _mean(values, 0.0, 1.0)
+    return mean, max(0.0, low), min(1.0, high)
 
 
 def difference(base: Sequence[Result], other: Sequence[Result]) -> Difference:
@@ -95,9 +95,7 @@ def difference(base: Sequence[Result], other: Sequence[Result]) -> Difference:
     common = _common_images([*base, *other])
     if len(common) >= 2:
         values = common[:, len(base) :].mean(axis=1) - common[:, : len(base)].mean(axis=1)
-        value = float(values.mean())
-        half = QUANTILE * float(values.std(ddof=1)) / math.sqrt(len(values))
-        return Difference(value, value - half, value + half, len(values), paired=True)
+        return Difference(*_mean(values, -1.0, 1.0), len(values), paired=True)
     images = min(result.images for result in (*base, *other))
     value = float(np.mean([r.accuracy for r in other]) - np.mean([r.accuracy for r in base]))
     if len(base) > 1:
@@ -106,6 +104,20 @@ def difference(base: Sequence[Result], other: Sequence[Result]) -> Difference:
     below = math.hypot(other[0].accuracy - low_b, high_a - base[0].accuracy)
     above = math.hypot(high_b - other[0].accuracy, base[0].accuracy - low_a)
     return Difference(value, value - below, value + above, images, paired=False)
+
+
+def _mean(values: np.ndarray, least: float, most: float) -> tuple[float, float, float]:
+    """The mean of values between two ends, with a 95 % interval.
+
+    Equal values do not say how far others lie. Those of images that were not seen may be at either
+    end, for as many of them as Wilson's interval of 0 among these allows.
+    """
+    mean = float(values.mean())
+    if np.ptp(values):
+        half = QUANTILE * float(values.std(ddof=1)) / math.sqrt(len(values))
+        return mean, mean - half, mean + half
+    others = wilson(0, len(values))[1]
+    return mean, mean - others * (mean - least), mean + others * (most - mean)
 
 
 def bootstrap_accuracies(

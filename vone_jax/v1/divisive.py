@@ -63,11 +63,11 @@ class OrientedPools:
         pairs = (responses.shape[-1],) * 2
 
         def log_width(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-            return jnp.log(jax.random.uniform(key, shape, minval=2.0, maxval=6.0))
+            return jnp.log(jax.random.uniform(key, shape, jnp.float32, 2.0, 6.0))
 
-        angle = param("angle", nn.initializers.uniform(np.pi), pairs)
+        angle = param("angle", nn.initializers.uniform(np.pi, jnp.float32), pairs)
         along, across = (jnp.exp(param(f"log_{n}", log_width, pairs)) for n in ("along", "across"))
-        strength = param("strength", nn.initializers.normal(1.0), pairs)
+        strength = param("strength", nn.initializers.normal(1.0, jnp.float32), pairs)
         return divide_by_oriented_pools(responses, angle, along, across, strength, self.size)
 
 
@@ -108,7 +108,9 @@ class NeighbouringChannels:
     def __call__(self, param: Param, responses: Responses) -> Responses:
         """Make or read the parameters, and normalise."""
         values = {
-            name: jnp.exp(param(f"log_{name}", nn.initializers.constant(np.log(start)), ()))
+            name: jnp.exp(
+                param(f"log_{name}", nn.initializers.constant(np.log(start), jnp.float32), ())
+            )
             for name, start in dataclasses.asdict(self).items()
         }
         return divide_by_neighbours(responses, reach=self.reach, **values)
@@ -141,9 +143,10 @@ class GDN:
         channels = responses.shape[-1]
 
         def weights(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-            return jnp.sqrt(self.gamma * jnp.where(jnp.eye(channels, dtype=bool), 1.0, 1e-3))
+            own, other = jnp.float32(1.0), jnp.float32(1e-3)
+            return jnp.sqrt(self.gamma * jnp.where(jnp.eye(channels, dtype=bool), own, other))
 
-        beta = param("root_of_beta", nn.initializers.ones, (channels,))
+        beta = param("root_of_beta", nn.initializers.constant(1.0, jnp.float32), (channels,))
         gamma = param("root_of_gamma", weights, (channels, channels))
         return divide_by_pooled_squares(responses, 1e-6 + jnp.square(beta), jnp.square(gamma))
 
