@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vone_jax import arguments, cli, files, training
 from vone_jax.evaluation import Request
@@ -158,8 +158,8 @@ def run(
 ) -> int:
     """Train or open the members of a shard, evaluate them, then write the report.
 
-    The report and ensembles need all members, so a shard of several leaves them to a later call
-    without a shard.
+    The report is of the members that have results. It and ensembles are left by a shard of several
+    to a later call without a shard.
 
     Args:
       name: of the sweep, as train.py knows it.
@@ -214,6 +214,7 @@ def run(
         print(typed if dry_run else f"[{number}/{len(commands)}] {typed}", flush=True)
         if dry_run:
             continue
+        before = _results(record.parent)
         status = _execute([sys.executable, *command.arguments], root)
         if status == cli.STOPPED:
             return cli.STOPPED
@@ -222,9 +223,9 @@ def run(
             if command.step == "train":
                 untrained.add(command.label)
             continue
-        _append(record, command)
+        _append(record, command, before)
     if "report" in steps and count == 1:
-        shown = [label for label in labels if dry_run or _results(group / label)]
+        shown = [label for label in labels if dry_run or _result_files(group / label)]
         if shown and shown != labels:
             without = ", ".join(label for label in labels if label not in shown)
             print(f"left out of the report, without results: {without}", flush=True)
@@ -320,31 +321,42 @@ def _commands(
             yield _Command(label, "evaluate", evaluate, digest, needs)
 
 
+def _result_files(run_dir: Path) -> list[Path]:
+    return list((run_dir / "results").glob("*.json"))
+
+
 def _results(run_dir: Path) -> dict[str, str]:
     """Name of each result file -> checksum."""
-    return {path.name: files.digest(path) for path in (run_dir / "results").glob("*.json")}
+    return {path.name: files.digest(path) for path in _result_files(run_dir)}
+
+
+def _ended(record: Path) -> Iterator[dict[str, Any]]:
+    """The commands that have ended well: key, step, arguments and results."""
+    for line in record.read_text().splitlines() if record.exists() else ():
+        # The last line of a killed process may be cut off. Then its command runs once more.
+        with contextlib.suppress(json.JSONDecodeError):
+            # Older records name no results.
+            yield {"results": {}} | json.loads(line)
 
 
 def _finished_keys(record: Path) -> set[str]:
     """Keys of the commands that have ended well, and whose results are as they left them."""
-    keys = set()
     results = _results(record.parent).items()
-    for line in record.read_text().splitlines() if record.exists() else ():
-        # The last line of a killed process may be cut off. Then its command runs once more.
-        with contextlib.suppress(json.JSONDecodeError):
-            ended = json.loads(line)
-            # What was removed or replaced since is made anew; eval.py passes over results that are
-            # there. Older records name no results.
-            if ended.get("results", {}).items() <= results:
-                keys.add(ended["key"])
-    return keys
+    return {each["key"] for each in _ended(record) if each["results"].items() <= results}
 
 
-def _append(record: Path, command: _Command) -> None:
+def _append(record: Path, command: _Command, before: Mapping[str, str]) -> None:
+    """Record a command, with the results that it has made, or that no other has recorded."""
     record.parent.mkdir(parents=True, exist_ok=True)
+    others = {name for each in _ended(record) for name in each["results"]}
+    results = {
+        name: digest
+        for name, digest in _results(record.parent).items()
+        if before.get(name) != digest or name not in others
+    }
     ended = {"key": command.key, "step": command.step, "arguments": command.arguments}
     if command.step == "evaluate":
-        ended["results"] = _results(record.parent)
+        ended["results"] = results
     with open(record, "a") as file:
         file.write(json.dumps(ended) + "\n")
         file.flush()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import chex
 import jax
@@ -114,19 +115,21 @@ def test_a_ladder_of_radii_and_other_weights_compile_once(kind, batch, programs)
     assert programs() - before == 1
 
 
-def lost_when_moved(key, images):
-    """Logits of class 0 that are not finite as soon as an image has moved; their gradient is 0."""
+def lost_when_moved(lost, key, images):
+    """Logits of class 0, and others as soon as an image has moved; the gradient of those is 0."""
     flat = images.reshape(images.shape[0], -1) - 0.5
     moved = jnp.any(flat != 0, axis=1, keepdims=True)
-    return jnp.where(moved, jnp.nan, flat[:, :3] + jnp.array([[2.0, 0.0, 0.0]]))
+    return jnp.where(moved, jnp.array([lost]), flat[:, :3] + jnp.array([[2.0, 0.0, 0.0]]))
 
 
+@pytest.mark.parametrize("lost", [(math.nan, 0.0, 0.0), (math.inf, 0.0, 0.0)], ids=["nan", "inf"])
 @pytest.mark.parametrize(
     "attack",
     [
         attacks.PGD("linf", 0.1, steps=2),
         attacks.PGD("linf", 0.1, steps=1, restarts=2),
-        attacks.PGD("linf", 0.1, steps=1, keep="best"),
+        attacks.PGD("linf", 0.1, steps=1, restarts=2, loss="margin"),
+        attacks.PGD("linf", 0.1, steps=1, keep="best", loss="margin"),
         attacks.PGD("linf", 0.1, steps=2, random_start=True, keep="best", early_stop=True),
         attacks.PGD("linf", 0.1, steps=2, early_stop=True),
         attacks.MIFGSM("linf", 0.1, steps=2),
@@ -137,11 +140,11 @@ def lost_when_moved(key, images):
     ],
     ids=lambda attack: type(attack).__name__,
 )
-def test_logits_that_are_not_finite_never_pass_in_silence(attack):
+def test_logits_that_are_not_finite_never_pass_in_silence(attack, lost):
     """Class 0 is where argmax finds NaN, so the images would count as right."""
     images, labels = jnp.full((2, 4, 4, 1), 0.5), jnp.zeros(2, jnp.int32)
     with pytest.raises(FloatingPointError, match=r"not finite, at batch positions \[0, 1\]"):
-        attack(jax.random.key(0), lost_when_moved, images, labels)
+        attack(jax.random.key(0), Partial(lost_when_moved, lost), images, labels)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])

@@ -118,7 +118,7 @@ def test_arrays_of_another_layout_are_refused(cifar_10_c, labels, message):
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"\x93NUMPY", b"text"])
 def test_damaged_arrays_are_named(cifar_10_c, file, content):
     (cifar_10_c / file).write_bytes(content)
-    with pytest.raises(ValueError, match=f"{file} is damaged or no NumPy array"):
+    with pytest.raises(ValueError, match=f"{file} cannot be read as a NumPy array"):
         load_corrupted(f"npy:{cifar_10_c}", "fog", 1)
 
 

@@ -113,7 +113,7 @@ def test_labels_without_a_match_are_never_scored_by_position():
     """Unless the network was trained on these labels, by a version that kept no names."""
     for known in ((), ("0", "1", "2")):
         assert matched(("c", "a", "b"), known=known, trained_on=True) is None
-        with pytest.raises(ValueError, match="have no names, .* give class_names, one name for"):
+        with pytest.raises(ValueError, match="no names, so .* give class_names, one name for"):
             matched(("c", "a", "b"), known=known)
 
 

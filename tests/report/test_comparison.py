@@ -254,7 +254,7 @@ def test_only_like_is_compared_with_like(tmp_path):
         vone_resnet18=[on("b", built.CLEAN, 0.6), on("b", small, 0.3), on("b", large, 0.2)],
     )
     base, vone = runs
-    assert runs[0].sets == runs[1].sets == (("b", "test"), ("a", "test"))
+    assert base.sets == vone.sets == (("b", "test"), ("a", "test"))
     assert comparison.clean(base).accuracy == 0.5
     assert list(comparison.curve(vone, "linf")) == [0.01, 0.02]
     (one,) = paired.comparisons(runs)
@@ -263,21 +263,41 @@ def test_only_like_is_compared_with_like(tmp_path):
     ]
     table = comparison.rows(runs)
     # The results on "a" have rows of their own.
-    assert [row.detail for row in table] == [
-        "",
-        "a (test split)",
-        "PGD",
-        "PGD, a (test split)",
-        "PGD",
-    ]
-    assert all(
-        len({each.dataset.name for each in row.results if each is not None}) == 1 for row in table
+    details = ["", "a (test split)", "PGD", "PGD, a (test split)", "PGD"]
+    assert [row.detail for row in table] == details
+    measured = [[each for each in row.results if each is not None] for row in table]
+    assert all(len({each.dataset.name for each in several}) == 1 for several in measured)
+    # A line of scores is on one set: the attack on "a" is not beside the clean images of "b".
+    lines = scores.table(runs).lines
+    assert [list(line.scores) for line in lines] == [["clean"], ["clean", "linf", "white_box"]]
+
+
+def test_networks_on_other_images_are_told_apart(tmp_path):
+    runs = loaded(
+        tmp_path, resnet18=[on("a", built.CLEAN, 0.9)], vone_resnet18=[on("b", built.CLEAN, 0.6)]
     )
-    notes = scores.table(runs).notes
-    assert notes[0] == (
+    assert paired.pairs(runs) == []
+    assert scores.table(runs).notes[0] == (
         "The lines are of different data sets and must not be compared: a (test split) and b "
         "(test split)."
     )
+
+
+def test_the_set_is_chosen_among_results_that_count(tmp_path):
+    """Controls on another set do not hide the attack of the network as deployed, nor its norms."""
+    linf, l2 = built.attacked("linf", 0.01), built.attacked("l2", 0.5)
+    frozen = [dataclasses.replace(linf, attack_noise="frozen", eot_samples=n) for n in (1, 2, 3)]
+    several = [on("a", each, 0.5) for each in frozen]
+    (vone,) = loaded(tmp_path, vone_resnet18=[*several, on("b", linf, 0.4), on("c", l2, 0.3)])
+    assert [r.dataset.name for r in comparison.curve(vone, "linf").values()] == ["b"]
+    assert [r.dataset.name for r in comparison.curve(vone, "l2").values()] == ["c"]
+
+
+def test_networks_on_published_images_alone_are_paired(tmp_path):
+    fog = on("npy:fog", built.corrupted("fog", 3, "published"), 0.5)
+    runs = loaded(tmp_path, resnet18=[fog], vone_resnet18=[fog])
+    (one,) = paired.comparisons(runs)
+    assert [line.kind for line in one.lines] == ["corruption"]
 
 
 def test_images_of_different_sets_are_not_paired():

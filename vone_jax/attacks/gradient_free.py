@@ -57,8 +57,6 @@ class RandomNoise(Attack):
             rival = noisy(number)
             logits = classifier.draws(logits_fn, judge_keys, rival, self.eot_samples)
             margin = losses.averaged(losses.margin, "mean_loss", logits, labels)
-            # Nothing else carries a NaN of the classifier into the result.
-            rival = norms.select(jnp.isfinite(margin), rival, jnp.nan)
             return losses.stronger(best, rival, margin)
 
         nothing = (images, jnp.full(images.shape[:1], -jnp.inf, images.dtype))

@@ -142,9 +142,11 @@ def stronger(
     best: tuple[Images, Values], rival_images: Images, rival_loss: Values
 ) -> tuple[Images, Values]:
     """Return for each example the images and loss of the pair with the higher loss."""
-    # A loss of NaN must win and stay, with images of NaN, or it would pass in silence.
+    # A loss that is not finite must win and stay, with images of NaN, or it would pass in silence.
+    finite = jnp.isfinite(rival_loss)
+    rival_images = norms.select(finite, rival_images, jnp.nan)
+    rival_loss = jnp.where(finite, rival_loss, jnp.nan)
     wins = ~(rival_loss <= best[1]) & ~jnp.isnan(best[1])
-    rival_images = norms.select(~jnp.isnan(rival_loss), rival_images, jnp.nan)
     return norms.select(wins, (rival_images, rival_loss), best)
 
 

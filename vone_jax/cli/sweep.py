@@ -33,7 +33,7 @@ class Arguments:
     sweep: tyro.conf.Positional[str]
     # Every COUNT-th network from the INDEX-th on, counted from 1: a job array runs 1/8 to 8/8.
     shard: str = "1/1"
-    # Steps to run. The report needs all networks and is left out of a shard.
+    # Steps to run. The report is of the networks that have results; a shard writes none.
     only: tuple[Literal["train", "evaluate", "report"], ...] = sweeps.STEPS
     # Directory of the files of weights, for a sweep over networks that are opened.
     weights: Path | None = None

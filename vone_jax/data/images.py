@@ -6,6 +6,7 @@ import io
 import os
 import warnings
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -144,11 +145,10 @@ class FolderSource(Source):
             message = f"photographs in {folder} are left out{_counted(left_out)}"
             warnings.warn(message, stacklevel=2)
 
-    @functools.cached_property
-    def checksum(self) -> str:
-        """A hash of the names and sizes of the images' files."""
+    def checksum(self, indices: Iterable[int]) -> str:
+        """A hash of the names and sizes of the files of some images."""
         digest = hashlib.sha256()
-        for file in self._files:
+        for file in (self._files[index] for index in indices):
             digest.update(f"{file} {(self._root / file).stat().st_size}\n".encode())
         return digest.hexdigest()[:16]
 

@@ -154,7 +154,7 @@ def _array(path: Path) -> np.ndarray:
     try:
         return np.lib.format.open_memmap(path, mode="r")
     except (ValueError, OSError) as error:
-        raise ValueError(f"{path} is damaged or no NumPy array: {error}") from error
+        raise ValueError(f"{path} cannot be read as a NumPy array: {error}") from error
 
 
 def _check_corruption(folder: Path, name: str, ending: str) -> None:

@@ -1,5 +1,6 @@
 """Data sets as random-access sequences of uint8 images with labels."""
 
+import functools
 import os
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -125,10 +126,11 @@ class Subset(Source):
         self.indices = np.arange(count) * total // count
         self._source = source
 
-    @property
+    @functools.cached_property
     def checksum(self) -> str | None:
-        """A hash of the files of the whole split; None for a source without files."""
-        return getattr(self._source, "checksum", None)
+        """A hash of the names and sizes of the files; None for a source that is no folder."""
+        checksum = getattr(self._source, "checksum", None)
+        return None if checksum is None else checksum(self.indices)
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -78,8 +78,9 @@ class Job:
 
     Raises:
       ValueError: if batch size and devices do not fit; if the network takes images of another
-        number of channels, has fewer classes than the examples, lacks one of theirs, or has no
-        names to compare with theirs; or if the other network has other images or classes.
+        number of channels, has fewer classes than the examples, lacks one of theirs, has several
+        of one name, or has no names to compare with theirs; or if the other network has other
+        images or classes.
     """
 
     network: Network
@@ -130,8 +131,8 @@ class Job:
 
         Classes are matched by name, or by the WordNet number with which both names begin, so that a
         folder with some of the network's classes, or with all of them in another order, is scored
-        correctly. Numbers from 0 on are no names, unless the other side has all of them, too: then
-        the labels are the network's classes.
+        correctly. Names that are 0, 1, 2, ... are none, and their labels are the network's classes,
+        unless the network has all of these names.
         """
         network, examples = self.network, self.examples
         channels = examples.image_shape[-1]
@@ -155,10 +156,11 @@ class Job:
                 )
             return np.array([places[_identifier(name)] for name in given], np.int32)
         if unnamed and not are_numbers(given) and not self.trained_on:
+            numbers = "numbers and " if known else ""
             raise ValueError(
-                f"the classes of {network.name} have no names, so the labels of {examples.name!r} "
-                f"({_first(given, 3)}) cannot be matched with its logits; give class_names, one "
-                f"name for each of its {network.num_classes} logits"
+                f"the classes of {network.name} have {numbers}no names, so the labels of "
+                f"{examples.name!r} ({_first(given, 3)}) cannot be matched with its logits; give "
+                f"class_names, one name for each of its {network.num_classes} logits"
             )
         if unnamed or are_numbers(given):
             if len(given) > network.num_classes:

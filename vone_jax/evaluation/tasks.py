@@ -80,7 +80,7 @@ def plan(
         overwrite=request.overwrite,
         versions=training.versions(),
         command=command,
-        trained_on=request.source is None,
+        trained_on=_of_its_own(network, request),
     )
     few = dataclasses.replace(
         job,
@@ -136,10 +136,12 @@ def _images(
 ) -> tuple[data.Source, str | None]:
     """The images to evaluate on, and the directory of the sets that TFDS has prepared."""
     known, source = network.validation, request.source
+    own = _of_its_own(network, request)
     split, data_dir = request.split, request.data_dir
     if source is not None:
-        if split is None and known is not None and _location(source) == _location(known.source):
-            # A folder without splits has training images, too.
+        if split is None and own:
+            # Not the images of a folder without splits that the network has learned.
+            assert known is not None
             split = known.split
         split = data.evaluation_split(source, data_dir=data_dir) if split is None else split
     elif known is not None:
@@ -157,10 +159,15 @@ def _images(
     return data.load(source, split, data_dir=data_dir), data_dir
 
 
-def _location(source: str) -> str:
-    """The name of a data set, with the whole path of a folder."""
-    kind, _, path = source.partition(":")
-    return f"folder:{Path(path).expanduser().resolve()}" if kind == "folder" else source
+def _of_its_own(network: Network, request: Request) -> bool:
+    """True if the images are of the data set that the network was trained on."""
+
+    def location(source: str) -> str:
+        kind, _, path = source.partition(":")
+        return f"folder:{Path(path).expanduser().resolve()}" if kind == "folder" else source
+
+    known, source = network.validation, request.source
+    return source is None or known is not None and location(source) == location(known.source)
 
 
 def _check_readers(request: Request, suite: Sequence[str]) -> None:

@@ -218,7 +218,7 @@ def _gaps(runs: Sequence[Run]) -> Iterator[str]:
 def _images(runs: Sequence[Run]) -> Iterator[str]:
     for base, vone in paired.pairs(runs):
         first, second = comparison.clean(base), comparison.clean(vone)
-        if first is None or second is None:
+        if first is None or second is None or not paired.alike(first, second):
             continue
         one, other = (result.arrays.get("index") for result in (first, second))
         if one is not None and other is not None and not np.array_equal(one, other):

@@ -53,8 +53,12 @@ def common_chance(runs: Sequence[Run]) -> float | None:
 
 def clean(run: Run) -> Result | None:
     """The result of a network as deployed on clean images; None if there is none."""
-    measured = (result for result in run.by_standing("clean") if as_deployed(run, result))
-    return next(measured, None)
+    return next(iter(run.standing(_deployed(run, "clean"))), None)
+
+
+def _deployed(run: Run, kind: str) -> list[Result]:
+    """The results of one kind of a network as deployed."""
+    return [result for result in run.of_kind(kind) if as_deployed(run, result)]
 
 
 def curve(run: Run, norm: str) -> dict[float, Result]:
@@ -63,10 +67,10 @@ def curve(run: Run, norm: str) -> dict[float, Result]:
     Where several attacks have one radius, the one that leaves the lowest accuracy counts.
     """
     attacks: list[Result] = []
-    for result in run.by_standing("attack"):
-        if result.attack.norm == norm and as_deployed(run, result):
-            if all(result.condition != other.condition for other in attacks):
-                attacks.append(result)
+    in_norm = [result for result in _deployed(run, "attack") if result.attack.norm == norm]
+    for result in run.standing(in_norm):
+        if all(result.condition != other.condition for other in attacks):
+            attacks.append(result)
     # Later results replace earlier ones.
     weakest_first = sorted(reversed(attacks), key=lambda result: -result.accuracy)
     return dict(sorted({result.attack.radius: result for result in weakest_first}.items()))
@@ -108,8 +112,7 @@ def form_label(form: str) -> str:
 
 def corruptions(run: Run) -> dict[tuple[str, int], Result]:
     """(corruption, severity) -> the result of a network as deployed, sorted."""
-    measured = run.by_standing("corruption")
-    return by_corruption([result for result in measured if as_deployed(run, result)])
+    return by_corruption(run.standing(_deployed(run, "corruption")))
 
 
 def averaged(run: Run) -> dict[tuple[str, int], Result]:

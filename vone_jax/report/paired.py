@@ -16,9 +16,10 @@ _FEW_IMAGES = 30
 
 # How a network is trained, in config.json; a network and its VOneNet differ elsewhere, too.
 _TRAINING = (
-    *("data.source", "data.train_split", "data.augment", "data.corruptions", "model.stem_noise"),
-    *("model.width", "model.image_size", "optimizer", "epochs", "steps", "initial_weights"),
-    *("freeze", "perturbation", "similarity", "distillation"),
+    *("data.source", "data.train_split", "data.batch_size", "data.augment", "data.corruptions"),
+    *("data.corruption_severity", "data.corruption_probability", "model.stem_noise"),
+    *("model.stem_gain", "model.width", "model.image_size", "optimizer", "epochs", "steps"),
+    *("initial_weights", "freeze", "perturbation", "similarity", "distillation", "precision"),
 )
 
 
@@ -49,7 +50,8 @@ def pairs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
 def _likeness(one: Run, other: Run) -> tuple[int, bool]:
     """(minus the number of settings in which two trainings differ, whether the seed is the same)"""
     differing = sum(_setting(one, name) != _setting(other, name) for name in _TRAINING)
-    return -differing, _setting(one, "seed") == _setting(other, "seed")
+    first, second = (run.config.get("experiment", {}).get("seed") for run in (one, other))
+    return -differing, first == second
 
 
 def _setting(run: Run, path: str) -> Any:
@@ -61,7 +63,9 @@ def _setting(run: Run, path: str) -> Any:
 
 
 def _sets(run: Run) -> set[tuple[str, str]]:
-    return {result.dataset.part for result in run.on_images}
+    """The data sets and splits of a run; published corrupted images count as one."""
+    on_images = [result for result in run.results if result.kind != "physiology"]
+    return {("published", "") if each.published else each.dataset.part for each in on_images}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,22 +121,22 @@ def comparisons(runs: Sequence[Run]) -> list[Comparison]:
 
 def _lines(base: Run, vone: Run):
     first, second = comparison.clean(base), comparison.clean(vone)
-    if first and second and _same_images(first, second):
+    if first and second and alike(first, second):
         yield _line("clean", "Clean images", [first], [second])
     for norm in comparison.norms([base, vone]):
         of_base, of_vone = comparison.curve(base, norm), comparison.curve(vone, norm)
         for eps in of_base:
-            if eps in of_vone and _same_images(of_base[eps], of_vone[eps]):
+            if eps in of_vone and alike(of_base[eps], of_vone[eps]):
                 label = of_vone[eps].attack.label
                 yield _line("attack", label, [of_base[eps]], [of_vone[eps]])
     of_base, of_vone = comparison.averaged(base), comparison.averaged(vone)
-    shared = [key for key in of_base if key in of_vone and _same_images(of_base[key], of_vone[key])]
+    shared = [key for key in of_base if key in of_vone and alike(of_base[key], of_vone[key])]
     if shared:
         first, second = ([conditions[key] for key in shared] for conditions in (of_base, of_vone))
         yield _line("corruption", corruption_label(shared), first, second)
 
 
-def _same_images(one: Result, other: Result) -> bool:
+def alike(one: Result, other: Result) -> bool:
     """True for results on one data set, or on published images, and in one form."""
     if getattr(one.condition, "form", "") != getattr(other.condition, "form", ""):
         return False

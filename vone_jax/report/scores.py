@@ -224,13 +224,16 @@ def table(runs: Sequence[Run]) -> Table:
 
 
 def _measured(run: Run) -> Iterator[_Measured]:
-    """The results of a run by how it was judged and attacked."""
-    groups: dict[tuple, dict[str, list[Result]]] = {}
-    for result in run.by_standing("clean", "attack", "corruption"):
+    """The results of a run by how it was judged and attacked, each on one data set."""
+    groups: dict[tuple, list[Result]] = {}
+    for result in run.of_kind("clean", "attack", "corruption"):
         # The number of draws is left out: it only makes a number more exact.
         judged = (result.network.noise_change, result.protocol.slug)
-        groups.setdefault(judged, {}).setdefault(result.kind, []).append(result)
-    for kinds in groups.values():
+        groups.setdefault(judged, []).append(result)
+    for members in groups.values():
+        kinds: dict[str, list[Result]] = {}
+        for result in run.standing(members):
+            kinds.setdefault(result.kind, []).append(result)
         clean = next(iter(kinds.get("clean", [])), None)
         corrupted = comparison.common(comparison.by_corruption(kinds.get("corruption", [])))
         for settings, by_radius in attack_groups(kinds.get("attack", [])) or [(None, {})]:

@@ -247,11 +247,11 @@ def _weakest(runs: Sequence[Run], number: int) -> tuple[dict[str, str], list[lis
     # Norm -> settings -> radius -> result, for each network.
     ladders: dict[str, dict[str, list[dict[float, Result]]]] = {norm: {} for norm in NORMS}
     for place, run in enumerate(runs):
-        for result in run.by_standing("attack"):
-            if not comparison.control(run, result):
-                same_norm = ladders[result.attack.norm]
+        usual = [result for result in run.of_kind("attack") if not comparison.control(run, result)]
+        for norm, by_settings in ladders.items():
+            for result in run.standing(each for each in usual if each.attack.norm == norm):
                 settings = comparison.attack_settings(result)
-                same = same_norm.setdefault(settings, [{} for _ in runs])
+                same = by_settings.setdefault(settings, [{} for _ in runs])
                 same[place].setdefault(result.attack.radius, result)
     attacks: dict[str, str] = {}
     weak: list[list[Result]] = [[] for _ in runs]
@@ -273,5 +273,8 @@ def _weakest(runs: Sequence[Run], number: int) -> tuple[dict[str, str], list[lis
         raise ResultError("v1_match: there is no norm in which all networks were attacked alike")
     if len(sets := {result.dataset.part for members in weak for result in members}) > 1:
         used = listing(sorted(itertools.starmap(dataset, sets)))
-        raise ResultError(f"v1_match: the networks were attacked on different data sets: {used}")
+        raise ResultError(
+            f"v1_match: the networks were attacked on different data sets: {used}; evaluate all "
+            f"with one --source and --split"
+        )
     return attacks, weak

@@ -108,7 +108,7 @@ class Dataset:
       stride: mean distance of neighbours in the split.
       total: size of the split; None if it is not known.
       class_names: names of the classes, in the order of the labels; may be empty.
-      checksum: of the names and sizes of the images' files; None for a set without files.
+      checksum: of the names and sizes of the images' files; None for a set that is no folder.
     """
 
     name: str

@@ -73,25 +73,22 @@ class Run:
         """
         return [each for each in self.results if each.kind != "physiology" and not each.published]
 
-    def by_standing(self, *kinds: str) -> list[Result]:
-        """The results of some kinds in the order in which they count, if several are of one thing.
+    def standing(self, results: Iterable[Result]) -> list[Result]:
+        """Those of some results that count together, the ones on the most images first.
 
-        Those of a kind are on one data set, the first of ``sets`` that the run has results of the
-        kind on, or on published corrupted images, which come last. The ones on the most images come
-        first.
+        They are on one data set, the first of ``sets`` that any of them is on, or on published
+        corrupted images, which come last.
         """
+        results = list(results)
         sets = self.sets or ranked_sets([self])
-        shown: list[Result] = []
-        for kind in kinds:
-            results = self.of_kind(kind)
-            used = {each.dataset.part for each in results if not each.published}
-            counts = min(used, key=sets.index, default=None)
-            shown += [each for each in results if each.published or each.dataset.part == counts]
+        used = {each.dataset.part for each in results if not each.published}
+        counts = min(used, key=sets.index, default=None)
+        shown = [each for each in results if each.published or each.dataset.part == counts]
         return sorted(shown, key=lambda each: (not each.published, each.images), reverse=True)
 
 
 def ranked_sets(runs: Iterable[Run]) -> tuple[tuple[str, str], ...]:
-    """Data sets and splits, those first on which most runs have results, then by their number."""
+    """Data sets and splits, first by the runs with results on them, then by the results."""
     measured = [Counter(each.dataset.part for each in run.on_images) for run in runs]
     total = sum(measured, Counter())
     having = Counter(part for counts in measured for part in counts)

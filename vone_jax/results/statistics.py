@@ -109,8 +109,8 @@ def difference(base: Sequence[Result], other: Sequence[Result]) -> Difference:
 def _mean(values: np.ndarray, least: float, most: float) -> tuple[float, float, float]:
     """The mean of values between two ends, with a 95 % interval.
 
-    Equal values do not say how far others lie. Those of images that were not seen may be at either
-    end, for as many of them as Wilson's interval of 0 among these allows.
+    The variance of equal values says nothing. Then a share of the images that were not seen may lie
+    at either end: the upper end of Wilson's interval of 0 among the images that were seen.
     """
     mean = float(values.mean())
     if np.ptp(values):
@@ -130,7 +130,8 @@ def bootstrap_accuracies(
     result on few images of many keeps their number.
 
     Returns:
-      float64 (resamples, len(results)), or None if a result has no values for single images.
+      float64 (resamples, len(results)), or None if a result has no values for single images. Equal
+      values give equal accuracies.
     """
     values = _by_image(results)
     if not len(values):

@@ -163,10 +163,11 @@ def _describe(run_dir: Path, description: RunDescription) -> None:
         if theirs not in (None, ours):
             changes.append(f"weights of distillation.teacher: {ours} here, {theirs} there")
         if changes:
-            if "data.batch_size" in changes[0] and description.device != before.device:
+            resized = any("data.batch_size" in change for change in changes)
+            if resized and description.device != before.device:
                 changes.append(
-                    f"devices: {description.device} here, {before.device} there; of a set smaller "
-                    f"than a batch they take what they can share"
+                    f"devices: {description.device} here, {before.device} there; a batch larger "
+                    f"than the data set is reduced to a multiple of them"
                 )
             raise RunDirectoryError(
                 f"{run_dir} holds a run of another experiment; this command and that run have\n  "
