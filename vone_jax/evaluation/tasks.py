@@ -136,17 +136,13 @@ def _images(
 ) -> tuple[data.Source, str | None]:
     """The images to evaluate on, and the directory of the sets that TFDS has prepared."""
     known, source = network.validation, request.source
-    own = _of_its_own(network, request)
     split, data_dir = request.split, request.data_dir
-    if source is not None:
-        if split is None and own:
-            # Not the images of a folder without splits that the network has learned.
-            assert known is not None
-            split = known.split
-        split = data.evaluation_split(source, data_dir=data_dir) if split is None else split
-    elif known is not None:
-        source, split = known.source, split or known.split
+    if known is not None and _of_its_own(network, request):
+        # Of a folder without splits, those that the network has not learned.
+        source, split = source or known.source, split or known.split
         data_dir = data_dir or known.data_dir
+    elif source is not None:
+        split = data.evaluation_split(source, data_dir=data_dir) if split is None else split
     elif set(suite) == {requests.PHYSIOLOGY}:
         # It shows gratings. A black image takes the place of a data set.
         black = np.zeros((request.examples or 1, *network.image_shape), np.uint8)
