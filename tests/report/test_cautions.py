@@ -46,7 +46,7 @@ def test_mixed_datasets():
     other = results.Dataset("others", "test", 100, class_names=built.CLASSES)
     runs = pair()
     runs[1] = built.run([built.change(made, dataset=other) for made in runs[1].results], "b")
-    warned(runs, "different datasets", "must not be compared", "shapes (test split) by ResNet-18")
+    warned(runs, "different data sets", "must not be compared", "shapes (test split) by ResNet-18")
 
 
 def test_gaps_and_warnings_of_runs_come_first():

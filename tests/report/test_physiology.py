@@ -117,7 +117,7 @@ def test_layers_without_scores_say_why():
 def test_gratings_are_no_data_set_that_accuracies_are_of():
     before, after = page_of([], []), page_of([layer(BASE, "stem")], [layer(VONE, "stem")])
     for page in (before, after):
-        assert "different datasets" not in page.text
+        assert "different data sets" not in page.text
         lead = next(p for p in page.all("p") if p.attributes.get("class") == "lead")
         assert "tested on shapes (test split)" in lead.text
     with pytest.raises(LookupError):

@@ -10,6 +10,7 @@ from vone_jax.names import NORM_LABELS
 from vone_jax.report import comparison, paired
 from vone_jax.report.wording import count, dataset, listing, percent
 from vone_jax.results import Run
+from vone_jax.results.runs import ranked_sets
 
 # A perturbation may exceed its radius by float32 rounding only.
 NORM_SLACK = 1e-4
@@ -38,8 +39,10 @@ def _datasets(runs: Sequence[Run]) -> Iterator[str]:
     if len(used) > 1:
         parts = [f"{name} by {listing(sorted(labels))}" for name, labels in sorted(used.items())]
         yield (
-            "These results are of different datasets, so their numbers must not be compared: "
-            f"{listing(parts)}."
+            "These results are of different data sets, so their numbers must not be compared: "
+            f"{listing(parts)}. Figures, scores and differences are on "
+            f"{dataset(*ranked_sets(runs)[0])} where a network has results on it; the table of all "
+            "numbers has the others, too."
         )
 
 
