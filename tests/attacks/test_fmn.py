@@ -1,5 +1,6 @@
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from tests.attacks import linear_problem as problem
 from vone_jax.attacks import fmn
@@ -44,3 +45,32 @@ def test_first_radius_is_that_of_the_linearised_boundary_and_gamma():
     expected = 1.05 * problem.distances("l2", problem.TWO_CLASSES)
     assert np.all(result.found)
     np.testing.assert_allclose(result.distance, expected, rtol=1e-5, atol=problem.rounding("l2"))
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_pixels_on_the_border_do_not_keep_it_from_the_boundary(norm):
+    """The ball of the linearised boundary is too small where its own pixels cannot move."""
+    rng = np.random.default_rng(0)
+    weights, images = rng.normal(size=16).astype(np.float32), rng.random((32, 16), np.float32)
+    images[rng.random(images.shape) < 0.5] = 0.0
+    # Half of the way to the farthest point of the box.
+    room = np.where(weights < 0, images, 1.0 - images)
+    gap = 0.5 * (room * np.abs(weights)).sum(axis=1)
+
+    def linear(key, images):
+        flat = images.reshape(images.shape[0], 16)
+        evidence = (flat - starts) @ weights - gap
+        return jnp.stack([jnp.zeros_like(evidence), evidence], axis=-1)
+
+    starts = jnp.asarray(images)
+    attack = FMN(norm, 1.0, steps=100)
+    labels = jnp.zeros(32, jnp.int32)
+    result = attack.minimal(problem.KEY, linear, starts.reshape(32, 4, 4, 1), labels)
+    assert np.all(result.found)
+    if norm == "l1":
+        # The closest point moves the pixels of the largest weights as far as they go.
+        order = np.argsort(-np.abs(weights))
+        gained = np.cumsum(room[:, order] * np.abs(weights[order]), axis=1)
+        moved = np.cumsum(room[:, order], axis=1)
+        exact = [np.interp(g, [0, *a], [0, *b]) for g, a, b in zip(gap, gained, moved, strict=True)]
+        np.testing.assert_allclose(result.distance, exact, rtol=0.1)

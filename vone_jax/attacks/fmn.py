@@ -94,8 +94,9 @@ class FMN(MinimalNormAttack):
 
     The radius shrinks by gamma from an adversarial point, to no more than the best distance, and
     grows by gamma from another one. As long as no adversarial point is known, it grows from the
-    radius of the linearised boundary; the paper takes that radius itself, and on a linear
-    classifier then ends on the boundary and not behind it.
+    radius of the linearised boundary, and never shrinks; the paper takes that radius itself. On a
+    linear classifier it then ends on the boundary and not behind it, and in front of it where
+    pixels that lie on the border of [0, 1] cannot take their part.
 
     Steps go along the gradient over its L2 norm, whatever the norm of the ball, and both their
     length and gamma fall along a cosine. The projection is the Euclidean one in each norm (the L2
@@ -135,7 +136,8 @@ class FMN(MinimalNormAttack):
             closest, adversarial = self.closer(closest, point, logits, images, labels)
             away = norms.size(point - images, self.norm)
             boundary = away + boundary_distance(margin, slope, self.norm)
-            radius = jnp.where(jnp.isinf(closest.distance), boundary, radius)
+            farther = jnp.maximum(boundary, radius)
+            radius = jnp.where(jnp.isinf(closest.distance), farther, radius)
             outward = radius * (1 + gammas[number])
             inward = jnp.minimum(radius * (1 - gammas[number]), closest.distance)
             radius = jnp.minimum(jnp.where(adversarial, inward, outward), largest)
@@ -145,7 +147,7 @@ class FMN(MinimalNormAttack):
             )(delta, radius)
             return jnp.clip(images + delta, 0.0, 1.0), radius, closest
 
-        start = (images, largest, closest)
+        start = (images, jnp.zeros_like(largest), closest)
         point, _, closest = jax.lax.fori_loop(0, self.steps, step, start)
         logits = self.logits(prng.fold(keys, self.steps), logits_fn, point)
         return self.closer(closest, point, logits, images, labels)[0]
