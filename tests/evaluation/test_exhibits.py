@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from tests.evaluation import tiny
 from vone_jax import data, evaluation, results, v1
 from vone_jax.attacks import PGD
 from vone_jax.corruptions import SETS, mce
+from vone_jax.evaluation import exhibits
 from vone_jax.evaluation.exhibits import summarise
 from vone_jax.models.network import VOneNet
 
@@ -183,6 +185,21 @@ def test_an_mce_needs_all_of_it():
     assert means.mce is None and "drawn texture in the place of frost" in means.note
     assert means.categories["weather"] == pytest.approx((3 * 0.5 + 0.1) / 4)
     assert summarise(table(0.5, SETS["noise"]), 0.9, imagenet=True) is None
+
+
+@pytest.mark.parametrize(("classes", "expected"), [(1000, True), (2, False)])
+def test_an_mce_is_over_all_classes_of_imagenet(monkeypatch, classes, expected):
+    """Images of a few of the classes are easier or harder than the 1000 of AlexNet's errors."""
+    known = []
+    monkeypatch.setattr(
+        exhibits, "summarise", lambda accuracy, clean, imagenet: known.append(imagenet)
+    )
+    job = types.SimpleNamespace(
+        network=types.SimpleNamespace(image_size=224, num_classes=1000),
+        examples=types.SimpleNamespace(num_classes=classes),
+    )
+    evaluation.MeansOverCorruptions().make(job, [])
+    assert known == [expected]
 
 
 def test_means_of_a_run_are_written_and_read(tmp_path):

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vone_jax import data, models, names, training, v1
+from vone_jax import attacks, data, models, names, training, v1
 from vone_jax.training import DataConfig, Experiment, ModelConfig, OptimizerConfig
 from vone_jax.training.experiment import MatmulPrecision
 from vone_jax.training.experiment_files import differences
@@ -111,6 +111,10 @@ def test_differing_fields_are_named(experiment):
         ),
         (lambda: DataConfig(source="x", unreadable_limit=-1), "unreadable_limit must be .*>= 0"),
         (lambda: run(""), "name must be usable"),
+        (
+            lambda: run(perturbation=attacks.PGD("linf", 0.1, targeted=True)),
+            "perturbation must be untargeted, since the labels are the true classes, got PGD",
+        ),
         (lambda: run(non_finite_limit=-1), "non_finite_limit must be an integer >= 0"),
         (lambda: run(checkpoint_every=math.nan), "checkpoint_every must be a finite number > 0"),
         (lambda: DataConfig(source="x", corruption_severity=(0, 2)), r"got \(0, 2\)"),

@@ -145,8 +145,19 @@ def test_other_classes_make_a_new_head(sources, class_names):
     assert head.isdisjoint(weights.taken) and len(head) == 2
 
 
-def test_the_same_classes_in_another_order_reorder_the_head(sources):
-    source = network("alexnet", class_names=("c", "a", "b"))
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("abc", ("c", "a", "b")), (("1", "2", "0"), ("0", "1", "2"))]
+)
+def test_the_same_classes_in_another_order_reorder_the_head(sources, monkeypatch, ours, theirs):
+    """Class folders that are numbers, too: as text, 10 comes before 2."""
+
+    def load(name, split, data_dir=None):
+        images = tiny_source(split)
+        images.class_names = tuple(ours)
+        return images
+
+    monkeypatch.setattr(data, "load", load)
+    source = network("alexnet", class_names=theirs)
     _, weights = choose(sources, experiment("alexnet"), source)
     assert all(left == new == 0 for _, left, new in counts(weights).values())
     head = source.variables["params"]["back_end"]["fc8"]

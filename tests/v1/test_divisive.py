@@ -1,5 +1,6 @@
 """Learned normalisation against closed forms and against dense kernels."""
 
+import functools
 import math
 
 import chex
@@ -128,6 +129,16 @@ def test_neighbours_equal_the_published_sum(responses):
         atol=2e-2,
         rtol=2e-2,
     )
+
+
+def test_a_pool_far_above_1_has_a_gradient_that_is_finite():
+    """The divisor to the power of beta is beyond float32."""
+    strong = jnp.full((1, 1, 1, 3), 1e8)
+    rule = functools.partial(v1.divide_by_neighbours, spread=2.0, alpha=0.1, k=1.0, reach=8)
+    value, slopes = jax.value_and_grad(lambda beta: jnp.sum(rule(strong, beta=beta)))(
+        jnp.float32(3.0)
+    )
+    assert np.isfinite(value) and np.isfinite(slopes)
 
 
 @pytest.mark.parametrize(("spread", "reach"), [(2.0, 8), (1.0, 4), (0.3, 1), (10.0, 40)])

@@ -60,8 +60,10 @@ class MinimalNormAttack(Attack):
 
     The classifier decides by its mean logits over ``eot_samples`` noise draws. With several draws
     an image counts as adversarial only if the mean margin is positive by two standard errors, and
-    the result counts only if keys that the search has not used agree. A single draw is right for
-    a classifier without noise; with noise it would take luck for success.
+    the result counts only if keys that the search has not used agree; else nothing was found. The
+    search keeps one image, the closest, which luck has helped. So with noise some images have no
+    result although farther ones would hold, and more draws leave fewer of them out. A single draw
+    is right for a classifier without noise; with noise it would take luck for success.
 
     Attributes:
       norm: norm of the distance.

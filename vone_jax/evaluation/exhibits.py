@@ -192,7 +192,8 @@ class MeansOverCorruptions(Exhibit):
             accuracy.setdefault(condition.corruption, {})[condition.severity] = share
         clean = next((result.accuracy for result in earlier if result.kind == "clean"), None)
         # AlexNet's errors on ImageNet-C, by which mCE is normalised, are for such images.
-        imagenet = job.network.image_size == 224 and job.network.num_classes == 1000
+        classes = {job.network.num_classes, job.examples.num_classes}
+        imagenet = job.network.image_size == 224 and classes == {1000}
         severities = sorted({severity for shares in accuracy.values() for severity in shares})
         return summarise(accuracy, clean, imagenet), {"severities": np.array(severities)}
 

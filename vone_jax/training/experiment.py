@@ -267,9 +267,9 @@ class Experiment:
     non_finite: Literal["stop", "skip"] = "stop"
     # Largest number of such skipped steps in the whole run. One more ends the run.
     non_finite_limit: FromZero = 10
-    # Epochs between validations. There is one at the end of the run, too.
+    # Epochs between validations, rounded to whole steps. There is one at the end of the run, too.
     evaluate_every: Positive = 1.0
-    # Epochs between checkpoints. There is one at the end of the run, too.
+    # Epochs between checkpoints, rounded to whole steps. There is one at the end of the run, too.
     checkpoint_every: Positive = 1.0
     # Number of checkpoints that are kept. With 1 there is no older one to use if it is damaged.
     keep_checkpoints: int = 2
@@ -284,6 +284,11 @@ class Experiment:
         if isinstance(self.freeze, str):
             raise ValueError(f"freeze must be a tuple of patterns, got {self.freeze!r}")
         arguments.fields(self)
+        if getattr(self.perturbation, "targeted", False):
+            raise ValueError(
+                f"perturbation must be untargeted, since the labels are the true classes, got "
+                f"{self.perturbation!r}"
+            )
         if self.data.batch_size % self.accumulation_steps:
             raise ValueError(
                 f"accumulation_steps must divide data.batch_size, {self.data.batch_size}, got "

@@ -119,7 +119,8 @@ def choose(setup: setups.Setup) -> InitialWeights:
     known, given = (tuple(each.class_names) for each in (setup.train_source, network))
     head, fitting = _head(setup), dict(theirs)
     named = not are_numbers(known) and not are_numbers(given)
-    if named and known != given and sorted(known) == sorted(given):
+    reordered = known != given and sorted(known) == sorted(given)
+    if reordered:
         order = np.array([given.index(name) for name in known])
         fitting |= {path: theirs[path][..., order] for path in head & theirs.keys()}
         notes.append("the classes of the source are ours in another order; its head was reordered")
@@ -127,8 +128,11 @@ def choose(setup: setups.Setup) -> InitialWeights:
         fitting = {path: leaf for path, leaf in theirs.items() if path not in head}
         notes.append("the source has other classes, so the head is new")
     taken = _fitting(fitting, ours)
-    if not named and head & taken.keys():
+    if not named and not reordered and head & taken.keys():
         notes.append("the head was taken by position, because the classes are not named")
+    v1 = getattr(setup.model, "v1", None)
+    if v1 is not None and v1.tuned and "v1.bank" in given_front_end:
+        notes.append("the bank starts from that of the source, whose parameters count as new here")
     parts = _parts(ours, theirs, taken)
     if not any(part["taken"] for part in parts.values()):
         raise ValueError(

@@ -237,7 +237,8 @@ def divide_by_neighbours(
     distance = np.abs(channel[:, None] - channel)
     weights = jnp.where(distance <= reach, jnp.exp(-distance / spread), 0.0)
     pooled = 1.0 + alpha / spread * _product(squares, weights)
-    return squares / (k * pooled) ** beta
+    # As a power, the divisor overflows long before the result does.
+    return squares * jnp.exp(-beta * jnp.log(k * pooled))
 
 
 def divide_by_pooled_squares(
