@@ -272,6 +272,7 @@ prepare                                         | COMMAND      | required
 prepare foo                                     | foo          | tfds
 prepare idx --name cifar                        | --name       | kmnist
 prepare idx --source nowhere                    | --source     | directory of the IDX files
+prepare idx --name mnist                        | --source     | the IDX files of mnist
 prepare idx --data-dir text.txt                 | --data-dir   | must be a directory
 prepare tfds cifar11                            | cifar11      | TFDS has no set
 prepare tfds cifar10 --data_dir x               | --data_dir   | there is no option

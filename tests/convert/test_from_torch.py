@@ -93,7 +93,8 @@ def test_noise_comes_from_the_flags(vone, write, flags, noise):
 
 def test_flags_that_make_no_sense_are_reported_together(vone, write):
     flags = FLAGS | {"stride": 2.5, "k_exc": "many", "noise_mode": "pink", "simple_channels": 9}
-    report = errors(write(vone[2], flags))
+    report = errors(write(vone[2], flags | {"rand_param": "yes"}))
+    assert "flag rand_param must be True or False, got 'yes'" in report
     assert "flag stride must be of type int, got 2.5" in report
     assert "flag k_exc must be of type float, got 'many'" in report
     assert "flag noise_mode must be 'neuronal', 'gaussian', 'fano' or None" in report

@@ -121,6 +121,14 @@ class TestTfdsLayout:
         assert os.stat(record).st_mtime_ns == before
         assert str(prepared / "fashion_mnist") in capsys.readouterr().out
 
+    def test_other_images_under_the_name_of_a_set_are_refused(self, prepared, tmp_path, capsys):
+        for prefix in ("train", "t10k"):
+            write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", np.zeros((23, 28, 28), np.uint8))
+            write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", np.zeros(23, np.uint8))
+        assert prepare.main(["idx", "--source", str(tmp_path), "--data-dir", str(prepared)]) == 2
+        message = capsys.readouterr().err
+        assert "already, with other images; delete it or choose another directory" in message
+
     def test_wrong_split_names_the_choices(self, prepared):
         with pytest.raises(ValueError, match="'validation'.*train, test"):
             data.load("tfds:fashion_mnist", "validation", data_dir=prepared)

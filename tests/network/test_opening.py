@@ -142,7 +142,7 @@ def test_noise_is_found_or_must_be_stated():
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("wrong_names", NetworkError, "class_names must be 10 names, .* of cnn, got 2"),
+        ("wrong_names", NetworkError, "wrong_names has 2 names of classes for its 10 logits"),
         ("wrong_logits", NetworkError, r"logits of shape \(N, classes\) for N images, got \(2,\)"),
         ("not_finite", NetworkError, "must return finite floating-point logits"),
         ("nothing", NetworkError, r"must return a vone_jax.Network or \(logits_fn, .* NoneType"),
@@ -354,6 +354,7 @@ def test_variants_of_v1_share_the_program_behind_it(vone):
         return jax.jit(jax.value_and_grad(loss))(images)
 
     network = ensemble(members)
+    assert network.parameters == sum(member.parameters for member in members) > 0
     found, expected = value_and_slope(network.logits_fn), value_and_slope(mean_of_each)
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
     np.testing.assert_allclose(found[1], expected[1], atol=1e-4 * np.abs(expected[1]).max())

@@ -27,8 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     source, data_dir = (cli.Parser(add_help=False) for _ in range(2))
     source.add_argument(
         "--source",
-        default=DEBIAN_FASHION_MNIST,
-        help="directory of the IDX files, plain or gzipped (default: %(default)s)",
+        help="directory of the IDX files, plain or gzipped (default, for Fashion-MNIST: "
+        f"{DEBIAN_FASHION_MNIST})",
     )
     data_dir.add_argument(
         "--data-dir",
@@ -56,9 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="file to write (default: %(default)s)",
     )
     options = parser.parse_args(words)
-    if options.command != "tfds" and not Path(options.source).is_dir():
-        folder = options.source
-        parser.error(f"--source must be the directory of the IDX files, there is none at {folder}")
+    if options.command != "tfds":
+        if options.source is None and getattr(options, "name", "fashion_mnist") != "fashion_mnist":
+            parser.error(
+                f"--source must be given: the directory of the IDX files of {options.name}"
+            )
+        folder = options.source or DEBIAN_FASHION_MNIST
+        if not Path(folder).is_dir():
+            parser.error(
+                f"--source must be the directory of the IDX files, there is none at {folder}"
+            )
+        options.source = folder
     parser.directory("--data-dir", getattr(options, "data_dir", None))
     try:
         if options.command == "embedded":

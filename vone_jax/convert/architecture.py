@@ -203,9 +203,11 @@ def v1_settings(flags: Mapping[str, Any], kernel_size: int, problems: list[str])
             f"flag ksize must be the size of the kernels in the file, {kernel_size}, got "
             f"{flags['ksize']!r}"
         )
-    rand_param = flags.get("rand_param")
-    if rand_param is True or (isinstance(rand_param, str) and rand_param.lower() in ("true", "1")):
+    rand_param = str(flags.get("rand_param", False)).lower()
+    if rand_param in ("true", "1"):
         fields["distribution"] = "uniform"
+    elif rand_param not in ("false", "0", "none"):
+        problems.append(f"flag rand_param must be True or False, got {flags['rand_param']!r}")
     if "noise_mode" in flags:
         try:
             fields["noise"] = _noise(flags)

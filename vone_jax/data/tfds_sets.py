@@ -98,10 +98,11 @@ def prepare_from_arrays(
     as by TFDS itself.
 
     Returns:
-      The directory of the prepared set. A set that exists already is not changed.
+      The directory of the prepared set. A set of these images that exists already is not changed.
 
     Raises:
-      ValueError: if the images or labels do not match the features of the set.
+      ValueError: if the images or labels do not match the features of the set, or if it exists with
+        other images.
     """
     registered = _builder(name, data_dir)
     features = registered.info.features
@@ -117,6 +118,17 @@ def prepare_from_arrays(
                 f"labels of {name!r} are below {num_classes}, the {split} labels are "
                 + (f"up to {labels.max()}" if len(labels) else "missing")
             )
+
+    if registered.is_prepared():
+        for split, (images, labels) in splits.items():
+            existing = TfdsSource(name, split, data_dir)
+            first = existing[0]
+            equal = np.all(images == first["image"], axis=(1, 2, 3)) & (labels == first["label"])
+            if len(existing) != len(images) or not equal.any():
+                raise ValueError(
+                    f"{name!r} is in {registered.data_path} already, with other images; delete it "
+                    f"or choose another directory"
+                )
 
     base: Any = type(registered)
 

@@ -103,4 +103,5 @@ def ensemble(members: Sequence[Network]) -> Network:
         config={"members": [dict(member.config) for member in members]},
         validation=first.validation if len(validations) == 1 else None,
         notes=tuple(note for member in members for note in member.notes),
+        members=tuple(members),
     )

@@ -56,6 +56,7 @@ class Network:
       validation: the images on which a run was validated.
       notes: what was assumed when it was opened, one line each.
       trained: the module that was trained, where ``model`` has other noise, see ``with_noise``.
+      members: the networks of an ensemble.
 
     Raises:
       ValueError: for a name that cannot be one of a directory, or an image shape that is not
@@ -79,6 +80,7 @@ class Network:
     validation: Split | None = None
     notes: tuple[str, ...] = ()
     trained: models.Network | None = None
+    members: tuple["Network", ...] = ()
 
     def __post_init__(self):
         shape = tuple(self.image_shape)
@@ -216,7 +218,12 @@ class Network:
 
     @functools.cached_property
     def parameters(self) -> int:
-        """The number of trained parameters; of functions, of all floating-point constants."""
+        """The number of trained parameters; of functions, of all floating-point constants.
+
+        It is 0 for an artefact, whose program does not show them.
+        """
+        if self.members:
+            return sum(member.parameters for member in self.members)
         if self.model is not None:
             return sum(leaf.size for leaf in jax.tree.leaves(self.variables["params"]))
         return sum(a.size for a in self._arrays if jnp.issubdtype(a.dtype, jnp.floating))

@@ -97,6 +97,11 @@ def open_network(
     if class_names is not None:
         network = dataclasses.replace(network, class_names=tuple(class_names))
     if network.class_names and len(network.class_names) != network.num_classes:
+        if class_names is None:
+            raise NetworkError(
+                f"{named} has {len(network.class_names)} names of classes for its "
+                f"{network.num_classes} logits"
+            )
         raise NetworkError(
             f"class_names must be {network.num_classes} names, one for each logit of "
             f"{network.name}, got {len(network.class_names)}"

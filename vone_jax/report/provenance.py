@@ -82,7 +82,7 @@ def _training(run: Run) -> dict[str, str]:
     facts = {
         "run directory": str(run.path),
         "network": f"{run.label} ({run.model})",
-        "trained parameters": f"{run.parameters:,}",
+        "parameters": f"{run.parameters:,}" if run.parameters else "",
         **{name: _text(run.config.get(name)) for name in ("command", "device", "versions")},
     }
     steps = [line for line in run.log if line["kind"] == "train"]

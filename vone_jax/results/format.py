@@ -312,10 +312,12 @@ def differences(ours: Identity, theirs: Identity | Mapping[str, Any]) -> list[st
 
     A field of the experiment that theirs lacks is no difference: the version that wrote it did not
     have the field, whose default changes nothing. Neither are the precision of products and the
-    checksum of the images' files, where theirs does not say them. Theirs may be JSON values.
+    checksum of the images' files, where theirs does not say them, nor the number of parameters,
+    which follows from the weights. Theirs may be JSON values.
     """
     here, there = (_flatten(_identity(each)) for each in (ours, theirs))
     new = {name for name in here if name.startswith("network.config.") and name not in there}
+    new.add("network.parameters")
     if there.get("matmul_precision", '""') == '""':
         new.add("matmul_precision")
     if there.get("dataset.checksum", "null") == "null":
