@@ -220,6 +220,7 @@ class TestFolder:
         save(tmp_path / "one/val/cat/b.png")
         more = data.FolderSource(tmp_path / "one", "val")
         assert data.Subset(more).checksum != checksums[0] == data.Subset(more, 1).checksum
+        assert data.Subset(data.Subset(more)).checksum is None
 
     def test_image_that_vanished(self, folder):
         source = data.load(f"folder:{folder}", "train")

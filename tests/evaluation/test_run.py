@@ -291,7 +291,7 @@ def test_other_files_under_one_name_have_another_identity(network, tmp_path):
     for checksum in (None, "0a", "0b"):
         source = tiny.tiny_source()
         if checksum is not None:
-            source.checksum = lambda indices, of=checksum: of
+            source.checksum_of = lambda indices, of=checksum: of
         job = tiny.tiny_job(network, tmp_path / str(checksum), source=source)
         made[checksum] = job, evaluation.evaluate(job, clean)
     assert made["0a"][1].dataset.checksum == "0a"

@@ -1,6 +1,7 @@
 """V1 match against robustness: pairs, correlations with their intervals, files, and errors."""
 
 import csv
+import dataclasses
 import io
 
 import numpy as np
@@ -105,6 +106,12 @@ def test_what_is_missing_is_told(pool, tmp_path):
     other = built.measure("resnet18", {"clean": 0.9, "l1": (0.4,)})
     other.append(layer(built.network(), "stem", {"sf_selective": 0.5}))
     fails([*pool, built.run(other, "other")], 1, "no property is scored in all layers")
+    elsewhere = [
+        dataclasses.replace(one, dataset=dataclasses.replace(one.dataset, name="elsewhere"))
+        for one in pool[0].results
+    ]
+    moved = dataclasses.replace(pool[0], results=elsewhere)
+    fails([moved, *pool[1:]], 1, r"different data sets: elsewhere \(test split\) and .*--source")
     with pytest.raises(results.ResultError, match="all networks have the same V1 match, 1"):
         v1_match.correlations([1.0] * 5, [1.0, 2, 3, 4, 5])
     with pytest.raises(results.ResultError, match="tables_dir must be given"):

@@ -145,7 +145,7 @@ class FolderSource(Source):
             message = f"photographs in {folder} are left out{_counted(left_out)}"
             warnings.warn(message, stacklevel=2)
 
-    def checksum(self, indices: Iterable[int]) -> str:
+    def checksum_of(self, indices: Iterable[int]) -> str:
         """A hash of the names and sizes of the files of some images."""
         digest = hashlib.sha256()
         for file in (self._files[index] for index in indices):

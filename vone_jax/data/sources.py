@@ -129,8 +129,8 @@ class Subset(Source):
     @functools.cached_property
     def checksum(self) -> str | None:
         """A hash of the names and sizes of the files; None for a source that is no folder."""
-        checksum = getattr(self._source, "checksum", None)
-        return None if checksum is None else checksum(self.indices)
+        checksum_of = getattr(self._source, "checksum_of", None)
+        return None if checksum_of is None else checksum_of(self.indices)
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -6,7 +6,6 @@ VOneNets is not published, so the parts and two means are given, by both rules f
 """
 
 import dataclasses
-import itertools
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ import pandas as pd
 from vone_jax import results
 from vone_jax.names import CORRUPTION_GROUPS, NORM_LABELS, NORMS
 from vone_jax.report import comparison
-from vone_jax.report.wording import dataset, listing, markdown, severity_label
+from vone_jax.report.wording import datasets, listing, markdown, severity_label
 from vone_jax.results import Result, Run
 
 # Score -> title, in the order of the columns.
@@ -190,10 +189,10 @@ class _Measured(NamedTuple):
     @property
     def corrupted(self) -> tuple[tuple[str, int, str], ...]:
         """The corruptions, with severity and form."""
-        form = {
-            key: getattr(result.condition, "form", "") for key, result in self.corruptions.items()
-        }
-        return tuple((*key, form[key]) for key in form)
+        return tuple(
+            (*key, getattr(result.condition, "form", ""))
+            for key, result in self.corruptions.items()
+        )
 
     @property
     def sets(self) -> set[tuple[str, str]]:
@@ -218,8 +217,9 @@ def table(runs: Sequence[Run]) -> Table:
     radii = {"_".join(radius): result.attack.label for radius, result in attacked.items()}
     notes = list(_notes(ladders, corrupted))
     if len(sets := set().union(*(each.sets for each in measured))) > 1:
-        used = listing(sorted(itertools.starmap(dataset, sets)))
-        notes.insert(0, f"The lines are of different data sets and must not be compared: {used}.")
+        notes.insert(
+            0, f"The lines are of different data sets and must not be compared: {datasets(sets)}."
+        )
     return Table(lines, columns, radii, tuple(notes))
 
 

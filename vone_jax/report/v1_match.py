@@ -6,7 +6,6 @@ neurons with accuracy under white-box attacks).
 """
 
 import dataclasses
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ import vl_convert
 from vone_jax import lazy, results
 from vone_jax.names import NORM_LABELS, NORMS, command
 from vone_jax.report import charts, comparison, physiology
-from vone_jax.report.wording import count, dataset, listing, markdown
+from vone_jax.report.wording import count, datasets, listing, markdown
 from vone_jax.results import Result, ResultError, Run
 
 stats = lazy.module("scipy.stats")
@@ -272,9 +271,8 @@ def _weakest(runs: Sequence[Run], number: int) -> tuple[dict[str, str], list[lis
     if not attacks:
         raise ResultError("v1_match: there is no norm in which all networks were attacked alike")
     if len(sets := {result.dataset.part for members in weak for result in members}) > 1:
-        used = listing(sorted(itertools.starmap(dataset, sets)))
         raise ResultError(
-            f"v1_match: the networks were attacked on different data sets: {used}; evaluate all "
-            f"with one --source and --split"
+            f"v1_match: the networks were attacked on different data sets: {datasets(sets)}; "
+            f"evaluate all with one --source and --split"
         )
     return attacks, weak

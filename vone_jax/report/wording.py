@@ -1,7 +1,8 @@
 """Numbers and names as the page and the tables write them."""
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 # A narrow space that does not break, as typographers put before a unit.
@@ -64,6 +65,11 @@ def fact(value: Any) -> Any:
 def dataset(name: str, split: str) -> str:
     """('shapes', 'test') -> 'shapes (test split)'; a folder without splits: its name."""
     return name if split == "." else f"{name} ({split} split)"
+
+
+def datasets(parts: Iterable[tuple[str, str]]) -> str:
+    """Data sets and splits in one phrase, sorted."""
+    return listing(sorted(itertools.starmap(dataset, parts)))
 
 
 def duration(seconds: float) -> str:
