@@ -15,6 +15,13 @@ def linear(weights, key, images):
     return images.reshape(images.shape[0], -1) @ weights
 
 
+def with_noise(logits_fn, scale, keys, images):
+    """The logits of a classifier with normal noise added to them."""
+    logits = logits_fn(keys, images)
+    keys = prng.example_keys(keys, images.shape[0])
+    return logits + scale * jax.vmap(lambda key: jax.random.normal(key, logits.shape[1:]))(keys)
+
+
 def convolve(images, kernels, stride=1):
     return jax.lax.conv_general_dilated(
         images, kernels, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")

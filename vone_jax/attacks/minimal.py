@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from vone_jax import fast, prng
 from vone_jax.attacks import checks, classifier, losses, norms
@@ -30,6 +31,8 @@ from vone_jax.attacks.losses import AnyLogits, AnyValues
 
 # A classifier with noise is fooled where its mean logits are wrong by this many standard errors.
 STANDARD_ERRORS = 2.0
+# Multiples of the closest distance at which images are judged where the closest does not hold.
+FARTHER = (1.1, 1.25, 1.5, 2.0, 3.0, 5.0)
 
 
 @pytree("images", "distance", "found")
@@ -59,11 +62,11 @@ class MinimalNormAttack(Attack):
     """Base of the attacks that look for the closest adversarial image.
 
     The classifier decides by its mean logits over ``eot_samples`` noise draws. With several draws
-    an image counts as adversarial only if the mean margin is positive by two standard errors, and
-    the result counts only if keys that the search has not used agree; else nothing was found. The
-    search keeps one image, the closest, which luck has helped. So with noise some images have no
-    result although farther ones would hold, and more draws leave fewer of them out. A single draw
-    is right for a classifier without noise; with noise it would take luck for success.
+    an image counts as adversarial only if the mean margin is positive by two standard errors. Luck
+    has helped the closest of them, so keys that the search has not used must agree. Where they do
+    not, images farther out on the line from the original are judged, at up to five times the
+    distance, and the closest one that is adversarial is the result. A single draw is right for a
+    classifier without noise; with noise it would take luck for success.
 
     Attributes:
       norm: norm of the distance.
@@ -95,10 +98,22 @@ class MinimalNormAttack(Attack):
         logits = self.logits(prng.stream(keys, "clean"), logits_fn, images)
         start, _ = self.closer(nothing, images, logits, images, labels)
         best = self.search(prng.stream(keys, "search"), logits_fn, images, labels, start)
-        logits = self.logits(prng.stream(keys, "judge"), logits_fn, best.images)
-        found = (self.margin(jnp.mean(logits, axis=0), labels) > 0) & jnp.isfinite(best.distance)
-        kept = norms.select(found | jnp.isnan(best.distance), best, nothing)
-        return MinimalPerturbation(kept.images, kept.distance, found)
+        keys = prng.stream(keys, "judge")
+        margin = self.margin(jnp.mean(self.logits(keys, logits_fn, best.images), axis=0), labels)
+        failed = ~(margin > 0) & jnp.isfinite(best.distance)
+        judged = norms.select(failed, nothing, best)
+        judged = norms.select(jnp.isfinite(margin), judged, jnp.nan)
+        factors = jnp.asarray(FARTHER, images.dtype)
+
+        def farther(number: Array, judged: Closest) -> Closest:
+            points = jnp.clip(images + factors[number] * (best.images - images), 0.0, 1.0)
+            logits = self.logits(prng.fold(keys, number), logits_fn, points)
+            closer, _ = self.closer(judged, points, logits, images, labels)
+            return norms.select(failed, closer, judged)
+
+        if self.eot_samples > 1:
+            judged = jax.lax.fori_loop(0, len(FARTHER), farther, judged)
+        return MinimalPerturbation(*judged, jnp.isfinite(judged.distance))
 
     @abc.abstractmethod
     def search(
