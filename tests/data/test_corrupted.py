@@ -58,6 +58,12 @@ def test_labels_above_nine_are_numbered_classes(cifar_10_c):
     assert load_corrupted(f"npy:{cifar_10_c}", "fog", 1).num_classes == 100
 
 
+def test_images_of_another_shape_have_no_names_of_cifar_10(cifar_10_c):
+    """Fashion-MNIST in the layout of CIFAR-10-C was refused by its own networks."""
+    np.save(cifar_10_c / "fog.npy", np.zeros((15, 28, 28, 1), np.uint8))
+    assert load_corrupted(f"npy:{cifar_10_c}", "fog", 1).class_names == tuple("0123456789")
+
+
 @pytest.mark.parametrize("name", ["imagenet2012_corrupted", "cifar10_corrupted"])
 def test_sets_of_tfds(name):
     with tfds.testing.mock_data(num_examples=3):

@@ -86,7 +86,8 @@ def load_corrupted(files: str, name: str, severity: int, *, data_dir: DataDir = 
     Args:
       files: ``"folder:<path>"``, a directory as ImageNet-C and Tiny-ImageNet-C have it,
         ``<path>/<name>/<severity>/<class>/<image>``; ``"npy:<path>"``, a directory as CIFAR-10-C
-        has it, ``<path>/<name>.npy`` and ``<path>/labels.npy``; or
+        has it, ``<path>/<name>.npy`` and ``<path>/labels.npy``, whose classes have CIFAR-10's names
+        if the images have its shape and are numbered otherwise; or
         ``"tfds:imagenet2012_corrupted"`` or ``"tfds:cifar10_corrupted"``, if prepared. TFDS makes
         its ImageNet-C itself, with other pixels than the published files.
       name: name of the corruption, as in the files.
@@ -141,10 +142,12 @@ def _rows(folder: Path, name: str, severity: int) -> ArraySource:
     count = len(images) // 5
     rows = slice((severity - 1) * count, severity * count)
     classes = int(labels.max()) + 1
+    # The files hold no names. Other sets of ten classes are kept in this layout, too.
+    cifar = classes <= len(_CIFAR10) and images.shape[1:] == (32, 32, 3)
     return ArraySource(
         images[rows],
         labels[rows].astype(np.int64),
-        class_names=_CIFAR10 if classes <= 10 else tuple(str(label) for label in range(classes)),
+        class_names=_CIFAR10 if cifar else tuple(str(label) for label in range(classes)),
         name=f"npy:{folder}/{name}",
         split=str(severity),
     )
