@@ -48,7 +48,7 @@ SHARED = {"arguments", "dataclass_json", "files", "lazy", "names", "progress"}
         ("fast", {"fast"}),
         ("v1", {"v1", "prng", "fast"}),
         ("models", {"models", "v1", "prng", "fast"}),
-        ("convert", {"convert", "models", "prng", "results", "v1"}),
+        ("convert", {"convert", "data", "models", "prng", "results", "v1"}),
         ("network", {"network", "convert", "data", "models", "prng", "training", "v1"}),
         ("attacks", {"attacks", "prng", "fast", "mesh"}),
         ("corruptions", {"corruptions", "prng", "fast"}),

@@ -391,22 +391,37 @@ def test_a_tuned_bank_is_opened_as_a_fixed_one(tmp_path):
     assert not network.v1.tuned and network.v1.bank is not None
 
 
-def test_a_folder_keeps_class_names_and_crop(vone, tmp_path):
+@pytest.mark.parametrize(
+    "preprocessing",
+    [data.Preprocessing(0.5), data.Preprocessing(squash=True, interpolation="bicubic")],
+)
+def test_a_folder_keeps_class_names_and_preprocessing(vone, tmp_path, preprocessing):
     names = tuple(f"kind {i}" for i in range(vone[0].back_end.num_classes))
-    given = {"class_names": names, "center_crop": 0.5}
+    given = {"class_names": names, "preprocessing": preprocessing}
     convert.save_folder(tmp_path / "net", *vone, **given)
     network = vone_jax.open_network(tmp_path / "net")
     assert network.class_names == names
-    assert network.preprocessing == data.Preprocessing(center_crop=0.5)
-    good = json.loads((tmp_path / "net" / "config.json").read_text())
-    for field, value in (("class_names", names[:2]), ("class_names", None), ("center_crop", 2)):
-        wrong = {field: value}
-        with pytest.raises(ValueError, match="must be"):
-            convert.save_folder(tmp_path / "other", *vone, **wrong)
-        (tmp_path / "net" / "config.json").write_text(json.dumps(good | wrong))
+    assert network.preprocessing == preprocessing
+
+
+def test_what_a_folder_says_about_images_is_checked(vone, tmp_path):
+    names = [f"kind {i}" for i in range(vone[0].back_end.num_classes)]
+    with pytest.raises(ValueError, match="class_names must be"):
+        convert.save_folder(tmp_path / "net", *vone, class_names=names[:2])
+    assert not (tmp_path / "net").exists()
+    convert.save_folder(tmp_path / "net", *vone)
+    path = tmp_path / "net" / "config.json"
+    good = json.loads(path.read_text())
+    # As earlier versions wrote it.
+    path.write_text(json.dumps(good | {"center_crop": 0.5}))
+    assert vone_jax.open_network(tmp_path / "net").preprocessing == data.Preprocessing(0.5)
+    for wrong in (
+        {"class_names": names[:2]}, {"class_names": None}, {"center_crop": 2},
+        {"center_crop": True}, {"preprocessing": {"squash": 1}}, {"preprocessing": None},
+    ):  # fmt: skip
+        path.write_text(json.dumps(good | wrong))
         with pytest.raises(convert.CheckpointError, match="config.json: .* must be"):
             vone_jax.open_network(tmp_path / "net")
-    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("spec", ["folder", "network"])

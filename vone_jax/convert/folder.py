@@ -1,6 +1,6 @@
 """A network as a folder in the style of the Hugging Face hub.
 
-config.json         the arguments that build the network again, class names, centre crop
+config.json         the arguments that build the network again, class names, preprocessing
 model.safetensors   its variables as ``params.back_end.fc.kernel``, and an imported bank
 README.md           the model card, with the numbers that were measured
 """
@@ -20,6 +20,7 @@ from vone_jax.convert.checkpoint import read_safetensors, write_safetensors
 from vone_jax.convert.gabor_fit import check_bank_size
 from vone_jax.convert.state_dict import abstract_variables, checked_variables
 from vone_jax.convert.untrusted import CheckpointError, read_json
+from vone_jax.data.transforms import Preprocessing
 from vone_jax.v1 import GaborParameters, ImportedBank, SubcorticalConfig, VOneBlockConfig
 from vone_jax.v1.divisive import Rule
 
@@ -59,7 +60,7 @@ def save_folder(
     licence: str = "other",
     source: str = "",
     class_names: Sequence[str] = (),
-    center_crop: float | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Path:
     """Write a network as a folder that ``load_folder`` reads back bit for bit.
 
@@ -75,12 +76,11 @@ def save_folder(
       source: the origin of the weights, in words, for the card.
       class_names: one name for each logit, such as ``network.class_names``. Without them, nobody
         can match the logits with the labels of a data set.
-      center_crop: of the images, such as ``network.preprocessing.center_crop``.
+      preprocessing: of the images, such as ``network.preprocessing``.
 
     Raises:
       ValueError: if the network is not one of ``models.create``, or the variables not its own; for
-        a wrong number of names, or a crop out of range; or for a folder that ``check_place``
-        refuses.
+        a wrong number of names; or for a folder that ``check_place`` refuses.
     """
     folder = Path(folder)
     check_place(folder)
@@ -88,7 +88,11 @@ def save_folder(
     checked = checked_variables(model, flatten_dict(variables))
     arrays = {".".join(path): array for path, array in checked.items()}
     config = {"format": _FORMAT, "library_name": "vone_jax", "network": description}
-    config |= _check_images(description["num_classes"], class_names, center_crop)
+    if class_names:
+        _check_names(class_names, description["num_classes"])
+        config["class_names"] = list(class_names)
+    if preprocessing is not None:
+        config["preprocessing"] = dataclass_json.encode(preprocessing)
     folder.mkdir(parents=True, exist_ok=True)
     files.replace_json(folder / "config.json", config)
     write_safetensors(
@@ -120,12 +124,12 @@ def check_place(folder: Path) -> None:
 
 
 class Folder(NamedTuple):
-    """The content of a folder; names and crop are empty and None where it does not say them."""
+    """The content of a folder; class names are empty where it does not say them."""
 
     model: models.Network
     variables: dict[str, Any]
     class_names: tuple[str, ...]
-    center_crop: float | None
+    preprocessing: Preprocessing
 
 
 def load_folder(folder: str | Path) -> tuple[models.Network, dict[str, Any]]:
@@ -151,30 +155,22 @@ def read_folder(folder: str | Path) -> Folder:
     weights = {tuple(n.split(".")): a for n, a in arrays.items() if not n.startswith("v1.bank.")}
     checked = checked_variables(model, weights)
     variables = unflatten_dict({path: jnp.array(array) for path, array in checked.items()})
-    class_names, center_crop = config.get("class_names", []), config.get("center_crop")
+    class_names = config.get("class_names", [])
+    # Earlier folders have the centre crop alone.
+    how = config.get("preprocessing", {"center_crop": config.get("center_crop")})
     try:
-        _check_images(config["network"]["num_classes"], class_names, center_crop)
-    except ValueError as error:
-        raise CheckpointError(f"config.json: {error}") from error
-    return Folder(model, variables, tuple(class_names), center_crop)
+        if "class_names" in config:
+            _check_names(class_names, config["network"]["num_classes"])
+        preprocessing = dataclass_json.decode(Preprocessing, how, "preprocessing")
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"config.json: {str(error):.200}") from error
+    return Folder(model, variables, tuple(class_names), preprocessing)
 
 
-def _check_images(
-    num_classes: int, class_names: Sequence[str], center_crop: float | None
-) -> dict[str, Any]:
-    """Check what a folder says about images and labels, and return it as JSON values."""
-    stored: dict[str, Any] = {}
+def _check_names(class_names: Sequence[str], num_classes: int) -> None:
     listed = isinstance(class_names, list | tuple) and set(map(type, class_names)) <= {str}
-    if not listed or len(class_names) not in (0, num_classes):
+    if not listed or len(class_names) != num_classes:
         raise ValueError(f"class_names must be {num_classes} names, got {class_names!r:.80}")
-    if class_names:
-        stored["class_names"] = list(class_names)
-    if center_crop is not None:
-        number = isinstance(center_crop, float | int) and not isinstance(center_crop, bool)
-        if not number or not 0 < center_crop <= 1:
-            raise ValueError(f"center_crop must be in (0, 1], got {center_crop!r:.80}")
-        stored["center_crop"] = center_crop
-    return stored
 
 
 def describe(model: models.Network) -> dict[str, Any]:

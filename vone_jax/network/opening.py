@@ -124,8 +124,7 @@ def _open(
         network = _converted(name, found.model, found.variables, f"folder {name}")
         if found.class_names:
             network = dataclasses.replace(network, class_names=found.class_names, notes=())
-        preprocessing = Preprocessing(found.center_crop)
-        return dataclasses.replace(network, preprocessing=preprocessing)
+        return dataclasses.replace(network, preprocessing=found.preprocessing)
     if path.suffix in _CHECKPOINTS and path.exists():
         return _open_checkpoint(path, v1_fields)
     if path.suffix == _ARTEFACT and path.exists():
