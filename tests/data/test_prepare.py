@@ -127,7 +127,22 @@ class TestTfdsLayout:
             write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", np.zeros(23, np.uint8))
         assert prepare.main(["idx", "--source", str(tmp_path), "--data-dir", str(prepared)]) == 2
         message = capsys.readouterr().err
-        assert "already, with other images; delete it or choose another directory" in message
+        assert "already, with other images or labels; delete it or choose another" in message
+
+    @pytest.mark.parametrize("changed", ["image", "label"])
+    def test_one_other_example_under_the_name_of_a_set_is_refused(
+        self, synthetic, prepared, changed
+    ):
+        """Wherever it is stored: only the first stored example was compared."""
+        images, labels = (array.copy() for array in synthetic[1]["test"])
+        for position in range(len(images)):
+            other = images.copy(), labels.copy()
+            if changed == "image":
+                other[0][position, 3, 3] ^= 255
+            else:
+                other[1][position] = (labels[position] + 1) % 10
+            with pytest.raises(ValueError, match="already, with other images or labels"):
+                tfds_sets.prepare_from_arrays("fashion_mnist", {"test": other}, prepared)
 
     def test_wrong_split_names_the_choices(self, prepared):
         with pytest.raises(ValueError, match="'validation'.*train, test"):

@@ -4,7 +4,9 @@ Sets are read from array_record files through ``as_data_source``. Images are dec
 Pillow: TFDS uses OpenCV if that is installed, and then the pixels differ.
 """
 
+import hashlib
 import io
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,7 +104,7 @@ def prepare_from_arrays(
 
     Raises:
       ValueError: if the images or labels do not match the features of the set, or if it exists with
-        other images.
+        other images or labels.
     """
     registered = _builder(name, data_dir)
     features = registered.info.features
@@ -122,12 +124,15 @@ def prepare_from_arrays(
     if registered.is_prepared():
         for split, (images, labels) in splits.items():
             existing = TfdsSource(name, split, data_dir)
-            first = existing[0]
-            equal = np.all(images == first["image"], axis=(1, 2, 3)) & (labels == first["label"])
-            if len(existing) != len(images) or not equal.any():
+            stored = (existing[position] for position in range(len(existing)))
+            given = zip(images, labels, strict=True)
+            # Examples are stored in another order.
+            if len(existing) != len(images) or Counter(
+                _digest(example["image"], example["label"]) for example in stored
+            ) != Counter(_digest(*example) for example in given):
                 raise ValueError(
-                    f"{name!r} is in {registered.data_path} already, with other images; delete it "
-                    f"or choose another directory"
+                    f"{name!r} is in {registered.data_path} already, with other images or labels; "
+                    f"delete it or choose another directory"
                 )
 
     base: Any = type(registered)
@@ -150,6 +155,10 @@ def prepare_from_arrays(
     config = tfds.download.DownloadConfig(try_download_gcs=False)
     builder.download_and_prepare(download_config=config)
     return str(builder.data_path)
+
+
+def _digest(image: np.ndarray, label: int) -> bytes:
+    return hashlib.sha256(image.tobytes() + int(label).to_bytes(8, "little")).digest()
 
 
 def _png(image: np.ndarray) -> bytes:
