@@ -35,11 +35,20 @@ def test_frost_adds_a_crop(photographs):
     assert len(set(tops)) > 10 and len(set(lefts)) > 10
 
 
-def test_photographs_must_be_larger_than_the_images(photographs):
-    with pytest.raises(ValueError, match="45x41 at scale 1; got 48x48"):
-        corruptions.corrupt(
-            KEY, jnp.zeros((1, 48, 48, 3)), "frost", 1, "imagenet", frost_images=photographs
-        )
+def test_photographs_are_enlarged_for_larger_images(photographs):
+    """To one pixel more than the images, also where the table makes the photographs smaller."""
+    images = jnp.zeros((32, 48, 48, 3))
+    out = corruptions.corrupt(KEY, images, "frost", 1, "imagenet", frost_images=photographs)
+    crops = 255 * np.asarray(out) / 0.4
+    # The rows count up by one, and 41 columns became 49.
+    np.testing.assert_allclose(np.diff(crops[..., 1], axis=1).mean(), 41 / 49, atol=0.02)
+
+
+@pytest.mark.parametrize("scale", [0.2, 0.3])
+def test_smaller_photographs_are_as_small_as_they_can_be(photographs, scale):
+    """In front of images that the scale of the table would not cover."""
+    sizes = frost.prepare((1.0, 0.4), (48, 32, 3), photographs, scale)[2]
+    assert sizes.min(axis=0).tolist() == [49, 45]
 
 
 def test_load_frost_checks_the_files(tmp_path):

@@ -92,10 +92,11 @@ def prepare(
 ) -> tuple:
     """Return the weights of image and frost, the photographs in one padded array, and their sizes.
 
-    The photographs are resized to ``scale`` times their size.
+    The photographs are resized to ``scale`` times their size, and to more where the smallest would
+    not be larger than the images.
 
     Raises:
-      ValueError: without photographs, or if one of them is not larger than the images.
+      ValueError: without photographs.
       TypeError: if ``photographs`` is of another type.
     """
     if photographs is None:
@@ -107,14 +108,9 @@ def prepare(
         raise TypeError(
             f"frost_images must be a FrostImages, see load_frost; got {type(photographs).__name__}"
         )
-    stack, sizes = _packed(photographs, scale)
-    smallest = sizes.min(axis=0)
-    if smallest[0] <= shape[0] or smallest[1] <= shape[1]:
-        raise ValueError(
-            f"frost needs images smaller than its photographs, which are {smallest[0]}x"
-            f"{smallest[1]} at scale {scale:g}; got {shape[0]}x{shape[1]}. The argument table "
-            f"decides the scale"
-        )
+    smallest = np.min([image.shape[:2] for image in photographs.images], axis=0)
+    scale = max(scale, (shape[0] + 1) / smallest[0], (shape[1] + 1) / smallest[1])
+    stack, sizes = _packed(photographs, float(scale))
     return np.asarray(weights, np.float32), stack, sizes
 
 
