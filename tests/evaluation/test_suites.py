@@ -169,6 +169,13 @@ def test_frost_needs_its_photographs(tmp_path):
     assert condition.name == "corruption-frost-1"
 
 
+def test_images_that_are_too_small_are_an_error_of_the_user():
+    """Without notes, with which the command tells errors in a user's function."""
+    with pytest.raises(ValueError, match="defocus_blur") as caught:
+        suites.conditions(["corruptions"], evaluation.Request(), Target((10, 10, 3), False))
+    assert not getattr(caught.value, "__notes__", None)
+
+
 @pytest.mark.parametrize(
     ("suite", "message"),
     [(["lnf"], "did you mean 'linf'"), (["corruption"], "'corruptions'"), ([], "at least one")],

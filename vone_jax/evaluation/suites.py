@@ -92,7 +92,12 @@ def _corrupted(
     images = jax.ShapeDtypeStruct((1, *target.image_shape), jnp.float32)
     keys = jax.eval_shape(lambda: prng.example_keys(jax.random.key(0), 1))
     for one_severity in {each.corruption: each for each in corrupted}.values():
-        jax.eval_shape(one_severity.corrupt, keys, images)
+        try:
+            jax.eval_shape(one_severity.corrupt, keys, images)
+        except ValueError as error:
+            # Without JAX's note, which is on what it raises while it traces: notes stand on errors
+            # in functions of the user.
+            raise ValueError(*error.args) from None
     return corrupted
 
 
