@@ -1,9 +1,12 @@
 """Neural-similarity regularisation against NumPy and closed forms."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from vone_jax import training
 from vone_jax.training import similarity
@@ -91,6 +94,23 @@ def test_v1_similarities_are_those_of_centred_population_responses():
     responses -= responses.mean(axis=0)
     responses /= np.linalg.norm(responses, axis=1, keepdims=True)
     np.testing.assert_allclose(found["similarity"], responses @ responses.T, atol=1e-4)
+
+
+def test_images_are_cropped_as_those_of_the_run(tmp_path):
+    """A bright middle in a dark frame, of which a crop of half the side sees nothing."""
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[16:48, 16:48] = np.random.default_rng(0).integers(64, 256, (32, 32, 3))
+    for place in ("train/a/1.png", "train/b/2.png"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        Image.fromarray(image).save(tmp_path / place)
+    whole = experiment(images=2, batch=2, target="pixels")
+    run = replace(
+        whole,
+        model=replace(whole.model, in_channels=3, image_size=32),
+        data=replace(whole.data, source=f"folder:{tmp_path}", center_crop=0.5),
+    )
+    expected = np.stack([image[16:48, 16:48]] * 2) / 255
+    np.testing.assert_allclose(similarity.make_targets(run)["images"], expected, atol=1e-6)
 
 
 def test_shuffling_keeps_the_values_and_moves_them():

@@ -216,7 +216,8 @@ def _images(experiment: Experiment, config: Similarity) -> np.ndarray:
     if len(images) < config.images:
         raise ValueError(f"similarity.images is {config.images}, but there are {len(images)}")
     subset, size = data.Subset(images, config.images), experiment.model.image_size
-    batches: Any = data.eval_batches(subset, batch_size=_BATCH, image_size=size)
+    crop = data.Preprocessing(experiment.data.center_crop)
+    batches: Any = data.eval_batches(subset, batch_size=_BATCH, image_size=size, preprocessing=crop)
     with contextlib.closing(batches):
         return np.concatenate([batch["image"][batch["mask"]] for batch in batches])
 
