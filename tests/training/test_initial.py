@@ -263,6 +263,19 @@ def test_a_bank_that_is_to_be_tuned_is_tuned_from_that_of_the_source(sources):
     assert front == replace(learned, tuned=True, noise_generator="jax")
 
 
+def test_a_bank_of_a_file_is_tuned_from_its_parameters(sources):
+    """A file may have any frequencies; tuning has those below the limit of Nyquist alone."""
+    sources["file"] = network("vone_resnet18", v1=replace(THEIRS, allow_aliasing=True))
+    target = experiment("vone_resnet18", v1=replace(V1, tuned=True))
+    front = initial.start_from(target, "file").model.v1
+    assert (front.bank, front.tuned, front.allow_aliasing) == (BANK, True, False)
+    sf = np.full(len(BANK), 20.0, np.float32)
+    beyond = replace(THEIRS, bank=replace(BANK, sf=sf), allow_aliasing=True)
+    sources["beyond"] = network("vone_resnet18", v1=beyond)
+    with pytest.raises(ValueError, match="20 .*Nyquist"):
+        initial.start_from(target, "beyond")
+
+
 def test_images_of_another_size_keep_the_pixels_per_degree(sources):
     sources["source"] = network("vone_resnet18", v1=THEIRS)
     larger = replace(V1, image_size=16, visual_degrees=0.1, allow_aliasing=True)

@@ -170,9 +170,12 @@ def _with_front_end(config: ModelConfig, model: Any) -> ModelConfig:
         def adapted(theirs: Any, ours: Any) -> Any:
             kept = ("noise", "noise_generator", "tuned")
             fields = {name: getattr(ours, name) for name in kept if hasattr(ours, name)}
-            if fields.get("tuned") and isinstance(theirs.bank, ImportedBank):
-                # Training changes the parameters of kernels.
-                fields["bank"] = theirs.bank.parameters
+            if fields.get("tuned"):
+                # A file may have any frequencies; training keeps them below Nyquist's limit.
+                fields["allow_aliasing"] = False
+                if isinstance(theirs.bank, ImportedBank):
+                    # Training changes the parameters of kernels.
+                    fields["bank"] = theirs.bank.parameters
             if theirs.image_size != size:
                 fields |= {"image_size": size, "visual_degrees": degrees}
             return dataclasses.replace(theirs, **fields)
