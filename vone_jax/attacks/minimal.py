@@ -113,7 +113,8 @@ class MinimalNormAttack(Attack):
 
         if self.eot_samples > 1:
             judged = jax.lax.fori_loop(0, len(FARTHER), farther, judged)
-        return MinimalPerturbation(*judged, jnp.isfinite(judged.distance))
+        found = jnp.isfinite(judged.distance)
+        return MinimalPerturbation(judged.images, judged.distance, found)
 
     @abc.abstractmethod
     def search(
