@@ -26,9 +26,9 @@ def save_torch(path: str | Path, model: models.Network, variables: Any, prefix: 
 
     A path that ends in ``.safetensors`` gets the state dict, with the flags as JSON in its
     metadata, and needs no PyTorch. The bank is written as kernels, so ``from_torch`` reads a
-    network with an imported bank; weights, kernels and logits are the same to the bit. Noise of
-    JAX's generator is the exception: the network that is read draws the same noise from other
-    numbers. A flag of our own holds the image size of a base network for other images than 224
+    network with an imported bank; weights, kernels and logits are the same to the bit. A network
+    whose noise has JAX's generator is read as one with our own, which draws other noise of the same
+    distribution. A flag of our own holds the image size of a base network for other images than 224
     pixels, since it decides on the stem; other programs ignore it.
 
     A file that exists is replaced. The ``prefix`` is put in front of every name: ``"module."`` for
