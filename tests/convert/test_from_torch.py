@@ -264,6 +264,16 @@ def test_checkpoints_of_robustness(resnet50, tmp_path):
     np.testing.assert_allclose(conversion.model.std, (0.2, 0.3, 0.4), rtol=1e-7)
 
 
+@pytest.mark.parametrize(("size", "stride"), [(64, 1), (28, 2), (112, None)])
+def test_a_stem_of_other_strides_is_told(resnet50, write, size, stride):
+    """Its weights have the shapes of torchvision's, whose stride is 2 with a pool."""
+    notes = convert.read(write(resnet50[2], flags=None), image_size=size).notes
+    found = [note for note in notes if note.startswith("the stem for images of")]
+    assert len(found) == (stride is not None)
+    assert not found or f"of {size} pixels has stride {stride}" in found[0]
+    assert not found or "that for 224 pixels stride 2 and a pool" in found[0]
+
+
 def test_a_base_network_takes_its_normalisation_from_the_flags(resnet50, write):
     flags = {"arch": "resnet50", "normalization": "vonenet"}
     assert convert.from_torch(write(resnet50[2], flags))[0].mean == (0.5, 0.5, 0.5)

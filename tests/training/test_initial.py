@@ -325,6 +325,16 @@ def test_an_evnet_takes_both_stages_of_the_source_but_their_noise(sources):
     assert "model.subcortical.m_cells" not in notes
 
 
+def test_stems_that_move_otherwise_are_named(sources):
+    """Those for 64 and 224 pixels have weights of the same shapes and other strides."""
+    target = experiment("resnet18")
+    target = replace(target, model=replace(target.model, image_size=64))
+    _, weights = choose(sources, target, network("resnet18", image_size=224))
+    assert "model.stem.stride is 1, that of the source 2" in weights.notes
+    _, weights = choose(sources, target, network("resnet18", image_size=96))
+    assert not [note for note in weights.notes if "stem" in note]
+
+
 def test_front_ends_that_differ_are_named(sources):
     source = network("vone_resnet18", v1=THEIRS)
     _, weights = choose(sources, experiment("vone_resnet18", v1=V1), source)

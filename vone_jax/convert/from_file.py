@@ -82,7 +82,8 @@ def read(
         fields that it names; of the two numbers of channels, one gives the other.
       image_size: in pixels, for which the network is made. Default: that of a file of
         ``save_torch``; else 224, or 32 for a base network whose first kernel is smaller than 7
-        pixels.
+        pixels. The stem of a small image has other strides, see ``models.stem_form``; where they
+        differ from those of the default, a note says so.
       ignored_flags: names of flags that do not change the network. A flag that is neither known
         nor listed here is refused, unless ``v1`` replaces the flags.
       subcortical: configuration of an EVNet's subcortical stage, for images of the size and the
@@ -142,6 +143,7 @@ def read(
         stored_size = stem_size(checkpoint.flags, problems)
         size = image_size or stored_size or architecture.image_size
         form = {"image_size": size, "in_channels": channels, "mean": mean, "std": std}
+        notes += _other_stem(size, stored_size or architecture.image_size)
     name, width = architecture.name, architecture.width
     refusal = f"{path.name} does not convert to {name}:"
     try:
@@ -154,6 +156,19 @@ def read(
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     notes.append(f"parameters: {parameters}")
     return Conversion(name, model, variables, checkpoint.format, residual, tuple(notes))
+
+
+def _other_stem(size: int, usual: int) -> list[str]:
+    """A note if the stem for images of ``size`` moves otherwise than that for the usual size."""
+    ours, theirs = models.stem_form(size), models.stem_form(usual)
+    if (ours.stride, ours.pool) == (theirs.stride, theirs.pool):
+        return []
+    pools = {True: "a pool", False: "no pool"}
+    return [
+        f"the stem for images of {size} pixels has stride {ours.stride} and {pools[ours.pool]}, "
+        f"that for {usual} pixels stride {theirs.stride} and {pools[theirs.pool]}: give an image "
+        "size only if the network was trained with it"
+    ]
 
 
 def _front_end(
