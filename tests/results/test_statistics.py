@@ -95,6 +95,17 @@ def test_the_bootstrap_of_one_accuracy_is_binomial():
     assert (low, high) == pytest.approx(tuple(expected), abs=0.011)
 
 
+@pytest.mark.parametrize("right", [0, 1])
+def test_the_bootstrap_of_equal_answers_has_a_width(right):
+    """That of Wilson's interval, on the images of which there are fewest."""
+    members = [accuracy([right] * count, index=range(count)) for count in (25, 40)]
+    resampled = results.bootstrap_accuracies(members)
+    for values, images in ((resampled[:, 0], 25), (resampled.mean(axis=1), 25)):
+        found = results.middle(values, images)
+        assert found == pytest.approx(results.wilson(25 * right, 25))
+    assert results.middle(resampled[:, 0]) == (right, right)
+
+
 def test_the_same_images_twice_are_no_more_evidence():
     one = accuracy(built.answers(0.9), index=range(100))
     once = results.bootstrap_accuracies([one])

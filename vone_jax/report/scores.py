@@ -291,7 +291,10 @@ def _line(
     resampled = results.bootstrap_accuracies(members)
 
     def score(weights: np.ndarray) -> Score:
-        ends = (None, None) if resampled is None else results.middle(resampled @ weights)
+        ends: tuple[float | None, float | None] = (None, None)
+        if resampled is not None:
+            images = min(r.images for r, weight in zip(members, weights, strict=True) if weight)
+            ends = results.middle(resampled @ weights, images)
         return Score(float(accuracy @ weights), *ends)
 
     def mean_of(chosen: Sequence[Result]) -> np.ndarray:

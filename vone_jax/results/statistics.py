@@ -116,8 +116,13 @@ def _mean(values: np.ndarray, least: float, most: float) -> tuple[float, float, 
     if np.ptp(values):
         half = QUANTILE * float(values.std(ddof=1)) / math.sqrt(len(values))
         return mean, mean - half, mean + half
-    others = wilson(0, len(values))[1]
-    return mean, mean - others * (mean - least), mean + others * (most - mean)
+    return mean, *_unseen(mean, len(values), least, most)
+
+
+def _unseen(mean: float, images: int, least: float = 0.0, most: float = 1.0) -> tuple[float, float]:
+    """The interval of the mean of equal values of so many images."""
+    others = wilson(0, images)[1]
+    return mean - others * (mean - least), mean + others * (most - mean)
 
 
 def bootstrap_accuracies(
@@ -158,8 +163,14 @@ def _drawn(sizes: tuple[int, ...], resamples: int, seed: int) -> list[np.ndarray
     return [np.stack(rows) for rows in draws]
 
 
-def middle(values: np.ndarray) -> tuple[float, float]:
-    """The ends of the middle 95 % of resampled values."""
+def middle(values: np.ndarray, images: int | None = None) -> tuple[float, float]:
+    """The ends of the middle 95 % of resampled values.
+
+    With the number of images, equal values are accuracies whose images are all answered alike:
+    those that were not seen may be answered otherwise, as in Wilson's interval.
+    """
+    if images is not None and not np.ptp(values):
+        return _unseen(float(values[0]), images)
     low, high = np.percentile(values, (2.5, 97.5))
     return float(low), float(high)
 
