@@ -91,8 +91,8 @@ class Request:
       decision: Input of a decision: one draw ("single"), or "mean_logits", "mean_probability" or
         "vote" of several.
       averaged: Draws in such a decision. Default: 1 for "single", else 10.
-      points: Radii per norm, 9, 4 or 2: the VOneNet authors' whole ladder, their main or their
-        reduced set.
+      points: Radii per norm in the suites linf, l2 and l1, 9, 4 or 2: the VOneNet authors' whole
+        ladder, their main or their reduced set.
       eps: Radii in pixel units to use instead; only with one norm.
       norm: Norm of the suites that are not named after one: "linf", "l2" or "l1".
       steps: Steps of the attack.
