@@ -122,6 +122,7 @@ def test_an_attack_that_cannot_use_its_radius_is_told(run_dir, capsys, monkeypat
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_attack_has_a_suite(run_dir, capsys):
     """All suites of attacks end to end, and the checks carry over another run's images."""
     arguments = [
@@ -158,6 +159,7 @@ sys.exit(program.main(sys.argv[1:]))
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("compiled_once")
 def test_killed_at_random_moments_the_results_are_the_same(tmp_path):
     """SIGKILL, again and again, until the evaluation is through; then all files are compared."""

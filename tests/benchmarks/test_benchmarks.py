@@ -26,6 +26,7 @@ def images():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # of the libraries that are compared with
 def test_quick_form_of_all_cases(tmp_path, capsys):
     path = tmp_path / "results.json"

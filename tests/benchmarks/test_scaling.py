@@ -54,7 +54,7 @@ def test_the_host_does_little_more_for_more_devices():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", ["options", "model"])
+@pytest.mark.parametrize("part", [pytest.param("options", marks=pytest.mark.long), "model"])
 def test_the_command_runs(part, capsys):
     before = jax.config.jax_compilation_cache_dir
     assert scaling.main([part, "--quick"]) == 0

@@ -207,6 +207,7 @@ def test_two_processes_evaluate_as_one_also_when_stopped(whole, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_pod_in_small_is_preempted_and_leaves_no_trace(tmp_path):
     """Two processes with four devices each are stopped, go on and evaluate, equal to the bit."""
 

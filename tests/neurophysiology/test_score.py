@@ -122,6 +122,7 @@ def test_the_table_names_what_is_missing(scores):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_examples_of_the_documentation_run(tmp_path, monkeypatch):
     page = (Path(__file__).parents[2] / "docs" / "neurophysiology.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
