@@ -141,9 +141,11 @@ def read(
         if v1:
             problems.append(f"v1 is for VOneNets, but the file holds a {architecture.name}")
         stored_size = stem_size(checkpoint.flags, problems)
-        size = image_size or stored_size or architecture.image_size
+        usual = stored_size or architecture.image_size
+        size = image_size or usual
         form = {"image_size": size, "in_channels": channels, "mean": mean, "std": std}
-        notes += _other_stem(size, stored_size or architecture.image_size)
+        if image_size and usual:
+            notes += _other_stem(image_size, usual)
     name, width = architecture.name, architecture.width
     refusal = f"{path.name} does not convert to {name}:"
     try:
