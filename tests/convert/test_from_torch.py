@@ -271,7 +271,7 @@ def test_a_stem_of_other_strides_is_told(resnet50, write, size, stride):
     found = [note for note in notes if note.startswith("the stem for images of")]
     assert len(found) == (stride is not None)
     assert not found or f"of {size} pixels has stride {stride}" in found[0]
-    assert not found or "that for 224 pixels stride 2 and a pool" in found[0]
+    assert not found or "that for 224 pixels stride 2: give" in found[0]
 
 
 def test_a_base_network_takes_its_normalisation_from_the_flags(resnet50, write):

@@ -141,15 +141,16 @@ def read(
         if v1:
             problems.append(f"v1 is for VOneNets, but the file holds a {architecture.name}")
         stored_size = stem_size(checkpoint.flags, problems)
-        usual = stored_size or architecture.image_size
-        size = image_size or usual
+        size = image_size or stored_size or architecture.image_size
         form = {"image_size": size, "in_channels": channels, "mean": mean, "std": std}
-        if image_size and usual:
-            notes += _other_stem(image_size, usual)
     name, width = architecture.name, architecture.width
     refusal = f"{path.name} does not convert to {name}:"
     try:
         model = models.create(name, architecture.num_classes, width=width, **form)
+        if not kind:
+            form["image_size"] = stored_size or architecture.image_size
+            usual = models.create(name, architecture.num_classes, width=width, **form)
+            notes += _other_stem(model, usual)
     except ValueError as error:
         raise CheckpointError(refusal, [*problems, str(error)]) from None
     variables, misfits = fill(model, state_dict)
@@ -160,16 +161,18 @@ def read(
     return Conversion(name, model, variables, checkpoint.format, residual, tuple(notes))
 
 
-def _other_stem(size: int, usual: int) -> list[str]:
-    """A note if the stem for images of ``size`` moves otherwise than that for the usual size."""
-    ours, theirs = models.stem_form(size), models.stem_form(usual)
-    if (ours.stride, ours.pool) == (theirs.stride, theirs.pool):
+def _other_stem(ours: Any, usual: Any) -> list[str]:
+    """A note if the stem of a network moves otherwise than that for images of the usual size."""
+    moves = [
+        f"stride {each.stem.stride}{'' if getattr(each.stem, 'pool', True) else ' and no pool'}"
+        for each in (ours, usual)
+    ]
+    if moves[0] == moves[1]:
         return []
-    pools = {True: "a pool", False: "no pool"}
     return [
-        f"the stem for images of {size} pixels has stride {ours.stride} and {pools[ours.pool]}, "
-        f"that for {usual} pixels stride {theirs.stride} and {pools[theirs.pool]}: give an image "
-        "size only if the network was trained with it"
+        f"the stem for images of {ours.image_size} pixels has {moves[0]}, that for "
+        f"{usual.image_size} pixels {moves[1]}: give an image size only if the network was trained "
+        "with it"
     ]
 
 

@@ -191,9 +191,8 @@ def _with_front_end(config: ModelConfig, model: Any) -> ModelConfig:
 def _front_end(model: Any) -> dict[str, Any]:
     """Return the settings of a front end that the weights behind it depend on."""
     if isinstance(model, models.BaseNetwork):
-        stem = models.stem_form(model.image_size)
-        fields = {n: getattr(model, n) for n in ("mean", "std", "stem_noise", "stem_gain")}
-        return fields | {"stem.stride": stem.stride, "stem.pool": stem.pool}
+        stem = {f"stem.{n}": getattr(model.stem, n, None) for n in ("stride", "pool")}
+        return stem | {n: getattr(model, n) for n in ("mean", "std", "stem_noise", "stem_gain")}
     if not isinstance(model, models.VOneNet):
         return {}
     stages = {"v1": ("stride", "k_exc", "image_mean", "image_std", "noise")}
