@@ -83,6 +83,7 @@ def test_averaged_decisions_are_printed_with_their_protocol(run_dir, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_where_the_noise_is_can_be_chosen(run_dir, capsys):
     """Removed, at the attack only, and frozen at the attack; each result has its own name."""
     suite = ["--suite", "linf", "--eps", "0.05", *FAST]

@@ -281,6 +281,7 @@ def test_classifiers_that_the_checks_need(batch):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_checks_of_a_run_are_written_and_continue(tmp_path):
     network = tiny.tiny_trained()
     condition = evaluation.Masking("linf", 0.05, True, **SMALL)

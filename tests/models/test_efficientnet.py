@@ -97,6 +97,7 @@ def test_examples_skip_a_block_or_have_it_magnified():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["vone_efficientnet_lite0", "vone_efficientnet_b0"])
 def test_a_step_of_training_reaches_every_parameter(name):
     config = v1.VOneBlockConfig(

@@ -332,6 +332,7 @@ def test_an_ensemble_has_the_mean_of_the_logits_of_its_members(vone, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_variants_of_v1_share_the_program_behind_it(vone):
     """They differ in their weights, their cells, their noise, and whether their bank is tuned."""
     model, _ = vone
