@@ -45,13 +45,13 @@ def run_dir(tmp_path, monkeypatch):
     return directory
 
 
-FAST = ["--examples", "8", "--batch-size", "4", "--draws", "2", "--steps", "2",
-        "--eot-samples", "2"]  # fmt: skip
+FAST = ["--examples", "8", "--batch-size", "4", "--draws", "2"]
+FAST_ATTACK = [*FAST, "--steps", "2", "--eot-samples", "2"]
 
 
 def test_a_suite_runs_is_printed_and_continues(run_dir, capsys):
     arguments = [str(run_dir), "--suite", "clean", "linf", "gallery", "v1", "--eps", "0.05",
-                 "--gallery-images", "2", *FAST]  # fmt: skip
+                 "--gallery-images", "2", *FAST_ATTACK]  # fmt: skip
     assert program.main(arguments) == 0
     shown = capsys.readouterr()
     assert "VOneResNet-18 (tiny, step 7) on 8 images of fashion_mnist_small test" in shown.out
@@ -86,7 +86,7 @@ def test_averaged_decisions_are_printed_with_their_protocol(run_dir, capsys):
 @pytest.mark.long
 def test_where_the_noise_is_can_be_chosen(run_dir, capsys):
     """Removed, at the attack only, and frozen at the attack; each result has its own name."""
-    suite = ["--suite", "linf", "--eps", "0.05", *FAST]
+    suite = ["--suite", "linf", "--eps", "0.05", *FAST_ATTACK]
     for options, printed in (
         (["--test-noise", "none", "--attack-noise", "trained"], "noise removed"),
         (["--test-noise", "gaussian:2"], "Gaussian 2 in place of Gaussian 3, fresh noise"),
@@ -128,7 +128,7 @@ def test_every_attack_has_a_suite(run_dir, capsys):
     """All suites of attacks end to end, and the checks carry over another run's images."""
     arguments = [
         str(run_dir), "--suite", "apgd", "square", "worst", "minimal", "masking", "autoattack",
-        "--eps", "0.05", "--masking-images", "4", "--transfer-from", str(run_dir), *FAST,
+        "--eps", "0.05", "--masking-images", "4", "--transfer-from", str(run_dir), *FAST_ATTACK,
     ]  # fmt: skip
     assert program.main(arguments) == 0
     shown = capsys.readouterr().out

@@ -192,7 +192,7 @@ eval net --attack-noise neuronal:1              | --attack-noise | neuronal:SCAL
 eval net --attack-noise loud                    | --attack-noise | same, frozen, trained, none
 eval net --suite clean --attack-noise none      | --attack-noise | l2, l1, gallery; got clean
 eval net --suite linf --norm l2                 | --norm       | masking, minimal; got linf
-eval net --suite linf --transfer-from net       | --transfer-from | the suites masking; got linf
+eval net --suite linf --transfer-from net       | --transfer-from | the suite masking; got linf
 eval net --suite apgd --steps 7                 | --steps      | worst, gallery; got apgd
 eval net --suite apgd linf --attack-noise none  | --attack-noise | gallery; got apgd
 eval net --suite masking --attack-noise frozen  | --attack-noise | 'frozen' is for
@@ -226,6 +226,12 @@ eval net --suite corruptions --corruptions frost --frost-dir void | --frost-dir 
 eval net --suite corruptions --corrupted-files npy:nowhere | --corrupted-files | not a directory
 eval net --suite corruptions --corrupted-files zip:nowhere | --corrupted-files | 'npy:<path>'
 eval net --suite autoattack --eot-samples 3        | --eot-samples | is for the suites linf
+eval net --suite clean --steps 8                | --steps      | is for the suites linf, l2
+eval net --suite clean physiology --points 2    | --points     | is for the suites linf, l2, l1;
+eval net --suite apgd --points 2                | --points     | is for the suites linf, l2, l1;
+eval net --suite clean --gallery-images 4       | --gallery-images | is for the suite gallery;
+eval net --suite clean --layers stem            | --layers     | is for the suite physiology;
+eval net --suite linf --severities 3            | --severities | is for the suites corruptions
 eval net --suite clean --corrupted-files npy:void | --corrupted-files | for the suites corruptions
 eval net --corrupted-files tfds:cifar10_corrupted | not prepared | prepare tfds cifar10_corrupted/
 eval net --suite masking --transfer-from nosuch | --transfer-from | a directory of train.py

@@ -160,7 +160,5 @@ def test_what_is_not_there_is_told(files, tmp_path):
     snow = evaluation.Corrupted("snow", 3)
     with pytest.raises(FileNotFoundError, match="no corruption 'snow'.* fog, frost"):
         from_files([(job, snow)], f"npy:{files}")
-    with pytest.raises(ValueError, match="corrupted_files is for the suites corruptions"):
-        from_files([(job, evaluation.Clean())], f"npy:{files}")
     with pytest.raises(ValueError, match="form is for images that are made in memory, got 'uint8'"):
         from_files([(job, fog)], f"npy:{files}", form="uint8")

@@ -12,11 +12,7 @@ from vone_jax import convert, data, models, results, v1
 from vone_jax.cli import evaluate, report, sweep
 
 SUITES = ("clean", "linf", "corruptions_quick", "gallery")
-SMALL = (
-    *("--source", "fashion_mnist_small", "--examples", "6", "--draws", "2", "--eot-samples", "2"),
-    *("--steps", "2", "--points", "2", "--masking-images", "3", "--gallery-images", "3"),
-    *("--batch-size", "8"),
-)
+SMALL = ("--source", "fashion_mnist_small", "--examples", "6", "--draws", "2", "--batch-size", "8")
 CLEAN = ("--suite", "clean", *SMALL)
 
 
@@ -47,12 +43,14 @@ def test_every_source_goes_through_every_suite(vone, names, tmp_path, monkeypatc
     convert.save_folder("folder", model, variables)
     (tmp_path / "artefact.jax").write_bytes(convert.export(model, variables, platforms=["cpu"]))
     named = ("--class-names", names)
+    few = ("--eot-samples", "2", "--steps", "2", "--points", "2", "--gallery-images", "3")
+    masking = ("--masking-images", "3")
     for spec, options, suites in (
-        ("tests.network.user_networks:cnn", (), (*SUITES, "masking", "physiology")),
+        ("tests.network.user_networks:cnn", masking, (*SUITES, "masking", "physiology")),
         ("folder", named, (*SUITES, "v1")),
         ("artefact.jax", (*named, "--results", "elsewhere"), SUITES),
     ):
-        assert evaluate.main([spec, "--suite", *suites, *SMALL, *options]) == 0
+        assert evaluate.main([spec, "--suite", *suites, *SMALL, *few, *options]) == 0
     loaded = results.load(["runs/cnn", "runs/folder", "elsewhere"])
     for each, kinds in zip(loaded, ({"masking", "physiology"}, {"v1"}, set()), strict=True):
         common = {"clean", "attack", "corruption", "gallery"}

@@ -24,11 +24,13 @@ V1 = v1.VOneBlockConfig(
     in_channels=1,
     noise=v1.NeuronalNoise(),
 )
-_FAST = [
-    *("--examples", "40", "--batch-size", "20", "--draws", "2", "--steps", "2"),
-    *("--eot-samples", "2", "--gallery-images", "10"),
-    *("--corruptions", "contrast", "gaussian_noise", "--severities", "1", "3"),
-]
+_FAST = ["--examples", "40", "--batch-size", "20", "--draws", "2"]
+# Suite -> the options that it reads.
+_FAST_SUITE = {
+    "linf": ["--steps", "2", "--eot-samples", "2"],
+    "gallery": ["--gallery-images", "10"],
+    "corruptions": ["--corruptions", "contrast", "gaussian_noise", "--severities", "1", "3"],
+}
 SUITES = ("clean", "linf", "gallery", "corruptions", "v1")
 
 
@@ -82,6 +84,7 @@ def evaluate(directory, name, suites=SUITES, *options):
         patch.setattr(training, "load_run", lambda path, step=None: (7, experiment, *network(name)))
         described = training.RunDescription(experiment)
         patch.setattr(training, "read_run", lambda path: described)
-        status = program.main([str(directory), "--suite", *chosen, *_FAST, *options])
+        fast = [*_FAST, *(word for suite in chosen for word in _FAST_SUITE.get(suite, ()))]
+        status = program.main([str(directory), "--suite", *chosen, *fast, *options])
     assert status == 0
     return directory

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vone_jax import arguments, names
+from vone_jax.arguments import nearest
 from vone_jax.convert.subcortical import RECEPTIVE_FIELDS, subcortical_flags
 from vone_jax.models import (
     IMAGENET_MEAN,
@@ -286,11 +287,20 @@ def normalisation(
 
 
 def unknown_flags(flags: Mapping[str, Any], ignored: Collection[str]) -> list[str]:
-    """List the flags that are set, may change the network, and are neither known nor ignored."""
+    """List the flags that may change the network and are neither known nor ignored.
+
+    A name that cannot be ignored is listed too: a flag that the network is made from, or no flag.
+    """
     known = _READ | _TRAINING | {*ignored}
+    made_from = "is what the network is made from; give the front end as v1 to replace it"
     return [
+        f"ignored_flags (--ignore-flag): {name[:40]!r} "
+        + (made_from if name in _READ else f"is no flag of the file{nearest(name, flags)}")
+        for name in ignored
+        if name in _READ or name not in flags
+    ] + [
         f"flag {name[:40]!r} is unknown and may change the network, got {str(value)[:40]!r}; if it "
-        f"does not, convert with ignored_flags=[{name[:40]!r}]; otherwise give the front end as v1"
+        f"does not, name it in ignored_flags (--ignore-flag); otherwise give the front end as v1"
         for name, value in flags.items()
         if name not in known and value is not None
     ]

@@ -34,13 +34,20 @@ _OF_PGD = (
     "steps", "step_rule", "random_start", "restarts", "loss", "l1_step", "norm_offset", "order"
 )  # fmt: skip
 
-# Fields of a request -> the suites that read them, where these are not all that attack.
+# Fields of a request -> the suites that read them, where these are few.
 READERS = {
     "norm": IN_ONE_NORM,
-    "transfer_from": (MASKING,),
+    "points": names.NORMS,
     # AutoAttack has a number of draws of its own.
     "eot_samples": (*names.NORMS, *(name for name in IN_ONE_NORM if name != "autoattack"), GALLERY),
     **dict.fromkeys(_OF_PGD, (*names.NORMS, "worst", GALLERY)),
+    **dict.fromkeys(("masking_images", "transfer_from"), (MASKING,)),
+    **dict.fromkeys(
+        ("corruptions", "severities", "form", "frost_dir", "corrupted_files"),
+        ("corruptions", "corruptions_quick"),
+    ),
+    **dict.fromkeys(("layers", "physiology_trials", "references", "textures"), (PHYSIOLOGY,)),
+    **dict.fromkeys(("gallery_images", "gallery_norm", "gallery_eps"), (GALLERY,)),
 }
 
 # Suites whose attacks can use other noise than the judgement.
