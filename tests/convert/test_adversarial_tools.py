@@ -120,6 +120,7 @@ def test_art_estimator(art, quiet, noisy, images):
     estimator = art(quiet, jax.random.key(0), (16, 16, 3), 4)
     logits = np.asarray(quiet(jax.random.key(0), jnp.asarray(images)))
     np.testing.assert_allclose(estimator.predict(images, batch_size=3), logits, atol=1e-5)
+    assert estimator.predict(images[:0]).shape == (0, logits.shape[1])
     by_index = estimator.loss_gradient(images, LABELS)
     np.testing.assert_array_equal(by_index, estimator.loss_gradient(images, np.eye(4)[LABELS]))
     alone = estimator.loss_gradient(images[:1], LABELS[:1])  # No mean over the batch.

@@ -62,12 +62,11 @@ class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Ba
     def predict(self, x: np.ndarray, batch_size: int = 128, **kwargs: Any) -> np.ndarray:
         """Compute logits (N, num_classes). Each batch takes the key of another call."""
         batches = (x[i : i + batch_size] for i in range(0, len(x), batch_size))
-        return np.concatenate(
-            [
-                self._logits(self.model, self._keys.next(), np.asarray(batch, np.float32))
-                for batch in batches
-            ]
-        )
+        logits = [
+            self._logits(self.model, self._keys.next(), np.asarray(batch, np.float32))
+            for batch in batches
+        ]
+        return np.concatenate([np.zeros((0, self.nb_classes), np.float32), *logits])
 
     def loss_gradient(self, x: np.ndarray, y: np.ndarray, **kwargs: Any) -> np.ndarray:
         """Compute the gradient of each example's cross-entropy with respect to its image.
