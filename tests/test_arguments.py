@@ -52,6 +52,11 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True)
+class OtherPart:
+    pass
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     steps: int = 1
     workers: FromZero = 0
@@ -67,6 +72,7 @@ class Settings:
     norm: Annotated[str, ("l1", "l2")] = "l1"
     mode: Literal["stop", "skip"] = "stop"
     part: Part | None = None
+    either: Part | OtherPart | None = None
     mean: float | tuple[float, ...] = -1.0
     noise: Literal["same", "none"] | Part = Part()
     name: str = ""
@@ -92,9 +98,13 @@ class Settings:
         ("norm", "l3", "one of l1, l2; got 'l3'; did you mean 'l"),
         ("mode", "go", "one of stop, skip; got 'go'"),
         ("part", 3, "Part(...) or None, got 3"),
+        ("either", "OtherPart", "Part(...), OtherPart(...) or None, got 'OtherPart'"),
+        ("either", Part, "Part(...), OtherPart(...) or None, got <class"),
     ],
 )
 def test_fields_are_checked_by_their_types(field, value, message):
     with pytest.raises((ValueError, TypeError)) as error:
-        dataclasses.replace(Settings(part=Part(), width=8, share=1), **{field: value})
+        dataclasses.replace(
+            Settings(part=Part(), either=OtherPart(), width=8, share=1), **{field: value}
+        )
     assert str(error.value).startswith(f"settings.{field} must be {message}")

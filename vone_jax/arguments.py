@@ -98,9 +98,9 @@ def fields(record: Any, prefix: str = "", number: Callable[..., None] = number) 
 
     An integer is at least 1, a float is finite and not negative, and a bool is True or False.
     ``Annotated[int, Range(...)]``, also of a float, is in the range. A Literal, or
-    ``Annotated[str, choices]``, is one of the choices. A field of a dataclass holds an instance of
-    it. ``| None`` also allows None. Fields of other types are not checked, nor are those of a
-    union of several types. Annotations must be types, not strings.
+    ``Annotated[str, choices]``, is one of the choices. A field of a dataclass, or of one in a
+    union, holds an instance of it. ``| None`` also allows None. Fields of other types are not
+    checked, nor are those of other unions. Annotations must be types, not strings.
 
     Names in messages begin with ``prefix``, such as "normalization.". ``number`` is the check of a
     float, with the arguments of the function of this name.
@@ -110,7 +110,11 @@ def fields(record: Any, prefix: str = "", number: Callable[..., None] = number) 
         # Limits are around a union with None or within it.
         hint, *limits = _annotated(field.type)
         kinds = [kind for kind in union_members(hint) if kind is not types.NoneType]
-        if len(kinds) > 1 or (value is None and types.NoneType in union_members(hint)):
+        if value is None and types.NoneType in union_members(hint):
+            continue
+        if len(kinds) > 1:
+            if all(map(dataclasses.is_dataclass, kinds)):
+                instance(name, value, hint)
             continue
         kind, *inner = _annotated(kinds[0])
         limits += inner

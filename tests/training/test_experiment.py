@@ -115,6 +115,18 @@ def test_differing_fields_are_named(experiment):
             lambda: run(perturbation=attacks.PGD("linf", 0.1, targeted=True)),
             "perturbation must be untargeted, since the labels are the true classes, got PGD",
         ),
+        # A run with another attack could be trained, and then neither evaluated nor continued.
+        (
+            lambda: run(perturbation=attacks.FGSM("linf", 0.1)),
+            r"perturbation must be PGD\(...\), GaussianImageNoise.*, PRIME.* or None, got FGSM",
+        ),
+        (lambda: OptimizerConfig(schedule="cosine"), "schedule must be Constant.*got 'cosine'"),
+        (lambda: OptimizerConfig(weight_decay=2.0), "weight_decay must be .*<= 1, got 2.0"),
+        (
+            lambda: training.Similarity("neural", path="x.npz", source="cifar10"),
+            "source must be None for target 'neural', whose file has the images, got 'cifar10'",
+        ),
+        (lambda: training.Similarity("v1", images=8, batch=9), "batch must be <= images, 8, got 9"),
         (lambda: run(non_finite_limit=-1), "non_finite_limit must be an integer >= 0"),
         (lambda: run(checkpoint_every=math.nan), "checkpoint_every must be a finite number > 0"),
         (lambda: DataConfig(source="x", corruption_severity=(0, 2)), r"got \(0, 2\)"),
@@ -133,6 +145,10 @@ def test_impossible_parts_are_refused_by_name(make, message):
     """More are in test_wrong_commands.py."""
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_file_of_measured_similarities_says_how_many_images_there_are():
+    assert training.Similarity("neural", path="x.npz", batch=1100).batch == 1100
 
 
 def test_steps_take_precedence_over_epochs(experiment):

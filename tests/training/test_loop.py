@@ -14,6 +14,7 @@ from tiny import TinyNet, final_state, log, tiny_source
 
 from vone_jax import data, fast, training
 from vone_jax import mesh as meshes
+from vone_jax.progress import Progress
 from vone_jax.training.checkpoint import Checkpoints
 from vone_jax.training.log import RunLog, read_log
 from vone_jax.training.monitor import Monitor
@@ -250,6 +251,16 @@ def test_a_skipped_step_changes_nothing_but_the_count(tiny, tmp_path, monkeypatc
         train(experiment, tmp_path / "stopped", stop=StopAt(asked))
     assert train(experiment, tmp_path / "stopped").finished
     assert_same_run(experiment, tmp_path / "stopped", tmp_path / "whole")
+
+    # A line of the log that is due at the skipped step is written, and the progress goes on.
+    counted = []
+    monkeypatch.setattr(Progress, "advance", lambda self, note="": counted.append(note))
+    train(replace(experiment, log_every=5), tmp_path / "rare")
+    at_5, at_6 = (record for record in log(tmp_path / "rare") if record["kind"] == "train")
+    first = [record["loss"] for record in log(tmp_path / "whole") if record["step"] < 5]
+    assert at_5["step"] == 5 and at_5["loss"] == pytest.approx(np.mean(first), rel=1e-6)
+    assert "gradient_norm" in at_6 and "gradient_norm" not in at_5
+    assert len(counted) == 6
 
 
 def test_too_many_skipped_steps_end_the_run_also_after_a_stop(tiny, tmp_path, monkeypatch):

@@ -163,7 +163,8 @@ class Similarity:
     # Layers of the network to compare, by their names in features. Li et al. use five convolutions
     # spread over the depth of ResNet-18.
     layers: tuple[str, ...] = ("stem", "layer1", "layer2", "layer3", "layer4")
-    # Data set of the compared images, see data.load. None is the training set.
+    # Data set of the compared images, see data.load. None is the training set. The file of
+    # "neural" has its own images, all of which are used.
     source: str | None = None
     # Split of source.
     split: str = "train"
@@ -187,7 +188,12 @@ class Similarity:
             )
         if not self.layers or len(set(self.layers)) != len(self.layers):
             raise ValueError(f"layers must be different names, at least one, got {self.layers}")
-        if self.batch > self.images:
+        if self.source is not None and self.target == "neural":
+            raise ValueError(
+                f"source must be None for target 'neural', whose file has the images, got "
+                f"{self.source!r}"
+            )
+        if self.batch > self.images and self.target != "neural":
             raise ValueError(f"batch must be <= images, {self.images}, got {self.batch}")
         if self.v1 is not None and self.target != "v1":
             raise ValueError(f"v1 is for target 'v1', got target {self.target!r}")
@@ -237,8 +243,8 @@ class Experiment:
     # back_end/layer1*, see selection.py. Their parameters and batch statistics keep their values,
     # and their batch norms use the running values.
     freeze: tuple[str, ...] = ()
-    # Perturbation of the training images: an attack on the current network (adversarial
-    # training), Gaussian noise or PRIME. During the attack, batch norm uses its running values.
+    # Perturbation of the training images: PGD on the current network (adversarial training),
+    # Gaussian noise or PRIME. During the attack, batch norm uses its running values.
     perturbation: Perturbation = None
     # Regularisation that pulls similarities of images in the network towards those in neurons,
     # V1 or pixels.

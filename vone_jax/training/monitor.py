@@ -123,21 +123,26 @@ class Monitor:
                 f"{self.skipped['examples']} training images could not be read up to step {step}, "
                 f"data.unreadable_limit is {limit}"
             )
-        if not host.finite:
-            return self._skip(step, batch, host, saved)
-        self.interval = self.interval.plus(host.sums)
-        self.clock.add(host.sums.seen)
-        self.progress.advance(note=f"loss {host.sums.means()['loss']:.4f}")
-        if step % experiment.log_every == 0 or step == self.setup.total_steps:
+        if host.finite:
+            self.interval = self.interval.plus(host.sums)
+            self.clock.add(host.sums.seen)
+            self.progress.advance(note=f"loss {host.sums.means()['loss']:.4f}")
+        else:
+            self._skip(step, batch, host, saved)
+            self.progress.advance()
+        due = step % experiment.log_every == 0 or step == self.setup.total_steps
+        # A line that is due at a skipped step is about the steps before it.
+        if due and self.interval.seen:
             record = {
                 "kind": "train",
                 "step": step,
                 "epoch": step / self.setup.steps_per_epoch,
                 **self.interval.means(),
                 "learning_rate": float(host.learning_rate),
-                "gradient_norm": float(host.gradient_norm),
                 "examples_per_second": self.clock.take_rate(),
             }
+            if host.finite:
+                record["gradient_norm"] = float(host.gradient_norm)
             if experiment.data.unreadable == "skip":
                 record["unreadable"] = self.skipped["examples"]
             self.log.write(record)

@@ -161,8 +161,9 @@ class OptimizerConfig:
     momentum: _BelowOne = 0.9
     # Use Nesterov momentum.
     nesterov: bool = False
-    # Times the parameters, added to the gradient before momentum (coupled, as in PyTorch).
-    weight_decay: float = 1e-4
+    # Times the parameters, added to the gradient before momentum (coupled, as in PyTorch), in
+    # [0, 1].
+    weight_decay: Share = 1e-4
     # Parameters that decay: "all", or "kernels" (no biases and no parameters of batch norm).
     decayed: Literal["all", "kernels"] = "all"
     # Share of the target distribution that is spread evenly over the classes.

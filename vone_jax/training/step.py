@@ -200,7 +200,8 @@ def make_train_step(
     Corruptions change the images first, the perturbation second. It takes the labels and the
     current network in evaluation mode. If a batch has several parts, the gradient is the mean over
     them. Batch norm uses the statistics of one part at a time and updates its running values after
-    each. So only networks without batch norm give the same result for any number of parts.
+    each. The dropout of a row depends on its place in its part. So only networks without batch norm
+    and dropout give the same result for any number of parts.
 
     The gradient of the similarity regularisation, whose ``targets`` are those of ``make_targets``,
     is added; the reported loss leaves its term out. The ``teacher`` of the distillation sees
