@@ -261,6 +261,10 @@ def test_the_normalisation_is_per_channel():
     )
     base = models.create("resnet18", 10, 32, mean=mean, std=std)
     assert (base.mean, base.std) == (mean, std)
+    base = models.create("resnet18", 10, 32, mean=0.25, std=(0.125,))
+    assert (base.mean, base.std) == ((0.25,) * 3, (0.125,) * 3)
+    with pytest.raises(ValueError, match="mean must be one number or one per channel, 3 numbers"):
+        models.create("resnet18", 10, 32, mean=(0.25, 0.5))
     with pytest.raises(ValueError, match="image_mean must be one number or one per channel, 3"):
         v1.VOneBlockConfig(image_mean=(0.5, 0.5))
     with pytest.raises(ValueError, match=r"image_std must be > 0, got \(0.5, 0.0, 0.5\)"):

@@ -51,6 +51,11 @@ def test_rngs_noise_key_and_logits_fn_agree(model, variables, images, call):
     np.testing.assert_allclose(by_example, logits, rtol=1e-4, atol=1e-4)
 
 
+def test_a_layer_that_is_not_there_is_named(variables, model, images):
+    with pytest.raises(ValueError, match="layer must be one of .*logits; got 'layer9'; did you"):
+        models.response_fn(model, variables, "layer9")(jax.random.key(0), images)
+
+
 def test_an_example_has_the_same_logits_in_any_batch(model, variables, images, call):
     fn = models.logits_fn(model, variables)
     key = jax.random.key(1)

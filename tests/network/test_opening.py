@@ -153,6 +153,7 @@ def test_noise_is_found_or_must_be_stated():
         ),
         ("demanding", NetworkError, "must take no argument, it takes path$"),
         ("absent", NetworkError, "has no function 'absent'"),
+        ("SHAPE", NetworkError, "SHAPE is no function, but of type tuple"),
         # Errors of the user's code arrive as they are.
         ("raising", RuntimeError, "the weights are on another machine"),
         ("wrong_size", TypeError, "reshape"),

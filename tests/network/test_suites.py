@@ -80,6 +80,23 @@ def test_results_go_where_they_are_sent(names, tmp_path, monkeypatch, capsys):
     assert "without_names (without_names) on 6 images" in capsys.readouterr().out
 
 
+def test_all_images_of_a_folder_without_splits_count_and_it_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(5):
+            Image.new("RGB", (8, 8)).save(tmp_path / "photos" / name / f"{number}.png")
+    text = "def net():\n    return (lambda keys, x: x.mean((1, 2))[:, :2]), (8, 8, 3), ('a', 'b')\n"
+    (tmp_path / "mine.py").write_text(text)
+    arguments = ["mine.py:net", "--source", "folder:photos", "--suite", "clean", "--draws", "1"]
+    for options, seen in ((), 10), (("--split", "validation", "--tag", "kept"), 2):
+        assert evaluate.main([*arguments, *options]) == 0
+        shown = capsys.readouterr()
+        assert f"on {seen} images" in shown.out
+        told = "folder:photos has no splits, so all of its 10 images count; --split validation"
+        assert (told in shown.err) == (not options)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

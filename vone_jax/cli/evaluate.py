@@ -145,7 +145,7 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
         status = cli.FAILED if arguments.request.step is None else cli.WRONG_ARGUMENTS
         return cli.fail(PROGRAM, error, status, argv=argv)
     if jax.process_index() == 0:
-        _warn_of_short_attacks(tasks, arguments.request)
+        _warn(tasks, arguments.request)
     try:
         finished = _run(tasks)
     except (ValueError, OSError, FloatingPointError) as error:
@@ -156,10 +156,17 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
     return cli.FINISHED
 
 
-def _warn_of_short_attacks(
+def _warn(
     tasks: Sequence[tuple[evaluation.Job, evaluation.Task]], request: evaluation.Request
 ) -> None:
-    """Say on stderr if all steps of an attack together are shorter than its radius."""
+    """Say on stderr what the numbers may not show: a whole folder, and attacks with short steps."""
+    examples = tasks[0][0].examples
+    if request.split is None and examples.split == ".":
+        print(
+            f"{PROGRAM}: {examples.name} has no splits, so all of its {examples.total:,} images "
+            "count; --split validation takes the fifth that a training keeps out",
+            file=sys.stderr,
+        )
     kinds = (evaluation.Attacked, evaluation.WorstOf)
     conditions = (task.record() for _, task in tasks if isinstance(task, kinds))
     reach = min((attack.reach for each in conditions for attack in each.attacks), default=1.0)

@@ -79,7 +79,8 @@ class FolderSource(Source):
     Classes are numbered in the sorted order of their names. If ``<path>/train`` exists, its
     classes number the other splits too, so a split that lacks a class has the same labels. Images
     may lie deeper inside a class folder. Hidden files and other types of files are ignored, with a
-    warning if they are photographs of a format that is not decoded, such as HEIC.
+    warning if they are photographs of a format that is not decoded, such as HEIC. Neither a
+    rotation in the metadata of a photograph nor transparency is applied, as in torchvision.
 
     A directory without splits, ``<path>/<class>/<image>``, is divided: of each class, every fifth
     image in the order of names is in ``"validation"``, the others are in ``"train"``.
@@ -106,8 +107,10 @@ class FolderSource(Source):
         splits = _subfolders(root) if split != "." else ["."]
         divided = split in _PARTS and not _SPLITS & set(splits)
         if not divided and split not in splits:
+            parts = "" if _SPLITS & set(splits) else f"; divided, it has {' and '.join(_PARTS)}"
             raise ValueError(
                 f"{root} has no split {split!r}; its folders are {', '.join(splits) or 'none'}"
+                f"{parts}"
             )
         folder = root if divided else root / split
         _target(folder, root)

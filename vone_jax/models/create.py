@@ -26,7 +26,7 @@ from vone_jax.models.network import BaseNetwork, Network, VOneNet
 from vone_jax.models.resnet import ResNetBackEnd, ResNetStem
 from vone_jax.v1 import SubcorticalConfig, SurroundNormalization, VOneBlockConfig
 from vone_jax.v1.divisive import Rule
-from vone_jax.v1.images import check_normalisation
+from vone_jax.v1.images import PerChannel, check_normalisation
 from vone_jax.v1.noise import Noise
 
 # The classes of stem and back end.
@@ -87,8 +87,8 @@ def create(
     dtype: Dtype = jnp.float32,
     stem_noise: Noise = None,
     stem_gain: float = 1.0,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
+    mean: PerChannel | None = None,
+    std: PerChannel | None = None,
     subcortical: SubcorticalConfig | None = None,
     learned_normalization: Rule | None = None,
 ) -> Network:
@@ -110,9 +110,9 @@ def create(
         statistics and V1 stay float32.
       stem_noise: for base networks, noise behind the stem, see ``BaseNetwork``. Default: none.
       stem_gain: for base networks, multiplies the stem's output before the noise.
-      mean: for base networks, subtracted from images in [0, 1], one number per channel. Default:
-        that of ImageNet's training images (127/255 for Lite0), or 0.5 where there are not 3
-        channels. VOneNets have ``v1.image_mean`` and ``v1.image_std``.
+      mean: for base networks, subtracted from images in [0, 1], one number or one per channel.
+        Default: that of ImageNet's training images (127/255 for Lite0), or 0.5 where there are not
+        3 channels. VOneNets have ``v1.image_mean`` and ``v1.image_std``.
       std: for base networks, divides images after the subtraction; defaults as for ``mean``
         (128/255 for Lite0).
       subcortical: configuration of the subcortical stage, for EVNets. Default: the published one at
@@ -175,8 +175,10 @@ def create(
             learned_normalization=learned_normalization,
         )
     default_mean, default_std = default_normalisation(name, in_channels)
-    mean = tuple(default_mean if mean is None else mean)
-    std = tuple(default_std if std is None else std)
+    mean, std = (
+        default if value is None else _per_channel(value, in_channels)
+        for value, default in ((mean, default_mean), (std, default_std))
+    )
     check_normalisation("mean", mean, in_channels)
     check_normalisation("std", std, in_channels, positive=True)
     return BaseNetwork(
@@ -189,3 +191,9 @@ def create(
         stem_gain=stem_gain,
         image_size=image_size,
     )
+
+
+def _per_channel(value: PerChannel, channels: int) -> tuple[float, ...]:
+    """One number, or a tuple with one, for every channel."""
+    each = value if isinstance(value, tuple) else (value,)
+    return each * channels if len(each) == 1 else each

@@ -16,7 +16,7 @@ from jax.core import Tracer
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from vone_jax import fast
+from vone_jax import arguments, fast
 from vone_jax.models.layers import (
     Activations,
     Dtype,
@@ -248,7 +248,10 @@ class _Apply:
 
     def __call__(self, variables: Any, key: NoiseKey, images: Images) -> Any:
         features: Any = self.model.apply(variables, images, noise_key=key, method="features")
-        return features if self.layer is None else features[self.layer]
+        if self.layer is None:
+            return features
+        arguments.choice("layer", self.layer, features)
+        return features[self.layer]
 
 
 def init(model: Network, key: jax.Array) -> Any:

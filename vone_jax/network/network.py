@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from vone_jax import models, prng, v1
+from vone_jax import arguments, models, prng, v1
 from vone_jax.data import Preprocessing
 from vone_jax.models import VOneNet
 from vone_jax.v1 import Noise
@@ -251,7 +251,9 @@ class _Layer:
     layer: str
 
     def __call__(self, features: Partial, keys: jax.Array, images: jax.Array) -> jax.Array:
-        return features(keys, images)[self.layer]
+        layers = features(keys, images)
+        arguments.choice("layer", self.layer, layers)
+        return layers[self.layer]
 
 
 def _checksum(arrays: Iterable[Any], start: int = 0) -> int:

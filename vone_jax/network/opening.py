@@ -231,9 +231,12 @@ def _converted(
 def _open_function(spec: str, module: str, function: str) -> Network:
     """The network that a user's function makes."""
     try:
-        make = getattr(_import(module), function, None)
-        if not callable(make):
+        imported = _import(module)
+        if not hasattr(imported, function):
             raise NetworkError(f"{spec}: {module} has no function {function!r}")
+        make = getattr(imported, function)
+        if not callable(make):
+            raise NetworkError(f"{spec} is no function, but of type {type(make).__name__}")
         taken = [
             str(parameter)
             for parameter in inspect.signature(make).parameters.values()
@@ -256,7 +259,7 @@ def _open_function(spec: str, module: str, function: str) -> Network:
         error.add_note(f"The error is from {spec}, or from calling the network that it returned.")
         raise
     raise NetworkError(
-        f"{spec} must return a vone_jax.Network or (logits_fn, image_shape, class_names), "
+        f"{spec} must return a vone_jax.Network or (logits_fn, image_shape, names of classes), "
         f"got {type(made).__name__}"
     )
 

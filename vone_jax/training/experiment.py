@@ -77,9 +77,6 @@ class ModelConfig:
     def build(self, **options: Any) -> nn.Module:
         """Build the network, see ``models.create``. ``options`` replace fields or add ``dtype``."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        for name in ("mean", "std"):
-            if fields[name] is not None and len(fields[name]) == 1:
-                fields[name] *= self.in_channels
         return models.create(**fields | options)
 
 
@@ -236,8 +233,8 @@ class Experiment:
     epochs: Positive = 1.0
     # Length of the run in steps. If given, epochs is ignored.
     steps: int | None = None
-    # Network whose weights the run starts from: anything that vone_jax.open_network accepts. What
-    # fits is taken, the rest is drawn at random.
+    # Network whose weights the run starts from: a run directory, a folder of vone_jax.convert, or
+    # a checkpoint file. What fits is taken, the rest is drawn at random.
     initial_weights: str | None = None
     # Parts of the network that are not trained, as patterns of names joined by "/", such as
     # back_end/layer1*, see selection.py. Their parameters and batch statistics keep their values,
