@@ -27,7 +27,8 @@ def test_a_single_value_in_place_of_several_is_refused():
 
 # A value of every field that is not its default.
 OPTIONS = dict(
-    suite=("clean", "linf"), examples=8, batch_size=4, seed=3, draws=2, noise="frozen",
+    suite=("l2", "masking", "corruptions", "physiology", "gallery"), examples=8,
+    batch_size=4, seed=3, draws=2, noise="frozen",
     test_noise="gaussian:2", attack_noise="none", decision="vote", averaged=3, points=9,
     eps=(0.05, 1e-7), norm="l2", steps=3, step_rule="eps/4", random_start=True, restarts=2,
     eot_samples=5, loss="margin", l1_step="sparse", norm_offset=1e-7, order="box_then_ball",

@@ -113,7 +113,7 @@ def test_suites_of_other_attacks():
 
 
 def test_the_checks_for_masked_gradients_are_a_suite():
-    request = evaluation.Request(norm="l2", eot_samples=7)
+    request = evaluation.Request(("masking",), norm="l2", eot_samples=7)
     noisy = Target(FULL, noisy=True, transfer="base")
     (condition,) = suites.conditions(["masking"], request, noisy)
     assert condition == evaluation.Masking("l2", 2.4, True, "base", eot_samples=7)
@@ -134,7 +134,7 @@ def test_forms_of_corrupted_images_have_their_names():
 
 def test_images_through_a_noisy_network_average_its_draws():
     """Also where the network that they are tried on has no noise."""
-    request = evaluation.Request(norm="l2", eot_samples=7)
+    request = evaluation.Request(("masking",), norm="l2", eot_samples=7)
     for noisy, samples in ((True, 7), (False, 1)):
         target = Target(FULL, False, transfer="other", transfer_stochastic=noisy)
         (condition,) = suites.conditions(["masking"], request, target)

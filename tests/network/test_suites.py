@@ -108,10 +108,6 @@ def test_all_images_of_a_folder_without_splits_count_and_it_is_said(tmp_path, mo
         (["--v1.simple-channels", "3"], "--v1.simple-channels is for checkpoint files"),
         (["--suite", "physiology"], "without_names has none to record"),
         (["--suite", "v1"], "suite v1 is for VOneNets, without_names has no V1"),
-        (
-            ["--suite", "apgd", "--steps", "7"],
-            "--steps is for the suites linf, l2, l1, worst, gallery; got apgd",
-        ),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(

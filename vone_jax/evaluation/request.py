@@ -144,7 +144,7 @@ class Request:
       overwrite: Replace results of other settings that have the same name.
 
     Raises:
-      ValueError, TypeError: naming the field that is out of range.
+      ValueError, TypeError: naming the field that is out of range, or that no suite reads.
     """
 
     suite: tuple[str, ...] = ("quick",)
@@ -198,7 +198,8 @@ class Request:
             if not isinstance(value, tuple | list):
                 raise TypeError(f"{name} must be a tuple, such as ({value!r},), got {value!r}")
         arguments.fields(self)
-        norms = _norms(expand(self.suite), self.norm)
+        suite = expand(self.suite)
+        norms = _norms(suite, self.norm)
         if self.points not in POINTS:
             raise ValueError(f"points must be one of 9, 4, 2; got {self.points!r}")
         if self.eps and not norms:
@@ -228,6 +229,13 @@ class Request:
         _ = self.protocol
         for name in _WORDS_FOR_NOISE:
             parse_noise(name, getattr(self, name), None)
+        for field in dataclasses.fields(self):
+            readers = READERS.get(field.name, suite)
+            if getattr(self, field.name) != field.default and not set(suite) & set(readers):
+                raise ValueError(
+                    f"{field.name} is for the suite{'s' * (len(readers) > 1)} "
+                    f"{', '.join(readers)}; got {', '.join(suite)}"
+                )
 
     @property
     def protocol(self) -> Protocol:

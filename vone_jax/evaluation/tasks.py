@@ -49,7 +49,6 @@ def plan(
         ``open_network``.
     """
     suite = requests.expand(request.suite)
-    _check_readers(request, suite)
     trained = network.noise
     if request.test_noise != TRAINED:
         network = network.with_noise(parse_noise("test_noise", request.test_noise, trained))
@@ -164,17 +163,6 @@ def _of_its_own(network: Network, request: Request) -> bool:
 
     known, source = network.validation, request.source
     return source is None or known is not None and location(source) == location(known.source)
-
-
-def _check_readers(request: Request, suite: Sequence[str]) -> None:
-    """Refuse settings that none of the suites reads."""
-    for field in dataclasses.fields(request):
-        readers = requests.READERS.get(field.name, suite)
-        if getattr(request, field.name) != field.default and not set(suite) & set(readers):
-            raise ValueError(
-                f"{field.name} is for the suite{'s' * (len(readers) > 1)} {', '.join(readers)}; "
-                f"got {', '.join(suite)}"
-            )
 
 
 def _attack_noise(
