@@ -34,7 +34,7 @@ from vone_jax.training.checkpoint import Checkpoints, Position, saved_steps
 from vone_jax.training.experiment import Experiment
 from vone_jax.training.log import RunLog
 from vone_jax.training.monitor import Monitor, Stop
-from vone_jax.training.optimizer import after_validation
+from vone_jax.training.optimizer import Step, after_validation
 from vone_jax.training.setup import Prefetch, Setup, prepare
 from vone_jax.training.step import Sums, TrainState
 
@@ -242,6 +242,18 @@ def _warnings(setup: Setup, asked: int) -> Iterator[str]:
         cure = "more --epochs or a smaller --data.batch-size give more steps"
         cure = cure if setup.experiment.steps is None else "give more --steps"
         yield f"a run of {setup.total_steps} steps learns little; {cure}"
+    optimizer = setup.experiment.optimizer
+    steps = optimizer.schedule.epochs if isinstance(optimizer.schedule, Step) else ()
+    for option, epochs in (
+        ("schedule.epochs", steps),
+        ("warmup-epochs", (optimizer.warmup_epochs,)),
+    ):
+        later = [epoch for epoch in epochs if epoch * setup.steps_per_epoch >= setup.total_steps]
+        if later:
+            yield (
+                f"the run ends at epoch {setup.total_steps / setup.steps_per_epoch:.4g}, and "
+                f"--optimizer.{option} has {', '.join(f'{epoch:g}' for epoch in later)}"
+            )
 
 
 def validate(setup: Setup, state: TrainState, stop: Stop) -> dict[str, float] | None:
