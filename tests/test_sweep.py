@@ -133,7 +133,7 @@ def test_a_torn_record_only_repeats_its_command(root):
     run(root, make("a"))
     calls(root)
     record = root / "runs" / "group" / "a" / "sweep.jsonl"
-    record.write_text(record.read_text()[:-40])
+    record.write_text('123\n{"step": "train"}\n' + record.read_text()[:-40])
     assert run(root, make("a")) == 0
     assert calls(root) == ["eval.py a --suite clean"]
 

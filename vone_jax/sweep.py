@@ -335,8 +335,10 @@ def _ended(record: Path) -> Iterator[dict[str, Any]]:
     for line in record.read_text().splitlines() if record.exists() else ():
         # The last line of a killed process may be cut off. Then its command runs once more.
         with contextlib.suppress(json.JSONDecodeError):
-            # Older records name no results.
-            yield {"results": {}} | json.loads(line)
+            ended = json.loads(line)
+            if isinstance(ended, dict) and "key" in ended:
+                # Older records name no results.
+                yield {"results": {}} | ended
 
 
 def _finished_keys(record: Path) -> set[str]:

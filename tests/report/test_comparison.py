@@ -174,6 +174,55 @@ def test_of_several_evaluations_the_one_on_the_most_images_counts(order):
     assert [score.value for score in values] == pytest.approx([0.6] * 3)
 
 
+def test_on_fewer_images_an_attack_counts_if_it_is_stronger_on_them():
+    """Neither 0 % of 2 images nor the half that no attack leaves right is a reason."""
+    whole = built.accuracy(built.attacked("linf", 0.1), [1, 0] * 50, name="whole")
+    for correct, counts in (([0, 0], "whole"), ([1] * 50, "whole"), ([1, 0] * 25, "half")):
+        index = range(0, 2 * len(correct), 2)  # These are all right in the first attack.
+        half = built.accuracy(built.attacked("linf", 0.1, steps=9), correct, index, name="half")
+        (result,) = comparison.curve(built.run([whole, half]), "linf").values()
+        assert result.name == counts
+    broken = built.accuracy(
+        built.attacked("linf", 0.1, steps=9), [0] * 50, range(1, 100, 2), name="half"
+    )
+    (result,) = comparison.curve(built.run([whole, broken]), "linf").values()
+    assert result.name == "whole" and broken.accuracy < whole.accuracy
+
+
+@pytest.mark.parametrize(("usual", "tagged"), [(10, 1), (10, 100)])
+def test_of_as_many_attacks_those_without_a_tag_are_usual(usual, tagged):
+    """Else the weaker of two attacks would be compared, and the stronger be its control."""
+    of = built.network("vone_resnet18")
+    made = [
+        built.accuracy(
+            built.attacked("linf", eps, draws=draws), built.answers(0.5), of=of, name=name
+        )
+        for eps in (0.1, 0.2)
+        for draws, name in ((usual, f"attack-{eps}"), (tagged, f"attack-{eps}-draws"))
+    ]
+    run = built.run(made)
+    noun = "draw" if tagged == 1 else "draws"
+    controls = [comparison.control(run, result) for result in made]
+    assert controls == ["", f"gradients of {tagged} {noun}"] * 2
+
+
+def test_a_corruption_at_more_severities_does_not_weigh_more():
+    made = [
+        built.accuracy(built.corrupted(name, severity), built.answers(share), name=f"{place}")
+        for place, (name, severity, share) in enumerate(
+            [("fog", 1, 0.7), ("fog", 2, 0.3), ("snow", 1, 0.9)]
+        )
+    ]
+    run = built.run(made)
+    assert list(comparison.averaged(run)) == [("fog", 1), ("snow", 1)]
+    assert len(comparison.corruptions(run)) == 3
+    (line,) = scores.table([run]).lines
+    assert line.scores["corruptions"].value == pytest.approx(0.8)
+    # Without a common severity, all count.
+    run = built.run([made[1], made[2]])
+    assert list(comparison.averaged(run)) == [("fog", 2), ("snow", 1)]
+
+
 def test_the_data_set_of_most_results_counts():
     """A larger evaluation on training images does not take the place of the test images."""
     made = [

@@ -395,6 +395,50 @@ def test_means_over_corruptions():
         assert part in text
 
 
+def test_notes_on_means_over_corruptions_name_their_networks():
+    condition = results.CorruptionMeansCondition("float", ("fog",), (1,), True)
+    runs = []
+    for label, note in (("A", "All 15."), ("B", "Over 8."), ("C", "Over 8.")):
+        means = results.CorruptionMeans(0.4, 0.4, {}, None, None, note)
+        made = [built.result(condition, means)]
+        runs.append(built.run(made, name=label, label=label))
+    text = " ".join(rendered(runs).find(id="corruptions").text.split())
+    assert "A: All 15. B and C: Over 8." in text
+
+
+def test_what_was_not_measured_as_deployed_is_no_lack_of_images():
+    minimal = built.result(
+        results.MinimalCondition(results.Attack("FMN", "l2", 1.0, {}), ()),
+        results.Distances(9, 9, 0.5, ()),
+    )
+    glance = rendered([built.run([minimal])]).find(id="glance").text
+    assert "has no accuracy on images as it is used" in glance and "no images" not in glance
+
+
+def test_published_images_are_no_gratings():
+    fog = built.corrupted("fog", 1, "published")
+    tree = rendered([built.run([built.accuracy(fog, built.answers(0.5))])])
+    assert "tested on shapes (test split)" in tree.find(id="glance").text
+
+
+def test_extra_corruptions_alone_make_a_page():
+    made = built.accuracy(built.corrupted("spatter", 1), built.answers(0.9))
+    tree = rendered([built.run([made])])
+    assert "Spatter" in tree.find(id="corruptions").text
+
+
+def test_networks_at_other_severities_have_no_common_mean():
+    runs = [
+        built.run(
+            built.measure("resnet18", corruptions=("fog",), severities=severities), label=name
+        )
+        for name, severities in (("A", (1, 3)), ("B", (3,)))
+    ]
+    section = rendered(runs).find(id="corruptions")
+    caption = next(section.all("figcaption")).text
+    assert caption.startswith("Accuracy, mean over the severities of each network")
+
+
 @pytest.mark.parametrize(
     ("severities", "heading", "charts"),
     [((3,), "Accuracy, at severity 3", 0), ((1, 3), "Accuracy, mean over severities 1 and 3", 2)],

@@ -77,6 +77,19 @@ def test_without_values_of_images_there_is_no_interval():
     assert "| 90.0 |" in table.to_markdown()
 
 
+def test_names_do_not_break_tables():
+    of = built.network(label="a |b|\nc")
+    table = scores.table([built.run([built.accuracy(built.CLEAN, built.answers(0.9), of=of)])])
+    assert "| a \\|b\\| c |" in table.to_markdown()
+
+
+def test_without_scores_a_table_has_its_columns():
+    made = built.accuracy(built.corrupted("spatter", 1), built.answers(0.9))
+    table = scores.table([built.run([made])])
+    assert table.to_csv() == "network,trained,attacked,judged,attack\n"
+    assert table.to_markdown() == "- No network has a score.\n"
+
+
 def test_every_way_of_attacking_and_judging_has_its_line():
     """Noise off at the test, at the attack, more draws: none is mixed with another."""
     shares = {"clean": 0.9, "linf": WEAK["linf"]}

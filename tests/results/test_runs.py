@@ -172,7 +172,7 @@ def test_damaged_log(run, line):
 @pytest.mark.parametrize("text", ["{", "[]", '{"seed": NaN}'])
 def test_damaged_config(run, text):
     (run / "config.json").write_text(text)
-    fails([run], "config.json")
+    fails([run], "config.json", "restore it, or move it away")
 
 
 def test_the_data_frame_has_one_row_for_each_number(run, first_format):
@@ -197,6 +197,7 @@ def test_the_data_frame_has_one_row_for_each_number(run, first_format):
     assert attack["eot_samples"] == 10 and "steps=64" in attack["attack_settings"]
     fog = ours[ours["corruption"] == "fog"]
     assert sorted(fog["severity"]) == [1, 3] and math.isnan(fog.iloc[0]["eps"])
+    assert frame["value"].dtype == float
     rungs = frame[(frame["kind"] == "minimal") & (frame["quantity"] == "accuracy")]
     assert len(rungs) == 9 and rungs.iloc[0]["eps_label"] == "1/4080"
 

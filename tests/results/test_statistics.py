@@ -88,6 +88,20 @@ def test_mean_accuracy_interval_is_over_images():
     assert mean == 0.5 and np.isnan(low) and np.isnan(high)
 
 
+def test_the_interval_of_a_mean_over_other_images_contains_it():
+    """One condition on 40 images, the other on 4 of them, which are hard."""
+    whole = accuracy([0, 0, 0, 0, *[1] * 36], index=None)
+    few = accuracy([0, 0, 0, 1], index=None)
+    mean, low, high = results.mean_accuracy([whole, few])
+    assert mean == pytest.approx((0.9 + 0.25) / 2) and low < mean < high
+    assert high - low > 0.3
+
+
+def test_a_difference_ends_where_accuracies_do():
+    found = results.difference([accuracy([1] + [0] * 39, None)], [accuracy([1] * 40, None)])
+    assert found.value == 0.975 and found.high == 1.0 and 0.9 < found.low < 0.975
+
+
 def test_the_bootstrap_of_one_accuracy_is_binomial():
     one = accuracy(built.answers(0.9), index=range(100))
     low, high = results.middle(results.bootstrap_accuracies([one])[:, 0])

@@ -49,8 +49,8 @@ class Point(NamedTuple):
         return {
             "position": position,
             "accuracy": mean,
-            "low": low if known else mean,
-            "high": high if known else mean,
+            "low": low if known else None,
+            "high": high if known else None,
             "Network": run.label,
             "Condition": printable(self.condition),
             "Accuracy": f"{percent(mean)}{f' ({interval(low, high)})' if known else ''}",
@@ -110,7 +110,10 @@ def _conditions(run: Run) -> list[Point]:
     for result in itertools.chain(*comparison.ladders(run)):
         points.append(Point(result.attack.label, [result], result.protocol_label))
     if corrupted:
-        over = corruption_label(list(corrupted))
+        forms = {
+            comparison.form_label(getattr(r.condition, "form", "")) for r in corrupted.values()
+        }
+        over = ", ".join([corruption_label(list(corrupted)), *sorted(filter(None, forms))])
         points.append(Point(_CORRUPTED, list(corrupted.values()), over))
     return points
 

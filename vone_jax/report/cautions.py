@@ -113,9 +113,9 @@ def _attack_strength(run: Run) -> Iterator[str]:
     ]
     if few:
         yield (
-            f"{run.label} is stochastic, but {count(len(few), 'attack')} followed the gradient "
-            f"of a single noise draw (eot_samples=1). Such an attack is weak: read its robust "
-            f"accuracy as an upper bound."
+            f"{run.label} is stochastic, but {count(len(few), 'attack')} followed a single noise "
+            f"draw at a time (eot_samples=1). Such an attack is weak: read its robust accuracy as "
+            f"an upper bound."
         )
     short = [r for r in run.of_kind("attack") if r.attack.reach < 1]
     if short:

@@ -64,16 +64,22 @@ def _deployed(run: Run, kind: str) -> list[Result]:
 def curve(run: Run, norm: str) -> dict[float, Result]:
     """The results of a network as deployed under attack, by ascending radius.
 
-    Where several attacks have one radius, the one that leaves the lowest accuracy counts.
+    Where several attacks have one radius, the one that leaves the lowest accuracy counts. One on
+    fewer images than another counts if it is stronger on these images, beyond their interval.
     """
     attacks: list[Result] = []
+    strongest: dict[float, Result] = {}
     in_norm = [result for result in _deployed(run, "attack") if result.attack.norm == norm]
+    # Those on the most images come first. The same attack on fewer does not count.
     for result in run.standing(in_norm):
-        if all(result.condition != other.condition for other in attacks):
-            attacks.append(result)
-    # Later results replace earlier ones.
-    weakest_first = sorted(reversed(attacks), key=lambda result: -result.accuracy)
-    return dict(sorted({result.attack.radius: result for result in weakest_first}.items()))
+        if any(result.condition == other.condition for other in attacks):
+            continue
+        attacks.append(result)
+        other = strongest.setdefault(result.attack.radius, result)
+        change = results.difference([other], [result])
+        if change.sign < 0 or (result.images == other.images and change.value < 0):
+            strongest[result.attack.radius] = result
+    return dict(sorted(strongest.items()))
 
 
 def ladders(run: Run) -> list[list[Result]]:
@@ -118,17 +124,29 @@ def corruptions(run: Run) -> dict[tuple[str, int], Result]:
 def averaged(run: Run) -> dict[tuple[str, int], Result]:
     """The ``corruptions`` that means are over: the common ones, or all if none is common."""
     measured = corruptions(run)
-    return common(measured) or measured
+    return common(measured) or _even(measured)
 
 
 def common(measured: Mapping[tuple[str, int], Result]) -> dict[tuple[str, int], Result]:
-    """(common corruption, severity) -> the result, sorted.
+    """(common corruption, severity) -> the result, sorted, at severities that all have.
 
     A drawn texture stands in for frost where there is no result with photographs of frost.
     """
     drawn = {("frost", s): r for (name, s), r in measured.items() if name == PROCEDURAL_FROST}
     both = sorted((drawn | dict(measured)).items())
-    return {key: result for key, result in both if key[0] in COMMON_CORRUPTIONS}
+    return _even({key: result for key, result in both if key[0] in COMMON_CORRUPTIONS})
+
+
+def _even(measured: dict[tuple[str, int], Result]) -> dict[tuple[str, int], Result]:
+    """The results at the severities that all corruptions have, or all if there are none.
+
+    So a corruption that was measured at more severities does not weigh more in a mean.
+    """
+    severities: dict[str, set[int]] = {}
+    for name, severity in measured:
+        severities.setdefault(name, set()).add(severity)
+    shared = set.intersection(*severities.values()) if severities else set()
+    return {key: r for key, r in measured.items() if key[1] in shared} or measured
 
 
 def by_corruption(measured: Sequence[Result]) -> dict[tuple[str, int], Result]:
@@ -202,7 +220,12 @@ def control(run: Run, result: Result) -> str:
         # The usual number differs between networks: one without noise needs one draw.
         same = [other for other in run.of_kind("attack") if other.attack_noise == "same"]
         counts = Counter(attack_condition(other).eot_samples for other in same)
-        usual = min(counts, key=lambda number: (-counts[number], number))
+        # Of numbers that are as frequent, the one of the shorter names: a tag makes them longer.
+        lengths = {
+            number: min(len(r.name) for r in same if attack_condition(r).eot_samples == number)
+            for number in counts
+        }
+        usual = min(counts, key=lambda number: (-counts[number], lengths[number], -number))
         own = attack_condition(result).eot_samples
         if own != usual:
             draws = f"gradients of {count(own, 'draw')}"

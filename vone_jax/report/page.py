@@ -85,9 +85,9 @@ def render(runs: Sequence[Run], table: scores.Table) -> str:
 
 def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
     labels, training = [run.label for run in runs], accuracy.training_charts(runs)
-    datasets = {
-        wording.dataset(r.dataset.name, r.dataset.split) for run in runs for r in run.on_images
-    }
+    on_images = [result for run in runs for result in run.on_images]
+    shown = on_images or [r for run in runs for r in run.results if r.published]
+    datasets = {wording.dataset(*result.dataset.part) for result in shown}
     methods = {getattr(r.measured, "interval_method", "") for run in runs for r in run.results}
     return {
         "runs": runs,
@@ -148,13 +148,15 @@ def _corruptions(runs: Sequence[Run]) -> dict[str, Any] | None:
     extra = [name for name in names if name in EXTRA_CORRUPTIONS]
     severities = [severity for each in measured for _, severity in each]
     over = wording.severity_label(severities)
+    kinds = {tuple(sorted({severity for _, severity in each})) for each in measured if each}
+    mean = f"mean over {over}" if len(kinds) == 1 else "mean over the severities of each network"
     return {
         "chart": accuracy.by_corruption(runs),
         "panels": panels,
         "ways": len(names),
         "extra": [wording.words(name) for name in extra] if len(extra) < len(names) else [],
         "over": over,
-        "heading": f"mean over {over}" if len(set(severities)) > 1 else f"at {over}",
+        "heading": mean if len(set(severities)) > 1 else f"at {over}",
     }
 
 

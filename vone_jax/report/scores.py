@@ -159,7 +159,8 @@ class Table:
             for name in (*self.columns, *self.radii):
                 score = line.numbers.get(name, (None, None, None))
                 row |= zip((name, f"{name}_low", f"{name}_high"), score, strict=True)
-        return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
+        columns = None if rows else pd.Index(list(_HEADINGS))
+        return pd.DataFrame(rows, columns=columns).to_csv(index=False, lineterminator="\n")
 
     def to_markdown(self) -> str:
         """The scores in percent with their intervals, then the accuracy at each radius."""
@@ -215,7 +216,7 @@ def table(runs: Sequence[Run]) -> Table:
         [result for each in measured for result in each.attacks.values()]
     )
     radii = {"_".join(radius): result.attack.label for radius, result in attacked.items()}
-    notes = list(_notes(ladders, corrupted))
+    notes = list(_notes(ladders, corrupted)) if lines else ["No network has a score."]
     if len(sets := set().union(*(each.sets for each in measured))) > 1:
         notes.insert(
             0, f"The lines are of different data sets and must not be compared: {datasets(sets)}."
@@ -236,7 +237,9 @@ def _measured(run: Run) -> Iterator[_Measured]:
             kinds.setdefault(result.kind, []).append(result)
         clean = next(iter(kinds.get("clean", [])), None)
         corrupted = comparison.common(comparison.by_corruption(kinds.get("corruption", [])))
-        for settings, by_radius in attack_groups(kinds.get("attack", [])) or [(None, {})]:
+        # Extra corruptions alone are in no mean.
+        unattacked = [(None, {})] if clean or corrupted else []
+        for settings, by_radius in attack_groups(kinds.get("attack", [])) or unattacked:
             yield _Measured(run, settings, clean, by_radius, corrupted)
 
 

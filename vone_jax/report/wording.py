@@ -102,4 +102,5 @@ def severity_label(severities: Sequence[int]) -> str:
 def markdown(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown, without a line break at its end."""
     lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    escaped = [[" ".join(cell.replace("|", "\\|").split()) for cell in cells] for cells in lines]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)

@@ -116,8 +116,8 @@ def read(path: str | Path) -> Result:
     return result
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
+def read_json(path: Path, cure: str = "delete it and evaluate again") -> dict[str, Any]:
+    """The JSON object in a file. Messages end with the cure.
 
     Lone surrogates, which Python uses for bytes of a path that are not UTF-8, become replacement
     characters.
@@ -130,12 +130,10 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ResultError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise ResultError(f"{path} is damaged ({error}); delete it and evaluate again") from error
+        raise ResultError(f"{path} is damaged ({error}); {cure}") from error
     if not isinstance(value, dict):
         got = type(value).__name__
-        raise ResultError(
-            f"{path} must hold a JSON object, got {got}; delete it and evaluate again"
-        )
+        raise ResultError(f"{path} must hold a JSON object, got {got}; {cure}")
     # UTF-16 can hold lone surrogates, and its decoder replaces them.
     text = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass")
     return json.loads(text.decode("utf-16", "replace"))
@@ -180,7 +178,7 @@ def _check_arrays(result: Result) -> None:
         return
     if isinstance(result.measured, Accuracy):
         _check_shapes(arrays, _EXAMPLES)
-        _check_examples(arrays["probability_correct"], result.measured)
+        _check_examples(arrays["index"], arrays["probability_correct"], result.measured)
     elif result.kind == "gallery":
         _check_shapes(arrays, _GALLERY)
         _check_image("images", arrays["images"])
@@ -216,7 +214,18 @@ def _check_shapes(
             raise ValueError(f"{name} has values that are not finite")
 
 
-def _check_examples(correct: np.ndarray, measured: Accuracy) -> None:
+def _check_examples(index: np.ndarray, correct: np.ndarray, measured: Accuracy) -> None:
+    if (
+        index.min(initial=0) < 0
+        or len(np.unique(index)) < len(index)
+        or index.dtype.kind not in "iu"
+    ):
+        raise ValueError("index must be different integers >= 0, one per image")
+    if len(index) != measured.seen:
+        raise ValueError(
+            f"it has {len(index)} images, but the JSON file says {measured.seen}; the files are "
+            f"not of one evaluation"
+        )
     if len(correct) == 0 or correct.min() < 0 or correct.max() > 1:
         raise ValueError("probability_correct must be in [0, 1], one value per image")
     if abs(float(correct.mean(dtype=np.float64)) - measured.accuracy) > 1e-4:

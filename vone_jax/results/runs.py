@@ -197,7 +197,7 @@ def _load(path: Path) -> Run:
     elif not log.exists():
         gaps.append(f"{log} is missing: the course of the training is not known.")
     if config.exists():
-        described = read_json(config)
+        described = read_json(config, "restore it, or move it away to read the results alone")
     else:
         described = {"experiment": networks[0].config} if elsewhere else {}
     return Run(
@@ -321,7 +321,7 @@ def _numbers(result: Result) -> dict[str, float | None]:
         return {"median distance": measured.median_distance}
     if isinstance(measured, Checks):
         return {
-            f"{check.name}: {name}": value
+            f"{check.name}: {name}": None if value is None else float(value)
             for check in measured.checks
             for name, value in check.numbers.items()
         }

@@ -68,17 +68,27 @@ class Difference:
 
 
 def mean_accuracy(results: Sequence[Result]) -> tuple[float, float, float]:
-    """The mean accuracy over conditions on the same images, with a 95 % interval over images.
+    """The mean accuracy over conditions, with a 95 % interval over images.
+
+    The interval is that of the mean over the images, or a bootstrap where some conditions were
+    measured on other images than others.
 
     Returns:
-      (mean, low, high). The ends are NaN where the conditions share fewer than two images.
+      (mean, low, high). The ends are NaN where there is a single image, or a result has no values
+      for single images.
     """
     mean = float(np.mean([result.accuracy for result in results]))
     values = _common_images(results).mean(axis=1)
+    if any(result.images != len(values) for result in results):
+        # The mean over the common images is another one.
+        resampled = bootstrap_accuracies(results)
+        if resampled is None:
+            return mean, math.nan, math.nan
+        return mean, *middle(resampled.mean(axis=1), min(result.images for result in results))
     if len(values) < 2:
         return mean, math.nan, math.nan
     _, low, high = _mean(values, 0.0, 1.0)
-    return mean, max(0.0, low), min(1.0, high)
+    return mean, low, high
 
 
 def difference(base: Sequence[Result], other: Sequence[Result]) -> Difference:
@@ -115,7 +125,7 @@ def _mean(values: np.ndarray, least: float, most: float) -> tuple[float, float, 
     mean = float(values.mean())
     if np.ptp(values):
         half = QUANTILE * float(values.std(ddof=1)) / math.sqrt(len(values))
-        return mean, mean - half, mean + half
+        return mean, max(least, mean - half), min(most, mean + half)
     return mean, *_unseen(mean, len(values), least, most)
 
 
