@@ -215,6 +215,17 @@ def test_paired_differences_see_what_separate_intervals_do_not():
     assert check.verdict == "fail"
 
 
+def test_noise_that_does_more_harm_is_not_called_alike():
+    """At 2.3 standard errors it is a warning, at 3.5 a failure."""
+    for worse, verdict, part in (
+        (5, "warning", "Random noise does more harm"),
+        (10, "fail", "Random noise does more harm"),
+        (1, "warning", "cannot be told from random noise"),
+    ):
+        check = masking_checks.beats_noise({"noise": LOW, "attack": few(worse)})
+        assert check.verdict == verdict and part in check.meaning
+
+
 @pytest.mark.parametrize(
     ("check", "verdict"),
     [

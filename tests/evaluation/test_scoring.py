@@ -147,12 +147,22 @@ def test_probabilities_are_refused_by_all_that_judge(batch):
         (dict(), ValueError, "needs norm and eps, or attack"),
         (dict(norm="linf"), ValueError, "needs norm and eps"),
         (dict(norm="linf", eps=0.1, attack=ATTACK), ValueError, "must not be"),
-        (dict(attack=ATTACK, steps=3), ValueError, r"\['steps'\] must not be"),
+        (dict(attack=ATTACK, steps=3), ValueError, "norm, eps, steps must not be"),
         (dict(attack="pgd"), TypeError, "attack must be an attack"),
         (dict(attack=[ATTACK, "pgd"]), TypeError, "attack must be an attack"),
         (dict(attack=[]), ValueError, "attacks must be of one norm and radius, got none"),
         (dict(attack=[ATTACK, FGSM("l2", 0.05)]), ValueError, "of one norm and radius"),
         (dict(attack=[ATTACK], surrogate=len), ValueError, "surrogate is for one attack"),
+        (
+            dict(attack=[ATTACK], attack_noise="frozen"),
+            ValueError,
+            "attack_noise is for one attack",
+        ),
+        (dict(attack=ATTACK, attack_noise="frzen"), ValueError, "did you mean 'frozen'"),
+        (dict(attack=ATTACK, attack_noise="none"), ValueError, "without noise, as surrogate"),
+        (dict(attack=ATTACK, noise="none"), ValueError, "noise must be one of fresh, frozen"),
+        (dict(attack=FGSM("linf", jnp.array([0.1, 0.2]))), ValueError, "eps must be one number"),
+        (dict(attack=[FGSM("l2", jnp.array([0.1]))]), ValueError, "have one number as eps each"),
         (dict(attack=ATTACK, surrogate=len, attack_noise="frozen"), ValueError, "must be 'same'"),
         (dict(norm="linf", eps=0.1, decision="vote"), ValueError, "averaged must be >= 2"),
         (dict(norm="linf", eps=0.1, averaged=3), ValueError, "averaged must be 1"),
@@ -167,6 +177,13 @@ def test_arguments_that_do_not_fit_are_refused(batch, fields, error, message):
     logits_fn = Partial(toy.linear, jnp.ones((64, 4)))
     with pytest.raises(error, match=message):
         evaluation.robust_accuracy(KEY, logits_fn, *batch, **fields)
+
+
+def test_no_decision_is_no_judgement(batch):
+    logits_fn = Partial(toy.linear, jnp.ones((64, 4)))
+    condition = evaluation.Masking("linf", 0.1, False)
+    with pytest.raises(ValueError, match="draws must be an integer >= 1, got 0"):
+        evaluation.examine(KEY, logits_fn, *batch, condition, draws=0)
 
 
 def test_logits_that_are_not_finite_raise(batch):

@@ -140,6 +140,8 @@ class WorstOf(Judged):
 
     def __post_init__(self):
         check_untargeted(*self.attacks)
+        if any(np.ndim(attack.eps) for attack in self.attacks):
+            raise ValueError("attacks must have one number as eps each, got an array")
         bounds = {(attack.norm, float(attack.eps)) for attack in self.attacks}
         if len(bounds) != 1:
             raise ValueError(

@@ -122,9 +122,9 @@ def beats_noise(shares: Measured) -> Finding:
     rise, error = paired(*shares.values())
     numbers = _means("accuracy", shares)
     numbers |= {"rise from noise to attack": rise, "standard error": _finite(error)}
-    if rise > FAIL * error:
+    if rise > WARN * error:
         meaning = "Random noise does more harm than the attack: the attack is led astray."
-        return Finding("fail", numbers, meaning)
+        return Finding("fail" if rise > FAIL * error else "warning", numbers, meaning)
     if rise < -WARN * error:
         return Finding("pass", numbers, "The attack does more than random noise.")
     meaning = (

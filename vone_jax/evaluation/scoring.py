@@ -112,8 +112,8 @@ def robust_accuracy(
       norm: "linf", "l2" or "l1".
       eps: radius in pixel units. Norm and radius select the attack of the VOneNet authors, see
         ``vonenet_pgd``.
-      attack: an attack to use instead, or several, of which the worst counts for each image, see
-        ``WorstOf``.
+      attack: an attack to use instead, or a list or tuple of several, of which the worst counts for
+        each image, see ``WorstOf``.
       noise: "fresh" or "frozen", see ``Protocol``.
       attack_noise: "same" as in the judgement, or "frozen": one draw for each example at the
         attack.
@@ -133,21 +133,27 @@ def robust_accuracy(
             raise ValueError("robust_accuracy needs norm and eps, or attack")
         attack = vonenet_pgd(norm, eps, **fields)
     elif not (norm is None and eps is None and not fields):
-        raise ValueError(f"attack is given, so norm, eps and {list(fields)} must not be")
-    several = tuple(attack) if isinstance(attack, Sequence) else (attack,)
-    for one in several:
+        raise ValueError(f"attack is given, so {', '.join(['norm', 'eps', *fields])} must not be")
+    several = () if isinstance(attack, Attack) else attack
+    for one in several if isinstance(several, list | tuple) else [attack]:
         if not isinstance(one, Attack):
             raise TypeError(f"attack must be an attack such as PGD(...), got {one!r}")
-    if several != (attack,) and surrogate is not None:
-        raise ValueError("surrogate is for one attack such as PGD(...), got a sequence")
+    arguments.choice("noise", noise, ("fresh", "frozen"))
+    if attack_noise == "none":
+        raise ValueError("attack_noise 'none' needs the classifier without noise, as surrogate")
+    arguments.choice("attack_noise", attack_noise, ("same", "frozen"))
+    for name, usual in (("surrogate", surrogate is None), ("attack_noise", attack_noise == "same")):
+        if several and not usual:
+            raise ValueError(f"{name} is for one attack such as PGD(...), got a sequence")
     if surrogate is not None and attack_noise != "same":
         raise ValueError(f"attack_noise must be 'same' with a surrogate, got {attack_noise!r}")
     if draws is None:
         draws = 1 if noise == "frozen" else 10
     protocol = Protocol(noise, draws, decision, averaged)
-    condition: Judged = WorstOf(several)
     if isinstance(attack, Attack):
         condition = Attacked(attack, attack_noise if surrogate is None else "none")
+    else:
+        condition = WorstOf(tuple(attack))
     arrays = _measured(condition, protocol, key, logits_fn, images, labels, batch_size, surrogate)
     return _accuracy(protocol, arrays)
 
@@ -182,7 +188,9 @@ def examine(
     ):
         if needed and given is None:
             raise ValueError(f"{name} must be given for {condition}")
-    protocol = Protocol("fresh", draws or (10 if condition.stochastic else 1))
+    if draws is None:
+        draws = 10 if condition.stochastic else 1
+    protocol = Protocol("fresh", draws)
     arrays = _measured(
         condition, protocol, key, logits_fn, images, labels, batch_size, surrogate, other
     )
