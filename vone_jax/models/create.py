@@ -195,5 +195,5 @@ def create(
 
 def _per_channel(value: PerChannel, channels: int) -> tuple[float, ...]:
     """One number, or a tuple with one, for every channel."""
-    each = value if isinstance(value, tuple) else (value,)
+    each = tuple(value) if isinstance(value, tuple | list) else (value,)
     return each * channels if len(each) == 1 else each

@@ -102,5 +102,5 @@ def severity_label(severities: Sequence[int]) -> str:
 def markdown(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown, without a line break at its end."""
     lines = [heading, ["---"] * len(heading), *rows]
-    escaped = [[" ".join(cell.replace("|", "\\|").split()) for cell in cells] for cells in lines]
+    escaped = [[re.sub(r"\s*\n\s*", " ", cell).replace("|", "\\|") for cell in c] for c in lines]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
