@@ -138,6 +138,8 @@ eval --suite clean                              | --suite      | NETWORK must co
 eval quickstart/resnet18                        | resnet18     | is a config: train it first
 eval nosuch                                     | nosuch       | a directory of train.py
 eval nosuch.pth                                 | nosuch.pth   | a checkpoint file (.pth
+eval empty.pth                                  | empty.pth    | empty.pth: the file is empty
+train r --initial-weights empty.pth             | empty.pth    | empty.pth: the file is empty
 eval nosuch.py:net                              | nosuch.py    | there is no file
 eval nosuchmodule:net                           | nosuchmodule | there is no module
 eval empty.py:net                               | empty.py     | has no function 'net'
@@ -295,6 +297,7 @@ def workplace(tmp_path, monkeypatch):
     (tmp_path / "text.txt").write_text("hello\n")
     (tmp_path / "broken.py").write_text("1 / 0\n")
     (tmp_path / "empty.py").write_text("")
+    (tmp_path / "empty.pth").write_text("")
     for name in ("cat", "dog"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for number in range(6):

@@ -23,7 +23,7 @@ from vone_jax.convert.checkpoint import Checkpoint, read_checkpoint
 from vone_jax.convert.gabor_fit import check_bank_size, read_bank
 from vone_jax.convert.state_dict import fill
 from vone_jax.convert.subcortical import PREFIX, read_subcortical, subcortical_noise
-from vone_jax.convert.untrusted import CheckpointError
+from vone_jax.convert.untrusted import CheckpointError, printable
 from vone_jax.v1 import ImportedBank, SubcorticalConfig, VOneBlockConfig
 
 _CELLS = {"simple_channels", "complex_channels"}
@@ -96,7 +96,11 @@ def read(
       OSError: if the file cannot be read.
     """
     path = Path(path)
-    checkpoint = read_checkpoint(path)
+    try:
+        checkpoint = read_checkpoint(path)
+    except CheckpointError as error:
+        error.args = (f"{printable(str(path))}: {error}",)
+        raise
     architecture = recognise(checkpoint.state_dict, name)
     if isinstance(architecture, str):
         raise CheckpointError(f"{path.name}: {architecture}")
