@@ -112,7 +112,7 @@ def test_shards_share_out_the_members(root):
 
 def test_a_failure_is_told_and_the_others_run(root):
     (root / "behave").write_text("s:b 1\n")
-    with pytest.raises(SweepError, match=r"train.py lab/s:b .*exit status 1"):
+    with pytest.raises(SweepError, match=r"python .*train.py lab/s:b .*exit status 1"):
         run(root, make())
     assert [call.split()[1] for call in calls(root)] == ["lab/s:a", "a", "lab/s:b", "lab/s:c", "c"]
     (root / "behave").write_text("")

@@ -73,7 +73,8 @@ class Sweep:
       name: of the report's file.
       group: of run directories. Sweeps of one group share their networks: a member that another
         sweep has trained under the same label is not trained again.
-      members: by label, which is the name of the run directory and of a row in the report.
+      members: by label, which is the name of the run directory. A report has it where several
+        networks are of one architecture.
       evaluations: what is measured on every member.
       v1_match: whether the report also compares the V1 match of the networks with their
         robustness.
@@ -219,7 +220,7 @@ def run(
         if status == cli.STOPPED:
             return cli.STOPPED
         if status != cli.FINISHED:
-            failures.append(f"{shlex.join(command.arguments)} (exit status {status})")
+            failures.append(f"{typed} (exit status {status})")
             if command.step == "train":
                 untrained.add(command.label)
             continue
