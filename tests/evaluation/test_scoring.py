@@ -188,13 +188,17 @@ def test_no_decision_is_no_judgement(batch):
 
 def test_logits_that_are_not_finite_raise(batch):
     images, labels = batch
+    third = images[3, :1, 0, 0]
 
     def broken(key, images):
         logits = images.reshape(images.shape[0], -1)[:, :4]
-        return jnp.where(images[:, :1, 0, 0] == images[3, :1, 0, 0][None], jnp.nan, logits)
+        return jnp.where(images[:, :1, 0, 0] == third[None], jnp.nan, logits)
 
     with pytest.raises(FloatingPointError, match=r"examples \[3\]"):
         evaluation.accuracy(KEY, broken, images, labels, draws=1)
+    attacked = dict(attack=FGSM("linf", 0.0), draws=1, batch_size=2)
+    with pytest.raises(FloatingPointError, match=r"positions \[1\].* begins at example 2"):
+        evaluation.robust_accuracy(KEY, broken, images, labels, **attacked)
 
 
 def test_the_authors_attack_is_the_default(monkeypatch, batch):

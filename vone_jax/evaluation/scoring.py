@@ -227,7 +227,11 @@ def _measured(
             call = classifier.checked(logits_fn, trial.example_keys, trial.images)
             check_keys = prng.stream(trial.example_keys, "check")
             checks.not_probabilities(call(check_keys, trial.images))
-        part = condition.measure(trial)
+        try:
+            part = condition.measure(trial)
+        except FloatingPointError as error:
+            error.args = (f"{error}; the batch begins at example {start}",)
+            raise
         parts.append({name: np.asarray(value) for name, value in part.items()})
     return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
 
