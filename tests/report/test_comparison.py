@@ -110,6 +110,18 @@ def test_few_images_support_no_verdict():
     assert {line.verdict for line in item.lines} == {paired.TOO_FEW}
 
 
+def test_one_attack_on_few_images_does_not_silence_the_others():
+    base, vone = (
+        built.measure(model, of) for model, of in (("resnet18", WEAK), ("vone_resnet18", STRONG))
+    )
+    for made in (base, vone):
+        few = built.accuracy(built.attacked("l1", 80.0), built.answers(0.1, 5), of=made[0].network)
+        made.append(few)
+    (item,) = paired.comparisons([built.run(base), built.run(vone)])
+    assert item.sentence.startswith("VOneResNet-18 is more robust than ResNet-18 in ")
+    assert " of 5 attack conditions" in item.sentence
+
+
 def test_a_difference_over_fewer_images_says_so():
     base = built.run([built.accuracy(built.CLEAN, built.answers(0.9))], "a")
     vone = built.accuracy(built.CLEAN, built.answers(0.8, 60), of=built.network("vone_resnet18"))

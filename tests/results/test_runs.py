@@ -60,6 +60,8 @@ def test_directories_that_cannot_be_used(tmp_path, run):
     fails([run, run / ".." / "run"], "2 times")
     fails(str(tmp_path / "x*"), "matches no directory with results")
     assert len(results.load(str(tmp_path / "*"))) == 1
+    # A name that could be a pattern is a name.
+    assert len(results.load(str(run.rename(tmp_path / "run[1]")))) == 1
 
 
 @pytest.mark.parametrize(

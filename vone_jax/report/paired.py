@@ -161,7 +161,8 @@ def _sentence(base: Run, vone: Run, lines: Sequence[Line]) -> str:
     attacks = [line for line in lines if line.kind == "attack"]
     if not attacks:
         return f"{vone.label} and {base.label} share no attack."
-    if any(line.verdict == TOO_FEW for line in attacks):
+    attacks = [line for line in attacks if line.verdict != TOO_FEW]
+    if not attacks:
         return f"Too few images to tell whether {vone.label} is more robust than {base.label}."
     weak = [run.label for run in (base, vone) if comparison.near_chance(run)]
     if weak:

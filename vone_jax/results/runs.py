@@ -132,6 +132,9 @@ def load(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Runs:
         pattern = os.fspath(paths)
         directories = [Path(match) for match in sorted(glob.glob(pattern))]
         directories = [path for path in directories if _result_files(path)]
+        if Path(pattern).is_dir():
+            # Also one whose name has a bracket.
+            directories = [Path(pattern)]
         if not directories:
             raise ResultError(f"{pattern} matches no directory with results (results/*.json)")
     else:
