@@ -17,7 +17,7 @@ from vone_jax.training.similarity import WEIGHTS
 from vone_jax.training.step import initial_state
 
 
-class Recorder:
+class Halving(GaussianImageNoise):
     """A perturbation that halves the images, so that its effect on the step can be computed."""
 
     def perturb(self, keys, logits_fn, images, labels):
@@ -47,7 +47,7 @@ def logits_of(model, variables, keys, images):
 
 
 def test_the_step_learns_from_the_perturbed_images():
-    _, after, metrics = step(perturbation=Recorder())
+    _, after, metrics = step(perturbation=Halving(1.0))
     _, expected, other = step(batch=BATCH | {"image": 0.5 * BATCH["image"]})
     jax.tree.map(np.testing.assert_allclose, after.params, expected.params)
     np.testing.assert_allclose(metrics.sums.loss, other.sums.loss)
