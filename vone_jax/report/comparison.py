@@ -76,9 +76,10 @@ def curve(run: Run, norm: str) -> dict[float, Result]:
             continue
         attacks.append(result)
         other = strongest.setdefault(result.attack.radius, result)
-        change = results.difference([other], [result])
-        if change.sign < 0 or (result.images == other.images and change.value < 0):
-            strongest[result.attack.radius] = result
+        if other is not result:
+            change = results.difference([other], [result])
+            if change.sign < 0 or (result.images == other.images and change.value < 0):
+                strongest[result.attack.radius] = result
     return dict(sorted(strongest.items()))
 
 
