@@ -231,7 +231,6 @@ eval net --suite autoattack --eot-samples 3        | --eot-samples | is for the 
 eval net --suite clean --steps 8                | --steps      | is for the suites linf, l2
 eval net --suite clean physiology --points 2    | --points     | is for the suites linf, l2, l1;
 eval net --suite apgd --points 2                | --points     | is for the suites linf, l2, l1;
-eval net --suite apgd --steps 7                 | --steps      | l1, worst, gallery; got apgd
 eval net --suite clean --gallery-images 4       | --gallery-images | is for the suite gallery;
 eval net --suite clean --layers stem            | --layers     | is for the suite physiology;
 eval net --suite linf --severities 3            | --severities | is for the suites corruptions

@@ -18,6 +18,10 @@ from vone_jax.evaluation.judging import noise_slug
 GIVEN = v1.GaussianNoise(2.0)
 
 
+def test_an_empty_list_is_no_setting():
+    assert not evaluation.Request(("clean",), layers=[], eps=[]).layers
+
+
 def test_a_single_value_in_place_of_several_is_refused():
     with pytest.raises(TypeError, match=r"suite must be a tuple, such as \('linf',\), got 'linf'"):
         evaluation.Request(suite="linf")

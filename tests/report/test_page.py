@@ -108,6 +108,17 @@ def test_charts_by_condition_have_the_intervals_of_the_files():
     assert rows["Clean images"]["low"] < 1
 
 
+def test_a_mean_without_values_of_images_has_no_interval_and_names_its_form():
+    made = [
+        built.accuracy(built.corrupted(name, 3, "jpeg85"), built.answers(0.6), index=False)
+        for name in ("fog", "snow")
+    ]
+    figure = accuracy.overview([built.run(made)])
+    (row,) = figure.spec["datasets"][figure.spec["layer"][-1]["data"]["name"]]
+    assert (row["low"], row["high"]) == (None, None) and row["accuracy"] == pytest.approx(0.6)
+    assert row["Judged"] == "Mean of 2 corruptions, severity 3, JPEG 85"
+
+
 def test_every_number_of_the_table_is_the_one_in_the_file(page, run_dirs):
     tree = read(page)
     shown = {}

@@ -622,9 +622,9 @@ def test_a_network_that_has_learned_nothing_is_told(
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"schedule": training.Step(epochs=(1, 2, 4))}, "--optimizer.schedule.epochs has 2, 4\n"),
+        ({"schedule": training.Step(epochs=(1, 2, 4))}, "beyond --optimizer.schedule.epochs 2 4;"),
         ({"schedule": training.Step(epochs=(1,))}, None),
-        ({"warmup_epochs": 3.0}, "--optimizer.warmup-epochs has 3\n"),
+        ({"warmup_epochs": 3.0}, "beyond --optimizer.warmup-epochs 3;"),
         ({"warmup_epochs": 1.0}, None),
     ],
 )
@@ -633,7 +633,7 @@ def test_a_schedule_that_is_longer_than_the_run_is_told(tiny, tmp_path, capsys, 
     optimizer = replace(tiny.optimizer, **settings)
     train(replace(tiny, optimizer=optimizer), tmp_path, stop=lambda: True, progress=True)
     shown = capsys.readouterr().err
-    assert ("the run ends at epoch 2, and" in shown) == (told is not None)
+    assert ("the run ends at epoch 2 and" in shown) == (told is not None)
     assert told is None or told in shown
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from vone_jax import arguments, names
-from vone_jax.arguments import nearest
 from vone_jax.convert.subcortical import RECEPTIVE_FIELDS, subcortical_flags
 from vone_jax.models import (
     IMAGENET_MEAN,
@@ -295,7 +294,11 @@ def unknown_flags(flags: Mapping[str, Any], ignored: Collection[str]) -> list[st
     made_from = "is what the network is made from; give the front end as v1 to replace it"
     return [
         f"ignored_flags (--ignore-flag): {name[:40]!r} "
-        + (made_from if name in _READ else f"is no flag of the file{nearest(name, flags)}")
+        + (
+            made_from
+            if name in _READ
+            else f"is no flag of the file{arguments.nearest(name, flags)}"
+        )
         for name in ignored
         if name in _READ or name not in flags
     ] + [

@@ -230,8 +230,8 @@ class Request:
         for name in _WORDS_FOR_NOISE:
             parse_noise(name, getattr(self, name), None)
         for field in dataclasses.fields(self):
-            readers = READERS.get(field.name, suite)
-            if getattr(self, field.name) != field.default and not set(suite) & set(readers):
+            readers, given = READERS.get(field.name, suite), getattr(self, field.name)
+            if given not in (field.default, []) and not set(suite) & set(readers):
                 raise ValueError(
                     f"{field.name} is for the suite{'s' * (len(readers) > 1)} "
                     f"{', '.join(readers)}; got {', '.join(suite)}"

@@ -134,8 +134,8 @@ def robust_accuracy(
         attack = vonenet_pgd(norm, eps, **fields)
     elif not (norm is None and eps is None and not fields):
         raise ValueError(f"attack is given, so {', '.join(['norm', 'eps', *fields])} must not be")
-    several = () if isinstance(attack, Attack) else attack
-    for one in several if isinstance(several, list | tuple) else [attack]:
+    several = isinstance(attack, list | tuple)
+    for one in attack if several else [attack]:
         if not isinstance(one, Attack):
             raise TypeError(f"attack must be an attack such as PGD(...), got {one!r}")
     arguments.choice("noise", noise, ("fresh", "frozen"))

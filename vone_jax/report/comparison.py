@@ -65,7 +65,7 @@ def curve(run: Run, norm: str) -> dict[float, Result]:
     """The results of a network as deployed under attack, by ascending radius.
 
     Where several attacks have one radius, the one that leaves the lowest accuracy counts. One on
-    fewer images than another counts if it is stronger on these images, beyond their interval.
+    fewer images counts only if the interval of its difference on these images excludes zero.
     """
     attacks: list[Result] = []
     strongest: dict[float, Result] = {}

@@ -101,6 +101,9 @@ def severity_label(severities: Sequence[int]) -> str:
 
 def markdown(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown, without a line break at its end."""
-    lines = [heading, ["---"] * len(heading), *rows]
-    escaped = [[re.sub(r"\s*\n\s*", " ", cell).replace("|", "\\|") for cell in c] for c in lines]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
+
+    def line(cells: Sequence[str]) -> str:
+        escaped = [cell.replace("\n", " ").replace("|", "\\|") for cell in cells]
+        return f"| {' | '.join(escaped)} |"
+
+    return "\n".join(map(line, [heading, ["---"] * len(heading), *rows]))

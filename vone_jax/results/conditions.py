@@ -91,12 +91,13 @@ class Attack:
         """
         if self.name != "PGD" or self.eps == 0 or self.fields.get("random_start"):
             return math.inf
-        step, steps = self.fields.get("step_size"), self.fields.get("steps")
-        rule = names.STEP_RULES.get(self.fields.get("step_rule", ""))
-        if step is None and steps is not None and rule is not None:
-            step = rule(self.eps, steps)
-        # A file may lack what the attack of this version has.
-        return math.inf if steps is None or step is None else steps * step / self.eps
+        try:
+            step, steps = self.fields.get("step_size"), self.fields["steps"]
+            if step is None:
+                step = names.STEP_RULES[self.fields["step_rule"]](self.eps, steps)
+        except KeyError:
+            return math.inf  # A file may lack what the attack of this version has.
+        return steps * step / self.eps
 
     def __str__(self) -> str:
         return _code({"name": self.name, "norm": self.norm, "eps": self.eps, **self.fields})

@@ -215,11 +215,8 @@ def _check_shapes(
 
 
 def _check_examples(index: np.ndarray, correct: np.ndarray, measured: Accuracy) -> None:
-    if (
-        index.min(initial=0) < 0
-        or len(np.unique(index)) < len(index)
-        or index.dtype.kind not in "iu"
-    ):
+    whole = index.dtype.kind in "iu" and index.min(initial=0) >= 0
+    if not whole or len(np.unique(index)) < len(index):
         raise ValueError("index must be different integers >= 0, one per image")
     if len(index) != measured.seen:
         raise ValueError(

@@ -242,17 +242,14 @@ def _warnings(setup: Setup, asked: int) -> Iterator[str]:
         cure = "more --epochs or a smaller --data.batch-size give more steps"
         cure = cure if setup.experiment.steps is None else "give more --steps"
         yield f"a run of {setup.total_steps} steps learns little; {cure}"
-    optimizer = setup.experiment.optimizer
-    steps = optimizer.schedule.epochs if isinstance(optimizer.schedule, Step) else ()
-    for option, epochs in (
-        ("schedule.epochs", steps),
-        ("warmup-epochs", (optimizer.warmup_epochs,)),
-    ):
-        later = [epoch for epoch in epochs if epoch * setup.steps_per_epoch >= setup.total_steps]
-        if later:
+    optimizer, end = setup.experiment.optimizer, setup.total_steps / setup.steps_per_epoch
+    falls = optimizer.schedule.epochs if isinstance(optimizer.schedule, Step) else ()
+    planned = {"schedule.epochs": falls, "warmup-epochs": (optimizer.warmup_epochs,)}
+    for option, epochs in planned.items():
+        if later := [f"{epoch:g}" for epoch in epochs if epoch >= end]:
             yield (
-                f"the run ends at epoch {setup.total_steps / setup.steps_per_epoch:.4g}, and "
-                f"--optimizer.{option} has {', '.join(f'{epoch:g}' for epoch in later)}"
+                f"the run ends at epoch {end:.4g} and does not get beyond --optimizer.{option} "
+                f"{' '.join(later)}; choose smaller ones"
             )
 
 
