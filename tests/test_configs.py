@@ -25,6 +25,12 @@ NAMES = training.config_names(CONFIGS)
 SWEEPS = training.config_names(CONFIGS, "sweep")
 # The base network of each VOneNet.
 CONTROLS = {name.replace("/vone_", "/") for name in NAMES if "/vone_" in name}
+# A ResNet-50 compiles for half a minute. That of ImageNet is compiled in CI.
+LONG = {"imagenet/ev_resnet50", "imagenet/ev_resnet50_prime", "imagenette/vone_resnet50"}
+STEPS = [
+    pytest.param(name, marks=[pytest.mark.slow, *([pytest.mark.long] if name in LONG else [])])
+    for name in sorted({*NAMES} - CONTROLS)
+]
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -147,8 +153,7 @@ def check_shapes_of_a_step(experiment, label=""):
     assert metrics.sums.loss.shape == () and metrics.sums.loss.dtype == np.float32, label
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted({*NAMES} - CONTROLS), scope="module")
+@pytest.mark.parametrize("name", STEPS, scope="module")
 def test_two_steps_on_mocked_data(experiment, tmp_path):
     """The whole program with the config's data set, shapes and recipe; only width is cut.
 

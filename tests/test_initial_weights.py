@@ -43,6 +43,7 @@ def equal(ours, theirs):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_vonenet_goes_on_from_a_file_with_its_bank_and_another_run_from_that(tmp_path):
     model = models.create("vone_alexnet", 10, width=2, v1=V1)
     variables = random_variables(model)

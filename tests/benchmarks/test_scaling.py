@@ -43,6 +43,7 @@ def test_times_are_work_over_rates():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_host_does_little_more_for_more_devices():
     """A network of a few numbers, so that it compiles soon."""
     watches = [scaling.watched(scaling.SMALL, devices, 5, 4) for devices in (2, 4)]

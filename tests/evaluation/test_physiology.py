@@ -263,6 +263,7 @@ def test_images_of_textures_come_from_a_folder(network, photographs, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_stand_ins_of_textures_are_measured_and_not_scored(job, network, photographs):
     recording = evaluation.recording(network, textures=photographs)
     layer = evaluation.Layer(recording, "v1")
@@ -409,6 +410,7 @@ def test_responses_with_fano_noise_are_counts(network, scores, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_variability_is_for_layers_that_noise_reaches(network, scores, monkeypatch):
     """Simple cells come first among the channels of v1."""
     simple = scores.site.keep(scores.site.channel < 4)

@@ -278,6 +278,7 @@ def test_shapes_beyond_the_counter_are_refused():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_hundred_million_draws(seed):
     """Moments up to the sixth, a thousand bins, tails to 5 on each side, and lags."""

@@ -24,7 +24,11 @@ experiment = replace(base, model=model)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "rule",
-    [pytest.param("OrientedPools(5)", marks=pytest.mark.long), "NeighbouringChannels()", "GDN()"],
+    [
+        pytest.param("OrientedPools(5)", marks=pytest.mark.long),
+        pytest.param("NeighbouringChannels()", marks=pytest.mark.long),
+        "GDN()",
+    ],
 )
 def test_a_run_trains_v1_and_opens_with_what_it_has_learned(tmp_path, rule):
     config, run_dir = tmp_path / "config.py", tmp_path / "run"

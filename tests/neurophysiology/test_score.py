@@ -231,6 +231,7 @@ class TestThePublishedBlock:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_published_block_at_7_degrees():
     # Kernels of 31 pixels at 32 pixels per degree; values measured with another program.
     config = v1.VOneBlockConfig(noise=None, visual_degrees=7.0, kernel_size=31)

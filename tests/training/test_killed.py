@@ -35,8 +35,9 @@ def start(run_dir, *arguments):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("compiled_once")
-@pytest.mark.parametrize("from_weights", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.parametrize("from_weights", [False, True])
 def test_kills_at_random_moments_leave_no_trace(tmp_path, from_weights):
     """The run from weights is on two devices. Its file is gone once there is a checkpoint."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
