@@ -132,6 +132,21 @@ def test_gaps_are_told_apart_from_other_warnings(run):
     assert "'telepathy'" in warning and warning.endswith("it is not shown.")
 
 
+def test_a_copy_of_a_result_counts_once(run):
+    directory, (before,) = run / "results", results.load([run])
+    shutil.copy(directory / "clean.json", directory / "clean (1).json")
+    (loaded,) = results.load([run])
+    assert [each.name for each in loaded.results] == [each.name for each in before.results]
+    assert not loaded.gaps and loaded.warnings == [
+        f"{directory / 'clean (1).json'} is a copy of clean.json; it is not shown."
+    ]
+    # A file that was renamed is the only one of its name.
+    (directory / "clean.json").unlink()
+    (directory / "clean.npz").rename(directory / "clean (1).npz")
+    (loaded,) = results.load([run])
+    assert len(loaded.results) == len(before.results) and not loaded.warnings
+
+
 def test_a_network_that_was_not_trained_here_has_no_gap(run):
     (run / "config.json").unlink()
     (loaded,) = results.load([run])
