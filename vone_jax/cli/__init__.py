@@ -43,6 +43,9 @@ WITH_GAPS = 3
 STOPPED = 75
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Signals within this many seconds of the first count as it: a cluster sends one to all processes of
+# a job, and a sweep passes its own on to the command that it runs.
+_TOGETHER = 1.0
 # Seconds between the second signal and the forced end of a process outside Python code.
 _GRACE = 0.2
 
@@ -212,24 +215,28 @@ class StopOnSignal(contextlib.ExitStack):
     """A flag that SIGTERM or Ctrl-C sets within a ``with`` block. Calling the object reads it.
 
     Use it as ``training.train(..., stop=stop)``, which then saves and returns. A second signal
-    ends the process at once. Only the main thread may use this class. ``read`` is True once the
-    flag was read, so the work has begun and the arguments fit.
+    ends the process at once, unless it comes within a second of the first. Only the main thread may
+    use this class. ``read`` is True once the flag was read, so the work has begun and the arguments
+    fit.
     """
 
     def __init__(self):
         super().__init__()
-        self.read = self._received = False
+        self.read = False
+        self._received: float | None = None
 
     def __call__(self) -> bool:
         """Return True once a signal has arrived."""
         self.read = True
-        return self._received
+        return self._received is not None
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self._received:
+        now = time.monotonic()
+        if self._received is None:
+            self._received = now
+        elif now - self._received > _TOGETHER:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        self._received = True
 
     def __enter__(self) -> "StopOnSignal":
         # Python runs a signal handler only between two of its own instructions, and XLA compiles
@@ -247,10 +254,14 @@ class StopOnSignal(contextlib.ExitStack):
 
 def _end_at_the_second_signal(pipe: int) -> None:
     """Read the numbers of signals until the other end of the pipe is closed."""
-    received = 0
+    first = None
     while number := os.read(pipe, 1):
-        received += number[0] in SIGNALS
-        if received == 2:
+        if number[0] not in SIGNALS:
+            continue
+        now = time.monotonic()
+        if first is None:
+            first = now
+        elif now - first > _TOGETHER:
             time.sleep(_GRACE)
             # The status that a shell reports for a process that the signal has ended.
             os._exit(128 + number[0])

@@ -6,8 +6,8 @@ their values there, and ``--help-all`` shows all fields.
 Run the same command again to continue a run that was stopped.
 
 Exit status: 0 finished; 1 failed; 2 wrong arguments, or arguments that do not fit the data; 75
-stopped by SIGTERM or Ctrl-C, with a checkpoint to continue from. A second signal ends the program
-at once.
+stopped by SIGTERM or Ctrl-C, with a checkpoint to continue from. A second signal, more
+than a second after the first, ends the program at once.
 """
 
 import dataclasses
