@@ -185,6 +185,12 @@ def test_the_report_leaves_out_what_has_failed(root, monkeypatch, capsys, steps)
         run(root, make("xy"), steps=("report",))
 
 
+def test_a_sweep_that_is_stopped_in_its_report_says_so(root, monkeypatch):
+    run(root, make("a"))
+    monkeypatch.setattr(sweeps, "_execute", lambda command, root: 75)
+    assert run(root, make("a"), steps=("report",)) == 75
+
+
 def start(root):
     """Start a sweep in a process of its own, and wait for its first command."""
     text = "import sys, pathlib; from tests.test_sweep import make, run\n"

@@ -237,6 +237,8 @@ def run(
             print(shlex.join(["python", *report]), flush=True)
         elif shown:
             status = _execute([sys.executable, *report], root)
+            if status == cli.STOPPED:
+                return cli.STOPPED
             if status not in (cli.FINISHED, cli.WITH_GAPS):
                 failures.append(f"the report (exit status {status})")
         elif not failures:
