@@ -3,6 +3,7 @@
 import gc
 import os
 import re
+import resource
 from pathlib import Path
 
 import jax
@@ -85,6 +86,14 @@ def optimised():
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture
+def full_disk():
+    """Return a function that limits the size of files, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def read_golden(name):

@@ -98,6 +98,20 @@ class TestIdx:
             read_idx_folder(tmp_path)
 
 
+def test_an_archive_is_whole_or_as_before(tmp_path, full_disk):
+    """Under the name that was given, without an ending that NumPy adds."""
+    path = tmp_path / "subset"
+    images = np.zeros((10_000, 28, 28, 1), np.uint8)
+    labels = np.repeat(np.arange(10, dtype=np.uint8), 1000)
+    embedded.write_archive({"train": (images, labels), "test": (images, labels)}, path)
+    before = path.read_bytes()
+    assert [each.name for each in tmp_path.iterdir()] == ["subset"]
+    full_disk(1000)
+    with pytest.raises(OSError, match=f"{path} cannot be written: File too large"):
+        embedded.write_archive({"train": (images, labels), "test": (images, labels)}, path)
+    assert path.read_bytes() == before
+
+
 class TestTfdsLayout:
     @pytest.mark.parametrize("split", ["train", "test"])
     def test_every_example_is_read_back(self, synthetic, prepared, split):

@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import resource
 
 import pytest
 
@@ -131,14 +130,6 @@ def test_tensorboard_files_on_request(tmp_path):
         log.write(train_record(1))
     (events,) = (tmp_path / "tb").iterdir()
     assert b"train/loss" in events.read_bytes()
-
-
-@pytest.fixture
-def full_disk():
-    """Return a function that limits the size of files, as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_log_that_cannot_be_written_is_named(path, full_disk):

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vone_jax import files
 from vone_jax.data.sources import ArraySource
 
 NAME = "fashion_mnist_small"
@@ -62,13 +63,13 @@ def select(labels: np.ndarray, per_class: int) -> np.ndarray:
 
 
 def write_archive(splits: dict[str, tuple[np.ndarray, np.ndarray]], path: Path | str) -> None:
-    """Write the subset of the splits of ``read_idx_folder`` to an ``.npz`` file."""
+    """Write the subset of the splits of ``read_idx_folder`` to an NPZ file."""
     arrays = {}
     for split, per_class in PER_CLASS.items():
         images, labels = splits[split]
         chosen = select(labels, per_class)
         arrays[f"{split}_images"], arrays[f"{split}_labels"] = images[chosen], labels[chosen]
-    np.savez_compressed(path, **arrays)
+    files.replace(Path(path), lambda file: np.savez_compressed(file, **arrays))
 
 
 def read_idx_folder(folder: Path | str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
