@@ -6,6 +6,7 @@ import re
 import resource
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from tiny import TinyNet, final_state, log, tiny_source
 from vone_jax import data, fast, training
 from vone_jax import mesh as meshes
 from vone_jax.progress import Progress
+from vone_jax.training import loop, monitor, setup
 from vone_jax.training.checkpoint import Checkpoints
 from vone_jax.training.log import RunLog, read_log
 from vone_jax.training.monitor import Monitor
@@ -100,6 +102,29 @@ def test_the_log_says_what_the_contract_says(whole):
     assert config["experiment"]["model"]["num_classes"] == 3
     assert training.read_run(whole).class_names == ("a", "b", "c")
     assert (whole / "log.csv").read_text().startswith("kind,step,epoch,loss,accuracy")
+
+
+def test_the_rate_is_that_of_steps_also_beside_validations(tiny, tmp_path, monkeypatch):
+    """On a clock where a step takes a second and a validation a hundred."""
+    now = 0.0
+
+    def taking(seconds, function):
+        def timed(*args):
+            nonlocal now
+            now += seconds
+            return function(*args)
+
+        return timed
+
+    monkeypatch.setattr(monitor, "time", SimpleNamespace(perf_counter=lambda: now))
+    step, validate = setup.make_train_step, loop.validate
+    monkeypatch.setattr(setup, "make_train_step", lambda *args: taking(1.0, step(*args)))
+    monkeypatch.setattr(loop, "validate", taking(100.0, validate))
+    run = tmp_path / "run"
+    experiment = replace(tiny, log_every=1, checkpoint_every=2 / 3)
+    assert train(experiment, run, devices=ONE).finished
+    rates = [r["examples_per_second"] for r in read_log(run / "log.jsonl") if r["kind"] == "train"]
+    assert rates == [0.0, 8.0, 8.0, 8.0, 8.0, 8.0]
 
 
 def test_a_finished_run_is_left_as_it_is(tiny, whole):

@@ -216,6 +216,7 @@ def train(
             step += 1
             if pending is not None:
                 monitor.read(pending, saved)
+            monitor.clock.tick(experiment.data.batch_size)
             pending = (step, batch, metrics)
 
         checkpoints.wait()

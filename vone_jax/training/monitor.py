@@ -62,22 +62,26 @@ class Clock:
 
     def __init__(self):
         self._start: float | None = None
+        self._last = 0.0
         self._examples = 0
 
-    def add(self, examples: int | np.integer) -> None:
-        """Count the examples of a step."""
+    def tick(self, examples: int) -> None:
+        """Count the examples of a step, at the same point of the loop for each step."""
+        self._last = time.perf_counter()
         if self._start is None:
-            self._start = time.perf_counter()
+            self._start = self._last
         else:
-            self._examples += int(examples)
+            self._examples += examples
 
     def take_rate(self) -> float:
-        """Return examples per second since the last call; 0 before the second step."""
+        """Return the examples per second from the last tick before the last call to the last tick.
+
+        It is 0 before the second step.
+        """
         if self._start is None:
             return 0.0
-        now = time.perf_counter()
-        rate = self._examples / max(now - self._start, 1e-9)
-        self._start, self._examples = now, 0
+        rate = self._examples / max(self._last - self._start, 1e-9)
+        self._start, self._examples = self._last, 0
         return rate
 
     @contextlib.contextmanager
@@ -125,7 +129,6 @@ class Monitor:
             )
         if host.finite:
             self.interval = self.interval.plus(host.sums)
-            self.clock.add(host.sums.seen)
             self.progress.advance(note=f"loss {host.sums.means()['loss']:.4f}")
         else:
             self._skip(step, batch, host, saved)
