@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -27,6 +28,13 @@ def test_the_mesh_has_all_devices_on_one_auto_axis(mesh):
 def test_a_mesh_needs_a_device():
     with pytest.raises(ValueError, match="devices must name at least one"):
         meshes.data_mesh([])
+
+
+def test_processes_must_have_as_many_devices_as_each_other():
+    devices = [SimpleNamespace(process_index=index) for index in (0, 1, 1, 1)]
+    with pytest.raises(ValueError, match="same number of .*, got 1 in process 0, 3 in process 1"):
+        meshes.check_processes(devices)
+    meshes.check_processes(devices[:2])
 
 
 def test_a_batch_is_split_over_the_devices_in_order(mesh):

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -30,7 +31,8 @@ def join_processes(cluster: str) -> None:
         be reached, the number of processes, and the index of this process, from 0.
 
     Raises:
-      ValueError: if ``cluster`` has neither form, or the environment describes no processes.
+      ValueError: if ``cluster`` has neither form, the environment describes no processes, or they
+        have different numbers of devices.
       ConnectionError: if the other processes cannot be reached, or JAX has used a device already.
     """
     arguments: dict[str, Any] = {}
@@ -56,6 +58,18 @@ def join_processes(cluster: str) -> None:
         ) from error
     except RuntimeError as error:
         raise ConnectionError(f"cannot join the other processes: {error}") from error
+    check_processes(jax.devices())
+
+
+def check_processes(devices: Sequence[Any]) -> None:
+    """Raise a ValueError if processes have different numbers of the ``devices``.
+
+    JAX's functions that gather from all processes need equal numbers.
+    """
+    counts = Counter(device.process_index for device in devices)
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{count} in process {index}" for index, count in counts.items())
+        raise ValueError(f"each process must have the same number of devices, got {listed}")
 
 
 @contextlib.contextmanager
