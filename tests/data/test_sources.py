@@ -249,11 +249,18 @@ class TestDecode:
         with pytest.raises(ValueError, match=f"{path} cannot be decoded"):
             decode_image(path, 3)
 
-    def test_sixteen_bits_are_refused(self, tmp_path):
-        path = tmp_path / "deep.png"
-        Image.fromarray(np.full((4, 4), 3000, np.uint16)).save(path)
-        with pytest.raises(ValueError, match=f"{path}.*8 bits"):
+    @pytest.mark.parametrize("mode", ["I;16", "LAB", "F"])
+    def test_other_modes_are_refused(self, tmp_path, mode):
+        path = tmp_path / "deep.tiff"
+        Image.new(mode, (4, 4)).save(path)
+        with pytest.raises(ValueError, match=f"{path} has Pillow mode '{mode}'; .* of 8 bits"):
             decode_image(path, 3)
+
+    def test_colours_of_sixteen_bits_are_reduced(self, tmp_path):
+        path = tmp_path / "deep.ppm"
+        pixels = np.array([[[0, 1, 2], [127, 128, 255]]])
+        path.write_bytes(b"P6 2 1 65535 " + (257 * pixels).astype(">u2").tobytes())
+        np.testing.assert_array_equal(decode_image(path, 3), pixels)
 
     def test_bytes_and_path_agree(self, tmp_path):
         path = save(tmp_path / "x.png")

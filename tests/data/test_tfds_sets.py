@@ -1,4 +1,5 @@
 import io
+import re
 import sys
 
 import numpy as np
@@ -54,6 +55,9 @@ def test_unprepared_set_says_the_command(name, tmp_path):
     command = f"python -m vone_jax.data.prepare tfds {name}"
     with pytest.raises(FileNotFoundError, match=f"not prepared in {tmp_path}.*{command}"):
         data.load(f"tfds:{name}", "train", data_dir=tmp_path)
+    in_place = re.escape(f"{command} --data-dir '{tmp_path / 'my sets'}'")
+    with pytest.raises(FileNotFoundError, match=in_place):
+        data.load(f"tfds:{name}", "train", data_dir=tmp_path / "my sets")
 
 
 @pytest.mark.parametrize("name", ["ag_news_subset", "celeb_a", "voc"])

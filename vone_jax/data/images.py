@@ -33,7 +33,9 @@ def decode_image(encoded: bytes | str | os.PathLike, channels: int, name: str = 
 
     ``channels`` is 1 or 3. With 3, grey images become RGB. As in torchvision, an alpha channel is
     dropped and the EXIF orientation is ignored. A ValueError names an image by ``name`` or path
-    that cannot be decoded, has more than 8 bits per channel, or is not grey for one channel.
+    that cannot be decoded, that Pillow reads in another mode than those above, such as grey of 16
+    bits, floating point or CIELAB, or that is not grey for one channel. Pillow itself reduces RGB
+    of 16 bits to 8.
     """
     if not isinstance(encoded, bytes):
         path = Path(encoded)
@@ -54,8 +56,8 @@ def decode_image(encoded: bytes | str | os.PathLike, channels: int, name: str = 
         ) from error
     if image.mode not in _GREY_MODES + _COLOUR_MODES:
         raise ValueError(
-            f"image {name} has Pillow mode {image.mode!r}, which is not 8 bits per channel; "
-            f"accepted are {', '.join(_GREY_MODES + _COLOUR_MODES)}"
+            f"image {name} has Pillow mode {image.mode!r}; accepted are "
+            f"{', '.join(_GREY_MODES + _COLOUR_MODES)}; store it as RGB or grey of 8 bits"
         )
     if channels == 1:
         if image.mode not in _GREY_MODES:

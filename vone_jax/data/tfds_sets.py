@@ -6,6 +6,8 @@ Pillow: TFDS uses OpenCV if that is installed, and then the pixels differ.
 
 import hashlib
 import io
+import os
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,7 +44,7 @@ class TfdsSource(Source):
         try:
             self._records = builder.as_data_source(split=split)
         except (AssertionError, KeyError, NotImplementedError, ValueError) as error:
-            raise _explain(error, name, split, builder) from error
+            raise _explain(error, name, split, builder, data_dir) from error
         # Set afterwards: with decoders as an argument, TFDS's mock_data needs TensorFlow.
         self._records.decoders = {self._image_key: tfds.decode.SkipDecoding()}
 
@@ -208,11 +210,12 @@ def _supervised_keys(name: str, info: Any) -> tuple[str, str]:
     return image_key, label_key
 
 
-def _explain(error: Exception, name: str, split: str, builder: Any) -> Exception:
+def _explain(error: Exception, name: str, split: str, builder: Any, data_dir: DataDir) -> Exception:
     """Return an error that says the cure when TFDS cannot open a split."""
-    command = f"python -m vone_jax.data.prepare tfds {name}"
+    place = "" if data_dir is None else f" --data-dir {shlex.quote(os.fspath(data_dir))}"
+    command = f"python -m vone_jax.data.prepare tfds {name}{place}"
     if name in IDX_SETS:
-        command += f" (or, from the four IDX files, prepare idx --name {name})"
+        command += f" (or, from the four IDX files, prepare idx --name {name}{place})"
     if not builder.is_prepared():
         return FileNotFoundError(
             f"TFDS set {name!r} is not prepared in {builder.data_path}; prepare it with {command}"
@@ -221,7 +224,8 @@ def _explain(error: Exception, name: str, split: str, builder: Any) -> Exception
     if not formats & {"array_record", "parquet"}:
         return ValueError(
             f"TFDS set {name!r} in {builder.data_path} is stored as {', '.join(sorted(formats))}, "
-            f"which has no random access; prepare it again in another data_dir with {command}"
+            f"which has no random access; prepare it again, in another --data-dir, with "
+            f"python -m vone_jax.data.prepare tfds {name}"
         )
     if split.partition("[")[0] not in builder.info.splits:
         return ValueError(
