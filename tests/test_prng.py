@@ -47,6 +47,26 @@ def test_positions_number_examples_like_indices():
     np.testing.assert_array_equal(bits(prng.example_keys(by_index, 4)), bits(by_index))
 
 
+@pytest.mark.parametrize("implementation", ["rbg", "unsafe_rbg"])
+def test_the_generator_of_jax_makes_no_difference(implementation):
+    """In batches, those generators draw for all examples from the first key."""
+
+    def derived(key):
+        own = jax.random.wrap_key_data(jax.random.key_data(key))
+        streams = prng.stream(key, "noise"), prng.example_keys(key, 3), prng.index_keys(key, [5, 8])
+        return *streams, prng.example_keys(prng.fold(own[None], 1), 1)
+
+    with jax.default_prng_impl(implementation):
+        theirs = derived(jax.random.key(3))
+    for key, expected in zip(theirs, derived(jax.random.key(3)), strict=True):
+        assert key.dtype == expected.dtype
+        np.testing.assert_array_equal(bits(key), bits(expected))
+    with jax.default_prng_impl(implementation):
+        keys = jax.random.split(jax.random.key(3), 4)
+    kept = prng.example_keys(keys, 4)
+    np.testing.assert_array_equal(bits(kept), bits(keys)[:, :2])
+
+
 def test_wrong_keys_are_refused():
     with pytest.raises(TypeError, match="typed key made by jax.random.key, got ArrayImpl"):
         prng.example_keys(jax.random.PRNGKey(0), 4)

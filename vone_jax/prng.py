@@ -5,6 +5,10 @@ that is resumed, an evaluation that is split differently and a batch that lands 
 all find the same keys again. ``fold_in`` is the only operation used, so the streams can be
 read as a path, e.g. ``root / "noise" / step / example``.
 
+Derived keys are Threefry keys, see ``threefry``: under ``jax.vmap``, the other generators of JAX
+draw for a whole batch from its first key. So no number depends on ``JAX_DEFAULT_PRNG_IMPL``. Those
+that ``jax.random`` draws do depend on ``jax_threefry_partitionable``, which is True by default.
+
 A classifier or a layer is a function ``(keys, images)`` of one key per example, shape (N,).
 ``per_example`` adapts a function of a single key.
 """
@@ -19,6 +23,8 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
+
+THREEFRY = "threefry2x32"
 
 Keys = Key[Array, " n"]
 AnyShape = Key[Array, "..."]
@@ -38,6 +44,21 @@ def check_key(key: Any) -> None:
         )
 
 
+def threefry(key: AnyShape) -> AnyShape:
+    """Return Threefry keys made of the first two words of keys of any implementation.
+
+    They are those words alone: ``jax.random.key`` gives one seed the same two words, whatever the
+    implementation.
+
+    Raises:
+      TypeError: if ``key`` is not a typed key.
+    """
+    check_key(key)
+    if jax.random.key_impl(key) == THREEFRY:
+        return key
+    return jax.random.wrap_key_data(jax.random.key_data(key)[..., :2], impl=THREEFRY)
+
+
 def stream(key: AnyShape, name: str) -> AnyShape:
     """Return the key of the stream ``name`` under ``key``, elementwise for an array of keys.
 
@@ -53,7 +74,7 @@ def fold(key: AnyShape, number: Array | int) -> AnyShape:
     Raises:
       TypeError: if ``key`` is not a typed key.
     """
-    check_key(key)
+    key = threefry(key)
     fold_in = jax.random.fold_in
     for _ in range(key.ndim):
         fold_in = jax.vmap(fold_in, in_axes=(0, None))
@@ -63,14 +84,14 @@ def fold(key: AnyShape, number: Array | int) -> AnyShape:
 def example_keys(key: Key[Array, ""] | Keys, num_examples: int) -> Keys:
     """Return one key per example of a batch.
 
-    A single key numbers the examples by position. An array of ``num_examples`` keys is returned as
-    it is: evaluation passes the keys of the dataset indices, see ``index_keys``.
+    A single key numbers the examples by position. An array of ``num_examples`` Threefry keys is
+    returned as it is: evaluation passes the keys of the dataset indices, see ``index_keys``.
 
     Raises:
       TypeError: if ``key`` is not a typed key.
       ValueError: if ``key`` is an array of another shape.
     """
-    check_key(key)
+    key = threefry(key)
     if key.ndim == 0:
         return index_keys(key, jnp.arange(num_examples, dtype=jnp.uint32))
     if key.shape != (num_examples,):
@@ -83,8 +104,8 @@ def example_keys(key: Key[Array, ""] | Keys, num_examples: int) -> Keys:
 
 def index_keys(key: Key[Array, ""], indices: ArrayLike) -> Keys:
     """Return the keys of examples by index in the dataset: batches can be cut anywhere."""
-    check_key(key)
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.asarray(indices, jnp.uint32))
+    indices = jnp.asarray(indices, jnp.uint32)
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(threefry(key), indices)
 
 
 def per_example(function: Callable[[Key[Array, ""], Array], Any]) -> Partial:

@@ -49,6 +49,9 @@ def test_an_artefact_runs_in_a_fresh_process(tmp_path):
     assert np.abs(other - expected).max() > 1e-3  # The key is no constant.
     with pytest.raises(ValueError, match="image_size must be an integer >= 8"):
         convert.export(model, variables, image_size=4)
+    with jax.default_prng_impl("rbg"):
+        elsewhere = convert.load_exported((tmp_path / "net.jax").read_bytes())
+        np.testing.assert_allclose(elsewhere(jax.random.key(7), images), expected, atol=2e-5)
     # An attack differentiates a mean over draws.
     keys = jax.random.split(jax.random.key(9), (2, 3))
 

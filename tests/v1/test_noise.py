@@ -39,6 +39,13 @@ def test_the_block_draws_with_the_generator_of_its_configuration():
     assert not np.allclose(responses("jax"), responses("counter"))
 
 
+def test_an_example_has_its_own_draws_with_keys_of_any_kind():
+    keys = jax.random.split(jax.random.key(1, impl="rbg"), 3)
+    whole = v1.standard_normal(keys, (4, 4, 2), "jax")
+    np.testing.assert_array_equal(whole[1:2], v1.standard_normal(keys[1:2], (4, 4, 2), "jax"))
+    assert not np.array_equal(whole[0], whole[1])
+
+
 def test_unknown_generators_are_refused():
     with pytest.raises(ValueError, match="generator must be one of counter, jax; got 'numpy'"):
         v1.standard_normal(prng.example_keys(jax.random.key(0), 1), (2,), "numpy")

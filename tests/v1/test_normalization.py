@@ -214,6 +214,15 @@ def test_draws_depend_on_the_seed_of_the_bank_or_their_own():
     np.testing.assert_array_equal(index(bank=bank, gabor_seed=1), index(bank=bank, seed=1))
 
 
+@pytest.mark.parametrize(
+    "setting", [jax.default_prng_impl("rbg"), jax.threefry_partitionable(False)], ids=["rbg", "old"]
+)
+def test_draws_do_not_depend_on_how_random_numbers_of_jax_are_set_up(published, setting):
+    with setting:
+        again = block.surround_pools.__wrapped__(PUBLISHED)
+    np.testing.assert_array_equal(again.suppression_index, published.suppression_index)
+
+
 @pytest.mark.slow
 def test_gradients_are_finite_on_uniform_images():
     """All three in one program, which is compiled once."""

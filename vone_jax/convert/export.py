@@ -26,7 +26,8 @@ def save_torch(path: str | Path, model: models.Network, variables: Any, prefix: 
 
     A path that ends in ``.safetensors`` gets the state dict, with the flags as JSON in its
     metadata, and needs no PyTorch. The bank is written as kernels, so ``from_torch`` reads a
-    network with an imported bank; weights, kernels and logits are the same to the bit. A network
+    network with an imported bank; weights, kernels and logits are the same to the bit. For an EVNet
+    with other cells than the published ones, ``from_torch`` needs its ``subcortical``. A network
     whose noise has JAX's generator is read as one with our own, which draws other noise of the same
     distribution. A flag of our own holds the image size of a base network for other images than 224
     pixels, since it decides on the stem; other programs ignore it.
@@ -66,7 +67,7 @@ def export(
 
     Artefacts are for deployment: JAX promises to read them for six months. Keep the weights, too.
 
-    The images have sides of ``image_size`` pixels; default: that of V1, or 224. The artefact, which
+    The images have sides of ``image_size`` pixels; default: that of the model. The artefact, which
     ``load_exported`` reads, runs on ``platforms``: any of ``"cpu"``, ``"cuda"``, ``"tpu"``,
     ``"rocm"``.
 
@@ -78,7 +79,8 @@ def export(
     arguments.count("image_size", size, least=8)
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, size, size, model.in_channels), jnp.float32)
-    keys = jax.ShapeDtypeStruct((batch,), jax.eval_shape(lambda: jax.random.key(0)).dtype)
+    key = jax.eval_shape(lambda: jax.random.key(0, impl=prng.THREEFRY))
+    keys = jax.ShapeDtypeStruct((batch,), key.dtype)
     exported = jax.export.export(
         jax.jit(models.logits_fn(model, variables)), platforms=list(platforms)
     )(keys, images)
@@ -130,7 +132,7 @@ def load_exported(artefact: bytes) -> Exported:
 
     # The backward pass draws the same noise again, so both get the numbers of the keys.
     def call(numbers: jax.Array, images: jax.Array) -> jax.Array:
-        return exported.call(jax.random.wrap_key_data(numbers), images)
+        return exported.call(jax.random.wrap_key_data(numbers, impl=prng.THREEFRY), images)
 
     def pull_back(numbers: jax.Array, images: jax.Array, change: jax.Array) -> jax.Array:
         return jax.vjp(functools.partial(call, numbers), images)[1](change)[0]

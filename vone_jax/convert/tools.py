@@ -108,7 +108,7 @@ class ActivationsModel:
           model, variables: a network of ``models.create`` and its weights.
           key: typed key of the noise.
           trials: number of stochastic passes to average, >= 1.
-          image_size: in pixels. Default: that of V1, or 224.
+          image_size: in pixels. Default: that of the model.
           extractor: a class in place of Brain-Score's ``ActivationsExtractorHelper``.
 
         Raises:
@@ -184,7 +184,7 @@ class ActivationsModel:
             arguments.choice("layer_names", name, self.layers)
         images = np.ascontiguousarray(np.transpose(np.asarray(images, np.float32), (0, 2, 3, 1)))
         labels = jnp.asarray([zlib.crc32(image.tobytes()) for image in images], jnp.uint32)
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(self._key, labels)
+        keys = prng.index_keys(self._key, labels)
         names, pixels = tuple(layer_names), jnp.asarray(images)
         total: dict[str, Any] = {}
         for trial in range(self._trials):

@@ -16,7 +16,7 @@ from jax.core import Tracer
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from vone_jax import arguments, fast
+from vone_jax import arguments, fast, prng
 from vone_jax.models.layers import (
     Activations,
     Dtype,
@@ -265,7 +265,7 @@ def init(model: Network, key: jax.Array) -> Any:
       key: typed key. It may be traced, so ``jax.vmap`` over keys makes the networks of an ensemble.
     """
     shape = (1, model.image_size, model.image_size, model.in_channels)
-    keys = dict(zip(("params", "noise"), jax.random.split(key), strict=True))
+    keys = dict(zip(("params", "noise"), jax.random.split(prng.threefry(key)), strict=True))
     # A program within another one has no options of its own.
     options = None if isinstance(key, Tracer) else {"xla_backend_optimization_level": 0}
     return jax.jit(model.init, compiler_options=options)(keys, jnp.zeros(shape, jnp.float32))

@@ -52,7 +52,7 @@ def standard_normal(
       ValueError: if the generator is unknown.
     """
     arguments.choice("generator", generator, GENERATORS)
-    return jax.vmap(lambda key: GENERATORS[generator](key, shape, part))(keys)
+    return jax.vmap(lambda key: GENERATORS[generator](key, shape, part))(prng.threefry(keys))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from vone_jax import lazy, prng
+from vone_jax import fast, lazy, prng
 from vone_jax.v1 import distributions
 from vone_jax.v1.blur import half_octaves
 from vone_jax.v1.gabor import GaborKernels, GaborParameters
@@ -180,7 +180,9 @@ def _draws(settings: SurroundNormalization, field: PerCell, seed: int) -> tuple[
     """
     with jax.ensure_compile_time_eval():
         key = prng.stream(jax.random.key(seed), "surround")
-        words = np.asarray(jax.random.bits(key, (2 + len(field),), np.uint32))
+        # As ``jax.random.bits`` has them in whatever way it is set up: they belong to the network.
+        left, right = jax.jit(fast.random_words, static_argnums=1)(key, (2 + len(field),))
+        words = np.asarray(left ^ right)
     uniform = (words + 0.5) / 2.0**32
     # Fields of the same size are in random order.
     rank = np.argsort(np.lexsort((uniform[2:], field)))
