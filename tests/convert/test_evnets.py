@@ -101,6 +101,10 @@ def test_other_cells_must_be_given(network, tmp_path, read):
     assert "subcorticalblock.dog.multi_conv.convs.0.weight is not that of the cells" in report
     assert "give those of the file as subcortical" in report
     assert published(read(tensors, subcortical=stage).model) == model.clone(subcortical=stage)
+    without_m_cells = {name: each for name, each in tensors.items() if ".convs.1." not in name}
+    report = errors(read, without_m_cells)
+    assert "missing: subcorticalblock" in report
+    assert "the subcortical tensors are not those of the cells" in report
 
 
 @pytest.mark.parametrize(

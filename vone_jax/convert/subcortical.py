@@ -53,6 +53,9 @@ def read_subcortical(
     expected = subcortical_tensors(config)
     problems += [f"missing: {name}" for name in sorted(expected.keys() - tensors.keys())]
     problems += [f"unused: {name}" for name in sorted(tensors.keys() - expected.keys())]
+    cells = f"the cells {config.p_cells}, {config.m_cells}; give those of the file as subcortical"
+    if expected.keys() != tensors.keys():
+        problems.append(f"the subcortical tensors are not those of {cells}")
     values = {}
     for name in sorted(expected.keys() & tensors.keys()):
         ours, theirs = expected[name], np.asarray(tensors[name])
@@ -63,10 +66,7 @@ def read_subcortical(
         elif name in _SCALARS:
             values[_SCALARS[name]] = theirs.astype(np.float32).ravel()
         elif np.abs(theirs - ours).max() > _TOLERANCE * np.abs(ours).max():
-            problems.append(
-                f"{name} is not that of the cells {config.p_cells}, {config.m_cells}; give those "
-                "of the file as subcortical"
-            )
+            problems.append(f"{name} is not that of {cells}")
     replaced, first = {}, 0
     try:
         for name, cells, colours in config.populations:
