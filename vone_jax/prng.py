@@ -47,8 +47,8 @@ def check_key(key: Any) -> None:
 def threefry(key: AnyShape) -> AnyShape:
     """Return Threefry keys made of the first two words of keys of any implementation.
 
-    They are those words alone: ``jax.random.key`` gives one seed the same two words, whatever the
-    implementation.
+    A seed has the same two words in every implementation of JAX, so it gives the same keys whatever
+    the default implementation is.
 
     Raises:
       TypeError: if ``key`` is not a typed key.

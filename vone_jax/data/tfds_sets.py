@@ -224,8 +224,8 @@ def _explain(error: Exception, name: str, split: str, builder: Any, data_dir: Da
     if not formats & {"array_record", "parquet"}:
         return ValueError(
             f"TFDS set {name!r} in {builder.data_path} is stored as {', '.join(sorted(formats))}, "
-            f"which has no random access; prepare it again, in another --data-dir, with "
-            f"python -m vone_jax.data.prepare tfds {name}"
+            f"which has no random access; prepare it again with "
+            f"python -m vone_jax.data.prepare tfds {name} --data-dir ANOTHER_DIRECTORY"
         )
     if split.partition("[")[0] not in builder.info.splits:
         return ValueError(
