@@ -199,7 +199,8 @@ def score_small(layer, **options):
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        (lambda key, images: 0 * small_layer(key, images), "responds to no grating"),
+        (lambda key, images: 0 * small_layer(key, images), "to no grating .* above that to grey"),
+        (lambda key, images: small_layer(key, images) - 99, "to no grating .* all .* are negative"),
         (lambda key, images: small_layer(key, images) * jnp.nan, "not finite"),
         (lambda key, images: small_layer(key, images)[0], "shape"),
         (lambda key, images: small_layer(key, images).sum((1, 2, 3)), "shape"),
@@ -207,11 +208,22 @@ def score_small(layer, **options):
         (lambda key, images: small_layer(key, images)[..., :4], "at least 20"),
         (noisy_layer, "selection_response_fn"),
     ],
-    ids=["silent", "NaN", "no batch", "scalars", "dict", "few units", "noise"],
+    ids=["silent", "negative", "NaN", "no batch", "scalars", "dict", "few units", "noise"],
 )
 def test_layers_that_cannot_be_scored_are_refused(layer, message):
     with pytest.raises(ValueError, match=message):
         score_small(layer)
+
+
+def test_a_layer_with_an_offset_before_its_nonlinearity_has_no_rates():
+    """A linear filter has the same mean response to a drifting grating as to grey."""
+
+    def linear(key, images):
+        return small_layer(key, images) - small_layer(key, 256 / 255 - images) + 100
+
+    with pytest.warns(UserWarning, match="in place of 33.8: .* behind its nonlinearity"):
+        scores = score_small(linear, bootstraps=2)
+    assert scores["max_dc"].median > 1000
 
 
 @pytest.mark.parametrize("image_size", [128, 64])

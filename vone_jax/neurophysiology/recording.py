@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int, Key, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, Float32, Int, Key, Shaped, UInt8
 
 from vone_jax import arguments, prng
 from vone_jax.neurophysiology import stimuli
@@ -291,11 +292,30 @@ def fit_rate_map(largest_f0: PerUnit, blank: PerUnit) -> RateMap:
     Raises:
       ValueError: if no unit responds more to gratings than to grey.
     """
-    evoked = largest_f0 - blank
-    if not evoked.max() > 0:
+    if not (largest_f0 - blank).max() > 0:
         raise ValueError("response_fn responds to no grating of the orientation set above grey")
-    responsive = evoked > RESPONSE_THRESHOLD / LARGEST_MAX * evoked.max()
+    responsive = _responsive(largest_f0, blank)
     top = float(np.median(largest_f0[responsive]))
     spontaneous = float(np.median(blank[responsive]))
     slope = (MEDIAN_MAX - MEDIAN_SPONTANEOUS) / (top - spontaneous)
     return RateMap(slope, MEDIAN_SPONTANEOUS - slope * spontaneous)
+
+
+def warn_of_offset(largest_f0: PerUnit, blank: PerUnit, largest_rate: PerUnit) -> None:
+    """Warn if the median unit is far more active than V1's: rates below 0 became 0 in the map.
+
+    The arguments are those of ``fit_rate_map``, and the largest mean rate of each unit.
+    """
+    median = float(np.median(largest_rate[_responsive(largest_f0, blank)]))
+    if median > 2 * MEDIAN_MAX:
+        warnings.warn(
+            f"the median unit has {median:.0f} spikes/s at its best grating in place of "
+            f"{MEDIAN_MAX}: the responses of this layer fall below those to grey about as much as "
+            f"they rise above them, so its rates mean nothing; record it behind its nonlinearity",
+            stacklevel=2,
+        )
+
+
+def _responsive(largest_f0: PerUnit, blank: PerUnit) -> Bool[np.ndarray, " units"]:
+    evoked = largest_f0 - blank
+    return evoked > RESPONSE_THRESHOLD / LARGEST_MAX * evoked.max()

@@ -240,6 +240,8 @@ class Recorder:
         ):
             rates = rate_map(activations if gratings is None else self.record(gratings))
             values |= measure(rates, blank)
+            if gratings is None:
+                recording.warn_of_offset(largest, self.blank, values["max_dc"])
             either = tuning.f0_and_f1(rates, blank)
             for kind, response in (("f0", either[0]), ("f0 or f1", either.max(axis=0))):
                 top = response.reshape(-1, len(self.site)).max(axis=0)

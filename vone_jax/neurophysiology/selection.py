@@ -112,12 +112,15 @@ def locate(response_fn: ResponseFn, key: OneKey, display: Display, crop: bool = 
     """
     gratings = stimuli.render(_central_gratings(), display)
     pixels = np.concatenate([stimuli.blank(display), gratings])
-    responses = np.maximum(show(response_fn, key, pixels, display.in_channels), 0.0)
+    shown = show(response_fn, key, pixels, display.in_channels)
+    responses = np.maximum(shown, 0.0)
     driven = np.maximum(responses[1:] - responses[:1], 0.0).max(axis=0)
     if not driven.max() > 0:
+        reason = "all responses are negative, and a negative one counts as 0"
+        if shown.max() >= 0:
+            reason = "no response is above that to grey, where a negative one counts as 0"
         raise ValueError(
-            "response_fn responds to no grating at the centre of the stimuli: all responses are "
-            "0, or equal to the response to grey"
+            f"response_fn responds to no grating at the centre of the stimuli: {reason}"
         )
     if responses.ndim == 2:
         units = np.arange(responses.shape[1])
