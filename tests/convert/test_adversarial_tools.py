@@ -116,6 +116,20 @@ def test_art_agrees(art, quiet, images, ours):
 
 
 @pytest.mark.extras
+def test_auto_pgd_of_art_uses_the_loss_of_the_estimator(art, quiet, images):
+    from art.attacks.evasion import AutoProjectedGradientDescent
+
+    estimator = art(quiet, jax.random.key(0), (16, 16, 3), 4)
+    attack = AutoProjectedGradientDescent(
+        estimator, eps=EPS, eps_step=EPS / 3, max_iter=5, nb_random_init=1, verbose=False
+    )
+    adversarial = attack.generate(images, np.eye(4)[LABELS])
+    assert np.abs(adversarial - images).max() <= EPS + 1e-6
+    raised = estimator.compute_loss(adversarial, LABELS) - estimator.compute_loss(images, LABELS)
+    assert raised.min() >= 0 and raised.max() > 0
+
+
+@pytest.mark.extras
 def test_art_estimator(art, quiet, noisy, images):
     estimator = art(quiet, jax.random.key(0), (16, 16, 3), 4)
     logits = np.asarray(quiet(jax.random.key(0), jnp.asarray(images)))
@@ -125,6 +139,13 @@ def test_art_estimator(art, quiet, noisy, images):
     np.testing.assert_array_equal(by_index, estimator.loss_gradient(images, np.eye(4)[LABELS]))
     alone = estimator.loss_gradient(images[:1], LABELS[:1])  # No mean over the batch.
     np.testing.assert_allclose(by_index[:1], alone, atol=1e-6)
+    losses = estimator.compute_loss(images, LABELS)
+    expected = -jax.nn.log_softmax(logits)[np.arange(4), LABELS]
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+    mean = estimator.compute_loss(images, np.eye(4)[LABELS], reduction="mean")
+    assert mean == pytest.approx(losses.mean())
+    with pytest.raises(ValueError, match="reduction must be one of none, mean, sum; got 'max'"):
+        estimator.compute_loss(images, LABELS, reduction="max")
     every = estimator.class_gradient(images)
     assert every.shape == (4, 4, 16, 16, 3)
     one = estimator.class_gradient(images, LABELS)

@@ -1,7 +1,8 @@
 """A classifier of this project as an estimator of the Adversarial Robustness Toolbox.
 
-Needs the package adversarial-robustness-toolbox. The white-box attacks of the toolbox use the
-gradients of this estimator.
+Needs the package adversarial-robustness-toolbox. The white-box attacks of the toolbox use the loss
+and the gradients of this estimator. Its Square attack and its AutoAttack accept only estimators of
+the frameworks that it knows; ``vone_jax.attacks`` has both.
 """
 
 from typing import Any
@@ -51,6 +52,7 @@ class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Ba
         self._keys = CallKeys(key, noise)
         self._draws = eot_samples
         self._logits = jax.jit(classify)
+        self._losses = jax.jit(_losses)
         self._loss_gradient = jax.jit(_loss_gradient)
         self._class_gradient = jax.jit(_class_gradient)
 
@@ -68,17 +70,35 @@ class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Ba
         ]
         return np.concatenate([np.zeros((0, self.nb_classes), np.float32), *logits])
 
+    def compute_loss(
+        self, x: np.ndarray, y: np.ndarray, reduction: str = "none", **kwargs: Any
+    ) -> np.ndarray:
+        """Compute each example's cross-entropy (N,), or the "mean" or "sum" of all.
+
+        Labels ``y`` are class indices (N,) or one-hot (N, num_classes).
+
+        Raises:
+          ValueError: for another ``reduction`` than "none", "mean" and "sum".
+        """
+        reduced = {"none": np.asarray, "mean": np.mean, "sum": np.sum}
+        arguments.choice("reduction", reduction, reduced)
+        return reduced[reduction](self._losses(*self._of_loss(x, y)))
+
     def loss_gradient(self, x: np.ndarray, y: np.ndarray, **kwargs: Any) -> np.ndarray:
         """Compute the gradient of each example's cross-entropy with respect to its image.
 
         Labels ``y`` are class indices (N,) or one-hot (N, num_classes).
         """
+        return np.array(self._loss_gradient(*self._of_loss(x, y)))
+
+    def _of_loss(self, x: np.ndarray, y: np.ndarray) -> tuple[Any, Array, np.ndarray, np.ndarray]:
+        """The arguments of ``_losses`` in this call."""
         images, labels = np.asarray(x, np.float32), np.asarray(y)
         if labels.ndim == 1 or labels.shape[1] == 1:
             labels = np.eye(self.nb_classes)[labels.astype(int).ravel()]
         key = self._keys.next()
         keys = jnp.stack([prng.fold(key, draw) for draw in range(self._draws)])
-        return np.array(self._loss_gradient(self.model, keys, images, labels.astype(np.float32)))
+        return self.model, keys, images, labels.astype(np.float32)
 
     def class_gradient(
         self, x: np.ndarray, label: int | list[int] | np.ndarray | None = None, **kwargs: Any
@@ -103,13 +123,13 @@ class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Ba
         raise NotImplementedError("fit is not supported; train with train.py and wrap the result")
 
 
-def _loss_gradient(f: LogitsFn, draws: Array, images: Array, labels: Array) -> Array:
-    def loss(images: Array) -> Array:
-        logits = jax.vmap(lambda key: classify(f, key, images))(draws)
-        losses = optax.losses.softmax_cross_entropy(logits, labels[None])
-        return jnp.sum(jnp.mean(losses, axis=0))
+def _losses(f: LogitsFn, draws: Array, images: Array, labels: Array) -> Array:
+    logits = jax.vmap(lambda key: classify(f, key, images))(draws)
+    return jnp.mean(optax.losses.softmax_cross_entropy(logits, labels[None]), axis=0)
 
-    return jax.grad(loss)(images)
+
+def _loss_gradient(f: LogitsFn, draws: Array, images: Array, labels: Array) -> Array:
+    return jax.grad(lambda images: jnp.sum(_losses(f, draws, images, labels)))(images)
 
 
 def _class_gradient(f: LogitsFn, key: Array, images: Array, classes: Array) -> Array:
