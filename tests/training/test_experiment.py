@@ -100,6 +100,15 @@ def test_differing_fields_are_named(experiment):
     assert "optimizer.schedule.final: absent here, 0.0 there" in named
 
 
+def test_a_network_is_moved_by_three_fields_alone():
+    model = training.ModelConfig(name="resnet18", width=8)
+    assert model.moved(name="vone_resnet18").width == 8
+    with pytest.raises(
+        TypeError, match=r"moved takes name, .*, got width; .* dataclasses\.replace"
+    ):
+        model.moved(name="vone_resnet18", width=16)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -69,9 +69,15 @@ class ModelConfig:
         """The same network with another name, image size or number of channels.
 
         What follows from these by default, such as the settings of V1, follows from the new ones.
-        Other fields keep their values.
+        Other fields keep their values; ``dataclasses.replace`` changes those, and a TypeError says
+        so.
         """
         given = {name: getattr(self, name) for name in ("name", "image_size", "in_channels")}
+        if others := [name for name in fields if name not in given]:
+            raise TypeError(
+                f"moved takes {', '.join(given)}, got {', '.join(others)}; give the others to "
+                "dataclasses.replace"
+            )
         return _moved(self, ModelConfig(**given), ModelConfig(**given | fields))
 
     def build(self, **options: Any) -> nn.Module:
