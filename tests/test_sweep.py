@@ -110,6 +110,11 @@ def test_shards_share_out_the_members(root):
         assert "".join(call[-1] for call in calls(root)) == labels
 
 
+def test_a_shard_beyond_the_members_says_so(root, capsys):
+    assert run(root, make("ab"), shard="3/8") == 0
+    assert capsys.readouterr().out == "shard 3/8 has no network: there are 2\n"
+
+
 def test_a_failure_is_told_and_the_others_run(root):
     (root / "behave").write_text("s:b 1\n")
     with pytest.raises(SweepError, match=r"python .*train.py lab/s:b .*exit status 1"):

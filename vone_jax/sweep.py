@@ -201,6 +201,8 @@ def run(
     labels = [label for label in sweep.members if opened.get(label, True)]
     alone = [label for label in labels if not isinstance(sweep.members[label].network, Ensemble)]
     chosen = labels if count == 1 else alone[index - 1 :: count]
+    if not chosen:
+        print(f"shard {shard} has no network: there are {len(alone)}", flush=True)
     given = (("source", source), ("split", split))
     data = {field: value for field, value in given if value is not None}
     every = _commands(name, sweep, chosen, root, group, opened, data)
