@@ -251,8 +251,10 @@ def _load_references(paths: Sequence[Path]) -> tuple[dict[str, np.ndarray], dict
         twice = sorted(values.keys() & table.values.keys())
         if twice:
             raise ValueError(f"references: {path} has {', '.join(twice)}, as a table before it")
+        if (name := Path(path).name) in hashes:
+            raise ValueError(f"references: two files are named {name}; rename one")
         values |= table.values
-        hashes[Path(path).name] = table.sha1
+        hashes[name] = table.sha1
     return values, hashes
 
 
