@@ -41,7 +41,7 @@ def write_csv(path, columns, header=None):
     return path
 
 
-def write_netcdf_3(path, names, table, transposed=False):
+def write_netcdf_3(path, names, table, transposed=False, kind="f8", **attributes):
     width = max(map(len, names))
     with netcdf_file(path, "w") as file:
         for dimension, size in (("neuroid", len(table)), ("neuronal_property", len(names))):
@@ -50,13 +50,15 @@ def write_netcdf_3(path, names, table, transposed=False):
         text = file.createVariable("neuronal_property", "S1", ("neuronal_property", "string"))
         text[:] = np.array([list(name.ljust(width)) for name in names], "S1")
         dims = ("neuroid", "neuronal_property")
-        variable = file.createVariable("table", "f8", dims[::-1] if transposed else dims)
+        variable = file.createVariable("table", kind, dims[::-1] if transposed else dims)
         variable[:] = table.T if transposed else table
         variable.number_of_trials = 20
+        for name, value in attributes.items():
+            setattr(variable, name, value)
     return path
 
 
-def write_netcdf_4(path, names, table, transposed=False):
+def write_netcdf_4(path, names, table, transposed=False, kind="f8", **attributes):
     h5netcdf = pytest.importorskip("h5netcdf")
     with h5netcdf.File(path, "w") as file:
         file.dimensions = {"neuroid": len(table), "neuronal_property": len(names)}
@@ -65,9 +67,9 @@ def write_netcdf_4(path, names, table, transposed=False):
         )
         text[:] = np.array(names, object)
         dims = ("neuroid", "neuronal_property")
-        variable = file.create_variable("table", dims[::-1] if transposed else dims, "f8")
+        variable = file.create_variable("table", dims[::-1] if transposed else dims, kind)
         variable[:] = table.T if transposed else table
-        variable.attrs["number_of_trials"] = 20
+        variable.attrs.update({"number_of_trials": 20} | attributes)
     return path
 
 
@@ -129,6 +131,27 @@ def test_netcdf_as_brain_score_stores_it(tmp_path, write, transposed):
     assert list(loaded.values) == list(columns)
     for name, values in columns.items():
         np.testing.assert_array_equal(loaded.values[name], values)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [write_netcdf_3, pytest.param(write_netcdf_4, marks=[needs_h5netcdf, pytest.mark.extras])],
+)
+def test_missing_and_packed_numbers_of_netcdf(tmp_path, write):
+    expected = 50 + 0.5 * np.arange(30.0)
+    expected[3] = np.nan
+
+    def load(stored, **attributes):
+        path = write(tmp_path / "t.nc", ["max_dc"], stored[:, None], **attributes)
+        return reference_tables.load(path).values["max_dc"]
+
+    undeclared = np.nan_to_num(expected, nan=9.969209968386869e36)
+    np.testing.assert_array_equal(load(undeclared), expected)
+    declared = np.nan_to_num(expected, nan=999.0)
+    np.testing.assert_array_equal(load(declared, missing_value=999.0), expected)
+    packed = np.nan_to_num((expected - 40) / 0.25, nan=-7).astype(np.int16)
+    attributes = {"scale_factor": 0.25, "add_offset": 40.0, "_FillValue": np.int16(-7)}
+    np.testing.assert_allclose(load(packed, kind="i2", **attributes), expected)
 
 
 def test_netcdf_4_without_its_packages_names_them(tmp_path, monkeypatch):

@@ -2,8 +2,9 @@
 
 import importlib
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,12 +12,18 @@ from vone_jax import lazy
 
 io = lazy.module("scipy.io")
 
+# NetCDF's own number for a missing one, in float32 and float64.
+_MISSING = 15 * 2.0**119
+
 _NETCDF_3 = b"CDF"
 _NETCDF_4 = b"\x89HDF\r\n\x1a\n"
 
 
 class Variable(NamedTuple):
-    """A variable of a file: the names of its dimensions, and its values (text as NumPy strings)."""
+    """A variable of a file: the names of its dimensions, and its values (text as NumPy strings).
+
+    Packed numbers are unpacked, and missing ones are NaN.
+    """
 
     dimensions: tuple[str, ...]
     array: np.ndarray
@@ -55,7 +62,9 @@ def _read_3(path: Path) -> dict[str, Variable]:
                 dimensions = dimensions[:-1]
                 array = np.char.strip(np.char.decode(text, "utf-8"))
             # NetCDF 3 is big-endian.
-            variables[name] = Variable(dimensions, array.astype(array.dtype.newbyteorder("=")))
+            array = array.astype(array.dtype.newbyteorder("="))
+            told = {each: getattr(variable, each, None) for each in _ATTRIBUTES}
+            variables[name] = Variable(dimensions, _decoded(array, told))
         return variables
 
 
@@ -68,5 +77,25 @@ def _read_4(path: Path) -> dict[str, Variable]:
             if array.dtype.kind in "OS":
                 text = [t.decode() if isinstance(t, bytes) else str(t) for t in array.ravel()]
                 array = np.array(text, np.str_).reshape(array.shape)
-            variables[name] = Variable(tuple(variable.dimensions), array)
+            told = {each: variable.attrs.get(each) for each in _ATTRIBUTES}
+            variables[name] = Variable(tuple(variable.dimensions), _decoded(array, told))
         return variables
+
+
+_ATTRIBUTES = ("_FillValue", "missing_value", "scale_factor", "add_offset")
+
+
+def _decoded(array: np.ndarray, told: Mapping[str, Any]) -> np.ndarray:
+    """Numbers as the attributes of their variable mean them; text and plain numbers as they are."""
+    if array.dtype.kind not in "iuf":
+        return array
+    fill, missing_value, scale, offset = (
+        None if told[name] is None else np.ravel(told[name]) for name in _ATTRIBUTES
+    )
+    marks = [_MISSING] if array.dtype.kind == "f" else []
+    marks += [mark for each in (fill, missing_value) if each is not None for mark in each]
+    missing = np.isin(array, marks)
+    if missing.any() or scale is not None or offset is not None:
+        array = np.where(missing, np.nan, array.astype(np.float64))
+        array = array * (1.0 if scale is None else scale) + (0.0 if offset is None else offset)
+    return array
