@@ -1,9 +1,12 @@
 """The section on layers as models of V1: scores and figures."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from tests.report.layers import SCORES, UNITS, experiments, layer
+from tests.report.layers import LABELS, SCORES, UNITS, experiments, layer, property_score
 from tests.report.page_reader import read
 from tests.results import built
 from tests.results.built import STRONG, WEAK
@@ -60,6 +63,18 @@ def test_layers_are_ranked_by_the_mean_of_their_scores():
     text = words(section)
     assert "Most V1-like: v1 of VOneResNet-18, with a mean of 0.70 over 3 properties" in text
     assert "120 units, 224 px for 8°" in text
+
+
+def test_scores_against_different_neurons_do_not_compare():
+    """A property that was scored against another table is left out, and the page says so."""
+    properties = {each: property_score(each, SCORES.get(each)) for each in LABELS}
+    properties["peak_sf"] = replace(properties["peak_sf"], neurons=99)
+    page = page_of([layer(BASE, "stem")], [layer(VONE, "v1", properties=properties)])
+    (table,) = page.find(id="physiology").all("table")
+    titles = [cell.text for cell in next(table.all("thead")).all("th")]
+    assert titles[2:] == ["Preferred orientation", "Spatial-frequency selective"]
+    told = "different tables of neurons, .* Left out: Preferred spatial frequency. Evaluate all"
+    assert re.search(told, words(page))
 
 
 def test_layers_of_few_units_do_not_lead():

@@ -7,7 +7,7 @@ import numpy as np
 
 from vone_jax import names, results
 from vone_jax.names import NORM_LABELS
-from vone_jax.report import comparison, paired
+from vone_jax.report import comparison, paired, physiology
 from vone_jax.report.wording import count, dataset, listing, percent
 from vone_jax.results import Run
 from vone_jax.results.runs import ranked_sets
@@ -20,7 +20,7 @@ _LISTED = 3
 
 def cautions(runs: Sequence[Run]) -> list[str]:
     """All warnings about these runs, in order of importance."""
-    of_all = (_unbroken, _settings, _gaps, _images)
+    of_all = (_unbroken, _settings, _gaps, _images, _neurons)
     of_each = (_illustration, _mixed, _chance, _failed_checks, _attack_strength)
     return [
         *_datasets(runs),
@@ -229,3 +229,13 @@ def _images(runs: Sequence[Run]) -> Iterator[str]:
                 f"{base.label} and {vone.label} were tested on different images "
                 f"({first.images:,} and {second.images:,}); differences are over the common ones."
             )
+
+
+def _neurons(runs: Sequence[Run]) -> Iterator[str]:
+    others = physiology.shared_properties(physiology.layers(runs), same_neurons=False)
+    if others:
+        yield (
+            f"Layers were scored against different tables of neurons, and such scores do not "
+            f"compare. Left out: {listing([label for _, label in others])}. Evaluate all with the "
+            f"same --references."
+        )

@@ -11,7 +11,7 @@ from vone_jax.report import charts, images, tuning
 from vone_jax.report.charts import Figure
 from vone_jax.report.provenance import Entry, entries
 from vone_jax.report.wording import count, words
-from vone_jax.results import FIELD_MAPS, SCORED, TUNING_AXES, LayerScores, Run
+from vone_jax.results import FIELD_MAPS, SCORED, TUNING_AXES, LayerScores, PropertyScore, Run
 
 # Example units, from the lowest to the highest preferred spatial frequency.
 _EXAMPLES = 4
@@ -66,16 +66,32 @@ def layers(runs: Sequence[Run]) -> list[Layer]:
     return [Layer(entry, scores) for entry, scores in scored if scores is not None]
 
 
-def shared_properties(compared: Sequence[Layer]) -> list[tuple[str, str]]:
-    """(name, label) of the properties that have a score in all layers: only these compare."""
+def shared_properties(
+    compared: Sequence[Layer], same_neurons: bool = True
+) -> list[tuple[str, str]]:
+    """(name, label) of the properties that have a score in all layers: only these compare.
+
+    The scores are against the same neurons, or without ``same_neurons`` against different ones.
+    """
     if not compared:
         return []
     properties = [layer.measured.properties for layer in compared]
-    return [
-        (name, words(item.label))
-        for name, item in properties[0].items()
+    shared = [
+        [each[name] for each in properties]
+        for name in properties[0]
         if all(name in each and each[name].status == SCORED for each in properties)
     ]
+    return [
+        (items[0].name, words(items[0].label))
+        for items in shared
+        if same_neurons == (len(set(map(_neurons, items))) == 1)
+    ]
+
+
+def _neurons(item: PropertyScore) -> tuple:
+    """What tells one table of neurons from another."""
+    shares = item.reference_distribution or ()
+    return item.neurons, item.reference_undefined, tuple(round(share, 6) for share in shares)
 
 
 def section(runs: Sequence[Run]) -> dict[str, Any] | None:

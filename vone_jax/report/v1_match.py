@@ -169,7 +169,10 @@ def match(runs: Sequence[Run], weakest: int = 2) -> Match:
     attacks, weak = _weakest(runs, weakest)
     columns = physiology.shared_properties([layer for each in layers for layer in each])
     if not columns:
-        raise ResultError("v1_match: no property is scored in all layers of these networks")
+        raise ResultError(
+            "v1_match: no property is scored in all layers of these networks, against the same "
+            "neurons"
+        )
     radii = tuple((result.attack.norm, result.attack.eps_label) for result in weak[0])
     rows = []
     for run, members, attacked in zip(runs, layers, weak, strict=True):
