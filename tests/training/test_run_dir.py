@@ -46,6 +46,18 @@ def describe(*arguments, **options):
         pass
 
 
+def test_a_run_keeps_its_file_of_similarities(tmp_path):
+    def go_on(digest):
+        with open_run(tmp_path, RunDescription(EXPERIMENT, similarity_digest=digest)):
+            pass
+
+    go_on(None)  # As runs of earlier versions.
+    go_on("1a")
+    go_on("1a")
+    with pytest.raises(RunDirectoryError, match="sha256 of similarity.path: 2b here, 1a there"):
+        go_on("2b")
+
+
 def test_a_new_run_describes_itself(tmp_path):
     describe(tmp_path / "runs" / "a")
     config = json.loads((tmp_path / "runs" / "a" / CONFIG).read_text())

@@ -141,6 +141,15 @@ def test_a_measured_matrix_is_read(tmp_path):
         similarity.make_targets(experiment(image_size=32, **fields))
 
 
+def test_a_run_does_not_go_on_with_another_matrix(tmp_path):
+    fields = {"target": "neural", "images": 6, "batch": 4}
+    measured = experiment(path=str(matrix(tmp_path)), **fields)
+    training.train(measured, tmp_path / "run", stop=lambda: True)
+    matrix(tmp_path, similarity=np.eye(6))
+    with pytest.raises(training.RunDirectoryError, match="sha256 of similarity.path: "):
+        training.train(measured, tmp_path / "run", stop=lambda: True)
+
+
 _ASYMMETRIC = np.eye(6) + np.triu(np.full((6, 6), 0.5), 1)
 
 

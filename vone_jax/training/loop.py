@@ -25,7 +25,7 @@ from typing import Any
 
 import jax
 
-from vone_jax import fast
+from vone_jax import fast, files
 from vone_jax import mesh as meshes
 from vone_jax.progress import Progress
 from vone_jax.training import initial
@@ -110,6 +110,7 @@ def train(
             command=command,
             initial_digest=None if weights is None else weights.digest,
             teacher_weights=setup.teacher_weights,
+            similarity_digest=_similarity_digest(experiment),
         )
         enter(run_dirs.open_run(run_dir, description))
         checkpoints = enter(
@@ -224,6 +225,12 @@ def train(
         stopped = f"stopped and saved at step {step}" if step else "stopped before the first step"
         report.line(f"finished at step {step}" if finished else stopped)
         return Outcome(step, finished)
+
+
+def _similarity_digest(experiment: Experiment) -> str | None:
+    """The digest of the file of measured similarities; None without one."""
+    path = None if experiment.similarity is None else experiment.similarity.path
+    return None if path is None else files.digest(Path(path))
 
 
 def _warnings(setup: Setup, asked: int) -> Iterator[str]:

@@ -72,6 +72,8 @@ class RunDescription:
     initial_digest: str | None = None
     # ``Network.variables_checksum`` of a distillation's teacher. None without one.
     teacher_weights: str | None = None
+    # SHA-256 digest of the file of measured similarities. None without one.
+    similarity_digest: str | None = None
     # Versions of Python and of packages, by name.
     versions: dict[str, str] = dataclasses.field(default_factory=versions)
 
@@ -162,6 +164,9 @@ def _describe(run_dir: Path, description: RunDescription) -> None:
         # Runs of earlier versions do not have it.
         if theirs not in (None, ours):
             changes.append(f"weights of distillation.teacher: {ours} here, {theirs} there")
+        ours, theirs = description.similarity_digest, before.similarity_digest
+        if theirs not in (None, ours):
+            changes.append(f"sha256 of similarity.path: {ours} here, {theirs} there")
         if changes:
             resized = any("data.batch_size" in change for change in changes)
             if resized and description.device != before.device:
@@ -180,6 +185,7 @@ def _describe(run_dir: Path, description: RunDescription) -> None:
             experiment=description.experiment,
             class_names=description.class_names,
             teacher_weights=description.teacher_weights,
+            similarity_digest=description.similarity_digest,
         )
         if _config(description) == _config(before):
             return
