@@ -222,7 +222,7 @@ def test_wrong_requests_are_refused_before_anything_is_recorded(network, table, 
         evaluation.recording(network, references=[table, table])
     (tmp_path / "other").mkdir()
     other = tmp_path / "other" / table.name
-    other.write_text("max_dc,grating_summation_field\n30,0.5\n40,0.6\n")
+    other.write_text("grating_summation_field\n" + "0.5\n" * 25)
     with pytest.raises(ValueError, match=f"two files are named {table.name}; rename one"):
         evaluation.recording(network, references=[table, other])
     with pytest.raises(ValueError, match="is a directory"):
