@@ -14,6 +14,7 @@ io = lazy.module("scipy.io")
 
 # NetCDF's own number for a missing one, in float32 and float64.
 _MISSING = 15 * 2.0**119
+_ATTRIBUTES = ("_FillValue", "missing_value", "scale_factor", "add_offset")
 
 _NETCDF_3 = b"CDF"
 _NETCDF_4 = b"\x89HDF\r\n\x1a\n"
@@ -82,18 +83,13 @@ def _read_4(path: Path) -> dict[str, Variable]:
         return variables
 
 
-_ATTRIBUTES = ("_FillValue", "missing_value", "scale_factor", "add_offset")
-
-
 def _decoded(array: np.ndarray, told: Mapping[str, Any]) -> np.ndarray:
     """Numbers as the attributes of their variable mean them; text and plain numbers as they are."""
     if array.dtype.kind not in "iuf":
         return array
-    fill, missing_value, scale, offset = (
-        None if told[name] is None else np.ravel(told[name]) for name in _ATTRIBUTES
-    )
+    fill, missing_value, scale, offset = (told[name] for name in _ATTRIBUTES)
     marks = [_MISSING] if array.dtype.kind == "f" else []
-    marks += [mark for each in (fill, missing_value) if each is not None for mark in each]
+    marks += [mark for each in (fill, missing_value) if each is not None for mark in np.ravel(each)]
     missing = np.isin(array, marks)
     if missing.any() or scale is not None or offset is not None:
         array = np.where(missing, np.nan, array.astype(np.float64))
