@@ -73,6 +73,12 @@ def write_netcdf_4(path, names, table, transposed=False, kind="f8", **attributes
     return path
 
 
+WRITERS = [
+    write_netcdf_3,
+    pytest.param(write_netcdf_4, marks=[needs_h5netcdf, pytest.mark.extras]),
+]
+
+
 def test_every_property_has_a_range_that_holds_its_bins():
     assert set(reference_tables.RANGES) == set(PROPERTIES)
     for name, (low, high) in reference_tables.RANGES.items():
@@ -117,10 +123,7 @@ def test_values_become_references(tmp_path):
 
 
 @pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize(
-    "write",
-    [write_netcdf_3, pytest.param(write_netcdf_4, marks=[needs_h5netcdf, pytest.mark.extras])],
-)
+@pytest.mark.parametrize("write", WRITERS)
 def test_netcdf_as_brain_score_stores_it(tmp_path, write, transposed):
     columns = ringach()
     names = ["circular_variance", "baseline", "bandwidth", "max_dc"]
@@ -133,10 +136,7 @@ def test_netcdf_as_brain_score_stores_it(tmp_path, write, transposed):
         np.testing.assert_array_equal(loaded.values[name], values)
 
 
-@pytest.mark.parametrize(
-    "write",
-    [write_netcdf_3, pytest.param(write_netcdf_4, marks=[needs_h5netcdf, pytest.mark.extras])],
-)
+@pytest.mark.parametrize("write", WRITERS)
 def test_missing_and_packed_numbers_of_netcdf(tmp_path, write):
     expected = 50 + 0.5 * np.arange(30.0)
     expected[3] = np.nan

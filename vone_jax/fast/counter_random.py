@@ -68,9 +68,9 @@ def symmetric_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 def random_words(key: jax.Array, shape: tuple[int, ...], part: range | None = None) -> Words:
     """Draw two independent uniform uint32 words per element from one scalar typed key.
 
-    The key has any implementation. For a Threefry key the exclusive or of the words is
-    ``jax.random.bits(key, shape, "uint32")``. With ``part``, only the words of these positions
-    of the last axis are computed and returned; neighbours, in their order.
+    The first two words of the key count, as in ``prng.threefry``. For a Threefry key the exclusive
+    or of the drawn words is ``jax.random.bits(key, shape, "uint32")``. With ``part``, only the
+    words of these positions of the last axis are computed and returned; neighbours, in their order.
 
     Raises:
       ValueError: if ``shape`` has more than 2^32 elements.
@@ -85,7 +85,9 @@ def random_words(key: jax.Array, shape: tuple[int, ...], part: range | None = No
         index = rows * np.uint32(shape[-1]) + np.array(part, np.uint32).reshape(
             (1,) * (len(shape) - 1) + (-1,)
         )
-    return threefry_2x32(_key_words(key), (jnp.zeros_like(index), index))
+    # Reading a key's data does not consume the key, so frozen noise may be drawn again and again.
+    words = jax.random.key_data(key)
+    return threefry_2x32((words[0], words[1]), (jnp.zeros_like(index), index))
 
 
 def threefry_2x32(key: Words, counter: Words) -> Words:
@@ -116,18 +118,6 @@ def _plain_threefry(key: Words, counter: Words) -> Words:
 
 def _rotate_left(word: jax.Array, bits: int) -> jax.Array:
     return (word << jnp.uint32(bits)) | (word >> jnp.uint32(32 - bits))
-
-
-def _key_words(key: jax.Array) -> Words:
-    """Return two words of a key: those of a Threefry key, else an encipherment of all its words.
-
-    Reading a key's data does not consume the key, so frozen noise may be drawn again and again.
-    """
-    data = jax.random.key_data(key)
-    words = data[0], data[1]
-    for i in range(2, data.shape[0], 2):
-        words = threefry_2x32(words, (data[i], data[i + 1]))
-    return words
 
 
 def _box_muller(radius_word: jax.Array, angle_word: jax.Array) -> jax.Array:

@@ -302,9 +302,10 @@ def fit_rate_map(largest_f0: PerUnit, blank: PerUnit) -> RateMap:
 
 
 def warn_of_offset(largest_f0: PerUnit, blank: PerUnit, largest_rate: PerUnit) -> None:
-    """Warn if the median unit is far more active than V1's: rates below 0 became 0 in the map.
+    """Warn if the median unit is more than twice as active as that of V1.
 
-    The arguments are those of ``fit_rate_map``, and the largest mean rate of each unit.
+    Then the map has made many rates below 0 to 0. The arguments are those of ``fit_rate_map``, and
+    the largest mean rate of each unit in spikes per second.
     """
     median = float(np.median(largest_rate[_responsive(largest_f0, blank)]))
     if median > 2 * MEDIAN_MAX:

@@ -20,7 +20,7 @@ _LISTED = 3
 
 def cautions(runs: Sequence[Run]) -> list[str]:
     """All warnings about these runs, in order of importance."""
-    of_all = (_unbroken, _settings, _gaps, _images, _neurons)
+    of_all = (_unbroken, _settings, _gaps, _images, _references)
     of_each = (_illustration, _mixed, _chance, _failed_checks, _attack_strength)
     return [
         *_datasets(runs),
@@ -231,7 +231,7 @@ def _images(runs: Sequence[Run]) -> Iterator[str]:
             )
 
 
-def _neurons(runs: Sequence[Run]) -> Iterator[str]:
+def _references(runs: Sequence[Run]) -> Iterator[str]:
     others = physiology.shared_properties(physiology.layers(runs), same_neurons=False)
     if others:
         yield (

@@ -84,12 +84,12 @@ def shared_properties(
     return [
         (items[0].name, words(items[0].label))
         for items in shared
-        if same_neurons == (len(set(map(_neurons, items))) == 1)
+        if same_neurons == (len(set(map(_reference, items))) == 1)
     ]
 
 
-def _neurons(item: PropertyScore) -> tuple:
-    """What tells one table of neurons from another."""
+def _reference(item: PropertyScore) -> tuple:
+    """The neurons of a score: their number, those without a value, and the shares in the bins."""
     shares = item.reference_distribution or ()
     return item.neurons, item.reference_undefined, tuple(round(share, 6) for share in shares)
 

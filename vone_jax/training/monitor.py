@@ -74,10 +74,7 @@ class Clock:
             self._examples += examples
 
     def take_rate(self) -> float:
-        """Return the examples per second from the last tick before the last call to the last tick.
-
-        It is 0 before the second step.
-        """
+        """Return the examples per second of the steps since the last call; 0 before step 2."""
         if self._start is None:
             return 0.0
         rate = self._examples / max(self._last - self._start, 1e-9)

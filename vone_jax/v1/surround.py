@@ -180,7 +180,7 @@ def _draws(settings: SurroundNormalization, field: PerCell, seed: int) -> tuple[
     """
     with jax.ensure_compile_time_eval():
         key = prng.stream(jax.random.key(seed), "surround")
-        # As ``jax.random.bits`` has them in whatever way it is set up: they belong to the network.
+        # Those of ``jax.random.bits``, which also depend on its settings. A network must not.
         left, right = jax.jit(fast.random_words, static_argnums=1)(key, (2 + len(field),))
         words = np.asarray(left ^ right)
     uniform = (words + 0.5) / 2.0**32
