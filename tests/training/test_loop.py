@@ -402,6 +402,18 @@ def test_a_worker_that_dies_in_validation_too_often_ends_the_run(
     assert len(again) == number - 1
 
 
+def test_a_validation_that_fails_loses_no_training(tiny, whole, tmp_path, deaths):
+    """The run saves where it wanted to validate, although no step is due to be saved."""
+    seldom = replace(tiny, checkpoint_every=100.0)
+    deaths.append(None)
+    with pytest.raises(ChildProcessError, match="died at batch 2 of 'tiny' 'test'"):
+        train(seldom, tmp_path)
+    step, _, position = final_state(seldom, tmp_path)
+    assert (step, position.validated) == (3, 0)
+    assert train(seldom, tmp_path).finished
+    assert_same_run(tiny, tmp_path, whole)
+
+
 def test_intervals_longer_than_the_run_are_met_at_its_end(tiny, tmp_path):
     assert train(replace(tiny, evaluate_every=1e308, checkpoint_every=1e308), tmp_path).finished
     assert [record["kind"] for record in log(tmp_path)].count("validation") == 1
@@ -665,4 +677,6 @@ def test_a_schedule_that_is_longer_than_the_run_is_told(tiny, tmp_path, capsys, 
 def test_one_class_is_told(tiny, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Setup, "num_classes", 1)
     train(tiny, tmp_path, progress=True)
-    assert "warning: tiny has one class, so there is nothing to learn" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "warning: tiny has one class, so there is nothing to learn" in shown
+    assert "near chance" not in shown

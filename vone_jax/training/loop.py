@@ -151,6 +151,13 @@ def train(
         sums, skipped = Sums(**position.interval), position.passed_over
         monitor = Monitor(setup, run_dir, log, report, request, sums, skipped)
 
+        def save() -> None:
+            with monitor.clock.paused():
+                log.sync()
+                interval = dataclasses.asdict(monitor.interval)
+                position = Position(placed.get_state(), validated, interval, skipped)
+                checkpoints.save(step, state, position)
+
         while True:
             request.poll()
             stopping = request.everywhere
@@ -171,16 +178,25 @@ def train(
             # Validate.
             if validating and not stopping:
                 report.doing(f"validating on {len(setup.eval_source):,} images")
-                with monitor.clock.paused():
-                    result = validate(setup, state, request)
+                try:
+                    with monitor.clock.paused():
+                        result = validate(setup, state, request)
+                except Exception:
+                    # Keep what was trained, as at a stop. One process of several cannot save.
+                    if saved < step and jax.process_count() == 1:
+                        save()
+                        checkpoints.wait()
+                        report.line(f"saved at step {step}, the validation failed")
+                    raise
                 report.doing("training")
                 if result is None:
                     continue
                 monitor.validation(step, result)
-                if last and result["accuracy"] <= _NEAR_CHANCE / setup.num_classes:
+                chance = 1 / setup.num_classes
+                if last and chance < 1 and result["accuracy"] <= _NEAR_CHANCE * chance:
                     report.line(
                         f"warning: {100 * result['accuracy']:.1f} % is near chance, "
-                        f"{100 / setup.num_classes:.1f} %: the network has learned little; try "
+                        f"{100 * chance:.1f} %: the network has learned little; try "
                         "a longer run or another --optimizer.learning-rate"
                     )
                 plateau = after_validation(
@@ -191,11 +207,7 @@ def train(
 
             # Save.
             if saving:
-                with monitor.clock.paused():
-                    log.sync()
-                    interval = dataclasses.asdict(monitor.interval)
-                    position = Position(placed.get_state(), validated, interval, skipped)
-                    checkpoints.save(step, state, position)
+                save()
                 saved = step
 
             if last or stopping:
