@@ -129,6 +129,24 @@ class TestFolder:
         with pytest.raises(ValueError, match="has no split 'train'; its folders are cat, dog"):
             data.load(f"folder:{tmp_path}", "train")
 
+    @pytest.mark.parametrize("split", ["train", "validation", "."])
+    def test_splits_of_other_names_are_no_classes(self, tmp_path, split):
+        """Kaggle has such folders. A network would learn to tell the splits apart."""
+        for part in ("Training", "Testing"):
+            for name in ("cat", "dog"):
+                save(tmp_path / part / name / "0.png")
+        with pytest.raises(ValueError, match="Testing, Training of .* look like splits"):
+            data.load(f"folder:{tmp_path}", split)
+        assert data.load(f"folder:{tmp_path}", "Training").class_names == ("cat", "dog")
+
+    def test_validation_is_preferred_to_test(self, tmp_path):
+        for part in ("train", "valid", "test"):
+            save(tmp_path / part / "cat" / "0.png")
+        assert data.evaluation_split(f"folder:{tmp_path}") == "valid"
+
+    def test_the_name_does_not_depend_on_how_the_folder_is_typed(self, folder):
+        assert data.load(f"folder:{folder}/", "train").name == f"folder:{folder}"
+
     def test_missing_folder(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="nowhere"):
             data.load(f"folder:{tmp_path / 'nowhere'}", "train")

@@ -68,8 +68,9 @@ def decode_image(encoded: bytes | str | os.PathLike, channels: int, name: str = 
     return np.asarray(image.convert("RGB"))
 
 
-# Names of folders that are splits and no classes.
-_SPLITS = {"train", "validation", "val", "test"}
+# Names of folders that are splits and no classes, and others that splits may have.
+_SPLITS = {"train", "validation", "val", "valid", "test"}
+_LIKE_SPLITS = _SPLITS | {"training", "eval", "evaluation", "dev", "testing"}
 # The parts of a directory without splits: every fifth image is for validation.
 _PARTS = ("train", "validation")
 _EVERY = 5
@@ -98,8 +99,9 @@ class FolderSource(Source):
     Raises:
       FileNotFoundError: if ``path`` is not a directory.
       ValueError: if the split, its class folders or the images of a class are missing, if a class
-        to be divided has fewer than 2 images, if the split has a class that ``train`` lacks, if a
-        symbolic link leads out of ``path``, or if links put one file into two classes.
+        to be divided has fewer than 2 images, if the split has a class that ``train`` lacks, if
+        splits would be taken for classes, if a symbolic link leads out of ``path``, or if links put
+        one file into two classes.
     """
 
     def __init__(self, path: str | os.PathLike, split: str):
@@ -117,9 +119,16 @@ class FolderSource(Source):
         folder = root if divided else root / split
         _target(folder, root)
         classes = _subfolders(folder)
+        if len(classes) > 1 and {name.lower() for name in classes} <= _LIKE_SPLITS:
+            raise ValueError(
+                f"the folders {', '.join(classes)} of {folder} look like splits, not like classes; "
+                "rename them to train, validation and test, or give their names: "
+                "--data.train-split and --data.eval-split in training, --split in evaluation"
+            )
         if not classes:
             raise ValueError(f"{folder} has no class folders; expected {folder}/<class>/<image>")
-        self.name = f"folder:{path}"
+        # The same name with a slash at the end, as shells complete it.
+        self.name = f"folder:{Path(path)}"
         self.split = split
         self.class_names = tuple(_subfolders(root / "train") if "train" in splits else classes)
         self.image_shape = (None, None, 3)

@@ -16,7 +16,7 @@ from vone_jax.names import DEMO
 _CIFAR10 = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
-_EVALUATION_SPLITS = ("validation", "val", "test")
+_EVALUATION_SPLITS = ("validation", "val", "valid", "test")
 # Corrupted sets of TFDS and the only split of each.
 _TFDS_SPLITS = {"imagenet2012_corrupted": "validation", "cifar10_corrupted": "test"}
 
@@ -64,9 +64,9 @@ def load(name: str, split: str, *, data_dir: DataDir = None) -> Source:
 def evaluation_split(name: str, *, data_dir: DataDir = None) -> str:
     """The split on which a set is evaluated by default.
 
-    It is ``"validation"``, ``"val"`` or ``"test"``, the first that the set has; ``"."`` for a
-    folder with none of them, which then holds the class folders itself. For arguments and errors
-    see ``load``.
+    It is ``"validation"``, ``"val"``, ``"valid"`` or ``"test"``, the first that the set has;
+    ``"."`` for a folder with none of them, which then holds the class folders itself. For arguments
+    and errors see ``load``.
     """
     kind, rest = _kind(name, data_dir)
     if kind == "folder":
