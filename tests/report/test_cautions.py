@@ -49,6 +49,30 @@ def test_mixed_datasets():
     warned(runs, "different data sets", "must not be compared", "shapes (test split) by ResNet-18")
 
 
+def of_folder(made, checksum):
+    dataset = results.Dataset("folder:x", "val", 100, class_names=built.CLASSES, checksum=checksum)
+    return [built.change(one, dataset=dataset) for one in made]
+
+
+def test_a_folder_that_changed_between_evaluations():
+    one, other = (run.results for run in pair())
+    runs = [built.run(of_folder(one, "a"), "a"), built.run(of_folder(other, "b"), "b")]
+    parts = ("x (val split)", "7 results of ResNet-18; 7 results of VOneResNet-18")
+    warned(runs, "changed between evaluations", *parts)
+    mixed = built.run([*of_folder(one[:1], "a"), *of_folder(one[1:], "b")])
+    warned([mixed], "changed between evaluations", "1 result of ResNet-18; 6 results of ResNet-18")
+    silent([built.run(of_folder(one, "a")), built.run(of_folder(other, None))], "changed")
+
+
+def test_networks_with_other_numbers_of_classes():
+    one, other = pair()
+    fewer = results.Dataset("shapes", "test", 100, class_names=built.CLASSES[:3])
+    other = built.run([built.change(made, dataset=fewer) for made in other.results], "b")
+    warned(
+        [one, other], "different numbers of classes", "VOneResNet-18 among 3 and ResNet-18 among 10"
+    )
+
+
 def test_gaps_and_warnings_of_runs_come_first():
     runs = [built.run(built.measure("resnet18"), gaps=["a gap"], warnings=["a warning"])]
     assert cautions(runs)[:2] == ["a gap", "a warning"]

@@ -104,6 +104,28 @@ def test_below_chance_nothing_is_won():
     assert all(line.tone == "neutral" for line in item.lines if line.kind == "attack")
 
 
+def test_each_network_has_the_chance_of_its_classes():
+    """Of three classes, 0.3 is below chance, and 0.3 of ten is above."""
+    three = results.Dataset("shapes", "test", 100, class_names=built.CLASSES[:3])
+    base = built.measure("resnet18", {"clean": 0.9, "l1": (0.0,)}, dataset=three)
+    vone = built.measure("vone_resnet18", {"clean": 0.9, "l1": (0.3,)})
+    (item,) = paired.comparisons([built.run(base, "base"), built.run(vone, "vone")])
+    assert verdicts(item) == ["more robust"]
+    vone = [built.change(one, dataset=three) for one in vone]
+    (item,) = paired.comparisons([built.run(base, "base"), built.run(vone, "vone")])
+    assert verdicts(item) == [paired.BROKEN]
+
+
+def test_images_of_a_folder_that_changed_are_not_compared():
+    folder = results.Dataset("folder:x", "val", 100, class_names=built.CLASSES, checksum="a")
+    changed = dataclasses.replace(folder, checksum="b")
+    base = built.run(built.measure("resnet18", dataset=folder), "base")
+    for dataset, lines in ((folder, 7), (changed, 0)):
+        vone = built.run(built.measure("vone_resnet18", STRONG, dataset=dataset), "vone")
+        (item,) = paired.comparisons([base, vone])
+        assert len(item.lines) == lines
+
+
 def test_few_images_support_no_verdict():
     item = compare(WEAK, STRONG, examples=20)
     assert "Too few images" in item.sentence

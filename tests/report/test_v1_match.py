@@ -112,6 +112,12 @@ def test_what_is_missing_is_told(pool, tmp_path):
     ]
     moved = dataclasses.replace(pool[0], results=elsewhere)
     fails([moved, *pool[1:]], 1, r"different data sets: elsewhere \(test split\) and .*--source")
+    changed = []
+    for run, total in zip(pool, (7, *[8] * 10), strict=False):
+        dataset = dataclasses.replace(run.results[0].dataset, total=total)
+        made = [dataclasses.replace(one, dataset=dataset) for one in run.results]
+        changed.append(dataclasses.replace(run, results=made))
+    fails(changed, 1, r"files of shapes \(test split\) changed between")
     with pytest.raises(results.ResultError, match="all networks have the same V1 match, 1"):
         v1_match.correlations([1.0] * 5, [1.0, 2, 3, 4, 5])
     with pytest.raises(results.ResultError, match="tables_dir must be given"):

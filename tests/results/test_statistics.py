@@ -49,6 +49,25 @@ def test_difference_uses_common_images_and_means_over_conditions():
     assert item.value == pytest.approx(np.mean([(1 + 1) / 2 - 0, (1 + 0) / 2 - 0.5]))
 
 
+@pytest.mark.parametrize(
+    ("fields", "paired"),
+    [
+        ({"checksum": "b"}, False),
+        ({"total": 8}, False),
+        ({"checksum": "a"}, True),
+        ({"checksum": None, "total": None}, True),
+        # A checksum is of the chosen images.
+        ({"checksum": "b", "stride": 2.0}, True),
+    ],
+)
+def test_images_of_a_folder_that_changed_are_not_paired(fields, paired):
+    dataset = results.Dataset("folder:x", "val", 3, total=9, checksum="a")
+    other = dataclasses.replace(dataset, **fields)
+    made = [built.accuracy(CLEAN, [1, 0, 1], dataset=each) for each in (dataset, other)]
+    assert results.difference(made[:1], made[1:]).paired == paired
+    assert dataset.changed(other) == other.changed(dataset) == (not paired)
+
+
 def test_difference_of_independent_images_is_newcombes():
     """Newcombe 1998, table II, (a): 56/70 against 48/80, method 10."""
     first = accuracy([1] * 56 + [0] * 14, interval=(0.69183, 0.87695))

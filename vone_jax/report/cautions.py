@@ -1,6 +1,7 @@
 """Warnings for the top of the page: reasons to read its numbers with care."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from vone_jax.report import comparison, paired, physiology
 from vone_jax.report.wording import count, dataset, listing, percent
 from vone_jax.results import Run
 from vone_jax.results.runs import ranked_sets
+from vone_jax.results.statistics import image_sets
 
 # A perturbation may exceed its radius by float32 rounding only.
 NORM_SLACK = 1e-4
@@ -24,6 +26,8 @@ def cautions(runs: Sequence[Run]) -> list[str]:
     of_each = (_illustration, _mixed, _chance, _failed_checks, _attack_strength)
     return [
         *_datasets(runs),
+        *_changed(runs),
+        *_classes(runs),
         *(warning for run in runs for warning in (*run.gaps, *run.warnings)),
         *(warning for check in of_each for run in runs for warning in check(run)),
         *(warning for check in of_all for warning in check(runs)),
@@ -44,6 +48,44 @@ def _datasets(runs: Sequence[Run]) -> Iterator[str]:
             f"{dataset(*ranked_sets(runs)[0])} where a network has results on it; the table of all "
             "numbers has the others, too."
         )
+
+
+def _changed(runs: Sequence[Run]) -> Iterator[str]:
+    """Folders whose files changed between evaluations."""
+    measured = [(run, result) for run in runs for result in run.on_images]
+    for part in dict.fromkeys(result.dataset.part for _, result in measured):
+        on_part = [(run, result) for run, result in measured if result.dataset.part == part]
+        counts: dict[int, Counter[str]] = {}
+        numbers = image_sets(result for _, result in on_part)
+        for number, (run, _) in zip(numbers, on_part, strict=True):
+            counts.setdefault(number, Counter())[run.label] += 1
+        if len(counts) > 1:
+            parts = [
+                " and ".join(f"{count(n, 'result')} of {label}" for label, n in one.items())
+                for one in counts.values()
+            ]
+            yield (
+                f"The files of {dataset(*part)} changed between evaluations, so these are on "
+                f"different images and must not be compared: {'; '.join(parts)}. Evaluate all of "
+                "them again, into new directories (--results)."
+            )
+
+
+def _classes(runs: Sequence[Run]) -> Iterator[str]:
+    """Networks that choose among different numbers of classes on the same data set."""
+    used: dict[tuple[str, str], dict[int, set[str]]] = {}
+    for run in runs:
+        for result in run.on_images:
+            if classes := len(result.dataset.class_names):
+                of_part = used.setdefault(result.dataset.part, {})
+                of_part.setdefault(classes, set()).add(run.label)
+    for part, of_part in used.items():
+        if len(of_part) > 1:
+            parts = [f"{listing(sorted(of))} among {n:,}" for n, of in sorted(of_part.items())]
+            yield (
+                f"On {dataset(*part)} the networks choose among different numbers of classes, "
+                f"which is not equally hard: {listing(parts)}."
+            )
 
 
 def _illustration(run: Run) -> Iterator[str]:

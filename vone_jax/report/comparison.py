@@ -34,6 +34,12 @@ def chance(result: Result) -> float | None:
     return 1 / classes if classes > 1 else None
 
 
+def guessing(result: Result) -> bool:
+    """True for an accuracy that is not above chance, where that is known."""
+    level = chance(result)
+    return level is not None and result.accuracy <= level
+
+
 def near_chance(run: Run) -> bool:
     """True for a network that hardly classifies clean images, as one without training."""
     measured = clean(run)

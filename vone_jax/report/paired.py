@@ -137,22 +137,21 @@ def _lines(base: Run, vone: Run):
 
 
 def alike(one: Result, other: Result) -> bool:
-    """True for results on one data set, or on published images, and in one form."""
+    """True for results on the same images, or on published ones, and in one form."""
     if getattr(one.condition, "form", "") != getattr(other.condition, "form", ""):
         return False
-    return one.published or one.dataset.part == other.dataset.part
+    return one.same_images(other)
 
 
 def _line(kind: str, label: str, base: list[Result], vone: list[Result]) -> Line:
     item = results.difference(base, vone)
-    level = comparison.chance(base[0])
     better = {"clean": "accurate"}.get(kind, "robust")
     verdicts = {1: (f"more {better}", "good"), -1: (f"less {better}", "bad")}
     verdict, tone = verdicts.get(item.sign, (ALIKE, "neutral"))
     if item.images < _FEW_IMAGES:
         verdict, tone = TOO_FEW, "neutral"
     # A stochastic network is right now and then by luck where both are broken.
-    elif kind == "attack" and level and max(base[0].accuracy, vone[0].accuracy) <= level:
+    elif kind == "attack" and comparison.guessing(base[0]) and comparison.guessing(vone[0]):
         verdict, tone = BROKEN, "neutral"
     return Line(kind, label, tuple(base), tuple(vone), item, verdict, tone)
 

@@ -19,6 +19,7 @@ from vone_jax.names import NORM_LABELS, NORMS, command
 from vone_jax.report import charts, comparison, physiology
 from vone_jax.report.wording import count, datasets, listing, markdown
 from vone_jax.results import Result, ResultError, Run
+from vone_jax.results.statistics import image_sets
 
 stats = lazy.module("scipy.stats")
 
@@ -273,9 +274,15 @@ def _weakest(runs: Sequence[Run], number: int) -> tuple[dict[str, str], list[lis
             members += [curve[eps] for eps in shared[:number]]
     if not attacks:
         raise ResultError("v1_match: there is no norm in which all networks were attacked alike")
-    if len(sets := {result.dataset.part for members in weak for result in members}) > 1:
+    used = [result for members in weak for result in members]
+    if len(sets := {result.dataset.part for result in used}) > 1:
         raise ResultError(
             f"v1_match: the networks were attacked on different data sets: {datasets(sets)}; "
             f"evaluate all with one --source and --split"
+        )
+    if any(image_sets(used)):
+        raise ResultError(
+            f"v1_match: the files of {datasets(sets)} changed between the attacks on the networks; "
+            f"evaluate all of them again"
         )
     return attacks, weak

@@ -124,6 +124,17 @@ class Dataset:
         """The data set and its split."""
         return self.name, self.split
 
+    def changed(self, other: "Dataset") -> bool:
+        """Whether the files of one folder are known to have changed between two evaluations."""
+        if self.part != other.part:
+            return False
+        first, second = [self.total], [other.total]
+        # The checksum is of the chosen images.
+        if (self.examples, self.stride) == (other.examples, other.stride):
+            first, second = [*first, self.checksum], [*second, other.checksum]
+        known = [pair for pair in zip(first, second, strict=True) if None not in pair]
+        return any(one != two for one, two in known)
+
     def class_name(self, label: int) -> str:
         """The name of a class, or its number if it has no known name."""
         known = 0 <= label < len(self.class_names)
@@ -232,6 +243,16 @@ class Result(Identity):
         """The number of images behind the result."""
         index = self.arrays.get("index")
         return self.dataset.examples if index is None else len(index)
+
+    def same_images(self, other: "Result") -> bool:
+        """Whether an index means the same image in both, as far as is known.
+
+        All sets of published corrupted images have the same order.
+        """
+        if self.published or other.published:
+            return self.published == other.published
+        one, two = self.dataset, other.dataset
+        return one.part == two.part and not one.changed(two)
 
     @property
     def published(self) -> bool:

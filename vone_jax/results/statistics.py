@@ -7,7 +7,7 @@ training seed.
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -185,16 +185,27 @@ def middle(values: np.ndarray, images: int | None = None) -> tuple[float, float]
     return float(low), float(high)
 
 
+def image_sets(results: Iterable[Result]) -> list[int]:
+    """A number for the images of each result, equal where an index means the same image."""
+    first: list[Result] = []
+    numbers = []
+    for result in results:
+        same = [number for number, one in enumerate(first) if one.same_images(result)]
+        numbers.append(same[0] if same else len(first))
+        if not same:
+            first.append(result)
+    return numbers
+
+
 def _by_image(results: Sequence[Result]) -> np.ndarray:
     """Probabilities of being right, (images, results); NaN where a result lacks an image."""
     if not results or not all("index" in result.arrays for result in results):
         return np.zeros((0, len(results)))
-    # Pairs of a set and a place in it: all sets of published files have the same order.
-    of = ["published" if result.published else result.dataset.part for result in results]
-    sets = list(dict.fromkeys(of))
+    # Pairs of a set and a place in it.
+    sets = image_sets(results)
     indices = [
-        len(sets) * result.arrays["index"] + sets.index(part)
-        for result, part in zip(results, of, strict=True)
+        len(results) * result.arrays["index"] + number
+        for result, number in zip(results, sets, strict=True)
     ]
     images = np.unique(np.concatenate(indices))
     values = np.full((len(images), len(results)), np.nan)
