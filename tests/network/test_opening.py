@@ -438,9 +438,19 @@ def test_what_is_for_other_networks_is_refused(vone, tmp_path, spec):
         vone_jax.open_network(network, v1_fields={"stride": 4})
 
 
+def test_members_may_lie_in_a_folder_with_a_plus(vone, tmp_path):
+    convert.save_folder(tmp_path / "p+q" / "one", *vone)
+    one = f"{tmp_path}/p+q/one"
+    assert vone_jax.open_network(f"{one}+{one}").name == "one+one"
+    for wrong in (f"{one}+", f"{one}++{one}", f"+{one}"):
+        with pytest.raises(NetworkError, match="must stand before and behind each"):
+            vone_jax.open_network(wrong)
+
+
 def test_members_that_do_not_fit_are_named(vone, tmp_path):
     convert.save_folder(tmp_path / "one", *vone)
-    with pytest.raises(ValueError, match="must have the same image_shape: one has .*, cnn has"):
+    different = r"must have the same image_shape: \(.*\) in member 1, one, and .* in member 2, cnn"
+    with pytest.raises(ValueError, match=different):
         vone_jax.open_network(f"{tmp_path}/one+{FUNCTIONS}:cnn")
     with pytest.raises(ValueError, match="at least 2 members, got 1"):
         ensemble([vone_jax.open_network(tmp_path / "one")])

@@ -84,11 +84,11 @@ def ensemble(members: Sequence[Network]) -> Network:
     first = members[0]
     for name in ("image_shape", "num_classes", "class_names", "preprocessing"):
         ours = getattr(first, name)
-        for other in members[1:]:
+        for number, other in enumerate(members[1:], start=2):
             if (theirs := getattr(other, name)) != ours:
                 raise ValueError(
-                    f"members of an ensemble must have the same {name}: {first.name} has {ours}, "
-                    f"{other.name} has {theirs}"
+                    f"members of an ensemble must have the same {name}: {ours} in member 1, "
+                    f"{first.name}, and {theirs} in member {number}, {other.name}"
                 )
     names = [member.name for member in members]
     validations = {member.validation for member in members}

@@ -136,7 +136,7 @@ def _open(
     if path.exists():
         raise NetworkError(f"{spec} is no network: it must be {_SOURCES}")
     if "+" in spec:
-        parts = spec.split("+")
+        parts = _members(spec)
         if not all(parts):
             raise NetworkError(f"a network must stand before and behind each +, got {spec}")
         members = [open_network(part, step=step) for part in parts]
@@ -153,6 +153,17 @@ def _open(
         return _open_function(spec, module, function)
     nearest = _nearest(path) or arguments.nearest(spec, [LITE0])
     raise NetworkError(f"there is no network {spec}{nearest or '.'} It must be {_SOURCES}")
+
+
+def _members(spec: str) -> list[str]:
+    """The parts of a text that are joined by "+". A path that exists may have one in its name."""
+    parts, members = spec.split("+"), []
+    while parts:
+        joined = {"+".join(parts[:count]): count for count in range(len(parts), 0, -1)}
+        member = next((path for path in joined if Path(path).expanduser().exists()), parts[0])
+        members.append(member)
+        parts = parts[joined[member] :]
+    return members
 
 
 def _is_run(path: Path) -> bool:
