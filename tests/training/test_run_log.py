@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import time
 
 import pytest
 
@@ -128,8 +129,23 @@ def test_csv_has_a_column_for_every_name(path):
 def test_tensorboard_files_on_request(tmp_path):
     with RunLog(tmp_path / "log.jsonl", step=0, validated=0, tensorboard=tmp_path / "tb") as log:
         log.write(train_record(1))
+        # On the disk before the log is closed, for runs that are killed.
+        (events,) = (tmp_path / "tb").iterdir()
+        end = time.monotonic() + 30
+        while b"train/loss" not in events.read_bytes():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize("later", [True, False])
+def test_tensorboard_files_have_the_curves_from_the_start_once(path, tmp_path, later):
+    if not later:
+        (tmp_path / "tb").mkdir()
+    with RunLog(path, step=4, validated=3, tensorboard=tmp_path / "tb") as log:
+        log.write(train_record(6))
     (events,) = (tmp_path / "tb").iterdir()
-    assert b"train/loss" in events.read_bytes()
+    # Asked for at a resume, the records of the steps 2 and 4 as well.
+    assert events.read_bytes().count(b"train/loss") == (3 if later else 1)
 
 
 def test_a_log_that_cannot_be_written_is_named(path, full_disk):

@@ -48,7 +48,12 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
                 from tensorboardX import SummaryWriter
             except ModuleNotFoundError:
                 raise ValueError("tensorboard needs the package tensorboardX") from None
-            self._writer = SummaryWriter(str(tensorboard), purge_step=step + 1)
+            new = not tensorboard.exists()
+            # Flushed each second, for runs that are killed. Its own flush leaves out what waits.
+            self._writer = SummaryWriter(str(tensorboard), purge_step=step + 1, flush_secs=1)
+            # Curves from the start on, also where they are asked for later.
+            for record in before if new else ():
+                self._draw(record)
 
     def write(self, record: Record) -> None:
         """Append a record with ``kind``, ``step`` and finite numbers."""
@@ -58,6 +63,10 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
         with _writing(self._path):
             self._file.write(line)
             self._file.flush()
+        self._draw(record)
+
+    def _draw(self, record: Record) -> None:
+        """Add a record to the curves of TensorBoard."""
         # Records of step 0 describe the start of the run. They are no points of curves.
         if self._writer is not None and record["step"] > 0:
             for name, value in record.items():
