@@ -147,6 +147,13 @@ class TestFolder:
     def test_the_name_does_not_depend_on_how_the_folder_is_typed(self, folder):
         assert data.load(f"folder:{folder}/", "train").name == f"folder:{folder}"
 
+    def test_the_digest_is_of_names_in_their_order(self, folder):
+        before = data.load(f"folder:{folder}", "train").names_digest
+        assert data.load(f"folder:{folder}/", "train").names_digest == before
+        file = next((folder / "train/cat").iterdir())
+        file.rename(file.with_name("zz.png"))
+        assert data.load(f"folder:{folder}", "train").names_digest != before
+
     def test_missing_folder(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="nowhere"):
             data.load(f"folder:{tmp_path / 'nowhere'}", "train")

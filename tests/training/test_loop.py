@@ -337,6 +337,17 @@ def test_images_that_cannot_be_read_are_named_and_counted_over_a_stop(rotten, tm
     assert_same_run(rotten, tmp_path / "stopped", tmp_path / "whole")
 
 
+def test_a_run_does_not_go_on_with_other_files(tiny, tmp_path, monkeypatch):
+    """A file that is added or renamed gives the indices behind it to other images."""
+    train_source = tiny_source("train")
+    for digest, kept in (("a", True), ("a", True), ("b", False)):
+        train_source.names_digest = digest
+        load_from(monkeypatch, {"train": train_source, "test": tiny_source("test")})
+        refused = pytest.raises(training.RunDirectoryError, match="names of the images in data.so")
+        with contextlib.nullcontext() if kept else refused:
+            train(tiny, tmp_path, stop=lambda: True)
+
+
 def test_too_many_images_that_cannot_be_read_end_the_run(rotten, tmp_path):
     strict = replace(rotten, data=replace(rotten.data, unreadable_limit=1))
     expected = "2 training images could not be read up to step [456], data.unreadable_limit is 1"

@@ -46,15 +46,23 @@ def describe(*arguments, **options):
         pass
 
 
-def test_a_run_keeps_its_file_of_similarities(tmp_path):
+@pytest.mark.parametrize(
+    ("field", "what"),
+    [
+        ("similarity_digest", "sha256 of similarity.path"),
+        ("teacher_weights", "weights of distillation.teacher"),
+        ("names_digest", "sha256 of the names of the images in data.source"),
+    ],
+)
+def test_a_run_keeps_what_it_depends_on(tmp_path, field, what):
     def go_on(digest):
-        with open_run(tmp_path, RunDescription(EXPERIMENT, similarity_digest=digest)):
+        with open_run(tmp_path, RunDescription(EXPERIMENT, **{field: digest})):
             pass
 
     go_on(None)  # As runs of earlier versions.
     go_on("1a")
     go_on("1a")
-    with pytest.raises(RunDirectoryError, match="sha256 of similarity.path: 2b here, 1a there"):
+    with pytest.raises(RunDirectoryError, match=f"{what}: 2b here, 1a there"):
         go_on("2b")
 
 

@@ -111,6 +111,7 @@ def train(
             initial_digest=None if weights is None else weights.digest,
             teacher_weights=setup.teacher_weights,
             similarity_digest=_similarity_digest(experiment),
+            names_digest=getattr(setup.train_source, "names_digest", None),
         )
         enter(run_dirs.open_run(run_dir, description))
         checkpoints = enter(

@@ -74,12 +74,20 @@ class RunDescription:
     teacher_weights: str | None = None
     # SHA-256 digest of the file of measured similarities. None without one.
     similarity_digest: str | None = None
+    # SHA-256 digest of the names of the training images, in their order. None but for a folder.
+    names_digest: str | None = None
     # Versions of Python and of packages, by name.
     versions: dict[str, str] = dataclasses.field(default_factory=versions)
 
 
 # All but the experiment are JSON values.
 _FIELDS = [field.name for field in dataclasses.fields(RunDescription)][1:]
+# What a run depends on outside of its directory -> the words for it.
+_CHECKED = {
+    "teacher_weights": "weights of distillation.teacher",
+    "similarity_digest": "sha256 of similarity.path",
+    "names_digest": "sha256 of the names of the images in data.source",
+}
 
 
 def read_run(run_dir: Path | str) -> RunDescription:
@@ -160,13 +168,11 @@ def _describe(run_dir: Path, description: RunDescription) -> None:
         ours, theirs = description.initial_digest, before.initial_digest
         if ours not in (None, theirs):
             changes.append(f"sha256 of initial_weights: {ours} here, {theirs} there")
-        ours, theirs = description.teacher_weights, before.teacher_weights
-        # Runs of earlier versions do not have it.
-        if theirs not in (None, ours):
-            changes.append(f"weights of distillation.teacher: {ours} here, {theirs} there")
-        ours, theirs = description.similarity_digest, before.similarity_digest
-        if theirs not in (None, ours):
-            changes.append(f"sha256 of similarity.path: {ours} here, {theirs} there")
+        for name, what in _CHECKED.items():
+            ours, theirs = getattr(description, name), getattr(before, name)
+            # Runs of earlier versions do not have it.
+            if theirs not in (None, ours):
+                changes.append(f"{what}: {ours} here, {theirs} there")
         if changes:
             resized = any("data.batch_size" in change for change in changes)
             if resized and description.device != before.device:
@@ -184,8 +190,7 @@ def _describe(run_dir: Path, description: RunDescription) -> None:
             before,
             experiment=description.experiment,
             class_names=description.class_names,
-            teacher_weights=description.teacher_weights,
-            similarity_digest=description.similarity_digest,
+            **{name: getattr(description, name) for name in _CHECKED},
         )
         if _config(description) == _config(before):
             return
