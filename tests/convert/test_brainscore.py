@@ -1,6 +1,7 @@
 """Brain-Score's contract, with a stand-in for its extractor."""
 
 import functools
+import zlib
 from collections import OrderedDict
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.convert.conftest import random_variables
-from vone_jax import models, v1
+from vone_jax import models, prng, v1
 from vone_jax.convert.tools import ActivationsModel
 
 
@@ -83,6 +84,14 @@ def test_the_contract(network, paths):
         wrapped.get_activations(images, ["V1"])
 
 
+def test_images_of_16_bits_are_refused(network, tmp_path):
+    """Pillow would make them white."""
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)).save(path)
+    with pytest.raises(ValueError, match="deep.png has Pillow mode 'I;16'"):
+        wrap(network).preprocessing([str(path)])
+
+
 @pytest.mark.slow
 def test_maps_are_channels_first(network, paths):
     model, variables = network
@@ -113,3 +122,20 @@ def test_trials_are_averaged(network, paths):
     assert distance(trials=16) == pytest.approx(distance(trials=1) / 4, rel=0.35)
     with pytest.raises(ValueError, match="trials must be an integer >= 1"):
         wrap(network, trials=0)
+
+
+def test_half_precision_is_averaged_in_float32(network, paths):
+    half = models.create(
+        "vone_alexnet", 5, width=2, v1=network[0].v1, dtype=jnp.bfloat16, image_size=16
+    )
+    wrapped = wrap((half, network[1]), trials=20)
+    images = wrapped.preprocessing(paths)
+    (averaged,) = wrapped.get_activations(images, ["conv3"]).values()
+    pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+    labels = jnp.asarray([zlib.crc32(image.tobytes()) for image in pixels], jnp.uint32)
+    keys = prng.index_keys(prng.stream(jax.random.key(1), "brain-score"), labels)
+    features = jax.jit(models.features_fn(half, network[1]))
+    trials = [features(prng.fold(keys, trial), pixels)["conv3"] for trial in range(20)]
+    expected = np.mean([np.asarray(each, np.float64) for each in trials], axis=0)
+    assert averaged.dtype == np.float32 and trials[0].dtype == jnp.bfloat16
+    np.testing.assert_allclose(averaged, expected.transpose(0, 3, 1, 2), rtol=1e-5, atol=1e-6)

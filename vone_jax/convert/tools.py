@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from vone_jax import arguments, models, prng
+from vone_jax.data.images import decode_image
 
 LogitsFn = Callable[[jax.Array, jax.Array], jax.Array]
 Noise = Literal["fresh", "frozen"]
@@ -158,13 +159,17 @@ class ActivationsModel:
         return self._extractor(*args, **kwargs)
 
     def preprocessing(self, paths: Sequence[str]) -> np.ndarray:
-        """Read image files as float32 (N, C, size, size) in [0, 1]; the network normalises."""
+        """Read image files as float32 (N, C, size, size) in [0, 1]; the network normalises.
+
+        Raises:
+          ValueError: for a file that cannot be decoded, or to 8 bits, see ``data.decode_image``.
+        """
         mode = "L" if self._channels == 1 else "RGB"
+        size = (self.image_size, self.image_size)
         images = []
         for path in paths:
-            with Image.open(path) as image:
-                size = (self.image_size, self.image_size)
-                resized = image.convert(mode).resize(size, Image.Resampling.BILINEAR)
+            image = Image.fromarray(decode_image(path, channels=3)).convert(mode)
+            resized = image.resize(size, Image.Resampling.BILINEAR)
             pixels = np.asarray(resized, np.float32) / 255.0
             images.append(np.atleast_3d(pixels).transpose(2, 0, 1))
         return np.stack(images)
@@ -175,7 +180,7 @@ class ActivationsModel:
         """Compute activations of images (N, C, H, W) in [0, 1], averaged over trials.
 
         Returns:
-          In the order of ``layer_names``: (N, C, H, W) for maps, (N, features) for vectors.
+          In the order of ``layer_names``: float32 (N, C, H, W) for maps, (N, features) for vectors.
 
         Raises:
           ValueError: for an unknown layer.
@@ -189,7 +194,9 @@ class ActivationsModel:
         total: dict[str, Any] = {}
         for trial in range(self._trials):
             layers = self._chosen(self._features, prng.fold(keys, trial), pixels, names)
-            total = {name: total.get(name, 0.0) + value for name, value in layers.items()}
+            # In float32, since half precision loses the sum of many trials.
+            single = {name: value.astype(jnp.float32) for name, value in layers.items()}
+            total = {name: total.get(name, 0.0) + value for name, value in single.items()}
         averages = {name: np.asarray(total[name]) / self._trials for name in names}
         return OrderedDict(
             (name, a.transpose(0, 3, 1, 2) if a.ndim == 4 else a) for name, a in averages.items()
