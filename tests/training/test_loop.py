@@ -127,6 +127,21 @@ def test_the_rate_is_that_of_steps_also_beside_validations(tiny, tmp_path, monke
     assert rates == [0.0, 8.0, 8.0, 8.0, 8.0, 8.0]
 
 
+def test_the_log_has_the_term_of_the_similarity(tiny, tmp_path, monkeypatch):
+    def with_term(step):
+        def stepped(state, batch):
+            state, metrics = step(state, batch)
+            return state, replace(metrics, similarity=np.float32(0.25))
+
+        return stepped
+
+    step = setup.make_train_step
+    monkeypatch.setattr(setup, "make_train_step", lambda *args: with_term(step(*args)))
+    train(tiny, tmp_path)
+    terms = [record.get("similarity") for record in log(tmp_path) if record["kind"] == "train"]
+    assert terms == [0.25] * 3
+
+
 def test_a_finished_run_is_left_as_it_is(tiny, whole):
     before = log(whole)
     assert train(tiny, whole) == training.Outcome(step=6, finished=True)

@@ -120,9 +120,17 @@ def test_the_similarity_term_adds_its_gradient():
 def test_pixels_alone_give_the_network_no_gradient_and_the_weights_the_known_one():
     """The compared layer is the input, so the term does not depend on the network."""
     config = Similarity("v1", layers=("pixels",), images=8, batch=8)
-    after = step(FeaturesNet(), targets=TARGETS, similarity=config)[1].params
+    _, after, metrics = step(FeaturesNet(), targets=TARGETS, similarity=config)
+    after = after.params
     np.testing.assert_allclose(after.pop(WEIGHTS), [0], atol=1e-6)
-    assert_close(after, step(FeaturesNet())[1].params, rtol=1e-7, atol=1e-6)
+    _, without, plain = step(FeaturesNet())
+    assert_close(after, without.params, rtol=1e-7, atol=1e-6)
+    # The term is alpha times the mean over all pairs of the batch.
+    ours = np.corrcoef(np.asarray(BATCH["image"], np.float64).reshape(8, -1))
+    pairs = np.triu_indices(8, k=1)
+    apart = np.arctanh(ours[pairs]) - np.arctanh(TARGETS["similarity"][pairs])
+    np.testing.assert_allclose(metrics.similarity, config.alpha * np.mean(apart**2), rtol=1e-4)
+    assert plain.similarity is None
 
 
 def test_layer_weights_are_no_part_of_the_network():

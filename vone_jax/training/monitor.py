@@ -143,6 +143,8 @@ class Monitor:
             }
             if host.finite:
                 record["gradient_norm"] = float(host.gradient_norm)
+                if host.similarity is not None:
+                    record["similarity"] = float(host.similarity)
             if experiment.data.unreadable == "skip":
                 record["unreadable"] = self.skipped["examples"]
             self.log.write(record)

@@ -84,12 +84,12 @@ def _atanh(similarity: jax.Array) -> jax.Array:
 def make_similarity_gradient(
     model: nn.Module, config: Similarity, mesh: meshes.Mesh, freeze: Collection[str] = ()
 ) -> Callable[[Any, Any, Any, jax.Array], Any]:
-    """Return the gradient of alpha times ``loss`` on a random batch of the target's images.
+    """Return alpha times ``loss`` and its gradient, on a random batch of the target's images.
 
-    It is ``(params, batch_stats, targets, key) -> gradients`` of the parameters that the patterns
-    ``freeze`` leave, with the layer weights under ``WEIGHTS``. Batch norm normalises these images
-    with their own statistics and does not store them. The noise of V1 and dropout are on. The
-    images are spread over the mesh.
+    It is ``(params, batch_stats, targets, key) -> (term, gradients)``, the gradients of the
+    parameters that the patterns ``freeze`` leave, with the layer weights under ``WEIGHTS``. Batch
+    norm normalises these images with their own statistics and does not store them. The noise of V1
+    and dropout are on. The images are spread over the mesh.
     """
     apply = training_apply(model, freeze)
 
@@ -120,7 +120,7 @@ def make_similarity_gradient(
         target = targets["similarity"][rows][:, rows]
         noise_keys = prng.index_keys(prng.stream(key, "noise"), rows.astype("uint32"))
         keys = {"noise": noise_keys, "dropout": prng.stream(key, "dropout")}
-        return jax.grad(term)(*split(params, freeze), batch_stats, images, target, keys)
+        return jax.value_and_grad(term)(*split(params, freeze), batch_stats, images, target, keys)
 
     return gradient
 

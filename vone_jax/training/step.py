@@ -140,6 +140,8 @@ class StepMetrics:
     finite: jax.Array
     # Number of marked rows, int32, for each of MARKS that the batch has.
     marks: dict[str, jax.Array]
+    # The term of the similarity regularisation, which the loss leaves out. None without one.
+    similarity: jax.Array | None = None
 
 
 def divergence(teacher: jax.Array, logits: jax.Array, temperature: float) -> jax.Array:
@@ -204,7 +206,7 @@ def make_train_step(
     and dropout give the same result for any number of parts.
 
     The gradient of the similarity regularisation, whose ``targets`` are those of ``make_targets``,
-    is added; the reported loss leaves its term out. The ``teacher`` of the distillation sees
+    is added; the loss leaves its term out. The ``teacher`` of the distillation sees
     corrupted but not perturbed images.
 
     Returns:
@@ -276,8 +278,11 @@ def make_train_step(
                 unroll=mesh.devices.flat[0].platform == "cpu",
             )
 
+        term = None
         if similarity_fn is not None:
-            extra = similarity_fn(state.params, state.batch_stats, targets, keys["similarity"])
+            term, extra = similarity_fn(
+                state.params, state.batch_stats, targets, keys["similarity"]
+            )
             gradients = jax.tree.map(jnp.add, gradients, extra)
 
         trained, frozen = split(state.params, freeze)
@@ -290,15 +295,15 @@ def make_train_step(
         after = (updated, batch_stats, opt_state)
         # To look at all of the new state would take as long as the optimiser.
         change = norm * rate * max(jax.tree.leaves(factors))
-        statistics = [sums.loss[None], *jax.tree.leaves(batch_stats)]
-        finite = jnp.all(jnp.isfinite(jnp.concatenate(statistics)))
+        losses = jnp.stack([sums.loss] if term is None else [sums.loss, term])
+        finite = jnp.all(jnp.isfinite(jnp.concatenate([losses, *jax.tree.leaves(batch_stats)])))
         finite &= jnp.maximum(norm, change) < _LARGEST_CHANGE
         trained, batch_stats, opt_state = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old), after, before
         )
         params = merge(trained, frozen)
         new_state = TrainState(state.step + 1, params, batch_stats, opt_state, state.plateau)
-        return new_state, StepMetrics(sums, norm, rate, finite, marks)
+        return new_state, StepMetrics(sums, norm, rate, finite, marks, term)
 
     if targets is None and teacher is None:
         return train_step
