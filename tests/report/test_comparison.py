@@ -280,7 +280,16 @@ def test_rows_of_one_name_are_told_apart_by_their_settings():
     ]
     made.append(built.accuracy(built.attacked("linf", 0.1, steps=64), built.answers(0.4), name="b"))
     labels = [row.detail for row in comparison.rows([built.run(made)])]
-    assert labels == ["PGD(steps=5, step_size=eps/32)", *["PGD(steps=64, step_size=eps/32)"] * 2]
+    of_64 = "PGD(steps=64, step_size=eps/32)"
+    assert labels == ["PGD(steps=5, step_size=eps/32)", of_64, f"{of_64}, b"]
+
+
+def test_a_result_with_another_seed_is_named():
+    usual = built.accuracy(built.CLEAN, built.answers(0.9), name="clean")
+    seed = results.Key(1, usual.key.stream)
+    again = built.accuracy(built.CLEAN, built.answers(0.8), name="clean-s1", key=seed)
+    labels = [(row.label, row.detail) for row in comparison.rows([built.run([usual, again])])]
+    assert labels == [("Clean images", ""), ("Clean images", "clean-s1")]
 
 
 def test_forms_of_corrupted_images_are_rows_of_their_own():

@@ -246,7 +246,8 @@ class Row:
 
     Attributes:
       control: the control of the noise in words; empty for a usual condition.
-      detail: attack, form, images that are not the usual ones, and control.
+      detail: attack, form, images that are not the usual ones, control, and the name of a result
+        that repeats another one.
       results: one for each run; None where a run has none.
     """
 
@@ -271,11 +272,14 @@ def rows(runs: Sequence[Run]) -> list[Row]:
         (key[-1], label, detail) for (key, _), ((label, detail, _), _) in table.items()
     )
     shown = []
-    for (key, _), ((label, detail, in_full), measured) in sorted(table.items()):
+    for (key, repeat), ((label, detail, in_full), measured) in sorted(table.items()):
         noise = key[-1]
-        kind = next(result.kind for result in measured if result is not None)
-        details = (detail if counts[noise, label, detail] == 1 else in_full, noise)
-        shown.append(Row(kind, noise, label, ", ".join(filter(None, details)), tuple(measured)))
+        first = next(result for result in measured if result is not None)
+        details = [detail if counts[noise, label, detail] == 1 else in_full, noise]
+        # What a run has once more, as with another seed, is told by its name.
+        details += [first.name] if repeat else []
+        text = ", ".join(filter(None, details))
+        shown.append(Row(first.kind, noise, label, text, tuple(measured)))
     return shown
 
 
