@@ -1,3 +1,4 @@
+import os
 import re
 
 import numpy as np
@@ -144,8 +145,9 @@ class TestFolder:
             save(tmp_path / part / "cat" / "0.png")
         assert data.evaluation_split(f"folder:{tmp_path}") == "valid"
 
-    def test_the_name_does_not_depend_on_how_the_folder_is_typed(self, folder):
-        assert data.load(f"folder:{folder}/", "train").name == f"folder:{folder}"
+    def test_a_slash_at_the_end_or_a_way_round_changes_no_name(self, folder):
+        for typed in (f"{folder}/", f"{folder}/../{folder.name}", f"{folder}/."):
+            assert data.load(f"folder:{typed}", "train").name == f"folder:{folder}"
 
     def test_the_digest_is_of_names_in_their_order(self, folder):
         before = data.load(f"folder:{folder}", "train").names_digest
@@ -153,6 +155,13 @@ class TestFolder:
         file = next((folder / "train/cat").iterdir())
         file.rename(file.with_name("zz.png"))
         assert data.load(f"folder:{folder}", "train").names_digest != before
+
+    def test_names_need_not_be_unicode(self, folder):
+        before = data.load(f"folder:{folder}", "train").names_digest
+        file = next((folder / "train/cat").iterdir())
+        os.rename(file, os.fsencode(file.parent) + b"/Caf\xe9.png")
+        source = data.load(f"folder:{folder}", "train")
+        assert source.names_digest != before and source.checksum_of(range(len(source)))
 
     def test_missing_folder(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="nowhere"):

@@ -442,6 +442,10 @@ def test_members_may_lie_in_a_folder_with_a_plus(vone, tmp_path):
     convert.save_folder(tmp_path / "p+q" / "one", *vone)
     one = f"{tmp_path}/p+q/one"
     assert vone_jax.open_network(f"{one}+{one}").name == "one+one"
+    functions = tmp_path / "p+q" / "mine.py"
+    functions.write_text(Path(user_networks.__file__).read_text())
+    assert vone_jax.open_network(f"{functions}:cnn").num_classes == 10
+    assert len(vone_jax.open_network(f"{functions}:cnn+{functions}:cnn").members) == 2
     for wrong in (f"{one}+", f"{one}++{one}", f"+{one}"):
         with pytest.raises(NetworkError, match="must stand before and behind each"):
             vone_jax.open_network(wrong)

@@ -124,6 +124,7 @@ def test_images_of_a_folder_that_changed_are_not_compared():
         vone = built.run(built.measure("vone_resnet18", STRONG, dataset=dataset), "vone")
         (item,) = paired.comparisons([base, vone])
         assert len(item.lines) == lines
+    assert item.sentence == "VOneResNet-18 and ResNet-18 were attacked on different images."
 
 
 def test_few_images_support_no_verdict():
@@ -278,17 +279,19 @@ def test_rows_of_one_name_are_told_apart_by_their_settings():
         )
         for steps in (5, 64)
     ]
-    made.append(built.accuracy(built.attacked("linf", 0.1, steps=64), built.answers(0.4), name="b"))
+    again = built.attacked("linf", 0.1, steps=64)
+    made.append(built.accuracy(again, built.answers(0.4), name="64-s1"))
     labels = [row.detail for row in comparison.rows([built.run(made)])]
     of_64 = "PGD(steps=64, step_size=eps/32)"
-    assert labels == ["PGD(steps=5, step_size=eps/32)", of_64, f"{of_64}, b"]
+    assert labels == ["PGD(steps=5, step_size=eps/32)", of_64, f"{of_64}, 64-s1"]
 
 
 def test_a_result_with_another_seed_is_named():
     usual = built.accuracy(built.CLEAN, built.answers(0.9), name="clean")
     seed = results.Key(1, usual.key.stream)
     again = built.accuracy(built.CLEAN, built.answers(0.8), name="clean-s1", key=seed)
-    labels = [(row.label, row.detail) for row in comparison.rows([built.run([usual, again])])]
+    # In the order of their files.
+    labels = [(row.label, row.detail) for row in comparison.rows([built.run([again, usual])])]
     assert labels == [("Clean images", ""), ("Clean images", "clean-s1")]
 
 

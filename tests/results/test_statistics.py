@@ -9,6 +9,7 @@ from scipy import stats
 from tests.results import built
 from tests.results.built import CLEAN
 from vone_jax import results
+from vone_jax.results.statistics import image_sets
 
 
 def accuracy(correct, index=False, interval=None):
@@ -66,6 +67,16 @@ def test_images_of_a_folder_that_changed_are_not_paired(fields, paired):
     made = [built.accuracy(CLEAN, [1, 0, 1], dataset=each) for each in (dataset, other)]
     assert results.difference(made[:1], made[1:]).paired == paired
     assert dataset.changed(other) == other.changed(dataset) == (not paired)
+
+
+def test_a_part_of_the_images_agrees_with_its_own_time_only():
+    """All images of a folder agree with a part of them, before and after it changed."""
+    full = results.Dataset("folder:x", "val", 6, total=6, checksum="a")
+    part = dataclasses.replace(full, examples=3, stride=2.0, checksum="b")
+    changed = dataclasses.replace(part, checksum="c")
+    made = [built.accuracy(CLEAN, [1, 0, 1], dataset=each) for each in (full, part, changed, part)]
+    assert image_sets(made) == [0, 0, 1, 0]
+    assert not results.difference([made[0], made[1]], [made[0], made[2]]).paired
 
 
 def test_difference_of_independent_images_is_newcombes():

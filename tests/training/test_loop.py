@@ -358,9 +358,9 @@ def test_a_run_does_not_go_on_with_other_files(tiny, tmp_path, monkeypatch):
     for digest, kept in (("a", True), ("a", True), ("b", False)):
         train_source.names_digest = digest
         load_from(monkeypatch, {"train": train_source, "test": tiny_source("test")})
-        refused = pytest.raises(training.RunDirectoryError, match="names of the images in data.so")
+        refused = pytest.raises(training.RunDirectoryError, match="names of the training images")
         with contextlib.nullcontext() if kept else refused:
-            train(tiny, tmp_path, stop=lambda: True)
+            train(tiny, tmp_path, stop=StopAt(2))
 
 
 def test_too_many_images_that_cannot_be_read_end_the_run(rotten, tmp_path):
@@ -438,6 +438,19 @@ def test_a_validation_that_fails_loses_no_training(tiny, whole, tmp_path, deaths
     assert (step, position.validated) == (3, 0)
     assert train(seldom, tmp_path).finished
     assert_same_run(tiny, tmp_path, whole)
+
+
+def test_an_error_of_saving_hides_no_error_of_the_validation(
+    tiny, tmp_path, deaths, monkeypatch, capsys
+):
+    def fail(self, *arguments):
+        raise training.CheckpointError("the disk is full")
+
+    deaths.append(None)
+    monkeypatch.setattr(Checkpoints, "save", fail)
+    with pytest.raises(ChildProcessError, match="died at batch 2 of 'tiny' 'test'"):
+        train(replace(tiny, checkpoint_every=100.0), tmp_path, progress=True)
+    assert "step 3 could not be saved: the disk is full" in capsys.readouterr().err
 
 
 def test_intervals_longer_than_the_run_are_met_at_its_end(tiny, tmp_path):

@@ -51,7 +51,10 @@ def describe(*arguments, **options):
     [
         ("similarity_digest", "sha256 of similarity.path"),
         ("teacher_weights", "weights of distillation.teacher"),
-        ("names_digest", "sha256 of the names of the images in data.source"),
+        (
+            "names_digest",
+            "names of the training images .files were added, removed or renamed., sha256",
+        ),
     ],
 )
 def test_a_run_keeps_what_it_depends_on(tmp_path, field, what):
@@ -60,7 +63,9 @@ def test_a_run_keeps_what_it_depends_on(tmp_path, field, what):
             pass
 
     go_on(None)  # As runs of earlier versions.
-    go_on("1a")
+    go_on("0f")
+    go_on("1a")  # Nothing is trained yet.
+    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
     go_on("1a")
     with pytest.raises(RunDirectoryError, match=f"{what}: 2b here, 1a there"):
         go_on("2b")

@@ -145,6 +145,7 @@ def test_a_run_does_not_go_on_with_another_matrix(tmp_path):
     fields = {"target": "neural", "images": 6, "batch": 4}
     measured = experiment(path=str(matrix(tmp_path)), **fields)
     training.train(measured, tmp_path / "run", stop=lambda: True)
+    (tmp_path / "run" / "checkpoints" / "3").mkdir(parents=True, exist_ok=True)
     matrix(tmp_path, similarity=np.eye(6))
     with pytest.raises(training.RunDirectoryError, match="sha256 of similarity.path: "):
         training.train(measured, tmp_path / "run", stop=lambda: True)

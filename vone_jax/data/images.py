@@ -52,7 +52,7 @@ def decode_image(encoded: bytes | str | os.PathLike, channels: int, name: str = 
     except Exception as error:
         reason = f"{type(error).__name__}: {error}" if encoded else "the file is empty"
         raise ValueError(
-            f"image {name} cannot be decoded ({reason}); delete or repair it"
+            f"image {name} cannot be decoded ({reason}); repair or replace it"
         ) from error
     if image.mode not in _GREY_MODES + _COLOUR_MODES:
         raise ValueError(
@@ -68,9 +68,9 @@ def decode_image(encoded: bytes | str | os.PathLike, channels: int, name: str = 
     return np.asarray(image.convert("RGB"))
 
 
-# Names of folders that are splits and no classes, and others that splits may have.
+# Names of folders that are splits, and those that are probably splits.
 _SPLITS = {"train", "validation", "val", "valid", "test"}
-_LIKE_SPLITS = _SPLITS | {"training", "eval", "evaluation", "dev", "testing"}
+_LIKE_SPLITS = _SPLITS | {"training", "validate", "eval", "evaluation", "dev", "testing"}
 # The parts of a directory without splits: every fifth image is for validation.
 _PARTS = ("train", "validation")
 _EVERY = 5
@@ -128,7 +128,7 @@ class FolderSource(Source):
         if not classes:
             raise ValueError(f"{folder} has no class folders; expected {folder}/<class>/<image>")
         # The same name with a slash at the end, as shells complete it.
-        self.name = f"folder:{Path(path)}"
+        self.name = f"folder:{os.path.normpath(path)}"
         self.split = split
         self.class_names = tuple(_subfolders(root / "train") if "train" in splits else classes)
         self.image_shape = (None, None, 3)
@@ -162,13 +162,13 @@ class FolderSource(Source):
     @property
     def names_digest(self) -> str:
         """A hash of the names of all files in their order, which reads none of them."""
-        return hashlib.sha256("\n".join(self._files).encode()).hexdigest()
+        return hashlib.sha256(os.fsencode("\n".join(self._files))).hexdigest()
 
     def checksum_of(self, indices: Iterable[int]) -> str:
         """A hash of the names and sizes of the files of some images."""
         digest = hashlib.sha256()
         for file in (self._files[index] for index in indices):
-            digest.update(f"{file} {(self._root / file).stat().st_size}\n".encode())
+            digest.update(os.fsencode(f"{file} {(self._root / file).stat().st_size}\n"))
         return digest.hexdigest()[:16]
 
     def __len__(self) -> int:

@@ -135,8 +135,8 @@ def _open(
         raise NetworkError(f"{spec} is a program; name its function, such as {spec}:network")
     if path.exists():
         raise NetworkError(f"{spec} is no network: it must be {_SOURCES}")
-    if "+" in spec:
-        parts = _members(spec)
+    parts = _members(spec)
+    if len(parts) > 1:
         if not all(parts):
             raise NetworkError(f"a network must stand before and behind each +, got {spec}")
         members = [open_network(part, step=step) for part in parts]
@@ -157,12 +157,16 @@ def _open(
 
 def _members(spec: str) -> list[str]:
     """The parts of a text that are joined by "+". A path that exists may have one in its name."""
+
+    def there(member: str) -> bool:
+        path, _, function = member.rpartition(":")
+        return Path(path if path and "/" not in function else member).expanduser().exists()
+
     parts, members = spec.split("+"), []
     while parts:
         joined = {"+".join(parts[:count]): count for count in range(len(parts), 0, -1)}
-        member = next((path for path in joined if Path(path).expanduser().exists()), parts[0])
-        members.append(member)
-        parts = parts[joined[member] :]
+        members.append(next(filter(there, joined), parts[0]))
+        parts = parts[joined[members[-1]] :]
     return members
 
 

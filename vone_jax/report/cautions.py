@@ -56,7 +56,7 @@ def _changed(runs: Sequence[Run]) -> Iterator[str]:
     for part in dict.fromkeys(result.dataset.part for _, result in measured):
         on_part = [(run, result) for run, result in measured if result.dataset.part == part]
         counts: dict[int, Counter[str]] = {}
-        numbers = image_sets(result for _, result in on_part)
+        numbers = image_sets([result for _, result in on_part])
         for number, (run, _) in zip(numbers, on_part, strict=True):
             counts.setdefault(number, Counter())[run.label] += 1
         if len(counts) > 1:
@@ -67,7 +67,7 @@ def _changed(runs: Sequence[Run]) -> Iterator[str]:
             yield (
                 f"The files of {dataset(*part)} changed between evaluations, so these are on "
                 f"different images and must not be compared: {'; '.join(parts)}. Evaluate all of "
-                "them again, into new directories (--results)."
+                "them again (--overwrite)."
             )
 
 

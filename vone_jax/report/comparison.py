@@ -262,7 +262,10 @@ def rows(runs: Sequence[Run]) -> list[Row]:
     """All measured accuracies: clean first, then attacks by norm and radius, then corruptions."""
     table: dict[tuple, tuple[Sequence[str], list[Result | None]]] = {}
     for position, run in enumerate(runs):
-        for result in run.of_kind("clean", "attack", "corruption"):
+        # Of results that are described alike, the one of the shortest name is the usual one: a tag
+        # makes it longer.
+        measured = run.of_kind("clean", "attack", "corruption")
+        for result in sorted(measured, key=lambda result: len(result.name)):
             key, *names = _described(run, result)
             repeat = 0
             while table.setdefault((key, repeat), (names, [None] * len(runs)))[1][position]:
@@ -274,12 +277,12 @@ def rows(runs: Sequence[Run]) -> list[Row]:
     shown = []
     for (key, repeat), ((label, detail, in_full), measured) in sorted(table.items()):
         noise = key[-1]
-        first = next(result for result in measured if result is not None)
+        there = [result for result in measured if result is not None]
         details = [detail if counts[noise, label, detail] == 1 else in_full, noise]
         # What a run has once more, as with another seed, is told by its name.
-        details += [first.name] if repeat else []
+        details += sorted({result.name for result in there}) if repeat else []
         text = ", ".join(filter(None, details))
-        shown.append(Row(first.kind, noise, label, text, tuple(measured)))
+        shown.append(Row(there[0].kind, noise, label, text, tuple(measured)))
     return shown
 
 

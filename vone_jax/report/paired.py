@@ -159,6 +159,9 @@ def _line(kind: str, label: str, base: list[Result], vone: list[Result]) -> Line
 def _sentence(base: Run, vone: Run, lines: Sequence[Line]) -> str:
     attacks = [line for line in lines if line.kind == "attack"]
     if not attacks:
+        of_base, of_vone = ([r.dataset for r in run.of_kind("attack")] for run in (base, vone))
+        if any(one.changed(other) for one in of_base for other in of_vone):
+            return f"{vone.label} and {base.label} were attacked on different images."
         return f"{vone.label} and {base.label} share no attack."
     attacks = [line for line in attacks if line.verdict != TOO_FEW]
     if not attacks:

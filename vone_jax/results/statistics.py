@@ -7,11 +7,11 @@ training seed.
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from vone_jax.results.format import Result
+from vone_jax.results.format import Dataset, Result
 
 # The 97.5 % quantile of the normal distribution: intervals cover 95 %.
 QUANTILE = 1.959963984540054
@@ -185,16 +185,31 @@ def middle(values: np.ndarray, images: int | None = None) -> tuple[float, float]
     return float(low), float(high)
 
 
-def image_sets(results: Iterable[Result]) -> list[int]:
+def image_sets(results: Sequence[Result]) -> list[int]:
     """A number for the images of each result, equal where an index means the same image."""
-    first: list[Result] = []
-    numbers = []
-    for result in results:
-        same = [number for number, one in enumerate(first) if one.same_images(result)]
-        numbers.append(same[0] if same else len(first))
-        if not same:
-            first.append(result)
-    return numbers
+    # What is known of two data sets is not transitive: all images of a folder agree with a part of
+    # them before and after it changed. So a data set joins those that it agrees with one and all.
+    sets: list[list[Result]] = []
+    numbers: dict[Dataset | None, int] = {}
+    keys = [None if result.published else result.dataset for result in results]
+    for key, result in zip(keys, results, strict=True):
+        if key in numbers:
+            continue
+        same = [
+            number
+            for number, members in enumerate(sets)
+            if all(one.same_images(result) for one in members)
+        ]
+        equal = [
+            number
+            for number in same
+            if any(one.dataset.checksum == result.dataset.checksum for one in sets[number])
+        ]
+        numbers[key] = (equal or same or [len(sets)])[0]
+        if numbers[key] == len(sets):
+            sets.append([])
+        sets[numbers[key]].append(result)
+    return [numbers[key] for key in keys]
 
 
 def _by_image(results: Sequence[Result]) -> np.ndarray:

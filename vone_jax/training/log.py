@@ -51,7 +51,7 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
             new = not tensorboard.exists()
             # Flushed each second, for runs that are killed. Its own flush leaves out what waits.
             self._writer = SummaryWriter(str(tensorboard), purge_step=step + 1, flush_secs=1)
-            # Curves from the start on, also where they are asked for later.
+            # A run that goes on and had no curves gets them from the start on.
             for record in before if new else ():
                 self._draw(record)
 

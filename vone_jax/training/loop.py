@@ -185,9 +185,12 @@ def train(
                 except Exception:
                     # Keep what was trained, as at a stop. One process of several cannot save.
                     if saved < step and jax.process_count() == 1:
-                        save()
-                        checkpoints.wait()
-                        report.line(f"saved at step {step}, the validation failed")
+                        try:
+                            save()
+                            checkpoints.wait()
+                            report.line(f"saved at step {step}, the validation failed")
+                        except Exception as error:
+                            report.line(f"step {step} could not be saved: {error}")
                     raise
                 report.doing("training")
                 if result is None:

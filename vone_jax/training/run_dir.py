@@ -26,7 +26,7 @@ import numpy as np
 
 from vone_jax import files
 from vone_jax import mesh as meshes
-from vone_jax.training.checkpoint import Checkpoints
+from vone_jax.training.checkpoint import Checkpoints, saved_steps
 from vone_jax.training.experiment import Experiment
 from vone_jax.training.experiment_files import differences, from_json, imported_banks, to_json
 from vone_jax.training.setup import build_model, initial_state
@@ -82,11 +82,11 @@ class RunDescription:
 
 # All but the experiment are JSON values.
 _FIELDS = [field.name for field in dataclasses.fields(RunDescription)][1:]
-# What a run depends on outside of its directory -> the words for it.
+# What a run with a checkpoint depends on outside of its directory -> the words for it.
 _CHECKED = {
     "teacher_weights": "weights of distillation.teacher",
     "similarity_digest": "sha256 of similarity.path",
-    "names_digest": "sha256 of the names of the images in data.source",
+    "names_digest": "names of the training images (files were added, removed or renamed), sha256",
 }
 
 
@@ -168,10 +168,11 @@ def _describe(run_dir: Path, description: RunDescription) -> None:
         ours, theirs = description.initial_digest, before.initial_digest
         if ours not in (None, theirs):
             changes.append(f"sha256 of initial_weights: {ours} here, {theirs} there")
+        trained = bool(saved_steps(run_dir / CHECKPOINTS))
         for name, what in _CHECKED.items():
             ours, theirs = getattr(description, name), getattr(before, name)
             # Runs of earlier versions do not have it.
-            if theirs not in (None, ours):
+            if theirs not in (None, ours) and trained:
                 changes.append(f"{what}: {ours} here, {theirs} there")
         if changes:
             resized = any("data.batch_size" in change for change in changes)
