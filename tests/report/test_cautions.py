@@ -60,7 +60,7 @@ def test_a_folder_that_changed_between_evaluations():
     parts = ("x (val split)", "7 results of ResNet-18; 7 results of VOneResNet-18")
     warned(runs, "changed between evaluations", *parts)
     mixed = built.run([*of_folder(one[:1], "a"), *of_folder(one[1:], "b")])
-    warned([mixed], "changed between evaluations", "1 result of ResNet-18; 6 results of ResNet-18")
+    warned([mixed], "changed between evaluations", "clean of ResNet-18; 6 results of ResNet-18")
     silent([built.run(of_folder(one, "a")), built.run(of_folder(other, None))], "changed")
 
 

@@ -1,7 +1,6 @@
 """Warnings for the top of the page: reasons to read its numbers with care."""
 
 import itertools
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -16,7 +15,7 @@ from vone_jax.results.statistics import image_sets
 
 # A perturbation may exceed its radius by float32 rounding only.
 NORM_SLACK = 1e-4
-# Of more networks, a warning tells how many they are.
+# Of more networks or results, a warning tells how many they are.
 _LISTED = 3
 
 
@@ -55,14 +54,18 @@ def _changed(runs: Sequence[Run]) -> Iterator[str]:
     measured = [(run, result) for run in runs for result in run.on_images]
     for part in dict.fromkeys(result.dataset.part for _, result in measured):
         on_part = [(run, result) for run, result in measured if result.dataset.part == part]
-        counts: dict[int, Counter[str]] = {}
+        # Set of images -> label of a network -> names of its results on them.
+        used: dict[int, dict[str, list[str]]] = {}
         numbers = image_sets([result for _, result in on_part])
-        for number, (run, _) in zip(numbers, on_part, strict=True):
-            counts.setdefault(number, Counter())[run.label] += 1
-        if len(counts) > 1:
+        for number, (run, result) in zip(numbers, on_part, strict=True):
+            used.setdefault(number, {}).setdefault(run.label, []).append(result.name)
+        if len(used) > 1:
             parts = [
-                " and ".join(f"{count(n, 'result')} of {label}" for label, n in one.items())
-                for one in counts.values()
+                " and ".join(
+                    f"{listing(of) if len(of) <= _LISTED else count(len(of), 'result')} of {label}"
+                    for label, of in one.items()
+                )
+                for one in used.values()
             ]
             yield (
                 f"The files of {dataset(*part)} changed between evaluations, so these are on "
