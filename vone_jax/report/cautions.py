@@ -68,9 +68,9 @@ def _changed(runs: Sequence[Run]) -> Iterator[str]:
                 for one in used.values()
             ]
             yield (
-                f"The files of {dataset(*part)} changed between evaluations, so these are on "
-                f"different images and must not be compared: {'; '.join(parts)}. Evaluate all of "
-                "them again (--overwrite)."
+                f"The files of {dataset(*part)} changed between evaluations, so these results are "
+                f"on different images and must not be compared: {'; '.join(parts)}. Evaluate all "
+                "of them again (--overwrite)."
             )
 
 
