@@ -105,7 +105,7 @@ def test_below_chance_nothing_is_won():
 
 
 def test_each_network_has_the_chance_of_its_classes():
-    """Of three classes, 0.3 is below chance, and 0.3 of ten is above."""
+    """An accuracy of 0.3 is below the chance of three classes and above that of ten."""
     three = results.Dataset("shapes", "test", 100, class_names=built.CLASSES[:3])
     base = built.measure("resnet18", {"clean": 0.9, "l1": (0.0,)}, dataset=three)
     vone = built.measure("vone_resnet18", {"clean": 0.9, "l1": (0.3,)})

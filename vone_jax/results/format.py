@@ -125,15 +125,14 @@ class Dataset:
         return self.name, self.split
 
     def changed(self, other: "Dataset") -> bool:
-        """Whether the files of one folder are known to have changed between two evaluations."""
+        """Return True if the files of this set are known to have changed between two results."""
         if self.part != other.part:
             return False
-        first, second = [self.total], [other.total]
+        compared = [(self.total, other.total)]
         # The checksum is of the chosen images.
         if (self.examples, self.stride) == (other.examples, other.stride):
-            first, second = [*first, self.checksum], [*second, other.checksum]
-        known = [pair for pair in zip(first, second, strict=True) if None not in pair]
-        return any(one != two for one, two in known)
+            compared += [(self.checksum, other.checksum)]
+        return any(None not in pair and pair[0] != pair[1] for pair in compared)
 
     def class_name(self, label: int) -> str:
         """The name of a class, or its number if it has no known name."""
@@ -245,7 +244,7 @@ class Result(Identity):
         return self.dataset.examples if index is None else len(index)
 
     def same_images(self, other: "Result") -> bool:
-        """Whether an index means the same image in both, as far as is known.
+        """Return True unless an index is known to mean other images in the two results.
 
         All sets of published corrupted images have the same order.
         """

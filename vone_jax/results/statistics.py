@@ -186,28 +186,22 @@ def middle(values: np.ndarray, images: int | None = None) -> tuple[float, float]
 
 
 def image_sets(results: Sequence[Result]) -> list[int]:
-    """A number for the images of each result, equal where an index means the same image."""
-    # What is known of two data sets is not transitive: all images of a folder agree with a part of
-    # them before and after it changed. So a data set joins those that it agrees with one and all.
+    """Return a number for each result. Results with one number have the same image at an index.
+
+    A result on all images of a folder may agree with results on a part of them from before and
+    after the folder changed. So a result joins others only if it agrees with each of them.
+    """
     sets: list[list[Result]] = []
     numbers: dict[Dataset | None, int] = {}
     keys = [None if result.published else result.dataset for result in results]
     for key, result in zip(keys, results, strict=True):
         if key in numbers:
             continue
-        same = [
-            number
-            for number, members in enumerate(sets)
-            if all(one.same_images(result) for one in members)
-        ]
-        equal = [
-            number
-            for number in same
-            if any(one.dataset.checksum == result.dataset.checksum for one in sets[number])
-        ]
-        numbers[key] = (equal or same or [len(sets)])[0]
-        if numbers[key] == len(sets):
+        agreeing = [i for i, members in enumerate(sets) if all(map(result.same_images, members))]
+        if not agreeing:
+            agreeing = [len(sets)]
             sets.append([])
+        numbers[key] = agreeing[0]
         sets[numbers[key]].append(result)
     return [numbers[key] for key in keys]
 

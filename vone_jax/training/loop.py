@@ -159,6 +159,16 @@ def train(
                 position = Position(placed.get_state(), validated, interval, skipped)
                 checkpoints.save(step, state, position)
 
+        def rescue() -> None:
+            """Save where a validation failed. An error of saving must not hide the first one."""
+            try:
+                save()
+                checkpoints.wait()
+            except Exception as error:
+                report.line(f"step {step} could not be saved: {error}")
+            else:
+                report.line(f"saved at step {step}, the validation failed")
+
         while True:
             request.poll()
             stopping = request.everywhere
@@ -185,12 +195,7 @@ def train(
                 except Exception:
                     # Keep what was trained, as at a stop. One process of several cannot save.
                     if saved < step and jax.process_count() == 1:
-                        try:
-                            save()
-                            checkpoints.wait()
-                            report.line(f"saved at step {step}, the validation failed")
-                        except Exception as error:
-                            report.line(f"step {step} could not be saved: {error}")
+                        rescue()
                     raise
                 report.doing("training")
                 if result is None:
