@@ -73,6 +73,24 @@ def test_networks_with_other_numbers_of_classes():
     )
 
 
+def test_networks_with_images_of_other_sizes():
+    """L-infinity bounds each pixel, so there it means the same."""
+    one, other = pair(corruptions=["fog"])
+    other = built.run([built.change(made, image_size=64) for made in other.results], "b")
+    silent([one, other], "different sizes")
+    one = built.run([built.change(made, image_size=28) for made in one.results], "a")
+    warned(
+        [one, other],
+        "The images have different sizes: 28 x 28 pixels for ResNet-18 and 64 x 64 pixels for VOne",
+    )
+    for chosen, silence in (("linf", True), ("l2", False), ("fog", False)):
+        some = [
+            built.run([made for made in run.results if chosen in made.name or made.kind == "clean"])
+            for run in (one, other)
+        ]
+        assert any("different sizes" in text for text in cautions(some)) is not silence
+
+
 def test_gaps_and_warnings_of_runs_come_first():
     runs = [built.run(built.measure("resnet18"), gaps=["a gap"], warnings=["a warning"])]
     assert cautions(runs)[:2] == ["a gap", "a warning"]

@@ -115,7 +115,9 @@ def test_damaged_files_are_named(first_format, tmp_path, changes, part):
 def test_a_field_that_an_experiment_did_not_have_yet_is_no_difference(first_format):
     old = results.read(first_format / "base" / "results" / "clean.json")
     config = old.network.config
-    newer = dataclasses.replace(old.network, config=config | {"new": {"field": None}})
+    newer = dataclasses.replace(
+        old.network, config=config | {"new": {"field": None}}, image_size=32
+    )
     identity = results.Identity(
         old.name, newer, old.dataset, old.condition, old.protocol, old.key, old.matmul_precision
     )

@@ -341,6 +341,7 @@ def network_record(network: Network) -> results.Network:
         test_noise=noise_record(network.noise),
         config=config,
         source=network.source,
+        image_size=network.image_shape[0],
     )
 
 

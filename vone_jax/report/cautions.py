@@ -27,6 +27,7 @@ def cautions(runs: Sequence[Run]) -> list[str]:
         *_datasets(runs),
         *_changed(runs),
         *_classes(runs),
+        *_sizes(runs),
         *(warning for run in runs for warning in (*run.gaps, *run.warnings)),
         *(warning for check in of_each for run in runs for warning in check(run)),
         *(warning for check in of_all for warning in check(runs)),
@@ -89,6 +90,23 @@ def _classes(runs: Sequence[Run]) -> Iterator[str]:
                 f"On {dataset(*part)} the networks choose among different numbers of classes, "
                 f"which is not equally hard: {listing(parts)}."
             )
+
+
+def _sizes(runs: Sequence[Run]) -> Iterator[str]:
+    """Networks with images of different sizes, under what depends on the number of pixels."""
+    used: dict[int, set[str]] = {}
+    for run in runs:
+        for result in run.on_images:
+            attacked = result.kind in ("attack", "minimal") and result.attack.norm != "linf"
+            size = result.network.image_size
+            if size is not None and (attacked or result.kind == "corruption"):
+                used.setdefault(size, set()).add(run.label)
+    if len(used) > 1:
+        parts = [f"{size} x {size} pixels for {listing(sorted(of))}" for size, of in used.items()]
+        yield (
+            f"The images have different sizes: {listing(parts)}. An equal radius in L2 or L1, or "
+            "an equal severity of a corruption, does not mean an equal change to them."
+        )
 
 
 def _illustration(run: Run) -> Iterator[str]:

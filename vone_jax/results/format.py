@@ -58,6 +58,7 @@ class Network:
       trained_noise: the noise in training; None for no noise, or where it is not known.
       test_noise: the noise at evaluation; equal to ``trained_noise`` unless it was replaced.
       config: the experiment that trained it, as JSON values; empty if there is none.
+      image_size: the side of its images in pixels; None in results of earlier versions.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Network:
     test_noise: Noise | None = None
     config: dict[str, Any] = Field(default_factory=dict)
     source: str = ""
+    image_size: Annotated[int, Field(ge=1)] | None = None
 
     @property
     def noise_replaced(self) -> bool:
@@ -331,17 +333,15 @@ def differences(ours: Identity, theirs: Identity | Mapping[str, Any]) -> list[st
     """The fields in which two identities differ, as ``"FIELD is OURS, was THEIRS"``.
 
     A field of the experiment that theirs lacks is no difference: the version that wrote it did not
-    have the field, whose default changes nothing. Neither are the precision of products and the
-    checksum of the images' files, where theirs does not say them, nor the number of parameters,
-    which follows from the weights. Theirs may be JSON values.
+    have the field, whose default changes nothing. Neither are the precision of products, the
+    checksum of the images' files and the size of images, where theirs does not say them, nor the
+    number of parameters, which follows from the weights. Theirs may be JSON values.
     """
     here, there = (_flatten(_identity(each)) for each in (ours, theirs))
     new = {name for name in here if name.startswith("network.config.") and name not in there}
     new.add("network.parameters")
-    if there.get("matmul_precision", '""') == '""':
-        new.add("matmul_precision")
-    if there.get("dataset.checksum", "null") == "null":
-        new.add("dataset.checksum")
+    later = {"matmul_precision": '""', "dataset.checksum": "null", "network.image_size": "null"}
+    new |= {name for name, absent in later.items() if there.get(name, absent) == absent}
     return [
         f"{name} is {here.get(name, 'absent')}, was {there.get(name, 'absent')}"
         for name in sorted((here | there).keys() - new)
