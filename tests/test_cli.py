@@ -69,7 +69,9 @@ def test_commands_without_jax_stay_without_it():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-@pytest.mark.parametrize("command", ["sweep --help", "train --help-all"])
+@pytest.mark.parametrize("command", [
+    "sweep --help", pytest.param("train --help-all", marks=pytest.mark.slow)
+])  # fmt: skip
 def test_a_reader_may_close_the_help_before_its_end(command):
     name, option = command.split()
     words = [sys.executable, "-c", f"from vone_jax import cli; cli.start_{name}()", option]

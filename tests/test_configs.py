@@ -25,12 +25,7 @@ NAMES = training.config_names(CONFIGS)
 SWEEPS = training.config_names(CONFIGS, "sweep")
 # The base network of each VOneNet.
 CONTROLS = {name.replace("/vone_", "/") for name in NAMES if "/vone_" in name}
-# A ResNet-50 compiles for half a minute. That of ImageNet is compiled in CI.
-LONG = {"imagenet/ev_resnet50", "imagenet/ev_resnet50_prime", "imagenette/vone_resnet50"}
-STEPS = [
-    pytest.param(name, marks=[pytest.mark.slow, *([pytest.mark.long] if name in LONG else [])])
-    for name in sorted({*NAMES} - CONTROLS)
-]
+STEPS = [pytest.param(name, marks=pytest.mark.slow) for name in sorted({*NAMES} - CONTROLS)]
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -106,9 +101,16 @@ def test_sweeps_of_a_group_mean_the_same_network_by_the_same_label():
                 assert training.from_json(training.to_json(network)) == network, label
 
 
-def test_shapes_of_a_step(experiment):
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name.startswith("image") else [])
+        for name in NAMES
+    ],
+)
+def test_shapes_of_a_step(name):
     """Without data, memory or time: parameters come out as they went in, the loss is a scalar."""
-    check_shapes_of_a_step(experiment)
+    check_shapes_of_a_step(training.load_config(name, CONFIGS))
 
 
 @pytest.mark.slow

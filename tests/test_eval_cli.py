@@ -83,7 +83,6 @@ def test_averaged_decisions_are_printed_with_their_protocol(run_dir, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_where_the_noise_is_can_be_chosen(run_dir, capsys):
     """Removed, at the attack only, and frozen at the attack; each result has its own name."""
     suite = ["--suite", "linf", "--eps", "0.05", *FAST_ATTACK]
@@ -123,7 +122,6 @@ def test_an_attack_that_cannot_use_its_radius_is_told(run_dir, capsys, monkeypat
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_every_attack_has_a_suite(run_dir, capsys):
     """All suites of attacks end to end, and the checks carry over another run's images."""
     arguments = [
@@ -160,7 +158,6 @@ sys.exit(program.main(sys.argv[1:]))
 
 
 @pytest.mark.slow
-@pytest.mark.long
 @pytest.mark.usefixtures("compiled_once")
 def test_killed_at_random_moments_the_results_are_the_same(tmp_path):
     """SIGKILL, again and again, until the evaluation is through; then all files are compared."""

@@ -43,7 +43,6 @@ def equal(ours, theirs):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_a_vonenet_goes_on_from_a_file_with_its_bank_and_another_run_from_that(tmp_path):
     model = models.create("vone_alexnet", 10, width=2, v1=V1)
     variables = random_variables(model)
@@ -92,6 +91,7 @@ def test_v1_in_front_of_the_trunk_of_a_folder(tmp_path):
     assert equal(values, variables) == frozen and len(frozen) > 50
 
 
+@pytest.mark.slow
 def test_a_file_of_the_robustness_package_brings_its_normaliser(tmp_path):
     model = models.create("resnet18", 5, width=2)
     network = convert.to_torch(model, random_variables(model))

@@ -126,7 +126,11 @@ def test_no_cluster_is_named():
     assert "no cluster was found (" in result.stdout and "give HOST:PORT,N,I" in result.stdout
 
 
-@pytest.mark.parametrize(("ending", "status"), [("75", 75), ("1", 1), ("error", 1)])
+@pytest.mark.parametrize(("ending", "status"), [
+    ("75", 75),
+    pytest.param("1", 1, marks=pytest.mark.slow),
+    pytest.param("error", 1, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_a_program_of_processes_ends_with_its_status(ending, status, free_port):
     result = program(ending, str(free_port))
     assert (result.stdout, result.returncode) == ("joined\n", status)

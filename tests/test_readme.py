@@ -56,7 +56,6 @@ def test_the_code_runs():
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_the_code_of_the_attacks_page_runs():
     names = names_of("docs/attacks.md")
     for found in ("adversarial", "transferred"):

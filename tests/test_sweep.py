@@ -209,6 +209,7 @@ def start(root):
     return process
 
 
+@pytest.mark.slow
 def test_sigterm_reaches_the_command(root):
     (root / "behave").write_text("s:a sleep\n")
     process = start(root)
@@ -217,6 +218,7 @@ def test_sigterm_reaches_the_command(root):
     assert len(calls(root)) == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_reaches_the_command_once(root):
     """A terminal sends the signal to the whole group; a second one would end train.py unsaved."""
     (root / "train.py").write_text(

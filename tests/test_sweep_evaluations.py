@@ -72,7 +72,6 @@ def test_the_command_line_of_an_evaluation_gives_its_request():
 
 
 @pytest.mark.slow
-@pytest.mark.long
 @pytest.mark.parametrize("group", GROUPS)
 def test_no_two_evaluations_of_a_network_write_the_same_result(group, mocked, tmp_path):
     """Across all sweeps that share its directory: one name, one identity."""

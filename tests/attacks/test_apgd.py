@@ -95,7 +95,7 @@ def centred(weights, key, images):
     return toy.linear(weights, key, images - 0.5)
 
 
-@pytest.mark.parametrize("norm", norms.NORMS)
+@pytest.mark.parametrize("norm", ["linf", "l2", pytest.param("l1", marks=pytest.mark.slow)])
 def test_linear_model_reaches_the_closed_form(norm):
     """The margin moves by eps times the dual norm of the weight difference, and no further."""
     weights = jax.random.normal(jax.random.key(3), (12, 2))
@@ -198,6 +198,7 @@ def test_it_is_no_weaker_than_projected_gradient_descent(batch, still, norm):
     assert ours.sum() <= fewest.sum()
 
 
+@pytest.mark.slow
 def test_restarts_do_not_weaken_it(batch, still):
     images, (network, labels) = batch[0], still
     once, often = (
@@ -227,6 +228,7 @@ def test_vmap_over_radii(batch, noisy):
 # Noise.
 
 
+@pytest.mark.slow
 def test_success_has_to_be_borne_out_by_other_draws():
     """A lucky draw far from the truth must not replace the point of the highest loss.
 
@@ -269,6 +271,7 @@ def test_a_gradient_that_is_not_finite_is_reported():
         APGD("linf", 0.1, steps=3)(KEY, rooted, images, jnp.zeros(2, jnp.int32))
 
 
+@pytest.mark.slow
 def test_an_image_that_is_solved_is_not_spoiled_by_the_others_of_its_batch():
     """A start below 0.5 in pixel 1 has a gradient that is not finite; some keys begin there."""
 

@@ -109,6 +109,7 @@ def test_it_is_the_worst_case_of_its_members(batch):
     assert np.all(adversarial >= 0) and np.all(adversarial <= 1)
 
 
+@pytest.mark.slow
 def test_leaving_out_what_has_fallen_changes_nothing(batch):
     """In portions of any size, under jit with no image left out, and in any batch."""
     network, images, labels = batch
@@ -123,6 +124,7 @@ def test_leaving_out_what_has_fallen_changes_nothing(batch):
     np.testing.assert_allclose(traced, whole, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_nothing_compiles_anew_for_other_radii_and_fewer_survivors(batch, programs):
     network, images, labels = batch
     small()(KEY, network, images, labels)
@@ -166,6 +168,7 @@ def score(logits_fn, images, draws=5):
     return np.asarray(jnp.argmax(jax.vmap(logits_fn, (0, None))(keys, images), axis=-1) == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [0.7, 0.95])
 def test_the_coin_is_reported_as_it_is(p):
     """Right with probability p whatever the image, so p has to come out, and not p cubed.
@@ -183,6 +186,7 @@ def test_the_coin_is_reported_as_it_is(p):
     assert abs(right.mean() - p**3) > 8 * np.sqrt(p * (1 - p) / right.size)
 
 
+@pytest.mark.slow
 def test_the_candidate_that_is_right_least_often_is_kept():
     """The second candidate is right in 40 % of the draws, the others in 80 %: it is kept."""
 

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from tests.attacks import linear_problem as problem
 from vone_jax.attacks import losses, norms
@@ -40,6 +41,7 @@ def test_each_image_searches_its_own_constant():
     assert np.all(many.distance[far] < 1.15 * optimum[far])
 
 
+@pytest.mark.slow
 def test_an_image_that_has_stopped_takes_no_more_draws():
     """Under noise, further draws would find it a closer image only because others go on."""
     images, labels = problem.IMAGES, problem.labels(problem.TWO_CLASSES)

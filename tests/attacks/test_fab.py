@@ -121,6 +121,7 @@ def test_an_image_on_the_boundary_is_not_stuck_there(norm, offset):
     assert np.all(result.distance < 1e-4)
 
 
+@pytest.mark.slow
 def test_restarts_begin_elsewhere():
     """The first run stands where the score is flat, in the middle of a ditch of width 0.04."""
     images = jnp.full((6, 2, 2, 1), 0.5)

@@ -62,6 +62,7 @@ def test_linear_model_reaches_the_closed_form(norm):
         assert bool(jnp.any(wrong)) == broken
 
 
+@pytest.mark.slow
 def test_targeted_attack_moves_the_other_way():
     weights = jax.random.normal(jax.random.key(3), (12, 3))
     images = jax.random.uniform(jax.random.key(4), (2, 2, 6, 1))
@@ -115,7 +116,14 @@ def test_one_step_equals_fgsm_and_zero_radius_returns_the_images(batch, noisy, n
         assert bool(jnp.all(fast == images)) == (eps == 0)
 
 
-@pytest.mark.parametrize("norm", norms.NORMS)
+@pytest.mark.parametrize(
+    "norm",
+    [
+        pytest.param("linf", marks=pytest.mark.slow),
+        "l2",
+        pytest.param("l1", marks=pytest.mark.slow),
+    ],
+)
 def test_an_example_does_not_depend_on_its_batch(batch, noisy, norm):
     images, labels = batch
     keys = prng.index_keys(KEY, jnp.asarray([5, 9, 2, 40, 41, 7]))
@@ -166,6 +174,7 @@ def test_same_key_same_result_and_other_key_other_result(batch, noisy):
     assert np.any(first != attack(jax.random.key(12), noisy, images, labels))
 
 
+@pytest.mark.slow
 def test_four_devices_equal_one(batch, noisy):
     images, labels = (jnp.concatenate([part, part])[:8] for part in batch)
     keys = prng.example_keys(KEY, 8)
@@ -178,6 +187,7 @@ def test_four_devices_equal_one(batch, noisy):
     np.testing.assert_allclose(together, alone, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_vmap_over_keys_and_over_radii(batch, noisy):
     images, labels = batch
     keys = jax.vmap(jax.random.key)(jnp.arange(2))
@@ -213,6 +223,7 @@ def test_the_best_iterate_is_kept(batch, still):
     assert np.any(losses_of["best"] > losses_of["last"] + 0.1)
 
 
+@pytest.mark.slow
 def test_the_best_iterate_of_a_coin_is_not_the_luckiest():
     """Every image starts where the coin is fair; keeping the best must not choose by luck."""
     attack = PGD("linf", 0.1, steps=4, keep="best", restarts=2, random_start=True)
@@ -261,6 +272,7 @@ def test_one_draw_equals_the_plain_gradient(batch, noisy):
     np.testing.assert_allclose(FGSM("linf", 0.03)(KEY, noisy, images, labels), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_variance_of_the_gradient_falls_as_one_over_the_draws():
     """Logits x.W + z: the gradient of the mean loss has a known expectation and variance."""
     weights = jax.random.normal(jax.random.key(3), (4, 3))
@@ -425,6 +437,7 @@ def test_a_run_ends_when_all_images_have_stopped():
     assert longest < len(calls) <= longest + 4 < ATTACK.steps
 
 
+@pytest.mark.slow
 def test_a_lucky_draw_among_several_stops_nothing():
     images = jax.random.uniform(jax.random.key(1), (50, 4, 4, 1))
     labels = jnp.zeros(50, jnp.int32)

@@ -39,6 +39,7 @@ def test_images_keep_to_the_box_and_to_their_keys():
     np.testing.assert_array_equal(unchanged, images)
 
 
+@pytest.mark.slow
 def test_more_draws_raise_the_margin_and_stay_below_the_optimum():
     labels = problem.labels(problem.TWO_CLASSES)
     slope = problem.WEIGHTS[:, 1] - problem.WEIGHTS[:, 0]

@@ -75,6 +75,7 @@ def test_what_is_found_is_adversarial_and_as_far_as_it_says(attack, images, weig
     np.testing.assert_array_equal(result.images[0], images[0])
 
 
+@pytest.mark.slow
 @each_attack
 def test_an_example_does_not_depend_on_its_batch(attack, images, weights, labels):
     """Among other images in another order; the key goes with the example."""
@@ -124,6 +125,7 @@ def test_values_that_are_not_finite_raise(attack, images, weights, labels):
         run(attack, bad, images, labels)
 
 
+@pytest.mark.slow
 def test_a_call_keeps_to_its_radius(images, weights, labels):
     """One search serves all radii; the radius is a leaf and compiles once."""
     attack = ATTACKS[4]
@@ -143,6 +145,7 @@ def test_a_call_keeps_to_its_radius(images, weights, labels):
     assert np.sum(fooled) == np.sum(result.found)
 
 
+@pytest.mark.slow
 def test_no_attack_claims_the_coin():
     """The coin is right with probability 0.7 whatever the image; its mean logits are right.
 
@@ -162,6 +165,7 @@ def test_no_attack_claims_the_coin():
     FMN("linf", 1.0, steps=50, eot_samples=10),
     DDN("l2", 1.0, steps=50, eot_samples=10),
 ], ids=["FMN", "DDN"])  # fmt: skip
+@pytest.mark.slow
 def test_noise_leaves_few_images_without_a_result(attack):
     """A linear classifier whose noise is as large as its margins; each image eight times.
 
@@ -195,6 +199,7 @@ def test_targeted_attacks_reach_their_class(attack):
     np.testing.assert_array_equal(reached, targets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", losses.ESTIMATORS)
 def test_a_boundary_is_that_of_the_average_that_is_asked_for(estimator, images, labels, weights):
     """Gap and slope against automatic differentiation of the averaged margin of two classes."""
@@ -256,6 +261,7 @@ def test_an_estimator_changes_the_way_and_not_the_decision(attack):
         assert np.abs(loss - logits).max() > 1e-5
 
 
+@pytest.mark.slow
 def test_vmap_over_radii():
     images, labels = problem.IMAGES, problem.labels(problem.TWO_CLASSES)
 

@@ -85,6 +85,7 @@ def test_results_are_those_of_the_plain_program(name, network):
     np.testing.assert_allclose(quick, plain, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_minimal_perturbations_are_those_of_the_plain_program():
     attack = attacks.FMN("l2", 1.0, steps=5)
     quick = attack.minimal(KEY, flax_network(), IMAGES, LABELS)

@@ -67,6 +67,7 @@ def test_exact_l1_projections_are_the_nearest_points(deltas, eps):
         assert np.all(image + both[i] >= 0) and np.all(image + both[i] <= 1 + 2**-24)
 
 
+@pytest.mark.slow
 def test_exact_l1_projection_of_a_large_image():
     """150,528 values, as many as an ImageNet image has."""
     keys = jax.random.split(jax.random.key(6), 2)

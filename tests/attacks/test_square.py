@@ -109,7 +109,9 @@ def test_windows_lie_anywhere_and_change_one_square():
 # The attack.
 
 
-@pytest.mark.parametrize("norm", norms.NORMS)
+@pytest.mark.parametrize(
+    "norm", ["l2", *(pytest.param(n, marks=pytest.mark.slow) for n in ("linf", "l1"))]
+)
 def test_ball_box_progress_and_independence_of_the_batch(norm, images, weights, labels):
     attack = Square(norm, EPS[norm], queries=60)
     clean = margin(weights, images, labels)
@@ -135,6 +137,7 @@ def test_ball_box_progress_and_independence_of_the_batch(norm, images, weights, 
         run(attack, bad, images, labels)
 
 
+@pytest.mark.slow
 def test_more_restarts_never_lower_the_margin(images, weights, labels):
     worst = np.full(6, -np.inf)
     for restarts in (1, 2):
@@ -144,7 +147,11 @@ def test_more_restarts_never_lower_the_margin(images, weights, labels):
         worst = now
 
 
-@pytest.mark.parametrize(("norm", "share"), [("linf", 0.95), ("l2", 0.6), ("l1", 0.4)])
+@pytest.mark.parametrize(("norm", "share"), [
+    ("l2", 0.6),
+    pytest.param("linf", 0.95, marks=pytest.mark.slow),
+    pytest.param("l1", 0.4, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_linear_classifier_approaches_the_optimum_from_below(norm, share):
     """The gain of the best perturbation is eps times the dual norm of the weight difference."""
     images, logits_fn = problem.IMAGES, problem.TWO_CLASSES
@@ -176,11 +183,13 @@ def test_masked_gradients_do_not_protect(images):
     np.testing.assert_array_equal(jnp.argmax(planted(KEY, adversarial), axis=-1), targets)
 
 
+@pytest.mark.slow
 def test_no_lucky_draw_moves_the_coin():
     """The coin is right with probability p whatever the image; searching must not lower it."""
     toy.assert_coin_resists(KEY, Square("linf", 0.1, queries=20, eot_samples=4, restarts=2))
 
 
+@pytest.mark.slow
 def test_averaging_makes_progress_against_noise(images, weights, labels):
     """On fresh keys, and more of it than with one draw and its early end."""
     score_keys = jax.vmap(jax.random.key)(jnp.arange(50))

@@ -16,6 +16,7 @@ def masked(key, images):
     return jnp.round(1000 * problem.LOGITS_FN(key, images))
 
 
+@pytest.mark.slow
 def test_it_is_the_attack_on_the_surrogate():
     labels = problem.labels()
     attack = PGD("l2", 0.1, steps=4, random_start=True)

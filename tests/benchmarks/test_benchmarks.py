@@ -26,7 +26,6 @@ def images():
 
 
 @pytest.mark.slow
-@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # of the libraries that are compared with
 def test_quick_form_of_all_cases(tmp_path, capsys):
     path = tmp_path / "results.json"
@@ -50,12 +49,14 @@ def test_quick_form_of_all_cases(tmp_path, capsys):
     assert result["environment"]["versions"]["jax"] == jax.__version__
 
 
+@pytest.mark.slow
 def test_naive_front_end_computes_the_same(images):
     ours = v1.noise_free_responses(CONFIG, images)
     theirs = jax.jit(lambda images: naive.dense_responses(CONFIG, images))(images)
     np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_naive_network_computes_the_same():
     networks = network._networks(dataclasses.replace(QUICK, v1=CONFIG), 2)
     logits = [
@@ -86,6 +87,7 @@ def test_pytorch_small_cnn_computes_the_same(images):
     np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_image_outside_of_the_ball_is_no_success():
     """On a network whose answer is the colour with the larger mean."""
     centre = np.zeros((3, 3, 3, 3), np.float32)
@@ -118,6 +120,7 @@ def test_compilation_in_the_first_call_is_told_apart(monkeypatch):
     assert (measured.resisting, measured.images) == (3, 4)
 
 
+@pytest.mark.slow
 def test_times_are_per_image_and_in_turn():
     calls = []
 
@@ -168,6 +171,7 @@ def test_only_the_cases_that_are_asked_for_are_run(monkeypatch, capsys):
     assert capsys.readouterr().err == "toy ...\n"
 
 
+@pytest.mark.slow
 def test_programs_run_in_processes_of_their_own():
     start = functools.partial(timing.Apart, toy_case, QUICK)
     first, second, missing = timing.measure(toy_case(QUICK), start)
@@ -244,6 +248,7 @@ def test_plain_receptive_fields_are_centred_where_ours_are():
     np.testing.assert_allclose(centres, [[0.625, 1.0], [-1.75, -1.5]])
 
 
+@pytest.mark.slow
 def test_the_characterisation_is_timed_beside_the_plain_one(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(physiology, "ours", lambda config: (np.array([2.0, 3.0]), 50))
     path = tmp_path / "results.json"

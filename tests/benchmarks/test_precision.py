@@ -175,7 +175,6 @@ def test_what_cannot_be_replaced_is_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_attacks_and_gradients_of_a_network(tmp_path):
     """Six passes are float32 up to rounding; one pass is not, and three are between them."""
     job = tiny_job(tiny_trained(), tmp_path, protocol=Protocol("fresh", 2))
@@ -217,7 +216,6 @@ def test_corruptions_do_not_depend_on_the_default(name):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_the_command_trains_and_writes_json(tmp_path, capsys):
     path = tmp_path / "results.json"
     arguments = ["--quick", "--parts", "training", "--configs", "quickstart/resnet18"]

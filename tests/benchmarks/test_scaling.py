@@ -9,6 +9,7 @@ from benchmarks import paper_model, scaling
 from benchmarks.chips import Chip
 
 
+@pytest.mark.slow
 def test_the_work_is_that_of_the_network():
     """ResNet-18 has 11.69 million parameters, 20 batch norms and 1.82e9 products at 224 pixels."""
     done = paper_model.Work("resnet18", 224, "float32")
@@ -21,6 +22,7 @@ def test_the_work_is_that_of_the_network():
     assert paper_model.Work("resnet18", 224, "bfloat16").kept < done.kept
 
 
+@pytest.mark.slow
 def test_copies_of_weights_are_not_kept_for_each_image():
     """The 3x3 kernel of IT alone has 151 MB, and CORnet-S applies it twice."""
     assert paper_model.Work("cornet_s", 224, "float32").kept < 150e6
@@ -43,7 +45,6 @@ def test_times_are_work_over_rates():
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_the_host_does_little_more_for_more_devices():
     """A network of a few numbers, so that it compiles soon."""
     watches = [scaling.watched(scaling.SMALL, devices, 5, 4) for devices in (2, 4)]
@@ -55,7 +56,7 @@ def test_the_host_does_little_more_for_more_devices():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", [pytest.param("options", marks=pytest.mark.long), "model"])
+@pytest.mark.parametrize("part", ["options", "model"])
 def test_the_command_runs(part, capsys):
     before = jax.config.jax_compilation_cache_dir
     assert scaling.main([part, "--quick"]) == 0

@@ -110,6 +110,7 @@ def test_noise_belongs_to_the_image_not_to_the_batch(network, paths):
     np.testing.assert_allclose(a, b[::-1], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_trials_are_averaged(network, paths):
     images = wrap(network).preprocessing(paths)
 
@@ -124,6 +125,7 @@ def test_trials_are_averaged(network, paths):
         wrap(network, trials=0)
 
 
+@pytest.mark.slow
 def test_half_precision_is_averaged_in_float32(network, paths):
     half = models.create(
         "vone_alexnet", 5, width=2, v1=network[0].v1, dtype=jnp.bfloat16, image_size=16

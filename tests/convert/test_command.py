@@ -54,6 +54,7 @@ def test_a_file_that_cannot_be_read_is_a_failure(file, monkeypatch, capsys):
     assert "Permission denied" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_module(tmp_path):
     path = tmp_path / "bad.pth"
     path.write_bytes(b"nonsense")

@@ -24,6 +24,7 @@ def test_a_plain_state_dict_has_the_default_normalisation(network, tmp_path):
     assert again == model and equal(values, variables)
 
 
+@pytest.mark.slow
 def test_names_are_those_of_torchvision_and_tensorflows_port():
     """Behind V1, torchvision's numbers begin at the first stage, as in EVNet."""
     places = {
@@ -60,6 +61,7 @@ def test_other_efficientnets_are_named(network, tmp_path):
         convert.read(write(tensors, tmp_path / "net.safetensors"))
 
 
+@pytest.mark.slow
 def test_another_normalisation_is_written_as_a_flag(tmp_path):
     other = {"mean": models.IMAGENET_MEAN, "std": models.IMAGENET_STD}
     model, variables, _ = filled("efficientnet_lite0", **other)

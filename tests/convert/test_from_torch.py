@@ -211,7 +211,18 @@ def test_a_missing_half_of_the_bank_and_a_bank_of_another_shape(vone, write):
     assert "odd side of at least 3, got (16, 3, 24, 24)" in errors(write(broken))
 
 
-@pytest.mark.parametrize("name", [n for n in models.NAMES if n != "vone_resnet18"])
+# The others take a second or more.
+QUICK = ("resnet18", "alexnet", "cornet_z", "vone_cornet_s", "ev_alexnet")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+        for name in models.NAMES
+        if name != "vone_resnet18"
+    ],
+)
 def test_every_architecture_is_recognised(name, tmp_path):
     model, variables, tensors = filled(name)
     path = tmp_path / "weights.safetensors"

@@ -72,13 +72,23 @@ BANK = v1.sample_gabor_parameters(8, sf_max=6.0)
 @pytest.mark.parametrize(
     "config",
     [
-        {"noise": None, "distribution": "uniform", "sf_max": 5.0},
         {"noise": v1.FanoNoise(0.5)},
-        {"noise": v1.GaussianNoise(2.0), "image_size": 32, "visual_degrees": 1.0, "stride": 1},
-        {"bank": BANK, "image_mean": 0.4, "image_std": 0.25},
         {"image_mean": models.IMAGENET_MEAN, "image_std": models.IMAGENET_STD},
         {"bank": v1.ImportedBank(*v1.gabor_kernels(BANK, 25, 28.0), BANK, 28.0)},
-        {"normalization": v1.SurroundNormalization(c50=0.4, frequency_tuning=1.0, seed=3)},
+        *(
+            pytest.param(fields, marks=pytest.mark.slow)
+            for fields in (
+                {"noise": None, "distribution": "uniform", "sf_max": 5.0},
+                {
+                    "noise": v1.GaussianNoise(2.0),
+                    "image_size": 32,
+                    "visual_degrees": 1.0,
+                    "stride": 1,
+                },
+                {"bank": BANK, "image_mean": 0.4, "image_std": 0.25},
+                {"normalization": v1.SurroundNormalization(c50=0.4, frequency_tuning=1.0, seed=3)},
+            )
+        ),
     ],
 )
 def test_folders_keep_the_front_end(config, tmp_path):

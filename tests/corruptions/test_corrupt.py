@@ -185,8 +185,8 @@ def test_relations_between_runs(photographs, frost_images, name):
     assert bool(jnp.any(other != last)) == (name not in STILL)
 
 
-# Here those whose code loops, gathers or draws in its own way; the others run with -m slow.
-OWN_WAYS = ("glass_blur", "motion_blur", "elastic_transform", "frost")
+# Here those whose code gathers or draws in its own way; the others run with -m slow.
+OWN_WAYS = ("motion_blur", "elastic_transform", "frost")
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,9 @@ def test_devices_and_vmap_change_nothing(photographs, frost_images, name):
     np.testing.assert_allclose(mapped.reshape(whole.shape), whole, atol=5e-6)
 
 
-@pytest.mark.parametrize("name", ["elastic_transform", "glass_blur"])
+@pytest.mark.parametrize(
+    "name", ["elastic_transform", pytest.param("glass_blur", marks=pytest.mark.slow)]
+)
 def test_forms_for_platforms_agree(photographs, name):
     def corrupted(platform):
         with fast.forms_of(platform):
@@ -232,8 +234,9 @@ def test_keys_of_other_generators_give_an_image_the_same_corruption_in_any_batch
     np.testing.assert_allclose(whole[1:2], alone, atol=1e-6)
 
 
-# Their code treats grey images in its own way; the others work channel by channel.
-OWN_GREY = ("snow", "frost", "jpeg_compression", "spatter", "saturate")
+# Their code treats grey images in its own way; the others work channel by channel, and snow and
+# spatter take long.
+OWN_GREY = ("frost", "jpeg_compression", "saturate")
 
 
 @pytest.mark.parametrize(

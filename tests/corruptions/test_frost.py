@@ -71,6 +71,7 @@ def test_other_photographs_are_refused(images):
         corruptions.FrostImages(images)
 
 
+@pytest.mark.slow
 def test_the_drawn_texture_has_the_statistics_of_photographs():
     """Mean and contrast of crops of the benchmark's five photographs lie in these ranges:
     means 0.44 to 0.80, standard deviations of the grey values 0.06 to 0.14; all are bluish."""

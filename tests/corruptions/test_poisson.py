@@ -80,6 +80,7 @@ def test_tails_of_small_rates(rate):
         np.testing.assert_array_equal(counts, [number, number - 1])
 
 
+@pytest.mark.slow
 def test_no_rate_no_photons_and_nothing_hides(tables):
     rates = jnp.array([0.0, -1e-7, jnp.nan, 500.0001])
     counts = np.asarray(noise.poisson(jax.random.key(0), rates, tables))
@@ -87,6 +88,7 @@ def test_no_rate_no_photons_and_nothing_hides(tables):
     assert 300 < counts[3] < 700
 
 
+@pytest.mark.slow
 def test_values_are_drawn_independently(tables):
     """Neighbours in both axes and two examples; 4.5 standard errors of a correlation."""
     rates = jnp.full((2, 128, 128), 7.5)

@@ -520,6 +520,7 @@ def test_worker_that_is_killed(tmp_path):
         assert re.match(f"warnings: {died}.*; starting it again", warnings)
 
 
+@pytest.mark.slow
 def test_workers_leave_signals_to_the_program_and_end_with_it(tmp_path):
     """All processes get the signals of a terminal and of a cluster; then the program is killed."""
     result = run_program(

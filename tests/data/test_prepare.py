@@ -223,7 +223,6 @@ class TestDebianPackage:
         assert batch["image"].shape == (64, 28, 28, 1) and len(set(batch["index"])) == 64
 
     @pytest.mark.slow
-    @pytest.mark.long
     def test_full_set_by_the_command(self, tmp_path):
         """All 70,000 images: ten seconds on an idle machine."""
         assert prepare.main(["idx", "--data-dir", str(tmp_path)]) == 0

@@ -89,6 +89,7 @@ def test_a_gallery_shows_different_classes(tmp_path):
     assert set(uneven[job_with_labels(tmp_path, uneven).spread(5)]) == set(uneven)
 
 
+@pytest.mark.slow
 def test_the_images_of_a_gallery_are_the_same_on_any_devices(tmp_path):
     made = []
     for devices in (1, 4):

@@ -89,6 +89,7 @@ def test_the_coin_is_reported_without_an_attack():
         assert abs(result.accuracy - expected) < 4 * math.sqrt(0.25 / 2000)
 
 
+@pytest.mark.slow
 def test_decisions_of_several_draws():
     """Three draws and three classes, worked out by hand."""
     logits = jnp.log(jnp.asarray([
@@ -107,6 +108,7 @@ def test_decisions_of_several_draws():
     assert judging.decide(near, "vote") == 1
 
 
+@pytest.mark.slow
 def test_repeated_decisions_use_new_draws():
     """R decisions of K draws are made from the first R K single draws, each used once."""
     network = Partial(toy.noisy_network, toy.make_network(2.0), jnp.float32(2.0))

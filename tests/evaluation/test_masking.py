@@ -83,6 +83,7 @@ def test_an_honest_network_passes(batch):
     assert found["unbounded"].numbers["accuracy at eps = 1"] == 0
 
 
+@pytest.mark.slow
 def test_a_network_of_functions_is_checked_without_the_network_without_noise(batch):
     """Its noise cannot be turned off: the comparison is left out, the others are made."""
     request = evaluation.Request(("masking",), eps=(EPS,))
@@ -96,6 +97,7 @@ def test_a_network_of_functions_is_checked_without_the_network_without_noise(bat
     assert "noise_off" not in found and {"draws", "equal_cost"} <= found
 
 
+@pytest.mark.slow
 def test_quantised_logits_fail(batch):
     found = examine(Partial(quantised, batch[0]), batch)
     assert {"gradients", "unbounded", "loss"} <= verdicts(found, "fail")
@@ -292,7 +294,6 @@ def test_classifiers_that_the_checks_need(batch):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_the_checks_of_a_run_are_written_and_continue(tmp_path):
     network = tiny.tiny_trained()
     condition = evaluation.Masking("linf", 0.05, True, **SMALL)

@@ -136,6 +136,7 @@ def test_a_finished_layer_is_not_recorded_again(job, recording, result, monkeypa
         again(dataclasses.replace(job, seed=1))
 
 
+@pytest.mark.slow
 def test_a_layer_that_cannot_be_scored_says_why(job, recording, network):
     layer = evaluation.Layer(recording, "bottleneck")
     few = evaluation.evaluate(job, layer)
@@ -179,7 +180,11 @@ def test_the_table_ranks_layers_and_a_line_tells_why_one_has_no_scores(result):
         ("resnet18", ("stem", "layer1", "layer2", "layer3", "layer4")),
         ("alexnet", ("conv1", "conv2", "conv3", "conv4", "conv5")),
         ("cornet_s", ("V1", "V2", "V4", "IT")),
-        ("efficientnet_lite0", ("stem", *(f"stage{i}" for i in range(1, 8)), "head")),
+        pytest.param(
+            "efficientnet_lite0",
+            ("stem", *(f"stage{i}" for i in range(1, 8)), "head"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_base_networks_have_all_convolutional_stages(name, expected):
@@ -268,7 +273,6 @@ def test_images_of_textures_come_from_a_folder(network, photographs, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_stand_ins_of_textures_are_measured_and_not_scored(job, network, photographs):
     recording = evaluation.recording(network, textures=photographs)
     layer = evaluation.Layer(recording, "v1")
@@ -415,7 +419,6 @@ def test_responses_with_fano_noise_are_counts(network, scores, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_variability_is_for_layers_that_noise_reaches(network, scores, monkeypatch):
     """Simple cells come first among the channels of v1."""
     simple = scores.site.keep(scores.site.channel < 4)

@@ -54,6 +54,7 @@ def test_zero_radius_equals_clean(batch, noisy):
     assert clean.distance is None
 
 
+@pytest.mark.slow
 def test_batches_and_order_change_nothing(batch, noisy):
     images, labels = batch
     whole = evaluation.robust_accuracy(KEY, noisy, images, labels, attack=ATTACK, draws=4)

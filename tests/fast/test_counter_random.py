@@ -166,6 +166,7 @@ def test_bits_are_balanced(bits):
     assert np.abs(bits.mean(0) - 0.5).max() < BOUND * 0.5 / n**0.5
 
 
+@pytest.mark.slow
 def test_bits_are_independent_of_each_other_and_of_those_before(bits):
     n = len(bits)
     signs = bits * 2.0 - 1
@@ -279,7 +280,6 @@ def test_shapes_beyond_the_counter_are_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.long
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_hundred_million_draws(seed):
     """Moments up to the sixth, a thousand bins, tails to 5 on each side, and lags."""

@@ -95,6 +95,7 @@ def test_other_devices_get_the_same_convolutions(platform):
     assert layouts(fast.in_fast_layout(run), IMAGES, KERNEL, platform=platform) == expected
 
 
+@pytest.mark.slow
 def test_the_switch_leaves_programs_alone():
     rewritten = fast.in_fast_layout(gradients_in_a_loop(*CASES["NCHW"]))
     compiled = jax.jit(rewritten)
@@ -185,9 +186,13 @@ FUNCTIONS = {
     "linear solve": solved,
     "vmap": jax.vmap(lambda one: convolve(one[None], KERNEL)[0]),
 }
+SLOW = ("map", "switch", "linear solve", "vmap", "checkpoint")
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in FUNCTIONS],
+)
 def test_whatever_a_network_is_written_with(name):
     """Its convolutions are found, and its own rules for derivatives are used."""
 

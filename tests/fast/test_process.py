@@ -31,9 +31,11 @@ print("ynn_fusion" in jax.jit(convolution).lower(images, kernel).compile().as_te
     ("variables", "by_library"),
     [
         ({}, False),
-        ({"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=true"}, False),
+        pytest.param(
+            {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=true"}, False, marks=pytest.mark.slow
+        ),
         ({"XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type=individual_convolution"}, True),
-        ({"JAX_NUM_CPU_DEVICES": "2"}, True),
+        pytest.param({"JAX_NUM_CPU_DEVICES": "2"}, True, marks=pytest.mark.slow),
     ],
 )
 def test_convolutions_are_kept_from_the_library_that_takes_one_core(variables, by_library):
@@ -85,6 +87,7 @@ print(*(faults() for _ in range(4)))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     sys.platform != "linux" or platform.libc_ver()[0] != "glibc",
     reason="elsewhere nothing is changed",

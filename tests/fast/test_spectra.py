@@ -78,6 +78,7 @@ def test_the_gradient_is_the_transposed_correlation(chosen):
     np.testing.assert_allclose(np.einsum("nhw,dnhw->d", u, pulled), forward, rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_it_is_as_exact_as_a_convolution():
     """On the published bank: the errors of both against float64."""
     kernels = v1.VOneBlockConfig().gabor_kernels().in_phase[::16].transpose(1, 2, 0)

@@ -52,7 +52,9 @@ def block_in_numpy(params, stats, x, lite, size, stride, padding):
 @pytest.mark.parametrize(
     ("lite", "side", "size", "stride", "padding"),
     [
-        (False, 6, 3, 1, (1, 1)), (False, 8, 5, 2, (2, 2)), (False, 7, 3, 2, (1, 1)),
+        pytest.param(False, 6, 3, 1, (1, 1), marks=pytest.mark.slow),
+        pytest.param(False, 8, 5, 2, (2, 2), marks=pytest.mark.slow),
+        (False, 7, 3, 2, (1, 1)),
         (True, 6, 5, 1, (2, 2)), (True, 8, 5, 2, (1, 2)), (True, 8, 3, 2, (0, 1)),
         (True, 7, 5, 2, (2, 2)),
     ],
@@ -97,7 +99,6 @@ def test_examples_skip_a_block_or_have_it_magnified():
 
 
 @pytest.mark.slow
-@pytest.mark.long
 @pytest.mark.parametrize("name", ["vone_efficientnet_lite0", "vone_efficientnet_b0"])
 def test_a_step_of_training_reaches_every_parameter(name):
     config = v1.VOneBlockConfig(

@@ -128,6 +128,7 @@ def test_noise_before_v1_alone_makes_a_network_stochastic(model, images):
     assert not models.is_stochastic(models.without_noise(alone))
 
 
+@pytest.mark.slow
 def test_a_new_bottleneck_has_the_initialisation_of_pytorch():
     model = models.create("ev_resnet18", 3, image_size=32)
     key = jax.random.key(0)

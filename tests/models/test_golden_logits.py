@@ -28,7 +28,7 @@ def original_bank(golden):
 @pytest.mark.parametrize(
     ("name", "reference"),
     [
-        ("resnet50", "resnet50"),
+        pytest.param("resnet50", "resnet50", marks=pytest.mark.slow),
         ("vone_resnet50", "vone_resnet50"),
         pytest.param("alexnet", "alexnet", marks=pytest.mark.slow),
         pytest.param("cornet_s", "cornet_s", marks=pytest.mark.slow),

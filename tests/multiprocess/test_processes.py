@@ -184,7 +184,6 @@ def test_an_error_in_one_ends_both_and_leaves_the_checkpoints(whole, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_two_processes_evaluate_as_one_also_when_stopped(whole, tmp_path):
     """One of the two is stopped at its second batch. Process 0 alone writes and reports."""
     one, two = tmp_path / "one" / "run", tmp_path / "two" / "run"
@@ -208,7 +207,6 @@ def test_two_processes_evaluate_as_one_also_when_stopped(whole, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_a_pod_in_small_is_preempted_and_leaves_no_trace(tmp_path):
     """Two processes with four devices each are stopped, go on and evaluate, equal to the bit."""
 
@@ -235,7 +233,6 @@ def test_a_pod_in_small_is_preempted_and_leaves_no_trace(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_eight_devices_train_and_evaluate_as_one(tmp_path):
     """Curve, sums and adversarial images agree up to rounding, the noise to the bit."""
     found = []

@@ -25,8 +25,8 @@ experiment = replace(base, model=model)
 @pytest.mark.parametrize(
     "rule",
     [
-        pytest.param("OrientedPools(5)", marks=pytest.mark.long),
-        pytest.param("NeighbouringChannels()", marks=pytest.mark.long),
+        "OrientedPools(5)",
+        "NeighbouringChannels()",
         "GDN()",
     ],
 )

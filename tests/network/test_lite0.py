@@ -75,6 +75,7 @@ def test_a_similar_name_is_suggested():
         vone_jax.open_network("efficientnet_lite")
 
 
+@pytest.mark.slow
 def test_networks_of_1000_classes_have_the_names_of_imagenet(tmp_path):
     model = models.create("efficientnet_lite0", 1000, width=1)
     convert.save_folder(tmp_path / "net", model, random_variables(model))

@@ -333,7 +333,6 @@ def test_an_ensemble_has_the_mean_of_the_logits_of_its_members(vone, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_variants_of_v1_share_the_program_behind_it(vone):
     """They differ in their weights, their cells, their noise, and whether their bank is tuned."""
     model, _ = vone
@@ -406,6 +405,7 @@ def test_a_folder_keeps_class_names_and_preprocessing(vone, tmp_path, preprocess
     assert network.preprocessing == preprocessing
 
 
+@pytest.mark.slow
 def test_what_a_folder_says_about_images_is_checked(vone, tmp_path):
     names = [f"kind {i}" for i in range(vone[0].back_end.num_classes)]
     with pytest.raises(ValueError, match="class_names must be"):
@@ -438,6 +438,7 @@ def test_what_is_for_other_networks_is_refused(vone, tmp_path, spec):
         vone_jax.open_network(network, v1_fields={"stride": 4})
 
 
+@pytest.mark.slow
 def test_members_may_lie_in_a_folder_with_a_plus(vone, tmp_path):
     convert.save_folder(tmp_path / "p+q" / "one", *vone)
     one = f"{tmp_path}/p+q/one"
@@ -451,6 +452,7 @@ def test_members_may_lie_in_a_folder_with_a_plus(vone, tmp_path):
             vone_jax.open_network(wrong)
 
 
+@pytest.mark.slow
 def test_members_that_do_not_fit_are_named(vone, tmp_path):
     convert.save_folder(tmp_path / "one", *vone)
     different = r"must have the same image_shape: \(.*\) in member 1, one, and .* in member 2, cnn"

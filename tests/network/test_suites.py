@@ -35,7 +35,6 @@ def names(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_every_source_goes_through_every_suite(vone, names, tmp_path, monkeypatch):
     """A network of a folder is a network as that of a run: masking and physiology are as there."""
     monkeypatch.chdir(tmp_path)
@@ -142,7 +141,6 @@ sweep = Sweep(
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_files_in_the_published_formats_make_a_table(tmp_path, monkeypatch, capfd):
     """The way of ``benchmark/published``, with narrow networks of 1000 classes and six images.
 

@@ -36,6 +36,7 @@ def suppression(layer):
     return size_properties(flat.reshape(*gratings.shape, -1), np.zeros(len(site)))
 
 
+@pytest.mark.slow
 def test_divisive_normalisation_is_surround_suppression():
     plain = suppression(small_layer)["surround_suppression_index"]
     normalised = suppression(divisive)
@@ -58,6 +59,7 @@ def test_a_block_is_linear_in_contrast(site):
     assert (found.c50 > 2).all() and (found.explained > 0.99).all()
 
 
+@pytest.mark.slow
 def test_divisive_normalisation_saturates_with_contrast(site):
     complex_cells = site.keep(site.channel >= BLOCK.simple_channels)
     contrasts = 2.0 ** np.arange(-4.0, 0.5, 1.0)
@@ -140,6 +142,7 @@ def test_the_noise_of_a_block_is_a_rectified_normal(x, mean, variance):
         assert found_variance / found_mean == pytest.approx(2.735, rel=0.01)
 
 
+@pytest.mark.slow
 def test_the_fano_factor_is_1_in_spikes_only():
     def counts(mean, normal):
         spikes = 0.35 * mean + 0.07

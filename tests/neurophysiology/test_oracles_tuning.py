@@ -120,6 +120,7 @@ def test_orientation_and_frequency_bandwidths_follow_the_envelope(scores, gabors
         assert sign * correlation > 0.8, name
 
 
+@pytest.mark.slow
 def test_the_responses_are_those_of_the_layer(site):
     gratings = stimuli.grating_set("one", spatial_frequency=3.0, radius=2.0, orientation=40.0,
                                    phase=np.array([0.0, 90.0]))  # fmt: skip

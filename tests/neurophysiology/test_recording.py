@@ -215,6 +215,7 @@ def test_layers_that_cannot_be_scored_are_refused(layer, message):
         score_small(layer)
 
 
+@pytest.mark.slow
 def test_a_layer_with_an_offset_before_its_nonlinearity_has_no_rates():
     """A linear filter has the same mean response to a drifting grating as to grey."""
 

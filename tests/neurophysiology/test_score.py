@@ -122,7 +122,6 @@ def test_the_table_names_what_is_missing(scores):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_the_examples_of_the_documentation_run(tmp_path, monkeypatch):
     page = (Path(__file__).parents[2] / "docs" / "neurophysiology.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
@@ -231,7 +230,6 @@ class TestThePublishedBlock:
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_the_published_block_at_7_degrees():
     # Kernels of 31 pixels at 32 pixels per degree; values measured with another program.
     config = v1.VOneBlockConfig(noise=None, visual_degrees=7.0, kernel_size=31)

@@ -84,7 +84,6 @@ def selected(optimised):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_selection_with_noise_finds_other_units(selected):
     site, _ = selected
     # 833 units over 39 locations; without noise 1967, nearly all at 4.
@@ -94,7 +93,6 @@ def test_selection_with_noise_finds_other_units(selected):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 @pytest.mark.parametrize("name", SCORES)
 def test_scores_of_such_units(selected, name):
     _, scores = selected

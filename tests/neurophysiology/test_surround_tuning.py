@@ -79,7 +79,6 @@ def suppression(layer):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_the_tuning_of_a_surround_is_measured():
     plain, untuned, tuned = map(suppression, (small_layer, normalised(False), normalised(True)))
     # A filter without a surround is not suppressed; what it sees of the larger grating adds.

@@ -42,6 +42,7 @@ def described(section):
             if e.attributes.get("class") == "plot"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_layers_are_ranked_by_the_mean_of_their_scores():
     weak = [layer(BASE, "stem", dict.fromkeys(SCORES, 0.2)),
             layer(BASE, "layer1", dict.fromkeys(SCORES, 0.5))]  # fmt: skip
@@ -164,6 +165,7 @@ def test_receptive_field_maps_of_example_units_are_shown():
     assert pictures[3].startswith("Receptive-field map of unit 4, from -0.25 to 1.25 degrees")
 
 
+@pytest.mark.slow
 def test_textures_that_are_stand_ins_are_told_apart():
     def text(proxy, medians):
         textures = results.TextureMedians("proxy: sand", proxy, ("sand",), 15, 20, medians)

@@ -66,7 +66,6 @@ def losses(directory):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_a_run_learns_from_an_ensemble(tmp_path, capsys):
     """The first loss is that of the network before the step, at the weight 1 the divergence."""
     model = models.create("resnet18", 10, image_size=28, in_channels=1, width=2)

@@ -132,7 +132,7 @@ def test_a_vonenet_takes_the_trunk_of_its_base_network(sources):
         np.testing.assert_array_equal(value, expected)
 
 
-@pytest.mark.parametrize("class_names", ["vwxyz", "abx"])
+@pytest.mark.parametrize("class_names", [pytest.param("vwxyz", marks=pytest.mark.slow), "abx"])
 def test_other_classes_make_a_new_head(sources, class_names):
     """Their number may be that of the file or another."""
     number = len(class_names)
@@ -189,7 +189,9 @@ def test_a_module_is_taken_as_a_whole_or_not_at_all(sources):
     assert counts(weights)["back_end/fc8"][0] == 0
 
 
-@pytest.mark.parametrize(("name", "width"), [("alexnet", 2), ("resnet18", 4)])
+@pytest.mark.parametrize(
+    ("name", "width"), [("alexnet", 2), pytest.param("resnet18", 4, marks=pytest.mark.slow)]
+)
 def test_weights_of_which_nothing_fits_are_refused(sources, name, width):
     message = (
         rf"initial_weights: nothing in source \({name}\) fits resnet18 of width 2. It has "
@@ -325,6 +327,7 @@ def test_an_evnet_takes_both_stages_of_the_source_but_their_noise(sources):
     assert "model.subcortical.m_cells" not in notes
 
 
+@pytest.mark.slow
 def test_stems_that_move_otherwise_are_named(sources):
     """Those for 64 and 224 pixels have weights of the same shapes and other strides."""
     target = experiment("resnet18")
@@ -366,6 +369,7 @@ def start(tiny, sources, monkeypatch):
     return replace(tiny, initial_weights="weights", freeze=("conv",), optimizer=optimizer)
 
 
+@pytest.mark.slow
 def test_a_run_logs_once_what_it_took_and_stores_the_digest(start, sources, tmp_path, capsys):
     assert train(start, tmp_path, progress=True).finished
     records = [record for record in log(tmp_path) if record["kind"] == "initial_weights"]
@@ -400,6 +404,7 @@ def test_a_stopped_run_resumes_bit_for_bit_without_the_weights(start, sources, t
     assert_same_run(start, stopped, whole)
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_starts_from_the_weights_again(
     start, sources, tmp_path
 ):

@@ -35,7 +35,6 @@ def start(run_dir, *arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 @pytest.mark.usefixtures("compiled_once")
 @pytest.mark.parametrize("from_weights", [False, True])
 def test_kills_at_random_moments_leave_no_trace(tmp_path, from_weights):

@@ -18,7 +18,6 @@ def resident_bytes():
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_memory_does_not_grow_over_1000_steps(tiny, tmp_path, monkeypatch):
     """Memory is compared at the steps 200, 600 and 1,000, with validations in between."""
     seen = {}

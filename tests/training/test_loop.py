@@ -185,6 +185,7 @@ def test_work_after_the_last_checkpoint_is_done_again(tiny, whole, tmp_path):
     assert_same_run(tiny, tmp_path, whole)
 
 
+@pytest.mark.slow
 def test_another_number_of_devices_gives_the_same_curve(tiny, whole, tmp_path):
     """A checkpoint that was written on one device is also resumed on four."""
     train(tiny, tmp_path, stop=StopAt(3))
@@ -339,6 +340,7 @@ def rotten(tiny, monkeypatch):
     return replace(tiny, data=replace(tiny.data, unreadable="skip", unreadable_limit=2))
 
 
+@pytest.mark.slow
 def test_images_that_cannot_be_read_are_named_and_counted_over_a_stop(rotten, tmp_path):
     """There is one such image in each of 2 epochs."""
     with pytest.warns(UserWarning, match="example 5 of 'tiny' 'train' cannot be read: rotten"):
@@ -363,6 +365,7 @@ def test_a_run_does_not_go_on_with_other_files(tiny, tmp_path, monkeypatch):
             train(tiny, tmp_path, stop=StopAt(2))
 
 
+@pytest.mark.slow
 def test_too_many_images_that_cannot_be_read_end_the_run(rotten, tmp_path):
     strict = replace(rotten, data=replace(rotten.data, unreadable_limit=1))
     expected = "2 training images could not be read up to step [456], data.unreadable_limit is 1"
@@ -463,6 +466,7 @@ def test_more_steps_than_can_be_counted_are_refused(tiny, tmp_path):
         train(replace(tiny, steps=2**31), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["train", "eval"])
 def test_a_worker_that_ends_with_a_request_to_stop_is_no_error(
     tiny, whole, tmp_path, monkeypatch, kind
@@ -498,6 +502,7 @@ def test_a_full_disk_is_an_error_and_the_run_goes_on_when_there_is_room(tiny, wh
     assert_same_run(tiny, tmp_path, whole)
 
 
+@pytest.mark.slow
 def test_what_changes_no_number_may_change_on_the_way(tiny, whole, tmp_path):
     train(tiny, tmp_path, stop=StopAt(3))
     moved = replace(
@@ -550,6 +555,7 @@ def test_as_many_batches_wait_on_the_devices_as_are_asked_for(
     assert done == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefetch", [0, 3])
 def test_batches_that_wait_change_no_number_also_after_a_stop(tiny, whole, tmp_path, prefetch):
     ahead = replace(tiny, data=replace(tiny.data, prefetch=prefetch))
@@ -576,12 +582,14 @@ def test_a_nan_in_validation_stops_the_run(tiny, tmp_path, monkeypatch):
         train(tiny, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_learning_rate_that_is_too_high_stops_the_run(tiny, tmp_path):
     wild = replace(tiny, optimizer=replace(tiny.optimizer, learning_rate=1e30, gradient_clip=None))
     with pytest.raises(training.NonFiniteError, match="is (nan|inf) at step [23] of 6 .learning"):
         train(wild, tmp_path)
 
 
+@pytest.mark.slow
 def test_plateau_follows_the_validation_loss_also_after_a_stop(tiny, tmp_path, monkeypatch):
     """The losses never fall, so the rate is halved after every second validation."""
     losses = iter([])

@@ -67,6 +67,7 @@ def test_an_attack_sees_the_network_as_it_is():
     assert_close(after.params, expected.params, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_accumulation_attacks_the_same_images():
     """The change of an example does not depend on its part of the batch."""
     attack = PGD("linf", 0.1, steps=1, random_start=True)
@@ -105,6 +106,7 @@ TARGETS = {
 }
 
 
+@pytest.mark.slow
 def test_the_similarity_term_adds_its_gradient():
     config = Similarity("v1", alpha=3.0, layers=("pixels", "logits"), images=8, batch=8)
     before, after, metrics = step(FeaturesNet(), targets=TARGETS, similarity=config)

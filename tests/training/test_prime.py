@@ -256,11 +256,13 @@ def test_images_are_in_range_and_differ_by_their_keys(whole):
     assert len({one.tobytes() for one in found}) == 8
 
 
+@pytest.mark.slow
 def test_images_do_not_depend_on_their_batch(whole):
     function, images, found = whole
     np.testing.assert_array_equal(function(keys_of(8)[5:2:-2], images[5:2:-2]), found[5:2:-2])
 
 
+@pytest.mark.slow
 def test_four_devices_do_what_one_does(whole):
     function, images, found = whole
     split = meshes.shard_batch(meshes.data_mesh(), {"image": np.asarray(images)})["image"]
@@ -278,6 +280,7 @@ def test_all_platforms_compute_the_same():
     assert np.abs(found - np.asarray(images)).max() > 0.1
 
 
+@pytest.mark.slow
 def test_the_smallest_images():
     """Without a pixel inside the border, displacements are zero."""
     found = perturb(SMOOTH)(keys_of(6), jnp.full((6, 1, 3, 1), 0.5))

@@ -173,6 +173,7 @@ def test_what_is_no_run_is_named(tmp_path, content, message):
         read_run(tmp_path)
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_of_the_description_is_refused_or_harmless(tmp_path):
     describe(tmp_path)
     path = tmp_path / CONFIG

@@ -78,6 +78,7 @@ def test_other_options_of_a_step_do_not_touch_frozen_parts(fields):
     assert changed(before, after) == {"logits/kernel", "logits/bias"}
 
 
+@pytest.mark.slow
 def test_the_similarity_term_does_not_touch_frozen_parts():
     rng = np.random.default_rng(1)
     images = jnp.asarray(rng.random((4, 8, 8, 1)), jnp.float32)
@@ -91,6 +92,7 @@ def test_the_similarity_term_does_not_touch_frozen_parts():
     assert changed(before, after) == EVERYTHING - frozen
 
 
+@pytest.mark.slow
 def test_frozen_parameters_have_no_state_of_the_optimiser():
     sizes = [
         sum(x.size for x in jax.tree.leaves(run(number=1, freeze=freeze)[0].opt_state))
@@ -114,6 +116,7 @@ def test_gradients_of_frozen_parameters_are_not_computed():
     assert [program.count("= conv_general_dilated") for program in programs] == [2, 1]
 
 
+@pytest.mark.slow
 def test_a_frozen_batch_norm_uses_its_running_values():
     """Reference: the gradient of a network whose batch norms are all in evaluation mode."""
     plain = OptimizerConfig(learning_rate=1.0, momentum=0.0, weight_decay=0.0)
@@ -145,7 +148,7 @@ def test_a_frozen_batch_norm_uses_its_running_values():
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("devices", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_rates_of_parts_are_those_of_parameter_groups_in_pytorch(devices):
     """Two steps by hand: v = m v + g + d p; p = p - rate * factor * v."""
     config = replace(OPTIMIZER, momentum=0.9, gradient_clip=None, schedule=training.Constant())

@@ -23,6 +23,7 @@ def test_similarity_is_the_correlation_coefficient():
     np.testing.assert_allclose(found, np.corrcoef(flat), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_constant_features_have_no_similarity_and_a_finite_gradient():
     constant = features(1).at[2].set(3.0)
     assert np.all(np.asarray(similarity.correlation(constant))[2] == 0)
@@ -45,6 +46,7 @@ def test_loss_is_the_mean_squared_difference_of_inverse_hyperbolic_tangents():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_loss_vanishes_where_the_network_agrees_and_finds_the_layer_that_does():
     layers = {"a": features(5), "b": features(6)}
     target = similarity.correlation(layers["b"])
@@ -54,6 +56,7 @@ def test_loss_vanishes_where_the_network_agrees_and_finds_the_layer_that_does():
     assert slope[0] > 0 > slope[1]
 
 
+@pytest.mark.slow
 def test_identical_images_do_not_make_it_infinite():
     twins = jnp.repeat(features(7)[:1], 5, axis=0)
     value, slope = jax.value_and_grad(
@@ -141,6 +144,7 @@ def test_a_measured_matrix_is_read(tmp_path):
         similarity.make_targets(experiment(image_size=32, **fields))
 
 
+@pytest.mark.slow
 def test_a_run_does_not_go_on_with_another_matrix(tmp_path):
     fields = {"target": "neural", "images": 6, "batch": 4}
     measured = experiment(path=str(matrix(tmp_path)), **fields)

@@ -40,7 +40,11 @@ def plain():
     return run(PlainNet())
 
 
-@pytest.mark.parametrize(("parts", "devices"), [(2, ONE), (4, ONE), (2, FOUR)])
+@pytest.mark.parametrize(("parts", "devices"), [
+    (2, ONE),
+    pytest.param(4, ONE, marks=pytest.mark.slow),
+    pytest.param(2, FOUR, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_without_batch_norm_parts_of_a_batch_learn_as_the_batch(plain, parts, devices):
     state, metrics = run(PlainNet(), devices, accumulation_steps=parts)
     assert_close(state, plain[0], 1e-6)
@@ -48,6 +52,7 @@ def test_without_batch_norm_parts_of_a_batch_learn_as_the_batch(plain, parts, de
     assert int(metrics.sums.seen) == 8
 
 
+@pytest.mark.slow
 def test_batch_norm_sees_one_part_after_the_other():
     """Reference: the network applied to the rows 0, 2, 4, 6 and then to 1, 3, 5, 7."""
     state, _ = run(MODEL, number=1, accumulation_steps=2)
@@ -67,11 +72,13 @@ def test_batch_norm_sees_one_part_after_the_other():
     assert_close(state.batch_stats, variables["batch_stats"], 1e-6)
 
 
+@pytest.mark.slow
 def test_parts_do_not_depend_on_the_number_of_devices():
     one, four = (run(MODEL, devices, accumulation_steps=2) for devices in (ONE, FOUR))
     assert_close(one, four, 1e-5)
 
 
+@pytest.mark.slow
 def test_computing_again_gives_the_same_step():
     """The network has noise, dropout and batch norm: keys and statistics must be the same."""
     assert_close(run(MODEL, remat=True), run(MODEL), 1e-6)
@@ -166,6 +173,7 @@ def test_no_corruption_is_no_augmentation():
     assert make_augmentation(NAMES, (1, 3), 0.0) is None
 
 
+@pytest.mark.slow
 def test_a_step_learns_from_corrupted_images_on_any_mesh():
     corrupted = replace(EXPERIMENT.data, corruptions=NAMES)
     one, four = (run(PlainNet(), devices, data=corrupted) for devices in (ONE, FOUR))
@@ -174,6 +182,7 @@ def test_a_step_learns_from_corrupted_images_on_any_mesh():
     assert one[1].sums.loss != pytest.approx(clean[1].sums.loss, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_bfloat16_layers_train_float32_parameters_and_statistics():
     """V1 and its noise are float32 in both networks, so their responses are equal."""
     config = v1.VOneBlockConfig(

@@ -204,6 +204,7 @@ def test_keys_decide_the_noise(noisy, images):
     assert not np.allclose(one[0] - one[1], 0)
 
 
+@pytest.mark.slow
 def test_the_block_alone_and_by_rngs_draws_the_same_noise(noisy, images):
     key = jax.random.key(5)
     by_rngs = v1.VOneBlock(SMALL).apply({}, images, rngs={"noise": key})

@@ -82,7 +82,7 @@ def test_banks_of_one_kind_of_cell(num_simple, platform):
     np.testing.assert_allclose(cells, expected, rtol=0, atol=2e-5)
 
 
-@PLATFORMS
+@pytest.mark.parametrize("platform", [pytest.param("cpu", marks=pytest.mark.slow), "tpu"])
 def test_derivatives_are_the_bank_and_its_transpose(platform):
     """The bank is linear: its derivative is itself, and <A u, v> = <u, A' v>, also under vmap."""
     rng = np.random.default_rng(3)

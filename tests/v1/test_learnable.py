@@ -42,6 +42,7 @@ def test_it_starts_at_the_bank(gabor, start):
     assert sorted(start) == sorted(NAMES)
 
 
+@pytest.mark.slow
 def test_a_tuned_block_responds_as_the_fixed_one_before_training(images):
     block = v1.VOneBlock(TUNED)
     variables = block.init(jax.random.key(0), images)
@@ -127,6 +128,7 @@ def network():
     return model, {**variables, "params": moved}
 
 
+@pytest.mark.slow
 def test_a_fixed_bank_gives_the_same_logits(network, images, tmp_path):
     model, variables = network
     fixed, rest = models.with_fixed_bank(model, variables)
@@ -150,6 +152,7 @@ def test_a_tuned_bank_has_no_place_in_a_state_dict(network):
         convert.to_torch(*network)
 
 
+@pytest.mark.slow
 def test_what_is_learned_in_v1_does_not_decay(network):
     _, variables = network
     params = variables["params"]

@@ -29,6 +29,7 @@ def test_normals_of_jax_can_be_chosen():
     assert not np.allclose(draws, v1.standard_normal(prng.example_keys(key, 3), (4, 5)))
 
 
+@pytest.mark.slow
 def test_the_block_draws_with_the_generator_of_its_configuration():
     def responses(generator):
         config = v1.VOneBlockConfig(
@@ -108,7 +109,10 @@ def test_levels_and_gaussian_scales_must_not_be_negative():
         v1.GaussianNoise(float("inf"))
 
 
-@pytest.fixture(params=[v1.NeuronalNoise(), v1.GaussianNoise(0.5)], ids=["neuronal", "gaussian"])
+@pytest.fixture(
+    params=[pytest.param(v1.NeuronalNoise(), marks=pytest.mark.slow), v1.GaussianNoise(0.5)],
+    ids=["neuronal", "gaussian"],
+)
 def shared(request):
     """A function of responses that several draws share, a loop over draws, and responses."""
     z = jax.random.normal(jax.random.key(5), (3, 2, 4, 4, 5))

@@ -196,6 +196,7 @@ def test_gradient_equals_finite_differences():
     assert float(jax.grad(total)(0.0)) == pytest.approx(float(numeric), rel=5e-3)
 
 
+@pytest.mark.slow
 def test_responses_do_not_depend_on_the_mean_luminance():
     """Light adaptation: an image and a dimmed one are the same."""
     images = np.random.default_rng(0).uniform(0.2, 0.8, (2, 24, 24, 3)).astype(np.float32)
@@ -211,6 +212,7 @@ def test_opponent_cells_prefer_the_colour_of_their_centre():
     np.testing.assert_allclose(centre[:, 3], centre[0, 3], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_grey_images_are_colour_images_of_equal_channels():
     grey = dataclasses.replace(QUIET, in_channels=1)
     assert (grey.num_channels, QUIET.num_channels) == (2, 4)
@@ -221,6 +223,7 @@ def test_grey_images_are_colour_images_of_equal_channels():
     np.testing.assert_allclose(three[..., :1], one[..., :1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_populations_can_be_left_out():
     images = np.random.default_rng(2).random((1, 24, 24, 3)).astype(np.float32)
     both = v1.subcortical_responses(QUIET, images)
@@ -229,12 +232,15 @@ def test_populations_can_be_left_out():
     np.testing.assert_array_equal(jnp.concatenate([without_m, without_p], axis=-1), both)
 
 
-@pytest.mark.parametrize(("height", "width"), [(24, 24), (9, 40), (1, 3)])
+@pytest.mark.parametrize(
+    ("height", "width"), [(24, 24), pytest.param(9, 40, marks=pytest.mark.slow), (1, 3)]
+)
 def test_any_image_size(height, width):
     responses = v1.subcortical_responses(QUIET, jnp.ones((1, height, width, 3)))
     assert responses.shape == (1, height, width, 4)
 
 
+@pytest.mark.slow
 def test_noise_depends_on_the_key_of_an_example_alone():
     responses = jax.random.normal(jax.random.key(1), (3, 8, 8, 4))
 
