@@ -150,6 +150,7 @@ def test_art_estimator(art, quiet, noisy, images):
     assert every.shape == (4, 4, 16, 16, 3)
     one = estimator.class_gradient(images, LABELS)
     np.testing.assert_array_equal(one[:, 0], every[np.arange(4), LABELS])
+    assert not estimator.channels_first  # Some attacks ask.
     with pytest.raises(NotImplementedError):
         estimator.fit(images, LABELS)
     with pytest.raises(ValueError, match="eot_samples must be an integer >= 1"):

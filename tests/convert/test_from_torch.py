@@ -162,7 +162,8 @@ def test_a_flag_that_may_change_the_network_is_refused_with_its_name(vone, write
 def test_without_flags_the_published_values_are_assumed_and_said(vone, write):
     conversion = convert.read(write(vone[2], flags=None))
     assert conversion.model.v1.noise == v1.NeuronalNoise()
-    assert any("published values" in note for note in conversion.notes)
+    (published,) = (note for note in conversion.notes if note.startswith("published values"))
+    assert published.endswith("stride, k_exc, noise_mode, image_size")
     assert any("half of the filters" in note for note in conversion.notes)
 
 
@@ -276,6 +277,42 @@ def test_checkpoints_of_robustness(resnet50, tmp_path):
     assert conversion.name == "resnet50" and equal(conversion.variables, variables)
     np.testing.assert_allclose(conversion.model.mean, (0.5, 0.4, 0.3), rtol=1e-7)
     np.testing.assert_allclose(conversion.model.std, (0.2, 0.3, 0.4), rtol=1e-7)
+
+
+def test_tensors_beside_the_state_dict_do_not_hide_it(resnet50, tmp_path):
+    """The ImageNet example of PyTorch stores its best accuracy as a tensor; others a generator."""
+    _, variables, network = resnet50
+    beside = {"epoch": 1, "arch": "resnet50", "best_acc1": np.float32([12.0]), "optimizer": {}}
+    for holder in ("state_dict", "model"):
+        path = tmp_path / f"{holder}.pth.tar"
+        path.write_bytes(archive(beside | {holder: network, "rng": np.zeros(8, np.uint8)}))
+        assert equal(convert.read(path).variables, variables)
+
+
+def test_a_normalisation_that_is_assumed_is_told(resnet50, write):
+    words = "normalisation that the file does not say: mean 0.485, 0.456, 0.406"
+    notes = convert.read(write(resnet50[2], None)).notes
+    assert sum(note.startswith(words) for note in notes) == 1
+    stated = convert.read(write(resnet50[2], {"normalization": "imagenet"})).notes
+    assert not [note for note in stated if "normalisation" in note]
+    model, variables, grey = filled("resnet18", in_channels=1)
+    conversion = convert.read(write(grey, None))
+    assert "normalisation that the file does not say: mean 0.5, standard deviation 0.5" in (
+        conversion.notes
+    )
+
+
+def test_wrong_arguments_are_named(vone, resnet50, write):
+    base, path = write(resnet50[2], None), write(vone[2])
+    for size in (0, "64", 2.5):
+        with pytest.raises(ValueError, match="image_size must be an integer >= 1, got"):
+            convert.read(base, image_size=size)
+    with pytest.raises(ValueError, match="a field of v1 must be one of .*; did you mean 'k_exc'"):
+        convert.read(path, v1={"k_ex": 1.0})
+    with pytest.raises(ValueError, match="a field of v1 must be one of"):
+        convert.read(path, v1={"bank": None})
+    with pytest.raises(ValueError, match=r"ignored_flags must be a list of names, .*\['color'\]"):
+        convert.read(path, ignored_flags="color")
 
 
 @pytest.mark.parametrize(("size", "stride"), [(64, 1), (28, 2), (112, None)])

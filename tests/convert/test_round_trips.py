@@ -119,6 +119,16 @@ def test_a_run_is_not_overwritten_by_a_folder(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
+@pytest.mark.parametrize("name", ["README.md", "model.safetensors"])
+def test_other_files_of_the_names_of_a_folder_are_kept(name, tmp_path):
+    model = models.create("resnet18", 3, image_size=28, in_channels=1, width=2)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match=f"its {name} is that of something else"):
+        convert.save_folder(tmp_path, model, random_variables(model))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
 @pytest.mark.parametrize("image_size", [28, 32, 64, 224])
 @pytest.mark.parametrize("name", ["resnet18", "alexnet"])
 def test_files_keep_the_form_of_base_networks(name, image_size, tmp_path):
@@ -192,30 +202,43 @@ def test_the_card_says_what_was_measured_and_no_more(vone, folder, tmp_path):
     assert "8 simple and 8 complex cells" in card
     assert "NeuronalNoise (scale 0.35, level 0.07, strength 1.0)" in card
     attack = results.Attack("PGD", "linf", 4 / 255, {"steps": 64})
-    clean, attacked, bank = (
+    ten = results.Protocol("fresh", 10)
+
+    def share(value):
+        return results.Accuracy(value, (value - 0.1, value + 0.1), round(100 * value), 100)
+
+    measured = [
         results.Result(
-            name=condition.kind,
+            name=name,
             network=results.Network("vone_resnet18", "VOneResNet-18", True, 1, "0", None),
             dataset=results.Dataset("imagenette", "validation", 100),
             condition=condition,
-            protocol=results.Protocol(),
+            protocol=protocol,
             key=results.Key(0, "x"),
             matmul_precision="highest",
             run="net",
             provenance=results.Provenance(),
-            measured=measured,
+            measured=accuracy,
         )
-        for condition, measured in (
-            (results.CleanCondition(), results.Accuracy(0.5, (0.4, 0.6), 50, 100)),
-            (results.AttackCondition((attack,)), results.Accuracy(0.25, (0.2, 0.3), 25, 100)),
-            (results.FrontEndCondition(), None),
+        for name, condition, protocol, accuracy in (
+            ("front-end", results.FrontEndCondition(), results.Protocol(), None),
+            ("b", results.AttackCondition((attack,), "none"), ten, share(0.5)),
+            ("a", results.AttackCondition((attack,)), ten, share(0.25)),
+            ("clean-test-none", results.CleanCondition(), results.Protocol("none", 1), share(0.9)),
+            ("clean", results.CleanCondition(), ten, share(0.8)),
         )
-    )
-    convert.save_folder(tmp_path / "b", vone[0], vone[1], results=[clean, attacked, bank])
+    ]
+    convert.save_folder(tmp_path / "b", vone[0], vone[1], results=measured)
     card = (tmp_path / "b" / "README.md").read_text()
-    assert "| clean | imagenette validation | 100 | 0.5000 | 0.4000 to 0.6000 |" in card
-    assert "| PGD, linf 4/255 | imagenette validation | 100 | 0.2500 | 0.2000 to 0.3000 |" in card
-    assert card.count("\n| ") == 4
+    data = "imagenette validation | 100"
+    rows = [line for line in card.splitlines() if line.startswith("| ")][2:]
+    assert rows == [
+        f"| clean | clean | fresh noise, 10 draws | {data} | 0.8000 | 0.7000 to 0.9000 |",
+        f"| clean-test-none | clean | no noise | {data} | 0.9000 | 0.8000 to 1.0000 |",
+        f"| a | PGD linf 4/255 | fresh noise, 10 draws | {data} | 0.2500 | 0.1500 to 0.3500 |",
+        f"| b | PGD linf, gradients without noise 4/255 | fresh noise, 10 draws | {data} | 0.5000 "
+        "| 0.4000 to 0.6000 |",
+    ]
 
 
 def test_damaged_folders(folder):

@@ -124,6 +124,16 @@ def test_known_names_cannot_be_used_for_something_else(write):
     refused(write({"a": Call(rebuild, ("x", 0, (2,), (1,)))}, []), match="has no storage")
 
 
+def test_a_tensor_that_is_negated_lazily_is_refused(write):
+    """PyTorch stores the numbers before they are negated, and says so in a seventh argument."""
+    rebuild = Name("torch._utils", "_rebuild_tensor_v2")
+    storage = Stored("0", np.ones(2, np.float32))
+    arguments = (storage, 0, (2,), (1,), False, OrderedDict())
+    assert read_checkpoint(write({"a": Call(rebuild, (*arguments, {}))}, [storage])).state_dict
+    negated = Call(rebuild, (*arguments, {"neg": True}))
+    refused(write({"a": negated}, [storage]), match=r"store tensor.resolve_neg\(\)")
+
+
 def test_truncation_anywhere_is_an_error(write, tmp_path):
     data = write({"state_dict": weights()}).read_bytes()
     path = tmp_path / "short.pth"

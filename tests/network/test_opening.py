@@ -144,6 +144,7 @@ def test_noise_is_found_or_must_be_stated():
     [
         ("wrong_names", NetworkError, "wrong_names has 2 names of classes for its 10 logits"),
         ("wrong_logits", NetworkError, r"logits of shape \(N, classes\) for N images, got \(2,\)"),
+        ("images_alone", NetworkError, r"images_alone: .* becomes one by lambda keys, images: f"),
         ("not_finite", NetworkError, "must return finite floating-point logits"),
         ("nothing", NetworkError, r"must return a vone_jax.Network or \(logits_fn, .* NoneType"),
         (
@@ -424,6 +425,12 @@ def test_what_a_folder_says_about_images_is_checked(vone, tmp_path):
         path.write_text(json.dumps(good | wrong))
         with pytest.raises(convert.CheckpointError, match="config.json: .* must be"):
             vone_jax.open_network(tmp_path / "net")
+
+
+def test_a_folder_without_its_weights_is_no_run(vone, tmp_path):
+    (convert.save_folder(tmp_path / "net", *vone) / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="model.safetensors"):
+        vone_jax.open_network(tmp_path / "net")
 
 
 @pytest.mark.parametrize("spec", ["folder", "network"])

@@ -95,6 +95,10 @@ def wrong_logits():
     return (lambda keys, images: images.mean((1, 2, 3))), SHAPE
 
 
+def images_alone():
+    return (lambda images: images.reshape(len(images), -1)), SHAPE
+
+
 def not_finite():
     return (lambda keys, images: jnp.full((len(images), 10), jnp.nan)), SHAPE
 

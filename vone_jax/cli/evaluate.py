@@ -253,7 +253,7 @@ def summary(finished: Sequence[results.Result]) -> str:
     for result in finished:
         measured, condition = result.measured, result.condition
         if isinstance(measured, results.Accuracy):
-            row = (*_condition(result), *_shares(measured), str(measured.seen))
+            row = (*result.condition_label, *_shares(measured), str(measured.seen))
             accuracies.setdefault(_heading(result), []).append(row)
         elif isinstance(measured, results.Checks):
             rows = [(check.verdict, check.name, check.meaning) for check in measured.checks]
@@ -289,20 +289,6 @@ def _heading(result: results.Result) -> str:
         f"{network.label} ({result.run}{step}) on {dataset.examples} images of {dataset.name} "
         f"{dataset.split}{few}; {result.protocol_label}"
     )
-
-
-def _condition(result: results.Result) -> tuple[str, str]:
-    """A condition and its strength."""
-    condition = result.condition
-    if isinstance(condition, results.AttackCondition):
-        attack = f"{condition.attack_name} {condition.attack.norm}"
-        noise = result.attack_noise_label
-        return f"{attack}, {noise}" if noise else attack, condition.attack.eps_label
-    if isinstance(condition, results.CorruptionCondition):
-        form = "" if condition.form == "float" else f", {condition.form}"
-        name = condition.corruption.replace("_", " ")
-        return f"{name}{form}", f"severity {condition.severity}"
-    return "clean", ""
 
 
 def _layers(scored: list[tuple[str, results.LayerScores]]) -> str:

@@ -1,8 +1,9 @@
 """A classifier of this project as an estimator of the Adversarial Robustness Toolbox.
 
-Needs the package adversarial-robustness-toolbox. The white-box attacks of the toolbox use the loss
-and the gradients of this estimator. Its Square attack and its AutoAttack accept only estimators of
-the frameworks that it knows; ``vone_jax.attacks`` has both.
+Needs the package adversarial-robustness-toolbox. The attacks of the toolbox that ask an estimator
+for its loss and gradients, such as PGD, use those of this one. Attacks that ask for a network of a
+framework that the toolbox knows refuse it, among them Square and AutoAttack; ``vone_jax.attacks``
+has both.
 """
 
 from typing import Any
@@ -23,6 +24,7 @@ class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Ba
     """A classifier of float32 NHWC NumPy images in [0, 1]. Its predictions are logits."""
 
     estimator_params = BaseEstimator.estimator_params
+    channels_first = False
 
     def __init__(
         self,

@@ -109,7 +109,8 @@ def _find_state_dict(content: Any) -> tuple[dict[str, StoredTensor], dict[str, A
         raise CheckpointError(
             f"the file holds a {type(content).__name__}, not a state dict or a dictionary with one"
         )
-    for holder in (content, *(content.get(name) for name in _HOLDERS)):
+    # Other tensors may lie beside the holder, such as the best accuracy of a training.
+    for holder in (*(content.get(name) for name in _HOLDERS), content):
         if isinstance(holder, dict) and any(isinstance(v, StoredTensor) for v in holder.values()):
             break
     else:

@@ -108,19 +108,25 @@ def check_place(folder: Path) -> None:
     """Refuse a directory that holds something else than a folder of ``save_folder``.
 
     Raises:
-      ValueError: if it has a ``config.json`` of something else, such as a run of ``train.py``.
+      ValueError: if one of the three files is there without the ``config.json`` of such a folder,
+        as in a run of ``train.py`` or beside a README of something else.
     """
-    if not (folder / "config.json").exists():
-        return
-    try:
-        before = read_json(folder / "config.json")
-    except CheckpointError:
-        before = None
-    if not isinstance(before, dict) or before.get("library_name") != "vone_jax":
+    written = ("config.json", "model.safetensors", "README.md")
+    there = [name for name in written if (folder / name).exists()]
+    if there and not is_folder(folder):
         raise ValueError(
-            f"{folder} must be a new directory, or a folder of vone_jax.convert; its config.json "
+            f"{folder} must be a new directory, or a folder of vone_jax.convert; its {there[0]} "
             "is that of something else, such as a run, and would be lost. Name another one"
         )
+
+
+def is_folder(path: Path) -> bool:
+    """Return True if a directory has the ``config.json`` of ``save_folder``."""
+    try:
+        config = read_json(path / "config.json")
+    except (CheckpointError, OSError):
+        return False
+    return isinstance(config, dict) and config.get("library_name") == "vone_jax"
 
 
 class Folder(NamedTuple):
@@ -295,10 +301,11 @@ def _card(
             f"{config['complex_channels']} complex cells at stride {config['stride']}; noise: "
             f"{noise}. The noise is on in training and in evaluation.\n"
         )
-    rows = [row for row in map(_row, measured) if row]
+    accuracies = [result for result in measured if isinstance(result.measured, results.Accuracy)]
+    rows = [_row(r) for r in sorted(accuracies, key=lambda r: (r.kind != "clean", r.name))]
     if rows:
-        head = "| condition | data | examples | accuracy | interval |"
-        rows = [head, "| --- | --- | ---: | ---: | --- |", *rows]
+        head = "| result | condition | predictions | data | examples | accuracy | interval |"
+        rows = [head, "| --- | --- | --- | --- | ---: | ---: | --- |", *rows]
     return _CARD.format(
         **description,
         licence=licence,
@@ -310,18 +317,11 @@ def _card(
     )
 
 
-def _row(result: results.Result) -> str | None:
-    """One table row, for results that have an accuracy."""
-    if not isinstance(result.measured, results.Accuracy):
-        return None
-    condition, data = result.condition, result.dataset
-    words = "clean"
-    if isinstance(condition, results.AttackCondition):
-        words = f"{condition.attack_name}, {condition.attack.norm} {condition.attack.eps_label}"
-    elif isinstance(condition, results.CorruptionCondition):
-        words = f"{condition.corruption}, severity {condition.severity}"
-    low, high = result.interval
+def _row(result: results.Result) -> str:
+    """The table row of an accuracy. Its name tells it from others of the same condition."""
+    condition = " ".join(filter(None, result.condition_label))
+    data, (low, high) = result.dataset, result.interval
     return (
-        f"| {words} | {data.name} {data.split} | {data.examples} | {result.accuracy:.4f} | "
-        f"{low:.4f} to {high:.4f} |"
+        f"| {result.name} | {condition} | {result.protocol_label} | {data.name} {data.split} | "
+        f"{data.examples} | {result.accuracy:.4f} | {low:.4f} to {high:.4f} |"
     )

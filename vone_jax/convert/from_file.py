@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vone_jax import models, names
+from vone_jax import arguments, models, names
 from vone_jax.convert.architecture import (
     BANKS,
     Architecture,
@@ -93,8 +93,18 @@ def read(
     Raises:
       CheckpointError: (a ValueError) listing every problem of a file that is damaged, hostile or
         does not fit.
+      ValueError: for an image size that is no positive integer, fields that V1 does not have, or a
+        single string in place of names of flags.
       OSError: if the file cannot be read.
     """
+    if image_size is not None:
+        arguments.count("image_size", image_size)
+    if isinstance(v1, Mapping):
+        fields = [f.name for f in dataclasses.fields(VOneBlockConfig) if f.name != "bank"]
+        for field in v1:
+            arguments.choice("a field of v1", field, fields)
+    if isinstance(ignored_flags, str):
+        raise ValueError(f"ignored_flags must be a list of names, such as [{ignored_flags!r}]")
     path = Path(path)
     try:
         checkpoint = read_checkpoint(path)
@@ -145,14 +155,20 @@ def read(
         if v1:
             problems.append(f"v1 is for VOneNets, but the file holds a {architecture.name}")
         stored_size = stem_size(checkpoint.flags, problems)
-        size = image_size or stored_size or architecture.image_size
+        usual_size = stored_size or architecture.image_size
+        size = usual_size if image_size is None else image_size
         form = {"image_size": size, "in_channels": channels, "mean": mean, "std": std}
     name, width = architecture.name, architecture.width
     refusal = f"{path.name} does not convert to {name}:"
     try:
         model = models.create(name, architecture.num_classes, width=width, **form)
         if not kind:
-            form["image_size"] = stored_size or architecture.image_size
+            if stated is None:
+                notes.append(
+                    "normalisation that the file does not say: mean "
+                    f"{_rounded(model.mean)}, standard deviation {_rounded(model.std)}"
+                )
+            form["image_size"] = usual_size
             usual = models.create(name, architecture.num_classes, width=width, **form)
             notes += _other_stem(model, usual)
     except ValueError as error:
@@ -163,6 +179,10 @@ def read(
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     notes.append(f"parameters: {parameters}")
     return Conversion(name, model, variables, checkpoint.format, residual, tuple(notes))
+
+
+def _rounded(values: Collection[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
 
 
 def _other_stem(ours: Any, usual: Any) -> list[str]:
@@ -207,7 +227,10 @@ def _front_end(
             start = models.v1_config(224, in_channels, architecture.name)
         fields = {f: value for f, value in vars(start).items() if f not in {"bank", *_CELLS}}
         fields |= v1_settings(checkpoint.flags, k, problems)
-        missing = [f for f in ("stride", "k_exc", "noise_mode") if f not in checkpoint.flags]
+        published = ("stride", "k_exc", "noise_mode")
+        if image_size is None:
+            published += ("image_size",)
+        missing = [flag for flag in published if flag not in checkpoint.flags]
         if missing:
             notes.append(f"published values for what the file does not say: {', '.join(missing)}")
         given = config or {}

@@ -272,7 +272,20 @@ def _dictionary_key(key: Any) -> Any:
     return Ignored(type(key).__name__)
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> StoredTensor:
+def _tensor(
+    storage: Any,
+    offset: Any,
+    shape: Any,
+    strides: Any,
+    gradient: Any = False,
+    hooks: Any = None,
+    metadata: Any = None,
+) -> StoredTensor:
+    if metadata:
+        raise ValueError(
+            "a tensor has the metadata of a lazily negated or conjugated one; store "
+            "tensor.resolve_neg() or tensor.resolve_conj()"
+        )
     if not isinstance(shape, tuple) or not isinstance(strides, tuple):
         raise ValueError("shape and strides of a tensor must be tuples")
     if any(type(v) is not int or not 0 <= v <= _MOST_NUMBERS for v in (offset, *shape, *strides)):

@@ -171,8 +171,9 @@ def _members(spec: str) -> list[str]:
 
 
 def _is_run(path: Path) -> bool:
-    """Return whether a path is a directory, and none of ``convert.save_folder``."""
-    return path.is_dir() and not (path / "model.safetensors").exists()
+    """Return True if a path is a directory, and none of ``convert.save_folder``."""
+    weights = path / "model.safetensors"
+    return path.is_dir() and not weights.exists() and not convert.is_folder(path)
 
 
 def _nearest(path: Path) -> str:
@@ -316,8 +317,12 @@ def _checked(network: Network, source: str, states_noise: bool) -> Network:
     """
     keys = jax.random.split(jax.random.key(0), 6)
     images = jax.random.uniform(jax.random.key(1), (2, *network.image_shape))
+    try:
+        logits_fn = prng.as_pytree(network.logits_fn)
+    except TypeError as error:
+        raise NetworkError(f"{source}: {error}") from None
     first, second = (
-        prng.call_with_keys(network.logits_fn, k, images, "logits_fn", "attacks.per_example")
+        prng.call_with_keys(logits_fn, k, images, "logits_fn", "attacks.per_example")
         for k in (keys[:2], keys[2:4])
     )
     shape = getattr(first, "shape", type(first).__name__)

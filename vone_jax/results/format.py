@@ -24,6 +24,7 @@ from pydantic.dataclasses import dataclass
 from vone_jax.results.conditions import (
     STRICT,
     Attack,
+    AttackCondition,
     AttackNoise,
     Condition,
     CorruptionCondition,
@@ -276,6 +277,20 @@ class Result(Identity):
     def attack_noise(self) -> AttackNoise:
         """The noise of the network while it was attacked; "same" where there is no attack."""
         return getattr(self.condition, "attack_noise", "same")
+
+    @property
+    def condition_label(self) -> tuple[str, str]:
+        """The condition of an accuracy and its strength in words; the strength may be empty."""
+        condition = self.condition
+        if isinstance(condition, AttackCondition):
+            attack = f"{condition.attack_name} {condition.attack.norm}"
+            noise = self.attack_noise_label
+            return f"{attack}, {noise}" if noise else attack, condition.attack.eps_label
+        if isinstance(condition, CorruptionCondition):
+            form = "" if condition.form == "float" else f", {condition.form}"
+            name = condition.corruption.replace("_", " ")
+            return f"{name}{form}", f"severity {condition.severity}"
+        return condition.kind, ""
 
     @property
     def protocol_label(self) -> str:
