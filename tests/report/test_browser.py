@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import re
+import shutil
 
 import pytest
 
@@ -37,6 +38,16 @@ def test_nothing_overflows_and_the_console_is_silent(tab, path, first_format, tm
             # Vega-Embed has replaced every static picture.
             assert tab.evaluate("document.querySelectorAll('.plot > svg').length") == 0
     assert tab.problems == []
+
+
+def test_differences_without_their_images_fit_a_phone(tab, run_dirs, tmp_path):
+    vone = shutil.copytree(run_dirs[-1], tmp_path / "vone")
+    for arrays in (vone / "results").glob("attack*.npz"):
+        arrays.unlink()
+    tab.open(report.write([run_dirs[0], vone], tmp_path / "report.html"), 390)
+    assert "(unpaired)" in tab.evaluate("document.querySelector('#differences').textContent")
+    root = "document.documentElement"
+    assert tab.evaluate(f"{root}.scrollWidth") == tab.evaluate(f"{root}.clientWidth")
 
 
 def test_the_numbers_are_those_of_the_files(tab, path, run_dirs):
@@ -112,6 +123,11 @@ def test_a_legend_chooses_the_networks_of_all_charts(tab, path):
     assert tab.evaluate(
         "[...document.querySelectorAll('[data-network=\"0\"]')].every((box) => !box.checked)"
     )
+    # Paper has all networks, as in charts that no one has scrolled to.
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert tab.evaluate(points) == both
+    tab.evaluate("dispatchEvent(new Event('afterprint'))")
+    tab.wait_for(f"{points} === {both // 2}")
     # The last network stays.
     other = "document.querySelector('[data-network=\"1\"]')"
     tab.evaluate(f"{other}.click()")

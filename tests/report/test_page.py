@@ -37,6 +37,30 @@ def measured(run_dirs):
             yield number, result
 
 
+def test_a_norm_that_was_attacked_only_with_other_noise_has_no_chart():
+    quiet = built.network("vone_resnet18", test_noise=None)
+    replaced = built.measure("vone_resnet18", {"linf": STRONG["linf"]}, of=quiet)
+    usual = built.measure("vone_resnet18", {"clean": 0.8, "l2": STRONG["l2"]})
+    told = "no network was attacked as it is used, with its own noise and one new draw"
+    for others, panels in (([], 0), (usual, 1)):
+        attacks = rendered([built.run([*replaced, *others])]).find(id="attacks")
+        assert len([e for e in attacks.all("div") if e.attributes.get("class") == "plot"]) == panels
+        assert f"In L∞, {told}" in " ".join(attacks.text.split())
+    assert told not in rendered([built.run(usual)]).find(id="attacks").text
+
+
+def test_the_axis_of_a_chart_does_not_follow_the_choice_of_networks():
+    few = built.measure("resnet18", {"clean": 0.8})
+    runs = [built.run(few, "a"), built.run(built.measure("vone_resnet18"), "b")]
+    for figure in (accuracy.attack_chart(runs, "linf"), accuracy.severity_chart(runs, "fog")):
+        ends = [
+            layer["encoding"]["x"]["scale"]["domain"]
+            for layer in figure.spec["layer"]
+            if layer.get("encoding", {}).get("x", {}).get("field") == "place"
+        ]
+        assert ends and all(low == 0 and high >= 3 for low, high in ends)
+
+
 def test_loads_nothing_and_runs_only_its_own_scripts(page):
     tree = read(page)
     names = {element.name for element in tree.all()}

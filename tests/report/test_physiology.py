@@ -1,6 +1,8 @@
 """The section on layers as models of V1: scores and figures."""
 
+import json
 import re
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -113,6 +115,29 @@ def test_figures_are_of_the_best_layer_of_each_network():
     # Example units have a preferred frequency: the first three have none.
     curves = [label for label in labels if label.startswith("Response against")]
     assert len(curves) == 6 and all("unit 4 is largest at" in label for label in curves)
+
+
+def test_every_row_of_a_histogram_says_of_what_it_is():
+    """Also of layers with equal shares, which would be one data set."""
+    section = section_of([layer(BASE, "stem")], [layer(VONE, "v1")])
+    plot = next(e for e in section.all("div") if e.attributes.get("class") == "plot")
+    (script,) = plot.all("script")
+    rows = [row for rows in json.loads(script.text)["datasets"].values() for row in rows]
+    counts = Counter(row["of"] for row in rows)
+    # The outline of a histogram ends with its last share once more.
+    bins = counts["V1 neurons"]
+    assert counts == {
+        "V1 neurons": bins,
+        "ResNet-18, stem": bins + 1,
+        "VOneResNet-18, v1": bins + 1,
+    }
+
+
+def test_scores_that_only_some_layers_have_are_told():
+    more = SCORES | {"circular_variance": 0.786}
+    text = words(section_of([layer(BASE, "stem", more)], [layer(VONE, "v1")]))
+    assert "not in the mean: circular variance (ResNet-18, stem: 0.786)." in text
+    assert "not in the mean" not in words(section_of([layer(BASE, "stem")], [layer(VONE, "v1")]))
 
 
 def test_what_is_missing_is_told_once():

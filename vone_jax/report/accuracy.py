@@ -206,7 +206,10 @@ def _accuracy_chart(
             rows.append(Point(label, [result], result.protocol_label).row(position, run) | drawn)
     shown = " : ".join(f"abs(datum.value - {at}) < 1e-6 ? '{ticks[at]}'" for at in sorted(ticks))
     axis = {"values": sorted(ticks), "title": title, "labelExpr": f"{shown} : ''"}
-    x = alt.X("place:Q", axis=alt.Axis(labelOverlap=False, **axis))
+    # The same for any choice of networks in the legend.
+    ends = [min(ticks), max(ticks | places)]
+    scale = alt.Scale(domain=ends, nice=False) if ends[0] < ends[1] else alt.Undefined
+    x = alt.X("place:Q", axis=alt.Axis(labelOverlap=False, **axis), scale=scale)
     colors, shapes, dashes = styles(runs)
     axis = share_axis(values=[0, 0.25, 0.5, 0.75, 1])
 

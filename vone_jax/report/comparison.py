@@ -22,9 +22,13 @@ def as_deployed(run: Run, result: Result) -> bool:
     return not run.stochastic or (fresh and protocol.decision == "single")
 
 
-def norms(runs: Sequence[Run]) -> list[str]:
-    """The norms under which any run was attacked, in a fixed order."""
-    used = {result.attack.norm for run in runs for result in run.of_kind("attack")}
+def norms(runs: Sequence[Run], deployed: bool = True) -> list[str]:
+    """The norms under which any run was attacked as deployed, or at all, in a fixed order."""
+    used = {
+        result.attack.norm
+        for run in runs
+        for result in (_deployed(run, "attack") if deployed else run.of_kind("attack"))
+    }
     return [norm for norm in NORMS if norm in used]
 
 

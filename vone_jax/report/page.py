@@ -85,6 +85,7 @@ def render(runs: Sequence[Run], table: scores.Table) -> str:
 
 def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
     labels, training = [run.label for run in runs], accuracy.training_charts(runs)
+    attacked = comparison.norms(runs)
     on_images = [result for run in runs for result in run.on_images]
     shown = on_images or [r for run in runs for r in run.results if r.published]
     datasets = {wording.dataset(*result.dataset.part) for result in shown}
@@ -97,7 +98,12 @@ def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
         "cautions": cautions.cautions(runs),
         "comparisons": paired.comparisons(runs),
         "answer": accuracy.overview(runs),
-        "attack_panels": [(n, accuracy.attack_chart(runs, n)) for n in comparison.norms(runs)],
+        "attack_panels": [(norm, accuracy.attack_chart(runs, norm)) for norm in attacked],
+        "with_other_noise": [
+            names.NORM_LABELS[norm]
+            for norm in comparison.norms(runs, deployed=False)
+            if norm not in attacked
+        ],
         "attacks": _attack_settings(runs),
         "chance": comparison.common_chance(runs),
         "masking": entries(runs, "masking"),

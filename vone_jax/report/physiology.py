@@ -10,7 +10,7 @@ from vone_jax import results
 from vone_jax.report import charts, images, tuning
 from vone_jax.report.charts import Figure
 from vone_jax.report.provenance import Entry, entries
-from vone_jax.report.wording import count, words
+from vone_jax.report.wording import count, listing, words
 from vone_jax.results import FIELD_MAPS, SCORED, TUNING_AXES, LayerScores, PropertyScore, Run
 
 # Example units, from the lowest to the highest preferred spatial frequency.
@@ -118,6 +118,7 @@ def section(runs: Sequence[Run]) -> dict[str, Any] | None:
         "failed": [entry for entry in recorded if entry.result.scores is None],
         "panels": [_panel(name, shown) for name, _ in columns],
         "sources": list(dict.fromkeys(sources)),
+        "partly": _partly(scored),
         "needs": _needs([layer.measured for layer in scored]),
         "units": [_units(layer) for layer in shown if layer.entry.result.arrays],
     }
@@ -132,6 +133,23 @@ def _panel(name: str, shown: Sequence[Layer]) -> tuple[str, Figure]:
         lines.append((label, position, layer.measured.properties[name].distribution or ()))
     neurons = first.reference_distribution or ()
     return words(first.label), tuning.property_chart(first.edges, first.unit, neurons, lines)
+
+
+def _partly(scored: Sequence[Layer]) -> list[str]:
+    """The scores in properties that only some layers have, which are not compared, in words."""
+    parts = []
+    labels = {n: p.label for layer in scored for n, p in layer.measured.properties.items()}
+    for name, label in labels.items():
+        values = [
+            f"{layer.entry.run.label}, {layer.name}: {item.score:.3f}"
+            for layer in scored
+            if (item := layer.measured.properties.get(name)) is not None
+            and item.status == SCORED
+            and item.score is not None
+        ]
+        if 0 < len(values) < len(scored):
+            parts.append(f"{label} ({listing(values)})")
+    return parts
 
 
 def _needs(measured: Sequence[LayerScores]) -> dict[str, list[str]]:

@@ -50,7 +50,7 @@ def bank_histogram(arrays: Mapping[str, np.ndarray], parameter: str) -> Figure:
     layers = [_bars(edges, shares.tolist(), ACCENT, 0.45, x, "this bank")]
     if published:
         weights = np.asarray(arrays[f"published_{parameter}_weights"], float)
-        layers.append(_steps(edges, weights / weights.sum(), INK, [1, 0], x))
+        layers.append(_steps(edges, weights / weights.sum(), INK, [1, 0], x, "published"))
     return _figure(
         layers, f"Histogram of {PARAMETERS[parameter]}. {_spoken(edges, shares.tolist())}."
     )
@@ -82,7 +82,7 @@ def property_chart(
     spoken = [f"V1 neurons: {_spoken(bounds, neurons[first:last])}."]
     for label, position, shares in layers:
         dashes = DASHES[position % len(DASHES)]
-        drawn.append(_steps(bounds, shares[first:last], color(position), dashes, x))
+        drawn.append(_steps(bounds, shares[first:last], color(position), dashes, x, label))
         spoken.append(f"{label}: {_spoken(bounds, shares[first:last])}.")
     return _figure(drawn, " ".join(spoken))
 
@@ -286,19 +286,26 @@ def _bars(
     edges: np.ndarray, shares: Sequence[float], fill: str, opacity: float, x: alt.X, label: str
 ) -> alt.Chart:
     rows = [
-        {"low": low, "high": high, "share": share, "zero": 0, "Share": f"{label}, {text}"}
+        {"of": label, "low": low, "high": high, "share": share, "zero": 0, "Share": text}
         for low, high, share, text in _bins(edges, shares)
     ]
     bars = chart_of(rows).mark_rect(color=fill, opacity=opacity, stroke=PAGE)
-    return bars.encode(x=x, x2="high:Q", y=_shares(), y2="zero:Q", tooltip=alt.Tooltip("Share:N"))
+    told = [alt.Tooltip("of:N", title="Of"), alt.Tooltip("Share:N")]
+    return bars.encode(x=x, x2="high:Q", y=_shares(), y2="zero:Q", tooltip=told)
 
 
 def _steps(
-    edges: np.ndarray, shares: Sequence[float], stroke: str, dashes: Sequence[float], x: alt.X
+    edges: np.ndarray,
+    shares: Sequence[float],
+    stroke: str,
+    dashes: Sequence[float],
+    x: alt.X,
+    label: str,
 ) -> alt.Chart:
     """The outline of a histogram."""
     ends = zip(map(float, edges), map(float, [*shares, shares[-1]]), strict=True)
-    steps = chart_of([{"low": low, "share": share} for low, share in ends])
+    # Equal rows of two layers would be one data set of the chart, so each has its label.
+    steps = chart_of([{"of": label, "low": low, "share": share} for low, share in ends])
     style = {"color": stroke, "strokeWidth": 1.7, "strokeDash": list(dashes)}
     return steps.mark_line(interpolate="step-after", **style).encode(x=x, y=_shares())
 

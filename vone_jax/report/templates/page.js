@@ -25,9 +25,12 @@ for (const plot of document.querySelectorAll(".plot")) {
 const boxes = [...document.querySelectorAll("input[data-network]")];
 const networks = () => [...new Set(boxes.filter((b) => b.checked).map((b) => +b.dataset.network))];
 
+function chooses(plot) {
+  return boxes.length && (specs.get(plot).params ?? []).some((param) => param.name === "shown");
+}
+
 function show(plot, view) {
-  const filtered = (specs.get(plot).params ?? []).some((param) => param.name === "shown");
-  if (filtered && boxes.length) view.signal("shown", networks()).runAsync();
+  if (chooses(plot)) view.signal("shown", networks()).runAsync();
 }
 
 for (const box of boxes) {
@@ -41,6 +44,15 @@ for (const box of boxes) {
     for (const [plot, view] of views) show(plot, view);
   });
 }
+
+// Paper shows all networks, as do the charts that are not interactive yet.
+addEventListener("beforeprint", () => {
+  const all = [...new Set(boxes.map((box) => +box.dataset.network))];
+  for (const [plot, view] of views) if (chooses(plot)) view.signal("shown", all).run();
+});
+addEventListener("afterprint", () => {
+  for (const [plot, view] of views) show(plot, view);
+});
 
 for (const radio of document.querySelectorAll("input[name=norm]")) {
   radio.addEventListener("change", () => {
