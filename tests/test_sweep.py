@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,6 +43,13 @@ if "--suite" in sys.argv:
     results.mkdir(parents=True, exist_ok=True)
     suite = sys.argv[sys.argv.index("--suite") + 1]
     (results / f"{suite}.json").write_text(" ".join(sys.argv))
+"""
+
+
+_SWEEP_FILE = """
+from configs.quickstart.resnet18 import experiment
+from vone_jax.sweep import Member, Sweep
+sweep = Sweep('mine', 'mine', {'base': Member(experiment)})
 """
 
 
@@ -265,6 +273,14 @@ def test_the_command_shows_every_command_in_a_dry_run(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_split_is_checked_before_the_first_training(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(_SWEEP_FILE)
+    assert program.main([str(path), "--runs", str(tmp_path), "--dry-run", "--split", "train"]) == 0
+    assert program.main([str(path), "--runs", str(tmp_path), "--dry-run", "--split", "tests"]) == 2
+    assert re.search("--split tests: .* 'tests'", capsys.readouterr().err)
+
+
 @pytest.mark.parametrize("text", ["3", "0/2", "3/2", "a/b", "1/0"])
 def test_a_wrong_shard_is_refused(root, text):
     with pytest.raises(ValueError, match=f"shard must be INDEX/COUNT .*got {text}"):
@@ -282,17 +298,17 @@ def test_wrong_sweeps_are_refused(root):
             Sweep("s", "g", {label: Member(BASE)})
     with pytest.raises(ValueError, match=r"must be Member\(...\)"):
         Sweep("s", "g", {"a": BASE})  # pyright: ignore
+    with pytest.raises(ValueError, match=r"^evaluations must be a list of Request\(...\), got Req"):
+        make(evaluations=CLEAN)
+    with pytest.raises(ValueError, match=r"members\['a'\].evaluations must be a list of"):
+        make(members={"a": Member(BASE, CLEAN)})  # pyright: ignore
     with pytest.raises(ValueError, match="only must be among train, evaluate, report"):
         run(root, make(), steps=("trian",))
 
 
 def test_a_member_is_a_config(tmp_path):
     path = tmp_path / "mine.py"
-    path.write_text(
-        "from configs.quickstart.resnet18 import experiment\n"
-        "from vone_jax.sweep import Member, Sweep\n"
-        "sweep = Sweep('mine', 'mine', {'base': Member(experiment)})\n"
-    )
+    path.write_text(_SWEEP_FILE)
     assert training.load_config(f"{path}:base", CONFIGS) == BASE
     with pytest.raises(ValueError, match="has no member 'bass'; did you mean 'base'"):
         training.load_config(f"{path}:bass", CONFIGS)
@@ -388,6 +404,25 @@ class TestEnsembles:
         # Other members are another ensemble.
         assert run(root, self.sweep(["b", "a"])) == 0
         assert calls(root) == ["eval.py b+a --results both/results --suite clean"]
+
+    def test_it_is_evaluated_again_when_a_member_is_trained_again(self, root, capsys):
+        """Also if the sweep was stopped in between."""
+        run(root, self.sweep())
+        calls(root)
+        shutil.rmtree(root / "runs" / "group" / "b")
+        capsys.readouterr()
+        run(root, self.sweep(), dry_run=True)
+        planned = capsys.readouterr().out.replace(str(root), "").replace("/runs/group/", "")
+        commands = ["train.py lab/s:b", "eval.py b", "eval.py a+b"]
+        assert [line.partition(" --")[0] for line in planned.splitlines()] == [
+            f"python /{command}" for command in commands
+        ]
+        (root / "behave").write_text("eval.py 75\n")
+        assert run(root, self.sweep()) == 75
+        (root / "behave").write_text("")
+        calls(root)
+        run(root, self.sweep())
+        assert [call.partition(" --")[0] for call in calls(root)] == commands[1:]
 
     def test_a_shard_leaves_it_out(self, root):
         for shard in ("1/2", "2/2"):

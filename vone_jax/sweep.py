@@ -115,8 +115,15 @@ class Sweep:
                         f"that are trained before it, {', '.join(trained) or 'none'}; got "
                         f"{', '.join(others) or 'none'}"
                     )
-            for request in self.evaluations_of(label):
-                arguments.instance("evaluations", request, Request)
+            for field, requests in (
+                ("evaluations", self.evaluations),
+                (f"members[{label!r}].evaluations", member.evaluations),
+            ):
+                if not isinstance(requests, list | tuple):
+                    got = f"got {requests!r:.80}"
+                    raise ValueError(f"{field} must be a list of Request(...), {got}")
+                for request in requests:
+                    arguments.instance(field, request, Request)
 
     def evaluations_of(self, label: str) -> list[Request]:
         """All that is measured on a member, each once."""
@@ -209,14 +216,22 @@ def run(
     commands = [command for command in every if command.step in steps]
     failures: list[str] = []
     untrained: set[str] = set()
+    renewed: set[str] = set()
     for number, command in enumerate(commands, start=1):
         record = group / command.label / _RECORD
-        if untrained.intersection(command.needs) or command.key in _finished_keys(record):
+        # An ensemble is evaluated again when a member is trained again.
+        anew = renewed.intersection(command.needs) - {command.label}
+        ended = command.key in _finished_keys(record) and not anew
+        if untrained.intersection(command.needs) or ended:
             continue
         typed = shlex.join(["python", *command.arguments])
         print(typed if dry_run else f"[{number}/{len(commands)}] {typed}", flush=True)
+        if command.step == "train":
+            renewed.add(command.label)
         if dry_run:
             continue
+        if command.step == "train":
+            _forget_ensembles(sweep, group, command.label)
         before = _results(record.parent)
         status = _execute([sys.executable, *command.arguments], root)
         if status == cli.STOPPED:
@@ -368,6 +383,13 @@ def _append(record: Path, command: _Command, before: Mapping[str, str]) -> None:
         file.write(json.dumps(ended) + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def _forget_ensembles(sweep: Sweep, group: Path, label: str) -> None:
+    """Let the ensembles of a network be evaluated again, which refuses results of other weights."""
+    for other, member in sweep.members.items():
+        if isinstance(member.network, Ensemble) and label in member.network.labels:
+            (group / other / _RECORD).unlink(missing_ok=True)
 
 
 def _execute(command: Sequence[str], root: Path | None) -> int:

@@ -97,6 +97,20 @@ def test_the_precision_of_older_files_is_that_of_their_provenance(
     assert [text[: len(start)] for text, start in zip(found, differing, strict=True)] == differing
 
 
+def test_what_differs_in_a_list_is_named_by_its_place():
+    def identity(*members):
+        of = built.network(config={"members": list(members)})
+        return built.accuracy(CLEAN, built.answers(0.9), of=of)
+
+    one, two = {"epochs": 0.25, "data": {"seed": 1}}, {"epochs": 0.3, "data": {"seed": 1}}
+    assert results.differences(identity(one, two), identity(one, one)) == [
+        "network.config.members[1].epochs is 0.3, was 0.25"
+    ]
+    for ours, theirs in ([(one, two), (one,)], [(one,), (one, two)]):
+        named = results.differences(identity(*ours), identity(*theirs))
+        assert f"network.config.members, number is {len(ours)}, was {len(theirs)}" in named
+
+
 def test_arrays_that_do_not_belong_to_a_result_are_not_written(tmp_path):
     made = built.accuracy(CLEAN, built.answers(0.9))
     made.arrays["probability_correct"] = np.zeros(100)

@@ -21,6 +21,7 @@ import tyro
 from vone_jax import cli, data, training
 from vone_jax import sweep as sweeps
 from vone_jax.cli import parsing
+from vone_jax.training import Experiment
 
 PROGRAM = cli.program("sweep.py")
 
@@ -59,9 +60,12 @@ def main(argv: Sequence[str]) -> int:
     arguments = parsing.parse(Arguments, argv, PROGRAM, "Options:")
     try:
         sweep = sweeps.load_sweep(arguments.sweep, configs)
+        # Found out before the first training.
         if arguments.source is not None:
-            # Found out before the first training.
             data.load(arguments.source, arguments.split or data.evaluation_split(arguments.source))
+        elif arguments.split is not None:
+            for source, data_dir in _own_sources(sweep):
+                data.load(source, arguments.split, data_dir=data_dir)
         return sweeps.run(
             arguments.sweep,
             sweep,
@@ -81,6 +85,13 @@ def main(argv: Sequence[str]) -> int:
         return cli.FINISHED
     except sweeps.SweepError as error:
         return cli.fail(PROGRAM, error)
+
+
+def _own_sources(sweep: sweeps.Sweep) -> set[tuple[str, str | None]]:
+    """The data sets of the networks that are trained, and the directories of TFDS."""
+    networks = [member.network for member in sweep.members.values()]
+    configs = [network.data for network in networks if isinstance(network, Experiment)]
+    return {(config.source, config.data_dir) for config in configs}
 
 
 def run() -> None:

@@ -207,7 +207,7 @@ def _accuracy_chart(
     shown = " : ".join(f"abs(datum.value - {at}) < 1e-6 ? '{ticks[at]}'" for at in sorted(ticks))
     axis = {"values": sorted(ticks), "title": title, "labelExpr": f"{shown} : ''"}
     # The same for any choice of networks in the legend.
-    ends = [min(ticks), max(ticks | places)]
+    ends = [min(ticks), max([*ticks, *places.values()])]
     scale = alt.Scale(domain=ends, nice=False) if ends[0] < ends[1] else alt.Undefined
     x = alt.X("place:Q", axis=alt.Axis(labelOverlap=False, **axis), scale=scale)
     colors, shapes, dashes = styles(runs)

@@ -366,9 +366,14 @@ def differences(ours: Identity, theirs: Identity | Mapping[str, Any]) -> list[st
 
 def _flatten(value: Any, path: str = "") -> dict[str, str]:
     """The leaves of a tree of JSON values as text, by their path."""
-    if not isinstance(value, dict):
-        return {path: json.dumps(value)}
     flat: dict[str, str] = {}
-    for name, item in value.items():
-        flat |= _flatten(item, f"{path}.{name}" if path else name)
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        flat[f"{path}, number"] = str(len(value))
+        parts = {f"{path}[{place}]": item for place, item in enumerate(value)}
+    elif isinstance(value, dict):
+        parts = {f"{path}.{name}" if path else name: item for name, item in value.items()}
+    else:
+        return {path: json.dumps(value)}
+    for name, item in parts.items():
+        flat |= _flatten(item, name)
     return flat
