@@ -13,7 +13,6 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 # A process that compiles for TPUs computes on the CPU, where there is no TPU.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -36,15 +35,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         help=f"Default: block forward train. All: {', '.join(programs.names())}.",
     )  # fmt: skip
     parser.add_argument("--networks", nargs="+", default=["vone_resnet50", "resnet50"])
-    parser.add_argument("--images", type=int, default=32, help="Images on each chip.")
-    parser.add_argument("--size", type=int, default=224, help="Side of the images in pixels.")
-    parser.add_argument("--width", type=int, help="Width of the networks.")
+    parser.add_argument("--images", type=table.at_least(1), default=32, help="Images on each chip.")
+    parser.add_argument(
+        "--size", type=table.at_least(1), default=224, help="Side of the images in pixels."
+    )
+    parser.add_argument("--width", type=table.at_least(1), help="Width of the networks.")
     parser.add_argument(
         "--precision", choices=("default", "high", "highest"), default="highest",
         help="Matrix products outside of training: 1, 3 or 6 passes. Default: highest.",
     )  # fmt: skip
-    parser.add_argument("--largest", type=int, default=0, help="Print so many operations of each.")
-    parser.add_argument("--json", type=Path, help="File for every number, as JSON.")
+    parser.add_argument(
+        "--largest", type=table.at_least(0), default=0, help="Print so many operations of each."
+    )
+    parser.add_argument("--json", type=table.new_file, help="File for every number, as JSON.")
     options = parser.parse_args(argv)
     try:
         mesh = chips.target(options.target)

@@ -175,10 +175,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = table.parser("benchmarks.corruptions", __doc__)
     parser.add_argument("--names", nargs="+", choices=corruptions.NAMES, default=corruptions.NAMES)
     parser.add_argument("--severity", type=int, choices=corruptions.SEVERITIES, default=3)
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--reference-images", type=int, default=4, help="Images for the reference.")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--size", type=table.at_least(1), default=224)
+    parser.add_argument("--batch", type=table.at_least(1), default=32)
+    parser.add_argument(
+        "--reference-images", type=table.at_least(1), default=4, help="Images for the reference."
+    )
+    parser.add_argument("--repeats", type=table.at_least(1), default=5)
     options = parser.parse_args(argv)
     if options.quick:
         options.size, options.batch, options.reference_images, options.repeats = 32, 2, 1, 1

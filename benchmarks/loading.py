@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark with the given arguments and return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     parser = table.parser("benchmarks.loading", __doc__)
-    parser.add_argument("--workers", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--workers", nargs="+", type=table.at_least(0), default=[0, 1, 2])
     options = parser.parse_args(argv)
     distinct, count, batch, batches = (4, 40, 2, 2) if options.quick else (64, 2048, 64, 24)
     # As train.py does.

@@ -206,9 +206,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark with the given arguments and return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     parser = table.parser("benchmarks.physiology", __doc__)
-    parser.add_argument("--channels", type=int, default=512)
-    parser.add_argument("--images", type=int, default=256, help="Plain gratings, of 9096.")
-    parser.add_argument("--units", type=int, default=100, help="Plain units.")
+    parser.add_argument("--channels", type=table.at_least(1), default=512)
+    parser.add_argument(
+        "--images", type=table.at_least(1), default=256, help="Plain gratings, of 9096."
+    )
+    parser.add_argument("--units", type=table.at_least(1), default=100, help="Plain units.")
     options = parser.parse_args(argv)
     bootstraps = 1000
     if options.quick:

@@ -228,17 +228,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", nargs="*", metavar="RUN_DIR", help="For products and attacks.")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS[:3]))
     parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS))
-    parser.add_argument("--images", type=int, default=1000, help="For products. Default: 1000.")
-    parser.add_argument("--attacked", type=int, default=300, help="For attacks. Default: 300.")
-    parser.add_argument("--batch", type=int, default=50, help="Images at a time. Default: 50.")
-    parser.add_argument("--channels", type=int, default=64, help="For physiology. Default: 64.")
+    parser.add_argument(
+        "--images", type=table.at_least(1), default=1000, help="For products. Default: 1000."
+    )
+    parser.add_argument(
+        "--attacked", type=table.at_least(1), default=300, help="For attacks. Default: 300."
+    )
+    parser.add_argument(
+        "--batch", type=table.at_least(1), default=50, help="Images at a time. Default: 50."
+    )
+    parser.add_argument(
+        "--channels", type=table.at_least(1), default=64, help="For physiology. Default: 64."
+    )
     parser.add_argument("--configs", nargs="*", default=[], help="For training.")
-    parser.add_argument("--seeds", type=int, default=3, help="For training. Default: 3.")
+    parser.add_argument(
+        "--seeds", type=table.at_least(1), default=3, help="For training. Default: 3."
+    )
     parser.add_argument(
         "--precisions", nargs="+", choices=PRECISIONS[1:], default=list(PRECISIONS[1:]),
         help="Beside float32. Default: all.",
     )  # fmt: skip
     options = parser.parse_args(argv)
+    try:
+        for run_dir in options.runs:
+            vone_jax.open_network(run_dir)
+        for config in options.configs:
+            training.load_config(config, cli.configs())
+    except (ValueError, RuntimeError, OSError) as error:
+        parser.error(str(error))
+    if "training" in options.parts and not options.configs:
+        parser.error("--parts training needs --configs, the names of what is trained")
+    if options.quick:
+        options.images = options.attacked = options.batch = 10
+        options.channels = 8
     steps = 2 if options.quick else None
     fast.keep_memory()
     surroundings = table.environment("benchmarks.precision", argv)

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,29 @@ _COLUMNS = (
 )  # fmt: skip
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """Return a type of options for argparse: integers from ``least`` on."""
+
+    def integer(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
+        return int(text)
+
+    return integer
+
+
+def new_file(text: str) -> Path:
+    """A type of options for argparse: a file in a directory that exists."""
+    if not Path(text).parent.is_dir():
+        raise argparse.ArgumentTypeError(f"the directory of {text} does not exist; make it first")
+    return Path(text)
+
+
 def parser(command: str, description: str | None) -> argparse.ArgumentParser:
     """Return a parser with the options that every benchmark has."""
     parser = argparse.ArgumentParser(prog=f"python -m {command}", description=description)
     parser.add_argument("--quick", action="store_true", help="Tiny sizes: show that it runs.")
-    parser.add_argument("--json", type=Path, help="File for every number, as JSON.")
+    parser.add_argument("--json", type=new_file, help="File for every number, as JSON.")
     return parser
 
 

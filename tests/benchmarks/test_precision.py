@@ -226,3 +226,21 @@ def test_the_command_trains_and_writes_json(tmp_path, capsys):
     assert rows["default"]["loss"] == pytest.approx(rows["float32"]["loss"], rel=0.01)
     assert rows["default"]["loss"] != rows["float32"]["loss"]
     assert "| default |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--json nowhere/a.json", "--json: the directory of nowhere/a.json does not exist"),
+        ("--batch 0", "--batch: must be at least 1, got 0"),
+        ("nothere", "there is no network nothere"),
+        ("--parts training", "--parts training needs --configs"),
+        ("--parts training --configs foo/bar", "foo/bar"),
+    ],
+)
+def test_wrong_options_are_named_before_anything_is_measured(options, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        precision.main(options.split())
+    printed = capsys.readouterr()
+    assert caught.value.code == 2 and printed.out == ""
+    assert message in printed.err
