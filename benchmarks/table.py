@@ -40,6 +40,8 @@ def new_file(text: str) -> Path:
     """A type of options for argparse: a file in a directory that exists."""
     if not Path(text).parent.is_dir():
         raise argparse.ArgumentTypeError(f"the directory of {text} does not exist; make it first")
+    if Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a directory; name a file in it")
     return Path(text)
 
 

@@ -91,7 +91,6 @@ def test_v1_in_front_of_the_trunk_of_a_folder(tmp_path):
     assert equal(values, variables) == frozen and len(frozen) > 50
 
 
-@pytest.mark.slow
 def test_a_file_of_the_robustness_package_brings_its_normaliser(tmp_path):
     model = models.create("resnet18", 5, width=2)
     network = convert.to_torch(model, random_variables(model))

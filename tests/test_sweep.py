@@ -48,8 +48,9 @@ if "--suite" in sys.argv:
 
 _SWEEP_FILE = """
 from configs.quickstart.resnet18 import experiment
+from vone_jax.evaluation import Request
 from vone_jax.sweep import Member, Sweep
-sweep = Sweep('mine', 'mine', {'base': Member(experiment)})
+sweep = Sweep('mine', 'mine', {'base': Member(experiment)}, [Request(suite=("clean",))])
 """
 
 
@@ -226,7 +227,6 @@ def test_sigterm_reaches_the_command(root):
     assert len(calls(root)) == 1
 
 
-@pytest.mark.slow
 def test_ctrl_c_reaches_the_command_once(root):
     """A terminal sends the signal to the whole group; a second one would end train.py unsaved."""
     (root / "train.py").write_text(
@@ -423,6 +423,16 @@ class TestEnsembles:
         calls(root)
         run(root, self.sweep())
         assert [call.partition(" --")[0] for call in calls(root)] == commands[1:]
+        # Another sweep of the group may train the member.
+        shutil.rmtree(root / "runs" / "group" / "b")
+        run(root, make("ab"))
+        calls(root)
+        run(root, self.sweep())
+        assert [call.partition(" --")[0] for call in calls(root)] == commands[2:]
+        # What each evaluation has made is still known.
+        (root / "runs" / "group" / "both" / "results" / "clean.json").unlink()
+        run(root, self.sweep())
+        assert [call.partition(" --")[0] for call in calls(root)] == commands[2:]
 
     def test_a_shard_leaves_it_out(self, root):
         for shard in ("1/2", "2/2"):

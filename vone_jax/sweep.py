@@ -14,6 +14,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -219,9 +220,10 @@ def run(
     renewed: set[str] = set()
     for number, command in enumerate(commands, start=1):
         record = group / command.label / _RECORD
-        # An ensemble is evaluated again when a member is trained again.
-        anew = renewed.intersection(command.needs) - {command.label}
-        ended = command.key in _finished_keys(record) and not anew
+        # An ensemble is evaluated again when a member was trained again.
+        others = set(command.needs) - {command.label}
+        trained = max((_last_training(group / other / _RECORD) for other in others), default=0.0)
+        ended = command.key in _finished_keys(record, trained) and not others & renewed
         if untrained.intersection(command.needs) or ended:
             continue
         typed = shlex.join(["python", *command.arguments])
@@ -230,8 +232,6 @@ def run(
             renewed.add(command.label)
         if dry_run:
             continue
-        if command.step == "train":
-            _forget_ensembles(sweep, group, command.label)
         before = _results(record.parent)
         status = _execute([sys.executable, *command.arguments], root)
         if status == cli.STOPPED:
@@ -351,45 +351,56 @@ def _results(run_dir: Path) -> dict[str, str]:
 
 
 def _ended(record: Path) -> Iterator[dict[str, Any]]:
-    """The commands that have ended well: key, step, arguments and results."""
+    """The commands that have ended well: key, step, arguments, time and results."""
     for line in record.read_text().splitlines() if record.exists() else ():
         # The last line of a killed process may be cut off. Then its command runs once more.
         with contextlib.suppress(json.JSONDecodeError):
             ended = json.loads(line)
             if isinstance(ended, dict) and "key" in ended:
-                # Older records name no results.
-                yield {"results": {}} | ended
+                # Older records name neither results nor the time.
+                yield {"results": {}, "time": 0.0} | ended
 
 
-def _finished_keys(record: Path) -> set[str]:
-    """Keys of the commands that have ended well, and whose results are as they left them."""
+def _finished_keys(record: Path, since: float) -> set[str]:
+    """Keys of the commands that have ended well, and whose results are as they left them.
+
+    Those that ended before ``since``, in seconds of ``time.time``, do not count.
+    """
     results = _results(record.parent).items()
-    return {each["key"] for each in _ended(record) if each["results"].items() <= results}
+    return {
+        each["key"]
+        for each in _ended(record)
+        if each["results"].items() <= results and each["time"] >= since
+    }
+
+
+def _last_training(record: Path) -> float:
+    """When the last training of a member ended, in seconds of ``time.time``; 0 without a time."""
+    return max((each["time"] for each in _ended(record) if each["step"] == "train"), default=0.0)
 
 
 def _append(record: Path, command: _Command, before: Mapping[str, str]) -> None:
-    """Record a command, with the results that it has made, or that no other has recorded."""
+    """Record a command, with the results that it has made, or that no others have recorded."""
     record.parent.mkdir(parents=True, exist_ok=True)
-    others = {name for each in _ended(record) for name in each["results"]}
+    ended = [each for each in _ended(record) if each["key"] != command.key]
+    others = {name for each in ended for name in each["results"]}
     results = {
         name: digest
         for name, digest in _results(record.parent).items()
         if before.get(name) != digest or name not in others
     }
-    ended = {"key": command.key, "step": command.step, "arguments": command.arguments}
+    line: dict[str, Any] = {
+        "key": command.key,
+        "step": command.step,
+        "arguments": command.arguments,
+        "time": time.time(),
+    }
     if command.step == "evaluate":
-        ended["results"] = results
+        line["results"] = results
     with open(record, "a") as file:
-        file.write(json.dumps(ended) + "\n")
+        file.write(json.dumps(line) + "\n")
         file.flush()
         os.fsync(file.fileno())
-
-
-def _forget_ensembles(sweep: Sweep, group: Path, label: str) -> None:
-    """Let the ensembles of a network be evaluated again, which refuses results of other weights."""
-    for other, member in sweep.members.items():
-        if isinstance(member.network, Ensemble) and label in member.network.labels:
-            (group / other / _RECORD).unlink(missing_ok=True)
 
 
 def _execute(command: Sequence[str], root: Path | None) -> int:

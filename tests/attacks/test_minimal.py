@@ -145,7 +145,6 @@ def test_a_call_keeps_to_its_radius(images, weights, labels):
     assert np.sum(fooled) == np.sum(result.found)
 
 
-@pytest.mark.slow
 def test_no_attack_claims_the_coin():
     """The coin is right with probability 0.7 whatever the image; its mean logits are right.
 

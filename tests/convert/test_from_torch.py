@@ -164,6 +164,9 @@ def test_without_flags_the_published_values_are_assumed_and_said(vone, write):
     assert conversion.model.v1.noise == v1.NeuronalNoise()
     (published,) = (note for note in conversion.notes if note.startswith("published values"))
     assert published.endswith("stride, k_exc, noise_mode, image_size")
+    given = {"stride": 4, "noise": None, "image_size": 64, "visual_degrees": 2.0}
+    notes = convert.read(write(vone[2], flags=None), v1=given).notes
+    assert "published values for what the file does not say: k_exc" in notes
     assert any("half of the filters" in note for note in conversion.notes)
 
 
@@ -295,11 +298,9 @@ def test_a_normalisation_that_is_assumed_is_told(resnet50, write):
     assert sum(note.startswith(words) for note in notes) == 1
     stated = convert.read(write(resnet50[2], {"normalization": "imagenet"})).notes
     assert not [note for note in stated if "normalisation" in note]
-    model, variables, grey = filled("resnet18", in_channels=1)
-    conversion = convert.read(write(grey, None))
-    assert "normalisation that the file does not say: mean 0.5, standard deviation 0.5" in (
-        conversion.notes
-    )
+    _, _, grey = filled("resnet18", in_channels=1)
+    told = "normalisation that the file does not say: mean 0.5, standard deviation 0.5"
+    assert told in convert.read(write(grey, None)).notes
 
 
 def test_wrong_arguments_are_named(vone, resnet50, write):

@@ -113,7 +113,7 @@ def test_a_run_is_not_overwritten_by_a_folder(tmp_path):
     model = models.create("resnet18", 3, image_size=28, in_channels=1, width=2)
     content = json.dumps({"format": 1, "experiment": {}, "class_names": ["a", "b", "c"]})
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(ValueError, match="that of something else, such as a run"):
+    with pytest.raises(ValueError, match="its config.json is of something else"):
         convert.save_folder(tmp_path, model, random_variables(model))
     assert (tmp_path / "config.json").read_text() == content
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
@@ -123,7 +123,7 @@ def test_a_run_is_not_overwritten_by_a_folder(tmp_path):
 def test_other_files_of_the_names_of_a_folder_are_kept(name, tmp_path):
     model = models.create("resnet18", 3, image_size=28, in_channels=1, width=2)
     (tmp_path / name).write_text("mine")
-    with pytest.raises(ValueError, match=f"its {name} is that of something else"):
+    with pytest.raises(ValueError, match=f"its {name} is of something else"):
         convert.save_folder(tmp_path, model, random_variables(model))
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "mine"

@@ -41,7 +41,7 @@ def test_a_norm_that_was_attacked_only_with_other_noise_has_no_chart():
     quiet = built.network("vone_resnet18", test_noise=None)
     replaced = built.measure("vone_resnet18", {"linf": STRONG["linf"]}, of=quiet)
     usual = built.measure("vone_resnet18", {"clean": 0.8, "l2": STRONG["l2"]})
-    told = "no network was attacked as it is used, with its own noise and one new draw"
+    told = "no network was attacked as it was trained, with no change of its noise and one new"
     for others, panels in (([], 0), (usual, 1)):
         attacks = rendered([built.run([*replaced, *others])]).find(id="attacks")
         assert len([e for e in attacks.all("div") if e.attributes.get("class") == "plot"]) == panels

@@ -97,6 +97,12 @@ def test_the_precision_of_older_files_is_that_of_their_provenance(
     assert [text[: len(start)] for text, start in zip(found, differing, strict=True)] == differing
 
 
+def test_the_identity_of_a_result_does_not_have_the_size_that_older_files_lack():
+    one = built.accuracy(CLEAN, built.answers(0.9))
+    sized = built.accuracy(CLEAN, built.answers(0.9), of=built.network(image_size=28))
+    assert one.identity_hash == sized.identity_hash
+
+
 def test_what_differs_in_a_list_is_named_by_its_place():
     def identity(*members):
         of = built.network(config={"members": list(members)})

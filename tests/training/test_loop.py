@@ -340,7 +340,6 @@ def rotten(tiny, monkeypatch):
     return replace(tiny, data=replace(tiny.data, unreadable="skip", unreadable_limit=2))
 
 
-@pytest.mark.slow
 def test_images_that_cannot_be_read_are_named_and_counted_over_a_stop(rotten, tmp_path):
     """There is one such image in each of 2 epochs."""
     with pytest.warns(UserWarning, match="example 5 of 'tiny' 'train' cannot be read: rotten"):

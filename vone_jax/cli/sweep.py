@@ -10,6 +10,7 @@ Exit status: 0 finished; 1 failed; 2 wrong arguments; 75 stopped by SIGTERM or C
 to continue.
 """
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -63,9 +64,11 @@ def main(argv: Sequence[str]) -> int:
         # Found out before the first training.
         if arguments.source is not None:
             data.load(arguments.source, arguments.split or data.evaluation_split(arguments.source))
-        elif arguments.split is not None:
+        elif arguments.split is not None and "evaluate" in arguments.only:
             for source, data_dir in _own_sources(sweep):
-                data.load(source, arguments.split, data_dir=data_dir)
+                # The training says what is to be done about data that are not there.
+                with contextlib.suppress(FileNotFoundError):
+                    data.load(source, arguments.split, data_dir=data_dir)
         return sweeps.run(
             arguments.sweep,
             sweep,
@@ -88,10 +91,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _own_sources(sweep: sweeps.Sweep) -> set[tuple[str, str | None]]:
-    """The data sets of the networks that are trained, and the directories of TFDS."""
-    networks = [member.network for member in sweep.members.values()]
-    configs = [network.data for network in networks if isinstance(network, Experiment)]
-    return {(config.source, config.data_dir) for config in configs}
+    """The data sets on which trained networks are evaluated, and the directories of TFDS."""
+    return {
+        (request.source or member.network.data.source, member.network.data.data_dir)
+        for label, member in sweep.members.items()
+        if isinstance(member.network, Experiment)
+        for request in sweep.evaluations_of(label)
+    }
 
 
 def run() -> None:

@@ -67,7 +67,7 @@ def save_folder(
     A network that computes in bfloat16 is read back as one that computes in float32.
 
     Args:
-      folder: made if it does not exist. Its three files are replaced.
+      folder: made if it does not exist. The three files of an earlier call are replaced.
       model: a network of ``models.create``.
       variables: its float32 variables.
       results: results of ``eval.py``, see ``results.read``. The model card shows their accuracies.
@@ -115,8 +115,8 @@ def check_place(folder: Path) -> None:
     there = [name for name in written if (folder / name).exists()]
     if there and not is_folder(folder):
         raise ValueError(
-            f"{folder} must be a new directory, or a folder of vone_jax.convert; its {there[0]} "
-            "is that of something else, such as a run, and would be lost. Name another one"
+            f"{folder} must be a new directory, or a folder of vone_jax.convert; its {there[0]} is "
+            "of something else, and would be lost. Name another directory, or move the file"
         )
 
 

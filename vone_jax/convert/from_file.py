@@ -163,7 +163,7 @@ def read(
     try:
         model = models.create(name, architecture.num_classes, width=width, **form)
         if not kind:
-            if stated is None:
+            if stated is None and name != "efficientnet_lite0":
                 notes.append(
                     "normalisation that the file does not say: mean "
                     f"{_rounded(model.mean)}, standard deviation {_rounded(model.std)}"
@@ -227,13 +227,18 @@ def _front_end(
             start = models.v1_config(224, in_channels, architecture.name)
         fields = {f: value for f, value in vars(start).items() if f not in {"bank", *_CELLS}}
         fields |= v1_settings(checkpoint.flags, k, problems)
-        published = ("stride", "k_exc", "noise_mode")
+        given = config or {}
+        # By name of the field: that of the flag.
+        flags = {"stride": "stride", "k_exc": "k_exc", "noise": "noise_mode"}
         if image_size is None:
-            published += ("image_size",)
-        missing = [flag for flag in published if flag not in checkpoint.flags]
+            flags["image_size"] = "image_size"
+        missing = [
+            flag
+            for field, flag in flags.items()
+            if flag not in checkpoint.flags and field not in given
+        ]
         if missing:
             notes.append(f"published values for what the file does not say: {', '.join(missing)}")
-        given = config or {}
         fields |= given
         # The original's training script writes the number of simple channels for both.
         if len(cells := given.keys() & _CELLS) == 1:

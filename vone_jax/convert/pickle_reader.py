@@ -282,8 +282,8 @@ def _tensor(
     metadata: Any = None,
 ) -> StoredTensor:
     if metadata:
-        raise ValueError(
-            "a tensor has the metadata of a lazily negated or conjugated one; store "
+        raise CheckpointError(
+            "a tensor is stored before it is negated or conjugated, which is not read; store "
             "tensor.resolve_neg() or tensor.resolve_conj()"
         )
     if not isinstance(shape, tuple) or not isinstance(strides, tuple):

@@ -94,14 +94,21 @@ def _classes(runs: Sequence[Run]) -> Iterator[str]:
 
 def _sizes(runs: Sequence[Run]) -> Iterator[str]:
     """Networks with images of different sizes, under what depends on the number of pixels."""
-    used: dict[int, set[str]] = {}
+    # What is compared: a norm or corruptions, on a data set -> the networks by their size.
+    compared: dict[tuple, dict[int, set[str]]] = {}
     for run in runs:
         for result in run.on_images:
-            attacked = result.kind in ("attack", "minimal") and result.attack.norm != "linf"
-            size = result.network.image_size
-            if size is not None and (attacked or result.kind == "corruption"):
-                used.setdefault(size, set()).add(run.label)
-    if len(used) > 1:
+            size, by = result.network.image_size, result.kind
+            if by in ("attack", "minimal"):
+                by = result.attack.norm
+            if size and by in ("l2", "l1", "corruption") and comparison.as_deployed(run, result):
+                sizes = compared.setdefault((by, *result.dataset.part), {})
+                sizes.setdefault(size, set()).add(run.label)
+    used: dict[int, set[str]] = {}
+    for sizes in compared.values():
+        for size, labels in sizes.items() if len(sizes) > 1 else ():
+            used.setdefault(size, set()).update(labels)
+    if used:
         parts = [f"{size} x {size} pixels for {listing(sorted(of))}" for size, of in used.items()]
         yield (
             f"The images have different sizes: {listing(parts)}. An equal radius in L2 or L1, or "

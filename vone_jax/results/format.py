@@ -312,7 +312,10 @@ class Result(Identity):
     @property
     def identity_hash(self) -> str:
         """A hash of what was measured."""
-        canonical = json.dumps(_identity(self), sort_keys=True, separators=(",", ":"))
+        values = _identity(self)
+        # Files of earlier versions do not say it; it follows from the weights and the config.
+        del values["network"]["image_size"]
+        canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
@@ -347,10 +350,11 @@ def _identity(value: Identity | Mapping[str, Any]) -> dict[str, Any]:
 def differences(ours: Identity, theirs: Identity | Mapping[str, Any]) -> list[str]:
     """The fields in which two identities differ, as ``"FIELD is OURS, was THEIRS"``.
 
-    A field of the experiment that theirs lacks is no difference: the version that wrote it did not
-    have the field, whose default changes nothing. Neither are the precision of products, the
-    checksum of the images' files and the size of images, where theirs does not say them, nor the
-    number of parameters, which follows from the weights. Theirs may be JSON values.
+    A field of the experiment, also of that of an ensemble's member, that theirs lacks is no
+    difference: the version that wrote it did not have the field, whose default changes nothing.
+    Neither are the precision of products, the checksum of the images' files and the size of
+    images, where theirs does not say them, nor the number of parameters, which follows from the
+    weights. Theirs may be JSON values.
     """
     here, there = (_flatten(_identity(each)) for each in (ours, theirs))
     new = {name for name in here if name.startswith("network.config.") and name not in there}
