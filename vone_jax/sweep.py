@@ -375,7 +375,7 @@ def _finished_keys(record: Path, since: float) -> set[str]:
 
 
 def _last_training(record: Path) -> float:
-    """When the last training of a member ended, in seconds of ``time.time``; 0 without a time."""
+    """The end of the last training of a member in seconds of ``time.time``; 0 if not known."""
     return max((each["time"] for each in _ended(record) if each["step"] == "train"), default=0.0)
 
 

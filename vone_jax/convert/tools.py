@@ -53,7 +53,7 @@ class CallKeys:
 def foolbox_model(logits_fn: LogitsFn, key: jax.Array, noise: Noise = "fresh") -> Any:
     """A classifier as a ``foolbox.models.JAXModel`` with bounds (0, 1) and channels last.
 
-    It takes images and labels as arrays of JAX; Foolbox has no tensors of NumPy beside them.
+    It takes images and labels as arrays of JAX, not of NumPy.
     Foolbox takes one gradient per step, so its attacks use one draw of the noise at a time. To
     average gradients over draws, pass a ``logits_fn`` that averages, or use ``vone_jax.attacks``.
     Reference: Rauber, Zimmermann, Bethge, Brendel, Foolbox Native, JOSS 2020.
