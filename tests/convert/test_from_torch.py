@@ -290,6 +290,8 @@ def test_tensors_beside_the_state_dict_do_not_hide_it(resnet50, tmp_path):
         path = tmp_path / f"{holder}.pth.tar"
         path.write_bytes(archive(beside | {holder: network, "rng": np.zeros(8, np.uint8)}))
         assert equal(convert.read(path).variables, variables)
+    path.write_bytes(archive({**network, "model": {"x": np.zeros(3, np.float32)}}))
+    assert errors(path).endswith("not a tensor: model")
 
 
 def test_a_normalisation_that_is_assumed_is_told(resnet50, write):

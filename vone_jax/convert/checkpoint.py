@@ -109,11 +109,10 @@ def _find_state_dict(content: Any) -> tuple[dict[str, StoredTensor], dict[str, A
         raise CheckpointError(
             f"the file holds a {type(content).__name__}, not a state dict or a dictionary with one"
         )
-    # Other tensors may lie beside the holder, such as the best accuracy of a training.
-    for holder in (*(content.get(name) for name in _HOLDERS), content):
-        if isinstance(holder, dict) and any(isinstance(v, StoredTensor) for v in holder.values()):
-            break
-    else:
+    # Other tensors may lie beside the state dict, such as the best accuracy of a training.
+    places = [content, *(content.get(name) for name in _HOLDERS)]
+    holder = max((place for place in places if isinstance(place, dict)), key=_tensors)
+    if not _tensors(holder):
         keys = ", ".join(sorted(str(key)[:40] for key in list(content)[:20]))
         raise CheckpointError(
             f"the file holds no state dict, neither by itself nor under {', '.join(_HOLDERS)}; its "
@@ -127,6 +126,10 @@ def _find_state_dict(content: Any) -> tuple[dict[str, StoredTensor], dict[str, A
     if others:
         raise CheckpointError("the state dict holds something else than tensors:", others)
     return holder, _plain_flags(content.get("flags", {}))
+
+
+def _tensors(place: dict) -> int:
+    return sum(isinstance(value, StoredTensor) for value in place.values())
 
 
 def _plain_flags(flags: Any) -> dict[str, Any]:
