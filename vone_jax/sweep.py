@@ -217,20 +217,21 @@ def run(
     commands = [command for command in every if command.step in steps]
     failures: list[str] = []
     untrained: set[str] = set()
-    renewed: set[str] = set()
+    # Networks that a dry run would train.
+    planned: set[str] = set()
     for number, command in enumerate(commands, start=1):
         record = group / command.label / _RECORD
-        # An ensemble is evaluated again when a member was trained again.
+        # An ensemble is evaluated again when a member was trained after it was evaluated.
         others = set(command.needs) - {command.label}
         trained = max((_last_training(group / other / _RECORD) for other in others), default=0.0)
-        ended = command.key in _finished_keys(record, trained) and not others & renewed
+        ended = command.key in _finished_keys(record, trained) and not others & planned
         if untrained.intersection(command.needs) or ended:
             continue
         typed = shlex.join(["python", *command.arguments])
         print(typed if dry_run else f"[{number}/{len(commands)}] {typed}", flush=True)
-        if command.step == "train":
-            renewed.add(command.label)
         if dry_run:
+            if command.step == "train":
+                planned.add(command.label)
             continue
         before = _results(record.parent)
         status = _execute([sys.executable, *command.arguments], root)

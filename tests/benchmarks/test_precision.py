@@ -235,7 +235,7 @@ def test_the_command_trains_and_writes_json(tmp_path, capsys):
         ("--batch 0", "--batch: must be at least 1, got 0"),
         ("nothere", "there is no network nothere"),
         ("--parts training", "--parts training needs --configs"),
-        ("--parts training --configs foo/bar", "foo/bar"),
+        ("--parts training --configs foo/bar", "no config 'foo/bar'"),
     ],
 )
 def test_wrong_options_are_named_before_anything_is_measured(options, message, capsys):

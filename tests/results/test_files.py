@@ -114,7 +114,7 @@ def test_what_differs_in_a_list_is_named_by_its_place():
     ]
     for ours, theirs in ([(one, two), (one,)], [(one,), (one, two)]):
         named = results.differences(identity(*ours), identity(*theirs))
-        assert f"network.config.members, number is {len(ours)}, was {len(theirs)}" in named
+        assert f"network.config.members.length is {len(ours)}, was {len(theirs)}" in named
 
 
 def test_arrays_that_do_not_belong_to_a_result_are_not_written(tmp_path):

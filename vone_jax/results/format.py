@@ -372,7 +372,7 @@ def _flatten(value: Any, path: str = "") -> dict[str, str]:
     """The leaves of a tree of JSON values as text, by their path."""
     flat: dict[str, str] = {}
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        flat[f"{path}, number"] = str(len(value))
+        flat[f"{path}.length"] = str(len(value))
         parts = {f"{path}[{place}]": item for place, item in enumerate(value)}
     elif isinstance(value, dict):
         parts = {f"{path}.{name}" if path else name: item for name, item in value.items()}
