@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import types
 
 import pytest
@@ -161,9 +162,37 @@ def test_signals_are_passed_to_the_handler_and_restored(number):
 @pytest.mark.parametrize("number", cli.SIGNALS)
 def test_a_signal_interrupts_a_program_that_can_be_interrupted(number):
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), cli.handling_signals(signal.default_int_handler):
+    with pytest.raises(KeyboardInterrupt), cli.interrupted_by_signals("eval.py"):
         os.kill(os.getpid(), number)
     assert signal.getsignal(signal.SIGTERM) == before
+    # The process was not ended by force afterwards.
+    time.sleep(cli._PATIENCE + 0.2)
+
+
+@pytest.mark.parametrize("number", cli.SIGNALS)
+def test_a_signal_ends_an_evaluation_that_is_busy_outside_python(number):
+    """No Python runs in a compiled program; here a hash function takes its place."""
+    program = (
+        "import hashlib\n"
+        "from vone_jax.cli import interrupted_by_signals\n"
+        "with interrupted_by_signals('eval.py'):\n"
+        "    while True:\n"
+        "        try:\n"
+        "            print('busy', flush=True)\n"
+        "            hashlib.pbkdf2_hmac('sha256', b'', b'', 200_000_000)\n"
+        # The signal can arrive before the hash function begins.
+        "        except KeyboardInterrupt:\n"
+        "            pass\n"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], stdout=pipe, stderr=pipe) as busy:
+        assert busy.stdout.readline() == b"busy\n"
+        busy.send_signal(number)
+        try:
+            assert busy.wait(10.0) == cli.STOPPED
+        finally:
+            busy.kill()
+        assert busy.stderr.read() == b"eval.py: stopped; run the same command again to continue\n"
 
 
 @pytest.mark.parametrize("number", cli.SIGNALS)

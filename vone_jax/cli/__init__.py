@@ -6,8 +6,8 @@ the handling of SIGTERM and Ctrl-C. It imports no JAX, so the report starts quic
 A command handles signals in one of three ways:
 
   - A loop that polls uses ``StopOnSignal`` and saves its work when the object returns True.
-  - A program that can be interrupted anywhere uses ``handling_signals`` with
-    ``signal.default_int_handler``. It catches ``KeyboardInterrupt`` and calls ``stopped``.
+  - A program that can be interrupted anywhere uses ``interrupted_by_signals``. It catches
+    ``KeyboardInterrupt`` and calls ``stopped``.
   - A program with a child process uses ``handling_signals`` to pass the signals on.
 """
 
@@ -46,8 +46,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # Signals within this many seconds of the first count as it: a cluster sends one to all processes of
 # a job, and a sweep passes its own on to the command that it runs.
 _TOGETHER = 1.0
-# Seconds between the second signal and the forced end of a process outside Python code.
-_GRACE = 0.2
+# Seconds between a signal that ends a process and its forced end, if no Python code runs there:
+# after the second signal, and where the first interrupts.
+_GRACE, _PATIENCE = 0.2, 2.0
 
 
 def _start(command: str) -> None:
@@ -211,6 +212,54 @@ def handling_signals(handler: Callable[[int, FrameType | None], Any]) -> Iterato
             signal.signal(number, signal.SIG_DFL if before is None else before)
 
 
+@contextlib.contextmanager
+def _watching_signals(notice: Callable[[int], Any]) -> Iterator[None]:
+    """Call ``notice`` with the number of each signal within a ``with`` block, in a thread.
+
+    Python runs a signal handler only between two of its own instructions, and XLA compiles and
+    computes for minutes without one. The numbers of signals reach a pipe at once, so a thread that
+    reads them can end the process.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def watch() -> None:
+        while number := os.read(reading, 1):
+            if number[0] in SIGNALS:
+                notice(number[0])
+        os.close(reading)
+
+    threading.Thread(target=watch, daemon=True).start()
+    previous = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous)
+        os.close(writing)
+
+
+@contextlib.contextmanager
+def interrupted_by_signals(program: str) -> Iterator[None]:
+    """Raise ``KeyboardInterrupt`` at SIGTERM or Ctrl-C within a ``with`` block.
+
+    If the block has not ended 2 s later, for instance because it computes outside of Python, the
+    process ends as after ``stopped(program)``. Only the main thread may use this.
+    """
+    left = threading.Event()
+
+    def end(number: int) -> None:
+        if not left.wait(_PATIENCE):
+            if sys.stderr.isatty():
+                print(file=sys.stderr)  # The line of the progress bar.
+            os._exit(stopped(program))
+
+    with _watching_signals(end), handling_signals(signal.default_int_handler):
+        try:
+            yield
+        finally:
+            left.set()
+
+
 class StopOnSignal(contextlib.ExitStack):
     """A flag that SIGTERM or Ctrl-C sets within a ``with`` block. Calling the object reads it.
 
@@ -223,7 +272,9 @@ class StopOnSignal(contextlib.ExitStack):
     def __init__(self):
         super().__init__()
         self.read = False
+        # When the first signal arrived: at the handler, and at the thread.
         self._received: float | None = None
+        self._noticed: float | None = None
 
     def __call__(self) -> bool:
         """Return True once a signal has arrived."""
@@ -238,31 +289,16 @@ class StopOnSignal(contextlib.ExitStack):
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-    def __enter__(self) -> "StopOnSignal":
-        # Python runs a signal handler only between two of its own instructions, and XLA compiles
-        # for minutes without one. The numbers of signals reach the pipe at once, so a thread that
-        # reads them can end the process.
-        reading, writing = os.pipe()
-        os.set_blocking(writing, False)
-        threading.Thread(target=_end_at_the_second_signal, args=(reading,), daemon=True).start()
-        self.callback(os.close, writing)
-        previous = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        self.callback(signal.set_wakeup_fd, previous)
-        self.enter_context(handling_signals(self._receive))
-        return self
-
-
-def _end_at_the_second_signal(pipe: int) -> None:
-    """Read the numbers of signals until the other end of the pipe is closed."""
-    first = None
-    while number := os.read(pipe, 1):
-        if number[0] not in SIGNALS:
-            continue
+    def _notice(self, number: int) -> None:
         now = time.monotonic()
-        if first is None:
-            first = now
-        elif now - first > _TOGETHER:
+        if self._noticed is None:
+            self._noticed = now
+        elif now - self._noticed > _TOGETHER:
             time.sleep(_GRACE)
             # The status that a shell reports for a process that the signal has ended.
-            os._exit(128 + number[0])
-    os.close(pipe)
+            os._exit(128 + number)
+
+    def __enter__(self) -> "StopOnSignal":
+        self.enter_context(_watching_signals(self._notice))
+        self.enter_context(handling_signals(self._receive))
+        return self

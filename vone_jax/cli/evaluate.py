@@ -49,7 +49,6 @@ to continue.
 """
 
 import dataclasses
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -116,7 +115,7 @@ def main(argv: Sequence[str]) -> int:
         return cli.fail(PROGRAM, error)
     try:
         # After join_processes, in which JAX sets a handler of SIGTERM of its own.
-        with mesh.naming_failures_elsewhere(), cli.handling_signals(signal.default_int_handler):
+        with mesh.naming_failures_elsewhere(), cli.interrupted_by_signals(PROGRAM):
             return _evaluate(arguments, argv)
     except KeyboardInterrupt:
         return cli.stopped(PROGRAM)

@@ -111,10 +111,12 @@ class FolderSource(Source):
         splits = _subfolders(root) if split != "." else ["."]
         divided = split in _PARTS and not _SPLITS & set(splits)
         if not divided and split not in splits:
-            parts = "" if _SPLITS & set(splits) else f"; divided, it has {' and '.join(_PARTS)}"
+            cure = f"divided, it has {' and '.join(_PARTS)}"
+            if _SPLITS & set(splits):
+                cure = "name one of these"
             raise ValueError(
-                f"{root} has no split {split!r}; its folders are {', '.join(splits) or 'none'}"
-                f"{parts}"
+                f"{root} has no split {split!r}; its folders are {', '.join(splits) or 'none'}; "
+                f"{cure}"
             )
         folder = root if divided else root / split
         _target(folder, root)
