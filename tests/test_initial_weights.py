@@ -1,5 +1,6 @@
 """``train.py --initial-weights``: runs from files, folders and other runs, to their end."""
 
+import dataclasses
 import json
 
 import jax
@@ -11,8 +12,10 @@ import vone_jax
 from tests.convert.conftest import random_variables
 from tests.convert.test_from_torch import robustness
 from tests.convert.torch_writer import archive
-from vone_jax import convert, models, training, v1
+from vone_jax import convert, mesh, models, training, v1
 from vone_jax.cli import train
+from vone_jax.training import initial
+from vone_jax.training import setup as setups
 
 V1 = v1.VOneBlockConfig(
     simple_channels=4, complex_channels=4, image_size=28, visual_degrees=1.0, kernel_size=21,
@@ -89,6 +92,46 @@ def test_v1_in_front_of_the_trunk_of_a_folder(tmp_path):
     assert table["bottleneck"] == (0, 0, 64 * 2)
     frozen = {path for path in flatten_dict(values) if path[2][:6] not in ("kernel", "layer1")}
     assert equal(values, variables) == frozen and len(frozen) > 50
+
+
+def test_what_a_plain_state_dict_does_not_say_stays_as_in_the_config(tmp_path):
+    block = v1.VOneBlockConfig(
+        simple_channels=6, complex_channels=2, image_size=28, visual_degrees=1.0, kernel_size=21,
+        stride=2, in_channels=1, k_exc=20.0, gabor_seed=3, image_mean=0.3,
+    )  # fmt: skip
+    model = models.create("vone_resnet18", 5, width=2, v1=block)
+    tensors = convert.to_torch(model, random_variables(model))
+    (tmp_path / "plain.pth").write_bytes(archive(tensors))
+    config = training.ModelConfig("vone_resnet18", image_size=28, in_channels=1, width=2, v1=block)
+    ours = training.Experiment(name="on", model=config, data=training.DataConfig(source="none"))
+    front = training.start_from(ours, str(tmp_path / "plain.pth")).model.v1
+    assert front is not None and isinstance(front.bank, v1.ImportedBank)
+    for name in ("stride", "k_exc", "simple_channels", "complex_channels", "image_mean"):
+        assert getattr(front, name) == getattr(block, name)
+    # As many cells of other kinds do not fit.
+    config = dataclasses.replace(config, v1=dataclasses.replace(block, simple_channels=8))
+    fewer = training.start_from(
+        dataclasses.replace(ours, model=config), str(tmp_path / "plain.pth")
+    )
+    assert fewer.model.v1 is not None
+    assert (fewer.model.v1.simple_channels, fewer.model.v1.complex_channels) == (4, 4)
+
+
+def test_a_plain_state_dict_of_a_base_network_keeps_the_normalisation_of_the_config(
+    tmp_path, capsys
+):
+    model = models.create("resnet18", 10, width=2, image_size=28, in_channels=1)
+    (tmp_path / "plain.pth").write_bytes(archive(convert.to_torch(model, random_variables(model))))
+    config = training.ModelConfig(
+        "resnet18", image_size=28, in_channels=1, width=2, mean=(0.2,), std=(0.4,)
+    )
+    data = training.DataConfig(source="fashion_mnist_small", batch_size=32)
+    ours = training.Experiment(name="on", model=config, data=data)
+    start = training.start_from(ours, str(tmp_path / "plain.pth"))
+    assert (start.model.mean, start.model.std) == ((0.2,), (0.4,))
+    setup = setups.prepare(start, mesh.data_mesh(jax.devices()[:1]))
+    notes = initial.choose(setup).notes
+    assert "model.mean stays (0.2,), since the source does not say it" in notes
 
 
 def test_a_file_of_the_robustness_package_brings_its_normaliser(tmp_path):

@@ -63,6 +63,7 @@ def source_of(model, variables, architecture, class_names, notes=()):
         variables=variables,
         class_names=class_names,
         notes=notes,
+        assumed=(),
     )
 
 

@@ -38,6 +38,7 @@ class Conversion:
       residual: (n,), deviation of each filter pair from its fitted Gabor relative to its peak;
         None for base networks.
       notes: what was assumed, left out or recognised, one line each.
+      assumed: fields of V1, or of a base network, that the file does not say.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Conversion:
     format: str
     residual: np.ndarray | None
     notes: tuple[str, ...]
+    assumed: tuple[str, ...] = ()
 
 
 def from_torch(
@@ -130,16 +132,20 @@ def read(
     bank = {key: state_dict.pop(key) for key in BANKS.get(kind, ()) if key in state_dict}
     before = {key: state_dict.pop(key) for key in checkpoint.state_dict if key.startswith(PREFIX)}
     notes = list(checkpoint.notes)
+    assumed: list[str] = []
     residual = None
     if kind:
         config, residual = _front_end(
-            checkpoint, architecture, bank, v1, image_size, problems, notes
+            checkpoint, architecture, bank, v1, image_size, problems, notes, assumed
         )
         stated = normalisation(
             checkpoint.flags, checkpoint.normaliser, config.in_channels, problems
         )
         if replaced is None and stated is not None:
             config = dataclasses.replace(config, image_mean=stated[0], image_std=stated[1])
+        elif replaced is None:
+            given = v1 if isinstance(v1, Mapping) else {}
+            assumed += [name for name in ("image_mean", "image_std") if name not in given]
         # With a wrong bank, weights are still compared, to report all problems at once.
         form: dict[str, Any] = {"v1": config}
         if kind == "ev_":
@@ -164,6 +170,7 @@ def read(
         model = models.create(name, architecture.num_classes, width=width, **form)
         if not kind:
             if stated is None and name != "efficientnet_lite0":
+                assumed += ["mean", "std"]
                 notes.append(
                     "normalisation that the file does not say: mean "
                     f"{_rounded(model.mean)}, standard deviation {_rounded(model.std)}"
@@ -178,7 +185,9 @@ def read(
         raise CheckpointError(refusal, [*problems, *misfits])
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     notes.append(f"parameters: {parameters}")
-    return Conversion(name, model, variables, checkpoint.format, residual, tuple(notes))
+    return Conversion(
+        name, model, variables, checkpoint.format, residual, tuple(notes), tuple(assumed)
+    )
 
 
 def _rounded(values: Collection[float]) -> str:
@@ -208,6 +217,7 @@ def _front_end(
     image_size: int | None,
     problems: list[str],
     notes: list[str],
+    assumed: list[str],
 ) -> tuple[VOneBlockConfig, np.ndarray | None]:
     """The configuration of V1 with the bank of the file, and the residuals of the bank.
 
@@ -232,13 +242,15 @@ def _front_end(
         flags = {"stride": "stride", "k_exc": "k_exc", "noise": "noise_mode"}
         if image_size is None:
             flags["image_size"] = "image_size"
-        missing = [
-            flag
+        missing = {
+            field: flag
             for field, flag in flags.items()
             if flag not in checkpoint.flags and field not in given
-        ]
+        }
         if missing:
-            notes.append(f"published values for what the file does not say: {', '.join(missing)}")
+            flags = ", ".join(missing.values())
+            notes.append(f"published values for what the file does not say: {flags}")
+            assumed += missing
         fields |= given
         # The original's training script writes the number of simple channels for both.
         if len(cells := given.keys() & _CELLS) == 1:
@@ -254,6 +266,7 @@ def _front_end(
             fields["kernel_size"] = k if k % 2 else 25
             if not _CELLS & fields.keys():
                 fields |= {"simple_channels": n - n // 2, "complex_channels": n // 2}
+                assumed += sorted(_CELLS)
                 notes.append("half of the filters taken for simple cells, half for complex cells")
             ppd = VOneBlockConfig(**fields).pixels_per_degree
             fit = read_bank(bank[in_phase], bank[quadrature], ppd, problems)

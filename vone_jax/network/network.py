@@ -55,6 +55,7 @@ class Network:
       run_dir: the directory of a run.
       validation: the images on which a run was validated.
       notes: what was assumed when it was opened, one line each.
+      assumed: fields of V1, or of a base network, that its file does not say.
       trained: the module that was trained, where ``model`` has other noise, see ``with_noise``.
       members: the networks of an ensemble.
 
@@ -79,6 +80,7 @@ class Network:
     run_dir: Path | None = None
     validation: Split | None = None
     notes: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
     trained: models.Network | None = None
     members: tuple["Network", ...] = ()
 

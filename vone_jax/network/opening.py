@@ -219,7 +219,8 @@ def _open_checkpoint(path: Path, v1_fields: Mapping[str, Any]) -> Network:
     while Path(stem).suffix in _CHECKPOINTS:
         stem = Path(stem).stem
     source = f"{found.format} {path.name}"
-    return _converted(stem, found.model, found.variables, source, found.notes)
+    network = _converted(stem, found.model, found.variables, source, found.notes)
+    return dataclasses.replace(network, assumed=found.assumed)
 
 
 def _converted(

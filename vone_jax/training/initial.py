@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 _Path = tuple[str, ...]
 # Numbers of parameters: taken from the source; in the source, but not taken; drawn at random.
 _COUNTS = ("taken", "left", "new")
+# Fields of V1 that a file of weights may leave open.
+_OPEN = {"stride", "k_exc", "image_mean", "image_std"}
+_CELLS = {"simple_channels", "complex_channels"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,6 +83,7 @@ def start_from(experiment: Experiment, spec: str, run_dir: Path | str | None = N
     Between two VOneNets or two EVNets that is all of V1, and of the stage before it, but the noise,
     at the same pixels per degree (a tuned bank starts from the parameters of theirs); between two
     base networks, the mean and the standard deviation of images. Everything else stays as it is.
+    So does what a file does not say: stride, gain, kinds of cells, mean and standard deviation.
 
     The weights are ``spec``, see ``vone_jax.open_network``. If the run in ``run_dir`` has started
     from them before, its front end is used, and the weights are not needed any more.
@@ -88,16 +92,16 @@ def start_from(experiment: Experiment, spec: str, run_dir: Path | str | None = N
       ValueError: if the source has no weights or cannot be read.
       RunDirectoryError: if the run directory is damaged.
     """
-    model = None
+    model, assumed = None, ()
     if run_dir is not None and (Path(run_dir) / run_dirs.CONFIG).exists():
         before = run_dirs.read_run(run_dir).experiment
         if before.initial_weights == spec:
             model = before.model.build(num_classes=1)
     if model is None:
-        model = open_source(spec).model
-    return dataclasses.replace(
-        experiment, initial_weights=spec, model=_with_front_end(experiment.model, model)
-    )
+        network = open_source(spec)
+        model, assumed = network.model, network.assumed
+    config = _with_front_end(experiment.model, model, assumed)
+    return dataclasses.replace(experiment, initial_weights=spec, model=config)
 
 
 def choose(setup: setups.Setup) -> InitialWeights:
@@ -114,7 +118,10 @@ def choose(setup: setups.Setup) -> InitialWeights:
     given_front_end = _front_end(network.model)
     for name, value in _front_end(setup.model).items():
         if name in given_front_end and value != given_front_end[name]:
-            notes.append(f"model.{name} is {value}, that of the source {given_front_end[name]}")
+            if name.rpartition(".")[2] in network.assumed:
+                notes.append(f"model.{name} stays {value}, since the source does not say it")
+            else:
+                notes.append(f"model.{name} is {value}, that of the source {given_front_end[name]}")
     kind = network.architecture or network.name
     known, given = (tuple(each.class_names) for each in (setup.train_source, network))
     head, fitting = _head(setup), dict(theirs)
@@ -158,17 +165,22 @@ def open_source(spec: str) -> "Network":
     return network
 
 
-def _with_front_end(config: ModelConfig, model: Any) -> ModelConfig:
-    """Return the network's description with the front end of a source of the same kind."""
+def _with_front_end(config: ModelConfig, model: Any, assumed: Collection[str]) -> ModelConfig:
+    """Return the network's description with the front end of a source of the same kind.
+
+    The names of fields that were ``assumed`` keep the values of the description.
+    """
     if config.v1 is not None and isinstance(model, models.VOneNet):
         same_kind = (model.subcortical is None) == (config.subcortical is None)
         if model.in_channels != config.in_channels or not same_kind:
             return config
         size = config.image_size
         degrees = size / model.v1.pixels_per_degree
+        kept = {"noise", "noise_generator", "tuned"} | _OPEN & set(assumed)
+        if model.v1.num_channels == config.v1.num_channels:
+            kept |= _CELLS & set(assumed)
 
         def adapted(theirs: Any, ours: Any) -> Any:
-            kept = ("noise", "noise_generator", "tuned")
             fields = {name: getattr(ours, name) for name in kept if hasattr(ours, name)}
             if fields.get("tuned"):
                 # A file may have any frequencies; training keeps them below Nyquist's limit.
@@ -184,7 +196,8 @@ def _with_front_end(config: ModelConfig, model: Any) -> ModelConfig:
         return dataclasses.replace(config, v1=adapted(model.v1, config.v1), subcortical=before)
     is_base = config.v1 is None and isinstance(model, models.BaseNetwork)
     if is_base and len(model.mean) == config.in_channels:
-        return dataclasses.replace(config, mean=model.mean, std=model.std)
+        fields = {name: getattr(model, name) for name in {"mean", "std"} - set(assumed)}
+        return dataclasses.replace(config, **fields)
     return config
 
 
