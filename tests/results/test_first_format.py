@@ -125,3 +125,24 @@ def test_a_field_that_an_experiment_did_not_have_yet_is_no_difference(first_form
     other = dataclasses.replace(old.network, config=config | {"seed": 99})
     identity = dataclasses.replace(identity, network=other)
     assert results.differences(identity, old) == ["network.config.seed is 99, was 0"]
+
+
+def test_a_field_without_effect_is_no_difference(first_format):
+    """A run may go on with other values of these, see ``training.experiment_files``."""
+    old = results.read(first_format / "base" / "results" / "clean.json")
+    moved = {
+        **old.network.config,
+        "keep_checkpoints": 7,
+        "data": {**old.network.config["data"], "workers": 5},
+    }
+    assert moved != old.network.config
+    network = dataclasses.replace(old.network, config=moved)
+    assert results.differences(dataclasses.replace(old, network=network), old) == []
+    both = [
+        dataclasses.replace(old, network=dataclasses.replace(network, config={"members": [each]}))
+        for each in (old.network.config, moved)
+    ]
+    assert results.differences(*both) == []
+    moved["data"]["batch_size"] = 3
+    (named,) = results.differences(*both)
+    assert named.startswith("network.config.members[0].data.batch_size is ")

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -21,6 +22,7 @@ import pydantic
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from vone_jax.names import WITHOUT_EFFECT
 from vone_jax.results.conditions import (
     STRICT,
     Attack,
@@ -352,20 +354,25 @@ def differences(ours: Identity, theirs: Identity | Mapping[str, Any]) -> list[st
 
     A field of the experiment, also of that of an ensemble's member, that theirs lacks is no
     difference: the version that wrote it did not have the field, whose default changes nothing.
-    Neither are the precision of products, the checksum of the images' files and the size of
-    images, where theirs does not say them, nor the number of parameters, which follows from the
-    weights. Theirs may be JSON values.
+    Neither are fields without effect, see ``names.WITHOUT_EFFECT``, nor the number of parameters,
+    which follows from the weights, nor the precision of products, the checksum of the images' files
+    and the size of images, where theirs does not say them. Theirs may be JSON values.
     """
     here, there = (_flatten(_identity(each)) for each in (ours, theirs))
     new = {name for name in here if name.startswith("network.config.") and name not in there}
     new.add("network.parameters")
     later = {"matmul_precision": '""', "dataset.checksum": "null", "network.image_size": "null"}
     new |= {name for name, absent in later.items() if there.get(name, absent) == absent}
+    new |= {name for name in here | there if _OF_EXPERIMENT.sub("", name) in WITHOUT_EFFECT}
     return [
         f"{name} is {here.get(name, 'absent')}, was {there.get(name, 'absent')}"
         for name in sorted((here | there).keys() - new)
         if here.get(name) != there.get(name)
     ]
+
+
+# The path of an experiment: that of the network, or of an ensemble's member.
+_OF_EXPERIMENT = re.compile(r"network\.config\.(members\[\d+\]\.)?")
 
 
 def _flatten(value: Any, path: str = "") -> dict[str, str]:

@@ -20,6 +20,7 @@ from flax.traverse_util import flatten_dict
 
 from vone_jax import dataclass_json
 from vone_jax.arguments import nearest
+from vone_jax.names import WITHOUT_EFFECT
 from vone_jax.training.experiment import Experiment
 from vone_jax.v1 import ImportedBank
 
@@ -131,20 +132,13 @@ def _with_banks(content: Any, read_bank: Callable[[str], ImportedBank] | None) -
     return {name: _with_banks(value, read_bank) for name, value in content.items()}
 
 
-# Fields that affect speed and safety.
-_RESUMABLE = (
-    "checkpoint_every", "compilation_cache", "keep_checkpoints", "non_finite", "non_finite_limit",
-    "remat", "data.data_dir", "data.eval_batch_size", "data.prefetch", "data.unreadable",
-    "data.unreadable_limit", "data.workers",
-)  # fmt: skip
 _ABSENT = object()
 
 
 def differences(ours: Experiment, theirs: Experiment) -> list[str]:
     """List the fields in which two experiments differ, as ``"seed: 3 here, 4 there"``.
 
-    Fields that affect no result, except by rounding, are ignored: they may change when a run
-    resumes.
+    Those in ``names.WITHOUT_EFFECT`` are ignored: they may change when a run resumes.
     """
     first, second = (flatten_dict(to_json(experiment), sep=".") for experiment in (ours, theirs))
 
@@ -155,5 +149,5 @@ def differences(ours: Experiment, theirs: Experiment) -> list[str]:
         f"{name}: {show(first, name)} here, {show(second, name)} there"
         for name in sorted(first.keys() | second.keys())
         # Values are compared, not texts: 3 and 3.0 epochs are the same.
-        if name not in _RESUMABLE and first.get(name, _ABSENT) != second.get(name, _ABSENT)
+        if name not in WITHOUT_EFFECT and first.get(name, _ABSENT) != second.get(name, _ABSENT)
     ]
