@@ -124,6 +124,39 @@ def test_a_shard_beyond_the_members_says_so(root, capsys):
     assert capsys.readouterr().out == "shard 3/8 has no network: there are 2\n"
 
 
+@pytest.mark.parametrize("use", ["initial_weights", "teacher"])
+def test_a_network_from_another_that_was_trained_again_is_named(root, use):
+    """A run that is finished does not start anew from the weights of another, newer run."""
+    spec = str(root / "runs/group/a")
+    if use == "initial_weights":
+        later = replace(BASE, initial_weights=spec)
+    else:
+        later = replace(BASE, distillation=training.Distillation(f"{spec}+elsewhere"))
+    sweep = make(
+        members={"a": Member(BASE), "b": Member(later), "c": Member(replace(BASE, seed=3))}
+    )
+    assert run(root, sweep) == 0
+
+    def saved(label, when):
+        checkpoint = root / "runs/group" / label / "checkpoints" / "624"
+        checkpoint.mkdir(parents=True, exist_ok=True)
+        os.utime(checkpoint, (when, when))
+
+    saved("a", 1000)
+    saved("b", 2000)
+    assert run(root, sweep) == 0
+    saved("a", 3000)
+    calls(root)
+    with pytest.raises(SweepError) as caught:
+        run(root, sweep)
+    (told,) = str(caught.value).splitlines()[1:]
+    assert "b was trained from a, which was trained again since; delete" in told
+    assert told.endswith("runs/group/b to train it again") and calls(root) == []
+    shutil.rmtree(root / "runs/group/b")
+    assert run(root, sweep) == 0
+    assert [call.split()[1] for call in calls(root)] == ["lab/s:b", "b"]
+
+
 def test_a_failure_is_told_and_the_others_run(root):
     (root / "behave").write_text("s:b 1\n")
     with pytest.raises(SweepError, match=r"python .*train.py lab/s:b .*exit status 1"):

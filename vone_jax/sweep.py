@@ -22,6 +22,8 @@ from typing import Any, NamedTuple
 from vone_jax import arguments, cli, files, training
 from vone_jax.evaluation import Request
 from vone_jax.training import Experiment, experiment_files
+from vone_jax.training import run_dir as run_dirs
+from vone_jax.training.checkpoint import saved_steps
 
 STEPS = ("train", "evaluate", "report")
 _RECORD = "sweep.jsonl"
@@ -221,6 +223,12 @@ def run(
     planned: set[str] = set()
     for number, command in enumerate(commands, start=1):
         record = group / command.label / _RECORD
+        if command.label not in untrained and (source := _outdated(sweep, group, command.label)):
+            failures.append(
+                f"{command.label} was trained from {source}, which was trained again since; delete "
+                f"{record.parent} to train it again"
+            )
+            untrained.add(command.label)
         # An ensemble is evaluated again when a member was trained after it was evaluated.
         others = set(command.needs) - {command.label}
         trained = max((_last_training(group / other / _RECORD) for other in others), default=0.0)
@@ -373,6 +381,27 @@ def _finished_keys(record: Path, since: float) -> set[str]:
         for each in _ended(record)
         if each["results"].items() <= results and each["time"] >= since
     }
+
+
+def _outdated(sweep: Sweep, group: Path, label: str) -> str | None:
+    """A member whose weights or answers a network was trained from, and which is newer than it."""
+    network = sweep.members[label].network
+    if not isinstance(network, Experiment) or not (ours := _last_checkpoint(group / label)):
+        return None
+    teacher = network.distillation and network.distillation.teacher
+    specs = "+".join(filter(None, (network.initial_weights, teacher))).split("+")
+    used = {Path(spec).resolve() for spec in specs if spec}
+    for other in sweep.members:
+        if (group / other).resolve() in used and _last_checkpoint(group / other) > ours:
+            return other
+    return None
+
+
+def _last_checkpoint(run_dir: Path) -> float:
+    """The time of the newest checkpoint of a run in seconds of ``time.time``; 0 without one."""
+    directory = run_dir / run_dirs.CHECKPOINTS
+    times = ((directory / str(step)).stat().st_mtime for step in saved_steps(directory))
+    return max(times, default=0.0)
 
 
 def _last_training(record: Path) -> float:
