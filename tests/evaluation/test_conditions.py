@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.tree_util import Partial
+from scipy.stats import norm
 
 from tests.attacks import toy
 from vone_jax import evaluation, prng
@@ -15,10 +16,10 @@ KEY = jax.random.key(21)
 ONCE = evaluation.Protocol("fresh", 1)
 
 
-def measured(condition, logits_fn, images, labels):
+def measured(condition, logits_fn, images, labels, protocol=ONCE):
     """The numbers and the arrays of a condition."""
     keys = prng.example_keys(KEY, len(images))
-    arrays = condition.measure(Trial(ONCE, keys, logits_fn, images, labels))
+    arrays = condition.measure(Trial(protocol, keys, logits_fn, images, labels))
     arrays = {name: np.asarray(value) for name, value in arrays.items()}
     return condition.summary(arrays | {"index": np.arange(len(images))}), arrays
 
@@ -44,6 +45,34 @@ def test_a_linear_model_has_the_distances_of_the_closed_form():
     assert [rung.eps for rung in distances.ladder] == list(radii)
 
 
+def _noisy_linear(weights, keys, images):
+    """A linear model that sees Gaussian noise of a standard deviation of 0.05."""
+    noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(keys)
+    return toy.linear(weights, keys, images + 0.05 * noise)
+
+
+def test_a_noisy_linear_model_has_the_accuracies_of_the_closed_form():
+    """The margin at a radius is normal: its mean falls by the radius times the slope's norm."""
+    weights = jax.random.normal(jax.random.key(3), (16, 2))
+    images = jax.random.uniform(jax.random.key(4), (40, 4, 4, 1), minval=0.4, maxval=0.6)
+    logits = images.reshape(40, -1) @ weights
+    slope = np.linalg.norm(weights[:, 0] - weights[:, 1])
+    distance = np.abs(np.asarray(logits[:, 0] - logits[:, 1])) / slope
+    labels = jnp.argmax(logits, axis=1).astype(jnp.int32)
+    radii = (0.0, *np.quantile(distance, (0.3, 0.7)).tolist(), 0.3)
+    expected = [norm.cdf((distance - radius) / 0.05).mean() for radius in radii]
+    assert expected[-1] < 0.01
+    condition = evaluation.Minimal(FMN("l2", 1.0, steps=300, eot_samples=10), radii, moved=True)
+    classifier, protocol = Partial(_noisy_linear, weights), evaluation.Protocol("fresh", 100)
+    distances, arrays = measured(condition, classifier, images, labels, protocol)
+    found = [rung.accuracy for rung in distances.ladder]
+    assert found == pytest.approx(expected, abs=0.03)
+    assert arrays["right at radii"].shape == (40, 4, 100)
+    # Images that are judged where they were found are right in many draws, whatever the radius.
+    where_found = np.where(arrays["distance"][:, None] <= 0.3, arrays["right"], 1)
+    assert where_found.mean() > 0.2
+
+
 def test_the_draws_of_an_attack_within_another_are_recorded():
     inner = PGD("linf", 0.1, eot_samples=3, estimator="mean_logits")
     for attack in (InBatches(inner, 4), Transfer(inner, lambda keys, images: images)):
@@ -63,6 +92,8 @@ def test_the_passes_of_attacks_are_counted():
     assert evaluation.Attacked(scores).passes == 10 + 100 * 2
     assert evaluation.WorstOf((gradient, scores)).passes == 4 * 10 + 3 * 7 * 2 * 5 + 100 * 2
     assert evaluation.Minimal(FMN("linf", 1.0, steps=5), (0.1,)).passes == 2 * 10 + 3 * 5
+    moved = evaluation.Minimal(FMN("linf", 1.0, steps=5), (0.1, 0.2), moved=True)
+    assert moved.passes == (2 + 2) * 10 + 3 * 5
     quiet = evaluation.Masking("linf", 0.1, stochastic=False).passes
     assert evaluation.Masking("linf", 0.1, stochastic=True).passes > 10 * quiet
 

@@ -12,6 +12,7 @@ import numpy as np
 from vone_jax import arguments, attacks, corruptions, results
 from vone_jax.arguments import FromZero, Range
 from vone_jax.attacks import Attack, AutoAttack, InBatches, MinimalNormAttack, Transfer, norms
+from vone_jax.attacks.minimal import MinimalPerturbation
 from vone_jax.evaluation import judging
 from vone_jax.evaluation.judging import AttackNoise, Trial, attack_noise_record, noise_slug
 
@@ -244,9 +245,13 @@ class Minimal(Condition):
     beyond it is judged as it is, another one by that image. Both are judged on draws that the
     search has not used.
 
+    For a classifier with noise, an image close to the boundary is still right in many draws. So
+    each image is moved along its change to every radius, and judged there.
+
     Attributes:
       attack: the attack; its radius is not used.
       radii: radii at which the accuracy is reported, in pixel units.
+      moved: whether images are moved to each radius.
 
     Raises:
       ValueError: for a targeted attack.
@@ -254,6 +259,7 @@ class Minimal(Condition):
 
     attack: MinimalNormAttack
     radii: tuple[float, ...]
+    moved: bool = False
 
     def __post_init__(self):
         check_untargeted(self.attack)
@@ -264,12 +270,14 @@ class Minimal(Condition):
 
     @property
     def passes(self) -> int:
-        return 2 * super().passes + attack_passes(self.attack)
+        judged = 2 + len(self.radii) * self.moved
+        return judged * super().passes + attack_passes(self.attack)
 
     def record(self) -> results.MinimalCondition:
         return results.MinimalCondition(
             attack=attack_record(self.attack),
             radii=tuple(map(float, self.radii)),
+            moved=self.moved,
             **averaging(self.attack),
         )
 
@@ -278,22 +286,33 @@ class Minimal(Condition):
             trial.keys("attack"), trial.attacked(), trial.images, trial.labels
         )
         clean = trial.judge(trial.images)
-        return trial.judge(closest.images) | {
+        arrays = trial.judge(closest.images) | {
             "right clean": clean["right"],
             "loss clean": clean["loss"],
             "distance": closest.distance,
         }
+        if self.moved:
+            moved = [_at_radius(trial.images, closest, jnp.float32(eps)) for eps in self.radii]
+            judged = list(map(trial.judge, moved))
+            for name in ("right", "loss"):
+                arrays[f"{name} at radii"] = jnp.stack([each[name] for each in judged], axis=1)
+        return arrays
 
     def summary(self, arrays: dict[str, np.ndarray]) -> results.Distances:
-        for name in ("loss", "loss clean"):
-            judging.check_finite(arrays[name], arrays["index"])
+        for name in ("loss", "loss clean", *(["loss at radii"] if self.moved else [])):
+            loss = arrays[name].reshape(len(arrays[name]), -1).sum(axis=1)
+            judging.check_finite(loss, arrays["index"])
         distance = arrays["distance"]
         # An image without an adversarial one is infinitely far from it, which JSON cannot hold.
         median = float(np.median(distance))
         ladder = []
-        for radius in map(float, self.radii):
+        for place, radius in enumerate(map(float, self.radii)):
             near = distance[:, None] <= radius
-            judged = judging.accuracy(np.where(near, arrays["right"], arrays["right clean"]))
+            if self.moved:
+                right = arrays["right at radii"][:, place]
+            else:
+                right = np.where(near, arrays["right"], arrays["right clean"])
+            judged = judging.accuracy(right)
             rung = results.Rung(radius, judged.accuracy, judged.interval, judged.between_draws)
             ladder.append(rung)
         return results.Distances(
@@ -302,6 +321,14 @@ class Minimal(Condition):
             median_distance=median if np.isfinite(median) else None,
             ladder=tuple(ladder),
         )
+
+
+@jax.jit
+def _at_radius(images: jax.Array, closest: MinimalPerturbation, eps: jax.Array) -> jax.Array:
+    """The images at a distance along the changes that were found; as they are where none was."""
+    moves = jnp.isfinite(closest.distance) & (closest.distance > 0)
+    scale = jnp.where(moves, eps / closest.distance, 0.0)
+    return jnp.clip(images + scale[:, None, None, None] * (closest.images - images), 0.0, 1.0)
 
 
 def check_untargeted(*several: Attack) -> None:

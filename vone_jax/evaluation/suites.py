@@ -142,7 +142,8 @@ def conditions(suite: Sequence[str], request: Request, target: Target) -> list[C
         elif name == "minimal":
             eps = request.eps or ladder(request.norm, 9, shape)
             draws = request.eot_samples if target.noisy else 1
-            members.append(Minimal(FMN(request.norm, max(eps), eot_samples=draws), eps))
+            attack = FMN(request.norm, max(eps), eot_samples=draws)
+            members.append(Minimal(attack, eps, moved=target.noisy))
         elif name in _CORRUPTIONS:
             members += _corrupted(request, *_CORRUPTIONS[name], target)
     found: dict[str, Condition] = {}

@@ -243,10 +243,13 @@ class MinimalCondition:
     Attributes:
       attack: the attack; its radius is not used.
       radii: radii at which the accuracy is reported, in pixel units.
+      moved: whether each image was moved along its change to every radius, and judged there, as for
+        networks with noise. Else it was judged where it was found, and as it is below that radius.
     """
 
     attack: Attack
     radii: tuple[float, ...]
+    moved: bool = False
     eot_samples: int = 1
     estimator: str = "mean_loss"
     kind: Literal["minimal"] = "minimal"
