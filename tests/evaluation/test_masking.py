@@ -207,8 +207,26 @@ def test_a_rise_counts_in_standard_errors(count, verdict):
     assert (mean, error) == pytest.approx((share, np.sqrt(share * (1 - share) / 49)))
     check = masking_checks.falls({"weak": LOW, "strong": few(count)}, "good", "bad")
     assert check.verdict == verdict
-    assert check.meaning == ("good" if verdict == "pass" else "bad")
-    assert masking_checks.falls({"a": few(count), "b": LOW}, "", "").verdict == "pass"
+    # A rise that is not certain is no reason to praise the attack.
+    unclear = "The accuracies cannot be told apart on 50 images: take more."
+    assert check.meaning == (unclear if verdict == "pass" else "bad")
+    other = masking_checks.falls({"a": few(count), "b": LOW}, "good", "bad")
+    assert (other.verdict, other.meaning) == ("pass", "good")
+
+
+def test_one_image_tells_nothing():
+    check = masking_checks.falls({"a": HIGH[:1], "b": HIGH[:1]}, "good", "bad")
+    told = "The accuracies cannot be told apart on 1 image: take more."
+    assert (check.verdict, check.meaning) == ("pass", told)
+
+
+def test_restarts_that_may_have_helped_have_not_converged():
+    """A fall of 3 in 50 is 1.8 standard errors."""
+    check = masking_checks.plateau({"1": HIGH, "5": 1 - few(3)}, "restarts")
+    told = "lower the accuracy by 6.0 points, which may be chance on 50 images: take more."
+    assert (check.verdict, check.meaning) == ("pass", f"More restarts {told}")
+    fewer = masking_checks.plateau({"1": HIGH, "5": 1 - few(1)}, "restarts")
+    assert "has converged" in fewer.meaning
 
 
 def test_paired_differences_see_what_separate_intervals_do_not():

@@ -75,6 +75,10 @@ def falls(shares: Measured, good: str, bad: str) -> Finding:
     ``good`` is what it means that accuracy never rises, ``bad`` that it does.
     """
     verdict, numbers = _never_rises(shares, "accuracy", "rise")
+    rises = [paired(*pair)[0] for pair in itertools.pairwise(shares.values())]
+    images = len(next(iter(shares.values())))
+    if verdict == "pass" and (max(rises) > 0 or images < 2):
+        good = f"The accuracies cannot be told apart {_on(images)}."
     return Finding(verdict, numbers, good if verdict == "pass" else bad)
 
 
@@ -88,8 +92,11 @@ def plateau(shares: Measured, what: str) -> Finding:
     )
     before, last = list(shares.values())[-2:]
     fall, error = paired(last, before)
-    if finding.verdict != "pass" or fall <= max(PLATEAU, WARN * error):
+    if finding.verdict != "pass" or fall <= PLATEAU:
         return finding
+    if fall <= WARN * error:
+        fewer = f"by {100 * fall:.1f} points, which may be chance {_on(len(last))}"
+        return finding._replace(meaning=f"More {what} lower the accuracy {fewer}.")
     meaning = f"More {what} still lower the accuracy: the true robust accuracy is lower."
     return finding._replace(verdict="warning", meaning=meaning)
 
@@ -181,7 +188,7 @@ def gradients(images: Measured, constant: np.ndarray) -> Finding:
         verdict = _worst(verdict, worse)
     if verdict == "pass":
         return Finding(verdict, numbers, "All gradients can be followed.")
-    meaning = f"An attack along the gradient is blind where it vanishes: {'; '.join(faults)}."
+    meaning = f"No attack can follow a gradient that is zero or not finite: {'; '.join(faults)}."
     return Finding(verdict, numbers, meaning)
 
 
@@ -253,6 +260,10 @@ def _never_rises(
         if beyond > 0 and beyond > WARN * error:
             verdict = _worst(verdict, "warning" if beyond <= FAIL * error else "fail")
     return verdict, numbers
+
+
+def _on(images: int) -> str:
+    return f"on {images} image{'s' if images > 1 else ''}: take more"
 
 
 def _worst(first: Verdict, second: Verdict) -> Verdict:
