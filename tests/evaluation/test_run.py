@@ -10,6 +10,7 @@ import time
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,6 +20,7 @@ from vone_jax import data, evaluation, models, results, training
 from vone_jax.attacks import FGSM, PGD
 from vone_jax.cli.evaluate import line, summary
 from vone_jax.evaluation.run import Store
+from vone_jax.network import Network
 
 ATTACKED = evaluation.Attacked(PGD("linf", 0.05, steps=2, eot_samples=2))
 WORST = evaluation.WorstOf((ATTACKED.attack, FGSM("linf", 0.05, loss="margin")))
@@ -336,6 +338,23 @@ def test_jobs_that_do_not_fit_are_refused(network, tmp_path):
     with pytest.raises(ValueError, match="must have the same classes in the same order"):
         tiny.tiny_job(named, tmp_path, other=other)
     tiny.tiny_job(named, tmp_path, other=network)  # without names, as in old runs
+
+
+def test_logits_that_are_not_finite_are_found_again(tmp_path):
+    bad = float(tiny.tiny_images()[0][7, 0, 0, 0])
+
+    def logits_fn(keys, images):
+        first = images[:, 0, 0, :]
+        return jnp.where(first == bad, jnp.nan, first * jnp.arange(3.0)[None])
+
+    network = Network("nan", logits_fn, (12, 12, 1), ("a", "b", "c"))
+    job = tiny.tiny_job(network, tmp_path, batch_size=5)
+    message = (
+        r"attack-linf-0.05: .* not finite, at batch positions \[2\]; the batch begins at example 5 "
+        "of the split"
+    )
+    with pytest.raises(FloatingPointError, match=message):
+        evaluation.evaluate(job, ATTACKED)
 
 
 def test_a_result_that_another_process_is_writing_is_refused(network, tmp_path):

@@ -320,8 +320,14 @@ def _new_chunks(job: Job, condition: Condition, start: int) -> Iterator[dict[str
         for part in parts:
             since = time.perf_counter()
             placed, trial = place(job, part)
-            arrays = condition.measure(trial) | {"key": jax.random.key_data(trial.example_keys)}
             batch = mesh.fetch(placed)
+            try:
+                arrays = condition.measure(trial)
+            except FloatingPointError as error:
+                begin = f"the batch begins at example {batch['index'][0]} of the split"
+                error.args = (f"{condition.name}: {error}; {begin}",)
+                raise
+            arrays |= {"key": jax.random.key_data(trial.example_keys)}
             mask = batch["mask"]
             index = batch["index"][mask].astype(np.int64)
             arrays = {name: value[mask] for name, value in mesh.fetch(arrays).items()}
