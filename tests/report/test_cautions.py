@@ -1,5 +1,7 @@
 """Warnings at the top of the page: each where it belongs, and none without a reason."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -179,6 +181,13 @@ def test_weak_attacks():
     warned([run], made[2].name, "moved an image by 0.5, beyond its radius 0.0156863")
 
 
+def _worst_of_two():
+    condition = built.attacked("linf", 4 / 255)
+    (pgd,) = condition.attacks
+    apgd = dataclasses.replace(pgd, name="APGD", fields={"steps": 100})
+    return dataclasses.replace(condition, attacks=(pgd, apgd))
+
+
 def test_networks_measured_differently():
     base = built.measure("resnet18", examples=40)
     vone = built.measure("vone_resnet18", corruptions=("fog",), examples=50)
@@ -187,5 +196,8 @@ def test_networks_measured_differently():
     )
     runs = [built.run(base, "a"), built.run(vone, "b")]
     warned(runs, "not attacked in the same way under L∞", "PGD(steps=5)", "PGD(steps=64) on Res")
+    base[2] = built.accuracy(_worst_of_two(), built.answers(0.1, 40), name=base[2].name)
+    other = [built.run(base, "a"), runs[1]]
+    warned(other, "L∞: PGD on ResNet-18 and VOneResNet-18 and Worst of PGD, APGD on ResNet-18.")
     warned(runs, "ResNet-18 lacks 3 conditions that other networks have")
     warned(runs, "tested on different images (40 and 50)")

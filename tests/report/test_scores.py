@@ -175,6 +175,18 @@ def test_notes_fit_the_numbers_of_norms_and_radii(shares, notes, absent):
     assert "the 1 norm" not in text and "the norms" not in text
 
 
+def test_notes_are_of_columns_that_are_there():
+    """No network has both norms, so none has a mean over them."""
+    runs = [
+        built.run(built.measure("resnet18", {"linf": (0.5, 0.4)}), "a"),
+        built.run(built.measure("vone_resnet18", {"l2": (0.5, 0.4)}), "b"),
+    ]
+    table = scores.table(runs)
+    assert {"linf", "l2"} <= table.columns.keys() and "white_box" not in table.columns
+    text = " ".join(table.notes)
+    assert "L2 mean: " in text and "White box" not in text and "All: " not in text
+
+
 def test_the_tables_have_the_same_numbers():
     runs = [
         built.run(built.measure("resnet18", **SMALL), "a"),

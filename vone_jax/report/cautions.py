@@ -243,7 +243,7 @@ def _settings(runs: Sequence[Run]) -> Iterator[str]:
     """Networks that were attacked in different ways under one norm."""
     for norm in comparison.norms(runs):
         used: dict[str, set[str]] = {}
-        fields: dict[str, dict[str, str]] = {}
+        attacks: dict[str, tuple[str, dict[str, str]]] = {}
         for run in runs:
             for result in run.of_kind("attack"):
                 # Controls of the noise are an extra test that only some networks need.
@@ -251,12 +251,13 @@ def _settings(runs: Sequence[Run]) -> Iterator[str]:
                 if usual and result.attack.norm == norm:
                     settings = comparison.attack_settings(result)
                     used.setdefault(settings, set()).add(run.label)
-                    fields[settings] = comparison.result_fields(result)
+                    name = comparison.attack_condition(result).attack_name
+                    attacks[settings] = name, comparison.result_fields(result)
         labels: set[str] = set().union(*used.values())
         if any(attacked != labels for attacked in used.values()):
             parts = [
                 f"{text} on {listing(sorted(used[settings]))}"
-                for settings, text in sorted(_differing(fields).items())
+                for settings, text in sorted(_differing(attacks).items())
             ]
             yield (
                 f"The networks were not attacked in the same way under {NORM_LABELS[norm]}: "
@@ -264,16 +265,18 @@ def _settings(runs: Sequence[Run]) -> Iterator[str]:
             )
 
 
-def _differing(fields: dict[str, dict[str, str]]) -> dict[str, str]:
-    """Settings -> the name of the attack and those fields that differ between the settings."""
-    names = dict.fromkeys(name for each in fields.values() for name in each)
-    varying = [name for name in names if len({each.get(name) for each in fields.values()}) > 1]
-    return {
-        settings: comparison.code(
-            settings.partition("(")[0], {name: each[name] for name in varying if name in each}
-        )
-        for settings, each in fields.items()
-    }
+def _differing(attacks: dict[str, tuple[str, dict[str, str]]]) -> dict[str, str]:
+    """Settings -> the name of the attack, with the fields that differ from others of that name."""
+    told: dict[str, str] = {}
+    for settings, (name, fields) in attacks.items():
+        namesakes = [other for its_name, other in attacks.values() if its_name == name]
+        varying = {
+            field: value
+            for field, value in fields.items()
+            if any(other.get(field) != value for other in namesakes)
+        }
+        told[settings] = comparison.code(name, varying) if varying else name
+    return told
 
 
 def _gaps(runs: Sequence[Run]) -> Iterator[str]:

@@ -216,7 +216,7 @@ def table(runs: Sequence[Run]) -> Table:
         [result for each in measured for result in each.attacks.values()]
     )
     radii = {"_".join(radius): result.attack.label for radius, result in attacked.items()}
-    notes = list(_notes(ladders, corrupted)) if lines else ["No network has a score."]
+    notes = list(_notes(ladders, corrupted, columns)) if lines else ["No network has a score."]
     if len(sets := set().union(*(each.sets for each in measured))) > 1:
         notes.insert(
             0, f"The lines are of different data sets and must not be compared: {datasets(sets)}."
@@ -341,16 +341,19 @@ def _line(
     return Line(measured.run.label, network.trained_label, attacked, judged, attack, means, radii)
 
 
-def _notes(ladders: Mapping[str, tuple[str, ...]], corrupted: tuple) -> Iterator[str]:
-    """The conditions that the means are over."""
+def _notes(
+    ladders: Mapping[str, tuple[str, ...]], corrupted: tuple, columns: Collection[str]
+) -> Iterator[str]:
+    """The conditions that the means in the columns are over."""
     for norm, ladder in ladders.items():
         over = "over the radii" if len(ladder) > 1 else "accuracy at the radius"
         yield f"{NORM_LABELS[norm]} mean: {over} {listing(ladder)}."
     norms = [NORM_LABELS[norm] for norm in ladders]
-    if len(norms) == 1:
-        yield f"White box: the same, since {norms[0]} is the only norm."
-    elif norms:
-        yield f"White box: the mean over {listing(norms)}."
+    if "white_box" in columns:
+        over = f"the mean over {listing(norms)}"
+        if len(norms) == 1:
+            over = f"the same, since {norms[0]} is the only norm"
+        yield f"White box: {over}."
     if corrupted:
         names = {name for name, *_ in corrupted}
         severities = severity_label([severity for _, severity, _ in corrupted])
@@ -358,8 +361,9 @@ def _notes(ladders: Mapping[str, tuple[str, ...]], corrupted: tuple) -> Iterator
             f"Corruptions: the mean over {len(names)} of the 15 common ones at {severities}; by "
             f"group: the mean of the means of {listing(list(CORRUPTION_GROUPS))} corruptions."
         )
-    if norms and corrupted:
+    if "robust" in columns:
         yield "White box and corruptions: the mean of the two."
+    if norms and "overall" in columns:
         yield f"All: the mean of {listing(['clean', *norms, 'corruptions'])}."
     yield (
         "A mean is left out where a line lacks conditions that most networks have. "
