@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from tests.evaluation import tiny
@@ -121,6 +122,20 @@ def test_an_attack_that_cannot_use_its_radius_is_told(run_dir, capsys, monkeypat
         assert ("--steps 2 of eps/32 reach 6% of the radius" in capsys.readouterr().err) == told
 
 
+@pytest.mark.parametrize(("size", "told"), [(32, True), (12, False)])
+def test_published_images_of_another_size_are_told(
+    run_dir, tmp_path, capsys, monkeypatch, size, told
+):
+    monkeypatch.setattr(program, "_run", lambda tasks: [])
+    np.save(tmp_path / "fog.npy", np.zeros((50, size, size, 1), np.uint8))
+    np.save(tmp_path / "labels.npy", np.tile(np.arange(10), 5))
+    chosen = ["--suite", "corruptions_quick", "--corruptions", "fog", "--examples", "4"]
+    files = f"npy:{tmp_path}"
+    assert program.main([str(run_dir), *chosen, "--corrupted-files", files]) == 0
+    message = f"--corrupted-files {files}: its images of 32 x 32 pixels are resized to 12"
+    assert (message in capsys.readouterr().err) == told
+
+
 @pytest.mark.slow
 def test_every_attack_has_a_suite(run_dir, capsys):
     """All suites of attacks end to end, and the checks carry over another run's images."""
@@ -131,7 +146,7 @@ def test_every_attack_has_a_suite(run_dir, capsys):
     assert program.main(arguments) == 0
     shown = capsys.readouterr().out
     for name in ("APGD linf", "Square linf", "Worst of PGD, APGD linf", "AutoAttack linf",
-                 "zero_radius", "minimal-fmn-linf: median distance"):  # fmt: skip
+                 "zero_radius", "broken at any distance, "):  # fmt: skip
         assert name in shown
     record = json.loads((run_dir / "results" / "masking-linf-0.05.json").read_text())
     assert record["dataset"]["examples"] == 4 and record["measured"]["seen"] == 4

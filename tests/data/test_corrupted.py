@@ -76,7 +76,7 @@ def test_missing_sets_say_what_there_is(imagenet_c, cifar_10_c, tmp_path):
         load_corrupted(f"folder:{imagenet_c}", "frog", 1)
     with pytest.raises(ValueError, match="no split '3'; its folders are 1, 5"):
         load_corrupted(f"folder:{imagenet_c}", "fog", 3)
-    with pytest.raises(FileNotFoundError, match="no corruption 'fogg'; did you mean 'fog'"):
+    with pytest.raises(FileNotFoundError, match="'fogg'; did you mean 'fog'. It has fog$"):
         load_corrupted(f"npy:{cifar_10_c}", "fogg", 1)
     with pytest.raises(FileNotFoundError, match="nowhere is not a directory"):
         load_corrupted("folder:/nowhere", "fog", 1)
@@ -112,11 +112,23 @@ def test_other_files_and_severities_are_refused(files, severity, message):
     [
         (np.zeros(3, int), r"images \(15, .*\) and labels \(3,\)"),
         (np.zeros(15), "labels.npy must hold integers, got float64"),
+        (np.arange(-1, 14), "labels.npy must hold no negative labels, got -1"),
     ],
 )
 def test_arrays_of_another_layout_are_refused(cifar_10_c, labels, message):
     np.save(cifar_10_c / "labels.npy", labels)
     with pytest.raises(ValueError, match=message):
+        load_corrupted(f"npy:{cifar_10_c}", "fog", 1)
+
+
+@pytest.mark.parametrize(
+    "images", [np.zeros((15, 4, 4, 3), np.float32), np.zeros((15, 4, 4), np.uint8)]
+)
+def test_images_of_another_type_are_named(cifar_10_c, images):
+    np.save(cifar_10_c / "fog.npy", images)
+    with pytest.raises(
+        ValueError, match=r"fog.npy must hold images, uint8 of shape \(N, H, W, C\)"
+    ):
         load_corrupted(f"npy:{cifar_10_c}", "fog", 1)
 
 

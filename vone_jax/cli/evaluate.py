@@ -48,6 +48,7 @@ Exit status: 0 finished; 1 failed; 2 wrong arguments; 75 stopped by SIGTERM or C
 to continue.
 """
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -158,7 +159,7 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
 def _warn(
     tasks: Sequence[tuple[evaluation.Job, evaluation.Task]], request: evaluation.Request
 ) -> None:
-    """Say on stderr what the numbers may not show: a whole folder, and attacks with short steps."""
+    """Say on stderr what numbers may not show: a whole folder, weak attacks, resized images."""
     examples = tasks[0][0].examples
     if request.split is None and examples.split == ".":
         print(
@@ -175,6 +176,22 @@ def _warn(
             "radius, so the attack is weak; take more steps, or --step-rule '2.5*eps/steps'",
             file=sys.stderr,
         )
+    published = (
+        job
+        for job, task in tasks
+        if isinstance(task, evaluation.Corrupted) and task.form == "published"
+    )
+    # An image that cannot be read is named when its turn comes.
+    with contextlib.suppress(StopIteration, OSError, ValueError):
+        job = next(published)
+        height, width, _ = job.examples[0]["image"].shape
+        size = job.network.image_size
+        if (height, width) != (size, size):
+            print(
+                f"{PROGRAM}: --corrupted-files {request.corrupted_files}: its images of {width} x "
+                f"{height} pixels are resized to {size}, which softens some corruptions",
+                file=sys.stderr,
+            )
 
 
 def _open(arguments: Arguments) -> Network:
@@ -261,10 +278,11 @@ def summary(finished: Sequence[results.Result]) -> str:
             checks.append(f"checks at {attack}, {measured.seen} images\n{table}")
         elif isinstance(measured, results.Distances):
             norm, median = result.attack.norm, measured.median_distance
-            typical = "beyond all of them" if median is None else f"{median:.4g}"
+            typical = "none for half of them" if median is None else f"median distance {median:.4g}"
             rows = [(names.eps_label(norm, rung.eps), *_shares(rung)) for rung in measured.ladder]
             table = _aligned(("radius", "accuracy %", "95 % interval"), rows, 1)
-            ladders.append(f"{result.name}: median distance {typical}\n{table}")
+            broken = f"{measured.broken} of {measured.seen} broken at any distance"
+            ladders.append(f"{result.name}: {broken}, {typical}\n{table}")
         elif result.scores and isinstance(condition, results.PhysiologyCondition):
             scored.append((condition.layer, result.scores))
     header = ("condition", "strength", "accuracy %", "95 % interval", "images")

@@ -132,6 +132,11 @@ def _rows(folder: Path, name: str, severity: int) -> ArraySource:
         raise FileNotFoundError(f"{folder} has no labels.npy")
     images = _array(folder / f"{name}.npy")
     labels = _array(folder / "labels.npy")
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"{folder / name}.npy must hold images, uint8 of shape (N, H, W, C) with C = 1 or 3, "
+            f"got {images.dtype} of shape {images.shape}"
+        )
     if not images.size or len(images) % 5 or labels.shape != images.shape[:1]:
         raise ValueError(
             f"{folder / name}.npy must have the same number of images at each of 5 severities and "
@@ -142,6 +147,8 @@ def _rows(folder: Path, name: str, severity: int) -> ArraySource:
     count = len(images) // 5
     rows = slice((severity - 1) * count, severity * count)
     classes = int(labels.max()) + 1
+    if labels.min() < 0:
+        raise ValueError(f"{folder}/labels.npy must hold no negative labels, got {labels.min()}")
     # The files hold no names. Other sets of ten classes are kept in this layout, too.
     cifar = classes <= len(_CIFAR10) and images.shape[1:] == (32, 32, 3)
     return ArraySource(
@@ -165,6 +172,8 @@ def _check_corruption(folder: Path, name: str, ending: str) -> None:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a directory")
     existing = sorted(path.name.removesuffix(ending) for path in folder.glob(f"*{ending}"))
+    if ending == ".npy":
+        existing = [found for found in existing if found != "labels"]
     if name not in existing:
         raise FileNotFoundError(
             f"{folder} has no corruption {name!r}{arguments.nearest(name, existing) or '.'} "
