@@ -30,6 +30,12 @@ class Range(NamedTuple):
         top = "" if self.most == math.inf else f" and {'<' if self.below else '<='} {self.most:g}"
         return f"a finite number {'>' if self.above else '>='} {self.least:g}{top}"
 
+    def holds(self, value: Any) -> Any:
+        """Whether a number, or each number of an array, is finite and in the range."""
+        low = value > self.least if self.above else value >= self.least
+        high = value < self.most if self.below else value <= self.most
+        return low & high & (abs(value) < math.inf)
+
 
 NOT_NEGATIVE, POSITIVE, SHARE = Range(), Range(above=True), Range(most=1.0)
 # Types of fields, see ``fields``.
@@ -64,6 +70,12 @@ def count(name: str, value: Any, least: int = 1, most: float = math.inf) -> None
         raise ValueError(f"{name} must be an integer >= {least}{limit}, got {value!r}")
 
 
+def directory_name(name: str, value: str) -> None:
+    """Check that ``value`` can name a directory, and that no command takes it for an option."""
+    if not value or "/" in value or value.startswith((".", "-")):
+        raise ValueError(f"{name} must be usable as the name of a directory, got {value!r}")
+
+
 def seed(name: str, value: Any) -> None:
     """Check that ``value`` is an integer from 0 to 2**32 - 1, as NumPy's generators take."""
     count(name, value, 0, most=2**32 - 1)
@@ -72,10 +84,7 @@ def seed(name: str, value: Any) -> None:
 def number(name: str, value: Any, within: Range = NOT_NEGATIVE) -> None:
     """Check that ``value`` is a finite number in a range."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    size = float(value) if real else math.nan
-    valid = math.isfinite(size) and within.least <= size <= within.most
-    at_end = (within.above and size == within.least) or (within.below and size == within.most)
-    if not valid or at_end:
+    if not real or not within.holds(float(value)):
         raise ValueError(f"{name} must be {within}, got {value!r}")
 
 

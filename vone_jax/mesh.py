@@ -57,7 +57,10 @@ def join_processes(cluster: str) -> None:
             "number of processes, and the index of this process"
         ) from error
     except RuntimeError as error:
-        raise ConnectionError(f"cannot join the other processes: {error}") from error
+        raise ConnectionError(
+            f"cannot join the other processes: {error}; check that HOST:PORT reaches process 0 "
+            "and that all N processes have begun"
+        ) from error
     check_processes(jax.devices())
 
 

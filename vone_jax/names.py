@@ -11,8 +11,8 @@ from pathlib import Path
 NORMS = ("linf", "l2", "l1")
 NORM_LABELS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
 
-# Step sizes of PGD by name, from the radius and the number of steps. The first is Madry's. The code
-# of the VOneNet authors exists with the other two: 64 steps travel 2 eps and 16 eps.
+# Step sizes of PGD by name, from the radius and the number of steps. The first is Madry's. The
+# VOneNet authors published code with each of the others, whose 64 steps add up to 2 eps and 16 eps.
 STEP_RULES = {
     "2.5*eps/steps": lambda eps, steps: 2.5 * eps / steps,
     "eps/32": lambda eps, steps: eps / 32,

@@ -97,8 +97,7 @@ class Sweep:
             raise ValueError("members must name at least one network")
         named = [("name", self.name), ("group", self.group)]
         for field, name in [*named, *(("members", label) for label in self.members)]:
-            if not name or "/" in name or name.startswith((".", "-")):
-                raise ValueError(f"{field} must be usable as the name of a directory, got {name!r}")
+            arguments.directory_name(field, name)
             # In commands, SWEEP:LABEL is a member and NETWORK+NETWORK an ensemble.
             if {":", "+"} & set(name):
                 raise ValueError(

@@ -271,6 +271,7 @@ def test_noise_that_does_more_harm_is_not_called_alike():
         (masking_checks.randomness(np.zeros(5), True), "warning"),
         (masking_checks.randomness(np.full(5, np.nan), True), "pass"),
         (masking_checks.outputs(np.zeros(5), np.ones(5), np.full(5, 1e-6)), "fail"),
+        (masking_checks.outputs(np.zeros(5), np.ones(5), np.full(5, 2.0**-8)), "fail"),  # bfloat16
         (masking_checks.outputs(np.zeros(5), np.ones(5), np.full(5, 0.1)), "pass"),
         (masking_checks.outputs(np.full(5, -1.0), np.ones(5), np.zeros(5)), "pass"),
         (masking_checks.outputs(np.full(5, np.nan), np.ones(5), np.zeros(5)), "fail"),

@@ -301,7 +301,7 @@ def test_a_run_directory_that_holds_none(tmp_path):
 
 
 def test_names_that_no_directory_can_have():
-    with pytest.raises(ValueError, match="name must be usable as that of a directory"):
+    with pytest.raises(ValueError, match="name must be usable as the name of a directory"):
         dataclasses.replace(user_networks.cnn(), name="../escape")
 
 

@@ -27,11 +27,11 @@ def test_photograph_keeps_small_images_and_shrinks_large_ones():
 
 def test_heat_map_is_magma():
     levels = np.linspace(0, 1, 256)[None]
-    shown = pixels(images.heat_map(levels, 0.0, 1.0)).astype(int)[0]
+    shown = pixels(images.heat_map(levels, 1.0)).astype(int)[0]
     assert shown[0].sum() < 10 and shown[-1].sum() > 600
     # Brightness rises all the way.
     assert np.all(np.diff(shown @ [0.3, 0.6, 0.1]) > -1)
-    images.heat_map(np.zeros((2, 2)), 0.0, 0.0)
+    images.heat_map(np.zeros((2, 2)), 0.0)
 
 
 def attacked_images(labels, side=12, model="resnet18", selection="spread", seed=0, arrays=None):

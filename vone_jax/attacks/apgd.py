@@ -149,8 +149,8 @@ class APGD(Attack):
       targets: number of these classes; never more than there are other classes.
       rho: share of steps that must raise the loss, or the step size is halved (L-infinity, L2).
       checkpoints: "paper", or "code" for the authors' program: it reconsiders the step size at
-        other steps unless there are 100, halves it already at the share ``rho``, and takes the
-        loss before the first step for 0.
+        other steps unless there are 100, also halves it if exactly the share ``rho`` of steps
+        raised the loss, and takes the loss before the first step for 0.
       large_eps_schedule: spend 30 % of the steps at three times the radius, 30 % at twice the
         radius and the rest at the radius. Part of AutoAttack in L1.
     """

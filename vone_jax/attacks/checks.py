@@ -15,7 +15,8 @@ from vone_jax.arguments import NOT_NEGATIVE, Range
 from vone_jax.attacks import classifier
 from vone_jax.attacks.classifier import AnyImages, AnyKey, AnyLabels, Images, Labels, LogitsFn
 
-# Resizing and decoding leave values like -3e-8; eight-bit inputs are off by hundreds.
+# How far images may lie outside [0, 1]. Resizing and decoding leave values such as -3e-8. Images of
+# eight bits that were not divided by 255 exceed 1 by far.
 BOX_TOLERANCE = 1e-6
 
 # How far the sum of a softmax may be from 1.
@@ -51,9 +52,7 @@ def radius(name: str, value: Any, within: Range = NOT_NEGATIVE) -> None:
     if isinstance(value, (str, bytes, list, tuple, dict, complex)) or value is None:
         raise TypeError(f"{name} must be a number, got {value!r}")
     known = _known(value)
-    valid = np.isfinite(known) & (known >= within.least) & (known <= within.most)
-    valid &= ~(within.above & (known == within.least)) & ~(within.below & (known == within.most))
-    bad = known[~valid]
+    bad = known[~within.holds(known)]
     if isinstance(value, bool) or bad.size:
         worst = value if isinstance(value, numbers.Real) else float(bad[0])
         raise ValueError(f"{name} must be {within}, got {worst!r}")

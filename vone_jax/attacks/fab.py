@@ -57,7 +57,7 @@ class FAB(LinearisedAttack):
       beta: share of an adversarial perturbation that the step back keeps.
       estimator: what is linearised of the noise draws, see ``losses.combined``.
       targeted: whether labels are classes to reach rather than to leave. Each step then considers
-        the boundary to the class that is likeliest at the present point; goes without ``targets``.
+        the boundary to the class that is likeliest at the present point; ``targets`` must be None.
 
     Raises:
       ValueError, TypeError: if a field is out of range; the message names it. A ``targets`` larger

@@ -34,8 +34,7 @@ def dlr(logits: AnyLogits, labels: Labels) -> AnyValues:
     Raises:
       ValueError: with fewer than 3 classes.
     """
-    if logits.shape[-1] < 3:
-        raise ValueError(f'loss "dlr" needs at least 3 classes, got {logits.shape[-1]}')
+    _check_classes("dlr", logits)
     top = jax.lax.top_k(logits, 3)[0]
     return margin(logits, labels) / (top[..., 0] - top[..., 2] + 1e-12)
 
@@ -49,11 +48,18 @@ def targeted_dlr(logits: AnyLogits, labels: Labels, targets: Labels) -> AnyValue
     Raises:
       ValueError: with fewer than 4 classes.
     """
-    if logits.shape[-1] < 4:
-        raise ValueError(f'loss "targeted_dlr" needs at least 4 classes, got {logits.shape[-1]}')
+    _check_classes("targeted_dlr", logits)
     top = jax.lax.top_k(logits, 4)[0]
     scale = top[..., 0] - 0.5 * (top[..., 2] + top[..., 3]) + 1e-12
     return (_at(logits, targets) - _at(logits, labels)) / scale
+
+
+def _check_classes(loss: str, logits: AnyLogits) -> None:
+    least, given = LEAST_CLASSES[loss], logits.shape[-1]
+    if given < least:
+        raise ValueError(
+            f'loss "{loss}" needs at least {least} classes, got {given}; take "margin"'
+        )
 
 
 LOSSES = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}

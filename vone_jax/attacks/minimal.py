@@ -31,7 +31,8 @@ from vone_jax.attacks.losses import AnyLogits, AnyValues
 
 # A classifier with noise is fooled where its mean logits are wrong by this many standard errors.
 STANDARD_ERRORS = 2.0
-# Multiples of the closest distance at which images are judged where the closest does not hold.
+# Where the closest image does not hold on new draws, images at these multiples of its distance are
+# judged.
 FARTHER = (1.1, 1.25, 1.5, 2.0, 3.0, 5.0)
 
 

@@ -94,10 +94,11 @@ def fail(
 ) -> int:
     """Print an error on stderr as ``PROGRAM: MESSAGE``, and return the exit status ``status``.
 
-    ``program`` is its name and ``error`` the message. Where this begins with a field of the
-    dataclasses ``options``, or has a field of several words or a field of such a field, it is
-    printed as the option that the user typed. If it names no option, but the value of one in the
-    words ``argv``, it is printed behind that option.
+    ``program`` is its name and ``error`` the message. A field of the dataclasses ``options`` is
+    printed as the option that the user typed, such as ``--batch-size`` for ``batch_size``: at the
+    beginning of the message, and elsewhere if its name has an underscore or is a path such as
+    ``data.source``. A message that names no option, but the value of one in the words ``argv``,
+    gets that option in front.
     """
     fields = {known.name: known for each in options for known in dataclasses.fields(each)}
 

@@ -210,7 +210,7 @@ _ELSEWHERE = {
 }
 
 
-# What tyro says -> what we say, given the help below it and the groups.
+# The pattern of a message of tyro -> ours, made of the help below it and of the pattern's groups.
 _SAYINGS: tuple[tuple[str, Callable[..., str]], ...] = (
     (
         r"Error parsing (--\S+): (?:no type matching .*\bINT\b|invalid literal for int).*'(.*?)'",

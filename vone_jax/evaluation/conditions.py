@@ -29,7 +29,7 @@ class Condition(abc.ABC):
     @property
     def passes(self) -> int:
         """Passes through the network that an image takes, roughly, to estimate times."""
-        return 10  # The decisions by which images are judged, if not asked for otherwise.
+        return 10  # The default number of decisions by which an image is judged.
 
     @abc.abstractmethod
     def record(self) -> results.Condition:

@@ -281,7 +281,7 @@ def place(job: Job, part: dict[str, np.ndarray]) -> tuple[dict[str, jax.Array], 
       ``index`` in the dataset, ``label`` (the network's class) and ``mask`` of the whole batch,
       each (N,), and the batch as a trial for the network.
     """
-    # The padding has the number of no example; which one it gets here does not matter.
+    # The padding has an index beyond the examples. Any valid index will do in its place.
     numbers = np.where(part["mask"], part["index"], 0)
     labels = part["label"]
     if job.classes is not None:

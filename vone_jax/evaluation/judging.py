@@ -160,7 +160,7 @@ def judge(
 
 
 def decide(logits: jax.Array, decision: str) -> jax.Array:
-    """The classes (N,) decided for from logits of draws (K, N, C), by one of ``DECISIONS``."""
+    """The class that one of ``DECISIONS`` makes of the logits of draws (K, N, C), shape (N,)."""
     probability = jnp.mean(jax.nn.softmax(logits), axis=0)
     if decision == "mean_probability":
         return jnp.argmax(probability, axis=-1)

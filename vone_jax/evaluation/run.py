@@ -19,7 +19,7 @@ from vone_jax.evaluation.conditions import Attacked, Condition, Judged
 from vone_jax.evaluation.job import Job, batches, place
 from vone_jax.results import ResultError
 
-# In a chunk: the names of its arrays.
+# The array of a chunk that holds the names of the others.
 _FIELDS = "fields"
 # Arrays that a chunk of an earlier call may lack: the gallery is asked for anew in every call, and
 # earlier versions did not store the predictions.

@@ -193,7 +193,7 @@ def _attack_noise(
 def _from_files(
     tasks: Sequence[tuple[Job, Task]], request: Request, data_dir: str | None
 ) -> list[tuple[Job, Task]]:
-    """The tasks, with as many corrupted images that are read from files, and not cropped."""
+    """The tasks, with corrupted images from files: as many as would be made here, and uncropped."""
     files = request.corrupted_files
     assert files is not None
     if request.form != "float":

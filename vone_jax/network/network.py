@@ -88,8 +88,7 @@ class Network:
         shape = tuple(self.image_shape)
         object.__setattr__(self, "image_shape", shape)
         object.__setattr__(self, "class_names", tuple(self.class_names))
-        if not self.name or "/" in self.name or self.name.startswith((".", "-")):
-            raise ValueError(f"name must be usable as that of a directory, got {self.name!r}")
+        arguments.directory_name("name", self.name)
         whole = all(isinstance(side, int) and side > 0 for side in shape)
         if len(shape) != 3 or not whole or shape[0] != shape[1]:
             raise ValueError(f"image_shape must be (H, W, C) with H = W, got {self.image_shape!r}")

@@ -116,7 +116,7 @@ def _open(
     v1_fields: Mapping[str, Any],
     class_names: Sequence[str],
 ) -> Network:
-    """Open a network that is named; ``class_names`` are for members of an ensemble without."""
+    """Open a network that is named; ``class_names`` are for members without names."""
     if path.is_dir():
         if _is_run(path):
             return _open_run(path, step)

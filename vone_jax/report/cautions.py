@@ -38,14 +38,13 @@ def _datasets(runs: Sequence[Run]) -> Iterator[str]:
     used: dict[str, set[str]] = {}
     for run in runs:
         for result in run.on_images:
-            name = dataset(result.dataset.name, result.dataset.split)
-            used.setdefault(name, set()).add(run.label)
+            used.setdefault(dataset(result.dataset.part), set()).add(run.label)
     if len(used) > 1:
         parts = [f"{name} by {listing(sorted(labels))}" for name, labels in sorted(used.items())]
         yield (
             "These results are of different data sets, so their numbers must not be compared: "
             f"{listing(parts)}. Figures, scores and differences are on "
-            f"{dataset(*ranked_sets(runs)[0])} where a network has results on it; the table of all "
+            f"{dataset(ranked_sets(runs)[0])} where a network has results on it; the table of all "
             "numbers has the others, too."
         )
 
@@ -69,7 +68,7 @@ def _changed(runs: Sequence[Run]) -> Iterator[str]:
                 for one in used.values()
             ]
             yield (
-                f"The files of {dataset(*part)} changed between evaluations, so these results are "
+                f"The files of {dataset(part)} changed between evaluations, so these results are "
                 f"on different images and must not be compared: {'; '.join(parts)}. Evaluate all "
                 "of them again (--overwrite)."
             )
@@ -87,7 +86,7 @@ def _classes(runs: Sequence[Run]) -> Iterator[str]:
         if len(of_part) > 1:
             parts = [f"{listing(sorted(of))} among {n:,}" for n, of in sorted(of_part.items())]
             yield (
-                f"On {dataset(*part)} the networks choose among different numbers of classes, "
+                f"On {dataset(part)} the networks choose among different numbers of classes, "
                 f"which is not equally hard: {listing(parts)}."
             )
 

@@ -231,7 +231,8 @@ def control(run: Run, result: Result) -> str:
         # The usual number differs between networks: one without noise needs one draw.
         same = [other for other in run.of_kind("attack") if other.attack_noise == "same"]
         counts = Counter(attack_condition(other).eot_samples for other in same)
-        # Of numbers that are as frequent, the one of the shorter names: a tag makes them longer.
+        # Of two numbers that are as frequent, that of the result with the shorter name: a tag makes
+        # names longer.
         lengths = {
             number: min(len(r.name) for r in same if attack_condition(r).eot_samples == number)
             for number in counts
@@ -294,7 +295,7 @@ def _described(run: Run, result: Result) -> tuple[tuple, str, str, str]:
     """(key that ends with the control of the noise, label, detail, detail in full)."""
     condition, noise = result.condition, control(run, result)
     usual = result.published or not run.sets or result.dataset.part == run.sets[0]
-    images = "" if usual else dataset(*result.dataset.part)
+    images = "" if usual else dataset(result.dataset.part)
     label, detail, in_full = "Clean images", "", ""
     order: tuple = (0,)
     if isinstance(condition, results.AttackCondition):

@@ -25,6 +25,8 @@ _SELECTIONS = {
 MAX_SIDE = 112
 _ROWS, _COLUMNS = 6, 8
 _GAP = 2
+# Filters in the row at the top of the page.
+_IN_STRIP = 32
 _PHASES = ("kernels_in_phase", "kernels_quadrature")
 _CELLS_OF_A_KIND = 4
 # Cells shown together differ by at least this many degrees of orientation, if the bank allows.
@@ -56,10 +58,9 @@ def photograph(image: np.ndarray) -> str:
     return _data_uri(picture)
 
 
-def heat_map(values: np.ndarray, low: float, high: float) -> str:
-    """A map (height, width) in the colours of "magma" between two values, as a data URI."""
-    span = high - low if high > low else 1.0
-    levels = np.rint(255 * np.clip((values - low) / span, 0, 1)).astype(np.uint8)
+def heat_map(values: np.ndarray, high: float) -> str:
+    """A map (height, width) in the colours of "magma" from 0 to a value, as a data URI."""
+    levels = np.rint(255 * np.clip(values / (high if high > 0 else 1.0), 0, 1)).astype(np.uint8)
     # One byte a pixel and the colours as a palette.
     picture = Image.fromarray(levels).convert("P")
     places = np.linspace(0, 255, len(_MAGMA))
@@ -93,10 +94,10 @@ def mosaics(arrays: Mapping[str, np.ndarray]) -> list[dict[str, str]]:
     return pictures
 
 
-def strip(arrays: Mapping[str, np.ndarray], count: int = 32) -> str:
+def strip(arrays: Mapping[str, np.ndarray]) -> str:
     """A row of filters from coarse to fine, for decoration, as a data URI."""
     order = np.argsort(arrays["sf"], kind="stable")
-    taken = order[np.linspace(0, len(order) - 1, count).round().astype(int)]
+    taken = order[np.linspace(0, len(order) - 1, _IN_STRIP).round().astype(int)]
     return _stitched([[each for i in taken for each in _tiles(arrays, i)]])
 
 
@@ -160,8 +161,8 @@ def response_maps(arrays: Mapping[str, np.ndarray]) -> list[dict[str, str]]:
                     "kind": kind,
                     "caption": f"{arrays['sf'][i]:.1f} cycles/°, θ {arrays['theta'][i] % 180:.0f}°",
                     "kernel": _data_uri(_picture(_tiles(arrays, i)[0])),
-                    "clean": heat_map(clean[..., i], 0.0, high),
-                    "noisy": heat_map(noisy[..., i], 0.0, high),
+                    "clean": heat_map(clean[..., i], high),
+                    "noisy": heat_map(noisy[..., i], high),
                 }
             )
     return shown

@@ -88,7 +88,7 @@ def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
     attacked = comparison.norms(runs)
     on_images = [result for run in runs for result in run.on_images]
     shown = on_images or [r for run in runs for r in run.results if r.published]
-    datasets = {wording.dataset(*result.dataset.part) for result in shown}
+    datasets = {wording.dataset(result.dataset.part) for result in shown}
     methods = {getattr(r.measured, "interval_method", "") for run in runs for r in run.results}
     return {
         "runs": runs,

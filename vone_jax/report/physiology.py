@@ -201,7 +201,7 @@ def _field_maps(arrays: Mapping[str, np.ndarray], units: Sequence[int]) -> list[
     cut = slice(shown[0], shown[-1] + 1) if len(shown) else slice(None)
     return [
         (
-            images.heat_map(maps[cut, cut, unit], 0.0, 1.0),
+            images.heat_map(maps[cut, cut, unit], 1.0),
             f"Receptive-field map of unit {place + 1}, from {places[cut][0]:.3g} to "
             f"{places[cut][-1]:.3g} degrees: it covers {area:.2g} square degrees",
         )

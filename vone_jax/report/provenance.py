@@ -112,8 +112,7 @@ def _facts(result: Result) -> dict[str, str]:
     error = None if spread is None else spread.standard_error
     return {
         "condition": _condition(result),
-        "data": f"{dataset(result.dataset.name, result.dataset.split)}, "
-        f"{count(result.images, 'image')}",
+        "data": f"{dataset(result.dataset.part)}, {count(result.images, 'image')}",
         "protocol": result.protocol_label,
         "error over draws": "–" if error is None else f"{100 * error:.2g} points",
         "identity": result.identity_hash,

@@ -248,8 +248,8 @@ def attack_groups(
 ) -> list[tuple[AttackSettings, dict[tuple[str, str], Result]]]:
     """(settings, (norm, label of the radius) -> result) of the attacks on one network.
 
-    A result belongs to all settings that differ from its own in nothing that matters in its norm.
-    Settings whose results all belong to others, too, are left out.
+    A result belongs to each group whose settings are its own, apart from fields without effect in
+    its norm. A group whose results are all part of another group is left out.
     """
     own: dict[Result, AttackSettings] = {}
     for result in attacks:
@@ -271,7 +271,7 @@ def attack_groups(
 
 
 def _usual(conditions: Sequence[tuple[Run, tuple]]) -> tuple:
-    """The conditions that most networks have; the most among equals, empty if there are none."""
+    """The conditions that most networks have; of as frequent lists the longest; () without any."""
     counts = Counter(each for _, each in {(run.path, each) for run, each in conditions} if each)
     return max(counts, key=lambda each: (counts[each], len(each), each), default=())
 

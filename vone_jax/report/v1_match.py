@@ -171,8 +171,8 @@ def match(runs: Sequence[Run], weakest: int = 2) -> Match:
     columns = physiology.shared_properties([layer for each in layers for layer in each])
     if not columns:
         raise ResultError(
-            "v1_match: no property is scored in all layers of these networks, against the same "
-            "neurons"
+            "v1_match: no property is scored in all layers of these networks against the same "
+            "neurons; evaluate all with the same --references"
         )
     radii = tuple((result.attack.norm, result.attack.eps_label) for result in weak[0])
     rows = []

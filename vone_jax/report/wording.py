@@ -1,6 +1,5 @@
 """Numbers and names as the page and the tables write them."""
 
-import itertools
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -62,14 +61,15 @@ def fact(value: Any) -> Any:
     return f"{value:.4g}" if isinstance(value, int | float) else value
 
 
-def dataset(name: str, split: str) -> str:
+def dataset(part: tuple[str, str]) -> str:
     """('shapes', 'test') -> 'shapes (test split)'; a folder without splits: its name."""
+    name, split = part
     return name if split == "." else f"{name} ({split} split)"
 
 
 def datasets(parts: Iterable[tuple[str, str]]) -> str:
     """Data sets and splits in one phrase, sorted."""
-    return listing(sorted(itertools.starmap(dataset, parts)))
+    return listing(sorted(map(dataset, parts)))
 
 
 def duration(seconds: float) -> str:

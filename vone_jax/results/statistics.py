@@ -135,27 +135,25 @@ def _unseen(mean: float, images: int, least: float = 0.0, most: float = 1.0) -> 
     return mean - others * (mean - least), mean + others * (most - mean)
 
 
-def bootstrap_accuracies(
-    results: Sequence[Result], resamples: int = RESAMPLES, seed: int = SEED
-) -> np.ndarray | None:
+def bootstrap_accuracies(results: Sequence[Result], seed: int = SEED) -> np.ndarray | None:
     """The accuracy of each result on images that are drawn anew, with replacement.
 
     An image that is drawn counts in all results that it is part of, so that what makes it hard for
-    all of them is kept. Images are drawn among those that were measured in the same results: a
-    result on few images of many keeps their number.
+    all of them is kept. Images are drawn among those that were measured in the same results, so
+    that a result on few of many images keeps its number of images.
 
     Returns:
-      float64 (resamples, len(results)), or None if a result has no values for single images. Equal
-      values give equal accuracies.
+      float64 (``RESAMPLES``, len(results)), or None if a result has no values for single images.
+      Equal values give equal accuracies.
     """
     values = _by_image(results)
     if not len(values):
         return None
     measured = ~np.isnan(values)
     patterns, which = np.unique(measured, axis=0, return_inverse=True)
-    sums = np.zeros((resamples, len(results)))
+    sums = np.zeros((RESAMPLES, len(results)))
     sizes = tuple(np.bincount(which.reshape(-1)).tolist())
-    for place, drawn in enumerate(_drawn(sizes, resamples, seed)):
+    for place, drawn in enumerate(_drawn(sizes, seed)):
         members = values[which.reshape(-1) == place][:, patterns[place]]
         parts = [counts.astype(float) @ members for counts in np.array_split(drawn, _PARTS)]
         sums[:, patterns[place]] += np.concatenate(parts)
@@ -163,12 +161,12 @@ def bootstrap_accuracies(
 
 
 @functools.lru_cache(maxsize=4)
-def _drawn(sizes: tuple[int, ...], resamples: int, seed: int) -> list[np.ndarray]:
-    """The counts of sets of images that are drawn anew, uint8 (resamples, size) for each set."""
+def _drawn(sizes: tuple[int, ...], seed: int) -> list[np.ndarray]:
+    """The counts of sets of images that are drawn anew, uint8 (RESAMPLES, size) for each set."""
     # Cached, since drawing takes nearly all of the time, and most sets of a report have one size.
     rng = np.random.default_rng(seed)
     draws = [
-        [rng.multinomial(n, [1 / n] * n).astype("uint8") for _ in range(resamples)] for n in sizes
+        [rng.multinomial(n, [1 / n] * n).astype("uint8") for _ in range(RESAMPLES)] for n in sizes
     ]
     return [np.stack(rows) for rows in draws]
 
@@ -188,8 +186,9 @@ def middle(values: np.ndarray, images: int | None = None) -> tuple[float, float]
 def image_sets(results: Sequence[Result]) -> list[int]:
     """Return a number for each result. Results with one number have the same image at an index.
 
-    A result on all images of a folder may agree with results on a part of them from before and
-    after the folder changed. So a result joins others only if it agrees with each of them.
+    A result on all images of a folder can agree with two results on parts of it that disagree with
+    each other: one from before and one from after the folder changed. So a result joins others only
+    if it agrees with each of them.
     """
     sets: list[list[Result]] = []
     numbers: dict[Dataset | None, int] = {}

@@ -286,8 +286,7 @@ class Experiment:
     log_every: int = 50
 
     def __post_init__(self):
-        if not self.name or "/" in self.name or self.name.startswith("."):
-            raise ValueError(f"name must be usable as the name of a directory, got {self.name!r}")
+        arguments.directory_name("name", self.name)
         if self.initial_weights == "":
             raise ValueError("initial_weights must name a network, got ''")
         if isinstance(self.freeze, str):

@@ -122,7 +122,8 @@ class Monitor:
         if unreadable and self.skipped["examples"] > limit:
             raise UnreadableDataError(
                 f"{self.skipped['examples']} training images could not be read up to step {step}, "
-                f"data.unreadable_limit is {limit}"
+                f"data.unreadable_limit is {limit}; repair the files that the warnings name, or "
+                f"raise the limit"
             )
         if host.finite:
             self.interval = self.interval.plus(host.sums)

@@ -183,7 +183,8 @@ def draw_modes(
     squares = [jnp.asarray(_aliases(side, cutoff) ** 2) for side in shape[:2]]
     total = squares[0][:, None, :, None] + squares[1][None, :, None, :]
     within = total <= jnp.float32(cut) ** 2
-    # On a CPU, a product is many times faster here than a sum, which is fused with what follows.
+    # On a CPU this product is many times faster than a sum, which XLA would fuse with what follows
+    # and compute again for each of its values.
     ones = jnp.ones(total.shape[2:], jnp.float32)
     terms = jnp.where(within, 1 / total, 0.0)
     variance = jnp.einsum("klij,ij->kl", terms, ones, precision=matrices.PRECISION)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float32, Key
 
 from vone_jax.v1.config import VOneBlockConfig
 from vone_jax.v1.filter_bank import CellModel, Cells, FilterBank
-from vone_jax.v1.images import Images, check_images, normalise
+from vone_jax.v1.images import Images, check_images, normalise, root
 from vone_jax.v1.learnable import LearnableGabor
 from vone_jax.v1.noise import NoisyBlock, add_noise
 from vone_jax.v1.normalization import SurroundPools
@@ -106,12 +106,7 @@ def noise_free_responses(config: VOneBlockConfig, images: Images) -> Responses:
 
 
 def _complex_cell(in_phase: jax.Array, quadrature: jax.Array) -> jax.Array:
-    energy = jnp.square(in_phase) + jnp.square(quadrature)
-    positive = energy > 0
-    # JAX differentiates both branches of ``where``, so the root never gets a zero, even where its
-    # result is not used.
-    magnitude = jnp.where(positive, jnp.sqrt(jnp.where(positive, energy, 1.0)), 0.0)
-    return magnitude / math.sqrt(2.0)
+    return root(jnp.square(in_phase) + jnp.square(quadrature)) / math.sqrt(2.0)
 
 
 class VOneBlock(NoisyBlock):

@@ -38,6 +38,14 @@ def check_normalisation(
             raise ValueError(f"{name} must be {'> 0' if positive else 'finite'}, got {value}")
 
 
+def root(values: jax.Array) -> jax.Array:
+    """Return the square root of numbers >= 0. Its gradient at 0 is 0."""
+    positive = values > 0
+    # JAX differentiates both branches of ``where``, so the root never gets a zero, even where its
+    # result is not used.
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, values, 1.0)), 0.0)
+
+
 def check_images(images: jax.Array | np.ndarray, in_channels: int) -> None:
     """Raise an error unless images are floating point and have the shape (N, H, W, in_channels)."""
     if not jnp.issubdtype(images.dtype, jnp.floating):

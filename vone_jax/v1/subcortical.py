@@ -17,7 +17,7 @@ from vone_jax import arguments
 from vone_jax.arguments import Positive
 from vone_jax.v1 import noise as noise_models
 from vone_jax.v1.blur import reflecting_matrix
-from vone_jax.v1.images import Images, check_images
+from vone_jax.v1.images import Images, check_images, root
 
 Responses = Float32[Array, "n h w cells"]
 Maps = Float32[Array, "n maps h w"]
@@ -243,10 +243,7 @@ def opponent_responses(
 
 def contrast_normalisation(config: SubcorticalConfig, cells: LGNCells, responses: Maps) -> Maps:
     """Divide the responses of each cell by their pooled contrast."""
-    energy = _filtered(jnp.square(responses), config.pool(cells))
-    positive = energy > 0
-    # JAX differentiates both branches of ``where``, so the root never gets a zero.
-    contrast = jnp.where(positive, jnp.sqrt(jnp.where(positive, energy, 1.0)), 0.0)
+    contrast = root(_filtered(jnp.square(responses), config.pool(cells)))
     return responses / (contrast + cells.c50) ** cells.exponent
 
 
