@@ -169,6 +169,30 @@ def test_a_signal_interrupts_a_program_that_can_be_interrupted(number):
     time.sleep(cli._PATIENCE + 0.2)
 
 
+def test_more_signals_do_not_interrupt_what_the_first_one_lets_end():
+    """A cluster and the sweep that it has told may both send one."""
+    with cli.interrupted_by_signals("eval.py") as interrupted:
+        assert not interrupted.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupted.is_set()
+
+
+def test_a_process_that_ends_at_once_does_nothing_at_its_end():
+    program = (
+        "import atexit\n"
+        "from vone_jax import cli\n"
+        "atexit.register(print, 'at the end')\n"
+        "print('stopped')\n"
+        "cli.end_at_once(75)\n"
+    )
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (75, "stopped\n")
+
+
 @pytest.mark.parametrize("number", cli.SIGNALS)
 def test_a_signal_ends_an_evaluation_that_is_busy_outside_python(number):
     """No Python runs in a compiled program; here a hash function takes its place."""

@@ -145,6 +145,11 @@ def test_a_network_from_another_that_was_trained_again_is_named(root, use):
     saved("a", 1000)
     saved("b", 2000)
     assert run(root, sweep) == 0
+    # A copy of the files is no training.
+    saved("a", 3000)
+    assert run(root, sweep) == 0
+    shutil.rmtree(root / "runs/group/a")
+    run(root, replace(sweep, members={"a": sweep.members["a"]}))
     saved("a", 3000)
     calls(root)
     with pytest.raises(SweepError) as caught:

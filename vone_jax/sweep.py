@@ -383,24 +383,34 @@ def _finished_keys(record: Path, since: float) -> set[str]:
 
 
 def _outdated(sweep: Sweep, group: Path, label: str) -> str | None:
-    """A member whose weights or answers a network was trained from, and which is newer than it."""
+    """A run of the group that a network was trained from, and that was trained after it.
+
+    It must be newer by its checkpoints, and by the records of commands where both have a time: a
+    copy of files changes the first time, and a command that finds a finished run the second.
+    """
     network = sweep.members[label].network
-    if not isinstance(network, Experiment) or not (ours := _last_checkpoint(group / label)):
+    if not isinstance(network, Experiment):
         return None
     teacher = network.distillation and network.distillation.teacher
     specs = "+".join(filter(None, (network.initial_weights, teacher))).split("+")
-    used = {Path(spec).resolve() for spec in specs if spec}
-    for other in sweep.members:
-        if (group / other).resolve() in used and _last_checkpoint(group / other) > ours:
-            return other
+    ours = _training_times(group / label)
+    for path in map(Path, filter(None, specs)):
+        if path.resolve().parent == group.resolve():
+            (saved, recorded) = zip(_training_times(path), ours, strict=True)
+            if (
+                all(saved)
+                and saved[0] > saved[1]
+                and (not all(recorded) or recorded[0] > recorded[1])
+            ):
+                return path.name
     return None
 
 
-def _last_checkpoint(run_dir: Path) -> float:
-    """The time of the newest checkpoint of a run in seconds of ``time.time``; 0 without one."""
+def _training_times(run_dir: Path) -> tuple[float, float]:
+    """The times of a run's newest checkpoint and recorded training, each 0 if it is not known."""
     directory = run_dir / run_dirs.CHECKPOINTS
     times = ((directory / str(step)).stat().st_mtime for step in saved_steps(directory))
-    return max(times, default=0.0)
+    return max(times, default=0.0), _last_training(run_dir / _RECORD)
 
 
 def _last_training(record: Path) -> float:

@@ -181,6 +181,24 @@ def test_weak_attacks():
     warned([run], made[2].name, "moved an image by 0.5, beyond its radius 0.0156863")
 
 
+@pytest.mark.parametrize("moved", [False, True])
+def test_images_that_an_earlier_version_judged_where_they_were_found(moved):
+    attack = results.Attack("FMN", "l2", 1.0, {})
+    rungs = (results.Rung(1.0, 0.5, (0.4, 0.6)),)
+    made = built.result(
+        results.MinimalCondition(attack, (1.0,), moved=moved),
+        results.Distances(100, 90, 0.1, rungs),
+        of=built.network("vone_resnet18"),
+        protocol=results.Protocol("fresh", 10),
+        name="minimal-fmn-l2",
+    )
+    run = built.run([*built.measure("vone_resnet18"), made])
+    if moved:
+        silent([run], "judged its images where they were found")
+    else:
+        warned([run], "in minimal-fmn-l2 are far too high", "--overwrite")
+
+
 def _worst_of_two():
     condition = built.attacked("linf", 4 / 255)
     (pgd,) = condition.attacks

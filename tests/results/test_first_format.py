@@ -127,6 +127,20 @@ def test_a_field_that_an_experiment_did_not_have_yet_is_no_difference(first_form
     assert results.differences(identity, old) == ["network.config.seed is 99, was 0"]
 
 
+def test_images_that_were_not_moved_are_no_difference_to_earlier_files(first_format):
+    """A part of a result is compared as JSON values, and an earlier version wrote no ``moved``."""
+    old = results.read(first_format / "base" / "results" / "clean.json")
+    attack = results.Attack("FMN", "l2", 1.0, {})
+    for moved, named in ((False, []), (True, ["condition.moved is true, was absent"])):
+        condition = results.MinimalCondition(attack, (1.0,), moved=moved)
+        ours = results.Identity(
+            old.name, old.network, old.dataset, condition, old.protocol, old.key, "highest"
+        )
+        theirs = results.to_json(ours)
+        del theirs["condition"]["moved"]
+        assert results.differences(ours, theirs) == named
+
+
 def test_a_field_without_effect_is_no_difference(first_format):
     """A run may go on with other values of these, see ``training.experiment_files``."""
     old = results.read(first_format / "base" / "results" / "clean.json")

@@ -234,7 +234,7 @@ def test_what_was_assumed_of_a_file_is_below_the_table(sources):
     source = network("alexnet")
     source.notes = ("published values for what the file does not say: stride",)
     _, weights = choose(sources, experiment("alexnet"), source)
-    assert weights.table().splitlines()[-1].strip() == source.notes[0]
+    assert weights.table().splitlines()[-1].strip() == f"source: {source.notes[0]}"
 
 
 # The front end.

@@ -240,13 +240,20 @@ def _watching_signals(notice: Callable[[int], Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def interrupted_by_signals(program: str) -> Iterator[None]:
-    """Raise ``KeyboardInterrupt`` at SIGTERM or Ctrl-C within a ``with`` block.
+def interrupted_by_signals(program: str) -> Iterator[threading.Event]:
+    """Raise ``KeyboardInterrupt`` at the first SIGTERM or Ctrl-C within a ``with`` block.
 
     If the block has not ended 2 s later, for instance because it computes outside of Python, the
-    process ends as after ``stopped(program)``. Only the main thread may use this.
+    process ends as after ``stopped(program)``. Only the main thread may use this. The event of the
+    block is set once a signal has arrived.
     """
-    left = threading.Event()
+    interrupted, left = threading.Event(), threading.Event()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        # More signals would break off what the first one lets end.
+        if not interrupted.is_set():
+            interrupted.set()
+            raise KeyboardInterrupt
 
     def end(number: int) -> None:
         if not left.wait(_PATIENCE):
@@ -254,11 +261,23 @@ def interrupted_by_signals(program: str) -> Iterator[None]:
                 print(file=sys.stderr)  # The line of the progress bar.
             os._exit(stopped(program))
 
-    with _watching_signals(end), handling_signals(signal.default_int_handler):
+    with _watching_signals(end), handling_signals(interrupt):
         try:
-            yield
+            yield interrupted
         finally:
             left.set()
+
+
+def end_at_once(status: int) -> NoReturn:
+    """End the process with a status, without what Python does at its end.
+
+    XLA may still compute in its own threads, and would meet memory that Python has freed.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 class StopOnSignal(contextlib.ExitStack):

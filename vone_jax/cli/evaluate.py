@@ -116,8 +116,12 @@ def main(argv: Sequence[str]) -> int:
         return cli.fail(PROGRAM, error)
     try:
         # After join_processes, in which JAX sets a handler of SIGTERM of its own.
-        with mesh.naming_failures_elsewhere(), cli.interrupted_by_signals(PROGRAM):
-            return _evaluate(arguments, argv)
+        with mesh.naming_failures_elsewhere(), cli.interrupted_by_signals(PROGRAM) as interrupted:
+            status = _evaluate(arguments, argv)
+            # JAX can turn the interrupt into an error of its own.
+            if status == cli.FAILED and interrupted.is_set():
+                raise KeyboardInterrupt
+            return status
     except KeyboardInterrupt:
         return cli.stopped(PROGRAM)
     except ConnectionError as error:
@@ -334,8 +338,11 @@ def _aligned(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], left: int
 
 def run() -> None:
     """Run the command as a program of its own."""
-    with mesh.ending_together(alone=(cli.FAILED, cli.STOPPED)):
-        sys.exit(main(sys.argv[1:]))
+    with mesh.ending_together(alone=(cli.FAILED,)):
+        status = main(sys.argv[1:])
+        if status == cli.STOPPED:
+            cli.end_at_once(status)
+        sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import numpy as np
 from vone_jax.results import VERDICTS, Verdict, wilson
 
 WARN, FAIL = 2.0, 3.0
-# Below this gain of more restarts or draws an attack counts as converged.
+# Differences of accuracy up to this are none: an attack has converged.
 PLATEAU = 0.02
 # Steps of a fixed length swing about the top of the loss, by up to this share of its whole rise.
 SWING = 0.02
@@ -77,10 +77,9 @@ def falls(shares: Measured, good: str, bad: str) -> Finding:
     ``good`` is what it means that accuracy never rises, ``bad`` that it does.
     """
     verdict, numbers = _never_rises(shares, "accuracy", "rise")
-    rises = [paired(*pair)[0] for pair in itertools.pairwise(shares.values())]
-    images = len(next(iter(shares.values())))
-    if verdict == "pass" and (max(rises) > 0 or images < 2):
-        good = f"The accuracies cannot be told apart {_on(images)}."
+    for (weak, first), (strong, second) in itertools.pairwise(shares.items()):
+        if verdict == "pass" and (paired(first, second)[0] > PLATEAU or len(first) < 2):
+            good = f"The accuracies of {weak} and {strong} cannot be told apart {_on(len(first))}."
     return Finding(verdict, numbers, good if verdict == "pass" else bad)
 
 

@@ -22,7 +22,7 @@ _LISTED = 3
 def cautions(runs: Sequence[Run]) -> list[str]:
     """All warnings about these runs, in order of importance."""
     of_all = (_unbroken, _settings, _gaps, _images, _references)
-    of_each = (_illustration, _mixed, _chance, _failed_checks, _attack_strength)
+    of_each = (_illustration, _mixed, _chance, _failed_checks, _attack_strength, _unmoved)
     return [
         *_datasets(runs),
         *_changed(runs),
@@ -168,6 +168,18 @@ def _failed_checks(run: Run) -> Iterator[str]:
                 f"{run.label} fails {count(len(failed), 'check')} for masked gradients at "
                 f"{result.attack.label} ({listing(failed)}): its robust accuracy may be an "
                 f"illusion."
+            )
+
+
+def _unmoved(run: Run) -> Iterator[str]:
+    """Smallest changes of a network with noise, judged where they were found."""
+    for result in run.of_kind("minimal"):
+        assert isinstance(result.condition, results.MinimalCondition)
+        if result.protocol.noise == "fresh" and not result.condition.moved:
+            yield (
+                f"The accuracies of {run.label} in {result.name} are far too high: an earlier "
+                f"version judged its images where they were found, and there noise often makes "
+                f"them right. Evaluate it again, with --overwrite."
             )
 
 

@@ -362,6 +362,9 @@ def differences(ours: Identity, theirs: Identity | Mapping[str, Any]) -> list[st
     new = {name for name in here if name.startswith("network.config.") and name not in there}
     new.add("network.parameters")
     later = {"matmul_precision": '""', "dataset.checksum": "null", "network.image_size": "null"}
+    if here.get("condition.moved") == "false":
+        # Files of earlier versions do not say it; their images were not moved.
+        new.add("condition.moved")
     new |= {name for name, absent in later.items() if there.get(name, absent) == absent}
     new |= {name for name in here | there if _OF_EXPERIMENT.sub("", name) in WITHOUT_EFFECT}
     return [

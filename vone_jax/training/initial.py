@@ -114,7 +114,7 @@ def choose(setup: setups.Setup) -> InitialWeights:
     network = open_source(spec)
     theirs = {path: np.asarray(leaf) for path, leaf in flatten_dict(network.variables).items()}
     ours = _shapes(experiment, setup.model)
-    notes = list(network.notes)
+    notes = [f"source: {note}" for note in network.notes]
     given_front_end = _front_end(network.model)
     for name, value in _front_end(setup.model).items():
         if name in given_front_end and value != given_front_end[name]:
@@ -208,7 +208,7 @@ def _front_end(model: Any) -> dict[str, Any]:
         return stem | {n: getattr(model, n) for n in ("mean", "std", "stem_noise", "stem_gain")}
     if not isinstance(model, models.VOneNet):
         return {}
-    stages = {"v1": ("stride", "k_exc", "image_mean", "image_std", "noise")}
+    stages = {"v1": (*sorted(_CELLS), "stride", "k_exc", "image_mean", "image_std", "noise")}
     if model.subcortical:
         stages = {"subcortical": ("p_cells", "m_cells", "noise")} | stages
     kernels = hashlib.sha256(b"".join(phase.tobytes() for phase in model.v1.gabor_kernels()))
