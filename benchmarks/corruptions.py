@@ -68,7 +68,7 @@ def reference(name: str, severity: int, images: np.ndarray) -> Program:
 
 def glass_blur_in_python(severity: int, images: np.ndarray) -> Program:
     """Build glass_blur from its definition, as a loop over pixels in Python."""
-    deviation, reach, passes = tables.SEVERITIES["glass_blur"]["imagenet"][severity - 1]
+    deviation, reach, passes = tables.PARAMETERS["glass_blur"]["imagenet"][severity - 1]
 
     def smooth(image):
         return ndimage.gaussian_filter(image, (deviation, deviation, 0), mode="nearest", truncate=4)

@@ -396,7 +396,7 @@ def _outdated(sweep: Sweep, group: Path, label: str) -> str | None:
     ours = _training_times(group / label)
     for path in map(Path, filter(None, specs)):
         if path.resolve().parent == group.resolve():
-            (saved, recorded) = zip(_training_times(path), ours, strict=True)
+            saved, recorded = zip(_training_times(path), ours, strict=True)
             if (
                 all(saved)
                 and saved[0] > saved[1]

@@ -86,7 +86,7 @@ def test_equals_the_reference_at_every_severity(photographs, name):
     images = photographs[:1] if name == "brightness" else photographs
     for table in corruptions.TABLES:
         for severity in corruptions.SEVERITIES:
-            parameter = tables.SEVERITIES[name][table][severity - 1]
+            parameter = tables.PARAMETERS[name][table][severity - 1]
             ours = corruptions.corrupt(KEY, images, name, severity, table=table)
             for image, result in zip(np.asarray(images, np.float64), ours, strict=True):
                 expected = np.clip(reference(name, image, parameter), 0, 1)
@@ -123,7 +123,7 @@ def test_noise_has_the_moments_of_its_definition(severity):
     for value in (0.25, 0.5):
         images = jnp.full((4, 32, 32, 3), value)
         for name in NOISE:
-            p = tables.SEVERITIES[name]["cifar"][severity - 1]
+            p = tables.PARAMETERS[name]["cifar"][severity - 1]
             ours = np.asarray(corruptions.corrupt(KEY, images, name, severity), np.float64)
             mean, variance = {
                 "gaussian_noise": (value, p**2),

@@ -71,7 +71,7 @@ WATER = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("table", "severity", "side"), WATER)
 def test_water_step_by_step(table, severity, side):
-    layers, _ = liquids(tables.SEVERITIES["spatter"][table][severity - 1], side)
+    layers, _ = liquids(tables.PARAMETERS["spatter"][table][severity - 1], side)
     points = np.asarray(spatter.canny(jnp.asarray(layers, jnp.int32), 50, 150))
     expected = np.stack([cv2.Canny(layer, 50, 150) for layer in layers]) > 0
     np.testing.assert_array_equal(points, expected)
@@ -99,7 +99,7 @@ def test_canny_on_noise_and_photographs(photograph):
 
 @pytest.mark.parametrize(("table", "severity", "side"), WATER)
 def test_spatter_with_water(photograph, table, severity, side):
-    parameters = tables.SEVERITIES["spatter"][table][severity - 1]
+    parameters = tables.PARAMETERS["spatter"][table][severity - 1]
     layers, normal = liquids(parameters, side)
     image = np.tile(photograph, (2, 2, 1))[:side, :side]
     images = np.broadcast_to(image, (len(layers), *image.shape))
@@ -115,7 +115,7 @@ def test_spatter_with_water(photograph, table, severity, side):
 @pytest.mark.parametrize("severity", corruptions.SEVERITIES)
 def test_affine_map_of_elastic_transform(photograph, table, severity):
     """OpenCV's warpAffine of the three points, without the displacements."""
-    move = tables.SEVERITIES["elastic_transform"][table][severity - 1][2]
+    move = tables.PARAMETERS["elastic_transform"][table][severity - 1][2]
     moves = np.random.default_rng(severity).uniform(-1, 1, (1, 3, 2)).astype(np.float32)
     ours = apply(
         "elastic_transform", table, severity, photograph[None], (moves, jnp.zeros((1, 64, 64, 2)))
@@ -132,7 +132,7 @@ def test_affine_map_of_elastic_transform(photograph, table, severity):
 def test_defocus_kernel_and_frost_scale():
     """OpenCV's smoothing of the disk and its resizing of the photographs."""
     for severity in corruptions.SEVERITIES:
-        radius, smoothing = tables.SEVERITIES["defocus_blur"]["imagenet"][severity - 1]
+        radius, smoothing = tables.PARAMETERS["defocus_blur"]["imagenet"][severity - 1]
         reach, window = (8, 3) if radius <= 8 else (radius, 5)
         x, y = np.meshgrid(*[np.arange(-reach, reach + 1)] * 2)
         disk = np.float32(x**2 + y**2 <= radius**2)

@@ -46,7 +46,7 @@ def run(name, table, severity, images):
     arrays = corruptions.prepare(name, severity, shape, table)
     draws = corruption.draw(keys, shape, arrays)
     out = _applied[name](draws, jnp.asarray(images, jnp.float32), arrays)
-    parameters = tables.SEVERITIES[name][table][severity - 1]
+    parameters = tables.PARAMETERS[name][table][severity - 1]
     return parameters, draws, np.asarray(out, np.float64)
 
 
@@ -152,7 +152,7 @@ def moves_of_points(move):
 
 @cases("elastic_transform")
 def test_elastic_transform(images, name, table, severity):
-    parameters = tables.SEVERITIES[name][table][severity - 1]
+    parameters = tables.PARAMETERS[name][table][severity - 1]
     shape, moves = images.shape[1:], moves_of_points(parameters[2])
     arrays = corruptions.prepare(name, severity, shape, table)
     _, fields = corruptions.CORRUPTIONS[name].draw(prng.example_keys(KEY, 2), shape, arrays)

@@ -116,12 +116,12 @@ def recognise(state_dict: Mapping[str, np.ndarray], name: str | None = None) -> 
     if name is None:
         kinds = (k for k, bank in BANKS.items() if any(tensor in state_dict for tensor in bank))
         kind = next(kinds, "")
-        trunk = _trunk({n.removeprefix("model.") for n in state_dict} if kind else state_dict)
-        if trunk not in _ENDS:
-            return trunk
-        name = kind + trunk
-    kind, trunk = names.front_end(name), names.base_network(name)
-    if trunk not in _ENDS:
+        base = _base_network({n.removeprefix("model.") for n in state_dict} if kind else state_dict)
+        if base not in _ENDS:
+            return base
+        name = kind + base
+    kind, base = names.front_end(name), names.base_network(name)
+    if base not in _ENDS:
         return f"name must be a network of models.NAMES, got {name!r}"
 
     def length(tensor: str, axis: int, default: int) -> int:
@@ -130,12 +130,12 @@ def recognise(state_dict: Mapping[str, np.ndarray], name: str | None = None) -> 
         shape = np.shape(state_dict.get(tensor, 0))
         return shape[axis] if len(shape) > axis and 0 not in shape else default
 
-    first, last = _ENDS[trunk]
+    first, last = _ENDS[base]
     images = {"vone_": BANKS["vone_"][0], "ev_": RECEPTIVE_FIELDS}
     channels = length(images.get(kind, first), 1, 3)
     if channels > _MOST_CHANNELS:
         return f"the first layer reads {channels} channels, more than {_MOST_CHANNELS}"
-    untold = kind or trunk.startswith("efficientnet")
+    untold = kind or base.startswith("efficientnet")
     return Architecture(
         name=name,
         num_classes=length(f"model.{last}" if kind else last, 0, 1000),
@@ -145,7 +145,7 @@ def recognise(state_dict: Mapping[str, np.ndarray], name: str | None = None) -> 
     )
 
 
-def _trunk(tensors: Collection[str]) -> str:
+def _base_network(tensors: Collection[str]) -> str:
     """The architecture of the back end, or a sentence that there is none."""
     if "layer1.0.conv1.weight" in tensors:
         blocks = tuple(

@@ -118,8 +118,8 @@ def read(
         raise CheckpointError(f"{path.name}: {architecture}")
     problems = []
     stored = checkpoint.flags.get("arch") or checkpoint.flags.get("model_arch")
-    trunk = names.base_network(architecture.name).replace("_", "")
-    if stored is not None and str(stored).replace("_", "").lower() != trunk:
+    base = names.base_network(architecture.name).replace("_", "")
+    if stored is not None and str(stored).replace("_", "").lower() != base:
         problems.append(
             f"the flags say {str(stored)[:40]!r}, but the tensors are those of {architecture.name}"
         )

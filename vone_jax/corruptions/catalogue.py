@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Key
 from vone_jax import arguments, prng
 from vone_jax.corruptions import blur, digital, frost, jpeg, levels, noise, spatter, weather
 from vone_jax.corruptions.levels import Images, Keys, Shape
-from vone_jax.corruptions.tables import FROST_SCALE, SEVERITIES, TABLES, table_for
+from vone_jax.corruptions.tables import FROST_SCALE, PARAMETERS, TABLES, table_for
 from vone_jax.names import COMMON_CORRUPTIONS, CORRUPTION_GROUPS, EXTRA_CORRUPTIONS
 
 # Values may leave [0, 1] by the rounding errors of a resize.
@@ -140,7 +140,7 @@ def prepare(
     """Return the arrays of a corruption for one shape (H, W, C) of images; see ``corrupt``."""
     table = table or table_for(*shape[:2])
     if name == "frost":
-        parameters = SEVERITIES[name][table][severity - 1]
+        parameters = PARAMETERS[name][table][severity - 1]
         arrays = frost.prepare(parameters, shape, frost_images, FROST_SCALE[table])
     else:
         arrays = _prepared(name, severity, shape, table)
@@ -149,7 +149,7 @@ def prepare(
 
 @functools.lru_cache(maxsize=128)
 def _prepared(name: str, severity: int, shape: Shape, table: str) -> Any:
-    return CORRUPTIONS[name].prepare(SEVERITIES[name][table][severity - 1], shape)
+    return CORRUPTIONS[name].prepare(PARAMETERS[name][table][severity - 1], shape)
 
 
 @functools.partial(jax.jit, static_argnames=("name", "form"))

@@ -14,7 +14,7 @@ def _scaled(side: int, *parameters: tuple[float, ...]) -> tuple[tuple[float, ...
     return tuple(tuple(side * n for n in numbers) for numbers in zip(*parameters, strict=True))
 
 
-SEVERITIES = {
+PARAMETERS = {
     # Standard deviation.
     "gaussian_noise": {
         "imagenet": (0.08, 0.12, 0.18, 0.26, 0.38),
@@ -184,7 +184,7 @@ SEVERITIES = {
         "cifar": ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)),
     },
 }
-SEVERITIES["frost_procedural"] = SEVERITIES["frost"]
+PARAMETERS["frost_procedural"] = PARAMETERS["frost"]
 
 # Size of the frost photographs, relative to their files.
 FROST_SCALE = {"imagenet": 1.0, "tiny": 0.3, "cifar": 0.2}

@@ -149,14 +149,14 @@ def train(
             report.line(weights.table())
             for name, part in weights.parts.items():
                 log.write({"kind": "initial_weights", "step": 0, "part": name, **part})
-        sums, skipped = Sums(**position.interval), position.passed_over
-        monitor = Monitor(setup, run_dir, log, report, request, sums, skipped)
+        sums, passed_over = Sums(**position.interval), position.passed_over
+        monitor = Monitor(setup, run_dir, log, report, request, sums, passed_over)
 
         def save() -> None:
             with monitor.clock.paused():
                 log.sync()
                 interval = dataclasses.asdict(monitor.interval)
-                position = Position(placed.get_state(), validated, interval, skipped)
+                position = Position(placed.get_state(), validated, interval, passed_over)
                 checkpoints.save(step, state, position)
 
         def rescue() -> None:

@@ -94,7 +94,7 @@ class Clock:
 class Monitor:
     """Follows a run from step to step: reads metrics, logs them, and ends a run that is broken.
 
-    All processes must make the same calls. ``interval`` and ``skipped`` are ``Position``'s. The
+    All processes must make the same calls. ``interval`` and ``passed_over`` are ``Position``'s. The
     metrics carry the request to stop to all processes.
     """
 
@@ -104,7 +104,7 @@ class Monitor:
     progress: Progress
     stop: Stop
     interval: Sums
-    skipped: dict[str, int]
+    passed_over: dict[str, int]
     clock: Clock = dataclasses.field(default_factory=Clock)
 
     def read(self, pending: Pending, saved: int) -> None:
@@ -118,10 +118,10 @@ class Monitor:
         self.stop.everywhere |= bool(host.marks.get("stop", 0))
         experiment = self.setup.experiment
         unreadable, limit = int(host.marks.get("unreadable", 0)), experiment.data.unreadable_limit
-        self.skipped["examples"] += unreadable
-        if unreadable and self.skipped["examples"] > limit:
+        self.passed_over["examples"] += unreadable
+        if unreadable and (number := self.passed_over["examples"]) > limit:
             raise UnreadableDataError(
-                f"{self.skipped['examples']} training images could not be read up to step {step}, "
+                f"{number} training images could not be read up to step {step}, "
                 f"data.unreadable_limit is {limit}; repair the files that the warnings name, or "
                 f"raise the limit"
             )
@@ -147,7 +147,7 @@ class Monitor:
                 if host.similarity is not None:
                     record["similarity"] = float(host.similarity)
             if experiment.data.unreadable == "skip":
-                record["unreadable"] = self.skipped["examples"]
+                record["unreadable"] = self.passed_over["examples"]
             self.log.write(record)
             self.interval = Sums()
 
@@ -172,9 +172,9 @@ class Monitor:
             f"{self.setup.total_steps} (learning rate {float(host.learning_rate):.4g}); "
             f"{self._store(step, batch)}"
         )
-        self.skipped["steps"] += 1
+        self.passed_over["steps"] += 1
         limit = 0 if experiment.non_finite == "stop" else experiment.non_finite_limit
-        number = self.skipped["steps"]
+        number = self.passed_over["steps"]
         if number > limit:
             many = f"; {number} such steps, non_finite_limit is {limit}" if number > 1 else ""
             last = f"the last checkpoint is that of step {saved}"
