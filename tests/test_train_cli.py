@@ -103,9 +103,9 @@ FRONT_END = v1.VOneBlockConfig(
 def sources(monkeypatch):
     """Networks by the text under which the command finds them."""
     found = {
-        "vone.pth": SimpleNamespace(model=models.create("vone_resnet18", v1=FRONT_END)),
+        "vone.pth": SimpleNamespace(model=models.create("vone_resnet18", v1=FRONT_END), assumed=()),
         "base.pth": SimpleNamespace(
-            model=models.create("resnet18", mean=(0.1, 0.2, 0.3), std=(0.3, 0.2, 0.1))
+            model=models.create("resnet18", mean=(0.1, 0.2, 0.3), std=(0.3, 0.2, 0.1)), assumed=()
         ),
     }
     monkeypatch.setattr(initial, "open_source", found.__getitem__)

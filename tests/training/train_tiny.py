@@ -39,7 +39,12 @@ def read(path):
     with np.load(path) as archive:
         variables = unflatten_dict(dict(archive), sep="/")
     return SimpleNamespace(
-        architecture="tiny", model=TinyNet(), variables=variables, class_names=(), notes=()
+        architecture="tiny",
+        model=TinyNet(),
+        variables=variables,
+        class_names=(),
+        notes=(),
+        assumed=(),
     )
 
 
