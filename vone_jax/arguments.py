@@ -31,7 +31,7 @@ class Range(NamedTuple):
         return f"a finite number {'>' if self.above else '>='} {self.least:g}{top}"
 
     def holds(self, value: Any) -> Any:
-        """Whether a number, or each number of an array, is finite and in the range."""
+        """Return whether a number, or each number of an array, is finite and in the range."""
         low = value > self.least if self.above else value >= self.least
         high = value < self.most if self.below else value <= self.most
         return low & high & (abs(value) < math.inf)

@@ -137,6 +137,8 @@ def test_images_that_were_not_moved_are_no_difference_to_earlier_files(first_for
             old.name, old.network, old.dataset, condition, old.protocol, old.key, "highest"
         )
         theirs = results.to_json(ours)
+        theirs["condition"]["moved"] = not moved
+        assert len(results.differences(ours, theirs)) == 1
         del theirs["condition"]["moved"]
         assert results.differences(ours, theirs) == named
 

@@ -180,20 +180,25 @@ def _warn(
             "radius, so the attack is weak; take more steps, or --step-rule '2.5*eps/steps'",
             file=sys.stderr,
         )
-    published = (
+    published = [
         job
         for job, task in tasks
         if isinstance(task, evaluation.Corrupted) and task.form == "published"
-    )
+    ]
+    if published:
+        _warn_of_resizing(published[0], f"--corrupted-files {request.corrupted_files}")
+
+
+def _warn_of_resizing(job: evaluation.Job, files: str) -> None:
+    """Say on stderr that published corrupted images have another size than the network takes."""
+    size = job.network.image_size
     # An image that cannot be read is named when its turn comes.
-    with contextlib.suppress(StopIteration, OSError, ValueError):
-        job = next(published)
+    with contextlib.suppress(OSError, ValueError):
         height, width, _ = job.examples[0]["image"].shape
-        size = job.network.image_size
         if (height, width) != (size, size):
             print(
-                f"{PROGRAM}: --corrupted-files {request.corrupted_files}: its images of {width} x "
-                f"{height} pixels are resized to {size}, which softens some corruptions",
+                f"{PROGRAM}: {files}: its images of {width} x {height} pixels are resized to "
+                f"{size}, which softens some corruptions",
                 file=sys.stderr,
             )
 

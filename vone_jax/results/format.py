@@ -362,7 +362,7 @@ def differences(ours: Identity, theirs: Identity | Mapping[str, Any]) -> list[st
     new = {name for name in here if name.startswith("network.config.") and name not in there}
     new.add("network.parameters")
     later = {"matmul_precision": '""', "dataset.checksum": "null", "network.image_size": "null"}
-    if here.get("condition.moved") == "false":
+    if here.get("condition.moved") == "false" and "condition.moved" not in there:
         # Files of earlier versions do not say it; their images were not moved.
         new.add("condition.moved")
     new |= {name for name, absent in later.items() if there.get(name, absent) == absent}

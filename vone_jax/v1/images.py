@@ -39,7 +39,7 @@ def check_normalisation(
 
 
 def root(values: jax.Array) -> jax.Array:
-    """Return the square root of numbers >= 0. Its gradient at 0 is 0."""
+    """Return the square root of an array of numbers >= 0. Its gradient at 0 is defined as 0."""
     positive = values > 0
     # JAX differentiates both branches of ``where``, so the root never gets a zero, even where its
     # result is not used.

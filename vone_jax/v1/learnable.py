@@ -101,6 +101,6 @@ class LearnableGabor(nn.Module):
         return sf, params["theta"], params["phase"], nx, ny
 
     def _least(self, cycles: np.ndarray) -> np.ndarray:
-        """The least deviations in pixels, where envelopes begin with ``cycles`` periods."""
+        """The least standard deviations in pixels, for envelopes of ``cycles`` periods."""
         start = cycles * self.pixels_per_degree / self.start.sf
         return np.minimum(_LEAST_SIZE, start / 2.0).astype(np.float32)
