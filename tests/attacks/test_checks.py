@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vone_jax import attacks, prng
+from vone_jax import attacks, models, prng
 from vone_jax.attacks import FGSM, PGD, checks, per_example
 
 KEY = jax.random.key(0)
@@ -200,6 +200,34 @@ def test_keys_that_do_not_fit_are_refused():
 def test_classifiers_that_do_not_fit_are_refused(bad, error, message):
     with pytest.raises(error, match=message):
         PGD("linf", 0.1, steps=1)(KEY, bad, IMAGES, LABELS)
+
+
+def test_a_network_of_the_package_is_attacked_without_a_forward_pass_before():
+    """It returns logits, and the attack itself finds those that are not finite."""
+    calls = []
+
+    class Counted:
+        def __init__(self, returns_logits, factor=1.0):
+            self.returns_logits, self.factor = returns_logits, factor
+
+        def __call__(self, key, images):
+            jax.debug.callback(lambda: calls.append(self.returns_logits))
+            return logits_fn(key, images) * self.factor
+
+    for returns_logits, passes in ((False, 2), (True, 1)):
+        calls.clear()
+        counted = jax.tree_util.Partial(Counted(returns_logits))
+        FGSM("linf", 0.1)(KEY, counted, IMAGES, LABELS)
+        jax.effects_barrier()
+        assert len(calls) == passes
+    for attack in (FGSM("linf", 0.1), attacks.Square("linf", 0.1, queries=2)):
+        with pytest.raises(FloatingPointError, match=r"the attack met .* positions \[0, 1\]"):
+            attack(KEY, jax.tree_util.Partial(Counted(True, jnp.nan)), IMAGES, LABELS)
+
+    model = models.create("resnet18", num_classes=2, image_size=32)
+    variables = jax.eval_shape(lambda: models.init(model, KEY))
+    assert models.logits_fn(model, variables).func.returns_logits
+    assert not models.response_fn(model, variables, "pool").func.returns_logits
 
 
 def contract_notes(error):

@@ -271,7 +271,9 @@ def test_new_variables_are_those_of_the_module_up_to_rounding(name):
     assert jax.tree.structure(made) == jax.tree.structure(expected)
     for ours, theirs in zip(jax.tree.leaves(made), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
-    # As a part of another program, as for the networks of an ensemble.
+    # As a part of another program, also with a key from outside, and for an ensemble's networks.
+    shapes = jax.eval_shape(lambda: models.init(network, jax.random.key(3)))
+    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, expected)
     keys = jax.random.wrap_key_data(jnp.stack([jax.random.key_data(jax.random.key(3))] * 2))
     stacked = jax.jit(jax.vmap(lambda key: models.init(network, key)))(keys)
     for ours, theirs in zip(jax.tree.leaves(stacked), jax.tree.leaves(expected), strict=True):

@@ -77,15 +77,17 @@ def batch(
 ) -> tuple[Images, Labels]:
     """Return images and labels as arrays, after a check of them and of the classifier's logits.
 
-    The check takes one forward pass.
+    The check of the logits takes one forward pass. A network of this package goes without it: it
+    returns logits, and where they are not finite ``finite`` finds the result of the attack.
 
     Raises:
       TypeError, ValueError: for input that does not fit, see ``arrays``.
       ValueError: for a classifier that returns probabilities.
-      FloatingPointError: for logits of the images that are not finite.
+      FloatingPointError: for a classifier whose logits of the images are not finite.
     """
     images, labels = arrays(key, logits_fn, images, labels)
-    if isinstance(_ranges(images, labels)[0], Tracer):
+    traced = isinstance(_ranges(images, labels)[0], Tracer)
+    if traced or getattr(getattr(logits_fn, "func", None), "returns_logits", False):
         return images, labels
     # Keys of its own: the caller's are for the attack.
     keys = prng.stream(prng.example_keys(key, images.shape[0]), "check")

@@ -246,6 +246,11 @@ class _Apply:
     # All layers without one.
     layer: str | None = None
 
+    @property
+    def returns_logits(self) -> bool:
+        """True if the result is that of the linear layer at the end: attacks do not check it."""
+        return self.layer == "logits"
+
     def __call__(self, variables: Any, key: NoiseKey, images: Images) -> Any:
         features: Any = self.model.apply(variables, images, noise_key=key, method="features")
         if self.layer is None:
@@ -262,13 +267,20 @@ def init(model: Network, key: jax.Array) -> Any:
 
     Args:
       model: from ``create``.
-      key: typed key. It may be traced, so ``jax.vmap`` over keys makes the networks of an ensemble.
+      key: typed key. It may be traced, so ``jax.vmap`` over keys makes the networks of an ensemble,
+        and ``jax.eval_shape`` gives shapes.
     """
-    shape = (1, model.image_size, model.image_size, model.in_channels)
-    keys = dict(zip(("params", "noise"), jax.random.split(prng.threefry(key)), strict=True))
+    images = jnp.zeros((1, model.image_size, model.image_size, model.in_channels), jnp.float32)
     # A program within another one has no options of its own.
-    options = None if isinstance(key, Tracer) else {"xla_backend_optimization_level": 0}
-    return jax.jit(model.init, compiler_options=options)(keys, jnp.zeros(shape, jnp.float32))
+    within = isinstance(key, Tracer) or isinstance(images, Tracer)
+    options = None if within else {"xla_backend_optimization_level": 0}
+    compiled = jax.jit(_variables, static_argnames="model", compiler_options=options)
+    return compiled(model, prng.threefry(key), images)
+
+
+def _variables(model: Network, key: jax.Array, images: Images) -> Any:
+    params, noise = jax.random.split(key)
+    return model.init({"params": params, "noise": noise}, images)
 
 
 def logits_fn(model: Network, variables: Any) -> Partial:
