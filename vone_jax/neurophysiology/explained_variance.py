@@ -204,7 +204,7 @@ def explained_variance(
     if np.isnan(correlations).all(axis=1).any():
         raise ValueError(
             "every neuron, or the prediction for it, is constant over the held-out images of a "
-            "split"
+            "split; take a smaller train_fraction or more images"
         )
     return ExplainedVariance(correlations, reliability)
 
@@ -229,7 +229,10 @@ def reliabilities(
         corrected.append(2 * r / (1 + r))
     result = np.stack(corrected)
     if np.isnan(result).all(axis=1).any():
-        raise ValueError("every neuron is constant over images in one half of the repetitions")
+        raise ValueError(
+            "every neuron is constant over images in one half of the repetitions; take more images "
+            "or repetitions"
+        )
     return result
 
 

@@ -270,7 +270,9 @@ def _read_log(path: Path, gaps: list[str]) -> list[dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ResultError(f"{path} cannot be read ({error})") from error
+        raise ResultError(
+            f"{path} cannot be read ({error}); move it away to see the run without its log"
+        ) from error
     records = []
     lines = text.splitlines()
     for number, line in enumerate(lines, start=1):
@@ -282,7 +284,10 @@ def _read_log(path: Path, gaps: list[str]) -> list[dict[str, Any]]:
             if number == len(lines) and not text.endswith("\n"):
                 gaps.append(f"the last line of {path} is cut off and was left out.")
                 break
-            raise ResultError(f"{path}, line {number}: {error}") from error
+            raise ResultError(
+                f"{path}, line {number}: {error}; mend the line or move the file away to see the "
+                f"run without its log"
+            ) from error
     return records
 
 
