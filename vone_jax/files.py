@@ -83,7 +83,14 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         # Opened here: np.load does not close its own file when the archive is damaged.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return dict(archive)
+            arrays = {}
+            for name in archive.files:
+                try:
+                    arrays[name] = archive[name]
+                except ValueError as error:
+                    cure = "; .astype(str) makes text of it" if "Object" in str(error) else ""
+                    raise ValueError(f"array {name!r}: {error}{cure}") from error
+            return arrays
     # The error for a damaged byte depends on its place.
     except (
         *(ValueError, TypeError, KeyError, AttributeError, EOFError, RuntimeError),

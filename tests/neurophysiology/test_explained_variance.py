@@ -195,6 +195,17 @@ def _with(array, index, value):
             lambda f, r: {"train_fraction": 1.0},
             "train_fraction must be a finite number > 0 and < 1, got 1.0",
         ),
+        (
+            lambda f, r: {"train_fraction": 0.99},
+            "train_fraction must leave at least 3 of the 135 .*; got 0.99, which leaves 2",
+        ),
+        (
+            lambda f, r: {"recordings": np.ma.masked_where(r == r[0, 0, 7], r)},
+            r"recordings must be finite; neurons \[7\] are not",
+        ),
+        (lambda f, r: {"features": np.ma.masked_less(f, 0)}, "features must be finite"),
+        (lambda f, r: {"features": f + 1j}, "features must be real numbers, got complex"),
+        (lambda f, r: {"strata": STRATA.astype(object)}, r"labels.astype\(str\) makes text of it"),
         (lambda f, r: {"seed": 2**32}, "seed must be an integer >= 0 and <= 4294967295"),
         (lambda f, r: {"seed": -1}, "seed must be an integer >= 0"),
     ],

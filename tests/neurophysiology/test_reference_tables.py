@@ -193,6 +193,7 @@ def test_netcdf_without_the_dimensions_is_refused(tmp_path):
         ("circular_varianse\n.5\n", "unknown property 'circular_varianse'; did you mean 'circ"),
         ("peak sf\n.5\n", "unknown property 'peak sf'; did you mean 'peak_sf'"),
         ("max_dc,Ringach2002-max_dc\n5,5\n5,5\n", "holds the property 'max_dc' twice"),
+        ("cell;max_dc\nc0;1,5\n", "must be separated by commas; its header is 'cell;max_dc'"),
         ("max_dc\nhigh\n", "row 2, column 'max_dc': 'high' is not a number"),
         ("max_dc\n5\ninf\n", r"max_dc must lie in \[0, 1000\] spikes/s, got inf for cell 2"),
         ("max_dc\n5\n-1\n", r"got -1 for cell 2"),
@@ -257,6 +258,7 @@ def test_recordings_from_netcdf_3(tmp_path):
         text = np.array([list(s.ljust(7, "\0")) for s in arrays["strata"]], "S1")
         file.createVariable("strata", "S1", ("image", "string"))[:] = text
         file.createVariable("image_ids", "i4", ("image",))[:] = arrays["image_ids"]
+        file.createVariable("projection", "S1", ())[...] = b"m"
     loaded = load_recordings(tmp_path / "r.nc")
     np.testing.assert_array_equal(loaded.responses, arrays["responses"])
     np.testing.assert_array_equal(loaded.strata, arrays["strata"])
@@ -265,15 +267,20 @@ def test_recordings_from_netcdf_3(tmp_path):
 
 @pytest.mark.extras
 @needs_h5netcdf
-def test_recordings_from_netcdf_4(tmp_path):
+@pytest.mark.parametrize("characters", [False, True])
+def test_recordings_from_netcdf_4(tmp_path, characters):
     h5netcdf = pytest.importorskip("h5netcdf")
     arrays = recorded()
     with h5netcdf.File(tmp_path / "r.nc", "w") as file:
-        file.dimensions = {"image": 6, "repetition": 4, "neuron": 3}
+        file.dimensions = {"image": 6, "repetition": 4, "neuron": 3, "string": 8}
         dims = ("image", "repetition", "neuron")
         file.create_variable("responses", dims, "f8")[:] = arrays["responses"]
-        text = file.create_variable("strata", ("image",), h5netcdf.core.h5py.string_dtype())
-        text[:] = arrays["strata"].astype(object)
+        if characters:
+            text = file.create_variable("strata", ("image", "string"), "S1")
+            text[:] = np.array([list(s.ljust(8)) for s in arrays["strata"]], "S1")
+        else:
+            text = file.create_variable("strata", ("image",), h5netcdf.core.h5py.string_dtype())
+            text[:] = arrays["strata"].astype(object)
         file.create_variable("image_ids", ("image",), "i8")[:] = arrays["image_ids"]
     loaded = load_recordings(tmp_path / "r.nc")
     np.testing.assert_array_equal(loaded.responses, arrays["responses"])
@@ -294,11 +301,14 @@ def test_recordings_from_netcdf_4(tmp_path):
         ({"responses": np.full((6, 2, 3), "a")}, "must be real numbers, got <U1"),
         (
             {"strata": np.arange(5)},
-            r"strata must be text or integers of shape \(6,\), got int64 of",
+            r"strata must be text or integers of shape \(6,\), one for .*, got int64 of",
         ),
         ({"strata": np.ones(6)}, "strata must be text or integers"),
-        ({"image_ids": np.array([0, 1, 2, 3, 3, 5])}, "image_ids must differ, got .*3.* twice"),
-        ({"image_ids": np.array([None] * 6)}, "cannot be read as NPZ"),
+        ({"image_ids": np.array([0, 1, 2, 3, 3, 5])}, "image_ids must differ, got 3 twice"),
+        (
+            {"image_ids": np.array([None] * 6)},
+            r"cannot be read as NPZ \(array 'image_ids': Object.*; .astype\(str\) makes text",
+        ),
     ],
 )
 def test_bad_recordings_are_refused(tmp_path, change, message):

@@ -56,7 +56,7 @@ class Recordings:
             _check_labels(name, getattr(self, name), len(self.responses))
         labels, counts = np.unique(self.image_ids, return_counts=True)
         if len(labels) < len(self.responses):
-            raise ValueError(f"image_ids must differ, got {labels[counts > 1][0]!r} twice")
+            raise ValueError(f"image_ids must differ, got {labels[counts > 1][0].item()!r} twice")
 
 
 def load_recordings(path: str | os.PathLike) -> Recordings:
@@ -162,7 +162,7 @@ def explained_variance(
     recordings = _checked_recordings(recordings)
     images = len(recordings)
     strata = np.asarray(strata)
-    features = np.asarray(features)
+    features = _real("features", features)
     if features.ndim < 2 or len(features) != images:
         raise ValueError(
             f"features must have shape (images, ...) with the {images} images of the recordings, "
@@ -176,6 +176,12 @@ def explained_variance(
     )
     features = features.reshape(images, -1)
     train = int(np.floor(train_fraction * images))
+    if images - train < 3:
+        raise ValueError(
+            f"train_fraction must leave at least 3 of the {images} images to be predicted, since "
+            f"r over two is 1 or -1; got {train_fraction}, which leaves {images - train}. Take a "
+            f"smaller one or more images"
+        )
     # Centring takes one dimension.
     if components > min(train - 1, features.shape[1]):
         raise ValueError(
@@ -304,7 +310,7 @@ def _median(values: np.ndarray) -> float:
 
 def _checked_recordings(recordings: ArrayLike) -> np.ndarray:
     """Return recordings in float64, or raise a ValueError that names the neurons at fault."""
-    recordings = np.asarray(recordings, np.float64)
+    recordings = _real("recordings", recordings).astype(np.float64)
     _check_recordings("recordings", recordings)
     constant = np.flatnonzero(np.ptp(recordings.mean(axis=1), axis=0) == 0)
     if constant.size:
@@ -312,6 +318,15 @@ def _checked_recordings(recordings: ArrayLike) -> np.ndarray:
             f"recordings must vary between images; neurons {constant[:8].tolist()} are constant"
         )
     return recordings
+
+
+def _real(name: str, values: ArrayLike) -> np.ndarray:
+    """Return real numbers as an array. What a mask hides is NaN, which other checks refuse."""
+    if np.iscomplexobj(values):
+        raise ValueError(f"{name} must be real numbers, got complex ones")
+    if np.ma.is_masked(values):
+        return np.ma.filled(np.ma.asarray(values, np.float64), np.nan)
+    return np.asarray(values)
 
 
 def _check_recordings(name: str, recordings: np.ndarray) -> None:
@@ -325,7 +340,9 @@ def _check_recordings(name: str, recordings: np.ndarray) -> None:
 
 def _check_labels(name: str, labels: np.ndarray, images: int) -> None:
     if labels.shape != (images,) or labels.dtype.kind not in "biuU":
+        cure = "; labels.astype(str) makes text of it" if labels.dtype.kind in "OS" else ""
         raise ValueError(
-            f"{name} must be text or integers of shape ({images},), got {labels.dtype} of shape "
-            f"{labels.shape}"
+            f"{name} must be text or integers of shape ({images},), one for each image of the "
+            f"responses (images, repetitions, neurons), got {labels.dtype} of shape {labels.shape}"
+            f"{cure}"
         )

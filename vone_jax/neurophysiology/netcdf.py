@@ -56,12 +56,7 @@ def _read_3(path: Path) -> dict[str, Variable]:
     with io.netcdf_file(path, "r", mmap=False) as file:
         variables = {}
         for name, variable in file.variables.items():
-            dimensions, array = tuple(variable.dimensions), np.array(variable[...])
-            if array.dtype.kind == "S":
-                # Text is stored as characters along the last dimension.
-                text = np.ascontiguousarray(array).view(f"S{array.shape[-1]}")[..., 0]
-                dimensions = dimensions[:-1]
-                array = np.char.strip(np.char.decode(text, "utf-8"))
+            dimensions, array = _text(tuple(variable.dimensions), np.array(variable[...]))
             # NetCDF 3 is big-endian.
             array = array.astype(array.dtype.newbyteorder("="))
             told = {each: getattr(variable, each, None) for each in _ATTRIBUTES}
@@ -74,13 +69,22 @@ def _read_4(path: Path) -> dict[str, Variable]:
     with h5netcdf.File(path, "r") as file:
         variables = {}
         for name, variable in file.variables.items():
-            array = np.asarray(variable[...])
-            if array.dtype.kind in "OS":
-                text = [t.decode() if isinstance(t, bytes) else str(t) for t in array.ravel()]
-                array = np.array(text, np.str_).reshape(array.shape)
+            dimensions, array = _text(tuple(variable.dimensions), np.asarray(variable[...]))
             told = {each: variable.attrs.get(each) for each in _ATTRIBUTES}
-            variables[name] = Variable(tuple(variable.dimensions), _decoded(array, told))
+            variables[name] = Variable(dimensions, _decoded(array, told))
         return variables
+
+
+def _text(dimensions: tuple[str, ...], array: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+    """Text as strings; other arrays as they are."""
+    if array.dtype.kind not in "OS":
+        return dimensions, array
+    if array.dtype == "S1" and array.ndim:
+        # Characters along the last dimension.
+        array = np.ascontiguousarray(array).view(f"S{array.shape[-1]}")[..., 0]
+        dimensions = dimensions[:-1]
+    text = [(t.decode() if isinstance(t, bytes) else str(t)).strip() for t in array.ravel()]
+    return dimensions, np.array(text, np.str_).reshape(array.shape)
 
 
 def _decoded(array: np.ndarray, told: Mapping[str, Any]) -> np.ndarray:

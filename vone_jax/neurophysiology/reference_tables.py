@@ -143,6 +143,8 @@ def _csv_columns(path: Path, content: bytes) -> list[tuple[str, np.ndarray]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is neither NetCDF nor comma-separated UTF-8 ({error})") from error
     header = [name.strip() for name in rows[0]] if rows else []
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
+        raise ValueError(f"{path} must be separated by commas; its header is {header[0]!r}")
     if len(header) == 1:
         # In a single column, an empty line is an empty field: a cell without a value.
         rows = [row or [""] for row in rows]
