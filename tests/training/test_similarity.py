@@ -207,6 +207,7 @@ def test_an_unknown_layer_is_named_before_any_training(tmp_path):
         ({"target": "v1", "path": "x.npz"}, "path must be given for target 'neural'"),
         ({"target": "v1", "alpha": -1.0}, "alpha must be"),
         ({"target": "v1", "layers": ()}, "layers must be different names"),
+        ({"target": "v1", "images": 2, "batch": 2}, "images must be at least 3 for target 'v1'"),
         ({"target": "v1", "images": 8, "batch": 9}, "batch must be <= images, 8, got 9"),
     ],
 )

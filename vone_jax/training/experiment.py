@@ -198,6 +198,9 @@ class Similarity:
             )
         if self.batch > self.images and self.target != "neural":
             raise ValueError(f"batch must be <= images, {self.images}, got {self.batch}")
+        if self.target == "v1" and self.images < 3:
+            # Units are centred over the images. Two images then always have similarity -1.
+            raise ValueError(f"images must be at least 3 for target 'v1', got {self.images}")
         if self.v1 is not None and self.target != "v1":
             raise ValueError(f"v1 is for target 'v1', got target {self.target!r}")
 
