@@ -84,10 +84,11 @@ def test_the_devices_in_words(mesh):
 @pytest.mark.parametrize(
     "cluster",
     ["", "localhost", "localhost:1234", "localhost:1234,2", "localhost:1234,2,2", "host,2,0",
-     "localhost:1234,2,-1", "localhost:1234,2,0,1", "Auto"],
+     "localhost:1234,2,-1", "localhost:1234,2,0,1", "localhost:0,2,0", "localhost:65536,2,0",
+     "Auto"],
 )  # fmt: skip
 def test_processes_that_are_not_named_as_they_should_be_are_refused(cluster):
-    with pytest.raises(ValueError, match="auto or HOST:PORT,N,I with 0 <= I < N, got "):
+    with pytest.raises(ValueError, match="auto or HOST:PORT,N,I with .* 0 <= I < N, got "):
         meshes.join_processes(cluster)
 
 
@@ -95,6 +96,23 @@ def test_too_late_to_join_is_said():
     """This process has used its devices already."""
     with pytest.raises(ConnectionError, match="cannot join the other processes: .*before any JAX"):
         meshes.join_processes("localhost:1234,1,0")
+
+
+@pytest.mark.parametrize("index", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_process_whose_others_do_not_come_says_so_and_ends(index, free_port):
+    """JAX would be silent for 5 minutes and end with a stack trace of C++."""
+    cluster = f"localhost:{free_port},2,{index}"
+    source = (
+        "from vone_jax import mesh\n"
+        "mesh._PATIENCE, mesh._REPORT = 2.0, 1.0\n"
+        f"mesh.join_processes({cluster!r})\n"
+    )
+    command = [sys.executable, "-c", source]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 1
+    said = [line for line in result.stderr.splitlines() if line.startswith("--distributed")]
+    assert said[0] == f"--distributed {cluster}: waiting for the other processes, 1 s so far"
+    assert "cannot join the other processes within 2 s; check that HOST:PORT" in said[-1]
 
 
 PROGRAM = """

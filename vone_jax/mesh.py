@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import sys
+import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +21,15 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "data"
+# Seconds that a process waits for the others, and between two lines on stderr that say so.
+_PATIENCE, _REPORT = 300.0, 20.0
 
 
 def join_processes(cluster: str) -> None:
     """Join several processes that run the same program. Call it before JAX uses a device.
+
+    If the others have not come after 5 minutes, the process ends with status 1 and a message on
+    stderr. JAX itself would end it with a stack trace of C++.
 
     Args:
       cluster: ``"auto"`` under Slurm, Open MPI, Cloud TPU or Kubernetes, whose environment
@@ -37,31 +43,57 @@ def join_processes(cluster: str) -> None:
     """
     arguments: dict[str, Any] = {}
     if cluster != "auto":
-        match = re.fullmatch(r"([^,\s]+:\d+),(\d+),(\d+)", cluster)
-        if match is None or not int(match[3]) < int(match[2]):
+        match = re.fullmatch(r"([^,\s]+:(\d+)),(\d+),(\d+)", cluster)
+        if match is None or not (int(match[4]) < int(match[3]) and 0 < int(match[2]) < 2**16):
             raise ValueError(
-                f"distributed must be auto or HOST:PORT,N,I with 0 <= I < N, got {cluster!r}"
+                f"distributed must be auto or HOST:PORT,N,I with a port from 1 to 65535 and "
+                f"0 <= I < N, got {cluster!r}"
             )
         # Detection would add settings of the scheduler, for instance one device per process.
         arguments = {
             "coordinator_address": match[1],
-            "num_processes": int(match[2]),
-            "process_id": int(match[3]),
+            "num_processes": int(match[3]),
+            "process_id": int(match[4]),
             "cluster_detection_method": "deactivate",
         }
     try:
-        jax.distributed.initialize(**arguments)
+        with _waiting(cluster):
+            jax.distributed.initialize(**arguments, initialization_timeout=2 * round(_PATIENCE))
     except ValueError as error:
         raise ValueError(
             f"no cluster was found ({error}); give HOST:PORT,N,I: the address of process 0, the "
             "number of processes, and the index of this process"
         ) from error
     except RuntimeError as error:
-        raise ConnectionError(
-            f"cannot join the other processes: {error}; check that HOST:PORT reaches process 0 "
-            "and that all N processes have begun"
-        ) from error
+        raise ConnectionError(f"cannot join the other processes: {error}; {_JOINING}") from error
     check_processes(jax.devices())
+
+
+_JOINING = "check that HOST:PORT reaches process 0 and that all N processes have begun"
+
+
+@contextlib.contextmanager
+def _waiting(cluster: str) -> Iterator[None]:
+    """Say on stderr that this process waits for the others, and end it if they do not come."""
+    joined = threading.Event()
+
+    def watch() -> None:
+        waited = 0.0
+        while not joined.wait(min(_REPORT, _PATIENCE)):
+            waited += min(_REPORT, _PATIENCE)
+            if waited < _PATIENCE:
+                message = f"waiting for the other processes, {waited:.0f} s so far"
+                print(f"--distributed {cluster}: {message}", file=sys.stderr, flush=True)
+                continue
+            message = f"cannot join the other processes within {waited:.0f} s; {_JOINING}"
+            print(f"--distributed {cluster}: {message}", file=sys.stderr, flush=True)
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        joined.set()
 
 
 def check_processes(devices: Sequence[Any]) -> None:
