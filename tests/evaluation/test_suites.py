@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vone_jax import corruptions, evaluation, names, v1
+from vone_jax import corruptions, data, evaluation, names, v1
 from vone_jax.attacks import PGD, AutoAttack
 from vone_jax.evaluation import request as requests
 from vone_jax.evaluation import suites
@@ -260,6 +260,21 @@ def test_the_folder_of_a_run_without_splits_gives_its_validation_images(tmp_path
     for source in ("folder:all", f"folder:{tmp_path}/all"):
         assert (examples(source=source).split, len(examples(source=source))) == ("validation", 2)
     assert len(examples(source="folder:all", split=".")) == 10
+
+    # Another folder of this name, or none, where the evaluation is started.
+    names = data.load("folder:all", "validation").names_digest
+    known = Split("folder:all", "validation", names_digest=names)
+    network = dataclasses.replace(network, validation=known)
+    assert len(examples()) == 2
+    (tmp_path / "all" / "a" / "0.png").rename(tmp_path / "all" / "a" / "renamed.png")
+    with pytest.raises(ValueError, match="source folder:all: .* other images than .*--source"):
+        examples()
+    assert len(examples(source="folder:all")) == 2
+    assert len(examples(split="train")) == 8
+    (tmp_path / "all").rename(tmp_path / "moved")
+    with pytest.raises(FileNotFoundError, match="is not a directory; evaluate where run was"):
+        examples()
+    assert len(examples(source="folder:moved", split="validation")) == 2
 
 
 def test_the_attack_of_the_gallery_keeps_its_images(tmp_path):

@@ -355,13 +355,16 @@ def test_images_that_cannot_be_read_are_named_and_counted_over_a_stop(rotten, tm
 
 def test_a_run_does_not_go_on_with_other_files(tiny, tmp_path, monkeypatch):
     """A file that is added or renamed gives the indices behind it to other images."""
-    train_source = tiny_source("train")
+    train_source, test_source = tiny_source("train"), tiny_source("test")
+    test_source.names_digest = "c"
     for digest, kept in (("a", True), ("a", True), ("b", False)):
         train_source.names_digest = digest
-        load_from(monkeypatch, {"train": train_source, "test": tiny_source("test")})
+        load_from(monkeypatch, {"train": train_source, "test": test_source})
         refused = pytest.raises(training.RunDirectoryError, match="names of the training images")
         with contextlib.nullcontext() if kept else refused:
             train(tiny, tmp_path, stop=StopAt(2))
+    # By which an evaluation knows the validation images again.
+    assert training.read_run(tmp_path).validation_names_digest == "c"
 
 
 @pytest.mark.slow

@@ -46,6 +46,13 @@ def describe(*arguments, **options):
         pass
 
 
+def test_a_run_knows_the_names_of_its_latest_validation_images(tmp_path):
+    for digest in (None, "0f", "1a"):
+        with open_run(tmp_path, RunDescription(EXPERIMENT, validation_names_digest=digest)):
+            pass
+        assert read_run(tmp_path).validation_names_digest == digest
+
+
 @pytest.mark.parametrize(
     ("field", "what"),
     [

@@ -151,7 +151,20 @@ def _images(
             f"source must name the images, since {network.name} is no run of train.py: for "
             f"instance --source folder:DIR --split val, or --source tfds:imagenet2012"
         )
-    return data.load(source, split, data_dir=data_dir), data_dir
+    if request.source is not None or known is None:
+        return data.load(source, split, data_dir=data_dir), data_dir
+    cure = f"evaluate where {network.name} was trained, or name the images: --source folder:DIR"
+    try:
+        images = data.load(source, split, data_dir=data_dir)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"source {source}: {error}; {cure}") from error
+    names = getattr(images, "names_digest", None)
+    if split == known.split and known.names_digest not in (None, names):
+        raise ValueError(
+            f"source {source}: {split} has other images than those on which {network.name} was "
+            f"validated: it is another folder, or files were added, removed or renamed; {cure}"
+        )
+    return images, data_dir
 
 
 def _of_its_own(network: Network, request: Request) -> bool:

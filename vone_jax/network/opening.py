@@ -196,19 +196,23 @@ def _open_run(path: Path, step: int | None) -> Network:
     except training.RunDirectoryError as error:
         hint = "" if (path / "config.json").exists() else _nearest(path)
         raise training.RunDirectoryError(f"{error}{hint}") from error
+    description, trained_on = training.read_run(path), experiment.data
     return Network.of_model(
         path.resolve().name,
         model,  # pyright: ignore[reportArgumentType]
         variables,
         experiment.model.image_size,
-        class_names=training.read_run(path).class_names or (),
-        preprocessing=Preprocessing(experiment.data.center_crop),
+        class_names=description.class_names or (),
+        preprocessing=Preprocessing(trained_on.center_crop),
         architecture=experiment.model.name,
         config=training.to_json(experiment),
         checkpoint_step=step,
         run_dir=path,
         validation=Split(
-            experiment.data.source, experiment.data.eval_split, experiment.data.data_dir
+            trained_on.source,
+            trained_on.eval_split,
+            trained_on.data_dir,
+            description.validation_names_digest,
         ),
     )
 

@@ -112,6 +112,7 @@ def train(
             teacher_weights=setup.teacher_weights,
             similarity_digest=_similarity_digest(experiment),
             names_digest=getattr(setup.train_source, "names_digest", None),
+            validation_names_digest=getattr(setup.eval_source, "names_digest", None),
         )
         enter(run_dirs.open_run(run_dir, description))
         checkpoints = enter(

@@ -76,6 +76,8 @@ class RunDescription:
     similarity_digest: str | None = None
     # SHA-256 digest of the names of the training images, in their order. None but for a folder.
     names_digest: str | None = None
+    # The same of the validation images, by which an evaluation knows them again.
+    validation_names_digest: str | None = None
     # Versions of Python and of packages, by name.
     versions: dict[str, str] = dataclasses.field(default_factory=versions)
 
@@ -191,6 +193,7 @@ def _describe(run_dir: Path, description: RunDescription) -> None:
             before,
             experiment=description.experiment,
             class_names=description.class_names,
+            validation_names_digest=description.validation_names_digest,
             **{name: getattr(description, name) for name in _CHECKED},
         )
         if _config(description) == _config(before):
