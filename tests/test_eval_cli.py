@@ -1,5 +1,6 @@
 """The program eval.py: what it accepts, refuses, prints and leaves on disk."""
 
+import errno
 import json
 import os
 import random
@@ -39,6 +40,8 @@ def run_dir(tmp_path, monkeypatch):
     def load_run(path, step=None):
         if path != directory:
             return restore(path, step)
+        if step not in (None, 7):
+            raise training.CheckpointError(f"no checkpoint {step} in {path}; there are [7]")
         return 7, EXPERIMENT, *tiny.tiny_network(classes=10)
 
     monkeypatch.setattr(training, "load_run", load_run)
@@ -71,7 +74,7 @@ def test_a_suite_runs_is_printed_and_continues(run_dir, capsys):
     assert program.main(arguments) == 0
     assert before == {path: path.read_bytes() for path in results.iterdir()}
     # Another seed is another evaluation.
-    assert program.main([*arguments, "--seed", "1"]) == 1
+    assert program.main([*arguments, "--seed", "1"]) == 2
     assert "key.seed is 1, was 0" in capsys.readouterr().err
 
 
@@ -120,6 +123,21 @@ def test_an_attack_that_cannot_use_its_radius_is_told(run_dir, capsys, monkeypat
         arguments = [str(run_dir), "--suite", suite, "--eps", "0.05", "--examples", "4"]
         assert program.main([*arguments, "--steps", steps]) == 0
         assert ("--steps 2 of eps/32 reach 6% of the radius" in capsys.readouterr().err) == told
+
+
+def test_restarts_that_repeat_each_other_are_told(run_dir, capsys, monkeypatch):
+    monkeypatch.setattr(program, "_run", lambda tasks: [])
+    monkeypatch.setattr(program, "summary", lambda finished: "")
+    arguments = [str(run_dir), "--suite", "linf", "--eps", "0.05", "--examples", "4"]
+    message = "--restarts 3 begin at the same point"
+    for options, told in (
+        (["--restarts", "3", "--test-noise", "none"], True),
+        (["--restarts", "3", "--test-noise", "none", "--random-start"], False),
+        (["--restarts", "3"], False),
+        (["--test-noise", "none"], False),
+    ):
+        assert program.main([*arguments, *options]) == 0
+        assert (message in capsys.readouterr().err) == told
 
 
 @pytest.mark.parametrize(("size", "told"), [(32, True), (12, False)])
@@ -242,6 +260,16 @@ def test_help_fits_a_screen_and_has_all_options_on_demand(capsys):
 def test_wrong_runs_end_with_status_2(run_dir, capsys, monkeypatch):
     assert program.main([str(run_dir.with_name("tinny"))]) == 2
     assert f"did you mean {run_dir}?" in capsys.readouterr().err
+    assert program.main([str(run_dir), "--step", "99"]) == 2
+    assert "eval.py: --step 99: no checkpoint 99 in " in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+
+        def refused(*arguments, **options):
+            raise PermissionError(errno.EACCES, "Permission denied", "run/config.json")
+
+        patch.setattr(program, "open_network", refused)
+        assert program.main([str(run_dir)]) == 2
+        assert capsys.readouterr().err == "eval.py: run/config.json: Permission denied\n"
     # A network without V1 has no V1 to show; only if asked for by name is that an error.
     base = create("resnet18", 10, 12, 1, width=2)
     experiment = training.Experiment(

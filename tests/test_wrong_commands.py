@@ -81,6 +81,7 @@ train r --log-every 0                           | --log-every  | an integer >= 1
 train r --non-finite ignore                     | --non-finite | stop, skip
 train r --distributed here                      | --distributed | auto or HOST:PORT,N,I
 train r --distributed host:1,2                  | --distributed | auto or HOST:PORT,N,I
+train r --distributed host:99999,2,0            | --distributed | a port from 1 to 65535
 train r --data.batch-size 0                     | --data.batch-size | an integer >= 1
 train r --data.batch-size 12.5                  | --data.batch-size | an integer, got '12.5'
 train r --data.workers=-1                       | --data.workers | an integer >= 0
@@ -130,6 +131,8 @@ train r --freeze nosuch                         | --freeze     | back_end/layer1
 train r --initial-weights nofile.pth            | --initial-weights | a checkpoint file (.pth
 train r --initial-weights text.txt              | --initial-weights | a checkpoint file (.pth
 train r --initial-weights void                  | --initial-weights | train.py makes one
+train r --data.source folder:photos --initial-weights photos | --initial-weights | makes one
+train r --run-dir ''                            | --run-dir    | has an empty value; give one
 train r --run-dir text.txt                      | --run-dir    | must be a directory
 train r --run-dir text.txt/run                  | --run-dir    | Not a directory
 train r --compilation-cache text.txt            | --compilation-cache | must be a directory
@@ -163,6 +166,7 @@ eval net --suite                                | --suite      | at least one of
 eval net --eps 8                                | --eps        | [0, 1], got 8; did you mean 8/255
 eval net --eps 8/0                              | --eps        | numbers or fractions such as 8/255
 eval net --results text.txt                     | --results    | must be a directory
+eval net --results=                             | --results    | has an empty value; give one
 eval empty.py                                   | empty.py     | empty.py:network
 eval net --source photos                        | --source     | did you mean 'folder:photos'
 eval net --source fashion_mnist_smal            | --source     | did you mean 'fashion_mnist_small'
@@ -190,6 +194,8 @@ eval net --workers=-1                           | --workers    | an integer >= 0
 eval net --noise loud                           | --noise      | one of fresh, frozen
 eval net --noise frozen_attack                  | --noise      | one of fresh, frozen
 eval net --test-noise loud                      | --test-noise | neuronal:SCALE,LEVEL
+eval net --test-noise gaussian:x                | --test-noise | gaussian:
+eval net --test-noise gaussian:-1               | --test-noise | a finite number >= 0
 eval net --attack-noise neuronal:1              | --attack-noise | neuronal:SCALE,LEVEL
 eval net --attack-noise loud                    | --attack-noise | same, frozen, trained, none
 eval net --suite clean --attack-noise none      | --attack-noise | l2, l1, gallery; got clean
@@ -205,6 +211,7 @@ eval net --decision vote --averaged 1           | --averaged   | >= 2
 eval net --loss hinge                           | --loss       | cross_entropy
 eval net --step-rule eps                        | --step-rule  | eps/32
 eval net --l1-step x                            | --l1-step    | max_coordinate
+eval net --suite linf --l1-step sparse          | --l1-step    | 'sparse' for attacks in linf
 eval net --norm-offset -1                       | --norm-offset | >= 0
 eval net --order first                          | --order      | box_then_ball
 eval net --corruptions fogg                     | --corruptions | did you mean 'fog'
@@ -226,6 +233,7 @@ eval net --data-dir void                        | --data-dir   | is for 'tfds:' 
 eval net --tag a/b                              | --tag        | letters, digits
 eval net --suite corruptions --corruptions frost --frost-dir void | --frost-dir | frost1.png
 eval net --suite corruptions --corrupted-files npy:nowhere | --corrupted-files | not a directory
+eval net --suite corruptions --corrupted-files folder:photos | photos has no | ask for one of these
 eval net --suite corruptions --corrupted-files zip:nowhere | --corrupted-files | 'npy:<path>'
 eval net --suite autoattack --eot-samples 3        | --eot-samples | is for the suites linf
 eval net --suite clean --steps 8                | --steps      | is for the suites linf, l2
@@ -265,6 +273,7 @@ report void --v1-match                          | --v1-match   | needs --tables 
 report void --tables x --v1-match 0             | --v1-match   | an integer >= 1
 report void --tables text.txt                   | --tables     | must be a directory
 report void --out void                          | --out        | is a directory
+report void --out ''                            | --out        | has an empty value; give one
 report void --tabels x                          | --tabels     | did you mean '--tables'
 convert                                         | FILE         | required
 convert nosuch.pth                              | FILE must be | there is none at nosuch.pth

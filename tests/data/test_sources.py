@@ -280,8 +280,10 @@ class TestDecode:
             "flipped": b"\0\0\0\0" + content[4:],
         }[damage]
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=f"{path} cannot be decoded"):
+        with pytest.raises(ValueError, match=f"{path} cannot be decoded") as raised:
             decode_image(path, 3)
+        if damage == "text":
+            assert "(it is in no format that Pillow knows); repair" in str(raised.value)
 
     @pytest.mark.parametrize("mode", ["I;16", "LAB", "F"])
     def test_other_modes_are_refused(self, tmp_path, mode):

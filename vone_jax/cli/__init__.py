@@ -117,8 +117,29 @@ def fail(
     return status
 
 
+def refuse_empty_values(program: str, argv: Sequence[str]) -> None:
+    """Exit with the status of wrong arguments if an option has an empty value.
+
+    Shells make one of a variable that is not set, and as a path it would be this directory.
+    """
+    name = ""
+    for word in argv:
+        value = word
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            value = value if equals else name
+        if name and not value:
+            message = f"{name} has an empty value; give one, or leave the option out"
+            raise SystemExit(fail(program, message, WRONG_ARGUMENTS))
+
+
 class Parser(argparse.ArgumentParser):
     """The parser of a command with few options. Its errors have the form of all others."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Read the words of a command, in which no option may be empty."""
+        refuse_empty_values(self.prog, sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Print the message on stderr and exit with the status of wrong arguments."""
@@ -157,8 +178,9 @@ def _about(message: str, argv: Sequence[str]) -> str:
         value = word.partition(":")[2] or word
         place = re.search(rf"(?<!\w){re.escape(value)}(?!\w)", message)
         if name and len(value) > 2 and place:
-            named.append((place.start(), f"{name} {word}: "))
-    return min(named)[1] if named else ""
+            # Of two options that fit, the one whose whole value it is: DIR before folder:DIR.
+            named.append((place.start(), value != word, f"{name} {word}: "))
+    return min(named)[-1] if named else ""
 
 
 def option(*path: str) -> str:

@@ -137,7 +137,7 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
     try:
         network = _open(arguments)
         tasks = evaluation.plan(network, arguments.request, arguments.results, command)
-    except (ValueError, TypeError, FileNotFoundError, training.RunDirectoryError) as error:
+    except (ValueError, TypeError, OSError, training.RunDirectoryError) as error:
         if getattr(error, "__notes__", None):
             raise  # It comes from a function of the user, who needs the traceback.
         configs = training.config_names(cli.configs())
@@ -146,12 +146,16 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
             error = f"{arguments.network} is a config: train it first ({train}), and give its run"
         return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, _OPTIONS, argv)
     except training.CheckpointError as error:
-        status = cli.FAILED if arguments.request.step is None else cli.WRONG_ARGUMENTS
-        return cli.fail(PROGRAM, error, status, argv=argv)
+        step = arguments.request.step
+        if step is None:
+            return cli.fail(PROGRAM, error, argv=argv)
+        return cli.fail(PROGRAM, f"--step {step}: {error}", cli.WRONG_ARGUMENTS)
     if jax.process_index() == 0:
         _warn(tasks, arguments.request)
     try:
         finished = _run(tasks)
+    except results.ResultError as error:
+        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS)
     except (ValueError, OSError, FloatingPointError) as error:
         return cli.fail(PROGRAM, cli.located(error, tasks[0][0].directory), argv=argv)
     if jax.process_index() == 0:
@@ -178,6 +182,13 @@ def _warn(
         print(
             f"{PROGRAM}: --steps {request.steps} of {request.step_rule} reach {reach:.0%} of the "
             "radius, so the attack is weak; take more steps, or --step-rule '2.5*eps/steps'",
+            file=sys.stderr,
+        )
+    network = tasks[0][0].network
+    if request.restarts > 1 and not request.random_start and not network.stochastic:
+        print(
+            f"{PROGRAM}: --restarts {request.restarts} begin at the same point and take the same "
+            f"steps, since {network.name} has no noise; add --random-start",
             file=sys.stderr,
         )
     published = [

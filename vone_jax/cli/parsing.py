@@ -13,7 +13,7 @@ import tyro
 
 from vone_jax import names
 from vone_jax.arguments import nearest
-from vone_jax.cli import is_tree, option
+from vone_jax.cli import is_tree, option, refuse_empty_values
 
 Parsed = TypeVar("Parsed")
 
@@ -36,6 +36,7 @@ def parse(
       SystemExit: with status 2 for options that do not fit, after a message on stderr.
       ValueError, TypeError: what the dataclass raises.
     """
+    refuse_empty_values(program, argv)
     registry = tyro.constructors.ConstructorRegistry()
 
     @registry.primitive_rule

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from vone_jax import files
 from vone_jax.data.sources import Source
@@ -51,6 +51,8 @@ def decode_image(encoded: bytes | str | os.PathLike, channels: int, name: str = 
     # zlib.error, OverflowError, DecompressionBombError, ...
     except Exception as error:
         reason = f"{type(error).__name__}: {error}" if encoded else "the file is empty"
+        if encoded and isinstance(error, UnidentifiedImageError):
+            reason = "it is in no format that Pillow knows"
         raise ValueError(
             f"image {name} cannot be decoded ({reason}); repair or replace it"
         ) from error

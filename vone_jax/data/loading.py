@@ -177,5 +177,5 @@ def _check_corruption(folder: Path, name: str, ending: str) -> None:
     if name not in existing:
         raise FileNotFoundError(
             f"{folder} has no corruption {name!r}{arguments.nearest(name, existing) or '.'} "
-            f"It has {', '.join(existing) or 'none'}"
+            f"It has {', '.join(existing) or 'none'}; ask for one of these"
         )

@@ -3,6 +3,7 @@
 The command line, a sweep and Python code all make the same ``Request``.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -226,6 +227,12 @@ class Request:
             arguments.count("severities", severity, most=5)
         arguments.choice("form", self.form, corruptions.FORMS)
         self.pgd(self.norm, 0.0)
+        attacked = {*norms, self.gallery_norm} if GALLERY in suite else {*norms}
+        if self.l1_step != "dense" and "l1" not in attacked:
+            raise ValueError(
+                f"l1_step is for attacks in l1, got {self.l1_step!r} for attacks in "
+                f"{', '.join(sorted(attacked)) or 'no norm'}; leave it out"
+            )
         _ = self.protocol
         for name in _WORDS_FOR_NOISE:
             parse_noise(name, getattr(self, name), None)
@@ -312,10 +319,12 @@ def parse_noise(name: str, text: str, trained: Noise) -> Noise:
     if text == "none":
         return None
     kind, colon, rest = text.partition(":")
-    try:
+    fields = None
+    with contextlib.suppress(ValueError):
         fields = [float(field) for field in rest.split(",")] if colon else []
-        if len(fields) in _FIELDS_OF_NOISE.get(kind, ()):
+    if fields is not None and len(fields) in _FIELDS_OF_NOISE.get(kind, ()):
+        try:
             return NOISES[kind](*fields)
-    except ValueError as error:
-        raise ValueError(f"{name} {text!r}: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{name} {text!r}: {error}") from error
     raise ValueError(f"{name} must be {', '.join(words)}, {_NOISE_FORMS}; got {text!r}")
