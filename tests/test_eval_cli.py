@@ -154,6 +154,19 @@ def test_published_images_of_another_size_are_told(
     assert (message in capsys.readouterr().err) == told
 
 
+def test_published_images_are_one_table(run_dir, tmp_path, capsys):
+    for name in ("fog", "contrast"):
+        np.save(tmp_path / f"{name}.npy", np.zeros((50, 12, 12, 1), np.uint8))
+    np.save(tmp_path / "labels.npy", np.tile(np.arange(10), 5))
+    chosen = ["--suite", "corruptions_quick", "--corruptions", "fog", "contrast", *FAST]
+    arguments = [str(run_dir), *chosen, "--severities", "1", "2"]
+    assert program.main([*arguments, "--corrupted-files", f"npy:{tmp_path}"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("VOneResNet-18 (tiny") == 1
+    assert f"on 8 published images of npy:{tmp_path};" in printed
+    assert len(re.findall("^(fog|contrast), published ", printed, re.MULTILINE)) == 4, printed
+
+
 @pytest.mark.slow
 def test_every_attack_has_a_suite(run_dir, capsys):
     """All suites of attacks end to end, and the checks carry over another run's images."""

@@ -308,7 +308,7 @@ def summary(finished: Sequence[results.Result]) -> str:
     header = ("condition", "strength", "accuracy %", "95 % interval", "images")
     tables = [f"{text}\n\n{_aligned(header, rows, 2)}" for text, rows in accuracies.items()]
     layers = [_layers(scored)] if scored else []
-    return "".join(f"{part}\n\n" for part in [*tables, *checks, *ladders, *layers])
+    return "\n".join(f"{part}\n" for part in [*tables, *checks, *ladders, *layers])
 
 
 def _shares(item: results.Accuracy | results.Rung) -> tuple[str, str]:
@@ -322,9 +322,13 @@ def _heading(result: results.Result) -> str:
     network, dataset = result.network, result.dataset
     step = "" if network.checkpoint_step is None else f", step {network.checkpoint_step}"
     few = " (an illustration, not a measurement)" if dataset.name == names.DEMO else ""
+    where = f"images of {dataset.name} {dataset.split}"
+    if result.published:
+        # Each corruption and severity has files of its own, named in its line.
+        where = f"published images of {dataset.name.rpartition('/')[0]}"
     return (
-        f"{network.label} ({result.run}{step}) on {dataset.examples} images of {dataset.name} "
-        f"{dataset.split}{few}; {result.protocol_label}"
+        f"{network.label} ({result.run}{step}) on {dataset.examples} {where}{few}; "
+        f"{result.protocol_label}"
     )
 
 
