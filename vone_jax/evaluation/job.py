@@ -138,8 +138,8 @@ class Job:
         channels = examples.image_shape[-1]
         if channels != network.image_shape[-1]:
             raise ValueError(
-                f"{examples.name!r} has images of {channels} channels, {network.name} takes "
-                f"{network.image_shape[-1]}"
+                f"{examples.name!r} has images with {channels} channel(s), {network.name} takes "
+                f"{network.image_shape[-1]}; name other images as source"
             )
         known, given = list(network.class_names), list(examples.class_names)
         unnamed = are_numbers(known)
@@ -166,7 +166,7 @@ class Job:
             if len(given) > network.num_classes:
                 raise ValueError(
                     f"{examples.name!r} has {len(given)} classes, {network.name} has "
-                    f"{network.num_classes}"
+                    f"{network.num_classes}; name other images as source, or leave classes out"
                 )
             return None
         raise ValueError(

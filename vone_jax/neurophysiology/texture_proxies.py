@@ -219,7 +219,7 @@ def _standardised(image: np.ndarray, name: str) -> np.ndarray:
     if not np.isfinite(deviation):
         raise ValueError(f"the image of family {name!r} holds NaN or infinite values")
     if deviation < 1e-9 * max(1.0, float(np.abs(image).max())):
-        raise ValueError(f"a crop of family {name!r} has no contrast")
+        raise ValueError(f"a crop of family {name!r} has no contrast; leave this image out")
     return centred / deviation
 
 

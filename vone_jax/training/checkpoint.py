@@ -181,7 +181,10 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
                 return candidate, restored[0], restored[1]
             damaged.append(f"{directory} ({problem})")
         if damaged:
-            raise CheckpointError("no checkpoint can be read: " + "; ".join(damaged))
+            raise CheckpointError(
+                f"no checkpoint can be read: {'; '.join(damaged)}. Restore one from a copy, "
+                f"or train again in another directory"
+            )
         return None
 
     def set_aside(self, newer_than: int) -> None:
