@@ -161,7 +161,10 @@ def test_noise_frozen_at_the_attack_alone():
         (dict(averaged=2), "averaged must be 1 for the decision of a single draw"),
         (dict(decision="vote"), "averaged must be >= 2"),
         (dict(noise="frozen"), "draws must be 1"),
-        (dict(noise="frozen", draws=1, decision="vote", averaged=2), "frozen noise"),
+        (
+            dict(noise="frozen", draws=1, decision="vote", averaged=2),
+            "decision must be 'single'",
+        ),
     ],
 )
 def test_protocols_that_make_no_sense_are_refused(fields, message):

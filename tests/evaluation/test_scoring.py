@@ -7,7 +7,7 @@ import pytest
 from jax.tree_util import Partial
 
 from tests.attacks import toy
-from vone_jax import evaluation, prng
+from vone_jax import attacks, evaluation, prng
 from vone_jax.attacks import FGSM, PGD
 from vone_jax.evaluation.judging import Trial
 
@@ -83,6 +83,29 @@ def test_many_draws_converge_and_are_shared_between_calls(batch, noisy):
     ]
     right = np.stack(alone) == np.asarray(labels)
     np.testing.assert_array_equal(few.per_example, np.mean(right, axis=0))
+
+
+def test_frozen_noise_stays_with_its_image_in_every_attack(batch, noisy):
+    """AutoAttack leaves images out, and its members are as strong as alone, in any batch."""
+    images, labels = batch
+    pgd = PGD("linf", 0.2, steps=5)
+    members = (attacks.RandomNoise("linf", 0.2), pgd)
+    auto = attacks.AutoAttack("linf", 0.2, version="custom", attacks=members)
+
+    def right(attack, **options):
+        found = evaluation.robust_accuracy(
+            KEY, noisy, images, labels, attack=attack, noise="frozen", **options
+        )
+        return found.per_example
+
+    alone, whole = right(pgd), right(auto)
+    assert 0 < whole.sum() < right(members[0]).sum()
+    assert np.all(whole <= alone)
+    np.testing.assert_array_equal(right(auto, batch_size=1), whole)
+    np.testing.assert_array_equal(right(auto, batch_size=4), whole)
+    np.testing.assert_array_equal(right(attacks.InBatches(auto, 9)), whole)
+    with pytest.raises(ValueError, match="one draw for each of 9 images .* InBatches"):
+        right(attacks.InBatches(pgd, 4))
 
 
 def test_frozen_noise_is_one_deterministic_network(batch, noisy):

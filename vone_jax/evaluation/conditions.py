@@ -9,9 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import arguments, attacks, corruptions, results
+from vone_jax import arguments, attacks, corruptions, prng, results
 from vone_jax.arguments import FromZero, Range
-from vone_jax.attacks import Attack, AutoAttack, InBatches, MinimalNormAttack, Transfer, norms
+from vone_jax.attacks import (
+    Attack,
+    AutoAttack,
+    InBatches,
+    MinimalNormAttack,
+    Transfer,
+    checks,
+    norms,
+)
+from vone_jax.attacks.attack import compiled
 from vone_jax.attacks.minimal import MinimalPerturbation
 from vone_jax.evaluation import judging
 from vone_jax.evaluation.judging import AttackNoise, Trial, attack_noise_record, noise_slug
@@ -116,8 +125,15 @@ class Attacked(Judged):
         )
 
     def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
-        attacked = trial.attacked(self.attack_noise)
-        adversarial = self.attack(trial.keys("attack"), attacked, trial.images, trial.labels)
+        attacked, keys = trial.attacked(self.attack_noise), trial.keys("attack")
+        if trial.frozen(self.attack_noise):
+            # Not called: AutoAttack shows later members a part of the images, and a draw would meet
+            # another image.
+            function = prng.as_pytree(attacked)
+            adversarial = compiled(self.attack, keys, function, trial.images, trial.labels)
+            checks.finite(adversarial)
+        else:
+            adversarial = self.attack(keys, attacked, trial.images, trial.labels)
         stored = _distance(adversarial, trial.images, self.attack.norm)
         return adversarial, stored | ({"adversarial": adversarial} if self.kept else {})
 

@@ -93,7 +93,7 @@ class Trial:
           ValueError: if the noise is to be changed and the trial has no ``with_noise``.
         """
         free = prng.as_pytree(self.logits_fn)
-        if noise == "frozen" or (noise == "same" and self.protocol.noise == "frozen"):
+        if noise == "frozen" or self.frozen(noise):
             return Partial(_one_draw, free, self.example_keys)
         if noise == "same":
             return free
@@ -103,6 +103,10 @@ class Trial:
                 f"given"
             )
         return prng.as_pytree(self.with_noise(None if noise == "none" else noise))
+
+    def frozen(self, noise: AttackNoise = "same") -> bool:
+        """True if an image is attacked under one draw, which belongs to its place in the batch."""
+        return noise == "frozen" or (noise == "same" and self.protocol.noise == "frozen")
 
     def keys(self, purpose: Purpose) -> jax.Array:
         """Keys (N,) for all that is random for one purpose; no two purposes share one."""
@@ -116,6 +120,11 @@ class Trial:
 
 
 def _one_draw(logits_fn, example_keys, keys, images):
+    if keys.shape != example_keys.shape:
+        raise ValueError(
+            f"frozen noise has one draw for each of {len(example_keys)} images by their places, "
+            f"and the attack shows {len(keys)}; attack them all at once, without InBatches"
+        )
     # Derived in every call: the same keys, and no key that is consumed twice.
     frozen_keys = prng.stream(example_keys, "frozen noise")
     return classifier.checked(logits_fn, frozen_keys, images)(frozen_keys, images)

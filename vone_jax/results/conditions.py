@@ -156,10 +156,15 @@ class Protocol:
             raise ValueError(
                 f"averaged must be >= 2 for the decision {self.decision!r}, got {self.averaged}"
             )
-        if self.noise == "frozen" and (self.draws, self.averaged) != (1, 1):
+        if self.noise == "frozen" and self.decision != "single":
             raise ValueError(
-                f"draws must be 1 and the decision that of a single draw with frozen noise, "
-                f"where all draws are the same, got {self.draws} and {self.decision!r}"
+                f"decision must be 'single' with noise 'frozen', where all draws are the same, got "
+                f"{self.decision!r}"
+            )
+        if self.noise == "frozen" and self.draws != 1:
+            raise ValueError(
+                f"draws must be 1 with noise 'frozen', where all draws are the same, got "
+                f"{self.draws}"
             )
 
     @property
