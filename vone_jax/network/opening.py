@@ -308,7 +308,13 @@ def _import(module: str) -> ModuleType:
     loaded = importlib.util.module_from_spec(described)
     # Dataclasses look their module up by name.
     sys.modules[name] = loaded
-    described.loader.exec_module(loaded)
+    before = list(sys.path)
+    # As for a program, which imports the files beside it.
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        described.loader.exec_module(loaded)
+    finally:
+        sys.path[:] = before
     return loaded
 
 
