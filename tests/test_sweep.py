@@ -30,7 +30,8 @@ here = pathlib.Path(__file__).parent
 with open(here / "calls", "a") as file:
     file.write(" ".join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]) + "\\n")
 if "--run-dir" in sys.argv:
-    os.makedirs(sys.argv[sys.argv.index("--run-dir") + 1], exist_ok=True)
+    run_dir = sys.argv[sys.argv.index("--run-dir") + 1]
+    os.makedirs(run_dir + "/checkpoints/1", exist_ok=True)
 for line in (here / "behave").read_text().splitlines():
     word, action = line.split()
     if word in " ".join(sys.argv):
@@ -43,6 +44,7 @@ if "--suite" in sys.argv:
     results.mkdir(parents=True, exist_ok=True)
     suite = sys.argv[sys.argv.index("--suite") + 1]
     (results / f"{suite}.json").write_text(" ".join(sys.argv))
+    (results / f"{suite}.npz").write_text("arrays of " + " ".join(sys.argv))
 """
 
 
@@ -190,15 +192,34 @@ def test_a_torn_record_only_repeats_its_command(root):
     assert calls(root) == ["eval.py a --suite clean"]
 
 
-def test_a_result_that_is_gone_is_made_anew(root):
+@pytest.mark.parametrize("ending", ["json", "npz"])
+def test_a_result_that_is_gone_is_made_anew(root, ending):
     sweep = make("a", evaluations=[CLEAN, LINF])
     run(root, sweep)
     calls(root)
-    (root / "runs/group/a/results/linf.json").unlink()
+    (root / f"runs/group/a/results/linf.{ending}").unlink()
     assert run(root, sweep) == 0
     assert calls(root) == ["eval.py a --suite linf"]
     assert run(root, sweep) == 0
     assert calls(root) == []
+
+
+def test_a_run_that_has_lost_its_checkpoints_is_named_with_the_cure(root):
+    run(root, make("ab"))
+    calls(root)
+    shutil.rmtree(root / "runs/group/a/checkpoints")
+    # What is finished stays so.
+    assert run(root, make("ab")) == 0
+    assert calls(root) == []
+    with pytest.raises(SweepError, match="group/a has no checkpoint any more; delete it to train"):
+        run(root, make("ab", evaluations=[CLEAN, LINF]))
+    assert calls(root) == ["eval.py b --suite linf"]
+
+
+def test_a_changed_evaluation_is_told_where_its_options_are(root):
+    (root / "behave").write_text("linf 2\n")
+    with pytest.raises(SweepError, match=r"\(exit status 2; in a sweep, --overwrite is Request"):
+        run(root, make("a", evaluations=[LINF]))
 
 
 def test_a_result_that_was_replaced_is_made_anew(root):

@@ -234,6 +234,10 @@ def run(
         ended = command.key in _finished_keys(record, trained) and not others & planned
         if untrained.intersection(command.needs) or ended:
             continue
+        if command.step == "evaluate" and (gone := _lost(group, command)):
+            failures.append(f"{gone} has no checkpoint any more; delete it to train it again")
+            untrained.add(command.label)
+            continue
         typed = shlex.join(["python", *command.arguments])
         print(typed if dry_run else f"[{number}/{len(commands)}] {typed}", flush=True)
         if dry_run:
@@ -245,7 +249,10 @@ def run(
         if status == cli.STOPPED:
             return cli.STOPPED
         if status != cli.FINISHED:
-            failures.append(f"{typed} (exit status {status})")
+            cure = ""
+            if command.step == "evaluate" and status == cli.WRONG_ARGUMENTS:
+                cure = "; in a sweep, --overwrite is Request(overwrite=True), and so on"
+            failures.append(f"{typed} (exit status {status}{cure})")
             if command.step == "train":
                 untrained.add(command.label)
             continue
@@ -354,8 +361,9 @@ def _result_files(run_dir: Path) -> list[Path]:
 
 
 def _results(run_dir: Path) -> dict[str, str]:
-    """Name of each result file -> checksum."""
-    return {path.name: files.digest(path) for path in _result_files(run_dir)}
+    """Name of each result file, and of each file of its arrays -> checksum."""
+    arrays = (run_dir / "results").glob("*.npz")
+    return {path.name: files.digest(path) for path in (*_result_files(run_dir), *arrays)}
 
 
 def _ended(record: Path) -> Iterator[dict[str, Any]]:
@@ -380,6 +388,15 @@ def _finished_keys(record: Path, since: float) -> set[str]:
         for each in _ended(record)
         if each["results"].items() <= results and each["time"] >= since
     }
+
+
+def _lost(group: Path, command: _Command) -> Path | None:
+    """A run that a command evaluates, that was trained, and whose checkpoints are gone."""
+    for run_dir in (group / label for label in command.needs):
+        trained = _last_training(run_dir / _RECORD) > 0
+        if trained and not saved_steps(run_dir / run_dirs.CHECKPOINTS):
+            return run_dir
+    return None
 
 
 def _outdated(sweep: Sweep, group: Path, label: str) -> str | None:
