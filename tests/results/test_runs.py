@@ -121,10 +121,11 @@ def test_gaps_are_told_apart_from_other_warnings(run):
     built.edit(directory / "corruption-fog-1.json", condition__kind="telepathy")
     (run / "log.jsonl").unlink()
     (loaded,) = results.load([run])
-    assert len(loaded.gaps) == 3
+    assert len(loaded.gaps) == 4
     for part in (
         "clean.npz is missing",
-        "not finished: attack-l1-40.00000, corruption-snow-1. Evaluate again",
+        "not finished: corruption-snow-1. Evaluate again",
+        "has arrays without their JSON files: attack-l1-40.00000. Evaluate again, or delete them.",
         "log.jsonl is missing",
     ):
         assert sum(part in gap for gap in loaded.gaps) == 1

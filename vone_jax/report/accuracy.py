@@ -129,7 +129,7 @@ def _rows_chart(
     present = {row["Condition"] for row in rows}
     shown = [label for label in map(printable, order) if label in present]
     scale, axis = alt.Scale(domain=[0, 1]), share_axis(grid=True)
-    axis_of_names = alt.Axis(grid=False, labelLimit=150)
+    axis_of_names = alt.Axis(grid=False, labelLimit=150, labelPadding=8)
     y = alt.Y("Condition:N", scale=alt.Scale(domain=shown), title=None, axis=axis_of_names)
     offset = alt.YOffset("position:N", scale=alt.Scale(domain=list(range(len(runs)))))
     colors, shapes, _ = styles(runs)

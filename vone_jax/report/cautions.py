@@ -238,7 +238,7 @@ def _unbroken(runs: Sequence[Run]) -> Iterator[str]:
     for radius, networks in kept.items():
         if len(networks) > _LISTED:
             low, *_, high = sorted(share for share, _ in networks)
-            span = f"{percent(low)} to {percent(high)}"
+            span = " to ".join(dict.fromkeys((percent(low), percent(high))))
             parts.append(f"{len(networks)} networks keep {span} at {radius}")
         else:
             parts += [f"{run.label} keeps {percent(share)} at {radius}" for share, run in networks]

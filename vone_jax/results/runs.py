@@ -243,7 +243,12 @@ def _results(run: Path, gaps: list[str], warnings: list[str]) -> Iterator[Result
         yield result
     finished = {path.stem for path in paths}
     unfinished = {path.stem for path in directory.glob("*.partial")}
-    unfinished |= {path.stem for path in directory.glob("*.npz")} - finished
+    lost = {path.stem for path in directory.glob("*.npz")} - finished - unfinished
+    if lost:
+        gaps.append(
+            f"{directory} has arrays without their JSON files: {', '.join(sorted(lost))}. Evaluate "
+            f"again, or delete them."
+        )
     if unfinished:
         gaps.append(
             f"{directory} has evaluations that have not finished: {', '.join(sorted(unfinished))}. "
