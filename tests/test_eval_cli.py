@@ -15,6 +15,7 @@ import pytest
 
 from tests.evaluation import tiny
 from tests.evaluation.result_files import read_results
+from tests.results import built
 from vone_jax import evaluation, training
 from vone_jax.cli import evaluate as program
 from vone_jax.models import create
@@ -152,6 +153,16 @@ def test_published_images_of_another_size_are_told(
     assert program.main([str(run_dir), *chosen, "--corrupted-files", files]) == 0
     message = f"--corrupted-files {files}: its images of 32 x 32 pixels are resized to 12"
     assert (message in capsys.readouterr().err) == told
+
+
+def test_images_of_one_class_are_told(capsys):
+    made = built.accuracy(built.CLEAN, built.answers(0.9, 10))
+    program._warn_of_one_class([made])
+    assert capsys.readouterr().err == ""
+    made.arrays["label"][:] = 3
+    program._warn_of_one_class([made, made])
+    told = f"eval.py: all 10 images are of the class {built.CLASSES[3]!r}, so the numbers say"
+    assert capsys.readouterr().err.count(told) == 1
 
 
 def test_published_images_are_one_table(run_dir, tmp_path, capsys):

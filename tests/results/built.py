@@ -97,7 +97,7 @@ def accuracy(condition, correct, index=None, **fields):
     if index is not False:
         arrays = {
             "index": np.asarray(index),
-            "label": np.zeros(len(correct), int),
+            "label": np.arange(len(correct)) % len(CLASSES),
             "probability_correct": correct,
         }
     dataset = results.Dataset("shapes", "test", len(correct), class_names=CLASSES)

@@ -56,6 +56,7 @@ from pathlib import Path
 from typing import Annotated
 
 import jax
+import numpy as np
 import tyro
 
 from vone_jax import cli, evaluation, fast, mesh, names, results, training
@@ -159,6 +160,7 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         return cli.fail(PROGRAM, cli.located(error, tasks[0][0].directory), argv=argv)
     if jax.process_index() == 0:
+        _warn_of_one_class(finished)
         print(summary(finished))
         print(f"results in {tasks[0][0].directory}")
     return cli.FINISHED
@@ -212,6 +214,21 @@ def _warn_of_resizing(job: evaluation.Job, files: str) -> None:
                 f"{size}, which softens some corruptions",
                 file=sys.stderr,
             )
+
+
+def _warn_of_one_class(finished: Sequence[results.Result]) -> None:
+    """Say on stderr that all images of an evaluation are of one class, though there are several."""
+    for result in finished:
+        labels = np.unique(result.arrays.get("label", ()))
+        if isinstance(result.measured, results.Accuracy) and len(labels) == 1:
+            if len(result.dataset.class_names) > 1:
+                print(
+                    f"{PROGRAM}: all {result.measured.seen} images are of the class "
+                    f"{result.dataset.class_name(int(labels[0]))!r}, so the numbers say little; "
+                    "take more --examples",
+                    file=sys.stderr,
+                )
+                return
 
 
 def _open(arguments: Arguments) -> Network:

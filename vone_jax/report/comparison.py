@@ -5,11 +5,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vone_jax import results
+import numpy as np
+
+from vone_jax import lazy, results
 from vone_jax.names import COMMON_CORRUPTIONS, NORMS, PROCEDURAL_FROST
 from vone_jax.report.wording import count, dataset, listing, words
 from vone_jax.results import Result, Run
 
+special = lazy.module("scipy.special")
+
+# Classes are unequal where chance gives such a share of one of them less often than this.
+_UNEQUAL = 0.01
 _FORMS = {"float": "", "uint8": "8 bits", "jpeg85": "JPEG 85"}
 
 
@@ -33,9 +39,20 @@ def norms(runs: Sequence[Run], deployed: bool = True) -> list[str]:
 
 
 def chance(result: Result) -> float | None:
-    """The accuracy of a network that guesses; None if the number of classes is not known."""
+    """The accuracy of a network that guesses; None if the number of classes is not known.
+
+    Where one class has more of the images than a set with equal classes explains, it is that of the
+    same answer to all images.
+    """
     classes = len(result.dataset.class_names)
-    return 1 / classes if classes > 1 else None
+    if classes < 2:
+        return None
+    labels = result.arrays.get("label", np.empty(0))
+    most = int(np.unique(labels, return_counts=True)[1].max(initial=0))
+    # The binomial probability of as many in one given class, times the number of classes.
+    if most and classes * special.bdtrc(most - 1, len(labels), 1 / classes) < _UNEQUAL:
+        return most / len(labels)
+    return 1 / classes
 
 
 def guessing(result: Result) -> bool:
@@ -53,6 +70,12 @@ def near_chance(run: Run) -> bool:
     # Twice chance would be a perfect network for two classes, so there it is half way to it.
     low = min(2 * level, (1 + level) / 2)
     return measured.interval[0] <= level or measured.accuracy < low
+
+
+def same_images(one: Result, other: Result) -> bool:
+    """False for results on different images, where both say on which."""
+    first, second = (result.arrays.get("index") for result in (one, other))
+    return first is None or second is None or np.array_equal(first, second)
 
 
 def common_chance(runs: Sequence[Run]) -> float | None:

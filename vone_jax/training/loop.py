@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from vone_jax import fast, files
 from vone_jax import mesh as meshes
@@ -201,13 +202,17 @@ def train(
                 report.doing("training")
                 if result is None:
                     continue
+                largest = result.pop("largest_class")
                 monitor.validation(step, result)
                 chance = 1 / setup.num_classes
-                if last and chance < 1 and result["accuracy"] <= _NEAR_CHANCE * chance:
+                near = result["accuracy"] <= _NEAR_CHANCE * chance
+                if last and chance < 1 and (near or result["accuracy"] <= largest):
+                    guess = f"near chance, {100 * chance:.1f} %"
+                    if not near:
+                        guess = f"no more than the largest class has, {100 * largest:.1f} %"
                     report.line(
-                        f"warning: {100 * result['accuracy']:.1f} % is near chance, "
-                        f"{100 * chance:.1f} %: the network has learned little; try "
-                        "a longer run or another --optimizer.learning-rate"
+                        f"warning: {100 * result['accuracy']:.1f} % is {guess}: the network has "
+                        "learned little; try a longer run or another --optimizer.learning-rate"
                     )
                 plateau = after_validation(
                     experiment.optimizer.schedule, meshes.fetch(state.plateau), result["loss"]
@@ -286,14 +291,16 @@ def _warnings(setup: Setup, asked: int) -> Iterator[str]:
 def validate(setup: Setup, state: TrainState, stop: Stop) -> dict[str, float] | None:
     """Return the mean ``loss`` and ``accuracy`` on the validation split, and ``seen``, its size.
 
-    It is None after a request to stop, which is polled before each batch.
+    ``largest_class`` is the share of the most frequent class among the images of this process. The
+    result is None after a request to stop, which is polled before each batch.
     """
-    batch_sums = []
+    batch_sums, labels = [], []
     with contextlib.closing(setup.eval_batches()) as batches:
         try:
             for batch in batches:
                 if stop.poll_all():
                     return None
+                labels.append(np.asarray(batch["label"])[np.asarray(batch["mask"])])
                 batch_sums.append(setup.eval_step(state.variables, setup.shard(batch)))
         except ChildProcessError:
             # As in ``train``.
@@ -306,4 +313,6 @@ def validate(setup: Setup, state: TrainState, stop: Stop) -> dict[str, float] | 
             f"validation counted {sums.seen} of {len(setup.eval_source)} examples: the mask of "
             "the batches is wrong"
         )
-    return sums.means() | {"seen": sums.seen}
+    counts = np.unique(np.concatenate(labels), return_counts=True)[1]
+    largest = counts.max(initial=0) / max(counts.sum(), 1)
+    return sums.means() | {"seen": sums.seen, "largest_class": float(largest)}
