@@ -8,6 +8,7 @@ import pytest
 from tests.results import built
 from tests.results.built import STRONG, WEAK
 from vone_jax import results
+from vone_jax.report import accuracy, comparison
 from vone_jax.report.cautions import cautions
 from vone_jax.report.wording import percent
 
@@ -132,6 +133,43 @@ def test_a_network_near_chance(share, classes, near):
         warned([built.run([made])], text, "of clean images", f"{100 * share:.1f}\u202f%")
     else:
         silent([built.run([made])], text)
+
+
+@pytest.mark.parametrize(
+    ("largest", "share", "guess"),
+    [
+        (95, 0.95, "the same answer to all of them is right on 95.0\u202f%"),
+        (90, 0.99, None),
+        (100, 1.0, "the same answer to all of them is right on 100.0\u202f%"),
+        (60, 0.9, None),
+    ],
+)
+def test_a_network_with_the_same_answer_to_all_images(largest, share, guess):
+    """Of two classes, one has ``largest`` of 100 images."""
+    dataset = results.Dataset("shapes", "test", 100, class_names=("a", "b"))
+    made = built.accuracy(built.CLEAN, built.answers(share, 100), dataset=dataset)
+    made.arrays["label"][:] = np.arange(100) >= largest
+    text = "ResNet-18 is near chance"
+    warned([built.run([made])], text, guess) if guess else silent([built.run([made])], text)
+
+
+def test_equal_classes_have_the_usual_chance():
+    """Also where a part of the images has more of some class than of another."""
+    (made, *_) = built.measure("resnet18", {"clean": 0.9})
+    assert comparison.chance(made) == 0.1
+    made.arrays["label"][:] = np.random.default_rng(0).integers(0, 10, 100)
+    assert comparison.chance(made) == 0.1
+
+
+def test_conditions_of_a_network_on_other_images():
+    few = built.measure("resnet18", {"linf": (0.3, 0.2, 0.1)}, examples=10)
+    made = built.measure("resnet18", {"clean": 0.9})
+    text = "ResNet-18 was not tested on the same images everywhere"
+    warned([built.run([*made, *few])], text, "100 clean", "10 attacked. Accuracies may")
+    silent([built.run(built.measure("resnet18"))], "the same images everywhere")
+    spec = accuracy.attack_chart([built.run([*made, *few])], "linf").spec
+    (rows,) = [rows for rows in spec["datasets"].values() if "joined" in rows[0]]
+    assert [row["joined"] for row in rows] == [False, True, True, True]
 
 
 @pytest.mark.parametrize(("name", "told"), [("demo", True), ("shapes", False)])

@@ -104,6 +104,8 @@ def test_the_page_says_how_images_were_selected_and_puts_answers_under_their_ima
     first = built.run([attacked_images([0, 1], selection="first")])
     (exhibit,) = images.galleries([first])
     assert exhibit["selection"] == "The images are among the first of the data set."
+    (exhibit,) = images.galleries([built.run([attacked_images([1, 1, 1])])])
+    assert exhibit["selection"] == "The images are of one class."
 
 
 def test_a_gallery_without_its_arrays_is_left_out():

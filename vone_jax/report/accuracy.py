@@ -199,10 +199,16 @@ def _accuracy_chart(
     for position, (run, curve) in enumerate(zip(runs, curves, strict=True)):
         clean = comparison.clean(run)
         measured = ({0.0: clean} if clean else {}) | dict(curve)
+        # A line through other images would invent a course, and so would one through clean images
+        # and one condition.
+        alike = clean and all(comparison.same_images(clean, each) for each in curve.values())
+        joined = {strength for strength in measured if strength > 0 or alike}
         for strength, result in sorted(measured.items()):
             label = labels.get(strength, "clean")
-            # A line through clean images and one condition would invent a course.
-            drawn = {"place": places.get(strength, 0.0), "joined": len(measured) > 2}
+            drawn = {
+                "place": places.get(strength, 0.0),
+                "joined": len(joined) > 2 and strength in joined,
+            }
             rows.append(Point(label, [result], result.protocol_label).row(position, run) | drawn)
     shown = " : ".join(f"abs(datum.value - {at}) < 1e-6 ? '{ticks[at]}'" for at in sorted(ticks))
     axis = {"values": sorted(ticks), "title": title, "labelExpr": f"{shown} : ''"}

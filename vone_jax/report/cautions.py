@@ -153,9 +153,11 @@ def _chance(run: Run) -> Iterator[str]:
     measured = comparison.clean(run)
     level = comparison.chance(measured) if measured else None
     if measured and level and comparison.near_chance(run):
+        equal = level <= 1 / len(measured.dataset.class_names)
+        guess = "guessing" if equal else "the same answer to all of them"
         yield (
             f"{run.label} is near chance: it is right on {percent(measured.accuracy)} of clean "
-            f"images, and guessing is right on {percent(level)}. Its robustness says little."
+            f"images, and {guess} is right on {percent(level)}. Its robustness says little."
         )
 
 
@@ -303,12 +305,26 @@ def _gaps(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _images(runs: Sequence[Run]) -> Iterator[str]:
+    for run in runs:
+        if (clean := comparison.clean(run)) is None:
+            continue
+        others = [*itertools.chain(*comparison.ladders(run)), *comparison.averaged(run).values()]
+        counts = {
+            f"{result.images:,} {'attacked' if result.kind == 'attack' else 'corrupted'}"
+            for result in others
+            if not result.published and not comparison.same_images(clean, result)
+        }
+        if counts:
+            yield (
+                f"{run.label} was not tested on the same images everywhere: "
+                f"{listing([f'{clean.images:,} clean', *sorted(counts)])}. Accuracies may differ "
+                f"for that reason alone."
+            )
     for base, vone in paired.pairs(runs):
         first, second = comparison.clean(base), comparison.clean(vone)
         if first is None or second is None or not paired.alike(first, second):
             continue
-        one, other = (result.arrays.get("index") for result in (first, second))
-        if one is not None and other is not None and not np.array_equal(one, other):
+        if not comparison.same_images(first, second):
             yield (
                 f"{base.label} and {vone.label} were tested on different images "
                 f"({first.images:,} and {second.images:,}); differences are over the common ones."

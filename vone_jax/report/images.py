@@ -20,6 +20,7 @@ _MAX_CONDITIONS = 4
 _SELECTIONS = {
     "spread": "The images are spread over the classes of the data set.",
     "first": "The images are among the first of the data set.",
+    "one class": "The images are of one class.",
 }
 # Larger images are shrunk for the page.
 MAX_SIDE = 112
@@ -231,6 +232,8 @@ def _gallery(shown: Sequence[Entry]) -> dict[str, Any]:
             )
     conditions: Any = [entry.result.condition for entry in shown]
     selections = sorted({condition.selection for condition in conditions})
+    if len(np.unique(np.concatenate([arrays["label"] for arrays in stored]))) == 1:
+        selections = ["one class"]
     return {
         "title": shown[0].result.attack.label,
         "factor": factor,
