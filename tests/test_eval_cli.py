@@ -135,6 +135,9 @@ def test_restarts_that_repeat_each_other_are_told(run_dir, capsys, monkeypatch):
         (["--restarts", "3", "--test-noise", "none"], True),
         (["--restarts", "3", "--test-noise", "none", "--random-start"], False),
         (["--restarts", "3"], False),
+        (["--restarts", "3", "--noise", "frozen"], True),
+        (["--restarts", "3", "--attack-noise", "none"], True),
+        (["--restarts", "3", "--test-noise", "none", "--attack-noise", "neuronal"], False),
         (["--test-noise", "none"], False),
     ):
         assert program.main([*arguments, *options]) == 0

@@ -218,7 +218,7 @@ def test_a_run_that_has_lost_its_checkpoints_is_named_with_the_cure(root):
 
 def test_a_changed_evaluation_is_told_where_its_options_are(root):
     (root / "behave").write_text("linf 2\n")
-    with pytest.raises(SweepError, match=r"\(exit status 2; in a sweep, --overwrite is Request"):
+    with pytest.raises(SweepError, match=r"\(exit status 2; options of eval.py are fields of"):
         run(root, make("a", evaluations=[LINF]))
 
 

@@ -166,6 +166,7 @@ eval net --suite                                | --suite      | at least one of
 eval net --eps 8                                | --eps        | [0, 1], got 8; did you mean 8/255
 eval net --eps 8/0                              | --eps        | numbers or fractions such as 8/255
 eval net --results text.txt                     | --results    | must be a directory
+eval '' --suite clean                           | a word     | of the command is empty
 eval net --results=                             | --results    | has an empty value; give one
 eval empty.py                                   | empty.py     | empty.py:network
 eval net --source photos                        | --source     | did you mean 'folder:photos'

@@ -251,7 +251,7 @@ def run(
         if status != cli.FINISHED:
             cure = ""
             if command.step == "evaluate" and status == cli.WRONG_ARGUMENTS:
-                cure = "; in a sweep, --overwrite is Request(overwrite=True), and so on"
+                cure = "; options of eval.py are fields of Request, such as overwrite=True"
             failures.append(f"{typed} (exit status {status}{cure})")
             if command.step == "train":
                 untrained.add(command.label)

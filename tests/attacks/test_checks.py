@@ -220,9 +220,14 @@ def test_a_network_of_the_package_is_attacked_without_a_forward_pass_before():
         FGSM("linf", 0.1)(KEY, counted, IMAGES, LABELS)
         jax.effects_barrier()
         assert len(calls) == passes
-    for attack in (FGSM("linf", 0.1), attacks.Square("linf", 0.1, queries=2)):
+    broken = jax.tree_util.Partial(Counted(True, jnp.nan))
+    for attack in (FGSM, PGD, attacks.MIFGSM):
         with pytest.raises(FloatingPointError, match=r"the attack met .* positions \[0, 1\]"):
-            attack(KEY, jax.tree_util.Partial(Counted(True, jnp.nan)), IMAGES, LABELS)
+            attack("linf", 0.1)(KEY, broken, IMAGES, LABELS)
+    # Others need not meet the logits that are not finite.
+    for attack in (attacks.RandomNoise("linf", 0.1), attacks.Square("linf", 0.1, queries=2)):
+        with pytest.raises(FloatingPointError, match=r"logits_fn returned .* positions \[0, 1\]"):
+            attack(KEY, broken, IMAGES, LABELS)
 
     model = models.create("resnet18", num_classes=2, image_size=32)
     variables = jax.eval_shape(lambda: models.init(model, KEY))

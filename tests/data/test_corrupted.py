@@ -76,7 +76,7 @@ def test_missing_sets_say_what_there_is(imagenet_c, cifar_10_c, tmp_path):
         load_corrupted(f"folder:{imagenet_c}", "frog", 1)
     with pytest.raises(ValueError, match="no split '3'; its folders are 1, 5"):
         load_corrupted(f"folder:{imagenet_c}", "fog", 3)
-    with pytest.raises(FileNotFoundError, match="'fogg'; did you mean 'fog'. It has fog$"):
+    with pytest.raises(FileNotFoundError, match="'fogg'; did you mean 'fog'. It has fog; ask"):
         load_corrupted(f"npy:{cifar_10_c}", "fogg", 1)
     with pytest.raises(FileNotFoundError, match="nowhere is not a directory"):
         load_corrupted("folder:/nowhere", "fog", 1)

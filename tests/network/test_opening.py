@@ -193,16 +193,14 @@ def test_a_module_of_the_working_directory_is_found(tmp_path, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     assert vone_jax.open_network("beside_me:net").image_shape == (8, 8, 3)
-    # A file imports those beside it, as a program does, and leaves the path as it was.
-    (tmp_path / "nested").mkdir()
-    (tmp_path / "nested" / "beside_it.py").write_text((tmp_path / "beside_me.py").read_text())
-    (tmp_path / "nested" / "front.py").write_text("from beside_it import net\n")
-    before = list(sys.path)
-    assert vone_jax.open_network("nested/front.py:net").image_shape == (8, 8, 3)
-    assert sys.path == before
     (tmp_path / "broken.py").write_text("import no_such_dependency\n")
     with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
         vone_jax.open_network("broken:net")
+    (tmp_path / "nested").mkdir()
+    (tmp_path / "nested" / "front.py").write_text("from beside_it import net\n")
+    with pytest.raises(ModuleNotFoundError) as raised:
+        vone_jax.open_network("nested/front.py:net")
+    assert "found with PYTHONPATH=nested." in "".join(raised.value.__notes__)
 
 
 @pytest.mark.slow

@@ -267,15 +267,18 @@ def test_recordings_from_netcdf_3(tmp_path):
 
 @pytest.mark.extras
 @needs_h5netcdf
-@pytest.mark.parametrize("characters", [False, True])
-def test_recordings_from_netcdf_4(tmp_path, characters):
+@pytest.mark.parametrize("stored", ["strings", "characters", "letters"])
+def test_recordings_from_netcdf_4(tmp_path, stored):
     h5netcdf = pytest.importorskip("h5netcdf")
     arrays = recorded()
     with h5netcdf.File(tmp_path / "r.nc", "w") as file:
         file.dimensions = {"image": 6, "repetition": 4, "neuron": 3, "string": 8}
         dims = ("image", "repetition", "neuron")
         file.create_variable("responses", dims, "f8")[:] = arrays["responses"]
-        if characters:
+        if stored == "letters":
+            arrays["strata"] = arrays["strata"].astype("<U1")
+            file.create_variable("strata", ("image",), "S1")[:] = arrays["strata"].astype("S1")
+        elif stored == "characters":
             text = file.create_variable("strata", ("image", "string"), "S1")
             text[:] = np.array([list(s.ljust(8)) for s in arrays["strata"]], "S1")
         else:

@@ -363,7 +363,7 @@ def test_a_run_does_not_go_on_with_other_files(tiny, tmp_path, monkeypatch):
         refused = pytest.raises(training.RunDirectoryError, match="names of the training images")
         with contextlib.nullcontext() if kept else refused:
             train(tiny, tmp_path, stop=StopAt(2))
-    # By which an evaluation knows the validation images again.
+    # By which an evaluation recognises the validation images.
     assert training.read_run(tmp_path).validation_names_digest == "c"
 
 
@@ -728,6 +728,22 @@ def test_a_schedule_that_is_longer_than_the_run_is_told(tiny, tmp_path, capsys, 
     shown = capsys.readouterr().err
     assert ("the run ends at epoch 2 and" in shown) == (told is not None)
     assert told is None or told in shown
+
+
+def test_a_validation_counts_the_largest_class(tiny, tmp_path, monkeypatch):
+    real, measured = training.loop.validate, []
+
+    def spy(*arguments):
+        measured.append(real(*arguments))
+        return dict(measured[-1])
+
+    monkeypatch.setattr(training.loop, "validate", spy)
+    train(tiny, tmp_path)
+    source = tiny_source("test")
+    labels = [source[i]["label"] for i in range(len(source))]
+    largest = max(map(labels.count, labels)) / len(labels)
+    assert {each["largest_class"] for each in measured} == {largest}
+    assert "largest_class" not in log(tmp_path)[-1]
 
 
 def test_one_class_is_told(tiny, tmp_path, capsys, monkeypatch):

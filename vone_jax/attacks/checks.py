@@ -77,17 +77,15 @@ def batch(
 ) -> tuple[Images, Labels]:
     """Return images and labels as arrays, after a check of them and of the classifier's logits.
 
-    The check of the logits takes one forward pass. A network of this package goes without it: it
-    returns logits, and where they are not finite ``finite`` finds the result of the attack.
+    The check takes one forward pass.
 
     Raises:
       TypeError, ValueError: for input that does not fit, see ``arrays``.
       ValueError: for a classifier that returns probabilities.
-      FloatingPointError: for a classifier whose logits of the images are not finite.
+      FloatingPointError: for logits of the images that are not finite.
     """
     images, labels = arrays(key, logits_fn, images, labels)
-    traced = isinstance(_ranges(images, labels)[0], Tracer)
-    if traced or getattr(getattr(logits_fn, "func", None), "returns_logits", False):
+    if isinstance(_ranges(images, labels)[0], Tracer):
         return images, labels
     # Keys of its own: the caller's are for the attack.
     keys = prng.stream(prng.example_keys(key, images.shape[0]), "check")

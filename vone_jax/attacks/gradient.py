@@ -48,6 +48,8 @@ class PGD(Attack):
         loss is given up.
     """
 
+    finds_faults = True
+
     norm: Norm
     eps: float
     steps: int = 64
@@ -145,6 +147,8 @@ class FGSM(Attack):
     ``PGD`` with one step and no random start; the attributes are explained there.
     """
 
+    finds_faults = True
+
     norm: Norm
     eps: float
     eot_samples: int = 1
@@ -169,6 +173,8 @@ class MIFGSM(Attack):
       variant: "paper" adds gradients divided by their L1 norm; "foolbox" adds the steepest
         directions in ``norm``, for L-infinity the signs. Their results differ.
     """
+
+    finds_faults = True
 
     norm: Norm
     eps: float

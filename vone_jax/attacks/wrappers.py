@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 from jaxtyping import Array
 
 from vone_jax import mesh as meshes
@@ -53,12 +54,12 @@ class Transfer(Wrapper):
         super().__post_init__()
         object.__setattr__(self, "surrogate", prng.as_pytree(self.surrogate))
 
-    def __call__(
+    def prepared(
         self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
-    ) -> Images:
-        """Return adversarial images; checks the surrogate as well as the classifier."""
+    ) -> tuple[Keys, Partial, Images, Labels]:
+        """Check the surrogate as well as the classifier."""
         checks.batch(key, self.surrogate, images, labels)
-        return super().__call__(key, logits_fn, images, labels)
+        return super().prepared(key, logits_fn, images, labels)
 
     def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
         surrogate = classifier.checked(self.surrogate, keys, images)

@@ -128,8 +128,10 @@ def refuse_empty_values(program: str, argv: Sequence[str]) -> None:
         if word.startswith("--"):
             name, equals, value = word.partition("=")
             value = value if equals else name
-        if name and not value:
-            message = f"{name} has an empty value; give one, or leave the option out"
+        if not value:
+            message = "a word of the command is empty; leave it out"
+            if name:
+                message = f"{name} has an empty value; give one, or leave the option out"
             raise SystemExit(fail(program, message, WRONG_ARGUMENTS))
 
 

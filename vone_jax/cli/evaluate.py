@@ -59,7 +59,7 @@ import jax
 import numpy as np
 import tyro
 
-from vone_jax import cli, evaluation, fast, mesh, names, results, training
+from vone_jax import attacks, cli, evaluation, fast, mesh, names, results, training
 from vone_jax.cli import parsing
 from vone_jax.evaluation.conditions import Condition
 from vone_jax.network import Network, NetworkError, open_network
@@ -155,7 +155,7 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
         _warn(tasks, arguments.request)
     try:
         finished = _run(tasks)
-    except results.ResultError as error:
+    except evaluation.OtherEvaluationError as error:
         return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS)
     except (ValueError, OSError, FloatingPointError) as error:
         return cli.fail(PROGRAM, cli.located(error, tasks[0][0].directory), argv=argv)
@@ -186,11 +186,18 @@ def _warn(
             "radius, so the attack is weak; take more steps, or --step-rule '2.5*eps/steps'",
             file=sys.stderr,
         )
-    network = tasks[0][0].network
-    if request.restarts > 1 and not request.random_start and not network.stochastic:
+    new_noise = tasks[0][0].network.stochastic and request.noise == "fresh"
+    repeated = [
+        task
+        for _, task in tasks
+        if isinstance(task, evaluation.Attacked)
+        and isinstance(task.attack, attacks.PGD)
+        and (not new_noise if task.attack_noise == "same" else isinstance(task.attack_noise, str))
+    ]
+    if request.restarts > 1 and not request.random_start and repeated:
         print(
             f"{PROGRAM}: --restarts {request.restarts} begin at the same point and take the same "
-            f"steps, since {network.name} has no noise; add --random-start",
+            f"steps, since the attack meets no new noise; add --random-start",
             file=sys.stderr,
         )
     published = [

@@ -11,7 +11,7 @@ from vone_jax.evaluation.job import Examples, Job
 from vone_jax.evaluation.masking import Masking
 from vone_jax.evaluation.physiology import Layer, Recording, recording
 from vone_jax.evaluation.request import Request
-from vone_jax.evaluation.run import Exhibit, Task, evaluate
+from vone_jax.evaluation.run import Exhibit, OtherEvaluationError, Task, evaluate
 from vone_jax.evaluation.scoring import Accuracy, accuracy, examine, robust_accuracy
 from vone_jax.evaluation.tasks import plan
 from vone_jax.evaluation.vonenet_attack import ladder, vonenet_pgd

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import arguments, attacks, corruptions, prng, results
+from vone_jax import arguments, attacks, corruptions, results
 from vone_jax.arguments import FromZero, Range
 from vone_jax.attacks import (
     Attack,
@@ -127,11 +127,10 @@ class Attacked(Judged):
     def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
         attacked, keys = trial.attacked(self.attack_noise), trial.keys("attack")
         if trial.frozen(self.attack_noise):
-            # Not called: AutoAttack shows later members a part of the images, and a draw would meet
-            # another image.
-            function = prng.as_pytree(attacked)
-            adversarial = compiled(self.attack, keys, function, trial.images, trial.labels)
-            checks.finite(adversarial)
+            # A call of AutoAttack gives later members a part of the images. They would get the
+            # draws of others.
+            checked = self.attack.prepared(keys, attacked, trial.images, trial.labels)
+            adversarial = checks.finite(compiled(self.attack, *checked))
         else:
             adversarial = self.attack(keys, attacked, trial.images, trial.labels)
         stored = _distance(adversarial, trial.images, self.attack.norm)

@@ -26,6 +26,10 @@ _FIELDS = "fields"
 _OPTIONAL = ("adversarial", "kept", "predicted")
 
 
+class OtherEvaluationError(ResultError):
+    """There is a result of the same name that another evaluation has made."""
+
+
 class Exhibit(abc.ABC):
     """A result that is made at once: pictures, a recorded layer, or means over other results.
 
@@ -169,7 +173,7 @@ class Store:
 
     def _check_same(self, path: Path, found: results.Identity | dict[str, Any]) -> None:
         if differing := results.differences(self.identity, found):
-            raise ResultError(
+            raise OtherEvaluationError(
                 f"{path} is of another evaluation ({'; '.join(differing)}); overwrite it "
                 f"(--overwrite), or give this one another name (--tag) or directory (--results)"
             )

@@ -248,7 +248,7 @@ class _Apply:
 
     @property
     def returns_logits(self) -> bool:
-        """True if the result is that of the linear layer at the end: attacks do not check it."""
+        """True if the result is that of the linear layer at the end, see ``Attack.prepared``."""
         return self.layer == "logits"
 
     def __call__(self, variables: Any, key: NoiseKey, images: Images) -> Any:

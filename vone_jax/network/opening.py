@@ -308,13 +308,11 @@ def _import(module: str) -> ModuleType:
     loaded = importlib.util.module_from_spec(described)
     # Dataclasses look their module up by name.
     sys.modules[name] = loaded
-    before = list(sys.path)
-    # As for a program, which imports the files beside it.
-    sys.path.insert(0, str(path.resolve().parent))
     try:
         described.loader.exec_module(loaded)
-    finally:
-        sys.path[:] = before
+    except ModuleNotFoundError as error:
+        error.add_note(f"Modules beside {module} are found with PYTHONPATH={path.parent}.")
+        raise
     return loaded
 
 

@@ -56,7 +56,7 @@ def _read_3(path: Path) -> dict[str, Variable]:
     with io.netcdf_file(path, "r", mmap=False) as file:
         variables = {}
         for name, variable in file.variables.items():
-            dimensions, array = _text(tuple(variable.dimensions), np.array(variable[...]))
+            dimensions, array = _text(tuple(variable.dimensions), np.array(variable[...]), 1)
             # NetCDF 3 is big-endian.
             array = array.astype(array.dtype.newbyteorder("="))
             told = {each: getattr(variable, each, None) for each in _ATTRIBUTES}
@@ -69,18 +69,22 @@ def _read_4(path: Path) -> dict[str, Variable]:
     with h5netcdf.File(path, "r") as file:
         variables = {}
         for name, variable in file.variables.items():
-            dimensions, array = _text(tuple(variable.dimensions), np.asarray(variable[...]))
+            dimensions, array = _text(tuple(variable.dimensions), np.asarray(variable[...]), 2)
             told = {each: variable.attrs.get(each) for each in _ATTRIBUTES}
             variables[name] = Variable(dimensions, _decoded(array, told))
         return variables
 
 
-def _text(dimensions: tuple[str, ...], array: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
-    """Text as strings; other arrays as they are."""
+def _text(
+    dimensions: tuple[str, ...], array: np.ndarray, characters: int
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Text as strings; other arrays as they are.
+
+    Single characters of at least ``characters`` dimensions are strings along the last one.
+    """
     if array.dtype.kind not in "OS":
         return dimensions, array
-    if array.dtype == "S1" and array.ndim:
-        # Characters along the last dimension.
+    if array.dtype == "S1" and array.ndim >= characters:
         array = np.ascontiguousarray(array).view(f"S{array.shape[-1]}")[..., 0]
         dimensions = dimensions[:-1]
     text = [(t.decode() if isinstance(t, bytes) else str(t)).strip() for t in array.ravel()]

@@ -199,8 +199,7 @@ def _accuracy_chart(
     for position, (run, curve) in enumerate(zip(runs, curves, strict=True)):
         clean = comparison.clean(run)
         measured = ({0.0: clean} if clean else {}) | dict(curve)
-        # A line through other images would invent a course, and so would one through clean images
-        # and one condition.
+        # No line joins results on different images, nor the clean images and one condition.
         alike = clean and all(comparison.same_images(clean, each) for each in curve.values())
         joined = {strength for strength in measured if strength > 0 or alike}
         for strength, result in sorted(measured.items()):

@@ -153,11 +153,13 @@ def _chance(run: Run) -> Iterator[str]:
     measured = comparison.clean(run)
     level = comparison.chance(measured) if measured else None
     if measured and level and comparison.near_chance(run):
-        equal = level <= 1 / len(measured.dataset.class_names)
-        guess = "guessing" if equal else "the same answer to all of them"
+        largest = comparison.majority(measured)
+        guess = f"guessing is right on {percent(level)}"
+        if largest is not None and measured.interval[0] <= largest:
+            guess = f"the same answer to all of them is right on {percent(largest)}"
         yield (
             f"{run.label} is near chance: it is right on {percent(measured.accuracy)} of clean "
-            f"images, and {guess} is right on {percent(level)}. Its robustness says little."
+            f"images, and {guess}. Its robustness says little."
         )
 
 

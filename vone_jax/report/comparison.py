@@ -39,20 +39,24 @@ def norms(runs: Sequence[Run], deployed: bool = True) -> list[str]:
 
 
 def chance(result: Result) -> float | None:
-    """The accuracy of a network that guesses; None if the number of classes is not known.
+    """The accuracy of a network that guesses; None if the number of classes is not known."""
+    classes = len(result.dataset.class_names)
+    return 1 / classes if classes > 1 else None
 
-    Where one class has more of the images than a set with equal classes explains, it is that of the
-    same answer to all images.
+
+def majority(result: Result) -> float | None:
+    """The accuracy of the best answer that is the same for all images; None for equal classes.
+
+    Classes count as equal unless one has more of the images than a set with equal classes explains.
     """
     classes = len(result.dataset.class_names)
-    if classes < 2:
-        return None
     labels = result.arrays.get("label", np.empty(0))
     most = int(np.unique(labels, return_counts=True)[1].max(initial=0))
+    if classes < 2 or most == 0:
+        return None
     # The binomial probability of as many in one given class, times the number of classes.
-    if most and classes * special.bdtrc(most - 1, len(labels), 1 / classes) < _UNEQUAL:
-        return most / len(labels)
-    return 1 / classes
+    probability = classes * special.bdtrc(most - 1, len(labels), 1 / classes)
+    return most / len(labels) if probability < _UNEQUAL else None
 
 
 def guessing(result: Result) -> bool:
@@ -67,6 +71,9 @@ def near_chance(run: Run) -> bool:
     level = chance(measured) if measured else None
     if measured is None or level is None:
         return False
+    largest = majority(measured)
+    if largest is not None and measured.interval[0] <= largest:
+        return True
     # Twice chance would be a perfect network for two classes, so there it is half way to it.
     low = min(2 * level, (1 + level) / 2)
     return measured.interval[0] <= level or measured.accuracy < low

@@ -76,7 +76,7 @@ class RunDescription:
     similarity_digest: str | None = None
     # SHA-256 digest of the names of the training images, in their order. None but for a folder.
     names_digest: str | None = None
-    # The same of the validation images, by which an evaluation knows them again.
+    # The same of the validation images, by which an evaluation recognises them.
     validation_names_digest: str | None = None
     # Versions of Python and of packages, by name.
     versions: dict[str, str] = dataclasses.field(default_factory=versions)
