@@ -23,6 +23,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 AXIS = "data"
 # Seconds that a process waits for the others, and between two lines on stderr that say so.
 _PATIENCE, _REPORT = 300.0, 20.0
+_CURE = "check that HOST:PORT reaches process 0 and that all N processes have begun"
 
 
 def join_processes(cluster: str) -> None:
@@ -65,11 +66,8 @@ def join_processes(cluster: str) -> None:
             "number of processes, and the index of this process"
         ) from error
     except RuntimeError as error:
-        raise ConnectionError(f"cannot join the other processes: {error}; {_JOINING}") from error
+        raise ConnectionError(f"cannot join the other processes: {error}; {_CURE}") from error
     check_processes(jax.devices())
-
-
-_JOINING = "check that HOST:PORT reaches process 0 and that all N processes have begun"
 
 
 @contextlib.contextmanager
@@ -79,15 +77,15 @@ def _waiting(cluster: str) -> Iterator[None]:
 
     def watch() -> None:
         waited = 0.0
-        while not joined.wait(min(_REPORT, _PATIENCE)):
-            waited += min(_REPORT, _PATIENCE)
-            if waited < _PATIENCE:
-                message = f"waiting for the other processes, {waited:.0f} s so far"
-                print(f"--distributed {cluster}: {message}", file=sys.stderr, flush=True)
-                continue
-            message = f"cannot join the other processes within {waited:.0f} s; {_JOINING}"
+        while not joined.wait(_REPORT):
+            waited += _REPORT
+            over = waited >= _PATIENCE
+            message = f"waiting for the other processes, {waited:.0f} s so far"
+            if over:
+                message = f"cannot join the other processes within {waited:.0f} s; {_CURE}"
             print(f"--distributed {cluster}: {message}", file=sys.stderr, flush=True)
-            os._exit(1)
+            if over:
+                os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
     try:

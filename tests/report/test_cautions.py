@@ -147,7 +147,7 @@ def test_a_network_near_chance(share, classes, near):
     ],
 )
 def test_a_network_with_the_same_answer_to_all_images(largest, share, guess):
-    """Of two classes, one has ``largest`` of 100 images."""
+    """One of two classes has ``largest`` of 100 images."""
     dataset = results.Dataset("shapes", "test", 100, class_names=("a", "b"))
     made = built.accuracy(built.CLEAN, built.answers(share, 100), dataset=dataset)
     made.arrays["label"][:] = np.arange(100) >= largest

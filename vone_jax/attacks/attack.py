@@ -55,8 +55,8 @@ class Attack(abc.ABC):
     estimator: Estimator = "mean_loss"
     targeted: bool = False
 
-    # True if the result is NaN wherever a logit was not finite, because all come by ``gradient``.
-    finds_faults: ClassVar[bool] = False
+    # True for attacks whose result is NaN where a logit was not finite, see ``gradient``.
+    propagates_nan: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         checks.fields(self)
@@ -96,9 +96,10 @@ class Attack(abc.ABC):
                 f"eps must be one number, got an array of shape {jnp.shape(self.eps)}; "
                 f"jax.vmap over attacks, or a loop, makes a ladder without compiling again"
             )
-        # A network of this package returns logits, so one forward pass is saved.
+        # A network of this package returns logits, and its NaN shows in the result. So a forward
+        # pass is saved, and a program less compiled.
         known = getattr(getattr(logits_fn, "func", None), "returns_logits", False)
-        check = checks.arrays if known and self.finds_faults else checks.batch
+        check = checks.arrays if known and self.propagates_nan else checks.batch
         images, labels = check(key, logits_fn, images, labels)
         keys = prng.example_keys(key, images.shape[0])
         return keys, prng.as_pytree(logits_fn), images, labels

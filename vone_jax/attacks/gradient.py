@@ -48,7 +48,7 @@ class PGD(Attack):
         loss is given up.
     """
 
-    finds_faults = True
+    propagates_nan = True
 
     norm: Norm
     eps: float
@@ -147,7 +147,7 @@ class FGSM(Attack):
     ``PGD`` with one step and no random start; the attributes are explained there.
     """
 
-    finds_faults = True
+    propagates_nan = True
 
     norm: Norm
     eps: float
@@ -174,7 +174,7 @@ class MIFGSM(Attack):
         directions in ``norm``, for L-infinity the signs. Their results differ.
     """
 
-    finds_faults = True
+    propagates_nan = True
 
     norm: Norm
     eps: float

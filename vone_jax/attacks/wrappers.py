@@ -57,7 +57,7 @@ class Transfer(Wrapper):
     def prepared(
         self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
     ) -> tuple[Keys, Partial, Images, Labels]:
-        """Check the surrogate as well as the classifier."""
+        """Return the arguments of ``compiled``, after checks of the surrogate as well."""
         checks.batch(key, self.surrogate, images, labels)
         return super().prepared(key, logits_fn, images, labels)
 

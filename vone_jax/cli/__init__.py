@@ -118,9 +118,9 @@ def fail(
 
 
 def refuse_empty_values(program: str, argv: Sequence[str]) -> None:
-    """Exit with the status of wrong arguments if an option has an empty value.
+    """Exit with the status of wrong arguments if an option, or another word, is empty.
 
-    Shells make one of a variable that is not set, and as a path it would be this directory.
+    A shell passes an empty word for a variable that is not set. As a path it is this directory.
     """
     name = ""
     for word in argv:

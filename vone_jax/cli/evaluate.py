@@ -51,7 +51,7 @@ to continue.
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -151,91 +151,83 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
         if step is None:
             return cli.fail(PROGRAM, error, argv=argv)
         return cli.fail(PROGRAM, f"--step {step}: {error}", cli.WRONG_ARGUMENTS)
-    if jax.process_index() == 0:
-        _warn(tasks, arguments.request)
+    _warn(_before(tasks, arguments.request))
     try:
         finished = _run(tasks)
     except evaluation.OtherEvaluationError as error:
         return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS)
     except (ValueError, OSError, FloatingPointError) as error:
         return cli.fail(PROGRAM, cli.located(error, tasks[0][0].directory), argv=argv)
+    _warn(_after(finished))
     if jax.process_index() == 0:
-        _warn_of_one_class(finished)
         print(summary(finished))
         print(f"results in {tasks[0][0].directory}")
     return cli.FINISHED
 
 
-def _warn(
+def _warn(warnings: Iterable[str]) -> None:
+    """Print warnings on stderr, in the first process."""
+    if jax.process_index() == 0:
+        for warning in warnings:
+            print(f"{PROGRAM}: {warning}", file=sys.stderr)
+
+
+def _before(
     tasks: Sequence[tuple[evaluation.Job, evaluation.Task]], request: evaluation.Request
-) -> None:
-    """Say on stderr what numbers may not show: a whole folder, weak attacks, resized images."""
+) -> Iterator[str]:
+    """Warn of a whole folder, weak attacks, restarts that repeat each other, resized images."""
     examples = tasks[0][0].examples
     if request.split is None and examples.split == ".":
-        print(
-            f"{PROGRAM}: {examples.name} has no splits, so all of its {examples.total:,} images "
-            "count; --split validation takes the fifth that a training keeps out",
-            file=sys.stderr,
+        yield (
+            f"{examples.name} has no splits, so all of its {examples.total:,} images count; "
+            "--split validation takes the fifth that a training keeps out"
         )
     kinds = (evaluation.Attacked, evaluation.WorstOf)
     conditions = (task.record() for _, task in tasks if isinstance(task, kinds))
     reach = min((attack.reach for each in conditions for attack in each.attacks), default=1.0)
     if reach < 1:
-        print(
-            f"{PROGRAM}: --steps {request.steps} of {request.step_rule} reach {reach:.0%} of the "
-            "radius, so the attack is weak; take more steps, or --step-rule '2.5*eps/steps'",
-            file=sys.stderr,
+        yield (
+            f"--steps {request.steps} of {request.step_rule} reach {reach:.0%} of the radius, so "
+            "the attack is weak; take more steps, or --step-rule '2.5*eps/steps'"
         )
     new_noise = tasks[0][0].network.stochastic and request.noise == "fresh"
-    repeated = [
-        task
-        for _, task in tasks
-        if isinstance(task, evaluation.Attacked)
+    repeated = any(
+        isinstance(task, evaluation.Attacked)
         and isinstance(task.attack, attacks.PGD)
         and (not new_noise if task.attack_noise == "same" else isinstance(task.attack_noise, str))
-    ]
+        for _, task in tasks
+    )
     if request.restarts > 1 and not request.random_start and repeated:
-        print(
-            f"{PROGRAM}: --restarts {request.restarts} begin at the same point and take the same "
-            f"steps, since the attack meets no new noise; add --random-start",
-            file=sys.stderr,
+        yield (
+            f"--restarts {request.restarts} begin at the same point and take the same steps, since "
+            "the attack meets no new noise; add --random-start"
         )
-    published = [
-        job
-        for job, task in tasks
-        if isinstance(task, evaluation.Corrupted) and task.form == "published"
-    ]
-    if published:
-        _warn_of_resizing(published[0], f"--corrupted-files {request.corrupted_files}")
+    for job, task in tasks:
+        if isinstance(task, evaluation.Corrupted) and task.form == "published":
+            size = expected = (job.network.image_size,) * 2
+            # An image that cannot be read is named when its turn comes.
+            with contextlib.suppress(OSError, ValueError):
+                size = job.examples[0]["image"].shape[:2]
+            if size != expected:
+                yield (
+                    f"--corrupted-files {request.corrupted_files}: its images of {size[1]} x "
+                    f"{size[0]} pixels are resized to {expected[0]}, which softens some corruptions"
+                )
+            break
 
 
-def _warn_of_resizing(job: evaluation.Job, files: str) -> None:
-    """Say on stderr that published corrupted images have another size than the network takes."""
-    size = job.network.image_size
-    # An image that cannot be read is named when its turn comes.
-    with contextlib.suppress(OSError, ValueError):
-        height, width, _ = job.examples[0]["image"].shape
-        if (height, width) != (size, size):
-            print(
-                f"{PROGRAM}: {files}: its images of {width} x {height} pixels are resized to "
-                f"{size}, which softens some corruptions",
-                file=sys.stderr,
-            )
-
-
-def _warn_of_one_class(finished: Sequence[results.Result]) -> None:
-    """Say on stderr that all images of an evaluation are of one class, though there are several."""
+def _after(finished: Iterable[results.Result]) -> Iterator[str]:
+    """Warn of images of one class, where the data set has several."""
     for result in finished:
         labels = np.unique(result.arrays.get("label", ()))
-        if isinstance(result.measured, results.Accuracy) and len(labels) == 1:
-            if len(result.dataset.class_names) > 1:
-                print(
-                    f"{PROGRAM}: all {result.measured.seen} images are of the class "
-                    f"{result.dataset.class_name(int(labels[0]))!r}, so the numbers say little; "
-                    "take more --examples",
-                    file=sys.stderr,
-                )
-                return
+        judged = isinstance(result.measured, results.Accuracy)
+        if judged and len(labels) == 1 < len(result.dataset.class_names):
+            yield (
+                f"all {result.images} images are of the class "
+                f"{result.dataset.class_name(int(labels[0]))!r}, so the numbers say little; take "
+                "more --examples"
+            )
+            break
 
 
 def _open(arguments: Arguments) -> Network:

@@ -129,8 +129,8 @@ class Attacked(Judged):
         if trial.frozen(self.attack_noise):
             # A call of AutoAttack gives later members a part of the images. They would get the
             # draws of others.
-            checked = self.attack.prepared(keys, attacked, trial.images, trial.labels)
-            adversarial = checks.finite(compiled(self.attack, *checked))
+            inputs = self.attack.prepared(keys, attacked, trial.images, trial.labels)
+            adversarial = checks.finite(compiled(self.attack, *inputs))
         else:
             adversarial = self.attack(keys, attacked, trial.images, trial.labels)
         stored = _distance(adversarial, trial.images, self.attack.norm)

@@ -3,7 +3,6 @@
 The command line, a sweep and Python code all make the same ``Request``.
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -319,12 +318,11 @@ def parse_noise(name: str, text: str, trained: Noise) -> Noise:
     if text == "none":
         return None
     kind, colon, rest = text.partition(":")
-    fields = None
-    with contextlib.suppress(ValueError):
+    accepted = f"{', '.join(words)}, {_NOISE_FORMS}"
+    try:
         fields = [float(field) for field in rest.split(",")] if colon else []
-    if fields is not None and len(fields) in _FIELDS_OF_NOISE.get(kind, ()):
-        try:
+        if len(fields) in _FIELDS_OF_NOISE.get(kind, ()):
             return NOISES[kind](*fields)
-        except ValueError as error:
-            raise ValueError(f"{name} {text!r}: {error}") from error
-    raise ValueError(f"{name} must be {', '.join(words)}, {_NOISE_FORMS}; got {text!r}")
+    except ValueError as error:
+        raise ValueError(f"{name} {text!r}: {error}; accepted are {accepted}") from error
+    raise ValueError(f"{name} must be {accepted}; got {text!r}")

@@ -27,7 +27,8 @@ class Split:
     source: str
     split: str
     data_dir: str | None = None
-    # A hash of the names of its files. None for other data than a folder, and if it is not known.
+    # A hash of the names of its files; None for other data than a folder. Runs of earlier versions
+    # do not know it, so it is not compared.
     names_digest: str | None = dataclasses.field(default=None, compare=False)
 
 

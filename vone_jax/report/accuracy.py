@@ -200,7 +200,7 @@ def _accuracy_chart(
         clean = comparison.clean(run)
         measured = ({0.0: clean} if clean else {}) | dict(curve)
         # No line joins results on different images, nor the clean images and one condition.
-        alike = clean and all(comparison.same_images(clean, each) for each in curve.values())
+        alike = clean and all(comparison.same_places(clean, each) for each in curve.values())
         joined = {strength for strength in measured if strength > 0 or alike}
         for strength, result in sorted(measured.items()):
             label = labels.get(strength, "clean")

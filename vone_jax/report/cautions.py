@@ -314,7 +314,7 @@ def _images(runs: Sequence[Run]) -> Iterator[str]:
         counts = {
             f"{result.images:,} {'attacked' if result.kind == 'attack' else 'corrupted'}"
             for result in others
-            if not result.published and not comparison.same_images(clean, result)
+            if not result.published and not comparison.same_places(clean, result)
         }
         if counts:
             yield (
@@ -326,7 +326,7 @@ def _images(runs: Sequence[Run]) -> Iterator[str]:
         first, second = comparison.clean(base), comparison.clean(vone)
         if first is None or second is None or not paired.alike(first, second):
             continue
-        if not comparison.same_images(first, second):
+        if not comparison.same_places(first, second):
             yield (
                 f"{base.label} and {vone.label} were tested on different images "
                 f"({first.images:,} and {second.images:,}); differences are over the common ones."

@@ -79,8 +79,8 @@ def near_chance(run: Run) -> bool:
     return measured.interval[0] <= level or measured.accuracy < low
 
 
-def same_images(one: Result, other: Result) -> bool:
-    """False for results on different images, where both say on which."""
+def same_places(one: Result, other: Result) -> bool:
+    """True unless two results say that they are on different places of their data sets."""
     first, second = (result.arrays.get("index") for result in (one, other))
     return first is None or second is None or np.array_equal(first, second)
 
