@@ -126,6 +126,34 @@ def json_digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def read_json_lines(path: Path, check: Callable[[Any], Any]) -> tuple[list[Any], bool]:
+    """The values of a file with JSON in each line, and whether its last line is cut off.
+
+    A writer that was killed leaves such a line, which is left out. A file that does not exist has
+    no lines. ``check`` raises a ValueError for a value that is not as it should be.
+
+    Raises:
+      ValueError: for another line that is damaged, which the message names, and for no text.
+      OSError: if the file cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    values, lines = [], text.splitlines()
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                value = json.loads(line)
+                check(value)
+            except (ValueError, RecursionError) as error:
+                if number == len(lines) and not text.endswith("\n"):
+                    return values, True
+                raise ValueError(f"{path}, line {number}, {line[:80]!r}: {error}") from error
+            values.append(value)
+    return values, False
+
+
 def digest(path: Path) -> str:
     """The SHA-256 digest of a file, in hexadecimal."""
     with open(path, "rb") as file:

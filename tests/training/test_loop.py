@@ -232,7 +232,7 @@ def test_a_nan_in_the_images_stops_the_run_with_the_step_named(tiny, tmp_path, m
     poison_batch(monkeypatch, 5, np.nan)
     with pytest.raises(training.NonFiniteError) as error:
         train(experiment, tmp_path)
-    assert re.search("the loss is nan at step 5 of 6 .* of step 3$", str(error.value))
+    assert re.search("the loss is nan at step 5 of 6 .* of step 3; try a lower", str(error.value))
     assert str(tmp_path / "non_finite" / "step-5.npz") in str(error.value)
     with np.load(tmp_path / "non_finite" / "step-5.npz") as batch:
         assert batch["image"].shape == (8, 8, 8, 1) and np.isnan(batch["image"]).all()
@@ -463,9 +463,14 @@ def test_intervals_longer_than_the_run_are_met_at_its_end(tiny, tmp_path):
     assert [record["kind"] for record in log(tmp_path)].count("validation") == 1
 
 
-def test_more_steps_than_can_be_counted_are_refused(tiny, tmp_path):
-    with pytest.raises(ValueError, match="steps must be at most 2147483647, got 2147483648"):
-        train(replace(tiny, steps=2**31), tmp_path)
+def test_more_steps_than_can_be_counted_are_refused(tiny, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"steps must be an integer .* <= 2147483647, got 21474"):
+        replace(tiny, steps=2**31)
+    with pytest.raises(ValueError, match=r"epochs must be .* <= 1e\+06, got 1e\+300"):
+        replace(tiny, steps=None, epochs=1e300)
+    monkeypatch.setattr("vone_jax.training.setup.MOST_STEPS", 5)
+    with pytest.raises(ValueError, match="epochs must make at most 5 steps, got 100 with"):
+        train(replace(tiny, steps=None, epochs=100.0), tmp_path)
 
 
 @pytest.mark.slow

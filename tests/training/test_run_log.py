@@ -94,14 +94,14 @@ def test_a_line_that_was_cut_off_is_dropped(path):
 def test_a_broken_line_elsewhere_is_an_error_that_names_it(path):
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], "oops", *lines[1:]]))
-    with pytest.raises(ValueError, match="log.jsonl, line 2 is not JSON: 'oops'"):
+    with pytest.raises(ValueError, match="log.jsonl, line 2, 'oops': Expecting value"):
         read_log(path)
 
 
 @pytest.mark.parametrize("line", ["5", '{"step": 3}'])
 def test_a_line_that_is_no_record_is_an_error_that_names_it(path, line):
     path.write_text(path.read_text() + line + "\n")
-    with pytest.raises(ValueError, match="log.jsonl, line .* is not a record"):
+    with pytest.raises(ValueError, match="log.jsonl, line .* must hold .* a kind and a step"):
         read_log(path)
 
 

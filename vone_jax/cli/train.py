@@ -122,7 +122,7 @@ def main(argv: Sequence[str]) -> int:
         training.UnreadableDataError,
         training.CheckpointError,
     ) as error:
-        return cli.fail(PROGRAM, cli.located(error, run_dir), argv=argv)
+        return cli.fail(PROGRAM, cli.located(error, run_dir), options=_OPTIONS, argv=argv)
     if not outcome.finished:
         return cli.STOPPED
     if jax.process_index() == 0:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import glob
-import json
 import math
 import os
 from collections import Counter
@@ -10,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vone_jax import names
+from vone_jax import files, names
 from vone_jax.results.conditions import AttackCondition, MaskingCondition, MinimalCondition
 from vone_jax.results.files import ResultError, UnknownKindError, read, read_json
 from vone_jax.results.format import Result
@@ -269,34 +268,19 @@ def _loss(result: Result) -> str | None:
 
 
 def _read_log(path: Path, gaps: list[str]) -> list[dict[str, Any]]:
-    """The lines of a training log. A writer that was killed leaves the last one cut off."""
-    if not path.exists():
-        return []
+    """The lines of a training log."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        records, cut_off = files.read_json_lines(path, _check_line)
+    except (ValueError, OSError) as error:
         raise ResultError(
-            f"{path} cannot be read ({error}); move it away to see the run without its log"
+            f"{error}; mend it, or move {path.name} away to see the run without its log"
         ) from error
-    records = []
-    lines = text.splitlines()
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            records.append(_check_line(json.loads(line)))
-        except (ValueError, RecursionError) as error:
-            if number == len(lines) and not text.endswith("\n"):
-                gaps.append(f"the last line of {path} is cut off and was left out.")
-                break
-            raise ResultError(
-                f"{path}, line {number}: {error}; mend the line or move the file away to see the "
-                f"run without its log"
-            ) from error
+    if cut_off:
+        gaps.append(f"the last line of {path} is cut off and was left out.")
     return records
 
 
-def _check_line(record: Any) -> dict[str, Any]:
+def _check_line(record: Any) -> None:
     if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
         raise ValueError(f"must hold a JSON object with a kind, got {record!r:.80}")
     if record["kind"] in ("train", "validation"):
@@ -307,7 +291,6 @@ def _check_line(record: Any) -> dict[str, Any]:
                 isinstance(value, int | float) and math.isfinite(value) and low <= value <= high
             ):
                 raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], got {value!r}")
-    return record
 
 
 def _rows(run: Run, result: Result) -> Iterator[dict[str, Any]]:

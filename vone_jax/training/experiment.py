@@ -17,6 +17,9 @@ from vone_jax.training.optimizer import OptimizerConfig
 from vone_jax.v1 import Noise, SubcorticalConfig, VOneBlockConfig
 from vone_jax.v1.divisive import Rule
 
+# The state of a run counts its steps in an int32.
+MOST_STEPS = 2**31 - 1
+
 MatmulPrecision = Literal["default", "high", "highest"]
 
 
@@ -29,8 +32,8 @@ class ModelConfig:
     # Number of logits. None takes the number of classes of the data, and so does --data.source if
     # this is not given.
     num_classes: int | None = None
-    # Side of the images in pixels.
-    image_size: Annotated[int, Range(8)] = 224
+    # Side of the images in pixels, at most 4096: a batch of larger ones does not fit into memory.
+    image_size: Annotated[int, Range(8, 4096)] = 224
     # 3 for RGB, 1 for grey.
     in_channels: int = 3
     # Channels after the stem. None is replaced by that of the published network, 64 or 32, see
@@ -238,10 +241,10 @@ class Experiment:
     data: DataConfig
     # The optimiser.
     optimizer: OptimizerConfig = OptimizerConfig()
-    # Length of the run in epochs.
-    epochs: Positive = 1.0
+    # Length of the run in epochs, at most a million.
+    epochs: Annotated[float, Range(most=1e6, above=True)] = 1.0
     # Length of the run in steps. If given, epochs is ignored.
-    steps: int | None = None
+    steps: Annotated[int | None, Range(1, MOST_STEPS)] = None
     # Network whose weights the run starts from: a run directory, a folder of vone_jax.convert, or
     # a checkpoint file. What fits is taken, the rest is drawn at random.
     initial_weights: str | None = None

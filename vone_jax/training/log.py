@@ -92,27 +92,17 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
 
 
 def read_log(path: Path) -> list[Record]:
-    """Read the records of a log. A ValueError names a line that is damaged.
+    """Read the records of a log, see ``files.read_json_lines``. A line that is cut off is left out.
 
-    A truncated last line is ignored, and a file that does not exist is an empty log.
+    Raises:
+      ValueError: for a line that is damaged, which the message names.
     """
-    if not path.exists():
-        return []
-    try:
-        lines = path.read_text().splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number == len(lines):
-                break
-            raise ValueError(f"{path}, line {number} is not JSON: {line[:80]!r}") from error
-        if not isinstance(records[-1], dict) or not {"kind", "step"} <= records[-1].keys():
-            raise ValueError(f"{path}, line {number} is not a record: {line[:80]!r}")
-    return records
+    return files.read_json_lines(path, _check)[0]
+
+
+def _check(record: Any) -> None:
+    if not isinstance(record, dict) or not {"kind", "step"} <= record.keys():
+        raise ValueError("must hold a JSON object with a kind and a step")
 
 
 def export_csv(path: Path) -> None:

@@ -177,8 +177,12 @@ class Monitor:
         number = self.passed_over["steps"]
         if number > limit:
             many = f"; {number} such steps, non_finite_limit is {limit}" if number > 1 else ""
-            last = f"the last checkpoint is that of step {saved}"
-            raise NonFiniteError(f"{problem}{many}; {last if saved else 'nothing is saved yet'}")
+            last = (
+                f"the last checkpoint is that of step {saved}" if saved else "nothing is saved yet"
+            )
+            raise NonFiniteError(
+                f"{problem}{many}; {last}; try a lower optimizer.learning_rate in a new run"
+            )
         self.progress.line(f"skipped: {problem}")
         self.log.write({"kind": "skipped", "step": step, "skipped": number})
 
