@@ -23,6 +23,8 @@ from vone_jax.training.step import Batch, StepMetrics, Sums
 # A step whose metrics have not been read: its number, its batch and its metrics.
 Pending = tuple[int, Batch, StepMetrics]
 
+_CURE = "try a lower optimizer.learning_rate in a new run"
+
 
 class NonFiniteError(FloatingPointError):
     """A loss or gradient is NaN or infinite; the message names the step."""
@@ -154,7 +156,7 @@ class Monitor:
     def validation(self, step: int, result: dict[str, float]) -> None:
         """Log the result of a validation, or raise an error if its loss is not finite."""
         if not math.isfinite(result["loss"]):
-            raise NonFiniteError(f"the validation loss is {result['loss']} at step {step}")
+            raise NonFiniteError(f"the validation loss is {result['loss']} at step {step}; {_CURE}")
         epoch = step / self.setup.steps_per_epoch
         self.log.write({"kind": "validation", "step": step, "epoch": epoch, **result})
         self.progress.line(
@@ -177,12 +179,9 @@ class Monitor:
         number = self.passed_over["steps"]
         if number > limit:
             many = f"; {number} such steps, non_finite_limit is {limit}" if number > 1 else ""
-            last = (
-                f"the last checkpoint is that of step {saved}" if saved else "nothing is saved yet"
-            )
-            raise NonFiniteError(
-                f"{problem}{many}; {last}; try a lower optimizer.learning_rate in a new run"
-            )
+            last = f"the last checkpoint is that of step {saved}"
+            saved_so_far = last if saved else "nothing is saved yet"
+            raise NonFiniteError(f"{problem}{many}; {saved_so_far}; {_CURE}")
         self.progress.line(f"skipped: {problem}")
         self.log.write({"kind": "skipped", "step": step, "skipped": number})
 
