@@ -169,6 +169,9 @@ def test_conditions_of_a_network_on_other_images():
     text = "ResNet-18 was not tested on the same images everywhere"
     warned([built.run([*made, *few])], text, "100 clean", "10 attacked. Accuracies may")
     silent([built.run(built.measure("resnet18"))], "the same images everywhere")
+    several = [built.run([*made, *few], name, label=name) for name in "abcd"]
+    warned(several, "a, like 3 other networks, was not tested on the same images everywhere: 100")
+    silent(several, "b was not tested")
     spec = accuracy.attack_chart([built.run([*made, *few])], "linf").spec
     (rows,) = [rows for rows in spec["datasets"].values() if "joined" in rows[0]]
     assert [row["joined"] for row in rows] == [False, True, True, True]
@@ -258,4 +261,9 @@ def test_networks_measured_differently():
     other = [built.run(base, "a"), runs[1]]
     warned(other, "L∞: PGD on ResNet-18 and VOneResNet-18 and Worst of PGD, APGD on ResNet-18.")
     warned(runs, "ResNet-18 lacks 3 conditions that other networks have")
+    few = [built.run(built.measure("resnet18", {"clean": 0.9}), n, label=n) for n in "cdef"]
+    warned([*runs, *few], "6 networks lack up to 9 conditions that others have")
+    # What a network was measured in twice, another one does not lack.
+    twice = [*vone, dataclasses.replace(vone[0], name="clean-again")]
+    warned([runs[0], built.run(twice, "b")], "ResNet-18 lacks 3 conditions")
     warned(runs, "tested on different images (40 and 50)")

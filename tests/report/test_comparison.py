@@ -7,7 +7,7 @@ import pytest
 from tests.results import built
 from tests.results.built import STRONG, WEAK
 from vone_jax import results
-from vone_jax.report import comparison, paired, scores, wording
+from vone_jax.report import accuracy, cautions, comparison, paired, scores, wording
 
 
 def compare(base, vone, **fields):
@@ -52,6 +52,32 @@ def test_the_mean_over_corruptions_is_the_one_of_the_scores():
     assert item.lines[-1].label == "Mean of 2 corruptions, severities 1 and 3"
     extra = built.run(built.measure("resnet18", corruptions=("spatter",)))
     assert list(comparison.averaged(extra)) == [("spatter", 1), ("spatter", 3)]
+
+
+def test_headlines_are_of_conditions_that_most_networks_have():
+    """Else one label would stand for means over different corruptions."""
+    quick, whole = ("fog", "snow"), ("fog", "snow", "contrast", "pixelate")
+
+    def network(name, corruptions, norms=WEAK):
+        return built.run(built.measure("resnet18", norms, corruptions=corruptions), name)
+
+    runs = [network("a", quick), network("b", whole), network("c", whole)]
+    kept = [{name for name, _ in shown.corrupted} for shown in comparison.headlines(runs)]
+    assert kept == [set(), set(whole), set(whole)]
+    # Of two networks the common ones count.
+    pair = [shown.corrupted for shown in comparison.headlines(runs[:2])]
+    assert pair[0].keys() == pair[1].keys() and {name for name, _ in pair[1]} == set(quick)
+    assert accuracy.overview(runs[:2]).description.count("Corruptions") == 2
+    assert accuracy.overview(runs).description.count("Corruptions") == 2
+    # Without common ones, each has its own, and a caution tells it.
+    apart = [network("a", ("fog",)), network("b", ("snow",))]
+    assert all(shown.corrupted for shown in comparison.headlines(apart))
+    assert any("over different corruptions" in text for text in cautions.cautions(apart))
+    assert not any("over different corruptions" in text for text in cautions.cautions(runs))
+    # The radius in the middle of a ladder is one that the other network has, too.
+    short = network("d", (), {"clean": 0.9, "linf": WEAK["linf"][:2]})
+    first, second = comparison.headlines([runs[0], short])
+    assert [r.attack.label for r in first.attacked[:1]] == [r.attack.label for r in second.attacked]
 
 
 @pytest.mark.parametrize(

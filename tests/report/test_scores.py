@@ -165,8 +165,8 @@ def test_published_corruptions_count():
     ("shares", "notes", "absent"),
     [
         (WEAK, ["L∞ mean: over the radii 1/255, 4/255 and 16/255.", "L1 mean: accuracy at the "
-                "radius 40.", "White box: the mean over L∞, L2 and L1."], "only norm"),
-        ({"linf": (0.5, 0.4)}, ["White box: the same, since L∞ is the only norm."], "mean over L"),
+                "radius 40.", "White box: the mean over L∞, L2 and L1."], "in no other mean"),
+        ({"linf": (0.5, 0.4)}, ["White box: the L∞ mean."], "mean over L"),
     ],
 )  # fmt: skip
 def test_notes_fit_the_numbers_of_norms_and_radii(shares, notes, absent):
@@ -185,6 +185,25 @@ def test_notes_are_of_columns_that_are_there():
     assert {"linf", "l2"} <= table.columns.keys() and "white_box" not in table.columns
     text = " ".join(table.notes)
     assert "L2 mean: " in text and "White box" not in text and "All: " not in text
+
+
+def test_a_norm_of_one_network_does_not_take_the_means_of_the_others():
+    shares = [WEAK, *[{"clean": 0.8, "linf": STRONG["linf"]}] * 2]
+    runs = [
+        built.run(built.measure("resnet18", each, **SMALL), name)
+        for name, each in zip("abc", shares, strict=True)
+    ]
+    table = scores.table(runs)
+    for line in table.lines:
+        assert line.scores["white_box"] == line.scores["linf"] and "overall" in line.scores
+    assert [norm in table.lines[0].scores for norm in ("l2", "l1")] == [True, True]
+    text = " ".join(table.notes)
+    assert text.count("in no other mean, since most networks lack these radii") == 2
+    assert "All: the mean of clean, L∞ and corruptions." in text
+    # Two networks of three have L2.
+    runs.append(built.run(built.measure("resnet18", {n: WEAK[n] for n in ("linf", "l2")}), "d"))
+    lines = scores.table([runs[0], runs[3], runs[1]]).lines
+    assert ["white_box" in line.scores for line in lines] == [True, True, False]
 
 
 def test_the_tables_have_the_same_numbers():

@@ -81,7 +81,7 @@ def overview(runs: Sequence[Run]) -> Figure | None:
     """
     attacked = [r for run in runs for ladder in comparison.ladders(run) for r in ladder]
     attacks = [r.attack.label for r in comparison.by_radius(attacked).values()]
-    points = [_conditions(run) for run in runs]
+    points = list(map(_conditions, runs, comparison.headlines(runs)))
     return _rows_chart(runs, points, [_CLEAN, *attacks, _CORRUPTED], "Accuracy by condition.")
 
 
@@ -102,9 +102,9 @@ def by_corruption(runs: Sequence[Run]) -> Figure | None:
     return _rows_chart(runs, points, order, "Accuracy by corruption.")
 
 
-def _conditions(run: Run) -> list[Point]:
+def _conditions(run: Run, headline: comparison.Headline) -> list[Point]:
     points = []
-    clean, corrupted = comparison.clean(run), comparison.averaged(run)
+    clean, corrupted = headline.clean, headline.corrupted
     if clean is not None:
         points.append(Point(_CLEAN, [clean], clean.protocol_label))
     for result in itertools.chain(*comparison.ladders(run)):

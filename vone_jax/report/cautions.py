@@ -296,17 +296,32 @@ def _differing(attacks: dict[str, tuple[str, dict[str, str]]]) -> dict[str, str]
 
 def _gaps(runs: Sequence[Run]) -> Iterator[str]:
     """Conditions that some networks have and others lack."""
-    table = comparison.rows(runs)
+    table = [row for row in comparison.rows(runs) if not (row.control or row.repeat)]
+    lacks: dict[str, int] = {}
     for position, run in enumerate(runs):
-        missing = sum(row.results[position] is None and not row.control for row in table)
-        if missing:
+        if missing := sum(row.results[position] is None for row in table):
+            lacks[run.label] = missing
+    if len(lacks) > _LISTED:
+        yield (
+            f"{len(lacks)} networks lack up to {count(max(lacks.values()), 'condition')} that "
+            f"others have; comparisons leave them out."
+        )
+    else:
+        for label, missing in lacks.items():
             yield (
-                f"{run.label} lacks {count(missing, 'condition')} that other networks have; "
+                f"{label} lacks {count(missing, 'condition')} that other networks have; "
                 f"comparisons leave them out."
             )
+    if len({tuple(shown.corrupted) for shown in comparison.headlines(runs)} - {()}) > 1:
+        yield (
+            "The means under corruption are over different corruptions, since most networks share "
+            "none."
+        )
 
 
 def _images(runs: Sequence[Run]) -> Iterator[str]:
+    """Networks that were tested on several choices of images, alone or beside each other."""
+    uneven: dict[str, str] = {}
     for run in runs:
         if (clean := comparison.clean(run)) is None:
             continue
@@ -317,11 +332,15 @@ def _images(runs: Sequence[Run]) -> Iterator[str]:
             if not result.published and not comparison.same_places(clean, result)
         }
         if counts:
-            yield (
-                f"{run.label} was not tested on the same images everywhere: "
-                f"{listing([f'{clean.images:,} clean', *sorted(counts)])}. Accuracies may differ "
-                f"for that reason alone."
-            )
+            uneven[run.label] = listing([f"{clean.images:,} clean", *sorted(counts)])
+    if len(uneven) > _LISTED:
+        label, numbers = next(iter(uneven.items()))
+        uneven = {f"{label}, like {count(len(uneven) - 1, 'other network')},": numbers}
+    for label, numbers in uneven.items():
+        yield (
+            f"{label} was not tested on the same images everywhere: {numbers}. Accuracies may "
+            f"differ for that reason alone."
+        )
     for base, vone in paired.pairs(runs):
         first, second = comparison.clean(base), comparison.clean(vone)
         if first is None or second is None or not paired.alike(first, second):

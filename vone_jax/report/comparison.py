@@ -3,7 +3,7 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from vone_jax.report.wording import count, dataset, listing, words
 from vone_jax.results import Result, Run
 
 special = lazy.module("scipy.special")
+
+Key = TypeVar("Key")
 
 # Classes are unequal where chance gives such a share of one of them less often than this.
 _UNEQUAL = 0.01
@@ -129,12 +131,56 @@ def ladders(run: Run) -> list[list[Result]]:
     return [list(by_radius.values()) for by_radius in curves if by_radius]
 
 
+class Headline(NamedTuple):
+    """The results of a network that stand beside those of others at the top of the page.
+
+    Attributes:
+      clean: on clean images, if it was shown any.
+      attacked: at one radius of each norm.
+      corrupted: those behind the mean under corruption.
+    """
+
+    clean: Result | None
+    attacked: Sequence[Result]
+    corrupted: Mapping[tuple[str, int], Result]
+
+
+def headlines(runs: Sequence[Run]) -> list[Headline]:
+    """The headline of each network, in the conditions that most networks have.
+
+    A network without them has another radius, which its label tells, and no mean under corruption.
+    If there are no such conditions, each mean is over its own corruptions.
+    """
+    attacked: list[list[Result]] = [[] for _ in runs]
+    for norm in norms(runs):
+        curves = [curve(run, norm) for run in runs]
+        radii_of_most = _usual(curves)
+        for chosen, by_radius in zip(attacked, curves, strict=True):
+            radii = sorted(radii_of_most & by_radius.keys()) or list(by_radius)
+            chosen += [by_radius[eps] for eps in radii[len(radii) // 2 :][:1]]
+    corrupted = list(map(averaged, runs))
+    if usual := _usual(corrupted):
+        corrupted = [
+            {key: each[key] for key in sorted(usual)} if usual <= each.keys() else {}
+            for each in corrupted
+        ]
+    return list(map(Headline, map(clean, runs), attacked, corrupted))
+
+
+def _usual(measured: Sequence[Mapping[Key, Result]]) -> frozenset[Key]:
+    """The longest list of conditions that most networks have; empty if there is none."""
+    lists = [frozenset(each) for each in measured if each]
+    shared = [frozenset.intersection(*lists)] if lists else []
+    most = [c for c in lists + shared if 2 * sum(c <= each for each in lists) > len(lists)]
+    return max(most, key=lambda each: (len(each), sorted(each)), default=frozenset())
+
+
 def images(runs: Sequence[Run]) -> str:
     """The number of images behind the headline; by condition where these differ, else one."""
     shown: dict[str, list[Result]] = {
         "clean": [result for run in runs if (result := clean(run))],
         "attacked": [result for run in runs for ladder in ladders(run) for result in ladder],
-        "corrupted": [result for run in runs for result in averaged(run).values()],
+        "corrupted": [r for shown in headlines(runs) for r in shown.corrupted.values()],
     }
     spans: dict[str, str] = {}
     for kind, measured in shown.items():
@@ -283,6 +329,7 @@ class Row:
       control: the control of the noise in words; empty for a usual condition.
       detail: attack, form, images that are not the usual ones, control, and the name of a result
         that repeats another one.
+      repeat: whether a run has the condition in another row, too.
       results: one for each run; None where a run has none.
     """
 
@@ -290,6 +337,7 @@ class Row:
     control: str
     label: str
     detail: str
+    repeat: bool
     results: tuple[Result | None, ...]
 
 
@@ -317,7 +365,7 @@ def rows(runs: Sequence[Run]) -> list[Row]:
         # What a run has once more, as with another seed, is told by its name.
         details += sorted({result.name for result in there}) if repeat else []
         text = ", ".join(filter(None, details))
-        shown.append(Row(there[0].kind, noise, label, text, tuple(measured)))
+        shown.append(Row(there[0].kind, noise, label, text, repeat > 0, tuple(measured)))
     return shown
 
 

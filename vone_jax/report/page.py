@@ -97,6 +97,7 @@ def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
         "measured_on": max(r.provenance.started for run in runs for r in run.results)[:10],
         "cautions": cautions.cautions(runs),
         "comparisons": paired.comparisons(runs),
+        "headlines": comparison.headlines(runs),
         "answer": accuracy.overview(runs),
         "attack_panels": [(norm, accuracy.attack_chart(runs, norm)) for norm in attacked],
         "with_other_noise": [

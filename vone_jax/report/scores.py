@@ -208,15 +208,24 @@ def table(runs: Sequence[Run]) -> Table:
     measured = [each for run in runs for each in _measured(run)]
     usual = ((norm, _usual([(m.run, m.ladder(norm)) for m in measured])) for norm in NORMS)
     ladders = {norm: ladder for norm, ladder in usual if ladder}
+    # A norm that one network was attacked in besides must not take the means of all others.
+    attacked = {m.run.path for m in measured if m.attacks}
+    joined = [
+        norm
+        for norm, ladder in ladders.items()
+        if 2 * len({m.run.path for m in measured if m.ladder(norm) == ladder}) > len(attacked)
+    ]
     corrupted = _usual([(m.run, m.corrupted) for m in measured])
     varying = _varying([each.settings for each in measured if each.settings is not None])
-    lines = tuple(_line(each, ladders, corrupted, varying) for each in measured)
+    lines = tuple(_line(each, ladders, joined, corrupted, varying) for each in measured)
     columns = {n: title for n, title in TITLES.items() if any(n in line.scores for line in lines)}
-    attacked = comparison.by_radius(
+    at_radii = comparison.by_radius(
         [result for each in measured for result in each.attacks.values()]
     )
-    radii = {"_".join(radius): result.attack.label for radius, result in attacked.items()}
-    notes = list(_notes(ladders, corrupted, columns)) if lines else ["No network has a score."]
+    radii = {"_".join(radius): result.attack.label for radius, result in at_radii.items()}
+    notes = (
+        list(_notes(ladders, joined, corrupted, columns)) if lines else ["No network has a score."]
+    )
     if len(sets := set().union(*(each.sets for each in measured))) > 1:
         notes.insert(
             0, f"The lines are of different data sets and must not be compared: {datasets(sets)}."
@@ -286,7 +295,11 @@ def _varying(used: Sequence[AttackSettings]) -> set[str]:
 
 
 def _line(
-    measured: _Measured, ladders: Mapping[str, tuple], corrupted: tuple, varying: set[str]
+    measured: _Measured,
+    ladders: Mapping[str, tuple],
+    joined: Sequence[str],
+    corrupted: tuple,
+    varying: set[str],
 ) -> Line:
     settings, clean = measured.settings, [measured.clean] if measured.clean else []
     members = [*clean, *measured.attacks.values(), *measured.corruptions.values()]
@@ -313,7 +326,7 @@ def _line(
     for norm, ladder in ladders.items():
         if measured.ladder(norm) == ladder:
             weights[norm] = mean_of([measured.attacks[norm, label] for label in ladder])
-    add("white_box", list(ladders))
+    add("white_box", joined)
     if corrupted and measured.corrupted == corrupted:
         # The mean over the severities of each corruption.
         items = measured.corruptions.items()
@@ -325,8 +338,8 @@ def _line(
         add("groups", list(CORRUPTION_GROUPS))
     for rule, suffix in (("corruptions", ""), ("groups", "_groups")):
         add(f"robust{suffix}", ["white_box", rule])
-        if ladders:
-            add(f"overall{suffix}", ["clean", *ladders, rule])
+        if joined:
+            add(f"overall{suffix}", ["clean", *joined, rule])
     network, protocol = members[0].network, members[0].protocol
     judged = tested = f"{network.test_label}{', frozen' if protocol.noise == 'frozen' else ''}"
     if protocol.decision != "single":
@@ -342,17 +355,21 @@ def _line(
 
 
 def _notes(
-    ladders: Mapping[str, tuple[str, ...]], corrupted: tuple, columns: Collection[str]
+    ladders: Mapping[str, tuple[str, ...]],
+    joined: Sequence[str],
+    corrupted: tuple,
+    columns: Collection[str],
 ) -> Iterator[str]:
     """The conditions that the means in the columns are over."""
     for norm, ladder in ladders.items():
         over = "over the radii" if len(ladder) > 1 else "accuracy at the radius"
-        yield f"{NORM_LABELS[norm]} mean: {over} {listing(ladder)}."
-    norms = [NORM_LABELS[norm] for norm in ladders]
+        alone = "" if norm in joined else "; in no other mean, since most networks lack these radii"
+        yield f"{NORM_LABELS[norm]} mean: {over} {listing(ladder)}{alone}."
+    norms = [NORM_LABELS[norm] for norm in joined]
     if "white_box" in columns:
         over = f"the mean over {listing(norms)}"
         if len(norms) == 1:
-            over = f"the same, since {norms[0]} is the only norm"
+            over = f"the {norms[0]} mean"
         yield f"White box: {over}."
     if corrupted:
         names = {name for name, *_ in corrupted}
