@@ -255,6 +255,14 @@ def test_noise_that_does_more_harm_is_not_called_alike():
         assert check.verdict == verdict and part in check.meaning
 
 
+def test_on_few_images_an_attack_is_not_called_too_weak():
+    """The accuracy falls by 40 points with a standard error of 20."""
+    shares = {"noise": np.array([0.7, 0.8, 0.8]), "attack": np.array([0.7, 0.4, 0.0])}
+    check = masking_checks.beats_noise(shares)
+    assert check.verdict == "warning"
+    assert "by 40.0 points more than random noise, which may be chance on 3" in check.meaning
+
+
 @pytest.mark.parametrize(
     ("check", "verdict"),
     [

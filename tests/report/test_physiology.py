@@ -85,7 +85,8 @@ def test_layers_of_few_units_do_not_lead():
     few = layer(BASE, "layer4", dict.fromkeys(SCORES, 0.9), units=99)
     section = section_of([layer(BASE, "stem", dict.fromkeys(SCORES, 0.2)), few], [])
     text = words(section)
-    assert "Most V1-like: stem of ResNet-18" in text and "It has few units" not in text
+    assert "of the layers with at least 100 units behind each score: stem of ResNet-18" in text
+    assert "It has few units" not in text
     cells = [words(row) for row in section.all("tr")][1:]
     assert cells[0].startswith("stem") and "read with care" not in cells[0]
     assert cells[1].startswith("layer4") and "few units, read with care" in cells[1]

@@ -135,6 +135,11 @@ def beats_noise(shares: Measured) -> Finding:
         return Finding("fail" if rise > FAIL * error else "warning", numbers, meaning)
     if rise < -WARN * error:
         return Finding("pass", numbers, "The attack does more than random noise.")
+    if rise < -PLATEAU:
+        lower = f"by {-100 * rise:.1f} points more than random noise"
+        images = _on(len(next(iter(shares.values()))))
+        meaning = f"The attack lowers the accuracy {lower}, which may be chance {images}."
+        return Finding("warning", numbers, meaning)
     meaning = (
         "The attack cannot be told from random noise at this budget: it is too small, or the "
         "attack finds nothing."

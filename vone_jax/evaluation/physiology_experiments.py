@@ -25,7 +25,8 @@ from vone_jax.v1 import FanoNoise, NeuronalNoise
 CONTRASTS = np.array([0.05, 0.1, 0.2, 0.4, 0.8, 1.0])
 TRIALS = 100
 MAX_UNITS = 200
-# In spikes. Rectification comes after the noise and makes weaker responses less variable.
+# In spikes. Rectification comes after the noise and makes weak responses less variable: the Fano
+# factor of noise whose variance equals its mean is 0.69 at 1 spike, 0.85 at 2 and 0.99 at 6.
 LEAST_MEAN = 2.0
 
 # Layers whose responses are the noise's output, where counts can be had back.

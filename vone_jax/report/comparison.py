@@ -172,7 +172,7 @@ def _usual(measured: Sequence[Mapping[Key, Result]]) -> frozenset[Key]:
     lists = [frozenset(each) for each in measured if each]
     shared = [frozenset.intersection(*lists)] if lists else []
     most = [c for c in lists + shared if 2 * sum(c <= each for each in lists) > len(lists)]
-    return max(most, key=lambda each: (len(each), sorted(each)), default=frozenset())
+    return max(most, key=lambda each: (len(each), sorted(map(str, each))), default=frozenset())
 
 
 def images(runs: Sequence[Run]) -> str:

@@ -157,10 +157,11 @@ def response_maps(arrays: Mapping[str, np.ndarray]) -> list[dict[str, str]]:
     for kind, members in (("simple", cells[:simple]), ("complex", cells[simple:])):
         for i in _chosen(members, arrays) if len(members) else []:
             high = float(max(clean[..., i].max(), np.quantile(noisy[..., i], 0.98)))
+            orientation = (90 - arrays["theta"][i]) % 180
             shown.append(
                 {
                     "kind": kind,
-                    "caption": f"{arrays['sf'][i]:.1f} cycles/°, θ {arrays['theta'][i] % 180:.0f}°",
+                    "caption": f"{arrays['sf'][i]:.1f} cycles/°, {orientation:.0f}°",
                     "kernel": _data_uri(_picture(_tiles(arrays, i)[0])),
                     "clean": heat_map(clean[..., i], high),
                     "noisy": heat_map(noisy[..., i], high),

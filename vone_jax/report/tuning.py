@@ -23,7 +23,7 @@ _CURVES = {
 }
 PARAMETERS = {
     "sf": "spatial frequency, cycles/degree",
-    "theta": "orientation θ, degrees",
+    "theta": "direction of the carrier θ, degrees",
     "nx": "envelope along carrier nx, periods",
     "ny": "envelope across it ny, periods",
 }
