@@ -47,7 +47,11 @@ def new_file(text: str) -> Path:
 
 def parser(command: str, description: str | None) -> argparse.ArgumentParser:
     """Return a parser with the options that every benchmark has."""
-    parser = argparse.ArgumentParser(prog=f"python -m {command}", description=description)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {command}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--quick", action="store_true", help="Tiny sizes: show that it runs.")
     parser.add_argument("--json", type=new_file, help="File for every number, as JSON.")
     return parser

@@ -26,6 +26,9 @@ def test_a_count_is_an_integer_from_its_least_value_on(value):
     arguments.count("steps", 5, most=5)
     with pytest.raises(ValueError, match="steps must be an integer >= 1 and <= 5, got 6"):
         arguments.count("steps", 6, most=5)
+    arguments.count("steps", 2**31 - 1)
+    with pytest.raises(ValueError, match="steps must be an integer >= 1 and <= 2147483647, got"):
+        arguments.count("steps", 10**20)
 
 
 def test_an_instance_is_of_one_of_the_classes():

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -282,6 +283,17 @@ def test_help_fits_a_screen_and_has_all_options_on_demand(capsys):
     assert "--norm-offset" in shown and "--norm-offset" not in short
     named = set(re.findall(r"--[a-z][a-z-]+", short)) - {"--help-all"}
     assert len(named) >= 10 and all(f"{option} " in shown for option in named)
+
+
+def test_too_little_memory_is_told_with_the_batch_size(run_dir, capsys, monkeypatch):
+    def fail(*arguments, **options):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    monkeypatch.setattr(evaluation, "evaluate", fail)
+    size = 3 * jax.device_count()
+    wrong = ["--suite", "clean", "--batch-size", str(size), "--tag", "memory"]
+    assert program.main([str(run_dir), *wrong]) == 1
+    assert f"take a --batch-size below {size}" in capsys.readouterr().err
 
 
 def test_wrong_runs_end_with_status_2(run_dir, capsys, monkeypatch):

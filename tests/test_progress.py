@@ -84,10 +84,22 @@ def test_nothing_is_printed_after_the_end():
 def test_the_rest_is_estimated_from_what_was_done_here(spent, done, text, monkeypatch):
     """Two steps were done before."""
     progress = Progress(1000, 2, shown=False, stream=io.StringIO())
-    progress.advance(done - 2)
     now = time.monotonic()
     monkeypatch.setattr(module.time, "monotonic", lambda: now + spent)
+    progress.advance(done - 2)
     assert progress.status() == text
+
+
+@pytest.mark.parametrize(
+    ("spent", "rest"), [(60, ", about 4 min left"), (120, ", about 3 min left"), (600, "")]
+)
+def test_the_estimate_does_not_grow_while_a_unit_is_done(spent, rest, monkeypatch):
+    progress = Progress(1000, shown=False, stream=io.StringIO())
+    now = time.monotonic()
+    monkeypatch.setattr(module.time, "monotonic", lambda: now + 60)
+    progress.advance(200)
+    monkeypatch.setattr(module.time, "monotonic", lambda: now + spent)
+    assert progress.status().partition(" so far")[2] == rest
 
 
 def test_work_that_is_found_done_takes_no_time(monkeypatch):

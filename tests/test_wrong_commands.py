@@ -43,7 +43,12 @@ train laboratory/components:bas                 | bas          | did you mean 'b
 train nofile.py                                 | nofile.py    | there is no file
 train broken.py                                 | broken.py    | division by zero
 train empty.py                                  | empty.py     | must define experiment = Experiment
-train r extra                                   | extra        | belongs to no option
+train r extra                                   | extra        | train each by itself
+train r --steps 9 extra                         | extra        | belongs to no option
+train v --model.v1.noise None                   | --model.v1.noise | --model.v1.noise.scale
+train r --optimizer.schedule.kind step          | .schedule.kind | has --optimizer.schedule.final
+train r --model.image-size 100000               | --model.image-size | >= 8 and <= 4096
+train r --epochs 1e300                          | --epochs     | > 0 and <= 1e+06
 train r --epoch 3                               | --epoch      | did you mean --epochs
 train r --batch-size 3                          | --batch-size | did you mean --data.batch-size
 train r --learning-rate 0.1                     | --learning-rate | --optimizer.learning-rate
@@ -190,12 +195,20 @@ eval net --examples 1e3                         | --examples   | an integer, got
 eval net --batch-size 0                         | --batch-size | an integer >= 1
 eval net --batch-size 3                         | --batch-size | a positive multiple
 eval net --points 3                             | --points     | one of 9, 4, 2
+eval net --suite linf --eps --examples 9        | --eps        | needs at least one value
+eval net --suite corruptions --severities       | --severities | needs at least one value
+eval net --suite clean --suite linf             | --suite      | give all its values after one
+eval net --suite corruptions --severities 1-5   | --severities | integers with spaces between them
+eval net --suite l2 --eps 1e30                  | --eps        | at most 28 in norm l2
+eval net --gallery-norm l1 --gallery-eps 1e9    | --gallery-eps | at most 784 in norm l1
+eval net --steps 100000000000000000000          | --steps      | <= 2147483647
+eval net --results empty.py/there               | --results    | Not a directory
 eval net --seed=-1                              | --seed       | an integer >= 0
 eval net --workers=-1                           | --workers    | an integer >= 0
 eval net --noise loud                           | --noise      | one of fresh, frozen
 eval net --noise frozen_attack                  | --noise      | one of fresh, frozen
 eval net --test-noise loud                      | --test-noise | neuronal:SCALE,LEVEL
-eval net --test-noise gaussian:x                | --test-noise | gaussian:
+eval net --test-noise gaussian:x                | --test-noise | 'x' is no number
 eval net --test-noise gaussian:-1               | --test-noise | a finite number >= 0
 eval net --attack-noise neuronal:1              | --attack-noise | neuronal:SCALE,LEVEL
 eval net --attack-noise loud                    | --attack-noise | same, frozen, trained, none
@@ -283,8 +296,8 @@ convert text.txt --image-size=-4                | --image-size | an integer from
 convert text.txt --image-size 1000000           | --image-size | an integer from 8 to 4096
 convert text.txt --outt x                       | --outt       | did you mean '--out'
 convert text.txt                                | the file     | *.safetensors
-convert text.txt --name resnet19                | --name       | resnet18
-convert text.txt --image-size big               | --image-size | invalid int value
+convert text.txt --name resnet19                | --name       | did you mean 'resnet18'?
+convert text.txt --image-size big               | --image-size | an integer, got 'big'
 convert text.txt --out                          | --out        | expected one argument
 prepare                                         | COMMAND      | required
 prepare foo                                     | foo          | tfds

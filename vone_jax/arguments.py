@@ -37,6 +37,7 @@ class Range(NamedTuple):
         return low & high & (abs(value) < math.inf)
 
 
+LARGEST_COUNT = 2**31 - 1
 NOT_NEGATIVE, POSITIVE, SHARE = Range(), Range(above=True), Range(most=1.0)
 # Types of fields, see ``fields``.
 Positive = Annotated[float, POSITIVE]
@@ -63,9 +64,14 @@ def choice(name: str, value: Any, choices: Collection[str]) -> None:
 
 
 def count(name: str, value: Any, least: int = 1, most: float = math.inf) -> None:
-    """Check that ``value`` is an integer from ``least`` to ``most``, and not True or False."""
+    """Check that ``value`` is an integer from ``least`` to ``most``, and not True or False.
+
+    No integer may be above 2**31 - 1 if ``most`` does not allow it: devices count in 32 bits.
+    """
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or value < least or int(value) > most:
+    too_large = whole and most == math.inf and int(value) > LARGEST_COUNT
+    if not whole or value < least or int(value) > most or too_large:
+        most = LARGEST_COUNT if too_large else most
         limit = "" if most == math.inf else f" and <= {most}"
         raise ValueError(f"{name} must be an integer >= {least}{limit}, got {value!r}")
 

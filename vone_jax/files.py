@@ -126,6 +126,12 @@ def json_digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def matches_digest(record: dict[str, Any]) -> bool:
+    """True for a JSON object whose field ``digest``, if there is one, is that of the others."""
+    others = {name: value for name, value in record.items() if name != "digest"}
+    return record.get("digest") in (None, json_digest(others))
+
+
 def read_json_lines(path: Path, check: Callable[[Any], Any]) -> tuple[list[Any], bool]:
     """The values of a file with JSON in each line, and whether its last line is cut off.
 

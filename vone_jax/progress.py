@@ -35,7 +35,8 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         self._terminal = self._stream.isatty()
         self._total, self._first, self._done, self._unit = total, done, done, unit
         self._doing = ""
-        self._start = time.monotonic()
+        # When the work began, and when a unit was done last.
+        self._start = self._last = time.monotonic()
         self._bar = tqdm(
             total=total,
             initial=done,
@@ -58,6 +59,7 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count ``count`` more units, with a note such as ``"loss 0.5"``."""
         self._done += count
+        self._last = time.monotonic()
         if note:
             self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(count)
@@ -86,7 +88,11 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         # The first units take longer than others, since programs are compiled for them.
         enough = done >= _SHARE * (self._total - self._first) or (done > 0 and spent >= _LONG)
         if enough and self._done < self._total:
-            rest = f", about {_duration(spent * (self._total - self._done) / done)} left"
+            # The time since the last unit is part of the rest. There is no estimate once a unit
+            # takes longer than it.
+            until_last = self._last - self._start
+            left = until_last * (self._total - self._done) / done - (spent - until_last)
+            rest = f", about {_duration(left)} left" if left > 0 else ""
         doing = f"{self._doing}: " if self._doing else ""
         count = f"{self._done} of {self._total} {self._unit}, " if self._total else ""
         return f"{doing}{count}{_duration(spent)} so far{rest}"

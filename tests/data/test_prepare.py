@@ -98,6 +98,17 @@ class TestIdx:
             read_idx_folder(tmp_path)
 
 
+def test_archives_that_tfds_cannot_download_are_named(tmp_path, monkeypatch, capsys):
+    class Builder:
+        def download_and_prepare(self, download_config):
+            raise AssertionError("Manual directory\n does not exist: it should have two files")
+
+    monkeypatch.setattr(tfds_sets, "_builder", lambda *arguments, **options: Builder())
+    assert prepare.main(["tfds", "imagenet2012", "--data-dir", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "--manual-dir must name a directory with them: Manual directory does not exist" in said
+
+
 def test_an_archive_is_whole_or_as_before(tmp_path, full_disk):
     """Under the name that was given, without an ending that NumPy adds."""
     path = tmp_path / "subset"

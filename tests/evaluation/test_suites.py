@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -229,6 +230,21 @@ def test_attacks_for_more_classes_are_refused_when_planned(fields, task, least, 
         evaluation.plan(network, request, tmp_path / "results")
     fewer = dataclasses.replace(request, suite=("linf", "apgd"), loss="margin")
     assert evaluation.plan(network, fewer, tmp_path / "results")
+
+
+def test_few_images_are_one_batch_that_is_not_filled_up(tmp_path):
+    """What fills a batch costs as much as images do."""
+    names, devices = data.load("fashion_mnist_small", "test").class_names, jax.device_count()
+    network = Network("few", lambda keys, x: x[:, :10, 0, 0], (28, 28, 1), class_names=names)
+
+    def sizes(**fields):
+        request = evaluation.Request(source="fashion_mnist_small", split="test", **fields)
+        return [job.batch_size for job, _ in evaluation.plan(network, request, tmp_path)]
+
+    assert sizes(suite=("clean",), examples=6) == [-(-6 // devices) * devices]
+    assert sizes(suite=("clean",), examples=60) == [-(-50 // devices) * devices]
+    assert sizes(suite=("clean",), examples=6, batch_size=4 * devices) == [4 * devices]
+    assert sizes(suite=("masking",), masking_images=3) == [-(-3 // devices) * devices]
 
 
 def test_one_class_is_refused_when_planned(tmp_path):

@@ -1,6 +1,7 @@
 """Run directories: loaded, refused, and as a data frame."""
 
 import dataclasses
+import json
 import math
 import shutil
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.results import built
-from vone_jax import names, results
+from vone_jax import files, names, results
 
 
 @pytest.fixture
@@ -146,6 +147,17 @@ def test_a_copy_of_a_result_counts_once(run):
     (directory / "clean.npz").rename(directory / "clean (1).npz")
     (loaded,) = results.load([run])
     assert len(loaded.results) == len(before.results) and not loaded.warnings
+
+
+def test_a_config_that_was_edited_is_a_gap(run):
+    config = json.loads((run / "config.json").read_text())
+    config["digest"] = files.json_digest(config)
+    (run / "config.json").write_text(json.dumps(config))
+    (loaded,) = results.load([run])
+    assert not loaded.gaps
+    (run / "config.json").write_text(json.dumps(config | {"device": "another"}))
+    (loaded,) = results.load([run])
+    assert "config.json does not match its digest" in loaded.gaps[0]
 
 
 def test_a_network_that_was_not_trained_here_has_no_gap(run):

@@ -468,8 +468,8 @@ def test_more_steps_than_can_be_counted_are_refused(tiny, tmp_path, monkeypatch)
         replace(tiny, steps=2**31)
     with pytest.raises(ValueError, match=r"epochs must be .* <= 1e\+06, got 1e\+300"):
         replace(tiny, steps=None, epochs=1e300)
-    monkeypatch.setattr("vone_jax.training.setup.MOST_STEPS", 5)
-    with pytest.raises(ValueError, match="epochs must make at most 5 steps, got 100 with"):
+    monkeypatch.setattr("vone_jax.arguments.LARGEST_COUNT", 99)
+    with pytest.raises(ValueError, match="epochs must make at most 99 steps, got 100 with"):
         train(replace(tiny, steps=None, epochs=100.0), tmp_path)
 
 

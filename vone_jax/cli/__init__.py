@@ -150,12 +150,32 @@ class Parser(argparse.ArgumentParser):
             meant = nearest(unknown[1], re.findall(r"--[a-z][\w-]*", self.format_usage()))
             message = f"there is no option {unknown[1]}{meant}"
         message = re.sub("^argument ([^:]+):", r"\1:", message)
+        message = re.sub(r": invalid int value: (.*)", r" must be an integer, got \1", message)
+        if wrong := re.fullmatch(r"(\S+): invalid choice: '(.*)' \(choose from (.*)\)", message):
+            known = wrong[3].replace("'", "").split(", ")
+            message = f"{wrong[1]} must be one of {', '.join(known)}; got {wrong[2]!r}"
+            message += nearest(wrong[2], known)
         raise SystemExit(fail(self.prog, message, WRONG_ARGUMENTS))
 
     def directory(self, name: str, path: Path | str | None) -> None:
         """Refuse a file where an option names a directory to write."""
         if path is not None and Path(path).exists() and not Path(path).is_dir():
             self.error(f"{name} must be a directory, {path} is a file")
+
+
+def out_of_memory(program: str, error: Exception, cure: str) -> int:
+    """Print that the memory was too small, with the cure, and return the exit status ``FAILED``.
+
+    Args:
+      program, error, cure: the name of the program, what was raised, and what to do.
+
+    Raises:
+      Exception: ``error`` itself, if it has another reason.
+    """
+    told = str(error).partition("\n")[0]
+    if not isinstance(error, MemoryError) and "out of memory" not in told.lower():
+        raise error
+    return fail(program, f"the memory is too small ({told or 'of the host'}); {cure}")
 
 
 def located(error: Exception, directory: Path) -> Exception:

@@ -102,6 +102,17 @@ def main(argv: Sequence[str]) -> int:
         message = f"NETWORK must be one network, got {argv[0]} and {argv[1]}"
         both = f"{argv[0]}+{argv[1]} is the mean of their logits"
         return cli.fail(PROGRAM, f"{message}; {both}", cli.WRONG_ARGUMENTS)
+    fields = dataclasses.fields(evaluation.Request)
+    lists = [cli.option(field.name) for field in fields if isinstance(field.default, tuple)]
+    for position, word in enumerate(argv):
+        if word in lists:
+            following = argv[position + 1 : position + 2]
+            # Without a suite, the request names them all.
+            if word != "--suite" and (not following or following[0].startswith("--")):
+                return cli.fail(PROGRAM, f"{word} needs at least one value", cli.WRONG_ARGUMENTS)
+            if word in argv[:position]:
+                message = f"{word} is there twice; give all its values after one"
+                return cli.fail(PROGRAM, message, cli.WRONG_ARGUMENTS)
     try:
         arguments = parsing.parse(
             Arguments, argv, PROGRAM, "Options:", markers=(tyro.conf.OmitArgPrefixes,)
@@ -138,6 +149,7 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
     try:
         network = _open(arguments)
         tasks = evaluation.plan(network, arguments.request, arguments.results, command)
+        tasks[0][0].directory.mkdir(parents=True, exist_ok=True)
     except (ValueError, TypeError, OSError, training.RunDirectoryError) as error:
         if getattr(error, "__notes__", None):
             raise  # It comes from a function of the user, who needs the traceback.
@@ -158,6 +170,10 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
         return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS)
     except (ValueError, OSError, FloatingPointError) as error:
         return cli.fail(PROGRAM, cli.located(error, tasks[0][0].directory), argv=argv)
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        size = min(job.batch_size for job, _ in tasks)
+        cure = f"take a --batch-size below {size}" if size > 1 else "take a smaller network"
+        return cli.out_of_memory(PROGRAM, error, cure)
     _warn(_after(finished))
     if jax.process_index() == 0:
         print(summary(finished))

@@ -135,9 +135,16 @@ def _of_choices(help: str, value: str, name: str, choices: str) -> str:
 
 def _of_words(help: str, name: str, words: str) -> str:
     usage = re.search(rf"({re.escape(name)} .*?[\]A-Z])(?: [A-Z][a-z]|$)", help)
-    if usage and set(re.findall("[A-Z]+", usage[1])) == {"FLOAT"}:
+    kinds = set(re.findall("[A-Z]+", usage[1])) if usage else set()
+    if kinds == {"FLOAT"}:
         return f"{name} must be numbers or fractions such as 8/255, got {words}"
+    if kinds == {"INT"}:
+        return f"{name} must be integers with spaces between them, got {words}"
     return f"{usage[1] if usage else name} cannot take {words}"
+
+
+# Of more options, a message lists none.
+_LISTED = 6
 
 
 def _unknown(word: str, options: Sequence[str], absent: Sequence[str]) -> str:
@@ -151,6 +158,11 @@ def _unknown(word: str, options: Sequence[str], absent: Sequence[str]) -> str:
                 f"there is no option {word}, since {part} is None in this config; a config file of "
                 "your own can set it"
             )
+    if parts := [each for each in options if each.startswith(f"{typed}.")]:
+        return (
+            f"there is no option {word}, but {', '.join(parts)}; a config file of your own can set "
+            "another kind, or None"
+        )
     name = typed.lstrip("-")
     end = name.rpartition(".")[2]
     ends = {each.lstrip("-").rpartition(".")[2] for each in options}
@@ -162,11 +174,17 @@ def _unknown(word: str, options: Sequence[str], absent: Sequence[str]) -> str:
     if not meant and end in _ELSEWHERE:
         return f"there is no option {word} here, but {names.command(_ELSEWHERE[end])} has it"
     close = [] if meant else difflib.get_close_matches(f"--{name}", options, n=1, cutoff=0.8)
+    # Long paths are alike, whatever their last words are.
+    if close and not difflib.get_close_matches(end, [close[0].rpartition(".")[2]], cutoff=0.5):
+        close = []
     if not close:
         meant = meant or difflib.get_close_matches(end, ends, n=2, cutoff=0.7)
         close = [each for each in options if each.lstrip("-").rpartition(".")[2] in meant]
     if not close:
-        return f"there is no option {word}; --help-all lists all options"
+        parent = typed.rpartition(".")[0]
+        beside = [each for each in options if parent and each.rpartition(".")[0] == parent]
+        there = f"this config has {', '.join(beside)}" if 0 < len(beside) <= _LISTED else ""
+        return f"there is no option {word}; {there or '--help-all lists all options'}"
     return f"there is no option {word}; did you mean {' or '.join(close)}?"
 
 

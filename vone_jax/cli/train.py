@@ -69,6 +69,9 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0].startswith("-"):
         known = "\n  ".join(training.config_names(configs))
         return cli.manual(f"{__doc__}\nConfigs:\n  {known}", "train.py", argv)
+    if len(argv) > 1 and not argv[1].startswith("-"):
+        message = f"CONFIG must be one config, got {argv[0]} and {argv[1]}; train each by itself"
+        return cli.fail(PROGRAM, message, cli.WRONG_ARGUMENTS)
     try:
         experiment = training.load_config(argv[0], configs)
         if {"-h", "--help"} & set(argv):
@@ -123,6 +126,12 @@ def main(argv: Sequence[str]) -> int:
         training.CheckpointError,
     ) as error:
         return cli.fail(PROGRAM, cli.located(error, run_dir), options=_OPTIONS, argv=argv)
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        cure = (
+            "take a smaller --data.batch-size, or --accumulation-steps 2 or more, or --remat; or a "
+            "smaller --model.image-size or network"
+        )
+        return cli.out_of_memory(PROGRAM, error, cure)
     if not outcome.finished:
         return cli.STOPPED
     if jax.process_index() == 0:

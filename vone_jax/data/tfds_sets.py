@@ -77,6 +77,7 @@ def prepare(name: str, data_dir: DataDir = None, manual_dir: str | None = None) 
     Raises:
       ModuleNotFoundError: if TFDS needs a package that is not installed. Usually it is TensorFlow,
         which encodes the images of many sets.
+      ValueError: if ``manual_dir`` lacks the files.
     """
     builder = _builder(name, data_dir, file_format="array_record")
     config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
@@ -87,6 +88,10 @@ def prepare(name: str, data_dir: DataDir = None, manual_dir: str | None = None) 
             f"preparing {name!r} needs a package that is not installed: {error}. For TensorFlow, "
             f"pip install 'vone-jax[prepare]'; reading the prepared set does not need it"
         ) from error
+    except AssertionError as error:
+        # TFDS says in several lines which files it cannot download.
+        needed = " ".join(str(error).split())
+        raise ValueError(f"--manual-dir must name a directory with them: {needed}") from error
     return str(builder.data_path)
 
 

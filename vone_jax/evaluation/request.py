@@ -81,7 +81,8 @@ class Request:
       suite: names of suites, see above.
       examples: Number of images, every k-th of the split. Default: 5000, or all if there are
         fewer.
-      batch_size: Images at a time, a multiple of the number of devices. Default: about 50.
+      batch_size: Images at a time, a multiple of the number of devices. Default: about 50, or
+        all if there are fewer.
       matmul_precision: Precision of matrix products and convolutions: "default", "high" or
         "highest". Default: "high" on TPUs, "highest" on GPUs. A CPU always uses the highest, and so
         does the suite physiology.
@@ -320,9 +321,16 @@ def parse_noise(name: str, text: str, trained: Noise) -> Noise:
     kind, colon, rest = text.partition(":")
     accepted = f"{', '.join(words)}, {_NOISE_FORMS}"
     try:
-        fields = [float(field) for field in rest.split(",")] if colon else []
+        fields = list(map(_number_of_noise, rest.split(","))) if colon else []
         if len(fields) in _FIELDS_OF_NOISE.get(kind, ()):
             return NOISES[kind](*fields)
     except ValueError as error:
         raise ValueError(f"{name} {text!r}: {error}; accepted are {accepted}") from error
     raise ValueError(f"{name} must be {accepted}; got {text!r}")
+
+
+def _number_of_noise(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no number") from None

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,7 +64,10 @@ def plan(
     def whole(size: int) -> int:
         return -(-size // devices.size) * devices.size
 
-    batch_size = whole(_BATCH_SIZE) if request.batch_size is None else request.batch_size
+    # A batch is filled up, and what fills it costs as much as images.
+    usual = whole(min(_BATCH_SIZE, count))
+    batch_size = usual if request.batch_size is None else request.batch_size
+    masking = min(request.masking_images, count)
     job = Job(
         network=network,
         examples=Examples(source, count),
@@ -83,8 +87,8 @@ def plan(
     )
     few = dataclasses.replace(
         job,
-        examples=Examples(source, min(request.masking_images, count)),
-        batch_size=min(batch_size, whole(_MASKING_BATCH_SIZE)),
+        examples=Examples(source, masking),
+        batch_size=min(batch_size, whole(min(_MASKING_BATCH_SIZE, masking))),
     )
     target = suites.Target(
         network.image_shape,
@@ -105,12 +109,17 @@ def plan(
             shown = dataclasses.replace(exhibit.condition, kept=exhibit.count)
             tasks = [(each, shown if task == exhibit.condition else task) for each, task in tasks]
         tasks.append((job, exhibit))
-    _check_classes(tasks, network)
+    _check_attacks(tasks, network)
     return tasks
 
 
-def _check_classes(tasks: Sequence[tuple[Job, Task]], network: Network) -> None:
-    """Refuse attacks whose losses are not defined for so few classes, and all for one class."""
+def _check_attacks(tasks: Sequence[tuple[Job, Task]], network: Network) -> None:
+    """Refuse attacks whose losses are not defined for so few classes, and all for one class.
+
+    Refuse a radius that is larger than any change of an image, too: its squares may overflow.
+    """
+    values = math.prod(network.image_shape)
+    largest = {"linf": 1.0, "l2": values**0.5, "l1": float(values)}
     judged = [task.name for _, task in tasks if isinstance(task, Condition)]
     if network.num_classes < 2 and judged:
         raise ValueError(
@@ -122,6 +131,14 @@ def _check_classes(tasks: Sequence[tuple[Job, Task]], network: Network) -> None:
         several = condition.attacks if isinstance(condition, WorstOf) else ()
         if isinstance(condition, Attacked | Minimal):
             several = (condition.attack,)
+        radii = [(condition.norm, condition.eps)] if isinstance(condition, Masking) else []
+        for norm, eps in [*radii, *((attack.norm, attack.eps) for attack in several)]:
+            if eps > largest[norm]:
+                name = "gallery_eps" if isinstance(task, exhibits.Gallery) else "eps"
+                raise ValueError(
+                    f"{name} must be at most {largest[norm]:g} in norm {norm}, the largest change "
+                    f"of an image of {network.name}, got {eps:g}"
+                )
         least = max((attack.least_classes for attack in several), default=2)
         if least > 2 and network.num_classes < least:
             raise ValueError(

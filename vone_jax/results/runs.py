@@ -177,10 +177,10 @@ def _load(path: Path) -> Run:
         )
     networks = [result.network for result in results]
     # Two files may have one name, and so one directory of results.
-    files = {network.source: network.weights for network in networks if network.source}
-    weights = [f"{source} (weights {weights})" for source, weights in files.items()]
+    sources = {network.source: network.weights for network in networks if network.source}
+    weights = [f"{source} (weights {weights})" for source, weights in sources.items()]
     # The same file in two places is one network.
-    weights = weights if len(set(files.values())) > 1 else []
+    weights = weights if len(set(sources.values())) > 1 else []
     architectures = list(dict.fromkeys(network.name for network in networks))
     for different in (architectures, weights):
         if len(different) > 1:
@@ -200,6 +200,11 @@ def _load(path: Path) -> Run:
         gaps.append(f"{log} is missing: the course of the training is not known.")
     if config.exists():
         described = read_json(config, "restore it, or move it away to read the results alone")
+        if not files.matches_digest(described):
+            gaps.append(
+                f"{config} does not match its digest: it was damaged or edited, and the network "
+                "may have been trained in another way."
+            )
     else:
         described = {"experiment": networks[0].config} if elsewhere else {}
     return Run(

@@ -17,9 +17,6 @@ from vone_jax.training.optimizer import OptimizerConfig
 from vone_jax.v1 import Noise, SubcorticalConfig, VOneBlockConfig
 from vone_jax.v1.divisive import Rule
 
-# The state of a run counts its steps in an int32.
-MOST_STEPS = 2**31 - 1
-
 MatmulPrecision = Literal["default", "high", "highest"]
 
 
@@ -244,7 +241,7 @@ class Experiment:
     # Length of the run in epochs, at most a million.
     epochs: Annotated[float, Range(most=1e6, above=True)] = 1.0
     # Length of the run in steps. If given, epochs is ignored.
-    steps: Annotated[int | None, Range(1, MOST_STEPS)] = None
+    steps: int | None = None
     # Network whose weights the run starts from: a run directory, a folder of vone_jax.convert, or
     # a checkpoint file. What fits is taken, the rest is drawn at random.
     initial_weights: str | None = None

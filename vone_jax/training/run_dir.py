@@ -111,8 +111,7 @@ def read_run(run_dir: Path | str) -> RunDescription:
     if not isinstance(config, dict):
         raise RunDirectoryError(f"{path} must hold a JSON object, it holds {config!r:.80}")
     # Runs of earlier versions have no digest.
-    digest = config.pop("digest", None)
-    if digest is not None and digest != files.json_digest(config):
+    if not files.matches_digest(config):
         raise RunDirectoryError(
             f"{path} does not match its digest: it was damaged or edited. Restore the file; if the "
             "edit was intended, remove its field 'digest'"

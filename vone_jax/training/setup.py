@@ -13,7 +13,7 @@ import numpy as np
 
 from vone_jax import arguments, data, prng
 from vone_jax import mesh as meshes
-from vone_jax.training.experiment import MOST_STEPS, DataConfig, Experiment, ModelConfig
+from vone_jax.training.experiment import DataConfig, Experiment, ModelConfig
 from vone_jax.training.selection import check_patterns, split
 from vone_jax.training.similarity import make_targets
 from vone_jax.training.step import (
@@ -222,10 +222,10 @@ def prepare(experiment: Experiment, mesh: meshes.Mesh) -> Setup:
     model = build_model(experiment.model, experiment.precision)
     steps_per_epoch = data.batches_per_epoch(train_source, config.batch_size)
     total_steps = experiment.total_steps(steps_per_epoch)
-    if total_steps > MOST_STEPS:
+    if total_steps > arguments.LARGEST_COUNT:
         raise ValueError(
-            f"epochs must make at most {MOST_STEPS} steps, got {experiment.epochs:g} with "
-            f"{total_steps} steps"
+            f"epochs must make at most {arguments.LARGEST_COUNT} steps, got "
+            f"{experiment.epochs:g} with {total_steps} steps"
         )
     shapes = jax.eval_shape(lambda: initial_state(experiment, model))
     freeze, rates = experiment.freeze, experiment.optimizer.rates
