@@ -243,10 +243,10 @@ def summarise(
     note += ", with a drawn texture in the place of frost." if drawn else "."
     every = names.COMMON_CORRUPTIONS
     mean_error = relative = None
-    if any(sorted(accuracy.get(name, {})) != list(names.SEVERITIES) for name in every):
-        note += " Corruption errors (mCE) need all 15 at all five severities."
-    elif not imagenet:
+    if not imagenet:
         note += " Corruption errors (mCE) are defined on ImageNet at 224 pixels."
+    elif any(sorted(accuracy.get(name, {})) != list(names.SEVERITIES) for name in every):
+        note += " Corruption errors (mCE) need all 15 at all five severities."
     else:
         errors = {
             name: {severity: 1 - share for severity, share in accuracy[name].items()}
