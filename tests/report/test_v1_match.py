@@ -83,6 +83,9 @@ def test_tables_and_figure(pool, tmp_path):
     assert [row["layer"] for row in rows] == ["stem"] * 6
     assert float(rows[5]["robust"]) == pytest.approx(0.8) and rows[5]["linf_1/255"] == "0.8"
     text = (tmp_path / "v1_match.md").read_text()
+    (line,) = [line for line in text.splitlines() if "| net5 |" in line]
+    assert f"| stem | {rows[5]['units']} | 0.800 |" in line and int(rows[5]["units"]) > 0
+    assert "with fewer than 100 it is uncertain" in text
     assert "6 networks." in text and "| Pearson | 0.9" in text and "seed 0" in text
     assert text.index("net5") < text.index("net2") < text.index("net3")
     assert (tmp_path / "v1_match.png").read_bytes().startswith(b"\x89PNG")

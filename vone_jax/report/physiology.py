@@ -16,7 +16,7 @@ from vone_jax.results import FIELD_MAPS, SCORED, TUNING_AXES, LayerScores, Prope
 # Example units, from the lowest to the highest preferred spatial frequency.
 _EXAMPLES = 4
 # Scores of fewer units are uncertain. The smallest sample of neurons behind a score has 87.
-_FEW_UNITS = 100
+FEW_UNITS = 100
 # Share of a unit's largest response above which a place belongs to its field.
 _IN_FIELD = 0.05
 
@@ -45,10 +45,15 @@ class Layer:
         return ", ".join(filter(None, (count(measured.units, "unit"), size, trials, change)))
 
     @property
-    def few(self) -> bool:
-        """True if a score is of fewer than ``_FEW_UNITS`` units."""
+    def units(self) -> int:
+        """The least number of units behind a score."""
         scored = [p for p in self.measured.properties.values() if p.status == SCORED]
-        return any((item.units or 0) < _FEW_UNITS for item in scored)
+        return min((item.units or 0 for item in scored), default=0)
+
+    @property
+    def few(self) -> bool:
+        """True if a score is of fewer than ``FEW_UNITS`` units."""
+        return self.units < FEW_UNITS
 
     @property
     def dashes(self) -> str:
@@ -112,7 +117,7 @@ def section(runs: Sequence[Run]) -> dict[str, Any] | None:
     sources = [layer.measured.properties[name].source for layer in scored for name, _ in columns]
     return {
         "columns": [label for _, label in columns],
-        "few": _FEW_UNITS,
+        "few": FEW_UNITS,
         "layers": rows,
         "best": shown,
         "failed": [entry for entry in recorded if entry.result.scores is None],

@@ -29,6 +29,7 @@ RESAMPLES = 10000
 SEED = 0
 # The columns of the robust accuracy and its interval.
 _ROBUST = ("robust", "low", "high")
+_HEADINGS = ("Network", "Run", "Best layer", "Units", "V1 match", "Clean %", "Robust %")
 
 
 class Correlation(NamedTuple):
@@ -47,7 +48,8 @@ class Match:
 
     Attributes:
       networks: a line for each network: its run directory and the name of that, its label, the
-        layer that is most like V1, the mean score of that layer ("v1_match"), the clean accuracy,
+        layer that is most like V1, the least number of its units behind a score, the mean score of
+        that layer ("v1_match"), the clean accuracy,
         the mean over norms of the mean accuracy over the weak radii ("robust"), its 95 % interval
         over images ("low", "high"; NaN where images are not known), and the accuracy at each weak
         radius.
@@ -79,7 +81,7 @@ class Match:
             clean, robust, low, high = (100 * line[name] for name in ("clean", *_ROBUST))
             interval = "" if np.isnan(low + high) else f" ({low:.1f} to {high:.1f})"
             match, clean = f"{line['v1_match']:.3f}", "–" if np.isnan(clean) else f"{clean:.1f}"
-            known = (line["network"], line["name"], line["layer"], match, clean)
+            known = (line["network"], line["name"], line["layer"], str(line["units"]), match, clean)
             rows.append((*known, f"{robust:.1f}{interval}"))
         parts = [
             f"{len(rows)} networks. V1 match: mean score of the best layer over "
@@ -87,8 +89,9 @@ class Match:
             markdown(("Correlation", "Value", "95 % interval", "p"), correlations),
             "\n".join(f"{NORM_LABELS[n]}: `{settings}`." for n, settings in self.attacks.items()),
             f"Intervals: bootstrap over networks, {RESAMPLES} resamples, seed {SEED}. Networks of "
-            "one kind with other seeds count as networks of their own.",
-            markdown(("Network", "Run", "Best layer", "V1 match", "Clean %", "Robust %"), rows),
+            "one kind with other seeds count as networks of their own. Units: the least number "
+            f"behind a score of the layer; with fewer than {physiology.FEW_UNITS} it is uncertain.",
+            markdown(_HEADINGS, rows),
         ]
         return "\n\n".join(parts) + "\n"
 
@@ -187,7 +190,8 @@ def match(runs: Sequence[Run], weakest: int = 2) -> Match:
             **dict(zip(_ROBUST, results.mean_accuracy(attacked), strict=True)),
             **{"_".join(r): each.accuracy for r, each in zip(radii, attacked, strict=True)},
         }
-        rows.append(known | {"layer": members[best].name} | accuracies)
+        layer = {"layer": members[best].name, "units": members[best].units}
+        rows.append(known | layer | accuracies)
     networks = pd.DataFrame(rows)
     measured = correlations(networks["v1_match"].tolist(), networks["robust"].tolist())
     return Match(networks, tuple(label for _, label in columns), radii, attacks, measured)
