@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
@@ -93,7 +94,7 @@ def example_keys(key: Key[Array, ""] | Keys, num_examples: int) -> Keys:
     """
     key = threefry(key)
     if key.ndim == 0:
-        return index_keys(key, jnp.arange(num_examples, dtype=jnp.uint32))
+        return index_keys(key, np.arange(num_examples, dtype=np.uint32))
     if key.shape != (num_examples,):
         raise ValueError(
             f"key must be one typed key or one key per example, shape ({num_examples},), "
