@@ -142,6 +142,22 @@ def test_files_keep_the_form_of_base_networks(name, image_size, tmp_path):
     assert folder_keeps(tmp_path, model, variables)
 
 
+def test_a_size_that_is_taken_from_a_small_kernel_is_told(tmp_path):
+    """A file of a network with another stem would have the same shapes."""
+    model = models.create("resnet18", 3, image_size=32, width=2)
+    write_safetensors(
+        tmp_path / "net.safetensors", convert.to_torch(model, random_variables(model))
+    )
+    told = "image size that the file does not say: 32 pixels"
+    (note,) = [n for n in convert.read(tmp_path / "net.safetensors").notes if told in n]
+    assert "The stem has stride 1 and no pool then; of another one, logits are wrong" in note
+    given = convert.read(tmp_path / "net.safetensors", image_size=32)
+    assert told not in " ".join(given.notes)
+    write_safetensors(tmp_path / "large.safetensors", filled("resnet18")[2])
+    large = convert.read(tmp_path / "large.safetensors")
+    assert large.model.image_size == 224 and told not in " ".join(large.notes)
+
+
 @pytest.mark.parametrize("size", [4, 4097, 28.5, "large", True])
 def test_a_wrong_size_of_a_stem_is_refused(size, tmp_path):
     path = tmp_path / "net.safetensors"
@@ -280,12 +296,14 @@ def test_all_problems_of_a_state_dict_are_reported_at_once():
     broken["fc.bias"] = np.zeros(11, np.float32)
     broken["fc.weight"] = np.full_like(broken["fc.weight"], np.nan)
     broken["layer9.0.conv1.weight"] = np.zeros(1, np.float32)
+    broken["bn1.running_var"] = broken["bn1.running_var"] - 10
     with pytest.raises(ValueError) as error:
         convert.from_state_dict(model, broken)
     assert set(error.value.problems) == {
         "missing: layer3.1.bn2.bias for params/back_end/layer3_1/bn2/bias",
         "shape: fc.bias gives (11,), params/back_end/fc/bias has (5,)",
         "not finite: fc.weight",
+        "negative variance: bn1.running_var",
         "unused: layer9.0.conv1.weight",
     }
 

@@ -325,6 +325,18 @@ def test_a_network_that_is_no_run_needs_no_images(
         evaluation.plan(other, dataclasses.replace(asked, suite=("physiology", "clean")), tmp_path)
 
 
+def test_noise_that_cannot_be_switched_off_is_told(job, recording, monkeypatch):
+    def fail(*arguments, **options):
+        raise ValueError("selection_response_fn must not draw noise from its keys")
+
+    monkeypatch.setattr(neurophysiology, "score", fail)
+    layer = evaluation.Layer(recording, "v1")
+    measured, _ = layer.make(job, [])
+    assert measured.status == (
+        "not scored: the layer draws noise that cannot be switched off; record one before it"
+    )
+
+
 @pytest.mark.slow
 def test_trials_with_noise_are_recorded_as_such(job, network):
     noisy = evaluation.recording(network, ("v1",), trials=2)

@@ -178,6 +178,11 @@ def read(
             form["image_size"] = usual_size
             usual = models.create(name, architecture.num_classes, width=width, **form)
             notes += _other_stem(model, usual)
+            if image_size is None and stored_size is None and usual_size == 32:
+                notes.append(
+                    f"image size that the file does not say: {size} pixels, since the first kernel "
+                    f"is small. The stem has {_moves(model)} then; of another one, logits are wrong"
+                )
     except ValueError as error:
         raise CheckpointError(refusal, [*problems, str(error)]) from None
     variables, misfits = fill(model, state_dict)
@@ -196,10 +201,7 @@ def _rounded(values: Collection[float]) -> str:
 
 def _other_stem(ours: Any, usual: Any) -> list[str]:
     """A note if the stem of a network moves otherwise than that for images of the usual size."""
-    moves = [
-        f"stride {each.stem.stride}{'' if getattr(each.stem, 'pool', True) else ' and no pool'}"
-        for each in (ours, usual)
-    ]
+    moves = list(map(_moves, (ours, usual)))
     if moves[0] == moves[1]:
         return []
     return [
@@ -207,6 +209,11 @@ def _other_stem(ours: Any, usual: Any) -> list[str]:
         f"{usual.image_size} pixels {moves[1]}: give an image size only if the network was trained "
         "with it"
     ]
+
+
+def _moves(model: Any) -> str:
+    pool = "" if getattr(model.stem, "pool", True) else " and no pool"
+    return f"stride {model.stem.stride}{pool}"
 
 
 def _front_end(

@@ -167,7 +167,8 @@ def from_state_dict(model: Network, state_dict: Mapping[str, np.ndarray]) -> dic
 
     Raises:
       CheckpointError: (a ValueError) listing all problems: leaves without a tensor, tensors
-        without a leaf, shapes that differ, values that are not finite or not floating point.
+        without a leaf, shapes that differ, values that are not finite or not floating point,
+        variances below 0.
     """
     variables, problems = fill(model, state_dict)
     if problems:
@@ -199,6 +200,8 @@ def fill(model: Network, state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str
         value = np.ascontiguousarray(value, np.float32)
         if not np.all(np.isfinite(value)):
             problems.append(f"not finite: {origin.name}")
+        if path[-1] == "var" and np.any(value < 0):
+            problems.append(f"negative variance: {origin.name}")
         # A copy: the tensor may be a view of a file.
         filled[path] = jnp.array(value)
     problems += [f"unused: {name}" for name in sorted(unused)]

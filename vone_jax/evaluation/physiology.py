@@ -197,6 +197,8 @@ class Layer(Exhibit):
             )
         except ValueError as error:
             reason = str(error).replace("response_fn", "the layer")
+            if "selection_response_fn" in str(error):
+                reason = "the layer draws noise that cannot be switched off; record one before it"
             return results.Physiology(f"not {results.SCORED}: {reason}"), {}
         key = prng.stream(jax.random.key(job.seed), "physiology experiments")
         medians, arrays = experiments(network, self.layer, scores, quiet, noisy, key)

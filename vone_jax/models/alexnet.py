@@ -4,6 +4,8 @@ The VOneNet's back end differs from torchvision's: its second convolution has st
 pools are padded, so that the maps are 56, 28, 14, 7, 7 pixels wide.
 """
 
+import math
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -67,7 +69,7 @@ class AlexNetBackEnd(nn.Module):
         x = _conv(x, 4 * w, 3, 1, 1, "conv5", self.dtype)
         x = activations["conv5"] = layers.max_pool(x, self.pool_padding)
         x = layers.adaptive_average_pool(x, self.pool_size)
-        x = x.reshape(x.shape[0], -1)
+        x = x.reshape(x.shape[0], math.prod(x.shape[1:]))  # -1 fails for a batch of 0.
         for name in ("fc6", "fc7"):
             x = nn.Dropout(0.5, deterministic=not train)(x)
             x = layers.linear(64 * w, x.shape[-1], name=name, dtype=self.dtype)(x)

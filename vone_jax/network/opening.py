@@ -343,7 +343,12 @@ def _checked(network: Network, source: str, states_noise: bool) -> Network:
     if not jnp.issubdtype(first.dtype, jnp.floating) or not bool(jnp.isfinite(first).all()):
         raise NetworkError(f"{source}: logits_fn must return finite floating-point logits")
     if network.features is not None:
-        jax.eval_shape(network.features, keys[4:], images)
+        layers = jax.eval_shape(network.features, keys[4:], images)
+        if not isinstance(layers, Mapping):
+            raise NetworkError(
+                f"{source}: features must return a dictionary of layers, got "
+                f"{type(layers).__name__}"
+            )
     depends = bool((first != second).any())
     if states_noise and depends and not network.stochastic:
         raise NetworkError(
