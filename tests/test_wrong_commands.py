@@ -114,7 +114,7 @@ train r --model.image-size 4                    | --model.image-size | an intege
 train r --model.image-size big                  | --model.image-size | an integer
 train r --model.width 0                         | --model.width | an integer >= 1
 train r --model.mean 0.1 0.2 0.3                | --model.mean | one number or one per channel
-train r --model.v1.k-exc 3                      | --model.v1.k-exc | v1 is None in this config
+train r --model.v1.k-exc 3                      | --model.v1.k-exc | takes a network with V1
 train v --model.name resnet18                   | --model.v1   | use 'vone_resnet18'
 train v --model.v1.stride 0                     | --model.v1.stride | an integer >= 1
 train v --model.v1.kernel-size 4                | --model.v1.kernel-size | must be odd

@@ -178,6 +178,16 @@ class TestFolder:
         with pytest.raises(ValueError, match=f"{folder / 'train/eel'} holds no image"):
             data.load(f"folder:{folder}", "train")
 
+    def test_hidden_folders_and_pipes_are_no_images(self, folder):
+        """Notebooks keep copies in such folders, and reading a pipe would not end."""
+        before = len(data.load(f"folder:{folder}", "train"))
+        cat = folder / "train/cat"
+        save(cat / ".ipynb_checkpoints/0.png")
+        save(cat / "deeper/.thumbnails/1.png")
+        (cat / ".linked").symlink_to("deeper")
+        os.mkfifo(cat / "pipe.png")
+        assert len(data.load(f"folder:{folder}", "train")) == before
+
     def test_photographs_that_are_not_decoded_are_named(self, folder):
         """Phones write HEIC. Other files, and hidden ones, are no photographs."""
         for name in ("cat/1.HEIC", "cat/deeper/2.heic", "dog/3.dng", "dog/._4.heic", "dog/5.txt"):

@@ -463,6 +463,13 @@ def test_intervals_longer_than_the_run_are_met_at_its_end(tiny, tmp_path):
     assert [record["kind"] for record in log(tmp_path)].count("validation") == 1
 
 
+def test_more_parts_of_a_batch_than_images_are_refused(tiny, tmp_path):
+    data = replace(tiny.data, batch_size=800)
+    message = "accumulation_steps must be at most .* training images on .*, got 100"
+    with pytest.raises(ValueError, match=message):
+        train(replace(tiny, data=data, accumulation_steps=100), tmp_path)
+
+
 def test_more_steps_than_can_be_counted_are_refused(tiny, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"steps must be an integer .* <= 2147483647, got 21474"):
         replace(tiny, steps=2**31)

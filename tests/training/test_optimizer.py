@@ -149,6 +149,12 @@ def test_warmup_multiplies_the_schedule_by_a_linear_rise():
     np.testing.assert_allclose(warm, plain * rise, rtol=1e-6)
 
 
+def test_boundaries_and_warmup_may_lie_beyond_the_largest_step():
+    assert (curve(Step((2.0, 1e9))) == curve(Step((2.0,)))).all()
+    warm = curve(Constant(), warmup_epochs=1e9)
+    assert (0 < warm).all() and (warm < 1e-6).all()
+
+
 def torch_plateau(losses, decay, patience, threshold):
     """ReduceLROnPlateau, written from its documentation, in Python floats."""
     factor, best, waited, factors = 1.0, math.inf, 0, []

@@ -199,6 +199,16 @@ def test_an_unknown_layer_is_named_before_any_training(tmp_path):
         training.train(mistyped, tmp_path / "run")
 
 
+def test_the_training_set_is_that_of_the_run():
+    """Its split is not always called "train"."""
+    run = experiment(target="pixels", images=20, batch=8)
+    run = replace(run, data=replace(run.data, train_split="test"))
+    with pytest.raises(ValueError, match="similarity.split must be data.train_split, 'test'"):
+        similarity.make_targets(run)
+    named = replace(run.similarity, source=run.data.source)
+    assert len(similarity.make_targets(replace(run, similarity=named))["images"]) == 20
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

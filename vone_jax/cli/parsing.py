@@ -154,10 +154,10 @@ def _unknown(word: str, options: Sequence[str], absent: Sequence[str]) -> str:
     typed = word.partition("=")[0].replace("_", "-")
     for part in absent:
         if f"{typed}.".startswith(f"{part}."):
-            return (
-                f"there is no option {word}, since {part} is None in this config; a config file of "
-                "your own can set it"
-            )
+            cure = "a config file of your own can set it"
+            if part == "--model.v1":
+                cure = "--model.name takes a network with V1, such as vone_resnet18"
+            return f"there is no option {word}, since {part} is None in this config; {cure}"
     if parts := [each for each in options if each.startswith(f"{typed}.")]:
         return (
             f"there is no option {word}, but {', '.join(parts)}; a config file of your own can set "

@@ -83,9 +83,9 @@ class FolderSource(Source):
 
     Classes are numbered in the sorted order of their names. If ``<path>/train`` exists, its
     classes number the other splits too, so a split that lacks a class has the same labels. Images
-    may lie deeper inside a class folder. Hidden files and other types of files are ignored, with a
-    warning if they are photographs of a format that is not decoded, such as HEIC. Neither a
-    rotation in the metadata of a photograph nor transparency is applied, as in torchvision.
+    may lie deeper inside a class folder. Hidden files and folders, and other types of files, are
+    ignored, with a warning if they are photographs of a format that is not decoded, such as HEIC.
+    Neither a rotation in the metadata of a photograph nor transparency is applied, as in torchvision.
 
     A directory without splits, ``<path>/<class>/<image>``, is divided: of each class, every fifth
     image in the order of names is in ``"validation"``, the others are in ``"train"``.
@@ -227,7 +227,10 @@ def _images(root: Path, split: Path, class_name: str) -> tuple[dict[str, str], C
                 if entry.is_symlink():
                     links.append(Path(entry.path))
                 elif entry.is_dir():
-                    folders.append(Path(entry.path))
+                    if entry.name[0] != ".":
+                        folders.append(Path(entry.path))
+                elif not entry.is_file():
+                    continue  # Reading a pipe would not end.
                 elif _is_image(entry.name):
                     images[os.path.join(real, entry.name)] = os.path.relpath(entry.path, split)
                 elif _is_image(entry.name, _OTHER_FORMATS):
@@ -237,7 +240,8 @@ def _images(root: Path, split: Path, class_name: str) -> tuple[dict[str, str], C
             links.sort(reverse=True)
             link = links.pop()
             if link.is_dir():
-                folders.append(link)
+                if link.name[0] != ".":
+                    folders.append(link)
             elif _is_image(link.name):
                 images.setdefault(_target(link, root), os.path.relpath(link, split))
             elif _is_image(link.name, _OTHER_FORMATS):

@@ -51,7 +51,8 @@ class Step(_Schedule):
         super().__post_init__()
 
     def factor(self, step: jax.Array, steps_per_epoch: int, total_steps: int) -> jax.Array:
-        boundaries = [round(epoch * steps_per_epoch) for epoch in self.epochs]
+        # Steps are counted in an int32.
+        boundaries = [min(round(e * steps_per_epoch), arguments.LARGEST_COUNT) for e in self.epochs]
         factors = [self.decay**i for i in range(len(boundaries) + 1)]
         started = jnp.sum(step >= jnp.asarray(boundaries, jnp.int32), dtype=jnp.int32)
         return jnp.asarray(factors, jnp.float32)[started]
@@ -220,7 +221,7 @@ def learning_rate(
 
     def rate(step: jax.Array) -> jax.Array:
         factor = config.schedule.factor(step, steps_per_epoch, total_steps)
-        warmup = jnp.minimum(1.0, (step + 1).astype(jnp.float32) / warmup_steps)
+        warmup = jnp.minimum(1.0, (step + 1).astype(jnp.float32) / float(warmup_steps))
         return config.learning_rate * warmup * factor
 
     return rate

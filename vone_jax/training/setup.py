@@ -214,6 +214,12 @@ def prepare(experiment: Experiment, mesh: meshes.Mesh) -> Setup:
     meshes.check_batch_size(mesh, config.eval_batch_size, "data.eval_batch_size")
     train_source, eval_source = _load(config, "train_split"), _load(config, "eval_split")
     part = mesh.size * experiment.accumulation_steps
+    if part > len(train_source) and experiment.accumulation_steps > 1:
+        raise ValueError(
+            f"accumulation_steps must be at most {len(train_source) // mesh.size or 1} for "
+            f"{len(train_source)} training images on {meshes.describe(mesh)}, got "
+            f"{experiment.accumulation_steps}"
+        )
     if part <= len(train_source) < config.batch_size:
         # All of a small set, as far as devices and parts can share it.
         config = dataclasses.replace(config, batch_size=len(train_source) // part * part)

@@ -208,6 +208,11 @@ def load_matrix(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _images(experiment: Experiment, config: Similarity) -> np.ndarray:
     source, channels = experiment.data.source, experiment.model.in_channels
+    if config.source is None and config.split != experiment.data.train_split:
+        raise ValueError(
+            f"similarity.split must be data.train_split, {experiment.data.train_split!r}, where "
+            f"similarity.source is None, got {config.split!r}; name the source to take another one"
+        )
     images = data.load(config.source or source, config.split, data_dir=experiment.data.data_dir)
     if images.image_shape[-1] != channels:
         raise ValueError(
