@@ -85,7 +85,8 @@ class FolderSource(Source):
     classes number the other splits too, so a split that lacks a class has the same labels. Images
     may lie deeper inside a class folder. Hidden files and folders, and other types of files, are
     ignored, with a warning if they are photographs of a format that is not decoded, such as HEIC.
-    Neither a rotation in the metadata of a photograph nor transparency is applied, as in torchvision.
+    Neither a rotation in the metadata of a photograph nor transparency is applied, as in
+    torchvision.
 
     A directory without splits, ``<path>/<class>/<image>``, is divided: of each class, every fifth
     image in the order of names is in ``"validation"``, the others are in ``"train"``.
