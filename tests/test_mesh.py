@@ -160,3 +160,17 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         return probe.getsockname()[1]
+
+
+def test_too_little_memory_here_is_no_failure_elsewhere(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    error = jax.errors.JaxRuntimeError
+    with pytest.raises(error, match="RESOURCE"), meshes.naming_failures_elsewhere():
+        raise error("RESOURCE_EXHAUSTED: Failed to allocate request for 2.00GiB")
+    with (
+        pytest.raises(ConnectionError, match="another process"),
+        meshes.naming_failures_elsewhere(),
+    ):
+        raise error("UNAVAILABLE: the connection was closed")
+    assert meshes.too_little_memory(MemoryError()) == "the memory of the host is too small"
+    assert not meshes.too_little_memory(error("INTERNAL: another reason"))

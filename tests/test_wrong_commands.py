@@ -45,6 +45,7 @@ train broken.py                                 | broken.py    | division by zer
 train empty.py                                  | empty.py     | must define experiment = Experiment
 train r extra                                   | extra        | train each by itself
 train r --steps 9 extra                         | extra        | belongs to no option
+train r --data photos                           | --data       | a group of that name
 train v --model.v1.noise None                   | --model.v1.noise | --model.v1.noise.scale
 train r --optimizer.schedule.kind step          | .schedule.kind | has --optimizer.schedule.final
 train r --model.image-size 100000               | --model.image-size | >= 8 and <= 4096
@@ -198,6 +199,8 @@ eval net --points 3                             | --points     | one of 9, 4, 2
 eval net --suite linf --eps --examples 9        | --eps        | needs at least one value
 eval net --suite corruptions --severities       | --severities | needs at least one value
 eval net --suite clean --suite linf             | --suite      | give all its values after one
+eval net --suite=clean --suite linf             | --suite      | give all its values after one
+eval net --suite linf --eps 0.1 --eps=0.2       | --eps        | give all its values after one
 eval net --suite corruptions --severities 1-5   | --severities | integers with spaces between them
 eval net --suite l2 --eps 1e30                  | --eps        | at most 28 in norm l2
 eval net --gallery-norm l1 --gallery-eps 1e9    | --gallery-eps | at most 784 in norm l1
@@ -208,7 +211,7 @@ eval net --workers=-1                           | --workers    | an integer >= 0
 eval net --noise loud                           | --noise      | one of fresh, frozen
 eval net --noise frozen_attack                  | --noise      | one of fresh, frozen
 eval net --test-noise loud                      | --test-noise | neuronal:SCALE,LEVEL
-eval net --test-noise gaussian:x                | --test-noise | 'x' is no number
+eval net --test-noise gaussian:x                | --test-noise | 'x' is not a number
 eval net --test-noise gaussian:-1               | --test-noise | a finite number >= 0
 eval net --attack-noise neuronal:1              | --attack-noise | neuronal:SCALE,LEVEL
 eval net --attack-noise loud                    | --attack-noise | same, frozen, trained, none

@@ -66,7 +66,7 @@ def choice(name: str, value: Any, choices: Collection[str]) -> None:
 def count(name: str, value: Any, least: int = 1, most: float = math.inf) -> None:
     """Check that ``value`` is an integer from ``least`` to ``most``, and not True or False.
 
-    No integer may be above 2**31 - 1 if ``most`` does not allow it: devices count in 32 bits.
+    Without ``most``, the limit is 2**31 - 1: devices count in 32 bits.
     """
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     too_large = whole and most == math.inf and int(value) > LARGEST_COUNT

@@ -139,7 +139,7 @@ def read_json_lines(path: Path, check: Callable[[Any], Any]) -> tuple[list[Any],
     no lines. ``check`` raises a ValueError for a value that is not as it should be.
 
     Raises:
-      ValueError: for another line that is damaged, which the message names, and for no text.
+      ValueError: if another line is damaged, which the message names, or the file is not text.
       OSError: if the file cannot be read.
     """
     try:

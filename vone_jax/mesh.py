@@ -133,13 +133,25 @@ def ending_together(alone: Sequence[int] = (1,)) -> Iterator[None]:
 
 @contextlib.contextmanager
 def naming_failures_elsewhere() -> Iterator[None]:
-    """Turn a ``JaxRuntimeError`` in a program of several processes into a ConnectionError."""
+    """Turn a ``JaxRuntimeError`` in a program of several processes into a ConnectionError.
+
+    One about the memory of this process stays, see ``too_little_memory``.
+    """
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+        if jax.process_count() == 1 or too_little_memory(error):
             raise
         raise ConnectionError(f"another process seems to have failed: {error}") from error
+
+
+def too_little_memory(error: Exception) -> str:
+    """The message about an error that too little memory has caused; empty for another error."""
+    if isinstance(error, MemoryError):
+        return f"the memory of the host is too small{f' ({error})' if str(error) else ''}"
+    if re.search("RESOURCE_EXHAUSTED|out[ _]of[ _]memory", str(error), re.IGNORECASE):
+        return f"the memory is too small ({str(error).splitlines()[0]})"
+    return ""
 
 
 def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:

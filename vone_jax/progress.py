@@ -88,8 +88,8 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         # The first units take longer than others, since programs are compiled for them.
         enough = done >= _SHARE * (self._total - self._first) or (done > 0 and spent >= _LONG)
         if enough and self._done < self._total:
-            # The time since the last unit is part of the rest. There is no estimate once a unit
-            # takes longer than it.
+            # The time since the last unit is part of the rest. If the unit has taken longer than
+            # the whole estimate, there is none.
             until_last = self._last - self._start
             left = until_last * (self._total - self._done) / done - (spent - until_last)
             rest = f", about {_duration(left)} left" if left > 0 else ""

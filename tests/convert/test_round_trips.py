@@ -150,7 +150,7 @@ def test_a_size_that_is_taken_from_a_small_kernel_is_told(tmp_path):
     )
     told = "image size that the file does not say: 32 pixels"
     (note,) = [n for n in convert.read(tmp_path / "net.safetensors").notes if told in n]
-    assert "The stem has stride 1 and no pool then; of another one, logits are wrong" in note
+    assert "So the stem has stride 1 and no pool; if the network had another" in note
     given = convert.read(tmp_path / "net.safetensors", image_size=32)
     assert told not in " ".join(given.notes)
     write_safetensors(tmp_path / "large.safetensors", filled("resnet18")[2])

@@ -106,7 +106,9 @@ def test_archives_that_tfds_cannot_download_are_named(tmp_path, monkeypatch, cap
     monkeypatch.setattr(tfds_sets, "_builder", lambda *arguments, **options: Builder())
     assert prepare.main(["tfds", "imagenet2012", "--data-dir", str(tmp_path)]) == 2
     said = capsys.readouterr().err
-    assert "--manual-dir must name a directory with them: Manual directory does not exist" in said
+    assert (
+        "must name the directory of files that TFDS cannot download: Manual directory does" in said
+    )
 
 
 def test_an_archive_is_whole_or_as_before(tmp_path, full_disk):

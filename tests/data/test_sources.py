@@ -186,6 +186,7 @@ class TestFolder:
         save(cat / "deeper/.thumbnails/1.png")
         (cat / ".linked").symlink_to("deeper")
         os.mkfifo(cat / "pipe.png")
+        (cat / "link.png").symlink_to("pipe.png")
         assert len(data.load(f"folder:{folder}", "train")) == before
 
     def test_photographs_that_are_not_decoded_are_named(self, folder):

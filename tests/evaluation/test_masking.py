@@ -260,7 +260,7 @@ def test_on_few_images_an_attack_is_not_called_too_weak():
     shares = {"noise": np.array([0.7, 0.8, 0.8]), "attack": np.array([0.7, 0.4, 0.0])}
     check = masking_checks.beats_noise(shares)
     assert check.verdict == "warning"
-    assert "by 40.0 points more than random noise, which may be chance on 3" in check.meaning
+    assert "by 40.0 points more than random noise; this may be chance on 3" in check.meaning
 
 
 @pytest.mark.parametrize(

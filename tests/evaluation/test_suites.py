@@ -247,6 +247,26 @@ def test_few_images_are_one_batch_that_is_not_filled_up(tmp_path):
     assert sizes(suite=("masking",), masking_images=3) == [-(-3 // devices) * devices]
 
 
+@pytest.mark.parametrize("suite", ["l2", "autoattack", "square", "worst", "masking", "minimal"])
+def test_a_radius_is_at_most_the_largest_change_of_an_image(suite, tmp_path):
+    """It is printed with fewer digits than it has, and may be typed so."""
+    (tmp_path / "val" / "a").mkdir(parents=True)
+    Image.new("RGB", (96, 96)).save(tmp_path / "val" / "a" / "a.png")
+    classes = tuple("abcde")
+    network = Network("net", lambda keys, x: x[:, :5, 0, 0], (96, 96, 3), class_names=classes)
+    norm = {} if suite == "l2" else {"norm": "l2"}
+
+    def plan(eps):
+        request = evaluation.Request(
+            suite=(suite,), eps=(eps,), source=f"folder:{tmp_path}", split="val", **norm
+        )
+        return evaluation.plan(network, request, tmp_path / "results")
+
+    assert plan(166.277)
+    with pytest.raises(ValueError, match="eps must be at most 166.277 in norm l2, .* got 166.3"):
+        plan(166.3)
+
+
 def test_one_class_is_refused_when_planned(tmp_path):
     (tmp_path / "val" / "a").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "val" / "a" / "a.png")

@@ -115,6 +115,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     monkeypatch.chdir(tmp_path)
     spec = "tests.network.user_networks:without_names"
     named = options and "--class-names" not in options
+    # A suite may be there only once.
     usual = SMALL if "--suite" in options else CLEAN
     arguments = [spec, *usual, *(["--class-names", names] if named else []), *options]
     assert evaluate.main(arguments) == 2

@@ -69,6 +69,11 @@ def test_headlines_are_of_conditions_that_most_networks_have():
     assert pair[0].keys() == pair[1].keys() and {name for name, _ in pair[1]} == set(quick)
     assert accuracy.overview(runs[:2]).description.count("Corruptions") == 2
     assert accuracy.overview(runs).description.count("Corruptions") == 2
+    # Three of four share one corruption, in other company.
+    several = [network(n, ("fog", n)) for n in ("snow", "contrast", "pixelate")]
+    several.append(network("d", ("brightness",)))
+    kept = [{name for name, _ in shown.corrupted} for shown in comparison.headlines(several)]
+    assert kept == [{"fog"}, {"fog"}, {"fog"}, set()]
     # Without common ones, each has its own, and a caution tells it.
     apart = [network("a", ("fog",)), network("b", ("snow",))]
     assert all(shown.corrupted for shown in comparison.headlines(apart))

@@ -105,6 +105,13 @@ def test_a_line_that_is_no_record_is_an_error_that_names_it(path, line):
         read_log(path)
 
 
+def test_a_damaged_last_line_with_its_end_is_an_error(path):
+    """The writer ends a line last, so it was not cut off."""
+    path.write_text(path.read_text() + '{"kind": "train", "st\n')
+    with pytest.raises(ValueError, match="log.jsonl, line .* Unterminated string"):
+        read_log(path)
+
+
 def test_a_log_that_is_no_text_is_named(path):
     path.write_bytes(path.read_bytes() + b"\xff\n")
     with pytest.raises(ValueError, match="log.jsonl is damaged"):

@@ -203,9 +203,15 @@ def test_the_training_set_is_that_of_the_run():
     """Its split is not always called "train"."""
     run = experiment(target="pixels", images=20, batch=8)
     run = replace(run, data=replace(run.data, train_split="test"))
+    test = similarity.make_targets(run)["images"]
+    named = replace(run.similarity, source=run.data.source, split="test")
+    assert (similarity.make_targets(replace(run, similarity=named))["images"] == test).all()
+    train = similarity.make_targets(replace(run, data=replace(run.data, train_split="train")))
+    assert (train["images"] != test).any()
+    other = replace(run, similarity=replace(run.similarity, split="validation"))
     with pytest.raises(ValueError, match="similarity.split must be data.train_split, 'test'"):
-        similarity.make_targets(run)
-    named = replace(run.similarity, source=run.data.source)
+        similarity.make_targets(other)
+    named = replace(named, split="train")
     assert len(similarity.make_targets(replace(run, similarity=named))["images"]) == 20
 
 

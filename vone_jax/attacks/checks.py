@@ -66,7 +66,7 @@ def within_images(name: str, value: Any) -> None:
     """
     largest = np.max(_known(value), initial=0.0)
     if largest > 1:
-        meant = f"; did you mean {largest:g}/255?" if largest <= 255 else ""
+        meant = f"; did you mean {largest:g}/255?" if largest < 255 else ""
         raise ValueError(
             f"{name} must be at most 1 in norm linf, since images lie in [0, 1], got "
             f"{largest:g}{meant}"

@@ -163,21 +163,6 @@ class Parser(argparse.ArgumentParser):
             self.error(f"{name} must be a directory, {path} is a file")
 
 
-def out_of_memory(program: str, error: Exception, cure: str) -> int:
-    """Print that the memory was too small, with the cure, and return the exit status ``FAILED``.
-
-    Args:
-      program, error, cure: the name of the program, what was raised, and what to do.
-
-    Raises:
-      Exception: ``error`` itself, if it has another reason.
-    """
-    told = str(error).partition("\n")[0]
-    if not isinstance(error, MemoryError) and "out of memory" not in told.lower():
-        raise error
-    return fail(program, f"the memory is too small ({told or 'of the host'}); {cure}")
-
-
 def located(error: Exception, directory: Path) -> Exception:
     """An error with the directory that was written, if the disk is full and it names no file."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:

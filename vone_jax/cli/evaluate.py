@@ -102,17 +102,8 @@ def main(argv: Sequence[str]) -> int:
         message = f"NETWORK must be one network, got {argv[0]} and {argv[1]}"
         both = f"{argv[0]}+{argv[1]} is the mean of their logits"
         return cli.fail(PROGRAM, f"{message}; {both}", cli.WRONG_ARGUMENTS)
-    fields = dataclasses.fields(evaluation.Request)
-    lists = [cli.option(field.name) for field in fields if isinstance(field.default, tuple)]
-    for position, word in enumerate(argv):
-        if word in lists:
-            following = argv[position + 1 : position + 2]
-            # Without a suite, the request names them all.
-            if word != "--suite" and (not following or following[0].startswith("--")):
-                return cli.fail(PROGRAM, f"{word} needs at least one value", cli.WRONG_ARGUMENTS)
-            if word in argv[:position]:
-                message = f"{word} is there twice; give all its values after one"
-                return cli.fail(PROGRAM, message, cli.WRONG_ARGUMENTS)
+    if problem := _wrong_list(argv):
+        return cli.fail(PROGRAM, problem, cli.WRONG_ARGUMENTS)
     try:
         arguments = parsing.parse(
             Arguments, argv, PROGRAM, "Options:", markers=(tyro.conf.OmitArgPrefixes,)
@@ -138,6 +129,23 @@ def main(argv: Sequence[str]) -> int:
         return cli.stopped(PROGRAM)
     except ConnectionError as error:
         return cli.fail(PROGRAM, error)
+
+
+def _wrong_list(argv: Sequence[str]) -> str:
+    """The message about an option that takes a list, and has no value or is there twice."""
+    fields = dataclasses.fields(evaluation.Request)
+    lists = {cli.option(field.name) for field in fields if isinstance(field.default, tuple)}
+    seen: set[str] = set()
+    for word, following in zip(argv, [*argv[1:], "--"], strict=True):
+        name, value, _ = word.partition("=")
+        if name in lists:
+            # The request says which suites there are.
+            if name != "--suite" and not value and following.startswith("--"):
+                return f"{name} needs at least one value"
+            if name in seen:
+                return f"{name} is there twice; give all its values after one"
+            seen.add(name)
+    return ""
 
 
 def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
@@ -171,9 +179,12 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         return cli.fail(PROGRAM, cli.located(error, tasks[0][0].directory), argv=argv)
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
-        size = min(job.batch_size for job, _ in tasks)
-        cure = f"take a --batch-size below {size}" if size > 1 else "take a smaller network"
-        return cli.out_of_memory(PROGRAM, error, cure)
+        if not (told := mesh.too_little_memory(error)):
+            raise
+        # Which task has failed is not known, so the smallest batch of all is named.
+        size, devices = min(job.batch_size for job, _ in tasks), tasks[0][0].devices.size
+        cure = f"take a --batch-size below {size}" if size > devices else "take a smaller network"
+        return cli.fail(PROGRAM, f"{told}; {cure}")
     _warn(_after(finished))
     if jax.process_index() == 0:
         print(summary(finished))

@@ -159,9 +159,11 @@ def _unknown(word: str, options: Sequence[str], absent: Sequence[str]) -> str:
                 cure = "--model.name takes a network with V1, such as vone_resnet18"
             return f"there is no option {word}, since {part} is None in this config; {cure}"
     if parts := [each for each in options if each.startswith(f"{typed}.")]:
+        if len(parts) > _LISTED:
+            return f"there is no option {word}, but a group of that name; --help-all lists it"
         return (
-            f"there is no option {word}, but {', '.join(parts)}; a config file of your own can set "
-            "another kind, or None"
+            f"there is no option {word}. This config has {', '.join(parts)}; a config file of your "
+            "own can set others"
         )
     name = typed.lstrip("-")
     end = name.rpartition(".")[2]

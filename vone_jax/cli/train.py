@@ -127,11 +127,13 @@ def main(argv: Sequence[str]) -> int:
     ) as error:
         return cli.fail(PROGRAM, cli.located(error, run_dir), options=_OPTIONS, argv=argv)
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        if not (told := mesh.too_little_memory(error)):
+            raise
         cure = (
-            "take a smaller --data.batch-size, or --accumulation-steps 2 or more, or --remat; or a "
-            "smaller --model.image-size or network"
+            "take a smaller --data.batch-size, more --accumulation-steps, --remat, a smaller "
+            "--model.image-size or another network, in a new --run-dir"
         )
-        return cli.out_of_memory(PROGRAM, error, cure)
+        return cli.fail(PROGRAM, f"{told}; {cure}")
     if not outcome.finished:
         return cli.STOPPED
     if jax.process_index() == 0:

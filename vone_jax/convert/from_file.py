@@ -181,7 +181,8 @@ def read(
             if image_size is None and stored_size is None and usual_size == 32:
                 notes.append(
                     f"image size that the file does not say: {size} pixels, since the first kernel "
-                    f"is small. The stem has {_moves(model)} then; of another one, logits are wrong"
+                    f"is small. So the stem has {_moves(model)}; if the network had another stem, "
+                    "its logits are wrong"
                 )
     except ValueError as error:
         raise CheckpointError(refusal, [*problems, str(error)]) from None

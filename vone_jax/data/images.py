@@ -243,6 +243,8 @@ def _images(root: Path, split: Path, class_name: str) -> tuple[dict[str, str], C
             if link.is_dir():
                 if link.name[0] != ".":
                     folders.append(link)
+            elif link.is_fifo() or link.is_socket():
+                continue
             elif _is_image(link.name):
                 images.setdefault(_target(link, root), os.path.relpath(link, split))
             elif _is_image(link.name, _OTHER_FORMATS):

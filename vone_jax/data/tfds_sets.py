@@ -91,7 +91,11 @@ def prepare(name: str, data_dir: DataDir = None, manual_dir: str | None = None) 
     except AssertionError as error:
         # TFDS says in several lines which files it cannot download.
         needed = " ".join(str(error).split())
-        raise ValueError(f"--manual-dir must name a directory with them: {needed}") from error
+        if "manual" not in needed.lower():
+            raise
+        raise ValueError(
+            f"--manual-dir must name the directory of files that TFDS cannot download: {needed}"
+        ) from error
     return str(builder.data_path)
 
 

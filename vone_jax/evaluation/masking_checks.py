@@ -138,7 +138,7 @@ def beats_noise(shares: Measured) -> Finding:
     if rise < -PLATEAU:
         lower = f"by {-100 * rise:.1f} points more than random noise"
         images = _on(len(next(iter(shares.values()))))
-        meaning = f"The attack lowers the accuracy {lower}, which may be chance {images}."
+        meaning = f"The attack lowers the accuracy {lower}; this may be chance {images}."
         return Finding("warning", numbers, meaning)
     meaning = (
         "The attack cannot be told from random noise at this budget: it is too small, or the "

@@ -26,6 +26,8 @@ _BATCH_SIZE = 50
 # The masking checks attack each image in about twenty ways. With small batches, little is lost
 # when the evaluation is stopped.
 _MASKING_BATCH_SIZE = 10
+# A radius is printed with six digits, and so may be typed.
+_ROUNDING = 1e-5
 
 
 def plan(
@@ -64,7 +66,7 @@ def plan(
     def whole(size: int) -> int:
         return -(-size // devices.size) * devices.size
 
-    # A batch is filled up, and what fills it costs as much as images.
+    # A batch that is too short is filled up. The filling costs as much as images do.
     usual = whole(min(_BATCH_SIZE, count))
     batch_size = usual if request.batch_size is None else request.batch_size
     masking = min(request.masking_images, count)
@@ -116,10 +118,10 @@ def plan(
 def _check_attacks(tasks: Sequence[tuple[Job, Task]], network: Network) -> None:
     """Refuse attacks whose losses are not defined for so few classes, and all for one class.
 
-    Refuse a radius that is larger than any change of an image, too: its squares may overflow.
+    Also refuse a radius above the largest change of an image: its squares may overflow.
     """
     values = math.prod(network.image_shape)
-    largest = {"linf": 1.0, "l2": values**0.5, "l1": float(values)}
+    largest = {"linf": 1.0, "l2": math.sqrt(values), "l1": float(values)}
     judged = [task.name for _, task in tasks if isinstance(task, Condition)]
     if network.num_classes < 2 and judged:
         raise ValueError(
@@ -133,11 +135,11 @@ def _check_attacks(tasks: Sequence[tuple[Job, Task]], network: Network) -> None:
             several = (condition.attack,)
         radii = [(condition.norm, condition.eps)] if isinstance(condition, Masking) else []
         for norm, eps in [*radii, *((attack.norm, attack.eps) for attack in several)]:
-            if eps > largest[norm]:
+            if eps > largest[norm] * (1 + _ROUNDING):
                 name = "gallery_eps" if isinstance(task, exhibits.Gallery) else "eps"
                 raise ValueError(
                     f"{name} must be at most {largest[norm]:g} in norm {norm}, the largest change "
-                    f"of an image of {network.name}, got {eps:g}"
+                    f"of an image of {network.name}, got {eps:.6g}"
                 )
         least = max((attack.least_classes for attack in several), default=2)
         if least > 2 and network.num_classes < least:

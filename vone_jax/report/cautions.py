@@ -320,7 +320,7 @@ def _gaps(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _images(runs: Sequence[Run]) -> Iterator[str]:
-    """Networks that were tested on several choices of images, alone or beside each other."""
+    """Networks whose conditions, or pairs whose results, are on different images."""
     uneven: dict[str, str] = {}
     for run in runs:
         if (clean := comparison.clean(run)) is None:

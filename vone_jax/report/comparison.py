@@ -148,8 +148,8 @@ class Headline(NamedTuple):
 def headlines(runs: Sequence[Run]) -> list[Headline]:
     """The headline of each network, in the conditions that most networks have.
 
-    A network without them has another radius, which its label tells, and no mean under corruption.
-    If there are no such conditions, each mean is over its own corruptions.
+    A network that lacks them is shown at another radius, named in its label, and without a mean
+    under corruption. If there are no such conditions, each mean is over its own corruptions.
     """
     attacked: list[list[Result]] = [[] for _ in runs]
     for norm in norms(runs):
@@ -170,8 +170,9 @@ def headlines(runs: Sequence[Run]) -> list[Headline]:
 def _usual(measured: Sequence[Mapping[Key, Result]]) -> frozenset[Key]:
     """The longest list of conditions that most networks have; empty if there is none."""
     lists = [frozenset(each) for each in measured if each]
-    shared = [frozenset.intersection(*lists)] if lists else []
-    most = [c for c in lists + shared if 2 * sum(c <= each for each in lists) > len(lists)]
+    candidates = {one & other for one in lists for other in lists}
+    candidates |= {frozenset.intersection(*lists)} if lists else set()
+    most = [c for c in candidates if 2 * sum(c <= each for each in lists) > len(lists)]
     return max(most, key=lambda each: (len(each), sorted(map(str, each))), default=frozenset())
 
 
@@ -329,7 +330,7 @@ class Row:
       control: the control of the noise in words; empty for a usual condition.
       detail: attack, form, images that are not the usual ones, control, and the name of a result
         that repeats another one.
-      repeat: whether a run has the condition in another row, too.
+      repeat: whether an earlier row has the same condition.
       results: one for each run; None where a run has none.
     """
 

@@ -45,15 +45,10 @@ class Layer:
         return ", ".join(filter(None, (count(measured.units, "unit"), size, trials, change)))
 
     @property
-    def units(self) -> int:
-        """The least number of units behind a score."""
-        scored = [p for p in self.measured.properties.values() if p.status == SCORED]
-        return min((item.units or 0 for item in scored), default=0)
-
-    @property
     def few(self) -> bool:
         """True if a score is of fewer than ``FEW_UNITS`` units."""
-        return self.units < FEW_UNITS
+        scored = [p for p in self.measured.properties.values() if p.status == SCORED]
+        return any((item.units or 0) < FEW_UNITS for item in scored)
 
     @property
     def dashes(self) -> str:

@@ -208,13 +208,13 @@ def table(runs: Sequence[Run]) -> Table:
     measured = [each for run in runs for each in _measured(run)]
     usual = ((norm, _usual([(m.run, m.ladder(norm)) for m in measured])) for norm in NORMS)
     ladders = {norm: ladder for norm, ladder in usual if ladder}
-    # A norm that one network was attacked in besides must not take the means of all others.
+    # A norm that only few networks were attacked in must not remove the means of the others.
     attacked = {m.run.path for m in measured if m.attacks}
     joined = [
         norm
         for norm, ladder in ladders.items()
         if 2 * len({m.run.path for m in measured if m.ladder(norm) == ladder}) > len(attacked)
-    ]
+    ] or list(ladders)
     corrupted = _usual([(m.run, m.corrupted) for m in measured])
     varying = _varying([each.settings for each in measured if each.settings is not None])
     lines = tuple(_line(each, ladders, joined, corrupted, varying) for each in measured)
@@ -223,9 +223,9 @@ def table(runs: Sequence[Run]) -> Table:
         [result for each in measured for result in each.attacks.values()]
     )
     radii = {"_".join(radius): result.attack.label for radius, result in at_radii.items()}
-    notes = (
-        list(_notes(ladders, joined, corrupted, columns)) if lines else ["No network has a score."]
-    )
+    notes = ["No network has a score."]
+    if lines:
+        notes = list(_notes(ladders, joined, corrupted, columns))
     if len(sets := set().union(*(each.sets for each in measured))) > 1:
         notes.insert(
             0, f"The lines are of different data sets and must not be compared: {datasets(sets)}."
@@ -363,7 +363,8 @@ def _notes(
     """The conditions that the means in the columns are over."""
     for norm, ladder in ladders.items():
         over = "over the radii" if len(ladder) > 1 else "accuracy at the radius"
-        alone = "" if norm in joined else "; in no other mean, since most networks lack these radii"
+        alone = "; in no other mean, since at most half of the networks have these radii"
+        alone = "" if norm in joined else alone
         yield f"{NORM_LABELS[norm]} mean: {over} {listing(ladder)}{alone}."
     norms = [NORM_LABELS[norm] for norm in joined]
     if "white_box" in columns:

@@ -48,11 +48,10 @@ class Match:
 
     Attributes:
       networks: a line for each network: its run directory and the name of that, its label, the
-        layer that is most like V1, the least number of its units behind a score, the mean score of
-        that layer ("v1_match"), the clean accuracy,
-        the mean over norms of the mean accuracy over the weak radii ("robust"), its 95 % interval
-        over images ("low", "high"; NaN where images are not known), and the accuracy at each weak
-        radius.
+        layer that is most like V1, the least number of its units behind a score ("units"), the
+        mean score of that layer ("v1_match"), the clean accuracy, the mean over norms of the mean
+        accuracy over the weak radii ("robust"), its 95 % interval over images ("low", "high"; NaN
+        where images are not known), and the accuracy at each weak radius.
       properties: the properties that the V1 match is the mean of: those that all layers have.
       radii: the weak radii, (norm, label).
       attacks: the settings of the attacks on all networks, by norm.
@@ -190,8 +189,9 @@ def match(runs: Sequence[Run], weakest: int = 2) -> Match:
             **dict(zip(_ROBUST, results.mean_accuracy(attacked), strict=True)),
             **{"_".join(r): each.accuracy for r, each in zip(radii, attacked, strict=True)},
         }
-        layer = {"layer": members[best].name, "units": members[best].units}
-        rows.append(known | layer | accuracies)
+        scored = members[best].measured.properties
+        units = min(scored[name].units or 0 for name, _ in columns)
+        rows.append(known | {"layer": members[best].name, "units": units} | accuracies)
     networks = pd.DataFrame(rows)
     measured = correlations(networks["v1_match"].tolist(), networks["robust"].tolist())
     return Match(networks, tuple(label for _, label in columns), radii, attacks, measured)

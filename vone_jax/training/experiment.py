@@ -169,7 +169,7 @@ class Similarity:
     # Data set of the compared images, see data.load. None is the training set. The file of
     # "neural" has its own images, all of which are used.
     source: str | None = None
-    # Split of source; that of the training set, where source is None.
+    # Split of source. Where source is None, the split is data.train_split.
     split: str = "train"
     # Number of images, evenly spread over the split. The matrix is images x images.
     images: Annotated[int, Range(2)] = 1000

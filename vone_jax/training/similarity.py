@@ -208,12 +208,15 @@ def load_matrix(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _images(experiment: Experiment, config: Similarity) -> np.ndarray:
     source, channels = experiment.data.source, experiment.model.in_channels
-    if config.source is None and config.split != experiment.data.train_split:
-        raise ValueError(
-            f"similarity.split must be data.train_split, {experiment.data.train_split!r}, where "
-            f"similarity.source is None, got {config.split!r}; name the source to take another one"
-        )
-    images = data.load(config.source or source, config.split, data_dir=experiment.data.data_dir)
+    split = config.split
+    if config.source is None:
+        split = experiment.data.train_split
+        if config.split not in ("train", split):
+            raise ValueError(
+                f"similarity.split must be data.train_split, {split!r}, where similarity.source is "
+                f"None, got {config.split!r}; name the source to take another split"
+            )
+    images = data.load(config.source or source, split, data_dir=experiment.data.data_dir)
     if images.image_shape[-1] != channels:
         raise ValueError(
             f"similarity.source has {images.image_shape[-1]} channel(s), the network {channels}"

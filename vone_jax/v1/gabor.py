@@ -21,8 +21,9 @@ class GaborParameters:
 
     Attributes:
       sf: spatial frequency of the carrier in cycles per degree, > 0.
-      theta: orientation in degrees. The grating that drives a filter best has the orientation
-        (90 - theta) mod 180 in image coordinates (0: luminance varies from left to right).
+      theta: direction of the carrier in degrees. The grating that drives a filter best has the
+        orientation (90 - theta) mod 180 in image coordinates (0: luminance varies from left to
+        right).
       phase: phase of the carrier in degrees.
       nx: standard deviation of the envelope along the carrier, in carrier periods, > 0.
       ny: standard deviation of the envelope across the carrier, in carrier periods, > 0.

@@ -87,7 +87,7 @@ class SurroundNormalization:
     extent_correlation: Correlation = 0.98
     largest_extent: Positive = 2.25
     gain: Positive = 1.0
-    seed: Annotated[int | None, Range(0)] = None
+    seed: Annotated[int | None, Range(0, 2**32 - 1)] = None
 
     def __post_init__(self):
         arguments.fields(self, "normalization.")
