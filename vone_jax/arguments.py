@@ -37,6 +37,7 @@ class Range(NamedTuple):
         return low & high & (abs(value) < math.inf)
 
 
+# Devices count in 32 bits.
 LARGEST_COUNT = 2**31 - 1
 NOT_NEGATIVE, POSITIVE, SHARE = Range(), Range(above=True), Range(most=1.0)
 # Types of fields, see ``fields``.
@@ -66,13 +67,13 @@ def choice(name: str, value: Any, choices: Collection[str]) -> None:
 def count(name: str, value: Any, least: int = 1, most: float = math.inf) -> None:
     """Check that ``value`` is an integer from ``least`` to ``most``, and not True or False.
 
-    Without ``most``, the limit is 2**31 - 1: devices count in 32 bits.
+    Without ``most``, the limit is ``LARGEST_COUNT``, which the error names where it is exceeded.
     """
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    too_large = whole and most == math.inf and int(value) > LARGEST_COUNT
-    if not whole or value < least or int(value) > most or too_large:
-        most = LARGEST_COUNT if too_large else most
-        limit = "" if most == math.inf else f" and <= {most}"
+    largest = LARGEST_COUNT if most == math.inf else most
+    too_large = whole and int(value) > largest
+    if not whole or value < least or too_large:
+        limit = f" and <= {largest}" if too_large or most < math.inf else ""
         raise ValueError(f"{name} must be an integer >= {least}{limit}, got {value!r}")
 
 

@@ -94,6 +94,7 @@ def example_keys(key: Key[Array, ""] | Keys, num_examples: int) -> Keys:
     """
     key = threefry(key)
     if key.ndim == 0:
+        # By NumPy, so that no program is compiled for it.
         return index_keys(key, np.arange(num_examples, dtype=np.uint32))
     if key.shape != (num_examples,):
         raise ValueError(

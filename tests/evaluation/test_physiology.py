@@ -1,6 +1,7 @@
 """The suite physiology: which layers, what they are shown, and the files that are written."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -325,13 +326,17 @@ def test_a_network_that_is_no_run_needs_no_images(
         evaluation.plan(other, dataclasses.replace(asked, suite=("physiology", "clean")), tmp_path)
 
 
-def test_noise_that_cannot_be_switched_off_is_told(job, recording, monkeypatch):
-    def fail(*arguments, **options):
-        raise ValueError("selection_response_fn must not draw noise from its keys")
+def test_noise_that_cannot_be_switched_off_is_told(job):
+    """A function has no form without noise."""
 
-    monkeypatch.setattr(neurophysiology, "score", fail)
-    layer = evaluation.Layer(recording, "v1")
-    measured, _ = layer.make(job, [])
+    def features(keys, images):
+        draw = functools.partial(jax.random.normal, shape=images.shape[1:])
+        return {"v1": images + jax.vmap(draw)(keys)}
+
+    noisy = Network("noisy", lambda keys, x: x[:, :10, 0, 0], (28, 28, 1), stochastic=True)
+    noisy = dataclasses.replace(noisy, features=features)
+    layer = evaluation.Layer(evaluation.recording(noisy, ("v1",)), "v1")
+    measured, _ = layer.make(dataclasses.replace(job, network=noisy), [])
     assert measured.status == (
         "not scored: the layer draws noise that cannot be switched off; record one before it"
     )

@@ -233,7 +233,7 @@ def test_attacks_for_more_classes_are_refused_when_planned(fields, task, least, 
 
 
 def test_few_images_are_one_batch_that_is_not_filled_up(tmp_path):
-    """What fills a batch costs as much as images do."""
+    """Filling images cost as much as the others."""
     names, devices = data.load("fashion_mnist_small", "test").class_names, jax.device_count()
     network = Network("few", lambda keys, x: x[:, :10, 0, 0], (28, 28, 1), class_names=names)
 

@@ -14,7 +14,7 @@ from vone_jax.results import Result, Run
 
 special = lazy.module("scipy.special")
 
-Key = TypeVar("Key")
+_Key = TypeVar("_Key")
 
 # Classes are unequal where chance gives such a share of one of them less often than this.
 _UNEQUAL = 0.01
@@ -154,12 +154,12 @@ def headlines(runs: Sequence[Run]) -> list[Headline]:
     attacked: list[list[Result]] = [[] for _ in runs]
     for norm in norms(runs):
         curves = [curve(run, norm) for run in runs]
-        radii_of_most = _usual(curves)
+        radii_of_most = _of_most(curves)
         for chosen, by_radius in zip(attacked, curves, strict=True):
             radii = sorted(radii_of_most & by_radius.keys()) or list(by_radius)
             chosen += [by_radius[eps] for eps in radii[len(radii) // 2 :][:1]]
     corrupted = list(map(averaged, runs))
-    if usual := _usual(corrupted):
+    if usual := _of_most(corrupted):
         corrupted = [
             {key: each[key] for key in sorted(usual)} if usual <= each.keys() else {}
             for each in corrupted
@@ -167,7 +167,7 @@ def headlines(runs: Sequence[Run]) -> list[Headline]:
     return list(map(Headline, map(clean, runs), attacked, corrupted))
 
 
-def _usual(measured: Sequence[Mapping[Key, Result]]) -> frozenset[Key]:
+def _of_most(measured: Sequence[Mapping[_Key, Result]]) -> frozenset[_Key]:
     """The longest list of conditions that most networks have; empty if there is none."""
     lists = [frozenset(each) for each in measured if each]
     candidates = {one & other for one in lists for other in lists}

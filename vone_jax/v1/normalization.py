@@ -32,7 +32,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 
 from vone_jax import arguments, fast
-from vone_jax.arguments import Positive, Range, Share
+from vone_jax.arguments import Positive, Range, Seed, Share
 from vone_jax.v1.blur import gaussian_taps, half_octaves, reflecting_matrix
 from vone_jax.v1.filter_bank import Cells
 
@@ -69,7 +69,7 @@ class SurroundNormalization:
         of them, which must be within the image.
       gain: factor of all responses, > 0. With 1, the mean response to photographs is that of the
         published block to 10 %.
-      seed: of the draws, >= 0. Default: the seed of the bank.
+      seed: of the draws, 0 <= seed < 2**32. Default: the seed of the bank.
 
     Raises:
       ValueError: if a field is out of range.
@@ -87,7 +87,7 @@ class SurroundNormalization:
     extent_correlation: Correlation = 0.98
     largest_extent: Positive = 2.25
     gain: Positive = 1.0
-    seed: Annotated[int | None, Range(0, 2**32 - 1)] = None
+    seed: Seed | None = None
 
     def __post_init__(self):
         arguments.fields(self, "normalization.")
