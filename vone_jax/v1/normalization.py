@@ -32,7 +32,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 
 from vone_jax import arguments, fast
-from vone_jax.arguments import Positive, Range, Seed, Share
+from vone_jax.arguments import Positive, Range, Share
 from vone_jax.v1.blur import gaussian_taps, half_octaves, reflecting_matrix
 from vone_jax.v1.filter_bank import Cells
 
@@ -87,7 +87,7 @@ class SurroundNormalization:
     extent_correlation: Correlation = 0.98
     largest_extent: Positive = 2.25
     gain: Positive = 1.0
-    seed: Seed | None = None
+    seed: Annotated[int | None, Range(0, 2**32 - 1)] = None
 
     def __post_init__(self):
         arguments.fields(self, "normalization.")
