@@ -11,7 +11,7 @@ import types
 
 import pytest
 
-from vone_jax import cli, evaluation, lazy
+from vone_jax import cli, evaluation
 from vone_jax.attacks import PGD
 from vone_jax.cli import evaluate
 
@@ -133,19 +133,6 @@ def test_a_clone_that_is_not_installed_says_so(monkeypatch):
     with pytest.raises(SystemExit, match="No module named 'tyro'; install the project first"):
         cli.start_train()
     gc.enable()
-
-
-def test_a_module_is_imported_at_its_first_use():
-    program = (
-        "import sys\n"
-        "from vone_jax import lazy\n"
-        "module = lazy.module('scipy.special')\n"
-        "assert 'scipy.special._ufuncs' not in sys.modules\n"
-        "assert module.ndtr(0.0) == 0.5 and lazy.module('scipy.special') is module\n"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True)
-    with pytest.raises(ModuleNotFoundError, match="no_such_library"):
-        lazy.module("no_such_library")
 
 
 @pytest.mark.parametrize("number", cli.SIGNALS)

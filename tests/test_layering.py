@@ -25,8 +25,6 @@ def imports(path):
             assert node.level == 0, f"{path} imports relatively"
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "lazy.module":
-            yield ast.literal_eval(node.args[0])
 
 
 def importers(*names):
@@ -39,7 +37,7 @@ def importers(*names):
 
 
 # Every package may use these; they import neither jax nor flax.
-SHARED = {"arguments", "dataclass_json", "files", "lazy", "names", "progress"}
+SHARED = {"arguments", "dataclass_json", "files", "names", "progress"}
 
 
 @pytest.mark.parametrize(

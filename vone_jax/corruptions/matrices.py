@@ -12,12 +12,11 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Float, Shaped
 
-from vone_jax import fast, lazy
+from vone_jax import fast
 from vone_jax.corruptions.levels import Images
-
-ndimage = lazy.module("scipy.ndimage")
 
 # Modes of ``scipy.ndimage``: the border value again and again, a mirror on it, or one beyond it.
 Border = Literal["nearest", "mirror", "reflect"]
@@ -95,7 +94,7 @@ def gaussian(
 
 def filter_matrix(side: int, taps: np.ndarray, border: Border) -> np.ndarray:
     """Build the matrix of a correlation with an odd number of taps, float32 (side, side)."""
-    return ndimage.correlate1d(np.eye(side), taps, axis=0, mode=border).astype(np.float32)
+    return scipy.ndimage.correlate1d(np.eye(side), taps, axis=0, mode=border).astype(np.float32)
 
 
 def zoom(side: int, factor: float) -> np.ndarray:

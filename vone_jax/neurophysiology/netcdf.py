@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-
-from vone_jax import lazy
-
-io = lazy.module("scipy.io")
+import scipy
 
 # NetCDF's own number for a missing one, in float32 and float64.
 _MISSING = 15 * 2.0**119
@@ -53,7 +50,7 @@ def read_netcdf(path: Path, content: bytes) -> dict[str, Variable] | None:
 
 
 def _read_3(path: Path) -> dict[str, Variable]:
-    with io.netcdf_file(path, "r", mmap=False) as file:
+    with scipy.io.netcdf_file(path, "r", mmap=False) as file:
         variables = {}
         for name, variable in file.variables.items():
             dimensions, array = _text(tuple(variable.dimensions), np.array(variable[...]), 1)

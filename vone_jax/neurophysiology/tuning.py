@@ -10,12 +10,10 @@ Movshon (2002), J. Neurophysiology 88:2530-2546.
 """
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Int
 
-from vone_jax import lazy
 from vone_jax.neurophysiology.stimuli import ORIENTATIONS, RADII, SPATIAL_FREQUENCIES
-
-interpolate = lazy.module("scipy.interpolate")
 
 Responses = Float[np.ndarray, "*conditions phases units"]
 PerCondition = Float[np.ndarray, "*conditions units"]
@@ -171,7 +169,7 @@ def orthogonal_ratio(curve: OrientationCurve) -> PerUnit:
 def _fine_orientation_curve(curve: np.ndarray, neighbour: float) -> np.ndarray:
     tiled = np.concatenate([smooth(curve, neighbour, circular=True)] * 3)
     degrees = np.concatenate([ORIENTATIONS + shift for shift in (-180.0, 0.0, 180.0)])
-    return interpolate.CubicSpline(degrees, tiled)(_DEGREES)
+    return scipy.interpolate.CubicSpline(degrees, tiled)(_DEGREES)
 
 
 def _orientation_peak(fine: np.ndarray) -> np.ndarray:
@@ -219,7 +217,7 @@ def bandwidth_ratio(curve: FrequencyCurve) -> PerUnit:
 
 def _fine_frequency_curve(curve: np.ndarray) -> np.ndarray:
     smoothed = smooth(curve, _FREQUENCY_NEIGHBOUR, circular=False)
-    return interpolate.CubicSpline(_OCTAVES, smoothed)(_FINE_OCTAVES)
+    return scipy.interpolate.CubicSpline(_OCTAVES, smoothed)(_FINE_OCTAVES)
 
 
 def size_properties(

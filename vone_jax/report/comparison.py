@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import scipy
 
-from vone_jax import lazy, results
+from vone_jax import results
 from vone_jax.names import COMMON_CORRUPTIONS, NORMS, PROCEDURAL_FROST
 from vone_jax.report.wording import count, dataset, listing, words
 from vone_jax.results import Result, Run
-
-special = lazy.module("scipy.special")
 
 _Key = TypeVar("_Key")
 
@@ -57,7 +56,7 @@ def majority(result: Result) -> float | None:
     if classes < 2 or most == 0:
         return None
     # The binomial probability of as many in one given class, times the number of classes.
-    probability = classes * special.bdtrc(most - 1, len(labels), 1 / classes)
+    probability = classes * scipy.special.bdtrc(most - 1, len(labels), 1 / classes)
     return most / len(labels) if probability < _UNEQUAL else None
 
 

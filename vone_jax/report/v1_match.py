@@ -12,16 +12,15 @@ from typing import Any, NamedTuple
 import altair as alt
 import numpy as np
 import pandas as pd
+import scipy
 import vl_convert
 
-from vone_jax import lazy, results
+from vone_jax import results
 from vone_jax.names import NORM_LABELS, NORMS, command
 from vone_jax.report import charts, comparison, physiology
 from vone_jax.report.wording import count, datasets, listing, markdown
 from vone_jax.results import Result, ResultError, Run
 from vone_jax.results.statistics import image_sets
-
-stats = lazy.module("scipy.stats")
 
 # With fewer, an interval of a correlation spans nearly everything.
 MINIMUM = 5
@@ -214,11 +213,11 @@ def correlations(
             raise ResultError(f"v1_match: all networks have the same {name}, {side[0]:.4g}")
     rng = np.random.default_rng(seed)
     drawn = pairs[:, rng.integers(0, pairs.shape[1], (RESAMPLES, pairs.shape[1]))]
-    ranks = stats.rankdata(drawn, axis=-1)
+    ranks = scipy.stats.rankdata(drawn, axis=-1)
     measured = []
     for name, function, resampled in (
-        ("Pearson", stats.pearsonr, drawn),
-        ("Spearman", stats.spearmanr, ranks),
+        ("Pearson", scipy.stats.pearsonr, drawn),
+        ("Spearman", scipy.stats.spearmanr, ranks),
     ):
         value, p = map(float, function(*pairs))
         measured.append(Correlation(name, value, p, *results.middle(_pearson(*resampled))))

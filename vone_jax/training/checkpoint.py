@@ -31,11 +31,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from vone_jax import files, lazy
+from vone_jax import files
 from vone_jax import mesh as meshes
 from vone_jax.training.step import TrainState
-
-ocp = lazy.module("orbax.checkpoint")
 
 # Checkpoints of format 1 have no SHA256SUMS.
 _FORMAT = 2
@@ -81,8 +79,12 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     """
 
     def __init__(self, directory: Path, keep: int = 2, read_only: bool = False):
+        # Imported here, because it takes long: wrong arguments are answered before.
+        import orbax.checkpoint as ocp
+
         self.directory = Path(directory).absolute()
         self._keep = keep
+        self._args = ocp.args
         self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         self._thread = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
@@ -125,8 +127,8 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             "digest": _digest(host_state, content),
             "position": content,
         }
-        items = ocp.args.Composite(
-            state=ocp.args.StandardSave(host_state), metadata=ocp.args.JsonSave(metadata)
+        items = self._args.Composite(
+            state=self._args.StandardSave(host_state), metadata=self._args.JsonSave(metadata)
         )
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(host_state))
         with self._naming_failures():
@@ -218,7 +220,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         target = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
         try:
             metadata = self._checkpointer.restore(
-                directory, args=ocp.args.Composite(metadata=ocp.args.JsonRestore())
+                directory, args=self._args.Composite(metadata=self._args.JsonRestore())
             )["metadata"]
             layout, digest = metadata["layout"], metadata["digest"]
             listed = metadata["format"] > 1
@@ -234,7 +236,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             )
         try:
             state = self._checkpointer.restore(
-                directory, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
+                directory, args=self._args.Composite(state=self._args.StandardRestore(target))
             )["state"]
         except Exception as error:
             return _first_line(error), None

@@ -7,11 +7,8 @@ CPUs and accelerators. Maps continue by reflection.
 import functools
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Float32
-
-from vone_jax import lazy
-
-ndimage = lazy.module("scipy.ndimage")
 
 
 def gaussian_taps(deviation: float) -> Float[np.ndarray, " k"]:
@@ -37,4 +34,4 @@ def reflecting_matrix(side: int, taps: tuple[float, ...]) -> Float32[np.ndarray,
 
     The number of taps is odd; the middle one is at offset 0.
     """
-    return ndimage.correlate1d(np.eye(side), taps, axis=0, mode="mirror").astype(np.float32)
+    return scipy.ndimage.correlate1d(np.eye(side), taps, axis=0, mode="mirror").astype(np.float32)

@@ -15,13 +15,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax import lax
 from jaxtyping import Array, Float, Float32
 
-from vone_jax import arguments, lazy
+from vone_jax import arguments
 from vone_jax.arguments import Positive
-
-fft = lazy.module("scipy.fft")
 
 Responses = Float32[Array, "n h w channels"]
 PerPair = Float[Array, "channels channels"]
@@ -196,7 +195,9 @@ def divide_by_oriented_pools(
     """
     number, height, width, channels = responses.shape
     reach = size // 2
-    sides = tuple(int(fft.next_fast_len(side + size - 1, real=True)) for side in (height, width))
+    sides = tuple(
+        int(scipy.fft.next_fast_len(side + size - 1, real=True)) for side in (height, width)
+    )
     spectra = jnp.fft.rfft2(jax.nn.relu(responses), s=sides, axes=(1, 2))
     offset = jnp.arange(size, dtype=jnp.float32) - reach
 

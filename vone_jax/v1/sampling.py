@@ -7,12 +7,11 @@ define the published banks.
 import dataclasses
 
 import numpy as np
+import scipy
 
-from vone_jax import arguments, lazy
+from vone_jax import arguments
 from vone_jax.v1 import distributions
 from vone_jax.v1.gabor import GaborParameters
-
-special = lazy.module("scipy.special")
 
 # The spatial frequencies of all cells; those of EVNets are of simple and of complex cells.
 _EVNET_FREQUENCIES = (
@@ -109,8 +108,8 @@ def sample_gabor_parameters(
         theta = distributions.ORIENTATION.inverse_cdf(orientation_uniform)
         theta = np.where(theta < 0, theta + 180.0, theta)
         normal = _correlated_normals(generator, num_filters, correlation)
-        nx = distributions.SIZE_X.inverse_cdf(special.ndtr(normal[0]))
-        sf = frequency.inverse_cdf(special.ndtr(normal[1]))
+        nx = distributions.SIZE_X.inverse_cdf(scipy.special.ndtr(normal[0]))
+        sf = frequency.inverse_cdf(scipy.special.ndtr(normal[1]))
         ny = distributions.size_y_given_x(nx, generator.random_sample(num_filters))
     channel = np.random.RandomState(seed).randint(0, in_channels, num_filters)
     return GaborParameters(sf=sf, theta=theta, phase=phase, nx=nx, ny=ny, channel=channel)
@@ -161,8 +160,8 @@ def sample_evnet_parameters(
     cells = []
     for count, frequency in zip((simple, complex_), frequencies, strict=True):
         normal = _correlated_normals(generator, count, distributions.SIZE_FREQUENCY_CORRELATION)
-        sf = frequency.inverse_cdf(special.ndtr(normal[1]))
-        nx = distributions.EVNET_SIZE_X.inverse_cdf(special.ndtr(normal[0]))
+        sf = frequency.inverse_cdf(scipy.special.ndtr(normal[1]))
+        nx = distributions.EVNET_SIZE_X.inverse_cdf(scipy.special.ndtr(normal[0]))
         joint = distributions.EVNET_SIZE_EDGES, distributions.EVNET_SIZE_COUNTS
         ny = distributions.size_y_given_x(nx, generator.random_sample(count), *joint)
         cells.append((sf, nx, ny))

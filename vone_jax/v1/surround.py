@@ -9,15 +9,14 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+import scipy
 from jaxtyping import Float
 
-from vone_jax import fast, lazy, prng
+from vone_jax import fast, prng
 from vone_jax.v1 import distributions
 from vone_jax.v1.blur import half_octaves
 from vone_jax.v1.gabor import GaborKernels, GaborParameters
 from vone_jax.v1.normalization import PerCell, SurroundNormalization, SurroundPools
-
-special = lazy.module("scipy.special")
 
 # The largest suppression index that is drawn. An index of 1 would take an infinite k.
 _LARGEST_INDEX = 0.97
@@ -186,10 +185,10 @@ def _draws(settings: SurroundNormalization, field: PerCell, seed: int) -> tuple[
     uniform = (words + 0.5) / 2.0**32
     # Fields of the same size are in random order.
     rank = np.argsort(np.lexsort((uniform[2:], field)))
-    size = special.ndtri((rank + 0.5) / len(field))
+    size = scipy.special.ndtri((rank + 0.5) / len(field))
 
     def mixed(correlation: float, shift: float, step: float) -> PerCell:
-        independent = special.ndtri(np.clip((shift + step * rank) % 1.0, 1e-6, 1.0 - 1e-6))
+        independent = scipy.special.ndtri(np.clip((shift + step * rank) % 1.0, 1e-6, 1.0 - 1e-6))
         return correlation * size + np.sqrt(1.0 - correlation**2) * independent
 
     strength = mixed(settings.strength_correlation, uniform[0], _STEPS[0])
