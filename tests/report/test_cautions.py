@@ -257,6 +257,11 @@ def test_networks_measured_differently():
     )
     runs = [built.run(base, "a"), built.run(vone, "b")]
     warned(runs, "not attacked in the same way under L∞", "PGD(steps=5)", "PGD(steps=64) on Res")
+    # A rule for steps in L1 makes no difference in L-infinity.
+    base[2] = built.accuracy(
+        built.attacked("linf", 4 / 255, l1_step="max"), built.answers(0.1, 40), name=base[2].name
+    )
+    silent([built.run(base, "a"), runs[1]], "not attacked in the same way under L∞")
     base[2] = built.accuracy(_worst_of_two(), built.answers(0.1, 40), name=base[2].name)
     other = [built.run(base, "a"), runs[1]]
     warned(other, "L∞: PGD on ResNet-18 and VOneResNet-18 and Worst of PGD, APGD on ResNet-18.")

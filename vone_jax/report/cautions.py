@@ -282,16 +282,13 @@ def _settings(runs: Sequence[Run]) -> Iterator[str]:
 
 def _differing(attacks: dict[str, tuple[str, dict[str, str]]]) -> dict[str, str]:
     """Settings -> the name of the attack, with the fields that differ from others of that name."""
-    told: dict[str, str] = {}
-    for settings, (name, fields) in attacks.items():
-        namesakes = [other for its_name, other in attacks.values() if its_name == name]
-        varying = {
-            field: value
-            for field, value in fields.items()
-            if any(other.get(field) != value for other in namesakes)
-        }
-        told[settings] = comparison.code(name, varying) if varying else name
-    return told
+    varying = comparison.varying(attacks.values())
+    return {
+        settings: comparison.code(name, told)
+        if (told := {field: fields[field] for field in fields if field in varying[name]})
+        else name
+        for settings, (name, fields) in attacks.items()
+    }
 
 
 def _gaps(runs: Sequence[Run]) -> Iterator[str]:

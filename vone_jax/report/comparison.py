@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -17,6 +17,8 @@ _Key = TypeVar("_Key")
 
 # Classes are unequal where chance gives such a share of one of them less often than this.
 _UNEQUAL = 0.01
+# Norm -> fields of an attack that make no difference in it.
+WITHOUT_EFFECT = {"linf": {"l1_step", "norm_offset", "projection", "order"}, "l2": {"l1_step"}}
 _FORMS = {"float": "", "uint8": "8 bits", "jpeg85": "JPEG 85"}
 
 
@@ -258,21 +260,22 @@ def by_radius(attacks: Sequence[Result]) -> dict[tuple[str, str], Result]:
     return {(r.attack.norm, r.attack.eps_label): r for r in ordered}
 
 
-def attack_fields(fields: Mapping[str, Any], eps: float) -> dict[str, str]:
+def attack_fields(fields: Mapping[str, Any], norm: str, eps: float) -> dict[str, str]:
     """The fields of an attack as text, without what may differ in a fair comparison.
 
-    Left out are norm and radius, and the noise draws that a gradient averages over, which are one
-    for a deterministic network. A step size is relative to the radius.
+    Left out are norm and radius, fields without effect in the norm, and the noise draws that a
+    gradient averages over, which are one for a deterministic network. A step size is relative to
+    the radius.
     """
+    left_out = {"name", "norm", "eps", "eot_samples", *WITHOUT_EFFECT.get(norm, ())}
 
     def text(name: str, value: Any) -> str:
         if name == "step_size" and isinstance(value, int | float) and value > 0:
             return f"eps/{eps / value:.4g}"
         if isinstance(value, dict) and "name" in value:
-            return code(value["name"], attack_fields(value, eps))
+            return code(value["name"], attack_fields(value, norm, eps))
         return str(value)
 
-    left_out = ("name", "norm", "eps", "eot_samples")
     return {name: text(name, value) for name, value in fields.items() if name not in left_out}
 
 
@@ -284,7 +287,9 @@ def code(name: str, fields: Mapping[str, str]) -> str:
 def attack_settings(result: Result) -> str:
     """The attacks of an attack result as code, with the fields of ``attack_fields``."""
     attacks = attack_condition(result).attacks
-    return "; ".join(code(each.name, attack_fields(each.fields, each.eps)) for each in attacks)
+    return "; ".join(
+        code(one.name, attack_fields(one.fields, one.norm, one.eps)) for one in attacks
+    )
 
 
 def result_fields(result: Result) -> dict[str, str]:
@@ -293,7 +298,21 @@ def result_fields(result: Result) -> dict[str, str]:
     return {
         name if len(attacks) == 1 else f"{attack.name} {place}.{name}": value
         for place, attack in enumerate(attacks, 1)
-        for name, value in attack_fields(attack.fields, attack.eps).items()
+        for name, value in attack_fields(attack.fields, attack.norm, attack.eps).items()
+    }
+
+
+def varying(attacks: Iterable[tuple[_Key, Mapping[str, str]]]) -> dict[_Key, set[str]]:
+    """Key -> the fields that tell its attacks apart: they differ, or only some attacks have them.
+
+    ``attacks`` are pairs of a key, such as the name of the attack, and ``attack_fields``.
+    """
+    of_key: dict[_Key, list[Mapping[str, str]]] = {}
+    for key, fields in attacks:
+        of_key.setdefault(key, []).append(fields)
+    return {
+        key: {name for fields in every for name in fields if len({f.get(name) for f in every}) > 1}
+        for key, every in of_key.items()
     }
 
 

@@ -45,12 +45,6 @@ _HEADINGS = {
     "judged": "at the test",
     "attack": "Attack",
 }
-# Fields of an attack that make no difference in a norm.
-_WITHOUT_EFFECT = {
-    "linf": frozenset({"l1_step", "norm_offset", "projection", "order"}),
-    "l2": frozenset({"l1_step"}),
-    "l1": frozenset(),
-}
 
 
 class Score(NamedTuple):
@@ -76,21 +70,17 @@ class AttackSettings(NamedTuple):
 
     def within(self, norm: str) -> "AttackSettings":
         """The settings without those that make no difference in a norm."""
-        idle = _WITHOUT_EFFECT[norm]
+        idle = comparison.WITHOUT_EFFECT.get(norm, ())
         return self._replace(fields={n: v for n, v in self.fields.items() if n not in idle})
 
-    def label(self, varying: Set[str], used: Collection[str]) -> str:
-        """The attack in short: steps, draws, and those ``varying`` fields that tell attacks apart.
-
-        Fields without effect in all of the norms that it was ``used`` in are left out.
-        """
-        idle = frozenset.intersection(*(_WITHOUT_EFFECT[norm] for norm in used))
+    def label(self, varying: Set[str]) -> str:
+        """The attack in short: steps, draws, and its ``varying`` fields, which differ elsewhere."""
         others, parts = dict(self.fields), [self.name]
         steps, size, rule = (others.pop(n, "None") for n in ("steps", "step_size", "step_rule"))
         length = rule if size == "None" else size
         if "None" not in (steps, length):
             parts.append(f"{steps} steps of {length}")
-        parts += [f"{name} {value}" for name, value in others.items() if name in varying - idle]
+        parts += [f"{name} {value}" for name, value in others.items() if name in varying]
         return ", ".join([*parts, *([f"{self.draws} draws"] if self.draws > 1 else [])])
 
 
@@ -216,7 +206,13 @@ def table(runs: Sequence[Run]) -> Table:
         if 2 * len({m.run.path for m in measured if m.ladder(norm) == ladder}) > len(attacked)
     ] or list(ladders)
     corrupted = _usual([(m.run, m.corrupted) for m in measured])
-    varying = _varying([each.settings for each in measured if each.settings is not None])
+    used = [
+        ((settings.name, norm), settings.within(norm).fields)
+        for each in measured
+        if (settings := each.settings) is not None
+        for norm in {norm for norm, _ in each.attacks}
+    ]
+    varying = set().union(*comparison.varying(used).values())
     lines = tuple(_line(each, ladders, joined, corrupted, varying) for each in measured)
     columns = {n: title for n, title in TITLES.items() if any(n in line.scores for line in lines)}
     at_radii = comparison.by_radius(
@@ -285,15 +281,6 @@ def _usual(conditions: Sequence[tuple[Run, tuple]]) -> tuple:
     return max(counts, key=lambda each: (counts[each], len(each), each), default=())
 
 
-def _varying(used: Sequence[AttackSettings]) -> set[str]:
-    """Fields of attacks that tell lines apart: of more than one value in attacks of one name."""
-    values = pd.DataFrame([{"name of the attack": each.name, **each.fields} for each in used])
-    if values.empty:
-        return set()
-    counts = values.groupby("name of the attack").nunique(dropna=False)
-    return {str(field) for field in counts.columns[(counts > 1).any()]}
-
-
 def _line(
     measured: _Measured,
     ladders: Mapping[str, tuple],
@@ -348,7 +335,7 @@ def _line(
     if settings is not None:
         named = {"same": tested, "frozen": f"{tested}, frozen"}
         attacked = named.get(str(settings.noise), str(settings.noise))
-        attack = settings.label(varying, {norm for norm, _ in measured.attacks})
+        attack = settings.label(varying)
     means = {name: score(weights[name]) for name in TITLES if name in weights}
     radii = {"_".join(each): score(mean_of([r])) for each, r in measured.attacks.items()}
     return Line(measured.run.label, network.trained_label, attacked, judged, attack, means, radii)
