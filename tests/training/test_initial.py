@@ -146,18 +146,23 @@ def test_other_classes_make_a_new_head(sources, class_names):
     assert head.isdisjoint(weights.taken) and len(head) == 2
 
 
+def with_names(split, class_names):
+    images = tiny_source(split)
+    images.class_names = tuple(class_names)
+    return images
+
+
 @pytest.mark.parametrize(
-    ("ours", "theirs"), [("abc", ("c", "a", "b")), (("1", "2", "0"), ("0", "1", "2"))]
+    ("ours", "theirs"),
+    [
+        ("abc", ("c", "a", "b")),
+        (("1", "2", "0"), ("0", "1", "2")),
+        (("n01440764_tench", "n01443537", "n01484850"), ("n01484850", "n01440764", "n01443537")),
+    ],
 )
 def test_the_same_classes_in_another_order_reorder_the_head(sources, monkeypatch, ours, theirs):
-    """Class folders that are numbers, too: as text, 10 comes before 2."""
-
-    def load(name, split, data_dir=None):
-        images = tiny_source(split)
-        images.class_names = tuple(ours)
-        return images
-
-    monkeypatch.setattr(data, "load", load)
+    """Class folders that are numbers, too: as text, 10 comes before 2. So are those of ImageNet."""
+    monkeypatch.setattr(data, "load", lambda name, split, data_dir=None: with_names(split, ours))
     source = network("alexnet", class_names=theirs)
     _, weights = choose(sources, experiment("alexnet"), source)
     assert all(left == new == 0 for _, left, new in counts(weights).values())
@@ -169,6 +174,14 @@ def test_the_same_classes_in_another_order_reorder_the_head(sources, monkeypatch
     np.testing.assert_array_equal(taken["fc7"]["kernel"], inner["kernel"])
     (note,) = weights.notes
     assert "another order" in note
+
+
+def test_a_class_name_that_comes_twice_is_not_matched(sources, monkeypatch):
+    monkeypatch.setattr(data, "load", lambda name, split, data_dir=None: with_names(split, "aab"))
+    _, weights = choose(
+        sources, experiment("alexnet"), network("alexnet", class_names=tuple("aba"))
+    )
+    assert weights.notes == ("the source has other classes, so the head is new",)
 
 
 @pytest.mark.parametrize("class_names", [(), ("0", "1", "2")])

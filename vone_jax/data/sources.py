@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,6 +10,8 @@ import numpy as np
 
 # The directory of prepared TFDS sets. None is $TFDS_DATA_DIR or ~/tensorflow_datasets.
 DataDir = str | os.PathLike | None
+# The number of a noun in WordNet, by which ImageNet names its classes.
+_WORDNET = re.compile(r"n\d{8}(?!\d)")
 
 
 @runtime_checkable
@@ -42,6 +45,12 @@ class Source(Protocol):
 def are_numbers(class_names: Sequence[str]) -> bool:
     """Return True if the names are the positions, as in a source without names."""
     return list(class_names) == [str(position) for position in range(len(class_names))]
+
+
+def class_identifier(name: str) -> str:
+    """Return the WordNet number at the beginning of a class name, as in ImageNet, else the name."""
+    number = _WORDNET.match(name)
+    return name if number is None else number[0]
 
 
 class ArraySource(Source):

@@ -15,13 +15,10 @@ import numpy as np
 
 from vone_jax import arguments, data, mesh, models, names, prng, results
 from vone_jax.arguments import FromZero, Seed
-from vone_jax.data.sources import are_numbers
+from vone_jax.data.sources import are_numbers, class_identifier
 from vone_jax.evaluation.judging import Trial, noise_record, noise_slug
 from vone_jax.network import Network
 from vone_jax.results import Protocol
-
-# The number of a noun in WordNet, by which ImageNet names its classes.
-_WORDNET = re.compile(r"n\d{8}(?!\d)")
 
 # The images that are read at most for each one that is shown, to find another class.
 _READ_PER_IMAGE = 20
@@ -145,16 +142,16 @@ class Job:
         unnamed = are_numbers(known)
         if known == given or unnamed and are_numbers(given) and len(given) < len(known):
             return None
-        places = {_identifier(name): position for position, name in enumerate(known)}
-        missing = [name for name in given if _identifier(name) not in places]
+        places = {class_identifier(name): position for position, name in enumerate(known)}
+        missing = [name for name in given if class_identifier(name) not in places]
         if not missing:
-            several = Counter(map(_identifier, known))
-            if unclear := [name for name in given if several[_identifier(name)] > 1]:
+            several = Counter(map(class_identifier, known))
+            if unclear := [name for name in given if several[class_identifier(name)] > 1]:
                 raise ValueError(
                     f"{network.name} has several classes of the name {unclear[0]!r}, so labels of "
                     f"{examples.name!r} cannot be matched; give class_names with each name once"
                 )
-            return np.array([places[_identifier(name)] for name in given], np.int32)
+            return np.array([places[class_identifier(name)] for name in given], np.int32)
         if unnamed and not are_numbers(given) and not self.trained_on:
             numbers = "numbers and " if known else ""
             raise ValueError(
@@ -347,9 +344,3 @@ def network_record(network: Network) -> results.Network:
 
 def _first(names: list[str], most: int) -> str:
     return ", ".join(names[:most] + (["..."] if len(names) > most else []))
-
-
-def _identifier(name: str) -> str:
-    """The WordNet number at the beginning of a class name, else the name."""
-    number = _WORDNET.match(name)
-    return name if number is None else number[0]

@@ -19,7 +19,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vone_jax import mesh as meshes
 from vone_jax import models
-from vone_jax.data.sources import are_numbers
+from vone_jax.data.sources import are_numbers, class_identifier
 from vone_jax.training import run_dir as run_dirs
 from vone_jax.training import setup as setups
 from vone_jax.training.experiment import Experiment, ModelConfig
@@ -123,10 +123,12 @@ def choose(setup: setups.Setup) -> InitialWeights:
             else:
                 notes.append(f"model.{name} is {value}, that of the source {given_front_end[name]}")
     kind = network.architecture or network.name
-    known, given = (tuple(each.class_names) for each in (setup.train_source, network))
+    known, given = (
+        tuple(map(class_identifier, each.class_names)) for each in (setup.train_source, network)
+    )
     head, fitting = _head(setup), dict(theirs)
     named = not are_numbers(known) and not are_numbers(given)
-    reordered = known != given and sorted(known) == sorted(given)
+    reordered = known != given and sorted(known) == sorted(given) and len({*known}) == len(known)
     if reordered:
         order = np.array([given.index(name) for name in known])
         fitting |= {path: theirs[path][..., order] for path in head & theirs.keys()}

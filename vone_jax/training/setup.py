@@ -13,6 +13,7 @@ import numpy as np
 
 from vone_jax import arguments, data, prng
 from vone_jax import mesh as meshes
+from vone_jax.data.sources import are_numbers, class_identifier
 from vone_jax.training.experiment import DataConfig, Experiment, ModelConfig
 from vone_jax.training.selection import check_patterns, split
 from vone_jax.training.similarity import make_targets
@@ -291,7 +292,10 @@ def _open_teacher(experiment: Experiment, source: data.Source) -> "Network | Non
             f"{teacher.image_shape}"
         )
     names = tuple(source.class_names)
-    if teacher.num_classes != source.num_classes or {teacher.class_names, names, ()} > {names, ()}:
+    ours, theirs = (list(map(class_identifier, each)) for each in (names, teacher.class_names))
+    unnamed = are_numbers(ours) or are_numbers(theirs)
+    different = ours != theirs and (not unnamed or sorted(ours) == sorted(theirs))
+    if teacher.num_classes != source.num_classes or different:
         raise ValueError(
             f"distillation.teacher must have the classes of {source.name!r} in their order; {spec} "
             f"has {teacher.num_classes}, {', '.join(teacher.class_names[:3])}, ..., the images "
