@@ -33,6 +33,11 @@ def test_the_divergence_is_that_of_scipy(logits, temperature):
     expected = rel_entr(theirs, ours).sum(axis=-1)
     np.testing.assert_allclose(divergence(*logits, temperature), expected, rtol=1e-5)
     np.testing.assert_allclose(divergence(logits[0], logits[0], temperature), 0.0, atol=1e-6)
+    # In float32, also where a teacher has a lower precision.
+    low = logits[0].astype(jnp.bfloat16)
+    np.testing.assert_allclose(
+        divergence(low, low.astype(jnp.float32), temperature), 0.0, atol=1e-6
+    )
 
 
 def test_the_loss_weighs_labels_and_teacher(logits):

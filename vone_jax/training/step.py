@@ -145,8 +145,13 @@ class StepMetrics:
 
 
 def divergence(teacher: jax.Array, logits: jax.Array, temperature: float) -> jax.Array:
-    """Return KL(teacher || network) of the softmax of logits / temperature, (N,), in nats."""
-    theirs, ours = (jax.nn.log_softmax(each / temperature) for each in (teacher, logits))
+    """Return KL(teacher || network) of the softmax of logits / temperature, (N,), in nats.
+
+    It is computed in float32, also from logits of lower precision.
+    """
+    theirs, ours = (
+        jax.nn.log_softmax(each.astype(jnp.float32) / temperature) for each in (teacher, logits)
+    )
     return jnp.sum(jnp.exp(theirs) * (theirs - ours), axis=-1)
 
 
