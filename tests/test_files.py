@@ -48,6 +48,24 @@ def test_a_lock_is_exclusive_and_ends_with_its_process(tmp_path):
         assert f"process {os.getpid()} on " in path.read_text()
 
 
+def test_a_lock_that_was_removed_meanwhile_is_not_held(tmp_path, monkeypatch):
+    """The last holder removes the file between its opening and its locking by the next."""
+    path, lock = tmp_path / "lock", files.fcntl.flock
+    removals = [lambda: None, path.unlink]
+
+    def flock(file, operation):
+        removals.pop()()
+        lock(file, operation)
+
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    with files.locked(path):
+        monkeypatch.setattr(files.fcntl, "flock", lock)
+        assert not removals and f"process {os.getpid()} on " in path.read_text()
+        with pytest.raises(files.LockedError):
+            with files.locked(path):
+                pytest.fail("the lock is held twice")
+
+
 def test_digests_name_what_is_damaged(tmp_path):
     for name in ("a", "b", "c"):
         (tmp_path / name).write_text(name)

@@ -104,21 +104,30 @@ def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on a file within a ``with`` block.
 
     The kernel releases the lock when the process ends, also when it is killed. The file, which says
-    which process holds the lock, stays. A file system without locks is an OSError.
+    which process holds the lock, stays. The holder may remove it. A file system without locks is an
+    OSError.
     """
-    with open(path, "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise LockedError(file.read().strip() or "an unknown process") from None
-        except OSError as error:
-            reason = f"{path.parent} must be on a file system with flock: {error.strerror}"
-            raise OSError(error.errno, reason) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}\n")
-        file.flush()
-        yield
+    removed = True
+    while removed:
+        with open(path, "a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise LockedError(file.read().strip() or "an unknown process") from None
+            except OSError as error:
+                reason = f"{path.parent} must be on a file system with flock: {error.strerror}"
+                raise OSError(error.errno, reason) from error
+            # The last holder may have removed the file since, and another may have made a new one.
+            try:
+                removed = not os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+            except FileNotFoundError:
+                continue
+            if not removed:
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {platform.node()}\n")
+                file.flush()
+                yield
 
 
 def json_digest(value: Any) -> str:
