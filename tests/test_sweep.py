@@ -190,6 +190,9 @@ def test_a_torn_record_only_repeats_its_command(root):
     record.write_text('123\n{"step": "train"}\n' + record.read_text()[:-40])
     assert run(root, make("a")) == 0
     assert calls(root) == ["eval.py a --suite clean"]
+    # The record of that run stands in a line of its own.
+    assert run(root, make("a")) == 0
+    assert calls(root) == []
 
 
 @pytest.mark.parametrize("ending", ["json", "npz"])

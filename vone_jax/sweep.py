@@ -222,9 +222,9 @@ def run(
     planned: set[str] = set()
     for number, command in enumerate(commands, start=1):
         record = group / command.label / _RECORD
-        if command.label not in untrained and (source := _outdated(sweep, group, command.label)):
+        if command.label not in untrained and (newer := _outdated(sweep, group, command.label)):
             failures.append(
-                f"{command.label} was trained from {source}, which was trained again since; delete "
+                f"{command.label} was trained from {newer}, which was trained again since; delete "
                 f"{record.parent} to train it again"
             )
             untrained.add(command.label)
@@ -453,8 +453,10 @@ def _append(record: Path, command: _Command, before: Mapping[str, str]) -> None:
     }
     if command.step == "evaluate":
         line["results"] = results
+    # A line that a killed process has cut off must not take this one with it.
+    cut_off = record.exists() and record.read_bytes()[-1:] not in (b"", b"\n")
     with open(record, "a") as file:
-        file.write(json.dumps(line) + "\n")
+        file.write("\n" * cut_off + json.dumps(line) + "\n")
         file.flush()
         os.fsync(file.fileno())
 
