@@ -18,8 +18,13 @@ from vone_jax.evaluation.judging import noise_slug
 GIVEN = v1.GaussianNoise(2.0)
 
 
-def test_an_empty_list_is_no_setting():
-    assert not evaluation.Request(("clean",), layers=[], eps=[]).layers
+@pytest.mark.untyped
+def test_lists_are_tuples():
+    assert not evaluation.Request(["clean"], layers=[], eps=[]).layers
+    of_lists = evaluation.Request(["clean", "linf"], eps=[0.01])
+    assert of_lists == evaluation.Request(("clean", "linf"), eps=(0.01,))
+    assert of_lists.to_arguments() == ["--suite", "clean", "linf", "--eps", "0.01"]
+    assert {of_lists}
 
 
 def test_a_single_value_in_place_of_several_is_refused():

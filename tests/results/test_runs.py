@@ -59,6 +59,7 @@ def test_directories_that_cannot_be_used(tmp_path, run):
     fails([tmp_path], "did you mean", run)
     fails([], "at least one run")
     fails([run, run / ".." / "run"], "2 times")
+    fails([run, run / "results"], "2 times")
     fails(str(tmp_path / "x*"), "matches no directory with results")
     assert len(results.load(str(tmp_path / "*"))) == 1
     # A name that could be a pattern is a name.

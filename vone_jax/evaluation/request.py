@@ -198,6 +198,7 @@ class Request:
             value = getattr(self, name)
             if not isinstance(value, tuple | list):
                 raise TypeError(f"{name} must be a tuple, such as ({value!r},), got {value!r}")
+            object.__setattr__(self, name, tuple(value))
         arguments.fields(self)
         suite = expand(self.suite)
         norms = _norms(suite, self.norm)
@@ -238,7 +239,7 @@ class Request:
             parse_noise(name, getattr(self, name), None)
         for field in dataclasses.fields(self):
             readers, given = READERS.get(field.name, suite), getattr(self, field.name)
-            if given not in (field.default, []) and not set(suite) & set(readers):
+            if given != field.default and not set(suite) & set(readers):
                 raise ValueError(
                     f"{field.name} is for the suite{'s' * (len(readers) > 1)} "
                     f"{', '.join(readers)}; got {', '.join(suite)}"

@@ -140,6 +140,7 @@ def load(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Runs:
         directories = [Path(path) for path in paths]
     if not directories:
         raise ResultError("at least one run directory must be named, got none")
+    directories = [path.parent if path.name == "results" else path for path in directories]
     for path, count in Counter(path.resolve() for path in directories).items():
         if count > 1:
             raise ResultError(f"the run directory {path} is given {count} times, give it once")
@@ -165,8 +166,6 @@ def _load(path: Path) -> Run:
         raise ResultError(f"the run directory {path} {state}")
     gaps: list[str] = []
     warnings: list[str] = []
-    if path.name == "results":
-        path = path.parent
     results = list(_results(path, gaps, warnings))
     if not results:
         inner = sorted(str(folder.parent) for folder in path.glob("*/results"))
