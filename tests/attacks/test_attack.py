@@ -82,6 +82,17 @@ def test_objects_that_are_no_attack_are_refused(record, message):
         attacks.from_json(record)
 
 
+def test_a_field_with_a_default_factory_may_be_missing():
+    @dataclasses.dataclass(frozen=True)
+    class Own(attacks.Attack):
+        strengths: tuple[float, ...] = dataclasses.field(default_factory=lambda: (0.5,))
+
+        def perturb(self, key, logits_fn, images, labels):
+            return images
+
+    assert attacks.from_json({"name": "Own"}).strengths == (0.5,)
+
+
 @pytest.mark.parametrize("prepare", [lambda cls: cls, dataclasses.dataclass(frozen=True)])
 def test_a_pytree_is_made_of_a_class_or_a_dataclass(prepare):
     class Pair:

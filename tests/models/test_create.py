@@ -174,6 +174,16 @@ def test_lite0_has_a_normalisation_of_its_own():
     assert models.create("efficientnet_lite0", in_channels=1).mean == (0.5,)
 
 
+@pytest.mark.parametrize("stage", ["v1", "subcortical"])
+def test_the_degrees_of_an_evnet_follow_from_either_stage(stage):
+    subcortical = v1.SubcorticalConfig(96, 4.0)
+    channels = subcortical.num_channels
+    block = v1.VOneBlockConfig(image_size=96, visual_degrees=4.0, stride=2, in_channels=channels)
+    configs = {"v1": block, "subcortical": subcortical}
+    model = models.create("ev_resnet18", 10, image_size=96, **{stage: configs[stage]})
+    assert model.v1.visual_degrees == model.subcortical.visual_degrees == 4.0
+
+
 def test_a_given_v1_decides_image_size_and_channels():
     config = v1.VOneBlockConfig(image_size=32, visual_degrees=1.0, stride=1, in_channels=1)
     model = models.create("vone_resnet18", 10, v1=config)

@@ -218,7 +218,8 @@ def from_json(record: Mapping[str, Any], *, surrogate: Any = None, mesh: Any = N
     values = {key: _restored(value, surrogate, mesh) for key, value in settings.items()}
     running = {"surrogate": surrogate, "mesh": mesh}
     values |= {f.name: running[f.name] for f in fields if running.get(f.name) is not None}
-    missing = [f.name for f in fields if f.name not in values and f.default is dataclasses.MISSING]
+    needed = [f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING]
+    missing = [name for name in needed if name not in values]
     if missing:
         raise ValueError(f"attack {name} needs {', '.join(missing)}, got {dict(record)}")
     return classes[name](**values)

@@ -11,7 +11,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
-from vone_jax import arguments, models, prng
+from vone_jax import arguments, files, models, prng
 from vone_jax.convert.architecture import flags_of
 from vone_jax.convert.checkpoint import write_safetensors
 from vone_jax.convert.folder import describe
@@ -54,7 +54,8 @@ def save_torch(path: str | Path, model: models.Network, variables: Any, prefix: 
             ".safetensors"
         ) from error
     state_dict = {name: torch.from_numpy(tensor.copy()) for name, tensor in tensors.items()}
-    torch.save({"flags": flags, "model" if evnet else "state_dict": state_dict}, path)
+    content = {"flags": flags, "model" if evnet else "state_dict": state_dict}
+    files.replace(Path(path), lambda file: torch.save(content, file))
 
 
 def export(

@@ -5,6 +5,7 @@ Their V1 keeps 28 to 32 pixels per degree, so that the bank's frequencies stay b
 limit: the field of view shrinks, not the resolution. V1 has the stride of the stem it replaces.
 """
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from vone_jax import names
@@ -127,7 +128,8 @@ def front_end(
         degrees = image_size / _EVNET_RESOLUTION if v1 is None else v1.visual_degrees
         subcortical = SubcorticalConfig(image_size, degrees, in_channels)
     if v1 is None:
-        v1 = v1_config(image_size, subcortical.num_channels, name)
+        v1 = v1_config(subcortical.image_size, subcortical.num_channels, name)
+        v1 = replace(v1, visual_degrees=subcortical.visual_degrees)
     if v1.in_channels != subcortical.num_channels:
         raise ValueError(
             f"v1.in_channels must be the number of kinds of cells of the subcortical stage, "

@@ -30,7 +30,7 @@ def config_names(configs: Path, variable: str = "experiment") -> list[str]:
     return sorted(
         path.relative_to(configs).with_suffix("").as_posix()
         for path in configs.rglob("*.py")
-        if re.search(rf"^{variable} = ", path.read_text(), re.MULTILINE)
+        if re.search(rf"^{variable}(:.*)? = ", path.read_text(encoding="utf-8"), re.MULTILINE)
     )
 
 
