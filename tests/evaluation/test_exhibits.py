@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import types
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -198,6 +199,7 @@ def test_an_mce_is_over_all_classes_of_imagenet(monkeypatch, classes, expected):
     job = types.SimpleNamespace(
         network=types.SimpleNamespace(image_size=224, num_classes=1000),
         examples=types.SimpleNamespace(num_classes=classes),
+        directory=Path("nowhere"),
     )
     evaluation.MeansOverCorruptions().make(job, [])
     assert known == [expected]
@@ -218,12 +220,23 @@ def test_means_of_a_run_are_written_and_read(tmp_path):
     common = [accuracy[name] for name in names if name != "gaussian_blur"]
     assert result.measured.of_corruptions == pytest.approx(np.mean(common))
     assert result.condition.form == "uint8" and result.condition.severities == (2,)
-    assert result.condition.clean and result.condition.corruptions == names
+    assert result.condition.clean and set(result.condition.corruptions) == set(names)
     again = evaluation.evaluate(job, task, measured)  # finished
     assert results.to_json(again) == results.to_json(result)
     (run,) = results.load([tmp_path / "run"])
     assert len(run.of_kind("corruption_means")) == 1
-    assert evaluation.evaluate(job, task, measured[:2]) is None
+    # A call that measures a part of them keeps those of the others.
+    of_part = evaluation.evaluate(job, task, measured[1:2])
+    assert results.to_json(of_part) == results.to_json(result)
+    elsewhere = dataclasses.replace(job, directory=tmp_path)
+    assert evaluation.evaluate(elsewhere, task, measured[:2]) is None
+    # Images in another form, or another way of judging, are in no mean with them.
+    other = dataclasses.replace(job, protocol=results.Protocol("frozen", 1))
+    for strange in (
+        evaluation.evaluate(job, evaluation.Corrupted("contrast", 2)),
+        evaluation.evaluate(other, evaluation.Corrupted("contrast", 2, "uint8")),
+    ):
+        assert evaluation.evaluate(other, task, [strange]) is None
     # So are the means where a result was replaced by one of the same identity.
     none = {"accuracy": 0.0, "correct": 0.0, "interval": (0.0, 0.5), "between_draws": None}
     worse = dataclasses.replace(measured[1].measured, **none)
@@ -232,4 +245,5 @@ def test_means_of_a_run_are_written_and_read(tmp_path):
     assert after == pytest.approx(np.mean(common) - accuracy["gaussian_noise"] / 4)
     assert results.read(path).measured.of_corruptions == after
     # From other results it is made anew.
-    assert evaluation.evaluate(job, task, measured[1:]).condition.clean is False
+    more = [*measured, evaluation.evaluate(job, evaluation.Corrupted("fog", 3, "uint8"))]
+    assert evaluation.evaluate(job, task, more).condition.severities == (2, 3)

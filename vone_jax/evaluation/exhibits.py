@@ -6,13 +6,13 @@ category, and mCE.
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from vone_jax import mesh, models, names, prng, results, v1
+from vone_jax import corruptions, mesh, models, names, prng, results, v1
 from vone_jax.corruptions import mce
 from vone_jax.evaluation.conditions import Attacked, attack_record
 from vone_jax.evaluation.job import Job, batches, place
@@ -163,7 +163,7 @@ def _first_trial(job: Job, per_device: int) -> Trial:
 
 @dataclasses.dataclass(frozen=True)
 class MeansOverCorruptions(Exhibit):
-    """Means over the common corruptions that earlier tasks have measured."""
+    """Means over the common corruptions that earlier tasks, or earlier calls, have measured."""
 
     replaces = True
 
@@ -173,13 +173,14 @@ class MeansOverCorruptions(Exhibit):
         means, arrays = self.make(job, earlier)
         if means is None:
             return None
-        measured = _corruptions(earlier)
-        form = ", ".join(sorted({condition.form for condition, _ in measured}))
+        clean, corrupted = _measured(job, earlier)
+        form = ", ".join(sorted({condition.form for condition in corrupted}))
+        measured = {condition.corruption for condition in corrupted}
         record = results.CorruptionMeansCondition(
             form=form,
-            corruptions=tuple(dict.fromkeys(condition.corruption for condition, _ in measured)),
+            corruptions=tuple(name for name in corruptions.NAMES if name in measured),
             severities=tuple(arrays["severities"].tolist()),
-            clean=any(result.kind == "clean" for result in earlier),
+            clean=clean is not None,
         )
         suffix = "" if form == "float" else f"-{form}"
         return job.identity(f"{self.name}{suffix}", record)
@@ -187,25 +188,44 @@ class MeansOverCorruptions(Exhibit):
     def make(
         self, job: Job, earlier: Sequence[results.Result]
     ) -> tuple[results.CorruptionMeans | None, dict[str, np.ndarray]]:
+        clean, corrupted = _measured(job, earlier)
         accuracy: dict[str, dict[int, float]] = {}
-        for condition, share in _corruptions(earlier):
+        for condition, share in corrupted.items():
             accuracy.setdefault(condition.corruption, {})[condition.severity] = share
-        clean = next((result.accuracy for result in earlier if result.kind == "clean"), None)
         # AlexNet's errors on ImageNet-C, by which mCE is normalised, are for such images.
         classes = {job.network.num_classes, job.examples.num_classes}
         imagenet = job.network.image_size == 224 and classes == {1000}
-        severities = sorted({severity for shares in accuracy.values() for severity in shares})
+        severities = sorted({condition.severity for condition in corrupted})
         return summarise(accuracy, clean, imagenet), {"severities": np.array(severities)}
 
 
-def _corruptions(
-    earlier: Sequence[results.Result],
-) -> list[tuple[results.CorruptionCondition, float]]:
-    return [
-        (result.condition, result.accuracy)
-        for result in earlier
-        if isinstance(result.condition, results.CorruptionCondition)
-    ]
+def _measured(
+    job: Job, earlier: Sequence[results.Result]
+) -> tuple[float | None, dict[results.CorruptionCondition, float]]:
+    """The accuracy on clean and corrupted images, of this call and of others in the same way."""
+    clean: float | None = None
+    corrupted: dict[results.CorruptionCondition, float] = {}
+    # Images of another form have means of their own.
+    forms = {getattr(result.condition, "form", None) for result in earlier}
+    for result in (*earlier, *_stored(job, {result.name for result in earlier})):
+        condition = result.condition
+        if isinstance(condition, results.CorruptionCondition) and condition.form in forms:
+            corrupted.setdefault(condition, result.accuracy)
+        elif result.kind == "clean" and clean is None:
+            clean = result.accuracy
+    return clean, corrupted
+
+
+def _stored(job: Job, apart: set[str]) -> Iterator[results.Result]:
+    """The results of other calls that judged the network in the same way on the same images."""
+    for path in sorted(job.directory.glob("c*.json")):
+        if path.stem.startswith(("clean", "corruption-")) and path.stem not in apart:
+            with contextlib.suppress(results.ResultError):
+                result = results.read(path)
+                same = {"dataset": result.dataset} if result.published else {}
+                ours = job.identity(result.name, result.condition, **same)
+                if not results.differences(dataclasses.replace(ours, name=result.name), result):
+                    yield result
 
 
 def summarise(
@@ -232,8 +252,8 @@ def summarise(
     if drawn:
         measured["frost"] = measured[names.PROCEDURAL_FROST]
     members = {
-        category: [measured[name] for name in corruptions if name in measured]
-        for category, corruptions in names.CORRUPTION_GROUPS.items()
+        category: [measured[name] for name in of_category if name in measured]
+        for category, of_category in names.CORRUPTION_GROUPS.items()
     }
     if not all(members.values()):
         return None
