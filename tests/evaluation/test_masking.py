@@ -14,6 +14,7 @@ from tests.evaluation import tiny
 from vone_jax import evaluation, results
 from vone_jax.cli.evaluate import summary
 from vone_jax.evaluation import masking, masking_checks, suites
+from vone_jax.network import Network
 
 KEY = jax.random.key(5)
 EPS = 0.02
@@ -87,9 +88,10 @@ def test_an_honest_network_passes(batch):
 def test_a_network_of_functions_is_checked_without_the_network_without_noise(batch):
     """Its noise cannot be turned off: the comparison is left out, the others are made."""
     request = evaluation.Request(("masking",), eps=(EPS,))
-    for known in (True, False):
-        target = suites.Target((8, 8, 1), noisy=True, without_noise=known)
-        (condition,) = suites.conditions(("masking",), request, target)
+    trained = tiny.tiny_trained()
+    of_functions = Network("functions", trained.logits_fn, (12, 12, 1), stochastic=True)
+    for network, known in ((trained, True), (of_functions, False)):
+        (condition,) = suites.conditions(("masking",), request, network)
         assert ("without noise" in condition.attacks()) is known
     small = dataclasses.replace(condition, **SMALL)
     noisy = Partial(shifted, batch[0], 0.02)

@@ -11,11 +11,17 @@ from vone_jax import corruptions, data, evaluation, names, v1
 from vone_jax.attacks import PGD, AutoAttack
 from vone_jax.evaluation import request as requests
 from vone_jax.evaluation import suites
-from vone_jax.evaluation.suites import Target
 from vone_jax.network import Network, Split
 
 FULL = (224, 224, 3)
-NOISY, QUIET = Target(FULL, noisy=True), Target(FULL, noisy=False)
+
+
+def uncalled(shape=FULL, stochastic=False):
+    """A network of a function that is not called."""
+    return Network("base", lambda keys, images: images, shape, stochastic=stochastic)
+
+
+NOISY, QUIET = uncalled(stochastic=True), uncalled()
 
 
 def test_ladders_are_the_authors_at_full_size():
@@ -79,7 +85,7 @@ def test_suites_expand_to_conditions():
         ("frozen", "frozen-attack", 1),
         (v1.GaussianNoise(2.0), "attacked-gaussian-2", 10),
     ):
-        (attacked,) = suites.conditions(["linf"], request, Target(FULL, samples == 1, noise))
+        (attacked,) = suites.conditions(["linf"], request, uncalled(stochastic=samples == 1), noise)
         assert attacked.attack.eot_samples == samples and attacked.attack_noise == noise
         assert attacked.name == f"attack-linf-0.1-{suffix}"
 
@@ -115,11 +121,13 @@ def test_suites_of_other_attacks():
 
 def test_the_checks_for_masked_gradients_are_a_suite():
     request = evaluation.Request(("masking",), norm="l2", eot_samples=7)
-    noisy = Target(FULL, noisy=True, transfer="base")
-    (condition,) = suites.conditions(["masking"], request, noisy)
-    assert condition == evaluation.Masking("l2", 2.4, True, "base", eot_samples=7)
+    (condition,) = suites.conditions(["masking"], request, NOISY, other=QUIET)
+    text = f"base, weights {QUIET.weights}"
+    assert condition == evaluation.Masking(
+        "l2", 2.4, True, text, eot_samples=7, without_noise=False
+    )
     record = condition.record()
-    assert record.attack.eps_label == "2.4" and record.transfer == "base"
+    assert record.attack.eps_label == "2.4" and record.transfer == text
     assert record.attacks["eps"] == record.attack
     assert record.attacks["4 k draws"].fields["eot_samples"] == 28
     (condition,) = suites.conditions(["masking"], request, QUIET)
@@ -137,8 +145,8 @@ def test_images_through_a_noisy_network_average_its_draws():
     """Also where the network that they are tried on has no noise."""
     request = evaluation.Request(("masking",), norm="l2", eot_samples=7)
     for noisy, samples in ((True, 7), (False, 1)):
-        target = Target(FULL, False, transfer="other", transfer_stochastic=noisy)
-        (condition,) = suites.conditions(["masking"], request, target)
+        other = uncalled(stochastic=noisy)
+        (condition,) = suites.conditions(["masking"], request, QUIET, other=other)
         attacks = condition.attacks()
         assert (attacks["transfer"].eot_samples, attacks["eps"].eot_samples) == (samples, 1)
 
@@ -173,7 +181,7 @@ def test_frost_needs_its_photographs(tmp_path):
 def test_images_that_are_too_small_are_an_error_of_the_user():
     """Without notes, with which the command tells errors in a user's function."""
     with pytest.raises(ValueError, match="defocus_blur") as caught:
-        suites.conditions(["corruptions"], evaluation.Request(), Target((10, 10, 3), False))
+        suites.conditions(["corruptions"], evaluation.Request(), uncalled((10, 10, 3)))
     assert not getattr(caught.value, "__notes__", None)
 
 
@@ -197,14 +205,14 @@ def test_radii_for_several_norms_are_refused():
 def test_radii_of_the_same_name_are_refused():
     request = evaluation.Request(("linf",), eps=(0.0156861, 0.0156862))
     with pytest.raises(ValueError, match="eps must differ within four digits.*attack-linf-0.01569"):
-        suites.conditions(("linf",), request, Target((28, 28, 1), False))
+        suites.conditions(("linf",), request, uncalled((28, 28, 1)))
 
 
 def test_corruptions_that_images_are_too_small_for_are_named_when_it_is_planned():
     request = evaluation.Request()
-    assert suites.conditions(("corruptions_quick",), request, Target((11, 11, 1), False))
+    assert suites.conditions(("corruptions_quick",), request, uncalled((11, 11, 1)))
     with pytest.raises(ValueError, match="defocus_blur needs images larger than 10 pixels"):
-        suites.conditions(("clean", "corruptions_quick"), request, Target((8, 8, 1), False))
+        suites.conditions(("clean", "corruptions_quick"), request, uncalled((8, 8, 1)))
 
 
 @pytest.mark.parametrize(

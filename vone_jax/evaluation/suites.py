@@ -13,55 +13,40 @@ from vone_jax.evaluation.judging import AttackNoise
 from vone_jax.evaluation.masking import Masking
 from vone_jax.evaluation.request import AT_RADII, MASKING, Request
 from vone_jax.evaluation.vonenet_attack import ladder
+from vone_jax.network import Network
 
 
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """The properties of a network that the conditions of a suite depend on.
-
-    Attributes:
-      image_shape: (H, W, C) of its images, for the radii.
-      noisy: whether its noise differs between the passes of an attack, unless the attack has
-        other noise.
-      attack_noise: the noise at the attack, see ``Attacked``.
-      transfer: name of another network whose adversarial images the masking checks carry over.
-      without_noise: whether its noise can be turned off, for the masking checks.
-      transfer_stochastic: whether that other network has noise.
-    """
-
-    image_shape: tuple[int, int, int]
-    noisy: bool
-    attack_noise: AttackNoise = "same"
-    transfer: str = ""
-    without_noise: bool = True
-    transfer_stochastic: bool = False
-
-    @property
-    def draws_differ(self) -> bool:
-        """True if averaging over draws makes sense in an attack."""
-        if self.attack_noise == "same":
-            return self.noisy
-        return self.attack_noise not in ("none", "frozen")
-
-
-def attacked(request: Request, norm: str, eps: float, target: Target) -> Attacked:
+def attacked(
+    request: Request, norm: str, eps: float, network: Network, attack_noise: AttackNoise = "same"
+) -> Attacked:
     """The condition for one radius."""
-    return Attacked(request.pgd(norm, eps, target.draws_differ), target.attack_noise)
+    # Averaging over draws makes sense where they differ.
+    differ = attack_noise not in ("none", "frozen")
+    if attack_noise == "same":
+        differ = _noisy(request, network)
+    return Attacked(request.pgd(norm, eps, differ), attack_noise)
 
 
-def _at_radius(name: str, request: Request, eps: float, target: Target) -> Condition:
+def _noisy(request: Request, network: Network) -> bool:
+    """True if the network's own noise differs between the passes of an attack."""
+    return network.stochastic and request.noise == "fresh"
+
+
+def _at_radius(
+    name: str, request: Request, eps: float, network: Network, other: Network | None
+) -> Condition:
     """The condition of a suite in the norm of the request, for one radius."""
-    norm, noisy = request.norm, target.noisy
+    norm, noisy = request.norm, _noisy(request, network)
     draws = request.eot_samples if noisy else 1
     if name == MASKING:
         return Masking(
             norm,
             eps,
             noisy,
-            target.transfer,
+            transfer="" if other is None else f"{other.name}, weights {other.weights}",
             eot_samples=request.eot_samples,
-            without_noise=target.without_noise,
-            transfer_stochastic=target.transfer_stochastic,
+            without_noise=network.model is not None,
+            transfer_stochastic=other is not None and other.stochastic,
         )
     if name == "autoattack":
         return Attacked(AutoAttack(norm, eps, version="rand" if noisy else "standard"))
@@ -71,12 +56,12 @@ def _at_radius(name: str, request: Request, eps: float, target: Target) -> Condi
     if name == "apgd":
         return Attacked(apgd)
     usual = request.pgd(norm, eps, noisy)
-    other = dataclasses.replace(usual, loss="margin", random_start=True)
-    return WorstOf((usual, other, apgd, dataclasses.replace(apgd, loss="margin")))
+    margin = dataclasses.replace(usual, loss="margin", random_start=True)
+    return WorstOf((usual, margin, apgd, dataclasses.replace(apgd, loss="margin")))
 
 
 def _corrupted(
-    request: Request, usual: Sequence[str], severities: Sequence[int], target: Target
+    request: Request, usual: Sequence[str], severities: Sequence[int], shape: tuple[int, int, int]
 ) -> list[Corrupted]:
     """The corruptions of the request, else the usual ones."""
     frost = None if request.frost_dir is None else corruptions.load_frost(request.frost_dir)
@@ -89,7 +74,7 @@ def _corrupted(
         for severity in request.severities or severities
     ]
     # Images that are too small for a corruption are an error now, before any work.
-    images = jax.ShapeDtypeStruct((1, *target.image_shape), jnp.float32)
+    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     keys = jax.eval_shape(lambda: prng.example_keys(jax.random.key(0), 1))
     for one_severity in {each.corruption: each for each in corrupted}.values():
         try:
@@ -117,35 +102,43 @@ _CORRUPTIONS: dict[str, tuple[Sequence[str], Sequence[int]]] = {
 }  # fmt: skip
 
 
-def conditions(suite: Sequence[str], request: Request, target: Target) -> list[Condition]:
+def conditions(
+    suite: Sequence[str],
+    request: Request,
+    network: Network,
+    attack_noise: AttackNoise = "same",
+    other: Network | None = None,
+) -> list[Condition]:
     """The conditions of suites, each once.
 
     Args:
       suite: expanded names; ``PHYSIOLOGY``, ``GALLERY`` and ``FRONT_END`` have no conditions.
       request: settings of attacks and corruptions.
-      target: what they depend on in the network.
+      network: the network that is evaluated.
+      attack_noise: the noise at the attack, see ``Attacked``.
+      other: a network whose adversarial images the masking checks carry over.
 
     Raises:
       ValueError: if the images are too small for a corruption.
     """
-    shape = target.image_shape
+    shape = network.image_shape
     members: list[Condition] = []
     for name in suite:
         if name == "clean":
             members.append(Clean())
         elif name in names.NORMS:
             eps = request.eps or ladder(name, request.points, shape)
-            members += [attacked(request, name, each, target) for each in eps]
+            members += [attacked(request, name, each, network, attack_noise) for each in eps]
         elif name in AT_RADII:
             eps = request.eps or (ladder(request.norm, 4, shape)[2],)
-            members += [_at_radius(name, request, each, target) for each in eps]
+            members += [_at_radius(name, request, each, network, other) for each in eps]
         elif name == "minimal":
             eps = request.eps or ladder(request.norm, 9, shape)
-            draws = request.eot_samples if target.noisy else 1
+            draws = request.eot_samples if _noisy(request, network) else 1
             attack = FMN(request.norm, max(eps), eot_samples=draws)
-            members.append(Minimal(attack, eps, moved=target.noisy))
+            members.append(Minimal(attack, eps, moved=_noisy(request, network)))
         elif name in _CORRUPTIONS:
-            members += _corrupted(request, *_CORRUPTIONS[name], target)
+            members += _corrupted(request, *_CORRUPTIONS[name], shape)
     found: dict[str, Condition] = {}
     for each in members:
         if found.setdefault(each.name, each).record() != each.record():

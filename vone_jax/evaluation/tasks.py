@@ -92,21 +92,13 @@ def plan(
         examples=Examples(source, masking),
         batch_size=min(batch_size, whole(min(_MASKING_BATCH_SIZE, masking))),
     )
-    target = suites.Target(
-        network.image_shape,
-        noisy=network.stochastic and request.noise == "fresh",
-        attack_noise=attack_noise,
-        transfer="" if other is None else f"{other.name}, weights {other.weights}",
-        without_noise=network.model is not None,
-        transfer_stochastic=other is not None and other.stochastic,
-    )
     tasks: list[tuple[Job, Task]] = [
         (few if isinstance(condition, Masking) else job, condition)
-        for condition in suites.conditions(suite, request, target)
+        for condition in suites.conditions(suite, request, network, attack_noise, other)
     ]
     if request.corrupted_files is not None:
         tasks = _from_files(tasks, request, data_dir)
-    for exhibit in _exhibits(job, request, suite, target):
+    for exhibit in _exhibits(job, request, suite, attack_noise):
         if isinstance(exhibit, exhibits.Gallery):
             shown = dataclasses.replace(exhibit.condition, kept=exhibit.count)
             tasks = [(each, shown if task == exhibit.condition else task) for each, task in tasks]
@@ -252,14 +244,15 @@ def _from_files(
 
 
 def _exhibits(
-    job: Job, request: Request, suite: Sequence[str], target: suites.Target
+    job: Job, request: Request, suite: Sequence[str], attack_noise: AttackNoise
 ) -> list[Exhibit]:
     """The results that are made at once, after the conditions."""
     tasks: list[Exhibit] = []
     if "corruptions" in suite:
         tasks.append(exhibits.MeansOverCorruptions())
     if requests.GALLERY in suite:
-        condition = suites.attacked(request, request.gallery_norm, request.gallery_eps, target)
+        norm, eps = request.gallery_norm, request.gallery_eps
+        condition = suites.attacked(request, norm, eps, job.network, attack_noise)
         shown = min(request.gallery_images, len(job.examples))
         tasks.append(exhibits.Gallery(condition, shown))
     if requests.PHYSIOLOGY in suite:
