@@ -1,8 +1,9 @@
 """Checks of arguments. Each raises an error that names the argument, its value and what is valid.
 
-It is a ValueError, for a bool a TypeError. Every package uses these, so the messages read alike.
-``fields`` checks a dataclass by the types of its fields. The checks see plain Python and NumPy
-values; checks of JAX arrays are in ``attacks`` and ``corruptions``.
+Most raise ValueError. A field that must be True or False raises TypeError. Every package uses
+these, so the messages read alike. ``fields`` checks a dataclass by the types of its fields. The
+checks see plain Python and NumPy values; checks of JAX arrays are in ``attacks`` and
+``corruptions``.
 """
 
 import dataclasses

@@ -168,8 +168,8 @@ def run(
 ) -> int:
     """Train or open the members of a shard, evaluate them, then write the report.
 
-    The report is of the members that have results. It and ensembles are left by a shard of several
-    to a later call without a shard.
+    The report is of the members that have results. With several shards, a later call without
+    ``shard`` evaluates the ensembles and writes the report.
 
     Args:
       name: of the sweep, as train.py knows it.
@@ -402,8 +402,9 @@ def _lost(group: Path, command: _Command) -> Path | None:
 def _outdated(sweep: Sweep, group: Path, label: str) -> str | None:
     """A run of the group that a network was trained from, and that was trained after it.
 
-    It must be newer by its checkpoints, and by the records of commands where both have a time: a
-    copy of files changes the first time, and a command that finds a finished run the second.
+    Both the time of its checkpoints and the recorded time of its training must be later. A copy of
+    a run has a new time of its checkpoints, and a command that finds a finished run records a new
+    time. A recorded time counts only if both runs have one.
     """
     network = sweep.members[label].network
     if not isinstance(network, Experiment):

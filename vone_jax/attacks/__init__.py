@@ -25,8 +25,8 @@ from vone_jax.attacks.square import Square
 from vone_jax.attacks.wrappers import InBatches, Transfer
 from vone_jax.prng import per_example
 
-# ``pytree`` has kept jaxtyping's import hook from the constructors with this flag. It would also
-# hide the types of the fields from the command line.
+# ``pytree`` sets this flag so that jaxtyping's import hook does not check the constructors. It is
+# removed now, because it would also hide the types of the fields from the command line.
 for _public in list(globals().values()):
     if isinstance(_public, type) and "__no_type_check__" in vars(_public):
         delattr(_public, "__no_type_check__")

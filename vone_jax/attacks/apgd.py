@@ -150,7 +150,7 @@ class APGD(Attack):
       rho: share of steps that must raise the loss, or the step size is halved (L-infinity, L2).
       checkpoints: "paper", or "code" for the authors' program: it reconsiders the step size at
         other steps unless there are 100, also halves it if exactly the share ``rho`` of steps
-        raised the loss, and takes the loss before the first step for 0.
+        raised the loss, and treats the loss before the first step as 0.
       large_eps_schedule: spend 30 % of the steps at three times the radius, 30 % at twice the
         radius and the rest at the radius. Part of AutoAttack in L1.
     """
@@ -190,7 +190,8 @@ class APGD(Attack):
             first, second = Verdict(right[0], margin[0]), Verdict(right[1], margin[1])
             confirmed = (first.right == 0) | (first.right < second.right)
             rival = norms.select(confirmed, (fooling, first), (highest, second))
-            # What no draw classifies right is not attacked again. It runs on only beside others.
+            # An image that every draw misclassifies keeps its result. It is computed again only
+            # because its batch is.
             open_ = best[1].right > 0
             best = norms.select(open_ & rival[1].beats(best[1]), rival, best)
             return number + 1, best, finite & (fine | ~open_)

@@ -215,7 +215,7 @@ def _keep_stronger(best: Best, rows: Array, adversarial: Array, verdict: Verdict
 
 
 def _stronger(best: Best, adversarial: Images, verdict: Verdict) -> Best:
-    # A result that is not finite, or has no finite logits, stays or would pass in silence.
+    # A result or logits that are not finite are kept as NaN, so that the failure is reported.
     broken = ~jnp.all(jnp.isfinite(adversarial), axis=(1, 2, 3)) | ~jnp.isfinite(verdict.margin)
     adversarial = norms.select(~broken, adversarial, jnp.nan)
     verdict = verdict._replace(right=jnp.where(broken, 0.0, verdict.right))

@@ -80,7 +80,7 @@ class LinearisedAttack(MinimalNormAttack):
             gap = jnp.sum(value * weights, axis=-1)
             (slope,) = pull(weights)
             distance = boundary_distance(gap, slope, self.norm)
-            # A gradient of NaN must win and stay, or it would pass in silence.
+            # A gradient of NaN wins and is kept, so that it is reported.
             wins = ~(distance >= nearest.distance) & ~jnp.isnan(nearest.distance)
             return norms.select(wins, Boundary(gap, slope, distance), nearest), None
 

@@ -94,9 +94,9 @@ class FMN(MinimalNormAttack):
 
     The radius shrinks by gamma from an adversarial point, to no more than the best distance, and
     grows by gamma from another one. As long as no adversarial point is known, it grows from the
-    radius of the linearised boundary, and never shrinks; the paper takes that radius itself. On a
-    linear classifier it then ends on the boundary and not behind it, and in front of it where
-    pixels that lie on the border of [0, 1] cannot take their part.
+    radius of the linearised boundary, and never shrinks; the paper takes that radius itself. So on
+    a linear classifier, the search ends on the boundary. It ends short of it where pixels at 0 or 1
+    cannot move further.
 
     Steps go along the gradient over its L2 norm, whatever the norm of the ball, and both their
     length and gamma fall along a cosine. The projection is the Euclidean one in each norm (the L2

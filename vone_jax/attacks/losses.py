@@ -148,7 +148,7 @@ def stronger(
     best: tuple[Images, Values], rival_images: Images, rival_loss: Values
 ) -> tuple[Images, Values]:
     """Return for each example the images and loss of the pair with the higher loss."""
-    # A loss that is not finite must win and stay, with images of NaN, or it would pass in silence.
+    # A loss that is not finite wins and is kept, with images of NaN, so that it is reported.
     finite = jnp.isfinite(rival_loss)
     rival_images = norms.select(finite, rival_images, jnp.nan)
     rival_loss = jnp.where(finite, rival_loss, jnp.nan)

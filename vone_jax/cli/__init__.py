@@ -52,8 +52,8 @@ _GRACE, _PATIENCE = 0.2, 2.0
 
 
 def _start(command: str) -> None:
-    # Importing JAX makes much and frees little. With the garbage collector aside, wrong arguments
-    # are answered in two thirds of the time.
+    # Importing JAX allocates many objects and frees few. Without the garbage collector, an error
+    # about arguments appears a third sooner.
     gc.disable()
     try:
         module = importlib.import_module(f"vone_jax.cli.{command}")
@@ -279,7 +279,7 @@ def interrupted_by_signals(program: str) -> Iterator[threading.Event]:
     interrupted, left = threading.Event(), threading.Event()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        # More signals would break off what the first one lets end.
+        # Later signals are ignored, so that the cleaning up after the first can finish.
         if not interrupted.is_set():
             interrupted.set()
             raise KeyboardInterrupt

@@ -143,7 +143,7 @@ def _of_words(help: str, name: str, words: str) -> str:
     return f"{usage[1] if usage else name} cannot take {words}"
 
 
-# Of more options, a message lists none.
+# A message lists at most this many options.
 _LISTED = 6
 
 

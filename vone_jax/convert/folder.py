@@ -230,7 +230,7 @@ def _build(description: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> mod
             channels = config["simple_channels"] + config["complex_channels"]
             check_bank_size(channels, config["kernel_size"])
             bank = config["bank"] and _build_bank(config["bank"], arrays)
-            # Without its noise a description is damaged: it has no default.
+            # The noise must be stored: its default must not fill a gap in a damaged file.
             config = {**config, "noise": config["noise"], "bank": bank}
         arguments = dataclass_json.decode(_Arguments, {**description, "v1": config}, "network")
         model = models.create(**vars(arguments))

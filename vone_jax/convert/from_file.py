@@ -181,8 +181,8 @@ def read(
             if image_size is None and stored_size is None and usual_size == 32:
                 notes.append(
                     f"image size that the file does not say: {size} pixels, since the first kernel "
-                    f"is small. So the stem has {_moves(model)}; if the network had another stem, "
-                    "its logits are wrong"
+                    f"is small. So the stem has {_strides(model)}; if the network had another "
+                    "stem, its logits are wrong"
                 )
     except ValueError as error:
         raise CheckpointError(refusal, [*problems, str(error)]) from None
@@ -201,18 +201,18 @@ def _rounded(values: Collection[float]) -> str:
 
 
 def _other_stem(ours: Any, usual: Any) -> list[str]:
-    """A note if the stem of a network moves otherwise than that for images of the usual size."""
-    moves = list(map(_moves, (ours, usual)))
-    if moves[0] == moves[1]:
+    """A note if the stem of a network has other strides than at the usual image size."""
+    strides = list(map(_strides, (ours, usual)))
+    if strides[0] == strides[1]:
         return []
     return [
-        f"the stem for images of {ours.image_size} pixels has {moves[0]}, that for "
-        f"{usual.image_size} pixels {moves[1]}: give an image size only if the network was trained "
-        "with it"
+        f"the stem for images of {ours.image_size} pixels has {strides[0]}, that for "
+        f"{usual.image_size} pixels {strides[1]}: give an image size only if the network was "
+        "trained with it"
     ]
 
 
-def _moves(model: Any) -> str:
+def _strides(model: Any) -> str:
     pool = "" if getattr(model.stem, "pool", True) else " and no pool"
     return f"stride {model.stem.stride}{pool}"
 

@@ -111,7 +111,7 @@ def prepare_zoom(parameters: tuple[float, float], shape: Shape) -> tuple:
 
 @matrices.image_by_image
 def zoom(draws: Any, images: Images, arrays: tuple) -> Images:
-    """Return the mean of the image, once more the image, and its zooms; draws nothing."""
+    """Return the mean of the zooms and the image, which counts twice; draws nothing."""
     rows, columns, count = arrays
 
     def add(index: jax.Array, total: jax.Array):

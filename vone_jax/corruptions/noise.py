@@ -128,7 +128,7 @@ def alias_tables() -> np.ndarray:
 def _small(words: jax.Array, rates: jax.Array) -> jax.Array:
     """Draw Poisson numbers of rates from 0 to 1.
 
-    The count is how many k > 0 have a probability of at least k that exceeds the uniform number.
+    The count is the number of k > 0 for which P(count >= k) exceeds the uniform number.
     Probabilities are summed from the smallest, and the uniform numbers are finest near 0, so the
     tail is exact.
     """

@@ -1,8 +1,8 @@
 """Data sets, the transforms of their images on the host, and the order of their batches.
 
-``load`` opens a split of a set. ``train_batches`` and ``eval_batches`` make float32 batches in
-[0, 1] of it. All of this runs on the host, with NumPy, Pillow, Grain and TFDS. Grain, which takes
-long to import, is imported when the first batches are made.
+``load`` opens a split of a set. ``train_batches`` and ``eval_batches`` make batches of it, with
+images as float32 in [0, 1] or as bytes. All of this runs on the host, with NumPy, Pillow, Grain and
+TFDS. Grain, which takes long to import, is imported when the first batches are made.
 """
 
 import importlib

@@ -132,7 +132,7 @@ class FolderSource(Source):
             )
         if not classes:
             raise ValueError(f"{folder} has no class folders; expected {folder}/<class>/<image>")
-        # The same name with a slash at the end, as shells complete it.
+        # Normalised, because shells complete the name of a directory with a slash.
         self.name = f"folder:{os.path.normpath(path)}"
         self.split = split
         self.class_names = tuple(_subfolders(root / "train") if "train" in splits else classes)

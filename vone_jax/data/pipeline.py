@@ -63,13 +63,13 @@ def train_batches(
       unreadable: ``"raise"`` an error at an example that cannot be read, or ``"skip"`` it. Skipping
         warns and takes the next readable example instead. It also restarts a worker process that
         dies, up to three times in a row. The batches still depend only on the files.
-      as_bytes: leave images uint8, 0 to 255. To make floats of them takes this process longer than
-        all else that it does for its workers, and bytes are a quarter of what a device receives.
+      as_bytes: leave images uint8, 0 to 255. The conversion to floats takes this process longer
+        than its other work, and bytes are a quarter of the data that a device receives.
       process_index: index of this process, in [0, process_count).
       process_count: number of processes, a divisor of ``batch_size``.
 
     Returns:
-      An iterator of ``{"image": float32 (b, H, W, C) in [0, 1], "label": int32 (b,),
+      An iterator of ``{"image": float32 (b, H, W, C) in [0, 1] or uint8, "label": int32 (b,),
       "index": uint32 (b,)}`` with ``b = batch_size // process_count``, see ``Batches``. With
       ``unreadable="skip"`` also ``"unreadable"``: bool (b,), True for an example that took the
       place of another one.

@@ -127,8 +127,8 @@ class Attacked(Judged):
     def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
         attacked, keys = trial.attacked(self.attack_noise), trial.keys("attack")
         if trial.frozen(self.attack_noise):
-            # A call of AutoAttack gives later members a part of the images. They would get the
-            # draws of others.
+            # AutoAttack gives its later members the surviving images only. These would get the
+            # frozen draws of other images. The compiled form gives them all images.
             inputs = self.attack.prepared(keys, attacked, trial.images, trial.labels)
             adversarial = checks.finite(compiled(self.attack, *inputs))
         else:

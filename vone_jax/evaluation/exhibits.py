@@ -51,7 +51,7 @@ class Gallery(Exhibit):
     def make(self, job: Job, earlier: Sequence[results.Result]) -> tuple[None, dict[str, Any]]:
         examples = job.examples.pick(job.spread(self.count))
         shown = dataclasses.replace(job, examples=examples)
-        # If the attack was measured, the program that judges a batch is there, too.
+        # If the attack was measured, the judging program is compiled for whole batches. It is used.
         kept = self._kept(examples.indices, earlier)
         size = max(self.count, job.batch_size if kept else 0)
         # A whole number for each device, as in any batch.

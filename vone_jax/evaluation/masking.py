@@ -88,7 +88,7 @@ _FALLING = {
         "The other network's adversarial images do more: gradients are masked.",
     ),
 }
-# Of what an attack may use more -> the attacks, which use more and more of it.
+# Resource -> the attacks in order of increasing use of it.
 _PLATEAUS = {"restarts": ("1 restart", "restarts"), "draws": ("1 draw", "eps", "4 k draws")}
 
 
@@ -321,6 +321,6 @@ def diagnose(
 def _largest(gradients: jax.Array) -> jax.Array:
     """Greatest magnitude in each image's gradient, NaN where any of it is not finite: (N,)."""
     magnitudes = jnp.abs(gradients)
-    # Said apart, since XLA's maximum passes over a NaN in larger arrays on CPUs.
+    # Checked separately: on CPUs, XLA's maximum of a larger array ignores NaN.
     finite = jnp.all(jnp.isfinite(magnitudes), axis=(1, 2, 3))
     return jnp.where(finite, jnp.max(magnitudes, axis=(1, 2, 3)), jnp.nan)

@@ -74,7 +74,7 @@ def _of_numbers(check: Callable[..., Finding]) -> Callable[..., Finding]:
 def falls(shares: Measured, good: str, bad: str) -> Finding:
     """Accuracy must not rise from each attack to the next, which is at least as strong.
 
-    ``good`` is what it means that accuracy never rises, ``bad`` that it does.
+    ``good`` is the message if accuracy never rises, ``bad`` the message if it does.
     """
     verdict, numbers = _never_rises(shares, "accuracy", "rise")
     for (weak, first), (strong, second) in itertools.pairwise(shares.items()):

@@ -29,7 +29,7 @@ MAX_UNITS = 200
 # factor of noise whose variance equals its mean is 0.69 at 1 spike, 0.85 at 2 and 0.99 at 6.
 LEAST_MEAN = 2.0
 
-# Layers whose responses are the noise's output, where counts can be had back.
+# Layers whose responses are the noise's output, from which spike counts can be recovered.
 _SPIKING = ("v1", "stem.noise")
 
 
@@ -41,7 +41,7 @@ def experiments(
     noisy: ResponseFn,
     key: jax.Array,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Show gratings of rising contrast, gratings with others around them, and some again.
+    """Record contrast responses, surround tuning and the variability over repeated trials.
 
     Variability is recorded where the layer's responses depend on the key.
 
@@ -126,7 +126,7 @@ def _variability(
             "variability/spike_mean": counts.mean,
             "variability/spike_variance": counts.variance,
         }
-    # Of the same gratings as in spikes.
+    # For the gratings that pass the threshold in spikes.
     fields["median_fano_factor"] = median(statistics.fano_factor(least_mean))
     return fields, arrays
 

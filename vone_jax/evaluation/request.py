@@ -308,7 +308,8 @@ def parse_noise(name: str, text: str, trained: Noise) -> Noise:
       name: "test_noise" or "attack_noise".
       text: ``"none"``; ``"neuronal"`` for that of the released models; ``"neuronal:0.35,0.07"`` or
         ``"gaussian:4"`` or ``"fano:0.93"`` with the fields of ``NeuronalNoise``,
-        ``GaussianNoise`` or ``FanoNoise``; or a word that the option has for no noise of its own.
+        ``GaussianNoise`` or ``FanoNoise``; or a word of the option for the trained noise, such as
+        ``"trained"``.
       trained: the noise that the network was trained with, which is returned for such a word.
 
     Raises:

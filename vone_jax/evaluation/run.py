@@ -21,7 +21,7 @@ from vone_jax.results import ResultError
 
 # The array of a chunk that holds the names of the others.
 _FIELDS = "fields"
-# Arrays that a chunk of an earlier call may lack: the gallery is asked for anew in every call, and
+# Arrays that a chunk of an earlier call may lack. One call may want a gallery and another not, and
 # earlier versions did not store the predictions.
 _OPTIONAL = ("adversarial", "kept", "predicted")
 
@@ -35,8 +35,8 @@ class Exhibit(abc.ABC):
 
     Attributes:
       name: the stem of its result files.
-      replaces: whether a result of the same name is replaced without asking where it has another
-        identity or other numbers, because nothing is lost with it.
+      replaces: whether another result of the same name is replaced without ``overwrite``, because
+        it is computed from other results and can be computed again.
     """
 
     name: str
@@ -114,7 +114,7 @@ class Store:
         """Keep other programs from this evaluation within a ``with`` block.
 
         Raises:
-          ResultError: if another program is at it.
+          ResultError: if another process holds the lock.
         """
         if not _writes():
             yield

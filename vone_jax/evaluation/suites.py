@@ -80,8 +80,8 @@ def _corrupted(
         try:
             jax.eval_shape(one_severity.corrupt, keys, images)
         except ValueError as error:
-            # Without JAX's note, which is on what it raises while it traces: notes stand on errors
-            # in functions of the user.
+            # Drop JAX's note about tracing. The command line takes a note as a sign that a function
+            # of the user has failed.
             raise ValueError(*error.args) from None
     return corrupted
 

@@ -26,7 +26,7 @@ _BATCH_SIZE = 50
 # The masking checks attack each image in about twenty ways. With small batches, little is lost
 # when the evaluation is stopped.
 _MASKING_BATCH_SIZE = 10
-# A message prints the largest radius with six digits. It must pass where it is typed so.
+# Messages print the largest radius with six digits. A user who types that value is accepted.
 _ROUNDING = 1e-5
 
 

@@ -1,7 +1,7 @@
 """The same functions, computed the way that a CPU, a GPU or a TPU is fast at.
 
-Each function here has two forms. The fast form is what the package uses. The plain form beside it
-is the shortest way to write the same function in JAX, and the tests hold that both agree up to the
+Each function of arrays here has two forms. The package uses the fast form. The plain form beside it
+is the shortest way to write the same function in JAX, and the tests check that both agree up to the
 rounding of float32. One switch chooses between them:
 
     from vone_jax import fast

@@ -346,8 +346,8 @@ def with_noise(model: Network, noise: Noise) -> Network:
 def with_fixed_bank(model: Network, variables: Any) -> tuple[Network, Any]:
     """The network with the bank that it has learned as a constant, and its variables without it.
 
-    For a network without a tuned bank, return what is given. The result has what is there for fixed
-    banks: physiology, figures of the filters, other formats, fast forms.
+    For a network without a tuned bank, return what is given. The result can be used where a fixed
+    bank is needed: physiology, figures of the filters, other formats, fast forms.
     """
     if not (isinstance(model, VOneNet) and model.v1.tuned):
         return model, variables

@@ -15,7 +15,7 @@ from vone_jax.results.statistics import image_sets
 
 # A perturbation may exceed its radius by float32 rounding only.
 NORM_SLACK = 1e-4
-# Of more networks or results, a warning tells how many they are.
+# A warning about more networks or results than this gives their number instead of their names.
 _LISTED = 3
 
 

@@ -76,10 +76,10 @@ def figure(chart: alt.TopLevelMixin, description: str, networks: int = 0) -> Fig
     spec = chart.to_dict(validate=False) | {"config": _CONFIG}
     if networks:
         spec["params"] = [{"name": "shown", "value": list(range(networks))}]
-    # An address, which a page that loads nothing does not need.
+    # The address of the schema: the page loads nothing.
     del spec["$schema"]
     svg = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
-    # The namespaces name addresses, and HTML needs none.
+    # Namespaces of XML are addresses, too. SVG within HTML does not need them.
     start = svg.index(">")
     head = " ".join(part for part in svg[:start].split(" ") if not part.startswith("xmlns"))
     return Figure(Markup(printable(head + svg[start:])), spec, description)

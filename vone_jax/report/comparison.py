@@ -239,7 +239,7 @@ def _even(measured: dict[tuple[str, int], Result]) -> dict[tuple[str, int], Resu
 
 
 def by_corruption(measured: Sequence[Result]) -> dict[tuple[str, int], Result]:
-    """(corruption, severity) -> the result, sorted; ``measured`` is in the order of standing.
+    """(corruption, severity) -> the result, sorted; ``measured`` is sorted as by ``Run.standing``.
 
     Where a condition was measured in several forms, the one in floating point counts.
     """
@@ -254,7 +254,7 @@ def by_corruption(measured: Sequence[Result]) -> dict[tuple[str, int], Result]:
 def by_radius(attacks: Sequence[Result]) -> dict[tuple[str, str], Result]:
     """(norm, label of the radius) -> the result that counts, by norm and ascending radius.
 
-    The attacks are in the order of standing.
+    The attacks are sorted as by ``Run.standing``.
     """
     ordered = sorted(reversed(attacks), key=lambda r: (NORMS.index(r.attack.norm), r.attack.radius))
     return {(r.attack.norm, r.attack.eps_label): r for r in ordered}

@@ -120,7 +120,7 @@ def _tiles(
     kernels = np.array([arrays[name][cell] for name in phases])
     colors = arrays["image"].shape[-1]
     grey = np.full((*kernels.shape, colors), 0.5)
-    # Images do not have all channels, such as that of the M cells of an EVNet.
+    # Some channels exist only within the network, such as the M cells of an EVNet.
     channel = int(arrays["channel"][cell])
     shown = slice(channel, channel + 1) if channel < colors else slice(None)
     grey[..., shown] += 0.5 * kernels[..., None] / (np.abs(kernels).max() or 1.0)

@@ -68,7 +68,7 @@ def property_chart(
       layers: (label, position of the network on the page, shares of units).
     """
     bounds, yes_no = np.asarray(edges, float), len(edges) == 3
-    # Bins in which nothing is only make the others narrow.
+    # Empty bins at both ends are left out: they only make the others narrower.
     used = np.flatnonzero(np.sum([neurons, *(shares for _, _, shares in layers)], axis=0))
     first, last = (used[0], used[-1] + 1) if len(used) else (0, len(neurons))
     bounds = bounds[first : last + 1]

@@ -352,11 +352,14 @@ def _identity(value: Identity | Mapping[str, Any]) -> dict[str, Any]:
 def differences(ours: Identity, theirs: Identity | Mapping[str, Any]) -> list[str]:
     """The fields in which two identities differ, as ``"FIELD is OURS, was THEIRS"``.
 
-    A field of the experiment, also of that of an ensemble's member, that theirs lacks is no
-    difference: the version that wrote it did not have the field, whose default changes nothing.
-    Neither are fields without effect, see ``names.WITHOUT_EFFECT``, nor the number of parameters,
-    which follows from the weights, nor the precision of products, the checksum of the images' files
-    and the size of images, where theirs does not say them. Theirs may be JSON values.
+    ``theirs`` may be JSON values. These are ignored:
+
+    - fields of an experiment, or of the experiment of an ensemble's member, that ``theirs`` lacks:
+      an earlier version wrote it, and the default of a new field changes nothing;
+    - fields without effect, see ``names.WITHOUT_EFFECT``;
+    - the number of parameters, which follows from the weights;
+    - the precision of products, the checksum of the images' files and the size of images, if
+      ``theirs`` lacks them.
     """
     here, there = (_flatten(_identity(each)) for each in (ours, theirs))
     new = {name for name in here if name.startswith("network.config.") and name not in there}

@@ -42,8 +42,8 @@ class Run:
       results: all results, in the order of their file names.
       gaps: files that are missing, cut off or unfinished. The other results are usable.
       warnings: other problems that leave the results usable.
-      sets: data sets and splits in the order in which they count, so that networks that are loaded
-        together are shown on the same images; those of the run alone if empty.
+      sets: pairs of data set and split, the first is used first. They are the same for all runs
+        loaded together, so that these are shown on the same images. Empty: the run's own pairs.
     """
 
     path: Path
@@ -73,7 +73,7 @@ class Run:
         return [each for each in self.results if each.kind != "physiology" and not each.published]
 
     def standing(self, results: Iterable[Result]) -> list[Result]:
-        """Those of some results that count together, the ones on the most images first.
+        """Return the results that may be shown together, those on the most images first.
 
         They are on one data set, the first of ``sets`` that any of them is on, or on published
         corrupted images, which come last.

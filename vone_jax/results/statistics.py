@@ -174,8 +174,8 @@ def _drawn(sizes: tuple[int, ...], seed: int) -> list[np.ndarray]:
 def middle(values: np.ndarray, images: int | None = None) -> tuple[float, float]:
     """The ends of the middle 95 % of resampled values.
 
-    With the number of images, equal values are accuracies whose images are all answered alike:
-    those that were not seen may be answered otherwise, as in Wilson's interval.
+    If the number of images is given and all values are equal, then every image was classified
+    alike. The ends are then those of Wilson's interval, which allows for images that were not seen.
     """
     if images is not None and not np.ptp(values):
         return _unseen(float(values[0]), images)

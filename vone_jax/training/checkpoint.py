@@ -56,7 +56,7 @@ class Position:
     validated: int = 0
     # Sums since the last line of the log, see step.Sums.
     interval: dict[str, Any] = dataclasses.field(default_factory=dict)
-    # Steps that were not finite, and examples that could not be read, each as often as it was met.
+    # Numbers of steps that were not finite and of examples that could not be read, with repeats.
     passed_over: dict[str, int] = dataclasses.field(
         default_factory=lambda: {"steps": 0, "examples": 0}
     )

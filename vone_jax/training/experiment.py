@@ -87,7 +87,7 @@ class ModelConfig:
 
 
 def _moved(value: Any, before: Any, after: Any) -> Any:
-    """A value that follows from others if it is that ``before``: then it becomes that ``after``."""
+    """Return ``after`` if the value is still that ``before``; a dataclass is compared by field."""
     if value == before:
         return after
     if dataclasses.is_dataclass(value) and type(value) is type(before) is type(after):
@@ -120,8 +120,8 @@ class DataConfig:
     center_crop: Annotated[float | None, Range(most=1.0, above=True)] = None
     # Worker processes that decode and augment; 0 uses threads of this process.
     workers: FromZero = 0
-    # Batches that are put on the devices before their step. With 0 a batch is loaded after the
-    # step before it, with 1 during that step. More help when the loading time varies.
+    # Batches that are put on the devices before their step. With 0, a batch is loaded after the
+    # previous step; with 1, during it. More of them help if the loading time varies.
     prefetch: FromZero = 1
     # What happens when a training image cannot be read or a data worker dies. "raise" ends the
     # run. "skip" takes the next image of the set, warns and counts the image in the log; a dead

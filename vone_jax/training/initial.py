@@ -2,7 +2,7 @@
 
 A module (a convolution, a batch norm, a linear layer) is taken if the source has it with the same
 variables in the same shapes, and is new otherwise. Classes are compared by name, if both sides name
-them: the same classes in another order put the head in our order, and other classes make it new.
+them. If only their order differs, the head is reordered. If they differ, the head is new.
 """
 
 import dataclasses
@@ -80,10 +80,11 @@ class InitialWeights:
 def start_from(experiment: Experiment, spec: str, run_dir: Path | str | None = None) -> Experiment:
     """Return the experiment as one that starts from given weights, with the front end they need.
 
-    Between two VOneNets or two EVNets that is all of V1, and of the stage before it, but the noise,
-    at the same pixels per degree (a tuned bank starts from the parameters of theirs); between two
-    base networks, the mean and the standard deviation of images. Everything else stays as it is.
-    So does what a file does not say: stride, gain, kinds of cells, mean and standard deviation.
+    For two VOneNets or two EVNets, these are the settings of V1 and of the stage before it, except
+    the noise, at the same pixels per degree (a tuned bank starts from the parameters of theirs).
+    For two base networks, they are the mean and the standard deviation of images. Everything else
+    stays as it is, and so do settings that a file may not state: stride, gain, kinds of cells, mean
+    and standard deviation.
 
     The weights are ``spec``, see ``vone_jax.open_network``. If the run in ``run_dir`` has started
     from them before, its front end is used, and the weights are not needed any more.

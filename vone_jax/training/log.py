@@ -49,9 +49,10 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
             except ModuleNotFoundError:
                 raise ValueError("tensorboard needs the package tensorboardX") from None
             new = not tensorboard.exists()
-            # Flushed each second, for runs that are killed. Its own flush leaves out what waits.
+            # Flushed each second, so that a killed run keeps its curves. SummaryWriter.flush()
+            # leaves out events that are still in its queue.
             self._writer = SummaryWriter(str(tensorboard), purge_step=step + 1, flush_secs=1)
-            # A run that goes on and had no curves gets them from the start on.
+            # A resumed run that had no curves gets those of its earlier records.
             for record in before if new else ():
                 self._draw(record)
 

@@ -74,7 +74,7 @@ class RunDescription:
     teacher_weights: str | None = None
     # SHA-256 digest of the file of measured similarities. None without one.
     similarity_digest: str | None = None
-    # SHA-256 digest of the names of the training images, in their order. None but for a folder.
+    # SHA-256 digest of the names of the training images, in their order. Set for folders only.
     names_digest: str | None = None
     # The same of the validation images, by which an evaluation recognises them.
     validation_names_digest: str | None = None
@@ -84,7 +84,7 @@ class RunDescription:
 
 # All but the experiment are JSON values.
 _FIELDS = [field.name for field in dataclasses.fields(RunDescription)][1:]
-# What a run with a checkpoint depends on outside of its directory -> the words for it.
+# Inputs outside the run directory that must not change once there is a checkpoint -> their names.
 _CHECKED = {
     "teacher_weights": "weights of distillation.teacher",
     "similarity_digest": "sha256 of similarity.path",

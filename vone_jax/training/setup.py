@@ -173,7 +173,7 @@ class Prefetch:
 
 
 def for_data(experiment: Experiment, given: Collection[str] = ()) -> Experiment:
-    """The experiment with those fields that follow from its data set taken from that.
+    """Return the experiment with the fields that follow from its data set filled in.
 
     They are ``"data.eval_split"``, ``"model.num_classes"`` and ``"model.in_channels"``. Those in
     ``given`` are kept.
@@ -222,7 +222,7 @@ def prepare(experiment: Experiment, mesh: meshes.Mesh) -> Setup:
             f"{experiment.accumulation_steps}"
         )
     if part <= len(train_source) < config.batch_size:
-        # All of a small set, as far as devices and parts can share it.
+        # A small set is one batch, rounded down to a multiple of devices times parts.
         config = dataclasses.replace(config, batch_size=len(train_source) // part * part)
     experiment = _fit(dataclasses.replace(experiment, data=config), train_source, eval_source)
     teacher = _open_teacher(experiment, train_source)

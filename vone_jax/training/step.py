@@ -298,7 +298,7 @@ def make_train_step(
         updated = jax.tree.map(lambda p, u, f: p - rate * f * u, trained, updates, factors)
         before = (trained, state.batch_stats, state.opt_state)
         after = (updated, batch_stats, opt_state)
-        # To look at all of the new state would take as long as the optimiser.
+        # A bound on the change. A check of every new value would cost as much as the update.
         change = norm * rate * max(jax.tree.leaves(factors))
         losses = jnp.stack([sums.loss] if term is None else [sums.loss, term])
         finite = jnp.all(jnp.isfinite(jnp.concatenate([losses, *jax.tree.leaves(batch_stats)])))

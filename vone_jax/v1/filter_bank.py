@@ -56,9 +56,9 @@ class CellModel(NamedTuple):
 class _Sorted(NamedTuple):
     """A bank sorted by the input channels that the cells read, simple cells first."""
 
-    # Of each input channel that a cell reads: (k, k, 1, number of kernels).
+    # Input channel -> the kernels of the cells that read it, (k, k, 1, number of kernels).
     kernels: dict[int, np.ndarray]
-    # Of each group of cells that read the same: the channel and the kernels of each phase.
+    # For each group of cells that read the same: the channel and the kernels of each phase.
     places: list[list[tuple[int, slice]]]
     # The number in the bank of each cell.
     numbers: np.ndarray

@@ -151,8 +151,8 @@ class SubcorticalConfig:
     def centre_and_surround(self, cells: LGNCells) -> tuple[Taps, Taps]:
         """The taps of the centre and of the surround along one axis, both of the same length.
 
-        The receptive field is the outer product of the centre's with themselves minus that of the
-        surround's. Its sum is 1 or -1.
+        The receptive field is outer(centre, centre) - outer(surround, surround). Its sum is 1 or
+        -1.
 
         Raises:
           ValueError: if centre and surround cancel, so that there is no such field.
