@@ -5,6 +5,7 @@ complete or not at all. Their errors name the file.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import importlib.util
@@ -21,6 +22,8 @@ import numpy as np
 
 # The list of digests in a directory, in the format of ``sha256sum -c``.
 DIGESTS = "SHA256SUMS"
+# The errors of reading a file that is itself damaged. Others may pass.
+_DAMAGE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EIO)
 
 
 class LockedError(RuntimeError):
@@ -191,7 +194,8 @@ def damage(directory: Path) -> list[str]:
     """Compare a directory with its list of digests.
 
     The result has a phrase for each file that is missing, unreadable or changed, and for a damaged
-    list. Files that are not in the list are ignored.
+    list. Files that are not in the list are ignored. An OSError that may pass, such as a missing
+    permission, says nothing about the files and is raised.
     """
     try:
         content = (directory / DIGESTS).read_bytes()
@@ -216,5 +220,7 @@ def _with_digest(lines: bytes) -> bytes:
 
 
 def _unreadable(name: str, error: OSError) -> str:
+    if error.errno not in _DAMAGE:
+        raise OSError(error.errno, f"{name} cannot be read: {error.strerror}") from error
     missing = isinstance(error, FileNotFoundError)
     return f"{name} is missing" if missing else f"{name} cannot be read: {error.strerror}"

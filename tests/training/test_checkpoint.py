@@ -1,5 +1,6 @@
 """A checkpoint returns what was saved, or the error names its damage."""
 
+import errno
 import json
 import resource
 import shutil
@@ -10,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+from vone_jax import files
 from vone_jax import mesh as meshes
 from vone_jax.training.checkpoint import CheckpointError, Checkpoints, Position, saved_steps
 from vone_jax.training.optimizer import PlateauState
@@ -159,6 +161,23 @@ def test_all_damaged_files_of_a_checkpoint_are_named(written):
     said = r"metadata/metadata cannot be read: Is a directory; state/_METADATA is missing\)"
     with pytest.warns(UserWarning, match=said):
         assert restore(written)[0] == 2
+
+
+def test_a_file_that_may_not_be_read_is_no_damage(written, monkeypatch):
+    """The run neither goes back nor moves the checkpoint: the error may pass."""
+    digest = files.digest
+
+    def barred(path):
+        if path.name == "manifest.ocdbt":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return digest(path)
+
+    monkeypatch.setattr(files, "digest", barred)
+    said = r"checkpoints/3 may be whole, but .*manifest.ocdbt cannot be read: Permission denied\. "
+    with pytest.raises(CheckpointError, match=said + ".*move the checkpoint away"):
+        restore(written)
+    monkeypatch.setattr(files, "digest", digest)
+    assert restore(written)[0] == 3
 
 
 def test_a_file_that_was_added_is_no_damage(written):

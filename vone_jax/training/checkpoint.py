@@ -162,7 +162,8 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
           Its step, state (NumPy arrays, for any mesh) and position; None if there is no checkpoint.
 
         Raises:
-          CheckpointError: if all checkpoints are damaged, or there is none at ``step``.
+          CheckpointError: if all checkpoints are damaged, there is none at ``step``, or one cannot
+            be read for a reason that may pass, such as a missing permission.
           ValueError: if the checkpoint belongs to another network or optimiser than ``like``.
         """
         steps = self.steps()
@@ -171,8 +172,19 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         damaged = []
         for candidate in [step] if step is not None else reversed(steps):
             directory = self.directory / str(candidate)
-            listed = (directory / files.DIGESTS).exists()
-            problem, restored = "; ".join(files.damage(directory)) if listed else "", None
+            problem, restored, barred = "", None, ""
+            try:
+                if (directory / files.DIGESTS).exists():
+                    problem = "; ".join(files.damage(directory))
+            except OSError as error:
+                where = "" if error.filename is None else f"{error.filename}: "
+                barred = f"{where}{error.strerror}"
+            if meshes.any_process(bool(barred)):
+                raise CheckpointError(
+                    f"checkpoint {directory} may be whole, but "
+                    f"{barred or 'another process cannot read it'}. Nothing was changed. Mend that "
+                    f"and start again, or move the checkpoint away to use the one before it"
+                )
             # All processes read at the same time, and must resume from the same checkpoint.
             if not meshes.any_process(bool(problem)):
                 problem, restored = self._read(directory, like)
