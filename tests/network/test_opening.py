@@ -146,6 +146,11 @@ def test_noise_is_found_or_must_be_stated():
         ("wrong_logits", NetworkError, r"logits of shape \(N, classes\) for N images, got \(2,\)"),
         ("images_alone", NetworkError, r"images_alone: .* becomes one by lambda keys, images: f"),
         ("listed_layers", NetworkError, "features must return a dictionary of layers, got list"),
+        ("nested_layers", NetworkError, "an array for each layer, got a list for 'second'"),
+        ("noise_of_numpy", NetworkError, r"must be a function of \(keys, images\) alone, but two"),
+        ("one_key_for_all", NetworkError, "on its own pixels and key alone, .* from its own key"),
+        ("batch_statistics", NetworkError, "on its own pixels and key alone, .* batch norm with"),
+        ("not_in_jax", NetworkError, "not_in_jax: logits_fn must be in JAX, because it is compi"),
         ("not_finite", NetworkError, "must return finite floating-point logits"),
         ("nothing", NetworkError, r"must return a vone_jax.Network or \(logits_fn, .* NoneType"),
         (

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 import vone_jax
@@ -101,6 +102,36 @@ def images_alone():
 
 def not_finite():
     return (lambda keys, images: jnp.full((len(images), 10), jnp.nan)), SHAPE
+
+
+def _linear(images):
+    return images.reshape(len(images), -1) @ jax.random.normal(jax.random.key(0), (784, 10))
+
+
+def noise_of_numpy():
+    """The noise does not come from the keys."""
+    rng = np.random.default_rng(0)
+    return (lambda keys, images: _linear(images) + rng.normal(size=(len(images), 10))), SHAPE
+
+
+def one_key_for_all():
+    """The noise of all images comes from the key of the first."""
+    draw = lambda keys, logits: logits + jax.random.normal(keys[0], logits.shape)  # noqa: E731
+    return (lambda keys, images: draw(keys, _linear(images))), SHAPE
+
+
+def batch_statistics():
+    """A batch norm in training mode."""
+    return (lambda keys, images: _linear(images - images.mean(0, keepdims=True))), SHAPE
+
+
+def not_in_jax():
+    return (lambda keys, images: jnp.asarray(np.asarray(images).reshape(-1, 784)[:, :10])), SHAPE
+
+
+def nested_layers():
+    features = lambda keys, images: {"first": images, "second": [images]}  # noqa: E731
+    return dataclasses.replace(cnn(), features=features)
 
 
 def listed_layers():

@@ -88,7 +88,7 @@ class Network:
     members: tuple["Network", ...] = ()
 
     def __post_init__(self):
-        shape = tuple(self.image_shape)
+        shape: Any = tuple(s.item() if isinstance(s, np.integer) else s for s in self.image_shape)
         object.__setattr__(self, "image_shape", shape)
         object.__setattr__(self, "class_names", tuple(self.class_names))
         arguments.directory_name("name", self.name)

@@ -25,6 +25,9 @@ LITE0 = "efficientnet_lite0"
 _CHECKPOINTS = (".pth", ".pt", ".tar", ".safetensors", ".bin", ".ckpt")
 _ARTEFACT = ".jax"
 _IMAGENET_CLASSES = 1000
+# Logits of one image in two calls may differ by this share of the largest: a GPU may add in another
+# order.
+_SAME = 1e-3
 _SOURCES = (
     "a directory of train.py, a folder of vone_jax.convert, a checkpoint file "
     f"({' '.join(_CHECKPOINTS)}), an artefact of convert.export ({_ARTEFACT}), a function as "
@@ -317,22 +320,26 @@ def _import(module: str) -> ModuleType:
 
 
 def _checked(network: Network, source: str, states_noise: bool) -> Network:
-    """Call a network of unknown functions once, on images of noise, and check its contract.
+    """Call a network of unknown functions on images of noise, and check its contract.
 
     ``states_noise`` says that ``network.stochastic`` was stated; otherwise it is found out.
 
     Raises:
       NetworkError: naming the part of the contract that is not kept.
     """
-    keys = jax.random.split(jax.random.key(0), 6)
-    images = jax.random.uniform(jax.random.key(1), (2, *network.image_shape))
+
+    def keys(*seeds: int) -> jax.Array:
+        return jax.vmap(jax.random.key)(jnp.array(seeds))
+
+    images = jax.random.uniform(jax.random.key(0), (2, *network.image_shape))
     try:
         logits_fn = prng.as_pytree(network.logits_fn)
     except TypeError as error:
         raise NetworkError(f"{source}: {error}") from None
-    first, second = (
-        prng.call_with_keys(logits_fn, k, images, "logits_fn", "attacks.per_example")
-        for k in (keys[:2], keys[2:4])
+    other = images.at[0].set(1.0 - images[0])
+    first, second, beside_other = (
+        prng.call_with_keys(logits_fn, k, x, "logits_fn", "attacks.per_example")
+        for k, x in ((keys(1, 2), images), (keys(3, 4), images), (keys(3, 2), other))
     )
     shape = getattr(first, "shape", type(first).__name__)
     if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != 2 or shape[1] < 2:
@@ -342,13 +349,39 @@ def _checked(network: Network, source: str, states_noise: bool) -> Network:
         )
     if not jnp.issubdtype(first.dtype, jnp.floating) or not bool(jnp.isfinite(first).all()):
         raise NetworkError(f"{source}: logits_fn must return finite floating-point logits")
+    try:
+        jax.eval_shape(logits_fn, keys(1, 2), images)
+    except jax.errors.JAXTypeError as error:
+        raise NetworkError(
+            f"{source}: logits_fn must be in JAX, because it is compiled and differentiated: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    largest = jnp.max(jnp.abs(first))
+    if jnp.max(jnp.abs(first - logits_fn(keys(1, 2), images))) > _SAME * largest:
+        raise NetworkError(
+            f"{source}: logits_fn must be a function of (keys, images) alone, but two calls with "
+            "the same ones return different logits; draw its noise from the keys, with jax.random, "
+            "and keep no state"
+        )
+    if jnp.max(jnp.abs(first[1] - beside_other[1])) > _SAME * largest:
+        raise NetworkError(
+            f"{source}: the logits of an image must depend on its own pixels and key alone, but "
+            "they change with the first image of the batch and its key; compute batch norm with "
+            "its running statistics, and draw the noise of each image from its own key"
+        )
     if network.features is not None:
-        layers = jax.eval_shape(network.features, keys[4:], images)
+        layers = jax.eval_shape(network.features, keys(1, 2), images)
         if not isinstance(layers, Mapping):
             raise NetworkError(
                 f"{source}: features must return a dictionary of layers, got "
                 f"{type(layers).__name__}"
             )
+        for name, layer in layers.items():
+            if not isinstance(layer, jax.ShapeDtypeStruct):
+                raise NetworkError(
+                    f"{source}: features must return an array for each layer, got a "
+                    f"{type(layer).__name__} for {name!r}"
+                )
     depends = bool((first != second).any())
     if states_noise and depends and not network.stochastic:
         raise NetworkError(
