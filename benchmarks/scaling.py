@@ -201,9 +201,14 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     quick = arguments.quick
     if arguments.distributed is not None:
+        if arguments.part != "weak":
+            parser.error(f"--distributed is for weak, got {arguments.part}; leave it out")
         # Other platforms ignore it.
         jax.config.update("jax_num_cpu_devices", DEVICES_OF_A_PROCESS)
-        meshes.join_processes(arguments.distributed)
+        try:
+            meshes.join_processes(arguments.distributed)
+        except ValueError as error:
+            parser.error(str(error))
     if arguments.part == "weak":
         tables = [weak(4, 3 if quick else 100, arguments.run_dir)]
     elif arguments.part == "options":

@@ -55,6 +55,12 @@ def test_the_host_does_little_more_for_more_devices():
     assert four - two < 2 * 12
 
 
+def test_processes_are_for_the_weak_part_alone(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        scaling.main(["options", "--distributed", "auto"])
+    assert "--distributed is for weak, got options; leave it out" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["options", "model"])
 def test_the_command_runs(part, capsys):

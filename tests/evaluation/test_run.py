@@ -1,6 +1,7 @@
 """Result files: what is in them, that a killed evaluation goes on, that nothing is mixed."""
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -355,6 +356,16 @@ def test_logits_that_are_not_finite_are_found_again(tmp_path):
     )
     with pytest.raises(FloatingPointError, match=message):
         evaluation.evaluate(job, ATTACKED)
+
+
+def test_a_directory_that_may_not_be_written_is_named_with_the_cure(network, tmp_path, monkeypatch):
+    def locked(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("vone_jax.files.locked", locked)
+    message = f"{tmp_path} cannot be written to: Permission denied; .* another directory .--results"
+    with pytest.raises(evaluation.ResultError, match=message):
+        evaluation.evaluate(tiny.tiny_job(network, tmp_path), evaluation.Clean())
 
 
 def test_a_result_that_another_process_is_writing_is_refused(network, tmp_path):

@@ -62,6 +62,10 @@ def test_directories_that_cannot_be_used(tmp_path, run):
     fails([run, run / "results"], "2 times")
     fails(str(tmp_path / "x*"), "matches no directory with results")
     assert len(results.load(str(tmp_path / "*"))) == 1
+    # Root may read everything, so the answer of the system is replaced.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.access", lambda path, mode: path.name != "results")
+        fails([run], run / "results", "cannot be read: Permission denied")
     # A name that could be a pattern is a name.
     assert len(results.load(str(run.rename(tmp_path / "run[1]")))) == 1
 

@@ -123,6 +123,11 @@ class Store:
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(files.locked(self.lock))
+            except PermissionError as error:
+                raise ResultError(
+                    f"{self.directory} cannot be written to: {error.strerror}; name another "
+                    f"directory (--results)"
+                ) from error
             except files.LockedError as error:
                 raise ResultError(
                     f"another process is writing {self.path('')}; wait for "

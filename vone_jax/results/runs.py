@@ -1,6 +1,7 @@
 """Results of many networks: run directories, read and checked, and their data frame."""
 
 import dataclasses
+import errno
 import glob
 import math
 import os
@@ -164,6 +165,10 @@ def _load(path: Path) -> Run:
     if not path.is_dir():
         state = "is not a directory" if path.exists() else "does not exist"
         raise ResultError(f"the run directory {path} {state}")
+    for directory in (path, path / "results"):
+        # Path.glob finds nothing in a directory that may not be read.
+        if directory.is_dir() and not os.access(directory, os.R_OK | os.X_OK):
+            raise ResultError(f"{directory} cannot be read: {os.strerror(errno.EACCES)}")
     gaps: list[str] = []
     warnings: list[str] = []
     results = list(_results(path, gaps, warnings))
