@@ -35,9 +35,10 @@ def test_difference_pairs_images_by_index():
     other = accuracy([1, 1, 0.5, 1], index=[3, 1, 9, 7])
     item = results.difference([base], [other])
     change = np.array([1 - 1, 1 - 0, 0.5 - 0, 1 - 1])  # images 7, 3, 9, 1
-    half = 1.959964 * change.std(ddof=1) / 2
+    # With one image more at either end.
+    half = 1.959964 * np.array([*change, -1, 1]).std() / np.sqrt(6)
     assert (item.value, item.paired, item.images) == (change.mean(), True, 4)
-    assert (item.low, item.high) == pytest.approx((0.375 - half, 0.375 + half))
+    assert (item.low, item.high) == pytest.approx((1.5 / 6 - half, 1.5 / 6 + half))
     back = results.difference([other], [base])
     assert (back.value, back.low) == pytest.approx((-item.value, -item.high))
 
@@ -97,23 +98,51 @@ def test_unpaired_mean_over_conditions_claims_no_interval():
 def test_equal_answers_are_no_certainty(images):
     """Wald's interval of all wrong, or of all better, has no width."""
     wrong, right = (accuracy([each] * images, index=range(images)) for each in (0, 1))
-    assert results.mean_accuracy([wrong]) == pytest.approx((0, 0, results.wilson(0, images)[1]))
-    assert results.mean_accuracy([right]) == pytest.approx(
-        (1, results.wilson(images, images)[0], 1)
-    )
+    # Agresti and Coull's interval of n images is Wald's of n + 4 with two right.
+    high = 2 / (images + 4) + 1.959964 * np.sqrt(2 * (images + 2) / (images + 4) ** 3)
+    assert results.mean_accuracy([wrong]) == pytest.approx((0, 0, min(high, 1)))
+    assert results.mean_accuracy([right]) == pytest.approx((1, max(1 - high, 0), 1))
     item = results.difference([wrong], [right])
     assert (item.value, item.high) == (1, 1) and item.low < 1
     assert item.sign == (images >= 5)
-    same = results.difference([wrong], [wrong])
-    assert same.value == 0 and same.high == -same.low == results.wilson(0, images)[1]
+    # Bonett and Price: shares (0 + 1) / (n + 2) of images that change either way.
+    same, share = results.difference([wrong], [wrong]), 1 / (images + 2)
+    assert same.value == 0
+    assert same.high == -same.low == pytest.approx(1.959964 * np.sqrt(2 * share / (images + 2)))
+
+
+@pytest.mark.parametrize(("images", "disagree"), [(10, 0.4), (30, 0.2), (50, 0.2), (200, 0.05)])
+def test_equal_networks_rarely_differ(images, disagree):
+    """Two networks that are as often right, and disagree on a share of the images."""
+    rng = np.random.default_rng(0)
+    signs = []
+    for _ in range(1000):
+        change = rng.choice([-1, 0, 1], images, p=[disagree / 2, 1 - disagree, disagree / 2])
+        pair = (
+            accuracy((change < 0) * 1.0, range(images)),
+            accuracy((change > 0) * 1.0, range(images)),
+        )
+        signs.append(results.difference(pair[:1], pair[1:]).sign)
+    assert np.mean(np.abs(signs)) < 0.06
+
+
+@pytest.mark.parametrize(("images", "share"), [(20, 0.1), (100, 0.03), (200, 0.985)])
+def test_the_interval_of_a_mean_covers_it_near_its_ends(images, share):
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(1000):
+        _, low, high = results.mean_accuracy([accuracy(rng.random(images) < share, range(images))])
+        covered.append(low <= share <= high)
+    assert np.mean(covered) > 0.935
 
 
 def test_mean_accuracy_interval_is_over_images():
     values = np.array([[1, 0, 1, 1], [1, 0, 0, 1.0]])
     conditions = [accuracy(row, index=range(4)) for row in values]
     mean, low, high = results.mean_accuracy(conditions)
-    half = 1.959964 * values.mean(0).std(ddof=1) / 2
-    assert (mean, low, high) == pytest.approx((0.625, max(0, 0.625 - half), min(1, 0.625 + half)))
+    # With two images more at either end.
+    half = 1.959964 * np.array([*values.mean(0), 0, 0, 1, 1]).std() / np.sqrt(8)
+    assert (mean, low, high) == pytest.approx((0.625, 4.5 / 8 - half, 4.5 / 8 + half))
     mean, low, high = results.mean_accuracy([accuracy([1, 0])])
     assert mean == 0.5 and np.isnan(low) and np.isnan(high)
 
@@ -129,7 +158,7 @@ def test_the_interval_of_a_mean_over_other_images_contains_it():
 
 def test_a_difference_ends_where_accuracies_do():
     found = results.difference([accuracy([1] + [0] * 39, None)], [accuracy([1] * 40, None)])
-    assert found.value == 0.975 and found.high == 1.0 and 0.9 < found.low < 0.975
+    assert found.value == 0.975 and found.high == 1.0 and 0.8 < found.low < 0.975
 
 
 def test_the_bootstrap_of_one_accuracy_is_binomial():

@@ -159,7 +159,8 @@ class PropertyScore:
       group: the group of properties over which scores are averaged.
       edges: bin edges of the distributions.
       similarity: similarity to the neurons, in [0, 1]; None unless scored.
-      similarity_std: bootstrap standard deviation of the similarity.
+      similarity_std: bootstrap standard deviation of the similarity. It is no error of the score,
+        which also varies, and is lower, with few units.
       ceiling: similarity of the neurons to populations drawn from themselves.
       score: similarity / ceiling, which may exceed 1 a little.
       units: number of units that count, with and without a value.

@@ -119,20 +119,16 @@ def difference(base: Sequence[Result], other: Sequence[Result]) -> Difference:
 def _mean(values: np.ndarray, least: float, most: float) -> tuple[float, float, float]:
     """The mean of values between two ends, with a 95 % interval.
 
-    The variance of equal values says nothing. Then a share of the images that were not seen may lie
-    at either end: the upper end of Wilson's interval of 0 among the images that were seen.
+    Near an end, or of few images, the variance of the values is too small by chance. So images that
+    were not seen are added for the interval, half of them at each end: four for a share (Agresti
+    and Coull, The American Statistician 52, 1998), two for a difference of paired shares (Bonett
+    and Price, Journal of Educational and Behavioral Statistics 37, 2012).
     """
     mean = float(values.mean())
-    if np.ptp(values):
-        half = QUANTILE * float(values.std(ddof=1)) / math.sqrt(len(values))
-        return mean, max(least, mean - half), min(most, mean + half)
-    return mean, *_unseen(mean, len(values), least, most)
-
-
-def _unseen(mean: float, images: int, least: float = 0.0, most: float = 1.0) -> tuple[float, float]:
-    """The interval of the mean of equal values of so many images."""
-    others = wilson(0, images)[1]
-    return mean - others * (mean - least), mean + others * (most - mean)
+    padded = np.concatenate([values, [least, most] * (2 if least == 0.0 else 1)])
+    half = QUANTILE * float(padded.std()) / math.sqrt(len(padded))
+    centre = float(padded.mean())
+    return mean, max(least, min(centre - half, mean)), min(most, max(centre + half, mean))
 
 
 def bootstrap_accuracies(results: Sequence[Result], seed: int = SEED) -> np.ndarray | None:
@@ -178,7 +174,8 @@ def middle(values: np.ndarray, images: int | None = None) -> tuple[float, float]
     alike. The ends are then those of Wilson's interval, which allows for images that were not seen.
     """
     if images is not None and not np.ptp(values):
-        return _unseen(float(values[0]), images)
+        others = wilson(0, images)[1]
+        return float(values[0] * (1 - others)), float(values[0] + others * (1 - values[0]))
     low, high = np.percentile(values, (2.5, 97.5))
     return float(low), float(high)
 
