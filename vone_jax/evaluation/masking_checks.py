@@ -2,8 +2,8 @@
 
 Each function takes one number per image and returns a ``Finding``. Where two attacks are compared,
 the images are the same, so the verdict rests on paired differences: a difference beyond ``WARN``
-standard errors is a warning, beyond ``FAIL`` a failure. A pass means only that nothing was found;
-with few images, more cannot be said.
+standard errors is a warning, beyond ``FAIL`` a failure, where few images need more standard errors
+for the same probability. A pass means only that nothing was found.
 
 References:
   Athalye et al., Obfuscated gradients give a false sense of security, 2018, arXiv:1802.00420.
@@ -17,12 +17,17 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 
 from vone_jax.results import VERDICTS, Verdict, wilson
 
+# Of many images; see ``_beyond`` for few. An honest stochastic network, whose dozen comparisons are
+# all chance, gets a warning in about one case of six.
 WARN, FAIL = 2.0, 3.0
 # Differences of accuracy up to this are none: an attack has converged.
 PLATEAU = 0.02
+# An attack is said to have converged if the images rule out a larger fall than this.
+MISSED = 0.05
 # Steps of a fixed length swing about the top of the loss, by up to this share of its whole rise.
 SWING = 0.02
 # The share of images without a gradient from which on an attack is blind.
@@ -93,9 +98,16 @@ def plateau(shares: Measured, what: str) -> Finding:
     )
     before, last = list(shares.values())[-2:]
     fall, error = paired(last, before)
-    if finding.verdict != "pass" or fall <= PLATEAU:
+    if finding.verdict != "pass":
         return finding
-    if fall <= WARN * error:
+    if fall <= PLATEAU:
+        # Without any change, the error is unknown: Wilson's interval has the share of other images.
+        most = fall + _deviations(WARN, len(last)) * error if error else wilson(0, len(last))[1]
+        if most <= MISSED or len(last) < 2:
+            return finding
+        missed = f"a fall of up to {100 * most:.0f} points may be missed {_on(len(last))}"
+        return finding._replace(meaning=f"More {what} do not lower the accuracy; {missed}.")
+    if not _beyond(fall, error, WARN, len(last)):
         fewer = f"by {100 * fall:.1f} points, which may be chance {_on(len(last))}"
         return finding._replace(meaning=f"More {what} lower the accuracy {fewer}.")
     meaning = f"More {what} still lower the accuracy: the true robust accuracy is lower."
@@ -112,7 +124,7 @@ def unbounded(shares: Measured, classes: int, stochastic: bool) -> Finding:
     accuracy, chance = _mean(share), 1 / classes
     low = wilson(float(np.sum(share)), len(share))[0]
     numbers = {"accuracy at eps = 1": accuracy, "95 % interval from": low, "chance": chance}
-    if accuracy <= (chance if stochastic else 0.0):
+    if accuracy == 0 or (stochastic and low <= chance):
         return Finding("pass", numbers, "Without a bound the attack wins, as it must.")
     if low > chance:
         meaning = (
@@ -130,15 +142,16 @@ def beats_noise(shares: Measured) -> Finding:
     rise, error = paired(*shares.values())
     numbers = _means("accuracy", shares)
     numbers |= {"rise from noise to attack": rise, "standard error": _finite(error)}
-    if rise > WARN * error:
+    images = len(next(iter(shares.values())))
+    if _beyond(rise, error, WARN, images):
         meaning = "Random noise does more harm than the attack: the attack is led astray."
-        return Finding("fail" if rise > FAIL * error else "warning", numbers, meaning)
-    if rise < -WARN * error:
+        failed = _beyond(rise, error, FAIL, images)
+        return Finding("fail" if failed else "warning", numbers, meaning)
+    if _beyond(-rise, error, WARN, images):
         return Finding("pass", numbers, "The attack does more than random noise.")
     if rise < -PLATEAU:
         lower = f"by {-100 * rise:.1f} points more than random noise"
-        images = _on(len(next(iter(shares.values()))))
-        meaning = f"The attack lowers the accuracy {lower}; this may be chance {images}."
+        meaning = f"The attack lowers the accuracy {lower}; this may be chance {_on(images)}."
         return Finding("warning", numbers, meaning)
     meaning = (
         "The attack cannot be told from random noise at this budget: it is too small, or the "
@@ -262,9 +275,22 @@ def _never_rises(
         numbers[f"{change} from {early} to {late}"] = rise
         numbers[f"standard error from {early} to {late}"] = _finite(error)
         beyond = rise - slack
-        if beyond > 0 and beyond > WARN * error:
-            verdict = _worst(verdict, "warning" if beyond <= FAIL * error else "fail")
+        if beyond > 0 and _beyond(beyond, error, WARN, len(first)):
+            failed = _beyond(beyond, error, FAIL, len(first))
+            verdict = _worst(verdict, "fail" if failed else "warning")
     return verdict, numbers
+
+
+def _deviations(deviations: float, images: int) -> float:
+    """The quantile of Student's t as likely as so many deviations of a normal distribution."""
+    if images < 2:
+        return np.inf
+    return float(scipy.special.stdtrit(images - 1, scipy.special.ndtr(deviations)))
+
+
+def _beyond(difference: float, error: float, deviations: float, images: int) -> bool:
+    """True for a mean paired difference that is larger than chance makes it."""
+    return difference > (_deviations(deviations, images) * error if error else 0.0)
 
 
 def _on(images: int) -> str:
