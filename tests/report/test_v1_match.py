@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -14,6 +15,14 @@ from vone_jax import report, results
 from vone_jax.report import v1_match
 
 ROBUST = (0.1, 0.2, 0.5, 0.4, 0.6, 0.8)
+
+
+def permuted(x, y):
+    """The p values of all orders, by Pearson and Spearman."""
+    orders = np.array(list(itertools.permutations(y)))
+    for sides in ((x, orders), (stats.rankdata(x), stats.rankdata(orders, axis=1))):
+        every = np.abs([np.corrcoef(sides[0], order)[0, 1] for order in sides[1]])
+        yield np.mean(every >= every[0] - 1e-9)
 
 
 def member(place, robust, match, **shares):
@@ -43,8 +52,9 @@ def test_the_best_layer_is_paired_with_weak_radii(pool):
     assert match.networks["robust"].tolist() == pytest.approx(ROBUST)
     pearson, spearman = match.correlations
     x = np.arange(6)
-    assert (pearson.value, pearson.p) == pytest.approx(tuple(stats.pearsonr(x, ROBUST)))
-    assert (spearman.value, spearman.p) == pytest.approx(tuple(stats.spearmanr(x, ROBUST)))
+    assert pearson.value == pytest.approx(stats.pearsonr(x, ROBUST)[0])
+    assert spearman.value == pytest.approx(stats.spearmanr(x, ROBUST)[0])
+    assert (pearson.p, spearman.p) == pytest.approx(tuple(permuted(x, ROBUST)))
     assert pearson.low < pearson.value < pearson.high <= 1
 
 
@@ -62,19 +72,39 @@ def test_a_stronger_attack_on_one_network_does_not_make_it_look_weak(pool):
     assert "steps=64" in match.attacks["linf"]
 
 
-def test_intervals_are_those_of_scipy():
+def test_intervals_and_p_values_are_those_of_scipy():
     rng = np.random.default_rng(4)
     x = rng.standard_normal(40)
     y = x + rng.standard_normal(40)
-    measured = v1_match.correlations(x.tolist(), y.tolist())
-    for item, function in zip(measured, (stats.pearsonr, stats.spearmanr), strict=True):
-        expected = stats.bootstrap(
-            (x, y), lambda a, b, f=function: f(a, b)[0], paired=True, vectorized=False,
-            n_resamples=1000, method="percentile", rng=np.random.default_rng(1),
-        ).confidence_interval  # fmt: skip
-        assert (item.low, item.high) == pytest.approx(tuple(expected), abs=0.04)
+    pearson, spearman = measured = v1_match.correlations(x.tolist(), y.tolist())
+    by_scipy = stats.pearsonr(x, y)
+    assert (pearson.low, pearson.high) == pytest.approx(tuple(by_scipy.confidence_interval()))
+    # None of 10,000 permutations is as extreme; the data themselves count as one, on either side.
+    assert by_scipy.pvalue < 1e-4 and pearson.p == pytest.approx(2e-4, rel=0.01)
+    # Bonett and Wright's interval is a little wider than a bootstrap.
+    resampled = stats.bootstrap(
+        (x, y), lambda a, b: stats.spearmanr(a, b)[0], paired=True, vectorized=False,
+        n_resamples=1000, method="percentile", rng=np.random.default_rng(1),
+    ).confidence_interval  # fmt: skip
+    assert (spearman.low, spearman.high) == pytest.approx(tuple(resampled), abs=0.06)
     assert measured == v1_match.correlations(x.tolist(), y.tolist(), seed=0)
-    assert measured != v1_match.correlations(x.tolist(), y.tolist(), seed=1)
+
+
+def test_five_networks_in_perfect_order_are_little_evidence():
+    """Of the 120 orders two are as extreme."""
+    pearson, spearman = v1_match.correlations([1, 2, 3, 4, 5], [1.0, 2.0, 3.0, 4.0, 9.0])
+    assert spearman.value == spearman.high == 1 and spearman.p == pytest.approx(2 / 120)
+    assert spearman.low < 0.3 and pearson.low < 0.3 < 0.88 < pearson.value
+
+
+def test_intervals_cover_what_they_say():
+    """Of 400 pools of 8 networks, with a true correlation of 0.5."""
+    rng, covered = np.random.default_rng(0), []
+    for _ in range(400):
+        x, e = rng.standard_normal((2, 8))
+        (pearson, _) = v1_match.correlations(x, x + np.sqrt(3) * e)
+        covered.append(pearson.low <= 0.5 <= pearson.high)
+    assert 0.92 < np.mean(covered) < 0.98
 
 
 def test_tables_and_figure(pool, tmp_path):
@@ -86,7 +116,7 @@ def test_tables_and_figure(pool, tmp_path):
     (line,) = [line for line in text.splitlines() if "| net5 |" in line]
     assert f"| stem | {rows[5]['units']} | 0.800 |" in line and int(rows[5]["units"]) > 0
     assert "with fewer than 100 it is uncertain" in text
-    assert "6 networks." in text and "| Pearson | 0.9" in text and "seed 0" in text
+    assert "6 networks." in text and "| Pearson | 0.9" in text and "seed 0, or all of few" in text
     assert text.index("net5") < text.index("net2") < text.index("net3")
     assert (tmp_path / "v1_match.png").read_bytes().startswith(b"\x89PNG")
     drawn = (tmp_path / "v1_match.svg").read_bytes()

@@ -20,7 +20,7 @@ from vone_jax.names import NORM_LABELS, NORMS, command
 from vone_jax.report import charts, comparison, physiology
 from vone_jax.report.wording import count, datasets, listing, markdown
 from vone_jax.results import Result, ResultError, Run
-from vone_jax.results.statistics import image_sets
+from vone_jax.results.statistics import QUANTILE, image_sets
 
 # With fewer, an interval of a correlation spans nearly everything.
 MINIMUM = 5
@@ -86,9 +86,11 @@ class Match:
             f"{listing(self.properties)}. Robust accuracy: mean over {listing(self._radii())}.",
             markdown(("Correlation", "Value", "95 % interval", "p"), correlations),
             "\n".join(f"{NORM_LABELS[n]}: `{settings}`." for n, settings in self.attacks.items()),
-            f"Intervals: bootstrap over networks, {RESAMPLES} resamples, seed {SEED}. Networks of "
-            "one kind with other seeds count as networks of their own. Units: the least number "
-            f"behind a score of the layer; with fewer than {physiology.FEW_UNITS} it is uncertain.",
+            f"p: {RESAMPLES} permutations of the networks, seed {SEED}, or all of few. Intervals: "
+            "Fisher's. Both take the networks to be independent. Networks of one kind with other "
+            "seeds are not, so p is too small where a few kinds have many seeds. The best of more "
+            "layers is larger by chance. Units: the least number behind a score of the layer; with "
+            f"fewer than {physiology.FEW_UNITS} it is uncertain.",
             markdown(_HEADINGS, rows),
         ]
         return "\n\n".join(parts) + "\n"
@@ -199,10 +201,11 @@ def match(runs: Sequence[Run], weakest: int = 2) -> Match:
 def correlations(
     x: Sequence[float], y: Sequence[float], seed: int = SEED
 ) -> tuple[Correlation, ...]:
-    """Pearson's and Spearman's correlation with percentile intervals.
+    """Pearson's and Spearman's correlation over networks.
 
-    The pairs are drawn anew with replacement. Draws in which one side does not vary have no
-    correlation and are left out.
+    The p value is that of permutations: of all of them, or of ``RESAMPLES`` for many networks. The
+    interval is Fisher's, with the variance of Bonett and Wright (Psychometrika 65, 2000) for ranks.
+    It takes a perfect correlation for the largest other one that as many ranks can have.
 
     Raises:
       ResultError: if one side does not vary at all.
@@ -211,24 +214,18 @@ def correlations(
     for name, side in zip(("V1 match", "robust accuracy"), pairs, strict=True):
         if np.ptp(side) == 0:
             raise ResultError(f"v1_match: all networks have the same {name}, {side[0]:.4g}")
-    rng = np.random.default_rng(seed)
-    drawn = pairs[:, rng.integers(0, pairs.shape[1], (RESAMPLES, pairs.shape[1]))]
-    ranks = scipy.stats.rankdata(drawn, axis=-1)
+    number = pairs.shape[1]
+    largest = 1 - 12 / (number * (number**2 - 1))
+    ranks = scipy.stats.rankdata(pairs, axis=1)
     measured = []
-    for name, function, resampled in (
-        ("Pearson", scipy.stats.pearsonr, drawn),
-        ("Spearman", scipy.stats.spearmanr, ranks),
-    ):
-        value, p = map(float, function(*pairs))
-        measured.append(Correlation(name, value, p, *results.middle(_pearson(*resampled))))
+    for name, sides, of_ranks in (("Pearson", pairs, 0.0), ("Spearman", ranks, 1.0)):
+        permuted = scipy.stats.PermutationMethod(RESAMPLES, rng=np.random.default_rng(seed))
+        value, p = map(float, scipy.stats.pearsonr(*sides, method=permuted))
+        shown = min(max(value, -largest), largest)
+        half = QUANTILE * np.sqrt((1 + of_ranks * shown**2 / 2) / (number - 3))
+        low, high = (float(np.tanh(np.arctanh(shown) + sign * half)) for sign in (-1, 1))
+        measured.append(Correlation(name, value, p, min(low, value), max(high, value)))
     return tuple(measured)
-
-
-def _pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Pearson's coefficient along the last axis, where both sides vary."""
-    varies = (np.ptp(x, axis=-1) > 0) & (np.ptp(y, axis=-1) > 0)
-    x, y = (each[varies] - each[varies].mean(-1, keepdims=True) for each in (x, y))
-    return np.sum(x * y, -1) / np.sqrt(np.sum(x * x, -1) * np.sum(y * y, -1))
 
 
 def _layers(run: Run) -> list[physiology.Layer]:
