@@ -133,6 +133,9 @@ def test_below_chance_nothing_is_won():
     assert set(verdicts(item)) == {paired.BROKEN}
     assert item.sentence.startswith("Every attack here leaves")
     assert all(line.tone == "neutral" for line in item.lines if line.kind == "attack")
+    # So is an accuracy that is above chance by luck alone.
+    above = {"clean": 0.9, "linf": (0.13, 0.13, 0.13), "l2": (0.13, 0.13), "l1": (0.13,)}
+    assert set(verdicts(compare(broken, above))) == {paired.BROKEN}
 
 
 def test_each_network_has_the_chance_of_its_classes():
@@ -224,7 +227,7 @@ def test_of_several_evaluations_the_one_on_the_most_images_counts(order):
         for condition in (built.CLEAN, pgd, built.corrupted("fog", 1))
         for images, share in ((200, 0.6), (50, 0.4))
     ]
-    # Another attack at that radius counts where it is stronger, on any number of images.
+    # Another attack at that radius counts where it is stronger, also on fewer images.
     other = built.accuracy(built.attacked("l2", 0.1, steps=5), built.answers(0.2, 50), name="5")
     stronger = built.accuracy(built.attacked("l2", 0.1), built.answers(0.5, 200), name="64")
     run = built.run([*made, other, stronger][::order])
@@ -241,9 +244,14 @@ def test_of_several_evaluations_the_one_on_the_most_images_counts(order):
 
 
 def test_on_fewer_images_an_attack_counts_if_it_is_stronger_on_them():
-    """Neither 0 % of 2 images nor the half that no attack leaves right is a reason."""
+    """Neither 0 % of 2 or 20 images nor the half that no attack leaves right is a reason."""
     whole = built.accuracy(built.attacked("linf", 0.1), [1, 0] * 50, name="whole")
-    for correct, counts in (([0, 0], "whole"), ([1] * 50, "whole"), ([1, 0] * 25, "half")):
+    for correct, counts in (
+        ([0, 0], "whole"),
+        ([0] * 20, "whole"),
+        ([1] * 50, "whole"),
+        ([1, 0] * 25, "half"),
+    ):
         index = range(0, 2 * len(correct), 2)  # These are all right in the first attack.
         half = built.accuracy(built.attacked("linf", 0.1, steps=9), correct, index, name="half")
         (result,) = comparison.curve(built.run([whole, half]), "linf").values()

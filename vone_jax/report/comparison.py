@@ -15,6 +15,8 @@ from vone_jax.results import Result, Run
 
 _Key = TypeVar("_Key")
 
+# On fewer images, two accuracies are not compared: the normal approximation means little there.
+FEW_IMAGES = 30
 # Classes are unequal where chance gives such a share of one of them less often than this.
 _UNEQUAL = 0.01
 # Norm -> fields of an attack that make no difference in it.
@@ -63,9 +65,9 @@ def majority(result: Result) -> float | None:
 
 
 def guessing(result: Result) -> bool:
-    """True for an accuracy that is not above chance, where that is known."""
+    """True for an accuracy that cannot be told from chance or is below it, where that is known."""
     level = chance(result)
-    return level is not None and result.accuracy <= level
+    return level is not None and result.interval[0] <= level
 
 
 def near_chance(run: Run) -> bool:
@@ -108,7 +110,8 @@ def curve(run: Run, norm: str) -> dict[float, Result]:
     """The results of a network as deployed under attack, by ascending radius.
 
     Where several attacks have one radius, the one that leaves the lowest accuracy counts. One on
-    fewer images counts only if the interval of its difference on these images excludes zero.
+    fewer images counts only if these are not few, and the interval of its difference on them
+    excludes zero.
     """
     attacks: list[Result] = []
     strongest: dict[float, Result] = {}
@@ -121,7 +124,8 @@ def curve(run: Run, norm: str) -> dict[float, Result]:
         other = strongest.setdefault(result.attack.radius, result)
         if other is not result:
             change = results.difference([other], [result])
-            if change.sign < 0 or (result.images == other.images and change.value < 0):
+            lower = change.sign < 0 and change.images >= FEW_IMAGES
+            if lower or (result.images == other.images and change.value < 0):
                 strongest[result.attack.radius] = result
     return dict(sorted(strongest.items()))
 

@@ -10,10 +10,6 @@ from vone_jax.report import comparison
 from vone_jax.report.wording import corruption_label, count, listing
 from vone_jax.results import Result, Run
 
-# Below this the normal approximation behind an interval of differences means little.
-_FEW_IMAGES = 30
-
-
 # How a network is trained, in config.json; a network and its VOneNet differ elsewhere, too.
 _TRAINING = (
     *("data.source", "data.train_split", "data.batch_size", "data.augment", "data.corruptions"),
@@ -148,7 +144,7 @@ def _line(kind: str, label: str, base: list[Result], vone: list[Result]) -> Line
     better = {"clean": "accurate"}.get(kind, "robust")
     verdicts = {1: (f"more {better}", "good"), -1: (f"less {better}", "bad")}
     verdict, tone = verdicts.get(item.sign, (ALIKE, "neutral"))
-    if item.images < _FEW_IMAGES:
+    if item.images < comparison.FEW_IMAGES:
         verdict, tone = TOO_FEW, "neutral"
     # A stochastic network is right now and then by luck where both are broken.
     elif kind == "attack" and comparison.guessing(base[0]) and comparison.guessing(vone[0]):
