@@ -155,6 +155,23 @@ def test_neurons_that_are_constant_on_held_out_images_are_left_out():
     assert result.raw == pytest.approx((0.5 + 0.2) / 2)
 
 
+def test_noise_alone_has_no_score():
+    """A positive ceiling by chance does not make a score of a correlation by chance."""
+    rng, refused = np.random.default_rng(0), 0
+    features = rng.standard_normal((len(STRATA), 20))
+    for _ in range(10):
+        noise = rng.standard_normal((len(STRATA), 6, 8))
+        result = engine.explained_variance(
+            features, noise, STRATA, components=3, splits=2, half_splits=4
+        )
+        try:
+            result.score()
+        except ValueError as error:
+            assert "have no reliable signal" in str(error)
+            refused += 1
+    assert refused >= 9
+
+
 def test_unknown_version_and_unreliable_recordings_are_refused():
     result = engine.ExplainedVariance(np.ones((1, 1)), np.full((1, 1), -0.1))
     with pytest.raises(ValueError, match="version must be one of v1-v2, v3; got 'v2'"):

@@ -16,6 +16,7 @@ import dataclasses
 import hashlib
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,8 @@ from vone_jax.neurophysiology.netcdf import read_netcdf
 VERSIONS = ("v1-v2", "v3")
 # Columns that are reduced at a time, so that a layer of millions of units needs little memory.
 _CHUNK = 8192
+# Recordings without signal, in whose place the ceiling must be the largest: one in 40 is by chance.
+_SHUFFLES = 39
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,10 +101,13 @@ class ExplainedVariance:
       correlations: Pearson r on held-out images. NaN where a neuron or its prediction is constant
         over the held-out images of a split.
       reliabilities: Spearman-Brown corrected reliabilities.
+      chance: the largest ceiling of 39 recordings in which each repetition has the images in
+        another order, so that nothing repeats.
     """
 
     correlations: Float[np.ndarray, "splits neurons"]
     reliabilities: Float[np.ndarray, "half_splits neurons"]
+    chance: float = 0.0
 
     @property
     def raw(self) -> float:
@@ -117,13 +123,14 @@ class ExplainedVariance:
         """Return the ceiled score in the version ``"v3"`` or ``"v1-v2"``; 0 if r is negative.
 
         Raises:
-          ValueError: for another version; or for a ceiling <= 0, which means that the recordings
-            hold no signal that repeats.
+          ValueError: for another version; or for a ceiling that is not above 0 and ``chance``: the
+            recordings hold no signal that repeats, and noise would get any score.
         """
         arguments.choice("version", version, VERSIONS)
-        if not self.ceiling > 0:
+        if not self.ceiling > max(self.chance, 0.0):
             raise ValueError(
-                f"the recordings have no reliable signal: their ceiling is {self.ceiling:.3g}"
+                f"the recordings have no reliable signal: their ceiling is {self.ceiling:.3g}, and "
+                f"without any signal it is up to {max(self.chance, 0.0):.3g}"
             )
         explained = max(self.raw, 0.0) ** 2
         return explained / self.ceiling ** (2 if version == "v1-v2" else 1)
@@ -212,7 +219,17 @@ def explained_variance(
             "every neuron, or the prediction for it, is constant over the held-out images of a "
             "split; take a smaller train_fraction or more images"
         )
-    return ExplainedVariance(correlations, reliability)
+    shuffled = (_median(reliabilities(each, half_splits, seed)) for each in _shuffled(recordings))
+    return ExplainedVariance(correlations, reliability, max(shuffled))
+
+
+def _shuffled(recordings: np.ndarray) -> Iterator[np.ndarray]:
+    """The recordings with the images of each repetition in another order, several times."""
+    rng = np.random.default_rng(0)
+    for _ in range(_SHUFFLES):
+        ordered = np.tile(np.arange(len(recordings))[:, None], recordings.shape[1])
+        order = rng.permuted(ordered, axis=0)
+        yield np.take_along_axis(recordings, order[:, :, None], axis=0)
 
 
 def reliabilities(
