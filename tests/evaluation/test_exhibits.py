@@ -162,6 +162,20 @@ def test_both_rules():
     assert summarise(more, None, imagenet=False) == means
 
 
+def test_means_are_over_the_severities_that_all_have():
+    """Else a corruption at one severity alone would weigh as much as others at all."""
+    accuracy = {
+        name: {severity: 1 - severity / 10 for severity in range(1, 6)} for name in SETS["common"]
+    }
+    for name in ("fog", "snow"):
+        accuracy[name] = {5: 0.5}
+    means = summarise(accuracy, None, imagenet=False)
+    assert means.of_corruptions == pytest.approx(0.5)
+    assert "all 15 common corruptions, at severity 5, which all have." in means.note.replace(
+        "15 of the 15", "all 15"
+    )
+
+
 def test_alexnet_has_an_mce_of_one_hundred():
     accuracy = {
         name: {severity: 1 - error for severity in range(1, 6)}

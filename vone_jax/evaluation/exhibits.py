@@ -245,12 +245,16 @@ def summarise(
     Returns:
       The means, or None if a category has no corruption.
     """
-    measured = {
-        name: sum(by_severity.values()) / len(by_severity) for name, by_severity in accuracy.items()
-    }
-    drawn = "frost" not in measured and names.PROCEDURAL_FROST in measured
+    by_severity = {n: accuracy[n] for n in names.COMMON_CORRUPTIONS if n in accuracy}
+    drawn = "frost" not in accuracy and names.PROCEDURAL_FROST in accuracy
     if drawn:
-        measured["frost"] = measured[names.PROCEDURAL_FROST]
+        by_severity["frost"] = accuracy[names.PROCEDURAL_FROST]
+    # A corruption that was measured at more severities must not weigh more in a mean.
+    shared = set.intersection(*map(set, by_severity.values())) if by_severity else set()
+    measured = {}
+    for name, shares in by_severity.items():
+        even = [share for severity, share in shares.items() if severity in shared or not shared]
+        measured[name] = sum(even) / len(even)
     members = {
         category: [measured[name] for name in of_category if name in measured]
         for category, of_category in names.CORRUPTION_GROUPS.items()
@@ -260,7 +264,10 @@ def summarise(
     categories = {category: sum(shares) / len(shares) for category, shares in members.items()}
     common = [share for shares in members.values() for share in shares]
     note = f"Over {len(common)} of the 15 common corruptions"
-    note += ", with a drawn texture in the place of frost." if drawn else "."
+    note += ", with a drawn texture in the place of frost" if drawn else ""
+    if shared and any(shared != set(shares) for shares in by_severity.values()):
+        note += f", at severity {', '.join(map(str, sorted(shared)))}, which all have"
+    note += "."
     every = names.COMMON_CORRUPTIONS
     mean_error = relative = None
     if not imagenet:
