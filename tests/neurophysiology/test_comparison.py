@@ -30,6 +30,29 @@ def test_the_published_counts_have_the_published_ceilings(name):
     assert found == pytest.approx(CEILINGS[name], abs=0.005)
 
 
+def test_scores_of_units_that_are_known():
+    """The numbers by which the page on neurophysiology explains the scale."""
+    rng, keys = np.random.default_rng(0), iter(jax.random.split(jax.random.key(0), 2000))
+    references = neurophysiology.PUBLISHED.values()
+    ceilings = [neurophysiology.ceiling(next(keys), each) for each in references]
+
+    def mean(draw, populations=1):
+        scores = []
+        for reference, ceiling in zip(references, ceilings, strict=True):
+            for _ in range(populations):
+                *counts, undefined = draw(reference)
+                fields = np.array(counts), int(undefined), reference.counts, reference.undefined
+                found, _ = similarity(next(keys), *fields, bootstraps=200)
+                scores.append(found / ceiling)
+        return np.mean(scores)
+
+    assert mean(lambda r: [100_000] * len(r.counts) + [0]) == pytest.approx(0.73, abs=0.01)
+    shares = lambda r: np.append(r.counts, r.undefined) / r.neurons  # noqa: E731
+    for units, score in ((20, 0.90), (100, 0.97), (1000, 0.995)):
+        drawn = mean(lambda r, n=units: rng.multinomial(n, shares(r)), 60)
+        assert drawn == pytest.approx(score, abs=0.01)
+
+
 def test_a_draw_of_units_equals_the_multinomial_draw_of_their_bins():
     # The definition, unit by unit: resample with NaN, drop them, compare histograms.
     rng = np.random.default_rng(0)
