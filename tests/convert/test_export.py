@@ -23,6 +23,17 @@ assert "vone_jax" not in sys.modules and "flax" not in sys.modules
 
 
 @pytest.mark.slow
+def test_a_damaged_artefact_is_refused_before_jax_reads_it():
+    """JAX ends the process at some of them."""
+    model = models.create("resnet18", 3, image_size=32, in_channels=1, width=2)
+    artefact = convert.export(model, models.init(model, jax.random.key(0)), platforms=("cpu",))
+    middle = len(artefact) // 2
+    flipped = artefact[:middle] + bytes([artefact[middle] ^ 1]) + artefact[middle + 1 :]
+    for damaged in (flipped, artefact[:-1], artefact + b"x", artefact[:middle], b"", b"x" * 99):
+        with pytest.raises(convert.CheckpointError, match="damaged, .* export the network again"):
+            convert.load_exported(damaged)
+
+
 def test_an_artefact_runs_in_a_fresh_process(tmp_path):
     config = v1.VOneBlockConfig(
         simple_channels=4, complex_channels=4, image_size=32, visual_degrees=1.0, kernel_size=9

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,9 @@ from vone_jax.convert.checkpoint import write_safetensors
 from vone_jax.convert.folder import describe
 from vone_jax.convert.state_dict import to_torch
 from vone_jax.convert.untrusted import CheckpointError
+
+# Length of the SHA-256 digest at the end of an artefact. XLA can crash on damaged ones.
+_DIGEST = 32
 
 
 def save_torch(path: str | Path, model: models.Network, variables: Any, prefix: str = "") -> None:
@@ -87,7 +91,9 @@ def export(
     )(keys, images)
     try:
         # With the first derivative, so that the artefact can be attacked.
-        return bytes(exported.serialize(vjp_order=1))
+        content = bytes(exported.serialize(vjp_order=1))
+        # JAX ignores what stands behind its own bytes.
+        return content + hashlib.sha256(content).digest()
     except ImportError as error:
         raise ImportError("export needs flatbuffers: pip install flatbuffers") from error
 
@@ -117,14 +123,21 @@ def load_exported(artefact: bytes) -> Exported:
       CheckpointError: (a ValueError) for bytes that are no such artefact.
       ImportError: without the package flatbuffers.
     """
+    content, digest = artefact[:-_DIGEST], artefact[-_DIGEST:]
+    if hashlib.sha256(content).digest() != digest:
+        raise CheckpointError(
+            "the artefact is damaged, or none of convert.export; export the network again"
+        )
     try:
-        exported = jax.export.deserialize(bytearray(artefact))
+        exported = jax.export.deserialize(bytearray(content))
         keys, images = exported.in_avals
         valid = len(keys.shape) == 1 and len(images.shape) == 4
     except ImportError as error:
         raise ImportError("load_exported needs flatbuffers: pip install flatbuffers") from error
     except Exception as error:
-        raise CheckpointError(f"the artefact is damaged, or none of export: {error}") from error
+        raise CheckpointError(
+            f"the artefact cannot be read by this version of JAX: {error}; export the network again"
+        ) from error
     if not valid or not exported.has_vjp():
         raise CheckpointError(
             "the artefact is not a function of keys (N,) and images (N, H, W, C) with a "
