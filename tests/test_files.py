@@ -32,6 +32,19 @@ def test_json_has_no_nan(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[" * 100_000, "nested too deeply"), ("1" * 400, "is too large"), ("NaN", "not a number"),
+     ("{", "Expecting")],
+)  # fmt: skip
+def test_hostile_json_is_a_value_error(text, message):
+    with pytest.raises(ValueError, match=message):
+        files.parse_json(text)
+    assert files.parse_json('{"a": [-123456789012345678, 1e300]}') == {
+        "a": [-(123456789012345678), 1e300]
+    }
+
+
 def test_a_lock_is_exclusive_and_ends_with_its_process(tmp_path):
     path = tmp_path / "lock"
     program = (

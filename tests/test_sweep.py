@@ -187,7 +187,9 @@ def test_a_torn_record_only_repeats_its_command(root):
     run(root, make("a"))
     calls(root)
     record = root / "runs" / "group" / "a" / "sweep.jsonl"
-    record.write_text('123\n{"step": "train"}\n' + record.read_text()[:-40])
+    odd = '123\n{"step": "train"}\n{"key": "x"}\n{"key": "x", "step": "y", "results": []}\n'
+    odd += '{"key": ["x"], "step": "y", "time": "now"}\n' + "[" * 100_000 + "\n"
+    record.write_text(odd + record.read_text()[:-40])
     assert run(root, make("a")) == 0
     assert calls(root) == ["eval.py a --suite clean"]
     # The record of that run stands in a line of its own.

@@ -16,7 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
@@ -144,6 +144,29 @@ def matches_digest(record: dict[str, Any]) -> bool:
     return record.get("digest") in (None, json_digest(others))
 
 
+def parse_json(text: str) -> Any:
+    """The JSON value of a text.
+
+    Raises:
+      ValueError: if it is no JSON, is nested too deeply, or has a NaN, an infinity or an integer of
+        more than 18 digits.
+    """
+    try:
+        return json.loads(text, parse_int=_integer, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _integer(text: str) -> int:
+    if len(text) > 19:
+        raise ValueError(f"the integer {text[:19]}... is too large")
+    return int(text)
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a number")
+
+
 def read_json_lines(path: Path, check: Callable[[Any], Any]) -> tuple[list[Any], bool]:
     """The values of a file with JSON in each line, and whether its last line is cut off.
 
@@ -162,9 +185,9 @@ def read_json_lines(path: Path, check: Callable[[Any], Any]) -> tuple[list[Any],
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                value = json.loads(line)
+                value = parse_json(line)
                 check(value)
-            except (ValueError, RecursionError) as error:
+            except ValueError as error:
                 if number == len(lines) and not text.endswith("\n"):
                     return values, True
                 raise ValueError(f"{path}, line {number}, {line[:80]!r}: {error}") from error

@@ -93,7 +93,7 @@ def eps_label(norm: str, eps: float) -> str:
         if levels >= 1 and abs(levels - round(levels)) < 1e-6 * levels:
             return f"{round(levels)}/255"
         share = 1 / eps
-        if levels < 1 and abs(share - round(share)) < 1e-6 * share:
+        if levels < 1 and share < 1e9 and abs(share - round(share)) < 1e-6 * share:
             return f"1/{round(share)}"
     return f"{eps:.4g}"
 

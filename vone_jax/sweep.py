@@ -368,13 +368,18 @@ def _results(run_dir: Path) -> dict[str, str]:
 
 def _ended(record: Path) -> Iterator[dict[str, Any]]:
     """The commands that have ended well: key, step, arguments, time and results."""
-    for line in record.read_text().splitlines() if record.exists() else ():
-        # The last line of a killed process may be cut off. Then its command runs once more.
-        with contextlib.suppress(json.JSONDecodeError):
-            ended = json.loads(line)
-            if isinstance(ended, dict) and "key" in ended:
+    text = record.read_text(encoding="utf-8", errors="replace") if record.is_file() else ""
+    for line in text.splitlines():
+        # The last line of a killed process may be cut off. A command without a whole line runs
+        # once more.
+        with contextlib.suppress(ValueError):
+            ended = files.parse_json(line)
+            if isinstance(ended, dict):
                 # Older records name neither results nor the time.
-                yield {"results": {}, "time": 0.0} | ended
+                ended = {"results": {}, "time": 0.0} | ended
+                types = {"key": str, "step": str, "results": dict, "time": int | float}
+                if all(isinstance(ended.get(name), types[name]) for name in types):
+                    yield ended
 
 
 def _finished_keys(record: Path, since: float) -> set[str]:

@@ -303,3 +303,35 @@ def test_arrays_of_a_layer_are_checked(tmp_path):
 def test_damaged_tables_are_named(directory, measured, message):
     built.edit(directory / "clean.json", measured=measured)
     fails(directory / "clean.json", message)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("name",), "a/b"),
+        (("measured", "seen"), 10**400),
+        (("condition", "attacks", 0, "eps"), 1e308),
+    ],
+)
+def test_values_that_no_evaluation_writes_are_refused(directory, path, value):
+    file = directory / "attack.json"
+    content = json.loads(file.read_text())
+    inner = content
+    for step in path[:-1]:
+        inner = inner[step]
+    inner[path[-1]] = value
+    file.write_text(json.dumps(content))
+    fails(file, "attack.json")
+
+
+def test_odd_fields_of_an_attack_have_no_reach_and_tiny_radii_a_label():
+    assert results.Attack("PGD", "linf", 0.1, {"steps": "x", "step_size": None}).reach == np.inf
+    assert results.Attack("PGD", "linf", 5e-324, {}).eps_label == "4.941e-324"
+
+
+@pytest.mark.parametrize("kind", ["m8[s]", "c8", "U3", "?"])
+def test_arrays_that_are_no_numbers_are_refused(directory, kind):
+    arrays = dict(np.load(directory / "clean.npz"))
+    arrays["probability_correct"] = np.ones(len(arrays["index"])).astype(kind)
+    np.savez(directory / "clean.npz", **arrays)
+    fails(directory / "clean.json", "probability_correct must be numbers")

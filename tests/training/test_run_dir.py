@@ -167,6 +167,7 @@ def test_remains_without_a_description_are_not_built_upon(tmp_path):
         (None, "holds no run: there is no config.json"),
         ("{", "is not JSON"),
         ("\xff", "config.json is not JSON"),
+        ("[" * 100_000, "config.json is not JSON: it is nested too deeply"),
         ("[]", r"config.json must hold a JSON object, it holds \[\]"),
         ('{"format": 9}', "has format 9, this version reads 1"),
         ('{"format": 1}', "experiment must be a JSON object"),

@@ -46,8 +46,7 @@ def pairs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
 def _likeness(one: Run, other: Run) -> tuple[int, bool]:
     """(minus the number of settings in which two trainings differ, whether the seed is the same)"""
     differing = sum(_setting(one, name) != _setting(other, name) for name in _TRAINING)
-    first, second = (run.config.get("experiment", {}).get("seed") for run in (one, other))
-    return -differing, first == second
+    return -differing, _setting(one, "seed") == _setting(other, "seed")
 
 
 def _setting(run: Run, path: str) -> Any:

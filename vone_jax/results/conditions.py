@@ -65,7 +65,7 @@ class Attack:
 
     name: str
     norm: Norm
-    eps: Annotated[float, Field(ge=0)]
+    eps: Annotated[float, Field(ge=0, le=1e38)]
     fields: dict[str, Any]
 
     @property
@@ -95,8 +95,8 @@ class Attack:
             step, steps = self.fields.get("step_size"), self.fields["steps"]
             if step is None:
                 step = names.STEP_RULES[self.fields["step_rule"]](self.eps, steps)
-        except KeyError:
-            return math.inf  # A file may lack what the attack of this version has.
+        except (KeyError, TypeError):
+            return math.inf  # A file may have other fields than the attack of this version.
         return steps * step / self.eps
 
     def __str__(self) -> str:

@@ -75,6 +75,13 @@ def write(directory: Path, result: Result) -> Path:
     return path
 
 
+# What a damaged file of the first format raises. Deep nesting of its code takes memory.
+_DAMAGE = (
+    *(KeyError, TypeError, ValueError, AttributeError, SyntaxError),
+    *(MemoryError, RecursionError),
+)
+
+
 def read(path: str | Path) -> Result:
     """Read a result of this format or of the one before, with its arrays if there are any.
 
@@ -87,7 +94,7 @@ def read(path: str | Path) -> Result:
     if values.get("format") == first_format.FORMAT:
         try:
             values = first_format.upgrade(values)
-        except (KeyError, TypeError, ValueError, AttributeError, SyntaxError) as error:
+        except _DAMAGE as error:
             reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
             raise ResultError(f"{path} is damaged: {reason}; evaluate again") from error
     elif values.get("format") != FORMAT:
@@ -126,10 +133,10 @@ def read_json(path: Path, cure: str = "delete it and evaluate again") -> dict[st
       ResultError: if the file cannot be read or is not one JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        value = files.parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ResultError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ResultError(f"{path} is damaged ({error}); {cure}") from error
     if not isinstance(value, dict):
         got = type(value).__name__
@@ -152,10 +159,6 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             f"{path} is damaged ({error.__cause__ or error}); delete it and its JSON file and "
             f"evaluate again"
         ) from error
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not a number that a result may hold")
 
 
 def _raise(path: Path, error: pydantic.ValidationError) -> NoReturn:
@@ -202,7 +205,7 @@ def _check_shapes(
         fits = array.ndim == len(known) and all(
             length in (None, size) for length, size in zip(known, array.shape, strict=True)
         )
-        if not fits or not np.issubdtype(array.dtype, np.number):
+        if not fits or array.dtype.kind not in "iuf":
             expected = ", ".join("any" if length is None else str(length) for length in known)
             raise ValueError(
                 f"{name} must be numbers of shape ({expected}), got {array.dtype} {array.shape}"

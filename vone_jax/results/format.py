@@ -194,7 +194,7 @@ class Identity:
         ``names.MATMUL_PRECISIONS``. On a CPU it is always "highest". Empty if it is not known.
     """
 
-    name: str
+    name: Annotated[str, Field(pattern="^[^/]+$")]
     network: Network
     dataset: Dataset
     condition: Condition

@@ -204,7 +204,8 @@ def _load(path: Path) -> Run:
         gaps.append(f"{log} is missing: the course of the training is not known.")
     if config.exists():
         described = read_json(config, "restore it, or move it away to read the results alone")
-        if not files.matches_digest(described):
+        # The digest is of the text, in which a path may have bytes that are not UTF-8.
+        if not files.matches_digest(files.parse_json(config.read_text(encoding="utf-8"))):
             gaps.append(
                 f"{config} does not match its digest: it was damaged or edited, and the network "
                 "may have been trained in another way."

@@ -13,7 +13,6 @@ Evaluations read these files and add results/.
 import contextlib
 import dataclasses
 import importlib.metadata
-import json
 import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -101,7 +100,7 @@ def read_run(run_dir: Path | str) -> RunDescription:
     """
     path = Path(run_dir) / CONFIG
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = files.parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunDirectoryError(
             f"{run_dir} holds no run: there is no {path.name} in it. train.py makes one"
