@@ -112,7 +112,8 @@ def test_other_files_and_severities_are_refused(files, severity, message):
     [
         (np.zeros(3, int), r"images \(15, .*\) and labels \(3,\)"),
         (np.zeros(15), "labels.npy must hold integers, got float64"),
-        (np.arange(-1, 14), "labels.npy must hold no negative labels, got -1"),
+        (np.arange(-1, 14), "labels.npy must hold labels from 0 to 99999, got -1 to 13"),
+        (np.full(15, 2 * 10**8), "labels.npy must hold labels from 0 to 99999, got 200000000 to"),
     ],
 )
 def test_arrays_of_another_layout_are_refused(cifar_10_c, labels, message):
@@ -145,3 +146,26 @@ def test_empty_arrays_are_refused(cifar_10_c):
     np.save(cifar_10_c / "labels.npy", np.zeros(0, int))
     with pytest.raises(ValueError, match=r"got images \(0, 4, 4, 3\) and labels \(0,\)"):
         load_corrupted(f"npy:{cifar_10_c}", "fog", 1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "descr"), [("(-5, 3)", "'|u1'"), (f"({'9' * 50},)", "'|u1'"), ("(3,)", "('|u1',)")]
+)
+def test_arrays_with_a_damaged_header_are_refused(cifar_10_c, shape, descr):
+    header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    (cifar_10_c / "labels.npy").write_bytes(content)
+    with pytest.raises(ValueError, match="labels.npy cannot be read as a NumPy array"):
+        load_corrupted(f"npy:{cifar_10_c}", "fog", 1)
+
+
+def test_images_of_a_file_that_was_replaced_have_another_checksum(cifar_10_c):
+    """Else an evaluation would use the numbers of the images that were there before."""
+
+    def checksum():
+        return data.Subset(load_corrupted(f"npy:{cifar_10_c}", "fog", 1), 2).checksum
+
+    first = checksum()
+    assert checksum() == first
+    np.save(cifar_10_c / "fog.npy", 255 - np.load(cifar_10_c / "fog.npy"))
+    assert checksum() != first

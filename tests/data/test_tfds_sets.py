@@ -118,6 +118,13 @@ def test_own_set_without_code(own_set):
     assert source[1]["label"] == 1
 
 
+def test_a_damaged_description_is_named(own_set, tmp_path):
+    own_set(png())
+    (tmp_path / "oddities" / "1.0.0" / "dataset_info.json").write_text("{")
+    with pytest.raises(ValueError, match="description of 'oddities' in .* is damaged: .* again"):
+        data.load("tfds:oddities", "test", data_dir=tmp_path)
+
+
 def test_corrupt_image_names_the_example(own_set):
     source = own_set(png(), png()[:30])
     with pytest.raises(ValueError, match="image 1 of tfds:oddities test cannot be decoded"):

@@ -33,6 +33,10 @@ class TestEvaluationTransform:
         image = transforms.Preprocessing(center_crop)(np.zeros(shape, np.uint8), 28)
         assert image.shape == (28, 28, shape[2]) and image.dtype == np.uint8
 
+    def test_an_image_that_would_fill_the_memory_is_refused(self):
+        with pytest.raises(ValueError, match="60000 x 1 pixels is too thin for images of 224"):
+            transforms.Preprocessing()(np.zeros((1, 60_000, 3), np.uint8), 224)
+
     def test_right_size_is_left_alone(self):
         image = rng().integers(0, 256, (28, 28, 1), np.uint8)
         assert transforms.Preprocessing()(image, 28) is image

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from vone_jax.names import DEMO
 _CIFAR10 = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
+# A label beyond is no class, and the names of so many classes would fill the memory.
+_MOST_CLASSES = 100_000
 _EVALUATION_SPLITS = ("validation", "val", "valid", "test")
 # Corrupted sets of TFDS and the only split of each.
 _TFDS_SPLITS = {"imagenet2012_corrupted": "validation", "cifar10_corrupted": "test"}
@@ -147,11 +150,14 @@ def _rows(folder: Path, name: str, severity: int) -> ArraySource:
     count = len(images) // 5
     rows = slice((severity - 1) * count, severity * count)
     classes = int(labels.max()) + 1
-    if labels.min() < 0:
-        raise ValueError(f"{folder}/labels.npy must hold no negative labels, got {labels.min()}")
+    if labels.min() < 0 or classes > _MOST_CLASSES:
+        raise ValueError(
+            f"{folder}/labels.npy must hold labels from 0 to {_MOST_CLASSES - 1}, got "
+            f"{labels.min()} to {labels.max()}"
+        )
     # The files hold no names. Other sets of ten classes are kept in this layout, too.
     cifar = classes <= len(_CIFAR10) and images.shape[1:] == (32, 32, 3)
-    return ArraySource(
+    return _Published(
         images[rows],
         labels[rows].astype(np.int64),
         class_names=_CIFAR10 if cifar else tuple(str(label) for label in range(classes)),
@@ -160,10 +166,20 @@ def _rows(folder: Path, name: str, severity: int) -> ArraySource:
     )
 
 
+class _Published(ArraySource):
+    """Corrupted images of a file, which may be replaced between two evaluations."""
+
+    def checksum_of(self, indices: np.ndarray) -> str:
+        """Return a hash of the images and labels with these indices."""
+        parts = (self._images[indices].tobytes(), self._labels[indices].tobytes())
+        return f"{zlib.crc32(b''.join(parts)):08x}"
+
+
 def _array(path: Path) -> np.ndarray:
     try:
         return np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, OSError) as error:
+    except Exception as error:
+        # NumPy evaluates the header, and a damaged one can raise nearly anything.
         raise ValueError(f"{path} cannot be read as a NumPy array: {error}") from error
 
 

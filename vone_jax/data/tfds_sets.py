@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from google.protobuf import json_format
 from PIL import Image
 
 from vone_jax import arguments
@@ -190,6 +191,11 @@ def _builder(name: str, data_dir: DataDir, **kwargs: Any) -> Any:
         ) from None
     except ImportError as error:
         raise ModuleNotFoundError(f"TFDS cannot describe {name!r}: {error}") from error
+    except json_format.ParseError as error:
+        raise ValueError(
+            f"the description of {name!r} in {_expand(data_dir) or '~/tensorflow_datasets'} is "
+            f"damaged: {error}; prepare the set again"
+        ) from error
 
 
 def _expand(data_dir: DataDir) -> Path | None:

@@ -17,6 +17,8 @@ from vone_jax.arguments import FromZero, Range
 
 # The smallest and the largest value of a draw.
 Span = tuple[float, float]
+# An image that is resized to more is refused, before it fills the memory.
+_MOST_PIXELS = 2**27
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +65,11 @@ class Preprocessing:
         else:
             # torchvision truncates the longer side.
             new = (int(short * height / smaller), int(short * width / smaller))
+        if new[0] * new[1] > _MOST_PIXELS:
+            raise ValueError(
+                f"an image of {width} x {height} pixels is too thin for images of {size} pixels: "
+                f"resized, it would have {new[1]} x {new[0]}; take it out of the set"
+            )
         if new != (height, width):
             image = _resize(image, *new, self.interpolation)
         if new == (size, size):

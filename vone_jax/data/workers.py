@@ -81,7 +81,11 @@ class EvalBatch(_MakeBatch):
         mask = numbers < len(self.source)
         for row, index in enumerate(numbers[mask]):
             example = _read(self.source, int(index))
-            images[row] = self.preprocessing(example["image"], size)
+            try:
+                images[row] = self.preprocessing(example["image"], size)
+            except ValueError as error:
+                where = f"example {index} of {self.source.name!r} {self.source.split!r}"
+                raise ValueError(f"{where}: {error}") from error
             labels[row] = example["label"]
         index = np.minimum(numbers, len(self.source)).astype(np.uint32)
         return {"image": images, "label": labels, "index": index, "mask": mask}
