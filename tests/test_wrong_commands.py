@@ -241,6 +241,8 @@ eval net --gallery-eps 2                        | --gallery-eps | did you mean 2
 eval net --gallery-eps=-1                       | --gallery-eps | a finite number >= 0
 eval net --gallery-norm l0                      | --gallery-norm | one of linf, l2, l1
 eval net --class-names nofile.txt               | --class-names | No such file
+eval net --class-names utf16.txt                | --class-names | text in UTF-8; save it as that
+train leave.py                                  | leave.py     | SystemExit: 0
 eval net --distributed here                     | --distributed | auto or HOST:PORT,N,I
 eval net --compilation-cache text.txt           | --compilation-cache | must be a directory
 eval net --split trian                          | --split      | splits are train, test
@@ -322,6 +324,8 @@ def workplace(tmp_path, monkeypatch):
     (tmp_path / "text.txt").write_text("hello\n")
     (tmp_path / "broken.py").write_text("1 / 0\n")
     (tmp_path / "empty.py").write_text("")
+    (tmp_path / "leave.py").write_text("import sys\nsys.exit(0)\n")
+    (tmp_path / "utf16.txt").write_text("cat\ndog\n", encoding="utf-16")
     (tmp_path / "empty.pth").write_text("")
     for name in ("cat", "dog"):
         (tmp_path / "photos" / name).mkdir(parents=True)

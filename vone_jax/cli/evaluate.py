@@ -262,9 +262,12 @@ def _open(arguments: Arguments) -> Network:
     class_names = None
     if arguments.class_names is not None:
         try:
-            lines = arguments.class_names.read_text(encoding="utf-8").splitlines()
+            if arguments.class_names.is_fifo():
+                raise OSError(0, "must be a file, it is a pipe")
+            # With the mark that Windows puts in front.
+            lines = arguments.class_names.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or error
+            reason = getattr(error, "strerror", None) or "must be text in UTF-8; save it as that"
             raise ValueError(f"class_names {arguments.class_names}: {reason}") from None
         class_names = [line.strip() for line in lines if line.strip()]
     cells = arguments.simple_channels

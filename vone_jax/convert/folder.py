@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from vone_jax import dataclass_json, files, models, results
+from vone_jax import dataclass_json, files, models, names, results
 from vone_jax.convert.checkpoint import read_safetensors, write_safetensors
 from vone_jax.convert.gabor_fit import check_bank_size
 from vone_jax.convert.state_dict import abstract_variables, checked_variables
@@ -222,6 +222,8 @@ def _build(description: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> mod
     """Build the network of ``describe`` and ``_bank_arrays``."""
     try:
         config, stage = description.get("v1"), description.get("subcortical")
+        if config is None and names.front_end(str(description.get("name"))):
+            raise ValueError("v1 is missing")
         for fields in (description, config or {}, stage or {}):
             for name, largest in _LARGEST.items():
                 if fields.get(name, 0) > largest:

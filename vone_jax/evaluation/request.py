@@ -142,7 +142,8 @@ class Request:
       step: Training step of the checkpoint. Default: the last.
       workers: Processes that decode images. 0: threads of this process.
       tag: Appended to the names of the results, to keep them beside others.
-      overwrite: Replace results of other settings that have the same name.
+      overwrite: Replace results of other settings that have the same name. A finished result of the
+        same settings is used again; delete its file to measure anew.
 
     Raises:
       ValueError, TypeError: naming the field that is out of range, or that no suite reads.

@@ -90,7 +90,7 @@ def load(name: str, configs: Path, variable: str, cls: type | None = None) -> An
         value = runpy.run_path(str(path)).get(variable)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
     if cls is not None and not isinstance(value, cls):
         raise ValueError(f"{name} must define {variable} = {cls.__name__}(...), it has {value!r}")
