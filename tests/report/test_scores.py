@@ -1,6 +1,7 @@
 """Aggregate scores: what they are means of, their intervals, and the lines of the table."""
 
 import csv
+import dataclasses
 import io
 
 import numpy as np
@@ -150,6 +151,25 @@ def test_fields_without_effect_in_a_norm_make_no_line():
     }
     attacks = [one for one in made if one.kind == "attack"]
     assert scores.attack_groups([]) == [] and len(scores.attack_groups(attacks)) == 2
+
+
+def test_several_attacks_in_three_norms_are_one_line():
+    """Their fields without effect in a norm do not tell them apart either."""
+
+    def worst(norm, eps):
+        pgd, apgd = (
+            dataclasses.replace(
+                built.attacked(norm, eps, l1_step="max", order="ball_then_box").attack, name=name
+            )
+            for name in ("PGD", "APGD")
+        )
+        return dataclasses.replace(built.attacked(norm, eps), attacks=(pgd, apgd))
+
+    made = built.measure("resnet18", {"clean": 0.9})
+    for norm in ("linf", "l2", "l1"):
+        made.append(built.accuracy(worst(norm, 0.1), built.answers(0.5), name=norm))
+    (line,) = scores.table([built.run(made)]).lines
+    assert {"linf", "l2", "l1", "white_box"} <= set(line.scores)
 
 
 def test_published_corruptions_count():

@@ -296,13 +296,17 @@ def attack_settings(result: Result) -> str:
     )
 
 
-def result_fields(result: Result) -> dict[str, str]:
-    """``attack_fields`` of an attack result; of several attacks, with name and number of each."""
+def result_fields(result: Result, whole: bool = False) -> dict[str, str]:
+    """``attack_fields`` of an attack result; of several attacks, with name and number of each.
+
+    With ``whole``, fields without effect in the norm are kept.
+    """
     attacks = attack_condition(result).attacks
+    norm = "" if whole else result.attack.norm
     return {
         name if len(attacks) == 1 else f"{attack.name} {place}.{name}": value
         for place, attack in enumerate(attacks, 1)
-        for name, value in attack_fields(attack.fields, attack.norm, attack.eps).items()
+        for name, value in attack_fields(attack.fields, norm, attack.eps).items()
     }
 
 

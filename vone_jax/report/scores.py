@@ -71,7 +71,9 @@ class AttackSettings(NamedTuple):
     def within(self, norm: str) -> "AttackSettings":
         """The settings without those that make no difference in a norm."""
         idle = comparison.WITHOUT_EFFECT.get(norm, ())
-        return self._replace(fields={n: v for n, v in self.fields.items() if n not in idle})
+        # A field of one of several attacks is called "PGD 1.order".
+        kept = {n: v for n, v in self.fields.items() if n.rpartition(".")[2] not in idle}
+        return self._replace(fields=kept)
 
     def label(self, varying: Set[str]) -> str:
         """The attack in short: steps, draws, and its ``varying`` fields, which differ elsewhere."""
@@ -258,7 +260,8 @@ def attack_groups(
     """
     own: dict[Result, AttackSettings] = {}
     for result in attacks:
-        of, fields = comparison.attack_condition(result), comparison.result_fields(result)
+        of = comparison.attack_condition(result)
+        fields = comparison.result_fields(result, whole=True)
         own[result] = AttackSettings(of.attack_name, fields, of.eot_samples, of.attack_noise)
     groups: list[tuple[AttackSettings, list[Result]]] = []
     for settings in own.values():
