@@ -205,7 +205,7 @@ def correlations(
 
     The p value is that of permutations: of all of them, or of ``RESAMPLES`` for many networks. The
     interval is Fisher's, with the variance of Bonett and Wright (Psychometrika 65, 2000) for ranks.
-    It takes a perfect correlation for the largest other one that as many ranks can have.
+    Of a perfect correlation, it is that of the largest other one that as many ranks can have.
 
     Raises:
       ResultError: if one side does not vary at all.
@@ -221,7 +221,7 @@ def correlations(
     for name, sides, of_ranks in (("Pearson", pairs, 0.0), ("Spearman", ranks, 1.0)):
         permuted = scipy.stats.PermutationMethod(RESAMPLES, rng=np.random.default_rng(seed))
         value, p = map(float, scipy.stats.pearsonr(*sides, method=permuted))
-        shown = min(max(value, -largest), largest)
+        shown = np.copysign(largest, value) if abs(value) > 1 - 1e-12 else value
         half = QUANTILE * np.sqrt((1 + of_ranks * shown**2 / 2) / (number - 3))
         low, high = (float(np.tanh(np.arctanh(shown) + sign * half)) for sign in (-1, 1))
         measured.append(Correlation(name, value, p, min(low, value), max(high, value)))
