@@ -6,7 +6,8 @@ category, and mCE.
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from vone_jax.corruptions import mce
 from vone_jax.evaluation.conditions import Attacked, attack_record
 from vone_jax.evaluation.job import Job, batches, place
 from vone_jax.evaluation.judging import Trial, attack_noise_record
-from vone_jax.evaluation.run import Exhibit
+from vone_jax.evaluation.run import Exhibit, check_same_files
 from vone_jax.network import Network
 
 
@@ -195,14 +196,18 @@ class MeansOverCorruptions(Exhibit):
         # AlexNet's errors on ImageNet-C, by which mCE is normalised, are for such images.
         classes = {job.network.num_classes, job.examples.num_classes}
         imagenet = job.network.image_size == 224 and classes == {1000}
-        severities = sorted({condition.severity for condition in corrupted})
+        every = {condition.severity for condition in corrupted}
+        severities = common_severities(accuracy) or sorted(every)
         return summarise(accuracy, clean, imagenet), {"severities": np.array(severities)}
 
 
 def _measured(
     job: Job, earlier: Sequence[results.Result]
 ) -> tuple[float | None, dict[results.CorruptionCondition, float]]:
-    """The accuracy on clean and corrupted images, of this call and of others in the same way."""
+    """The accuracy on clean and corrupted images, of this call and of others in the same way.
+
+    Results on published images are those of this call alone.
+    """
     clean: float | None = None
     corrupted: dict[results.CorruptionCondition, float] = {}
     # Images of another form have means of their own.
@@ -213,6 +218,8 @@ def _measured(
             corrupted.setdefault(condition, result.accuracy)
         elif result.kind == "clean" and clean is None:
             clean = result.accuracy
+    found = sorted((c.corruption, c.severity, accuracy) for c, accuracy in corrupted.items())
+    check_same_files(job, zlib.crc32(repr((clean, found)).encode()) % 2**31)
     return clean, corrupted
 
 
@@ -222,10 +229,17 @@ def _stored(job: Job, apart: set[str]) -> Iterator[results.Result]:
         if path.stem.startswith(("clean", "corruption-")) and path.stem not in apart:
             with contextlib.suppress(results.ResultError):
                 result = results.read(path)
-                same = {"dataset": result.dataset} if result.published else {}
-                ours = job.identity(result.name, result.condition, **same)
+                ours = job.identity(result.name, result.condition)
                 if not results.differences(dataclasses.replace(ours, name=result.name), result):
                     yield result
+
+
+def common_severities(accuracy: Mapping[str, Mapping[int, float]]) -> list[int]:
+    """The severities of ``accuracy[corruption][severity]`` that all common corruptions have."""
+    severities = {n: {*accuracy[n]} for n in names.COMMON_CORRUPTIONS if n in accuracy}
+    if names.PROCEDURAL_FROST in accuracy:
+        severities["frost"] = severities.get("frost", set()) | {*accuracy[names.PROCEDURAL_FROST]}
+    return sorted(set.intersection(*severities.values())) if severities else []
 
 
 def summarise(
@@ -246,11 +260,12 @@ def summarise(
       The means, or None if a category has no corruption.
     """
     by_severity = {n: accuracy[n] for n in names.COMMON_CORRUPTIONS if n in accuracy}
-    drawn = "frost" not in accuracy and names.PROCEDURAL_FROST in accuracy
+    frost, texture = (accuracy.get(n, {}) for n in ("frost", names.PROCEDURAL_FROST))
+    drawn = bool(texture.keys() - frost.keys())
     if drawn:
-        by_severity["frost"] = accuracy[names.PROCEDURAL_FROST]
+        by_severity["frost"] = texture | frost
     # A corruption that was measured at more severities must not weigh more in a mean.
-    shared = set.intersection(*map(set, by_severity.values())) if by_severity else set()
+    shared = common_severities(accuracy)
     measured = {}
     for name, shares in by_severity.items():
         even = [share for severity, share in shares.items() if severity in shared or not shared]
@@ -265,8 +280,10 @@ def summarise(
     common = [share for shares in members.values() for share in shares]
     note = f"Over {len(common)} of the 15 common corruptions"
     note += ", with a drawn texture in the place of frost" if drawn else ""
-    if shared and any(shared != set(shares) for shares in by_severity.values()):
-        note += f", at severity {', '.join(map(str, sorted(shared)))}, which all have"
+    if not shared:
+        note += ", at different severities"
+    elif any(set(shared) != set(shares) for shares in by_severity.values()):
+        note += f", at severity {', '.join(map(str, shared))}, which all have"
     note += "."
     every = names.COMMON_CORRUPTIONS
     mean_error = relative = None

@@ -4,6 +4,7 @@ import abc
 import contextlib
 import dataclasses
 import datetime
+import errno
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -119,11 +120,13 @@ class Store:
         if not _writes():
             yield
             return
-        self.directory.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
             try:
+                self.directory.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(files.locked(self.lock))
-            except PermissionError as error:
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                    raise
                 raise ResultError(
                     f"{self.directory} cannot be written to: {error.strerror}; name another "
                     f"directory (--results)"
@@ -279,13 +282,13 @@ def _finished(job: Job, store: Store, replaces: bool) -> results.Result | None:
                 raise
             store.discard(store.path(".json"), store.path(".npz"))
             result = None
-    _check_same_files(job, int(result is not None))
+    check_same_files(job, int(result is not None))
     return result
 
 
-def _check_same_files(job: Job, count: int) -> None:
-    """Check that all processes have found as much in the results."""
-    if not mesh.same_in_all_processes(count):
+def check_same_files(job: Job, number: int) -> None:
+    """Check that all processes have found the same in the results: ``number`` is made of that."""
+    if not mesh.same_in_all_processes(number):
         raise ResultError(
             f"the processes do not find the same files in {job.directory}; it must be on a file "
             "system that they share"
@@ -305,7 +308,7 @@ def _measured(
             store.discard()
             chunks = store.chunks()
     done = sum(len(chunk["index"]) for chunk in chunks)
-    _check_same_files(job, done)
+    check_same_files(job, done)
     progress(done, True)
     for chunk in _new_chunks(job, condition, done):
         store.add_chunk(done, chunk)
