@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import platform
 import zipfile
@@ -152,15 +153,24 @@ def parse_json(text: str) -> Any:
         more than 18 digits.
     """
     try:
-        return json.loads(text, parse_int=_integer, parse_constant=_refuse_constant)
+        return json.loads(
+            text, parse_int=_integer, parse_float=_number, parse_constant=_refuse_constant
+        )
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
 
 def _integer(text: str) -> int:
-    if len(text) > 19:
+    if len(text.lstrip("-")) > 18:
         raise ValueError(f"the integer {text[:19]}... is too large")
     return int(text)
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text[:19]} is too large")
+    return value
 
 
 def _refuse_constant(text: str) -> NoReturn:

@@ -22,7 +22,6 @@ assert "vone_jax" not in sys.modules and "flax" not in sys.modules
 """
 
 
-@pytest.mark.slow
 def test_a_damaged_artefact_is_refused_before_jax_reads_it():
     """JAX ends the process at some of them."""
     model = models.create("resnet18", 3, image_size=32, in_channels=1, width=2)
@@ -34,6 +33,7 @@ def test_a_damaged_artefact_is_refused_before_jax_reads_it():
             convert.load_exported(damaged)
 
 
+@pytest.mark.slow
 def test_an_artefact_runs_in_a_fresh_process(tmp_path):
     config = v1.VOneBlockConfig(
         simple_channels=4, complex_channels=4, image_size=32, visual_degrees=1.0, kernel_size=9

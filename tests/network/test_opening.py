@@ -149,6 +149,8 @@ def test_noise_is_found_or_must_be_stated():
         ("nested_layers", NetworkError, "an array for each layer, got a list for 'second'"),
         ("noise_of_numpy", NetworkError, r"must be a function of \(keys, images\) alone, but two"),
         ("one_key_for_all", NetworkError, "on its own pixels and key alone, .* from its own key"),
+        ("last_key_for_all", NetworkError, "on its own pixels and key alone, .* from its own key"),
+        ("indexed_by_values", NetworkError, "logits_fn must be in JAX, because it is compiled"),
         ("batch_statistics", NetworkError, "on its own pixels and key alone, .* batch norm with"),
         ("not_in_jax", NetworkError, "not_in_jax: logits_fn must be in JAX, because it is compi"),
         ("not_finite", NetworkError, "must return finite floating-point logits"),

@@ -120,6 +120,15 @@ def one_key_for_all():
     return (lambda keys, images: draw(keys, _linear(images))), SHAPE
 
 
+def last_key_for_all():
+    draw = lambda keys, logits: logits + jax.random.normal(keys[-1], logits.shape)  # noqa: E731
+    return (lambda keys, images: draw(keys, _linear(images))), SHAPE
+
+
+def indexed_by_values():
+    return (lambda keys, images: _linear(images) + images[images > 0.5].sum()), SHAPE
+
+
 def batch_statistics():
     """A batch norm in training mode."""
     return (lambda keys, images: _linear(images - images.mean(0, keepdims=True))), SHAPE

@@ -308,7 +308,6 @@ def test_damaged_tables_are_named(directory, measured, message):
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (("name",), "a/b"),
         (("measured", "seen"), 10**400),
         (("condition", "attacks", 0, "eps"), 1e308),
     ],

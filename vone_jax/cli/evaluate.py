@@ -157,7 +157,12 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
     try:
         network = _open(arguments)
         tasks = evaluation.plan(network, arguments.request, arguments.results, command)
-        tasks[0][0].directory.mkdir(parents=True, exist_ok=True)
+        directory = tasks[0][0].directory
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            message = f"--results {directory} cannot be made: {error.strerror}; name another one"
+            return cli.fail(PROGRAM, message, cli.WRONG_ARGUMENTS)
     except (ValueError, TypeError, OSError, training.RunDirectoryError) as error:
         if getattr(error, "__notes__", None):
             raise  # It comes from a function of the user, who needs the traceback.
@@ -262,8 +267,6 @@ def _open(arguments: Arguments) -> Network:
     class_names = None
     if arguments.class_names is not None:
         try:
-            if arguments.class_names.is_fifo():
-                raise OSError(0, "must be a file, it is a pipe")
             # With the mark that Windows puts in front.
             lines = arguments.class_names.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:

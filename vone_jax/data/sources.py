@@ -137,7 +137,7 @@ class Subset(Source):
 
     @functools.cached_property
     def checksum(self) -> str | None:
-        """A hash of the names and sizes of the files; None for a source that is no folder."""
+        """A hash of the files in a folder, or of the images of a file; None for other sources."""
         checksum_of = getattr(self._source, "checksum_of", None)
         return None if checksum_of is None else checksum_of(self.indices)
 

@@ -21,8 +21,7 @@ import scipy
 
 from vone_jax.results import VERDICTS, Verdict, wilson
 
-# Of many images; see ``_beyond`` for few. An honest stochastic network, whose dozen comparisons are
-# all chance, gets a warning in about one case of six.
+# Of many images; see ``_beyond`` for few.
 WARN, FAIL = 2.0, 3.0
 # Differences of accuracy up to this are none: an attack has converged.
 PLATEAU = 0.02
@@ -124,8 +123,11 @@ def unbounded(shares: Measured, classes: int, stochastic: bool) -> Finding:
     accuracy, chance = _mean(share), 1 / classes
     low = wilson(float(np.sum(share)), len(share))[0]
     numbers = {"accuracy at eps = 1": accuracy, "95 % interval from": low, "chance": chance}
-    if accuracy == 0 or (stochastic and low <= chance):
+    if accuracy == 0 or (stochastic and accuracy <= chance):
         return Finding("pass", numbers, "Without a bound the attack wins, as it must.")
+    if stochastic and low <= chance:
+        meaning = f"Without a bound, no more is right than by chance {_on(len(share))}."
+        return Finding("pass", numbers, meaning)
     if low > chance:
         meaning = (
             "Some images survive an attack that may replace them by anything. The gradients do "

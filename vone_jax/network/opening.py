@@ -336,10 +336,16 @@ def _checked(network: Network, source: str, states_noise: bool) -> Network:
         logits_fn = prng.as_pytree(network.logits_fn)
     except TypeError as error:
         raise NetworkError(f"{source}: {error}") from None
-    other = images.at[0].set(1.0 - images[0])
-    first, second, beside_other = (
+    # The images beside another first, and beside another last one.
+    others = (images.at[0].set(1.0 - images[0]), images.at[1].set(1.0 - images[1]))
+    first, second, *beside = (
         prng.call_with_keys(logits_fn, k, x, "logits_fn", "attacks.per_example")
-        for k, x in ((keys(1, 2), images), (keys(3, 4), images), (keys(3, 2), other))
+        for k, x in (
+            (keys(1, 2), images),
+            (keys(3, 4), images),
+            (keys(3, 2), others[0]),
+            (keys(1, 4), others[1]),
+        )
     )
     shape = getattr(first, "shape", type(first).__name__)
     if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != 2 or shape[1] < 2:
@@ -351,7 +357,7 @@ def _checked(network: Network, source: str, states_noise: bool) -> Network:
         raise NetworkError(f"{source}: logits_fn must return finite floating-point logits")
     try:
         jax.eval_shape(logits_fn, keys(1, 2), images)
-    except jax.errors.JAXTypeError as error:
+    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
         raise NetworkError(
             f"{source}: logits_fn must be in JAX, because it is compiled and differentiated: "
             f"{str(error).splitlines()[0]}"
@@ -363,11 +369,12 @@ def _checked(network: Network, source: str, states_noise: bool) -> Network:
             "the same ones return different logits; draw its noise from the keys, with jax.random, "
             "and keep no state"
         )
-    if jnp.max(jnp.abs(first[1] - beside_other[1])) > _SAME * largest:
+    same = jnp.stack([beside[1][0], beside[0][1]])
+    if jnp.max(jnp.abs(first - same)) > _SAME * largest:
         raise NetworkError(
             f"{source}: the logits of an image must depend on its own pixels and key alone, but "
-            "they change with the first image of the batch and its key; compute batch norm with "
-            "its running statistics, and draw the noise of each image from its own key"
+            "they change with the other images of the batch and their keys; compute batch norm "
+            "with its running statistics, and draw the noise of each image from its own key"
         )
     if network.features is not None:
         layers = jax.eval_shape(network.features, keys(1, 2), images)

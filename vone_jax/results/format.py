@@ -113,7 +113,8 @@ class Dataset:
       stride: mean distance of neighbours in the split.
       total: size of the split; None if it is not known.
       class_names: names of the classes, in the order of the labels; may be empty.
-      checksum: of the names and sizes of the images' files; None for a set that is no folder.
+      checksum: of the names and sizes of the images' files in a folder, or of the images of a file;
+        None for other sets.
     """
 
     name: str
@@ -194,7 +195,7 @@ class Identity:
         ``names.MATMUL_PRECISIONS``. On a CPU it is always "highest". Empty if it is not known.
     """
 
-    name: Annotated[str, Field(pattern="^[^/]+$")]
+    name: str
     network: Network
     dataset: Dataset
     condition: Condition

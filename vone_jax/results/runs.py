@@ -243,7 +243,7 @@ def _results(run: Path, gaps: list[str], warnings: list[str]) -> Iterator[Result
         except UnknownKindError as error:
             warnings.append(f"{error}; it is not shown.")
             continue
-        if result.name != path.stem and path.with_name(f"{result.name}.json") in paths:
+        if result.name != path.stem and path.parent / f"{result.name}.json" in paths:
             warnings.append(f"{path} is a copy of {result.name}.json; it is not shown.")
             continue
         loss = None if result.arrays else _loss(result)
