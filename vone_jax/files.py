@@ -145,7 +145,7 @@ def matches_digest(record: dict[str, Any]) -> bool:
     return record.get("digest") in (None, json_digest(others))
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str | bytes) -> Any:
     """The JSON value of a text.
 
     Raises:

@@ -91,7 +91,7 @@ def test_intervals_and_p_values_are_those_of_scipy():
 
 
 def test_five_networks_in_perfect_order_are_little_evidence():
-    """Of the 120 orders two are as extreme."""
+    """Two of the 120 orders are as extreme."""
     pearson, spearman = v1_match.correlations([1, 2, 3, 4, 5], [1.0, 2.0, 3.0, 4.0, 9.0])
     assert spearman.value == spearman.high == 1 and spearman.p == pytest.approx(2 / 120)
     assert spearman.low < 0.3
@@ -104,7 +104,7 @@ def test_five_networks_in_perfect_order_are_little_evidence():
 
 
 def test_intervals_cover_what_they_say():
-    """Of 200 pools of 8 networks, with a true correlation of 0.5."""
+    """The pools have 8 networks and a true correlation of 0.5."""
     rng, covered = np.random.default_rng(0), []
     for _ in range(200):
         x, e = rng.standard_normal((2, 8))

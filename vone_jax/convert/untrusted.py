@@ -1,12 +1,13 @@
 """Guards for files from strangers: one error class, clean text, and regular files only."""
 
 import errno
-import json
 import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from vone_jax import files
 
 _LONGEST_LINE = 600
 _MOST_PROBLEMS = 1000
@@ -55,8 +56,8 @@ def parse_json(text: str | bytes, name: str) -> Any:
     if len(text) > _LARGEST_JSON:
         raise CheckpointError(f"{name} must have at most {_LARGEST_JSON} bytes, got {len(text)}")
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return files.parse_json(text)
+    except ValueError as error:
         raise CheckpointError(f"{name} is not JSON: {error}") from None
 
 

@@ -171,24 +171,22 @@ class MeansOverCorruptions(Exhibit):
     name = "corruption-means"
 
     def identity(self, job: Job, earlier: Sequence[results.Result]) -> results.Identity | None:
-        means, arrays = self.make(job, earlier)
+        record, means = self._means(job, earlier)
         if means is None:
             return None
-        clean, corrupted = _measured(job, earlier)
-        form = ", ".join(sorted({condition.form for condition in corrupted}))
-        measured = {condition.corruption for condition in corrupted}
-        record = results.CorruptionMeansCondition(
-            form=form,
-            corruptions=tuple(name for name in corruptions.NAMES if name in measured),
-            severities=tuple(arrays["severities"].tolist()),
-            clean=clean is not None,
-        )
-        suffix = "" if form == "float" else f"-{form}"
+        suffix = "" if record.form == "float" else f"-{record.form}"
         return job.identity(f"{self.name}{suffix}", record)
 
     def make(
         self, job: Job, earlier: Sequence[results.Result]
     ) -> tuple[results.CorruptionMeans | None, dict[str, np.ndarray]]:
+        record, means = self._means(job, earlier)
+        return means, {"severities": np.array(record.severities)}
+
+    def _means(
+        self, job: Job, earlier: Sequence[results.Result]
+    ) -> tuple[results.CorruptionMeansCondition, results.CorruptionMeans | None]:
+        """What the means are over, and the means, as ``summarise`` returns them."""
         clean, corrupted = _measured(job, earlier)
         accuracy: dict[str, dict[int, float]] = {}
         for condition, share in corrupted.items():
@@ -196,9 +194,13 @@ class MeansOverCorruptions(Exhibit):
         # AlexNet's errors on ImageNet-C, by which mCE is normalised, are for such images.
         classes = {job.network.num_classes, job.examples.num_classes}
         imagenet = job.network.image_size == 224 and classes == {1000}
-        every = {condition.severity for condition in corrupted}
-        severities = common_severities(accuracy) or sorted(every)
-        return summarise(accuracy, clean, imagenet), {"severities": np.array(severities)}
+        record = results.CorruptionMeansCondition(
+            form=", ".join(sorted({condition.form for condition in corrupted})),
+            corruptions=tuple(name for name in corruptions.NAMES if name in accuracy),
+            severities=tuple(sorted({severity for _, severity in _counted(accuracy)})),
+            clean=clean is not None,
+        )
+        return record, summarise(accuracy, clean, imagenet)
 
 
 def _measured(
@@ -234,12 +236,11 @@ def _stored(job: Job, apart: set[str]) -> Iterator[results.Result]:
                     yield result
 
 
-def common_severities(accuracy: Mapping[str, Mapping[int, float]]) -> list[int]:
-    """The severities of ``accuracy[corruption][severity]`` that all common corruptions have."""
-    severities = {n: {*accuracy[n]} for n in names.COMMON_CORRUPTIONS if n in accuracy}
-    if names.PROCEDURAL_FROST in accuracy:
-        severities["frost"] = severities.get("frost", set()) | {*accuracy[names.PROCEDURAL_FROST]}
-    return sorted(set.intersection(*severities.values())) if severities else []
+def _counted(accuracy: Mapping[str, Mapping[int, float]]) -> dict[tuple[str, int], float]:
+    """The accuracies ``accuracy[corruption][severity]`` that means are over."""
+    return results.common_corruptions(
+        {(name, severity): a[severity] for name, a in accuracy.items() for severity in a}
+    )
 
 
 def summarise(
@@ -259,17 +260,11 @@ def summarise(
     Returns:
       The means, or None if a category has no corruption.
     """
-    by_severity = {n: accuracy[n] for n in names.COMMON_CORRUPTIONS if n in accuracy}
-    frost, texture = (accuracy.get(n, {}) for n in ("frost", names.PROCEDURAL_FROST))
-    drawn = bool(texture.keys() - frost.keys())
-    if drawn:
-        by_severity["frost"] = texture | frost
-    # A corruption that was measured at more severities must not weigh more in a mean.
-    shared = common_severities(accuracy)
-    measured = {}
-    for name, shares in by_severity.items():
-        even = [share for severity, share in shares.items() if severity in shared or not shared]
-        measured[name] = sum(even) / len(even)
+    counted = _counted(accuracy)
+    shares: dict[str, list[float]] = {}
+    for (name, _), share in counted.items():
+        shares.setdefault(name, []).append(share)
+    measured = {name: sum(of_name) / len(of_name) for name, of_name in shares.items()}
     members = {
         category: [measured[name] for name in of_category if name in measured]
         for category, of_category in names.CORRUPTION_GROUPS.items()
@@ -279,11 +274,13 @@ def summarise(
     categories = {category: sum(shares) / len(shares) for category, shares in members.items()}
     common = [share for shares in members.values() for share in shares]
     note = f"Over {len(common)} of the 15 common corruptions"
-    note += ", with a drawn texture in the place of frost" if drawn else ""
-    if not shared:
+    frost, texture = (accuracy.get(n, {}) for n in ("frost", names.PROCEDURAL_FROST))
+    note += ", with a drawn texture in the place of frost" if texture.keys() - frost.keys() else ""
+    severities = {severity for _, severity in counted}
+    if len(counted) < len(measured) * len(severities):
         note += ", at different severities"
-    elif any(set(shared) != set(shares) for shares in by_severity.values()):
-        note += f", at severity {', '.join(map(str, shared))}, which all have"
+    elif any(not severities >= accuracy.get(name, {}).keys() for name in measured):
+        note += f", at severity {', '.join(map(str, sorted(severities)))}, which all have"
     note += "."
     every = names.COMMON_CORRUPTIONS
     mean_error = relative = None

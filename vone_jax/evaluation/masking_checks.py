@@ -101,7 +101,7 @@ def plateau(shares: Measured, what: str) -> Finding:
         return finding
     if fall <= PLATEAU:
         # Without any change, the error is unknown: Wilson's interval has the share of other images.
-        most = fall + _deviations(WARN, len(last)) * error if error else wilson(0, len(last))[1]
+        most = fall + _quantile(WARN, len(last)) * error if error else wilson(0, len(last))[1]
         if most <= MISSED or len(last) < 2:
             return finding
         missed = f"a fall of up to {100 * most:.0f} points may be missed {_on(len(last))}"
@@ -277,14 +277,14 @@ def _never_rises(
         numbers[f"{change} from {early} to {late}"] = rise
         numbers[f"standard error from {early} to {late}"] = _finite(error)
         beyond = rise - slack
-        if beyond > 0 and _beyond(beyond, error, WARN, len(first)):
+        if _beyond(beyond, error, WARN, len(first)):
             failed = _beyond(beyond, error, FAIL, len(first))
             verdict = _worst(verdict, "fail" if failed else "warning")
     return verdict, numbers
 
 
-def _deviations(deviations: float, images: int) -> float:
-    """The quantile of Student's t as likely as so many deviations of a normal distribution."""
+def _quantile(deviations: float, images: int) -> float:
+    """The quantile of Student's t that is as likely as so many normal standard deviations."""
     if images < 2:
         return np.inf
     return float(scipy.special.stdtrit(images - 1, scipy.special.ndtr(deviations)))
@@ -292,7 +292,7 @@ def _deviations(deviations: float, images: int) -> float:
 
 def _beyond(difference: float, error: float, deviations: float, images: int) -> bool:
     """True for a mean paired difference that is larger than chance makes it."""
-    return difference > (_deviations(deviations, images) * error if error else 0.0)
+    return difference > (_quantile(deviations, images) * error if error else 0.0)
 
 
 def _on(images: int) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import scipy
 
 from vone_jax import results
-from vone_jax.names import COMMON_CORRUPTIONS, NORMS, PROCEDURAL_FROST
+from vone_jax.names import NORMS
 from vone_jax.report.wording import count, dataset, listing, words
 from vone_jax.results import Result, Run
 
@@ -217,29 +217,7 @@ def corruptions(run: Run) -> dict[tuple[str, int], Result]:
 def averaged(run: Run) -> dict[tuple[str, int], Result]:
     """The ``corruptions`` that means are over: the common ones, or all if none is common."""
     measured = corruptions(run)
-    return common(measured) or _even(measured)
-
-
-def common(measured: Mapping[tuple[str, int], Result]) -> dict[tuple[str, int], Result]:
-    """(common corruption, severity) -> the result, sorted, at severities that all have.
-
-    A drawn texture stands in for frost where there is no result with photographs of frost.
-    """
-    drawn = {("frost", s): r for (name, s), r in measured.items() if name == PROCEDURAL_FROST}
-    both = sorted((drawn | dict(measured)).items())
-    return _even({key: result for key, result in both if key[0] in COMMON_CORRUPTIONS})
-
-
-def _even(measured: dict[tuple[str, int], Result]) -> dict[tuple[str, int], Result]:
-    """The results at the severities that all corruptions have, or all if there are none.
-
-    So a corruption that was measured at more severities does not weigh more in a mean.
-    """
-    severities: dict[str, set[int]] = {}
-    for name, severity in measured:
-        severities.setdefault(name, set()).add(severity)
-    shared = set.intersection(*severities.values()) if severities else set()
-    return {key: r for key, r in measured.items() if key[1] in shared} or measured
+    return results.common_corruptions(measured) or results.at_shared_severities(measured)
 
 
 def by_corruption(measured: Sequence[Result]) -> dict[tuple[str, int], Result]:

@@ -243,7 +243,9 @@ def _measured(run: Run) -> Iterator[_Measured]:
         for result in run.standing(members):
             kinds.setdefault(result.kind, []).append(result)
         clean = next(iter(kinds.get("clean", [])), None)
-        corrupted = comparison.common(comparison.by_corruption(kinds.get("corruption", [])))
+        corrupted = results.common_corruptions(
+            comparison.by_corruption(kinds.get("corruption", []))
+        )
         # Extra corruptions alone are in no mean.
         unattacked = [(None, {})] if clean or corrupted else []
         for settings, by_radius in attack_groups(kinds.get("attack", [])) or unattacked:

@@ -201,7 +201,7 @@ def match(runs: Sequence[Run], weakest: int = 2) -> Match:
 def correlations(
     x: Sequence[float], y: Sequence[float], seed: int = SEED
 ) -> tuple[Correlation, ...]:
-    """Pearson's and Spearman's correlation over networks.
+    """Pearson's and Spearman's correlation of two numbers of each network, at least four networks.
 
     The p value is that of permutations: of all of them, or of ``RESAMPLES`` for many networks. The
     interval is Fisher's, with the variance of Bonett and Wright (Psychometrika 65, 2000) for ranks.

@@ -71,7 +71,9 @@ from vone_jax.results.runs import COLUMNS, Run, Runs, load
 from vone_jax.results.statistics import (
     BOOTSTRAP,
     Difference,
+    at_shared_severities,
     bootstrap_accuracies,
+    common_corruptions,
     difference,
     mean_accuracy,
     middle,

@@ -7,11 +7,15 @@ training seed.
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
+from vone_jax.names import COMMON_CORRUPTIONS, PROCEDURAL_FROST
 from vone_jax.results.format import Dataset, Result
+
+_Value = TypeVar("_Value")
 
 # The 97.5 % quantile of the normal distribution: intervals cover 95 %.
 QUANTILE = 1.959963984540054
@@ -223,3 +227,27 @@ def _common_images(results: Sequence[Result]) -> np.ndarray:
     """The probability of a correct answer to each image that all results have."""
     values = _by_image(results)
     return values[~np.isnan(values).any(axis=1)]
+
+
+def common_corruptions(measured: Mapping[tuple[str, int], _Value]) -> dict[tuple[str, int], _Value]:
+    """Return the common corruptions among (corruption, severity) -> value, at shared severities.
+
+    They are sorted. A drawn texture stands in for frost at severities without photographs of frost.
+    """
+    drawn = {("frost", s): value for (n, s), value in measured.items() if n == PROCEDURAL_FROST}
+    both = sorted((drawn | dict(measured)).items(), key=lambda item: item[0])
+    return at_shared_severities({key: v for key, v in both if key[0] in COMMON_CORRUPTIONS})
+
+
+def at_shared_severities(
+    measured: Mapping[tuple[str, int], _Value],
+) -> dict[tuple[str, int], _Value]:
+    """Return the values at the severities that all corruptions have, or all if there are none.
+
+    So a corruption that was measured at more severities does not weigh more in a mean.
+    """
+    severities: dict[str, set[int]] = {}
+    for name, severity in measured:
+        severities.setdefault(name, set()).add(severity)
+    shared = set.intersection(*severities.values()) if severities else set()
+    return {key: v for key, v in measured.items() if key[1] in shared} or dict(measured)
