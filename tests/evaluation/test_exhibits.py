@@ -177,6 +177,7 @@ def test_means_are_over_the_severities_that_all_have():
     means = summarise(accuracy, None, imagenet=False)
     weather = means.categories["weather"]
     assert weather == pytest.approx((3 * 0.5 + (0.9 + 4 * 0.1) / 5) / 4) and "drawn" in means.note
+    assert "drawn" not in summarise(accuracy | {"fog": {1: 0.5}}, None, imagenet=False).note
     accuracy = {name: {1 if name == "fog" else 5: 0.5} for name in SETS["common"]}
     assert "common corruptions, at different severities." in summarise(accuracy, None, False).note
 

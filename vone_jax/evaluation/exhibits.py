@@ -275,8 +275,9 @@ def summarise(
     common = [share for shares in members.values() for share in shares]
     note = f"Over {len(common)} of the 15 common corruptions"
     frost, texture = (accuracy.get(n, {}) for n in ("frost", names.PROCEDURAL_FROST))
-    note += ", with a drawn texture in the place of frost" if texture.keys() - frost.keys() else ""
     severities = {severity for _, severity in counted}
+    drawn = severities & (texture.keys() - frost.keys())
+    note += ", with a drawn texture in the place of frost" if drawn else ""
     if len(counted) < len(measured) * len(severities):
         note += ", at different severities"
     elif any(not severities >= accuracy.get(name, {}).keys() for name in measured):
