@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 
 import jax
 import pytest
@@ -52,3 +53,13 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, monkeypatch):
     _, experiment, model, variables = training.load_run(tmp_path)
     assert model.v1 == experiment.model.v1
     assert config["parameters"] == sum(x.size for x in jax.tree.leaves(variables["params"]))
+
+
+def test_the_package_for_tensorboard_is_named_before_anything_is_written(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    run_dir = tmp_path / "run"
+    assert train.main([*TINY, "--tensorboard", "--run-dir", str(run_dir)]) == 2
+    wanted = '--tensorboard needs the package tensorboardX: pip install "vone-jax[tracking]"\n'
+    assert capsys.readouterr().err.endswith(wanted) and not run_dir.exists()

@@ -24,7 +24,7 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
     ``log.csv``. Only process 0 writes. ``tensorboard`` is a directory for TensorBoard files.
 
     Raises:
-      ValueError: if tensorboardX is missing, a number is not finite, or the log is damaged.
+      ValueError: if a number is not finite, or the log is damaged.
       OSError: if the log cannot be written; the message names it.
     """
 
@@ -44,10 +44,8 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
         with _writing(self._path):
             self._file = open(self._path, "a")
         if tensorboard is not None:
-            try:
-                from tensorboardX import SummaryWriter
-            except ModuleNotFoundError:
-                raise ValueError("tensorboard needs the package tensorboardX") from None
+            from tensorboardX import SummaryWriter
+
             new = not tensorboard.exists()
             # Flushed each second, so that a killed run keeps its curves. SummaryWriter.flush()
             # leaves out events that are still in its queue.

@@ -19,6 +19,7 @@ validation at k has used, and the state of a data iterator that has returned k b
 import contextlib
 import dataclasses
 import functools
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,8 @@ def train(
       progress: report on stderr.
 
     Raises:
-      ValueError: if parts of the experiment do not fit each other or the data, or if nothing in
-        the initial weights fits the network.
+      ValueError: if parts of the experiment do not fit each other or the data, if nothing in the
+        initial weights fits the network, or without the package for TensorBoard files.
       RunDirectoryError: if the directory is in use or holds another experiment.
       CheckpointError: if a checkpoint cannot be written, or all checkpoints are damaged.
       NonFiniteError: at a loss or gradient that is NaN or infinite, see ``Experiment.non_finite``.
@@ -89,6 +90,10 @@ def train(
       OSError: if a data worker dies, or the log cannot be written.
     """
     run_dir = Path(run_dir)
+    if tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise ValueError(
+            'tensorboard needs the package tensorboardX: pip install "vone-jax[tracking]"'
+        )
     if experiment.compilation_cache is not None:
         fast.keep_compiled(experiment.compilation_cache)
     mesh = meshes.data_mesh(devices)
