@@ -271,6 +271,7 @@ def test_damaged_folders(folder):
     refused(good | {"format": 2}, "format 2, not 1")
     refused(good | {"network": good["network"] | {"name": "resnet9"}}, "name must be one of")
     refused(good | {"network": good["network"] | {"v1": {"noise": 3}}}, "damaged")
+    refused(good | {"network": good["network"] | {"v1": None}}, "v1 is missing")
     refused(good | {"network": good["network"] | {"num_classes": 6}}, "shape: params.back_end.fc")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])

@@ -193,6 +193,35 @@ def test_storages_must_be_as_described(write):
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"protocol": 1002}, "a protocol other than 1001"),
+        ({"keys": "0"}, "the list of storages is damaged"),
+        ({"keys": []}, "the file lacks storage '0'"),
+        ({"keys": ["0", "1"]}, "storage '1' belongs to no tensor"),
+    ],
+)
+def test_the_older_format_must_list_its_storages(tmp_path, arguments, message):
+    content = {"a": np.zeros(3, np.float32)}
+    refused(tmp_path / "file.pth", sequence(content, **arguments), match=message)
+
+
+def test_a_pickle_that_is_too_large_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("vone_jax.convert.torch_file._LARGEST_PICKLE", 100)
+    content = archive({"a": np.zeros(3, np.float32)})
+    refused(tmp_path / "file.pth", content, match="the pickle in the archive has .* bytes, too man")
+
+
+def test_a_pickle_without_an_end_is_refused(tmp_path):
+    refused(tmp_path / "file.pth", b"\x80\x02})", match="before seeing STOP")
+
+
+def test_a_directory_is_no_checkpoint(tmp_path):
+    with pytest.raises(IsADirectoryError, match=tmp_path.name):
+        read_checkpoint(tmp_path)
+
+
 def test_huge_lengths_in_a_pickle_allocate_nothing(tmp_path):
     path = tmp_path / "file.pth"
     for hostile in (

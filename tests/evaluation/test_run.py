@@ -209,6 +209,9 @@ def test_damaged_files_are_named(network, tmp_path):
     arrays.write_bytes(arrays.read_bytes()[:-40])
     with pytest.raises(evaluation.ResultError, match="clean.npz is damaged"):
         evaluation.evaluate(job, evaluation.Clean())
+    arrays.unlink()
+    with pytest.raises(evaluation.ResultError, match="clean.json has lost its arrays; delete it"):
+        evaluation.evaluate(job, evaluation.Clean())
     (tmp_path / "clean.json").write_text('{"format": 2,')
     with pytest.raises(evaluation.ResultError, match="clean.json is damaged"):
         evaluation.evaluate(job, evaluation.Clean())

@@ -195,6 +195,11 @@ def test_what_is_not_there_is_named(spec, message):
         vone_jax.open_network(spec)
 
 
+def test_another_type_is_no_network():
+    with pytest.raises(NetworkError, match="a network must be a directory of train.py, .* got 3$"):
+        vone_jax.open_network(3)
+
+
 def test_a_module_of_the_working_directory_is_found(tmp_path, monkeypatch):
     (tmp_path / "beside_me.py").write_text(
         "net = lambda: (lambda keys, images: images.mean((1, 2)), (8, 8, 3))\n"

@@ -193,6 +193,19 @@ def test_a_file_that_is_no_matrix_is_named(tmp_path):
         similarity.load_matrix(torn)
 
 
+def test_images_that_do_not_fit_the_network_or_the_batch_are_refused(tmp_path):
+    fields = {"target": "neural", "path": str(matrix(tmp_path)), "images": 9, "batch": 7}
+    with pytest.raises(ValueError, match=r"batch must be at most 6, the images of .*npz, got 7"):
+        similarity.make_targets(experiment(**fields))
+    many = "images must be at most 10000, the images of 'fashion_mnist_small' 'train', got 10001"
+    with pytest.raises(ValueError, match=many):
+        similarity.make_targets(experiment(target="pixels", images=10_001))
+    run = experiment(target="pixels", source="fashion_mnist_small")
+    run = replace(run, model=replace(run.model, in_channels=3))
+    with pytest.raises(ValueError, match=r"must have images of 3 channel\(s\), .* with 1"):
+        similarity.make_targets(run)
+
+
 def test_an_unknown_layer_is_named_before_any_training(tmp_path):
     mistyped = experiment(target="v1", layers=("layer1", "layr2"))
     with pytest.raises(ValueError, match="got 'layr2'; did you mean 'layer2'"):

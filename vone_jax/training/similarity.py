@@ -143,7 +143,8 @@ def make_targets(experiment: Experiment) -> dict[str, np.ndarray]:
             )
         if len(images) < config.batch:
             raise ValueError(
-                f"{config.path} has {len(images)} images, fewer than batch {config.batch}"
+                f"similarity.batch must be at most {len(images)}, the images of {config.path}, got "
+                f"{config.batch}"
             )
     else:
         images = _images(experiment, config)
@@ -219,10 +220,14 @@ def _images(experiment: Experiment, config: Similarity) -> np.ndarray:
     images = data.load(config.source or source, split, data_dir=experiment.data.data_dir)
     if images.image_shape[-1] != channels:
         raise ValueError(
-            f"similarity.source has {images.image_shape[-1]} channel(s), the network {channels}"
+            f"similarity.source must have images of {channels} channel(s), as the network, got "
+            f"{images.name!r} with {images.image_shape[-1]}"
         )
     if len(images) < config.images:
-        raise ValueError(f"similarity.images is {config.images}, but there are {len(images)}")
+        raise ValueError(
+            f"similarity.images must be at most {len(images)}, the images of {images.name!r} "
+            f"{split!r}, got {config.images}"
+        )
     subset, size = data.Subset(images, config.images), experiment.model.image_size
     crop = data.Preprocessing(experiment.data.center_crop)
     batches: Any = data.eval_batches(subset, batch_size=_BATCH, image_size=size, preprocessing=crop)
