@@ -35,7 +35,7 @@ class ModelConfig:
     in_channels: int = 3
     # Channels after the stem. None is replaced by that of the published network, 64 or 32, see
     # models.default_width.
-    width: int | None = None
+    width: Annotated[int | None, Range(1, 2**16)] = None
     # The V1 of a VOneNet or EVNet. None is replaced by models.v1_config for the image size, so that
     # a stored experiment does not depend on defaults.
     v1: VOneBlockConfig | None = None
