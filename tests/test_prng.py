@@ -106,3 +106,11 @@ def test_functions_that_do_not_fit_are_refused():
         prng.as_pytree(lambda images: images, "net")
     with pytest.raises(TypeError, match="missing a required.* argument: 'train'"):
         prng.as_pytree(Partial(lambda weights, keys, images, *, train: images, 1.0), "net")
+
+
+@pytest.mark.parametrize("leaf", [jax.nn.relu, "batch", True])
+def test_leaves_that_are_no_arrays_are_refused(leaf):
+    """A module of Equinox has its activation and its settings among them."""
+    function = Partial(lambda weights, keys, images: images, {"scale": 1.0, "setting": leaf})
+    with pytest.raises(TypeError, match=r"among its leaves, which must be arrays\. .*partition\("):
+        prng.as_pytree(function)

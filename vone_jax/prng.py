@@ -143,7 +143,8 @@ def as_pytree(function: Callable[..., Any], name: str = "logits_fn") -> Partial:
     compiled once per function object.
 
     Raises:
-      TypeError: if ``function`` cannot be called with two positional arguments.
+      TypeError: if ``function`` cannot be called with two positional arguments, or if a leaf of a
+        ``Partial`` is no array.
     """
     contract = f"{name} must be a function of (keys, images)"
     if not callable(function):
@@ -161,7 +162,17 @@ def as_pytree(function: Callable[..., Any], name: str = "logits_fn") -> Partial:
                 f"(N, H, W, C). Got a function with the arguments {signature}: {error}. "
                 f"A function f of images alone becomes one by lambda keys, images: f(images)"
             ) from None
-    return function if isinstance(function, Partial) else Partial(function)
+    if not isinstance(function, Partial):
+        return Partial(function)
+    for leaf in jax.tree.leaves(function):
+        # An argument of compiled functions. Equinox has functions and settings among the leaves.
+        if not hasattr(leaf, "dtype") and type(leaf) not in (int, float, complex):
+            raise TypeError(
+                f"{name} is a Partial with {leaf!r:.80} among its leaves, which must be arrays. "
+                "Close over the rest, in Equinox: arrays, rest = equinox.partition(net, "
+                "equinox.is_array), and then equinox.combine(arrays, rest) in the function"
+            )
+    return function
 
 
 def call_with_keys(
@@ -182,6 +193,6 @@ def call_with_keys(
         if getattr(function, "func", None) is not _one_by_one:
             error.add_note(
                 f"{name} was called with one key per example, keys of shape {keys.shape}. "
-                f"A function that takes a single key has to be adapted: {adapter}({name})."
+                f"If it takes a single key, adapt it: {adapter}({name})."
             )
         raise
