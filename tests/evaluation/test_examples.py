@@ -85,6 +85,12 @@ def test_labels_are_matched_by_class_name():
     assert matched(("0", "1", "2")) is None
 
 
+def test_labels_are_matched_in_both_forms_of_unicode():
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    assert matched(("bar", composed), known=(decomposed, "bar")).tolist() == [1, 0]
+    assert matched(("bar", decomposed), known=(composed, "bar")).tolist() == [1, 0]
+
+
 def test_folders_that_are_numbers_are_matched_by_name():
     """Folders are sorted as text, and some of them may be missing."""
     digits = tuple(map(str, range(10)))

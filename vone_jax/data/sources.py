@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -48,9 +49,12 @@ def are_numbers(class_names: Sequence[str]) -> bool:
 
 
 def class_identifier(name: str) -> str:
-    """Return the WordNet number at the beginning of a class name, as in ImageNet, else the name."""
+    """Return the WordNet number at the beginning of a class name, as in ImageNet, else the name.
+
+    A letter with an accent has two forms in Unicode, and macOS writes the longer one.
+    """
     number = _WORDNET.match(name)
-    return name if number is None else number[0]
+    return unicodedata.normalize("NFC", name) if number is None else number[0]
 
 
 class ArraySource(Source):
