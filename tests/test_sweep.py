@@ -469,6 +469,14 @@ class TestEnsembles:
         assert run(root, self.sweep(["b", "a"])) == 0
         assert calls(root) == ["eval.py b+a --results both/results --suite clean"]
 
+    def test_it_is_evaluated_once_where_a_clock_was_ahead_in_training(self, root, monkeypatch):
+        run(root, self.sweep(), steps=["train"])
+        monkeypatch.setattr("time.time", lambda at=time.time: at() - 7200)
+        assert run(root, self.sweep()) == 0
+        calls(root)
+        assert run(root, self.sweep()) == 0
+        assert calls(root) == []
+
     def test_it_is_evaluated_again_when_a_member_is_trained_again(self, root, capsys):
         """Also if the sweep was stopped in between."""
         run(root, self.sweep())

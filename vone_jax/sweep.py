@@ -256,7 +256,7 @@ def run(
             if command.step == "train":
                 untrained.add(command.label)
             continue
-        _append(record, command, before)
+        _append(record, command, before, trained)
     if "report" in steps and count == 1:
         shown = [label for label in labels if dry_run or _result_files(group / label)]
         if shown and shown != labels:
@@ -441,8 +441,11 @@ def _last_training(record: Path) -> float:
     return max((each["time"] for each in _ended(record) if each["step"] == "train"), default=0.0)
 
 
-def _append(record: Path, command: _Command, before: Mapping[str, str]) -> None:
-    """Record a command, with the results that it has made, or that no others have recorded."""
+def _append(record: Path, command: _Command, before: Mapping[str, str], trained: float) -> None:
+    """Record a command, with the results that it has made, or that no others have recorded.
+
+    Its time is not before ``trained``, the last training of its members, whatever the clock says.
+    """
     record.parent.mkdir(parents=True, exist_ok=True)
     ended = [each for each in _ended(record) if each["key"] != command.key]
     others = {name for each in ended for name in each["results"]}
@@ -455,7 +458,7 @@ def _append(record: Path, command: _Command, before: Mapping[str, str]) -> None:
         "key": command.key,
         "step": command.step,
         "arguments": command.arguments,
-        "time": time.time(),
+        "time": max(time.time(), trained),
     }
     if command.step == "evaluate":
         line["results"] = results
