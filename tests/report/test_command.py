@@ -1,5 +1,6 @@
 """The command: what it writes, prints and returns, and what it says when something is wrong."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,19 @@ def test_writes_the_page_and_its_tables(run, tmp_path, capsys):
     assert f"wrote {out}" in printed.out and not printed.err
     names = {path.name for path in (tmp_path / "t").iterdir()}
     assert names == {"numbers.csv", "scores.csv", "scores.md"}
+
+
+def test_what_may_not_be_written_has_its_option(run, tmp_path, capsys, monkeypatch):
+    make, tables = Path.mkdir, str(tmp_path / "tables")
+
+    def mkdir(self, **options):
+        if str(self) == tables:
+            raise PermissionError(errno.EACCES, "Permission denied", tables)
+        make(self, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    assert command.main([str(run), "--out", str(tmp_path / "a.html"), "--tables", tables]) == 1
+    assert f"--tables {tables}: {tables}: Permission denied" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -214,10 +215,24 @@ def test_a_run_of_an_earlier_version_is_read_and_gets_what_it_lacks(tmp_path):
     assert "digest" in json.loads((tmp_path / CONFIG).read_text())
 
 
+def test_a_directory_that_may_not_be_written_is_named_with_the_cure(tmp_path, monkeypatch):
+    def mkdir(self, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(RunDirectoryError, match="run cannot be written to: .* another --run-dir"):
+        describe(tmp_path / "run")
+
+
 def test_a_run_does_not_resume_with_other_classes(tmp_path):
     describe(tmp_path)
-    with pytest.raises(RunDirectoryError, match=r"class names: \('dog', 'cat'\) here, \('cat', "):
-        describe(tmp_path, class_names=("dog", "cat"))
+    for classes, message in {
+        ("dog", "cat"): "2 here, 2 there; class 0 is 'dog' here, 'cat' there",
+        ("cat",): "1 here, 2 there; class 1 is None here, 'dog' there",
+        ("cat", "dog", "e\u0301"): r"3 here, 2 there; class 2 is 'e\\u0301' here, None there",
+    }.items():
+        with pytest.raises(RunDirectoryError, match=f"class names: {message}"):
+            describe(tmp_path, class_names=classes)
 
 
 def with_bank(scale=1.0):

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except results.ResultError as error:
         return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS)
     except OSError as error:
-        return cli.fail(PROGRAM, error)
+        return cli.fail(PROGRAM, error, argv=sys.argv[1:] if argv is None else argv)
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     gaps = [gap for run in runs for gap in run.gaps]
     for gap in gaps:

@@ -13,6 +13,7 @@ Evaluations read these files and add results/.
 import contextlib
 import dataclasses
 import importlib.metadata
+import itertools
 import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -148,11 +149,23 @@ def open_run(run_dir: Path, description: RunDescription) -> Iterator[None]:
                 _describe(run_dir, description)
             except files.LockedError as error:
                 problem = RunDirectoryError(f"another process is training in {run_dir}: {error}")
+            except PermissionError as error:
+                problem = RunDirectoryError(
+                    f"{run_dir} cannot be written to: {error.strerror}; choose another --run-dir"
+                )
             except (OSError, RunDirectoryError) as error:
                 problem = error
         if meshes.any_process(problem is not None):
             raise problem or RunDirectoryError(f"process 0 could not open {run_dir}")
         yield
+
+
+def _other_classes(ours: Sequence[str] | None, theirs: Sequence[str] | None) -> str:
+    """The difference between two lists of class names, of which a data set can have thousands."""
+    pairs = itertools.zip_longest(ours or (), theirs or ())
+    place, (here, there) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
+    counts = f"{len(ours or ())} here, {len(theirs or ())} there"
+    return f"class names: {counts}; class {place} is {ascii(here)} here, {ascii(there)} there"
 
 
 def _describe(run_dir: Path, description: RunDescription) -> None:
@@ -161,9 +174,7 @@ def _describe(run_dir: Path, description: RunDescription) -> None:
         before = read_run(run_dir)
         changes = differences(description.experiment, before.experiment)
         if before.class_names not in (None, description.class_names):
-            changes.append(
-                f"class names: {description.class_names} here, {before.class_names} there"
-            )
+            changes.append(_other_classes(description.class_names, before.class_names))
         # A run that resumes does not need the weights again, so it has no digest of them.
         ours, theirs = description.initial_digest, before.initial_digest
         if ours not in (None, theirs):
