@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -213,7 +214,8 @@ def test_a_module_of_the_working_directory_is_found(tmp_path, monkeypatch):
     (tmp_path / "nested" / "front.py").write_text("from beside_it import net\n")
     with pytest.raises(ModuleNotFoundError) as raised:
         vone_jax.open_network("nested/front.py:net")
-    assert "found with PYTHONPATH=nested." in "".join(raised.value.__notes__)
+    hint = "If it lies beside front.py, start the command with PYTHONPATH=nested"
+    assert hint in raised.value.__notes__
 
 
 @pytest.mark.slow
@@ -221,7 +223,13 @@ def test_folders_and_checkpoints_have_the_logits_of_their_source(vone, tmp_path)
     model, variables = vone
     convert.save_folder(tmp_path / "folder", model, variables)
     convert.save_torch(tmp_path / "file.pt.safetensors", model, variables)
-    for spec, name in (("folder", "folder"), ("file.pt.safetensors", "file")):
+    # A name for a directory of results, which none begins with a dot or a dash.
+    shutil.copytree(tmp_path / "folder", tmp_path / "-.hidden")
+    for spec, name in (
+        ("folder", "folder"),
+        ("-.hidden", "hidden"),
+        ("file.pt.safetensors", "file"),
+    ):
         network = vone_jax.open_network(tmp_path / spec)
         assert (network.name, network.architecture) == (name, "vone_resnet18")
         assert network.stochastic and network.noise == model.v1.noise
