@@ -22,7 +22,7 @@ _EXTENSIONS = (
 )  # fmt: skip
 # Photographs that Pillow does not decode, or not in every release, or not to 8 bits.
 _OTHER_FORMATS = (
-    ".arw", ".avif", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".jxl", ".nef", ".raw"
+    ".arw", ".avif", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".raw"
 )  # fmt: skip
 _GREY_MODES = ("1", "L", "LA")
 _COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
