@@ -133,7 +133,7 @@ class Attacked(Judged):
             adversarial = checks.finite(compiled(self.attack, *inputs))
         else:
             adversarial = self.attack(keys, attacked, trial.images, trial.labels)
-        stored = _distance(adversarial, trial.images, self.attack.norm)
+        stored = {"distance": norms.size(adversarial - trial.images, self.attack.norm)}
         return adversarial, stored | ({"adversarial": adversarial} if self.kept else {})
 
 
@@ -192,8 +192,8 @@ class WorstOf(Judged):
         winner = jnp.argmax(loss, axis=0).astype(jnp.int32)
         rows = jnp.arange(len(trial.labels))
         worst = jnp.stack(candidates)[winner, rows]
-        distance = _distance(worst, trial.images, self.attacks[0].norm)
-        return worst, distance | {"winner": winner}
+        distance = norms.size(worst - trial.images, self.attacks[0].norm)
+        return worst, {"distance": distance, "winner": winner}
 
     def summary(self, arrays: dict[str, np.ndarray]) -> results.Accuracy:
         won = Counter(arrays["winner"].tolist())
@@ -393,7 +393,3 @@ def _members(attack: Attack) -> list[Attack]:
         # The draws of its members do not depend on the number of classes.
         return [each for member in attack.members(classes=10) for each in _members(member)]
     return [attack]
-
-
-def _distance(adversarial: jax.Array, images: jax.Array, norm: str) -> dict[str, jax.Array]:
-    return {"distance": norms.size(adversarial - images, norm)}
