@@ -24,12 +24,10 @@ from vone_jax.attacks import PGD
 from vone_jax.attacks.classifier import LogitsFn
 from vone_jax.training.prime import PRIME
 
-Augmentation = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-
 
 def make_augmentation(
     names: tuple[str, ...], severities: tuple[int, int], probability: float
-) -> Augmentation | None:
+) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None:
     """Return a function that corrupts some images of a batch, or None if there is nothing to do.
 
     It is ``(key, images, indices) -> images`` with a scalar key, images (N, H, W, C) in [0, 1] and
