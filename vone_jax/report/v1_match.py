@@ -198,9 +198,7 @@ def match(runs: Sequence[Run], weakest: int = 2) -> Match:
     return Match(networks, tuple(label for _, label in columns), radii, attacks, measured)
 
 
-def correlations(
-    x: Sequence[float], y: Sequence[float], seed: int = SEED
-) -> tuple[Correlation, ...]:
+def correlations(x: Sequence[float], y: Sequence[float]) -> tuple[Correlation, ...]:
     """Pearson's and Spearman's correlation of two numbers of each network, at least four networks.
 
     The p value is that of permutations: of all of them, or of ``RESAMPLES`` for many networks. The
@@ -219,7 +217,7 @@ def correlations(
     ranks = scipy.stats.rankdata(pairs, axis=1)
     measured = []
     for name, sides, of_ranks in (("Pearson", pairs, 0.0), ("Spearman", ranks, 1.0)):
-        permuted = scipy.stats.PermutationMethod(RESAMPLES, rng=np.random.default_rng(seed))
+        permuted = scipy.stats.PermutationMethod(RESAMPLES, rng=np.random.default_rng(SEED))
         value, p = map(float, scipy.stats.pearsonr(*sides, method=permuted))
         shown = np.copysign(largest, value) if abs(value) > 1 - 1e-12 else value
         half = QUANTILE * np.sqrt((1 + of_ranks * shown**2 / 2) / (number - 3))
