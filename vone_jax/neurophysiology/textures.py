@@ -19,12 +19,10 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 
 from vone_jax import arguments
-from vone_jax.neurophysiology.stimuli import GREY, Display, Window, check_uint8
+from vone_jax.neurophysiology.stimuli import CENTRE, GREY, Display, Window, check_uint8
 
 IMAGE_DEGREES = 4.0
 CANVAS_DEGREES = 8.0
-# Degrees to the right of and below fixation, the centre of the stimulus.
-STIMULUS_CENTRE = 0.5
 TYPES = ("noise", "texture")
 
 FREEMAN_ZIEMBA_FAMILIES = (13, 18, 23, 30, 38, 48, 52, 56, 60, 71, 99, 327, 336, 393, 402)
@@ -237,7 +235,8 @@ def _with_aperture(images: np.ndarray) -> np.ndarray:
     aperture = np.where(distance < radius, 0.5 * (1.0 + np.cos(np.pi * distance / radius)), 0.0)
     side = round(CANVAS_DEGREES * per_degree)
     canvas = np.full((len(images), side, side), GREY, np.uint8)
-    start = (side - pixels) // 2 + round(STIMULUS_CENTRE * per_degree)
+    # The stimuli are as far below fixation as to its right.
+    start = (side - pixels) // 2 + round(CENTRE[0] * per_degree)
     inside = slice(start, start + pixels)
     canvas[:, inside, inside] = np.floor((images.astype(np.float64) - GREY) * aperture + GREY)
     return canvas
