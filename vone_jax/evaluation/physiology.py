@@ -19,7 +19,7 @@ from vone_jax.evaluation.job import Job
 from vone_jax.evaluation.physiology_experiments import experiments, median
 from vone_jax.evaluation.run import Exhibit
 from vone_jax.network import Network
-from vone_jax.neurophysiology import reference_tables, stimuli, texture_properties, texture_proxies
+from vone_jax.neurophysiology import reference_tables, stimuli, texture_proxies
 from vone_jax.neurophysiology.comparison import BOOTSTRAPS
 from vone_jax.neurophysiology.stimuli import MINIMUM_DEGREES
 from vone_jax.neurophysiology.textures import TextureSet
@@ -272,12 +272,13 @@ def _texture_record(textures: TextureSet) -> results.TextureImages:
 
 def _texture_medians(textures: TextureSet, scores: neurophysiology.Scores) -> dict[str, Any]:
     """The median of each texture property over the units that count, as JSON values."""
-    properties = texture_properties.PROPERTIES
+    known = neurophysiology.PROPERTIES
+    names = [name for name in scores.counted if known[name].experiment == "texture"]
     return {
         "source": textures.source,
         "proxy": textures.is_proxy,
         "families": list(textures.families),
         "samples": textures.shape[1],
-        "units": int(scores.counted[properties[0]].sum()),
-        "medians": {name: median(scores.per_unit[name]) for name in properties},
+        "units": int(scores.counted[names[0]].sum()),
+        "medians": {name: median(scores.per_unit[name]) for name in names},
     }

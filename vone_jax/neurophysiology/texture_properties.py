@@ -15,15 +15,6 @@ from jaxtyping import Bool, Float
 from vone_jax.neurophysiology.recording import RESPONSE_THRESHOLD, PerUnit
 from vone_jax.neurophysiology.tuning import ratio
 
-PROPERTIES = (
-    "texture_modulation_index",
-    "abs_texture_modulation_index",
-    "texture_selectivity",
-    "texture_sparseness",
-    "texture_variance_ratio",
-    "max_texture",
-    "max_noise",
-)
 # Spikes in 100 ms per spike per second.
 _WINDOW = 0.1
 # Keeps the variance ratio finite; Ziemba et al. (2016).
@@ -32,7 +23,7 @@ Rates = Float[np.ndarray, "families samples 2 units"]
 
 
 def texture_properties(rates: Rates, blank: PerUnit) -> dict[str, np.ndarray]:
-    """Measure the properties of every unit: float64 (units,) for the names in ``PROPERTIES``.
+    """Measure every unit: float64 (units,) under the names of ``properties.PROPERTIES``.
 
     Rates and ``blank``, the rates at uniform grey, are in spikes per second.
 
