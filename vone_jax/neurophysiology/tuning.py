@@ -13,11 +13,11 @@ import numpy as np
 import scipy
 from jaxtyping import Float, Int
 
+from vone_jax.neurophysiology.recording import PerUnit
 from vone_jax.neurophysiology.stimuli import ORIENTATIONS, RADII, SPATIAL_FREQUENCIES
 
 Responses = Float[np.ndarray, "*conditions phases units"]
 PerCondition = Float[np.ndarray, "*conditions units"]
-PerUnit = Float[np.ndarray, " units"]
 Condition = tuple[Int[np.ndarray, " units"], ...]
 Curve = Float[np.ndarray, "levels units"]
 OrientationCurve = Float[np.ndarray, "12 units"]
