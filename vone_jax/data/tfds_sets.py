@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from google.protobuf import json_format
-from PIL import Image
 
 from vone_jax import arguments
 from vone_jax.data.images import decode_image
 from vone_jax.data.sources import DataDir, Source
+from vone_jax.data.transforms import to_pillow
 
 # Sets that are published as four IDX files. `prepare idx` reads them without TensorFlow.
 IDX_SETS = ("fashion_mnist", "mnist", "kmnist")
@@ -175,7 +175,7 @@ def _digest(image: np.ndarray, label: int) -> bytes:
 
 def _png(image: np.ndarray) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(file, "PNG")
+    to_pillow(image).save(file, "PNG")
     return file.getvalue()
 
 

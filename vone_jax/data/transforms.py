@@ -122,7 +122,7 @@ def affine(
         cos, sin, cos * x + sin * y + centre_x,
         -sin, cos, -sin * x + cos * y + centre_y,
     )  # fmt: skip
-    turned = _to_pillow(image).transform(
+    turned = to_pillow(image).transform(
         (width, height), Image.Transform.AFFINE, matrix, Image.Resampling[interpolation.upper()]
     )
     return _to_array(turned)
@@ -255,10 +255,11 @@ def _resize(
     image: np.ndarray, height: int, width: int, interpolation: str = "bilinear"
 ) -> np.ndarray:
     resampling = Image.Resampling[interpolation.upper()]
-    return _to_array(_to_pillow(image).resize((width, height), resampling))
+    return _to_array(to_pillow(image).resize((width, height), resampling))
 
 
-def _to_pillow(image: np.ndarray) -> Image.Image:
+def to_pillow(image: np.ndarray) -> Image.Image:
+    """A uint8 image (H, W, C) as Pillow's, which has no axis for a single channel."""
     return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
 
 
