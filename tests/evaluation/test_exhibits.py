@@ -149,17 +149,23 @@ def table(share, names=SETS["common"]):
     return {name: {severity: share for severity in range(1, 6)} for name in names}
 
 
+def summarised(accuracy, clean, imagenet):
+    """The means of ``accuracy[corruption][severity]``."""
+    pairs = {(name, s): share for name, of in accuracy.items() for s, share in of.items()}
+    return summarise(pairs, clean, imagenet)
+
+
 def test_both_rules():
     """Three kinds of noise at 0.9 and twelve others at 0.1: 0.26 against 0.3."""
     accuracy = table(0.1) | table(0.9, SETS["noise"])
-    means = summarise(accuracy, None, imagenet=False)
+    means = summarised(accuracy, None, imagenet=False)
     assert means.of_corruptions == pytest.approx((3 * 0.9 + 12 * 0.1) / 15)
     assert means.of_categories == pytest.approx((0.9 + 3 * 0.1) / 4)
     assert means.categories == pytest.approx({"noise": 0.9, "blur": 0.1, "weather": 0.1,
                                                  "digital": 0.1})  # fmt: skip
     # The extra corruptions do not count.
     more = accuracy | table(1.0, SETS["extra"])
-    assert summarise(more, None, imagenet=False) == means
+    assert summarised(more, None, imagenet=False) == means
 
 
 def test_means_are_over_the_severities_that_all_have():
@@ -169,17 +175,17 @@ def test_means_are_over_the_severities_that_all_have():
     }
     for name in ("fog", "snow"):
         accuracy[name] = {5: 0.5}
-    means = summarise(accuracy, None, imagenet=False)
+    means = summarised(accuracy, None, imagenet=False)
     assert means.of_corruptions == pytest.approx(0.5)
     assert "of the 15 common corruptions, at severity 5, which all have." in means.note
     # A drawn texture stands in for frost at the severities that photographs lack.
     accuracy = table(0.5) | {"frost": {1: 0.9}, "frost_procedural": {s: 0.1 for s in range(1, 6)}}
-    means = summarise(accuracy, None, imagenet=False)
+    means = summarised(accuracy, None, imagenet=False)
     weather = means.categories["weather"]
     assert weather == pytest.approx((3 * 0.5 + (0.9 + 4 * 0.1) / 5) / 4) and "drawn" in means.note
-    assert "drawn" not in summarise(accuracy | {"fog": {1: 0.5}}, None, imagenet=False).note
+    assert "drawn" not in summarised(accuracy | {"fog": {1: 0.5}}, None, imagenet=False).note
     accuracy = {name: {1 if name == "fog" else 5: 0.5} for name in SETS["common"]}
-    assert "common corruptions, at different severities." in summarise(accuracy, None, False).note
+    assert "common corruptions, at different severities." in summarised(accuracy, None, False).note
 
 
 def test_alexnet_has_an_mce_of_one_hundred():
@@ -188,25 +194,25 @@ def test_alexnet_has_an_mce_of_one_hundred():
         for name, error in mce.ALEXNET_ERRORS.items()
     }
     clean = 1 - mce.ALEXNET_CLEAN_ERROR
-    means = summarise(accuracy, clean, imagenet=True)
+    means = summarised(accuracy, clean, imagenet=True)
     assert (means.mce, means.relative_mce) == (pytest.approx(100), pytest.approx(100))
     assert means.note == "Over 15 of the 15 common corruptions."
-    assert summarise(accuracy, None, imagenet=True).relative_mce is None
-    means = summarise(accuracy, clean, imagenet=False)
+    assert summarised(accuracy, None, imagenet=True).relative_mce is None
+    means = summarised(accuracy, clean, imagenet=False)
     assert means.mce is None and "ImageNet at 224" in means.note
 
 
 def test_an_mce_needs_all_of_it():
     accuracy = table(0.5)
     del accuracy["fog"][3]
-    means = summarise(accuracy, 0.9, imagenet=True)
+    means = summarised(accuracy, 0.9, imagenet=True)
     assert means.mce is None and "all 15 at all five" in means.note
     drawn = table(0.5)
     drawn["frost_procedural"] = {s: 0.1 for s in drawn.pop("frost")}
-    means = summarise(drawn, 0.9, imagenet=True)
+    means = summarised(drawn, 0.9, imagenet=True)
     assert means.mce is None and "drawn texture in the place of frost" in means.note
     assert means.categories["weather"] == pytest.approx((3 * 0.5 + 0.1) / 4)
-    assert summarise(table(0.5, SETS["noise"]), 0.9, imagenet=True) is None
+    assert summarised(table(0.5, SETS["noise"]), 0.9, imagenet=True) is None
 
 
 @pytest.mark.parametrize(("classes", "expected"), [(1000, True), (2, False)])

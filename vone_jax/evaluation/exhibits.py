@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import jax
@@ -188,16 +189,15 @@ class MeansOverCorruptions(Exhibit):
     ) -> tuple[results.CorruptionMeansCondition, results.CorruptionMeans | None]:
         """What the means are over, and the means, as ``summarise`` returns them."""
         clean, corrupted = _measured(job, earlier)
-        accuracy: dict[str, dict[int, float]] = {}
-        for condition, share in corrupted.items():
-            accuracy.setdefault(condition.corruption, {})[condition.severity] = share
+        accuracy = {(each.corruption, each.severity): share for each, share in corrupted.items()}
+        known = {name for name, _ in accuracy}
         # AlexNet's errors on ImageNet-C, by which mCE is normalised, are for such images.
         classes = {job.network.num_classes, job.examples.num_classes}
         imagenet = job.network.image_size == 224 and classes == {1000}
         record = results.CorruptionMeansCondition(
             form=", ".join(sorted({condition.form for condition in corrupted})),
-            corruptions=tuple(name for name in corruptions.NAMES if name in accuracy),
-            severities=tuple(sorted({severity for _, severity in _counted(accuracy)})),
+            corruptions=tuple(name for name in corruptions.NAMES if name in known),
+            severities=tuple(sorted({s for _, s in results.common_corruptions(accuracy)})),
             clean=clean is not None,
         )
         return record, summarise(accuracy, clean, imagenet)
@@ -236,17 +236,10 @@ def _stored(job: Job, apart: set[str]) -> Iterator[results.Result]:
                     yield result
 
 
-def _counted(accuracy: Mapping[str, Mapping[int, float]]) -> dict[tuple[str, int], float]:
-    """The accuracies ``accuracy[corruption][severity]`` that means are over."""
-    return results.common_corruptions(
-        {(name, severity): a[severity] for name, a in accuracy.items() for severity in a}
-    )
-
-
 def summarise(
-    accuracy: dict[str, dict[int, float]], clean: float | None, imagenet: bool
+    accuracy: Mapping[tuple[str, int], float], clean: float | None, imagenet: bool
 ) -> results.CorruptionMeans | None:
-    """Means of accuracies ``accuracy[corruption][severity]``.
+    """Means of accuracies, which are by corruption and severity.
 
     Two rules are in use: the mean of the 15 corruptions, and the mean of the four categories,
     which counts the three kinds of noise as much as the four of each other category. The extra
@@ -260,7 +253,7 @@ def summarise(
     Returns:
       The means, or None if a category has no corruption.
     """
-    counted = _counted(accuracy)
+    counted = results.common_corruptions(accuracy)
     shares: dict[str, list[float]] = {}
     for (name, _), share in counted.items():
         shares.setdefault(name, []).append(share)
@@ -274,24 +267,25 @@ def summarise(
     categories = {category: sum(shares) / len(shares) for category, shares in members.items()}
     common = [share for shares in members.values() for share in shares]
     note = f"Over {len(common)} of the 15 common corruptions"
-    frost, texture = (accuracy.get(n, {}) for n in ("frost", names.PROCEDURAL_FROST))
     severities = {severity for _, severity in counted}
-    drawn = severities & (texture.keys() - frost.keys())
+    drawn = any(
+        (names.PROCEDURAL_FROST, s) in accuracy and ("frost", s) not in accuracy for s in severities
+    )
     note += ", with a drawn texture in the place of frost" if drawn else ""
     if len(counted) < len(measured) * len(severities):
         note += ", at different severities"
-    elif any(not severities >= accuracy.get(name, {}).keys() for name in measured):
+    elif any(name in measured and severity not in severities for name, severity in accuracy):
         note += f", at severity {', '.join(map(str, sorted(severities)))}, which all have"
     note += "."
     every = names.COMMON_CORRUPTIONS
     mean_error = relative = None
     if not imagenet:
         note += " Corruption errors (mCE) are defined on ImageNet at 224 pixels."
-    elif any(sorted(accuracy.get(name, {})) != list(names.SEVERITIES) for name in every):
+    elif {key for key in accuracy if key[0] in every} != {*product(every, names.SEVERITIES)}:
         note += " Corruption errors (mCE) need all 15 at all five severities."
     else:
         errors = {
-            name: {severity: 1 - share for severity, share in accuracy[name].items()}
+            name: {severity: 1 - accuracy[name, severity] for severity in names.SEVERITIES}
             for name in every
         }
         mean_error = mce.mean_corruption_error(errors)
