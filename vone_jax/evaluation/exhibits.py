@@ -213,7 +213,7 @@ def _measured(
     clean: float | None = None
     corrupted: dict[results.CorruptionCondition, float] = {}
     # Images of another form have means of their own.
-    forms = {getattr(result.condition, "form", None) for result in earlier}
+    forms = {result.form for result in earlier}
     for result in (*earlier, *_stored(job, {result.name for result in earlier})):
         condition = result.condition
         if isinstance(condition, results.CorruptionCondition) and condition.form in forms:

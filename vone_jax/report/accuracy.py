@@ -110,9 +110,7 @@ def _conditions(run: Run, headline: comparison.Headline) -> list[Point]:
     for result in itertools.chain(*comparison.ladders(run)):
         points.append(Point(result.attack.label, [result], result.protocol_label))
     if corrupted:
-        forms = {
-            comparison.form_label(getattr(r.condition, "form", "")) for r in corrupted.values()
-        }
+        forms = {comparison.form_label(result.form) for result in corrupted.values()}
         over = ", ".join([corruption_label(list(corrupted)), *sorted(filter(None, forms))])
         points.append(Point(_CORRUPTED, list(corrupted.values()), over))
     return points

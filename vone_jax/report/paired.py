@@ -133,9 +133,7 @@ def _lines(base: Run, vone: Run):
 
 def alike(one: Result, other: Result) -> bool:
     """True for results on the same images, or on published ones, and in one form."""
-    if getattr(one.condition, "form", "") != getattr(other.condition, "form", ""):
-        return False
-    return one.same_images(other)
+    return one.form == other.form and one.same_images(other)
 
 
 def _line(kind: str, label: str, base: list[Result], vone: list[Result]) -> Line:

@@ -182,10 +182,7 @@ class _Measured(NamedTuple):
     @property
     def corrupted(self) -> tuple[tuple[str, int, str], ...]:
         """The corruptions, with severity and form."""
-        return tuple(
-            (*key, getattr(result.condition, "form", ""))
-            for key, result in self.corruptions.items()
-        )
+        return tuple((*key, result.form) for key, result in self.corruptions.items())
 
     @property
     def sets(self) -> set[tuple[str, str]]:

@@ -282,6 +282,11 @@ class Result(Identity):
         return getattr(self.condition, "attack_noise", "same")
 
     @property
+    def form(self) -> str:
+        """The form of corrupted images; empty for other conditions."""
+        return getattr(self.condition, "form", "")
+
+    @property
     def condition_label(self) -> tuple[str, str]:
         """The condition of an accuracy and its strength in words; the strength may be empty."""
         condition = self.condition
