@@ -12,7 +12,7 @@ from vone_jax import arguments, names, prng, results
 from vone_jax.attacks import FGSM, PGD, Attack, RandomNoise, Square, classifier, losses
 from vone_jax.attacks.attack import compiled
 from vone_jax.evaluation import masking_checks as checks
-from vone_jax.evaluation.conditions import Condition, attack_passes, attack_record
+from vone_jax.evaluation.conditions import Condition, attack_passes, attack_record, averaging
 from vone_jax.evaluation.judging import Trial, probability_correct
 from vone_jax.results import Check
 
@@ -150,8 +150,7 @@ class Masking(Condition):
             attack=attack_record(self._base),
             attacks={name: attack_record(attack) for name, attack in self.attacks().items()},
             transfer=self.transfer,
-            eot_samples=self._base.eot_samples,
-            estimator=self._base.estimator,
+            **averaging(self._base),
         )
 
     @functools.cached_property
