@@ -249,4 +249,4 @@ def test_the_tables_have_the_same_numbers():
         assert float(row["linf_4/255"]) == line.radii["linf_4/255"].value
         shown = f"{100 * line.scores['overall'].value:.1f}"
         assert f"| {shown} (" in table.to_markdown()
-    assert "resamples, seed 0" in table.to_markdown()
+    assert "95 % over images (Agresti and Coull)" in table.to_markdown()

@@ -161,44 +161,50 @@ def test_a_difference_ends_where_accuracies_do():
     assert found.value == 0.975 and found.high == 1.0 and 0.8 < found.low < 0.975
 
 
-def test_the_bootstrap_of_one_accuracy_is_binomial():
-    one = accuracy(built.answers(0.9), index=range(100))
-    low, high = results.middle(results.bootstrap_accuracies([one])[:, 0])
-    expected = stats.binom.ppf((0.025, 0.975), 100, 0.9) / 100
-    assert (low, high) == pytest.approx(tuple(expected), abs=0.011)
+def width(*members):
+    _, low, high = results.mean_accuracy(members)
+    return high - low
 
 
-@pytest.mark.parametrize("right", [0, 1])
-def test_the_bootstrap_of_equal_answers_has_a_width(right):
-    """That of Wilson's interval, on the images of which there are fewest."""
-    members = [accuracy([right] * count, index=range(count)) for count in (25, 40)]
-    resampled = results.bootstrap_accuracies(members)
-    for values, images in ((resampled[:, 0], 25), (resampled.mean(axis=1), 25)):
-        found = results.middle(values, images)
-        assert found == pytest.approx(results.wilson(25 * right, 25))
-    assert results.middle(resampled[:, 0]) == (right, right)
+def test_the_interval_of_a_mean_over_other_images_is_that_of_a_bootstrap():
+    """Half of the images of one result are those of the other, and hard or easy for both."""
+    rng = np.random.default_rng(0)
+    ease = rng.uniform(0.1, 0.9, 600)
+    first, second = (rng.random(600) < ease for _ in range(2))
+    members = accuracy(first[:400] * 1.0, range(400)), accuracy(second[200:] * 1.0, range(200, 600))
+    weights = np.array([0.3, 0.7])
+    drawn = rng.integers(0, 200, (4000, 3, 200)) + np.array([[0], [200], [400]])
+    means = np.stack([
+        first[drawn[:, :2]].mean(axis=(1, 2)), second[drawn[:, 1:]].mean(axis=(1, 2))
+    ])  # fmt: skip
+    mean, low, high = results.mean_accuracy(members, weights)
+    assert mean == pytest.approx(0.3 * first[:400].mean() + 0.7 * second[200:].mean())
+    assert (low, high) == pytest.approx(np.percentile(weights @ means, (2.5, 97.5)), abs=0.004)
 
 
 def test_the_same_images_twice_are_no_more_evidence():
     one = accuracy(built.answers(0.9), index=range(100))
-    once = results.bootstrap_accuracies([one])
-    twice = results.bootstrap_accuracies([one, one])
-    np.testing.assert_array_equal(twice[:, 0], twice[:, 1])
-    assert twice.mean(1).std() == pytest.approx(np.sqrt(0.9 * 0.1 / 100), rel=0.1)
-    np.testing.assert_array_equal(once, results.bootstrap_accuracies([one]))
-    assert not np.array_equal(once, results.bootstrap_accuracies([one], seed=1))
+    assert results.mean_accuracy([one, one]) == pytest.approx(results.mean_accuracy([one]))
+    # A result without weight is left out, and its images with it.
+    none = accuracy([1, 0], index=None)
+    weighted = results.mean_accuracy([one, none], np.array([1.0, 0.0]))
+    assert weighted == results.mean_accuracy([one])
 
 
-def test_results_on_other_images_keep_their_number():
-    """Half of the images of one result are those of the other: no resample lacks either."""
-    members = [
-        accuracy(built.answers(0.9), index=range(100)),
-        accuracy(built.answers(0.5), index=range(50, 150)),
-    ]
-    means = results.bootstrap_accuracies(members).mean(0)
-    assert means == pytest.approx([0.9, 0.5], abs=0.02)
-    assert results.bootstrap_accuracies([accuracy([1, 0])]) is None
-    assert results.bootstrap_accuracies([]) is None
+@pytest.mark.parametrize(("counts", "share"), [((40, 10), 0.1), ((100, 20), 0.97), ((10,), 0.3)])
+def test_the_interval_of_a_score_covers_it_on_few_images(counts, share):
+    """Three conditions are alike hard for an image, and some have fewer images than others."""
+    rng, covered = np.random.default_rng(0), []
+    for _ in range(1000):
+        images = max(counts)
+        ease = rng.beta(4 * share, 4 * (1 - share), images)
+        members = [
+            accuracy((rng.random(count) < ease[:count]) * 1.0, range(count))
+            for count in (images, images, *counts)
+        ]
+        _, low, high = results.mean_accuracy(members)
+        covered.append(low <= share <= high)
+    assert np.mean(covered) > 0.93
 
 
 def test_published_images_are_not_the_clean_ones():
@@ -208,5 +214,4 @@ def test_published_images_are_not_the_clean_ones():
         built.accuracy(built.corrupted(name, 1, "published"), built.answers(0.5))
         for name in ("fog", "snow")
     ]
-    together = np.corrcoef(results.bootstrap_accuracies([clean, *published]).T)
-    assert abs(together[0, 1]) < 0.15 and together[1, 2] > 0.3
+    assert width(clean, published[0]) == pytest.approx(width(*published) / np.sqrt(2), rel=0.02)

@@ -6,6 +6,7 @@ VOneNets is not published, so the parts and two means are given, by both rules f
 """
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
@@ -292,15 +293,10 @@ def _line(
 ) -> Line:
     settings, clean = measured.settings, [measured.clean] if measured.clean else []
     members = [*clean, *measured.attacks.values(), *measured.corruptions.values()]
-    accuracy = np.array([result.accuracy for result in members])
-    resampled = results.bootstrap_accuracies(members)
 
     def score(weights: np.ndarray) -> Score:
-        ends: tuple[float | None, float | None] = (None, None)
-        if resampled is not None:
-            images = min(r.images for r, weight in zip(members, weights, strict=True) if weight)
-            ends = results.middle(resampled @ weights, images)
-        return Score(float(accuracy @ weights), *ends)
+        mean, low, high = results.mean_accuracy(members, weights)
+        return Score(mean, None, None) if math.isnan(low) else Score(mean, low, high)
 
     def mean_of(chosen: Sequence[Result]) -> np.ndarray:
         return np.array([result in chosen for result in members]) / len(chosen)
@@ -374,5 +370,5 @@ def _notes(
         yield f"All: the mean of {listing(['clean', *norms, 'corruptions'])}."
     yield (
         "A mean is left out where a line lacks conditions that most networks have. "
-        f"Intervals: {results.BOOTSTRAP}; they do not cover another training seed."
+        "Intervals: 95 % over images (Agresti and Coull); they do not cover another training seed."
     )

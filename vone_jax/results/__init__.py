@@ -69,13 +69,10 @@ from vone_jax.results.measured import (
 )
 from vone_jax.results.runs import COLUMNS, Run, Runs, load
 from vone_jax.results.statistics import (
-    BOOTSTRAP,
     Difference,
     at_shared_severities,
-    bootstrap_accuracies,
     common_corruptions,
     difference,
     mean_accuracy,
-    middle,
     wilson,
 )

@@ -5,7 +5,6 @@ training seed.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
@@ -19,12 +18,6 @@ _Value = TypeVar("_Value")
 
 # The 97.5 % quantile of the normal distribution: intervals cover 95 %.
 QUANTILE = 1.959963984540054
-
-RESAMPLES = 1000
-SEED = 0
-BOOTSTRAP = f"bootstrap 95 % over images, {RESAMPLES} resamples, seed {SEED}"
-# Resamples are used in so many parts, which saves memory.
-_PARTS = 20
 
 
 def wilson(correct: float, seen: int) -> tuple[float, float]:
@@ -71,28 +64,29 @@ class Difference:
         return (self.low > 0) - (self.high < 0)
 
 
-def mean_accuracy(results: Sequence[Result]) -> tuple[float, float, float]:
+def mean_accuracy(
+    results: Sequence[Result], weights: np.ndarray | None = None
+) -> tuple[float, float, float]:
     """The mean accuracy over conditions, with a 95 % interval over images.
 
-    The interval is that of the mean over the images, or a bootstrap where some conditions were
-    measured on other images than others.
+    An image counts in all results that it is part of, so that what makes it hard for all of them is
+    kept.
+
+    Args:
+      results: one result per condition, also on other images; not empty.
+      weights: weights of the results, which sum to 1. Default: all equal.
 
     Returns:
       (mean, low, high). The ends are NaN where there is a single image, or a result has no values
       for single images.
     """
-    mean = float(np.mean([result.accuracy for result in results]))
-    values = _common_images(results).mean(axis=1)
-    if any(result.images != len(values) for result in results):
-        # The mean over the common images is another one.
-        resampled = bootstrap_accuracies(results)
-        if resampled is None:
-            return mean, math.nan, math.nan
-        return mean, *middle(resampled.mean(axis=1), min(result.images for result in results))
+    if weights is None:
+        weights = np.full(len(results), 1 / len(results))
+    mean = float(np.array([result.accuracy for result in results]) @ weights)
+    values = _by_image([r for r, weight in zip(results, weights, strict=True) if weight])
     if len(values) < 2:
         return mean, math.nan, math.nan
-    _, low, high = _mean(values, 0.0, 1.0)
-    return mean, low, high
+    return mean, *_interval(mean, values, weights[weights > 0], 0.0, 1.0)
 
 
 def difference(base: Sequence[Result], other: Sequence[Result]) -> Difference:
@@ -109,7 +103,9 @@ def difference(base: Sequence[Result], other: Sequence[Result]) -> Difference:
     common = _common_images([*base, *other])
     if len(common) >= 2:
         values = common[:, len(base) :].mean(axis=1) - common[:, : len(base)].mean(axis=1)
-        return Difference(*_mean(values, -1.0, 1.0), len(values), paired=True)
+        value = float(values.mean())
+        ends = _interval(value, values[:, None], np.ones(1), -1.0, 1.0)
+        return Difference(value, *ends, len(values), paired=True)
     images = min(result.images for result in (*base, *other))
     value = float(np.mean([r.accuracy for r in other]) - np.mean([r.accuracy for r in base]))
     if len(base) > 1:
@@ -120,68 +116,32 @@ def difference(base: Sequence[Result], other: Sequence[Result]) -> Difference:
     return Difference(value, value - below, value + above, images, paired=False)
 
 
-def _mean(values: np.ndarray, least: float, most: float) -> tuple[float, float, float]:
-    """The mean of values between two ends, with a 95 % interval.
+def _interval(
+    mean: float, values: np.ndarray, weights: np.ndarray, least: float, most: float
+) -> tuple[float, float]:
+    """The 95 % interval of a weighted mean of results.
 
     Near an end, or of few images, the variance of the values is too small by chance. So images that
     were not seen are added for the interval, half of them at each end: four for a share (Agresti
     and Coull, The American Statistician 52, 1998), two for a difference of paired shares (Bonett
     and Price, Journal of Educational and Behavioral Statistics 37, 2012).
+
+    Args:
+      mean: the mean, which the interval contains.
+      values: (images, results), from ``least`` to ``most``; NaN where a result lacks an image.
+      weights: (results,).
     """
-    mean = float(values.mean())
-    padded = np.concatenate([values, [least, most] * (2 if least == 0.0 else 1)])
-    half = QUANTILE * float(padded.std()) / math.sqrt(len(padded))
-    centre = float(padded.mean())
-    return mean, max(least, min(centre - half, mean)), min(most, max(centre + half, mean))
-
-
-def bootstrap_accuracies(results: Sequence[Result], seed: int = SEED) -> np.ndarray | None:
-    """The accuracy of each result on images that are drawn anew, with replacement.
-
-    An image that is drawn counts in all results that it is part of, so that what makes it hard for
-    all of them is kept. Images are drawn among those that were measured in the same results, so
-    that a result on few of many images keeps its number of images.
-
-    Returns:
-      float64 (``RESAMPLES``, len(results)), or None if a result has no values for single images.
-      Equal values give equal accuracies.
-    """
-    values = _by_image(results)
-    if not len(values):
-        return None
+    added = np.repeat([least, most], 2 if least == 0.0 else 1)
+    values = np.concatenate([values, np.tile(added[:, None], len(weights))])
     measured = ~np.isnan(values)
-    patterns, which = np.unique(measured, axis=0, return_inverse=True)
-    sums = np.zeros((RESAMPLES, len(results)))
-    sizes = tuple(np.bincount(which.reshape(-1)).tolist())
-    for place, drawn in enumerate(_drawn(sizes, seed)):
-        members = values[which.reshape(-1) == place][:, patterns[place]]
-        parts = [counts.astype(float) @ members for counts in np.array_split(drawn, _PARTS)]
-        sums[:, patterns[place]] += np.concatenate(parts)
-    return sums / measured.sum(axis=0)
-
-
-@functools.lru_cache(maxsize=4)
-def _drawn(sizes: tuple[int, ...], seed: int) -> list[np.ndarray]:
-    """The counts of sets of images that are drawn anew, uint8 (RESAMPLES, size) for each set."""
-    # Cached, since drawing takes nearly all of the time, and most sets of a report have one size.
-    rng = np.random.default_rng(seed)
-    draws = [
-        [rng.multinomial(n, [1 / n] * n).astype("uint8") for _ in range(RESAMPLES)] for n in sizes
-    ]
-    return [np.stack(rows) for rows in draws]
-
-
-def middle(values: np.ndarray, images: int | None = None) -> tuple[float, float]:
-    """The ends of the middle 95 % of resampled values.
-
-    If the number of images is given and all values are equal, then every image was classified
-    alike. The ends are then those of Wilson's interval, which allows for images that were not seen.
-    """
-    if images is not None and not np.ptp(values):
-        others = wilson(0, images)[1]
-        return float(values[0] * (1 - others)), float(values[0] + others * (1 - values[0]))
-    low, high = np.percentile(values, (2.5, 97.5))
-    return float(low), float(high)
+    # What each image adds to the mean. Images vary among those that were measured in the same
+    # results, so that a result on few of many images keeps its number of images.
+    parts = np.where(measured, values, 0.0) @ (weights / measured.sum(axis=0))
+    _, sets = np.unique(measured, axis=0, return_inverse=True)
+    alike = [parts[sets.reshape(-1) == number] for number in range(sets.max() + 1)]
+    half = QUANTILE * math.sqrt(sum(len(each) * float(each.var()) for each in alike))
+    centre = float(parts.sum())
+    return max(least, min(centre - half, mean)), min(most, max(centre + half, mean))
 
 
 def image_sets(results: Sequence[Result]) -> list[int]:
