@@ -86,7 +86,14 @@ def mean_accuracy(
     values = _by_image([r for r, weight in zip(results, weights, strict=True) if weight])
     if len(values) < 2:
         return mean, math.nan, math.nan
-    return mean, *_interval(mean, values, weights[weights > 0], 0.0, 1.0)
+    measured = ~np.isnan(values)
+    # The weight of an image in the mean, and what it adds to the mean's error.
+    shares = weights[weights > 0] / measured.sum(axis=0)
+    errors = np.where(measured, values - np.nanmean(values, axis=0), 0.0) @ shares
+    # The number of images of equal weight that say as much (Kish, Survey Sampling, 1965).
+    images = 1 / float(np.square(measured @ shares).sum())
+    variance = images * float(np.square(errors).sum())
+    return mean, *_interval(mean, images, variance, 0.0, 1.0)
 
 
 def difference(base: Sequence[Result], other: Sequence[Result]) -> Difference:
@@ -104,7 +111,7 @@ def difference(base: Sequence[Result], other: Sequence[Result]) -> Difference:
     if len(common) >= 2:
         values = common[:, len(base) :].mean(axis=1) - common[:, : len(base)].mean(axis=1)
         value = float(values.mean())
-        ends = _interval(value, values[:, None], np.ones(1), -1.0, 1.0)
+        ends = _interval(value, len(values), float(values.var()), -1.0, 1.0)
         return Difference(value, *ends, len(values), paired=True)
     images = min(result.images for result in (*base, *other))
     value = float(np.mean([r.accuracy for r in other]) - np.mean([r.accuracy for r in base]))
@@ -117,30 +124,20 @@ def difference(base: Sequence[Result], other: Sequence[Result]) -> Difference:
 
 
 def _interval(
-    mean: float, values: np.ndarray, weights: np.ndarray, least: float, most: float
+    mean: float, images: float, variance: float, least: float, most: float
 ) -> tuple[float, float]:
-    """The 95 % interval of a weighted mean of results.
+    """The 95 % interval of a mean over images, whose values lie between two ends.
 
     Near an end, or of few images, the variance of the values is too small by chance. So images that
     were not seen are added for the interval, half of them at each end: four for a share (Agresti
     and Coull, The American Statistician 52, 1998), two for a difference of paired shares (Bonett
     and Price, Journal of Educational and Behavioral Statistics 37, 2012).
-
-    Args:
-      mean: the mean, which the interval contains.
-      values: (images, results), from ``least`` to ``most``; NaN where a result lacks an image.
-      weights: (results,).
     """
     added = np.repeat([least, most], 2 if least == 0.0 else 1)
-    values = np.concatenate([values, np.tile(added[:, None], len(weights))])
-    measured = ~np.isnan(values)
-    # What each image adds to the mean. Images vary among those that were measured in the same
-    # results, so that a result on few of many images keeps its number of images.
-    parts = np.where(measured, values, 0.0) @ (weights / measured.sum(axis=0))
-    _, sets = np.unique(measured, axis=0, return_inverse=True)
-    alike = [parts[sets.reshape(-1) == number] for number in range(sets.max() + 1)]
-    half = QUANTILE * math.sqrt(sum(len(each) * float(each.var()) for each in alike))
-    centre = float(parts.sum())
+    number = images + len(added)
+    centre = float(images * mean + added.sum()) / number
+    squares = images * (variance + (mean - centre) ** 2) + np.square(added - centre).sum()
+    half = QUANTILE * math.sqrt(squares) / number
     return max(least, min(centre - half, mean)), min(most, max(centre + half, mean))
 
 
