@@ -145,6 +145,25 @@ def test_restarts_that_repeat_each_other_are_told(run_dir, capsys, monkeypatch):
         assert (message in capsys.readouterr().err) == told
 
 
+def test_published_images_need_no_clean_ones(tmp_path, capsys, monkeypatch):
+    planned = []
+    monkeypatch.setattr(program, "_run", lambda tasks: planned.extend(tasks) or [])
+    np.save(tmp_path / "frost.npy", np.zeros((50, 28, 28, 1), np.uint8))
+    np.save(tmp_path / "labels.npy", np.tile(np.arange(10), 5))
+    network = "tests/network/user_networks.py:closed_over"
+    arguments = [network, "--corrupted-files", f"npy:{tmp_path}", "--results", str(tmp_path / "r")]
+    arguments += ["--corruptions", "frost_procedural", "--severities", "2", "--suite"]
+    assert program.main([*arguments, "corruptions"]) == 0
+    (job, task), _ = planned  # The second makes the means.
+    assert (job.examples.name, task.name) == (
+        f"npy:{tmp_path}/frost",
+        "corruption-frost-2-published",
+    )
+    assert len(job.examples) == 10
+    assert program.main([*arguments, "clean", "corruptions"]) == 2
+    assert "--source must name the images" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("size", "told"), [(32, True), (12, False)])
 def test_published_images_of_another_size_are_told(
     run_dir, tmp_path, capsys, monkeypatch, size, told

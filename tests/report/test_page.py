@@ -452,8 +452,9 @@ def test_what_was_not_measured_as_deployed_is_no_lack_of_images():
 
 def test_published_images_are_no_gratings():
     fog = built.corrupted("fog", 1, "published")
-    tree = rendered([built.run([built.accuracy(fog, built.answers(0.5))])])
-    assert "tested on shapes (test split)" in tree.find(id="glance").text
+    dataset = results.Dataset("npy:shapes-c/fog", "1", 100)
+    tree = rendered([built.run([built.accuracy(fog, built.answers(0.5), dataset=dataset)])])
+    assert "tested on published images of npy:shapes-c." in tree.find(id="glance").text
 
 
 def test_extra_corruptions_alone_make_a_page():

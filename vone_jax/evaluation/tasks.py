@@ -157,6 +157,11 @@ def _images(
         # It shows gratings. A black image takes the place of a data set.
         black = np.zeros((request.examples or 1, *network.image_shape), np.uint8)
         return data.ArraySource(black, np.zeros(len(black), int), class_names=("0",)), None
+    elif request.corrupted_files is not None and set(suite) <= {"corruptions", "corruptions_quick"}:
+        # Clean images are not needed. One of the sets, which all have as many images, stands in.
+        name = (request.corruptions or ("gaussian_noise",))[0]
+        severity = (request.severities or (3,))[0]
+        return _published(request, name, severity, data_dir), data_dir
     else:
         raise ValueError(
             f"source must name the images, since {network.name} is no run of train.py: for "
@@ -218,12 +223,10 @@ def _from_files(
     tasks: Sequence[tuple[Job, Task]], request: Request, data_dir: str | None
 ) -> list[tuple[Job, Task]]:
     """The tasks, with corrupted images from files: as many as would be made here, and uncropped."""
-    files = request.corrupted_files
-    assert files is not None
     if request.form != "float":
         raise ValueError(
             f"form is for images that are made in memory, got {request.form!r} with "
-            f"corrupted_files {files!r}"
+            f"corrupted_files {request.corrupted_files!r}"
         )
     job = tasks[0][0]
     # Placed once: jobs whose variables are on the devices share them.
@@ -232,15 +235,27 @@ def _from_files(
     replaced: list[tuple[Job, Task]] = []
     for job, task in tasks:
         if isinstance(task, Corrupted):
-            # The files have the frost of photographs.
-            name = task.corruption.replace(names.PROCEDURAL_FROST, "frost")
-            kept = (request.data_dir or data_dir) if files.startswith("tfds:") else None
-            source = load_corrupted(files, name, task.severity, data_dir=kept)
+            source = _published(request, task.corruption, task.severity, data_dir)
             examples = Examples(source, min(len(job.examples), len(source)))
             job = dataclasses.replace(job, network=network, examples=examples)
-            task = Corrupted(name, task.severity, "published")
+            task = Corrupted(_name_in_files(task.corruption), task.severity, "published")
         replaced.append((job, task))
     return replaced
+
+
+def _name_in_files(corruption: str) -> str:
+    """The name of a corruption in published files, which have the frost of photographs."""
+    return corruption.replace(names.PROCEDURAL_FROST, "frost")
+
+
+def _published(
+    request: Request, corruption: str, severity: int, data_dir: str | None
+) -> data.Source:
+    """The published images of a corruption."""
+    files = request.corrupted_files
+    assert files is not None
+    kept = (request.data_dir or data_dir) if files.startswith("tfds:") else None
+    return load_corrupted(files, _name_in_files(corruption), severity, data_dir=kept)
 
 
 def _exhibits(

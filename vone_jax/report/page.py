@@ -86,9 +86,10 @@ def render(runs: Sequence[Run], table: scores.Table) -> str:
 def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
     labels, training = [run.label for run in runs], accuracy.training_charts(runs)
     attacked = comparison.norms(runs)
-    on_images = [result for run in runs for result in run.on_images]
-    shown = on_images or [r for run in runs for r in run.results if r.published]
-    datasets = {wording.dataset(result.dataset.part) for result in shown}
+    datasets = {wording.dataset(r.dataset.part) for run in runs for r in run.on_images}
+    if not datasets:
+        published = [r for run in runs for r in run.results if r.published]
+        datasets = {f"published images of {r.dataset.name.rpartition('/')[0]}" for r in published}
     methods = {getattr(r.measured, "interval_method", "") for run in runs for r in run.results}
     return {
         "runs": runs,

@@ -262,8 +262,7 @@ class Result(Identity):
     @property
     def published(self) -> bool:
         """True if the images are corrupted ones from files, a data set of their own."""
-        condition = self.condition
-        return isinstance(condition, CorruptionCondition) and condition.form == "published"
+        return self.form == "published"
 
     @property
     def attack(self) -> Attack:
