@@ -476,6 +476,10 @@ class TestEnsembles:
         calls(root)
         assert run(root, self.sweep()) == 0
         assert calls(root) == []
+        # A member that is trained again, by the right clock, is seen all the same.
+        shutil.rmtree(root / "runs" / "group" / "b")
+        assert run(root, self.sweep()) == 0
+        assert calls(root)[-1].startswith("eval.py a+b")
 
     def test_it_is_evaluated_again_when_a_member_is_trained_again(self, root, capsys):
         """Also if the sweep was stopped in between."""

@@ -230,7 +230,7 @@ def run(
             untrained.add(command.label)
         # An ensemble is evaluated again when a member was trained after it was evaluated.
         others = set(command.needs) - {command.label}
-        trained = max((_last_training(group / other / _RECORD) for other in others), default=0.0)
+        trained = {other: _last_training(group / other / _RECORD) for other in others}
         ended = command.key in _finished_keys(record, trained) and not others & planned
         if untrained.intersection(command.needs) or ended:
             continue
@@ -382,16 +382,18 @@ def _ended(record: Path) -> Iterator[dict[str, Any]]:
                     yield ended
 
 
-def _finished_keys(record: Path, since: float) -> set[str]:
+def _finished_keys(record: Path, trained: Mapping[str, float]) -> set[str]:
     """Keys of the commands that have ended well, and whose results are as they left them.
 
-    Those that ended before ``since``, in seconds of ``time.time``, do not count.
+    Those whose members were trained at other times than ``trained`` do not count.
     """
-    results = _results(record.parent).items()
+    results, last = _results(record.parent).items(), max(trained.values(), default=0.0)
     return {
         each["key"]
         for each in _ended(record)
-        if each["results"].items() <= results and each["time"] >= since
+        if each["results"].items() <= results
+        # Older records have only a time of their own.
+        and (each["trained"] == trained if "trained" in each else each["time"] >= last)
     }
 
 
@@ -441,11 +443,10 @@ def _last_training(record: Path) -> float:
     return max((each["time"] for each in _ended(record) if each["step"] == "train"), default=0.0)
 
 
-def _append(record: Path, command: _Command, before: Mapping[str, str], trained: float) -> None:
-    """Record a command, with the results that it has made, or that no others have recorded.
-
-    Its time is not before ``trained``, the last training of its members, whatever the clock says.
-    """
+def _append(
+    record: Path, command: _Command, before: Mapping[str, str], trained: Mapping[str, float]
+) -> None:
+    """Record a command, with the results that it has made, or that no others have recorded."""
     record.parent.mkdir(parents=True, exist_ok=True)
     ended = [each for each in _ended(record) if each["key"] != command.key]
     others = {name for each in ended for name in each["results"]}
@@ -458,7 +459,8 @@ def _append(record: Path, command: _Command, before: Mapping[str, str], trained:
         "key": command.key,
         "step": command.step,
         "arguments": command.arguments,
-        "time": max(time.time(), trained),
+        "time": time.time(),
+        "trained": trained,
     }
     if command.step == "evaluate":
         line["results"] = results
