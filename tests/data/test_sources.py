@@ -80,6 +80,19 @@ class TestFolder:
         assert source.class_names == ("cat", "dog")
         assert len(source) == 1 and source[0]["label"] == 1
 
+    def test_classes_are_the_same_in_both_forms_of_unicode(self, tmp_path):
+        """A split that was copied from macOS has the longer one."""
+        for split, name in (("train", "caf\u00e9"), ("val", "cafe\u0301")):
+            for each in ("bar", name):
+                save(tmp_path / split / each / "a.png")
+        val = data.load(f"folder:{tmp_path}", "val")
+        assert (
+            val.class_names
+            == data.load(f"folder:{tmp_path}", "train").class_names
+            == ("bar", "caf\u00e9")
+        )
+        assert [val[place]["label"] for place in range(2)] == [0, 1]
+
     def test_class_that_train_lacks(self, folder):
         save(folder / "val/newt/x.png")
         with pytest.raises(ValueError, match="'newt'"):

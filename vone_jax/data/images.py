@@ -4,6 +4,7 @@ import functools
 import hashlib
 import io
 import os
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Iterable
@@ -24,6 +25,8 @@ _EXTENSIONS = (
 _OTHER_FORMATS = (
     ".arw", ".avif", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".raw"
 )  # fmt: skip
+# macOS writes a letter with an accent in the longer of its two forms in Unicode.
+_composed = functools.partial(unicodedata.normalize, "NFC")
 _GREY_MODES = ("1", "L", "LA")
 _COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
@@ -135,9 +138,10 @@ class FolderSource(Source):
         # Normalised, because shells complete the name of a directory with a slash.
         self.name = f"folder:{os.path.normpath(path)}"
         self.split = split
-        self.class_names = tuple(_subfolders(root / "train") if "train" in splits else classes)
+        known = _subfolders(root / "train") if "train" in splits else classes
+        self.class_names = tuple(map(_composed, known))
         self.image_shape = (None, None, 3)
-        unknown = sorted(set(classes) - set(self.class_names))
+        unknown = sorted(set(map(_composed, classes)) - set(self.class_names))
         if unknown:
             raise ValueError(f"{folder} has the class {unknown[0]!r}, which {root / 'train'} lacks")
         self._root = folder
@@ -159,7 +163,7 @@ class FolderSource(Source):
             if divided:
                 chosen = _part(chosen, split, folder / name, undecoded)
             self._files.extend(chosen)
-            self._labels.extend([self.class_names.index(name)] * len(chosen))
+            self._labels.extend([self.class_names.index(_composed(name))] * len(chosen))
         if left_out:
             message = f"photographs in {folder} are left out{_counted(left_out)}"
             warnings.warn(message, stacklevel=2)
