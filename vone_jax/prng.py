@@ -166,10 +166,11 @@ def as_pytree(function: Callable[..., Any], name: str = "logits_fn") -> Partial:
         return Partial(function)
     for leaf in jax.tree.leaves(function):
         # An argument of compiled functions. Equinox has functions and settings among the leaves.
-        if not hasattr(leaf, "dtype") and type(leaf) not in (int, float, complex):
+        array = hasattr(leaf, "dtype") and not isinstance(leaf, type)
+        if not array and type(leaf) not in (int, float, complex):
             raise TypeError(
-                f"{name} is a Partial with {leaf!r:.80} among its leaves, which must be arrays. "
-                "Close over the rest, in Equinox: arrays, rest = equinox.partition(net, "
+                f"{name} is a Partial with {leaf!r:.80} among its leaves, which must be arrays or "
+                "numbers. Close over the rest, in Equinox: arrays, rest = equinox.partition(net, "
                 "equinox.is_array), and then equinox.combine(arrays, rest) in the function"
             )
     return function

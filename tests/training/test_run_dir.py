@@ -220,7 +220,7 @@ def test_a_directory_that_may_not_be_written_is_named_with_the_cure(tmp_path, mo
         raise PermissionError(errno.EACCES, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "mkdir", mkdir)
-    with pytest.raises(RunDirectoryError, match="run cannot be written to: .* another --run-dir"):
+    with pytest.raises(RunDirectoryError, match="run cannot be opened: .* another --run-dir"):
         describe(tmp_path / "run")
 
 

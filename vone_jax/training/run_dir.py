@@ -151,7 +151,8 @@ def open_run(run_dir: Path, description: RunDescription) -> Iterator[None]:
                 problem = RunDirectoryError(f"another process is training in {run_dir}: {error}")
             except PermissionError as error:
                 problem = RunDirectoryError(
-                    f"{run_dir} cannot be written to: {error.strerror}; choose another --run-dir"
+                    f"{error.filename or run_dir} cannot be opened: {error.strerror}; choose "
+                    "another --run-dir"
                 )
             except (OSError, RunDirectoryError) as error:
                 problem = error
