@@ -51,7 +51,8 @@ def are_numbers(class_names: Sequence[str]) -> bool:
 def class_identifier(name: str) -> str:
     """Return the WordNet number at the beginning of a class name, as in ImageNet, else the name.
 
-    A letter with an accent has two forms in Unicode, and macOS writes the longer one.
+    A letter with an accent has two forms in Unicode. The name has the shorter one, since macOS
+    writes the longer one.
     """
     number = _WORDNET.match(name)
     return unicodedata.normalize("NFC", name) if number is None else number[0]

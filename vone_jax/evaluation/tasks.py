@@ -158,7 +158,7 @@ def _images(
         black = np.zeros((request.examples or 1, *network.image_shape), np.uint8)
         return data.ArraySource(black, np.zeros(len(black), int), class_names=("0",)), None
     elif request.corrupted_files is not None and set(suite) <= {"corruptions", "corruptions_quick"}:
-        # Clean images are not needed. One of the sets, which all have as many images, stands in.
+        # One of the sets, which all have as many images, takes the place of clean images.
         name = (request.corruptions or ("gaussian_noise",))[0]
         severity = (request.severities or (3,))[0]
         return _published(request, name, severity, data_dir), data_dir

@@ -175,7 +175,7 @@ def _members(spec: str) -> list[str]:
 
 
 def _name(path: Path, stem: str = "") -> str:
-    """The name of a network at a path. It names a directory of results, which begins otherwise."""
+    """The name of a network at a path, without the dots and dashes that no name begins with."""
     return (stem or path.resolve().name).lstrip(".-") or "network"
 
 
