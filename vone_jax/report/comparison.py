@@ -20,7 +20,7 @@ FEW_IMAGES = 30
 # Classes are unequal where chance gives such a share of one of them less often than this.
 _UNEQUAL = 0.01
 # Norm -> fields of an attack that make no difference in it.
-WITHOUT_EFFECT = {"linf": {"l1_step", "norm_offset", "projection", "order"}, "l2": {"l1_step"}}
+IDLE_FIELDS = {"linf": {"l1_step", "norm_offset", "projection", "order"}, "l2": {"l1_step"}}
 _FORMS = {"float": "", "uint8": "8 bits", "jpeg85": "JPEG 85"}
 
 
@@ -249,7 +249,7 @@ def attack_fields(fields: Mapping[str, Any], norm: str, eps: float) -> dict[str,
     gradient averages over, which are one for a deterministic network. A step size is relative to
     the radius.
     """
-    left_out = {"name", "norm", "eps", "eot_samples", *WITHOUT_EFFECT.get(norm, ())}
+    left_out = {"name", "norm", "eps", "eot_samples", *IDLE_FIELDS.get(norm, ())}
 
     def text(name: str, value: Any) -> str:
         if name == "step_size" and isinstance(value, int | float) and value > 0:

@@ -71,7 +71,7 @@ class AttackSettings(NamedTuple):
 
     def within(self, norm: str) -> "AttackSettings":
         """The settings without those that make no difference in a norm."""
-        idle = comparison.WITHOUT_EFFECT.get(norm, ())
+        idle = comparison.IDLE_FIELDS.get(norm, ())
         # A field of one of several attacks is called "PGD 1.order".
         kept = {n: v for n, v in self.fields.items() if n.rpartition(".")[2] not in idle}
         return self._replace(fields=kept)
