@@ -145,6 +145,10 @@ def matches_digest(record: dict[str, Any]) -> bool:
     return record.get("digest") in (None, json_digest(others))
 
 
+# The codes of errors where a process may not read or write.
+NOT_PERMITTED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
 def parse_json(text: str | bytes) -> Any:
     """The JSON value of a text.
 

@@ -144,7 +144,7 @@ def as_pytree(function: Callable[..., Any], name: str = "logits_fn") -> Partial:
 
     Raises:
       TypeError: if ``function`` cannot be called with two positional arguments, or if a leaf of a
-        ``Partial`` is no array.
+        ``Partial`` is neither an array nor a number.
     """
     contract = f"{name} must be a function of (keys, images)"
     if not callable(function):

@@ -228,7 +228,7 @@ def run(
                 f"{record.parent} to train it again"
             )
             untrained.add(command.label)
-        # An ensemble is evaluated again when a member was trained after it was evaluated.
+        # An ensemble is evaluated again when a member was trained again.
         others = set(command.needs) - {command.label}
         trained = {other: _last_training(group / other / _RECORD) for other in others}
         ended = command.key in _finished_keys(record, trained) and not others & planned
@@ -367,7 +367,7 @@ def _results(run_dir: Path) -> dict[str, str]:
 
 
 def _ended(record: Path) -> Iterator[dict[str, Any]]:
-    """The commands that have ended well: key, step, arguments, time and results."""
+    """The commands that have ended well, as ``_append`` writes them."""
     text = record.read_text(encoding="utf-8", errors="replace") if record.is_file() else ""
     for line in text.splitlines():
         # The last line of a killed process may be cut off. A command without a whole line runs
@@ -375,7 +375,7 @@ def _ended(record: Path) -> Iterator[dict[str, Any]]:
         with contextlib.suppress(ValueError):
             ended = files.parse_json(line)
             if isinstance(ended, dict):
-                # Older records name neither results nor the time.
+                # Older records name neither results nor times.
                 ended = {"results": {}, "time": 0.0} | ended
                 types = {"key": str, "step": str, "results": dict, "time": int | float}
                 if all(isinstance(ended.get(name), types[name]) for name in types):

@@ -215,9 +215,10 @@ def test_a_run_of_an_earlier_version_is_read_and_gets_what_it_lacks(tmp_path):
     assert "digest" in json.loads((tmp_path / CONFIG).read_text())
 
 
-def test_a_directory_that_may_not_be_written_is_named_with_the_cure(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_directory_that_may_not_be_written_is_named_with_the_cure(tmp_path, monkeypatch, number):
     def mkdir(self, **options):
-        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        raise OSError(number, os.strerror(number), str(self))
 
     monkeypatch.setattr(Path, "mkdir", mkdir)
     with pytest.raises(RunDirectoryError, match="run cannot be opened: .* another --run-dir"):

@@ -4,7 +4,6 @@ import functools
 import hashlib
 import io
 import os
-import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Iterable
@@ -15,7 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from vone_jax import files
-from vone_jax.data.sources import Source
+from vone_jax.data.sources import Source, composed
 from vone_jax.names import DEMO
 
 _EXTENSIONS = (
@@ -25,8 +24,6 @@ _EXTENSIONS = (
 _OTHER_FORMATS = (
     ".arw", ".avif", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".raw"
 )  # fmt: skip
-# macOS writes a letter with an accent in the longer of its two forms in Unicode.
-_composed = functools.partial(unicodedata.normalize, "NFC")
 _GREY_MODES = ("1", "L", "LA")
 _COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
@@ -139,9 +136,9 @@ class FolderSource(Source):
         self.name = f"folder:{os.path.normpath(path)}"
         self.split = split
         known = _subfolders(root / "train") if "train" in splits else classes
-        self.class_names = tuple(map(_composed, known))
+        self.class_names = tuple(map(composed, known))
         self.image_shape = (None, None, 3)
-        unknown = sorted(set(map(_composed, classes)) - set(self.class_names))
+        unknown = sorted(set(map(composed, classes)) - set(self.class_names))
         if unknown:
             raise ValueError(f"{folder} has the class {unknown[0]!r}, which {root / 'train'} lacks")
         self._root = folder
@@ -163,7 +160,7 @@ class FolderSource(Source):
             if divided:
                 chosen = _part(chosen, split, folder / name, undecoded)
             self._files.extend(chosen)
-            self._labels.extend([self.class_names.index(_composed(name))] * len(chosen))
+            self._labels.extend([self.class_names.index(composed(name))] * len(chosen))
         if left_out:
             message = f"photographs in {folder} are left out{_counted(left_out)}"
             warnings.warn(message, stacklevel=2)

@@ -13,6 +13,9 @@ import numpy as np
 DataDir = str | os.PathLike | None
 # The number of a noun in WordNet, by which ImageNet names its classes.
 _WORDNET = re.compile(r"n\d{8}(?!\d)")
+# Gives a name the shorter of its two forms in Unicode. macOS writes a letter with an accent in the
+# longer one.
+composed = functools.partial(unicodedata.normalize, "NFC")
 
 
 @runtime_checkable
@@ -49,13 +52,9 @@ def are_numbers(class_names: Sequence[str]) -> bool:
 
 
 def class_identifier(name: str) -> str:
-    """Return the WordNet number at the beginning of a class name, as in ImageNet, else the name.
-
-    A letter with an accent has two forms in Unicode. The name has the shorter one, since macOS
-    writes the longer one.
-    """
+    """Return the WordNet number at the beginning of a class name, as in ImageNet, else the name."""
     number = _WORDNET.match(name)
-    return unicodedata.normalize("NFC", name) if number is None else number[0]
+    return composed(name) if number is None else number[0]
 
 
 class ArraySource(Source):

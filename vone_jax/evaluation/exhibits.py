@@ -187,7 +187,7 @@ class MeansOverCorruptions(Exhibit):
     def _means(
         self, job: Job, earlier: Sequence[results.Result]
     ) -> tuple[results.CorruptionMeansCondition, results.CorruptionMeans | None]:
-        """What the means are over, and the means, as ``summarise`` returns them."""
+        """The condition of the means, and the means, as ``summarise`` returns them."""
         clean, corrupted = _measured(job, earlier)
         accuracy = {(each.corruption, each.severity): share for each, share in corrupted.items()}
         known = {name for name, _ in accuracy}

@@ -4,7 +4,6 @@ import abc
 import contextlib
 import dataclasses
 import datetime
-import errno
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -125,7 +124,7 @@ class Store:
                 self.directory.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(files.locked(self.lock))
             except OSError as error:
-                if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                if error.errno not in files.NOT_PERMITTED:
                     raise
                 raise ResultError(
                     f"{self.directory} cannot be written to: {error.strerror}; name another "

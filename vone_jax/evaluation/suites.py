@@ -87,7 +87,7 @@ def _corrupted(
 
 
 # Corruptions and severities of a suite, unless the request names others.
-_CORRUPTIONS: dict[str, tuple[Sequence[str], Sequence[int]]] = {
+CORRUPTIONS: dict[str, tuple[Sequence[str], Sequence[int]]] = {
     "corruptions": (
         (*corruptions.SETS["common"], *corruptions.SETS["extra"]),
         corruptions.SEVERITIES,
@@ -137,8 +137,8 @@ def conditions(
             draws = request.eot_samples if _noisy(request, network) else 1
             attack = FMN(request.norm, max(eps), eot_samples=draws)
             members.append(Minimal(attack, eps, moved=_noisy(request, network)))
-        elif name in _CORRUPTIONS:
-            members += _corrupted(request, *_CORRUPTIONS[name], shape)
+        elif name in CORRUPTIONS:
+            members += _corrupted(request, *CORRUPTIONS[name], shape)
     found: dict[str, Condition] = {}
     for each in members:
         if found.setdefault(each.name, each).record() != each.record():

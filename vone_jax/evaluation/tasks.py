@@ -157,10 +157,11 @@ def _images(
         # It shows gratings. A black image takes the place of a data set.
         black = np.zeros((request.examples or 1, *network.image_shape), np.uint8)
         return data.ArraySource(black, np.zeros(len(black), int), class_names=("0",)), None
-    elif request.corrupted_files is not None and set(suite) <= {"corruptions", "corruptions_quick"}:
-        # One of the sets, which all have as many images, takes the place of clean images.
-        name = (request.corruptions or ("gaussian_noise",))[0]
-        severity = (request.severities or (3,))[0]
+    elif request.corrupted_files is not None and set(suite) <= suites.CORRUPTIONS.keys():
+        # The first set takes the place of clean images. All have as many.
+        usual, severities = suites.CORRUPTIONS[suite[0]]
+        name = (request.corruptions or usual)[0]
+        severity = (request.severities or severities)[0]
         return _published(request, name, severity, data_dir), data_dir
     else:
         raise ValueError(

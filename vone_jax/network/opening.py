@@ -124,7 +124,7 @@ def _open(
     if path.is_dir():
         if _is_run(path):
             return _open_run(path, step)
-        name, found = _name(path), convert.read_folder(path)
+        name, found = _name(path.resolve().name), convert.read_folder(path)
         network = _converted(name, found.model, found.variables, f"folder {name}")
         if found.class_names:
             network = dataclasses.replace(network, class_names=found.class_names, notes=())
@@ -133,7 +133,7 @@ def _open(
         return _open_checkpoint(path, v1_fields)
     if path.suffix == _ARTEFACT and path.exists():
         exported = convert.load_exported(path.read_bytes())
-        network = Network(_name(path, path.stem), exported, exported.image_shape)
+        network = Network(_name(path.stem), exported, exported.image_shape)
         return _checked(network, f"artefact {path.name}", states_noise=False)
     if path.suffix == ".py" and path.exists():
         raise NetworkError(f"{spec} is a program; name its function, such as {spec}:network")
@@ -174,9 +174,9 @@ def _members(spec: str) -> list[str]:
     return members
 
 
-def _name(path: Path, stem: str = "") -> str:
-    """The name of a network at a path, without the dots and dashes that no name begins with."""
-    return (stem or path.resolve().name).lstrip(".-") or "network"
+def _name(text: str) -> str:
+    """A file's name as that of a network, which begins with neither a dot nor a dash."""
+    return text.lstrip(".-") or "network"
 
 
 def _is_run(path: Path) -> bool:
@@ -207,7 +207,7 @@ def _open_run(path: Path, step: int | None) -> Network:
         raise training.RunDirectoryError(f"{error}{hint}") from error
     description, trained_on = training.read_run(path), experiment.data
     return Network.of_model(
-        _name(path),
+        _name(path.resolve().name),
         model,  # pyright: ignore[reportArgumentType]
         variables,
         experiment.model.image_size,
@@ -232,7 +232,7 @@ def _open_checkpoint(path: Path, v1_fields: Mapping[str, Any]) -> Network:
     while Path(stem).suffix in _CHECKPOINTS:
         stem = Path(stem).stem
     source = f"{found.format} {path.name}"
-    network = _converted(_name(path, stem), found.model, found.variables, source, found.notes)
+    network = _converted(_name(stem), found.model, found.variables, source, found.notes)
     return dataclasses.replace(network, assumed=found.assumed)
 
 

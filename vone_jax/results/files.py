@@ -77,9 +77,8 @@ def write(directory: Path, result: Result) -> Path:
 
 # What a damaged file of the first format raises. Deep nesting of its code takes memory.
 _DAMAGE = (
-    *(KeyError, TypeError, ValueError, AttributeError, SyntaxError),
-    *(MemoryError, RecursionError),
-)
+    KeyError, TypeError, ValueError, AttributeError, SyntaxError, MemoryError, RecursionError
+)  # fmt: skip
 
 
 def read(path: str | Path) -> Result:

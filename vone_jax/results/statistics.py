@@ -83,7 +83,7 @@ def mean_accuracy(
     if weights is None:
         weights = np.full(len(results), 1 / len(results))
     mean = float(np.array([result.accuracy for result in results]) @ weights)
-    values = _by_image([r for r, weight in zip(results, weights, strict=True) if weight])
+    values = _by_image([r for r, weight in zip(results, weights, strict=True) if weight > 0])
     if len(values) < 2:
         return mean, math.nan, math.nan
     measured = ~np.isnan(values)
@@ -132,6 +132,12 @@ def _interval(
     were not seen are added for the interval, half of them at each end: four for a share (Agresti
     and Coull, The American Statistician 52, 1998), two for a difference of paired shares (Bonett
     and Price, Journal of Educational and Behavioral Statistics 37, 2012).
+
+    Args:
+      mean: the mean of the values, which the interval contains.
+      images: number of images, at least 1; fractional if they have different weights.
+      variance: variance of the values over the images.
+      least, most: the two ends: 0 and 1 for a share, -1 and 1 for a difference.
     """
     added = np.repeat([least, most], 2 if least == 0.0 else 1)
     number = images + len(added)

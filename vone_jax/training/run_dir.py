@@ -149,13 +149,13 @@ def open_run(run_dir: Path, description: RunDescription) -> Iterator[None]:
                 _describe(run_dir, description)
             except files.LockedError as error:
                 problem = RunDirectoryError(f"another process is training in {run_dir}: {error}")
-            except PermissionError as error:
-                problem = RunDirectoryError(
-                    f"{error.filename or run_dir} cannot be opened: {error.strerror}; choose "
-                    "another --run-dir"
-                )
             except (OSError, RunDirectoryError) as error:
                 problem = error
+                if isinstance(error, OSError) and error.errno in files.NOT_PERMITTED:
+                    problem = RunDirectoryError(
+                        f"{error.filename or run_dir} cannot be opened: {error.strerror}; choose "
+                        "another --run-dir"
+                    )
         if meshes.any_process(problem is not None):
             raise problem or RunDirectoryError(f"process 0 could not open {run_dir}")
         yield
