@@ -4,6 +4,8 @@ A line of the table is a command, the option (or the word) that the message must
 cure, and the exit status where it is not 2.
 """
 
+import errno
+import os
 import shlex
 
 import numpy as np
@@ -43,6 +45,7 @@ train laboratory/components:bas                 | bas          | did you mean 'b
 train nofile.py                                 | nofile.py    | there is no file
 train broken.py                                 | broken.py    | division by zero
 train empty.py                                  | empty.py     | must define experiment = Experiment
+train barred/own.py                             | barred/own.py | there is no file
 train r extra                                   | extra        | train each by itself
 train r --steps 9 extra                         | extra        | belongs to no option
 train r --data photos                           | --data       | a group of that name
@@ -206,6 +209,7 @@ eval net --suite l2 --eps 1e30                  | --eps        | at most 28 in n
 eval net --gallery-norm l1 --gallery-eps 1e9    | --gallery-eps | at most 784 in norm l1
 eval net --steps 100000000000000000000          | --steps      | <= 2147483647
 eval net --results empty.py/there               | --results    | Not a directory
+eval net --results barred/there                 | --results    | Permission denied
 eval net --seed=-1                              | --seed       | an integer >= 0
 eval net --workers=-1                           | --workers    | an integer >= 0
 eval net --noise loud                           | --noise      | one of fresh, frozen
@@ -278,6 +282,7 @@ sweep s --shard 9/8                             | --shard      | 1 <= INDEX <= C
 sweep s --only trian                            | --only       | did you mean 'train'
 sweep s --weights nowhere --dry-run             | --weights    | sweeps that open networks
 sweep s --runs text.txt                         | --runs       | must be a directory
+sweep s --runs barred/there                     | --runs       | Permission denied | 1
 sweep s --dryrun                                | --dryrun     | did you mean --dry-run
 sweep s --source nosuch                         | --source     | 'folder:<path>'
 sweep s --source photos                         | --source     | did you mean 'folder:photos'
@@ -292,11 +297,14 @@ report void --v1-match                          | --v1-match   | needs --tables 
 report void --tables x --v1-match 0             | --v1-match   | an integer >= 1
 report void --tables text.txt                   | --tables     | must be a directory
 report void --out void                          | --out        | is a directory
+report void --out barred/page.html              | void         | make them with
+report void --tables barred/there               | void         | make them with
 report void --out ''                            | --out        | has an empty value; give one
 report void --tabels x                          | --tabels     | did you mean '--tables'
 convert                                         | FILE         | required
 convert nosuch.pth                              | FILE must be | there is none at nosuch.pth
 convert void                                    | FILE must be | a checkpoint file, void is a dir
+convert barred/net.pth                          | FILE must be | there is none at barred/net.pth
 convert text.txt --image-size=-4                | --image-size | an integer from 8 to 4096
 convert text.txt --image-size 1000000           | --image-size | an integer from 8 to 4096
 convert text.txt --outt x                       | --outt       | did you mean '--out'
@@ -308,6 +316,7 @@ prepare                                         | COMMAND      | required
 prepare foo                                     | foo          | tfds
 prepare idx --name cifar                        | --name       | kmnist
 prepare idx --source nowhere                    | --source     | directory of the IDX files
+prepare idx --source barred/there               | --source     | directory of the IDX files
 prepare idx --name mnist                        | --source     | the IDX files of mnist
 prepare idx --data-dir text.txt                 | --data-dir   | must be a directory
 prepare tfds cifar11                            | cifar11      | TFDS has no set
@@ -318,7 +327,10 @@ LINES = [[cell.strip() for cell in line.split(" | ")] for line in TABLE.strip().
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
-    """A directory with files to name, the network ``net``, and no way to compute anything."""
+    """A directory with files to name, the network ``net``, and no way to compute anything.
+
+    The process may not look into its folder ``barred``.
+    """
     monkeypatch.chdir(tmp_path)
     (tmp_path / "void").mkdir()
     (tmp_path / "text.txt").write_text("hello\n")
@@ -347,6 +359,16 @@ def workplace(tmp_path, monkeypatch):
             validation=Split("fashion_mnist_small", "test", None),
         )
 
+    def unless_barred(function):
+        def call(path, *arguments, **options):
+            if str(path).startswith("barred/"):
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return function(path, *arguments, **options)
+
+        return call
+
+    for name in ("stat", "mkdir"):
+        monkeypatch.setattr(os, name, unless_barred(getattr(os, name)))
     monkeypatch.setattr(evaluate, "open_network", open_network)
     monkeypatch.setattr(evaluation, "evaluate", never)
     monkeypatch.setattr("vone_jax.training.setup.Setup.initial_state", never)

@@ -1,6 +1,9 @@
 """Run directories: loaded, refused, and as a data frame."""
 
+import builtins
 import dataclasses
+import errno
+import io
 import json
 import math
 import shutil
@@ -202,6 +205,22 @@ def test_damaged_log(run, line):
     fails([run], "log.jsonl, line 1")
     (run / "log.jsonl").write_bytes(b"\xff" + text.encode())
     fails([run], "log.jsonl")
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "results/clean.npz", "results/clean.json"])
+def test_a_file_without_permission_is_not_called_damaged(run, name, monkeypatch):
+    opened = io.open
+
+    def denied(path, *arguments, **options):
+        if path == run / name:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(io, "open", denied)
+    monkeypatch.setattr(builtins, "open", denied)
+    with pytest.raises(results.ResultError) as error:
+        results.load([run])
+    assert str(error.value) == f"{run / name} cannot be read: Permission denied"
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"seed": NaN}'])

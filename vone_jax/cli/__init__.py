@@ -159,7 +159,7 @@ class Parser(argparse.ArgumentParser):
 
     def directory(self, name: str, path: Path | str | None) -> None:
         """Refuse a file where an option names a directory to write."""
-        if path is not None and Path(path).exists() and not Path(path).is_dir():
+        if path is not None and os.path.exists(path) and not os.path.isdir(path):
             self.error(f"{name} must be a directory, {path} is a file")
 
 

@@ -3,6 +3,7 @@
 Exit status: 0 finished; 1 failed; 2 wrong arguments, or a file that cannot be converted.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,9 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--licence", default="other", help="Licence of the weights. Default: other."
     )
     options = parser.parse_args(argv)
-    if options.file.is_dir():
+    if os.path.isdir(options.file):
         parser.error(f"FILE must be a checkpoint file, {options.file} is a directory")
-    if not options.file.is_file():
+    if not os.path.isfile(options.file):
         parser.error(f"FILE must be a checkpoint file, there is none at {options.file}")
     if options.image_size is not None and not 8 <= options.image_size <= _LARGEST:
         parser.error(

@@ -50,6 +50,7 @@ to continue.
 
 import contextlib
 import dataclasses
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -151,7 +152,7 @@ def _wrong_list(argv: Sequence[str]) -> str:
 def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
     """Plan and carry out the request; return the exit status."""
     command = cli.command(PROGRAM, argv)
-    if arguments.results is not None and arguments.results.is_file():
+    if arguments.results is not None and os.path.isfile(arguments.results):
         message = f"--results must be a directory, {arguments.results} is a file"
         return cli.fail(PROGRAM, message, cli.WRONG_ARGUMENTS)
     try:
@@ -274,7 +275,7 @@ def _open(arguments: Arguments) -> Network:
             raise ValueError(f"class_names {arguments.class_names}: {reason}") from None
         class_names = [line.strip() for line in lines if line.strip()]
     cells = arguments.simple_channels
-    if cells is not None and not Path(arguments.network).is_file():
+    if cells is not None and not os.path.isfile(arguments.network):
         raise ValueError(
             f"--v1.simple-channels is for checkpoint files, got {cells} with {arguments.network}"
         )

@@ -8,6 +8,7 @@ part of this package.
 Exit status: 0 finished; 1 failed; 2 wrong arguments, or files that do not fit.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import resources
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"--source must be given: the directory of the IDX files of {options.name}"
             )
         folder = options.source or DEBIAN_FASHION_MNIST
-        if not Path(folder).is_dir():
+        if not os.path.isdir(folder):
             parser.error(
                 f"--source must be the directory of the IDX files, there is none at {folder}"
             )

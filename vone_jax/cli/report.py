@@ -5,9 +5,9 @@ cannot be used; 3 written with gaps, since files are missing, cut off or unfinis
 on stderr and at the top of the page).
 """
 
+import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from vone_jax import cli
 
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--v1-match needs --tables DIR")
     if arguments.v1_match is not None and arguments.v1_match < 1:
         parser.error(f"--v1-match must be an integer >= 1, got {arguments.v1_match}")
-    if Path(arguments.out).is_dir():
+    if os.path.isdir(arguments.out):
         parser.error(f"--out must be a file, {arguments.out} is a directory")
     parser.directory("--tables", arguments.tables)
     # pandas and Vega-Altair take a second to import, and wrong arguments need neither.

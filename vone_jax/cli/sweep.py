@@ -86,6 +86,8 @@ def main(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         # A reader of the commands, such as head, has read enough.
         return cli.FINISHED
+    except OSError as error:
+        return cli.fail(PROGRAM, error, argv=argv)
     except sweeps.SweepError as error:
         return cli.fail(PROGRAM, error)
 

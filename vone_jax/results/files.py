@@ -149,11 +149,13 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """All arrays of an NPZ file.
 
     Raises:
-      ResultError: if the file is truncated, damaged, or holds Python objects.
+      ResultError: if the file cannot be read, is truncated or damaged, or holds Python objects.
     """
     try:
         return files.read_npz(path)
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise ResultError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
         raise ResultError(
             f"{path} is damaged ({error.__cause__ or error}); delete it and its JSON file and "
             f"evaluate again"

@@ -281,7 +281,9 @@ def _read_log(path: Path, gaps: list[str]) -> list[dict[str, Any]]:
     """The lines of a training log."""
     try:
         records, cut_off = files.read_json_lines(path, _check_line)
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise ResultError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
         raise ResultError(
             f"{error}; mend it, or move {path.name} away to see the run without its log"
         ) from error

@@ -8,6 +8,7 @@ its digest. A run directory has it as arrays, see ``run_dir.py``.
 """
 
 import json
+import os
 import re
 import runpy
 import sys
@@ -67,7 +68,7 @@ def load(name: str, configs: Path, variable: str, cls: type | None = None) -> An
     """
     names = config_names(configs, variable)
     path = configs / f"{name}.py" if name in names else Path(name)
-    if path.suffix != ".py" or not path.is_file():
+    if path.suffix != ".py" or not os.path.isfile(path):
         if variable == "experiment" and name in config_names(configs, "sweep"):
             labels = ", ".join(load(name, configs, "sweep").members)
             raise ValueError(
