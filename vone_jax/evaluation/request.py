@@ -12,7 +12,7 @@ from vone_jax import arguments, corruptions, names
 from vone_jax.arguments import FromZero, Range, Seed
 from vone_jax.attacks import PGD, checks
 from vone_jax.evaluation.judging import NOISES
-from vone_jax.evaluation.vonenet_attack import POINTS, vonenet_pgd
+from vone_jax.evaluation.vonenet_attack import POINTS
 from vone_jax.results import Protocol
 from vone_jax.v1 import Noise
 
@@ -258,7 +258,7 @@ class Request:
     def pgd(self, norm: str, eps: float, noisy: bool = True) -> PGD:
         """The attack for one radius; ``noisy`` says whether averaging over draws makes sense."""
         fields = {name: getattr(self, name) for name in _OF_PGD}
-        return vonenet_pgd(norm, eps, **fields, eot_samples=self.eot_samples if noisy else 1)
+        return PGD(norm, eps, **fields, eot_samples=self.eot_samples if noisy else 1)
 
     def to_arguments(self) -> list[str]:
         """The options of eval.py that make this request; defaults are left out."""
