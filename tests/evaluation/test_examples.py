@@ -55,18 +55,18 @@ def test_noise_at_the_attack_only(tmp_path):
     assert str(result.condition.attacks[0]) == repr(ATTACK)
     assert result.attack_noise_label == "gradients with Gaussian 3"
     images, labels = (jnp.asarray(array) for array in tiny.tiny_images(4))
-    keys = job.example_keys(np.arange(4, dtype=np.uint32))
 
     def perturbed(network, condition):
         job = tiny.tiny_job(network, tmp_path)
-        trial = Trial(job.effective_protocol, keys, images=images, labels=labels, **job.classifier)
-        return condition.perturb(trial)[0]
+        return condition.perturb(job.trial(np.arange(4, dtype=np.uint32), images, labels))[0]
 
     adversarial = perturbed(quiet, condition)
     np.testing.assert_array_equal(adversarial, perturbed(noisy, evaluation.Attacked(ATTACK)))
     assert np.abs(adversarial - perturbed(quiet, evaluation.Attacked(ATTACK))).max() > 0
+    keys = job.example_keys(np.arange(4, dtype=np.uint32))
+    trial = Trial(job.protocol, keys, Partial(jnp.sum), images, labels)
     with pytest.raises(ValueError, match="needs the classifier with that noise; none is given"):
-        Trial(job.protocol, keys, Partial(jnp.sum), images, labels).attacked(tiny.CONFIG.noise)
+        trial.classifier(tiny.CONFIG.noise)
 
 
 def matched(class_names, known=("a", "b", "c"), trained_on=False):

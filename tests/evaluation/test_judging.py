@@ -144,11 +144,13 @@ def test_noise_frozen_at_the_attack_alone():
     keys, other = (jax.random.split(jax.random.key(seed), 4) for seed in (0, 1))
     images, labels = jnp.zeros((4, 2, 2, 1)), jnp.zeros(4, jnp.int32)
     trial = Trial(results.Protocol("fresh", 3), keys, Partial(noise), images, labels)
-    frozen = Trial(evaluation.Protocol("frozen", 1), keys, Partial(noise), images, labels).judged
-    attacked = trial.attacked("frozen")
+    frozen = Trial(
+        evaluation.Protocol("frozen", 1), keys, Partial(noise), images, labels
+    ).classifier()
+    attacked = trial.classifier("frozen")
     np.testing.assert_array_equal(attacked(keys, images), attacked(other, images))
     np.testing.assert_array_equal(attacked(keys, images), frozen(keys, images))
-    np.testing.assert_array_equal(trial.judged(other, images), noise(other, images))
+    np.testing.assert_array_equal(trial.classifier()(other, images), noise(other, images))
 
 
 @pytest.mark.parametrize(

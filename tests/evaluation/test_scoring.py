@@ -111,7 +111,7 @@ def test_frozen_noise_stays_with_its_image_in_every_attack(batch, noisy):
 def test_frozen_noise_is_one_deterministic_network(batch, noisy):
     images, labels = batch
     keys = prng.example_keys(KEY, 9)
-    frozen = Trial(evaluation.Protocol("frozen", 1), keys, noisy, images, labels).judged
+    frozen = Trial(evaluation.Protocol("frozen", 1), keys, noisy, images, labels).classifier()
     once = frozen(prng.stream(keys, "one"), images)
     np.testing.assert_array_equal(once, frozen(prng.stream(keys, "two"), images))
     assert np.any(once != noisy(keys, images))

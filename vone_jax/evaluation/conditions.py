@@ -125,7 +125,7 @@ class Attacked(Judged):
         )
 
     def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
-        attacked, keys = trial.attacked(self.attack_noise), trial.keys("attack")
+        attacked, keys = trial.classifier(self.attack_noise), trial.keys("attack")
         if trial.frozen(self.attack_noise):
             # AutoAttack gives its later members the surviving images only. These would get the
             # frozen draws of other images. The compiled form gives them all images.
@@ -298,7 +298,7 @@ class Minimal(Condition):
 
     def measure(self, trial: Trial) -> dict[str, jax.Array]:
         closest = self.attack.minimal(
-            trial.keys("attack"), trial.attacked(), trial.images, trial.labels
+            trial.keys("attack"), trial.classifier(), trial.images, trial.labels
         )
         clean = trial.judge(trial.images)
         arrays = trial.judge(closest.images) | {

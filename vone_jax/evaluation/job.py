@@ -212,17 +212,24 @@ class Job:
         return results.Identity(name="-".join(filter(None, parts)), **values)
 
     @functools.cached_property
-    def classifier(self) -> dict[str, Any]:
-        """The fields of a ``Trial`` about the network, on the devices."""
+    def placed(self) -> tuple[Network, Network | None]:
+        """The network and the other one, on the devices."""
         place = functools.partial(mesh.replicate, self.devices)
-        network = self.network.placed(place)
-        fields: dict[str, Any] = {
-            "logits_fn": network.logits_fn,
-            "with_noise": lambda noise: network.with_noise(noise).logits_fn,
-        }
-        if self.other is not None:
-            fields["other"] = self.other.placed(place).logits_fn
-        return fields
+        other = None if self.other is None else self.other.placed(place)
+        return self.network.placed(place), other
+
+    def trial(self, indices: jax.Array, images: jax.Array, labels: jax.Array) -> Trial:
+        """A batch for the network: indices in the dataset, images, and the network's classes."""
+        network, other = self.placed
+        return Trial(
+            protocol=self.effective_protocol,
+            example_keys=self.example_keys(indices),
+            logits_fn=network.logits_fn,
+            images=images,
+            labels=labels,
+            with_noise=lambda noise: network.with_noise(noise).logits_fn,
+            other=None if other is None else other.logits_fn,
+        )
 
     def spread(self, count: int) -> np.ndarray:
         """Ascending positions of some examples, spread over the data set and over its classes.
@@ -294,14 +301,7 @@ def place(job: Job, part: dict[str, np.ndarray]) -> tuple[dict[str, jax.Array], 
     )
     filled = _fill_padding(job.devices)(placed)
     images = filled.pop("image")
-    trial = Trial(
-        protocol=job.effective_protocol,
-        example_keys=job.example_keys(filled["index"]),
-        images=images,
-        labels=filled["label"],
-        **job.classifier,
-    )
-    return filled, trial
+    return filled, job.trial(filled["index"], images, filled["label"])
 
 
 @functools.cache

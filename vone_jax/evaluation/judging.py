@@ -16,7 +16,8 @@ import numpy as np
 from jax.tree_util import Partial
 
 from vone_jax import fast, prng, results, v1
-from vone_jax.attacks import classifier, losses
+from vone_jax.attacks import losses
+from vone_jax.attacks.classifier import LogitsFn, checked
 from vone_jax.results import Protocol
 from vone_jax.v1 import Noise
 
@@ -75,19 +76,14 @@ class Trial:
 
     protocol: Protocol
     example_keys: jax.Array
-    logits_fn: classifier.LogitsFn
+    logits_fn: LogitsFn
     images: jax.Array
     labels: jax.Array
-    with_noise: Callable[[Noise], classifier.LogitsFn] | None = None
-    other: classifier.LogitsFn | None = None
+    with_noise: Callable[[Noise], LogitsFn] | None = None
+    other: LogitsFn | None = None
 
-    @property
-    def judged(self) -> classifier.LogitsFn:
-        """The classifier under the protocol."""
-        return self.attacked("same")
-
-    def attacked(self, noise: AttackNoise = "same") -> classifier.LogitsFn:
-        """The classifier that is attacked, with its noise.
+    def classifier(self, noise: AttackNoise = "same") -> LogitsFn:
+        """The classifier with its noise under the protocol, or with the noise at an attack.
 
         Raises:
           ValueError: if the noise is to be changed and the trial has no ``with_noise``.
@@ -115,7 +111,7 @@ class Trial:
     def judge(self, images: jax.Array, purpose: Purpose = "judge") -> dict[str, jax.Array]:
         """``right``, (N, R), ``loss``, (N,), and ``predicted``, (N,), of images, see ``judge``."""
         keys = self.keys(purpose)
-        right, loss, predicted = judge(self.judged, keys, images, self.labels, self.protocol)
+        right, loss, predicted = judge(self.classifier(), keys, images, self.labels, self.protocol)
         return {"right": right, "loss": loss, "predicted": predicted}
 
 
@@ -127,12 +123,12 @@ def _one_draw(logits_fn, example_keys, keys, images):
         )
     # Derived in every call: the same keys, and no key that is consumed twice.
     frozen_keys = prng.stream(example_keys, "frozen noise")
-    return classifier.checked(logits_fn, frozen_keys, images)(frozen_keys, images)
+    return checked(logits_fn, frozen_keys, images)(frozen_keys, images)
 
 
 @functools.partial(jax.jit, static_argnames="protocol")
 def judge(
-    logits_fn: classifier.LogitsFn,
+    logits_fn: LogitsFn,
     keys: jax.Array,
     images: jax.Array,
     labels: jax.Array,
@@ -183,10 +179,10 @@ def decide(logits: jax.Array, decision: str) -> jax.Array:
 
 
 def _logits(
-    logits_fn: classifier.LogitsFn, keys: jax.Array, images: jax.Array, numbers: jax.Array
+    logits_fn: LogitsFn, keys: jax.Array, images: jax.Array, numbers: jax.Array
 ) -> jax.Array:
     """The logits (K, N, C) of the noise draws of some numbers (K,)."""
-    call = fast.in_fast_layout(classifier.checked(logits_fn, keys, images))
+    call = fast.in_fast_layout(checked(logits_fn, keys, images))
     at_once = min(len(numbers), _DRAWS_AT_ONCE)
     return jax.lax.map(lambda n: call(prng.fold(keys, n), images), numbers, batch_size=at_once)
 

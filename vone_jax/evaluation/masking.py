@@ -204,10 +204,10 @@ class Masking(Condition):
         return attacks
 
     def measure(self, trial: Trial) -> dict[str, jax.Array]:
-        arrays = diagnose(trial.judged, trial.example_keys, trial.images, trial.labels)
+        arrays = diagnose(trial.classifier(), trial.example_keys, trial.images, trial.labels)
         arrays |= _named("clean", trial.judge(trial.images))
         for name, attack in self.attacks().items():
-            attacked = trial.attacked("none" if name == "without noise" else "same")
+            attacked = trial.classifier("none" if name == "without noise" else "same")
             if name == "transfer":
                 assert trial.other is not None, "a job with a transfer check has another network"
                 attacked = trial.other
