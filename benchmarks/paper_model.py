@@ -14,8 +14,7 @@ import jax.numpy as jnp
 from benchmarks import table
 from benchmarks.chips import Chip
 from vone_jax.training import DataConfig, Experiment, ModelConfig
-from vone_jax.training.setup import build_model, initial_state
-from vone_jax.training.step import make_loss
+from vone_jax.training.step import initial_state, make_loss
 
 CHIPS = 256
 PER_CHIP = (32, 128, 256)
@@ -104,8 +103,9 @@ class Work:
 
     def __init__(self, name: str, size: int, precision: str, remat: bool = False):
         config = ModelConfig(name=name, num_classes=1000, image_size=size)
-        experiment = Experiment(name="paper", model=config, data=DataConfig(source="none"))
-        self.model = build_model(config, precision)
+        data = DataConfig(source="none")
+        experiment = Experiment(name="paper", model=config, data=data, precision=precision)
+        self.model = experiment.build()
         self.loss_fn = make_loss(self.model, 0.0, remat)
         self.state = jax.eval_shape(lambda: initial_state(experiment, self.model))
         self.size = size

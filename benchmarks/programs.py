@@ -10,7 +10,6 @@ from jax.sharding import Mesh
 
 from vone_jax import attacks, corruptions, models, prng, training, v1
 from vone_jax import mesh as meshes
-from vone_jax.training.setup import build_model
 from vone_jax.training.step import initial_state, make_train_step
 
 EPS = 4 / 255
@@ -162,7 +161,7 @@ def _training(sizes: Sizes, options: dict[str, Any]) -> Program:
         matmul_precision="default",
     )
     experiment = dataclasses.replace(experiment, **options)
-    model = build_model(experiment.model, experiment.precision)
+    model = experiment.build()
     state = sizes.everywhere(jax.eval_shape(lambda: initial_state(experiment, model)))
     batch = {
         "image": sizes.pictures,

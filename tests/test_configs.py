@@ -17,8 +17,7 @@ from PIL import Image
 from vone_jax import mesh as meshes
 from vone_jax import sweep as sweeps
 from vone_jax import training
-from vone_jax.training.setup import build_model, initial_state
-from vone_jax.training.step import make_train_step
+from vone_jax.training.step import initial_state, make_train_step
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 NAMES = training.config_names(CONFIGS)
@@ -132,7 +131,7 @@ def check_shapes_of_a_step(experiment, label=""):
         model = dataclasses.replace(experiment.model, num_classes=2)
         experiment = dataclasses.replace(experiment, model=model)
     size, channels = experiment.model.image_size, experiment.model.in_channels
-    model = build_model(experiment.model, experiment.precision)
+    model = experiment.build()
     state = jax.eval_shape(lambda: initial_state(experiment, model))
     targets = None
     if experiment.similarity is not None:
@@ -200,7 +199,7 @@ def test_imagenet_networks_have_the_published_number_of_parameters():
     }
     for name, expected in published.items():
         experiment = training.load_config(f"imagenet/{name}", CONFIGS)
-        model = build_model(experiment.model)
+        model = experiment.build()
         params = jax.eval_shape(lambda e=experiment, m=model: initial_state(e, m)).params
         assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == expected
 

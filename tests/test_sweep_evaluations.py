@@ -14,7 +14,7 @@ from vone_jax import sweep as sweeps
 from vone_jax.cli.evaluate import Arguments
 from vone_jax.evaluation import Condition
 from vone_jax.network import Network, open_network
-from vone_jax.training.setup import build_model, initial_state
+from vone_jax.training.step import initial_state
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 NAMES = training.config_names(CONFIGS, "sweep")
@@ -23,7 +23,7 @@ GROUPS = sorted({sweeps.load_sweep(name, CONFIGS).group for name in NAMES})
 
 def variables_of(experiment):
     """Shapes in the place of trained weights."""
-    model = build_model(experiment.model)
+    model = experiment.build()
     state = jax.eval_shape(lambda: initial_state(experiment, model))
     params = dict(state.params)
     if "block" in params:

@@ -18,7 +18,6 @@ from vone_jax import cli, mesh, models, training, v1
 from vone_jax.cli import train
 from vone_jax.training import initial
 from vone_jax.training.selection import check_patterns
-from vone_jax.training.setup import build_model
 from vone_jax.training.step import initial_state
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -187,8 +186,8 @@ def test_the_guide_starts_from_weights_in_three_ways(planned, sources, monkeypat
     assert photographs.optimizer.rates == (("back_end/fc", 10.0),)
     assert in_front.model.v1.bank is None and continued.model.mean == (0.1, 0.2, 0.3)
     for experiment in (photographs, in_front, continued):
-        config = replace(experiment.model, num_classes=7)
-        state = jax.eval_shape(lambda e=experiment, c=config: initial_state(e, build_model(c)))
+        seven = replace(experiment, model=replace(experiment.model, num_classes=7))
+        state = jax.eval_shape(lambda e=seven: initial_state(e, e.build()))
         rates = experiment.optimizer.rates
         check_patterns(experiment.freeze, rates, state.params, state.batch_stats)
 

@@ -14,7 +14,6 @@ from vone_jax import convert, models, results, training, v1
 from vone_jax.convert.checkpoint import read_safetensors, write_safetensors
 from vone_jax.convert.folder import describe
 from vone_jax.convert.state_dict import abstract_variables
-from vone_jax.training.setup import build_model
 
 SHAPES = json.loads((Path(__file__).parents[1] / "golden" / "state_dict_keys.json").read_text())
 
@@ -202,7 +201,7 @@ def test_the_normalisation_survives(name, suffix, tmp_path):
     config = training.ModelConfig(name, 5, width=2, **fields)
     experiment = training.Experiment("x", config, training.DataConfig("fashion_mnist_small"))
     stored = json.loads(json.dumps(training.to_json(experiment)))
-    trained = build_model(training.from_json(stored).model)
+    trained = training.from_json(stored).build()
     assert trained == again if base else trained.v1 == fields["v1"]
 
 

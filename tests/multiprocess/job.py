@@ -123,7 +123,7 @@ def evaluate(run_dir, cluster, fault):
 
 def main(what, run_dir, cluster, fault=""):
     data.load = open_source
-    setups.build_model = training.run_dir.build_model = network
+    training.Experiment.build = network
     return {"train": train, "eval": evaluate}[what](run_dir, cluster, fault)
 
 

@@ -23,7 +23,6 @@ from tiny import final_state, log
 from tests.evaluation.result_files import read_results
 from vone_jax import data, files, training
 from vone_jax.cli import evaluate as eval_program
-from vone_jax.training import setup as setups
 
 # This process computes what the others are compared with, and their programs are optimised.
 pytestmark = pytest.mark.usefixtures("optimised", "compiled_once")
@@ -116,7 +115,7 @@ def train_here(run_dir, **arguments):
     """Train with one process and four devices."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "load", open_source)
-        patch.setattr(setups, "build_model", network)
+        patch.setattr(training.Experiment, "build", network)
         return training.train(EXPERIMENT, run_dir, **arguments)
 
 
@@ -191,7 +190,7 @@ def test_two_processes_evaluate_as_one_also_when_stopped(whole, tmp_path):
         shutil.copytree(whole, run_dir)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "load", open_source)
-        patch.setattr(training.run_dir, "build_model", network)
+        patch.setattr(training.Experiment, "build", network)
         assert eval_program.main([str(one), *EVALUATION]) == 0
     ended, said = statuses(start_two(two, fault="term", what="eval"), two)
     assert ended[1] == 75 and ended[0] in (1, 75), said

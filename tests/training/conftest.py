@@ -6,14 +6,13 @@ from jax.experimental.compilation_cache import compilation_cache
 from tiny import TinyNet, tiny_source
 
 from vone_jax import data, training
-from vone_jax.training import setup as setups
 
 
 @pytest.fixture
 def tiny(monkeypatch):
     """An experiment that trains ``TinyNet`` on ``tiny_source`` with 3 steps per epoch."""
     monkeypatch.setattr(data, "load", lambda name, split, data_dir=None: tiny_source(split))
-    monkeypatch.setattr(setups, "build_model", lambda config, precision: TinyNet())
+    monkeypatch.setattr(training.Experiment, "build", lambda self: TinyNet())
     return training.Experiment(
         name="tiny",
         model=training.ModelConfig(name="resnet18", image_size=8, in_channels=1),

@@ -8,6 +8,7 @@ import math
 import typing
 from dataclasses import replace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -165,6 +166,13 @@ def test_steps_take_precedence_over_epochs(experiment):
     assert replace(experiment, epochs=2.5).total_steps(10) == 25
     assert replace(experiment, epochs=0.001).total_steps(10) == 1
     assert replace(experiment, epochs=2.5, steps=7).total_steps(10) == 7
+
+
+def test_a_network_has_the_precision_of_its_experiment(experiment):
+    assert replace(experiment, precision="bfloat16").build().back_end.dtype == jnp.bfloat16
+    unknown = replace(experiment, model=replace(experiment.model, num_classes=None))
+    with pytest.raises(ValueError, match=r"model\.num_classes must be an integer >= 1 to build"):
+        unknown.build()
 
 
 def test_json_keeps_both_stages_of_an_evnet(experiment):

@@ -375,8 +375,7 @@ def start(tiny, sources, monkeypatch):
 
     Parts are frozen, and parts have a learning rate of their own.
     """
-    build = lambda config, precision: TinyNet(config.num_classes)  # noqa: E731
-    monkeypatch.setattr(setups, "build_model", build)
+    monkeypatch.setattr(Experiment, "build", lambda self: TinyNet(self.model.num_classes))
     model = TinyNet(5)
     sources["weights"] = source_of(model, random_variables(model), "tiny", tuple("vwxyz"))
     optimizer = replace(tiny.optimizer, rates=(("logits", 10.0),))

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from tiny import TinyNet, final_state, log, tiny_source
+from tiny import final_state, log, tiny_source
 
 from vone_jax import data, fast, training
 from vone_jax import mesh as meshes
@@ -660,8 +660,7 @@ def test_a_small_set_is_one_batch(tiny, tmp_path, capsys):
     assert training.read_run(tmp_path).experiment.data.batch_size == 24
 
 
-def test_a_run_is_loaded_with_the_variables_of_its_last_checkpoint(tiny, whole, monkeypatch):
-    monkeypatch.setattr(training.run_dir, "build_model", lambda config, precision: TinyNet())
+def test_a_run_is_loaded_with_the_variables_of_its_last_checkpoint(tiny, whole):
     _, experiment, model, variables = training.load_run(whole)
     _, state, _ = final_state(tiny, whole)
     assert experiment == replace(tiny, model=replace(tiny.model, num_classes=3))
@@ -674,8 +673,7 @@ def test_a_run_is_loaded_with_the_variables_of_its_last_checkpoint(tiny, whole, 
     assert np.any(earlier["params"]["conv"]["kernel"] != variables["params"]["conv"]["kernel"])
 
 
-def test_what_is_no_trained_run_is_named(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(training.run_dir, "build_model", lambda config, precision: TinyNet())
+def test_what_is_no_trained_run_is_named(tiny, tmp_path):
     with pytest.raises(training.RunDirectoryError, match="holds no run"):
         training.load_run(tmp_path)
     train(tiny, tmp_path, stop=StopAt(1))

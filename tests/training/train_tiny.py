@@ -13,7 +13,6 @@ from tiny import TinyNet, tiny_source
 
 from vone_jax import data, training
 from vone_jax.training import initial
-from vone_jax.training import setup as setups
 
 EXPERIMENT = training.Experiment(
     name="killed",
@@ -50,7 +49,7 @@ def read(path):
 
 def main(run_dir, weights=None):
     data.load = lambda name, split, data_dir=None: tiny_source(split)
-    setups.build_model = lambda config, precision: TinyNet(config.num_classes)
+    training.Experiment.build = lambda self: TinyNet(self.model.num_classes)
     initial.open_source = read
     return training.train(starting_from(weights), run_dir)
 

@@ -9,6 +9,7 @@ import dataclasses
 from typing import Annotated, Any, Literal
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from vone_jax import arguments, corruptions, data, models
 from vone_jax.arguments import FromZero, Positive, Range, Seed, Share
@@ -305,6 +306,16 @@ class Experiment:
                 f"accumulation_steps must divide data.batch_size, {self.data.batch_size}, got "
                 f"{self.accumulation_steps}"
             )
+
+    def build(self) -> nn.Module:
+        """Build the network, with the precision of the experiment.
+
+        Raises:
+          ValueError: if the number of classes is not known, because it is that of the data.
+        """
+        if self.model.num_classes is None:
+            raise ValueError("model.num_classes must be an integer >= 1 to build the network")
+        return self.model.build(dtype=getattr(jnp, self.precision))
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Return the number of optimiser steps of the whole run, at least 1."""

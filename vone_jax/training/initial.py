@@ -235,7 +235,7 @@ def _head(setup: setups.Setup) -> set[_Path]:
     """Return the paths of the variables whose shapes depend on the number of classes."""
     experiment = setup.experiment
     config = dataclasses.replace(experiment.model, num_classes=setup.num_classes + 1)
-    larger = _shapes(experiment, setups.build_model(config, experiment.precision))
+    larger = _shapes(experiment, dataclasses.replace(experiment, model=config).build())
     shapes = _shapes(experiment, setup.model)
     return {path for path, leaf in shapes.items() if larger[path].shape != leaf.shape}
 

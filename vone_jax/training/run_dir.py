@@ -29,7 +29,7 @@ from vone_jax import mesh as meshes
 from vone_jax.training.checkpoint import Checkpoints, saved_steps
 from vone_jax.training.experiment import Experiment
 from vone_jax.training.experiment_files import differences, from_json, imported_banks, to_json
-from vone_jax.training.setup import build_model, initial_state
+from vone_jax.training.step import initial_state
 from vone_jax.v1 import GaborParameters, ImportedBank
 
 CONFIG = "config.json"
@@ -260,7 +260,7 @@ def load_run(
       CheckpointError: if the checkpoints are damaged, or there is none at ``step``.
     """
     experiment = read_run(run_dir).experiment
-    model = build_model(experiment.model, experiment.precision)
+    model = experiment.build()
     directory = Path(run_dir) / CHECKPOINTS
     restored = None
     if directory.is_dir():

@@ -14,7 +14,7 @@ import numpy as np
 from vone_jax import arguments, data, prng
 from vone_jax import mesh as meshes
 from vone_jax.data.sources import are_numbers, class_identifier
-from vone_jax.training.experiment import DataConfig, Experiment, ModelConfig
+from vone_jax.training.experiment import DataConfig, Experiment
 from vone_jax.training.selection import check_patterns, split
 from vone_jax.training.similarity import make_targets
 from vone_jax.training.step import (
@@ -32,15 +32,6 @@ if TYPE_CHECKING:
     from vone_jax.network import Network
 
 _FIELDS_ON_DEVICE = ("image", "label", "index", "mask", *MARKS)
-
-
-def build_model(config: ModelConfig, precision: str = "float32") -> nn.Module:
-    """Build the network of an experiment, whose number of classes must be known."""
-    if config.num_classes is None:
-        raise ValueError(
-            "model.num_classes must be an integer >= 1, got None: there are no data here"
-        )
-    return config.build(dtype=getattr(jnp, precision))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +217,7 @@ def prepare(experiment: Experiment, mesh: meshes.Mesh) -> Setup:
         config = dataclasses.replace(config, batch_size=len(train_source) // part * part)
     experiment = _fit(dataclasses.replace(experiment, data=config), train_source, eval_source)
     teacher = _open_teacher(experiment, train_source)
-    model = build_model(experiment.model, experiment.precision)
+    model = experiment.build()
     steps_per_epoch = data.batches_per_epoch(train_source, config.batch_size)
     total_steps = experiment.total_steps(steps_per_epoch)
     if total_steps > arguments.LARGEST_COUNT:
