@@ -542,9 +542,10 @@ def follow(monkeypatch):
             done.append("place")
         return shard(self, batch)
 
-    def wait(self, pending, saved):
-        done.append(f"read {pending[0]}")
-        return read(self, pending, saved)
+    def wait(self, saved):
+        if self.pending is not None:
+            done.append(f"read {self.pending[0]}")
+        return read(self, saved)
 
     monkeypatch.setattr(Setup, "shard", place)
     monkeypatch.setattr(Monitor, "read", wait)

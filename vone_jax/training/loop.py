@@ -104,7 +104,7 @@ def train(
     # A run that resumes has its weights in a checkpoint. The source may be gone.
     if experiment.initial_weights is not None and not saved_steps(run_dir / run_dirs.CHECKPOINTS):
         weights = initial.choose(setup)
-    request = Stop(stop)
+    stop_request = Stop(stop)
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
         enter(jax.default_matmul_precision(experiment.matmul_precision))
@@ -136,10 +136,10 @@ def train(
             batches.set_state(position.data)
         elif weights is not None:
             state = weights.put_into(state, mesh)
-        placed = Prefetch(
-            batches, setup.shard, max(0, experiment.data.prefetch - 1), setup.total_steps - step
-        )
-        saved, validated, pending = step, position.validated, None
+        # One batch is placed during a step anyway.
+        ahead = max(0, experiment.data.prefetch - 1)
+        upcoming = Prefetch(batches, setup.shard, ahead, setup.total_steps - step)
+        saved, validated = step, position.validated
         tensorboard_dir = run_dir / "tensorboard" if tensorboard else None
         log = enter(RunLog(run_dir / run_dirs.LOG, step, validated, tensorboard_dir))
         shown = progress and jax.process_index() == 0
@@ -156,14 +156,14 @@ def train(
             report.line(weights.table())
             for name, part in weights.parts.items():
                 log.write({"kind": "initial_weights", "step": 0, "part": name, **part})
-        sums, passed_over = Sums(**position.interval), position.passed_over
-        monitor = Monitor(setup, run_dir, log, report, request, sums, passed_over)
+        interval = Sums(**position.interval)
+        monitor = Monitor(setup, run_dir, log, report, stop_request, interval, position.passed_over)
 
         def save() -> None:
             with monitor.clock.paused():
                 log.sync()
-                interval = dataclasses.asdict(monitor.interval)
-                position = Position(placed.get_state(), validated, interval, passed_over)
+                sums = dataclasses.asdict(monitor.interval)
+                position = Position(upcoming.get_state(), validated, sums, monitor.passed_over)
                 checkpoints.save(step, state, position)
 
         def rescue() -> None:
@@ -177,8 +177,8 @@ def train(
                 report.line(f"saved at step {step}, the validation failed")
 
         while True:
-            request.poll()
-            stopping = request.everywhere
+            stop_request.poll()
+            stopping = stop_request.everywhere
             last = step == setup.total_steps
             validating = (last or setup.due(experiment.evaluate_every, step)) and validated < step
             saving = (
@@ -186,11 +186,10 @@ def train(
             ) and saved < step
 
             # Read the metrics of the last step if they are needed now.
-            if pending is not None and (validating or saving):
-                monitor.read(pending, saved)
-                pending = None
+            if validating or saving:
+                monitor.read(saved)
                 # The metrics may carry a request to stop.
-                if request.everywhere and not stopping:
+                if stop_request.everywhere and not stopping:
                     continue
 
             # Validate.
@@ -198,7 +197,7 @@ def train(
                 report.doing(f"validating on {len(setup.eval_source):,} images")
                 try:
                     with monitor.clock.paused():
-                        result = validate(setup, state, request)
+                        result = validate(setup, state, stop_request)
                 except Exception:
                     # Keep what was trained, as at a stop. One process of several cannot save.
                     if saved < step and jax.process_count() == 1:
@@ -209,12 +208,7 @@ def train(
                     continue
                 largest = result.pop("largest_class")
                 monitor.validation(step, result)
-                chance = 1 / setup.num_classes
-                near = result["accuracy"] <= _NEAR_CHANCE * chance
-                if last and chance < 1 and (near or result["accuracy"] <= largest):
-                    guess = f"near chance, {100 * chance:.1f} %"
-                    if not near:
-                        guess = f"no more than the largest class has, {100 * largest:.1f} %"
+                if last and (guess := _as_good_as(result["accuracy"], largest, setup.num_classes)):
                     report.line(
                         f"warning: {100 * result['accuracy']:.1f} % is {guess}: the network has "
                         "learned little; try a longer run or another --optimizer.learning-rate"
@@ -234,23 +228,20 @@ def train(
                 break
 
             # Take the next batch and step; read the metrics of the step before.
-            if pending is not None and experiment.data.prefetch == 0:
-                monitor.read(pending, saved)
-                pending = None
+            if experiment.data.prefetch == 0:
+                monitor.read(saved)
             try:
-                batch = setup.mark(placed.take(), request.here)
+                batch = setup.mark(upcoming.take(), stop_request.here)
             except ChildProcessError:
                 # A signal to all processes also ends workers that have not started, see
                 # data/pipeline.py.
-                if request.here or not request.poll():
+                if stop_request.here or not stop_request.poll():
                     raise
                 continue
             state, metrics = setup.train_step(state, batch)
             step += 1
-            if pending is not None:
-                monitor.read(pending, saved)
-            monitor.clock.tick(experiment.data.batch_size)
-            pending = (step, batch, metrics)
+            monitor.read(saved)
+            monitor.follow(step, batch, metrics)
 
         checkpoints.wait()
         finished = last and validated == step
@@ -291,6 +282,19 @@ def _warnings(setup: Setup, asked: int) -> Iterator[str]:
                 f"the run ends at epoch {end:.4g} and does not get beyond --optimizer.{option} "
                 f"{' '.join(later)}; choose smaller ones"
             )
+
+
+def _as_good_as(accuracy: float, largest: float, num_classes: int) -> str:
+    """What reaches the accuracy without learning, in words; "" if nothing does.
+
+    ``largest`` is the share of the largest class.
+    """
+    chance = 1 / num_classes
+    if num_classes > 1 and accuracy <= _NEAR_CHANCE * chance:
+        return f"near chance, {100 * chance:.1f} %"
+    if num_classes > 1 and accuracy <= largest:
+        return f"no more than the largest class has, {100 * largest:.1f} %"
+    return ""
 
 
 def validate(setup: Setup, state: TrainState, stop: Stop) -> dict[str, float] | None:

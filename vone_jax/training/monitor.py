@@ -20,9 +20,6 @@ from vone_jax.training.log import RunLog
 from vone_jax.training.setup import Setup
 from vone_jax.training.step import Batch, StepMetrics, Sums
 
-# A step whose metrics have not been read: its number, its batch and its metrics.
-Pending = tuple[int, Batch, StepMetrics]
-
 _CURE = "try a lower optimizer.learning_rate in a new run"
 
 
@@ -96,8 +93,9 @@ class Clock:
 class Monitor:
     """Follows a run from step to step: reads metrics, logs them, and ends a run that is broken.
 
-    All processes must make the same calls. ``interval`` and ``passed_over`` are ``Position``'s. The
-    metrics carry the request to stop to all processes.
+    All processes must make the same calls. ``interval`` and ``passed_over`` are ``Position``'s.
+    ``pending`` is the step whose metrics are not read yet: its number, its batch and its metrics.
+    The metrics carry the request to stop to all processes.
     """
 
     setup: Setup
@@ -108,14 +106,22 @@ class Monitor:
     interval: Sums
     passed_over: dict[str, int]
     clock: Clock = dataclasses.field(default_factory=Clock)
+    pending: tuple[int, Batch, StepMetrics] | None = None
 
-    def read(self, pending: Pending, saved: int) -> None:
-        """Wait for the metrics of a step, and log them if a line of the log is due.
+    def follow(self, step: int, batch: Batch, metrics: StepMetrics) -> None:
+        """Keep a step that was dispatched, until it is read."""
+        self.clock.tick(self.setup.experiment.data.batch_size)
+        self.pending = step, batch, metrics
+
+    def read(self, saved: int) -> None:
+        """Wait for the metrics of the pending step, and log them if a line of the log is due.
 
         ``saved`` is the step of the last checkpoint, 0 if there is none. Raises the errors of a
         step that was not finite, and of too many examples that could not be read.
         """
-        step, batch, metrics = pending
+        if self.pending is None:
+            return
+        (step, batch, metrics), self.pending = self.pending, None
         host = meshes.fetch(metrics)
         self.stop.everywhere |= bool(host.marks.get("stop", 0))
         experiment = self.setup.experiment
