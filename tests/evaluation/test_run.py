@@ -516,8 +516,8 @@ def test_the_precision_of_products_is_used_and_told_apart(network, tmp_path, mon
 def test_the_default_precision_of_each_platform(network, tmp_path, platform, asked, used):
     job = tiny.tiny_job(network, tmp_path, matmul_precision=asked)
     device = types.SimpleNamespace(platform=platform)
-    devices = types.SimpleNamespace(devices=np.array([device]), size=1)
-    object.__setattr__(job, "devices", devices)
+    mesh = types.SimpleNamespace(devices=np.array([device]), size=1)
+    object.__setattr__(job, "mesh", mesh)
     assert job.effective_precision == used
 
 

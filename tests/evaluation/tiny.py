@@ -75,7 +75,7 @@ def tiny_job(network, directory, *, source=None, devices=1, examples=None, **fie
         network=network,
         examples=evaluation.Examples(source or tiny_source(), examples),
         directory=directory,
-        devices=mesh.data_mesh(jax.devices()[:devices]),
+        mesh=mesh.data_mesh(jax.devices()[:devices]),
         command="test",
         **fields,
     )

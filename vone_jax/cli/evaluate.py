@@ -188,7 +188,7 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
         if not (told := mesh.too_little_memory(error)):
             raise
         # Which task has failed is not known, so the smallest batch of all is named.
-        size, devices = min(job.batch_size for job, _ in tasks), tasks[0][0].devices.size
+        size, devices = min(job.batch_size for job, _ in tasks), tasks[0][0].mesh.size
         cure = f"take a --batch-size below {size}" if size > devices else "take a smaller network"
         return cli.fail(PROGRAM, f"{told}; {cure}")
     _warn(_after(finished))

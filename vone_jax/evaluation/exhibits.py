@@ -57,7 +57,7 @@ class Gallery(Exhibit):
         kept = self._kept(examples.indices, earlier)
         size = max(self.count, job.batch_size if kept else 0)
         # A whole number for each device, as in any batch.
-        trial = _first_trial(shown, -(-size // job.devices.size))
+        trial = _first_trial(shown, -(-size // job.mesh.size))
         arrays = {
             "images": trial.images,
             "label": trial.labels,
@@ -159,7 +159,7 @@ def _published(config: v1.VOneBlockConfig) -> dict[str, np.ndarray]:
 
 def _first_trial(job: Job, per_device: int) -> Trial:
     """The batch of the first examples, before the network."""
-    with contextlib.closing(batches(job, per_device * job.devices.size)) as parts:
+    with contextlib.closing(batches(job, per_device * job.mesh.size)) as parts:
         return place(job, next(parts))[1]
 
 

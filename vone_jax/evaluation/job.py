@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import arguments, data, mesh, models, names, prng, results
+from vone_jax import arguments, data, models, names, prng, results
+from vone_jax import mesh as meshes
 from vone_jax.arguments import FromZero, Seed
 from vone_jax.data.sources import are_numbers, class_identifier
 from vone_jax.evaluation.judging import Trial, noise_record, noise_slug
@@ -59,7 +60,7 @@ class Job:
       examples: the images.
       protocol: how noise is drawn; a network without noise has one draw.
       directory: of the result files.
-      devices: mesh over which a batch is split. It changes no result.
+      mesh: the devices over which a batch is split. It changes no result.
       seed: root of all randomness, in [0, 2**32).
       batch_size: examples at a time, a multiple of the number of devices. It changes no result.
       matmul_precision: one of ``names.MATMUL_PRECISIONS``. Default: "high" on TPUs, "highest" on
@@ -84,7 +85,7 @@ class Job:
     examples: Examples
     protocol: Protocol
     directory: Path
-    devices: mesh.Mesh
+    mesh: meshes.Mesh
     seed: Seed = 0
     batch_size: int = 50
     matmul_precision: Annotated[str | None, names.MATMUL_PRECISIONS] = None
@@ -97,7 +98,7 @@ class Job:
     trained_on: bool = False
 
     def __post_init__(self):
-        mesh.check_batch_size(self.devices, self.batch_size)
+        meshes.check_batch_size(self.mesh, self.batch_size)
         arguments.fields(self)
         if not re.fullmatch(r"[\w.-]*", self.tag):
             raise ValueError(
@@ -181,7 +182,7 @@ class Job:
     @property
     def effective_precision(self) -> str:
         """The precision of matrix products as it applies to the devices."""
-        platform = self.devices.devices.flat[0].platform
+        platform = self.mesh.devices.flat[0].platform
         if platform == "cpu" or self.matmul_precision is None:
             # The lowest at which the accuracy of no image changed, see docs/accelerators.md.
             return "high" if platform == "tpu" else "highest"
@@ -214,7 +215,7 @@ class Job:
     @functools.cached_property
     def placed(self) -> tuple[Network, Network | None]:
         """The network and the other one, on the devices."""
-        place = functools.partial(mesh.replicate, self.devices)
+        place = functools.partial(meshes.replicate, self.mesh)
         other = None if self.other is None else self.other.placed(place)
         return self.network.placed(place), other
 
@@ -290,8 +291,8 @@ def place(job: Job, part: dict[str, np.ndarray]) -> tuple[dict[str, jax.Array], 
     labels = part["label"]
     if job.classes is not None:
         labels = job.classes[labels].astype(labels.dtype)
-    placed = mesh.shard_batch(
-        job.devices,
+    placed = meshes.shard_batch(
+        job.mesh,
         {
             "index": job.examples.indices[numbers].astype(np.uint32),
             "image": part["image"],
@@ -299,13 +300,13 @@ def place(job: Job, part: dict[str, np.ndarray]) -> tuple[dict[str, jax.Array], 
             "mask": part["mask"],
         },
     )
-    filled = _fill_padding(job.devices)(placed)
+    filled = _fill_padding(job.mesh)(placed)
     images = filled.pop("image")
     return filled, job.trial(filled["index"], images, filled["label"])
 
 
 @functools.cache
-def _fill_padding(devices: mesh.Mesh) -> Callable[..., dict[str, jax.Array]]:
+def _fill_padding(mesh: meshes.Mesh) -> Callable[..., dict[str, jax.Array]]:
     """A function that makes what the mask hides a copy of the first example.
 
     That is a valid image, so padding cannot raise an error.
@@ -315,7 +316,7 @@ def _fill_padding(devices: mesh.Mesh) -> Callable[..., dict[str, jax.Array]]:
         rows = jnp.where(batch["mask"], jnp.arange(len(batch["mask"])), 0)
         return {name: x if name == "mask" else x[rows] for name, x in batch.items()}
 
-    return jax.jit(fill, out_shardings=mesh.sharded(devices))
+    return jax.jit(fill, out_shardings=meshes.sharded(mesh))
 
 
 def network_record(network: Network) -> results.Network:

@@ -178,7 +178,7 @@ class Layer(Exhibit):
     def make(
         self, job: Job, earlier: Sequence[results.Result]
     ) -> tuple[results.Physiology, dict[str, np.ndarray]]:
-        recording, device = self.recording, job.devices.local_devices[0]
+        recording, device = self.recording, job.mesh.local_devices[0]
         # Each of several processes records the layer for itself; process 0 writes.
         network = job.network.placed(lambda weights: jax.device_put(weights, device))
         quiet = network.quiet().response_fn(self.layer)

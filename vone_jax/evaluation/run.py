@@ -260,7 +260,7 @@ def evaluate(
             provenance=results.Provenance(
                 versions=job.versions,
                 command=job.command,
-                device=mesh.describe(job.devices),
+                device=mesh.describe(job.mesh),
                 started=started,
                 wall_seconds=round(seconds, 3),
             ),

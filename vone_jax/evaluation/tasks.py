@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vone_jax import data, mesh, names, training
+from vone_jax import data, names, training
+from vone_jax import mesh as meshes
 from vone_jax.data import load_corrupted
 from vone_jax.evaluation import exhibits, physiology, suites
 from vone_jax.evaluation import request as requests
@@ -61,10 +62,10 @@ def plan(
     if directory is None:
         directory = (network.run_dir or Path("runs", network.name)) / "results"
     count = min(_EXAMPLES, len(source)) if request.examples is None else request.examples
-    devices = mesh.data_mesh()
+    mesh = meshes.data_mesh()
 
     def whole(size: int) -> int:
-        return -(-size // devices.size) * devices.size
+        return -(-size // mesh.size) * mesh.size
 
     # A batch that is too short is filled up. The filling costs as much as images do.
     usual = whole(min(_BATCH_SIZE, count))
@@ -75,7 +76,7 @@ def plan(
         examples=Examples(source, count),
         protocol=request.protocol,
         directory=directory,
-        devices=devices,
+        mesh=mesh,
         seed=request.seed,
         batch_size=batch_size,
         matmul_precision=request.matmul_precision,
@@ -231,7 +232,7 @@ def _from_files(
         )
     job = tasks[0][0]
     # Placed once: jobs whose variables are on the devices share them.
-    placed = job.network.placed(functools.partial(mesh.replicate, job.devices))
+    placed = job.network.placed(functools.partial(meshes.replicate, job.mesh))
     network = dataclasses.replace(placed, preprocessing=data.Preprocessing(1.0))
     replaced: list[tuple[Job, Task]] = []
     for job, task in tasks:
