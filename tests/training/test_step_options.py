@@ -12,7 +12,7 @@ from test_train_step import EXPERIMENT, MODEL, assert_close, host_batch, steps
 
 from vone_jax import corruptions, models, prng, v1
 from vone_jax import mesh as meshes
-from vone_jax.training.augmentation import make_augmentation
+from vone_jax.training.augmentation import make_corruption
 from vone_jax.training.step import initial_state, make_train_step
 
 ONE, FOUR = jax.devices()[:1], jax.devices()
@@ -125,10 +125,10 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def augmented(images):
-    """Return 64 images after augmentation with probability 1/2, for several keys."""
-    augment = jax.jit(make_augmentation(NAMES, (1, 2), 0.5))
-    return lambda key, order: augment(key, images[order], jnp.asarray(order, jnp.uint32))
+def corrupted(images):
+    """Return 64 images, each corrupted with probability 1/2, for several keys."""
+    corrupt = jax.jit(make_corruption(NAMES, (1, 2), 0.5))
+    return lambda key, order: corrupt(key, images[order], jnp.asarray(order, jnp.uint32))
 
 
 def changed(before, after):
@@ -136,31 +136,31 @@ def changed(before, after):
 
 
 def test_one_corruption_at_probability_1_is_that_corruption(images):
-    augment = make_augmentation(("gaussian_noise",), (2, 2), 1.0)
+    corrupt = make_corruption(("gaussian_noise",), (2, 2), 1.0)
     indices = jnp.arange(64, dtype=jnp.uint32)
     keys = prng.stream(prng.index_keys(KEY, indices), "draws")
     expected = corruptions.corrupt(keys, images, "gaussian_noise", 2)
-    np.testing.assert_array_equal(augment(KEY, images, indices), expected)
+    np.testing.assert_array_equal(corrupt(KEY, images, indices), expected)
 
 
-def test_some_images_are_corrupted_and_the_others_left(images, augmented):
+def test_some_images_are_corrupted_and_the_others_left(images, corrupted):
     order = np.arange(64)
-    share = np.mean(changed(images, augmented(KEY, order)))
+    share = np.mean(changed(images, corrupted(KEY, order)))
     # Four standard deviations of 64 draws at 0.5.
     assert abs(share - 0.5) < 0.25
 
 
-def test_an_image_gets_the_same_in_any_place_of_a_batch(augmented):
+def test_an_image_gets_the_same_in_any_place_of_a_batch(corrupted):
     order = np.random.default_rng(0).permutation(64)
-    plain, permuted = augmented(KEY, np.arange(64)), augmented(KEY, order)
+    plain, permuted = corrupted(KEY, np.arange(64)), corrupted(KEY, order)
     np.testing.assert_array_equal(np.asarray(plain)[order], permuted)
 
 
-def test_steps_draw_all_corruptions(images, augmented):
+def test_steps_draw_all_corruptions(images, corrupted):
     """Both names and both severities occur among 40 keys: four values of the mean brightness."""
     seen = set()
     for number in range(40):
-        after = np.asarray(augmented(prng.fold(KEY, number), np.arange(64)))
+        after = np.asarray(corrupted(prng.fold(KEY, number), np.arange(64)))
         moved = changed(images, after)
         shift = float(np.median((after - np.asarray(images))[moved]))
         spread = float(np.std((after - np.asarray(images))[moved]))
@@ -168,9 +168,9 @@ def test_steps_draw_all_corruptions(images, augmented):
     assert len(seen) >= 4
 
 
-def test_no_corruption_is_no_augmentation():
-    assert make_augmentation((), (1, 3), 0.5) is None
-    assert make_augmentation(NAMES, (1, 3), 0.0) is None
+def test_no_names_or_no_probability_is_no_corruption():
+    assert make_corruption((), (1, 3), 0.5) is None
+    assert make_corruption(NAMES, (1, 3), 0.0) is None
 
 
 @pytest.mark.slow

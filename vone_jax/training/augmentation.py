@@ -25,7 +25,7 @@ from vone_jax.attacks.classifier import LogitsFn
 from vone_jax.training.prime import PRIME
 
 
-def make_augmentation(
+def make_corruption(
     names: tuple[str, ...], severities: tuple[int, int], probability: float
 ) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None:
     """Return a function that corrupts some images of a batch, or None if there is nothing to do.
@@ -44,7 +44,7 @@ def make_augmentation(
         for severity in range(low, high + 1)
     ]
 
-    def augment(key: jax.Array, images: jax.Array, indices: jax.Array) -> jax.Array:
+    def corrupt(key: jax.Array, images: jax.Array, indices: jax.Array) -> jax.Array:
         choice = jax.random.randint(prng.stream(key, "choice"), (), 0, len(branches))
         keys = prng.index_keys(key, indices)
         corrupted = jax.lax.switch(choice, branches, prng.stream(keys, "draws"), images)
@@ -52,7 +52,7 @@ def make_augmentation(
         chosen = draw(prng.stream(keys, "chosen"))
         return jnp.where(chosen[:, None, None, None], corrupted, images)
 
-    return augment
+    return corrupt
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from jax.tree_util import Partial
 
 from vone_jax import mesh as meshes
 from vone_jax import prng
-from vone_jax.training.augmentation import make_augmentation
+from vone_jax.training.augmentation import make_corruption
 from vone_jax.training.experiment import Distillation, Experiment
 from vone_jax.training.optimizer import PlateauState, euclidean_norm, learning_rate, make_optimizer
 from vone_jax.training.selection import merge, rate_factors, split, training_apply
@@ -225,7 +225,7 @@ def make_train_step(
     base_rate = learning_rate(
         experiment.optimizer, steps_per_epoch, experiment.total_steps(steps_per_epoch)
     )
-    augment = make_augmentation(
+    corrupt = make_corruption(
         config.corruptions, config.corruption_severity, config.corruption_probability
     )
     freeze = experiment.freeze
@@ -258,8 +258,8 @@ def make_train_step(
         keys = {name: prng.fold(prng.stream(root, name), state.step) for name in _STREAMS}
         marks = {m: jnp.sum(batch[m], dtype=jnp.int32) for m in MARKS if m in batch}
         batch = {name: batch[name] for name in ("image", "label", "index")}
-        if augment is not None:
-            batch["image"] = augment(keys["augmentation"], batch["image"], batch["index"])
+        if corrupt is not None:
+            batch["image"] = corrupt(keys["augmentation"], batch["image"], batch["index"])
         if teacher is not None:
             teacher_keys = prng.index_keys(keys["teacher"], batch["index"])
             batch["teacher"] = teacher(teacher_keys, batch["image"])
