@@ -13,7 +13,7 @@ from vone_jax.convert.subcortical import RECEPTIVE_FIELDS, subcortical_flags
 from vone_jax.models import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    Network,
+    Model,
     VOneNet,
     default_normalisation,
     default_width,
@@ -309,7 +309,7 @@ def unknown_flags(flags: Mapping[str, Any], ignored: Collection[str]) -> list[st
     ]
 
 
-def flags_of(name: str, model: Network) -> dict[str, Any]:
+def flags_of(name: str, model: Model) -> dict[str, Any]:
     """The flags of a network of this architecture, which the original's loader reads.
 
     Raises:

@@ -23,7 +23,7 @@ from vone_jax.convert.untrusted import CheckpointError
 _DIGEST = 32
 
 
-def save_torch(path: str | Path, model: models.Network, variables: Any, prefix: str = "") -> None:
+def save_torch(path: str | Path, model: models.Model, variables: Any, prefix: str = "") -> None:
     """Write a checkpoint as the original's training script does: ``flags`` and ``state_dict``.
 
     The weights of an EVNet are under ``model``, as in its original.
@@ -63,7 +63,7 @@ def save_torch(path: str | Path, model: models.Network, variables: Any, prefix: 
 
 
 def export(
-    model: models.Network,
+    model: models.Model,
     variables: Any,
     image_size: int | None = None,
     platforms: Sequence[str] = ("cpu", "cuda", "tpu"),

@@ -53,7 +53,7 @@ class _Arguments:
 
 def save_folder(
     folder: str | Path,
-    model: models.Network,
+    model: models.Model,
     variables: Any,
     *,
     results: Iterable[results.Result] = (),
@@ -132,13 +132,13 @@ def is_folder(path: Path) -> bool:
 class Folder(NamedTuple):
     """The content of a folder; class names are empty where it does not say them."""
 
-    model: models.Network
+    model: models.Model
     variables: dict[str, Any]
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
 
 
-def load_folder(folder: str | Path) -> tuple[models.Network, dict[str, Any]]:
+def load_folder(folder: str | Path) -> tuple[models.Model, dict[str, Any]]:
     """Load the network and variables that ``save_folder`` wrote. For errors see ``read_folder``."""
     return read_folder(folder)[:2]
 
@@ -179,7 +179,7 @@ def _check_names(class_names: Sequence[str], num_classes: int) -> None:
         raise ValueError(f"class_names must be {num_classes} names, got {class_names!r:.80}")
 
 
-def describe(model: models.Network) -> dict[str, Any]:
+def describe(model: models.Model) -> dict[str, Any]:
     """The arguments of ``models.create`` for a network, as JSON.
 
     The kind of an explicit bank is kept. Its numbers are arrays and go beside the weights.
@@ -207,7 +207,7 @@ def describe(model: models.Network) -> dict[str, Any]:
     raise ValueError("the network is none that models.create builds")
 
 
-def _bank_arrays(model: models.Network) -> dict[str, np.ndarray]:
+def _bank_arrays(model: models.Model) -> dict[str, np.ndarray]:
     """The numbers of an explicit bank by name; nothing for a bank that is sampled."""
     bank = model.v1.bank if isinstance(model, models.VOneNet) else None
     arrays = {}
@@ -218,7 +218,7 @@ def _bank_arrays(model: models.Network) -> dict[str, np.ndarray]:
     return {f"v1.bank.{name}": array for name, array in arrays.items()}
 
 
-def _build(description: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> models.Network:
+def _build(description: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> models.Model:
     """Build the network of ``describe`` and ``_bank_arrays``."""
     try:
         config, stage = description.get("v1"), description.get("subcortical")

@@ -42,7 +42,7 @@ class Conversion:
     """
 
     name: str
-    model: models.Network
+    model: models.Model
     variables: dict[str, Any]
     format: str
     residual: np.ndarray | None
@@ -52,7 +52,7 @@ class Conversion:
 
 def from_torch(
     path: str | Path, name: str | None = None, **options: Any
-) -> tuple[models.Network, dict[str, Any]]:
+) -> tuple[models.Model, dict[str, Any]]:
     """Load a network and its variables, with the arguments of ``read``.
 
     ``model, variables = from_torch("voneresnet50_e70.pth.tar")``

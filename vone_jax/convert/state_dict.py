@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from vone_jax.convert.architecture import BANKS, BOTTLENECKS
 from vone_jax.convert.subcortical import subcortical_tensors
 from vone_jax.convert.untrusted import CheckpointError
-from vone_jax.models import FRONT_END, Network, VOneNet, init
+from vone_jax.models import FRONT_END, Model, VOneNet, init
 from vone_jax.models.alexnet import AlexNetBackEnd
 from vone_jax.models.cornet_s import CORnetSBackEnd
 from vone_jax.models.cornet_z import CORnetZBackEnd
@@ -67,7 +67,7 @@ class Source(NamedTuple):
     to_torch: Callable[[np.ndarray], np.ndarray]
 
 
-def source(model: Network, path: tuple[str, ...]) -> Source:
+def source(model: Model, path: tuple[str, ...]) -> Source:
     """The source of a leaf with a path such as ``("back_end", "fc", "kernel")``."""
     part, *modules, leaf = path
     back_end, with_v1 = model.back_end, isinstance(model, VOneNet)
@@ -155,7 +155,7 @@ def _after_flatten(size: int) -> tuple[Callable[[np.ndarray], np.ndarray], ...]:
     return to_flax, to_torch
 
 
-def from_state_dict(model: Network, state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def from_state_dict(model: Model, state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Fill the variables of a network with the tensors of a PyTorch state dict.
 
     The network has the architecture, width and number of classes of the state dict. The names have
@@ -176,7 +176,7 @@ def from_state_dict(model: Network, state_dict: Mapping[str, np.ndarray]) -> dic
     return variables
 
 
-def fill(model: Network, state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], list[str]]:
+def fill(model: Model, state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], list[str]]:
     """Do the same as ``from_state_dict``, but return the problems instead of raising them."""
     targets = abstract_variables(model)
     unused = {name for name in state_dict if not name.endswith(_COUNTER)}
@@ -208,7 +208,7 @@ def fill(model: Network, state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str
     return unflatten_dict(filled), problems
 
 
-def to_torch(model: Network, variables: Any) -> dict[str, np.ndarray]:
+def to_torch(model: Model, variables: Any) -> dict[str, np.ndarray]:
     """The state dict that the original's (or torchvision's, CORnet's) model class loads.
 
     A VOneNet's includes its Gabor bank, with every filter in the one input channel that it reads,
@@ -250,14 +250,14 @@ def _front_end_tensors(model: VOneNet) -> dict[str, np.ndarray]:
     return tensors
 
 
-def abstract_variables(model: Network) -> dict[tuple[str, ...], Any]:
+def abstract_variables(model: Model) -> dict[tuple[str, ...], Any]:
     """Path -> shape and type of every variable of a network, without computing anything."""
 
     return flatten_dict(jax.eval_shape(lambda key: init(model, key), jax.random.key(0)))
 
 
 def checked_variables(
-    model: Network, variables: Mapping[tuple[str, ...], Any]
+    model: Model, variables: Mapping[tuple[str, ...], Any]
 ) -> dict[tuple[str, ...], np.ndarray]:
     """Return variables as NumPy arrays in the network's order, or raise what does not fit it."""
     arrays = {path: np.asarray(leaf) for path, leaf in variables.items()}

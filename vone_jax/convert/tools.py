@@ -96,7 +96,7 @@ class ActivationsModel:
     def __init__(
         self,
         identifier: str,
-        model: models.Network,
+        model: models.Model,
         variables: Any,
         key: jax.Array,
         trials: int = 1,

@@ -15,7 +15,7 @@ from vone_jax.models.defaults import (
 from vone_jax.models.network import (
     FRONT_END,
     BaseNetwork,
-    Network,
+    Model,
     VOneNet,
     features_fn,
     init,

@@ -22,7 +22,7 @@ from vone_jax.models.defaults import (
 )
 from vone_jax.models.efficientnet import EfficientNetBackEnd, EfficientNetStem
 from vone_jax.models.layers import Dtype
-from vone_jax.models.network import BaseNetwork, Network, VOneNet
+from vone_jax.models.network import BaseNetwork, Model, VOneNet
 from vone_jax.models.resnet import ResNetBackEnd, ResNetStem
 from vone_jax.v1 import SubcorticalConfig, SurroundNormalization, VOneBlockConfig
 from vone_jax.v1.divisive import Rule
@@ -91,7 +91,7 @@ def create(
     std: PerChannel | None = None,
     subcortical: SubcorticalConfig | None = None,
     learned_normalization: Rule | None = None,
-) -> Network:
+) -> Model:
     """Build a network, a Flax Linen module; see ``VOneNet`` for how to apply it.
 
     Args:

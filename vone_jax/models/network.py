@@ -235,14 +235,14 @@ class VOneNet(nn.Module):
         return self.features(images, train, noise_key)["logits"]
 
 
-Network = BaseNetwork | VOneNet
+Model = BaseNetwork | VOneNet
 
 
 @dataclasses.dataclass(frozen=True)
 class _Apply:
     """``model.apply`` for evaluation; equal for equal models, so that jitted code is shared."""
 
-    model: Network
+    model: Model
     # All layers without one.
     layer: str | None = None
 
@@ -259,7 +259,7 @@ class _Apply:
         return features[self.layer]
 
 
-def init(model: Network, key: jax.Array) -> Any:
+def init(model: Model, key: jax.Array) -> Any:
     """The variables of a new network, ``{"params": ..., "batch_stats": ...}``.
 
     They are those of ``model.init`` up to rounding. One program makes all of them, and since it
@@ -278,12 +278,12 @@ def init(model: Network, key: jax.Array) -> Any:
     return compiled(model, prng.threefry(key), images)
 
 
-def _variables(model: Network, key: jax.Array, images: Images) -> Any:
+def _variables(model: Model, key: jax.Array, images: Images) -> Any:
     params, noise = jax.random.split(key)
     return model.init({"params": params, "noise": noise}, images)
 
 
-def logits_fn(model: Network, variables: Any) -> Partial:
+def logits_fn(model: Model, variables: Any) -> Partial:
     """The classifier ``logits_fn(keys, images) -> logits`` of a trained network.
 
     Args:
@@ -299,7 +299,7 @@ def logits_fn(model: Network, variables: Any) -> Partial:
     return response_fn(model, variables, "logits")
 
 
-def response_fn(model: Network, variables: Any, layer: str) -> Partial:
+def response_fn(model: Model, variables: Any, layer: str) -> Partial:
     """The function ``response_fn(keys, images) -> responses`` of a layer of a trained network.
 
     It is like ``logits_fn``. ``layer`` is a name from ``method="features"``, such as ``"v1"``.
@@ -307,7 +307,7 @@ def response_fn(model: Network, variables: Any, layer: str) -> Partial:
     return Partial(_Apply(model, layer), variables)
 
 
-def features_fn(model: Network, variables: Any) -> Partial:
+def features_fn(model: Model, variables: Any) -> Partial:
     """The function ``features(keys, images) -> {layer: array}`` of a trained network.
 
     It is like ``logits_fn``. The layers are those of ``method="features"``.
@@ -315,7 +315,7 @@ def features_fn(model: Network, variables: Any) -> Partial:
     return Partial(_Apply(model), variables)
 
 
-def noise_of(model: Network) -> Noise:
+def noise_of(model: Model) -> Noise:
     """The noise of a network's V1 or stem. If V1 has none, that of the stage before it."""
     if not isinstance(model, VOneNet):
         return model.stem_noise
@@ -323,12 +323,12 @@ def noise_of(model: Network) -> Noise:
     return before if model.v1.noise is None else model.v1.noise
 
 
-def is_stochastic(model: Network) -> bool:
+def is_stochastic(model: Model) -> bool:
     """Return True if the network's logits depend on the key."""
     return noise_of(model) is not None
 
 
-def with_noise(model: Network, noise: Noise) -> Network:
+def with_noise(model: Model, noise: Noise) -> Model:
     """The same network with other noise in V1, or behind the stem of a base network.
 
     Use it to evaluate a network that was trained without noise with it, or the reverse. Other noise
@@ -343,7 +343,7 @@ def with_noise(model: Network, noise: Noise) -> Network:
     return model.clone(v1=dataclasses.replace(model.v1, noise=noise), subcortical=before)
 
 
-def with_fixed_bank(model: Network, variables: Any) -> tuple[Network, Any]:
+def with_fixed_bank(model: Model, variables: Any) -> tuple[Model, Any]:
     """The network with the bank that it has learned as a constant, and its variables without it.
 
     For a network without a tuned bank, return what is given. The result can be used where a fixed
@@ -357,6 +357,6 @@ def with_fixed_bank(model: Network, variables: Any) -> tuple[Network, Any]:
     return fixed, {**variables, "params": params}
 
 
-def without_noise(model: Network) -> Network:
+def without_noise(model: Model) -> Model:
     """The same network without noise; its variables are valid for both."""
     return with_noise(model, None) if is_stochastic(model) else model

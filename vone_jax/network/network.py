@@ -74,7 +74,7 @@ class Network:
     stochastic: bool = False
     features: Callable[[jax.Array, jax.Array], Mapping[str, jax.Array]] | None = None
     preprocessing: Preprocessing = Preprocessing()
-    model: models.Network | None = None
+    model: models.Model | None = None
     variables: Any = None
     architecture: str = ""
     source: str = ""
@@ -84,7 +84,7 @@ class Network:
     validation: Split | None = None
     notes: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
-    trained: models.Network | None = None
+    trained: models.Model | None = None
     members: tuple["Network", ...] = ()
 
     def __post_init__(self):
@@ -100,7 +100,7 @@ class Network:
     def of_model(
         cls,
         name: str,
-        model: models.Network,
+        model: models.Model,
         variables: Any,
         image_size: int | None = None,
         **fields: Any,
@@ -180,7 +180,7 @@ class Network:
             features = place(prng.as_pytree(features, "features"))
         return dataclasses.replace(self, logits_fn=logits_fn, features=features)
 
-    def _of(self, model: models.Network, variables: Any) -> "Network":
+    def _of(self, model: models.Model, variables: Any) -> "Network":
         """The network with another module or other variables, and the functions of both."""
         made = Network.of_model(self.name, model, variables, self.image_size)
         names = ("model", "variables", "logits_fn", "features", "stochastic")

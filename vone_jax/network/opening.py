@@ -237,7 +237,7 @@ def _open_checkpoint(path: Path, v1_fields: Mapping[str, Any]) -> Network:
 
 
 def _converted(
-    name: str, model: models.Network, variables: Any, source: str, notes: Sequence[str] = ()
+    name: str, model: models.Model, variables: Any, source: str, notes: Sequence[str] = ()
 ) -> Network:
     """A network of other people's weights. 1000 classes are taken for those of ImageNet."""
     description = convert.describe(model)
