@@ -1,5 +1,6 @@
 """Strict settings for every test, made before JAX starts its backend."""
 
+import contextlib
 import gc
 import os
 import re
@@ -90,10 +91,20 @@ def optimised():
 
 @pytest.fixture
 def full_disk():
-    """Return a function that limits the size of files, as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    """A context that gives a function which limits the size of files, as a full disk does.
+
+    It ends within the test, because pytest itself may write to a file.
+    """
+
+    @contextlib.contextmanager
+    def limited():
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        try:
+            yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited
 
 
 def read_golden(name):

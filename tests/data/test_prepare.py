@@ -119,8 +119,9 @@ def test_an_archive_is_whole_or_as_before(tmp_path, full_disk):
     embedded.write_archive({"train": (images, labels), "test": (images, labels)}, path)
     before = path.read_bytes()
     assert [each.name for each in tmp_path.iterdir()] == ["subset"]
-    full_disk(1000)
-    with pytest.raises(OSError, match=f"{path} cannot be written: File too large"):
+    too_large = f"{path} cannot be written: File too large"
+    with full_disk() as limit_to, pytest.raises(OSError, match=too_large):
+        limit_to(1000)
         embedded.write_archive({"train": (images, labels), "test": (images, labels)}, path)
     assert path.read_bytes() == before
 

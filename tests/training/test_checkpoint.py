@@ -2,7 +2,6 @@
 
 import errno
 import json
-import resource
 import shutil
 
 import jax
@@ -274,21 +273,17 @@ def test_a_disk_without_room_is_named_before_anything_is_written(tmp_path, monke
         checkpoints.save(2, make_state(2), POSITION)
 
 
-def test_a_full_disk_is_an_error_and_older_checkpoints_stay(tmp_path):
-    """The full disk is a limit on the size of files."""
+def test_a_full_disk_is_an_error_and_older_checkpoints_stay(tmp_path, full_disk):
     directory = tmp_path / "checkpoints"
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     expected = r"could not be written to .*: File too large: .* steps \[1\] are intact"
     with pytest.raises(CheckpointError, match=expected):
         with Checkpoints(directory) as checkpoints:
             checkpoints.save(1, make_state(1), POSITION)
             checkpoints.wait()
-            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-            try:
+            with full_disk() as limit_to:
+                limit_to(4096)
                 checkpoints.save(2, make_state(2), POSITION)
                 checkpoints.wait()
-            finally:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     step, state, _ = restore(directory)
     assert step == 1
     assert_same(state, make_state(1))

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import re
-import resource
 import warnings
 from dataclasses import replace
 from types import SimpleNamespace
@@ -494,24 +493,22 @@ def test_a_worker_that_ends_with_a_request_to_stop_is_no_error(
     assert_same_run(tiny, tmp_path, whole)
 
 
-def test_a_full_disk_is_an_error_and_the_run_goes_on_when_there_is_room(tiny, whole, tmp_path):
+def test_a_full_disk_is_an_error_and_the_run_goes_on_when_there_is_room(
+    tiny, whole, tmp_path, full_disk
+):
     """The full disk is a limit on the size of files. It affects the checkpoint at 6."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     save = Checkpoints.save
 
     def fill(self, step, state, position):
         if step == 6:
             self.wait()
-            resource.setrlimit(resource.RLIMIT_FSIZE, (2048, hard))
+            limit_to(2048)
         save(self, step, state, position)
 
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Checkpoints, "save", fill)
-            with pytest.raises(training.CheckpointError, match=r"could not be written .*\[3\] are"):
-                train(tiny, tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with pytest.MonkeyPatch.context() as patch, full_disk() as limit_to:
+        patch.setattr(Checkpoints, "save", fill)
+        with pytest.raises(training.CheckpointError, match=r"could not be written .*\[3\] are"):
+            train(tiny, tmp_path)
     assert train(tiny, tmp_path).finished
     assert_same_run(tiny, tmp_path, whole)
 

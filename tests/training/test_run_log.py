@@ -156,21 +156,23 @@ def test_tensorboard_files_have_the_curves_from_the_start_once(path, tmp_path, l
 
 
 def test_a_log_that_cannot_be_written_is_named(path, full_disk):
-    with pytest.raises(OSError, match="log.jsonl cannot be written: File too large; the checkpoin"):
-        with RunLog(path, step=6, validated=6) as log:
-            full_disk(path.stat().st_size)
-            log.write(train_record(8))
-    with pytest.raises(OSError, match="log.jsonl cannot be written: File too large"):
-        full_disk(10)
-        RunLog(path, step=6, validated=6)
+    problem = "log.jsonl cannot be written: File too large"
+    with full_disk() as limit_to:
+        with pytest.raises(OSError, match=f"{problem}; the checkpoin"):
+            with RunLog(path, step=6, validated=6) as log:
+                limit_to(path.stat().st_size)
+                log.write(train_record(8))
+        limit_to(10)
+        with pytest.raises(OSError, match=problem):
+            RunLog(path, step=6, validated=6)
 
 
 def test_a_full_disk_does_not_hide_the_error_before(path, full_disk):
     """The CSV file that is written when the log is closed does not fit either."""
-    with pytest.raises(KeyError, match="the error"):
+    with full_disk() as limit_to, pytest.raises(KeyError, match="the error"):
         with RunLog(path, step=6, validated=6):
-            full_disk(10)
+            limit_to(10)
             raise KeyError("the error")
-    with pytest.raises(OSError, match="log.jsonl cannot be written"):
+    with full_disk() as limit_to, pytest.raises(OSError, match="log.jsonl cannot be written"):
         with RunLog(path, step=6, validated=6):
-            full_disk(10)
+            limit_to(10)
