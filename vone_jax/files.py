@@ -31,7 +31,7 @@ class LockedError(RuntimeError):
     """Another process holds the lock. The message says which one, if it is known."""
 
 
-def installed(package: str, path: str, requirement: str) -> Path:
+def in_package(package: str, path: str, requirement: str) -> Path:
     """The place of a file or folder in an installed package, which is not imported.
 
     If it is missing, a FileNotFoundError has the ``requirement`` that pip installs.

@@ -64,7 +64,7 @@ def test_without_foolbox_the_extra_is_named(monkeypatch):
 
 def test_a_package_without_the_file_is_named():
     with pytest.raises(FileNotFoundError, match="the package numpy lacks nothing.txt"):
-        files.installed("numpy", "nothing.txt", "numpy")
+        files.in_package("numpy", "nothing.txt", "numpy")
 
 
 def test_wrong_split_names_the_choice():

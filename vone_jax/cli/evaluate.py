@@ -183,7 +183,7 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
     except evaluation.OtherEvaluationError as error:
         return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS)
     except (ValueError, OSError, FloatingPointError) as error:
-        return cli.fail(PROGRAM, cli.located(error, tasks[0][0].directory), argv=argv)
+        return cli.fail(PROGRAM, cli.located(error, directory), argv=argv)
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         if not (told := mesh.too_little_memory(error)):
             raise
@@ -194,7 +194,7 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
     _warn(_after(finished))
     if jax.process_index() == 0:
         print(summary(finished))
-        print(f"results in {tasks[0][0].directory}")
+        print(f"results in {directory}")
     return cli.FINISHED
 
 

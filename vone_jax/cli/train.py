@@ -87,6 +87,8 @@ def main(argv: Sequence[str]) -> int:
         return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, _OPTIONS, argv)
     except ConnectionError as error:
         return cli.fail(PROGRAM, error)
+    # A typed option counts before the initial weights, these before the data, and the data before
+    # the config.
     experiment = arguments.experiment
     given = _given(argv)
     if "epochs" in given and experiment.steps is not None:
@@ -164,7 +166,7 @@ def _given(argv: Sequence[str]) -> dict[str, str]:
 
 def _parse(argv: Sequence[str], experiment: training.Experiment) -> Arguments:
     given, model = _given(argv), experiment.model
-    # V1 and all else that follows from these has to follow from what is typed.
+    # These come first, because the defaults of V1 and of other parts are computed from them.
     fields: dict[str, Any] = {"name": given.get("model.name", model.name)}
     for name in ("image_size", "in_channels"):
         value = given.get(f"model.{name}", "")

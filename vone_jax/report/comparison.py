@@ -98,7 +98,7 @@ def common_chance(runs: Sequence[Run]) -> float | None:
 
 def clean(run: Run) -> Result | None:
     """The result of a network as deployed on clean images; None if there is none."""
-    return next(iter(run.standing(_deployed(run, "clean"))), None)
+    return next(iter(run.comparable(_deployed(run, "clean"))), None)
 
 
 def _deployed(run: Run, kind: str) -> list[Result]:
@@ -117,7 +117,7 @@ def curve(run: Run, norm: str) -> dict[float, Result]:
     strongest: dict[float, Result] = {}
     in_norm = [result for result in _deployed(run, "attack") if result.attack.norm == norm]
     # Those on the most images come first. The same attack on fewer does not count.
-    for result in run.standing(in_norm):
+    for result in run.comparable(in_norm):
         if any(result.condition == other.condition for other in attacks):
             continue
         attacks.append(result)
@@ -211,7 +211,7 @@ def form_label(form: str) -> str:
 
 def corruptions(run: Run) -> dict[tuple[str, int], Result]:
     """(corruption, severity) -> the result of a network as deployed, sorted."""
-    return by_corruption(run.standing(_deployed(run, "corruption")))
+    return by_corruption(run.comparable(_deployed(run, "corruption")))
 
 
 def averaged(run: Run) -> dict[tuple[str, int], Result]:
@@ -221,7 +221,7 @@ def averaged(run: Run) -> dict[tuple[str, int], Result]:
 
 
 def by_corruption(measured: Sequence[Result]) -> dict[tuple[str, int], Result]:
-    """(corruption, severity) -> the result, sorted; ``measured`` is sorted as by ``Run.standing``.
+    """(corruption, severity) -> the result, sorted; ``measured`` is sorted as by ``Run.comparable``.
 
     Where a condition was measured in several forms, the one in floating point counts.
     """
@@ -236,7 +236,7 @@ def by_corruption(measured: Sequence[Result]) -> dict[tuple[str, int], Result]:
 def by_radius(attacks: Sequence[Result]) -> dict[tuple[str, str], Result]:
     """(norm, label of the radius) -> the result that counts, by norm and ascending radius.
 
-    The attacks are sorted as by ``Run.standing``.
+    The attacks are sorted as by ``Run.comparable``.
     """
     ordered = sorted(reversed(attacks), key=lambda r: (NORMS.index(r.attack.norm), r.attack.radius))
     return {(r.attack.norm, r.attack.eps_label): r for r in ordered}

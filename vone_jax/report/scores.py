@@ -238,7 +238,7 @@ def _measured(run: Run) -> Iterator[_Measured]:
         groups.setdefault(judged, []).append(result)
     for members in groups.values():
         kinds: dict[str, list[Result]] = {}
-        for result in run.standing(members):
+        for result in run.comparable(members):
             kinds.setdefault(result.kind, []).append(result)
         clean = next(iter(kinds.get("clean", [])), None)
         corrupted = results.common_corruptions(

@@ -250,7 +250,7 @@ def _weakest(runs: Sequence[Run], number: int) -> tuple[dict[str, str], list[lis
     for place, run in enumerate(runs):
         usual = [result for result in run.of_kind("attack") if not comparison.control(run, result)]
         for norm, by_settings in ladders.items():
-            for result in run.standing(each for each in usual if each.attack.norm == norm):
+            for result in run.comparable(each for each in usual if each.attack.norm == norm):
                 settings = comparison.attack_settings(result)
                 same = by_settings.setdefault(settings, [{} for _ in runs])
                 same[place].setdefault(result.attack.radius, result)

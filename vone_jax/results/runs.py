@@ -73,7 +73,7 @@ class Run:
         """
         return [each for each in self.results if each.kind != "physiology" and not each.published]
 
-    def standing(self, results: Iterable[Result]) -> list[Result]:
+    def comparable(self, results: Iterable[Result]) -> list[Result]:
         """Return the results that may be shown together, those on the most images first.
 
         They are on one data set, the first of ``sets`` that any of them is on, or on published

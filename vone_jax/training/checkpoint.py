@@ -56,7 +56,8 @@ class Position:
     validated: int = 0
     # Sums since the last line of the log, see step.Sums.
     interval: dict[str, Any] = dataclasses.field(default_factory=dict)
-    # Numbers of steps that were not finite and of examples that could not be read, with repeats.
+    # Numbers of steps that were not finite, and so skipped, and of images that could not be read,
+    # and so replaced, with repeats.
     passed_over: dict[str, int] = dataclasses.field(
         default_factory=lambda: {"steps": 0, "examples": 0}
     )
