@@ -518,6 +518,7 @@ def test_severities_in_words(severities, label):
         (wording.count(2000, "image"), "2,000 images"),
         (wording.count(1, "radius", "radii"), "1 radius"),
         (wording.printable("a\x00\ud800\n"), "a\ufffd\ufffd\n"),
+        (wording.printable("a\u202eb\u2066\u200f"), "a\ufffdb\ufffd\u200f"),
     ],
 )
 def test_wording(text, expected):

@@ -7,12 +7,15 @@ from typing import Any
 # A narrow space that does not break, as typographers put before a unit.
 SPACE = "\u202f"
 MINUS = "\u2212"
-# Control characters and lone surrogates, which JSON can hold and HTML cannot.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+# Control characters and lone surrogates, which JSON can hold and HTML cannot, and characters that
+# turn the direction of the text behind them.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def printable(text: str) -> str:
-    """The text with a replacement character for everything that no page can hold."""
+    """The text with a replacement character for what a page cannot hold or would garble."""
     return _UNPRINTABLE.sub("\ufffd", text)
 
 
