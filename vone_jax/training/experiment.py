@@ -314,7 +314,7 @@ class Experiment:
           ValueError: if the number of classes is not known, because it is that of the data.
         """
         if self.model.num_classes is None:
-            raise ValueError("model.num_classes must be an integer >= 1 to build the network")
+            raise ValueError("model.num_classes must be an integer >= 1 to build it, got None")
         return self.model.build(dtype=getattr(jnp, self.precision))
 
     def total_steps(self, steps_per_epoch: int) -> int:
