@@ -15,7 +15,7 @@ import os
 import platform
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -137,6 +137,13 @@ def locked(path: Path) -> Iterator[None]:
 def json_digest(value: Any) -> str:
     """The SHA-256 digest of a JSON value, in hexadecimal. The order of keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def array_checksum(arrays: Iterable[Any], start: int = 0) -> int:
+    """The CRC of the bytes of arrays, one after another, from that of earlier ones on."""
+    for array in arrays:
+        start = zlib.crc32(np.ascontiguousarray(array).tobytes(), start)
+    return start
 
 
 def matches_digest(record: dict[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from vone_jax import convert, models, results, training, v1
 from vone_jax.convert.checkpoint import read_safetensors, write_safetensors
 from vone_jax.convert.folder import describe
 from vone_jax.convert.state_dict import abstract_variables
+from vone_jax.network import open_network
 
 SHAPES = json.loads((Path(__file__).parents[1] / "golden" / "state_dict_keys.json").read_text())
 
@@ -222,10 +223,15 @@ def test_the_card_says_what_was_measured_and_no_more(vone, folder, tmp_path):
     def share(value):
         return results.Accuracy(value, (value - 0.1, value + 0.1), round(100 * value), 100)
 
+    size = vone[0].image_size
+    opened = open_network(str(folder))
+    network = results.Network(
+        "vone_resnet18", "VOneResNet-18", True, 1, opened.weights, None, image_size=size
+    )
     measured = [
         results.Result(
             name=name,
-            network=results.Network("vone_resnet18", "VOneResNet-18", True, 1, "0", None),
+            network=network,
             dataset=results.Dataset("imagenette", "validation", 100),
             condition=condition,
             protocol=protocol,
@@ -254,6 +260,17 @@ def test_the_card_says_what_was_measured_and_no_more(vone, folder, tmp_path):
         f"| b | PGD linf, gradients without noise 4/255 | fresh noise, 10 draws | {data} | 0.5000 "
         "| 0.4000 to 0.6000 |",
     ]
+    for change in ({"weights": "0"}, {"name": "resnet18"}, {"image_size": 2 * size}):
+        of_other = dataclasses.replace(network, **change)
+        other = dataclasses.replace(measured[-1], network=of_other)
+        with pytest.raises(ValueError, match="results must be of the network that is written"):
+            convert.save_folder(tmp_path / "c", *vone[:2], results=[*measured, other])
+    assert not (tmp_path / "c").exists()
+    # Earlier versions did not store the size.
+    earlier = dataclasses.replace(network, image_size=None)
+    of_earlier = [dataclasses.replace(each, network=earlier) for each in measured]
+    convert.save_folder(tmp_path / "c", *vone[:2], results=of_earlier)
+    assert (tmp_path / "c" / "README.md").read_text() == card
 
 
 def test_damaged_folders(folder):

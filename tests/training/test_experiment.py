@@ -171,7 +171,9 @@ def test_steps_take_precedence_over_epochs(experiment):
 def test_a_network_has_the_precision_of_its_experiment(experiment):
     assert replace(experiment, precision="bfloat16").build().back_end.dtype == jnp.bfloat16
     unknown = replace(experiment, model=replace(experiment.model, num_classes=None))
-    with pytest.raises(ValueError, match=r"model\.num_classes must be an integer >= 1 to build it, got None"):
+    with pytest.raises(
+        ValueError, match=r"model\.num_classes must be an integer >= 1 to build it, got None"
+    ):
         unknown.build()
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -70,8 +71,8 @@ def save_folder(
       folder: made if it does not exist. The three files of an earlier call are replaced.
       model: a network of ``models.create``.
       variables: its float32 variables.
-      results: results of ``eval.py``, see ``results.read``. The model card shows their accuracies.
-        Without them it says that nothing was measured.
+      results: results of ``eval.py`` with this network, see ``results.read``. The model card shows
+        their accuracies. Without them it says that nothing was measured.
       licence: of the weights, an identifier of the hub (``"apache-2.0"``, ``"other"``).
       source: the origin of the weights, in words, for the card.
       class_names: one name for each logit, such as ``network.class_names``. Without them, nobody
@@ -80,11 +81,13 @@ def save_folder(
 
     Raises:
       ValueError: if the network is not one of ``models.create``, or the variables not its own; for
-        a wrong number of names; or for a folder that ``check_place`` refuses.
+        results of another network; for a wrong number of names; or for a folder that
+        ``check_place`` refuses.
     """
-    folder = Path(folder)
+    folder, results = Path(folder), list(results)
     check_place(folder)
     description = describe(model)
+    _check_measured(results, description, variables)
     checked = checked_variables(model, flatten_dict(variables))
     arrays = {".".join(path): array for path, array in checked.items()}
     config = {"format": _FORMAT, "library_name": "vone_jax", "network": description}
@@ -102,6 +105,23 @@ def save_folder(
     card = _card(description, parameters, results, licence, source)
     files.replace(folder / "README.md", lambda file: file.write(card.encode()))
     return folder
+
+
+def _check_measured(
+    measured: Iterable[results.Result], description: Mapping[str, Any], variables: Any
+) -> None:
+    """Refuse results of another network than that of a description, or of other weights."""
+    weights = f"{files.array_checksum(jax.tree.leaves(variables)):08x}"
+    ours = description["name"], description["image_size"], weights
+    for result in measured:
+        of = result.network
+        theirs = of.name, of.image_size or ours[1], of.weights
+        if theirs != ours:
+            one, other = ("{} of {} pixels with the weights {}".format(*n) for n in (theirs, ours))
+            raise ValueError(
+                f"results must be of the network that is written: {result.name} is of {one}, this "
+                f"is {other}; evaluate this network"
+            )
 
 
 def check_place(folder: Path) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from vone_jax import arguments, models, prng, v1
+from vone_jax import arguments, files, models, prng, v1
 from vone_jax.data import Preprocessing
 from vone_jax.models import VOneNet
 from vone_jax.v1 import Noise
@@ -198,12 +198,12 @@ class Network:
         That of functions is also one of their programs, as JAX traces them, of the logits and of
         the features. JAX does not see what Python computes behind ``jax.pure_callback``.
         """
-        checksum = _checksum(self._arrays)
+        checksum = files.array_checksum(self._arrays)
         if self.model is None:
             programs = [self._program]
             if self.features is not None:
                 programs.append(jax.make_jaxpr(self.features)(*self._inputs()))
-                checksum = _checksum(_constants(programs[-1]), checksum)
+                checksum = files.array_checksum(_constants(programs[-1]), checksum)
             for program in programs:
                 # Addresses of functions differ between processes.
                 text = re.sub(r"0x[0-9a-f]+", "", str(program))
@@ -218,7 +218,7 @@ class Network:
         It is empty where there are none.
         """
         leaves = jax.tree.leaves(prng.as_pytree(self.logits_fn))
-        return f"{_checksum(leaves):08x}" if leaves else ""
+        return f"{files.array_checksum(leaves):08x}" if leaves else ""
 
     @functools.cached_property
     def parameters(self) -> int:
@@ -258,12 +258,6 @@ class _Layer:
         layers = features(keys, images)
         arguments.choice("layer", self.layer, layers)
         return layers[self.layer]
-
-
-def _checksum(arrays: Iterable[Any], start: int = 0) -> int:
-    for array in arrays:
-        start = zlib.crc32(np.ascontiguousarray(array).tobytes(), start)
-    return start
 
 
 def _constants(program: Any) -> Iterator[Any]:

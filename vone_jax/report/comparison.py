@@ -221,9 +221,10 @@ def averaged(run: Run) -> dict[tuple[str, int], Result]:
 
 
 def by_corruption(measured: Sequence[Result]) -> dict[tuple[str, int], Result]:
-    """(corruption, severity) -> the result, sorted; ``measured`` is sorted as by ``Run.comparable``.
+    """(corruption, severity) -> the result that counts, sorted.
 
-    Where a condition was measured in several forms, the one in floating point counts.
+    ``measured`` is in the order of ``Run.comparable``. Where a condition was measured in several
+    forms, the one in floating point counts.
     """
     corrupted = [(r, r.condition) for r in measured]
     corrupted = [(r, c) for r, c in corrupted if isinstance(c, results.CorruptionCondition)]
@@ -236,7 +237,7 @@ def by_corruption(measured: Sequence[Result]) -> dict[tuple[str, int], Result]:
 def by_radius(attacks: Sequence[Result]) -> dict[tuple[str, str], Result]:
     """(norm, label of the radius) -> the result that counts, by norm and ascending radius.
 
-    The attacks are sorted as by ``Run.comparable``.
+    The attacks are in the order of ``Run.comparable``.
     """
     ordered = sorted(reversed(attacks), key=lambda r: (NORMS.index(r.attack.norm), r.attack.radius))
     return {(r.attack.norm, r.attack.eps_label): r for r in ordered}
