@@ -280,6 +280,26 @@ def test_of_as_many_attacks_those_without_a_tag_are_usual(usual, tagged):
     assert controls == ["", f"gradients of {tagged} {noun}"] * 2
 
 
+def test_a_result_that_was_measured_once_more_is_not_the_usual_one():
+    """As in a directory, where "clean-try.json" comes before "clean.json"."""
+    made = [
+        built.accuracy(condition, built.answers(share), name=f"{name}{tag}")
+        for condition, name in (
+            (built.CLEAN, "clean"),
+            (built.attacked("linf", 0.1), "attack"),
+            (built.corrupted("fog", 3), "corruption"),
+        )
+        for share, tag in ((0.9, "-try"), (0.7, ""))
+    ]
+    run = built.run(made)
+    assert comparison.clean(run).name == "clean"
+    assert [each.name for each in comparison.curve(run, "linf").values()] == ["attack"]
+    assert [each.name for each in comparison.corruptions(run).values()] == ["corruption"]
+    (line,) = scores.table([run]).lines
+    values = line.scores["clean"], line.radii["linf_0.1"], line.scores["corruptions"]
+    assert [score.value for score in values] == pytest.approx([0.7] * 3)
+
+
 def test_a_corruption_at_more_severities_does_not_weigh_more():
     made = [
         built.accuracy(built.corrupted(name, severity), built.answers(share), name=f"{place}")

@@ -77,14 +77,15 @@ class Run:
         """Return the results that may be shown together, those on the most images first.
 
         They are on one data set, the first of ``sets`` that any of them is on, or on published
-        corrupted images, which come last.
+        corrupted images, which come last. Of as many images, the result of the shortest name is the
+        usual one and comes first, because a tag makes a name longer.
         """
         results = list(results)
         sets = self.sets or ranked_sets([self])
         used = {each.dataset.part for each in results if not each.published}
         counts = min(used, key=sets.index, default=None)
         shown = [each for each in results if each.published or each.dataset.part == counts]
-        return sorted(shown, key=lambda each: (not each.published, each.images), reverse=True)
+        return sorted(shown, key=lambda each: (each.published, -each.images, len(each.name)))
 
 
 def ranked_sets(runs: Iterable[Run]) -> tuple[tuple[str, str], ...]:
