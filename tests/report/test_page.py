@@ -493,9 +493,15 @@ def test_one_severity_is_no_mean_and_no_curve(severities, heading, charts):
 
 @pytest.mark.parametrize(
     ("corruptions", "told"),
-    [(("fog", "gaussian_blur"), "leave out the extra ones: Gaussian blur."), (("spatter",), "")],
+    [
+        (("fog", "gaussian_blur"), "leave out the extra ones: Gaussian blur."),
+        (("spatter",), ""),
+        (("fog", "frost_procedural"), ""),
+        (("fog", "haze"), "leave out the extra ones: Haze."),
+    ],
 )
 def test_corruptions_outside_the_means_are_named(corruptions, told):
+    """A drawn texture is in them in the place of frost. Haze is a corruption of a user."""
     made = built.measure("resnet18", corruptions=corruptions)
     text = rendered([built.run(made)]).find(id="corruptions").text
     assert told in text and ("leave out" in text) is bool(told)

@@ -67,8 +67,19 @@ def test_photographs_of_frost_are_preferred():
         built.accuracy(built.corrupted(name, 1), built.answers(share), name=name)
         for name, share in (("frost", 0.5), ("frost_procedural", 0.3))
     ]
-    (line,) = scores.table([built.run(made)]).lines
-    assert line.scores["weather"].value == 0.5
+    table = scores.table([built.run(made)])
+    assert table.lines[0].scores["weather"].value == 0.5
+    assert "drawn texture" not in " ".join(table.notes)
+
+
+def test_a_drawn_texture_in_the_place_of_frost_is_named():
+    runs = [
+        built.run([built.accuracy(built.corrupted(name, 1), built.answers(0.5))], label=label)
+        for name, label in (("frost", "a"), ("frost_procedural", "b"))
+    ]
+    mean = "the mean over 1 of the 15 common ones at severity 1, with a drawn texture in the place"
+    assert f"{mean} of frost for b; by group" in " ".join(scores.table(runs).notes)
+    assert f"{mean} of frost; by group" in " ".join(scores.table(runs[1:]).notes)
 
 
 def test_without_values_of_images_there_is_no_interval():

@@ -11,7 +11,6 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from vone_jax import names, results
-from vone_jax.names import EXTRA_CORRUPTIONS
 from vone_jax.report import (
     accuracy,
     cautions,
@@ -153,7 +152,8 @@ def _corruptions(runs: Sequence[Run]) -> dict[str, Any] | None:
         for name in names
         if max(sum(other == name for other, _ in each) for each in measured) > 1
     ]
-    extra = [name for name in names if name in EXTRA_CORRUPTIONS]
+    counted = [result for run in runs for result in comparison.averaged(run).values()]
+    averaged = {getattr(result.condition, "corruption", "") for result in counted}
     severities = [severity for each in measured for _, severity in each]
     over = wording.severity_label(severities)
     kinds = {tuple(sorted({severity for _, severity in each})) for each in measured if each}
@@ -162,7 +162,7 @@ def _corruptions(runs: Sequence[Run]) -> dict[str, Any] | None:
         "chart": accuracy.by_corruption(runs),
         "panels": panels,
         "ways": len(names),
-        "extra": [wording.words(name) for name in extra] if len(extra) < len(names) else [],
+        "extra": [wording.words(name) for name in names if name not in averaged],
         "over": over,
         "heading": mean if len(set(severities)) > 1 else f"at {over}",
     }

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from vone_jax import results
-from vone_jax.names import CORRUPTION_GROUPS, NORM_LABELS, NORMS
+from vone_jax.names import CORRUPTION_GROUPS, NORM_LABELS, NORMS, PROCEDURAL_FROST
 from vone_jax.report import comparison
 from vone_jax.report.wording import datasets, listing, markdown, severity_label
 from vone_jax.results import Result, Run
@@ -186,6 +186,12 @@ class _Measured(NamedTuple):
         return tuple((*key, result.form) for key, result in self.corruptions.items())
 
     @property
+    def draws_frost(self) -> bool:
+        """True if a drawn texture is in the place of photographs of frost."""
+        conditions = (result.condition for result in self.corruptions.values())
+        return any(getattr(each, "corruption", "") == PROCEDURAL_FROST for each in conditions)
+
+    @property
     def sets(self) -> set[tuple[str, str]]:
         """The data sets and splits of the results, apart from published corrupted images."""
         clean = [self.clean] if self.clean else []
@@ -206,6 +212,8 @@ def table(runs: Sequence[Run]) -> Table:
         if 2 * len({m.run.path for m in measured if m.ladder(norm) == ladder}) > len(attacked)
     ] or list(ladders)
     corrupted = _usual([(m.run, m.corrupted) for m in measured])
+    # Network -> whether its frost is a drawn texture.
+    drawn = {m.run.label: m.draws_frost for m in measured if corrupted and m.corrupted == corrupted}
     used = [
         ((settings.name, norm), settings.within(norm).fields)
         for each in measured
@@ -221,7 +229,7 @@ def table(runs: Sequence[Run]) -> Table:
     radii = {"_".join(radius): result.attack.label for radius, result in at_radii.items()}
     notes = ["No network has a score."]
     if lines:
-        notes = list(_notes(ladders, joined, corrupted, columns))
+        notes = list(_notes(ladders, joined, corrupted, columns, drawn))
     if len(sets := set().union(*(each.sets for each in measured))) > 1:
         notes.insert(
             0, f"The lines are of different data sets and must not be compared: {datasets(sets)}."
@@ -344,6 +352,7 @@ def _notes(
     joined: Sequence[str],
     corrupted: tuple,
     columns: Collection[str],
+    drawn: Mapping[str, bool],
 ) -> Iterator[str]:
     """The conditions that the means in the columns are over."""
     for norm, ladder in ladders.items():
@@ -360,9 +369,13 @@ def _notes(
     if corrupted:
         names = {name for name, *_ in corrupted}
         severities = severity_label([severity for _, severity, _ in corrupted])
+        frost = ", with a drawn texture in the place of frost" if any(drawn.values()) else ""
+        if frost and not all(drawn.values()):
+            frost += f" for {listing([label for label, is_drawn in drawn.items() if is_drawn])}"
         yield (
-            f"Corruptions: the mean over {len(names)} of the 15 common ones at {severities}; by "
-            f"group: the mean of the means of {listing(list(CORRUPTION_GROUPS))} corruptions."
+            f"Corruptions: the mean over {len(names)} of the 15 common ones at {severities}"
+            f"{frost}; by group: the mean of the means of {listing(list(CORRUPTION_GROUPS))} "
+            f"corruptions."
         )
     if "robust" in columns:
         yield "White box and corruptions: the mean of the two."
