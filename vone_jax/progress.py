@@ -81,7 +81,10 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
             self._bar.write(text, file=self._stream)
 
     def status(self) -> str:
-        """The progress in a line: units, time so far, and an estimate of the rest."""
+        """The progress in a line: units, time so far, and an estimate of the rest.
+
+        If all units are done, what is done now has none, and the line does not name them.
+        """
         spent = time.monotonic() - self._start
         done = self._done - self._first
         rest = ""
@@ -94,7 +97,7 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
             left = until_last * (self._total - self._done) / done - (spent - until_last)
             rest = f", about {_duration(left)} left" if left > 0 else ""
         doing = f"{self._doing}: " if self._doing else ""
-        count = f"{self._done} of {self._total} {self._unit}, " if self._total else ""
+        count = f"{self._done} of {self._total} {self._unit}, " if self._done < self._total else ""
         return f"{doing}{count}{_duration(spent)} so far{rest}"
 
     def _report(self, seconds: float) -> None:

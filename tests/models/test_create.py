@@ -240,12 +240,9 @@ def test_images_of_which_a_network_leaves_nothing_are_refused():
 def test_models_are_listed_by_pattern():
     assert models.list_models() == sorted(models.NAMES)
     assert models.list_models("*resnet50") == ["ev_resnet50", "resnet50", "vone_resnet50"]
-    assert models.list_models("vone_*", exclude_filters=["*efficient*", "*alex*"]) == [
-        "vone_cornet_s",
-        "vone_cornet_z",
-        "vone_resnet18",
-        "vone_resnet50",
-    ]
+    cornets = ["vone_cornet_s", "vone_cornet_z"]
+    assert models.list_models("vone_cornet*", exclude_filters=["*18", "*50"]) == cornets
+    assert models.list_models("vone_cornet*", exclude_filters=["*18", "*_z"]) == cornets[:1]
     assert models.list_models(exclude_filters="*18") == models.list_models("*[!8]")
     assert models.list_models("nothing") == []
 

@@ -184,7 +184,7 @@ def test_an_unknown_kind_has_an_error_of_its_own(directory):
         ("clean", {"dataset": "fashion"}, ["dataset"]),
         ("clean", {"protocol": None}, ["protocol: Field required"]),
         ("clean", {"protocol__draws": True}, ["draws"]),
-        ("clean", {"mood": "good"}, ["mood", "Unexpected"]),
+        ("clean", {"mood": "good"}, ["has the field mood, which", "remove the field"]),
         ("clean", {"measured": {"kind": "checks", "checks": [], "seen": 1}}, ["checks"]),
         ("attack", {"condition__attacks__0__norm": "l3"}, ["norm", "'l3'"]),
         ("attack", {"condition__attacks__0__eps": -1}, ["eps"]),

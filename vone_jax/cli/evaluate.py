@@ -73,8 +73,9 @@ PROGRAM = cli.program("eval.py")
 class Arguments:
     """The network, and what to evaluate."""
 
-    # A run directory, a folder, a checkpoint file or MODULE:FUNCTION, see above.
-    network: tyro.conf.Positional[str]
+    # A run directory, a folder, a checkpoint file or MODULE:FUNCTION, see --help.
+    network: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NETWORK")]
+    # What is measured, and how.
     request: evaluation.Request = evaluation.Request()
     # Directory of the result files.
     results: Path | None = None

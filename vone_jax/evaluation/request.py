@@ -78,7 +78,7 @@ class Request:
     """A request to evaluate a network. Every field is an option of eval.py.
 
     Attributes:
-      suite: names of suites, see above.
+      suite: Names of suites, see --help.
       examples: Number of images, every k-th of the split. Default: 5000, or all if there are
         fewer.
       batch_size: Images at a time, a multiple of the number of devices. Default: about 50, or

@@ -169,6 +169,11 @@ def _raise(path: Path, error: pydantic.ValidationError) -> NoReturn:
     if first["type"] == "union_tag_invalid" and field == "condition":
         kind = first.get("ctx", {}).get("tag")
         raise UnknownKindError(f"{path} is of the kind {kind!r}, which this version does not know")
+    if first["type"] == "unexpected_keyword_argument":
+        raise ResultError(
+            f"{path} has the field {field}, which this version does not know; remove the field, or "
+            "evaluate again"
+        )
     message = first["msg"].removeprefix("Value error, ")
     got = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r:.80}"
     where = f"{field}: " if field else ""
