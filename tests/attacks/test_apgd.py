@@ -81,10 +81,12 @@ def test_rises_are_counted_from_the_first_step_on():
 
 
 def test_sparsity_restarts_the_step_or_shortens_it():
-    control = apgd.Sparsity(jnp.full(3, 0.5), jnp.full(3, 20.0), jnp.full(3, 100.0))
+    steps = jnp.asarray([0.5, 0.5, 0.9])
+    control = apgd.Sparsity(steps, jnp.full(3, 20.0), jnp.full(3, 100.0))
     after, back = control.check(jnp.asarray([94.0, 95.0, 100.0]), jnp.float32(4.0))
     np.testing.assert_array_equal(back, [True, False, False])
-    np.testing.assert_allclose(after.step_size, [4.0, 0.4, 0.4])  # not below a tenth of eps
+    # A shorter step has two thirds of its length, and not less than a tenth of eps.
+    np.testing.assert_allclose(after.step_size, [4.0, 0.4, 0.6], rtol=1e-6)
     np.testing.assert_allclose(after.moved, np.array([94.0, 95.0, 100.0]) / 1.5, rtol=1e-6)
 
 

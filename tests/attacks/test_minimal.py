@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from tests.attacks import linear_problem as problem
 from tests.attacks import toy
 from vone_jax import prng
-from vone_jax.attacks import classifier, losses, norms
+from vone_jax.attacks import classifier, losses, minimal, norms
 from vone_jax.attacks.carlini_wagner import CW
 from vone_jax.attacks.deepfool import DeepFool
 from vone_jax.attacks.fab import FAB
@@ -143,6 +143,22 @@ def test_a_call_keeps_to_its_radius(images, weights, labels):
             np.testing.assert_array_equal(adversarial, images)
             assert np.sum(fooled) == 1
     assert np.sum(fooled) == np.sum(result.found)
+
+
+def test_noisy_logits_fool_from_two_standard_errors_on():
+    """Four draws of a margin, of which two lie 1 above and two 1 below the mean.
+
+    Their standard deviation is sqrt(4 / 3), and the standard error of the mean is half of that.
+    """
+    errors = np.array([-2.1, 1.9, 2.1]) * np.sqrt(4 / 3) / 2
+    margins = np.float32(errors + np.array([1, -1, -1, 1])[:, None])
+    logits = jnp.stack([jnp.zeros_like(margins), margins], axis=-1)
+    images = jnp.zeros((3, 1, 1, 1))
+    attack = DDN("l2", 1.0, eot_samples=4)
+    nothing = minimal.Closest(images, jnp.full(3, jnp.inf))
+    closest, fooled = attack.closer(nothing, images + 0.5, logits, images, jnp.zeros(3, jnp.int32))
+    np.testing.assert_array_equal(fooled, [False, False, True])
+    np.testing.assert_array_equal(closest.distance, [np.inf, np.inf, 0.5])
 
 
 def test_no_attack_claims_the_coin():

@@ -121,8 +121,9 @@ def test_sparse_l1_direction_takes_the_top_percent_and_stays_in_the_box():
     np.testing.assert_array_equal(np.flatnonzero(way), [198, 199])
     np.testing.assert_allclose(way[198:], 0.5)
     at_border = middle.at[0, 9, 19, 0].set(1.0)
-    way = norms.direction(gradient, "l1", "sparse", at_border).ravel()
-    np.testing.assert_array_equal(np.flatnonzero(way), [197, 198])
+    for sign, images in ((1, at_border), (-1, 1 - at_border)):
+        way = norms.direction(sign * gradient, "l1", "sparse", images).ravel()
+        np.testing.assert_array_equal(np.flatnonzero(way), [197, 198])
 
 
 def test_sparse_direction_takes_as_many_values_as_each_example_asks_for():

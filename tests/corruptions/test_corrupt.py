@@ -287,9 +287,50 @@ def test_uint8_truncates_exact_numbers(photographs):
     np.testing.assert_allclose(exact[lost], np.round(exact[lost]), atol=1e-6)
 
 
+def test_fog_covers_images_of_a_pixel_more_than_a_power_of_two():
+    images = jnp.full((1, 5, 4, 3), 0.5)
+    foggy = np.asarray(corruptions.corrupt(KEY, images, "fog", 3))
+    assert foggy.shape == images.shape and np.ptp(foggy, axis=2).min() > 0
+
+
 def test_other_types_of_numbers_stay(photographs):
     half = corruptions.corrupt(KEY, photographs.astype(jnp.bfloat16), "zoom_blur", 1)
     assert half.dtype == jnp.bfloat16
+
+
+# Of the numbers of make_tinyimagenet_c.py and of make_cifar_c.py, in the repository of the paper:
+# the sum of all, each times its severity.
+SUMS = {
+    "gaussian_noise": (2.06, 1.26),
+    "shot_noise": (795, 1850),
+    "impulse_noise": (1.22, 0.69),
+    "defocus_blur": (33.64, 18.6),
+    "glass_blur": (57.2, 43.75),
+    "motion_blur": (195, 143.5),
+    "zoom_blur": (18.05, 18.05),
+    "snow": (332.95, 335.7),
+    "frost": (18.9, 18.7),
+    "frost_procedural": (18.9, 18.7),
+    "fog": (54.05, 48.2),
+    "brightness": (5.5, 3),
+    "contrast": (2.25, 4.9),
+    "elastic_transform": (211.84, 92.16),
+    "pixelate": (9.5, 11.55),
+    "jpeg_compression": (616, 784),
+    "speckle_noise": (4.25, 2.26),
+    "gaussian_blur": (17.5, 11.9),
+    "spatter": (50.66, 50.15),
+    "saturate": (177.9, 26.9),
+}
+
+
+def test_the_tables_of_small_images_have_the_published_numbers():
+    """Those of ImageNet-C are compared with imagecorruptions, see test_other_tools.py."""
+    assert SUMS.keys() == tables.PARAMETERS.keys()
+    for name, sums in SUMS.items():
+        for table, total in zip(("tiny", "cifar"), sums, strict=True):
+            numbers = np.reshape(tables.PARAMETERS[name][table], (5, -1))
+            assert (np.arange(1, 6) @ numbers).sum() == pytest.approx(total, abs=1e-6), name
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from vone_jax import corruptions
 from vone_jax.corruptions import frost, weather
@@ -42,6 +43,18 @@ def test_photographs_are_enlarged_for_larger_images(photographs):
     crops = 255 * np.asarray(out) / 0.4
     # The rows count up by one, and 41 columns became 49.
     np.testing.assert_allclose(np.diff(crops[..., 1], axis=1).mean(), 41 / 49, atol=0.02)
+
+
+def test_photographs_are_interpolated_linearly_up_to_their_borders():
+    """As SciPy does between the centres of pixels."""
+    levels = np.random.default_rng(0).integers(0, 256, (5, 4, 3, 3)).astype(np.uint8)
+    photographs = corruptions.FrostImages(tuple(levels))
+    _, enlarged, _ = frost.prepare((1.0, 0.4), (7, 5, 3), photographs, 0.2)
+    places = np.meshgrid(*((np.arange(2 * side) + 0.5) / 2 - 0.5 for side in (4, 3)), indexing="ij")
+    for image, found in zip(levels.astype(float), enlarged, strict=True):
+        for plane in range(3):
+            expected = ndimage.map_coordinates(image[..., plane], places, order=1, mode="nearest")
+            np.testing.assert_allclose(found[..., plane], expected, atol=0.5)
 
 
 @pytest.mark.parametrize("scale", [0.2, 0.3])

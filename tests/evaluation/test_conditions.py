@@ -154,3 +154,4 @@ def test_the_result_names_the_attack_that_won(network):
     assert (record.attack.norm, record.attack.eps_label) == ("linf", "0.02")
     assert record.attack_name == "Worst of PGD"
     assert condition.name == "attack-worst-linf-0.02"
+    assert evaluation.WorstOf((weak,)).name == "attack-worst-linf-0.02"

@@ -199,3 +199,11 @@ def test_a_network_in_another_layout_is_judged_in_the_fast_one():
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), quick, judged(images)
         )
+
+
+def test_two_draws_have_a_spread():
+    """Of the accuracies 1 and 1/2: a standard deviation of 1 / sqrt(8), and 1/4 for their mean."""
+    found = judging.accuracy(np.array([[True, False], [True, True]]))
+    assert found.between_draws.accuracy == (1.0, 0.5)
+    assert found.between_draws.standard_deviation == pytest.approx(8**-0.5)
+    assert found.between_draws.standard_error == pytest.approx(0.25)

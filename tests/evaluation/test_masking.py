@@ -327,6 +327,14 @@ def test_verdicts(check, verdict):
 
 
 @pytest.mark.parametrize(
+    ("classes", "message"),
+    [(2, "DLR loss is not defined"), (3, "must do with fewer targets"), (9, "fewer targets")],
+)
+def test_the_dlr_loss_takes_three_classes(classes, message):
+    assert message in masking_checks.enough_classes(classes).meaning
+
+
+@pytest.mark.parametrize(
     ("fields", "message"),
     [
         (dict(norm="l0"), "norm must be one of"),

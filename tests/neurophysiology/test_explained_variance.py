@@ -235,6 +235,15 @@ def test_bad_input_is_refused(change, message):
         engine.explained_variance(**arguments)
 
 
+def test_a_stratum_may_have_two_images():
+    """One of them is fitted and one held out."""
+    features, _, recordings = synthetic(2.0)
+    strata = np.where(np.arange(135) < 2, 2, STRATA)
+    options = {"components": 12, "splits": 1, "half_splits": 1}
+    result = engine.explained_variance(features, recordings, strata, **options)
+    assert np.isfinite(result.score())
+
+
 def test_too_few_images_for_the_components():
     features, _, recordings = synthetic(2.0)
     with pytest.raises(ValueError, match="below the 25 images that are fitted"):

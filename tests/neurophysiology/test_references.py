@@ -58,6 +58,33 @@ def test_the_samples_are_complete_and_seven():
         assert PROPERTIES[name].neurons == reference.neurons
 
 
+def test_the_studies_without_counts_have_the_samples_of_brain_score():
+    """Of Ringach, Shapley, Hawken 2002 and of Freeman, Ziemba and others 2013."""
+    samples = {p.benchmark.split("-")[0]: p.neurons for p in PROPERTIES.values()}
+    assert (samples["Ringach2002"], samples["FreemanZiemba2013"]) == (304, 102)
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("circular_variance", 0, 1),
+        ("or_bandwidth", 0, 90),
+        ("orth_pref_ratio", 0, 1),
+        ("opr_cv_diff", -1, 1),
+        ("sf_bandwidth", 0, 100),
+        ("modulation_ratio", 0, 2),
+        ("texture_selectivity", 0, 1),
+        ("texture_sparseness", 0, 1),
+        ("texture_modulation_index", -1, 1),
+        ("abs_texture_modulation_index", 0, 1),
+    ],
+)
+def test_the_bins_span_what_rates_can_give(name, least, most):
+    edges = PROPERTIES[name].edges
+    assert (edges[0], edges[-1]) == (least, most)
+    np.testing.assert_allclose(np.diff(edges), (most - least) / (len(edges) - 1))
+
+
 @pytest.mark.parametrize("name", MEDIANS)
 def test_medians_within_bins_are_the_published_ones(name):
     edges, counts = PROPERTIES[name].edges, PUBLISHED[name].counts
@@ -147,8 +174,12 @@ def test_tables_that_cannot_be_used_are_refused(name, values, message):
         references({name: values})
 
 
+@pytest.mark.untyped
 def test_unknown_values_are_refused():
     with pytest.raises(ValueError, match="values must be one of"):
         compare(jax.random.key(0), {"colour": np.zeros(3)})
-    with pytest.raises(ValueError, match="finite"):
-        compare(jax.random.key(0), {"peak_sf": np.array([np.inf])})
+    for values in (np.array([np.inf]), np.zeros((3, 2))):
+        with pytest.raises(
+            ValueError, match=r"values\['peak_sf'\] must be finite or NaN, of shape"
+        ):
+            compare(jax.random.key(0), {"peak_sf": values})

@@ -127,10 +127,19 @@ class TestSpatialFrequency:
         curve = columns(np.exp(-2 * np.pi**2 * nx**2 * (SPATIAL_FREQUENCIES / 3 - 1) ** 2))
         found = tuning.bandwidth_ratio(curve)[0]
         assert expected - 5 < found < expected
+        # 100 points between the first and the last frequency; 100 % is a width of no step.
+        step = np.log2(SPATIAL_FREQUENCIES[-1] / SPATIAL_FREQUENCIES[0]) / 99
+        steps = np.log2(100 / found) / step
+        assert steps == pytest.approx(round(steps), abs=1e-6)
 
     def test_low_pass_units_have_no_bandwidth(self):
         curves = columns(np.exp(-SPATIAL_FREQUENCIES), np.linspace(0, 1, 22))
         assert np.isnan(tuning.bandwidth_ratio(curves)).all()
+
+    def test_a_peak_may_be_at_the_lowest_and_at_the_highest_frequency(self):
+        curves = columns(np.exp(-SPATIAL_FREQUENCIES), np.linspace(0, 1, 22))
+        ends = SPATIAL_FREQUENCIES[[0, -1]]
+        np.testing.assert_allclose(tuning.peak_frequency(curves), ends, rtol=1e-12)
 
     def test_properties_use_the_better_of_f0_and_f1(self):
         # F0 peaks at 1.09 cycles per degree, F1 (higher) at 6.17; both are of one unit.

@@ -246,6 +246,7 @@ def test_json_keeps_patterns(tiny):
     [
         (lambda: OptimizerConfig(rates=(("a", 0.0),)), "rates: the factor of 'a' must be .* > 0"),
         (lambda: OptimizerConfig(rates=("a", 1.0)), r"rates must be pairs .*got 'a'"),
+        (lambda: OptimizerConfig(rates=(("a", 1.0, 2.0),)), r"rates must be pairs .*got \('a', 1"),
         (lambda: replace(EXPERIMENT, freeze="conv"), "freeze must be a tuple of patterns"),
     ],
 )

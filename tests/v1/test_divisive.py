@@ -141,6 +141,10 @@ def test_a_pool_far_above_1_has_a_gradient_that_is_finite():
     assert np.isfinite(value) and np.isfinite(slopes)
 
 
+def test_oriented_pools_are_as_wide_as_published():
+    assert v1.OrientedPools().size == 25
+
+
 @pytest.mark.parametrize(("spread", "reach"), [(2.0, 8), (1.0, 4), (0.3, 1), (10.0, 40)])
 def test_the_reach_of_neighbours_is_half_of_eight_spreads(spread, reach):
     assert v1.NeighbouringChannels(spread=spread).reach == reach

@@ -45,6 +45,16 @@ def test_equal_numbers_of_filters_read_each_channel(simple, complex_, in_channel
     assert np.bincount(bank.channel).tolist() == counts
 
 
+def test_the_histogram_of_all_cells_is_the_mean_of_both_kinds():
+    """Equally many simple and complex cells follow it; the samples of the papers differ in size."""
+    bank = v1.sample_evnet_parameters(20_000, 20_000, sf_max=11.3)
+    histogram = v1.spatial_frequency_histogram("evnet", 0.0, 11.3)
+    counts, _ = np.histogram(bank.sf, histogram.edges)
+    np.testing.assert_allclose(histogram.weights, counts / 40_000, atol=0.01)
+    # 4 of 148 simple cells, and none of 84 complex cells.
+    assert histogram.weights[0] == pytest.approx(4 / 148 / 2)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -90,6 +90,14 @@ def test_kernels_equal_the_original(evnet_golden, name, cells):
         np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+def test_a_kernel_reaches_no_further_than_an_image_is_wide():
+    """On 4 pixels for 0.1 degrees, all of whose Gaussians are wider, but for that of the centre."""
+    config = v1.SubcorticalConfig(image_size=4, visual_degrees=0.1)
+    for cells in (v1.P_CELLS, v1.M_CELLS):
+        assert [len(taps) for taps in config.centre_and_surround(cells)] == [7, 7]
+        assert len(config.pool(cells)) == 7
+
+
 def log_spaced(low, high, base):
     return np.logspace(np.log(low) / np.log(base), np.log(high) / np.log(base), 12, base=base)
 
