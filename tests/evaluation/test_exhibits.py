@@ -47,12 +47,13 @@ def test_exhibits_hold_what_the_report_shows(tmp_path):
     assert np.any(arrays["responses_noisy"] != arrays["responses_clean"])
     np.testing.assert_array_equal(arrays["image"], tiny.tiny_images(1)[0][0])
     np.testing.assert_allclose(arrays["published_sf_edges"][[0, -1]], [0.5, 8.0])
+    np.testing.assert_allclose(arrays["published_ny_edges"][[0, -1]], 10 ** np.array([-1.0, 0.2]))
 
 
 @pytest.mark.slow
 def test_the_front_end_of_an_evnet_is_shown_behind_its_subcortical_stage(tmp_path):
     stage = v1.SubcorticalConfig(12, 12 / 28, in_channels=1)
-    config = dataclasses.replace(tiny.CONFIG, in_channels=2)
+    config = dataclasses.replace(tiny.CONFIG, in_channels=2, distribution="evnet")
     model = VOneNet(v1=config, back_end=tiny.TinyBackEnd(), subcortical=stage)
     key = jax.random.key(0)
     variables = model.init({"params": key, "noise": key}, jnp.zeros((1, 12, 12, 1)))
@@ -62,6 +63,10 @@ def test_the_front_end_of_an_evnet_is_shown_behind_its_subcortical_stage(tmp_pat
     expected = v1.noise_free_responses(config, before)[0]
     np.testing.assert_allclose(arrays["responses_clean"], expected, rtol=1e-4, atol=1e-4)
     assert np.any(arrays["responses_noisy"] != arrays["responses_clean"])
+    # Sizes of EVNets end at 1. The counts of ny are the sums of Ringach's columns.
+    for name, counts in (("nx", [3, 22, 39, 8]), ("ny", [11, 11, 25, 25])):
+        np.testing.assert_allclose(arrays[f"published_{name}_edges"][[0, -1]], [0.1, 1.0])
+        np.testing.assert_array_equal(arrays[f"published_{name}_weights"], counts)
 
 
 def job_with_labels(directory, labels):

@@ -144,11 +144,15 @@ def _v1_responses(network: Network, images: jax.Array, noise_key: jax.Array | No
 def _published(config: v1.VOneBlockConfig) -> dict[str, np.ndarray]:
     """The published histograms, over the spatial frequencies of the block's configuration."""
     measured = "physiological" if config.distribution == "uniform" else config.distribution
+    known = v1.distributions
+    sizes = known.SIZE_X, known.SIZE_Y
+    if measured.startswith("evnet"):
+        sizes = known.EVNET_SIZE_X, known.EVNET_SIZE_Y
     histograms = {
         "sf": v1.spatial_frequency_histogram(measured, config.sf_min, config.sf_max),
-        "theta": v1.distributions.ORIENTATION,
-        "nx": v1.distributions.SIZE_X,
-        "ny": v1.distributions.SIZE_Y,
+        "theta": known.ORIENTATION,
+        "nx": sizes[0],
+        "ny": sizes[1],
     }
     arrays = {}
     for name, histogram in histograms.items():

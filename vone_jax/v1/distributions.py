@@ -139,6 +139,10 @@ SPATIAL_FREQUENCY_COMPLEX = Histogram(
 EVNET_SIZE_EDGES: tuple[float, ...] = tuple(float(10.0**e) for e in (-1.0, -0.75, -0.5, -0.25, 0.0))
 EVNET_SIZE_COUNTS = tuple(row[:4] for row in SIZE_COUNTS[:4])
 EVNET_SIZE_X = Histogram(EVNET_SIZE_EDGES, tuple(map(sum, EVNET_SIZE_COUNTS)), "log10")
+# The marginal distribution of ny, for figures.
+EVNET_SIZE_Y = Histogram(
+    EVNET_SIZE_EDGES, tuple(map(sum, zip(*EVNET_SIZE_COUNTS, strict=True))), "log10"
+)
 
 
 def size_y_given_x(
