@@ -57,6 +57,7 @@ def environment() -> jinja2.Environment:
     made.filters["whole"] = _whole
     made.filters |= {
         "interval": lambda ends: wording.interval(*ends),
+        "form_label": comparison.form_label,
         "mean": results.mean_accuracy,
     }
     made.globals |= {
@@ -64,9 +65,6 @@ def environment() -> jinja2.Environment:
         "eps_label": names.eps_label,
         "color": charts.color,
         "marker": charts.marker,
-        "comparison": comparison,
-        "images": images,
-        "tuning": tuning,
     }
     return made
 
@@ -90,14 +88,18 @@ def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
         published = [r for run in runs for r in run.results if r.published]
         datasets = {f"published images of {r.dataset.name.rpartition('/')[0]}" for r in published}
     methods = {getattr(r.measured, "interval_method", "") for run in runs for r in run.results}
+    banks = _banks(runs)
     return {
         "runs": runs,
         "title": " and ".join(labels) if len(labels) <= 2 else f"{len(labels)} networks",
+        "strip": images.strip(banks[0]["arrays"]) if banks else "",
         "datasets": sorted(datasets),
+        "images_shown": comparison.images(runs),
         "measured_on": max(r.provenance.started for run in runs for r in run.results)[:10],
         "cautions": cautions.cautions(runs),
         "comparisons": paired.comparisons(runs),
         "headlines": comparison.headlines(runs),
+        "near_chance": [comparison.near_chance(run) for run in runs],
         "answer": accuracy.overview(runs),
         "attack_panels": [(norm, accuracy.attack_chart(runs, norm)) for norm in attacked],
         "with_other_noise": [
@@ -112,9 +114,9 @@ def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
         "corruption_means": entries(runs, "corruption_means"),
         "scores": table,
         "score_parts": [[name for name in part if name in table.columns] for part in scores.PARTS],
-        "exhibits": images.galleries(runs),
+        "galleries": images.galleries(runs),
         "corruptions": _corruptions(runs),
-        "banks": _banks(runs),
+        "banks": banks,
         "physiology": physiology.section(runs),
         "training": training,
         "table": _table(runs),
@@ -168,8 +170,8 @@ def _corruptions(runs: Sequence[Run]) -> dict[str, Any] | None:
     }
 
 
-def _banks(runs: Sequence[Run]) -> list[tuple[list[str], Mapping[str, np.ndarray]]]:
-    """The V1 front ends, (networks, arrays); networks with the same one share an entry."""
+def _banks(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The V1 front ends, with their pictures; networks with the same one share an entry."""
     shared: dict[bytes, tuple[list[str], Mapping[str, np.ndarray]]] = {}
     for _, run, result in entries(runs, "v1"):
         if result.arrays:
@@ -178,7 +180,17 @@ def _banks(runs: Sequence[Run]) -> list[tuple[list[str], Mapping[str, np.ndarray
             labels, _ = shared.setdefault(key, ([], result.arrays))
             if run.label not in labels:
                 labels.append(run.label)
-    return list(shared.values())
+    return [
+        {
+            "labels": labels,
+            "arrays": arrays,
+            "mosaics": images.mosaics(arrays),
+            "histograms": [tuning.bank_histogram(arrays, name) for name in tuning.PARAMETERS],
+            "image": images.photograph(arrays["image"]),
+            "maps": images.response_maps(arrays),
+        }
+        for labels, arrays in shared.values()
+    ]
 
 
 def _table(runs: Sequence[Run]) -> dict[str, Any]:
