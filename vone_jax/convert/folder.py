@@ -87,8 +87,8 @@ def save_folder(
     folder, results = Path(folder), list(results)
     check_place(folder)
     description = describe(model)
-    _check_measured(results, description, variables)
     checked = checked_variables(model, flatten_dict(variables))
+    _check_measured(results, model, variables)
     arrays = {".".join(path): array for path, array in checked.items()}
     config = {"format": _FORMAT, "library_name": "vone_jax", "network": description}
     if class_names:
@@ -108,19 +108,20 @@ def save_folder(
 
 
 def _check_measured(
-    measured: Iterable[results.Result], description: Mapping[str, Any], variables: Any
+    measured: Iterable[results.Result], model: models.Model, variables: Any
 ) -> None:
-    """Refuse results of another network than that of a description, or of other weights."""
-    weights = f"{files.array_checksum(jax.tree.leaves(variables)):08x}"
-    ours = description["name"], description["image_size"], weights
+    """Refuse results of other weights than those of a network, or of images of another size."""
+    # A tuned bank is fixed where a network is evaluated.
+    _, evaluated = models.with_fixed_bank(model, variables)
+    ours = model.image_size, f"{files.array_checksum(jax.tree.leaves(evaluated)):08x}"
     for result in measured:
         of = result.network
-        theirs = of.name, of.image_size or ours[1], of.weights
+        theirs = of.image_size or ours[0], of.weights
         if theirs != ours:
-            one, other = ("{} of {} pixels with the weights {}".format(*n) for n in (theirs, ours))
+            one, other = ("{} pixels and the weights {}".format(*each) for each in (theirs, ours))
             raise ValueError(
-                f"results must be of the network that is written: {result.name} is of {one}, this "
-                f"is {other}; evaluate this network"
+                f"results must be of the network that is written: {result.name} is of one with "
+                f"{one}, this has {other}; evaluate this network"
             )
 
 
