@@ -45,7 +45,7 @@ train laboratory/components:bas                 | bas          | did you mean 'b
 train nofile.py                                 | nofile.py    | there is no file
 train broken.py                                 | broken.py    | division by zero
 train empty.py                                  | empty.py     | must define experiment = Experiment
-train barred/own.py                             | barred/own.py | there is no file
+train barred/own.py                             | CONFIG barred/own.py | Permission denied
 train r extra                                   | extra        | train each by itself
 train r --steps 9 extra                         | extra        | belongs to no option
 train r --data photos                           | --data       | a group of that name
@@ -210,6 +210,7 @@ eval net --gallery-norm l1 --gallery-eps 1e9    | --gallery-eps | at most 784 in
 eval net --steps 100000000000000000000          | --steps      | <= 2147483647
 eval net --results empty.py/there               | --results    | Not a directory
 eval net --results barred/there                 | --results    | Permission denied
+eval barred/run                                 | barred/run   | Permission denied
 eval net --seed=-1                              | --seed       | an integer >= 0
 eval net --workers=-1                           | --workers    | an integer >= 0
 eval net --noise loud                           | --noise      | one of fresh, frozen
@@ -282,7 +283,7 @@ sweep s --shard 9/8                             | --shard      | 1 <= INDEX <= C
 sweep s --only trian                            | --only       | did you mean 'train'
 sweep s --weights nowhere --dry-run             | --weights    | sweeps that open networks
 sweep s --runs text.txt                         | --runs       | must be a directory
-sweep s --runs barred/there                     | --runs       | Permission denied | 1
+sweep s --runs barred/there                     | --runs barred/there: P | Permission denied
 sweep s --dryrun                                | --dryrun     | did you mean --dry-run
 sweep s --source nosuch                         | --source     | 'folder:<path>'
 sweep s --source photos                         | --source     | did you mean 'folder:photos'
@@ -297,14 +298,15 @@ report void --v1-match                          | --v1-match   | needs --tables 
 report void --tables x --v1-match 0             | --v1-match   | an integer >= 1
 report void --tables text.txt                   | --tables     | must be a directory
 report void --out void                          | --out        | is a directory
-report void --out barred/page.html              | void         | make them with
-report void --tables barred/there               | void         | make them with
+report void --out barred/page.html              | --out        | Permission denied
+report void --tables barred/there               | --tables     | Permission denied
 report void --out ''                            | --out        | has an empty value; give one
 report void --tabels x                          | --tabels     | did you mean '--tables'
 convert                                         | FILE         | required
 convert nosuch.pth                              | FILE must be | there is none at nosuch.pth
 convert void                                    | FILE must be | a checkpoint file, void is a dir
-convert barred/net.pth                          | FILE must be | there is none at barred/net.pth
+convert barred/net.pth                          | FILE barred/net.pth | Permission denied
+convert text.txt --out barred/there             | --out        | Permission denied
 convert text.txt --image-size=-4                | --image-size | an integer from 8 to 4096
 convert text.txt --image-size 1000000           | --image-size | an integer from 8 to 4096
 convert text.txt --outt x                       | --outt       | did you mean '--out'
@@ -316,7 +318,8 @@ prepare                                         | COMMAND      | required
 prepare foo                                     | foo          | tfds
 prepare idx --name cifar                        | --name       | kmnist
 prepare idx --source nowhere                    | --source     | directory of the IDX files
-prepare idx --source barred/there               | --source     | directory of the IDX files
+prepare idx --source barred/there               | --source     | Permission denied
+prepare idx --data-dir barred/there --source .  | --data-dir   | Permission denied
 prepare idx --name mnist                        | --source     | the IDX files of mnist
 prepare idx --data-dir text.txt                 | --data-dir   | must be a directory
 prepare tfds cifar11                            | cifar11      | TFDS has no set

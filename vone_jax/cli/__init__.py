@@ -32,6 +32,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from vone_jax import files
 from vone_jax.arguments import nearest
 
 # Exit statuses. 75 is EX_TEMPFAIL of sysexits.h: the work is not done yet, run it again.
@@ -158,9 +159,18 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(fail(self.prog, message, WRONG_ARGUMENTS))
 
     def directory(self, name: str, path: Path | str | None) -> None:
-        """Refuse a file where an option names a directory to write."""
-        if path is not None and os.path.exists(path) and not os.path.isdir(path):
-            self.error(f"{name} must be a directory, {path} is a file")
+        """Refuse a file where an option names a directory to write, and a place out of reach."""
+        if path is not None:
+            self.in_reach(name, path)
+            if os.path.exists(path) and not os.path.isdir(path):
+                self.error(f"{name} must be a directory, {path} is a file")
+
+    def in_reach(self, name: str, path: Path | str) -> None:
+        """Refuse a path at which the process may not look."""
+        try:
+            files.check_access(name, path)
+        except ValueError as error:
+            self.error(str(error))
 
 
 def located(error: Exception, directory: Path) -> Exception:

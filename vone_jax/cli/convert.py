@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--licence", default="other", help="Licence of the weights. Default: other."
     )
     options = parser.parse_args(argv)
+    parser.in_reach("FILE", options.file)
     if os.path.isdir(options.file):
         parser.error(f"FILE must be a checkpoint file, {options.file} is a directory")
     if not os.path.isfile(options.file):

@@ -63,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"--source must be given: the directory of the IDX files of {options.name}"
             )
         folder = options.source or DEBIAN_FASHION_MNIST
+        parser.in_reach("--source", folder)
         if not os.path.isdir(folder):
             parser.error(
                 f"--source must be the directory of the IDX files, there is none at {folder}"

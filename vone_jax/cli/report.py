@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--v1-match needs --tables DIR")
     if arguments.v1_match is not None and arguments.v1_match < 1:
         parser.error(f"--v1-match must be an integer >= 1, got {arguments.v1_match}")
+    parser.in_reach("--out", arguments.out)
     if os.path.isdir(arguments.out):
         parser.error(f"--out must be a file, {arguments.out} is a directory")
     parser.directory("--tables", arguments.tables)

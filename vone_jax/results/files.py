@@ -153,9 +153,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         return files.read_npz(path)
-    except OSError as error:
-        raise ResultError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in files.NOT_PERMITTED:
+            raise ResultError(f"{path} cannot be read: {error.strerror}") from error
         raise ResultError(
             f"{path} is damaged ({error.__cause__ or error}); delete it and its JSON file and "
             f"evaluate again"
