@@ -280,8 +280,8 @@ def test_of_as_many_attacks_those_without_a_tag_are_usual(usual, tagged):
     assert controls == ["", f"gradients of {tagged} {noun}"] * 2
 
 
-def test_a_result_that_was_measured_once_more_is_not_the_usual_one():
-    """As in a directory, where "clean-try.json" comes before "clean.json"."""
+def test_a_result_that_was_measured_once_more_is_not_the_usual_one(tmp_path):
+    """Among files, clean-try.json comes before clean.json."""
     made = [
         built.accuracy(condition, built.answers(share), name=f"{name}{tag}")
         for condition, name in (
@@ -291,8 +291,10 @@ def test_a_result_that_was_measured_once_more_is_not_the_usual_one():
         )
         for share, tag in ((0.9, "-try"), (0.7, ""))
     ]
-    run = built.run(made)
+    (run,) = results.load([built.write(tmp_path, made)])
     assert comparison.clean(run).name == "clean"
+    first = [row.results[0].name for row in comparison.rows([run]) if not row.repeat]
+    assert first == ["clean", "attack", "corruption"]
     assert [each.name for each in comparison.curve(run, "linf").values()] == ["attack"]
     assert [each.name for each in comparison.corruptions(run).values()] == ["corruption"]
     (line,) = scores.table([run]).lines
@@ -349,8 +351,7 @@ def test_a_result_with_another_seed_is_named():
     usual = built.accuracy(built.CLEAN, built.answers(0.9), name="clean")
     seed = results.Key(1, usual.key.stream)
     again = built.accuracy(built.CLEAN, built.answers(0.8), name="clean-s1", key=seed)
-    # In the order of their files.
-    labels = [(row.label, row.detail) for row in comparison.rows([built.run([again, usual])])]
+    labels = [(row.label, row.detail) for row in comparison.rows([built.run([usual, again])])]
     assert labels == [("Clean images", ""), ("Clean images", "clean-s1")]
 
 

@@ -507,6 +507,16 @@ def test_corruptions_outside_the_means_are_named(corruptions, told):
     assert told in text and ("leave out" in text) is bool(told)
 
 
+def test_a_corruption_outside_the_means_of_one_network_is_named():
+    """The mean of the other one is over nothing else."""
+    runs = [
+        built.run(built.measure("resnet18", corruptions=names), label=label)
+        for names, label in ((("fog", "gaussian_blur"), "a"), (("gaussian_blur",), "b"))
+    ]
+    text = rendered(runs).find(id="corruptions").text
+    assert "leave out the extra ones: Gaussian blur." in text
+
+
 def test_one_radius_makes_no_line():
     tree = rendered([built.run(built.measure("resnet18", {"clean": 0.9, "l1": (0.2,)}))])
     (plot,) = [e for e in tree.find(id="attacks").all("div")

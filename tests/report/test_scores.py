@@ -82,6 +82,30 @@ def test_a_drawn_texture_in_the_place_of_frost_is_named():
     assert f"{mean} of frost; by group" in " ".join(scores.table(runs[1:]).notes)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_drawn_texture_in_one_of_two_lines_is_named(order):
+    """With noise of its own and frozen, of which only one has photographs."""
+    made = [
+        built.accuracy(
+            built.corrupted(name, 1), built.answers(0.5), of=built.network("vone_resnet18"),
+            name=name, protocol=results.Protocol(noise, 1),
+        )
+        for name, noise in (("frost", "frozen"), ("frost_procedural", "fresh"))
+    ]  # fmt: skip
+    table = scores.table([built.run(made[::order])])
+    assert len(table.lines) == 2
+    assert "with a drawn texture in the place of frost; by group" in " ".join(table.notes)
+
+
+def test_a_drawn_texture_in_no_mean_is_not_named():
+    made = [built.accuracy(built.corrupted("frost_procedural", 1), built.answers(0.5), name="f")]
+    usual = built.measure("resnet18", corruptions=("fog", "snow"), severities=(1,))
+    others = [built.run(usual, label=label) for label in "ab"]
+    table = scores.table([built.run(made, label="c"), *others])
+    assert "the mean over 2 of the 15" in " ".join(table.notes)
+    assert "drawn texture" not in " ".join(table.notes)
+
+
 def test_without_values_of_images_there_is_no_interval():
     made = built.accuracy(built.CLEAN, built.answers(0.9), index=False)
     table = scores.table([built.run([made])])

@@ -313,13 +313,8 @@ def control(run: Run, result: Result) -> str:
         # The usual number differs between networks: one without noise needs one draw.
         same = [other for other in run.of_kind("attack") if other.attack_noise == "same"]
         counts = Counter(attack_condition(other).eot_samples for other in same)
-        # Of two numbers that are as frequent, that of the result with the shorter name: a tag makes
-        # names longer.
-        lengths = {
-            number: min(len(r.name) for r in same if attack_condition(r).eot_samples == number)
-            for number in counts
-        }
-        usual = min(counts, key=lambda number: (-counts[number], lengths[number], -number))
+        # Of two numbers that are as frequent, that of the first result.
+        ((usual, _),) = counts.most_common(1)
         own = attack_condition(result).eot_samples
         if own != usual:
             draws = f"gradients of {count(own, 'draw')}"
@@ -351,10 +346,8 @@ def rows(runs: Sequence[Run]) -> list[Row]:
     """All measured accuracies: clean first, then attacks by norm and radius, then corruptions."""
     table: dict[tuple, tuple[Sequence[str], list[Result | None]]] = {}
     for position, run in enumerate(runs):
-        # Of results that are described alike, the one of the shortest name is the usual one: a tag
-        # makes it longer.
-        measured = run.of_kind("clean", "attack", "corruption")
-        for result in sorted(measured, key=lambda result: len(result.name)):
+        # Of results that are described alike, the first is the usual one.
+        for result in run.of_kind("clean", "attack", "corruption"):
             key, *names = _described(run, result)
             repeat = 0
             while table.setdefault((key, repeat), (names, [None] * len(runs)))[1][position]:

@@ -154,8 +154,11 @@ def _corruptions(runs: Sequence[Run]) -> dict[str, Any] | None:
         for name in names
         if max(sum(other == name for other, _ in each) for each in measured) > 1
     ]
-    counted = [result for run in runs for result in comparison.averaged(run).values()]
-    averaged = {getattr(result.condition, "corruption", "") for result in counted}
+    extra: dict[str, None] = {}
+    for run, each in zip(runs, measured, strict=True):
+        averaged = comparison.averaged(run).values()
+        counted = {getattr(result.condition, "corruption", "") for result in averaged}
+        extra |= dict.fromkeys(name for name, _ in each if name not in counted)
     severities = [severity for each in measured for _, severity in each]
     over = wording.severity_label(severities)
     kinds = {tuple(sorted({severity for _, severity in each})) for each in measured if each}
@@ -164,7 +167,7 @@ def _corruptions(runs: Sequence[Run]) -> dict[str, Any] | None:
         "chart": accuracy.by_corruption(runs),
         "panels": panels,
         "ways": len(names),
-        "extra": [wording.words(name) for name in names if name not in averaged],
+        "extra": [wording.words(name) for name in extra],
         "over": over,
         "heading": mean if len(set(severities)) > 1 else f"at {over}",
     }

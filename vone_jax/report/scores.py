@@ -212,8 +212,11 @@ def table(runs: Sequence[Run]) -> Table:
         if 2 * len({m.run.path for m in measured if m.ladder(norm) == ladder}) > len(attacked)
     ] or list(ladders)
     corrupted = _usual([(m.run, m.corrupted) for m in measured])
-    # Network -> whether its frost is a drawn texture.
-    drawn = {m.run.label: m.draws_frost for m in measured if corrupted and m.corrupted == corrupted}
+    # Network -> whether its frost is a drawn texture, in any of its lines.
+    drawn: dict[str, bool] = {}
+    for each in measured:
+        if corrupted and each.corrupted == corrupted:
+            drawn[each.run.label] = drawn.get(each.run.label, False) or each.draws_frost
     used = [
         ((settings.name, norm), settings.within(norm).fields)
         for each in measured

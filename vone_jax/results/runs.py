@@ -40,7 +40,8 @@ class Run:
       stochastic: whether the network as trained draws noise.
       config: the content of config.json; empty if there is none.
       log: the lines of log.jsonl; empty if there is none.
-      results: all results, in the order of their file names.
+      results: all results in the order of their names, so that one which was measured again under
+        a tag comes after the usual one.
       gaps: files that are missing, cut off or unfinished. The other results are usable.
       warnings: other problems that leave the results usable.
       sets: pairs of data set and split, the first is used first. They are the same for all runs
@@ -77,15 +78,14 @@ class Run:
         """Return the results that may be shown together, those on the most images first.
 
         They are on one data set, the first of ``sets`` that any of them is on, or on published
-        corrupted images, which come last. Of as many images, the result of the shortest name is the
-        usual one and comes first, because a tag makes a name longer.
+        corrupted images, which come last.
         """
         results = list(results)
         sets = self.sets or ranked_sets([self])
         used = {each.dataset.part for each in results if not each.published}
         counts = min(used, key=sets.index, default=None)
         shown = [each for each in results if each.published or each.dataset.part == counts]
-        return sorted(shown, key=lambda each: (each.published, -each.images, len(each.name)))
+        return sorted(shown, key=lambda each: (each.published, -each.images))
 
 
 def ranked_sets(runs: Iterable[Run]) -> tuple[tuple[str, str], ...]:
@@ -229,10 +229,13 @@ def _load(path: Path) -> Run:
 
 
 def _result_files(path: Path) -> list[Path]:
-    """The result files of a run directory, or of a directory that holds nothing else."""
+    """The result files of a run directory, or of a directory that holds nothing else, by name.
+
+    Names are compared without their ending, before which "-" comes.
+    """
     if (path / "results").is_dir() or (path / "config.json").exists():
         path = path / "results"
-    return sorted(path.glob("*.json"))
+    return sorted(path.glob("*.json"), key=lambda file: file.stem)
 
 
 def _results(run: Path, gaps: list[str], warnings: list[str]) -> Iterator[Result]:
