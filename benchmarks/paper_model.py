@@ -103,9 +103,8 @@ class Work:
 
     def __init__(self, name: str, size: int, precision: str, remat: bool = False):
         config = ModelConfig(name=name, num_classes=1000, image_size=size)
-        data = DataConfig(source="none")
-        experiment = Experiment(name="paper", model=config, data=data, precision=precision)
-        self.model = experiment.build()
+        experiment = Experiment(name="paper", model=config, data=DataConfig(source="none"))
+        self.model = config.build(dtype=getattr(jnp, precision))
         self.loss_fn = make_loss(self.model, 0.0, remat)
         self.state = jax.eval_shape(lambda: initial_state(experiment, self.model))
         self.size = size

@@ -314,7 +314,10 @@ class Experiment:
           ValueError: if the number of classes is not known, because it is that of the data.
         """
         if self.model.num_classes is None:
-            raise ValueError("model.num_classes must be an integer >= 1 to build it, got None")
+            raise ValueError(
+                "model.num_classes must be an integer >= 1 to build the network, got None; give "
+                "it, or take the experiment of a run"
+            )
         return self.model.build(dtype=getattr(jnp, self.precision))
 
     def total_steps(self, steps_per_epoch: int) -> int:

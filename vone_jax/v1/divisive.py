@@ -195,9 +195,9 @@ def divide_by_oriented_pools(
     """
     number, height, width, channels = responses.shape
     reach = size // 2
-    # Zeros behind the map, so that what wraps around meets no response.
-    least = (max(side + reach, size) for side in (height, width))
-    sides = tuple(int(scipy.fft.next_fast_len(side, real=True)) for side in least)
+    # A transform wraps around. So zeros follow the map, as many as a kernel reaches. Of a kernel
+    # that is larger, only what meets no response is cut off.
+    sides = tuple(int(scipy.fft.next_fast_len(side + reach, real=True)) for side in (height, width))
     spectra = jnp.fft.rfft2(jax.nn.relu(responses), s=sides, axes=(1, 2))
     offset = jnp.arange(size, dtype=jnp.float32) - reach
 
