@@ -544,3 +544,166 @@ def test_severities_in_words(severities, label):
 )
 def test_wording(text, expected):
     assert text == expected
+
+
+# What counts, where a network was measured in several ways.
+
+
+def of(model, *conditions, label=""):
+    """A run with an accuracy in each condition: (condition, share, name), and fields of results."""
+    network = built.network(model)
+    made = [
+        built.accuracy(condition, built.answers(share), of=network, name=name, **dict(*fields))
+        for condition, share, name, *fields in conditions
+    ]
+    return built.run(made, label or model, label=label or network.label)
+
+
+def linf(eps, draws=1, **fields):
+    return built.attacked("linf", eps, draws=draws, **fields)
+
+
+def test_controls_do_not_say_how_many_draws_are_usual():
+    frozen, quiet = (results.Protocol(noise, 1) for noise in ("frozen", "none"))
+    radii = (0.1, 0.2, 0.3)
+    ways = (("", 10, {}), ("-frozen", 1, {"protocol": frozen}), ("-none", 1, {"protocol": quiet}))
+    vone = of("vone_resnet18", *(
+        (linf(eps, draws), 0.6, f"attack-{eps}{tag}", fields)
+        for tag, draws, fields in ways for eps in radii
+    ))  # fmt: skip
+    base = of("resnet18", *((linf(eps), 0.3, f"attack-{eps}") for eps in radii))
+    rows = [row for row in comparison.rows([base, vone]) if not row.control]
+    assert [[each.name for each in row.results] for row in rows] == [
+        [f"attack-{eps}"] * 2 for eps in radii
+    ]
+    # Another attack has a usual number of its own.
+    auto = (linf(0.1, 20, name="AutoAttack"), 0.2, "auto")
+    usual = [(linf(eps, 10), 0.6, f"attack-{eps}") for eps in radii]
+    both = of("vone_resnet18", *usual, auto)
+    assert [comparison.control(both, each) for each in both.results] == [""] * 4
+
+
+def test_networks_are_compared_under_the_attacks_that_both_have():
+    """The base was broken by AutoAttack at 0.2, the VOneNet at 0.1; PGD is on both."""
+    base = of("resnet18", (linf(0.1), 0.8, "a"), (linf(0.2), 0.6, "b"),
+              (linf(0.2, name="AutoAttack"), 0.2, "c"))  # fmt: skip
+    vone = of("vone_resnet18", (linf(0.1), 0.8, "a"), (linf(0.2), 0.5, "b"),
+              (linf(0.1, name="AutoAttack"), 0.75, "c"))  # fmt: skip
+    (item,) = paired.comparisons([base, vone])
+    assert [(line.base[0].name, line.vone[0].name) for line in item.lines] == [
+        ("a", "a"),
+        ("b", "b"),
+    ]
+    assert "less robust than ResNet-18 in 1 of 2" in item.sentence
+    assert any("not attacked in the same way under L∞" in each for each in
+               cautions.cautions([base, vone]))  # fmt: skip
+    apart = of("vone_resnet18", (linf(0.2, name="AutoAttack"), 0.4, "c"))
+    pgd = of("resnet18", (linf(0.2), 0.6, "b"))
+    ((line,),) = (each.lines for each in paired.comparisons([pgd, apart]))
+    assert line.label == "L∞ 51/255, by different attacks"
+
+
+def test_replaced_noise_at_the_attack_counts_only_where_it_is_stronger():
+    surrogate = dataclasses.replace(linf(0.2), attack_noise="none")
+    alone = of("vone_resnet18", (surrogate, 0.3, "s"))
+    assert comparison.curve(alone, "linf") == {} and comparison.norms([alone]) == []
+    assert comparison.norms([alone], deployed=False) == ["linf"]
+    for share, name in ((0.3, "s"), (0.7, "usual"), (0.6, "usual")):
+        both = of("vone_resnet18", (surrogate, share, "s"), (linf(0.2), 0.6, "usual"))
+        (result,) = comparison.curve(both, "linf").values()
+        assert result.name == name
+
+
+def test_of_two_data_sets_that_without_a_tag_is_usual():
+    other = results.Dataset("shapes", "train", 100, class_names=built.CLASSES)
+    tagged = (built.CLEAN, 0.99, "clean-train", {"dataset": other})
+    usual = (built.CLEAN, 0.7, "clean")
+    for order in ([tagged, usual], [usual, tagged]):
+        assert comparison.clean(of("resnet18", *order)).name == "clean"
+
+
+def test_rows_begin_with_the_result_on_the_most_images():
+    few = built.accuracy(built.CLEAN, built.answers(0.9), name="clean")
+    many = built.accuracy(built.CLEAN, built.answers(0.7, 400), name="clean-big")
+    run = built.run([few, many])
+    first, again = comparison.rows([run])
+    assert first.results[0] is many is comparison.clean(run) and again.repeat
+
+
+def test_a_network_without_the_smallest_radius_is_shown_at_the_common_one():
+    ladder = [(linf(eps), share, str(eps)) for eps, share in ((0.1, 0.8), (0.2, 0.6), (0.3, 0.4))]
+    runs = [
+        of("resnet18", *ladder[first:], label=label)
+        for label, first in (("a", 0), ("b", 0), ("c", 1))
+    ]
+    assert [[each.attack.radius for each in shown.attacked]
+            for shown in comparison.headlines(runs)] == [[0.2]] * 3  # fmt: skip
+
+
+def test_a_control_changes_no_mean_of_the_usual_line():
+    ladder = [
+        (linf(eps), share, f"attack-{eps}") for eps, share in ((0.1, 0.9), (0.2, 0.6), (0.3, 0.4))
+    ]
+    base = of("resnet18", (linf(0.3), 0.1, "attack-0.3"))
+    network = built.network("vone_resnet18")
+    quiet = dataclasses.replace(network, test_noise=None)
+    vone = of("vone_resnet18", *ladder)
+    control = built.accuracy(linf(0.3), built.answers(0.2), of=quiet, name="attack-0.3-test-none")
+    more = built.run([*vone.results, control], "vone_resnet18")
+    for runs in ([base, vone], [base, more]):
+        (line,) = [line for line in scores.table(runs).lines if len(line.radii) == 3]
+        assert line.scores["linf"].value == pytest.approx((0.9 + 0.6 + 0.4) / 3)
+
+
+def test_frost_of_two_kinds_is_not_compared_and_is_named():
+    base = of(
+        "resnet18", (built.corrupted("frost", 1), 0.8, "a"), (built.corrupted("fog", 1), 0.7, "b")
+    )
+    vone = of("vone_resnet18", (built.corrupted("frost_procedural", 1), 0.5, "a"),
+              (built.corrupted("fog", 1), 0.7, "b"))  # fmt: skip
+    (item,) = paired.comparisons([base, vone])
+    (line,) = item.lines
+    assert line.label == "Fog, severity 1"
+    told = (
+        "other textures of frost: a drawn texture for VOneResNet-18 and photographs for ResNet-18"
+    )
+    assert any(told in each for each in cautions.cautions([base, vone]))
+
+
+def test_forms_of_corrupted_images_are_named():
+    mixed = of(
+        "resnet18",
+        (built.corrupted("fog", 1), 0.8, "a"),
+        (built.corrupted("fog", 3, "uint8"), 0.6, "b"),
+    )
+    for figure in (accuracy.overview([mixed]), accuracy.by_corruption([mixed])):
+        assert "severities 1 and 3, 8 bits, floating point" in str(figure.spec)
+    jpeg = of("resnet18", (built.corrupted("fog", 1, "jpeg85"), 0.3, "a"), label="b")
+    floats = of("resnet18", (built.corrupted("fog", 1), 0.6, "a"), label="a")
+    assert "at severity 1, in JPEG 85; by group" in " ".join(scores.table([jpeg]).notes)
+    assert "at severity 1; by group" in " ".join(scores.table([floats]).notes)
+    told = "in other forms: JPEG 85 for b and floating point for a"
+    assert any(told in each for each in cautions.cautions([floats, jpeg]))
+
+
+def test_published_images_of_two_data_sets_are_not_paired():
+    made = [
+        built.accuracy(
+            built.corrupted("fog", 3, "published"), built.answers(share), of=built.network(model),
+            dataset=results.Dataset("npy:set/fog", "3", 100, class_names=names),
+        )
+        for model, share, names in (
+            ("resnet18", 0.5, built.CLASSES), ("vone_resnet18", 0.8, ("a", "b")),
+        )
+    ]  # fmt: skip
+    assert not made[0].same_images(made[1]) and made[0].same_images(made[0])
+
+
+def test_the_number_of_steps_tells_attacks_apart_without_a_length():
+    apgd = {steps: results.Attack("APGD", "linf", 0.1, {"steps": steps}) for steps in (20, 100)}
+    run = of("resnet18", (results.AttackCondition((apgd[20],)), 0.5, "a"),
+             (results.AttackCondition((apgd[100],)), 0.3, "b"))  # fmt: skip
+    assert sorted(line.attack for line in scores.table([run]).lines) == [
+        "APGD, steps 100",
+        "APGD, steps 20",
+    ]

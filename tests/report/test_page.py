@@ -426,8 +426,31 @@ def test_means_over_corruptions():
     )
     condition = results.CorruptionMeansCondition("jpeg85", ("fog",), (1,), True)
     text = rendered([built.run([built.result(condition, means)])]).find(id="corruptions").text
-    for part in ("39.1\u202f%", "38.4\u202f%", "76.4", "JPEG 85", "Fifteen of fifteen."):
+    for part in (
+        "39.1\u202f%",
+        "38.4\u202f%",
+        "76.4",
+        "JPEG 85",
+        "severity 1",
+        "Fifteen of fifteen.",
+    ):
         assert part in text
+
+
+def test_several_means_of_a_network_are_told_apart():
+    means = results.CorruptionMeans(0.4, 0.4, {}, None, None, "")
+    condition = results.CorruptionMeansCondition("float", ("fog",), (1, 3), True)
+    made = [built.result(condition, means, name=name) for name in ("means", "means-train")]
+    text = " ".join(rendered([built.run(made)]).find(id="corruptions").text.split())
+    assert "severities 1 and 3, means-train" in text
+
+
+def test_a_difference_on_fewer_images_says_so():
+    runs = [
+        built.run([built.accuracy(built.CLEAN, built.answers(0.7, examples), of=built.network(of))])
+        for of, examples in (("resnet18", 100), ("vone_resnet18", 40))
+    ]
+    assert "on 40 common images" in rendered(runs).find(id="numbers").text
 
 
 def test_notes_on_means_over_corruptions_name_their_networks():
@@ -472,6 +495,16 @@ def test_networks_at_other_severities_have_no_common_mean():
     ]
     section = rendered(runs).find(id="corruptions")
     caption = next(section.all("figcaption")).text
+    assert caption.startswith("Accuracy, mean over the severities of each network")
+
+
+def test_a_mean_is_over_severities_that_each_corruption_has():
+    made = built.measure("resnet18", corruptions=("fog", "snow"))
+    runs = [
+        built.run([each for each in made if each.name != f"corruption-{lost}-1"], label=lost)
+        for lost in ("fog", "snow")
+    ]
+    caption = next(rendered(runs).find(id="corruptions").all("figcaption")).text
     assert caption.startswith("Accuracy, mean over the severities of each network")
 
 

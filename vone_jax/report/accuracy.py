@@ -94,7 +94,7 @@ def by_corruption(runs: Sequence[Run]) -> Figure | None:
             by_name.setdefault(name, {})[severity] = result
         points.append(
             [
-                Point(words(name), list(each.values()), severity_label(list(each)))
+                Point(words(name), list(each.values()), _over(severity_label(list(each)), each))
                 for name, each in by_name.items()
             ]
         )
@@ -108,12 +108,18 @@ def _conditions(run: Run, headline: comparison.Headline) -> list[Point]:
     if clean is not None:
         points.append(Point(_CLEAN, [clean], clean.protocol_label))
     for result in itertools.chain(*comparison.ladders(run)):
-        points.append(Point(result.attack.label, [result], result.protocol_label))
+        how = ", ".join(filter(None, (result.protocol_label, result.attack_noise_label)))
+        points.append(Point(result.attack.label, [result], how))
     if corrupted:
-        forms = {comparison.form_label(result.form) for result in corrupted.values()}
-        over = ", ".join([corruption_label(list(corrupted)), *sorted(filter(None, forms))])
+        over = _over(corruption_label(list(corrupted)), corrupted)
         points.append(Point(_CORRUPTED, list(corrupted.values()), over))
     return points
+
+
+def _over(conditions: str, corrupted: Mapping[Any, Result]) -> str:
+    """The conditions of a mean, with the forms of its images unless all are floating point."""
+    forms = {result.form for result in corrupted.values()}
+    return ", ".join([conditions, *comparison.form_labels(forms)])
 
 
 def _rows_chart(

@@ -21,7 +21,7 @@ _LISTED = 3
 
 def cautions(runs: Sequence[Run]) -> list[str]:
     """All warnings about these runs, in order of importance."""
-    of_all = (_unbroken, _settings, _gaps, _images, _references)
+    of_all = (_unbroken, _settings, _gaps, _corrupted, _images, _references)
     of_each = (_illustration, _mixed, _chance, _failed_checks, _attack_strength, _unmoved)
     return [
         *_datasets(runs),
@@ -255,24 +255,31 @@ def _unbroken(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _settings(runs: Sequence[Run]) -> Iterator[str]:
-    """Networks that were attacked in different ways under one norm."""
+    """Networks that were attacked in different ways under one norm, or at one of its radii."""
     for norm in comparison.norms(runs):
-        used: dict[str, set[str]] = {}
+        # Radius, or None for all of them -> settings -> the networks attacked in this way.
+        used: dict[float | None, dict[str, set[str]]] = {}
         attacks: dict[str, tuple[str, dict[str, str]]] = {}
         for run in runs:
-            for result in run.of_kind("attack"):
+            for radius, on_it in comparison.attacks_by_radius(run, norm).items():
                 # Controls of the noise are an extra test that only some networks need.
-                usual = result.attack_noise == "same" and comparison.as_deployed(run, result)
-                if usual and result.attack.norm == norm:
+                for result in (each for each in on_it if each.attack_noise == "same"):
                     settings = comparison.attack_settings(result)
-                    used.setdefault(settings, set()).add(run.label)
+                    for place in (None, radius):
+                        ways = used.setdefault(place, {})
+                        ways.setdefault(settings, set()).add(run.label)
                     name = comparison.attack_condition(result).attack_name
                     attacks[settings] = name, comparison.result_fields(result)
-        labels: set[str] = set().union(*used.values())
-        if any(attacked != labels for attacked in used.values()):
+        unlike = [
+            ways
+            for ways in used.values()
+            if any(attacked != set().union(*ways.values()) for attacked in ways.values())
+        ]
+        if unlike:
             parts = [
-                f"{text} on {listing(sorted(used[settings]))}"
+                f"{text} on {listing(sorted(unlike[0][settings]))}"
                 for settings, text in sorted(_differing(attacks).items())
+                if settings in unlike[0]
             ]
             yield (
                 f"The networks were not attacked in the same way under {NORM_LABELS[norm]}: "
@@ -314,6 +321,23 @@ def _gaps(runs: Sequence[Run]) -> Iterator[str]:
             "The means under corruption are over different corruptions, since most networks share "
             "none."
         )
+
+
+def _corrupted(runs: Sequence[Run]) -> Iterator[str]:
+    """Networks whose means under corruption are of images in different forms or textures."""
+    kinds: dict[str, dict[str, list[str]]] = {"form": {}, "frost": {}}
+    for run, shown in zip(runs, comparison.headlines(runs), strict=True):
+        if measured := shown.corrupted.values():
+            forms = comparison.form_labels(each.form for each in measured)
+            kinds["form"].setdefault(listing(forms) or "floating point", []).append(run.label)
+        frosty = [each for (name, _), each in shown.corrupted.items() if name == "frost"]
+        for drawn in {comparison.is_drawn_frost(each) for each in frosty}:
+            texture = "a drawn texture" if drawn else "photographs"
+            kinds["frost"].setdefault(texture, []).append(run.label)
+    for what, text in (("form", "images in other forms"), ("frost", "other textures of frost")):
+        if len(kinds[what]) > 1:
+            parts = [f"{kind} for {listing(of)}" for kind, of in sorted(kinds[what].items())]
+            yield f"The means under corruption are of {text}: {listing(parts)}."
 
 
 def _images(runs: Sequence[Run]) -> Iterator[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import scipy
 
 from vone_jax import results
-from vone_jax.names import NORMS
+from vone_jax.names import NORMS, PROCEDURAL_FROST
 from vone_jax.report.wording import count, dataset, listing, words
 from vone_jax.results import Result, Run
 
@@ -38,7 +38,8 @@ def norms(runs: Sequence[Run], deployed: bool = True) -> list[str]:
     used = {
         result.attack.norm
         for run in runs
-        for result in (_deployed(run, "attack") if deployed else run.of_kind("attack"))
+        for result in run.of_kind("attack")
+        if not deployed or (as_deployed(run, result) and result.attack_noise == "same")
     }
     return [norm for norm in NORMS if norm in used]
 
@@ -107,27 +108,44 @@ def _deployed(run: Run, kind: str) -> list[Result]:
 
 
 def curve(run: Run, norm: str) -> dict[float, Result]:
-    """The results of a network as deployed under attack, by ascending radius.
+    """The ``strongest`` attack on a network as deployed at each radius, ascending."""
+    return {radius: strongest(attacks) for radius, attacks in attacks_by_radius(run, norm).items()}
 
-    Where several attacks have one radius, the one that leaves the lowest accuracy counts. One on
-    fewer images counts only if these are not few, and the interval of its difference on them
-    excludes zero.
+
+def attacks_by_radius(run: Run, norm: str) -> dict[float, list[Result]]:
+    """The attacks on a network as deployed by ascending radius, those on the most images first.
+
+    The same attack on fewer images does not count. A radius at which the noise was replaced in
+    every attack is left out: such an attack is a control, and counts only where it is stronger.
     """
-    attacks: list[Result] = []
-    strongest: dict[float, Result] = {}
     in_norm = [result for result in _deployed(run, "attack") if result.attack.norm == norm]
-    # Those on the most images come first. The same attack on fewer does not count.
+    attacks: dict[float, list[Result]] = {}
     for result in run.comparable(in_norm):
-        if any(result.condition == other.condition for other in attacks):
-            continue
-        attacks.append(result)
-        other = strongest.setdefault(result.attack.radius, result)
-        if other is not result:
-            change = results.difference([other], [result])
-            lower = change.sign < 0 and change.images >= FEW_IMAGES
-            if lower or (result.images == other.images and change.value < 0):
-                strongest[result.attack.radius] = result
-    return dict(sorted(strongest.items()))
+        others = attacks.setdefault(result.attack.radius, [])
+        if all(result.condition != other.condition for other in others):
+            others.append(result)
+    return {
+        radius: each
+        for radius, each in sorted(attacks.items())
+        if any(result.attack_noise == "same" for result in each)
+    }
+
+
+def strongest(attacks: Sequence[Result]) -> Result:
+    """The attack at one radius that leaves the lowest accuracy.
+
+    One on other images counts only if those that it shares are not few, and the interval of its
+    difference on them excludes zero.
+    """
+    usual = sorted(attacks, key=lambda each: (-each.images, each.attack_noise != "same"))
+    lowest = usual[0]
+    for result in usual[1:]:
+        change = results.difference([lowest], [result])
+        lower = change.sign < 0 and change.images >= FEW_IMAGES
+        same = result.images == lowest.images and same_places(result, lowest)
+        if lower or (same and change.value < 0):
+            lowest = result
+    return lowest
 
 
 def ladders(run: Run) -> list[list[Result]]:
@@ -159,10 +177,12 @@ def headlines(runs: Sequence[Run]) -> list[Headline]:
     attacked: list[list[Result]] = [[] for _ in runs]
     for norm in norms(runs):
         curves = [curve(run, norm) for run in runs]
-        radii_of_most = _of_most(curves)
+        radii_of_most = sorted(_of_most(curves))
+        middle = radii_of_most[len(radii_of_most) // 2 :][:1]
         for chosen, by_radius in zip(attacked, curves, strict=True):
-            radii = sorted(radii_of_most & by_radius.keys()) or list(by_radius)
-            chosen += [by_radius[eps] for eps in radii[len(radii) // 2 :][:1]]
+            own = [eps for eps in by_radius if eps in radii_of_most] or list(by_radius)
+            radii = [eps for eps in middle if eps in by_radius] or own[len(own) // 2 :][:1]
+            chosen += [by_radius[eps] for eps in radii]
     corrupted = list(map(averaged, runs))
     if usual := _of_most(corrupted):
         corrupted = [
@@ -207,6 +227,17 @@ def attack_condition(result: Result) -> results.AttackCondition:
 def form_label(form: str) -> str:
     """The form of corrupted images in words; empty for floating point."""
     return _FORMS.get(form, form)
+
+
+def is_drawn_frost(result: Result) -> bool:
+    """True for images with a drawn texture in the place of photographs of frost."""
+    return getattr(result.condition, "corruption", "") == PROCEDURAL_FROST
+
+
+def form_labels(forms: Iterable[str]) -> list[str]:
+    """Several forms in words; nothing if all are floating point."""
+    labels = {form_label(form) for form in forms}
+    return sorted(label or "floating point" for label in labels) if any(labels) else []
 
 
 def corruptions(run: Run) -> dict[tuple[str, int], Result]:
@@ -308,17 +339,22 @@ def control(run: Run, result: Result) -> str:
 
     It is empty for a network that was attacked and judged as usual.
     """
-    draws = ""
-    if result.kind == "attack" and result.attack_noise == "same":
-        # The usual number differs between networks: one without noise needs one draw.
-        same = [other for other in run.of_kind("attack") if other.attack_noise == "same"]
-        counts = Counter(attack_condition(other).eot_samples for other in same)
+    draws, deployed = "", as_deployed(run, result)
+    if deployed and result.kind == "attack" and result.attack_noise == "same":
+        # The usual number differs between networks, since one without noise needs one draw, and
+        # between attacks.
+        condition = attack_condition(result)
+        counts = Counter(
+            attack_condition(other).eot_samples
+            for other in _deployed(run, "attack")
+            if other.attack_noise == "same"
+            and attack_condition(other).attack_name == condition.attack_name
+        )
         # Of two numbers that are as frequent, that of the first result.
         ((usual, _),) = counts.most_common(1)
-        own = attack_condition(result).eot_samples
-        if own != usual:
-            draws = f"gradients of {count(own, 'draw')}"
-    judged = "" if as_deployed(run, result) else result.protocol_label
+        if condition.eot_samples != usual:
+            draws = f"gradients of {count(condition.eot_samples, 'draw')}"
+    judged = "" if deployed else result.protocol_label
     return ", ".join(filter(None, (result.attack_noise_label, draws, judged)))
 
 
@@ -346,8 +382,9 @@ def rows(runs: Sequence[Run]) -> list[Row]:
     """All measured accuracies: clean first, then attacks by norm and radius, then corruptions."""
     table: dict[tuple, tuple[Sequence[str], list[Result | None]]] = {}
     for position, run in enumerate(runs):
-        # Of results that are described alike, the first is the usual one.
-        for result in run.of_kind("clean", "attack", "corruption"):
+        # Of results that are described alike, the first is the usual one, as in ``comparable``.
+        measured = run.of_kind("clean", "attack", "corruption")
+        for result in sorted(measured, key=lambda each: -each.images):
             key, *names = _described(run, result)
             repeat = 0
             while table.setdefault((key, repeat), (names, [None] * len(runs)))[1][position]:

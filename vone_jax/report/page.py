@@ -58,6 +58,7 @@ def environment() -> jinja2.Environment:
     made.filters |= {
         "interval": lambda ends: wording.interval(*ends),
         "form_label": comparison.form_label,
+        "severities": wording.severity_label,
         "mean": results.mean_accuracy,
     }
     made.globals |= {
@@ -137,8 +138,9 @@ def _attack_settings(runs: Sequence[Run]) -> list[tuple[str, str]]:
     settings: dict[tuple[str, str], None] = {}
     for _, run, result in entries(runs, "attack"):
         draws = comparison.attack_condition(result).eot_samples
-        mean = f", gradient averaged over {draws} noise draws" if draws > 1 else ""
-        settings[run.label, f"{comparison.attack_settings(result)}{mean}"] = None
+        mean = f"gradient averaged over {draws} noise draws" if draws > 1 else ""
+        how = filter(None, (comparison.attack_settings(result), result.attack_noise_label, mean))
+        settings[run.label, ", ".join(how)] = None
     return list(settings)
 
 
@@ -161,7 +163,11 @@ def _corruptions(runs: Sequence[Run]) -> dict[str, Any] | None:
         extra |= dict.fromkeys(name for name, _ in each if name not in counted)
     severities = [severity for each in measured for _, severity in each]
     over = wording.severity_label(severities)
-    kinds = {tuple(sorted({severity for _, severity in each})) for each in measured if each}
+    kinds = {
+        tuple(sorted(severity for name, severity in each if name == of))
+        for each in measured
+        for of in {name for name, _ in each}
+    }
     mean = f"mean over {over}" if len(kinds) == 1 else "mean over the severities of each network"
     return {
         "chart": accuracy.by_corruption(runs),
@@ -199,15 +205,20 @@ def _banks(runs: Sequence[Run]) -> list[dict[str, Any]]:
 def _table(runs: Sequence[Run]) -> dict[str, Any]:
     """Every accuracy by kind: a column for each network, and for each difference of a pair."""
     pairs = paired.pairs(runs)
-    groups: dict[str, list[tuple[comparison.Row, list[results.Difference | None]]]] = {}
+    # For each pair the difference, and the number of common images if a network has more.
+    groups: dict[str, list[tuple[comparison.Row, list[tuple[results.Difference | None, str]]]]] = {}
+    shown: list[results.Difference] = []
     for row in comparison.rows(runs):
         of = dict(zip(runs, row.results, strict=True))
-        differences = [
-            results.difference([first], [second]) if first and second else None
-            for first, second in ((of[base], of[vone]) for base, vone in pairs)
-        ]
+        differences: list[tuple[results.Difference | None, str]] = []
+        for first, second in ((of[base], of[vone]) for base, vone in pairs):
+            if first and second:
+                item = results.difference([first], [second])
+                differences.append((item, paired.on_common(item, (first, second))))
+                shown.append(item)
+            else:
+                differences.append((None, ""))
         groups.setdefault(GROUPS[row.kind], []).append((row, differences))
-    shown = [item for body in groups.values() for _, items in body for item in items if item]
     return {"pairs": pairs, "groups": groups, "unpaired": not all(item.paired for item in shown)}
 
 

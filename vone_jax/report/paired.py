@@ -85,9 +85,14 @@ class Line:
     @property
     def images(self) -> str:
         """The number of images behind the difference, where a result has more."""
-        most = max(result.images for result in (*self.base, *self.vone))
-        fewer = self.difference.paired and self.difference.images < most
-        return f"on {count(self.difference.images, 'common image')}" if fewer else ""
+        return on_common(self.difference, (*self.base, *self.vone))
+
+
+def on_common(difference: results.Difference, members: Sequence[Result]) -> str:
+    """The number of common images behind a difference, if a member has more; else ""."""
+    fewer = difference.images < max(result.images for result in members)
+    of = count(difference.images, "common image")
+    return f"on {of}" if difference.paired and fewer else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,11 +124,13 @@ def _lines(base: Run, vone: Run):
     if first and second and alike(first, second):
         yield _line("clean", "Clean images", [first], [second])
     for norm in comparison.norms([base, vone]):
-        of_base, of_vone = comparison.curve(base, norm), comparison.curve(vone, norm)
+        of_base, of_vone = (comparison.attacks_by_radius(run, norm) for run in (base, vone))
         for eps in of_base:
-            if eps in of_vone and alike(of_base[eps], of_vone[eps]):
-                label = of_vone[eps].attack.label
-                yield _line("attack", label, [of_base[eps]], [of_vone[eps]])
+            if eps in of_vone:
+                first, second, same = _under_attack(of_base[eps], of_vone[eps])
+                if alike(first, second):
+                    label = second.attack.label + ("" if same else ", by different attacks")
+                    yield _line("attack", label, [first], [second])
     of_base, of_vone = comparison.averaged(base), comparison.averaged(vone)
     shared = [key for key in of_base if key in of_vone and alike(of_base[key], of_vone[key])]
     if shared:
@@ -132,8 +139,23 @@ def _lines(base: Run, vone: Run):
 
 
 def alike(one: Result, other: Result) -> bool:
-    """True for results on the same images, or on published ones, and in one form."""
-    return one.form == other.form and one.same_images(other)
+    """True for results on the same images, under one corruption and in one form if under any."""
+    corruptions = (getattr(each.condition, "corruption", None) for each in (one, other))
+    return len(set(corruptions)) == 1 and one.form == other.form and one.same_images(other)
+
+
+def _under_attack(base: list[Result], vone: list[Result]) -> tuple[Result, Result, bool]:
+    """The strongest attack of two networks at a radius, of those in ways that both have.
+
+    Without such a way it is the strongest of each, and the last value is False.
+    """
+    ways = set.intersection(*({_way(each) for each in of} for of in (base, vone)))
+    shared = [[each for each in of if _way(each) in ways] or of for of in (base, vone)]
+    return comparison.strongest(shared[0]), comparison.strongest(shared[1]), bool(ways)
+
+
+def _way(result: Result) -> tuple[str, str]:
+    return comparison.attack_settings(result), result.attack_noise_label
 
 
 def _line(kind: str, label: str, base: list[Result], vone: list[Result]) -> Line:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from vone_jax import results
-from vone_jax.names import CORRUPTION_GROUPS, NORM_LABELS, NORMS, PROCEDURAL_FROST
+from vone_jax.names import CORRUPTION_GROUPS, NORM_LABELS, NORMS
 from vone_jax.report import comparison
 from vone_jax.report.wording import datasets, listing, markdown, severity_label
 from vone_jax.results import Result, Run
@@ -79,10 +79,13 @@ class AttackSettings(NamedTuple):
     def label(self, varying: Set[str]) -> str:
         """The attack in short: steps, draws, and its ``varying`` fields, which differ elsewhere."""
         others, parts = dict(self.fields), [self.name]
-        steps, size, rule = (others.pop(n, "None") for n in ("steps", "step_size", "step_rule"))
+        steps, size, rule = (others.get(n, "None") for n in ("steps", "step_size", "step_rule"))
         length = rule if size == "None" else size
         if "None" not in (steps, length):
             parts.append(f"{steps} steps of {length}")
+            others = {
+                n: v for n, v in others.items() if n not in ("steps", "step_size", "step_rule")
+            }
         parts += [f"{name} {value}" for name, value in others.items() if name in varying]
         return ", ".join([*parts, *([f"{self.draws} draws"] if self.draws > 1 else [])])
 
@@ -186,10 +189,18 @@ class _Measured(NamedTuple):
         return tuple((*key, result.form) for key, result in self.corruptions.items())
 
     @property
+    def is_deployed(self) -> bool:
+        """True for a network that was attacked and judged as it was trained."""
+        shown = [self.clean, *self.attacks.values(), *self.corruptions.values()]
+        return all(
+            comparison.as_deployed(self.run, each) and each.attack_noise == "same"
+            for each in filter(None, shown)
+        )
+
+    @property
     def draws_frost(self) -> bool:
         """True if a drawn texture is in the place of photographs of frost."""
-        conditions = (result.condition for result in self.corruptions.values())
-        return any(getattr(each, "corruption", "") == PROCEDURAL_FROST for each in conditions)
+        return any(map(comparison.is_drawn_frost, self.corruptions.values()))
 
     @property
     def sets(self) -> set[tuple[str, str]]:
@@ -202,7 +213,9 @@ class _Measured(NamedTuple):
 def table(runs: Sequence[Run]) -> Table:
     """The scores of all runs."""
     measured = [each for run in runs for each in _measured(run)]
-    usual = ((norm, _usual([(m.run, m.ladder(norm)) for m in measured])) for norm in NORMS)
+    # Controls of the noise do not decide what a mean is over.
+    deciding = [each for each in measured if each.is_deployed] or measured
+    usual = ((norm, _usual([(m.run, m.ladder(norm)) for m in deciding])) for norm in NORMS)
     ladders = {norm: ladder for norm, ladder in usual if ladder}
     # A norm that only few networks were attacked in must not remove the means of the others.
     attacked = {m.run.path for m in measured if m.attacks}
@@ -211,7 +224,7 @@ def table(runs: Sequence[Run]) -> Table:
         for norm, ladder in ladders.items()
         if 2 * len({m.run.path for m in measured if m.ladder(norm) == ladder}) > len(attacked)
     ] or list(ladders)
-    corrupted = _usual([(m.run, m.corrupted) for m in measured])
+    corrupted = _usual([(m.run, m.corrupted) for m in deciding])
     # Network -> whether its frost is a drawn texture, in any of its lines.
     drawn: dict[str, bool] = {}
     for each in measured:
@@ -375,10 +388,11 @@ def _notes(
         frost = ", with a drawn texture in the place of frost" if any(drawn.values()) else ""
         if frost and not all(drawn.values()):
             frost += f" for {listing([label for label, is_drawn in drawn.items() if is_drawn])}"
+        forms = listing(comparison.form_labels(form for *_, form in corrupted))
         yield (
             f"Corruptions: the mean over {len(names)} of the 15 common ones at {severities}"
-            f"{frost}; by group: the mean of the means of {listing(list(CORRUPTION_GROUPS))} "
-            f"corruptions."
+            f"{f', in {forms}' if forms else ''}{frost}; by group: the mean of the means of "
+            f"{listing(list(CORRUPTION_GROUPS))} corruptions."
         )
     if "robust" in columns:
         yield "White box and corruptions: the mean of the two."

@@ -88,12 +88,21 @@ class Run:
         return sorted(shown, key=lambda each: (each.published, -each.images))
 
 
-def ranked_sets(runs: Iterable[Run]) -> tuple[tuple[str, str], ...]:
-    """Data sets and splits, first by the runs with results on them, then by the results."""
+def ranked_sets(runs: Sequence[Run]) -> tuple[tuple[str, str], ...]:
+    """Data sets and splits, first by the runs with results on them, then by the results.
+
+    Of two that are as frequent, the one with the shortest name of a result is the usual one,
+    because a tag makes a name longer.
+    """
     measured = [Counter(each.dataset.part for each in run.on_images) for run in runs]
     total = sum(measured, Counter())
     having = Counter(part for counts in measured for part in counts)
-    return tuple(sorted(total, key=lambda part: (having[part], total[part]), reverse=True))
+    shortest: dict[tuple[str, str], int] = {}
+    for each in (result for run in runs for result in run.on_images):
+        part = each.dataset.part
+        shortest[part] = min(len(each.name), shortest.get(part, len(each.name)))
+    order = {part: (-having[part], -total[part], shortest[part], part) for part in total}
+    return tuple(sorted(order, key=order.__getitem__))
 
 
 class Runs(tuple[Run, ...]):
