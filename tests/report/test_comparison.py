@@ -697,6 +697,13 @@ def test_published_images_of_two_data_sets_are_not_paired():
         )
     ]  # fmt: skip
     assert not made[0].same_images(made[1]) and made[0].same_images(made[0])
+    unnamed = dataclasses.replace(made[0].dataset, class_names=())
+    assert made[0].same_images(dataclasses.replace(made[0], dataset=unnamed))
+    of_99, of_100 = (
+        dataclasses.replace(made[0], dataset=dataclasses.replace(made[0].dataset, total=total))
+        for total in (99, 100)
+    )
+    assert not of_99.same_images(of_100) and of_99.same_images(made[0])
 
 
 def test_the_number_of_steps_tells_attacks_apart_without_a_length():

@@ -252,13 +252,15 @@ class Result(Identity):
     def same_images(self, other: "Result") -> bool:
         """Return True unless an index is known to mean other images in the two results.
 
-        The published sets of one data set all have the same order. A set is known by its classes
-        and its size, since its name has the corruption.
+        The published sets of one data set all have the same order. Sets of another number of
+        images or of classes are of another one; their names have the corruption.
         """
         one, two = self.dataset, other.dataset
         if self.published or other.published:
-            sizes = {(each.total, tuple(each.class_names)) for each in (one, two)}
-            return self.published == other.published and len(sizes) == 1
+            # Where classes have no names, their number is not known.
+            classes = {len(each.class_names) for each in (one, two)} - {0}
+            sizes = {one.total, two.total} - {None}
+            return self.published == other.published and max(len(classes), len(sizes)) <= 1
         return one.part == two.part and not one.changed(two)
 
     @property
