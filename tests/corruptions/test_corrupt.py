@@ -298,8 +298,8 @@ def test_other_types_of_numbers_stay(photographs):
     assert half.dtype == jnp.bfloat16
 
 
-# Of the numbers of make_tinyimagenet_c.py and of make_cifar_c.py, in the repository of the paper:
-# the sum of all, each times its severity.
+# The sums of the numbers in make_tinyimagenet_c.py and make_cifar_c.py, in the repository of the
+# paper, each times its severity.
 SUMS = {
     "gaussian_noise": (2.06, 1.26),
     "shot_noise": (795, 1850),

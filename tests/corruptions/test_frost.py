@@ -46,7 +46,7 @@ def test_photographs_are_enlarged_for_larger_images(photographs):
 
 
 def test_photographs_are_interpolated_linearly_up_to_their_borders():
-    """As SciPy does between the centres of pixels."""
+    """SciPy interpolates in the same way between the centres of pixels."""
     levels = np.random.default_rng(0).integers(0, 256, (5, 4, 3, 3)).astype(np.uint8)
     photographs = corruptions.FrostImages(tuple(levels))
     _, enlarged, _ = frost.prepare((1.0, 0.4), (7, 5, 3), photographs, 0.2)

@@ -202,7 +202,7 @@ def test_a_network_in_another_layout_is_judged_in_the_fast_one():
 
 
 def test_two_draws_have_a_spread():
-    """Of the accuracies 1 and 1/2: a standard deviation of 1 / sqrt(8), and 1/4 for their mean."""
+    """The accuracies 1 and 1/2 deviate by 1 / sqrt(8), and their mean by 1/4."""
     found = judging.accuracy(np.array([[True, False], [True, True]]))
     assert found.between_draws.accuracy == (1.0, 0.5)
     assert found.between_draws.standard_deviation == pytest.approx(8**-0.5)

@@ -59,7 +59,7 @@ def test_the_samples_are_complete_and_seven():
 
 
 def test_the_studies_without_counts_have_the_samples_of_brain_score():
-    """Of Ringach, Shapley, Hawken 2002 and of Freeman, Ziemba and others 2013."""
+    """The studies are Ringach, Shapley, Hawken 2002, and Freeman, Ziemba and others 2013."""
     samples = {p.benchmark.split("-")[0]: p.neurons for p in PROPERTIES.values()}
     assert (samples["Ringach2002"], samples["FreemanZiemba2013"]) == (304, 102)
 

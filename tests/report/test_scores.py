@@ -84,7 +84,7 @@ def test_a_drawn_texture_in_the_place_of_frost_is_named():
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_drawn_texture_in_one_of_two_lines_is_named(order):
-    """With noise of its own and frozen, of which only one has photographs."""
+    """The network was judged with its own noise and with frozen noise, one on photographs."""
     made = [
         built.accuracy(
             built.corrupted(name, 1), built.answers(0.5), of=built.network("vone_resnet18"),

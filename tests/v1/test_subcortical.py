@@ -91,7 +91,7 @@ def test_kernels_equal_the_original(evnet_golden, name, cells):
 
 
 def test_a_kernel_reaches_no_further_than_an_image_is_wide():
-    """On 4 pixels for 0.1 degrees. All but the centre of P cells would reach further."""
+    """The image has 4 pixels for 0.1 degrees. All but the centre of P cells would reach further."""
     config = v1.SubcorticalConfig(image_size=4, visual_degrees=0.1)
     for cells in (v1.P_CELLS, v1.M_CELLS):
         assert [len(taps) for taps in config.centre_and_surround(cells)] == [7, 7]

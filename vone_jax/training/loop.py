@@ -285,7 +285,7 @@ def _warnings(setup: Setup, asked: int) -> Iterator[str]:
 
 
 def _as_good_as(accuracy: float, largest: float, num_classes: int) -> str:
-    """What reaches the accuracy without learning, in words; "" if nothing does.
+    """A guess that reaches the accuracy without learning, in words; "" if none does.
 
     ``largest`` is the share of the largest class.
     """
