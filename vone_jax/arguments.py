@@ -10,9 +10,11 @@ import dataclasses
 import difflib
 import math
 import numbers
+import os
 import types
 import typing
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 
@@ -82,6 +84,16 @@ def directory_name(name: str, value: str) -> None:
     """Check that ``value`` can name a directory, and that no command takes it for an option."""
     if not value or "/" in value or value.startswith((".", "-")):
         raise ValueError(f"{name} must be usable as the name of a directory, got {value!r}")
+
+
+def in_reach(name: str, path: Path | str) -> None:
+    """Check that the process may look where ``path`` leads. There need be nothing."""
+    try:
+        os.stat(path)
+    except PermissionError as error:
+        raise ValueError(f"{name} {path}: {error.strerror}") from error
+    except OSError:
+        pass
 
 
 def seed(name: str, value: Any) -> None:

@@ -156,18 +156,6 @@ def matches_digest(record: dict[str, Any]) -> bool:
 NOT_PERMITTED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def check_access(name: str, path: Path | str) -> None:
-    """Raise a ValueError that begins with ``name`` if the process may not look at a path.
-
-    Elsewhere such a path seems not to exist.
-    """
-    try:
-        os.stat(path)
-    except OSError as error:
-        if error.errno in NOT_PERMITTED:
-            raise ValueError(f"{name} {path}: {error.strerror}") from error
-
-
 def parse_json(text: str | bytes) -> Any:
     """The JSON value of a text.
 

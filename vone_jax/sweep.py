@@ -195,7 +195,7 @@ def run(
     """
     if not steps or not set(steps) <= set(STEPS):
         raise ValueError(f"only must be among {', '.join(STEPS)}; got {' '.join(steps) or 'none'}")
-    files.check_access("runs", runs)
+    arguments.in_reach("runs", runs)
     if runs.exists() and not runs.is_dir():
         raise ValueError(f"runs must be a directory, {runs} is a file")
     match = re.fullmatch(r"(\d+)/(\d+)", shard)

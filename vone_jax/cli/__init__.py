@@ -32,7 +32,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from vone_jax import files
+from vone_jax import arguments
 from vone_jax.arguments import nearest
 
 # Exit statuses. 75 is EX_TEMPFAIL of sysexits.h: the work is not done yet, run it again.
@@ -168,7 +168,7 @@ class Parser(argparse.ArgumentParser):
     def in_reach(self, name: str, path: Path | str) -> None:
         """Refuse a path at which the process may not look."""
         try:
-            files.check_access(name, path)
+            arguments.in_reach(name, path)
         except ValueError as error:
             self.error(str(error))
 

@@ -60,7 +60,8 @@ import jax
 import numpy as np
 import tyro
 
-from vone_jax import attacks, cli, evaluation, fast, files, mesh, names, results, training
+from vone_jax import attacks, cli, evaluation, fast, mesh, names, results, training
+from vone_jax.arguments import in_reach
 from vone_jax.cli import parsing
 from vone_jax.evaluation.conditions import Condition
 from vone_jax.network import Network, NetworkError, open_network
@@ -276,7 +277,7 @@ def _open(arguments: Arguments) -> Network:
             raise ValueError(f"class_names {arguments.class_names}: {reason}") from None
         class_names = [line.strip() for line in lines if line.strip()]
     cells = arguments.simple_channels
-    files.check_access("NETWORK", arguments.network)
+    in_reach("NETWORK", arguments.network)
     if cells is not None and not os.path.isfile(arguments.network):
         raise ValueError(
             f"--v1.simple-channels is for checkpoint files, got {cells} with {arguments.network}"

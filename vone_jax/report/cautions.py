@@ -257,34 +257,28 @@ def _unbroken(runs: Sequence[Run]) -> Iterator[str]:
 def _settings(runs: Sequence[Run]) -> Iterator[str]:
     """Networks that were attacked in different ways under one norm, or at one of its radii."""
     for norm in comparison.norms(runs):
-        # Radius, or None for all of them -> settings -> the networks attacked in this way.
-        used: dict[float | None, dict[str, set[str]]] = {}
+        # The norm, and each of its radii -> settings -> the networks attacked in this way.
+        used: dict[str, dict[str, set[str]]] = {}
         attacks: dict[str, tuple[str, dict[str, str]]] = {}
         for run in runs:
-            for radius, on_it in comparison.attacks_by_radius(run, norm).items():
+            for at_radius in comparison.attacks_by_radius(run, norm).values():
                 # Controls of the noise are an extra test that only some networks need.
-                for result in (each for each in on_it if each.attack_noise == "same"):
+                for result in (each for each in at_radius if each.attack_noise == "same"):
                     settings = comparison.attack_settings(result)
-                    for place in (None, radius):
+                    for place in (f"under {NORM_LABELS[norm]}", f"at {result.attack.label}"):
                         ways = used.setdefault(place, {})
                         ways.setdefault(settings, set()).add(run.label)
                     name = comparison.attack_condition(result).attack_name
                     attacks[settings] = name, comparison.result_fields(result)
-        unlike = [
-            ways
-            for ways in used.values()
-            if any(attacked != set().union(*ways.values()) for attacked in ways.values())
-        ]
-        if unlike:
-            parts = [
-                f"{text} on {listing(sorted(unlike[0][settings]))}"
-                for settings, text in sorted(_differing(attacks).items())
-                if settings in unlike[0]
-            ]
-            yield (
-                f"The networks were not attacked in the same way under {NORM_LABELS[norm]}: "
-                f"{listing(parts)}."
-            )
+        for place, ways in used.items():
+            if len(set(map(frozenset, ways.values()))) > 1:
+                parts = [
+                    f"{text} on {listing(sorted(ways[settings]))}"
+                    for settings, text in sorted(_differing(attacks).items())
+                    if settings in ways
+                ]
+                yield f"The networks were not attacked in the same way {place}: {listing(parts)}."
+                break  # The first place says enough about the others.
 
 
 def _differing(attacks: dict[str, tuple[str, dict[str, str]]]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from flax.traverse_util import flatten_dict
 
-from vone_jax import dataclass_json, files
+from vone_jax import arguments, dataclass_json
 from vone_jax.arguments import nearest
 from vone_jax.names import WITHOUT_EFFECT
 from vone_jax.training.experiment import Experiment
@@ -68,7 +68,7 @@ def load(name: str, configs: Path, variable: str, cls: type | None = None) -> An
     """
     names = config_names(configs, variable)
     path = configs / f"{name}.py" if name in names else Path(name)
-    files.check_access("CONFIG", path)
+    arguments.in_reach("CONFIG", path)
     if path.suffix != ".py" or not os.path.isfile(path):
         if variable == "experiment" and name in config_names(configs, "sweep"):
             labels = ", ".join(load(name, configs, "sweep").members)
