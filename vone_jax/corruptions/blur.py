@@ -24,13 +24,8 @@ _GLASS_RADIUS = 6
 _TAPS_AT_ONCE = 8
 
 
-def prepare_gaussian(deviation: float, shape: Shape) -> tuple:
-    """Return row and column matrices of ``skimage.filters.gaussian`` with its default settings."""
-    return tuple(matrices.gaussian(side, deviation) for side in shape[:2])
-
-
 def gaussian(draws: Any, images: Images, arrays: tuple) -> Images:
-    """Blur with the matrices of ``prepare_gaussian``; draws nothing."""
+    """Blur with the matrices of ``matrices.gaussian``; draws nothing."""
     return matrices.separable(images, *arrays)
 
 

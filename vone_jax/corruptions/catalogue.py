@@ -12,7 +12,17 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Key
 
 from vone_jax import arguments, prng
-from vone_jax.corruptions import blur, digital, frost, jpeg, levels, noise, spatter, weather
+from vone_jax.corruptions import (
+    blur,
+    digital,
+    frost,
+    jpeg,
+    levels,
+    matrices,
+    noise,
+    spatter,
+    weather,
+)
 from vone_jax.corruptions.levels import Images, Keys, Shape
 from vone_jax.corruptions.tables import FROST_SCALE, PARAMETERS, TABLES, table_for
 from vone_jax.names import COMMON_CORRUPTIONS, CORRUPTION_GROUPS, EXTRA_CORRUPTIONS
@@ -58,7 +68,7 @@ CORRUPTIONS = {
     "pixelate": Corruption(digital.pixelate, digital.prepare_pixelate),
     "jpeg_compression": Corruption(jpeg.compress, jpeg.quantisers),
     "speckle_noise": Corruption(noise.speckle),
-    "gaussian_blur": Corruption(blur.gaussian, blur.prepare_gaussian),
+    "gaussian_blur": Corruption(blur.gaussian, matrices.gaussian),
     "spatter": Corruption(spatter.spatter, spatter.prepare, spatter.draw),
     "saturate": Corruption(digital.saturate),
     "frost_procedural": Corruption(weather.drawn_frost, draw=weather.draw_frost),

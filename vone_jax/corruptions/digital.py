@@ -116,9 +116,7 @@ def prepare_elastic(parameters: tuple[float, float, float], shape: Shape) -> tup
     of the three points of the affine map, in pixels.
     """
     amplitude, deviation, move = parameters
-    rows, columns = (
-        matrices.gaussian(side, deviation, border="reflect", truncate=3) for side in shape[:2]
-    )
+    rows, columns = matrices.gaussian(deviation, shape, border="reflect", truncate=3)
     return rows, columns, np.float32(amplitude), np.float32(move)
 
 

@@ -162,6 +162,4 @@ def frost(draws: Crops, images: Images, arrays: tuple) -> Images:
         return jax.lax.dynamic_slice(jnp.asarray(stack), place, (1, *images.shape[1:3], 3))[0]
 
     layer = jax.vmap(crop)(*draws).astype(jnp.float32) / 255
-    if images.shape[-1] == 1:
-        layer = levels.luma(layer)
-    return weights[0] * images + weights[1] * layer
+    return levels.blended(images, layer, weights)

@@ -53,8 +53,7 @@ _DCT = np.array(
 _FORWARD = _DCT.T / 2 ** (_BITS - _FRACTION_BITS)
 _BACKWARD = np.concatenate([_DCT // 128, _DCT % 128], axis=1)
 
-# Weights of red, green and blue. They are rounded to multiples of 2^-16.
-_TO_LUMA = (0.299, 0.587, 0.114)
+# Weights of red, green and blue, as those of the luma. They are rounded to multiples of 2^-16.
 _TO_BLUENESS = (-0.16874, -0.33126, 0.5)
 _TO_REDNESS = (0.5, -0.41869, -0.08131)
 # What red, green and blue get of blueness and of redness.
@@ -104,7 +103,7 @@ def _planes(images: jax.Array) -> list[jax.Array]:
 
     below_half = 0.5 - 2.0**-16
     chroma = [_halved(mixed(weights, below_half)) for weights in (_TO_BLUENESS, _TO_REDNESS)]
-    return [_padded(plane) for plane in (mixed(_TO_LUMA, 0.5) - 128, *chroma)]
+    return [_padded(plane) for plane in (mixed(levels.LUMA, 0.5) - 128, *chroma)]
 
 
 def _fixed(weights: tuple[float, ...]) -> np.ndarray:

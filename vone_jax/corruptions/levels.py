@@ -49,6 +49,15 @@ def luma(images: Images) -> Float[Array, "n h w 1"]:
     return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
 
 
+def blended(
+    images: Images, layer: Float[Array, "n h w rgb"], weights: Float[Array, " 2"]
+) -> Images:
+    """Return the weighted sum of images and a colour layer, whose luma is added to grey images."""
+    if images.shape[-1] == 1:
+        layer = luma(layer)
+    return weights[0] * images + weights[1] * layer
+
+
 def channels(images: Images) -> list[Float[Array, "n h w 1"]]:
     """Split images into their channels.
 

@@ -16,7 +16,7 @@ import scipy
 from jaxtyping import Array, Float, Shaped
 
 from vone_jax import fast
-from vone_jax.corruptions.levels import Images
+from vone_jax.corruptions.levels import Images, Shape
 
 # Modes of ``scipy.ndimage``: the border value again and again, a mirror on it, or one beyond it.
 Border = Literal["nearest", "mirror", "reflect"]
@@ -82,14 +82,14 @@ def weighted(
 
 
 def gaussian(
-    side: int, deviation: float, border: Border = "nearest", truncate: float = 4
-) -> np.ndarray:
-    """Build the matrix of ``skimage.filters.gaussian``, float32 (side, side).
+    deviation: float, shape: Shape, border: Border = "nearest", truncate: float = 4
+) -> tuple[np.ndarray, ...]:
+    """Build the matrices of ``skimage.filters.gaussian`` for rows and columns, float32.
 
     The deviation is in pixels, and ``truncate`` is the radius of the filter in deviations.
     """
     taps = gaussian_taps(deviation, int(truncate * deviation + 0.5))
-    return filter_matrix(side, taps, border)
+    return tuple(filter_matrix(side, taps, border) for side in shape[:2])
 
 
 def filter_matrix(side: int, taps: np.ndarray, border: Border) -> np.ndarray:

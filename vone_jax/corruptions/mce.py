@@ -1,7 +1,7 @@
 """Summaries of errors under the 15 common corruptions: the mean corruption error, and its parts.
 
 Errors are shares from 0 to 1: ``errors[name][severity]`` for exactly the 15 corruptions
-``SETS["common"]`` and the severities 1 to 5. Summaries are in percent.
+``names.COMMON_CORRUPTIONS`` and the severities 1 to 5. Summaries are in percent.
 
 Reference: Hendrycks and Dietterich, 2019, arXiv:1903.12261, section 4.2.
 """
@@ -10,8 +10,7 @@ import statistics
 from collections.abc import Mapping
 
 from vone_jax import arguments
-from vone_jax.corruptions.catalogue import SETS
-from vone_jax.names import SEVERITIES
+from vone_jax.names import COMMON_CORRUPTIONS, SEVERITIES
 
 Errors = Mapping[str, Mapping[int, float]]
 
@@ -71,16 +70,15 @@ def relative_mean_corruption_error(errors: Errors, clean_error: float) -> float:
 
 def _means(errors: Errors) -> dict[str, float]:
     """Check the errors and return the mean over severities of each corruption, in order."""
-    common = SETS["common"]
     for name in errors:
-        arguments.choice("errors", name, common)
-    missing = [name for name in common if name not in errors]
+        arguments.choice("errors", name, COMMON_CORRUPTIONS)
+    missing = [name for name in COMMON_CORRUPTIONS if name not in errors]
     if missing:
         raise ValueError(
             f"errors must have all 15 common corruptions; {', '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} missing"
         )
-    for name in common:
+    for name in COMMON_CORRUPTIONS:
         if sorted(errors[name]) != list(SEVERITIES):
             measured = ", ".join(map(str, errors[name])) or "none"
             raise ValueError(f"errors[{name!r}] must have the severities 1 to 5, got {measured}")
@@ -88,4 +86,4 @@ def _means(errors: Errors) -> dict[str, float]:
             arguments.number(
                 f"errors[{name!r}][{severity}]", errors[name][severity], arguments.SHARE
             )
-    return {name: statistics.fmean(errors[name].values()) for name in common}
+    return {name: statistics.fmean(errors[name].values()) for name in COMMON_CORRUPTIONS}

@@ -39,15 +39,12 @@ def prepare(parameters: tuple, shape: Shape) -> dict:
     if min(shape[:2]) < 2:
         raise ValueError(f"spatter needs images of at least 2x2 pixels, got {shape[0]}x{shape[1]}")
 
-    def smoother(sigma: float):
-        return tuple(matrices.gaussian(side, sigma) for side in shape[:2])
-
     return {
         "numbers": np.asarray([mean, deviation, threshold], np.float32),
-        "smoothing": smoother(smoothing),
+        "smoothing": matrices.gaussian(smoothing, shape),
         # Water and mud are compiled separately: the other one is None.
         "water": None if is_mud else np.float32(strength),
-        "mud": smoother(strength) if is_mud else None,
+        "mud": matrices.gaussian(strength, shape) if is_mud else None,
     }
 
 

@@ -126,6 +126,4 @@ def drawn_frost(
     frosted = 0.15 + 0.35 * clouds + 0.6 * ridges * (0.4 + 0.6 * clouds)
     tint = jnp.asarray(_FROST_TINT, jnp.float32)[None, None, None]
     layer = jnp.clip(frosted * tint, 0.0, 1.0)
-    if images.shape[-1] == 1:
-        layer = levels.luma(layer)
-    return weights[0] * images + weights[1] * layer
+    return levels.blended(images, layer, weights)
