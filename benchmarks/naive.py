@@ -61,7 +61,7 @@ class NaiveVOneNet(VOneNet):
     def features(
         self, images: jax.Array, train: bool = False, noise_key: jax.Array | None = None
     ) -> dict[str, jax.Array]:
-        v1 = self.block.add_noise(dense_responses(self.v1, images), noise_key)
+        (v1,) = self.block.noisy([dense_responses(self.v1, images)], noise_key)
         narrow = self.bottleneck([v1])
         with fast.plain():
             layers = self.back_end(narrow, train)

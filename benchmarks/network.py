@@ -73,9 +73,8 @@ def block(sizes: Sizes) -> Case:
 
     def noisy(config: v1.VOneBlockConfig, responses: Callable) -> Callable[[], Program]:
         def run(key: jax.Array, images: jax.Array) -> Any:
-            return v1.VOneBlock(config).apply(
-                {}, responses(config, images), key, method="add_noise"
-            )
+            parts = [responses(config, images)]
+            return v1.VOneBlock(config).apply({}, parts, key, method="noisy")
 
         return keeping_memory(lambda: jax_program(run, jax.random.key(0), images))
 

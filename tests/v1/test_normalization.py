@@ -57,7 +57,11 @@ def published():
 def test_without_normalisation_the_block_is_the_published_one(images):
     bank = block.filter_bank(PLAIN)
     normalised = normalise(images, 0.5, 0.5)
-    cells = bank(normalised, 2, CellModel(jax.nn.relu, block._complex_cell))
+
+    def complex_cell(in_phase, quadrature):
+        return jnp.sqrt(jnp.square(in_phase) + jnp.square(quadrature)) / jnp.sqrt(2.0)
+
+    cells = bank(normalised, 2, CellModel(jax.nn.relu, complex_cell))
     expected = 25.0 * jnp.concatenate(cells, axis=-1)
     np.testing.assert_array_equal(v1.noise_free_responses(PLAIN, images), expected)
     assert v1.VOneBlockConfig().normalization is None

@@ -255,7 +255,7 @@ def test_noise_depends_on_the_key_of_an_example_alone():
     def noisy(rows):
         keys = jax.random.split(jax.random.key(0), 3)[rows]
         block = v1.SubcorticalBlock(SMALL)
-        return np.asarray(block.apply({}, responses[rows], noise_key=keys, method="add_noise"))
+        return np.asarray(block.apply({}, [responses[rows]], noise_key=keys, method="noisy")[0])
 
     together = noisy(np.arange(3))
     np.testing.assert_array_equal(together[2:], noisy(np.array([2])))
@@ -271,7 +271,7 @@ def test_noise_is_independent_of_that_of_v1():
 
     def draws(module):
         zeros, key = jnp.zeros((1, 8, 8, 4)), jax.random.key(0)
-        return np.ravel(module.apply({}, zeros, noise_key=key, method="add_noise"))
+        return np.ravel(module.apply({}, [zeros], noise_key=key, method="noisy"))
 
     assert abs(np.corrcoef(draws(before), draws(behind))[0, 1]) < 0.2
 

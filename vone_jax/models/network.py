@@ -188,9 +188,10 @@ class VOneNet(nn.Module):
             for name, _, colours in self.subcortical.populations:
                 layers[f"subcortical.{name}"] = cells[..., first : first + len(colours)]
                 first += len(colours)
-            images = layers["subcortical"] = self.stage.add_noise(cells, noise_key)
+            (images,) = self.stage.noisy([cells], noise_key)
+            layers["subcortical"] = images
         cells = self.block.cells(images)
-        noisy = self.block.noisy_cells(cells, noise_key)
+        noisy = Cells(*self.block.noisy(cells, noise_key))
         layers |= {"v1.simple": cells.simple, "v1.complex": cells.complex}
         # The barrier keeps the compiler of TPUs from making the noise of both parts within one
         # operation, for which it takes minutes and gigabytes.

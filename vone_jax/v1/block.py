@@ -9,13 +9,13 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Key
+from jaxtyping import Array, Float32
 
 from vone_jax.v1.config import VOneBlockConfig
 from vone_jax.v1.filter_bank import CellModel, Cells, FilterBank
 from vone_jax.v1.images import Images, check_images, normalise, root
 from vone_jax.v1.learnable import LearnableGabor
-from vone_jax.v1.noise import NoisyBlock, add_noise
+from vone_jax.v1.noise import NoisyBlock
 from vone_jax.v1.normalization import SurroundPools
 from vone_jax.v1.surround import draw_surrounds
 
@@ -90,7 +90,8 @@ def noise_free_cells(
         return config.k_exc * jax.nn.relu(in_phase)
 
     def complex_cell(in_phase: jax.Array, quadrature: jax.Array) -> jax.Array:
-        return config.k_exc * _complex_cell(in_phase, quadrature)
+        amplitude = root(jnp.square(in_phase) + jnp.square(quadrature))
+        return config.k_exc * (amplitude / math.sqrt(2.0))
 
     bank = filter_bank(config)
     surround = None if config.normalization is None else surround_pools(config)
@@ -103,10 +104,6 @@ def noise_free_cells(
 def noise_free_responses(config: VOneBlockConfig, images: Images) -> Responses:
     """Return ``noise_free_cells`` as one array, simple cells first."""
     return jnp.concatenate(noise_free_cells(config, images), axis=-1)
-
-
-def _complex_cell(in_phase: jax.Array, quadrature: jax.Array) -> jax.Array:
-    return root(jnp.square(in_phase) + jnp.square(quadrature)) / math.sqrt(2.0)
 
 
 class VOneBlock(NoisyBlock):
@@ -126,11 +123,3 @@ class VOneBlock(NoisyBlock):
 
     def noise_free(self, images: Images) -> Responses:
         return jnp.concatenate(self.cells(images), axis=-1)
-
-    def noisy_cells(self, cells: Cells, noise_key: Key[Array, "*keys"] | None = None) -> Cells:
-        """Apply the stochastic part to each kind of cell; the noise is that of ``add_noise``.
-
-        A TPU makes the noise within the convolution of each kind, and writes noisy responses only.
-        """
-        noise, generator = self.config.noise, self.config.noise_generator
-        return Cells(*add_noise(self, noise, self.stream, cells, noise_key, generator=generator))

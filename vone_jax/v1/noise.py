@@ -220,21 +220,22 @@ class NoisyBlock(nn.Module):
           TypeError: if images are not floating point, or a key is not a typed key.
           ValueError: if a shape is wrong, or if the noise has neither a key nor draws.
         """
-        return self.add_noise(self.noise_free(images), noise_key, standard_normal)
+        (noisy,) = self.noisy([self.noise_free(images)], noise_key, standard_normal)
+        return noisy
 
-    def add_noise(
+    def noisy(
         self,
-        responses: Float[Array, "n _ _ channels"],
+        parts: Sequence[Float[Array, "n _ _ _"]],
         noise_key: Key[Array, "*keys"] | None = None,
         standard_normal: Responses | None = None,
-    ) -> Float[Array, "n _ _ channels"]:
-        """Apply the stochastic part of the block alone; see ``__call__`` for the arguments."""
-        config, parts = self.config, [responses]
-        (noisy,) = add_noise(
-            self, config.noise, self.stream, parts, noise_key, standard_normal,
-            config.noise_generator,
-        )  # fmt: skip
-        return noisy
+    ) -> list[Float[Array, "n _ _ _"]]:
+        """Apply the stochastic part of the block to responses in parts by kind, see ``add_noise``.
+
+        A TPU makes the noise of each part within the convolution of that part, and writes noisy
+        responses only.
+        """
+        noise, generator = self.config.noise, self.config.noise_generator
+        return add_noise(self, noise, self.stream, parts, noise_key, standard_normal, generator)
 
 
 def _cut(draws: jax.Array, part: range | None) -> jax.Array:
