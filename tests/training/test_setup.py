@@ -28,10 +28,10 @@ class Numbers:
 def test_batches_come_in_order_and_none_beyond_the_last_is_loaded(ahead):
     numbers, placed = Numbers(5), []
     prefetch = Prefetch(numbers, lambda batch: placed.append(batch) or -batch, ahead, number=4)
-    assert prefetch.get_state() == {"position": 5} and placed == []
+    assert prefetch.state == {"position": 5} and placed == []
     for step in range(4):
         assert prefetch.take() == -(5 + step)
-        assert prefetch.get_state() == {"position": 6 + step}
+        assert prefetch.state == {"position": 6 + step}
         assert placed == list(range(5, min(6 + step + ahead, 9)))
     assert numbers.position == 9
 

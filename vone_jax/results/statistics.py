@@ -107,12 +107,13 @@ def difference(base: Sequence[Result], other: Sequence[Result]) -> Difference:
       base: results of one network, one per condition; not empty.
       other: results of another network for the same conditions.
     """
-    common = _common_images([*base, *other])
+    values = _by_image([*base, *other])
+    common = values[~np.isnan(values).any(axis=1)]
     if len(common) >= 2:
-        values = common[:, len(base) :].mean(axis=1) - common[:, : len(base)].mean(axis=1)
-        value = float(values.mean())
-        ends = _interval(value, len(values), float(values.var()), -1.0, 1.0)
-        return Difference(value, *ends, len(values), paired=True)
+        changes = common[:, len(base) :].mean(axis=1) - common[:, : len(base)].mean(axis=1)
+        value = float(changes.mean())
+        ends = _interval(value, len(changes), float(changes.var()), -1.0, 1.0)
+        return Difference(value, *ends, len(changes), paired=True)
     images = min(result.images for result in (*base, *other))
     value = float(np.mean([r.accuracy for r in other]) - np.mean([r.accuracy for r in base]))
     if len(base) > 1:
@@ -184,12 +185,6 @@ def _by_image(results: Sequence[Result]) -> np.ndarray:
     for column, (result, index) in enumerate(zip(results, indices, strict=True)):
         values[np.searchsorted(images, index), column] = result.arrays["probability_correct"]
     return values
-
-
-def _common_images(results: Sequence[Result]) -> np.ndarray:
-    """The probability of a correct answer to each image that all results have."""
-    values = _by_image(results)
-    return values[~np.isnan(values).any(axis=1)]
 
 
 def common_corruptions(measured: Mapping[tuple[str, int], _Value]) -> dict[tuple[str, int], _Value]:

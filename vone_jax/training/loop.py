@@ -100,6 +100,7 @@ def train(
     asked = experiment.data.batch_size
     setup = prepare(experiment, mesh)
     experiment = setup.experiment
+    similarities = None if experiment.similarity is None else experiment.similarity.path
     weights = None
     # A run that resumes has its weights in a checkpoint. The source may be gone.
     if experiment.initial_weights is not None and not saved_steps(run_dir / run_dirs.CHECKPOINTS):
@@ -116,7 +117,7 @@ def train(
             command=command,
             initial_digest=None if weights is None else weights.digest,
             teacher_weights=setup.teacher_weights,
-            similarity_digest=_similarity_digest(experiment),
+            similarity_digest=None if similarities is None else files.digest(Path(similarities)),
             names_digest=getattr(setup.train_source, "names_digest", None),
             validation_names_digest=getattr(setup.eval_source, "names_digest", None),
         )
@@ -163,7 +164,7 @@ def train(
             with monitor.clock.paused():
                 log.sync()
                 sums = dataclasses.asdict(monitor.interval)
-                position = Position(upcoming.get_state(), validated, sums, monitor.passed_over)
+                position = Position(upcoming.state, validated, sums, monitor.passed_over)
                 checkpoints.save(step, state, position)
 
         def rescue() -> None:
@@ -248,12 +249,6 @@ def train(
         stopped = f"stopped and saved at step {step}" if step else "stopped before the first step"
         report.line(f"finished at step {step}" if finished else stopped)
         return Outcome(step, finished)
-
-
-def _similarity_digest(experiment: Experiment) -> str | None:
-    """The digest of the file of measured similarities; None without one."""
-    path = None if experiment.similarity is None else experiment.similarity.path
-    return None if path is None else files.digest(Path(path))
 
 
 def _warnings(setup: Setup, asked: int) -> Iterator[str]:

@@ -147,7 +147,8 @@ class Prefetch:
         self._batches, self._place = batches, place
         self._ahead, self._unloaded = ahead, number
         self._waiting: deque[tuple[Batch, dict[str, Any]]] = deque()
-        self._state = batches.get_state()
+        # The state of the iterator after the last batch that was taken.
+        self.state = batches.get_state()
 
     def take(self) -> Batch:
         """Return the next batch."""
@@ -155,12 +156,8 @@ class Prefetch:
             placed = self._place(next(self._batches))
             self._waiting.append((placed, self._batches.get_state()))
             self._unloaded -= 1
-        placed, self._state = self._waiting.popleft()
+        placed, self.state = self._waiting.popleft()
         return placed
-
-    def get_state(self) -> dict[str, Any]:
-        """Return the state of the iterator after the last batch that was taken."""
-        return self._state
 
 
 def for_data(experiment: Experiment, given: Collection[str] = ()) -> Experiment:
