@@ -262,7 +262,7 @@ def test_means_of_a_run_are_written_and_read(tmp_path):
     elsewhere = dataclasses.replace(job, directory=tmp_path)
     assert evaluation.evaluate(elsewhere, task, measured[:2]) is None
     # Images in another form, or another way of judging, are in no mean with them.
-    other = dataclasses.replace(job, protocol=results.Protocol("frozen", 1))
+    other = tiny.changed(job, noise="frozen", draws=1)
     for strange in (
         evaluation.evaluate(job, evaluation.Corrupted("contrast", 2)),
         evaluation.evaluate(other, evaluation.Corrupted("contrast", 2, "uint8")),

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.evaluation import tiny
-from vone_jax import evaluation, models, neurophysiology, results, v1
+from vone_jax import data, evaluation, models, neurophysiology, results, v1
 from vone_jax.cli.evaluate import line, summary
 from vone_jax.evaluation import physiology, physiology_experiments
 from vone_jax.evaluation import request as requests
@@ -124,17 +124,15 @@ def test_a_finished_layer_is_not_recorded_again(job, recording, result, monkeypa
     monkeypatch.setattr(neurophysiology, "score", fail)
     assert again(job) == results.to_json(result)
     # Images and decisions of the other suites are no part of what was measured.
-    other = dataclasses.replace(
-        job, examples=evaluation.Examples(tiny.tiny_source(), 4), batch_size=2,
-        protocol=evaluation.Protocol("frozen", 1),
-    )  # fmt: skip
+    few = data.Subset(tiny.tiny_source(), 4)
+    other = tiny.changed(job, examples=few, batch_size=2, noise="frozen", draws=1)
     assert again(other) == results.to_json(result)
     with pytest.raises(evaluation.ResultError, match="condition.trials is 2, was 1"):
         again(job, trials=2)
     with pytest.raises(evaluation.ResultError, match=r"references.cells.csv is absent, was"):
         again(job, tables={})
     with pytest.raises(evaluation.ResultError, match="key.seed is 1, was 0"):
-        again(dataclasses.replace(job, seed=1))
+        again(tiny.changed(job, seed=1))
 
 
 @pytest.mark.slow
@@ -145,7 +143,7 @@ def test_a_layer_that_cannot_be_scored_says_why(job, recording, network):
     assert "at least 20 are needed" in few.measured.status and few.measured.scores is None
     assert results.to_json(evaluation.evaluate(job, layer)) == results.to_json(few)  # finished
     silent = jax.tree.map(jnp.zeros_like, network.variables)
-    silent_job = dataclasses.replace(
+    silent_job = tiny.changed(
         job, network=Network.of_model("silent", network.model, silent), tag="silent"
     )
     silent = evaluation.evaluate(silent_job, layer)
@@ -277,7 +275,7 @@ def test_images_of_textures_come_from_a_folder(network, photographs, tmp_path):
 def test_stand_ins_of_textures_are_measured_and_not_scored(job, network, photographs):
     recording = evaluation.recording(network, textures=photographs)
     layer = evaluation.Layer(recording, "v1")
-    result = evaluation.evaluate(dataclasses.replace(job, tag="textures"), layer)
+    result = evaluation.evaluate(tiny.changed(job, tag="textures"), layer)
     assert result.name == "physiology-v1-textures"
     scores = result.measured.scores
     textures = scores.textures
@@ -345,9 +343,7 @@ def test_noise_that_cannot_be_switched_off_is_told(job):
 @pytest.mark.slow
 def test_trials_with_noise_are_recorded_as_such(job, network):
     noisy = evaluation.recording(network, ("v1",), trials=2)
-    result = evaluation.evaluate(
-        dataclasses.replace(job, tag="noisy"), evaluation.Layer(noisy, "v1")
-    )
+    result = evaluation.evaluate(tiny.changed(job, tag="noisy"), evaluation.Layer(noisy, "v1"))
     assert (result.condition.trials, result.condition.noise) == (2, "on")
     assert result.measured.scores.trials == 2
     assert result.protocol == evaluation.Protocol("fresh", 2)

@@ -176,7 +176,7 @@ def test_other_evaluations_are_not_mixed(network, tmp_path):
     clean = evaluation.Clean()
     job = tiny.tiny_job(network, tmp_path)
     first = evaluation.evaluate(job, clean)
-    other = dataclasses.replace(job, seed=1)
+    other = tiny.changed(job, seed=1)
     with pytest.raises(
         evaluation.ResultError, match=r"another evaluation \(key.seed is 1, was 0\)"
     ):
@@ -184,16 +184,16 @@ def test_other_evaluations_are_not_mixed(network, tmp_path):
     trained_on = dataclasses.replace(job, network=tiny.tiny_trained(seed=5))
     with pytest.raises(evaluation.ResultError, match="config.seed is 5, was 0; network.weights is"):
         evaluation.evaluate(trained_on, clean)
-    tagged = evaluation.evaluate(dataclasses.replace(other, tag="again"), clean)
+    tagged = evaluation.evaluate(tiny.changed(other, tag="again"), clean)
     assert tagged.name == "clean-again" and tagged.identity_hash != first.identity_hash
-    replaced = evaluation.evaluate(dataclasses.replace(other, overwrite=True), clean)
+    replaced = evaluation.evaluate(tiny.changed(other, overwrite=True), clean)
     assert replaced.key.seed == 1
     # Chunks, too.
     with pytest.raises(Stop):
         evaluation.evaluate(job, NOISE, progress=lambda *counted: (_ for _ in ()).throw(Stop))
     with pytest.raises(evaluation.ResultError, match="key.seed is 1"):
         evaluation.evaluate(other, NOISE)
-    evaluation.evaluate(dataclasses.replace(other, overwrite=True), NOISE)
+    evaluation.evaluate(tiny.changed(other, overwrite=True), NOISE)
 
 
 def test_damaged_files_are_named(network, tmp_path):
@@ -243,7 +243,7 @@ def test_protocols_have_their_own_names(network, tmp_path):
         (evaluation.Protocol("frozen", 1), "clean-frozen"),
         (evaluation.Protocol("fresh", 2, "vote", 3), "clean-vote-3"),
     ):
-        job = tiny.tiny_job(network, tmp_path, protocol=protocol)
+        job = tiny.tiny_job(network, tmp_path, **dataclasses.asdict(protocol))
         result = evaluation.evaluate(job, evaluation.Clean())
         assert (result.name, result.protocol) == (name, protocol)
 
@@ -476,7 +476,7 @@ def test_results_of_format_1_are_finished(tmp_path):
         np.testing.assert_array_equal(again.arrays["right"], result.arrays["right"])
         # Its identity is checked as that of any result.
         with pytest.raises(evaluation.ResultError, match="key.seed is 1, was 0"):
-            evaluation.evaluate(dataclasses.replace(job, seed=1), condition)
+            evaluation.evaluate(tiny.changed(job, seed=1), condition)
 
 
 class Watched(evaluation.Clean):
@@ -492,14 +492,14 @@ def test_the_precision_of_products_is_used_and_told_apart(network, tmp_path, mon
     job = tiny.tiny_job(network, tmp_path, matmul_precision="default")
     assert job.effective_precision == "highest"
     assert evaluation.evaluate(job, Watched()).matmul_precision == Watched.seen == "highest"
-    precision = property(lambda job: job.matmul_precision)
+    precision = property(lambda job: job.request.matmul_precision)
     monkeypatch.setattr(evaluation.Job, "effective_precision", precision)
     with pytest.raises(evaluation.ResultError, match='matmul_precision is "default", was "highe'):
         evaluation.evaluate(job, Watched())
-    job = dataclasses.replace(job, overwrite=True)
+    job = tiny.changed(job, overwrite=True)
     assert evaluation.evaluate(job, Watched()).matmul_precision == Watched.seen == "default"
     with pytest.raises(ValueError, match="matmul_precision must be one of .* got 'low'"):
-        dataclasses.replace(job, matmul_precision="low")
+        tiny.changed(job, matmul_precision="low")
 
 
 @pytest.mark.parametrize(

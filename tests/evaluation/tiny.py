@@ -69,16 +69,25 @@ def tiny_trained(noise=CONFIG.noise, seed=0, module=None, **fields):
 
 
 def tiny_job(network, directory, *, source=None, devices=1, examples=None, **fields):
-    fields = {"batch_size": 4, "trained_on": True} | fields
-    fields = {"protocol": evaluation.Protocol("fresh", 3)} | fields
-    return evaluation.Job(
+    """A job; fields of its request may be given as well."""
+    job = evaluation.Job(
         network=network,
-        examples=evaluation.Examples(source or tiny_source(), examples),
+        examples=data.Subset(source or tiny_source(), examples),
+        request=evaluation.Request(draws=3),
         directory=directory,
         mesh=mesh.data_mesh(jax.devices()[:devices]),
+        batch_size=4,
         command="test",
-        **fields,
+        trained_on=True,
     )
+    return changed(job, **fields)
+
+
+def changed(job, **fields):
+    """A job with other fields; those that it has not are of its request."""
+    own = {field.name for field in dataclasses.fields(job)}
+    asked = {name: fields.pop(name) for name in fields.keys() - own}
+    return dataclasses.replace(job, request=dataclasses.replace(job.request, **asked), **fields)
 
 
 def tiny_result(job, condition, measured, **fields):

@@ -1,5 +1,6 @@
 """Data sets as random-access sequences of uint8 images with labels."""
 
+import copy
 import functools
 import os
 import re
@@ -144,6 +145,13 @@ class Subset(Source):
         """A hash of the files in a folder, or of the images of a file; None for other sources."""
         checksum_of = getattr(self._source, "checksum_of", None)
         return None if checksum_of is None else checksum_of(self.indices)
+
+    def pick(self, positions: np.ndarray) -> "Subset":
+        """Return only the examples at some positions. They keep their indices in the split."""
+        picked = copy.copy(self)
+        picked.indices = self.indices[positions]
+        picked.__dict__.pop("checksum", None)  # That of all examples, if it was computed.
+        return picked
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -7,7 +7,7 @@ The imports below are the public names.
 
 from vone_jax.evaluation.conditions import Attacked, Clean, Condition, Corrupted, Minimal, WorstOf
 from vone_jax.evaluation.exhibits import FrontEnd, Gallery, MeansOverCorruptions
-from vone_jax.evaluation.job import Examples, Job
+from vone_jax.evaluation.job import Job
 from vone_jax.evaluation.masking import Masking
 from vone_jax.evaluation.physiology import Layer, Recording, recording
 from vone_jax.evaluation.request import Request

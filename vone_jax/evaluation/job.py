@@ -1,23 +1,21 @@
 """The common part of the tasks of an evaluation: network, examples, and batches of these."""
 
-import copy
 import dataclasses
 import functools
-import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import arguments, data, models, names, prng, results
+from vone_jax import data, models, names, prng, results
 from vone_jax import mesh as meshes
-from vone_jax.arguments import FromZero, Seed
 from vone_jax.data.sources import are_numbers, class_identifier
 from vone_jax.evaluation.judging import Trial, noise_record, noise_slug
+from vone_jax.evaluation.request import Request
 from vone_jax.network import Network
 from vone_jax.results import Protocol
 
@@ -25,50 +23,19 @@ from vone_jax.results import Protocol
 _READ_PER_IMAGE = 20
 
 
-class Examples(data.Subset):
-    """Every k-th example of a split.
-
-    The VOneNet authors took every tenth of ImageNet's 50,000 validation images.
-    """
-
-    @property
-    def record(self) -> results.Dataset:
-        """The examples for a result file."""
-        return results.Dataset(
-            name=self.name,
-            split=self.split,
-            examples=len(self),
-            stride=self.stride,
-            total=self.total,
-            class_names=tuple(self.class_names),
-            checksum=self.checksum,
-        )
-
-    def pick(self, positions: np.ndarray) -> "Examples":
-        """Only the examples at some positions. They keep their indices in the split."""
-        picked = copy.copy(self)
-        picked.indices = self.indices[positions]
-        return picked
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
-    """The common part of the tasks of an evaluation: network, examples, protocol, devices.
+    """The common part of the tasks of an evaluation: network, examples, request, devices.
 
     Attributes:
       network: the network.
-      examples: the images.
-      protocol: how noise is drawn; a network without noise has one draw.
+      examples: the images. The VOneNet authors took every tenth of ImageNet's 50,000 validation
+        images.
+      request: what was asked for; seed, protocol, precision, workers, tag and overwriting are its.
       directory: of the result files.
       mesh: the devices over which a batch is split. It changes no result.
-      seed: root of all randomness, in [0, 2**32).
       batch_size: examples at a time, a multiple of the number of devices. It changes no result.
-      matmul_precision: one of ``names.MATMUL_PRECISIONS``. Default: "high" on TPUs, "highest" on
-        GPUs. A CPU always has the highest.
       other: a network whose adversarial images are carried over, in the conditions that do so.
-      workers: processes that decode images, see ``data.eval_batches``.
-      tag: appended to the names of the results.
-      overwrite: replace results of other evaluations that have the same name.
       versions: package -> version, for the result files.
       command: the command line, for the result files.
       trained_on: whether the network was trained on the data set of the examples, so that the
@@ -82,28 +49,18 @@ class Job:
     """
 
     network: Network
-    examples: Examples
-    protocol: Protocol
+    examples: data.Subset
+    request: Request
     directory: Path
     mesh: meshes.Mesh
-    seed: Seed = 0
-    batch_size: int = 50
-    matmul_precision: Annotated[str | None, names.MATMUL_PRECISIONS] = None
+    batch_size: int
     other: Network | None = None
-    workers: FromZero = 0
-    tag: str = ""
-    overwrite: bool = False
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     command: str = ""
     trained_on: bool = False
 
     def __post_init__(self):
         meshes.check_batch_size(self.mesh, self.batch_size)
-        arguments.fields(self)
-        if not re.fullmatch(r"[\w.-]*", self.tag):
-            raise ValueError(
-                f"tag must consist of letters, digits, '-', '_' and '.', got {self.tag!r}"
-            )
         _ = self.classes  # raises for examples that do not fit
         if self.other is not None and self.other.image_shape != self.network.image_shape:
             raise ValueError(
@@ -177,22 +134,22 @@ class Job:
     @property
     def effective_protocol(self) -> Protocol:
         """The protocol as it applies to the network: one draw if the network has no noise."""
-        return self.protocol if self.network.stochastic else Protocol("none", 1)
+        return self.request.protocol if self.network.stochastic else Protocol("none", 1)
 
     @property
     def effective_precision(self) -> str:
         """The precision of matrix products as it applies to the devices."""
         platform = self.mesh.devices.flat[0].platform
-        if platform == "cpu" or self.matmul_precision is None:
+        if platform == "cpu" or self.request.matmul_precision is None:
             # The lowest at which the accuracy of no image changed, see docs/accelerators.md.
             return "high" if platform == "tpu" else "highest"
-        return self.matmul_precision
+        return self.request.matmul_precision
 
     def identity(
         self, name: str, condition: results.Condition, /, **fields: Any
     ) -> results.Identity:
         """The identity of a result; ``fields`` take the place of those of the job."""
-        dataset = self.examples.record
+        dataset = _dataset_record(self.examples)
         if self.classes is not None:
             # The labels in a result are the network's classes.
             dataset = dataclasses.replace(dataset, class_names=self.network.class_names)
@@ -202,14 +159,15 @@ class Job:
             "condition": condition,
             "protocol": self.effective_protocol,
             "key": results.Key(
-                self.seed, "evaluation / index in the dataset / purpose (attack, judge, ...)"
+                self.request.seed,
+                "evaluation / index in the dataset / purpose (attack, judge, ...)",
             ),
             "matmul_precision": self.effective_precision,
         } | fields
         # Replaced noise is part of the name; the network as it was trained has none there.
         noise = self.network.noise
         test_noise = "" if self.network.trained is None else f"test-{noise_slug(noise)}"
-        parts = (name, test_noise, values["protocol"].slug, self.tag)
+        parts = (name, test_noise, values["protocol"].slug, self.request.tag)
         return results.Identity(name="-".join(filter(None, parts)), **values)
 
     @functools.cached_property
@@ -259,7 +217,7 @@ class Job:
 
     def example_keys(self, indices: jax.Array) -> jax.Array:
         """The root of everything random that happens to each example, by dataset index."""
-        root = prng.stream(jax.random.key(self.seed), "evaluation")
+        root = prng.stream(jax.random.key(self.request.seed), "evaluation")
         return _index_keys(root, indices)
 
 
@@ -317,6 +275,19 @@ def _fill_padding(mesh: meshes.Mesh) -> Callable[..., dict[str, jax.Array]]:
         return {name: x if name == "mask" else x[rows] for name, x in batch.items()}
 
     return jax.jit(fill, out_shardings=meshes.sharded(mesh))
+
+
+def _dataset_record(examples: data.Subset) -> results.Dataset:
+    """The examples for a result file."""
+    return results.Dataset(
+        name=examples.name,
+        split=examples.split,
+        examples=len(examples),
+        stride=examples.stride,
+        total=examples.total,
+        class_names=tuple(examples.class_names),
+        checksum=examples.checksum,
+    )
 
 
 def network_record(network: Network) -> results.Network:

@@ -170,7 +170,7 @@ class Layer(Exhibit):
             record,
             dataset=results.Dataset("gratings", "MarquesEtAl2020", gratings),
             protocol=results.Protocol("fresh" if noisy else "none", recording.trials),
-            key=results.Key(job.seed, "physiology / set of gratings / trial / grating"),
+            key=results.Key(job.request.seed, "physiology / set of gratings / trial / grating"),
             # See ``neurophysiology.recording``.
             matmul_precision="highest",
         )
@@ -189,7 +189,7 @@ class Layer(Exhibit):
                 recording.display.visual_degrees,
                 recording.display.image_size,
                 recording.display.in_channels,
-                prng.stream(jax.random.key(job.seed), "physiology"),
+                prng.stream(jax.random.key(job.request.seed), "physiology"),
                 selection_response_fn=quiet,
                 trials=recording.trials,
                 references=recording.references,
@@ -200,7 +200,7 @@ class Layer(Exhibit):
             if "selection_response_fn" in str(error):
                 reason = "the layer draws noise that cannot be switched off; record one before it"
             return results.Physiology(f"not {results.SCORED}: {reason}"), {}
-        key = prng.stream(jax.random.key(job.seed), "physiology experiments")
+        key = prng.stream(jax.random.key(job.request.seed), "physiology experiments")
         medians, arrays = experiments(network, self.layer, scores, quiet, noisy, key)
         textures = recording.textures
         # The first channels of V1 are its simple cells.

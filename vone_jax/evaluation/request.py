@@ -4,6 +4,7 @@ The command line, a sweep and Python code all make the same ``Request``.
 """
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -227,6 +228,10 @@ class Request:
             )
         for severity in self.severities:
             arguments.count("severities", severity, most=5)
+        if not re.fullmatch(r"[\w.-]*", self.tag):
+            raise ValueError(
+                f"tag must consist of letters, digits, '-', '_' and '.', got {self.tag!r}"
+            )
         arguments.choice("form", self.form, corruptions.FORMS)
         self.pgd(self.norm, 0.0)
         attacked = {*norms, self.gallery_norm} if GALLERY in suite else {*norms}

@@ -277,7 +277,7 @@ def _finished(job: Job, store: Store, replaces: bool) -> results.Result | None:
         try:
             result = store.finished()
         except ResultError:
-            if not (job.overwrite or replaces):
+            if not (job.request.overwrite or replaces):
                 raise
             store.discard(store.path(".json"), store.path(".npz"))
             result = None
@@ -302,7 +302,7 @@ def _measured(
         try:
             chunks = store.chunks()
         except ResultError:
-            if not job.overwrite:
+            if not job.request.overwrite:
                 raise
             store.discard()
             chunks = store.chunks()
@@ -327,7 +327,7 @@ def _new_chunks(job: Job, condition: Condition, start: int) -> Iterator[dict[str
     """A chunk of arrays for each batch from the position ``start`` on."""
     kept = condition.kept if isinstance(condition, Attacked) else 0
     for_gallery = job.examples.indices[job.spread(kept)]
-    with contextlib.closing(batches(job, start=start, workers=job.workers)) as parts:
+    with contextlib.closing(batches(job, start=start, workers=job.request.workers)) as parts:
         for part in parts:
             since = time.perf_counter()
             placed, trial = place(job, part)

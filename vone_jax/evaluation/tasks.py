@@ -14,7 +14,7 @@ from vone_jax.data import load_corrupted
 from vone_jax.evaluation import exhibits, physiology, suites
 from vone_jax.evaluation import request as requests
 from vone_jax.evaluation.conditions import Attacked, Condition, Corrupted, Minimal, WorstOf
-from vone_jax.evaluation.job import Examples, Job
+from vone_jax.evaluation.job import Job
 from vone_jax.evaluation.judging import AttackNoise
 from vone_jax.evaluation.masking import Masking
 from vone_jax.evaluation.request import SAME, TRAINED, Request, parse_noise
@@ -73,24 +73,19 @@ def plan(
     masking = min(request.masking_images, count)
     job = Job(
         network=network,
-        examples=Examples(source, count),
-        protocol=request.protocol,
+        examples=data.Subset(source, count),
+        request=request,
         directory=directory,
         mesh=mesh,
-        seed=request.seed,
         batch_size=batch_size,
-        matmul_precision=request.matmul_precision,
         other=other,
-        workers=request.workers,
-        tag=request.tag,
-        overwrite=request.overwrite,
         versions=training.versions(),
         command=command,
         trained_on=_of_its_own(network, request),
     )
     few = dataclasses.replace(
         job,
-        examples=Examples(source, masking),
+        examples=data.Subset(source, masking),
         batch_size=min(batch_size, whole(min(_MASKING_BATCH_SIZE, masking))),
     )
     tasks: list[tuple[Job, Task]] = [
@@ -99,7 +94,7 @@ def plan(
     ]
     if request.corrupted_files is not None:
         tasks = _from_files(tasks, request, data_dir)
-    for exhibit in _exhibits(job, request, suite, attack_noise):
+    for exhibit in _exhibits(job, suite, attack_noise):
         if isinstance(exhibit, exhibits.Gallery):
             shown = dataclasses.replace(exhibit.condition, kept=exhibit.count)
             tasks = [(each, shown if task == exhibit.condition else task) for each, task in tasks]
@@ -238,7 +233,7 @@ def _from_files(
     for job, task in tasks:
         if isinstance(task, Corrupted):
             source = _published(request, task.corruption, task.severity, data_dir)
-            examples = Examples(source, min(len(job.examples), len(source)))
+            examples = data.Subset(source, min(len(job.examples), len(source)))
             job = dataclasses.replace(job, network=network, examples=examples)
             task = Corrupted(_name_in_files(task.corruption), task.severity, "published")
         replaced.append((job, task))
@@ -260,11 +255,9 @@ def _published(
     return load_corrupted(files, _name_in_files(corruption), severity, data_dir=kept)
 
 
-def _exhibits(
-    job: Job, request: Request, suite: Sequence[str], attack_noise: AttackNoise
-) -> list[Exhibit]:
+def _exhibits(job: Job, suite: Sequence[str], attack_noise: AttackNoise) -> list[Exhibit]:
     """The results that are made at once, after the conditions."""
-    tasks: list[Exhibit] = []
+    request, tasks = job.request, list[Exhibit]()
     if "corruptions" in suite:
         tasks.append(exhibits.MeansOverCorruptions())
     if requests.GALLERY in suite:
