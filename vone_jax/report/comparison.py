@@ -20,7 +20,7 @@ FEW_IMAGES = 30
 # Classes are unequal where chance gives such a share of one of them less often than this.
 _UNEQUAL = 0.01
 # Norm -> fields of an attack that make no difference in it.
-IDLE_FIELDS = {"linf": {"l1_step", "norm_offset", "projection", "order"}, "l2": {"l1_step"}}
+_IDLE_FIELDS = {"linf": {"l1_step", "norm_offset", "projection", "order"}, "l2": {"l1_step"}}
 _FORMS = {"float": "", "uint8": "8 bits", "jpeg85": "JPEG 85"}
 
 
@@ -281,7 +281,7 @@ def attack_fields(fields: Mapping[str, Any], norm: str, eps: float) -> dict[str,
     gradient averages over, which are one for a deterministic network. A step size is relative to
     the radius.
     """
-    left_out = {"name", "norm", "eps", "eot_samples", *IDLE_FIELDS.get(norm, ())}
+    left_out = {"name", "norm", "eps", "eot_samples", *_IDLE_FIELDS.get(norm, ())}
 
     def text(name: str, value: Any) -> str:
         if name == "step_size" and isinstance(value, int | float) and value > 0:
@@ -306,13 +306,13 @@ def attack_settings(result: Result) -> str:
     )
 
 
-def result_fields(result: Result, whole: bool = False) -> dict[str, str]:
+def result_fields(result: Result, norm: str | None = None) -> dict[str, str]:
     """``attack_fields`` of an attack result; of several attacks, with name and number of each.
 
-    With ``whole``, fields without effect in the norm are kept.
+    Left out are fields without effect in ``norm``. Default: that of the attack; "" keeps all.
     """
     attacks = attack_condition(result).attacks
-    norm = "" if whole else result.attack.norm
+    norm = result.attack.norm if norm is None else norm
     return {
         name if len(attacks) == 1 else f"{attack.name} {place}.{name}": value
         for place, attack in enumerate(attacks, 1)

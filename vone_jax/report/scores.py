@@ -69,13 +69,6 @@ class AttackSettings(NamedTuple):
     draws: int
     noise: results.AttackNoise
 
-    def within(self, norm: str) -> "AttackSettings":
-        """The settings without those that make no difference in a norm."""
-        idle = comparison.IDLE_FIELDS.get(norm, ())
-        # A field of one of several attacks is called "PGD 1.order".
-        kept = {n: v for n, v in self.fields.items() if n.rpartition(".")[2] not in idle}
-        return self._replace(fields=kept)
-
     def label(self, varying: Set[str]) -> str:
         """The attack in short: steps, draws, and its ``varying`` fields, which differ elsewhere."""
         others, parts = dict(self.fields), [self.name]
@@ -231,10 +224,10 @@ def table(runs: Sequence[Run]) -> Table:
         if corrupted and each.corrupted == corrupted:
             drawn[each.run.label] = drawn.get(each.run.label, False) or each.draws_frost
     used = [
-        ((settings.name, norm), settings.within(norm).fields)
+        ((each.settings.name, norm), comparison.result_fields(result))
         for each in measured
-        if (settings := each.settings) is not None
-        for norm in {norm for norm, _ in each.attacks}
+        if each.settings is not None
+        for (norm, _), result in each.attacks.items()
     ]
     varying = set().union(*comparison.varying(used).values())
     lines = tuple(_line(each, ladders, joined, corrupted, varying) for each in measured)
@@ -282,24 +275,23 @@ def attack_groups(
     A result belongs to each group whose settings are its own, apart from fields without effect in
     its norm. A group whose results are all part of another group is left out.
     """
-    own: dict[Result, AttackSettings] = {}
-    for result in attacks:
-        of = comparison.attack_condition(result)
-        fields = comparison.result_fields(result, whole=True)
-        own[result] = AttackSettings(of.attack_name, fields, of.eot_samples, of.attack_noise)
+    within = {result: {norm: _settings(result, norm) for norm in NORMS} for result in attacks}
     groups: list[tuple[AttackSettings, list[Result]]] = []
-    for settings in own.values():
-        norms = {norm: settings.within(norm) for norm in NORMS}
-        members = [
-            r for r, other in own.items() if other.within(r.attack.norm) == norms[r.attack.norm]
-        ]
-        groups.append((settings, members))
+    for result, own in within.items():
+        members = [r for r, other in within.items() if other[r.attack.norm] == own[r.attack.norm]]
+        groups.append((_settings(result, ""), members))
     sets = [set(members) for _, members in groups]
     return [
         (settings, comparison.by_radius(members))
         for place, (settings, members) in enumerate(groups)
         if not any(sets[place] < other for other in sets) and sets[place] not in sets[:place]
     ]
+
+
+def _settings(result: Result, norm: str) -> AttackSettings:
+    """The settings of an attack without those that make no difference in a norm."""
+    of, fields = comparison.attack_condition(result), comparison.result_fields(result, norm)
+    return AttackSettings(of.attack_name, fields, of.eot_samples, of.attack_noise)
 
 
 def _usual(conditions: Sequence[tuple[Run, tuple]]) -> tuple:
