@@ -144,6 +144,7 @@ train r --data.source folder:photos --initial-weights photos | --initial-weights
 train r --run-dir ''                            | --run-dir    | has an empty value; give one
 train r --run-dir text.txt                      | --run-dir    | must be a directory
 train r --run-dir text.txt/run                  | --run-dir    | Not a directory
+train r --run-dir 'run[1]'                      | --run-dir    | one of the characters
 train r --compilation-cache text.txt            | --compilation-cache | must be a directory
 eval                                            | NETWORK is one of | RUN_DIR
 eval --suite clean                              | --suite      | NETWORK must come before

@@ -23,6 +23,7 @@ from vone_jax.training import (
     from_json,
     read_run,
     to_json,
+    train,
 )
 from vone_jax.training.run_dir import CONFIG, open_run
 
@@ -213,6 +214,16 @@ def test_a_run_of_an_earlier_version_is_read_and_gets_what_it_lacks(tmp_path):
     describe(tmp_path)
     assert read_run(tmp_path).class_names == CLASSES
     assert "digest" in json.loads((tmp_path / CONFIG).read_text())
+
+
+@pytest.mark.parametrize("name", ["a[1]/run", "a*", "a?", "a\\b"])
+def test_a_path_in_which_checkpoints_may_be_lost_is_refused_at_once(tmp_path, name):
+    """In some Orbax writes them, ends well, and nothing can read them."""
+    with pytest.raises(
+        RunDirectoryError, match="has one of the characters .* rename the directory"
+    ):
+        train(EXPERIMENT, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])

@@ -83,13 +83,15 @@ def train(
     Raises:
       ValueError: if parts of the experiment do not fit each other or the data, if nothing in the
         initial weights fits the network, or without the package for TensorBoard files.
-      RunDirectoryError: if the directory is in use or holds another experiment.
+      RunDirectoryError: if the directory is in use or holds another experiment, or if its path has
+        a character with which checkpoints may be lost.
       CheckpointError: if a checkpoint cannot be written, or all checkpoints are damaged.
       NonFiniteError: at a loss or gradient that is NaN or infinite, see ``Experiment.non_finite``.
       UnreadableDataError: if too many images cannot be read, see ``DataConfig.unreadable``.
       OSError: if a data worker dies, or the log cannot be written.
     """
     run_dir = Path(run_dir)
+    run_dirs.check_path(run_dir)
     if tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise ValueError(
             'tensorboard needs the package tensorboardX: pip install "vone-jax[tracking]"'

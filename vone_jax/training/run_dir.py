@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import itertools
+import os
 import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,6 +37,9 @@ CONFIG = "config.json"
 LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
 BANKS = "banks"
+# Orbax looks for its files with patterns that begin with the directory. With these characters it
+# may find none, or those of another directory.
+PATTERN_CHARACTERS = tuple("*?[\\".replace(os.sep, ""))
 _FORMAT = 1
 _BANK_PARAMETERS = tuple(field.name for field in dataclasses.fields(GaborParameters))
 _PACKAGES = ("vone-jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -128,6 +132,16 @@ def read_run(run_dir: Path | str) -> RunDescription:
     if known.get("class_names") is not None:
         known["class_names"] = tuple(known["class_names"])
     return RunDescription(experiment, **known)
+
+
+def check_path(run_dir: Path) -> None:
+    """Raise a ``RunDirectoryError`` if checkpoints may be lost because of a directory's path."""
+    path = str(run_dir.absolute())
+    if set(path) & set(PATTERN_CHARACTERS):
+        raise RunDirectoryError(
+            f"{path} has one of the characters {' '.join(PATTERN_CHARACTERS)}, with which "
+            "checkpoints may be lost; choose another --run-dir, or rename the directory"
+        )
 
 
 @contextlib.contextmanager
