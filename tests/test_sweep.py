@@ -209,6 +209,29 @@ def test_a_result_that_is_gone_is_made_anew(root, ending):
     assert calls(root) == []
 
 
+def test_a_result_that_a_changed_command_used_again_is_made_anew(root):
+    for log_every in (10, 20):
+        # A field that affects no result: the command is another one, its result is the same.
+        member = Member(replace(BASE, log_every=log_every))
+        assert run(root, make(members={"a": member})) == 0
+    assert len(calls(root)) == 4
+    for path in (root / "runs/group/a/results").iterdir():
+        path.unlink()
+    for expected in (["eval.py a --suite clean"], []):
+        assert run(root, make(members={"a": member})) == 0
+        assert calls(root) == expected
+
+
+def test_a_command_does_not_need_the_results_of_others(root):
+    run(root, make("a", evaluations=[LINF, CLEAN]))
+    calls(root)
+    for ending in ("json", "npz"):
+        (root / f"runs/group/a/results/linf.{ending}").unlink()
+    shutil.rmtree(root / "runs/group/a/checkpoints")
+    assert run(root, make("a")) == 0
+    assert calls(root) == []
+
+
 def test_a_run_that_has_lost_its_checkpoints_is_named_with_the_cure(root):
     run(root, make("ab"))
     calls(root)
@@ -353,13 +376,26 @@ def test_a_wrong_shard_is_refused(root, text):
 
 
 def test_wrong_sweeps_are_refused(root):
-    with pytest.raises(ValueError, match="members must name at least one"):
+    with pytest.raises(ValueError, match="members must map the labels of one or more"):
         Sweep("s", "g", {})
     with pytest.raises(ValueError, match="name of a directory, got 'a/b'"):
         Sweep("s", "g", {"a/b": Member(BASE)})
-    for label in ("a:2", "a+c"):
-        with pytest.raises(ValueError, match=re.escape(f"in commands, got '{label}'")):
+    for label in ("a:2", "a+c", "a[1]", "a\n"):
+        with pytest.raises(
+            ValueError, match=re.escape(f"without any of : + * ? [ \\, got {label!r}")
+        ):
             Sweep("s", "g", {label: Member(BASE)})
+    with pytest.raises(ValueError, match="members must map the labels of one or more"):
+        Sweep("s", "g", [Member(BASE)])  # pyright: ignore
+    for network in (None, "net.pth"):
+        with pytest.raises(ValueError, match=r"members\['a'\].network must be Experiment\(...\)"):
+            make(members={"a": Member(network)})  # pyright: ignore
+    for pattern in (3, "", "/abs/net.pth"):
+        with pytest.raises(ValueError, match=f"that of a file's name, got {pattern!r}"):
+            Weights(pattern)  # pyright: ignore
+    for labels in ("ab", (1, 2)):
+        with pytest.raises(ValueError, match="labels must be a tuple of labels of members"):
+            Ensemble(labels)  # pyright: ignore
     with pytest.raises(ValueError, match=r"must be Member\(...\)"):
         Sweep("s", "g", {"a": BASE})  # pyright: ignore
     with pytest.raises(ValueError, match=r"^evaluations must be a list of Request\(...\), got Req"):

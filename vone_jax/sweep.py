@@ -15,7 +15,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +43,11 @@ class Weights:
 
     pattern: str
 
+    def __post_init__(self):
+        pattern = self.pattern
+        if not isinstance(pattern, str) or not pattern or Path(pattern).is_absolute():
+            raise ValueError(f"pattern must be that of a file's name, got {pattern!r}")
+
 
 @dataclasses.dataclass(frozen=True)
 class Ensemble:
@@ -53,6 +58,11 @@ class Ensemble:
     """
 
     labels: tuple[str, ...]
+
+    def __post_init__(self):
+        whole = isinstance(self.labels, tuple | list)
+        if not whole or not all(isinstance(each, str) for each in self.labels):
+            raise ValueError(f"labels must be a tuple of labels of members, got {self.labels!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,20 +103,22 @@ class Sweep:
     v1_match: bool = False
 
     def __post_init__(self):
-        if not self.members:
-            raise ValueError("members must name at least one network")
+        if not isinstance(self.members, Mapping) or not self.members:
+            raise ValueError("members must map the labels of one or more networks to Member(...)")
         named = [("name", self.name), ("group", self.group)]
         for field, name in [*named, *(("members", label) for label in self.members)]:
             arguments.directory_name(field, name)
             # In commands, SWEEP:LABEL is a member and NETWORK+NETWORK an ensemble.
-            if {":", "+"} & set(name):
+            if {":", "+", *run_dirs.PATTERN_CHARACTERS} & set(name) or not name.isprintable():
+                characters = " ".join((":", "+", *run_dirs.PATTERN_CHARACTERS))
                 raise ValueError(
-                    f"{field} must be without ':' and '+', which have a meaning in commands, got "
-                    f"{name!r}"
+                    f"{field} must be printable and without any of {characters}, got {name!r}"
                 )
         trained: list[str] = []
         for label, member in self.members.items():
             arguments.instance(f"members[{label!r}]", member, Member)
+            network = f"members[{label!r}].network"
+            arguments.instance(network, member.network, Experiment | Weights | Ensemble)
             if isinstance(member.network, Experiment):
                 trained.append(label)
             elif isinstance(member.network, Ensemble):
@@ -215,7 +227,8 @@ def run(
         print(f"shard {shard} has no network: there are {len(alone)}", flush=True)
     given = (("source", source), ("split", split))
     data = {field: value for field, value in given if value is not None}
-    every = _commands(name, sweep, chosen, root, group, opened, data)
+    every = list(_commands(name, sweep, chosen, root, group, opened, data))
+    planned_keys = {command.key for command in every}
     commands = [command for command in every if command.step in steps]
     failures: list[str] = []
     untrained: set[str] = set()
@@ -257,7 +270,7 @@ def run(
             if command.step == "train":
                 untrained.add(command.label)
             continue
-        _append(record, command, before, trained)
+        _append(record, command, before, trained, planned_keys)
     if "report" in steps and count == 1:
         shown = [label for label in labels if dry_run or _result_files(group / label)]
         if shown and shown != labels:
@@ -445,11 +458,19 @@ def _last_training(record: Path) -> float:
 
 
 def _append(
-    record: Path, command: _Command, before: Mapping[str, str], trained: Mapping[str, float]
+    record: Path,
+    command: _Command,
+    before: Mapping[str, str],
+    trained: Mapping[str, float],
+    planned: Set[str],
 ) -> None:
-    """Record a command, with the results that it has made, or that no others have recorded."""
+    """Record a command, with the results that it has made, or that no others have recorded.
+
+    The others are commands of this sweep, with the keys ``planned``: they make a result anew that
+    is gone. One that a command of the past has recorded belongs to the command that uses it again.
+    """
     record.parent.mkdir(parents=True, exist_ok=True)
-    ended = [each for each in _ended(record) if each["key"] != command.key]
+    ended = [each for each in _ended(record) if each["key"] in planned - {command.key}]
     others = {name for each in ended for name in each["results"]}
     results = {
         name: digest
