@@ -307,6 +307,15 @@ class Unreadable:
         return self.source[index]
 
 
+class Thin(Unreadable):
+    """A source with images that are wider than high."""
+
+    def __getitem__(self, index):
+        example = self.source[index]
+        wide = np.concatenate([example["image"], example["image"][:, :1]], axis=1)
+        return example | ({"image": wide} if index in self.rotten else {})
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("bad", "message"),
@@ -352,6 +361,18 @@ class TestBadInput:
             image = source[9]["image"].astype(np.float32) / np.float32(255)
             for row in np.flatnonzero(batch["index"] == 9):
                 np.testing.assert_array_equal(batch["image"][row], image)
+
+    def test_an_image_that_is_too_thin_is_named_and_gives_its_place_to_the_next(
+        self, source, monkeypatch
+    ):
+        monkeypatch.setattr(data.transforms, "_MOST_PIXELS", 12 * 12)
+        options = {"batch_size": 23, "augment": None}
+        with contextlib.closing(train(Thin(source, {7}), **options)) as batches:
+            with pytest.raises(ValueError, match="example 7 of 'toy' 'train': an image of 13 x"):
+                next(batches)
+        with pytest.warns(UserWarning, match="example 7 .* too thin"):
+            batches = list(train(Thin(source, {7}), unreadable="skip", epochs=1, **options))
+        assert sorted(batches[0]["index"]) == sorted([*set(range(23)) - {7}, 8])
 
     def test_a_set_that_cannot_be_read_at_all_is_not_skipped(self, source):
         broken = Unreadable(source, set(range(23)))

@@ -5,11 +5,13 @@ Their results depend on nothing but their fields and the numbers that they are c
 """
 
 import dataclasses
+import functools
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Any
@@ -50,24 +52,32 @@ class TrainBatch(_MakeBatch):
 
     def __call__(self, numbers: np.ndarray) -> Batch:
         epochs, indices = np.divmod(numbers[self.rows], len(self.source))
-        tries = _REPLACEMENTS if self.replace_unreadable else 1
-        read = [_read_one_of(self.source, int(index), tries) for index in indices]
+        read = map(self._read_one_of, epochs.tolist(), indices.tolist())
         used, examples, problems = zip(*read, strict=True)
-        images = [
-            self.augment(
-                example["image"],
-                self.image_size,
-                np.random.default_rng((self.seed, int(epoch), int(index))),
-                self.preprocessing,
-            )
-            for example, epoch, index in zip(examples, epochs, indices, strict=True)
-        ]
         batch = {
-            "image": np.stack(images),
+            "image": np.stack([example["image"] for example in examples]),
             "label": np.array([example["label"] for example in examples], np.int32),
             "index": np.array(used, np.uint32),
         }
         return batch | ({"problem": np.array(problems)} if self.replace_unreadable else {})
+
+    def _read_one_of(self, epoch: int, index: int) -> tuple[int, dict[str, Any], str]:
+        """Return the first readable of some examples: its index, its content, earlier problems."""
+
+        def prepare(image: np.ndarray) -> np.ndarray:
+            random = np.random.default_rng((self.seed, epoch, index))
+            return self.augment(image, self.image_size, random, self.preprocessing)
+
+        total, problems = len(self.source), []
+        for offset in range(min(_REPLACEMENTS, total) if self.replace_unreadable else 1):
+            used = (index + offset) % total
+            try:
+                return used, _read(self.source, used, prepare), "; ".join(problems)
+            except UnreadableError as error:
+                if not self.replace_unreadable:
+                    raise
+                problems.append(str(error))
+        raise UnreadableError(f"{len(problems)} examples in a row: " + "; ".join(problems))
 
 
 class EvalBatch(_MakeBatch):
@@ -79,14 +89,10 @@ class EvalBatch(_MakeBatch):
         images = np.zeros((len(numbers), size, size, self.source.image_shape[-1]), np.uint8)
         labels = np.zeros(len(numbers), np.int32)
         mask = numbers < len(self.source)
+        prepare = functools.partial(self.preprocessing, size=size)
         for row, index in enumerate(numbers[mask]):
-            example = _read(self.source, int(index))
-            try:
-                images[row] = self.preprocessing(example["image"], size)
-            except ValueError as error:
-                where = f"example {index} of {self.source.name!r} {self.source.split!r}"
-                raise ValueError(f"{where}: {error}") from error
-            labels[row] = example["label"]
+            example = _read(self.source, int(index), prepare)
+            images[row], labels[row] = example["image"], example["label"]
         index = np.minimum(numbers, len(self.source)).astype(np.uint32)
         return {"image": images, "label": labels, "index": index, "mask": mask}
 
@@ -95,29 +101,16 @@ class UnreadableError(ValueError):
     """An example of a set cannot be read; the message names it."""
 
 
-def _read_one_of(source: Source, index: int, tries: int) -> tuple[int, dict[str, Any], str]:
-    """Return the first readable of some examples: its index, its content, earlier problems."""
-    problems = []
-    for offset in range(min(tries, len(source))):
-        used = (index + offset) % len(source)
-        try:
-            return used, _read(source, used), "; ".join(problems)
-        except UnreadableError as error:
-            if tries == 1:
-                raise
-            problems.append(str(error))
-    raise UnreadableError(f"{len(problems)} examples in a row: " + "; ".join(problems))
-
-
-def _read(source: Source, index: int) -> dict[str, Any]:
-    """Read an example and check its shape and label, as a wrong one would give wrong results."""
+def _read(
+    source: Source, index: int, prepare: Callable[[np.ndarray], np.ndarray]
+) -> dict[str, Any]:
+    """Read an example, check its shape and label, and prepare its image for a batch."""
+    name = f"example {index} of {source.name!r} {source.split!r}"
     try:
         example = source[index]
     # Sources read files of any kind with any library, which may raise anything.
     except Exception as error:
-        raise UnreadableError(
-            f"example {index} of {source.name!r} {source.split!r} cannot be read: {error}"
-        ) from error
+        raise UnreadableError(f"{name} cannot be read: {error}") from error
     image, label = example["image"], example["label"]
     channels = source.image_shape[-1]
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != channels:
@@ -126,11 +119,11 @@ def _read(source: Source, index: int) -> dict[str, Any]:
             f"{image.shape}; expected uint8 with {channels} channel(s)"
         )
     if not 0 <= label < source.num_classes:
-        raise ValueError(
-            f"label {label} of example {index} of {source.name!r} {source.split!r} is not in "
-            f"[0, {source.num_classes})"
-        )
-    return example
+        raise ValueError(f"label {label} of {name} is not in [0, {source.num_classes})")
+    try:
+        return {**example, "image": prepare(image)}
+    except ValueError as error:
+        raise UnreadableError(f"{name}: {error}") from error
 
 
 def prepare() -> None:
