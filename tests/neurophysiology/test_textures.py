@@ -325,16 +325,28 @@ def test_photographs_with_heavy_tails_take_less_contrast(tmp_path):
     np.testing.assert_allclose(values.std(axis=(-1, -2)), 20.0, atol=0.5)
 
 
+def test_a_low_contrast_is_rounded_and_not_too_large():
+    for contrast in (3.0, 5.0):
+        proxy = texture_proxies.procedural_proxy(
+            KEY, 2, 64, contrast, families=("dots-4cpd", "weave-1cpd")
+        )
+        values = proxy.images.astype(np.float64).std(axis=(-1, -2))
+        np.testing.assert_allclose(values, contrast, atol=0.2)
+
+
 def test_load_images(tmp_path):
     colours = np.random.default_rng(0).integers(0, 256, (6, 7, 3)).astype(np.uint8)
     Image.fromarray(colours).save(tmp_path / "grass.PNG")
     Image.fromarray(colours[..., 0]).save(tmp_path / "brick.tif")
     (tmp_path / "README.txt").write_text("no image")
+    (tmp_path / "._brick.tif").write_bytes(b"beside the image on macOS")
+    Image.fromarray(colours).convert("CMYK").save(tmp_path / "ink.tif")
     loaded = texture_proxies.load_images(tmp_path)
-    assert list(loaded) == ["brick", "grass"]
+    assert list(loaded) == ["brick", "grass", "ink"]
     np.testing.assert_array_equal(loaded["brick"], colours[..., 0])
     luminance = colours @ np.array([0.299, 0.587, 0.114])
     np.testing.assert_allclose(loaded["grass"], luminance, atol=1)
+    np.testing.assert_allclose(loaded["ink"], luminance, atol=1)
     Image.fromarray(colours).save(tmp_path / "grass.png")
     with pytest.raises(ValueError, match="two images for the family 'grass'"):
         texture_proxies.load_images(tmp_path)
@@ -353,6 +365,8 @@ def test_load_images(tmp_path):
         ({"a": np.ones((30, 30))}, {}, "a crop of family 'a' has no contrast"),
         ({"a": np.full((30, 30), np.nan)}, {}, "family 'a' holds NaN"),
         ({"a": np.eye(30)}, {"rms_contrast": 100.0}, "rms_contrast is too large for family 'a'"),
+        # One pixel in 256 lies 16 deviations from the mean: few are clipped, and carry nearly all.
+        ({"a": np.eye(16 * 16)[:1].reshape(16, 16)}, {}, "'a': in .* keep 20.2% of it, at least"),
         ({"a": np.eye(30)}, {"rms_contrast": 0.0}, "rms_contrast must be a finite number > 0"),
         ({"a": np.eye(30)}, {"samples": 1}, "samples must be an integer >= 2"),
         ({"a": np.eye(30)}, {"pixels": 20}, "pixels must be a multiple of 8"),

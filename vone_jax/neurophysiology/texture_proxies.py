@@ -21,8 +21,10 @@ from vone_jax.neurophysiology.stimuli import GREY
 from vone_jax.neurophysiology.textures import TextureSet
 
 _IMAGE_ENDINGS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".tif", ".tiff")
-# A texture has heavier tails than its noise; clipping more would make their contrasts unequal.
+# A texture has heavier tails than its noise. What 8 bits clip makes their contrasts unequal.
 _MOST_CLIPPED = 0.01
+_LEAST_KEPT = 0.98
+_CURE = "leave this image out, or take a smaller contrast"
 # Grey levels; photographs with heavy tails take a lower contrast than others.
 _CONTRASTS = (40.0, 30.0, 20.0, 10.0)
 
@@ -229,7 +231,13 @@ def _eight_bit(contrast: np.ndarray, name: str) -> np.ndarray:
     if clipped > _MOST_CLIPPED:
         raise ClippingError(
             f"rms_contrast is too large for family {name!r}: {clipped:.1%} of an image would "
-            f"leave [0, 255], at most {_MOST_CLIPPED:.0%} is accepted"
+            f"leave [0, 255], at most {_MOST_CLIPPED:.0%} is accepted; {_CURE}"
+        )
+    kept = float(np.clip(contrast + GREY, 0, 255).std() / contrast.std())
+    if kept < _LEAST_KEPT:
+        raise ClippingError(
+            f"rms_contrast is too large for family {name!r}: in [0, 255] an image would keep "
+            f"{kept:.1%} of it, at least {_LEAST_KEPT:.0%} is accepted; {_CURE}"
         )
     return np.clip(grey, 0, 255).astype(np.uint8)
 

@@ -28,7 +28,7 @@ TYPES = ("noise", "texture")
 FREEMAN_ZIEMBA_FAMILIES = (13, 18, 23, 30, 38, 48, 52, 56, 60, 71, 99, 327, 336, 393, 402)
 FREEMAN_ZIEMBA_SAMPLES = 15
 _FILE_NAME = re.compile(r"(aperture_)?(tex|noise)-\d+x\d+-im(\d+)-smp(\d+)\.png")
-_EIGHT_BIT_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+_EIGHT_BIT_MODES = ("1", "CMYK", "L", "LA", "P", "PA", "RGB", "RGBA", "YCbCr")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -211,11 +211,14 @@ def read_grey(path: Path) -> np.ndarray:
 
 
 def files_in(folder: str | os.PathLike) -> list[Path]:
-    """Return the sorted paths of the files in a folder, or raise a FileNotFoundError."""
+    """Return the sorted paths of the files in a folder, or raise a FileNotFoundError.
+
+    Hidden files are left out, such as those that macOS puts beside others.
+    """
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not a directory")
-    return sorted(path for path in root.iterdir() if path.is_file())
+    return sorted(path for path in root.iterdir() if path.is_file() and path.name[0] != ".")
 
 
 def check_pixels(pixels: int) -> None:
