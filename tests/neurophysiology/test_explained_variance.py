@@ -142,6 +142,36 @@ def test_seeds_and_strata():
     np.testing.assert_array_equal(named.correlations, once.correlations)
 
 
+def test_features_of_half_precision_span_what_they_span_in_single():
+    """Rounding errors of 10 bits lie below 25 of their dimensions, and above the 13th of 12."""
+    rng = np.random.default_rng(0)
+    falling = rng.standard_normal((len(STRATA), 200)) / np.arange(1, 201)
+    half = (falling @ np.linalg.qr(rng.standard_normal((200, 200)))[0]).astype(np.float16)
+    recordings = half[:, :4, None].astype(float) + 0.1 * rng.standard_normal((len(STRATA), 4, 6))
+    recordings = np.moveaxis(recordings, 1, 2)
+    options = {"strata": STRATA, "splits": 2, "half_splits": 2}
+    found, expected = (
+        engine.explained_variance(features, recordings, components=25, **options)
+        for features in (half, half.astype(np.float32))
+    )
+    np.testing.assert_array_equal(found.correlations, expected.correlations)
+    low = (half[:, :12].astype(float) @ rng.standard_normal((12, 40))).astype(np.float16)
+    with pytest.raises(ValueError, match="components must be at most 12"):
+        engine.explained_variance(low, recordings, components=13, **options)
+
+
+def test_rounding_errors_of_features_with_a_large_mean_span_nothing():
+    """They are those of the features, not of the differences between images."""
+    rng = np.random.default_rng(0)
+    low = rng.standard_normal((len(STRATA), 20)) @ rng.standard_normal((20, 500))
+    raised = (low + 160 * low.std()).astype(np.float32)
+    recordings = low[:, None, :4] + 0.1 * rng.standard_normal((len(STRATA), 6, 4))
+    options = {"strata": STRATA, "splits": 2, "half_splits": 2}
+    with pytest.raises(ValueError, match="components must be at most 20, the dimensions"):
+        engine.explained_variance(raised, recordings, components=25, **options)
+    assert engine.explained_variance(raised, recordings, components=20, **options).raw > 0.9
+
+
 def test_negative_correlation_scores_0():
     result = engine.ExplainedVariance(np.full((2, 3), -0.5), np.full((2, 3), 0.8))
     assert result.raw == -0.5

@@ -208,9 +208,11 @@ def explained_variance(
     neurons = recordings.mean(axis=1)
     splitter = StratifiedShuffleSplit(splits, train_size=train_fraction, random_state=seed)
     precision = np.finfo(features.dtype if features.dtype.kind == "f" else np.float64).eps
+    squares = np.einsum("ij,ij->i", features, features, dtype=np.float64, casting="unsafe")
+    norms = np.sqrt(squares)
     correlations = []
     for fit, test in splitter.split(coordinates, strata):
-        _check_dimensions(coordinates[fit], components, float(precision))
+        _check_dimensions(coordinates[fit], components, precision * norms[fit])
         predicted = _predict(coordinates, neurons, components, fit, test)
         correlations.append(correlation(predicted, neurons[test]))
     correlations = np.stack(correlations)
@@ -309,10 +311,14 @@ def _predict(
     return regression.predict(coordinates[test]).reshape(len(test), -1)
 
 
-def _check_dimensions(coordinates: np.ndarray, components: int, precision: float) -> None:
-    """Refuse components that rounding errors would determine, and with them the prediction."""
+def _check_dimensions(coordinates: np.ndarray, components: int, errors: np.ndarray) -> None:
+    """Refuse components that rounding errors would determine, and with them the prediction.
+
+    ``errors`` has the largest error of each image: of its features before they were centred, which
+    can be far larger than their differences.
+    """
     singular = np.linalg.svd(coordinates - coordinates.mean(axis=0), compute_uv=False)
-    dimensions = int(np.sum(singular > len(coordinates) * precision * singular[0]))
+    dimensions = int(np.sum(singular > np.sqrt(len(errors)) * np.linalg.norm(errors)))
     if components > dimensions:
         raise ValueError(
             f"components must be at most {dimensions}, the dimensions that the features of the "
