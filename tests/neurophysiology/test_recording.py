@@ -113,6 +113,11 @@ def test_layers_without_a_map_have_units_only():
     )
 
 
+def test_a_site_keeps_at_least_one_unit(small_site):
+    with pytest.raises(ValueError, match=f"at least one of {len(small_site)} units, got none"):
+        small_site.keep(np.zeros(len(small_site), bool))
+
+
 def test_receptive_fields_are_where_the_units_look(small_site):
     maps = receptive_field_maps(small_layer, KEY, small_site)
     centres = receptive_field_centres(maps)

@@ -58,7 +58,13 @@ class Site:
         return len(self.units)
 
     def keep(self, mask: np.ndarray) -> "Site":
-        """Return the site with the units where ``mask``, bool (units,), is true."""
+        """Return the site with the units where ``mask``, bool (units,), is true.
+
+        Raises:
+          ValueError: if no unit is left.
+        """
+        if not np.any(mask):
+            raise ValueError(f"mask must keep at least one of {len(self)} units, got none")
         arrays = {n: getattr(self, n)[mask] for n in ("units", "row", "col", "channel")}
         return dataclasses.replace(self, **arrays)
 
