@@ -124,7 +124,9 @@ def test_an_attack_that_cannot_use_its_radius_is_told(run_dir, capsys, monkeypat
     for steps, told in (("2", True), ("32", False)):
         arguments = [str(run_dir), "--suite", suite, "--eps", "0.05", "--examples", "4"]
         assert program.main([*arguments, "--steps", steps]) == 0
-        assert ("--steps 2 of eps/32 reach 6% of the radius" in capsys.readouterr().err) == told
+        said = capsys.readouterr().err
+        assert ("--steps 2 of eps/32 reach 6% of the radius" in said) == told
+        assert ("the attack is weak" in said) == told
 
 
 def test_restarts_that_repeat_each_other_are_told(run_dir, capsys, monkeypatch):

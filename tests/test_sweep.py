@@ -140,8 +140,8 @@ def test_a_network_from_another_that_was_trained_again_is_named(root, use):
     assert run(root, sweep) == 0
 
     def saved(label, when):
-        checkpoint = root / "runs/group" / label / "checkpoints" / "624"
-        checkpoint.mkdir(parents=True, exist_ok=True)
+        # The one that the program has made.
+        checkpoint = root / "runs/group" / label / "checkpoints" / "1"
         os.utime(checkpoint, (when, when))
 
     saved("a", 1000)
@@ -152,6 +152,9 @@ def test_a_network_from_another_that_was_trained_again_is_named(root, use):
     assert run(root, sweep) == 0
     shutil.rmtree(root / "runs/group/a")
     run(root, replace(sweep, members={"a": sweep.members["a"]}))
+    # Nor is a command that finds a finished run and records its time.
+    saved("a", 1000)
+    assert run(root, sweep) == 0
     saved("a", 3000)
     calls(root)
     with pytest.raises(SweepError) as caught:
@@ -162,6 +165,25 @@ def test_a_network_from_another_that_was_trained_again_is_named(root, use):
     shutil.rmtree(root / "runs/group/b")
     assert run(root, sweep) == 0
     assert [call.split()[1] for call in calls(root)] == ["lab/s:b", "b"]
+
+
+def test_a_network_from_another_is_known_by_any_path(root, monkeypatch):
+    """The directory of runs is relative, the path of the weights is not."""
+    monkeypatch.chdir(root)
+    spec = str(root / "runs/group/a")
+    first, later = {"a": Member(BASE)}, {"b": Member(replace(BASE, initial_weights=spec))}
+
+    def train(members):
+        sweep = make(members=members)
+        return sweeps.run("lab/s", sweep, root=root, runs=Path("runs"), steps=("train",))
+
+    assert train(first | later) == 0
+    shutil.rmtree("runs/group/a")
+    assert train(first) == 0
+    for label, when in (("a", 2000), ("b", 1000)):
+        os.utime(f"runs/group/{label}/checkpoints/1", (when, when))
+    with pytest.raises(SweepError, match="b was trained from a, which was trained again since"):
+        train(first | later)
 
 
 def test_a_failure_is_told_and_the_others_run(root):
@@ -290,6 +312,15 @@ def test_a_sweep_that_is_stopped_in_its_report_says_so(root, monkeypatch):
     run(root, make("a"))
     monkeypatch.setattr(sweeps, "_execute", lambda command, root: 75)
     assert run(root, make("a"), steps=("report",)) == 75
+
+
+def test_a_report_with_gaps_is_no_failure(root, monkeypatch):
+    run(root, make("a"))
+    monkeypatch.setattr(sweeps, "_execute", lambda command, root: 3)
+    assert run(root, make("a"), steps=("report",)) == 0
+    monkeypatch.setattr(sweeps, "_execute", lambda command, root: 2)
+    with pytest.raises(SweepError, match=r"the report \(exit status 2\)"):
+        run(root, make("a"), steps=("report",))
 
 
 def start(root):

@@ -159,6 +159,13 @@ def test_art_estimator(art, quiet, noisy, images):
     averaged = art(noisy, jax.random.key(0), (16, 16, 3), 4, eot_samples=3)
     first = averaged.loss_gradient(images, LABELS)
     assert np.abs(first - averaged.loss_gradient(images, LABELS)).max() > 0
+    # Each draw of a call has a key of its own.
+    one, several = (
+        art(noisy, jax.random.key(0), (16, 16, 3), 4, noise="frozen", eot_samples=draws)
+        for draws in (1, 3)
+    )
+    difference = one.compute_loss(images, LABELS) - several.compute_loss(images, LABELS)
+    assert np.abs(difference).min() > 1e-4
 
 
 @pytest.mark.extras

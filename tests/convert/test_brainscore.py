@@ -84,6 +84,10 @@ def test_the_contract(network, paths):
         wrapped.get_activations(images, ["V1"])
 
 
+def test_images_of_another_size(network, paths):
+    assert wrap(network, image_size=32).preprocessing(paths).shape == (3, 3, 32, 32)
+
+
 def test_images_of_16_bits_are_refused(network, tmp_path):
     """Pillow would make them white."""
     path = tmp_path / "deep.png"

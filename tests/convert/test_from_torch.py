@@ -62,7 +62,7 @@ def test_the_bank_of_small_images_is_recognised(tmp_path):
     assert "bank: the physiological_extended one of seed 0, sf_max 11.3" in notes
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module."])
 def test_the_two_extra_tensors_of_the_adversarially_trained_file_are_dropped(vone, write, prefix):
     extra = {f"vone_block.div_{x}.weight": np.ones((1, 1, 3, 3), np.float32) for x in "ut"}
     path = write(vone[2] | extra, prefix=prefix)
@@ -89,6 +89,11 @@ def test_files_of_the_training_script_name_the_architecture_differently(vone, wr
 )
 def test_noise_comes_from_the_flags(vone, write, flags, noise):
     assert convert.from_torch(write(vone[2], FLAGS | flags))[0].v1.noise == noise
+
+
+def test_strengths_that_a_file_lacks_are_the_published_ones(vone, write):
+    flags = {name: v for name, v in FLAGS.items() if name not in ("noise_scale", "noise_level")}
+    assert convert.from_torch(write(vone[2], flags))[0].v1.noise == v1.NeuronalNoise()
 
 
 def test_flags_that_make_no_sense_are_reported_together(vone, write):
@@ -142,10 +147,12 @@ def test_the_normalisation_comes_from_the_flags(vone, write, name, mean, std):
 
 
 def test_a_flag_that_may_change_the_network_is_refused_with_its_name(vone, write):
-    path = write(vone[2], FLAGS | {"color_mode": "opponent", "ksize": 31, "blocks": [1, 2]})
+    flags = FLAGS | {"color_mode": "opponent", "ksize": 31, "blocks": [1, 2]}
+    path = write(vone[2], flags | {"antialias": False})
     report = errors(path)
     assert "flag 'color_mode' is unknown and may change the network, got 'opponent'" in report
     assert "flag 'blocks' is unknown and may change the network, got '<list>'" in report
+    assert "flag 'antialias' is unknown and may change the network, got 'False'" in report
     assert "flag ksize must be the size of the kernels in the file, 25, got 31" in report
     report = errors(write(vone[2], FLAGS | {"normalization": "imagenets"}))
     assert "got 'imagenets'; did you mean 'imagenet'?" in report
@@ -175,6 +182,16 @@ def test_a_given_configuration_wins_but_for_the_bank(vone, write):
     model, _ = convert.from_torch(write(vone[2]), v1=config)
     assert (model.v1.simple_channels, model.v1.k_exc, model.v1.noise) == (16, 3.0, None)
     np.testing.assert_array_equal(model.v1.gabor_kernels()[0], vone[0].v1.gabor_kernels()[0])
+
+
+def test_a_given_configuration_wins_over_the_normalisation_of_the_flags(vone, write):
+    model, _, state_dict = vone
+    path = write(state_dict, FLAGS | {"normalization": "imagenet"})
+    assert convert.read(path, v1=model.v1).model.v1.image_mean == model.v1.image_mean
+    assert convert.read(path, v1={"stride": 2}).model.v1.image_mean == models.IMAGENET_MEAN
+    # What is given is not assumed.
+    assumed = convert.read(write(state_dict), v1={"image_mean": 0.4}).assumed
+    assert "image_mean" not in assumed and "image_std" in assumed
 
 
 def test_image_size_keeps_the_pixels_per_degree(vone, write):
@@ -348,6 +365,10 @@ def test_wrappers_that_contradict_themselves(resnet50, write):
     report = errors(write(wrapped, None))
     assert "differs from the network it should copy: attacker.model.fc.bias" in report
     assert "missing or not finite: normalizer.new_std" in report
+    report = errors(write(robustness(network, (0.5, np.nan, 0.3)), None))
+    assert "missing or not finite: normalizer.new_mean" in report
+    extra = robustness(network) | {"normalizer.gamma": np.ones(3, np.float32)}
+    assert "unused: normalizer.gamma" in errors(write(extra, None))
     assert "must be > 0" in errors(write(robustness(network, std=(0.2, 0.0, 0.4)), None))
     assert "2 and 2 channels, images have 3" in errors(
         write(robustness(network, (0.5, 0.5), (0.5, 0.5)), None)

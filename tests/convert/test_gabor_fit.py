@@ -64,6 +64,11 @@ def test_filters_that_are_not_gabors_are_named(tensors):
     assert report.count("\n") == 1
 
 
+def test_phases_of_slightly_different_contrast_are_no_pair(tensors):
+    tensors[1][7] *= 0.97
+    assert problems(tensors).startswith("filter 7 is not a Gabor pair")
+
+
 def test_filters_of_several_channels_are_named(tensors):
     tensors[0][2] += 1e-12
     tensors[1][5] = 0

@@ -288,6 +288,8 @@ def test_damaged_folders(folder):
     refused(good | {"network": good["network"] | {"name": "resnet9"}}, "name must be one of")
     refused(good | {"network": good["network"] | {"v1": {"noise": 3}}}, "damaged")
     refused(good | {"network": good["network"] | {"v1": None}}, "v1 is missing")
+    silent = {name: value for name, value in good["network"]["v1"].items() if name != "noise"}
+    refused(good | {"network": good["network"] | {"v1": silent}}, "damaged: .*noise")
     refused(good | {"network": good["network"] | {"num_classes": 6}}, "shape: params.back_end.fc")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
@@ -331,6 +333,13 @@ def test_variables_of_another_network_are_refused(vone, tmp_path):
             write(small("resnet18"), vone[1])
     with pytest.raises(ValueError, match="none that models.create builds"):
         convert.save_folder(tmp_path, vone[0].clone(bottleneck_features=3), vone[1])
+
+
+def test_a_checkpoint_of_pytorch_has_no_strength_of_noise(vone, tmp_path):
+    noise = v1.NeuronalNoise(strength=2.0)
+    strong = vone[0].clone(v1=dataclasses.replace(vone[0].v1, noise=noise))
+    with pytest.raises(ValueError, match="noise.strength must be 1 in a checkpoint of PyTorch"):
+        convert.save_torch(tmp_path / "weights.safetensors", strong, vone[1])
 
 
 def test_a_checkpoint_of_pytorch_has_no_normalisation(vone, tmp_path):

@@ -197,6 +197,7 @@ def test_storages_must_be_as_described(write):
     ("arguments", "message"),
     [
         ({"protocol": 1002}, "a protocol other than 1001"),
+        ({"little_endian": False}, "on a big-endian machine"),
         ({"keys": "0"}, "the list of storages is damaged"),
         ({"keys": []}, "the file lacks storage '0'"),
         ({"keys": ["0", "1"]}, "storage '1' belongs to no tensor"),

@@ -105,12 +105,13 @@ def archive(content, storages=None, compression=zipfile.ZIP_STORED, extra=()):
     return zipped(entries | numbers, compression)
 
 
-def sequence(content, storages=None, protocol=1001, keys=None):
+def sequence(content, storages=None, protocol=1001, keys=None, little_endian=True):
     """Bytes of the older format; ``keys`` lists other storages than those that follow."""
     if storages is None:
         storages = []
         content = with_tensors(content, storages)
-    system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"int": 4}}
+    system = {"protocol_version": 1001, "type_sizes": {"int": 4}}
+    system["little_endian"] = little_endian
     parts = [pickled(0x1950A86A20F9469CFC6C), pickled(protocol), pickled(system), pickled(content)]
     parts.append(pickled([storage.identity[2] for storage in storages] if keys is None else keys))
     for storage in storages:

@@ -168,4 +168,7 @@ def test_images_of_a_file_that_was_replaced_have_another_checksum(cifar_10_c):
     first = checksum()
     assert checksum() == first
     np.save(cifar_10_c / "fog.npy", 255 - np.load(cifar_10_c / "fog.npy"))
-    assert checksum() != first
+    second = checksum()
+    assert second != first
+    np.save(cifar_10_c / "labels.npy", 9 - np.load(cifar_10_c / "labels.npy"))
+    assert checksum() != second

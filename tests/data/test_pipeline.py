@@ -255,6 +255,15 @@ class TestPosition:
         other = data.load("fashion_mnist_small", "test")
         with pytest.raises(ValueError, match="dataset='toy'"):
             train(other).set_state(state)
+        other = data.ArraySource(
+            np.zeros((23, 12, 12, 3), np.uint8),
+            np.zeros(23, int),
+            class_names=source.class_names,
+            name="toy",
+            split="test",
+        )
+        with pytest.raises(ValueError, match="split='test'"):
+            train(other).set_state(state)
         with pytest.raises(ValueError, match="kind='train'"):
             data.eval_batches(source, batch_size=4, image_size=12).set_state(state)
 

@@ -200,6 +200,11 @@ class TestTfdsLayout:
         )
         np.testing.assert_array_equal(copy[3]["image"], source[3]["image"])
 
+    def test_a_split_without_images_is_refused(self, tmp_path):
+        empty = {"train": (np.zeros((0, 28, 28, 1), np.uint8), np.zeros(0, np.uint8))}
+        with pytest.raises(ValueError, match="the train labels are missing"):
+            tfds_sets.prepare_from_arrays("fashion_mnist", empty, tmp_path)
+
     def test_wrong_shape_is_refused(self, tmp_path, capsys):
         for prefix in ("train", "t10k"):
             write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", np.zeros((3, 32, 32), np.uint8))

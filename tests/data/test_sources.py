@@ -8,6 +8,7 @@ from PIL import Image
 from vone_jax import data
 from vone_jax.data import Source
 from vone_jax.data.images import decode_image
+from vone_jax.data.sources import class_identifier
 
 
 def save(path, colour=(10, 20, 30), size=(8, 6), mode="RGB"):
@@ -63,6 +64,11 @@ def test_a_subset_has_every_class_of_a_sorted_set(count, stride):
     assert subset.stride == stride and len(set(subset.indices)) == count
     each = np.bincount([subset[place]["label"] for place in range(count)])
     assert each.max() - each.min() <= 1
+
+
+def test_a_wordnet_number_has_eight_digits():
+    assert class_identifier("n01440764_tench") == class_identifier("n01440764 a fish")
+    assert class_identifier("n014407641") == "n014407641"
 
 
 class TestFolder:
@@ -222,6 +228,12 @@ class TestFolder:
         with pytest.raises(ValueError, match="holds no image; .*: 1 .heic; convert them to JPEG"):
             data.load(f"folder:{tmp_path}", "train")
 
+    def test_a_palette_with_transparency_is_read_without_a_warning(self, tmp_path):
+        image = Image.new("P", (4, 4), 1)
+        image.putpalette([0, 0, 0, 10, 20, 30])
+        image.save(tmp_path / "a.png", transparency=b"\x80\x40")
+        assert decode_image(tmp_path / "a.png", 3)[0, 0].tolist() == [10, 20, 30]
+
     def test_links_inside_count_once(self, folder):
         """A folder and a file with a second name, another name for the class, and loops."""
         cat = folder / "train/cat"
@@ -235,6 +247,10 @@ class TestFolder:
         for one, other in zip(linked, plain, strict=True):
             assert one["label"] == other["label"]
             np.testing.assert_array_equal(one["image"], other["image"])
+
+    def test_a_link_to_the_set_itself_brings_no_image_of_another_split(self, folder):
+        (folder / "train/cat/all").symlink_to("../..")
+        assert len(data.load(f"folder:{folder}", "train")) == 3
 
     def test_splits_and_classes_may_be_links_inside(self, folder):
         (folder / "all").mkdir()

@@ -71,7 +71,9 @@ def test_set_that_needs_another_package(tmp_path):
         data.load("tfds:coco", "train", data_dir=tmp_path)
 
 
-def write_set(data_dir, encoded, *, shape=(None, None, 3), file_format="array_record"):
+def write_set(
+    data_dir, encoded, *, shape=(None, None, 3), dtype=np.uint8, file_format="array_record"
+):
     """Writes a set of our own, ``oddities``, with already encoded images."""
     builder = tfds.core.DatasetIdentity(
         name="oddities", version=tfds.core.Version("1.0.0"), data_dir=str(data_dir), module_name=""
@@ -80,7 +82,7 @@ def write_set(data_dir, encoded, *, shape=(None, None, 3), file_format="array_re
         builder=builder,
         features=tfds.features.FeaturesDict(
             {
-                "image": tfds.features.Image(shape=shape),
+                "image": tfds.features.Image(shape=shape, dtype=dtype),
                 "label": tfds.features.ClassLabel(names=["a", "b"]),
             }
         ),
@@ -141,6 +143,13 @@ def test_colours_in_a_grey_set_name_the_example(own_set):
 def test_four_channels_are_refused(own_set):
     with pytest.raises(ValueError, match=r"\(None, None, 4\).*1 or 3 channels"):
         own_set(png("RGBA"), shape=(None, None, 4))
+
+
+def test_images_of_16_bits_are_refused(own_set):
+    with pytest.raises(
+        ValueError, match="has uint16 images of shape .*; accepted are uint8 images"
+    ):
+        own_set(png("I;16"), shape=(None, None, 1), dtype=np.uint16)
 
 
 def test_missing_tensorflow_is_explained(tmp_path, monkeypatch, capsys):

@@ -27,6 +27,19 @@ class TestEvaluationTransform:
         expected = resized[16:240, 59:283]
         np.testing.assert_array_equal(transforms.Preprocessing(0.875)(image, 224), expected)
 
+    def test_the_longer_side_is_truncated_and_the_shorter_one_rounded(self):
+        """int(256 * 403 / 300) is int(343.9), and 96 / 0.875 is 109.7."""
+        for size, short, shape, box in (
+            (224, 256, (300, 403), (slice(16, 240), slice(60, 284))),
+            (96, 110, (220, 220), (slice(7, 103), slice(7, 103))),
+        ):
+            image = rng().integers(0, 256, (*shape, 3), np.uint8)
+            new = short * shape[1] // shape[0], short
+            resized = np.asarray(Image.fromarray(image).resize(new, Image.Resampling.BILINEAR))
+            np.testing.assert_array_equal(
+                transforms.Preprocessing(0.875)(image, size), resized[box]
+            )
+
     @pytest.mark.parametrize("shape", [(30, 50, 1), (50, 30, 3), (7, 9, 3), (100, 100, 1)])
     @pytest.mark.parametrize("center_crop", [1.0, 0.875])
     def test_result_is_square(self, shape, center_crop):

@@ -16,8 +16,9 @@ import pytest
 import vone_jax
 from tests.convert.conftest import random_variables, small
 from tests.network import user_networks
-from vone_jax import convert, data, models, prng, training, v1
-from vone_jax.network import Network, NetworkError, ensemble
+from vone_jax import cli, convert, data, models, prng, training, v1
+from vone_jax.network import Network, NetworkError, ensemble, opening
+from vone_jax.network.network import Split
 
 FUNCTIONS = "tests.network.user_networks"
 FILE = Path(user_networks.__file__)
@@ -290,6 +291,54 @@ def test_class_names_can_be_given(vone):
         vone_jax.open_network(both)
     names = user_networks.CLASS_NAMES
     assert vone_jax.open_network(both, class_names=names).class_names == tuple(names)
+    # A member keeps its own names.
+    with pytest.raises(ValueError, match="must have the same class_names"):
+        vone_jax.open_network(both, class_names=names[::-1])
+
+
+def test_the_step_is_that_of_every_member(tmp_path, monkeypatch):
+    network, asked = vone_jax.open_network(f"{FUNCTIONS}:cnn"), []
+    monkeypatch.setattr(
+        opening, "_open_run", lambda path, step: asked.append((path.name, step)) or network
+    )
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    vone_jax.open_network(f"{tmp_path}/one+{tmp_path}/two", step=3)
+    assert asked == [("one", 3), ("two", 3)]
+
+
+def test_a_run_says_how_its_images_were_cropped_and_validated(tmp_path, monkeypatch):
+    experiment = training.load_config("quickstart/resnet18", cli.configs())
+    experiment = dataclasses.replace(
+        experiment,
+        model=dataclasses.replace(experiment.model, num_classes=10, width=2),
+        data=dataclasses.replace(experiment.data, center_crop=0.5),
+    )
+    description = training.RunDescription(experiment, validation_names_digest="abc")
+    model = experiment.build()
+    loaded = 7, experiment, model, models.init(model, jax.random.key(0))
+    monkeypatch.setattr(training, "load_run", lambda path, step: loaded)
+    monkeypatch.setattr(training, "read_run", lambda path: description)
+    network = vone_jax.open_network(tmp_path)
+    assert network.preprocessing == data.Preprocessing(0.5)
+    assert network.validation.names_digest == "abc" and network.checkpoint_step == 7
+
+
+def test_an_ensemble_has_the_noise_of_any_member_and_the_images_of_all():
+    noisy, plain = (vone_jax.open_network(f"{FUNCTIONS}:{name}") for name in ("noisy", "cnn"))
+    assert ensemble([plain, noisy]).stochastic and not ensemble([plain, plain]).stochastic
+    images = Split("fashion_mnist_small", "test")
+    seen = dataclasses.replace(plain, validation=images)
+    assert ensemble([seen, seen]).validation == images
+    other = dataclasses.replace(plain, validation=Split("fashion_mnist_small", "train"))
+    assert ensemble([seen, other]).validation is None
+
+
+def test_members_that_see_other_parts_of_an_image_are_refused():
+    network = vone_jax.open_network(f"{FUNCTIONS}:cnn")
+    cropped = dataclasses.replace(network, preprocessing=data.Preprocessing(0.5))
+    with pytest.raises(ValueError, match="must have the same preprocessing"):
+        ensemble([network, cropped])
 
 
 @pytest.mark.slow
@@ -404,8 +453,10 @@ def test_members_with_other_maps_or_functions_keep_their_own(vone):
     silent = dataclasses.replace(
         plain, logits_fn=lambda keys, images: 0 * plain.logits_fn(keys, images)
     )
+    weights = models.init(model, jax.random.key(2))
+    replaced = dataclasses.replace(plain, logits_fn=models.logits_fn(model, weights))
     keys, images = keys_and_images(plain)
-    for other in (coarse, silent):
+    for other in (coarse, silent, replaced):
         found = ensemble([plain, other]).logits_fn(keys, images)
         logits = [m.logits_fn(prng.fold(keys, i), images) for i, m in enumerate((plain, other))]
         np.testing.assert_allclose(found, (logits[0] + logits[1]) / 2, rtol=1e-4, atol=1e-5)

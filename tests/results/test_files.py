@@ -208,6 +208,11 @@ def test_a_result_measures_what_its_condition_says(directory):
         ("clean", {"probability_correct": np.full(100, 0.5)}, ["0.500000", "not of one eval"]),
         ("clean", {"probability_correct": np.full(100, np.nan)}, ["not finite"]),
         ("clean", {"probability_correct": np.full(100, 1.5)}, ["must be in [0, 1]"]),
+        (
+            "clean",
+            {"probability_correct": np.repeat([1.0, -0.5, 0.5], [90, 5, 5])},
+            ["must be in [0, 1]"],
+        ),
         ("clean", {"probability_correct": np.zeros(7)}, ["shape (100)", "(7,)"]),
         ("clean", {"index": None}, ["index is missing", "label"]),
         ("clean", {"index": np.zeros(100, int)}, ["index must be different integers >= 0"]),
@@ -325,6 +330,8 @@ def test_values_that_no_evaluation_writes_are_refused(directory, path, value):
 
 def test_odd_fields_of_an_attack_have_no_reach_and_tiny_radii_a_label():
     assert results.Attack("PGD", "linf", 0.1, {"steps": "x", "step_size": None}).reach == np.inf
+    started = {"steps": 1, "step_size": 0.01, "random_start": True}
+    assert results.Attack("PGD", "linf", 0.1, started).reach == np.inf
     assert results.Attack("PGD", "linf", 5e-324, {}).eps_label == "4.941e-324"
 
 

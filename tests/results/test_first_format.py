@@ -60,6 +60,17 @@ def test_controls_of_the_noise(vone, name, noise, change, protocol):
     assert result.protocol.noise == protocol
 
 
+def test_several_attacks_are_all_read(first_format, tmp_path):
+    path = tmp_path / f"{VONE}.json"
+    shutil.copy(first_format / "vone" / "results" / path.name, path)
+    both = "WorstOf(PGD(norm='linf', eps=0.1, steps=2), APGD(norm='linf', eps=0.1))"
+    won = {"PGD": 150, "APGD": 40, "clean": 10}
+    built.edit(path, condition__attack=both, won=won)
+    read = results.read(path)
+    assert read.condition.attack_name == "Worst of PGD, APGD"
+    assert read.measured.won == (150, 40, 10)
+
+
 def test_every_kind_is_read(vone, first_format):
     (base,) = results.load([first_format / "base"])
     (tiny,) = results.load([first_format / "tiny"])

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from tests.results import built
+from tests.results.built import CLEAN
 from vone_jax import files, names, results
+from vone_jax.results.runs import ranked_sets
 
 
 @pytest.fixture
@@ -163,6 +165,12 @@ def test_a_config_that_was_edited_is_a_gap(run):
     (run / "config.json").write_text(json.dumps(config))
     (loaded,) = results.load([run])
     assert not loaded.gaps
+    # The name of a file that is not UTF-8.
+    odd = {name: value for name, value in config.items() if name != "digest"}
+    odd["command"] = "train.py \udcff"
+    (run / "config.json").write_text(json.dumps(odd | {"digest": files.json_digest(odd)}))
+    (loaded,) = results.load([run])
+    assert not loaded.gaps
     (run / "config.json").write_text(json.dumps(config | {"device": "another"}))
     (loaded,) = results.load([run])
     assert "config.json does not match its digest" in loaded.gaps[0]
@@ -283,6 +291,19 @@ def test_radii_have_their_names(norm, eps, label):
 )
 def test_noise_in_short(noise, words):
     assert results.noise_label(noise) == words
+
+
+def test_the_usual_data_set_is_that_of_most_runs_then_of_most_results_then_without_a_tag():
+    def of(*sets):
+        names = ("clean", "clean-tagged", "clean-tagged-2", "clean-tagged-3")
+        return built.run([
+            built.accuracy(CLEAN, [1, 0], dataset=results.Dataset(each, "test", 2), name=name)
+            for each, name in zip(sets, names, strict=False)
+        ])  # fmt: skip
+
+    assert ranked_sets([of("b", "a", "a", "a"), of("b")])[0] == ("b", "test")
+    assert ranked_sets([of("b", "a", "a")])[0] == ("a", "test")
+    assert ranked_sets([of("b", "a")])[0] == ("b", "test")
 
 
 def test_images_are_those_of_one_data_set(run):

@@ -214,6 +214,13 @@ def test_the_interval_of_a_score_covers_it_on_few_images(places, share):
     assert 0.93 < np.mean(covered) < 0.99
 
 
+def test_images_of_little_weight_are_little_evidence():
+    """Else many images that hardly count would stand for a certainty that few images give."""
+    few, many = accuracy([1] * 4, index=range(4)), accuracy([1] * 1000, index=range(4, 1004))
+    weighted = results.mean_accuracy([few, many], np.array([0.999, 0.001]))
+    assert weighted == pytest.approx(results.mean_accuracy([few]), abs=0.01)
+
+
 def test_published_images_are_not_the_clean_ones():
     """Sets of published images have the images of each other, and not the clean ones."""
     clean = accuracy(built.answers(0.5), index=range(100))

@@ -1,5 +1,6 @@
 """A checkpoint returns what was saved, or the error names its damage."""
 
+import dataclasses
 import errno
 import json
 import shutil
@@ -223,10 +224,17 @@ def test_a_position_that_was_changed_is_damage_without_a_list_too(written):
 
 
 def test_another_network_is_refused_and_not_taken_for_damage(written):
-    other = jax.eval_shape(lambda: make_state(0, size=41))
+    params = dict(LIKE.params)
+    renamed = {"kernel": params["kernel"], "beam": params["bias"]}
+    halved = params | {"bias": jax.ShapeDtypeStruct((3,), jnp.bfloat16)}
     with Checkpoints(written, read_only=True) as checkpoints:
-        with pytest.raises(ValueError, match="belongs to another network or optimiser"):
-            checkpoints.restore(other)
+        for other in (
+            jax.eval_shape(lambda: make_state(0, size=41)),
+            dataclasses.replace(LIKE, params=renamed),
+            dataclasses.replace(LIKE, params=halved),
+        ):
+            with pytest.raises(ValueError, match="belongs to another network or optimiser"):
+                checkpoints.restore(other)
 
 
 def test_damaged_checkpoints_are_set_aside_so_that_new_ones_take_their_place(written):
@@ -241,7 +249,8 @@ def test_damaged_checkpoints_are_set_aside_so_that_new_ones_take_their_place(wri
 
 
 def test_what_an_interrupted_write_left_is_removed_by_the_next_writer_alone(written):
-    for leftover in ("4.partial.orbax-checkpoint-tmp", "4.partial", "1.partial"):
+    temporary = ("4.partial.orbax-checkpoint-tmp", "9.partial.orbax-checkpoint-tmp")
+    for leftover in (*temporary, "4.partial", "1.partial"):
         (written / leftover / "state").mkdir(parents=True)
     before = sorted(written.rglob("*"))
     assert restore(written)[0] == 3
@@ -271,6 +280,20 @@ def test_a_disk_without_room_is_named_before_anything_is_written(tmp_path, monke
                 checkpoints.save(2, make_state(2), POSITION)
         assert checkpoints.steps() == [1]
         checkpoints.save(2, make_state(2), POSITION)
+
+
+def test_a_last_checkpoint_that_was_not_completed_is_an_error(tmp_path, monkeypatch):
+    """It is written in the background, and the block ends before anybody asks for it."""
+
+    def full(directory):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "write_digests", full)
+    with pytest.raises(
+        CheckpointError, match="No space left on device; .* steps \\[\\] are intact"
+    ):
+        with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+            checkpoints.save(1, make_state(1), POSITION)
 
 
 def test_a_full_disk_is_an_error_and_older_checkpoints_stay(tmp_path, full_disk):

@@ -1,5 +1,6 @@
 """Learning from a teacher: the divergence by another library, and runs with teachers."""
 
+import dataclasses
 import json
 
 import flax.linen as nn
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 from scipy.special import rel_entr, softmax
 
-from vone_jax import convert, models, training
+from vone_jax import convert, data, models, network, training
 from vone_jax.cli import train
+from vone_jax.training import setup
 from vone_jax.training.step import cross_entropy, divergence, make_loss
 
 CONFIG = """
@@ -92,6 +94,29 @@ def test_a_run_learns_from_an_ensemble(tmp_path, capsys):
     convert.save_folder(tmp_path / "b", model, models.init(model, jax.random.key(3)))
     assert run(tmp_path / "0.5", teacher, 0.5) == 2
     assert "weights of distillation.teacher: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "fits"),
+    [
+        ("abc", "abc", True),
+        ("abc", "acb", False),
+        # Numbers are no names, but in another order they are those of other classes.
+        ("abc", "012", True),
+        ("012", "021", False),
+    ],
+)
+def test_a_teacher_has_the_classes_in_their_order(tiny, monkeypatch, ours, theirs, fits):
+    teacher = network.Network("teacher", lambda _, x: jnp.zeros((len(x), 3)), (8, 8, 1), theirs)
+    monkeypatch.setattr(network, "open_network", lambda spec: teacher)
+    images = np.zeros((3, 8, 8, 1), np.uint8)
+    source = data.ArraySource(images, np.arange(3), class_names=tuple(ours))
+    experiment = dataclasses.replace(tiny, distillation=training.Distillation("teacher"))
+    if fits:
+        assert setup._open_teacher(experiment, source) is teacher
+    else:
+        with pytest.raises(ValueError, match="must have the classes of 'arrays' in their order"):
+            setup._open_teacher(experiment, source)
 
 
 @pytest.mark.slow

@@ -164,6 +164,7 @@ def test_the_file_of_measured_similarities_says_how_many_images_there_are():
 
 def test_steps_take_precedence_over_epochs(experiment):
     assert replace(experiment, epochs=2.5).total_steps(10) == 25
+    assert replace(experiment, epochs=2.57).total_steps(10) == 26
     assert replace(experiment, epochs=0.001).total_steps(10) == 1
     assert replace(experiment, epochs=2.5, steps=7).total_steps(10) == 7
 

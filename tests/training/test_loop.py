@@ -166,6 +166,13 @@ def test_a_stopped_run_goes_on_bit_for_bit(tiny, whole, tmp_path, asked, step, v
     assert_same_run(tiny, tmp_path, whole)
 
 
+def test_a_stop_at_the_last_step_leaves_its_validation_to_be_done(tiny, whole, tmp_path):
+    assert train(tiny, tmp_path, stop=StopAt(10)) == training.Outcome(step=6, finished=False)
+    assert steps(tmp_path, "validation") == [3]
+    assert train(tiny, tmp_path).finished
+    assert log(tmp_path) == log(whole)
+
+
 def test_work_after_the_last_checkpoint_is_done_again(tiny, whole, tmp_path):
     """An error after step 4 leaves the checkpoint at 3 and a longer log, as a kill does."""
     write = RunLog.write
@@ -527,6 +534,19 @@ def test_what_changes_no_number_may_change_on_the_way(tiny, whole, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, state, expected)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["experiment"]["data"]["eval_batch_size"] == 5
+
+
+def test_the_log_is_on_the_disk_before_each_checkpoint(tiny, tmp_path, monkeypatch):
+    done = []
+
+    def noted(cls, name):
+        method = getattr(cls, name)
+        monkeypatch.setattr(cls, name, lambda *given: done.append(name) or method(*given))
+
+    noted(RunLog, "sync")
+    noted(Checkpoints, "save")
+    train(tiny, tmp_path)
+    assert done == ["sync", "save", "sync", "save"]
 
 
 def follow(monkeypatch):
