@@ -339,9 +339,10 @@ def _commands(
     files_by_label: Mapping[str, Path | None],
     data: Mapping[str, str],
 ) -> Iterator[_Command]:
-    """The commands of members.
+    """The commands that train and evaluate some members.
 
-    Their keys leave out the sweep: another one of the group may have trained the same network.
+    The name of the sweep is no part of their keys, because another sweep of the group may have
+    trained the same network.
     """
     programs = {"train": ("-m", "vone_jax.cli.train"), "eval": ("-m", "vone_jax.cli.evaluate")}
     if root is not None:

@@ -168,7 +168,9 @@ def load_freeman_ziemba(folder: str | os.PathLike) -> TextureSet:
     if not files:
         raise ValueError(f"{folder} holds no file named like tex-320x320-im13-smp1.png")
     if len(forms) > 1:
-        raise ValueError(f"{folder} mixes images with and without the prefix aperture_")
+        raise ValueError(
+            f"{folder} mixes images with and without the prefix aperture_; leave one kind in it"
+        )
     samples = sorted({sample for _, sample, _ in files})
     if len(samples) != FREEMAN_ZIEMBA_SAMPLES:
         raise ValueError(
