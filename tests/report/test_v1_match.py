@@ -72,6 +72,62 @@ def test_a_stronger_attack_on_one_network_does_not_make_it_look_weak(pool):
     assert "steps=64" in match.attacks["linf"]
 
 
+def test_an_attack_in_another_way_at_one_radius_does_not_take_the_place_of_a_ladder(pool):
+    """Its name comes later in the alphabet than that of the usual attack."""
+    square = built.accuracy(
+        built.attacked("linf", 1 / 255, name="Square"), built.answers(0.1), name="square"
+    )
+    more = [built.run([*run.results, square], run.name) for run in pool]
+    match = v1_match.match(more, weakest=1)
+    assert match.attacks["linf"].startswith("PGD")
+    assert match.networks["robust"].tolist() == pytest.approx(ROBUST)
+
+
+def test_networks_on_different_images_or_classes_are_told(pool):
+    assert "different images" not in v1_match.match(pool, weakest=1).to_markdown()
+
+    def on(images, **dataset):
+        moved = [
+            dataclasses.replace(
+                result,
+                arrays=result.arrays | {"index": result.arrays["index"] + images},
+                dataset=dataclasses.replace(result.dataset, **dataset),
+            )
+            if result.kind == "attack"
+            else result
+            for result in pool[5].results
+        ]
+        return [*pool[:5], built.run(moved, "net5")]
+
+    told = "The networks were attacked on different images, 100 of them."
+    assert told in v1_match.match(on(100), weakest=1).to_markdown()
+    told = v1_match.match(on(0, class_names=("cat", "dog")), weakest=1).to_markdown()
+    assert "The networks have 2 and 10 classes." in told and "different images" not in told
+    # Other images at one radius, the same for all networks.
+    few = [
+        built.run(
+            [
+                built.change(result, arrays=result.arrays | {"index": result.arrays["index"] + 7})
+                if result.kind == "attack" and result.attack.norm == "l2"
+                else result
+                for result in run.results
+            ],
+            run.name,
+        )
+        for run in pool
+    ]
+    assert "different images" not in v1_match.match(few, weakest=1).to_markdown()
+
+
+def test_means_that_differ_by_rounding_are_tied():
+    exact, rounded = [0.1, 0.3, 0.3, 0.5, 0.4], [0.1, 0.3, 0.1 + 0.2, 0.5, 0.4]
+    other = [0.2, 0.5, 0.1, 0.4, 0.3]
+    assert rounded[1] != rounded[2]
+    assert v1_match.correlations(rounded, other) == v1_match.correlations(exact, other)
+    with pytest.raises(results.ResultError, match="have the same robust accuracy, 0.3"):
+        v1_match.correlations(other, [0.3, 0.1 + 0.2, 0.3, 0.3, 0.3])
+
+
 def test_intervals_and_p_values_are_those_of_scipy():
     rng = np.random.default_rng(4)
     x = rng.standard_normal(40)

@@ -28,6 +28,8 @@ RESAMPLES = 10000
 SEED = 0
 # The columns of the robust accuracy and its interval.
 _ROBUST = ("robust", "low", "high")
+# Means that differ by the rounding of their sums alone are equal.
+_DECIMALS = 12
 _HEADINGS = ("Network", "Run", "Best layer", "Units", "V1 match", "Clean %", "Robust %")
 
 
@@ -55,6 +57,8 @@ class Match:
       radii: the weak radii, (norm, label).
       attacks: the settings of the attacks on all networks, by norm.
       correlations: Pearson's and Spearman's.
+      images: sentences where the networks differ in the images of the attacks, or in the number of
+        classes; else empty.
     """
 
     networks: pd.DataFrame
@@ -62,6 +66,7 @@ class Match:
     radii: tuple[tuple[str, str], ...]
     attacks: Mapping[str, str]
     correlations: tuple[Correlation, ...]
+    images: str = ""
 
     def to_csv(self) -> str:
         """One line for each network, with full precision."""
@@ -83,7 +88,8 @@ class Match:
             rows.append((*known, f"{robust:.1f}{interval}"))
         parts = [
             f"{len(rows)} networks. V1 match: mean score of the best layer over "
-            f"{listing(self.properties)}. Robust accuracy: mean over {listing(self._radii())}.",
+            f"{listing(self.properties)}. Robust accuracy: mean over {listing(self._radii())}."
+            f"{self.images}",
             markdown(("Correlation", "Value", "95 % interval", "p"), correlations),
             "\n".join(f"{NORM_LABELS[n]}: `{settings}`." for n, settings in self.attacks.items()),
             f"p: {RESAMPLES} permutations of the networks, seed {SEED}, or all of few. Intervals: "
@@ -181,7 +187,7 @@ def match(runs: Sequence[Run], weakest: int = 2) -> Match:
     rows = []
     for run, members, attacked in zip(runs, layers, weak, strict=True):
         matches = [float(np.mean(layer.scores(columns))) for layer in members]
-        best, clean = int(np.argmax(matches)), comparison.clean(run)
+        best, clean = int(np.argmax(np.round(matches, _DECIMALS))), comparison.clean(run)
         known = {"run": run.path, "network": run.label, "name": run.name}
         accuracies = {
             "v1_match": matches[best],
@@ -195,7 +201,24 @@ def match(runs: Sequence[Run], weakest: int = 2) -> Match:
         rows.append(known | {"layer": members[best].name, "units": units} | accuracies)
     networks = pd.DataFrame(rows)
     measured = correlations(networks["v1_match"].tolist(), networks["robust"].tolist())
-    return Match(networks, tuple(label for _, label in columns), radii, attacks, measured)
+    properties = tuple(label for _, label in columns)
+    return Match(networks, properties, radii, attacks, measured, _different_images(weak))
+
+
+def _different_images(attacked: Sequence[Sequence[Result]]) -> str:
+    """Sentences where networks were attacked on other images, or have other classes; else empty."""
+    used = [result for members in attacked for result in members]
+    told = ""
+    # At each radius; another one may have been measured on other images.
+    at_radii = zip(*attacked, strict=True)
+    if not all(comparison.same_places(each[0], r) for each in at_radii for r in each):
+        numbers = [result.images for result in used]
+        span = " to ".join(map(str, sorted({min(numbers), max(numbers)})))
+        told = f" The networks were attacked on different images, {span} of them."
+    classes = sorted({len(result.dataset.class_names) for result in used} - {0})
+    if len(classes) > 1:
+        told += f" The networks have {listing(list(map(str, classes)))} classes."
+    return told
 
 
 def correlations(x: Sequence[float], y: Sequence[float]) -> tuple[Correlation, ...]:
@@ -208,7 +231,7 @@ def correlations(x: Sequence[float], y: Sequence[float]) -> tuple[Correlation, .
     Raises:
       ResultError: if one side does not vary at all.
     """
-    pairs = np.array([x, y], float)
+    pairs = np.round(np.array([x, y], float), _DECIMALS)
     for name, side in zip(("V1 match", "robust accuracy"), pairs, strict=True):
         if np.ptp(side) == 0:
             raise ResultError(f"v1_match: all networks have the same {name}, {side[0]:.4g}")
@@ -257,11 +280,19 @@ def _weakest(runs: Sequence[Run], number: int) -> tuple[dict[str, str], list[lis
     attacks: dict[str, str] = {}
     weak: list[list[Result]] = [[] for _ in runs]
     for norm, by_settings in ladders.items():
-        usual = max(by_settings, key=lambda s: (sum(map(bool, by_settings[s])), s), default="")
+        # Settings -> the number of networks, and the radii that all have, ascending.
+        common = {
+            settings: (
+                sum(map(bool, curves)),
+                sorted(eps for eps in set.intersection(*map(set, curves)) if eps > 0),
+            )
+            for settings, curves in by_settings.items()
+        }
+        usual = max(common, key=lambda s: (common[s][0], len(common[s][1]), s), default="")
         curves = by_settings.get(usual, [{}])
         if not all(curves):
             continue
-        shared = sorted(eps for eps in set.intersection(*map(set, curves)) if eps > 0)
+        _, shared = common[usual]
         if len(shared) < number:
             raise ResultError(
                 f"v1_match: the networks share {count(len(shared), 'radius', 'radii')} in "
