@@ -159,6 +159,16 @@ def test_a_copy_of_a_result_counts_once(run):
     assert len(loaded.results) == len(before.results) and not loaded.warnings
 
 
+def test_the_error_over_draws_of_a_ladder_is_in_the_data_frame():
+    spread = results.BetweenDraws((0.4, 0.6), 0.14, 0.1)
+    rung = results.Rung(0.5, 0.5, (0.4, 0.6), spread)
+    condition = results.MinimalCondition(results.Attack("FMN", "l2", 1.0, {}), (0.5,))
+    made = built.result(condition, results.Distances(9, 9, 0.5, (rung,)))
+    frame = results.Runs([built.run([made])]).to_frame()
+    (row,) = frame[frame["quantity"] == "accuracy"].to_dict("records")
+    assert row["standard_error_over_draws"] == 0.1
+
+
 def test_a_config_that_was_edited_is_a_gap(run):
     config = json.loads((run / "config.json").read_text())
     config["digest"] = files.json_digest(config)

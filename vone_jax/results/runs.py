@@ -324,12 +324,13 @@ def _rows(run: Run, result: Result) -> Iterator[dict[str, Any]]:
 
     def share(item: Accuracy | Rung, method: str, **fields: Any) -> dict[str, Any]:
         columns = {"quantity": "accuracy", "value": item.accuracy, "interval_method": method}
-        return common | columns | dict(zip(("low", "high"), item.interval, strict=True)) | fields
+        error = None if item.between_draws is None else item.between_draws.standard_error
+        ends = dict(zip(("low", "high"), item.interval, strict=True))
+        return common | columns | ends | {"standard_error_over_draws": error} | fields
 
     if isinstance(measured, Accuracy):
-        error = None if measured.between_draws is None else measured.between_draws.standard_error
         counts = {"correct": measured.correct, "seen": measured.seen}
-        yield share(measured, measured.interval_method, standard_error_over_draws=error, **counts)
+        yield share(measured, measured.interval_method, **counts)
     for quantity, value in _numbers(result).items():
         yield common | {"quantity": quantity, "value": value}
     if isinstance(measured, Distances):
