@@ -66,3 +66,8 @@ def test_colours_stand_out_from_the_page():
             if name.startswith("net-"):
                 pair = sorted((luminance[name], luminance["page"]))
                 assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 3
+
+
+def test_lines_of_many_networks_differ_in_colour_or_dashes():
+    looks = {(charts.color(n), tuple(charts.dashes(n))) for n in range(32)}
+    assert len(looks) == 32

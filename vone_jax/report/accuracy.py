@@ -270,6 +270,7 @@ def _training_chart(runs: Sequence[Run], quantity: str) -> Figure:
                     "epoch": float(f"{epoch:.5g}"),
                     "value": float(f"{value:.5g}"),
                     "Network": f"{run.label}, {kind}",
+                    "alone": len(points) == 1,
                 }
                 for epoch, value in points
             ]
@@ -283,14 +284,19 @@ def _training_chart(runs: Sequence[Run], quantity: str) -> Figure:
     base = of_networks(rows).encode(x=x, y=y, color=colors)
     train, validation = (base.transform_filter(f"datum.kind == '{kind}'") for kind in _LOGGED)
     points = validation.mark_point(filled=True, size=26, opacity=1)
+    # One point makes no line.
+    alone = train.transform_filter("datum.alone").mark_point(filled=True, size=20, opacity=0.55)
     tooltip = ["Network:N", "epoch:Q", alt.Tooltip("value:Q", title=quantity)]
     drawn = (
         ("train", train.mark_line(strokeWidth=1, opacity=0.55).encode(strokeDash=dashes)),
+        ("alone", alone.encode(shape=shapes, tooltip=tooltip)),
         ("validation", validation.mark_line(strokeWidth=1.8).encode(strokeDash=dashes)),
         ("validation", points.encode(shape=shapes, tooltip=tooltip)),
     )
     # A layer without data has no extent.
     logged = {row["kind"] for row in rows}
+    if any(row["alone"] for row in rows if row["kind"] == "train"):
+        logged.add("alone")
     layers = [layer for kind, layer in drawn if kind in logged]
     chart = alt.layer(*layers).properties(width=400, height=240)
     return figure(chart, f"{words(quantity)} during training. {' '.join(spoken)}", len(runs))

@@ -105,6 +105,11 @@ def marker(position: int) -> str:
     return MARKERS[(position + position // COLORS) % len(MARKERS)]
 
 
+def dashes(position: int) -> Sequence[float]:
+    """The dashes of a line of the network at a position on the page; see ``marker``."""
+    return DASHES[(position + position // COLORS) % len(DASHES)]
+
+
 def chart_of(rows: Sequence[dict[str, Any]]) -> alt.Chart:
     """A chart of rows of data."""
     return alt.Chart(alt.InlineData(values=list(rows)))

@@ -81,8 +81,8 @@ def property_chart(
     drawn = [_bars(bounds, neurons[first:last], MUTED, 0.35, x, "V1 neurons")]
     spoken = [f"V1 neurons: {_spoken(bounds, neurons[first:last])}."]
     for label, position, shares in layers:
-        dashes = DASHES[position % len(DASHES)]
-        drawn.append(_steps(bounds, shares[first:last], color(position), dashes, x, label))
+        line = color(position), charts.dashes(position)
+        drawn.append(_steps(bounds, shares[first:last], *line, x, label))
         spoken.append(f"{label}: {_spoken(bounds, shares[first:last])}.")
     return _figure(drawn, " ".join(spoken))
 
