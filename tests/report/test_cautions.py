@@ -198,6 +198,10 @@ def test_failed_checks():
 
     silent(run("pass", "warning"), "masked gradients")
     warned(run("fail", "pass", "fail"), "fails 2 checks", "L∞ 4/255 (check 0 and check 2)")
+    ((made,),) = (each.results for each in run("fail"))
+    noisy = built.network("vone_resnet18", test_noise=None)
+    control = built.run([built.change(made, network=noisy)])
+    warned([control], "VOneResNet-18 (noise removed) fails 1 check")
 
 
 def test_weak_attacks():

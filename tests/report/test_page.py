@@ -464,6 +464,41 @@ def test_notes_on_means_over_corruptions_name_their_networks():
     assert "A: All 15. B and C: Over 8." in text
 
 
+def test_checks_and_smallest_changes_are_told_apart():
+    """By the data set if it is not the usual one, and by the name if all else is the same."""
+    attack = results.Attack("FMN", "linf", 4 / 255, {})
+    shapes = results.Dataset("shapes", "test", 100, class_names=built.CLASSES)
+    others = results.Dataset("others", "test", 100, class_names=built.CLASSES)
+    check = results.Check("check_0", "?", "pass", {"images": 12345, "share": 0.123456}, "!")
+    checks = results.MaskingCondition(attack, {}), results.Checks((check,), 50)
+    found = results.MinimalCondition(attack, ()), results.Distances(9, 9, 0.5, ())
+    made = [
+        built.result(*kind, dataset=dataset, name=f"{kind[0].kind}-{name}")
+        for kind in (checks, found)
+        for name, dataset in (("a", shapes), ("b", shapes), ("c", others))
+    ]
+    # Its attack is named beside it.
+    fab = results.MinimalCondition(results.Attack("FAB", "linf", 4 / 255, {}), ())
+    made.append(built.result(fab, found[1], name="minimal-fab"))
+    run = built.run(built.measure("resnet18") + made, sets=(("shapes", "test"),))
+    text = " ".join(rendered([run]).text.split())
+    for name in ("masking-a", "masking-b", "others (test split)"):
+        assert f"ResNet-18, L∞ 4/255, {name} 50 images" in text
+    for name in ("minimal-a", "minimal-b", "others (test split)"):
+        assert f"ResNet-18, {name}, L∞: median distance 0.5" in text
+    assert "minimal-fab, L∞" not in text and "FAB, no noise" in text
+    assert "images12,345 share0.1235" in text
+
+
+def test_the_median_speed_is_between_two_lines_and_unknown_sizes_are_said():
+    lines = [json.loads(built.log_line(1)) | {"examples_per_second": n} for n in (100.0, 2000.0)]
+    of = built.network(parameters=0)
+    made = built.measure("resnet18", of=of)
+    text = " ".join(rendered([built.run(made, log=lines, parameters=0)]).text.split())
+    assert "speed1,050 images per second (median)" in text
+    assert "parametersnot recorded" in text
+
+
 def test_what_was_not_measured_as_deployed_is_no_lack_of_images():
     minimal = built.result(
         results.MinimalCondition(results.Attack("FMN", "l2", 1.0, {}), ()),
@@ -564,13 +599,21 @@ def test_one_radius_makes_no_line():
     (("train", "validation"), ["line", "line", "point"])])  # fmt: skip
 def test_a_training_chart_has_no_layer_without_lines(kinds, marks):
     """Vega warns of the extent of an empty layer."""
-    lines = [json.loads(line) for line in built.log_line(0).splitlines()] + [{"kind": "resume"}]
+    text = built.log_line(0) + built.log_line(100)
+    lines = [json.loads(line) for line in text.splitlines()] + [{"kind": "resume"}]
     log = [line for line in lines if line["kind"] in kinds]
     section = rendered([built.run(built.measure("resnet18"), log=log)]).find(id="training")
     specs = [json.loads(s.text) for s in section.all("script")]
     drawn = [[layer["mark"]["type"] for layer in spec["layer"]] for spec in specs]
     assert drawn == [marks] * (2 if marks else 0)
     assert ("python train.py" in section.text) is not bool(marks)
+
+
+def test_a_log_of_one_line_is_a_point():
+    (line, _) = (json.loads(line) for line in built.log_line(0).splitlines())
+    section = rendered([built.run(built.measure("resnet18"), log=[line])]).find(id="training")
+    (loss, _) = (json.loads(s.text) for s in section.all("script"))
+    assert [layer["mark"]["type"] for layer in loss["layer"]] == ["line", "point"]
 
 
 def test_other_protocols_have_rows_of_their_own():

@@ -95,6 +95,37 @@ def test_layers_of_few_units_do_not_lead():
     assert "It has few units: read this with care." in alone
 
 
+def test_layers_whose_noise_was_replaced_are_controls():
+    quiet = replace(VONE, test_noise=None)
+    control = layer(quiet, "v1", dict.fromkeys(SCORES, 0.9))
+    control = replace(control, name="physiology-v1-test-none")
+    own = layer(VONE, "v1", dict.fromkeys(SCORES, 0.5))
+    section = section_of([], [control, own])
+    text = words(section)
+    assert "Most V1-like: v1 of VOneResNet-18, with a mean of 0.50" in text
+    assert "whose noise was replaced stand last" in text
+    assert "VOneResNet-18, v1: units" in text and "v1, noise removed: units" not in text
+    alone = words(section_of([], [control]))
+    assert "v1 of VOneResNet-18 (noise removed), with a mean of 0.90" in alone
+    assert "VOneResNet-18, v1, noise removed: units" in alone
+
+
+def test_results_of_one_layer_are_told_apart_by_their_names():
+    again = replace(layer(BASE, "stem"), name="physiology-stem-again")
+    rows = [words(row) for row in section_of([layer(BASE, "stem"), again], []).all("tr")][1:]
+    assert ["physiology-stem-again" in row for row in rows] == [False, True]
+    assert "physiology-stem few" not in rows[0] and "physiology-stem" in rows[0]
+
+
+def test_layers_without_a_shared_property_have_no_mean():
+    section = section_of([layer(BASE, "stem", {"pref_or": 0.5})],
+                         [layer(VONE, "v1", {"peak_sf": 0.5})])  # fmt: skip
+    text = words(section)
+    assert "nan" not in text and "Most V1-like" not in text and "Mean" not in text
+    assert "Distributions beside" not in text and "stem: units" in text
+    assert "not compared and not in the mean" in text
+
+
 def test_figures_are_of_the_best_layer_of_each_network():
     weak = [layer(BASE, "stem", dict.fromkeys(SCORES, 0.2)),
             layer(BASE, "layer1", dict.fromkeys(SCORES, 0.5))]  # fmt: skip

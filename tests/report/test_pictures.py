@@ -1,6 +1,7 @@
 """Images, mosaics and galleries against the arrays that they show."""
 
 import base64
+import dataclasses
 import io
 
 import numpy as np
@@ -108,6 +109,44 @@ def test_the_page_says_how_images_were_selected_and_puts_answers_under_their_ima
     assert exhibit["selection"] == "The images are of one class."
 
 
+def test_galleries_of_one_network_are_told_apart():
+    usual = attacked_images([0, 1], model="vone_resnet18")
+    attack = usual.condition.attack
+    other = results.Attack("APGD", "linf", attack.eps, {"steps": 9})
+
+    def like(name, **fields):
+        return built.change(
+            usual, name=name, condition=dataclasses.replace(usual.condition, **fields)
+        )
+
+    several = [usual, like("gallery-quiet", attack_noise="none"), like("apgd", attack=other)]
+    (exhibit,) = images.galleries([built.run(several)])
+    assert [it["label"] for it in exhibit["cards"][0]["attacked"]] == [
+        "VOneResNet-18, gallery",
+        "VOneResNet-18, gradients without noise",
+        "VOneResNet-18, apgd",
+    ]
+    frozen = dataclasses.replace(built.FRESH, draws=3)
+    few = built.change(usual, name="gallery-few", protocol=frozen)
+    (exhibit,) = images.galleries([built.run([usual, few])])
+    labels = [it["label"] for it in exhibit["cards"][0]["attacked"]]
+    assert labels == ["VOneResNet-18, gallery", "VOneResNet-18, gallery-few"]
+    run = built.run([several[1]])
+    page = read(pages.render([run], scores.table([run])))
+    told = [e.text for e in page.all("td") if "gradients without noise" in e.text]
+    assert len(told) == 1 and told[0].startswith("PGD(")
+
+
+def test_galleries_of_controls_are_named_and_not_shown():
+    usual = attacked_images([0, 1], model="vone_resnet18")
+    quiet = dataclasses.replace(usual.network, test_noise=None)
+    control = built.change(usual, name="gallery-test-none", network=quiet)
+    runs = [built.run([control])]
+    section = read(pages.render(runs, scores.table(runs))).find(id="gallery")
+    assert "VOneResNet-18 (gallery-test-none)" in section.text
+    assert "No attacked images" not in section.text and not list(section.all("article"))
+
+
 def test_a_gallery_without_its_arrays_is_left_out():
     made = attacked_images([0, 1])
     lost = built.change(made, arrays={})
@@ -177,6 +216,35 @@ def test_response_maps_cover_frequencies_and_both_kinds(v1):
     assert frequencies[:4] == sorted(frequencies[:4])
     assert len({cell["clean"] for cell in cells}) >= 7
     assert all(cell["clean"] != cell["noisy"] for cell in cells)
+
+
+def test_the_noise_of_a_front_end_is_that_of_the_network(v1):
+    """Networks with the same filters share an entry, also if only one of them has noise."""
+    still = {"responses_noisy": v1["responses_clean"]}
+    trained = built.network("vone_resnet18", label="noisy")
+    never = built.network("vone_resnet18", label="quiet", trained_noise=None, test_noise=None)
+    removed = dataclasses.replace(trained, test_noise=None)
+
+    def section_of(*shown):
+        runs = [
+            built.run([built.result(results.FrontEndCondition(), arrays=v1 | more, of=of)], name)
+            for name, of, more in shown
+        ]
+        return " ".join(read(pages.render(runs, scores.table(runs))).find(id="v1").text.split())
+
+    noisy, quiet = ("a", trained, {}), ("b", never, still)
+    for shown in ((noisy, quiet), (quiet, noisy)):
+        text = section_of(*shown)
+        assert "with the noise of one look, that of noisy." in text
+        assert "has no noise" not in text
+    assert "with the noise of one look. Both" in section_of(noisy)
+    assert "This front end has no noise." in section_of(quiet)
+    added = dataclasses.replace(never, test_noise=trained.test_noise)
+    for shown in ((quiet, ("a", added, {})), (("a", added, {}), quiet)):
+        assert "The maps are those of quiet." in section_of(*shown)
+    text = section_of(("a", removed, still))
+    assert "The maps are those with noise removed." in text and "has no noise" not in text
+    assert "noisy, noise removed: 8 cells" in text
 
 
 def test_bank_of_one_kind_of_cell(v1):

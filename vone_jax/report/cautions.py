@@ -168,8 +168,10 @@ def _failed_checks(run: Run) -> Iterator[str]:
         assert isinstance(result.measured, results.Checks)
         failed = [c.name.replace("_", " ") for c in result.measured.checks if c.verdict == "fail"]
         if failed:
+            change = result.network.noise_change
+            control = f" ({change})" if change else ""
             yield (
-                f"{run.label} fails {count(len(failed), 'check')} for masked gradients at "
+                f"{run.label}{control} fails {count(len(failed), 'check')} for masked gradients at "
                 f"{result.attack.label} ({listing(failed)}): its robust accuracy may be an "
                 f"illusion."
             )

@@ -222,7 +222,7 @@ def _gallery(shown: Sequence[Entry]) -> dict[str, Any]:
             cards[key]["attacked"].append(
                 {
                     "position": entry.position,
-                    "label": entry.run.label,
+                    "label": ", ".join(filter(None, (entry.run.label, entry.detail))),
                     "perturbation": photograph(0.5 + factor * (adversarial - original)),
                     "adversarial": photograph(adversarial),
                     "before": name(before),

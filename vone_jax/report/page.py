@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jinja2
@@ -116,6 +116,11 @@ def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
         "scores": table,
         "score_parts": [[name for name in part if name in table.columns] for part in scores.PARTS],
         "galleries": images.galleries(runs),
+        "hidden_galleries": [
+            f"{run.label} ({result.name})"
+            for _, run, result in entries(runs, "gallery")
+            if result.arrays and not comparison.as_deployed(run, result)
+        ],
         "corruptions": _corruptions(runs),
         "banks": banks,
         "physiology": physiology.section(runs),
@@ -180,26 +185,43 @@ def _corruptions(runs: Sequence[Run]) -> dict[str, Any] | None:
 
 
 def _banks(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The V1 front ends, with their pictures; networks with the same one share an entry."""
-    shared: dict[bytes, tuple[list[str], Mapping[str, np.ndarray]]] = {}
+    """The V1 front ends, with their pictures; networks with the same filters share an entry.
+
+    If their noise differs, the maps are those of the first one that is noisy as it was trained,
+    else of the first one as it was trained.
+    """
+    shared: dict[bytes, dict[str, results.Result]] = {}
     for _, run, result in entries(runs, "v1"):
         if result.arrays:
             names = ("kernels_in_phase", "kernels_quadrature", "image", "responses_clean")
             key = b"".join(result.arrays[name].tobytes() for name in names)
-            labels, _ = shared.setdefault(key, ([], result.arrays))
-            if run.label not in labels:
-                labels.append(run.label)
-    return [
-        {
-            "labels": labels,
-            "arrays": arrays,
-            "mosaics": images.mosaics(arrays),
-            "histograms": [tuning.bank_histogram(arrays, name) for name in tuning.PARAMETERS],
-            "image": images.photograph(arrays["image"]),
-            "maps": images.response_maps(arrays),
-        }
-        for labels, arrays in shared.values()
-    ]
+            label = ", ".join(filter(None, (run.label, result.network.noise_change)))
+            shared.setdefault(key, {}).setdefault(label, result)
+    banks = []
+    for of_label in shared.values():
+        own = {n: each for n, each in of_label.items() if not each.network.noise_replaced}
+        noisy = [label for label, each in own.items() if _is_noisy(each)]
+        label = next(iter(noisy or own or of_label))
+        arrays = of_label[label].arrays
+        noises = {each.network.test_label for each in of_label.values()}
+        banks.append(
+            {
+                "labels": list(of_label),
+                "arrays": arrays,
+                "change": of_label[label].network.noise_change,
+                "maps_of": label if len(noises) > 1 else "",
+                "mosaics": images.mosaics(arrays),
+                "histograms": [tuning.bank_histogram(arrays, n) for n in tuning.PARAMETERS],
+                "image": images.photograph(arrays["image"]),
+                "maps": images.response_maps(arrays),
+            }
+        )
+    return banks
+
+
+def _is_noisy(result: results.Result) -> bool:
+    clean, noisy = (result.arrays[f"responses_{each}"] for each in ("clean", "noisy"))
+    return not np.array_equal(clean, noisy)
 
 
 def _table(runs: Sequence[Run]) -> dict[str, Any]:

@@ -36,13 +36,23 @@ class Layer:
         return condition.layer
 
     @property
+    def title(self) -> str:
+        """The network and the layer, with what tells the result from others of the network."""
+        return ", ".join(filter(None, (self.entry.run.label, self.name, self.entry.detail)))
+
+    @property
     def note(self) -> str:
-        """The units, images and noise in words."""
+        """The units, images and noise in words, and what tells the result from others."""
         measured = self.measured
         trials = f"{measured.trials} trials with noise" if measured.trials > 1 else ""
         size = f"{measured.image_size} px for {measured.visual_degrees:.3g}°"
-        change = self.entry.result.network.noise_change
-        return ", ".join(filter(None, (count(measured.units, "unit"), size, trials, change)))
+        units, detail = count(measured.units, "unit"), self.entry.detail
+        return ", ".join(filter(None, (units, size, trials, detail)))
+
+    @property
+    def is_control(self) -> bool:
+        """True if the noise of the network was replaced."""
+        return self.entry.result.network.noise_replaced
 
     @property
     def few(self) -> bool:
@@ -53,7 +63,7 @@ class Layer:
     @property
     def dashes(self) -> str:
         """The dashes of the layer's line in histograms, as an attribute of SVG."""
-        return " ".join(f"{2 * part:g}" for part in charts.DASHES[self.entry.position % 4])
+        return " ".join(f"{2 * part:g}" for part in charts.dashes(self.entry.position))
 
     def scores(self, columns: Sequence[tuple[str, str]]) -> list[float]:
         """The scores in properties of ``shared_properties``."""
@@ -103,8 +113,9 @@ def section(runs: Sequence[Run]) -> dict[str, Any] | None:
     rows = []
     for layer in scored:
         scores = layer.scores(columns)
-        rows.append((layer, float(np.mean(scores)) if scores else float("nan"), scores))
-    rows.sort(key=lambda row: (row[0].few, -row[1]))
+        rows.append((layer, float(np.mean(scores)) if scores else None, scores))
+    # Without a shared property nothing is compared, and the order is that of the networks.
+    rows.sort(key=lambda row: (row[0].is_control, row[0].few, -(row[1] or 0.0)))
     best: dict[int, Layer] = {}
     for layer, _, _ in rows:
         best.setdefault(layer.entry.position, layer)
@@ -129,8 +140,8 @@ def _panel(name: str, shown: Sequence[Layer]) -> tuple[str, Figure]:
     first = shown[0].measured.properties[name]
     lines = []
     for layer in shown:
-        label, position = f"{layer.entry.run.label}, {layer.name}", layer.entry.position
-        lines.append((label, position, layer.measured.properties[name].distribution or ()))
+        shares = layer.measured.properties[name].distribution or ()
+        lines.append((layer.title, layer.entry.position, shares))
     neurons = first.reference_distribution or ()
     return words(first.label), tuning.property_chart(first.edges, first.unit, neurons, lines)
 
@@ -141,7 +152,7 @@ def _partly(scored: Sequence[Layer]) -> list[str]:
     labels = {n: p.label for layer in scored for n, p in layer.measured.properties.items()}
     for name, label in labels.items():
         values = [
-            f"{layer.entry.run.label}, {layer.name}: {item.score:.3f}"
+            f"{layer.title}: {item.score:.3f}"
             for layer in scored
             if (item := layer.measured.properties.get(name)) is not None
             and item.status == SCORED

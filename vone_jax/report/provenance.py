@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +24,31 @@ class Entry(NamedTuple):
     def anchor(self) -> str:
         """The identifier of the result on the page."""
         return f"run{self.position + 1}-{self.run.results.index(self.result) + 1}"
+
+    @property
+    def detail(self) -> str:
+        """Words for what tells the result from others of its network; empty for a usual one.
+
+        They are a data set that is not the usual one, a replacement of the noise, other noise at
+        the attack, and the name of the result if all else is that of another one.
+        """
+        known = self._told()
+        alike = [each for each in self.run.of_kind(self.result.kind) if self._told(each) == known]
+        _, *words = known
+        return ", ".join(filter(None, (*words, self.result.name if len(alike) > 1 else "")))
+
+    def _told(self, result: Result | None = None) -> tuple[str, ...]:
+        """The words for a result of the network: what stands beside it anyway, and ``detail``."""
+        result = result or self.result
+        attack = getattr(result.condition, "attack", None)
+        shown = [getattr(result.condition, "layer", ""), attack and attack.label]
+        # A gallery has neither.
+        shown += [result.protocol_label] if result.kind != "gallery" else []
+        shown += [attack and attack.name] if result.kind == "minimal" else []
+        usual = not self.run.sets or result.dataset.part == self.run.sets[0]
+        images = "" if usual or result.kind == "physiology" else dataset(result.dataset.part)
+        change, noise = result.network.noise_change, result.attack_noise_label
+        return str(shown), images, change, noise
 
 
 def entries(runs: Sequence[Run], kind: str = "") -> list[Entry]:
@@ -82,7 +108,7 @@ def _training(run: Run) -> dict[str, str]:
     facts = {
         "run directory": str(run.path),
         "network": f"{run.label} ({run.model})",
-        "parameters": f"{run.parameters:,}" if run.parameters else "",
+        "parameters": f"{run.parameters:,}" if run.parameters else _UNKNOWN,
         **{name: _text(run.config.get(name)) for name in ("command", "device", "versions")},
     }
     steps = [line for line in run.log if line["kind"] == "train"]
@@ -90,9 +116,9 @@ def _training(run: Run) -> dict[str, str]:
         last = steps[-1]
         facts["length"] = f"{count(int(last['step']), 'step')}, to epoch {last['epoch']:.4g}"
         speeds = [line.get("examples_per_second") for line in steps]
-        speeds = sorted(float(speed) for speed in speeds if isinstance(speed, int | float))
+        speeds = [float(speed) for speed in speeds if isinstance(speed, int | float)]
         if speeds:
-            facts["speed"] = f"{speeds[len(speeds) // 2]:,.0f} images per second (median)"
+            facts["speed"] = f"{statistics.median(speeds):,.0f} images per second (median)"
     return facts
 
 
@@ -127,7 +153,7 @@ def _condition(result: Result) -> str:
     if isinstance(condition, results.AttackCondition):
         return ", ".join(filter(None, (str(condition), result.attack_noise_label)))
     if result.kind in ("gallery", "masking", "minimal"):
-        return str(result.attack)
+        return ", ".join(filter(None, (str(result.attack), result.attack_noise_label)))
     fields = dataclasses.asdict(condition)
     fields = {n: v for n, v in fields.items() if n != "kind" and v not in (None, {}, ())}
     return _text(fields) if fields else result.kind

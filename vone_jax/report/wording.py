@@ -56,12 +56,14 @@ def count(number: int, noun: str, plural: str = "") -> str:
 
 
 def fact(value: Any) -> Any:
-    """None -> 'not finite'; True -> 'yes'; 0.123456 -> '0.1235'; no number: as it is."""
+    """None: 'not finite'; True: 'yes'; 12345: '12,345'; 0.123456: '0.1235'; else as it is."""
     if value is None:
         return "not finite"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, int | float) else value
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else value
 
 
 def dataset(part: tuple[str, str]) -> str:
