@@ -103,7 +103,7 @@ def test_layers_whose_noise_was_replaced_are_controls():
     section = section_of([], [control, own])
     text = words(section)
     assert "Most V1-like: v1 of VOneResNet-18, with a mean of 0.50" in text
-    assert "whose noise was replaced stand last" in text
+    assert "whose noise was replaced are controls" in text
     assert "VOneResNet-18, v1: units" in text and "v1, noise removed: units" not in text
     alone = words(section_of([], [control]))
     assert "v1 of VOneResNet-18 (noise removed), with a mean of 0.90" in alone

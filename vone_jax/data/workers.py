@@ -98,7 +98,7 @@ class EvalBatch(_MakeBatch):
 
 
 class UnreadableError(ValueError):
-    """An example of a set cannot be read; the message names it."""
+    """An example of a set cannot be read or prepared; the message names it."""
 
 
 def _read(

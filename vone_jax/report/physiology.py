@@ -114,7 +114,7 @@ def section(runs: Sequence[Run]) -> dict[str, Any] | None:
     for layer in scored:
         scores = layer.scores(columns)
         rows.append((layer, float(np.mean(scores)) if scores else None, scores))
-    # Without a shared property nothing is compared, and the order is that of the networks.
+    # Without a shared property no layer has a mean.
     rows.sort(key=lambda row: (row[0].is_control, row[0].few, -(row[1] or 0.0)))
     best: dict[int, Layer] = {}
     for layer, _, _ in rows:
