@@ -8,7 +8,7 @@ from scipy import stats
 
 from tests.results import built
 from tests.results.built import CLEAN
-from vone_jax import results
+from vone_jax import names, results
 from vone_jax.results.statistics import image_sets
 
 
@@ -136,6 +136,16 @@ def test_the_interval_of_a_mean_covers_it_near_its_ends(images, share):
     assert np.mean(covered) > 0.935
 
 
+def test_an_interval_that_ends_at_zero_does_not_exclude_it():
+    for low, high, sign in ((0.0, 0.2, 0), (-0.2, 0.0, 0), (0.1, 0.2, 1), (-0.2, -0.1, -1)):
+        assert results.Difference((low + high) / 2, low, high, 9, paired=True).sign == sign
+
+
+def test_one_image_has_no_interval():
+    mean, low, high = results.mean_accuracy([accuracy([1.0], index=[3])])
+    assert mean == 1 and np.isnan(low) and np.isnan(high)
+
+
 def test_mean_accuracy_interval_is_over_images():
     values = np.array([[1, 0, 1, 1], [1, 0, 0, 1.0]])
     conditions = [accuracy(row, index=range(4)) for row in values]
@@ -214,11 +224,33 @@ def test_the_interval_of_a_score_covers_it_on_few_images(places, share):
     assert 0.93 < np.mean(covered) < 0.99
 
 
+def test_published_images_of_sets_of_other_sizes_are_not_the_same():
+    nine, twelve, unknown = (
+        built.accuracy(
+            built.corrupted("fog", 1, "published"),
+            [1, 0, 1],
+            dataset=results.Dataset("npy:x/fog", "1", 3, total=total),
+        )
+        for total in (9, 12, None)
+    )
+    assert not nine.same_images(twelve)
+    assert nine.same_images(unknown) and unknown.same_images(twelve)
+    assert results.difference([nine], [nine]).paired
+    assert not results.difference([nine], [twelve]).paired
+
+
 def test_images_of_little_weight_are_little_evidence():
     """Else many images that hardly count would stand for a certainty that few images give."""
     few, many = accuracy([1] * 4, index=range(4)), accuracy([1] * 1000, index=range(4, 1004))
     weighted = results.mean_accuracy([few, many], np.array([0.999, 0.001]))
     assert weighted == pytest.approx(results.mean_accuracy([few]), abs=0.01)
+
+
+def test_photographs_of_frost_go_before_a_drawn_texture():
+    measured = {("frost", 1): "photographs", (names.PROCEDURAL_FROST, 1): "drawn"}
+    assert results.common_corruptions(measured) == {("frost", 1): "photographs"}
+    measured |= {(names.PROCEDURAL_FROST, 2): "drawn"}
+    assert results.common_corruptions(measured)[("frost", 2)] == "drawn"
 
 
 def test_published_images_are_not_the_clean_ones():

@@ -7,12 +7,12 @@ training seed.
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from vone_jax.names import COMMON_CORRUPTIONS, PROCEDURAL_FROST
-from vone_jax.results.format import Dataset, Result
+from vone_jax.results.format import Result
 
 _Value = TypeVar("_Value")
 
@@ -156,8 +156,14 @@ def image_sets(results: Sequence[Result]) -> list[int]:
     if it agrees with each of them.
     """
     sets: list[list[Result]] = []
-    numbers: dict[Dataset | None, int] = {}
-    keys = [None if result.published else result.dataset for result in results]
+    numbers: dict[Any, int] = {}
+    # Published sets of one size have one order, see ``Result.same_images``.
+    keys = [
+        (result.dataset.total, len(result.dataset.class_names))
+        if result.published
+        else result.dataset
+        for result in results
+    ]
     for key, result in zip(keys, results, strict=True):
         if key in numbers:
             continue
