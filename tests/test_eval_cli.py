@@ -16,11 +16,12 @@ import pytest
 
 from tests.evaluation import tiny
 from tests.evaluation.result_files import read_results
+from tests.report import layers
 from tests.results import built
 from vone_jax import evaluation, training
 from vone_jax.cli import evaluate as program
 from vone_jax.models import create
-from vone_jax.network import Network
+from vone_jax.network import Network, NetworkError
 
 EXPERIMENT = training.Experiment(
     name="tiny",
@@ -78,6 +79,30 @@ def test_a_suite_runs_is_printed_and_continues(run_dir, capsys):
     # Another seed is another evaluation.
     assert program.main([*arguments, "--seed", "1"]) == 2
     assert "key.seed is 1, was 0" in capsys.readouterr().err
+
+
+def test_a_file_of_names_may_begin_with_the_mark_of_windows(tmp_path, monkeypatch):
+    """Else the first class would have another name than in the data set."""
+    names, given = tmp_path / "names.txt", {}
+    names.write_text("cat\ndog\n", encoding="utf-8-sig")
+
+    def open_network(spec, **options):
+        given.update(options)
+        raise NetworkError("enough")
+
+    monkeypatch.setattr(program, "open_network", open_network)
+    assert program.main(["net", "--suite", "clean", "--class-names", str(names)]) == 2
+    assert given["class_names"] == ["cat", "dog"]
+
+
+def test_the_layer_that_is_most_like_v1_is_shown_first():
+    scored = [
+        (name, layers.layer(built.network(), name, mean_score=score).scores)
+        for name, score in (("first", 0.2), ("second", 0.6))
+    ]
+    shown = [line.split() for line in program._layers(scored).splitlines()]
+    assert shown[0] == ["score", "second", "first"]
+    assert ["mean", "0.600", "0.200"] in shown
 
 
 def test_averaged_decisions_are_printed_with_their_protocol(run_dir, capsys):

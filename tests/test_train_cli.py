@@ -136,6 +136,12 @@ def test_options_take_precedence_over_the_front_end_of_weights(planned, sources,
     assert front_end("--model.v1.noise.scale", "0.7").noise == v1.NeuronalNoise(scale=0.7)
     sampled = front_end("--model.v1.gabor-seed", "3")
     assert (sampled.bank, sampled.gabor_seed, sampled.sf_max) == (None, 3, 6.0)
+    for option, value in (
+        ("distribution", "uniform"),
+        ("sf-min", "0.6"),
+        ("sf-max", "5"),
+    ):
+        assert front_end(f"--model.v1.{option}", value).bank is None, option
     # Also where the source has the value that is typed.
     assert front_end("--model.v1.gabor-seed", str(FRONT_END.gabor_seed)).bank is None
     tuned = front_end("--model.v1.tuned")

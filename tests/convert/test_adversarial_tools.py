@@ -137,6 +137,7 @@ def test_art_estimator(art, quiet, noisy, images):
     assert estimator.predict(images[:0]).shape == (0, logits.shape[1])
     by_index = estimator.loss_gradient(images, LABELS)
     np.testing.assert_array_equal(by_index, estimator.loss_gradient(images, np.eye(4)[LABELS]))
+    np.testing.assert_array_equal(by_index, estimator.loss_gradient(images, LABELS[:, None]))
     alone = estimator.loss_gradient(images[:1], LABELS[:1])  # No mean over the batch.
     np.testing.assert_allclose(by_index[:1], alone, atol=1e-6)
     losses = estimator.compute_loss(images, LABELS)

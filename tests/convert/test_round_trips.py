@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -216,6 +217,8 @@ def test_the_card_says_what_was_measured_and_no_more(vone, folder, tmp_path):
     assert "license: mit" in card and "Weights: a test" in card
     assert "Nothing was measured" in card
     assert "8 simple and 8 complex cells" in card
+    trained = sum(leaf.size for leaf in jax.tree.leaves(vone[1]["params"]))
+    assert f"\n{trained:,} trained parameters" in card
     assert "NeuronalNoise (scale 0.35, level 0.07, strength 1.0)" in card
     attack = results.Attack("PGD", "linf", 4 / 255, {"steps": 64})
     ten = results.Protocol("fresh", 10)
@@ -288,6 +291,7 @@ def test_damaged_folders(folder):
     refused(good | {"network": good["network"] | {"name": "resnet9"}}, "name must be one of")
     refused(good | {"network": good["network"] | {"v1": {"noise": 3}}}, "damaged")
     refused(good | {"network": good["network"] | {"v1": None}}, "v1 is missing")
+    refused(good | {"class_names": ["a", "b"]}, "config.json: class_names must be 5 names")
     silent = {name: value for name, value in good["network"]["v1"].items() if name != "noise"}
     refused(good | {"network": good["network"] | {"v1": silent}}, "damaged: .*noise")
     refused(good | {"network": good["network"] | {"num_classes": 6}}, "shape: params.back_end.fc")
@@ -309,6 +313,14 @@ def test_a_state_dict_fills_every_leaf_from_its_tensor():
     )
 
 
+def test_a_layer_behind_a_flattened_map_of_another_size_is_named():
+    model, _, tensors = filled("alexnet")
+    name = "classifier.1.weight"
+    tensors[name] = tensors[name][:, :-1]
+    with pytest.raises(convert.CheckpointError, match=f"shape: {name} gives"):
+        convert.from_state_dict(model, tensors)
+
+
 def test_all_problems_of_a_state_dict_are_reported_at_once():
     model, _, broken = filled("resnet18")
     del broken["layer3.1.bn2.bias"]
@@ -325,6 +337,25 @@ def test_all_problems_of_a_state_dict_are_reported_at_once():
         "negative variance: bn1.running_var",
         "unused: layer9.0.conv1.weight",
     }
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda leaf: leaf.astype(jnp.bfloat16), "fc.kernel is bfloat16"),
+        (lambda leaf: np.float32(np.nan) * leaf, "not finite: .*fc.kernel"),
+    ],
+)
+def test_variables_that_are_no_finite_float32_are_not_written(vone, tmp_path, change, told):
+    with pytest.raises(convert.CheckpointError, match=told):
+        convert.save_folder(tmp_path, vone[0], jax.tree.map(change, vone[1]))
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_of_other_classes_are_not_written(vone, tmp_path):
+    with pytest.raises(ValueError, match="class_names must be 5 names"):
+        convert.save_folder(tmp_path, *vone[:2], class_names=["a", "b"])
+    assert not list(tmp_path.iterdir())
 
 
 def test_variables_of_another_network_are_refused(vone, tmp_path):

@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 from tests.convert.conftest import refused
-from tests.convert.torch_writer import Call, Name, Stored, archive, sequence, tensor
+from tests.convert.torch_writer import (
+    Call,
+    Name,
+    Stored,
+    archive,
+    pickled,
+    sequence,
+    tensor,
+    with_tensors,
+    zipped,
+)
 from vone_jax.convert.checkpoint import read_checkpoint
 from vone_jax.convert.untrusted import CheckpointError
 
@@ -47,6 +57,19 @@ def test_tensors_of_every_type(write):
     assert checkpoint.state_dict.keys() == weights().keys()
     for name, array in weights().items():
         assert checkpoint.state_dict[name].dtype == array.dtype
+        np.testing.assert_array_equal(checkpoint.state_dict[name], array)
+
+
+def test_a_pickle_of_a_later_protocol(tmp_path):
+    """It numbers what it refers to again by itself."""
+    arch, storages = "resnet50", []
+    content = with_tensors({"state_dict": weights(), "flags": {"arch": arch, "k": arch}}, storages)
+    entries = {f"net/data/{each.identity[2]}": each.array.tobytes() for each in storages}
+    path = tmp_path / "file.pth"
+    path.write_bytes(zipped({"net/data.pkl": pickled(content, 4), "net/version": "3\n"} | entries))
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.flags == {"arch": arch, "k": arch}
+    for name, array in weights().items():
         np.testing.assert_array_equal(checkpoint.state_dict[name], array)
 
 

@@ -141,6 +141,14 @@ def test_damaged_arrays_are_named(cifar_10_c, file, content):
         load_corrupted(f"npy:{cifar_10_c}", "fog", 1)
 
 
+def test_images_that_are_no_five_equal_parts_are_refused(cifar_10_c):
+    """Else each severity would have images of another."""
+    for file in ("fog.npy", "labels.npy"):
+        np.save(cifar_10_c / file, np.load(cifar_10_c / file)[:14])
+    with pytest.raises(ValueError, match=r"5 severities .* got images \(14, .*\) and labels \(14,"):
+        load_corrupted(f"npy:{cifar_10_c}", "fog", 1)
+
+
 def test_empty_arrays_are_refused(cifar_10_c):
     np.save(cifar_10_c / "fog.npy", np.zeros((0, 4, 4, 3), np.uint8))
     np.save(cifar_10_c / "labels.npy", np.zeros(0, int))

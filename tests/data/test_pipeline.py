@@ -204,6 +204,19 @@ class TestEvaluation:
         assert (batch["image"].max() == 0) == border
 
 
+@pytest.mark.parametrize(("size", "crop"), [(111, 1.0), (112, 0.875)])
+def test_photographs_are_cropped_from_112_pixels_on(tmp_path, size, crop):
+    (tmp_path / "val" / "cat").mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (150, 200, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "val" / "cat" / "0.png")
+    photographs = data.load(f"folder:{tmp_path}", "val")
+    usual, expected = (
+        data.eval_batches(photographs, batch_size=1, image_size=size, preprocessing=preprocessing)
+        for preprocessing in (None, data.Preprocessing(crop))
+    )
+    all_equal(list(usual), list(expected))
+
+
 class TestPosition:
     @pytest.mark.parametrize("position", [0, 3, 5, 7])
     def test_restored_run_equals_the_uninterrupted_one(self, source, position):
@@ -266,6 +279,17 @@ class TestPosition:
             train(other).set_state(state)
         with pytest.raises(ValueError, match="kind='train'"):
             data.eval_batches(source, batch_size=4, image_size=12).set_state(state)
+
+    def test_a_set_that_grew_and_another_start_are_refused(self, source):
+        """A position in them would be at another example."""
+        state = train(source).get_state()
+        with pytest.raises(ValueError, match="examples=23, this one has examples=22"):
+            train(data.Subset(source, 22)).set_state(state)
+        first, second = (
+            data.eval_batches(source, batch_size=4, image_size=12, start=start) for start in (0, 2)
+        )
+        with pytest.raises(ValueError, match="start=0, this one has start=2"):
+            second.set_state(first.get_state())
 
     def test_orbax_saves_and_restores_it(self, source, tmp_path):
         with contextlib.closing(train(source)) as batches:

@@ -1,12 +1,13 @@
 import os
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from vone_jax import data
-from vone_jax.data import Source
+from vone_jax.data import Source, loading
 from vone_jax.data.images import decode_image
 from vone_jax.data.sources import class_identifier
 
@@ -62,8 +63,18 @@ def test_a_subset_has_every_class_of_a_sorted_set(count, stride):
     source = data.ArraySource(np.zeros((100, 4, 4, 1), np.uint8), labels, class_names="abcdefghij")
     subset = data.Subset(source, count)
     assert subset.stride == stride and len(set(subset.indices)) == count
-    each = np.bincount([subset[place]["label"] for place in range(count)])
+    each = np.bincount([subset[place]["label"] for place in range(count)], minlength=10)
     assert each.max() - each.min() <= 1
+
+
+def test_the_split_of_an_evaluation_is_the_first_that_there_is(monkeypatch):
+    def load(name, split, data_dir=None):
+        if split not in ("valid", "test"):
+            raise ValueError(f"no split {split!r}")
+        return SimpleNamespace(split=split)
+
+    monkeypatch.setattr(loading, "load", load)
+    assert data.evaluation_split("tfds:pets") == "valid"
 
 
 def test_a_wordnet_number_has_eight_digits():
@@ -244,6 +255,7 @@ class TestFolder:
         (cat / "0.png").symlink_to("b.png")
         linked = data.load(f"folder:{folder}", "train")
         assert len(linked) == len(plain) == 3
+        assert linked.names_digest == plain.names_digest
         for one, other in zip(linked, plain, strict=True):
             assert one["label"] == other["label"]
             np.testing.assert_array_equal(one["image"], other["image"])
@@ -257,6 +269,8 @@ class TestFolder:
         (folder / "train/dog").rename(folder / "all/dog")
         (folder / "train/dog").symlink_to("../all/dog")
         (folder / "test").symlink_to("train")
+        # A second name of an image that is reached through a link counts once.
+        (folder / "all/dog/z.png").symlink_to("c.png")
         for split in ("train", "test"):
             source = data.load(f"folder:{folder}", split)
             assert [source[i]["label"] for i in range(len(source))] == [0, 0, 1]
@@ -297,6 +311,19 @@ class TestFolder:
         more = data.FolderSource(tmp_path / "one", "val")
         assert data.Subset(more).checksum != checksums[0] == data.Subset(more, 1).checksum
         assert data.Subset(data.Subset(more)).checksum is None
+
+    def test_the_checksum_is_of_the_chosen_images(self, tmp_path):
+        for name in "abcd":
+            save(tmp_path / f"val/cat/{name}.png", size=(8, 6))
+
+        def checksum():
+            return data.Subset(data.FolderSource(tmp_path, "val"), 2).checksum
+
+        first = checksum()
+        save(tmp_path / "val/cat/b.png", size=(30, 40))
+        assert checksum() == first
+        save(tmp_path / "val/cat/c.png", size=(30, 40))
+        assert checksum() != first
 
     def test_image_that_vanished(self, folder):
         source = data.load(f"folder:{folder}", "train")

@@ -96,6 +96,9 @@ class TestRandomResizedCrop:
         box = transforms._crop_box(100, 10, rng(), (1.0, 1.0), (3 / 4, 4 / 3))
         assert box == (43, 0, 13, 10)
 
+    def test_a_box_of_no_pixel_does_not_fit(self):
+        assert transforms._crop_box(4, 4, rng(), (0.01, 0.01), (1.0, 1.0)) == (0, 0, 4, 4)
+
     def test_whole_image_is_a_plain_resize(self, photo):
         square = photo[:, :40]
         crop = transforms.random_resized_crop(square, 20, rng(), (1.0, 1.0), (1.0, 1.0))
@@ -124,6 +127,15 @@ class TestAffine:
         expected = np.zeros_like(image)
         expected[6:14, 6:14] = 255
         np.testing.assert_array_equal(doubled, expected)
+
+    @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+    def test_a_magnification_alone_is_applied_as_it_was_asked_for(self, photo, interpolation):
+        square = photo[:, :40]
+        augment = Augment(affine_scale=(1.5, 1.5), affine_interpolation=interpolation)
+        options = {"degrees": 0, "shift": (0, 0), "scale": 1.5, "interpolation": interpolation}
+        np.testing.assert_array_equal(
+            augment(square, 40, rng()), transforms.affine(square, **options)
+        )
 
     def test_random_draws_stay_in_range(self, photo, monkeypatch):
         drawn = []

@@ -10,6 +10,7 @@ import vone_jax
 from tests.convert.conftest import random_variables
 from vone_jax import convert, data, models
 from vone_jax.convert.checkpoint import read_checkpoint
+from vone_jax.network import opening
 from vone_jax.network.opening import lite0_checkpoint
 
 needs_demo = pytest.mark.skipif(
@@ -61,6 +62,15 @@ def test_the_file_of_lite0_goes_out_as_it_came_in(tmp_path):
     again = convert.read(tmp_path / "net.safetensors")
     assert again.model == conversion.model
     jax.tree.map(np.testing.assert_array_equal, again.variables, conversion.variables)
+
+
+def test_images_are_prepared_as_for_the_published_accuracy(monkeypatch):
+    network = vone_jax.open_network("tests.network.user_networks:cnn")
+    monkeypatch.setattr(opening, "lite0_checkpoint", lambda: "lite0.pth")
+    monkeypatch.setattr(opening, "_open_checkpoint", lambda path, fields: network)
+    opened = vone_jax.open_network("efficientnet_lite0")
+    squash = data.Preprocessing(squash=True, interpolation="bicubic")
+    assert (opened.name, opened.preprocessing) == ("efficientnet_lite0", squash)
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch):

@@ -359,7 +359,12 @@ def test_the_noise_it_was_trained_with_restores_both_noises_of_an_evnet():
     network = vone_jax.Network.of_model("net", model, {"params": {}})
     quiet = network.quiet()
     assert quiet.model == models.without_noise(model) and not quiet.stochastic
-    assert quiet.with_noise(model.v1.noise).model == model
+    again = quiet.with_noise(model.v1.noise)
+    assert (again.model, again.trained, quiet.trained) == (model, None, model)
+    # The layers that are recorded have the noise of the logits.
+    ours, without, restored = (each.features.func for each in (network, quiet, again))
+    assert ours == restored == models.features_fn(model, {"params": {}}).func
+    assert without == models.features_fn(quiet.model, {"params": {}}).func != ours
     other = quiet.with_noise(v1.NeuronalNoise()).model
     assert (other.v1.noise, other.subcortical) == (v1.NeuronalNoise(), model.subcortical)
     # Without noise in V1, that of the stage before it is turned off and on.

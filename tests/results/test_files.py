@@ -1,5 +1,6 @@
 """Result files: written, read, and refused where they are damaged."""
 
+import errno
 import json
 
 import numpy as np
@@ -125,6 +126,18 @@ def test_arrays_that_do_not_belong_to_a_result_are_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_json_file_stands_for_its_arrays_too(tmp_path, monkeypatch):
+    """It is written last, so that a full disk leaves no result without its answers."""
+
+    def full(*arguments, **arrays):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space left"):
+        results.write(tmp_path, built.accuracy(CLEAN, built.answers(0.9)))
+    assert not list(tmp_path.glob("*.json"))
+
+
 @pytest.mark.parametrize(
     ("damage", "part"),
     [
@@ -223,6 +236,20 @@ def test_a_result_measures_what_its_condition_says(directory):
             dict.fromkeys(("index", "label", "probability_correct"), np.arange(5)),
             ["it has 5 images, but the JSON file says 100"],
         ),
+        (
+            "clean",
+            {
+                "index": np.arange(200),
+                "label": np.zeros(200, int),
+                "probability_correct": np.full(200, 0.9),
+            },
+            ["it has 200 images, but the JSON file says 100"],
+        ),
+        (
+            "clean",
+            {"probability_correct": np.repeat([1.0, 0.5, 0.0], [90, 1, 9])},
+            ["0.905000", "not of one evaluation"],
+        ),
         ("clean", {"label": np.array(["a"] * 100)}, ["label must be numbers"]),
         ("gallery", {"images": np.full((6, 4, 4, 1), 2.0)}, ["adversarial", "shape"]),
         ("gallery", {"label": np.zeros(4, int)}, ["label", "shape (3)"]),
@@ -232,6 +259,16 @@ def test_a_result_measures_what_its_condition_says(directory):
         ("v1", {"simple_channels": np.int64(17)}, ["simple_channels", "17"]),
         ("v1", {"published_sf_edges": np.ones(8)}, ["published_sf_edges"]),
         ("v1", {"published_nx_weights": np.ones(99)}, ["published_nx_edges", "shape (100)"]),
+        (
+            "v1",
+            {"published_sf_edges": np.array([0, 1, 1]), "published_sf_weights": np.ones(2)},
+            ["published_sf_edges must ascend"],
+        ),
+        (
+            "v1",
+            {"published_sf_edges": np.arange(3), "published_sf_weights": np.zeros(2)},
+            ["published_sf_weights be counts"],
+        ),
     ],
 )
 def test_arrays_out_of_range(directory, first_format, name, change, parts):
@@ -268,6 +305,7 @@ def test_lone_surrogates_become_replacement_characters(directory):
         ({"measured__scores__properties__pref_or__status": "good"}, "status"),
         ({"measured__scores__properties__pref_or__score": None}, "score"),
         ({"measured__scores__properties__peak_sf__distribution": [0.5, 0.5]}, "of the 4 bins"),
+        ({"measured__scores__properties__peak_sf__distribution": [0.3] * 4}, "of the 4 bins"),
         ({"measured__scores__contrast_response": {"median_c50": "a"}}, "median_c50"),
         ({"measured__scores__variability__trials": 1}, "trials"),
         ({"measured__scores__variability__units": 3}, "variability/mean must be numbers of shape"),
@@ -282,11 +320,12 @@ def test_damaged_layers_are_named(tmp_path, changes, message):
 
 
 def test_arrays_of_a_layer_are_checked(tmp_path):
-    made = layers.layer(built.network(), "stem")
+    made = layers.layer(built.network(), "stem", **layers.experiments())
     for change, part in (
         ({"unit/row": None}, "unit/row is missing"),
         ({"value/pref_or": np.full(layers.UNITS, np.inf)}, "infinite"),
         ({"field/map": np.zeros((20, 21, 30)), "axis/position": np.arange(20.0)}, "field/map"),
+        ({"variability/spike_mean": None}, "variability/spike_mean is missing"),
     ):
         path = results.write(tmp_path, made)
         arrays = {k: v for k, v in (made.arrays | change).items() if v is not None}
@@ -333,6 +372,13 @@ def test_odd_fields_of_an_attack_have_no_reach_and_tiny_radii_a_label():
     started = {"steps": 1, "step_size": 0.01, "random_start": True}
     assert results.Attack("PGD", "linf", 0.1, started).reach == np.inf
     assert results.Attack("PGD", "linf", 5e-324, {}).eps_label == "4.941e-324"
+
+
+def test_a_radius_that_was_computed_in_two_ways_is_one():
+    in_double, in_single = 4 / 255, float(np.float32(4) / np.float32(255))
+    assert in_double != in_single
+    attacks = [results.Attack("PGD", "linf", eps, {}) for eps in (in_double, in_single)]
+    assert attacks[0].radius == attacks[1].radius
 
 
 @pytest.mark.parametrize("kind", ["m8[s]", "c8", "U3", "?"])

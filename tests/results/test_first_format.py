@@ -60,6 +60,15 @@ def test_controls_of_the_noise(vone, name, noise, change, protocol):
     assert result.protocol.noise == protocol
 
 
+def test_noise_behind_a_stem_is_read(first_format, tmp_path):
+    path = tmp_path / "clean.json"
+    shutil.copy(first_format / "base" / "results" / path.name, path)
+    noise = {"kind": "GaussianNoise", "scale": 4}
+    built.edit(path, config__model__stem_noise=noise)
+    network = results.read(path).network
+    assert network.trained_noise == network.test_noise == results.Noise("gaussian", 4.0)
+
+
 def test_several_attacks_are_all_read(first_format, tmp_path):
     path = tmp_path / f"{VONE}.json"
     shutil.copy(first_format / "vone" / "results" / path.name, path)
@@ -133,6 +142,8 @@ def test_a_field_that_an_experiment_did_not_have_yet_is_no_difference(first_form
         old.name, newer, old.dataset, old.condition, old.protocol, old.key, old.matmul_precision
     )
     assert results.differences(identity, old) == []
+    counted = dataclasses.replace(identity, network=dataclasses.replace(newer, parameters=1))
+    assert results.differences(counted, old) == []
     other = dataclasses.replace(old.network, config=config | {"seed": 99})
     identity = dataclasses.replace(identity, network=other)
     assert results.differences(identity, old) == ["network.config.seed is 99, was 0"]

@@ -169,6 +169,12 @@ def test_the_error_over_draws_of_a_ladder_is_in_the_data_frame():
     assert row["standard_error_over_draws"] == 0.1
 
 
+def test_a_result_under_a_tag_comes_after_the_usual_one(tmp_path):
+    made = [built.accuracy(CLEAN, [1, 0], name=name) for name in ("clean-a", "clean")]
+    (loaded,) = results.load([built.write(tmp_path, made)])
+    assert [each.name for each in loaded.results] == ["clean", "clean-a"]
+
+
 def test_a_config_that_was_edited_is_a_gap(run):
     config = json.loads((run / "config.json").read_text())
     config["digest"] = files.json_digest(config)
@@ -215,7 +221,8 @@ def test_log_of_a_killed_training(run):
     "line",
     ["{", "[1]", '{"step": 1}', '{"kind": "train", "step": 1}',
      '{"kind": "train", "step": 1, "epoch": 0, "loss": NaN, "accuracy": 0}',
-     '{"kind": "train", "step": 1, "epoch": 0, "loss": 1, "accuracy": 2}'],
+     '{"kind": "train", "step": 1, "epoch": 0, "loss": 1, "accuracy": 2}',
+     '{"kind": "train", "step": 1, "epoch": 0, "loss": 1, "accuracy": true}'],
 )  # fmt: skip
 def test_damaged_log(run, line):
     text = (run / "log.jsonl").read_text()
@@ -272,6 +279,9 @@ def test_the_data_frame_has_one_row_for_each_number(run, first_format):
     assert frame["value"].dtype == float
     rungs = frame[(frame["kind"] == "minimal") & (frame["quantity"] == "accuracy")]
     assert len(rungs) == 9 and rungs.iloc[0]["eps_label"] == "1/4080"
+    assert rungs.iloc[0]["eps"] == pytest.approx(1 / 4080)
+    noises = frame[frame["kind"] == "attack"]["attack_noise"]
+    assert set(noises) == {"same", "none", "frozen", "neuronal-0.35-0.07-1"}
 
 
 @pytest.mark.parametrize(
@@ -314,6 +324,19 @@ def test_the_usual_data_set_is_that_of_most_runs_then_of_most_results_then_witho
     assert ranked_sets([of("b", "a", "a", "a"), of("b")])[0] == ("b", "test")
     assert ranked_sets([of("b", "a", "a")])[0] == ("a", "test")
     assert ranked_sets([of("b", "a")])[0] == ("b", "test")
+
+
+def test_those_on_the_most_images_come_first_and_published_ones_last():
+    made = [
+        built.accuracy(condition, [1] * images, name=f"{condition.kind}-{images}", **fields)
+        for condition, images, fields in (
+            (built.corrupted("fog", 1, "published"), 9, {}),
+            (CLEAN, 2, {}),
+            (CLEAN, 5, {}),
+        )
+    ]
+    shown = built.run(made).comparable(made)
+    assert [each.name for each in shown] == ["clean-5", "clean-2", "corruption-9"]
 
 
 def test_images_are_those_of_one_data_set(run):

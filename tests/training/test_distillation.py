@@ -119,6 +119,16 @@ def test_a_teacher_has_the_classes_in_their_order(tiny, monkeypatch, ours, their
             setup._open_teacher(experiment, source)
 
 
+def test_a_teacher_of_images_of_another_size_is_refused(tiny, monkeypatch):
+    teacher = network.Network("teacher", lambda _, x: jnp.zeros((len(x), 3)), (9, 9, 1), "abc")
+    monkeypatch.setattr(network, "open_network", lambda spec: teacher)
+    source = data.ArraySource(np.zeros((3, 8, 8, 1), np.uint8), np.arange(3), class_names="abc")
+    experiment = dataclasses.replace(tiny, distillation=training.Distillation("teacher"))
+    message = r"take images of shape \(8, 8, 1\), teacher takes \(9, 9, 1\)"
+    with pytest.raises(ValueError, match=message):
+        setup._open_teacher(experiment, source)
+
+
 @pytest.mark.slow
 def test_a_teacher_that_does_not_fit_is_refused(tmp_path, capsys):
     for name, classes, size in (("classes", 7, 28), ("size", 10, 32)):

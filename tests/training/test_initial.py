@@ -215,6 +215,14 @@ def test_weights_of_which_nothing_fits_are_refused(sources, name, width):
         choose(sources, experiment("resnet18"), network(name, width=width))
 
 
+def test_a_module_with_more_or_fewer_variables_is_not_taken():
+    kernel, bias = np.zeros((2, 2), np.float32), np.zeros(2, np.float32)
+    plain = {("params", "fc", "kernel"): kernel}
+    biased = plain | {("params", "fc", "bias"): bias}
+    assert initial._fitting(plain, biased) == initial._fitting(biased, plain) == {}
+    assert initial._fitting(biased, biased).keys() == biased.keys()
+
+
 def test_a_function_without_weights_is_refused(sources):
     function = source_of(None, None, "", ())
     with pytest.raises(ValueError, match="initial_weights: only functions of source are known"):

@@ -85,6 +85,15 @@ def test_decay_spares_biases_and_batch_norm_only_when_asked_to():
         assert (np.abs(updates["norm"]["scale"]).max() == 0) == spared
 
 
+def test_what_is_learned_within_v1_does_not_decay():
+    params = {name: {"x": jnp.ones((2, 2))} for name in ("block", "normalization", "bottleneck")}
+    optimizer = make_optimizer(OptimizerConfig(weight_decay=0.5))
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+    largest = {name: float(jnp.max(each["x"])) for name, each in updates.items()}
+    assert largest == {"block": 0.0, "normalization": 0.0, "bottleneck": 0.5}
+
+
 def curve(schedule, steps_per_epoch=10, total_steps=50, **config):
     """Return the learning rate at every step of a run of 5 epochs."""
     rate = learning_rate(OptimizerConfig(schedule=schedule, **config), steps_per_epoch, total_steps)

@@ -24,6 +24,17 @@ class Halving(GaussianImageNoise):
         return 0.5 * images
 
 
+class Drawing(GaussianImageNoise):
+    """A perturbation that shows its keys: each image becomes what its key draws."""
+
+    def perturb(self, keys, logits_fn, images, labels):
+        return drawn(keys)
+
+
+def drawn(keys):
+    return jax.vmap(lambda key: jax.random.uniform(key, (8, 8, 1)))(keys)
+
+
 class FeaturesNet(TinyNet):
     """A network with the method that similarity regularisation needs."""
 
@@ -51,6 +62,15 @@ def test_the_step_learns_from_the_perturbed_images():
     _, expected, other = step(batch=BATCH | {"image": 0.5 * BATCH["image"]})
     jax.tree.map(np.testing.assert_allclose, after.params, expected.params)
     np.testing.assert_allclose(metrics.sums.loss, other.sums.loss)
+
+
+def test_a_perturbation_has_keys_of_its_own():
+    """With those of the noise, it would know the draws that the network is trained with."""
+    _, after, _ = step(perturbation=Drawing(1.0))
+    root = prng.fold(prng.stream(jax.random.key(0), "perturbation"), 0)
+    images = drawn(prng.index_keys(root, BATCH["index"]))
+    _, expected, _ = step(batch=BATCH | {"image": images})
+    assert_close(after.params, expected.params, rtol=1e-5)
 
 
 @pytest.mark.slow

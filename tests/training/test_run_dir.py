@@ -80,6 +80,20 @@ def test_a_run_keeps_what_it_depends_on(tmp_path, field, what):
         go_on("2b")
 
 
+def test_a_run_goes_on_without_its_weights_and_not_from_others(tmp_path):
+    def go_on(name, digest):
+        with open_run(tmp_path / name, RunDescription(EXPERIMENT, initial_digest=digest)):
+            pass
+
+    go_on("given", "0f")
+    go_on("given", None)
+    with pytest.raises(RunDirectoryError, match="sha256 of initial_weights: 1a here, 0f there"):
+        go_on("given", "1a")
+    go_on("drawn", None)
+    with pytest.raises(RunDirectoryError, match="sha256 of initial_weights: 0f here, None there"):
+        go_on("drawn", "0f")
+
+
 def test_a_new_run_describes_itself(tmp_path):
     describe(tmp_path / "runs" / "a")
     config = json.loads((tmp_path / "runs" / "a" / CONFIG).read_text())
@@ -152,9 +166,11 @@ def test_what_changes_no_number_may_change_and_is_written_down(tmp_path):
         keep_checkpoints=5,
         non_finite="skip",
     )
-    describe(tmp_path, moved)
+    describe(tmp_path, moved, device="9 x abacus")
     assert read_run(tmp_path).experiment == moved
-    assert json.loads((tmp_path / CONFIG).read_text())["command"] == "train it"
+    # The run began with these.
+    assert read_run(tmp_path).device == "1 x abacus"
+    assert read_run(tmp_path).command == "train it"
 
 
 def test_remains_without_a_description_are_not_built_upon(tmp_path):
@@ -173,6 +189,7 @@ def test_remains_without_a_description_are_not_built_upon(tmp_path):
         ("[]", r"config.json must hold a JSON object, it holds \[\]"),
         ('{"format": 9}', "has format 9, this version reads 1"),
         ('{"format": 1}', "experiment must be a JSON object"),
+        ('{"format": 1, "digest": "0f"}', "config.json does not match its digest"),
         ('{"format": 1, "experiment": {"nam": "x"}}', "no field 'nam'; did you mean 'name'"),
     ],
 )

@@ -63,6 +63,15 @@ def test_a_record_is_in_the_file_as_soon_as_it_is_written(tmp_path):
         assert read_log(tmp_path / "log.jsonl") == [train_record(1)]
 
 
+def test_a_sync_writes_to_the_disk(tmp_path, monkeypatch):
+    synced = []
+    with RunLog(tmp_path / "log.jsonl", step=0, validated=0) as log:
+        log.write(train_record(1))
+        monkeypatch.setattr("os.fsync", synced.append)
+        log.sync()
+    assert len(synced) == 1
+
+
 @pytest.mark.parametrize(
     ("step", "validated", "trained", "validations"),
     [

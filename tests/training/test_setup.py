@@ -1,7 +1,9 @@
 """The batches of a run: their order, their position, and floats made of bytes on the devices."""
 
 import contextlib
+import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -55,6 +57,26 @@ def test_bytes_become_the_same_floats_on_the_devices(tiny):
     placed = setup.shard({"image": every})["image"]
     np.testing.assert_array_equal(placed, every.astype(np.float32) / np.float32(255))
     assert placed.sharding == setup.shard({"image": np.float32(every)})["image"].sharding
+
+
+def test_images_are_cropped_as_the_experiment_says(tiny):
+    cropped = dataclasses.replace(tiny, data=dataclasses.replace(tiny.data, center_crop=0.5))
+    setup = prepare(cropped, meshes.data_mesh())
+    expected = data.eval_batches(
+        setup.eval_source, batch_size=4, image_size=8, preprocessing=data.Preprocessing(0.5),
+        as_bytes=True,
+    )  # fmt: skip
+    with contextlib.closing(setup.eval_batches()) as batches, contextlib.closing(expected):
+        np.testing.assert_array_equal(next(batches)["image"], next(expected)["image"])
+
+
+@pytest.mark.parametrize(("asked", "parts", "taken"), [(35, 5, 20), (48, 24, 24)])
+def test_a_small_set_is_a_batch_of_equal_parts(tiny, asked, parts, taken):
+    """It has 24 images, and one device takes a part after the other."""
+    large = dataclasses.replace(tiny.data, batch_size=asked)
+    experiment = dataclasses.replace(tiny, data=large, accumulation_steps=parts)
+    setup = prepare(experiment, meshes.data_mesh(jax.devices()[:1]))
+    assert setup.experiment.data.batch_size == taken
 
 
 def test_validation_sends_bytes_too(tiny):

@@ -123,6 +123,9 @@ def test_shuffling_keeps_the_values_and_moves_them():
     np.testing.assert_allclose(
         np.sort(straight["similarity"], axis=None), np.sort(shuffled["similarity"], axis=None)
     )
+    # Whole images change places.
+    np.testing.assert_array_equal(shuffled["similarity"], shuffled["similarity"].T)
+    np.testing.assert_allclose(np.diag(shuffled["similarity"]), 1, rtol=1e-5)
 
 
 def matrix(tmp_path, **changes):
@@ -142,6 +145,13 @@ def test_a_measured_matrix_is_read(tmp_path):
     np.testing.assert_allclose(np.diag(found["similarity"]), 1.0)
     with pytest.raises(ValueError, match=r"must have shape \(32, 32, 1\) for this network"):
         similarity.make_targets(experiment(image_size=32, **fields))
+
+
+def test_pixels_that_are_opposite_are_not_taken_for_unlike():
+    image = np.random.default_rng(0).random((8, 8, 1), np.float32)
+    config = Similarity("pixels", images=2, batch=2, threshold=0.5)
+    found = similarity._similarity(config, np.stack([image, 1 - image]))
+    np.testing.assert_allclose(found, [[1, -1], [-1, 1]], atol=1e-5)
 
 
 @pytest.mark.slow

@@ -30,6 +30,15 @@ class PlainNet(nn.Module):
         return nn.Dense(3, name="logits")(jnp.mean(x, axis=(1, 2)))
 
 
+class DroppingNet(nn.Module):
+    """A network with dropout alone."""
+
+    @nn.compact
+    def __call__(self, images, train=False, noise_key=None):
+        x = images.reshape(len(images), -1)
+        return nn.Dense(3, name="logits")(nn.Dropout(0.5, deterministic=not train)(x))
+
+
 def run(model, devices=ONE, number=2, **options):
     """Return state and metrics after some steps on the same batch."""
     return steps(model, devices, number, **options)[1:]
@@ -107,6 +116,21 @@ def test_a_step_that_is_not_finite_moves_only_the_step():
     assert run(MODEL)[1].finite
 
 
+def test_a_change_is_bounded_with_the_factors_of_the_rates():
+    optimizer = replace(EXPERIMENT.optimizer, rates=(("logits", 1e33),))
+    state, metrics = run(PlainNet(), number=1, optimizer=optimizer)
+    assert not metrics.finite and np.abs(state.params["logits"]["kernel"]).max() < 10
+
+
+def test_parts_of_a_batch_drop_other_units():
+    """Else nothing would change where two parts are exchanged."""
+    losses = [
+        run(DroppingNet(), number=1, batch=host_batch(order), accumulation_steps=2)[1].sums.loss
+        for order in (np.arange(8), np.arange(8) ^ 1)
+    ]
+    assert losses[0] != pytest.approx(losses[1], rel=1e-4)
+
+
 def test_marks_are_counted_over_all_devices():
     batch = host_batch() | {"unreadable": np.arange(8) % 3 == 0}
     _, metrics = run(PlainNet(), FOUR, number=1, batch=batch)
@@ -148,6 +172,13 @@ def test_some_images_are_corrupted_and_the_others_left(images, corrupted):
     share = np.mean(changed(images, corrupted(KEY, order)))
     # Four standard deviations of 64 draws at 0.5.
     assert abs(share - 0.5) < 0.25
+
+
+def test_which_images_are_corrupted_does_not_depend_on_what_is_drawn_for_them(images, corrupted):
+    order = np.arange(64)
+    keys = prng.stream(prng.index_keys(KEY, jnp.asarray(order, jnp.uint32)), "chosen")
+    chosen = jax.vmap(lambda key: jax.random.bernoulli(key, 0.5))(keys)
+    np.testing.assert_array_equal(changed(images, corrupted(KEY, order)), chosen)
 
 
 def test_an_image_gets_the_same_in_any_place_of_a_batch(corrupted):

@@ -147,6 +147,13 @@ def test_validation_ignores_padded_rows(four):
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
+def test_the_noise_of_a_validation_is_of_the_seed(one):
+    variables = one.start().variables
+    batch = one.shard(host_batch() | {"mask": np.ones(8, bool)})
+    other = make_eval_step(MODEL, EXPERIMENT.seed + 1, one.mesh)
+    assert float(other(variables, batch).loss) != float(one.eval_step(variables, batch).loss)
+
+
 def test_the_plateau_scales_the_rate(one):
     state = one.start()
     halved = state.plateau._replace(factor=jnp.float32(0.5))
