@@ -39,6 +39,9 @@ class Weights:
 
     Attributes:
       pattern: of the file's name, such as ``"voneresnet50_e70.pth*"``.
+
+    Raises:
+      ValueError: for a pattern that is empty, no text, or that of an absolute path.
     """
 
     pattern: str
@@ -55,6 +58,9 @@ class Ensemble:
 
     Attributes:
       labels: of at least two members of the sweep, which come before the ensemble.
+
+    Raises:
+      ValueError: for labels that are no tuple of texts.
     """
 
     labels: tuple[str, ...]
@@ -106,13 +112,14 @@ class Sweep:
         if not isinstance(self.members, Mapping) or not self.members:
             raise ValueError("members must map the labels of one or more networks to Member(...)")
         named = [("name", self.name), ("group", self.group)]
+        # In commands, SWEEP:LABEL is a member and NETWORK+NETWORK an ensemble.
+        excluded = (":", "+", *run_dirs.PATTERN_CHARACTERS)
         for field, name in [*named, *(("members", label) for label in self.members)]:
             arguments.directory_name(field, name)
-            # In commands, SWEEP:LABEL is a member and NETWORK+NETWORK an ensemble.
-            if {":", "+", *run_dirs.PATTERN_CHARACTERS} & set(name) or not name.isprintable():
-                characters = " ".join((":", "+", *run_dirs.PATTERN_CHARACTERS))
+            if set(excluded) & set(name) or not name.isprintable():
                 raise ValueError(
-                    f"{field} must be printable and without any of {characters}, got {name!r}"
+                    f"{field} must be printable and without any of {' '.join(excluded)}, got "
+                    f"{name!r}"
                 )
         trained: list[str] = []
         for label, member in self.members.items():
@@ -228,7 +235,7 @@ def run(
     given = (("source", source), ("split", split))
     data = {field: value for field, value in given if value is not None}
     every = list(_commands(name, sweep, chosen, root, group, opened, data))
-    planned_keys = {command.key for command in every}
+    keys = {command.key for command in every}
     commands = [command for command in every if command.step in steps]
     failures: list[str] = []
     untrained: set[str] = set()
@@ -270,7 +277,7 @@ def run(
             if command.step == "train":
                 untrained.add(command.label)
             continue
-        _append(record, command, before, trained, planned_keys)
+        _append(record, command, before, trained, keys)
     if "report" in steps and count == 1:
         shown = [label for label in labels if dry_run or _result_files(group / label)]
         if shown and shown != labels:
@@ -463,15 +470,15 @@ def _append(
     command: _Command,
     before: Mapping[str, str],
     trained: Mapping[str, float],
-    planned: Set[str],
+    keys: Set[str],
 ) -> None:
     """Record a command, with the results that it has made, or that no others have recorded.
 
-    The others are commands of this sweep, with the keys ``planned``: they make a result anew that
-    is gone. One that a command of the past has recorded belongs to the command that uses it again.
+    Only commands with the ``keys`` of this sweep count as others, since only they run again where
+    a result is gone. The result of a command of the past belongs to the one that uses it again.
     """
     record.parent.mkdir(parents=True, exist_ok=True)
-    ended = [each for each in _ended(record) if each["key"] in planned - {command.key}]
+    ended = [each for each in _ended(record) if each["key"] in keys - {command.key}]
     others = {name for each in ended for name in each["results"]}
     results = {
         name: digest

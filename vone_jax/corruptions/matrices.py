@@ -84,7 +84,7 @@ def weighted(
 def gaussian(
     deviation: float, shape: Shape, border: Border = "nearest", truncate: float = 4
 ) -> tuple[np.ndarray, ...]:
-    """Build the matrices of ``skimage.filters.gaussian`` for rows and columns, float32.
+    """Build the matrices of ``skimage.filters.gaussian``, float32 (H, H) and (W, W).
 
     The deviation is in pixels, and ``truncate`` is the radius of the filter in deviations.
     """

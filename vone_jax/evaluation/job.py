@@ -31,7 +31,8 @@ class Job:
       network: the network.
       examples: the images. The VOneNet authors took every tenth of ImageNet's 50,000 validation
         images.
-      request: what was asked for; seed, protocol, precision, workers, tag and overwriting are its.
+      request: the request, which has the seed, the protocol, the precision, the workers, the tag,
+        and whether results may be replaced.
       directory: of the result files.
       mesh: the devices over which a batch is split. It changes no result.
       batch_size: examples at a time, a multiple of the number of devices. It changes no result.

@@ -209,10 +209,10 @@ def explained_variance(
     splitter = StratifiedShuffleSplit(splits, train_size=train_fraction, random_state=seed)
     precision = np.finfo(features.dtype if features.dtype.kind == "f" else np.float64).eps
     squares = np.einsum("ij,ij->i", features, features, dtype=np.float64, casting="unsafe")
-    norms = np.sqrt(squares)
+    errors = precision * np.sqrt(squares)
     correlations = []
     for fit, test in splitter.split(coordinates, strata):
-        _check_dimensions(coordinates[fit], components, precision * norms[fit])
+        _check_dimensions(coordinates[fit], components, errors[fit])
         predicted = _predict(coordinates, neurons, components, fit, test)
         correlations.append(correlation(predicted, neurons[test]))
     correlations = np.stack(correlations)
@@ -314,9 +314,14 @@ def _predict(
 def _check_dimensions(coordinates: np.ndarray, components: int, errors: np.ndarray) -> None:
     """Refuse components that rounding errors would determine, and with them the prediction.
 
-    ``errors`` has the largest error of each image: of its features before they were centred, which
-    can be far larger than their differences.
+    Args:
+      coordinates: of the images to fit, (images, dimensions).
+      components: their number in the regression.
+      errors: the largest norm of the rounding errors of each image, (images,). They are those of
+        the features before these were centred: a large mean has errors that differences lack.
     """
+    # No singular value of the rounding errors is larger than their norm. The root leaves room for
+    # the errors of the computation before.
     singular = np.linalg.svd(coordinates - coordinates.mean(axis=0), compute_uv=False)
     dimensions = int(np.sum(singular > np.sqrt(len(errors)) * np.linalg.norm(errors)))
     if components > dimensions:

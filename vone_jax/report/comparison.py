@@ -405,11 +405,17 @@ def rows(runs: Sequence[Run]) -> list[Row]:
     return shown
 
 
+def unusual_images(run: Run, result: Result) -> str:
+    """The data set of a result in words; empty for the usual one, published sets and gratings."""
+    usual = not run.sets or result.dataset.part == run.sets[0]
+    usual = usual or result.published or result.kind == "physiology"
+    return "" if usual else dataset(result.dataset.part)
+
+
 def _described(run: Run, result: Result) -> tuple[tuple, str, str, str]:
     """(key that ends with the control of the noise, label, detail, detail in full)."""
     condition, noise = result.condition, control(run, result)
-    usual = result.published or not run.sets or result.dataset.part == run.sets[0]
-    images = "" if usual else dataset(result.dataset.part)
+    images = unusual_images(run, result)
     label, detail, in_full = "Clean images", "", ""
     order: tuple = (0,)
     if isinstance(condition, results.AttackCondition):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vone_jax import results
+from vone_jax.report import comparison
 from vone_jax.report.wording import count, dataset, duration
 from vone_jax.results import Result, Run
 
@@ -32,23 +33,21 @@ class Entry(NamedTuple):
         They are a data set that is not the usual one, a replacement of the noise, other noise at
         the attack, and the name of the result if all else is that of another one.
         """
-        known = self._told()
-        alike = [each for each in self.run.of_kind(self.result.kind) if self._told(each) == known]
-        _, *words = known
-        return ", ".join(filter(None, (*words, self.result.name if len(alike) > 1 else "")))
+        run, result = self.run, self.result
+        known = _told(run, result)
+        repeated = sum(_told(run, other) == known for other in run.of_kind(result.kind)) > 1
+        return ", ".join(filter(None, (*known[1], result.name if repeated else "")))
 
-    def _told(self, result: Result | None = None) -> tuple[str, ...]:
-        """The words for a result of the network: what stands beside it anyway, and ``detail``."""
-        result = result or self.result
-        attack = getattr(result.condition, "attack", None)
-        shown = [getattr(result.condition, "layer", ""), attack and attack.label]
-        # A gallery has neither.
-        shown += [result.protocol_label] if result.kind != "gallery" else []
-        shown += [attack and attack.name] if result.kind == "minimal" else []
-        usual = not self.run.sets or result.dataset.part == self.run.sets[0]
-        images = "" if usual or result.kind == "physiology" else dataset(result.dataset.part)
-        change, noise = result.network.noise_change, result.attack_noise_label
-        return str(shown), images, change, noise
+
+def _told(run: Run, result: Result) -> tuple[tuple, tuple[str, ...]]:
+    """(what the page says of a result anyway, the words that are only said where needed)"""
+    attack = getattr(result.condition, "attack", None)
+    always: tuple = (getattr(result.condition, "layer", ""), attack and attack.label)
+    # The card of a gallery says no more, and only smallest changes name their attack.
+    always += (result.protocol_label,) if result.kind != "gallery" else ()
+    always += (attack and attack.name,) if result.kind == "minimal" else ()
+    images = comparison.unusual_images(run, result)
+    return always, (images, result.network.noise_change, result.attack_noise_label)
 
 
 def entries(runs: Sequence[Run], kind: str = "") -> list[Entry]:

@@ -229,10 +229,15 @@ class NoisyBlock(nn.Module):
         noise_key: Key[Array, "*keys"] | None = None,
         standard_normal: Responses | None = None,
     ) -> list[Float[Array, "n _ _ _"]]:
-        """Apply the stochastic part of the block to responses in parts by kind, see ``add_noise``.
+        """Return noise-free responses with the noise of the block; it is that of ``__call__``.
 
-        A TPU makes the noise of each part within the convolution of that part, and writes noisy
-        responses only.
+        Args:
+          parts: the responses, (n, h, w, channels) for each kind of cell. A TPU makes the noise of
+            a part within its convolution, and writes noisy responses only.
+          noise_key, standard_normal: as in ``__call__``; the draws are for all parts together.
+
+        Raises:
+          TypeError, ValueError: for a key or draws that do not fit, as ``__call__``.
         """
         noise, generator = self.config.noise, self.config.noise_generator
         return add_noise(self, noise, self.stream, parts, noise_key, standard_normal, generator)
