@@ -13,8 +13,9 @@ import jax.numpy as jnp
 
 from benchmarks import table
 from benchmarks.chips import Chip
+from vone_jax.experiments.state import initial_state
 from vone_jax.training import DataConfig, Experiment, ModelConfig
-from vone_jax.training.step import initial_state, make_loss
+from vone_jax.training.step import make_loss
 
 CHIPS = 256
 PER_CHIP = (32, 128, 256)

@@ -10,7 +10,8 @@ from jax.sharding import Mesh
 
 from vone_jax import attacks, corruptions, models, prng, training, v1
 from vone_jax import mesh as meshes
-from vone_jax.training.step import initial_state, make_train_step
+from vone_jax.experiments.state import initial_state
+from vone_jax.training.step import make_train_step
 
 EPS = 4 / 255
 DRAWS = 10

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from benchmarks.timing import Measurement, ratios
-from vone_jax.training.run_dir import versions
+from vone_jax.experiments.run_dir import versions
 
 _PACKAGES = (
     "python", "vone_jax", "jax", "jaxlib", "flax", "optax", "numpy", "torch", "torchvision",

@@ -17,7 +17,8 @@ from PIL import Image
 from vone_jax import mesh as meshes
 from vone_jax import sweep as sweeps
 from vone_jax import training
-from vone_jax.training.step import initial_state, make_train_step
+from vone_jax.experiments.state import initial_state
+from vone_jax.training.step import make_train_step
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 NAMES = training.config_names(CONFIGS)

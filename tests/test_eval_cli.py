@@ -20,6 +20,7 @@ from tests.report import layers
 from tests.results import built
 from vone_jax import evaluation, training
 from vone_jax.cli import evaluate as program
+from vone_jax.experiments import run_dir as run_dirs
 from vone_jax.models import create
 from vone_jax.network import Network, NetworkError
 
@@ -47,8 +48,8 @@ def run_dir(tmp_path, monkeypatch):
             raise training.CheckpointError(f"no checkpoint {step} in {path}; there are [7]")
         return 7, EXPERIMENT, *tiny.tiny_network(classes=10)
 
-    monkeypatch.setattr(training, "load_run", load_run)
-    monkeypatch.setattr(training, "read_run", lambda path: training.RunDescription(EXPERIMENT))
+    monkeypatch.setattr(run_dirs, "load_run", load_run)
+    monkeypatch.setattr(run_dirs, "read_run", lambda path: training.RunDescription(EXPERIMENT))
     return directory
 
 
@@ -363,7 +364,7 @@ def test_wrong_runs_end_with_status_2(run_dir, capsys, monkeypatch):
         data=EXPERIMENT.data,
     )
     monkeypatch.setattr(
-        training, "load_run", lambda path, step: (1, experiment, base, {"params": {}})
+        run_dirs, "load_run", lambda path, step: (1, experiment, base, {"params": {}})
     )
     monkeypatch.setattr(Network, "num_classes", 10)
     assert program.main([str(run_dir), "--suite", "v1"]) == 2

@@ -13,8 +13,9 @@ from vone_jax import data, evaluation, results, training
 from vone_jax import sweep as sweeps
 from vone_jax.cli.evaluate import Arguments
 from vone_jax.evaluation import Condition
+from vone_jax.experiments import run_dir as run_dirs
+from vone_jax.experiments.state import initial_state
 from vone_jax.network import Network, open_network
-from vone_jax.training.step import initial_state
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 NAMES = training.config_names(CONFIGS, "sweep")
@@ -38,9 +39,9 @@ def variables_of(experiment):
 def mocked(monkeypatch):
     """Restores any experiment that is put in, and images of its size without a file."""
     current: dict = {}
-    monkeypatch.setattr(training, "load_run", lambda path, step=None: current["restored"])
+    monkeypatch.setattr(run_dirs, "load_run", lambda path, step=None: current["restored"])
     monkeypatch.setattr(
-        training, "read_run", lambda path: training.RunDescription(current["restored"][1])
+        run_dirs, "read_run", lambda path: training.RunDescription(current["restored"][1])
     )
     monkeypatch.setattr(Network, "num_classes", property(lambda self: current["classes"]))
     monkeypatch.setattr(Network, "weights", "0")

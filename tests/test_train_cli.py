@@ -16,9 +16,9 @@ from PIL import Image
 
 from vone_jax import cli, mesh, models, training, v1
 from vone_jax.cli import train
+from vone_jax.experiments.selection import check_patterns
+from vone_jax.experiments.state import initial_state
 from vone_jax.training import initial
-from vone_jax.training.selection import check_patterns
-from vone_jax.training.step import initial_state
 
 ROOT = Path(__file__).resolve().parents[1]
 

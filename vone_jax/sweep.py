@@ -19,11 +19,12 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vone_jax import arguments, cli, files, training
+from vone_jax import arguments, cli, files
 from vone_jax.evaluation import Request
-from vone_jax.training import Experiment, experiment_files
-from vone_jax.training import run_dir as run_dirs
-from vone_jax.training.checkpoint import saved_steps
+from vone_jax.experiments import experiment_files
+from vone_jax.experiments import run_dir as run_dirs
+from vone_jax.experiments.checkpoint import saved_steps
+from vone_jax.experiments.experiment import Experiment
 
 STEPS = ("train", "evaluate", "report")
 _RECORD = "sweep.jsonl"
@@ -359,7 +360,7 @@ def _commands(
         network, run_dir, needs = sweep.members[label].network, group / label, (label,)
         opened, results = str(run_dir), ("--results", str(run_dir / "results"))
         if isinstance(network, Experiment):
-            key, results = files.json_digest(training.to_json(network)), ()
+            key, results = files.json_digest(experiment_files.to_json(network)), ()
             train = (*programs["train"], f"{name}:{label}", "--run-dir", str(run_dir))
             yield _Command(label, "train", train, key, needs)
         elif isinstance(network, Ensemble):

@@ -6,7 +6,7 @@ import pytest
 
 from vone_jax import models, open_network, training, v1
 from vone_jax.cli import train
-from vone_jax.training.step import initial_state
+from vone_jax.experiments.state import initial_state
 
 CONFIG = """
 from dataclasses import replace

@@ -17,6 +17,7 @@ import vone_jax
 from tests.convert.conftest import random_variables, small
 from tests.network import user_networks
 from vone_jax import cli, convert, data, models, prng, training, v1
+from vone_jax.experiments import run_dir as run_dirs
 from vone_jax.network import Network, NetworkError, ensemble, opening
 from vone_jax.network.network import Split
 
@@ -317,8 +318,8 @@ def test_a_run_says_how_its_images_were_cropped_and_validated(tmp_path, monkeypa
     description = training.RunDescription(experiment, validation_names_digest="abc")
     model = experiment.build()
     loaded = 7, experiment, model, models.init(model, jax.random.key(0))
-    monkeypatch.setattr(training, "load_run", lambda path, step: loaded)
-    monkeypatch.setattr(training, "read_run", lambda path: description)
+    monkeypatch.setattr(run_dirs, "load_run", lambda path, step: loaded)
+    monkeypatch.setattr(run_dirs, "read_run", lambda path: description)
     network = vone_jax.open_network(tmp_path)
     assert network.preprocessing == data.Preprocessing(0.5)
     assert network.validation.names_digest == "abc" and network.checkpoint_step == 7

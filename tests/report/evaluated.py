@@ -12,6 +12,7 @@ import pytest
 from tests.results import built
 from vone_jax import training, v1
 from vone_jax.cli import evaluate as program
+from vone_jax.experiments import run_dir as run_dirs
 from vone_jax.models.network import BaseNetwork, VOneNet
 
 V1 = v1.VOneBlockConfig(
@@ -81,9 +82,9 @@ def evaluate(directory, name, suites=SUITES, *options):
     (directory / "log.jsonl").write_text(training_log)
     chosen = [suite for suite in suites if suite != "v1" or name.startswith("vone_")]
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
-        patch.setattr(training, "load_run", lambda path, step=None: (7, experiment, *network(name)))
+        patch.setattr(run_dirs, "load_run", lambda path, step=None: (7, experiment, *network(name)))
         described = training.RunDescription(experiment)
-        patch.setattr(training, "read_run", lambda path: described)
+        patch.setattr(run_dirs, "read_run", lambda path: described)
         fast = [*_FAST, *(word for suite in chosen for word in _FAST_SUITE.get(suite, ()))]
         status = program.main([str(directory), "--suite", *chosen, *fast, *options])
     assert status == 0

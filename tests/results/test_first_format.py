@@ -166,7 +166,7 @@ def test_images_that_were_not_moved_are_no_difference_to_earlier_files(first_for
 
 
 def test_a_field_without_effect_is_no_difference(first_format):
-    """A run may go on with other values of these, see ``training.experiment_files``."""
+    """A run may go on with other values of these, see ``experiments.experiment_files``."""
     old = results.read(first_format / "base" / "results" / "clean.json")
     moved = {
         **old.network.config,

@@ -16,9 +16,10 @@ from tiny import TinyNet, tiny_source
 import vone_jax.network
 from vone_jax import data, models, training, v1
 from vone_jax import mesh as meshes
+from vone_jax.experiments import run_dir
+from vone_jax.experiments.run_dir import RunDirectoryError
 from vone_jax.training import DataConfig, Experiment, ModelConfig, initial
 from vone_jax.training import setup as setups
-from vone_jax.training.run_dir import RunDirectoryError
 
 pytestmark = [
     # See test_checkpoint.py.
@@ -466,7 +467,7 @@ def test_the_front_end_of_a_run_that_has_started_needs_no_weights(sources, tmp_p
     ours = experiment("vone_resnet18", v1=V1)
     start = training.start_from(ours, "source", tmp_path)
     description = training.RunDescription(start)
-    with training.run_dir.open_run(tmp_path, description):
+    with run_dir.open_run(tmp_path, description):
         pass
     del sources["source"]
     assert training.start_from(ours, "source", tmp_path) == start

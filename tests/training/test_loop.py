@@ -14,9 +14,9 @@ from tiny import final_state, log, tiny_source
 
 from vone_jax import data, fast, training
 from vone_jax import mesh as meshes
+from vone_jax.experiments.checkpoint import Checkpoints
 from vone_jax.progress import Progress
 from vone_jax.training import loop, monitor, setup
-from vone_jax.training.checkpoint import Checkpoints
 from vone_jax.training.log import RunLog, read_log
 from vone_jax.training.monitor import Monitor
 from vone_jax.training.setup import Setup, prepare

@@ -12,9 +12,8 @@ from tiny import TinyNet
 
 from vone_jax import prng
 from vone_jax.attacks import PGD
+from vone_jax.experiments.state import WEIGHTS, initial_state
 from vone_jax.training import GaussianImageNoise, OptimizerConfig, Similarity
-from vone_jax.training.similarity import WEIGHTS
-from vone_jax.training.step import initial_state
 
 
 class Halving(GaussianImageNoise):

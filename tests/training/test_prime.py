@@ -11,7 +11,8 @@ from test_train_step import assert_close, host_batch
 
 from vone_jax import fast, prng
 from vone_jax import mesh as meshes
-from vone_jax.training import PRIME, prime
+from vone_jax.experiments import prime
+from vone_jax.training import PRIME
 
 SHAPES = [(9, 9, 1), (7, 12, 3)]
 # Frequencies that do not magnify rounding errors.

@@ -14,10 +14,11 @@ from test_train_step import EXPERIMENT, MODEL, host_batch, steps
 from vone_jax import mesh as meshes
 from vone_jax import training
 from vone_jax.attacks import PGD
-from vone_jax.training import OptimizerConfig, Similarity, selection
+from vone_jax.experiments import selection
+from vone_jax.experiments.state import initial_state, variables_of
+from vone_jax.training import OptimizerConfig, Similarity
 from vone_jax.training.setup import prepare
-from vone_jax.training.similarity import variables_of
-from vone_jax.training.step import cross_entropy, initial_state, make_train_step
+from vone_jax.training.step import cross_entropy, make_train_step
 
 # Decay, momentum and clipping, none of which may reach a frozen parameter.
 OPTIMIZER = OptimizerConfig(learning_rate=0.1, weight_decay=0.5, gradient_clip=1.0)

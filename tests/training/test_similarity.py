@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from vone_jax import training
-from vone_jax.training import similarity
-from vone_jax.training.similarity import Similarity
+from vone_jax.training import Similarity, similarity
 
 
 def features(seed, shape=(5, 4, 4, 3)):

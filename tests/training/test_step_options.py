@@ -12,8 +12,9 @@ from test_train_step import EXPERIMENT, MODEL, assert_close, host_batch, steps
 
 from vone_jax import corruptions, models, prng, v1
 from vone_jax import mesh as meshes
-from vone_jax.training.augmentation import make_corruption
-from vone_jax.training.step import initial_state, make_train_step
+from vone_jax.experiments.augmentation import make_corruption
+from vone_jax.experiments.state import initial_state
+from vone_jax.training.step import make_train_step
 
 ONE, FOUR = jax.devices()[:1], jax.devices()
 

@@ -10,8 +10,9 @@ import pytest
 from tiny import TinyNet, tiny_source
 
 from vone_jax import mesh as meshes
+from vone_jax.experiments.state import initial_state
 from vone_jax.training import Cosine, DataConfig, Experiment, ModelConfig, OptimizerConfig
-from vone_jax.training.step import initial_state, make_eval_step, make_train_step
+from vone_jax.training.step import make_eval_step, make_train_step
 
 EXPERIMENT = Experiment(
     name="step",

@@ -60,10 +60,13 @@ import jax
 import numpy as np
 import tyro
 
-from vone_jax import attacks, cli, evaluation, fast, mesh, names, results, training
+from vone_jax import attacks, cli, evaluation, fast, mesh, names, results
 from vone_jax.arguments import in_reach
 from vone_jax.cli import parsing
 from vone_jax.evaluation.conditions import Condition
+from vone_jax.experiments.checkpoint import CheckpointError
+from vone_jax.experiments.experiment_files import config_names
+from vone_jax.experiments.run_dir import RunDirectoryError
 from vone_jax.network import Network, NetworkError, open_network
 from vone_jax.progress import Progress
 
@@ -166,15 +169,15 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
         except OSError as error:
             message = f"--results {directory} cannot be made: {error.strerror}; name another one"
             return cli.fail(PROGRAM, message, cli.WRONG_ARGUMENTS)
-    except (ValueError, TypeError, OSError, training.RunDirectoryError) as error:
+    except (ValueError, TypeError, OSError, RunDirectoryError) as error:
         if getattr(error, "__notes__", None):
             raise  # It comes from a function of the user, who needs the traceback.
-        configs = training.config_names(cli.configs())
+        configs = config_names(cli.configs())
         if isinstance(error, NetworkError) and arguments.network in configs:
             train = f"{names.command('train.py')} {arguments.network}"
             error = f"{arguments.network} is a config: train it first ({train}), and give its run"
         return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, _OPTIONS, argv)
-    except training.CheckpointError as error:
+    except CheckpointError as error:
         step = arguments.request.step
         if step is None:
             return cli.fail(PROGRAM, error, argv=argv)

@@ -19,10 +19,11 @@ from typing import Literal
 
 import tyro
 
-from vone_jax import cli, data, training
+from vone_jax import cli, data
 from vone_jax import sweep as sweeps
 from vone_jax.cli import parsing
-from vone_jax.training import Experiment
+from vone_jax.experiments.experiment import Experiment
+from vone_jax.experiments.experiment_files import config_names
 
 PROGRAM = cli.program("sweep.py")
 
@@ -54,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     configs = cli.configs()
     root = configs.resolve().parent
     if not argv or argv[0] in ("-h", "--help"):
-        names = "\n  ".join(training.config_names(configs, "sweep"))
+        names = "\n  ".join(config_names(configs, "sweep"))
         status = cli.manual(f"{__doc__}\nSweeps:\n  {names}\n", "sweep.py", argv)
         if not argv:
             return status

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vone_jax import data, names, training
+from vone_jax import data, names
 from vone_jax import mesh as meshes
 from vone_jax.data import load_corrupted
 from vone_jax.evaluation import exhibits, physiology, suites
@@ -19,6 +19,7 @@ from vone_jax.evaluation.judging import AttackNoise
 from vone_jax.evaluation.masking import Masking
 from vone_jax.evaluation.request import SAME, TRAINED, Request, parse_noise
 from vone_jax.evaluation.run import Exhibit, Task
+from vone_jax.experiments.run_dir import versions
 from vone_jax.network import Network, open_network
 from vone_jax.v1 import Noise
 
@@ -79,7 +80,7 @@ def plan(
         mesh=mesh,
         batch_size=batch_size,
         other=other,
-        versions=training.versions(),
+        versions=versions(),
         command=command,
         trained_on=_of_its_own(network, request),
     )

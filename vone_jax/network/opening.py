@@ -14,8 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vone_jax import arguments, convert, files, models, prng, training
+from vone_jax import arguments, convert, files, models, prng
 from vone_jax.data import Preprocessing, imagenet_class_names
+from vone_jax.experiments import run_dir as run_dirs
+from vone_jax.experiments.experiment_files import to_json
 from vone_jax.network.ensembles import ensemble
 from vone_jax.network.network import Network, Split
 
@@ -201,11 +203,11 @@ def _nearest(path: Path) -> str:
 def _open_run(path: Path, step: int | None) -> Network:
     """The network of a run; a run of a similar name is named if there is none."""
     try:
-        step, experiment, model, variables = training.load_run(path, step)
-    except training.RunDirectoryError as error:
+        step, experiment, model, variables = run_dirs.load_run(path, step)
+    except run_dirs.RunDirectoryError as error:
         hint = "" if (path / "config.json").exists() else _nearest(path)
-        raise training.RunDirectoryError(f"{error}{hint}") from error
-    description, trained_on = training.read_run(path), experiment.data
+        raise run_dirs.RunDirectoryError(f"{error}{hint}") from error
+    description, trained_on = run_dirs.read_run(path), experiment.data
     return Network.of_model(
         _name(path.resolve().name),
         model,  # pyright: ignore[reportArgumentType]
@@ -214,7 +216,7 @@ def _open_run(path: Path, step: int | None) -> Network:
         class_names=description.class_names or (),
         preprocessing=Preprocessing(trained_on.center_crop),
         architecture=experiment.model.name,
-        config=training.to_json(experiment),
+        config=to_json(experiment),
         checkpoint_step=step,
         run_dir=path,
         validation=Split(

@@ -20,10 +20,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from vone_jax import mesh as meshes
 from vone_jax import models
 from vone_jax.data.sources import are_numbers, class_identifier
-from vone_jax.training import run_dir as run_dirs
+from vone_jax.experiments import run_dir as run_dirs
+from vone_jax.experiments.experiment import Experiment, ModelConfig
+from vone_jax.experiments.state import TrainState, initial_state
 from vone_jax.training import setup as setups
-from vone_jax.training.experiment import Experiment, ModelConfig
-from vone_jax.training.step import TrainState, initial_state
 from vone_jax.v1 import ImportedBank
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def choose(setup: setups.Setup) -> InitialWeights:
 
 def open_source(spec: str) -> "Network":
     """Open a network as ``vone_jax.open_network`` does. One without weights is a ``ValueError``."""
-    # Imported late: that package opens run directories, so it needs this one.
+    # Imported here, because it takes long: wrong arguments are answered before.
     from vone_jax.network import open_network
 
     network = open_network(spec)

@@ -29,16 +29,17 @@ import numpy as np
 
 from vone_jax import fast, files
 from vone_jax import mesh as meshes
+from vone_jax.experiments import run_dir as run_dirs
+from vone_jax.experiments.checkpoint import Checkpoints, Position, saved_steps
+from vone_jax.experiments.experiment import Experiment
+from vone_jax.experiments.optimizer import Step, after_validation
+from vone_jax.experiments.state import TrainState
 from vone_jax.progress import Progress
 from vone_jax.training import initial
-from vone_jax.training import run_dir as run_dirs
-from vone_jax.training.checkpoint import Checkpoints, Position, saved_steps
-from vone_jax.training.experiment import Experiment
 from vone_jax.training.log import RunLog
 from vone_jax.training.monitor import Monitor, Stop
-from vone_jax.training.optimizer import Step, after_validation
 from vone_jax.training.setup import Prefetch, Setup, prepare
-from vone_jax.training.step import Sums, TrainState
+from vone_jax.training.step import Sums
 
 # A run with fewer steps gets a warning, and one whose accuracy is below this multiple of chance.
 _FEW_STEPS = 100

@@ -14,19 +14,11 @@ import numpy as np
 from vone_jax import arguments, data, prng
 from vone_jax import mesh as meshes
 from vone_jax.data.sources import are_numbers, class_identifier
-from vone_jax.training.experiment import DataConfig, Experiment
-from vone_jax.training.selection import check_patterns, split
+from vone_jax.experiments.experiment import DataConfig, Experiment
+from vone_jax.experiments.selection import check_patterns, split
+from vone_jax.experiments.state import TrainState, initial_state
 from vone_jax.training.similarity import make_targets
-from vone_jax.training.step import (
-    MARKS,
-    Batch,
-    StepMetrics,
-    Sums,
-    TrainState,
-    initial_state,
-    make_eval_step,
-    make_train_step,
-)
+from vone_jax.training.step import MARKS, Batch, StepMetrics, Sums, make_eval_step, make_train_step
 
 if TYPE_CHECKING:
     from vone_jax.network import Network
@@ -268,7 +260,7 @@ def _open_teacher(experiment: Experiment, source: data.Source) -> "Network | Non
     """Open the teacher of the distillation, if there is one, and check that it fits."""
     if experiment.distillation is None:
         return None
-    # Imported late: that package opens run directories, so it needs this one.
+    # Imported here, because it takes long: wrong arguments are answered before.
     from vone_jax.network import open_network
 
     spec, size = experiment.distillation.teacher, experiment.model.image_size

@@ -26,22 +26,15 @@ import numpy as np
 
 from vone_jax import data, files, models, prng
 from vone_jax import mesh as meshes
-from vone_jax.training.experiment import Experiment, Similarity
-from vone_jax.training.selection import merge, split, training_apply
+from vone_jax.experiments.experiment import Experiment, Similarity
+from vone_jax.experiments.selection import merge, split, training_apply
+from vone_jax.experiments.state import WEIGHTS, variables_of
 from vone_jax.v1 import VOneBlockConfig, noise_free_responses
 
-# Name of the trained layer weights among the parameters, beside those of the network.
-WEIGHTS = "similarity_weights"
 # The inverse hyperbolic tangent is infinite at 1. Clipped here, its largest value is 4.95.
 _LARGEST = 0.9999
 # Images that are compared or propagated at a time when targets are computed.
 _BATCH = 100
-
-
-def variables_of(params: Any, batch_stats: Any) -> dict[str, Any]:
-    """Return the variables that ``model.apply`` takes: no layer weights, no empty collection."""
-    network = {name: leaf for name, leaf in params.items() if name != WEIGHTS}
-    return {"params": network} | ({"batch_stats": batch_stats} if batch_stats else {})
 
 
 def correlation(features: jax.Array) -> jax.Array:

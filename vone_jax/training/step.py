@@ -1,4 +1,4 @@
-"""The training state and the two compiled functions of a run: a training step, a validation batch.
+"""The two compiled functions of a training: a step, and the validation of a batch.
 
 Both functions are written for the global batch. The sharding of their arguments decides on how
 many devices they run. Keys are derived inside, from (seed, stream, step, example). So the state
@@ -13,16 +13,20 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-import optax
 from jax.tree_util import Partial
 
 from vone_jax import mesh as meshes
 from vone_jax import prng
-from vone_jax.training.augmentation import make_corruption
-from vone_jax.training.experiment import Distillation, Experiment
-from vone_jax.training.optimizer import PlateauState, euclidean_norm, learning_rate, make_optimizer
-from vone_jax.training.selection import merge, rate_factors, split, training_apply
-from vone_jax.training.similarity import WEIGHTS, make_similarity_gradient, variables_of
+from vone_jax.experiments.augmentation import make_corruption
+from vone_jax.experiments.experiment import Distillation, Experiment
+from vone_jax.experiments.optimizer import (
+    euclidean_norm,
+    learning_rate,
+    make_optimizer,
+)
+from vone_jax.experiments.selection import merge, rate_factors, split, training_apply
+from vone_jax.experiments.state import TrainState, variables_of
+from vone_jax.training.similarity import make_similarity_gradient
 
 Batch = dict[str, jax.Array]
 
@@ -32,49 +36,6 @@ _STREAMS = ("train noise", "dropout", "augmentation", "perturbation", "similarit
 # A larger gradient or change of the parameters counts as not finite. Smaller ones cannot take a
 # finite parameter or momentum to infinity, which in float32 begins at 3.4e38.
 _LARGEST_CHANGE = 1e30
-
-
-@flax.struct.dataclass
-class TrainState:
-    """Everything that changes from step to step. It is frozen; a step returns a new one."""
-
-    # Number of optimiser steps done, scalar int32.
-    step: jax.Array
-    # Parameters of the network and, with similarity regularisation, weights of the compared layers.
-    params: Any
-    # Running values of batch norm; empty for networks without it.
-    batch_stats: Any
-    # State of the optimiser for the parameters that are not frozen.
-    opt_state: optax.OptState
-    plateau: PlateauState
-
-    @property
-    def variables(self) -> dict[str, Any]:
-        """The variables that ``model.apply`` takes."""
-        return variables_of(self.params, self.batch_stats)
-
-
-def initial_state(experiment: Experiment, model: nn.Module) -> TrainState:
-    """Return the state before the first step, a pure function to be jitted.
-
-    The stream ``"init"`` of the experiment's seed draws the parameters. The layers that similarity
-    regularisation compares have equal weights.
-    """
-    config, root = experiment.model, jax.random.key(experiment.seed)
-    keys = {"params": prng.stream(root, "init"), "noise": prng.stream(root, "init noise")}
-    image = jnp.zeros((1, config.image_size, config.image_size, config.in_channels), jnp.float32)
-    variables = model.init(keys, image)
-    params = dict(variables["params"])
-    if experiment.similarity is not None:
-        params[WEIGHTS] = jnp.zeros(len(experiment.similarity.layers), jnp.float32)
-    trained, _ = split(params, experiment.freeze)
-    return TrainState(
-        step=jnp.int32(0),
-        params=params,
-        batch_stats=variables.get("batch_stats", {}),
-        opt_state=make_optimizer(experiment.optimizer).init(trained),
-        plateau=PlateauState.start(),
-    )
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 from vone_jax import arguments, corruptions, data, models
 from vone_jax.arguments import FromZero, Positive, Range, Seed, Share
-from vone_jax.training.augmentation import Perturbation
-from vone_jax.training.optimizer import OptimizerConfig
+from vone_jax.experiments.augmentation import Perturbation
+from vone_jax.experiments.optimizer import OptimizerConfig
 from vone_jax.v1 import Noise, SubcorticalConfig, VOneBlockConfig
 from vone_jax.v1.divisive import Rule
 

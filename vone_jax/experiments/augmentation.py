@@ -22,7 +22,7 @@ from vone_jax import arguments, corruptions, prng
 from vone_jax.arguments import Positive, Range
 from vone_jax.attacks import PGD
 from vone_jax.attacks.classifier import LogitsFn
-from vone_jax.training.prime import PRIME
+from vone_jax.experiments.prime import PRIME
 
 
 def make_corruption(

@@ -13,9 +13,9 @@ import pytest
 
 from vone_jax import files
 from vone_jax import mesh as meshes
-from vone_jax.training.checkpoint import CheckpointError, Checkpoints, Position, saved_steps
-from vone_jax.training.optimizer import PlateauState
-from vone_jax.training.step import TrainState
+from vone_jax.experiments.checkpoint import CheckpointError, Checkpoints, Position, saved_steps
+from vone_jax.experiments.optimizer import PlateauState
+from vone_jax.experiments.state import TrainState
 
 # When one of several reads or writes fails, Orbax closes its event loop under the others.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

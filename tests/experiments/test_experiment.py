@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from vone_jax import attacks, data, models, names, training, v1
+from vone_jax.experiments.experiment import MatmulPrecision
+from vone_jax.experiments.experiment_files import differences
 from vone_jax.training import DataConfig, Experiment, ModelConfig, OptimizerConfig
-from vone_jax.training.experiment import MatmulPrecision
-from vone_jax.training.experiment_files import differences
 
 
 def run(name="test", **fields):

@@ -13,6 +13,7 @@ import pytest
 
 from tests.damage import flipped_bits
 from vone_jax import v1
+from vone_jax.experiments.run_dir import CONFIG, open_run
 from vone_jax.training import (
     DataConfig,
     Experiment,
@@ -25,7 +26,6 @@ from vone_jax.training import (
     to_json,
     train,
 )
-from vone_jax.training.run_dir import CONFIG, open_run
 
 EXPERIMENT = Experiment(
     name="test", model=ModelConfig(name="resnet18"), data=DataConfig(source="tfds:cifar10")

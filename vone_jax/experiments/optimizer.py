@@ -16,8 +16,8 @@ import optax
 
 from vone_jax import arguments
 from vone_jax.arguments import POSITIVE, FromZero, Positive, Range, Share
+from vone_jax.experiments.selection import Rates
 from vone_jax.models import FRONT_END
-from vone_jax.training.selection import Rates
 
 _BelowOne = Annotated[float, Range(most=1.0, below=True)]
 

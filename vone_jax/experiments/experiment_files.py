@@ -21,8 +21,8 @@ from flax.traverse_util import flatten_dict
 
 from vone_jax import arguments, dataclass_json
 from vone_jax.arguments import nearest
+from vone_jax.experiments.experiment import Experiment
 from vone_jax.names import WITHOUT_EFFECT
-from vone_jax.training.experiment import Experiment
 from vone_jax.v1 import ImportedBank
 
 

@@ -33,7 +33,7 @@ import numpy as np
 
 from vone_jax import files
 from vone_jax import mesh as meshes
-from vone_jax.training.step import TrainState
+from vone_jax.experiments.state import TrainState
 
 # Checkpoints of format 1 have no SHA256SUMS.
 _FORMAT = 2

@@ -27,10 +27,10 @@ import numpy as np
 
 from vone_jax import files
 from vone_jax import mesh as meshes
-from vone_jax.training.checkpoint import Checkpoints, saved_steps
-from vone_jax.training.experiment import Experiment
-from vone_jax.training.experiment_files import differences, from_json, imported_banks, to_json
-from vone_jax.training.step import initial_state
+from vone_jax.experiments.checkpoint import Checkpoints, saved_steps
+from vone_jax.experiments.experiment import Experiment
+from vone_jax.experiments.experiment_files import differences, from_json, imported_banks, to_json
+from vone_jax.experiments.state import initial_state
 from vone_jax.v1 import GaborParameters, ImportedBank
 
 CONFIG = "config.json"
