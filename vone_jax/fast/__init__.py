@@ -1,8 +1,8 @@
-"""The same functions, computed the way that a CPU, a GPU or a TPU is fast at.
+"""Functions of arrays in two forms: a plain one, and one that is fast on CPUs, GPUs and TPUs.
 
-Each function of arrays here has two forms. The package uses the fast form. The plain form beside it
-is the shortest way to write the same function in JAX, and the tests check that both agree up to the
-rounding of float32. One switch chooses between them:
+The package uses the fast form. The plain form beside it is the shortest way to write the same
+function in JAX, and the tests check that both agree up to the rounding of float32. One switch
+chooses between them:
 
     from vone_jax import fast
 

@@ -1,14 +1,14 @@
 """Correlation of images of few channels with large kernels and strides, for TPUs and GPUs.
 
-A matrix unit sums over the channels of a position. With one to four channels it idles, and arrays
-of few channels are padded to its width in memory. Here the pixels of a stride become channels
-first, so that the kernel moves by one position at a time: the published bank of V1 reads 48
-channels in windows of 7 x 7 in place of 3 channels in windows of 25 x 25.
+A matrix unit sums over the channels of a position. With one to four channels most of it is unused,
+and memory holds such arrays padded to its width. Here each block of stride x stride pixels first
+becomes the channels of one position, so that the kernel moves by one position at a time. The
+published bank of V1 then reads 48 channels in windows of 7 x 7, not 3 channels in 25 x 25.
 
-The gradient of the images has those 48 channels as its result, and a matrix unit has 128 columns.
-So one transposed convolution of all sets computes two neighbouring positions at once, 96 channels.
-A stride of 1 or 2 leaves 3 or 12 channels and wide windows, which take the compiler for TPUs many
-minutes. There the gradient has larger blocks, as if the stride were 4.
+The gradient of the images has 48 channels, and a matrix unit has 128 columns. So one transposed
+convolution with all sets of kernels computes two neighbouring positions at once, 96 channels.
+A stride of 1 or 2 leaves 3 or 12 channels and wide windows, for which the compiler for TPUs takes
+many minutes. For these strides the gradient uses larger blocks, as if the stride were 4.
 """
 
 import functools
@@ -24,8 +24,8 @@ from vone_jax.fast import switch
 from vone_jax.fast.convolution import convolve
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-# The channels of a block in the gradient of the images, at most: those of three colours and a
-# stride of 4. A pair of blocks has twice as many.
+# The largest number of channels of a block in the gradient of the images: three colours at a stride
+# of 4. A pair of blocks has twice as many.
 _BLOCK_CHANNELS = 48
 
 
@@ -59,7 +59,7 @@ def correlate_blocks(
 
 
 def _blocks_of_images(images: jax.Array, stride: int) -> jax.Array:
-    """Make the pixels of a stride channels: (N, ceil(H/stride), ceil(W/stride), stride^2 C)."""
+    """Turn blocks of pixels into channels: (N, ceil(H/stride), ceil(W/stride), stride^2 C)."""
     number, height, width, channels = images.shape
     rows, columns = -(-height // stride), -(-width // stride)
     beyond = [(0, 0), (0, rows * stride - height), (0, columns * stride - width), (0, 0)]
@@ -69,7 +69,7 @@ def _blocks_of_images(images: jax.Array, stride: int) -> jax.Array:
 
 
 def _blocks_of_kernel(kernel: jax.Array, stride: int) -> jax.Array:
-    """Bring a kernel to the same channels, with zeros around it: (rows, rows, stride^2 C, n)."""
+    """Turn blocks of a zero-padded kernel into the same channels: (rows, rows, stride^2 C, n)."""
     size = kernel.shape[0]
     # A window begins in the middle of a block unless the stride divides k // 2.
     front = -(size // 2) % stride
@@ -79,7 +79,7 @@ def _blocks_of_kernel(kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def _fold(kernel: jax.Array, side: int) -> jax.Array:
-    """Make blocks of ``side`` x ``side`` places of a kernel channels."""
+    """Turn each block of ``side`` x ``side`` positions of a kernel into channels."""
     rows, columns, channels, count = kernel.shape
     rows, columns = rows // side, columns // side
     blocks = kernel.reshape(rows, side, columns, side, channels, count)
@@ -90,7 +90,7 @@ def _fold(kernel: jax.Array, side: int) -> jax.Array:
 def _correlate(
     images: jax.Array, kernels: tuple[jax.Array, ...], before: int
 ) -> tuple[jax.Array, ...]:
-    """Correlate blocks with kernels that read ``before`` blocks before their own."""
+    """Correlate blocks with kernels whose windows begin ``before`` blocks before the response."""
     padding = [(before, kernels[0].shape[0] - 1 - before)] * 2
     return tuple(_convolve(images, kernel, padding) for kernel in kernels)
 
@@ -105,9 +105,9 @@ def _(before, primals, tangents):
 def _by_groups(
     images: jax.Array, kernels: tuple[jax.Array, ...], before: int, group: int
 ) -> tuple[jax.Array, ...]:
-    """Return ``_correlate`` by blocks of ``group`` x ``group`` blocks; its transpose is used.
+    """Compute ``_correlate`` on groups of ``group`` x ``group`` blocks; its transpose is fast.
 
-    Each set of kernels becomes one for each position in a group of results.
+    Each set of kernels is repeated, with a shift, for each position in a group of results.
     """
     if group == 1:
         return _by_pairs(images, kernels, before)
@@ -141,10 +141,10 @@ def _by_groups(
 def _by_pairs(
     images: jax.Array, kernels: tuple[jax.Array, ...], before: int
 ) -> tuple[jax.Array, ...]:
-    """Return ``_correlate``, with two neighbouring columns as channels; only its transpose is used.
+    """Compute ``_correlate`` with two neighbouring columns as channels; its transpose is fast.
 
-    The pairs stand at even columns with zeros between them, and the kernel has the two places of a
-    pair beside each other. The transpose moves by two columns at a time and spreads nothing.
+    Zeros separate the pairs of columns, and the kernel has both columns of a pair as channels. The
+    transpose has a stride of two columns, and needs no zeros between the responses.
     """
     number, height, width, channels = images.shape
     rows, pairs = kernels[0].shape[0], -(-width // 2)

@@ -116,8 +116,8 @@ def _by_patches(
 ) -> jax.Array:
     """Convolve by one product of patches and the kernel: (N, H', W', features).
 
-    One patch covers ``together`` neighbouring columns of the result. That makes patches fewer and
-    the product wider, which outweighs the zeros in its kernels if kernels are small.
+    One patch covers ``together`` neighbouring columns of the result. So there are fewer patches and
+    the product is wider. For small kernels this outweighs the zeros that widen the kernels.
     """
     rows, columns, _, features = kernel.shape
     height, width = _extent(images, kernel, settings)

@@ -68,9 +68,9 @@ def symmetric_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 def random_words(key: jax.Array, shape: tuple[int, ...], part: range | None = None) -> Words:
     """Draw two independent uniform uint32 words per element from one scalar typed key.
 
-    The first two words of the key count, as in ``prng.threefry``. For a Threefry key the exclusive
-    or of the drawn words is ``jax.random.bits(key, shape, "uint32")``. With ``part``, only the
-    words of these positions of the last axis are computed and returned; neighbours, in their order.
+    Only the first two words of the key are used, as in ``prng.threefry``. For a Threefry key the
+    exclusive or of the drawn words is ``jax.random.bits(key, shape, "uint32")``. With ``part``,
+    only the words at these neighbouring positions of the last axis are computed and returned.
 
     Raises:
       ValueError: if ``shape`` has more than 2^32 elements.
@@ -93,8 +93,8 @@ def random_words(key: jax.Array, shape: tuple[int, ...], part: range | None = No
 def threefry_2x32(key: Words, counter: Words) -> Words:
     """Encipher counters by Threefry-2x32 with 20 rounds.
 
-    Keys and counters are two uint32 words each, the words of a key scalars or of the shape of the
-    counter. For each key the result is a permutation of the 2^64 counters.
+    A key and a counter have two uint32 words each. The words of the key are scalars, or have the
+    shape of the counter. For each key the result is a permutation of the 2^64 counters.
     """
     if not switch.enabled():
         return _plain_threefry(key, counter)

@@ -1,11 +1,12 @@
 """A depthwise convolution, one kernel for each channel, that is fast on CPUs, gradients included.
 
-XLA's CPU compiler has no fast code for it: it computes channel by channel. Here it is a sum over
-the positions of the kernel, the taps, each of them one product of a shifted image and a vector of
+XLA's CPU compiler has no fast code for it: the code goes channel by channel. Here it is a sum over
+the positions of the kernel, the taps. Each tap is the product of a shifted image and a vector of
 weights. The channels are neighbours in memory, so all of that runs on vector units.
 
 JAX derives slow gradients from that sum. The derivatives here are written so that their transposes
-are sums of products too: of padded slopes for the images, and row by row for the kernel.
+are sums of products too. For the images these use the padded gradient of the result; for the
+kernel they go row by row.
 """
 
 import functools
@@ -105,9 +106,9 @@ def _derivative(
 def _spread(
     images: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: Padding
 ) -> jax.Array:
-    """Convolve by adding the images, once for each tap, to a frame that is then cut and thinned.
+    """Convolve by adding the weighted images of all taps in a frame, then crop and subsample it.
 
-    The transpose pads the slope of the result and sums its windows, like ``_by_taps``.
+    The transpose pads the gradient of the result and sums its windows, like ``_by_taps``.
     """
     rows, columns = kernel.shape[:2]
     zero = jnp.zeros((), images.dtype)

@@ -1,4 +1,4 @@
-"""The convolutions of anyone's network in the layout that CPUs compute fast, also inside loops.
+"""The rewriting of any program's convolutions to the layout that is fast on CPUs, also in loops.
 
 XLA's CPU compiler has one fast convolution: batch first, channels last, and kernels with inputs
 before outputs. It brings the convolutions of a program to that layout, but not those in the body of
@@ -22,9 +22,9 @@ from vone_jax.fast import switch
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-# From an equation to the one in its place, see ``rewritten``.
+# Maps an equation to its replacement, or to None; see ``rewritten``.
 Replace = Callable[[JaxprEqn], JaxprEqn | None]
-# Programs and their results by identity. It keeps the programs alive: identities are reused.
+# Programs with their rewritten forms, by ``id``. It keeps the programs alive: Python reuses ids.
 _Known = dict[int, tuple[Any, Any]]
 
 
@@ -50,10 +50,10 @@ def in_fast_layout(function: Function) -> Function:
 
 
 def rewritten(function: Callable[..., Any], replace: Replace) -> Callable[..., Any]:
-    """Return the function, traced, with other equations in its program wherever they are.
+    """Return a function that runs ``function`` with equations of its traced program replaced.
 
-    ``replace`` returns the equation in the place of one, with the same operands and results; or
-    None to look into the programs that it calls.
+    ``replace`` returns the replacement of an equation, with the same operands and results. Where it
+    returns None, the equation stays and the programs that the equation calls are rewritten.
     """
 
     def computed(*arguments: Any) -> Any:
@@ -74,9 +74,9 @@ def as_call(function: Callable[..., Any], equation: JaxprEqn) -> JaxprEqn:
 
 
 def _program(program: Any, replace: Replace, known: _Known) -> Any:
-    """Return a program with other equations; itself if there is nothing to change.
+    """Return the rewritten program, or the same object if there is nothing to change.
 
-    A function that is called several times stays one function, see ``known``.
+    ``known`` has the programs rewritten before, so a function called several times stays one.
     """
     if id(program) not in known:
         result = program
@@ -121,8 +121,8 @@ def _convolution(equation: JaxprEqn) -> JaxprEqn | None:
         return None
     numbers = equation.params["dimension_numbers"]
     images, kernel = (cast(Any, operand.aval) for operand in equation.invars)
-    # The axes in the order of the fast layout. A specification begins with those of batch and
-    # channels, or of outputs and inputs.
+    # The axes in the order of the fast layout. JAX's specifications begin with batch and channels,
+    # or with the outputs and inputs of the kernel.
     of_images = (numbers.lhs_spec[0], *numbers.lhs_spec[2:], numbers.lhs_spec[1])
     of_kernel = (*numbers.rhs_spec[2:], numbers.rhs_spec[1], numbers.rhs_spec[0])
     of_results = (numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1])

@@ -1,4 +1,4 @@
-"""Loops, ends of stages and gathers in the forms that XLA compiles well, values and gradients."""
+"""Loops, stages, gathers and products in forms that XLA compiles well, gradients included."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from jax import lax
 
 from vone_jax.fast import switch
 
-# Numbers of a map that a CPU keeps in its cache, one megabyte.
+# The number of float32 values of a map that a CPU keeps in its cache: one megabyte.
 _CACHED = 2**18
 
 
@@ -51,11 +51,11 @@ def one_by_one(function: Callable[..., jax.Array], *batches: Any) -> jax.Array:
 def by_rows(function: Callable[..., jax.Array], *maps: jax.Array) -> jax.Array:
     """Return ``function(*maps)``, computed a few rows at a time on a CPU and at once elsewhere.
 
-    The function treats every position on its own. What it computes on the way stays in the cache,
-    and is computed again for gradients. Small maps stay whole.
+    The function must treat every position on its own. Its intermediate results stay in the cache,
+    and are computed again for gradients. Small maps are not split.
 
     Args:
-      function: of arrays (N, H, W, channels), which returns such an array.
+      function: takes arrays (N, H, W, channels) and returns such an array.
       maps: its arguments.
     """
     number, height, width = maps[0].shape[:3]
@@ -77,9 +77,9 @@ def repeated(
 ) -> jax.Array:
     """Return the result of ``body(number, value)`` for the numbers 0 to ``count - 1`` in turn.
 
-    It is a ``lax.fori_loop`` that gradients pass through, for which the largest number of rounds
-    must be known. The fast form skips the rounds beyond ``count``; the plain form drops their
-    results. ``count`` is an int32 scalar, at most ``most``.
+    Unlike ``lax.fori_loop``, it has gradients for a ``count`` that is traced, so the largest number
+    of rounds must be known. The fast form skips the rounds beyond ``count``; the plain form drops
+    their results. ``count`` is an int32 scalar, at most ``most``.
     """
 
     def skip(value, number):
@@ -123,15 +123,15 @@ def _gather(values: jax.Array, order: np.ndarray) -> jax.Array:
 def product(maps: jax.Array, matrix: jax.Array) -> jax.Array:
     """Multiply the channels of maps (N, H, W, C) by a matrix (C, features), summed in float32.
 
-    On a CPU the maps become a matrix first. XLA transposes the gradient of four axes on one core.
-    On a TPU that would copy them, because positions are not the first axes of maps in memory.
+    On a CPU the maps become a matrix first, because XLA transposes a gradient of four axes on one
+    core. On a TPU that would copy the maps: positions are not their first axes in memory.
     """
 
     def four_axes(maps: jax.Array, matrix: jax.Array) -> jax.Array:
         return jnp.matmul(maps, matrix, preferred_element_type=jnp.float32)
 
     def two_axes(maps: jax.Array, matrix: jax.Array) -> jax.Array:
-        # A part of V1 may have no channels, so no axis is left to be worked out.
+        # A part of V1 may have no channels, from which ``reshape`` cannot infer a size of -1.
         flat = four_axes(maps.reshape(math.prod(maps.shape[:-1]), maps.shape[-1]), matrix)
         return flat.reshape(*maps.shape[:-1], matrix.shape[1])
 
@@ -144,8 +144,8 @@ def shared_by_draws(values: jax.Array, draws: jax.Array) -> jax.Array:
     """Return ``values``; their gradient is summed over draws by a product of matrices.
 
     Under a ``vmap`` over draws that share the values, JAX sums the gradient along the axis of
-    draws. jaxlib 0.10 gives that sum to a library that takes 15 times as long on CPUs, which is a
-    third of an attack on a small network.
+    draws. jaxlib 0.10 gives that sum to a library that takes 15 times as long on CPUs: a third of
+    the time of an attack on a small network.
 
     Args:
       values: float array that every draw uses.

@@ -1,6 +1,6 @@
 """Settings of the whole process: memory, cores and compiled programs.
 
-Call them at the start of a program, before JAX touches a device. Without these calls, or with
+Call these functions at the start of a program, before JAX uses a device. Without them, or with
 ``VONE_JAX_FAST=0``, the same numbers are computed more slowly.
 """
 
@@ -60,7 +60,7 @@ def keep_compiled(directory: str | os.PathLike | None) -> None:
     Programs that took less than a second to compile are not kept. None switches the cache off.
 
     Raises:
-      ValueError: if it is a file.
+      ValueError: if ``directory`` is a file.
     """
     if directory is not None and os.path.isfile(directory):
         raise ValueError(f"compilation_cache must be a directory, {directory} is a file")

@@ -1,14 +1,14 @@
-"""Cross-correlation of one-channel images with large kernels, in half of the products.
+"""Cross-correlation of one-channel images with large kernels, with half of the products.
 
-Only the rows are in the frequency domain. Down the rows of an image, each column of a k x k kernel
-at stride s is s correlations of stride 1 with ceil(k / s) taps, one for each phase of the rows. In
-the frequency domain these are products, one for each frequency. Phases and columns of the kernel
-are summed there, as products of matrices, and each filter is transformed back once. The published
-bank at 224 pixels takes 45 % of the products of a direct convolution, and so does its gradient.
-With the columns in the frequency domain as well there would be fewer products yet, but of matrices
-so small that memory bounds them.
+Only the rows are transformed to the frequency domain. Along the rows, a correlation at stride s
+with one column of a k x k kernel splits into s correlations of stride 1 with ceil(k / s) taps, one
+for each phase of the rows. In the frequency domain these are products, one for each frequency.
+There, products of matrices sum over phases and columns of the kernel, and each filter is
+transformed back once. The published bank at 224 pixels takes 45 % of the products of a direct
+convolution, and so does its gradient. Transforming the columns as well would leave fewer products,
+but of matrices so small that memory would limit their speed.
 
-The transforms are products with small matrices, so everything is linear for JAX as it stands:
+The transforms are products with small matrices, so all operations are linear in the images:
 derivatives, ``vmap`` and a batch that is split over devices need no rules of their own.
 """
 
@@ -27,7 +27,7 @@ from vone_jax.fast.convolution import convolve
 _WORTHWHILE = 2 / 3
 
 # The largest number of rows of responses that are transformed together. More rows would take more
-# products for the way back than they save in taps at the ends.
+# products for the inverse transform than they save where tiles overlap.
 _MOST_ROWS = 64
 
 
@@ -96,7 +96,7 @@ def share_of_products(size: int, stride: int, positions: int) -> float:
     convolution takes fewer products. ``positions`` is the number of rows of responses.
     """
     tiles = _Tiles.of(size, stride, positions)
-    # A complex product is four real ones; the way back is a matrix of rows x points.
+    # A complex product is four real ones; the inverse transform is a matrix of rows x points.
     products = tiles.points // 2 * 4 * stride * size + tiles.rows * tiles.points
     return tiles.number * products / (positions * size * size)
 
@@ -107,7 +107,7 @@ def by_spectra(images: jax.Array, kernels: np.ndarray, stride: int) -> jax.Array
     The correlation of two signals is the product of one spectrum with the conjugate of the other.
     The result equals a direct correlation up to the rounding of float32. That rounding depends on
     all pixels of the columns that a response reads: pixels outside of its window contribute
-    rounding errors, and a pixel that is not finite makes all of them not finite.
+    rounding errors, and a pixel that is not finite makes all responses of its columns and tile so.
 
     Args:
       images: float32 (N, H, W).
