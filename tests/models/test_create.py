@@ -222,7 +222,7 @@ def test_wrong_arguments_are_named(arguments, message):
         ("vone_resnet18", {"learned_normalization": v1.GDN}, "or None, got <class"),
         (
             "vone_resnet18", {"learned_normalization": v1.SurroundNormalization()},
-            "a surround belongs into v1.normalization",
+            "give a surround as v1.normalization",
         ),
     ],
 )  # fmt: skip

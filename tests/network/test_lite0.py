@@ -91,4 +91,4 @@ def test_networks_of_1000_classes_have_the_names_of_imagenet(tmp_path):
     convert.save_folder(tmp_path / "net", model, random_variables(model))
     network = vone_jax.open_network(tmp_path / "net")
     assert network.class_names[:2] == ("n01440764", "n01443537")
-    assert any("taken for those of ImageNet" in note for note in network.notes)
+    assert any("assumed to be those of ImageNet" in note for note in network.notes)

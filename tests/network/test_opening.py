@@ -153,9 +153,9 @@ def test_noise_is_found_or_must_be_stated():
         ("noise_of_numpy", NetworkError, r"must be a function of \(keys, images\) alone, but two"),
         ("one_key_for_all", NetworkError, "on its own pixels and key alone, .* from its own key"),
         ("last_key_for_all", NetworkError, "on its own pixels and key alone, .* from its own key"),
-        ("indexed_by_values", NetworkError, "logits_fn must be in JAX, because it is compiled"),
+        ("indexed_by_values", NetworkError, "must be written in JAX, since it is compiled and"),
         ("batch_statistics", NetworkError, "on its own pixels and key alone, .* batch norm with"),
-        ("not_in_jax", NetworkError, "not_in_jax: logits_fn must be in JAX, because it is compi"),
+        ("not_in_jax", NetworkError, "not_in_jax: logits_fn must be written in JAX, since it is"),
         ("not_finite", NetworkError, "must return finite floating-point logits"),
         ("nothing", NetworkError, r"must return a vone_jax.Network or \(logits_fn, .* NoneType"),
         (

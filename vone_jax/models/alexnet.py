@@ -16,7 +16,7 @@ from vone_jax.models import layers
 def _conv(
     x: Array, features: int, kernel: int, stride: int, padding: int, name: str, dtype: layers.Dtype
 ) -> Array:
-    """A convolution with bias and PyTorch's initialisation (in the caller's scope), then ReLU."""
+    """A convolution with bias, initialised as in PyTorch, then ReLU; a submodule of the caller."""
     x = layers.conv(
         features, kernel, stride, padding=padding, use_bias=True, dtype=dtype, name=name,
         kernel_init=layers.torch_uniform,

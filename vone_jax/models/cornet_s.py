@@ -39,9 +39,9 @@ class SteppedConv(nn.Module):
 
 
 class CORblockS(nn.Module):
-    """One area: the same convolutions applied ``steps`` times, with other batch norms each time.
+    """One area: the same convolutions applied ``steps`` times, each time with its own batch norms.
 
-    The first step halves the map.
+    The first step halves the height and the width of the map.
     """
 
     features: int

@@ -1,4 +1,4 @@
-"""Networks by name, in a form for ImageNet's 224 pixels or for small images: ``defaults.py``."""
+"""Create networks by name: for ImageNet's 224 pixels, or for small images (``defaults.py``)."""
 
 import fnmatch
 import itertools
@@ -48,7 +48,7 @@ _NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] 
 def _form(base: str, image_size: int, with_v1: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """The fields of stem and back end that depend on the image size and on V1."""
     form = stem_form(image_size)
-    # A stem without a pool takes the stride of the pool into its convolution.
+    # These stems have a stride of 2 at every size at which the stem of a ResNet has a pool.
     stride = 2 if form.pool else form.stride
     if base.startswith("efficientnet"):
         return {"stride": stride}, {}
@@ -117,12 +117,12 @@ def create(
         (128/255 for Lite0).
       subcortical: configuration of the subcortical stage, for EVNets. Default: the published one at
         32 pixels per degree.
-      learned_normalization: for VOneNets and EVNets, a rule such as ``v1.GDN()`` by which the
-        responses of V1 are normalised in front of the bottleneck. Default: none.
+      learned_normalization: for VOneNets and EVNets, a rule such as ``v1.GDN()`` that normalises
+        the responses of V1 before the bottleneck. Default: none.
 
     Raises:
-      ValueError: for an unknown name (the message has the nearest one) or an argument that is out
-        of range or contradicts ``v1`` or ``subcortical``.
+      ValueError: for an unknown name (the message has the most similar one), or an argument that
+        is out of range or contradicts ``v1`` or ``subcortical``.
     """
     arguments.choice("name", name, NAMES)
     kind = names.front_end(name)
@@ -146,16 +146,19 @@ def create(
     arguments.number("stem_gain", stem_gain, arguments.POSITIVE)
     arguments.instance("stem_noise", stem_noise, Noise)
     surround = isinstance(learned_normalization, SurroundNormalization)
-    hint = "; a surround belongs into v1.normalization" if surround else ""
+    hint = "; give a surround as v1.normalization" if surround else ""
     arguments.instance("learned_normalization", learned_normalization, Rule | None, hint)
     if dtype not in (jnp.float32, jnp.bfloat16):
         raise ValueError(f"dtype must be float32 or bfloat16, got {dtype!r}")
     v1, subcortical = front_end(name, image_size, in_channels, v1, subcortical)
     if v1 is not None and (stem_noise is not None or stem_gain != 1.0):
-        raise ValueError(f"stem_noise and stem_gain are for base networks; {name!r} has v1.noise")
+        raise ValueError(
+            f"stem_noise and stem_gain are for base networks, but name is {name!r}; use v1.noise"
+        )
     if v1 is not None and (mean is not None or std is not None):
         raise ValueError(
-            f"mean and std are for base networks; {name!r} has v1.image_mean and v1.image_std"
+            f"mean and std are for base networks, but name is {name!r}; use v1.image_mean and "
+            "v1.image_std"
         )
     if v1 is None and learned_normalization is not None:
         raise ValueError(
@@ -194,6 +197,6 @@ def create(
 
 
 def _per_channel(value: PerChannel, channels: int) -> tuple[float, ...]:
-    """One number, or a tuple with one, for every channel."""
+    """Repeat one number, or a tuple of one, for every channel; return other tuples unchanged."""
     each = tuple(value) if isinstance(value, tuple | list) else (value,)
     return each * channels if len(each) == 1 else each

@@ -1,8 +1,9 @@
 """The defaults of a network, which follow from its name and its image size.
 
-A stem that divides 224 pixels by 4 leaves nothing of 32. The stems for small images divide less.
-Their V1 keeps 28 to 32 pixels per degree, so that the bank's frequencies stay below the Nyquist
-limit: the field of view shrinks, not the resolution. V1 has the stride of the stem it replaces.
+A stem that divides 224 pixels by 4 leaves too few positions of 32 pixels, so the stems for small
+images divide by less. Their V1 keeps 28 to 32 pixels per degree: the field of view shrinks, not the
+resolution, and the bank's frequencies stay below the Nyquist limit. V1 has the stride of the stem
+that it replaces.
 """
 
 from dataclasses import replace
@@ -21,7 +22,7 @@ _NORMALISATIONS = {"efficientnet_lite0": ((127 / 255,) * 3, (128 / 255,) * 3)}
 
 
 class StemForm(NamedTuple):
-    """The first convolution of a stem: kernel in pixels, stride, and a max pool of stride 2."""
+    """The first convolution of a stem: kernel in pixels, stride, and whether a max pool follows."""
 
     kernel: int
     stride: int
@@ -68,11 +69,11 @@ def stem_form(image_size: int) -> StemForm:
 def v1_config(image_size: int, in_channels: int, name: str = "vone_resnet50") -> VOneBlockConfig:
     """The default VOneBlock of a VOneNet or EVNet, one of ``NAMES``, for an image size in pixels.
 
-    From 112 pixels on, the published block at 28 pixels per degree (224 pixels: 8 degrees). At 48
-    and more, the Tiny ImageNet block of Baidya et al. (2021), arXiv:2110.10645: 32 pixels per
-    degree, stride 2. Below, 28 pixels per degree for 28 pixels at stride 2, 32 pixels per degree
-    for 32 pixels at stride 1 (1 degree), with the published distributions, gain and noise (this
-    project's choice).
+    From 112 pixels on, the published block at 28 pixels per degree (224 pixels: 8 degrees). From 48
+    pixels on, the Tiny ImageNet block of Baidya et al. (2021), arXiv:2110.10645: 32 pixels per
+    degree, stride 2. Below 48 pixels, the published distributions, gain and noise (this project's
+    choice): from 32 pixels on at 32 pixels per degree and stride 1, below at 28 pixels per degree
+    and stride 2. So images of 32 and of 28 pixels span 1 degree.
 
     An EfficientNet has a stem of stride 2. From 112 pixels on, its V1 has stride 2 and half of the
     cells, as in EVNet (Piper et al. 2025, arXiv:2506.03089).
@@ -108,9 +109,9 @@ def front_end(
       name: one of ``NAMES``. A base network has neither, a VOneNet has no subcortical stage.
       image_size: in pixels, for defaults.
       in_channels: number of image channels, for defaults.
-      v1: that of V1. Default: see ``v1_config``.
-      subcortical: that of the subcortical stage. Default: the published one, at 32 pixels per
-        degree.
+      v1: configuration of V1. Default: see ``v1_config``.
+      subcortical: configuration of the subcortical stage. Default: the published one, at 32 pixels
+        per degree.
 
     Raises:
       ValueError: for a configuration of a stage that the network lacks, or if the two contradict

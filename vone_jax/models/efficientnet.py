@@ -32,7 +32,7 @@ _DROP_CONNECT = 0.2
 
 
 class _Part(nn.Module):
-    """A part of Lite0, or of B0 unless ``lite``, with the layers that it is made of."""
+    """The base class of the parts of both networks: of Lite0 if ``lite``, else of B0."""
 
     lite: bool
     dtype: layers.Dtype
@@ -42,10 +42,10 @@ class _Part(nn.Module):
         self, x: layers.Maps, features: int, name: str, kernel: int = 1, stride: int = 1,
         groups: int = 1, bias: bool = False,
     ) -> Float[Array, "n h2 w2 c2"]:  # fmt: skip
-        """A convolution that keeps the size of maps, divided by the stride and rounded up."""
+        """A padded convolution: the size of its maps is divided by the stride and rounded up."""
         before = after = (kernel // 2, kernel // 2)
         if self.lite:
-            # TensorFlow pads no more than it must, and rather at the end.
+            # TensorFlow pads no more than it must, and puts an odd pixel at the end.
             total = [max((n - 1) // stride * stride + kernel - n, 0) for n in x.shape[1:3]]
             before, after = [n // 2 for n in total], [n - n // 2 for n in total]
         padding = tuple(zip(before, after, strict=True))
@@ -76,7 +76,7 @@ class EfficientNetStem(_Part):
 
 
 class MBConv(_Part):
-    """An inverted residual block: 1x1, depthwise and 1x1 convolutions around a skip connection.
+    """An inverted residual block: 1x1, depthwise and 1x1 convolutions with a skip connection.
 
     In B0, squeeze-and-excitation scales each channel of the depthwise convolution by a gate, a
     function of the means of all channels.
@@ -85,7 +85,8 @@ class MBConv(_Part):
       features: output channels.
       expansion: channels of the depthwise convolution relative to those of the input.
       kernel, stride: of the depthwise convolution.
-      drop: probability that an example skips the block in training, where that is possible.
+      drop: probability that an example skips the block in training, if input and output have the
+        same shape.
     """
 
     features: int

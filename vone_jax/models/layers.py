@@ -75,7 +75,7 @@ class Stem(nn.Module):
       features: output channels.
       kernel: side of the kernel in pixels.
       stride: of the convolution.
-      pool: the max pool follows.
+      pool: whether a max pool follows.
     """
 
     features: int = 64
@@ -125,20 +125,20 @@ class BatchNorm(nn.Module):
 def batch_norm(
     x: Maps, scale: jax.Array, bias: jax.Array, shift: jax.Array, eps: float
 ) -> tuple[Maps, jax.Array, jax.Array]:
-    """Normalise by the statistics of a batch: the float32 result, their mean and variance.
+    """Normalise by batch statistics; return the float32 result, the mean and the variance.
 
-    Forward and backward read the batch once for two sums per channel, which devices exchange
-    together. The mean and the variance in turn would take two exchanges.
+    The forward and the backward pass each read the batch once, for two sums per channel that
+    devices exchange together. The mean first and then the variance would take two exchanges.
 
     Args:
       x: (N, H, W, C).
-      scale: of the result, float32 (C,), like ``bias`` and ``shift``.
-      bias: of the result.
+      scale: multiplies the normalised values, float32 (C,), like ``bias`` and ``shift``.
+      bias: added to the scaled values.
       shift: an estimate of the mean. The variance is E[(x - shift)^2] - E[x - shift]^2, which
-        loses digits if the mean is many standard deviations away from it.
+        loses digits if the mean is many standard deviations away from ``shift``.
       eps: added to the variance.
 
-    The gradient is that of the result; mean and variance are constants to it.
+    Only the result has a gradient. Gradients of the returned mean and variance are ignored.
     """
     return _batch_norm_forward(x, scale, bias, shift, eps)[0]
 

@@ -53,10 +53,10 @@ class BaseNetwork(nn.Module):
       mean: per channel, subtracted from images in [0, 1].
       std: per channel, divides images after the subtraction.
       dtype: type in which the layers compute.
-      stem_noise: noise behind the stem, or None. It is the paper's control of stochasticity without
-        V1: noise alone, in the place where a VOneNet has it.
+      stem_noise: noise behind the stem, or None. It is the paper's control for stochasticity: the
+        noise of a VOneNet at the same place, but without its V1.
       stem_gain: multiplies the stem's output before the noise, like the gain of V1.
-      image_size: in pixels, for which the network was made. It accepts others, too.
+      image_size: image size in pixels for which the network was made. Others are accepted, too.
     """
 
     stem: nn.Module
@@ -107,8 +107,8 @@ class BaseNetwork(nn.Module):
 class Bottleneck(nn.Module):
     """The 1x1 convolution behind V1, without a bias.
 
-    It takes its input in parts, simple and complex cells, and adds the products. So nothing has to
-    join the parts, which on a TPU would write and read all responses once more.
+    It takes its input in parts, simple and complex cells, and adds the products. To join the parts
+    first, a TPU would write and read all responses once more.
     """
 
     features: int
@@ -117,7 +117,7 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, parts: Sequence[jax.Array]) -> Float[Array, "n h w features"]:
-        """The products of parts (N, H, W, channels) along the last axis, (N, H, W, features)."""
+        """The convolution of parts (N, H, W, channels) of one input: (N, H, W, features)."""
         ends = np.cumsum([part.shape[-1] for part in parts])
         shape = (1, 1, int(ends[-1]), self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)[0, 0]
@@ -193,8 +193,8 @@ class VOneNet(nn.Module):
         cells = self.block.cells(images)
         noisy = Cells(*self.block.noisy(cells, noise_key))
         layers |= {"v1.simple": cells.simple, "v1.complex": cells.complex}
-        # The barrier keeps the compiler of TPUs from making the noise of both parts within one
-        # operation, for which it takes minutes and gigabytes.
+        # Without the barrier, the compiler for TPUs fuses the noise of both parts into one
+        # operation, and takes minutes and gigabytes for that.
         joined = jnp.concatenate(jax.lax.optimization_barrier(noisy), axis=-1)
         return layers | {"v1": joined}, noisy
 
@@ -220,7 +220,7 @@ class VOneNet(nn.Module):
         return layers | self.behind_v1(parts, train)
 
     def behind_v1(self, parts: Sequence[jax.Array], train: bool = False) -> Activations:
-        """The named activations behind ``v1``, of its responses (N, H, W, cells) in parts."""
+        """The named activations behind ``v1``, from its responses in parts (N, H, W, cells)."""
         layers = {}
         if self.learned_normalization is not None:
             layers["v1.normalized"] = self.normalization(jnp.concatenate(parts, axis=-1))
@@ -244,7 +244,7 @@ class _Apply:
     """``model.apply`` for evaluation; equal for equal models, so that jitted code is shared."""
 
     model: Model
-    # All layers without one.
+    # None: all layers.
     layer: str | None = None
 
     @property
@@ -263,8 +263,8 @@ class _Apply:
 def init(model: Model, key: jax.Array) -> Any:
     """The variables of a new network, ``{"params": ..., "batch_stats": ...}``.
 
-    They are those of ``model.init`` up to rounding. One program makes all of them, and since it
-    runs once, it is compiled without the optimisation that would take longer than it saves.
+    They equal those of ``model.init`` up to rounding. One program makes all of them. It runs only
+    once, so it is compiled without optimisation, which would take longer than it saves.
 
     Args:
       model: from ``create``.
@@ -272,7 +272,7 @@ def init(model: Model, key: jax.Array) -> Any:
         and ``jax.eval_shape`` gives shapes.
     """
     images = jnp.zeros((1, model.image_size, model.image_size, model.in_channels), jnp.float32)
-    # A program within another one has no options of its own.
+    # A program that is part of another one cannot have compiler options of its own.
     within = isinstance(key, Tracer) or isinstance(images, Tracer)
     options = None if within else {"xla_backend_optimization_level": 0}
     compiled = jax.jit(_variables, static_argnames="model", compiler_options=options)
@@ -317,7 +317,7 @@ def features_fn(model: Model, variables: Any) -> Partial:
 
 
 def noise_of(model: Model) -> Noise:
-    """The noise of a network's V1 or stem. If V1 has none, that of the stage before it."""
+    """The noise of a network's V1 or stem; if V1 has none, the noise of the subcortical stage."""
     if not isinstance(model, VOneNet):
         return model.stem_noise
     before = None if model.subcortical is None else model.subcortical.noise
@@ -332,9 +332,9 @@ def is_stochastic(model: Model) -> bool:
 def with_noise(model: Model, noise: Noise) -> Model:
     """The same network with other noise in V1, or behind the stem of a base network.
 
-    Use it to evaluate a network that was trained without noise with it, or the reverse. Other noise
-    in the V1 of an EVNet leaves the noise of its subcortical stage as it is. None turns both off,
-    so that the network is deterministic.
+    Use it to evaluate with noise a network that was trained without noise, or the reverse. Other
+    noise in the V1 of an EVNet leaves the noise of its subcortical stage as it is. None turns both
+    off, so that the network is deterministic.
     """
     if not isinstance(model, VOneNet):
         return model.clone(stem_noise=noise)
@@ -345,10 +345,10 @@ def with_noise(model: Model, noise: Noise) -> Model:
 
 
 def with_fixed_bank(model: Model, variables: Any) -> tuple[Model, Any]:
-    """The network with the bank that it has learned as a constant, and its variables without it.
+    """The network with its learned bank as a constant, and its variables without the bank.
 
-    For a network without a tuned bank, return what is given. The result can be used where a fixed
-    bank is needed: physiology, figures of the filters, other formats, fast forms.
+    A network without a tuned bank is returned unchanged. The result can be used where a fixed bank
+    is needed: physiology, figures of the filters, other formats, fast forms.
     """
     if not (isinstance(model, VOneNet) and model.v1.tuned):
         return model, variables

@@ -24,10 +24,10 @@ class ResNetStem(layers.Stem):
 
 
 class ResidualBlock(nn.Module):
-    """Convolutions around a skip connection, which is projected where the block changes its shape.
+    """Convolutions with a skip connection, which is projected if the block changes the shape.
 
-    A bottleneck has kernels of 1x1, 3x3 (with the stride) and 1x1 for four times the features,
-    another block two of 3x3.
+    A bottleneck has kernels of 1x1, 3x3 (with the stride) and 1x1 (with four times the features).
+    Any other block has two kernels of 3x3.
     """
 
     features: int

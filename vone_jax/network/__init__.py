@@ -1,6 +1,6 @@
-"""A network from anywhere: ``open_network`` makes a ``Network`` of a run, a file or a function.
+"""Trained networks of any origin: ``open_network`` makes a ``Network`` of a run, file or function.
 
-Evaluation, sweeps and the start of a training take a ``Network`` and do not ask where it is from.
+Evaluation, sweeps and initial weights take any ``Network``, whatever its origin.
 """
 
 from vone_jax.network.ensembles import ensemble

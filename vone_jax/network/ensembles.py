@@ -23,8 +23,8 @@ def _mean_of_each(members: tuple[Partial, ...], keys: jax.Array, images: jax.Arr
 class _MeanOfVariants:
     """The mean of the logits of VOneNets that differ in their V1 and their weights only.
 
-    What is behind V1 is compiled once, and computed for one member after another. As one ``vmap``
-    over the members, it would take a CPU twice the time, because each has its own kernels.
+    The part behind V1 is compiled once, and runs for one member after another. A ``vmap`` over the
+    members would take a CPU twice the time, because each member has its own kernels.
     """
 
     members: tuple[VOneNet, ...]
@@ -47,20 +47,20 @@ def _mean(members: Sequence[Network]) -> Partial:
     """The function of an ensemble, with all weights as leaves."""
     functions = tuple(prng.as_pytree(member.logits_fn) for member in members)
     variants = [member.model for member in members if isinstance(member.model, VOneNet)]
-    # A module, the size of V1's maps and the shapes of the weights say what is behind V1.
-    behind = [
+    # Members share the part behind V1 if all of these are equal.
+    back_ends = [
         (
             member.model.clone(v1=variants[0].v1, subcortical=None),
             member.model.v1.stride,
             jax.tree.map(jnp.shape, member.variables),
         )
         for member, function in zip(members, functions, strict=True)
-        # A user may have given another function to a network of a module.
+        # A user may have replaced the ``logits_fn`` of a network that has a module.
         if isinstance(member.model, VOneNet)
         and function.func == models.logits_fn(member.model, member.variables).func
         and function.args[0] is member.variables
     ]
-    if len(behind) == len(members) and all(each == behind[0] for each in behind):
+    if len(back_ends) == len(members) and all(each == back_ends[0] for each in back_ends):
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(m.variables for m in members))
         return Partial(_MeanOfVariants(tuple(variants)), stacked)
     return Partial(_mean_of_each, functions)
@@ -69,15 +69,15 @@ def _mean(members: Sequence[Network]) -> Partial:
 def ensemble(members: Sequence[Network]) -> Network:
     """The mean of the logits of several networks, the ensembles of Baidya et al. (2021).
 
-    An attack reaches all members. Each member draws noise of its own. The layers of members cannot
-    be seen, and their noise cannot be changed. VOneNets with the same back end are one program,
-    whatever their number and their V1.
+    An attack uses the gradients of all members. Each member draws noise of its own. The layers of
+    the members are not available, and their noise cannot be changed. VOneNets with the same back
+    end share one compiled program behind V1, whatever their number and their V1.
 
     Args:
       members: at least two networks for the same images and classes.
 
     Raises:
-      ValueError: naming what differs.
+      ValueError: for fewer than two members, or members that differ; the message names the field.
     """
     if len(members) < 2:
         raise ValueError(f"an ensemble must have at least 2 members, got {len(members)}")

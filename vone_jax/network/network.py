@@ -1,4 +1,4 @@
-"""A trained network, wherever it is from, as evaluation and sweeps take it."""
+"""The ``Network`` class: a trained network of any origin, for evaluation and sweeps."""
 
 import dataclasses
 import functools
@@ -27,14 +27,14 @@ class Split:
     source: str
     split: str
     data_dir: str | None = None
-    # A hash of the names of its files; None for other data than a folder. Runs of earlier versions
-    # do not know it, so it is not compared.
+    # A hash of the names of its files; None for data that is no folder. Runs of earlier versions do
+    # not record it, so it is not compared.
     names_digest: str | None = dataclasses.field(default=None, compare=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Network:
-    """A trained network, wherever it is from.
+    """A trained network of any origin.
 
     Attributes:
       name: its name among results: that of a run directory, a file or a function.
@@ -47,23 +47,23 @@ class Network:
       stochastic: True if the logits depend on the keys.
       features: ``(keys, images) -> {layer: array}`` in the order of processing, for physiology;
         None for a network whose layers cannot be seen.
-      preprocessing: the way images of a data set are brought to the network's size.
+      preprocessing: the method that brings images of a data set to the network's size.
       model: its module, for networks of ``vone_jax.models``; else None. Only such a network can get
         other noise.
       variables: of the module, ``{"params": ..., "batch_stats": ...}``.
       architecture: one of ``models.NAMES``; empty for other networks.
-      source: where it is from, in words; empty for a run.
-      config: what is known of it, as JSON values: the experiment of a run.
+      source: its origin in words; empty for a run.
+      config: its description as JSON values; for a run, the experiment.
       checkpoint_step: the training step of a run's checkpoint.
       run_dir: the directory of a run.
       validation: the images on which a run was validated.
       notes: what was assumed when it was opened, one line each.
-      assumed: fields of V1, or of a base network, that its file does not say.
-      trained: the module that was trained, where ``model`` has other noise, see ``with_noise``.
+      assumed: fields of V1, or of a base network, whose values its file does not state.
+      trained: the module as it was trained, if ``with_noise`` has changed its noise; else None.
       members: the networks of an ensemble.
 
     Raises:
-      ValueError: for a name that cannot be one of a directory, or an image shape that is not
+      ValueError: for a name that cannot name a directory, or an image shape that is not
         (H, H, C).
     """
 
@@ -148,7 +148,7 @@ class Network:
     def with_noise(self, noise: Noise) -> "Network":
         """The network with other noise in V1, or behind the stem of a base network, or none.
 
-        The noise that it was trained with, see ``models.noise_of``, restores the network as it was
+        Given the noise of training, see ``models.noise_of``, the network is restored as it was
         trained. See ``models.with_noise`` for EVNets, which have two noises.
 
         Raises:
@@ -193,10 +193,10 @@ class Network:
 
     @functools.cached_property
     def weights(self) -> str:
-        """A checksum of all weights. A network that is trained anew has another one.
+        """A checksum of all weights. It differs for a network that is trained anew.
 
-        That of functions is also one of their programs, as JAX traces them, of the logits and of
-        the features. JAX does not see what Python computes behind ``jax.pure_callback``.
+        For a network of functions, it also covers the traced programs of ``logits_fn`` and
+        ``features``, but not what Python computes behind ``jax.pure_callback``.
         """
         checksum = files.array_checksum(self._arrays)
         if self.model is None:
@@ -214,17 +214,17 @@ class Network:
     def variables_checksum(self) -> str:
         """A checksum of the weights without any program, so that no version of JAX changes it.
 
-        Of functions, only arrays that are leaves of a pytree count, which those of ensembles are.
-        It is empty where there are none.
+        For functions, it covers only arrays that are leaves of a pytree, as those of ensembles are.
+        It is empty if there are none.
         """
         leaves = jax.tree.leaves(prng.as_pytree(self.logits_fn))
         return f"{files.array_checksum(leaves):08x}" if leaves else ""
 
     @functools.cached_property
     def parameters(self) -> int:
-        """The number of trained parameters; of functions, of all floating-point constants.
+        """The number of trained parameters; for functions, of all floating-point constants.
 
-        It is 0 for an artefact, whose program does not show them.
+        It is 0 for an artefact, whose program does not show its constants.
         """
         if self.members:
             return sum(member.parameters for member in self.members)
@@ -263,7 +263,7 @@ class _Layer:
 def _constants(program: Any) -> Iterator[Any]:
     """The arrays that a traced function closes over, also those in functions that it calls.
 
-    Of an exported program, which holds its weights as text, these are its bytes.
+    An exported program holds its weights as text, so its serialised bytes stand for them.
     """
     yield from getattr(program, "consts", ())
     for equation in getattr(program, "jaxpr", program).eqns:

@@ -39,7 +39,7 @@ _SOURCES = (
 
 
 class NetworkError(ValueError):
-    """A network cannot be opened, or does not do what it says."""
+    """An error for a network that cannot be opened or breaks its contract."""
 
 
 def lite0_checkpoint() -> Path:
@@ -75,11 +75,11 @@ def open_network(
           returns a ``Network`` or ``(logits_fn, image_shape, class_names)``, where the names may be
           left out,
         - several of these joined by "+", for the mean of their logits, see ``ensemble``,
-        - a ``Network``, which is returned with the names.
+        - a ``Network``, which is returned with ``class_names``.
       step: training step of a run's checkpoint. Default: the last.
-      class_names: names of the classes in the order of the logits, in place of those that are
-        known.
-      v1_fields: fields of ``VOneBlockConfig`` in place of those that a checkpoint file states.
+      class_names: names of the classes in the order of the logits. Default: the names that the
+        network has.
+      v1_fields: fields of ``VOneBlockConfig`` that replace those that a checkpoint file states.
 
     Raises:
       NetworkError: (a ValueError) if there is no such network, it does not fit an argument, or its
@@ -88,7 +88,7 @@ def open_network(
         converted.
       RunDirectoryError: for a directory that holds no run.
       OSError: if a file cannot be read.
-      Exception: what a function raises, with a note that names it.
+      Exception: what a function raises, with a note that names the function.
     """
     if not isinstance(spec, str | Path | Network):
         raise NetworkError(f"a network must be {_SOURCES}; got {spec!r}")
@@ -122,15 +122,15 @@ def _open(
     v1_fields: Mapping[str, Any],
     class_names: Sequence[str],
 ) -> Network:
-    """Open a network that is named; ``class_names`` are for members without names."""
+    """Open a network by its text ``spec``; ensemble members without names get ``class_names``."""
     if path.is_dir():
         if _is_run(path):
             return _open_run(path, step)
-        name, found = _name(path.resolve().name), convert.read_folder(path)
-        network = _converted(name, found.model, found.variables, f"folder {name}")
-        if found.class_names:
-            network = dataclasses.replace(network, class_names=found.class_names, notes=())
-        return dataclasses.replace(network, preprocessing=found.preprocessing)
+        name, folder = _name(path.resolve().name), convert.read_folder(path)
+        network = _converted(name, folder.model, folder.variables, f"folder {name}")
+        if folder.class_names:
+            network = dataclasses.replace(network, class_names=folder.class_names, notes=())
+        return dataclasses.replace(network, preprocessing=folder.preprocessing)
     if path.suffix in _CHECKPOINTS and path.exists():
         return _open_checkpoint(path, v1_fields)
     if path.suffix == _ARTEFACT and path.exists():
@@ -162,33 +162,33 @@ def _open(
 
 
 def _members(spec: str) -> list[str]:
-    """The parts of a text that are joined by "+". A path that exists may have one in its name."""
+    """Split a text at "+" into members. An existing path may have a "+" in its name."""
 
-    def there(member: str) -> bool:
+    def exists(member: str) -> bool:
         path, _, function = member.rpartition(":")
         return Path(path if path and "/" not in function else member).expanduser().exists()
 
     parts, members = spec.split("+"), []
     while parts:
         joined = {"+".join(parts[:count]): count for count in range(len(parts), 0, -1)}
-        members.append(next(filter(there, joined), parts[0]))
+        members.append(next(filter(exists, joined), parts[0]))
         parts = parts[joined[members[-1]] :]
     return members
 
 
 def _name(text: str) -> str:
-    """A file's name as that of a network, which begins with neither a dot nor a dash."""
+    """Make a network's name of a file's name: it begins with neither a dot nor a dash."""
     return text.lstrip(".-") or "network"
 
 
 def _is_run(path: Path) -> bool:
-    """Return True if a path is a directory, and none of ``convert.save_folder``."""
+    """Return True if a path is a directory that ``convert.save_folder`` did not write."""
     weights = path / "model.safetensors"
     return path.is_dir() and not weights.exists() and not convert.is_folder(path)
 
 
 def _nearest(path: Path) -> str:
-    """A hint to the network beside a path whose name is the most similar; may be empty."""
+    """A hint that names the most similar network in the directory of a path; may be empty."""
     beside = path.absolute().parent.glob("*")
     names = [
         other.name
@@ -201,7 +201,7 @@ def _nearest(path: Path) -> str:
 
 
 def _open_run(path: Path, step: int | None) -> Network:
-    """The network of a run; a run of a similar name is named if there is none."""
+    """Open a run. If there is none, the error suggests a network with a similar name."""
     try:
         step, experiment, model, variables = run_dirs.load_run(path, step)
     except run_dirs.RunDirectoryError as error:
@@ -229,24 +229,26 @@ def _open_run(path: Path, step: int | None) -> Network:
 
 
 def _open_checkpoint(path: Path, v1_fields: Mapping[str, Any]) -> Network:
-    found = convert.read(path, v1=v1_fields)
+    checkpoint = convert.read(path, v1=v1_fields)
     stem = path.name
     while Path(stem).suffix in _CHECKPOINTS:
         stem = Path(stem).stem
-    source = f"{found.format} {path.name}"
-    network = _converted(_name(stem), found.model, found.variables, source, found.notes)
-    return dataclasses.replace(network, assumed=found.assumed)
+    source = f"{checkpoint.format} {path.name}"
+    network = _converted(
+        _name(stem), checkpoint.model, checkpoint.variables, source, checkpoint.notes
+    )
+    return dataclasses.replace(network, assumed=checkpoint.assumed)
 
 
 def _converted(
     name: str, model: models.Model, variables: Any, source: str, notes: Sequence[str] = ()
 ) -> Network:
-    """A network of other people's weights. 1000 classes are taken for those of ImageNet."""
+    """Make a network of converted weights. 1000 classes are assumed to be those of ImageNet."""
     description = convert.describe(model)
     class_names: tuple[str, ...] = ()
     if description["num_classes"] == _IMAGENET_CLASSES:
         class_names = imagenet_class_names()
-        notes = [*notes, f"its {_IMAGENET_CLASSES} classes are taken for those of ImageNet"]
+        notes = [*notes, f"its {_IMAGENET_CLASSES} classes are assumed to be those of ImageNet"]
     return Network.of_model(
         name,
         model,
@@ -329,9 +331,9 @@ def _import(module: str) -> ModuleType:
 
 
 def _checked(network: Network, source: str, states_noise: bool) -> Network:
-    """Call a network of unknown functions on images of noise, and check its contract.
+    """Call a network of unknown functions on random images, and check its contract.
 
-    ``states_noise`` says that ``network.stochastic`` was stated; otherwise it is found out.
+    With ``states_noise``, ``network.stochastic`` was stated by the user; otherwise it is measured.
 
     Raises:
       NetworkError: naming the part of the contract that is not kept.
@@ -345,7 +347,7 @@ def _checked(network: Network, source: str, states_noise: bool) -> Network:
         logits_fn = prng.as_pytree(network.logits_fn)
     except TypeError as error:
         raise NetworkError(f"{source}: {error}") from None
-    # The images beside another first, and beside another last one.
+    # Batches in which another image replaces the first one, or the second one.
     others = (images.at[0].set(1.0 - images[0]), images.at[1].set(1.0 - images[1]))
     first, second, *beside = (
         prng.call_with_keys(logits_fn, k, x, "logits_fn", "attacks.per_example")
@@ -368,7 +370,7 @@ def _checked(network: Network, source: str, states_noise: bool) -> Network:
         jax.eval_shape(logits_fn, keys(1, 2), images)
     except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
         raise NetworkError(
-            f"{source}: logits_fn must be in JAX, because it is compiled and differentiated: "
+            f"{source}: logits_fn must be written in JAX, since it is compiled and differentiated: "
             f"{str(error).splitlines()[0]}"
         ) from error
     largest = jnp.max(jnp.abs(first))
