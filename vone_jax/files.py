@@ -1,7 +1,7 @@
 """Files that appear whole, locks, and digests of a directory.
 
-A process can be killed at any moment, and a disk can be full. What these functions write is there
-complete or not at all. Their errors name the file.
+A process can be killed at any moment, and a disk can be full. These functions write a file
+completely or not at all. Their errors name the file.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ import numpy as np
 
 # The list of digests in a directory, in the format of ``sha256sum -c``.
 DIGESTS = "SHA256SUMS"
-# The errors of reading a file that is itself damaged. Others may pass.
+# Codes of read errors that mean a missing or damaged file. Other errors may be temporary.
 _DAMAGE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EIO)
 
 
@@ -65,7 +65,7 @@ def replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path, note: str = "") -> Iterator[None]:
-    """Name a file in errors, with a note: on a full disk, Python does not say which was written."""
+    """Name the written file in errors, with a note: Python does not name it if the disk is full."""
     try:
         yield
     except OSError as error:
@@ -82,7 +82,7 @@ def replace_json(path: Path, value: Any) -> None:
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """Read all arrays of an NPZ file.
 
-    It is a ValueError if the file is damaged, no NPZ file, or holds Python objects.
+    A ValueError is raised if the file is damaged, no NPZ file, or holds Python objects.
     """
     try:
         # Opened here: np.load does not close its own file when the archive is damaged.
@@ -92,7 +92,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
                 try:
                     arrays[name] = archive[name]
                 except ValueError as error:
-                    cure = "; .astype(str) makes text of it" if "Object" in str(error) else ""
+                    cure = "; make it text with .astype(str)" if "Object" in str(error) else ""
                     raise ValueError(f"array {name!r}: {error}{cure}") from error
             return arrays
     # The error for a damaged byte depends on its place.
@@ -107,9 +107,9 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on a file within a ``with`` block.
 
-    The kernel releases the lock when the process ends, also when it is killed. The file, which says
-    which process holds the lock, stays. The holder may remove it. A file system without locks is an
-    OSError.
+    The kernel releases the lock when the process ends, also when it is killed. The file states
+    which process holds the lock. It stays afterwards, unless the holder removes it. A file system
+    without locks raises an OSError.
     """
     removed = True
     while removed:
@@ -140,19 +140,19 @@ def json_digest(value: Any) -> str:
 
 
 def array_checksum(arrays: Iterable[Any], start: int = 0) -> int:
-    """The CRC of the bytes of arrays, one after another, from that of earlier ones on."""
+    """The CRC-32 of the bytes of arrays in order, continued from ``start``, that of others."""
     for array in arrays:
         start = zlib.crc32(np.ascontiguousarray(array).tobytes(), start)
     return start
 
 
 def matches_digest(record: dict[str, Any]) -> bool:
-    """True for a JSON object whose field ``digest``, if there is one, is that of the others."""
+    """Return True if the field ``digest`` of a JSON object is missing, or matches the others."""
     others = {name: value for name, value in record.items() if name != "digest"}
     return record.get("digest") in (None, json_digest(others))
 
 
-# The codes of errors where a process may not read or write.
+# Codes of errors for a missing permission to read or write.
 NOT_PERMITTED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 

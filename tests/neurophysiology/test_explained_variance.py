@@ -252,7 +252,7 @@ def _with(array, index, value):
         ),
         (lambda f, r: {"features": np.ma.masked_less(f, 0)}, "features must be finite"),
         (lambda f, r: {"features": f + 1j}, "features must be real numbers, got complex"),
-        (lambda f, r: {"strata": STRATA.astype(object)}, r"labels.astype\(str\) makes text of it"),
+        (lambda f, r: {"strata": STRATA.astype(object)}, r"to text with labels.astype\(str\)"),
         (lambda f, r: {"seed": 2**32}, "seed must be an integer >= 0 and <= 4294967295"),
         (lambda f, r: {"seed": -1}, "seed must be an integer >= 0"),
     ],

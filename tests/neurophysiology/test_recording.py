@@ -227,7 +227,7 @@ def test_a_layer_with_an_offset_before_its_nonlinearity_has_no_rates():
     def linear(key, images):
         return small_layer(key, images) - small_layer(key, 256 / 255 - images) + 100
 
-    with pytest.warns(UserWarning, match="in place of 33.8: .* behind its nonlinearity"):
+    with pytest.warns(UserWarning, match="expected 33.8: .* behind its nonlinearity"):
         scores = score_small(linear, bootstraps=2)
     assert scores["max_dc"].median > 1000
 

@@ -310,7 +310,7 @@ def test_recordings_from_netcdf_4(tmp_path, stored):
         ({"image_ids": np.array([0, 1, 2, 3, 3, 5])}, "image_ids must differ, got 3 twice"),
         (
             {"image_ids": np.array([None] * 6)},
-            r"cannot be read as NPZ \(array 'image_ids': Object.*; .astype\(str\) makes text",
+            r"cannot be read as NPZ \(array 'image_ids': Object.*; make it text with .astype\(st",
         ),
     ],
 )

@@ -168,7 +168,7 @@ def test_what_is_learned_in_v1_does_not_decay(network):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"normalization": v1.SurroundNormalization()}, "tuned cannot be joined with"),
+        ({"normalization": v1.SurroundNormalization()}, "tuned cannot be combined with"),
         ({"allow_aliasing": True}, "tuned keeps frequencies below the Nyquist limit"),
         (
             {
@@ -177,7 +177,7 @@ def test_what_is_learned_in_v1_does_not_decay(network):
                     pixels_per_degree=PPD,
                 )
             },
-            "tuned needs the parameters of a bank",
+            "tuned needs a bank of GaborParameters",
         ),
     ],
 )  # fmt: skip

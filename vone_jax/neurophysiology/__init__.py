@@ -1,7 +1,7 @@
 """In-silico neurophysiology: records a layer as if it were macaque V1, and scores it.
 
 Everything works on a function ``response_fn(keys, images) -> responses`` with one typed key per
-image, and knows no model. ``per_example`` adapts a function of one key.
+image, and depends on no model. ``per_example`` adapts a function of one key.
 """
 
 # ruff: noqa: F401

@@ -35,9 +35,9 @@ def compare(
 ) -> dict[str, PropertyScore]:
     """Score properties against neurons.
 
-    The values of a property are those of the units that count, NaN where undefined. As many
-    populations as ``bootstraps`` are drawn for each similarity and ceiling, from a stream of the
-    key for each property.
+    The values of a property are those of the units that count, NaN where undefined. For each
+    similarity and each ceiling, ``bootstraps`` populations are drawn. Each property has its own
+    stream of the key.
 
     Returns:
       All 22 properties in the order of ``PROPERTIES``, also those that were not measured.
@@ -81,8 +81,8 @@ def similarity(
 ) -> tuple[float, float]:
     """Return the mean similarity of a population to a reference, and its bootstrap deviation.
 
-    Undefined values are drawn like all others and then left out. So a population with many of them
-    is compared by as few values as the neurons. ``bootstraps`` populations are drawn.
+    Populations have the size of the neural sample with its undefined values. Undefined values are
+    drawn like all others and then left out. ``bootstraps`` populations are drawn.
     """
     if counts.shape != reference_counts.shape or counts.ndim != 1:
         raise ValueError(
@@ -112,8 +112,8 @@ def distance(
 ) -> Float[np.ndarray, "*populations"] | np.float64:
     """Return the Kolmogorov-Smirnov distance of histograms, relative to the largest possible one.
 
-    It is 0 for equal histograms, and 1 if all lies in the outer bin that is farther away. All
-    histograms sum to 1.
+    It is 0 for equal histograms, and 1 if all values lie in the outer bin that is farther from the
+    reference. All histograms sum to 1.
     """
     cumulative = np.cumsum(reference)
     apart = np.abs(np.cumsum(fractions, axis=-1) - cumulative).max(axis=-1)

@@ -91,7 +91,7 @@ def _curves(
 ) -> Curves:
     """Return the larger of F0 - grey and F1 along the first factor of a set of gratings.
 
-    The other factors have each unit's best levels where the first one has the level ``best_at``.
+    The other factors are at each unit's best levels when the first factor is at ``best_at``.
     """
     flat = recording.record(response_fn, key, gratings, site, trials)
     blank = recording.record_blank(response_fn, key, site, trials)
@@ -156,16 +156,16 @@ def surround_tuning(
 ) -> SurroundTuning:
     """Record a centre of full contrast with and without a surround of full contrast.
 
-    Centres have 3 radii (``CENTRE_RADII``), 4 frequencies, 6 orientations and 4 phases. Each unit
-    has the condition with the largest response to the centre alone. The surround extends to
-    ``SURROUND_RADIUS``, with the frequency and the phase of the centre; at an angle of 0 both are
-    one large grating.
+    Centres have 3 radii (``CENTRE_RADII``), 4 frequencies, 6 orientations and 4 phases. For each
+    unit, the condition with the largest response to the centre alone counts. The surround extends
+    to ``SURROUND_RADIUS``, with the frequency and the phase of the centre; at an angle of 0 both
+    are one large grating.
     """
     factors = stimuli.COARSE | {"phase": _PHASES}
     centres = stimuli.grating_set("surround tuning", radius=CENTRE_RADII, **factors)
     around = np.stack([centres.table] * (1 + len(ANGLES)))
     orientation, radius = (stimuli.PARAMETERS.index(name) for name in ("orientation", "radius"))
-    # The first has the centre below itself, which is the centre alone.
+    # In the first set the centre is drawn on top of itself, so it is the centre alone.
     around[1:, :, radius] = SURROUND_RADIUS
     around[1:, :, orientation] += ANGLES[:, None]
     gratings = stimuli.GratingSet(
@@ -230,7 +230,7 @@ def trial_statistics(
         gratings = stimuli.grating_set("variability", contrast=np.array([0.25, 1.0]), **factors)
     images = np.asarray(stimuli.render(gratings.table, site.display, site.window, gratings.below))
     indices = np.arange(len(gratings))
-    # Moments about the first trial, so that a large mean does not swallow a small variance.
+    # Moments about the first trial, so that rounding of a large mean does not hide the variance.
     first = np.zeros((len(gratings), len(site)))
     total, squares = np.zeros_like(first), np.zeros_like(first)
     for trial in range(trials):

@@ -32,7 +32,7 @@ from vone_jax.neurophysiology.netcdf import read_netcdf
 VERSIONS = ("v1-v2", "v3")
 # Columns that are reduced at a time, so that a layer of millions of units needs little memory.
 _CHUNK = 8192
-# Recordings without signal, in whose place the ceiling must be the largest: one in 40 is by chance.
+# Number of shuffled recordings, without signal. By chance, the ceiling is above all 39 once in 40.
 _SHUFFLES = 39
 
 
@@ -187,7 +187,7 @@ def explained_variance(
         raise ValueError(
             f"train_fraction must leave at least 3 of the {images} images to be predicted, since "
             f"r over two is 1 or -1; got {train_fraction}, which leaves {images - train}. Take a "
-            f"smaller one or more images"
+            f"smaller train_fraction, or more images"
         )
     # Centring takes one dimension.
     if components > min(train - 1, features.shape[1]):
@@ -317,8 +317,8 @@ def _check_dimensions(coordinates: np.ndarray, components: int, errors: np.ndarr
     Args:
       coordinates: of the images to fit, (images, dimensions).
       components: their number in the regression.
-      errors: the largest norm of the rounding errors of each image, (images,). They are those of
-        the features before these were centred: a large mean has errors that differences lack.
+      errors: the largest norm of the rounding errors of each image, (images,), in the features
+        before centring. A large mean has errors that the centred values do not show.
     """
     # No singular value of the rounding errors is larger than their norm. The root leaves room for
     # the errors of the computation before.
@@ -349,7 +349,7 @@ def _checked_recordings(recordings: ArrayLike) -> np.ndarray:
 
 
 def _real(name: str, values: ArrayLike) -> np.ndarray:
-    """Return real numbers as an array. What a mask hides is NaN, which other checks refuse."""
+    """Return real numbers as an array. Masked values become NaN, which other checks refuse."""
     if np.iscomplexobj(values):
         raise ValueError(f"{name} must be real numbers, got complex ones")
     if np.ma.is_masked(values):
@@ -368,7 +368,7 @@ def _check_recordings(name: str, recordings: np.ndarray) -> None:
 
 def _check_labels(name: str, labels: np.ndarray, images: int) -> None:
     if labels.shape != (images,) or labels.dtype.kind not in "biuU":
-        cure = "; labels.astype(str) makes text of it" if labels.dtype.kind in "OS" else ""
+        cure = "; convert it to text with labels.astype(str)" if labels.dtype.kind in "OS" else ""
         raise ValueError(
             f"{name} must be text or integers of shape ({images},), one for each image of the "
             f"responses (images, repetitions, neurons), got {labels.dtype} of shape {labels.shape}"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy
 
-# NetCDF's own number for a missing one, in float32 and float64.
+# NetCDF's default fill value for a missing number, in float32 and float64.
 _MISSING = 15 * 2.0**119
 _ATTRIBUTES = ("_FillValue", "missing_value", "scale_factor", "add_offset")
 
@@ -56,8 +56,8 @@ def _read_3(path: Path) -> dict[str, Variable]:
             dimensions, array = _text(tuple(variable.dimensions), np.array(variable[...]), 1)
             # NetCDF 3 is big-endian.
             array = array.astype(array.dtype.newbyteorder("="))
-            told = {each: getattr(variable, each, None) for each in _ATTRIBUTES}
-            variables[name] = Variable(dimensions, _decoded(array, told))
+            attributes = {each: getattr(variable, each, None) for each in _ATTRIBUTES}
+            variables[name] = Variable(dimensions, _decoded(array, attributes))
         return variables
 
 
@@ -67,17 +67,17 @@ def _read_4(path: Path) -> dict[str, Variable]:
         variables = {}
         for name, variable in file.variables.items():
             dimensions, array = _text(tuple(variable.dimensions), np.asarray(variable[...]), 2)
-            told = {each: variable.attrs.get(each) for each in _ATTRIBUTES}
-            variables[name] = Variable(dimensions, _decoded(array, told))
+            attributes = {each: variable.attrs.get(each) for each in _ATTRIBUTES}
+            variables[name] = Variable(dimensions, _decoded(array, attributes))
         return variables
 
 
 def _text(
     dimensions: tuple[str, ...], array: np.ndarray, characters: int
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """Text as strings; other arrays as they are.
+    """Decode text to strings; return other arrays as they are.
 
-    Single characters of at least ``characters`` dimensions are strings along the last one.
+    Single characters in at least ``characters`` dimensions are joined along the last dimension.
     """
     if array.dtype.kind not in "OS":
         return dimensions, array
@@ -88,11 +88,11 @@ def _text(
     return dimensions, np.array(text, np.str_).reshape(array.shape)
 
 
-def _decoded(array: np.ndarray, told: Mapping[str, Any]) -> np.ndarray:
-    """Numbers as the attributes of their variable mean them; text and plain numbers as they are."""
+def _decoded(array: np.ndarray, attributes: Mapping[str, Any]) -> np.ndarray:
+    """Unpack numbers by the attributes of their variable; return other arrays as they are."""
     if array.dtype.kind not in "iuf":
         return array
-    fill, missing_value, scale, offset = (told[name] for name in _ATTRIBUTES)
+    fill, missing_value, scale, offset = (attributes[name] for name in _ATTRIBUTES)
     marks = [_MISSING] if array.dtype.kind == "f" else []
     marks += [mark for each in (fill, missing_value) if each is not None for mark in np.ravel(each)]
     missing = np.isin(array, marks)

@@ -219,7 +219,7 @@ def call_layer(
     The grey images are repeated in all channels and scaled to [0, 1].
 
     Raises:
-      Exception: what the layer raises, with a note that says with what it was called.
+      Exception: what the layer raises, with a note that states the shape of the images.
       ValueError: if responses are neither (n, rows, columns, channels) nor (n, units).
       TypeError: if the responses are not floating point.
     """
@@ -291,9 +291,10 @@ class RateMap:
 
 
 def fit_rate_map(largest_f0: PerUnit, blank: PerUnit) -> RateMap:
-    """Fit the map under which medians over responsive units are those of macaque V1.
+    """Fit the map that gives responsive units the median rates of macaque V1.
 
-    A unit's largest mean response is that in the orientation set; ``blank`` is that to grey.
+    ``largest_f0`` is each unit's largest mean response in the orientation set, ``blank`` its
+    response to grey.
 
     Raises:
       ValueError: if no unit responds more to gratings than to grey.
@@ -308,15 +309,15 @@ def fit_rate_map(largest_f0: PerUnit, blank: PerUnit) -> RateMap:
 
 
 def warn_of_offset(largest_f0: PerUnit, blank: PerUnit, largest_rate: PerUnit) -> None:
-    """Warn if the median unit is more than twice as active as that of V1.
+    """Warn if the median unit is more than twice as active as the median neuron of V1.
 
-    Then the map has made many rates below 0 to 0. The arguments are those of ``fit_rate_map``, and
-    the largest mean rate of each unit in spikes per second.
+    The rate map has then clipped many rates at 0. ``largest_rate`` is the largest mean rate of each
+    unit in spikes per second; see ``fit_rate_map`` for the other arguments.
     """
     median = float(np.median(largest_rate[_responsive(largest_f0, blank)]))
     if median > 2 * MEDIAN_MAX:
         warnings.warn(
-            f"the median unit has {median:.0f} spikes/s at its best grating in place of "
+            f"the median unit has {median:.0f} spikes/s at its best grating, expected "
             f"{MEDIAN_MAX}: the responses of this layer fall below those to grey about as much as "
             f"they rise above them, so its rates mean nothing; record it behind its nonlinearity",
             stacklevel=2,

@@ -1,9 +1,9 @@
 """Finds the units whose receptive field is centred on the stimuli, and the pixels they need.
 
 The gratings lie around one point of the visual field, so few locations of a map respond to them as
-required. If these locations depend on a part of the image only, the rest need not be computed: for
-the published VOneBlock this is 1/16 of the work. The program measures it: responses to a crop must
-equal the responses to the whole image.
+required. If these locations depend on a part of the image only, the rest need not be computed: the
+published VOneBlock then takes 1/16 of the work. Whether this holds is measured: responses to a crop
+must equal the responses to the whole image.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Drifting gratings, as eight phases, and the images that a layer sees of them.
+"""Drifting gratings in eight phases, and the images of them that a layer sees.
 
 x points right, y down, both in degrees from fixation. At an orientation of 0 the bars are vertical:
 luminance varies along x. Gratings are drawn on a canvas of 12 degrees, 672 pixels, in 8-bit grey on
@@ -118,7 +118,7 @@ class Window:
 
 @functools.lru_cache(maxsize=64)
 def _taps(size_in: int, size_out: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first pixel of each tap and the weights of Pillow's bilinear resize, per output.
+    """Return the first input pixel of each output pixel in Pillow's bilinear resize, and weights.
 
     Weights are int32 (size_out, taps), in fixed point with ``2**22`` for 1.
     """

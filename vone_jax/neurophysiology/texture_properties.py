@@ -68,8 +68,8 @@ def texture_modulation_index(
 def sparseness(responses: Float[np.ndarray, "n units"]) -> PerUnit:
     """Return (1 - mean(r)^2 / mean(r^2)) / (1 - 1/n), from n >= 2 responses, in float64.
 
-    It is 0 for equal responses and 1 for a single one; NaN where all responses are 0. Means over
-    samples of a family give the selectivity. Vinje and Gallant (2000), Science 287:1273-1276.
+    It is 0 for equal responses, 1 if only one is not 0, and NaN if all are 0. Means over samples of
+    a family give the selectivity. Vinje and Gallant (2000), Science 287:1273-1276.
     """
     responses = responses.astype(np.float64)
     count = responses.shape[0]

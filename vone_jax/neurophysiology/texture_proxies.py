@@ -21,7 +21,7 @@ from vone_jax.neurophysiology.stimuli import GREY
 from vone_jax.neurophysiology.textures import TextureSet
 
 _IMAGE_ENDINGS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".tif", ".tiff")
-# A texture has heavier tails than its noise. What 8 bits clip makes their contrasts unequal.
+# A texture has heavier tails than its noise, so clipping to 8 bits makes their contrasts unequal.
 _MOST_CLIPPED = 0.01
 _LEAST_KEPT = 0.98
 _CURE = "leave this image out, or take a smaller contrast"

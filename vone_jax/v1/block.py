@@ -1,5 +1,6 @@
-"""The VOneBlock: a Gabor bank, simple and complex cells, and stochasticity. Nothing is learned.
+"""The VOneBlock: a Gabor bank, simple and complex cells, and stochasticity.
 
+Nothing is learned unless the bank is tuned.
 Reference: Dapello, Marques et al., NeurIPS 2020, section 3 and figure 1.
 """
 
@@ -43,7 +44,7 @@ def learnable_gabor(config: VOneBlockConfig) -> LearnableGabor:
 def surround_pools(config: VOneBlockConfig) -> SurroundPools:
     """Return the surrounds of a configuration with a normalization. They are cached."""
     assert config.normalization is not None
-    # The amplitude of a grating of full contrast in normalised images is half a white pixel.
+    # A grating of full contrast has an amplitude of 0.5, before ``image_std`` divides the images.
     amplitude = 0.5 / np.mean(config.image_std)
     return draw_surrounds(
         config.normalization,

@@ -1,7 +1,7 @@
 """Correlations of maps with narrow and wide kernels, as products with banded matrices.
 
-For a Gaussian that is wide on the map, that is faster than a convolution, gradients included, on
-CPUs and accelerators. Maps continue by reflection.
+If a Gaussian is wide relative to the map, this is faster than a convolution on CPUs and
+accelerators, gradients included. Maps continue by reflection.
 """
 
 import functools
@@ -12,7 +12,7 @@ from jaxtyping import Float, Float32
 
 
 def gaussian_taps(deviation: float) -> Float[np.ndarray, " k"]:
-    """Return a Gaussian of sum 1 that ends at three standard deviations, which are in positions.
+    """Return a Gaussian of sum 1, cut at three standard deviations; these are in positions.
 
     A deviation of 0 gives a single tap.
     """

@@ -49,8 +49,8 @@ class VOneBlockConfig:
       noise: ``NeuronalNoise``, ``GaussianNoise``, ``FanoNoise`` or None.
       noise_generator: generator of the normals, see ``noise.standard_normal``.
       bank: explicit Gabor parameters, or the kernels of a checkpoint; they override sampling.
-      tuned: train the parameters of the bank with the network, see ``LearnableGabor``. The bank is
-        then where they start.
+      tuned: train the parameters of the bank with the network, see ``LearnableGabor``. The bank
+        then gives their start values.
       allow_aliasing: accept spatial frequencies beyond the Nyquist limit of the pixel grid.
       image_mean: subtracted from images, one number or one per channel. With ``image_mean`` and
         ``image_std`` of 0.5, [0, 1] becomes [-1, 1], so that zero padding is mid-grey.
@@ -112,16 +112,16 @@ class VOneBlockConfig:
         """Refuse what has no meaning while the parameters of the bank change."""
         if isinstance(self.bank, ImportedBank):
             raise ValueError(
-                "tuned needs the parameters of a bank, and an imported bank has kernels; give its "
-                "parameters as bank"
+                "tuned needs a bank of GaborParameters, but an ImportedBank has fixed kernels; "
+                "give its parameters as bank"
             )
         if self.normalization is not None:
             raise ValueError(
-                "tuned cannot be joined with normalization, whose pools follow from a fixed bank"
+                "tuned cannot be combined with normalization, whose pools need a fixed bank"
             )
         if self.allow_aliasing:
             raise ValueError(
-                "tuned keeps frequencies below the Nyquist limit, so it cannot be joined with "
+                "tuned keeps frequencies below the Nyquist limit, so it cannot be combined with "
                 "allow_aliasing"
             )
 

@@ -48,7 +48,7 @@ class Histogram:
         return backward(np.interp(uniform, cumulative, forward(np.array(self.edges))))
 
     def between(self, low: float, high: float, include_high: bool = True) -> "Histogram":
-        """Return the part of the histogram whose bins lie in [low, high] as a whole.
+        """Return the part of the histogram whose bins lie entirely in [low, high].
 
         Unless ``include_high``, an edge that equals ``high`` is dropped.
 
@@ -128,7 +128,7 @@ SURROUND_DIAMETER = Histogram(
 )
 
 # The same distributions in the bins of EVNets (Piper et al. 2025, arXiv:2506.03089) and of the
-# receptive-field variants of arXiv:2310.10575: frequencies of simple and of complex cells apart,
+# receptive-field variants of arXiv:2310.10575: separate frequencies for simple and complex cells,
 # and sizes up to 1.
 SPATIAL_FREQUENCY_SIMPLE = Histogram(
     SPATIAL_FREQUENCY_EXTENDED.edges, (4.0, 4.0, 8.0, 25.0, 33.0, 26.0, 28.0, 12.0, 8.0), "log2"

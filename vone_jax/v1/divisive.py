@@ -28,7 +28,7 @@ Scalar = Float[Array, ""] | float
 # ``flax.linen.Module.param``: name, initialiser and its arguments -> parameter.
 Param = Callable[..., Any]
 
-# The kernels of so many channels exist at a time.
+# The number of channels whose kernels exist at the same time.
 _AT_A_TIME = 8
 
 
@@ -72,11 +72,11 @@ class OrientedPools:
 
 @dataclasses.dataclass(frozen=True)
 class NeighbouringChannels:
-    """The rule of Miller et al.: squares, divided by those of channels nearby.
+    """The rule of Miller et al.: squared responses, divided by those of nearby channels.
 
     See ``divide_by_neighbours``. ``spread``, ``alpha``, ``beta`` and ``k`` are start values of four
-    learned numbers. The reach of the pool follows from the start value of ``spread`` and is fixed;
-    in the original it follows the learned one, for which a program would be compiled again.
+    learned numbers. The reach of the pool follows from the start value of ``spread`` and is fixed.
+    In the original it follows the learned value; here each change would compile the program again.
 
     Reference: Miller, Chung, Miller (2022), Divisive feature normalization improves image
     recognition performance in AlexNet, ICLR.
@@ -101,7 +101,7 @@ class NeighbouringChannels:
 
     @property
     def reach(self) -> int:
-        """The number of channels on either side: half of 8 spreads, made odd by rounding up."""
+        """The channels on either side: a pool has 8 spreads, rounded up to an odd number."""
         return int(np.ceil(8.0 * self.spread)) // 2
 
     def __call__(self, param: Param, responses: Responses) -> Responses:
@@ -180,10 +180,10 @@ def divide_by_oriented_pools(
         G(u, v) = |a| / (2 pi p s) exp(-(u_r^2 / p^2 + v_r^2 / s^2) / 2),
         u_r = u cos t + v sin t,   v_r = -u sin t + v cos t
 
-    (Cirincione et al. 2022, from the authors' code), where u counts rows and v columns. As dense
-    kernels 512 channels with pools of 25 x 25 need 655 MB and 336 GFLOP for a map of 32 x 32.
-    Here correlations are products of spectra, and the kernels of a few channels exist at a time,
-    also in the backward pass, which computes them again.
+    (Cirincione et al. 2022, from the authors' code), where u counts rows and v columns. With dense
+    kernels, 512 channels with pools of 25 x 25 need 655 MB and 336 GFLOP for a map of 32 x 32.
+    Here correlations are products of spectra, and the kernels of only a few channels exist at a
+    time. The backward pass computes the kernels again.
 
     Args:
       responses: of the channels.
@@ -195,8 +195,8 @@ def divide_by_oriented_pools(
     """
     number, height, width, channels = responses.shape
     reach = size // 2
-    # A transform wraps around. So zeros follow the map, as many as a kernel reaches. Of a kernel
-    # that is larger, only what meets no response is cut off.
+    # A transform wraps around, so as many zeros follow the map as a kernel reaches. A kernel that
+    # is larger than both loses only weights that meet no response.
     sides = tuple(int(scipy.fft.next_fast_len(side + reach, real=True)) for side in (height, width))
     spectra = jnp.fft.rfft2(jax.nn.relu(responses), s=sides, axes=(1, 2))
     offset = jnp.arange(size, dtype=jnp.float32) - reach
@@ -215,8 +215,8 @@ def divide_by_oriented_pools(
         # A kernel begins ``reach`` positions before the response that it belongs to.
         return jnp.roll(summed, (reach, reach), axis=(1, 2))[:, :height, :width]
 
-    some = next(n for n in range(min(_AT_A_TIME, channels), 0, -1) if channels % n == 0)
-    cut = [v.reshape(-1, some, channels) for v in (angle, along, across, strength)]
+    together = next(n for n in range(min(_AT_A_TIME, channels), 0, -1) if channels % n == 0)
+    cut = [v.reshape(-1, together, channels) for v in (angle, along, across, strength)]
     pooled = lax.map(pools, tuple(cut))
     pooled = jnp.moveaxis(pooled, 0, 3).reshape(number, height, width, channels)
     return responses / (1.0 + pooled)
@@ -225,20 +225,20 @@ def divide_by_oriented_pools(
 def divide_by_neighbours(
     responses: Responses, spread: Scalar, alpha: Scalar, beta: Scalar, k: Scalar, reach: int
 ) -> Responses:
-    """Divide the squares of channels by those of channels nearby, at the same position.
+    """Divide the squares of channels by those of nearby channels, at the same position.
 
     With x the rectified responses and J the reach,
 
         y_c = x_c^2 / (k (1 + alpha / spread sum_{|j| <= J} x_{c+j}^2 exp(-|j| / spread)))^beta
 
-    (Miller et al. 2022). Beyond the first and the last channel there is nothing.
+    (Miller et al. 2022). Channels before the first and after the last one count as 0.
     """
     squares = jnp.square(jax.nn.relu(responses))
     channel = np.arange(responses.shape[-1], dtype=np.float32)
     distance = np.abs(channel[:, None] - channel)
     weights = jnp.where(distance <= reach, jnp.exp(-distance / spread), 0.0)
     pooled = 1.0 + alpha / spread * _product(squares, weights)
-    # As a power, the divisor overflows long before the result does.
+    # Computed as a power, the divisor would overflow long before the result does.
     return squares * jnp.exp(-beta * jnp.log(k * pooled))
 
 

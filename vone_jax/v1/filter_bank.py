@@ -1,16 +1,16 @@
-"""Applies a Gabor bank and its cells to images, in the form that each platform is fast at.
+"""Applies a Gabor bank and its cells to images, in the form that is fast on each platform.
 
 Each filter reads one input channel, and only complex cells need the quadrature phase.
 
-A CPU is fast if it multiplies nothing in vain (``by_channel``). Each input channel is correlated on
-its own with the kernels that read it. Filters that read the same channels are neighbours, so cells
-are computed on slices. Then one permutation puts the cells in the order of the bank.
+A CPU is fast if it multiplies no zeros (``by_channel``). Each input channel is correlated on its
+own with the kernels that read it. Filters that read the same channels are neighbours, so cells are
+computed on slices. Then one permutation puts the cells in the order of the bank.
 
 TPUs and GPUs multiply matrices of a hundred channels at once, and move data slowly in comparison
-(``together``). The pixels of a stride become channels, and one convolution has all kernels of a
-phase in the order of the cells, with zeros for the channels that a kernel does not read. Nothing is
-permuted or cut. By the compiler for a TPU v5e the published block takes 30 % of the cycles of
-``by_channel``, although it multiplies three times as often (docs/accelerators.md).
+(``together``). Blocks of pixels become channels, and one convolution has all kernels of a phase in
+the order of the cells, with zeros for the channels that a kernel does not read. Nothing is permuted
+or cut. The compiler for a TPU v5e estimates 30 % of the cycles of ``by_channel`` for the published
+block, although it has three times as many multiplications (docs/accelerators.md).
 """
 
 import collections
@@ -44,8 +44,8 @@ class CellModel(NamedTuple):
     Attributes:
       simple: elementwise function of the in-phase response.
       complex: elementwise function of the in-phase and the quadrature response.
-      normalise: function of the responses of all cells and of the number in the bank of each of
-        them; None changes nothing.
+      normalise: function of the responses of all cells and of the index of each cell in the bank;
+        None changes nothing.
     """
 
     simple: Callable[[jax.Array], jax.Array]
@@ -58,9 +58,9 @@ class _Sorted(NamedTuple):
 
     # Input channel -> the kernels of the cells that read it, (k, k, 1, number of kernels).
     kernels: dict[int, np.ndarray]
-    # For each group of cells that read the same: the channel and the kernels of each phase.
+    # For each group of cells with the same input channels: channel and kernels of each phase.
     places: list[list[tuple[int, slice]]]
-    # The number in the bank of each cell.
+    # The index of each cell in the bank.
     numbers: np.ndarray
 
 
@@ -128,9 +128,9 @@ class FilterBank:
     def by_channel(self, images: jax.Array, stride: int, cells: CellModel) -> Cells:
         """Return what ``__call__`` returns, by one correlation for each input channel.
 
-        Only the responses of cells are put in order. To order both phases instead would cost a
-        third as much as the convolutions. Normalisation comes before that, because the order is in
-        a layout that is slow to read again.
+        Only the responses of cells are put in the order of the bank. To order both phases instead
+        would cost a third as much as the convolutions. Normalisation comes before, because ordered
+        responses have a layout that is slow to read.
         """
         linear = self.linear(images, stride)
         some = next(iter(linear.values()))
@@ -142,7 +142,7 @@ class FilterBank:
                 simple.append(cells.simple(*phases))
             else:
                 complex_.append(cells.complex(*phases))
-        # Apart, because XLA gathers a part of an array in order again wherever it is used.
+        # Two arrays, because XLA repeats the gather of a part of one array wherever it is used.
         responses = Cells(*(jnp.concatenate(parts, axis=-1) for parts in (simple, complex_)))
         numbers = self.sorted_bank.numbers
         if cells.normalise is not None:
@@ -175,9 +175,9 @@ class FilterBank:
     def with_kernels(
         self, kernels: tuple[Array, Array], images: Images, stride: int, cells: CellModel
     ) -> Cells:
-        """Return what ``__call__`` returns with kernels that are trained, which may be traced.
+        """Return what ``__call__`` returns, but with kernels that are trained and may be traced.
 
-        Kernels have the zeros of the channels that they do not read, and gradients of their own.
+        The kernels get zeros for the channels that they do not read, and they have gradients.
         """
         (in_phase, quadrature), simple = kernels, self.num_simple
         reach = in_phase.shape[-1] // 2

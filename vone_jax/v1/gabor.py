@@ -1,4 +1,4 @@
-"""The Gabor filter bank: its parameters, its kernels, and given kernels.
+"""The Gabor filter bank: its parameters, its kernels, and imported kernels.
 
 Reference: Dapello, Marques et al., Simulating a primary visual cortex at the front of CNNs
 improves robustness to image perturbations, NeurIPS 2020.
@@ -151,7 +151,7 @@ def gabor_functions(
     Args:
       numpy: ``numpy``, or ``jax.numpy`` for a bank that is trained.
       frequency: of the carriers, in cycles per pixel, shape (n,) as all parameters.
-      theta: orientations in radians.
+      theta: directions of the carriers, in radians.
       phase: of the carriers, in radians.
       sigma_x: standard deviations along the carrier, in pixels.
       sigma_y: standard deviations across the carrier, in pixels.
@@ -176,7 +176,7 @@ class ImportedBank:
     """Given kernels of n quadrature pairs, such as a checkpoint's, and the parameters they have.
 
     A block applies the kernels. The parameters describe the filters for physiology and reports, and
-    name the input channel of each filter. They need not give the kernels bit by bit.
+    name the input channel of each filter. They need not give exactly these kernels.
 
     Attributes:
       in_phase: kernels, indexed as [filter, row, column], read-only. k is odd.

@@ -1,10 +1,10 @@
 """A Gabor bank whose parameters are trained with the network.
 
 Parameters are learned in a form in which every value is allowed. So no step of training leaves the
-range of a Gabor function, no frequency passes the Nyquist limit of the pixel grid, and no envelope
-becomes narrower than half a pixel, or than half of where it starts if that is less. Without the
-last bound, training shrinks the envelope of some filter to a needle within one pixel. The amplitude
-of such filters reached 325, where that of others is below 1.
+range of a Gabor function, and no frequency passes the Nyquist limit of the pixel grid. No envelope
+becomes narrower than half a pixel, or than half of its start size if that is less. Without this
+bound, training makes the envelopes of some filters much narrower than a pixel. The amplitude of
+such filters reached 325; that of others is below 1.
 """
 
 from collections.abc import Mapping
@@ -27,9 +27,9 @@ _LEAST_SIZE = 0.5
 class LearnableGabor(nn.Module):
     """The kernels of a bank as functions of learned parameters.
 
-    Learned are the logit of the spatial frequency relative to the Nyquist limit, the orientation
-    and the phase in radians, and for ``nx`` and ``ny`` the logarithm of how far each is above the
-    least. Input channels are fixed.
+    The learned parameters are the logit of the spatial frequency relative to the Nyquist limit, the
+    direction and the phase of the carrier in radians, and the logarithms of the excess of ``nx``
+    and ``ny`` over their least values. Input channels are fixed.
 
     Attributes:
       start: the bank before training. All frequencies are below the Nyquist limit.
@@ -58,14 +58,14 @@ class LearnableGabor(nn.Module):
     def learned(self, params: Mapping[str, Array]) -> GaborParameters:
         """Return the bank that learned parameters describe, such as ``params["block"]["gabor"]``.
 
-        Orientations are brought to 0 to 180 degrees, with the phase that keeps the filter, and
-        phases to 0 to 360.
+        Directions are brought to 0 to 180 degrees, with the phase that keeps the filter, and phases
+        to 0 to 360 degrees.
         """
         sf, theta, phase, nx, ny = (
             np.asarray(values, np.float64) for values in self._bounded(params)
         )
         theta = np.rad2deg(theta)
-        # Half a turn of the carrier is a change of its sign.
+        # A carrier turned by 180 degrees equals the original with the opposite phase.
         turned = np.floor(theta / 180.0) % 2 == 1
         phase = np.where(turned, -np.rad2deg(phase), np.rad2deg(phase)) % 360.0
         return GaborParameters(

@@ -44,8 +44,8 @@ def standard_normal(
     Args:
       keys: one per example.
       shape: of an example.
-      generator: "counter", or "jax" for ``jax.random.normal``, whose draws are others, equally good
-        and slower.
+      generator: "counter"; or "jax" for ``jax.random.normal``, which is slower and gives other
+        draws of the same quality.
       part: neighbouring positions of the last axis; only their draws are returned. Default: all.
 
     Raises:
@@ -229,11 +229,11 @@ class NoisyBlock(nn.Module):
         noise_key: Key[Array, "*keys"] | None = None,
         standard_normal: Responses | None = None,
     ) -> list[Float[Array, "n _ _ _"]]:
-        """Return noise-free responses with the noise of the block; it is that of ``__call__``.
+        """Add the noise of the block to noise-free responses, as ``__call__`` does.
 
         Args:
-          parts: the responses, (n, h, w, channels) for each kind of cell. A TPU makes the noise of
-            a part within its convolution, and writes noisy responses only.
+          parts: the responses, (n, h, w, channels) for each kind of cell. On a TPU, the convolution
+            of a part also adds its noise, so only noisy responses are written to memory.
           noise_key, standard_normal: as in ``__call__``; the draws are for all parts together.
 
         Raises:

@@ -12,8 +12,9 @@ beyond the receptive field. Complex cells also pool over positions, so that they
 than simple cells.
 
 The strength k and the width of the ring differ from cell to cell. Each cell draws a suppression
-index and a surround diameter from those of macaque V1, and gets the k and the width that give a
-model of its size tuning both. Its factor g keeps the response to its best grating.
+index and a surround diameter from their distributions in macaque V1. It gets the k and the width
+with which a model of its size tuning has both. The factor g keeps the response of the cell to its
+best grating.
 
 References:
   Heeger (1992), Visual Neuroscience 9:181-197: normalisation by pools of cells.
@@ -105,7 +106,7 @@ class SurroundNormalization:
           density: positions per degree.
 
         Raises:
-          ValueError: if they do not.
+          ValueError: if a pool reaches beyond the map.
         """
         reach = self._reach(self.largest_extent, density)
         if reach >= positions:
@@ -119,7 +120,7 @@ class SurroundNormalization:
             )
 
     def _reach(self, largest: float, density: float) -> int:
-        """The positions from its centre to the end of the widest pool; rings have at least 0.5."""
+        """The positions from the centre to the end of the widest pool (ring deviations >= 0.5)."""
         rounded = max(float(half_octaves(largest * density)), 0.5)
         return math.ceil(3.0 * max(rounded, min(self.position_pooling, largest) * density))
 
@@ -161,8 +162,8 @@ class SurroundPools:
 
         Args:
           cells: responses before normalisation.
-          numbers: number in the bank of each simple, then of each complex cell. Default: cells are
-            in the order of the bank.
+          numbers: index in the bank of each simple cell, then of each complex cell. Default: the
+            cells are in the order of the bank.
 
         Raises:
           ValueError: if the map is smaller than the reach of a pool.
@@ -218,8 +219,8 @@ def _blurred(maps: Responses, deviation: float) -> Responses:
     def whole(maps: Responses) -> Responses:
         return jnp.einsum("jw,niwc->nijc", columns, jnp.einsum("ih,nhwc->niwc", rows, maps))
 
-    # A CPU would transpose the maps. Every axis is merged with one after it, so a batch stays split
-    # over devices.
+    # On a CPU, ``whole`` would transpose the maps. Here every axis is merged with one after it, so
+    # a batch stays split over devices.
     def in_batches(maps: Responses) -> Responses:
         along_rows, along_columns = (
             jnp.broadcast_to(matrix, (count, *matrix.shape))

@@ -13,7 +13,7 @@ from vone_jax import arguments
 from vone_jax.v1 import distributions
 from vone_jax.v1.gabor import GaborParameters
 
-# The spatial frequencies of all cells; those of EVNets are of simple and of complex cells.
+# Spatial frequencies: a histogram for all cells, or one for simple and one for complex cells.
 _EVNET_FREQUENCIES = (
     distributions.SPATIAL_FREQUENCY_SIMPLE,
     distributions.SPATIAL_FREQUENCY_COMPLEX,
@@ -138,7 +138,7 @@ def sample_evnet_parameters(
       sf_max: highest spatial frequency in cycles per degree.
       in_channels: number of input channels, >= 1.
       published_channels: choose channels as the published networks did. They shuffled a list for
-        512 filters in which channel 2 fills up what the others leave, so that in smaller banks,
+        512 filters in which channel 2 takes all places that the others leave. So in smaller banks,
         such as that of EVEfficientNet-B0, most filters read channel 2.
 
     Raises:

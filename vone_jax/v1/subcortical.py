@@ -175,9 +175,9 @@ class SubcorticalConfig:
         return taps / taps.sum()
 
     def _reach(self, radius: float) -> int:
-        """The pixels on either side of its centre after which a Gaussian is cut, at a quarter.
+        """The pixels on either side of the centre at which a Gaussian is cut: at 1/4 of its peak.
 
-        It never reaches further than an image is wide.
+        They are fewer than the pixels of an image's side.
         """
         deviation = radius * self.pixels_per_degree / math.sqrt(2.0)
         return min(math.ceil(math.sqrt(-2.0 * math.log(0.25)) * deviation), self.image_size - 1)

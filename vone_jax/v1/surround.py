@@ -20,8 +20,8 @@ from vone_jax.v1.normalization import PerCell, SurroundNormalization, SurroundPo
 
 # The largest suppression index that is drawn. An index of 1 would take an infinite k.
 _LARGEST_INDEX = 0.97
-# Some widths do not allow the index that a cell draws. With a larger k, a cell would be saturated
-# at a few percent of contrast.
+# The largest log k. With a larger k, a cell would saturate at a few percent of contrast. So some
+# widths do not reach the index that a cell draws.
 _LARGEST_LOG_STRENGTH = 3.0
 # The narrowest ring relative to the receptive field.
 _NARROWEST = 1.15
@@ -29,11 +29,11 @@ _NARROWEST = 1.15
 _SUPPRESSED = 0.1
 # Suppression is complete where the response is at most this many times that to the largest grating.
 _COMPLETE = 1.05
-# Diameter of the model relative to that which is drawn. Experiments report the first diameter with
-# complete suppression, among diameters half an octave apart, so that the cell's own is smaller.
+# Diameter of the model relative to the diameter that is drawn. Experiments report the first of some
+# diameters, half an octave apart, with complete suppression. So the true diameter is smaller.
 _EXTENT = 0.76
-# The drive of a pool grows with this power of the share of it that a grating covers, because the
-# edge of a small grating drives cells of other frequencies, too.
+# The drive of a pool grows with this power of the share that a grating covers of the pool, because
+# the edge of a small grating drives cells of other frequencies, too.
 _GROWTH = 0.68
 # Rounds in which the widths and strengths of rings are fitted.
 _ROUNDS = 10
@@ -63,7 +63,8 @@ def draw_surrounds(
       num_simple: number of simple cells, which come first.
       pixels_per_degree: of the images.
       stride: distance of neighbouring positions in pixels.
-      gain: response of a filter with the response 1 to a grating of full contrast.
+      gain: response of a cell to a grating of full contrast, relative to the response of its filter
+        to a grating of amplitude 1.
       seed: of the draws, unless the settings have one.
     """
     density = pixels_per_degree / stride
@@ -179,7 +180,7 @@ def _draws(settings: SurroundNormalization, field: PerCell, seed: int) -> tuple[
     """
     with jax.ensure_compile_time_eval():
         key = prng.stream(jax.random.key(seed), "surround")
-        # Those of ``jax.random.bits``, which also depend on its settings. A network must not.
+        # The words of ``jax.random.bits``, but independent of JAX's settings, as networks must be.
         left, right = jax.jit(fast.random_words, static_argnums=1)(key, (2 + len(field),))
         words = np.asarray(left ^ right)
     uniform = (words + 0.5) / 2.0**32
@@ -203,7 +204,7 @@ def _draws(settings: SurroundNormalization, field: PerCell, seed: int) -> tuple[
 
 
 def _quantiles(values: PerCell) -> PerCell:
-    """The middle of the quantile of each value among all."""
+    """The quantile of each value among all, (rank + 1/2) / number."""
     return (np.argsort(np.argsort(values)) + 0.5) / len(values)
 
 
@@ -246,7 +247,7 @@ def _pooled(
 
 
 class _Weights(NamedTuple):
-    """Weights of cells in pools, as products of what cells write to maps and read from them."""
+    """Weights of cells in pools: ``centre @ read.T`` and ``ring @ read.T``, by way of few maps."""
 
     read: Float[np.ndarray, "cells maps"]
     centre: Float[np.ndarray, "cells maps"]
