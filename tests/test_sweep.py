@@ -123,7 +123,7 @@ def test_shards_share_out_the_members(root):
 
 def test_a_shard_beyond_the_members_says_so(root, capsys):
     assert run(root, make("ab"), shard="3/8") == 0
-    assert capsys.readouterr().out == "shard 3/8 has no network: there are 2\n"
+    assert capsys.readouterr().out == "shard 3/8 has no network: there are only 2\n"
 
 
 @pytest.mark.parametrize("use", ["initial_weights", "teacher"])
@@ -422,7 +422,7 @@ def test_wrong_sweeps_are_refused(root):
         with pytest.raises(ValueError, match=r"members\['a'\].network must be Experiment\(...\)"):
             make(members={"a": Member(network)})  # pyright: ignore
     for pattern in (3, "", "/abs/net.pth"):
-        with pytest.raises(ValueError, match=f"that of a file's name, got {pattern!r}"):
+        with pytest.raises(ValueError, match=f"relative pattern of file names, got {pattern!r}"):
             Weights(pattern)  # pyright: ignore
     for labels in ("ab", (1, 2)):
         with pytest.raises(ValueError, match="labels must be a tuple of labels of members"):

@@ -1,4 +1,4 @@
-"""VOneNets in JAX: networks with a simulated primary visual cortex in front, and their judges.
+"""VOneNets in JAX: networks with a simulated primary visual cortex in front, and their evaluation.
 
 The packages, ``open_network`` and ``Network`` are imported on first use, so that importing
 ``vone_jax`` is quick and reports need no JAX.

@@ -53,7 +53,7 @@ Seed = Annotated[int, Range(0, 2**32 - 1)]
 def nearest(name: Any, choices: Collection[str], cutoff: float = 0.5) -> str:
     """The end of a message about a mistyped name: ``"; did you mean 'x'?"``, or an empty string.
 
-    A choice must be as similar as ``cutoff``, in [0, 1]; 0 always names one.
+    The similarity of a choice must be at least ``cutoff``, in [0, 1]; 0 always names one.
     """
     close = difflib.get_close_matches(str(name), list(choices), n=1, cutoff=cutoff)
     return f"; did you mean {close[0]!r}?" if close else ""
@@ -70,7 +70,7 @@ def choice(name: str, value: Any, choices: Collection[str]) -> None:
 def count(name: str, value: Any, least: int = 1, most: float = math.inf) -> None:
     """Check that ``value`` is an integer from ``least`` to ``most``, and not True or False.
 
-    Without ``most``, the limit is ``LARGEST_COUNT``, which the error names where it is exceeded.
+    Without ``most``, the limit is ``LARGEST_COUNT``; the error names it if it is exceeded.
     """
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     largest = LARGEST_COUNT if most == math.inf else most
@@ -81,13 +81,13 @@ def count(name: str, value: Any, least: int = 1, most: float = math.inf) -> None
 
 
 def directory_name(name: str, value: str) -> None:
-    """Check that ``value`` can name a directory, and that no command takes it for an option."""
+    """Check that ``value`` can name a directory, and does not look like an option of a command."""
     if not value or "/" in value or value.startswith((".", "-")):
         raise ValueError(f"{name} must be usable as the name of a directory, got {value!r}")
 
 
 def in_reach(name: str, path: Path | str) -> None:
-    """Check that the process may look where ``path`` leads. There need be nothing."""
+    """Check that this process has permission to look up ``path``, which need not exist."""
     try:
         os.stat(path)
     except PermissionError as error:
@@ -127,12 +127,12 @@ def fields(record: Any, prefix: str = "", number: Callable[..., None] = number) 
 
     An integer is at least 1, a float is finite and not negative, and a bool is True or False.
     ``Annotated[int, Range(...)]``, also of a float, is in the range. A Literal, or
-    ``Annotated[str, choices]``, is one of the choices. A field of a dataclass, or of one in a
-    union, holds an instance of it. ``| None`` also allows None. Fields of other types are not
-    checked, nor are those of other unions. Annotations must be types, not strings.
+    ``Annotated[str, choices]``, is one of the choices. If the type is a dataclass, or a union of
+    dataclasses, the value is an instance. ``| None`` also allows None. Fields of other types and of
+    other unions are not checked. Annotations must be types, not strings.
 
-    Names in messages begin with ``prefix``, such as "normalization.". ``number`` is the check of a
-    float, with the arguments of the function of this name.
+    Names in messages begin with ``prefix``, such as "normalization.". ``number`` checks a float; it
+    takes the arguments of the function ``number`` above.
     """
     for field in dataclasses.fields(record):
         name, value = prefix + field.name, getattr(record, field.name)

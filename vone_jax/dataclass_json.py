@@ -1,4 +1,4 @@
-"""Dataclasses as JSON values, and back, by the types of their fields.
+"""Converts dataclasses to JSON values, and back, by the types of their fields.
 
 A dataclass is an object of its fields. Where a field may hold one of several dataclasses, the
 object also names the class under ``"kind"``.
@@ -16,7 +16,7 @@ import numpy as np
 from vone_jax.arguments import nearest, union_members
 
 KIND = "kind"
-# Classes whose JSON form is not that of their fields.
+# Class -> a function that makes its JSON form, where this is not an object of its fields.
 Forms = Mapping[type, Callable[[Any], dict[str, Any]]]
 
 
@@ -45,8 +45,8 @@ def decode(hint: Any, content: Any, path: str) -> Any:
     """Return the value of type ``hint`` that ``encode`` turned into ``content``.
 
     The annotation ``hint`` is a dataclass, union, Literal, tuple, array or plain type. A dataclass
-    in ``content`` is taken as it is. A ValueError has the ``path`` of an unknown, missing or
-    mistyped field, such as "experiment.optimizer", and the most similar field for an unknown one.
+    in ``content`` is returned unchanged. A ValueError names the ``path`` of an unknown, missing or
+    mistyped field, such as "experiment.optimizer"; for an unknown field also the most similar one.
     """
     classes = _classes(hint)
     if isinstance(content, tuple(classes.values())):
@@ -106,7 +106,7 @@ def _classes(hint: Any) -> dict[str, type]:
 
 
 def _hints(cls: type) -> dict[str, Any]:
-    """Return the types of the fields, also of a dataclass that no type checker looks into."""
+    """Return the types of the fields, also of a dataclass with ``__no_type_check__``."""
     hints: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         hints |= inspect.get_annotations(base, eval_str=True)

@@ -135,7 +135,7 @@ def ending_together(alone: Sequence[int] = (1,)) -> Iterator[None]:
 def naming_failures_elsewhere() -> Iterator[None]:
     """Turn a ``JaxRuntimeError`` in a program of several processes into a ConnectionError.
 
-    One about the memory of this process stays, see ``too_little_memory``.
+    An error about too little memory is raised unchanged, see ``too_little_memory``.
     """
     try:
         yield
@@ -146,7 +146,7 @@ def naming_failures_elsewhere() -> Iterator[None]:
 
 
 def too_little_memory(error: Exception) -> str:
-    """The message about an error that too little memory has caused; empty for another error."""
+    """The message for an error that too little memory has caused; empty for another error."""
     if isinstance(error, MemoryError):
         return f"the memory of the host is too small{f' ({error})' if str(error) else ''}"
     if re.search("RESOURCE_EXHAUSTED|out[ _]of[ _]memory", str(error), re.IGNORECASE):
@@ -242,14 +242,14 @@ def fetch(tree: Any) -> Any:
 
 
 def any_process(flag: bool) -> bool:
-    """Return True if ``flag`` is True in any process. All must call it at the same point."""
+    """Return True if ``flag`` is True in any process. All processes must call this together."""
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
 
 
 def same_in_all_processes(number: int) -> bool:
-    """Return True if ``number`` is the same in all processes. All must call it."""
+    """Return True if ``number`` is the same in all processes, which must all call this."""
     if jax.process_count() == 1:
         return True
     numbers = multihost_utils.process_allgather(np.asarray(number, np.int32))

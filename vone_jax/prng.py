@@ -1,13 +1,13 @@
 """Named key streams: root -> name -> step -> example.
 
-Every random number of the project comes from a typed key that is derived, never stored: a run
-that is resumed, an evaluation that is split differently and a batch that lands on other devices
-all find the same keys again. ``fold_in`` is the only operation used, so the streams can be
-read as a path, e.g. ``root / "noise" / step / example``.
+Every random number of the project comes from a typed key that is derived, never stored. So a run
+that is resumed, an evaluation that is split differently and a batch on other devices all have the
+same keys. ``fold_in`` is the only operation used, so the streams can be read as a path, e.g.
+``root / "noise" / step / example``.
 
 Derived keys are Threefry keys, see ``threefry``: under ``jax.vmap``, the other generators of JAX
-draw for a whole batch from its first key. So no number depends on ``JAX_DEFAULT_PRNG_IMPL``. Those
-that ``jax.random`` draws do depend on ``jax_threefry_partitionable``, which is True by default.
+draw for a whole batch from its first key. So no number depends on ``JAX_DEFAULT_PRNG_IMPL``. But
+draws of ``jax.random`` depend on ``jax_threefry_partitionable``, which is True by default.
 
 A classifier or a layer is a function ``(keys, images)`` of one key per example, shape (N,).
 ``per_example`` adapts a function of a single key.
@@ -165,7 +165,7 @@ def as_pytree(function: Callable[..., Any], name: str = "logits_fn") -> Partial:
     if not isinstance(function, Partial):
         return Partial(function)
     for leaf in jax.tree.leaves(function):
-        # An argument of compiled functions. Equinox has functions and settings among the leaves.
+        # Compiled functions take these only. Equinox modules also have functions as leaves.
         array = hasattr(leaf, "dtype") and not isinstance(leaf, type)
         if not array and type(leaf) not in (int, float, complex):
             raise TypeError(
@@ -181,8 +181,8 @@ def call_with_keys(
 ) -> Any:
     """Call a classifier or layer with one key per example.
 
-    Messages have the function's ``name`` and the public name of ``per_example``, for instance
-    ``"attacks.per_example"``, as ``adapter``. See ``as_pytree`` for the function.
+    Messages use the function's ``name``, and as ``adapter`` the public name of ``per_example``,
+    for instance ``"attacks.per_example"``. See ``as_pytree`` for the function.
 
     Raises:
       Exception: what ``function`` raises, as it is, with a note that states the contract.

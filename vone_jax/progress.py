@@ -83,7 +83,7 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
     def status(self) -> str:
         """The progress in a line: units, time so far, and an estimate of the rest.
 
-        If all units are done, what is done now has none, and the line does not name them.
+        If all units are done, the line leaves them out, since the present work has no units.
         """
         spent = time.monotonic() - self._start
         done = self._done - self._first

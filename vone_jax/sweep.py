@@ -1,4 +1,4 @@
-"""Sweeps: many networks, what is measured on each, one report.
+"""Sweeps: train or open many networks, evaluate each, and write one report.
 
 A network is trained, opened from a file of weights, or an ensemble of others. Each training and
 each evaluation is a process of its own. A member's directory has a line in ``sweep.jsonl`` for each
@@ -39,7 +39,7 @@ class Weights:
     """A network that is opened and not trained: a file below the directory ``--weights``.
 
     Attributes:
-      pattern: of the file's name, such as ``"voneresnet50_e70.pth*"``.
+      pattern: pattern of the file's name, such as ``"voneresnet50_e70.pth*"``.
 
     Raises:
       ValueError: for a pattern that is empty, no text, or that of an absolute path.
@@ -50,7 +50,7 @@ class Weights:
     def __post_init__(self):
         pattern = self.pattern
         if not isinstance(pattern, str) or not pattern or Path(pattern).is_absolute():
-            raise ValueError(f"pattern must be that of a file's name, got {pattern!r}")
+            raise ValueError(f"pattern must be a relative pattern of file names, got {pattern!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +58,10 @@ class Ensemble:
     """The mean of the logits of networks that this sweep trains, see ``network.ensemble``.
 
     Attributes:
-      labels: of at least two members of the sweep, which come before the ensemble.
+      labels: labels of at least two members that come before the ensemble in the sweep.
 
     Raises:
-      ValueError: for labels that are no tuple of texts.
+      ValueError: for labels that are no tuple or list of texts.
     """
 
     labels: tuple[str, ...]
@@ -77,8 +77,8 @@ class Member:
     """One network of a sweep.
 
     Attributes:
-      network: how it is trained, the file that it is opened from, or the ensemble that it is.
-      evaluations: what is measured on it beyond what is measured on all.
+      network: the experiment that trains it, its file of weights, or an ensemble.
+      evaluations: further evaluations of this network, beyond those of the sweep.
     """
 
     network: Experiment | Weights | Ensemble
@@ -90,12 +90,12 @@ class Sweep:
     """Networks to train or open, measure and compare.
 
     Attributes:
-      name: of the report's file.
-      group: of run directories. Sweeps of one group share their networks: a member that another
-        sweep has trained under the same label is not trained again.
-      members: by label, which is the name of the run directory. A report has it where several
-        networks are of one architecture.
-      evaluations: what is measured on every member.
+      name: name of the report's file.
+      group: name of the directory of run directories. Sweeps of one group share their networks: a
+        member that another sweep has trained under the same label is not trained again.
+      members: by label, which is the name of the run directory. The report shows the label if
+        several networks have the same architecture.
+      evaluations: the evaluations of every member.
       v1_match: whether the report also compares the V1 match of the networks with their
         robustness.
 
@@ -148,7 +148,7 @@ class Sweep:
                     arguments.instance(field, request, Request)
 
     def evaluations_of(self, label: str) -> list[Request]:
-        """All that is measured on a member, each once."""
+        """The evaluations of a member, each once."""
         return list(dict.fromkeys([*self.evaluations, *self.members[label].evaluations]))
 
 
@@ -156,8 +156,8 @@ def load_sweep(name: str, configs: Path) -> Sweep:
     """Read a sweep: one of ``training.config_names``, or the path of a file that defines ``sweep``.
 
     Raises:
-      ValueError: if there is no such file (the names are listed), or it defines no sweep, or one
-        that is wrong.
+      ValueError: if there is no such file (the names are listed), or it defines no sweep, or the
+        sweep is not valid.
     """
     return experiment_files.load(name, configs, "sweep", Sweep)
 
@@ -188,11 +188,11 @@ def run(
 ) -> int:
     """Train or open the members of a shard, evaluate them, then write the report.
 
-    The report is of the members that have results. With several shards, a later call without
+    The report covers the members that have results. With several shards, a later call without
     ``shard`` evaluates the ensembles and writes the report.
 
     Args:
-      name: of the sweep, as train.py knows it.
+      name: name of the sweep, as train.py takes it.
       sweep: what to run.
       root: directory of train.py and eval.py. None: the commands of the installed package.
       runs: directory of run directories; those of this sweep are in ``runs / sweep.group``.
@@ -211,7 +211,7 @@ def run(
       ValueError: for an unknown step or shard, or if networks are to be opened and ``weights`` is
         no directory or holds none of them.
       SweepError: if commands have failed. Commands that do not depend on them were run, and the
-        report is of the networks that have results.
+        report covers the networks that have results.
     """
     if not steps or not set(steps) <= set(STEPS):
         raise ValueError(f"only must be among {', '.join(STEPS)}; got {' '.join(steps) or 'none'}")
@@ -232,7 +232,7 @@ def run(
     alone = [label for label in labels if not isinstance(sweep.members[label].network, Ensemble)]
     chosen = labels if count == 1 else alone[index - 1 :: count]
     if not chosen:
-        print(f"shard {shard} has no network: there are {len(alone)}", flush=True)
+        print(f"shard {shard} has no network: there are only {len(alone)}", flush=True)
     given = (("source", source), ("split", split))
     data = {field: value for field, value in given if value is not None}
     every = list(_commands(name, sweep, chosen, root, group, opened, data))
@@ -406,9 +406,9 @@ def _ended(record: Path) -> Iterator[dict[str, Any]]:
 
 
 def _finished_keys(record: Path, trained: Mapping[str, float]) -> set[str]:
-    """Keys of the commands that have ended well, and whose results are as they left them.
+    """Keys of the commands that have ended well, and whose results have not changed since.
 
-    Those whose members were trained at other times than ``trained`` do not count.
+    Commands whose members were trained at other times than ``trained`` do not count.
     """
     results, last = _results(record.parent).items(), max(trained.values(), default=0.0)
     return {
@@ -473,10 +473,10 @@ def _append(
     trained: Mapping[str, float],
     keys: Set[str],
 ) -> None:
-    """Record a command, with the results that it has made, or that no others have recorded.
+    """Record a command, with the results that it wrote or that no other command has recorded.
 
-    Only commands with the ``keys`` of this sweep count as others, since only they run again where
-    a result is gone. The result of a command of the past belongs to the one that uses it again.
+    Only commands with the ``keys`` of this sweep count as others, since only these run again if a
+    result is gone. A result of a command outside the sweep is recorded by the one that reuses it.
     """
     record.parent.mkdir(parents=True, exist_ok=True)
     ended = [each for each in _ended(record) if each["key"] in keys - {command.key}]
@@ -495,7 +495,7 @@ def _append(
     }
     if command.step == "evaluate":
         line["results"] = results
-    # A line that a killed process has cut off must not take this one with it.
+    # A line that a killed process has cut off must not be joined to this one.
     cut_off = record.exists() and record.read_bytes()[-1:] not in (b"", b"\n")
     with open(record, "a") as file:
         file.write("\n" * cut_off + json.dumps(line) + "\n")
@@ -504,7 +504,7 @@ def _append(
 
 
 def _execute(command: Sequence[str], root: Path | None) -> int:
-    """Run a process and return its exit status, 75 after SIGTERM or Ctrl-C, which it gets too."""
+    """Run a process and return its exit status. SIGTERM and Ctrl-C are passed on and return 75."""
     stopped, environment = False, dict(os.environ)
     if root is not None:
         # The package can be imported from any directory.

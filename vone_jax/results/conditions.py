@@ -1,4 +1,4 @@
-"""The conditions of a result: noise, attacks and what else is done to the images; the protocol."""
+"""The conditions of a result: noise, attacks, other changes to the images, and the protocol."""
 
 import dataclasses
 import math
@@ -115,14 +115,14 @@ DECISIONS = ("single", "mean_logits", "mean_probability", "vote")
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """The way a network is judged: how its noise is drawn, and how an example is decided.
+    """The rules by which a network is judged: how noise is drawn, and how an example is decided.
 
     *Fresh noise*: every decision uses new draws. *Frozen noise*: each example has one draw, which
-    attack and judgement share; it makes a stochastic network the deterministic one that a noise
-    sample gives. *Averaged decision*: every decision uses ``averaged`` new draws.
+    attack and judgement share. The network is then deterministic, with one noise sample for each
+    example. *Averaged decision*: every decision uses ``averaged`` new draws.
 
-    The probability of being right is the share of the ``draws`` decisions that are right. Whether
-    an example is wrong in any decision is no accuracy, since it only grows with their number.
+    The probability of being right is the share of the ``draws`` decisions that are right. The share
+    of examples that are wrong in any decision is no error rate: it grows with the number of draws.
 
     An attack always uses single draws; how many it averages over is a field of the attack.
 
@@ -198,8 +198,8 @@ class AttackCondition:
     """Adversarial images.
 
     Attributes:
-      attacks: one attack, or several of one norm and radius, of which the worst counts for each
-        image, and the image itself if it is worse than all.
+      attacks: one attack, or several of one norm and radius. For each image the worst attack
+        counts, or the image itself if that is worse.
       eot_samples: least number of noise draws that a gradient averages over.
       estimator: what is averaged, see ``attacks.PGD``.
     """
@@ -231,7 +231,7 @@ class CorruptionCondition:
 
     Attributes:
       severity: 1 to 5; 0 for no corruption.
-      form: in which form the network gets the images: "float", "uint8", "jpeg85", or "published"
+      form: form of the images that the network gets: "float", "uint8", "jpeg85", or "published"
         for images that were read from files.
     """
 
@@ -248,8 +248,9 @@ class MinimalCondition:
     Attributes:
       attack: the attack; its radius is not used.
       radii: radii at which the accuracy is reported, in pixel units.
-      moved: whether each image was moved along its change to every radius, and judged there, as for
-        networks with noise. Else it was judged where it was found, and as it is below that radius.
+      moved: True if each image was moved along its change to every radius and judged there, as for
+        networks with noise. Otherwise the image as found is judged from its distance on, and the
+        original image at smaller radii.
     """
 
     attack: Attack

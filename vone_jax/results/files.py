@@ -103,7 +103,7 @@ def read(path: str | Path) -> Result:
         )
     provenance = values.get("provenance")
     if "matmul_precision" not in values and isinstance(provenance, dict):
-        # Until it became a part of the identity, the default of JAX stood there.
+        # Earlier versions recorded JAX's default precision in the provenance.
         precision = provenance.pop("matmul_precision", "")
         cpu = str(provenance.get("device")).endswith("(cpu)")
         values["matmul_precision"] = "highest" if cpu else precision
@@ -201,7 +201,7 @@ def _check_arrays(result: Result) -> None:
 def _check_shapes(
     arrays: Mapping[str, np.ndarray], shapes: Mapping[str, str], undefined: bool = False
 ) -> None:
-    """Check that arrays are finite numbers, or NaN too if ``undefined``, of given shapes."""
+    """Check that arrays are numbers of given shapes: finite, or with ``undefined`` also NaN."""
     lengths: dict[str, int] = {}
     for name, axes in shapes.items():
         array = arrays.get(name)

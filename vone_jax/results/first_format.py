@@ -18,7 +18,7 @@ _ON_OTHER_NOISE = " on the network "
 
 
 def upgrade(old: dict[str, Any]) -> dict[str, Any]:
-    """The JSON values of format 2 for those of format 1.
+    """Convert the JSON values of a result from format 1 to format 2.
 
     Raises:
       KeyError, TypeError, ValueError, SyntaxError: if a field is missing or cannot be understood.
@@ -120,7 +120,7 @@ def _measured(kind: str, old: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _call(code: str) -> tuple[ast.Call, dict[str, Any]]:
-    """The call that a text of Python code consists of, and its fields. Nothing is run."""
+    """Parse Python code that is one call: the call and its fields. Nothing is run."""
     node = ast.parse(code, mode="eval").body
     fields = _value(node)
     if not isinstance(node, ast.Call) or not isinstance(fields, dict):
@@ -144,7 +144,7 @@ def _attack(code: str) -> dict[str, Any]:
     _, fields = _call(code)
     name, norm, eps = fields.pop("name"), fields.pop("norm", None), fields.pop("eps", None)
     if norm is None:
-        # An attack around another one has the norm and the radius of that.
+        # An attack that wraps another one has the norm and the radius of the inner one.
         inner = next((value for value in fields.values() if isinstance(value, dict)), None)
         if inner is None:
             raise ValueError(f"{code!r:.80} has no norm")

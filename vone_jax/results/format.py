@@ -57,7 +57,7 @@ class Network:
       stochastic: whether the network as trained draws noise.
       weights: a checksum of all variables.
       checkpoint_step: the training step of its checkpoint; None without one.
-      source: where a network is from that train.py has not made; else empty.
+      source: the origin of a network that train.py has not made; else empty.
       trained_noise: the noise in training; None for no noise, or where it is not known.
       test_noise: the noise at evaluation; equal to ``trained_noise`` unless it was replaced.
       config: the experiment that trained it, as JSON values; empty if there is none.
@@ -113,8 +113,8 @@ class Dataset:
       stride: mean distance of neighbours in the split.
       total: size of the split; None if it is not known.
       class_names: names of the classes, in the order of the labels; may be empty.
-      checksum: of the names and sizes of the images' files in a folder, or of the images of a file;
-        None for other sets.
+      checksum: a checksum of the names and sizes of the image files in a folder, or of the images
+        in a file; None for other sets.
     """
 
     name: str
@@ -135,7 +135,7 @@ class Dataset:
         if self.part != other.part:
             return False
         compared = [(self.total, other.total)]
-        # The checksum is of the chosen images.
+        # The checksum covers only the images that were chosen.
         if (self.examples, self.stride) == (other.examples, other.stride):
             compared += [(self.checksum, other.checksum)]
         return any(None not in pair and pair[0] != pair[1] for pair in compared)
@@ -186,7 +186,7 @@ class Provenance:
 
 @dataclass(frozen=True, config=STRICT, eq=False)
 class Identity:
-    """The subject of a measurement. Work is continued or used again only if all of it agrees.
+    """The subject of a measurement. Work is continued or reused only if all fields agree.
 
     Attributes:
       name: the stem of the files, unique among the results of a network.
@@ -209,7 +209,7 @@ class Result(Identity):
     """One evaluated condition of one network, with the fields of ``Identity``.
 
     Attributes:
-      measured: the numbers; None for results that are only looked at.
+      measured: the numbers; None for galleries and front ends, which have arrays alone.
       arrays: the arrays of the NPZ file, by name; not part of the JSON file.
     """
 
@@ -252,8 +252,8 @@ class Result(Identity):
     def same_images(self, other: "Result") -> bool:
         """Return True unless an index is known to mean other images in the two results.
 
-        The published sets of one data set all have the same order. Sets of another number of
-        images or of classes are of another one; their names have the corruption.
+        All published sets of one data set have the same order. Sets with other numbers of images or
+        classes belong to another data set. Their names do not tell: these contain the corruption.
         """
         one, two = self.dataset, other.dataset
         if self.published or other.published:
@@ -324,7 +324,7 @@ class Result(Identity):
     def identity_hash(self) -> str:
         """A hash of what was measured."""
         values = _identity(self)
-        # Files of earlier versions do not say it; it follows from the weights and the config.
+        # Files of earlier versions lack it; it follows from the weights and the config.
         del values["network"]["image_size"]
         canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
@@ -364,7 +364,7 @@ def differences(ours: Identity, theirs: Identity | Mapping[str, Any]) -> list[st
     ``theirs`` may be JSON values. These are ignored:
 
     - fields of an experiment, or of the experiment of an ensemble's member, that ``theirs`` lacks:
-      an earlier version wrote it, and the default of a new field changes nothing;
+      an earlier version wrote ``theirs``, and the default of a new field changes nothing;
     - fields without effect, see ``names.WITHOUT_EFFECT``;
     - the number of parameters, which follows from the weights;
     - the precision of products, the checksum of the images' files and the size of images, if
@@ -375,7 +375,7 @@ def differences(ours: Identity, theirs: Identity | Mapping[str, Any]) -> list[st
     new.add("network.parameters")
     later = {"matmul_precision": '""', "dataset.checksum": "null", "network.image_size": "null"}
     if here.get("condition.moved") == "false" and "condition.moved" not in there:
-        # Files of earlier versions do not say it; their images were not moved.
+        # Files of earlier versions lack it; their images were not moved.
         new.add("condition.moved")
     new |= {name for name, absent in later.items() if there.get(name, absent) == absent}
     new |= {name for name in here | there if _OF_EXPERIMENT.sub("", name) in WITHOUT_EFFECT}

@@ -24,12 +24,12 @@ _SLACK = 1e-6
 class BetweenDraws:
     """The accuracy over all examples of each of the R decisions, and its spread.
 
-    The spread tells the noise of the network apart from what another sample of images would change.
+    The spread shows the effect of the network's noise, not that of another sample of images.
 
     Attributes:
-      accuracy: of each decision, R numbers.
-      standard_deviation: over the decisions; None for one decision.
-      standard_error: of the mean over the decisions; None for one decision.
+      accuracy: accuracy of each decision, R numbers.
+      standard_deviation: standard deviation over the decisions; None for one decision.
+      standard_error: standard error of the mean over the decisions; None for one decision.
     """
 
     accuracy: tuple[Share, ...]
@@ -47,7 +47,8 @@ class Accuracy:
       between_draws: the accuracy of each decision; None in old files.
       right_in_every_draw: share of the images that were right in all decisions. It falls with the
         number of decisions and is no accuracy.
-      won: of several attacks, how many images each one won, and last the image itself.
+      won: for several attacks, the number of images on which each was the worst; the last number
+        is for the unchanged image.
     """
 
     accuracy: Share
@@ -159,8 +160,8 @@ class PropertyScore:
       group: the group of properties over which scores are averaged.
       edges: bin edges of the distributions.
       similarity: similarity to the neurons, in [0, 1]; None unless scored.
-      similarity_std: bootstrap standard deviation of the similarity. It is no error of the score,
-        which also varies, and is lower, with few units.
+      similarity_std: bootstrap standard deviation of the similarity. It is no error of the score:
+        with few units, the score also varies, and is lower.
       ceiling: similarity of the neurons to populations drawn from themselves.
       score: similarity / ceiling, which may exceed 1 a little.
       units: number of units that count, with and without a value.
@@ -233,8 +234,8 @@ class Variability:
 
     Attributes:
       trials: presentations of each grating.
-      median_fano_factor: of responses; None if no unit has a value.
-      median_fano_factor_spikes: of spike counts, where responses have them.
+      median_fano_factor: median for responses; None if no unit has a value.
+      median_fano_factor_spikes: median for spike counts, if the responses have them.
       least_mean_spikes: least mean spike count of a response that is used.
       units_above: units with such a response.
     """
@@ -258,8 +259,8 @@ class TextureMedians:
     """The median of each texture property over units.
 
     Attributes:
-      proxy: whether they are stand-ins made from photographs.
-      units: units that count.
+      proxy: whether the textures are stand-ins made from photographs.
+      units: number of units that count.
       medians: property -> median; None if no unit has a value.
     """
 
@@ -276,7 +277,7 @@ class LayerScores:
     """The scores of a layer, see ``neurophysiology.Scores``.
 
     Attributes:
-      slope: of the map from activations to spikes per second.
+      slope: slope of the map from activations to spikes per second; ``offset`` is added.
       mean_score: mean over the 7 properties that can always be scored.
       groups: mean of each group of properties; None where a member has no score.
       simple_channels: how many of the layer's first channels are simple cells; None if the layer

@@ -44,7 +44,7 @@ class Run:
         a tag comes after the usual one.
       gaps: files that are missing, cut off or unfinished. The other results are usable.
       warnings: other problems that leave the results usable.
-      sets: pairs of data set and split, the first is used first. They are the same for all runs
+      sets: pairs of data set and split, the preferred one first. They are the same for all runs
         loaded together, so that these are shown on the same images. Empty: the run's own pairs.
     """
 
@@ -77,22 +77,22 @@ class Run:
     def comparable(self, results: Iterable[Result]) -> list[Result]:
         """Return the results that may be shown together, those on the most images first.
 
-        They are on one data set, the first of ``sets`` that any of them is on, or on published
+        They are on one data set, the first of ``sets`` that any of them uses, or on published
         corrupted images, which come last.
         """
         results = list(results)
         sets = self.sets or ranked_sets([self])
         used = {each.dataset.part for each in results if not each.published}
-        counts = min(used, key=sets.index, default=None)
-        shown = [each for each in results if each.published or each.dataset.part == counts]
+        chosen = min(used, key=sets.index, default=None)
+        shown = [each for each in results if each.published or each.dataset.part == chosen]
         return sorted(shown, key=lambda each: (each.published, -each.images))
 
 
 def ranked_sets(runs: Sequence[Run]) -> tuple[tuple[str, str], ...]:
     """Data sets and splits, first by the runs with results on them, then by the results.
 
-    Of two that are as frequent, the one with the shortest name of a result is the usual one,
-    because a tag makes a name longer.
+    Of two that are equally frequent, the one with the shortest name of a result comes first,
+    because a tag makes the names of unusual results longer.
     """
     measured = [Counter(each.dataset.part for each in run.on_images) for run in runs]
     total = sum(measured, Counter())
@@ -127,9 +127,9 @@ def load(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Runs:
     """Read the results of networks.
 
     Args:
-      paths: directories of result files or, for each, the one around it if it is named "results",
-        as in a run directory; or one pattern such as ``"runs/*"``. Of the directories that a
-        pattern matches, those without results are left out.
+      paths: directories of result files, or run directories, which have them in "results"; or one
+        pattern such as ``"runs/*"``. Of the directories that a pattern matches, those without
+        results are left out.
 
     Returns:
       The runs in the given order, with distinct labels.
@@ -143,7 +143,7 @@ def load(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Runs:
         directories = [Path(match) for match in sorted(glob.glob(pattern))]
         directories = [path for path in directories if _result_files(path)]
         if Path(pattern).is_dir():
-            # Also one whose name has a bracket.
+            # A directory whose name has a bracket is no pattern.
             directories = [Path(pattern)]
         if not directories:
             raise ResultError(f"{pattern} matches no directory with results (results/*.json)")
@@ -190,7 +190,7 @@ def _load(path: Path) -> Run:
             f"{names.command('eval.py')}{hint}"
         )
     networks = [result.network for result in results]
-    # Two files may have one name, and so one directory of results.
+    # Two files of weights with the same name have the same directory of results.
     sources = {network.source: network.weights for network in networks if network.source}
     weights = [f"{source} (weights {weights})" for source, weights in sources.items()]
     # The same file in two places is one network.
@@ -203,7 +203,7 @@ def _load(path: Path) -> Run:
                 f"evaluate each anew, with a directory of its own in --results"
             )
     config, log = path / "config.json", path / "log.jsonl"
-    # Results of a run in a directory of their own say how it was trained.
+    # Results of a run that are stored elsewhere contain its experiment.
     elsewhere = not (path / "results").is_dir() and "data" in networks[0].config
     if not config.exists():
         # A network that is no run has neither of the two files.
@@ -240,7 +240,7 @@ def _load(path: Path) -> Run:
 def _result_files(path: Path) -> list[Path]:
     """The result files of a run directory, or of a directory that holds nothing else, by name.
 
-    Names are compared without their ending, before which "-" comes.
+    Names are sorted without their ending, because "-" sorts before ".".
     """
     if (path / "results").is_dir() or (path / "config.json").exists():
         path = path / "results"
@@ -274,7 +274,7 @@ def _results(run: Path, gaps: list[str], warnings: list[str]) -> Iterator[Result
     if unfinished:
         gaps.append(
             f"{directory} has evaluations that have not finished: {', '.join(sorted(unfinished))}. "
-            f"Evaluate again with the same options, it continues where it stopped."
+            f"Evaluate again with the same options; each continues where it stopped."
         )
 
 

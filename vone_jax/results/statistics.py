@@ -1,7 +1,7 @@
 """Confidence intervals of accuracies, of means over conditions, and of differences.
 
-Images are what varies: the intervals say what another sample of images would change, not another
-training seed.
+The intervals cover the choice of images: they show what another sample of images would change, not
+what another training seed would.
 """
 
 import dataclasses
@@ -69,11 +69,11 @@ def mean_accuracy(
 ) -> tuple[float, float, float]:
     """The mean accuracy over conditions, with a 95 % interval over images.
 
-    An image counts in all results that it is part of, so that what makes it hard for all of them is
-    kept.
+    If several results share an image, their errors on it are added before they are squared. So the
+    interval includes what makes an image hard in all conditions.
 
     Args:
-      results: one result per condition, also on other images; not empty.
+      results: one result per condition, possibly on other images; not empty.
       weights: weights of the results, which sum to 1. Default: all equal.
 
     Returns:
@@ -90,7 +90,7 @@ def mean_accuracy(
     # The weight of an image in the mean, and what it adds to the mean's error.
     shares = weights[weights > 0] / measured.sum(axis=0)
     errors = np.where(measured, values - np.nanmean(values, axis=0), 0.0) @ shares
-    # The number of images of equal weight that say as much (Kish, Survey Sampling, 1965).
+    # The effective number of images: as many of equal weight (Kish, Survey Sampling, 1965).
     images = 1 / float(np.square(measured @ shares).sum())
     variance = images * float(np.square(errors).sum())
     return mean, *_interval(mean, images, variance, 0.0, 1.0)
@@ -99,8 +99,8 @@ def mean_accuracy(
 def difference(base: Sequence[Result], other: Sequence[Result]) -> Difference:
     """The accuracy of ``other`` minus that of ``base``, as a mean over conditions.
 
-    On common images the interval is that of the mean of paired differences, which leaves out
-    what makes an image hard for both. Otherwise, for one condition, it is combined from the
+    On common images the interval is that of the mean of paired differences. It leaves out what
+    makes an image hard for both networks. Otherwise, for one condition, it is combined from the
     intervals of the two accuracies (Newcombe, Statistics in Medicine 17, 1998, method 10).
 
     Args:
@@ -129,8 +129,8 @@ def _interval(
 ) -> tuple[float, float]:
     """The 95 % interval of a mean over images, whose values lie between two ends.
 
-    Near an end, or of few images, the variance of the values is too small by chance. So images that
-    were not seen are added for the interval, half of them at each end: four for a share (Agresti
+    Near an end, or with few images, the variance of the values may be too small by chance. So
+    invented images are added for the interval, half of them at each end: four for a share (Agresti
     and Coull, The American Statistician 52, 1998), two for a difference of paired shares (Bonett
     and Price, Journal of Educational and Behavioral Statistics 37, 2012).
 
@@ -208,7 +208,7 @@ def at_shared_severities(
 ) -> dict[tuple[str, int], _Value]:
     """Return the values at the severities that all corruptions have, or all if there are none.
 
-    So a corruption that was measured at more severities does not weigh more in a mean.
+    A corruption that was measured at more severities then has no larger weight in a mean.
     """
     severities: dict[str, set[int]] = {}
     for name, severity in measured:
