@@ -41,7 +41,7 @@ def test_a_norm_that_was_attacked_only_with_other_noise_has_no_chart():
     quiet = built.network("vone_resnet18", test_noise=None)
     replaced = built.measure("vone_resnet18", {"linf": STRONG["linf"]}, of=quiet)
     usual = built.measure("vone_resnet18", {"clean": 0.8, "l2": STRONG["l2"]})
-    told = "no network was attacked as it was trained, with no change of its noise and one new"
+    told = "no network was attacked as it was trained, with its own noise and one new draw"
     for others, panels in (([], 0), (usual, 1)):
         attacks = rendered([built.run([*replaced, *others])]).find(id="attacks")
         assert len([e for e in attacks.all("div") if e.attributes.get("class") == "plot"]) == panels
@@ -413,7 +413,7 @@ def test_checks_are_shown_with_verdict_question_and_numbers():
 def test_smallest_changes():
     rungs = tuple(results.Rung(r, 0.9 / r, (0.0, 1.0)) for r in (1, 2))
     condition = results.MinimalCondition(results.Attack("FMN", "l2", 1.0, {}), (1.0, 2.0))
-    for median, told in ((0.125, "median distance 0.125"), (None, "none for half of them")):
+    for median, told in ((0.125, "median distance 0.125"), (None, "no median distance, since")):
         made = built.result(condition, results.Distances(100, 90, median, rungs))
         text = rendered([built.run([made])]).find(id="attacks").text
         for part in (told, "FMN", "45.0\u202f%", "90 of 100 images"):
@@ -505,7 +505,7 @@ def test_what_was_not_measured_as_deployed_is_no_lack_of_images():
         results.Distances(9, 9, 0.5, ()),
     )
     glance = rendered([built.run([minimal])]).find(id="glance").text
-    assert "has no accuracy on images as it is used" in glance and "no images" not in glance
+    assert "has no accuracy on images in its usual setting" in glance and "no images" not in glance
 
 
 def test_published_images_are_no_gratings():

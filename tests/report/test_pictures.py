@@ -235,9 +235,9 @@ def test_the_noise_of_a_front_end_is_that_of_the_network(v1):
     noisy, quiet = ("a", trained, {}), ("b", never, still)
     for shown in ((noisy, quiet), (quiet, noisy)):
         text = section_of(*shown)
-        assert "with the noise of one look, that of noisy." in text
+        assert "with one noise draw, that of noisy." in text
         assert "has no noise" not in text
-    assert "with the noise of one look. Both" in section_of(noisy)
+    assert "with one noise draw. Both" in section_of(noisy)
     assert "This front end has no noise." in section_of(quiet)
     added = dataclasses.replace(never, test_noise=trained.test_noise)
     for shown in ((quiet, ("a", added, {})), (("a", added, {}), quiet)):

@@ -178,7 +178,7 @@ def test_tables_and_figure(pool, tmp_path):
     (line,) = [line for line in text.splitlines() if "| net5 |" in line]
     assert f"| stem | {rows[5]['units']} | 0.800 |" in line and int(rows[5]["units"]) > 0
     assert "with fewer than 100 it is uncertain" in text
-    assert "6 networks." in text and "| Pearson | 0.9" in text and "seed 0, or all of few" in text
+    assert "6 networks." in text and "| Pearson | 0.9" in text and "all if they are fewer" in text
     assert text.index("net5") < text.index("net2") < text.index("net3")
     assert (tmp_path / "v1_match.png").read_bytes().startswith(b"\x89PNG")
     drawn = (tmp_path / "v1_match.svg").read_bytes()

@@ -30,7 +30,7 @@ def write(
       tables_dir: a directory for ``numbers.csv`` with every measured number and ``scores.csv`` and
         ``scores.md`` with the aggregate scores; None: no tables.
       v1_match_radii: also write ``v1_match.csv``, ``.md``, ``.png`` and ``.svg`` there: the V1
-        match of the networks against their accuracy at so many of the weakest radii of each norm.
+        match of the networks against their accuracy at this number of smallest radii of each norm.
 
     Returns:
       The path of the page.
@@ -71,7 +71,7 @@ def write(
 
 
 def _replace(path: Path, content: str | bytes) -> None:
-    # A path that is not valid UTF-8 is in the tables as lone surrogates.
+    # Tables hold the bytes of a path that are not valid UTF-8 as lone surrogates.
     data = content.encode(errors="replace") if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     files.replace(path, lambda file: file.write(data))

@@ -68,7 +68,7 @@ def _described(about: str, rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _chance(runs: Sequence[Run], channel: Any) -> list[Any]:
-    """A line at the accuracy of guesses along a channel; none if it is not known."""
+    """A line at the chance level along a channel; no line if the level is not known."""
     level = comparison.common_chance(runs)
     rule = chart_of([{"level": level}]).mark_rule(strokeDash=[1, 2], color=MUTED)
     return [] if level is None else [rule.encode(channel)]
@@ -108,8 +108,8 @@ def _conditions(run: Run, headline: comparison.Headline) -> list[Point]:
     if clean is not None:
         points.append(Point(_CLEAN, [clean], clean.protocol_label))
     for result in itertools.chain(*comparison.ladders(run)):
-        how = ", ".join(filter(None, (result.protocol_label, result.attack_noise_label)))
-        points.append(Point(result.attack.label, [result], how))
+        judged = ", ".join(filter(None, (result.protocol_label, result.attack_noise_label)))
+        points.append(Point(result.attack.label, [result], judged))
     if corrupted:
         over = _over(corruption_label(list(corrupted)), corrupted)
         points.append(Point(_CORRUPTED, list(corrupted.values()), over))
@@ -156,8 +156,8 @@ def _rows_chart(
 def attack_chart(runs: Sequence[Run], norm: str) -> Figure:
     """Accuracy against the radius of one norm, a line for each network with its 95 % band.
 
-    The axis is logarithmic, with clean accuracy apart at its left end. A network that was attacked
-    at one radius has points and no line.
+    The axis is logarithmic, with clean accuracy separate at its left end. A network that was
+    attacked at one radius has points and no line.
     """
     curves = [comparison.curve(run, norm) for run in runs]
     labels = {

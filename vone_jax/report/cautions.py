@@ -43,9 +43,9 @@ def _datasets(runs: Sequence[Run]) -> Iterator[str]:
         parts = [f"{name} by {listing(sorted(labels))}" for name, labels in sorted(used.items())]
         yield (
             "These results are of different data sets, so their numbers must not be compared: "
-            f"{listing(parts)}. Figures, scores and differences are on "
-            f"{dataset(ranked_sets(runs)[0])} where a network has results on it; the table of all "
-            "numbers has the others, too."
+            f"{listing(parts)}. Figures, scores and differences use "
+            f"{dataset(ranked_sets(runs)[0])} if a network has results on it; the table of all "
+            "numbers also has the others."
         )
 
 
@@ -92,7 +92,7 @@ def _classes(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _sizes(runs: Sequence[Run]) -> Iterator[str]:
-    """Networks with images of different sizes, under what depends on the number of pixels."""
+    """Networks whose images differ in size, where a condition depends on the number of pixels."""
     # What is compared: a norm or corruptions, on a data set -> the networks by their size.
     compared: dict[tuple, dict[int, set[str]]] = {}
     for run in runs:
@@ -144,12 +144,12 @@ def _mixed(run: Run) -> Iterator[str]:
     if incomplete:
         yield (
             f"{run.label}: incomplete evaluations, {listing(incomplete)}. Evaluate again with the "
-            f"same options, it continues where it stopped."
+            f"same options; the evaluation continues where it stopped."
         )
 
 
 def _chance(run: Run) -> Iterator[str]:
-    """A network that hardly classifies: robustness of guesses says nothing."""
+    """A network with accuracy near chance: the robustness of guesses means nothing."""
     measured = comparison.clean(run)
     level = comparison.chance(measured) if measured else None
     if measured and level and comparison.near_chance(run):
@@ -172,8 +172,8 @@ def _failed_checks(run: Run) -> Iterator[str]:
             control = f" ({change})" if change else ""
             yield (
                 f"{run.label}{control} fails {count(len(failed), 'check')} for masked gradients at "
-                f"{result.attack.label} ({listing(failed)}): its robust accuracy may be an "
-                f"illusion."
+                f"{result.attack.label} ({listing(failed)}): its robust accuracy may be "
+                f"too high."
             )
 
 
@@ -184,8 +184,8 @@ def _unmoved(run: Run) -> Iterator[str]:
         if result.protocol.noise == "fresh" and not result.condition.moved:
             yield (
                 f"The accuracies of {run.label} in {result.name} are far too high: an earlier "
-                f"version judged its images where they were found, and there noise often makes "
-                f"them right. Evaluate it again, with --overwrite."
+                f"version judged its images at the distance where they were found. There, noise "
+                f"often makes the network right. Evaluate it again, with --overwrite."
             )
 
 
@@ -280,7 +280,7 @@ def _settings(runs: Sequence[Run]) -> Iterator[str]:
                     if settings in ways
                 ]
                 yield f"The networks were not attacked in the same way {place}: {listing(parts)}."
-                break  # The first place says enough about the others.
+                break  # One warning for each norm is enough.
 
 
 def _differing(attacks: dict[str, tuple[str, dict[str, str]]]) -> dict[str, str]:
@@ -373,7 +373,7 @@ def _references(runs: Sequence[Run]) -> Iterator[str]:
     others = physiology.shared_properties(physiology.layers(runs), same_neurons=False)
     if others:
         yield (
-            f"Layers were scored against different tables of neurons, and such scores do not "
-            f"compare. Left out: {listing([label for _, label in others])}. Evaluate all with the "
+            f"Layers were scored against different tables of neurons, and such scores cannot be "
+            f"compared. Left out: {listing([label for _, label in others])}. Evaluate all with the "
             f"same --references."
         )

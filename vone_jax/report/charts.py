@@ -100,7 +100,7 @@ def color(position: int) -> str:
 def marker(position: int) -> str:
     """The marker of the network at a position on the page.
 
-    With its colour, it is the only one of its kind among 64 networks.
+    Among 64 networks, each has another pair of colour and marker.
     """
     return MARKERS[(position + position // COLORS) % len(MARKERS)]
 

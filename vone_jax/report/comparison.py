@@ -17,7 +17,7 @@ _Key = TypeVar("_Key")
 
 # On fewer images, two accuracies are not compared: the normal approximation means little there.
 FEW_IMAGES = 30
-# Classes are unequal where chance gives such a share of one of them less often than this.
+# Classes count as unequal if equal ones give such a share with less than this probability.
 _UNEQUAL = 0.01
 # Norm -> fields of an attack that make no difference in it.
 _IDLE_FIELDS = {"linf": {"l1_step", "norm_offset", "projection", "order"}, "l2": {"l1_step"}}
@@ -51,9 +51,9 @@ def chance(result: Result) -> float | None:
 
 
 def majority(result: Result) -> float | None:
-    """The accuracy of the best answer that is the same for all images; None for equal classes.
+    """The accuracy of the best constant answer for all images; None if classes count as equal.
 
-    Classes count as equal unless one has more of the images than a set with equal classes explains.
+    Classes count as equal unless one has more images than chance explains for equal classes.
     """
     classes = len(result.dataset.class_names)
     labels = result.arrays.get("label", np.empty(0))
@@ -66,13 +66,13 @@ def majority(result: Result) -> float | None:
 
 
 def guessing(result: Result) -> bool:
-    """True for an accuracy that cannot be told from chance or is below it, where that is known."""
+    """True if an accuracy is below chance or cannot be told from it; False if chance is unknown."""
     level = chance(result)
     return level is not None and result.interval[0] <= level
 
 
 def near_chance(run: Run) -> bool:
-    """True for a network that hardly classifies clean images, as one without training."""
+    """True for a network near chance on clean images, such as one without training."""
     measured = clean(run)
     level = chance(measured) if measured else None
     if measured is None or level is None:
@@ -80,13 +80,13 @@ def near_chance(run: Run) -> bool:
     largest = majority(measured)
     if largest is not None and measured.interval[0] <= largest:
         return True
-    # Twice chance would be a perfect network for two classes, so there it is half way to it.
+    # For two classes, twice chance would be perfect accuracy. So the limit is half way to it.
     low = min(2 * level, (1 + level) / 2)
     return measured.interval[0] <= level or measured.accuracy < low
 
 
 def same_places(one: Result, other: Result) -> bool:
-    """True unless two results say that they are on different places of their data sets."""
+    """True unless two results are known to use different indices of their data sets."""
     first, second = (result.arrays.get("index") for result in (one, other))
     return first is None or second is None or np.array_equal(first, second)
 
@@ -116,7 +116,8 @@ def attacks_by_radius(run: Run, norm: str) -> dict[float, list[Result]]:
     """The attacks on a network as deployed by ascending radius, those on the most images first.
 
     The same attack on fewer images does not count. A radius at which the noise was replaced in
-    every attack is left out: such an attack is a control, and counts only where it is stronger.
+    every attack is left out: such an attack is a control, which counts only if a usual attack at
+    the same radius is weaker.
     """
     in_norm = [result for result in _deployed(run, "attack") if result.attack.norm == norm]
     attacks: dict[float, list[Result]] = {}
@@ -134,8 +135,8 @@ def attacks_by_radius(run: Run, norm: str) -> dict[float, list[Result]]:
 def strongest(attacks: Sequence[Result]) -> Result:
     """The attack at one radius that leaves the lowest accuracy.
 
-    One on other images counts only if those that it shares are not few, and the interval of its
-    difference on them excludes zero.
+    An attack on other images counts only if at least ``FEW_IMAGES`` images are shared, and if the
+    interval of the difference on these excludes zero.
     """
     usual = sorted(attacks, key=lambda each: (-each.images, each.attack_noise != "same"))
     lowest = usual[0]
@@ -158,9 +159,9 @@ class Headline(NamedTuple):
     """The results of a network that stand beside those of others at the top of the page.
 
     Attributes:
-      clean: on clean images, if it was shown any.
-      attacked: at one radius of each norm.
-      corrupted: those behind the mean under corruption.
+      clean: result on clean images; None if there is none.
+      attacked: results at one radius of each norm.
+      corrupted: results behind the mean under corruption.
     """
 
     clean: Result | None
@@ -307,9 +308,9 @@ def attack_settings(result: Result) -> str:
 
 
 def result_fields(result: Result, norm: str | None = None) -> dict[str, str]:
-    """``attack_fields`` of an attack result; of several attacks, with name and number of each.
+    """``attack_fields`` of an attack result; for several attacks with the name and number of each.
 
-    Left out are fields without effect in ``norm``. Default: that of the attack; "" keeps all.
+    Fields without effect in ``norm`` are left out. Default: the attack's norm; "" keeps all fields.
     """
     attacks = attack_condition(result).attacks
     norm = result.attack.norm if norm is None else norm
@@ -398,7 +399,7 @@ def rows(runs: Sequence[Run]) -> list[Row]:
         noise = key[-1]
         there = [result for result in measured if result is not None]
         details = [detail if counts[noise, label, detail] == 1 else in_full, noise]
-        # What a run has once more, as with another seed, is told by its name.
+        # A condition that a run repeats, for instance with another seed, shows the result's name.
         details += sorted({result.name for result in there}) if repeat else []
         text = ", ".join(filter(None, details))
         shown.append(Row(there[0].kind, noise, label, text, repeat > 0, tuple(measured)))

@@ -60,7 +60,7 @@ def photograph(image: np.ndarray) -> str:
 
 
 def heat_map(values: np.ndarray, high: float) -> str:
-    """A map (height, width) in the colours of "magma" from 0 to a value, as a data URI."""
+    """A map (height, width) in the colours of "magma" from 0 to ``high``, as a data URI."""
     levels = np.rint(255 * np.clip(values / (high if high > 0 else 1.0), 0, 1)).astype(np.uint8)
     # One byte a pixel and the colours as a palette.
     picture = Image.fromarray(levels).convert("P")
@@ -71,7 +71,7 @@ def heat_map(values: np.ndarray, high: float) -> str:
 
 
 def mosaics(arrays: Mapping[str, np.ndarray]) -> list[dict[str, str]]:
-    """A picture of simple cells and one of complex cells, as far as the bank has them.
+    """A picture of simple cells and one of complex cells, if the bank has them.
 
     Rows go from coarse to fine filters; within a row the orientation turns. A filter of a
     coloured image has the colour of the one channel that it reads.
@@ -171,7 +171,7 @@ def response_maps(arrays: Mapping[str, np.ndarray]) -> list[dict[str, str]]:
 
 
 def _chosen(cells: np.ndarray, arrays: Mapping[str, np.ndarray]) -> list[int]:
-    """From coarse to fine, the cell with the most varied map, each of another orientation."""
+    """For each band of frequencies, the cell with the most varied map and a new orientation."""
     theta = arrays["theta"]
     spread = arrays["responses_clean"][..., cells].reshape(-1, len(cells)).std(axis=0)
     chosen: list[int] = []

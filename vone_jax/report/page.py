@@ -134,7 +134,7 @@ def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
 
 
 def _whole(text: str) -> Markup:
-    """The text, in which a word with hyphens goes to the next line as a whole."""
+    """The text as HTML in which lines do not break within a word with hyphens."""
     return Markup(re.sub(r"\S*-\S*", r'<span class="whole">\g<0></span>', str(escape(text))))
 
 
@@ -144,8 +144,8 @@ def _attack_settings(runs: Sequence[Run]) -> list[tuple[str, str]]:
     for _, run, result in entries(runs, "attack"):
         draws = comparison.attack_condition(result).eot_samples
         mean = f"gradient averaged over {draws} noise draws" if draws > 1 else ""
-        how = filter(None, (comparison.attack_settings(result), result.attack_noise_label, mean))
-        settings[run.label, ", ".join(how)] = None
+        parts = filter(None, (comparison.attack_settings(result), result.attack_noise_label, mean))
+        settings[run.label, ", ".join(parts)] = None
     return list(settings)
 
 
@@ -187,8 +187,8 @@ def _corruptions(runs: Sequence[Run]) -> dict[str, Any] | None:
 def _banks(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """The V1 front ends, with their pictures; networks with the same filters share an entry.
 
-    If their noise differs, the maps are those of the first one that is noisy as it was trained,
-    else of the first one as it was trained.
+    If their noise differs, the maps are those of the first network with the noise of its training,
+    else of the first one that was trained without noise.
     """
     shared: dict[bytes, dict[str, results.Result]] = {}
     for _, run, result in entries(runs, "v1"):
@@ -252,7 +252,7 @@ def _missing(runs: Sequence[Run], trained: bool) -> dict[str, str]:
     for kind, suite in SUITES.items():
         run = next(iter(vones if kind == "v1" else runs), None)
         if run is not None and kind not in present:
-            # Only its user knows where a network is that is from a file.
+            # The result does not contain the path of a network that was opened from a file.
             spec = "NETWORK" if run.results[0].network.source else run.path
             commands[kind] = f"{names.command('eval.py')} {spec} --suite {suite}"
     return commands

@@ -22,8 +22,8 @@ _TRAINING = (
 def pairs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
     """(base network, its VOneNet) for every VOneNet with a base network on the same data.
 
-    Of several base networks, the one counts whose training differs in the fewest settings, and of
-    these one of the same seed. Several equal runs are paired in the given order.
+    Of several base networks, the one whose training differs in the fewest settings counts, if
+    possible with the same seed. Several equal runs are paired in the given order.
     """
     paired = []
     for vone in runs:
@@ -50,7 +50,7 @@ def _likeness(one: Run, other: Run) -> tuple[int, bool]:
 
 
 def _setting(run: Run, path: str) -> Any:
-    """A setting of the experiment; None, too, for one that is off or that is not known."""
+    """A setting of the experiment; None if it is off or not known."""
     value: Any = run.config.get("experiment")
     for name in path.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
@@ -139,22 +139,22 @@ def _lines(base: Run, vone: Run):
 
 
 def alike(one: Result, other: Result) -> bool:
-    """True for results on the same images, under one corruption and in one form if under any."""
+    """True for results on the same images, with the same corruption and form if there is one."""
     corruptions = (getattr(each.condition, "corruption", None) for each in (one, other))
     return len(set(corruptions)) == 1 and one.form == other.form and one.same_images(other)
 
 
 def _under_attack(base: list[Result], vone: list[Result]) -> tuple[Result, Result, bool]:
-    """The strongest attack of two networks at a radius, of those in ways that both have.
+    """The strongest attack on each network at a radius, among attacks with common settings.
 
-    Without such a way it is the strongest of each, and the last value is False.
+    Without common settings it is the strongest attack on each, and the last value is False.
     """
-    ways = set.intersection(*({_way(each) for each in of} for of in (base, vone)))
-    shared = [[each for each in of if _way(each) in ways] or of for of in (base, vone)]
-    return comparison.strongest(shared[0]), comparison.strongest(shared[1]), bool(ways)
+    common = set.intersection(*({_settings(each) for each in of} for of in (base, vone)))
+    shared = [[each for each in of if _settings(each) in common] or of for of in (base, vone)]
+    return comparison.strongest(shared[0]), comparison.strongest(shared[1]), bool(common)
 
 
-def _way(result: Result) -> tuple[str, str]:
+def _settings(result: Result) -> tuple[str, str]:
     return comparison.attack_settings(result), result.attack_noise_label
 
 
@@ -165,7 +165,7 @@ def _line(kind: str, label: str, base: list[Result], vone: list[Result]) -> Line
     verdict, tone = verdicts.get(item.sign, (ALIKE, "neutral"))
     if item.images < comparison.FEW_IMAGES:
         verdict, tone = TOO_FEW, "neutral"
-    # A stochastic network is right now and then by luck where both are broken.
+    # Where attacks break both networks, a stochastic one is still right now and then by chance.
     elif kind == "attack" and comparison.guessing(base[0]) and comparison.guessing(vone[0]):
         verdict, tone = BROKEN, "neutral"
     return Line(kind, label, tuple(base), tuple(vone), item, verdict, tone)

@@ -79,7 +79,7 @@ def layers(runs: Sequence[Run]) -> list[Layer]:
 def shared_properties(
     compared: Sequence[Layer], same_neurons: bool = True
 ) -> list[tuple[str, str]]:
-    """(name, label) of the properties that have a score in all layers: only these compare.
+    """(name, label) of the properties scored in all layers: only these can be compared.
 
     The scores are against the same neurons, or without ``same_neurons`` against different ones.
     """
@@ -164,7 +164,7 @@ def _partly(scored: Sequence[Layer]) -> list[str]:
 
 
 def _needs(measured: Sequence[LayerScores]) -> dict[str, list[str]]:
-    """A map from what is missing to the properties that no layer has a score for because of it."""
+    """A map from the reason that a score is missing to the properties without a score."""
     items = [item for scores in measured for item in scores.properties.values()]
     told = {item.name for item in items if item.status == SCORED}
     needs: dict[str, list[str]] = {}
@@ -206,7 +206,7 @@ def _field_maps(arrays: Mapping[str, np.ndarray], units: Sequence[int]) -> list[
     step = float(places[1] - places[0]) if len(places) > 1 else 1.0
     covered = maps[..., list(units)] > _IN_FIELD
     inside = covered.any(axis=(1, 2)) | covered.any(axis=(0, 2))
-    # As much as the fields need, around the gratings.
+    # A square around the gratings that is large enough for the fields.
     distance = np.abs(places - tuning.CENTRE)
     shown = np.flatnonzero(distance <= distance[inside].max(initial=0.0) + 1.5 * step)
     cut = slice(shown[0], shown[-1] + 1) if len(shown) else slice(None)

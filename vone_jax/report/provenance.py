@@ -31,7 +31,7 @@ class Entry(NamedTuple):
         """Words for what tells the result from others of its network; empty for a usual one.
 
         They are a data set that is not the usual one, a replacement of the noise, other noise at
-        the attack, and the name of the result if all else is that of another one.
+        the attack, and the name of the result if another result has all of these, too.
         """
         run, result = self.run, self.result
         known = _told(run, result)
@@ -40,7 +40,7 @@ class Entry(NamedTuple):
 
 
 def _told(run: Run, result: Result) -> tuple[tuple, tuple[str, ...]]:
-    """(what the page says of a result anyway, the words that are only said where needed)"""
+    """(what the page always states about a result, words that it states only where needed)"""
     attack = getattr(result.condition, "attack", None)
     always: tuple = (getattr(result.condition, "layer", ""), attack and attack.label)
     # The card of a gallery says no more, and only smallest changes name their attack.

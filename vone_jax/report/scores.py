@@ -70,7 +70,7 @@ class AttackSettings(NamedTuple):
     noise: results.AttackNoise
 
     def label(self, varying: Set[str]) -> str:
-        """The attack in short: steps, draws, and its ``varying`` fields, which differ elsewhere."""
+        """The attack in short: steps, draws, and the ``varying`` fields, which differ elsewhere."""
         others, parts = dict(self.fields), [self.name]
         steps, size, rule = (others.get(n, "None") for n in ("steps", "step_size", "step_rule"))
         length = rule if size == "None" else size
@@ -89,10 +89,11 @@ class Line:
 
     Attributes:
       network: its label.
-      trained, attacked, judged: the noise in training, at the attack and at the test in words, the
-        last with the input of a decision; nothing is attacked if it and ``attack`` are empty.
-      scores: by the names of ``TITLES``. Missing are those that were not measured, or not in the
-        same conditions as in the other lines.
+      trained, attacked, judged: the noise in training, at the attack and at the test in words.
+        ``judged`` also has the input of a decision. Without an attack, ``attacked`` is empty.
+      attack: the attack in short; empty without one.
+      scores: by the names of ``TITLES``, without those that were not measured, or not in the same
+        conditions as in the other lines.
       radii: norm and label of the radius, as in "linf_4/255" -> accuracy, ascending.
     """
 
@@ -295,7 +296,7 @@ def _settings(result: Result, norm: str) -> AttackSettings:
 
 
 def _usual(conditions: Sequence[tuple[Run, tuple]]) -> tuple:
-    """The conditions that most networks have; of as frequent lists the longest; () without any."""
+    """The most frequent conditions; of equally frequent lists the longest; () if there are none."""
     counts = Counter(each for _, each in {(run.path, each) for run, each in conditions} if each)
     return max(counts, key=lambda each: (counts[each], len(each), each), default=())
 

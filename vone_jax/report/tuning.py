@@ -1,4 +1,4 @@
-"""Charts of a layer as an electrophysiologist shows it, and of the parameters of a Gabor bank."""
+"""Charts of a layer in the style of electrophysiology, and of the parameters of a Gabor bank."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from vone_jax.results import TUNING_AXES
 # Where the gratings are centred, in degrees right of and below fixation, and how far from there
 # the field of a unit that is recorded may be.
 CENTRE, _RADIUS = 0.5, 0.15
-# Every k-th of more units is shown: each point makes the page longer.
+# Of more points, every k-th is shown, because each point makes the page longer.
 _MAX_POINTS = 400
 _CURVES = {
     "orientation": "orientation, degrees",
@@ -172,7 +172,7 @@ def field_chart(x: np.ndarray, y: np.ndarray, position: int) -> Figure:
 
 
 def contrast_chart(arrays: Mapping[str, np.ndarray], position: int) -> Figure | None:
-    """The response against contrast, relative to the largest; dashed, in proportion to contrast.
+    """The response against contrast, relative to the largest; dotted, in proportion to contrast.
 
     Median and middle half of the units; None if no unit responds.
     """
@@ -184,7 +184,7 @@ def contrast_chart(arrays: Mapping[str, np.ndarray], position: int) -> Figure | 
 
 
 def surround_chart(arrays: Mapping[str, np.ndarray], position: int) -> Figure | None:
-    """The response to a centre with a surround, by orientation; dashed, to the centre alone.
+    """The response to a centre with a surround, by orientation; dotted, to the centre alone.
 
     Median and middle half of the units, relative to the centre alone; None if no unit responds.
     """
@@ -203,7 +203,7 @@ def _relative_chart(
     told: Sequence[str],
     position: int,
 ) -> Figure | None:
-    """Quartiles of curves (levels, units) over ``whole`` (units,); the levels are ``told``."""
+    """Quartiles of curves (levels, units) over ``whole`` (units,); ``told`` names the levels."""
     if not (whole > 0).any():
         return None
     quartiles = np.percentile(curves[:, whole > 0] / whole[whole > 0], [25, 50, 75], axis=1)
@@ -225,10 +225,10 @@ def _relative_chart(
 def variability_chart(
     arrays: Mapping[str, np.ndarray], spikes: bool, position: int
 ) -> Figure | None:
-    """Variance over trials against the mean, both of units and gratings; equal on the line.
+    """Variance over trials against the mean, for each unit and grating; equal on the line.
 
-    Both are of spike counts if ``spikes``, else of responses. It is None if nothing is above 0, as
-    logarithms need.
+    Both are of spike counts if ``spikes``, else of responses. It is None if nothing is above 0,
+    since the axes are logarithmic.
     """
     space, unit = ("spike_", "spikes") if spikes else ("", "responses")
     mean, variance = (arrays[f"variability/{space}{moment}"] for moment in ("mean", "variance"))

@@ -1,8 +1,8 @@
 """V1 match against robustness over a pool of networks: do V1-like networks resist attacks?
 
-Of each network the layer that is most like V1 counts, and the mean accuracy at the weakest radii of
-each norm (after Dapello, Marques et al., NeurIPS 2020, who compare explained variance of V1
-neurons with accuracy under white-box attacks).
+For each network, the score of the layer that is most like V1 is compared with the mean accuracy at
+the weakest radii of each norm (after Dapello, Marques et al., NeurIPS 2020, who compare explained
+variance of V1 neurons with accuracy under white-box attacks).
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ class Match:
     """The V1 match and the robustness of several networks.
 
     Attributes:
-      networks: a line for each network: its run directory and the name of that, its label, the
+      networks: a line for each network: its run directory and the directory's name, its label, the
         layer that is most like V1, the least number of its units behind a score ("units"), the
         mean score of that layer ("v1_match"), the clean accuracy, the mean over norms of the mean
         accuracy over the weak radii ("robust"), its 95 % interval over images ("low", "high"; NaN
@@ -57,8 +57,8 @@ class Match:
       radii: the weak radii, (norm, label).
       attacks: the settings of the attacks on all networks, by norm.
       correlations: Pearson's and Spearman's.
-      images: sentences where the networks differ in the images of the attacks, or in the number of
-        classes; else empty.
+      images: sentences on networks that differ in the images of the attacks, or in the number of
+        classes; empty if none do.
     """
 
     networks: pd.DataFrame
@@ -92,11 +92,11 @@ class Match:
             f"{self.images}",
             markdown(("Correlation", "Value", "95 % interval", "p"), correlations),
             "\n".join(f"{NORM_LABELS[n]}: `{settings}`." for n, settings in self.attacks.items()),
-            f"p: {RESAMPLES} permutations of the networks, seed {SEED}, or all of few. Intervals: "
-            "Fisher's. Both take the networks to be independent. Networks of one kind with other "
-            "seeds are not, so p is too small where a few kinds have many seeds. The best of more "
-            "layers is larger by chance. Units: the least number behind a score of the layer; with "
-            f"fewer than {physiology.FEW_UNITS} it is uncertain.",
+            f"p: {RESAMPLES} permutations of the networks, seed {SEED}, or all if they are fewer. "
+            "Intervals: Fisher's. Both assume that the networks are independent. Networks of one "
+            "kind with other seeds are not, so p is too small if a few kinds have many seeds. With "
+            "more layers, the score of the best one is larger by chance. Units: the least number "
+            f"behind a score of the layer; with fewer than {physiology.FEW_UNITS} it is uncertain.",
             markdown(_HEADINGS, rows),
         ]
         return "\n\n".join(parts) + "\n"
@@ -163,7 +163,7 @@ def match(runs: Sequence[Run], weakest: int = 2) -> Match:
 
     Args:
       runs: at least ``MINIMUM`` networks with results of physiology and attacks.
-      weakest: radii of each norm, the smallest that all networks were attacked with.
+      weakest: number of radii of each norm: the smallest at which all networks were attacked.
 
     Raises:
       ResultError: if there are too few networks, some have no such results (they are named), they
@@ -192,7 +192,7 @@ def match(runs: Sequence[Run], weakest: int = 2) -> Match:
         accuracies = {
             "v1_match": matches[best],
             "clean": np.nan if clean is None else clean.accuracy,
-            # As many radii of each norm: the mean over norms is that over all.
+            # Each norm has the same number of radii, so this is also the mean over norms.
             **dict(zip(_ROBUST, results.mean_accuracy(attacked), strict=True)),
             **{"_".join(r): each.accuracy for r, each in zip(radii, attacked, strict=True)},
         }
@@ -226,7 +226,7 @@ def correlations(x: Sequence[float], y: Sequence[float]) -> tuple[Correlation, .
 
     The p value is that of permutations: of all of them, or of ``RESAMPLES`` for many networks. The
     interval is Fisher's, with the variance of Bonett and Wright (Psychometrika 65, 2000) for ranks.
-    Of a perfect correlation, it is that of the largest other one that as many ranks can have.
+    For a perfect correlation, it is that of the next largest one that so many ranks can have.
 
     Raises:
       ResultError: if one side does not vary at all.
