@@ -1,1 +1,1 @@
-"""The speed of this project beside that of the alternatives: ``python -m benchmarks``."""
+"""The speed of this project compared with its alternatives: ``python -m benchmarks``."""

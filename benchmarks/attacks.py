@@ -1,7 +1,7 @@
 """Whole attacks on a small CNN, where the loop itself is a large part of the time.
 
-The CNN is trained a little against attacks. With random weights every image would fall within
-8/255: AutoAttack would end after its first member, and counts of images that resist would be zero.
+The CNN is trained a little against attacks. With random weights, every image could be attacked
+within 8/255. AutoAttack would end after its first member, and no image would ever resist.
 """
 
 import dataclasses
@@ -137,7 +137,7 @@ def target_of(sizes: Sizes) -> Target:
             weights, moments = _training_step(weights, moments, key, images[batch], labels[batch])
     images, labels = _data("test")
     right = np.asarray(jnp.argmax(jax.jit(logits)(weights, images), axis=-1)) == labels
-    # Only these: the opponents skip images that are misclassified from the start.
+    # Only these: the other libraries skip images that are misclassified from the start.
     chosen = np.random.default_rng(0).permutation(np.flatnonzero(right))[: sizes.loop_batch]
     if len(chosen) < sizes.loop_batch:
         raise ValueError(f"the small CNN classifies only {len(chosen)} test images right")
@@ -182,7 +182,7 @@ def naive_pgd(
 
 
 def pgd(sizes: Sizes) -> Case:
-    """Linf-PGD on a deterministic classifier, which starts at the image in all programs."""
+    """Linf-PGD on a deterministic classifier; all programs start from the image itself."""
 
     options = {"eps": EPS, "alpha": STEP, "steps": sizes.loop_steps, "random_start": False}
     by_torchattacks = functools.partial(_torchattacks, sizes, "PGD", options)
@@ -294,9 +294,9 @@ def apgd(sizes: Sizes) -> Case:
 
 
 def auto_attack(sizes: Sizes) -> Case:
-    """AutoAttack with its loop on the host, which drops the images that have fallen.
+    """AutoAttack with its loop on the host, which drops images that are misclassified already.
 
-    Its batches have one size and are filled up, so smaller batches attack fewer images in vain.
+    Its batches have one size and are padded, so smaller batches waste less work on padding.
     """
     steps = sizes.ensemble_steps
 

@@ -1,10 +1,10 @@
-"""Accelerators that are not there: their rates, their compilers, and what a compiled program costs.
+"""Accelerators that this machine lacks: their rates, compilers, and costs of compiled programs.
 
 A TPU's compiler runs on any Linux machine (``pip install -e ".[tpu]"``, in an environment of its
-own). It says for each fused operation how many cycles it expects, and from which module it comes.
+own). It estimates the cycles of each fused operation, and names the module of the operation.
 
-So does the compiler for an H100 (``pip install "jax[cuda13]"``, in another environment). It gives
-no estimates of time, but says which kernels a program has, with the shapes of the convolutions.
+The compiler for an H100 runs there, too (``pip install "jax[cuda13]"``, in another environment). It
+estimates no times, but lists the kernels of a program, with the shapes of the convolutions.
 """
 
 import collections
@@ -29,7 +29,7 @@ class Chip:
       clock: cycles of the matrix unit.
       operations: dense operations in bfloat16.
       traffic: bytes to and from memory.
-      memory: bytes that it has.
+      memory: bytes of memory; no rate.
       link: bytes to other chips, in one direction.
     """
 
@@ -63,8 +63,8 @@ dnn_version_info { major: 9 minor: 10 patch: 0 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
 
-# The parts of a network by what their operations are called, in the order in which they are tried.
-# Flax names modules, JAX the transposes of a backward pass.
+# The parts of a network, by patterns of operation names in the order in which they are tried. Flax
+# names the modules, and JAX the transposes of a backward pass.
 _PARTS = (
     ("V1", r"_front_end|VOneBlock"),
     ("stem", r"/stem/"),
@@ -123,7 +123,7 @@ class Cost:
 
 
 def target(name: str) -> Mesh:
-    """Return a mesh over the chips of "v5e:2x2", say, or over one "h100". None has to exist.
+    """Return a mesh over chips such as "v5e:2x2", or over one "h100". The chips need not exist.
 
     Raises:
       ValueError: if the chip is unknown, or its compiler does not know the topology.
@@ -146,7 +146,7 @@ def target(name: str) -> Mesh:
         ) from error
     from jax.experimental import topologies
 
-    # Without these it asks the network for a TPU, and waits.
+    # Without these, libtpu searches the network for a TPU, and waits.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     try:
@@ -181,7 +181,7 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> Cost:
     (first, *_) = jax.tree.leaves(arguments)
     on_gpu = next(iter(first.sharding.device_set)).platform != "tpu"
     lowered = jitted.trace(*arguments).lower(lowering_platforms=("cuda" if on_gpu else "tpu",))
-    # There is no GPU on which it could try kernels to choose among them.
+    # The compiler cannot try kernels to choose among them, because there is no GPU.
     options: dict[str, Any] = {"xla_gpu_autotune_level": 0} if on_gpu else {}
     program = lowered.compile(options)
     memory, counted = program.memory_analysis(), program.cost_analysis() or {}

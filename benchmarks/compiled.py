@@ -1,9 +1,9 @@
-"""Ask the compilers of accelerators: ``python -m benchmarks.compiled --target v5e:2x2``.
+"""Use the compilers of accelerators: ``python -m benchmarks.compiled --target v5e:2x2``.
 
 It compiles the real programs for chips that are not there, and prints the estimated cycles of each
-part, the memory of a chip and the exchanges between chips. Two numbers of one run can be compared.
-One number is no time: the compiler estimates, and nothing is run. ``--target h100`` has no cycles;
-it counts the kernels that a program starts.
+part, the memory of a chip and the exchanges between chips. Numbers of one run can be compared with
+each other. They are no times: the compiler estimates them, and nothing is run. ``--target h100``
+has no cycles; it counts the kernels that a program starts.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-# A process that compiles for TPUs computes on the CPU, where there is no TPU.
+# A process that compiles for TPUs computes on the CPU, because there is no TPU.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
@@ -42,11 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--width", type=table.at_least(1), help="Width of the networks.")
     parser.add_argument(
         "--precision", choices=("default", "high", "highest"), default="highest",
-        help="Matrix products outside of training: 1, 3 or 6 passes. Default: highest.",
+        help="Precision of products outside of training, 1, 3 or 6 passes. Default: highest.",
     )  # fmt: skip
     parser.add_argument(
-        "--largest", type=table.at_least(0), default=0, help="Print so many operations of each."
-    )
+        "--largest", type=table.at_least(0), default=0,
+        help="Number of operations to print for each program. Default: 0.",
+    )  # fmt: skip
     parser.add_argument("--json", type=table.new_file, help="File for every number, as JSON.")
     options = parser.parse_args(argv)
     try:

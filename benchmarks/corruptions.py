@@ -3,8 +3,8 @@
 It prints a Markdown table with one row per corruption and the mean over the 15 common ones. The
 reference (package imagecorruptions, or its fork imagecorruptions-imaug) works on one image at a
 time on the host; if it is not installed, its columns stay empty. Its loop of glass_blur is compiled
-by Numba. ImageNet-C's own loop is in Python and has a row as well. Times are per image, by the
-clock and of all processor cores together.
+by Numba. ImageNet-C's own loop is in Python and has a row as well. Times are per image: by the
+clock, and summed over all processor cores.
 """
 
 import dataclasses

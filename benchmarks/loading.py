@@ -8,10 +8,10 @@ flip. There are three forms of the set:
   resized    JPEG, shorter side 256 pixels, quality 95
   decoded    the resized images as arrays in memory: what is left without decoding
 
-The images are noise with the spectrum of natural scenes. Rates are by the clock, for a second of
-processor time of the program with its workers, and for a second of the program's own. The clock
-depends on what else runs on the machine. The last rate is the most that one program can take from
-any number of workers, since it turns bytes into floats in one thread.
+The images are noise with the spectrum of natural scenes. Rates are images per second by the clock,
+per second of processor time of the program with its workers, and per second of processor time of
+the program alone. The clock depends on what else runs on the machine. The last rate is the most
+that a program can take from any number of workers: it turns bytes into floats in one thread.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The front end and the network in JAX as one writes them without thinking about cost."""
+"""The front end and the network, written in JAX without regard to cost."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""A paper model of training on many chips: the operations and bytes of a step over chips' rates.
+"""A paper model of training on many chips: operations and bytes of a step, divided by rates.
 
 JAX counts the operations, the parameters and the activations that are kept for the backward pass.
 It counts them on the network itself before compilation, and computes nothing.

@@ -6,8 +6,8 @@ products of parts are summed: 1 pass is the product of the first parts alone, 3 
 above 2^-16 of the whole, and 6 passes those above 2^-24. The tensor cores of NVIDIA's GPUs multiply
 float32 numbers that are rounded to 11 bits (TF32), unless the highest precision is asked for.
 
-Everything else of a program stays as it is: accelerators have exponentials of their own, and sum in
-an order of their own.
+Everything else of a program is computed as usual, although accelerators have exponentials of their
+own and sum in another order.
 
 References:
   JAX, "Matmul precision", and the docstring of ``jax.lax.Precision``.
@@ -45,7 +45,7 @@ _PRODUCTS = (primitives.dot_general_p, primitives.conv_general_dilated_p)
 def parts(values: jax.Array, count: int, bits: int = _BITS["tpu"]) -> list[jax.Array]:
     """Cut float32 values into ``count`` numbers of fewer bits, by default bfloat16 numbers.
 
-    The first part is the nearest such number, each other one the nearest to what is left. Three
+    The first part is the nearest such number, each further one the nearest to the remainder. Three
     bfloat16 parts sum to the value exactly, unless the last is too small for a float32.
     """
     cut = []
@@ -57,14 +57,14 @@ def parts(values: jax.Array, count: int, bits: int = _BITS["tpu"]) -> list[jax.A
 
 
 def on_matrix_unit(function: F, platform: str = "tpu") -> F:
-    """Return ``function`` with its float32 products as a TPU computes them, or a GPU.
+    """Return ``function`` with its float32 products as a TPU or a GPU computes them.
 
     Each product takes as many passes as its precision asks for, which may be that of
     ``jax.default_matmul_precision``: "default" 1, "high" 3, "highest" 6. On a GPU "default" and
     "high" are one pass of TF32, and "highest" is float32. Functions of ``vone_jax.fast`` take the
     forms that they have on the platform. The program is traced to its end, and its products are
-    replaced, also those in loops, branches and compiled functions. So gradients belong inside of
-    ``function``: those of the result would be gradients of the sums of parts.
+    replaced, also those in loops, branches and compiled functions. So take gradients inside of
+    ``function``: gradients of the returned function would differentiate the sums of parts.
 
     Args:
       function: takes and returns pytrees of arrays, and can be traced.

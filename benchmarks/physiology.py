@@ -1,7 +1,7 @@
 """Measure the 7 scored properties of a V1 layer: ``python -m benchmarks.physiology``.
 
-Our characterisation runs as a whole, with its compilation. It stands beside the procedure of the
-public V1 benchmarks, written plainly. There, stimuli are PNG files of the whole canvas, which
+Our characterisation runs as a whole, with its compilation. It is compared with a plain version of
+the procedure of the public V1 benchmarks. There, stimuli are PNG files of the whole canvas, which
 Pillow reads, crops and resizes. Batches of 64 whole images go through the network, and activations
 of the whole layer come back before those near the stimuli are kept. Receptive fields, properties
 and bootstraps are computed one unit and one draw at a time.
@@ -208,9 +208,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = table.parser("benchmarks.physiology", __doc__)
     parser.add_argument("--channels", type=table.at_least(1), default=512)
     parser.add_argument(
-        "--images", type=table.at_least(1), default=256, help="Plain gratings, of 9096."
-    )
-    parser.add_argument("--units", type=table.at_least(1), default=100, help="Plain units.")
+        "--images", type=table.at_least(1), default=256,
+        help="Gratings for the plain procedure, of 9096. Default: 256.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--units", type=table.at_least(1), default=100,
+        help="Units for the plain procedure. Default: 100.",
+    )  # fmt: skip
     options = parser.parse_args(argv)
     bootstraps = 1000
     if options.quick:

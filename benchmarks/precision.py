@@ -1,16 +1,15 @@
 """Measure what the precision of products changes: ``python -m benchmarks.precision RUN_DIR ...``.
 
-A TPU multiplies in 1, 3 or 6 passes of bfloat16, a GPU in TF32 unless asked, see
-``benchmarks.passes``, and a CPU in float32. Here a CPU computes all of them, on the same images
-with the same keys:
+A TPU multiplies in 1, 3 or 6 passes of bfloat16, a GPU by default in TF32, and a CPU in float32
+(``benchmarks.passes``). Here a CPU computes all of them, on the same images with the same keys:
 
   products     logits, gradients of images, predictions and clean accuracy of trained networks
   attacks      their accuracy under attack
   physiology   the V1 scores of a Gabor bank
-  training     the accuracy of networks that are trained so, for several seeds
+  training     the accuracy of networks that are trained in each precision, for several seeds
 
-A difference is the mean over images, with its 95 % interval, of the probability of being right less
-that in float32. Where no image changes, the interval has no width.
+A difference is the probability of being right minus that in float32, as the mean over images with
+its 95 % interval. If no image changes, the interval has no width.
 """
 
 import contextlib
@@ -225,28 +224,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark with the given arguments and return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     parser = table.parser("benchmarks.precision", __doc__)
-    parser.add_argument("runs", nargs="*", metavar="RUN_DIR", help="For products and attacks.")
+    parser.add_argument("runs", nargs="*", metavar="RUN_DIR", help="Runs for products and attacks.")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS[:3]))
     parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS))
     parser.add_argument(
-        "--images", type=table.at_least(1), default=1000, help="For products. Default: 1000."
+        "--images", type=table.at_least(1), default=1000, help="Images for products. Default: 1000."
     )
     parser.add_argument(
-        "--attacked", type=table.at_least(1), default=300, help="For attacks. Default: 300."
+        "--attacked", type=table.at_least(1), default=300, help="Images for attacks. Default: 300."
     )
     parser.add_argument(
         "--batch", type=table.at_least(1), default=50, help="Images at a time. Default: 50."
     )
     parser.add_argument(
-        "--channels", type=table.at_least(1), default=64, help="For physiology. Default: 64."
+        "--channels", type=table.at_least(1), default=64, help="Physiology channels. Default: 64."
     )
-    parser.add_argument("--configs", nargs="*", default=[], help="For training.")
+    parser.add_argument("--configs", nargs="*", default=[], help="Configs for training.")
     parser.add_argument(
-        "--seeds", type=table.at_least(1), default=3, help="For training. Default: 3."
+        "--seeds", type=table.at_least(1), default=3, help="Seeds for training. Default: 3."
     )
     parser.add_argument(
         "--precisions", nargs="+", choices=PRECISIONS[1:], default=list(PRECISIONS[1:]),
-        help="Beside float32. Default: all.",
+        help="Precisions to compare with float32. Default: all.",
     )  # fmt: skip
     options = parser.parse_args(argv)
     try:
@@ -257,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, RuntimeError, OSError) as error:
         parser.error(str(error))
     if "training" in options.parts and not options.configs:
-        parser.error("--parts training needs --configs, the names of what is trained")
+        parser.error("--parts training needs --configs, the names of configs to train")
     if options.quick:
         options.images = options.attacked = options.batch = 10
         options.channels = 8
@@ -265,14 +264,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     fast.keep_memory()
     surroundings = table.environment("benchmarks.precision", argv)
     precisions = (FLOAT32, *options.precisions)
-    found: Numbers = {}
+    tables: Numbers = {}
 
     def note(title: str, rows: Numbers) -> None:
-        found[title] = rows
+        tables[title] = rows
         print(f"{title}\n\n{markdown(rows)}\n", flush=True)
         # Written after each table, so that a run that is stopped leaves its numbers.
         if options.json is not None:
-            options.json.write_text(table.to_json(surroundings, options, tables=found))
+            options.json.write_text(table.to_json(surroundings, options, tables=tables))
 
     print(f"{table.heading(surroundings)}\n")
     for run_dir in options.runs:

@@ -61,10 +61,10 @@ class Sizes:
     Attributes:
       mesh: the devices.
       network: name of ``models.create``.
-      images: per chip.
-      precision: of matrix products outside of training.
+      images: number of images per chip.
+      precision: precision of matrix products outside of training.
       size: side of the images in pixels.
-      width: of the network; None for the published one.
+      width: width of the network; None for the published one.
     """
 
     mesh: Mesh
@@ -89,17 +89,17 @@ class Sizes:
 
     @property
     def pictures(self) -> jax.ShapeDtypeStruct:
-        """Images."""
+        """The shape of the images."""
         return self.split((self.size, self.size, 3), jnp.float32)
 
     @property
     def labels(self) -> jax.ShapeDtypeStruct:
-        """Labels."""
+        """The shape of the labels."""
         return self.split((), jnp.int32)
 
     @property
     def keys(self) -> jax.ShapeDtypeStruct:
-        """One key for each image."""
+        """The shape of the keys, one for each image."""
         return self.split((), jax.random.key(0).dtype)
 
 

@@ -47,7 +47,7 @@ EXPERIMENT = Experiment(
     checkpoint_every=1000.0,
     log_every=1_000_000,
 )
-# A network that compiles soon, for --quick.
+# A network that compiles quickly, for --quick.
 SMALL = dataclasses.replace(
     EXPERIMENT,
     model=training.ModelConfig("alexnet", image_size=28, in_channels=1, width=1),
@@ -194,7 +194,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
     parser.add_argument("part", choices=("weak", "options", "model"))
     parser.add_argument("--quick", action="store_true", help="Few steps: show that it runs.")
-    parser.add_argument("--distributed", help="For weak: as in train.py.")
+    parser.add_argument("--distributed", help="For weak: as for train.py.")
     parser.add_argument(
         "--run-dir", type=Path, help="With --distributed: a new directory that all share."
     )
@@ -203,7 +203,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.distributed is not None:
         if arguments.part != "weak":
             parser.error(f"--distributed is for weak, got {arguments.part}; leave it out")
-        # Other platforms ignore it.
+        # Platforms other than the CPU ignore this setting.
         jax.config.update("jax_num_cpu_devices", DEVICES_OF_A_PROCESS)
         try:
             meshes.join_processes(arguments.distributed)

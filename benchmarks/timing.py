@@ -1,9 +1,10 @@
 """Times programs in turn, each in a process of its own.
 
-In turn, so that other work on the machine affects all programs alike. In processes, because
-programs in one process change the memory of each other. PyTorch's attack on a small CNN took half
-the time after another program had made the C library keep freed memory, and a training step in JAX
-took a third more time after another program had received the pages that it returns.
+They run in turn, so that other work on the machine affects all programs alike. They run in separate
+processes, because the memory use of one program changes the times of others in its process.
+PyTorch's attack on a small CNN took half the time after another program had made the C library keep
+freed memory. A training step in JAX took a third more time after another program had received the
+pages that the step returns.
 """
 
 import contextlib

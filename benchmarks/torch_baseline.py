@@ -1,4 +1,4 @@
-"""A PyTorch VOneNet of the usual cost: two dense banks, ``torch.randn``, torchvision's trunk.
+"""A PyTorch VOneNet as usually written: two dense banks, ``torch.randn``, torchvision's trunk.
 
 It is written from the published equations. Each function imports PyTorch when it is called, because
 the benchmarks also run without PyTorch.

@@ -1,12 +1,12 @@
 """The paper's table from the paper's weights: the published VOneNets and their base networks.
 
-Whichever of the files are below ``--weights``, by the names under which their authors publish them:
-five VOneNets of dicarlolab/vonenet, torchvision's ResNet-50 and AlexNet, CORnet-S, and MadryLab's
-ResNet-50 that was trained adversarially at 4/255. Files that are missing are named. The protocol is
-that of the authors at the time of the paper: every tenth validation image (5,000), PGD of 64 steps
-of eps/32 with gradients averaged over 10 noise draws at four budgets in three norms, and the 15
-corruptions at five severities. Only ``--source`` is needed beside the files: a folder of the 50,000
-validation images with a folder for each WordNet number, or tfds:imagenet2012.
+The files below ``--weights`` have the names under which their authors publish them: five VOneNets
+of dicarlolab/vonenet, torchvision's ResNet-50 and AlexNet, CORnet-S, and MadryLab's ResNet-50 that
+was trained adversarially at 4/255. Missing files are listed and left out. The protocol is that of
+the authors at the time of the paper: every tenth validation image (5,000), PGD of 64 steps of
+eps/32 with gradients averaged over 10 noise draws at four budgets in three norms, and the 15
+corruptions at five severities. Besides the files, only ``--source`` is needed: a folder of the
+50,000 validation images with a folder for each WordNet number, or tfds:imagenet2012.
 
 Paper row: figure 2 and table 1 of Dapello, Marques et al. 2020 (the numbers of the tables are not
 public).
@@ -39,7 +39,7 @@ sweep = Sweep(
     group="published",
     members={label: Member(Weights(pattern)) for label, pattern in _FILES.items()},
     evaluations=[
-        # Of a smaller set of images, all.
+        # 5,000 images, or all of a smaller set.
         Request(suite=("clean",)),
         *attacks(None, step_rules=("eps/32",), norm_rules=("art-1.5",)),
         Request(suite=("corruptions",), corruptions=CORRUPTIONS),

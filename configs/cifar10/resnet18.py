@@ -1,6 +1,6 @@
 """ResNet-18 (3x3 stem) on CIFAR-10: the base network of cifar10/vone_resnet18.
 
-The recipe of the published CIFAR-10 VOneNets is not public but for its 150 epochs; the rest is this
+Of the recipe of the published CIFAR-10 VOneNets only its 150 epochs are public. The rest is this
 project's choice: batch 128, SGD 0.1 with momentum 0.9 and weight decay 5e-4, cosine, crops of 4
 padded pixels and flip.
 

@@ -1,7 +1,7 @@
 """AlexNet on ImageNet: the base network of VOneAlexNet.
 
-The recipe of imagenet/resnet50 but for the learning rate, 0.01, which is this project's choice: the
-authors' rate for AlexNet is not published, and AlexNet has no batch norm to bear 0.1.
+The recipe of imagenet/resnet50, except for the learning rate of 0.01, which is this project's
+choice: the authors' rate for AlexNet is not published, and 0.1 is too high without batch norm.
 
 Paper row: AlexNet (Dapello, Marques et al. 2020; the numbers of the tables are not public).
 Expected: not measured.

@@ -1,6 +1,6 @@
 """CORnet-S on ImageNet with the recipe of imagenet/resnet50: the base network of VOneCORnet-S.
 
-That the authors used the same recipe for CORnet-S is likely, not published.
+The authors probably used the same recipe for CORnet-S, but this is not published.
 
 Paper row: CORnet-S (Dapello, Marques et al. 2020; the numbers of the tables are not public).
 Expected: not measured.

@@ -1,6 +1,6 @@
 """ResNet-50 on Imagenette, ten classes of ImageNet: the base network of imagenette/vone_resnet50.
 
-The VOneNet authors' ImageNet recipe as it stands; that it suits the smaller set is not shown.
+The VOneNet authors' ImageNet recipe, unchanged. Whether it suits the smaller set is not known.
 
 Paper row: none.
 Expected: not measured.

@@ -1,9 +1,9 @@
 """The networks of the laboratory: small ResNet-18s on Fashion-MNIST, every control of the paper.
 
-Full Fashion-MNIST at 28 pixels, 3 epochs: small enough for 2 CPU cores, so that every experiment
-of the paper can be run again by anybody. ``python -m vone_jax.data.prepare idx`` gets the images.
-Sweeps pick networks from here by label. A label is also the name of a run directory, so sweeps
-share what is trained.
+Full Fashion-MNIST at 28 pixels, 3 epochs: small enough for 2 CPU cores, so that anybody can repeat
+every experiment of the paper. ``python -m vone_jax.data.prepare idx`` gets the images. Sweeps pick
+networks from here by label. A label is also the name of a run directory, so sweeps share trained
+networks.
 """
 
 from collections.abc import Iterable, Sequence
@@ -74,8 +74,8 @@ def _seeds(label: str, network: Experiment) -> dict[str, Experiment]:
 SEEDS = (0, 1, 2)
 # An image spans one degree here, so the pools are small. The gain keeps the mean response.
 _surround = SurroundNormalization(largest_extent=0.28, position_pooling=0.1, gain=1.6)
-# V1 of an EVNet reads cells, whose responses are 3.2 times as large as those to images that the
-# surround assumes.
+# V1 of an EVNet reads cells, not images. So its responses are 3.2 times as large as the surround
+# assumes.
 _ev_surround = replace(_surround, c50=3.2 * _surround.c50, gain=3.2 * _surround.gain)
 
 # The eight V1 variants of Baidya et al. (2021).
@@ -98,7 +98,7 @@ NETWORKS: dict[str, Experiment] = {
     # Half the gain gives complex cells the mean response of simple ones.
     **_seeds("vone-complex-gain-7.5", _v1(simple_channels=0, complex_channels=64, k_exc=7.5)),
     # A third and three times the gain: mean responses of about 0.3 and 3. The variance of the noise
-    # follows the mean, so beside the response it is stronger and weaker.
+    # follows the mean, so relative to the response it is stronger and weaker.
     "vone-gain-5": _v1(k_exc=5.0),
     "vone-gain-45": _v1(k_exc=45.0),
     # Stochasticity. The gain behind the stem makes its mean response about 1, that of V1.
@@ -155,5 +155,5 @@ def members(labels: Sequence[str]) -> dict[str, Member]:
 
 
 def laboratory(name: str, labels: Sequence[str], further: Iterable[Request] = ()) -> Sweep:
-    """The sweep over networks by label, with ``EVALUATIONS`` and perhaps further evaluations."""
+    """The sweep over the networks of these labels, with ``EVALUATIONS`` and ``further`` ones."""
     return Sweep(name, "laboratory", members(labels), [*EVALUATIONS, *further])

@@ -3,7 +3,7 @@
 Paper row: none. Piper et al. (2025) compare them on ImageNet.
 Expected: docs/results.md; 4 points more on corruptions than VOneNets, 6 less at 16/255. With a
 surround 8 points more.
-Hardware: 2 CPU cores. Wall time: 5 to 16 minutes of one core per network, training and all.
+Hardware: 2 CPU cores. Wall time: 5 to 16 minutes of one core per network, training included.
 Command: python sweep.py laboratory/subcortical
 """
 

@@ -2,7 +2,7 @@
 
 Paper row: none.
 Expected: docs/results.md; 5 to 10 points more on corruptions, 1 less on clean images.
-Hardware: 2 CPU cores. Wall time: 5 to 12 minutes of one core per network, training and all.
+Hardware: 2 CPU cores. Wall time: 5 to 12 minutes of one core per network, training included.
 Command: python sweep.py laboratory/surround
 """
 

@@ -1,8 +1,7 @@
 """Are V1-like networks robust? V1 match against accuracy at weak budgets, over all networks.
 
-The report's v1_match.md has both correlations, v1_match.png the plot. The layers that compete are
-V1 of a VOneNet and, of a base network, the stem and the first two stages: later ones take long on a
-CPU.
+The report's v1_match.md has both correlations, v1_match.png the plot. The recorded layers are V1 of
+a VOneNet, and the stem and the first two stages of a base network: later stages take long on a CPU.
 
 Paper row: V1 explained variance against white-box accuracy (figure 1 of Dapello, Marques et al.
 2020), with the tuning of single units in the place of explained variance.
@@ -34,7 +33,7 @@ sweep = Sweep(
     },
     evaluations=[
         Request(suite=("clean",)),
-        # Those of the other norms cost as much again, and at 28 pixels they are weaker still.
+        # Attacks in the other norms cost as much again, and at 28 pixels they are even weaker.
         Request(suite=("linf",), examples=200),
     ],
     v1_match=True,
