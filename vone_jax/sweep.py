@@ -169,7 +169,7 @@ class _Command(NamedTuple):
     step: str
     arguments: tuple[str, ...]
     key: str
-    # Members that must be trained.
+    # The members whose weights the command needs: this one, or those of an ensemble.
     needs: Sequence[str]
 
 

@@ -524,7 +524,7 @@ def test_what_is_for_other_networks_is_refused(vone, tmp_path, spec):
         network = tmp_path / "net"
     with pytest.raises(NetworkError, match="step is for a directory of train.py, got 7 with .*net"):
         vone_jax.open_network(network, step=7)
-    with pytest.raises(NetworkError, match="v1 is for checkpoint files"):
+    with pytest.raises(NetworkError, match="v1_fields is for checkpoint files"):
         vone_jax.open_network(network, v1_fields={"stride": 4})
 
 

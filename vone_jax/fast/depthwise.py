@@ -34,9 +34,9 @@ def convolve_depthwise(
 ) -> jax.Array:
     """Convolve each channel of NHWC images with its own kernel, with explicit padding.
 
-    The plain form is ``lax.conv_general_dilated`` with as many groups as channels, which GPUs,
-    TPUs and 16-bit types use in both forms. On CPUs the fast form takes a tenth of the time, and a
-    tenth to a hundredth for the gradients.
+    The plain form is ``lax.conv_general_dilated`` with as many groups as channels. GPUs, TPUs and
+    types other than float32 use it in both forms. On CPUs the fast form takes a tenth of the time,
+    and a tenth to a hundredth for the gradients.
 
     Args:
       images: (N, H, W, C).

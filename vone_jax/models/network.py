@@ -325,7 +325,7 @@ def noise_of(model: Model) -> Noise:
 
 
 def is_stochastic(model: Model) -> bool:
-    """Return True if the network's logits depend on the key."""
+    """Return True if the network has noise, so that its logits depend on the key."""
     return noise_of(model) is not None
 
 

@@ -98,7 +98,7 @@ def open_network(
     if step is not None and (opened or not (_is_run(path) or "+" in named)):
         raise NetworkError(f"step is for a directory of train.py, got {step} with {named}")
     if v1_fields and (opened or path.suffix not in _CHECKPOINTS or not path.is_file()):
-        raise NetworkError(f"v1 is for checkpoint files, got {dict(v1_fields)} with {named}")
+        raise NetworkError(f"v1_fields is for checkpoint files, got {dict(v1_fields)} with {named}")
     network = spec if opened else _open(named, path, step, v1_fields or {}, class_names or ())
     if class_names is not None:
         network = dataclasses.replace(network, class_names=tuple(class_names))
@@ -106,7 +106,8 @@ def open_network(
         if class_names is None:
             raise NetworkError(
                 f"{named} has {len(network.class_names)} names of classes for its "
-                f"{network.num_classes} logits"
+                f"{network.num_classes} logits; give one for each logit as class_names, or in the "
+                "file --class-names"
             )
         raise NetworkError(
             f"class_names must be {network.num_classes} names, one for each logit of "

@@ -177,7 +177,8 @@ class FilterBank:
     ) -> Cells:
         """Return what ``__call__`` returns, but with kernels that are trained and may be traced.
 
-        The kernels get zeros for the channels that they do not read, and they have gradients.
+        The kernels get zeros for the channels that they do not read, and they have gradients. The
+        cells must not have ``normalise``, see ``VOneBlockConfig.tuned``.
         """
         (in_phase, quadrature), simple = kernels, self.num_simple
         reach = in_phase.shape[-1] // 2
