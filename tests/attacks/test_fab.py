@@ -149,7 +149,7 @@ def test_more_targets_than_other_classes_are_refused():
         ({"norm": "l0"}, "norm must be one of linf, l2, l1"),
         ({"eps": float("inf")}, "eps must be a finite number"),
         ({"targets": 0}, "targets must be an integer >= 1"),
-        ({"targets": 2, "targeted": True}, "got 2 with targeted=True"),
+        ({"targets": 2, "targeted": True}, "targets must be None with targeted=True.* got 2"),
         ({"steps": 0}, "steps must be an integer >= 1"),
     ],
 )

@@ -59,7 +59,10 @@ def test_the_linearised_attacks_find_the_distance_of_the_boundary(attack):
     [
         (lambda: APGD("linf", 0.1, loss="dlr", targeted=True), 'loss "dlr" is for untargeted'),
         (lambda: APGD("linf", 0.1, loss="targeted_dlr", targeted=True), "is for untargeted"),
-        (lambda: FAB("linf", 0.1, targets=2, targeted=True), "got 2 with targeted=True"),
+        (
+            lambda: FAB("linf", 0.1, targets=2, targeted=True),
+            "targets must be None with targeted=True, .*got 2",
+        ),
         (
             lambda: AutoAttack(
                 "linf", 0.1, version="custom", attacks=(PGD("linf", 0.1, targeted=True),)

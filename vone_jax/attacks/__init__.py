@@ -2,11 +2,11 @@
 
 A classifier takes one typed key per example; ``per_example`` adapts a function of a single key.
 
-Within a radius: ``FGSM``, ``PGD``, ``MIFGSM``, ``APGD`` along the gradient, ``SPSA`` and
-``Square`` from scores alone, ``RandomNoise`` as a baseline. The closest adversarial image:
-``FAB``, ``DeepFool``, ``CW``, ``DDN``, ``FMN``. Of several the worst: ``AutoAttack``. Made on
-another network: ``Transfer``. On a few images at a time: ``InBatches``. The imports below are the
-public names.
+Within a radius, ``FGSM``, ``PGD``, ``MIFGSM`` and ``APGD`` follow the gradient, ``SPSA`` and
+``Square`` use scores alone, and ``RandomNoise`` is a baseline. ``FAB``, ``DeepFool``, ``CW``,
+``DDN`` and ``FMN`` find the closest adversarial image. ``AutoAttack`` keeps the worst of several
+attacks, ``Transfer`` attacks another network, and ``InBatches`` takes a few images at a time. The
+imports below are the public names.
 """
 
 # ruff: noqa: F401

@@ -33,8 +33,8 @@ def checkpoints(steps: int, variant: str) -> list[int]:
     """Return the numbers of steps after which Auto-PGD checks its step size.
 
     The variant "paper" is ceil(p_j N) for a run of N steps, with p_1 = 0.22 and gaps that shrink
-    by 0.03 down to 0.06 (Croce and Hein, 2020, section 3.3). "code" is the same in whole
-    iterations, int(0.22 N) and so on. For N = 100 both agree. "sparse" is the even spacing for L1.
+    by 0.03 down to 0.06 (Croce and Hein, 2020, section 3.3). "code" first rounds 0.22 N, 0.03 N and
+    0.06 N down to integers. For N = 100 both agree. "sparse" is the even spacing for L1.
     """
     if variant == "sparse":
         every = max(int(0.04 * steps), 1)
@@ -43,7 +43,7 @@ def checkpoints(steps: int, variant: str) -> list[int]:
         first, shrink, least = (max(int(part * steps), 1) for part in (0.22, 0.03, 0.06))
         points = itertools.accumulate(max(first - shrink * j, least) for j in itertools.count())
     else:
-        # In hundredths, because 0.22 + 0.19 + ... times N has to round up exactly.
+        # Integers in hundredths, because sums of 0.22 + 0.19 + ... in floats may round up wrongly.
         parts = itertools.accumulate(max(22 - 3 * j, 6) for j in itertools.count())
         points = (-(-part * steps // 100) for part in parts)
     # A short run may round two points to one.
@@ -59,7 +59,7 @@ def stages(steps: int, large_eps_schedule: bool) -> list[tuple[int, int]]:
 
 
 class Halving(NamedTuple):
-    """The control for L-infinity and L2: halve the step where the loss stopped rising."""
+    """The step-size control for L-infinity and L2: halve the step where the loss stopped rising."""
 
     step_size: Values
     rises: Values
@@ -70,7 +70,7 @@ class Halving(NamedTuple):
     @classmethod
     def start(cls, step_size: Values) -> "Halving":
         unknown = jnp.full_like(step_size, -jnp.inf)
-        # As if halved before: the first checkpoint only tests how often the loss rose.
+        # ``halved`` starts as True: the first checkpoint only tests how often the loss rose.
         return cls(step_size, jnp.zeros_like(step_size), unknown, unknown, step_size >= 0)
 
     def observe(self, loss: Values, number: Array, variant: str) -> "Halving":
@@ -96,7 +96,7 @@ class Halving(NamedTuple):
 class Sparsity(NamedTuple):
     """The control for L1: step size and number of moved values follow the best point's sparsity.
 
-    It is section 3 of Croce and Hein, Mind the box.
+    See section 3 of Croce and Hein, Mind the box.
     """
 
     step_size: Values
@@ -112,7 +112,7 @@ class Sparsity(NamedTuple):
 
 
 class _Point(NamedTuple):
-    """The iterates of the highest loss."""
+    """A batch of iterates, with the gradients and values of their losses."""
 
     images: Images
     slope: Images
@@ -135,19 +135,19 @@ class _State(NamedTuple):
 class APGD(Attack):
     """Auto-PGD on an averaged loss, each example with its own step size.
 
-    Each run starts at a random point of the ball. The last iterate that is misclassified is
-    its result, or the iterate with the highest loss if there is none. On a classifier with
-    noise every decision takes the loss averaged over the draws of that step. A misclassified
-    iterate counts there only if draws that the run has not used confirm it.
+    Each run starts at a random point of the ball. Its result is the last misclassified iterate, or
+    the iterate with the highest loss if none is misclassified. On a classifier with noise, every
+    decision takes the loss averaged over the draws of that step, and a misclassified iterate counts
+    only if draws that the run has not used confirm it.
 
     Attributes:
       steps: number of steps of one run, over all stages.
       restarts: number of runs with other starts, or of rounds over the targets. The strongest
-        result is kept, and an image that is surely misclassified is not attacked again.
+        result is kept. An image that all judging draws misclassify keeps its result.
       loss: "cross_entropy", "dlr", "margin", or "targeted_dlr", which makes one run for each of
         the likeliest other classes of the clean image, and counts any misclassification.
       targets: number of these classes; never more than there are other classes.
-      rho: share of steps that must raise the loss, or the step size is halved (L-infinity, L2).
+      rho: the step size is halved if less than this share of steps raised the loss (not for L1).
       checkpoints: "paper", or "code" for the authors' program: it reconsiders the step size at
         other steps unless there are 100, also halves it if exactly the share ``rho`` of steps
         raised the loss, and treats the loss before the first step as 0.
@@ -191,7 +191,7 @@ class APGD(Attack):
             confirmed = (first.right == 0) | (first.right < second.right)
             rival = norms.select(confirmed, (fooling, first), (highest, second))
             # An image that every draw misclassifies keeps its result. It is computed again only
-            # because its batch is.
+            # because it shares a batch with others.
             open_ = best[1].right > 0
             best = norms.select(open_ & rival[1].beats(best[1]), rival, best)
             return number + 1, best, finite & (fine | ~open_)
@@ -222,8 +222,8 @@ class APGD(Attack):
     ) -> tuple[Images, Images, Mask]:
         """Make one run from a random start.
 
-        Return the last misclassified iterate of each example, or the one of the highest loss if
-        there is none; the latter; and whether all losses and gradients were finite.
+        Return three arrays: the last misclassified iterate of each example, or else the iterate
+        with the highest loss; the latter in any case; True where losses and gradients were finite.
         """
         targeted_dlr = functools.partial(losses.targeted_dlr, targets=target)
         function = losses.LOSSES.get(self.loss, targeted_dlr)
@@ -240,8 +240,8 @@ class APGD(Attack):
                 slope, loss, logits = self.gradient(
                     prng.fold(stage_keys, number), logits_fn, state.images, labels, function
                 )
-                # One draw is enough: without noise all are the same, and with noise other draws
-                # have to confirm it.
+                # One draw is enough: without noise all draws agree, and with noise the judging
+                # draws have to confirm a misclassification.
                 wrong = losses.misled(logits[0], labels, self.targeted)
                 point = _Point(state.images, slope, loss)
                 best = norms.select(loss > state.best.loss, point, state.best)
@@ -285,7 +285,7 @@ class APGD(Attack):
                 finite=finite,
                 control=self._control(first, images, eps, stage_number),
             )
-            # One iteration more than steps: each begins with the loss of the last step's result.
+            # One more iteration than steps, because each evaluates the result of the step before.
             state = jax.lax.fori_loop(0, steps + 1, step, state)
             highest = state.best.images
             return (highest, norms.select(state.fooled, state.fooling, highest), state.finite), None
@@ -299,7 +299,7 @@ class APGD(Attack):
         return fooling, highest, finite
 
     def _gaps(self) -> Int[Array, "stages steps"]:
-        """Return for each stage the steps since the last checkpoint at each checkpoint, else 0."""
+        """Return for each step of a stage the steps since the last checkpoint; 0 in between."""
         plan = stages(self.steps, self.large_eps_schedule)
         gaps = np.zeros((len(plan), max(steps for _, steps in plan) + 1), np.int32)
         for row, (_, steps) in zip(gaps, plan, strict=True):

@@ -1,4 +1,4 @@
-"""The form every attack has: a frozen dataclass that is a pytree and a pure function.
+"""The base class of all attacks: a frozen dataclass that is a pytree, with a pure function.
 
 An attack's radius and step size are leaves, everything else is static. So one compiled function
 serves a whole ladder of radii, and an attack is passed to a jitted function like an array.
@@ -31,18 +31,18 @@ Loss = Annotated[str, (*losses.LOSSES,)]
 class Attack(abc.ABC):
     """Base of the attacks; subclasses are frozen dataclasses with a method ``perturb``.
 
-    These fields mean the same in every attack that has them. Each attack documents the others,
-    and what it adds to these.
+    These fields mean the same in every attack that has them. The docstring of each attack describes
+    its other fields, and any addition to these.
 
     Attributes:
       norm: the norm that bounds or measures perturbations: "linf", "l2" or "l1".
       eps: the radius of the ball in pixel units, for instance 4/255.
       steps: number of steps of a run.
-      eot_samples: noise draws per step. The gradient is that of the loss averaged over them.
+      eot_samples: noise draws per step. The loss is averaged over them before it is differentiated.
       estimator: what is averaged over the draws, see ``losses.averaged``.
       loss: the loss that the attack raises: "cross_entropy", "margin" or "dlr".
       targeted: whether labels are classes to reach rather than to leave. The attack then lowers
-        the loss, and reaching the target counts as misclassification. Not with "dlr".
+        the loss, and reaching the target counts as misclassification. Not allowed with "dlr".
 
     Raises:
       ValueError, TypeError: if a field is out of range; the message names it.
@@ -72,8 +72,8 @@ class Attack(abc.ABC):
         """Return adversarial images.
 
         Args:
-          key: typed key. A scalar numbers the examples by position; an array of N keys gives
-            each example its own, and then its result does not depend on the batch around it.
+          key: typed key. With one key, the draws of an example depend on its position. With an
+            array of N keys, one per example, a result does not depend on the rest of the batch.
           logits_fn: classifier ``(keys, images) -> logits``; may draw noise from its keys.
           images: images in [0, 1].
           labels: the true classes or, for a targeted attack, the classes to reach.
@@ -94,10 +94,10 @@ class Attack(abc.ABC):
         if jnp.ndim(self.eps):
             raise ValueError(
                 f"eps must be one number, got an array of shape {jnp.shape(self.eps)}; "
-                f"jax.vmap over attacks, or a loop, makes a ladder without compiling again"
+                f"for several radii, use a loop or jax.vmap over attacks; neither compiles again"
             )
-        # A network of this package returns logits, and its NaN shows in the result. So a forward
-        # pass is saved, and a program less compiled.
+        # A network of this package returns logits, and its NaN shows in the result. Without the
+        # check of its logits, a forward pass and a compilation are saved.
         known = getattr(getattr(logits_fn, "func", None), "returns_logits", False)
         check = checks.arrays if known and self.propagates_nan else checks.batch
         images, labels = check(key, logits_fn, images, labels)
@@ -106,7 +106,7 @@ class Attack(abc.ABC):
 
     @abc.abstractmethod
     def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
-        """The attack itself: pure, on checked input, with one key per example."""
+        """Run the attack: a pure function of checked input, with one key per example."""
 
     def evaluate(
         self,
@@ -132,8 +132,8 @@ class Attack(abc.ABC):
     ) -> tuple[Images, classifier.Values, classifier.Draws]:
         """Return the gradient of each example's loss, and what ``evaluate`` returns.
 
-        The gradient of an example is NaN where its loss or a logit is not finite, which an
-        operation that hides them, such as ``where``, would pass over.
+        The gradient of an example is NaN where its loss or a logit is not finite. Otherwise an
+        operation such as ``where`` could hide that the loss or the logit is not finite.
         """
 
         def total(images: Images) -> tuple[Array, tuple[Array, Array]]:
@@ -171,7 +171,7 @@ def pytree(*leaves: str) -> Callable[[Class], Class]:
 def compiled(
     attack: Attack, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels
 ) -> Images:
-    """The attack as one compiled function, on checked input, with one key per example."""
+    """Run an attack as one compiled function, on checked input, with one key per example."""
     logits_fn = classifier.checked(logits_fn, keys, images)
     return jax.lax.stop_gradient(attack.perturb(keys, logits_fn, images, labels))
 

@@ -1,4 +1,4 @@
-"""AutoAttack: an ensemble of attacks without parameters, and for each image the worst of them.
+"""AutoAttack: an ensemble of parameter-free attacks, which keeps the worst result for each image.
 
 References:
   Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse
@@ -36,13 +36,13 @@ Best = tuple[Images, Verdict]
 
 @pytree("eps", "attacks")
 class AutoAttack(Attack):
-    """The members of a version of AutoAttack one after the other, each from the clean image.
+    """An ensemble that runs its member attacks one after the other, each from the clean image.
 
-    For each image the strongest candidate is kept, the clean image among them: the one that is
-    classified right in the fewest noise draws and, among equals, has the largest mean margin.
-    These draws belong to no attack. Later members skip an image only once all of these draws are
-    wrong. So a classifier with noise is not beaten by luck: to score the result, use other draws
-    again. For a classifier without noise this is the usual worst case.
+    The strongest of the clean image and all adversarial ones is kept: the one that is classified
+    right in the fewest noise draws and, among equals, has the largest mean margin. No attack uses
+    these judging draws. Later members skip an image only if all of these draws misclassify it. So a
+    lucky draw does not beat a classifier with noise. Score the result with yet other draws. For a
+    classifier without noise this is the usual worst case.
 
     Attributes:
       version: "standard", "plus", "rand" for classifiers with noise, or "custom".
@@ -68,8 +68,8 @@ class AutoAttack(Attack):
             return
         if (self.version == "custom") != bool(self.attacks):
             raise ValueError(
-                f'attacks go with version "custom" and with no other, got {len(self.attacks)} '
-                f'attacks with version "{self.version}"'
+                f'attacks must be given with version "custom" and with no other version, got '
+                f'{len(self.attacks)} attacks with version "{self.version}"'
             )
         for member in self.attacks:
             _check_member(member, self.norm, self.eps)
@@ -129,11 +129,11 @@ class AutoAttack(Attack):
         them. Under ``jit`` and ``vmap``, and for arrays that are spread over several hosts, every
         member attacks every image instead, with the same result.
         """
-        # Before anything is computed.
+        # The input is checked before anything is computed.
         images, labels = checks.arrays(key, logits_fn, images, labels)
         members = self.members(checks.classes(key, logits_fn, images))
         keys, logits_fn, images, labels = self.prepared(key, logits_fn, images, labels)
-        # Traced if anything that the classifier uses is, and within ``jit`` in any case.
+        # The logits are traced within ``jit``, and if anything that the classifier uses is traced.
         logits = classifier.checked(logits_fn, keys, images)(keys, images)
         traced = any(isinstance(leaf, Tracer) for leaf in (*jax.tree.leaves(self), logits, labels))
         if traced or not images.is_fully_addressable:
@@ -171,7 +171,7 @@ class AutoAttack(Attack):
         return best[0]
 
     def _calls(self, images: Images, rows: np.ndarray) -> list[np.ndarray]:
-        """Return the rows in portions of one size, filled up with the first row."""
+        """Split rows into calls of one size. The last call is filled up with the first row."""
         devices = len(images.sharding.device_set)
         size = math.ceil(min(self.batch_size, images.shape[0]) / devices) * devices
         padded = np.concatenate([rows, np.repeat(rows[:1], -len(rows) % size)])
@@ -195,7 +195,7 @@ def _check_member(member: Any, norm: str, eps: Any) -> None:
 def _take(array: Array, rows: np.ndarray) -> Array:
     """Return rows of an array with the sharding of the array."""
     taken = array[rows]
-    # On one device nothing is placed, or the result could not meet arrays on several.
+    # With one device, nothing is placed: a placed array could not be used with arrays on several.
     several = len(array.sharding.device_set) > 1
     return jax.device_put(taken, array.sharding) if several else taken
 

@@ -29,9 +29,9 @@ _FIRST, _SECOND, _TINY = 0.9, 0.999, 1e-8
 
 
 class Adam(NamedTuple):
-    """Decaying sums of the gradients and of their squares.
+    """The state of Adam: decaying sums of the gradients and of their squares.
 
-    The optimisers of optax do not run under strict dtype promotion.
+    optax is not used, because its optimisers do not run under strict dtype promotion.
     """
 
     first: Array
@@ -42,9 +42,9 @@ class Adam(NamedTuple):
         return cls(jnp.zeros_like(like), jnp.zeros_like(like))
 
     def direction(self, gradient: Array, number: Array) -> tuple[Array, "Adam"]:
-        """Return the step of a learning rate of one along the gradient, and the new sums.
+        """Return the step along the gradient for a learning rate of 1, and the new sums.
 
-        ``number`` counts the steps before this one. Kingma and Ba, algorithm 1.
+        ``number`` counts the steps before this one. See Kingma and Ba, algorithm 1.
         """
         first = _FIRST * self.first + (1 - _FIRST) * gradient
         second = _SECOND * self.second + (1 - _SECOND) * jnp.square(gradient)
@@ -57,8 +57,8 @@ class Adam(NamedTuple):
 class CW(MinimalNormAttack):
     """Minimal L2 perturbations: Adam on distance plus c times a hinge on the margin.
 
-    The image is 1/2 + tanh(w) / 2, so it never leaves the pixel box. For each image a search for c
-    goes tenfold up until it succeeds and then halves the interval.
+    The image is 1/2 + tanh(w) / 2, so it never leaves the pixel box. For each image c grows tenfold
+    until a run of Adam succeeds. After that, c is bisected.
 
     The defaults are the paper's and cost up to 9 x 10000 forward and backward passes: a hundred
     times an attack of 1000 steps, for distances a few percent smaller.
@@ -66,7 +66,7 @@ class CW(MinimalNormAttack):
     Attributes:
       steps: steps of Adam for each c.
       binary_search_steps: number of values of c.
-      learning_rate: of Adam, in units of w.
+      learning_rate: learning rate of Adam, in units of w.
       initial_const: the first c.
       confidence: required margin beyond the boundary, in logits.
       abort_early: stop an image whose loss no longer falls. The batch goes on until all images
@@ -113,7 +113,7 @@ class CW(MinimalNormAttack):
         closest: Closest,
         const: Values,
     ) -> tuple[Closest, Mask]:
-        """Run Adam from the image, and return for which images it succeeded."""
+        """Run Adam from the images; return the closest images, and True where it succeeded."""
 
         def hinge(logits: Array, labels: Labels) -> Array:
             return jnp.maximum(-self.margin(logits, labels), 0.0)

@@ -34,14 +34,14 @@ def fields(attack: Any) -> None:
 
 
 def _known(value: Any) -> np.ndarray:
-    """Return one or several numbers; none for a tracer or placeholder of a rebuilt pytree."""
+    """Return numbers as an array, empty for a tracer or for a placeholder of a rebuilt pytree."""
     if isinstance(value, Tracer) or not isinstance(value, (numbers.Real, jax.Array, np.ndarray)):
         return np.empty(0)
     return np.atleast_1d(np.asarray(value, np.float64))
 
 
 def radius(name: str, value: Any, within: Range = NOT_NEGATIVE) -> None:
-    """Check that ``value`` is a finite number in a range, or a ladder of them for ``vmap``.
+    """Check that ``value`` is a finite number in a range, or an array of such numbers for ``vmap``.
 
     Traced values pass.
 
@@ -59,7 +59,7 @@ def radius(name: str, value: Any, within: Range = NOT_NEGATIVE) -> None:
 
 
 def within_images(name: str, value: Any) -> None:
-    """Check that an L-infinity radius, or each of a ladder, is at most 1.
+    """Check that an L-infinity radius, or each radius of an array, is at most 1.
 
     Raises:
       ValueError: if it is not.
@@ -88,7 +88,7 @@ def batch(
     images, labels = arrays(key, logits_fn, images, labels)
     if isinstance(_ranges(images, labels)[0], Tracer):
         return images, labels
-    # Keys of its own: the caller's are for the attack.
+    # The check has keys of its own. The caller's keys are for the attack.
     keys = prng.stream(prng.example_keys(key, images.shape[0]), "check")
     logits = classifier.checked(logits_fn, keys, images)(keys, images)
     if positions := _not_finite(logits):
@@ -112,7 +112,7 @@ def arrays(
         key that is not typed.
       ValueError: for shapes that do not fit, images outside [0, 1] or NaN, or labels out of range.
     """
-    prng.as_pytree(logits_fn)  # Arguments in another order are found here.
+    prng.as_pytree(logits_fn)  # Raises if the arguments were passed in another order.
     for name, value in (("images", images), ("labels", labels)):
         if value is None:
             raise TypeError(f"{name} must be an array, got None")
@@ -146,7 +146,7 @@ def arrays(
             low, high = values.min(), values.max()
             what = "NaN" if math.isnan(low) else f"values from {low:g} to {high:g}"
             raise ValueError(
-                f"images must lie in [0, 1], got {what}; a normalisation belongs into the model"
+                f"images must lie in [0, 1], got {what}; a normalisation belongs in the model"
             )
         if first < 0 or last >= number:
             raise ValueError(
@@ -168,29 +168,29 @@ def _ranges(images: Images, labels: Labels) -> tuple[Array, Array, Array]:
 
     Within ``jit`` or ``scan`` the results are tracers, also for arrays from outside.
     """
-    # A minimum on the device may pass over NaN; no comparison holds for it.
+    # A minimum on the device may ignore NaN. A comparison with NaN is False.
     inside = jnp.all((images >= -BOX_TOLERANCE) & (images <= 1 + BOX_TOLERANCE))
     return inside, jnp.min(labels), jnp.max(labels)
 
 
 def not_probabilities(logits: classifier.Logits) -> None:
-    """Check that logits are not probabilities for every example.
+    """Refuse logits that are probabilities for every example.
 
     Raises:
-      ValueError: if they are.
+      ValueError: if all rows are probabilities.
     """
     probabilities = _are_probabilities(logits)
     if not isinstance(probabilities, Tracer) and probabilities:
         raise ValueError(
             "logits_fn must return logits, got probabilities: values in [0, 1] that sum to 1; "
-            "take them before the softmax, or their logarithm"
+            "return the values before the softmax, or the logarithm of the probabilities"
         )
 
 
 @jax.jit
 def _are_probabilities(logits: classifier.Logits) -> Array:
     tolerance: Array | float = PROBABILITY_TOLERANCE
-    # The probabilities of a network in half precision are rounded to it.
+    # A network in half precision rounds its probabilities, so their sums are farther from 1.
     for bits in ((5, 10), (8, 7)):
         rounded = jnp.all(logits == jax.lax.reduce_precision(logits, *bits))
         tolerance = jnp.where(rounded, 2.0 ** -bits[1], tolerance)

@@ -20,7 +20,7 @@ Draws = Float[Array, "draws n classes"]
 Values = Float[Array, " n"]
 Mask = Bool[Array, " n"]
 
-# What a user passes: one key numbers the examples by position, and arrays may be NumPy's.
+# What a user may pass: a key per example or one key for all, and arrays of JAX or NumPy.
 AnyKey = Keys | Key[Array, ""]
 AnyImages = Images | Float[np.ndarray, "n h w c"]
 AnyLabels = Labels | Int[np.ndarray, " n"]
@@ -34,7 +34,7 @@ LogitsFn = Callable[[Keys, Images], Logits]
 def checked(logits_fn: LogitsFn, keys: Keys, images: Images) -> LogitsFn:
     """Return the classifier as a compiled function, after a check of the shape of its logits.
 
-    Its logits have the type of the images.
+    The function returns logits with the dtype of the images.
 
     Raises:
       ValueError: if the logits do not have shape (N, C) with C at least 2.
@@ -59,7 +59,7 @@ def checked(logits_fn: LogitsFn, keys: Keys, images: Images) -> LogitsFn:
 def _logits(logits_fn: Partial, keys: Keys, images: Images):
     logits = prng.call_with_keys(logits_fn, keys, images, "logits_fn", "attacks.per_example")
     if isinstance(logits, Array) and jnp.issubdtype(logits.dtype, jnp.floating):
-        # One type in the loops of attacks, whatever a network computes in.
+        # The loops of attacks need one dtype, whatever dtype a network computes in.
         return logits.astype(images.dtype)
     return logits
 

@@ -1,4 +1,4 @@
-"""DeepFool: straight to the nearest boundary of the linearised classifier, again and again.
+"""DeepFool: repeated steps to the nearest boundary of the linearised classifier.
 
 References:
   Moosavi-Dezfooli et al., DeepFool: a simple and accurate method to fool deep neural networks,
@@ -23,7 +23,8 @@ _EXTRA = 1e-4
 # The norm in which a gradient is measured, so that |f| / size is a distance.
 DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
-# Farther than any two images, and still a number that can be added up: no slope, no boundary.
+# The distance where the slope is zero and there is no boundary: farther than any image, but finite,
+# so that it can be summed.
 _FAR = 1e9
 
 Rivals = Int[Array, "rivals n"]
@@ -62,8 +63,9 @@ class LinearisedAttack(MinimalNormAttack):
         """Return the nearest linearised boundary to one of several classes, and the logits.
 
         The classifier runs forward once and backward once per class, one after the other: the
-        Jacobian of a thousand classes would not fit into memory. ``rivals`` None stands for the
-        likeliest class at this point, which lies between an image and a label that is its target.
+        Jacobian of a thousand classes would not fit into memory. If ``rivals`` is None, the one
+        class is the likeliest one besides the label. Targeted attacks, whose label is the target,
+        use this.
         """
 
         def combined(images: Images) -> tuple[Logits, Draws]:
@@ -97,14 +99,14 @@ class DeepFool(LinearisedAttack):
     another class, and goes a little beyond. An image stops at its first adversarial point. The
     direction does not depend on the pixel box; the result is clipped to it.
 
-    A step costs a forward and ``classes`` backward passes. With a target it is one backward pass:
-    the nearest boundary is that to the class that is likeliest at the present point.
+    A step costs one forward pass and ``classes`` backward passes. A targeted step costs one
+    backward pass: it takes the boundary to the class that is likeliest at the current point.
 
     Attributes:
       steps: largest number of steps.
-      overshoot: how far the sum of the steps is stretched beyond the boundary.
-      classes: other classes considered, those of the highest logits of the image; at most all.
-      estimator: what is linearised of the noise draws, see ``losses.combined``.
+      overshoot: the sum of the steps is multiplied by 1 + ``overshoot``, to cross the boundary.
+      classes: number of other classes considered: those with the highest logits of the clean image.
+      estimator: combination of the noise draws that is linearised, see ``losses.combined``.
     """
 
     norm: Annotated[str, ("l2", "linf")]
@@ -131,7 +133,7 @@ class DeepFool(LinearisedAttack):
             boundary, logits = self.nearest_boundary(step_keys, logits_fn, point, labels, classes)
             closest, adversarial = self.closer(closest, point, logits, images, labels)
             stopped = stopped | adversarial
-            # Up to the other class, or down from it to the target.
+            # Away from the label or, for a targeted attack, towards the label, which is the target.
             slope = -boundary.slope if self.targeted else boundary.slope
             way = norms.direction(slope, self.norm)
             moved = total + (boundary.distance + _EXTRA)[:, None, None, None] * way

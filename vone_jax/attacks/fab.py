@@ -28,7 +28,7 @@ _TINY = 1e-8
 # A step goes at least this many units in the last place of pixels and logits.
 _ROUNDING_STEPS = 16
 
-# In a projection, weights this much smaller than the largest do not move a value.
+# In a projection, a value does not move if its weight is below this share of the largest weight.
 _NEGLIGIBLE = 1e-8
 
 # Newton's method takes about 2 to 14 rounds; the bound only guards against rounding.
@@ -39,25 +39,25 @@ _MOST_ROUNDS = 64
 class FAB(LinearisedAttack):
     """Minimal perturbations by projections onto linearised boundaries within the pixel box.
 
-    Each step projects both the present point and the original image onto the nearest boundary,
-    goes to a mean of the two, a little beyond, and from an adversarial point back towards the
-    original. The image counts as fooled by any class but its label, whatever ``targets`` says.
-    The paper's search along a line at the end is left out, as AutoAttack does.
+    Each step projects both the current point and the original image onto the nearest boundary. It
+    goes a little beyond a mean of the two projections. From an adversarial point it then goes back
+    towards the original. Any class but the label counts as success, whatever ``targets`` says.
+    As in AutoAttack, the paper's final search along a line is left out.
 
-    A step costs two forward passes and a backward pass per class considered: all classes without
-    ``targets``, one with them, and then the whole run is made once per target.
+    A step costs two forward passes, and one backward pass per class considered. Without ``targets``
+    these are all other classes; with ``targets`` it is one class, in one run per target.
 
     Attributes:
       restarts: number of runs. The first begins at the image, the others at random points at half
         the distance found so far, at most ``eps`` / 2. The closest result is kept.
       targets: None considers the boundaries to all classes in every step. A number T makes one
-        run for each of the T classes with the highest logits besides the label: FAB-T, with 9.
+        run for each of the T classes with the highest logits besides the label. FAB-T takes 9.
       alpha_max: largest weight of the original image in the mean.
       eta: extrapolation beyond the boundary, at least 1.
       beta: share of an adversarial perturbation that the step back keeps.
-      estimator: what is linearised of the noise draws, see ``losses.combined``.
+      estimator: combination of the noise draws that is linearised, see ``losses.combined``.
       targeted: whether labels are classes to reach rather than to leave. Each step then considers
-        the boundary to the class that is likeliest at the present point; ``targets`` must be None.
+        the boundary to the class that is likeliest at the current point; ``targets`` must be None.
 
     Raises:
       ValueError, TypeError: if a field is out of range; the message names it. A ``targets`` larger
@@ -80,8 +80,8 @@ class FAB(LinearisedAttack):
         super().__post_init__()
         if self.targeted and self.targets is not None:
             raise ValueError(
-                f"targets are classes that an untargeted attack tries in turn, got {self.targets} "
-                "with targeted=True, where the labels name the target"
+                "targets must be None with targeted=True, where the labels are the targets, got "
+                f"{self.targets}"
             )
 
     @property
@@ -135,10 +135,10 @@ class FAB(LinearisedAttack):
         return groups[None] if self.targets is None else groups[:, None]
 
     def _beyond_rounding(self, boundary: Boundary, logits: Draws) -> Boundary:
-        """Shift the boundary for points that are within rounding of it on the label's side.
+        """Enlarge the gap of points on the label's side that are within rounding of the boundary.
 
         A step that is shorter than the rounding of pixels or logits changes nothing, and ``eta``
-        stretches it by a factor only. Such a point would stay there for all further steps.
+        only multiplies it. Without a larger gap, such a point would never move again.
         """
         rounding = _ROUNDING_STEPS * float(jnp.finfo(logits.dtype).eps)
         values = math.prod(boundary.slope.shape[1:])

@@ -33,9 +33,9 @@ _Change = Annotated[float, Range(most=1.0, below=True)]
 class DDN(MinimalNormAttack):
     """Minimal L2 perturbations: gradient steps on a sphere that shrinks and grows.
 
-    The radius shrinks by ``gamma`` while the image is adversarial and grows by it while not. The
-    length of the steps falls from 1 to 0.01 along a cosine. Where the gradient is zero the step
-    goes in a random direction.
+    The radius shrinks by ``gamma`` after an adversarial point and grows by ``gamma`` after any
+    other. The length of the steps falls from 1 to 0.01 along a cosine. Where the gradient is zero,
+    the step goes in a random direction.
 
     Attributes:
       initial_norm: radius of the first sphere.
@@ -92,21 +92,21 @@ def cosine(steps: int, first: Scalar, last: Scalar, dtype: DTypeLike) -> Array:
 class FMN(MinimalNormAttack):
     """Minimal perturbations: gradient steps on the margin in a ball that adapts its radius.
 
-    The radius shrinks by gamma from an adversarial point, to no more than the best distance, and
-    grows by gamma from another one. As long as no adversarial point is known, it grows from the
-    radius of the linearised boundary, and never shrinks; the paper takes that radius itself. So on
-    a linear classifier, the search ends on the boundary. It ends short of it where pixels at 0 or 1
-    cannot move further.
+    After an adversarial point the radius shrinks by gamma, to at most the best distance. After any
+    other point it grows by gamma. Until an adversarial point is known, the radius never shrinks,
+    and it grows from the distance of the linearised boundary or beyond; the paper takes that
+    distance itself. So on a linear classifier the search ends on the boundary, or short of it where
+    pixels at 0 or 1 cannot move further.
 
-    Steps go along the gradient over its L2 norm, whatever the norm of the ball, and both their
-    length and gamma fall along a cosine. The projection is the Euclidean one in each norm (the L2
+    Steps go along the gradient divided by its L2 norm, whatever the norm of the ball. Their length
+    and gamma fall along a cosine. The projection is the Euclidean one in each norm (the L2
     projection of foolbox 3.3.4 does nothing).
 
     Attributes:
       first_step: length of the first step.
-      last_step: length that steps fall to.
+      last_step: length towards which the steps fall.
       first_gamma: relative change of the radius in the first step.
-      last_gamma: relative change that it falls to.
+      last_gamma: relative change of the radius towards which gamma falls.
     """
 
     loss = "margin"

@@ -38,14 +38,14 @@ class PGD(Attack):
         the highest averaged loss, judged with keys that no run has used.
       l1_step: direction of an L1 step, see ``norms.L1_STEPS``.
       projection: "radial" or "exact", see ``norms.PROJECTIONS``.
-      order: "ball_then_box", or "box_then_ball" as ART does it. Both end inside of both.
+      order: "ball_then_box", or "box_then_ball" as in ART. Both orders end within ball and box.
       keep: "last" returns the last iterate; "best" the one with the highest averaged loss, the
         start included, judged with keys that no gradient has used.
       norm_offset: added to the norms of gradient and perturbation before dividing by them, for
         L2 and L1. ART 1.5 adds 1e-7; with that the steps along tiny gradients become short.
-      early_stop: an image stays where all draws of a step misclassify it, and a run ends when all
-        images have stopped. It saves time and nothing else: what further steps would add to the
-        loss is given up.
+      early_stop: an image stops once all draws of a step misclassify it, and a run ends when all
+        images have stopped. This saves time, but gives up what further steps would add to the
+        loss.
     """
 
     propagates_nan = True
@@ -97,7 +97,7 @@ class PGD(Attack):
                 moved = self._feasible(adversarial + step_size * way, images)
                 if self.early_stop:
                     misled = losses.misled(logits, labels, self.targeted)
-                    # An image whose logits are not finite goes on, to be NaN.
+                    # An image with logits that are not finite goes on, so that it becomes NaN.
                     broken = jnp.isnan(slope).any(axis=(1, 2, 3))
                     active = active & (broken | ~jnp.all(misled, axis=0))
                     moved = norms.select(active, moved, adversarial)
@@ -143,8 +143,8 @@ class PGD(Attack):
 class FGSM(Attack):
     """One step of length ``eps`` along the steepest direction: the fast gradient (sign) method.
 
-    With "linf" the fast gradient sign method, with "l2" and "l1" the fast gradient method. It is
-    ``PGD`` with one step and no random start; the attributes are explained there.
+    With "linf" this is the fast gradient sign method, with "l2" and "l1" the fast gradient method.
+    It is ``PGD`` with one step and no random start; see ``PGD`` for the attributes.
     """
 
     propagates_nan = True
@@ -169,7 +169,7 @@ class MIFGSM(Attack):
 
     Attributes:
       step_size: length of a step in the units of ``eps``; None is ``eps / steps``.
-      decay: factor of the sum at each step; 0 forgets, 1 is the paper's.
+      decay: factor of the sum at each step; 0 keeps no earlier gradient, 1 is the paper's value.
       variant: "paper" adds gradients divided by their L1 norm; "foolbox" adds the steepest
         directions in ``norm``, for L-infinity the signs. Their results differ.
     """

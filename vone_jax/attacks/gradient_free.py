@@ -25,16 +25,16 @@ NOISES = ("uniform", "gaussian", "signs")
 class RandomNoise(Attack):
     """Noise of norm ``eps``, clipped to the pixel box.
 
-    A model that loses as much to noise as to an attack was not attacked well.
+    If a model loses as much accuracy to noise as to an attack, that attack is too weak.
 
     Attributes:
       eps: norm of the noise in pixel units, before clipping.
-      draws: number of noises tried; each image keeps the one with the largest averaged margin.
+      draws: noise patterns tried per image; the one with the largest averaged margin is kept.
       noise: "uniform", a random point of the ball moved out to its surface; "gaussian", normal
         values scaled to the norm; "signs", values of equal size and random sign, the corners of
         the L-infinity ball.
       eot_samples: draws of the classifier's own noise that the margin is averaged over; used only
-        to choose among several noises, which all get the same draws.
+        to choose among several noise patterns, which are judged with the same draws.
     """
 
     norm: Norm
@@ -67,17 +67,17 @@ class RandomNoise(Attack):
 class SPSA(Attack):
     """Adam on simultaneous perturbations: differences of scores along random directions.
 
-    Each direction has random signs in every value. The loss is compared on both sides of the
-    image under the same draws of the classifier's noise. The directions belong to an example,
-    they are not shared within a batch. The result is the last iterate. A step costs
-    2 x ``samples`` evaluations of ``eot_samples`` draws.
+    A direction has a random sign for each value of an image. The loss is compared on both sides of
+    the image under the same draws of the classifier's noise. Each example has directions of its
+    own. The result is the last iterate. A step costs 2 x ``samples`` evaluations of
+    ``eot_samples`` draws.
 
     Attributes:
       steps: steps of Adam.
       samples: random directions per step.
       delta: distance at which the loss is compared; the compared images may leave the pixel box
-        by as much.
-      learning_rate: of Adam, in pixel units.
+        by this distance.
+      learning_rate: learning rate of Adam, in pixel units.
       eot_samples: noise draws per evaluation; the loss is averaged over them.
     """
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from vone_jax.attacks import classifier, norms
 from vone_jax.attacks.classifier import Draws, Images, Keys, Labels, Logits, LogitsFn, Mask, Values
 
-# Logits of one draw or of several, and a number for each example in each of them.
+# The logits of one or several draws, and a number for each draw and example.
 AnyLogits = Float[Array, "*draws n classes"]
 AnyValues = Float[Array, "*draws n"]
 
@@ -64,7 +64,7 @@ def _check_classes(loss: str, logits: AnyLogits) -> None:
 
 LOSSES = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
 
-# Classes that a loss needs; every other needs 2.
+# The smallest number of classes for a loss; every other loss needs 2.
 LEAST_CLASSES = {"dlr": 3, "targeted_dlr": 4}
 
 ESTIMATORS = ("mean_loss", "mean_logits", "mean_probability")
@@ -77,7 +77,7 @@ def averaged(
 
     The estimator "mean_loss" averages the losses of the draws (AutoAttack, torchattacks, the
     ensemble of the VOneNet authors); "mean_logits" takes the loss of the mean logits (foolbox);
-    "mean_probability" that of the logarithm of the mean probability.
+    "mean_probability" takes the loss of the logarithm of the mean probability.
     """
     if estimator == "mean_loss":
         return jnp.mean(loss(logits, labels), axis=0)
@@ -87,8 +87,8 @@ def averaged(
 def combined(estimator: str, logits: Draws) -> Logits:
     """Return the mean logits, or for "mean_probability" the logarithm of the mean probability.
 
-    The mean of a linear function of the logits is the function of their mean. There "mean_loss"
-    is the same as "mean_logits".
+    For a linear function of the logits, the mean of the function is the function of the mean. So
+    "mean_loss" returns the mean logits, too.
     """
     if estimator != "mean_probability":
         return jnp.mean(logits, axis=0)
@@ -98,7 +98,7 @@ def combined(estimator: str, logits: Draws) -> Logits:
 
 
 def misled(logits: AnyLogits, labels: Labels, targeted: bool) -> Bool[Array, "*draws n"]:
-    """Return the successes of an attacker: another class or, with ``targeted``, the label."""
+    """Return True where an attack succeeds: another class or, with ``targeted``, the label."""
     decisions = jnp.argmax(logits, axis=-1).astype(labels.dtype)
     at_label = decisions == jnp.broadcast_to(labels, decisions.shape)
     return at_label if targeted else ~at_label
@@ -108,10 +108,10 @@ class Verdict(NamedTuple):
     """The decisions of a classifier on images over several noise draws.
 
     Attributes:
-      right: number of draws in which an image is classified right. For a target: in which it is
-        not reached.
-      margin: mean over the draws of the largest other logit minus the label's. For a target: of
-        the target's logit minus the largest other.
+      right: number of draws in which an image is classified right. For a targeted attack: number
+        of draws in which the target is not reached.
+      margin: mean over the draws of the largest other logit minus the label's. For a targeted
+        attack: mean of the target's logit minus the largest other.
     """
 
     right: Values
@@ -131,7 +131,7 @@ def judge(
     count: int,
     targeted: bool = False,
 ) -> Verdict:
-    """Return the verdict of ``count`` noise draws. Candidates to compare get the same keys."""
+    """Return the verdict of ``count`` noise draws. Compare candidates with the same ``keys``."""
     logits = classifier.draws(logits_fn, keys, images, count)
     fooled = misled(logits, labels, targeted)
     mean = jnp.mean(margin(logits, labels), axis=0)

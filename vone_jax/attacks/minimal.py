@@ -1,7 +1,7 @@
 """Minimal-norm attacks: the closest adversarial image, whatever its distance.
 
-One run serves a whole ladder of radii: an image resists a radius if it is smaller than the
-distance found. An attack is called like the others, too, and then keeps to its ``eps``.
+One run serves a whole ladder of radii: an image resists all radii below the distance found. These
+attacks can also be called like any other, and then keep to their ``eps``.
 """
 
 import abc
@@ -31,7 +31,7 @@ from vone_jax.attacks.losses import AnyLogits, AnyValues
 
 # A classifier with noise is fooled where its mean logits are wrong by this many standard errors.
 STANDARD_ERRORS = 2.0
-# Where the closest image does not hold on new draws, images at these multiples of its distance are
+# If new draws do not confirm the closest image, images at these multiples of its distance are
 # judged.
 FARTHER = (1.1, 1.25, 1.5, 2.0, 3.0, 5.0)
 
@@ -63,11 +63,11 @@ class MinimalNormAttack(Attack):
     """Base of the attacks that look for the closest adversarial image.
 
     The classifier decides by its mean logits over ``eot_samples`` noise draws. With several draws
-    an image counts as adversarial only if the mean margin is positive by two standard errors. Luck
-    has helped the closest of them, so keys that the search has not used must agree. Where they do
-    not, images farther out on the line from the original are judged, at up to five times the
-    distance, and the closest one that is adversarial is the result. A single draw is right for a
-    classifier without noise; with noise it would take luck for success.
+    an image counts as adversarial only if the mean margin is positive by two standard errors. The
+    search selects lucky draws, so draws that it has not used must confirm its closest image. If
+    they do not, images farther out on the line from the original are judged, at up to five times
+    the distance. The result is the closest of them that is adversarial. Use a single draw only
+    without noise; with noise, one lucky draw would count as success.
 
     Attributes:
       norm: norm of the distance.
@@ -94,7 +94,7 @@ class MinimalNormAttack(Attack):
     def closest(
         self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels
     ) -> MinimalPerturbation:
-        """Search and judge: pure, on checked input, with one key per example."""
+        """Search, and judge the result: pure, on checked input, with one key per example."""
         nothing = Closest(images, jnp.full(images.shape[:1], jnp.inf, images.dtype))
         logits = self.logits(prng.stream(keys, "clean"), logits_fn, images)
         start, _ = self.closer(nothing, images, logits, images, labels)
@@ -124,7 +124,7 @@ class MinimalNormAttack(Attack):
         """Search for closer adversarial images, starting from ``closest``."""
 
     def logits(self, keys: Keys, logits_fn: LogitsFn, images: Images) -> Draws:
-        """Return the logits of the draws that decide."""
+        """Return the logits of the noise draws by which the classifier decides."""
         return classifier.draws(logits_fn, keys, images, self.eot_samples)
 
     def margin(self, logits: AnyLogits, labels: Labels) -> AnyValues:
@@ -135,9 +135,9 @@ class MinimalNormAttack(Attack):
     def closer(
         self, closest: Closest, candidates: Images, logits: Draws, images: Images, labels: Labels
     ) -> tuple[Closest, Mask]:
-        """Return the closest images, now with these candidates, and which candidates fool.
+        """Return the closest images so far, and True for the candidates that are adversarial.
 
-        Where the logits of a candidate are not finite, the closest image is NaN for good.
+        Where the logits of a candidate are not finite, the closest image becomes and stays NaN.
         """
         mean = jnp.mean(logits, axis=0)
         margin = self.margin(mean, labels)

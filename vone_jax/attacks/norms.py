@@ -29,7 +29,7 @@ PROJECTIONS = ("radial", "exact")
 _SPARSE_QUANTILE = 0.99
 
 Tree = TypeVar("Tree")
-# The values of each image in one row, and one number per image beside them.
+# The values of each image in one row, and a column with one number per image.
 Flat = Float[Array, "n values"]
 Column = Float[Array, "n 1"]
 
@@ -102,7 +102,8 @@ def project(
 ) -> Images:
     """Return the perturbations, projected onto the ball of radius ``eps`` around zero.
 
-    ``offset`` is added to the norm before a perturbation is scaled, which ends inside the ball.
+    ``offset`` is added to the norms by which perturbations are divided, so they end strictly inside
+    the ball.
     """
     if norm == "linf":
         return jnp.clip(delta, -eps, eps)
@@ -200,7 +201,7 @@ def bisect(
 
 
 def _signs(flat: Flat, chosen: Bool[Array, "n values"]) -> Flat:
-    # Zero times the rest, rather than zero, so that NaN anywhere is not lost.
+    # Zero times the other values, rather than zero, so that a NaN among them is not lost.
     return jnp.where(chosen, jnp.sign(flat), 0.0 * flat)
 
 

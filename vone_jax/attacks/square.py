@@ -22,7 +22,7 @@ from vone_jax.attacks import losses, norms
 from vone_jax.attacks.attack import Attack, Loss, Norm, pytree
 from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Mask, Scalar, Values
 
-# Queries after which the part of the image that a square covers is halved.
+# The part of the image that a square covers is halved after each of these numbers of queries.
 SCHEDULE = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _SCHEDULE_LENGTH = 10000
 
@@ -41,19 +41,19 @@ Side = Array | int
 class Square(Attack):
     """Random search: a change of a square window is kept if it raises the loss.
 
-    It needs no gradients, so it shows where gradients are masked. With one draw per query an
-    image that is misclassified is done, and the run ends when all are. With several, for a
-    classifier with noise, nothing ends early: the loss is averaged over the draws, and a change
-    is kept if it is better than the present image under the same fresh draws. So a lucky draw
-    neither counts as success nor blocks later changes; each query then costs twice.
+    It needs no gradients, so it shows where gradients are masked. With one draw per query, an image
+    is done once it is misclassified, and the run ends when all images are done. With several draws,
+    for a classifier with noise, nothing ends early. A change is then kept if its averaged loss is
+    higher than that of the current image under the same fresh draws. So a lucky draw neither counts
+    as success nor blocks later changes, but a query costs two evaluations.
 
-    Windows and signs are drawn from the key of each example. The reference code shares them
-    within a batch, and it never uses the last position of a window; here it is used.
+    Windows and signs are drawn from the key of each example. The reference code differs: it shares
+    them within a batch, and it never uses the last position of a window.
 
     Attributes:
-      queries: evaluations of each image per run; the first is that of the start.
-      restarts: number of runs with other draws. An image that is misclassified, or the run with
-        the highest loss under keys that no run has used, is kept.
+      queries: evaluations of each image per run; the first one evaluates the starting pattern.
+      restarts: number of runs with other draws. A misclassified image is kept, or else the result
+        of the run with the highest loss under keys that no run has used.
       eot_samples: noise draws per query.
       p_init: part of the image that the first squares cover, above 0 and at most 1.
       rescale_schedule: stretch ``SCHEDULE``, made for 10000 queries, to ``queries``.
@@ -99,8 +99,8 @@ class Square(Attack):
                 current = norms.select(taken, _finite_or_nan(proposal, new_loss), current)
                 loss = jnp.where(taken, new_loss, loss)
                 active = active & ~done & jnp.isfinite(loss)
-                # Made here and not where it is scored, where XLA would compute it once more for
-                # every part of the classifier that reads it.
+                # Made in the iteration before it is scored. Otherwise XLA would compute it again
+                # for every part of the classifier that reads it.
                 query = query + 1
                 proposal = self._proposal(prng.fold(query_keys, query), current, images, query)
                 return query, proposal, current, loss, active
@@ -156,7 +156,7 @@ class Square(Attack):
         return self._feasible(jax.vmap(propose)(keys, current - images), images)
 
     def _feasible(self, delta: Images, images: Images) -> Images:
-        """Return the images with perturbations that use the whole ball, brought into the box."""
+        """Add perturbations, scaled to the ball for L2 and projected for L1, within the box."""
         if self.norm == "l2":
             delta = self.eps * norms.direction(delta, "l2")
         if self.norm == "l1":
@@ -201,7 +201,7 @@ def tiles(key: Key[Array, ""], shape: tuple[int, ...], norm: str, dtype: DTypeLi
 
 def signed_window(key: Key[Array, ""], delta: Image, side: Side, eps: Scalar) -> Image:
     """Return a proposal for L-infinity: -eps or eps in a random window, one sign per channel."""
-    # One call for all that is random: a call of the generator is what compiles slowly.
+    # One call draws all random numbers, because each call of the generator compiles slowly.
     drawn = jax.random.uniform(key, (2 + delta.shape[-1],), delta.dtype)
     inside = _inside(*_window(drawn[:2], delta.shape, side), side)
     return jnp.where(inside[..., None], eps * _signs(drawn[None, None, 2:]), delta)
@@ -210,8 +210,8 @@ def signed_window(key: Key[Array, ""], delta: Image, side: Side, eps: Scalar) ->
 def moved_window(key: Key[Array, ""], delta: Image, side: Side, eps: Scalar, norm: str) -> Image:
     """Return a proposal for L2 and L1: the perturbation of one random window moves into another.
 
-    The second window is emptied. The first one gets its old perturbation plus a pair of bumps.
-    Its norm is that of both windows together, plus what the perturbation lacks to ``eps``.
+    The second window is emptied. The first one gets its old perturbation plus a pair of bumps. Its
+    new norm is that of both windows together, plus what the whole perturbation lacks to ``eps``.
     """
     channels = delta.shape[-1]
     drawn = jax.random.uniform(key, (5 + channels,), delta.dtype)
@@ -243,7 +243,7 @@ def bump_pair(
     down, across = jnp.where(transposed, columns, rows), jnp.where(transposed, rows, columns)
     upper = _bump(down, across, side // 2, side, norm, dtype)
     lower = _bump(down - side // 2, across, side - side // 2, side, norm, dtype)
-    # Both halves have norm one, except that of a square of one pixel: its upper half is empty.
+    # Both halves have norm one, unless the square has one pixel: then the upper half is empty.
     parts = jnp.where(jnp.asarray(side) > 1, 2.0, 1.0)
     return (upper - lower) / (jnp.sqrt(parts) if norm == "l2" else parts).astype(dtype)
 

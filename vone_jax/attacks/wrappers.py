@@ -36,12 +36,12 @@ class Wrapper(Attack):
 class Transfer(Wrapper):
     """An attack that uses only a surrogate of the classifier it is called with.
 
-    A white-box attack that does less than its transfer from another network, or from the same
-    network without noise, has met masked gradients.
+    If a white-box attack does less than its transfer from another network, or from the same network
+    without noise, the gradients of the attacked network are masked.
 
     Attributes:
-      surrogate: classifier ``(keys, images) -> logits`` that the attack is made on. It is a
-        pytree, see ``prng.as_pytree``: other weights do not compile anew.
+      surrogate: classifier ``(keys, images) -> logits`` that the attack is made on. It becomes a
+        pytree, see ``prng.as_pytree``, so other weights do not cause a new compilation.
 
     Raises:
       TypeError: if ``attack`` is not an attack or ``surrogate`` cannot be called.
@@ -70,11 +70,10 @@ class Transfer(Wrapper):
 class InBatches(Wrapper):
     """An attack on any number of images that holds only ``size`` of them at a time.
 
-    The adversarial images are those of the attack on all images at once, up to the rounding of
-    the classifier, since every example has a key of its own. It takes less memory, and on CPUs
-    less time: all that a small network computes for a few images stays in the caches, and XLA
-    gives small convolutions to one core, so a device for each core (``jax_num_cpu_devices``)
-    keeps the others busy.
+    The result is that of the attack on all images at once, up to the rounding of the classifier,
+    since every example has a key of its own. It takes less memory. On CPUs it also takes less time:
+    the activations of a small network for a few images stay in the caches. XLA runs a small
+    convolution on one core, so one device per core (``jax_num_cpu_devices``) keeps all cores busy.
 
     Attributes:
       size: images at a time on each device, >= 1. A last batch that is not full attacks an image
