@@ -202,9 +202,9 @@ eval net --batch-size 3                         | --batch-size | a positive mult
 eval net --points 3                             | --points     | one of 9, 4, 2
 eval net --suite linf --eps --examples 9        | --eps        | needs at least one value
 eval net --suite corruptions --severities       | --severities | needs at least one value
-eval net --suite clean --suite linf             | --suite      | give all its values after one
-eval net --suite=clean --suite linf             | --suite      | give all its values after one
-eval net --suite linf --eps 0.1 --eps=0.2       | --eps        | give all its values after one
+eval net --suite clean --suite linf             | --suite      | give all values after one --suite
+eval net --suite=clean --suite linf             | --suite      | give all values after one --suite
+eval net --suite linf --eps 0.1 --eps=0.2       | --eps        | give all values after one --eps
 eval net --suite corruptions --severities 1-5   | --severities | integers with spaces between them
 eval net --suite l2 --eps 1e30                  | --eps        | at most 28 in norm l2
 eval net --gallery-norm l1 --gallery-eps 1e9    | --gallery-eps | at most 784 in norm l1
@@ -247,7 +247,7 @@ eval net --gallery-eps 2                        | --gallery-eps | did you mean 2
 eval net --gallery-eps=-1                       | --gallery-eps | a finite number >= 0
 eval net --gallery-norm l0                      | --gallery-norm | one of linf, l2, l1
 eval net --class-names nofile.txt               | --class-names | No such file
-eval net --class-names utf16.txt                | --class-names | text in UTF-8; save it as that
+eval net --class-names utf16.txt                | --class-names | text in UTF-8; save it as UTF-8
 train leave.py                                  | leave.py     | SystemExit: 0
 eval net --distributed here                     | --distributed | auto or HOST:PORT,N,I
 eval net --compilation-cache text.txt           | --compilation-cache | must be a directory

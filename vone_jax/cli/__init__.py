@@ -44,11 +44,11 @@ WITH_GAPS = 3
 STOPPED = 75
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# Signals within this many seconds of the first count as it: a cluster sends one to all processes of
-# a job, and a sweep passes its own on to the command that it runs.
+# Signals within this many seconds of the first count as one signal: a cluster signals all processes
+# of a job, and a sweep passes its signal on to the command that it runs.
 _TOGETHER = 1.0
-# Seconds between a signal that ends a process and its forced end, if no Python code runs there:
-# after the second signal, and where the first interrupts.
+# Seconds after which a process is forced to end if it runs no Python code: after the second signal
+# to ``StopOnSignal``, and after the first to ``interrupted_by_signals``.
 _GRACE, _PATIENCE = 0.2, 2.0
 
 
@@ -74,7 +74,7 @@ def _warning(
     line: str | None = None,
     default: Callable[..., str] = warnings.formatwarning,
 ) -> str:
-    """A warning of this package in a line, one of another package with its place in the code."""
+    """Format a warning of this package as one line, and any other with its place in the code."""
     if Path(filename).resolve().is_relative_to(configs().parent):
         return f"warning: {message}\n"
     return default(message, category, filename, lineno, line)
@@ -95,11 +95,11 @@ def fail(
 ) -> int:
     """Print an error on stderr as ``PROGRAM: MESSAGE``, and return the exit status ``status``.
 
-    ``program`` is its name and ``error`` the message. A field of the dataclasses ``options`` is
+    ``program`` is PROGRAM and ``error`` the MESSAGE. A field of the dataclasses ``options`` is
     printed as the option that the user typed, such as ``--batch-size`` for ``batch_size``: at the
     beginning of the message, and elsewhere if its name has an underscore or is a path such as
-    ``data.source``. A message that names no option, but the value of one in the words ``argv``,
-    gets that option in front.
+    ``data.source``. If a message names no option but contains the value of one in the words
+    ``argv``, that option is printed in front.
     """
     fields = {known.name: known for each in options for known in dataclasses.fields(each)}
 
@@ -121,7 +121,8 @@ def fail(
 def refuse_empty_values(program: str, argv: Sequence[str]) -> None:
     """Exit with the status of wrong arguments if an option, or another word, is empty.
 
-    A shell passes an empty word for a variable that is not set. As a path it is this directory.
+    A shell passes an empty word for a quoted variable that is not set. As a path, the empty word
+    would stand for the current directory.
     """
     name = ""
     for word in argv:
@@ -137,7 +138,7 @@ def refuse_empty_values(program: str, argv: Sequence[str]) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """The parser of a command with few options. Its errors have the form of all others."""
+    """The parser of a command with few options. It prints its errors in the form of ``fail``."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Read the words of a command, in which no option may be empty."""
@@ -159,14 +160,14 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(fail(self.prog, message, WRONG_ARGUMENTS))
 
     def directory(self, name: str, path: Path | str | None) -> None:
-        """Refuse a file where an option names a directory to write, and a place out of reach."""
+        """Refuse a file, and a path without permission, as the directory that an option names."""
         if path is not None:
             self.in_reach(name, path)
             if os.path.exists(path) and not os.path.isdir(path):
                 self.error(f"{name} must be a directory, {path} is a file")
 
     def in_reach(self, name: str, path: Path | str) -> None:
-        """Refuse a path at which the process may not look."""
+        """Refuse a path that the process has no permission to look up."""
         try:
             arguments.in_reach(name, path)
         except ValueError as error:
@@ -174,7 +175,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def located(error: Exception, directory: Path) -> Exception:
-    """An error with the directory that was written, if the disk is full and it names no file."""
+    """Return the error; if the disk is full, it names the directory that was written."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         if str(directory) not in str(error):
             error.filename = str(directory)
@@ -195,13 +196,13 @@ def _about(message: str, argv: Sequence[str]) -> str:
         value = word.partition(":")[2] or word
         place = re.search(rf"(?<!\w){re.escape(value)}(?!\w)", message)
         if name and len(value) > 2 and place:
-            # Of two options that fit, the one whose whole value it is: DIR before folder:DIR.
+            # If two options fit, the one with this whole value comes first: DIR before folder:DIR.
             named.append((place.start(), value != word, f"{name} {word}: "))
     return min(named)[-1] if named else ""
 
 
 def option(*path: str) -> str:
-    """A field as it is typed: ``--data.batch-size`` for ``"data", "batch_size"``."""
+    """The option of a field, as typed: ``--data.batch-size`` for ``"data", "batch_size"``."""
     return f"--{'.'.join(path).replace('_', '-')}"
 
 
@@ -217,23 +218,23 @@ def configs() -> Path:
 
 
 def program(script: str) -> str:
-    """The name under which a command runs: ``vone-eval`` of an installation, else ``script``."""
+    """The name under which a command was run: ``vone-eval`` if installed, else ``script``."""
     name = Path(sys.argv[0]).name
     return name if name.startswith("vone-") else script
 
 
 def manual(text: str, script: str, argv: Sequence[str]) -> int:
-    """Print the help of a command and return the exit status: without arguments, it is an error."""
+    """Print the help of a command, and return the exit status: an error if ``argv`` is empty."""
     name = program(script)
     shown = text if name == script else text.replace(f"python {script}", name)
-    # A reader of the help, such as head, may have read enough.
+    # A program that reads the help, such as head, may have closed the pipe.
     with contextlib.suppress(BrokenPipeError):
         print(shown, file=sys.stdout if argv else sys.stderr, flush=True)
     return FINISHED if argv else WRONG_ARGUMENTS
 
 
 def command(program: str, argv: Sequence[str]) -> str:
-    """The command line of a program for result files."""
+    """The command line of a program, as result files record it."""
     return shlex.join([*(["python"] if program.endswith(".py") else []), program, *argv])
 
 
@@ -256,8 +257,8 @@ def handling_signals(handler: Callable[[int, FrameType | None], Any]) -> Iterato
 def _watching_signals(notice: Callable[[int], Any]) -> Iterator[None]:
     """Call ``notice`` with the number of each signal within a ``with`` block, in a thread.
 
-    Python runs a signal handler only between two of its own instructions, and XLA compiles and
-    computes for minutes without one. The numbers of signals reach a pipe at once, so a thread that
+    Python runs a signal handler only between two Python instructions, and XLA may compile or
+    compute for minutes in between. The numbers of signals reach a pipe at once, so a thread that
     reads them can end the process.
     """
     reading, writing = os.pipe()
@@ -283,8 +284,8 @@ def interrupted_by_signals(program: str) -> Iterator[threading.Event]:
     """Raise ``KeyboardInterrupt`` at the first SIGTERM or Ctrl-C within a ``with`` block.
 
     If the block has not ended 2 s later, for instance because it computes outside of Python, the
-    process ends as after ``stopped(program)``. Only the main thread may use this. The event of the
-    block is set once a signal has arrived.
+    process ends as after ``stopped(program)``. Only the main thread may use this. The block gets an
+    event that is set once a signal has arrived.
     """
     interrupted, left = threading.Event(), threading.Event()
 
@@ -297,7 +298,7 @@ def interrupted_by_signals(program: str) -> Iterator[threading.Event]:
     def end(number: int) -> None:
         if not left.wait(_PATIENCE):
             if sys.stderr.isatty():
-                print(file=sys.stderr)  # The line of the progress bar.
+                print(file=sys.stderr)  # Ends the line of the progress bar.
             os._exit(stopped(program))
 
     with _watching_signals(end), handling_signals(interrupt):
@@ -308,9 +309,9 @@ def interrupted_by_signals(program: str) -> Iterator[threading.Event]:
 
 
 def end_at_once(status: int) -> NoReturn:
-    """End the process with a status, without what Python does at its end.
+    """End the process with a status, without Python's own cleanup at the end.
 
-    XLA may still compute in its own threads, and would meet memory that Python has freed.
+    XLA may still compute in its own threads, and would use memory that the cleanup has freed.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -324,14 +325,14 @@ class StopOnSignal(contextlib.ExitStack):
 
     Use it as ``training.train(..., stop=stop)``, which then saves and returns. A second signal
     ends the process at once, unless it comes within a second of the first. Only the main thread may
-    use this class. ``read`` is True once the flag was read, so the work has begun and the arguments
-    fit.
+    use this class. ``read`` is True once the flag was read: the arguments were then accepted and
+    the work has begun.
     """
 
     def __init__(self):
         super().__init__()
         self.read = False
-        # When the first signal arrived: at the handler, and at the thread.
+        # The times at which the first signal reached the handler and the thread.
         self._received: float | None = None
         self._noticed: float | None = None
 

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out",
         type=Path,
         metavar="FOLDER",
-        help="Write the network there. One that is there is replaced.",
+        help="Folder to write the network to. A network that is already there is replaced.",
     )
     parser.add_argument(
         "--name",

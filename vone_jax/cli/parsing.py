@@ -1,4 +1,4 @@
-"""Command lines that are read into dataclasses, and what is said about wrong ones."""
+"""The parser of command lines into dataclasses, and its error messages."""
 
 import contextlib
 import dataclasses
@@ -28,13 +28,13 @@ def parse(
 ) -> Parsed:
     """Read a command line into a dataclass. A number can be a fraction, such as 8/255.
 
-    Each field of ``arguments`` is an option, and its comment the help, which ``--help-all`` prints
-    below the ``description``. ``default`` has the values of options that are not given, and
-    ``markers`` are those of ``tyro.conf``.
+    Each field of ``arguments`` is an option, and the comment of a field is its help, which
+    ``--help-all`` prints below the ``description``. ``default`` holds the values of options that
+    are not given, and ``markers`` are those of ``tyro.conf``.
 
     Raises:
       SystemExit: with status 2 for options that do not fit, after a message on stderr.
-      ValueError, TypeError: what the dataclass raises.
+      ValueError, TypeError: if the dataclass raises it.
     """
     refuse_empty_values(program, argv)
     registry = tyro.constructors.ConstructorRegistry()
@@ -74,7 +74,7 @@ def parse(
             print(line, end="", file=sys.stderr)
         raise
     except BrokenPipeError:
-        # A reader of the help, such as head, has read enough.
+        # A program that reads the help, such as head, has closed the pipe.
         raise SystemExit(0) from None
 
 
@@ -96,7 +96,7 @@ def _options(read: Callable[[Sequence[str]], Any]) -> list[str]:
 
 
 def _absent(record: Any, *path: str) -> Iterator[str]:
-    """The options of the parts that a dataclass of defaults leaves out: fields that are None."""
+    """Yield the options of nested dataclasses that are None in a dataclass of defaults."""
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
         # The experiment's own fields are options without a prefix.
@@ -108,10 +108,10 @@ def _absent(record: Any, *path: str) -> Iterator[str]:
 
 
 def _in_one_line(program: str, message: str, options: Sequence[str], absent: Sequence[str]) -> str:
-    """Bring what tyro says about wrong words, in a box, to the form of ``cli.fail``."""
+    """Rewrite tyro's boxed message about wrong words in the form of ``cli.fail``."""
     message = re.sub(r"\x1b\[[\d;]*m", "", message)
     lines = [line.strip("│ ") for line in message.splitlines() if line[:1] not in ("╭", "╰")]
-    # Rules divide a box into parts. Off a terminal the title is the first of them.
+    # Horizontal rules divide a box into parts. Off a terminal the title is the first part.
     parts = re.split(r" ?[─-]{20,} ?", " ".join(filter(None, lines)))
     body, *rest = parts if "╭" in message else parts[1:]
     if unknown := re.fullmatch("Unrecognized options: (.*)", body.strip()):
@@ -122,18 +122,18 @@ def _in_one_line(program: str, message: str, options: Sequence[str], absent: Seq
         if option(*path, word) in options:
             return f"{program}: {option(*path, word)}{problem}\n"
         return f"{program}: {f'{option(*path)}: ' if path else ''}{word}{problem}\n"
-    for pattern, say in _SAYINGS:
+    for pattern, rewrite in _REWRITES:
         if match := re.fullmatch(pattern, body.strip()):
-            return f"{program}: {say(' '.join(rest), *match.groups())}\n"
+            return f"{program}: {rewrite(' '.join(rest), *match.groups())}\n"
     return message
 
 
-def _of_choices(help: str, value: str, name: str, choices: str) -> str:
+def _wrong_choice(help: str, value: str, name: str, choices: str) -> str:
     listed = re.findall("'(.*?)'", choices)
     return f"{name} must be one of {', '.join(listed)}; got {value!r}{nearest(value, listed)}"
 
 
-def _of_words(help: str, name: str, words: str) -> str:
+def _wrong_list(help: str, name: str, words: str) -> str:
     usage = re.search(rf"({re.escape(name)} .*?[\]A-Z])(?: [A-Z][a-z]|$)", help)
     kinds = set(re.findall("[A-Z]+", usage[1])) if usage else set()
     if kinds == {"FLOAT"}:
@@ -148,7 +148,7 @@ _LISTED = 6
 
 
 def _unknown(word: str, options: Sequence[str], absent: Sequence[str]) -> str:
-    """The message about a word that is no option."""
+    """The message about a word that is not an option; ``absent`` are from ``_absent``."""
     if not word.startswith("-"):
         return f"{word!r} belongs to no option; an option that is on or off takes no value"
     typed = word.partition("=")[0].replace("_", "-")
@@ -176,7 +176,7 @@ def _unknown(word: str, options: Sequence[str], absent: Sequence[str]) -> str:
     if not meant and end in _ELSEWHERE:
         return f"there is no option {word} here, but {names.command(_ELSEWHERE[end])} has it"
     close = [] if meant else difflib.get_close_matches(f"--{name}", options, n=1, cutoff=0.8)
-    # Long paths are alike, whatever their last words are.
+    # Long options look alike even if their last parts differ.
     if close and not difflib.get_close_matches(end, [close[0].rpartition(".")[2]], cutoff=0.5):
         close = []
     if not close:
@@ -190,7 +190,7 @@ def _unknown(word: str, options: Sequence[str], absent: Sequence[str]) -> str:
     return f"there is no option {word}; did you mean {' or '.join(close)}?"
 
 
-# Last words of options of other programs -> those that may be meant.
+# Last parts of options of other programs -> last parts of our options that may be meant.
 _SYNONYMS = {
     "lr": ("learning-rate",),
     "epsilon": ("eps",),
@@ -216,7 +216,7 @@ _SYNONYMS = {
     "checkpoint": ("initial-weights",),
     "num-workers": ("workers",),
 }
-# Words of options that no command has -> the cure.
+# Options that no command has -> the cure.
 _CURES = {
     "resume": "run the same command again to continue",
     **dict.fromkeys(
@@ -224,27 +224,28 @@ _CURES = {
         "JAX chooses the devices, or the environment does: JAX_PLATFORMS=cpu",
     ),
 }
-# Options of one command that are tried with another -> the command that has them.
+# Options that may be typed with the wrong command -> the command that has them.
 _ELSEWHERE = {
     **dict.fromkeys(("epochs", "lr", "learning-rate", "run-dir"), "train.py"),
     **dict.fromkeys(("suite", "eps", "norm", "restarts", "examples"), "eval.py"),
 }
 
 
-# The pattern of a message of tyro -> ours, made of the help below it and of the pattern's groups.
-_SAYINGS: tuple[tuple[str, Callable[..., str]], ...] = (
+# The pattern of a tyro message -> a function that makes our message from the help below it and the
+# pattern's groups.
+_REWRITES: tuple[tuple[str, Callable[..., str]], ...] = (
     (
         r"Error parsing (--\S+): (?:no type matching .*\bINT\b|invalid literal for int).*'(.*?)'",
         lambda help, name, value: f"{name} must be an integer, got {value!r}",
     ),
     (
         r"Error parsing (--\S+): (?:Could not find|no type matching) .*\[('.*?')\].*",
-        _of_words,
+        _wrong_list,
     ),
     (r"Error parsing (--\S+): (.*)", lambda help, name, problem: f"{name}: {problem}"),
     (
         r"Missing value for argument '(--\S+)'\. Expected (\d+) values?\.",
         lambda help, name, count: f"{name} needs a value" + (count != "1") * f" of {count} words",
     ),
-    (r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)\.", _of_choices),
+    (r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)\.", _wrong_choice),
 )

@@ -2,8 +2,8 @@
 
 ``idx`` turns the four IDX files of Fashion-MNIST (as in Debian's package dataset-fashion-mnist),
 MNIST or KMNIST into the array_record files of TFDS, without TensorFlow. ``tfds`` prepares any other
-TFDS set, which may need TensorFlow. ``embedded`` makes the subset of Fashion-MNIST again that is
-part of this package.
+TFDS set, which may need TensorFlow. ``embedded`` rebuilds the subset of Fashion-MNIST that is part
+of this package.
 
 Exit status: 0 finished; 1 failed; 2 wrong arguments, or files that do not fit.
 """

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=int,
         const=2,
         help="also write DIR/v1_match.*: the V1 match of the networks against their accuracy at "
-        "the RADII weakest radii of each norm (default: %(const)s)",
+        "the RADII smallest radii of each norm (default: %(const)s)",
     )
     arguments = parser.parse_args(argv)
     if arguments.v1_match is not None and arguments.tables is None:

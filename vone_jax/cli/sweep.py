@@ -1,8 +1,8 @@
 """Run a sweep: ``python sweep.py SWEEP [--shard INDEX/COUNT] [--only STEP ...]``.
 
 SWEEP is a name below configs/, such as laboratory/components, or the path of a .py file that
-defines a sweep. Each of its networks is trained, or opened from a file of weights, and evaluated,
-then one report compares them.
+defines a sweep. Each of its networks is trained, or opened from a file of weights, and then
+evaluated. One report compares all networks.
 Run the same command again to continue a sweep that was stopped; finished commands are skipped.
 ``python train.py SWEEP:LABEL`` trains one network of a sweep.
 
@@ -36,17 +36,17 @@ class Arguments:
     sweep: tyro.conf.Positional[str]
     # Every COUNT-th network from the INDEX-th on, counted from 1: a job array runs 1/8 to 8/8.
     shard: str = "1/1"
-    # Steps to run. The report is of the networks that have results; a shard writes none.
+    # Steps to run. The report covers the networks that have results; a shard writes no report.
     only: tuple[Literal["train", "evaluate", "report"], ...] = sweeps.STEPS
-    # Directory of the files of weights, for a sweep over networks that are opened.
+    # Directory of the files of weights, for networks of the sweep that are not trained.
     weights: Path | None = None
-    # Data set of all evaluations, such as folder:DIR. Default: that of each run.
+    # Data set of all evaluations, such as folder:DIR. Default: the data set of each run.
     source: str | None = None
     # Split of all evaluations. Default: see eval.py.
     split: str | None = None
     # Directory of run directories.
     runs: Path = Path("runs")
-    # Print the commands that would run, and run none.
+    # Print the commands, but do not run them.
     dry_run: bool = False
 
 
@@ -62,12 +62,12 @@ def main(argv: Sequence[str]) -> int:
     arguments = parsing.parse(Arguments, argv, PROGRAM, "Options:")
     try:
         sweep = sweeps.load_sweep(arguments.sweep, configs)
-        # Found out before the first training.
+        # A wrong data set or split is refused before the first training.
         if arguments.source is not None:
             data.load(arguments.source, arguments.split or data.evaluation_split(arguments.source))
         elif arguments.split is not None and "evaluate" in arguments.only:
             for source, data_dir in _own_sources(sweep):
-                # The training says what is to be done about data that are not there.
+                # If the data are missing, the error of the training command names the cure.
                 with contextlib.suppress(FileNotFoundError):
                     data.load(source, arguments.split, data_dir=data_dir)
         return sweeps.run(
@@ -85,7 +85,7 @@ def main(argv: Sequence[str]) -> int:
     except (ValueError, FileNotFoundError) as error:
         return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, (Arguments,), argv)
     except BrokenPipeError:
-        # A reader of the commands, such as head, has read enough.
+        # A program that reads the commands, such as head, has closed the pipe.
         return cli.FINISHED
     except OSError as error:
         return cli.fail(PROGRAM, error, argv=argv)

@@ -27,7 +27,7 @@ from vone_jax.cli import parsing
 PROGRAM = cli.program("train.py")
 
 
-# The fields that people change, and what they are.
+# The fields that people change, and their meaning.
 _FIELDS = {
     "epochs": "passes over the training images",
     "seed": "root of all randomness",
@@ -36,8 +36,8 @@ _FIELDS = {
     "data.workers": "processes that decode images",
     "model.name": "network",
     "model.image_size": "side of the images in pixels",
-    "model.num_classes": "if not given, as in the data",
-    "optimizer.learning_rate": "at the start",
+    "model.num_classes": "classes; None takes those of the data",
+    "optimizer.learning_rate": "base rate, which the schedule multiplies",
     "precision": "float32, or bfloat16 on TPUs and GPUs",
     "initial_weights": "network to start from",
     "freeze": "patterns of parts that are not trained",
@@ -87,8 +87,8 @@ def main(argv: Sequence[str]) -> int:
         return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, _OPTIONS, argv)
     except ConnectionError as error:
         return cli.fail(PROGRAM, error)
-    # A typed option counts before the initial weights, these before the data, and the data before
-    # the config.
+    # Typed options override the initial weights, which override the data, which override the
+    # config.
     experiment = arguments.experiment
     given = _given(argv)
     if "epochs" in given and experiment.steps is not None:
@@ -114,7 +114,7 @@ def main(argv: Sequence[str]) -> int:
                 progress=True,
             )
     except (ValueError, FileNotFoundError, NotADirectoryError) as error:
-        # In the middle of a run it is a failure, which ends the other processes.
+        # In the middle of a run the error is a failure, which ends the other processes.
         status = cli.FAILED if stop.read else cli.WRONG_ARGUMENTS
         source = f"--data.source={experiment.data.source}"
         return cli.fail(PROGRAM, error, status, _OPTIONS, [*argv, source])
@@ -155,7 +155,7 @@ def _short_help(config: str, experiment: training.Experiment) -> str:
 
 
 def _given(argv: Sequence[str]) -> dict[str, str]:
-    """The fields that are typed -> the word behind them."""
+    """The fields that are given as options -> the word after the option."""
     given = {}
     for word, following in zip(argv, [*argv[1:], ""], strict=True):
         if word.startswith("--"):
@@ -166,7 +166,7 @@ def _given(argv: Sequence[str]) -> dict[str, str]:
 
 def _parse(argv: Sequence[str], experiment: training.Experiment) -> Arguments:
     given, model = _given(argv), experiment.model
-    # These come first, because the defaults of V1 and of other parts are computed from them.
+    # These fields are set first: the defaults of V1 and of other parts are computed from them.
     fields: dict[str, Any] = {"name": given.get("model.name", model.name)}
     for name in ("image_size", "in_channels"):
         value = given.get(f"model.{name}", "")
@@ -188,7 +188,7 @@ def _parse(argv: Sequence[str], experiment: training.Experiment) -> Arguments:
 def _with_front_end(
     argv: Sequence[str], experiment: training.Experiment, run_dir: Path
 ) -> training.Experiment:
-    """Put the front end of the initial weights in the place of the config's, but not of options."""
+    """Replace the config's front end by that of the initial weights; typed options still apply."""
     assert experiment.initial_weights is not None
     started = training.start_from(experiment, experiment.initial_weights, run_dir)
     asked, taken = (each.model.v1 for each in (experiment, started))
@@ -196,15 +196,15 @@ def _with_front_end(
         if taken is not None and taken.normalization is None:
             print(
                 f"{PROGRAM}: --initial-weights {experiment.initial_weights} has a V1 without "
-                "normalization, which takes the place of that of the config; leave "
-                "--initial-weights out to train with the config's",
+                "normalization, which replaces the V1 of the config; leave --initial-weights out "
+                "to train with the V1 of the config",
                 file=sys.stderr,
             )
     parsed = _parse(argv, started).experiment
     v1, given = parsed.model.v1, _given(argv)
     sampling = ("gabor_seed", "sf_min", "sf_max", "distribution")
     if v1 is not None and any(f"model.v1.{name}" in given for name in sampling):
-        # These options ask for a bank that is sampled.
+        # These options describe how a bank is sampled, so the stored bank is dropped.
         v1 = dataclasses.replace(v1, bank=None)
         parsed = dataclasses.replace(parsed, model=dataclasses.replace(parsed.model, v1=v1))
     return parsed
