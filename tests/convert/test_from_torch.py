@@ -160,8 +160,8 @@ def test_a_flag_that_may_change_the_network_is_refused_with_its_name(vone, write
     model, _ = convert.from_torch(path, ignored_flags=["color_mode"])
     assert model.v1.image_mean == 0.5
     report = errors(path, ignored_flags=["colour_mode", "color_mode", "ksize"])
-    assert "'colour_mode' is no flag of the file; did you mean 'color_mode'?" in report
-    assert "'ksize' is what the network is made from; give the front end as v1" in report
+    assert "'colour_mode' is not a flag of the file; did you mean 'color_mode'?" in report
+    assert "'ksize' is a flag that the network is made from; give the front end as v1" in report
     # A configuration of V1 takes the place of all flags.
     assert convert.from_torch(path, v1=dataclasses.replace(model.v1, bank=None))[0] == model
 

@@ -114,7 +114,7 @@ def test_a_run_is_not_overwritten_by_a_folder(tmp_path):
     model = models.create("resnet18", 3, image_size=28, in_channels=1, width=2)
     content = json.dumps({"format": 1, "experiment": {}, "class_names": ["a", "b", "c"]})
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(ValueError, match="its config.json is of something else"):
+    with pytest.raises(ValueError, match="its config.json belongs to something else"):
         convert.save_folder(tmp_path, model, random_variables(model))
     assert (tmp_path / "config.json").read_text() == content
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
@@ -124,7 +124,7 @@ def test_a_run_is_not_overwritten_by_a_folder(tmp_path):
 def test_other_files_of_the_names_of_a_folder_are_kept(name, tmp_path):
     model = models.create("resnet18", 3, image_size=28, in_channels=1, width=2)
     (tmp_path / name).write_text("mine")
-    with pytest.raises(ValueError, match=f"its {name} is of something else"):
+    with pytest.raises(ValueError, match=f"its {name} belongs to something else"):
         convert.save_folder(tmp_path, model, random_variables(model))
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "mine"
@@ -362,7 +362,7 @@ def test_variables_of_another_network_are_refused(vone, tmp_path):
     for write in (convert.to_torch, lambda m, v: convert.save_folder(tmp_path, m, v)):
         with pytest.raises(convert.CheckpointError, match="bottleneck"):
             write(small("resnet18"), vone[1])
-    with pytest.raises(ValueError, match="none that models.create builds"):
+    with pytest.raises(ValueError, match="not one that models.create builds"):
         convert.save_folder(tmp_path, vone[0].clone(bottleneck_features=3), vone[1])
 
 

@@ -1,4 +1,4 @@
-"""Other people's weights in and out, and adapters for their tools.
+"""Conversion of weights from and to other programs, and adapters for other tools.
 
 The adapters are imported by module: ``convert.tools`` (Foolbox, Brain-Score) and ``convert.art``
 (Adversarial Robustness Toolbox).

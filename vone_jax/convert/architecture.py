@@ -1,4 +1,4 @@
-"""The network that a file describes, by names and shapes of tensors and by stored flags."""
+"""Recognition of the network in a file, from its tensors' names and shapes and its flags."""
 
 import dataclasses
 import math
@@ -45,8 +45,8 @@ _RESNETS: dict[tuple[tuple[int, ...], bool], str] = {
     ((3, 4, 6, 3), True): "resnet50",
 }
 
-# Flags of numbers, which are fields of VOneBlockConfig, and their types. A flag that the file lacks
-# has the published value, which is also the field's default.
+# Flags that hold numbers, and their types. Each is also a field of VOneBlockConfig. If the file
+# lacks a flag, the field keeps its default, which is the published value.
 _NUMBERS = {
     "stride": int,
     "simple_channels": int,
@@ -64,12 +64,13 @@ _NOISES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "gaussian": (GaussianNoise, ("scale",)),
     "fano": (FanoNoise, ("fano_factor", "floor")),
 }
-# These flags, with the values of a file that lacks them.
+# The two flags of the noise, with the values for a file that lacks them.
 _STRENGTHS = {"noise_scale": 0.35, "noise_level": 0.07}
-# The image size of a file decides how much is computed to check the file.
+# The limit bounds the check of a file, whose cost grows with the image size that the file states.
 _LARGEST_IMAGE = 4096
-# A flag of our own: the image size of a base network, which decides on its stem. The original's
-# image_size is that of V1, and other scripts may have one for a network with the large stem.
+# A flag of this project: the image size of a base network, which determines its stem. It has its
+# own name, because the original's image_size is that of V1, and other scripts may store an
+# image_size for a network with the large stem.
 _STEM_SIZE = "vone_jax_image_size"
 # Flags that are read elsewhere, or whose effect is in the tensors of the file.
 _READ = {
@@ -100,8 +101,8 @@ Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 class Architecture:
     """The arguments of ``models.create`` that tensors determine.
 
-    The image size is 224 or 32, by the size of the first kernel, and None where that does not tell:
-    for VOneNets and EfficientNets.
+    The image size is 224 or 32, depending on the size of the first kernel. It is None for
+    EfficientNets and behind a front end, where the first kernel does not determine it.
     """
 
     name: str
@@ -112,7 +113,7 @@ class Architecture:
 
 
 def recognise(state_dict: Mapping[str, np.ndarray], name: str | None = None) -> Architecture | str:
-    """Recognise a network by its tensors, and by its name if that is known, or say why not."""
+    """Recognise a network by its tensors, and by its name if known; or return an error message."""
     if name is None:
         kinds = (k for k, bank in BANKS.items() if any(tensor in state_dict for tensor in bank))
         kind = next(kinds, "")
@@ -135,18 +136,18 @@ def recognise(state_dict: Mapping[str, np.ndarray], name: str | None = None) -> 
     channels = length(images.get(kind, first), 1, 3)
     if channels > _MOST_CHANNELS:
         return f"the first layer reads {channels} channels, more than {_MOST_CHANNELS}"
-    untold = kind or base.startswith("efficientnet")
+    undetermined = kind or base.startswith("efficientnet")
     return Architecture(
         name=name,
         num_classes=length(f"model.{last}" if kind else last, 0, 1000),
         width=length(BOTTLENECKS.get(kind, first), 0, default_width(name)),
         in_channels=channels,
-        image_size=None if untold else 224 if length(first, 2, 7) >= 7 else 32,
+        image_size=None if undetermined else 224 if length(first, 2, 7) >= 7 else 32,
     )
 
 
 def _base_network(tensors: Collection[str]) -> str:
-    """The architecture of the back end, or a sentence that there is none."""
+    """The architecture of the back end, or an error message."""
     if "layer1.0.conv1.weight" in tensors:
         blocks = tuple(
             sum(f"layer{stage}.{i}.conv1.weight" in tensors for i in range(100))
@@ -184,7 +185,8 @@ def _base_network(tensors: Collection[str]) -> str:
 def v1_settings(flags: Mapping[str, Any], kernel_size: int, problems: list[str]) -> dict[str, Any]:
     """Read the fields of ``VOneBlockConfig`` from flags, except for the normalisation.
 
-    The kernels in the file have sides of ``kernel_size`` pixels. ``problems`` gets a line for each.
+    The kernels in the file have sides of ``kernel_size`` pixels. Each problem adds a line to
+    ``problems``.
     """
     fields: dict[str, Any] = {}
     for flag, kind in _NUMBERS.items():
@@ -217,7 +219,7 @@ def v1_settings(flags: Mapping[str, Any], kernel_size: int, problems: list[str])
 
 
 def stem_size(flags: Mapping[str, Any], problems: list[str]) -> int | None:
-    """Read the flag ``_STEM_SIZE``; None without it. ``problems`` gets a line for a wrong one."""
+    """Read the flag ``_STEM_SIZE``; None without it. A wrong value adds a line to ``problems``."""
     value = flags.get(_STEM_SIZE)
     size = _number(value)
     if size is not None and size == int(size) and 8 <= size <= _LARGEST_IMAGE:
@@ -257,9 +259,10 @@ def _normalisations(channels: int) -> dict[str, Normalisation]:
 def normalisation(
     flags: Mapping[str, Any], stored: Normalisation | None, channels: int, problems: list[str]
 ) -> Normalisation | None:
-    """Read the normalisation that a file states, or None where the network's default holds.
+    """Read the normalisation that a file states, or None if the network keeps its default.
 
-    A normaliser that was saved with the network is ``stored``. ``problems`` gets a line for each.
+    ``stored`` is a normaliser that was saved with the network. Each problem adds a line to
+    ``problems``.
     """
     name = flags.get("normalization")
     known = _normalisations(channels)
@@ -288,16 +291,17 @@ def normalisation(
 def unknown_flags(flags: Mapping[str, Any], ignored: Collection[str]) -> list[str]:
     """List the flags that may change the network and are neither known nor ignored.
 
-    A name that cannot be ignored is listed too: a flag that the network is made from, or no flag.
+    A name in ``ignored`` is listed, too, if the network is built from that flag, or if the file has
+    no such flag.
     """
     known = _READ | _TRAINING | {*ignored}
-    made_from = "is what the network is made from; give the front end as v1 to replace it"
+    made_from = "is a flag that the network is made from; give the front end as v1 to replace it"
     return [
         f"ignored_flags (--ignore-flag): {name[:40]!r} "
         + (
             made_from
             if name in _READ
-            else f"is no flag of the file{arguments.nearest(name, flags)}"
+            else f"is not a flag of the file{arguments.nearest(name, flags)}"
         )
         for name in ignored
         if name in _READ or name not in flags
@@ -341,7 +345,7 @@ def flags_of(name: str, model: Model) -> dict[str, Any]:
         if model.image_size != 224:
             flags[_STEM_SIZE] = model.image_size
     known = _normalisations(channels)
-    # That of a file without the flag. An EVNet's V1 reads cells as they come.
+    # The normalisation of a file without the flag. An EVNet's V1 does not normalise its input.
     default = {
         "vone_": known["vonenet"],
         "ev_": ((0.0,) * channels, (1.0,) * channels),
@@ -352,13 +356,13 @@ def flags_of(name: str, model: Model) -> dict[str, Any]:
         if np.array_equal(ours, np.asarray(values, np.float32)):
             return flags if flag is None else flags | {"normalization": flag}
     raise ValueError(
-        f"mean {mean} and std {std} have no name in a checkpoint of PyTorch, which knows "
+        f"mean {mean} and std {std} have no name in a checkpoint of PyTorch, which can name only "
         f"{' and '.join(known)}; use save_folder"
     )
 
 
 def _number(value: Any) -> float | None:
-    """The finite number that a flag holds, perhaps as text."""
+    """The finite number that a flag holds, as a number or as text; else None."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:

@@ -1,9 +1,9 @@
 """A classifier of this project as an estimator of the Adversarial Robustness Toolbox.
 
-Needs the package adversarial-robustness-toolbox. The attacks of the toolbox that ask an estimator
-for its loss and gradients, such as PGD, use those of this one. Attacks that ask for a network of a
-framework that the toolbox knows refuse it, among them Square and AutoAttack; ``vone_jax.attacks``
-has both.
+Needs the package adversarial-robustness-toolbox. Attacks of the toolbox that need only the loss and
+the gradients of an estimator, such as PGD, work with this one. Attacks that need a network of a
+framework that the toolbox supports refuse this estimator. Square and AutoAttack are among them;
+``vone_jax.attacks`` has both.
 """
 
 from typing import Any
@@ -64,7 +64,7 @@ class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Ba
         return self._input_shape
 
     def predict(self, x: np.ndarray, batch_size: int = 128, **kwargs: Any) -> np.ndarray:
-        """Compute logits (N, num_classes). Each batch takes the key of another call."""
+        """Compute logits (N, num_classes). Each batch counts as a call in ``tools.CallKeys``."""
         batches = (x[i : i + batch_size] for i in range(0, len(x), batch_size))
         logits = [
             self._logits(self.model, self._keys.next(), np.asarray(batch, np.float32))
@@ -84,16 +84,18 @@ class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Ba
         """
         reduced = {"none": np.asarray, "mean": np.mean, "sum": np.sum}
         arguments.choice("reduction", reduction, reduced)
-        return reduced[reduction](self._losses(*self._of_loss(x, y)))
+        return reduced[reduction](self._losses(*self._loss_arguments(x, y)))
 
     def loss_gradient(self, x: np.ndarray, y: np.ndarray, **kwargs: Any) -> np.ndarray:
         """Compute the gradient of each example's cross-entropy with respect to its image.
 
         Labels ``y`` are class indices (N,) or one-hot (N, num_classes).
         """
-        return np.array(self._loss_gradient(*self._of_loss(x, y)))
+        return np.array(self._loss_gradient(*self._loss_arguments(x, y)))
 
-    def _of_loss(self, x: np.ndarray, y: np.ndarray) -> tuple[Any, Array, np.ndarray, np.ndarray]:
+    def _loss_arguments(
+        self, x: np.ndarray, y: np.ndarray
+    ) -> tuple[Any, Array, np.ndarray, np.ndarray]:
         """The arguments of ``_losses`` in this call."""
         images, labels = np.asarray(x, np.float32), np.asarray(y)
         if labels.ndim == 1 or labels.shape[1] == 1:

@@ -1,4 +1,4 @@
-"""Files of weights: safetensors in and out, and checkpoints without wrappers and prefixes."""
+"""Files of weights: safetensors, and checkpoints, which are read without wrappers and prefixes."""
 
 import dataclasses
 import json
@@ -60,7 +60,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
         with safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}
             return arrays, dict(file.metadata() or {})
-    # NumPy raises the others for shapes and types that it does not have.
+    # NumPy raises the other errors for shapes and types that it does not support.
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"the safetensors file is truncated or damaged: {error}") from None
 

@@ -1,4 +1,4 @@
-"""Networks as files for other programs: checkpoints for PyTorch, and artefacts that run alone."""
+"""Export of networks: checkpoints for PyTorch, and artefacts that run without this package."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ from vone_jax.convert.folder import describe
 from vone_jax.convert.state_dict import to_torch
 from vone_jax.convert.untrusted import CheckpointError
 
-# Length of the SHA-256 digest at the end of an artefact. XLA can crash on damaged ones.
+# Length of the SHA-256 digest at the end of an artefact. XLA can crash on a damaged artefact.
 _DIGEST = 32
 
 
@@ -31,10 +31,10 @@ def save_torch(path: str | Path, model: models.Model, variables: Any, prefix: st
     A path that ends in ``.safetensors`` gets the state dict, with the flags as JSON in its
     metadata, and needs no PyTorch. The bank is written as kernels, so ``from_torch`` reads a
     network with an imported bank; weights, kernels and logits are the same to the bit. For an EVNet
-    with other cells than the published ones, ``from_torch`` needs its ``subcortical``. A network
-    whose noise has JAX's generator is read as one with our own, which draws other noise of the same
-    distribution. A flag of our own holds the image size of a base network for other images than 224
-    pixels, since it decides on the stem; other programs ignore it.
+    with other cells than the published ones, ``from_torch`` needs its ``subcortical``. If the noise
+    of a network uses JAX's generator, ``from_torch`` reads it with the generator of this project,
+    which draws other values of the same distribution. A flag of this project, which other programs
+    ignore, holds the image size of a base network unless it is 224: it determines the stem.
 
     A file that exists is replaced. The ``prefix`` is put in front of every name: ``"module."`` for
     programs that load into a network wrapped in ``DataParallel``.
@@ -90,7 +90,7 @@ def export(
         jax.jit(models.logits_fn(model, variables)), platforms=list(platforms)
     )(keys, images)
     try:
-        # With the first derivative, so that the artefact can be attacked.
+        # With the first derivative, so that attacks can follow the gradient of the artefact.
         content = bytes(exported.serialize(vjp_order=1))
         # JAX ignores what stands behind its own bytes.
         return content + hashlib.sha256(content).digest()
@@ -104,14 +104,15 @@ class Exported:
 
     Attributes:
       image_shape: (H, W, C).
-      classify: the function of the numbers of one key per example, with gradients for images.
+      classify: ``(key data, images) -> logits`` with one key per example; see
+        ``jax.random.key_data``. It can be differentiated with respect to the images.
     """
 
     image_shape: tuple[int, int, int]
     classify: Callable[[jax.Array, jax.Array], jax.Array]
 
     def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
-        """The logits; a single key numbers the examples by position."""
+        """Return the logits. With a single key, the key of an example depends on its position."""
         keys = prng.example_keys(keys, images.shape[0])
         return self.classify(jax.random.key_data(keys), images)
 
@@ -126,7 +127,7 @@ def load_exported(artefact: bytes) -> Exported:
     content, digest = artefact[:-_DIGEST], artefact[-_DIGEST:]
     if hashlib.sha256(content).digest() != digest:
         raise CheckpointError(
-            "the artefact is damaged, or none of convert.export; export the network again"
+            "the artefact is damaged, or not written by convert.export; export the network again"
         )
     try:
         exported = jax.export.deserialize(bytearray(content))
@@ -162,7 +163,7 @@ def load_exported(artefact: bytes) -> Exported:
 
 
 def _folding_axes(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """The function under ``vmap``: an artefact has no rule for it, but takes any batch size."""
+    """Give a function a rule for ``vmap``, which an artefact lacks: fold axes into the batch."""
     folding = jax.custom_batching.custom_vmap(function)
 
     @folding.def_vmap

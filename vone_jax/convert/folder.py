@@ -29,7 +29,7 @@ _FORMAT = 1
 # Larger values in a configuration would make the check of a hostile folder slow.
 _LARGEST = {"num_classes": 2**24, "width": 2**16, "image_size": 4096, "in_channels": 1024}
 _PARAMETERS = tuple(field.name for field in dataclasses.fields(GaborParameters))
-# The numbers of an explicit bank are arrays.
+# The numbers of an explicit bank are stored as arrays, beside the weights.
 _BANKS: dataclass_json.Forms = {
     GaborParameters: lambda bank: {},
     ImportedBank: lambda bank: {"pixels_per_degree": bank.pixels_per_degree},
@@ -38,7 +38,7 @@ _BANKS: dataclass_json.Forms = {
 
 @dataclasses.dataclass(frozen=True)
 class _Arguments:
-    """The arguments of ``models.create`` that a folder stores; None is left out."""
+    """The arguments of ``models.create`` that a folder stores; fields of None are left out."""
 
     name: str
     num_classes: int
@@ -73,11 +73,11 @@ def save_folder(
       variables: its float32 variables.
       results: results of ``eval.py`` with this network, see ``results.read``. The model card shows
         their accuracies. Without them it says that nothing was measured.
-      licence: of the weights, an identifier of the hub (``"apache-2.0"``, ``"other"``).
+      licence: licence of the weights, an identifier of the hub (``"apache-2.0"``, ``"other"``).
       source: the origin of the weights, in words, for the card.
       class_names: one name for each logit, such as ``network.class_names``. Without them, nobody
         can match the logits with the labels of a data set.
-      preprocessing: of the images, such as ``network.preprocessing``.
+      preprocessing: preprocessing of the images, such as ``network.preprocessing``.
 
     Raises:
       ValueError: if the network is not one of ``models.create``, or the variables not its own; for
@@ -110,18 +110,18 @@ def save_folder(
 def _check_measured(
     measured: Iterable[results.Result], model: models.Model, variables: Any
 ) -> None:
-    """Refuse results of other weights than those of a network, or of images of another size."""
-    # A tuned bank is fixed where a network is evaluated.
+    """Refuse results of a network with other weights or another image size."""
+    # Evaluation fixes a tuned bank, so results have the checksum of a network with a fixed bank.
     _, evaluated = models.with_fixed_bank(model, variables)
     ours = model.image_size, f"{files.array_checksum(jax.tree.leaves(evaluated)):08x}"
     for result in measured:
-        of = result.network
-        theirs = of.image_size or ours[0], of.weights
+        network = result.network
+        theirs = network.image_size or ours[0], network.weights
         if theirs != ours:
             one, other = ("{} pixels and the weights {}".format(*each) for each in (theirs, ours))
             raise ValueError(
-                f"results must be of the network that is written: {result.name} is of one with "
-                f"{one}, this has {other}; evaluate this network"
+                f"results must be of the network that is written: {result.name} is of a network "
+                f"with {one}, this network has {other}; evaluate this network"
             )
 
 
@@ -136,8 +136,8 @@ def check_place(folder: Path) -> None:
     there = [name for name in written if (folder / name).exists()]
     if there and not is_folder(folder):
         raise ValueError(
-            f"{folder} must be a new directory, or a folder of vone_jax.convert; its {there[0]} is "
-            "of something else, and would be lost. Name another directory, or move the file"
+            f"{folder} must be a new directory, or a folder of vone_jax.convert; its {there[0]} "
+            "belongs to something else and would be lost. Name another directory, or move the file"
         )
 
 
@@ -151,7 +151,7 @@ def is_folder(path: Path) -> bool:
 
 
 class Folder(NamedTuple):
-    """The content of a folder; class names are empty where it does not say them."""
+    """The content of a folder; ``class_names`` is empty if the folder has none."""
 
     model: models.Model
     variables: dict[str, Any]
@@ -165,7 +165,7 @@ def load_folder(folder: str | Path) -> tuple[models.Model, dict[str, Any]]:
 
 
 def read_folder(folder: str | Path) -> Folder:
-    """Read all that ``save_folder`` wrote, but the card.
+    """Read everything that ``save_folder`` wrote, except for the model card.
 
     Raises:
       CheckpointError: listing what is damaged or does not fit.
@@ -183,12 +183,12 @@ def read_folder(folder: str | Path) -> Folder:
     checked = checked_variables(model, weights)
     variables = unflatten_dict({path: jnp.array(array) for path, array in checked.items()})
     class_names = config.get("class_names", [])
-    # Earlier folders have the centre crop alone.
-    how = config.get("preprocessing", {"center_crop": config.get("center_crop")})
+    # Folders of earlier versions store only the centre crop.
+    steps = config.get("preprocessing", {"center_crop": config.get("center_crop")})
     try:
         if "class_names" in config:
             _check_names(class_names, config["network"]["num_classes"])
-        preprocessing = dataclass_json.decode(Preprocessing, how, "preprocessing")
+        preprocessing = dataclass_json.decode(Preprocessing, steps, "preprocessing")
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"config.json: {str(error):.200}") from error
     return Folder(model, variables, tuple(class_names), preprocessing)
@@ -203,7 +203,7 @@ def _check_names(class_names: Sequence[str], num_classes: int) -> None:
 def describe(model: models.Model) -> dict[str, Any]:
     """The arguments of ``models.create`` for a network, as JSON.
 
-    The kind of an explicit bank is kept. Its numbers are arrays and go beside the weights.
+    Of an explicit bank, only the kind is included. ``save_folder`` stores its numbers as arrays.
 
     Raises:
       ValueError: if the network is not one that ``models.create`` builds.
@@ -225,7 +225,7 @@ def describe(model: models.Model) -> dict[str, Any]:
             description = dataclass_json.encode(_Arguments(name, **arguments), _BANKS)
             json.dumps(description, allow_nan=False)
             return {name: value for name, value in description.items() if value is not None}
-    raise ValueError("the network is none that models.create builds")
+    raise ValueError("the network is not one that models.create builds")
 
 
 def _bank_arrays(model: models.Model) -> dict[str, np.ndarray]:
@@ -341,7 +341,7 @@ def _card(
 
 
 def _row(result: results.Result) -> str:
-    """The table row of an accuracy. Its name tells it from others of the same condition."""
+    """The table row of an accuracy. The name distinguishes results of the same condition."""
     condition = " ".join(filter(None, result.condition_label))
     data, (low, high) = result.dataset, result.interval
     return (

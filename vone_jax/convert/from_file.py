@@ -1,4 +1,4 @@
-"""Loads a network that is ready to run from a file of weights."""
+"""Conversion of a file of weights to a network that is ready to run."""
 
 import dataclasses
 import itertools
@@ -34,7 +34,7 @@ class Conversion:
     """A converted network and notes on its conversion.
 
     Attributes:
-      name: of the architecture, one of ``models.NAMES``.
+      name: name of the architecture, one of ``models.NAMES``.
       residual: (n,), deviation of each filter pair from its fitted Gabor relative to its peak;
         None for base networks.
       notes: what was assumed, left out or recognised, one line each.
@@ -73,30 +73,30 @@ def read(
 
     Reads files of dicarlolab/vonenet, lucaspiper99/evnet, torchvision, CORnet, MadryLab's
     robustness and the published EfficientNet-Lite0, and plain state dicts of these architectures.
-    PyTorch is not needed, and nothing in the file is executed. The Gabor bank is that of the file,
-    exactly.
+    PyTorch is not needed, and nothing in the file is executed. The Gabor bank has exactly the
+    kernels of the file.
 
     Args:
       path: a file of ``torch.save``, or ``*.safetensors``.
-      name: of the architecture. Default: recognised by the names of the tensors.
+      name: name of the architecture. Default: recognised by the names of the tensors.
       v1: configuration of a VOneNet's front end, except for its bank. Default: the file's flags,
         and the published values for flags that the file lacks. A dictionary replaces only the
-        fields that it names; of the two numbers of channels, one gives the other.
-      image_size: in pixels, for which the network is made. Default: that of a file of
-        ``save_torch``; else 224, or 32 for a base network whose first kernel is smaller than 7
-        pixels. The stem of a small image has other strides, see ``models.stem_form``; where they
-        differ from those of the default, a note says so.
+        fields that it names. One of simple_channels and complex_channels determines the other.
+      image_size: size in pixels of the images that the network reads. Default: the size that
+        ``save_torch`` stored; else 224, or 32 for a base network whose first kernel is smaller than
+        7 pixels. The stem for small images has other strides, see ``models.stem_form``. A note
+        tells if the strides differ from those for the default size.
       ignored_flags: names of flags that do not change the network. A flag that is neither known
         nor listed here is refused, unless ``v1`` replaces the flags.
       subcortical: configuration of an EVNet's subcortical stage, for images of the size and the
-        field of view of V1. The kernels of the file must be those of its cells; gains and contrast
-        normalisation are those of the file. Default: the published cells.
+        field of view of V1. Its cells must have the kernels of the file. Gains and contrast
+        normalisation are taken from the file. Default: the published cells.
 
     Raises:
       CheckpointError: (a ValueError) listing every problem of a file that is damaged, hostile or
         does not fit.
-      ValueError: for an image size that is no positive integer, fields that V1 does not have, or a
-        single string in place of names of flags.
+      ValueError: for an image size that is not a positive integer, for fields that V1 does not
+        have, or for ``ignored_flags`` that is a string and not a list of names.
       OSError: if the file cannot be read.
     """
     if image_size is not None:
@@ -227,9 +227,10 @@ def _front_end(
     notes: list[str],
     assumed: list[str],
 ) -> tuple[VOneBlockConfig, np.ndarray | None]:
-    """The configuration of V1 with the bank of the file, and the residuals of the bank.
+    """Return the configuration of V1 with the bank of the file, and the residuals of the bank.
 
-    If that fails, a configuration with as many channels, so that the weights can be compared.
+    If the bank cannot be read, return a configuration with as many channels and no residuals, so
+    that the weights can still be compared.
     """
     kind = names.front_end(architecture.name)
     in_phase, quadrature = BANKS[kind]
@@ -246,7 +247,7 @@ def _front_end(
         fields = {f: value for f, value in vars(start).items() if f not in {"bank", *_CELLS}}
         fields |= v1_settings(checkpoint.flags, k, problems)
         given = config or {}
-        # By name of the field: that of the flag.
+        # Field of V1 -> flag that holds the field.
         flags = {"stride": "stride", "k_exc": "k_exc", "noise": "noise_mode"}
         if image_size is None:
             flags["image_size"] = "image_size"
@@ -260,11 +261,12 @@ def _front_end(
             notes.append(f"published values for what the file does not say: {flags}")
             assumed += missing
         fields |= given
-        # The original's training script writes the number of simple channels for both.
+        # The original's training script stores the number of simple channels in both flags, so the
+        # other number is computed from the number of filters.
         if len(cells := given.keys() & _CELLS) == 1:
             fields |= {other: n - given[one] for one in cells for other in _CELLS - cells}
     if image_size is not None:
-        # At the same pixels per degree, as for the kernels of the file.
+        # The pixels per degree stay the same, since the kernels of the file were made for them.
         degrees = fields["visual_degrees"] / fields["image_size"]
         fields |= {"image_size": image_size, "visual_degrees": image_size * degrees}
     fields |= {"in_channels": in_channels, "allow_aliasing": True}

@@ -1,12 +1,12 @@
-"""Reads a Gabor bank back from the weights of a checkpoint.
+"""Reconstruction of a Gabor bank from the weights of a checkpoint.
 
 A quadrature pair determines its parameters without a search. With the in-phase kernel
 q0 = E cos(c) and its partner q1 = E cos(c + 90 degrees),
 
     z = q0 - i q1 = E exp(i c),    c = 2 pi f (x cos(theta) + y sin(theta)) + phase:
 
-the angle between neighbouring pixels of z gives the frequency along rows and columns, the angle
-at the centre the phase, and log |z| is quadratic in (x, y) with the envelope as coefficients.
+the angle between neighbouring pixels of z gives the frequency along rows and columns, and the angle
+at the centre gives the phase. log |z| is quadratic in (x, y); its coefficients give the envelope.
 """
 
 import numpy as np
@@ -40,9 +40,9 @@ def read_bank(
     ``GaborParameters``: sf in cycles per degree, theta and phase in degrees in [0, 360).
 
     Returns:
-      The bank, and the largest deviation (n,) of each pair from its fitted Gabor, relative to its
-      peak. None if ``problems`` got a line for the shape, or for each filter that is not a Gabor
-      of one input channel.
+      The bank, and the largest deviation (n,) of each pair from its fitted Gabor, relative to the
+      peak of the pair. None if lines were added to ``problems``: one for a wrong shape, or one for
+      each filter that is not a Gabor of one input channel.
     """
     shape, known = in_phase.shape, len(problems)
     if len(shape) != 4 or shape != quadrature.shape or shape[2] != shape[3]:
@@ -112,8 +112,8 @@ def _fit(q0: np.ndarray, q1: np.ndarray, pixels_per_degree: float) -> dict[str, 
         cos, sin = down / frequency, right / frequency
         phase = np.angle(z[:, half, half])
 
-        # log E = a - (m_xx x^2 + 2 m_xy x y + m_yy y^2) / 2, weighted by E^2: there the logarithm
-        # has a relative error, so the far tails carry no information.
+        # log E = a - (m_xx x^2 + 2 m_xy x y + m_yy y^2) / 2, weighted by E^2: the error of log E is
+        # the relative error of E, so the far tails carry no information.
         x, y = np.meshgrid(offset, offset, indexing="ij")
         terms = np.stack([np.ones_like(x), -x * x / 2, -x * y, -y * y / 2], axis=-1)
         weight = np.where(size > 1e-6, size, 0.0)[..., None]

@@ -1,4 +1,4 @@
-"""Reads the data in a PyTorch pickle without running anything that is in it.
+"""Reader of the data in a PyTorch pickle, which runs nothing that is in the pickle.
 
 A pickle is a program. This interpreter knows the few instructions that build containers, numbers
 and strings. It imports nothing, calls nothing, and describes where the numbers of a tensor lie.
@@ -69,7 +69,7 @@ class Global:
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """A storage that a pickle refers to: its name in the file, and type and number of numbers."""
+    """A storage that a pickle refers to: its name in the file, its dtype and its length."""
 
     key: str
     dtype: np.dtype
@@ -90,12 +90,12 @@ class StoredTensor:
 
 
 def read_pickle(file: io.BytesIO, storages: dict[str, Storage]) -> Any:
-    """Read the object in a pickle, up to its end mark. The file is then behind the pickle.
+    """Read the object in a pickle, up to its end mark, and leave the file position behind it.
 
-    It is made of numbers, strings, bytes, None; lists, tuples, dictionaries (also for ordered
-    dictionaries and ``argparse.Namespace``); ``StoredTensor``; ``Ignored``. ``storages`` gets those
-    of the tensors by key. A pickle that is damaged, costs too much, or names anything that is not
-    plain data is a CheckpointError.
+    The object is made of numbers, strings, bytes, None; lists, tuples, dictionaries (also for
+    ordered dictionaries and ``argparse.Namespace``); ``StoredTensor``; ``Ignored``. The storages of
+    the tensors are added to ``storages`` by key. A pickle that is damaged, costs too much, or names
+    anything that is not plain data raises a CheckpointError.
     """
     try:
         return _Machine(storages).run(file)
@@ -171,7 +171,7 @@ class _Machine:
         elif name == "GLOBAL":
             stack.append(self._global(argument.replace(" ", ".")))
         elif name == "STACK_GLOBAL":
-            # The join refuses what is not text.
+            # ``join`` raises a TypeError for anything that is not text.
             stack.append(self._global(".".join(self._pop(2))))
         elif name in ("REDUCE", "NEWOBJ"):
             stack.append(self._build(*self._pop(2)))
@@ -254,7 +254,7 @@ class _Machine:
             raise CheckpointError(f"the pickle calls {type(callee).__name__}, which is not data")
         if not isinstance(arguments, tuple):
             raise ValueError("arguments must be a tuple")
-        # What is built may copy its arguments and their items.
+        # The object that is built may copy its arguments and their items.
         self._spend(len(arguments) + sum(len(a) for a in arguments if isinstance(a, (list, tuple))))
         return _BUILDERS[callee.name](*arguments)
 

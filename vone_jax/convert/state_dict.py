@@ -32,8 +32,8 @@ _LEAVES = {
 }
 _ALEXNET_CONVOLUTIONS = {"conv1": 0, "conv2": 3, "conv3": 6, "conv4": 8, "conv5": 10}
 _ALEXNET_LINEAR = {"fc6": "classifier.1", "fc7": "classifier.4", "fc8": "classifier.6"}
-# EfficientNets: modules outside blocks, and those of a block. In B0 these are numbered in a block
-# with expansion, and one less without.
+# EfficientNets: modules outside blocks, and modules of a block. The numbers in B0 are those of a
+# block with expansion; in a block without expansion they are smaller by one.
 _LITE = {
     "conv": "_conv_stem",
     "conv_norm": "_bn0",
@@ -60,7 +60,7 @@ _B0 = {
 
 
 class Source(NamedTuple):
-    """The PyTorch tensor that fills a leaf, without ``module.``, and conversions of the layout."""
+    """The name of the PyTorch tensor for a leaf, without ``module.``, and layout conversions."""
 
     name: str
     to_flax: Callable[[np.ndarray], np.ndarray]
@@ -102,14 +102,14 @@ def _module(name: str) -> str:
 
 
 def _alexnet_module(name: str, with_v1: bool) -> str:
-    """Behind V1, the numbers begin at the second convolution."""
+    """The module of AlexNet. Behind V1, its numbers begin at the second convolution."""
     if name in _ALEXNET_LINEAR:
         return _ALEXNET_LINEAR[name]
     return f"features.{_ALEXNET_CONVOLUTIONS[name] - 3 * with_v1}"
 
 
 def _efficientnet_module(place: str, name: str = "", *, lite: bool, with_v1: bool) -> str:
-    """The module of a block, such as stage3_1, or without one if only its name is given.
+    """The module ``name`` of the block ``place``, such as stage3_1; or the module ``place`` itself.
 
     Lite0 numbers blocks through all stages. In B0, the stem is number 0 and the stages follow;
     behind V1 there is no stem, as in EVNet.
@@ -140,11 +140,11 @@ def _to_torch(leaf: np.ndarray) -> np.ndarray:
 
 
 def _after_flatten(size: int) -> tuple[Callable[[np.ndarray], np.ndarray], ...]:
-    """The linear layer behind a flattened size x size map: PyTorch flattens CHW, Flax HWC."""
+    """Layouts of the linear layer behind a size x size map: PyTorch flattens CHW, Flax HWC."""
 
     def to_flax(tensor: np.ndarray) -> np.ndarray:
         if tensor.ndim != 2 or tensor.shape[1] % size**2:
-            return tensor  # The shape check reports it.
+            return tensor  # The shape check reports the misfit.
         maps = tensor.reshape(tensor.shape[0], -1, size, size)
         return maps.transpose(2, 3, 1, 0).reshape(tensor.shape[1], tensor.shape[0])
 
@@ -159,8 +159,8 @@ def from_state_dict(model: Model, state_dict: Mapping[str, np.ndarray]) -> dict[
     """Fill the variables of a network with the tensors of a PyTorch state dict.
 
     The network has the architecture, width and number of classes of the state dict. The names have
-    no ``module.`` in front. The Gabor bank (``vone_block.*``) and the subcortical stage are not
-    among them, since they are part of ``model``. ``num_batches_tracked`` is ignored.
+    no ``module.`` in front. The state dict must not contain the Gabor bank (``vone_block.*``) or
+    the subcortical stage, which are part of ``model``. ``num_batches_tracked`` is ignored.
 
     Returns:
       float32 ``{"params": ..., "batch_stats": ...}``, the latter for networks with batch norms.
@@ -211,8 +211,8 @@ def fill(model: Model, state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, 
 def to_torch(model: Model, variables: Any) -> dict[str, np.ndarray]:
     """The state dict that the original's (or torchvision's, CORnet's) model class loads.
 
-    A VOneNet's includes its Gabor bank, with every filter in the one input channel that it reads,
-    and an EVNet's its subcortical stage also. ``num_batches_tracked`` is 0, as no batches are
+    For a VOneNet it includes the Gabor bank, with every filter in the one input channel that it
+    reads; for an EVNet, also the subcortical stage. ``num_batches_tracked`` is 0, as no batches are
     counted.
 
     Returns:
@@ -252,14 +252,13 @@ def _front_end_tensors(model: VOneNet) -> dict[str, np.ndarray]:
 
 def abstract_variables(model: Model) -> dict[tuple[str, ...], Any]:
     """Path -> shape and type of every variable of a network, without computing anything."""
-
     return flatten_dict(jax.eval_shape(lambda key: init(model, key), jax.random.key(0)))
 
 
 def checked_variables(
     model: Model, variables: Mapping[tuple[str, ...], Any]
 ) -> dict[tuple[str, ...], np.ndarray]:
-    """Return variables as NumPy arrays in the network's order, or raise what does not fit it."""
+    """Return variables as NumPy arrays in the network's order; raise if they do not fit it."""
     arrays = {path: np.asarray(leaf) for path, leaf in variables.items()}
     expected = abstract_variables(model)
     problems = [f"missing: {'.'.join(path)}" for path in sorted(expected.keys() - arrays.keys())]

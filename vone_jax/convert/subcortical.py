@@ -9,7 +9,7 @@ import numpy as np
 from vone_jax.v1 import FanoNoise, SubcorticalConfig
 
 PREFIX = "subcorticalblock."
-# The first one tells the number of image channels.
+# The kernels of the first cells; their shape gives the number of image channels.
 RECEPTIVE_FIELDS = f"{PREFIX}dog.multi_conv.convs.0.weight"
 # Scalars for each cell, and the fields that they hold.
 _SCALARS = {
@@ -17,8 +17,8 @@ _SCALARS = {
     f"{PREFIX}contrast_norm.c50": "c50",
     f"{PREFIX}contrast_norm.n": "exponent",
 }
-# Largest deviation of a kernel from that of the configuration, relative to its peak. It lets
-# kernels pass that are stored in half precision.
+# Largest deviation of a kernel from the kernel of the configuration, relative to the peak. It
+# accepts kernels that are stored in half precision.
 _TOLERANCE = 2e-3
 
 
@@ -47,8 +47,8 @@ def read_subcortical(
 ) -> SubcorticalConfig:
     """Return a configuration with the gains and the contrast normalisation of a file.
 
-    ``problems`` gets one line for each tensor that is missing, unused, of a wrong shape or of cells
-    with other radii or weights than ``config``.
+    A line is added to ``problems`` for each tensor that is missing, unused, of a wrong shape or of
+    cells with other radii or weights than in ``config``.
     """
     expected = subcortical_tensors(config)
     problems += [f"missing: {name}" for name in sorted(expected.keys() - tensors.keys())]

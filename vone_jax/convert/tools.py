@@ -44,7 +44,7 @@ class CallKeys:
         self.calls = 0
 
     def next(self) -> jax.Array:
-        """The key of the next call; ``prng.example_keys`` makes one key per example of it."""
+        """Return the key of the next call. ``prng.example_keys`` turns it into example keys."""
         number = self.calls if self._noise == "fresh" else 0
         self.calls += 1
         return prng.fold(self._key, number)
@@ -110,8 +110,8 @@ class ActivationsModel:
           model, variables: a network of ``models.create`` and its weights.
           key: typed key of the noise.
           trials: number of stochastic passes to average, >= 1.
-          image_size: in pixels. Default: that of the model.
-          extractor: a class in place of Brain-Score's ``ActivationsExtractorHelper``.
+          image_size: side of the images in pixels. Default: that of the model.
+          extractor: class to use instead of Brain-Score's ``ActivationsExtractorHelper``.
 
         Raises:
           TypeError: if ``key`` is not a typed key.
@@ -163,7 +163,7 @@ class ActivationsModel:
         """Read image files as float32 (N, C, size, size) in [0, 1]; the network normalises.
 
         Raises:
-          ValueError: for a file that cannot be decoded, or to 8 bits, see ``data.decode_image``.
+          ValueError: for a file that cannot be decoded to 8 bits, see ``data.decode_image``.
         """
         mode = "L" if self._channels == 1 else "RGB"
         size = (self.image_size, self.image_size)

@@ -1,10 +1,10 @@
 """Files of ``torch.save``, read without PyTorch and without trusting them.
 
 There are two formats: an archive of a pickle and one entry for each storage (PyTorch 1.6 and
-later), and a sequence of pickles followed by the storages (before; the published VOneNets). A file
-needs a bounded multiple of its own size in memory: entries must be stored uncompressed, a tensor
-may not be larger than its storage, and tensors that share storages may not add up to much more
-than the file.
+later), and a sequence of pickles followed by the storages (earlier PyTorch, and the published
+VOneNets). A file needs a bounded multiple of its own size in memory: entries must be stored
+uncompressed, a tensor may not be larger than its storage, and tensors that share storages may not
+add up to much more than the file.
 """
 
 import contextlib
@@ -97,7 +97,7 @@ def open_torch_file(path: Path) -> Iterator[TorchFile]:
                 yield _open_sequence(mapped)
         else:
             raise CheckpointError(
-                "the file is none of torch.save's (an archive or a pickle) and not named "
+                "the file must be written by torch.save (an archive or a pickle), or be named "
                 "*.safetensors"
             )
 
@@ -205,8 +205,11 @@ def _open_sequence(mapped: mmap.mmap) -> TorchFile:
             raise CheckpointError(f"the file lacks storage {storage.key!r}")
         start, nbytes = places[storage.key]
         if nbytes != storage.length * storage.dtype.itemsize:
-            raise CheckpointError(f"storage {storage.key!r} has not the length it should have")
-        # Slicing copies: the map is closed before the arrays are.
+            raise CheckpointError(
+                f"storage {storage.key!r} has {nbytes} bytes, not {storage.length} "
+                f"{storage.dtype} numbers"
+            )
+        # Slicing copies, because the arrays are used after the map is closed.
         return np.frombuffer(mapped[start : start + nbytes], storage.dtype)
 
     return TorchFile(content, "torch.save, before 1.6", len(mapped), load)

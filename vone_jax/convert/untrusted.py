@@ -1,4 +1,4 @@
-"""Guards for files from strangers: one error class, clean text, and regular files only."""
+"""Guards against untrusted files: one error class, clean text, and regular files only."""
 
 import errno
 import os
