@@ -151,7 +151,8 @@ class TestFolder:
         assert len(data.load(f"folder:{tmp_path}", ".")) == 13
         assert [source.split for source in parts] == ["train", "validation"]
         assert data.evaluation_split(f"folder:{tmp_path}") == "."
-        with pytest.raises(ValueError, match="'test'; .* cat, dog; divided, it has train and val"):
+        cure = "folders of classes are divided into train and validation"
+        with pytest.raises(ValueError, match=f"'test'; .* cat, dog; {cure}"):
             data.load(f"folder:{tmp_path}", "test")
         save(tmp_path / "eel" / "0.png")
         with pytest.raises(ValueError, match="eel holds 1 image; at least 2 are needed to divide"):

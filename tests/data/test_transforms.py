@@ -64,7 +64,7 @@ class TestEvaluationTransform:
         ("fields", "message"),
         [
             ({"center_crop": 1.5}, "center_crop must be .* > 0 and <= 1, got 1.5"),
-            ({"center_crop": 0.9, "squash": True}, "center_crop must be 1, got 0.9"),
+            ({"center_crop": 0.9, "squash": True}, "center_crop must be 1 with .*, got 0.9"),
             ({"interpolation": "cubic"}, "interpolation .*'cubic'.*bicubic"),
         ],
     )

@@ -11,16 +11,16 @@ from vone_jax import fast
 from vone_jax.corruptions import levels, matrices
 from vone_jax.corruptions.levels import Images, Keys, Shape
 
-# The largest of all tables: reach of the defocus kernel and radius of the motion in pixels, zoom
-# factors without 1, passes of glass blur and the radius of its Gaussian in pixels. Arrays are
-# padded to these sizes, so that one compiled function serves all severities.
+# The largest values of all tables: reach of the defocus kernel in pixels, taps of the motion blur
+# (for a radius of 20 pixels), zoom factors without 1, passes of glass blur and the radius of its
+# Gaussian in pixels. Arrays are padded to these sizes, so one compilation serves all severities.
 _DEFOCUS_REACH = 10
 _MOTION_TAPS = 2 * 20 + 1
 _ZOOM_FACTORS = 25
 _GLASS_PASSES = 3
 _GLASS_RADIUS = 6
 
-# Several taps in one pass over an image: the pass costs more in memory than the sums do.
+# Several taps are summed in one pass over an image, since reading the image costs more than sums.
 _TAPS_AT_ONCE = 8
 
 
@@ -33,8 +33,9 @@ def prepare_defocus(parameters: tuple[float, float], shape: Shape) -> np.ndarray
     """Return the kernel of a lens out of focus: a disk with a smoothed border.
 
     The parameters are the radius of the disk and the standard deviation of the smoothing, in
-    pixels. The kernel is float32 (21, 21), padded with zeros, and sums to 1. As in ImageNet-C, the
-    sum is up to 1.013 if the smoothed disk touches the border of its 17 x 17 or 21 x 21 pixels.
+    pixels. The kernel is float32 (21, 21), padded with zeros. It sums to 1, except that the sum is
+    up to 1.013, as in ImageNet-C, if the smoothed disk touches the border of its 17 x 17 or 21 x 21
+    pixels.
 
     Raises:
       ValueError: if the image is too small to be mirrored at its border.
@@ -92,7 +93,7 @@ def prepare_zoom(parameters: tuple[float, float], shape: Shape) -> tuple:
     zooms, without the factor 1.
     """
     end, step = parameters
-    # As ImageNet-C's code: the rounding of numpy.arange decides whether ``end`` is a factor.
+    # As in ImageNet-C's code, the rounding of numpy.arange decides whether ``end`` is a factor.
     factors = np.arange(1, end, step)[1:]
     missing = ((0, _ZOOM_FACTORS - len(factors)), (0, 0))
 
@@ -182,7 +183,7 @@ def motion_levels(angles: Float[Array, " n"], values: Images, arrays: tuple) -> 
             total = total + weights[tap] * parts
         return total
 
-    # As many rounds as the severity has taps for: one compilation, and little work on zeros.
+    # The rounds depend on the taps of the severity: one compilation, and little work on zeros.
     total = jax.lax.fori_loop(0, rounds, add, start)
     return levels.truncate(total.reshape(values.shape))
 
@@ -203,7 +204,7 @@ def draw_moves(keys: Keys, shape: Shape, arrays: tuple) -> Int8[Array, "n 3 2 h 
     reach = arrays[1].astype(jnp.uint32)
     draw = jax.vmap(lambda key: fast.random_words(key, (2, *shape[:2])))
     words = jnp.concatenate(fast.stage(draw, keys), axis=1)[:, :_GLASS_PASSES, None]
-    # A word has 16 bits for each: the probabilities of the values differ by less than 2^-13.
+    # Each displacement gets 16 bits: the probabilities of its values differ by less than 2^-13.
     shifts = jnp.asarray([16, 0], jnp.uint32)[None, None, :, None, None]
     moves = (((words >> shifts) & 0xFFFF) * (2 * reach)) >> 16
     return (moves.astype(jnp.int32) - arrays[1]).astype(jnp.int8)
@@ -214,7 +215,7 @@ def glass(moves: Int8[Array, "n passes 2 h w"], images: Images, arrays: tuple) -
     """Blur, copy pixels from near ones, and blur again; for ``moves`` see ``draw_moves``."""
     taps, reach, passes = arrays
     smooth = levels.truncate(255 * matrices.filtered(images, taps)).astype(jnp.int32)
-    # The channels of a pixel move together: as the bytes of one number.
+    # The channels of a pixel are packed as the bytes of one integer, so that they move together.
     places = 8 * jnp.arange(images.shape[-1], dtype=jnp.int32)[None, None, None]
     pixels = jnp.sum(smooth << places, axis=-1)
     pixels = shuffled(pixels, moves, reach, passes)

@@ -99,8 +99,8 @@ def corrupt(
     """Apply a common corruption as ImageNet-C defines it.
 
     Args:
-      key: one typed key, which numbers the images by position, or one key for each image. With a
-        key of its own, an image gets the same corruption in any batch.
+      key: one typed key, or one key for each image. With one key, the draws of an image depend on
+        its position. With a key of its own, an image gets the same corruption in any batch.
       images: floating point in [0, 1], with 1 or 3 channels. A grey image is treated as a colour
         image with equal channels, and the result is its luma.
       name: one of ``NAMES``.
@@ -198,5 +198,5 @@ def _check_images(images: jax.Array) -> None:
 
 @jax.jit
 def _in_range(images: jax.Array) -> jax.Array:
-    """Return True if all values lie in [0, 1]; NaN does not, as no comparison holds for it."""
+    """Return True if all values lie in [0, 1]. NaN does not, since every comparison fails."""
     return jnp.all((images >= -_TOLERANCE) & (images <= 1 + _TOLERANCE))

@@ -19,7 +19,7 @@ ElasticDraws = tuple[Float[Array, "n 3 2"], Float[Array, "n h w 2"]]
 
 
 def brightness(draws: Any, images: Images, amount: Float[Array, ""]) -> Images:
-    """Add to V of HSV; draws nothing.
+    """Add ``amount`` to V of HSV; draws nothing.
 
     With hue and saturation unchanged, all channels are scaled alike. V of a grey image is its
     channel.
@@ -39,8 +39,8 @@ def contrast(draws: Any, images: Images, factor: Float[Array, ""]) -> Images:
 def saturate(draws: Any, images: Images, numbers: Float[Array, " 2"]) -> Images:
     """Set S of HSV to clip(factor S + addend, 0, 1); draws nothing.
 
-    Grey pixels have no hue. As in ImageNet-C they count as red, which shows if the addend gives
-    them a saturation. A grey image becomes the luma of that.
+    Grey pixels have no hue. As in ImageNet-C they count as red, which is visible if the addend
+    gives them a saturation. For a grey image, the result is the luma of that colour.
     """
     factor, addend = numbers
     value = functools.reduce(jnp.maximum, levels.channels(images))
@@ -59,9 +59,9 @@ def saturate(draws: Any, images: Images, numbers: Float[Array, " 2"]) -> Images:
 def prepare_pixelate(share: float, shape: Shape) -> tuple:
     """Return the weights of Pillow's BOX resizing to ``share`` of the size and back.
 
-    After the second resizing a pixel shows the small image's pixel at its place, which is a mean
-    over the pixels around. For rows and for columns, float32 (2 reach + 1, side): the weights of
-    the neighbours at -reach to reach.
+    After the second resizing, a pixel shows the pixel of the small image at its place, which is a
+    mean over the pixels around. The two arrays, for rows and for columns, are float32
+    (2 reach + 1, side) and hold the weights of the neighbours at -reach to reach.
     """
     return tuple(_box_weights(side, max(int(side * share), 1)) for side in shape[:2])
 
@@ -104,7 +104,7 @@ def _box_weights(source: int, target: int) -> np.ndarray:
 
 
 def _box_matrix(source: int, target: int) -> np.ndarray:
-    """Return Pillow's BOX filter as a matrix (target, source): means over what a pixel covers."""
+    """Return Pillow's BOX filter as a matrix (target, source): means over the area of a pixel."""
     identity = Image.fromarray(np.eye(source, dtype=np.float32))
     return np.asarray(identity.resize((target, source), Image.Resampling.BOX)).T
 
@@ -147,8 +147,9 @@ def _affine(images: jax.Array, moves: jax.Array) -> jax.Array:
     """Apply the affine map that moves three points around the centre (OpenCV, border mirrored)."""
     height, width = images.shape[1:3]
     reach = float(min(height, width) // 3)
-    # The points are (+, +), (+, -) and (-, -) of the centre. Seen from the second one, the edges
-    # to the others are (0, 2 reach) and (-2 reach, 0) before and ``first``, ``other`` after.
+    # The points lie at (+, +), (+, -) and (-, -) ``reach`` from the centre. The vectors from the
+    # second point to the others are (0, 2 reach) and (-2 reach, 0) before, ``first`` and ``other``
+    # after the moves.
     corner_x, corner_y = width // 2 + reach, height // 2 - reach
     moves = moves[:, :, :, None, None]
     first = moves[:, 0, 0] - moves[:, 1, 0], moves[:, 0, 1] - moves[:, 1, 1] + 2 * reach
@@ -172,8 +173,8 @@ def _grid(images: jax.Array) -> tuple[jax.Array, jax.Array]:
 def bilinear(images: Array, y: Array, x: Array, fold: Callable[[Array, int], Array]) -> Array:
     """Read images (N, H, W, C) at real positions (N, H, W), in pixels.
 
-    ``fold`` moves whole positions, int32, inside the side that is its second argument. On a CPU the
-    channels of a pixel lie together. A TPU moves far less memory for whole planes.
+    ``fold(positions, side)`` moves int32 positions into [0, side). On a CPU the channels of a pixel
+    are read together. On a TPU each channel is read as a plane, which moves far less memory.
     """
 
     def interpolated(images: Array, y: Array, x: Array, channels: int) -> Array:

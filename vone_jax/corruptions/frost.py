@@ -92,8 +92,8 @@ def prepare(
 ) -> tuple:
     """Return the weights of image and frost, the photographs in one padded array, and their sizes.
 
-    The photographs are resized to ``scale`` times their size, and to more where the smallest would
-    not be larger than the images.
+    The photographs are resized to ``scale`` times their size, or to a larger one if the smallest
+    photograph would not be larger than the images.
 
     Raises:
       ValueError: without photographs.

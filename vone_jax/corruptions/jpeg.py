@@ -5,10 +5,10 @@ an 8-point DCT with constants of 13 bits (Loeffler, Ligtenberg and Moschytz, 198
 as one integer matrix, with a rounding shift after each of the two passes.
 
 The pass along the rows is a matrix product in float32, the pass along the columns a sum of eight
-rows in int32. A float32 represents whole numbers below 2^24 exactly. Sums of products in the
-forward pass along the rows reach 128 (8 8192). In the backward pass they would exceed 2^24, so
-its matrix is split into multiples of 128 and the rest. The values there are below 2^14, and their
-sums below 2^14 (8 127).
+rows in int32. A float32 represents whole numbers below 2^24 exactly. In the forward pass along the
+rows, sums of products reach 128 x 8 x 8192 = 2^23. In the backward pass they would exceed 2^24, so
+its matrix is split into multiples of 128 and the rest. There the values are below 2^14, and the
+sums are below 2^14 x 8 x 127.
 """
 
 from typing import Any
@@ -53,10 +53,10 @@ _DCT = np.array(
 _FORWARD = _DCT.T / 2 ** (_BITS - _FRACTION_BITS)
 _BACKWARD = np.concatenate([_DCT // 128, _DCT % 128], axis=1)
 
-# Weights of red, green and blue, as those of the luma. They are rounded to multiples of 2^-16.
+# Weights of red, green and blue, like those of the luma. They are rounded to multiples of 2^-16.
 _TO_BLUENESS = (-0.16874, -0.33126, 0.5)
 _TO_REDNESS = (0.5, -0.41869, -0.08131)
-# What red, green and blue get of blueness and of redness.
+# Weights of blueness and of redness in red, green and blue.
 _FROM_BLUENESS = (0.0, -0.34414, 1.772)
 _FROM_REDNESS = (1.402, -0.71414, 0.0)
 
@@ -171,13 +171,13 @@ def _joined(parts: jax.Array) -> jax.Array:
 
 
 def _along_rows(plane: jax.Array, matrix: np.ndarray) -> jax.Array:
-    """Multiply each eight values of a row by a matrix (8, n); shape (blocks, n)."""
+    """Multiply each group of eight values in a row by a matrix (8, n); shape (blocks, n)."""
     blocks = plane.reshape(-1, 8)
     return jnp.matmul(blocks, jnp.asarray(matrix, jnp.float32), precision=matrices.PRECISION)
 
 
 def _along_columns(plane: jax.Array, matrix: np.ndarray, shift: int) -> jax.Array:
-    """Multiply a matrix by each eight values of a column, with a rounding shift; int32."""
+    """Multiply a matrix by each group of eight values in a column, with a rounding shift; int32."""
     count, height, width = plane.shape
     blocks = plane.astype(jnp.int32).reshape(count, height // 8, 8, width)
     # Each product computes all outputs at once. The compiler would not use vector units for

@@ -14,8 +14,8 @@ Keys = Key[Array, " n"]
 # Height, width and channels of images.
 Shape = tuple[int, int, int]
 
-# A number that is less than this below a whole number counts as that number. The slack is larger
-# than the rounding errors of float32 here, and far smaller than a level.
+# A value that is below a whole number by less than this counts as that whole number. The slack is
+# larger than the rounding errors of float32 here, and far smaller than a level.
 SLACK = 2e-4
 
 # Weights of red, green and blue in the luma (ITU-R BT.601).

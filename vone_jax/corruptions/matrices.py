@@ -18,14 +18,14 @@ from jaxtyping import Array, Float, Shaped
 from vone_jax import fast
 from vone_jax.corruptions.levels import Images, Shape
 
-# Modes of ``scipy.ndimage``: the border value again and again, a mirror on it, or one beyond it.
+# Modes of ``scipy.ndimage``: repeat the border value; mirror without it; or mirror including it.
 Border = Literal["nearest", "mirror", "reflect"]
-# Accelerators round the operands of a product by default: errors of up to one grey level.
+# Accelerators round the operands of a product by default, with errors of up to one grey level.
 PRECISION = jax.lax.Precision.HIGHEST
 
 
 def image_by_image(corruption: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``corruption(draws, images, arrays)`` computed image by image on a CPU."""
+    """Make ``corruption(draws, images, arrays)`` process one image at a time on a CPU."""
 
     @functools.wraps(corruption)
     def applied(draws: Any, images: Images, arrays: Any) -> Images:
@@ -37,7 +37,7 @@ def image_by_image(corruption: Callable[..., Any]) -> Callable[..., Any]:
 def separable(
     images: Images, rows: Float[Array, "i h"], columns: Float[Array, "j w"]
 ) -> Float[Array, "n i j c"]:
-    """Apply one matrix along the rows of images and another one along their columns."""
+    """Apply the matrix ``rows`` along the height of images, and ``columns`` along their width."""
     images = jnp.einsum("ih,nhwc->niwc", rows, images, precision=PRECISION)
     return jnp.einsum("jw,niwc->nijc", columns, images, precision=PRECISION)
 
@@ -70,8 +70,8 @@ def weighted(
 ) -> Float[Array, "n _ _"]:
     """Sum values times weights, shifted along axis 1 or 2 by ``step`` values for each weight.
 
-    The values have a border of ``step * (k - 1)`` in total, which the result, in float32, lacks.
-    The last axes of the weights have its size, or 1 for the same weight everywhere.
+    The float32 result is shorter than the values by ``step * (k - 1)`` along that axis. The last
+    axes of the weights have the size of the result, or 1 for the same weight everywhere.
     """
     length = values.shape[axis] - step * (len(weights) - 1)
     total = jnp.float32(0)

@@ -27,8 +27,8 @@ from vone_jax.corruptions.levels import Images, Keys, Shape
 
 LARGEST_RATE = 500
 
-# The number of counts that a table holds. They reach 11 standard deviations to either side of the
-# largest rate, and further for other rates.
+# The number of counts that a table holds. The counts reach 11 standard deviations to either side of
+# the largest rate, and further for other rates.
 _COUNTS = 512
 _COUNT_BITS = 9
 # A Poisson number of rate 1 exceeds this with a probability of 7e-11, less than one word in 2^32.
@@ -87,7 +87,7 @@ def poisson(
     row = whole.astype(jnp.int32)
     place = words >> (32 - _COUNT_BITS)
     index = row * _COUNTS + place.astype(jnp.int32)
-    # With one axis, a TPU moves 35 times less memory than with channels as the last of several.
+    # Flattened to one axis: with channels as the last axis, a TPU moves 35 times more memory.
     entry = tables.reshape(-1).at[index.reshape(-1)].get(mode="promise_in_bounds")
     entry = entry.reshape(rates.shape)
     stays = (words & (2 ** (32 - _COUNT_BITS) - 1)) < (entry >> _COUNT_BITS)

@@ -1,4 +1,4 @@
-"""Parameters of the severities 1 to 5, as the code of the benchmarks has them.
+"""Parameters of the severities 1 to 5, taken from the code of the benchmarks.
 
 "imagenet" is ImageNet-C (224 pixels), "tiny" Tiny-ImageNet-C (64) and "cifar" CIFAR-10-C (32).
 Lengths are pixels at the size of the benchmark. They are not scaled to other sizes.
@@ -177,7 +177,7 @@ PARAMETERS = {
             (0.65, 0.1, 0.5, 0.68, 0.6, 1),
         ),
     },
-    # Factor on the saturation, and what is added to it.
+    # Factor on the saturation, and the number that is added to the product.
     "saturate": {
         "imagenet": ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)),
         "tiny": ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (30, 0.2)),

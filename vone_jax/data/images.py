@@ -1,4 +1,4 @@
-"""Image files: decoding one, a directory of them, and 20 labelled photographs of ImageNet."""
+"""Image files: their decoder, data sets in folders, and 20 labelled photographs of ImageNet."""
 
 import functools
 import hashlib
@@ -20,7 +20,7 @@ from vone_jax.names import DEMO
 _EXTENSIONS = (
     ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"
 )  # fmt: skip
-# Photographs that Pillow does not decode, or not in every release, or not to 8 bits.
+# Endings of photographs that Pillow does not decode, or not in every release, or not to 8 bits.
 _OTHER_FORMATS = (
     ".arw", ".avif", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".raw"
 )  # fmt: skip
@@ -32,10 +32,10 @@ def decode_image(encoded: bytes | str | os.PathLike, channels: int, name: str = 
     """Decode an image file, given by its content or its path, to uint8 (H, W, channels).
 
     ``channels`` is 1 or 3. With 3, grey images become RGB. As in torchvision, an alpha channel is
-    dropped and the EXIF orientation is ignored. A ValueError names an image by ``name`` or path
-    that cannot be decoded, that Pillow reads in another mode than those above, such as grey of 16
-    bits, floating point or CIELAB, or that is not grey for one channel. Pillow itself reduces RGB
-    of 16 bits to 8.
+    dropped and the EXIF orientation is ignored. Pillow itself reduces RGB of 16 bits to 8. A
+    ValueError, which names the image by ``name`` or path, is raised if the image cannot be decoded,
+    if Pillow reads it in another mode than those above, such as grey of 16 bits, floating point or
+    CIELAB, or if it has colours and ``channels`` is 1.
     """
     if not isinstance(encoded, bytes):
         path = Path(encoded)
@@ -114,7 +114,7 @@ class FolderSource(Source):
         splits = _subfolders(root) if split != "." else ["."]
         divided = split in _PARTS and not _SPLITS & set(splits)
         if not divided and split not in splits:
-            cure = f"divided, it has {' and '.join(_PARTS)}"
+            cure = f"folders of classes are divided into {' and '.join(_PARTS)}"
             if _SPLITS & set(splits):
                 cure = "name one of these"
             raise ValueError(
@@ -167,7 +167,7 @@ class FolderSource(Source):
 
     @property
     def names_digest(self) -> str:
-        """A hash of the names of all files in their order, which reads none of them."""
+        """A hash of the names of all files in their order, made without reading the files."""
         return hashlib.sha256(os.fsencode("\n".join(self._files))).hexdigest()
 
     def checksum_of(self, indices: Iterable[int]) -> str:
@@ -192,7 +192,7 @@ def _counted(undecoded: Counter[str]) -> str:
 
 
 def _part(images: list[str], split: str, folder: Path, undecoded: Counter[str]) -> list[str]:
-    """The images of a class that are in a part of a directory without splits."""
+    """The images of a class that belong to ``split``, in a directory that is divided."""
     if len(images) < 2:
         raise ValueError(
             f"class folder {folder} holds {len(images)} image; at least 2 are needed to divide it "
@@ -279,7 +279,7 @@ def imagenet_class_names() -> tuple[str, ...]:
     """The 1000 WordNet ids of ImageNet's classes, such as ``"n01440764"``, in the order of labels.
 
     The networks of torchvision and TensorFlow have their logits in this order. The list is a file
-    of TensorFlow Datasets, and it is a FileNotFoundError if that is not installed.
+    of TensorFlow Datasets. Without that package, the function raises a FileNotFoundError.
     """
     path = "datasets/imagenet2012/labels.txt"
     file = files.in_package("tensorflow_datasets", path, "tensorflow-datasets>=4.9.9")
@@ -287,7 +287,7 @@ def imagenet_class_names() -> tuple[str, ...]:
 
 
 class DemoSource(Source):
-    """The 20 photographs of ImageNet in the package foolbox, 512 x 512 pixels but for one.
+    """The 20 photographs of ImageNet in the package foolbox; all but one have 512 x 512 pixels.
 
     They are a sample to try a network on, too few to measure its accuracy. Foolbox is not imported.
     """

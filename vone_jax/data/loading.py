@@ -17,7 +17,7 @@ from vone_jax.names import DEMO
 _CIFAR10 = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
-# A label beyond is no class, and the names of so many classes would fill the memory.
+# A larger label cannot be a class, and the names of so many classes would fill the memory.
 _MOST_CLASSES = 100_000
 _EVALUATION_SPLITS = ("validation", "val", "valid", "test")
 # Corrupted sets of TFDS and the only split of each.
@@ -87,12 +87,12 @@ def load_corrupted(files: str, name: str, severity: int, *, data_dir: DataDir = 
     Evaluate the images as they are: do not resize or crop them again.
 
     Args:
-      files: ``"folder:<path>"``, a directory as ImageNet-C and Tiny-ImageNet-C have it,
-        ``<path>/<name>/<severity>/<class>/<image>``; ``"npy:<path>"``, a directory as CIFAR-10-C
-        has it, ``<path>/<name>.npy`` and ``<path>/labels.npy``, whose classes have CIFAR-10's names
-        if the images have its shape and are numbered otherwise; or
-        ``"tfds:imagenet2012_corrupted"`` or ``"tfds:cifar10_corrupted"``, if prepared. TFDS makes
-        its ImageNet-C itself, with other pixels than the published files.
+      files: ``"folder:<path>"``, a directory in the layout of ImageNet-C and Tiny-ImageNet-C,
+        ``<path>/<name>/<severity>/<class>/<image>``; ``"npy:<path>"``, a directory in the layout of
+        CIFAR-10-C, ``<path>/<name>.npy`` and ``<path>/labels.npy``; or
+        ``"tfds:imagenet2012_corrupted"`` or ``"tfds:cifar10_corrupted"``, if prepared. For NPY
+        files, up to ten classes of 32 x 32 colour images get CIFAR-10's names; other classes are
+        numbered. TFDS makes its ImageNet-C itself, with other pixels than the published files.
       name: name of the corruption, as in the files.
       severity: 1 to 5.
       data_dir: directory of the prepared TFDS sets. Only for ``"tfds:"``.

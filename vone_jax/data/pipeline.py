@@ -3,7 +3,7 @@
 Everything is a function of numbers. Grain shuffles the numbers ``epoch * len(source) + index`` and
 cuts them into global batches; one callable turns the numbers of a batch into images. So the order
 depends only on the seed, and the augmentation of an example only on (seed, epoch, index). The
-position in the stream is one integer, which fits any number of workers and processes.
+position in the stream is one integer, which is valid for any number of workers and processes.
 """
 
 import dataclasses
@@ -46,25 +46,25 @@ def train_batches(
 ) -> "Batches":
     """Return shuffled, augmented batches.
 
-    Every epoch is a new permutation of the whole split; the last ``len(source) % batch_size``
-    examples of each are dropped. The global batches do not depend on ``workers`` and
-    ``process_count``: process p gets the p-th contiguous part of each.
+    Every epoch is a new permutation of the whole split; its last ``len(source) % batch_size``
+    examples are dropped. The global batches do not depend on ``workers`` and ``process_count``:
+    process p gets the p-th contiguous part of each global batch.
 
     Args:
       source: the split.
       batch_size: examples per batch over all processes.
-      seed: decides order and augmentation, in [0, 2**32).
+      seed: seed of order and augmentation, in [0, 2**32).
       image_size: side of the images, in pixels.
       augment: random transforms. Default: none.
-      preprocessing: for images without a random resized crop.
-      epochs: number of epochs. Default: no end.
+      preprocessing: preprocessing of images that ``augment`` does not crop to ``image_size``.
+      epochs: number of epochs. Default: the iterator does not end.
       workers: processes that prepare batches; 0 uses threads of this process. A script with
         workers needs an ``if __name__ == "__main__"`` guard, because they are spawned.
       unreadable: ``"raise"`` an error at an example that cannot be read, or ``"skip"`` it. Skipping
         warns and takes the next readable example instead. It also restarts a worker process that
         dies, up to three times in a row. The batches still depend only on the files.
-      as_bytes: leave images uint8, 0 to 255. The conversion to floats takes this process longer
-        than its other work, and bytes are a quarter of the data that a device receives.
+      as_bytes: leave images uint8, 0 to 255. In this process, the conversion to floats takes longer
+        than all other work. Bytes are also a quarter of the data to send to a device.
       process_index: index of this process, in [0, process_count).
       process_count: number of processes, a divisor of ``batch_size``.
 
@@ -76,8 +76,8 @@ def train_batches(
 
     Raises:
       ValueError: if an argument is out of its range, or the split has fewer than ``batch_size``
-        examples. The iterator raises one that names an example that cannot be read, and a
-        ChildProcessError if a worker process dies.
+        examples. The iterator raises a ValueError that names an example that cannot be read, and
+        a ChildProcessError if a worker process dies.
     """
     arguments.choice("unreadable", unreadable, ("raise", "skip"))
     arguments.seed("seed", seed)
@@ -127,7 +127,7 @@ def eval_batches(
       source: the split.
       batch_size: examples per batch over all processes.
       image_size: side of the images, in pixels.
-      preprocessing: the way an image is brought to that size. Default: ``Preprocessing()``.
+      preprocessing: resizing and cropping to that size. Default: ``Preprocessing()``.
       start: index of the first example, in [0, len(source)], to continue an evaluation.
       restart_workers: restart a worker process that dies, with a warning, up to three times in a
         row. The batches stay the same. By default it ends the iteration.
@@ -174,11 +174,11 @@ def batches_per_epoch(source: Source, batch_size: int) -> int:
 class Batches(grain.DatasetIterator):
     """An iterator over batches whose position can be saved and restored exactly.
 
-    The state is a small dict that JSON can hold. It is the same on all processes and fits any
-    number of workers and processes. The entries of ``identity`` must agree when it is restored.
-    Close the iterator when done, for instance with ``contextlib.closing``: this stops threads and
-    worker processes. After an error the position is still at the batch that failed. ``restarts``
-    says how often in a row workers that died are started again.
+    The state is a small dict that JSON can hold. It is the same on all processes and is valid for
+    any number of workers and processes. The entries of ``identity`` must agree when the state is
+    restored. Close the iterator when done, for instance with ``contextlib.closing``: this stops
+    threads and worker processes. After an error the position is still at the batch that failed.
+    ``restarts`` is how many times in a row dead workers are started again.
     """
 
     def __init__(
@@ -255,7 +255,8 @@ class Batches(grain.DatasetIterator):
         self._close_all(self._running)
         self._ended = True
 
-    # Not a function of the module: Grain also closes when Python ends, after modules are emptied.
+    # A static method, because the iterator may close at interpreter exit, after Python has cleared
+    # the functions of modules.
     @staticmethod
     def _close_all(iterators: "list[grain.DatasetIterator]") -> None:
         while iterators:
@@ -278,7 +279,7 @@ class Batches(grain.DatasetIterator):
                     grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=2),
                     worker_init_fn=worker_processes.begin,
                 )
-            # Last, in this process: a worker sends bytes faster than floats.
+            # The conversion to floats comes last, in this process: workers send bytes faster.
             received = functools.partial(_received, as_bytes=self._as_bytes)
             self._running.append(iter(batches.map(received)))
         return self._running[0]

@@ -3,5 +3,5 @@
 import runpy
 
 if __name__ == "__main__":
-    # By name: packages do not import commands.
+    # Run by its name, because packages do not import commands.
     runpy.run_module("vone_jax.cli.prepare", run_name="__main__")

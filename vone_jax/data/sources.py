@@ -116,8 +116,8 @@ class ArraySource(Source):
 class Subset(Source):
     """Every k-th example of a split, k = ``len(source) / count``. A count of None takes all.
 
-    Where k is no whole number, places are rounded down, so that the examples still come from the
-    whole split: a folder is sorted by class.
+    If k is not an integer, positions are rounded down, so that the examples still come from the
+    whole split. This matters, since a folder is sorted by class.
 
     Raises:
       ValueError: if ``count`` is not between 1 and ``len(source)``.
@@ -150,7 +150,7 @@ class Subset(Source):
         """Return only the examples at some positions. They keep their indices in the split."""
         picked = copy.copy(self)
         picked.indices = self.indices[positions]
-        picked.__dict__.pop("checksum", None)  # That of all examples, if it was computed.
+        picked.__dict__.pop("checksum", None)  # The cached checksum is that of all examples.
         return picked
 
     def __len__(self) -> int:

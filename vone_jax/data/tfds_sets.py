@@ -30,8 +30,8 @@ class TfdsSource(Source):
     """A split of a prepared TFDS image classification set.
 
     The name is for instance ``"cifar10"`` or ``"imagenet_resized/64x64"``. Slices such as
-    ``"train[90%:]"`` are splits. The files must have random access, and the set 8-bit images with
-    one class label each.
+    ``"train[90%:]"`` are splits. The files must allow random access. The set must have 8-bit images
+    with one class label each.
     """
 
     def __init__(self, name: str, split: str, data_dir: DataDir = None):
@@ -108,8 +108,8 @@ def prepare_from_arrays(
     """Write arrays in the layout of a registered TFDS set, without TensorFlow.
 
     Each split has uint8 images (N, H, W, C) and integer labels (N,). The key of an example is its
-    index, as TFDS has it for MNIST and its relatives, so that examples are stored in the same order
-    as by TFDS itself.
+    index, as in TFDS for MNIST and its relatives, so that examples are stored in the same order as
+    by TFDS itself.
 
     Returns:
       The directory of the prepared set. A set of these images that exists already is not changed.

@@ -23,7 +23,7 @@ _MOST_PIXELS = 2**27
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """The way in which an evaluation brings an image to the size that a network takes.
+    """The resizing and cropping of an image in evaluation, to the size that a network takes.
 
     The shorter side is resized to ``size / center_crop`` pixels, and the central square is cut out.
     ``center_crop=0.875`` is the ImageNet protocol at 224 pixels: Resize(256), CenterCrop(224).
@@ -31,8 +31,7 @@ class Preprocessing:
     Attributes:
       center_crop: in (0, 1]. Default: 0.875 for images of different sizes (photographs) at 112
         pixels or more, else 1, a plain resize.
-      squash: resize both sides to the size, so that nothing is cut off and the aspect ratio is
-        lost.
+      squash: resize both sides to the size. Nothing is cut off, but the aspect ratio is not kept.
       interpolation: "bilinear", "bicubic" or "lanczos", all with antialiasing, as in Pillow.
 
     Raises:
@@ -47,11 +46,11 @@ class Preprocessing:
         arguments.fields(self)
         if self.squash and self.center_crop not in (None, 1):
             raise ValueError(
-                f"squash cuts nothing off, so center_crop must be 1, got {self.center_crop}"
+                f"center_crop must be 1 with squash, which cuts nothing off, got {self.center_crop}"
             )
 
     def __call__(self, image: np.ndarray, size: int) -> np.ndarray:
-        """The image, uint8 of shape (H, W, C), as a square of ``size`` pixels a side.
+        """Return an image, uint8 of shape (H, W, C), as a square of ``size`` pixels a side.
 
         An image that has the size already is returned unchanged, unless it is cropped.
         """
@@ -133,7 +132,7 @@ class Augment:
     """Random transforms of a training image; everything is off by default.
 
     The transforms are applied in the order of the fields. The random resized crop brings an image
-    to the training size. Without it, the transform of evaluation does.
+    to the training size. Without it, the preprocessing of evaluation does.
 
     Raises:
       ValueError: if a field is out of its range; the message names the field.
@@ -219,7 +218,7 @@ AUGMENTS = {
     "tiny_imagenet": Augment(
         affine_degrees=30.0, affine_shift=0.05, affine_scale=(1.0, 1.2), flip=True
     ),
-    # Our choice: clothes have no left and right, and the frame leaves about 2 pixels.
+    # Our choice: clothes have no left and right, and the margin around them is about 2 pixels.
     "fashion_mnist": Augment(crop_padding=2, flip=True),
 }
 

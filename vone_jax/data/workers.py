@@ -62,7 +62,7 @@ class TrainBatch(_MakeBatch):
         return batch | ({"problem": np.array(problems)} if self.replace_unreadable else {})
 
     def _read_one_of(self, epoch: int, index: int) -> tuple[int, dict[str, Any], str]:
-        """Return the first readable of some examples: its index, its content, earlier problems."""
+        """Return the first readable example from ``index`` on: index, content, earlier problems."""
 
         def prepare(image: np.ndarray) -> np.ndarray:
             random = np.random.default_rng((self.seed, epoch, index))
@@ -81,7 +81,7 @@ class TrainBatch(_MakeBatch):
 
 
 class EvalBatch(_MakeBatch):
-    """Make this process's part of a global batch, from indices. The padding lies beyond the end."""
+    """Make this process's part of a global batch. Indices beyond the end of the set are padding."""
 
     def __call__(self, numbers: np.ndarray) -> Batch:
         numbers = numbers[self.rows]
@@ -134,8 +134,8 @@ def prepare() -> None:
     name = "grain_enable_multiprocess_worker_profiling"
     if name in flags.FLAGS:
         flags.FLAGS[name].present = True
-    # The process that frees the shared memory of workers. If a worker was killed, Python would warn
-    # of its memory, below the error that says what happened.
+    # Starts the process that frees the shared memory of workers. Without the option, it would warn
+    # of the memory of a killed worker, below the error that says what happened.
     sys.warnoptions.append("ignore:resource_tracker")
     resource_tracker.ensure_running()
     sys.warnoptions.remove("ignore:resource_tracker")
