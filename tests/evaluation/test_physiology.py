@@ -222,7 +222,7 @@ def test_wrong_requests_are_refused_before_anything_is_recorded(network, table, 
         evaluation.recording(network, references=[wrong])
     with pytest.raises(FileNotFoundError, match="nowhere.csv"):
         evaluation.recording(network, references=[tmp_path / "nowhere.csv"])
-    with pytest.raises(ValueError, match="has circular_variance, or_bandwidth, as a table before"):
+    with pytest.raises(ValueError, match="has circular_variance, or_bandwidth, as an earlier"):
         evaluation.recording(network, references=[table, table])
     (tmp_path / "other").mkdir()
     other = tmp_path / "other" / table.name

@@ -27,7 +27,7 @@ from vone_jax.evaluation.judging import AttackNoise, Trial, attack_noise_record,
 
 
 class Condition(abc.ABC):
-    """One thing that is measured over a data set, in batches.
+    """A measurement over a data set, which is made in batches.
 
     Attributes:
       name: the stem of its result files.
@@ -37,7 +37,7 @@ class Condition(abc.ABC):
 
     @property
     def passes(self) -> int:
-        """Passes through the network that an image takes, roughly, to estimate times."""
+        """The rough number of passes through the network per image, to estimate times."""
         return 10  # The default number of decisions by which an image is judged.
 
     @abc.abstractmethod
@@ -46,7 +46,7 @@ class Condition(abc.ABC):
 
     @abc.abstractmethod
     def measure(self, trial: Trial) -> dict[str, jax.Array]:
-        """Measure a batch: arrays with a row for each example."""
+        """Measure a batch. Return arrays with a row for each example."""
 
     @abc.abstractmethod
     def summary(self, arrays: dict[str, np.ndarray]) -> results.Measured:
@@ -127,8 +127,8 @@ class Attacked(Judged):
     def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
         attacked, keys = trial.classifier(self.attack_noise), trial.keys("attack")
         if trial.frozen(self.attack_noise):
-            # AutoAttack gives its later members the surviving images only. These would get the
-            # frozen draws of other images. The compiled form gives them all images.
+            # A call of AutoAttack gives its later members the surviving images only, which would
+            # get the frozen draws of other images. The compiled form gives all members all images.
             inputs = self.attack.prepared(keys, attacked, trial.images, trial.labels)
             adversarial = checks.finite(compiled(self.attack, *inputs))
         else:
@@ -141,9 +141,9 @@ class Attacked(Judged):
 class WorstOf(Judged):
     """The worst of several attacks for each image, and of the image itself.
 
-    The candidate with the lowest probability of being right is chosen, among equals the one with
-    the highest loss, on draws that neither the attacks nor the judgement use. The lowest of noisy
-    estimates is too low, so the estimate that chose a candidate must not be the one reported.
+    The candidate with the lowest probability of being right is chosen; among equals, the one with
+    the highest loss. The choice uses draws that neither the attacks nor the judgement use: the
+    lowest of several noisy estimates is too low on average, so it must not be reported.
 
     Attributes:
       attacks: attacks of one norm and radius.
@@ -179,8 +179,8 @@ class WorstOf(Judged):
         )
 
     def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
-        # Each attack has the keys that it has alone. The image itself comes last, so that among
-        # equals an attack is named.
+        # Each attack gets the keys that it would get alone. The image itself comes last, so that an
+        # attack wins a tie.
         candidates = [
             *(Attacked(attack).perturb(trial)[0] for attack in self.attacks),
             trial.images,
@@ -209,8 +209,8 @@ class Corrupted(Judged):
     Attributes:
       corruption: one of ``corruptions.NAMES``.
       severity: 0 to 5.
-      form: in which form the network gets the images, one of ``corruptions.FORMS``; "published" for
-        those of a published corrupted set, which are the examples of the job.
+      form: form of the images that the network gets: one of ``corruptions.FORMS``, or "published"
+        if the examples of the job are the images of a published corrupted set.
       frost_images: the benchmark's photographs, for the corruption "frost" made in memory.
 
     Raises:
@@ -256,9 +256,9 @@ class Corrupted(Judged):
 class Minimal(Condition):
     """The smallest change that a minimal-norm attack finds for each image.
 
-    One run gives the accuracy at every radius: an image whose closest adversarial image lies
-    beyond it is judged as it is, another one by that image. Both are judged on draws that the
-    search has not used.
+    One run gives the accuracy at every radius. If the closest adversarial image lies beyond the
+    radius, the clean image is judged, otherwise the adversarial image. Both are judged on draws
+    that the search has not used.
 
     For a classifier with noise, an image close to the boundary is still right in many draws. So
     each image is moved along its change to every radius, and judged there.
@@ -318,7 +318,7 @@ class Minimal(Condition):
             loss = arrays[name].reshape(len(arrays[name]), -1).sum(axis=1)
             judging.check_finite(loss, arrays["index"])
         distance = arrays["distance"]
-        # An image without an adversarial one is infinitely far from it, which JSON cannot hold.
+        # The distance is infinite where no adversarial image was found. JSON cannot hold that.
         median = float(np.median(distance))
         ladder = []
         for place, radius in enumerate(map(float, self.radii)):
@@ -340,14 +340,14 @@ class Minimal(Condition):
 
 @jax.jit
 def _at_radius(images: jax.Array, closest: MinimalPerturbation, eps: jax.Array) -> jax.Array:
-    """The images at a distance along the changes that were found; as they are where none was."""
+    """Move images by ``eps`` along the changes that were found. Without a change, they stay."""
     moves = jnp.isfinite(closest.distance) & (closest.distance > 0)
     scale = jnp.where(moves, eps / closest.distance, 0.0)
     return jnp.clip(images + scale[:, None, None, None] * (closest.images - images), 0.0, 1.0)
 
 
 def check_untargeted(*several: Attack) -> None:
-    """Raise a ValueError for an attack that takes the labels for its targets."""
+    """Raise a ValueError for a targeted attack, which would take the labels as its targets."""
     for attack in several:
         if attack.targeted:
             raise ValueError(
@@ -364,9 +364,9 @@ def attack_record(attack: Attack) -> results.Attack:
 
 
 def attack_passes(*several: Attack) -> int:
-    """Passes through the network that attacks make with an image, roughly.
+    """The rough number of passes through the network that attacks make per image.
 
-    A step with a gradient counts 3. What an attack tries within a step is not counted.
+    A step with a gradient counts 3. Several trials within a step are not counted.
     """
     total = 0
     for each in [each for attack in several for each in _members(attack)]:

@@ -1,7 +1,7 @@
-"""Results that are looked at, and means over other results.
+"""Results for figures, and means over other results.
 
-Adversarial images, the V1 front end of a VOneNet, and means over corruptions: by corruption, by
-category, and mCE.
+The figures show adversarial images and the V1 front end of a VOneNet. The means over corruptions
+are by corruption, by category, and mCE.
 """
 
 import contextlib
@@ -53,10 +53,11 @@ class Gallery(Exhibit):
     def make(self, job: Job, earlier: Sequence[results.Result]) -> tuple[None, dict[str, Any]]:
         examples = job.examples.pick(job.spread(self.count))
         shown = dataclasses.replace(job, examples=examples)
-        # If the attack was measured, the judging program is compiled for whole batches. It is used.
+        # If the attack was measured, the judging program is compiled for whole batches already, and
+        # a whole batch is judged to use it.
         kept = self._kept(examples.indices, earlier)
         size = max(self.count, job.batch_size if kept else 0)
-        # A whole number for each device, as in any batch.
+        # Each device gets the same number of images, as in any batch.
         trial = _first_trial(shown, -(-size // job.mesh.size))
         arrays = {
             "images": trial.images,
@@ -95,7 +96,7 @@ class FrontEnd(Exhibit):
     """The Gabor bank of a VOneNet and its responses to the first example.
 
     Raises:
-      ValueError: when it is made, if the network has no V1.
+      ValueError: in ``make``, if the network has no V1.
     """
 
     name = "v1"
@@ -162,7 +163,7 @@ def _published(config: v1.VOneBlockConfig) -> dict[str, np.ndarray]:
 
 
 def _first_trial(job: Job, per_device: int) -> Trial:
-    """The batch of the first examples, before the network."""
+    """The first examples as a batch for the network."""
     with contextlib.closing(batches(job, per_device * job.mesh.size)) as parts:
         return place(job, next(parts))[1]
 
@@ -195,7 +196,7 @@ class MeansOverCorruptions(Exhibit):
         clean, corrupted = _measured(job, earlier)
         accuracy = {(each.corruption, each.severity): share for each, share in corrupted.items()}
         known = {name for name, _ in accuracy}
-        # AlexNet's errors on ImageNet-C, by which mCE is normalised, are for such images.
+        # mCE is normalised by AlexNet's errors on ImageNet-C, which has these sizes and classes.
         classes = {job.network.num_classes, job.examples.num_classes}
         imagenet = job.network.image_size == 224 and classes == {1000}
         record = results.CorruptionMeansCondition(
@@ -210,7 +211,7 @@ class MeansOverCorruptions(Exhibit):
 def _measured(
     job: Job, earlier: Sequence[results.Result]
 ) -> tuple[float | None, dict[results.CorruptionCondition, float]]:
-    """The accuracy on clean and corrupted images, of this call and of others in the same way.
+    """The accuracy on clean and corrupted images, from this call and from others with its settings.
 
     Results on published images are those of this call alone.
     """
@@ -229,10 +230,10 @@ def _measured(
     return clean, corrupted
 
 
-def _stored(job: Job, apart: set[str]) -> Iterator[results.Result]:
+def _stored(job: Job, excluded: set[str]) -> Iterator[results.Result]:
     """The results of other calls that judged the network in the same way on the same images."""
     for path in sorted(job.directory.glob("c*.json")):
-        if path.stem.startswith(("clean", "corruption-")) and path.stem not in apart:
+        if path.stem.startswith(("clean", "corruption-")) and path.stem not in excluded:
             with contextlib.suppress(results.ResultError):
                 result = results.read(path)
                 ours = job.identity(result.name, result.condition)
@@ -243,11 +244,11 @@ def _stored(job: Job, apart: set[str]) -> Iterator[results.Result]:
 def summarise(
     accuracy: Mapping[tuple[str, int], float], clean: float | None, imagenet: bool
 ) -> results.CorruptionMeans | None:
-    """Means of accuracies, which are by corruption and severity.
+    """Compute means of accuracies, which are given by corruption and severity.
 
-    Two rules are in use: the mean of the 15 corruptions, and the mean of the four categories,
-    which counts the three kinds of noise as much as the four of each other category. The extra
-    corruptions of ImageNet-C belong to neither; the drawn frost takes the place of frost.
+    Two rules are in use: the mean of the 15 corruptions, and the mean of the four categories, in
+    which the three kinds of noise weigh as much as the four corruptions of each other category. The
+    extra corruptions of ImageNet-C are in neither mean. The drawn frost replaces a missing frost.
 
     Args:
       accuracy: shares from 0 to 1.

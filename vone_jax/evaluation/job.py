@@ -19,7 +19,7 @@ from vone_jax.evaluation.request import Request
 from vone_jax.network import Network
 from vone_jax.results import Protocol
 
-# The images that are read at most for each one that is shown, to find another class.
+# The largest number of images that are read for each image of a gallery, to find another class.
 _READ_PER_IMAGE = 20
 
 
@@ -33,20 +33,20 @@ class Job:
         images.
       request: the request, which has the seed, the protocol, the precision, the workers, the tag,
         and whether results may be replaced.
-      directory: of the result files.
+      directory: directory of the result files.
       mesh: the devices over which a batch is split. It changes no result.
       batch_size: examples at a time, a multiple of the number of devices. It changes no result.
-      other: a network whose adversarial images are carried over, in the conditions that do so.
+      other: another network, whose adversarial images some conditions carry over to the network.
       versions: package -> version, for the result files.
       command: the command line, for the result files.
-      trained_on: whether the network was trained on the data set of the examples, so that the
-        labels of a network without class names are its classes.
+      trained_on: whether the network was trained on the data set of the examples. Then the labels
+        are its classes, even if its classes have no names.
 
     Raises:
       ValueError: if batch size and devices do not fit; if the network takes images of another
-        number of channels, has fewer classes than the examples, lacks one of theirs, has several
-        of one name, or has no names to compare with theirs; or if the other network has other
-        images or classes.
+        number of channels, has fewer classes than the examples, lacks a class of the examples, has
+        several classes of one name, or has no class names to compare; or if the other network has
+        other images or classes.
     """
 
     network: Network
@@ -87,8 +87,8 @@ class Job:
 
         Classes are matched by name, or by the WordNet number with which both names begin, so that a
         folder with some of the network's classes, or with all of them in another order, is scored
-        correctly. Names that are 0, 1, 2, ... are none, and their labels are the network's classes,
-        unless the network has all of these names.
+        correctly. Names 0, 1, 2, ... of the examples count as no names: their labels are the
+        network's classes, unless the network has all of these names.
         """
         network, examples = self.network, self.examples
         channels = examples.image_shape[-1]
@@ -142,14 +142,14 @@ class Job:
         """The precision of matrix products as it applies to the devices."""
         platform = self.mesh.devices.flat[0].platform
         if platform == "cpu" or self.request.matmul_precision is None:
-            # The lowest at which the accuracy of no image changed, see docs/accelerators.md.
+            # The lowest precision that changed the accuracy of no image, see docs/accelerators.md.
             return "high" if platform == "tpu" else "highest"
         return self.request.matmul_precision
 
     def identity(
         self, name: str, condition: results.Condition, /, **fields: Any
     ) -> results.Identity:
-        """The identity of a result; ``fields`` take the place of those of the job."""
+        """The identity of a result; ``fields`` replace the fields that the job gives."""
         dataset = _dataset_record(self.examples)
         if self.classes is not None:
             # The labels in a result are the network's classes.
@@ -165,7 +165,7 @@ class Job:
             ),
             "matmul_precision": self.effective_precision,
         } | fields
-        # Replaced noise is part of the name; the network as it was trained has none there.
+        # Noise is part of the name only if it replaces the noise of training.
         noise = self.network.noise
         test_noise = "" if self.network.trained is None else f"test-{noise_slug(noise)}"
         parts = (name, test_noise, values["protocol"].slug, self.request.tag)
@@ -194,9 +194,9 @@ class Job:
     def spread(self, count: int) -> np.ndarray:
         """Ascending positions of some examples, spread over the data set and over its classes.
 
-        The n-th is the first of a class that is not shown yet, from the n-th of ``count`` equal
-        parts of the examples on. If all classes were shown, they may come again. If there are fewer
-        than ``count`` examples, these are the positions of all.
+        The n-th example is the first of a class that is not chosen yet, from the beginning of the
+        n-th of ``count`` equal parts on. Once all classes are chosen, they may come again. If there
+        are fewer than ``count`` examples, all of them are chosen.
         """
         examples, total = self.examples, len(self.examples)
         count = min(count, total)
@@ -217,7 +217,7 @@ class Job:
         return np.array(sorted(positions), np.int64)
 
     def example_keys(self, indices: jax.Array) -> jax.Array:
-        """The root of everything random that happens to each example, by dataset index."""
+        """One key for each example by its dataset index, the root of all its random numbers."""
         root = prng.stream(jax.random.key(self.request.seed), "evaluation")
         return _index_keys(root, indices)
 
@@ -245,7 +245,7 @@ def place(job: Job, part: dict[str, np.ndarray]) -> tuple[dict[str, jax.Array], 
       ``index`` in the dataset, ``label`` (the network's class) and ``mask`` of the whole batch,
       each (N,), and the batch as a trial for the network.
     """
-    # The padding has an index beyond the examples. Any valid index will do in its place.
+    # The padding has an index beyond the examples. It gets a valid index, no matter which.
     numbers = np.where(part["mask"], part["index"], 0)
     labels = part["label"]
     if job.classes is not None:
@@ -266,9 +266,9 @@ def place(job: Job, part: dict[str, np.ndarray]) -> tuple[dict[str, jax.Array], 
 
 @functools.cache
 def _fill_padding(mesh: meshes.Mesh) -> Callable[..., dict[str, jax.Array]]:
-    """A function that makes what the mask hides a copy of the first example.
+    """A function that fills masked rows with copies of the first example.
 
-    That is a valid image, so padding cannot raise an error.
+    The first example is a valid image, so padding cannot raise an error.
     """
 
     def fill(batch):
@@ -296,7 +296,7 @@ def network_record(network: Network) -> results.Network:
     trained = network.model if network.trained is None else network.trained
     config = dict(network.config)
     if "data" not in config:
-        # A network that is no run says nowhere else how its images are made.
+        # A network that is not a run has its preprocessing nowhere else in the record.
         config.setdefault("preprocessing", dataclasses.asdict(network.preprocessing))
     stochastic = network.stochastic if trained is None else models.is_stochastic(trained)
     architecture = network.architecture

@@ -1,7 +1,7 @@
 """The judgement of a batch: which decisions are right, under a protocol.
 
-The same example key is the root of everything random that happens to an example. The streams
-below it are separate: what judges an example never uses a key that an attack has used.
+All random numbers of an example come from its key. The key has separate streams, so the judgement
+of an example never uses a key that an attack has used.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from vone_jax.attacks.classifier import LogitsFn, checked
 from vone_jax.results import Protocol
 from vone_jax.v1 import Noise
 
-# Draws that are computed at a time. It changes memory and speed alone.
+# The number of draws that are computed at a time. It changes only memory and speed.
 _DRAWS_AT_ONCE = 10
 
 # The noise of the network while it is attacked, as in ``results.AttackNoise``: "none" is the
@@ -61,7 +61,7 @@ Purpose = Literal["attack", "choice", "judge", "corruption"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trial:
-    """A batch and the classifier that it is shown to.
+    """A batch and the classifier that is judged on it.
 
     Attributes:
       protocol: how the classifier is judged.
@@ -69,8 +69,8 @@ class Trial:
       logits_fn: the classifier.
       images: shape (N, H, W, C).
       labels: shape (N,).
-      with_noise: returns the classifier with other noise, or with None for no noise; needed by
-        conditions whose ``attack_noise`` is one of these.
+      with_noise: function that returns the classifier with another noise, None for no noise. Needed
+        by conditions whose ``attack_noise`` is "none" or a noise.
       other: another network, whose adversarial images are carried over.
     """
 
@@ -119,9 +119,9 @@ def _one_draw(logits_fn, example_keys, keys, images):
     if keys.shape != example_keys.shape:
         raise ValueError(
             f"frozen noise has one draw for each of {len(example_keys)} images by their places, "
-            f"and the attack shows {len(keys)}; attack them all at once, without InBatches"
+            f"but the attack passes {len(keys)}; attack them all at once, without InBatches"
         )
-    # Derived in every call: the same keys, and no key that is consumed twice.
+    # Derived again in every call, so that the keys are the same and none is consumed twice.
     frozen_keys = prng.stream(example_keys, "frozen noise")
     return checked(logits_fn, frozen_keys, images)(frozen_keys, images)
 
@@ -165,14 +165,14 @@ def judge(
 
 
 def decide(logits: jax.Array, decision: str) -> jax.Array:
-    """The class that one of ``DECISIONS`` makes of the logits of draws (K, N, C), shape (N,)."""
+    """The class (N,) that a rule of ``DECISIONS`` makes of the logits (K, N, C) of K draws."""
     probability = jnp.mean(jax.nn.softmax(logits), axis=0)
     if decision == "mean_probability":
         return jnp.argmax(probability, axis=-1)
     if decision == "vote":
         cast = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=logits.dtype)
         votes = jnp.sum(cast, axis=0)
-        # Between equal votes the probability decides.
+        # Among classes with equal votes, the highest probability wins.
         most = votes == jnp.max(votes, axis=-1, keepdims=True)
         return jnp.argmax(jnp.where(most, probability, -1.0), axis=-1)
     return jnp.argmax(jnp.mean(logits, axis=0), axis=-1)
@@ -181,7 +181,7 @@ def decide(logits: jax.Array, decision: str) -> jax.Array:
 def _logits(
     logits_fn: LogitsFn, keys: jax.Array, images: jax.Array, numbers: jax.Array
 ) -> jax.Array:
-    """The logits (K, N, C) of the noise draws of some numbers (K,)."""
+    """The logits (K, N, C) of the noise draws with these numbers (K,)."""
     call = fast.in_fast_layout(checked(logits_fn, keys, images))
     at_once = min(len(numbers), _DRAWS_AT_ONCE)
     return jax.lax.map(lambda n: call(prng.fold(keys, n), images), numbers, batch_size=at_once)

@@ -16,7 +16,7 @@ from vone_jax.evaluation.conditions import Condition, attack_passes, attack_reco
 from vone_jax.evaluation.judging import Trial, probability_correct
 from vone_jax.results import Check
 
-# Passes by which randomness is looked for, as in AutoAttack.
+# The number of passes that are compared to detect randomness, as in AutoAttack.
 _PASSES = 5
 _GREYS = (0.0, 0.5, 1.0)
 
@@ -43,9 +43,9 @@ _QUESTIONS = {
     "transfer": "Do own gradients do at least as well as those of {transfer}?",
 }
 
-# Checks of attacks, each at least as strong as the one before -> the attacks, and what it means
-# that accuracy never rises from one to the next, or that it does. They are made where all of the
-# attacks are.
+# Check -> its attacks, each at least as strong as the one before; the message if accuracy never
+# rises from one attack to the next; and the message if it does. A check is made if all its attacks
+# were run.
 _FALLING = {
     "radius": (
         ("clean", "eps/4", "eps", "4 eps"),
@@ -106,12 +106,12 @@ class Masking(Condition):
       stochastic: whether the network has noise.
       transfer: name of another network whose adversarial images are carried over, if any.
       steps: steps S of PGD; their length is 2.5 eps / S, as in the runs of S/4 and 4 S steps.
-      eot_samples: noise draws averaged in a gradient; one without noise.
-      queries: of the attack by scores.
+      eot_samples: noise draws averaged in a gradient. Without noise, one draw is used.
+      queries: queries of the attack that uses scores alone.
       restarts: runs from random points.
-      without_noise: whether the noise can be turned off, for a comparison. It cannot where only
-        functions of the network are known.
-      transfer_stochastic: whether that other network has noise.
+      without_noise: whether the noise can be turned off, for a comparison. It cannot be turned off
+        if only functions of the network are known.
+      transfer_stochastic: whether the network ``transfer`` has noise.
 
     Raises:
       ValueError: if a field is out of range.
@@ -160,7 +160,7 @@ class Masking(Condition):
         return PGD(self.norm, self.eps, self.steps, step_size=step, eot_samples=draws)
 
     def attacks(self) -> dict[str, Attack]:
-        """The attacks by name. The last two names go through another network."""
+        """The attacks by name. "without noise" and "transfer" attack another network."""
         base, eps, steps = self._base, self.eps, self.steps
         change = functools.partial(dataclasses.replace, base)
 
@@ -211,8 +211,8 @@ class Masking(Condition):
             if name == "transfer":
                 assert trial.other is not None, "a job with a transfer check has another network"
                 attacked = trial.other
-            # Compiled, and not called: a call raises for gradients that are not finite and for
-            # outputs that are no logits, which is what the checks are there to report.
+            # ``compiled`` and not a call: a call raises errors for gradients that are not finite
+            # and for outputs that are not logits, but here the checks report them.
             adversarial = compiled(
                 attack,
                 trial.keys("attack"),
@@ -284,9 +284,9 @@ def diagnose(
 
     Returns:
       The number of classes; over passes, the lowest and the highest output and the distance of
-      their sum from 1; the greatest distance between two passes' outputs of unit length; the
-      greatest magnitude of the gradients of two losses, and of one on constant images. A gradient
-      that is not finite anywhere is NaN.
+      their sum from 1; the greatest distance between the outputs of two passes, scaled to unit
+      length; the greatest magnitude of the gradients of two losses, and of one loss on constant
+      images. The magnitude is NaN if any value of a gradient is not finite.
     """
     keys = prng.stream(example_keys, "diagnosis")
     call = classifier.checked(logits_fn, keys, images)

@@ -2,8 +2,8 @@
 
 Each function takes one number per image and returns a ``Finding``. Where two attacks are compared,
 the images are the same, so the verdict rests on paired differences: a difference beyond ``WARN``
-standard errors is a warning, beyond ``FAIL`` a failure, where few images need more standard errors
-for the same probability. A pass means only that nothing was found.
+standard errors is a warning, beyond ``FAIL`` a failure. With few images, more standard errors are
+needed for the same probability. A pass means only that nothing was found.
 
 References:
   Athalye et al., Obfuscated gradients give a false sense of security, 2018, arXiv:1802.00420.
@@ -21,26 +21,26 @@ import scipy
 
 from vone_jax.results import VERDICTS, Verdict, wilson
 
-# Of many images; see ``_beyond`` for few.
+# Standard errors for many images; see ``_quantile`` for few images.
 WARN, FAIL = 2.0, 3.0
-# Differences of accuracy up to this are none: an attack has converged.
+# Differences of accuracy up to this count as zero. An attack that changes no more has converged.
 PLATEAU = 0.02
 # An attack is said to have converged if the images rule out a larger fall than this.
 MISSED = 0.05
-# Steps of a fixed length swing about the top of the loss, by up to this share of its whole rise.
+# Near its maximum, the loss swings by up to this share of its whole rise, as steps do not shrink.
 SWING = 0.02
-# The share of images without a gradient from which on an attack is blind.
+# The check of the gradients fails if more than this share of the images has a gradient of zero.
 BLIND = 0.1
 # AutoAttack's bound for outputs that are random.
 RANDOM_SPREAD = 1e-4
-# How far the sum of probabilities may be from 1: by their rounding to bfloat16.
+# How far the sum of probabilities may be from 1, if they are rounded to bfloat16.
 PROBABILITY_SLACK = 2.0**-7
 # Classes that the targeted DLR loss needs for the nine targets of AutoAttack.
 TARGETED_CLASSES = 10
 
 
-# One number for each image, (N,), under each attack, the weakest attack first: in ``shares`` the
-# probability of being right.
+# Attack -> one number for each image, (N,); the weakest attack comes first. In ``shares`` the
+# number is the probability of being right.
 Measured = Mapping[str, np.ndarray]
 
 
@@ -61,7 +61,7 @@ def paired(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
 
 
 def _of_numbers(check: Callable[..., Finding]) -> Callable[..., Finding]:
-    """Let a check fail if something measured, its first argument, is not a number."""
+    """Make a check fail if a value in its first argument is not finite."""
 
     @functools.wraps(check)
     def checked(measured: Measured, *args: Any) -> Finding:
@@ -76,7 +76,7 @@ def _of_numbers(check: Callable[..., Finding]) -> Callable[..., Finding]:
 
 @_of_numbers
 def falls(shares: Measured, good: str, bad: str) -> Finding:
-    """Accuracy must not rise from each attack to the next, which is at least as strong.
+    """Check that accuracy does not rise from one attack to the next, which is at least as strong.
 
     ``good`` is the message if accuracy never rises, ``bad`` the message if it does.
     """
@@ -89,7 +89,7 @@ def falls(shares: Measured, good: str, bad: str) -> Finding:
 
 @_of_numbers
 def plateau(shares: Measured, what: str) -> Finding:
-    """More of something, as "restarts", must no longer lower the accuracy, and never raise it."""
+    """Check that more of ``what``, such as "restarts", neither lowers nor raises the accuracy."""
     finding = falls(
         shares,
         f"More {what} no longer lower the accuracy: the attack has converged in them.",
@@ -100,7 +100,8 @@ def plateau(shares: Measured, what: str) -> Finding:
     if finding.verdict != "pass":
         return finding
     if fall <= PLATEAU:
-        # Without any change, the error is unknown: Wilson's interval has the share of other images.
+        # If no image changed, the error is unknown. Wilson's interval bounds the share of images
+        # that could.
         most = fall + _quantile(WARN, len(last)) * error if error else wilson(0, len(last))[1]
         if most <= MISSED or len(last) < 2:
             return finding
@@ -115,9 +116,9 @@ def plateau(shares: Measured, what: str) -> Finding:
 
 @_of_numbers
 def unbounded(shares: Measured, classes: int, stochastic: bool) -> Finding:
-    """An attacker who may paint any image, of L-infinity radius 1, must win.
+    """An attack that may make any image, with L-infinity radius 1, must win.
 
-    A stochastic network may now and then be right by luck, up to chance.
+    A stochastic network may be right by luck, as often as chance.
     """
     (share,) = shares.values()
     accuracy, chance = _mean(share), 1 / classes
@@ -269,7 +270,7 @@ def enough_classes(classes: int) -> Finding:
 def _never_rises(
     measured: Measured, what: str, change: str, sign: float = 1.0, slack: float = 0.0
 ) -> tuple[Verdict, dict[str, Any]]:
-    """The worst verdict on the rises from each to the next beyond a slack; -1 is for falls."""
+    """The worst verdict on rises above ``slack`` from each to the next; ``sign`` -1 for falls."""
     numbers = _means(what, measured)
     verdict: Verdict = "pass"
     for (early, first), (late, second) in itertools.pairwise(measured.items()):
@@ -284,7 +285,7 @@ def _never_rises(
 
 
 def _quantile(deviations: float, images: int) -> float:
-    """The quantile of Student's t that is as likely as so many normal standard deviations."""
+    """The quantile of Student's t with the probability of so many normal standard deviations."""
     if images < 2:
         return np.inf
     return float(scipy.special.stdtrit(images - 1, scipy.special.ndtr(deviations)))
@@ -312,5 +313,5 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _finite(value: float) -> float | None:
-    """JSON has no infinity."""
+    """The number, or None if it is not finite: JSON has no infinity."""
     return float(value) if np.isfinite(value) else None

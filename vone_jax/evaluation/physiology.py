@@ -24,7 +24,7 @@ from vone_jax.neurophysiology.comparison import BOOTSTRAPS
 from vone_jax.neurophysiology.stimuli import MINIMUM_DEGREES
 from vone_jax.neurophysiology.textures import TextureSet
 
-# The field of view that a network of a smaller one is shown, at its own pixels per degree.
+# The field of view, in degrees, for a network whose own is too small for the stimuli.
 _DEGREES = 8.0
 
 
@@ -34,9 +34,9 @@ class Recording:
 
     Attributes:
       layers: names as in ``method="features"``.
-      display: the images that the network gets.
-      trials: presentations of each grating. One is made without the network's noise, more are
-        made with it.
+      display: size, field of view and channels of the images that the network gets.
+      trials: presentations of each grating. A single one is made without the network's noise,
+        several are made with it.
       references: values of neurons by property, beside the published counts.
       tables: file name -> SHA-1 of the tables that ``references`` are from.
       textures: images for the texture properties, if there are any.
@@ -67,7 +67,7 @@ def recording(
       trials: presentations of each grating; a network without noise is shown each grating once.
       references: tables of the properties of neurons, see ``reference_tables``.
       textures: folder of images for the texture properties, see ``texture_proxies.load``.
-      seed: of the crops of such images.
+      seed: seed of the crops of texture images.
 
     Raises:
       ValueError: for an unknown layer (the nearest is named), trials below 1, or a table or
@@ -118,8 +118,8 @@ def recording(
 def display(network: Network) -> neurophysiology.Display:
     """The images that a network gets: of its own size, or larger ones if the stimuli need them.
 
-    Pixels per degree are those of its V1, and for a network without one those of the V1 that a
-    VOneNet for such images has.
+    Pixels per degree are those of the network's V1. A network without V1 gets the pixels per degree
+    of a VOneNet for images of its size.
     """
     channels = network.image_shape[-1]
     config = network.v1 or models.v1_config(network.image_size, channels)
@@ -134,8 +134,8 @@ def display(network: Network) -> neurophysiology.Display:
 class Layer(Exhibit):
     """One layer, recorded and scored.
 
-    A layer that cannot be scored has a result that says why: too few of its units respond to the
-    stimuli, for instance.
+    A layer that cannot be scored has a result with the reason, for instance that too few of its
+    units respond to the stimuli.
 
     Attributes:
       recording: how layers are recorded.
@@ -252,7 +252,7 @@ def _load_references(paths: Sequence[Path]) -> tuple[dict[str, np.ndarray], dict
             raise ValueError(f"references: {path} is a directory, not a table") from error
         twice = sorted(values.keys() & table.values.keys())
         if twice:
-            raise ValueError(f"references: {path} has {', '.join(twice)}, as a table before it")
+            raise ValueError(f"references: {path} has {', '.join(twice)}, as an earlier table has")
         if (name := Path(path).name) in hashes:
             raise ValueError(f"references: two files are named {name}; rename one")
         values |= table.values

@@ -1,6 +1,6 @@
 """Recordings beside the scores of a layer: contrast, tuning of the surround, and variability.
 
-None has a published distribution to be scored against.
+None of them has a published distribution, so none is scored.
 
 contrast/*      of all scored units: contrasts (C,), curves (C, U), the fit's r_max, c50, exponent
                 and explained (U,)
@@ -25,8 +25,9 @@ from vone_jax.v1 import FanoNoise, NeuronalNoise
 CONTRASTS = np.array([0.05, 0.1, 0.2, 0.4, 0.8, 1.0])
 TRIALS = 100
 MAX_UNITS = 200
-# In spikes. Rectification comes after the noise and makes weak responses less variable: the Fano
-# factor of noise whose variance equals its mean is 0.69 at 1 spike, 0.85 at 2 and 0.99 at 6.
+# The least mean response, in spikes, for a Fano factor. Rectification after the noise makes weak
+# responses less variable: the Fano factor of noise whose variance equals its mean is 0.69 at 1
+# spike, 0.85 at 2 and 0.99 at 6.
 LEAST_MEAN = 2.0
 
 # Layers whose responses are the noise's output, from which spike counts can be recovered.
@@ -47,7 +48,7 @@ def experiments(
 
     Args:
       network, layer, scores: the network, the layer's name and its scores.
-      quiet, noisy: the layer without noise, and with the network's, if it has any.
+      quiet, noisy: the layer without noise, and with the network's noise, if it has any.
       key: typed key of the noise.
 
     Returns:
@@ -82,7 +83,7 @@ def experiments(
 def _variability(
     noisy: ResponseFn, key: jax.Array, site: neurophysiology.Site, noise: NeuronalNoise | None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Fields and arrays; with those of spike counts if the responses come from such noise."""
+    """Fields and arrays; those of spike counts, too, if ``noise`` makes the responses."""
     units = np.unique(np.linspace(0, len(site) - 1, min(len(site), MAX_UNITS)).astype(int))
     some = np.isin(np.arange(len(site)), units)
     frequencies, orientations = stimuli.COARSE_SPATIAL_FREQUENCIES, stimuli.COARSE_ORIENTATIONS

@@ -17,16 +17,16 @@ from vone_jax.evaluation.vonenet_attack import POINTS
 from vone_jax.results import Protocol
 from vone_jax.v1 import Noise
 
-# The checks for masked gradients, on few images.
+# The suite of checks for masked gradients, on few images.
 MASKING = "masking"
 
-# Layers recorded as if they were V1. In no group, since it can take long.
+# The suite that records layers as if they were V1. It is in no group, since it can take long.
 PHYSIOLOGY = "physiology"
 
-# Results that are looked at, see ``exhibits``.
+# The suites for figures, see ``exhibits``.
 GALLERY, FRONT_END = "gallery", "v1"
 
-# Suites of one condition for each radius, in ``Request.norm``; and all suites in that norm.
+# Suites with one condition for each radius, in ``Request.norm``; and all suites in that norm.
 AT_RADII = ("apgd", "autoattack", "square", "worst", MASKING)
 IN_ONE_NORM = (*AT_RADII, "minimal")
 
@@ -35,7 +35,7 @@ _OF_PGD = (
     "steps", "step_rule", "random_start", "restarts", "loss", "l1_step", "norm_offset", "order"
 )  # fmt: skip
 
-# Fields of a request -> the suites that read them, where these are few.
+# Fields of a request -> the suites that read them, if not all suites do.
 READERS = {
     "norm": IN_ONE_NORM,
     "points": names.NORMS,
@@ -67,7 +67,7 @@ NAMES = (
 
 TRAINED, SAME = "trained", "same"
 _WORDS_FOR_NOISE = {"test_noise": (TRAINED,), "attack_noise": (SAME, "frozen", TRAINED)}
-# Kind of noise -> the numbers of its fields that can be given.
+# Kind of noise -> how many of its fields can be given.
 _FIELDS_OF_NOISE = {"neuronal": (0, 2, 3), "gaussian": (1,), "fano": (1, 2)}
 _NOISE_FORMS = (
     "none, neuronal, neuronal:SCALE,LEVEL[,STRENGTH], gaussian:SCALE or fano:FACTOR[,FLOOR]"
@@ -88,7 +88,8 @@ class Request:
         "highest". Default: "high" on TPUs, "highest" on GPUs. A CPU always uses the highest, and so
         does the suite physiology.
       seed: Root of all randomness.
-      draws: Decisions by which an image is judged, each with fresh noise. Default: 10.
+      draws: Decisions by which an image is judged, each with fresh noise. Default: 10, or 1 for
+        noise "frozen". A network without noise is judged once.
       noise: "fresh": new draws in every pass. "frozen": one draw for each image, which attack and
         judgement share.
       test_noise: Noise to evaluate with: "none", "neuronal", "neuronal:SCALE,LEVEL[,STRENGTH]",
@@ -99,16 +100,16 @@ class Request:
         image. Or a noise as for test_noise, or "trained". For linf, l2, l1 and gallery.
       decision: Input of a decision: one draw ("single"), or "mean_logits", "mean_probability" or
         "vote" of several.
-      averaged: Draws in such a decision. Default: 1 for "single", else 10.
-      points: Radii per norm in the suites linf, l2 and l1, 9, 4 or 2: the VOneNet authors' whole
-        ladder, their main or their reduced set.
-      eps: Radii in pixel units to use instead; only with one norm.
+      averaged: Draws in a decision. Default: 1 for "single", else 10.
+      points: Number of radii in the suites linf, l2 and l1: 9 (the VOneNet authors' whole ladder),
+        4 (their main set) or 2 (their reduced set).
+      eps: Radii in pixel units; only for suites of one norm. Default: radii of the VOneNet authors.
       norm: Norm of the suites that are not named after one: "linf", "l2" or "l1".
       steps: Steps of the attack.
       step_rule: Length of a step: "2.5*eps/steps", "eps/32" or "eps/4".
       random_start: Begin at a random point of the ball.
       restarts: Runs of the attack, of which each image keeps the worst.
-      eot_samples: Noise draws averaged in a gradient. A network without noise has one.
+      eot_samples: Noise draws averaged in a gradient. For a network without noise it is 1.
       loss: Loss that is increased: "cross_entropy", "margin" or "dlr".
       l1_step: Direction of L1 steps: "dense", "max_coordinate" or "sparse".
       norm_offset: Added to L2 and L1 norms before dividing by them; ART before 1.18 has 1e-7.
@@ -117,32 +118,32 @@ class Request:
         suites quick and corruptions_quick, 9 that are quick to compute.
       severities: Severities of corruptions. Default: 1 to 5; 3 in the quick suites.
       form: Form of corrupted images: "float", "uint8" or "jpeg85".
-      frost_dir: Directory of the benchmark's photographs of frost. Without it, a drawn texture
-        takes their place and has its own name, "frost_procedural".
-      corrupted_files: Published corrupted images in place of those made in memory:
+      frost_dir: Directory of the benchmark's photographs of frost. Without it, a drawn texture is
+        used under its own name, "frost_procedural".
+      corrupted_files: Published corrupted images, to use instead of images made in memory:
         "tfds:imagenet2012_corrupted", "tfds:cifar10_corrupted", "folder:PATH" (as ImageNet-C) or
         "npy:PATH" (as CIFAR-10-C).
       masking_images: Images for the checks for masked gradients.
-      transfer_from: Another network, in the same forms as the first argument, whose adversarial
-        images these checks carry over.
+      transfer_from: Another network, given in one of the forms of NETWORK. The masking checks carry
+        its adversarial images over.
       layers: Layers for the suite physiology. Default: V1 of a VOneNet, all convolutional stages
         of another network ("all": all of either).
-      physiology_trials: Presentations of each grating. One is made without noise, more are made
-        with it.
+      physiology_trials: Presentations of each grating. A single one is made without noise, several
+        are made with it.
       references: Tables of neurons, CSV or NetCDF, for the properties without published counts.
       textures: Folder of images for the texture properties: those of Freeman & Ziemba (2013), or
-        one photograph per texture, of which stand-ins are made that are not scored.
+        one photograph per texture. Stand-ins made from photographs are not scored.
       gallery_images: Images in the gallery.
       gallery_norm: Norm of the gallery's attack.
       gallery_eps: Radius of the gallery's attack, in pixel units.
       split: Split of the data set. Default: the one a run was validated on; for other networks
         "validation", "val", "valid" or "test", or all images of a folder without splits.
-      source: Data set, by a name that data.load accepts: "folder:DIR", "tfds:NAME". Default: that
-        of a run.
+      source: Data set, by a name that data.load accepts: "folder:DIR", "tfds:NAME". Default: the
+        data set of a run.
       data_dir: Directory of the sets that TFDS has prepared. Default: as in training.
       step: Training step of the checkpoint. Default: the last.
       workers: Processes that decode images. 0: threads of this process.
-      tag: Appended to the names of the results, to keep them beside others.
+      tag: Text at the end of the names of the results, to keep them beside other results.
       overwrite: Replace results of other settings that have the same name. A finished result of the
         same settings is used again; delete its file to measure anew.
 
@@ -261,7 +262,7 @@ class Request:
         return Protocol(self.noise, draws, self.decision, averaged)
 
     def pgd(self, norm: str, eps: float, noisy: bool = True) -> PGD:
-        """The attack for one radius; ``noisy`` says whether averaging over draws makes sense."""
+        """The attack for one radius; it averages over draws only if they are ``noisy``."""
         fields = {name: getattr(self, name) for name in _OF_PGD}
         return PGD(norm, eps, **fields, eot_samples=self.eot_samples if noisy else 1)
 
@@ -312,14 +313,14 @@ def parse_noise(name: str, text: str, trained: Noise) -> Noise:
 
     Args:
       name: "test_noise" or "attack_noise".
-      text: ``"none"``; ``"neuronal"`` for that of the released models; ``"neuronal:0.35,0.07"`` or
+      text: ``"none"``; ``"neuronal"`` as in the released models; ``"neuronal:0.35,0.07"`` or
         ``"gaussian:4"`` or ``"fano:0.93"`` with the fields of ``NeuronalNoise``,
         ``GaussianNoise`` or ``FanoNoise``; or a word of the option for the trained noise, such as
         ``"trained"``.
       trained: the noise that the network was trained with, which is returned for such a word.
 
     Raises:
-      ValueError: if the text stands for no noise.
+      ValueError: if the text is none of these.
     """
     words = _WORDS_FOR_NOISE[name]
     if text in words:

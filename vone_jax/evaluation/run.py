@@ -27,7 +27,7 @@ _OPTIONAL = ("adversarial", "kept", "predicted")
 
 
 class OtherEvaluationError(ResultError):
-    """There is a result of the same name that another evaluation has made."""
+    """A result of the same name exists, which another evaluation has made."""
 
 
 class Exhibit(abc.ABC):
@@ -65,8 +65,8 @@ class Store:
         NAME.json, NAME.npz          the finished result
 
     Every file appears under its name complete, so a process may be killed at any moment and loses
-    at most the chunk it was working on. Of several processes that evaluate together all make the
-    same calls, and process 0 writes.
+    at most the chunk it was working on. If several processes evaluate together, all of them make
+    the same calls, and process 0 writes.
 
     Attributes:
       directory: directory of the results of the network.
@@ -161,7 +161,7 @@ class Store:
     def add_chunk(self, position: int, arrays: dict[str, Any]) -> None:
         """Write the chunk that begins at a position."""
         if _writes():
-            # The list in a damaged archive can miss an array.
+            # A damaged archive can lose an array without an error, so the names are stored, too.
             whole: dict[str, Any] = arrays | {_FIELDS: np.array(sorted(arrays))}
             files.replace(self._chunk(position), lambda file: np.savez(file, **whole))
 
@@ -208,13 +208,14 @@ def evaluate(
 
     Each batch of a condition is a chunk on disk when it is done. After a kill, a second call
     computes what is missing, and its result equals that of an uninterrupted call. A finished result
-    is returned as it is, unless it is made of others that were replaced. Of several processes all
-    must make the same calls; each loads its part of a batch, and process 0 writes.
+    is returned as it is, unless it is made of other results that were replaced. If several
+    processes evaluate together, all of them must make the same calls; each loads its part of a
+    batch, and process 0 writes.
 
     Args:
-      job: what the tasks have in common.
-      task: what is done.
-      earlier: results of the tasks before, for those that need them.
+      job: the common part of the tasks.
+      task: the task.
+      earlier: results of earlier tasks, for tasks that need them.
       progress: called with the number of examples that were finished since the last call, and
         whether they were found in files.
 
@@ -241,7 +242,7 @@ def evaluate(
         if task.make(job, earlier)[0] != result.measured:
             result = None
     if result is not None:
-        # A process that was killed just after it had published its result leaves these.
+        # A process that was killed just after it had published its result leaves chunks and lock.
         store.discard(store.lock)
         if isinstance(task, Condition):
             progress(len(job.examples), True)
@@ -286,7 +287,7 @@ def _finished(job: Job, store: Store, replaces: bool) -> results.Result | None:
 
 
 def check_same_files(job: Job, number: int) -> None:
-    """Check that all processes have found the same in the results: ``number`` is made of that."""
+    """Check that all processes found the same result files; ``number`` depends on these files."""
     if not mesh.same_in_all_processes(number):
         raise ResultError(
             f"the processes do not find the same files in {job.directory}; it must be on a file "

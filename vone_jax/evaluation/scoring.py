@@ -1,6 +1,6 @@
-"""Any classifier on arrays of images: its accuracy, clean or attacked, and the masking checks.
+"""Evaluation of any classifier on arrays of images: accuracy, robust accuracy, masking checks.
 
-The conditions do the work, here as over a data set in ``run``.
+The conditions are those that ``run`` measures over a data set.
 """
 
 import dataclasses
@@ -32,12 +32,13 @@ class Accuracy:
       distance: how far an attack moved each image, in its norm, (N,); None without attack.
       draws: number R of decisions about each example.
       each_draw: the accuracy of each of the R decisions, (R,).
-      standard_error: of ``accuracy`` over the R decisions, the images given; None for one.
+      standard_error: standard error of ``accuracy`` over the R decisions, for fixed images; None if
+        R is 1.
       right_in_every_draw: share of the examples that were right in all decisions. It falls with R
-        and is no accuracy.
-      winner: of several attacks, the place of the worst for each example (N,), their number for
-        the image itself; None for one attack.
-      protocol: how it was judged.
+        and is not an accuracy.
+      winner: with several attacks, the position of the worst one for each example (N,), or the
+        number of attacks for the image itself; None with one attack.
+      protocol: how the classifier was judged.
     """
 
     accuracy: float
@@ -64,10 +65,10 @@ def accuracy(
     averaged: int = 1,
     batch_size: int | None = None,
 ) -> Accuracy:
-    """Accuracy over fresh noise draws, or decisions made from several.
+    """Measure accuracy over fresh noise draws, or over decisions made from several draws.
 
     Args:
-      key: typed key; a scalar numbers the examples by position, or one key per example.
+      key: typed key, or one key per example. With one key, draws depend on an example's position.
       logits_fn: classifier ``(keys, images) -> logits``, with one key per example.
       images: floating point in [0, 1], shape (N, H, W, C).
       labels: true classes, integers of shape (N,).
@@ -103,9 +104,9 @@ def robust_accuracy(
     batch_size: int | None = None,
     **fields,
 ) -> Accuracy:
-    """Accuracy under attack, judged with keys that the attack has not seen.
+    """Measure accuracy under attack, judged with keys that the attack has not seen.
 
-    All images count, those that are misclassified without an attack, too.
+    All images count, also those that are misclassified without an attack.
 
     Args:
       key, logits_fn, images, labels, decision, averaged, batch_size: as for ``accuracy``.
@@ -121,7 +122,7 @@ def robust_accuracy(
         noise.
       surrogate: a classifier to attack instead, for instance the same network without noise;
         ``logits_fn`` is judged.
-      **fields: of ``vonenet_pgd`` to change, for instance ``steps=256``.
+      **fields: arguments of ``vonenet_pgd``, for instance ``steps=256``.
 
     Raises:
       TypeError, ValueError: for input that does not fit, or both or neither of an attack and a
@@ -170,7 +171,7 @@ def examine(
     other: classifier.LogitsFn | None = None,
     batch_size: int | None = None,
 ) -> list[Check]:
-    """The checks for masked gradients of a classifier.
+    """Make the checks for masked gradients of a classifier.
 
     Args:
       key, logits_fn, images, labels, batch_size: as for ``accuracy``.
@@ -218,7 +219,7 @@ def _measured(
     with_noise = None if surrogate is None else lambda noise: surrogate
     parts = []
     for start in range(0, count, size):
-        # The last batch is filled up with its last example, so that nothing compiles anew.
+        # The last batch is filled up with its last example, so that nothing is compiled again.
         rows = np.minimum(np.arange(start, start + size), count - 1)
         trial = Trial(
             protocol, keys[rows], logits_fn, images[rows], labels[rows], with_noise, other

@@ -20,7 +20,7 @@ def attacked(
     request: Request, norm: str, eps: float, network: Network, attack_noise: AttackNoise = "same"
 ) -> Attacked:
     """The condition for one radius."""
-    # Averaging over draws makes sense where they differ.
+    # Averaging over draws makes sense only if the draws differ.
     differ = attack_noise not in ("none", "frozen")
     if attack_noise == "same":
         differ = _noisy(request, network)
@@ -73,7 +73,7 @@ def _corrupted(
         for name in chosen
         for severity in request.severities or severities
     ]
-    # Images that are too small for a corruption are an error now, before any work.
+    # Images that are too small for a corruption raise an error now, before any work.
     images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     keys = jax.eval_shape(lambda: prng.example_keys(jax.random.key(0), 1))
     for one_severity in {each.corruption: each for each in corrupted}.values():
@@ -142,5 +142,8 @@ def conditions(
     found: dict[str, Condition] = {}
     for each in members:
         if found.setdefault(each.name, each).record() != each.record():
-            raise ValueError(f"eps must differ within four digits, two radii are {each.name!r}")
+            raise ValueError(
+                f"eps must differ within four digits, but two radii have results of the name "
+                f"{each.name!r}"
+            )
     return list(found.values())

@@ -1,4 +1,4 @@
-"""The tasks that a request to evaluate a network becomes."""
+"""The plan of an evaluation: the tasks that a request asks for."""
 
 import dataclasses
 import functools
@@ -40,7 +40,7 @@ def plan(
     Args:
       network: the network.
       request: what to evaluate.
-      directory: of the result files. Default: the folder "results" of a run, and
+      directory: directory of the result files. Default: the folder "results" of a run, and
         ``runs/NAME/results`` for other networks.
       command: the command line, for the result files.
 
@@ -68,7 +68,7 @@ def plan(
     def whole(size: int) -> int:
         return -(-size // mesh.size) * mesh.size
 
-    # A batch that is too short is filled up. The filling costs as much as images do.
+    # A batch that is too short is padded, and padding costs as much as images.
     usual = whole(min(_BATCH_SIZE, count))
     batch_size = usual if request.batch_size is None else request.batch_size
     masking = min(request.masking_images, count)
@@ -105,9 +105,9 @@ def plan(
 
 
 def _check_attacks(tasks: Sequence[tuple[Job, Task]], network: Network) -> None:
-    """Refuse attacks whose losses are not defined for so few classes, and all for one class.
+    """Refuse attacks whose losses need more classes, and all conditions for a single class.
 
-    Also refuse a radius above the largest change of an image: its squares may overflow.
+    Also refuse a radius above the largest change of an image, whose square may overflow.
     """
     values = math.prod(network.image_shape)
     largest = {"linf": 1.0, "l2": math.sqrt(values), "l1": float(values)}
@@ -145,24 +145,24 @@ def _images(
     known, source = network.validation, request.source
     split, data_dir = request.split, request.data_dir
     if known is not None and _of_its_own(network, request):
-        # Of a folder without splits, those that the network has not learned.
+        # In a folder without splits, these are the images that the network was not trained on.
         source, split = source or known.source, split or known.split
         data_dir = data_dir or known.data_dir
     elif source is not None:
         split = data.evaluation_split(source, data_dir=data_dir) if split is None else split
     elif set(suite) == {requests.PHYSIOLOGY}:
-        # It shows gratings. A black image takes the place of a data set.
+        # Physiology shows gratings. A black image takes the place of a data set.
         black = np.zeros((request.examples or 1, *network.image_shape), np.uint8)
         return data.ArraySource(black, np.zeros(len(black), int), class_names=("0",)), None
     elif request.corrupted_files is not None and set(suite) <= suites.CORRUPTIONS.keys():
-        # The first set takes the place of clean images. All have as many.
+        # The first corrupted set takes the place of clean images. All sets have as many images.
         usual, severities = suites.CORRUPTIONS[suite[0]]
         name = (request.corruptions or usual)[0]
         severity = (request.severities or severities)[0]
         return _published(request, name, severity, data_dir), data_dir
     else:
         raise ValueError(
-            f"source must name the images, since {network.name} is no run of train.py: for "
+            f"source must name the images, since {network.name} is not a run of train.py: for "
             f"instance --source folder:DIR --split val, or --source tfds:imagenet2012"
         )
     if request.source is not None or known is None:
@@ -195,7 +195,7 @@ def _of_its_own(network: Network, request: Request) -> bool:
 def _attack_noise(
     request: Request, suite: Sequence[str], network: Network, trained: Noise
 ) -> AttackNoise:
-    """The noise at the attack, where it differs from that at evaluation."""
+    """The noise at the attack; "same" if it is the noise at evaluation."""
     if request.attack_noise == SAME:
         return "same"
     unsupported = [name for name in suite if name in requests.IN_ONE_NORM]
@@ -220,7 +220,7 @@ def _attack_noise(
 def _from_files(
     tasks: Sequence[tuple[Job, Task]], request: Request, data_dir: str | None
 ) -> list[tuple[Job, Task]]:
-    """The tasks, with corrupted images from files: as many as would be made here, and uncropped."""
+    """The tasks, with the same number of corrupted images from files, which are not cropped."""
     if request.form != "float":
         raise ValueError(
             f"form is for images that are made in memory, got {request.form!r} with "
@@ -242,7 +242,7 @@ def _from_files(
 
 
 def _name_in_files(corruption: str) -> str:
-    """The name of a corruption in published files, which have the frost of photographs."""
+    """The name of a corruption in published files, whose frost is made of photographs."""
     return corruption.replace(names.PROCEDURAL_FROST, "frost")
 
 

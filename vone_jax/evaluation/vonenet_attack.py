@@ -26,18 +26,18 @@ def vonenet_pgd(norm: str, eps: float, **fields) -> PGD:
     Args:
       norm: "linf", "l2" or "l1".
       eps: radius in pixel units.
-      **fields: of ``PGD``, to change.
+      **fields: fields of ``PGD`` to change.
     """
     return PGD(norm, eps, **({"steps": 64, "step_rule": "eps/32", "eot_samples": 10} | fields))
 
 
 def ladder(norm: str, points: int, image_shape: tuple[int, int, int]) -> tuple[float, ...]:
-    """Radii for images of a size.
+    """Return the radii for images of a size.
 
     At 224 x 224 x 3 they are the authors': 1/1020, 1/255, 4/255, 16/255 (L-infinity), 0.15 to 9.6
     (L2) and 40 to 2560 (L1) for 4 points. Images of another size get the L2 and L1 radii that
-    change their values as much on average (root mean square, mean absolute change); this rule
-    is this project's.
+    change their values as much on average (root mean square, mean absolute change). This rule is a
+    choice of this project.
 
     Args:
       norm: "linf", "l2" or "l1".
