@@ -674,7 +674,7 @@ def test_splits_with_other_classes_are_refused(tiny, tmp_path, monkeypatch):
 def test_a_small_set_is_one_batch(tiny, tmp_path, capsys):
     large = replace(tiny, data=replace(tiny.data, batch_size=32), steps=1)
     training.train(large, tmp_path, devices=jax.devices()[:1], progress=True)
-    assert "24 training images, so batches have 24 in place of 32" in capsys.readouterr().err
+    assert "24 training images, so batches have 24 instead of 32" in capsys.readouterr().err
     assert training.read_run(tmp_path).experiment.data.batch_size == 24
 
 

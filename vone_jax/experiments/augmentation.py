@@ -32,8 +32,8 @@ def make_corruption(
 
     It is ``(key, images, indices) -> images`` with a scalar key, images (N, H, W, C) in [0, 1] and
     their indices in the data set (N,). It draws one corruption and one severity for the whole
-    batch, because a draw for each image would compute all of them, and for each image whether to
-    apply them.
+    batch: with a draw for each image, all corruptions would be computed. For each image it draws
+    whether the image is corrupted.
     """
     if not names or not probability:
         return None

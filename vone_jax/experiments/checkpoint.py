@@ -56,8 +56,8 @@ class Position:
     validated: int = 0
     # Sums since the last line of the log, see step.Sums.
     interval: dict[str, Any] = dataclasses.field(default_factory=dict)
-    # Numbers of steps that were not finite, and so skipped, and of images that could not be read,
-    # and so replaced, with repeats.
+    # Number of steps that were skipped because they were not finite, and of images that were
+    # replaced because they could not be read. An image counts each time.
     passed_over: dict[str, int] = dataclasses.field(
         default_factory=lambda: {"steps": 0, "examples": 0}
     )
@@ -75,12 +75,12 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     """The checkpoints of one run. Use it in a ``with`` block, which waits for the last write.
 
     All processes must make the same calls. Process 0 makes the directory and writes the files. The
-    newest ``keep`` checkpoints stay. ``read_only`` changes no file, because another process may be
-    writing there.
+    newest ``keep`` checkpoints stay. With ``read_only`` no file is changed, because another process
+    may be writing there.
     """
 
     def __init__(self, directory: Path, keep: int = 2, read_only: bool = False):
-        # Imported here, because it takes long: wrong arguments are answered before.
+        # Imported here, because the import takes long and wrong arguments are reported before.
         import orbax.checkpoint as ocp
 
         self.directory = Path(directory).absolute()
@@ -134,8 +134,8 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(host_state))
         with self._naming_failures():
             free = shutil.disk_usage(self.directory).free
-            # The error of Orbax has hundreds of lines. Files are compressed: weights hardly shrink,
-            # the zeros of an optimiser vanish.
+            # Checked here, since the error of Orbax has hundreds of lines. Half of the size may be
+            # enough: files are compressed, and the zeros of a new optimiser need no space.
             if free < needed / 2:
                 raise OSError(
                     f"{os.strerror(errno.ENOSPC)}, {free / 1e6:.3g} MB are free and the state has "
@@ -160,7 +160,8 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         dtypes of the state, see ``jax.eval_shape``.
 
         Returns:
-          Its step, state (NumPy arrays, for any mesh) and position; None if there is no checkpoint.
+          The step, the state (NumPy arrays, for any mesh) and the position of the checkpoint; None
+          if there is no checkpoint.
 
         Raises:
           CheckpointError: if all checkpoints are damaged, there is none at ``step``, or one cannot
@@ -183,8 +184,9 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             if meshes.any_process(bool(barred)):
                 raise CheckpointError(
                     f"checkpoint {directory} may be whole, but "
-                    f"{barred or 'another process cannot read it'}. Nothing was changed. Mend that "
-                    f"and start again, or move the checkpoint away to use the one before it"
+                    f"{barred or 'another process cannot read it'}. Nothing was changed. Remove "
+                    f"the cause and start again, or move the checkpoint away to use the one before "
+                    f"it"
                 )
             # All processes read at the same time, and must resume from the same checkpoint.
             if not meshes.any_process(bool(problem)):
@@ -219,7 +221,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             files.write_digests(self._partial(step))
             self._partial(step).rename(self.directory / str(step))
             for old in self.steps()[: -self._keep]:
-                # Renamed first: a half removed checkpoint would count as damaged.
+                # Renamed before it is removed: a half removed checkpoint would count as damaged.
                 (self.directory / str(old)).rename(self._partial(old))
                 shutil.rmtree(self._partial(old))
 

@@ -27,14 +27,14 @@ class ModelConfig:
 
     # One of models.NAMES.
     name: str
-    # Number of logits. None takes the number of classes of the data, and so does --data.source if
-    # this is not given.
+    # Number of logits. None takes the number of classes of the data. So does a typed --data.source,
+    # unless this option is typed, too.
     num_classes: int | None = None
     # Side of the images in pixels, at most 4096: a batch of larger ones does not fit into memory.
     image_size: Annotated[int, Range(8, 4096)] = 224
     # 3 for RGB, 1 for grey.
     in_channels: int = 3
-    # Channels after the stem. None is replaced by that of the published network, 64 or 32, see
+    # Channels after the stem. None is replaced by the width of the published network, 64 or 32, see
     # models.default_width.
     width: Annotated[int | None, Range(1, 2**16)] = None
     # The V1 of a VOneNet or EVNet. None is replaced by models.v1_config for the image size, so that
@@ -69,9 +69,9 @@ class ModelConfig:
     def moved(self, **fields: Any) -> "ModelConfig":
         """The same network with another name, image size or number of channels.
 
-        What follows from these by default, such as the settings of V1, follows from the new ones.
-        Other fields keep their values; ``dataclasses.replace`` changes those, and a TypeError says
-        so.
+        Defaults that are computed from these fields, such as the settings of V1, are computed
+        again. Other fields keep their values. To change those, use ``dataclasses.replace``; here
+        they raise a TypeError.
         """
         given = {name: getattr(self, name) for name in ("name", "image_size", "in_channels")}
         if others := [name for name in fields if name not in given]:
@@ -88,7 +88,7 @@ class ModelConfig:
 
 
 def _moved(value: Any, before: Any, after: Any) -> Any:
-    """Return ``after`` if the value is still that ``before``; a dataclass is compared by field."""
+    """Return ``after`` if ``value`` still equals ``before``; dataclasses are compared by field."""
     if value == before:
         return after
     if dataclasses.is_dataclass(value) and type(value) is type(before) is type(after):
@@ -311,7 +311,7 @@ class Experiment:
         """Build the network, with the precision of the experiment.
 
         Raises:
-          ValueError: if the number of classes is not known, because it is that of the data.
+          ValueError: if ``model.num_classes`` is None, because the data determine it.
         """
         if self.model.num_classes is None:
             raise ValueError(

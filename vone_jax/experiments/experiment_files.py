@@ -3,8 +3,8 @@
 A config is a Python module that defines ``experiment`` or ``sweep``. A sweep names several
 experiments; ``"sweep:label"`` is one of them.
 
-In JSON, see ``dataclass_json``, an imported Gabor bank, which has a million numbers, is replaced by
-its digest. A run directory has it as arrays, see ``run_dir.py``.
+In JSON, see ``dataclass_json``, an imported Gabor bank is replaced by its digest, because it has a
+million numbers. A run directory stores these numbers as arrays, see ``run_dir.py``.
 """
 
 import json
@@ -64,7 +64,7 @@ def load_config(name: str, configs: Path) -> Experiment:
 def load(name: str, configs: Path, variable: str, cls: type | None = None) -> Any:
     """Run a config file and return one of its variables, None if the file does not define it.
 
-    For the name and errors see ``load_config``. A variable that is no ``cls`` is an error, too.
+    For the name and errors see ``load_config``. A variable that is not a ``cls`` is an error, too.
     """
     names = config_names(configs, variable)
     path = configs / f"{name}.py" if name in names else Path(name)
@@ -77,7 +77,7 @@ def load(name: str, configs: Path, variable: str, cls: type | None = None) -> An
                 f"python train.py {name}:LABEL trains one; its labels are {labels}"
             )
         if variable == "sweep" and name in config_names(configs):
-            raise ValueError(f"{name} is no sweep; python train.py {name} trains this network")
+            raise ValueError(f"{name} is not a sweep; python train.py {name} trains this network")
         if path.suffix == ".py":
             raise ValueError(f"there is no file {name}")
         raise ValueError(

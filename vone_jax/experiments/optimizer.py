@@ -152,7 +152,7 @@ class OptimizerConfig:
     # Base learning rate, which the schedule multiplies.
     learning_rate: Positive = 0.1
     # Factors on the learning rate of parts of the network, as (pattern, factor): patterns as in
-    # Experiment.freeze, factors > 0. The last pattern that means a parameter counts.
+    # Experiment.freeze, factors > 0. The last pattern that matches a parameter counts.
     rates: Rates = ()
     # Learning-rate schedule over the run.
     schedule: Constant | Step | Cosine | OneCycle | Plateau = Constant()
@@ -162,8 +162,8 @@ class OptimizerConfig:
     momentum: _BelowOne = 0.9
     # Use Nesterov momentum.
     nesterov: bool = False
-    # Times the parameters, added to the gradient before momentum (coupled, as in PyTorch), in
-    # [0, 1].
+    # Factor in [0, 1]. The parameters times this are added to the gradient before momentum
+    # (coupled, as in PyTorch).
     weight_decay: Share = 1e-4
     # Parameters that decay: "all", or "kernels" (no biases and no parameters of batch norm).
     decayed: Literal["all", "kernels"] = "all"
@@ -189,7 +189,7 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 
     Let g be the gradient of the loss, clipped first, and p a parameter. The update u of p is
     g' = g + weight_decay p;  v = momentum v + g';  u = g' + momentum v if nesterov, else v.
-    The training step subtracts learning_rate * u, where the learning rate has the factor of
+    The training step subtracts learning_rate * u, where the learning rate includes the factor of
     ``rates``. So a change of the rate acts at once on the accumulated momentum, as in
     ``torch.optim.SGD`` with dampening 0. What is learned within V1 does not decay: 0 is not a
     neutral value there.
@@ -212,7 +212,7 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 def learning_rate(
     config: OptimizerConfig, steps_per_epoch: int, total_steps: int
 ) -> Callable[[jax.Array], jax.Array]:
-    """Return the learning rate as a function of the number of steps done, without any plateau.
+    """Return the learning rate as a function of the steps done, without the factor of ``Plateau``.
 
     The function takes a scalar int32 and returns the float32 rate of the next step: the base rate,
     times the factor of the schedule, times (step + 1) / warm-up steps during warm-up.
@@ -230,8 +230,8 @@ def learning_rate(
 def euclidean_norm(tree: Any) -> jax.Array:
     """Return the Euclidean norm over all values of a tree of float arrays, a scalar.
 
-    Each array is summed down to its last axis, and one sum over all channels ends it: a TPU adds
-    channels side by side, and needs more cycles for a sum of each array to one number.
+    Each array is summed over all axes but the last. One sum over the channels of all arrays
+    follows. A TPU adds channels side by side, so a sum of each array to one number takes longer.
     """
     squares = [jnp.atleast_1d(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)]
     channels = [jnp.sum(each, axis=tuple(range(each.ndim - 1))) for each in squares]

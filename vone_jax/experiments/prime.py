@@ -87,7 +87,8 @@ class PRIME:
         choices = jax.random.randint(choice_key, (self.depth,), 0, len(primitives))
         choices = jnp.where(jnp.arange(self.depth) < length, choices, len(primitives))
         keys = prng.index_keys(prng.stream(key, "steps"), jnp.arange(self.depth))
-        # Under vmap, all branches read the words. JAX's check would call that a reuse of the key.
+        # The branches get raw key data: under vmap, all branches read it, which JAX's check would
+        # take for a reuse of a key.
         words, implementation = jax.random.key_data(keys), jax.random.key_impl(keys)
 
         def branch(primitive: Any) -> Any:
@@ -176,9 +177,9 @@ def draw_modes(
     """Draw amplitudes (rows, columns, 2) of sines for ``displacements``, at a temperature of 1.
 
     The sine of frequencies (k, l) has an amplitude of N(0, 1 / (k^2 + l^2)) if k^2 + l^2 <= cut^2.
-    On the pixels, a frequency above their number equals a lower one, see ``_aliases``. Amplitudes
-    of such sines add up, and so do their variances: one number is drawn for all of them. That is
-    the same distribution, and far fewer draws for small images.
+    Sampled at the pixels, a frequency above the number of pixels equals a lower one, see
+    ``_aliases``. Amplitudes of such sines add up, and so do their variances, so one number is drawn
+    for all of them. The distribution is the same, with far fewer draws for small images.
     """
     squares = [jnp.asarray(_aliases(side, cutoff) ** 2) for side in shape[:2]]
     total = squares[0][:, None, :, None] + squares[1][None, :, None, :]
@@ -193,10 +194,10 @@ def draw_modes(
 
 
 def displacements(amplitudes: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Return displacements (H, W, 2) in pixels, down and to the right, of amplitudes in sides.
+    """Return displacements (H, W, 2) in pixels, down and to the right.
 
     They are sums of sin(pi k y) sin(pi l x), with y and x from 0 at the first to 1 at the last
-    pixel, where the displacement is 0.
+    pixel, where the displacement is 0. The ``amplitudes`` are in units of the sides of the image.
     """
     rows, columns = (
         _sines(side, frequencies)
@@ -209,8 +210,8 @@ def displacements(amplitudes: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 def _aliases(side: int, cutoff: int) -> np.ndarray:
     """Return the frequencies that are alike on ``side`` pixels, float32 (frequencies, aliases).
 
-    Row k - 1 has k, 2 p - k, 2 p + k, ... with p = side - 1: their sines are equal or opposite
-    there. Multiples of p have sines of zero. Some frequencies of the last columns exceed
+    Row k - 1 has k, 2 p - k, 2 p + k, ... with p = side - 1: at the pixels, their sines are equal
+    or opposite. Multiples of p have sines of zero. Some frequencies of the last columns exceed
     ``cutoff``.
     """
     period = 2 * max(side - 1, 1)
@@ -240,8 +241,8 @@ def draw_colours(
 ) -> tuple[jax.Array, jax.Array]:
     """Draw coefficients of a shape (C, terms), and the first of as many consecutive frequencies.
 
-    Coefficients are N(0, v), v uniform from 0 to ``variance``. The last frequency is at most a
-    number that is uniform from ``terms`` to ``cutoff``; all places below it are equally likely.
+    Coefficients are N(0, v), v uniform from 0 to ``variance``. The upper limit of the frequencies
+    is uniform from ``terms`` to ``cutoff``; all positions below the limit are equally likely.
     """
     drawn = variance * jax.random.uniform(prng.stream(key, "variance"), (), jnp.float32)
     normal = fast.standard_normal(prng.stream(key, "coefficients"), shape)
@@ -253,12 +254,12 @@ def draw_colours(
 def recoloured(image: jax.Array, coefficients: jax.Array, first: int | jax.Array) -> jax.Array:
     """Return x + sum_j a_j sin(pi (first + j) x), clipped, with coefficients a (C, terms)."""
     sine, cosine = jnp.sin(math.pi * image), jnp.cos(math.pi * image)
-    # Horner's rule for the sum of a_j z^j with z = exp(i pi x). There are few angles to compute.
+    # Horner's rule for the sum of a_j z^j with z = exp(i pi x), which needs only a few sines.
     real = imaginary = jnp.zeros_like(image)
     for term in reversed(range(coefficients.shape[1])):
         real, imaginary = real * cosine - imaginary * sine, real * sine + imaginary * cosine
         real = real + coefficients[None, None, :, term]
-    # A float32 angle of many turns has fewer correct digits.
+    # Reduced to one turn, since a float32 angle of many turns has fewer correct digits.
     angle = math.pi * jnp.remainder(jnp.float32(first) * image, 2.0)
     change = real * jnp.sin(angle) + imaginary * jnp.cos(angle)
     return jnp.clip(image + change, 0.0, 1.0)

@@ -62,7 +62,7 @@ def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
 class RunDescription:
     """The content of ``config.json``."""
 
-    # With everything that is derived from data filled in.
+    # The experiment, with the fields that are derived from data filled in.
     experiment: Experiment
     # One name per logit, in order. None for runs that did not store them.
     class_names: tuple[str, ...] | None = None
@@ -80,7 +80,7 @@ class RunDescription:
     similarity_digest: str | None = None
     # SHA-256 digest of the names of the training images, in their order. Set for folders only.
     names_digest: str | None = None
-    # The same of the validation images, by which an evaluation recognises them.
+    # The same digest for the validation images, by which an evaluation recognises them.
     validation_names_digest: str | None = None
     # Versions of Python and of packages, by name.
     versions: dict[str, str] = dataclasses.field(default_factory=versions)
@@ -88,7 +88,8 @@ class RunDescription:
 
 # All but the experiment are JSON values.
 _FIELDS = [field.name for field in dataclasses.fields(RunDescription)][1:]
-# Inputs outside the run directory that must not change once there is a checkpoint -> their names.
+# Fields for inputs outside the run directory, which must not change once there is a checkpoint ->
+# names of the inputs in messages.
 _CHECKED = {
     "teacher_weights": "weights of distillation.teacher",
     "similarity_digest": "sha256 of similarity.path",
@@ -149,8 +150,8 @@ def open_run(run_dir: Path, description: RunDescription) -> Iterator[None]:
     """Lock the directory of a run within a ``with`` block, and make it if it does not exist.
 
     If there is a run already, fields that affect no result may differ, see
-    ``experiment_files.differences``. Then ``config.json`` takes the new ones. A
-    ``RunDirectoryError`` names other fields, or the process that trains there.
+    ``experiment_files.differences``. Their new values are then written to ``config.json``. A
+    ``RunDirectoryError`` names other fields that differ, or the process that trains there.
     """
     with contextlib.ExitStack() as stack:
         problem = None
@@ -184,7 +185,7 @@ def _other_classes(ours: Sequence[str] | None, theirs: Sequence[str] | None) -> 
 
 
 def _describe(run_dir: Path, description: RunDescription) -> None:
-    """Write ``config.json``, unless it says the same or belongs to another experiment."""
+    """Write ``config.json``, unless it is the same; raise if it is of another experiment."""
     if (run_dir / CONFIG).exists():
         before = read_run(run_dir)
         changes = differences(description.experiment, before.experiment)
@@ -197,7 +198,7 @@ def _describe(run_dir: Path, description: RunDescription) -> None:
         trained = bool(saved_steps(run_dir / CHECKPOINTS))
         for name, what in _CHECKED.items():
             ours, theirs = getattr(description, name), getattr(before, name)
-            # Runs of earlier versions do not have it.
+            # Runs of earlier versions do not have this field.
             if theirs not in (None, ours) and trained:
                 changes.append(f"{what}: {ours} here, {theirs} there")
         if changes:

@@ -1,7 +1,7 @@
 """Variables chosen by patterns: those that are frozen, and those with a learning rate of their own.
 
 The path of a variable is its names joined by "/", such as ``back_end/layer1_0/conv1/kernel``. A
-pattern is a glob over whole paths in which ``*`` also stands for "/". It means a variable, or a
+pattern is a glob over whole paths in which ``*`` also stands for "/". It matches a variable, or a
 module with everything in it: ``back_end/layer1*`` is the first stage of a ResNet, ``stem`` the
 stem. The running values of a batch norm have paths, too: ``back_end/layer1_0/bn1/mean``.
 """
@@ -19,12 +19,12 @@ Rates = tuple[tuple[str, float], ...]
 
 
 def matches(pattern: str, path: str) -> bool:
-    """Return True if a pattern means a variable or a module above it."""
+    """Return True if a pattern matches the path of a variable, or of a module above it."""
     return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"{pattern}/*")
 
 
 def is_frozen(freeze: Iterable[str], path: str) -> bool:
-    """Return True if one of the patterns ``freeze`` means the variable with this path."""
+    """Return True if one of the patterns ``freeze`` matches the variable with this path."""
     return any(matches(pattern, path) for pattern in freeze)
 
 
@@ -44,7 +44,7 @@ def merge(trained: Any, frozen: Any) -> Any:
 def rate_factors(params: Any, rates: Rates) -> Any:
     """Return the factor on the learning rate of each parameter, as a tree of floats.
 
-    The last pattern that means a parameter counts. Without one, the factor is 1.
+    The last pattern that matches a parameter counts. If none matches, the factor is 1.
     """
     factors = {
         path: next((factor for pattern, factor in reversed(rates) if matches(pattern, path)), 1.0)
@@ -72,7 +72,7 @@ def training_apply(model: nn.Module, freeze: Collection[str]) -> Callable[..., A
 
 
 def check_patterns(freeze: Collection[str], rates: Rates, params: Any, batch_stats: Any) -> None:
-    """Check that each pattern means a variable of the network, and that a parameter is trained."""
+    """Check that each pattern matches a variable of the network, and a parameter is trained."""
     parameters = list(flatten_dict(params, sep="/"))
     variables = [*parameters, *flatten_dict(batch_stats, sep="/")]
     for pattern in freeze:

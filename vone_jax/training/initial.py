@@ -1,4 +1,4 @@
-"""Starting from given weights: those that a network takes, and the front end that they need.
+"""The start from given weights: which weights a network takes, and the front end that they need.
 
 A module (a convolution, a batch norm, a linear layer) is taken if the source has it with the same
 variables in the same shapes, and is new otherwise. Classes are compared by name, if both sides name
@@ -58,7 +58,7 @@ class InitialWeights:
     notes: tuple[str, ...]
 
     def put_into(self, state: TrainState, mesh: meshes.Mesh) -> TrainState:
-        """Return the state with these weights in the place of random ones."""
+        """Return the state with these weights instead of random ones."""
         leaves = flatten_dict(_collections(state)) | meshes.replicate(mesh, dict(self.taken))
         variables = unflatten_dict(leaves)
         batch_stats = variables.get("batch_stats", state.batch_stats)
@@ -80,11 +80,11 @@ class InitialWeights:
 def start_from(experiment: Experiment, spec: str, run_dir: Path | str | None = None) -> Experiment:
     """Return the experiment as one that starts from given weights, with the front end they need.
 
-    For two VOneNets or two EVNets, these are the settings of V1 and of the stage before it, except
-    the noise, at the same pixels per degree (a tuned bank starts from the parameters of theirs).
-    For two base networks, they are the mean and the standard deviation of images. Everything else
-    stays as it is, and so do settings that a file may not state: stride, gain, kinds of cells, mean
-    and standard deviation.
+    If both networks are VOneNets or both are EVNets, it takes the settings of V1 and of the stage
+    before V1 from the source, except the noise, at the same pixels per degree. (A tuned bank starts
+    from the parameters of the source.) If both are base networks, it takes the mean and the
+    standard deviation of images. Everything else stays as it is. So do these settings if the file
+    does not state them: stride, gain, kinds of cells, mean and standard deviation.
 
     The weights are ``spec``, see ``vone_jax.open_network``. If the run in ``run_dir`` has started
     from them before, its front end is used, and the weights are not needed any more.
@@ -108,7 +108,7 @@ def start_from(experiment: Experiment, spec: str, run_dir: Path | str | None = N
 def choose(setup: setups.Setup) -> InitialWeights:
     """Open the initial weights of an experiment, and choose those that its network takes.
 
-    If nothing fits, that is a ``ValueError``.
+    Raises a ``ValueError`` if nothing fits.
     """
     experiment, spec = setup.experiment, setup.experiment.initial_weights
     assert spec is not None
@@ -155,7 +155,7 @@ def choose(setup: setups.Setup) -> InitialWeights:
 
 
 def open_source(spec: str) -> "Network":
-    """Open a network as ``vone_jax.open_network`` does. One without weights is a ``ValueError``."""
+    """Open a network with ``vone_jax.open_network``. Without weights, raise a ``ValueError``."""
     # Imported here, because it takes long: wrong arguments are answered before.
     from vone_jax.network import open_network
 
@@ -171,7 +171,7 @@ def open_source(spec: str) -> "Network":
 def _with_front_end(config: ModelConfig, model: Any, assumed: Collection[str]) -> ModelConfig:
     """Return the network's description with the front end of a source of the same kind.
 
-    The names of fields that were ``assumed`` keep the values of the description.
+    The fields that are named in ``assumed`` keep the values of the description.
     """
     if config.v1 is not None and isinstance(model, models.VOneNet):
         same_kind = (model.subcortical is None) == (config.subcortical is None)
@@ -189,7 +189,7 @@ def _with_front_end(config: ModelConfig, model: Any, assumed: Collection[str]) -
                 # A file may have any frequencies; training keeps them below Nyquist's limit.
                 fields["allow_aliasing"] = False
                 if isinstance(theirs.bank, ImportedBank):
-                    # Training changes the parameters of kernels.
+                    # Training changes Gabor parameters, so the kernels are replaced by them.
                     fields["bank"] = theirs.bank.parameters
             if theirs.image_size != size:
                 fields |= {"image_size": size, "visual_degrees": degrees}

@@ -66,7 +66,7 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
 
     def _draw(self, record: Record) -> None:
         """Add a record to the curves of TensorBoard."""
-        # Records of step 0 describe the start of the run. They are no points of curves.
+        # Records of step 0 describe the start of the run and are not points of curves.
         if self._writer is not None and record["step"] > 0:
             for name, value in record.items():
                 if name not in ("kind", "step"):

@@ -7,13 +7,13 @@ validation at k has used, and the state of a data iterator that has returned k b
   - Nothing is validated or saved at step 0. Both happen at their intervals and at the last step,
     once: a run that resumes from a checkpoint at k does not repeat them.
   - A run of n steps makes n updates; the last one is in the checkpoint n.
-  - A run that is asked to stop at k saves at k without validating. When it resumes, it validates
+  - After a request to stop at k, a run saves at k without validating. When it resumes, it validates
     first.
   - The metrics of step k are read after step k + 1 has been dispatched, so that the device does not
     wait for the log. So the batch of step k + 1 is loaded and placed while step k runs, unless
     ``data.prefetch`` is 0. Before a validation or a checkpoint, metrics are read at once.
-  - With several processes, the metrics tell all of them that one was asked to stop. So they stop at
-    the same step, which is one or two steps later.
+  - With several processes, the metrics carry a request to stop from one process to all. So all stop
+    at the same step, which is one or two steps later.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ from vone_jax.training.monitor import Monitor, Stop
 from vone_jax.training.setup import Prefetch, Setup, prepare
 from vone_jax.training.step import Sums
 
-# A run with fewer steps gets a warning, and one whose accuracy is below this multiple of chance.
+# A run gets a warning if it has fewer steps, or if its accuracy is below this multiple of chance.
 _FEW_STEPS = 100
 _NEAR_CHANCE = 1.2
 
@@ -69,7 +69,7 @@ def train(
     """Train, from the last checkpoint in the run directory if there is one.
 
     A run on CPUs that was stopped or killed, and resumed on the same number of devices, ends with
-    the same bits as a run that was not. On other meshes the results agree up to rounding.
+    the same bits as an uninterrupted run. On other meshes the results agree up to rounding.
 
     Args:
       experiment: the experiment to train.
@@ -100,7 +100,7 @@ def train(
     if experiment.compilation_cache is not None:
         fast.keep_compiled(experiment.compilation_cache)
     mesh = meshes.data_mesh(devices)
-    asked = experiment.data.batch_size
+    configured_size = experiment.data.batch_size
     setup = prepare(experiment, mesh)
     experiment = setup.experiment
     similarities = None if experiment.similarity is None else experiment.similarity.path
@@ -130,7 +130,8 @@ def train(
         )
         batches = enter(contextlib.closing(setup.train_batches()))
 
-        # Restore a checkpoint of this run if there is one; else start from weights, or anew.
+        # Restore a checkpoint of this run if there is one; else start from initial weights if they
+        # are given, or from random ones.
         step, state, position = 0, setup.initial_state(), Position()
         restored = checkpoints.restore(jax.eval_shape(lambda: state))
         if restored is not None:
@@ -154,7 +155,7 @@ def train(
             f"{len(setup.train_source):,} images of {experiment.data.source}, {begin} to step "
             f"{setup.total_steps}, {meshes.describe(mesh)}"
         )
-        for warning in _warnings(setup, asked):
+        for warning in _warnings(setup, configured_size):
             report.line(f"warning: {warning}")
         if restored is None and weights is not None:
             report.line(weights.table())
@@ -171,7 +172,7 @@ def train(
                 checkpoints.save(step, state, position)
 
         def rescue() -> None:
-            """Save where a validation failed. An error of saving must not hide the first one."""
+            """Save after a failed validation. An error of saving must not hide that failure."""
             try:
                 save()
                 checkpoints.wait()
@@ -237,8 +238,8 @@ def train(
             try:
                 batch = setup.mark(upcoming.take(), stop_request.here)
             except ChildProcessError:
-                # A signal to all processes also ends workers that have not started, see
-                # data/pipeline.py.
+                # A signal to all processes also ends workers that do not ignore it yet, see
+                # data/workers.py.
                 if stop_request.here or not stop_request.poll():
                     raise
                 continue
@@ -254,13 +255,13 @@ def train(
         return Outcome(step, finished)
 
 
-def _warnings(setup: Setup, asked: int) -> Iterator[str]:
-    """Warnings about a run that will probably disappoint. ``asked`` is the config's batch size."""
+def _warnings(setup: Setup, configured_size: int) -> Iterator[str]:
+    """Yield warnings about a reduced batch size, and about a run that probably learns little."""
     size = setup.experiment.data.batch_size
-    if size < asked:
+    if size < configured_size:
         yield (
-            f"the set has {len(setup.train_source)} training images, so batches have {size} in "
-            f"place of {asked}; a smaller --data.batch-size gives more steps"
+            f"the set has {len(setup.train_source)} training images, so batches have {size} "
+            f"instead of {configured_size}; a smaller --data.batch-size gives more steps"
         )
     if setup.num_classes == 1:
         yield (
@@ -278,7 +279,7 @@ def _warnings(setup: Setup, asked: int) -> Iterator[str]:
         if later := [f"{epoch:g}" for epoch in epochs if epoch >= end]:
             yield (
                 f"the run ends at epoch {end:.4g} and does not get beyond --optimizer.{option} "
-                f"{' '.join(later)}; choose smaller ones"
+                f"{' '.join(later)}; choose smaller values"
             )
 
 
@@ -310,7 +311,7 @@ def validate(setup: Setup, state: TrainState, stop: Stop) -> dict[str, float] | 
                 labels.append(np.asarray(batch["label"])[np.asarray(batch["mask"])])
                 batch_sums.append(setup.eval_step(state.variables, setup.shard(batch)))
         except ChildProcessError:
-            # As in ``train``.
+            # For the reason see the same error in ``train``.
             if jax.process_count() > 1 or not stop.poll():
                 raise
             return None

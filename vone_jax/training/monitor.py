@@ -35,8 +35,9 @@ class UnreadableDataError(RuntimeError):
 class Stop:
     """The request to stop a run, which all processes follow at the same step.
 
-    ``requested`` returns True once this process should stop, and then always. ``here`` is what it
-    returned last. Once all processes know of a request, ``everywhere``, the run saves and ends.
+    ``requested`` returns True once this process should stop, and from then on. ``here`` is its last
+    result. ``everywhere`` is True once all processes know of a request; the run then saves and
+    ends.
     """
 
     requested: Callable[[], bool]
@@ -44,14 +45,14 @@ class Stop:
     everywhere: bool = False
 
     def poll(self) -> bool:
-        """Ask whether this process should stop. Other processes learn it from a later step."""
+        """Return True if this process should stop. Other processes learn it from a later step."""
         self.here = self.requested()
         if jax.process_count() == 1:
             self.everywhere |= self.here
         return self.here
 
     def poll_all(self) -> bool:
-        """Ask whether any process should stop. All processes must call this at the same point."""
+        """Return True if any process should stop. All processes must call this at one point."""
         self.everywhere |= meshes.any_process(self.requested())
         return self.everywhere
 
@@ -93,7 +94,7 @@ class Clock:
 class Monitor:
     """Follows a run from step to step: reads metrics, logs them, and ends a run that is broken.
 
-    All processes must make the same calls. ``interval`` and ``passed_over`` are ``Position``'s.
+    All processes must make the same calls. For ``interval`` and ``passed_over`` see ``Position``.
     ``pending`` is the step whose metrics are not read yet: its number, its batch and its metrics.
     The metrics carry the request to stop to all processes.
     """
@@ -140,7 +141,7 @@ class Monitor:
             self._skip(step, batch, host, saved)
             self.progress.advance()
         due = step % experiment.log_every == 0 or step == self.setup.total_steps
-        # A line that is due at a skipped step is about the steps before it.
+        # A line that is due at a skipped step covers only the steps before the skipped one.
         if due and self.interval.seen:
             record = {
                 "kind": "train",

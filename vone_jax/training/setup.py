@@ -1,4 +1,4 @@
-"""The parts of a run: data, network, compiled functions, and the steps of validation and saving."""
+"""The parts of a run: data, network, compiled functions, and when to validate and to save."""
 
 import dataclasses
 from collections import deque
@@ -96,7 +96,7 @@ class Setup:
         return placed
 
     def mark(self, batch: Batch, stop: bool) -> Batch:
-        """Add to a batch on the devices whether this process was asked to stop."""
+        """Add to a batch on the devices whether this process got a request to stop."""
         if jax.process_count() == 1:
             return batch
         rows = np.full(len(batch["label"]) // jax.process_count(), stop)
@@ -120,7 +120,7 @@ class Setup:
 
 @jax.jit
 def _in_unit_range(images: jax.Array) -> jax.Array:
-    # With a divisor that it knows to be one number, XLA multiplies by the inverse, which rounds
+    # If XLA knows that the divisor is a constant, it multiplies by the inverse, which rounds
     # differently from the division.
     white = jax.lax.optimization_barrier(jnp.full(images.shape, 255, jnp.float32))
     return images.astype(jnp.float32) / white
@@ -129,8 +129,8 @@ def _in_unit_range(images: jax.Array) -> jax.Array:
 class Prefetch:
     """Training batches on the devices, some of them loaded before their step.
 
-    ``place`` puts a batch on the devices without waiting for it. There are ``ahead`` batches beside
-    the one that is taken. No batch after the first ``number`` is loaded.
+    ``place`` puts a batch on the devices without waiting for it. When a batch is taken, ``ahead``
+    more batches are on the devices. At most ``number`` batches are loaded.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ def for_data(experiment: Experiment, given: Collection[str] = ()) -> Experiment:
 
 
 def _load(config: DataConfig, split: str) -> data.Source:
-    """Open a split, by the name of its field; errors about it begin with that."""
+    """Open the split that the field ``split`` names. Errors about it begin with the field."""
     name = getattr(config, split)
     try:
         return data.load(config.source, name, data_dir=config.data_dir)

@@ -1,4 +1,4 @@
-"""Neural-similarity regularisation: images that a brain finds alike should be alike in the network.
+"""Neural-similarity regularisation: image similarities in a network should be those in a brain.
 
 The loss gets the term
 
@@ -77,12 +77,12 @@ def _atanh(similarity: jax.Array) -> jax.Array:
 def make_similarity_gradient(
     model: nn.Module, config: Similarity, mesh: meshes.Mesh, freeze: Collection[str] = ()
 ) -> Callable[[Any, Any, Any, jax.Array], Any]:
-    """Return alpha times ``loss`` and its gradient, on a random batch of the target's images.
+    """Return a function for alpha times ``loss`` and its gradient, on random images of the target.
 
-    It is ``(params, batch_stats, targets, key) -> (term, gradients)``, the gradients of the
-    parameters that the patterns ``freeze`` leave, with the layer weights under ``WEIGHTS``. Batch
-    norm normalises these images with their own statistics and does not store them. The noise of V1
-    and dropout are on. The images are spread over the mesh.
+    It is ``(params, batch_stats, targets, key) -> (term, gradients)``. The gradients are those of
+    parameters that ``freeze`` does not match, with the layer weights under ``WEIGHTS``. Batch norm
+    normalises these images with their own statistics and does not store the statistics. The noise
+    of V1 and dropout are on. The images are spread over the mesh.
     """
     apply = training_apply(model, freeze)
 
@@ -121,8 +121,8 @@ def make_similarity_gradient(
 def make_targets(experiment: Experiment) -> dict[str, np.ndarray]:
     """Read or compute the targets of an experiment with similarity regularisation.
 
-    They are ``images``, float32 (n, H, W, C) in [0, 1], and the ``similarity`` that they should
-    have in the network, float32 (n, n) in [-1, 1], symmetric.
+    The targets are ``images``, float32 (n, H, W, C) in [0, 1], and the ``similarity`` that the
+    images should have in the network, float32 (n, n) in [-1, 1], symmetric.
     """
     config, size = experiment.similarity, experiment.model.image_size
     assert config is not None

@@ -1,7 +1,7 @@
 """The two compiled functions of a training: a step, and the validation of a batch.
 
-Both functions are written for the global batch. The sharding of their arguments decides on how
-many devices they run. Keys are derived inside, from (seed, stream, step, example). So the state
+Both functions are written for the global batch. The sharding of their arguments determines the
+devices on which they run. Keys are derived inside, from (seed, stream, step, example). So the state
 holds nothing random, and the noise of an example does not depend on the mesh.
 """
 
@@ -53,7 +53,8 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
 class Sums:
     """Metrics as sums over ``seen`` examples: one division at the end gives means.
 
-    Those of a step are float32 and int32 arrays. On the host, sums over steps are Python numbers.
+    The sums of one step are float32 and int32 arrays. On the host, sums over steps are Python
+    numbers.
     """
 
     loss: Any = 0.0
@@ -94,14 +95,15 @@ class StepMetrics:
     sums: Sums
     # Euclidean norm of the gradient over all trained parameters, before clipping, float32.
     gradient_norm: jax.Array
-    # Without the factors of OptimizerConfig.rates.
+    # Learning rate of the step, without the factors of OptimizerConfig.rates.
     learning_rate: jax.Array
-    # True if the update was applied. It is not if the loss, the gradient or the statistics of batch
-    # norm have a NaN or an infinity, or the parameters would change by more than 1e30.
+    # True if the update was applied. It is not applied if the loss, the gradient or the statistics
+    # of batch norm have a NaN or an infinity, or if the gradient or the change of the parameters is
+    # 1e30 or larger.
     finite: jax.Array
     # Number of marked rows, int32, for each of MARKS that the batch has.
     marks: dict[str, jax.Array]
-    # The term of the similarity regularisation, which the loss leaves out. None without one.
+    # The term of the similarity regularisation, which ``sums.loss`` does not include; else None.
     similarity: jax.Array | None = None
 
 
@@ -165,14 +167,14 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
     """Return the training step, which is compiled once per batch shape.
 
-    Corruptions change the images first, the perturbation second. It takes the labels and the
-    current network in evaluation mode. If a batch has several parts, the gradient is the mean over
-    them. Batch norm uses the statistics of one part at a time and updates its running values after
-    each. The dropout of a row depends on its place in its part. So only networks without batch norm
-    and dropout give the same result for any number of parts.
+    Corruptions change the images first, the perturbation second. The perturbation uses the labels
+    and the current network in evaluation mode. If a batch has several parts, the gradient is the
+    mean over the parts. Batch norm uses the statistics of one part at a time and updates its
+    running values after each. The dropout of a row depends on its place in its part. So only
+    networks without batch norm and dropout give the same result for any number of parts.
 
-    The gradient of the similarity regularisation, whose ``targets`` are those of ``make_targets``,
-    is added; the loss leaves its term out. The ``teacher`` of the distillation sees
+    The gradient of the similarity regularisation is added, with ``targets`` of ``make_targets``.
+    The loss in the metrics does not include this term. The ``teacher`` of the distillation gets
     corrupted but not perturbed images.
 
     Returns:
