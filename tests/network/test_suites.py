@@ -123,6 +123,18 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     assert not (tmp_path / "runs").exists()
 
 
+def test_published_images_of_named_classes_are_refused_without_names(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / "published/fog/1" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "published/fog/1" / name / "0.png")
+    text = "def net():\n    return (lambda keys, x: x.mean((1, 2))[:, :2]), (8, 8, 3)\n"
+    (tmp_path / "mine.py").write_text(text)
+    chosen = ["--suite", "corruptions", "--corruptions", "fog", "--severities", "1"]
+    assert evaluate.main(["mine.py:net", *chosen, "--corrupted-files", "folder:published"]) == 2
+    assert "the classes of net have no names" in capsys.readouterr().err
+
+
 SWEEP = """
 from vone_jax.evaluation import Request
 from vone_jax.sweep import Member, Sweep, Weights

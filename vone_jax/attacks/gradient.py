@@ -42,7 +42,7 @@ class PGD(Attack):
       keep: "last" returns the last iterate; "best" the one with the highest averaged loss, the
         start included, judged with keys that no gradient has used.
       norm_offset: added to the norms of gradient and perturbation before dividing by them, for
-        L2 and L1. ART 1.5 adds 1e-7; with that the steps along tiny gradients become short.
+        L2 and L1. ART before 1.18 adds 1e-7; with that the steps along tiny gradients become short.
       early_stop: an image stops once all draws of a step misclassify it, and a run ends when all
         images have stopped. This saves time, but gives up what further steps would add to the
         loss.

@@ -189,7 +189,7 @@ def _of_its_own(network: Network, request: Request) -> bool:
         return f"folder:{Path(path).expanduser().resolve()}" if kind == "folder" else source
 
     known, source = network.validation, request.source
-    return source is None or known is not None and location(source) == location(known.source)
+    return known is not None and (source is None or location(source) == location(known.source))
 
 
 def _attack_noise(

@@ -1,7 +1,7 @@
 """V1 match against robustness over a pool of networks: do V1-like networks resist attacks?
 
 For each network, the score of the layer that is most like V1 is compared with the mean accuracy at
-the weakest radii of each norm (after Dapello, Marques et al., NeurIPS 2020, who compare explained
+the smallest radii of each norm (after Dapello, Marques et al., NeurIPS 2020, who compare explained
 variance of V1 neurons with accuracy under white-box attacks).
 """
 
