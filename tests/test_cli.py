@@ -17,7 +17,7 @@ from vone_jax.cli import evaluate
 
 
 def test_the_progress_of_an_evaluation_counts_passes(monkeypatch):
-    """An image under attack is more work than a clean one. An exhibit counts as none."""
+    """An image under attack is more work than a clean one. A figure counts as none."""
     said = []
 
     class Recorder(contextlib.nullcontext):

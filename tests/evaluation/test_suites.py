@@ -153,8 +153,8 @@ def test_images_through_a_noisy_network_average_its_draws():
 
 
 def test_every_name_of_a_suite_has_conditions():
-    exhibits = {requests.PHYSIOLOGY, requests.GALLERY, requests.FRONT_END}
-    for name in {*requests.NAMES} - exhibits - {*requests.GROUPS}:
+    figures = {requests.PHYSIOLOGY, requests.GALLERY, requests.FRONT_END}
+    for name in {*requests.NAMES} - figures - {*requests.GROUPS}:
         assert suites.conditions([name], evaluation.Request(), NOISY), name
 
 

@@ -58,9 +58,9 @@ def attacked_images(labels, side=12, model="resnet18", selection="spread", seed=
 
 def test_gallery_magnifies_the_change_within_grey():
     made = attacked_images([0, 1, 2])
-    (exhibit,) = images.galleries([built.run([made])])
-    assert (exhibit["title"], exhibit["factor"]) == ("L∞ 4/255", 20)
-    card = exhibit["cards"][1]
+    (gallery,) = images.galleries([built.run([made])])
+    assert (gallery["title"], gallery["factor"]) == ("L∞ 4/255", 20)
+    card = gallery["cards"][1]
     (it,) = card["attacked"]
     assert (card["truth"], it["before"], it["after"]) == ("square", "square", "cross")
     assert it["right_before"] and not it["right_after"]
@@ -74,8 +74,8 @@ def test_networks_attacked_on_one_image_share_a_card():
         built.run([attacked_images([0, 1], model=model, seed=seed)], model)
         for seed, model in enumerate(("resnet18", "vone_resnet18"))
     ]
-    (exhibit,) = images.galleries(runs)
-    assert [[it["position"] for it in card["attacked"]] for card in exhibit["cards"]] == [
+    (gallery,) = images.galleries(runs)
+    assert [[it["position"] for it in card["attacked"]] for card in gallery["cards"]] == [
         [0, 1]
     ] * 2
 
@@ -83,8 +83,8 @@ def test_networks_attacked_on_one_image_share_a_card():
 @pytest.mark.parametrize(("side", "most"), [(12, 8), (150, 4)])
 def test_the_images_shown_are_of_many_classes(side, most):
     labels = [0, 0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8]
-    (exhibit,) = images.galleries([built.run([attacked_images(labels, side=side)])])
-    shown = [card["truth"] for card in exhibit["cards"]]
+    (gallery,) = images.galleries([built.run([attacked_images(labels, side=side)])])
+    shown = [card["truth"] for card in gallery["cards"]]
     assert shown == list(built.CLASSES[:most])
 
 
@@ -103,10 +103,10 @@ def test_the_page_says_how_images_were_selected_and_puts_answers_under_their_ima
         "attacked image": "attacked square ✗",
     }
     first = built.run([attacked_images([0, 1], selection="first")])
-    (exhibit,) = images.galleries([first])
-    assert exhibit["selection"] == "The images are among the first of the data set."
-    (exhibit,) = images.galleries([built.run([attacked_images([1, 1, 1])])])
-    assert exhibit["selection"] == "The images are of one class."
+    (gallery,) = images.galleries([first])
+    assert gallery["selection"] == "The images are among the first of the data set."
+    (gallery,) = images.galleries([built.run([attacked_images([1, 1, 1])])])
+    assert gallery["selection"] == "The images are of one class."
 
 
 def test_galleries_of_one_network_are_told_apart():
@@ -120,16 +120,16 @@ def test_galleries_of_one_network_are_told_apart():
         )
 
     several = [usual, like("gallery-quiet", attack_noise="none"), like("apgd", attack=other)]
-    (exhibit,) = images.galleries([built.run(several)])
-    assert [it["label"] for it in exhibit["cards"][0]["attacked"]] == [
+    (gallery,) = images.galleries([built.run(several)])
+    assert [it["label"] for it in gallery["cards"][0]["attacked"]] == [
         "VOneResNet-18, gallery",
         "VOneResNet-18, gradients without noise",
         "VOneResNet-18, apgd",
     ]
     frozen = dataclasses.replace(built.FRESH, draws=3)
     few = built.change(usual, name="gallery-few", protocol=frozen)
-    (exhibit,) = images.galleries([built.run([usual, few])])
-    labels = [it["label"] for it in exhibit["cards"][0]["attacked"]]
+    (gallery,) = images.galleries([built.run([usual, few])])
+    labels = [it["label"] for it in gallery["cards"][0]["attacked"]]
     assert labels == ["VOneResNet-18, gallery", "VOneResNet-18, gallery-few"]
     run = built.run([several[1]])
     page = read(pages.render([run], scores.table([run])))

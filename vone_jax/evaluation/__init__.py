@@ -6,12 +6,12 @@ The imports below are the public names.
 # ruff: noqa: F401
 
 from vone_jax.evaluation.conditions import Attacked, Clean, Condition, Corrupted, Minimal, WorstOf
-from vone_jax.evaluation.exhibits import FrontEnd, Gallery, MeansOverCorruptions
+from vone_jax.evaluation.figures import FrontEnd, Gallery, MeansOverCorruptions
 from vone_jax.evaluation.job import Job
 from vone_jax.evaluation.masking import Masking
 from vone_jax.evaluation.physiology import Layer, Recording, recording
 from vone_jax.evaluation.request import Request
-from vone_jax.evaluation.run import Exhibit, OtherEvaluationError, Task, evaluate
+from vone_jax.evaluation.run import Figure, OtherEvaluationError, Task, evaluate
 from vone_jax.evaluation.scoring import Accuracy, accuracy, examine, robust_accuracy
 from vone_jax.evaluation.tasks import plan
 from vone_jax.evaluation.vonenet_attack import ladder, vonenet_pgd

@@ -17,7 +17,7 @@ import numpy as np
 from vone_jax import arguments, models, neurophysiology, prng, results
 from vone_jax.evaluation.job import Job
 from vone_jax.evaluation.physiology_experiments import experiments, median
-from vone_jax.evaluation.run import Exhibit
+from vone_jax.evaluation.run import Figure
 from vone_jax.network import Network
 from vone_jax.neurophysiology import reference_tables, stimuli, texture_proxies
 from vone_jax.neurophysiology.comparison import BOOTSTRAPS
@@ -131,7 +131,7 @@ def display(network: Network) -> neurophysiology.Display:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Layer(Exhibit):
+class Layer(Figure):
     """One layer, recorded and scored.
 
     A layer that cannot be scored has a result with the reason, for instance that too few of its

@@ -23,7 +23,7 @@ MASKING = "masking"
 # The suite that records layers as if they were V1. It is in no group, since it can take long.
 PHYSIOLOGY = "physiology"
 
-# The suites for figures, see ``exhibits``.
+# The suites whose results are pictures, see ``figures``.
 GALLERY, FRONT_END = "gallery", "v1"
 
 # Suites with one condition for each radius, in ``Request.norm``; and all suites in that norm.

@@ -30,8 +30,10 @@ class OtherEvaluationError(ResultError):
     """A result of the same name exists, which another evaluation has made."""
 
 
-class Exhibit(abc.ABC):
-    """A result that is made at once: pictures, a recorded layer, or means over other results.
+class Figure(abc.ABC):
+    """A result for a figure or table of the report, made at once and not in batches.
+
+    It has pictures, a recorded layer, or means over other results.
 
     Attributes:
       name: the stem of its result files.
@@ -53,7 +55,7 @@ class Exhibit(abc.ABC):
         """The numbers, if there are any, and the arrays."""
 
 
-Task = Condition | Exhibit
+Task = Condition | Figure
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -238,7 +240,7 @@ def evaluate(
     result = _finished(job, store, replaces)
     if result is not None and replaces:
         # The results that it is made of may have been replaced.
-        assert isinstance(task, Exhibit)
+        assert isinstance(task, Figure)
         if task.make(job, earlier)[0] != result.measured:
             result = None
     if result is not None:

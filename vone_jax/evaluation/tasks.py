@@ -11,14 +11,14 @@ import numpy as np
 from vone_jax import data, names
 from vone_jax import mesh as meshes
 from vone_jax.data import load_corrupted
-from vone_jax.evaluation import exhibits, physiology, suites
+from vone_jax.evaluation import figures, physiology, suites
 from vone_jax.evaluation import request as requests
 from vone_jax.evaluation.conditions import Attacked, Condition, Corrupted, Minimal, WorstOf
 from vone_jax.evaluation.job import Job
 from vone_jax.evaluation.judging import AttackNoise
 from vone_jax.evaluation.masking import Masking
 from vone_jax.evaluation.request import SAME, TRAINED, Request, parse_noise
-from vone_jax.evaluation.run import Exhibit, Task
+from vone_jax.evaluation.run import Figure, Task
 from vone_jax.experiments.run_dir import versions
 from vone_jax.network import Network, open_network
 from vone_jax.v1 import Noise
@@ -95,11 +95,11 @@ def plan(
     ]
     if request.corrupted_files is not None:
         tasks = _from_files(tasks, request, data_dir)
-    for exhibit in _exhibits(job, suite, attack_noise):
-        if isinstance(exhibit, exhibits.Gallery):
-            shown = dataclasses.replace(exhibit.condition, kept=exhibit.count)
-            tasks = [(each, shown if task == exhibit.condition else task) for each, task in tasks]
-        tasks.append((job, exhibit))
+    for figure in _figures(job, suite, attack_noise):
+        if isinstance(figure, figures.Gallery):
+            shown = dataclasses.replace(figure.condition, kept=figure.count)
+            tasks = [(each, shown if task == figure.condition else task) for each, task in tasks]
+        tasks.append((job, figure))
     _check_attacks(tasks, network)
     return tasks
 
@@ -118,14 +118,14 @@ def _check_attacks(tasks: Sequence[tuple[Job, Task]], network: Network) -> None:
             f"{network.num_classes}; train it on images of several classes"
         )
     for _, task in tasks:
-        condition = task.condition if isinstance(task, exhibits.Gallery) else task
+        condition = task.condition if isinstance(task, figures.Gallery) else task
         several = condition.attacks if isinstance(condition, WorstOf) else ()
         if isinstance(condition, Attacked | Minimal):
             several = (condition.attack,)
         radii = [(condition.norm, condition.eps)] if isinstance(condition, Masking) else []
         for norm, eps in [*radii, *((attack.norm, attack.eps) for attack in several)]:
             if eps > largest[norm] * (1 + _ROUNDING):
-                name = "gallery_eps" if isinstance(task, exhibits.Gallery) else "eps"
+                name = "gallery_eps" if isinstance(task, figures.Gallery) else "eps"
                 raise ValueError(
                     f"{name} must be at most {largest[norm]:g} in norm {norm}, the largest change "
                     f"of an image of {network.name}, got {eps:.6g}"
@@ -256,16 +256,16 @@ def _published(
     return load_corrupted(files, _name_in_files(corruption), severity, data_dir=kept)
 
 
-def _exhibits(job: Job, suite: Sequence[str], attack_noise: AttackNoise) -> list[Exhibit]:
+def _figures(job: Job, suite: Sequence[str], attack_noise: AttackNoise) -> list[Figure]:
     """The results that are made at once, after the conditions."""
-    request, tasks = job.request, list[Exhibit]()
+    request, tasks = job.request, list[Figure]()
     if "corruptions" in suite:
-        tasks.append(exhibits.MeansOverCorruptions())
+        tasks.append(figures.MeansOverCorruptions())
     if requests.GALLERY in suite:
         norm, eps = request.gallery_norm, request.gallery_eps
         condition = suites.attacked(request, norm, eps, job.network, attack_noise)
         shown = min(request.gallery_images, len(job.examples))
-        tasks.append(exhibits.Gallery(condition, shown))
+        tasks.append(figures.Gallery(condition, shown))
     if requests.PHYSIOLOGY in suite:
         recording = physiology.recording(
             job.network,
@@ -278,7 +278,7 @@ def _exhibits(job: Job, suite: Sequence[str], attack_noise: AttackNoise) -> list
         tasks += [physiology.Layer(recording, layer) for layer in recording.layers]
     if requests.FRONT_END in suite:
         if job.network.v1 is not None:
-            tasks.append(exhibits.FrontEnd())
+            tasks.append(figures.FrontEnd())
         elif requests.FRONT_END in request.suite:
             raise ValueError(f"suite v1 is for VOneNets, {job.network.name} has no V1")
     return tasks

@@ -14,15 +14,15 @@ from tests.evaluation import tiny
 from vone_jax import data, evaluation, results, v1
 from vone_jax.attacks import PGD
 from vone_jax.corruptions import SETS, mce
-from vone_jax.evaluation import exhibits
-from vone_jax.evaluation.exhibits import summarise
+from vone_jax.evaluation import figures
+from vone_jax.evaluation.figures import summarise
 from vone_jax.models.network import VOneNet
 
 ATTACKED = evaluation.Attacked(PGD("linf", 0.05, steps=2, eot_samples=2))
 
 
 @pytest.mark.slow
-def test_exhibits_hold_what_the_report_shows(tmp_path):
+def test_figures_hold_what_the_report_shows(tmp_path):
     """The files are read back and checked array by array, as by a report."""
     job = tiny.tiny_job(tiny.tiny_trained(), tmp_path / "tiny-run" / "results")
     tasks = (evaluation.Gallery(ATTACKED, 3), evaluation.FrontEnd())
@@ -225,7 +225,7 @@ def test_an_mce_is_over_all_classes_of_imagenet(monkeypatch, classes, expected):
     """Images of a few of the classes are easier or harder than the 1000 of AlexNet's errors."""
     known = []
     monkeypatch.setattr(
-        exhibits, "summarise", lambda accuracy, clean, imagenet: known.append(imagenet)
+        figures, "summarise", lambda accuracy, clean, imagenet: known.append(imagenet)
     )
     job = types.SimpleNamespace(
         network=types.SimpleNamespace(image_size=224, num_classes=1000),

@@ -19,12 +19,12 @@ from vone_jax.corruptions import mce
 from vone_jax.evaluation.conditions import Attacked, attack_record
 from vone_jax.evaluation.job import Job, batches, place
 from vone_jax.evaluation.judging import Trial, attack_noise_record
-from vone_jax.evaluation.run import Exhibit, check_same_files
+from vone_jax.evaluation.run import Figure, check_same_files
 from vone_jax.network import Network
 
 
 @dataclasses.dataclass(frozen=True)
-class Gallery(Exhibit):
+class Gallery(Figure):
     """Some images, their adversarial versions, and the network's prediction for both.
 
     The images are spread over the data set and over its classes. The prediction is the class with
@@ -92,7 +92,7 @@ class Gallery(Exhibit):
 
 
 @dataclasses.dataclass(frozen=True)
-class FrontEnd(Exhibit):
+class FrontEnd(Figure):
     """The Gabor bank of a VOneNet and its responses to the first example.
 
     Raises:
@@ -169,7 +169,7 @@ def _first_trial(job: Job, per_device: int) -> Trial:
 
 
 @dataclasses.dataclass(frozen=True)
-class MeansOverCorruptions(Exhibit):
+class MeansOverCorruptions(Figure):
     """Means over the common corruptions that earlier tasks, or earlier calls, have measured."""
 
     replaces = True
