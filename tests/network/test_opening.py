@@ -50,6 +50,8 @@ def test_a_function_returns_a_network(spec):
     assert (network.num_classes, network.stochastic, network.model) == (10, False, None)
     assert network.parameters == 5 * 5 * 4 + 4 + 3 * 3 * 4 * 8 + 8 + 8 * 10 + 10
     assert network.source == f"function {spec}"
+    # A user who prints it wants no weights.
+    assert spec in repr(network) and len(repr(network)) < 500
 
 
 def test_functions_that_close_over_weights_are_the_same_network():

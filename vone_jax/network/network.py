@@ -34,7 +34,7 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Network:
-    """A trained network of any origin.
+    """A trained network of any origin. It prints without its functions and weights.
 
     Attributes:
       name: its name among results: that of a run directory, a file or a function.
@@ -68,23 +68,25 @@ class Network:
     """
 
     name: str
-    logits_fn: Callable[[jax.Array, jax.Array], jax.Array]
+    logits_fn: Callable[[jax.Array, jax.Array], jax.Array] = dataclasses.field(repr=False)
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...] = ()
     stochastic: bool = False
-    features: Callable[[jax.Array, jax.Array], Mapping[str, jax.Array]] | None = None
+    features: Callable[[jax.Array, jax.Array], Mapping[str, jax.Array]] | None = dataclasses.field(
+        default=None, repr=False
+    )
     preprocessing: Preprocessing = Preprocessing()
-    model: models.Model | None = None
-    variables: Any = None
+    model: models.Model | None = dataclasses.field(default=None, repr=False)
+    variables: Any = dataclasses.field(default=None, repr=False)
     architecture: str = ""
     source: str = ""
-    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
     checkpoint_step: int | None = None
     run_dir: Path | None = None
     validation: Split | None = None
     notes: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
-    trained: models.Model | None = None
+    trained: models.Model | None = dataclasses.field(default=None, repr=False)
     members: tuple["Network", ...] = ()
 
     def __post_init__(self):
