@@ -25,7 +25,11 @@ from benchmarks import chips, programs, table
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark with the given arguments and return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser("python -m benchmarks.compiled", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.compiled",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "--target", default="v5e:2x2", help="Chip and topology, such as v5e:16x16; or h100."
     )

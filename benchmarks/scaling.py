@@ -191,7 +191,11 @@ def _times(programs: dict[str, Any], repeats: int) -> dict[str, tuple[float, flo
 
 def main(argv: Sequence[str]) -> int:
     """Run a part and return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scaling",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("part", choices=("weak", "options", "model"))
     parser.add_argument("--quick", action="store_true", help="Few steps: show that it runs.")
     parser.add_argument("--distributed", help="For weak: as for train.py.")
