@@ -19,7 +19,6 @@ from benchmarks import precision
 from benchmarks.passes import on_matrix_unit, parts
 from tests.evaluation.tiny import tiny_job, tiny_trained
 from vone_jax import attacks, corruptions, mesh, prng
-from vone_jax.results import Protocol
 
 ONE = jnp.full((1, 1), 1 + 2**-9)
 SQUARES = {"default": 1.0, "high": 1 + 2**-8, "highest": 1 + 2**-8 + 2**-18}
@@ -177,7 +176,7 @@ def test_what_cannot_be_replaced_is_refused():
 @pytest.mark.slow
 def test_attacks_and_gradients_of_a_network(tmp_path):
     """Six passes are float32 up to rounding; one pass is not, and three are between them."""
-    job = tiny_job(tiny_trained(), tmp_path, protocol=Protocol("fresh", 2))
+    job = tiny_job(tiny_trained(), tmp_path, draws=2)
     rows = precision.products(job, precision.PRECISIONS)
     for name in ("logits", "gradients"):
         exact, tf32, one, three, six = (rows[level][name] for level in precision.PRECISIONS)
