@@ -1,7 +1,7 @@
 """Whole attacks on a small CNN, where the loop itself is a large part of the time.
 
-The CNN is trained a little against attacks. With random weights, every image could be attacked
-within 8/255. AutoAttack would end after its first member, and no image would ever resist.
+The CNN is trained a little against attacks. With random weights, no image would resist an attack
+at 8/255: AutoAttack would end after its first member, and counts of resisting images would be zero.
 """
 
 import dataclasses

@@ -299,7 +299,7 @@ class APGD(Attack):
         return fooling, highest, finite
 
     def _gaps(self) -> Int[Array, "stages steps"]:
-        """Return for each step of a stage the steps since the last checkpoint; 0 in between."""
+        """Return at each checkpoint of a stage the steps since the one before; 0 at other steps."""
         plan = stages(self.steps, self.large_eps_schedule)
         gaps = np.zeros((len(plan), max(steps for _, steps in plan) + 1), np.int32)
         for row, (_, steps) in zip(gaps, plan, strict=True):

@@ -105,7 +105,8 @@ class DeepFool(LinearisedAttack):
     Attributes:
       steps: largest number of steps.
       overshoot: the sum of the steps is multiplied by 1 + ``overshoot``, to cross the boundary.
-      classes: number of other classes considered: those with the highest logits of the clean image.
+      classes: number of other classes considered, those with the highest logits of the clean image;
+        all if there are fewer.
       estimator: combination of the noise draws that is linearised, see ``losses.combined``.
     """
 

@@ -102,8 +102,8 @@ def project(
 ) -> Images:
     """Return the perturbations, projected onto the ball of radius ``eps`` around zero.
 
-    ``offset`` is added to the norms by which perturbations are divided, so they end strictly inside
-    the ball.
+    ``offset`` is added to the norm of a perturbation before it is compared with ``eps``. So a
+    perturbation that is scaled ends strictly inside the ball. L-infinity has no offset.
     """
     if norm == "linf":
         return jnp.clip(delta, -eps, eps)

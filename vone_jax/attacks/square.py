@@ -156,7 +156,7 @@ class Square(Attack):
         return self._feasible(jax.vmap(propose)(keys, current - images), images)
 
     def _feasible(self, delta: Images, images: Images) -> Images:
-        """Add perturbations, scaled to the ball for L2 and projected for L1, within the box."""
+        """Add perturbations within the box: for L2 scaled to norm ``eps``, for L1 projected."""
         if self.norm == "l2":
             delta = self.eps * norms.direction(delta, "l2")
         if self.norm == "l1":

@@ -174,7 +174,7 @@ def bilinear(images: Array, y: Array, x: Array, fold: Callable[[Array, int], Arr
     """Read images (N, H, W, C) at real positions (N, H, W), in pixels.
 
     ``fold(positions, side)`` moves int32 positions into [0, side). On a CPU the channels of a pixel
-    are read together. On a TPU each channel is read as a plane, which moves far less memory.
+    are read together. Elsewhere each channel is a plane, which moves far less memory on a TPU.
     """
 
     def interpolated(images: Array, y: Array, x: Array, channels: int) -> Array:

@@ -87,7 +87,7 @@ def poisson(
     row = whole.astype(jnp.int32)
     place = words >> (32 - _COUNT_BITS)
     index = row * _COUNTS + place.astype(jnp.int32)
-    # Flattened to one axis: with channels as the last axis, a TPU moves 35 times more memory.
+    # Flattened to one axis: with channels as the last axis, a TPU moves 35 times as much memory.
     entry = tables.reshape(-1).at[index.reshape(-1)].get(mode="promise_in_bounds")
     entry = entry.reshape(rates.shape)
     stays = (words & (2 ** (32 - _COUNT_BITS) - 1)) < (entry >> _COUNT_BITS)

@@ -143,7 +143,8 @@ def truncated_distance(points: Bool[Array, "n h w"], largest: int) -> Int[Array,
 
     A path has straight, diagonal and knight's steps of the lengths 1, 1.4 and 2.1969. A round
     relaxes over all neighbours within 2 pixels, so it covers two straight or two diagonal steps. A
-    shortest path does not mix straight and diagonal steps, so ``largest`` / 2 rounds are enough.
+    shortest path does not mix straight and diagonal steps, so half as many rounds as ``largest``,
+    rounded up, are enough.
     """
     far = jnp.int32(largest * UNIT)
     start = jnp.where(points, jnp.int32(0), far)

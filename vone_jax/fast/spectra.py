@@ -107,7 +107,8 @@ def by_spectra(images: jax.Array, kernels: np.ndarray, stride: int) -> jax.Array
     The correlation of two signals is the product of one spectrum with the conjugate of the other.
     The result equals a direct correlation up to the rounding of float32. That rounding depends on
     all pixels of the columns that a response reads: pixels outside of its window contribute
-    rounding errors, and a pixel that is not finite makes all responses of its columns and tile so.
+    rounding errors. A pixel that is not finite makes all responses that read its column in the same
+    tile of rows not finite.
 
     Args:
       images: float32 (N, H, W).

@@ -48,7 +48,7 @@ _NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] 
 def _form(base: str, image_size: int, with_v1: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """The fields of stem and back end that depend on the image size and on V1."""
     form = stem_form(image_size)
-    # These stems have a stride of 2 at every size at which the stem of a ResNet has a pool.
+    # EfficientNets, and AlexNets for small images, have a stride of 2 where ResNets have a pool.
     stride = 2 if form.pool else form.stride
     if base.startswith("efficientnet"):
         return {"stride": stride}, {}

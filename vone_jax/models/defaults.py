@@ -22,7 +22,10 @@ _NORMALISATIONS = {"efficientnet_lite0": ((127 / 255,) * 3, (128 / 255,) * 3)}
 
 
 class StemForm(NamedTuple):
-    """The first convolution of a stem: kernel in pixels, stride, and whether a max pool follows."""
+    """The first convolution of a stem: kernel in pixels, stride, and whether a pool follows.
+
+    The pool is a max pool of stride 2.
+    """
 
     kernel: int
     stride: int

@@ -12,9 +12,9 @@ from jaxtyping import Float, Float32
 
 
 def gaussian_taps(deviation: float) -> Float[np.ndarray, " k"]:
-    """Return a Gaussian of sum 1, cut at three standard deviations; these are in positions.
+    """Return the taps of a Gaussian, cut at three standard deviations; their sum is 1.
 
-    A deviation of 0 gives a single tap.
+    The standard deviation is in positions; 0 gives a single tap.
     """
     reach = int(np.ceil(3.0 * deviation))
     offsets = np.arange(-reach, reach + 1)

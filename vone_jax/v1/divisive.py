@@ -101,7 +101,7 @@ class NeighbouringChannels:
 
     @property
     def reach(self) -> int:
-        """The channels on either side: a pool has 8 spreads, rounded up to an odd number."""
+        """The number of channels on either side: a pool has 8 spreads, rounded up to be odd."""
         return int(np.ceil(8.0 * self.spread)) // 2
 
     def __call__(self, param: Param, responses: Responses) -> Responses:
@@ -195,8 +195,8 @@ def divide_by_oriented_pools(
     """
     number, height, width, channels = responses.shape
     reach = size // 2
-    # A transform wraps around, so as many zeros follow the map as a kernel reaches. A kernel that
-    # is larger than both loses only weights that meet no response.
+    # A transform wraps around, so as many zeros follow the map as a kernel reaches. If a kernel is
+    # larger than map and zeros together, it loses only weights that meet no response.
     sides = tuple(int(scipy.fft.next_fast_len(side + reach, real=True)) for side in (height, width))
     spectra = jnp.fft.rfft2(jax.nn.relu(responses), s=sides, axes=(1, 2))
     offset = jnp.arange(size, dtype=jnp.float32) - reach

@@ -65,7 +65,7 @@ class LearnableGabor(nn.Module):
             np.asarray(values, np.float64) for values in self._bounded(params)
         )
         theta = np.rad2deg(theta)
-        # A carrier turned by 180 degrees equals the original with the opposite phase.
+        # A carrier turned by 180 degrees equals the original with the phase negated.
         turned = np.floor(theta / 180.0) % 2 == 1
         phase = np.where(turned, -np.rad2deg(phase), np.rad2deg(phase)) % 360.0
         return GaborParameters(

@@ -106,7 +106,7 @@ class SurroundNormalization:
           density: positions per degree.
 
         Raises:
-          ValueError: if a pool reaches beyond the map.
+          ValueError: if a pool reaches ``positions`` or more from its centre.
         """
         reach = self._reach(self.largest_extent, density)
         if reach >= positions:

@@ -29,8 +29,8 @@ _NARROWEST = 1.15
 _SUPPRESSED = 0.1
 # Suppression is complete where the response is at most this many times that to the largest grating.
 _COMPLETE = 1.05
-# Diameter of the model relative to the diameter that is drawn. Experiments report the first of some
-# diameters, half an octave apart, with complete suppression. So the true diameter is smaller.
+# Diameter of the model relative to the diameter that is drawn. Experiments test diameters half an
+# octave apart and report the first one with complete suppression. So the true one is smaller.
 _EXTENT = 0.76
 # The drive of a pool grows with this power of the share that a grating covers of the pool, because
 # the edge of a small grating drives cells of other frequencies, too.
