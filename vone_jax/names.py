@@ -85,8 +85,8 @@ def network_label(name: str) -> str:
 def eps_label(norm: str, eps: float) -> str:
     """A radius in pixel units as papers write it.
 
-    A radius in L-infinity becomes a fraction such as ``"4/255"`` or ``"1/1020"`` if it equals one.
-    Any other radius is a number with four digits.
+    A radius in L-infinity that is a fraction such as 4/255 or 1/1020 becomes ``"4/255"`` or
+    ``"1/1020"``. Any other radius is a number with four digits.
     """
     if norm == "linf" and eps > 0:
         levels = 255 * eps

@@ -165,7 +165,7 @@ def as_pytree(function: Callable[..., Any], name: str = "logits_fn") -> Partial:
     if not isinstance(function, Partial):
         return Partial(function)
     for leaf in jax.tree.leaves(function):
-        # Compiled functions take these only. Equinox modules also have functions as leaves.
+        # Compiled functions take arrays and numbers only. Leaves of Equinox may be functions, too.
         array = hasattr(leaf, "dtype") and not isinstance(leaf, type)
         if not array and type(leaf) not in (int, float, complex):
             raise TypeError(

@@ -169,7 +169,7 @@ class _Command(NamedTuple):
     step: str
     arguments: tuple[str, ...]
     key: str
-    # The members whose weights the command needs: this one, or those of an ensemble.
+    # The members whose weights the command makes or uses: this one, or those of an ensemble.
     needs: Sequence[str]
 
 

@@ -1,7 +1,7 @@
 """The place of the noise: in training, at the attack, at the test; frozen; more draws and steps.
 
 The report's table of scores has a line for each. The claim to test is that most of the gain comes
-from noise in training. A base network with V1's noise behind its stem shows the noise without V1.
+from noise in training. A base network with V1's noise behind its stem shows the noise alone.
 
 Paper row: the controls of stochasticity (Dapello, Marques et al. 2020; settings not public), and
 the attack on the network without noise (Zimmermann et al. 2022, arXiv:2206.13991).

@@ -147,7 +147,7 @@ def test_noise_is_found_or_must_be_stated():
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("wrong_names", NetworkError, "wrong_names has 2 names of classes for its 10 logits"),
+        ("wrong_names", NetworkError, "2 names of classes for its 10 logits; give class_names"),
         ("wrong_logits", NetworkError, r"logits of shape \(N, classes\) for N images, got \(2,\)"),
         ("images_alone", NetworkError, r"images_alone: .* becomes one by lambda keys, images: f"),
         ("listed_layers", NetworkError, "features must return a dictionary of layers, got list"),

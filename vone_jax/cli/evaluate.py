@@ -10,7 +10,8 @@ NETWORK is one of
   NETWORK+NETWORK            the mean of the logits of two or more
 
 Results go to --results, if given. Otherwise they go to RUN_DIR/results, or to runs/NAME/results for
-a NETWORK that is not a RUN_DIR. Such a NETWORK also needs --source, except for physiology. Suites:
+a NETWORK that is not a RUN_DIR. A NETWORK that is not made of runs also needs --source, except for
+physiology. Suites:
 
   clean                      images as they are
   linf, l2, l1               a ladder of radii under the attack of the VOneNet authors

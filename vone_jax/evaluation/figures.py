@@ -196,7 +196,7 @@ class MeansOverCorruptions(Figure):
         clean, corrupted = _measured(job, earlier)
         accuracy = {(each.corruption, each.severity): share for each, share in corrupted.items()}
         known = {name for name, _ in accuracy}
-        # mCE is normalised by AlexNet's errors on ImageNet-C, which has these sizes and classes.
+        # mCE needs AlexNet's errors on ImageNet-C, which has 224 pixels and 1000 classes.
         classes = {job.network.num_classes, job.examples.num_classes}
         imagenet = job.network.image_size == 224 and classes == {1000}
         record = results.CorruptionMeansCondition(

@@ -160,7 +160,10 @@ class Masking(Condition):
         return PGD(self.norm, self.eps, self.steps, step_size=step, eot_samples=draws)
 
     def attacks(self) -> dict[str, Attack]:
-        """The attacks by name. "without noise" and "transfer" attack another network."""
+        """The attacks by name.
+
+        "without noise" attacks the network without its noise, and "transfer" another network.
+        """
         base, eps, steps = self._base, self.eps, self.steps
         change = functools.partial(dataclasses.replace, base)
 

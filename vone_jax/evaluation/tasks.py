@@ -107,7 +107,7 @@ def plan(
 def _check_attacks(tasks: Sequence[tuple[Job, Task]], network: Network) -> None:
     """Refuse attacks whose losses need more classes, and all conditions for a single class.
 
-    Also refuse a radius above the largest change of an image, whose square may overflow.
+    Also refuse a radius above the largest change of an image: such a radius squared may overflow.
     """
     values = math.prod(network.image_shape)
     largest = {"linf": 1.0, "l2": math.sqrt(values), "l1": float(values)}

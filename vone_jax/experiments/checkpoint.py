@@ -80,7 +80,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     """
 
     def __init__(self, directory: Path, keep: int = 2, read_only: bool = False):
-        # Imported here, because the import takes long and wrong arguments are reported before.
+        # Imported here, because the import takes long: wrong arguments are reported first.
         import orbax.checkpoint as ocp
 
         self.directory = Path(directory).absolute()

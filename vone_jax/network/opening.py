@@ -106,8 +106,7 @@ def open_network(
         if class_names is None:
             raise NetworkError(
                 f"{named} has {len(network.class_names)} names of classes for its "
-                f"{network.num_classes} logits; give one for each logit as class_names, or in the "
-                "file --class-names"
+                f"{network.num_classes} logits; give class_names, one name for each logit"
             )
         raise NetworkError(
             f"class_names must be {network.num_classes} names, one for each logit of "

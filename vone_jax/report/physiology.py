@@ -164,7 +164,7 @@ def _partly(scored: Sequence[Layer]) -> list[str]:
 
 
 def _needs(measured: Sequence[LayerScores]) -> dict[str, list[str]]:
-    """A map from the reason that a score is missing to the properties without a score."""
+    """A map from the reason of missing scores to the properties without a score in any layer."""
     items = [item for scores in measured for item in scores.properties.values()]
     told = {item.name for item in items if item.status == SCORED}
     needs: dict[str, list[str]] = {}

@@ -52,7 +52,7 @@ class Stop:
         return self.here
 
     def poll_all(self) -> bool:
-        """Return True if any process should stop. All processes must call this at one point."""
+        """Return True if any process should stop. All processes must call this together."""
         self.everywhere |= meshes.any_process(self.requested())
         return self.everywhere
 
